@@ -1,0 +1,59 @@
+"""Where the tests find published data, the peers' numbers and the conformance cases.
+
+They are read in place and never copied. Without them the tests that need them skip with a clear word; with CI=true
+they fail, so that a green CI has really run them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+def _folder(variable: str, default: str) -> Path:
+    given = os.environ.get(variable)
+    path = Path(given) if given else ROOT.parent / "shared" / default
+    if not path.is_absolute():
+        path = ROOT / path
+    if not path.is_dir():
+        word = f"{variable} names no folder ({path})" if given else f"{variable} is not set and ../shared/{default} is absent"
+        if os.environ.get("CI") == "true":
+            pytest.fail(word)
+        pytest.skip(word)
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The published sets (`TRUING_DATA`)."""
+    return _folder("TRUING_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def parity_dir() -> Path:
+    """The peers' numbers (`TRUING_PARITY`)."""
+    return _folder("TRUING_PARITY", "parity")
+
+
+@pytest.fixture(scope="session")
+def conformance_dir() -> Path:
+    """The conversations that NeMo Guardrails gives (`TRUING_CONFORMANCE`)."""
+    return _folder("TRUING_CONFORMANCE", "conformance")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
