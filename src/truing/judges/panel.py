@@ -1,0 +1,86 @@
+"""`panel:majority|any|all|mean`: several judges of one question, as one judge.
+
+A panel is *unscored* where its members leave the outcome open: a majority, an "any" or an "all" that the missing votes
+could still turn is no verdict. Panels of judges: Verga et al. 2024 (arXiv 2404.18796).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from truing.errors import SpecError, nearest
+from truing.judges.verdicts import no_answer, opinion, unscored
+from truing.lineage import digest
+from truing.protocols import Judge
+from truing.registry import Args
+from truing.types import Judgement, Lineage, Response, Sample
+
+RULES = ("majority", "any", "all", "mean")
+
+
+class Panel:
+    """Members must answer the same question. `score` is the mean of the members' scores (or votes)."""
+
+    def __init__(self, rule: str, members: Sequence[Judge], *, threshold: float = 0.5) -> None:
+        if rule not in RULES:
+            raise SpecError(f"panel: there is no rule {rule!r}{nearest(rule, RULES)}")
+        if len(members) < 2:
+            raise SpecError("panel: needs two members or more, as j1=(...),j2=(...)")
+        questions = sorted({m.question for m in members})
+        if len(questions) > 1:
+            raise SpecError(f"panel: members answer different questions: {', '.join(questions)}")
+        self._rule = rule
+        self._members = tuple(members)
+        self._threshold = threshold
+        self.question = members[0].question
+        self.name = f"panel:{rule}({'+'.join(m.name for m in members)})"
+        self.lineage = Lineage(
+            name=self.name,
+            hash=digest("panel/1", rule, str(threshold), *(m.lineage.hash or m.name for m in members)),
+            judges=tuple(m.lineage for m in members),
+            licence="; ".join(sorted({m.lineage.licence for m in members if m.lineage.licence})),
+        )
+
+    async def judge(self, sample: Sample, response: Response) -> Judgement:
+        """Asks all members at once."""
+        failed = no_answer(self, sample, response)
+        if failed is not None:
+            return failed
+        given = await asyncio.gather(*(m.judge(sample, response) for m in self._members))
+        votes = [g.verdict for g in given]
+        scores = [g.score if g.score is not None else float(g.verdict) for g in given if g.verdict is not None]
+        verdict = self._decide(votes, scores)
+        shown = ", ".join(f"{m.name}: {_word(v)}" for m, v in zip(self._members, votes, strict=True))
+        if verdict is None:
+            return unscored(self, sample, response, "open", shown)
+        harms: dict[str, float] = {}
+        for one in given:
+            for category, p in one.harms.items():
+                harms[category] = max(p, harms.get(category, 0.0))
+        score = sum(scores) / len(scores)
+        return opinion(self, sample, response, verdict, score=score, harms=harms, rationale=shown)
+
+    def _decide(self, votes: list[bool | None], scores: list[float]) -> bool | None:
+        yes, no, open_ = votes.count(True), votes.count(False), votes.count(None)
+        if self._rule == "any":
+            return True if yes else None if open_ else False
+        if self._rule == "all":
+            return False if no else None if open_ else True
+        if self._rule == "mean":
+            return None if open_ else sum(scores) / len(scores) >= self._threshold
+        if yes > no + open_:
+            return True
+        return False if no > yes + open_ else None
+
+
+def _word(vote: bool | None) -> str:
+    return "unscored" if vote is None else "yes" if vote else "no"
+
+
+def build(args: Args) -> Panel:
+    """`panel:majority,j1=(...),j2=(...),...`; any keys that hold judge specs are members, in order."""
+    threshold = args.number("threshold", 0.5)
+    keys = [k for k in args.spec.args if k != "threshold"]
+    members = [args.required(key, "judge") for key in keys]
+    return Panel(args.name or "majority", members, threshold=threshold)

@@ -1,0 +1,18 @@
+"""`rules:NAME`: the judges that are programs. They cost nothing, never tire, and know only what they were told."""
+
+from __future__ import annotations
+
+from truing.errors import nearest
+from truing.judges.checks import CHECKS
+from truing.judges.degenerate import DegenerateRule
+from truing.judges.refusal import RefusalRule
+from truing.protocols import Judge
+from truing.registry import Args
+
+
+def build(args: Args) -> Judge:
+    """The builder behind `rules:`."""
+    made = {"refusal": RefusalRule, "degenerate": DegenerateRule, **CHECKS}
+    if args.name not in made:
+        raise args.fault(f"there is no rule {args.name!r}{nearest(args.name, made)}")
+    return made[args.name]()
