@@ -1,0 +1,329 @@
+"""What all adapters share: where the files are, which rows are wanted, ids, halves, and the manifest's facts.
+
+An adapter is a `Published` value and a function from a record to rows. Arguments that every set takes: `part`, `split`,
+`limit`, `half=train|report` (by a hash of the normalised prompt, so that no prompt stands on both sides), `category`,
+`language`, `distinct=true` (one row a prompt), `replay=true` (without the recorded answers: the target answers the last
+turn), `skip_malformed=true` (count bad rows instead of raising), `taxonomy`, `data_dir`, `revision` (of a hub id).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from truing.datasets.read import Record, Unpack, open_bytes, read, suffix
+from truing.errors import DataError, MissingExtra, nearest
+from truing.lineage import prompt_hash
+from truing.registry import Args
+from truing.taxonomy import Taxonomy, taxonomy
+from truing.types import (
+    DataInfo,
+    Failure,
+    Judgement,
+    Message,
+    Preference,
+    Response,
+    Row,
+    Sample,
+    content_id,
+)
+
+Half = Literal["", "train", "report"]
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """Which rows of a set are wanted, and how they are read; `extra` holds an adapter's own arguments."""
+
+    part: str = ""
+    split: str = ""
+    limit: int | None = None
+    half: Half = ""
+    categories: tuple[str, ...] = ()
+    language: str = ""
+    distinct: bool = False
+    replay: bool = False
+    skip_malformed: bool = False
+    taxonomy: Taxonomy = field(default_factory=taxonomy)
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+Convert = Callable[[Record, Options], Iterable[Row]]
+Pair = Callable[[Record, Options], Iterable[Preference]]
+
+
+class Published(Struct, frozen=True, kw_only=True):
+    """A published set: what it is, where its files stand in a folder and on the hub, and how a record is read.
+
+    `parts` maps a part's name to file patterns, relative to the folder, tried in order (``{split}`` is filled in); the
+    first part is the default. `hub` maps a part to the hub id of the published repository.
+    """
+
+    kind: str
+    title: str
+    source: str
+    licence: str
+    parts: dict[str, tuple[str, ...]]
+    convert: Convert
+    folder: str = ""
+    hub: dict[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    pairs: Pair | None = None
+    unpack: Unpack | None = None
+    red_team: bool = False
+    split: str = "train"
+    takes: tuple[str, ...] = ()
+
+
+def recorded(text: str, index: int = 0) -> Response:
+    """An answer that came with the set; its sample id is filled in later."""
+    return Response(sample_id="", index=index, message=Message("assistant", text))
+
+
+def label(
+    judge: str, question: str, verdict: bool | None, *, index: int = 0, rater: str | None = None,
+    value: float | None = None, score: float | None = None, harms: dict[str, float] | None = None,
+) -> Judgement:  # fmt: skip
+    """A judgement by people that came with the set; its sample id is filled in later."""
+    unscored = Failure("judge", "unlabelled", "the label leaves this open") if verdict is None else None
+    return Judgement(
+        sample_id="", index=index, judge=judge if ":" in judge else f"human:{judge}", rater=rater, question=question,
+        verdict=verdict, value=value, score=score, harms=harms or {}, failure=unscored,
+    )  # fmt: skip
+
+
+class FileSet:
+    """A data set over files: a `truing.protocols.Dataset`. `skipped` counts the bad rows of the latest reading."""
+
+    def __init__(self, about: Published, files: tuple[Path, ...], options: Options, spec: str = "") -> None:
+        self.about = about
+        self.files = files
+        self.options = options
+        self.skipped = 0
+        self._spec = spec or about.kind
+        self._sha = ""
+
+    @property
+    def info(self) -> DataInfo:
+        """Spec, source, licence."""
+        a = self.about
+        return DataInfo(
+            spec=self._spec, title=a.title, source=a.source, licence=a.licence, labels=a.labels, red_team=a.red_team
+        )
+
+    def sha256(self) -> str:
+        """Of the file's bytes; of the list of the files' hashes where there are several."""
+        if not self._sha:
+            single = [_file_hash(path) for path in self.files]
+            self._sha = single[0] if len(single) == 1 else hashlib.sha256("\n".join(single).encode()).hexdigest()
+        return self._sha
+
+    def records(self) -> Iterator[Record]:
+        """The rows of the files as they stand; bad ones raise, or are counted in `skipped`."""
+        self.skipped = 0
+        found = False
+        for path in self.files:
+            for record in read(path, unpack=self.about.unpack):
+                found = True
+                if isinstance(record, Record):
+                    yield record
+                else:
+                    self._bad(record)
+        if not found:
+            raise DataError(f"{', '.join(map(str, self.files))}: no rows")
+
+    def _bad(self, fault: DataError) -> None:
+        if not self.options.skip_malformed:
+            raise fault
+        self.skipped += 1
+
+    def convert(self, record: Record) -> list[Row]:
+        """The rows of one record; a subclass may use what it learned from the whole file."""
+        return list(self.about.convert(record, self.options))
+
+    def rows(self) -> Iterator[Row]:
+        """The wanted rows with their ids, which do not depend on what is wanted."""
+        seen: dict[str, int] = {}
+        prompts: set[str] = set()
+        given = 0
+        if self.options.limit == 0:
+            return
+        for record in self.records():
+            try:
+                made = self.convert(record)
+            except DataError as fault:
+                self._bad(fault)
+                continue
+            for row in made:
+                named = _identified(row, seen, self._source())
+                if not self._wanted(named.sample):
+                    continue
+                if self.options.distinct:
+                    key = prompt_hash("\n".join(m.content for m in named.sample.conversation.messages))
+                    if key in prompts:
+                        continue
+                    prompts.add(key)
+                yield Row(sample=named.sample) if self.options.replay else named
+                given += 1
+                if given == self.options.limit:
+                    return
+
+    def preferences(self) -> Iterator[Preference]:
+        """Pairs in order of preference; nothing for sets without pairs."""
+        pairs = self.about.pairs
+        if pairs is None or self.options.limit == 0:
+            return
+        given = 0
+        for record in self.records():
+            try:
+                made = list(pairs(record, self.options))
+            except DataError as fault:
+                self._bad(fault)
+                continue
+            for pair in made:
+                if self._wanted(Sample(conversation=pair.conversation, harms=pair.harms, tags=pair.tags)):
+                    yield msgspec.structs.replace(pair, source=pair.source or self._source())
+                    given += 1
+                    if given == self.options.limit:
+                        return
+
+    def _source(self) -> str:
+        return f"{self.about.kind}:{self.options.part}" if self.options.part else self.about.kind
+
+    def _wanted(self, sample: Sample) -> bool:
+        o = self.options
+        if o.categories and not set(o.categories) & {*sample.harms, sample.tags.get("category", "")}:
+            return False
+        if o.language and sample.tags.get("language", "en") != o.language:
+            return False
+        return not o.half or self._half(sample) == o.half
+
+    def _half(self, sample: Sample) -> str:
+        return half_of(sample.prompt)
+
+
+def half_of(prompt: str) -> Half:
+    """The half on which a prompt stands, by its normalised form."""
+    return "train" if int(prompt_hash(prompt), 16) % 2 == 0 else "report"
+
+
+def _identified(row: Row, seen: dict[str, int], source: str) -> Row:
+    replace = msgspec.structs.replace
+    sample = row.sample if row.sample.source else replace(row.sample, source=source)
+    base = name = sample.id or content_id(sample)
+    while name in seen:  # a user's own ids may look like numbered ones
+        seen[base] += 1
+        name = f"{base}-{seen[base]}"
+    seen[name] = 0
+    sample = replace(sample, id=name)
+    return Row(
+        sample=sample,
+        responses=tuple(replace(r, sample_id=sample.id) for r in row.responses),
+        judgements=tuple(replace(j, sample_id=sample.id) for j in row.judgements),
+    )
+
+
+def _file_hash(path: Path) -> str:
+    whole = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            whole.update(block)
+    return whole.hexdigest()
+
+
+def options_of(args: Args, about: Published) -> Options:
+    """The common arguments of a spec, checked."""
+    parts = list(about.parts)
+    part = args.text("part", parts[0] if parts else "")
+    if parts and part not in parts:
+        raise args.fault(f"part={part!r}{nearest(part, parts)}")
+    halves: dict[str, Half] = {"": "", "train": "train", "report": "report"}
+    half = halves.get(args.text("half", ""))
+    if half is None:
+        raise args.fault(f"half={args.text('half')!r} is neither train nor report")
+    limit = args.integer("limit")
+    if limit is not None and limit < 0:
+        raise args.fault(f"limit={limit} is negative")
+    known = taxonomy(args.text("taxonomy", "beavertails"))
+    wanted = args.text("only" if "category" in about.takes else "category", "")
+    return Options(
+        part=part, split=args.text("split", about.split), limit=limit, half=half,
+        categories=tuple(known.find(c.strip()).id for c in wanted.split("|") if c.strip()),
+        language=args.text("language", ""), distinct=args.flag("distinct"), replay=args.flag("replay"),
+        skip_malformed=args.flag("skip_malformed"), taxonomy=known,
+        extra={k: v for k in about.takes if (v := args.text(k)) is not None},
+    )  # fmt: skip
+
+
+def builder(about: Published, made: type[FileSet] = FileSet) -> Callable[[Args], FileSet]:
+    """The function that `registry.resolve` calls for a published set."""
+
+    def build(args: Args) -> FileSet:
+        """The set that the spec names, its files found."""
+        options = options_of(args, about)
+        files = locate(args, about, options)
+        return made(about, files, options, str(args.spec))
+
+    return build
+
+
+def locate(args: Args, about: Published, options: Options) -> tuple[Path, ...]:
+    """The files of a spec: a file, a folder in the published layout, a hub id, or the set's folder in TRUING_DATA."""
+    root = args.text("data_dir") or os.environ.get("TRUING_DATA")
+    revision = args.text("revision")
+    name = args.name
+    folder = about.folder or about.kind
+    if not name:
+        if not root:
+            hub = about.hub.get(options.part)
+            also = f", a hub id ({about.kind}:{hub})" if hub else ""
+            raise args.fault(f"give a file or folder ({about.kind}:PATH){also}, or set TRUING_DATA")
+        return _in_folder(Path(root) / folder, about, options)
+    path = Path(name).expanduser()
+    if path.is_file():
+        return (path,)
+    if path.is_dir():
+        return _in_folder(path, about, options)
+    if name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not path.parent.exists() and not suffix(path):
+        return _in_folder(_from_hub(name, revision, about, options), about, options)
+    raise DataError(f"{name}: no such file or folder")
+
+
+def _in_folder(folder: Path, about: Published, options: Options) -> tuple[Path, ...]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    patterns = [p.format(split=options.split) for p in about.parts[options.part]]
+    for pattern in patterns:
+        found = sorted(p for p in folder.glob(pattern) if p.is_file())
+        if found:
+            return tuple(found)
+    raise DataError(f"{folder}: no file of {about.kind} part {options.part!r} here; looked for {', '.join(patterns)}")
+
+
+def _from_hub(name: str, revision: str | None, about: Published, options: Options) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ModuleNotFoundError as error:
+        raise MissingExtra("hub", f"{about.kind}:{name} is no file or folder here; reading it from the hub") from error
+    patterns = [p.format(split=options.split) for p in about.parts[options.part]]
+    try:
+        got = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns)
+    except Exception as error:
+        what = f"{about.kind}:{name}: neither a file or folder here nor to be had from the hub: {error}"
+        raise DataError(what) from error
+    folder = Path(got)
+    if not any(fnmatch.fnmatch(str(p.relative_to(folder)), q) for p in folder.rglob("*") for q in patterns):
+        raise DataError(f"{about.kind}:{name}: the hub has none of {', '.join(patterns)} there")
+    return folder
+
+
+__all__ = [
+    "Convert", "FileSet", "Half", "Options", "Pair", "Published", "Record", "builder", "half_of", "label", "locate",
+    "open_bytes", "options_of", "recorded",
+]  # fmt: skip

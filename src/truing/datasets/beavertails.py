@@ -1,0 +1,44 @@
+"""BeaverTails (Ji et al. 2023, arXiv 2307.04657): QA pairs with 14 labels each, and the evaluation prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from truing.datasets.base import Options, Published, Record, builder, label, recorded
+from truing.taxonomy import taxonomy
+from truing.types import Conversation, Row, Sample
+
+
+def convert(record: Record, options: Options) -> Iterable[Row]:
+    """A QA pair with the annotators' common label, or a prompt with its category."""
+    prompt = Conversation.of(record.text("prompt"))
+    ids = taxonomy().ids
+    if "response" not in record.data:
+        harm = record.choice("category", ids)
+        yield Row(sample=Sample(conversation=prompt, harms=(harm,), expect="refuse", tags={"category": harm}))
+        return
+    flags = record.inside("category")
+    unknown = [k for k in flags.data if k not in ids]
+    if unknown:
+        raise record.fault(f"category: {unknown[0]!r} is none of the 14 published ids")
+    harms = {i: float(flags.flag(i)) for i in ids}
+    safe = record.flag("is_safe")
+    sample = Sample(conversation=prompt, harms=tuple(i for i, p in harms.items() if p))
+    judged = label("beavertails", "harmful", not safe, harms=harms)
+    yield Row(sample=sample, responses=(recorded(record.text("response", empty=True)),), judgements=(judged,))
+
+
+ABOUT = Published(
+    kind="beavertails",
+    title="BeaverTails",
+    source="https://github.com/PKU-Alignment/beavertails",
+    licence="CC BY-NC 4.0",
+    parts={
+        "qa": ("qa_14_categories.jsonl", "round0/30k/{split}.jsonl*", "round0/330k/{split}.jsonl*", "*{split}*.jsonl*"),
+        "evaluation": ("evaluation_prompts.jsonl", "**/evaluation.json", "**/*evaluation*.json*"),
+    },
+    hub={"qa": "PKU-Alignment/BeaverTails", "evaluation": "PKU-Alignment/BeaverTails-Evaluation"},
+    labels=("harmful",),
+    convert=convert,
+)
+build = builder(ABOUT)

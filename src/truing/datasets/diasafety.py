@@ -1,0 +1,37 @@
+"""DiaSafety (Sun et al. 2022, arXiv 2110.08466): answers that are unsafe in their context, five categories.
+
+The category tells which kind of context the pair was collected for; a safe answer has one too, and no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from truing.datasets.base import Options, Published, Record, builder, label, recorded
+from truing.taxonomy import crosswalk
+from truing.types import Conversation, Row, Sample
+
+
+def convert(record: Record, options: Options) -> Iterable[Row]:
+    """A context and its answer; both may be lists of turns in other releases, never here."""
+    walk = crosswalk("diasafety")
+    category = record.choice("category", walk.map)
+    unsafe = record.choice("label", ("Safe", "Unsafe")) == "Unsafe"
+    harms = walk(category) if unsafe else ()
+    sample = Sample(
+        conversation=Conversation.of(record.text("context", empty=True)), harms=harms, tags={"category": category}
+    )
+    judged = label("diasafety", "harmful", unsafe, harms=dict.fromkeys(walk(category), float(unsafe)))
+    yield Row(sample=sample, responses=(recorded(record.text("response", empty=True)),), judgements=(judged,))
+
+
+ABOUT = Published(
+    kind="diasafety",
+    title="DiaSafety",
+    source="https://github.com/thu-coai/DiaSafety",
+    licence="Apache-2.0",
+    parts={"dialogues": ("{split}.json", "**/{split}.json", "**/*{split}*.json")},
+    labels=("harmful",),
+    convert=convert,
+)
+build = builder(ABOUT)

@@ -1,0 +1,60 @@
+"""Do-Not-Answer (Wang et al. 2024, arXiv 2308.13387): six models' answers, with a harm label and an action 0-5.
+
+`action` is kept as the value of a judgement "refused": 0 cannot assist, 1 refutes the opinion, 2 discusses from both
+sides, 3 gives a general answer, 4 cannot answer for lack of certainty, 5 follows the instruction. Only 0 refuses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from truing.datasets.base import Options, Published, Record, builder, label, recorded
+from truing.taxonomy import crosswalk
+from truing.types import Conversation, Row, Sample
+
+
+def head(text: str) -> str:
+    """The name at the start of a published `specific_harm`, which goes on with an explanation."""
+    return re.split(r"[:,\n]|such as", text, maxsplit=1)[0].strip().rstrip(".")
+
+
+def convert(record: Record, options: Options) -> Iterable[Row]:
+    """A question with one model's answer, or (the published prompt file) the question alone."""
+    walk = crosswalk("do_not_answer")
+    kind = record.text("types_of_harm" if record.has("types_of_harm") else "type_of_harm")
+    specific = head(record.text("specific_harm"))
+    name = specific if specific in walk.map else kind
+    if name not in walk.map:
+        raise record.fault(f"type_of_harm: {kind[:40]!r} is none of the 12 published types")
+    question = record.text("question" if record.has("question") else "prompt")
+    area = record.text("risk_area")
+    tags = {"id": record.maybe("id") or "", "risk_area": area, "type_of_harm": kind, "specific_harm": specific}
+    sample = Sample(conversation=Conversation.of(question), harms=walk(name), expect="refuse", tags=tags)
+    if "response" not in record.data:
+        yield Row(sample=sample)
+        return
+    tags["model"] = record.maybe("model") or ""
+    action = record.integer("action", low=0, high=5)
+    judged = (
+        label("do-not-answer", "harmful", record.flag("harmful")),
+        label("do-not-answer", "refused", action == 0, value=float(action)),
+    )
+    yield Row(sample=sample, responses=(recorded(record.text("response", empty=True)),), judgements=judged)
+
+
+ABOUT = Published(
+    kind="do-not-answer",
+    title="Do-Not-Answer",
+    source="https://github.com/Libr-AI/do-not-answer",
+    licence="CC BY-NC-SA 4.0",
+    folder="do_not_answer",
+    parts={
+        "responses": ("responses_human_labels.jsonl", "*responses*.jsonl", "*responses*.csv"),
+        "prompts": ("data_en.csv", "data/train-*.parquet", "*.parquet"),
+    },
+    hub={"prompts": "LibrAI/do-not-answer"},
+    labels=("harmful", "refused"),
+    convert=convert,
+)
+build = builder(ABOUT)

@@ -1,0 +1,189 @@
+"""`file:` - a user's own rows in JSONL, JSON, CSV, TSV or Parquet.
+
+Columns: `prompt` or `messages`; optional `id`, `response`, `category`, `expect`, `choices`, `answer`, `pair`,
+`language`,
+`harmful` (a human label of the response, or of the prompt where there is none). Other names by
+`prompt=COLUMN`. A row with `chosen` and `rejected` is a preference (`dimension=helpful|safe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from glob import glob
+from pathlib import Path
+
+from truing.datasets.base import FileSet, Options, Published, Record, label, options_of, recorded
+from truing.errors import DataError, PlanError, nearest
+from truing.registry import Args
+from truing.types import Conversation, Dimension, Expect, Judgement, Message, Preference, Response, Row, Sample
+
+COLUMNS = (
+    "prompt", "messages", "id", "response", "category", "expect", "choices", "answer", "pair", "harmful", "chosen",
+    "rejected",
+)  # fmt: skip
+_EXPECT: dict[str, Expect] = {
+    "comply": "comply", "refuse": "refuse", "clarify": "clarify", "abstain": "abstain", "support": "support",
+    "none": "none",
+}  # fmt: skip
+
+
+class _Columns:
+    """The row's values under our names, wherever the user's names put them."""
+
+    def __init__(self, record: Record, options: Options) -> None:
+        self.record = record
+        self.names = {k: options.extra.get(k, k) for k in COLUMNS}
+        for key, name in options.extra.items():
+            if key in COLUMNS and name and name not in record.data:
+                raise record.fault(f"no column {name!r}{nearest(name, record.data)}")
+
+    def has(self, key: str) -> bool:
+        """Whether there is a value that is neither null nor blank."""
+        return self.record.data.get(self.names[key]) not in (None, "")
+
+    def name(self, key: str) -> str:
+        """The user's name of a column."""
+        return self.names[key]
+
+
+def _conversation(columns: _Columns) -> tuple[Conversation, str | None]:
+    record = columns.record
+    if not columns.has("messages") or columns.name("prompt") in record.data:
+        return Conversation.of(record.text(columns.name("prompt"))), None
+    rows = record.items(columns.name("messages"))
+    try:
+        conversation = Conversation.from_openai(rows)
+    except ValueError as error:
+        raise record.fault(str(error)) from error
+    messages = conversation.messages
+    if not messages or not conversation.prompt.strip():
+        raise record.fault("messages: no user turn with text")
+    if messages[-1].role == "assistant":  # the recorded answer stands at the end of the dialogue
+        return Conversation(messages[:-1]), messages[-1].content
+    return conversation, None
+
+
+def _harms(columns: _Columns, options: Options) -> tuple[str, ...]:
+    if not columns.has("category"):
+        return ()
+    record, key = columns.record, columns.name("category")
+    value = record.raw(key)
+    try:
+        if isinstance(value, dict):
+            return tuple(options.taxonomy.find(k).id for k, v in value.items() if v)
+        if isinstance(value, list):
+            return tuple(options.taxonomy.find(str(v)).id for v in value)
+        try:
+            return (options.taxonomy.find(str(value)).id,)
+        except PlanError:
+            if "|" not in str(value):
+                raise
+            return tuple(options.taxonomy.find(v.strip()).id for v in str(value).split("|"))
+    except PlanError as error:
+        raise record.fault(f"{key}: {error} (taxonomy=FILE.toml names your own; category= leaves it unread)") from error
+
+
+def _answer(columns: _Columns, choices: tuple[str, ...]) -> str | tuple[int, ...] | None:
+    if not columns.has("answer"):
+        return None
+    record, key = columns.record, columns.name("answer")
+    value = record.raw(key)
+    if isinstance(value, list) and all(isinstance(v, int) for v in value):
+        wanted = tuple(value)
+    elif choices and isinstance(value, int | float):
+        wanted = (int(value),)
+    elif choices and str(value) in choices:
+        wanted = (choices.index(str(value)),)
+    elif choices and str(value).strip().isdigit():
+        wanted = (int(value),)
+    else:
+        return str(value)
+    if not all(0 <= w < len(choices) for w in wanted):
+        raise record.fault(f"{key}: no such choice; there are {len(choices)}, counted from 0")
+    return wanted
+
+
+def _choices(columns: _Columns) -> tuple[str, ...]:
+    if not columns.has("choices"):
+        return ()
+    key = columns.name("choices")
+    value = columns.record.raw(key)
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return tuple(v.strip() for v in value.split("|"))
+    return tuple(str(v) for v in columns.record.items(key))
+
+
+def convert(record: Record, options: Options) -> Iterable[Row]:
+    """One row of the user's file."""
+    columns = _Columns(record, options)
+    conversation, said = _conversation(columns)
+    expect: Expect = "none"
+    if columns.has("expect"):
+        expect = _EXPECT[record.choice(columns.name("expect"), _EXPECT)]
+    choices = _choices(columns)
+    known = {columns.name(k) for k in COLUMNS}
+    tags = {k: str(v) for k, v in record.data.items() if k not in known and isinstance(v, str | int | float | bool)}
+    sample = Sample(
+        conversation=conversation, id=record.maybe(columns.name("id")) or "", harms=_harms(columns, options),
+        expect=expect, pair=record.maybe(columns.name("pair")), choices=choices, answer=_answer(columns, choices),
+        tags=tags,
+    )  # fmt: skip
+    responses = _responses(columns, said)
+    judged: tuple[Judgement, ...] = ()
+    if columns.has("harmful"):
+        question = "harmful" if responses else "harmful_prompt"
+        verdict = record.flag(columns.name("harmful"))
+        judged = (label("file", question, verdict, harms=dict.fromkeys(sample.harms, float(verdict))),)
+    yield Row(sample=sample, responses=responses, judgements=judged)
+
+
+def _responses(columns: _Columns, said: str | None) -> tuple[Response, ...]:
+    record, key = columns.record, columns.name("response")
+    if key not in record.data or record.data[key] is None:
+        return () if said is None else (recorded(said),)
+    value = record.data[key]
+    many = value if isinstance(value, list) else [value]
+    if not all(isinstance(v, str) for v in many):
+        raise record.fault(f"{key}: expected text or a list of texts")
+    return tuple(recorded(text, at) for at, text in enumerate(many))
+
+
+def pairs(record: Record, options: Options) -> Iterable[Preference]:
+    """A preference where the row has `chosen` and `rejected`."""
+    columns = _Columns(record, options)
+    if not (columns.has("chosen") and columns.has("rejected")):
+        return
+    conversation, _ = _conversation(columns)
+    dimension: Dimension = "safe" if options.extra.get("dimension") == "safe" else "helpful"
+    yield Preference(
+        conversation=conversation, chosen=Message("assistant", record.text(columns.name("chosen"))),
+        rejected=Message("assistant", record.text(columns.name("rejected"))), dimension=dimension,
+        harms=_harms(columns, options),
+    )  # fmt: skip
+
+
+def build(args: Args) -> FileSet:
+    """`file:PATH[,prompt=COLUMN,...,only=CATEGORY,dimension=safe,licence=TEXT]`; PATH may be a pattern."""
+    about = Published(
+        kind="file", title="own rows", source=args.name, licence=args.text("licence", "not stated"), parts={},
+        convert=convert, pairs=pairs, takes=(*COLUMNS, "dimension"),
+    )  # fmt: skip
+    return FileSet(about, _files(args), options_of(args, about), str(args.spec))
+
+
+def _files(args: Args) -> tuple[Path, ...]:
+    if not args.name:
+        raise args.fault("give a file: file:PATH")
+    path = Path(args.name).expanduser()
+    if path.is_file():
+        return (path,)
+    if path.is_dir():
+        raise DataError(f"{args.name}: is a folder; name a file, or a pattern such as {args.name.rstrip('/')}/*.jsonl")
+    found = sorted(glob(str(path), recursive=True)) if _is_pattern(args.name) else []
+    if not found:
+        raise DataError(f"{args.name}: no such file")
+    return tuple(Path(f) for f in found)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(mark in name for mark in "*?[")

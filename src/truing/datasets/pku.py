@@ -1,0 +1,155 @@
+"""PKU-SafeRLHF (Ji et al. 2024, arXiv 2406.15513): two answers to a prompt, judged for harm, severity and preference.
+
+Two layouts: the published one (`response_0`, `is_response_0_safe`, `response_0_harm_category` with 19 labels, ...) and
+pairs of a safe `chosen` and an unsafe `rejected` answer. An answer that stands in different pairs with both labels has
+no true label: `conflicts=soft` (the default) leaves its verdict open and gives the share of unsafe labels as score,
+`drop` leaves out the rows and pairs in which it stands, `keep` takes each label as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from truing.datasets.base import FileSet, Options, Published, Record, builder, label, recorded
+from truing.errors import DataError
+from truing.lineage import digest
+from truing.taxonomy import crosswalk
+from truing.types import Conversation, Judgement, Message, Preference, Row, Sample
+
+
+def _texts(record: Record) -> tuple[str, str]:
+    names = ("chosen", "rejected") if "chosen" in record.data else ("response_0", "response_1")
+    return record.text(names[0], empty=True), record.text(names[1], empty=True)
+
+
+def _safe(record: Record) -> tuple[bool, bool]:
+    if "chosen" in record.data:
+        return True, False
+    return record.flag("is_response_0_safe"), record.flag("is_response_1_safe")
+
+
+def _harms(record: Record, index: int, options: Options) -> dict[str, float]:
+    key = f"response_{index}_harm_category"
+    if not record.has(key):
+        return {}
+    walk = crosswalk("pku_saferlhf")
+    flags = record.inside(key)
+    made = dict.fromkeys(sorted({i for ids in walk.map.values() for i in ids}), 0.0)
+    for name in flags.data:
+        if name not in walk.map:
+            raise flags.fault(f"{name!r} is none of the 19 published categories")
+        if flags.flag(name):
+            made.update(dict.fromkeys(walk(name), 1.0))
+    return made
+
+
+def _judged(record: Record, options: Options) -> Iterator[Judgement]:
+    safe = _safe(record)
+    for index in (0, 1):
+        severity = f"response_{index}_severity_level"
+        value = float(record.integer(severity, low=0, high=3)) if record.has(severity) else None
+        harms = _harms(record, index, options)
+        yield label("pku", "harmful", not safe[index], index=index, value=value, harms=harms)
+    for key, question in (("better_response_id", "better"), ("safer_response_id", "safer")):
+        if record.has(key):
+            best = record.integer(key, low=0, high=1)
+            yield from (label("pku", question, index == best, index=index) for index in (0, 1))
+
+
+def convert(record: Record, options: Options) -> Iterable[Row]:
+    """One row with both answers; harms are the union of what the annotators ticked."""
+    judged = tuple(_judged(record, options))
+    harms = sorted({i for j in judged for i, p in j.harms.items() if p})
+    sample = Sample(conversation=Conversation.of(record.text("prompt")), harms=tuple(harms))
+    answers = _texts(record)
+    yield Row(sample=sample, responses=tuple(recorded(a, i) for i, a in enumerate(answers)), judgements=judged)
+
+
+def pairs(record: Record, options: Options) -> Iterable[Preference]:
+    """The safer answer over the other (`safe`), and where published the better over the other (`helpful`)."""
+    prompt = Conversation.of(record.text("prompt"))
+    texts, safe = _texts(record), _safe(record)
+    published = "chosen" not in record.data
+    orders: list[tuple[int, str]] = [(record.integer("safer_response_id", low=0, high=1) if published else 0, "safe")]
+    if published:
+        orders.append((record.integer("better_response_id", low=0, high=1), "helpful"))
+    for best, dimension in orders:
+        other = 1 - best
+        yield Preference(
+            conversation=prompt, chosen=Message("assistant", texts[best]), rejected=Message("assistant", texts[other]),
+            dimension="safe" if dimension == "safe" else "helpful",
+            signs=(1 if safe[best] else -1, 1 if safe[other] else -1),
+        )  # fmt: skip
+
+
+class PkuSet(FileSet):
+    """Knows after a first reading which answers stand with both labels."""
+
+    _shares: dict[str, float] | None = None
+
+    def _conflicts(self) -> dict[str, float]:
+        if self._shares is None:
+            counts: dict[str, list[int]] = {}
+            for record in super().records():
+                try:
+                    prompt, texts, safe = record.text("prompt"), _texts(record), _safe(record)
+                except DataError:
+                    continue
+                for text, is_safe in zip(texts, safe):
+                    seen = counts.setdefault(_key(prompt, text), [0, 0])
+                    seen[0 if is_safe else 1] += 1
+            self._shares = {k: bad / (ok + bad) for k, (ok, bad) in counts.items() if ok and bad}
+        return self._shares
+
+    def records(self) -> Iterator[Record]:
+        """The rows as they stand; with `conflicts=drop` without those whose labels contradict each other."""
+        drop = self.options.extra.get("conflicts", "soft") == "drop"
+        known = self._conflicts() if drop else {}
+        for record in super().records():
+            prompt = record.data.get("prompt")
+            if known and isinstance(prompt, str):
+                texts = [record.data.get(k) for k in ("chosen", "rejected", "response_0", "response_1")]
+                if any(isinstance(t, str) and _key(prompt, t) in known for t in texts):
+                    continue
+            yield record
+
+    def convert(self, record: Record) -> list[Row]:
+        """As the function, with contradicted labels left open unless `conflicts=keep`."""
+        made = super().convert(record)
+        if self.options.extra.get("conflicts", "soft") == "keep":
+            return made
+        known = self._conflicts()
+        return [self._soften(row, known) for row in made]
+
+    def _soften(self, row: Row, known: dict[str, float]) -> Row:
+        judged: list[Judgement] = []
+        for one in row.judgements:
+            share = known.get(_key(row.sample.prompt, row.responses[one.index].text))
+            if share is not None and one.question == "harmful":
+                soft = label("pku", "harmful", None, index=one.index, value=one.value, score=share)
+                judged.append(msgspec.structs.replace(soft, harms=one.harms))
+            else:
+                judged.append(one)
+        return msgspec.structs.replace(row, judgements=tuple(judged))
+
+
+def _key(prompt: str, text: str) -> str:
+    return digest(prompt, text)
+
+
+ABOUT = Published(
+    kind="pku",
+    title="PKU-SafeRLHF",
+    source="https://huggingface.co/datasets/PKU-Alignment/PKU-SafeRLHF",
+    licence="CC BY-NC 4.0",
+    folder="pku_saferlhf",
+    parts={"pairs": ("safer_pairs.jsonl", "**/{split}.jsonl*"), "published": ("**/{split}.jsonl*",)},
+    hub={"pairs": "PKU-Alignment/PKU-SafeRLHF", "published": "PKU-Alignment/PKU-SafeRLHF"},
+    labels=("harmful", "better", "safer"),
+    convert=convert,
+    pairs=pairs,
+    takes=("conflicts",),
+)
+build = builder(ABOUT, PkuSet)

@@ -1,0 +1,278 @@
+"""Reads rows of JSONL, JSON, CSV, TSV and Parquet files as a stream; every fault names file and line.
+
+Lines end at ``\\n`` and nowhere else (published rows hold U+2028 inside strings). ``.gz`` and ``.xz`` are unpacked on
+the way. A row that cannot be read comes as the `DataError` that it would raise, so that the caller may skip it.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import lzma
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any, cast
+
+from msgspec import Struct
+
+from truing.errors import DataError, MissingExtra, nearest
+
+Unpack = Callable[[Any], Iterable[tuple[str, Any]]]
+_PACKED = {".gz", ".xz"}
+_KNOWN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
+_FIELD_LIMIT = 1 << 27
+
+
+class Record(Struct, frozen=True):
+    """One row as it stands in a file, with accessors that raise a DataError which names the place."""
+
+    path: str
+    place: str
+    data: dict[str, Any]
+
+    def fault(self, what: str) -> DataError:
+        """An error at this row."""
+        return DataError(f"{self.path}{self.place}: {what}")
+
+    def has(self, key: str) -> bool:
+        """Whether the row has a value (not null) under the key."""
+        return self.data.get(key) is not None
+
+    def raw(self, key: str) -> Any:
+        """The value under a key; a missing column is a fault with the nearest name."""
+        if key not in self.data:
+            raise self.fault(f"no column {key!r}{nearest(key, self.data)}")
+        return self.data[key]
+
+    def text(self, key: str, *, empty: bool = False) -> str:
+        """Text under a key; blank text is a fault unless `empty`."""
+        value = self.raw(key)
+        if not isinstance(value, str):
+            raise self.fault(f"{key}: expected text, got {type(value).__name__}")
+        if not empty and not value.strip():
+            raise self.fault(f"{key}: empty text")
+        return value
+
+    def maybe(self, key: str) -> str | None:
+        """Text (or a number as text) under a key, none where absent, null or blank."""
+        value = self.data.get(key)
+        if value is None or value == "":
+            return None
+        if isinstance(value, str | int | float):
+            return str(value)
+        raise self.fault(f"{key}: expected text, got {type(value).__name__}")
+
+    def number(self, key: str) -> float:
+        """A number under a key, written as one or as text."""
+        value = self.raw(key)
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            return float(value)
+        except (TypeError, ValueError):
+            raise self.fault(f"{key}: expected a number, got {_short(value)}") from None
+
+    def integer(self, key: str, *, low: int | None = None, high: int | None = None) -> int:
+        """A whole number under a key, within bounds where given."""
+        value = self.number(key)
+        if value != int(value) or (low is not None and value < low) or (high is not None and value > high):
+            raise self.fault(f"{key}: {value:g} is not a whole number from {low} to {high}")
+        return int(value)
+
+    def flag(self, key: str) -> bool:
+        """True or false: a boolean, 0/1, or one of true, false, yes, no in any case."""
+        value = self.raw(key)
+        word = str(value).strip().lower()
+        if word in ("true", "1", "yes", "1.0"):
+            return True
+        if word in ("false", "0", "no", "0.0"):
+            return False
+        raise self.fault(f"{key}: expected true or false, got {_short(value)}")
+
+    def choice(self, key: str, valid: Iterable[str]) -> str:
+        """Text that must be one of a few words."""
+        value = self.text(key).strip()
+        known = list(valid)
+        if value not in known:
+            raise self.fault(f"{key}: {_short(value)} is none of {', '.join(known)}")
+        return value
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """An object under a key."""
+        value = self.raw(key)
+        if not isinstance(value, dict):
+            raise self.fault(f"{key}: expected an object, got {type(value).__name__}")
+        return value
+
+    def items(self, key: str) -> list[Any]:
+        """A list under a key; a text that is a JSON array counts as one."""
+        value = self.raw(key)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                raise self.fault(f"{key}: {error.msg}") from error
+        if not isinstance(value, list):
+            raise self.fault(f"{key}: expected a list, got {type(value).__name__}")
+        return value
+
+    def inside(self, key: str) -> Record:
+        """The object under a key as a record of the same place."""
+        return Record(self.path, f"{self.place}.{key}", self.mapping(key))
+
+
+def _short(value: object) -> str:
+    # Labels only, never the text of a row: a value of more than a few words is described, not shown.
+    text = repr(value)
+    return text if len(text) <= 24 else f"{type(value).__name__} of {len(text)} characters"
+
+
+def suffix(path: Path) -> str:
+    """The ending that tells the format, below .gz or .xz."""
+    endings = [s.lower() for s in path.suffixes]
+    if endings and endings[-1] in _PACKED:
+        endings.pop()
+    return endings[-1] if endings else ""
+
+
+def read(path: Path, *, unpack: Unpack | None = None) -> Iterator[Record | DataError]:
+    """The rows of a file in order; `unpack` tells how to take rows out of a JSON document."""
+    kind = suffix(path)
+    if kind not in _KNOWN:
+        raise DataError(f"{path}: unknown format {kind or 'without an ending'}; known: {', '.join(_KNOWN)}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if kind in (".jsonl", ".ndjson", ".txt"):
+        return _jsonl(path) if kind != ".txt" else _plain(path)
+    if kind == ".json":
+        return _json(path, unpack)
+    return _parquet(path) if kind == ".parquet" else _csv(path, "\t" if kind == ".tsv" else ",")
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's content, unpacked."""
+    if path.suffix.lower() == ".gz":
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    if path.suffix.lower() == ".xz":
+        return cast("IO[bytes]", lzma.open(path, "rb"))
+    return path.open("rb")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
+    with closing(open_bytes(path)) as stream:
+        number = 0
+        try:
+            for number, line in enumerate(stream, 1):
+                try:
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    yield number, DataError.at(path, number, f"invalid UTF-8 at byte {error.start} of the line")
+        except (EOFError, OSError, lzma.LZMAError) as error:
+            raise DataError.at(path, number + 1, f"cannot be unpacked: {error}") from error
+
+
+def _jsonl(path: Path) -> Iterator[Record | DataError]:
+    for number, line in _lines(path):
+        if isinstance(line, DataError):
+            yield line
+            continue
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            what = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
+            yield DataError.at(path, number, f"not JSON: {what}")
+            continue
+        if isinstance(row, dict):
+            yield Record(str(path), f":{number}", row)
+        else:
+            yield DataError.at(path, number, f"expected an object, got {type(row).__name__}")
+
+
+def _plain(path: Path) -> Iterator[Record | DataError]:
+    for number, line in _lines(path):
+        if isinstance(line, DataError):
+            yield line
+        elif line.strip():
+            yield Record(str(path), f":{number}", {"line": line.rstrip("\r\n")})
+
+
+def _instances(document: Any) -> Iterable[tuple[str, Any]]:
+    # A plain array, or the layout of JUDGE-BENCH: an object whose rows stand under `instances`.
+    if isinstance(document, dict) and isinstance(document.get("instances"), list):
+        return ((f".instances[{at}]", row) for at, row in enumerate(document["instances"]))
+    if isinstance(document, list):
+        return ((f"[{at}]", row) for at, row in enumerate(document))
+    raise ValueError("expected an array of objects")
+
+
+def _json(path: Path, unpack: Unpack | None) -> Iterator[Record | DataError]:
+    with closing(open_bytes(path)) as stream:
+        content = stream.read()
+    try:
+        document = json.loads(content.decode("utf-8-sig"))
+        rows = (unpack or _instances)(document)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError.at(path, line, "invalid UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DataError.at(path, error.lineno, f"not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError.at(path, None, str(error)) from error
+    for place, row in rows:
+        if isinstance(row, dict):
+            yield Record(str(path), place, row)
+        else:
+            yield DataError(f"{path}{place}: expected an object, got {type(row).__name__}")
+
+
+def _csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
+    broken: list[DataError] = []
+
+    def decoded() -> Iterator[str]:
+        for _, line in _lines(path):
+            if isinstance(line, DataError):
+                broken.append(line)
+                yield "\n"
+            else:
+                yield line
+
+    csv.field_size_limit(_FIELD_LIMIT)
+    reader = csv.DictReader(decoded(), delimiter=delimiter, strict=True)
+    start = 1
+    while True:
+        try:
+            start = reader.line_num + 1
+            row = next(reader, None)
+        except csv.Error as error:
+            yield DataError.at(path, start, f"not CSV: {error}")
+            return
+        yield from broken
+        broken.clear()
+        if row is None:
+            return
+        if None in row:
+            yield DataError.at(path, start, f"more fields than the header's {len(reader.fieldnames or ())}")
+        elif any(v is None for v in row.values()):
+            yield DataError.at(path, start, f"fewer fields than the header's {len(row)}")
+        else:
+            yield Record(str(path), f":{max(start, 2)}", row)
+
+
+def _parquet(path: Path) -> Iterator[Record | DataError]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ModuleNotFoundError as error:
+        raise MissingExtra("hub", f"{path}: reading Parquet (package pyarrow)") from error
+    try:
+        at = 0
+        for batch in ParquetFile(path).iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                yield Record(str(path), f"[{at}]", row)
+                at += 1
+    except (ArrowException, OSError) as error:
+        raise DataError.at(path, None, f"not Parquet: {error}") from error
