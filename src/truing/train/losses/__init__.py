@@ -1,0 +1,54 @@
+"""The losses of alignment: pure functions of tensors, in the literature's symbols, one family a file.
+
+Tensors are `[B, T]` unless stated, masks are 1 on real tokens. `reduction="row"` is the mean over each row's tokens and
+then over rows, `"token"` the mean over all tokens of the batch. Every function has parity cases against the code of the
+paper or of the library that made it known (`docs/training.md` names them).
+"""
+
+from __future__ import annotations
+
+from truing.train.losses.direct import DPO_KINDS, direct_rewards, dpo_loss, kto_loss
+from truing.train.losses.groups import group_advantages, grpo_loss
+from truing.train.losses.language import distillation_loss, ptx_loss, sft_loss, token_log_probs
+from truing.train.losses.multiplier import LagrangeMultiplier
+from truing.train.losses.normalizer import ScoreNormalizer
+from truing.train.losses.policy import (
+    combined_advantage,
+    critic_loss,
+    gae,
+    kl_estimate,
+    kl_penalised_rewards,
+    ppo_actor_loss,
+    separate_actor_loss,
+)
+from truing.train.losses.preference import PairScores, cost_loss, reward_loss
+from truing.train.losses.tensors import end_index, first_difference, masked_mean, whiten
+
+__all__ = [
+    "DPO_KINDS",
+    "LagrangeMultiplier",
+    "PairScores",
+    "ScoreNormalizer",
+    "combined_advantage",
+    "cost_loss",
+    "critic_loss",
+    "direct_rewards",
+    "distillation_loss",
+    "dpo_loss",
+    "end_index",
+    "first_difference",
+    "gae",
+    "group_advantages",
+    "grpo_loss",
+    "kl_estimate",
+    "kl_penalised_rewards",
+    "kto_loss",
+    "masked_mean",
+    "ppo_actor_loss",
+    "ptx_loss",
+    "reward_loss",
+    "separate_actor_loss",
+    "sft_loss",
+    "token_log_probs",
+    "whiten",
+]

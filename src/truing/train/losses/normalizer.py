@@ -1,0 +1,87 @@
+"""Normalisation of scores by running statistics, as reward and cost models are used in RLHF (safe-rlhf)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from truing.errors import nearest
+
+_KINDS = {
+    "RunningMeanStd": "running", "running": "running", "ExponentialMovingAverage": "ema", "ema": "ema",
+    None: "none", "none": "none",
+}  # fmt: skip
+_FUNCTIONS = ("affine", "scale", "translate", "identity")
+_EPS = 1e-8
+
+
+class ScoreNormalizer:
+    """Running mean and variance of scores, and the function that applies them.
+
+    `kind`: ``RunningMeanStd`` (all batches so far), ``ExponentialMovingAverage`` (momentum m: old·m + batch·(1-m),
+    started at mean 0, variance 1), or none. Both take the *unbiased* variance of each batch (a batch of one counts
+    with variance 0).
+    `function`: ``affine`` (x-μ)/(σ+1e-8), ``scale`` x/(σ+1e-8) (keeps a cost's sign), ``translate`` x-μ, ``identity``.
+    """
+
+    def __init__(
+        self, kind: str | None = "RunningMeanStd", function: str = "affine", momentum: float | None = 0.9, size: int = 1
+    ) -> None:
+        if kind not in _KINDS:
+            raise ValueError(f"normaliser {kind!r} is unknown{nearest(str(kind), [k for k in _KINDS if k])}")
+        if function not in _FUNCTIONS:
+            raise ValueError(f"function {function!r} is unknown{nearest(function, _FUNCTIONS)}")
+        self.kind, self.function = _KINDS[kind], function
+        if self.kind == "ema" and not (momentum is not None and 0 < momentum < 1):
+            raise ValueError(f"momentum {momentum}: between 0 and 1")
+        self.momentum = 0.0 if momentum is None else momentum
+        self.mean = torch.zeros(size, dtype=torch.float64)
+        self.var = torch.ones(size, dtype=torch.float64)
+        self.count = torch.zeros(size, dtype=torch.int64)
+
+    def update(self, scores: Tensor) -> None:
+        """Takes a batch of scores into the statistics; NaN and infinity are refused."""
+        batch = scores.detach().to(self.mean).reshape(-1, self.mean.shape[0])
+        if not bool(torch.isfinite(batch).all()):
+            raise ValueError("a score is not finite; the statistics are left as they were")
+        n = batch.shape[0]
+        if n == 0:
+            return
+        mean = batch.mean(0)
+        var = batch.var(0, unbiased=True) if n > 1 else torch.zeros_like(mean)
+        if self.kind == "running":
+            old = self.count.to(self.mean)
+            total = old + n
+            shift = mean - self.mean
+            spread = self.var * old + var * n + shift.square() * old * n / total
+            self.mean = self.mean + shift * n / total
+            self.var = spread / total
+        elif self.kind == "ema":
+            m = self.momentum
+            self.mean = m * self.mean + (1 - m) * mean
+            self.var = m * self.var + (1 - m) * var
+        self.count = self.count + n
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """The normalised scores, in their own dtype; the statistics stay as they are."""
+        mean, std = self.mean.to(scores), self.var.sqrt().to(scores) + _EPS
+        if self.function == "identity":
+            return scores
+        if self.function == "translate":
+            return scores - mean
+        return (scores - mean) / std if self.function == "affine" else scores / std
+
+    normalize = __call__
+
+    def state_dict(self) -> dict[str, Any]:
+        """Mean, variance and count."""
+        return {"mean": self.mean, "var": self.var, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up where `state_dict` left off."""
+        self.mean, self.var, self.count = (
+            torch.as_tensor(state[k], dtype=d)
+            for k, d in (("mean", torch.float64), ("var", torch.float64), ("count", torch.int64))
+        )
