@@ -1,0 +1,1 @@
+"""Alembic migrations of the rating database, shipped with the package."""
