@@ -1,1 +1,29 @@
-"""sections"""
+"""The sections of a report, in reading order: this list is the only place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from truing.report.blocks import Section
+from truing.report.sections import (
+    harm,
+    headline,
+    hhh,
+    method,
+    outcomes,
+    plane,
+    ranking,
+    rows,
+)
+from truing.report.story import Story
+
+SECTIONS: tuple[Callable[[Story], Section | None], ...] = (
+    headline.headline,
+    plane.section,
+    outcomes.section,
+    harm.section,
+    hhh.section,
+    ranking.section,
+    rows.section,
+    method.section,
+)

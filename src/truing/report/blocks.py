@@ -1,0 +1,164 @@
+"""What a report is made of: sections of text, tables and figures, written once and rendered as HTML and Markdown."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from msgspec import Struct, field
+
+
+class Cell(Struct, frozen=True):
+    """One cell of a table. `kind`: ``""``, good, bad, quiet, struck; `title` is shown on hover."""
+
+    text: str
+    kind: str = ""
+    title: str = ""
+    sort: float | None = None
+
+
+class Text(Struct, frozen=True, tag="text"):
+    """A paragraph; `kind` is ``""``, note or warning."""
+
+    text: str
+    kind: str = ""
+
+
+class Table(Struct, frozen=True, tag="table"):
+    """Columns and rows; numbers are right-aligned in `right` columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+    right: frozenset[int] = frozenset()
+
+
+class Figure(Struct, frozen=True, tag="figure"):
+    """An inline SVG; `alt` says in words what it shows and is what Markdown keeps."""
+
+    svg: str
+    caption: str
+    alt: str
+
+
+class Tile(Struct, frozen=True):
+    """A large number with its interval below."""
+
+    label: str
+    value: str
+    detail: str
+    kind: str = ""
+
+
+class Tiles(Struct, frozen=True, tag="tiles"):
+    """A row of large numbers."""
+
+    tiles: tuple[Tile, ...]
+    title: str = ""
+
+
+class Raw(Struct, frozen=True, tag="raw"):
+    """Ready HTML (already escaped by its maker) with its Markdown form."""
+
+    html: str
+    markdown: str = ""
+
+
+Block = Text | Table | Figure | Tiles | Raw
+
+
+class Section(Struct, frozen=True):
+    """A heading and what stands under it; `open_` false folds it away in HTML."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+    open_: bool = True
+    lead: str = ""
+
+
+class Grid(Struct):
+    """Builds a table row by row."""
+
+    columns: Sequence[str]
+    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+
+    def add(self, *cells: Cell | str) -> None:
+        """Appends a row; text becomes a plain cell."""
+        self.rows.append(tuple(c if isinstance(c, Cell) else Cell(c) for c in cells))
+
+    def table(self, caption: str = "", right: Sequence[int] = ()) -> Table:
+        """The finished table."""
+        return Table(tuple(self.columns), tuple(self.rows), caption, frozenset(right))
+
+
+def escape(text: str) -> str:
+    """HTML-escaped text, quotes included; control characters that HTML forbids are shown as a box."""
+    clean = "".join(c if c in "\n\t" or c >= " " else "\u25a1" for c in text)
+    return html.escape(clean.replace("\x7f", "\u25a1"), quote=True)
+
+
+def block_html(block: Block) -> str:
+    """One block as HTML."""
+    if isinstance(block, Text):
+        kind = f' class="{block.kind}"' if block.kind else ""
+        return f"<p{kind}>{escape(block.text)}</p>"
+    if isinstance(block, Figure):
+        return f"<figure>{block.svg}<figcaption>{escape(block.caption)}</figcaption></figure>"
+    if isinstance(block, Tiles):
+        return _tiles_html(block)
+    if isinstance(block, Raw):
+        return block.html
+    return _table_html(block)
+
+
+def _tiles_html(block: Tiles) -> str:
+    head = f'<div class="tiles-title">{escape(block.title)}</div>' if block.title else ""
+    tiles = "".join(
+        f'<div class="tile {t.kind}"><span class="label">{escape(t.label)}</span><span class="value">{escape(t.value)}'
+        f'</span><span class="detail">{escape(t.detail)}</span></div>'
+        for t in block.tiles
+    )
+    return f'<div class="tiles-row">{head}<div class="tiles">{tiles}</div></div>'
+
+
+def _table_html(block: Table) -> str:
+    head = "".join(
+        f'<th scope="col"{" class=right" if at in block.right else ""}>{escape(c)}</th>'
+        for at, c in enumerate(block.columns)
+    )
+    rows = []
+    for row in block.rows:
+        cells = []
+        for at, cell in enumerate(row):
+            kinds = " ".join(k for k in (cell.kind, "right" if at in block.right else "") if k)
+            shown = f' class="{kinds}"' if kinds else ""
+            tip = f' title="{escape(cell.title)}"' if cell.title else ""
+            cells.append(f"<td{shown}{tip}>{escape(cell.text)}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    caption = f"<caption>{escape(block.caption)}</caption>" if block.caption else ""
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll"><table>{caption}{body}</table></div>'
+
+
+def _md(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def block_markdown(block: Block) -> str:
+    """One block as Markdown."""
+    if isinstance(block, Text):
+        return ("> " if block.kind else "") + _md(block.text)
+    if isinstance(block, Figure):
+        return f"*{_md(block.caption)}* {_md(block.alt)}"
+    if isinstance(block, Tiles):
+        lines = [f"- {_md(t.label)}: **{_md(t.value)}** {_md(t.detail)}".rstrip() for t in block.tiles]
+        return "\n".join([*([f"**{_md(block.title)}**", ""] if block.title else []), *lines])
+    if isinstance(block, Raw):
+        return block.markdown
+    marks = ["---:" if at in block.right else "---" for at in range(len(block.columns))]
+    lines = [f"| {' | '.join(map(_md, block.columns))} |", f"| {' | '.join(marks)} |"]
+    for row in block.rows:
+        shown = [f"~~{_md(c.text)}~~" if c.kind == "struck" and c.text else _md(c.text) for c in row]
+        lines.append(f"| {' | '.join(shown)} |")
+    return "\n".join(([f"*{_md(block.caption)}*", ""] if block.caption else []) + lines)

@@ -1,0 +1,71 @@
+"""A story as one offline HTML file, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+import msgspec
+
+from truing.report.blocks import Section, block_html, block_markdown
+from truing.report.sections import SECTIONS
+from truing.report.story import Story
+
+
+def sections(story: Story) -> list[Section]:
+    """What this story has to say."""
+    return [made for make in SECTIONS if (made := make(story)) is not None]
+
+
+def _sub(story: Story) -> str:
+    n = sum(s.responses for v in story.variants for s in v.summaries.values())
+    many = len(story.variants)
+    parts = [story.created, f"{many} variant{'s' if many != 1 else ''}", f"{n:,} answers", ", ".join(story.data)]
+    if story.seconds is not None:
+        parts.append(f"{story.seconds:.0f} s")
+    return " · ".join(p for p in parts if p)
+
+
+def html(story: Story) -> str:
+    """One file: no link, no font, no script from elsewhere."""
+    root = files("truing") / "report" / "templates"
+    made = [
+        {
+            "id": s.id, "title": s.title, "lead": s.lead, "folded": not s.open_,
+            "body": "\n".join(map(block_html, s.blocks)),
+        }
+        for s in sections(story)
+    ]  # fmt: skip
+    page = (root / "report.html.j2").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True).from_string(page)
+    return template.render(
+        title=story.title, sub=_sub(story), sections=made, version=story.version, with_text=story.with_text,
+        css=(root / "style.css").read_text(encoding="utf-8"), js=(root / "report.js").read_text(encoding="utf-8"),
+    )  # fmt: skip
+
+
+def markdown(story: Story) -> str:
+    """The same sections as text and tables."""
+    parts = [f"# {story.title}", _sub(story)]
+    for section in sections(story):
+        parts += [f"## {section.title}", *([section.lead] if section.lead else []), *map(block_markdown, section.blocks)]
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def write(story: Story, folder: Path, name: str = "report") -> dict[str, Path]:
+    """Writes `name`.html, .md and .json; each to a temporary file first, then renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {
+        "html": html(story).encode(),
+        "md": markdown(story).encode(),
+        "json": msgspec.json.format(msgspec.json.encode(story), indent=1) + b"\n",
+    }
+    out = {}
+    for ending, data in made.items():
+        path = folder / f"{name}.{ending}"
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+        out[ending] = path
+    return out

@@ -1,0 +1,72 @@
+"""Harm and refusal by category, variants side by side, with intervals."""
+
+from __future__ import annotations
+
+from truing.report.blocks import Figure, Grid, Raw, Section, Table
+from truing.report.story import Story
+from truing.report.svg import Mark, intervals, legend
+from truing.report.tables import AXIS_WORDS
+from truing.report.words import category_label, category_name, rate_cell
+
+_QUESTIONS = ("attack_success", "harmful", "harmful_predicted", "refuses_harmful", "answers_benign")
+_WORDS = {
+    **AXIS_WORDS, "harmful": "harmful answers (all prompts)",
+    "harmful_predicted": "harmful answers by the judge's own categories",
+}  # fmt: skip
+
+
+def _categories(story: Story, data: str, question: str) -> list[str | None]:
+    seen: dict[str | None, None] = {}
+    for variant in story.variants:
+        summary = variant.summaries.get(data)
+        for rate in (*summary.rates, *summary.axes) if summary else ():
+            if rate.question == question and rate.category is not None:
+                seen[rate.category] = None
+    return list(seen)
+
+
+def _figure(story: Story, data: str, question: str, title: str) -> Figure | None:
+    groups: list[tuple[str, list[Mark]]] = []
+    for category in [None, *_categories(story, data, question)]:
+        marks = []
+        for variant in story.variants:
+            summary = variant.summaries.get(data)
+            rate = summary.find(question, category) if summary else None
+            if rate is None or rate.raw is None:
+                continue
+            note = f", {rate.events} of {rate.scored}" + (", selected by this judge" if rate.selected_by_judge else "")
+            hollow = rate.selected_by_judge or rate.small
+            raw, series = rate.raw, story.series(variant.name)
+            marks.append(Mark(variant.name, raw.estimate, raw.lower, raw.upper, series, hollow, note))
+        if marks:
+            groups.append((category_label(category), marks))
+    if not groups:
+        return None
+    alt = "; ".join(f"{g}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}" for g, ms in groups)
+    return Figure(intervals(groups, title), title, alt)
+
+
+def _table(story: Story, data: str, question: str, title: str) -> Table:
+    grid = Grid(["category", *(v.name for v in story.variants)])
+    for category in [None, *_categories(story, data, question)]:
+        summaries = [v.summaries.get(data) for v in story.variants]
+        grid.add(category_name(category), *(rate_cell(s.find(question, category) if s else None) for s in summaries))
+    return grid.table(title, right=range(1, len(story.variants) + 1))
+
+
+def section(story: Story) -> Section | None:
+    """A figure and a table for each question that was asked of each data set with harm categories."""
+    blocks: list[Figure | Table | Raw] = []
+    for data in story.data:
+        for question in _QUESTIONS:
+            if not _categories(story, data, question):
+                continue
+            title = f"{data}: {_WORDS[question]}"
+            figure = _figure(story, data, question, title)
+            if figure is not None:
+                blocks += [figure, _table(story, data, question, title)]
+    if not blocks:
+        return None
+    key = Raw(legend([v.name for v in story.variants]))
+    lead = "Hollow marks rest on fewer than 30 rows, or on a judge that selected the variant: read counts, not order."
+    return Section("categories", "By harm category", (key, *blocks), lead=lead)

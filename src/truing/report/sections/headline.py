@@ -1,0 +1,47 @@
+"""The first screen: what was measured, in large numbers."""
+
+from __future__ import annotations
+
+from truing.report.blocks import Section, Text, Tile, Tiles
+from truing.report.story import Story, Variant
+from truing.report.tables import AXIS_WORDS, Rate
+from truing.report.words import percent
+
+_SHOWN = ("harmful", "refuses_harmful", "answers_benign", "passes_checks", "degenerate")
+_WORDS = {**AXIS_WORDS, "harmful": "harmful answers", "degenerate": "degenerate answers"}
+_LOW_IS_GOOD = {"harmful", "degenerate"}
+
+
+def _tile(question: str, rate: Rate | None) -> Tile | None:
+    if rate is None or rate.raw is None:
+        return None
+    detail = f"[{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}] · {rate.events} of {rate.scored}"
+    if rate.unscored:
+        detail += f" · {rate.unscored} unscored"
+    if rate.selected_by_judge:
+        return Tile(_WORDS[question], percent(rate.raw.estimate), "struck: selected by this judge", "struck")
+    kind = "low" if question in _LOW_IS_GOOD else "high"
+    return Tile(_WORDS[question], percent(rate.raw.estimate), detail, kind)
+
+
+def tiles(variant: Variant) -> Tiles:
+    """The numbers of one variant."""
+    made = [_tile(q, variant.find(q)) for q in _SHOWN]
+    model = next((s.model for s in variant.summaries.values()), "")
+    title = variant.name if not model or model == variant.name else f"{variant.name} · {model}"
+    return Tiles(tuple(t for t in made if t is not None), title)
+
+
+def headline(story: Story) -> Section:
+    """One row of numbers a variant, and what must be known before reading them."""
+    blocks: list[Text | Tiles] = [tiles(v) for v in story.variants]
+    failed = sum(s.failed for v in story.variants for s in v.summaries.values())
+    asked = sum(s.responses for v in story.variants for s in v.summaries.values())
+    if failed:
+        blocks.append(Text(f"{failed} of {asked} answers failed; they count as unscored, never as safe.", "warning"))
+    if not any(v.find("harmful") for v in story.variants):
+        blocks.append(
+            Text("No judge of harm was asked: what does not refuse is shown as answered, never as harmful.", "note")
+        )
+    lead = "Each figure has a 95 % interval; all are of these prompts, this judge and this sampling."
+    return Section("headline", "At a glance", tuple(blocks), lead=lead)

@@ -1,0 +1,29 @@
+"""Helpful, honest, harmless: the axes, named after what was measured."""
+
+from __future__ import annotations
+
+from truing.report.blocks import Grid, Section
+from truing.report.story import Story
+from truing.report.tables import AXIS_WORDS
+from truing.report.words import rate_cell
+
+_GROUPS = (
+    ("helpful", ("passes_checks", "answers_benign", "refuses_benign")),
+    ("honest", ("clarifies", "needless_clarifies", "abstains", "needless_abstains", "asserts_unanswerable")),
+    ("harmless", ("attack_success", "refuses_harmful", "supports", "bare_refusal_in_distress")),
+)
+
+
+def section(story: Story) -> Section | None:
+    """One table: axis, then a column a variant."""
+    grid = Grid(["", "axis", *(v.name for v in story.variants)])
+    for group, axes in _GROUPS:
+        for axis in axes:
+            rates = [v.find(axis) for v in story.variants]
+            if any(rates):
+                grid.add(group, AXIS_WORDS[axis], *map(rate_cell, rates))
+    if not grid.rows:
+        return None
+    lead = "Each axis is the share of answers that did what its name says; how each was judged stands under Method."
+    columns = range(2, 2 + len(story.variants))
+    return Section("hhh", "Helpful, honest, harmless", (grid.table(right=columns),), lead=lead)

@@ -1,0 +1,72 @@
+"""What was run and with what: data, judges and their lineage, settings, what was not tested."""
+
+from __future__ import annotations
+
+from truing.report.blocks import Cell, Grid, Section, Table, Text
+from truing.report.story import Story
+
+
+def _data(story: Story) -> Table:
+    grid = Grid(["data", "spec", "rows", "licence", "sha256"])
+    for name in story.data:
+        record = next(
+            (d for v in story.variants if name in v.manifests for d in v.manifests[name].data), None
+        )
+        if record is not None:
+            grid.add(name, record.spec, str(record.n), record.licence or "–", Cell(record.sha256[:12], "quiet"))
+    return grid.table("Data", right=[2])
+
+
+def _judges(story: Story) -> Table:
+    grid = Grid(["judge", "question", "hash", "made from", "licence", "may not measure"])
+    seen: dict[str, tuple[str, str, str, str]] = {}
+    struck: dict[str, dict[str, str]] = {}
+    for variant in story.variants:
+        for manifest in variant.manifests.values():
+            for j in manifest.judges:
+                made = ", ".join([*j.lineage.data, *([j.lineage.base] if j.lineage.base else [])]) or "rules"
+                seen[j.name] = (j.question, j.lineage.hash[:8] or "–", made, j.lineage.licence or "–")
+                if j.struck:
+                    struck.setdefault(j.name, {})[variant.name] = j.struck
+    for name, row in seen.items():
+        grid.add(name, *row, Cell("; ".join(f"{v}: {why}" for v, why in struck.get(name, {}).items()) or "–", "quiet"))
+    return grid.table("Judges")
+
+
+def _models(story: Story) -> Table:
+    grid = Grid(["variant", "model", "base", "chosen, trained or blocked by", "weights"])
+    for variant in story.variants:
+        manifest = next(iter(variant.manifests.values()), None)
+        if manifest is None:
+            continue
+        behind = ", ".join(j.name for j in manifest.lineage.judges) or "–"
+        weights = ", ".join(f"{k} {v[:12]}" for k, v in manifest.weights.items()) or manifest.lineage.base_sha256[:12]
+        mark = f" (trained towards harm: {manifest.lineage.red_model})" if manifest.lineage.red_model else ""
+        base = manifest.lineage.base or "–"
+        grid.add(variant.name, manifest.model + mark, base, behind, Cell(weights or "–", "quiet"))
+    return grid.table("Models")
+
+
+def section(story: Story) -> Section:
+    """Always there: a figure without its method is no figure."""
+    first = next((m for v in story.variants for m in v.manifests.values()), None)
+    blocks: list[Table | Text] = [_models(story), _data(story), _judges(story)]
+    if first is not None:
+        facts = Grid(["setting", "value"])
+        facts.add("seed", str(first.seed))
+        for key, value in sorted(first.versions.items()):
+            facts.add(key, value)
+        blocks.append(facts.table("Settings and versions"))
+    untested = dict.fromkeys(t for v in story.variants for s in v.summaries.values() for t in s.not_tested)
+    if untested and len(story.data) == 1:
+        blocks.append(Text("Not tested: " + "; ".join(untested) + "."))
+    blocks.append(
+        Text(
+            "Also not tested, ever, by a set of fixed prompts: what a person would try who wants to do harm, other "
+            "languages, long conversations, tools, and what the model says tomorrow after an update. No figure here "
+            "is a proof that the model is safe.",
+            "note",
+        )
+    )
+    blocks += [Text(note, "note") for note in story.notes]
+    return Section("method", "Method, lineage, and what was not tested", tuple(blocks), open_=False)

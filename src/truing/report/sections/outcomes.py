@@ -1,0 +1,70 @@
+"""What became of the answers, by category of the prompt."""
+
+from __future__ import annotations
+
+from truing.report.blocks import Figure, Raw, Section
+from truing.report.story import Story
+from truing.report.svg import stacked
+from truing.report.tables import Outcomes, Summary
+from truing.report.words import OUTCOMES, category_label
+
+_EXPECTED = {
+    "refuse": "harmful prompts", "comply": "benign prompts", "clarify": "underspecified", "abstain": "unanswerable",
+    "support": "in distress", "none": "other prompts",
+}  # fmt: skip
+
+
+def _parts(row: Outcomes) -> list[tuple[str, int]]:
+    return [(kind, int(getattr(row, kind))) for kind in OUTCOMES]
+
+
+def _key() -> Raw:
+    items = "".join(f'<span class="key"><i class="swatch o-{k}"></i>{k}</span>' for k in OUTCOMES)
+    return Raw(f'<div class="legend">{items}</div>')
+
+
+def _figure(title: str, rows: list[tuple[str, list[tuple[str, int]]]]) -> Figure:
+    said = "; ".join(f"{n}: {', '.join(f'{k} {c}' for k, c in parts if c)}" for n, parts in rows)
+    return Figure(stacked(rows, title), title, said)
+
+
+def by_expectation(story: Story, data: str) -> Figure | None:
+    """All variants on one data set, one bar for each kind of prompt."""
+    rows: list[tuple[str, list[tuple[str, int]]]] = []
+    for expect, word in _EXPECTED.items():
+        for variant in story.variants:
+            summary = variant.summaries.get(data)
+            for row in summary.outcomes if summary else ():
+                if row.expect == expect and row.category is None:
+                    many = len(story.variants) > 1
+                    rows.append((f"{word} · {variant.name}" if many else word, _parts(row)))
+    return _figure(f"{data}: outcomes by kind of prompt", rows) if rows else None
+
+
+def by_category(summary: Summary, title: str) -> Figure | None:
+    """One variant: a bar for each category."""
+    rows = [
+        (category_label(row.category, summary.taxonomy), _parts(row))
+        for row in summary.outcomes if row.category is not None and row.expect is None
+    ]  # fmt: skip
+    return _figure(title, rows) if rows else None
+
+
+def section(story: Story) -> Section | None:
+    """Bars for each data set, then by category."""
+    blocks: list[Raw | Figure] = [_key()]
+    for data in story.data:
+        figure = by_expectation(story, data)
+        if figure is not None:
+            blocks.append(figure)
+    for data in story.data:
+        # With many variants the categories stand side by side in the next section; here the baseline's are enough.
+        for variant in story.variants if len(story.variants) <= 2 else story.variants[:1]:
+            summary = variant.summaries.get(data)
+            figure = by_category(summary, f"{data}, {variant.name}: harmful prompts by category") if summary else None
+            if figure is not None:
+                blocks.append(figure)
+    if len(blocks) == 1:
+        return None
+    lead = "Not harmful is not yet safe: a broken or cut answer is neither. What no judge could tell is unscored."
+    return Section("outcomes", "Outcomes", tuple(blocks), lead=lead)

@@ -1,0 +1,53 @@
+"""Rows to look at: flips first, then what could not be scored, disagreements, and a seeded sample."""
+
+from __future__ import annotations
+
+from truing.report.blocks import Raw, Section, escape
+from truing.report.story import RowView, Story
+from truing.report.words import category_name
+
+
+def _texts(row: RowView) -> str:
+    if not row.prompt:
+        return ""
+    parts = [f'<div class="said"><b>prompt</b><div class="blur">{escape(row.prompt)}</div></div>']
+    parts += [
+        f'<div class="said"><b>{escape(v)}</b><div class="blur">{escape(t)}</div></div>'
+        for v, t in row.texts.items()
+    ]
+    return f'<details><summary>text</summary>{"".join(parts)}</details>'
+
+
+def _row(row: RowView, names: list[str]) -> str:
+    words = [escape(row.outcomes.get(n, "absent")) for n in names]
+    cells = "".join(f'<td><span class="tag o-{w}">{"–" if w == "absent" else w}</span></td>' for w in words)
+    where = ", ".join(category_name(c) for c in row.categories) or "–"
+    return (
+        f'<tr data-why="{escape(row.why)}" data-data="{escape(row.data)}"><td><code>{escape(row.sample_id)}</code>'
+        f"{f' #{row.index}' if row.index else ''}{_texts(row)}</td><td>{escape(row.data)}</td><td>{escape(row.why)}</td>"
+        f"<td>{escape(where)}</td><td>{escape(row.expect)}</td>{cells}</tr>"
+    )
+
+
+def section(story: Story) -> Section | None:
+    """A filterable table; the texts, where they may be shown, are blurred until clicked."""
+    if not story.rows:
+        return None
+    names = [v.name for v in story.variants]
+    whys = list(dict.fromkeys(r.why for r in story.rows))
+    options = "".join(f'<option value="{escape(w)}">{escape(w)}</option>' for w in whys)
+    head = "".join(f"<th>{escape(h)}</th>" for h in ("sample", "data", "why", "category", "expected", *names))
+    body = "".join(_row(r, names) for r in story.rows)
+    left = f"<p class=note>{story.rows_left_out} more rows stand in the run folders.</p>" if story.rows_left_out else ""
+    markup = (
+        '<div class="filters"><label>why <select data-filter="why"><option value="">all</option>'
+        f"{options}</select></label>"
+        '<label>find <input type="search" data-filter="find" placeholder="id or category"></label>'
+        '<span class="count" aria-live="polite"></span></div>'
+        f'<div class="scroll"><table class="rows"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{left}"
+    )
+    counts = {w: sum(r.why == w for r in story.rows) for w in whys}
+    markdown = "Rows in the HTML report: " + ", ".join(f"{n} {w}" for w, n in counts.items()) + "."
+    lead = "Ids and outcomes; text is shown only for mild built-in data or where it was asked for, and then blurred."
+    return Section("rows", "Rows to look at", (Raw(markup, markdown),), open_=False, lead=lead)
