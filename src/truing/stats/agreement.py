@@ -1,0 +1,190 @@
+"""Agreement between raters: Cohen, Fleiss, Krippendorff, each with a bootstrap interval over items; Dawid-Skene.
+
+A ratings matrix has one row a rater and one column an item; NaN where a rater did not rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from truing.stats.intervals import Interval
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+Measurement = Literal["nominal", "ordinal", "interval"]
+Weights = Literal["none", "linear", "quadratic"]
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How to bootstrap."""
+
+    level: float = 0.95
+    draws: int = 500
+    seed: int = 0
+
+
+_USUAL = Options()
+
+
+def _bootstrap(
+    statistic: Callable[[NDArray[np.float64]], float], matrix: NDArray[np.float64], level: float, draws: int, seed: int
+) -> tuple[float, float]:
+    """Percentile bounds over items drawn with replacement; draws without variance are left out."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    items = matrix.shape[1]
+    got = [statistic(matrix[:, random.integers(0, items, items)]) for _ in range(draws)]
+    kept = np.asarray([g for g in got if not np.isnan(g)])
+    if not len(kept):
+        return float("nan"), float("nan")
+    lower, upper = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
+    return float(lower), float(upper)
+
+
+def _interval(
+    statistic: Callable[[NDArray[np.float64]], float], matrix: NDArray[np.float64], name: str, options: Options
+) -> Interval:
+    value = statistic(matrix)
+    lower, upper = _bootstrap(statistic, matrix, options.level, options.draws, options.seed)
+    return Interval(value, min(value, lower), max(value, upper), name)
+
+
+def _kappa(matrix: NDArray[np.float64], power: int) -> float:
+    import numpy as np
+
+    both = matrix[:, ~np.isnan(matrix).any(0)]
+    values = np.unique(both)
+    if both.shape[1] == 0 or len(values) < 2:
+        return float("nan")
+    at = np.searchsorted(values, both)
+    k = len(values)
+    table = np.zeros((k, k))
+    np.add.at(table, (at[0], at[1]), 1)
+    table /= table.sum()
+    rank = np.arange(k)
+    distance = (np.abs(rank[:, None] - rank) ** power if power else (rank[:, None] != rank)).astype(float)
+    expected = float((distance * np.outer(table.sum(1), table.sum(0))).sum())
+    return 1 - float((distance * table).sum()) / expected if expected else float("nan")
+
+
+def cohen_kappa(a: ArrayLike, b: ArrayLike, *, weights: Weights = "none", options: Options = _USUAL) -> Interval:
+    """Agreement of two raters beyond chance (Cohen 1960, Educ. Psych. Meas. 20:37; weighted: 1968)."""
+    import numpy as np
+
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"ratings of shapes {x.shape} and {y.shape}")
+    power = {"none": 0, "linear": 1, "quadratic": 2}[weights]
+    return _interval(lambda m: _kappa(m, power), np.stack([x, y]), "cohen kappa", options)
+
+
+def _fleiss(matrix: NDArray[np.float64]) -> float:
+    import numpy as np
+
+    values = np.unique(matrix[~np.isnan(matrix)])
+    counts = np.stack([(matrix == v).sum(0) for v in values], 1).astype(float)
+    counts = counts[counts.sum(1) >= 2]
+    if len(values) < 2 or not len(counts):
+        return float("nan")
+    n = counts.sum(1)
+    agree = float(((counts * (counts - 1)).sum(1) / (n * (n - 1))).mean())
+    share = counts.sum(0) / counts.sum()
+    chance = float((share**2).sum())
+    return (agree - chance) / (1 - chance) if chance < 1 else float("nan")
+
+
+def fleiss_kappa(matrix: ArrayLike, *, options: Options = _USUAL) -> Interval:
+    """Agreement of many raters, nominal (Fleiss 1971, Psych. Bull. 76:378); items with a single rating are left out."""
+    import numpy as np
+
+    return _interval(_fleiss, np.asarray(matrix, float), "fleiss kappa", options)
+
+
+def _alpha(matrix: NDArray[np.float64], measurement: Measurement) -> float:
+    import numpy as np
+
+    values = np.unique(matrix[~np.isnan(matrix)])
+    paired = (~np.isnan(matrix)).sum(0) >= 2
+    if len(values) < 2 or not paired.any() or len(np.unique(matrix[:, paired][~np.isnan(matrix[:, paired])])) < 2:
+        return float("nan")
+    import krippendorff
+
+    return float(krippendorff.alpha(reliability_data=matrix, level_of_measurement=measurement, value_domain=values))
+
+
+def krippendorff_alpha(
+    matrix: ArrayLike, measurement: Measurement = "nominal", *, options: Options = _USUAL
+) -> Interval:
+    """Reliability with any number of raters and gaps (Krippendorff 2004, Content Analysis, ch. 11)."""
+    import numpy as np
+
+    made = np.asarray(matrix, float)
+    return _interval(lambda m: _alpha(m, measurement), made, f"krippendorff alpha, {measurement}", options)
+
+
+def alpha_without(
+    matrix: ArrayLike, raters: Sequence[str], measurement: Measurement = "nominal", *, options: Options = _USUAL
+) -> dict[str, Interval]:
+    """Alpha with each rater left out in turn: whose absence raises it disagrees with the others."""
+    import numpy as np
+
+    made = np.asarray(matrix, float)
+    if len(raters) != len(made):
+        raise ValueError(f"{len(raters)} raters for {len(made)} rows")
+    keep = {name: np.arange(len(made)) != at for at, name in enumerate(raters)}
+    return {name: krippendorff_alpha(made[mask], measurement, options=options) for name, mask in keep.items()}
+
+
+def alpha_by_category(
+    matrix: ArrayLike, categories: Sequence[str], measurement: Measurement = "nominal", *, options: Options = _USUAL
+) -> dict[str, Interval]:
+    """Alpha over the items of each category."""
+    import numpy as np
+
+    made, names = np.asarray(matrix, float), np.asarray(categories)
+    if len(names) != made.shape[1]:
+        raise ValueError(f"{len(names)} categories for {made.shape[1]} items")
+    return {str(c): krippendorff_alpha(made[:, names == c], measurement, options=options) for c in np.unique(names)}
+
+
+class Consensus(msgspec.Struct, frozen=True):
+    """Dawid-Skene: each item's probability of true, each rater's sensitivity and specificity, the prevalence."""
+
+    probability: tuple[float, ...]
+    sensitivity: tuple[float, ...]
+    specificity: tuple[float, ...]
+    prevalence: float
+
+
+def dawid_skene(matrix: ArrayLike, *, rounds: int = 200, tolerance: float = 1e-8) -> Consensus:
+    """Consensus of binary raters who err differently, by EM (Dawid & Skene 1979, Appl. Stat. 28:20).
+
+    Starts at the majority; one pseudo-item each way keeps rates off 0 and 1. Needs raters better than chance on the
+    whole: with the labels' names swapped the likelihood is the same.
+    """
+    import numpy as np
+
+    made = np.asarray(matrix, float)
+    seen = ~np.isnan(made)
+    if not seen.any(0).all():
+        raise ValueError("an item without any rating")
+    yes, no = seen & (made == 1), seen & (made == 0)
+    p = np.clip(yes.sum(0) / seen.sum(0), 0.01, 0.99)
+    for _ in range(rounds):
+        se = (yes @ p + 1) / (seen @ p + 2)
+        sp = (no @ (1 - p) + 1) / (seen @ (1 - p) + 2)
+        share = float(p.mean())
+        up = np.log(share) + np.log(se) @ yes + np.log(1 - se) @ no
+        down = np.log(1 - share) + np.log(1 - sp) @ yes + np.log(sp) @ no
+        new = np.clip(1 / (1 + np.exp(np.clip(down - up, -700, 700))), 1e-9, 1 - 1e-9)
+        moved = float(np.abs(new - p).max())
+        p = new
+        if moved < tolerance:
+            break
+    return Consensus(tuple(map(float, p)), tuple(map(float, se)), tuple(map(float, sp)), share)

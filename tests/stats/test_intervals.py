@@ -1,0 +1,159 @@
+"""Intervals against statsmodels, by hand, by simulation, and for properties that hold of any data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
+
+from truing.stats.intervals import (
+    clopper_pearson,
+    cluster_bootstrap,
+    clustered,
+    macro_average,
+    normal_quantile,
+    partial_pooling,
+    student_quantile,
+    unscored_bounds,
+    upper_bound,
+    wilson,
+)
+
+counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 10), (7, 30), (30, 30), (514, 1000)])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_wilson_and_exact_equal_statsmodels(k, n, level):
+    assert wilson(k, n, level).lower == pytest.approx(proportion_confint(k, n, 1 - level, "wilson")[0], abs=1e-12)
+    assert wilson(k, n, level).upper == pytest.approx(proportion_confint(k, n, 1 - level, "wilson")[1], abs=1e-12)
+    exact = proportion_confint(k, n, 1 - level, "beta")
+    assert clopper_pearson(k, n, level).lower == pytest.approx(0 if k == 0 else exact[0], abs=1e-9)
+    assert clopper_pearson(k, n, level).upper == pytest.approx(1 if k == n else exact[1], abs=1e-9)
+
+
+def test_zero_of_fifty_nine_certifies_five_percent():
+    assert upper_bound(0, 59) < 0.05 < upper_bound(0, 58)
+
+
+@given(counts, st.sampled_from([0.8, 0.95, 0.999]))
+def test_intervals_hold_their_estimate_and_stay_in_the_unit(pair, level):
+    k, n = pair
+    for made in (wilson(k, n, level), clopper_pearson(k, n, level)):
+        assert 0 <= made.lower <= made.estimate <= made.upper <= 1
+
+
+@given(st.integers(2, 200), st.data())
+def test_bounds_rise_with_the_events(n, data):
+    k = data.draw(st.integers(0, n - 1))
+    for method in (wilson, clopper_pearson):
+        assert method(k, n).lower <= method(k + 1, n).lower + 1e-12
+        assert method(k, n).upper <= method(k + 1, n).upper + 1e-12
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5), (float("nan"), 5), (0, float("nan"))])
+def test_impossible_counts_are_refused(k, n):
+    with pytest.raises(ValueError, match="no rate"):
+        wilson(k, n)
+
+
+def test_quantiles_equal_scipy():
+    from scipy.stats import norm, t
+
+    assert normal_quantile(0.95) == pytest.approx(norm.ppf(0.975))
+    for freedom in (1, 3, 8, 20, 300):
+        assert student_quantile(0.95, freedom) == pytest.approx(t.ppf(0.975, freedom), rel=2e-5)
+        assert student_quantile(0.99, freedom) == pytest.approx(t.ppf(0.995, freedom), rel=2e-4)
+    with pytest.raises(ValueError, match="level"):
+        normal_quantile(1.0)
+
+
+def test_clustered_by_hand():
+    # Four prompts of two answers: events 2, 0, 1, 1; p = 1/2, residuals 1, -1, 0, 0: spread = 2 * 4/3 / 64 = 1/24,
+    # binomial = 1/32, design effect 4/3, effective n = 6.
+    made = clustered([2, 0, 1, 1], [2, 2, 2, 2])
+    t = student_quantile(0.95, 3)
+    centre, half = 0.5, t / (1 + t * t / 6) * math.sqrt(0.25 / 6 + t * t / (4 * 36))
+    assert (made.lower, made.upper) == pytest.approx((centre - half, centre + half))
+
+
+def test_one_row_a_cluster_is_plain_wilson_and_times_repeat():
+    plain = clustered([1, 0, 0, 1], [1, 1, 1, 1])
+    assert (plain.lower, plain.upper) == (wilson(2, 4).lower, wilson(2, 4).upper)
+    assert clustered([2, 0, 1, 1], [2] * 4) == clustered([2, 0, 1], [2] * 3, times=[1, 1, 2])
+    assert clustered([0] * 30, [5] * 30).upper > wilson(0, 150).upper  # no variance is no proof of independence
+
+
+@given(st.lists(st.integers(1, 6).flatmap(lambda m: st.tuples(st.integers(0, m), st.just(m))), min_size=1, max_size=40))
+def test_clustered_holds_its_estimate(rows):
+    made = clustered([e for e, _ in rows], [m for _, m in rows])
+    assert 0 <= made.lower <= made.estimate <= made.upper <= 1
+
+
+def test_cluster_bootstrap_is_seeded_and_near_the_robust_interval():
+    random = np.random.default_rng(1)
+    p = random.beta(2, 6, 120)
+    e = random.binomial(4, p)
+    first, again = cluster_bootstrap(e, [4] * 120, seed=3), cluster_bootstrap(e, [4] * 120, seed=3)
+    assert first == again
+    robust = clustered(e.tolist(), [4] * 120)
+    assert first.lower == pytest.approx(robust.lower, abs=0.012)
+    assert first.upper == pytest.approx(robust.upper, abs=0.012)
+
+
+def test_macro_average_by_hand():
+    made = macro_average([wilson(5, 20), wilson(10, 20)])
+    a, b = wilson(5, 20), wilson(10, 20)
+    assert made.estimate == 0.375
+    assert made.lower == pytest.approx(0.375 - math.hypot(0.25 - a.lower, 0.5 - b.lower) / 2)
+    with pytest.raises(ValueError, match="no categories"):
+        macro_average([])
+
+
+def test_unscored_bounds():
+    assert unscored_bounds(2, 10, 3) == (0.2, 0.5)
+    with pytest.raises(ValueError, match="impossible"):
+        unscored_bounds(8, 10, 3)
+
+
+def test_partial_pooling_pulls_small_categories_to_the_others():
+    made = partial_pooling([1, 30, 28, 33, 31], [2, 100, 100, 100, 100])
+    assert made[0].estimate < 0.4  # alone it would be 0.5
+    assert made[1].estimate == pytest.approx(0.3, abs=0.02)
+    assert made[1].width < wilson(30, 100).width  # strength is borrowed
+    empty = partial_pooling([0, 0], [0, 20])
+    assert 0 <= empty[0].lower <= empty[0].estimate <= empty[0].upper <= 1
+    with pytest.raises(ValueError, match="no rate"):
+        partial_pooling([3], [2])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, 30).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=1, max_size=8))
+def test_partial_pooling_holds_its_estimate(rows):
+    for made in partial_pooling([k for k, _ in rows], [n for _, n in rows]):
+        assert 0 <= made.lower <= made.estimate <= made.upper <= 1
+
+
+@pytest.mark.parametrize(("p", "n"), [(0.05, 120), (0.3, 50), (0.5, 200)])
+def test_wilson_covers(p, n):
+    k = np.random.default_rng(0).binomial(n, p, 4000)
+    table = [wilson(i, n) for i in range(n + 1)]
+    covered = np.mean([table[i].lower <= p <= table[i].upper for i in k])
+    assert 0.93 <= covered <= 0.975
+
+
+@pytest.mark.parametrize(("answers", "clusters", "spread"), [(4, 40, 3.0), (8, 60, 1.0)])
+def test_clustered_covers_where_plain_wilson_does_not(answers, clusters, spread):
+    random = np.random.default_rng(5)
+    inside = plain = 0
+    for _ in range(600):
+        e = random.binomial(answers, random.beta(0.2 * spread, 0.8 * spread, clusters))
+        made, naive = clustered(e.tolist(), [answers] * clusters), wilson(e.sum(), answers * clusters)
+        inside += made.lower <= 0.2 <= made.upper
+        plain += naive.lower <= 0.2 <= naive.upper
+    assert inside / 600 >= 0.925
+    assert plain / 600 < 0.88
