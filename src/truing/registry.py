@@ -13,7 +13,9 @@ import importlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, TypeVar, overload
 
 from msgspec import Struct, field
@@ -245,9 +247,35 @@ def load(path: str) -> Any:
         raise MissingExtra(extra, f"{module} (package {error.name})") from error
 
 
+Wrap = Callable[[RoleName, Spec, Any], Any]
+_shared: ContextVar[tuple[dict[tuple[str, str], Any], Wrap] | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def sharing(wrap: Wrap | None = None) -> Iterator[dict[tuple[str, str], Any]]:
+    """Within it a spec is resolved once, however often it stands nested in others, and `wrap`ped once."""
+    made: dict[tuple[str, str], Any] = {}
+    token = _shared.set((made, wrap or (lambda role, spec, built: built)))
+    try:
+        yield made
+    finally:
+        _shared.reset(token)
+
+
 def resolve(spec: str | Spec, role: RoleName, **made: Any) -> Any:
     """The object that a spec names in a role; `made` gives nested arguments as objects."""
     given = parse(spec) if isinstance(spec, str) else spec
+    shared = _shared.get()
+    if shared is None or made:
+        return _build(given, role, made)
+    known, wrap = shared
+    key = (role, str(given))
+    if key not in known:
+        known[key] = wrap(role, given, _build(given, role, made))
+    return known[key]
+
+
+def _build(given: Spec, role: RoleName, made: Mapping[str, Any]) -> Any:
     table = kinds(role)
     if given.kind not in table:
         raise SpecError(f"spec '{given}': there is no {role} of kind {given.kind!r}{nearest(given.kind, table)}")
