@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -45,6 +45,7 @@ def test_table_counts():
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
 
+@settings(max_examples=40, deadline=None)
 @given(p_values)
 def test_adjustments_equal_statsmodels(p):
     assert holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]))

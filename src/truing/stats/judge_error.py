@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
@@ -226,6 +227,14 @@ def transported_rate(
     return TransportedRate(interval=made, band=(min(lows), max(highs)), delta=delta)
 
 
+def _variance(rate: float, rows: float | None) -> float:
+    """Of a rate, shrunk so that 0 of n still has some (Agresti & Coull 1998); 0 if it is known exactly."""
+    if rows is None:
+        return 0.0
+    p = (rate * rows + 2) / (rows + 4)
+    return p * (1 - p) / (rows + 4)
+
+
 def _refusal(events: float, n: float, error: JudgeError, level: float) -> str | None:
     def bounds(rate: float, rows: int | None) -> tuple[float, float]:
         if rows is None:
@@ -240,12 +249,15 @@ def _refusal(events: float, n: float, error: JudgeError, level: float) -> str | 
             "for a correction"
         )
     raw = wilson(events, n, level)
-    if raw.upper < 1 - sp[1]:
+    edge = NormalDist().inv_cdf(level)  # one-sided: is the raw rate on the wrong side of the card's limit?
+    noise = [_variance(error.specificity, error.negatives), _variance(error.sensitivity, error.positives)]
+    own = _variance(raw.estimate, n)
+    if 1 - error.specificity - raw.estimate > edge * math.sqrt(own + noise[0]):
         return (
             f"the raw rate {raw.estimate:.3f} is below 1 - specificity = {1 - error.specificity:.3f} by more than "
             "noise: the card's false positives alone would give more; its error rates do not hold on this run"
         )
-    if raw.lower > se[1]:
+    if raw.estimate - error.sensitivity > edge * math.sqrt(own + noise[1]):
         return (
             f"the raw rate {raw.estimate:.3f} is above the sensitivity {error.sensitivity:.3f} by more than noise: "
             "the card's error rates do not hold on this run"

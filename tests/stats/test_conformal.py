@@ -1,0 +1,60 @@
+"""Conformal and Learn-then-Test: the textbook numbers, and the promise kept in simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from truing.stats.conformal import binomial_p, conformal_threshold, hoeffding_bentkus_p, labels_needed, learn_then_test
+
+
+def test_conformal_rank_by_hand():
+    assert conformal_threshold(range(1, 20), 0.1) == 18  # ceil(20 * 0.9) = 18th of 19
+    assert conformal_threshold([1, 2, 3], 0.1) == math.inf
+    with pytest.raises(ValueError, match="NaN"):
+        conformal_threshold([1, math.nan], 0.1)
+
+
+def test_conformal_covers():
+    random = np.random.default_rng(0)
+    over = [random.normal() > conformal_threshold(random.normal(size=60), 0.1) for _ in range(3000)]
+    assert np.mean(over) <= 0.115
+
+
+def test_binomial_p_equals_scipy():
+    assert binomial_p(2, 100, 0.05) == pytest.approx(binom.cdf(2, 100, 0.05))
+    assert binomial_p(0, 0, 0.05) == 1.0
+
+
+@pytest.mark.parametrize(("alpha", "events", "n"), [(0.05, 0, 59), (0.05, 1, 93), (0.01, 0, 299), (0.02, 0, 149)])
+def test_labels_needed(alpha, events, n):
+    assert labels_needed(alpha, events=events) == n
+    assert binom.cdf(events, n, alpha) <= 0.05 < binom.cdf(events, n - 1, alpha)
+
+
+def test_fixed_sequence_stops_at_the_first_failure():
+    made = learn_then_test([0.1, 0.2, 0.3, 0.4], [0, 0, 9, 0], [59, 80, 100, 500], 0.05)
+    assert [t.certified for t in made] == [True, True, False, False]
+    with pytest.raises(ValueError):
+        learn_then_test([0.1], [0], [10], 1.5)
+
+
+def test_promise_of_learn_then_test():
+    random = np.random.default_rng(1)
+    broken = 0
+    rates = [0.01, 0.04, 0.06, 0.1]  # true rates of four thresholds; alpha 0.05: the third must seldom be certified
+    for _ in range(2000):
+        made = learn_then_test([1, 2, 3, 4], [int(random.binomial(300, r)) for r in rates], [300] * 4, 0.05)
+        broken += made[2].certified
+    assert broken / 2000 <= 0.055
+
+
+def test_hoeffding_bentkus_is_a_p_value():
+    random = np.random.default_rng(2)
+    p = [hoeffding_bentkus_p(float(random.binomial(200, 0.1)) / 200, 200, 0.1) for _ in range(2000)]
+    assert np.mean(np.asarray(p) <= 0.05) <= 0.05
+    assert hoeffding_bentkus_p(0.2, 100, 0.1) == 1.0
+    assert hoeffding_bentkus_p(0.0, 100, 0.1) < 0.001

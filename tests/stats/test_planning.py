@@ -1,0 +1,49 @@
+"""Plans against statsmodels and by checking that the planned n does what it promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from truing.stats.intervals import upper_bound, wilson
+from truing.stats.paired import mcnemar_exact
+from truing.stats.planning import (
+    design_effect,
+    detectable,
+    n_for_sequence,
+    n_for_upper,
+    n_for_width,
+    n_non_inferior,
+    n_pairs,
+)
+
+
+@pytest.mark.parametrize(("rate", "width"), [(0.1, 0.05), (0.5, 0.1), (0.0, 0.02)])
+def test_width(rate, width):
+    n = n_for_width(rate, width)
+    assert wilson(rate * n, n).width <= width < wilson(rate * (n - 1), n - 1).width
+
+
+def test_upper_bound_power():
+    n = n_for_upper(0.005, 0.02, power=0.8)
+    most = max(k for k in range(n) if upper_bound(k, n) < 0.02)
+    assert binom.cdf(most, n, 0.005) >= 0.8
+    assert n_for_upper(0.0, 0.05) == 59
+
+
+def test_pairs_reach_their_power():
+    n = n_pairs(0.15, 0.05)
+    random = np.random.default_rng(0)
+    hits = [mcnemar_exact(*map(int, random.multinomial(n, [0.15, 0.05, 0.8])[:2])) < 0.05 for _ in range(1500)]
+    assert np.mean(hits) == pytest.approx(0.8, abs=0.06)  # the exact test is a little cautious
+
+
+def test_others():
+    assert design_effect(5, 0.5) == 3.0
+    assert n_non_inferior(0.1, 0.05) == 314
+    assert detectable(785, 0.2) == pytest.approx(0.0447, abs=1e-3)
+    assert n_for_sequence(0.1, 0.15) > n_for_width(0.1, 0.15)
+    for call in (lambda: n_for_upper(0.1, 0.05), lambda: n_pairs(0.1, 0.1), lambda: n_for_width(0.1, 2.0)):
+        with pytest.raises(ValueError):
+            call()
