@@ -301,7 +301,10 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class DataInfo(Struct, frozen=True, kw_only=True):
-    """What a data set is; `red_team` marks sets that must not train a model without an explicit flag."""
+    """What a data set is; `red_team` marks sets that must not train a model without an explicit flag.
+
+    `imitate` is false where the answers are there to be compared or judged, not to be imitated (no SFT on them).
+    """
 
     spec: str
     title: str = ""
@@ -309,6 +312,7 @@ class DataInfo(Struct, frozen=True, kw_only=True):
     licence: str = ""
     labels: tuple[str, ...] = ()
     red_team: bool = False
+    imitate: bool = True
 
 
 class Preference(Struct, frozen=True, kw_only=True):
@@ -362,3 +366,11 @@ def with_ids(samples: Iterable[Sample]) -> Iterator[Sample]:
         count = seen.get(base, 0)
         seen[base] = count + 1
         yield msgspec.structs.replace(sample, id=base if count == 0 else f"{base}-{count}")
+
+
+def stream_seed(seed: int, *parts: str | int) -> int:
+    """A 63-bit seed of its own for a sample (`seed, sample.id`) or an answer (`sampling.seed, index`)."""
+    whole = hashlib.blake2b(str(seed).encode(), digest_size=8)
+    for part in parts:
+        whole.update(b"\0" + str(part).encode("utf-8", "surrogatepass"))
+    return int.from_bytes(whole.digest(), "big") >> 1

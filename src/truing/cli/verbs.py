@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-VERBS: dict[str, tuple[str, str]] = {}
+VERBS: dict[str, tuple[str, str]] = {
+    "evaluate": ("truing.cli.evaluate:command", "Run a model on a data set and judge what it answers."),
+    "judge": ("truing.cli.judge:command", "Add judges to a run, without a call to its model."),
+}

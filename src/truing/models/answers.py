@@ -1,0 +1,142 @@
+"""Stored answers or production logs as a model: `answers:FILE`.
+
+The file is JSONL (or CSV, or Parquet) with rows of `prompt` or `messages` and `response` (other names by
+`prompt=COLUMN,response=COLUMN`); rows of OpenAI request logs (`request.messages`, `response.choices`) are read too. A
+folder that a run left is read as its samples and responses. A conversation is found by all its messages, else by its
+newest prompt; what is not there is a failure of kind ``missing``. Several rows of one prompt are several answers.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from truing.errors import DataError, MissingExtra, SpecError, nearest
+from truing.lineage import digest
+from truing.registry import Args
+from truing.runs import Run
+from truing.types import Answer, Conversation, Lineage, Sampling
+
+_RESPONSES = ("response", "answer", "completion", "output")
+
+
+def _key(conversation: Conversation) -> bytes:
+    text = "\0".join(f"{m.role}\1{m.content}" for m in conversation.messages)
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+
+
+def _prompt_key(prompt: str) -> bytes:
+    return hashlib.blake2b(prompt.strip().encode("utf-8", "replace"), digest_size=8, person=b"prompt").digest()
+
+
+class StoredAnswers:
+    """A table of conversations and the answers that were given to them."""
+
+    def __init__(self, pairs: Iterator[tuple[Conversation, str]], *, name: str, version: str = "") -> None:
+        self.name = name
+        self._answers: dict[bytes, list[str]] = {}
+        for conversation, text in pairs:
+            for key in (_key(conversation), _prompt_key(conversation.prompt)):
+                self._answers.setdefault(key, []).append(text)
+        if not self._answers:
+            raise DataError(f"{name}: no stored answers")
+        self.lineage = Lineage(name=name, hash=digest("answers", version or name))
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """The first `n` answers in the order of the file; missing ones are failures."""
+        found = self._answers.get(_key(conversation)) or self._answers.get(_prompt_key(conversation.prompt)) or []
+        missing = Answer.failed("missing", f"there are {len(found)} stored answers to this prompt, not {sampling.n}")
+        return tuple(Answer.of(found[i]) if i < len(found) else missing for i in range(sampling.n))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        try:
+            import pyarrow.parquet as parquet
+        except ModuleNotFoundError as error:
+            raise MissingExtra("hub", "reading Parquet") from error
+        for at, row in enumerate(parquet.read_table(path).to_pylist(), 1):
+            yield at, row
+    elif suffix in (".csv", ".tsv"):
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                reader = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",")
+                for row in reader:
+                    yield reader.line_num, dict(row)
+        except UnicodeDecodeError as error:
+            raise DataError.at(path, None, f"not UTF-8: {error.reason} at byte {error.start}") from error
+    else:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except UnicodeDecodeError as error:
+                    raise DataError.at(path, number, "not UTF-8") from error
+                except json.JSONDecodeError as error:
+                    raise DataError.at(path, number, f"not JSON: {error.msg}") from error
+                if not isinstance(row, dict):
+                    raise DataError.at(path, number, "expected an object")
+                yield number, row
+
+
+def _asked(row: dict[str, Any], column: str | None) -> Conversation | None:
+    inner = row.get("request")
+    messages = inner.get("messages") if isinstance(inner, dict) else row.get("messages")
+    if column is None and isinstance(messages, list):
+        return Conversation.from_openai(messages)
+    prompt = row.get(column or "prompt")
+    return Conversation.of(prompt) if isinstance(prompt, str) else None
+
+
+def _said(row: dict[str, Any], column: str | None) -> str | None:
+    for name in (column,) if column else _RESPONSES:
+        value = row.get(name)
+        if isinstance(value, dict) and value.get("choices"):
+            value = (value["choices"][0].get("message") or {}).get("content")
+        if isinstance(value, str):
+            return value
+    return None
+
+
+def read_pairs(
+    path: Path, prompt: str | None = None, response: str | None = None
+) -> Iterator[tuple[Conversation, str]]:
+    """Conversations and answers of a file or of a run folder; DataError with file and line."""
+    if path.is_dir():
+        run = Run(path)
+        asked = {s.id: s.conversation for s in run.samples()}
+        for r in run.responses():
+            if r.failure is None and r.sample_id in asked:
+                yield asked[r.sample_id], r.text
+        return
+    for number, row in _rows(path):
+        try:
+            conversation, text = _asked(row, prompt), _said(row, response)
+        except (ValueError, AttributeError, TypeError, IndexError) as error:
+            raise DataError.at(path, number, str(error)) from error
+        if conversation is None:
+            raise DataError.at(path, number, f"no column {prompt or 'prompt'!r}{nearest(prompt or 'prompt', row)}")
+        if text is None:
+            wanted = response or "response"
+            raise DataError.at(path, number, f"no column {wanted!r}{nearest(wanted, row)}")
+        if conversation.messages and conversation.last.role == "assistant":
+            conversation = Conversation(conversation.messages[:-1])
+        yield conversation, text
+
+
+def build(args: Args) -> StoredAnswers:
+    """The model of an `answers:` spec."""
+    path = Path(args.name)
+    if not args.name or not path.exists():
+        raise SpecError(f"spec '{args.spec}': there is no file {args.name!r}")
+    files = [path / "responses.jsonl"] if path.is_dir() else [path]
+    version = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
+    pairs = read_pairs(path, args.text("prompt"), args.text("response"))
+    return StoredAnswers(pairs, name=f"answers:{path.name}", version=version)

@@ -1,0 +1,135 @@
+"""Any Python function as a model: `python:pkg.mod:function`.
+
+The function takes one argument (by its annotation or name: a `Conversation`, ``messages`` in the OpenAI form, or else
+the prompt's text) and, if it likes, a second one, the `Sampling`. It may be async; one that is not runs in a thread. It
+gives a text, an `Answer`, or a message in the OpenAI form. What it raises becomes a `Failure`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from truing.errors import BudgetExceeded, SpecError
+from truing.lineage import digest
+from truing.registry import Args, load
+from truing.types import Answer, Conversation, Lineage, Sampling, stream_seed
+
+
+class PythonModel:
+    """A function that answers."""
+
+    def __init__(self, function: Callable[..., Any], *, name: str = "", threads: int = 64) -> None:
+        self.name = name or f"python:{function.__module__}:{getattr(function, '__qualname__', 'function')}"
+        self._function = function
+        self._asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004
+        )
+        self._takes, self._with_sampling = _shape(function)
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        try:
+            code = inspect.getsource(function)
+        except (OSError, TypeError):
+            code = ""
+        self.lineage = Lineage(name=self.name, hash=digest("python", self.name, code))
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """Calls the function once for each answer, at the same time."""
+        if sampling.n == 1:
+            return (await self._one(conversation, sampling),)
+        each = [msgspec.structs.replace(sampling, n=1, seed=stream_seed(sampling.seed, i)) for i in range(sampling.n)]
+        return tuple(await asyncio.gather(*(self._one(conversation, s) for s in each)))
+
+    async def _one(self, conversation: Conversation, sampling: Sampling) -> Answer:
+        given: Any = conversation
+        if self._takes == "messages":
+            given = conversation.to_openai()
+        elif self._takes == "prompt":
+            given = conversation.prompt
+        arguments = (given, sampling) if self._with_sampling else (given,)
+        try:
+            if self._asynchronous:
+                said = await self._function(*arguments)
+            else:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="truing-python")
+                said = await asyncio.get_running_loop().run_in_executor(self._pool, self._function, *arguments)
+        except BudgetExceeded:
+            raise
+        except Exception as error:
+            return Answer.failed("exception", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return _read(said)
+
+    async def close(self) -> None:
+        """Ends the threads; may be called twice."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+def _shape(function: Callable[..., Any]) -> tuple[str, bool]:
+    try:
+        parameters = [
+            p for p in inspect.signature(function).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+    except (TypeError, ValueError):
+        return "prompt", False
+    if not parameters:
+        raise SpecError(f"python model {function!r}: the function takes no argument; it must take the prompt")
+    first = parameters[0]
+    note = first.annotation if isinstance(first.annotation, str) else getattr(first.annotation, "__name__", "")
+    takes = "conversation" if "Conversation" in note or first.name == "conversation" else (
+        "messages" if first.name == "messages" or note.startswith("list") else "prompt"
+    )
+    second = parameters[1] if len(parameters) > 1 else None
+    with_sampling = second is not None and (second.name == "sampling" or "Sampling" in str(second.annotation))
+    return takes, with_sampling
+
+
+def _read(said: Any) -> Answer:
+    if isinstance(said, str):
+        return Answer.of(said)
+    if isinstance(said, Answer):
+        return said
+    if isinstance(said, (bytes, bytearray)):
+        try:
+            return Answer.of(said.decode("utf-8"))
+        except UnicodeDecodeError:
+            return Answer.failed("binary", f"the function gave {len(said)} bytes that are not UTF-8 text")
+    if said is None:
+        return Answer.failed("empty", "the function gave nothing (None)")
+    if isinstance(said, dict) and isinstance(said.get("content"), str):
+        try:
+            return Answer(message=Conversation.from_openai([{"role": "assistant", **said}]).last)
+        except ValueError as error:
+            return Answer.failed("unparsable", str(error))
+    return Answer.failed("unparsable", f"the function gave a {type(said).__name__}, not a text")
+
+
+def build(args: Args) -> PythonModel:
+    """The model of a `python:` spec; modules beside the caller's working directory are found too."""
+    module, _, attribute = args.name.partition(":")
+    if not module or not attribute:
+        raise SpecError(f"spec '{args.spec}': expected python:package.module:function")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        function = load(args.name)
+    except ModuleNotFoundError as error:
+        raise SpecError(f"spec '{args.spec}': there is no module {error.name!r}") from error
+    except AttributeError as error:
+        raise SpecError(f"spec '{args.spec}': module {module!r} has no {attribute!r}") from error
+    except Exception as error:
+        raise SpecError(f"spec '{args.spec}': importing {module!r} failed: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise SpecError(f"spec '{args.spec}': {attribute!r} is no function")
+    return PythonModel(function, name=f"python:{args.name}", threads=args.integer("threads", 64))
