@@ -77,6 +77,7 @@ class Published(Struct, frozen=True, kw_only=True):
     pairs: Pair | None = None
     unpack: Unpack | None = None
     red_team: bool = False
+    imitate: bool = True
     split: str = "train"
     takes: tuple[str, ...] = ()
 
@@ -90,8 +91,12 @@ def label(
     judge: str, question: str, verdict: bool | None, *, index: int = 0, rater: str | None = None,
     value: float | None = None, score: float | None = None, harms: dict[str, float] | None = None,
 ) -> Judgement:  # fmt: skip
-    """A judgement by people that came with the set; its sample id is filled in later."""
-    unscored = Failure("judge", "unlabelled", "the label leaves this open") if verdict is None else None
+    """A judgement that came with the set, by people unless `judge` names another; its sample id is filled in later.
+
+    `rater` none is the set's own final label. A judgement with neither verdict nor value is unscored.
+    """
+    is_open = verdict is None and value is None
+    unscored = Failure("judge", "unlabelled", "the label leaves this open") if is_open else None
     return Judgement(
         sample_id="", index=index, judge=judge if ":" in judge else f"human:{judge}", rater=rater, question=question,
         verdict=verdict, value=value, score=score, harms=harms or {}, failure=unscored,
@@ -114,8 +119,9 @@ class FileSet:
         """Spec, source, licence."""
         a = self.about
         return DataInfo(
-            spec=self._spec, title=a.title, source=a.source, licence=a.licence, labels=a.labels, red_team=a.red_team
-        )
+            spec=self._spec, title=a.title, source=a.source, licence=a.licence, labels=a.labels, red_team=a.red_team,
+            imitate=a.imitate,
+        )  # fmt: skip
 
     def sha256(self) -> str:
         """Of the file's bytes; of the list of the files' hashes where there are several."""

@@ -180,6 +180,9 @@ def _jsonl(path: Path) -> Iterator[Record | DataError]:
             continue
         if not line.strip():
             continue
+        if number == 1 and line.lstrip().startswith("["):  # published as .jsonl, and yet one JSON array
+            yield from _json(path, None)
+            return
         try:
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:

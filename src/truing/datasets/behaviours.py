@@ -1,0 +1,143 @@
+"""Sets of prompts that ask for harm: HarmBench, JailbreakBench, AILuminate, SimpleSafetyTests, StrongREJECT, and the
+instructions of the refusal-direction study (Arditi et al. 2024) with their harmless control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from truing.datasets.base import Options, Published, Record, builder
+from truing.taxonomy import Crosswalk, crosswalk
+from truing.types import Conversation, Expect, Row, Sample
+
+
+def _mapped(record: Record, key: str, walk: Crosswalk) -> tuple[str, ...]:
+    return walk(record.choice(key, walk.map))
+
+
+def harmbench(record: Record, options: Options) -> Iterable[Row]:
+    """A behaviour (Mazeika et al. 2024, arXiv 2402.04249); its context, where it has one, goes before it."""
+    context = record.maybe("ContextString")
+    behaviour = record.text("Behavior")
+    tags = {"id": record.text("BehaviorID"), "category_source": record.text("SemanticCategory")}
+    tags["functional"] = record.maybe("FunctionalCategory") or ""
+    yield Row(
+        sample=Sample(
+            conversation=Conversation.of(f"{context}\n\n---\n\n{behaviour}" if context else behaviour),
+            harms=_mapped(record, "SemanticCategory", crosswalk("harmbench")), expect="refuse", tags=tags,
+        )
+    )  # fmt: skip
+
+
+def jailbreakbench(record: Record, options: Options) -> Iterable[Row]:
+    """A harmful behaviour or a matched benign one (Chao et al. 2024, arXiv 2404.01318).
+
+    The published files share `Index` between the two, which becomes the pair.
+    """
+    if "Goal" not in record.data:
+        is_benign = record.choice("label", ("safe", "harmful")) == "safe"
+        harms = _mapped(record, "category", crosswalk("jailbreakbench")) if record.has("category") else ()
+        yield Row(sample=_behaviour(record.text("text"), is_benign, harms, {}, record.maybe("pair")))
+        return
+    is_benign = "benign" in Path(record.path).name
+    tags = {"behaviour": record.text("Behavior"), "category_source": record.text("Category")}
+    harms = _mapped(record, "Category", crosswalk("jailbreakbench"))
+    yield Row(sample=_behaviour(record.text("Goal"), is_benign, harms, tags, record.maybe("Index")))
+
+
+def _behaviour(text: str, benign: bool, harms: tuple[str, ...], tags: dict[str, str], pair: str | None) -> Sample:
+    expect: Expect = "comply" if benign else "refuse"
+    return Sample(
+        conversation=Conversation.of(text), harms=() if benign else harms, expect=expect, tags=tags, pair=pair
+    )
+
+
+def ailuminate(record: Record, options: Options) -> Iterable[Row]:
+    """A hazard prompt (MLCommons AILuminate 1.0, arXiv 2503.05731); specialised advice asks for care, not refusal."""
+    hazard = record.text("hazard").strip()
+    keys = ("persona", "locale", "release_prompt_id")
+    tags = {k: v for k in keys if (v := record.maybe(k))} | {"category_source": hazard}
+    tags["language"] = (record.maybe("locale") or "en").lower()[:2]
+    yield Row(
+        sample=Sample(
+            conversation=Conversation.of(record.text("prompt_text")),
+            harms=_mapped(record, "hazard", crosswalk("ailuminate")),
+            expect="none" if hazard.startswith("spc") else "refuse", tags=tags,
+        )
+    )  # fmt: skip
+
+
+def simple_safety_tests(record: Record, options: Options) -> Iterable[Row]:
+    """One of 100 prompts that every model should refuse (Vidgen et al. 2023, arXiv 2311.08370)."""
+    yield _refusable(record, "prompt", "harm_area", "simple_safety_tests", ("id", "category"))
+
+
+def strongreject(record: Record, options: Options) -> Iterable[Row]:
+    """A forbidden prompt (Souly et al. 2024, arXiv 2402.10260)."""
+    yield _refusable(record, "forbidden_prompt", "category", "strongreject", ("source",))
+
+
+def _refusable(record: Record, prompt: str, key: str, walk: str, keep: tuple[str, ...]) -> Row:
+    tags = {f"{k}_source" if k == "category" else k: v for k in keep if (v := record.maybe(k))}
+    return Row(
+        sample=Sample(
+            conversation=Conversation.of(record.text(prompt)), harms=_mapped(record, key, crosswalk(walk)),
+            expect="refuse", tags=tags,
+        )
+    )  # fmt: skip
+
+
+def refusal_direction(record: Record, options: Options) -> Iterable[Row]:
+    """A harmless instruction (to be answered) or a harmful one (HarmBench's categories)."""
+    harmful = Path(record.path).name.startswith("harmful")
+    harms = _mapped(record, "category", crosswalk("harmbench")) if record.has("category") else ()
+    expect: Expect = "refuse" if harmful else "comply"
+    sample = Sample(conversation=Conversation.of(record.text("instruction")), harms=harms, expect=expect)
+    yield Row(sample=sample)
+
+
+build_harmbench = builder(
+    HARMBENCH := Published(
+        kind="harmbench", title="HarmBench behaviours", source="https://github.com/centerforaisafety/HarmBench",
+        licence="MIT", parts={"behaviors": ("behaviors_{split}.csv", "**/harmbench_behaviors_text_{split}.csv")},
+        split="val", convert=harmbench,
+    )
+)  # fmt: skip
+build_jailbreakbench = builder(
+    JAILBREAKBENCH := Published(
+        kind="jailbreakbench", title="JBB-Behaviors", source="https://github.com/JailbreakBench/jailbreakbench",
+        licence="MIT", parts={"behaviors": ("behaviors.json", "**/*-behaviors.csv")},
+        hub={"behaviors": "JailbreakBench/JBB-Behaviors"}, convert=jailbreakbench,
+    )
+)  # fmt: skip
+build_ailuminate = builder(
+    AILUMINATE := Published(
+        kind="ailuminate", title="AILuminate demo prompts", source="https://github.com/mlcommons/ailuminate",
+        licence="CC BY 4.0", parts={"demo": ("demo_en_us.jsonl", "*demo*en_us*.jsonl", "*demo*en_us*.csv")},
+        convert=ailuminate,
+    )
+)  # fmt: skip
+build_simple_safety_tests = builder(
+    SIMPLE_SAFETY_TESTS := Published(
+        kind="simple-safety-tests", title="SimpleSafetyTests", source="https://github.com/bertiev/SimpleSafetyTests",
+        licence="CC BY 4.0", folder="simple_safety_tests", parts={"prompts": ("*.csv", "**/*.csv", "**/*.parquet")},
+        hub={"prompts": "Bertievidgen/SimpleSafetyTests"}, convert=simple_safety_tests,
+    )
+)  # fmt: skip
+build_strongreject = builder(
+    STRONGREJECT := Published(
+        kind="strongreject", title="StrongREJECT", source="https://github.com/alexandrasouly/strongreject",
+        licence="MIT", parts={
+            "full": ("strongreject_dataset.csv", "**/strongreject_dataset.csv"),
+            "small": ("strongreject_small_dataset.csv", "**/strongreject_small_dataset.csv"),
+        }, convert=strongreject,
+    )
+)  # fmt: skip
+build_refusal_direction = builder(
+    REFUSAL_DIRECTION := Published(
+        kind="refusal-direction", title="Refusal direction instructions",
+        source="https://github.com/andyrdt/refusal_direction", licence="Apache-2.0", folder="refusal_direction",
+        parts={"harmless": ("harmless_{split}.json",), "harmful": ("harmful_{split}.json",)}, split="val",
+        convert=refusal_direction,
+    )
+)  # fmt: skip

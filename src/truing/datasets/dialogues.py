@@ -1,0 +1,155 @@
+"""Dialogues with an attacker: HH-RLHF pairs, Anthropic's red-team attempts, Bot-Adversarial Dialogue.
+
+A row's conversation ends with the newest human turn; what the recorded assistant said to it is the response. With
+`replay=true` the target answers that turn instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from truing.datasets.base import Options, Published, Record, builder, label, recorded
+from truing.types import Conversation, Judgement, Message, Preference, Response, Role, Row, Sample
+
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
+HH = "https://huggingface.co/datasets/Anthropic/hh-rlhf"
+
+
+def transcript(record: Record, key: str) -> list[Message]:
+    """The turns of a transcript that marks them by "Human:" and "Assistant:" after an empty line."""
+    text = record.text(key)
+    pieces = _TURN.split(text)
+    if pieces[0].strip() or len(pieces) < 3:
+        raise record.fault(f"{key}: no transcript with Human: and Assistant: turns")
+    roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
+    return [Message(roles[who], said.strip()) for who, said in zip(pieces[1::2], pieces[2::2])]
+
+
+def _split(turns: list[Message]) -> tuple[Conversation, str | None]:
+    if turns and turns[-1].role == "assistant":
+        return Conversation(tuple(turns[:-1])), turns[-1].content
+    return Conversation(tuple(turns)), None
+
+
+def _turns(conversation: Conversation) -> dict[str, str]:
+    return {"turns": str(sum(m.role == "user" for m in conversation.messages))}
+
+
+def _common(record: Record) -> tuple[Conversation, Message, Message] | None:
+    chosen, rejected = transcript(record, "chosen"), transcript(record, "rejected")
+    same = len(chosen) == len(rejected) and chosen[:-1] == rejected[:-1]
+    if same and len(chosen) > 1 and chosen[-1].role == rejected[-1].role == "assistant":
+        return Conversation(tuple(chosen[:-1])), chosen[-1], rejected[-1]
+    return None
+
+
+def hh(record: Record, options: Options) -> Iterable[Row]:
+    """The dialogue up to its newest human turn, with the preferred answer and the other one."""
+    turns = transcript(record, "chosen")
+    conversation, said = _split(turns)
+    shared = _common(record)
+    answers = [said] if shared is None else [shared[1].content, shared[2].content]
+    responses = tuple(recorded(text, at) for at, text in enumerate(answers) if text is not None)
+    judged: tuple[Judgement, ...] = ()
+    if len(responses) == 2:
+        judged = (label("hh", "preferred", True, index=0), label("hh", "preferred", False, index=1))
+    sample = Sample(conversation=conversation, tags=_turns(conversation))
+    yield Row(sample=sample, responses=responses, judgements=judged)
+
+
+def hh_pairs(record: Record, options: Options) -> Iterable[Preference]:
+    """One pair; the few records whose two dialogues part before the last answer are no pair of answers."""
+    shared = _common(record)
+    if shared is None:
+        return
+    conversation, chosen, rejected = shared
+    is_helpful = options.part == "helpful" or "helpful" in Path(record.path).parent.name
+    yield Preference(
+        conversation=conversation, chosen=chosen, rejected=rejected, dimension="helpful" if is_helpful else "safe",
+        tags=_turns(conversation),
+    )  # fmt: skip
+
+
+def attempts(record: Record, options: Options) -> Iterable[Row]:
+    """A red-team dialogue: the attacker's own rating of success 0-4, and two scores of a model under their names."""
+    conversation, said = _split(transcript(record, "transcript"))
+    who = record.maybe("red_team_member_id")
+    judged = [label("red-team-attempts", "attack_success", None, rater=who, value=float(
+        record.integer("rating", low=0, high=4)))] if record.has("rating") else []  # fmt: skip
+    for key in ("min_harmlessness_score_transcript", "task_description_harmlessness_score"):
+        if record.has(key):
+            judged.append(label("model:red-team-attempts", key, None, value=record.number(key)))
+    tags = _turns(conversation) | {
+        k: v for k in ("model_type", "num_params", "is_upworker", "task_description") if (v := record.maybe(k))
+    }
+    if record.has("tags"):
+        tags["tags"] = "|".join(map(str, record.items("tags")))
+    responses = (recorded(said),) if said is not None else ()
+    yield Row(sample=Sample(conversation=conversation, tags=tags), responses=responses, judgements=tuple(judged))
+
+
+def _fields(record: Record) -> dict[str, str]:
+    if "line" not in record.data:
+        return {k: str(v) for k, v in record.data.items()}
+    made = {}
+    for piece in record.text("line").split("\t"):
+        key, colon, value = piece.partition(":")
+        if not colon:
+            raise record.fault("expected fields of the form key:value between tabs")
+        made[key] = value.replace("\\n", "\n")
+    return made
+
+
+def bad(record: Record, options: Options) -> Iterable[Row]:
+    """A dialogue in ParlAI's form whose newest utterance (the bot's or the human's) was labelled __ok__ or __notok__.
+
+    Turns alternate and the human speaks first; where the human spoke last the label is about the prompt.
+    """
+    fields = _fields(record)
+    missing = [k for k in ("text", "labels") if not fields.get(k)]
+    if missing:
+        raise record.fault(f"no field {missing[0]!r}")
+    said = [t for t in fields["text"].split("\n") if t.strip() and not t.startswith("your persona:")]
+    verdict = {"__ok__": False, "__notok__": True, "0": False, "1": True}.get(fields["labels"].strip())
+    if verdict is None or not said:
+        raise record.fault("labels: neither __ok__ nor __notok__, or no utterance")
+    by_bot = fields.get("speaker_to_eval", "bot").strip() == "bot"
+    last_role = 1 if by_bot else 0
+    roles: tuple[Role, Role] = ("user", "assistant")
+    turns = [Message(roles[(last_role + len(said) - 1 - at) % 2], text.strip()) for at, text in enumerate(said)]
+    tags = {k: fields[k] for k in ("dialogue_id", "round_id", "id") if fields.get(k)}
+    tags["speaker"] = "bot" if by_bot else "human"
+    conversation, answer = _split(turns)
+    if not conversation.prompt:
+        conversation = Conversation((*conversation.messages, Message("user", "")))
+    responses: tuple[Response, ...] = (recorded(answer),) if answer is not None else ()
+    judged = label("bad", "harmful" if by_bot else "harmful_prompt", verdict)
+    yield Row(sample=Sample(conversation=conversation, tags=tags | _turns(conversation)), responses=responses,
+              judgements=(judged,))  # fmt: skip
+
+
+HH_ABOUT = Published(
+    kind="hh", title="HH-RLHF preference pairs", source=HH, licence="MIT", folder="hh_rlhf",
+    parts={
+        "harmless": ("harmless_base_pairs.jsonl", "harmless-base/{split}.jsonl*"),
+        "helpful": ("helpful-base/{split}.jsonl*", "helpful-*/{split}.jsonl*", "helpful*.jsonl*"),
+    },
+    hub={"harmless": "Anthropic/hh-rlhf", "helpful": "Anthropic/hh-rlhf"}, labels=("preferred",), convert=hh,
+    pairs=hh_pairs, imitate=False,
+)  # fmt: skip
+ATTEMPTS_ABOUT = Published(
+    kind="red-team-attempts", title="Anthropic red-team attempts", source=HH, licence="MIT",
+    folder="hh_rlhf", parts={"attempts": ("red-team-attempts/*.jsonl*", "red_team_attempts.jsonl*")},
+    hub={"attempts": "Anthropic/hh-rlhf"}, labels=("attack_success",), convert=attempts, red_team=True, imitate=False,
+)  # fmt: skip
+BAD_ABOUT = Published(
+    kind="bad", title="Bot-Adversarial Dialogue", source="https://parl.ai/projects/safety_recipes/",
+    licence="CC BY 4.0", folder="bot_adversarial_dialogue",
+    parts={"dialogues": ("{split}.txt", "**/bot_adversarial_dialogue_datasets*/{split}.txt", "**/{split}.txt")},
+    labels=("harmful", "harmful_prompt"), convert=bad, red_team=True, imitate=False,
+)  # fmt: skip
+build_hh = builder(HH_ABOUT)
+build_attempts = builder(ATTEMPTS_ABOUT)
+build_bad = builder(BAD_ABOUT)

@@ -1,0 +1,192 @@
+"""Texts labelled for moderation: OpenAI's 2022 set, ToxicChat, WildGuardMix, RealToxicityPrompts, ToxiGen, HateCheck.
+
+What is judged is the prompt (`question` "harmful_prompt") unless the set judges an answer ("harmful").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from truing.datasets.base import Options, Published, Record, builder, label, recorded
+from truing.taxonomy import crosswalk
+from truing.types import Conversation, Judgement, Row, Sample
+
+LETTERS = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
+ATTRIBUTES = (
+    "toxicity", "severe_toxicity", "profanity", "sexually_explicit", "flirtation", "identity_attack", "threat",
+    "insult",
+)  # fmt: skip
+_GROUP_HATE = ("discrimination,stereotype,injustice", "hate_speech,offensive_language")
+
+
+def openai_moderation(record: Record, options: Options) -> Iterable[Row]:
+    """A text with up to eight letter labels (Markov et al. 2023, arXiv 2208.03274); a missing label was not judged.
+
+    Harmful if any label is 1; not harmful only if all eight were judged 0; otherwise open.
+    """
+    walk = crosswalk("openai_moderation_2022")
+    judged = {k: record.integer(k, low=0, high=1) for k in LETTERS if record.has(k)}
+    positive = [k for k, v in judged.items() if v]
+    targets = {i for k in LETTERS for i in walk(k)}
+    harms: dict[str, float] = dict.fromkeys(sorted({i for k in positive for i in walk(k)}), 1.0)
+    for target in sorted(targets - harms.keys()):
+        if all(k in judged for k in LETTERS if target in walk(k)):
+            harms[target] = 0.0
+    verdict = True if positive else False if len(judged) == len(LETTERS) else None
+    sample = Sample(
+        conversation=Conversation.of(record.text("prompt")), harms=tuple(i for i, p in harms.items() if p),
+        tags={"labels": "|".join(positive), "judged": "|".join(judged)},
+    )  # fmt: skip
+    yield Row(sample=sample, judgements=(label("openai-moderation", "harmful_prompt", verdict, harms=harms),))
+
+
+def toxic_chat(record: Record, options: Options) -> Iterable[Row]:
+    """A real user's prompt (Lin et al. 2023, arXiv 2310.17389), toxic or not, a jailbreak or not."""
+    if "annotations" in record.data:
+        notes = record.inside("annotations")
+        text, answer = record.text("instance"), None
+        toxic = notes.inside("toxicity").flag("majority_human")
+        jailbreak = notes.inside("jailbreaking").flag("majority_human")
+        tags = {"id": record.maybe("id") or ""}
+    else:
+        text, answer = record.text("user_input"), record.maybe("model_output")
+        toxic, jailbreak = record.flag("toxicity"), record.flag("jailbreaking")
+        tags = {k: v for k in ("conv_id", "human_annotation") if (v := record.maybe(k))}
+    yield Row(
+        sample=Sample(conversation=Conversation.of(text), tags=tags),
+        responses=(recorded(answer),) if answer else (),
+        judgements=(label("toxic-chat", "harmful_prompt", toxic), label("toxic-chat", "jailbreak", jailbreak)),
+    )
+
+
+def wildguard(record: Record, options: Options) -> Iterable[Row]:
+    """A prompt and an answer with three labels (Han et al. 2024, arXiv 2406.18495); people labelled the test split."""
+    walk = crosswalk("wildguard")
+    kind = record.maybe("subcategory")
+    if kind is not None and kind not in walk.map:
+        raise record.fault(f"subcategory: {kind[:40]!r} is none of the published ones")
+    people = any(k.endswith("_agreement") for k in record.data)
+    judge = "wildguard" if people else "gpt-4:wildguard"
+    answer = record.maybe("response")
+    harms = walk(kind) if kind else ()
+    judged: list[Judgement] = []
+    for key, question, yes in (
+        ("prompt_harm_label", "harmful_prompt", "harmful"), ("response_harm_label", "harmful", "harmful"),
+        ("response_refusal_label", "refused", "refusal"),
+    ):  # fmt: skip
+        if record.has(key):
+            verdict = record.choice(key, ("harmful", "unharmful", "refusal", "compliance")) == yes
+            of = dict.fromkeys(harms, float(verdict)) if question != "refused" else {}
+            judged.append(label(judge, question, verdict, harms=of))
+    harmful = any(j.question == "harmful_prompt" and j.verdict for j in judged)
+    tags = {k: str(record.data[k]) for k in ("adversarial", "subcategory") if record.has(k)}
+    yield Row(
+        sample=Sample(
+            conversation=Conversation.of(record.text("prompt")), harms=harms if harmful else (),
+            expect="refuse" if harmful else "comply", tags=tags,
+        ),
+        responses=(recorded(answer),) if answer is not None else (), judgements=tuple(judged),
+    )  # fmt: skip
+
+
+def _perspective(record: Record, question: str) -> Iterator[Judgement]:
+    for name in ATTRIBUTES:
+        if record.has(name):
+            score = record.number(name)
+            asked = name if not question else f"{name}_{question}"
+            yield label("perspective:rtp", asked, score >= 0.5, score=score)
+
+
+def real_toxicity(record: Record, options: Options) -> Iterable[Row]:
+    """The start of a sentence and how it went on (Gehman et al. 2020, arXiv 2009.11462), scored by Perspective.
+
+    The scores are a machine's, so the judge is no `human:`. Those of the prompt have questions that end in `_prompt`.
+    """
+    start, went_on = record.inside("prompt"), record.inside("continuation")
+    tags = {k: str(record.data[k]) for k in ("challenging", "filename") if record.has(k)}
+    yield Row(
+        sample=Sample(conversation=Conversation.of(start.text("text", empty=True)), tags=tags),
+        responses=(recorded(went_on.text("text", empty=True)),),
+        judgements=(*_perspective(went_on, ""), *_perspective(start, "prompt")),
+    )
+
+
+def toxigen(record: Record, options: Options) -> Iterable[Row]:
+    """A statement about a group with people's mean toxicity 1-5 (Hartvigsen et al. 2022, arXiv 2203.09509).
+
+    Toxic above the middle of the scale (3), as the published label "hate" has it.
+    """
+    if "toxicity_score" in record.data:
+        value, groups = record.number("toxicity_score"), [str(g) for g in record.items("target_groups")]
+    else:
+        value, groups = record.number("toxicity_human"), [record.text("target_group")]
+    if not 1 <= value <= 5:
+        raise record.fault(f"toxicity: {value:g} is not from 1 to 5")
+    toxic = record.choice("label", ("hate", "neutral")) == "hate" if record.has("label") else value > 3
+    harms = dict.fromkeys(_GROUP_HATE, float(toxic))
+    sample = Sample(
+        conversation=Conversation.of(record.text("text")), harms=_GROUP_HATE if toxic else (),
+        tags={"group": "|".join(groups)},
+    )  # fmt: skip
+    yield Row(sample=sample, judgements=(label("toxigen", "harmful_prompt", toxic, value=value, harms=harms),))
+
+
+def hatecheck(record: Record, options: Options) -> Iterable[Row]:
+    """A case of a functional test (Röttger et al. 2021, arXiv 2012.15606)."""
+    hateful = record.choice("label_gold", ("hateful", "non-hateful")) == "hateful"
+    keys = ("functionality", "case_id", "target_ident", "direction")
+    tags = {k: v for k in keys if (v := record.maybe(k))}
+    harms = dict.fromkeys(_GROUP_HATE, float(hateful))
+    sample = Sample(
+        conversation=Conversation.of(record.text("test_case")), harms=_GROUP_HATE if hateful else (), tags=tags
+    )
+    yield Row(sample=sample, judgements=(label("hatecheck", "harmful_prompt", hateful, harms=harms),))
+
+
+build_openai_moderation = builder(
+    OPENAI_MODERATION := Published(
+        kind="openai-moderation", title="OpenAI moderation evaluation set",
+        source="https://github.com/openai/moderation-api-release", licence="MIT", folder="openai_moderation",
+        parts={"samples": ("samples.jsonl", "samples-*.jsonl*", "**/samples*.jsonl*")}, labels=("harmful_prompt",),
+        convert=openai_moderation,
+    )
+)  # fmt: skip
+build_toxic_chat = builder(
+    TOXIC_CHAT := Published(
+        kind="toxic-chat", title="ToxicChat", source="https://huggingface.co/datasets/lmsys/toxic-chat",
+        licence="CC BY-NC 4.0", folder="toxic_chat",
+        parts={"prompts": ("{split}.json", "data/0124/toxic-chat_annotation_{split}.csv", "**/*_{split}.csv")},
+        hub={"prompts": "lmsys/toxic-chat"}, labels=("harmful_prompt", "jailbreak"), convert=toxic_chat,
+    )
+)  # fmt: skip
+build_wildguard = builder(
+    WILDGUARD := Published(
+        kind="wildguard", title="WildGuardMix", source="https://huggingface.co/datasets/allenai/wildguardmix",
+        licence="ODC-BY, with AI2's responsible use guidelines", split="test", folder="wildguardmix",
+        parts={"mix": ("{split}/*.parquet", "wildguard_{split}.parquet", "wildguard_{split}.*")},
+        hub={"mix": "allenai/wildguardmix"}, labels=("harmful_prompt", "harmful", "refused"), convert=wildguard,
+    )
+)  # fmt: skip
+build_real_toxicity = builder(
+    REAL_TOXICITY := Published(
+        kind="real-toxicity", title="RealToxicityPrompts", source="https://github.com/allenai/real-toxicity-prompts",
+        licence="Apache-2.0", folder="real_toxicity_prompts",
+        parts={"toxic": ("toxic.jsonl",), "nontoxic": ("nontoxic.jsonl",), "all": ("prompts.jsonl*", "*toxic.jsonl")},
+        hub={"all": "allenai/real-toxicity-prompts"}, labels=ATTRIBUTES, convert=real_toxicity,
+    )
+)  # fmt: skip
+build_toxigen = builder(
+    TOXIGEN := Published(
+        kind="toxigen", title="ToxiGen, human toxicity", source="https://github.com/microsoft/TOXIGEN", licence="MIT",
+        parts={"human": ("human_toxicity.jsonl", "annotated/{split}-*.parquet", "annotated_{split}.csv")},
+        hub={"human": "toxigen/toxigen-data"}, labels=("harmful_prompt",), convert=toxigen,
+    )
+)  # fmt: skip
+build_hatecheck = builder(
+    HATECHECK := Published(
+        kind="hatecheck", title="HateCheck", source="https://github.com/paul-rottger/hatecheck-data",
+        licence="CC BY 4.0", split="test",
+        parts={"cases": ("test_suite_cases.csv", "{split}.csv", "**/test_suite_cases.csv", "**/*.parquet")},
+        hub={"cases": "Paul/hatecheck"}, labels=("harmful_prompt",), convert=hatecheck,
+    )
+)  # fmt: skip
