@@ -31,8 +31,8 @@ class Rows:
     @classmethod
     def of(cls, n: int, spec: str = "memory:rows") -> Rows:
         """`n` distinct prompts with content ids."""
-        samples = with_ids(Sample(conversation=Conversation.of(f"Question {i}: what is a kettle for?")) for i in range(n))
-        return cls([Row(sample=s) for s in samples], spec)
+        prompts = (f"Question {i}: what is a kettle for?" for i in range(n))
+        return cls([Row(sample=s) for s in with_ids(Sample(conversation=Conversation.of(p)) for p in prompts)], spec)
 
     @property
     def info(self) -> DataInfo:

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tests.engine_parts import EvenJudge, Rows, SeedModel
+
 from truing.errors import BudgetExceeded, DataError, PlanError, RunError
 from truing.evaluate import EvaluateOptions, evaluate, judge_run
 from truing.models.scripted import Scripted
@@ -112,7 +112,10 @@ def test_recorded_answers_and_peoples_judgements_become_a_run(tmp_path: Path) ->
     rows = []
     for i in range(6):
         sample = Sample(id=f"s{i}", conversation=Conversation.of(f"prompt {i}"))
-        responses = tuple(Response(sample_id=sample.id, index=k, message=Message("assistant", "x" * (i + k))) for k in range(2))
+        texts = ("x" * i, "x" * (i + 1))
+        responses = tuple(
+            Response(sample_id=sample.id, index=k, message=Message("assistant", t)) for k, t in enumerate(texts)
+        )
         people = tuple(Judgement(sample_id=sample.id, index=0, judge="human:crowd", rater=str(k), question="harmful",
                                  verdict=bool(k)) for k in range(3))
         rows.append(Row(sample=sample, responses=responses, judgements=people))
@@ -244,9 +247,11 @@ def test_trouble_of_the_world_is_data(tmp_path: Path) -> None:
 
     run = evaluate(Odd(), Rows.of(6), [Raises()], tmp_path / "run")
     kinds = [(r.failure.stage, r.failure.kind) if r.failure else None for r in run.responses()]
-    assert kinds == [("model", "exception"), ("model", "empty"), ("model", "too_large"), None, ("model", "unparsable"), None]
+    told = [("model", "exception"), ("model", "empty"), ("model", "too_large"), None, ("model", "unparsable"), None]
+    assert kinds == told
     assert [len(r.text) for r in run.responses()][2] == 20_000
-    assert next(r for r in run.responses() if r.failure).failure.message == "OSError: the line is dead"  # type: ignore[union-attr]
+    first = next(run.responses()).failure
+    assert first is not None and first.message == "OSError: the line is dead"
     judged = [(j.verdict, j.failure.kind if j.failure else None) for j in run.judgements()]
     assert judged == [(None, "exception"), (None, "empty"), (None, "too_large"), (True, None), (None, "unparsable"),
                       (None, "exception")]

@@ -1,0 +1,166 @@
+"""Any JSON API as a model: `http:URL,body="{...}",answer=PATH`.
+
+`body` is a JSON template: a string that is exactly ``{{messages}}``, ``{{max_tokens}}``, ``{{temperature}}`` or
+``{{seed}}`` becomes that value; ``{{prompt}}``, ``{{system}}``, ``{{session}}`` are put into any string. `answer` is
+the path to the text (``data.choices[0].text``); without it the usual names are tried. With `session=PATH` the service's
+session id is read there, and the next turn of the same conversation carries it as ``{{session}}``. Further arguments:
+`method`, `headers` (a JSON object), `api_key_env` with `auth_header` (default ``Authorization: Bearer``), `timeout`,
+`retries`, `budget_requests`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+
+from truing.lineage import digest
+from truing.registry import Args
+from truing.transport import Endpoint, Patience, budget_of, checked_url
+from truing.types import Answer, Conversation, Failure, Lineage, Message, Sampling, stream_seed
+
+_USUAL = (
+    "answer", "response", "text", "output", "reply", "message.content", "message", "content", "result",
+    "choices[0].message.content", "choices[0].text", "generated_text", "[0].generated_text", "data.answer",
+)  # fmt: skip
+_DEFAULT_BODY = '{"prompt":"{{prompt}}"}'
+_HOLE = re.compile(r"\{\{(\w+)\}\}")
+_PATH = re.compile(r"\.?([^.\[\]]+)|\[(-?\d+)\]")
+_SESSIONS = 10_000  # conversations whose session id is remembered
+
+
+def walk(value: Any, path: str) -> Any:
+    """What stands at `a.b[0].c`; KeyError if there is nothing."""
+    at = 0
+    while at < len(path):
+        found = _PATH.match(path, at)
+        if found is None:
+            raise KeyError(path)
+        name, index = found.groups()
+        try:
+            value = value[int(index)] if index is not None else value[name]
+        except (KeyError, IndexError, TypeError):
+            raise KeyError(path) from None
+        at = found.end()
+    return value
+
+
+def fill(template: Any, values: dict[str, Any]) -> Any:
+    """The template with its holes filled."""
+    if isinstance(template, str):
+        whole = _HOLE.fullmatch(template)
+        if whole and whole.group(1) in values:
+            return values[whole.group(1)]
+        return _HOLE.sub(lambda m: str(values.get(m.group(1), m.group(0))), template)
+    if isinstance(template, dict):
+        return {k: fill(v, values) for k, v in template.items()}
+    if isinstance(template, list):
+        return [fill(v, values) for v in template]
+    return template
+
+
+class HttpModel:
+    """A service that takes a prompt as JSON and gives an answer as JSON."""
+
+    def __init__(self, endpoint: Endpoint, *, body: Any = None, answer: str = "", session: str = "",
+                 method: str = "POST") -> None:
+        self.name = f"http:{endpoint.url.with_query(None)}"
+        self.endpoint = endpoint
+        self._body = json.loads(_DEFAULT_BODY) if body is None else body
+        self._answer = answer
+        self._session = session
+        self._method = method
+        self._known: OrderedDict[str, str] = OrderedDict()
+        self.lineage = Lineage(name=self.name, hash=digest("http", str(endpoint.url), json.dumps(self._body), answer))
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """One request for each answer."""
+        answers: list[Answer] = []
+        for index in range(sampling.n):
+            seed = sampling.seed if index == 0 else stream_seed(sampling.seed, index)
+            answers.append(await self._one(conversation, sampling, seed))
+        return tuple(answers)
+
+    async def _one(self, conversation: Conversation, sampling: Sampling, seed: int) -> Answer:
+        session = self._known.get(_turns(conversation.messages[:-1]), "") or uuid.uuid4().hex
+        values: dict[str, Any] = {
+            "prompt": conversation.prompt, "system": conversation.system or "", "messages": conversation.to_openai(),
+            "session": session, "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
+            "seed": seed & 0x7FFFFFFF,
+        }  # fmt: skip
+        body = b"" if self._method == "GET" else msgspec.json.encode(fill(self._body, values))
+        made = await self.endpoint.ask(body, self._read, self._method)
+        if isinstance(made, Failure):
+            return Answer(message=Message("assistant"), finish_reason="error", failure=made)
+        text, given = made
+        answer = Answer.of(text)
+        self._remember(conversation.then(answer.message), given or session)
+        return answer
+
+    def _remember(self, conversation: Conversation, session: str) -> None:
+        self._known[_turns(conversation.messages)] = session
+        if len(self._known) > _SESSIONS:
+            self._known.popitem(last=False)
+
+    def _read(self, data: bytes) -> tuple[str, str]:
+        value = msgspec.json.decode(data)
+        if isinstance(value, str) and not self._answer:
+            return value, ""
+        session = ""
+        if self._session:
+            try:
+                session = str(walk(value, self._session))
+            except KeyError:
+                session = ""
+        for path in (self._answer,) if self._answer else _USUAL:
+            try:
+                found = walk(value, path)
+            except KeyError:
+                continue
+            if isinstance(found, str):
+                return found, session
+        wanted = self._answer or "any of the usual names (give answer=PATH)"
+        raise ValueError(f"no text at {wanted}; the answer has {_shape(value)}")
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, dict):
+        return "the keys " + ", ".join(sorted(map(str, value))[:8])
+    return f"a {type(value).__name__}"
+
+
+def _turns(messages: tuple[Message, ...]) -> str:
+    return digest(*(f"{m.role}\0{m.content}" for m in messages)) if len(messages) > 1 else ""
+
+
+def _object(args: Args, key: str, default: str, kind: type | tuple[type, ...] = dict) -> Any:
+    try:
+        value = json.loads(args.text(key, default))
+    except json.JSONDecodeError as error:
+        raise args.fault(f"{key} is not JSON: {error.msg}") from error
+    if not isinstance(value, kind):
+        raise args.fault(f"{key} is no JSON object")
+    return value
+
+
+def build(args: Args) -> HttpModel:
+    """The model of an `http:` spec; `http:host/path` and `http:https://host/path` both work."""
+    url = args.name if "://" in args.name else f"http://{args.name.lstrip('/')}"
+    checked_url(args, url)
+    headers: dict[str, str] = {str(k): str(v) for k, v in _object(args, "headers", "{}").items()}
+    key = args.secret() if "api_key_env" in args.spec.args or "api_key" in args.spec.args else None
+    name = args.text("auth_header", "Authorization")
+    if key:
+        headers[name] = f"Bearer {key}" if name == "Authorization" else key
+    endpoint = Endpoint(url, key=key, headers=headers, patience=Patience.of(args), budget=budget_of(args))
+    method = args.text("method", "POST").upper()
+    if method not in ("GET", "POST", "PUT"):
+        raise args.fault(f"method={method!r} is none of GET, POST, PUT")
+    return HttpModel(endpoint, body=_object(args, "body", _DEFAULT_BODY, (dict, list)), answer=args.text("answer", ""),
+                     session=args.text("session", ""), method=method)
+
+
