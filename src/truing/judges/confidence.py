@@ -1,0 +1,85 @@
+"""How sure an answer is, and whether it had reason to be: stated or token confidence against correctness.
+
+Stated confidence follows Lin et al. 2022 (arXiv 2205.14334): a probability in words or numbers. Token confidence is the
+geometric mean of the tokens' probabilities (Malinin & Gales 2021, arXiv 2002.07650). The measures are reliability
+(Murphy & Winkler 1977), ECE (Guo et al. 2017), the Brier score (1950) and selective accuracy (El-Yaniv & Wiener 2010).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from truing.stats.calibration import Bin, Selective, brier, ece, reliability, selective_accuracy
+from truing.types import Judgement, TokenLogprob
+
+_PERCENT = re.compile(
+    r"\b(?:confiden\w+|certain\w*|sure|probab\w+|likely|chance)\b\D{0,24}?(\d{1,3}(?:\.\d+)?)\s?(%|percent|per cent)"
+    r"|(\d{1,3}(?:\.\d+)?)\s?(?:%|percent|per cent)\s?(?:\w+ )?(?:confiden\w+|certain\w*|sure|likely|probab\w+|chance)"
+    r"|\b(?:confiden\w+|probability|certainty)\s?(?:is|of|:|=)\s?(0?\.\d+|1(?:\.0+)?|0)(?![\d%])",
+    re.I,
+)
+# Words for a probability with the medians that readers give them (Kent 1964; Mosteller & Youtz 1990).
+WORDS: tuple[tuple[str, float], ...] = (
+    (r"\b(?:not (?:at all )?sure|unsure|no idea|not certain|uncertain|i don't know|i do not know)\b", 0.2),
+    (r"\b(?:just a guess|only a guess|wild guess)\b", 0.25),
+    (r"\b(?:absolutely|completely|entirely|quite|very) (?:sure|certain|confident)\b|\bwithout (?:a )?doubt\b", 0.97),
+    (r"\b(?:almost|nearly|virtually) (?:sure|certain)\b", 0.93),
+    (r"\b(?:fairly|pretty|reasonably) (?:sure|certain|confident)\b|\bvery likely\b", 0.85),
+    (r"\bi(?:'m| am) (?:sure|certain|confident)\b", 0.93),
+    (r"\b(?:probably|likely|i believe|i think)\b", 0.7),
+    (r"\b(?:perhaps|maybe|possibly|might be|could be)\b", 0.45),
+)
+_WORDS = tuple((re.compile(pattern, re.I), p) for pattern, p in WORDS)
+
+
+def stated_confidence(text: str) -> float | None:
+    """The probability that an answer states for itself, in numbers or else in words; none if it states none."""
+    plain = text[:20_000].replace("’", "'")
+    found = _PERCENT.search(plain)
+    if found:
+        percent, _, other, share = found.groups()
+        value = float(share) if share is not None else float(percent or other) / 100
+        return value if 0 <= value <= 1 else None
+    return next((p for pattern, p in _WORDS if pattern.search(plain)), None)
+
+
+def token_confidence(logprobs: Sequence[TokenLogprob] | None) -> float | None:
+    """The geometric mean of the tokens' probabilities; none without token probabilities."""
+    if not logprobs:
+        return None
+    mean = sum(t.logprob for t in logprobs) / len(logprobs)
+    return min(1.0, math.exp(mean)) if math.isfinite(mean) else None
+
+
+class Calibration(Struct, frozen=True):
+    """Confidence against correctness over `n` answers."""
+
+    n: int
+    accuracy: float
+    confidence: float
+    brier: float
+    ece: float
+    reliability: tuple[Bin, ...]
+    selective: tuple[Selective, ...]
+
+
+def calibration(confidence: Sequence[float], correct: Sequence[bool], *, bins: int = 10) -> Calibration:
+    """The measures; ValueError for nothing, unequal lengths, or a confidence outside [0, 1]."""
+    outcomes = [float(c) for c in correct]
+    return Calibration(
+        n=len(outcomes), brier=brier(confidence, outcomes), ece=ece(confidence, outcomes, bins=bins),
+        accuracy=sum(outcomes) / len(outcomes), confidence=sum(confidence) / len(outcomes),
+        reliability=tuple(reliability(confidence, outcomes, bins=bins)),
+        selective=tuple(selective_accuracy(confidence, outcomes)),
+    )  # fmt: skip
+
+
+def matched(confident: Iterable[Judgement], correct: Iterable[Judgement]) -> tuple[list[float], list[bool]]:
+    """Confidence (the `value` of `rules:confidence`) and correctness (a verdict) of the answers that have both."""
+    known = {(j.sample_id, j.index): j.value for j in confident if j.value is not None}
+    pairs = [(known[k], j.verdict) for j in correct if j.verdict is not None and (k := (j.sample_id, j.index)) in known]
+    return [p for p, _ in pairs], [c for _, c in pairs]
