@@ -4,7 +4,8 @@
 
 POST /v1/chat/completions (n choices, usage, `stream`), POST /v1/completions (echo and log-probabilities), GET
 /v1/models, GET /stats, POST /reset. Latency in ms: const:MS, lognormal:MEDIAN:SIGMA, uniform:LOW:HIGH. A prompt fails
-at most once, so that every client sees the same failures whatever its retries. What a prompt is answered depends on the prompt alone.
+at most once, so that every client sees the same failures whatever its retries. What a prompt is answered depends on
+the prompt alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,361 @@
+"""The OpenAI-compatible endpoint: what is sent, what is read, and every way in which it can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engine_parts import EvenJudge, Rows
+from tests.servers import Request, serving
+
+from truing.errors import BudgetExceeded, SpecError, UserError
+from truing.evaluate import EvaluateOptions, evaluate
+from truing.limits import close_all
+from truing.models.openai import OpenAIModel
+from truing.registry import resolve
+from truing.transport import parse_span, retry_after
+from truing.types import Answer, Conversation, Sampling, TokenLogprob, Tool
+
+SLEEP = asyncio.sleep
+ASK = Conversation.of("What is a kettle for?", system="Be brief.")
+
+
+def model(url: str, **args: Any) -> OpenAIModel:
+    made = resolve("openai:tiny,base_url=" + url + "/v1" + "".join(f",{k}={v}" for k, v in args.items()), "model")
+    assert isinstance(made, OpenAIModel)
+    return made
+
+
+def ask(m: OpenAIModel, sampling: Sampling | None = None, conversation: Conversation = ASK) -> tuple[Answer, ...]:
+    async def run() -> tuple[Answer, ...]:
+        try:
+            return await m.generate(conversation, sampling or Sampling())
+        finally:
+            await close_all()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Pauses are noted and not waited for."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        if seconds:
+            waits.append(seconds)
+        await SLEEP(0)
+
+    monkeypatch.setattr("truing.transport.asyncio.sleep", sleep)
+    return waits
+
+
+def test_what_is_sent_and_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "s3cret")
+
+    async def handler(r: Request) -> None:
+        call = {"id": "c1", "type": "function", "function": {"name": "boil", "arguments": '{"l":1}'}}
+        tokens = [{"token": "Te", "logprob": -0.5, "top_logprobs": [{"token": "Te", "logprob": -0.5}]}]
+        choices = [
+            {"finish_reason": "tool_calls", "message": {"role": "assistant", "content": None, "tool_calls": [call]}},
+            {"finish_reason": "length", "message": {"content": "Tea"}, "logprobs": {"content": tokens}},
+        ]
+        usage = {"prompt_tokens": 11, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
+        await r.send(200, {"choices": choices, "usage": usage})
+
+    sampling = Sampling(n=2, max_tokens=9, temperature=0.5, top_p=0.9, seed=2**40 + 5, stop=("#",), logprobs=1,
+                        tools=(Tool("boil", "boils", '{"type":"object"}'),))
+    with serving(handler) as server:
+        first, second = ask(model(server.url, api_key_env="MY_KEY", body='"{\\"top_k\\":3,\\"seed\\":null}"'), sampling)
+    sent = server.requests[0].json
+    assert sent == {
+        "model": "tiny", "messages": ASK.to_openai(), "max_tokens": 9, "temperature": 0.5, "n": 2, "top_p": 0.9,
+        "stop": ["#"], "logprobs": True, "top_logprobs": 1, "top_k": 3,
+        "tools": [{"type": "function", "function": {"name": "boil", "description": "boils",
+                                                    "parameters": {"type": "object"}}}],
+    }
+    assert server.requests[0].headers["authorization"] == "Bearer s3cret"
+    assert [c.name for c in first.message.tool_calls] == ["boil"]
+    assert first.message.tool_calls[0].arguments == '{"l":1}'
+    assert (first.finish_reason, first.usage.prompt_tokens, first.usage.cached_tokens) == ("tool_calls", 11, 4)
+    assert (second.text, second.finish_reason, second.usage.prompt_tokens) == ("Tea", "length", 0)
+    assert second.logprobs is not None
+    assert second.logprobs == (TokenLogprob("Te", -0.5, (("Te", -0.5),)),)
+
+
+def test_a_server_that_gives_one_answer_at_a_time_is_asked_again() -> None:
+    async def handler(r: Request) -> None:
+        await r.say(f"answer {r.number} of {r.json.get('n', 1)}")
+
+    with serving(handler) as server:
+        answers = ask(model(server.url), Sampling(n=3, seed=8))
+    assert [a.text for a in answers] == ["answer 0 of 3", "answer 1 of 2", "answer 2 of 1"]
+    assert len({r.json["seed"] for r in server.requests}) == 3
+
+
+def test_streaming_gives_the_same_answer_piece_by_piece() -> None:
+    async def handler(r: Request) -> None:
+        assert r.json["stream"] is True
+        events = [{"choices": [{"delta": {"role": "assistant", "content": ""}}]}]
+        events += [{"choices": [{"delta": {"content": w}}]} for w in ("To ", "boil ", "water.")]
+        events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        events.append({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}})  # type: ignore[dict-item]
+        body = b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events) + b"data: [DONE]\n\n"
+        await r.send(200, b": keep-alive\n\n" + body, kind="text/event-stream")
+
+    async def pieces(m: OpenAIModel) -> list[str]:
+        found = [p async for p in m.stream(ASK, Sampling())]
+        await close_all()
+        return found
+
+    with serving(handler) as server:
+        m = model(server.url, stream="true")
+        answer = ask(m)[0]
+        assert asyncio.run(pieces(m)) == ["To ", "boil ", "water."]
+    assert (answer.text, answer.finish_reason, answer.usage.completion_tokens) == ("To boil water.", "stop", 3)
+
+
+def test_429_and_500_are_asked_again_after_what_the_endpoint_says(no_waiting: list[float]) -> None:
+    async def handler(r: Request) -> None:
+        if r.number == 0:
+            await r.send(429, {"error": {"message": "slow down"}}, headers={"Retry-After": "7"})
+        elif r.number == 1:
+            await r.send(503, {"error": "busy"}, headers={"retry-after-ms": "250"})
+        elif r.number == 2:
+            await r.send(500, b"oops", kind="text/plain")
+        else:
+            await r.say("at last")
+
+    with serving(handler) as server:
+        answer = ask(model(server.url))[0]
+    assert answer.text == "at last"
+    assert 7.0 <= no_waiting[0] <= 7.35
+    assert 0.25 <= no_waiting[1] <= 0.2625
+    assert 0.0 <= no_waiting[2] <= 4.0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said", "requests"),
+    [
+        (401, b'{"error":{"message":"bad key"}}', "auth", "401 X: bad key", 1),
+        (404, b"<html>nothing here</html>", "http", "404 X: (HTML)", 1),
+        (429, b'{"error":{"message":"pay","code":"insufficient_quota"}}', "rate_limited", "429 X: pay", 1),
+        (500, b'{"detail":"broken"}', "http", "500 X: broken (asked 3 times)", 3),
+        (302, b"", "http", "302 X", 1),
+        (200, b"<html>login</html>", "unparsable", "an answer in another form", 3),
+        (200, b'{"choices":[]}', "unparsable", "no choices", 3),
+        (200, b'{"choices":[{"message":{"content":5}}]}', "unparsable", "got `int`", 3),
+        (200, b'{"id":1}', "unparsable", "`choices`", 3),
+        (200, b"", "unparsable", "an empty answer with status 200 (asked 3 times)", 3),
+        (200, b"\xff\xfe\x00", "unparsable", "another form", 3),
+    ],
+)
+def test_wrong_answers_are_failures_of_one_line(
+    no_waiting: list[float], status: int, body: bytes, kind: str, said: str, requests: int
+) -> None:
+    async def handler(r: Request) -> None:
+        await r.send(status, body)
+
+    with serving(handler) as server:
+        answer = ask(model(server.url, retries=2))[0]
+    assert answer.failure is not None
+    assert answer.failure.kind == kind
+    assert said in answer.failure.message
+    assert "\n" not in answer.failure.message
+    assert len(server.requests) == requests
+
+
+def test_html_is_called_html(no_waiting: list[float]) -> None:
+    async def handler(r: Request) -> None:
+        await r.send(200, b"<html>hello</html>", kind="text/html")
+
+    with serving(handler) as server:
+        answer = ask(model(server.url, retries=0))[0]
+    assert answer.failure is not None
+    assert answer.failure.message == "an answer of type text/html, not JSON"
+
+
+def test_a_hang_a_drop_and_nobody_there(no_waiting: list[float]) -> None:
+    async def hang(r: Request) -> None:
+        await SLEEP(5)
+
+    async def drop(r: Request) -> None:
+        r.writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"choi")
+        await r.writer.drain()
+        r.writer.close()
+
+    with serving(hang) as server:
+        answer = ask(model(server.url, timeout=0.05, retries=1))[0]
+        assert answer.failure is not None
+        assert answer.failure.kind == "timeout"
+        assert answer.failure.message == "no answer within 0.05 s (asked 2 times)"
+    with serving(drop) as server:
+        answer = ask(model(server.url, retries=1))[0]
+        assert answer.failure is not None
+        assert answer.failure.kind == "dropped"
+    answer = ask(model(server.url, retries=1))[0]
+    assert answer.failure is not None
+    assert answer.failure.kind == "connect"
+
+
+def test_ten_megabytes_are_too_many(no_waiting: list[float]) -> None:
+    async def big(r: Request) -> None:
+        await r.say("x" * 10_000_000)
+
+    async def chunked(r: Request) -> None:
+        r.writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            r.writer.write(b"19000\r\n" + b" " * 0x19000 + b"\r\n")
+            await r.writer.drain()
+
+    for handler in (big, chunked):
+        with serving(handler) as server:
+            answer = ask(model(server.url))[0]
+            assert answer.failure is not None
+            assert answer.failure.kind == "too_large"
+            assert len(server.requests) == 1
+
+
+def test_a_long_wait_is_not_waited_for(no_waiting: list[float]) -> None:
+    async def handler(r: Request) -> None:
+        await r.send(429, {"error": "tomorrow"}, headers={"Retry-After": "3600"})
+
+    with serving(handler) as server:
+        answer = ask(model(server.url))[0]
+    assert answer.failure is not None
+    assert answer.failure.kind == "rate_limited"
+    assert no_waiting == []
+
+
+def test_no_secret_reaches_a_message(monkeypatch: pytest.MonkeyPatch, no_waiting: list[float]) -> None:
+    monkeypatch.setenv("MY_KEY", "s3cret-key")
+
+    async def handler(r: Request) -> None:
+        await r.send(401, {"error": {"message": f"wrong: {r.headers['authorization']}"}})
+
+    with serving(handler) as server:
+        m = model(server.url, api_key_env="MY_KEY")
+        answer = ask(m)[0]
+        assert answer.failure is not None
+        assert "s3cret" not in answer.failure.message + m.name + repr(m.lineage)
+    with pytest.raises(SpecError, match="secrets never stand"):
+        resolve("openai:x,api_key=abc", "model")
+    with pytest.raises(SpecError, match="secrets never stand"):
+        resolve("openai:x,base_url=http://me:pw@host/v1", "model")
+
+
+def test_the_budget_of_a_model_stops_it() -> None:
+    async def handler(r: Request) -> None:
+        await r.say("yes")
+
+    with serving(handler) as server:
+        m = model(server.url, budget_tokens=15)
+        ask(m)
+        ask(m)
+        with pytest.raises(BudgetExceeded, match="15 tokens"):
+            ask(m)
+    assert len(server.requests) == 2
+
+
+def test_wrong_specs() -> None:
+    for spec, word in (("openai:", "give the model's name"), ("openai:x,base_url=ftp://a", "no http"),
+                       ("openai:x,body=[1]", "no JSON object"), ("openai:x,body={", "not JSON"),
+                       ("openai:x,timeout=0", "above 0"), ("openai:x,strem=true", "did you mean 'stream'")):
+        with pytest.raises(SpecError, match=word):
+            resolve(spec, "model")
+
+
+def test_log_probabilities_of_given_texts() -> None:
+    async def handler(r: Request) -> None:
+        prompt = r.json["prompt"]
+        tokens = [" " + w if i else w for i, w in enumerate(prompt.split(" "))]
+        offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
+        scored = {"tokens": tokens, "text_offset": offsets,
+                  "token_logprobs": [None, *[-float(i) for i in range(1, len(tokens))]]}
+        await r.send(200, {"choices": [{"text": prompt, "logprobs": scored}]})
+
+    async def run(m: OpenAIModel) -> list[list[float]]:
+        try:
+            return await m.logprobs("a kettle is", [" hot", " very cold"])
+        finally:
+            await close_all()
+
+    with serving(handler) as server:
+        assert asyncio.run(run(model(server.url))) == [[-3.0], [-3.0, -4.0]]
+        with pytest.raises(UserError, match="texts only"):
+            asyncio.run(model(server.url).logprobs(ASK, ["x"]))
+
+
+def test_retry_after_dates_and_spans() -> None:
+    later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
+    assert 28 <= (retry_after({"Retry-After": later}) or 0) <= 31
+    assert retry_after({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert retry_after({"Retry-After": "soon"}) is None
+    assert retry_after({}) is None
+    spans = {"1s": 1.0, "6m0s": 360.0, "20ms": 0.02, "1h2m3.5s": 3723.5, "12": 12.0, "": None, "soon": None}
+    assert {k: parse_span(k) for k in spans} == spans
+
+
+def test_a_run_over_a_shaky_endpoint_keeps_what_it_has(tmp_path: Path, no_waiting: list[float]) -> None:
+    seen: dict[str, int] = {}
+
+    async def handler(r: Request) -> None:
+        number = int(r.prompt.split()[1].rstrip(":"))
+        seen[r.prompt] = seen.get(r.prompt, 0) + 1
+        if number % 7 == 3 and seen[r.prompt] == 1:
+            await r.send(429, {"error": "x"}, headers={"Retry-After": "1"})
+        elif number % 10 == 5:
+            await r.send(200, b"<html/>", kind="text/html")
+        else:
+            await r.say(f"kettle {number}")
+
+    with serving(handler) as server:
+        options = EvaluateOptions(concurrency=8)
+        run = evaluate(model(server.url), Rows.of(60), [EvenJudge()], tmp_path / "run", options=options)
+        assert server.most <= 8
+        before = len(server.requests)
+        evaluate(model(server.url), Rows.of(60), [EvenJudge()], tmp_path / "run", options=options)
+        assert len(server.requests) == before
+    failed = [i for i, r in enumerate(run.responses()) if r.failure]
+    assert failed == [5, 15, 25, 35, 45, 55]
+    assert [j.verdict is None for j in run.judgements()] == [i in failed for i in range(60)]
+
+
+def test_one_window_for_all_models_of_an_endpoint_and_key(tmp_path: Path) -> None:
+    async def handler(r: Request) -> None:
+        await SLEEP(0.01)
+        await r.say("yes")
+
+    async def run(url: str) -> None:
+        from truing.limits import CONCURRENCY
+
+        CONCURRENCY.set(4)
+        pair = [model(url), model(url)]
+        await asyncio.gather(*(m.generate(ASK, Sampling()) for m in pair for _ in range(20)))
+        await close_all()
+
+    with serving(handler) as server:
+        asyncio.run(run(server.url))
+    assert server.most == 4
+    assert len(server.requests) == 40
+
+
+def test_headers_that_say_the_quota_is_spent_make_all_wait() -> None:
+    async def handler(r: Request) -> None:
+        spent = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
+        await r.send(200, {"choices": [{"message": {"content": "x"}}]}, headers=spent if r.number == 0 else {})
+
+    async def run(url: str) -> float:
+        m = model(url)
+        await m.generate(ASK, Sampling())
+        started = time.monotonic()
+        await m.generate(ASK, Sampling())
+        await close_all()
+        return time.monotonic() - started
+
+    with serving(handler) as server:
+        assert 0.28 <= asyncio.run(run(server.url)) < 2
