@@ -1,0 +1,57 @@
+"""The model of fixed answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from truing.errors import SpecError
+from truing.models.scripted import ANSWER, REFUSAL, Scripted
+from truing.protocols import Model, Scored, Streams
+from truing.registry import resolve
+from truing.types import Answer, Conversation, Sampling
+
+ASK = Conversation.of("what is tea")
+
+
+def said(model: Scripted, sampling: Sampling | None = None) -> list[str]:
+    return [a.text for a in asyncio.run(model.generate(ASK, sampling or Sampling()))]
+
+
+def test_scripts_by_text_mapping_and_function() -> None:
+    assert said(Scripted("a leaf")) == ["a leaf"]
+    assert said(Scripted({"what is tea": "a drink"})) == ["a drink"]
+    assert asyncio.run(Scripted({}).generate(ASK, Sampling()))[0].failure is not None
+    assert len(set(said(Scripted(lambda c, s: str(s.seed)), Sampling(n=3)))) == 3
+    assert said(Scripted(lambda c, s: Answer.failed("x", "y"))) == [""]
+
+
+def test_specs_and_their_shares() -> None:
+    assert said(resolve("scripted:refuse", "model")) == [REFUSAL]
+    assert said(resolve("scripted:comply", "model")) == [ANSWER]
+    assert said(resolve("scripted:echo", "model")) == ["what is tea"]
+    assert said(resolve("scripted:empty", "model")) == [""]
+    assert said(resolve('scripted:say,text="two words"', "model"), Sampling(max_tokens=1)) == ["two"]
+    mixed = resolve("scripted:mixed,refuse_share=0.3", "model")
+    answers = [asyncio.run(mixed.generate(Conversation.of(f"p{i}"), Sampling()))[0].text for i in range(600)]
+    refused = answers.count(REFUSAL)
+    assert 0.24 < refused / 600 < 0.36
+    with pytest.raises(SpecError, match="did you mean 'refuse'"):
+        resolve("scripted:refuses", "model")
+    with pytest.raises(SpecError, match="unknown argument 'dealy'"):
+        resolve("scripted:mixed,dealy=1", "model")
+
+
+def test_it_streams_scores_and_is_a_model() -> None:
+    model = Scripted("one two three")
+
+    async def pieces() -> list[str]:
+        return [p async for p in model.stream(ASK, Sampling())]
+
+    assert isinstance(model, Model) and isinstance(model, Streams) and isinstance(model, Scored)
+    assert "".join(asyncio.run(pieces())) == "one two three"
+    scores = asyncio.run(model.logprobs(ASK, ["a b", "c"]))
+    assert [len(s) for s in scores] == [2, 1]
+    assert all(-5 <= p <= -0.01 for s in scores for p in s)
+    assert Scripted("a").lineage.hash != Scripted("b").lineage.hash
