@@ -61,12 +61,18 @@ class BuiltinSet(FileSet):
         return half_of(sample.pair or sample.prompt)
 
 
+ABOUTS = {
+    name: Published(
+        kind=f"builtin:{name}", title=title, source="truing, in our own words", licence="Apache-2.0", parts={},
+        convert=convert,
+    )
+    for name, title in TITLES.items()
+}  # fmt: skip
+
+
 def build(args: Args) -> FileSet:
     """`builtin:safety` and its like."""
     if args.name not in TITLES:
         raise args.fault(f"there is no built-in set {args.name!r}{nearest(args.name, TITLES)}")
-    about = Published(
-        kind=f"builtin:{args.name}", title=TITLES[args.name], source="truing, in our own words",
-        licence="Apache-2.0", parts={}, convert=convert,
-    )  # fmt: skip
+    about = ABOUTS[args.name]
     return BuiltinSet(about, (HOME / f"{args.name}.jsonl",), options_of(args, about), str(args.spec))

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from glob import glob
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from truing.datasets.base import FileSet, Options, Published, Record, label, options_of, recorded
 from truing.errors import DataError, PlanError, nearest
 from truing.registry import Args
@@ -162,12 +164,15 @@ def pairs(record: Record, options: Options) -> Iterable[Preference]:
     )  # fmt: skip
 
 
+ABOUT = Published(
+    kind="file", title="own rows", source="", licence="not stated", parts={}, convert=convert, pairs=pairs,
+    takes=(*COLUMNS, "dimension"),
+)  # fmt: skip
+
+
 def build(args: Args) -> FileSet:
     """`file:PATH[,prompt=COLUMN,...,only=CATEGORY,dimension=safe,licence=TEXT]`; PATH may be a pattern."""
-    about = Published(
-        kind="file", title="own rows", source=args.name, licence=args.text("licence", "not stated"), parts={},
-        convert=convert, pairs=pairs, takes=(*COLUMNS, "dimension"),
-    )  # fmt: skip
+    about = replace(ABOUT, source=args.name, licence=args.text("licence", ABOUT.licence))
     return FileSet(about, _files(args), options_of(args, about), str(args.spec))
 
 

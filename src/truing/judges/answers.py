@@ -128,9 +128,9 @@ def _choice(text: str, values: tuple[str, ...]) -> bool:
 
 
 KINDS: dict[str, Callable[[str, tuple[str, ...]], bool]] = {
-    "contains": _contains, "contains_any": _contains_any, "excludes": _excludes, "only": _only, "number": _number, "order": _order,
-    "exact": _exact, "yes_no": _yes_no, "items": _items, "max_words": _max_words, "frame": _frame, "json": _json,
-    "choice": _choice,
+    "contains": _contains, "contains_any": _contains_any, "excludes": _excludes, "only": _only, "number": _number,
+    "order": _order, "exact": _exact, "yes_no": _yes_no, "items": _items, "max_words": _max_words, "frame": _frame,
+    "json": _json, "choice": _choice,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from truing.judges.answers import KINDS, passes
 from truing.judges.confidence import stated_confidence, token_confidence
 from truing.judges.refusal import classify
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.lineage import digest
+from truing.lineage import digest, normalise
 from truing.protocols import Judge
 from truing.types import Check, Judgement, Lineage, Response, Sample
 
@@ -54,12 +54,20 @@ _OFFER = re.compile(
 )  # fmt: skip
 
 
-def asks_back(text: str) -> bool:
-    """Whether the answer's point is a question for what is missing, and not a closing offer of more help."""
-    words = 0
-    for at, sentence in enumerate(_sentences(text)):
+_QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”|‘[^’\n]*’|«[^»\n]*»")
+
+
+def asks_back(text: str, prompt: str = "") -> bool:
+    """Whether the answer's point is a question for what is missing.
+
+    Neither a closing offer of more help, nor a quotation, nor an echo of the prompt is one.
+    """
+    asked, words = normalise(prompt), 0
+    for at, sentence in enumerate(_sentences(_QUOTED.sub(" ", text))):
         if at >= 4 or words > 60:
             return False
+        if normalise(sentence) in asked:
+            continue
         if _ASKS.search(sentence) and not _OFFER.search(sentence):
             return True
         words += len(sentence.split())
@@ -221,7 +229,7 @@ class ConfidenceRule:
 
 
 def _clarifies() -> Judge:
-    return Rule("clarifies", "clarifies", "1", lambda sample, response: asks_back(response.text), False)
+    return Rule("clarifies", "clarifies", "1", lambda sample, response: asks_back(response.text, sample.prompt), False)
 
 
 def _abstains() -> Judge:
