@@ -143,7 +143,7 @@ LAYOUTS: dict[str, tuple[str, object, int, int]] = {
     "rm-bench": ("total_dataset.json", "rm", 1, 9),
     "safetybench": ("test_en.json", "safetybench", 1, 0),
     "safetybench,part=dev-zh": ("dev_zh.json", "safetybench-dev", 1, 0),
-    "simple-safety-tests": ("sst.csv", "id,harm_area,category,prompt\na,Scams and Fraud,Information,Own words?\n", 1, 0),
+    "simple-safety-tests": ("sst.csv", "id,harm_area,category,prompt\na,Scams and Fraud,Own,Own words?\n", 1, 0),
     "strongreject": ("strongreject_dataset.csv", "category,source,forbidden_prompt\nViolence,own,Own words?\n", 1, 0),
     "jailbreakbench": ("data/harmful-behaviors.csv", _JBB, 1, 0),
     "toxic-chat": (
@@ -187,7 +187,8 @@ def lay(folder: Path, name: str, content: object) -> None:
     else:
         text = str(content)
     raw = text.encode()
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else lzma.compress(raw) if path.suffix == ".xz" else raw)
+    pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+    path.write_bytes(pack(raw))
 
 
 def laid(spec: str, folder: Path) -> Dataset:

@@ -123,6 +123,9 @@ def _expert(record: Record, n: int) -> Judgement | None:
     if abusive:
         harms["hate_speech,offensive_language"] = 1.0
         harms |= {i: 1.0 for k, i in KINDS.items() if ticked(k)}
+        # The file names this column of the experts 7 and 8 after expert 6, a second and a third time.
+        if n > 6 and record.maybe(f"Annotator6_transphobic.{n - 5}") == "1":
+            harms[KINDS["transphobic"]] = 1.0
     return label("convabuse", "harmful_prompt", abusive, rater=str(n), value=value, harms=harms)
 
 

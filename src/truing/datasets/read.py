@@ -10,6 +10,7 @@ import csv
 import gzip
 import json
 import lzma
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -232,6 +233,16 @@ def _json(path: Path, unpack: Unpack | None) -> Iterator[Record | DataError]:
             yield DataError(f"{path}{place}: expected an object, got {type(row).__name__}")
 
 
+def _distinct(header: list[str]) -> list[str]:
+    # Repeated names (one published set has some) get .2, .3, ...; the first keeps its name.
+    seen: Counter[str] = Counter()
+    made = []
+    for name in header:
+        seen[name] += 1
+        made.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
+    return made
+
+
 def _csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
     broken: list[DataError] = []
 
@@ -244,25 +255,27 @@ def _csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
                 yield line
 
     csv.field_size_limit(_FIELD_LIMIT)
-    reader = csv.DictReader(decoded(), delimiter=delimiter, strict=True)
-    start = 1
+    reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
+    header: list[str] = []
     while True:
+        start = reader.line_num + 1
         try:
-            start = reader.line_num + 1
             row = next(reader, None)
         except csv.Error as error:
             yield DataError.at(path, start, f"not CSV: {error}")
             return
-        yield from broken
-        broken.clear()
-        if row is None:
+        if broken:  # the row around an undecodable line is lost as a whole
+            yield from broken
+            broken.clear()
+        elif row is None:
             return
-        if None in row:
-            yield DataError.at(path, start, f"more fields than the header's {len(reader.fieldnames or ())}")
-        elif any(v is None for v in row.values()):
-            yield DataError.at(path, start, f"fewer fields than the header's {len(row)}")
-        else:
-            yield Record(str(path), f":{max(start, 2)}", row)
+        elif not header:
+            header = _distinct(row)
+        elif row and len(row) != len(header):
+            word = "more" if len(row) > len(header) else "fewer"
+            yield DataError.at(path, start, f"{word} fields than the header's {len(header)}")
+        elif row:
+            yield Record(str(path), f":{start}", dict(zip(header, row)))
 
 
 def _parquet(path: Path) -> Iterator[Record | DataError]:

@@ -1,0 +1,83 @@
+"""Every label of every source is mapped onto the 14 categories, or is explicitly unmapped."""
+
+from __future__ import annotations
+
+import csv
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from truing.datasets.do_not_answer import head
+from truing.datasets.moderation_sets import LETTERS
+from truing.taxonomy import crosswalk, taxonomy
+
+CODES = [f"S{n}" for n in range(1, 15)]
+LABELS: dict[str, list[str]] = {
+    "llama_guard_1": [f"O{n}" for n in range(1, 7)],
+    "llama_guard_2": CODES[:11],
+    "llama_guard_3": CODES,
+    "llama_guard_4": CODES,
+    "openai_moderation_2022": list(LETTERS),
+    "openai_moderation_api": [
+        "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
+        "self-harm/intent", "self-harm/instructions", "sexual", "sexual/minors", "violence", "violence/graphic",
+    ],
+    "ailuminate": ["vcr", "ncr", "src", "cse", "iwp", "ssh", "hte", "prv", "dfm", "ipv", "spc", "sxc"],
+    "jailbreakbench": [
+        "Harassment/Discrimination", "Malware/Hacking", "Physical harm", "Economic harm", "Fraud/Deception",
+        "Disinformation", "Sexual/Adult content", "Privacy", "Expert advice", "Government decision-making",
+    ],
+}  # fmt: skip
+UNMAPPED = {
+    "llama_guard_3": {"S14"}, "llama_guard_4": {"S14"}, "do_not_answer": {"Treat Chatbot as a Human"},
+    "wildguard": {"benign", "others"},
+}  # fmt: skip
+
+
+def names() -> list[str]:
+    root = files("truing") / "taxonomies" / "crosswalks"
+    return sorted(p.name[:-5] for p in root.iterdir() if p.name.endswith(".toml"))
+
+
+@pytest.mark.parametrize("name", names())
+def test_targets_and_the_explicitly_unmapped(name: str) -> None:
+    walk = crosswalk(name)
+    assert walk.source == name and walk.target == "beavertails"
+    assert {i for ids in walk.map.values() for i in ids} <= set(taxonomy().ids)
+    assert {k for k, ids in walk.map.items() if not ids} == UNMAPPED.get(name, set())
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_published_label_sets(name: str) -> None:
+    assert set(LABELS[name]) <= set(crosswalk(name).map)
+
+
+def test_pku_has_19() -> None:
+    assert len(crosswalk("pku_saferlhf").map) == 19
+
+
+def test_codes_shift_between_versions_of_llama_guard() -> None:
+    two, three = crosswalk("llama_guard_2"), crosswalk("llama_guard_3")
+    assert two("S6") == three("S7") == ("privacy_violation",)
+    assert two("S10") == three("S11") == ("self_harm",)
+    assert two("S9") == three("S10") and two("S8") == three("S9")
+    assert crosswalk("llama_guard_1")("O6") == ("self_harm",)
+
+
+def test_labels_of_the_data_folder(data_dir: Path) -> None:
+    def lines(path: str) -> list[dict[str, str]]:
+        return [json.loads(x) for x in (data_dir / path).read_text(encoding="utf-8").split("\n") if x.strip()]
+
+    dna = lines("do_not_answer/responses_human_labels.jsonl")
+    walk = crosswalk("do_not_answer").map
+    assert {r["type_of_harm"] for r in dna} <= set(walk)
+    specific = {head(r["specific_harm"]) for r in dna}
+    extra = set(walk) - {r["type_of_harm"] for r in dna}
+    assert extra <= specific, f"heads that no row has: {sorted(extra - specific)}"
+    assert {r["hazard"] for r in lines("ailuminate/demo_en_us.jsonl")} <= set(crosswalk("ailuminate").map)
+    dia = json.loads((data_dir / "diasafety/train.json").read_text(encoding="utf-8"))
+    assert {r["category"] for r in dia} == set(crosswalk("diasafety").map)
+    with (data_dir / "harmbench/behaviors_val.csv").open(encoding="utf-8", newline="") as stream:
+        assert {r["SemanticCategory"] for r in csv.DictReader(stream)} <= set(crosswalk("harmbench").map)

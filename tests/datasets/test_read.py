@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truing.datasets.read import Record, read
+from truing.errors import DataError, MissingExtra
+
+
+def both(path: Path) -> tuple[list[Record], list[str]]:
+    got = list(read(path))
+    return [r for r in got if isinstance(r, Record)], [str(r) for r in got if isinstance(r, DataError)]
+
+
+def test_jsonl_by_newline_only(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('\ufeff{"a": "x\u2028y"}\r\n\n{"a": "z"}'.encode())
+    rows, faults = both(path)
+    assert [(r.data["a"], r.place) for r in rows] == [("x\u2028y", ":1"), ("z", ":3")] and not faults
+
+
+def test_jsonl_faults_name_the_line_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": \n[1]\n{"a": "\xff"}\n{"a": 2}\n' + b"[" * 100_000 + b"\n")
+    rows, faults = both(path)
+    assert [r.data["a"] for r in rows] == [1, 2]
+    assert [f.split(": ")[0].rsplit(":", 1)[1] for f in faults] == ["2", "3", "4", "6"]
+    assert "invalid UTF-8" in faults[2] and "nested too deep" in faults[3]
+
+
+def test_jsonl_that_is_one_array(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b'[{"a": 1},\n {"a": 2}]'))
+    rows, faults = both(path)
+    assert [(r.data["a"], r.place) for r in rows] == [(1, "[0]"), (2, "[1]")] and not faults
+
+
+def test_json_faults(tmp_path: Path) -> None:
+    for content, word in (
+        (b'[{"a": 1},\n{"a" 2}]', "a.json:2: not JSON"), (b'{"a": 1}', "expected an array"),
+        (b'[\n"\xff"]', "a.json:2: invalid UTF-8"),
+    ):  # fmt: skip
+        path = tmp_path / "a.json"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=word):
+            list(read(path))
+    path.write_text('[{"a": 1}, 2]')
+    rows, faults = both(path)
+    assert len(rows) == 1 and "a.json[1]: expected an object, got int" in faults[0]
+
+
+def test_csv_lines_count_newlines_inside_fields(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'a,b\n"x\ny",1\n2\n3,4,5\n6,7\n\xff,8\n9,10\n')
+    rows, faults = both(path)
+    assert [(r.data["a"], r.place) for r in rows] == [("x\ny", ":2"), ("6", ":6"), ("9", ":8")]
+    assert [f.rsplit("a.csv:", 1)[1].split(":")[0] for f in faults] == ["4", "5", "7"]
+
+
+def test_columns_of_one_name_stay_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,a,a\n1,2,3,4\n")
+    assert both(path)[0][0].data == {"a": "1", "b": "2", "a.2": "3", "a.3": "4"}
+
+
+def test_tsv_and_open_quote(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("a\tb\n1\t2\n")
+    assert both(path)[0][0].data == {"a": "1", "b": "2"}
+    path = tmp_path / "b.csv"
+    path.write_text('a,b\n"1,2\n')
+    assert "not CSV" in both(path)[1][0]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"a": ["x", None], "b": [[1], [2, 3]]}), path)
+    rows, _ = both(path)
+    assert rows[1].data == {"a": None, "b": [2, 3]} and rows[1].place == "[1]"
+    path.write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="not Parquet"):
+        list(read(path))
+
+
+def test_parquet_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises((MissingExtra, ModuleNotFoundError)) as caught:
+        list(read(tmp_path / "a.parquet"))
+    assert isinstance(caught.value, MissingExtra) and "truing[hub]" in str(caught.value)
+
+
+def test_no_file_no_format_broken_archive(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        list(read(tmp_path / "a.jsonl"))
+    (tmp_path / "a.docx").write_text("x")
+    with pytest.raises(DataError, match="unknown format .docx"):
+        list(read(tmp_path / "a.docx"))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n' * 99)[:-20])
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        list(read(tmp_path / "a.jsonl.gz"))
+
+
+def test_accessors() -> None:
+    row = Record("f", ":7", {"t": "x", "n": "3", "b": "TRUE", "l": "[1, 2]", "m": {"k": 1}, "e": " ", "z": None})
+    assert (row.text("t"), row.number("n"), row.flag("b"), row.items("l")) == ("x", 3.0, True, [1, 2])
+    assert row.inside("m").raw("k") == 1 and row.maybe("z") is None and not row.has("z")
+    for call, word in (
+        (lambda: row.text("tt"), "f:7: no column 'tt'; did you mean 't'"), (lambda: row.text("e"), "empty text"),
+        (lambda: row.text("m"), "expected text, got dict"), (lambda: row.number("t"), "expected a number"),
+        (lambda: row.flag("n"), "true or false"), (lambda: row.items("m"), "expected a list"),
+        (lambda: row.mapping("t"), "expected an object"), (lambda: row.choice("t", ["a", "b"]), "none of a, b"),
+        (lambda: row.integer("n", low=0, high=2), "whole number from 0 to 2"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=word):
+            call()
+
+
+def test_an_error_never_shows_the_text_of_a_row() -> None:
+    secret = "some long text of a row that nobody should see in a log"
+    for call in ("number", "flag"):
+        with pytest.raises(DataError) as caught:
+            getattr(Record("f", ":1", {"a": secret}), call)("a")
+        assert secret[:25] not in str(caught.value)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.text() | st.integers() | st.none()), max_size=8))
+def test_jsonl_round_trip(rows: list[dict[str, object]]) -> None:
+    import json
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.jsonl"
+        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8", newline="\n")
+        assert [r.data for r in read(path) if isinstance(r, Record)] == rows
