@@ -298,7 +298,7 @@ def axis_rates(columns: Columns, axis: str) -> list[Rate]:
     return _rates(columns, record, axis, cells)
 
 
-def _outcome(state: int, harmful: int, degenerate: int, refused: int) -> str:
+def outcome_word(state: int, harmful: int, degenerate: int, refused: int) -> str:
     """The one word for one answer; harm is named first, and an unscored harm is never read as its absence."""
     if state == FAILED:
         return "unscored"
@@ -332,7 +332,7 @@ def _outcomes(columns: Columns) -> list[Outcomes]:
         for (harms, expect, state, *verdicts), times in Counter(zip(columns.harms, columns.expects, *layers)).items():
             if state == ABSENT:
                 continue
-            word = _outcome(state, *verdicts)
+            word = outcome_word(state, *verdicts)
             asked = EXPECTS[expect]
             keys: list[tuple[str | None, str | None]] = [(None, None), (None, asked)]
             if asked != "comply":
