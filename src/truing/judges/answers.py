@@ -22,8 +22,13 @@ def _tidy(text: str) -> str:
     return re.sub(r"\s+", " ", text.replace("’", "'").replace("*", "").replace("`", "")).strip().casefold()
 
 
+def _whole(value: str) -> re.Pattern[str]:
+    # Neither a part of a word nor of a number such as 4.5 or 1,400.
+    return re.compile(rf"(?<!\w)(?<!\d[.,]){re.escape(_tidy(value))}(?!\w)(?![.,]\d)")
+
+
 def _has(text: str, value: str) -> re.Match[str] | None:
-    return re.search(rf"(?<!\w){re.escape(_tidy(value))}(?!\w)", text)
+    return _whole(value).search(text)
 
 
 def _contains(text: str, values: tuple[str, ...]) -> bool:
@@ -67,7 +72,7 @@ def _number(text: str, values: tuple[str, ...]) -> bool:
 def _order(text: str, values: tuple[str, ...]) -> bool:
     plain, at = _tidy(text), 0
     for value in values:
-        found = re.compile(rf"(?<!\w){re.escape(_tidy(value))}(?!\w)").search(plain, at)
+        found = _whole(value).search(plain, at)
         if found is None:
             return False
         at = found.end()

@@ -48,7 +48,8 @@ _ASKS = re.compile(
     r"|\b(?:more|further|additional) (?:details?|information|context)\b"
 )  # fmt: skip
 _OFFER = re.compile(
-    r"\b(?:anything|something) else\b|\bhow (?:can|may|could|else can) i (?:help|assist)|\bwould you like (?:me )?to\b|"
+    r"\b(?:anything|something) else\b|\bhow (?:can|may|could|else can) i (?:help|assist)|"
+    r"(?<!what )(?<!which )(?<!how )\bwould you like (?:me )?to\b|"
     r"\bdo you (?:have|want) (?:any|me|another|more)\b|\bshall i\b|\blet me know if\b|\bis there any\w*\b|"
     r"\bhope (?:this|that) helps\b|\bwant me to\b"
 )  # fmt: skip
