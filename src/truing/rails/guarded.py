@@ -1,0 +1,133 @@
+"""A model behind rails is a model: `truing run` measures it like any other.
+
+Every rail's decision stands in `Answer.rulings`. What cannot be finished is not answered: a rail that fails, an action that
+hangs, a flow that does not end give an answer with `finish_reason` blocked and a ruling that names the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from truing.lineage import digest
+from truing.protocols import Closes, Judge, Model
+from truing.rails.config import RailsConfig
+from truing.rails.llm import LlmError
+from truing.rails.runtime import Parts, RailsError, Result, Runtime
+from truing.rails.streaming import Sink
+from truing.registry import Args
+from truing.types import Answer, Conversation, Failure, Lineage, Message, Ruling, Sampling, stream_seed
+
+BLOCKED = "I can't answer this: a check that has to run first did not finish."
+
+
+class Guarded:
+    """The model behind the rails of a configuration. `judges` are the judges that its rails may name."""
+
+    def __init__(
+        self, config: RailsConfig | str | Path, model: Model, *, judges: Mapping[str, Judge] | None = None,
+        parts: Parts | None = None, options: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.config = config if isinstance(config, RailsConfig) else RailsConfig.load(config)
+        parts = parts or Parts()
+        if judges is not None:
+            parts.judges = {**parts.judges, **judges}
+        self.model = model
+        self.runtime = Runtime(self.config, model, parts)
+        self.options = options
+        self.name = f"guarded:{Path(self.config.path).name or 'rails'},of=({model.name})"
+        used = tuple(judge.lineage for judge in parts.judges.values())
+        own = digest("guarded", json.dumps(self.config.raw, sort_keys=True, default=str),
+                     *(f.source or f.name for f in self.config.flows), model.lineage.hash)
+        inner = model.lineage
+        self.lineage = Lineage(
+            name=self.name, hash=own, base=inner.base, base_sha256=inner.base_sha256, data=inner.data,
+            prompts=inner.prompts, judges=(*inner.judges, *used), licence=inner.licence, red_model=inner.red_model,
+        )  # fmt: skip
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        """`sampling.n` answers, each through all rails."""
+        one = replace(sampling, n=1)
+        if sampling.n == 1:
+            return (await self.answer(conversation, one),)
+        seeds = (stream_seed(sampling.seed, i) for i in range(sampling.n))
+        return tuple(await asyncio.gather(*(self.answer(conversation, replace(one, seed=s)) for s in seeds)))
+
+    async def answer(
+        self, conversation: Conversation, sampling: Sampling, *, options: Mapping[str, Any] | None = None,
+        sink: Sink | None = None,
+    ) -> Answer:  # fmt: skip
+        """One answer through all rails; the doors also give options and a sink for streaming."""
+        longest = int(self.config.truing.get("max_message", 200_000))
+        if any(len(m.content) > longest for m in conversation.messages):
+            return blocked("too_long", f"a message is longer than {longest} characters")
+        began = time.perf_counter()
+        try:
+            result = await self.runtime.turn(
+                conversation.to_openai(), options=options or self.options, sampling=sampling, sink=sink,
+                tools=sampling.tools,
+            )  # fmt: skip
+        except LlmError as error:
+            return replace(Answer.failed(error.failure.kind, error.failure.message), rulings=_rulings(error))
+        except RailsError as error:
+            return blocked(error.failure.kind, str(error), _rulings(error), time.perf_counter() - began)
+        return as_answer(result)
+
+    async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
+        """The answer in pieces. Nothing is shown that is then blocked: with output rails the text is held back until they
+        have passed it; without, it comes as the model writes it."""
+        from truing.rails.holdback import stream
+
+        async for piece in stream(self, conversation, sampling):
+            yield piece
+
+    async def close(self) -> None:
+        """Closes the model."""
+        if isinstance(self.model, Closes):
+            await self.model.close()
+
+
+def _rulings(error: BaseException) -> tuple[Ruling, ...]:
+    return tuple(getattr(error, "rulings", ()))
+
+
+def as_answer(result: Result) -> Answer:
+    """A turn's result as an answer."""
+    reason = "blocked" if result.blocked else "tool_calls" if result.tool_calls else "stop"
+    failed = result.failure
+    if failed is not None:
+        reason = "blocked"
+    rulings = result.rulings
+    if failed is not None and not any(r.ruling == "block" for r in rulings):
+        rulings = (*rulings, Ruling(name="runtime", stage="dialog", ruling="block", reason=failed.message))
+    message = Message("assistant", result.text if result.message["role"] == "assistant" else "", result.tool_calls)
+    if result.message["role"] == "exception":
+        message = Message("assistant", str(result.message["content"].get("message") or BLOCKED))
+    return Answer(message=message, finish_reason=reason, usage=result.usage, rulings=rulings)
+
+
+def blocked(kind: str, why: str, rulings: tuple[Ruling, ...] = (), seconds: float = 0.0) -> Answer:
+    """No answer of the model: the rails could not finish."""
+    ruling = Ruling(name="runtime", stage="dialog", ruling="block", reason=why, text=BLOCKED, ms=round(seconds * 1000, 3))
+    return Answer(
+        message=Message("assistant", BLOCKED), finish_reason="blocked", rulings=(*rulings, ruling),
+        failure=None if kind != "options" else Failure("rail", kind, why),
+    )  # fmt: skip
+
+
+def guarded(model: Model, config: str | Path | RailsConfig, **given: Any) -> Guarded:
+    """The model behind the rails of a folder."""
+    return Guarded(config, model, **given)
+
+
+def build(args: Args) -> Guarded:
+    """`guarded:DIR,of=(...)`."""
+    if not args.name:
+        raise args.fault("give the folder of the rails configuration: guarded:DIR")
+    return Guarded(args.name, args.required("of", "model"))

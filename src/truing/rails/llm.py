@@ -1,0 +1,137 @@
+"""The LLMs of a runtime, as actions see them: any `Model`, called with a prompt, its failures raised."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from truing.errors import TruingError
+from truing.protocols import Model, Streams
+from truing.rails.streaming import Sink
+from truing.types import Conversation, Failure, Message, Role, Ruling, Sampling, Tool, ToolCall, Usage
+
+_ROLES: dict[str, Role] = {
+    "system": "system", "user": "user", "assistant": "assistant", "bot": "assistant", "ai": "assistant",
+    "human": "user", "tool": "tool", "developer": "system",
+}  # fmt: skip
+_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+class LlmError(TruingError):
+    """The LLM gave no answer; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        self.rulings: tuple[Ruling, ...] = ()
+        super().__init__(f"{failure.kind}: {failure.message}")
+
+
+@dataclass(slots=True)
+class Reply:
+    """What the LLM said: the text without a ``<think>`` part, that part, tool calls."""
+
+    content: str
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts the calls and tokens of one turn."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def usage(self) -> Usage:
+        """As a `Usage`."""
+        return Usage(self.prompt_tokens, self.completion_tokens)
+
+
+def as_conversation(prompt: str | Sequence[dict[str, Any]]) -> Conversation:
+    """A prompt as a conversation: a text is one user message."""
+    if isinstance(prompt, str):
+        return Conversation((Message("user", prompt),))
+    rows = []
+    for row in prompt:
+        role = _ROLES.get(str(row.get("type") or row.get("role")), "user")
+        calls = tuple(
+            ToolCall(str(c.get("id", "")), str(c["function"]["name"]), str(c["function"].get("arguments", "{}")))
+            for c in row.get("tool_calls") or () if isinstance(c, dict) and "function" in c
+        )
+        content = row.get("content")
+        text = content if isinstance(content, str) else _parts(content)
+        rows.append(Message(role, text, calls, row.get("tool_call_id")))
+    return Conversation(tuple(rows))
+
+
+def _parts(content: Any) -> str:
+    if isinstance(content, list):
+        return " ".join(str(p.get("text", "")) for p in content if isinstance(p, dict) and p.get("type") == "text")
+    return "" if content is None else str(content)
+
+
+class Llm:
+    """One LLM for one turn. `__call__` gives a `Reply`; `generate_async` and `ainvoke` serve existing actions."""
+
+    def __init__(self, model: Model, tally: Tally, base: Sampling) -> None:
+        self.model, self.tally, self.base = model, tally, base
+
+    def sampling(self, params: dict[str, Any], stop: Sequence[str] | None, tools: tuple[Tool, ...] = ()) -> Sampling:
+        """The call's sampling: the request's, changed by the task's parameters."""
+        base = self.base
+        return Sampling(
+            max_tokens=int(params.get("max_tokens") or base.max_tokens),
+            temperature=float(params.get("temperature", base.temperature)),
+            top_p=float(params.get("top_p", base.top_p)), seed=base.seed,
+            stop=tuple(stop or params.get("stop") or base.stop), tools=tools,
+        )  # fmt: skip
+
+    async def __call__(
+        self, prompt: str | Sequence[dict[str, Any]], *, stop: Sequence[str] | None = None,
+        sink: Sink | None = None, tools: tuple[Tool, ...] = (), **params: Any,
+    ) -> Reply:  # fmt: skip
+        """One call; raises LlmError."""
+        conversation, sampling = as_conversation(prompt), self.sampling(params, stop, tools)
+        self.tally.calls += 1
+        if sink is not None:
+            return await self._streamed(conversation, sampling, sink)
+        answers = await self.model.generate(conversation, sampling)
+        if not answers:
+            raise LlmError(Failure("model", "empty", "no answer came back"))
+        answer = answers[0]
+        if answer.failure is not None:
+            raise LlmError(answer.failure)
+        self.tally.prompt_tokens += answer.usage.prompt_tokens
+        self.tally.completion_tokens += answer.usage.completion_tokens
+        text, thinking = answer.text, None
+        if "<think>" in text and "</think>" in text:
+            found = _THINK.search(text)
+            thinking = found[1].strip() if found else None
+            text = _THINK.sub("", text).strip()
+        return Reply(text, thinking, answer.message.tool_calls)
+
+    async def _streamed(self, conversation: Conversation, sampling: Sampling, sink: Sink) -> Reply:
+        if isinstance(self.model, Streams):
+            try:
+                async for piece in self.model.stream(conversation, sampling):
+                    await sink.push(piece)
+            except TruingError as error:
+                raise LlmError(Failure("model", "stream", str(error))) from error
+        else:
+            answers = await self.model.generate(conversation, sampling)
+            if not answers or answers[0].failure is not None:
+                raise LlmError((answers and answers[0].failure) or Failure("model", "empty", "no answer came back"))
+            await sink.push(answers[0].text)
+        await sink.finish()
+        return Reply(sink.completion)
+
+    async def generate_async(self, prompt: Any, *, stop: Any = None, **params: Any) -> Reply:
+        """For actions written for NeMo."""
+        return await self(prompt, stop=stop, **params)
+
+    async def ainvoke(self, input: Any, **params: Any) -> Reply:
+        """For actions written for LangChain models."""
+        return await self(input if isinstance(input, (str, list)) else str(input), **params)

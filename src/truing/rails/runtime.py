@@ -1,0 +1,437 @@
+"""Rails at work: a configuration is built once, then each turn runs its flows, actions and LLM calls.
+
+`Runtime.turn` takes the messages so far and gives the answer with a record of every decision. The state after each turn is
+kept under a hash of the whole conversation, so that the next turn goes on from there at a cost that does not grow.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+from typing import Any
+
+from truing.errors import PlanError, TruingError, nearest
+from truing.protocols import Model
+from truing.rails import generation
+from truing.rails.actions import ActionResult, Actions, load_code
+from truing.rails.config import RailsConfig, stages
+from truing.rails.generation import Knowledge
+from truing.rails.index import Encodes, KnowledgeBase, Lexical, Vectors
+from truing.rails.inputs import events_of
+from truing.rails.library import load as load_library
+from truing.rails.llm import Llm, LlmError
+from truing.rails.machine import FlowError, flow_name
+from truing.rails.parallel import run_side_by_side
+from truing.rails.program import FlowProgram, Program, compile_flow
+from truing.rails.prompts import Prompts
+from truing.rails.streaming import Sink
+from truing.rails.talk import Talk, key, keys
+from truing.rails.turn import Turn, full_options
+from truing.types import Failure, Ruling, Sampling, Tool, ToolCall, Usage
+
+Event = dict[str, Any]
+MAX_EVENTS = 300
+REMEMBERED = 512
+APOLOGY = "I'm sorry, an internal error has occurred."
+LISTEN: Event = {"type": "Listen"}
+
+
+class RailsError(TruingError):
+    """A turn that could not be finished; nothing of it may be shown. `failure` names the reason."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.failure = Failure("rail", kind, message)
+        self.rulings: tuple[Ruling, ...] = ()
+        super().__init__(message)
+
+
+@dataclass(slots=True)
+class Result:
+    """What a turn gives: the message (role assistant or exception), the decisions, the events, what it cost."""
+
+    message: dict[str, Any]
+    rulings: tuple[Ruling, ...] = ()
+    events: list[Event] = field(default_factory=list)
+    llm_calls: int = 0
+    usage: Usage = Usage()
+    tool_calls: tuple[ToolCall, ...] = ()
+    context: dict[str, Any] = field(default_factory=dict)
+    blocked: bool = False
+    failure: Failure | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the message; for an exception its type and message."""
+        content = self.message["content"]
+        return content if isinstance(content, str) else f"{content.get('type')}: {content.get('message', '')}"
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a runtime can be given besides its model: models by task, judges by name, an encoder, actions by name."""
+
+    models: Mapping[str, Model] = field(default_factory=dict)
+    judges: Mapping[str, Any] = field(default_factory=dict)
+    encoder: Encodes | None = None
+    actions: Mapping[str, Any] = field(default_factory=dict)
+    nemo_alias: bool | None = None
+
+
+class Runtime:
+    """A configuration built for use with a model. Imports the folder's `actions.py`: it is trusted code."""
+
+    def __init__(self, config: RailsConfig, model: Model, parts: Parts | None = None) -> None:
+        parts = parts or Parts()
+        self.config = config
+        self.model = model
+        self.models: dict[str, Model] = dict(parts.models)
+        self.judges: dict[str, Any] = dict(parts.judges)
+        self.prompts = Prompts(config)
+        self.actions = Actions()
+        self.params: dict[str, Any] = {}
+        self.timeout = float(config.truing.get("action_timeout", 60.0))
+        self._names = count(1)
+        self._talks: OrderedDict[bytes, Talk] = OrderedDict()
+        self._register(parts)
+        self.program = self._program()
+        self.vectors = Vectors(parts.encoder or default_encoder(config))
+        self.knowledge = Knowledge(
+            config.user_messages, config.bot_messages, [f for f in self.program.flows.values() if not f.system],
+            self.vectors,
+        )  # fmt: skip
+        self.kb = KnowledgeBase(config.docs, self.vectors) if config.docs else None
+
+    # -- building ------------------------------------------------------------------------------------------------------
+
+    def _register(self, parts: Parts) -> None:
+        for call in (
+            generation.generate_user_intent, generation.generate_next_steps, generation.generate_bot_message,
+            generation.generate_value, generation.generate_intent_steps_message, generation.retrieve_relevant_chunks,
+        ):  # fmt: skip
+            self.actions.register(call, builtin=True)
+        self.actions.register(_parallel_input, "run_input_rails_in_parallel", builtin=True)
+        self.actions.register(_parallel_output, "run_output_rails_in_parallel", builtin=True)
+        self.library = load_library()
+        for call in self.library.actions:
+            self.actions.register(call, builtin=True)
+        alias = parts.nemo_alias
+        if alias is None:
+            alias = bool((self.config.truing.get("library") or {}).get("nemo_alias"))
+        code = load_code(self.config.code, nemo_alias=alias)
+        for name, call in {**code, **parts.actions}.items():
+            if name.startswith("init:"):
+                call(self)
+            else:
+                self.actions.register(call, name)
+
+    def _program(self) -> Program:
+        config = self.config
+        rails = {flow_name(f) for _, r in stages(config) for f in r.flows}
+        flows = [*config.flows, *self.library.flows]
+        for name, texts in self.library.bots.items():
+            config.bot_messages.setdefault(name, texts)
+        known = {f.name for f in flows}
+        faults = [
+            f"{config.place('key', f'rails.{stage}.flows.{at}')}: there is no flow {flow_name(name)!r}"
+            + nearest(flow_name(name), known)
+            for stage, block in stages(config) for at, name in enumerate(block.flows) if flow_name(name) not in known
+        ]
+        faults += self._missing_prompts()
+        if faults:
+            raise PlanError(*faults)
+        compiled: list[FlowProgram] = []
+        for flow in flows:
+            made = compile_flow(flow)
+            if made.id in rails:
+                made.system = made.subflow = True
+            compiled.append(made)
+        return Program(compiled)
+
+    def _missing_prompts(self) -> list[str]:
+        tasks = {
+            "self check input": "self_check_input", "self check output": "self_check_output",
+            "self check facts": "self_check_facts", "self check hallucination": "self_check_hallucination",
+        }  # fmt: skip
+        found = []
+        for stage, block in stages(self.config):
+            for at, name in enumerate(block.flows):
+                task = tasks.get(flow_name(name))
+                if task is not None and "variant" not in name and not self.prompts.has(task):
+                    place = self.config.place("key", f"rails.{stage}.flows.{at}")
+                    found.append(f"{place}: the rail {name!r} needs a prompt for the task {task!r} under prompts")
+        return found
+
+    # What an `init(app)` of config.py may call.
+
+    def register_action(self, call: Any, name: str | None = None) -> Runtime:
+        """Adds an action."""
+        self.actions.register(call, name)
+        return self
+
+    def register_action_param(self, name: str, value: Any) -> Runtime:
+        """Adds a value that actions get by the name of a parameter."""
+        self.params[name] = value
+        return self
+
+    def register_prompt_context(self, name: str, value: Any) -> Runtime:
+        """Adds a variable to all prompts."""
+        self.prompts.extra[name] = value
+        return self
+
+    def register_output_parser(self, parse: Any, name: str) -> Runtime:
+        """Adds a parser that prompts can name."""
+        self.prompts.parsers[name] = parse
+        return self
+
+    def fresh_name(self) -> str:
+        """A name that no flow has."""
+        return f"dynamic-{next(self._names)}"
+
+    # -- a turn --------------------------------------------------------------------------------------------------------
+
+    async def turn(
+        self, messages: Sequence[Mapping[str, Any]], *, options: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None, sink: Sink | None = None, tools: tuple[Tool, ...] = (),
+    ) -> Result:  # fmt: skip
+        """Answers the last message. RailsError or LlmError when the turn could not be finished."""
+        try:
+            chosen = full_options(options)
+        except ValueError as error:
+            raise RailsError("options", str(error)) from error
+        sampling = sampling or Sampling()
+        chat = [dict(m) for m in messages]
+        rows = list(chat)
+        if chosen is not None:
+            context: dict[str, Any] = {"generation_options": chosen}
+            last = rows[-1] if rows else {}
+            if chosen["rails"]["dialog"] is False and last.get("role") == "assistant" and not last.get("tool_calls"):
+                context["bot_message"] = last.get("content")
+                rows.pop()
+            rows.insert(0, {"role": "context", "content": context})
+        talk = self._talk(rows)
+        turn = Turn(self, talk, sampling, chosen, sink, chat, tools)
+        turn.random = Random(f"{sampling.seed}:{len(rows)}")
+        try:
+            new = await self.advance(turn)
+        except TruingError as error:
+            turn.error = str(error)
+            turn.close("block")
+            raise _unfinished(turn, error) from error
+        return self._result(turn, rows, new)
+
+    def _talk(self, rows: list[dict[str, Any]]) -> Talk:
+        """The state after the longest known beginning of the conversation, and the rest as events."""
+        for end, hashed in keys(rows):
+            stored = self._talks.get(hashed)
+            if stored is not None:
+                self._talks.move_to_end(hashed)
+                talk, start = stored.fork(), end
+                break
+        else:
+            talk, start = Talk(self.program, self.config), 0
+        for event in events_of(rows, start, bool(self.config.rails.tool_input.flows)):
+            talk.add(event)
+        return talk
+
+    async def advance(self, turn: Turn) -> list[Event]:
+        """Runs a turn's events until the bot listens again, and gives them."""
+        talk, new = turn.talk, list[Event]()
+        history = talk.history
+        if not history:
+            raise RailsError("empty", "there is no message to answer")
+        while True:
+            last = history[-1]
+            kind = last["type"]
+            if kind == "StartInternalSystemAction":
+                steps = await self._act(turn, last)
+            else:
+                if kind == "start_flow" and last.get("flow_body"):
+                    talk.start_flow(last["flow_id"], last["flow_body"])
+                steps = talk.next_steps() or [LISTEN]
+            for event in steps:
+                self._see(turn, event)
+                talk.add(event)
+            new.extend(steps)
+            if steps[-1]["type"] == "Listen":
+                return new
+            if len(new) > MAX_EVENTS:
+                raise FlowError("too many events in one turn: the flows do not come to an end")
+
+    def _see(self, turn: Turn, event: Event) -> None:
+        kind = event["type"]
+        if kind == "StartInternalSystemAction":
+            found = self.actions.find(event["action_name"])
+            event["is_system_action"] = event["action_name"] == "create_event" or (
+                found is not None and (found.system or found.builtin)
+            )
+        elif kind.endswith(("Rail", "RailFinished", "Exception")):
+            turn.watch(event)
+        elif kind == "BotIntent" and event["intent"] == "stop":
+            turn.close("block")
+
+    # -- actions -------------------------------------------------------------------------------------------------------
+
+    async def _act(self, turn: Turn, event: Event) -> list[Event]:
+        name, params = event["action_name"], event["action_params"]
+        if name == "create_event":
+            return _created(event, params["event"], turn.talk.context)
+        found = self.actions.find(name)
+        status, result = "success", None
+        if found is None:
+            status, result = "failed", _give_up(f"Action '{name}' not found.")
+            turn.error = f"there is no action {name!r}"
+        else:
+            try:
+                result = await self._call(turn, found, dict(params))
+            except (LlmError, FlowError):
+                raise
+            except TimeoutError:
+                turn.error = f"the action {name!r} took longer than {self.timeout:g} s"
+            except Exception as error:
+                turn.error = f"the action {name!r} failed: {type(error).__name__}: {error}"
+            if turn.error is not None and result is None:
+                status, result = "failed", _give_up(APOLOGY)
+        if status == "failed":
+            turn.failure = Failure("rail", "action", turn.error or name)
+        return _finish(event, result, status, bool(event.get("is_system_action")))
+
+    async def _call(self, turn: Turn, action: Any, kwargs: dict[str, Any]) -> Any:
+        context = turn.talk.context
+        for parameter in action.parameters:
+            if parameter.startswith("__context__"):
+                kwargs[parameter] = context.get(parameter[11:])
+        for name, value in kwargs.items():
+            if isinstance(value, str) and value.startswith("$") and value[1:] in context:
+                kwargs[name] = context[value[1:]]
+        before, turn.error = turn.error, None
+        if action.builtin:
+            value = await action.call(turn, **kwargs)
+        else:
+            given = {
+                "events": turn.talk.history, "context": dict(context), "config": self.config,
+                "llm_task_manager": self.prompts, "llm": turn.llm(action.name), "kb": self.kb,
+                "llms": {t: Llm(m, turn.tally, turn.sampling) for t, m in self.models.items()}, **self.params,
+            }  # fmt: skip
+            kwargs.update({k: v for k, v in given.items() if k in action.parameters and (k != "kb" or v is not None)})
+            value = await action.run(kwargs, self.timeout)
+        turn.error = before
+        return value
+
+    # -- what comes out ------------------------------------------------------------------------------------------------
+
+    def _result(self, turn: Turn, rows: list[dict[str, Any]], new: list[Event]) -> Result:
+        said: list[str] = []
+        exception: Event | None = None
+        calls: list[Any] | None = None
+        thinking = None
+        for event in new:
+            kind = event["type"]
+            if kind == "StartUtteranceBotAction":
+                if event["script"] == "(remove last message)":
+                    said = said[:-1]
+                else:
+                    said.append(event["script"] if isinstance(event["script"], str) else str(event["script"]))
+            elif kind.endswith("Exception"):
+                exception = event
+            elif kind == "StartToolCallBotAction" and event.get("tool_calls") is not None:
+                calls = event["tool_calls"]
+            elif kind == "BotThinking":
+                thinking = thinking or event.get("content")
+        turn.close("block")
+        message: dict[str, Any] = {"role": "assistant", "content": "\n".join(said)}
+        if exception is not None:
+            message = {"role": "exception", "content": exception}
+        self._remember(key([*rows, message]), turn.talk)
+        if thinking and turn.options is None and exception is None:
+            message = {**message, "content": f"<think>{thinking}</think>\n{message['content']}"}
+        made = tuple(
+            ToolCall(str(c.get("id", "")), str(c["function"]["name"]), str(c["function"].get("arguments", "{}")))
+            for c in calls or () if isinstance(c, dict) and isinstance(c.get("function"), dict)
+        )
+        return Result(
+            message, tuple(turn.rulings), new, turn.tally.calls, turn.tally.usage(), made, turn.talk.context,
+            blocked=any(r.ruling == "block" for r in turn.rulings) or exception is not None, failure=turn.failure,
+        )  # fmt: skip
+
+    def _remember(self, hashed: bytes, talk: Talk) -> None:
+        self._talks[hashed] = talk
+        self._talks.move_to_end(hashed)
+        while len(self._talks) > REMEMBERED:
+            self._talks.popitem(last=False)
+
+
+def _unfinished(turn: Turn, error: TruingError) -> RailsError | LlmError:
+    """The error with the decisions up to it."""
+    made = error if isinstance(error, (RailsError, LlmError)) else RailsError("flow", str(error))
+    made.rulings = tuple(turn.rulings)
+    return made
+
+
+def _give_up(message: str) -> ActionResult:
+    """The turn ends with a message and is forgotten by the flows."""
+    return ActionResult(events=[
+        {"type": "BotIntent", "intent": "inform internal error occurred"},
+        {"type": "StartUtteranceBotAction", "script": message},
+        {"type": "hide_prev_turn"},
+        {"type": "BotIntent", "intent": "stop"},
+    ])  # fmt: skip
+
+
+def _finish(event: Event, result: Any, status: str, system: bool) -> list[Event]:
+    value, extra, updates = result, list[Event](), dict[str, Any]()
+    if isinstance(result, ActionResult) or type(result).__name__ == "ActionResult":
+        value, extra = result.return_value, list(result.events or ())
+        updates.update(result.context_updates or {})
+    if event["action_result_key"]:
+        updates[event["action_result_key"]] = value
+    steps: list[Event] = [{"type": "ContextUpdate", "data": updates}] if updates else []
+    steps.append({
+        "type": "InternalSystemActionFinished", "action_name": event["action_name"],
+        "action_params": event["action_params"], "action_result_key": event["action_result_key"], "status": status,
+        "is_success": status != "failed", "return_value": value, "is_system_action": system,
+    })  # fmt: skip
+    return steps + extra
+
+
+def _created(event: Event, spec: dict[str, Any], context: dict[str, Any]) -> list[Event]:
+    made: Event = {"type": spec["_type"]}
+    for name, value in spec.items():
+        if name != "_type":
+            refers = isinstance(value, str) and value.startswith("$")
+            made[name] = context.get(value[1:]) if refers else value
+    done: Event = {
+        "type": "InternalSystemActionFinished", "action_name": "create_event", "status": "success",
+        "action_params": event["action_params"], "action_result_key": None, "is_success": True, "return_value": None,
+        "is_system_action": True,
+    }  # fmt: skip
+    return [done, made]
+
+
+def default_encoder(config: RailsConfig) -> Encodes:
+    """The shared text encoder where canonical forms decide by embedding; words alone where they only choose examples."""
+    if not config.embeddings_only and config.truing.get("intent_margin") is None and not config.docs:
+        return Lexical()
+    return _Late()
+
+
+class _Late:
+    """The shared encoder, loaded at the first question."""
+
+    def encode(self, texts: list[str]) -> Any:
+        """Vectors of the small sentence encoder."""
+        from truing.encoder import encoder
+
+        return encoder().encode(texts)
+
+
+async def _parallel_input(turn: Turn, flows: Sequence[str]) -> ActionResult:
+    """Runs the input rails side by side."""
+    return await run_side_by_side(turn, list(flows), "Input")
+
+
+async def _parallel_output(turn: Turn, flows: Sequence[str]) -> ActionResult:
+    """Runs the output rails side by side."""
+    return await run_side_by_side(turn, list(flows), "Output")
