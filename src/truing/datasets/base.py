@@ -8,9 +8,7 @@ turn), `skip_malformed=true` (count bad rows instead of raising), `taxonomy`, `d
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -18,8 +16,9 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from truing.datasets.read import Record, Unpack, open_bytes, read, suffix
-from truing.errors import DataError, MissingExtra, nearest
+from truing.datasets.read import Record, Unpack, read
+from truing.datasets.sources import Wanted, locate
+from truing.errors import DataError, nearest
 from truing.lineage import prompt_hash
 from truing.registry import Args
 from truing.taxonomy import Taxonomy, taxonomy
@@ -273,63 +272,8 @@ def builder(about: Published, made: type[FileSet] = FileSet) -> Callable[[Args],
     def build(args: Args) -> FileSet:
         """The set that the spec names, its files found."""
         options = options_of(args, about)
-        files = locate(args, about, options)
+        patterns = tuple(p.format(split=options.split) for p in about.parts[options.part])
+        files = locate(args, Wanted(about.kind, about.folder or about.kind, patterns, about.hub.get(options.part, "")))
         return made(about, files, options, str(args.spec))
 
     return build
-
-
-def locate(args: Args, about: Published, options: Options) -> tuple[Path, ...]:
-    """The files of a spec: a file, a folder in the published layout, a hub id, or the set's folder in TRUING_DATA."""
-    root = args.text("data_dir") or os.environ.get("TRUING_DATA")
-    revision = args.text("revision")
-    name = args.name
-    folder = about.folder or about.kind
-    if not name:
-        if not root:
-            hub = about.hub.get(options.part)
-            also = f", a hub id ({about.kind}:{hub})" if hub else ""
-            raise args.fault(f"give a file or folder ({about.kind}:PATH){also}, or set TRUING_DATA")
-        return _in_folder(Path(root) / folder, about, options)
-    path = Path(name).expanduser()
-    if path.is_file():
-        return (path,)
-    if path.is_dir():
-        return _in_folder(path, about, options)
-    if name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not path.parent.exists() and not suffix(path):
-        return _in_folder(_from_hub(name, revision, about, options), about, options)
-    raise DataError(f"{name}: no such file or folder")
-
-
-def _in_folder(folder: Path, about: Published, options: Options) -> tuple[Path, ...]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    patterns = [p.format(split=options.split) for p in about.parts[options.part]]
-    for pattern in patterns:
-        found = sorted(p for p in folder.glob(pattern) if p.is_file())
-        if found:
-            return tuple(found)
-    raise DataError(f"{folder}: no file of {about.kind} part {options.part!r} here; looked for {', '.join(patterns)}")
-
-
-def _from_hub(name: str, revision: str | None, about: Published, options: Options) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ModuleNotFoundError as error:
-        raise MissingExtra("hub", f"{about.kind}:{name} is no file or folder here; reading it from the hub") from error
-    patterns = [p.format(split=options.split) for p in about.parts[options.part]]
-    try:
-        got = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns)
-    except Exception as error:
-        what = f"{about.kind}:{name}: neither a file or folder here nor to be had from the hub: {error}"
-        raise DataError(what) from error
-    folder = Path(got)
-    if not any(fnmatch.fnmatch(str(p.relative_to(folder)), q) for p in folder.rglob("*") for q in patterns):
-        raise DataError(f"{about.kind}:{name}: the hub has none of {', '.join(patterns)} there")
-    return folder
-
-
-__all__ = [
-    "Convert", "FileSet", "Half", "Options", "Pair", "Published", "Record", "builder", "half_of", "label", "locate",
-    "open_bytes", "options_of", "recorded",
-]  # fmt: skip
