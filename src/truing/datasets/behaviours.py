@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from truing.datasets.base import Options, Published, Record, builder
+from truing.datasets.base import Options, Published, builder
+from truing.datasets.read import Record
 from truing.taxonomy import Crosswalk, crosswalk
 from truing.types import Conversation, Expect, Row, Sample
 

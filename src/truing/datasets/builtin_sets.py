@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from truing.datasets.base import FileSet, Options, Published, Record, half_of, options_of
+from truing.datasets.base import FileSet, Options, Published, half_of, options_of
+from truing.datasets.read import Record
 from truing.errors import nearest
 from truing.registry import Args
 from truing.types import Check, Conversation, Expect, Row, Sample

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from truing.datasets.base import Options, Published, Record, builder, label, recorded
+from truing.datasets.base import Options, Published, builder, label, recorded
+from truing.datasets.read import Record
 from truing.taxonomy import crosswalk
 from truing.types import Conversation, Message, Preference, Row, Sample
 

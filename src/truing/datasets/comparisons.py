@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from truing.datasets.base import Options, Published, Record, builder, label, recorded
+from truing.datasets.base import Options, Published, builder, label, recorded
+from truing.datasets.read import Record
 from truing.types import Conversation, Message, Preference, Row, Sample
 
 

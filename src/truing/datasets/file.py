@@ -14,7 +14,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from truing.datasets.base import FileSet, Options, Published, Record, label, options_of, recorded
+from truing.datasets.base import FileSet, Options, Published, label, options_of, recorded
+from truing.datasets.read import Record
 from truing.errors import DataError, PlanError, nearest
 from truing.registry import Args
 from truing.types import Conversation, Dimension, Expect, Judgement, Message, Preference, Response, Row, Sample

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from truing.datasets.base import Options, Published, Record, builder, label, recorded
+from truing.datasets.base import Options, Published, builder, label, recorded
+from truing.datasets.read import Record
 from truing.taxonomy import crosswalk
 from truing.types import Conversation, Judgement, Row, Sample
 

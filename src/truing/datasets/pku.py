@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from truing.datasets.base import FileSet, Options, Published, Record, builder, label, recorded
+from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
+from truing.datasets.read import Record
 from truing.errors import DataError
 from truing.lineage import digest
 from truing.taxonomy import crosswalk

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from truing.datasets.base import FileSet, Options, Published, Record, builder, label, recorded
+from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
+from truing.datasets.read import Record
 from truing.types import Conversation, Judgement, Message, Role, Row, Sample
 
 UNSAFE: dict[str, bool | None] = {"Yes": True, "No": False, "Unsure": None}

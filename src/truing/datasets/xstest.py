@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from truing.datasets.base import FileSet, Options, Published, Record, builder, label, recorded
+from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
+from truing.datasets.read import Record
 from truing.types import Conversation, Expect, Judgement, Row, Sample
 
 TYPES = (
