@@ -55,7 +55,7 @@ def test_messages(tmp_path: Path) -> None:
     (row,) = rows(tmp_path, {"messages": talk})
     assert [m.role for m in row.sample.conversation.messages] == ["system", "user"]
     assert row.responses[0].text == "a"
-    (row,) = rows(tmp_path, {"messages": talk[:2]})
+    (row,) = rows(tmp_path, {"prompt": None, "messages": talk[:2]})
     assert row.responses == ()
     with pytest.raises(DataError, match=r"messages\[0\].role"):
         rows(tmp_path, {"messages": [{"role": "robot", "content": "x"}]})

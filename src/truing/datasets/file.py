@@ -51,7 +51,7 @@ class _Columns:
 
 def _conversation(columns: _Columns) -> tuple[Conversation, str | None]:
     record = columns.record
-    if not columns.has("messages") or columns.name("prompt") in record.data:
+    if columns.has("prompt") or not columns.has("messages"):
         return Conversation.of(record.text(columns.name("prompt"))), None
     rows = record.items(columns.name("messages"))
     try:
