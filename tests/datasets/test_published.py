@@ -20,7 +20,7 @@ from truing.types import Row
 
 # Spec (data_dir is added) -> rows, preferences. The counts are those of the folder's README.
 COUNTS = {
-    "beavertails": (2082, 0), "beavertails,part=evaluation": (474, 0), "pku": (3516, 3516), "hh": (1581, 1576),
+    "beavertails": (2082, 0), "beavertails,part=evaluation": (474, 0), "pku": (3516, 3516), "hh": (1581, 1581),
     "do-not-answer": (3811, 0), "diasafety": (8977, 0), "diasafety,split=val": (1093, 0),
     "openai-moderation": (765, 0), "toxic-chat": (2794, 0), "dices": (983, 0), "convabuse": (2501, 0),
     "xstest": (448, 0), "xstest,part=completions": (1576, 0), "harmbench": (79, 0), "jailbreakbench": (195, 0),

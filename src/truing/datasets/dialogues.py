@@ -19,13 +19,20 @@ HH = "https://huggingface.co/datasets/Anthropic/hh-rlhf"
 
 
 def transcript(record: Record, key: str) -> list[Message]:
-    """The turns of a transcript that marks them by "Human:" and "Assistant:" after an empty line."""
+    """The turns of a transcript that marks them by "Human:" and "Assistant:" after an empty line.
+
+    Turns of one speaker that follow each other are one: a few answers repeat the mark inside.
+    """
     text = record.text(key)
     pieces = _TURN.split(text)
     if pieces[0].strip() or len(pieces) < 3:
         raise record.fault(f"{key}: no transcript with Human: and Assistant: turns")
     roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
-    return [Message(roles[who], said.strip()) for who, said in zip(pieces[1::2], pieces[2::2])]
+    turns: list[Message] = []
+    for who, said in zip(pieces[1::2], pieces[2::2]):
+        before = turns.pop().content + "\n\n" if turns and turns[-1].role == roles[who] else ""
+        turns.append(Message(roles[who], before + said.strip()))
+    return turns
 
 
 def _split(turns: list[Message]) -> tuple[Conversation, str | None]:
@@ -61,7 +68,7 @@ def hh(record: Record, options: Options) -> Iterable[Row]:
 
 
 def hh_pairs(record: Record, options: Options) -> Iterable[Preference]:
-    """One pair; the few records whose two dialogues part before the last answer are no pair of answers."""
+    """One pair; dialogues that part before the last answer would be no pair of answers."""
     shared = _common(record)
     if shared is None:
         return

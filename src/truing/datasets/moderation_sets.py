@@ -45,12 +45,12 @@ def toxic_chat(record: Record, options: Options) -> Iterable[Row]:
     """A real user's prompt (Lin et al. 2023, arXiv 2310.17389), toxic or not, a jailbreak or not."""
     if "annotations" in record.data:
         notes = record.inside("annotations")
-        text, answer = record.text("instance"), None
+        text, answer = record.text("instance", empty=True), None
         toxic = notes.inside("toxicity").flag("majority_human")
         jailbreak = notes.inside("jailbreaking").flag("majority_human")
         tags = {"id": record.maybe("id") or ""}
     else:
-        text, answer = record.text("user_input"), record.maybe("model_output")
+        text, answer = record.text("user_input", empty=True), record.maybe("model_output")
         toxic, jailbreak = record.flag("toxicity"), record.flag("jailbreaking")
         tags = {k: v for k in ("conv_id", "human_annotation") if (v := record.maybe(k))}
     yield Row(

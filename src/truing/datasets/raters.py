@@ -100,10 +100,8 @@ def convabuse(record: Record, options: Options) -> Iterable[Row]:
     turns: list[Message] = []
     for key, role in (("prev_agent", "assistant"), ("prev_user", "user"), ("agent", "assistant"), ("user", "user")):
         text = record.text(key, empty=True)
-        if text.strip():
+        if text.strip() or key == "user":  # what is judged stays, even if empty
             turns.append(Message("user" if role == "user" else "assistant", text))
-    if not turns or turns[-1].role != "user":
-        raise record.fault("user: empty text")
     judged = tuple(j for n in range(1, 9) if (j := _expert(record, n)) is not None)
     harms = sorted({i for j in judged for i, p in j.harms.items() if p})
     tags = {k: v for k in ("example_id", "conv_id", "bot") if (v := record.maybe(k))}
