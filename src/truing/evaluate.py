@@ -150,6 +150,9 @@ def _check(model: Model | None, judges: Sequence[Judge], options: EvaluateOption
 def _manifest(model: Model | None, dataset: Dataset, attack: Attack | None, options: EvaluateOptions) -> Manifest:
     info, sampling = dataset.info, options.sampling
     lineage = model.lineage if model is not None else Lineage(name=RECORDED)
+    steering: Lineage = getattr(attack, "lineage", Lineage())
+    if steering.judges:  # the judge that steers a search never decides its success
+        lineage = msgspec.structs.replace(lineage, judges=(*lineage.judges, *steering.judges))
     plan: dict[str, Any] = {
         "model": model.name if model is not None else RECORDED, "model_hash": lineage.hash,
         "data": info.spec, "data_sha256": dataset.sha256(), "attack": attack.name if attack is not None else None,

@@ -60,6 +60,7 @@ TABLE: dict[str, dict[str, str]] = {
         "rm-bench": "truing.datasets.comparisons:build_rm_bench",
         "prompt-injections": "truing.datasets.topics:build_injections",
         "banking77": "truing.datasets.topics:build_banking77",
+        "attacked": "truing.attacks.attacked:build",
         # by the names of their folders too
         "pku_saferlhf": "truing.datasets.pku:build",
         "hh_rlhf": "truing.datasets.dialogues:build_hh",
@@ -71,7 +72,21 @@ TABLE: dict[str, dict[str, str]] = {
         "prompt_injections": "truing.datasets.topics:build_injections",
         "refusal_direction": "truing.datasets.behaviours:build_refusal_direction",
     },
-    "attack": {},
+    "attack": {
+        **dict.fromkeys(
+            ("spacing", "homoglyphs", "leet", "base64", "rot13", "morse", "role-play", "refusal-suppression",
+             "prefix-injection", "past-frame", "many-shot", "shuffle"),
+            "truing.attacks.build:build_rewrite",
+        ),
+        "chain": "truing.attacks.build:build_chain",
+        "paraphrase": "truing.attacks.build:build_rewriter",
+        "past-tense": "truing.attacks.build:build_rewriter",
+        "language": "truing.attacks.build:build_rewriter",
+        "pair": "truing.attacks.build:build_search",
+        "tap": "truing.attacks.build:build_search",
+        "crescendo": "truing.attacks.build:build_search",
+        "suffix": "truing.attacks.build:build_suffix",
+    },  # fmt: skip
     "aligner": {},
     "rail": {},
 }
