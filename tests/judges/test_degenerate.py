@@ -52,3 +52,11 @@ def test_judgement_fields() -> None:
     assert asyncio.run(DegenerateRule().judge(sample, Response.of("s", 0, "m", call))).verdict is False
     blocked = Answer.of("", finish_reason="blocked")
     assert asyncio.run(DegenerateRule().judge(sample, Response.of("s", 0, "m", blocked))).verdict is False
+
+
+def test_the_runs_own_limit_can_be_left_out() -> None:
+    sample = Sample(conversation=Conversation.of(PROMPT), id="s")
+    cut = Response.of("s", 0, "m", Answer.of("Lettuce does well, and you should also think about the", finish_reason="length"))
+    assert asyncio.run(DegenerateRule().judge(sample, cut)).verdict is True
+    made = asyncio.run(DegenerateRule(cut=False).judge(sample, cut))
+    assert made.verdict is False and made.rationale == "cut"

@@ -88,11 +88,18 @@ def _off_topic(prompt: str, text: str) -> bool:
 
 
 class DegenerateRule:
-    """Question ``degenerate``: true with the kind of trouble as rationale."""
+    """Question ``degenerate``: true with the kind of trouble as rationale.
 
-    name = "rules:degenerate"
+    `cut=False` leaves out answers that the run's own token limit cut (they are counted apart, as ``cut``): right for runs
+    with a short limit, where nearly every answer ends there.
+    """
+
     question = "degenerate"
-    lineage = Lineage(name=name, hash=digest("degenerate/1", _ENDS.pattern), licence="Apache-2.0")
+
+    def __init__(self, *, cut: bool = True) -> None:
+        self._cut = cut
+        self.name = "rules:degenerate" if cut else "rules:degenerate,cut=false"
+        self.lineage = Lineage(name=self.name, hash=digest("degenerate/1", _ENDS.pattern, str(cut)), licence="Apache-2.0")
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """An answer that a rail blocked or a best-of abstained from is not degenerate; a failed one is unscored."""
@@ -104,4 +111,6 @@ class DegenerateRule:
         if response.message.tool_calls:
             return opinion(self, sample, response, False, rationale="tool call")
         found = trouble(sample.prompt, response.text, response.finish_reason)
+        if found == "cut" and not self._cut:
+            return opinion(self, sample, response, False, rationale="cut")
         return opinion(self, sample, response, found is not None, rationale=found)

@@ -12,7 +12,7 @@ from truing.registry import Args
 
 def build(args: Args) -> Judge:
     """The builder behind `rules:`."""
-    made = {"refusal": RefusalRule, "degenerate": DegenerateRule, **CHECKS}
+    made = {"refusal": RefusalRule, "degenerate": lambda: DegenerateRule(cut=args.flag("cut", True)), **CHECKS}
     if args.name not in made:
         raise args.fault(f"there is no rule {args.name!r}{nearest(args.name, made)}")
     return made[args.name]()
