@@ -18,6 +18,7 @@ import math
 import random
 import resource
 import sys
+import time
 from typing import Any
 
 REFUSAL = "I'm sorry, but I can't help with that request."
@@ -36,6 +37,7 @@ class Mock:
         """Counters to zero, generator to its seed."""
         self.rng = random.Random(self.a.seed)
         self.requests = self.in_flight = self.most = 0
+        self.first = 0.0  # wall clock of the first request
         self.by_status: dict[int, int] = {}
         self.failed: set[bytes] = set()
         self.prompts: set[bytes] = set()
@@ -53,7 +55,7 @@ class Mock:
         use = resource.getrusage(resource.RUSAGE_SELF)
         return {"requests": self.requests, "by_status": {str(k): v for k, v in sorted(self.by_status.items())},
                 "in_flight": self.in_flight, "max_in_flight": self.most, "distinct_prompts": len(self.prompts),
-                "server_cpu_s": round(use.ru_utime + use.ru_stime, 3)}
+                "first_request_at": self.first, "server_cpu_s": round(use.ru_utime + use.ru_stime, 3)}
 
     def chat(self, body: dict[str, Any], prompt: str, key: bytes) -> dict[str, Any]:
         """The answer to a chat request."""
@@ -125,6 +127,7 @@ class Http(asyncio.Protocol):
         except (ValueError, KeyError, IndexError, TypeError):
             return self.finish(400, {"error": {"message": "bad request"}})
         mock.requests += 1
+        mock.first = mock.first or time.time()
         mock.in_flight += 1
         mock.most = max(mock.most, mock.in_flight)
         key = hashlib.blake2b(prompt.encode(), digest_size=8).digest()

@@ -34,7 +34,8 @@ T = TypeVar("T")
 
 _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _BUSY = frozenset({429, 529})
-_DEAD_AFTER = 20  # connections that failed in a row, after which each request is tried once only
+_OUTAGE = 60.0  # seconds without any success after which a request is tried once only
+_NEVER = 10.0  # the same where nothing ever succeeded
 _UNPARSABLE_TRIES = 2
 _TIMEOUT_TRIES = 2
 _SPAN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$")
@@ -134,7 +135,8 @@ class Endpoint:
         self._scope = digest(str(self.url.origin()), self._key)
         longest = self.patience.timeout
         self._timeout = aiohttp.ClientTimeout(total=longest, sock_connect=min(10.0, longest))
-        self._dead = 0
+        self._worked = False
+        self._failing_since: float | None = None
 
     @property
     def limiter(self) -> Limiter:
@@ -154,7 +156,7 @@ class Endpoint:
             except _Trouble as trouble:
                 attempt += 1
                 allowed = self.patience.retries if trouble.tries is None else min(trouble.tries, self.patience.retries)
-                if self._dead >= _DEAD_AFTER:
+                if not trouble.busy and self._is_down():
                     allowed = 0
                 wait = self._pause(attempt, trouble.wait)
                 if attempt > allowed or wait > self.patience.max_wait:
@@ -199,14 +201,20 @@ class Endpoint:
                 raise self._broken(error) from error
         finally:
             limiter.release()
-        self._dead = 0
+        self._worked, self._failing_since = True, None
         return made
+
+    def _is_down(self) -> bool:
+        """Whether the endpoint has failed for so long that asking again makes no sense."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        return now - self._failing_since > (_OUTAGE if self._worked else _NEVER)
 
     def _broken(self, error: Exception) -> _Trouble:
         if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
             return _Trouble("tls", f"{self.url.host}: {error}", tries=0)
         if isinstance(error, aiohttp.ClientConnectorError):
-            self._dead += 1
             return _Trouble("connect", f"no connection to {self.url.host}:{self.url.port}: {error.strerror or error}")
         return _Trouble("dropped", f"the connection broke: {type(error).__name__} {error}")
 
@@ -290,7 +298,8 @@ def _refused(reply: aiohttp.ClientResponse, data: bytes) -> _Trouble:
     if status == 429 and "insufficient_quota" in code:
         return _Trouble("rate_limited", message, tries=0)
     if status in _RETRY:
-        return _Trouble("rate_limited" if status in _BUSY else "http", message, wait=retry_after(reply.headers))
+        busy = status in _BUSY
+        return _Trouble("rate_limited" if busy else "http", message, wait=retry_after(reply.headers), busy=busy)
     return _Trouble("http", message, tries=0)
 
 
