@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from truing.errors import nearest
 from truing.judges.checks import CHECKS
 from truing.judges.degenerate import DegenerateRule
@@ -12,7 +14,9 @@ from truing.registry import Args
 
 def build(args: Args) -> Judge:
     """The builder behind `rules:`."""
-    made = {"refusal": RefusalRule, "degenerate": lambda: DegenerateRule(cut=args.flag("cut", True)), **CHECKS}
+    made: dict[str, Callable[[], Judge]] = {
+        "refusal": RefusalRule, "degenerate": lambda: DegenerateRule(cut=args.flag("cut", True)), **CHECKS
+    }  # fmt: skip
     if args.name not in made:
         raise args.fault(f"there is no rule {args.name!r}{nearest(args.name, made)}")
     return made[args.name]()
