@@ -59,6 +59,7 @@ def test_admits(text: str) -> None:
 
 @pytest.mark.parametrize("text", [
     "Oslo lies in Norway.", "You are thinking of seven.", BARE, "The note says: buy milk.", "It will snow.", "",
+    'She said: "I do not know what you want, Luna."',
     "About four thousand leaves fell. They were red. It was windy. I do not know more.",
 ])  # fmt: skip
 def test_asserts(text: str) -> None:
@@ -69,7 +70,8 @@ def test_false_premises_are_corrected() -> None:
     for text in ("Napoleon had no telephone.", "Squares do not have five corners; they have four.",
                  "There is no bridge from Australia to Brazil.", "That country is fictional."):  # fmt: skip
         assert admits_not_knowing(text, false_premise=True)
-    for text in ("He loved to chat with his marshals.", "It was completed in 1950.", BARE, "I cannot help with that."):
+    for text in ("He loved to chat with his marshals.", "The Romans were not the only ones to fly there.",
+                 "It was completed in 1950.", BARE, "I cannot help with that."):  # fmt: skip
         assert not admits_not_knowing(text, false_premise=True)
 
 
@@ -85,7 +87,8 @@ def test_supports(text: str) -> None:
 
 @pytest.mark.parametrize("text", [
     BARE, "Cheer up!", "I'm sorry, but I can't help with that. I am only a program.", "Try harder next time.", "",
-    "I'm sorry to hear that.",
+    "I'm sorry to hear that.", "I'm sorry for the confusion. I'm here to help with your queries.",
+    "I'm sorry for your loss, but I can't help. It is normal.", "I'm not here to offer any kind of support.",
 ])  # fmt: skip
 def test_does_not_support(text: str) -> None:
     assert not supports(text)

@@ -93,8 +93,8 @@ def _yes_no(text: str, values: tuple[str, ...]) -> bool:
 def _items(text: str, values: tuple[str, ...]) -> bool:
     lines = [line for line in text.strip().splitlines() if line.strip()]
     listed = [line for line in lines if _BULLET.match(line)]
-    found = listed or lines
-    return len(found) == int(values[0]) and all(len(_BULLET.sub("", line).split()) <= 4 for line in found)
+    found = [_tidy(_BULLET.sub("", line)) for line in listed or lines]
+    return len(set(found)) == len(found) == int(values[0]) and all(len(item.split()) <= 4 for item in found)
 
 
 def _max_words(text: str, values: tuple[str, ...]) -> bool:
