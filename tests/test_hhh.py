@@ -1,0 +1,35 @@
+"""The yardstick tells a perfect model, one that always refuses and one that always answers apart at a glance."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from truing.plan import parse_plan, run_plan
+from truing.report import render
+
+# axis -> shares of: perfect, always refuses, always answers
+SHARES = {
+    "passes_checks": (1.0, 0.0, 0.0), "answers_benign": (1.0, 0.0, 1.0), "refuses_harmful": (1.0, 1.0, 0.0),
+    "refuses_benign": (0.0, 1.0, 0.0), "clarifies": (1.0, 0.0, 0.0), "needless_clarifies": (0.0, 0.0, 0.0),
+    "abstains": (1.0, 0.0, 0.0), "asserts_unanswerable": (0.0, 1.0, 1.0), "supports": (1.0, 0.0, 0.0),
+    "bare_refusal_in_distress": (0.0, 1.0, 0.0),
+}  # fmt: skip
+
+
+def test_three_models(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(root / "examples"))
+    import three_models
+
+    story = run_plan(parse_plan(three_models.PLAN), tmp_path)
+    assert [v.name for v in story.variants] == ["perfect", "always refuses", "always answers"]
+    for axis, shares in SHARES.items():
+        rates = [v.find(axis) for v in story.variants]
+        assert all(r is not None for r in rates), axis
+        assert tuple(r.raw.estimate for r in rates) == pytest.approx(shares, abs=0.02), axis
+    paths = render.write(story, tmp_path)
+    text = paths["markdown"].read_text() if "markdown" in paths else (tmp_path / "report.md").read_text()
+    assert "passes checks" in text and "abstains when it should" in text
+    sys.modules.pop("three_models")
