@@ -1,0 +1,117 @@
+"""From a conversation to token ids: the model's chat template, the part of it that many prompts share, the tools."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from truing.errors import UserError
+from truing.types import Conversation, Message, Tool
+
+_MARK = "\u27e6\u27e7"  # stands in for the last user turn when the shared head is looked for
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of a whole prompt, and the lengths of the heads that other prompts may share, longest first."""
+
+    ids: tuple[int, ...]
+    heads: tuple[int, ...] = ()
+
+
+class Template:
+    """Renders conversations with a tokenizer's chat template; without one, as plain `User:` / `Assistant:` turns.
+
+    A template that knows no system role gets the system text at the head of the first user turn.
+    """
+
+    def __init__(self, tokenizer: Any, *, shortest: int = 16) -> None:
+        self.tokenizer = tokenizer
+        self.plain = not getattr(tokenizer, "chat_template", None)
+        self.shortest = shortest
+        self._heads: dict[tuple[Message, ...], tuple[int, ...]] = {}
+
+    def render(self, conversation: Conversation, tools: tuple[Tool, ...] = ()) -> str:
+        """The text that the model reads, up to where its answer begins."""
+        messages = conversation.messages
+        if not messages:
+            raise UserError("a conversation without messages has no answer")
+        if self.plain:
+            return _plain(messages)
+        rows = [_row(m) for m in messages]
+        extra: dict[str, Any] = {"tools": [_tool(t) for t in tools]} if tools else {}
+        if messages[-1].role == "assistant":
+            extra["continue_final_message"] = True
+        else:
+            extra["add_generation_prompt"] = True
+        try:
+            return str(self.tokenizer.apply_chat_template(rows, tokenize=False, **extra))
+        except Exception as error:  # a template is a program; jinja raises what it likes
+            merged = _merge_system(rows)
+            if merged is None:
+                raise UserError(f"the chat template refuses this conversation: {error}") from error
+            try:
+                return str(self.tokenizer.apply_chat_template(merged, tokenize=False, **extra))
+            except Exception as again:
+                raise UserError(f"the chat template refuses this conversation: {again}") from again
+
+    def prompt(self, conversation: Conversation, tools: tuple[Tool, ...] = ()) -> Prompt:
+        """Token ids, with the heads that end before the last user turn and after the system message."""
+        ids = self._encode(self.render(conversation, tools))
+        messages = conversation.messages
+        heads: list[int] = []
+        if messages[-1].role == "user" and not tools:
+            before = messages[:-1]
+            system = before[:1] if before and before[0].role == "system" else ()
+            for head in dict.fromkeys((before, system)):
+                shared = self._head(head)
+                n = len(shared)
+                if self.shortest <= n < len(ids) and ids[:n] == shared:
+                    heads.append(n)
+        return Prompt(ids, tuple(heads))
+
+    def _head(self, before: tuple[Message, ...]) -> tuple[int, ...]:
+        found = self._heads.get(before)
+        if found is None:
+            text = self.render(Conversation((*before, Message("user", _MARK))))
+            # the last token may merge with what follows, so it is left to the prompt
+            found = self._encode(text.split(_MARK, 1)[0])[:-1]
+            if len(self._heads) > 4096:
+                self._heads.clear()
+            self._heads[before] = found
+        return found
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=self.plain).input_ids)
+
+
+def _row(m: Message) -> dict[str, Any]:
+    row: dict[str, Any] = {"role": m.role, "content": m.content}
+    if m.tool_calls:
+        row["tool_calls"] = [
+            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+            for c in m.tool_calls
+        ]
+    return row
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": json.loads(tool.parameters)}
+    return {"type": "function", "function": function}
+
+
+def _merge_system(rows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    if len(rows) < 2 or rows[0]["role"] != "system" or rows[1]["role"] != "user":
+        return None
+    first = {"role": "user", "content": f"{rows[0]['content']}\n\n{rows[1]['content']}"}
+    return [first, *rows[2:]]
+
+
+def _plain(messages: tuple[Message, ...]) -> str:
+    names = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+    turns = [f"{names[m.role]}: {m.content}" for m in messages]
+    if messages[-1].role != "assistant":
+        turns.append("Assistant:")
+    return "\n\n".join(turns)
