@@ -1,0 +1,119 @@
+"""What a supervised training run is told, and what one row of it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from truing.errors import PlanError, nearest
+from truing.lineage import digest
+from truing.types import Conversation, Lineage
+
+Kind = Literal["sft", "distil", "reward", "cost", "dpo", "kto"]
+KINDS: tuple[Kind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")
+POLICIES = ("sft", "distil", "dpo", "kto")
+# Settings that change how a run is kept, not what it computes.
+_KEPT = ("out", "save_every", "keep", "tensorboard", "micro")
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Item(Struct, frozen=True, kw_only=True):
+    """One training row: a prompt and one answer (sft, distil, kto) or two (pairs: the preferred one first)."""
+
+    name: str
+    conversation: Conversation
+    answers: tuple[str, ...]
+    signs: tuple[int, int] | None = None
+    margin: float | None = None
+    desirable: bool | None = None
+    harms: tuple[str, ...] = ()
+    benign: bool = False
+    source: str = ""
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """Rows of one data set, with its weight in the mix and what was left out, by reason."""
+
+    spec: str
+    sha256: str
+    items: tuple[Item, ...]
+    weight: float = 1.0
+    licence: str = ""
+    dropped: dict[str, int] = field(default_factory=dict)
+    judges: tuple[Lineage, ...] = ()
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """How to train. `batch` rows a step in all, in micro-batches of `micro` a process: the loss is that of the whole batch."""
+
+    kind: Kind
+    out: str
+    base: str = "smollm2"
+    steps: int | None = None
+    epochs: float = 1.0
+    batch: int = 8
+    micro: int = 4
+    lr: float = 1e-4
+    warmup: float = 0.1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    max_length: int = 512
+    lora: int = 16
+    dtype: str = "auto"
+    seed: int = 0
+    save_every: int = 50
+    keep: int = 2
+    template: Literal["auto", "plain"] = "auto"
+    turns: Literal["last", "all"] = "last"
+    loss: str = ""
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    level: Literal["sequence", "token"] = "sequence"
+    regularization: float = 0.0
+    center: float = 0.0
+    temperature: float = 1.0
+    held_out: float = 0.0
+    benign: float = 0.3
+    tensorboard: bool = True
+    red_model: str | None = None
+
+    def digest(self) -> str:
+        """Identifies what is computed, so that a resumed run is the same run."""
+        plain = msgspec.to_builtins(self)
+        return digest(*(f"{k}={plain[k]}" for k in sorted(plain) if k not in _KEPT))
+
+    def checked(self) -> Settings:
+        """Itself, or a PlanError with all faults together."""
+        faults = []
+        if self.kind not in KINDS:
+            faults.append(f"kind {self.kind!r} is unknown{nearest(self.kind, KINDS)}")
+        for name, low in (("batch", 1), ("micro", 1), ("keep", 1), ("save_every", 1), ("max_length", 16), ("lora", 0)):
+            if getattr(self, name) < low:
+                faults.append(f"{name} = {getattr(self, name)}: at least {low}")
+        if self.steps is not None and self.steps < 1:
+            faults.append(f"steps = {self.steps}: at least 1")
+        if self.steps is None and not self.epochs > 0:
+            faults.append(f"epochs = {self.epochs}: above 0")
+        for name in ("lr", "beta", "temperature"):
+            if not getattr(self, name) > 0:
+                faults.append(f"{name} = {getattr(self, name)}: above 0")
+        if not 0 <= self.held_out < 1 or not 0 <= self.benign < 1 or not 0 <= self.warmup < 1:
+            faults.append("held_out, benign and warmup are shares: from 0 to below 1")
+        if faults:
+            raise PlanError(*faults)
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives."""
+        return Path(self.out)
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the model gives a number instead of text."""
+        return self.kind in ("reward", "cost")

@@ -1,0 +1,240 @@
+"""Data sets as training rows: which answers count, which pairs are dropped and why, how the mix is drawn."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from msgspec.structs import replace
+
+from truing.errors import DataError, PlanError
+from truing.lineage import prompt_hash
+from truing.protocols import Dataset
+from truing.train.guard import benign_share, check_data
+from truing.train.settings import Item, Kind, Settings, Source
+from truing.types import Conversation, Lineage, Preference, Row, stream_seed
+
+
+def read_source(
+    data: Dataset,
+    kind: Kind,
+    *,
+    weight: float = 1.0,
+    chosen: bool = False,
+    allow_red_team: bool = False,
+    limit: int | None = None,
+    harmful: bool = False,
+) -> Source:
+    """The rows of a data set for a kind of training; refuses what the kind must not learn from.
+
+    SFT takes recorded answers that nobody called harmful (`harmful` keeps those too, for a red model); sets of pairs are refused
+    for it unless `chosen` says that their preferred answers are the targets.
+    """
+    if not weight > 0:
+        raise PlanError(f"{data.info.spec}: weight={weight}: above 0")
+    check_data(data.info, allow_red_team=allow_red_team)
+    counts: Counter[str] = Counter()
+    if kind == "sft":
+        items = list(_targets(data, counts, chosen=chosen, harmful=harmful))
+    elif kind == "distil":
+        items = [_item(r, at, ()) for at, r in enumerate(data.rows())]
+    elif kind == "kto":
+        items = _unpaired(data, counts)
+    else:
+        items = _pairs(data, kind, counts)
+    if limit is not None:
+        items = items[:limit]
+    if not items:
+        why = ", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "it has none of the kind"
+        raise DataError(f"{data.info.spec}: nothing left for {kind} after filtering: {why}")
+    judges: tuple[Lineage, ...] = tuple(getattr(data, "judges", ()))
+    return Source(
+        spec=data.info.spec, sha256=data.sha256(), items=tuple(items), weight=weight, licence=data.info.licence,
+        dropped=dict(counts), judges=judges,
+    )  # fmt: skip
+
+
+def _item(row: Row, at: int, answers: tuple[str, ...], sign: int | None = None) -> Item:
+    sample = row.sample
+    signs = None if sign is None else (sign, sign)
+    return Item(
+        name=f"{sample.source}#{sample.id or at}", conversation=sample.conversation, answers=answers, signs=signs,
+        harms=sample.harms, source=sample.source,
+    )  # fmt: skip
+
+
+def _targets(data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool) -> Iterator[Item]:
+    first = next(data.preferences(), None)
+    if first is not None:
+        if not chosen:
+            raise PlanError(f"{data.info.spec}: holds preference pairs, not examples to imitate; "
+                            f"--chosen takes their preferred answers as targets")
+        for at, pair in enumerate(data.preferences()):
+            sign = None if pair.signs is None else pair.signs[0]
+            if sign == -1 and not harmful:
+                counts["labelled harmful"] += 1
+                continue
+            one = _from_pair(pair, at)
+            if not one.answers[0].strip():
+                counts["empty"] += 1
+                continue
+            yield replace(one, answers=one.answers[:1], signs=None if sign is None else (sign, sign))
+        return
+    for at, row in enumerate(data.rows()):
+        labels = {j.index: j.verdict for j in row.judgements if j.question == "harmful"}
+        for response in row.responses:
+            bad = labels.get(response.index)
+            if not response.text.strip():
+                counts["empty"] += 1
+            elif bad and not harmful:
+                counts["labelled harmful"] += 1
+            else:
+                yield _item(row, at, (response.text,), None if bad is None else (-1 if bad else 1))
+        if not row.responses:
+            counts["without an answer"] += 1
+
+
+def _from_pair(pair: Preference, at: int) -> Item:
+    return Item(
+        name=f"{pair.source}#{at}", conversation=pair.conversation,
+        answers=(pair.chosen.content, pair.rejected.content), signs=pair.signs, margin=pair.margin, harms=pair.harms,
+        benign=pair.tags.get("benign") == "yes", source=pair.source,
+    )  # fmt: skip
+
+
+def _pairs(data: Dataset, kind: Kind, counts: Counter[str]) -> list[Item]:
+    wanted = {"reward": "helpful", "cost": "safe"}.get(kind)
+    seen: dict[tuple[str, str, str], int] = {}
+    items: list[Item] = []
+    every = list(data.preferences())
+    dimensions = {p.dimension for p in every}
+    for at, pair in enumerate(every):
+        if wanted in dimensions and pair.dimension != wanted:
+            counts[f"of the other dimension ({pair.dimension})"] += 1
+            continue
+        if kind == "cost" and pair.signs is None:
+            counts["without safety signs"] += 1
+            continue
+        if kind == "cost" and pair.signs == (-1, 1):
+            raise DataError(f"{data.info.spec}: pair {at}: the safer answer is labelled unsafe and the other one safe")
+        one = _from_pair(pair, at)
+        key = _key(one)
+        if key[1] == key[2]:
+            counts["equal pairs"] += 1
+        elif key in seen:
+            counts["repeated"] += 1
+        else:
+            seen[key] = len(items)
+            items.append(one)
+    return _without_contradictions(items, seen, counts)
+
+
+def _key(item: Item) -> tuple[str, str, str]:
+    said = "\n".join(f"{m.role}: {m.content}" for m in item.conversation.messages)
+    return said, item.answers[0].strip(), item.answers[1].strip()
+
+
+def _without_contradictions(
+    items: list[Item], seen: dict[tuple[str, str, str], int], counts: Counter[str]
+) -> list[Item]:
+    bad = {at for (said, a, b), at in seen.items() if (said, b, a) in seen}
+    if bad:
+        counts["contradictory pairs"] = len(bad)
+    return [item for at, item in enumerate(items) if at not in bad]
+
+
+def _unpaired(data: Dataset, counts: Counter[str]) -> list[Item]:
+    items: list[Item] = []
+    for one in _pairs(data, "dpo", counts):
+        for at, good in ((0, True), (1, False)):
+            sign = None if one.signs is None else (one.signs[at], one.signs[at])
+            items.append(replace(one, name=f"{one.name}.{at}", answers=(one.answers[at],), desirable=good, signs=sign))
+    if items:
+        return items
+    for at, row in enumerate(data.rows()):
+        for response in row.responses:
+            good = next((_good(j.question, j.verdict) for j in row.judgements if j.index == response.index), None)
+            if good is None or not response.text.strip():
+                counts["without a label or answer"] += 1
+                continue
+            items.append(replace(_item(row, at, (response.text,)), desirable=good))
+    return items
+
+
+def _good(question: str, verdict: bool | None) -> bool | None:
+    if verdict is None:
+        return None
+    return not verdict if question in ("harmful", "refused", "degenerate") else verdict
+
+
+def check_benign(settings: Settings, sources: Sequence[Source], fill: Source | None) -> list[Source]:
+    """The mix with enough benign look-alikes: as given, or topped up from `fill` to the share that the settings ask for.
+
+    Pairs that teach caution alone raise over-refusal by construction; `benign=0` switches this off, and says so in the folder.
+    """
+    listed = list(sources)
+    caution = any(i.signs is not None and not i.benign for s in listed for i in s.items)
+    if settings.kind not in ("reward", "cost", "dpo", "kto") or not settings.benign or not caution:
+        return listed
+    have = benign_share(listed)
+    if have >= settings.benign - 1e-9:
+        return listed
+    if fill is None or not fill.items:
+        raise PlanError(f"only {have:.0%} of the mix are benign look-alikes with the answer preferred, "
+                        f"{settings.benign:.0%} are wanted; add pairs:benign to --data, or --benign 0")
+    total = sum(s.weight * len(s.items) for s in listed)
+    need = (settings.benign * total - have * total) / (1 - settings.benign)
+    return [*listed, replace(fill, weight=max(need, 1) / len(fill.items))]
+
+
+def order(sources: Sequence[Source], epoch: int, seed: int) -> list[tuple[int, int]]:
+    """(source, row) pairs of an epoch: each row `weight` times, fractions drawn, all shuffled; a pure function of its arguments."""
+    rng = random.Random(stream_seed(seed, "epoch", epoch))
+    drawn: list[tuple[int, int]] = []
+    for at, source in enumerate(sources):
+        whole, part = int(source.weight), source.weight - int(source.weight)
+        rows = range(len(source.items))
+        drawn += [(at, k) for _ in range(whole) for k in rows]
+        drawn += [(at, k) for k in sorted(rng.sample(rows, round(part * len(source.items))))]
+    if not drawn:
+        raise PlanError("the weights leave no row in an epoch")
+    rng.shuffle(drawn)
+    return drawn
+
+
+def schedule_rows(sources: Sequence[Source], settings: Settings, steps: int) -> Iterator[list[tuple[int, int]]]:
+    """The rows of each step, epoch after epoch, endlessly cut into batches."""
+    epoch = 0
+    queue: list[tuple[int, int]] = []
+    for _ in range(steps):
+        while len(queue) < settings.batch:
+            queue += order(sources, epoch, settings.seed)
+            epoch += 1
+        yield queue[: settings.batch]
+        queue = queue[settings.batch :]
+
+
+def step_count(sources: Sequence[Source], settings: Settings) -> int:
+    """Steps of the whole run."""
+    if settings.steps is not None:
+        return settings.steps
+    size = len(order(sources, 0, settings.seed))
+    return max(1, math.ceil(settings.epochs * size / settings.batch))
+
+
+def split_held_out(sources: Sequence[Source], share: float) -> tuple[list[Source], list[Item]]:
+    """Sets a share of the prompts apart, by their normalised hash, so that no prompt stands on both sides."""
+    if not share:
+        return list(sources), []
+
+    def out(conversation: Conversation) -> bool:
+        return int(prompt_hash("\n".join(m.content for m in conversation.messages)), 16) % 1000 < 1000 * share
+
+    held = [i for s in sources for i in s.items if out(i.conversation)]
+    left = [replace(s, items=tuple(i for i in s.items if not out(i.conversation))) for s in sources]
+    left = [s for s in left if s.items]
+    if not left or not held:
+        raise PlanError(f"held_out={share}: too few prompts to set some apart")
+    return left, held
