@@ -1,0 +1,196 @@
+"""The OpenAI-compatible doors: chat, models, moderations, checks, configurations, health, metrics.
+
+Errors have the OpenAI form. A rail that blocks is an ordinary answer with `finish_reason` content_filter; a model that
+fails is 502 or 504; what a judge cannot tell is flagged, never passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from litestar import MediaType, Request, Response, get, post
+from litestar.datastructures import State
+from litestar.response import Stream
+
+from truing.protocols import Judge, Model, Streams
+from truing.rails.guarded import Guarded
+from truing.serve import wire
+from truing.serve.audit import Audit
+from truing.serve.desk import Desk, Unknown
+from truing.serve.gate import Gate, Refused
+from truing.serve.metrics import Metrics
+from truing.types import Answer, Conversation, Message, Sample, Sampling
+from truing.types import Response as Given
+
+
+class Doors:
+    """What the handlers share: kept in the app's state under `doors`."""
+
+    def __init__(self, desk: Desk, gate: Gate, *, judge: Judge | None = None, audit: Audit | None = None) -> None:
+        self.desk, self.gate, self.judge, self.audit = desk, gate, judge, audit
+        self.metrics = Metrics()
+
+    def admit(self, request: Request[Any, Any, Any]) -> None:
+        """Key and rate; `Refused` otherwise."""
+        key = self.gate.check_key(request.headers.get("authorization") or request.headers.get("x-api-key"))
+        self.gate.check_rate(key)
+
+    def pick(self, config: str | None) -> Model:
+        """The model of a request; `Refused` 404 for an unknown configuration."""
+        try:
+            return self.desk.pick(config)
+        except Unknown as error:
+            raise Refused(404, str(error), "invalid_request_error") from error
+
+    async def answers(
+        self, model: Model, conversation: Conversation, sampling: Sampling, options: dict[str, Any] | None
+    ) -> tuple[Answer, ...]:
+        """The answers within the time limit; `Refused` where there are none."""
+        try:
+            async with asyncio.timeout(self.gate.limits.seconds):
+                if options and isinstance(model, Guarded):
+                    one = [await model.answer(conversation, sampling, options=options) for _ in range(sampling.n)]
+                    given = tuple(one)
+                else:
+                    given = await model.generate(conversation, sampling)
+        except TimeoutError:
+            raise Refused(504, f"no answer in {self.gate.limits.seconds:.0f} s", "timeout_error") from None
+        failure = next((a.failure for a in given if a.failure is not None), None)
+        if failure is not None:
+            if failure.kind == "options":
+                raise Refused(400, failure.message, "invalid_request_error")
+            raise Refused(504 if failure.kind == "timeout" else 502, f"{failure.kind}: {failure.message}", "upstream_error")
+        self.metrics.count(given)
+        if self.audit is not None:
+            self.audit.hear(conversation, given[0])
+        return given
+
+
+def _read(data: wire.ChatRequest, doors: Doors) -> tuple[Conversation, Sampling]:
+    try:
+        conversation = data.conversation()
+    except ValueError as error:
+        raise Refused(400, str(error), "invalid_request_error") from error
+    return conversation, data.sampling(doors.gate.limits.max_tokens)
+
+
+@post("/v1/chat/completions", status_code=200, summary="Answer a conversation", tags=["chat"])
+async def chat(data: wire.ChatRequest, request: Request[Any, Any, State], state: State) -> Response[Any]:
+    """The OpenAI chat API; `guardrails.config_id` picks the rails."""
+    doors: Doors = state.doors
+    doors.admit(request)
+    conversation, sampling = _read(data, doors)
+    model = doors.pick(data.config)
+    name = data.model or model.name
+    if data.stream:
+        if sampling.n > 1:
+            raise Refused(400, "n: a stream gives one answer", "invalid_request_error")
+        doors.gate.check_room()
+        usage = bool((data.stream_options or {}).get("include_usage"))
+        return Stream(_events(doors, model, name, (conversation, sampling), usage), media_type="text/event-stream")
+    async with doors.gate.slot():
+        given = await doors.answers(model, conversation, sampling, data.options)
+    return Response(wire.completion(data, name, given), media_type=MediaType.JSON)
+
+
+async def _events(
+    doors: Doors, model: Model, name: str, asked: tuple[Conversation, Sampling], usage: bool
+) -> AsyncIterator[bytes]:
+    """Server-sent events; a client that leaves cancels the work. The last text event carries the finish reason."""
+    id_ = wire.new_id()
+    try:
+        async with doors.gate.slot():
+            yield wire.chunk(id_, name, {"role": "assistant", "content": ""})
+            if isinstance(model, Streams) and not asked[1].tools:
+                async with asyncio.timeout(doors.gate.limits.seconds):
+                    async for piece in model.stream(*asked):
+                        yield wire.chunk(id_, name, {"content": piece})
+                finish, more = "stop", {}
+            else:
+                answer = (await doors.answers(model, *asked, None))[0]
+                finish, more = wire.finish_reason(answer), wire.usage_of((answer,))
+                yield wire.chunk(id_, name, wire.delta(answer))
+            yield wire.chunk(id_, name, {}, finish, **({"usage": more or None} if usage else {}))
+    except Refused as error:
+        yield b"data: " + wire.error_body(error.message, error.kind) + b"\n\n"
+    except TimeoutError:
+        yield b"data: " + wire.error_body("no answer in time", "timeout_error") + b"\n\n"
+    except Exception as error:  # a stream has begun: the client must learn that it is not whole
+        yield b"data: " + wire.error_body(f"the answer broke off: {type(error).__name__}", "upstream_error") + b"\n\n"
+        return
+    yield b"data: [DONE]\n\n"
+
+
+@get("/v1/models", summary="The models that requests may name", tags=["chat"])
+async def models(request: Request[Any, Any, State], state: State) -> dict[str, Any]:
+    """OpenAI's list."""
+    doors: Doors = state.doors
+    doors.admit(request)
+    made = [{"id": n, "object": "model", "created": 0, "owned_by": "truing"} for n in doors.desk.names]
+    return {"object": "list", "data": made}
+
+
+@get("/v1/rails/configs", summary="The rails configurations", tags=["rails"])
+async def configs(request: Request[Any, Any, State], state: State) -> list[dict[str, str]]:
+    """Their ids, as `guardrails.config_id` takes them."""
+    doors: Doors = state.doors
+    doors.admit(request)
+    return [{"id": name} for name in doors.desk.guarded]
+
+
+@post("/v1/moderations", status_code=200, summary="Judge texts for harm", tags=["moderation"])
+async def moderations(data: wire.ModerationRequest, request: Request[Any, Any, State], state: State) -> Response[Any]:
+    """OpenAI's moderation API by the served judge; what it cannot judge is flagged and says why."""
+    doors: Doors = state.doors
+    doors.admit(request)
+    if doors.judge is None:
+        raise Refused(404, "this server has no moderation judge: start it with --judge", "invalid_request_error")
+    texts = [data.input] if isinstance(data.input, str) else data.input
+    if not 1 <= len(texts) <= 256:
+        raise Refused(400, "input: from 1 to 256 texts", "invalid_request_error")
+    judge = doors.judge
+    empty = Sample(conversation=Conversation(), id="moderation")
+    async with doors.gate.slot():
+        found = await asyncio.gather(
+            *(judge.judge(empty, Given(sample_id="moderation", message=Message("assistant", t))) for t in texts)
+        )
+    return Response(wire.moderation(judge.name, found), media_type=MediaType.JSON)
+
+
+@post("/v1/checks", status_code=200, summary="Do the rails allow this?", tags=["rails"])
+async def checks(data: wire.CheckRequest, request: Request[Any, Any, State], state: State) -> Response[Any]:
+    """Runs the input rails, and with a last assistant message the output rails on it; no answer is generated."""
+    doors: Doors = state.doors
+    doors.admit(request)
+    conversation, sampling = _read(wire.ChatRequest(messages=data.messages), doors)
+    model = doors.pick(data.guardrails.config_id if data.guardrails else None)
+    if not isinstance(model, Guarded):
+        raise Refused(404, "this server has no rails: start it with --rails", "invalid_request_error")
+    stages = ["output"] if conversation.last.role == "assistant" else ["input"]
+    async with doors.gate.slot():
+        answer = (await doors.answers(model, conversation, sampling, {"rails": stages}))[0]
+    allowed = not any(r.ruling == "block" for r in answer.rulings) and answer.finish_reason != "blocked"
+    return Response(wire.check(allowed, answer), media_type=MediaType.JSON)
+
+
+@get(("/", "/health"), summary="Alive, and taking requests", tags=["service"])
+async def health(state: State) -> Response[dict[str, str]]:
+    """503 while the server drains."""
+    doors: Doors = state.doors
+    draining = doors.gate.draining
+    return Response({"status": "draining" if draining else "ok"}, status_code=503 if draining else 200)
+
+
+@get("/metrics", media_type=MediaType.TEXT, summary="Prometheus metrics", tags=["service"])
+async def metrics(state: State) -> bytes:
+    """Counters and times; no text, no user."""
+    doors: Doors = state.doors
+    doors.metrics.busy.set(doors.gate.busy)
+    if doors.audit is not None:
+        doors.metrics.alarm.set(doors.audit.evidence)
+    return doors.metrics.page()
+
+
+HANDLERS = (chat, models, configs, moderations, checks, health, metrics)
