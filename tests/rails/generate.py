@@ -10,7 +10,8 @@ import random
 from typing import Any
 
 QUIRKS = """
-`bot "text"` without a name; `create event` as the first step; modifiers before a nameless flow; several matching `when` branches; `user a or user b`; markdown links in messages;
+`bot "text"` without a name; `create event` as the first step; modifiers before a nameless flow; several matching
+`when` branches; `user a or user b`; markdown links in messages;
 a quoted line followed by a comment; methods that change their object; an `else` after `when`.
 """
 
@@ -31,7 +32,9 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "is_allowed": {"params": {"text": "<required>"}, "returns": "'secret' not in text"},
     "shout": {"params": {"text": "<required>"}, "returns": "text.upper()"},
     "broken": {"raises": "boom"},
-    "see_context": {"params": {"context": None}, "returns": "str(context.get('last_user_message')) + '/' + str(context.get('n'))"},
+    "see_context": {
+        "params": {"context": None}, "returns": "str(context.get('last_user_message')) + '/' + str(context.get('n'))",
+    },
 }
 
 
@@ -132,7 +135,8 @@ class Writer:
             set_ = [f"${number} = ${number} or 1"] if first.startswith("$") else []
             return [*set_, f"$m = {word} add(a={first}{self.r.choice(['', ', b=4'])})"]
         if name == "echo text":
-            return [f"$name = {word} echo text(text={self.r.choice(['$last_user_message', chr(34) + 'hey, you' + chr(34)])})"]
+            said = self.r.choice(["$last_user_message", '"hey, you"'])
+            return [f"$name = {word} echo text(text={said})"]
         if name == "remember":
             return [f"{word} remember(value={self.r.randrange(9)})"]
         if name == "is_allowed":
@@ -165,7 +169,8 @@ class Writer:
         if self.some(0.02):
             return f"user {self.r.choice(self.intents)} or user {self.r.choice(self.intents)}"
         if self.some(0.03):
-            return f"user {self.r.choice(self.intents)} {self.r.choice(['with $name', 'for n=1', '(name=' + chr(34) + 'x' + chr(34) + ')'])}"
+            given = self.r.choice(["with $name", "for n=1", '(name="x")'])
+            return f"user {self.r.choice(self.intents)} {given}"
         return f"user {self.r.choice(self.intents) if self.some(0.93) else '...'}"
 
     def step(self, depth: int, loop: bool, rail: bool) -> list[str]:
@@ -224,7 +229,8 @@ class Writer:
     def when(self, depth: int) -> list[str]:
         chosen = [f"user {i}" for i in self.r.sample(self.intents, self.r.randint(1, min(3, len(self.intents))))]
         if self.some(0.15):
-            chosen.append(self.r.choice([f"bot {self.r.choice(self.bots)}", "event Ping", "Timer(name=\"a\")", "event UserSilent"]))
+            said = f"bot {self.r.choice(self.bots)}"
+            chosen.append(self.r.choice([said, "event Ping", 'Timer(name="a")', "event UserSilent"]))
         if self.some(0.1):
             chosen = ["user ..."]
         rows: list[str] = []
@@ -245,7 +251,8 @@ class Writer:
         name = f" flow {at}" if self.some(0.6) or modifiers else ""
         priority = [f"priority {self.r.choice(['2', '0.5', '10'])}", ""] if self.some(0.12) else []
         if self.some(0.04):
-            priority = ["meta", f"  priority: {self.r.choice(['3', '0.7'])}", *(["  is_extension: True"] if self.some(0.4) else [])]
+            extension = ["  is_extension: True"] if self.some(0.4) else []
+            priority = ["meta", f"  priority: {self.r.choice(['3', '0.7'])}", *extension]
         if kind < 0.70:
             start = [self.user()]
         elif kind < 0.78:
@@ -276,7 +283,8 @@ class Writer:
     def messages(self) -> list[str]:
         rows: list[str] = []
         for intent in [i for i in self.intents if self.some(0.8)] or self.intents[:1]:
-            rows += [f"define user {intent}", *indent([f'"{intent} please"', *([f'"{intent} now"'] if self.some(0.5) else [])]), ""]
+            second = [f'"{intent} now"'] if self.some(0.5) else []
+            rows += [f"define user {intent}", *indent([f'"{intent} please"', *second]), ""]
         forms = ["Hello.", "It is $n.", "Dear {{ name }}", "$name: $n", "Mood {{ mood or 'none' }}", "One\\nTwo", "Bye!",
                  "{% if n %}n={{ n }}{% else %}no n{% endif %}", "City {{ p.city }}", "Last: $last_user_message"]
         for bot in DEFINED:
@@ -289,7 +297,8 @@ class Writer:
         pick = self.r.random()
         word = self.r.choice(WORDS)
         if pick < 0.35:
-            body = [f'if "{word}" in ${variable}', *indent([f"bot {self.r.choice(['refuse to respond', *self.bots])}", "stop"])]
+            said = self.r.choice(["refuse to respond", *self.bots])
+            body = [f'if "{word}" in ${variable}', *indent([f"bot {said}", "stop"])]
         elif pick < 0.5:
             self.used.add("is_allowed")
             body = [f"$ok = execute is_allowed(text=${variable})", "if not $ok", "  bot refuse to respond", "  stop"]

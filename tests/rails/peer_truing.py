@@ -7,8 +7,8 @@ import tempfile
 from typing import Any
 from unittest.mock import patch
 
-from rails_cases import write_config
 from adapter_truing import ACTIONS_PRELUDE, Words
+from rails_cases import write_config
 
 from truing.errors import PlanError, TruingError
 from truing.rails.config import RailsConfig

@@ -103,7 +103,7 @@ class Action:
         self.parameters = frozenset(p for p, v in found.items() if v.kind is not v.VAR_KEYWORD)
         self.wants_all = any(v.kind is v.VAR_KEYWORD for v in found.values())
 
-    async def run(self, params: dict[str, Any], timeout: float) -> Any:
+    async def run(self, params: dict[str, Any], seconds: float) -> Any:
         """The action's value; TimeoutError when it takes too long. Synchronous functions run in a thread."""
         call = self.call
         if inspect.isclass(call):
@@ -111,10 +111,10 @@ class Action:
         invoke = getattr(call, "ainvoke", None)
         if not (inspect.isfunction(call) or inspect.ismethod(call)):
             if callable(invoke):
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(seconds):
                     return await invoke(input=params)
             call = call.run
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             if inspect.iscoroutinefunction(call):
                 return await call(**params)
             value = await asyncio.to_thread(call, **params)

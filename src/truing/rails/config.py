@@ -198,9 +198,8 @@ class _Folder:
                 self.parsed.append(parse_colang(str(name), self.text(path, str(name))))
             except PlanError as error:
                 self.faults.extend(error.faults)
-        elif (name.name in ("actions.py", "config.py") and len(name.parts) == 1) or name.parts[0] == "actions":
-            if path.suffix == ".py":
-                self.code.append(str(path))
+        elif path.suffix == ".py" and (str(name) in ("actions.py", "config.py") or name.parts[0] == "actions"):
+            self.code.append(str(path))
 
     def yaml(self, name: str, text: str) -> None:
         """Reads one YAML document into the whole."""

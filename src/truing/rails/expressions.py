@@ -43,11 +43,16 @@ class Fields(dict[str, Any]):
         return value
 
 
+_TEXT_METHODS = (
+    "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit isidentifier "
+    "islower isnumeric isprintable isspace istitle isupper lower lstrip partition removeprefix "
+    "removesuffix rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title "
+    "upper join replace center ljust rjust zfill "
+)
+
 # Methods that cannot change their object and whose result is bounded by a check below or by the object's own size.
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(
-        ["capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "join", "replace", "center", "ljust", "rjust", "zfill"]
-    ),
+    str: frozenset(_TEXT_METHODS.split()),
     int: frozenset({"bit_length", "conjugate", "as_integer_ratio"}),
     float: frozenset({"is_integer", "conjugate", "as_integer_ratio", "hex"}),
     bool: frozenset({"bit_length", "conjugate"}),

@@ -96,7 +96,7 @@ class While(Step):
 
 @dataclass(slots=True)
 class When(Step):
-    """``when A`` / ``else when B`` / ``else``: each branch starts with what it waits for; `other` follows any user intent."""
+    """``when A`` / ``else when B`` / ``else``: a branch starts with what it waits for; `other` follows any user intent."""
 
     branches: list[list[Step]] = field(default_factory=list)
     other: list[Step] | None = None

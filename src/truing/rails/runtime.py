@@ -56,7 +56,7 @@ class Result:
     rulings: tuple[Ruling, ...] = ()
     events: list[Event] = field(default_factory=list)
     llm_calls: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     tool_calls: tuple[ToolCall, ...] = ()
     context: dict[str, Any] = field(default_factory=dict)
     blocked: bool = False

@@ -1,4 +1,4 @@
-"""The keys of ``config.yml``: NeMo's, and ours under ``truing:``. Unknown ones are faults with file, line and nearest name."""
+"""The keys of ``config.yml``: NeMo's, and ours under ``truing:``. Unknown ones are faults with the nearest name."""
 
 from __future__ import annotations
 

@@ -1,0 +1,70 @@
+"""The models that a rails configuration names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from truing.cli.rails_models import main_model, spec_of, task_models
+from truing.errors import PlanError, SpecError
+from truing.rails.config import RailsConfig
+from truing.registry import Spec
+
+
+def _config(models: str) -> RailsConfig:
+    return RailsConfig.of(models)
+
+
+def test_an_openai_entry_becomes_an_openai_spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MY_KEY", "not-shown")
+    (tmp_path / "config.yml").write_text(
+        "models:\n  - type: main\n    engine: openai\n    model: some-model\n    api_key_env_var: MY_KEY\n"
+        "    parameters:\n      openai_api_base: http://localhost:9/v1\n      request_timeout: 7\n"
+        "      frequency_penalty: 0.5\n"
+    )
+    config = RailsConfig.load(tmp_path)
+    spec = spec_of(config.models[0], config)
+    assert isinstance(spec, Spec)
+    assert spec.args["base_url"] == "http://localhost:9/v1"
+    assert spec.args["api_key_env"] == "MY_KEY"
+    assert spec.args["timeout"] == "7"
+    assert json.loads(spec.args["body"]) == {"frequency_penalty": 0.5}
+    made = main_model(tmp_path)
+    assert made.name == "openai:some-model"
+    assert "not-shown" not in str(spec) + str(made.lineage)
+
+
+def test_the_engine_truing_takes_any_spec_and_tasks_have_models_of_their_own() -> None:
+    config = _config(
+        "models:\n  - {type: main, engine: truing, model: 'scripted:mixed'}\n"
+        "  - {type: self_check_input, engine: truing, model: 'scripted:refuse'}\n"
+        "  - {type: embeddings, engine: FastEmbed, model: all-MiniLM-L6-v2}\n"
+    )
+    assert main_model(config).name.startswith("scripted")
+    assert list(task_models(config)) == ["self_check_input"]
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ("models: []", "no model of type main"),
+        ("models: [{type: main, engine: opanai, model: x}]", "did you mean 'openai'"),
+        ("models: [{type: main, engine: vllm_openai, model: x}]", "needs parameters: base_url"),
+        ("models: [{type: main, engine: openai, model: x, parameters: {api_key: abc}}]", "api_key_env_var"),
+        ("models: [{type: main, engine: openai, model: x, parameters: {tempreture: 1}}]", "did you mean 'temperature'"),
+    ],
+)
+def test_what_cannot_be_built_is_said_with_its_place(models: str, said: str) -> None:
+    with pytest.raises(PlanError, match=said) as caught:
+        main_model(_config(models))
+    assert "abc" not in str(caught.value)
+    if "[]" not in models:
+        assert str(caught.value).startswith("config.yml:1")
+
+
+def test_a_key_that_is_not_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NVIDIA_API_KEY", raising=False)
+    with pytest.raises(SpecError, match="NVIDIA_API_KEY"):
+        main_model(_config("models: [{type: main, engine: nim, model: meta/llama}]"))

@@ -1,0 +1,50 @@
+"""Every conversation of the conformance folder: what NeMo Guardrails says, turn by turn, and with as many LLM calls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from adapter_truing import ACTIONS_PRELUDE, run_case
+from rails_cases import write_config
+
+
+def _passes(case: dict[str, Any], said: list[str]) -> str | None:
+    turns = case["turns"]
+    if len(said) != len(turns):
+        return f"{len(said)} turns for {len(turns)}"
+    for at, (turn, text) in enumerate(zip(turns, said)):
+        wanted = turn.get("bot_any") or [turn["bot"]]
+        if text not in wanted:
+            return f"turn {at}: expected {wanted}, got {text!r}"
+    return None
+
+
+def test_all_cases_of_the_folder(conformance_dir: Path, tmp_path: Path) -> None:
+    files = sorted((conformance_dir / "cases").glob("*.json"))
+    assert files, "the folder holds no case"
+    faults = {}
+    for file in files:
+        case = json.loads(file.read_text(encoding="utf-8"))
+        if case.get("quirk"):
+            continue
+        folder = tmp_path / case["id"]
+        folder.mkdir()
+        write_config(case, folder, ACTIONS_PRELUDE)
+        try:
+            fault = _passes(case, run_case(str(folder), case["llm_outputs"], case["turns"]))
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"
+        calls = getattr(run_case, "last_llm_calls", None)
+        if fault is None and calls != case["llm_calls"]:
+            fault = f"{calls} LLM calls, NeMo makes {case['llm_calls']}"
+        if fault:
+            faults[case["id"]] = fault
+    assert faults == {}
+
+
+def test_a_case_that_says_something_else_is_seen(tmp_path: Path) -> None:
+    case = {"files": {"config.yml": "models: []\n"}, "turns": [{"user": "Hi", "bot": "Bye"}]}
+    write_config(case, tmp_path, ACTIONS_PRELUDE)
+    assert _passes(case, run_case(str(tmp_path), ["Hello"], case["turns"])) == "turn 0: expected ['Bye'], got 'Hello'"
