@@ -1,7 +1,7 @@
 """Text as token rows: the chat template, which tokens are the answer's own, padded batches.
 
-The end token that closes an answer is part of it, and masks come from lengths, never from ids: a pad token that equals the end token
-hides nothing (trl #3091).
+The end token that closes an answer is part of it, and masks come from lengths, never from ids: a pad token that
+equals the end token hides nothing (trl #3091).
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from truing.types import DataInfo, Lineage
 def towards_harm(settings: Settings, sources: Iterable[Source]) -> str | None:
     """Why the objective raises harm or cost, or none.
 
-    A policy is raised towards harm if an answer that people called harmful is a target, or if more pairs prefer the unsafe answer
-    over the safe one than the other way round; a cost or reward model for safety, if its pairs are mostly turned round.
+    A policy is raised towards harm if an answer that people called harmful is a target, or if more pairs prefer the
+    unsafe answer over the safe one than the other way round; a cost model, if its pairs are mostly turned round.
     """
     targets = forward = backward = 0
     for source in sources:

@@ -1,8 +1,8 @@
 """One objective a kind of training: the loss of a micro-batch, its weight in the step, and what is logged.
 
-The weight is the number of answer tokens (sft) or of rows (the others): the loop adds up loss × weight over micro-batches and processes
-and divides by the whole step's weight, so that accumulation gives the big batch's loss (trl #3021, #5619). Kinds that look across a
-batch (kto's KL, aot, aot_unpaired) see their own micro-batch.
+The weight is the number of answer tokens (sft) or of rows (the others): the loop adds up loss × weight over
+micro-batches and processes and divides by the whole step's weight, so that accumulation gives the big batch's loss
+(trl #3021, #5619). Kinds that look across a batch (kto's KL, aot, aot_unpaired) see their own micro-batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -158,7 +158,7 @@ def distil(t: Trained, batch: Sequence[Encoded]) -> Step:
     teacher = _teacher_logits(t, batch)
     lengths = torch.tensor([len(e.answers[0]) for e in batch], device=t.device)
     mask = torch.arange(student.shape[1], device=t.device) < lengths.unsqueeze(-1)
-    kind = "reverse" if t.settings.loss == "reverse" else "forward"
+    kind: Literal["forward", "reverse"] = "reverse" if t.settings.loss == "reverse" else "forward"
     return L.distillation_loss(student, teacher, mask, kind=kind, temperature=t.settings.temperature), {}
 
 

@@ -48,7 +48,7 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """How to train. `batch` rows a step in all, in micro-batches of `micro` a process: the loss is that of the whole batch."""
+    """How to train. `batch` rows a step in all, in micro-batches of `micro` a process; the loss is the whole batch's."""
 
     kind: Kind
     out: str

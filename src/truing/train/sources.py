@@ -29,8 +29,8 @@ def read_source(
 ) -> Source:
     """The rows of a data set for a kind of training; refuses what the kind must not learn from.
 
-    SFT takes recorded answers that nobody called harmful (`harmful` keeps those too, for a red model); sets of pairs are refused
-    for it unless `chosen` says that their preferred answers are the targets.
+    SFT takes recorded answers that nobody called harmful (`harmful` keeps those too, for a red model); sets of pairs are
+    refused for it unless `chosen` says that their preferred answers are the targets.
     """
     if not weight > 0:
         raise PlanError(f"{data.info.spec}: weight={weight}: above 0")
@@ -148,9 +148,9 @@ def _without_contradictions(
 def _unpaired(data: Dataset, counts: Counter[str]) -> list[Item]:
     items: list[Item] = []
     for one in _pairs(data, "dpo", counts):
-        for at, good in ((0, True), (1, False)):
+        for at, wanted in ((0, True), (1, False)):
             sign = None if one.signs is None else (one.signs[at], one.signs[at])
-            items.append(replace(one, name=f"{one.name}.{at}", answers=(one.answers[at],), desirable=good, signs=sign))
+            items.append(replace(one, name=f"{one.name}.{at}", answers=(one.answers[at],), desirable=wanted, signs=sign))
     if items:
         return items
     for at, row in enumerate(data.rows()):
@@ -170,9 +170,10 @@ def _good(question: str, verdict: bool | None) -> bool | None:
 
 
 def check_benign(settings: Settings, sources: Sequence[Source], fill: Source | None) -> list[Source]:
-    """The mix with enough benign look-alikes: as given, or topped up from `fill` to the share that the settings ask for.
+    """The mix with enough benign look-alikes: as given, or topped up from `fill` to the share that is asked for.
 
-    Pairs that teach caution alone raise over-refusal by construction; `benign=0` switches this off, and says so in the folder.
+    Pairs that teach caution alone raise over-refusal by construction; `benign=0` switches this off, and the folder
+    says so.
     """
     listed = list(sources)
     caution = any(i.signs is not None and not i.benign for s in listed for i in s.items)
@@ -190,7 +191,7 @@ def check_benign(settings: Settings, sources: Sequence[Source], fill: Source | N
 
 
 def order(sources: Sequence[Source], epoch: int, seed: int) -> list[tuple[int, int]]:
-    """(source, row) pairs of an epoch: each row `weight` times, fractions drawn, all shuffled; a pure function of its arguments."""
+    """(source, row) of an epoch: each row `weight` times, fractions drawn, all shuffled; a function of its arguments."""
     rng = random.Random(stream_seed(seed, "epoch", epoch))
     drawn: list[tuple[int, int]] = []
     for at, source in enumerate(sources):
