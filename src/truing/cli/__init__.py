@@ -1,4 +1,7 @@
-"""The `truing` command: one file per verb, loaded when it is called."""
+"""Measure how unsafe a language model is, make it safer, put controls around it, and prove it.
+
+One file per verb, loaded when it is called.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ import sys
 from cyclopts import App
 
 from truing import __version__
-from truing.cli.verbs import VERBS
+from truing.cli.verbs import GROUPS, VERBS
 from truing.errors import TruingError
 
 
 def build() -> App:
     """The command tree; verbs are dotted paths, so that `truing --help` loads none of them."""
-    app = App(name="truing", version=__version__, help=__doc__)
+    app = App(name="truing", version=__version__, help=(__doc__ or "").splitlines()[0])
     groups: dict[str, App] = {}
     for verb, (path, line) in VERBS.items():
         head, _, tail = verb.partition(" ")
@@ -21,7 +24,7 @@ def build() -> App:
             app.command(path, name=head, help=line)
             continue
         if head not in groups:
-            groups[head] = App(name=head)
+            groups[head] = App(name=head, help=GROUPS.get(head, ""))
             app.command(groups[head])
         groups[head].command(path, name=tail, help=line)
     return app

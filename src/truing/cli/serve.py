@@ -6,7 +6,6 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -104,7 +103,10 @@ def command(
     names = ", ".join(desk.names)
     behind = f" behind {', '.join(desk.guarded)}" if desk.guarded else ""
     print(f"truing serves {names}{behind} at http://{how.host}:{port}/v1", file=sys.stderr)
-    uvicorn_run(app, host=how.host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=int(how.timeout))
+    uvicorn_run(
+        app, host=how.host, port=port, log_level="warning", access_log=False,
+        timeout_graceful_shutdown=int(how.timeout),
+    )  # fmt: skip
     return 0
 
 

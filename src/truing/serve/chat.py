@@ -38,6 +38,10 @@ def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[byt
     return Response(wire.error_body(said), status_code=error.status_code, media_type=MediaType.JSON, headers=error.headers)
 
 
+def _deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
+    return Response(wire.error_body("the body is nested too deeply"), status_code=400, media_type=MediaType.JSON)
+
+
 def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     body = wire.error_body(f"internal error: {type(error).__name__}", "server_error")
     return Response(body, status_code=500, media_type=MediaType.JSON)
@@ -79,6 +83,7 @@ def chat_app(
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        gate.draining = False
         yield
         await gate.drain(given.seconds)
         if audit is not None:
@@ -87,8 +92,8 @@ def chat_app(
 
     return Litestar(
         list(HANDLERS), state=State({"doors": doors}), lifespan=[lifespan], middleware=[_timed],
-        request_max_body_size=given.body,
-        exception_handlers={Refused: _refused, HTTPException: _http, Exception: _broken},
+        request_max_body_size=given.body, logging_config=None,
+        exception_handlers={Refused: _refused, HTTPException: _http, RecursionError: _deep, Exception: _broken},
         cors_config=CORSConfig(allow_origins=list(origins)) if origins else None,
         openapi_config=OpenAPIConfig(title="truing", version=__version__, description="An OpenAI-compatible model."),
     )  # fmt: skip

@@ -175,7 +175,7 @@ async def checks(data: wire.CheckRequest, request: Request[Any, Any, State], sta
     return Response(wire.check(allowed, answer), media_type=MediaType.JSON)
 
 
-@get(("/", "/health"), summary="Alive, and taking requests", tags=["service"])
+@get(["/", "/health"], summary="Alive, and taking requests", tags=["service"])
 async def health(state: State) -> Response[dict[str, str]]:
     """503 while the server drains."""
     doors: Doors = state.doors

@@ -59,7 +59,7 @@ class Gate:
         """`Refused` while draining, or when the queue is full."""
         if self.draining:
             raise Refused(503, "the server is shutting down", "server_error", 5)
-        if self._slots.locked() and self._waiting >= self.limits.waiting:
+        if self.busy + self._waiting >= self.limits.concurrency + self.limits.waiting:
             raise Refused(429, "too many requests at once", "rate_limit_error", 1)
 
     @asynccontextmanager
@@ -68,7 +68,8 @@ class Gate:
         self.check_room()
         self._waiting += 1
         try:
-            await asyncio.wait_for(self._slots.acquire(), self.limits.seconds)
+            async with asyncio.timeout(self.limits.seconds):
+                await self._slots.acquire()
         except TimeoutError:
             raise Refused(429, "the queue is too long", "rate_limit_error", 2) from None
         finally:
