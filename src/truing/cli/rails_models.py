@@ -38,6 +38,8 @@ _KEYS = {
     "openrouter": "OPENROUTER_API_KEY", "fireworks": "FIREWORKS_API_KEY",
 }  # fmt: skip
 _ADDRESSES = ("base_url", "openai_api_base", "endpoint_url", "api_base")
+# what people write where no key is needed
+_NO_KEY = frozenset({"none", "empty", "not-needed", "not needed", "dummy", "no-key"})
 _SAMPLING = frozenset({"max_tokens", "temperature", "top_p", "stop", "seed", "n", "streaming", "stream"})
 _BODY = frozenset({"frequency_penalty", "presence_penalty", "logit_bias", "reasoning_effort", "extra_body", "model_kwargs"})
 
@@ -73,9 +75,10 @@ def spec_of(entry: ModelEntry, config: RailsConfig) -> Spec | str:
         raise PlanError(f"{place}: the engine {entry.engine!r} needs parameters: base_url: http://HOST:PORT/v1")
     if address is not None:
         args["base_url"] = address
-    if entry.api_key_env_var or (entry.engine in _KEYS and not any(k in given for k in ("api_key",))):
+    if entry.api_key_env_var or (entry.engine in _KEYS and "api_key" not in given):
         args["api_key_env"] = entry.api_key_env_var or _KEYS[entry.engine]
-    if "api_key" in given:
+    key = str(given.pop("api_key", "none") or "none")
+    if key.lower() not in _NO_KEY:
         raise PlanError(f"{place}: a secret stands in the configuration; use api_key_env_var: NAME")
     for name, key in (("timeout", "timeout"), ("request_timeout", "timeout"), ("max_retries", "retries")):
         if given.get(name) is not None:

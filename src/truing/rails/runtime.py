@@ -13,23 +13,24 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from truing.errors import PlanError, TruingError, nearest
+from truing.errors import PlanError, TruingError
 from truing.protocols import Model
 from truing.rails import generation
 from truing.rails.actions import ActionResult, Actions, load_code
-from truing.rails.config import RailsConfig, stages
+from truing.rails.config import RailsConfig
 from truing.rails.generation import Knowledge
 from truing.rails.index import Encodes, KnowledgeBase, Lexical, Vectors
 from truing.rails.inputs import events_of
 from truing.rails.library import load as load_library
 from truing.rails.llm import Llm, LlmError
-from truing.rails.machine import FlowError, flow_name
+from truing.rails.machine import FlowError
 from truing.rails.parallel import run_side_by_side
 from truing.rails.program import FlowProgram, Program, compile_flow
 from truing.rails.prompts import Prompts
 from truing.rails.streaming import Sink
 from truing.rails.talk import Talk, key, keys
 from truing.rails.turn import Turn, full_options
+from truing.rails.wiring import rail_names, wiring_faults
 from truing.types import Failure, Ruling, Sampling, Tool, ToolCall, Usage
 
 Event = dict[str, Any]
@@ -129,17 +130,11 @@ class Runtime:
 
     def _program(self) -> Program:
         config = self.config
-        rails = {flow_name(f) for _, r in stages(config) for f in r.flows}
+        rails = rail_names(config)
         flows = [*config.flows, *self.library.flows]
         for name, texts in self.library.bots.items():
             config.bot_messages.setdefault(name, texts)
-        known = {f.name for f in flows}
-        faults = [
-            f"{config.place('key', f'rails.{stage}.flows.{at}')}: there is no flow {flow_name(name)!r}"
-            + nearest(flow_name(name), known)
-            for stage, block in stages(config) for at, name in enumerate(block.flows) if flow_name(name) not in known
-        ]
-        faults += self._missing_prompts()
+        faults = [f"{place}: {what}" for place, what in wiring_faults(config, flows, self.prompts)]
         if faults:
             raise PlanError(*faults)
         compiled: list[FlowProgram] = []
@@ -149,20 +144,6 @@ class Runtime:
                 made.system = made.subflow = True
             compiled.append(made)
         return Program(compiled)
-
-    def _missing_prompts(self) -> list[str]:
-        tasks = {
-            "self check input": "self_check_input", "self check output": "self_check_output",
-            "self check facts": "self_check_facts", "self check hallucination": "self_check_hallucination",
-        }  # fmt: skip
-        found = []
-        for stage, block in stages(self.config):
-            for at, name in enumerate(block.flows):
-                task = tasks.get(flow_name(name))
-                if task is not None and "variant" not in name and not self.prompts.has(task):
-                    place = self.config.place("key", f"rails.{stage}.flows.{at}")
-                    found.append(f"{place}: the rail {name!r} needs a prompt for the task {task!r} under prompts")
-        return found
 
     # What an `init(app)` of config.py may call.
 
