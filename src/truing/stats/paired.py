@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -166,3 +166,24 @@ def non_inferior(difference: Interval, delta: float, *, higher_is_better: bool) 
     if delta < 0:
         raise ValueError(f"margin {delta!r} is negative")
     return difference.lower > -delta if higher_is_better else difference.upper < delta
+
+
+def permutation_of_counts(differences: Mapping[float, int], *, draws: int = 9999, seed: int = 0) -> float:
+    """`paired_permutation` from counts of equal differences: as quick for a million pairs as for a hundred.
+
+    The sign flips of k pairs with the same |d| sum to |d| (2 Binomial(k, 1/2) - k).
+    """
+    import numpy as np
+
+    sizes: dict[float, int] = {}
+    for d, times in differences.items():
+        if abs(d) > 1e-12:
+            sizes[round(abs(d), 12)] = sizes.get(round(abs(d), 12), 0) + times
+    if not sizes:
+        return 1.0
+    seen = abs(sum(d * t for d, t in differences.items())) - 1e-9
+    random = np.random.default_rng(seed)
+    total = np.zeros(draws)
+    for size, times in sizes.items():
+        total += size * (2 * random.binomial(times, 0.5, draws) - times)
+    return (int((np.abs(total) >= seen).sum()) + 1) / (draws + 1)
