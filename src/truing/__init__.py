@@ -1,4 +1,116 @@
 """truing: a model answers, a judge scores the answer, an aligner returns a better model, and the better model is
-measured by the very same run."""
+measured by the very same run.
+
+    import truing
+
+    model = truing.model("scripted:mixed")
+    run = truing.evaluate(model, truing.data("builtin:safety"), [truing.judge("rules:refusal")], "runs/base")
+    print(truing.summarise(run).rates[0])
+
+Everything heavy is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# `evaluate` is a module as well as its function: importing it here settles that `truing.evaluate` is the function.
+from truing.errors import TruingError
+from truing.evaluate import EvaluateOptions, evaluate, judge_run
+from truing.runs import Run
+from truing.types import Answer, Conversation, Failure, Judgement, Message, Preference, Response, Sample, Sampling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from truing.align.best_of import best_of
+    from truing.align.prompted import prompted
+    from truing.plan import read_plan, run_plan
+    from truing.protocols import Attack, Dataset, Judge, Model
+    from truing.report.compare import compare
+    from truing.report.tables import summarise
+
+_LATE = {
+    "best_of": "truing.align.best_of:best_of", "prompted": "truing.align.prompted:prompted",
+    "compare": "truing.report.compare:compare", "summarise": "truing.report.tables:summarise",
+    "read_plan": "truing.plan:read_plan", "run_plan": "truing.plan:run_plan",
+}  # fmt: skip
+
+__all__ = [
+    "Answer", "Conversation", "EvaluateOptions", "Failure", "Judgement", "Message", "Preference", "Response", "Run",
+    "Sample", "Sampling", "TruingError", "ask", "attack", "best_of", "compare", "data", "evaluate", "guard", "judge",
+    "judge_run", "model", "prompted", "read_plan", "run_plan", "summarise",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'truing' has no attribute {name!r}")
+    from truing.registry import load
+
+    found = globals()[name] = load(_LATE[name])
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def model(spec: str) -> Model:
+    """The model that a spec names (`local:smollm2`, `openai:NAME,base_url=...`); SpecError says what is wrong with it."""
+    from truing.registry import resolve
+
+    made: Model = resolve(spec, "model")
+    return made
+
+
+def data(spec: str) -> Dataset:
+    """The data set that a spec names (`builtin:safety`, `xstest:prompts`, `file:mine.jsonl`)."""
+    from truing.registry import resolve
+
+    made: Dataset = resolve(spec, "data")
+    return made
+
+
+def judge(spec: str) -> Judge:
+    """The judge that a spec names (`rules:refusal`, `moderation:default`, `llm:harm,model=(...)`)."""
+    from truing.registry import resolve
+
+    made: Judge = resolve(spec, "judge")
+    return made
+
+
+def attack(spec: str) -> Attack:
+    """The attack that a spec names (`rewrite:past_tense`)."""
+    from truing.registry import resolve
+
+    made: Attack = resolve(spec, "attack")
+    return made
+
+
+def guard(inner: Model, folder: str | Path, **parts: Any) -> Model:
+    """A model behind the rails of a NeMo-format folder; `parts` as `truing.rails.guarded.guarded` takes them."""
+    from truing.rails.guarded import guarded
+
+    return guarded(inner, folder, **parts)
+
+
+def ask(inner: Model, prompt: str | Conversation, sampling: Sampling | None = None) -> str:
+    """One answer's text, waiting for it: for a try in a notebook. A failed answer raises TruingError."""
+    from truing.evaluate import wait_for
+    from truing.limits import close_all
+
+    talk = Conversation.of(prompt) if isinstance(prompt, str) else prompt
+
+    async def go() -> Answer:
+        try:
+            return (await inner.generate(talk, sampling or Sampling()))[0]
+        finally:
+            await close_all()
+
+    answer = wait_for(go())
+    if answer.failure is not None:
+        raise TruingError(f"{inner.name}: {answer.failure.kind}: {answer.failure.message}")
+    return answer.text

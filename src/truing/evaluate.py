@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -34,6 +34,8 @@ from truing.types import Judgement, Lineage
 from truing.work import EvaluateOptions as EvaluateOptions
 from truing.work import Progress as Progress
 from truing.work import Until as Until
+
+T = TypeVar("T")
 
 RECORDED = "recorded"
 """The model's name in runs on the answers that came with a data set."""
@@ -68,7 +70,7 @@ def evaluate(
         writer.record.complete = False
         _note_judges(writer, judges, writer.record.lineage)
         engine = Engine(writer, given, judges, model=model, attack=attack)
-        _wait(_run(engine, given.concurrency))
+        wait_for(_run(engine, given.concurrency))
     return Run(out)
 
 
@@ -86,7 +88,7 @@ def judge_run(
         _note_judges(writer, listed, writer.record.lineage)
         engine = Engine(writer, given, listed)
         engine.completes = writer.record.complete
-        _wait(_run(engine, given.concurrency))
+        wait_for(_run(engine, given.concurrency))
     return Run(found.path)
 
 
@@ -107,18 +109,18 @@ async def _run(engine: Engine, concurrency: int) -> None:
         await close_all()
 
 
-def _wait(work: Coroutine[Any, Any, None]) -> None:
-    """Runs to the end, also where an event loop runs already (a notebook)."""
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Runs to the end and gives the result, also where an event loop runs already (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(work)
-        return
+        return asyncio.run(work)
+    made: list[T] = []
     caught: list[BaseException] = []
 
     def inside() -> None:
         try:
-            asyncio.run(work)
+            made.append(asyncio.run(work))
         except BaseException as error:
             caught.append(error)
 
@@ -127,6 +129,7 @@ def _wait(work: Coroutine[Any, Any, None]) -> None:
     thread.join()
     if caught:
         raise caught[0]
+    return made[0]
 
 
 def _check(model: Model | None, judges: Sequence[Judge], options: EvaluateOptions, attack: Attack | None) -> None:

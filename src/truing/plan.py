@@ -12,6 +12,7 @@ All faults of a plan are found before the first call to a model. Each variant is
 
 from __future__ import annotations
 
+import re
 import time
 import tomllib
 from collections.abc import Callable, Mapping
@@ -149,8 +150,8 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
     if not data:
         faults.append(f"{where}: data: none given")
     for name in [*models, *data]:
-        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            faults.append(f"{where}: {name!r}: a name becomes a folder; use letters, digits, '-', '_' and '.'")
+        if not re.fullmatch(r"[^\W_](?:[\w .+-]{0,58}[\w+-])?", name):
+            faults.append(f"{where}: {name!r}: a name becomes a folder; use letters, digits, spaces, '-', '_', '+' and '.'")
     baseline = str(given.get("baseline", ""))
     if baseline and baseline not in models:
         faults.append(f"{where}: baseline: there is no model {baseline!r}{nearest(baseline, models)}")

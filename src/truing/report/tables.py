@@ -123,7 +123,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     def find(self, question: str, category: str | None = None, judge: str | None = None) -> Rate | None:
         """The cell of a question (or its alias), by a named judge or by the one that speaks for the question."""
         asked = ALIASES.get(question, question)
-        found = [r for r in (*self.rates, *self.axes) if r.question == asked and r.category == category]
+        found = [r for r in (*self.axes, *self.rates) if r.question == asked and r.category == category]
         wanted = judge or self.headline.get(asked)
         return next((r for r in found if wanted is None or r.judge == wanted), None)
 
