@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 # `evaluate` is a module as well as its function: importing it here settles that `truing.evaluate` is the function.
 from truing.errors import TruingError
 from truing.evaluate import EvaluateOptions, evaluate, judge_run
 from truing.runs import Run
 from truing.types import Answer, Conversation, Failure, Judgement, Message, Preference, Response, Sample, Sampling
+from truing.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pathlib import Path

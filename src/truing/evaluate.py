@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from truing import __version__, floor
 from truing.engine import Engine
 from truing.errors import DataError, PlanError, RunError
 from truing.ids import IdIndex
@@ -31,6 +30,7 @@ from truing.lineage import digest, struck
 from truing.protocols import Attack, Dataset, Judge, Model
 from truing.runs import DataRecord, JudgeRecord, Manifest, Run, RunWriter, encode_line, judgement_file
 from truing.types import Judgement, Lineage
+from truing.version import __version__, floor
 from truing.work import EvaluateOptions as EvaluateOptions
 from truing.work import Progress as Progress
 from truing.work import Until as Until

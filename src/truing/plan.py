@@ -22,7 +22,6 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from truing import __version__
 from truing.errors import PlanError, UserError, nearest
 from truing.evaluate import EvaluateOptions, evaluate
 from truing.models.memo import Memo
@@ -35,6 +34,8 @@ from truing.report.tables import write_summary
 from truing.runs import Run
 from truing.taxonomy import taxonomy
 from truing.types import Sampling
+from truing.version import __version__
+from truing.work import Progress as Hears
 
 
 class DataPlan(Struct, frozen=True, kw_only=True):
@@ -216,7 +217,7 @@ def _resolve_all(plan: Plan) -> _Parts:
     return parts
 
 
-def _options(plan: Plan, data: DataPlan, tell: Callable[[int, int, int], None]) -> EvaluateOptions:
+def _options(plan: Plan, data: DataPlan, tell: Hears) -> EvaluateOptions:
     run = plan.run
     sampling = Sampling(
         n=run.n, max_tokens=data.max_tokens or run.max_tokens, temperature=run.temperature, top_p=run.top_p

@@ -86,7 +86,7 @@ TABLE: dict[str, dict[str, str]] = {
         "tap": "truing.attacks.build:build_search",
         "crescendo": "truing.attacks.build:build_search",
         "suffix": "truing.attacks.build:build_suffix",
-    },  # fmt: skip
+    },
     "aligner": {},
     "rail": {},
 }

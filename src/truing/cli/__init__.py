@@ -9,9 +9,9 @@ import sys
 
 from cyclopts import App
 
-from truing import __version__
 from truing.cli.verbs import GROUPS, VERBS
 from truing.errors import TruingError
+from truing.version import __version__
 
 
 def build() -> App:

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from truing import __version__
 from truing.errors import RunError, UserError
 from truing.report.compare import Comparison, Delta, compare
 from truing.report.story import Story, Variant
 from truing.report.tables import AXIS_WORDS, summarise
 from truing.report.words import category_label, difference, p_value
 from truing.runs import Run
+from truing.version import __version__
 
 
 def command(

@@ -11,7 +11,6 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from truing import __version__
 from truing.errors import MissingExtra, UserError
 from truing.lineage import digest
 from truing.ratings.exports import Exported, Row, flat, gather
@@ -20,6 +19,7 @@ from truing.ratings.store import Store
 from truing.ratings.study import load_study
 from truing.runs import DataRecord, JudgeRecord, Manifest, Run, RunWriter, judgement_file
 from truing.types import Judgement, Lineage
+from truing.version import __version__
 
 Format = Literal["jsonl", "csv", "parquet"]
 

@@ -14,13 +14,13 @@ from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from truing import __version__
 from truing.protocols import Judge
 from truing.serve import wire
 from truing.serve.audit import Audit
 from truing.serve.desk import Desk, Limits
 from truing.serve.doors import HANDLERS, Doors
 from truing.serve.gate import Gate, Refused
+from truing.version import __version__
 
 
 def _refused(request: Request[Any, Any, Any], error: Refused) -> Response[bytes]:
