@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from truing import floor
 from truing.engine import Engine
 from truing.errors import DataError, PlanError, RunError
 from truing.ids import IdIndex
@@ -30,7 +31,7 @@ from truing.lineage import digest, struck
 from truing.protocols import Attack, Dataset, Judge, Model
 from truing.runs import DataRecord, JudgeRecord, Manifest, Run, RunWriter, encode_line, judgement_file
 from truing.types import Judgement, Lineage
-from truing.version import __version__, floor
+from truing.version import __version__
 from truing.work import EvaluateOptions as EvaluateOptions
 from truing.work import Progress as Progress
 from truing.work import Until as Until
