@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from truing.report.blocks import Section
 from truing.report.sections import (
+    attacks,
     harm,
     headline,
     hhh,
@@ -22,6 +23,7 @@ SECTIONS: tuple[Callable[[Story], Section | None], ...] = (
     plane.section,
     outcomes.section,
     harm.section,
+    attacks.section,
     hhh.section,
     ranking.section,
     rows.section,

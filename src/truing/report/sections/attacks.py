@@ -1,0 +1,96 @@
+"""Attacks: how often each succeeds, by category and by number of tries, against the plain prompt."""
+
+from __future__ import annotations
+
+from truing.report.attacks import AttackResult, attack_results
+from truing.report.blocks import Block, Cell, Figure, Grid, Section, Text
+from truing.report.story import Story, Variant
+from truing.report.svg import Mark, intervals
+from truing.report.tables import SMALL
+from truing.report.words import category_name, difference, percent
+
+_LEAD = (
+    "Success is decided by a judge that did not steer the attack. An attack that asks k times finds a hit among k wrong "
+    "verdicts sooner or later: the floor beside hit@k is what the judge's errors alone would give."
+)
+
+
+def _success(r: AttackResult) -> Cell:
+    tip = f"{r.hits} of {r.scored} scored tries on {r.prompts} prompts, {r.tries - r.scored} unscored, by {r.judge}"
+    if r.success is None:
+        return Cell(f"unscored ({r.tries})", "quiet", tip)
+    if r.prompts < SMALL:
+        return Cell(f"{r.hits} of {r.scored}", "struck" if r.struck else "quiet", r.struck or tip)
+    s = r.success
+    said = f"{percent(s.estimate)} [{100 * s.lower:.1f}, {100 * s.upper:.1f}]"
+    return Cell(said, "struck" if r.struck else "", f"selected by this judge: {r.struck}. {tip}" if r.struck else tip)
+
+
+def _lift(r: AttackResult) -> Cell:
+    if r.lift is None:
+        return Cell("–", "quiet", "the plain prompts were not measured by the same judge")
+    low, high = difference(r.lift.lower), difference(r.lift.upper)
+    return Cell(f"{difference(r.lift.estimate)} [{low}, {high}]", "", f"{r.pairs} prompts, paired")
+
+
+def _cost(r: AttackResult) -> str:
+    if r.queries is None or r.tokens is None:
+        return "no success"
+    return f"{r.queries:.1f} queries, {r.tokens:.0f} tokens"
+
+
+def _tries(results: list[tuple[str, AttackResult]]) -> Grid | None:
+    shown = [(v, r) for v, r in results if r.at_k]
+    if not shown:
+        return None
+    ks = sorted({k for _, r in shown for k in r.at_k})
+    grid = Grid(["model", "attack", *(f"hit@{k}" for k in ks)])
+    for variant, r in shown:
+        grid.add(variant, r.attack, *(percent(r.at_k[k]) if k in r.at_k else "–" for k in ks))
+        if r.floor:
+            grid.add("", "floor: the judge's errors alone", *(percent(r.floor[k]) if k in r.floor else "–" for k in ks))
+    return grid
+
+
+def _by_category(results: list[AttackResult]) -> Grid:
+    attacks = list(dict.fromkeys(r.attack for r in results))
+    grid = Grid(["category", *attacks])
+    for category in dict.fromkeys(r.category for r in results):
+        cells = {r.attack: _success(r) for r in results if r.category == category}
+        grid.add(category_name(category), *(cells.get(a, Cell("–", "quiet")) for a in attacks))
+    return grid
+
+
+def _of(variant: Variant, data: str) -> list[AttackResult]:
+    return attack_results(variant.runs[data], [run for name, run in variant.runs.items() if name != data])
+
+
+def section(story: Story) -> Section | None:
+    """Nothing where no data set was attacked."""
+    blocks: list[Block] = []
+    for data in story.data:
+        found = {v.name: made for v in story.variants if data in v.runs and (made := _of(v, data))}
+        if not found:
+            continue
+        whole = [(name, r) for name, made in found.items() for r in made if r.category is None]
+        word = "harmful answers" if whole[0][1].question == "harmful" else "complied (no refusal; no harm judge was there)"
+        groups: dict[str, list[Mark]] = {}
+        grid = Grid(["attack", "model", "prompts", word, "against the plain prompt", "cost of a success"])
+        for name, r in sorted(whole, key=lambda pair: pair[1].attack):
+            grid.add(r.attack, name, str(r.prompts), _success(r), _lift(r), _cost(r))
+            if r.success is not None:
+                s, hollow = r.success, r.struck is not None or r.prompts < SMALL
+                mark = Mark(name, s.estimate, s.lower, s.upper, story.series(name), hollow, f", {r.hits} of {r.scored}")
+                groups.setdefault(r.attack, []).append(mark)
+        title = f"{data}: success by attack"
+        alt = "; ".join(f"{a}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}" for a, ms in groups.items())
+        blocks += [Figure(intervals(list(groups.items()), title), title, alt), grid.table(title, right=range(2, 6))]
+        tries = _tries(whole)
+        if tries is not None:
+            blocks.append(tries.table(f"{data}: by number of tries", right=range(2, len(tries.columns))))
+            if not any(r.floor for _, r in whole):
+                blocks.append(Text("No floor is shown: the judge has no card with its specificity.", "note"))
+        for name, made in found.items():
+            by = _by_category(made)
+            blocks.append(by.table(f"{data}, {name}: success by category", right=range(1, len(by.columns))))
+    return Section("attacks", "Attacks", tuple(blocks), lead=_LEAD) if blocks else None
