@@ -17,7 +17,7 @@ Kind = Literal["sft", "distil", "reward", "cost", "dpo", "kto"]
 KINDS: tuple[Kind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")
 POLICIES = ("sft", "distil", "dpo", "kto")
 # Settings that change how a run is kept, not what it computes.
-_KEPT = ("out", "save_every", "keep", "tensorboard", "micro")
+_KEPT = ("out", "save_every", "keep", "tensorboard", "micro", "checkpointing")
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -32,6 +32,7 @@ class Item(Struct, frozen=True, kw_only=True):
     desirable: bool | None = None
     harms: tuple[str, ...] = ()
     benign: bool = False
+    synthetic: bool = False
     source: str = ""
 
 
@@ -65,6 +66,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_length: int = 512
     lora: int = 16
     dtype: str = "auto"
+    checkpointing: bool = False
     seed: int = 0
     save_every: int = 50
     keep: int = 2
@@ -102,6 +104,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         for name in ("lr", "beta", "temperature"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name} = {getattr(self, name)}: above 0")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            faults.append(f"dtype = {self.dtype!r}: auto, float32 or bfloat16 (float16 would need loss scaling)")
+        if self.kind == "kto" and self.loss != "apo_zero_unpaired" and min(self.batch, self.micro) < 2:
+            faults.append("kto takes its KL from the other rows of a micro-batch: batch and micro at least 2")
         if not 0 <= self.held_out < 1 or not 0 <= self.benign < 1 or not 0 <= self.warmup < 1:
             faults.append("held_out, benign and warmup are shares: from 0 to below 1")
         if faults:

@@ -100,7 +100,7 @@ def _from_pair(pair: Preference, at: int) -> Item:
     return Item(
         name=f"{pair.source}#{at}", conversation=pair.conversation,
         answers=(pair.chosen.content, pair.rejected.content), signs=pair.signs, margin=pair.margin, harms=pair.harms,
-        benign=pair.tags.get("benign") == "yes", source=pair.source,
+        benign=pair.tags.get("benign") == "yes", synthetic=pair.tags.get("synthetic") == "yes", source=pair.source,
     )  # fmt: skip
 
 

@@ -1,0 +1,323 @@
+"""The one supervised loop: sft, distil, reward, cost, dpo, kto.
+
+    result = train(Settings(kind="dpo", out="runs/dpo"), [read_source(data, "dpo")])
+
+The same call goes on from the newest checkpoint, to the same next step. A step's loss is that of its whole batch,
+however it is cut into micro-batches and over processes (`accelerate launch -m truing train ...`). A loss or gradient
+that is not finite stops the run before it reaches the weights: the last good state is kept and the rows are named.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import torch
+from msgspec import Struct
+
+from truing.errors import DataError, RunError, UserError
+from truing.lineage import digest
+from truing.runs import replace_file
+from truing.train import checkpoint as ck
+from truing.train.base import Base, autocast, build, find_base, load_trainable, trainable_state
+from truing.train.batches import Encoded, Encoder, Wrap
+from truing.train.folder import lineage_of, read_card, save_model
+from truing.train.guard import benign_share, check_red
+from truing.train.logs import Log, Tell
+from truing.train.objectives import OBJECTIVES, Trained, make_prefix_cache, weight_of
+from truing.train.optimizer import adamw, clip, rate, set_rate
+from truing.train.settings import Item, Settings, Source
+from truing.train.sources import check_benign, schedule_rows, split_held_out, step_count
+from truing.types import Lineage
+
+STATE = "state.pt"
+
+
+class NotFinite(UserError):
+    """The loss or a gradient was not finite; the message names the rows and the checkpoint that is good."""
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What a run left: the folder, its lineage, how many steps were done in this call, the last log line, held-out rows."""
+
+    folder: Path
+    lineage: Lineage
+    steps: int
+    done_now: int
+    last: dict[str, Any] = {}
+    held_out: tuple[Item, ...] = ()
+
+
+class _Plan(Struct, frozen=True, kw_only=True):
+    """The run as data: what `manifest.json` shows."""
+
+    settings: Settings
+    sources: list[dict[str, Any]]
+    base: str
+    base_sha256: str
+    steps: int
+    benign_share: float
+    red_model: str | None
+    digest: str
+
+
+class _Rows:
+    """The encoded rows of each source, and who reads what in a step."""
+
+    def __init__(self, sources: Sequence[Source], encoder: Encoder) -> None:
+        self.sources: list[Source] = []
+        self.encoded: list[list[Encoded]] = []
+        pairs = encoder.settings.kind in ("reward", "cost", "dpo")
+        for source in sources:
+            kept, long = encoder.all(source.items)
+            same = [e for e in kept if pairs and e.answers[0] == e.answers[1]]
+            kept = [e for e in kept if not (pairs and e.answers[0] == e.answers[1])]
+            more = {"answer longer than max_length": len(long), "equal as tokens": len(same)}
+            dropped = {**source.dropped, **{word: count for word, count in more.items() if count}}
+            if not kept:
+                why = ", ".join(f"{n} {what}" for what, n in sorted(dropped.items()))
+                raise DataError(f"{source.spec}: nothing left after filtering: {why}")
+            self.encoded.append(kept)
+            self.sources.append(msgspec.structs.replace(source, items=tuple(e.item for e in kept), dropped=dropped))
+
+    def rows(self, step: Sequence[tuple[int, int]]) -> list[Encoded]:
+        """The rows of a step, longest first, so that a micro-batch is padded little."""
+        return sorted((self.encoded[s][k] for s, k in step), key=lambda e: -len(e.row()))
+
+
+def micro_batches(rows: Sequence[Encoded], size: int, *, least: int = 1) -> list[Sequence[Encoded]]:
+    """Near-equal parts of at most `size` rows, and of at least `least` where there are so many."""
+    parts = max(1, math.ceil(len(rows) / size))
+    parts = max(1, min(parts, len(rows) // least))
+    edges = [round(k * len(rows) / parts) for k in range(parts + 1)]
+    return [rows[a:b] for a, b in pairwise(edges) if b > a]
+
+
+@contextmanager
+def alone(out: Path) -> Any:
+    """Holds the run folder: one run writes to it at a time."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock: IO[bytes] = (out / "lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RunError(f"{out}: another process is training into this folder") from error
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+def train(
+    settings: Settings,
+    sources: Sequence[Source],
+    *,
+    fill: Source | None = None,
+    wrap: Wrap | None = None,
+    tell: Tell | None = None,
+    finish: Callable[[Trained, Sequence[Item]], None] | None = None,
+) -> Result:
+    """Trains, or goes on training, into `settings.out`, and gives what is there.
+
+    `fill` tops the mix up with benign look-alikes; `wrap` is the teacher's prompt (distil); `finish` is called with the
+    trained model and the held-out rows before the model is written (the evaluation of reward and cost models).
+    """
+    from accelerate import Accelerator
+
+    settings = settings.checked()
+    base = find_base(settings.base)
+    listed, held = split_held_out(check_benign(settings, sources, fill), settings.held_out)
+    red = check_red(settings, listed, base.lineage)
+    here = Accelerator(cpu=not torch.cuda.is_available())
+    with alone(settings.folder) if here.is_main_process else nullcontext():
+        trained = build(settings, base, here.device)
+        rows = _Rows(listed, _encoder(trained, base, wrap))
+        steps = step_count(rows.sources, settings)
+        plan = _plan(settings, rows.sources, base, steps, red)
+        lineage = lineage_of(settings, base, rows.sources, red)
+        done = _finished(settings, plan)
+        if done is not None:
+            return Result(folder=settings.folder, lineage=done, steps=steps, done_now=0, held_out=tuple(held))
+        if settings.kind == "distil":
+            make_prefix_cache(trained, [e for part in rows.encoded for e in part])
+        run = _Loop(here, trained, rows, plan, tell)
+        last, now = run.go()
+        here.wait_for_everyone()
+        if here.is_main_process:
+            if finish is not None:
+                finish(trained, held)
+            save_model(trained, base, lineage)
+            lineage = (read_card(settings.folder) or _missing(settings)).lineage
+        here.wait_for_everyone()
+    return Result(folder=settings.folder, lineage=lineage, steps=steps, done_now=now, last=last, held_out=tuple(held))
+
+
+def _missing(settings: Settings) -> Any:
+    raise RunError(f"{settings.folder}: the model folder is not there although it was written")
+
+
+def _encoder(t: Trained, base: Base, wrap: Wrap | None) -> Encoder:
+    body = t.plain.body if t.settings.scalar else t.plain
+    kinds = getattr(body.config, "architectures", None) or [""]
+    bidirectional = t.settings.scalar and not getattr(t.tokenizer, "chat_template", None) and "Bert" in kinds[0]
+    return Encoder(t.tokenizer, t.settings, encoder=bidirectional, wrap=wrap)
+
+
+def _plan(settings: Settings, sources: Sequence[Source], base: Base, steps: int, red: str | None) -> _Plan:
+    facts = [
+        {"spec": s.spec, "sha256": s.sha256, "rows": len(s.items), "weight": s.weight, "licence": s.licence,
+         "dropped": s.dropped, "synthetic": sum(i.synthetic for i in s.items), "benign": sum(i.benign for i in s.items)}
+        for s in sources
+    ]  # fmt: skip
+    whole = digest(settings.digest(), *(f"{f['spec']} {f['sha256']} {f['rows']} {f['weight']}" for f in facts))
+    return _Plan(
+        settings=settings, sources=facts, base=base.weights.name, base_sha256=base.weights.sha256, steps=steps,
+        benign_share=benign_share(sources), red_model=red, digest=whole,
+    )  # fmt: skip
+
+
+def _finished(settings: Settings, plan: _Plan) -> Lineage | None:
+    """The lineage of a run that is done, where it is this run; PlanError where the folder holds another."""
+    card, path = read_card(settings.folder), ck.latest(settings.folder)
+    if path is not None:
+        found = ck.check(path, _mark(plan, 0))
+        return card.lineage if card is not None and found.step == plan.steps else None
+    if card is not None:
+        raise RunError(f"{settings.folder}: holds a finished model without a checkpoint; give another --out")
+    return None
+
+
+def _mark(plan: _Plan, step: int) -> ck.Mark:
+    return ck.Mark(step=step, kind=plan.settings.kind, digest=plan.digest, base_sha256=plan.base_sha256)
+
+
+class _Loop:
+    """Steps, with what they need."""
+
+    def __init__(self, here: Any, trained: Trained, rows: _Rows, plan: _Plan, tell: Tell | None) -> None:
+        self.here, self.t, self.rows, self.plan, self.tell = here, trained, rows, plan, tell
+        s = plan.settings
+        self.optimizer = adamw(trained.plain.named_parameters(), lr=s.lr, weight_decay=s.weight_decay)
+        self.step = self._resume()
+        self.saved = self.step
+        if here.num_processes > 1:
+            trained.model = here.prepare(trained.model)
+
+    def _resume(self) -> int:
+        path = ck.latest(self.plan.settings.folder)
+        if path is None:
+            return 0
+        mark = ck.check(path, _mark(self.plan, 0))
+        state = ck.load_part(path, STATE)
+        load_trainable(self.t.plain, state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        ck.set_rng_state(state["rng"])
+        return mark.step
+
+    def save(self) -> None:
+        """A checkpoint of the step that was done last, by the main process."""
+        s = self.plan.settings
+        if self.here.is_main_process and (self.saved != self.step or not self.step):
+            state = {"weights": trainable_state(self.t.plain), "optimizer": self.optimizer.state_dict(),
+                     "rng": ck.rng_state()}  # fmt: skip
+            ck.write(s.folder, _mark(self.plan, self.step), {STATE: ck.torch_part(state)}, keep=s.keep)
+            self.saved = self.step
+        self.here.wait_for_everyone()
+
+    def go(self) -> tuple[dict[str, Any], int]:
+        """All steps that are left; gives the last log line and their number."""
+        s, first = self.plan.settings, self.step
+        log = None
+        if self.here.is_main_process:
+            manifest = msgspec.json.format(msgspec.json.encode(self.plan), indent=2)
+            replace_file(s.folder / "manifest.json", manifest)
+            log = Log(s.folder, first=first + 1, tensorboard=s.tensorboard, tell=self.tell)
+        values: dict[str, Any] = {}
+        try:
+            for at, chosen in enumerate(schedule_rows(self.rows.sources, s, self.plan.steps), 1):
+                if at <= first:
+                    continue
+                values = self.one(at, self.rows.rows(chosen))
+                self.step = at
+                if log is not None:
+                    log.write(at, values)
+                if at % s.save_every == 0:
+                    self.save()
+            self.save()
+        finally:
+            if log is not None:
+                log.close()
+        return values, self.plan.steps - first
+
+    def one(self, at: int, rows: Sequence[Encoded]) -> dict[str, Any]:
+        """One optimiser step over a whole batch; gives what is logged."""
+        s, here = self.plan.settings, self.here
+        lr = rate(at, self.plan.steps, lr=s.lr, warmup=s.warmup, schedule=s.schedule)
+        set_rate(self.optimizer, lr)
+        whole = weight_of(s, rows)
+        mine = rows[here.process_index :: here.num_processes]
+        least = 2 if s.kind == "kto" else 1
+        parts = micro_batches(mine, s.micro, least=least)
+        sums = torch.zeros(2 + 2 * len(_NAMES), dtype=torch.float64)
+        for k, part in enumerate(parts):
+            last = k == len(parts) - 1
+            with nullcontext() if last or here.num_processes == 1 else here.no_sync(self.t.model):
+                self._backward(part, whole, sums)
+        loss, shown = self._reduced(sums)
+        norm = clip(self.t.plain.parameters(), s.clip_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._stop(at, mine)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"loss": loss, "lr": lr, "grad_norm": norm, "rows": len(rows), **shown}
+
+    def _backward(self, part: Sequence[Encoded], whole: float, sums: torch.Tensor) -> None:
+        s, here = self.plan.settings, self.here
+        with autocast(s, self.t.device):
+            loss, shown = OBJECTIVES[s.kind](self.t, part)
+        share = weight_of(s, part) / whole
+        # several processes average their gradients, so each counts as many times
+        (loss * share * here.num_processes).backward()
+        sums[0] += float(loss.detach()) * share
+        for name, value in shown.items():
+            at = 2 + 2 * _NAMES.index(name)
+            sums[at] += value * len(part)
+            sums[at + 1] += len(part)
+
+    def _reduced(self, sums: torch.Tensor) -> tuple[float, dict[str, float]]:
+        made = sums
+        if self.here.num_processes > 1:
+            made = self.here.reduce(sums.to(self.here.device), reduction="sum").cpu()
+        shown = {
+            name: float(made[2 + 2 * k] / made[3 + 2 * k]) for k, name in enumerate(_NAMES) if float(made[3 + 2 * k])
+        }
+        return float(made[0]), shown
+
+    def _stop(self, at: int, rows: Sequence[Encoded]) -> None:
+        """Keeps the state before the bad step and names the rows."""
+        self.optimizer.zero_grad(set_to_none=True)
+        bad: list[str] = []
+        for row in rows:
+            with torch.no_grad(), autocast(self.plan.settings, self.t.device):
+                loss, _ = OBJECTIVES[self.plan.settings.kind](self.t, [row])
+            if not bool(torch.isfinite(loss)):
+                bad.append(row.item.name)
+        self.save()
+        named = ", ".join((bad or [r.item.name for r in rows])[:8])
+        what = f"the loss of {named}" if bad else f"a gradient of the batch {named}"
+        raise NotFinite(
+            f"step {at}: {what} is not finite. The weights are those of step {self.step} "
+            f"({ck.folder_of(self.plan.settings.folder, self.step)}); lower --lr, or leave these rows out"
+        )
+
+
+_NAMES = (
+    "accuracy", "sign_accuracy", "margin", "score", "chosen", "rejected", "kl", "desirable", "undesirable",
+)  # fmt: skip

@@ -1,0 +1,30 @@
+"""A tiny random language model in a folder (its pad token is its end token), for every test of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+from tests.models.local.conftest import write
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny random llama with a chat template."""
+    return str(write(tmp_path_factory.mktemp("base"), "llama"))
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same without a chat template."""
+    return str(write(tmp_path_factory.mktemp("bare"), "llama", template=False))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> str:
+    """Where a run goes."""
+    return str(tmp_path / "run")
