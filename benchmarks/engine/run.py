@@ -192,10 +192,11 @@ def show(title: str, lines: list[dict[str, Any]]) -> None:
 
 
 def cost(work: Work) -> None:
-    """5,000 prompts without latency: what the tool itself costs."""
+    """Prompts without latency: what the tool itself costs."""
+    n = work.a.n
     with mock() as url:
-        lines = [work.repeat("cost", name, 5000, url, c) for name, c in work.tools(5000, 32, url).items()]
-    show("5,000 prompts, no latency, 32 in flight", lines)
+        lines = [work.repeat("cost", name, n, url, c) for name, c in work.tools(n, 32, url).items()]
+    show(f"{n:,} prompts, no latency, 32 in flight", lines)
 
 
 def hosted(work: Work) -> None:
@@ -278,6 +279,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     p.add_argument("--repeat", type=int, default=5)
+    p.add_argument("--n", type=int, default=5000, help="prompts in the part `cost`")
     p.add_argument("--peers", help="a folder of virtual environments: inspect, garak, pyrit (peers/README.md)")
     p.add_argument("--out", help="append a JSON line for each run")
     p.add_argument("--work", help="a folder to keep what is made (default: a temporary one)")
