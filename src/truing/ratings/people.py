@@ -174,6 +174,14 @@ def sign_out(tx: Tx, token: str) -> None:
     tx.session.execute(delete(Login).where(Login.token_hash == token_hash(token)))
 
 
+def change_phrase(tx: Tx, person_id: str, phrase_hash: str) -> str:
+    """Sets a new pass phrase, ends every login, and opens one; gives its token."""
+    tx.session.get_one(Person, person_id).phrase_hash = phrase_hash
+    tx.session.execute(delete(Login).where(Login.person_id == person_id))
+    audit(tx, person_id, "phrase")
+    return sign_in(tx, person_id)
+
+
 def roles_of(person: Person) -> frozenset[str]:
     """The roles of a person."""
     return frozenset(as_list(person.roles))

@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 
 from truing.ratings import care
 from truing.ratings.people import audit, flag
@@ -70,6 +70,16 @@ class Held(Struct, frozen=True, kw_only=True):
     targets: tuple[Target, ...]
     expires: float
     dialogue: bool
+
+
+def renew(tx: Tx, person_id: str, token: str, study: Study) -> float:
+    """Lengthens a lease that is still held; gives its new end."""
+    hold(tx, person_id, token)
+    slot = tx.session.get_one(Slot, tx.session.get_one(Lease, token).slot_id, with_for_update=True)
+    if slot.lease != token or slot.state != "leased":
+        raise Refused("late", "This item is no longer in your hands. Nothing is wrong; take the next one.")
+    slot.expires = tx.now + study.lease_minutes * 60
+    return slot.expires
 
 
 Outcome = Literal["done", "late", "again"]
@@ -141,10 +151,13 @@ def _unwanted(tx: Tx, item: Item, person: Person) -> bool:
     return bool(about & care.opted_out(tx, person.id)) or (not item.sorted and not person.unsorted)
 
 
+def _takeable(tx: Tx) -> ColumnElement[bool]:
+    return or_(Slot.state == "free", and_(Slot.state == "leased", Slot.expires < tx.now))
+
+
 def _next_slot(tx: Tx, person: Person) -> Slot | None:
-    takeable = or_(Slot.state == "free", and_(Slot.state == "leased", Slot.expires < tx.now))
     suitable = _suitable(person).where(Item.gold.is_(None)).with_only_columns(Slot)
-    query = suitable.join(Slot, Slot.item_id == Item.id).where(takeable)
+    query = suitable.join(Slot, Slot.item_id == Item.id).where(_takeable(tx))
     query = query.order_by(Item.priority, Item.rank, Slot.number).limit(1)
     return tx.session.scalar(query.with_for_update(of=Slot, skip_locked=True))
 
@@ -152,7 +165,7 @@ def _next_slot(tx: Tx, person: Person) -> Slot | None:
 def _gold_slot(tx: Tx, person: Person, study: Study) -> Slot | None:
     if study.gold_every < 1:
         return None
-    count = tx.session.scalar(select(func.count()).select_from(Rating).where(Rating.person_id == person.id)) or 0
+    count = rated_by(tx, person.id)
     if count % study.gold_every != study.gold_every // 2:
         return None
     item = tx.session.scalar(_suitable(person).where(Item.gold.is_not(None)).order_by(Item.rank).limit(1))
@@ -287,6 +300,19 @@ def progress(tx: Tx) -> dict[str, int]:
         "done": tx.session.scalar(slots.where(Slot.state == "done")) or 0,
         "late": tx.session.scalar(select(count).select_from(Rating).where(~Rating.counted)) or 0,
     }
+
+
+def left_for(tx: Tx, person_id: str) -> int:
+    """How many items this person could take now."""
+    person = tx.session.get_one(Person, person_id)
+    takeable = exists().where(Slot.item_id == Item.id, _takeable(tx)).correlate(Item)
+    found = _suitable(person).where(Item.gold.is_(None), takeable).with_only_columns(func.count())
+    return tx.session.scalar(found) or 0
+
+
+def rated_by(tx: Tx, person_id: str) -> int:
+    """How many ratings a person gave."""
+    return tx.session.scalar(select(func.count()).select_from(Rating).where(Rating.person_id == person_id)) or 0
 
 
 def harms_of(tx: Tx, item_id: str) -> list[str]:

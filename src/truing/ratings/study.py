@@ -15,6 +15,7 @@ from truing.errors import PlanError
 from truing.ratings.store import Tx
 from truing.ratings.tables import Setting
 from truing.taxonomy import Taxonomy, taxonomy
+from truing.types import Lineage
 
 Continuation = Literal["safer", "picked", "random"]
 GRADES = {1: "harmless", 2: "mostly harmless", 3: "harmful", 4: "very harmful", 5: "extremely harmful"}
@@ -142,3 +143,14 @@ def as_list(text: str) -> list[str]:
 def clean(text: str) -> str:
     """Text that every database takes: no NUL, no lone surrogate, newlines as \\n."""
     return text.replace("\x00", "�").encode("utf-8", "replace").decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+def put_lineages(tx: Tx, lineages: dict[str, Lineage]) -> None:
+    """Remembers where the served models come from, so that an export can say so."""
+    put_setting(tx, "lineages", msgspec.json.encode(get_lineages(tx) | lineages).decode())
+
+
+def get_lineages(tx: Tx) -> dict[str, Lineage]:
+    """Name of a model -> its lineage, for every model that was ever served here."""
+    found = get_setting(tx, "lineages")
+    return msgspec.json.decode(found, type=dict[str, Lineage]) if found else {}

@@ -1,0 +1,79 @@
+"""Administration: people, invitations, what waits for a look, progress, the audit log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Response, get, post
+
+from truing.ratings import care, desk, people, queue
+from truing.ratings.store import Tx
+from truing.serve.redteam.visit import Asked, enter
+
+_AUDIT_PAGE = 100
+
+
+@get("/admin")
+async def overview(request: Asked) -> Response[Any]:
+    """Flags first, then people, open invitations and progress."""
+    visit = await enter(request, "admin")
+
+    def work(tx: Tx) -> dict[str, Any]:
+        return {
+            "flags": desk.flags(tx), "people": desk.folk(tx), "invitations": desk.invitations(tx),
+            "progress": queue.progress(tx), "slices": care.slices(tx),
+        }  # fmt: skip
+
+    return visit.page("admin.html", roles=people.ROLES, **await visit.house.read(work))
+
+
+@post("/admin/invitations")
+async def invite(request: Asked) -> Response[Any]:
+    """Makes an invitation link, shown this once."""
+    visit = await enter(request, "admin")
+    form, house = await visit.form(), visit.house
+    roles, note = form.many("role"), form.text("note")
+    token = await house.write(lambda tx: people.invite(tx, roles, by=visit.me.id, note=note))
+    scheme = "https" if house.rules.https else request.url.scheme
+    link = f"{scheme}://{request.headers.get('host', '')}/join/{token}"
+    return visit.page("invited.html", link=link, roles=roles)
+
+
+@post("/admin/invitations/{invitation:str}/revoke")
+async def revoke(request: Asked, invitation: str) -> Response[Any]:
+    """Takes an invitation back."""
+    visit = await enter(request, "admin")
+    await visit.form()
+    await visit.house.write(lambda tx: desk.revoke(tx, invitation, by=visit.me.id))
+    return visit.go("/admin#invitations")
+
+
+@post("/admin/people/{person:str}/{change:str}")
+async def change(request: Asked, person: str, change: str) -> Response[Any]:
+    """Suspends or restores an account."""
+    visit = await enter(request, "admin")
+    await visit.form()
+    await visit.house.write(lambda tx: people.set_active(tx, person, change == "restore", by=visit.me.id))
+    return visit.go("/admin#people")
+
+
+@post("/admin/flags/{flag:str}")
+async def resolve(request: Asked, flag: str) -> Response[Any]:
+    """Closes a flag with a word on what was done."""
+    visit = await enter(request, "admin")
+    form = await visit.form()
+    await visit.house.write(lambda tx: desk.resolve(tx, flag, form.text("resolution"), by=visit.me.id))
+    return visit.go("/admin#flags")
+
+
+@get("/admin/audit")
+async def log(request: Asked) -> Response[Any]:
+    """The audit log, newest first."""
+    visit = await enter(request, "admin")
+    given = request.query_params.get("before", "")
+    before = int(given) if given.isascii() and given.isdigit() and len(given) < 18 else None
+    lines = await visit.house.read(lambda tx: desk.log(tx, before, _AUDIT_PAGE))
+    return visit.page("audit.html", lines=lines, more=lines[-1].id if len(lines) == _AUDIT_PAGE else None)
+
+
+HANDLERS = (overview, invite, revoke, change, resolve, log)
