@@ -12,7 +12,8 @@ from typing import Any
 QUIRKS = """
 `bot "text"` without a name; `create event` as the first step; modifiers before a nameless flow; several matching
 `when` branches; `user a or user b`; markdown links in messages;
-a quoted line followed by a comment; methods that change their object; an `else` after `when`.
+a quoted line followed by a comment; methods that change their object; an `else` after `when`;
+context or options with passthrough.
 """
 
 INTENTS = ["express greeting", "ask price", "give name", "feel good", "feel bad", "ask weather", "say bye", "agree"]
@@ -384,19 +385,20 @@ def turns(w: Writer, config: dict[str, Any]) -> list[dict[str, Any]]:
     """What the user does."""
     made: list[dict[str, Any]] = []
     output = bool(config.get("rails", {}).get("output"))
+    plain = not config.get("passthrough")  # NeMo hands the role "context" to the LLM when it passes messages through
     for _ in range(w.r.randint(1, 7)):
         said = f"{w.r.choice(w.intents)} {w.r.choice(['please', 'now', ''])} {w.r.choice([*WORDS, ''])}".strip()
         turn: dict[str, Any] = {"user": said}
         if w.some(0.08):
             turn = {"event": {"type": w.r.choice(["UserSilent", "Timer", "Other"]), "name": w.r.choice(["a", "b"])}}
-        elif w.some(0.08):
+        elif w.some(0.08) and plain:
             turn["options"] = {"rails": w.r.choice([["input"], ["dialog"], ["input", "output"], ["dialog", "output"],
                                                     ["input", "dialog", "output", "retrieval"]])}
-        elif w.some(0.04) and output:
+        elif w.some(0.04) and output and plain:
             turn.update(assistant=f"reply {w.r.choice(WORDS)}", options={"rails": ["output"]})
         elif w.some(0.06) and not output:
             turn["stream"] = True
-        if w.some(0.1) and "event" not in turn:
+        if w.some(0.1) and "event" not in turn and plain:
             turn["context"] = {w.r.choice(NUMBERS): w.r.randrange(5)}
         made.append(turn)
     return made

@@ -43,10 +43,17 @@ class ByTask:
         self.answers, self.multi = answers, multi
         self.tasks: list[str] = []
         self.counts: dict[str, int] = {}
+        self.otherwise = "general"
+
+    def for_messages(self) -> ByTask:
+        """The same model for bot messages: a prompt without a mark is one that was passed through."""
+        other = ByTask(self.answers, self.multi)
+        other.tasks, other.counts, other.otherwise = self.tasks, self.counts, "message"
+        return other
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         text = conversation.messages[-1].content
-        task = next((t for mark, t in _MARKS.items() if mark in text), "general")
+        task = next((t for mark, t in _MARKS.items() if mark in text), self.otherwise)
         if task == "next" and self.multi:
             task = "multi"
         at = self.counts[task] = self.counts.get(task, -1) + 1
@@ -63,7 +70,8 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
         try:
             config = RailsConfig.load(folder)
             model = ByTask(case["llm"], config.multi_step)
-            runtime = Runtime(config, model, Parts(encoder=Words()))
+            models = {"generate_bot_message": model.for_messages()}
+            runtime = Runtime(config, model, Parts(encoder=Words(), models=models))
         except PlanError as error:
             return {"id": case["id"], "refused": str(error)}
         said = asyncio.run(_turns(runtime, case["turns"]))

@@ -174,7 +174,7 @@ def _import(path: Path, at: int) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = _line(error, path)
         hint = ""
         if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("nemoguardrails"):

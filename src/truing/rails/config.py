@@ -172,7 +172,8 @@ class _Folder:
         """Everything under a folder, in order of names, the top before its subfolders."""
         ignored = self._ignored(root)
         for folder, subfolders, files in os.walk(root, followlinks=False):
-            subfolders[:] = sorted(s for s in subfolders if not s.startswith((".", "__")))
+            own = Path(folder) == root  # DIR/tests holds dialogues for `truing rails test`
+            subfolders[:] = sorted(s for s in subfolders if not s.startswith((".", "__")) and not (own and s == "tests"))
             for file in sorted(files):
                 if any(fnmatch.fnmatch(file, pattern) for pattern in ignored):
                     continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from ast import literal_eval
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from truing.rails.actions import ActionResult
@@ -382,3 +382,15 @@ async def retrieve_relevant_chunks(turn: Turn) -> ActionResult:
             "relevant_chunks_sep": context.get("relevant_chunks_sep", []), "retrieved_for": None,
         }  # fmt: skip
     return ActionResult(updates["relevant_chunks"], context_updates=updates)
+
+
+def _costs(call: Callable[..., Any], calls: int) -> Callable[..., Any]:
+    vars(call)["llm_calls"] = calls
+    return call
+
+
+# What they ask the LLM for is counted by `static.calls` with the course of the turn, save for single values.
+ACTIONS = (
+    generate_user_intent, generate_next_steps, generate_bot_message, _costs(generate_value, 1),
+    generate_intent_steps_message, retrieve_relevant_chunks,
+)  # fmt: skip

@@ -7,7 +7,7 @@ Rails that call an action whose effects are not known are never independent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from truing.rails import program as p
@@ -76,6 +76,19 @@ async def run_side_by_side(turn: Turn, names: list[str], stage: str) -> ActionRe
     turn.rulings.extend(stopped[1].rulings)
     turn.failure = turn.failure or stopped[1].failure
     return ActionResult(events=stopped[0], context_updates=updates)
+
+
+async def _input(turn: Turn, flows: Sequence[str]) -> ActionResult:
+    """Runs the input rails side by side."""
+    return await run_side_by_side(turn, list(flows), "Input")
+
+
+async def _output(turn: Turn, flows: Sequence[str]) -> ActionResult:
+    """Runs the output rails side by side."""
+    return await run_side_by_side(turn, list(flows), "Output")
+
+
+ACTIONS = {"run_input_rails_in_parallel": _input, "run_output_rails_in_parallel": _output}
 
 
 # -- the static proof --------------------------------------------------------------------------------------------------

@@ -68,9 +68,16 @@ class FlowProgram:
         self.interruptible = bool(meta.get("interruptable", True))
         self.subflow = bool(meta.get("subflow", False))
         self.multiple = bool(meta.get("allow_multiple", False))
-        created = {e.params["event"]["_type"] for e in elements if e.op == ACTION and e.name == "create_event"}
+        created = {_event_type(flow, e) for e in elements if e.op == ACTION and e.name == "create_event"}
         self.triggers = BASE_TRIGGERS | created
         self.index = 0
+
+
+def _event_type(flow: n.Flow, element: Element) -> str:
+    event = element.params.get("event")
+    if not isinstance(event, dict) or not isinstance(event.get("_type"), str):
+        raise PlanError(f"{flow.file}:{element.line}: an event is created by 'create event NAME(field=value)'")
+    return str(event["_type"])
 
 
 def _expression(text: str, file: str, line: int) -> Evaluate:

@@ -24,7 +24,7 @@ from truing.rails.inputs import events_of
 from truing.rails.library import load as load_library
 from truing.rails.llm import Llm, LlmError
 from truing.rails.machine import FlowError
-from truing.rails.parallel import run_side_by_side
+from truing.rails.parallel import ACTIONS as side_by_side
 from truing.rails.program import FlowProgram, Program, compile_flow
 from truing.rails.prompts import Prompts
 from truing.rails.streaming import Sink
@@ -108,16 +108,11 @@ class Runtime:
     # -- building ------------------------------------------------------------------------------------------------------
 
     def _register(self, parts: Parts) -> None:
-        for call in (
-            generation.generate_user_intent, generation.generate_next_steps, generation.generate_bot_message,
-            generation.generate_value, generation.generate_intent_steps_message, generation.retrieve_relevant_chunks,
-        ):  # fmt: skip
-            self.actions.register(call, builtin=True)
-        self.actions.register(_parallel_input, "run_input_rails_in_parallel", builtin=True)
-        self.actions.register(_parallel_output, "run_output_rails_in_parallel", builtin=True)
         self.library = load_library()
-        for call in self.library.actions:
+        for call in (*generation.ACTIONS, *self.library.actions):
             self.actions.register(call, builtin=True)
+        for name, run in side_by_side.items():
+            self.actions.register(run, name, builtin=True)
         alias = parts.nemo_alias
         if alias is None:
             alias = bool((self.config.truing.get("library") or {}).get("nemo_alias"))
@@ -407,12 +402,3 @@ class _Late:
 
         return encoder().encode(texts)
 
-
-async def _parallel_input(turn: Turn, flows: Sequence[str]) -> ActionResult:
-    """Runs the input rails side by side."""
-    return await run_side_by_side(turn, list(flows), "Input")
-
-
-async def _parallel_output(turn: Turn, flows: Sequence[str]) -> ActionResult:
-    """Runs the output rails side by side."""
-    return await run_side_by_side(turn, list(flows), "Output")

@@ -27,7 +27,7 @@ FOREIGN_BLOCKS = (
 )  # fmt: skip
 
 TRUING: dict[str, Any] = {
-    "intent_margin": float, "intent_threshold": float, "concurrent": bool, "speculative": bool,
+    "intent_margin": float, "generated_messages": bool, "intent_threshold": float, "concurrent": bool, "speculative": bool,
     "streaming": {"mode": str, "chunk_size": int, "context_size": int},
     "action_timeout": float, "llm_timeout": float, "max_message": int, "seed": int,
     "tone": ANY, "self_harm": ANY, "moderation": ANY, "refusal": ANY, "tools": ANY, "secrets": ANY, "urls": ANY,

@@ -121,4 +121,8 @@ async def self_check_hallucination(turn: Turn, **params: Any) -> RailOutcome:
     return RailOutcome.allow(metadata={"is_hallucination": False})
 
 
+for _call, _calls in ((self_check_input, 1), (self_check_output, 1), (self_check_facts, 1),
+                      (self_check_hallucination, EXTRA_ANSWERS + 1)):  # fmt: skip
+    vars(_call)["llm_calls"] = _calls  # for the worst-case count of `truing rails check`
+
 ACTIONS = (self_check_input, self_check_output, self_check_facts, self_check_hallucination)

@@ -1,0 +1,123 @@
+"""A configuration looked at without being run: `check` gives every fault with its place, the worst-case number of LLM
+calls of a turn, and the flows for a picture. `actions.py` is read as text, never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from truing.errors import PlanError, TruingError
+from truing.rails import generation, parallel
+from truing.rails.config import RailsConfig
+from truing.rails.library import load as load_library
+from truing.rails.program import FlowProgram, Program, compile_flow
+from truing.rails.prompts import BUILT_IN, Prompts
+from truing.rails.static.calls import Counter, TurnCalls
+from truing.rails.static.findings import Finding, order
+from truing.rails.static.names import Names
+from truing.rails.static.reach import reach_findings
+from truing.rails.static.sources import read_sources
+from truing.rails.templates import PromptError, with_variables
+from truing.rails.templates import variables as template_variables
+from truing.rails.wiring import rail_names, wiring_faults
+
+
+@dataclass(slots=True)
+class Report:
+    """What `check` found; `config` and `calls` are none where the configuration could not be read."""
+
+    path: str
+    findings: list[Finding] = field(default_factory=list)
+    calls: TurnCalls | None = None
+    config: RailsConfig | None = None
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings that make a configuration wrong."""
+        return [f for f in self.findings if f.level == "error"]
+
+
+def builtin_actions() -> dict[str, Callable[..., Any]]:
+    """The actions that every runtime has, by name."""
+    made = {call.__name__: call for call in (*generation.ACTIONS, *load_library().actions)}
+    return {**made, "create_event": _create_event, **parallel.ACTIONS}
+
+
+async def _create_event(turn: Any, event: dict[str, Any]) -> None:
+    """Stands for the runtime's own step."""
+
+
+def check(path: str | Path) -> Report:
+    """Reads and checks a folder; PlanError only where there is nothing to read."""
+    root = Path(path)
+    if not root.exists():
+        raise PlanError(f"{root}: there is no such rails folder")
+    report = Report(str(root))
+    try:
+        config = RailsConfig.load(root)
+    except PlanError as error:
+        report.findings = sorted((_of_fault(f, "read") for f in error.faults), key=order)
+        return report
+    report.config = config
+    library = load_library()
+    sources = read_sources(config.code, root if root.is_dir() else root.parent)
+    builtin = builtin_actions()
+    found = [*sources.findings, *_wiring(config), *_templates(config)]
+    found += Names(config, library, sources, builtin).findings()
+    found += reach_findings(config.flows)
+    compiled, faults = _compile(config)
+    found += faults
+    report.findings = sorted(dict.fromkeys(found), key=order)
+    report.calls = Counter(config, Program(compiled), builtin, sources).turn()
+    return report
+
+
+def _of_fault(text: str, kind: str) -> Finding:
+    """A fault of an error as a finding: ``file:line: what``."""
+    head, sign, rest = text.partition(": ")
+    return Finding(place=head if sign else "config", kind=kind, what=rest if sign else text)
+
+
+def _wiring(config: RailsConfig) -> Iterator[Finding]:
+    flows = [*config.flows, *load_library().flows]
+    for place, what in wiring_faults(config, flows, Prompts(config)):
+        yield Finding(place=place, kind="rail", what=what)
+
+
+def _templates(config: RailsConfig) -> Iterator[Finding]:
+    tasks = {*BUILT_IN, "general"}
+    for at, prompt in enumerate(config.prompts):
+        place = config.place("key", f"prompts.{at}")
+        tasks.add(prompt.task)
+        for text in (prompt.content, *(m for _, m in prompt.messages)):
+            if text:
+                yield from _template(text, place)
+    for name, texts in config.bot_messages.items():
+        for part in texts:
+            yield from _template(with_variables(part.text), config.place("bot", name))
+
+
+def _template(text: str, place: str) -> Iterator[Finding]:
+    try:
+        template_variables(text)
+    except PromptError as error:
+        yield Finding(place=place, kind="template", what=str(error))
+
+
+def _compile(config: RailsConfig) -> tuple[list[FlowProgram], list[Finding]]:
+    compiled: list[FlowProgram] = []
+    findings: list[Finding] = []
+    rails = rail_names(config)
+    for flow in (*config.flows, *load_library().flows):
+        try:
+            made = compile_flow(flow)
+        except TruingError as error:
+            faults = getattr(error, "faults", (str(error),))
+            findings += [_of_fault(f, "expression") for f in faults]
+            continue
+        if made.id in rails:
+            made.system = made.subflow = True
+        compiled.append(made)
+    return compiled, findings

@@ -1,0 +1,244 @@
+"""How many LLM calls one turn can take at most, rail by rail: the longest path through the compiled flows.
+
+Between two messages of the user a flow runs from one element that waits to the next; the dearest such stretch counts. A
+loop with calls in it, or an action of the configuration that is given the LLM, makes the number a lower end (`open`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from truing.rails import program as p
+from truing.rails.config import RailsConfig, stages
+from truing.rails.library import load as load_library
+from truing.rails.machine import flow_name
+from truing.rails.static.sources import Sources
+
+
+@dataclass(frozen=True)
+class Calls:
+    """A number of calls; `open` names what can add to it without a bound that is known."""
+
+    most: int = 0
+    open: frozenset[str] = frozenset()
+
+    def __add__(self, other: Calls) -> Calls:
+        return Calls(self.most + other.most, self.open | other.open)
+
+    def larger(self, other: Calls) -> Calls:
+        """The dearer of two ways."""
+        return Calls(max(self.most, other.most), self.open | other.open)
+
+    def __str__(self) -> str:
+        return f"{self.most} or more" if self.open else str(self.most)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The dearest way that goes on after the flow, and the dearest that ends the turn (``stop``), if there is one."""
+
+    on: Calls | None = Calls()
+    stopped: Calls | None = None
+
+    def larger(self, other: Ways) -> Ways:
+        """The dearer of each kind."""
+        return Ways(_dearer(self.on, other.on), _dearer(self.stopped, other.stopped))
+
+    def then(self, other: Ways) -> Ways:
+        """This, and after it the other."""
+        if self.on is None:
+            return self
+        stopped = self.on + other.stopped if other.stopped is not None else None
+        return Ways(self.on + other.on if other.on is not None else None, _dearer(self.stopped, stopped))
+
+    @property
+    def worst(self) -> Calls:
+        """The dearer of both kinds."""
+        return _dearer(self.on, self.stopped) or Calls()
+
+
+def _dearer(a: Calls | None, b: Calls | None) -> Calls | None:
+    return b if a is None else a if b is None else a.larger(b)
+
+
+@dataclass
+class TurnCalls:
+    """The dearest turn: its parts by name, and the sum."""
+
+    total: Calls = field(default_factory=Calls)
+    parts: dict[str, Calls] = field(default_factory=dict)
+
+
+class Counter:
+    """Counts over the compiled flows of a configuration."""
+
+    def __init__(
+        self, config: RailsConfig, program: p.Program, builtin: Mapping[str, Callable[..., Any]], sources: Sources
+    ) -> None:
+        self.config, self.program, self.builtin, self.sources = config, program, builtin, sources
+        self._flows: dict[str, Ways] = {}
+        self._running: set[str] = set()
+        self._rails = {stage: block.flows for stage, block in stages(config)}
+        self._messages: dict[str, Calls] = {}
+        self._texts = {*config.bot_messages, *load_library().bots}
+
+    def turn(self) -> TurnCalls:
+        """The dearest turn of this configuration: through all input rails and the dialog, or stopped by an input rail."""
+        rails, dialog = self.stage("input"), self._dialog()
+        total = rails.then(Ways(dialog)).worst
+        return TurnCalls(total, {"input rails": rails.worst, "dialog and output rails": dialog})
+
+    def stage(self, stage: str) -> Ways:
+        """All rails of a stage, one after the other."""
+        made = Ways()
+        for name in self._rails.get(stage, ()):
+            made = made.then(self.flow(flow_name(name)))
+        return made
+
+    def flow(self, name: str) -> Ways:
+        """The dearest ways through a flow, from its start to a wait or its end."""
+        if name in self._flows:
+            return self._flows[name]
+        flow = self.program.flows.get(name)
+        if flow is None or name in self._running:
+            return Ways(Calls(0, frozenset({f"{name} calls itself"}) if name in self._running else frozenset()))
+        self._running.add(name)
+        made = _Paths(self, flow).dearest()
+        self._running.discard(name)
+        self._flows[name] = made
+        return made
+
+    def message(self, name: str) -> Calls:
+        """What a bot message takes: retrieval rails, its generation, output rails."""
+        if name in ("...", "stop"):
+            return Calls()
+        if name not in self._messages:
+            self._messages[name] = Calls()  # a rail that says something does not run the rails again for it
+            made = self.stage("retrieval").worst
+            if name not in self._texts and not name.startswith('"'):
+                made += Calls(0 if name.startswith("$") else 1) + self.stage("output").worst
+            self._messages[name] = made
+        return self._messages[name]
+
+    def action(self, name: str) -> Calls:
+        """What an action takes."""
+        if name in self.builtin:
+            return Calls(int(getattr(self.builtin[name], "llm_calls", 0)))
+        own = self.sources.actions.get(name)
+        if own is not None and own.asks_llm:
+            return Calls(1, frozenset({f"the action {name} is given the LLM"}))
+        return Calls()
+
+    def _dialog(self) -> Calls:
+        config = self.config
+        after = self.stage("output").worst + self.stage("retrieval").worst
+        answer = Calls(1) + after
+        if not config.user_messages:
+            own = [f for f in self.program.flows.values() if not f.system and not f.subflow]
+            if not own:
+                return answer
+            return answer.larger(self._flows_worst())
+        sure = config.embeddings_only and (config.embeddings_threshold is None or bool(config.embeddings_fallback))
+        intent = Calls(0 if sure else 1)
+        if config.single_call:
+            return Calls(1) + self._flows_worst().larger(after)
+        free = Calls(1) + answer  # no flow goes on: the next step and its message are generated
+        if config.multi_step:
+            free = Calls(free.most, frozenset({"several steps can be generated at once"}))
+        return intent + self._flows_worst().larger(free)
+
+    def _flows_worst(self) -> Calls:
+        worst, after = Calls(), Calls()
+        for flow in self.program.flows.values():
+            if flow.system or flow.subflow:
+                continue
+            cost = self.flow(flow.id).worst
+            if flow.elements and flow.elements[0].op == p.BOT:
+                after = after.larger(cost)
+            else:
+                worst = worst.larger(cost)
+        return worst + after
+
+
+class _Paths:
+    """The longest stretch of one flow between waits."""
+
+    def __init__(self, counter: Counter, flow: p.FlowProgram) -> None:
+        self.counter, self.flow = counter, flow
+        self.known: dict[int, Ways] = {}
+        self.path: set[int] = set()
+
+    def dearest(self) -> Ways:
+        """The ways from the start, and from each wait on."""
+        elements = self.flow.elements
+        starts = [0, *(i + 1 for i, e in enumerate(elements) if e.op in (p.USER, p.EVENT))]
+        starts += [i + h + 1 for i, e in enumerate(elements) if e.op == p.BRANCH for h in (*e.heads, e.other or e.heads[0])]
+        worst = Ways()
+        for start in starts:
+            self.path.clear()
+            worst = worst.larger(self.after(start, first=start == 0))
+        return worst
+
+    def after(self, at: int, *, first: bool = False) -> Ways:
+        """From an element on, up to the next wait."""
+        elements = self.flow.elements
+        if not 0 <= at < len(elements) or at in self.path:
+            return Ways()
+        if at in self.known and not first:
+            return self.known[at]
+        if len(self.path) > 800:
+            return Ways(Calls(0, frozenset({f"{self.flow.id} is too long to follow"})))
+        e = elements[at]
+        if e.op in (p.USER, p.EVENT, p.NEVER) and not first:
+            return Ways()
+        if e.op == p.BOT and e.name == "stop" and not first:
+            return Ways(None, Calls())
+        self.path.add(at)
+        following: Ways | None = None
+        loops = frozenset[str]()
+        for target in self._next(e, at):
+            if target in self.path:
+                around = self._around(target, at)
+                if around.most or around.open:
+                    loops |= {f"a loop in {self.flow.id}, line {elements[target].line}"}
+                continue
+            found = self.after(target)
+            following = found if following is None else following.larger(found)
+        self.path.discard(at)
+        made = self._own(e, first).then(Ways(Calls(0, loops))).then(following or Ways())
+        if not first:
+            self.known[at] = made
+        return made
+
+    def _own(self, e: p.Element, first: bool) -> Ways:
+        if e.op == p.BOT:
+            return Ways() if first else Ways(self.counter.message(e.name))
+        if e.op == p.ACTION:
+            return Ways(self.counter.action(e.name))
+        if e.op == p.FLOW:
+            if e.expression is not None:
+                return Ways(Calls(0, frozenset({f"{self.flow.id} calls subflows by a variable"})))
+            return self.counter.flow(flow_name(e.name))
+        return Ways()
+
+    def _next(self, e: p.Element, at: int) -> list[int]:
+        if e.op == p.IF:
+            return [at + 1, at + e.jump]
+        if e.op == p.WHILE:
+            return [at + 1, at + e.on_break]
+        if e.op == p.JUMP:
+            return [at + e.jump] if e.jump else []
+        if e.op == p.BREAK:
+            return [at + (e.on_break or 1)]
+        if e.op == p.CONTINUE:
+            return [at + (e.on_continue or 1)]
+        if e.op == p.BRANCH:
+            return []
+        return [at + 1]
+
+    def _around(self, start: int, end: int) -> Calls:
+        """What the elements between the head of a loop and its end take."""
+        body = self.flow.elements[min(start, end) : max(start, end) + 1]
+        return sum((self._own(e, False).worst for e in body), Calls())
