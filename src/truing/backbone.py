@@ -101,8 +101,9 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _load(name: str | Weights, auto: str, dtype: str, device: str, attention: str) -> Loaded:
+def _load(name: str | Weights, auto: str, dtype: str, device: str, attention: str | None) -> Loaded:
     import transformers
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     weights = find(name) if isinstance(name, str) else name
@@ -113,21 +114,21 @@ def _load(name: str | Weights, auto: str, dtype: str, device: str, attention: st
         model = getattr(transformers, auto).from_pretrained(
             str(weights.path), dtype=best_dtype(dtype, where), attn_implementation=attention
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"local:{weights.name}: the model cannot be loaded: {_line(error)}") from error
     model.requires_grad_(False)
     return Loaded(model.to(where).eval(), tokenizer, weights)
 
 
 def load_causal(
-    name: str | Weights, *, dtype: str = "auto", device: str = "auto", attention: str = "sdpa"
+    name: str | Weights, *, dtype: str = "auto", device: str = "auto", attention: str | None = None
 ) -> Loaded:
     """A causal language model, in evaluation mode and without gradients."""
     return _load(name, "AutoModelForCausalLM", dtype, device, attention)
 
 
 def load_encoder(
-    name: str | Weights, *, dtype: str = "auto", device: str = "auto", attention: str = "sdpa"
+    name: str | Weights, *, dtype: str = "auto", device: str = "auto", attention: str | None = None
 ) -> Loaded:
     """A text encoder without a task head."""
     return _load(name, "AutoModel", dtype, device, attention)

@@ -57,6 +57,7 @@ class Decoder:
         self.rows = Rows(slots)
         self.live: list[Request] = []
         self.waiting: list[Request] = []
+        self._joining: list[Request] = []
         self._blocks: dict[tuple[int, ...], Block] = {}
 
     @property
@@ -100,9 +101,9 @@ class Decoder:
 
     def fail(self, kind: str, words: str) -> None:
         """Ends everything with a failure (the forward pass broke)."""
-        for request in (*self.live, *self.waiting):
+        for request in (*self.live, *self._joining, *self.waiting):
             self._end(request, "error", failure=(kind, words))
-        self.live, self.waiting, self._blocks = [], [], {}
+        self.live, self.waiting, self._joining, self._blocks = [], [], [], {}
         self.rows = Rows(self.slots)
 
     def _leave(self) -> None:
@@ -120,6 +121,7 @@ class Decoder:
         held = {r.prompt.ids[: r.head] for r in self.live if r.head}
         for _ in range(min(free, len(self.waiting))):
             request = self.waiting.pop()
+            self._joining.append(request)
             if request.head and request.prompt.ids[: request.head] not in held and len(held) >= self.max_heads:
                 ids = request.prompt.ids  # too many different heads at once: this one is read with its row
                 request.head = next((h for h in request.prompt.heads if ids[:h] in held), 0)
@@ -131,6 +133,7 @@ class Decoder:
                 self._blocks[head] = self.forward.stored(head)
             for batch in _by_budget(requests, self.read):
                 self._read(batch, self._blocks.get(head))
+        self._joining.clear()
 
     def _read(self, requests: list[Request], block: Block | None) -> None:
         """Reads prompts packed; answers to equal prompts (n > 1) share one reading."""

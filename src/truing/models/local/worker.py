@@ -105,6 +105,7 @@ class Worker:
             if self.decoder.busy:
                 self.decoder.step()
         except Exception as error:  # out of memory, a broken model: the answers fail, the thread lives
+            self.decoder.waiting += [r for r in new if not r.finish]
             self.decoder.fail(type(error).__name__, (str(error).splitlines() or ["no message"])[0])
 
 
