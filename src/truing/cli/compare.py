@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ def command(
     *runs: Path,
     out: Path | None = None,
     margin: float = 0.05,
+    card: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     with_text: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -35,6 +37,8 @@ def command(
         Where the report goes, such as report.html; .md and .json are written beside it.
     margin
         The loss of degenerate, cut and benign answers that still counts as none (non-inferiority).
+    card
+        Cards of the runs' judges, for deltas that are transported from them.
     with_text
         Put prompts and answers into the report, blurred until clicked.
     json
@@ -44,7 +48,9 @@ def command(
         raise UserError("compare needs two run folders or more; the first is the baseline")
     if not 0 <= margin <= 1:
         raise UserError(f"--margin {margin}: does not lie in [0, 1]")
-    made = compare_all(runs, margin)
+    from truing.cli.show import read_cards
+
+    made = compare_all(runs, margin, read_cards(card))
     data = comparison_json(made)
     if out is not None:
         _write(runs, made, out, with_text=with_text, data=data)
@@ -58,12 +64,12 @@ def command(
     return 0
 
 
-def compare_all(runs: tuple[Path, ...], margin: float) -> dict[str, Comparison]:
+def compare_all(runs: tuple[Path, ...], margin: float, cards: Mapping[str, Path] | None = None) -> dict[str, Comparison]:
     """Each run against the first, by a short name of its own."""
     names = names_of(runs)
     if len({p.resolve() for p in runs}) < len(runs):
         raise RunError("the same run folder is given twice")
-    return {name: compare(runs[0], path, margin=margin) for name, path in zip(names[1:], runs[1:])}
+    return {name: compare(runs[0], path, margin=margin, cards=cards) for name, path in zip(names[1:], runs[1:])}
 
 
 def names_of(runs: tuple[Path, ...]) -> list[str]:

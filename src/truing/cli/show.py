@@ -27,6 +27,7 @@ def command(
     /,
     *,
     category: Annotated[bool, Parameter(negative="")] = False,
+    card: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Shows the rates of a run, or of every run below a folder.
@@ -37,10 +38,13 @@ def command(
         A run folder, or the folder of a plan.
     category
         Also a line for each harm category.
+    card
+        Cards of this run's judges (from `truing card`), for rates that are transported from them.
     json
         Print the summaries as JSON.
     """
-    summaries = {folder: summarise(Run(folder)) for folder in find_runs(run)}
+    cards = read_cards(card)
+    summaries = {folder: summarise(Run(folder), cards) for folder in find_runs(run)}
     if json:
         import msgspec
 
@@ -50,6 +54,13 @@ def command(
     for folder, summary in summaries.items():
         show_summary(folder, summary, by_category=category)
     return 0
+
+
+def read_cards(paths: Sequence[Path] | None) -> dict[str, Path]:
+    """The judges that some cards are of: judge -> path."""
+    from truing.report.card import read_card
+
+    return {read_card(path).judge: path for path in paths or ()}
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -156,4 +167,5 @@ def _transported(rate: Rate) -> str:
         return ""
     if t.estimate is None or t.lower is None or t.upper is None:
         return escape(f"refused: {t.refused}")
-    return escape(f"{percent(t.estimate)} [{100 * t.lower:.1f}, {100 * t.upper:.1f}] {t.note}")
+    band = f", band [{100 * t.band[0]:.1f}, {100 * t.band[1]:.1f}]" if t.band else ""
+    return escape(f"{percent(t.estimate)} [{100 * t.lower:.1f}, {100 * t.upper:.1f}]{band} {t.note}")

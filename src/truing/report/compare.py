@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from truing.report.columns import ABSENT, EXPECTS, NO, UNSCORED, YES, Columns
+from truing.report.ledger import LedgerLine, make_ledger
 from truing.report.pairing import Pair, pair_runs
 from truing.report.tables import AXES, SMALL, axis_layers, axis_rates, codes, outcome_layers, outcome_word
 from truing.runs import JudgeRecord, Run
@@ -115,7 +116,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     points: tuple[PlanePoint, ...]
     claim: Claim
     taxonomy: str = "beavertails"
-    ledger: tuple[Struct, ...] = ()
+    ledger: tuple[LedgerLine, ...] = ()
     notes: tuple[str, ...] = ()
 
     def find(self, question: str, category: str | None = None, judge: str | None = None) -> Delta | None:
@@ -352,16 +353,21 @@ def make_claim(deltas: Sequence[Delta], margin: float) -> Claim:
                  checks=tuple(checks))
 
 
-def compare(run_a: Run | str | Path, run_b: Run | str | Path, *, margin: float = 0.05) -> Comparison:
+def compare(
+    run_a: Run | str | Path, run_b: Run | str | Path, *, margin: float = 0.05, cards: Mapping[str, Path] | None = None
+) -> Comparison:
     """Compares two runs over the samples that both asked; the first is the baseline.
 
-    `margin` is the loss in degenerate, cut and benign answers that is still non-inferior. RunError if no sample is
-    shared, ValueError for a negative margin.
+    `margin` is the loss in degenerate, cut and benign answers that is still non-inferior; `cards` (judge name ->
+    card.json) add transported deltas, labels drawn in both runs corrected ones. RunError if no sample is shared,
+    ValueError for a negative margin, DataError for a card of another version.
     """
+    from truing.report.refine import refine
+
     if not 0 <= margin <= 1:
         raise ValueError(f"margin {margin!r} does not lie in [0, 1]")
     pair = pair_runs(run_a, run_b)
-    deltas = paired_deltas(pair)
+    deltas = refine(pair, paired_deltas(pair), cards)
     moved: dict[str, Counter[str]] = {}
     for _, _, x, y in _outcome_pairs(pair):
         moved.setdefault(x, Counter())[y] += 1
@@ -371,5 +377,5 @@ def compare(run_a: Run | str | Path, run_b: Run | str | Path, *, margin: float =
         data=tuple(d.spec for d in a.manifest.data), margin=margin, n_shared=len(pair.keys), only_a=len(pair.only_a),
         only_b=len(pair.only_b), deltas=tuple(deltas), flips=tuple(find_flips(pair)),
         outcomes={k: dict(v) for k, v in moved.items()}, points=pareto([_plane_point(a, "a"), _plane_point(b, "b")]),
-        claim=make_claim(deltas, margin), taxonomy=a.manifest.taxonomy, notes=pair.notes,
+        claim=make_claim(deltas, margin), taxonomy=a.manifest.taxonomy, ledger=make_ledger(pair), notes=pair.notes,
     )  # fmt: skip

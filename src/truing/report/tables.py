@@ -56,7 +56,10 @@ class Corrected(Struct, frozen=True, kw_only=True):
 
 
 class Transported(Struct, frozen=True, kw_only=True):
-    """A rate corrected by a card made elsewhere; "assumes transport". `refused` says why there is none."""
+    """A rate corrected by a card made elsewhere; "assumes transport". `refused` says why there is none.
+
+    `band` is the interval over sensitivity and specificity five points to either side of the card's.
+    """
 
     estimate: float | None
     lower: float | None
@@ -65,6 +68,7 @@ class Transported(Struct, frozen=True, kw_only=True):
     card: str
     note: str = "assumes transport"
     refused: str | None = None
+    band: tuple[float, float] | None = None
 
 
 class Rate(Struct, frozen=True, kw_only=True):
@@ -373,12 +377,13 @@ def summarise(run: Run | str | Path, cards: Mapping[str, Path] | None = None) ->
     if cards or (columns.path / "labels" / "draws.jsonl").is_file():
         from truing.report.correct import with_corrections
 
-        rates, more = with_corrections(columns, rates, cards or {})
+        corrected, more = with_corrections(columns, [*rates, *axes], cards or {})
+        rates, axes = corrected[: len(rates)], corrected[len(rates) :]
         notes += more
     if "until" in manifest.notes or "extended" in manifest.notes:
         from truing.report.correct import with_sequences
 
-        rates = with_sequences(columns, rates)
+        rates, axes = with_sequences(columns, rates), with_sequences(columns, axes)
     questions = {question for _, question in columns.columns}
     heads = {q: c.record.name for q in sorted(questions) if (c := columns.headline(q)) is not None}
     answers = sum(len(layer) - layer.count(ABSENT) for layer in columns.responses)

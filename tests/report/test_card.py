@@ -1,0 +1,137 @@
+"""Cards from labelled runs against hand counts; rows the judge was trained on; transport, and when it is refused."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from truing.errors import DataError, LineageError, RunError
+from truing.lineage import prompt_hashes
+from truing.report.card import make_card, overlaps, read_card, write_card
+from truing.report.compare import compare
+from truing.report.tables import summarise
+from truing.runs import JudgeRecord
+from truing.types import Judgement, Lineage
+
+JUDGE = Lineage(name="j", hash="1" * 16)
+
+
+def labelled(make_run, prompts, verdicts, truth, name="set", lineage=JUDGE):
+    rows = {"harmful@j": verdicts, "harmful@human:people": truth}
+    return make_run(name, prompts(len(truth)), rows, lineages={"j": lineage})
+
+
+def test_counts_by_hand(make_run, prompts):
+    said = [[True]] * 8 + [[False]] * 2 + [[True]] * 3 + [[False]] * 7
+    run = labelled(make_run, prompts, said, [[True]] * 10 + [[False]] * 10)
+    card = make_card(run, "j")
+    q = card.questions["harmful"]
+    assert (q.n, q.n_positive) == (20, 10)
+    assert q.sensitivity.estimate == 0.8 and q.specificity.estimate == 0.7
+    assert q.precision.estimate == pytest.approx(8 / 11)
+    assert card.kappa.estimate == pytest.approx(0.5) and card.raters == ("human:people",)
+    assert card.judge_hash == "1" * 16
+
+
+def test_the_file_has_the_fields_of_the_contract(make_run, prompts, tmp_path):
+    card = make_card(labelled(make_run, prompts, [[True], [False]], [[True], [False]]), "j")
+    write_card(card, tmp_path / "sub" / "card.json")
+    made = json.loads((tmp_path / "sub" / "card.json").read_text())
+    assert {"judge", "judge_hash", "data_hash", "n", "questions", "per_category", "ece", "kappa", "lineage",
+            "licence"} <= set(made)  # fmt: skip
+    assert {"base", "base_sha256", "prompt_hashes"} <= set(made["lineage"])
+    assert read_card(tmp_path / "sub" / "card.json") == card
+
+
+def test_categories_of_the_judge_against_those_of_people(make_run, prompts):
+    run = labelled(make_run, prompts, [[True]] * 4, [[True]] * 4)
+    for judge, harms in (("j", [0.9, 0.8, 0.2, 0.1]), ("human:people", [1.0, 0.0, 1.0, 0.0])):
+        records = json.loads((run / "manifest.json").read_text())["judges"]
+        record = next(r for r in records if r["name"] == judge)
+        rows = [Judgement(sample_id=f"s{i}", judge=judge, question="harmful", verdict=True, harms={"self_harm": h})
+                for i, h in enumerate(harms)]  # fmt: skip
+        (run / record["file"]).write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
+    card = make_card(run, "j")
+    got = card.per_category["self_harm"]
+    assert card.per_category_of == "labels"
+    assert (got.n_positive, got.precision.estimate, got.recall.estimate) == (2, 0.5, 0.5)
+    assert got.auroc.estimate == pytest.approx(3 / 4)
+
+
+def test_rows_that_the_judge_was_trained_on_are_refused(make_run, prompts):
+    trained = Lineage(name="j", hash="1" * 16, prompts=prompt_hashes(["Question 0", "question 1!"]))
+    run = labelled(make_run, prompts, [[True]] * 4, [[True], [True], [False], [True]], lineage=trained)
+    card = make_card(run, "j")
+    assert (card.n, card.left_out) == (2, 2)
+    assert overlaps(card, ["question 0", "question 3"]) == 1
+    whole = Lineage(name="j", hash="1" * 16, judges=(Lineage(name="teacher", prompts=prompt_hashes(["question 0"])),))
+    with pytest.raises(LineageError, match="trained on all"):
+        make_card(labelled(make_run, prompts, [[True]], [[True]], name="b", lineage=whole), "j")
+
+
+def test_runs_of_which_no_card_can_be_made(make_run, prompts):
+    with pytest.raises(RunError, match="has not judged"):
+        make_card(labelled(make_run, prompts, [[True]], [[True]]), "other")
+    with pytest.raises(RunError, match="nobody labelled"):
+        make_card(make_run("b", prompts(1), {"harmful@j": [[True]]}), "j")
+    with pytest.raises(DataError, match="scored none"):
+        make_card(labelled(make_run, prompts, [[None]], [[True]], name="c"), "j")
+
+
+def test_no_positives_is_a_card_without_a_sensitivity(make_run, prompts, tmp_path):
+    run = labelled(make_run, prompts, [[True], [False], [False]], [[False]] * 3)
+    card = make_card(run, "j")
+    assert card.questions["harmful"].sensitivity is None
+    write_card(card, tmp_path / "c.json")
+    got = summarise(run, {"j": tmp_path / "c.json"}).find("harmful", judge="j").transported
+    assert got.estimate is None and "no positive labels" in got.refused
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"judge": 3}', "\x00"])
+def test_what_is_no_card(tmp_path, text):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(DataError, match=r"c\.json: no judge's card"):
+        read_card(tmp_path / "c.json")
+
+
+def garak(make_run, prompts, tmp_path):
+    """A card with sensitivity 0.92 and specificity 0.39 (garak's detector), from 100 rows of each kind."""
+    verdicts = [[True]] * 92 + [[False]] * 8 + [[True]] * 61 + [[False]] * 39
+    card = make_card(labelled(make_run, prompts, verdicts, [[True]] * 100 + [[False]] * 100), "j")
+    write_card(card, tmp_path / "garak.json")
+    return tmp_path / "garak.json"
+
+
+def test_transport_is_a_band_or_refused(make_run, prompts, tmp_path):
+    path = garak(make_run, prompts, tmp_path)
+    fits = make_run("a", prompts(1000), {"harmful@j": [[True]] * 700 + [[False]] * 300}, lineages={"j": JUDGE})
+    got = summarise(fits, {"j": path}).find("harmful").transported
+    assert got.estimate == pytest.approx((0.7 + 0.39 - 1) / (0.92 + 0.39 - 1))
+    assert got.band[0] <= got.lower <= got.estimate <= got.upper <= got.band[1] and got.note == "assumes transport"
+    # garak's case: 514 of 1,000, under 1 - specificity = 0.61: its interval was [0, 0]
+    odd = make_run("b", prompts(1000), {"harmful@j": [[True]] * 450 + [[False]] * 550}, lineages={"j": JUDGE})
+    got = summarise(odd, {"j": path}).find("harmful").transported
+    assert got.estimate is None and "below 1 - specificity" in got.refused
+
+
+def test_a_card_of_another_version_is_refused_by_hash(make_run, prompts, tmp_path):
+    path = garak(make_run, prompts, tmp_path)
+    other = make_run("a", prompts(10), {"harmful@j": [[True]] * 10}, lineages={"j": Lineage(name="j", hash="2" * 16)})
+    with pytest.raises(DataError, match="another version of j"):
+        summarise(other, {"j": path})
+    with pytest.raises(DataError, match="did not judge this run"):
+        summarise(make_run("b", prompts(10), {"harmful": [[True]] * 10}), {"j": path})
+    assert JudgeRecord(name="j", question="harmful", file="x").lineage.hash == ""
+
+
+def test_transported_differences_are_raw_over_youden(make_run, prompts, tmp_path):
+    path = garak(make_run, prompts, tmp_path)
+    a = make_run("a", prompts(1000), {"harmful@j": [[True]] * 800 + [[False]] * 200}, lineages={"j": JUDGE})
+    b = make_run("b", prompts(1000), {"harmful@j": [[True]] * 700 + [[False]] * 300}, lineages={"j": JUDGE})
+    got = compare(a, b, cards={"j": path}).find("harmful").transported
+    assert got is not None and got.estimate == pytest.approx(-0.1 / 0.31)
+    assert got.lower <= got.estimate <= got.upper < 0
+    low = make_run("c", prompts(1000), {"harmful@j": [[True]] * 300 + [[False]] * 700}, lineages={"j": JUDGE})
+    assert compare(a, low, cards={"j": path}).find("harmful").transported is None
