@@ -108,7 +108,7 @@ async def _answer(turn: Turn, event: Event) -> ActionResult:
         if kb is not None:
             chunks: str | None = "\n".join(c["body"] for c in await kb.search_relevant_chunks(flat_text(event["text"])))
         else:
-            chunks = _retrieved(turn, whole=True)
+            chunks = turn.talk.history.chunks
         prompt = prompts.render_task_prompt("general", {"relevant_chunks": chunks}, turn.talk.history)
         if turn.sink is not None:
             turn.sink.expect(stop=["User:"])
@@ -152,16 +152,6 @@ def _passed_through(turn: Turn, text: Any) -> Any:
     if at is not None:
         rows[at]["content"] = text
     return rows
-
-
-def _retrieved(turn: Turn, *, whole: bool = False) -> str | None:
-    """The chunks that were retrieved for this user message (or at any time before)."""
-    for event in reversed(turn.talk.history):
-        if event["type"] == "UserMessage" and not whole:
-            break
-        if event["type"] == "ContextUpdate" and "relevant_chunks" in event["data"]:
-            return str(event["data"]["relevant_chunks"] or "").strip()
-    return None
 
 
 async def generate_next_steps(turn: Turn) -> ActionResult:
@@ -268,7 +258,7 @@ async def _message_by_llm(turn: Turn, event: Event) -> tuple[str, Any]:
         return str(runtime.prompts.parse_task_output("general", reply.content)), prompt
     near = await runtime.knowledge.bots.search(event["intent"], 5) if config.user_messages else []
     examples = "".join(f'bot {name}\n  "{text}"\n\n' for _, name, text in reversed(near))
-    given = {"examples": examples, "relevant_chunks": _retrieved(turn)}
+    given = {"examples": examples, "relevant_chunks": turn.talk.history.fresh_chunks}
     prompt = runtime.prompts.render_task_prompt("generate_bot_message", given, turn.talk.history)
     if turn.sink is not None:
         parser = runtime.prompts.parser("generate_bot_message")

@@ -28,7 +28,7 @@ from truing.rails.parallel import ACTIONS as side_by_side
 from truing.rails.program import FlowProgram, Program, compile_flow
 from truing.rails.prompts import Prompts
 from truing.rails.streaming import Sink
-from truing.rails.talk import Talk, key, keys
+from truing.rails.talk import Talk, chain, step
 from truing.rails.turn import Turn, full_options
 from truing.rails.wiring import rail_names, wiring_faults
 from truing.types import Failure, Ruling, Sampling, Tool, ToolCall, Usage
@@ -187,7 +187,8 @@ class Runtime:
                 context["bot_message"] = last.get("content")
                 rows.pop()
             rows.insert(0, {"role": "context", "content": context})
-        talk = self._talk(rows)
+        hashes = chain(rows)
+        talk = self._talk(rows, hashes)
         turn = Turn(self, talk, sampling, chosen, sink, chat, tools)
         turn.random = Random(f"{sampling.seed}:{len(rows)}")
         try:
@@ -196,11 +197,12 @@ class Runtime:
             turn.error = str(error)
             turn.close("block")
             raise _unfinished(turn, error) from error
-        return self._result(turn, rows, new)
+        return self._result(turn, hashes, new)
 
-    def _talk(self, rows: list[dict[str, Any]]) -> Talk:
+    def _talk(self, rows: list[dict[str, Any]], hashes: list[bytes]) -> Talk:
         """The state after the longest known beginning of the conversation, and the rest as events."""
-        for end, hashed in keys(rows):
+        for end in range(len(rows) - 1, 0, -1):
+            hashed = hashes[end - 1]
             stored = self._talks.get(hashed)
             if stored is not None:
                 self._talks.move_to_end(hashed)
@@ -298,7 +300,7 @@ class Runtime:
 
     # -- what comes out ------------------------------------------------------------------------------------------------
 
-    def _result(self, turn: Turn, rows: list[dict[str, Any]], new: list[Event]) -> Result:
+    def _result(self, turn: Turn, hashes: list[bytes], new: list[Event]) -> Result:
         said: list[str] = []
         exception: Event | None = None
         calls: list[Any] | None = None
@@ -320,7 +322,7 @@ class Runtime:
         message: dict[str, Any] = {"role": "assistant", "content": "\n".join(said)}
         if exception is not None:
             message = {"role": "exception", "content": exception}
-        self._remember(key([*rows, message]), turn.talk)
+        self._remember(step(hashes[-1] if hashes else b"", message), turn.talk)
         if thinking and turn.options is None and exception is None:
             message = {**message, "content": f"<think>{thinking}</think>\n{message['content']}"}
         made = tuple(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from truing.errors import PlanError
 from truing.rails import nodes as n
@@ -13,6 +15,7 @@ from truing.rails.colang import parse_colang
 from truing.rails.machine import Event, Machine
 from truing.rails.program import EVENT, Element, Program, compile_flow
 
+_encode = msgspec.json.Encoder(order="deterministic").encode
 HIDDEN = "<hidden: the assistant does not talk about this>"
 
 
@@ -55,6 +58,8 @@ class History(list[Event]):
         self.chat: list[tuple[str, Any]] = []
         self.last_bot = -1
         self.instructions: str | None = None
+        self.chunks: str | None = None  # $relevant_chunks as last set
+        self.fresh_chunks: str | None = None  # the same, since the last user message
         for event in events:
             self.add(event)
 
@@ -71,6 +76,9 @@ class History(list[Event]):
             self.parts.append(part)
         if kind == "UserMessage":
             self.chat.append(("user", event["text"]))
+            self.fresh_chunks = None
+        elif kind == "ContextUpdate" and "relevant_chunks" in event["data"]:
+            self.chunks = self.fresh_chunks = str(event["data"]["relevant_chunks"] or "").strip()
         elif kind == "StartUtteranceBotAction":
             self.chat.append(("assistant", event["script"]))
         elif kind == "SystemMessage":
@@ -88,6 +96,7 @@ class History(list[Event]):
         other.extend(self)
         other.parts, other.chat = list(self.parts), list(self.chat)
         other.last_bot, other.instructions = self.last_bot, self.instructions
+        other.chunks, other.fresh_chunks = self.chunks, self.fresh_chunks
         return other
 
     def colang(self, skip: int = 0) -> str:
@@ -152,16 +161,24 @@ class Talk:
         self.machine.program = self.program
 
 
-def key(messages: Sequence[dict[str, Any]]) -> bytes:
-    """The key under which the state after these messages is stored; no two different conversations share one."""
-    rows = [[m.get("role"), m.get("content"), m.get("event"), m.get("tool_calls")] for m in messages]
-    return hashlib.blake2b(json.dumps(rows, default=str, sort_keys=True).encode(), digest_size=16).digest()
+def step(before: bytes, message: Mapping[str, Any]) -> bytes:
+    """The key of a conversation after one message more; no two different conversations share one."""
+    row = (message.get("role"), message.get("content"), message.get("event"), message.get("tool_calls"))
+    try:
+        text = _encode(row)
+    except (TypeError, ValueError, UnicodeError, OverflowError, RecursionError):
+        text = json.dumps(row, default=str, sort_keys=True).encode()
+    return hashlib.blake2b(before + text, digest_size=16).digest()
 
 
-def keys(messages: Sequence[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
-    """The keys of the proper prefixes that can end a turn, longest first."""
-    for end in range(len(messages) - 1, 0, -1):
-        yield end, key(messages[:end])
+def chain(messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    """The keys after each message."""
+    made: list[bytes] = []
+    last = b""
+    for message in messages:
+        last = step(last, message)
+        made.append(last)
+    return made
 
 
 def parses(body: str) -> bool:

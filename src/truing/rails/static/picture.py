@@ -32,8 +32,12 @@ def blocks(steps: Sequence[n.Step]) -> list[Block]:
 def _block(step: n.Step) -> Block:
     if isinstance(step, n.If):
         parts = [(f"if {step.condition}", blocks(step.then))]
-        if step.other:
-            parts.append(("else", blocks(step.other)))
+        other = step.other
+        while len(other) == 1 and isinstance(other[0], n.If):
+            parts.append((f"else if {other[0].condition}", blocks(other[0].then)))
+            other = other[0].other
+        if other:
+            parts.append(("else", blocks(other)))
         return Block("", "if", parts)
     if isinstance(step, n.While):
         return Block("", "if", [(f"while {step.condition}", blocks(step.body))])
