@@ -138,6 +138,10 @@ class Endpoint:
         self._worked = False
         self._failing_since: float | None = None
 
+    def at(self, url: str) -> Endpoint:
+        """Another path of the same account: with its key, patience and budget."""
+        return Endpoint(url, key=self._key, headers=self._headers, patience=self.patience, budget=self.budget)
+
     @property
     def limiter(self) -> Limiter:
         """The window of this origin and key in the running event loop."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, field
@@ -151,8 +151,11 @@ def _read_scored(data: bytes) -> _Echo:
     return made.choices[0].logprobs
 
 
-def build(args: Args) -> OpenAIModel:
-    """The model of an `openai:` spec."""
+M = TypeVar("M", bound=OpenAIModel)
+
+
+def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignment]
+    """The model of an `openai:` spec (or of another kind that speaks the same)."""
     if not args.name:
         raise args.fault("give the model's name: openai:NAME")
     base = checked_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
@@ -167,5 +170,5 @@ def build(args: Args) -> OpenAIModel:
         raise args.fault("body is no JSON object")
     made = [Endpoint(f"{base}/{path}", key=key, headers=headers, patience=patience, budget=budget)
             for path in ("chat/completions", "completions")]
-    return OpenAIModel(args.name, *made, stream=args.flag("stream"), body=body,
-                       tokens_key=args.text("tokens_key", "max_tokens"))
+    return kind(args.name, *made, stream=args.flag("stream"), body=body,
+                tokens_key=args.text("tokens_key", "max_tokens"))

@@ -1,0 +1,100 @@
+"""`vllm serve` over HTTP: an OpenAI-compatible endpoint that can also say how likely it finds a given answer.
+
+Log-probabilities of a conversation's continuation come by `prompt_logprobs` of `/chat/completions`, with the server's
+own chat template; where the continuation begins is asked of `/tokenize` (beside `/v1`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from truing.errors import UserError
+from truing.models.openai import OpenAIModel
+from truing.models.openai import build as build_openai
+from truing.registry import Args
+from truing.transport import Endpoint, checked_url
+from truing.types import Conversation, Failure
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Probability(Struct):
+    logprob: float
+
+
+_PromptLogprobs = list[dict[str, _Probability] | None]
+
+
+class _Choice(Struct):
+    prompt_logprobs: _PromptLogprobs | None = None
+
+
+class _Scored(Struct):
+    choices: list[_Choice]
+    prompt_logprobs: _PromptLogprobs | None = None  # of a chat; of a completion it stands at the choice
+
+
+class _Count(Struct):
+    count: int
+
+
+def _read_scored(data: bytes) -> _PromptLogprobs:
+    made = msgspec.json.decode(data, type=_Scored)
+    found = made.prompt_logprobs or (made.choices[0].prompt_logprobs if made.choices else None)
+    if found is None:
+        raise ValueError("no prompt_logprobs: the endpoint is no vLLM server")
+    return found
+
+
+def _read_count(data: bytes) -> int:
+    return msgspec.json.decode(data, type=_Count).count
+
+
+class VllmServer(OpenAIModel):
+    """A model behind `vllm serve`."""
+
+    chat: Endpoint
+    completions: Endpoint
+    tokenize: Endpoint
+
+    async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
+        """See `Scored`; raises UserError where the server does not give prompt log-probabilities."""
+        name = self.name.partition(":")[2]
+        if isinstance(prefix, str):
+            start = await self._ask(self.tokenize, {"model": name, "prompt": prefix}, _read_count)
+        else:
+            head = {"model": name, "messages": prefix.to_openai(), "add_generation_prompt": True}
+            start = await self._ask(self.tokenize, head, _read_count)
+        made = []
+        for continuation in continuations:
+            how = {"model": name, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+            if isinstance(prefix, str):
+                body, endpoint = {**how, "prompt": prefix + continuation}, self.completions
+            else:
+                messages = [*prefix.to_openai(), {"role": "assistant", "content": continuation}]
+                more = {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+                body, endpoint = {**how, **more}, self.chat
+            found = await self._ask(endpoint, body, _read_scored)
+            made.append([next(iter(p.values())).logprob for p in found[max(start, 1) :] if p])
+        return made
+
+    async def _ask(self, endpoint: Endpoint, body: dict[str, Any], read: Any) -> Any:
+        made = await endpoint.ask(_encode(body), read)
+        if isinstance(made, Failure):
+            raise UserError(f"{self.name}: no log-probabilities from {endpoint.url}: {made.message}")
+        return made
+
+
+def build(args: Args) -> VllmServer:
+    """The model of a `vllm:` spec with `base_url=`; the other arguments are those of `openai:`."""
+    base = checked_url(args, args.text("base_url", "")).rstrip("/")
+    made = build_openai(args, VllmServer)
+    made.name = f"vllm:{args.name}"
+    made.lineage = msgspec.structs.replace(made.lineage, name=made.name)
+    made.chat, made.completions = made.endpoint, made.endpoint.at(f"{base}/completions")
+    made.tokenize = made.endpoint.at(f"{base.removesuffix('/v1')}/tokenize")
+    return made
