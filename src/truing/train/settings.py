@@ -79,6 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     regularization: float = 0.0
     center: float = 0.0
     temperature: float = 1.0
+    teacher: str = ""
     held_out: float = 0.0
     benign: float = 0.3
     tensorboard: bool = True

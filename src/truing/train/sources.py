@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from truing.errors import DataError, PlanError
+from truing.errors import DataError, LineageError, PlanError
 from truing.lineage import prompt_hash
 from truing.protocols import Dataset
 from truing.train.guard import benign_share, check_data
@@ -188,6 +188,15 @@ def check_benign(settings: Settings, sources: Sequence[Source], fill: Source | N
     total = sum(s.weight * len(s.items) for s in listed)
     need = (settings.benign * total - have * total) / (1 - settings.benign)
     return [*listed, replace(fill, weight=max(need, 1) / len(fill.items))]
+
+
+def check_apart(sources: Sequence[Source], tests: Mapping[str, Sequence[Item]]) -> None:
+    """LineageError if a prompt that trains also stands in a set that is to measure the model."""
+    known = {prompt_hash(i.conversation.prompt) for s in sources for i in s.items}
+    for name, items in tests.items():
+        shared = len({prompt_hash(i.conversation.prompt) for i in items} & known)
+        if shared:
+            raise LineageError(f"--test {name}: {shared} of its prompts are trained on; take another half (half=report)")
 
 
 def order(sources: Sequence[Source], epoch: int, seed: int) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -71,6 +71,7 @@ class _Rows:
     """The encoded rows of each source, and who reads what in a step."""
 
     def __init__(self, sources: Sequence[Source], encoder: Encoder) -> None:
+        self.encoder = encoder
         self.sources: list[Source] = []
         self.encoded: list[list[Encoded]] = []
         pairs = encoder.settings.kind in ("reward", "cost", "dpo")
@@ -122,12 +123,12 @@ def train(
     fill: Source | None = None,
     wrap: Wrap | None = None,
     tell: Tell | None = None,
-    finish: Callable[[Trained, Sequence[Item]], None] | None = None,
+    tests: Mapping[str, Sequence[Item]] | None = None,
 ) -> Result:
     """Trains, or goes on training, into `settings.out`, and gives what is there.
 
-    `fill` tops the mix up with benign look-alikes; `wrap` is the teacher's prompt (distil); `finish` is called with the
-    trained model and the held-out rows before the model is written (the evaluation of reward and cost models).
+    `fill` tops the mix up with benign look-alikes; `wrap` is the teacher's prompt (distil); a reward or cost model is
+    measured on the held-out rows and on `tests` (name -> pairs) before it is written.
     """
     from accelerate import Accelerator
 
@@ -151,12 +152,20 @@ def train(
         last, now = run.go()
         here.wait_for_everyone()
         if here.is_main_process:
-            if finish is not None:
-                finish(trained, held)
+            if settings.scalar:
+                _measure(trained, rows.encoder, {"held_out": held, **(tests or {})})
             save_model(trained, base, lineage)
             lineage = (read_card(settings.folder) or _missing(settings)).lineage
         here.wait_for_everyone()
     return Result(folder=settings.folder, lineage=lineage, steps=steps, done_now=now, last=last, held_out=tuple(held))
+
+
+def _measure(t: Trained, encoder: Encoder, sets: Mapping[str, Sequence[Item]]) -> None:
+    from truing.train.measure import measure, write
+
+    made = {name: measure(t, items, encoder) for name, items in sets.items() if items}
+    if made:
+        write(t.settings.folder, made)
 
 
 def _missing(settings: Settings) -> Any:
@@ -276,7 +285,7 @@ class _Loop:
             self._stop(at, mine)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"loss": loss, "lr": lr, "grad_norm": norm, "rows": len(rows), **shown}
+        return {"steps": self.plan.steps, "loss": loss, "lr": lr, "grad_norm": norm, "rows": len(rows), **shown}
 
     def _backward(self, part: Sequence[Encoded], whole: float, sums: torch.Tensor) -> None:
         s, here = self.plan.settings, self.here
