@@ -65,7 +65,7 @@ class ByTask:
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
     """What truing says to a generated case."""
-    with tempfile.TemporaryDirectory() as folder, patch("truing.rails.runtime.Random", First):
+    with tempfile.TemporaryDirectory() as folder, patch("truing.rails.turn.Random", First):
         write_config(case, folder, ACTIONS_PRELUDE)
         try:
             config = RailsConfig.load(folder)

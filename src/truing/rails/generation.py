@@ -225,7 +225,7 @@ async def generate_bot_message(turn: Turn) -> ActionResult:
 
 def _choose(turn: Turn, texts: Sequence[Text]) -> str:
     fitting = [t for t in texts if all(_holds(c, turn.talk.context) for c in t.conditions)] or list(texts)
-    return fitting[0].text if len(fitting) == 1 else turn.random.choice(fitting).text
+    return fitting[0].text if len(fitting) == 1 else turn.choose(fitting).text
 
 
 def _holds(condition: str, context: dict[str, Any]) -> bool:

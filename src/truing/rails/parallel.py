@@ -31,7 +31,7 @@ def _stops(events: list[Event]) -> bool:
 async def _one(turn: Turn, name: str, stage: str) -> tuple[list[Event], Turn]:
     """Runs one rail on a copy of the conversation."""
     child = Turn(turn.runtime, turn.talk.fork(), turn.sampling, turn.options, None, turn.chat, turn.tools, turn.tally)
-    child.random = turn.random
+    child.seed = turn.seed
     child.watch({"type": f"Start{stage}Rail", "flow_id": name})
     begin: Event = {"type": "start_flow", "flow_id": flow_name(name)}
     given = flow_parameters(name)

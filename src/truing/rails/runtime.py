@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from random import Random
 from typing import Any
 
 from truing.errors import PlanError, TruingError
@@ -21,7 +20,6 @@ from truing.rails.config import RailsConfig
 from truing.rails.generation import Knowledge
 from truing.rails.index import Encodes, KnowledgeBase, Lexical, Vectors
 from truing.rails.inputs import events_of
-from truing.rails.library import load as load_library
 from truing.rails.llm import Llm, LlmError
 from truing.rails.machine import FlowError
 from truing.rails.parallel import ACTIONS as side_by_side
@@ -30,7 +28,7 @@ from truing.rails.prompts import Prompts
 from truing.rails.streaming import Sink
 from truing.rails.talk import Talk, chain, step
 from truing.rails.turn import Turn, full_options
-from truing.rails.wiring import rail_names, wiring_faults
+from truing.rails.wiring import library_of, rail_names, wiring_faults
 from truing.types import Failure, Ruling, Sampling, Tool, ToolCall, Usage
 
 Event = dict[str, Any]
@@ -108,7 +106,7 @@ class Runtime:
     # -- building ------------------------------------------------------------------------------------------------------
 
     def _register(self, parts: Parts) -> None:
-        self.library = load_library()
+        self.library = library_of(self.config)
         for call in (*generation.ACTIONS, *self.library.actions):
             self.actions.register(call, builtin=True)
         for name, run in side_by_side.items():
@@ -190,7 +188,7 @@ class Runtime:
         hashes = chain(rows)
         talk = self._talk(rows, hashes)
         turn = Turn(self, talk, sampling, chosen, sink, chat, tools)
-        turn.random = Random(f"{sampling.seed}:{len(rows)}")
+        turn.seed = f"{sampling.seed}:{len(rows)}"
         try:
             new = await self.advance(turn)
         except TruingError as error:

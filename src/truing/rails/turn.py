@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from truing.rails.llm import Llm, Tally
 from truing.rails.streaming import Sink
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from truing.protocols import Model
     from truing.rails.runtime import Runtime
 
+T = TypeVar("T")
 _STAGES = {
     "Input": "input", "Output": "output", "ToolInput": "tool_input", "ToolOutput": "tool_output",
 }  # fmt: skip
@@ -79,14 +80,21 @@ class Turn:
     error: str | None = None
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
-    random: Random = field(default_factory=Random)
+    seed: str = ""
     reasons: dict[str, Any] = field(default_factory=dict)
     _open: _Open | None = None
+    _random: Random | None = None
 
     def llm(self, task: str = "main") -> Llm:
         """The LLM of a task, or the main one."""
         models: Mapping[str, Model] = self.runtime.models
         return Llm(models.get(task) or self.runtime.model, self.tally, self.sampling)
+
+    def choose(self, options: Sequence[T]) -> T:
+        """One of several, by the seed of this turn."""
+        if self._random is None:
+            self._random = Random(self.seed)
+        return self._random.choice(options)
 
     @property
     def llm_params(self) -> dict[str, Any]:
