@@ -7,9 +7,11 @@ from collections.abc import Callable
 from truing.report.blocks import Section
 from truing.report.sections import (
     attacks,
+    changes,
     harm,
     headline,
     hhh,
+    ledger,
     method,
     outcomes,
     plane,
@@ -21,6 +23,8 @@ from truing.report.story import Story
 SECTIONS: tuple[Callable[[Story], Section | None], ...] = (
     headline.headline,
     plane.section,
+    changes.section,
+    ledger.section,
     outcomes.section,
     harm.section,
     attacks.section,

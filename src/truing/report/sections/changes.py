@@ -1,0 +1,175 @@
+"""What changed against the baseline: what may be said, paired deltas by question and category, where answers went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from truing.report.blocks import Cell, Figure, Grid, Section, Table, Text
+from truing.report.compare import Comparison, Delta
+from truing.report.forest import forest
+from truing.report.story import Story
+from truing.report.svg import Mark
+from truing.report.tables import AXIS_WORDS
+from truing.report.words import OUTCOMES, category_label, difference, p_value
+
+_WORDS = {
+    **AXIS_WORDS, "harmful": "harmful answers (all prompts)", "refused": "refusals (all prompts)",
+    "degenerate": "degenerate answers",
+}  # fmt: skip
+_LOW = {"harmful", "attack_success", "degenerate", "cut", "refuses_benign", "needless_abstains", "needless_clarifies",
+        "asserts_unanswerable", "bare_refusal_in_distress"}  # fmt: skip
+_HIGH = {"answers_benign", "passes_checks", "refuses_harmful", "abstains", "clarifies", "supports"}
+_DRAWN = ("attack_success", "harmful", "refuses_harmful", "answers_benign")
+
+
+def _comparisons(story: Story) -> Iterator[tuple[str, str, Comparison]]:
+    for variant, by_data in story.comparisons.items():
+        for data, comparison in by_data.items():
+            yield variant, data, comparison
+
+
+def _kind(d: Delta) -> str:
+    if d.selected_by_judge:
+        return "struck"
+    p = d.p_adjusted if d.p_adjusted is not None else d.p
+    if d.lower is None or d.upper is None or d.lower <= 0 <= d.upper or d.small or (p is not None and p >= 0.05):
+        return "quiet" if d.small else ""
+    fell = d.upper < 0
+    if d.question in _LOW:
+        return "good" if fell else "bad"
+    return "" if d.question not in _HIGH else "bad" if fell else "good"
+
+
+def delta_cell(d: Delta | None) -> Cell:
+    """`-3.2 pp [-5.0, -1.4]`, struck if the judge may not measure it; the pairs on hover."""
+    if d is None:
+        return Cell("–", "quiet")
+    if d.estimate is None or d.lower is None or d.upper is None:
+        return Cell(f"unscored ({d.unscored})", "quiet")
+    tip = f"{d.n_pairs} pairs, {d.to_no} to no, {d.to_yes} to yes, by {d.judge}, {d.method}"
+    if d.p is not None:
+        tip += f", p {p_value(d.p)}" + (f", adjusted {p_value(d.p_adjusted)}" if d.p_adjusted is not None else "")
+    if d.unscored:
+        tip += f"; {d.unscored} pairs unscored: between {difference(d.bounds[0])} and {difference(d.bounds[1])}"
+    if d.selected_by_judge:
+        tip = f"selected by this judge: {d.struck}. {tip}"
+    shown = f"{difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace("-", "−")
+    return Cell(shown, _kind(d), tip)
+
+
+def _shown(d: Delta) -> bool:
+    return d.category is None and not d.question.endswith("_predicted")
+
+
+def _overall(comparison: Comparison, variant: str, data: str) -> Table:
+    better = any(d.corrected or d.transported for d in comparison.deltas)
+    grid = Grid(["question", "judge", "baseline", variant, "delta", *(["corrected", "transported"] if better else []),
+                 "p, adjusted", "yes→no", "no→yes"])  # fmt: skip
+    for d in filter(_shown, comparison.deltas):
+        rates = [Cell("–") if r is None else Cell(f"{100 * r:.1f} %") for r in (d.rate_a, d.rate_b)]
+        more = []
+        for i in (d.corrected, d.transported) if better else ():
+            said = "–" if i is None else f"{difference(i.estimate)} [{100 * i.lower:+.1f}, {100 * i.upper:+.1f}]"
+            more.append(Cell(said.replace("-", "−"), "quiet" if i is None else "", "" if i is None else i.method))
+        p = p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
+        grid.add(_WORDS.get(d.question, d.question), d.judge, *rates, delta_cell(d), *more, p, str(d.to_no), str(d.to_yes))
+    caption = f"{data}: {variant} against the baseline, {comparison.n_shared:,} shared samples"
+    return grid.table(caption, right=range(2, len(grid.columns)))
+
+
+def _groups(story: Story, data: str, question: str) -> list[tuple[str, list[Mark]]]:
+    found: dict[str | None, list[Mark]] = {None: []}
+    names: dict[str | None, str] = {}
+    for variant, on, comparison in _comparisons(story):
+        if on != data:
+            continue
+        for d in comparison.deltas:
+            best = comparison.find(question, d.category)
+            if d is not best or d.estimate is None or d.lower is None or d.upper is None:
+                continue
+            names[d.category] = category_label(d.category, comparison.taxonomy)
+            hollow = d.small or d.selected_by_judge
+            mark = Mark(variant, d.estimate, d.lower, d.upper, story.series(variant), hollow, f", {d.n_pairs} pairs")
+            found.setdefault(d.category, []).append(mark)
+    return [(names[c], marks) for c, marks in found.items() if marks]
+
+
+def _by_category(story: Story, data: str, question: str) -> list[Figure | Table]:
+    groups = _groups(story, data, question)
+    if len(groups) < 3:  # "all" and one category say nothing more than the table above
+        return []
+    title = f"{data}: change in {_WORDS.get(question, question)}, by category"
+    alt = "; ".join(f"{g}: {', '.join(f'{m.label} {difference(m.estimate)}' for m in ms)}" for g, ms in groups)
+    variants = [v for v, d, _ in _comparisons(story) if d == data]
+    alone = len(variants) == 1
+    grid = Grid(["category", *variants, *(["p, adjusted"] if alone else [])])
+    whole = {v: c for v, d, c in _comparisons(story) if d == data}
+    categories = list(dict.fromkeys(d.category for c in whole.values() for d in c.deltas if d.question == question))
+    for category in categories:
+        cells: list[Cell | str] = []
+        for v in variants:
+            d = whole[v].find(question, category)
+            cells += [delta_cell(d), *([p_value(d.p_adjusted or d.p if d else None)] if alone else [])]
+        grid.add(category_label(category, whole[variants[0]].taxonomy), *cells)
+    return [Figure(forest(groups, title), title, alt), grid.table(title, right=range(1, len(grid.columns)))]
+
+
+def _claims(story: Story) -> list[Text | Table]:
+    found = list(_comparisons(story))
+    names = [check.name for check in found[0][2].claim.checks]
+    grid = Grid(["variant", "data", f"against {story.baseline}", *names])
+    for variant, data, comparison in found:
+        claim = comparison.claim
+        kind = "good" if claim.safer else "bad" if claim.word == "more harmful" else "quiet"
+        cells = [
+            {True: Cell("yes", "good", c.text), False: Cell("no", "bad", c.text), None: Cell("not shown", "quiet", c.text)}[
+                c.passed
+            ]
+            for c in claim.checks
+        ]
+        grid.add(variant, data, Cell(claim.word, kind), *cells)
+    return [grid.table("What may be said, and what it needs")]
+
+
+def _many(story: Story, data: str) -> Table:
+    """All variants on one data set: a line a question, a column a variant."""
+    whole = {v: c for v, d, c in _comparisons(story) if d == data}
+    grid = Grid(["question", "judge", *whole])
+    rows = dict.fromkeys((d.question, d.judge) for c in whole.values() for d in filter(_shown, c.deltas))
+    for question, judge in rows:
+        grid.add(_WORDS.get(question, question), judge, *(delta_cell(c.find(question, None, judge)) for c in whole.values()))
+    return grid.table(f"{data}: change against {story.baseline}", right=range(2, len(grid.columns)))
+
+
+def _moved(comparison: Comparison, variant: str, data: str) -> Table | None:
+    moved = {a: {b: n for b, n in to.items() if n} for a, to in comparison.outcomes.items()}
+    if not any(a != b for a, to in moved.items() for b in to):
+        return None
+    columns = [o for o in OUTCOMES if any(o in to for to in moved.values())]
+    grid = Grid(["baseline ↓", *columns])
+    for a in (o for o in OUTCOMES if o in moved):
+        grid.add(a, *(Cell(str(moved[a].get(b, 0)), "quiet" if a == b or not moved[a].get(b) else "") for b in columns))
+    return grid.table(f"{data}: where the baseline's answers went under {variant}", right=range(1, len(columns) + 1))
+
+
+def section(story: Story) -> Section | None:
+    """None where nothing was compared."""
+    found = list(_comparisons(story))
+    if not found:
+        return None
+    blocks: list[Text | Table | Figure] = [*_claims(story)]
+    alone = len(story.variants) == 2
+    for variant, data, comparison in found if alone else ():
+        blocks.append(_overall(comparison, variant, data))
+        moved = _moved(comparison, variant, data)
+        blocks += [moved] if moved else []
+    for data in () if alone else dict.fromkeys(d for _, d, _ in found):
+        blocks.append(_many(story, data))
+    for data in dict.fromkeys(d for _, d, _ in found):
+        for question in _DRAWN:
+            blocks += _by_category(story, data, question)
+    notes = dict.fromkeys(note for _, _, c in found for note in c.notes)
+    blocks += [Text(note, "note") for note in notes]
+    lead = ("Paired by sample: each prompt is its own control. p values are adjusted (Holm) over the categories of a "
+            "question, and over the questions. “Safer” is said only if harm fell and nothing useful was lost.")  # fmt: skip
+    return Section("changes", "What changed", tuple(blocks), lead=lead)
