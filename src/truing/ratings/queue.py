@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from truing.ratings import care
 from truing.ratings.people import audit, flag
@@ -107,16 +107,17 @@ def add_item(tx: Tx, new: NewItem, study: Study) -> str | None:
     return item.id
 
 
-def _suitable(person: Person) -> Select[Item]:
+def _suitable(person: Person) -> ColumnElement[bool]:
+    """That an open item suits a person: not theirs, not seen before, nothing they opted out of."""
     mine = exists().where(Slot.item_id == Item.id, Slot.person_id == person.id).correlate(Item)
     said = exists().where(Rating.item_id == Item.id, Rating.person_id == person.id).correlate(Item)
     passed = exists().where(Skip.item_id == Item.id, Skip.person_id == person.id).correlate(Item)
     unwanted = (
         exists().where(ItemHarm.item_id == Item.id, OptOut.category == ItemHarm.category, OptOut.person_id == person.id)
     ).correlate(Item)  # fmt: skip
-    query = select(Item).where(Item.open, ~mine, ~said, ~passed, ~unwanted)
-    query = query.where(or_(Item.author_id.is_(None), Item.author_id != person.id))
-    return query if person.unsorted else query.where(Item.sorted)
+    others = or_(Item.author_id.is_(None), Item.author_id != person.id)
+    fits = and_(Item.open, ~mine, ~said, ~passed, ~unwanted, others)
+    return fits if person.unsorted else and_(fits, Item.sorted)
 
 
 def claim(tx: Tx, person_id: str, study: Study) -> Held | None:
@@ -156,8 +157,7 @@ def _takeable(tx: Tx) -> ColumnElement[bool]:
 
 
 def _next_slot(tx: Tx, person: Person) -> Slot | None:
-    suitable = _suitable(person).where(Item.gold.is_(None)).with_only_columns(Slot)
-    query = suitable.join(Slot, Slot.item_id == Item.id).where(_takeable(tx))
+    query = select(Slot).join(Item, Item.id == Slot.item_id).where(_suitable(person), Item.gold.is_(None), _takeable(tx))
     query = query.order_by(Item.priority, Item.rank, Slot.number).limit(1)
     return tx.session.scalar(query.with_for_update(of=Slot, skip_locked=True))
 
@@ -168,7 +168,8 @@ def _gold_slot(tx: Tx, person: Person, study: Study) -> Slot | None:
     count = rated_by(tx, person.id)
     if count % study.gold_every != study.gold_every // 2:
         return None
-    item = tx.session.scalar(_suitable(person).where(Item.gold.is_not(None)).order_by(Item.rank).limit(1))
+    gold = select(Item).where(_suitable(person), Item.gold.is_not(None)).order_by(Item.rank).limit(1)
+    item = tx.session.scalar(gold)
     if item is None:
         return None
     item = tx.session.get_one(Item, item.id, with_for_update=_ROW)
@@ -306,7 +307,7 @@ def left_for(tx: Tx, person_id: str) -> int:
     """How many items this person could take now."""
     person = tx.session.get_one(Person, person_id)
     takeable = exists().where(Slot.item_id == Item.id, _takeable(tx)).correlate(Item)
-    found = _suitable(person).where(Item.gold.is_(None), takeable).with_only_columns(func.count())
+    found = select(func.count()).select_from(Item).where(_suitable(person), Item.gold.is_(None), takeable)
     return tx.session.scalar(found) or 0
 
 

@@ -18,7 +18,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, inspect, make_url, text, update
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from truing.errors import TruingError, UserError
@@ -163,7 +163,7 @@ def make_engine(url: str) -> Engine:
             parsed, pool_size=24, max_overflow=8, pool_pre_ping=True, isolation_level="READ COMMITTED",
             connect_args={"connect_timeout": 5},
         )  # fmt: skip
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise UserError("--db: not a database URL; sqlite:///FILE or postgresql://USER@HOST/NAME") from error
 
 
@@ -204,7 +204,7 @@ def open_store(url: str, *, upgrade: bool = False, clock: Clock | None = None) -
             )
         if found != head:
             migrate(engine)
-    except OperationalError as error:
+    except DatabaseError as error:  # OperationalError too
         raise UserError(f"--db {where}: cannot be opened ({str(error.orig).strip().splitlines()[0]})") from error
     store = Store(engine, clock)
     store.write(_clamp_leases)
