@@ -18,17 +18,19 @@ from msgspec.structs import replace
 from truing.lineage import digest
 from truing.protocols import Closes, Judge, Model
 from truing.rails.config import RailsConfig
+from truing.rails.library.safety import judge_specs
 from truing.rails.llm import LlmError
 from truing.rails.runtime import Parts, RailsError, Result, Runtime
 from truing.rails.streaming import Sink
-from truing.registry import Args
+from truing.rails.wiring import rail_names
+from truing.registry import Args, resolve
 from truing.types import Answer, Conversation, Failure, Lineage, Message, Ruling, Sampling, stream_seed
 
 BLOCKED = "I can't answer this: a check that has to run first did not finish."
 
 
 class Guarded:
-    """The model behind the rails of a configuration. `judges` are the judges that its rails may name."""
+    """The model behind the rails of a configuration. `judges` (spec -> judge) are used instead of resolving what it names."""
 
     def __init__(
         self, config: RailsConfig | str | Path, model: Model, *, judges: Mapping[str, Judge] | None = None,
@@ -38,6 +40,9 @@ class Guarded:
         parts = parts or Parts()
         if judges is not None:
             parts.judges = {**parts.judges, **judges}
+        needed = judge_specs(self.config.truing, rail_names(self.config))
+        missing = {spec: resolve(spec, "judge") for spec in needed if spec not in parts.judges}
+        parts.judges = {**missing, **parts.judges}
         self.model = model
         self.runtime = Runtime(self.config, model, parts)
         self.options = options

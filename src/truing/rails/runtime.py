@@ -266,7 +266,7 @@ class Runtime:
                 raise
             except TimeoutError:
                 turn.error = f"the action {name!r} took longer than {self.timeout:g} s"
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # an action that exits must not end the server
                 turn.error = f"the action {name!r} failed: {type(error).__name__}: {error}"
             if turn.error is not None and result is None:
                 status, result = "failed", _give_up(APOLOGY)

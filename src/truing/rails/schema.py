@@ -26,13 +26,24 @@ FOREIGN_BLOCKS = (
     "privateai", "private_ai_detection", "prompt_security", "trend_micro", "topic_safety", "llama_guard",
 )  # fmt: skip
 
+_STAGES: dict[str, Any] = {"stages": [str]}
 TRUING: dict[str, Any] = {
     "intent_margin": float, "generated_messages": bool, "intent_threshold": float, "concurrent": bool, "speculative": bool,
     "streaming": {"mode": str, "chunk_size": int, "context_size": int},
     "action_timeout": float, "llm_timeout": float, "max_message": int, "seed": int,
-    "tone": ANY, "self_harm": ANY, "moderation": ANY, "refusal": ANY, "tools": ANY, "secrets": ANY, "urls": ANY,
-    "invisible": ANY, "length": ANY, "repetition": ANY, "language": ANY, "topic": ANY, "injection": ANY,
-    "jailbreak": ANY, "sensitive": ANY, "regex": ANY, "library": ANY, "models": ANY, "bad_input": ANY,
+    "tone": {"policy": str, "avoid": [str], "exclamation_marks": int, "emoji": bool, "capitals": bool, "max_words": int,
+             "rudeness": bool, "rewrites": int},
+    "self_harm": {"message": str, "help": str, "encoder": bool, "judge": str, "threshold": float},
+    "moderation": {"judge": str, "threshold": float, "thresholds": ANY, "alternative": str},
+    "topic": {"allow": [str], "deny": [str], "threshold": float, "alternative": str},
+    "injection": {"threshold": float},
+    "tools": {"allow": [str], "deny": [str], "max_calls": int, "arguments": {"*": {"*": None}},
+              "results": {"max_characters": int, "injection": bool}},
+    "secrets": {"action": str, **_STAGES}, "urls": {"allow": [str], "action": str, **_STAGES},
+    "invisible": {"action": str, **_STAGES}, "length": {"max_characters": int, "max_words": int, **_STAGES},
+    "repetition": {"max_share": float, "min_words": int, **_STAGES},
+    "language": {"allow": [str], "min_words": int, **_STAGES}, "sensitive": {"entities": [str]},
+    "library": {"nemo_alias": bool}, "models": ANY, "bad_input": ANY,
 }  # fmt: skip
 
 SCHEMA: dict[str, Any] = {

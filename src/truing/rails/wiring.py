@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from truing.errors import nearest
 from truing.rails.config import RailsConfig, stages
+from truing.rails.library import Library, load_for, names
 from truing.rails.machine import flow_name
 from truing.rails.nodes import Flow
 from truing.rails.prompts import Prompts
@@ -22,9 +23,16 @@ def rail_names(config: RailsConfig) -> frozenset[str]:
     return frozenset(flow_name(f) for _, block in stages(config) for f in block.flows)
 
 
+def library_of(config: RailsConfig) -> Library:
+    """The part of the library that a configuration uses: by its rails, or by ``do`` in its flows."""
+    wanted = set(rail_names(config))
+    written = "\n".join(f.source or repr(f) for f in config.flows)
+    return load_for(wanted | {name for name in names() if name in written})
+
+
 def wiring_faults(config: RailsConfig, flows: Sequence[Flow], prompts: Prompts) -> Iterator[tuple[str, str]]:
     """(place, what is wrong) for rails without a flow and library rails without their prompt."""
-    known = {f.name for f in flows}
+    known = {f.name for f in flows} | names()
     for stage, block in stages(config):
         for at, name in enumerate(block.flows):
             place = config.place("key", f"rails.{stage}.flows.{at}")

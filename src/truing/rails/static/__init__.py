@@ -11,7 +11,7 @@ from typing import Any
 from truing.errors import PlanError, TruingError
 from truing.rails import generation, parallel
 from truing.rails.config import RailsConfig
-from truing.rails.library import load as load_library
+from truing.rails.library import all_actions
 from truing.rails.program import FlowProgram, Program, compile_flow
 from truing.rails.prompts import BUILT_IN, Prompts
 from truing.rails.static.calls import Counter, TurnCalls
@@ -21,7 +21,7 @@ from truing.rails.static.reach import reach_findings
 from truing.rails.static.sources import read_sources
 from truing.rails.templates import PromptError, with_variables
 from truing.rails.templates import variables as template_variables
-from truing.rails.wiring import rail_names, wiring_faults
+from truing.rails.wiring import library_of, rail_names, wiring_faults
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Report:
 
 def builtin_actions() -> dict[str, Callable[..., Any]]:
     """The actions that every runtime has, by name."""
-    made = {call.__name__: call for call in (*generation.ACTIONS, *load_library().actions)}
+    made = {call.__name__: call for call in (*generation.ACTIONS, *all_actions())}
     return {**made, "create_event": _create_event, **parallel.ACTIONS}
 
 
@@ -61,7 +61,7 @@ def check(path: str | Path) -> Report:
         report.findings = sorted((_of_fault(f, "read") for f in error.faults), key=order)
         return report
     report.config = config
-    library = load_library()
+    library = library_of(config)
     sources = read_sources(config.code, root if root.is_dir() else root.parent)
     builtin = builtin_actions()
     found = [*sources.findings, *_wiring(config), *_templates(config)]
@@ -81,7 +81,7 @@ def _of_fault(text: str, kind: str) -> Finding:
 
 
 def _wiring(config: RailsConfig) -> Iterator[Finding]:
-    flows = [*config.flows, *load_library().flows]
+    flows = [*config.flows, *library_of(config).flows]
     for place, what in wiring_faults(config, flows, Prompts(config)):
         yield Finding(place=place, kind="rail", what=what)
 
@@ -110,7 +110,7 @@ def _compile(config: RailsConfig) -> tuple[list[FlowProgram], list[Finding]]:
     compiled: list[FlowProgram] = []
     findings: list[Finding] = []
     rails = rail_names(config)
-    for flow in (*config.flows, *load_library().flows):
+    for flow in (*config.flows, *library_of(config).flows):
         try:
             made = compile_flow(flow)
         except TruingError as error:

@@ -12,9 +12,9 @@ from typing import Any
 
 from truing.rails import program as p
 from truing.rails.config import RailsConfig, stages
-from truing.rails.library import load as load_library
 from truing.rails.machine import flow_name
 from truing.rails.static.sources import Sources
+from truing.rails.wiring import library_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Counter:
         self._running: set[str] = set()
         self._rails = {stage: block.flows for stage, block in stages(config)}
         self._messages: dict[str, Calls] = {}
-        self._texts = {*config.bot_messages, *load_library().bots}
+        self._texts = {*config.bot_messages, *library_of(config).bots}
 
     def turn(self) -> TurnCalls:
         """The dearest turn of this configuration: through all input rails and the dialog, or stopped by an input rail."""
