@@ -7,6 +7,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("truing.cli.evaluate:command", "Run a model on a data set and judge what it answers."),
     "judge": ("truing.cli.judge:command", "Add judges to a run, without a call to its model."),
     "compare": ("truing.cli.compare:command", "Compare runs, paired by sample: deltas, flips, what may be said."),
+    "gate": ("truing.cli.gate:command", "A run against rules, for CI: exit 0 passed, 2 failed, 3 inconclusive."),
     "label": ("truing.cli.label:command", "Draw rows of a run at random and label them, for corrected rates."),
     "card": ("truing.cli.card:command", "How well a judge agrees with people on a labelled set."),
     "show": ("truing.cli.show:command", "Show the rates of a run in the terminal."),

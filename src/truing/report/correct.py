@@ -141,7 +141,7 @@ def _corrected(columns: Columns, rates: Sequence[Rate], labels: Mapping[str, Lab
             out.append(rate)
             continue
         corrected = Corrected(estimate=made.estimate, lower=made.lower, upper=made.upper, method=made.method,
-                              labels=part.known)  # fmt: skip
+                              labels=part.known, covers=len(part.at))  # fmt: skip
         out.append(replace(rate, corrected=corrected))
     return out
 

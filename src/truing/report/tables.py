@@ -46,13 +46,14 @@ ALIASES = {
 
 
 class Corrected(Struct, frozen=True, kw_only=True):
-    """A rate and its interval by one judge-error method, and how many human labels went into it."""
+    """A rate and its interval by one judge-error method, how many human labels went in, how many answers it covers."""
 
     estimate: float
     lower: float
     upper: float
     method: str
     labels: int
+    covers: int = 0
 
 
 class Transported(Struct, frozen=True, kw_only=True):
