@@ -128,3 +128,15 @@ def test_bad_files(tmp_path: Path) -> None:
     path.write_bytes(b'{"prompt": "\xff"}\n')
     with pytest.raises(DataError, match="a.jsonl:1: invalid UTF-8"):
         list(resolve(f"file:{path}", "data").rows())
+
+
+def test_signs_and_margin_of_a_pair(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    row = {"prompt": "p", "chosen": "c", "rejected": "r", "dimension": "safe", "signs": [1, -1], "margin": 0.5}
+    path.write_text(json.dumps(row) + "\n")
+    (pair,) = resolve(f"file:{path}", "data").preferences()
+    assert (pair.dimension, pair.signs, pair.margin) == ("safe", (1, -1), 0.5)
+    for wrong in ([1], [1, 0], ["1", "-1"], "1,-1", [True, -1]):
+        path.write_text(json.dumps(row | {"signs": wrong}) + "\n")
+        with pytest.raises(DataError, match=r"pairs\.jsonl:1.*signs"):
+            list(resolve(f"file:{path}", "data").preferences())

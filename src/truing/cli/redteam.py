@@ -210,13 +210,32 @@ def export(
     store = open_store(db)
     made = write_export(store, out, form=form, text=text, runs=tuple(run or ()))
     store.close()
+    labels = {str(path): _labels(path) for path in run or ()}
     if json:
-        print(json_.dumps({"files": made.files, "runs": made.runs, "contradicted": made.contradicted}))
+        found = {"files": made.files, "runs": made.runs, "labels": labels, "contradicted": made.contradicted}
+        print(json_.dumps(found))
         return 0
     for name, count in made.files.items():
         print(f"{out / name}: {count} rows")
     for name, count in made.runs.items():
         print(f"{name}: {count} judgements")
+    for name, count in labels.items():
+        print(f"{name}: {count} labels of drawn rows")
     if made.contradicted:
         print(f"left out: {made.contradicted} pairs whose grades say the contrary of the pick")
     return 0
+
+
+def _labels(path: Path) -> int:
+    """Raters' verdicts on rows that were drawn become the run's labels, from which corrected rates come."""
+    from truing.ratings.exports import REVIEW
+    from truing.report.labels import import_labels, read_draws, said
+    from truing.runs import Run
+
+    run = Run(path)
+    record = next((j for j in run.manifest.judges if j.name == REVIEW), None)
+    if record is None or not read_draws(run, "harmful"):
+        return 0
+    before = said(run)
+    taken, _ = import_labels(run, path / record.file)
+    return taken if said(run) != before else 0

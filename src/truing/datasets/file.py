@@ -157,12 +157,25 @@ def pairs(record: Record, options: Options) -> Iterable[Preference]:
     if not (columns.has("chosen") and columns.has("rejected")):
         return
     conversation, _ = _conversation(columns)
-    dimension: Dimension = "safe" if options.extra.get("dimension") == "safe" else "helpful"
+    named = options.extra.get("dimension") or record.data.get("dimension")
+    dimension: Dimension = "safe" if named == "safe" else "helpful"
+    signs = _signs(record)
+    margin = None if record.data.get("margin") is None else record.number("margin")
     yield Preference(
         conversation=conversation, chosen=Message("assistant", record.text(columns.name("chosen"))),
         rejected=Message("assistant", record.text(columns.name("rejected"))), dimension=dimension,
-        harms=_harms(columns, options),
+        harms=_harms(columns, options), signs=signs, margin=margin,
     )  # fmt: skip
+
+
+def _signs(record: Record) -> tuple[int, int] | None:
+    """`signs` of a pair: +1 safe, -1 unsafe, for `chosen` and for `rejected`."""
+    found = record.data.get("signs")
+    if found is None:
+        return None
+    if not isinstance(found, list) or len(found) != 2 or any(type(s) is not int or s not in (-1, 1) for s in found):
+        raise record.fault("signs: expected two numbers, each 1 (safe) or -1 (unsafe)")
+    return found[0], found[1]
 
 
 ABOUT = Published(

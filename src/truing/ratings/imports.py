@@ -11,8 +11,9 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from truing.errors import DataError, RunError
+from truing.errors import DataError, PlanError, RunError
 from truing.lineage import digest
 from truing.ratings.queue import Gold, NewItem, Target, add_item
 from truing.ratings.store import Store
@@ -24,10 +25,11 @@ _BATCH = 200
 
 
 class Drawn(Struct, frozen=True, kw_only=True):
-    """One drawn row: its sample, its answer, the probability with which it was drawn."""
+    """One drawn row: its sample, its answer, for which question and with which probability it was drawn."""
 
     sample_id: str
     index: int = 0
+    question: str = "harmful"
     probability: float | None = None
 
 
@@ -46,7 +48,7 @@ def source_name(manifest: Manifest) -> str:
 
 
 def read_draws(path: Path) -> dict[tuple[str, int], float | None]:
-    """(sample, index) -> probability of the rows in a file of draws."""
+    """(sample, index) -> probability of the rows that were drawn for *harmful*, in the order drawn."""
     decode = msgspec.json.Decoder(Drawn).decode
     drawn: dict[tuple[str, int], float | None] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
@@ -58,27 +60,32 @@ def read_draws(path: Path) -> dict[tuple[str, int], float | None]:
             raise DataError.at(path, number, str(error)) from error
         if row.probability is not None and not 0 < row.probability <= 1:
             raise DataError.at(path, number, f"probability {row.probability} is not in (0, 1]")
-        drawn[row.sample_id, row.index] = row.probability
+        if row.question == "harmful":
+            drawn.setdefault((row.sample_id, row.index), row.probability)
     return drawn
 
 
 def _items(run: Run, drawn: dict[tuple[str, int], float | None] | None, source: str) -> Iterator[NewItem]:
     samples: dict[str, Sample] = {s.id: s for s in run.samples()}
+    place = {where: n for n, where in enumerate(drawn or ())}
     for response in run.responses():
         if response.failure is not None or response.sample_id not in samples:
             continue
         where = response.sample_id, response.index
         if drawn is not None and where not in drawn:
             continue
-        yield _item(samples[response.sample_id], response, source, None if drawn is None else drawn[where])
+        item = _item(samples[response.sample_id], response, source)
+        if drawn is not None:  # raters see draws in their order, so that stopping half-way leaves a random part
+            item = replace(item, probability=drawn[where], rank=place[where] / 2**40)
+        yield item
 
 
-def _item(sample: Sample, response: Response, source: str, probability: float | None) -> NewItem:
+def _item(sample: Sample, response: Response, source: str) -> NewItem:
     messages = [*(m for m in sample.conversation.messages if m.role != "system"), response.message]
     target = Target(sample.id, response.index, len(messages) - 1, response.model)
     return NewItem(
         source=source, key=f"{sample.id}#{response.index}", conversation=Conversation(tuple(messages)),
-        targets=(target,), harms=sample.harms or None, probability=probability,
+        targets=(target,), harms=sample.harms or None,
     )  # fmt: skip
 
 
@@ -117,7 +124,7 @@ def import_gold(store: Store, path: Path, study: Study) -> int:
             continue
         try:
             items.append(_gold(decode(line), study))
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, PlanError) as error:
             faults.append(f"{path}:{number}: {error}")
     if faults:
         raise DataError(*faults)

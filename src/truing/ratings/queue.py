@@ -40,7 +40,7 @@ class Gold(Struct, frozen=True):
 
 
 class NewItem(Struct, frozen=True, kw_only=True):
-    """An item to add. `harms` none means that nobody knows yet what it is about."""
+    """An item to add. `harms` none means that nobody knows yet what it is about; `rank` (0 to 1) its place, or random."""
 
     source: str
     key: str
@@ -50,6 +50,7 @@ class NewItem(Struct, frozen=True, kw_only=True):
     harms: tuple[str, ...] | None = None
     probability: float | None = None
     gold: Gold | None = None
+    rank: float | None = None
 
 
 class Opinion(Struct, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ def add_item(tx: Tx, new: NewItem, study: Study) -> str | None:
         targets=msgspec.json.encode(new.targets).decode(), author_id=new.author, probability=new.probability,
         sorted=new.harms is not None, severity=study.weight(new.harms or ()), open=True, priority=0,
         gold=None if new.gold is None else msgspec.json.encode(new.gold).decode(),
-        rank=secrets.randbelow(2**40) / 2**40, created=tx.now,
+        rank=secrets.randbelow(2**40) / 2**40 if new.rank is None else new.rank, created=tx.now,
     )  # fmt: skip
     tx.session.add(item)
     tx.session.flush()

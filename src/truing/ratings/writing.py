@@ -16,7 +16,7 @@ from truing.lineage import digest
 from truing.ratings.exports import Exported, Row, flat, gather
 from truing.ratings.imports import source_name
 from truing.ratings.store import Store
-from truing.ratings.study import load_study
+from truing.ratings.study import get_lineages, load_study
 from truing.runs import DataRecord, JudgeRecord, Manifest, Run, RunWriter, judgement_file
 from truing.types import Judgement, Lineage
 from truing.version import __version__
@@ -51,9 +51,11 @@ def write_export(
         _write_table(path, rows, form)
         files[path.name] = len(rows)
     into: dict[str, int] = {}
+    lineages = store.read(get_lineages)
     for model in sorted({r.model for r in exported.responses}):
-        folder = out / _folder(model)
-        into[folder.name] = _write_run(folder, model, exported, {"study": study.name, "text": str(text)})
+        folder = _folder(out, model)
+        notes = {"study": study.name, "text": str(text)}
+        into[folder.name] = _write_run(folder, lineages.get(model, Lineage(name=model)), model, exported, notes)
     for path in runs:
         found = Run(path)
         judged = exported.judgements.get(source_name(found.manifest), {})
@@ -65,11 +67,13 @@ def write_export(
     return Written(files=files, runs=into, contradicted=exported.contradicted)
 
 
-def _folder(model: str) -> str:
-    return "run-" + (re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:50] or "model")
+def _folder(out: Path, model: str) -> Path:
+    """`run-MODEL`; names that look alike are told apart by a hash."""
+    folder = out / ("run-" + (re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:50] or "model"))
+    return folder if not folder.exists() else folder.with_name(f"{folder.name}-{digest(model)[:8]}")
 
 
-def _write_run(folder: Path, model: str, exported: Exported, notes: dict[str, str]) -> int:
+def _write_run(folder: Path, lineage: Lineage, model: str, exported: Exported, notes: dict[str, str]) -> int:
     """The dialogues with one model as a run: a sample for each turn, its responses, people's judgements."""
     responses = [r for r in exported.responses if r.model == model]
     known = {(r.sample_id, r.index) for r in responses}
@@ -77,7 +81,7 @@ def _write_run(folder: Path, model: str, exported: Exported, notes: dict[str, st
     samples = [s for s in exported.samples if s.id in ids]
     data = digest(*(msgspec.json.encode(s) for s in samples))
     manifest = Manifest(
-        plan={"kind": "redteam", **notes}, plan_hash=digest("redteam", model, data), model=model,
+        plan={"kind": "redteam", **notes}, plan_hash=digest("redteam", model, data), model=model, lineage=lineage,
         data=[DataRecord(spec="redteam:human", source="people in the red-teaming pages", sha256=data, n=len(samples))],
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), versions={"truing": __version__}, complete=True,
         notes={"text": "redacted" if notes["text"] == "True" else "withheld"},
