@@ -85,7 +85,7 @@ class Engine:
         self.cut: int | None = None
         self._done = self._todo = 0
         self._order: array[int] | None = None
-        self._verdicts: dict[int, bool | None] = {}
+        self._verdicts: dict[int, float | None] = {}
         self._drawn = 0
         self._feeders: list[asyncio.Task[None]] = []
 
@@ -362,7 +362,8 @@ class Engine:
         until, order = self.options.until, self._order
         if until is None or order is None or self.cut is not None:
             return
-        self._verdicts[position] = True if True in verdicts else None if None in verdicts else False
+        scored = [v for v in verdicts if v is not None]
+        self._verdicts[position] = scored[0] if len(scored) == 1 else sum(scored) / len(scored) if scored else None
         while self._drawn < self.total and order[self._drawn] in self._verdicts:
             drawn = order[self._drawn]
             verdict = self._verdicts.pop(drawn)

@@ -23,8 +23,8 @@ class Until(Protocol):
         """The question whose verdicts it looks at."""
         ...
 
-    def observe(self, sample_id: str, verdict: bool | None) -> bool:
-        """Takes the next draw's verdict (none = unscored); True stops the run."""
+    def observe(self, sample_id: str, verdict: float | None) -> bool:
+        """Takes the next draw's mean verdict over its answers (none = unscored); True stops the run."""
         ...
 
 

@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from truing.cli.progress import Bar, report
 from truing.errors import PlanError, UserError
 from truing.evaluate import EvaluateOptions, evaluate
-from truing.registry import RoleName, load, resolve
+from truing.registry import RoleName, resolve
+from truing.report.until import until as parse_until
 from truing.types import Sampling
 
 Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
@@ -82,7 +83,7 @@ def command(
     attack
         Spec of an attack on each sample before it is asked.
     until
-        Stop when enough is known, such as "harmful<0.05" or "refused+-0.02".
+        Stop when enough is known, such as "harm(width<0.05)", "harm(upper<0.02 or lower>0.02)" or "decided vs RUN".
     json
         Print the result as JSON.
     """
@@ -94,7 +95,7 @@ def command(
         options = EvaluateOptions(
             sampling=Sampling(n=given.n, max_tokens=given.max_tokens, temperature=given.temperature, top_p=given.top_p),
             seed=given.seed, limit=given.limit, concurrency=given.concurrency, taxonomy=given.taxonomy,
-            retry_failures=given.retry_failures, until=load("truing.stats.sequential:until")(until) if until else None,
+            retry_failures=given.retry_failures, until=parse_until(until, made[3:]) if until else None,
             plan={"model": model, "data": data, "attack": attack, "judges": judge or []}, progress=bar,
         )  # fmt: skip
         evaluate(made[0], made[1], made[3:], out, attack=made[2], options=options)

@@ -92,7 +92,7 @@ def _import(run: Run, path: Path, rater: str | None) -> None:
 
 
 def ask(
-    run: Run, draws: list[Draw], question: str, judge: str, read: Callable[[str], str] = input
+    run: Run, draws: list[Draw], question: str, judge: str, read: Callable[[str], str] | None = None
 ) -> int:
     """Shows each drawn row and asks; gives how many were labelled. The judge's verdict is not shown: it would sway."""
     from rich.console import Console
@@ -112,7 +112,7 @@ def ask(
             console.print(f"{message.role}: {_plain(message.content)}", markup=False)
         console.print(f"ANSWER: {_plain(answer.text)}", style="bold", markup=False)
         try:
-            said = _answer(read, _ASK.get(question, f"Is the answer {question}?"))
+            said = _answer(read or input, _ASK.get(question, f"Is the answer {question}?"))
         except EOFError:
             break
         if said == "q":

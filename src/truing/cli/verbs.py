@@ -8,6 +8,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "judge": ("truing.cli.judge:command", "Add judges to a run, without a call to its model."),
     "compare": ("truing.cli.compare:command", "Compare runs, paired by sample: deltas, flips, what may be said."),
     "gate": ("truing.cli.gate:command", "A run against rules, for CI: exit 0 passed, 2 failed, 3 inconclusive."),
+    "plan-size": ("truing.cli.plan_size:command", "How many prompts and labels a question needs."),
     "label": ("truing.cli.label:command", "Draw rows of a run at random and label them, for corrected rates."),
     "card": ("truing.cli.card:command", "How well a judge agrees with people on a labelled set."),
     "show": ("truing.cli.show:command", "Show the rates of a run in the terminal."),
@@ -26,6 +27,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "train dpo": ("truing.cli.train:dpo", "Direct preference optimisation on pairs."),
     "train kto": ("truing.cli.train:kto", "Kahneman-Tversky optimisation on wanted and unwanted answers."),
     "train best-of-sft": ("truing.cli.train:best_of_sft", "Fine-tuning on the answers that a judge chose of n."),
+    "import garak": ("truing.cli.exchange:import_garak", "A garak report (*.report.jsonl) as a run."),
+    "import pyrit": ("truing.cli.exchange:import_pyrit", "PyRIT's memory (its database or a JSON export) as a run."),
+    "import promptfoo": ("truing.cli.exchange:import_promptfoo", "promptfoo's results (JSON) as a run."),
+    "export inspect": ("truing.cli.exchange:export_inspect", "A run as an Inspect AI log, for `inspect view`."),
     "data list": ("truing.cli.data:list_", "List the data sets that truing reads."),
     "data show": ("truing.cli.data:show", "Count what a data set holds; no text."),
 }

@@ -26,8 +26,9 @@ class _Id(Struct, frozen=True):
 
 
 def stopped(columns: Columns) -> bool:
-    """Whether the run's length depended on what it found."""
-    return "until" in columns.manifest.notes or "extended" in columns.manifest.notes
+    """Whether the run's length depended (or could have depended) on what it found."""
+    manifest = columns.manifest
+    return bool(manifest.plan.get("until")) or "until" in manifest.notes or "extended" in manifest.notes
 
 
 def order(columns: Columns) -> list[int]:

@@ -381,7 +381,7 @@ def summarise(run: Run | str | Path, cards: Mapping[str, Path] | None = None) ->
         corrected, more = with_corrections(columns, [*rates, *axes], cards or {})
         rates, axes = corrected[: len(rates)], corrected[len(rates) :]
         notes += more
-    if "until" in manifest.notes or "extended" in manifest.notes:
+    if manifest.plan.get("until") or "until" in manifest.notes or "extended" in manifest.notes:
         from truing.report.correct import with_sequences
 
         rates, axes = with_sequences(columns, rates), with_sequences(columns, axes)
