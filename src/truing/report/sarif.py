@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from truing import __version__
+from truing.version import __version__
 from truing.report.gate import Verdict
 
 _LEVELS = {"passed": ("pass", "none"), "failed": ("fail", "error"), "inconclusive": ("open", "none")}
