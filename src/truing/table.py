@@ -66,6 +66,9 @@ TABLE: dict[str, dict[str, str]] = {
         "prompt-injections": "truing.datasets.topics:build_injections",
         "banking77": "truing.datasets.topics:build_banking77",
         "attacked": "truing.attacks.attacked:build",
+        "garak": "truing.exchange.garak:build",
+        "pyrit": "truing.exchange.pyrit:build",
+        "promptfoo": "truing.exchange.promptfoo:build",
         # by the names of their folders too
         "pku_saferlhf": "truing.datasets.pku:build",
         "hh_rlhf": "truing.datasets.dialogues:build_hh",

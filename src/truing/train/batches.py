@@ -57,6 +57,8 @@ class Encoder(Turns):
         """Ids of prompt and answers within the window; raises TooLong if an answer alone does not fit."""
         messages = item.conversation.messages
         answers = tuple(tuple(self.answer(messages, a)) for a in item.answers)
+        if item.cut:
+            answers = tuple(a[:-1] for a in answers)
         prompt = fit(self.prompt(messages), max((len(a) for a in answers), default=0), self.settings.max_length)
         if self.settings.kind == "sft" and self.settings.turns == "all":
             return self._dialogue(item)

@@ -22,7 +22,10 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class Item(Struct, frozen=True, kw_only=True):
-    """One training row: a prompt and one answer (sft, distil, kto) or two (pairs: the preferred one first)."""
+    """One training row: a prompt and one answer (sft, distil, kto) or two (pairs: the preferred one first).
+
+    `cut` marks an answer that a limit of tokens ended, so that no end token is learned from it.
+    """
 
     name: str
     conversation: Conversation
@@ -33,6 +36,7 @@ class Item(Struct, frozen=True, kw_only=True):
     harms: tuple[str, ...] = ()
     benign: bool = False
     synthetic: bool = False
+    cut: bool = False
     source: str = ""
 
 

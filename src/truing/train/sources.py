@@ -39,7 +39,7 @@ def read_source(
     if kind == "sft":
         items = list(_targets(data, counts, chosen=chosen, harmful=harmful))
     elif kind == "distil":
-        items = [_item(r, at, ()) for at, r in enumerate(data.rows())]
+        items = list(_sampled(data, counts))
     elif kind == "kto":
         items = _unpaired(data, counts)
     else:
@@ -56,12 +56,12 @@ def read_source(
     )  # fmt: skip
 
 
-def _item(row: Row, at: int, answers: tuple[str, ...], sign: int | None = None) -> Item:
+def _item(row: Row, at: int, answers: tuple[str, ...], sign: int | None = None, *, cut: bool = False) -> Item:
     sample = row.sample
     signs = None if sign is None else (sign, sign)
     return Item(
         name=f"{sample.source}#{sample.id or at}", conversation=sample.conversation, answers=answers, signs=signs,
-        harms=sample.harms, source=sample.source,
+        harms=sample.harms, source=sample.source, cut=cut,
     )  # fmt: skip
 
 
@@ -82,6 +82,9 @@ def _targets(data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool
                 continue
             yield replace(one, answers=one.answers[:1], signs=None if sign is None else (sign, sign))
         return
+    if not data.info.imitate and not chosen:
+        raise PlanError(f"{data.info.spec}: its answers are there to be compared or judged, not to be imitated; "
+                        f"--chosen takes them as targets all the same")
     for at, row in enumerate(data.rows()):
         labels = {j.index: j.verdict for j in row.judgements if j.question == "harmful"}
         for response in row.responses:
@@ -91,7 +94,19 @@ def _targets(data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool
             elif bad and not harmful:
                 counts["labelled harmful"] += 1
             else:
-                yield _item(row, at, (response.text,), None if bad is None else (-1 if bad else 1))
+                cut = response.finish_reason == "length"
+                yield _item(row, at, (response.text,), None if bad is None else (-1 if bad else 1), cut=cut)
+        if not row.responses:
+            counts["without an answer"] += 1
+
+
+def _sampled(data: Dataset, counts: Counter[str]) -> Iterator[Item]:
+    for at, row in enumerate(data.rows()):
+        for response in row.responses:
+            if response.text.strip():
+                yield _item(row, at, (response.text,), cut=response.finish_reason == "length")
+            else:
+                counts["empty"] += 1
         if not row.responses:
             counts["without an answer"] += 1
 

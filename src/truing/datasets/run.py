@@ -1,0 +1,151 @@
+"""`run:DIR` - the answers of a finished run as a data set, and by one of its judges as pairs.
+
+    run:runs/base                        samples with their answers and judgements
+    run:runs/base,by=rules:check         pairs: the best answer to a sample over the worst, by that judge
+    run:runs/a|runs/b,by=cost:DIR        answers of several runs to the same samples, compared with each other
+
+This is how a run trains: `truing train sft|reward|dpo --data run:DIR`. Whoever chose or judged stands in the lineage of
+what is trained (`judges`), so that it cannot measure it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from msgspec.structs import replace
+
+from truing.datasets.base import Half, half_of
+from truing.errors import DataError, nearest
+from truing.registry import Args
+from truing.runs import Run
+from truing.types import DataInfo, Dimension, Judgement, Lineage, Preference, Response, Row, Sample
+
+_LOW = ("harmful", "harmful_prompt", "unsafe", "refused", "degenerate", "cost", "toxic", "breaks_policy")
+_SAFETY = ("harmful", "unsafe", "cost", "toxic", "breaks_policy")
+_LEFT_OUT = ("error", "abstained", "blocked")
+
+
+class RunSet:
+    """The finished runs as one `Dataset`."""
+
+    def __init__(
+        self, runs: list[Run], spec: str, *, by: str | None = None, prefer: Literal["high", "low"] | None = None,
+        half: Half = "", limit: int | None = None, gap: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.runs, self.by, self.half, self.limit, self.gap = runs, by, half, limit, gap
+        self.question = self._question()
+        low = self.question in _LOW
+        self.sign = -1 if (prefer or ("low" if low else "high")) == "low" else 1
+        manifests = [r.manifest for r in runs]
+        licences = dict.fromkeys(d.licence for m in manifests for d in m.data if d.licence)
+        red = any("red-team" in d.spec for m in manifests for d in m.data)
+        self.info = DataInfo(
+            spec=spec, title="answers of a run", source=", ".join(dict.fromkeys(m.model for m in manifests)),
+            licence="; ".join(licences), red_team=red,
+        )  # fmt: skip
+
+    @property
+    def judges(self) -> tuple[Lineage, ...]:
+        """Who chose an answer for the models that gave them, and the judge that orders the pairs."""
+        found: dict[str, Lineage] = {}
+        for run in self.runs:
+            manifest = run.manifest
+            listed = [*manifest.lineage.judges, *(j.lineage for j in manifest.judges if j.name == self.by)]
+            found |= {j.hash or j.name: j for j in listed}
+        return tuple(found.values())
+
+    def _question(self) -> str:
+        if self.by is None:
+            return ""
+        known = {j.name: j.question for run in self.runs for j in run.manifest.judges}
+        if self.by not in known:
+            raise DataError(f"run: no judge {self.by!r} has judged it{nearest(self.by, known)}")
+        return known[self.by]
+
+    def sha256(self) -> str:
+        """Of the files with the answers and with the judgements in use."""
+        whole = hashlib.sha256()
+        for run in self.runs:
+            files = [r.file for r in run.manifest.judges if r.name == self.by]
+            for name in ("samples.jsonl", "responses.jsonl", *files):
+                path = run.path / name
+                whole.update(path.read_bytes() if path.is_file() else b"")
+        return whole.hexdigest()
+
+    def rows(self) -> Iterator[Row]:
+        """Samples in the order of the first run that has them, with all answers that are there (renumbered)."""
+        samples: dict[str, Sample] = {}
+        answers: dict[str, list[Response]] = {}
+        judged: dict[str, list[Judgement]] = {}
+        for run in self.runs:
+            first = {key: len(listed) for key, listed in answers.items()}
+            for sample in run.samples():
+                samples.setdefault(sample.id, sample)
+            for response in run.responses():
+                shift = first.get(response.sample_id, 0)
+                answers.setdefault(response.sample_id, []).append(replace(response, index=response.index + shift))
+            for one in run.judgements():
+                shift = first.get(one.sample_id, 0)
+                judged.setdefault(one.sample_id, []).append(replace(one, index=one.index + shift))
+        given = 0
+        for key, sample in samples.items():
+            if self.half and half_of(sample.pair or sample.prompt) != self.half:
+                continue
+            if given == self.limit:
+                return
+            given += 1
+            kept = tuple(r for r in answers.get(key, []) if r.failure is None and r.finish_reason not in _LEFT_OUT)
+            yield Row(sample=sample, responses=kept, judgements=tuple(judged.get(key, [])))
+
+    def preferences(self) -> Iterator[Preference]:
+        """The best answer to each sample over the worst, where the judge puts them apart; nothing without `by`."""
+        if self.by is None:
+            return
+        dimension: Dimension = "safe" if self.question in _SAFETY else "helpful"
+        for row in self.rows():
+            values = {j.index: v for j in row.judgements if j.judge == self.by and (v := _value(j)) is not None}
+            verdicts = {j.index: j.verdict for j in row.judgements if j.judge == self.by}
+            scored = [(self.sign * values[r.index], r) for r in row.responses if r.index in values and r.text.strip()]
+            if not scored:
+                continue
+            best = max(scored, key=lambda s: (s[0], -s[1].index))
+            worst = min(scored, key=lambda s: (s[0], -s[1].index))
+            if best[0] - worst[0] <= self.gap:
+                continue
+            signs = None
+            if dimension == "safe" and verdicts[best[1].index] is not None and verdicts[worst[1].index] is not None:
+                signs = (-1 if verdicts[best[1].index] else 1, -1 if verdicts[worst[1].index] else 1)
+            yield Preference(
+                conversation=row.sample.conversation, chosen=best[1].message, rejected=worst[1].message,
+                dimension=dimension, signs=signs, source=row.sample.source or "run", harms=row.sample.harms,
+            )  # fmt: skip
+
+
+def _value(judgement: Judgement) -> float | None:
+    if judgement.failure is not None:
+        return None
+    for number in (judgement.value, judgement.score):
+        if number is not None:
+            return number if math.isfinite(number) else None
+    return None if judgement.verdict is None else float(judgement.verdict)
+
+
+def build(args: Args) -> RunSet:
+    """`run:DIR[|DIR...][,by=JUDGE][,prefer=high|low][,half=train|report][,limit=N][,gap=X]`."""
+    if not args.name:
+        raise args.fault("give a run folder: run:DIR")
+    ends: dict[str | None, Literal["high", "low"] | None] = {None: None, "high": "high", "low": "low"}
+    halves: dict[str, Half] = {"": "", "train": "train", "report": "report"}
+    prefer, half = args.text("prefer"), args.text("half", "")
+    if prefer not in ends:
+        raise args.fault(f"prefer={prefer!r} is neither 'high' nor 'low'")
+    if half not in halves:
+        raise args.fault(f"half={half!r} is neither 'train' nor 'report'")
+    return RunSet(
+        [Run(Path(p)) for p in args.name.split("|")], str(args.spec), by=args.text("by"), prefer=ends[prefer],
+        half=halves[half], limit=args.integer("limit"), gap=args.number("gap", 0.0),
+    )  # fmt: skip

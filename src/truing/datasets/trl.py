@@ -1,0 +1,120 @@
+"""`trl:FILE` - rows with TRL's column names, plain or conversational, so that data go both ways.
+
+| columns | what they are |
+|---|---|
+| `messages`, or `prompt` and `completion` | an answer to imitate |
+| `prompt`, `chosen`, `rejected` (or without `prompt`: whole dialogues) | a pair, `dimension=helpful` or `safe` |
+| `prompt`, `completion`, `label` | an answer that is wanted (true) or not |
+
+`prompt`, `completion`, `chosen` and `rejected` are text or lists of messages; `margin` is a number, `signs` (ours) two of
++1 safe, -1 unsafe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from truing.datasets.base import FileSet, Options, Published, label, options_of, recorded
+from truing.datasets.read import Record
+from truing.errors import DataError
+from truing.registry import Args
+from truing.types import Conversation, Dimension, Judgement, Message, Preference, Row, Sample
+
+Turns = tuple[Message, ...]
+
+
+def _turns(record: Record, key: str, role: str) -> Turns:
+    value = record.raw(key)
+    if isinstance(value, str):
+        if not value.strip():
+            raise record.fault(f"{key}: empty text")
+        return (Message("user" if role == "user" else "assistant", value),)
+    if not isinstance(value, list) or not value:
+        raise record.fault(f"{key}: expected text or a list of messages")
+    try:
+        return Conversation.from_openai(value).messages
+    except ValueError as error:
+        raise record.fault(f"{key}: {error}") from error
+
+
+def _answer(record: Record, key: str, turns: Turns) -> Message:
+    if turns[-1].role != "assistant" or not turns[-1].content.strip():
+        raise record.fault(f"{key}: ends with no answer of the assistant")
+    return turns[-1]
+
+
+def _example(record: Record) -> tuple[Conversation, Message | None]:
+    """The conversation and the answer of a row that is no pair."""
+    if "messages" in record.data:
+        turns = _turns(record, "messages", "user")
+        return Conversation(turns[:-1]), _answer(record, "messages", turns)
+    prompt = _turns(record, "prompt", "user")
+    if "completion" not in record.data:
+        return Conversation(prompt), None
+    turns = _turns(record, "completion", "assistant")
+    return Conversation((*prompt, *turns[:-1])), _answer(record, "completion", turns)
+
+
+def convert(record: Record, options: Options) -> Iterable[Row]:
+    """A row that is no pair; pairs give their prompt alone."""
+    if "chosen" in record.data:
+        yield Row(sample=Sample(conversation=_pair(record)[0]))
+        return
+    conversation, said = _example(record)
+    judged: tuple[Judgement, ...] = ()
+    if record.has("label"):
+        judged = (label("file", "helpful", record.flag("label")),)
+    responses = () if said is None else (recorded(said.content),)
+    yield Row(sample=Sample(conversation=conversation), responses=responses, judgements=judged)
+
+
+def _pair(record: Record) -> tuple[Conversation, Message, Message]:
+    chosen, rejected = (_turns(record, key, "assistant") for key in ("chosen", "rejected"))
+    said = _answer(record, "chosen", chosen), _answer(record, "rejected", rejected)
+    if "prompt" in record.data:
+        head = _turns(record, "prompt", "user")
+        whole = chosen[: len(head)] == head
+        return Conversation(chosen[:-1] if whole else (*head, *chosen[:-1])), *said
+    if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
+        raise record.fault("chosen, rejected: without a prompt both begin with the same dialogue")
+    return Conversation(chosen[:-1]), *said
+
+
+def pairs(record: Record, options: Options) -> Iterable[Preference]:
+    """The pair of a row that is one."""
+    if "chosen" not in record.data or "rejected" not in record.data:
+        return
+    conversation, chosen, rejected = _pair(record)
+    dimension: Dimension = "safe" if options.extra.get("dimension") == "safe" else "helpful"
+    yield Preference(
+        conversation=conversation, chosen=chosen, rejected=rejected, dimension=dimension, signs=_signs(record),
+        margin=record.number("margin") if record.has("margin") else None,
+    )  # fmt: skip
+
+
+def _signs(record: Record) -> tuple[int, int] | None:
+    if not record.has("signs"):
+        return None
+    value: Any = record.items("signs")
+    if len(value) != 2 or any(s not in (1, -1) for s in value):
+        raise record.fault("signs: two of +1 (safe) and -1 (unsafe)")
+    return int(value[0]), int(value[1])
+
+
+ABOUT = Published(
+    kind="trl", title="own rows, TRL's columns", source="", licence="not stated", parts={}, convert=convert, pairs=pairs,
+    takes=("dimension",),
+)  # fmt: skip
+
+
+def build(args: Args) -> FileSet:
+    """`trl:PATH[,dimension=safe][,licence=TEXT]`."""
+    path = Path(args.name).expanduser()
+    if not path.is_file():
+        raise DataError(f"{args.name or 'trl:'}: no such file")
+    about = replace(ABOUT, source=args.name, licence=args.text("licence", ABOUT.licence))
+    return FileSet(about, (path,), options_of(args, about), str(args.spec))

@@ -1,0 +1,195 @@
+"""`reward:DIR` (also `preference:DIR`) and `cost:DIR`: models that training left, as judges.
+
+A reward is a value in its own unit and answers no yes-or-no question (`verdict` stays none); a cost above 0 says
+*harmful*, and σ(cost) is its probability. Scores are computed in float32 and do not depend on what is judged beside a
+response, on padding or on order (reward-bench #137). Arguments: `dtype` (float32), `device`, `batch` (tokens at once).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import torch
+from msgspec import Struct
+
+from truing.backbone import ScalarModel, batches_by_length, load_scalar, pad
+from truing.errors import UserError
+from truing.judges.verdicts import no_answer, opinion, unscored
+from truing.lineage import digest
+from truing.registry import Args
+from truing.turns import TooLong, Turns
+from truing.types import Conversation, Judgement, Lineage, Response, Sample
+from truing.weights import sha256_folder
+
+Kind = Literal["reward", "cost"]
+
+
+class _Card(Struct):
+    """What of `truing.json` matters here."""
+
+    kind: str
+    lineage: Lineage = Lineage()
+    template: str = "auto"
+    max_length: int = 512
+
+
+class Scorer:
+    """Conversations with an answer as numbers: one forward pass over rows of similar length."""
+
+    def __init__(self, model: ScalarModel, turns: Turns, window: int, *, tokens: int = 4096) -> None:
+        self.model, self.turns, self.window, self.tokens = model, turns, window, tokens
+        self._lock = threading.Lock()
+
+    def row(self, conversation: Conversation, text: str) -> list[int]:
+        """Token ids of prompt and answer; TooLong where the answer does not fit."""
+        return self.turns.row(conversation.messages, text, self.window)
+
+    def scores(self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "right") -> list[float]:
+        """The number at the last token of each row, in the order given."""
+        found = [0.0] * len(rows)
+        fill = self.turns.tokenizer.pad_token_id or 0
+        device = next(self.model.parameters()).device
+        with self._lock, torch.inference_mode():
+            for batch in batches_by_length([len(r) for r in rows], tokens=self.tokens):
+                ids, mask = pad([rows[k] for k in batch], fill, side=side)
+                ends = self.model.at_end(self.model(ids.to(device), mask.to(device)), mask.to(device))
+                for k, value in zip(batch, ends.float().tolist()):
+                    found[k] = value
+        return found
+
+
+class _Gather:
+    """Concurrent calls of one event loop, scored together a moment later in a thread."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.waiting: list[tuple[list[int], asyncio.Future[float]]] = []
+        self.task: asyncio.Task[None] | None = None
+
+    async def score(self, row: list[int]) -> float:
+        """The number of one row."""
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.waiting.append((row, future))
+        if self.task is None or self.task.done():
+            self.task = asyncio.create_task(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        await asyncio.sleep(0.002)
+        while self.waiting:
+            taken, self.waiting = self.waiting[:256], self.waiting[256:]
+            try:
+                found = await asyncio.to_thread(self.scorer.scores, [row for row, _ in taken])
+            except Exception as error:
+                for _, future in taken:
+                    if not future.done():
+                        future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+                continue
+            for (_, future), value in zip(taken, found):
+                if not future.done():
+                    future.set_result(value)
+
+
+class PreferenceJudge:
+    """A reward or cost model as a judge; see the module. `name` is `reward:FOLDER` or `cost:FOLDER`."""
+
+    def __init__(self, kind: Kind, name: str, scorer: Scorer, lineage: Lineage) -> None:
+        self.kind, self.name, self.scorer, self.lineage = kind, name, scorer, lineage
+        self.question = "harmful" if kind == "cost" else "reward"
+        self._gathers: dict[int, tuple[asyncio.AbstractEventLoop, _Gather]] = {}
+
+    @classmethod
+    def load(
+        cls, kind: Kind, folder: str | Path, *, dtype: str = "float32", device: str = "auto", tokens: int = 4096
+    ) -> PreferenceJudge:
+        """Reads a folder that `truing train reward` or `cost` wrote; UserError where it is none."""
+        path = Path(folder).expanduser()
+        card = _read_card(path)
+        if card.kind != kind:
+            raise UserError(f"{kind}:{folder}: this folder holds a {card.kind} model, not a {kind} model")
+        model, tokenizer = load_scalar(path, dtype=dtype, device=device)
+        turns = Turns(tokenizer, plain=card.template == "plain", name=str(folder))
+        made = card.lineage.hash or digest(kind, sha256_folder(path))
+        lineage = msgspec.structs.replace(card.lineage, name=f"{kind}:{path.name}", hash=made)
+        return cls(kind, f"{kind}:{path.name}", Scorer(model, turns, card.max_length, tokens=tokens), lineage)
+
+    async def judge(self, sample: Sample, response: Response) -> Judgement:
+        """One number for the whole answer; an empty, failed or too long answer is unscored."""
+        failed = no_answer(self, sample, response)
+        if failed is not None:
+            return failed
+        if not response.text.strip():
+            return unscored(self, sample, response, "empty", "the answer is empty")
+        try:
+            row = self.scorer.row(sample.conversation, response.text)
+        except TooLong:
+            what = f"the answer is longer than the {self.scorer.window} tokens that the model was trained on"
+            return unscored(self, sample, response, "too-long", what)
+        except UserError as error:
+            return unscored(self, sample, response, "template", str(error))
+        try:
+            value = await self._gather().score(row)
+        except RuntimeError as error:
+            return unscored(self, sample, response, "model", str(error))
+        if not math.isfinite(value):
+            return unscored(self, sample, response, "not-finite", f"the model gave {value}")
+        if self.kind == "reward":
+            return opinion(self, sample, response, None, value=value)
+        return opinion(self, sample, response, value > 0, value=value, score=1 / (1 + math.exp(-value)))
+
+    def _gather(self) -> _Gather:
+        loop = asyncio.get_running_loop()
+        found = self._gathers.get(id(loop))
+        if found is None or found[0] is not loop:
+            self._gathers = {k: v for k, v in self._gathers.items() if not v[0].is_closed()}
+            found = self._gathers[id(loop)] = (loop, _Gather(self.scorer))
+        return found[1]
+
+    async def rank(self, conversation: Conversation, candidates: Sequence[str]) -> list[float]:
+        """As a `Ranker`: higher is better (a cost is turned round); -inf for what does not fit."""
+        rows: list[list[int] | None] = []
+        for text in candidates:
+            try:
+                rows.append(self.scorer.row(conversation, text))
+            except TooLong:
+                rows.append(None)
+        found = iter(await asyncio.to_thread(self.scorer.scores, [r for r in rows if r is not None]))
+        sign = -1.0 if self.kind == "cost" else 1.0
+        return [-math.inf if r is None else sign * next(found) for r in rows]
+
+
+def _read_card(path: Path) -> _Card:
+    try:
+        return msgspec.json.decode((path / "truing.json").read_bytes(), type=_Card)
+    except FileNotFoundError as error:
+        word = "no such folder" if not path.is_dir() else "no truing.json, so `truing train` did not (yet) finish it"
+        raise UserError(f"{path}: {word}") from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{path / 'truing.json'}: {error}") from error
+
+
+def _build(args: Args, kind: Kind) -> PreferenceJudge:
+    if not args.name:
+        raise args.fault(f"give the folder of a {kind} model: {kind}:DIR")
+    more: dict[str, Any] = {"dtype": args.text("dtype", "float32"), "device": args.text("device", "auto")}
+    tokens = args.integer("batch", 4096)
+    if tokens < 1:
+        raise args.fault(f"batch={tokens}: at least 1 token")
+    args.done()  # a wrong argument is told before the weights are loaded
+    return PreferenceJudge.load(kind, args.name, tokens=tokens, **more)
+
+
+def build_reward(args: Args) -> PreferenceJudge:
+    """`reward:DIR` and `preference:DIR`."""
+    return _build(args, "reward")
+
+
+def build_cost(args: Args) -> PreferenceJudge:
+    """`cost:DIR`."""
+    return _build(args, "cost")

@@ -1,0 +1,149 @@
+"""`pairs:`, `trl:` and `run:`: pairs that the published sets lack, TRL's columns, the answers of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truing.datasets.made import REFUSALS, damaged
+from truing.errors import DataError, RunError, SpecError
+from truing.evaluate import EvaluateOptions, evaluate
+from truing.lineage import prompt_hash
+from truing.models.scripted import Scripted
+from truing.registry import resolve
+from truing.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_benign_pairs_prefer_the_answer_to_the_refusal() -> None:
+    data = resolve("pairs:benign", "data")
+    pairs = list(data.preferences())
+    assert len(pairs) == 160 and all(p.tags["benign"] == "yes" and p.signs == (1, 1) for p in pairs)
+    assert all(p.rejected.content in REFUSALS and p.chosen.content not in REFUSALS for p in pairs)
+    assert len({(p.conversation.prompt, p.rejected.content) for p in pairs}) == 160
+    halves = [{p.conversation.prompt for p in resolve(f"pairs:benign,half={h}", "data").preferences()}
+              for h in ("train", "report")]  # fmt: skip
+    assert not halves[0] & halves[1] and len(halves[0] | halves[1]) == 80 and min(map(len, halves)) >= 30
+
+
+def test_benign_prompts_are_not_the_reports(data_dir: Path) -> None:
+    ours = {prompt_hash(p.conversation.prompt) for p in resolve("pairs:benign", "data").preferences()}
+    theirs = {prompt_hash(r.sample.prompt) for r in resolve(f"xstest,data_dir={data_dir}", "data").rows()}
+    safety = {prompt_hash(r.sample.prompt) for r in resolve("builtin:safety", "data").rows()}
+    assert not ours & (theirs | safety) and len(theirs) >= 400
+
+
+def test_truthful_pairs(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUING_DATA", str(data_dir))
+    rows = {r.sample.prompt: r.sample for r in resolve("truthfulqa", "data").rows()}
+    pairs = list(resolve("pairs:truthful", "data").preferences())
+    assert len(pairs) > 1500
+    for p in pairs:
+        sample = rows[p.conversation.prompt]
+        right = {sample.choices[k] for k in sample.answer}
+        assert p.chosen.content in right and p.rejected.content not in right
+    train = list(resolve("pairs:truthful,half=train", "data").preferences())
+    report = list(resolve("pairs:truthful,half=report", "data").preferences())
+    assert len(train) + len(report) == len(pairs)
+    assert not {p.conversation.prompt for p in train} & {p.conversation.prompt for p in report}
+    both = list(resolve("pairs:helpful,half=train", "data").preferences())
+    assert sum(p.tags.get("benign") == "yes" for p in both) + len(train) == len(both)
+
+
+def test_synthetic_pairs_say_so(tmp_path: Path) -> None:
+    text = "Turn the nipple a quarter of a turn and look at the rim again before the next one."
+    path = lines(tmp_path / "a.jsonl", [
+        {"prompt": "How?", "response": text}, {"prompt": "Bad?", "response": text, "harmful": True},
+        {"prompt": "Short?", "response": "No."},
+        *({"prompt": f"How {k}?", "response": text} for k in range(30)),
+    ])  # fmt: skip
+    pairs = list(resolve(f"pairs:synthetic,of=(file:{path})", "data").preferences())
+    assert len(pairs) == 31 and {p.tags["damage"] for p in pairs} == {"shuffled", "cut", "refused"}
+    assert all(p.tags["synthetic"] == "yes" and p.source.startswith("synthetic:") for p in pairs)
+    how, said = damaged("How?", text)
+    assert (how, said) == damaged("How?", text) and said != text
+    with pytest.raises(SpecError, match=r"of=\(\.\.\.\) is missing"):
+        resolve("pairs:synthetic", "data")
+    with pytest.raises(SpecError, match="did you mean 'benign'"):
+        resolve("pairs:bening", "data")
+
+
+def test_trls_columns(tmp_path: Path) -> None:
+    user, good, bad = ({"role": r, "content": c} for r, c in (("user", "Q"), ("assistant", "A"), ("assistant", "B")))
+    path = lines(tmp_path / "p.jsonl", [
+        {"prompt": "Q", "chosen": "A", "rejected": "B", "margin": 0.5, "signs": [1, -1]},
+        {"prompt": [user], "chosen": [good], "rejected": [bad]},
+        {"chosen": [user, good], "rejected": [user, bad]},
+        {"prompt": [user], "chosen": [user, good], "rejected": [user, bad]},
+    ])  # fmt: skip
+    pairs = list(resolve(f"trl:{path},dimension=safe", "data").preferences())
+    assert [(p.conversation.prompt, p.chosen.content, p.rejected.content) for p in pairs] == [("Q", "A", "B")] * 4
+    assert pairs[0].margin == 0.5 and pairs[0].signs == (1, -1) and pairs[1].dimension == "safe"
+    path = lines(tmp_path / "s.jsonl", [
+        {"messages": [user, good, user, bad]}, {"prompt": "Q", "completion": "A"},
+        {"prompt": [user], "completion": [good], "label": False},
+    ])  # fmt: skip
+    rows = list(resolve(f"trl:{path}", "data").rows())
+    assert [r.responses[0].text for r in rows] == ["B", "A", "A"] and len(rows[0].sample.conversation.messages) == 3
+    assert [r.judgements[0].verdict for r in rows[2:]] == [False]
+    for row, word in (
+        ({"chosen": [user, good], "rejected": [bad]}, "begin with the same dialogue"),
+        ({"messages": [user]}, "no answer of the assistant"),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B", "signs": [1, 2]}, "signs: two of"),
+        ({"prompt": "", "completion": "A"}, "prompt: empty text"),
+    ):
+        path = lines(tmp_path / "x.jsonl", [row])
+        data = resolve(f"trl:{path}", "data")
+        with pytest.raises(DataError, match=rf"x\.jsonl:1.*{word}"):
+            assert [*data.preferences(), *data.rows()]
+    with pytest.raises(DataError, match="no such file"):
+        resolve("trl:nowhere.jsonl", "data")
+
+
+class Length:
+    """A judge whose value is the answer's length."""
+
+    def __init__(self, question: str = "reward") -> None:
+        self.name, self.question = f"length:{question}", question
+        self.lineage = Lineage(name=self.name, hash=f"h-{question}")
+
+    async def judge(self, sample: Sample, response: Response) -> Judgement:
+        return Judgement(sample_id=sample.id, index=response.index, judge=self.name, question=self.question,
+                         value=float(len(response.text)), verdict=len(response.text) > 4)  # fmt: skip
+
+
+class Grows(Scripted):
+    """Answers of growing length."""
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        return tuple(Answer.of("x" * (2 + 3 * k)) for k in range(sampling.n))
+
+
+def test_a_run_is_a_data_set_and_by_a_judge_pairs(tmp_path: Path) -> None:
+    data = resolve("builtin:helpful,limit=5", "data")
+    options = EvaluateOptions(sampling=Sampling(n=3))
+    evaluate(Grows("mixed"), data, [Length(), Length("harmful")], tmp_path / "run", options=options)
+    evaluate(Grows("mixed"), data, [Length()], tmp_path / "other", options=EvaluateOptions(sampling=Sampling(n=1)))
+    rows = list(resolve(f"run:{tmp_path}/run", "data").rows())
+    assert [len(r.responses) for r in rows] == [3] * 5
+    assert [len(r.judgements) for r in rows] == [6] * 5
+    best = list(resolve(f"run:{tmp_path}/run,by=length:reward", "data").preferences())
+    assert [(len(p.chosen.content), len(p.rejected.content), p.dimension) for p in best] == [(8, 2, "helpful")] * 5
+    safe = resolve(f"run:{tmp_path}/run,by=length:harmful", "data")
+    pairs = list(safe.preferences())
+    assert [(len(p.chosen.content), p.dimension, p.signs) for p in pairs] == [(2, "safe", (1, -1))] * 5
+    assert [j.name for j in safe.judges] == ["length:harmful"]
+    both = list(resolve(f"run:{tmp_path}/other|{tmp_path}/run", "data").rows())
+    assert [len(r.responses) for r in both] == [4] * 5 and [r.index for r in both[0].responses] == [0, 1, 2, 3]
+    assert not list(resolve(f"run:{tmp_path}/run,by=length:reward,gap=10", "data").preferences())
+    with pytest.raises(DataError, match="did you mean 'length:reward'"):
+        resolve(f"run:{tmp_path}/run,by=length:reword", "data")
+    with pytest.raises(RunError, match="no run folder"):
+        resolve(f"run:{tmp_path}/nowhere", "data")
