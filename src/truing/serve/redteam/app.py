@@ -106,7 +106,8 @@ def redteam_app(house: House) -> Litestar:
     for room in (entry, own, talk, review, verdicts, admin):
         handlers += room.HANDLERS
     return Litestar(
-        handlers, state=State({"house": house, "board": verdicts.Board()}), lifespan=[lifespan], openapi_config=None,
+        handlers, state=State({"house": house, "board": verdicts.Board()}), lifespan=[lifespan],
+        openapi_config=None, logging_config=None,
         request_max_body_size=house.rules.body, before_send=[_dress],
         exception_handlers={Refused: _refused, Unavailable: _unavailable, HTTPException: _http, Exception: _broken},
     )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
+from truing.limits import close_all
 from truing.protocols import Closes, Model
 from truing.ratings import study as studies
 from truing.ratings.store import Refused, Store, Tx
@@ -118,6 +119,7 @@ class House:
         for model in self.models.values():
             if isinstance(model, Closes):
                 await model.close()
+        await close_all()
         self._threads.shutdown(wait=True)
         self._slow.shutdown(wait=True)
         self.store.close()
