@@ -13,7 +13,9 @@ QUIRKS = """
 `bot "text"` without a name; `create event` as the first step; modifiers before a nameless flow; several matching
 `when` branches; `user a or user b`; markdown links in messages;
 a quoted line followed by a comment; methods that change their object; an `else` after `when`;
-context or options with passthrough.
+context, events, options or exceptions with passthrough;
+the same name in two files (NeMo reads files in the order of the disk);
+`user a as $v`, quoted parameters of `do`, indented parameters, `if` in `define bot`.
 """
 
 INTENTS = ["express greeting", "ask price", "give name", "feel good", "feel bad", "ask weather", "say bye", "agree"]
@@ -164,7 +166,11 @@ class Writer:
         name = self.r.choice(self.bots)
         if self.some(0.05):
             return [f'bot say inline {self.r.randrange(3)} "Inline {self.r.randrange(9)}"']
-        return [f"bot {name}"]
+        if self.some(0.03):
+            return [f"bot say below {self.r.randrange(3)}", f'  "Below {self.r.randrange(9)}"']
+        if self.some(0.03):
+            return [f"bot {name} with $name"]
+        return [f"bot {name}" + ("  # as it is" if self.some(0.04) else "")]
 
     def user(self) -> str:
         if self.some(0.02):
@@ -191,7 +197,8 @@ class Writer:
         if pick < 0.90 and depth < 2 and not rail:
             return self.when(depth)
         if pick < 0.945:
-            return [f"do {self.r.choice(SUBFLOWS)}"]
+            given = self.r.choice(["(n=4)", "(mood=$name)", "(n=2, m=$n)"]) if self.some(0.15) else ""
+            return [f"do {self.r.choice(SUBFLOWS)}{given}"]
         if pick < 0.955:
             return [f"$sub = \"{self.r.choice(SUBFLOWS)}\"", "do $sub"]
         if pick < 0.965 and not rail:
@@ -199,7 +206,9 @@ class Writer:
         if pick < 0.975:
             made = self.r.choice(["Ping(value=1)", "Ping(value=$n)", "Timer(name=\"a\")", "Ping"])
             word = self.r.choice(["create event", "new event", "infer event", "create"])
-            wait = ["event Ping"] if self.some(0.4) else []
+            wait = [self.r.choice(["event Ping", "event Ping(value=1)"])] if self.some(0.4) else []
+            if wait and self.some(0.5):
+                wait.append("$n = $event.value")
             return [*self.bot(), f"{word} {made}", *wait]
         if pick < 0.985:
             return [self.r.choice(["stop", "return", "done"])]
@@ -290,7 +299,8 @@ class Writer:
                  "{% if n %}n={{ n }}{% else %}no n{% endif %}", "City {{ p.city }}", "Last: $last_user_message"]
         for bot in DEFINED:
             texts = [self.r.choice(forms) for _ in range(2 if self.some(0.1) else 1)]
-            rows += [f"define bot {bot}", *indent([f'"{bot}: {t}"' for t in texts]), ""]
+            body = [f'"{bot}: {t}"' for t in texts]
+            rows += [f"define bot {bot}", *indent(body), ""]
         return rows
 
     def rail(self, name: str, stage: str) -> list[str]:
@@ -346,13 +356,16 @@ def settings(w: Writer, dialog: bool) -> tuple[dict[str, Any], list[str]]:
     if dialog and mode < 0.1:
         rails["dialog"] = {"single_call": {"enabled": True}}
     elif dialog and mode < 0.2:
-        rails["dialog"] = {"user_messages": {"embeddings_only": True, "embeddings_only_similarity_threshold": 0.6,
-                                             "embeddings_only_fallback_intent": w.r.choice(w.intents)}}
+        embedded: dict[str, Any] = {"embeddings_only": True}
+        if w.some(0.8):
+            embedded["embeddings_only_similarity_threshold"] = 0.6
+            embedded["embeddings_only_fallback_intent"] = w.r.choice(w.intents)
+        rails["dialog"] = {"user_messages": embedded}
     elif dialog and mode < 0.25:
         config["enable_multi_step_generation"] = True
     elif mode < 0.3 and not rails.get("dialog"):
         config["passthrough"] = True
-    if w.some(0.15):
+    if w.some(0.15) and not config.get("passthrough"):
         config["enable_rails_exceptions"] = True
     if rails:
         config["rails"] = rails
@@ -385,11 +398,11 @@ def turns(w: Writer, config: dict[str, Any]) -> list[dict[str, Any]]:
     """What the user does."""
     made: list[dict[str, Any]] = []
     output = bool(config.get("rails", {}).get("output"))
-    plain = not config.get("passthrough")  # NeMo hands the role "context" to the LLM when it passes messages through
+    plain = not config.get("passthrough")  # NeMo hands the roles context, event and exception on to the LLM
     for _ in range(w.r.randint(1, 7)):
         said = f"{w.r.choice(w.intents)} {w.r.choice(['please', 'now', ''])} {w.r.choice([*WORDS, ''])}".strip()
         turn: dict[str, Any] = {"user": said}
-        if w.some(0.08):
+        if w.some(0.08) and plain:
             turn = {"event": {"type": w.r.choice(["UserSilent", "Timer", "Other"]), "name": w.r.choice(["a", "b"])}}
         elif w.some(0.08) and plain:
             turn["options"] = {"rails": w.r.choice([["input"], ["dialog"], ["input", "output"], ["dialog", "output"],
@@ -425,7 +438,16 @@ def case(seed: int) -> dict[str, Any]:
         if f'"{name}"' in text and f"define subflow {name}" not in text:
             text = text.replace(f'$sub = "{name}"', "$sub = 1").replace("do $sub", "bot say hello")
     actions = {n: a for n, a in ACTIONS.items() if n in w.used}
+    files = {"config.yml": json.dumps(config, indent=1), **({"rails.co": text} if text else {})}
+    if dialog and w.some(0.1):  # part of it in a second file, in a folder, or as YAML
+        flow = {"id": "from yaml", "elements": [{"user": w.intents[0]}, {"bot": w.bots[0]}, {"bot": w.bots[-1]}]}
+        more = f'define user ask more\n  "more of it"\n\ndefine flow more\n  user ask more\n  bot {w.bots[0]}\n'
+        kind = w.r.randrange(3)
+        if kind == 0:
+            files["config.yml"] = json.dumps({**config, "flows": [flow]}, indent=1)
+        else:
+            files["more/extra.co" if kind == 1 else "a.co"] = more
     return {
-        "id": f"seed-{seed}", "files": {"config.yml": json.dumps(config, indent=1), **({"rails.co": text} if text else {})},
+        "id": f"seed-{seed}", "files": files,
         "actions": actions, "llm": answers(w, 40), "turns": turns(w, config),
     }  # fmt: skip

@@ -113,6 +113,7 @@ def test_grammar_based_configurations_with_faults_never_crash(tmp_path: Path, bl
         folder = tmp_path / str(seed)
         folder.mkdir()
         for name, text in made["files"].items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes((_mutated(text, r) if name.endswith(".co") else text).encode("utf-8", "surrogatepass"))
         if made["actions"]:
             (folder / "actions.py").write_text(actions_source(made["actions"], ACTIONS_PRELUDE))

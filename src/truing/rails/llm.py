@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truing.errors import TruingError
 from truing.protocols import Model, Streams
 from truing.rails.streaming import Sink
 from truing.types import Conversation, Failure, Message, Role, Ruling, Sampling, Tool, ToolCall, Usage
+
+if TYPE_CHECKING:
+    from truing.rails.ahead import Ahead
 
 _ROLES: dict[str, Role] = {
     "system": "system", "user": "user", "assistant": "assistant", "bot": "assistant", "ai": "assistant",
@@ -76,8 +80,12 @@ def _parts(content: Any) -> str:
 class Llm:
     """One LLM for one turn. `__call__` gives a `Reply`; `generate_async` and `ainvoke` serve existing actions."""
 
-    def __init__(self, model: Model, tally: Tally, base: Sampling) -> None:
+    def __init__(
+        self, model: Model, tally: Tally, base: Sampling, *, seconds: float | None = None, ahead: Ahead | None = None,
+        leads: bool = False,
+    ) -> None:  # fmt: skip
         self.model, self.tally, self.base = model, tally, base
+        self.seconds, self.ahead, self.leads = seconds, ahead, leads
 
     def sampling(self, params: dict[str, Any], stop: Sequence[str] | None, tools: tuple[Tool, ...] = ()) -> Sampling:
         """The call's sampling: the request's, changed by the task's parameters."""
@@ -95,9 +103,33 @@ class Llm:
     ) -> Reply:  # fmt: skip
         """One call; raises LlmError."""
         conversation, sampling = as_conversation(prompt), self.sampling(params, stop, tools)
-        self.tally.calls += 1
+        if self.ahead is None:
+            return await self._bounded(conversation, sampling, sink)
+        key = (id(self.model), conversation, sampling)
+        if self.leads:
+            return await self.ahead.ask(key, lambda: self._bounded(conversation, sampling, None))
+        found = self.ahead.find(key)
+        if found is None:
+            return await self._bounded(conversation, sampling, sink)
+        reply = await found
         if sink is not None:
-            return await self._streamed(conversation, sampling, sink)
+            await sink.push(reply.content)
+            await sink.finish()
+            return Reply(sink.completion, reply.thinking, reply.tool_calls)
+        return reply
+
+    async def _bounded(self, conversation: Conversation, sampling: Sampling, sink: Sink | None) -> Reply:
+        """One call within the time that it may take."""
+        self.tally.calls += 1
+        try:
+            async with asyncio.timeout(self.seconds):
+                if sink is not None:
+                    return await self._streamed(conversation, sampling, sink)
+                return await self._whole(conversation, sampling)
+        except TimeoutError as error:
+            raise LlmError(Failure("model", "timeout", f"the LLM took longer than {self.seconds:g} s")) from error
+
+    async def _whole(self, conversation: Conversation, sampling: Sampling) -> Reply:
         answers = await self.model.generate(conversation, sampling)
         if not answers:
             raise LlmError(Failure("model", "empty", "no answer came back"))
@@ -114,17 +146,17 @@ class Llm:
         return Reply(text, thinking, answer.message.tool_calls)
 
     async def _streamed(self, conversation: Conversation, sampling: Sampling, sink: Sink) -> Reply:
-        if isinstance(self.model, Streams):
+        if isinstance(self.model, Streams) and not sampling.tools:
             try:
                 async for piece in self.model.stream(conversation, sampling):
                     await sink.push(piece)
-            except TruingError as error:
+            except (TruingError, ConnectionError, ValueError) as error:
                 raise LlmError(Failure("model", "stream", str(error))) from error
         else:
-            answers = await self.model.generate(conversation, sampling)
-            if not answers or answers[0].failure is not None:
-                raise LlmError((answers and answers[0].failure) or Failure("model", "empty", "no answer came back"))
-            await sink.push(answers[0].text)
+            reply = await self._whole(conversation, sampling)
+            if reply.tool_calls:
+                return reply
+            await sink.push(reply.content)
         await sink.finish()
         return Reply(sink.completion)
 

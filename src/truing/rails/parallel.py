@@ -13,13 +13,15 @@ from typing import Any
 from truing.rails import program as p
 from truing.rails.actions import ActionResult
 from truing.rails.expressions import variables
+from truing.rails.library import all_actions
 from truing.rails.machine import flow_name, flow_parameters
 from truing.rails.turn import Turn
 
 Event = dict[str, Any]
 
-# Built-in actions that read only the message, the chunks and settings, and write only their result.
-PURE = frozenset({"self_check_input", "self_check_output", "self_check_facts", "create_event"})
+# Actions of the library read only the message, the chunks and settings, and write only their result.
+PURE = frozenset(a.__name__ for a in all_actions()) | {"create_event"}
+_OWN_EVENTS = frozenset({"mask_prev_user_message", "BotMessage"})
 
 
 def _stops(events: list[Event]) -> bool:
@@ -94,6 +96,10 @@ ACTIONS = {"run_input_rails_in_parallel": _input, "run_output_rails_in_parallel"
 # -- the static proof --------------------------------------------------------------------------------------------------
 
 
+def _harmless(event: str) -> bool:
+    return event.endswith("Exception") or event in _OWN_EVENTS
+
+
 def _reached(program: p.Program, name: str, seen: set[str]) -> Iterator[p.FlowProgram | None]:
     flow = program.flows.get(flow_name(name))
     if flow is None or flow.id in seen:
@@ -122,7 +128,7 @@ def effects(program: p.Program, name: str) -> tuple[frozenset[str], frozenset[st
                 return None
             used = variables(e.source) if e.source else frozenset()
             if e.op == p.ACTION:
-                if e.name not in PURE:
+                if e.name not in PURE or (e.name == "create_event" and not _harmless(e.params["event"]["_type"])):
                     return None
                 used = used | {"user_message", "bot_message", "relevant_chunks"}
                 used = used.union(*(variables(v) for v in e.params.values() if isinstance(v, str)))

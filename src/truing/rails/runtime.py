@@ -6,6 +6,7 @@ kept under a hash of the whole conversation, so that the next turn goes on from 
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +16,17 @@ from typing import Any
 from truing.errors import PlanError, TruingError
 from truing.protocols import Model
 from truing.rails import generation
-from truing.rails.actions import ActionResult, Actions, load_code
+from truing.rails.actions import Actions, load_code
+from truing.rails.ahead import Ahead, NoFurther, possible, run_ahead, switched_off
 from truing.rails.config import RailsConfig
+from truing.rails.finish import created, finish, give_up
 from truing.rails.generation import Knowledge
 from truing.rails.index import Encodes, KnowledgeBase, Lexical, Vectors
 from truing.rails.inputs import events_of
-from truing.rails.llm import Llm, LlmError
+from truing.rails.llm import LlmError
 from truing.rails.machine import FlowError
 from truing.rails.parallel import ACTIONS as side_by_side
+from truing.rails.parallel import independent
 from truing.rails.program import FlowProgram, Program, compile_flow
 from truing.rails.prompts import Prompts
 from truing.rails.streaming import Sink
@@ -92,6 +96,8 @@ class Runtime:
         self.actions = Actions()
         self.params: dict[str, Any] = {}
         self.timeout = float(config.truing.get("action_timeout", 60.0))
+        longest = config.truing.get("llm_timeout")
+        self.llm_timeout = float(longest) if longest is not None else None
         self._names = count(1)
         self._talks: OrderedDict[bytes, Talk] = OrderedDict()
         self._register(parts)
@@ -102,6 +108,7 @@ class Runtime:
             self.vectors,
         )  # fmt: skip
         self.kb = KnowledgeBase(config.docs, self.vectors) if config.docs else None
+        self._arrange()
 
     # -- building ------------------------------------------------------------------------------------------------------
 
@@ -120,6 +127,17 @@ class Runtime:
                 call(self)
             else:
                 self.actions.register(call, name)
+
+    def _arrange(self) -> None:
+        """Rails side by side and generation ahead, where the configuration asks for it and it is shown to change nothing."""
+        rails = self.config.rails
+        if self.config.truing.get("concurrent"):
+            for block in (rails.input, rails.output):
+                block.parallel = block.parallel or (len(block.flows) > 1 and independent(self.program, block.flows))
+        wanted = self.config.truing.get("speculative") or (self.config.raw.get("rails") or {}).get("input", {}).get(
+            "speculative_generation"
+        )
+        self.speculative = bool(wanted) and possible(self.program, rails.input.flows)
 
     def _program(self) -> Program:
         config = self.config
@@ -189,13 +207,35 @@ class Runtime:
         talk = self._talk(rows, hashes)
         turn = Turn(self, talk, sampling, chosen, sink, chat, tools)
         turn.seed = f"{sampling.seed}:{len(rows)}"
+        beside = self._begin_ahead(turn)
         try:
             new = await self.advance(turn)
         except TruingError as error:
             turn.error = str(error)
             turn.close("block")
             raise _unfinished(turn, error) from error
+        finally:
+            if beside is not None:
+                beside.cancel()
         return self._result(turn, hashes, new)
+
+    def _begin_ahead(self, turn: Turn) -> asyncio.Task[None] | None:
+        """Starts the generation beside the input rails, where that is on and this turn is one of the user's messages."""
+        history = turn.talk.history
+        asked = (turn.options or {}).get("rails") or {}
+        if not self.speculative or not history or history[-1]["type"] != "UtteranceUserActionFinished":
+            return None
+        if asked.get("input") is False or asked.get("dialog") is False:
+            return None
+        turn.ahead = Ahead()
+        talk = turn.talk.fork()
+        last = talk.history.pop()
+        off = switched_off(turn.options)
+        talk.add({"type": "ContextUpdate", "data": {"generation_options": off}})
+        talk.add(last)
+        child = Turn(self, talk, turn.sampling, off, None, turn.chat, turn.tools, turn.tally)
+        child.seed, child.ahead, child.leads = turn.seed, turn.ahead, True
+        return asyncio.create_task(run_ahead(child))
 
     def _talk(self, rows: list[dict[str, Any]], hashes: list[bytes]) -> Talk:
         """The state after the longest known beginning of the conversation, and the rest as events."""
@@ -253,26 +293,28 @@ class Runtime:
     async def _act(self, turn: Turn, event: Event) -> list[Event]:
         name, params = event["action_name"], event["action_params"]
         if name == "create_event":
-            return _created(event, params["event"], turn.talk.context)
+            return created(event, params["event"], turn.talk.context)
         found = self.actions.find(name)
+        if turn.leads and (found is None or not found.builtin):
+            raise NoFurther(f"the action {name!r} is not run twice")
         status, result = "success", None
         if found is None:
-            status, result = "failed", _give_up(f"Action '{name}' not found.")
+            status, result = "failed", give_up(f"Action '{name}' not found.")
             turn.error = f"there is no action {name!r}"
         else:
             try:
                 result = await self._call(turn, found, dict(params))
-            except (LlmError, FlowError):
+            except (LlmError, FlowError, NoFurther):
                 raise
             except TimeoutError:
                 turn.error = f"the action {name!r} took longer than {self.timeout:g} s"
             except (Exception, SystemExit) as error:  # an action that exits must not end the server
                 turn.error = f"the action {name!r} failed: {type(error).__name__}: {error}"
             if turn.error is not None and result is None:
-                status, result = "failed", _give_up(APOLOGY)
+                status, result = "failed", give_up(APOLOGY)
         if status == "failed":
             turn.failure = Failure("rail", "action", turn.error or name)
-        return _finish(event, result, status, bool(event.get("is_system_action")))
+        return finish(event, result, status, bool(event.get("is_system_action")))
 
     async def _call(self, turn: Turn, action: Any, kwargs: dict[str, Any]) -> Any:
         context = turn.talk.context
@@ -289,7 +331,7 @@ class Runtime:
             given = {
                 "events": turn.talk.history, "context": dict(context), "config": self.config,
                 "llm_task_manager": self.prompts, "llm": turn.llm(action.name), "kb": self.kb,
-                "llms": {t: Llm(m, turn.tally, turn.sampling) for t, m in self.models.items()}, **self.params,
+                "llms": {t: turn.llm(t) for t in self.models}, **self.params,
             }  # fmt: skip
             kwargs.update({k: v for k, v in given.items() if k in action.parameters and (k != "kb" or v is not None)})
             value = await action.run(kwargs, self.timeout)
@@ -344,46 +386,6 @@ def _unfinished(turn: Turn, error: TruingError) -> RailsError | LlmError:
     made = error if isinstance(error, (RailsError, LlmError)) else RailsError("flow", str(error))
     made.rulings = tuple(turn.rulings)
     return made
-
-
-def _give_up(message: str) -> ActionResult:
-    """The turn ends with a message and is forgotten by the flows."""
-    return ActionResult(events=[
-        {"type": "BotIntent", "intent": "inform internal error occurred"},
-        {"type": "StartUtteranceBotAction", "script": message},
-        {"type": "hide_prev_turn"},
-        {"type": "BotIntent", "intent": "stop"},
-    ])  # fmt: skip
-
-
-def _finish(event: Event, result: Any, status: str, system: bool) -> list[Event]:
-    value, extra, updates = result, list[Event](), dict[str, Any]()
-    if isinstance(result, ActionResult) or type(result).__name__ == "ActionResult":
-        value, extra = result.return_value, list(result.events or ())
-        updates.update(result.context_updates or {})
-    if event["action_result_key"]:
-        updates[event["action_result_key"]] = value
-    steps: list[Event] = [{"type": "ContextUpdate", "data": updates}] if updates else []
-    steps.append({
-        "type": "InternalSystemActionFinished", "action_name": event["action_name"],
-        "action_params": event["action_params"], "action_result_key": event["action_result_key"], "status": status,
-        "is_success": status != "failed", "return_value": value, "is_system_action": system,
-    })  # fmt: skip
-    return steps + extra
-
-
-def _created(event: Event, spec: dict[str, Any], context: dict[str, Any]) -> list[Event]:
-    made: Event = {"type": spec["_type"]}
-    for name, value in spec.items():
-        if name != "_type":
-            refers = isinstance(value, str) and value.startswith("$")
-            made[name] = context.get(value[1:]) if refers else value
-    done: Event = {
-        "type": "InternalSystemActionFinished", "action_name": "create_event", "status": "success",
-        "action_params": event["action_params"], "action_result_key": None, "is_success": True, "return_value": None,
-        "is_system_action": True,
-    }  # fmt: skip
-    return [done, made]
 
 
 def default_encoder(config: RailsConfig) -> Encodes:

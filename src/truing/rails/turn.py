@@ -15,6 +15,7 @@ from truing.types import Failure, Ruling, Sampling, Tool, ToolCall
 
 if TYPE_CHECKING:
     from truing.protocols import Model
+    from truing.rails.ahead import Ahead
     from truing.rails.runtime import Runtime
 
 T = TypeVar("T")
@@ -82,13 +83,19 @@ class Turn:
     tool_calls: tuple[ToolCall, ...] = ()
     seed: str = ""
     reasons: dict[str, Any] = field(default_factory=dict)
+    ahead: Ahead | None = None
+    leads: bool = False
     _open: _Open | None = None
     _random: Random | None = None
 
     def llm(self, task: str = "main") -> Llm:
         """The LLM of a task, or the main one."""
-        models: Mapping[str, Model] = self.runtime.models
-        return Llm(models.get(task) or self.runtime.model, self.tally, self.sampling)
+        runtime = self.runtime
+        models: Mapping[str, Model] = runtime.models
+        return Llm(
+            models.get(task) or runtime.model, self.tally, self.sampling, seconds=runtime.llm_timeout, ahead=self.ahead,
+            leads=self.leads,
+        )  # fmt: skip
 
     def choose(self, options: Sequence[T]) -> T:
         """One of several, by the seed of this turn."""
