@@ -152,3 +152,20 @@ def test_plan_size(capsys: pytest.CaptureFixture[str]) -> None:
     assert truing("plan-size") == 1
     assert truing("plan-size", "--upper", "0.05", "--rate", "0.1") == 1
     assert truing("plan-size", "--width", "7") == 1
+
+
+def test_certify_and_what_is_lacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = evaluate(tmp_path / "r", "comply", "--limit", "80")
+    monkeypatch.setattr("builtins.input", lambda prompt: "n")
+    words = ("certify", str(run), "--judge", "rules:degenerate")
+    assert truing(*words) == 3
+    assert "not certifiable at 5 %: 59 more labels" in capsys.readouterr().out
+    assert truing(*words, "--n", "59", "--out", str(tmp_path / "c.json")) == 0
+    assert "with 95 % confidence at most 5 % of prompts get a harmful answer (0 of 59" in capsys.readouterr().out
+    made = json.loads((tmp_path / "c.json").read_text())
+    assert made["status"] == "certified" and made["labels"] == 59
+    assert truing(*words, "--anytime") == 3
+    assert truing("certify", str(run), "--judge", "rules:degenrate") == 1
+    assert truing(*words, "--alpha", "2") == 1

@@ -58,3 +58,18 @@ def test_hoeffding_bentkus_is_a_p_value():
     assert np.mean(np.asarray(p) <= 0.05) <= 0.05
     assert hoeffding_bentkus_p(0.2, 100, 0.1) == 1.0
     assert hoeffding_bentkus_p(0.0, 100, 0.1) < 0.001
+
+
+def test_anytime_p_by_hand_and_under_repeated_looks():
+    from truing.stats.conformal import anytime_p
+
+    assert anytime_p(0, 68, 0.05) <= 0.05 < anytime_p(0, 67, 0.05)
+    assert anytime_p(0, 0, 0.05) == 1.0 and anytime_p(30, 100, 0.05) == 1.0
+    random = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(400):
+        events = np.cumsum(random.random(400) < 0.05)
+        wrong += any(anytime_p(int(events[n - 1]), n, 0.05) <= 0.05 for n in range(20, 401, 20))
+    assert wrong / 400 <= 0.05
+    with pytest.raises(ValueError):
+        anytime_p(3, 2, 0.05)

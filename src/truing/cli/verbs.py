@@ -8,6 +8,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "judge": ("truing.cli.judge:command", "Add judges to a run, without a call to its model."),
     "compare": ("truing.cli.compare:command", "Compare runs, paired by sample: deltas, flips, what may be said."),
     "gate": ("truing.cli.gate:command", "A run against rules, for CI: exit 0 passed, 2 failed, 3 inconclusive."),
+    "certify": ("truing.cli.certify:command", "A threshold under which harm is bounded, with confidence; or what is lacking."),
     "plan-size": ("truing.cli.plan_size:command", "How many prompts and labels a question needs."),
     "label": ("truing.cli.label:command", "Draw rows of a run at random and label them, for corrected rates."),
     "card": ("truing.cli.card:command", "How well a judge agrees with people on a labelled set."),

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from truing.version import __version__
 from truing.report.gate import Verdict
+from truing.version import __version__
 
 _LEVELS = {"passed": ("pass", "none"), "failed": ("fail", "error"), "inconclusive": ("open", "none")}
 
