@@ -202,6 +202,19 @@ class TokenLogprob(Struct, frozen=True):
     top: tuple[tuple[str, float], ...] = ()
 
 
+class Scores(Struct, frozen=True):
+    """Natural-log probability of each token of a given continuation.
+
+    `cut` tokens of its prefix did not fit the model's window; `merged` if a token reaches over the place where the
+    continuation begins; `failure` where there are no numbers.
+    """
+
+    logprobs: tuple[float, ...] = ()
+    cut: int = 0
+    merged: bool = False
+    failure: Failure | None = None
+
+
 class Ruling(Struct, frozen=True, kw_only=True):
     """What a rail decided, always with a reason. `text` replaces the message when `ruling` is rewrite or block."""
 

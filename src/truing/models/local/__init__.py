@@ -6,11 +6,10 @@ written at once, 64).
 
 from __future__ import annotations
 
-from truing.models.local.likelihood import Group, Scores
 from truing.models.local.model import LocalModel
 from truing.registry import Args
 
-__all__ = ["Group", "LocalModel", "Scores", "build"]
+__all__ = ["LocalModel", "build"]
 
 
 def build(args: Args) -> LocalModel:

@@ -13,11 +13,11 @@ from truing.errors import UserError
 from truing.lineage import digest
 from truing.models.local.decoding import Decoder, Request
 from truing.models.local.forward import Forward
-from truing.models.local.likelihood import Group, Likelihood, Scores
+from truing.models.local.likelihood import Likelihood, Query
 from truing.models.local.sampling import stream
 from truing.models.local.template import Template
 from truing.models.local.worker import Worker, _tell
-from truing.types import Answer, Conversation, Lineage, Message, Sampling, Usage
+from truing.types import Answer, Conversation, Lineage, Message, Sampling, Scores, Usage
 from truing.weights import Weights
 
 
@@ -41,7 +41,7 @@ class LocalModel:
         self.likelihood = Likelihood(self.forward, self.template)
         self._name = name or f"local:{loaded.weights.name}"
         self._lineage = lineage or _lineage(loaded.weights, self._name, self.dtype)
-        self._worker = Worker(self.forward, Decoder(self.forward, slots=batch))
+        self._worker = Worker(self.forward, Decoder(self.forward, slots=batch), self.likelihood.score)
 
     @classmethod
     def load(
@@ -129,12 +129,16 @@ class LocalModel:
             request.cancelled = True
 
     async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
-        """See `Scored`."""
-        return [list(s.logprobs) for s in (await self.score([Group(prefix, tuple(continuations))]))[0]]
+        """See `Scored`; raises UserError where a continuation cannot be scored."""
+        made = await self.score(prefix, continuations)
+        for one in made:
+            if one.failure is not None:
+                raise UserError(f"{self.name}: {one.failure.message}")
+        return [list(s.logprobs) for s in made]
 
-    async def score(self, groups: Sequence[Group]) -> list[list[Scores]]:
-        """As `logprobs` for many prefixes at once: what they have in common is read once."""
-        return await self._worker.call(lambda: self.likelihood.score(groups))
+    async def score(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[Scores]:
+        """As `logprobs`, with what was cut or merged, and a failure as data; concurrent calls are read as one tree."""
+        return await self._worker.score(Query(prefix, tuple(continuations)))
 
     async def close(self) -> None:
         """Lets the model's thread end."""

@@ -5,30 +5,41 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 
 from truing.models.local.decoding import Decoder, Request
 from truing.models.local.forward import Forward
+from truing.models.local.likelihood import Query
+from truing.types import Scores
 
 T = TypeVar("T")
 
 
 class Worker:
-    """Feeds a `Decoder` and runs other jobs between its steps; the thread starts with the first call.
+    """Feeds a `Decoder` and scores queries between its steps; the thread starts with the first call.
 
     When it was idle it waits until calls have stopped coming for `gather` seconds, so that a first batch is a full one.
     """
 
-    def __init__(self, forward: Forward, decoder: Decoder, *, gather: float = 0.004, longest: float = 0.1) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        decoder: Decoder,
+        score: Callable[[Sequence[Query]], list[list[Scores]]],
+        *,
+        gather: float = 0.004,
+        longest: float = 0.5,
+    ) -> None:
         self.forward = forward
         self.decoder = decoder
+        self._score = score
         self.gather = gather
         self.longest = longest
         self._new: list[Request] = []
-        self._jobs: list[Callable[[], None]] = []
+        self._queries: list[tuple[Query, Callable[[list[Scores] | Exception], None]]] = []
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -39,21 +50,16 @@ class Worker:
             self._new += requests
             self._start()
 
-    async def call(self, job: Callable[[], T]) -> T:
-        """Runs a function on the model's thread and gives its result."""
+    async def score(self, query: Query) -> list[Scores]:
+        """The scores of a query, read together with those that others ask for at the time."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[list[Scores]] = loop.create_future()
 
-        def run() -> None:
-            try:
-                made = job()
-            except BaseException as error:
-                _tell(loop, _fail, future, error)
-            else:
-                _tell(loop, _settle, future, made)
+        def ended(made: list[Scores] | Exception) -> None:
+            _tell(loop, *((_fail, future, made) if isinstance(made, Exception) else (_settle, future, made)))
 
         with self._wake:
-            self._jobs.append(run)
+            self._queries.append((query, ended))
             self._start()
         return await future
 
@@ -82,26 +88,37 @@ class Worker:
                             self._wake.wait()
                         self._gather()
                     new, self._new = self._new, []
-                    jobs, self._jobs = self._jobs, []
-                self._turn(new, jobs)
+                    queries, self._queries = self._queries, []
+                if queries:
+                    self._answer(queries)
+                self._turn(new)
 
     def _pending(self) -> bool:
-        return bool(self._new or self._jobs)
+        return bool(self._new or self._queries)
 
     def _gather(self) -> None:
         until = time.monotonic() + self.longest
         while time.monotonic() < until:
-            before = len(self._new) + len(self._jobs)
+            before = self._count()
             self._wake.wait(self.gather)
-            if len(self._new) + len(self._jobs) == before:
+            if self._count() == before:
                 return
 
-    def _turn(self, new: list[Request], jobs: list[Callable[[], None]]) -> None:
+    def _count(self) -> int:
+        return len(self._new) + len(self._queries)
+
+    def _answer(self, queries: list[tuple[Query, Callable[[list[Scores] | Exception], None]]]) -> None:
+        try:
+            made: list[list[Scores]] | Exception = self._score([q for q, _ in queries])
+        except Exception as error:
+            made = error
+        for at, (_, ended) in enumerate(queries):
+            ended(made if isinstance(made, Exception) else made[at])
+
+    def _turn(self, new: list[Request]) -> None:
         try:
             if new:
                 self.decoder.add(new)
-            for job in jobs:
-                job()
             if self.decoder.busy:
                 self.decoder.step()
         except Exception as error:  # out of memory, a broken model: the answers fail, the thread lives

@@ -1,0 +1,235 @@
+"""Likelihoods: the numbers of one plain forward pass, whatever is shared, batched or padded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from truing.backbone import load_causal
+from truing.errors import UserError
+from truing.models.local import LocalModel
+from truing.models.local.likelihood import Budget, Likelihood, Query
+from truing.models.local.prefix import Close, Head, Segment, Tree
+from truing.types import Conversation, Scores
+
+SHARED = "the cat sat on the mat and looked at the rain in the garden. "
+QUERIES = [
+    Query("the cat sat on", (" the mat", " the garden", " rain", " the mat and looked")),
+    Query("the cat sat on", (" it",)),
+    Query("the cat", (" sat on the mat", " looked")),
+    Query(SHARED * 3 + "how do I repair", (" a wheel?", " the rain?", " a bicycle wheel that is out of true?")),
+    Query(SHARED * 3 + "what is", (" a wheel", " a")),
+    Query(SHARED * 3 + "what is", (" a wheel", " a")),
+    Query(Conversation.of("how do I repair a wheel?"), ("Ask a patient helper.", "the rain", "Ask")),
+    Query(Conversation.of("the cat", system=SHARED * 2), ("sat", "0123456789 " * 8)),
+    Query("", ("the cat sat", "<|im_start|>the cat")),
+    Query("numbers ", ("0123", "12")),  # a space at the end goes to the continuation
+]  # fmt: skip
+
+
+def plain(path: str, query: Query, model: LocalModel) -> list[list[float]]:
+    """One continuation at a time: the whole text tokenised, one forward pass of transformers' own attention."""
+    loaded = load_causal(path, dtype="float32", device="cpu")
+    made = []
+    for continuation in query.continuations:
+        context = query.prefix if isinstance(query.prefix, str) else model.template.render(query.prefix)
+        cut = context.rstrip() if isinstance(query.prefix, str) else context
+        before = loaded.tokenizer(cut).input_ids if cut else [loaded.tokenizer.bos_token_id]
+        whole = loaded.tokenizer(context + continuation).input_ids
+        if not context and whole[:1] != before:
+            whole = before + whole
+        ids = [*before, *whole[len(before) :]]
+        with torch.inference_mode():
+            logs = torch.log_softmax(loaded.model(torch.tensor([ids[:-1]])).logits[0].float(), -1)
+        made.append([float(logs[at - 1, ids[at]]) for at in range(len(before), len(ids))])
+    return made
+
+
+def check(made: list[list[Scores]], wanted: list[list[list[float]]], tolerance: float = 1e-4) -> None:
+    for scores, rows in zip(made, wanted, strict=True):
+        for score, row in zip(scores, rows, strict=True):
+            assert score.failure is None
+            assert np.abs(np.array(score.logprobs) - np.array(row)).max() < tolerance
+
+
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}),
+    ("mistral", {"sliding_window": 24}),
+    ("gemma2", {"sliding_window": 24, "query_pre_attn_scalar": 16, "tie_word_embeddings": False}),
+    ("granite", {"logits_scaling": 4.0}),
+    ("gpt2", {"tie_word_embeddings": False}),
+]
+
+
+@pytest.mark.parametrize(("kind", "more"), KINDS, ids=[k for k, _ in KINDS])
+def test_numbers_are_those_of_a_plain_pass_under_any_budget(
+    make: Callable[..., Path], kind: str, more: dict[str, Any]
+) -> None:
+    path = str(make(kind, **more))
+    model = LocalModel.load(path, dtype="float32", device="cpu")
+    wanted = [plain(path, q, model) for q in QUERIES]
+    with torch.inference_mode():
+        check(model.likelihood.score(QUERIES), wanted)
+        for budget in (Budget(tree=16, head=4), Budget(tokens=20, tree=8, head=1), Budget(tree=40, head=999, logits=1)):
+            check(Likelihood(model.forward, model.template, budget).score(QUERIES), wanted)
+        check([model.likelihood.score([q])[0] for q in QUERIES], wanted)
+        check(model.likelihood.score(QUERIES[::-1])[::-1], wanted)
+
+
+def test_the_real_model_too(smollm2: LocalModel) -> None:
+    chosen = [QUERIES[0], QUERIES[3], QUERIES[4], QUERIES[6]]
+    with torch.inference_mode():
+        check(smollm2.likelihood.score(chosen), [plain("smollm2", q, smollm2) for q in chosen])
+
+
+def test_each_shared_token_is_read_once(tiny: LocalModel) -> None:
+    read: list[int] = []
+    sound = tiny.forward.hidden
+
+    def counted(ids: torch.Tensor, at: torch.Tensor, step: Any) -> torch.Tensor:
+        read.append(len(ids))
+        return sound(ids, at, step)
+
+    tiny.forward.hidden = counted  # type: ignore[method-assign]
+    try:
+        with torch.inference_mode():
+            header = SHARED * 3
+            asked = [Query(header + f"{n}. what is", (" a wheel", " a mat", " rain")) for n in range(9)]
+            tiny.likelihood.score(asked)
+            once = sum(read)
+            read.clear()
+            for query in asked:
+                tiny.likelihood.score([query])
+    finally:
+        tiny.forward.hidden = sound  # type: ignore[method-assign]
+    length = len(tiny.forward.encode(header))
+    assert length > 40
+    assert once < length + 9 * 30  # the header once, not nine times
+    assert sum(read) > 8 * length
+
+
+def test_concurrent_calls_are_one_tree(tiny: LocalModel) -> None:
+    calls: list[int] = []
+    score = tiny._worker._score
+
+    def counted(queries: Sequence[Query]) -> list[list[Scores]]:
+        calls.append(len(queries))
+        return score(queries)
+
+    tiny._worker._score = counted
+
+    async def ask() -> list[list[list[float]]]:
+        return list(await asyncio.gather(*(tiny.logprobs(q.prefix, q.continuations) for q in QUERIES)))
+
+    try:
+        together = asyncio.run(ask())
+    finally:
+        tiny._worker._score = score
+    assert sum(calls) == len(QUERIES) and len(calls) <= 2
+    alone = [asyncio.run(tiny.logprobs(q.prefix, q.continuations)) for q in QUERIES]
+    assert all(np.allclose(a, b, atol=1e-4) for x, y in zip(together, alone) for a, b in zip(x, y))
+
+
+def test_what_cannot_be_scored_is_said(tiny: LocalModel, make: Callable[..., Path]) -> None:
+    def one(prefix: Conversation | str, *continuations: str) -> list[Scores]:
+        with torch.inference_mode():
+            return tiny.likelihood.score([Query(prefix, continuations)])[0]
+
+    empty, sound = one("the cat", "", " sat")
+    assert empty.failure is not None and "no token of its own" in empty.failure.message
+    assert sound.failure is None
+    (merged,) = one("the ca", "t sat on the mat")
+    assert merged.merged and merged.failure is None
+    (swallowed,) = one("the ca", "t")
+    assert swallowed.failure is not None and swallowed.merged
+    assert one(Conversation(), "x")[0].failure is not None
+    (long,) = one("the cat", " rain 0123456789" * 200)
+    assert long.failure is not None and long.failure.kind == "context"
+    with pytest.raises(UserError, match="the model reads 256"):
+        asyncio.run(tiny.logprobs("the cat", [" rain 0123456789" * 200]))
+
+
+def test_a_prefix_beyond_the_window_loses_its_first_tokens(tiny: LocalModel) -> None:
+    far = "the rain in the garden " * 120
+    near = Query(far + "the cat", (" sat on the mat",))
+    with torch.inference_mode():
+        (score,) = tiny.likelihood.score([near])[0]
+        ids = tiny.forward.encode(far + "the cat sat on the mat")
+        assert score.cut == len(ids) - 1 - tiny.forward.window
+        kept = torch.tensor([ids[score.cut : -1]])
+        logs = torch.log_softmax(tiny.forward.model(kept).logits[0].float(), -1)
+    n = len(score.logprobs)
+    assert score.logprobs == pytest.approx([float(logs[-n + i, ids[len(ids) - n + i]]) for i in range(n)], abs=1e-4)
+
+
+def test_logits_that_are_no_numbers_come_out_as_they_are(make: Callable[..., Path]) -> None:
+    model = LocalModel.load(str(make("llama")), dtype="float32", device="cpu")
+    with torch.no_grad():
+        model.forward.head.weight.fill_(float("nan"))
+    made = asyncio.run(model.logprobs("the cat", [" sat"]))
+    assert np.isnan(made[0]).all()
+
+
+def test_a_failure_of_the_machine_reaches_its_callers_and_the_model_lives(make: Callable[..., Path]) -> None:
+    model = LocalModel.load(str(make("llama")), dtype="float32", device="cpu")
+    sound = model._worker._score
+    model._worker._score = lambda queries: (_ for _ in ()).throw(MemoryError("out of memory"))
+    with pytest.raises(MemoryError):
+        asyncio.run(model.logprobs("the cat", [" sat"]))
+    model._worker._score = sound
+    assert len(asyncio.run(model.logprobs("the cat", [" sat"]))[0]) >= 1
+
+
+def test_no_template_means_plain_turns(make: Callable[..., Path]) -> None:
+    path = str(make("llama", template=False, bos=True))
+    model = LocalModel.load(path, dtype="float32", device="cpu")
+    query = Query(Conversation.of("how do I repair a wheel?"), (" Ask a helper.", " Rain"))
+    with torch.inference_mode():
+        check(model.likelihood.score([query]), [plain(path, query, model)])
+
+
+sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=14)
+
+
+@settings(max_examples=150, deadline=None)
+@given(sequences, st.integers(1, 20), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_every_target_is_predicted_once_behind_its_own_tokens(
+    rows: list[list[int]], most: int, head: int, random: Any
+) -> None:
+    reads = [np.array(r, dtype=np.int64) for r in rows]
+    starts = [random.randrange(len(r)) for r in rows]
+    targets = [np.arange(len(r) - s, dtype=np.int64) + 100 * i for i, (r, s) in enumerate(zip(rows, starts))]
+    tree = Tree(reads, starts, targets)
+    assert tree.tokens == len({tuple(r[: n + 1]) for r in rows for n in range(len(r))})
+    found: dict[int, tuple[int, tuple[int, ...]]] = {}
+    open_heads: list[list[int]] = []
+    for part in tree.parts(most=most, head=head):
+        before = [t for h in open_heads for t in h]
+        if isinstance(part, Close):
+            open_heads.pop()
+            continue
+        sees = np.tri(len(part.ids), dtype=bool) if isinstance(part, Head) or part.sees is None else part.sees
+        assert len(part.ids) or isinstance(part, Segment)
+        for row, target, place in zip(part.wanted.rows, part.wanted.targets, part.wanted.places):
+            assert int(place) not in found
+            found[int(place)] = (int(target), (*before, *part.ids[np.flatnonzero(sees[row])].tolist()))
+        if isinstance(part, Head):
+            assert part.start == len(before)
+            open_heads.append(part.ids.tolist())
+        else:
+            assert all(p == len(before) + int(sees[i].sum()) - 1 for i, p in enumerate(part.at))
+    assert not open_heads
+    place = 0
+    for i, row in enumerate(rows):
+        for k in range(starts[i], len(row)):
+            assert found[place] == (int(targets[i][k - starts[i]]), tuple(row[: k + 1]))
+            place += 1
+    assert place == len(found)
