@@ -85,6 +85,7 @@ class _Scored(Struct, frozen=True):
     index: int = 0
     score: float | None = None
     value: float | None = None
+    verdict: bool | None = None
     failure: Failure | None = None
 
 
@@ -108,6 +109,8 @@ def _scores(columns: Columns, judge: str) -> tuple[dict[tuple[int, int], float],
         if row.failure is not None and row.failure.kind in INAPPLICABLE:
             continue
         given = row.score if row.score is not None else row.value
+        if given is None and row.verdict is not None:  # a judge that says yes or no is a rail with one threshold
+            given = float(row.verdict)
         if at is not None and given is not None and math.isfinite(given):
             out[(at, row.index)] = given
     if not out:
