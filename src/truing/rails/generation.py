@@ -11,6 +11,7 @@ from truing.rails.actions import ActionResult
 from truing.rails.expressions import compile_expression
 from truing.rails.filters import first_line, first_lines, message_text, unquoted
 from truing.rails.index import Index, KnowledgeBase, Vectors, nemo_score
+from truing.rails.intents import Intents
 from truing.rails.nodes import Text
 from truing.rails.talk import flat_text, parses
 from truing.rails.templates import render_message
@@ -30,6 +31,7 @@ class Knowledge:
         self, users: dict[str, list[str]], bots: dict[str, list[Text]], flows: Sequence[FlowProgram], vectors: Vectors
     ) -> None:
         self.users = Index(vectors, [(t, intent) for intent, texts in users.items() for t in texts])
+        self.intents = Intents(vectors, users)
         self.bots = Index(vectors, [(name, t.text) for name, texts in bots.items() for t in texts] if users else [])
         rows = [(row, f.source) for f in flows if f.source for row in f.source.split("\n") if row.strip()]
         self.flows = Index(vectors, rows)
@@ -62,6 +64,13 @@ async def _by_embedding(turn: Turn, text: str) -> tuple[str | None, str, str]:
     config, knowledge = turn.runtime.config, turn.runtime.knowledge
     if not any(config.user_messages.values()):
         return None, "", ""
+    margin = config.truing.get("intent_margin")
+    if margin is not None:
+        ranked = await knowledge.intents.rank(text)
+        second = ranked[1][0] if len(ranked) > 1 else -1.0
+        certain = ranked[0][0] - second >= float(margin) and ranked[0][0] >= float(config.truing.get("intent_threshold", 0.0))
+        if certain or config.embeddings_only:
+            return ranked[0][1] if certain else config.embeddings_fallback or ranked[0][1], "", ""
     found = await knowledge.users.search(text, 5)
     if config.embeddings_only and found:
         threshold = config.embeddings_threshold
@@ -69,12 +78,6 @@ async def _by_embedding(turn: Turn, text: str) -> tuple[str | None, str, str]:
             return found[0][2], "", ""
         if config.embeddings_fallback:
             return config.embeddings_fallback, "", ""
-    margin = config.truing.get("intent_margin")
-    if margin is not None and found:
-        second = next((score for score, _, intent in found if intent != found[0][2]), -1.0)
-        certain = found[0][0] - second >= float(margin)
-        if certain and found[0][0] >= float(config.truing.get("intent_threshold", 0.0)):
-            return found[0][2], "", ""
     examples = "".join(f'user "{example}"\n  {intent}\n\n' for _, example, intent in reversed(found))
     return None, examples, ", ".join(dict.fromkeys(intent for _, _, intent in reversed(found)))
 
@@ -117,7 +120,7 @@ async def _answer(turn: Turn, event: Event) -> ActionResult:
         if text.startswith('"'):
             text = text[1:-1]
     await _stream(turn, text)
-    turn.thinking = reply.thinking
+    turn.thinking, turn.finish = reply.thinking, reply.finish
     result = ActionResult(events=[], context_updates={})
     _say(turn, result, text, reply.tool_calls)
     return result
@@ -254,7 +257,7 @@ async def _message_by_llm(turn: Turn, event: Event) -> tuple[str, Any]:
         if not prompt:
             raise ValueError("there is no prompt to pass through")
         reply = await turn.llm("generate_bot_message")(prompt, sink=turn.sink, **turn.llm_params)
-        turn.thinking = reply.thinking
+        turn.thinking, turn.finish = reply.thinking, reply.finish
         return str(runtime.prompts.parse_task_output("general", reply.content)), prompt
     near = await runtime.knowledge.bots.search(event["intent"], 5) if config.user_messages else []
     examples = "".join(f'bot {name}\n  "{text}"\n\n' for _, name, text in reversed(near))
@@ -264,7 +267,7 @@ async def _message_by_llm(turn: Turn, event: Event) -> tuple[str, Any]:
         parser = runtime.prompts.parser("generate_bot_message")
         turn.sink.expect('Bot message: "' if parser in ("verbose_v1", "bot_message") else '  "', '"')
     reply = await turn.llm("generate_bot_message")(prompt, sink=turn.sink, **turn.llm_params)
-    turn.thinking = reply.thinking
+    turn.thinking, turn.finish = reply.thinking, reply.finish
     said = str(runtime.prompts.parse_task_output("generate_bot_message", reply.content))
     return unquoted(message_text(said)), prompt
 
