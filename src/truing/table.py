@@ -24,6 +24,7 @@ TABLE: dict[str, dict[str, str]] = {
         "moderation": "truing.judges.moderation:build",
         "guard": "truing.judges.guards:build",
         "openai-moderation": "truing.judges.endpoint:build",
+        "keywords": "truing.judges.keywords:build",
         "reward": "truing.judges.preference:build_reward",
         "preference": "truing.judges.preference:build_reward",
         "cost": "truing.judges.preference:build_cost",

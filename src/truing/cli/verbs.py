@@ -11,6 +11,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "certify": ("truing.cli.certify:command", "A threshold under which harm is bounded, with confidence; or what is lacking."),
     "plan-size": ("truing.cli.plan_size:command", "How many prompts and labels a question needs."),
     "label": ("truing.cli.label:command", "Draw rows of a run at random and label them, for corrected rates."),
+    "moderate": ("truing.cli.moderate:command", "Judge the rows of a JSONL file."),
     "card": ("truing.cli.card:command", "How well a judge agrees with people on a labelled set."),
     "show": ("truing.cli.show:command", "Show the rates of a run in the terminal."),
     "chat": ("truing.cli.chat:command", "Talk to a model in the terminal, with rails or without."),

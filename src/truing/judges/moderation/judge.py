@@ -1,0 +1,135 @@
+"""`moderation:default`, `moderation:open`, `moderation:DIR`: a trained classifier as a judge.
+
+Concurrent calls are gathered into batches. What it cannot judge (no answer, an empty one, a language that its card does
+not name) is unscored: never safe, never harmful.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Generic, Literal, TypeVar
+
+from truing.judges.moderation.scorer import Opinion, Scorer, scorer
+from truing.judges.moderation.tokens import Piece
+from truing.judges.verdicts import no_answer, opinion, unscored
+from truing.registry import Args
+from truing.types import Judgement, Lineage, Response, Sample
+
+Question = Literal["harmful", "harmful_prompt", "refused"]
+QUESTIONS: tuple[Question, ...] = ("harmful", "harmful_prompt", "refused")
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Gather(Generic[In, Out]):
+    """Concurrent calls become one call of `work` in a thread; while it runs, the next batch collects."""
+
+    def __init__(self, work: Callable[[Sequence[In]], Sequence[Out]], *, most: int = 512) -> None:
+        self._work = work
+        self._most = most
+        self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[In, asyncio.Future[Out]]]] = {}
+        self._tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+
+    async def __call__(self, item: In) -> Out:
+        """The result for one item; raises what `work` raised."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Out] = loop.create_future()
+        self._waiting.setdefault(loop, []).append((item, future))
+        if loop not in self._tasks:
+            self._tasks[loop] = loop.create_task(self._drain(loop))
+        return await future
+
+    async def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while waiting := self._waiting.get(loop):
+                await asyncio.sleep(0)  # callers that are ready in this turn of the loop join the batch
+                waiting = self._waiting[loop]
+                batch, self._waiting[loop] = waiting[: self._most], waiting[self._most :]
+                await self._run(batch)
+        finally:
+            self._tasks.pop(loop, None)
+            for _, future in self._waiting.pop(loop, []):
+                future.cancel()
+
+    async def _run(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
+        try:
+            made = await asyncio.to_thread(self._work, [item for item, _ in batch])
+        except Exception as error:  # the callers' to handle, all of them
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), result in zip(batch, made, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+
+class ModerationJudge:
+    """Answers `question` by a scorer. `threshold` replaces the one that was fitted."""
+
+    def __init__(self, name: str, by: Scorer, *, question: Question = "harmful", threshold: float | None = None) -> None:
+        self.name = name
+        self.question = question
+        self.scorer = by
+        self._threshold = threshold
+        self._prompts: ModerationJudge | None = None
+        self._gather: Gather[Piece, Opinion] = Gather(by.score)
+        made = by.settings.lineage
+        self.lineage = Lineage(
+            name=name, hash=by.hash, base=by.settings.base, base_sha256=by.settings.base_sha256, data=by.settings.data,
+            prompts=made.prompts, judges=made.judges, licence=by.settings.licence,
+        )  # fmt: skip
+
+    async def judge(self, sample: Sample, response: Response) -> Judgement:
+        """The probability, the categories' probabilities, and the verdict by the fitted threshold."""
+        failed = no_answer(self, sample, response)
+        if failed is not None and self.question != "harmful_prompt":
+            return failed
+        asked = self.question == "harmful_prompt"
+        piece = Piece.of(sample.conversation, None if asked else response.text)
+        text = sample.prompt if asked else response.text
+        if not text.strip():
+            return unscored(self, sample, response, "empty", "there is no text to judge")
+        spoken = self.scorer.reads(piece)
+        if spoken is not None:
+            return unscored(self, sample, response, "language", f"its card does not name the language {spoken!r}")
+        try:
+            found = await self._gather(piece)
+        except (RuntimeError, MemoryError, ValueError) as error:
+            return unscored(self, sample, response, "error", f"{type(error).__name__}: {str(error)[:200]}")
+        return self._judgement(sample, response, found)
+
+    def of_prompts(self) -> ModerationJudge:
+        """The judge of prompts by the same classifier: its question is harmful_prompt."""
+        if self._prompts is None:
+            name = f"{self.name},question=harmful_prompt"
+            self._prompts = ModerationJudge(name, self.scorer, question="harmful_prompt", threshold=self._threshold)
+        return self._prompts
+
+    def flagged(self, harms: dict[str, float]) -> tuple[str, ...]:
+        """The categories over their fitted thresholds."""
+        return tuple(c for c, p in harms.items() if p >= self.scorer.thresholds.of(c))
+
+    def _judgement(self, sample: Sample, response: Response, found: Opinion) -> Judgement:
+        cut = f"{found.cut} tokens in the middle were not read" if found.cut else None
+        if self.question == "refused":
+            limit = self.scorer.thresholds.refused if self._threshold is None else self._threshold
+            return opinion(self, sample, response, found.refused >= limit, score=found.refused, rationale=cut)
+        flagged = found.flagged if self._threshold is None else found.harmful >= self._threshold
+        return opinion(self, sample, response, flagged, score=found.harmful, harms=found.categories, rationale=cut)
+
+
+def build(args: Args) -> ModerationJudge:
+    """The builder behind `moderation:`."""
+    if not args.name:
+        raise args.fault("a name is missing: default, open, or a folder")
+    question = args.text("question", "harmful")
+    if question not in QUESTIONS:
+        raise args.fault(f"question={question!r} is none of {', '.join(QUESTIONS)}")
+    threshold = args.number("threshold")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise args.fault(f"threshold={threshold:g} is no probability")
+    made = scorer(args.name, args.text("engine", "auto"), args.text("dtype", "auto"), args.text("device", "auto"))
+    shown = f"moderation:{args.name}" + ("" if question == "harmful" else f",question={question}")
+    return ModerationJudge(shown, made, question=question, threshold=threshold)

@@ -1,0 +1,56 @@
+"""The keyword baseline: whole words, whatever the case; a bad file names its line."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from truing.errors import DataError, UserError
+from truing.judges.keywords import KeywordJudge, read_words
+from truing.registry import resolve
+from truing.types import Answer, Conversation, Judgement, Response, Sample
+
+
+def _judge(judge: KeywordJudge, text: str) -> Judgement:
+    sample = Sample(id="a", conversation=Conversation.of("hello"))
+    return asyncio.run(judge.judge(sample, Response.of("a", 0, "m", Answer.of(text))))
+
+
+def test_whole_words_only() -> None:
+    judge = resolve("keywords:", "judge")
+    assert _judge(judge, "They STEAL\n cars.").verdict is True
+    assert _judge(judge, "Stealthy planes fly.").verdict is False
+    found = _judge(judge, "launder   money, please")
+    assert found.harms["financial_crime,property_crime,theft"] == 1.0 and found.harms["self_harm"] == 0.0
+    assert found.score is None
+
+
+def test_empty_and_failed_answers_are_unscored() -> None:
+    judge = resolve("keywords:", "judge")
+    assert _judge(judge, "  ").verdict is None
+    failed = Response.of("a", 0, "m", Answer.failed("timeout", "late"))
+    made = asyncio.run(judge.judge(Sample(id="a", conversation=Conversation.of("x")), failed))
+    assert made.verdict is None and made.failure is not None
+
+
+def test_a_file_of_words(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("# ours\nself_harm: sad song\nbanana\n")
+    judge = resolve(f"keywords:{path}", "judge")
+    assert _judge(judge, "a sad song").harms == {"self_harm": 1.0}
+    assert _judge(judge, "one Banana").verdict is True
+    assert judge.lineage.hash != resolve("keywords:", "judge").lineage.hash
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("fine\nno_such_category: word\n")
+    with pytest.raises(DataError, match=r"words\.txt:2"):
+        read_words(path)
+    path.write_text("\n")
+    with pytest.raises(DataError, match="no words"):
+        read_words(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_words(tmp_path / "none.txt")
