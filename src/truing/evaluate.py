@@ -234,7 +234,7 @@ def _ingest(writer: RunWriter, dataset: Dataset, options: EvaluateOptions, recor
     for part in parts:
         (writer.path / part).unlink(missing_ok=True)
     samples, answers, people = bytearray(), bytearray(), _People(writer)
-    ids, faults, answered = IdIndex(), [], 0
+    ids, faults, answered, models = IdIndex(), [], 0, set[str]()
     for number, row in enumerate(islice(dataset.rows(), options.limit)):
         sample = row.sample
         if not sample.id or not ids.add(sample.id, number):
@@ -250,6 +250,7 @@ def _ingest(writer: RunWriter, dataset: Dataset, options: EvaluateOptions, recor
             for response in row.responses:
                 answers += encode_line(floor.hold_response(response))
                 answered += 1
+                models.add(response.model)
             for judgement in row.judgements:
                 people.add(judgement)
             if len(answers) > _CHUNK:
@@ -265,6 +266,8 @@ def _ingest(writer: RunWriter, dataset: Dataset, options: EvaluateOptions, recor
         writer.journal(parts[1]).append(answers)
         writer.rename(parts[1], "responses.jsonl")
         people.finish()
+        if len(models) == 1:  # the set says which model answered
+            writer.record.model = models.pop()
     writer.journal(parts[0]).append(samples)
     writer.record.data[0] = msgspec.structs.replace(
         writer.record.data[0], n=len(ids), skipped=int(getattr(dataset, "skipped", 0))

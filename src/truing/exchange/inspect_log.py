@@ -1,0 +1,260 @@
+"""A run as an Inspect AI log (`.eval`), for `inspect view` and `inspect_ai.analysis`: `truing export inspect RUN FILE.eval`.
+
+A sample is a sample, the k-th answer its k-th epoch, a judge a scorer. A verdict becomes true or false; an unscored one
+becomes Inspect's own unscored value (NaN, with the reason), so that no mean counts it. Log version 2, written as a zip of
+JSON documents, one sample at a time; the file appears whole or not at all. Texts are in it: it is as private as the run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from truing.errors import RunError, UserError
+from truing.ids import Key, scan
+from truing.runs import JudgeRecord, Manifest, Run
+from truing.types import Conversation, Judgement, Message, Response, Sample
+
+VERSION = 2
+_STOP = {"stop": "stop", "length": "max_tokens", "tool_calls": "tool_calls", "content_filter": "content_filter",
+         "abstained": "stop", "blocked": "content_filter", "error": "unknown"}  # fmt: skip
+
+
+class _Lines:
+    """Random access to the lines of a file by sample and index (a run that was not finished has them in any order)."""
+
+    def __init__(self, path: Path, kind: type[Struct]) -> None:
+        self._at: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for start, length, key in scan(path, Key):
+            self._at.setdefault((key.sample_id, key.index), []).append((start, length))
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
+        self._stream = path.open("rb") if path.exists() else None
+
+    def of(self, sample_id: str, index: int) -> list[Any]:
+        """The lines of an answer."""
+        found = []
+        for start, length in self._at.get((sample_id, index), ()):
+            assert self._stream is not None
+            self._stream.seek(start)
+            found.append(self._decode(self._stream.read(length)))
+        return found
+
+    def count(self, sample_id: str) -> int:
+        """How many answers a sample has."""
+        index = 0
+        while (sample_id, index) in self._at:
+            index += 1
+        return index
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        if self._stream is not None:
+            self._stream.close()
+
+
+def _short(*parts: str) -> str:
+    """An id as Inspect writes them: 22 letters and digits, here from a hash, so that the same run gives the same log."""
+    raw = hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).digest()
+    return base64.b64encode(raw, altchars=b"aB")[:22].decode()
+
+
+def _message(m: Message, id_: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": id_, "role": m.role, "content": m.content}
+    if m.tool_calls:
+        row["tool_calls"] = [{"id": c.id, "function": c.name, "arguments": _arguments(c.arguments), "type": "function"}
+                             for c in m.tool_calls]
+    if m.tool_call_id is not None:
+        row["tool_call_id"] = m.tool_call_id
+    return row
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        made = json.loads(text)
+    except ValueError:
+        return {"text": text}
+    return made if isinstance(made, dict) else {"value": made}
+
+
+def _input(conversation: Conversation, id_: str) -> str | list[dict[str, Any]]:
+    messages = conversation.messages
+    if len(messages) == 1 and messages[0].role == "user":
+        return messages[0].content
+    return [_message(m, _short(id_, str(k))) for k, m in enumerate(messages)]
+
+
+def _score(j: Judgement) -> dict[str, Any]:
+    known = {"score": j.score, "value": j.value, "harms": j.harms or None, "rater": j.rater}
+    more = {k: v for k, v in known.items() if v is not None}
+    row: dict[str, Any] = {"value": math.nan if j.verdict is None else j.verdict}
+    if j.verdict is None and j.value is not None:
+        row["value"] = j.value
+    if j.rationale:
+        row["explanation"] = j.rationale
+    if j.failure is not None:
+        row["reason"] = f"{j.failure.kind}: {j.failure.message}"
+    if more:
+        row["metadata"] = more
+    return row
+
+
+class _Scorer:
+    """A judge's file as one of Inspect's scorers, with its counts."""
+
+    def __init__(self, run: Run, record: JudgeRecord, name: str) -> None:
+        self.name, self.question = name, record.question
+        self.lines = _Lines(run.path / record.file, Judgement)
+        self.yes = self.no = self.unscored = 0
+
+    def scores(self, sample_id: str, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The scores of an answer: one, or one for each rater."""
+        found: list[Judgement] = self.lines.of(sample_id, index)
+        for k, j in enumerate(found):
+            self.yes += j.verdict is True
+            self.no += j.verdict is False
+            self.unscored += j.verdict is None
+            yield (self.name if k == 0 else f"{self.name}#{k + 1}"), _score(j)
+
+    def result(self) -> dict[str, Any]:
+        """The line of `results.scores`."""
+        n = self.yes + self.no
+        rate = self.yes / n if n else math.nan
+        error = math.sqrt(rate * (1 - rate) / (n - 1)) if n > 1 else math.nan
+        metrics = {k: {"name": k, "value": v, "params": {}} for k, v in (("mean", rate), ("stderr", error))}
+        return {"name": self.name, "scorer": self.name, "params": {}, "scored_samples": n, "unscored_samples": self.unscored,
+                "metrics": metrics, "metadata": {"question": self.question}}
+
+
+def _scorers(run: Run, manifest: Manifest) -> list[_Scorer]:
+    names = [r.name for r in manifest.judges]
+    made: list[_Scorer] = []
+    for record in manifest.judges:
+        name = record.name
+        if names.count(name) > 1:
+            name = f"{record.name}/{record.question}"
+        if name in {s.name for s in made}:
+            name = f"{name}/{record.file.rsplit('-', 1)[-1].removesuffix('.jsonl')}"
+        made.append(_Scorer(run, record, name))
+    return made
+
+
+def _sample(sample: Sample, response: Response, scores: dict[str, Any], created: str) -> dict[str, Any]:
+    epoch, id_ = response.index + 1, f"{sample.id}/{response.index}"
+    answer = _message(response.message, _short(id_, "answer")) | {"source": "generate", "model": response.model}
+    asked = [_message(m, _short(sample.id, str(k))) for k, m in enumerate(sample.conversation.messages)]
+    u = response.usage
+    usage = {"input_tokens": u.prompt_tokens, "output_tokens": u.completion_tokens,
+             "total_tokens": u.prompt_tokens + u.completion_tokens, "input_tokens_cache_read": u.cached_tokens}
+    output: dict[str, Any] = {
+        "model": response.model, "completion": response.text, "usage": usage,
+        "choices": [{"message": answer, "stop_reason": _STOP.get(response.finish_reason, "unknown")}],
+    }  # fmt: skip
+    known = {"source": sample.source, "expect": sample.expect, "harms": list(sample.harms), "parent": sample.parent,
+             "pair": sample.pair, "tags": sample.tags}
+    target = sample.answer if isinstance(sample.answer, str) else "" if sample.answer is None else [
+        chr(65 + k) for k in sample.answer]
+    row: dict[str, Any] = {
+        "id": sample.id, "epoch": epoch, "input": _input(sample.conversation, sample.id), "target": target,
+        "messages": [*asked, answer], "output": output, "scores": scores, "metadata": {k: v for k, v in known.items() if v},
+        "store": {}, "events": [], "model_usage": {response.model: usage}, "attachments": {}, "started_at": created,
+        "uuid": _short(id_),
+    }  # fmt: skip
+    if sample.choices:
+        row["choices"] = list(sample.choices)
+    if response.failure is not None:
+        said = f"{response.failure.kind}: {response.failure.message}"
+        output["error"] = said
+        row["error"] = {"message": said, "traceback": "", "traceback_ansi": ""}
+    return row
+
+
+def _summary(row: dict[str, Any]) -> dict[str, Any]:
+    kept = ("id", "epoch", "input", "target", "scores", "metadata", "model_usage", "uuid", "choices", "started_at")
+    made = {k: row[k] for k in kept if k in row} | {"completed": True, "message_count": len(row["messages"])}
+    if isinstance(made["input"], str) and len(made["input"]) > 1024:
+        made["input"] = made["input"][:1024] + "..."
+    if "error" in row:
+        made["error"] = row["error"]["message"]
+    return made
+
+
+def _head(run: Run, manifest: Manifest, ids: list[str], epochs: int, scorers: list[_Scorer]) -> dict[str, Any]:
+    plan = manifest.plan
+    task = manifest.data[0].spec if manifest.data else "truing"
+    given = {k: plan.get(k) for k in ("max_tokens", "temperature", "top_p", "seed") if plan.get(k) is not None}
+    metrics = [{"name": "inspect_ai/mean", "options": {}}, {"name": "inspect_ai/stderr", "options": {}}]
+    return {
+        "eval_id": _short(manifest.plan_hash, "eval"), "run_id": _short(manifest.plan_hash, "run"),
+        "created": manifest.created, "task": task, "task_id": _short(manifest.plan_hash, "task"), "task_version": 0,
+        "task_display_name": task, "task_attribs": {}, "task_args": {}, "task_args_passed": {}, "model": manifest.model,
+        "dataset": {"name": task, "location": manifest.data[0].source if manifest.data else "", "samples": len(ids),
+                    "sample_ids": ids, "shuffled": False},
+        "model_generate_config": given, "model_args": {}, "config": {"epochs": epochs, "log_samples": True},
+        "packages": {"truing": manifest.versions.get("truing", "")},
+        "metadata": {"plan_hash": manifest.plan_hash, "attack": plan.get("attack"), "taxonomy": manifest.taxonomy,
+                     "run": run.path.name},
+        "scorers": [{"name": s.name, "options": {}, "metrics": metrics, "metadata": {"question": s.question}} for s in scorers],
+    }  # fmt: skip
+
+
+def write(run: Run, file: Path) -> int:
+    """Writes the log and gives the number of samples times answers in it; RunError where there are no answers."""
+    if file.suffix != ".eval":
+        raise UserError(f"{file}: an Inspect log ends in .eval")
+    manifest = run.manifest
+    responses = _Lines(run.path / "responses.jsonl", Response)
+    scorers = _scorers(run, manifest)
+    temporary = file.with_name(file.name + ".tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w+b") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            count = _fill(archive, run, manifest, responses, scorers)
+        if not count:
+            raise RunError(f"{run.path}: there are no answers to export yet")
+        temporary.replace(file)
+    except OSError as error:
+        raise RunError(f"{file}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+        for lines in (responses, *(s.lines for s in scorers)):
+            lines.close()
+    return count
+
+
+def _fill(archive: zipfile.ZipFile, run: Run, manifest: Manifest, responses: _Lines, scorers: list[_Scorer]) -> int:
+    ids: list[str] = []
+    summaries: list[dict[str, Any]] = []
+    epochs = 1
+    for sample in run.samples():
+        n = responses.count(sample.id)
+        if n:
+            ids.append(sample.id)
+            epochs = max(epochs, n)
+        for index in range(n):
+            response: Response = responses.of(sample.id, index)[0]
+            scores = {name: score for s in scorers for name, score in s.scores(sample.id, index)}
+            row = _sample(sample, response, scores, manifest.created)
+            archive.writestr(f"samples/{sample.id}_epoch_{index + 1}.json", json.dumps(row, ensure_ascii=False))
+            summaries.append(_summary(row))
+    head = _head(run, manifest, ids, epochs, scorers)
+    plan = {"name": "plan", "steps": [{"solver": "generate", "params": {}}], "config": {}}
+    archive.writestr("_journal/start.json", json.dumps({"version": VERSION, "eval": head, "plan": plan}))
+    archive.writestr("summaries.json", json.dumps(summaries, ensure_ascii=False))
+    total = len(summaries)
+    done = "success" if manifest.complete else "cancelled"
+    results = {"total_samples": total, "completed_samples": total, "scores": [s.result() for s in scorers]}
+    stats = {"started_at": manifest.created, "completed_at": manifest.created, "model_usage": {}}
+    archive.writestr("header.json", json.dumps({"version": VERSION, "status": done, "eval": head, "plan": plan,
+                                                "results": results, "stats": stats}, indent=1))
+    return total

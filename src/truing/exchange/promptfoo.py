@@ -1,0 +1,149 @@
+"""promptfoo's results (`promptfoo eval -o FILE.json`, `promptfoo redteam`): a result is a sample, an assertion a judge.
+
+An assertion of red teaming (``promptfoo:redteam:...``) and of moderation that fails says *harmful*; ``is-refusal`` says
+*refused*; any other says whether it *passed*, as does ``promptfoo:all`` for a whole result. Results of the same messages
+by the same provider are several answers to one sample. Its harm plug-ins are mapped onto the 14 categories.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+
+from truing.errors import DataError
+from truing.exchange.base import Report, answered, decoded, file_of, said
+from truing.registry import Args
+from truing.taxonomy import crosswalk
+from truing.types import Conversation, Judgement, Response, Row, Sample
+
+
+class _Assertion(Struct):
+    type: str = ""
+
+
+class _Component(Struct):
+    passed: bool | None = field(default=None, name="pass")
+    score: float | None = None
+    reason: str | None = None
+    assertion: _Assertion | None = None
+
+
+class _Grading(Struct):
+    components: list[_Component] | None = field(default=None, name="componentResults")
+
+
+class _Prompt(Struct):
+    raw: str = ""
+
+
+class _Provider(Struct):
+    id: str = ""
+    label: str | None = None
+
+
+class _Reply(Struct):
+    output: Any = None
+    error: str | None = None
+
+
+class _Result(Struct):
+    prompt: _Prompt = field(default_factory=_Prompt)
+    provider: _Provider | str = field(default_factory=_Provider)
+    response: _Reply | None = None
+    error: str | None = None
+    success: bool | None = None
+    score: float | None = None
+    grading: _Grading | None = field(default=None, name="gradingResult")
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class _Results(Struct):
+    results: list[_Result]
+    version: int = 0
+
+
+class _File(Struct):
+    results: _Results | list[_Result]
+
+
+def _conversation(raw: str) -> Conversation:
+    """A prompt is a text, or a chat as JSON."""
+    if raw.lstrip().startswith("["):
+        try:
+            made = Conversation.from_openai(json.loads(raw))
+        except (ValueError, TypeError):
+            return Conversation.of(raw)
+        if made.messages:
+            return made
+    return Conversation.of(raw)
+
+
+def _text(output: Any) -> str | None:
+    return output if isinstance(output, str) or output is None else json.dumps(output, ensure_ascii=False)
+
+
+def _judgements(result: _Result, index: int) -> Iterator[Judgement]:
+    seen: dict[str, int] = {}
+    for component in (result.grading.components or ()) if result.grading else ():
+        kind = component.assertion.type if component.assertion and component.assertion.type else "assertion"
+        seen[kind] = seen.get(kind, 0) + 1
+        name = f"promptfoo:{kind}" if seen[kind] == 1 else f"promptfoo:{kind}#{seen[kind]}"
+        if kind.startswith("promptfoo:redteam:") or kind == "moderation":
+            yield _flipped(name.replace("promptfoo:promptfoo:", "promptfoo:"), component, index)
+        else:
+            question = "refused" if kind == "is-refusal" else "passed"
+            yield said(name, question, component.passed, index=index, score=_share(component.score), rationale=component.reason)
+    there = result.response is not None and result.response.output is not None and not result.response.error
+    if result.success is not None and there:  # `error` of a result is also the reason of a failed assertion
+        yield said("promptfoo:all", "passed", result.success, index=index, score=_share(result.score))
+
+
+def _flipped(name: str, component: _Component, index: int) -> Judgement:
+    verdict = None if component.passed is None else not component.passed
+    score = _share(component.score)
+    return said(name, "harmful", verdict, index=index, score=None if score is None else 1 - score, rationale=component.reason)
+
+
+def _share(score: float | None) -> float | None:
+    return score if score is not None and 0 <= score <= 1 else None
+
+
+def _harms(metadata: dict[str, Any]) -> tuple[str, ...]:
+    walk = crosswalk("promptfoo")
+    plugin = str(metadata.get("pluginId") or metadata.get("harmCategory") or "")
+    return walk(plugin) if plugin in walk.map else ()
+
+
+def read(path: Path) -> Iterator[Row]:
+    """Rows of a results file (versions 2 to 4 of its format)."""
+    made: Any = decoded(path, path.read_bytes(), _File)
+    results = made.results.results if isinstance(made.results, _Results) else made.results
+    if not results:
+        raise DataError.at(path, None, "no results: is this what `promptfoo eval -o FILE.json` writes?")
+    groups: dict[tuple[str, str], list[_Result]] = {}
+    for result in results:
+        provider = result.provider if isinstance(result.provider, str) else result.provider.label or result.provider.id
+        groups.setdefault((result.prompt.raw, provider), []).append(result)
+    for (raw, provider), listed in groups.items():
+        metadata = listed[0].metadata
+        tags = {k: str(v) for k, v in metadata.items() if not k.startswith("_") and isinstance(v, str | int | float | bool)}
+        sample = Sample(conversation=_conversation(raw), harms=_harms(metadata), tags={**tags, "provider": provider})
+        responses: list[Response] = []
+        judgements: list[Judgement] = []
+        for index, result in enumerate(listed):
+            reply = result.response or _Reply()
+            trouble = reply.error or (result.error if reply.output is None else None) or ""
+            responses.append(answered(index, _text(reply.output), provider, trouble))
+            judgements += _judgements(result, index)
+        yield Row(sample=sample, responses=tuple(responses), judgements=tuple(judgements))
+
+
+def build(args: Args) -> Report:
+    """`promptfoo:FILE.json` as a data set."""
+    return Report(str(args.spec), file_of(args, "promptfoo results"), "promptfoo", read)
+
+

@@ -1,0 +1,213 @@
+"""PyRIT's memory: its SQLite database (1.0 and later), or the JSON that earlier versions export.
+
+Each conversation with a target is a sample; its last answer is the recorded one. A scorer's true/false is a verdict
+(question ``hit``: its objective was met; ``refused`` for refusal scorers), a scale from 0 to 1 is a verdict from
+`threshold=` (0.5) on. Where the database lists attacks, other conversations (an adversary's, a scorer's) are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from truing.errors import DataError
+from truing.exchange.base import HIT, Report, answered, decoded, file_of, said
+from truing.registry import Args
+from truing.types import Conversation, Judgement, Message, Row, Sample
+
+
+class _Score(Struct):
+    score_value: str | None = None
+    score_type: str = "true_false"
+    score_category: list[str] | str | None = None
+    score_rationale: str | None = None
+    scorer_class_identifier: dict[str, Any] | None = None
+
+    @property
+    def scorer(self) -> str:
+        """The class of the scorer."""
+        known = self.scorer_class_identifier or {}
+        return str(known.get("class_name") or known.get("__type__") or "scorer")
+
+
+class _Piece(Struct):
+    id: str
+    role: str
+    conversation_id: str
+    sequence: int = 0
+    converted_value: str | None = None
+    original_value: str | None = None
+    converted_value_data_type: str = "text"
+    response_error: str | None = None
+    targeted_harm_categories: list[str] | None = None
+    converter_identifiers: list[dict[str, Any]] | None = None
+    prompt_target_identifier: dict[str, Any] | None = None
+    scores: list[_Score] = field(default_factory=list)
+
+    @property
+    def text(self) -> str | None:
+        """What was sent or came back; none for pictures and sound."""
+        if self.converted_value_data_type not in ("text", "error"):
+            return None
+        return self.converted_value if self.converted_value is not None else self.original_value
+
+
+class _Attack(Struct):
+    """What the database says of an attack on a conversation."""
+
+    objective: str = ""
+    outcome: str = ""
+    kind: str = ""
+    categories: tuple[str, ...] = ()
+
+
+def _judgement(score: _Score, threshold: float) -> Judgement:
+    name = f"pyrit:{score.scorer}"
+    question = "refused" if "refusal" in score.scorer.lower() else HIT
+    raw = (score.score_value or "").strip()
+    if score.score_type == "true_false":
+        verdict = {"true": True, "false": False}.get(raw.lower())
+        return said(name, question, verdict, rationale=score.score_rationale)
+    try:
+        number = float(raw)
+    except ValueError:
+        return said(name, question, None, rationale=score.score_rationale)
+    return said(name, question, number >= threshold, score=number if 0 <= number <= 1 else None, value=number,
+                rationale=score.score_rationale)
+
+
+def _row(pieces: list[_Piece], attack: _Attack | None, model: str, threshold: float) -> Row | None:
+    """The row of one conversation; none where a model was never asked, or something else than text was sent."""
+    ordered = sorted(pieces, key=lambda p: p.sequence)
+    last = next((k for k in range(len(ordered) - 1, -1, -1) if ordered[k].role in ("assistant", "simulated_assistant")), None)
+    asked = ordered[:last] if last is not None else ordered
+    if not any(p.role == "user" for p in asked) or any(p.text is None for p in asked):
+        return None
+    messages = tuple(Message("system" if p.role in ("system", "developer") else "user" if p.role == "user" else "assistant",
+                             p.text or "") for p in asked)
+    user = next(p for p in reversed(asked) if p.role == "user")
+    categories = list(attack.categories if attack else user.targeted_harm_categories or ())
+    converters = [str(c.get("class_name") or c.get("__type__")) for c in user.converter_identifiers or ()]
+    tags = {k: v for k, v in (
+        ("objective", attack.objective if attack else ""), ("outcome", attack.outcome if attack else ""),
+        ("attack", attack.kind if attack else ""), ("categories", "|".join(categories)), ("converters", "+".join(converters)),
+    ) if v}  # fmt: skip
+    sample = Sample(conversation=Conversation(messages), tags=tags)
+    if last is None:
+        return Row(sample=sample)
+    piece = ordered[last]
+    error = "" if piece.response_error in (None, "none") else str(piece.response_error)
+    blocked = "blocked by the provider's filter" if error == "blocked" else error
+    response = answered(0, piece.text, model or _target(piece), "" if error == "empty" else blocked)
+    return Row(sample=sample, responses=(response,), judgements=tuple(_judgement(s, threshold) for s in piece.scores))
+
+
+def _target(piece: _Piece) -> str:
+    known = piece.prompt_target_identifier or {}
+    return str(known.get("model_name") or known.get("__type__") or known.get("class_name") or "")
+
+
+def _grouped(pieces: list[_Piece]) -> dict[str, list[_Piece]]:
+    found: dict[str, list[_Piece]] = {}
+    for piece in pieces:
+        found.setdefault(piece.conversation_id, []).append(piece)
+    return found
+
+
+def _export(path: Path, threshold: float) -> Iterator[Row]:
+    made: Any = decoded(path, path.read_bytes(), list[_Piece])
+    for pieces in _grouped(made).values():
+        row = _row(pieces, None, "", threshold)
+        if row is not None:
+            yield row
+
+
+_PIECES = """SELECT id, role, conversation_id, sequence, converted_value, original_value, converted_value_data_type,
+ response_error, converter_identifiers FROM PromptMemoryEntries ORDER BY timestamp, sequence"""
+_SCORES = """SELECT prompt_request_response_id, score_value, score_type, score_category, score_rationale,
+ scorer_class_identifier FROM ScoreEntries ORDER BY timestamp"""
+
+
+def _database(path: Path, threshold: float) -> Iterator[Row]:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            scores: dict[str, list[_Score]] = {}
+            for row in map(dict, connection.execute(_SCORES)):
+                key = str(row.pop("prompt_request_response_id"))
+                for name in ("score_category", "scorer_class_identifier"):
+                    row[name] = json.loads(row[name] or "null")
+                scores.setdefault(key, []).append(msgspec.convert(row, _Score))
+            pieces = []
+            for row in map(dict, connection.execute(_PIECES)):
+                row["converter_identifiers"] = json.loads(row["converter_identifiers"] or "null")
+                piece = msgspec.convert(row, _Piece)
+                piece.scores = scores.get(piece.id, [])
+                pieces.append(piece)
+            attacks = _attacks(connection)
+            models = _models(connection)
+    except (sqlite3.Error, msgspec.MsgspecError, json.JSONDecodeError) as error:
+        raise DataError.at(path, None, f"no PyRIT memory of a version that truing reads: {error}") from error
+    for name, listed in _grouped(pieces).items():
+        if attacks and name not in attacks:
+            continue
+        made = _row(listed, attacks.get(name), models.get(name, ""), threshold)
+        if made is not None:
+            yield made
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {str(row[1]) for row in connection.execute(f'PRAGMA table_info("{table}")')}
+
+
+def _attacks(connection: sqlite3.Connection) -> dict[str, _Attack]:
+    have = _columns(connection, "AttackResultEntries")
+    if not {"conversation_id", "objective", "outcome"} <= have:
+        return {}
+    wanted = [c for c in ("conversation_id", "objective", "outcome", "targeted_harm_categories", "atomic_attack_identifier",
+                          "attack_identifier") if c in have]
+    found = {}
+    for row in map(dict, connection.execute(f"SELECT {', '.join(wanted)} FROM AttackResultEntries")):
+        known = json.loads(row.get("atomic_attack_identifier") or row.get("attack_identifier") or "null") or {}
+        inner = known.get("children", {}).get("attack_technique", {}).get("children", {}).get("attack", known)
+        categories = json.loads(row.get("targeted_harm_categories") or "null") or ()
+        found[str(row["conversation_id"])] = _Attack(
+            str(row["objective"]), str(row["outcome"]), str(inner.get("class_name") or inner.get("__type__") or ""),
+            tuple(map(str, categories)))
+    return found
+
+
+def _models(connection: sqlite3.Connection) -> dict[str, str]:
+    if not {"conversation_id", "target_identifier"} <= _columns(connection, "Conversations"):
+        return {}
+    found = {}
+    for name, text in connection.execute("SELECT conversation_id, target_identifier FROM Conversations"):
+        known = json.loads(text or "null") or {}
+        found[str(name)] = str(known.get("model_name") or known.get("class_name") or "")
+    return found
+
+
+def read(path: Path, threshold: float = 0.5) -> Iterator[Row]:
+    """Rows of a database or of an exported JSON file."""
+    with path.open("rb") as stream:
+        is_database = stream.read(16).startswith(b"SQLite format 3")
+    rows = _database(path, threshold) if is_database else _export(path, threshold)
+    count = 0
+    for row in rows:
+        count += 1
+        yield row
+    if not count:
+        raise DataError.at(path, None, "no conversation with a target: is this a PyRIT memory?")
+
+
+def build(args: Args) -> Report:
+    """`pyrit:FILE[,threshold=0.5]` as a data set."""
+    path, threshold = file_of(args, "a PyRIT database or JSON export"), args.number("threshold", 0.5)
+    return Report(str(args.spec), path, "pyrit", lambda file: read(file, threshold))
