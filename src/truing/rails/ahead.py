@@ -32,7 +32,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._asked: dict[Key, asyncio.Future[Reply]] = {}
-        self.used = 0
+        self.copy: asyncio.Task[None] | None = None
 
     async def ask(self, key: Key, call: Callable[[], Awaitable[Reply]]) -> Reply:
         """The copy's side: asks, and keeps what comes."""
@@ -51,9 +51,11 @@ class Ahead:
         return reply
 
     def find(self, key: Key) -> asyncio.Future[Reply] | None:
-        """The turn's side: the answer to an equal question, which is used once."""
+        """The turn's side: the answer to an equal question, which is used once. If there is none, the turn has taken another
+        way than its copy, or has overtaken it: the copy is of no more use."""
         found = self._asked.pop(key, None)
-        self.used += found is not None
+        if found is None and self.copy is not None:
+            self.copy.cancel()
         return found
 
 

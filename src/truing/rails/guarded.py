@@ -66,9 +66,10 @@ class Guarded:
 
     async def answer(
         self, conversation: Conversation, sampling: Sampling, *, options: Mapping[str, Any] | None = None,
-        sink: Sink | None = None,
+        sink: Sink | None = None, session: str = "",
     ) -> Answer:  # fmt: skip
-        """One answer through all rails; the doors also give options and a sink for streaming."""
+        """One answer through all rails; the doors also give options, a sink for streaming, and a `session`: conversations
+        of different sessions share no state even where their words are the same."""
         longest = int(self.config.truing.get("max_message", 200_000))
         if any(len(m.content) > longest for m in conversation.messages):
             return blocked("too_long", f"a message is longer than {longest} characters")
@@ -76,20 +77,33 @@ class Guarded:
         try:
             result = await self.runtime.turn(
                 conversation.to_openai(), options=options or self.options, sampling=sampling, sink=sink,
-                tools=sampling.tools,
+                tools=sampling.tools, session=session,
             )  # fmt: skip
         except LlmError as error:
             return replace(Answer.failed(error.failure.kind, error.failure.message), rulings=_rulings(error))
         except RailsError as error:
             return blocked(error.failure.kind, str(error), _rulings(error), time.perf_counter() - began)
+        except Exception as error:  # nothing of a turn that broke down may be shown
+            why = f"the turn broke down: {type(error).__name__}: {error}"
+            return blocked("internal", why, seconds=time.perf_counter() - began)
         return as_answer(result)
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
         """The answer in pieces. Nothing is shown that is then blocked: with output rails the text is held back until they
         have passed it; without, it comes as the model writes it."""
-        from truing.rails.holdback import stream
+        async for piece in self.streamed(conversation, sampling):
+            if isinstance(piece, str):
+                yield piece
+            elif piece.failure is not None:
+                raise ConnectionError(f"{piece.failure.kind}: {piece.failure.message}")
 
-        async for piece in stream(self, conversation, sampling):
+    async def streamed(
+        self, conversation: Conversation, sampling: Sampling, *, options: Mapping[str, Any] | None = None, session: str = ""
+    ) -> AsyncIterator[str | Answer]:
+        """As `stream`, and last the whole answer with its decisions."""
+        from truing.rails.holdback import Streamed
+
+        async for piece in Streamed(self, conversation, sampling, options or self.options, session).pieces():
             yield piece
 
     async def close(self) -> None:
@@ -104,7 +118,7 @@ def _rulings(error: BaseException) -> tuple[Ruling, ...]:
 
 def as_answer(result: Result) -> Answer:
     """A turn's result as an answer."""
-    reason = "blocked" if result.blocked else "tool_calls" if result.tool_calls else "stop"
+    reason = "blocked" if result.blocked else "tool_calls" if result.tool_calls else result.finish_reason
     failed = result.failure
     if failed is not None:
         reason = "blocked"

@@ -39,6 +39,7 @@ class Reply:
     content: str
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    finish: str = "stop"
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ class Llm:
         if sink is not None:
             await sink.push(reply.content)
             await sink.finish()
-            return Reply(sink.completion, reply.thinking, reply.tool_calls)
+            return Reply(sink.completion, reply.thinking, reply.tool_calls, reply.finish)
         return reply
 
     async def _bounded(self, conversation: Conversation, sampling: Sampling, sink: Sink | None) -> Reply:
@@ -143,7 +144,7 @@ class Llm:
             found = _THINK.search(text)
             thinking = found[1].strip() if found else None
             text = _THINK.sub("", text).strip()
-        return Reply(text, thinking, answer.message.tool_calls)
+        return Reply(text, thinking, answer.message.tool_calls, answer.finish_reason)
 
     async def _streamed(self, conversation: Conversation, sampling: Sampling, sink: Sink) -> Reply:
         if isinstance(self.model, Streams) and not sampling.tools:

@@ -64,6 +64,7 @@ class Result:
     context: dict[str, Any] = field(default_factory=dict)
     blocked: bool = False
     failure: Failure | None = None
+    finish_reason: str = "stop"
 
     @property
     def text(self) -> str:
@@ -186,7 +187,7 @@ class Runtime:
 
     async def turn(
         self, messages: Sequence[Mapping[str, Any]], *, options: Mapping[str, Any] | None = None,
-        sampling: Sampling | None = None, sink: Sink | None = None, tools: tuple[Tool, ...] = (),
+        sampling: Sampling | None = None, sink: Sink | None = None, tools: tuple[Tool, ...] = (), session: str = "",
     ) -> Result:  # fmt: skip
         """Answers the last message. RailsError or LlmError when the turn could not be finished."""
         try:
@@ -203,7 +204,7 @@ class Runtime:
                 context["bot_message"] = last.get("content")
                 rows.pop()
             rows.insert(0, {"role": "context", "content": context})
-        hashes = chain(rows)
+        hashes = chain(rows, session)
         talk = self._talk(rows, hashes)
         turn = Turn(self, talk, sampling, chosen, sink, chat, tools)
         turn.seed = f"{sampling.seed}:{len(rows)}"
@@ -235,7 +236,8 @@ class Runtime:
         talk.add(last)
         child = Turn(self, talk, turn.sampling, off, None, turn.chat, turn.tools, turn.tally)
         child.seed, child.ahead, child.leads = turn.seed, turn.ahead, True
-        return asyncio.create_task(run_ahead(child))
+        turn.ahead.copy = asyncio.create_task(run_ahead(child))
+        return turn.ahead.copy
 
     def _talk(self, rows: list[dict[str, Any]], hashes: list[bytes]) -> Talk:
         """The state after the longest known beginning of the conversation, and the rest as events."""
@@ -362,7 +364,10 @@ class Runtime:
         message: dict[str, Any] = {"role": "assistant", "content": "\n".join(said)}
         if exception is not None:
             message = {"role": "exception", "content": exception}
+        if calls:
+            message = {**message, "tool_calls": calls}
         self._remember(step(hashes[-1] if hashes else b"", message), turn.talk)
+        message.pop("tool_calls", None)
         if thinking and turn.options is None and exception is None:
             message = {**message, "content": f"<think>{thinking}</think>\n{message['content']}"}
         made = tuple(
@@ -372,6 +377,7 @@ class Runtime:
         return Result(
             message, tuple(turn.rulings), new, turn.tally.calls, turn.tally.usage(), made, turn.talk.context,
             blocked=any(r.ruling == "block" for r in turn.rulings) or exception is not None, failure=turn.failure,
+            finish_reason=turn.finish,
         )  # fmt: skip
 
     def _remember(self, hashed: bytes, talk: Talk) -> None:

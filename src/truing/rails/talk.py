@@ -171,10 +171,10 @@ def step(before: bytes, message: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(before + text, digest_size=16).digest()
 
 
-def chain(messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    """The keys after each message."""
+def chain(messages: Sequence[Mapping[str, Any]], session: str = "") -> list[bytes]:
+    """The keys after each message; conversations of different sessions share none."""
     made: list[bytes] = []
-    last = b""
+    last = hashlib.blake2b(session.encode("utf-8", "surrogatepass"), digest_size=16).digest() if session else b""
     for message in messages:
         last = step(last, message)
         made.append(last)

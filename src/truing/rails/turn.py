@@ -83,6 +83,7 @@ class Turn:
     tool_calls: tuple[ToolCall, ...] = ()
     seed: str = ""
     reasons: dict[str, Any] = field(default_factory=dict)
+    finish: str = "stop"
     ahead: Ahead | None = None
     leads: bool = False
     _open: _Open | None = None
@@ -93,8 +94,8 @@ class Turn:
         runtime = self.runtime
         models: Mapping[str, Model] = runtime.models
         return Llm(
-            models.get(task) or runtime.model, self.tally, self.sampling, seconds=runtime.llm_timeout, ahead=self.ahead,
-            leads=self.leads,
+            models.get(task) or runtime.model, self.tally, self.sampling, seconds=runtime.llm_timeout,
+            ahead=self.ahead if self.leads or self._open is None else None, leads=self.leads,
         )  # fmt: skip
 
     def choose(self, options: Sequence[T]) -> T:

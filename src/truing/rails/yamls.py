@@ -8,27 +8,39 @@ import yaml
 
 MAX_NODES = 200_000
 MAX_ALIASES = 1_000
+MAX_DEPTH = 60
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader with a limit on nodes, counted as they would be after aliases are followed."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.size: dict[int, int] = {}
-        self.aliases = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            self.aliases += 1
-            if self.aliases > MAX_ALIASES:
+def _counted(text: str) -> None:
+    """Refuses what is too deep or has too many aliases, before anything is built of it."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise yaml.YAMLError("nested too deeply")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent):
+            aliases += 1
+            if aliases > MAX_ALIASES:
                 raise yaml.YAMLError("too many aliases")
-        node = super().compose_node(parent, index)
-        if node is not None and id(node) not in self.size:
-            self.size[id(node)] = 1 + sum(self.size.get(id(child), 1) for child in _children(node))
-            if self.size[id(node)] > MAX_NODES:
-                raise yaml.YAMLError("too many nodes (aliases that multiply?)")
-        return node
+
+
+def _sized(node: Any, sizes: dict[int, int], path: frozenset[int]) -> int:
+    """How many nodes there are once aliases are followed; refuses bombs, and nodes that hold themselves."""
+    known = sizes.get(id(node))
+    if known is not None:
+        return known
+    if id(node) in path:
+        raise yaml.YAMLError("an alias that refers to what holds it")
+    inner = path | {id(node)}
+    size = 1 + sum(1 if isinstance(c, yaml.ScalarNode) else _sized(c, sizes, inner) for c in _children(node))
+    if size > MAX_NODES:
+        raise yaml.YAMLError("too many nodes (aliases that multiply?)")
+    sizes[id(node)] = size
+    return size
 
 
 def _children(node: Any) -> list[Any]:
@@ -46,11 +58,16 @@ def safe_load(text: str) -> Any:
 
 def load_with_lines(text: str) -> tuple[Any, dict[tuple[str | int, ...], int]]:
     """The value of a document and the line of each key and list item by its path."""
-    loader = _Loader(text)
+    try:
+        _counted(text)
+    except (RecursionError, ValueError) as error:
+        raise yaml.YAMLError("nested too deeply" if isinstance(error, RecursionError) else str(error)) from error
+    loader = _LOADER(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None, {}
+        _sized(node, {}, frozenset())
         lines: dict[tuple[str | int, ...], int] = {}
         _place(node, (), lines)
         return loader.construct_document(node), lines

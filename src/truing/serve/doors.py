@@ -7,12 +7,14 @@ fails is 502 or 504; what a judge cannot tell is flagged, never passed.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 from litestar import MediaType, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.response import Stream
+from msgspec.structs import replace
 
 from truing.protocols import Judge, Model, Streams
 from truing.rails.guarded import Guarded
@@ -21,7 +23,7 @@ from truing.serve.audit import Audit
 from truing.serve.desk import Desk, Unknown
 from truing.serve.gate import Gate, Refused
 from truing.serve.metrics import Metrics
-from truing.types import Answer, Conversation, Message, Sample, Sampling
+from truing.types import Answer, Conversation, Message, Sample, Sampling, stream_seed
 from truing.types import Response as Given
 
 
@@ -32,10 +34,11 @@ class Doors:
         self.desk, self.gate, self.judge, self.audit = desk, gate, judge, audit
         self.metrics = Metrics()
 
-    def admit(self, request: Request[Any, Any, Any]) -> None:
-        """Key and rate; `Refused` otherwise."""
+    def admit(self, request: Request[Any, Any, Any]) -> str:
+        """Key and rate; `Refused` otherwise. Gives what keeps the conversations of one key from those of another."""
         key = self.gate.check_key(request.headers.get("authorization") or request.headers.get("x-api-key"))
         self.gate.check_rate(key)
+        return hashlib.sha256(key).hexdigest() if key else ""
 
     def pick(self, config: str | None) -> Model:
         """The model of a request; `Refused` 404 for an unknown configuration."""
@@ -45,18 +48,30 @@ class Doors:
             raise Refused(404, str(error), "invalid_request_error") from error
 
     async def answers(
-        self, model: Model, conversation: Conversation, sampling: Sampling, options: dict[str, Any] | None
-    ) -> tuple[Answer, ...]:
+        self, model: Model, conversation: Conversation, sampling: Sampling, options: dict[str, Any] | None,
+        session: str = "",
+    ) -> tuple[Answer, ...]:  # fmt: skip
         """The answers within the time limit; `Refused` where there are none."""
+        given: tuple[Answer, ...]
         try:
             async with asyncio.timeout(self.gate.limits.seconds):
-                if options and isinstance(model, Guarded):
-                    one = [await model.answer(conversation, sampling, options=options) for _ in range(sampling.n)]
-                    given = tuple(one)
+                if isinstance(model, Guarded) and sampling.n == 1:
+                    given = (await model.answer(conversation, sampling, options=options, session=session),)
+                elif options and isinstance(model, Guarded):
+                    one = replace(sampling, n=1)
+                    seeds = (stream_seed(sampling.seed, i) for i in range(sampling.n))
+                    given = tuple(await asyncio.gather(*(
+                        model.answer(conversation, replace(one, seed=s), options=options, session=session) for s in seeds
+                    )))  # fmt: skip
                 else:
                     given = await model.generate(conversation, sampling)
         except TimeoutError:
             raise Refused(504, f"no answer in {self.gate.limits.seconds:.0f} s", "timeout_error") from None
+        self.heard(conversation, given)
+        return given
+
+    def heard(self, conversation: Conversation, given: tuple[Answer, ...]) -> None:
+        """Counts answers and lets the audit hear them; `Refused` where one failed."""
         failure = next((a.failure for a in given if a.failure is not None), None)
         if failure is not None:
             if failure.kind == "options":
@@ -65,7 +80,6 @@ class Doors:
         self.metrics.count(given)
         if self.audit is not None:
             self.audit.hear(conversation, given[0])
-        return given
 
 
 def _read(data: wire.ChatRequest, doors: Doors) -> tuple[Conversation, Sampling]:
@@ -80,7 +94,7 @@ def _read(data: wire.ChatRequest, doors: Doors) -> tuple[Conversation, Sampling]
 async def chat(data: wire.ChatRequest, request: Request[Any, Any, State], state: State) -> Response[Any]:
     """The OpenAI chat API; `guardrails.config_id` picks the rails."""
     doors: Doors = state.doors
-    doors.admit(request)
+    session = doors.admit(request)
     conversation, sampling = _read(data, doors)
     model = doors.pick(data.config)
     name = data.model or model.name
@@ -88,31 +102,48 @@ async def chat(data: wire.ChatRequest, request: Request[Any, Any, State], state:
         if sampling.n > 1:
             raise Refused(400, "n: a stream gives one answer", "invalid_request_error")
         doors.gate.check_room()
-        usage = bool((data.stream_options or {}).get("include_usage"))
-        return Stream(_events(doors, model, name, (conversation, sampling), usage), media_type="text/event-stream")
+        pieces = _pieces(doors, model, (conversation, sampling), data.options, session)
+        return Stream(_events(doors, data, name, pieces), media_type="text/event-stream")
     async with doors.gate.slot():
-        given = await doors.answers(model, conversation, sampling, data.options)
+        given = await doors.answers(model, conversation, sampling, data.options, session)
     return Response(wire.completion(data, name, given), media_type=MediaType.JSON)
 
 
-async def _events(
-    doors: Doors, model: Model, name: str, asked: tuple[Conversation, Sampling], usage: bool
-) -> AsyncIterator[bytes]:
-    """Server-sent events; a client that leaves cancels the work. The last text event carries the finish reason."""
+async def _pieces(
+    doors: Doors, model: Model, asked: tuple[Conversation, Sampling], options: dict[str, Any] | None, session: str
+) -> AsyncIterator[str | Answer]:
+    """The text piece by piece and last the answer, where the model gives one; or the answer alone."""
+    if isinstance(model, Guarded):
+        async for piece in model.streamed(*asked, options=options, session=session):
+            if isinstance(piece, Answer):
+                doors.heard(asked[0], (piece,))
+            yield piece
+    elif isinstance(model, Streams) and not asked[1].tools:
+        async for text in model.stream(*asked):
+            yield text
+    else:
+        yield (await doors.answers(model, *asked, None))[0]
+
+
+async def _events(doors: Doors, data: wire.ChatRequest, name: str, pieces: AsyncIterator[str | Answer]) -> AsyncIterator[bytes]:
+    """Server-sent events; a client that leaves cancels the work. The last event carries the finish reason."""
     id_ = wire.new_id()
+    usage = bool((data.stream_options or {}).get("include_usage"))
+    answer: Answer | None = None
+    shown = False
     try:
         async with doors.gate.slot():
             yield wire.chunk(id_, name, {"role": "assistant", "content": ""})
-            if isinstance(model, Streams) and not asked[1].tools:
-                async with asyncio.timeout(doors.gate.limits.seconds):
-                    async for piece in model.stream(*asked):
+            async with asyncio.timeout(doors.gate.limits.seconds):
+                async for piece in pieces:
+                    if isinstance(piece, Answer):
+                        answer = piece
+                    else:
+                        shown = True
                         yield wire.chunk(id_, name, {"content": piece})
-                finish, more = "stop", {}
-            else:
-                answer = (await doors.answers(model, *asked, None))[0]
-                finish, more = wire.finish_reason(answer), wire.usage_of((answer,))
+            if answer is not None and (not shown or answer.message.tool_calls):
                 yield wire.chunk(id_, name, wire.delta(answer))
-            yield wire.chunk(id_, name, {}, finish, **({"usage": more or None} if usage else {}))
+            yield wire.last_chunk(id_, name, data, answer, usage)
     except Refused as error:
         yield b"data: " + wire.error_body(error.message, error.kind) + b"\n\n"
     except TimeoutError:

@@ -203,6 +203,16 @@ def chunk(id_: str, model: str, delta: dict[str, Any], finish: str | None = None
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
+def last_chunk(id_: str, model: str, request: ChatRequest, answer: Answer | None, usage: bool) -> bytes:
+    """The event that ends a stream: why it ended, and what it cost and what the rails decided where that was asked for."""
+    more: dict[str, Any] = {}
+    if usage:
+        more["usage"] = usage_of((answer,)) if answer is not None else None
+    if request.wants_record and answer is not None:
+        more["guardrails"] = {"config_id": request.config, **record(answer.rulings)}
+    return chunk(id_, model, {}, finish_reason(answer) if answer is not None else "stop", **more)
+
+
 def moderation(judge: str, found: Sequence[Judgement]) -> bytes:
     """OpenAI's moderation results. An unscored text is flagged, with `failure` saying why."""
     results = []
