@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -115,3 +116,23 @@ def test_the_budget_stops_before_it_is_passed() -> None:
     budget.spend_tokens(11)
     with pytest.raises(BudgetExceeded, match="10 tokens is spent"):
         budget.spend_request()
+
+
+def test_a_rate_keeps_requests_apart_and_a_cancelled_one_gives_its_place_back() -> None:
+    async def run() -> tuple[float, int]:
+        limiter = Limiter(10, rate=200.0)
+        started = time.monotonic()
+
+        async def one() -> None:
+            await limiter.acquire()
+            limiter.release()
+
+        tasks = [asyncio.create_task(one()) for _ in range(11)]
+        await asyncio.sleep(0.01)
+        tasks[-1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return time.monotonic() - started, limiter.in_flight
+
+    took, left = asyncio.run(run())
+    assert took >= 9 / 200
+    assert left == 0

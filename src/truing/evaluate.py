@@ -26,7 +26,7 @@ from truing import floor
 from truing.engine import Engine
 from truing.errors import DataError, PlanError, RunError
 from truing.ids import IdIndex
-from truing.limits import CONCURRENCY, close_all
+from truing.limits import CONCURRENCY, RATES, close_all
 from truing.lineage import digest, struck
 from truing.protocols import Attack, Dataset, Judge, Model
 from truing.runs import DataRecord, JudgeRecord, Manifest, Run, RunWriter, encode_line, judgement_file
@@ -40,6 +40,9 @@ T = TypeVar("T")
 
 RECORDED = "recorded"
 """The model's name in runs on the answers that came with a data set."""
+
+ATTACK_RATE = 5.0
+"""Requests a second to an endpoint that is attacked and is not this machine, unless a rate is given."""
 
 _CHUNK = 1 << 16
 
@@ -55,6 +58,7 @@ def evaluate(
     """
     given = options or EvaluateOptions()
     _check(model, judges, given, attack)
+    rates = authority(model, given, attacked=attack is not None or is_attacked(dataset))
     manifest = _manifest(model, dataset, attack, given)
     with _open(out, manifest) as writer:
         known = {record.file for record in writer.record.judges}
@@ -69,10 +73,42 @@ def evaluate(
                 writer.discard()
             raise
         writer.record.complete = False
+        _note_authority(writer, given, rates)
         _note_judges(writer, judges, writer.record.lineage)
         engine = Engine(writer, given, judges, model=model, attack=attack)
-        wait_for(_run(engine, given.concurrency))
+        wait_for(_run(engine, given.concurrency, rates))
     return Run(out)
+
+
+def is_attacked(dataset: Dataset) -> bool:
+    """Whether the prompts of a set are attacks already (`attacked:...`)."""
+    return dataset.info.spec.startswith("attacked:")
+
+
+def authority(model: Model | None, options: EvaluateOptions, *, attacked: bool) -> dict[str, float]:
+    """The rates to which endpoints are held; PlanError for an attack on another machine that nobody answers for."""
+    if model is None or (not attacked and options.rate is None):
+        return {}
+    if options.rate is not None and not options.rate > 0:
+        raise PlanError(f"rate: {options.rate:g} is no rate; give requests a second, above 0")
+    from truing.transport import reached
+
+    endpoints = reached(model)
+    remote = [e for e in endpoints if e.remote]
+    if attacked and remote and not options.authorised.strip():
+        hosts = ", ".join(sorted({str(e.url.host) for e in remote}))
+        raise PlanError(f"{model.name} answers at {hosts}, which is not this machine: an attack on it needs --authorised "
+                        "WHO (who allowed it; the manifest keeps it)")
+    rate = options.rate if options.rate is not None else ATTACK_RATE
+    return {e.scope: rate for e in (endpoints if options.rate is not None else remote)}
+
+
+def _note_authority(writer: RunWriter, options: EvaluateOptions, rates: dict[str, float]) -> None:
+    notes, who = writer.record.notes, options.authorised.strip()
+    if who and who not in notes.get("authorised", "").split("; "):
+        notes["authorised"] = "; ".join(filter(None, (notes.get("authorised"), who)))
+    if rates:
+        notes["rate"] = f"at most {next(iter(rates.values())):g} requests a second"
 
 
 def judge_run(
@@ -89,7 +125,7 @@ def judge_run(
         _note_judges(writer, listed, writer.record.lineage)
         engine = Engine(writer, given, listed)
         engine.completes = writer.record.complete
-        wait_for(_run(engine, given.concurrency))
+        wait_for(_run(engine, given.concurrency, {}))
     return Run(found.path)
 
 
@@ -102,8 +138,9 @@ def _open(out: str | Path, manifest: Manifest) -> Iterator[RunWriter]:
         writer.close()
 
 
-async def _run(engine: Engine, concurrency: int) -> None:
+async def _run(engine: Engine, concurrency: int, rates: dict[str, float]) -> None:
     CONCURRENCY.set(concurrency)
+    RATES.set(rates)
     try:
         await engine.run()
     finally:

@@ -3,7 +3,8 @@
 The window (`Limiter`) is one per endpoint and key, shared by target, judge and attacker. It starts at the run's
 concurrency. A single 429 delays that request alone; the window shrinks at most once a round trip, and only when more
 than one in twenty answers of it were 429 (and at least two), or the endpoint's headers say that the quota is spent.
-It grows back by one a round trip (additive increase, multiplicative decrease: Chiu & Jain 1989).
+It grows back by one a round trip (additive increase, multiplicative decrease: Chiu & Jain 1989). A rate, where a run
+sets one, keeps requests a fixed time apart.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,9 @@ from truing.errors import BudgetExceeded
 CONCURRENCY: ContextVar[int] = ContextVar("truing_concurrency", default=64)
 """The window with which an endpoint's limiter starts; a run sets it to its own concurrency."""
 
+RATES: ContextVar[Mapping[str, float]] = ContextVar("truing_rates", default={})  # noqa: B039 read only
+"""Endpoint (its scope) -> the most requests a second; a run sets it for the endpoints that it caps."""
+
 _SHARE = 0.05
 _SHRINK = 0.7
 
@@ -27,7 +31,9 @@ _SHRINK = 0.7
 class Limiter:
     """A window of requests in flight that gives way when the endpoint says so."""
 
-    def __init__(self, window: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, window: int, *, rate: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.ceiling = max(1, window)
         self.window = float(self.ceiling)
         self.in_flight = 0
@@ -39,9 +45,24 @@ class Limiter:
         self._seen = 0
         self._throttled = 0
         self._paused_until = 0.0
+        self._gap = 1.0 / rate if rate else 0.0
+        self._next = 0.0
 
     async def acquire(self) -> None:
-        """Waits for a place in the window."""
+        """Waits for a place in the window, and with a rate for the next moment at which a request may leave."""
+        await self._place()
+        if self._gap:
+            now = self._clock()
+            at = max(now, self._next)
+            self._next = at + self._gap
+            if at > now:
+                try:
+                    await asyncio.sleep(at - now)
+                except asyncio.CancelledError:
+                    self.release()
+                    raise
+
+    async def _place(self) -> None:
         if self._paused_until:
             await asyncio.sleep(max(0.0, self._paused_until - self._clock()))
         if self.in_flight < int(self.window) and not self._waiting:

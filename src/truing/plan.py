@@ -23,7 +23,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from truing.errors import PlanError, UserError, nearest
-from truing.evaluate import EvaluateOptions, evaluate
+from truing.evaluate import EvaluateOptions, authority, evaluate, is_attacked
 from truing.models.memo import Memo
 from truing.protocols import Attack, Dataset, Judge, Model
 from truing.registry import RoleName, Spec, parse, resolve, sharing
@@ -62,6 +62,8 @@ class RunPlan(Struct, frozen=True, kw_only=True):
     limit: int | None = None
     taxonomy: str = "beavertails"
     margin: float = 0.05
+    authorised: str = ""
+    rate: float | None = None
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -97,6 +99,7 @@ Tell = Callable[[Progress], None]
 _TYPES: dict[str, tuple[type, ...]] = {
     "seed": (int,), "n": (int,), "max_tokens": (int,), "concurrency": (int,), "limit": (int,),
     "temperature": (float, int), "top_p": (float, int), "margin": (float, int), "taxonomy": (str,), "spec": (str,),
+    "authorised": (str,), "rate": (float, int),
     "attack": (str,), "judges": (list,), "models": (list,),
 }  # fmt: skip
 
@@ -212,9 +215,25 @@ def _resolve_all(plan: Plan) -> _Parts:
         taxonomy(plan.run.taxonomy)
     except UserError as error:
         faults.extend(error.faults)
+    if not faults:
+        faults += _unauthorised(plan, parts)
     if faults:
         raise PlanError(*faults)
     return parts
+
+
+def _unauthorised(plan: Plan, parts: _Parts) -> list[str]:
+    """Attacks on endpoints of other machines need a name in `[run] authorised`."""
+    options = EvaluateOptions(authorised=plan.run.authorised, rate=plan.run.rate)
+    faults: list[str] = []
+    for name, data in plan.data.items():
+        attacked = name in parts.attacks or is_attacked(parts.data[name])
+        for variant in data.models or plan.models:
+            try:
+                authority(parts.models[variant], options, attacked=attacked)
+            except PlanError as error:
+                faults += [f"models.{variant}, data.{name}: {fault}" for fault in error.faults]
+    return faults
 
 
 def _options(plan: Plan, data: DataPlan, tell: Hears) -> EvaluateOptions:
@@ -224,7 +243,7 @@ def _options(plan: Plan, data: DataPlan, tell: Hears) -> EvaluateOptions:
     )
     return EvaluateOptions(
         sampling=sampling, seed=run.seed, limit=data.limit or run.limit, concurrency=run.concurrency, progress=tell,
-        taxonomy=run.taxonomy,
+        taxonomy=run.taxonomy, authorised=run.authorised, rate=run.rate,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import ipaddress
 import os
 import random
 import re
@@ -25,7 +26,7 @@ from msgspec import Struct
 from yarl import URL
 
 from truing.errors import SpecError
-from truing.limits import CONCURRENCY, Budget, Limiter, on_close
+from truing.limits import CONCURRENCY, RATES, Budget, Limiter, on_close
 from truing.lineage import digest
 from truing.registry import Args
 from truing.types import Failure
@@ -38,6 +39,7 @@ _OUTAGE = 60.0  # seconds without any success after which a request is tried onc
 _NEVER = 10.0  # the same where nothing ever succeeded
 _UNPARSABLE_TRIES = 2
 _TIMEOUT_TRIES = 2
+_PARTS = 1000
 _SPAN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$")
 
 
@@ -132,7 +134,7 @@ class Endpoint:
         self.budget = budget or Budget()
         self._key = key or ""
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})}
-        self._scope = digest(str(self.url.origin()), self._key)
+        self.scope = digest(str(self.url.origin()), self._key)
         longest = self.patience.timeout
         self._timeout = aiohttp.ClientTimeout(total=longest, sock_connect=min(10.0, longest))
         self._worked = False
@@ -146,10 +148,21 @@ class Endpoint:
     def limiter(self) -> Limiter:
         """The window of this origin and key in the running event loop."""
         shared = _shared()
-        found = shared.limiters.get(self._scope)
+        found = shared.limiters.get(self.scope)
         if found is None:
-            found = shared.limiters[self._scope] = Limiter(CONCURRENCY.get())
+            found = shared.limiters[self.scope] = Limiter(CONCURRENCY.get(), rate=RATES.get().get(self.scope))
         return found
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is another machine than this one."""
+        host = (self.url.host or "").rstrip(".").lower()
+        if host == "localhost" or host.endswith(".localhost"):
+            return False
+        try:
+            return not ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return True
 
     async def ask(self, body: bytes, read: Callable[[bytes], T], method: str = "POST") -> T | Failure:
         """What `read` makes of the answer's bytes; it raises ValueError for what it cannot read."""
@@ -272,6 +285,30 @@ class Endpoint:
             raise ConnectionError(self._broken(error).message) from error
         finally:
             limiter.release()
+
+
+def reached(model: object) -> tuple[Endpoint, ...]:
+    """Every endpoint that a model of this house asks, also through the models that it is made of.
+
+    What a `python:` function asks cannot be seen. A wrapper that holds its model in some attribute needs no word of its
+    own; one that does not (a pool of processes) lists them as `endpoints`.
+    """
+    found: dict[int, Endpoint] = {}
+    seen: set[int] = set()
+    todo: list[object] = [model]
+    while todo:
+        item = todo.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Endpoint):
+            found[id(item)] = item
+        elif isinstance(item, list | tuple | dict):
+            if len(item) <= _PARTS:  # more are answers that a model remembers
+                todo += item.values() if isinstance(item, dict) else item
+        elif type(item).__module__.startswith("truing.") and not isinstance(item, Struct):
+            todo += [*getattr(item, "__dict__", {}).values(), *getattr(item, "endpoints", ())]
+    return tuple(found.values())
 
 
 class _Error(Struct):

@@ -37,7 +37,11 @@ class Progress(Protocol):
 
 
 class EvaluateOptions(Struct, frozen=True, kw_only=True):
-    """How to run. `plan` is kept in the manifest beside the run's own; `retry_failures` asks failed samples again."""
+    """How to run. `plan` is kept in the manifest beside the run's own; `retry_failures` asks failed samples again.
+
+    `authorised` says who allowed an attack on an endpoint that is not this machine; `rate` is the most requests a second
+    to the model's endpoint (without it 5 in such an attack, else none).
+    """
 
     sampling: Sampling = Sampling()
     seed: int = 0
@@ -48,6 +52,8 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
     plan: dict[str, Any] = field(default_factory=dict)
     taxonomy: str = "beavertails"
     retry_failures: bool = False
+    authorised: str = ""
+    rate: float | None = None
 
 
 def checked(made: object) -> Judgement:

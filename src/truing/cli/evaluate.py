@@ -43,6 +43,10 @@ class How:
         Harm categories: a name, or a TOML file of yours.
     retry_failures
         Ask samples again whose answers failed in an earlier call.
+    authorised
+        Who allowed an attack on an endpoint that is not this machine; the manifest keeps it.
+    rate
+        The most requests a second to the model's endpoint (5 in such an attack unless given).
     """
 
     limit: int | None = None
@@ -54,6 +58,8 @@ class How:
     top_p: float = 1.0
     taxonomy: str = "beavertails"
     retry_failures: Annotated[bool, Parameter(negative="")] = False
+    authorised: str = ""
+    rate: float | None = None
 
 
 def command(
@@ -95,7 +101,8 @@ def command(
         options = EvaluateOptions(
             sampling=Sampling(n=given.n, max_tokens=given.max_tokens, temperature=given.temperature, top_p=given.top_p),
             seed=given.seed, limit=given.limit, concurrency=given.concurrency, taxonomy=given.taxonomy,
-            retry_failures=given.retry_failures, until=parse_until(until, made[3:]) if until else None,
+            retry_failures=given.retry_failures, authorised=given.authorised, rate=given.rate,
+            until=parse_until(until, made[3:]) if until else None,
             plan={"model": model, "data": data, "attack": attack, "judges": judge or []}, progress=bar,
         )  # fmt: skip
         evaluate(made[0], made[1], made[3:], out, attack=made[2], options=options)

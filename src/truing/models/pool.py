@@ -123,6 +123,13 @@ class Pool:
         """The model's own; asks the first copy."""
         return self._known().lineage
 
+    @property
+    def endpoints(self) -> tuple[Any, ...]:
+        """What the copies will ask over the network (`truing.transport.reached`)."""
+        from truing.transport import reached
+
+        return tuple(e for spec in _over_http(parse(self.spec)) for e in reached(resolve(spec, "model")))
+
     def _known(self) -> _Face:
         if self._face is None:
             ray = _ray()
@@ -206,6 +213,12 @@ class Pool:
         if self._mine:
             ray.shutdown()
             self._mine = False
+
+
+def _over_http(spec: Spec) -> list[Spec]:
+    if spec.kind in ("openai", "http") or "base_url" in spec.args:
+        return [spec]
+    return [found for inner in spec.args.values() if isinstance(inner, Spec) for found in _over_http(inner)]
 
 
 def _ray() -> Any:
