@@ -33,7 +33,7 @@ class Rules(Struct, frozen=True, kw_only=True):
 
     body: int = 2_000_000
     per_minute: int = 240
-    sign_ins: int = 30
+    sign_ins: int = 60
     answer_seconds: float = 180.0
     https: bool = False
 

@@ -8,21 +8,19 @@ from litestar import Response, get, post
 
 from truing.ratings import queue
 from truing.ratings.queue import Opinion
-from truing.ratings.store import Refused
+from truing.ratings.store import Refused, Tx
 from truing.serve.redteam.visit import Asked, Form, Visit, enter
 
 
-async def _next(visit: Visit, said: str = "") -> Response[Any]:
-    """On to the next item, or to the page that says that there is none."""
-    house = visit.house
+def _claim(tx: Tx, visit: Visit) -> str:
+    """The page of the next item: a lease's, the empty queue's, or the break's."""
     try:
-        held = await house.write(lambda tx: queue.claim(tx, visit.me.id, house.study))
-    except Refused as error:
+        held = queue.claim(tx, visit.me.id, visit.house.study)
+    except Refused as error:  # before anything was written
         if error.kind in ("break", "budget"):
-            return visit.go("/rest")
+            return "/rest"
         raise
-    query = f"?{said}=1" if said else ""
-    return visit.go(f"/review/{held.token}{query}" if held is not None else f"/review{query}")
+    return "/review" if held is None else f"/review/{held.token}"
 
 
 @get("/review")
@@ -38,7 +36,7 @@ async def next_(request: Asked) -> Response[Any]:
     """Takes the next item."""
     visit = await enter(request, "rater")
     await visit.form()
-    return await _next(visit)
+    return visit.go(await visit.house.write(lambda tx: _claim(tx, visit)))
 
 
 @get("/review/{token:str}")
@@ -70,8 +68,13 @@ async def rate(request: Asked, token: str) -> Response[Any]:
     form, house = await visit.form(), visit.house
     count = len([n for n in form.starting("grade-") if n.isdigit()])
     said = opinion(form, min(count, 200))
-    outcome = await house.write(lambda tx: queue.submit(tx, visit.me.id, token, said, house.study))
-    return await _next(visit, "late" if outcome == "late" else "")
+
+    def work(tx: Tx) -> str:  # one transaction: the rating is on disk when the next item is in hand
+        outcome = queue.submit(tx, visit.me.id, token, said, house.study)
+        where = _claim(tx, visit)
+        return f"{where}?late=1" if outcome == "late" and where != "/rest" else where
+
+    return visit.go(await house.write(work))
 
 
 @post("/review/{token:str}/skip")
@@ -79,9 +82,12 @@ async def skip(request: Asked, token: str) -> Response[Any]:
     """Passes the item by and goes on."""
     visit = await enter(request, "rater")
     await visit.form()
-    house = visit.house
-    await house.write(lambda tx: queue.skip(tx, visit.me.id, token, house.study))
-    return await _next(visit)
+
+    def work(tx: Tx) -> str:
+        queue.skip(tx, visit.me.id, token, visit.house.study)
+        return _claim(tx, visit)
+
+    return visit.go(await visit.house.write(work))
 
 
 @post("/review/{token:str}/keep")

@@ -10,11 +10,26 @@
   const note = (text) => { const box = $("#note"); box.textContent = text || ""; box.hidden = !text; };
   const tell = (text) => { $("#tell").textContent = text; };
 
+  // ---- a request that is sent again while the server is away; none when it stays away
+  const AWAY = "The server does not answer; trying again. What you entered is safe here.";
+  async function reach(where, options) {
+    for (let tries = 0; tries < 60; tries++) {
+      try {
+        const answer = await fetch(where, options);
+        if (answer.status < 500) { if (tries) note(""); return answer; }
+      } catch { /* away */ }
+      note(AWAY);
+      await pause(Math.min(4000, 300 * 2 ** Math.min(tries, 4)));
+    }
+    note("The server does not answer. What you entered is still here; try again in a while.");
+    return null;
+  }
+
   // ---- going to another page without a flash
   async function load(where, push = true) {
     const url = new URL(where, location.href);
-    let answer;
-    try { answer = await fetch(url, { headers: { accept: "text/html" } }); } catch { location.href = url; return; }
+    const answer = await reach(url, { headers: { accept: "text/html" } });
+    if (!answer) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const main = $("main", page);
     if (!main) { location.href = url; return; }
@@ -38,22 +53,11 @@
     const buttons = all("button", form);
     buttons.forEach((b) => { b.disabled = true; });
     try {
-      for (let tries = 0; ; tries++) {
-        let answer = null, said = {};
-        try {
-          answer = await fetch(form.action, { method: "POST", body, headers: { "x-fetch": "1" } });
-          said = await answer.json();
-        } catch { /* away */ }
-        if (answer && answer.ok) { note(""); if (said.go) await load(said.go); return; }
-        if (answer && answer.status < 500) {
-          note(said.error || "That did not work.");
-          if (said.go) await load(said.go);
-          return;
-        }
-        if (tries >= 40) { note("The server does not answer. What you entered is still here; try again in a while."); return; }
-        note("The server does not answer; trying again. What you entered is safe here.");
-        await pause(Math.min(4000, 300 * 2 ** Math.min(tries, 4)));
-      }
+      const answer = await reach(form.action, { method: "POST", body, headers: { "x-fetch": "1" } });
+      if (!answer) return;
+      const said = await answer.json().catch(() => ({}));
+      note(answer.ok ? "" : said.error || "That did not work.");
+      if (said.go) await load(said.go);
     } finally {
       buttons.forEach((b) => { if (b.isConnected) b.disabled = false; });
     }
