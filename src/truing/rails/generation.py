@@ -112,7 +112,7 @@ async def _answer(turn: Turn, event: Event) -> ActionResult:
             chunks: str | None = "\n".join(c["body"] for c in await kb.search_relevant_chunks(flat_text(event["text"])))
         else:
             chunks = turn.talk.history.chunks
-        prompt = prompts.render_task_prompt("general", {"relevant_chunks": chunks}, turn.talk.history)
+        prompt = _with_tools(turn, prompts.render_task_prompt("general", {"relevant_chunks": chunks}, turn.talk.history), event)
         if turn.sink is not None:
             turn.sink.expect(stop=["User:"])
         reply = await llm(prompt, stop=["User:"], sink=turn.sink, tools=turn.tools, **params)
@@ -155,6 +155,14 @@ def _passed_through(turn: Turn, text: Any) -> Any:
     if at is not None:
         rows[at]["content"] = text
     return rows
+
+
+def _with_tools(turn: Turn, prompt: Any, event: Event) -> Any:
+    """The prompt with the calls and results of tools, where the conversation has any: the system message, then all as it came."""
+    if not isinstance(prompt, list) or not any(m.get("role") == "tool" or m.get("tool_calls") for m in turn.chat):
+        return prompt
+    head = [row for row in prompt if row.get("type") == "system"][:1]
+    return [*head, *(row for row in _passed_through(turn, event["text"]) if row["role"] != "system")]
 
 
 async def generate_next_steps(turn: Turn) -> ActionResult:

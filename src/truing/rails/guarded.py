@@ -106,6 +106,10 @@ class Guarded:
         async for piece in Streamed(self, conversation, sampling, options or self.options, session).pieces():
             yield piece
 
+    async def warm(self) -> None:
+        """Loads what the first turn would otherwise wait for."""
+        await self.runtime.warm()
+
     async def close(self) -> None:
         """Closes the model."""
         if isinstance(self.model, Closes):

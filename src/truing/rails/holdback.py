@@ -166,5 +166,5 @@ def remainder(shown: str, answer: Answer) -> str:
 
 
 def _with_context(text: str, start: int, overlap: int) -> str:
-    before = text[:start].split(" ")
-    return " ".join(before[-overlap:] if overlap else []) + text[start:]
+    before = text[:start].split()[-overlap:] if overlap else []
+    return " ".join([*before, text[start:].lstrip()])

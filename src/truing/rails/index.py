@@ -11,6 +11,7 @@ import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from truing.rails.yamls import safe_load
@@ -18,6 +19,8 @@ from truing.rails.yamls import safe_load
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from truing.rails.config import RailsConfig
 
     Floats = npt.NDArray[np.float32]
 
@@ -49,6 +52,32 @@ class Lexical:
             for word in _WORD.findall(text.lower()):
                 made[row, zlib.crc32(word.encode("utf-8", "replace")) % self.dim] += 1
         return made
+
+
+class Shared:
+    """The shared sentence encoder of truing, loaded at the first question."""
+
+    def encode(self, texts: list[str]) -> Any:
+        """Its vectors."""
+        from truing.encoder import encoder
+
+        return encoder().encode(texts)
+
+
+def default_encoder(config: RailsConfig) -> Encodes:
+    """The shared encoder where embeddings decide (canonical forms, the knowledge base). Where they only choose the examples of
+    a prompt: the same if this machine has it, else words alone; ``truing: {encoder: words}`` asks for words alone."""
+    asked = config.truing.get("encoder")
+    if asked == "words":
+        return Lexical()
+    decides = config.embeddings_only or config.truing.get("intent_margin") is not None or bool(config.docs)
+    if asked == "minilm" or decides:
+        return Shared()
+    if not config.user_messages or find_spec("torch") is None:
+        return Lexical()
+    from truing.weights import present
+
+    return Shared() if present("minilm") is not None else Lexical()
 
 
 class Vectors:

@@ -42,8 +42,15 @@ def _tool(rows: Sequence[dict[str, Any]], tool_rails: bool) -> Iterator[Event]:
     if not tool_rails:
         yield {"type": "UserMessage", "text": asked}
         return
+    names = {
+        c.get("id"): (c.get("function") or {}).get("name")
+        for r in rows for c in r.get("tool_calls") or () if isinstance(c, dict)
+    }
     found = [
-        {"content": r.get("content"), "name": r.get("name", "unknown"), "tool_call_id": r.get("tool_call_id", "")}
+        {
+            "content": r.get("content"), "tool_call_id": r.get("tool_call_id", ""),
+            "name": r.get("name") or names.get(r.get("tool_call_id")) or "unknown",
+        }
         for r in rows if r.get("role") == "tool"
-    ]
-    yield {"type": "UserToolMessages", "tool_messages": found}
+    ]  # fmt: skip
+    yield {"type": "UserToolMessages", "tool_messages": found, "user_message": asked}

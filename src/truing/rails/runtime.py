@@ -21,7 +21,7 @@ from truing.rails.ahead import Ahead, NoFurther, possible, run_ahead, switched_o
 from truing.rails.config import RailsConfig
 from truing.rails.finish import created, finish, give_up
 from truing.rails.generation import Knowledge
-from truing.rails.index import Encodes, KnowledgeBase, Lexical, Vectors
+from truing.rails.index import Encodes, KnowledgeBase, Vectors, default_encoder
 from truing.rails.inputs import events_of
 from truing.rails.llm import LlmError
 from truing.rails.machine import FlowError
@@ -178,6 +178,13 @@ class Runtime:
         """Adds a parser that prompts can name."""
         self.prompts.parsers[name] = parse
         return self
+
+    async def warm(self) -> None:
+        """Loads the encoder and computes the indexes, so that the first turn need not wait for them."""
+        for index in (self.knowledge.users, self.knowledge.flows, self.knowledge.bots):
+            await index.search("hello", 1)
+        if self.kb is not None:
+            await self.kb.search_relevant_chunks("hello")
 
     def fresh_name(self) -> str:
         """A name that no flow has."""
@@ -392,21 +399,3 @@ def _unfinished(turn: Turn, error: TruingError) -> RailsError | LlmError:
     made = error if isinstance(error, (RailsError, LlmError)) else RailsError("flow", str(error))
     made.rulings = tuple(turn.rulings)
     return made
-
-
-def default_encoder(config: RailsConfig) -> Encodes:
-    """The shared text encoder where canonical forms decide by embedding; words alone where they only choose examples."""
-    if not config.embeddings_only and config.truing.get("intent_margin") is None and not config.docs:
-        return Lexical()
-    return _Late()
-
-
-class _Late:
-    """The shared encoder, loaded at the first question."""
-
-    def encode(self, texts: list[str]) -> Any:
-        """Vectors of the small sentence encoder."""
-        from truing.encoder import encoder
-
-        return encoder().encode(texts)
-

@@ -84,6 +84,8 @@ def chat_app(
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         gate.draining = False
+        for one in desk.guarded.values():
+            await one.warm()
         yield
         await gate.drain(given.seconds)
         if audit is not None:
