@@ -354,7 +354,10 @@ def _unreadable(reply: aiohttp.ClientResponse, data: bytes, error: Exception) ->
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date) asks for; none if it says nothing."""
+    """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date) asks for; none if it says nothing.
+
+    A date is taken against the server's own `Date`, so that a clock of ours that is wrong or jumps changes nothing.
+    """
     exact = headers.get("retry-after-ms")
     if exact is not None and exact.strip().isdigit():
         return int(exact) / 1000
@@ -365,7 +368,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, float(given))
     except ValueError:
         at = email.utils.parsedate_tz(given)
-        return None if at is None else max(0.0, email.utils.mktime_tz(at) - time.time())
+        now = email.utils.parsedate_tz(headers.get("Date", ""))
+        if at is None:
+            return None
+        return max(0.0, email.utils.mktime_tz(at) - (email.utils.mktime_tz(now) if now is not None else time.time()))
 
 
 def parse_span(text: str) -> float | None:

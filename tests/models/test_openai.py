@@ -295,6 +295,8 @@ def test_retry_after_dates_and_spans() -> None:
     assert 28 <= (retry_after({"Retry-After": later}) or 0) <= 31
     assert retry_after({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
     assert retry_after({"Retry-After": "soon"}) is None
+    theirs = {"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    assert retry_after(theirs) == 30.0  # by the server's clock, whatever ours says
     assert retry_after({}) is None
     spans = {"1s": 1.0, "6m0s": 360.0, "20ms": 0.02, "1h2m3.5s": 3723.5, "12": 12.0, "": None, "soon": None}
     assert {k: parse_span(k) for k in spans} == spans
