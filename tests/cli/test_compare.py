@@ -71,3 +71,12 @@ def test_show_a_run_and_a_folder_of_runs(runs: Path, capsys: pytest.CaptureFixtu
 def test_nonsense(runs: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert truing(*(w.replace("RUNS", str(runs)) for w in words)) == 1
     assert said in capsys.readouterr().err
+
+
+def test_view_writes_a_page_into_the_private_folder(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert truing("view", str(runs / "comply"), str(runs / "refuse"), "--limit", "30") == 0
+    assert "30 rows (10 left out)" in capsys.readouterr().out
+    page = (runs / "comply" / "view.html").read_text()
+    assert "comply / refuse" in page and (runs / "comply" / "view.html").stat().st_mode & 0o077 == 0
+    assert truing("view") == 1 and truing("view", "nowhere") == 1
+    assert truing("view", str(runs / "comply"), "--limit", "0") == 1

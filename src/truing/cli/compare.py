@@ -101,7 +101,8 @@ def tell(runs: tuple[Path, ...], made: dict[str, Comparison], *, with_text: bool
         for name, path in zip(names, runs)
     )  # fmt: skip
     comparisons = {name: {data: one} for name, one in made.items()}
-    mild = all(d.spec.split(",", 1)[0].startswith("builtin:") for path in runs for d in Run(path).manifest.data)
+    sets = [Run(path).manifest.data for path in runs]
+    mild = all(sets) and all(d.spec.split(",", 1)[0].startswith("builtin:") for of in sets for d in of)
     rows, left = collect(variants, comparisons, with_text=with_text or mild)
     notes = tuple(dict.fromkeys(note for one in made.values() for note in one.notes))
     return Story(

@@ -1,0 +1,200 @@
+"""Runs become one page: every answer a row, with its outcome in each run, each judge's verdict, and filters.
+
+The rows are plain data in the page, put into it by a script that writes text, never markup. Prompts and answers are in
+it only `with_text`, or where all data is built in, and are blurred until asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from itertools import combinations
+from pathlib import Path
+
+import jinja2
+import msgspec
+from msgspec import Struct, field
+
+from truing.errors import RunError
+from truing.report.columns import ABSENT, EXPECTS, NO, SKIPPED, YES, Column, Columns, read_columns
+from truing.report.tables import codes, outcome_layers, outcome_word
+from truing.report.words import category_name
+from truing.runs import Run
+from truing.version import __version__
+
+MOST = 20_000
+LONGEST = 6_000  # characters of each text in the page; the rest stands in the run folder
+_VERDICT = {YES: 1, NO: 0}
+
+Key = tuple[str, int]
+
+
+class RunView(Struct, kw_only=True):
+    """A run's name, model and judges: (name, question, why struck)."""
+
+    name: str
+    model: str
+    data: str
+    judges: list[tuple[str, str, str]]
+
+
+class Row(Struct, kw_only=True, omit_defaults=True):
+    """One answer. By run: `o` the outcome, `v` each judge's verdict (1, 0, null = unscored, absent), `s` its score.
+
+    `d` is how much judges of one question disagree (0 to 1), `f` whether a run's outcome is another than the first's.
+    """
+
+    i: str
+    x: int = 0
+    c: list[int] = field(default_factory=list)
+    e: str = "none"
+    o: list[str | None] = field(default_factory=list)
+    v: list[dict[int, int | None]] = field(default_factory=list)
+    s: list[dict[int, float]] = field(default_factory=list)
+    d: float = 0.0
+    f: bool = False
+    u: bool = False
+    p: list[tuple[str, str]] = field(default_factory=list)
+    t: list[str | None] = field(default_factory=list)
+
+
+class Page(Struct, kw_only=True):
+    """Everything that the page shows; `left` rows did not fit."""
+
+    runs: list[RunView]
+    categories: list[str]
+    rows: list[Row]
+    left: int = 0
+    text: bool = False
+
+
+def _column_views(columns: Columns) -> list[tuple[str, str, str]]:
+    return [(c.record.name, question, columns.struck(c.record) or "") for (_, question), c in columns.columns.items()]
+
+
+def _disagreement(verdicts: Sequence[tuple[str, int | None, float | None]]) -> float:
+    """The largest gap between two judges of one question; a verdict against none counts half."""
+    worst = 0.0
+    for (q, a, _), (r, b, _) in combinations(verdicts, 2):
+        if q == r:
+            worst = max(worst, 0.5 if (a is None) != (b is None) else float(a is not None and b is not None and a != b))
+    for _, _, score in verdicts:
+        if score is not None:  # a judge that is unsure disagrees with itself
+            worst = max(worst, 0.4 * (1 - abs(2 * min(1.0, max(0.0, score)) - 1)))
+    return round(worst, 3)
+
+
+def _answers(columns: Columns) -> Iterator[tuple[Key, int, str, dict[int, int | None], dict[int, float]]]:
+    """(key, position, outcome, verdicts by judge, scores by judge) of each answer of a run."""
+    ids = columns.ids or []
+    made: list[tuple[Column, list[bytes]]] = [(c, codes(columns, c)) for c in columns.columns.values()]
+    for index, layers in enumerate(outcome_layers(columns)):
+        for at, (state, *words) in enumerate(zip(*layers)):
+            if state == ABSENT:
+                continue
+            verdicts: dict[int, int | None] = {}
+            scores: dict[int, float] = {}
+            for number, (column, marks) in enumerate(made):
+                code = marks[index][at] if index < len(marks) else ABSENT
+                if code not in (ABSENT, SKIPPED):
+                    verdicts[number] = _VERDICT.get(code)
+                score = column.scores.get((at, index))
+                if score is not None:
+                    scores[number] = round(score, 4)
+            yield (ids[at], index), at, outcome_word(state, *words), verdicts, scores
+
+
+def _rows(read: Sequence[Columns], categories: dict[str, int]) -> dict[Key, Row]:
+    rows: dict[Key, Row] = {}
+    many = len(read)
+    for run, columns in enumerate(read):
+        questions = [q for _, q in columns.columns]
+        for key, at, word, verdicts, scores in _answers(columns):
+            row = rows.get(key)
+            if row is None:
+                harms = [categories.setdefault(c, len(categories)) for c in columns.sample_harms(at)]
+                row = rows[key] = Row(i=key[0], x=key[1], c=harms, e=EXPECTS[columns.expects[at]], o=[None] * many,
+                                      v=[{} for _ in read], s=[{} for _ in read])  # fmt: skip
+            row.o[run], row.v[run], row.s[run] = word, verdicts, scores
+            given = [(questions[k], v, scores.get(k)) for k, v in verdicts.items()]
+            row.d = max(row.d, _disagreement(given))
+            row.u = row.u or word == "unscored" or None in verdicts.values()
+    for row in rows.values():
+        seen = [w for w in row.o if w is not None]
+        row.f = len(set(seen)) > 1
+    return rows
+
+
+def _add_text(runs: Sequence[Run], rows: Sequence[Row]) -> None:
+    by_key = {(r.i, r.x): r for r in rows}
+    ids = {r.i for r in rows}
+    for number, run in enumerate(runs):
+        for sample in run.samples():
+            if sample.id in ids:
+                for row in (by_key[k] for k in _indexes(by_key, sample.id)):
+                    row.p = row.p or [(m.role, m.content[:LONGEST]) for m in sample.conversation.messages]
+        for response in run.responses():
+            found = by_key.get((response.sample_id, response.index))
+            if found is not None:
+                found.t = found.t or [None] * len(runs)
+                found.t[number] = response.text[:LONGEST]
+
+
+def _indexes(by_key: dict[Key, Row], sample_id: str) -> Iterator[Key]:
+    index = 0
+    while (sample_id, index) in by_key:
+        yield (sample_id, index)
+        index += 1
+
+
+def _mild(runs: Sequence[Run]) -> bool:
+    """Whether all data is built in, and so may be shown; a run that names no data is not known to be."""
+    sets = [run.manifest.data for run in runs]
+    return all(sets) and all(d.spec.split(",", 1)[0].startswith("builtin:") for of in sets for d in of)
+
+
+def collect(
+    runs: Sequence[Path], *, with_text: bool = False, most: int = MOST, names: Sequence[str] | None = None
+) -> Page:
+    """The rows of some runs; at most `most`, flips, unscored and disagreements first among those kept.
+
+    RunError if there is no run, or none holds an answer.
+    """
+    if not runs:
+        raise RunError("view needs a run folder")
+    opened = [Run(path) for path in runs]
+    read = [read_columns(run, ids=True, scores=True) for run in opened]
+    categories: dict[str, int] = {}
+    rows = list(_rows(read, categories).values())
+    if not rows:
+        raise RunError(f"{', '.join(str(p) for p in runs)}: no answers yet")
+    left = max(0, len(rows) - most)
+    if left:
+        keep = sorted(range(len(rows)), key=lambda k: (not rows[k].f, not rows[k].u, -rows[k].d, k))[:most]
+        rows = [rows[k] for k in sorted(keep)]
+    shown = with_text or _mild(opened)
+    if shown:
+        _add_text(opened, rows)
+    views = [
+        RunView(name=names[k] if names else path.name, model=columns.manifest.model,
+                data=", ".join(d.spec for d in columns.manifest.data), judges=_column_views(columns))
+        for k, (path, columns) in enumerate(zip(runs, read))
+    ]  # fmt: skip
+    taxonomy = read[0].manifest.taxonomy
+    return Page(runs=views, categories=[category_name(c, taxonomy) for c in categories], rows=rows, left=left, text=shown)
+
+
+def embed(page: Page) -> str:
+    """The data as JSON that cannot end the script element that it stands in."""
+    text = msgspec.json.encode(page).decode()
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def html(page: Page) -> str:
+    """One file: no link, no font, no script from elsewhere."""
+    root = files("truing") / "report" / "view"
+    template = jinja2.Environment(autoescape=True).from_string((root / "page.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        title=" / ".join(r.name for r in page.runs), data=embed(page), version=__version__, text=page.text,
+        css=(root / "view.css").read_text(encoding="utf-8"), js=(root / "view.js").read_text(encoding="utf-8"),
+    )  # fmt: skip
