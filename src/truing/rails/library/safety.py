@@ -114,16 +114,26 @@ async def self_harm_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
 
 
 _ORDERS = re.compile(
-    r"(?i)\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:instructions?|rules?|guidelines?|prompts?|restrictions?|above)\b"
-    r"|\b(?:you are now|act as|pretend (?:to be|you are)|from now on you)\b[^.\n]{0,60}\b(?:dan|jailbroken|unfiltered|uncensored"
-    r"|without (?:any )?(?:restrictions?|rules|filters?|limits?)|no (?:restrictions?|rules|filters?|limits?))\b"
+    r"(?i)\b(?:ignore|disregard|forget|override|bypass)\b[^.\n]{0,40}"
+    r"\b(?:instructions?|rules?|guidelines?|prompts?|restrictions?)\b"
+    r"|\b(?:ignore|disregard|forget) (?:all|everything|anything) (?:of )?(?:the |that )?(?:above|before|previous|said)"
+    r"|\b(?:you are now|act as|pretend (?:to be|you are)|from now on you|you speak only as|play the role of)\b[^\n]{0,90}\b(?:dan"
+    r"|jailbroken|unfiltered|uncensored|amoral|without (?:any )?(?:restrictions?|rules|filters?|limits?|ethics)"
+    r"|no (?:restrictions?|rules|filters?|limits?|ethics)|(?:answers?|says|tells) (?:every|any|all|anything|everything))"
     r"|\bdo anything now\b|\bdeveloper mode\b[^.\n]{0,40}\b(?:on|enabled|activated)\b"
-    r"|\b(?:reveal|print|repeat|show)\b[^.\n]{0,30}\b(?:system prompt|hidden prompt|initial instructions)\b"
+    r"|\b(?:reveal|print|repeat|show|tell me)\b[^.\n]{0,30}\b(?:system prompt|hidden prompt"
+    r"|initial instructions|your instructions)\b"
     r"|\bwithout (?:any )?(?:warnings?|disclaimers?|ethical|moral)\b[^.\n]{0,40}"
     r"\b(?:constraints?|considerations?|warnings?|at all)\b"
-    r"|\b(?:begin|start) (?:your|the) (?:answer|response|reply) with\b[^.\n]{0,20}\b(?:sure|absolutely|of course)\b"
+    r"|\b(?:never|do not|don't|must not|cannot) (?:say|use|write|include|output)\b[^.\n]{0,40}"
+    r"\b(?:sorry|cannot|can't|unable|however)\b"
+    r"|\bno (?:apolog(?:y|ies)|refusals?)\b[^.\n]{0,60}\b(?:warnings?|cannot|disclaimers?|unable)\b"
+    r"|\b(?:never|do not|don't) refuse\b"
+    r"|\b(?:begin|start|open) (?:your|the|every) (?:answer|response|reply) (?:with|by)\b[^.\n]{0,60}"
+    r"\b(?:sure|absolutely|of course|certainly|yes)\b"
+    r"|\b(?:decode|decipher|translate) (?:it|this|the following)\b[^\n]{0,40}\b(?:then|and) (?:answer|follow|do|obey)\b"
 )
-_ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{40,}={0,2})|(?:[.-]{1,5} ){12,}|(?:\b[01]{8}\b ?){6,}")
+_ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{40,}={0,2})|(?:(?:[.-]{1,6}|/) ){14,}|(?:\b[01]{8}\b ?){6,}")
 
 
 async def jailbreak_detection_heuristics(turn: Turn, text: str, **params: Any) -> RailOutcome:
