@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from truing.backbone import ScalarModel, positions
-from truing.errors import PlanError
+from truing.errors import MissingExtra, UserError
 from truing.train.rl.generate import tempered
 from truing.train.rl.rollout import Rollout
 
@@ -30,6 +32,7 @@ class Crew(Protocol):
 
     tokenizer: Any
     critics: tuple[str, ...]
+    half: torch.dtype | None
 
     @property
     def device(self) -> torch.device:
@@ -77,8 +80,6 @@ def trimmed(rollout: Rollout) -> Rollout:
     end = rollout.start + width
     if first == 0 and end == rollout.ids.shape[1]:
         return rollout
-    from dataclasses import replace
-
     ref = None if rollout.ref_log_probs is None else rollout.ref_log_probs[:, :width]
     return replace(rollout, ids=rollout.ids[:, first:end], mask=rollout.mask[:, first:end], answer=rollout.answer[:, :width],
                    log_probs=rollout.log_probs[:, :width], ref_log_probs=ref)  # fmt: skip
@@ -120,6 +121,13 @@ def _head(model: Any, given: nn.Linear | None) -> nn.Linear:
     return head
 
 
+def arithmetic(crew: Crew) -> Any:
+    """The context of a forward pass: weights stay in float32, `half` is what products are computed in."""
+    if crew.half is None:
+        return contextlib.nullcontext()
+    return torch.autocast(crew.device.type, dtype=crew.half)
+
+
 class SeparateCrew:
     """Whole models: the actor as given, a frozen copy of it as the reference, a body with a head for each critic.
 
@@ -128,9 +136,10 @@ class SeparateCrew:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, critics: Sequence[str] = (), *, starts: dict[str, ScalarModel] | None = None
+        self, model: Any, tokenizer: Any, critics: Sequence[str] = (), *, starts: dict[str, ScalarModel] | None = None,
+        half: torch.dtype | None = None,
     ) -> None:
-        self.tokenizer, self.critics = tokenizer, tuple(critics)
+        self.tokenizer, self.critics, self.half = tokenizer, tuple(critics), half
         self.reference = copy.deepcopy(model).eval().requires_grad_(False)
         self.models: dict[str, Any] = {}
         for name in critics:
@@ -151,7 +160,12 @@ class SeparateCrew:
     @contextlib.contextmanager
     def role(self, name: str) -> Iterator[Any]:
         """The model of that name."""
-        yield self.reference if name == "reference" else self.models[name]
+        with arithmetic(self):
+            yield self.reference if name == "reference" else self.models[name]
+
+    def merged(self) -> Any:
+        """The actor as a plain model."""
+        return self.models[ACTOR]
 
     def named(self, name: str) -> Iterable[tuple[str, nn.Parameter]]:
         """All parameters of the model."""
@@ -174,10 +188,15 @@ class SharedCrew:
     memory of one.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, critics: Sequence[str] = (), *, rank: int = 16) -> None:
-        from peft import LoraConfig, get_peft_model
+    def __init__(
+        self, model: Any, tokenizer: Any, critics: Sequence[str] = (), *, rank: int = 16, half: torch.dtype | None = None
+    ) -> None:
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError as error:
+            raise MissingExtra("train", "adapters (package peft)") from error
 
-        self.tokenizer, self.critics = tokenizer, tuple(critics)
+        self.tokenizer, self.critics, self.half = tokenizer, tuple(critics), half
         config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear",
                             task_type="CAUSAL_LM")
         self.peft = get_peft_model(model, config, adapter_name=ACTOR)
@@ -195,22 +214,65 @@ class SharedCrew:
     @contextlib.contextmanager
     def role(self, name: str) -> Iterator[Any]:
         """The backbone with the adapter of that name on."""
-        if name == "reference":
-            with self.peft.disable_adapter():
-                yield self.peft.get_base_model()
-            return
-        self.peft.set_adapter(name)
-        yield self.peft.get_base_model() if name == ACTOR else ScalarModel(_body(self.peft), head=self.heads[name])
+        with arithmetic(self):
+            if name == "reference":
+                with self.peft.disable_adapter():
+                    yield self.peft.get_base_model()
+                return
+            self.peft.set_adapter(name)
+            yield self.peft.get_base_model() if name == ACTOR else ScalarModel(_body(self.peft), head=self.heads[name])
 
-    def add_scorer(self, name: str, folder: str, head: Tensor) -> None:
-        """Puts a trained reward or cost adapter (a PEFT folder on the same base) beside the others, frozen."""
-        if name in self.heads or name == ACTOR:
-            raise PlanError(f"the adapter {name!r} stands already")
-        self.peft.load_adapter(folder, adapter_name=name, is_trainable=False)
-        self.heads[name] = _head(self.peft, None)
+    def add_scorer(self, name: str, folder: str | Path) -> None:
+        """Puts a reward or cost model that training left (an adapter on the same base, a head) beside the others, frozen."""
+        from peft import LoraConfig
+        from safetensors.torch import load_file
+
+        adapter = Path(folder) / "adapter"
+        config = LoraConfig.from_pretrained(str(adapter))
+        config.task_type, config.inference_mode = "CAUSAL_LM", True
+        self.peft.add_adapter(name, config)
+        prefix = self.peft.get_base_model().base_model_prefix
+        own = {k: p for k, p in self.peft.named_parameters() if f".{name}." in k}
         with torch.no_grad():
+            for key, value in load_file(adapter / "adapter_model.safetensors").items():
+                # saved from the body alone, so its names lack the body's own
+                there = key.replace("base_model.model.", f"base_model.model.{prefix}.", 1)
+                there = there.replace(".weight", f".{name}.weight")
+                if there not in own:
+                    raise UserError(f"{adapter}: {key} has no place in this model; give the reward model as a judge instead")
+                own.pop(there).copy_(value)
+            head = load_file(Path(folder) / "head.safetensors")["weight"]
+            self.heads[name] = _head(self.peft.get_base_model(), None).requires_grad_(False)
             self.heads[name].weight.copy_(head)
-        self.heads[name].requires_grad_(False)
+        if any("lora_B" in k for k in own):
+            raise UserError(f"{adapter}: lacks weights of {len(own)} layers; give the reward model as a judge instead")
+
+    def start(self, critic: str, scorer: str) -> bool:
+        """Lets a critic begin from a reward or cost model (as Safe RLHF does); false where their ranks differ."""
+        own = dict(self.named(critic))
+        given = {k.replace(f".{scorer}.", f".{critic}."): p for k, p in self.named(scorer)}
+        if {k: p.shape for k, p in own.items()} != {k: p.shape for k, p in given.items()}:
+            return False
+        with torch.no_grad():
+            for key, p in own.items():
+                p.copy_(given[key])
+        return True
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """The actor's adapter alone, in peft's layout."""
+        self.peft.save_pretrained(str(folder), selected_adapters=[ACTOR])
+        inside = Path(folder) / ACTOR
+        for path in sorted(inside.iterdir()) if inside.is_dir() else ():
+            path.rename(Path(folder) / path.name)
+        if inside.is_dir():
+            inside.rmdir()
+
+    def merged(self) -> Any:
+        """The actor merged into the backbone: a plain model; nothing else of the crew can be used afterwards."""
+        self.peft.set_adapter(ACTOR)
+        for name in list(self.heads):
+            self.peft.delete_adapter(name)
+        return self.peft.merge_and_unload()
 
     def named(self, name: str) -> Iterable[tuple[str, nn.Parameter]]:
         """The adapter's weights and the head."""

@@ -63,7 +63,7 @@ def _invert(probs: Tensor, draw: Tensor) -> Tensor:
 
 
 class LocalGenerator:
-    """Generation by the model itself, in this process; `ends` are the ids that end an answer."""
+    """Generation by the model itself, in this process; `ends` are the ids that end an answer; temperature 0 is greedy."""
 
     def __init__(
         self, model: Any, ends: frozenset[int], *, temperature: float = 1.0, top_p: float = 1.0, fill: int = 0,
@@ -81,10 +81,12 @@ class LocalGenerator:
     def __call__(self, prompts: Sequence[Sequence[int]], draws: np.ndarray) -> Answered:
         """Answers of at most `draws.shape[1]` tokens."""
         begun = time.perf_counter()
+        device = next(self.model.parameters()).device.type
         training = self.model.training
         self.model.eval()
         cuts = [slice(at, at + self.rows) for at in range(0, len(prompts), self.rows)]
-        parts = [self._some(prompts[c], draws[c]) for c in cuts]
+        with torch.autocast(device, enabled=False):  # one token a row at a time gains nothing from it
+            parts = [self._some(prompts[c], draws[c]) for c in cuts]
         self.model.train(training)
         ids = tuple(row for p in parts for row in p[0])
         ended = tuple(e for p in parts for e in p[2])
@@ -97,7 +99,7 @@ class LocalGenerator:
         counts = [b - a for a, b in zip(heads, [*heads[1:], len(prompts)])]
         ids, mask = (x.to(device) for x in pad([prompts[h] for h in heads], self.fill, side="left"))
         out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
-        logits, cache = out.logits[:, -1], out.past_key_values
+        logits, cache = out.logits[:, -1], getattr(out, self.cache)
         if max(counts) > 1:
             which = torch.repeat_interleave(torch.arange(len(heads)), torch.tensor(counts)).to(device)
             if len(set(counts)) == 1:
@@ -118,7 +120,10 @@ class LocalGenerator:
         live = torch.arange(count, device=device)
         ends = self.ends.to(device)
         for t in range(longest):
-            token, chance = choose(tempered(logits, self.temperature), uniform[live, t], self.top_p)
+            if self.temperature == 0:
+                chance, token = torch.log_softmax(tempered(logits, 1.0), -1).max(-1)
+            else:
+                token, chance = choose(tempered(logits, self.temperature), uniform[live, t], self.top_p)
             if not bool(torch.isfinite(chance).all()):
                 raise UserError("the model gave logits that are no numbers: the policy has diverged (lower the learning "
                                 "rate)")
@@ -137,6 +142,6 @@ class LocalGenerator:
             at = mask.sum(-1, keepdim=True) - 1
             out = self.model(input_ids=token.unsqueeze(-1), attention_mask=mask, position_ids=at, use_cache=True,
                              **{self.cache: cache})
-            logits, cache = out.logits[:, -1], out.past_key_values
+            logits, cache = out.logits[:, -1], getattr(out, self.cache)
         rows_ = [tuple(r[:n]) for r, n in zip(tokens.tolist(), length.tolist())]
         return rows_, log_probs, ended.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -66,7 +67,6 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     kl_horizon: float = 10_000.0
     kl_step_limit: float = 0.0
     kl_limit: float = 0.0
-    entropy_floor: float = 0.0
     # scores
     clip_score: float | None = 50.0
     clip_reward: float | None = None
@@ -104,6 +104,26 @@ class RLSettings(Struct, frozen=True, kw_only=True):
         """Identifies what is computed, so that a resumed run is the same run."""
         plain = msgspec.to_builtins(self)
         return digest(*(f"{k}={plain[k]}" for k in sorted(plain) if k not in _KEPT))
+
+    @property
+    def kind(self) -> str:
+        """The method, as model folders and checkpoints name it."""
+        return self.method
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives."""
+        return Path(self.out)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest prompt and answer."""
+        return self.max_prompt + self.max_new
+
+    @property
+    def scalar(self) -> bool:
+        """Whether the model gives a number instead of text: a policy does not."""
+        return False
 
     @property
     def answers(self) -> int:

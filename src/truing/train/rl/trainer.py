@@ -16,6 +16,7 @@ from torch import Tensor
 
 from truing.backbone import end_tokens
 from truing.errors import RunError
+from truing.lineage import digest, prompt_hashes
 from truing.train import checkpoint
 from truing.train.logs import Log, Tell
 from truing.train.optimizer import rate
@@ -24,12 +25,15 @@ from truing.train.rl.constraint import Constraint, KLController
 from truing.train.rl.crew import ACTOR, Crew, log_probs, over_all, values
 from truing.train.rl.diagnosis import Watch
 from truing.train.rl.generate import Generator, LocalGenerator, streams
+from truing.train.rl.policy import PolicyModel, policy_lineage
 from truing.train.rl.record import Row, describe, explained
 from truing.train.rl.rollout import Prompt, Rollout, assemble, draw_prompts
 from truing.train.rl.settings import RLSettings
 from truing.train.rl.signals import Scores, Signals
 from truing.train.rl.update import Mix, Updater
 from truing.train.rl.world import World
+from truing.turns import Turns
+from truing.types import Lineage
 
 Whole = tuple[Tensor, Tensor | None, Tensor]
 
@@ -38,8 +42,8 @@ Whole = tuple[Tensor, Tensor | None, Tensor]
 class Extras:
     """What a run may have besides: another generator, pre-training text, who hears the log, who measures samples.
 
-    `measure(step, trainer)` is called every `sample_every` steps and gives figures for the log; `base_sha256` and `data`
-    identify the run for its checkpoints.
+    `measure(step, trainer)` is called every `sample_every` steps by the first process and gives figures for the log;
+    `base_sha256` and `data` identify the run for its checkpoints.
     """
 
     generator: Generator | None = None
@@ -73,6 +77,7 @@ class Trainer:
         self.watch = Watch(s)
         self.step = 0
         self.halted = ""
+        self.drift: float | None = None
 
     def rollout(self, step: int) -> Rollout:
         """The answers of this process to the prompts of a step, with the reference's log-probabilities."""
@@ -83,6 +88,11 @@ class Trainer:
         with self.crew.role(ACTOR):
             answered = self.generator([p.ids for p in asked], streams(s.seed, step, index, s.max_new))
         made = assemble(asked, index, answered, self.crew.tokenizer, device=self.crew.device, fill=self.fill)
+        if self.extras.generator is not None or self.crew.half is not None:  # another arithmetic drew: read them again
+            with self.crew.role(ACTOR) as model:
+                again = over_all(made, s.score_micro, lambda piece: log_probs(model, piece, temperature=s.temperature))
+            self.drift = float(((made.log_probs - again).abs() * made.answer).sum() / made.answer.sum())
+            made = replace(made, log_probs=again)
         with self.crew.role("reference") as model:
             ref = over_all(made, s.score_micro, lambda piece: log_probs(model, piece, temperature=s.temperature))
         return replace(made, ref_log_probs=ref)
@@ -112,6 +122,15 @@ class Trainer:
                 made[name] = over_all(rollout, self.settings.score_micro, lambda piece, c=critic: values(c, piece))
         return made
 
+    def policy(self, name: str) -> PolicyModel:
+        """The actor as it is now, as a `Model`; the judges that steer it stand in its lineage."""
+        with self.crew.role(ACTOR) as model:
+            ends = end_tokens(model, self.crew.tokenizer)
+        turns = Turns(self.crew.tokenizer, plain=self.settings.template == "plain")
+        hashes = prompt_hashes(p.sample.prompt for p in self.prompts)
+        lineage = policy_lineage(name, Lineage(name=self.settings.base), self.signals.lineages, hashes, red_model=self.mark)
+        return PolicyModel(self.crew, turns, ends, lineage)
+
     def one_step(self) -> Row:
         """Draws, scores, learns; gives the line of the log."""
         s, step, clock = self.settings, self.step, [time.perf_counter()]
@@ -134,6 +153,8 @@ class Trainer:
         row |= {f"{n}_explained": explained(side, rollout, self.world) for n, side in made.critics.items()}
         if self.constraint is not None and cost is not None:
             row |= self.constraint.log(cost[scored])
+        if self.drift is not None:
+            row["drift"] = self.drift
         if tally.stopped:
             row["stopped_after"] = tally.steps
         names = ("seconds_generate", "seconds_score", "seconds_learn")
@@ -155,7 +176,8 @@ class Trainer:
                 row = self.one_step()
                 self.step += 1
                 if s.sample_every and self.extras.measure is not None and self.step % s.sample_every == 0:
-                    row |= self.extras.measure(self.step, self)
+                    row |= self.extras.measure(self.step, self) if self.world.first else {}
+                    self.world.wait()
                 told = self.watch.hear(row)
                 if told:
                     row["warning"] = " | ".join(told)
@@ -173,8 +195,6 @@ class Trainer:
     # -- what a resumed run needs
 
     def _mark(self) -> checkpoint.Mark:
-        from truing.lineage import digest
-
         names = [f"{w.signal.name}×{w.weight}:{w.signal.lineage.hash}" for w in (*self.signals.rewards, *self.signals.costs)]
         return checkpoint.Mark(step=self.step, kind=self.settings.method, base_sha256=self.extras.base_sha256,
                                digest=digest(self.settings.digest(), self.extras.data, *names))
