@@ -26,6 +26,7 @@ from truing.runs import JudgeRecord, Manifest, Run
 from truing.types import Conversation, Judgement, Message, Response, Sample
 
 VERSION = 2
+_SHOWN = 500
 _STOP = {"stop": "stop", "length": "max_tokens", "tool_calls": "tool_calls", "content_filter": "content_filter",
          "abstained": "stop", "blocked": "content_filter", "error": "unknown"}  # fmt: skip
 
@@ -244,6 +245,8 @@ def _fill(archive: zipfile.ZipFile, run: Run, manifest: Manifest, responses: _Li
         for index in range(n):
             response: Response = responses.of(sample.id, index)[0]
             scores = {name: score for s in scorers for name, score in s.scores(sample.id, index)}
+            for score in list(scores.values())[:1]:  # the viewer's list shows the first scorer's answer
+                score["answer"] = response.text[:_SHOWN]
             row = _sample(sample, response, scores, manifest.created)
             archive.writestr(f"samples/{sample.id}_epoch_{index + 1}.json", json.dumps(row, ensure_ascii=False))
             summaries.append(_summary(row))
