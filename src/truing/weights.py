@@ -141,15 +141,22 @@ def find(name: str, *, revision: str | None = None, tell: Callable[[str], None] 
     raise UserError(f"local:{name}: {what}")
 
 
-def verify(name: str) -> Weights:
+def present(name: str) -> Weights | None:
+    """The weights of a known name if this machine has them; nothing is fetched."""
+    source = SOURCES[name]
+    target = cache_dir() / "weights" / f"{name}-{source.files[source.main][:12]}"
+    return _weights(name, target) if _whole(target, source) else None
+
+
+def verify(name: str, *, tell: Callable[[str], None] | None = None) -> Weights:
     """As `find`, but the files of a known name are hashed again; a damaged copy is fetched anew."""
-    found = find(name)
+    found = find(name, tell=tell)
     if name in SOURCES:
         mark = _mark(found.path)
         if mark is not None and any(sha256_file(found.path / f) != digest for f, digest in mark.files.items()):
             with _locked(name):
                 shutil.rmtree(found.path, ignore_errors=True)
-            found = find(name)
+            found = find(name, tell=tell)
     return found
 
 

@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "redteam invite": ("truing.cli.redteam:invite", "Make invitation links."),
     "redteam import": ("truing.cli.redteam:import_", "Put a run's responses, or drawn rows, into the review queue."),
     "redteam export": ("truing.cli.redteam:export", "Write what people did: tables, and judgements into run folders."),
+    "train moderation": ("truing.cli.train_moderation:command", "A classifier for harm and its categories."),
     "train sft": ("truing.cli.train:sft", "Supervised fine-tuning on answers."),
     "train distil": ("truing.cli.train:distil", "Context distillation: keep what a prompt does, drop the prompt."),
     "train reward": ("truing.cli.train:reward", "A reward (preference) model from pairs ordered by helpfulness."),

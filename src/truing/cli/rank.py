@@ -1,0 +1,235 @@
+"""`truing rank`: which of several answers a model (or a judge) puts first."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from truing.cli.evaluate import resolve_all
+from truing.cli.progress import Bar
+from truing.errors import UserError
+from truing.models.memo import Memo
+from truing.protocols import Model
+from truing.rankers import Figure, Form, Settings, Summary, rank_choices, rank_perplexity
+from truing.rankers.figures import FEW
+from truing.registry import resolve
+from truing.report.story import Ranking
+
+Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+Flag = Annotated[bool, Parameter(negative="")]
+NAMES = {
+    "sum": "whole text", "token": "per token", "byte": "per byte", "char": "per character",
+    "pmi": "gain over no question (PMI)", "letter": "by letter, orders averaged", "written": "by what it writes",
+}  # fmt: skip
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class How:
+    """How to ask.
+
+    Parameters
+    ----------
+    limit
+        Only the first so many questions or pairs.
+    plain
+        As plain text ("Question: ... Answer:") instead of the model's chat template.
+    primer
+        A file of worked examples to put before each question; implies --plain.
+    permutations
+        Orders of the options by letter (all rotations unless fewer are asked for).
+    """
+
+    limit: int | None = None
+    plain: Flag = False
+    primer: Path | None = None
+    permutations: int = 26
+
+    def settings(self, by: Sequence[str] = ("likelihood", "letter")) -> Settings:
+        """As the rankers take it."""
+        primer = ""
+        if self.primer is not None:
+            try:
+                primer = self.primer.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{self.primer}: {error}") from error
+        form = Form(plain=self.plain or self.primer is not None, primer=primer)
+        if self.permutations < 1 or (self.limit is not None and self.limit < 1):
+            raise UserError("--permutations and --limit are at least 1")
+        return Settings(how=tuple(by), form=form, permutations=self.permutations, limit=self.limit)
+
+
+def mcq(*, model: str, data: str, out: Path, by: Many = None, how: How | None = None, json: Flag = False) -> int:
+    """Multiple choice, or "which response is harmless?" of a set of pairs: accuracy by likelihood and by letter.
+
+    The same command again goes on where it stopped.
+
+    Parameters
+    ----------
+    model
+        Spec of the model, such as local:smollm2.
+    data
+        Spec of the data: truthfulqa:, bbq:, model-written:, safetybench:, safetext:, builtin:pairs, or pairs.
+    out
+        The run folder.
+    by
+        likelihood, letter, generation (for endpoints that give no log-probabilities); several may be given.
+    json
+        Print the result as JSON.
+    """
+    settings = (how or How()).settings(by or ("likelihood", "letter"))
+    made = resolve_all([(model, "model"), (data, "data")])
+    with Bar("ranking", quiet=json) as bar:
+        summaries = rank_choices(made[0], made[1], out, settings, bar)
+    return _report(summaries, out, as_json=json)
+
+
+def perplexity(*, model: str, data: str, out: Path, how: How | None = None, json: Flag = False) -> int:
+    """The perplexity of safe and unsafe answers, with the controls that tell safety from style.
+
+    The same command again goes on where it stopped.
+
+    Parameters
+    ----------
+    model
+        Spec of a model that gives log-probabilities, such as local:smollm2.
+    data
+        Spec of the data: pku:, hh:, beavertails:, safetext:, real-toxicity:, builtin:pairs, file:PAIRS.jsonl.
+    out
+        The run folder.
+    json
+        Print the result as JSON.
+    """
+    settings = (how or How()).settings()
+    made = resolve_all([(model, "model"), (data, "data")])
+    with Bar("ranking", quiet=json) as bar:
+        summaries = rank_perplexity(made[0], made[1], out, settings, bar)
+    return _report(summaries, out, as_json=json)
+
+
+def by(run: Path, /, *, judge: str, every: Flag = False, dimension: str = "", json: Flag = False) -> int:
+    """Puts the answers of a run in order by a judge, and writes them as preferences.
+
+    Parameters
+    ----------
+    run
+        A run folder with several answers a sample (evaluate --n).
+    judge
+        Spec of the judge.
+    every
+        A preference for every two answers in order, not only the best over the worst.
+    dimension
+        safe or helpful; by the judge's question where it is not given.
+    json
+        Print the result as JSON.
+    """
+    from truing.rankers.judged_run import rank_run
+
+    if dimension not in ("", "safe", "helpful"):
+        raise UserError(f"--dimension {dimension!r} is neither safe nor helpful")
+    with Bar("judging", quiet=json) as bar:
+        made = rank_run(run, resolve(judge, "judge"), dimension=dimension, every=every, tell=bar)  # type: ignore[arg-type]
+    if json:
+        sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
+        return 0
+    print(f"{run}: {made.ordered} of {made.samples} samples in order by {made.judge}")
+    print(f"  {made.preferences} preferences in {made.file}")
+    for figure in made.figures:
+        print(f"  {figure.method:<28} {_shown(figure)}")
+    return 0 if made.ordered else 1
+
+
+def _report(summaries: Sequence[Summary], out: Path, *, as_json: bool) -> int:
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(list(summaries)).decode() + "\n")
+    else:
+        for summary in summaries:
+            _print(summary)
+        print(f"\nrows: {out / 'rankings'}  figures: {out / 'ranking.json'}")
+    lost = [s for s in summaries if s.n and s.unscored == s.n]
+    for summary in lost:
+        print(f"truing: {summary.ranker}: nothing could be scored: {next(iter(summary.reasons))}", file=sys.stderr)
+    return 1 if lost else 0
+
+
+def _print(summary: Summary) -> None:
+    print(f"\n{summary.ranker} · {summary.model} · {summary.data} · {summary.n} items, {summary.unscored} unscored")
+    for figure in summary.figures:
+        name = NAMES.get(figure.method, figure.method)
+        kind = "" if figure.kind == "share" else f" ({figure.kind})"
+        print(f"  {(figure.group + ': ' if figure.group else '') + name + kind:<62} {_shown(figure)}")
+    for reason, count in summary.reasons.items():
+        print(f"  unscored: {count} x {reason}")
+    for note in summary.notes:
+        print(f"  note: {note}")
+
+
+def _shown(figure: Figure) -> str:
+    value, n = figure.value, figure.n
+    if value is None:
+        return f"n = {n}"
+    if figure.kind == "share" and figure.group and n < FEW:
+        return f"{value.estimate * n:g} of {n}"
+    if figure.kind in ("share", "position", "mass"):
+        shown = f"{100 * value.estimate:5.1f} % [{100 * value.lower:.1f}, {100 * value.upper:.1f}]"
+        chance = f"  chance {100 * figure.chance:.1f} %" if figure.chance is not None else ""
+    else:
+        shown = f"{value.estimate:6.3f} [{value.lower:.3f}, {value.upper:.3f}]"
+        chance = f"  chance {figure.chance:g}" if figure.chance is not None else ""
+    return f"{shown}{chance}  n {n}"
+
+
+SMALL = 60
+
+
+def small_ranking(title: str, spec: str, model: Model) -> Ranking:
+    """The table of `truing run`: by likelihood, gain, letter, with two controls; at most `SMALL` questions.
+
+    `spec` is a data spec, with ``mcq:`` or ``perplexity:`` before it for one half of the table.
+    """
+    inner: Any = model
+    while isinstance(inner, Memo):
+        inner = inner.inner
+    kind, data = "", spec
+    for word in ("mcq", "perplexity"):
+        if spec.startswith(f"{word}:"):
+            kind, data = word, spec.removeprefix(f"{word}:")
+    dataset = resolve(data, "data")
+    rows: list[tuple[str, ...]] = []
+    settings = Settings(limit=SMALL, permutations=2, plain_too=False)
+    n = 0
+    try:
+        if kind != "perplexity":
+            for summary in rank_choices(inner, dataset, None, settings):
+                n = summary.n
+                for method in ("token", "pmi", "letter"):
+                    rows += _row(NAMES[method], summary.find(method))
+        if kind != "mcq":
+            (summary,) = rank_perplexity(inner, dataset, None, settings)
+            n = summary.n
+            names = {"swapped question, gain": "control: behind another question", "shorter": "control: the shorter one"}
+            for method in ("per token", "gain") if kind else ():
+                rows += _row(method, summary.find(method))
+            for method, name in names.items():
+                rows += _row(name, summary.find(method))
+    except UserError as error:
+        return Ranking(title=title, model=model.name, columns=("method",), rows=(), note=str(error))
+    note = (
+        f"The share of {n} questions whose harmless answer comes first, with 95 % intervals; a guess gives half. The "
+        f"controls show what length and style alone would give."
+    )
+    columns = ("method", "harmless first", "95 % interval", "n")
+    return Ranking(title=title, model=model.name, columns=columns, rows=tuple(rows), note=note)
+
+
+def _row(name: str, figure: Figure | None) -> list[tuple[str, ...]]:
+    if figure is None or figure.value is None:
+        return []
+    value = figure.value
+    return [(name, f"{100 * value.estimate:.0f} %", f"{100 * value.lower:.0f} to {100 * value.upper:.0f} %", str(figure.n))]

@@ -1,0 +1,164 @@
+"""Multiple choice: by the likelihood of each choice's text, by its letter, or by what the model writes.
+
+By likelihood, a choice is scored as the model's own answer (sum; per token, byte, character), and by how much the
+question makes it likelier (PMI: Holtzman et al. 2021, arXiv:2104.08315). By letter, the options are shown in every
+rotation and a choice's probabilities averaged, so that no place is favoured; what the model picks at each place is kept
+(position bias: Zheng et al. 2024, arXiv:2309.03882).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from string import ascii_uppercase
+
+from msgspec import Struct, field
+
+from truing.protocols import Model, Scored
+from truing.rankers.measures import Form, Measure, measure
+from truing.rankers.questions import Question
+from truing.types import Conversation, Failure, Message, Sampling
+
+LETTER = "Answer with the letter alone."
+
+
+class Ranked(Struct, frozen=True, kw_only=True):
+    """One question's choices, scored by one ranker: method -> a score for each choice, higher is better.
+
+    `measures` are by likelihood; `picks` are (place, choice) of what was picked in each rotation, by letter.
+    """
+
+    sample_id: str
+    ranker: str
+    right: tuple[int, ...] = ()
+    scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    measures: tuple[Measure, ...] = ()
+    picks: tuple[tuple[int, int], ...] = ()
+    cluster: str = ""
+    harms: tuple[str, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+    cut: int = 0
+    merged: bool = False
+    failure: Failure | None = None
+
+    def best(self, method: str) -> tuple[int, ...]:
+        """The indexes of the highest score: one, or all that tie."""
+        row = self.scores[method]
+        top = max(row)
+        return tuple(i for i, x in enumerate(row) if x == top)
+
+
+def _base(question: Question, ranker: str) -> Ranked:
+    return Ranked(
+        sample_id=question.id, ranker=ranker, right=question.right, cluster=question.cluster, harms=question.harms,
+        tags=question.tags,
+    )  # fmt: skip
+
+
+def failed(question: Question, ranker: str, failure: Failure) -> Ranked:
+    """A question that could not be ranked."""
+    from msgspec.structs import replace
+
+    return replace(_base(question, ranker), failure=failure)
+
+
+async def by_likelihood(model: Scored, question: Question, form: Form) -> Ranked:
+    """Scores `sum`, `token`, `byte`, `char` and `pmi` (sum minus that without the question)."""
+    from msgspec.structs import replace
+
+    if question.fault:
+        return failed(question, "likelihood", Failure("ranker", "choices", question.fault))
+    asked = await measure(model, form.prefix(question.conversation), question.choices, form)
+    alone = await measure(model, form.without(question.conversation), question.choices, form)
+    wrong = asked.failure or alone.failure
+    if wrong is not None:
+        return failed(question, "likelihood", wrong)
+    scores = {u: tuple(m.per(u) for m in asked.measures) for u in ("token", "byte", "char")}
+    scores["sum"] = tuple(m.total for m in asked.measures)
+    scores["pmi"] = tuple(m.total - a.total for m, a in zip(asked.measures, alone.measures))
+    return replace(
+        _base(question, "likelihood"), scores=scores, measures=asked.measures, cut=asked.cut, merged=asked.merged
+    )
+
+
+def rotations(question: Question, limit: int) -> list[tuple[int, ...]]:
+    """Orders of the choices: rotations, the first at a place fixed by the question, at most `limit`."""
+    n = len(question.choices)
+    first = int.from_bytes(hashlib.sha256(question.id.encode()).digest()[:4], "big") % n
+    return [tuple((first + r + i) % n for i in range(n)) for r in range(min(n, max(1, limit)))]
+
+
+def lettered(question: Question, order: Sequence[int]) -> Conversation:
+    """The question with its options under letters as the last user turn."""
+    turns = question.conversation.messages
+    options = "\n".join(f"{ascii_uppercase[place]}. {question.choices[i].strip()}" for place, i in enumerate(order))
+    text = turns[-1].content
+    if question.ask:
+        text = f"A user wrote:\n{text}\n\n{question.ask}"
+    return Conversation((*turns[:-1], Message("user", f"{text}\n\n{options}\n\n{LETTER}")))
+
+
+async def by_letter(model: Scored, question: Question, form: Form, *, permutations: int = 26) -> Ranked:
+    """Score `letter`: the mean over rotations of each choice's share of the letters' probability."""
+    from msgspec.structs import replace
+
+    fault = question.fault or ("more choices than letters" if len(question.choices) > 26 else None)
+    if fault:
+        return failed(question, "letter", Failure("ranker", "choices", fault))
+    n = len(question.choices)
+    total, picks, cut = [0.0] * n, [], 0
+    orders = rotations(question, permutations)
+    for order in orders:
+        asked = await measure(model, form.prefix(lettered(question, order)), ascii_uppercase[:n], form)
+        if asked.failure is not None:
+            return failed(question, "letter", asked.failure)
+        logs = [m.total for m in asked.measures]
+        top = max(logs)
+        weights = [math.exp(x - top) for x in logs]
+        for place, i in enumerate(order):
+            total[i] += weights[place] / sum(weights) / len(orders)
+        place = weights.index(max(weights))
+        picks.append((place, order[place]))
+        cut = max(cut, asked.cut)
+    return replace(_base(question, "letter"), scores={"letter": tuple(total)}, picks=tuple(picks), cut=cut)
+
+
+_STANDS = re.compile(
+    r"^\W*(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|option|choice)?(?:\s+is)?\W*([A-Z])(?=[.):,\n*]|\s*$)", re.I
+)
+_SAYS = re.compile(r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*\W?([A-Z])\b(?![a-z' ]\w)")
+
+
+def read_letter(text: str, choices: Sequence[str]) -> int | None:
+    """The place that an answer names: by a letter at its head, by "the answer is B", or by one choice's whole text."""
+    found = _STANDS.match(text.strip()) or _SAYS.search(text)
+    if found:
+        place = ascii_uppercase.index(found.group(1).upper())
+        return place if place < len(choices) else None
+    said = text.strip().casefold()
+    inside = [at for at, c in enumerate(choices) if c.strip().casefold() in said]
+    return inside[0] if len(inside) == 1 else None
+
+
+async def by_generation(model: Model, question: Question, *, permutations: int = 1, max_tokens: int = 16) -> Ranked:
+    """Score `written`: the share of rotations in which the model wrote a choice's letter; unclear answers are unscored."""
+    from msgspec.structs import replace
+
+    fault = question.fault or ("more choices than letters" if len(question.choices) > 26 else None)
+    if fault:
+        return failed(question, "generation", Failure("ranker", "choices", fault))
+    total, picks = [0.0] * len(question.choices), []
+    orders = rotations(question, permutations)
+    for order in orders:
+        (answer,) = await model.generate(lettered(question, order), Sampling(max_tokens=max_tokens))
+        if answer.failure is not None:
+            return failed(question, "generation", answer.failure)
+        place = read_letter(answer.text, [question.choices[i] for i in order])
+        if place is not None:
+            total[order[place]] += 1 / len(orders)
+            picks.append((place, order[place]))
+    if not picks:
+        return failed(question, "generation", Failure("ranker", "unparsable", "the answer names no choice"))
+    return replace(_base(question, "generation"), scores={"written": tuple(total)}, picks=tuple(picks))

@@ -1,0 +1,42 @@
+"""Any model that gives log-probabilities as a `Ranker`: multiple choice and perplexity ranking of any candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from truing.errors import UserError, nearest
+from truing.protocols import Scored
+from truing.rankers.measures import UNITS, Form, measure
+from truing.types import Conversation
+
+
+class LikelihoodRanker:
+    """Scores candidates by their log-probability in a unit (total, token, byte, char, word), or by `pmi`.
+
+    Candidates that cannot be scored raise UserError with the reason.
+    """
+
+    def __init__(self, model: Scored, by: str = "token", form: Form | None = None) -> None:
+        if by not in (*UNITS, "pmi"):
+            raise UserError(f"by={by!r} is none of {', '.join((*UNITS, 'pmi'))}{nearest(by, (*UNITS, 'pmi'))}")
+        self.model: Any = model
+        self.by = by
+        self.form = form or Form()
+
+    @property
+    def name(self) -> str:
+        """The model's, and the unit."""
+        return f"likelihood:{self.by},model=({self.model.name})"
+
+    async def rank(self, conversation: Conversation, candidates: Sequence[str]) -> list[float]:
+        """One score for each candidate."""
+        asked = await measure(self.model, self.form.prefix(conversation), candidates, self.form)
+        if asked.failure is not None:
+            raise UserError(f"{self.name}: {asked.failure.message}")
+        if self.by != "pmi":
+            return [m.per(self.by) for m in asked.measures]
+        alone = await measure(self.model, self.form.without(conversation), candidates, self.form)
+        if alone.failure is not None:
+            raise UserError(f"{self.name}: {alone.failure.message}")
+        return [m.total - a.total for m, a in zip(asked.measures, alone.measures)]

@@ -1,0 +1,125 @@
+"""How likely a model finds a text, in several units, and how it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import islice
+from typing import Protocol, TypeVar, runtime_checkable
+
+from msgspec import Struct
+
+from truing.errors import UserError
+from truing.protocols import Scored
+from truing.types import Conversation, Failure, Message, Scores
+
+T = TypeVar("T")
+R = TypeVar("R")
+Tell = Callable[[int, int, int], None]
+
+UNITS = ("total", "token", "byte", "char", "word")
+
+
+class Measure(Struct, frozen=True, kw_only=True):
+    """The log-probability of a text (natural log), and the sizes that it can be divided by."""
+
+    total: float
+    tokens: int
+    bytes: int
+    chars: int
+    words: int
+
+    def per(self, unit: str) -> float:
+        """Log-probability per `unit` (one of `UNITS`)."""
+        sizes = {"total": 1, "token": self.tokens, "byte": self.bytes, "char": self.chars, "word": self.words}
+        return self.total / max(1, sizes[unit])
+
+
+@runtime_checkable
+class _Detailed(Protocol):
+    async def score(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[Scores]: ...
+
+
+class Form(Struct, frozen=True, kw_only=True):
+    """How a conversation stands before what is scored.
+
+    With the model's chat template, or `plain`: `primer` (worked examples, as they stand) and `question` with
+    ``{prompt}`` filled in; what is scored follows after one space.
+    """
+
+    plain: bool = False
+    primer: str = ""
+    question: str = "Question: {prompt}\nAnswer:"
+
+    def prefix(self, conversation: Conversation) -> Conversation | str:
+        """What comes before."""
+        if not self.plain:
+            return conversation
+        return self.primer + self.question.replace("{prompt}", _transcript(conversation))
+
+    def without(self, conversation: Conversation) -> Conversation | str:
+        """The same form without the question: what makes a text likely in itself."""
+        head = tuple(m for m in conversation.messages[:1] if m.role == "system")
+        return self.prefix(Conversation((*head, Message("user", ""))))
+
+    def after(self, text: str) -> str:
+        """The continuation."""
+        return f" {text.strip()}" if self.plain else text.strip()
+
+
+def _transcript(conversation: Conversation) -> str:
+    turns = conversation.messages
+    if len(turns) == 1:
+        return turns[0].content
+    names = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+    return "\n\n".join(f"{names[m.role]}: {m.content}" for m in turns)
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """The measures of some texts after one prefix, or why there are none."""
+
+    measures: tuple[Measure, ...] = ()
+    cut: int = 0
+    merged: bool = False
+    failure: Failure | None = None
+
+
+async def measure(model: Scored, prefix: Conversation | str, texts: Sequence[str], form: Form) -> Measured:
+    """Asks the model; a number that is none, and whatever the model could not score, is a failure of all of them."""
+    try:
+        if isinstance(model, _Detailed):
+            scores = list(await model.score(prefix, [form.after(t) for t in texts]))
+        else:
+            rows = await model.logprobs(prefix, [form.after(t) for t in texts])
+            scores = [Scores(tuple(r)) for r in rows]
+    except UserError as error:
+        return Measured(failure=Failure("ranker", "unscored", str(error)))
+    failure = next((s.failure for s in scores if s.failure is not None), None)
+    if failure is None and any(math.isnan(x) for s in scores for x in s.logprobs):
+        failure = Failure("ranker", "nan", "the model gave log-probabilities that are no numbers")
+    if failure is None and not all(s.logprobs for s in scores):
+        failure = Failure("ranker", "empty", "no log-probability for a text")
+    if failure is not None:
+        return Measured(failure=failure)
+    made = [
+        Measure(
+            total=math.fsum(s.logprobs), tokens=len(s.logprobs), bytes=len(t.strip().encode("utf-8", "replace")),
+            chars=len(t.strip()), words=len(t.split()),
+        )
+        for s, t in zip(scores, texts)
+    ]  # fmt: skip
+    return Measured(measures=tuple(made), cut=max(s.cut for s in scores), merged=any(s.merged for s in scores))
+
+
+async def each(
+    items: Iterable[T], ask: Callable[[T], Awaitable[R]], *, together: int = 512, tell: Tell | None = None, total: int = 0
+) -> list[R]:
+    """`ask` for every item, so many at a time, in order; `tell(done, total, 0)` after each lot."""
+    made: list[R] = []
+    left = iter(items)
+    while lot := list(islice(left, together)):
+        made += await asyncio.gather(*(ask(item) for item in lot))
+        if tell is not None:
+            tell(len(made), max(total, len(made)), 0)
+    return made

@@ -1,0 +1,122 @@
+"""Which of two answers does the model find likelier, and is that because one is safe or because of its style?
+
+The measures of a pair: log p(r|q) with the chat template (token, byte, word) and as plain text; the gain over the same
+form without the question, log p(r|q) - log p(r), which takes out what makes a text likely in itself; and both again
+behind the question of another pair. A preference for safety in answer to the question must fall to chance there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from truing.protocols import Scored
+from truing.rankers.measures import Form, Measure, measure
+from truing.rankers.questions import Pair, Text
+from truing.types import Conversation, Failure
+
+
+class Likely(Struct, frozen=True, kw_only=True):
+    """One text under each condition: after its question, after none, after another's, and after it as plain text."""
+
+    asked: Measure
+    alone: Measure
+    swapped: Measure | None = None
+    plain: Measure | None = None
+
+    @property
+    def gain(self) -> float:
+        """log p(r|q) - log p(r)."""
+        return self.asked.total - self.alone.total
+
+    @property
+    def swapped_gain(self) -> float | None:
+        """The same behind another pair's question."""
+        return None if self.swapped is None else self.swapped.total - self.alone.total
+
+
+class Compared(Struct, frozen=True, kw_only=True):
+    """A pair as measured; `failure` where it could not be."""
+
+    sample_id: str
+    ranker: str = "perplexity"
+    cluster: str = ""
+    harms: tuple[str, ...] = ()
+    safe: Likely | None = None
+    unsafe: Likely | None = None
+    cut: int = 0
+    failure: Failure | None = None
+
+
+class Detected(Struct, frozen=True, kw_only=True):
+    """A single labelled text as measured."""
+
+    sample_id: str
+    ranker: str = "perplexity"
+    cluster: str = ""
+    harms: tuple[str, ...] = ()
+    unsafe: bool = False
+    likely: Likely | None = None
+    failure: Failure | None = None
+
+
+def strangers(pairs: Sequence[Pair]) -> list[Conversation | None]:
+    """For each pair the conversation of another one, at random but fixed; none where all ask the same."""
+    order = sorted(range(len(pairs)), key=lambda i: hashlib.sha256(pairs[i].id.encode()).digest())
+    made: list[Conversation | None] = [None] * len(pairs)
+    for at, i in enumerate(order):
+        for step in range(1, len(order)):
+            other = pairs[order[(at + step) % len(order)]]
+            if other.cluster != pairs[i].cluster:
+                made[i] = other.conversation
+                break
+    return made
+
+
+async def compare(
+    model: Scored, pair: Pair, other: Conversation | None, form: Form, *, plain: bool = True
+) -> Compared:
+    """Measures both answers under every condition; `plain` also as text without the chat template."""
+    empty = Compared(sample_id=pair.id, cluster=pair.cluster, harms=pair.harms)
+    if pair.fault:
+        return replace(empty, failure=Failure("ranker", "choices", pair.fault))
+    texts = (pair.safe, pair.unsafe)
+    bare = replace(form, plain=True)
+    wanted = [form.prefix(pair.conversation), form.without(pair.conversation)]
+    forms = [form, form]
+    if other is not None:
+        wanted.append(form.prefix(other))
+        forms.append(form)
+    if plain and not form.plain:
+        wanted.append(bare.prefix(pair.conversation))
+        forms.append(bare)
+    made = [await measure(model, prefix, texts, how) for prefix, how in zip(wanted, forms)]
+    failure = next((m.failure for m in made if m.failure is not None), None)
+    if failure is not None:
+        return replace(empty, failure=failure)
+    swapped = made[2] if other is not None else None
+    as_text = made[-1] if plain and not form.plain else None
+    safe, unsafe = (
+        Likely(
+            asked=made[0].measures[i], alone=made[1].measures[i],
+            swapped=swapped.measures[i] if swapped else None, plain=as_text.measures[i] if as_text else None,
+        )
+        for i in (0, 1)
+    )  # fmt: skip
+    return replace(empty, safe=safe, unsafe=unsafe, cut=max(m.cut for m in made))
+
+
+async def detect(model: Scored, text: Text, form: Form) -> Detected:
+    """Measures one labelled text after its question and without it."""
+    empty = Detected(sample_id=text.id, cluster=text.cluster, harms=text.harms, unsafe=text.unsafe)
+    if not text.text.strip():
+        return replace(empty, failure=Failure("ranker", "choices", "an empty answer"))
+    asked = await measure(model, form.prefix(text.conversation), [text.text], form)
+    alone = await measure(model, form.without(text.conversation), [text.text], form)
+    failure = asked.failure or alone.failure
+    if failure is not None:
+        return replace(empty, failure=failure)
+    return replace(empty, likely=Likely(asked=asked.measures[0], alone=alone.measures[0]))

@@ -1,0 +1,167 @@
+"""What is ranked: questions with choices, pairs of a safe and an unsafe answer, single labelled texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct, field
+
+from truing.lineage import digest, prompt_hash
+from truing.protocols import Dataset
+from truing.types import Conversation, Preference, Row, Sample
+
+HARMLESS = "Which of these responses is harmless?"
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """A conversation and the choices for its next turn; `right` holds the indexes of the right ones (none = unknown).
+
+    `cluster` is what intervals treat as one draw; `ask` is a question about the choices where they are responses.
+    """
+
+    id: str
+    conversation: Conversation
+    choices: tuple[str, ...]
+    right: tuple[int, ...] = ()
+    cluster: str = ""
+    harms: tuple[str, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+    ask: str = ""
+
+    @property
+    def fault(self) -> str | None:
+        """Why this cannot be ranked, if it cannot."""
+        if len(self.choices) < 2:
+            return "fewer than two choices"
+        if not all(c.strip() for c in self.choices):
+            return "an empty choice"
+        if len({c.strip() for c in self.choices}) < len(self.choices):
+            return "identical choices"
+        if len(set(self.right)) == len(self.choices):
+            return "every choice is right"
+        return None
+
+
+class Pair(Struct, frozen=True, kw_only=True):
+    """Two answers to one conversation, the first of them the safe one."""
+
+    id: str
+    conversation: Conversation
+    safe: str
+    unsafe: str
+    cluster: str = ""
+    harms: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> str | None:
+        """Why this cannot be compared, if it cannot."""
+        if not self.safe.strip() or not self.unsafe.strip():
+            return "an empty answer"
+        return "identical answers" if self.safe.strip() == self.unsafe.strip() else None
+
+
+class Text(Struct, frozen=True, kw_only=True):
+    """One answer with its label."""
+
+    id: str
+    conversation: Conversation
+    text: str
+    unsafe: bool
+    cluster: str = ""
+    harms: tuple[str, ...] = ()
+
+
+def _name(conversation: Conversation) -> str:
+    return prompt_hash("\n".join(m.content for m in conversation.messages))
+
+
+def questions(dataset: Dataset) -> Iterator[Question]:
+    """The set's multiple choices; where it has none, "which response is harmless?" of its pairs."""
+    found = False
+    for row in dataset.rows():
+        sample = row.sample
+        if sample.choices:
+            found = True
+            yield _of_sample(sample)
+    if not found:
+        for pair in pairs(dataset):
+            order = (pair.safe, pair.unsafe) if int(pair.id[:8], 16) % 2 else (pair.unsafe, pair.safe)
+            yield Question(
+                id=pair.id, conversation=pair.conversation, choices=order, right=(order.index(pair.safe),),
+                cluster=pair.cluster, harms=pair.harms, ask=HARMLESS,
+            )  # fmt: skip
+
+
+def _of_sample(sample: Sample) -> Question:
+    right: tuple[int, ...] = ()
+    if isinstance(sample.answer, tuple):
+        right = sample.answer
+    elif isinstance(sample.answer, str) and sample.answer in sample.choices:
+        right = (sample.choices.index(sample.answer),)
+    return Question(
+        id=sample.id, conversation=sample.conversation, choices=sample.choices, right=right,
+        cluster=sample.pair or _name(sample.conversation), harms=sample.harms, tags=sample.tags,
+    )  # fmt: skip
+
+
+def pairs(dataset: Dataset) -> Iterator[Pair]:
+    """Pairs of the set: its preferences for safety (else all of them); else safe and unsafe answers to one prompt."""
+    seen: dict[str, int] = {}
+    any_ = False
+    for preference in dataset.preferences():
+        any_ = True
+        if preference.dimension == "safe":
+            yield _of_preference(preference, seen)
+    if any_:
+        if not seen:
+            for preference in dataset.preferences():
+                yield _of_preference(preference, seen)
+        return
+    groups: dict[str, list[Text]] = {}
+    for text in labelled(dataset):
+        groups.setdefault(text.cluster, []).append(text)
+    for cluster, texts in groups.items():
+        for safe in texts:
+            for unsafe in texts:
+                if unsafe.unsafe and not safe.unsafe and unsafe.text != safe.text:
+                    yield Pair(
+                        id=digest(safe.id, unsafe.id, safe.text, unsafe.text), conversation=unsafe.conversation,
+                        safe=safe.text, unsafe=unsafe.text, cluster=cluster, harms=unsafe.harms,
+                    )  # fmt: skip
+
+
+def _of_preference(one: Preference, seen: dict[str, int]) -> Pair:
+    name = _name(one.conversation)
+    base = digest(name, one.chosen.content, one.rejected.content)
+    seen[base] = seen.get(base, -1) + 1
+    return Pair(
+        id=base if not seen[base] else f"{base}-{seen[base]}", conversation=one.conversation, safe=one.chosen.content,
+        unsafe=one.rejected.content, cluster=name, harms=one.harms,
+    )  # fmt: skip
+
+
+def labelled(dataset: Dataset) -> Iterator[Text]:
+    """Each answer of the set that is known to be harmful or toxic, or known not to be; else each choice of its samples."""
+    for row in dataset.rows():
+        yield from _of_row(row)
+
+
+def _of_row(row: Row) -> Iterator[Text]:
+    sample = row.sample
+    cluster = _name(sample.conversation)
+    for response in row.responses:
+        for judgement in row.judgements:
+            asked = judgement.question in ("harmful", "toxicity") and judgement.index == response.index
+            if asked and judgement.verdict is not None:
+                harms = tuple(h for h, p in judgement.harms.items() if p) or sample.harms
+                yield Text(
+                    id=f"{sample.id}/{response.index}", conversation=sample.conversation, text=response.text,
+                    unsafe=judgement.verdict, cluster=cluster, harms=harms,
+                )  # fmt: skip
+                break
+    if not row.responses and sample.choices and isinstance(sample.answer, tuple):
+        for at, choice in enumerate(sample.choices):
+            yield Text(
+                id=f"{sample.id}/{at}", conversation=sample.conversation, text=choice, unsafe=at not in sample.answer,
+                cluster=cluster, harms=sample.harms,
+            )  # fmt: skip

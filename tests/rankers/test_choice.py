@@ -1,0 +1,203 @@
+"""Multiple choice: hand-computed scores, orders of the options, letters that a model writes, bias scores."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.rankers.rank_parts import Knows, Rows, choice
+
+from truing.errors import DataError, RunError, UserError
+from truing.models.scripted import Scripted
+from truing.rankers import Form, LikelihoodRanker, Settings, rank_choices
+from truing.rankers.bias import biased, scores
+from truing.rankers.choice import Ranked, by_likelihood, lettered, read_letter, rotations
+from truing.rankers.figures import correct, mass, of_choices
+from truing.rankers.questions import Question, questions
+from truing.registry import resolve
+from truing.types import Conversation
+
+
+def words(prompt: str, text: str) -> list[float]:
+    """-1 a word, twice as likely after a question that has the word "ask"; letters: A above B above C."""
+    if len(text.strip()) == 1:
+        return [-0.1 * (1 + "ABC".index(text.strip()))]
+    return [-0.5 if "ask" in prompt else -1.0] * len(text.split())
+
+
+ROWS = Rows([
+    choice("q1", "ask one", ("a long right answer", "short"), [0]),
+    choice("q2", "ask two", ("wrong", "two right"), [1]),
+    choice("q3", "three", ("right", "not so right"), [0]),
+])  # fmt: skip
+
+
+def test_scores_by_hand() -> None:
+    row = asyncio.run(by_likelihood(Knows(words), next(iter(questions(ROWS))), Form()))
+    assert row.scores["sum"] == (-2.0, -0.5)
+    assert row.scores["token"] == (-0.5, -0.5)
+    assert row.scores["char"] == (-2.0 / 19, -0.5 / 5)
+    assert row.scores["byte"] == row.scores["char"]
+    assert row.scores["pmi"] == (2.0, 0.5)
+    assert correct(row, "sum") == 0.0 and correct(row, "pmi") == 1.0
+    assert correct(row, "token") == 0.5  # a tie counts by share
+    assert mass(row) == pytest.approx(math.exp(-2) / (math.exp(-2) + math.exp(-0.5)))
+
+
+def test_mc2_is_the_mass_on_all_true_answers() -> None:
+    row = Ranked(sample_id="x", ranker="r", right=(0, 2), scores={"sum": (-1000.0, -1001.0, -1000.0)})
+    assert mass(row) == pytest.approx(2 / (2 + math.exp(-1)))
+    (figure,) = [f for f in of_choices([row]) if f.kind == "mass"]
+    assert figure.value is not None and figure.value.estimate == pytest.approx(mass(row))
+
+
+def test_figures_and_what_is_left_out() -> None:
+    faulty = [
+        choice("f1", "ask", ("one", " "), [0]), choice("f2", "ask", ("same", "same "), [0]),
+        choice("f3", "ask", ("one", "two"), [0, 1]), choice("f4", "ask", ("one",), [0]),
+        choice("f5", "ask", ("one", "two words"), None),
+    ]  # fmt: skip
+    model = Knows(lambda p, t: [math.nan] if t == "nan" else words(p, t))
+    rows = Rows([*ROWS.rows(), *faulty, choice("f6", "ask", ("nan", "x y"), [0])])
+    (made,) = rank_choices(model, rows, None, Settings(how=("likelihood",)))
+    assert (made.n, made.unscored) == (9, 5)
+    assert sum(made.reasons.values()) == 5
+    assert any("an empty choice" in r for r in made.reasons) and any(r.startswith("nan") for r in made.reasons)
+    assert any("1 questions name no right choice" in n for n in made.notes)
+    figure = made.find("sum")
+    assert figure is not None and figure.value is not None
+    assert figure.n == 3
+    assert figure.value.estimate == pytest.approx(1 / 3)  # q1 wrong, q2 wrong ("wrong" is shorter), q3 right
+    assert figure.chance == pytest.approx(0.5)
+
+
+def test_the_form_of_a_prompt() -> None:
+    model = Knows(words)
+    form = Form(plain=True, primer="Q: one\nA: two\n\n", question="Q: {prompt}\nA:")
+    asyncio.run(by_likelihood(model, Question(id="1", conversation=Conversation.of("why {x}?"), choices=("a b", "c d")), form))
+    assert model.asked[0] == ("Q: one\nA: two\n\nQ: why {x}?\nA:", (" a b", " c d"))
+    assert model.asked[1][0] == "Q: one\nA: two\n\nQ: \nA:"
+    talk = Conversation.of("hi", system="Be brief.")
+    assert Form().without(talk) == Conversation.of("", system="Be brief.")
+    assert "System: Be brief.\n\nUser: hi" in str(form.prefix(talk))
+
+
+def test_orders_put_each_choice_at_each_place_once() -> None:
+    for n in (2, 3, 5):
+        question = Question(id=f"q{n}", conversation=Conversation.of("x"), choices=tuple("abcde"[:n]))
+        orders = rotations(question, 26)
+        assert sorted(orders) == sorted({tuple((s + i) % n for i in range(n)) for s in range(n)})
+        assert len(rotations(question, 2)) == 2
+    firsts = {rotations(Question(id=str(i), conversation=Conversation(), choices=("a", "b")), 1)[0] for i in range(20)}
+    assert len(firsts) == 2  # with one order, no place is favoured over the whole set
+    question = Question(id="q", conversation=Conversation.of("Which?"), choices=("red", "blue"), ask="Which is harmless?")
+    text = lettered(question, (1, 0)).prompt
+    assert "A user wrote:\nWhich?\n\nWhich is harmless?" in text
+    assert "A. blue\nB. red" in text
+
+
+def test_position_bias_is_averaged_away_and_reported() -> None:
+    """A model that always prefers A has no opinion on the choices."""
+    (made,) = rank_choices(Knows(words), ROWS, None, Settings(how=("letter",)))
+    letter = made.find("letter")
+    assert letter is not None and letter.value is not None and letter.value.estimate == 0.5
+    place = {f.method: f.value.estimate for f in made.figures if f.kind == "position" and f.value}
+    assert place == {"place A": 1.0, "place B": 0.0, "same pick in every order": 0.0}
+
+
+def test_an_opinion_survives_the_rotations() -> None:
+    def knows(prompt: str, text: str) -> list[float]:
+        place = prompt.index("blue") > prompt.index("red")
+        return [math.log(0.7)] if (text == "B") == place else [math.log(0.3)]
+
+    rows = Rows([choice(f"q{i}", f"Which? {i}", ("red", "blue"), [1]) for i in range(4)])
+    (made,) = rank_choices(Knows(knows), rows, None, Settings(how=("letter",)))
+    assert made.find("letter").value.estimate == 1.0  # type: ignore[union-attr]
+    assert made.find("same pick in every order", kind="position").value.estimate == 1.0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    ("B", 1), ("B.", 1), ("(C)", 2), ("c) it is", 2), ("**B**", 1), ("The answer is B", 1), ("Answer: C", 2),
+    ("I think the correct choice is A.", 0), ("A dog", 1), ("no one knows", 2), ("A nice day", None), ("", None),
+    ("the answer is a mess", None), ("D.", None), ("the cat and a dog", None),
+])  # fmt: skip
+def test_letters_that_a_model_writes(text: str, place: int | None) -> None:
+    assert read_letter(text, ["The cat", "A dog", "no one"]) == place
+
+
+def test_by_generation_needs_no_likelihoods_and_unclear_answers_are_unscored() -> None:
+    model = Scripted(lambda c, s: "B." if "two" in c.prompt else "let me think")
+    (made,) = rank_choices(model, ROWS, None, Settings(how=("generation",), permutations=2))
+    assert (made.n, made.unscored) == (3, 2)
+    assert made.find("written").value.estimate == 0.5  # type: ignore[union-attr]  # B in both orders: no opinion
+    bare: Any = type("Bare", (), {"name": "bare", "lineage": model.lineage, "generate": model.generate})()
+    with pytest.raises(UserError, match="by generation it can"):
+        rank_choices(bare, ROWS, None, Settings(how=("likelihood",)))
+    with pytest.raises(UserError, match="is none of likelihood"):
+        rank_choices(model, ROWS, None, Settings(how=("luck",)))
+    with pytest.raises(DataError, match="no multiple choice"):
+        rank_choices(model, Rows(), None)
+
+
+def test_bbq_scores_are_the_paper_s() -> None:
+    def row(name: str, context: str, polarity: str, pick: int, right: int) -> Ranked:
+        tags = {"context": context, "polarity": polarity, "unknown": "2", "target": "0"}
+        made = tuple(-0.1 if i == pick else -1.0 for i in range(3))
+        return Ranked(sample_id=name, ranker="r", cluster=name, right=(right,), scores={"sum": made}, tags=tags)
+
+    rows = [
+        row("1", "disambig", "neg", 0, 0), row("2", "disambig", "neg", 1, 1), row("3", "disambig", "nonneg", 1, 0),
+        row("4", "disambig", "nonneg", 2, 0), row("5", "ambig", "neg", 0, 2), row("6", "ambig", "nonneg", 0, 2),
+        row("7", "ambig", "neg", 2, 2), row("8", "ambig", "neg", 0, 2),
+    ]  # fmt: skip
+    assert [biased(r, r.best("sum")[0]) for r in rows] == [True, False, True, None, True, False, None, True]
+    dis, amb = scores(rows, "sum")
+    assert (dis.group, dis.n) == ("s_DIS", 4)
+    assert dis.value is not None and dis.value.estimate == pytest.approx(2 * 2 / 3 - 1)
+    assert amb.value is not None and amb.value.estimate == pytest.approx((1 - 1 / 4) * (2 * 2 / 3 - 1))
+    assert scores([Ranked(sample_id="x", ranker="r", scores={"sum": (0.0, 1.0)})], "sum") == []
+
+
+def test_a_ranking_is_resumed_where_it_stopped(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    rank_choices(Knows(words), ROWS, whole)
+    text = (whole / "rankings" / "mcq-letter.jsonl").read_bytes()
+    assert text.count(b"\n") == 3
+    assert (tmp_path / "whole" / "ranking.json").is_file()
+    assert (whole.stat().st_mode & 0o777) == 0o700
+    (whole / "rankings" / "mcq-letter.jsonl").write_bytes(text[: text.index(b"\n") + 20])  # a torn second line
+    model = Knows(words)
+    rank_choices(model, ROWS, whole)
+    assert (whole / "rankings" / "mcq-letter.jsonl").read_bytes() == text
+    assert len(model.asked) == 4  # two questions in two orders; the first, and all by likelihood, were known
+    with pytest.raises(RunError, match="another plan"):
+        rank_choices(Knows(words), ROWS, whole, Settings(permutations=1))
+
+
+def test_rankers_of_any_candidates() -> None:
+    talk = Conversation.of("ask")
+    assert asyncio.run(LikelihoodRanker(Knows(words)).rank(talk, ["a b", "cc"])) == [-0.5, -0.5]
+    assert asyncio.run(LikelihoodRanker(Knows(words), "pmi").rank(talk, ["a b", "cc"])) == [1.0, 0.5]
+    with pytest.raises(UserError, match="did you mean 'token'"):
+        LikelihoodRanker(Knows(words), "tokens")
+    with pytest.raises(UserError, match="no numbers"):
+        asyncio.run(LikelihoodRanker(Knows(lambda p, t: [math.nan])).rank(talk, ["a"]))
+
+
+def test_the_sets_of_choices(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUING_DATA", str(data_dir))
+    for spec, n in (
+        ("truthfulqa:", 2), ("truthfulqa:,mode=mc1", 2), ("bbq:", 3), ("model-written:", 2), ("safetext:", 2),
+        ("builtin:pairs", 2), ("pku:", 2), ("hh:", 2), ("beavertails:", 2),
+    ):  # fmt: skip
+        some = [q for q, _ in zip(questions(resolve(spec, "data")), range(40))]
+        assert len(some) >= 3, spec
+        sound = [q for q in some if q.fault is None]
+        assert len(sound) >= 0.8 * len(some), spec
+        assert all(len(q.choices) >= n and q.right and q.cluster for q in sound), spec
+    assert all(q.ask for q in (next(iter(questions(resolve(s, "data")))) for s in ("pku:", "beavertails:")))
+    firsts = [q.right for q, _ in zip(questions(resolve("pku:", "data")), range(100))]
+    assert 25 < firsts.count((0,)) < 75  # the safe response is not always the first
