@@ -107,9 +107,14 @@ def test_cluster_bootstrap_is_seeded_and_near_the_robust_interval():
 
 def test_macro_average_by_hand():
     made = macro_average([wilson(5, 20), wilson(10, 20)])
-    a, b = wilson(5, 20), wilson(10, 20)
+    a = wilson(5, 20)
     assert made.estimate == 0.375
-    assert made.lower == pytest.approx(0.375 - math.hypot(0.25 - a.lower, 0.5 - b.lower) / 2)
+    # Variances 0.25 * 0.75 / 19 and 0.25 / 19, over 4: the rows of 42.9 independent ones at a rate of 0.375.
+    pooled = wilson(0.375 * (n := 0.375 * 0.625 / ((0.1875 + 0.25) / 19 / 4)), n)
+    assert (made.lower, made.upper) == pytest.approx((pooled.lower, pooled.upper), abs=1e-6)
+    assert macro_average([a]) == a
+    none = macro_average([wilson(0, 20), wilson(0, 20)])
+    assert none.upper == pytest.approx(wilson(0, 40).upper, abs=1e-6)
     with pytest.raises(ValueError, match="no categories"):
         macro_average([])
 

@@ -132,15 +132,34 @@ def cluster_bootstrap(
     return Interval(p, min(p, float(lower)), max(p, float(upper)), "cluster bootstrap")
 
 
-def macro_average(parts: Sequence[Interval]) -> Interval:
-    """Plain mean of rates of separate groups; bounds by square-and-add (Zou & Donner 2008, Stat. Med. 27:1693)."""
+@lru_cache(maxsize=4096)
+def _effective(part: Interval, z: float) -> float:
+    """The number of rows for which Wilson's interval of this rate is as wide as the given one."""
+    low, high = 1e-3, 1e12
+    for _ in range(100):
+        mid = math.sqrt(low * high)
+        lower, upper = _wilson(part.estimate, mid, z)
+        low, high = (mid, high) if upper - lower > part.width else (low, mid)
+    return high
+
+
+def macro_average(parts: Sequence[Interval], level: float = 0.95) -> Interval:
+    """Plain mean of rates of separate groups: Wilson at the effective sample size of a stratified mean.
+
+    Each group's rows are read off its interval's width (as Franco et al. 2019 do for complex samples); the variance of
+    the mean is the sum of p(1-p)/(n-1) over k^2. Squaring and adding the groups' own distances (Zou & Donner 2008)
+    covers 91 % only with 14 groups of 10 rows, see benchmarks/statistics.
+    """
     if not parts:
         raise ValueError("no categories to average")
-    k = len(parts)
+    if len(parts) == 1:
+        return parts[0]
+    z, k = normal_quantile(level), len(parts)
     mean = sum(i.estimate for i in parts) / k
-    below = math.sqrt(sum((i.estimate - i.lower) ** 2 for i in parts)) / k
-    above = math.sqrt(sum((i.upper - i.estimate) ** 2 for i in parts)) / k
-    return Interval(mean, max(0.0, mean - below), min(1.0, mean + above), "square-and-add")
+    rows = [_effective(i, z) for i in parts]
+    variance = sum(i.estimate * (1 - i.estimate) / max(0.5, n - 1) for i, n in zip(parts, rows)) / k**2
+    effective = mean * (1 - mean) / variance if variance > 0 else k**2 / sum(1 / n for n in rows)
+    return Interval(mean, *_wilson(mean, effective, z), "stratified wilson")
 
 
 def unscored_bounds(events: int, n: int, unscored: int) -> tuple[float, float]:
