@@ -97,7 +97,7 @@ def command(
     asked: list[tuple[str | None, RoleName]] = [(model, "model"), (data, "data"), (attack, "attack")]
     asked += [(spec, "judge") for spec in judge or ()]
     made = resolve_all(asked)
-    with Bar("asking" if model else "judging", quiet=json) as bar:
+    with Bar("asking" if model else "judging", quiet=json, resumes=True) as bar:
         options = EvaluateOptions(
             sampling=Sampling(n=given.n, max_tokens=given.max_tokens, temperature=given.temperature, top_p=given.top_p),
             seed=given.seed, limit=given.limit, concurrency=given.concurrency, taxonomy=given.taxonomy,

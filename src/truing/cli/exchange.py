@@ -21,7 +21,7 @@ Json = Annotated[bool, Parameter(negative="")]
 def _import(kind: str, file: Path, out: Path, judge: list[str] | None, json: bool, threshold: float | None = None) -> int:
     spec = Spec(kind, str(file), {} if threshold is None else {"threshold": str(threshold)})
     made = resolve_all([(str(spec), "data"), *((j, "judge") for j in judge or ())])
-    with Bar("judging", quiet=json) as bar:
+    with Bar("judging", quiet=json, resumes=True) as bar:
         options = EvaluateOptions(plan={"import": kind, "file": file.name, "judges": judge or []}, progress=bar)
         evaluate(None, made[0], made[1:], out, options=options)
     return report(out, as_json=json)

@@ -34,6 +34,6 @@ def command(
         Print the result as JSON.
     """
     judges = resolve_all([(spec, "judge") for spec in judge])
-    with Bar("judging", quiet=json) as bar:
+    with Bar("judging", quiet=json, resumes=True) as bar:
         judge_run(run, judges, options=EvaluateOptions(concurrency=concurrency, progress=bar))
     return report(run, as_json=json)

@@ -14,10 +14,14 @@ from truing.runs import Run
 
 
 class Bar:
-    """A progress bar on standard error; nothing where that is no terminal (a log gets a line a minute)."""
+    """A progress bar on standard error, and nothing where that is no terminal.
 
-    def __init__(self, label: str, *, quiet: bool = False) -> None:
+    `resumes`: the same command goes on where it was interrupted, and an interruption says so.
+    """
+
+    def __init__(self, label: str, *, quiet: bool = False, resumes: bool = False) -> None:
         self._label = label
+        self._resumes = resumes
         self._bar: Any = None
         self._task: Any = None
         self._on = not quiet and sys.stderr.isatty()
@@ -38,6 +42,8 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if kind is KeyboardInterrupt and self._resumes:
+            print("truing: interrupted; what was answered is kept, and the same command goes on from there", file=sys.stderr)
 
     def __call__(self, done: int, total: int, failures: int) -> None:
         """After each sample."""
