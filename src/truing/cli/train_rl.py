@@ -64,6 +64,8 @@ class Run:
         Rank of the adapters; 0 trains whole models, in separate copies.
     dtype
         auto (bfloat16 where the hardware has it), float32 or bfloat16; weights stay in float32.
+    workers
+        Ray Train workers; 0 = this process, or those of `accelerate launch -m truing train ...`.
     generator
         local, or vllm (in this process), or the URL of `vllm serve`.
     seed
@@ -102,6 +104,7 @@ class Run:
     clip_norm: float = 1.0
     lora: int = 16
     dtype: str = "auto"
+    workers: int = 0
     generator: str = "local"
     seed: int = 0
     save_every: int = 10
@@ -257,7 +260,7 @@ class Samples:
     sample_limit: int = 64
 
 
-_RUN = ("limit", "allow_red_team", "generator", "n")
+_RUN = ("limit", "allow_red_team", "generator", "n", "workers")
 _POLICY = ("reward_weight", "ptx_data")
 _LIMIT = ("cost", "cost_weight")
 
@@ -270,7 +273,10 @@ def _verb(method: str, doc: str) -> Any:
         limit: Limit | None = None, samples: Samples | None = None, json: Flag = False,
     ) -> int:  # fmt: skip
         how = (run or Run(), policy or Policy(), limit or Limit())
-        return _train(method, (data, reward, out), how, samples or Samples(), json)
+        what = (data, reward, out)
+        if how[0].workers:
+            return _on_ray(method, what, how, samples or Samples(), json)
+        return _train(method, what, how, samples or Samples(), json)
 
     command.__name__ = method.replace("-", "_")
     command.__doc__ = f"""{doc}
@@ -297,8 +303,16 @@ rloo = _verb("rloo", "REINFORCE leave-one-out, without a critic; with --cost und
 grpo = _verb("grpo", "Group-relative policy optimisation, without a critic; with --cost under a constraint.")
 
 
+def _on_ray(method: str, what: Any, how: tuple[Run, Policy, Limit], samples: Samples, json: bool) -> int:
+    """The same command in every worker of a Ray cluster; shows what the first one left."""
+    whole = (method, what, how, samples)
+    load("truing.train.rl.cluster:on_ray")(lambda: _train(*whole, True, quiet=True), workers=how[0].workers, out=what[2])
+    return _train(*whole, json)
+
+
 def _train(
-    method: str, what: tuple[list[str], list[str], Path], how: tuple[Run, Policy, Limit], samples: Samples, json: bool
+    method: str, what: tuple[list[str], list[str], Path], how: tuple[Run, Policy, Limit], samples: Samples, json: bool, *,
+    quiet: bool = False,
 ) -> int:
     (data, rewards, out), (run, policy, limit) = what, how
     settings = _settings(method, out, how, samples)
@@ -319,7 +333,7 @@ def _train(
             generator=_generator(run.generator), limit=run.limit, allow_red_team=run.allow_red_team,
         )  # fmt: skip
         result = load("truing.train.rl.run:train_rl")(settings, sets, steering, options)
-    return _end(result, as_json=json)
+    return 0 if quiet else _end(result, as_json=json)
 
 
 def _settings(method: str, out: Path, how: tuple[Run, Policy, Limit], samples: Samples) -> Any:

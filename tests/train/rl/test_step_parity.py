@@ -1,4 +1,6 @@
-"""Whole steps of this room (lesson, λ, losses, as the trainer calls them) against what safe-rlhf and TRL log, over every case."""
+"""Whole steps of this room (lesson, λ, losses, as the trainer calls them) against what safe-rlhf and TRL log, over every
+case.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from truing.backbone import end_tokens
-from truing.errors import RunError
+from truing.errors import PlanError, RunError
 from truing.lineage import digest, prompt_hashes
 from truing.train import checkpoint
 from truing.train.logs import Log, Tell
@@ -64,6 +64,8 @@ class Trainer:
         self.crew, self.prompts, self.signals = crew, tuple(prompts), signals
         self.extras = extras or Extras()
         self.world = World()
+        if s.prompts < self.world.size:
+            raise PlanError(f"prompts = {s.prompts}: fewer than the {self.world.size} processes")
         self.mark = signals.mark(s.red_model)
         with crew.role(ACTOR) as model:
             self.fill = int(crew.tokenizer.pad_token_id or 0)
@@ -92,6 +94,8 @@ class Trainer:
             with self.crew.role(ACTOR) as model:
                 again = over_all(made, s.score_micro, lambda piece: log_probs(model, piece, temperature=s.temperature))
             self.drift = float(((made.log_probs - again).abs() * made.answer).sum() / made.answer.sum())
+            if hasattr(self.generator, "check"):
+                self.generator.check(self.drift)
             made = replace(made, log_probs=again)
         with self.crew.role("reference") as model:
             ref = over_all(made, s.score_micro, lambda piece: log_probs(model, piece, temperature=s.temperature))

@@ -1,0 +1,55 @@
+"""The task with a known optimum: one seed of the main claims; all seeds and methods in the slow run
+(`benchmarks/rlhf/synthetic.py`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+FOLDER = Path(__file__).parents[3] / "benchmarks" / "rlhf"
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> Any:
+    spec = importlib.util.spec_from_file_location("rlhf_synthetic", FOLDER / "synthetic.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(FOLDER))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER))
+        sys.modules.pop("task", None)
+    torch.set_num_threads(1)
+    return module
+
+
+def test_ppo_finds_the_optimum(synthetic: Any, tmp_path: Path) -> None:
+    made = synthetic.run("ppo", 0, str(tmp_path), steps=32, n=4, lr=3e-3)
+    assert made["reward"] >= 0.95 * synthetic.BEST
+
+
+def test_the_multiplier_rises_and_the_constraint_is_met(synthetic: Any, tmp_path: Path) -> None:
+    made = synthetic.run("ppo-lag", 0, str(tmp_path), steps=110, n=4, lr=2e-3, lambda_lr=0.01, lambda_max=2.0, window=64)
+    assert made["cost"] <= 1.2 * synthetic.THRESHOLD and made["reward"] > 6.0
+    assert made["lambda_most"] > 3 * made["lambda_first"] and made["lambda_last"] > 2 * made["lambda_first"]
+
+
+def test_a_fixed_price_misses(synthetic: Any, tmp_path: Path) -> None:
+    made = synthetic.run("shaping ν=0.5", 0, str(tmp_path), steps=32, n=4, lr=3e-3)
+    assert made["cost"] > 2 * synthetic.THRESHOLD
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", ["ppo", "rloo", "ppo-lag", "ppo-lag (separate)", "grpo-lag", "shaping ν=0.5", "shaping ν=2"])
+def test_five_of_five_seeds(synthetic: Any, tmp_path: Path, name: str) -> None:
+    made = [synthetic.run(name, seed, str(tmp_path / str(seed))) for seed in range(5)]
+    assert all(map(synthetic.verdict, made)), made
