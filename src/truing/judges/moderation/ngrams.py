@@ -30,7 +30,7 @@ def buckets(row: Encoded, bits: int) -> npt.NDArray[np.int64]:
         if len(x) < 2:
             continue
         salt = np.uint64(segment + 1) * _D
-        found.append(x[1:-1] * _A ^ salt)
+        found.append(x[1 - segment : -1] * _A ^ salt)  # the prompt begins with a mark, the answer does not
         found.append(x[:-1] * _A + x[1:] * _B ^ salt)
         if len(x) > 2:
             found.append(x[:-2] * _A + x[1:-1] * _B + x[2:] * _C ^ salt)

@@ -1,0 +1,302 @@
+"""`truing train moderation`: folds, their mean, the n-gram model, thresholds, card: a folder for `moderation:DIR`.
+
+    OUT/log.jsonl  OUT/checkpoint-N/  OUT/folds/        the run; the same command goes on where it stopped
+    OUT/truing.json thresholds.json head.safetensors model.safetensors (or delta.safetensors) card.json    the classifier
+
+Probabilities in the card come from the fold that did not see the prompt, and what is chosen (mixing weights, thresholds)
+is chosen again without that fold: no row is measured by what learned it or was chosen on it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from truing.backbone import load_encoder
+from truing.errors import PlanError
+from truing.judges.moderation.folder import read_tensors, write_body, write_head
+from truing.judges.moderation.net import Network
+from truing.judges.moderation.ngrams import quantise
+from truing.judges.moderation.scorer import folder_hash
+from truing.judges.moderation.settings import Settings as FolderSettings
+from truing.judges.moderation.settings import Thresholds
+from truing.judges.moderation.settings import write as write_json
+from truing.judges.moderation.tokens import Rows
+from truing.lineage import digest, prompt_hashes
+from truing.taxonomy import taxonomy
+from truing.train import checkpoint as ck
+from truing.train.logs import Log, last_step
+from truing.train.moderation import card as cards
+from truing.train.moderation.calibrate import Choice, Evidence, choose, crossfit
+from truing.train.moderation.fit import Job, build, logits_of, merged, train_fold
+from truing.train.moderation.linear import Linear, counts
+from truing.train.moderation.linear import fit as fit_linear
+from truing.train.moderation.loss import listing
+from truing.train.moderation.rows import Item, Source, fold_of
+from truing.train.moderation.settings import Settings
+from truing.train.supervised import alone
+from truing.types import Lineage
+from truing.weights import Weights, find
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The folder and its card's figures."""
+
+    folder: Path
+    hash: str
+    card: cards.Card
+
+
+@dataclass(frozen=True)
+class _World:
+    settings: Settings
+    sources: Sequence[Source]
+    items: list[Item]
+    folds: np.ndarray
+    base: Weights
+    tokenizer: Any
+    ids: tuple[str, ...]
+    mark: ck.Mark
+
+    @property
+    def pad(self) -> int:
+        return int(self.tokenizer.pad_token_id or 0)
+
+    @property
+    def home(self) -> str:
+        """The set on whose rows thresholds are chosen: the first."""
+        return self.sources[0].items[0].source
+
+
+def encoder_of(tokenizer: Any, settings: Settings) -> Rows:
+    """Token rows for a tokenizer."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    if cls is None or sep is None:
+        cls, sep = tokenizer.bos_token_id or tokenizer.eos_token_id, tokenizer.eos_token_id
+    return Rows(backend, prompt=settings.prompt_tokens, response=settings.response_tokens, cls=cls, sep=sep)
+
+
+def _world(settings: Settings, sources: Sequence[Source]) -> _World:
+    base = find(settings.base)
+    tokenizer = load_encoder(base, dtype="float32", device="cpu").tokenizer
+    items = [i for s in sources for i in s.items]
+    encoded = encoder_of(tokenizer, settings).encode([i.piece for i in items])
+    items = [msgspec.structs.replace(i, encoded=e) for i, e in zip(items, encoded)]
+    folds = np.array([fold_of(i.key, settings.folds) for i in items])
+    if settings.folds > 1 and len(set(folds.tolist())) < settings.folds:
+        raise PlanError(f"folds = {settings.folds}: the prompts fill only {len(set(folds.tolist()))} of them")
+    mark = ck.Mark(
+        step=0, kind="moderation", digest=digest(settings.digest(), *(s.sha256 for s in sources)), base_sha256=base.sha256
+    )
+    return _World(settings, sources, items, folds, base, tokenizer, taxonomy().ids, mark)
+
+
+def train(settings: Settings, sources: Sequence[Source], *, tell: Tell | None = None) -> Result:
+    """Trains, or goes on training, into `settings.out`; gives the folder that `moderation:OUT` loads."""
+    from accelerate import Accelerator
+
+    settings = settings.checked()
+    here = Accelerator(cpu=not torch.cuda.is_available() or settings.device == "cpu")
+    with alone(settings.folder):
+        world = _world(settings, sources)
+        _same_run(world)
+        networks = _all_folds(world, here, tell)
+        return _finish(world, networks)
+
+
+def _same_run(world: _World) -> None:
+    """Refuses a folder of another run; keeps this run's settings beside the log."""
+    path = world.settings.folder / "run.json"
+    shown = {"digest": world.mark.digest, "settings": msgspec.to_builtins(world.settings)}
+    if path.is_file():
+        before = msgspec.json.decode(path.read_bytes())
+        if before.get("digest") != world.mark.digest:
+            raise PlanError(f"{path}: is of a run with other settings or other data; give the same command, or another --out")
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(shown), indent=1))
+
+
+def _all_folds(world: _World, here: Any, tell: Tell | None) -> list[Path]:
+    """Trains the folds that are not there yet; each leaves its tensors and the logits of the rows that it did not see."""
+    settings = world.settings
+    made = [settings.folder / "folds" / f"fold-{k}" for k in range(settings.folds)]
+    passes = {s.items[0].source: s.weight for s in world.sources}
+    first = 0
+    for fold, path in enumerate(made):
+        inside = world.folds == fold if settings.folds > 1 else np.zeros(len(world.items), bool)
+        learned = [i for i, out in zip(world.items, inside) if not out]
+        if not (path / "logits.npy").is_file():
+            resume, step = _checkpoint(world, fold)
+            log = Log(settings.folder, first=(step or first) + 1, tensorboard=settings.tensorboard, tell=tell)
+            job = Job(settings, world.base, learned, passes, len(world.ids), log, world.mark, here)
+            network = train_fold(job, fold, world.pad, first=first, resume=resume)
+            log.close()
+            if here.is_main_process:
+                rows = [i.row for i, out in zip(world.items, inside) if out or settings.folds == 1]
+                _save_fold(path, network, logits_of(network, rows, world.pad, settings))
+            here.wait_for_everyone()
+        first = int((path / "steps").read_text()) if (path / "steps").is_file() else last_step(settings.folder)
+        (path / "steps").write_text(str(first))
+    return made
+
+
+def _checkpoint(world: _World, fold: int) -> tuple[Path | None, int]:
+    """The newest checkpoint, if it is of this fold, and its step."""
+    newest = ck.latest(world.settings.folder)
+    if newest is None:
+        return None, 0
+    step = ck.check(newest, world.mark).step
+    return (newest, step) if ck.load_part(newest, "state.pt")["fold"] == fold else (None, 0)
+
+
+def _save_fold(path: Path, network: Network, logits: np.ndarray) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, path / "network.safetensors")
+    with (path / "logits.tmp").open("wb") as stream:
+        np.save(stream, logits)
+    (path / "logits.tmp").replace(path / "logits.npy")  # last: a fold is there or it is not
+
+
+def _mean(world: _World, folds: Sequence[Path]) -> Network:
+    """The network whose weights are the mean of the folds'."""
+    states = [read_tensors(p / "network.safetensors") for p in folds]
+    network = merged(build(msgspec.structs.replace(world.settings, lora=0), world.base, len(world.ids)))
+    network.load_state_dict({k: torch.stack([s[k].float() for s in states]).mean(0) for k in states[0]})
+    return network.eval()
+
+
+def _evidence(world: _World, folds: Sequence[Path]) -> tuple[Evidence, Linear | None]:
+    """Out-of-fold logits of both models for every row, and the n-gram model on all rows."""
+    targets = np.array([i.targets for i in world.items], float)
+    encoder = np.zeros_like(targets)
+    ngrams = np.zeros_like(targets)
+    for fold, path in enumerate(folds):
+        inside = world.folds == fold if world.settings.folds > 1 else np.ones(len(world.items), bool)
+        encoder[inside] = np.load(path / "logits.npy")
+    whole = None
+    if world.settings.ngram_bits:
+        x = counts([i.row for i in world.items], world.settings.ngram_bits)
+        weight = _weights(world, targets.shape[1])
+        if world.settings.folds > 1:
+            for fold in range(world.settings.folds):
+                inside = world.folds == fold
+                rest = np.flatnonzero(~inside)
+                ngrams[inside] = fit_linear(x[rest], targets[rest], weight[rest]).logits(x[np.flatnonzero(inside)])
+        whole = fit_linear(x, targets, weight)
+        if world.settings.folds == 1:
+            ngrams[:] = whole.logits(x)
+    return Evidence(encoder, ngrams, targets, world.folds), whole
+
+
+def _weights(world: _World, outputs: int) -> np.ndarray:
+    """The weight of each row for each output: its set's passes, and little for categories in sets that list none."""
+    passes = {s.items[0].source: s.weight for s in world.sources}
+    lists = listing(world.items)
+    made = np.repeat(np.array([passes[i.source] for i in world.items])[:, None], outputs, 1)
+    made[[i.source not in lists for i in world.items], 3:] *= 0.15
+    return made
+
+
+def fold_in(network: Network, linear: Linear | None, choice: Choice) -> dict[str, torch.Tensor]:
+    """Folds the mix into the head; gives the n-gram tensors, mixed and quantised."""
+    mix = choice.mix
+    a, b, gate, c = (torch.tensor(v, dtype=torch.float32) for v in (mix.a, mix.b, mix.gate, mix.bias))
+    with torch.no_grad():
+        weight, bias = network.head.weight.clone(), network.head.bias.clone()
+        network.head.weight.copy_(weight * a[:, None])
+        network.head.bias.copy_(bias * a + c)
+        network.head.weight[3:] += gate[:, None] * weight[0]
+        network.head.bias[3:] += gate * bias[0]
+        if linear is None:
+            return {}
+        network.head.bias += torch.from_numpy(linear.bias) * b
+    quantised, scale = quantise(linear.weight * np.asarray(mix.b, np.float32))
+    tensors = {"weight": quantised, "scale": scale}
+    return {**{k: torch.from_numpy(v) for k, v in tensors.items()}, "idf": torch.from_numpy(linear.idf).half()}
+
+
+def _finish(world: _World, folds: Sequence[Path]) -> Result:
+    """Writes the folder: tensors first, `truing.json` last."""
+    out = world.settings.folder
+    evidence, linear = _evidence(world, folds)
+    home = np.array([i.source == world.home for i in world.items])
+    prompts = np.array([i.alone for i in world.items])
+    choice = choose(evidence, home, prompts)
+    (out / "truing.json").unlink(missing_ok=True)
+    network = _mean(world, folds)
+    ngrams = fold_in(network, linear, choice)
+    write_head(network, out, ngrams)
+    base = None
+    if world.settings.form != "full":
+        base = {k: v.clone() for k, v in load_encoder(world.base, dtype="float32", device="cpu").model.state_dict().items()}
+    write_body(network, world.tokenizer, out, base, world.settings.rank)
+    write_json(out / "thresholds.json", _thresholds(world, choice))
+    settings = _folder_settings(world)
+    write_json(out / "truing.json", settings)
+    card = _card(world, settings, evidence, home, prompts, out)
+    cards.write(out / "card.json", card)
+    return Result(out, card.judge_hash, card)
+
+
+def _thresholds(world: _World, choice: Choice) -> Thresholds:
+    alone_ = max(choice.harmful, choice.harmful_prompt)  # a text of unknown role: the stricter of the two
+    return Thresholds(
+        harmful={"pair": choice.harmful, "prompt": choice.harmful_prompt, "response": alone_}, refused=choice.refused,
+        categories={c: float(t) for c, t in zip(world.ids, choice.categories)},
+    )  # fmt: skip
+
+
+def _folder_settings(world: _World) -> FolderSettings:
+    s = world.settings
+    licences = "; ".join(dict.fromkeys(x.licence for x in world.sources if x.licence))
+    data = tuple(x.spec for x in world.sources)
+    lineage = Lineage(
+        name=f"moderation:{s.folder.name}", base=world.base.title or world.base.name, base_sha256=world.base.sha256, data=data,
+        prompts=prompt_hashes(i.piece.turns[-1] for i in world.items if i.piece.turns), licence=licences,
+        judges=tuple(j for x in world.sources for j in x.judges),
+    )  # fmt: skip
+    notice = "trained on data for non-commercial use: research only" if "NC" in licences else ""
+    return FolderSettings(
+        kind="moderation", base=s.base, base_sha256=world.base.sha256, form="full" if s.form == "full" else "delta",
+        categories=world.ids, prompt_tokens=s.prompt_tokens, response_tokens=s.response_tokens, languages=s.languages,
+        data=data, lineage=lineage, licence=licences, notice=notice,
+    )  # fmt: skip
+
+
+def _card(
+    world: _World, settings: FolderSettings, evidence: Evidence, home: np.ndarray, prompts: np.ndarray, out: Path
+) -> cards.Card:
+    if world.settings.folds > 1:
+        p, said = crossfit(evidence, home, prompts)
+        method = f"{world.settings.folds} folds by normalised prompt; mix and thresholds chosen without the fold"
+    else:
+        from truing.train.moderation.calibrate import sigmoid
+
+        picked = choose(evidence, home, prompts)
+        p = sigmoid(picked.mix.apply(evidence.encoder, evidence.ngrams))
+        said = p >= np.concatenate([[picked.harmful, picked.harmful_prompt, picked.refused], picked.categories])
+        method = "on the rows that it was trained on: says nothing of new ones (folds = 1)"
+    found = cards.make(world.items, p, said, world.home, world.ids)
+    asked = found["questions"].get("harmful")
+    absent = [c for k, c in enumerate(world.ids) if not (evidence.targets[:, 3 + k] == 1).any()]
+    notes = (f"no positive row for: {', '.join(absent)}",) if absent else ()
+    return cards.Card(
+        judge=settings.lineage.name, judge_hash=folder_hash(out), data=world.sources[0].spec, data_hash=world.sources[0].sha256,
+        method=method, ece=asked.ece if asked else None, kappa=asked.kappa if asked else None, languages=settings.languages,
+        lineage=cards.lineage_part(settings.lineage), licence=settings.licence, notes=notes, **found,
+    )  # fmt: skip
+

@@ -1,0 +1,256 @@
+"""The moderation trainer on a tiny encoder: learns, goes on after a kill to the same weights, and its folder is a judge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from truing.errors import DataError, PlanError, SpecError
+from truing.registry import resolve
+from truing.taxonomy import taxonomy
+from truing.train.moderation.rows import items_of, read_source
+from truing.train.moderation.run import train
+from truing.train.moderation.settings import Settings
+from truing.types import Answer, Conversation, DataInfo, Judgement, Message, Preference, Response, Row, Sample, with_ids
+
+IDS = taxonomy().ids
+WORDS = "how do i bake open the door please tell me about steal stab bread cake a it so yes well then"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers with random weights."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *dict.fromkeys(WORDS.split())]
+    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    raw.normalizer = normalizers.Lowercase()
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    made.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+class Made:
+    """A labelled set: an answer with `stab` is harmful, and violence."""
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        self.n, self.seed = n, seed
+        self.info = DataInfo(spec="made", licence="CC0")
+
+    def sha256(self) -> str:
+        return f"{self.n}-{self.seed}"
+
+    def preferences(self) -> Iterator[Preference]:
+        return iter(())
+
+    def rows(self) -> Iterator[Row]:
+        rng = random.Random(self.seed)
+        plain = [w for w in WORDS.split() if w not in ("steal", "stab")]
+        for at in range(self.n):
+            bad = ("stab", "")[at % 2]
+            words = [*rng.choices(plain, k=4 + at % 3), bad or rng.choice(plain)]
+            rng.shuffle(words)
+            harms = dict.fromkeys(IDS, 0.0)
+            if bad:
+                harms[IDS[13]] = 1.0
+            sample = Sample(conversation=Conversation.of(" ".join(rng.choices(plain, k=5)) + f" {at}"), source="made", id=str(at))
+            said = Response.of(str(at), 0, "recorded", Answer.of(" ".join(words)))
+            label = Judgement(sample_id=str(at), judge="human:made", question="harmful", verdict=bool(bad), harms=harms)
+            yield Row(sample=sample, responses=(said,), judgements=(label,))
+
+
+def _settings(tiny: Path, out: Path, **more: Any) -> Settings:
+    given = {
+        "data": ("made",), "weights": (30.0,), "tenths": ((0, 9),), "base": str(tiny), "folds": 2, "lr": 1e-3, "head_lr": 1e-2, "dropout": 0.0,
+        "batch_tokens": 384, "ngram_bits": 10, "save_every": 7, "tensorboard": False, "dtype": "float32", "device": "cpu",
+    }  # fmt: skip
+    return Settings(out=str(out), **{**given, **more})
+
+
+def _source(n: int = 180) -> Any:
+    return read_source(Made(n), IDS, weight=30.0)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "model"
+    train(_settings(tiny, out), [_source()])
+    return out
+
+
+def test_learns_what_is_there_and_says_so_in_its_card(trained: Path) -> None:
+    card = json.loads((trained / "card.json").read_bytes())
+    assert card["questions"]["harmful"]["scores"]["auroc"]["estimate"] > 0.95
+    assert card["micro_f1"]["estimate"] > 0.9 and "chosen without the fold" in card["method"]
+    assert card["per_category"][IDS[13]]["n_positive"] == 90
+    assert any("no positive row" in note for note in card["notes"])
+    assert card["lineage"]["n_prompts"] == 180
+    log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in log] == list(range(1, len(log) + 1)) and {r["fold"] for r in log} == {0, 1}
+    assert log[-1]["loss"] < log[0]["loss"] / 3
+
+
+def test_the_folder_is_a_judge(trained: Path) -> None:
+    judge = resolve(f"moderation:{trained},dtype=float32,engine=torch", "judge")
+    sample = Sample(id="a", conversation=Conversation.of("tell me about bread"))
+
+    async def ask(text: str) -> Judgement:
+        made: Judgement = await judge.judge(sample, Response.of("a", 0, "m", Answer.of(text)))
+        return made
+
+    async def both() -> list[Judgement]:
+        return list(await asyncio.gather(ask("so i stab it"), ask("so i bake it")))
+
+    bad, good = asyncio.run(both())
+    assert bad.verdict is True and good.verdict is False
+    assert bad.harms[IDS[13]] > 0.5 > bad.harms[IDS[5]]
+    assert judge.lineage.prompts and judge.lineage.base_sha256 and judge.lineage.hash == judge.scorer.hash
+    assert judge.flagged(bad.harms) == (IDS[13],)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(trained: Path, tiny: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    class Killed(Exception):
+        pass
+
+    def kill_at(step: int) -> Any:
+        def tell(row: dict[str, Any]) -> None:
+            if row["step"] == step:
+                raise Killed
+
+        return tell
+
+    out = tmp_path / "model"
+    steps = len((trained / "log.jsonl").read_text().splitlines())
+    for step in (10, steps - 3):  # once in the first fold, once in the second
+        with pytest.raises(Killed):
+            train(_settings(tiny, out), [_source()], tell=kill_at(step))
+        assert not (out / "truing.json").exists()
+    train(_settings(tiny, out), [_source()])
+    for name in ("model.safetensors", "head.safetensors"):
+        one, two = load_file(trained / name), load_file(out / name)
+        assert all(torch.equal(one[k], two[k]) for k in one), name
+    assert (out / "thresholds.json").read_bytes() == (trained / "thresholds.json").read_bytes()
+    log = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert log == list(range(1, steps + 1))
+
+
+def test_another_run_in_the_same_folder_is_refused(trained: Path, tiny: Path) -> None:
+    with pytest.raises(PlanError, match="other settings or other data"):
+        train(_settings(tiny, trained, seed=1), [_source()])
+    with pytest.raises(PlanError, match="other settings or other data"):
+        train(_settings(tiny, trained), [_source(90)])
+
+
+def test_adapters_and_a_causal_base(tmp_path: Path, tiny: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path / "llama"
+    PreTrainedTokenizerFast.from_pretrained(str(tiny)).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, pad_token_id=0,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    out = tmp_path / "out"
+    result = train(_settings(folder, out, lora=4, folds=2, lr=1e-2), [_source(90)])
+    assert result.card.questions["harmful"].scores.auroc.estimate > 0.8  # type: ignore[union-attr]
+    judge = resolve(f"moderation:{out},dtype=float32,engine=torch", "judge")
+    sample = Sample(id="a", conversation=Conversation.of("tell me"))
+    made = asyncio.run(judge.judge(sample, Response.of("a", 0, "m", Answer.of("so i bake it"))))
+    assert made.score is not None
+
+
+def test_one_fold_says_that_its_card_is_worth_nothing(tiny: Path, tmp_path: Path) -> None:
+    result = train(_settings(tiny, tmp_path / "out", folds=1, epochs=0.2), [_source(60)])
+    assert "says nothing of new ones" in result.card.method
+
+
+def test_wrong_settings_come_together(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(PlanError) as caught:
+        _settings(tiny, tmp_path, folds=0, lr=0.0, form="half", ngram_bits=3, weights=(0.0,)).checked()
+    assert len(caught.value.faults) == 5
+
+
+def _row(responses: tuple[str, ...], judgements: tuple[Judgement, ...], **sample: Any) -> Row:
+    (made,) = with_ids([Sample(conversation=Conversation.of("a prompt"), source="s", **sample)])
+    said = tuple(Response(sample_id=made.id, index=k, message=Message("assistant", t)) for k, t in enumerate(responses))
+    return Row(sample=made, responses=said, judgements=judgements)
+
+
+def _says(question: str, verdict: bool | None, index: int = 0, **more: Any) -> Judgement:
+    return Judgement(sample_id="", index=index, judge="human:s", question=question, verdict=verdict, **more)
+
+
+def test_targets_of_answers_and_prompts() -> None:
+    (safe,) = items_of(_row(("fine",), (_says("harmful", False),)), IDS)
+    assert safe.targets[0] == 0 and np.isnan(safe.targets[1]) and set(safe.targets[3:]) == {0.0}
+    (bad,) = items_of(_row(("bad",), (_says("harmful", True),)), IDS)
+    assert bad.targets[0] == 1 and all(np.isnan(bad.targets[3:]))
+    (refused,) = items_of(_row(("no",), (_says("refused", True),), expect="refuse"), IDS)
+    assert refused.targets[:3] == (0.0, 1.0, 1.0)
+    (complied,) = items_of(_row(("yes",), (_says("refused", False),), expect="refuse"), IDS)
+    assert complied.targets[:3] == (1.0, 1.0, 0.0)
+    (asked,) = items_of(_row((), (), expect="refuse", harms=(IDS[0],)), IDS)
+    assert asked.alone and asked.targets[1] == 1 and asked.targets[3] == 1 and np.isnan(asked.targets[4])
+    first, second = items_of(_row(("a", "b"), (_says("preferred", True), _says("preferred", False, 1))), IDS)
+    assert first.pair == second.pair and first.order < second.order
+    assert items_of(_row(("a",), ()), IDS) == [] == items_of(_row((), ()), IDS)
+    raters = (_says("harmful", True, rater="1"), _says("harmful", False, rater="2"))
+    (soft,) = items_of(_row(("a",), raters), IDS)
+    assert soft.targets[0] == 0.5
+
+
+def test_labels_outside_the_schema_are_named() -> None:
+    with pytest.raises(DataError, match="'jaywalking' is no category"):
+        items_of(_row(("a",), (_says("harmful", True, harms={"jaywalking": 1.0}),)), IDS)
+
+
+def test_a_set_without_labels_is_refused() -> None:
+    class Empty(Made):
+        def rows(self) -> Iterator[Row]:
+            for row in super().rows():
+                yield msgspec.structs.replace(row, judgements=())
+
+    with pytest.raises(PlanError, match="no row has a label"):
+        read_source(Empty(5), IDS, weight=1.0)
+
+
+def test_tenths_take_each_prompt_once() -> None:
+    low = read_source(Made(100), IDS, weight=1.0, tenths=(0, 4))
+    high = read_source(Made(100), IDS, weight=1.0, tenths=(5, 9))
+    keys = [{i.key for i in s.items} for s in (low, high)]
+    assert not keys[0] & keys[1] and len(low.items) + len(high.items) == 100
+    assert low.left_out == len(high.items)
+
+
+def test_specs_of_the_command() -> None:
+    from truing.cli.train_moderation import taken_out
+
+    spec, weight, tenths = taken_out("pku,conflicts=drop,weight=1.25,tenths=0-6")
+    assert (str(spec), weight, tenths) == ("pku,conflicts=drop", 1.25, (0, 6))
+    for wrong in ("pku,weight=much", "pku,tenths=4-12", "pku,tenths=5-2"):
+        with pytest.raises(SpecError):
+            taken_out(wrong)
