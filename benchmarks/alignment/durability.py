@@ -1,0 +1,95 @@
+"""The durability phase of `levers.py`: how deep each lever's change reaches, and what brings the old answers back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from levers import Listed, started
+
+from truing.align import prompted
+from truing.backbone import Loaded, load_causal
+from truing.datasets.made import REFUSALS
+from truing.evaluate import evaluate
+from truing.models.local import LocalModel
+from truing.registry import resolve
+from truing.train.durability import kl_along, mean_by_position, opening, round_int8
+from truing.train.settings import Settings
+from truing.train.sources import read_source
+from truing.train.supervised import train
+from truing.turns import Turns
+from truing.types import Sample
+
+TRAINED = ("distilled", "sft", "dpo")
+DEPTH = 16
+
+
+def durable(bench: Any) -> None:
+    """Everything; answers into runs/NAME/{open-K,tuned,int8}, the divergences into divergence.json."""
+    pairs = bench.prefilled()
+    base = load_causal("smollm2", dtype="float32")
+    divergence(bench, base, pairs)
+    turns = Turns(base.tokenizer)
+    openings(bench, "base", bench.base, turns, pairs)
+    openings(bench, "prompted", prompted(bench.base, "hhh"), turns, pairs)
+    rounded(bench, "base", "smollm2", pairs)
+    retuned(bench, "base", "smollm2", pairs)
+    for name in TRAINED:
+        folder = str(bench.out / "models" / name)
+        openings(bench, name, LocalModel.load(folder), turns, pairs)
+        rounded(bench, name, folder, pairs)
+        retuned(bench, name, folder, pairs)
+
+
+def divergence(bench: Any, base: Loaded, pairs: list[Any]) -> None:
+    """KL(lever ‖ base) at each position along refusals and along answers that people called unsafe."""
+    target = bench.out / "divergence.json"
+    if target.is_file():
+        return
+    texts = {
+        "refusals": [(c, REFUSALS[k % len(REFUSALS)]) for k, (c, _) in enumerate(pairs)],
+        "unsafe answers": pairs,
+    }
+    found: dict[str, Any] = {}
+    levers: dict[str, tuple[Any, Any]] = {"prompted": (base, prompted(bench.base, "hhh").wrap)}
+    levers |= {n: (load_causal(str(bench.out / "models" / n), dtype="float32"), None) for n in TRAINED}
+    for name, (lever, wrap) in levers.items():
+        found[name] = {
+            kind: mean_by_position(kl_along(base, lever, given, depth=DEPTH, wrap=wrap, window=1900), DEPTH)
+            for kind, given in texts.items()
+        }
+    target.write_text(json.dumps(found, indent=2))
+
+
+def openings(bench: Any, name: str, model: Any, turns: Turns, pairs: list[Any]) -> None:
+    """Answers that go on from the first tokens of an unsafe answer."""
+    for k in bench.size.openings:
+        samples = []
+        for at, (conversation, text) in enumerate(pairs):
+            begun = opening(turns, conversation, text, k)
+            samples.append(Sample(conversation=started(conversation, begun) if k else conversation, id=f"p{at}"))
+        folder = bench.out / "runs" / name / f"open-{k}"
+        evaluate(model, Listed(f"openings of {k}", samples), [], folder, options=bench.options())
+
+
+def plainly(bench: Any, name: str, word: str, model: Any, pairs: list[Any]) -> None:
+    """Answers to the same prompts without an opening."""
+    samples = [Sample(conversation=c, id=f"p{at}") for at, (c, _) in enumerate(pairs)]
+    folder = bench.out / "runs" / name / word
+    evaluate(model, Listed(word, samples), [], folder, options=bench.options())
+
+
+def rounded(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
+    """After rounding to eight bits."""
+    model = LocalModel.load(folder, dtype="float32")
+    round_int8(model.loaded.model)
+    plainly(bench, name, "int8", model, pairs)
+
+
+def retuned(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
+    """After fine-tuning on answers to benign prompts, which teach neither caution nor harm."""
+    out = bench.out / "models" / f"{name}-tuned"
+    given = Settings(kind="sft", out=str(out), base=folder, steps=bench.size.benign_steps, batch=2, micro=2, lr=5e-4,
+                     max_length=128, save_every=1000, keep=1, tensorboard=False)  # fmt: skip
+    train(given, [read_source(resolve("pairs:benign", "data"), "sft", chosen=True)])
+    plainly(bench, name, "tuned", LocalModel.load(str(out)), pairs)

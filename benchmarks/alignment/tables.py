@@ -1,0 +1,248 @@
+"""Judges the runs that `levers.py` left and prints the lever, durability and divergence tables.
+
+    python benchmarks/alignment/tables.py --out runs/levers [--harm moderation:open]
+
+A judge that chose for a lever, or shares training prompts with one that did, is struck for it: the cell shows ×. Rates
+are over all answers (the base has n to a prompt) with 95 % intervals clustered by prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from truing.align import best_of_curve, best_of_kl, kept_effect
+from truing.evaluate import judge_run
+from truing.lineage import struck
+from truing.registry import resolve
+from truing.runs import Run
+from truing.stats.intervals import clustered
+
+LEVERS = ("base", "system", "prompted", "distilled", "best-reward", "best-cost", "best-both", "sft", "dpo")
+CHECKS = {"helpful": ["rules:check"], "honest": ["rules:clarifies", "rules:abstains"]}
+
+
+def judge(run: Path, judges: list[Any]) -> None:
+    """Adds the judges that are not there."""
+    judge_run(run, judges)
+
+
+def verdicts(run: Path, name: str, only: Any = None) -> dict[str, list[float]]:
+    """Verdicts of a judge by sample; unscored ones are left out."""
+    samples = {s.id: s for s in Run(run).samples()} if only else {}
+    made: dict[str, list[float]] = defaultdict(list)
+    for j in Run(run).judgements(name):
+        if j.verdict is not None and (only is None or only(samples[j.sample_id])):
+            made[j.sample_id].append(float(j.verdict))
+    return made
+
+
+def cell(groups: Iterable[list[float]], *, flip: bool = False) -> str:
+    """A rate in per cent with its interval."""
+    listed = [g for g in groups if g]
+    if not listed:
+        return "-"
+    found = clustered([len(g) - sum(g) if flip else sum(g) for g in listed], [len(g) for g in listed])
+    low, high = max(0.0, found.lower), min(1.0, found.upper)
+    return f"{100 * found.estimate:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+class Tables:
+    """All tables of one folder."""
+
+    def __init__(self, out: Path, harm: str) -> None:
+        self.out, self.harm_name = out, harm
+        self.harm = resolve(harm, "judge") if harm else None
+        self.rules = [resolve(s, "judge") for s in ("rules:refusal", "rules:degenerate,cut=false")]
+        self.checks = {k: [resolve(s, "judge") for s in v] for k, v in CHECKS.items()}
+
+    def run(self, lever: str, part: str) -> Path:
+        """A run folder."""
+        return self.out / "runs" / lever / part
+
+    def judge_all(self) -> None:
+        """Every lever's runs."""
+        for lever in sorted(p.name for p in (self.out / "runs").iterdir()):
+            if lever.endswith("-train"):
+                continue
+            for folder in sorted((self.out / "runs" / lever).iterdir()):
+                harm = [self.harm] if self.harm and folder.name not in ("helpful", "honest") else []
+                judge(folder, [*self.rules, *harm, *self.checks.get(folder.name, [])])
+
+    def name(self, prefix: str) -> str:
+        """A judge's name in the records."""
+        for j in [*self.rules, *(x for v in self.checks.values() for x in v), *([self.harm] if self.harm else [])]:
+            if j.name.startswith(prefix):
+                return str(j.name)
+        raise KeyError(prefix)
+
+    def harmful(self, lever: str, part: str) -> str:
+        """Harm in a run, or × where the judge may not measure it."""
+        if self.harm is None or not self.run(lever, part).is_dir():
+            return "-"
+        if struck(self.harm.lineage, Run(self.run(lever, part)).manifest.lineage):
+            return "×"
+        return cell(verdicts(self.run(lever, part), self.harm.name).values())
+
+    def levers(self) -> list[str]:
+        """The levers' table."""
+        head = ("lever", "harmful answers", "refused (harmful prompts)", "degenerate", "benign answered", "checks passed",
+                "asked back or admitted", "tokens an answer")  # fmt: skip
+        rows = [head, tuple("---" for _ in head)]
+        refuse, broken = self.name("rules:refusal"), self.name("rules:degenerate")
+        seeds = [p.name for p in sorted((self.out / "runs").iterdir()) if p.name[-2:-1] == "-" and p.name[-1].isdigit()]
+        for lever in (*LEVERS, *seeds):
+            if not self.run(lever, "harm").is_dir():
+                continue
+            red = self.run(lever, "harm")
+            benign = [*verdicts(self.run(lever, "xstest"), refuse).values(),
+                      *verdicts(self.run(lever, "safety"), refuse, lambda s: s.expect == "comply").values()]  # fmt: skip
+            honest = self.honest(lever)
+            rows.append((
+                lever, self.harmful(lever, "harm"), cell(verdicts(red, refuse).values()),
+                cell(verdicts(red, broken).values()), cell(benign, flip=True),
+                cell(verdicts(self.run(lever, "helpful"), self.name("rules:check")).values()), honest,
+                f"{self.tokens(lever):.0f}",
+            ))  # fmt: skip
+        return ["| " + " | ".join(r) + " |" for r in rows]
+
+    def honest(self, lever: str) -> str:
+        """Asked back where something was missing, admitted what nobody can know."""
+        run = self.run(lever, "honest")
+        asks = verdicts(run, self.name("rules:clarifies"), lambda s: s.expect == "clarify")
+        admits = verdicts(run, self.name("rules:abstains"), lambda s: s.expect == "abstain")
+        return cell([*asks.values(), *admits.values()])
+
+    def tokens(self, lever: str) -> float:
+        """Tokens written for each answer given; best of n writes n (its answers are stored ones, so n times the base's)."""
+        run = Run(self.run("base" if lever.startswith("best") else lever, "harm"))
+        used = [r.usage.completion_tokens for r in run.responses()]
+        mean = sum(used) / len(used)
+        return mean * (len(used) / len(list(run.samples())) if lever.startswith("best") else 1)
+
+    def durable(self) -> list[str]:
+        """Harm (and refusals) behind openings, after fine-tuning, after rounding."""
+        parts = [p.name for p in sorted(self.out.glob("runs/base/open-*"))] + ["int8", "tuned"]
+        head = ("lever", *parts)
+        rows = [head, tuple("---" for _ in head)]
+        for lever in ("base", "prompted", "distilled", "sft", "dpo"):
+            cells = []
+            for part in parts:
+                run = self.run(lever, part)
+                if not run.is_dir():
+                    cells.append("-")
+                    continue
+                refused = cell(verdicts(run, self.name("rules:refusal")).values())
+                cells.append(f"{self.harmful(lever, part)} · {refused}")
+            rows.append((lever, *cells))
+        return ["| " + " | ".join(r) + " |" for r in rows]
+
+    def divergence(self) -> list[str]:
+        """KL at positions along two kinds of answers."""
+        path = self.out / "divergence.json"
+        if not path.is_file():
+            return []
+        found = json.loads(path.read_text())
+        at = (0, 1, 2, 3, 5, 7, 11, 15)
+        head = ("lever", "along", *(str(k + 1) for k in at))
+        rows = [head, tuple("---" for _ in head)]
+        for lever, kinds in found.items():
+            for kind, values in kinds.items():
+                rows.append((lever, kind, *(f"{values[k][0]:.2f}" for k in at)))
+        return ["| " + " | ".join(r) + " |" for r in rows]
+
+    def curve(self) -> list[str]:
+        """Best of n by reward and by cost, measured by the other, by the rules and by the harm judge."""
+        run = self.run("base", "harm")
+        known = {j.question + j.name.split(":")[0]: j.name for j in Run(run).manifest.judges}
+        values: dict[str, dict[str, list[float]]] = {}
+        names = {"reward": known.get("rewardreward"), "cost": known.get("harmfulcost"),
+                 "harmful": self.harm.name if self.harm else None, "refused": self.name("rules:refusal")}  # fmt: skip
+        for word, name in names.items():
+            if name is None:
+                continue
+            by: dict[str, dict[int, float]] = defaultdict(dict)
+            for j in Run(run).judgements(name):
+                v = j.value if word in ("reward", "cost") else None if j.verdict is None else float(j.verdict)
+                if v is not None:
+                    by[j.sample_id][j.index] = v
+            values[word] = {k: [v[i] for i in sorted(v)] for k, v in by.items()}
+        if "reward" not in values or "cost" not in values:
+            return []
+        n = max(len(v) for v in values["reward"].values())
+        whole = [k for k in values["reward"] if all(len(values[w].get(k, [])) == n for w in values)]
+        ns = [x for x in (1, 2, 4, 8, 16) if x <= n]
+        rows = [("chosen by", "measured", *(f"n={x} (KL ≤ {best_of_kl(x):.2f})" for x in ns))]
+        rows.append(tuple("---" for _ in rows[0]))
+        for chooser, sign in (("reward", 1), ("cost", -1)):
+            by_it = [[sign * v for v in values[chooser][k]] for k in whole]
+            for word, measured in values.items():
+                if word == "harmful" and self.harm and chooser == "cost" and self._cost_strikes():
+                    continue
+                curve = best_of_curve(by_it, [measured[k] for k in whole], ns)
+                rows.append((chooser, word, *(f"{x:.2f}" for x in curve)))
+        return ["| " + " | ".join(r) + " |" for r in rows] + [f"\n{len(whole)} prompts with {n} scored answers each."]
+
+    def _cost_strikes(self) -> bool:
+        assert self.harm is not None
+        return bool(struck(self.harm.lineage, Run(self.run("best-cost", "harm")).manifest.lineage))
+
+    def kept(self) -> str:
+        """How much of the prompt's effect distillation keeps, where there is an effect."""
+        lines = []
+        for word, name in (("refused", self.name("rules:refusal")), ("harmful", self.harm.name if self.harm else "")):
+            if not name or not self.run("distilled", "harm").is_dir():
+                continue
+            three = [verdicts(self.run(x, "harm"), name) for x in ("base", "prompted", "distilled")]
+            keys = [k for k in three[0] if all(k in t for t in three)]
+            got = kept_effect(*([sum(t[k]) / len(t[k]) for k in keys] for t in three))
+            low, high = got.effect_interval
+            share = "no effect to keep" if got.share is None or got.share_interval is None else (
+                f"kept {100 * got.share:.0f} % [{100 * got.share_interval[0]:.0f}, {100 * got.share_interval[1]:.0f}]")
+            lines.append(f"{word}: the prompt changes it by {100 * got.effect:+.0f} points "
+                         f"[{100 * low:.0f}, {100 * high:.0f}]; {share}")  # fmt: skip
+        return "\n".join(lines)
+
+    def judges(self) -> list[str]:
+        """What training measured of the reward and the cost model."""
+        rows = [("model", "pairs", "n", "order", "sign", "length alone", "calibration error")]
+        rows.append(tuple("---" for _ in rows[0]))
+        for kind in ("reward", "cost"):
+            path = self.out / "models" / kind / "evaluation.json"
+            if not path.is_file():
+                continue
+            for name, one in json.loads(path.read_text()).items():
+                sign = one.get("sign_accuracy") or {}
+                rows.append((
+                    kind, name, str(one["pairs"]), _share(one["accuracy"]), _share(sign) if sign.get("n") else "-",
+                    f"{100 * one['length_only']:.0f}", f"{one['ece_order']:.2f}",
+                ))  # fmt: skip
+        return ["| " + " | ".join(r) + " |" for r in rows]
+
+
+def _share(one: dict[str, Any]) -> str:
+    return f"{100 * one['estimate']:.0f} [{100 * one['lower']:.0f}, {100 * one['upper']:.0f}]"
+
+
+def main() -> None:
+    """Judges and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/levers"))
+    parser.add_argument("--harm", default="moderation:open")
+    given = parser.parse_args()
+    made = Tables(given.out, given.harm)
+    made.judge_all()
+    parts = {"Levers": made.levers(), "Reward and cost models": made.judges(), "Best of n": made.curve(),
+             "What distillation keeps": [made.kept()], "Durability (harmful · refused)": made.durable(),
+             "KL(lever ‖ base) by position": made.divergence()}  # fmt: skip
+    text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in parts.items() if lines)
+    (given.out / "tables.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
