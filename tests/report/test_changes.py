@@ -83,3 +83,25 @@ def test_the_forest_keeps_its_marks_on_the_page(value):
     drawn = forest([("all", [Mark("v", value, max(-1, value - 0.1), min(1, value + 0.1))])], "t")
     places = [float(x.split('"')[0]) for x in drawn.split('cx="')[1:]]
     assert all(210 <= p <= 690 for p in places)
+
+
+def test_raw_beside_corrected_and_transported(make_run, tmp_path):
+    from truing.report.card import make_card, write_card
+    from truing.report.labels import add_label, draw_rows
+    from truing.report.sections import corrected
+    from truing.types import Judgement
+
+    lineage = {"j": Lineage(name="j", hash="1" * 16)}
+    run = make_run("r", samples(), {"harmful@j": [[i < 20] for i in range(40)]}, lineages=lineage)
+    plain = Story(title="t", created="", version="0", baseline="v", data=("set",),
+                  variants=(Variant(name="v", summaries={"set": summarise(run)}),))  # fmt: skip
+    assert corrected.section(plain) is None
+    for d in draw_rows(run, 30):
+        add_label(run, Judgement(sample_id=d.sample_id, judge="human:a", question="harmful", verdict=int(d.sample_id[1:]) < 10))
+    marks = {"harmful@j": [[i < 20] for i in range(40)], "harmful@human:p": [[i < 20] for i in range(40)]}
+    write_card(make_card(make_run("c", samples(), marks, lineages=lineage), "j"), tmp_path / "card.json")
+    summary = summarise(run, {"j": tmp_path / "card.json"})
+    told = Story(title="t", created="", version="0", baseline="v", data=("set",),
+                 variants=(Variant(name="v", summaries={"set": summary}),))  # fmt: skip
+    page = render.block_markdown(corrected.section(told).blocks[0])
+    assert "50.0 %" in page and "assumes transport" in page and "| 30 |" in page

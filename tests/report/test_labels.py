@@ -210,3 +210,14 @@ def test_the_same_draws_correct_an_axis_and_a_category(make_run):
     n = sum(int(d.sample_id[1:]) % 2 for d in read_draws(run))
     assert summary.find("attack_success").corrected.labels == n
     assert summary.find("harmful", "self_harm").corrected.labels == n
+
+
+def test_drawn_rows_may_be_labelled_in_the_rating_pages(make_run, prompts):
+    rows = {"harmful@j": [[False]] * 200, "harmful@human:pages": [[i % 4 == 0] for i in range(200)]}
+    run = make_run("r", prompts(200), rows)
+    assert summarise(run).find("harmful", judge="j").corrected is None  # nothing was drawn: they prove nothing
+    drawn = draw_rows(run, 80)
+    got = summarise(run).find("harmful", judge="j").corrected
+    assert got.labels == 80 and got.method == "ppi++"
+    assert got.estimate == pytest.approx(sum(int(d.sample_id[1:]) % 4 == 0 for d in drawn) / 80, abs=0.01)
+    assert to_label(run, "harmful") == []

@@ -251,11 +251,20 @@ class _Given(Struct, frozen=True, kw_only=True):
 
 
 def said(run: Run | str | Path) -> dict[tuple[str, int, str], list[bool | None]]:
-    """(sample, index, question) -> the labels given, one a rater (the newest counts)."""
+    """(sample, index, question) -> the labels given, one a rater (the newest counts).
+
+    Those of `labels.jsonl`, and people's judgements in the run (the rating pages export them there): a drawn row may be
+    labelled anywhere, what makes its label count is that it was drawn.
+    """
+    found = run if isinstance(run, Run) else Run(run)
     newest: dict[tuple[str, int, str], dict[str, bool | None]] = {}
-    for row in lines(folder(run) / "labels.jsonl", Judgement):
-        of = newest.setdefault((row.sample_id, row.index, row.question), {})
-        of[f"{row.judge}/{row.rater}"] = row.verdict
+    human = [found.path / r.file for r in found.manifest.judges if r.name.startswith("human:")]
+    for path in (*human, folder(found) / "labels.jsonl"):
+        for row in lines(path, Judgement):
+            if row.verdict is None and row.value is not None:
+                continue  # a grade is no answer to a yes-or-no question
+            of = newest.setdefault((row.sample_id, row.index, row.question), {})
+            of[f"{row.judge}/{row.rater}"] = row.verdict
     return {key: list(of.values()) for key, of in newest.items()}
 
 
@@ -277,13 +286,13 @@ def to_label(run: Run | str | Path, question: str) -> list[Draw]:
 
 
 def read_labels(columns: Columns) -> dict[str, Labels]:
-    """The labels of a run that may enter a correction, by question."""
-    given = said(columns.path)
+    """The labels of a run that may enter a correction, by question; empty without a draw."""
     out: dict[str, Labels] = {}
     by_question: dict[str, list[Draw]] = {}
     for d in read_draws(columns.path):
         by_question.setdefault(d.question, []).append(d)
-    for question in dict.fromkeys([*by_question, *(q for _, _, q in given)]):
+    given = said(columns.path) if by_question else {}
+    for question in by_question:
         draws = by_question.get(question, [])
         out[question] = _usable(columns, question, draws, {k[:2]: v for k, v in given.items() if k[2] == question})
     return out

@@ -8,6 +8,7 @@ from truing.report.blocks import Section
 from truing.report.sections import (
     attacks,
     changes,
+    corrected,
     harm,
     headline,
     hhh,
@@ -24,6 +25,7 @@ SECTIONS: tuple[Callable[[Story], Section | None], ...] = (
     headline.headline,
     plane.section,
     changes.section,
+    corrected.section,
     ledger.section,
     outcomes.section,
     harm.section,
