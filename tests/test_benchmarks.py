@@ -1,0 +1,41 @@
+"""Every benchmark is in the list of quick forms, and the list names what is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def bench(root: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_run", root / "benchmarks" / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_run"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_topic_has_a_quick_form_or_a_reason(bench: ModuleType, root: Path) -> None:
+    topics = {p.name for p in (root / "benchmarks").iterdir() if p.is_dir() and list(p.glob("*.py"))}
+    assert topics == {q.topic for q in bench.QUICK} | set(bench.LONG)
+    for quick in bench.QUICK:
+        assert (root / "benchmarks" / quick.command.split()[0]).is_file(), quick.command
+        assert quick.command.startswith(f"{quick.topic}/")
+
+
+def test_what_is_not_here_is_left_out(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRUING_NOT_SET", raising=False)
+    assert bench.missing(("json", "no_such_package", "TRUING_NOT_SET")) == ["no_such_package", "TRUING_NOT_SET"]
+    assert bench.run(bench.Quick("x", "x/none.py", 1, ("no_such_package",))) == "left out (no_such_package not here)"
+    assert bench.run(bench.Quick("x", "x/none.py", 1)).startswith("FAILED")
+
+
+def test_the_page_names_every_topic(bench: ModuleType, root: Path) -> None:
+    page = (root / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for topic in {q.topic for q in bench.QUICK} | set(bench.LONG):
+        assert f"`{topic}/`" in page, topic
