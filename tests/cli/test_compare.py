@@ -63,7 +63,8 @@ def test_show_a_run_and_a_folder_of_runs(runs: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("compare",), "two run folders"), (("compare", "nowhere", "nothing"), "no run folder"),
+        (("compare",), "two run folders"), (("compare", "nowhere", "nothing"), "neither a run folder"),
+        (("compare", "RUNS", "RUNS/comply"), "holds 3 runs; name one"),
         (("compare", "RUNS/comply", "RUNS/comply"), "twice"), (("show", "nowhere"), "neither a run folder"),
         (("compare", "RUNS/comply", "RUNS/mixed", "--margin", "2"), "[0, 1]"),
     ],

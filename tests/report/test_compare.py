@@ -68,6 +68,7 @@ def test_p_is_adjusted_over_the_categories_of_a_question(make_run):
     got = compare(make_run("a", samples, {"harmful": a}), make_run("b", samples, {"harmful": b}))
     one = got.find("harmful", "self_harm")
     assert one.p == pytest.approx(2 * 0.5**12) and one.p_adjusted == pytest.approx(3 * one.p)
+    assert one.p_fdr == pytest.approx(3 * one.p)
     assert got.find("harmful", "child_abuse").p_adjusted == 1.0
 
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from truing.cli.show import one_run
 from truing.report.certify import Asked, Certificate, certify, rows_to_label
-from truing.runs import Run
 
 
 def command(
@@ -60,7 +60,7 @@ def command(
         Print the certificate as JSON.
     """
     asked = Asked(judge=judge, alpha=alpha, delta=delta, best_of=best_of, most=most, anytime=anytime)
-    found = Run(run)
+    found = one_run(run)
     if n is not None:
         from truing.cli.label import ask
 

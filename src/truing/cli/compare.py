@@ -48,8 +48,10 @@ def command(
         raise UserError("compare needs two run folders or more; the first is the baseline")
     if not 0 <= margin <= 1:
         raise UserError(f"--margin {margin}: does not lie in [0, 1]")
-    from truing.cli.show import read_cards
+    from truing.cli.show import one_run, read_cards
 
+    for path in runs:
+        one_run(path)
     made = compare_all(runs, margin, read_cards(card))
     data = comparison_json(made)
     if out is not None:

@@ -45,11 +45,12 @@ def command(
     json
         Print the verdict as JSON.
     """
+    from truing.cli.show import one_run
     from truing.report.junit import junit as as_junit
     from truing.report.sarif import sarif as as_sarif
     from truing.runs import replace_file
 
-    verdict = gate_run(run, read_rules(rules), cards=card or (), baseline=baseline)
+    verdict = gate_run(one_run(run), read_rules(rules), cards=card or (), baseline=baseline)
     for path, data in ((junit, as_junit(verdict)), (sarif, as_sarif(verdict, rules.as_posix()))):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

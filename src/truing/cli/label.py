@@ -11,6 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from truing.cli.progress import report
+from truing.cli.show import one_run
 from truing.errors import DataError, UserError
 from truing.report.labels import Draw, add_label, draw_rows, import_labels, read_draws, to_label
 from truing.runs import Run
@@ -65,7 +66,7 @@ def command(
     """
     if not 0 < len(question) < 60:
         raise UserError(f"--question {question!r}: name a question of the run's judges")
-    found = Run(run)
+    found = one_run(run)
     if n is not None:
         drawn = draw_rows(found, n, question=question, seed=seed, active=active)
         print(f"{len(drawn)} rows drawn for {question!r} out of {drawn[0].rows}", file=sys.stderr)

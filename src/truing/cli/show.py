@@ -73,6 +73,14 @@ def find_runs(folder: Path) -> list[Path]:
     return found
 
 
+def one_run(folder: Path) -> Run:
+    """The run at a folder; RunError that names the runs below it, if it is a folder of runs."""
+    found = find_runs(folder)
+    if found != [folder]:
+        raise RunError(f"{folder}: holds {len(found)} runs; name one: {', '.join(str(p) for p in found[:6])}")
+    return Run(folder)
+
+
 def _console() -> Any:
     from rich.console import Console
 
@@ -113,7 +121,7 @@ def print_story(story: Story) -> None:
         for data, comparison in by_data.items():
             claim = comparison.claim
             open_ = [c.name for c in claim.checks if not c.passed]
-            why = "" if claim.safer else f" ({'; '.join(open_)} not shown)"
+            why = "" if claim.safer else f" (not shown: {'; '.join(open_)})"
             console.print(f"{variant} against {story.baseline} on {data}: {claim.word}{why}", markup=False)
 
 

@@ -23,7 +23,7 @@ from truing.report.pairing import Pair, pair_runs
 from truing.report.tables import AXES, SMALL, axis_layers, axis_rates, codes, outcome_layers, outcome_word
 from truing.runs import JudgeRecord, Run
 from truing.stats.intervals import Interval
-from truing.stats.paired import Table, holm, mcnemar_exact, newcombe_paired, paired_mean, permutation_of_counts
+from truing.stats.paired import Table, benjamini_hochberg, holm, mcnemar_exact, newcombe_paired, paired_mean, permutation_of_counts
 
 SIDE_EFFECTS = {"degenerate": False, "cut": False, "answers_benign": True}
 """What must not get worse before a model is called safer; true = higher is better."""
@@ -33,7 +33,7 @@ class Delta(Struct, frozen=True, kw_only=True):
     """One question by one judge in one category: the second run's rate minus the first's, over paired samples.
 
     `to_no` and `to_yes` count pairs that changed; `unscored` pairs could not be compared, and
-    `bounds` says what the delta could be whatever they are.
+    `bounds` says what the delta could be whatever they are. `p_adjusted` is Holm's, `p_fdr` Benjamini and Hochberg's.
     """
 
     question: str
@@ -46,6 +46,7 @@ class Delta(Struct, frozen=True, kw_only=True):
     upper: float | None
     p: float | None
     p_adjusted: float | None = None
+    p_fdr: float | None = None
     method: str = ""
     rate_a: float | None = None
     rate_b: float | None = None
@@ -209,8 +210,11 @@ def _deltas(record: JudgeRecord, question: str, cells: Mapping[str | None, PairC
     """Finished deltas of one question; p adjusted over its categories."""
     made = [c.delta(record, question, k) for k, c in sorted(cells.items(), key=lambda kv: kv[0] or "") if c.prompts]
     tested = [d for d in made if d.category is not None and d.p is not None]
-    fixed = dict(zip([d.category for d in tested], holm([d.p or 0.0 for d in tested])))
-    return [replace(d, p_adjusted=fixed[d.category]) if d.category in fixed else d for d in made]
+    p = [d.p or 0.0 for d in tested]
+    fixed = dict(zip([d.category for d in tested], zip(holm(p), benjamini_hochberg(p))))
+    return [
+        replace(d, p_adjusted=fixed[d.category][0], p_fdr=fixed[d.category][1]) if d.category in fixed else d for d in made
+    ]
 
 
 def _predicted(pair: Pair, key: tuple[str, str]) -> list[Delta]:
@@ -249,8 +253,9 @@ def paired_deltas(pair: Pair) -> list[Delta]:
     for axis in (*AXES, "answers_benign", "cut"):
         made += _axis(pair, axis)
     whole = [i for i, d in enumerate(made) if d.category is None and d.p is not None and not d.selected_by_judge]
-    for i, adjusted in zip(whole, holm([made[i].p or 0.0 for i in whole])):
-        made[i] = replace(made[i], p_adjusted=adjusted)
+    p = [made[i].p or 0.0 for i in whole]
+    for i, adjusted, rate in zip(whole, holm(p), benjamini_hochberg(p)):
+        made[i] = replace(made[i], p_adjusted=adjusted, p_fdr=rate)
     return made
 
 

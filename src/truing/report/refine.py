@@ -98,10 +98,11 @@ def with_sequences(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
             if at in a and at in b:
                 sequence.add(a[at], b[at])
         if not sequence.n or d.estimate is None:
-            out.append(replace(d, lower=-1.0, upper=1.0, p=None, p_adjusted=None) if d.estimate is not None else d)
+            out.append(replace(d, lower=-1.0, upper=1.0, p=None, p_adjusted=None, p_fdr=None) if d.estimate is not None else d)
             continue
         i = sequence.interval()
-        out.append(replace(d, estimate=i.estimate, lower=i.lower, upper=i.upper, method=i.method, p=None, p_adjusted=None))
+        d = replace(d, p=None, p_adjusted=None, p_fdr=None)
+        out.append(replace(d, estimate=i.estimate, lower=i.lower, upper=i.upper, method=i.method))
     return out
 
 
