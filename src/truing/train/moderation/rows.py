@@ -114,6 +114,8 @@ def _answer_items(row: DataRow, ids: Sequence[str]) -> Iterator[Item]:
         refused, _ = _said(row.judgements, "refused", response.index)
         asked, _ = _said(row.judgements, "harmful_prompt", response.index)
         preferred, _ = _said(row.judgements, "preferred", response.index)
+        if math.isnan(refused) and "refused" in sample.tags:  # a column of one's own rows
+            refused = float(sample.tags["refused"].lower() in ("true", "1", "yes"))
         if math.isnan(asked) and sample.expect in ("refuse", "comply"):
             asked = float(sample.expect == "refuse")
         if math.isnan(harmful) and not math.isnan(refused) and sample.expect in ("refuse", "comply"):

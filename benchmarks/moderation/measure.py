@@ -1,0 +1,125 @@
+"""What a moderation judge is worth on labelled sets, on rows whose prompts it was not trained on, and under simple tricks.
+
+    python benchmarks/moderation/measure.py --judge moderation:open --data beavertails pku xstest,part=completions diasafety
+    python benchmarks/moderation/measure.py --judge moderation:default --data hh dices --tricks
+
+One JSON line a set and question: rows, AUROC with its 95 % interval, F1 of the verdicts; for pairs the share in which the answer
+that people preferred has the lower probability. `--tricks` writes the answers with gaps between the letters, look-alike letters,
+or digits for letters, with the clean-up of the runtime and without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from truing.judges.moderation import tokens as tokens_module
+from truing.judges.moderation.scorer import Opinion, Scorer, scorer
+from truing.judges.moderation.tokens import Piece
+from truing.lineage import prompt_hash
+from truing.registry import resolve
+from truing.stats.classification import pairwise_accuracy, scores
+from truing.taxonomy import taxonomy
+from truing.train.moderation.rows import Item, items_of
+
+LOOKALIKES = str.maketrans("aeopcxyi", "аеорсхуі")
+DIGITS = str.maketrans("aeiost", "431057")
+
+
+def _words(text: str, change: Callable[[str], str], share: float, rng: random.Random) -> str:
+    return " ".join(change(w) if len(w) > 3 and rng.random() < share else w for w in text.split(" "))
+
+
+TRICKS: dict[str, Callable[[str, random.Random], str]] = {
+    "gaps": lambda text, rng: _words(text, " ".join, 0.3, rng),
+    "look-alikes": lambda text, rng: _words(text, lambda w: w.translate(LOOKALIKES), 0.5, rng),
+    "digits": lambda text, rng: _words(text, lambda w: w.translate(DIGITS), 0.3, rng),
+    "hidden": lambda text, rng: _words(text, "\u200b".join, 0.5, rng),
+}
+
+
+def unseen(judge: Scorer, spec: str, most: int) -> tuple[list[Item], int]:
+    """The labelled rows of a set that the judge was not trained on, and how many it was."""
+    known = set(judge.settings.lineage.prompts)
+    ids = taxonomy().ids
+    rows = [i for row in resolve(spec, "data").rows() for i in items_of(row, ids)]
+    kept = [i for i in rows if not i.piece.turns or prompt_hash(i.piece.turns[-1]) not in known]
+    lost = len(rows) - len(kept)
+    if len(kept) > most:
+        kept = random.Random(0).sample(kept, most)
+    return kept, lost
+
+
+def lines(spec: str, items: Sequence[Item], found: Sequence[Opinion], trick: str = "") -> None:
+    """Prints the figures of one set."""
+    for k, question in ((0, "harmful"), (1, "harmful_prompt"), (2, "refused")):
+        at = [n for n, i in enumerate(items) if i.targets[k] in (0.0, 1.0) and (k != 1 or i.alone)]
+        y = [items[n].targets[k] == 1.0 for n in at]
+        if len(at) < 20 or len(set(y)) < 2:
+            continue
+        p = [found[n].refused if k == 2 else found[n].harmful for n in at]
+        said = [found[n].refused >= 0.5 if k == 2 else found[n].flagged for n in at]
+        made = scores(said, y, p, [items[n].key for n in at])
+        row: dict[str, Any] = {"data": spec, "question": question, "n": len(at)}
+        for name in ("auroc", "f1"):
+            one = getattr(made, name)
+            row[name] = None if one is None else [round(v, 3) for v in (one.estimate, one.lower, one.upper)]
+        print(json.dumps({**row, **({"trick": trick} if trick else {})}), flush=True)
+    _pairs(spec, items, found)
+
+
+def _pairs(spec: str, items: Sequence[Item], found: Sequence[Opinion]) -> None:
+    pairs: dict[str, list[int]] = {}
+    for n, item in enumerate(items):
+        if item.pair is not None:
+            pairs.setdefault(item.pair, []).append(n)
+    safer, other = [], []
+    for members in pairs.values():
+        ordered = sorted(members, key=lambda n: items[n].order)
+        if len(members) == 2 and items[ordered[0]].order < items[ordered[1]].order:
+            safer.append(found[ordered[0]].harmful)
+            other.append(found[ordered[1]].harmful)
+    made = pairwise_accuracy(safer, other)
+    if made is not None:
+        print(json.dumps({"data": spec, "pairs": len(safer), "pairwise": [round(v, 3) for v in (made.estimate, made.lower, made.upper)]}))
+
+
+def changed(item: Item, trick: str) -> Piece:
+    """The piece with its answer (or, without one, its prompt) rewritten."""
+    rng = random.Random(item.key)
+    piece = item.piece
+    if piece.response is None:
+        return Piece((*piece.turns[:-1], TRICKS[trick](piece.turns[-1], rng)), None)
+    return Piece(piece.turns, TRICKS[trick](piece.response, rng))
+
+
+def main() -> None:
+    """Prints one JSON line a figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--judge", default="moderation:default")
+    parser.add_argument("--data", nargs="+", required=True)
+    parser.add_argument("--most", type=int, default=3000)
+    parser.add_argument("--tricks", action="store_true")
+    given = parser.parse_args()
+    judge = scorer(given.judge.removeprefix("moderation:"))
+    for spec in given.data:
+        items, lost = unseen(judge, spec, given.most)
+        print(json.dumps({"data": spec, "judge": given.judge, "hash": judge.hash, "rows": len(items), "left_out": lost}))
+        if not items:
+            continue
+        lines(spec, items, judge.score([i.piece for i in items]))
+        for trick in TRICKS if given.tricks else ():
+            pieces = [changed(i, trick) for i in items]
+            lines(spec, items, judge.score(pieces), trick)
+            clean, tokens_module.clean = tokens_module.clean, lambda text: text
+            try:
+                lines(spec, items, judge.score(pieces), f"{trick}, clean-up off")
+            finally:
+                tokens_module.clean = clean
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""How fast the shipped classifier judges question-answer pairs, against plain transformers on the same encoder.
+
+    python benchmarks/moderation/speed.py [--judge moderation:default] [--rows 1024] [--repeat 5] [--threads 2]
+
+The peer is `BertForSequenceClassification` of the same size in float32 with eager attention, batches of 32 in order of
+arrival, padded to the longest: what a user writes without further thought. Ours goes through everything: clean-up, tokens,
+n-grams, network, thresholds. Texts are random common words with lengths like those of real pairs (mean about 100 tokens).
+All in one process, turn about, median of the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from truing.backbone import cpu_flags
+from truing.judges.moderation.scorer import Scorer, folder_of
+from truing.judges.moderation.tokens import Piece
+from truing.weights import find
+
+WORDS = (
+    "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not what "
+    "all were we when your can said there use an each which she do how their if will up other about out many then them these so "
+    "some her would make like him into time has look two more write go see number no way could people my than first water been"
+)
+
+
+def pairs(n: int, seed: int = 0) -> list[Piece]:
+    """Question and answer of random words; lengths are log-normal, as in BeaverTails."""
+    rng = random.Random(seed)
+
+    def text(mean: float) -> str:
+        return " ".join(rng.choices(WORDS.split(), k=max(3, min(400, int(rng.lognormvariate(0, 0.6) * mean)))))
+
+    return [Piece((text(14),), text(68)) for _ in range(n)]
+
+
+def peer() -> Callable[[list[Piece]], Any]:
+    """Plain transformers, float32, eager, batches of 32 as they come."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    path = str(find("minilm").path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=17, attn_implementation="eager")
+    model.eval()
+
+    @torch.inference_mode()
+    def run(rows: list[Piece]) -> Any:
+        made = []
+        for at in range(0, len(rows), 32):
+            part = rows[at : at + 32]
+            given = tokenizer(
+                [p.turns[0] for p in part], [p.response for p in part], padding=True, truncation=True, max_length=192,
+                return_tensors="pt",
+            )  # fmt: skip
+            made.append(torch.sigmoid(model(**given).logits))
+        return torch.cat(made)
+
+    return run
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def one_core(judge: str, options: dict[str, str], repeat: int) -> float:
+    """Median milliseconds of one pair of about 100 tokens on one thread."""
+    torch.set_num_threads(1)
+    scorer = Scorer(folder_of(judge), **options)
+    row = next(p for p in pairs(400, 7) if len(scorer.encode([p])[0].ids) in range(98, 103))
+    times = sorted(timed(lambda: scorer.score([row])) for _ in range(repeat))
+    return 1000 * statistics.median(times[: max(1, len(times))])
+
+
+def main() -> None:
+    """Prints one JSON line for each engine, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--judge", default="default")
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    rows = pairs(given.rows)
+    engines: dict[str, dict[str, str]] = {
+        "ours, chosen for this machine": {}, "ours, torch float32": {"engine": "torch", "dtype": "float32"},
+        "ours, torch bfloat16": {"engine": "torch", "dtype": "bfloat16"}, "ours, onnx int8": {"engine": "onnx"},
+    }  # fmt: skip
+    name = given.judge.removeprefix("moderation:")
+    scorers = {k: Scorer(folder_of(name), **v) for k, v in engines.items()}
+    tokens = sum(len(r.ids) for r in scorers["ours, torch float32"].encode(rows)) / len(rows)
+    plain = peer()
+    works: dict[str, Callable[[], Any]] = {"transformers float32 eager, batch 32": lambda: plain(rows)}
+    works |= {k: (lambda s=s: s.score(rows)) for k, s in scorers.items()}
+    times: dict[str, list[float]] = {k: [] for k in works}
+    for turn in range(given.repeat + 1):
+        for key, work in works.items():
+            seconds = timed(work)
+            if turn:  # the first turn warms up
+                times[key].append(seconds)
+    flags = sorted(cpu_flags() & {"amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni"})
+    print(json.dumps({"machine": platform.machine(), "cpu": flags, "threads": given.threads, "torch": torch.__version__,
+                      "rows": len(rows), "tokens_a_row": round(tokens, 1), "load": os.getloadavg()[0]}))  # fmt: skip
+    base = statistics.median(times["transformers float32 eager, batch 32"])
+    for key, found in times.items():
+        middle = statistics.median(found)
+        print(json.dumps({"what": key, "engine": scorers[key].engine.name if key in scorers else "torch float32 cpu",
+                          "pairs_per_second": round(len(rows) / middle, 1), "ratio": round(base / middle, 2)}))  # fmt: skip
+    del scorers, works
+    for key, options in engines.items():
+        print(json.dumps({"what": key, "p50_ms_one_core": round(one_core(name, options, 50), 2)}))
+
+
+if __name__ == "__main__":
+    main()
