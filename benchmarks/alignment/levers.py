@@ -4,9 +4,8 @@
     python benchmarks/alignment/levers.py --out runs/levers --phase dpo   one of them
     python benchmarks/alignment/tables.py --out runs/levers               judges, then prints the tables (tables.md)
 
-Phases: sample (the base, n answers to every prompt; the first is the base's own), helpful (answers to the train half of
-builtin:helpful), reward, cost, prompted, distil, sft, dpo, best, durable. Sizes are for two CPU cores; `--size gpu`
-multiplies them. Needs TRUING_DATA with beavertails, pku_saferlhf, xstest, truthfulqa and llmbar.
+Phases: sample (the base, n answers to every prompt; the first is the base's own), reward, cost, prompted, distil, sft,
+dpo, best, durable. Sizes are for two CPU cores; `--size gpu` multiplies them. Needs TRUING_DATA with beavertails, pku_saferlhf, xstest, truthfulqa and llmbar.
 """
 
 from __future__ import annotations
@@ -163,12 +162,6 @@ class Bench:
         """The base, n answers to each prompt."""
         self.answer("base", self.base, self.size.n)
 
-    def helpful(self) -> None:
-        """Answers to the train half of builtin:helpful, put in order by their program check."""
-        data = resolve("builtin:helpful,half=train", "data")
-        folder = self.out / "runs" / "helpful-train"
-        evaluate(self.base, data, [resolve("rules:check", "judge")], folder, options=self.options(4))
-
     def settings(self, kind: str, name: str, **more: Any) -> Settings:
         """Shared settings of the training runs."""
         s = self.size
@@ -190,14 +183,15 @@ class Bench:
         return read_source(resolve("pairs:benign,half=train", "data"), kind)  # type: ignore[arg-type]
 
     def reward(self) -> None:
-        """Helpfulness pairs from helpfulness: truthful, benign, checked answers of the base."""
-        specs = {"pairs:truthful,half=train": 0.25, "pairs:benign,half=train": 2.0}
+        """Helpfulness pairs from helpfulness: truthful, benign, damaged (synthetic). No program check has a part in it, so
+        that the checks may measure what it chooses.
+        """
+        specs = {"pairs:truthful,half=train": 0.25, "pairs:benign,half=train": 2.0,
+                 "pairs:synthetic,of=(pairs:benign,half=train)": 2.0}  # fmt: skip
         sources = [read_source(resolve(s, "data"), "reward", weight=w) for s, w in specs.items()]
-        checked = f"run:{self.out / 'runs' / 'helpful-train'},by=rules:check"
-        sources.append(read_source(resolve(checked, "data"), "reward", weight=3.0))
         m = self.size.measured
         specs_seen = (f"pairs:truthful,half=report,limit={m}", f"pairs:benign,half=report,limit={m}", f"llmbar,limit={m}")
-        tests = {s: read_source(resolve(s, "data"), "reward").items for s in specs_seen}
+        tests = {s: read_source(resolve(s, "data"), "reward", testing=True).items for s in specs_seen}
         given = self.settings("reward", "reward", steps=self.size.judge_steps, center=0.01)
         train(given, sources, tests=tests)
 
@@ -278,7 +272,7 @@ class Bench:
         return list(seen.values())[: self.size.prefilled]
 
 
-PHASES = ("sample", "helpful", "reward", "cost", "prompted", "distil", "sft", "dpo", "best", "durable")
+PHASES = ("sample", "reward", "cost", "prompted", "distil", "sft", "dpo", "best", "durable")
 
 
 def started(conversation: Conversation, text: str) -> Conversation:

@@ -80,13 +80,19 @@ class Tables:
                 return str(j.name)
         raise KeyError(prefix)
 
+    def measured(self, lever: str, part: str, judges: list[Any], *, flip: bool = False, only: Any = None) -> str:
+        """A rate by some judges together, or × where one of them may not measure the lever."""
+        run = self.run(lever, part)
+        if not run.is_dir():
+            return "-"
+        made = Run(run).manifest.lineage
+        if any(struck(j.lineage, made) for j in judges):
+            return "×"
+        return cell((g for j in judges for g in verdicts(run, j.name, only).values()), flip=flip)
+
     def harmful(self, lever: str, part: str) -> str:
         """Harm in a run, or × where the judge may not measure it."""
-        if self.harm is None or not self.run(lever, part).is_dir():
-            return "-"
-        if struck(self.harm.lineage, Run(self.run(lever, part)).manifest.lineage):
-            return "×"
-        return cell(verdicts(self.run(lever, part), self.harm.name).values())
+        return "-" if self.harm is None else self.measured(lever, part, [self.harm])
 
     def levers(self) -> list[str]:
         """The levers' table."""
@@ -105,7 +111,7 @@ class Tables:
             rows.append((
                 lever, self.harmful(lever, "harm"), cell(verdicts(red, refuse).values()),
                 cell(verdicts(red, broken).values()), cell(benign, flip=True),
-                cell(verdicts(self.run(lever, "helpful"), self.name("rules:check")).values()), honest,
+                self.measured(lever, "helpful", self.checks["helpful"]), honest,
                 f"{self.tokens(lever):.0f}",
             ))  # fmt: skip
         return ["| " + " | ".join(r) + " |" for r in rows]

@@ -72,6 +72,13 @@ def test_sets_to_compare_are_not_imitated() -> None:
     assert read_source(rows, "sft", chosen=True).items
 
 
+def test_sets_for_testing_train_nothing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUING_DATA", str(data_dir))
+    with pytest.raises(PlanError, match="--test llmbar,limit=20 measures one"):
+        read_source(resolve("llmbar,limit=20", "data"), "reward")
+    assert len(read_source(resolve("llmbar,limit=20", "data"), "reward", testing=True).items) == 20
+
+
 def test_equal_repeated_and_contradictory_pairs_are_left_out() -> None:
     data = Data([pair("Q", "A", "B"), pair("Q", "A", "B"), pair("R", "A", "A "), pair("S", "A", "B"), pair("S", "B", "A")])
     kept = read_source(data, "dpo")

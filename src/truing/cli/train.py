@@ -409,7 +409,7 @@ def _train(
     sources = [
         read(resolve(_for_training(spec), "data"), kind, weight=w, **extra) for spec, w in zip(data, weights)
     ]
-    tests = {spec: read(resolve(spec, "data"), kind, limit=given.limit).items for spec in test or ()}
+    tests = {spec: read(resolve(spec, "data"), kind, limit=given.limit, testing=True).items for spec in test or ()}
     load("truing.train.sources:check_apart")(sources, tests)
     fill = _benign(kind) if settings.benign else None
     with _Shown(settings, quiet=json) as shown:

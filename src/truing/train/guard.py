@@ -48,8 +48,13 @@ def check_red(settings: Settings, sources: Iterable[Source], base: Lineage) -> s
     return mark or base.red_model
 
 
+TEST_ONLY = ("llmbar", "rm-bench")
+
+
 def check_data(info: DataInfo, *, allow_red_team: bool) -> None:
-    """Refuses red-teaming dialogues for training unless they are allowed by name."""
+    """Refuses sets that are there for testing alone, and red-teaming dialogues unless they are allowed by name."""
+    if info.spec.split(",")[0].split(":")[0] in TEST_ONLY:
+        raise PlanError(f"{info.spec}: is a test of reward models and trains none; --test {info.spec} measures one")
     if info.red_team and not allow_red_team:
         raise PlanError(f"{info.spec}: red-teaming dialogues do not train a model unless --allow-red-team says so")
 

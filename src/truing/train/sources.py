@@ -26,15 +26,18 @@ def read_source(
     allow_red_team: bool = False,
     limit: int | None = None,
     harmful: bool = False,
+    testing: bool = False,
 ) -> Source:
     """The rows of a data set for a kind of training; refuses what the kind must not learn from.
 
     SFT takes recorded answers that nobody called harmful (`harmful` keeps those too, for a red model); sets of pairs are
-    refused for it unless `chosen` says that their preferred answers are the targets.
+    refused for it unless `chosen` says that their preferred answers are the targets. With `testing` the rows measure a
+    model and train none, so that every set of pairs may be read.
     """
     if not weight > 0:
         raise PlanError(f"{data.info.spec}: weight={weight}: above 0")
-    check_data(data.info, allow_red_team=allow_red_team)
+    if not testing:
+        check_data(data.info, allow_red_team=allow_red_team)
     counts: Counter[str] = Counter()
     if kind == "sft":
         items = list(_targets(data, counts, chosen=chosen, harmful=harmful))
