@@ -117,7 +117,10 @@ class OpenAIModel:
     async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
         """By `/completions` with echo; for texts alone, as the endpoint's chat template is not known here."""
         if not isinstance(prefix, str) or self._scoring is None:
-            raise UserError(f"{self.name}: the endpoint scores texts only (its chat template is its own)")
+            raise UserError(
+                f"{self.name}: the endpoint scores texts only (its chat template is its own): rank with --plain, or "
+                f"--by generation"
+            )
         made: list[list[float]] = []
         for continuation in continuations:
             body = _encode({"model": self._model, "prompt": prefix + continuation, "max_tokens": 1, "echo": True,
@@ -127,7 +130,10 @@ class OpenAIModel:
                 raise UserError(f"{self.name}: no log-probabilities from this endpoint: {scored.message}")
             start, end = len(prefix), len(prefix) + len(continuation)
             pairs = zip(scored.text_offset, scored.token_logprobs)
-            made.append([p for at, p in pairs if start <= at < end and p is not None])
+            found = [p for at, p in pairs if start <= at < end and p is not None]
+            if not found:
+                raise UserError(f"{self.name}: the endpoint gives no log-probabilities of given text (--by generation needs none)")
+            made.append(found)
         return made
 
 
