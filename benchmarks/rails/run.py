@@ -48,6 +48,11 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 180) -
     raise RuntimeError(f"{url} did not come up")
 
 
+def blanks(k: int) -> str:
+    """White space that is another one for each number: another text, the same words."""
+    return "".join(" \t"[int(bit)] for bit in f"{abs(k):024b}") + (" " if k >= 0 else "\t")
+
+
 def rss_mb(pid: int) -> float:
     """Resident memory of a process."""
     rows = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -64,7 +69,7 @@ async def load(url: str, config: str | None, n: int, in_flight: int, first: int)
 
         async def one(k: int) -> None:
             nonlocal errors
-            said = {"role": "user", "content": f"tell me about topic seven {k}"}
+            said = {"role": "user", "content": f"tell me about{blanks(k)}topic seven"}
             body: dict[str, Any] = {"model": "mock", "messages": [said]}
             if config is not None:
                 body["guardrails"] = {"config_id": config}
@@ -92,7 +97,7 @@ async def load(url: str, config: str | None, n: int, in_flight: int, first: int)
 
 
 def serve(system: str, python: str, configs: Path, log: Path) -> subprocess.Popen[bytes]:
-    """A server of one system over all configurations."""
+    """A server of one system over a folder with one configuration."""
     env = {
         **os.environ, "HF_HUB_OFFLINE": "1", "NEMO_GUARDRAILS_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
         "OPENAI_API_KEY": "none",
@@ -109,11 +114,9 @@ def serve(system: str, python: str, configs: Path, log: Path) -> subprocess.Pope
 def measure(system: str, config: str, a: argparse.Namespace, folder: Path, n: tuple[int, ...], seed: int) -> dict[str, Any]:
     """One system on one configuration, one round."""
     url = f"http://127.0.0.1:{PORT}/v1/chat/completions"
-    began = time.time()
-    process = serve(system, a.peer or "", folder / "configs", folder / f"{system}.log")
+    process = serve(system, a.peer or "", folder / config, folder / f"{system}.log")
     try:
         up = wait_for(f"http://127.0.0.1:{PORT}/v1/rails/configs", process)
-        del began
         row: dict[str, Any] = {"start_s": up}
         clock = time.time()
         asyncio.run(load(url, config, 1, 1, seed))
@@ -165,10 +168,10 @@ def main() -> None:
     if not a.peer:
         a.systems = ["truing"]
     folder = Path(tempfile.mkdtemp(prefix="rails-bench-"))
-    shutil.copytree(HERE / "configs", folder / "configs")
-    for file in (folder / "configs").glob("*/config.yml"):
-        text = file.read_text().replace("__MODEL__", a.model or "")
-        file.write_text(text.replace("api_key: none", "api_key: none"))
+    for config in a.configs:
+        shutil.copytree(HERE / "configs" / config, folder / config / config)
+        file = folder / config / config / "config.yml"
+        file.write_text(file.read_text().replace("__MODEL__", a.model or ""))
     found: list[dict[str, Any]] = []
     for latency in a.latencies:
         mock = subprocess.Popen([sys.executable, str(HERE / "mock.py"), "--port", str(MOCK), "--latency-ms", str(latency)])

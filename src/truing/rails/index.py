@@ -149,7 +149,8 @@ class Index(Generic[T]):
 
         if self._matrix is None:
             self._matrix = await asyncio.to_thread(self.vectors.many, [t for t, _ in self.items])
-        cosine = self._matrix @ await self.vectors.one(text)
+        # einsum and not @: a product with one vector is too small for the threads that BLAS would wake for it
+        cosine = np.einsum("ij,j->i", self._matrix, await self.vectors.one(text))
         order = np.argsort(-cosine, kind="stable")[:k]
         return [(float(cosine[i]), *self.items[i]) for i in order]
 
