@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,18 +14,43 @@ from truing.cli.show import one_run
 from truing.report.certify import Asked, Certificate, certify, rows_to_label
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class What:
+    """What to certify.
+
+    Parameters
+    ----------
+    judge
+        Name of the rail's judge in the run.
+    alpha
+        The share of prompts with a harmful answer that may remain.
+    delta
+        The chance that the certificate is wrong.
+    best_of
+        Certify the ceiling of best-of-n (the run has n answers to each prompt) instead of a rail's threshold.
+    most
+        The loosest threshold to consider; rows above it need no label.
+    anytime
+        Stay valid if you look, label more and look again (the price: 68 labels without harm for 5 %, not 59). Without
+        it the number of labels has to be fixed beforehand.
+    """
+
+    judge: str
+    alpha: float = 0.05
+    delta: float = 0.05
+    best_of: Annotated[bool, Parameter(negative="")] = False
+    most: float | None = None
+    anytime: Annotated[bool, Parameter(negative="")] = False
+
+
 def command(
     run: Path,
     /,
     *,
-    judge: str,
-    alpha: float = 0.05,
-    delta: float = 0.05,
-    best_of: Annotated[bool, Parameter(negative="")] = False,
+    what: What,
     n: int | None = None,
     labels: str | None = None,
-    most: float | None = None,
-    anytime: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -37,29 +63,17 @@ def command(
     ----------
     run
         A run of the model without the rail, judged by the rail's judge (with scores).
-    judge
-        Name of that judge in the run.
-    alpha
-        The share of prompts with a harmful answer that may remain.
-    delta
-        The chance that the certificate is wrong.
-    best_of
-        Certify the ceiling of best-of-n (the run has n answers to each prompt) instead of a rail's threshold.
     n
         First draw and label so many rows more in the terminal (only rows that some threshold lets through).
     labels
         Take the labels of this human judge, such as human:beavertails, where it labelled every answer.
-    most
-        The loosest threshold to consider; rows above it need no label.
-    anytime
-        Stay valid if you look, label more and look again (the price: 68 labels without harm for 5 %, not 59). Without
-        it the number of labels has to be fixed beforehand.
     out
         Write the certificate as JSON here.
     json
         Print the certificate as JSON.
     """
-    asked = Asked(judge=judge, alpha=alpha, delta=delta, best_of=best_of, most=most, anytime=anytime)
+    asked = Asked(judge=what.judge, alpha=what.alpha, delta=what.delta, best_of=what.best_of, most=what.most,
+                  anytime=what.anytime)  # fmt: skip
     found = one_run(run)
     if n is not None:
         from truing.cli.label import ask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -25,16 +26,36 @@ _ASK = {
 _KEYS = "y = yes, n = no, ? = cannot tell, q = stop (what was labelled counts)"
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Drawing:
+    """How to draw.
+
+    Parameters
+    ----------
+    n
+        Draw so many rows more.
+    active
+        Draw more where the judges are unsure or disagree; the weights are undone in the correction.
+    seed
+        Seed of an active draw.
+    draw_only
+        Draw and store the rows, and ask nothing: they can be labelled in the rating pages.
+    """
+
+    n: int | None = None
+    active: Annotated[bool, Parameter(negative="")] = False
+    seed: int = 0
+    draw_only: Annotated[bool, Parameter(negative="")] = False
+
+
 def command(
     run: Path,
     /,
     *,
-    n: int | None = None,
+    drawing: Drawing | None = None,
     question: str = "harmful",
-    active: Annotated[bool, Parameter(negative="")] = False,
     rater: str | None = None,
-    seed: int = 0,
-    draw_only: Annotated[bool, Parameter(negative="")] = False,
     labels: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -47,18 +68,10 @@ def command(
     ----------
     run
         The run folder.
-    n
-        Draw so many rows more.
     question
         What to ask: harmful, refused, degenerate, or another question of the run's judges.
-    active
-        Draw more where the judges are unsure or disagree; the weights are undone in the correction.
     rater
         Your name or a pseudonym; stored with the labels as human:NAME. Default: the user's name.
-    seed
-        Seed of an active draw.
-    draw_only
-        Draw and store the rows, and ask nothing: they can be labelled in the rating pages.
     labels
         Take labels from a JSONL file of judgements (sample_id, index, question, verdict) for rows drawn before.
     json
@@ -67,14 +80,15 @@ def command(
     if not 0 < len(question) < 60:
         raise UserError(f"--question {question!r}: name a question of the run's judges")
     found = one_run(run)
-    if n is not None:
-        drawn = draw_rows(found, n, question=question, seed=seed, active=active)
+    how = drawing or Drawing()
+    if how.n is not None:
+        drawn = draw_rows(found, how.n, question=question, seed=how.seed, active=how.active)
         print(f"{len(drawn)} rows drawn for {question!r} out of {drawn[0].rows}", file=sys.stderr)
     if labels is not None:
         _import(found, labels, rater)
-    elif not draw_only:
+    elif not how.draw_only:
         left = to_label(found, question)
-        if not left and n is None:
+        if not left and how.n is None:
             raise DataError(f"{run}: no drawn row waits for a label; draw some with --n")
         ask(found, left, question, f"human:{rater or getpass.getuser()}")
     done = len({(d.sample_id, d.index) for d in read_draws(found, question)}) - len(to_label(found, question))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -12,17 +13,40 @@ from truing.stats import planning
 from truing.stats.conformal import labels_needed
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Expect:
+    """What you expect.
+
+    Parameters
+    ----------
+    rate
+        The rate that you expect.
+    changed
+        The share of prompts whose outcome you expect to change either way between two models; default: twice the
+        difference, or the margin.
+    answers
+        Answers to each prompt; they are alike, and count for less than so many prompts.
+    correlation
+        How alike the answers of a prompt are (0 to 1).
+    power
+        The chance to succeed if things are as you expect.
+    """
+
+    rate: float = 0.1
+    changed: float | None = None
+    answers: int = 1
+    correlation: float = 0.5
+    power: float = 0.8
+
+
 def command(
     *,
-    rate: float = 0.1,
+    expect: Expect | None = None,
     width: float | None = None,
     upper: float | None = None,
-    changed: float | None = None,
     difference: float | None = None,
     margin: float | None = None,
-    answers: int = 1,
-    correlation: float = 0.5,
-    power: float = 0.8,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Says how many prompts (or labels) are needed for what you want to be able to say.
@@ -31,42 +55,32 @@ def command(
 
     Parameters
     ----------
-    rate
-        The rate that you expect.
     width
         Prompts until the interval is so wide at most, fixed beforehand and with --until.
     upper
         Prompts (or labels) until the upper bound lies under this limit.
-    changed
-        The share of prompts whose outcome you expect to change either way between two models; default: twice the
-        difference, or the margin.
     difference
         Prompts to show a paired difference of this size.
     margin
         Prompts to show that nothing was lost by more than this.
-    answers
-        Answers to each prompt; they are alike, and count for less than so many prompts.
-    correlation
-        How alike the answers of a prompt are (0 to 1).
-    power
-        The chance to succeed if things are as you expect.
     json
         Print the numbers as JSON.
     """
-    if not 0 < power < 1 or not 0 <= rate <= 1 or answers < 1 or not 0 <= correlation <= 1:
+    e = expect or Expect()
+    if not 0 < e.power < 1 or not 0 <= e.rate <= 1 or e.answers < 1 or not 0 <= e.correlation <= 1:
         raise UserError("--power lies between 0 and 1, --rate and --correlation in [0, 1], --answers is 1 or more")
     found: dict[str, int | float] = {}
-    effect = planning.design_effect(answers, correlation) / answers
+    effect = planning.design_effect(e.answers, e.correlation) / e.answers
     try:
-        _fill(found, rate=rate, width=width, upper=upper, power=power)
-        _pairs(found, changed=changed, difference=difference, margin=margin, power=power)
+        _fill(found, rate=e.rate, width=width, upper=upper, power=e.power)
+        _pairs(found, changed=e.changed, difference=difference, margin=margin, power=e.power)
     except ValueError as error:
         raise UserError(str(error)) from error
     if not found:
         raise UserError("say what you want to show: --width, --upper, --difference or --margin")
-    if answers > 1:
+    if e.answers > 1:
         found = {k: _round(v * effect) for k, v in found.items()}
-        found["answers to each prompt"] = answers
+        found["answers to each prompt"] = e.answers
     if json:
         import msgspec
 
