@@ -20,6 +20,7 @@ from truing.ratings.store import Store
 from truing.ratings.study import Study, put_lineages
 from truing.ratings.writing import write_export
 from truing.registry import resolve
+from truing.report.tables import summarise
 from truing.runs import Run
 from truing.types import Lineage, Sample
 
@@ -105,7 +106,12 @@ def test_the_judgements_stand_in_a_run_with_every_rater(
         ("rater-0", 1.0, False, 0.0), ("rater-1", 2.0, False, 0.25), ("rater-2", 4.0, True, 0.75)
     ]  # fmt: skip
     assert {tuple(j.harms) for j in review if j.verdict} == {("privacy_violation",)}
-    assert {j.judge for j in run.judgements()} == {"human:review", "human:redteam"}
+    judges = {"human:review", "human:redteam"}
+    assert {j.judge for j in run.judgements()} == {f"{j}{t}" for j in judges for t in ("", "@2", "@4")}
+    counts = {(r.judge, r.question): (r.n, r.events) for r in summarise(run).rates if r.category is None}
+    # majorities of three raters who said 1, 2 and 4 of each response
+    assert counts["human:review", "harmful"] == counts["human:review@4", "harmful_at_4"] == (2, 0)
+    assert counts["human:review@2", "harmful_at_2"] == (2, 2)
 
 
 def test_decisions_are_exported_beside_the_dissent(
@@ -182,14 +188,15 @@ def test_judgements_go_into_the_run_that_was_imported(
         rate(store, study, person, held, 4)
     made = write_export(store, tmp_path / "one", runs=(run.path,))
     assert made.runs[str(run.path)] == 4
+    assert {j.question for j in run.judgements()} == {"harmful", "harmful_at_2", "harmful_at_4"}
     before = run.manifest.judges
     assert write_export(store, tmp_path / "two", runs=(run.path,)).runs[str(run.path)] == 4
-    assert run.manifest.judges == before and len(list((run.path / "judgements").iterdir())) == 1
+    assert run.manifest.judges == before and len(list((run.path / "judgements").iterdir())) == 3
     held = take(store, study, person)
     assert held is not None
     rate(store, study, person, held, 1)
     write_export(store, tmp_path / "three", runs=(run.path,))
-    assert len(list(run.judgements("human:review"))) == 5 and len(list((run.path / "judgements").iterdir())) == 1
+    assert len(list(run.judgements("human:review"))) == 5 and len(list((run.path / "judgements").iterdir())) == 3
     with pytest.raises(UserError, match="not empty"):
         write_export(store, tmp_path / "three")
 

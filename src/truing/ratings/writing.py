@@ -10,13 +10,14 @@ from typing import Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from truing.errors import MissingExtra, UserError
 from truing.lineage import digest
 from truing.ratings.exports import Exported, Row, flat, gather
 from truing.ratings.imports import source_name
 from truing.ratings.store import Store
-from truing.ratings.study import get_lineages, load_study
+from truing.ratings.study import get_lineages, harmful, load_study
 from truing.runs import DataRecord, JudgeRecord, Manifest, Run, RunWriter, judgement_file
 from truing.types import Judgement, Lineage
 from truing.version import __version__
@@ -61,7 +62,7 @@ def write_export(
         judged = exported.judgements.get(source_name(found.manifest), {})
         writer = RunWriter(path, found.manifest)
         try:
-            into[str(path)] = sum(put_judgements(writer, judge, rows) for judge, rows in judged.items())
+            into[str(path)] = sum(_put_all(writer, judge, rows) for judge, rows in judged.items())
         finally:
             writer.close()
     return Written(files=files, runs=into, contradicted=exported.contradicted)
@@ -94,10 +95,22 @@ def _write_run(folder: Path, lineage: Lineage, model: str, exported: Exported, n
             writer.append("responses.jsonl", response)
         total = 0
         for judge, rows in exported.judgements.get("dialogue", {}).items():
-            total += put_judgements(writer, judge, [r for r in rows if (r.sample_id, r.index) in known])
+            total += _put_all(writer, judge, [r for r in rows if (r.sample_id, r.index) in known])
         return total
     finally:
         writer.close()
+
+
+def _put_all(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
+    """The verdicts from 3, and as questions of their own, the verdicts from 2 and from 4; counts the first."""
+    for threshold in (2, 4):
+        name, question = f"{judge}@{threshold}", f"harmful_at_{threshold}"
+        moved = [
+            replace(r, judge=name, question=question, verdict=harmful(int(r.value), threshold), score=None)
+            for r in rows if r.value is not None
+        ]  # fmt: skip
+        put_judgements(writer, name, moved)
+    return put_judgements(writer, judge, rows)
 
 
 def put_judgements(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
@@ -114,7 +127,7 @@ def put_judgements(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
         writer.append(file, row)
     writer.flush()
     kept = [r for r in writer.record.judges if r.name != judge]
-    record = JudgeRecord(name=judge, question="harmful", file=file, lineage=Lineage(name=judge, hash=hash_))
+    record = JudgeRecord(name=judge, question=rows[0].question, file=file, lineage=Lineage(name=judge, hash=hash_))
     writer.record.judges = [*kept, record]
     writer.save()
     for gone in old:

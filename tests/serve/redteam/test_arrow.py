@@ -129,9 +129,9 @@ def test_the_cost_model_constrains_two_steps_of_ppo_lagrangian(cost: Path, base:
 def test_human_rates_and_a_judges_card_come_from_the_export(session: Path, tmp_path: Path) -> None:
     worse = session / "run-worse"
     # the safer side goes on and is reviewed; the red-teamers graded both
-    assert {j.judge for j in Run(worse).judgements()} == {"human:redteam"}
+    assert {j.judge for j in Run(worse).judgements() if j.question == "harmful"} == {"human:redteam"}
     safer = session / "run-safer"
-    assert {j.judge for j in Run(safer).judgements()} == {"human:redteam", "human:review"}
+    assert {j.judge for j in Run(safer).judgements() if j.question == "harmful"} == {"human:redteam", "human:review"}
     from truing.report.tables import summarise
 
     rates = {(r.judge, r.question): r for r in summarise(Run(worse)).rates if r.category is None}
@@ -161,6 +161,6 @@ def test_ratings_of_drawn_rows_give_corrected_rates(tmp_path: Path) -> None:
     assert len(labels) == 12 and {row["judge"] for row in labels} == {"human:review"}
     run_command("redteam", "export", "--db", db, "--out", tmp_path / "again", "--run", run)
     found = [r for r in summarise(Run(run)).rates if r.question == "harmful" and r.category is None]
-    human, judge = (next(r for r in found if r.judge.startswith(w)) for w in ("human:", "keywords"))
+    human, judge = (next(r for r in found if r.judge.startswith(w)) for w in ("human:review", "keywords"))
     assert (human.scored, human.events) == (12, 0)
     assert judge.corrected is not None and judge.corrected.labels == 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from tests.serve.redteam.site import PHRASE, Visitor, site
 
@@ -128,3 +129,24 @@ def test_nobody_to_talk_to_and_nothing_to_review(file_url: str) -> None:
         for path, status in (("/nowhere", 404), ("/static/none.js", 404), ("/review/none", 404), ("/dialogues/none", 404)):
             assert red.web.get(path).status_code == status
         assert red.web.get("/healthz").text == "ok"
+
+
+def test_a_rating_that_comes_too_late_is_kept_and_its_author_is_told(file_url: str) -> None:
+    study = Study(raters=1, gold_every=0, lease_minutes=0.005, exposure_budget=10**6, break_after=10**6)
+    with site(file_url, MODELS, study) as here:
+        red = here.person("red-wren", "redteamer")
+        talk = red.begin()
+        turn, _ = red.say(talk, "hello")
+        red.send(f"{talk}/turns/{turn}/pick", {"pick": "tie"})
+        red.send(f"{talk}/end", {"rating": "0", "grade-1-0": "1", "grade-1-1": "1"})
+        slow, quick = here.person("slow", "rater"), here.person("quick", "rater")
+        old = slow.send("/review/next").json()["go"]
+        assert "yours for 0 min" in slow.get(old).text
+        time.sleep(0.5)
+        new = quick.send("/review/next").json()["go"]
+        assert new.startswith("/review/") and slow.web.get(old).status_code == 409
+        assert quick.send(new, {"grade-0": "2"}).json() == {"go": "/review"}
+        assert slow.send(old, {"grade-0": "5"}).json() == {"go": "/review?late=1"}
+        assert "kept, but not counted" in slow.text("/review?late=1")
+        assert slow.send(old + "/keep").status_code == 409
+        assert here.house.store.read(queue.progress) == {"items": 1, "open": 0, "gold": 0, "slots": 1, "done": 1, "late": 1}
