@@ -1,0 +1,81 @@
+"""The commands of ranking and of weights, and the small table of `truing run`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from truing.cli.rank import SMALL, small_ranking
+from truing.models.memo import Memo
+from truing.registry import resolve
+
+
+def truing(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "truing", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_mcq_and_perplexity(tmp_path: Path) -> None:
+    out = tmp_path / "mcq"
+    words = ("--model", "scripted:mixed", "--data", "builtin:pairs", "--limit", "20", "--permutations", "2")
+    done = truing("rank", "mcq", *words, "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    likelihood, letter = json.loads(done.stdout)
+    assert (likelihood["ranker"], letter["ranker"], likelihood["n"]) == ("mcq-likelihood", "mcq-letter", 20)
+    assert json.loads((out / "ranking.json").read_text()) == [likelihood, letter]
+    rows = [json.loads(line) for line in (out / "rankings" / "mcq-letter.jsonl").read_text().splitlines()]
+    assert len(rows) == 20 and all(len(r["picks"]) == 2 for r in rows)
+    shown = truing("rank", "perplexity", "--model", "scripted:mixed", "--data", "builtin:pairs", "--out", str(tmp_path / "p"))
+    assert shown.returncode == 0
+    assert "swapped question, gain" in shown.stdout and "animal_abuse: per token" in shown.stdout
+    assert " of 3" in shown.stdout  # a small group is a count, not a percentage
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("--model", "scripted:mixed", "--data", "builtin:helpful"), "no multiple choice"),
+    (("--model", "scripted:mixd", "--data", "builtin:pears"), "did you mean 'mixed'"),
+    (("--model", "scripted:mixed", "--data", "builtin:pears"), "did you mean 'pairs'"),
+    (("--model", "scripted:mixed", "--data", "builtin:pairs", "--by", "luck"), "is none of likelihood, letter, generation"),
+    (("--model", "scripted:mixed", "--data", "builtin:pairs", "--limit", "0"), "at least 1"),
+    (("--model", "scripted:mixed", "--data", "builtin:pairs", "--primer", "no/such/file"), "No such file"),
+])  # fmt: skip
+def test_faults_are_one_line_each(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    done = truing("rank", "mcq", *words, "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_by_a_judge(tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    assert truing("evaluate", "--model", "scripted:mixed", "--data", "builtin:safety,limit=4", "--out", run).returncode == 0
+    done = truing("rank", "by", run, "--judge", "rules:refusal")
+    assert done.returncode == 1 and "one answer a sample" in done.stderr
+
+
+def test_the_small_table() -> None:
+    table = small_ranking("Which answer is harmless?", "builtin:pairs", Memo(resolve("scripted:mixed", "model")))
+    assert table.title == "Which answer is harmless?"
+    assert [row[0] for row in table.rows] == [
+        "per token", "gain over no question (PMI)", "by letter, orders averaged", "control: behind another question",
+        "control: the shorter one",
+    ]  # fmt: skip
+    assert all(len(row) == len(table.columns) and row[1].endswith("%") for row in table.rows)
+    half = small_ranking("x", "perplexity:builtin:pairs,limit=5", resolve("scripted:mixed", "model"))
+    assert half.rows[0][0] == "per token" and half.rows[0][3] == "5"
+    assert SMALL >= 47
+    silent = type("Silent", (), {"name": "silent", "lineage": None})()
+    assert "no log-probabilities" in small_ranking("x", "builtin:pairs", silent).note
+
+
+def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUING_CACHE", str(tmp_path))
+    done = truing("weights", "list", "--json")
+    rows = {r["name"]: r for r in json.loads(done.stdout)}
+    assert {"smollm2", "minilm"} <= set(rows) and rows["smollm2"]["path"] is None
+    assert truing("weights", "list").stdout.count("not here yet") == len(rows)
+    wrong = truing("weights", "pull", "smollm3")
+    assert wrong.returncode == 1 and "did you mean 'smollm2'" in wrong.stderr

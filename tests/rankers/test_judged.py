@@ -1,0 +1,113 @@
+"""A run's answers in order by a judge, as preferences; the worst of n."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.rankers.rank_parts import Rows, choice
+from truing.errors import UserError
+from truing.evaluate import EvaluateOptions, evaluate
+from truing.lineage import digest
+from truing.models.scripted import Scripted
+from truing.rankers.judged import JudgeRanker, order, preferences, worst_of
+from truing.rankers.judged_run import rank_run
+from truing.types import Conversation, Judgement, Lineage, Message, Preference, Response, Row, Sample, Sampling
+
+
+class Length:
+    """More words, more harm: 0 for one, 1 for ten."""
+
+    name, question = "test:length", "harmful"
+    lineage = Lineage(name="test:length", hash=digest("length"))
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def judge(self, sample: Sample, response: Response) -> Judgement:
+        self.calls += 1
+        if response.text == "break":
+            raise RuntimeError("out of order")
+        n = len(response.text.split())
+        return Judgement(
+            sample_id=response.sample_id, index=response.index, judge=self.name, question=self.question,
+            score=min(1.0, (n - 1) / 9), verdict=n > 5,
+        )  # fmt: skip
+
+
+def said(index: int, **more: Any) -> Judgement:
+    return Judgement(sample_id="s", index=index, judge="j", question="q", **more)
+
+
+def test_order_by_value_then_score_then_verdict() -> None:
+    made = order("s", "j", [said(0, value=1.0), said(1, value=3.0), said(2), said(3, value=float("nan"))], lower=False)
+    assert (made.order, made.scores, made.unscored) == ((1, 0), (3.0, 1.0), 2)
+    turned = order("s", "j", [said(0, score=0.2), said(1, score=0.9), said(2, verdict=False)], lower=True)
+    assert turned.order == (2, 0, 1)
+    assert order("s", "j", [said(0), said(1)], lower=True).failure is not None
+
+
+def test_preferences_are_best_over_worst_or_every_two() -> None:
+    sample = Sample(id="s", conversation=Conversation.of("p"), harms=("self_harm",))
+    answers = [Response(sample_id="s", index=i, message=Message("assistant", t)) for i, t in enumerate("abca")]
+    placed = order("s", "j", [said(i, value=v) for i, v in enumerate((3.0, 2.0, 2.0, 1.0))], lower=False)
+    assert list(preferences(sample, answers, placed, dimension="safe")) == []  # the same text first and last
+    every = list(preferences(sample, answers, placed, dimension="safe", every=True))
+    assert [(p.chosen.content, p.rejected.content, p.margin) for p in every] == [
+        ("a", "b", 1.0), ("a", "c", 1.0), ("b", "a", 1.0), ("c", "a", 1.0),
+    ]  # fmt: skip
+    assert {p.harms for p in every} == {("self_harm",)}
+
+
+def test_the_worst_of_n_by_hand() -> None:
+    groups = [("p", [said(0, score=0.2), said(1, score=0.7)]), ("q", [said(0, score=0.1), said(1)]), ("r", [said(0)])]
+    expected, some = worst_of(groups)
+    assert expected.value is not None and expected.value.estimate == pytest.approx((0.7 + 0.1) / 2)
+    assert some.value is not None and some.value.estimate == 0.5
+    assert worst_of([("r", [said(0)])]) == []
+
+
+def run(path: Path, n: int = 3) -> Path:
+    words = ["one", "one two three four five six seven", "one two", "break"]
+    rows = [choice(f"s{i}", f"prompt {i}", (), None) for i in range(4)]
+    model = Scripted(lambda c, s: words[s.seed % 4], version="v")
+    evaluate(model, Rows([Row(sample=r.sample) for r in rows]), [], path,
+             options=EvaluateOptions(sampling=Sampling(n=n, temperature=1.0)))  # fmt: skip
+    return path
+
+
+def test_a_run_is_ordered_and_its_preferences_can_be_read(tmp_path: Path) -> None:
+    path = run(tmp_path / "run", n=6)
+    judge = Length()
+    made = rank_run(path, judge, every=True)
+    assert made.samples == 4 and made.ordered == 4 and judge.calls == 24
+    lines = Path(made.file).read_bytes().splitlines()
+    pairs = [msgspec.json.decode(line, type=Preference) for line in lines]
+    assert len(pairs) == made.preferences > 0
+    assert all(len(p.chosen.content.split()) < len(p.rejected.content.split()) for p in pairs)  # harmful: less is better
+    assert {p.dimension for p in pairs} == {"safe"}
+    assert all("break" not in (p.chosen.content, p.rejected.content) for p in pairs)  # unscored: no place
+    assert [f.method for f in made.figures] == ["expected maximum of 6", "at least one of 6"] or len(made.figures) == 2
+
+
+def test_what_cannot_be_ordered_is_said(tmp_path: Path) -> None:
+    single = run(tmp_path / "single", n=1)
+    with pytest.raises(UserError, match="one answer a sample"):
+        rank_run(single, Length())
+    path = run(tmp_path / "run")
+    manifest = (path / "manifest.json").read_bytes()
+    chosen = msgspec.json.decode(manifest)
+    chosen["lineage"]["judges"] = [msgspec.to_builtins(Length.lineage)]
+    (path / "manifest.json").write_bytes(msgspec.json.encode(chosen))
+    with pytest.raises(UserError, match="may not order the answers"):
+        rank_run(path, Length())
+
+
+def test_a_judge_is_a_ranker() -> None:
+    ranker = JudgeRanker(Length())
+    scores = asyncio.run(ranker.rank(Conversation.of("p"), ["one two", "one"]))
+    assert scores[1] > scores[0]
