@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
@@ -50,7 +50,9 @@ def fit(name: str, train: dict[str, tuple[str, bool]], test: dict[str, tuple[str
     began = time.perf_counter()
     x, y = np.asarray(enc.encode([t for t, _ in rows])), np.array([label for _, label in rows])
     xt, yt = np.asarray(enc.encode([t for t, _ in test.values()])), np.array([label for _, label in test.values()])
-    model = LogisticRegressionCV(Cs=np.logspace(-1, 3, 9), cv=5, scoring="roc_auc", class_weight="balanced", max_iter=2000)
+    grid = LogisticRegressionCV(Cs=(0.3, 3.0, 30.0, 300.0), cv=5, scoring="roc_auc", class_weight="balanced", max_iter=300)
+    strength = float(grid.fit(x, y).C_[0])
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
     scores = cross_val_predict(model, x, y, cv=5, method="decision_function")
     model.fit(x, y)
     threshold = float(np.quantile(scores[~y], 0.98))

@@ -20,6 +20,7 @@ from truing.protocols import Closes, Judge, Model
 from truing.rails.config import RailsConfig
 from truing.rails.library.safety import judge_specs
 from truing.rails.llm import LlmError
+from truing.rails.models import task_models
 from truing.rails.runtime import Parts, RailsError, Result, Runtime
 from truing.rails.streaming import Sink
 from truing.rails.wiring import rail_names
@@ -43,6 +44,7 @@ class Guarded:
         needed = judge_specs(self.config.truing, rail_names(self.config))
         missing = {spec: resolve(spec, "judge") for spec in needed if spec not in parts.judges}
         parts.judges = {**missing, **parts.judges}
+        parts.models = {**task_models(self.config, parts.models), **parts.models}
         self.model = model
         self.runtime = Runtime(self.config, model, parts)
         self.options = options

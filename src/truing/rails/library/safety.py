@@ -175,10 +175,16 @@ async def injection_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
     return RailOutcome.block(reason="it tries to give the assistant new orders")
 
 
+def orders_in(text: str) -> str | None:
+    """The words of a document that give orders to the assistant, by pattern, or none."""
+    found = _ORDERS.search(text)
+    return found.group()[:60] if found else None
+
+
 async def injection_check_chunks(turn: Turn, text: Any, **params: Any) -> RailOutcome:
-    """Drops the retrieved chunks in which the injection head sees an order to the assistant."""
+    """Drops the retrieved pieces that give orders to the assistant, by pattern: the head learned from short messages only."""
     parts = text if isinstance(text, list) else str(text or "").split("\n\n")
-    kept = [p for p in parts if not str(p).strip() or not (await head_score("injection", str(p)))[1]]
+    kept = [p for p in parts if orders_in(str(p)) is None]
     if len(kept) == len(parts):
         return RailOutcome.allow()
     turn.because(f"{len(parts) - len(kept)} of {len(parts)} retrieved pieces give orders")

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from truing.rails.actions import RailOutcome
-from truing.rails.heads import score as head_score
+from truing.rails.library.safety import orders_in
 from truing.rails.library.texts import block
 
 if TYPE_CHECKING:
@@ -104,11 +104,9 @@ async def check_tool_result(turn: Turn, name: str, text: Any, **params: Any) -> 
     if most is not None and len(said) > int(most):
         turn.because(f"the result of {name} is longer than {most} characters")
         return RailOutcome.block(reason=f"the result of {name} is too long")
-    if rules.get("injection"):
-        value, over = await head_score("injection", said)
-        if over:
-            turn.because(f"the result of {name} gives orders to the assistant", score=value)
-            return RailOutcome.block(reason=f"the result of {name} cannot be trusted")
+    if rules.get("injection") and (order := orders_in(said)) is not None:
+        turn.because(f"the result of {name} gives orders to the assistant: {order!r}", score=1.0)
+        return RailOutcome.block(reason=f"the result of {name} cannot be trusted")
     return RailOutcome.allow()
 
 
