@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ import torch
 
 from truing.backbone import batches_by_length, best_device, best_dtype, int8_pays, one_thread_pool
 from truing.errors import MissingExtra, UserError, nearest
+from truing.judges.moderation.lean import LeanBert, fits
 from truing.judges.moderation.net import Network
 from truing.judges.moderation.tokens import Encoded
 from truing.weights import cache_dir
@@ -51,8 +53,10 @@ class TorchEngine:
     def __init__(self, network: Network, *, pad: int, dtype: str = "auto", device: str = "auto", tokens: int = 4096) -> None:
         where = best_device(device)
         kind = best_dtype(dtype, where)
-        self._network = network.eval().requires_grad_(False).to(where)
-        self._network.body.to(kind)
+        self._network = copy(network.eval().requires_grad_(False).to(where))
+        self._network._modules = dict(network._modules)  # the caller's network keeps its own body
+        body = network.body if kind is next(network.body.parameters()).dtype else deepcopy(network.body).to(kind)
+        self._network.body = LeanBert(body).eval() if fits(body) else body
         self._where = where
         self._pad = pad
         self._tokens = tokens

@@ -36,7 +36,9 @@ class Network(nn.Module):
         out = self.body(input_ids=ids, attention_mask=mask, output_hidden_states=True, **given)
         weights = torch.softmax(self.mix.float(), 0)
         layers: tuple[Tensor, ...] = out.hidden_states
-        hidden = sum((w * h.float() for w, h in zip(weights, layers)), torch.zeros((), device=ids.device))
+        hidden = layers[0].float() * weights[0]
+        for weight, layer in zip(weights[1:], layers[1:]):
+            hidden = torch.addcmul(hidden, layer.float(), weight)
         real = mask.float()
         if self.causal:
             last = (real * torch.arange(ids.shape[1], device=ids.device)).argmax(1)
