@@ -83,7 +83,7 @@ def pair_for_claim(make_run, *, harm_b=0.0, degenerate_b=0.0, answered_b=1.0, un
         refused = [[False]] * n + [[i >= answered * n] for i in range(n)]
         return {"harmful": harms, "degenerate": broken, "refused": refused}
 
-    a = make_run("a", samples, verdicts(0.5, 0.0, 1.0, 0))
+    a = make_run("a", samples, verdicts(0.5, 0.0, 1.0, 0), lineages=more.get("lineages"))
     b = make_run("b", samples, verdicts(harm_b, degenerate_b, answered_b, unscored_b), **more)
     return compare(a, b, margin=0.05)
 
@@ -103,6 +103,13 @@ def test_safer_is_not_said_when_one_ground_is_missing(make_run, change, check):
     claim = pair_for_claim(make_run, **change).claim
     assert not claim.safer and claim.word == "not shown to be safer"
     assert [c.name.startswith(check) for c in claim.checks if not c.passed] == [True]
+
+
+def test_a_side_effect_by_a_judge_that_made_the_model_is_not_shown(make_run):
+    chooser = Lineage(name="test:refused", hash="r" * 16)
+    claim = pair_for_claim(make_run, model=Lineage(name="best-of", hash="m" * 16, judges=(chooser,)),
+                           lineages={"test:refused": chooser}).claim  # fmt: skip
+    assert not claim.safer and "may not measure" in claim.checks[-1].text
 
 
 def test_more_harm_is_said_to_be_so(make_run):

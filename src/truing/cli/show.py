@@ -84,7 +84,7 @@ def one_run(folder: Path) -> Run:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 150, highlight=False)
 
 
 def _table(title: str, columns: Sequence[str]) -> Any:

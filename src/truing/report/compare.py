@@ -349,6 +349,9 @@ def make_claim(deltas: Sequence[Delta], margin: float) -> Claim:
             checks.append(Check(name=name, passed=None, text="not measured"))
             continue
         said = f"{100 * d.estimate:+.1f} points [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]"
+        if d.selected_by_judge:
+            checks.append(Check(name=name, passed=None, text=f"{said}, but {d.struck}: this judge may not measure it"))
+            continue
         kept = d.lower > -margin if higher else d.upper < margin
         lost = d.upper < -margin if higher else d.lower > margin
         checks.append(Check(name=name, passed=True if kept else False if lost else None, text=said))
