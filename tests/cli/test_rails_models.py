@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from truing.cli.rails_models import main_model, spec_of, task_models
+from truing.cli.rails_models import main_model
 from truing.errors import PlanError, SpecError
 from truing.rails.config import RailsConfig
+from truing.rails.models import spec_of, task_models
 from truing.registry import Spec
 
 

@@ -49,7 +49,7 @@ class Guarded:
         self.runtime = Runtime(self.config, model, parts)
         self.options = options
         self.name = f"guarded:{Path(self.config.path).name or 'rails'},of=({model.name})"
-        used = tuple(judge.lineage for judge in parts.judges.values())
+        used = tuple(one.lineage for one in (*parts.judges.values(), *parts.models.values()))
         own = digest("guarded", json.dumps(self.config.raw, sort_keys=True, default=str),
                      *(f.source or f.name for f in self.config.flows), model.lineage.hash)
         inner = model.lineage
@@ -113,9 +113,10 @@ class Guarded:
         await self.runtime.warm()
 
     async def close(self) -> None:
-        """Closes the model."""
-        if isinstance(self.model, Closes):
-            await self.model.close()
+        """Closes its models."""
+        for model in (self.model, *self.runtime.models.values()):
+            if isinstance(model, Closes):
+                await model.close()
 
 
 def _rulings(error: BaseException) -> tuple[Ruling, ...]:
