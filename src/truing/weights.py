@@ -117,7 +117,7 @@ def sha256_folder(path: Path) -> str:
     """One SHA-256 over a model folder: its weight files, config and tokenizer, by name and content."""
     whole = hashlib.sha256()
     kinds = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
-    skip = {"trainer_state.json", "truing.json", MARK}
+    skip = {"trainer_state.json", "truing.json", "manifest.json", "evaluation.json", MARK}
     for file in sorted(path.iterdir()):
         if file.is_file() and file.suffix in kinds and file.name not in skip:
             whole.update(f"{file.name}\0{sha256_file(file)}\n".encode())

@@ -215,6 +215,13 @@ def test_the_manifest_says_what_was_mixed(base: str, out: str) -> None:
     assert manifest["red_model"] is None
 
 
+def test_the_hash_is_that_of_the_weights_not_of_where_they_lie(base: str, tmp_path: Path) -> None:
+    one, two = (train(settings("sft", str(tmp_path / n), base), data("sft")) for n in ("one", "two"))
+    assert one.lineage.hash == two.lineage.hash != ""
+    other = train(settings("sft", str(tmp_path / "other"), base, lr=2e-3), data("sft"))
+    assert other.lineage.hash != one.lineage.hash
+
+
 def test_a_trained_folder_is_a_base(base: str, out: str) -> None:
     first = train(settings("sft", out, base), data("sft"))
     second = train(settings("dpo", out + "2", out), data("dpo"))
