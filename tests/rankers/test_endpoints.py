@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.rankers.rank_parts import Rows, choice
 from tests.servers import Request, serving
+
 from truing.rankers import Form, Settings, rank_choices
 from truing.registry import resolve
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
-
 from tests.rankers.rank_parts import Rows, choice
+
 from truing.errors import UserError
 from truing.evaluate import EvaluateOptions, evaluate
 from truing.lineage import digest
