@@ -25,12 +25,13 @@ class Text(Struct, frozen=True, tag="text"):
 
 
 class Table(Struct, frozen=True, tag="table"):
-    """Columns and rows; numbers are right-aligned in `right` columns."""
+    """Columns and rows; numbers are right-aligned in `right` columns. `folded`: shown when asked (beside a figure)."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""
     right: frozenset[int] = frozenset()
+    folded: bool = False
 
 
 class Figure(Struct, frozen=True, tag="figure"):
@@ -87,9 +88,9 @@ class Grid(Struct):
         """Appends a row; text becomes a plain cell."""
         self.rows.append(tuple(c if isinstance(c, Cell) else Cell(c) for c in cells))
 
-    def table(self, caption: str = "", right: Sequence[int] = ()) -> Table:
+    def table(self, caption: str = "", right: Sequence[int] = (), *, folded: bool = False) -> Table:
         """The finished table."""
-        return Table(tuple(self.columns), tuple(self.rows), caption, frozenset(right))
+        return Table(tuple(self.columns), tuple(self.rows), caption, frozenset(right), folded)
 
 
 def escape(text: str) -> str:
@@ -104,7 +105,7 @@ def block_html(block: Block) -> str:
         kind = f' class="{block.kind}"' if block.kind else ""
         return f"<p{kind}>{escape(block.text)}</p>"
     if isinstance(block, Figure):
-        return f"<figure>{block.svg}<figcaption>{escape(block.caption)}</figcaption></figure>"
+        return f"<figure><figcaption>{escape(block.caption)}</figcaption>{block.svg}</figure>"
     if isinstance(block, Tiles):
         return _tiles_html(block)
     if isinstance(block, Raw):
@@ -136,9 +137,12 @@ def _table_html(block: Table) -> str:
             tip = f' title="{escape(cell.title)}"' if cell.title else ""
             cells.append(f"<td{shown}{tip}>{escape(cell.text)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    caption = f"<caption>{escape(block.caption)}</caption>" if block.caption else ""
+    caption = f"<caption>{escape(block.caption)}</caption>" if block.caption and not block.folded else ""
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="scroll"><table>{caption}{body}</table></div>'
+    whole = f'<div class="scroll"><table>{caption}{body}</table></div>'
+    if not block.folded:
+        return whole
+    return f'<details class="table"><summary>Table: {escape(block.caption)}</summary>{whole}</details>'
 
 
 def _md(text: str) -> str:

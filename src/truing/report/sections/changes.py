@@ -111,7 +111,7 @@ def _by_category(story: Story, data: str, question: str) -> list[Figure | Table]
             d = whole[v].find(question, category)
             cells += [delta_cell(d), *([p_value(d.p_adjusted or d.p if d else None)] if alone else [])]
         grid.add(category_label(category, whole[variants[0]].taxonomy), *cells)
-    return [Figure(forest(groups, title), title, alt), grid.table(title, right=range(1, len(grid.columns)))]
+    return [Figure(forest(groups, title), title, alt), grid.table(title, right=range(1, len(grid.columns)), folded=True)]
 
 
 def _claims(story: Story) -> list[Text | Table]:

@@ -51,7 +51,7 @@ def _table(story: Story, data: str, question: str, title: str) -> Table:
     for category in [None, *_categories(story, data, question)]:
         summaries = [v.summaries.get(data) for v in story.variants]
         grid.add(category_name(category), *(rate_cell(s.find(question, category) if s else None) for s in summaries))
-    return grid.table(title, right=range(1, len(story.variants) + 1))
+    return grid.table(title, right=range(1, len(story.variants) + 1), folded=True)
 
 
 def section(story: Story) -> Section | None:
