@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from truing.report.blocks import Cell, Figure, Grid, Section, Table, Text
+from truing.report.blocks import Cell, Figure, Grid, Raw, Section, Table, Text
 from truing.report.compare import Comparison, Delta
 from truing.report.forest import forest
 from truing.report.story import Story
-from truing.report.svg import Mark
+from truing.report.svg import Mark, legend
 from truing.report.tables import AXIS_WORDS
 from truing.report.words import OUTCOMES, category_label, difference, p_value
 
@@ -157,7 +157,7 @@ def section(story: Story) -> Section | None:
     found = list(_comparisons(story))
     if not found:
         return None
-    blocks: list[Text | Table | Figure] = [*_claims(story)]
+    blocks: list[Text | Table | Figure | Raw] = [*_claims(story)]
     alone = len(story.variants) == 2
     for variant, data, comparison in found if alone else ():
         blocks.append(_overall(comparison, variant, data))
@@ -166,8 +166,13 @@ def section(story: Story) -> Section | None:
     for data in () if alone else dict.fromkeys(d for _, d, _ in found):
         blocks.append(_many(story, data))
     for data in dict.fromkeys(d for _, d, _ in found):
-        for question in _DRAWN:
-            blocks += _by_category(story, data, question)
+        shown = [made for question in _DRAWN if (made := _by_category(story, data, question))]
+        asked = {d.question for _, on, c in found if on == data for d in c.deltas}
+        if "attack_success" in asked and len(shown) > 1:  # harm over all prompts repeats it, category by category
+            shown = [made for made in shown if _WORDS["harmful"] not in getattr(made[0], "caption", "")]
+        if shown and not alone:
+            blocks.append(Raw(legend([v.name for v in story.variants])))
+        blocks += [block for made in shown for block in made]
     notes = dict.fromkeys(note for _, _, c in found for note in c.notes)
     blocks += [Text(note, "note") for note in notes]
     lead = ("Paired by sample: each prompt is its own control. p values are adjusted (Holm) over the categories of a "
