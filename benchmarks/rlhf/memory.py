@@ -1,0 +1,95 @@
+"""Peak memory of a PPO-Lagrangian step: six models in separate copies, against adapters on one frozen backbone.
+
+    python benchmarks/rlhf/memory.py                      a random Llama of 53 M parameters, float32
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import task
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from truing.backbone import ScalarModel
+from truing.train.rl.crew import CRITICS, SeparateCrew, SharedCrew
+from truing.train.rl.settings import RLSettings
+from truing.train.rl.signals import FunctionSignal, Signals
+from truing.train.rl.trainer import Trainer
+
+
+def model(hidden: int, layers: int) -> Any:
+    """A random Llama with a vocabulary of 16,384."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=16384, hidden_size=hidden, intermediate_size=hidden * 8 // 3, num_hidden_layers=layers, num_attention_heads=8,
+        num_key_value_heads=8, eos_token_id=1, pad_token_id=0, max_position_embeddings=64,
+    )).eval()  # fmt: skip
+
+
+def one(kind: str, hidden: int, layers: int) -> None:
+    """One step in this process; prints parameters and peak memory."""
+    torch.set_num_threads(1)
+    base = model(hidden, layers)
+    size = sum(p.numel() for p in base.parameters())
+    crew: Any
+    if kind == "shared":
+        crew = SharedCrew(base, task.tokenizer(), CRITICS["ppo-lag"], rank=16)
+        for name in ("reward", "cost"):
+            crew.peft.add_adapter(name, crew.peft.peft_config["actor"])
+            crew.heads[name] = torch.nn.Linear(hidden, 1, bias=False).requires_grad_(False)
+        scorers = {"reward": None, "cost": None}
+    else:
+        crew = SeparateCrew(base, task.tokenizer(), CRITICS["ppo-lag"])
+        scorers = {k: ScalarModel(model(hidden, layers).model) for k in ("reward", "cost")}
+
+    def score(name: str) -> Any:
+        def function(rollout: Any) -> Any:
+            with torch.no_grad():
+                if scorers[name] is not None:
+                    return ScalarModel.at_end(scorers[name](rollout.ids, rollout.mask), rollout.mask)
+                with crew.role(name) as scorer:
+                    return ScalarModel.at_end(scorer(rollout.ids, rollout.mask), rollout.mask)
+
+        return FunctionSignal(name, function)
+
+    with tempfile.TemporaryDirectory() as out:
+        settings = RLSettings(method="ppo-lag", out=out, prompts=4, max_new=16, micro=4, lora=16 if kind == "shared" else 0,
+                              tensorboard=False)
+        trainer = Trainer(crew, task.prompts(), Signals([score("reward")], [score("cost")]), settings)
+        trainer.one_step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print("FIGURES " + json.dumps({"parameters": size, "mb": peak}))
+
+
+def main() -> None:
+    """Both kinds, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--one")
+    given = parser.parse_args()
+    if given.one:
+        one(given.one, given.hidden, given.layers)
+        return
+    peak = {}
+    for kind in ("separate", "shared"):
+        command = [sys.executable, "-W", "ignore", __file__, "--one", kind, "--hidden", str(given.hidden), "--layers", str(given.layers)]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        made = json.loads(next(x for x in out.splitlines() if x.startswith("FIGURES "))[8:])
+        peak[kind] = made["mb"]
+        print(f"{kind}: {made['parameters'] / 1e6:.0f} M parameters a model, peak {made['mb']:.0f} MB", flush=True)
+    print(f"shared takes {peak['shared'] / peak['separate']:.2f} of the memory of separate copies")
+
+
+if __name__ == "__main__":
+    main()

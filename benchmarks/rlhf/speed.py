@@ -1,0 +1,220 @@
+"""Seconds an answer of a whole iteration (draw, score, learn) and peak memory, against TRL: PPO 1.12.0, RLOO and GRPO
+1.16.0.
+
+    python benchmarks/rlhf/speed.py --trl-ppo VENV112/bin/python --trl VENV116/bin/python
+
+Both sides: the same Llama of random weights, float32, whole models (no adapters), the same threads, prompts of one
+length, answers of the
+same length (no end token is ever drawn: its row of the head is pushed down), one pass of gradient steps over each
+rollout. Each side runs in a process
+of its own, the sides in turns; the figure is the median iteration after the first, the ratio that of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+SHAPES: dict[str, dict[str, int]] = {
+    "small": {"hidden": 192, "layers": 4, "vocab": 8192, "prompt": 32, "answer": 32, "batch": 8, "group": 4},
+    "large": {"hidden": 576, "layers": 8, "vocab": 49152, "prompt": 64, "answer": 32, "batch": 8, "group": 4},
+}  # fmt: skip
+STEPS = 4
+
+
+def build(folder: Path, shape: dict[str, int]) -> None:
+    """Saves the policy, and a reward model as both sides read it."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+    words = {f"w{k}": k for k in range(shape["vocab"])}
+    raw = Tokenizer(models.WordLevel(words, unk_token="w2"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="w0", eos_token="w1", padding_side="left")
+    config = LlamaConfig(
+        vocab_size=shape["vocab"], hidden_size=shape["hidden"], intermediate_size=shape["hidden"] * 8 // 3, eos_token_id=1,
+        num_hidden_layers=shape["layers"], num_attention_heads=shape["hidden"] // 64, max_position_embeddings=256, pad_token_id=0,
+        num_key_value_heads=shape["hidden"] // 64, bos_token_id=None, num_labels=1, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    policy = LlamaForCausalLM(config)
+    with torch.no_grad():  # answers never end or pad: the hidden state has a constant part that the two rows look away from
+        policy.model.norm.weight.fill_(1.0)
+        policy.lm_head.weight[:2] = 0.0
+        policy.lm_head.weight[2:] += 0.02
+    torch.manual_seed(1)
+    for name, model in (("policy", policy), ("reward", LlamaForSequenceClassification(config))):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def prompts(shape: dict[str, int], count: int) -> list[list[int]]:
+    """Random ids, all of one length."""
+    import random
+
+    rng = random.Random(0)
+    return [[rng.randrange(2, shape["vocab"]) for _ in range(shape["prompt"])] for _ in range(count)]
+
+
+def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
+    """Times of our iterations."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    from truing.backbone import ScalarModel
+    from truing.train.rl.crew import SeparateCrew, trimmed
+    from truing.train.rl.rollout import Prompt
+    from truing.train.rl.settings import RLSettings
+    from truing.train.rl.signals import FunctionSignal, Signals
+    from truing.train.rl.trainer import Trainer
+    from truing.types import Conversation, Sample
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
+    crew = SeparateCrew(model, tokenizer, ("reward_critic",) if method == "ppo" else ())
+    model.generation_config.eos_token_id = 1
+
+    if method == "ppo":
+        judge = AutoModelForSequenceClassification.from_pretrained(folder / "reward", dtype=torch.float32).eval()
+        scorer = ScalarModel(judge.model, head=judge.score)
+
+        def reward(rollout: Any) -> Any:
+            with torch.no_grad():
+                some = trimmed(rollout)
+                return scorer.at_end(scorer(some.ids, some.mask), some.mask)
+    else:
+
+        def reward(rollout: Any) -> Any:
+            return (rollout.targets % 7 == 0).double().mean(-1)
+
+    n = 1 if method == "ppo" else shape["group"]
+    asked = [Prompt(Sample(conversation=Conversation.of("x"), id=str(k)), tuple(p)) for k, p in enumerate(prompts(shape, shape["batch"]))]
+    with tempfile.TemporaryDirectory() as out:
+        settings = RLSettings(
+            method=method, out=out, steps=STEPS + 1, prompts=shape["batch"] // n, n=n, epochs=1, micro=shape["batch"],  # type: ignore[arg-type]
+            score_micro=shape["batch"], max_new=shape["answer"], lora=0, lr=1e-6, kl=0.05, whiten=method == "ppo", save_every=1000,
+            tensorboard=False,
+        )  # fmt: skip
+        trainer = Trainer(crew, asked, Signals([FunctionSignal("r", reward)]), settings)
+        times = []
+        for _ in range(STEPS + 1):
+            began = time.perf_counter()
+            row = trainer.one_step()
+            trainer.step += 1
+            times.append(time.perf_counter() - began)
+            assert row["length"] == shape["answer"], row["length"]
+    return times[1:]
+
+
+def theirs(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
+    """Times of TRL's iterations: from one optimiser step to the next."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+
+    from datasets import Dataset
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "policy", padding_side="left")
+    stamps: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            stamps.append(time.perf_counter())
+
+    rows = prompts(shape, shape["batch"] * (STEPS + 2))
+    common: dict[str, Any] = {"output_dir": str(folder / "trl"), "report_to": [], "use_cpu": True, "bf16": False, "learning_rate": 1e-6,
+                              "gradient_accumulation_steps": 1, "save_strategy": "no", "logging_steps": 1000, "gradient_checkpointing": False}  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
+    if method == "ppo":
+        from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+        def scalar() -> Any:
+            return AutoModelForSequenceClassification.from_pretrained(folder / "reward", num_labels=1, dtype=torch.float32)
+
+        reference = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
+        config = PPOConfig(**common, per_device_train_batch_size=shape["batch"], num_mini_batches=1, num_ppo_epochs=1,
+                           total_episodes=shape["batch"] * (STEPS + 2), response_length=shape["answer"], num_sample_generations=0,
+                           local_rollout_forward_batch_size=shape["batch"], kl_coef=0.05, temperature=1.0)
+        trainer = PPOTrainer(args=config, processing_class=tokenizer, model=model, ref_model=reference, reward_model=scalar(),
+                             value_model=scalar(), train_dataset=Dataset.from_dict({"input_ids": rows}),
+                             eval_dataset=Dataset.from_dict({"input_ids": rows[:2]}), callbacks=[Clock()])
+    else:
+        import trl
+
+        def reward(completion_ids: Any, **_: Any) -> list[float]:
+            return [sum(t % 7 == 0 for t in ids) / len(ids) for ids in completion_ids]
+
+        name = method.upper()
+        config = getattr(trl, f"{name}Config")(
+            **common, per_device_train_batch_size=shape["batch"], num_generations=shape["group"], max_completion_length=shape["answer"],
+            beta=0.05, temperature=1.0, max_steps=STEPS + 1, num_iterations=1, steps_per_generation=1,
+        )  # fmt: skip
+        words = [{"prompt": " ".join(f"w{t}" for t in r)} for r in rows]
+        trainer = getattr(trl, f"{name}Trainer")(model=model, reward_funcs=reward, args=config, processing_class=tokenizer,
+                                                 train_dataset=Dataset.from_list(words), callbacks=[Clock()])
+    trainer.train()
+    return [b - a for a, b in pairwise(stamps)][:STEPS]
+
+
+def one(side: str, method: str, folder: str, shape: str, threads: int) -> None:
+    """A side in this process; prints times and peak memory as JSON."""
+    import torch
+
+    torch.set_num_threads(threads)
+    times = (ours if side == "ours" else theirs)(method, Path(folder), SHAPES[shape])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print("FIGURES " + json.dumps({"times": times, "mb": peak}))
+
+
+def main() -> None:
+    """Runs the sides in turns and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trl-ppo", help="python of a venv with trl 1.12.0")
+    parser.add_argument("--trl", help="python of a venv with trl 1.16.0")
+    parser.add_argument("--shapes", nargs="+", default=["small"])
+    parser.add_argument("--methods", nargs="+", default=["ppo", "rloo", "grpo"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--one", nargs=5)
+    given = parser.parse_args()
+    if given.one:
+        one(*given.one[:4], int(given.one[4]))
+        return
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {given.threads} threads, load "
+          f"{os.getloadavg()[0]:.1f}")
+    print("| method | model | ours: s an answer | TRL: s an answer | ratio | ours: MB | TRL: MB "
+          "|\n|---|---|---|---|---|---|---|")
+    for shape in given.shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            build(Path(folder), SHAPES[shape])
+            for method in given.methods:
+                peer = given.trl_ppo if method == "ppo" else given.trl
+                got: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
+                for _ in range(given.rounds):
+                    for side, python in (("ours", sys.executable), ("trl", peer)):
+                        command = [python, "-W", "ignore", __file__, "--one", side, method, folder, shape, str(given.threads)]
+                        done = subprocess.run(command, capture_output=True, text=True, check=False)
+                        line = next((x for x in done.stdout.splitlines() if x.startswith("FIGURES ")), None)
+                        if line is None:
+                            raise SystemExit(f"{side} {method}: {done.stderr[-2000:]}")
+                        got[side].append(json.loads(line[8:]))
+                speed = {s: statistics.median(statistics.median(r["times"]) for r in g) / SHAPES[shape]["batch"] for s, g in got.items()}
+                peak = {s: statistics.median(r["mb"] for r in g) for s, g in got.items()}
+                print(f"| {method} | {shape} | {speed['ours']:.4f} | {speed['trl']:.4f} | "
+                      f"{speed['trl'] / speed['ours']:.2f} | "
+                      f"{peak['ours']:.0f} | {peak['trl']:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
