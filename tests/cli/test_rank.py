@@ -31,8 +31,8 @@ def test_mcq_and_perplexity(tmp_path: Path) -> None:
     assert len(rows) == 20 and all(len(r["picks"]) == 2 for r in rows)
     shown = truing("rank", "perplexity", "--model", "scripted:mixed", "--data", "builtin:pairs", "--out", str(tmp_path / "p"))
     assert shown.returncode == 0
-    assert "swapped question, gain" in shown.stdout and "animal_abuse: per token" in shown.stdout
-    assert " of 3" in shown.stdout  # a small group is a count, not a percentage
+    assert "swapped question, gain" in shown.stdout
+    assert "Animal abuse: per token" in shown.stdout and " of 3 " in shown.stdout  # a small group is a count, not a percentage
 
 
 @pytest.mark.parametrize(("words", "says"), [
@@ -79,3 +79,19 @@ def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert truing("weights", "list").stdout.count("not here yet") == len(rows)
     wrong = truing("weights", "pull", "smollm3")
     assert wrong.returncode == 1 and "did you mean 'smollm2'" in wrong.stderr
+
+
+def test_a_page_of_several_rankings(tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    words = ("--model", "scripted:mixed", "--data", "builtin:pairs", "--limit", "12")
+    assert truing("rank", "perplexity", *words, "--out", str(out)).returncode == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "builtin:pairs · perplexity of safe and unsafe answers" in page
+    assert page.count("<svg") == 1 and "http://" not in page and "https://" not in page
+    assert "smoke alarm" not in page  # counts only, no text of a row
+    done = truing("rank", "report", str(out), str(out), "--out", str(tmp_path / "both"))
+    assert done.returncode == 0
+    assert (tmp_path / "both" / "report.md").read_text(encoding="utf-8").count("## builtin:pairs") == 2
+    assert truing("rank", "report", "--out", str(tmp_path / "none")).returncode == 1
+    empty = truing("rank", "report", str(tmp_path), "--out", str(tmp_path / "none"))
+    assert empty.returncode == 1 and "no run folder" in empty.stderr

@@ -17,18 +17,14 @@ from truing.errors import UserError
 from truing.models.memo import Memo
 from truing.protocols import Model
 from truing.rankers import Figure, Form, Settings, Summary, rank_choices, rank_perplexity
-from truing.rankers.figures import FEW
+from truing.rankers.run import read_summaries
 from truing.registry import resolve
+from truing.report import rankings
+from truing.report.rankings import NAMES, name_of, shown
 from truing.report.story import Ranking
 
 Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
-NAMES = {
-    "sum": "whole text", "token": "per token", "byte": "per byte", "char": "per character",
-    "pmi": "gain over no question (PMI)", "letter": "by letter, orders averaged", "written": "by what it writes",
-}  # fmt: skip
-
-
 @Parameter(name="*")
 @dataclass(frozen=True)
 class How:
@@ -145,13 +141,32 @@ def by(run: Path, /, *, judge: str, every: Flag = False, dimension: str = "", js
     return 0 if made.ordered else 1
 
 
+def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference ranking") -> int:
+    """Rankings of several data sets (or models) on one page.
+
+    Parameters
+    ----------
+    runs
+        Run folders that `rank mcq` or `rank perplexity` wrote.
+    out
+        Where report.html and report.md go.
+    title
+        The title of the page.
+    """
+    if not runs:
+        raise UserError("give the run folders whose rankings the page is to show")
+    print(f"report: {rankings.write([s for run in runs for s in read_summaries(run)], out, title)}  (also .md)")
+    return 0
+
+
 def _report(summaries: Sequence[Summary], out: Path, *, as_json: bool) -> int:
+    rankings.write(summaries, out)
     if as_json:
         sys.stdout.write(msgspec.json.encode(list(summaries)).decode() + "\n")
     else:
         for summary in summaries:
             _print(summary)
-        print(f"\nrows: {out / 'rankings'}  figures: {out / 'ranking.json'}")
+        print(f"\nrows: {out / 'rankings'}  figures: {out / 'ranking.json'}  report: {out / 'report.html'}")
     lost = [s for s in summaries if s.n and s.unscored == s.n]
     for summary in lost:
         print(f"truing: {summary.ranker}: nothing could be scored: {next(iter(summary.reasons))}", file=sys.stderr)
@@ -161,9 +176,8 @@ def _report(summaries: Sequence[Summary], out: Path, *, as_json: bool) -> int:
 def _print(summary: Summary) -> None:
     print(f"\n{summary.ranker} · {summary.model} · {summary.data} · {summary.n} items, {summary.unscored} unscored")
     for figure in summary.figures:
-        name = NAMES.get(figure.method, figure.method)
         kind = "" if figure.kind == "share" else f" ({figure.kind})"
-        print(f"  {(figure.group + ': ' if figure.group else '') + name + kind:<62} {_shown(figure)}")
+        print(f"  {name_of(figure) + kind:<62} {_shown(figure)}")
     for reason, count in summary.reasons.items():
         print(f"  unscored: {count} x {reason}")
     for note in summary.notes:
@@ -171,18 +185,9 @@ def _print(summary: Summary) -> None:
 
 
 def _shown(figure: Figure) -> str:
-    value, n = figure.value, figure.n
-    if value is None:
-        return f"n = {n}"
-    if figure.kind == "share" and figure.group and n < FEW:
-        return f"{value.estimate * n:g} of {n}"
-    if figure.kind in ("share", "position", "mass"):
-        shown = f"{100 * value.estimate:5.1f} % [{100 * value.lower:.1f}, {100 * value.upper:.1f}]"
-        chance = f"  chance {100 * figure.chance:.1f} %" if figure.chance is not None else ""
-    else:
-        shown = f"{value.estimate:6.3f} [{value.lower:.3f}, {value.upper:.3f}]"
-        chance = f"  chance {figure.chance:g}" if figure.chance is not None else ""
-    return f"{shown}{chance}  n {n}"
+    estimate, interval, guess = shown(figure)
+    parts = [f"{estimate:>9}", f"[{interval}]" if interval else "", f"guess {guess}" if guess else "", f"n {figure.n}"]
+    return "  ".join(p for p in parts if p)
 
 
 SMALL = 60

@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "rank mcq": ("truing.cli.rank:mcq", "Multiple choice: does the model put the right, the harmless answer first?"),
     "rank perplexity": ("truing.cli.rank:perplexity", "Safe and unsafe answers by perplexity, with controls."),
     "rank by": ("truing.cli.rank:by", "The answers of a run in order by a judge, as preferences."),
+    "rank report": ("truing.cli.rank:report", "Rankings of several data sets on one page."),
     "weights list": ("truing.cli.weights:list_", "The weights that truing knows by name, and which are here."),
     "weights pull": ("truing.cli.weights:pull", "Fetch and check weights before they are needed."),
     "train ppo": ("truing.cli.train_rl:ppo", "PPO: raise a reward, stay near the base."),

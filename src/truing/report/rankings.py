@@ -1,0 +1,121 @@
+"""Rankings as a page of their own: one section a data set, figures with their intervals beside what a guess gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+
+from truing import __version__
+from truing.rankers.figures import FEW, Figure, Summary
+from truing.report.blocks import Block, Grid, Section, Text, block_html, block_markdown
+from truing.report.blocks import Figure as Picture
+from truing.report.svg import Mark, intervals
+from truing.report.words import category_label
+from truing.runs import replace_file
+
+NAMES = {
+    "sum": "whole text", "token": "per token", "byte": "per byte", "char": "per character",
+    "pmi": "gain over no question (PMI)", "letter": "by letter, orders averaged", "written": "by what it writes",
+}  # fmt: skip
+KINDS = {
+    "mass": "probability on the right choices", "score": "bias score, -1 to 1", "auroc": "area under the ROC curve",
+    "margin": "margin in nats", "position": "how often each place was picked",
+}  # fmt: skip
+TITLES = {
+    "mcq-likelihood": "multiple choice by likelihood", "mcq-letter": "multiple choice by letter",
+    "mcq-generation": "multiple choice by generation", "perplexity": "perplexity of safe and unsafe answers",
+}  # fmt: skip
+
+
+def name_of(figure: Figure) -> str:
+    """Its method in words, and its group."""
+    method = NAMES.get(figure.method, figure.method)
+    return f"{category_label(figure.group)}: {method}" if figure.group else method
+
+
+def shown(figure: Figure) -> tuple[str, str, str]:
+    """Estimate, interval and guess as text; a small group is a count and nothing else."""
+    value = figure.value
+    if value is None:
+        return "", "", ""
+    if figure.kind in ("share", "position", "mass"):
+        if figure.group and figure.n < FEW:
+            return f"{value.estimate * figure.n:g} of {figure.n}", "", ""
+        guess = f"{100 * figure.chance:.0f} %" if figure.chance is not None else ""
+        return f"{100 * value.estimate:.1f} %", f"{100 * value.lower:.1f} to {100 * value.upper:.1f} %", guess
+    guess = f"{figure.chance:g}" if figure.chance is not None else ""
+    return f"{value.estimate:.3f}", f"{value.lower:.3f} to {value.upper:.3f}", guess
+
+
+def section(summary: Summary, number: int = 0) -> Section:
+    """One ranking: a picture of the shares, a table of each kind of figure, what was left out."""
+    blocks: list[Block] = []
+    shares = [f for f in summary.figures if f.kind == "share" and not f.group and f.value is not None]
+    if shares:
+        blocks.append(_picture(shares))
+    groups = [f for f in summary.figures if f.kind == "share" and f.group]
+    for kind in dict.fromkeys(["share", *(f.kind for f in summary.figures)]):
+        some = [f for f in summary.figures if f.kind == kind and not (kind == "share" and f.group)]
+        blocks += [_table(some, KINDS.get(kind, "the right, or the safe, one first"))] if some else []
+    if groups:
+        blocks.append(_table(groups, "by category; under 30 as counts", folded=True))
+    for reason, count in summary.reasons.items():
+        blocks.append(Text(f"{count} of {summary.n} unscored: {reason}", "warning"))
+    blocks += [Text(note, "note") for note in summary.notes]
+    title = f"{summary.data} · {TITLES.get(summary.ranker, summary.ranker)}"
+    lead = f"{summary.model} · {summary.n} items, {summary.unscored} unscored"
+    return Section(f"ranking-{number}", title, tuple(blocks), lead=lead)
+
+
+def _picture(figures: Sequence[Figure]) -> Picture:
+    bands = []
+    for f in figures:
+        if f.value is None:
+            continue
+        value = f.value
+        marks = [Mark("", value.estimate, value.lower, value.upper, 0, f.n < FEW)]
+        if f.chance is not None:
+            marks.append(Mark("a guess", f.chance, f.chance, f.chance, 7, True))
+        bands.append((name_of(f), marks))
+    alt = "; ".join(f"{name_of(f)} {shown(f)[0]}" for f in figures)
+    caption = "Filled: the share with its interval. Hollow: what a guess gives."
+    return Picture(intervals(bands, "right or safe one first"), caption, alt)
+
+
+def _table(figures: Sequence[Figure], caption: str, *, folded: bool = False) -> Block:
+    grid = Grid(["", "estimate", "95 % interval", "a guess", "n"])
+    for f in figures:
+        grid.add(name_of(f), *shown(f), str(f.n))
+    return grid.table(caption, right=(1, 2, 3, 4), folded=folded)
+
+
+def page(summaries: Sequence[Summary], title: str = "Preference ranking") -> tuple[str, str]:
+    """HTML (one file, nothing from elsewhere) and Markdown of some rankings."""
+    made = [section(s, at) for at, s in enumerate(summaries)]
+    models = ", ".join(dict.fromkeys(s.model for s in summaries))
+    sub = f"{date.today().isoformat()} · {models}"
+    root = files("truing") / "report" / "templates"
+    template = jinja2.Environment(autoescape=True).from_string((root / "report.html.j2").read_text(encoding="utf-8"))
+    html = template.render(
+        title=title, sub=sub, version=__version__, with_text=False,
+        sections=[{"id": s.id, "title": s.title, "lead": s.lead, "folded": False,
+                   "body": "\n".join(map(block_html, s.blocks))} for s in made],
+        css=(root / "style.css").read_text(encoding="utf-8"), js=(root / "report.js").read_text(encoding="utf-8"),
+    )  # fmt: skip
+    parts = [f"# {title}", sub]
+    for s in made:
+        parts += [f"## {s.title}", s.lead, *map(block_markdown, s.blocks)]
+    return html, "\n\n".join(p for p in parts if p) + "\n"
+
+
+def write(summaries: Sequence[Summary], folder: Path, title: str = "Preference ranking") -> Path:
+    """Writes `report.html` and `report.md`; gives the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    html, markdown = page(summaries, title)
+    replace_file(folder / "report.html", html.encode())
+    replace_file(folder / "report.md", markdown.encode())
+    return folder / "report.html"
