@@ -74,3 +74,27 @@ def test_baselines_that_cannot_be_used(make_run, prompts):
 
     with pytest.raises(RunError, match="in this version"):
         until(f"refused(decided vs {base})", [Other()])
+
+
+def test_the_order_of_a_stopped_run_is_the_order_in_which_it_drew(tmp_path):
+    """What was answered is the beginning of the order that the sequence's interval is computed in."""
+    import truing
+    from truing.report.columns import read_columns
+    from truing.report.sequences import order
+
+    seen: list[str] = []
+
+    class Watch(Precise):
+        def observe(self, sample_id: str, verdict: float | bool | None) -> bool:
+            seen.append(sample_id)
+            return super().observe(sample_id, verdict)
+
+    rule = until("refused(width<0.3)")
+    watch = Watch(rule.text, rule.question, rule.conditions)
+    run = truing.evaluate(truing.model("scripted:mixed"), truing.data("builtin:safety"), [truing.judge("rules:refusal")],
+                          tmp_path / "r", options=truing.EvaluateOptions(until=watch, seed=7, concurrency=8))  # fmt: skip
+    columns = read_columns(run, ids=True)
+    assert [columns.ids[at] for at in order(columns)] == seen and len(seen) < 168
+    raw = truing.summarise(run).find("refused").raw
+    made = watch.scored.interval()
+    assert (raw.lower, raw.upper) == pytest.approx((made.lower, made.upper))
