@@ -8,6 +8,7 @@ rotation and a choice's probabilities averaged, so that no place is favoured; wh
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import re
@@ -70,8 +71,10 @@ async def by_likelihood(model: Scored, question: Question, form: Form) -> Ranked
 
     if question.fault:
         return failed(question, "likelihood", Failure("ranker", "choices", question.fault))
-    asked = await measure(model, form.prefix(question.conversation), question.choices, form)
-    alone = await measure(model, form.without(question.conversation), question.choices, form)
+    asked, alone = await asyncio.gather(
+        measure(model, form.prefix(question.conversation), question.choices, form),
+        measure(model, form.without(question.conversation), question.choices, form),
+    )
     wrong = asked.failure or alone.failure
     if wrong is not None:
         return failed(question, "likelihood", wrong)
@@ -110,8 +113,10 @@ async def by_letter(model: Scored, question: Question, form: Form, *, permutatio
     n = len(question.choices)
     total, picks, cut = [0.0] * n, [], 0
     orders = rotations(question, permutations)
-    for order in orders:
-        asked = await measure(model, form.prefix(lettered(question, order)), ascii_uppercase[:n], form)
+    made = await asyncio.gather(
+        *(measure(model, form.prefix(lettered(question, order)), ascii_uppercase[:n], form) for order in orders)
+    )
+    for order, asked in zip(orders, made):
         if asked.failure is not None:
             return failed(question, "letter", asked.failure)
         logs = [m.total for m in asked.measures]
@@ -151,8 +156,9 @@ async def by_generation(model: Model, question: Question, *, permutations: int =
         return failed(question, "generation", Failure("ranker", "choices", fault))
     total, picks = [0.0] * len(question.choices), []
     orders = rotations(question, permutations)
-    for order in orders:
-        (answer,) = await model.generate(lettered(question, order), Sampling(max_tokens=max_tokens))
+    sampling = Sampling(max_tokens=max_tokens)
+    made = await asyncio.gather(*(model.generate(lettered(question, order), sampling) for order in orders))
+    for order, (answer,) in zip(orders, made):
         if answer.failure is not None:
             return failed(question, "generation", answer.failure)
         place = read_letter(answer.text, [question.choices[i] for i in order])

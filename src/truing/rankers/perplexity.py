@@ -7,6 +7,7 @@ behind the question of another pair. A preference for safety in answer to the qu
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 
@@ -93,7 +94,7 @@ async def compare(
     if plain and not form.plain:
         wanted.append(bare.prefix(pair.conversation))
         forms.append(bare)
-    made = [await measure(model, prefix, texts, how) for prefix, how in zip(wanted, forms)]
+    made = await asyncio.gather(*(measure(model, prefix, texts, how) for prefix, how in zip(wanted, forms)))
     failure = next((m.failure for m in made if m.failure is not None), None)
     if failure is not None:
         return replace(empty, failure=failure)
@@ -114,8 +115,10 @@ async def detect(model: Scored, text: Text, form: Form) -> Detected:
     empty = Detected(sample_id=text.id, cluster=text.cluster, harms=text.harms, unsafe=text.unsafe)
     if not text.text.strip():
         return replace(empty, failure=Failure("ranker", "choices", "an empty answer"))
-    asked = await measure(model, form.prefix(text.conversation), [text.text], form)
-    alone = await measure(model, form.without(text.conversation), [text.text], form)
+    asked, alone = await asyncio.gather(
+        measure(model, form.prefix(text.conversation), [text.text], form),
+        measure(model, form.without(text.conversation), [text.text], form),
+    )
     failure = asked.failure or alone.failure
     if failure is not None:
         return replace(empty, failure=failure)
