@@ -193,7 +193,7 @@ def test_the_page_shows_curves_warnings_and_the_threshold() -> None:
              "warning": "λ <stands> at its bound" if k == 3 else "", "seconds": 2.0 * k} for k in range(1, 6)]
     page = render(rows, title="a <run>")
     assert "a &lt;run&gt;" in page and "step 3: λ &lt;stands&gt; at its bound" in page
-    assert page.count("<path") == 1 + 2 + 1 and ">threshold</text>" in page
+    assert page.count("<path") == 1 + 2 + 1 and ">threshold 0.25</text>" in page
     assert "Entropy" not in page and "http" not in re.sub(r"width=device-width", "", page)
     assert render([{"step": 1, "reward_mean": 2.0}], title="one").count("<path") == 1
 
@@ -234,3 +234,37 @@ def test_the_command_trains(base: Path, tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(SystemExit):
         main()
     assert "none of local, vllm" in capsys.readouterr().err
+
+
+def test_a_reward_model_with_another_tokenizer_reads_the_text(task: Any, scorer: Path, tmp_path: Path) -> None:
+    """The words of the other tokenizer stand in the reverse order: ids differ, the text is the same."""
+    import shutil
+
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from truing.backbone import load_scalar
+    from truing.judges.preference import PreferenceJudge
+    from truing.train.rl.rollout import Prompt, Rollout
+    from truing.train.rl.signals import JudgeSignal
+    from truing.types import Conversation, Sample
+
+    other = tmp_path / "other"
+    shutil.copytree(scorer, other)
+    size = len(task.WORDS)
+    raw = Tokenizer(models.WordLevel({w: (k if k < 2 else size + 1 - k) for k, w in enumerate(task.WORDS)}, unk_token="<pad>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
+    tokenizer.save_pretrained(other)
+    ids = torch.tensor([[task.GOLD, task.RISK]])
+    one = torch.ones_like(ids)
+    rollout = Rollout((Prompt(Sample(conversation=Conversation.of("ash bay"), id="a"), (4, 5)),), (0,), ids, one, one, one.float(),
+                      (True,), ("gold risk",))
+    got = JudgeSignal(PreferenceJudge.load("reward", other)).score(rollout, cost=False)[0]
+    model, _ = load_scalar(other, dtype="float32")
+    text = "User: ash bay\n\nAssistant: gold risk"
+    row = torch.tensor([[*tokenizer(text).input_ids, tokenizer.eos_token_id]])
+    with torch.no_grad():
+        want = float(model(row, torch.ones_like(row))[0, -1])
+    assert got == pytest.approx(want, abs=1e-5)
+    assert got != pytest.approx(JudgeSignal(PreferenceJudge.load("reward", scorer)).score(rollout, cost=False)[0], abs=1e-4)

@@ -184,3 +184,43 @@ def test_pre_training_text_is_mixed_in(trainer: Any) -> None:
     run.run()
     rows = list(read_log(run.settings.out))
     assert rows[-1]["ptx_loss"] < 0.6 * rows[0]["ptx_loss"]
+
+
+def test_half_precision_reads_the_answers_again(trainer: Any, task: Any) -> None:
+    from truing.train.rl.crew import SeparateCrew
+
+    crew = SeparateCrew(task.model(0), task.tokenizer(), ("reward_critic",), half=torch.bfloat16)
+    run = trainer("ppo", crew=crew)
+    row = run.one_step()
+    assert 0 < row["drift"] < 0.05
+    assert all(p.dtype is torch.float32 for _, p in crew.named("actor"))
+
+
+def test_a_constraint_that_was_broken_once_is_no_idle_one() -> None:
+    from truing.train.rl.diagnosis import Watch
+
+    watch = Watch(RLSettings(method="ppo-lag", out=""))
+    line = {"lambda": 1.0, "lambda_at_bound": 0.0}
+    said = [w for v in [0.5] + [-0.5] * 40 for w in watch.hear({**line, "violation": v})]
+    assert not any("does not bind" in w for w in said)
+    watch = Watch(RLSettings(method="ppo-lag", out=""))
+    said = [w for _ in range(100) for w in watch.hear({**line, "violation": -0.5})]
+    assert sum("does not bind" in w for w in said) == 3  # at steps 20, 40 and 80
+
+
+def test_negative_kl_length_and_hacking_are_told() -> None:
+    from truing.train.rl.diagnosis import Watch
+
+    watch = Watch(RLSettings(method="grpo", out="", top_p=0.9))
+    said = " ".join(w for _ in range(6) for w in watch.hear({"kl_k1": -0.5, "kl_k3": 0.6}))
+    assert "top_p = 0.9 draws from a narrower distribution" in said
+    watch = Watch(RLSettings(method="grpo", out=""))
+    assert "newest weights" in " ".join(w for _ in range(6) for w in watch.hear({"kl_k1": -0.5, "kl_k3": 0.6}))
+    watch = Watch(RLSettings(method="grpo", out=""))
+    said = " ".join(w for k in range(12) for w in watch.hear({"length": 10 + 2 * k, "length_reward": 0.8}))
+    assert "reward follows length (r = 0.80)" in said
+    watch = Watch(RLSettings(method="grpo", out=""))
+    watch.hear({"reward_mean": 0.0, "measured_harmful": 0.1})
+    assert "the reward is being gamed" in " ".join(watch.hear({"reward_mean": 1.0, "measured_harmful": 0.4}))
+    assert watch.hear({"reward_mean": 1.0, "distinct": 1 / 64, "entropy": 0.0})[-1].startswith("every answer of the step "
+                                                                                               "is the same")

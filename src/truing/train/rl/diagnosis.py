@@ -72,7 +72,7 @@ Told = Iterator[tuple[str, dict[str, Any]]]
 
 
 class Watch:
-    """Hears each line of the log, and says what looks wrong; the same thing at most every twenty steps."""
+    """Hears each line of the log, and says what looks wrong; the same thing again after twenty steps, then ever more."""
 
     def __init__(self, settings: RLSettings) -> None:
         self.settings = settings
@@ -94,7 +94,8 @@ class Watch:
         told = []
         for finder in (self._policy, self._answers, self._constraint, self._hacking):
             for key, values in finder(seen):
-                if self.step - self.said.get(key, -_QUIET) >= _QUIET:
+                last = self.said.get(key)
+                if last is None or self.step >= max(last + _QUIET, 2 * last):
                     self.said[key] = self.step
                     told.append(WORDS[key].format(**values))
         return told
@@ -134,6 +135,8 @@ class Watch:
         if "lambda" not in row:
             return
         lam, over = row["lambda"], row.get("violation", 0.0)
+        if over > 0:
+            self.first["broken"] = 1.0  # once broken, a constraint that λ now holds is no idle one
         bound = bool(row.get("lambda_at_bound")) and over > 0
         if bound:
             yield "bound", {"lam": lam, "over": over}
@@ -142,7 +145,7 @@ class Watch:
             return
         if min(known) > 0 and known[-1] >= 0.98 * known[0] and not bound:
             yield "above", {"lam": lam}
-        if max(known) < 0:
+        if max(known) < 0 and "broken" not in self.first:
             yield "below", {"lam": lam, "threshold": self.settings.threshold}
 
     def _hacking(self, _: dict[str, float]) -> Told:

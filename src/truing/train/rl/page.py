@@ -37,7 +37,8 @@ _STYLE = """
 :root{--ink:#1c2330;--soft:#667085;--rule:#d9dee7;--paper:#fff;--c0:#1f5fbf;--c1:#c2571a;--c2:#4b7f2a}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#98a2b3;--rule:#343b48;--paper:#12161d}
 :root{--c0:#7fb0ff;--c1:#ffab73;--c2:#a3d97b}}
-body{background:var(--paper);color:var(--ink);font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
+body{background:var(--paper);color:var(--ink);font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem
+auto;padding:0 1rem}
 h1{font-size:1.4rem;margin:0 0 .2rem}.soft,figcaption,text{color:var(--soft);fill:var(--soft)}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(320px,1fr));gap:1.2rem}
 figure{margin:0}figcaption{font-weight:600;color:var(--ink)}svg{width:100%;height:auto;font:11px system-ui,sans-serif}
@@ -89,6 +90,11 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
     return [(x, y) for x, y in found if math.isfinite(y)]
 
 
+def _short(value: float, span: float) -> str:
+    """Three digits, and 0 for what is nothing beside the span of the axis."""
+    return "0" if abs(value) < 1e-4 * span else f"{value:.3g}"
+
+
 def _panel(rows: Sequence[Mapping[str, Any]], name: str, curves: Sequence[Curve], limit: float | None) -> str:
     drawn = [(label, p) for key, label in curves if (p := _points(rows, key))]
     if not drawn:
@@ -109,13 +115,13 @@ def _panel(rows: Sequence[Mapping[str, Any]], name: str, curves: Sequence[Curve]
     for value in (low, (low + high) / 2, high):
         y = at(first, value)[1]
         parts.append(f'<line class="rule" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')  # fmt: skip
+                     f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{_short(value, high - low)}</text>')  # fmt: skip
     parts.append(f'<text x="{left}" y="{height - 6}">{first:.0f}</text>'
                  f'<text x="{width - 8}" y="{height - 6}" text-anchor="end">step {last:.0f}</text>')  # fmt: skip
     if limit is not None:
         y = at(first, limit)[1]
         parts.append(f'<line class="limit" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text x="{width - 10}" y="{y - 4:.1f}" text-anchor="end">threshold</text>')  # fmt: skip
+                     f'<text x="{left + 4}" y="{y - 4:.1f}">threshold {_short(limit, high - low)}</text>')  # fmt: skip
     for k, (label, points) in enumerate(drawn):
         path = "M" + "L".join(f"{a:.1f},{b:.1f}" for a, b in (at(*p) for p in points))
         parts.append(f'<path class="s{k}" d="{path}"><title>{escape(label)}: {points[-1][1]:.4g} at the end</title></path>')
