@@ -96,6 +96,12 @@ async def load(url: str, config: str | None, n: int, in_flight: int, first: int)
     return {"p50": at[0.5], "p95": at[0.95], "rps": n / wall, "errors": errors}
 
 
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that a process has used: a figure that other load on the machine hardly moves."""
+    fields = Path(f"/proc/{pid}/stat").read_text().split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
 def serve(system: str, python: str, configs: Path, log: Path) -> subprocess.Popen[bytes]:
     """A server of one system over a folder with one configuration."""
     env = {
@@ -121,7 +127,11 @@ def measure(system: str, config: str, a: argparse.Namespace, folder: Path, n: tu
         clock = time.time()
         asyncio.run(load(url, config, 1, 1, seed))
         row["first_s"] = time.time() - clock
-        row["runs"] = [asyncio.run(load(url, config, count, c, seed + 10_000 * c)) for count, c in zip(n, a.in_flight)]
+        row["runs"] = []
+        for count, c in zip(n, a.in_flight):
+            before = cpu_s(process.pid)
+            one = asyncio.run(load(url, config, count, c, seed + 10_000 * c))
+            row["runs"].append({**one, "cpu_ms": (cpu_s(process.pid) - before) * 1000 / (count + 3)})
         row["rss_mb"] = rss_mb(process.pid)
         return row
     finally:
@@ -145,7 +155,8 @@ def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     made["runs"] = []
     for at in range(len(rounds[0]["runs"])):
         runs = [r["runs"][at] for r in rounds]
-        one = {k: round(statistics.median(r[k] for r in runs), 2) for k in ("p50", "p95", "rps")}
+        keys = [k for k in ("p50", "p95", "rps", "cpu_ms") if k in runs[0]]
+        one = {k: round(statistics.median(r[k] for r in runs), 2) for k in keys}
         one["errors"] = sum(r["errors"] for r in runs)
         one["rps_range"] = [round(min(r["rps"] for r in runs), 1), round(max(r["rps"] for r in runs), 1)]
         made["runs"].append(one)
@@ -211,7 +222,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     base = {r["latency_ms"]: r["runs"][0]["p50"] for r in rows if r["system"] == "direct"}
     peer = {(r["config"], r["latency_ms"]): r for r in rows if r["system"] == "nemo"}
     made = [
-        "| configuration | system | mock ms | added ms | p50 / p95 ms at 1, 16, 64 | requests/s | x LLMRails | first s | MB |",  # noqa: E501
+        "| configuration | system | mock ms | added ms | p50 / p95 ms at 1, 16, 64 | CPU ms a request | requests/s | x LLMRails | MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(rows, key=lambda r: (r["latency_ms"], r["config"], r["system"])):
@@ -224,7 +235,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         made.append(
             f"| {r['config']} | {r['system']}{f' ({errors} errors)' if errors else ''} | {r['latency_ms']:.0f} | {added} | "
             + ", ".join(f"{x['p50']:.1f} / {x['p95']:.1f}" for x in runs) + " | "
-            + ", ".join(f"{x['rps']:.0f}" for x in runs) + f" | {times} | {r.get('first_s', '')} | {r.get('rss_mb', '')} |"
+            + ", ".join(f"{x['cpu_ms']:.1f}" for x in runs if "cpu_ms" in x) + " | "
+            + ", ".join(f"{x['rps']:.0f}" for x in runs) + f" | {times} | {round(r['rss_mb']) if 'rss_mb' in r else ''} |"
         )  # fmt: skip
     return "\n".join(made)
 

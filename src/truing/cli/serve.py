@@ -10,6 +10,7 @@ from pathlib import Path
 from cyclopts import Parameter
 
 from truing.errors import PlanError
+from truing.protocols import Model
 from truing.registry import load, resolve
 
 
@@ -99,7 +100,8 @@ def command(
     if how.host not in ("127.0.0.1", "localhost", "::1") and not keys:
         print("truing: listening beyond this machine without --keys-env: anybody may use the model", file=sys.stderr)
     judge = resolve(seen.judge, "judge") if seen.judge else None
-    app = chat(desk, limits=limits, keys=keys, judge=judge, audit=_audit(seen, desk))
+    traces = load("truing.serve.trace:from_environment")()
+    app = chat(desk, limits=limits, keys=keys, judge=judge, audit=_audit(seen, desk), traces=traces)
     names = ", ".join(desk.names)
     behind = f" behind {', '.join(desk.guarded)}" if desk.guarded else ""
     print(f"truing serves {names}{behind} at http://{how.host}:{port}/v1", file=sys.stderr)
@@ -120,7 +122,7 @@ def _keys(variable: str | None) -> list[str]:
     return keys
 
 
-def _main_model(path: Path) -> object:
+def _main_model(path: Path) -> Model:
     """The main model that a configuration's `models:` name, as a Model of ours."""
     from truing.cli.rails_models import main_model
 

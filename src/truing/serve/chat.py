@@ -20,6 +20,7 @@ from truing.serve.audit import Audit
 from truing.serve.desk import Desk, Limits
 from truing.serve.doors import HANDLERS, Doors
 from truing.serve.gate import Gate, Refused
+from truing.serve.trace import Traces
 from truing.version import __version__
 
 
@@ -74,12 +75,12 @@ def _timed(app: ASGIApp) -> ASGIApp:
 
 def chat_app(
     desk: Desk, *, limits: Limits | None = None, keys: Sequence[str] = (), judge: Judge | None = None,
-    audit: Audit | None = None, origins: Sequence[str] = (),
+    audit: Audit | None = None, origins: Sequence[str] = (), traces: Traces | None = None,
 ) -> Litestar:  # fmt: skip
-    """The server; `judge` answers /v1/moderations, `keys` empty = open."""
+    """The server; `judge` answers /v1/moderations, `keys` empty = open, `traces` go to OpenTelemetry."""
     given = limits or Limits()
     gate = Gate(given, keys)
-    doors = Doors(desk, gate, judge=judge, audit=audit)
+    doors = Doors(desk, gate, judge=judge, audit=audit, traces=traces)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -90,6 +91,8 @@ def chat_app(
         await gate.drain(given.seconds)
         if audit is not None:
             await audit.finish()
+        if traces is not None:
+            traces.close()
         await desk.close()
 
     return Litestar(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from truing.serve.audit import Audit
 from truing.serve.desk import Desk, Unknown
 from truing.serve.gate import Gate, Refused
 from truing.serve.metrics import Metrics
+from truing.serve.trace import Traces
 from truing.types import Answer, Conversation, Message, Sample, Sampling, stream_seed
 from truing.types import Response as Given
 
@@ -30,8 +32,10 @@ from truing.types import Response as Given
 class Doors:
     """What the handlers share: kept in the app's state under `doors`."""
 
-    def __init__(self, desk: Desk, gate: Gate, *, judge: Judge | None = None, audit: Audit | None = None) -> None:
-        self.desk, self.gate, self.judge, self.audit = desk, gate, judge, audit
+    def __init__(
+        self, desk: Desk, gate: Gate, *, judge: Judge | None = None, audit: Audit | None = None, traces: Traces | None = None
+    ) -> None:
+        self.desk, self.gate, self.judge, self.audit, self.traces = desk, gate, judge, audit, traces
         self.metrics = Metrics()
 
     def admit(self, request: Request[Any, Any, Any]) -> str:
@@ -53,6 +57,7 @@ class Doors:
     ) -> tuple[Answer, ...]:  # fmt: skip
         """The answers within the time limit; `Refused` where there are none."""
         given: tuple[Answer, ...]
+        began = time.time_ns()
         try:
             async with asyncio.timeout(self.gate.limits.seconds):
                 if isinstance(model, Guarded) and sampling.n == 1:
@@ -67,11 +72,14 @@ class Doors:
                     given = await model.generate(conversation, sampling)
         except TimeoutError:
             raise Refused(504, f"no answer in {self.gate.limits.seconds:.0f} s", "timeout_error") from None
-        self.heard(conversation, given)
+        self.heard(model, conversation, given, began)
         return given
 
-    def heard(self, conversation: Conversation, given: tuple[Answer, ...]) -> None:
-        """Counts answers and lets the audit hear them; `Refused` where one failed."""
+    def heard(self, model: Model, conversation: Conversation, given: tuple[Answer, ...], began: int) -> None:
+        """Counts and traces answers and lets the audit hear them; `Refused` where one failed."""
+        if self.traces is not None:
+            for answer in given:
+                self.traces.turn(model.name, answer, began)
         failure = next((a.failure for a in given if a.failure is not None), None)
         if failure is not None:
             if failure.kind == "options":
@@ -113,10 +121,11 @@ async def _pieces(
     doors: Doors, model: Model, asked: tuple[Conversation, Sampling], options: dict[str, Any] | None, session: str
 ) -> AsyncIterator[str | Answer]:
     """The text piece by piece and last the answer, where the model gives one; or the answer alone."""
+    began = time.time_ns()
     if isinstance(model, Guarded):
         async for piece in model.streamed(*asked, options=options, session=session):
             if isinstance(piece, Answer):
-                doors.heard(asked[0], (piece,))
+                doors.heard(model, asked[0], (piece,), began)
             yield piece
     elif isinstance(model, Streams) and not asked[1].tools:
         async for text in model.stream(*asked):

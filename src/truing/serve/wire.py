@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
-from truing.types import Answer, Conversation, Judgement, Ruling, Sampling, TokenLogprob, Tool
+from truing.types import Answer, Conversation, Judgement, Ruling, Sampling, TokenLogprob, Tool, Usage
 
 Text = Annotated[str, Meta(max_length=4_000_000)]
 
@@ -207,7 +207,8 @@ def last_chunk(id_: str, model: str, request: ChatRequest, answer: Answer | None
     """The event that ends a stream: why it ended, and what it cost and what the rails decided where that was asked for."""
     more: dict[str, Any] = {}
     if usage:
-        more["usage"] = usage_of((answer,)) if answer is not None else None
+        known = answer is not None and answer.usage != Usage()  # a model that streams text alone counts no tokens
+        more["usage"] = usage_of((answer,)) if answer is not None and known else None
     if request.wants_record and answer is not None:
         more["guardrails"] = {"config_id": request.config, **record(answer.rulings)}
     return chunk(id_, model, {}, finish_reason(answer) if answer is not None else "stop", **more)
