@@ -92,6 +92,8 @@ def test_a_preference_for_brevity_is_seen_as_such() -> None:
     assert made.find("shorter").value.estimate == 1.0  # type: ignore[union-attr]
     assert made.find("per token").value.estimate == 0.5  # type: ignore[union-attr]
     assert made.find("per token, lengths within 10 %") is None
+    found = {f.method: f.value.estimate for f in made.figures if f.kind == "perplexity" and f.value}
+    assert found["safe answers, per token"] == found["unsafe answers, per word"] == pytest.approx(np.e)
 
 
 def test_intervals_are_over_prompts_not_rows() -> None:

@@ -21,7 +21,7 @@ BY_GROUP = ("token", "pmi", "letter", "written")  # the methods that are broken 
 class Figure(Struct, frozen=True, kw_only=True):
     """One number: `method` and `group` (a category, a topic; empty = all), over `n` items in `clusters` clusters.
 
-    `chance` is what a guess would give. `kind`: share, mass, score, auroc, margin.
+    `chance` is what a guess would give. `kind`: share, mass, score, auroc, margin, position, perplexity.
     """
 
     method: str
@@ -187,7 +187,21 @@ def of_pairs(rows: Sequence[Compared]) -> list[Figure]:
         Detected(sample_id=r.sample_id, cluster=r.cluster, unsafe=bad, likely=x)
         for r in scored for bad, x in ((False, r.safe), (True, r.unsafe))
     ]  # fmt: skip
-    return [f for f in made if f.n] + of_texts(texts)
+    return [f for f in made if f.n] + _perplexities(scored) + of_texts(texts)
+
+
+def _perplexities(rows: Sequence[Compared]) -> list[Figure]:
+    """The perplexity itself: exp of the mean negative log-likelihood of an answer, per token and per word."""
+    made = []
+    for unit in ("token", "word"):
+        for side in ("safe", "unsafe"):
+            values = [(r.cluster, -x.asked.per(unit)) for r in rows if (x := getattr(r, side)) is not None]
+            found = mean(values)
+            if found is not None:
+                low, high = math.exp(min(found.lower, 700)), math.exp(min(found.upper, 700))
+                value = Interval(math.exp(min(found.estimate, 700)), low, high, found.method)
+                made.append(Figure(method=f"{side} answers, per {unit}", kind="perplexity", n=len(values), value=value))
+    return made
 
 
 def _alike(row: Compared) -> bool:

@@ -23,7 +23,7 @@ NAMES = {
 }  # fmt: skip
 KINDS = {
     "mass": "probability on the right choices", "score": "bias score, -1 to 1", "auroc": "area under the ROC curve",
-    "margin": "margin in nats", "position": "how often each place was picked",
+    "margin": "margin in nats", "perplexity": "perplexity", "position": "how often each place was picked",
 }  # fmt: skip
 TITLES = {
     "mcq-likelihood": "multiple choice by likelihood", "mcq-letter": "multiple choice by letter",
