@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,7 @@ class RailsConfig:
     raw: dict[str, Any] = field(default_factory=dict)
     code: list[str] = field(default_factory=list)
     places: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    notes: list[tuple[str, str]] = field(default_factory=list)  # (place, what): no fault, but rarely meant
 
     @classmethod
     def load(cls, path: str | Path) -> RailsConfig:
@@ -305,9 +306,24 @@ def _build(folder: _Folder) -> RailsConfig:
         config.bot_messages.update(parsed.bots)
         config.flows.extend(parsed.flows)
         config.places.update({key: (parsed.file, line) for key, line in parsed.places.items()})
+    config.notes = list(_twice(folder.parsed))
     _settings(config, raw)
     _rails(config, raw.get("rails") or {})
     return config
+
+
+def _twice(parsed: list[n.Parsed]) -> Iterator[tuple[str, str]]:
+    """Names that are defined in two files: the first file in order of names counts."""
+    seen: dict[tuple[str, str], str] = {}
+    for one in parsed:
+        flows = {("flow", f.name): f.line for f in one.flows if not f.name.startswith("anonymous-")}
+        for (kind, name), line in {**one.places, **flows}.items():
+            first = seen.setdefault((kind, name), f"{one.file}:{line}")
+            if first != f"{one.file}:{line}":
+                yield f"{one.file}:{line}", f"the {_KINDS[kind]} {name!r} is not used: {first} defines it too, and comes first"
+
+
+_KINDS = {"user": "intent", "bot": "bot message", "flow": "flow"}
 
 
 def _list(value: Any) -> list[Any]:

@@ -168,6 +168,26 @@ def test_a_rail_that_stops_the_turn_does_not_add_to_the_dialog(tmp_path: Path) -
     assert calls.total.most == 2
 
 
+def test_a_name_in_two_files_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "more.co").write_text('define bot say hello\n  "Good day!"\n')
+    report = _check(tmp_path, FLOW + SAY)
+    assert _said(report, "warning") == [
+        "rails.co:8: warning: the bot message 'say hello' is not used: more.co:1 defines it too, and comes first"
+    ]
+
+
+def test_rails_that_cannot_run_side_by_side_or_beside_the_answer_are_named(tmp_path: Path) -> None:
+    rails = "\ndefine subflow one\n  $a = 1\n\ndefine subflow two\n  if $a\n    stop\n\ndefine subflow own\n  execute mine\n"
+    actions = "from truing.rails.actions import action\n@action()\nasync def mine(): ...\n"
+    yaml = "truing: {concurrent: true, speculative: true}\nrails:\n  input: {flows: [one, own]}\n  output: {flows: [one, two]}\n"
+    said = _said(_check(tmp_path, rails, yaml, actions), "warning")
+    assert [s.split(": ", 2)[2] for s in said] == [
+        "own: its effects are not known, so nothing is generated ahead of the input rails",
+        "own: what it does to the others is not known, so the input rails run one after the other",
+        "one of the output rails writes what another reads, so they run one after the other",
+    ]
+
+
 # -- the picture -------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from truing.errors import PlanError, TruingError
 from truing.rails import generation, parallel
-from truing.rails.config import RailsConfig
+from truing.rails.config import RailsConfig, stages
 from truing.rails.library import all_actions
 from truing.rails.program import FlowProgram, Program, compile_flow
 from truing.rails.prompts import BUILT_IN, Prompts
@@ -69,8 +69,11 @@ def check(path: str | Path) -> Report:
     found += reach_findings(config.flows)
     compiled, faults = _compile(config)
     found += faults
+    program = Program(compiled)
+    found += [Finding(place=place, kind="twice", what=what, level="warning") for place, what in config.notes]
+    found += _arrangement(config, program)
     report.findings = sorted(dict.fromkeys(found), key=order)
-    report.calls = Counter(config, Program(compiled), builtin, sources).turn()
+    report.calls = Counter(config, program, builtin, sources).turn()
     return report
 
 
@@ -84,6 +87,25 @@ def _wiring(config: RailsConfig) -> Iterator[Finding]:
     flows = [*config.flows, *library_of(config).flows]
     for place, what in wiring_faults(config, flows, Prompts(config)):
         yield Finding(place=place, kind="rail", what=what)
+
+
+def _arrangement(config: RailsConfig, program: Program) -> Iterator[Finding]:
+    """Where rails were to run side by side, or beside the generation, and it cannot be shown that this changes nothing."""
+    for stage, block in stages(config):
+        if config.truing.get("concurrent") and stage in ("input", "output") and len(block.flows) > 1:
+            bad = [name for name in block.flows if parallel.effects(program, name) is None]
+            if bad:
+                said = f"{', '.join(bad)}: what it does to the others is not known, so the {stage} rails run one after the other"
+            elif not parallel.independent(program, block.flows):
+                said = f"one of the {stage} rails writes what another reads, so they run one after the other"
+            else:
+                continue
+            yield Finding(place=config.place("key", f"rails.{stage}"), kind="concurrent", level="warning", what=said)
+    if config.truing.get("speculative") and config.rails.input.flows:
+        bad = [name for name in config.rails.input.flows if parallel.effects(program, name) is None]
+        if bad:
+            said = f"{', '.join(bad)}: its effects are not known, so nothing is generated ahead of the input rails"
+            yield Finding(place=config.place("key", "rails.input"), kind="speculative", level="warning", what=said)
 
 
 def _templates(config: RailsConfig) -> Iterator[Finding]:
