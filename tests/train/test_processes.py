@@ -66,6 +66,20 @@ def test_two_processes_are_one(kind: str, base: str, script: str, tmp_path: Path
     assert all(float((left[k] - right[k]).abs().max()) < 2e-4 for k in left)
 
 
+@pytest.mark.parametrize("kind", ["sft", "reward"])
+def test_spread_over_two_processes_it_is_one(kind: str, base: str, script: str, tmp_path: Path) -> None:
+    more = {"steps": 4, "batch": 4, "micro": 1, "lora": 0 if kind == "sft" else 4}
+    alone, both = tmp_path / "one", tmp_path / "two"
+    subprocess.run([sys.executable, *words(script, kind, alone, base, **more)], check=True, env=environment())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613"]
+    done = subprocess.run([*launch, *words(script, kind, both, base, **more, shard=True)], env=environment(),
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert numbers(both) == pytest.approx(numbers(alone), rel=1e-3)
+    left, right = (load_file(p / "model.safetensors") for p in (alone, both))
+    assert left.keys() == right.keys() and all(float((left[k] - right[k]).abs().max()) < 5e-4 for k in left)
+
+
 def test_killed_at_any_moment_it_ends_the_same(base: str, script: str, tmp_path: Path) -> None:
     more = {"steps": 12, "save_every": 2}
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -56,6 +56,8 @@ class How:
         auto (bfloat16 where the hardware has it), float32 or bfloat16; weights stay in float32.
     checkpointing
         Recompute activations instead of keeping them.
+    shard
+        Spread weights and optimiser over the processes of `accelerate launch` (FSDP2).
     seed
         Seed of initialisation and order.
     save_every
@@ -92,6 +94,7 @@ class How:
     lora: int = 16
     dtype: str = "auto"
     checkpointing: Flag = False
+    shard: Flag = False
     seed: int = 0
     save_every: int = 50
     keep: int = 2

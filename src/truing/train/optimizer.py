@@ -43,5 +43,5 @@ def set_rate(optimizer: Any, value: float) -> None:
 def clip(parameters: Iterable[Tensor], most: float) -> float:
     """Clips the gradient's norm to `most` (0 = not at all) and gives the norm before; not finite where a gradient is not."""
     listed = [p for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.clip_grad_norm_(listed, most if most > 0 else math.inf)
-    return float(norm)
+    norm: Any = torch.nn.utils.clip_grad_norm_(listed, most if most > 0 else math.inf)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)

@@ -71,6 +71,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     lora: int = 16
     dtype: str = "auto"
     checkpointing: bool = False
+    shard: bool = False
     seed: int = 0
     save_every: int = 50
     keep: int = 2

@@ -21,7 +21,7 @@ import msgspec
 import torch
 from msgspec import Struct
 
-from truing.errors import DataError, RunError, UserError
+from truing.errors import DataError, PlanError, RunError, UserError
 from truing.lineage import digest
 from truing.runs import replace_file
 from truing.train import checkpoint as ck
@@ -33,6 +33,7 @@ from truing.train.logs import Log, Tell
 from truing.train.objectives import OBJECTIVES, Trained, make_prefix_cache, weight_of
 from truing.train.optimizer import adamw, clip, rate, set_rate
 from truing.train.settings import Item, Settings, Source
+from truing.train.shard import gather, scatter, shard
 from truing.train.sources import check_benign, schedule_rows, split_held_out, step_count
 from truing.types import Lineage
 
@@ -152,12 +153,22 @@ def train(
         last, now = run.go()
         here.wait_for_everyone()
         if here.is_main_process:
+            if run.spread:
+                trained = _whole(settings, base, here.device)
             if settings.scalar:
                 _measure(trained, rows.encoder, {"held_out": held, **(tests or {})})
             save_model(trained, base, lineage)
             lineage = (read_card(settings.folder) or _missing(settings)).lineage
         here.wait_for_everyone()
     return Result(folder=settings.folder, lineage=lineage, steps=steps, done_now=now, last=last, held_out=tuple(held))
+
+
+def _whole(settings: Settings, base: Base, device: torch.device) -> Trained:
+    """The trained model in one piece, from the checkpoint of its last step."""
+    made = build(settings, base, device)
+    path = ck.latest(settings.folder)
+    load_trainable(made.plain, ck.load_part(path, STATE)["weights"] if path else {})
+    return made
 
 
 def _measure(t: Trained, encoder: Encoder, sets: Mapping[str, Sequence[Item]]) -> None:
@@ -213,10 +224,15 @@ class _Loop:
     def __init__(self, here: Any, trained: Trained, rows: _Rows, plan: _Plan, tell: Tell | None) -> None:
         self.here, self.t, self.rows, self.plan, self.tell = here, trained, rows, plan, tell
         s = plan.settings
+        self.spread = s.shard and here.num_processes > 1
+        if self.spread:
+            if s.batch % here.num_processes:
+                raise PlanError(f"--shard: a batch of {s.batch} does not divide among {here.num_processes} processes")
+            trained.model = trained.plain = shard(trained.plain, here.num_processes, trained.device)
         self.optimizer = adamw(trained.plain.named_parameters(), lr=s.lr, weight_decay=s.weight_decay)
         self.step = self._resume()
         self.saved = self.step
-        if here.num_processes > 1:
+        if here.num_processes > 1 and not self.spread:
             trained.model = here.prepare(trained.model)
 
     def _resume(self) -> int:
@@ -225,18 +241,25 @@ class _Loop:
             return 0
         mark = ck.check(path, _mark(self.plan, 0))
         state = ck.load_part(path, STATE)
-        load_trainable(self.t.plain, state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.spread:
+            scatter(self.t.plain, self.optimizer, state["weights"], state["optimizer"])
+        else:
+            load_trainable(self.t.plain, state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
         ck.set_rng_state(state["rng"])
         return mark.step
 
     def save(self) -> None:
         """A checkpoint of the step that was done last, by the main process."""
         s = self.plan.settings
-        if self.here.is_main_process and (self.saved != self.step or not self.step):
-            state = {"weights": trainable_state(self.t.plain), "optimizer": self.optimizer.state_dict(),
-                     "rng": ck.rng_state()}  # fmt: skip
-            ck.write(s.folder, _mark(self.plan, self.step), {STATE: ck.torch_part(state)}, keep=s.keep)
+        if self.saved != self.step or not self.step:
+            if self.spread:
+                weights, optimizer = gather(self.t.plain, self.optimizer)
+            else:
+                weights, optimizer = trainable_state(self.t.plain), self.optimizer.state_dict()
+            if self.here.is_main_process:
+                state = {"weights": weights, "optimizer": optimizer, "rng": ck.rng_state()}
+                ck.write(s.folder, _mark(self.plan, self.step), {STATE: ck.torch_part(state)}, keep=s.keep)
             self.saved = self.step
         self.here.wait_for_everyone()
 
@@ -277,7 +300,9 @@ class _Loop:
         sums = torch.zeros(2 + 2 * len(_NAMES), dtype=torch.float64)
         for k, part in enumerate(parts):
             last = k == len(parts) - 1
-            with nullcontext() if last or here.num_processes == 1 else here.no_sync(self.t.model):
+            if self.spread:
+                self.t.model.set_requires_gradient_sync(last)
+            with nullcontext() if last or self.spread or here.num_processes == 1 else here.no_sync(self.t.model):
                 self._backward(part, whole, sums)
         loss, shown = self._reduced(sums)
         norm = clip(self.t.plain.parameters(), s.clip_norm)
