@@ -221,3 +221,15 @@ def test_drawn_rows_may_be_labelled_in_the_rating_pages(make_run, prompts):
     assert got.labels == 80 and got.method == "ppi++"
     assert got.estimate == pytest.approx(sum(int(d.sample_id[1:]) % 4 == 0 for d in drawn) / 80, abs=0.01)
     assert to_label(run, "harmful") == []
+
+
+def test_draws_for_a_certificate_leave_corrections_alone(make_run, prompts):
+    from truing.report.certify import Asked, rows_to_label
+
+    run = make_run("r", prompts(30), {"harmful": [[False, False]] * 30})
+    for d in rows_to_label(run, Asked(judge="test:harmful"), 10):
+        label(run, d, False)
+    assert summarise(run).find("harmful").corrected is None
+    for d in draw_rows(run, 20):
+        label(run, d, False)
+    assert summarise(run).find("harmful").corrected.labels >= 20

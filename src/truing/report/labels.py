@@ -290,7 +290,8 @@ def read_labels(columns: Columns) -> dict[str, Labels]:
     out: dict[str, Labels] = {}
     by_question: dict[str, list[Draw]] = {}
     for d in read_draws(columns.path):
-        by_question.setdefault(d.question, []).append(d)
+        if d.design in (EVEN, WEIGHTED):  # draws for a certificate are of prompts, and serve that alone
+            by_question.setdefault(d.question, []).append(d)
     given = said(columns.path) if by_question else {}
     for question in by_question:
         draws = by_question.get(question, [])
