@@ -55,6 +55,9 @@ def test_invitations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for wrong in (("--count", 0), ("--days", 0), ("--days", 1000)):
         status, _, error = call(capsys, "redteam", "invite", "--role", "rater", "--db", db, *wrong)
         assert status == 1 and "--count from 1 to 1000" in error
+    for words, said in (((), "give --role"), (("--role", "rater", "--person", "x"), "give --role"), (("--person", "x"), "no such")):
+        status, _, error = call(capsys, "redteam", "invite", "--db", db, *words)
+        assert status == 1 and said in error, words
     assert call(capsys, "redteam", "invite", "--role", "emperor", "--db", db)[0] != 0
 
 

@@ -180,3 +180,26 @@ def test_the_desk_shows_people_without_what_they_opted_out_of(store: Store, join
     assert not store.read(desk.has_admin)
     join("boss-crane", "admin")
     assert store.read(desk.has_admin)
+
+
+def test_a_forgotten_phrase_is_renewed_by_a_link_that_ends_every_login(store: Store, hands: Hands, join: Callable[..., str]) -> None:
+    made = join("warm-lark")
+    old = store.write(lambda tx: people.sign_in(tx, made))
+    token = store.write(lambda tx: people.renewal(tx, " Warm-Lark", by=None))
+    assert store.write(lambda tx: people.accept(tx, token, "another-name", "new hash")) == made
+    person = store.read(lambda tx: tx.session.get_one(Person, made))
+    assert (person.pseudonym, person.phrase_hash) == ("warm-lark", "new hash")
+    assert store.read(lambda tx: people.who(tx, old)) is None
+    with pytest.raises(Refused) as caught:
+        store.write(lambda tx: people.accept(tx, token, "x", "third hash"))
+    assert caught.value.kind == "used"
+    late = store.write(lambda tx: people.renewal(tx, "warm-lark", by=None))
+    hands.at += 86401
+    with pytest.raises(Refused, match="has ended"):
+        store.write(lambda tx: people.accept(tx, late, "x", "third hash"))
+    with pytest.raises(Refused, match="no such person"):
+        store.write(lambda tx: people.renewal(tx, "nobody-here", by=None))
+    soon = store.write(lambda tx: people.renewal(tx, "warm-lark", by=None))
+    store.write(lambda tx: people.set_active(tx, made, False, by="admin"))
+    with pytest.raises(Refused, match="taken back"):
+        store.write(lambda tx: people.accept(tx, soon, "x", "third hash"))

@@ -92,7 +92,8 @@ Role = Literal["redteamer", "rater", "adjudicator", "admin"]
 
 def invite(
     *,
-    role: list[Role],
+    role: Annotated[list[Role] | None, Parameter(negative="")] = None,
+    person: str | None = None,
     db: str = DB,
     count: int = 1,
     days: float = 7.0,
@@ -106,6 +107,8 @@ def invite(
     ----------
     role
         redteamer, rater, adjudicator or admin; may be given several times.
+    person
+        Instead of a role: the pseudonym of somebody who has forgotten the pass phrase; the link sets a new one.
     db
         The database.
     count
@@ -121,12 +124,21 @@ def invite(
     """
     load("sqlalchemy:select")
     from truing.ratings.people import invite as new_invitation
-    from truing.ratings.store import open_store
+    from truing.ratings.people import renewal
+    from truing.ratings.store import Tx, open_store
 
     if not 1 <= count <= 1000 or not 0 < days <= 365:
         raise PlanError("redteam invite: --count from 1 to 1000, --days above 0 and at most 365")
+    if (person is None) == (not role):
+        raise PlanError("redteam invite: give --role (once or more), or --person NAME for a new pass phrase")
     store = open_store(db)
-    tokens = store.write(lambda tx: [new_invitation(tx, role, by=None, note=note, days=days) for _ in range(count)])
+
+    def work(tx: Tx) -> list[str]:
+        if person is not None:
+            return [renewal(tx, person, by=None, days=days)]
+        return [new_invitation(tx, role or (), by=None, note=note, days=days) for _ in range(count)]
+
+    tokens = store.write(work)
     links = [f"{url.rstrip('/')}/join/{token}" for token in tokens]
     print(json_.dumps(links) if json else "\n".join(links))
     store.close()

@@ -96,6 +96,16 @@ def invite(tx: Tx, roles: Iterable[str], *, by: str | None, note: str = "", days
     return token
 
 
+def renewal(tx: Tx, pseudonym: str, *, by: str | None, days: float = 1.0) -> str:
+    """A link by which a person who has forgotten the pass phrase sets a new one; gives its token."""
+    person = tx.session.scalar(select(Person).where(Person.pseudonym == pseudonym.strip().lower(), Person.active))
+    if person is None or person.phrase_hash is None:
+        raise Refused("missing", "There is no such person.")
+    token = invite(tx, as_list(person.roles), by=by, note="new pass phrase", days=days)
+    invitation(tx, token).person_id = person.id
+    return token
+
+
 def invitation(tx: Tx, token: str) -> Invitation:
     """The invitation of a token; Refused if it is unknown, ended, taken back or used."""
     found = tx.session.scalar(select(Invitation).where(Invitation.token_hash == token_hash(token)).with_for_update())
@@ -122,11 +132,13 @@ def note_misuse(tx: Tx, token: str) -> None:
 
 
 def accept(tx: Tx, token: str, pseudonym: str, phrase_hash: str) -> str:
-    """Makes the account of an invitation and uses the link up; gives the person's id."""
+    """Makes the account of an invitation (or sets a new phrase) and uses the link up; gives the person's id."""
+    found = invitation(tx, token)
+    if found.person_id is not None:
+        return _renew(tx, found, found.person_id, phrase_hash)
     name = pseudonym.strip().lower()
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{2,31}", name):
         raise Refused("invalid", "A pseudonym has 3 to 32 letters, digits or hyphens.")
-    found = invitation(tx, token)
     if tx.session.scalar(select(Person.id).where(Person.pseudonym == name)):
         raise Refused("invalid", "That pseudonym is taken.")
     person = Person(id=new_id(), pseudonym=name, phrase_hash=phrase_hash, roles=found.roles, created=tx.now)
@@ -135,6 +147,17 @@ def accept(tx: Tx, token: str, pseudonym: str, phrase_hash: str) -> str:
     audit(tx, person.id, "accept", found.id)
     tx.session.flush()
     return person.id
+
+
+def _renew(tx: Tx, found: Invitation, person_id: str, phrase_hash: str) -> str:
+    person = tx.session.get_one(Person, person_id)
+    if not person.active:
+        raise Refused("gone", "This invitation was taken back.")
+    found.used, found.used_by = tx.now, person_id
+    person.phrase_hash = phrase_hash
+    tx.session.execute(delete(Login).where(Login.person_id == person_id))
+    audit(tx, person_id, "phrase", found.id)
+    return person_id
 
 
 def stored_phrase(tx: Tx, pseudonym: str) -> tuple[str | None, str | None]:

@@ -69,7 +69,7 @@ class Exposure(Base):
 
 
 class Invitation(Base):
-    """A link that makes one account. Only the SHA-256 of its token is kept."""
+    """A link that makes one account, or sets the pass phrase of `person_id`. Only the SHA-256 of its token is kept."""
 
     __tablename__ = "invitations"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -83,6 +83,7 @@ class Invitation(Base):
     used: Mapped[float | None] = mapped_column(Float)
     revoked: Mapped[bool] = mapped_column(server_default=false())
     misuses: Mapped[int] = mapped_column(server_default="0")
+    person_id: Mapped[str | None] = mapped_column(String(32))
 
 
 class Login(Base):

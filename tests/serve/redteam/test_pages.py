@@ -150,3 +150,20 @@ def test_a_rating_that_comes_too_late_is_kept_and_its_author_is_told(file_url: s
         assert "kept, but not counted" in slow.text("/review?late=1")
         assert slow.send(old + "/keep").status_code == 409
         assert here.house.store.read(queue.progress) == {"items": 1, "open": 0, "gold": 0, "slots": 1, "done": 1, "late": 1}
+
+
+def test_a_forgotten_phrase(file_url: str) -> None:
+    with site(file_url) as here:
+        admin, rater = here.person("boss-crane", "admin"), here.person("mild-jay", "rater")
+        admin.get("/admin")
+        made = admin.web.post("/admin/people/mild-jay/phrase", data={"csrf": admin.csrf})
+        link = re.findall(r'value="(http[^"]+)(/join/[^"]+)"', made.text)[0][1]
+        assert admin.send("/admin/people/nobody/phrase").status_code == 404
+        assert admin.send("/admin/people/mild-jay/promote").status_code == 404
+        again = Visitor(here.base)
+        assert "A new pass phrase" in again.text(link) and "mild-jay" in again.text(link)
+        short = again.web.post(link, data={"csrf": again.csrf, "pseudonym": "x", "phrase": "short", "again": "short"})
+        assert short.status_code == 422 and "10 to 200" in short.text
+        fields = {"pseudonym": "ignored", "phrase": "five other plain words", "again": "five other plain words"}
+        assert again.send(link, fields).json() == {"go": "/"}
+        assert "mild-jay" in again.text("/") and rater.get("/").url.path == "/sign-in"

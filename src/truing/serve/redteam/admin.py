@@ -7,8 +7,8 @@ from typing import Any
 from litestar import Response, get, post
 
 from truing.ratings import care, desk, people, queue
-from truing.ratings.store import Tx
-from truing.serve.redteam.visit import Asked, enter
+from truing.ratings.store import Refused, Tx
+from truing.serve.redteam.visit import Asked, Visit, enter
 
 _AUDIT_PAGE = 100
 
@@ -34,9 +34,21 @@ async def invite(request: Asked) -> Response[Any]:
     form, house = await visit.form(), visit.house
     roles, note = form.many("role"), form.text("note")
     token = await house.write(lambda tx: people.invite(tx, roles, by=visit.me.id, note=note))
-    scheme = "https" if house.rules.https else request.url.scheme
-    link = f"{scheme}://{request.headers.get('host', '')}/join/{token}"
-    return visit.page("invited.html", link=link, roles=roles)
+    return visit.page("invited.html", link=_link(visit, token), roles=roles, known="")
+
+
+def _link(visit: Visit, token: str) -> str:
+    scheme = "https" if visit.house.rules.https else visit.request.url.scheme
+    return f"{scheme}://{visit.request.headers.get('host', '')}/join/{token}"
+
+
+@post("/admin/people/{name:str}/phrase")
+async def renew(request: Asked, name: str) -> Response[Any]:
+    """Makes a link by which a person sets a new pass phrase, shown this once."""
+    visit = await enter(request, "admin")
+    await visit.form()
+    token = await visit.house.write(lambda tx: people.renewal(tx, name, by=visit.me.id))
+    return visit.page("invited.html", link=_link(visit, token), roles=(), known=name)
 
 
 @post("/admin/invitations/{invitation:str}/revoke")
@@ -53,6 +65,8 @@ async def change(request: Asked, person: str, change: str) -> Response[Any]:
     """Suspends or restores an account."""
     visit = await enter(request, "admin")
     await visit.form()
+    if change not in ("suspend", "restore"):
+        raise Refused("missing", "There is no such page.")
     await visit.house.write(lambda tx: people.set_active(tx, person, change == "restore", by=visit.me.id))
     return visit.go("/admin#people")
 
@@ -76,4 +90,4 @@ async def log(request: Asked) -> Response[Any]:
     return visit.page("audit.html", lines=lines, more=lines[-1].id if len(lines) == _AUDIT_PAGE else None)
 
 
-HANDLERS = (overview, invite, revoke, change, resolve, log)
+HANDLERS = (overview, invite, renew, revoke, change, resolve, log)

@@ -9,6 +9,7 @@ from litestar import Response, get, post
 from truing.ratings import people
 from truing.ratings.store import Refused, Tx
 from truing.ratings.study import as_list
+from truing.ratings.tables import Person
 from truing.serve.redteam.visit import Asked, Form, Visit, arrive
 
 
@@ -58,12 +59,19 @@ async def join_page(request: Asked, token: str) -> Response[Any]:
     visit = await arrive(request)
     visit.house.doors.check(visit.address)
     try:
-        roles = await visit.house.read(lambda tx: as_list(people.invitation(tx, token).roles))
+        roles, known = await visit.house.read(lambda tx: _offer(tx, token))
     except Refused as error:
         if error.kind == "used":
             await visit.house.write(lambda tx: people.note_misuse(tx, token))
         raise
-    return visit.page("join.html", roles=roles, name=people.suggest_pseudonym(), error="")
+    return visit.page("join.html", roles=roles, known=known, name=known or people.suggest_pseudonym(), error="")
+
+
+def _offer(tx: Tx, token: str) -> tuple[list[str], str]:
+    """The roles of an invitation and, where it renews a pass phrase, the pseudonym."""
+    found = people.invitation(tx, token)
+    person = tx.session.get(Person, found.person_id) if found.person_id is not None else None
+    return as_list(found.roles), "" if person is None else person.pseudonym
 
 
 @post("/join/{token:str}")
@@ -73,27 +81,29 @@ async def join(request: Asked, token: str) -> Response[Any]:
     form = await visit.form()
     visit.house.doors.check(visit.address)
     try:
-        return visit.go("/consent", session=await _make(visit, token, form))
+        session, fresh = await _make(visit, token, form)
+        return visit.go("/consent" if fresh else "/", session=session)
     except Refused as error:
         if error.kind == "used":
             await visit.house.write(lambda tx: people.note_misuse(tx, token))
         if error.kind != "invalid" or visit.by_script:
             raise
-        roles = await visit.house.read(lambda tx: as_list(people.invitation(tx, token).roles))
-        return visit.page("join.html", status=422, roles=roles, name=form.text("pseudonym")[:64], error=str(error))
+        roles, known = await visit.house.read(lambda tx: _offer(tx, token))
+        name = known or form.text("pseudonym")[:64]
+        return visit.page("join.html", status=422, roles=roles, known=known, name=name, error=str(error))
 
 
-async def _make(visit: Visit, token: str, form: Form) -> str:
+async def _make(visit: Visit, token: str, form: Form) -> tuple[str, bool]:
     house = visit.house
     if form.text("phrase") != form.text("again"):
         raise Refused("invalid", "The two pass phrases differ.")
-    await house.read(lambda tx: people.invitation(tx, token).id)  # before the slow hash
+    _, known = await house.read(lambda tx: _offer(tx, token))  # before the slow hash
     hashed = await house.slowly(people.hash_phrase, form.text("phrase"))
 
     def work(tx: Tx) -> str:
         return people.sign_in(tx, people.accept(tx, token, form.text("pseudonym"), hashed))
 
-    return await house.write(work)
+    return await house.write(work), not known
 
 
 HANDLERS = (sign_in_page, sign_in, sign_out, join_page, join)
