@@ -35,17 +35,19 @@ class Quick:
 
 
 QUICK = (
+    Quick("alignment", "alignment/levers.py --size smoke --out {tmp}/levers", 4, ("torch", "peft", "TRUING_DATA")),
     Quick("engine", "engine/run.py --parts cost hosted --n 1000 --repeat 1", 0.5),
     Quick("engine", "engine/where.py --n 1000", 0.2),
     Quick("engine", "engine/kill.py --kills 6", 1),
     Quick("likelihood", "likelihood/run.py --repeat 1 --bbq 20 --truthfulqa 10", 2,
           ("torch", "TRUING_DATA", "TRUING_PEERS")),
+    Quick("moderation", "moderation/speed.py --rows 64 --repeat 1", 1, ("torch", "transformers")),
     Quick("rails", "rails/run.py --rounds 1 --requests 50 200 200 --systems truing --out {tmp}/rails.json", 2, ("litestar",)),
     Quick("redteam", "redteam/load.py --seconds 10 --raters 10 --items 200", 0.5, ("litestar", "sqlalchemy")),
     Quick("rlhf", "rlhf/synthetic.py --seeds 0 --methods ppo", 2, ("torch",)),
     Quick("statistics", "statistics/coverage.py --draws 200 --out {tmp}/statistics.json", 2),
 )
-LONG = {"alignment": "hours of training: see its page"}
+LONG: dict[str, str] = {}
 """Topics without a quick form, and why."""
 
 

@@ -65,6 +65,29 @@ def test_thirty_seeded_runs_killed(bench: tuple[ModuleType, object]) -> None:
     assert sum(place == "summary" for place, _ in died) >= 3
 
 
+@pytest.mark.slow
+def test_a_local_model_in_float32_ends_byte_equal_too(
+    bench: tuple[ModuleType, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    from tests.models.local.conftest import SIZES, tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+
+    set_seed(3)
+    made = tokenizer()
+    made.save_pretrained(tmp_path / "tiny")
+    config = LlamaConfig(vocab_size=len(made), eos_token_id=made.eos_token_id, pad_token_id=made.pad_token_id, **SIZES)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
+    _, killer = bench
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # tiny, on a busy machine: threads would wait for one another
+    rows = killer.data.read_text().splitlines(keepends=True)[:12]  # type: ignore[attr-defined]
+    killer.data.write_text("".join(rows))  # type: ignore[attr-defined]
+    killer.models["local"] = f"local:{tmp_path / 'tiny'},dtype=float32"  # type: ignore[attr-defined]
+    row = killer.kill(0, "write", "local", random.Random(5))  # type: ignore[attr-defined]
+    assert row["equal"], row
+    assert any(not k.endswith("before)") for k in row["kills"])
+
+
 FULL = """
     import resource, sys
     from pathlib import Path

@@ -145,7 +145,11 @@ class Bench:
     def run(self, step: str, model: str, out: Path, at: str = "") -> int:
         """Runs one command to its end."""
         process = self.start(step, model, out, at)
-        _, errors = process.communicate(timeout=120)
+        try:
+            _, errors = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         if process.returncode not in (0, -signal.SIGKILL):
             raise RuntimeError(errors)
         return process.returncode

@@ -18,6 +18,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -114,7 +115,8 @@ def measure(command: list[str], timeout: float = 1200) -> dict[str, Any]:
             peak, processes = max(peak, now), max(processes, count)
             time.sleep(0.2)
             if time.time() - started > timeout:
-                process.kill()
+                os.kill(process.pid, signal.SIGKILL)  # Popen.kill would reap it and lose its figures
+                timeout = float("inf")
     wall = time.time() - started
     process.returncode = status
     reader.join()
