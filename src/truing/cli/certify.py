@@ -23,6 +23,8 @@ class What:
     ----------
     judge
         Name of the rail's judge in the run.
+    question
+        What people are asked of each answer; "yes" is what the rail must not let through.
     alpha
         The share of prompts with a harmful answer that may remain.
     delta
@@ -37,6 +39,7 @@ class What:
     """
 
     judge: str
+    question: str = "harmful"
     alpha: float = 0.05
     delta: float = 0.05
     best_of: Annotated[bool, Parameter(negative="")] = False
@@ -72,8 +75,8 @@ def command(
     json
         Print the certificate as JSON.
     """
-    asked = Asked(judge=what.judge, alpha=what.alpha, delta=what.delta, best_of=what.best_of, most=what.most,
-                  anytime=what.anytime)  # fmt: skip
+    asked = Asked(judge=what.judge, question=what.question, alpha=what.alpha, delta=what.delta,
+                  best_of=what.best_of, most=what.most, anytime=what.anytime)  # fmt: skip
     found = one_run(run)
     if n is not None:
         from truing.cli.label import ask
