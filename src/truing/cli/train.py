@@ -401,6 +401,7 @@ def _train(
 ) -> int:
     """Reads the data, trains, shows what came out."""
     given = how or How()
+    _hush()
     fields = {k: v for k, v in vars(given).items() if k not in _NOT_SETTINGS}
     settings = load("truing.train.settings:Settings")(kind=kind, out=str(out), **fields, **more).checked()
     read = load("truing.train.sources:read_source")
@@ -420,6 +421,15 @@ def _train(
             settings, sources, fill=fill, wrap=wrap, tell=shown, tests=tests
         )
     return shown.end(result, as_json=json)
+
+
+def _hush() -> None:
+    """Keeps the progress bars and load reports of transformers off the terminal."""
+    import warnings
+
+    load("transformers.utils.logging:set_verbosity_error")()
+    load("transformers.utils.logging:disable_progress_bar")()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _benign(kind: str) -> Any:
