@@ -27,6 +27,7 @@ from msgspec import Struct
 from truing.errors import PlanError
 from truing.protocols import Model
 from truing.rails.config import RailsConfig
+from truing.rails.guarded import Guarded
 from truing.rails.llm import LlmError
 from truing.rails.runtime import Parts, RailsError, Result, Runtime
 from truing.rails.schema import ANY, faults
@@ -158,7 +159,7 @@ class Runner:
     """Runs dialogues on a configuration. `model` answers where a dialogue scripts no LLM."""
 
     def __init__(self, config: RailsConfig, model: Model | None, parts: Parts | None = None) -> None:
-        self.config, self.model, self.parts = config, model, parts
+        self.config, self.model, self.parts = config, model, parts or Parts()
 
     def run(self, dialogues: Sequence[Dialogue]) -> list[Outcome]:
         """The outcome of each dialogue."""
@@ -172,10 +173,11 @@ class Runner:
         began = clock()
         scripted = dialogue.llm is not None or self.model is None
         model: Model = Scripted(dialogue.llm or ()) if scripted or self.model is None else self.model
-        parts = self.parts or Parts()
-        if scripted:
-            parts = Parts({}, parts.judges, parts.encoder, parts.actions, parts.nemo_alias)
-        runtime = Runtime(self.config, model, parts)
+        tasks = {m.type: model for m in self.config.models if m.type not in ("main", "embeddings")}
+        given = self.parts
+        parts = Parts(tasks if scripted else given.models, given.judges, given.encoder, given.actions, given.nemo_alias)
+        runtime = Guarded(self.config, model, parts=parts).runtime
+        given.judges = parts.judges  # resolved once
         file = dialogue.place.rpartition(":")[0]
         history: list[dict[str, Any]] = []
         faults: list[str] = []
@@ -230,6 +232,8 @@ def _many(value: Any) -> list[str]:
 def expectations(turn: dict[str, Any], result: Result) -> Iterator[str]:
     """What a turn expects and the result does not hold."""
     text = result.text
+    if result.failure is not None and not turn.get("blocked"):
+        yield f"the turn failed: {result.failure.message}"
     if "bot" in turn and text != turn["bot"]:
         yield f"expected {turn['bot']!r}, the bot said {text!r}"
     if "bot_any" in turn and text not in turn["bot_any"]:
