@@ -44,6 +44,14 @@ def test_a_model_that_never_answers_is_status_1(tmp_path: Path) -> None:
     assert "3 of 3 answers failed: 3 x scripted" in done.stderr
 
 
+def test_the_same_trouble_is_counted_together(tmp_path: Path) -> None:
+    done = truing("evaluate", "--model", "openai:m,base_url=http://127.0.0.1:9/v1,retries=1", "--data", "builtin:safety", "--out",
+                  "run", "--limit", "3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "3 of 3 answers failed: 3 x connect (no connection to 127.0.0.1:9" in done.stderr
+    assert "asked" not in done.stderr
+
+
 def test_interrupted_it_says_so_and_goes_on(tmp_path: Path) -> None:
     command = [*TRUING, "evaluate", "--model", "scripted:mixed,delay=0.1", "--data", "builtin:safety", "--judge",
                "rules:refusal", "--out", "run", "--concurrency", "2", "--limit", "60"]

@@ -95,4 +95,4 @@ def failed(out: Path) -> list[str]:
     decode = msgspec.json.Decoder(_Failed).decode
     with (out / "responses.jsonl").open("rb") as stream:
         rows = [decode(line).failure for line in stream if line.endswith(b"\n")]
-    return ["" if f is None else f"{f.get('kind')} ({f.get('message', '')[:100]})" for f in rows]
+    return ["" if f is None else f"{f.get('kind')} ({f.get('message', '').partition(' (asked ')[0][:100]})" for f in rows]
