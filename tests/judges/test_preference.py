@@ -158,7 +158,7 @@ def test_a_cost_ceiling_that_all_break_abstains(folders: dict[str, str]) -> None
 def test_bad_folders(folders: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         resolve(f"cost:{tmp_path}/none", "judge")
-    with pytest.raises(UserError, match=r"no truing\.json"):
+    with pytest.raises(UserError, match=r"no truing\.json, and config\.json names LlamaForCausalLM"):
         resolve(f"cost:{folders['base']}", "judge")
     with pytest.raises(UserError, match="holds a reward model, not a cost model"):
         resolve(f"cost:{folders['reward']}", "judge")
@@ -169,6 +169,27 @@ def test_bad_folders(folders: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "truing.json").write_text("{")
     with pytest.raises(UserError, match=r"truing\.json"):
         resolve(f"cost:{tmp_path}", "judge")
+
+
+def test_a_published_reward_model_gives_its_own_scores(folders: dict[str, str], tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_pretrained(folders["base"], num_labels=1).eval()
+    torch.nn.init.normal_(model.score.weight, std=0.5)
+    model.save_pretrained(tmp_path / "rm")
+    AutoTokenizer.from_pretrained(folders["base"]).save_pretrained(tmp_path / "rm")
+    judge = resolve(f"reward:{tmp_path}/rm", "judge")
+    for text in TEXTS[:5]:
+        ids = torch.tensor([judge.scorer.row(ASK, text)])
+        model.config.pad_token_id = None  # so that the last token is the last one although pad is eos
+        with torch.no_grad():
+            own = float(model(ids).logits)
+        assert judged(judge, [text])[0].value == pytest.approx(own, abs=1e-5)
+    model.config.num_labels = 2
+    model.config.save_pretrained(tmp_path / "rm")
+    with pytest.raises(UserError, match="gives 2 numbers"):
+        resolve(f"reward:{tmp_path}/rm", "judge")
 
 
 def test_a_head_on_an_encoder(tmp_path: Path) -> None:

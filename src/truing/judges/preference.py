@@ -1,4 +1,4 @@
-"""`reward:DIR` (also `preference:DIR`) and `cost:DIR`: models that training left, as judges.
+"""`reward:DIR` (also `preference:DIR`) and `cost:DIR`: models that training left, or published ones, as judges.
 
 A reward is a value in its own unit and answers no yes-or-no question (`verdict` stays none); a cost above 0 says
 *harmful*, and σ(cost) is its probability. Scores are computed in float32 and do not depend on what is judged beside a
@@ -18,14 +18,14 @@ import msgspec
 import torch
 from msgspec import Struct
 
-from truing.backbone import ScalarModel, batches_by_length, load_scalar, pad
+from truing.backbone import ScalarModel, batches_by_length, load_scalar, pad, window
 from truing.errors import UserError
 from truing.judges.verdicts import no_answer, opinion, unscored
 from truing.lineage import digest
 from truing.registry import Args
 from truing.turns import TooLong, Turns
 from truing.types import Conversation, Judgement, Lineage, Response, Sample
-from truing.weights import sha256_folder
+from truing.weights import find, sha256_folder
 
 Kind = Literal["reward", "cost"]
 
@@ -110,6 +110,8 @@ class PreferenceJudge:
     ) -> PreferenceJudge:
         """Reads a folder that `truing train reward` or `cost` wrote; UserError where it is none."""
         path = Path(folder).expanduser()
+        if not (path / "truing.json").is_file():
+            return cls._published(kind, str(folder), dtype=dtype, device=device, tokens=tokens)
         card = _read_card(path)
         if card.kind != kind:
             raise UserError(f"{kind}:{folder}: this folder holds a {card.kind} model, not a {kind} model")
@@ -118,6 +120,18 @@ class PreferenceJudge:
         made = card.lineage.hash or digest(kind, sha256_folder(path))
         lineage = msgspec.structs.replace(card.lineage, name=f"{kind}:{path.name}", hash=made)
         return cls(kind, f"{kind}:{path.name}", Scorer(model, turns, card.max_length, tokens=tokens), lineage)
+
+    @classmethod
+    def _published(cls, kind: Kind, name: str, *, dtype: str, device: str, tokens: int) -> PreferenceJudge:
+        """A model that others trained; its lineage knows the weights alone."""
+        from truing.judges.published import load_published
+
+        weights = find(name)
+        model, tokenizer = load_published(weights, dtype=dtype, device=device)
+        label = f"{kind}:{weights.title or weights.name}"
+        lineage = Lineage(name=label, hash=digest(kind, weights.sha256), base=weights.title or weights.name,
+                          base_sha256=weights.sha256, licence=weights.licence)  # fmt: skip
+        return cls(kind, label, Scorer(model, Turns(tokenizer, name=name), window(model.body), tokens=tokens), lineage)
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """One number for the whole answer; an empty, failed or too long answer is unscored."""
@@ -167,9 +181,6 @@ class PreferenceJudge:
 def _read_card(path: Path) -> _Card:
     try:
         return msgspec.json.decode((path / "truing.json").read_bytes(), type=_Card)
-    except FileNotFoundError as error:
-        word = "no such folder" if not path.is_dir() else "no truing.json, so `truing train` did not (yet) finish it"
-        raise UserError(f"{path}: {word}") from error
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"{path / 'truing.json'}: {error}") from error
 

@@ -1,0 +1,41 @@
+"""Published reward models in the Hugging Face layout: a decoder with a `score` head of one output (TRL, OpenRLHF, ...).
+
+`reward:ORG/MODEL` and `reward:FOLDER` read them; the score is the one at the answer's last real token, found by the mask
+and not by the pad token's id, so that pad = eos moves nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from truing.backbone import ScalarModel, best_device, best_dtype, load_tokenizer
+from truing.errors import UserError
+from truing.weights import Weights
+
+
+def load_published(weights: Weights, *, dtype: str, device: str) -> tuple[ScalarModel, Any]:
+    """The body and head of a sequence classifier with one output, and its tokenizer; UserError where it is none."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    config = AutoConfig.from_pretrained(str(weights.path))
+    names = [str(n) for n in getattr(config, "architectures", None) or []]
+    if not any(n.endswith("ForSequenceClassification") for n in names):
+        what = ", ".join(names) or "nothing"
+        raise UserError(f"{weights.name}: no truing.json, and config.json names {what}, no sequence classifier, so this is "
+                        f"no reward or cost model (an unfinished `truing train` leaves such a folder too)")
+    if config.num_labels != 1:
+        raise UserError(f"{weights.name}: gives {config.num_labels} numbers; a reward or cost model gives one")
+    logging.disable_progress_bar()
+    where = best_device(device)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(str(weights.path), dtype=best_dtype(dtype, where))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{weights.name}: the model cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear) or head.bias is not None:
+        raise UserError(f"{weights.name}: has no `score` head on its last token (encoders pool); such models are not read")
+    made = ScalarModel(model.base_model, head=head.float()).requires_grad_(False)
+    return made.to(where).eval(), load_tokenizer(weights.path)
