@@ -146,3 +146,26 @@ def test_what_ends_a_pool_is_told(tmp_path: Path) -> None:
             asyncio.run(spent.generate(Conversation.of("x"), Sampling()))
     finally:
         spent._stop()
+
+
+@pytest.mark.slow
+def test_copies_of_a_local_model_answer_as_one_does(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    pytest.importorskip("transformers")
+    from tests.models.local.conftest import SIZES, tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+
+    set_seed(3)
+    words = tokenizer()
+    words.save_pretrained(tmp_path / "tiny")
+    config = LlamaConfig(vocab_size=len(words), eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id, **SIZES)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
+    spec = f"local:{tmp_path / 'tiny'},dtype=float32"
+    options = EvaluateOptions(sampling=Sampling(n=2, temperature=1.0, max_tokens=8), seed=4, concurrency=8)
+    evaluate(resolve(spec, "model"), Rows.of(10), [], tmp_path / "one", options=options)
+    many = resolve(f"pool:2,of=({spec}),cpus=1", "model")
+    try:
+        evaluate(many, Rows.of(10), [], tmp_path / "two", options=options)
+    finally:
+        asyncio.run(many.close())
+    assert (tmp_path / "one/responses.jsonl").read_bytes() == (tmp_path / "two/responses.jsonl").read_bytes()
