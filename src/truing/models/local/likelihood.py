@@ -38,7 +38,7 @@ class Budget:
     """Limits of one pass: tokens read together, tokens of one tree, the shortest kept head, bytes of logits."""
 
     tokens: int = 2048
-    tree: int = 512
+    tree: int = 256
     head: int = 32
     logits: int = 64 << 20
 

@@ -82,7 +82,7 @@ class Tree:
         """Distinct tokens of sequences `low` to `high` from `depth` on, which they share up to there."""
         return len(self.rows[low]) - depth + int(self._new[high] - self._new[low + 1])
 
-    def parts(self, *, most: int = 512, head: int = 32) -> Iterator[Part]:
+    def parts(self, *, most: int = 256, head: int = 32) -> Iterator[Part]:
         """The parts in reading order: segments of at most `most` tokens where that can be, heads of at least `head`."""
         todo: list[tuple[int, int, int] | None] = [(0, len(self.rows), 0)] if self.rows else []
         while todo:
@@ -95,7 +95,9 @@ class Tree:
                 yield self._segment(low, high, base)
                 continue
             common = min(len(self.rows[low]), min(self.shared[low + 1 : high]))
-            if common - base >= head:
+            # a shorter one pays where it would else stand again in each of many segments
+            many = common - base >= head // 4 and self.size(low, high, base) >= 4 * most
+            if common - base >= head or (many and common > base):
                 yield Head(self.rows[low][base:common], base, self._within(low, high, base, common))
                 todo.append(None)
                 base = common
