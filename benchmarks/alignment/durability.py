@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from levers import Listed, started
+from levers import Listed, loaded, started
 
 from truing.align import prompted
 from truing.backbone import Loaded, load_causal
 from truing.datasets.made import REFUSALS
 from truing.evaluate import evaluate
-from truing.models.local import LocalModel
 from truing.registry import resolve
 from truing.train.durability import kl_along, mean_by_position, opening, round_int8
 from truing.train.settings import Settings
@@ -36,7 +35,8 @@ def durable(bench: Any) -> None:
     retuned(bench, "base", "smollm2", pairs)
     for name in TRAINED:
         folder = str(bench.out / "models" / name)
-        openings(bench, name, LocalModel.load(folder), turns, pairs)
+        with loaded(folder) as model:
+            openings(bench, name, model, turns, pairs)
         rounded(bench, name, folder, pairs)
         retuned(bench, name, folder, pairs)
 
@@ -81,9 +81,9 @@ def plainly(bench: Any, name: str, word: str, model: Any, pairs: list[Any]) -> N
 
 def rounded(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
     """After rounding to eight bits."""
-    model = LocalModel.load(folder, dtype="float32")
-    round_int8(model.loaded.model)
-    plainly(bench, name, "int8", model, pairs)
+    with loaded(folder, dtype="float32") as model:
+        round_int8(model.loaded.model)
+        plainly(bench, name, "int8", model, pairs)
 
 
 def retuned(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
@@ -92,4 +92,5 @@ def retuned(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
     given = Settings(kind="sft", out=str(out), base=folder, steps=bench.size.benign_steps, batch=2, micro=2, lr=5e-4,
                      max_length=128, save_every=1000, keep=1, tensorboard=False)  # fmt: skip
     train(given, [read_source(resolve("pairs:benign", "data"), "sft", chosen=True)])
-    plainly(bench, name, "tuned", LocalModel.load(str(out)), pairs)
+    with loaded(str(out)) as model:
+        plainly(bench, name, "tuned", model, pairs)

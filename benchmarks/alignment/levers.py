@@ -11,10 +11,12 @@ dpo, best, durable. Sizes are for two CPU cores; `--size gpu` multiplies them. N
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import resource
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -241,7 +243,8 @@ class Bench:
 
     def local(self, name: str) -> None:
         """A trained lever's answers."""
-        self.answer(name, LocalModel.load(str(self.out / "models" / name)))
+        with loaded(str(self.out / "models" / name)) as model:
+            self.answer(name, model)
 
     def sft(self) -> None:
         """PKU's preferred answers as targets."""
@@ -288,6 +291,16 @@ class Bench:
             if item.signs is not None and item.signs[1] < 0:
                 seen.setdefault(item.conversation.prompt, (item.conversation, item.answers[1]))
         return list(seen.values())[: self.size.prefilled]
+
+
+@contextmanager
+def loaded(folder: str, dtype: str = "auto") -> Iterator[LocalModel]:
+    """A trained model, let go of afterwards."""
+    model = LocalModel.load(folder, dtype=dtype)
+    try:
+        yield model
+    finally:
+        asyncio.run(model.close())
 
 
 PHASES = ("sample", "reward", "cost", "prompted", "distil", "sft", "dpo", "best", "durable")

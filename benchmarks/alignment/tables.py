@@ -158,7 +158,7 @@ class Tables:
         rows = [head, tuple("---" for _ in head)]
         for lever, kinds in found.items():
             for kind, values in kinds.items():
-                rows.append((lever, kind, *(f"{values[k][0]:.2f}" for k in at)))
+                rows.append((lever, kind, *("-" if values[k][0] != values[k][0] else f"{values[k][0]:.2f}" for k in at)))
         return ["| " + " | ".join(r) + " |" for r in rows]
 
     def curve(self) -> list[str]:
