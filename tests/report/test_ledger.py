@@ -122,3 +122,10 @@ def test_a_stopped_run_is_compared_by_a_sequence(make_run, prompts):
     b = stop(make_run("b", prompts(200), {"harmful": [[False]] * 200}))
     got = compare(a, b).find("harmful")
     assert got.method.startswith("paired betting") and got.upper < -0.7 and got.p is None
+
+
+def test_the_plane_of_a_stopped_run_has_its_sequence_too(make_run, prompts):
+    rows = {"refused": [[i % 2 == 0] for i in range(200)]}
+    a = make_run("a", prompts(200, expect="comply"), rows)
+    b = stop(make_run("b", prompts(200, expect="comply"), rows))
+    assert [p.helpful.method for p in compare(a, b).points] == ["wilson", "betting sequence"]

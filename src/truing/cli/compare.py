@@ -52,7 +52,11 @@ def command(
 
     for path in runs:
         one_run(path)
-    made = compare_all(runs, margin, read_cards(card))
+    cards = read_cards(card)
+    made = compare_all(runs, margin, cards)
+    for judge, path in cards.items():
+        if not any(d.judge == judge for one in made.values() for d in one.deltas):
+            raise RunError(f"{path}: the card is of {judge}, which did not judge both runs in one version")
     data = comparison_json(made)
     if out is not None:
         _write(runs, made, out, with_text=with_text, data=data)

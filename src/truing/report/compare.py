@@ -20,7 +20,8 @@ from msgspec.structs import replace
 from truing.report.columns import ABSENT, EXPECTS, NO, UNSCORED, YES, Columns
 from truing.report.ledger import LedgerLine, make_ledger
 from truing.report.pairing import Pair, pair_runs
-from truing.report.tables import AXES, SMALL, axis_layers, axis_rates, codes, outcome_layers, outcome_word
+from truing.report.sequences import stopped
+from truing.report.tables import AXES, SMALL, axis_layers, axis_rates, codes, outcome_layers, outcome_word, summarise
 from truing.runs import JudgeRecord, Run
 from truing.stats.intervals import Interval
 from truing.stats.paired import Table, benjamini_hochberg, holm, mcnemar_exact, newcombe_paired, paired_mean, permutation_of_counts
@@ -288,8 +289,11 @@ def _outcome_pairs(pair: Pair) -> list[tuple[int, int, str, str]]:
 
 
 def _plane_point(columns: Columns, label: str) -> PlanePoint:
+    whole = summarise(columns.path) if stopped(columns) else None  # a stopped run has its sequence's intervals alone
+
     def overall(question: str) -> tuple[Interval | None, bool]:
-        found = next((r for r in axis_rates(columns, question) if r.category is None), None)
+        rates = whole.axes if whole is not None else axis_rates(columns, question)
+        found = next((r for r in rates if r.question == question and r.category is None), None)
         return (found.raw, found.selected_by_judge) if found is not None else (None, False)
 
     harm, struck = overall("attack_success")

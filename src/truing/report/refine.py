@@ -61,6 +61,8 @@ def with_cards(pair: Pair, deltas: Sequence[Delta], cards: Mapping[str, Path]) -
 
     out = list(deltas)
     for name, path in cards.items():
+        if all(d.judge != name for d in out):
+            continue  # not in both runs, or in two versions: nothing to read through the card
         card = read_card(path)
         sides = []
         for columns in (pair.a, pair.b):
