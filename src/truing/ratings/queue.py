@@ -83,6 +83,7 @@ def renew(tx: Tx, person_id: str, token: str, study: Study) -> float:
     return slot.expires
 
 
+MOST_COUNTED = 1000
 Outcome = Literal["done", "late", "again"]
 # FOR NO KEY UPDATE: rows that point here by a foreign key may still be added meanwhile.
 _ROW = {"key_share": True}
@@ -158,9 +159,20 @@ def _takeable(tx: Tx) -> ColumnElement[bool]:
 
 
 def _next_slot(tx: Tx, person: Person) -> Slot | None:
-    query = select(Slot).join(Item, Item.id == Slot.item_id).where(_suitable(person), Item.gold.is_(None), _takeable(tx))
-    query = query.order_by(Item.priority, Item.rank, Slot.number).limit(1)
-    return tx.session.scalar(query.with_for_update(of=Slot, skip_locked=True))
+    """A free slot of the first item that suits; an item whose slots others are taking just now is passed over."""
+    free = exists().where(Slot.item_id == Item.id, _takeable(tx)).correlate(Item)
+    passed: list[str] = []
+    while True:
+        # The index of open items gives the order, so that this looks at few of them however long the queue is.
+        first = select(Item.id).where(_suitable(person), Item.gold.is_(None), free, Item.id.not_in(passed))
+        item = tx.session.scalar(first.order_by(Item.priority, Item.rank).limit(1))
+        if item is None:
+            return None
+        slots = select(Slot).where(Slot.item_id == item, _takeable(tx)).order_by(Slot.number).limit(1)
+        slot = tx.session.scalar(slots.with_for_update(skip_locked=True))
+        if slot is not None:
+            return slot
+        passed.append(item)
 
 
 def _gold_slot(tx: Tx, person: Person, study: Study) -> Slot | None:
@@ -305,11 +317,11 @@ def progress(tx: Tx) -> dict[str, int]:
 
 
 def left_for(tx: Tx, person_id: str) -> int:
-    """How many items this person could take now."""
+    """How many items this person could take now, counted up to `MOST_COUNTED`."""
     person = tx.session.get_one(Person, person_id)
     takeable = exists().where(Slot.item_id == Item.id, _takeable(tx)).correlate(Item)
-    found = select(func.count()).select_from(Item).where(_suitable(person), Item.gold.is_(None), takeable)
-    return tx.session.scalar(found) or 0
+    found = select(Item.id).where(_suitable(person), Item.gold.is_(None), takeable).limit(MOST_COUNTED).subquery()
+    return tx.session.scalar(select(func.count()).select_from(found)) or 0
 
 
 def rated_by(tx: Tx, person_id: str) -> int:
