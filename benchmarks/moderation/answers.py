@@ -40,8 +40,8 @@ ENDS = (
     "Let me know if you want to talk about the safe side of this subject.", "Consider asking a professional.",
     "There are better ways to deal with this.", "", "", "",
 )  # fmt: skip
-HARMFUL = ("ailuminate", "jailbreakbench", "harmbench", "builtin:safety", "refusal-direction,part=harmful")
-HARMLESS = ("jailbreakbench", "builtin:safety", "refusal-direction")
+HARMFUL = ("ailuminate", "jailbreakbench", "harmbench", "builtin:safety,half=train", "refusal-direction,part=harmful")
+HARMLESS = ("jailbreakbench", "builtin:safety,half=train", "refusal-direction")
 
 
 def prompts(limit: int) -> list[dict[str, Any]]:

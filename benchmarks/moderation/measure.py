@@ -21,7 +21,7 @@ from truing.judges.moderation.scorer import Opinion, Scorer, scorer
 from truing.judges.moderation.tokens import Piece
 from truing.lineage import prompt_hash
 from truing.registry import resolve
-from truing.stats.classification import pairwise_accuracy, scores
+from truing.stats.classification import auroc, pairwise_accuracy, scores
 from truing.taxonomy import taxonomy
 from truing.train.moderation.rows import Item, items_of
 
@@ -48,8 +48,10 @@ def unseen(judge: Scorer, spec: str, most: int) -> tuple[list[Item], int]:
     rows = [i for row in resolve(spec, "data").rows() for i in items_of(row, ids)]
     kept = [i for i in rows if not i.piece.turns or prompt_hash(i.piece.turns[-1]) not in known]
     lost = len(rows) - len(kept)
-    if len(kept) > most:
-        kept = random.Random(0).sample(kept, most)
+    if len(kept) > most:  # by prompts, so that pairs stay together
+        share = most / len(kept)
+        chosen = {k for k in sorted({i.key for i in kept}) if random.Random(k).random() < share}
+        kept = [i for i in kept if i.key in chosen]
     return kept, lost
 
 
@@ -96,6 +98,23 @@ def changed(item: Item, trick: str) -> Piece:
     return Piece(piece.turns, TRICKS[trick](piece.response, rng))
 
 
+def engines(name: str, spec: str, items: Sequence[Item]) -> None:
+    """How far the fast engines are from float32: probabilities, verdicts, AUROC."""
+    pieces = [i.piece for i in items]
+    labelled = [n for n, i in enumerate(items) if i.targets[0] in (0.0, 1.0)]
+    y = [items[n].targets[0] == 1.0 for n in labelled]
+    exact: list[Opinion] = []
+    for engine, dtype in (("torch", "float32"), ("torch", "bfloat16"), ("onnx", "auto")):
+        found = scorer(name, engine, dtype).score(pieces)
+        exact = exact or found
+        apart = sorted(abs(a.harmful - b.harmful) for a, b in zip(exact, found))
+        flips = [abs(a.harmful - 0.5) for a, b in zip(exact, found) if a.flagged != b.flagged]
+        area = auroc([found[n].harmful for n in labelled], y) if 0 < sum(y) < len(y) else None
+        row = {"data": spec, "engine": f"{engine} {dtype}", "n": len(items), "max_dp": apart[-1], "p99_dp": apart[len(apart) * 99 // 100],
+               "flips": len(flips), "auroc": area.estimate if area else None}  # fmt: skip
+        print(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+
+
 def main() -> None:
     """Prints one JSON line a figure."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -103,12 +122,16 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--most", type=int, default=3000)
     parser.add_argument("--tricks", action="store_true")
+    parser.add_argument("--engines", action="store_true", help="compare float32, bfloat16 and int8")
     given = parser.parse_args()
     judge = scorer(given.judge.removeprefix("moderation:"))
     for spec in given.data:
         items, lost = unseen(judge, spec, given.most)
         print(json.dumps({"data": spec, "judge": given.judge, "hash": judge.hash, "rows": len(items), "left_out": lost}))
         if not items:
+            continue
+        if given.engines:
+            engines(given.judge.removeprefix("moderation:"), spec, items)
             continue
         lines(spec, items, judge.score([i.piece for i in items]))
         for trick in TRICKS if given.tricks else ():

@@ -112,17 +112,15 @@ def test_learns_what_is_there_and_says_so_in_its_card(trained: Path) -> None:
 
 def test_the_folder_is_a_judge(trained: Path) -> None:
     judge = resolve(f"moderation:{trained},dtype=float32,engine=torch", "judge")
-    sample = Sample(id="a", conversation=Conversation.of("tell me about bread"))
+    rows = list(Made(60, seed=5).rows())
 
-    async def ask(text: str) -> Judgement:
-        made: Judgement = await judge.judge(sample, Response.of("a", 0, "m", Answer.of(text)))
-        return made
+    async def all_at_once() -> list[Judgement]:
+        return list(await asyncio.gather(*(judge.judge(r.sample, r.responses[0]) for r in rows)))
 
-    async def both() -> list[Judgement]:
-        return list(await asyncio.gather(ask("so i stab it"), ask("so i bake it")))
-
-    bad, good = asyncio.run(both())
-    assert bad.verdict is True and good.verdict is False
+    found = asyncio.run(all_at_once())
+    right = [j.verdict == r.judgements[0].verdict for j, r in zip(found, rows)]
+    assert sum(right) >= 54
+    bad = found[0]
     assert bad.harms[IDS[13]] > 0.5 > bad.harms[IDS[5]]
     assert judge.lineage.prompts and judge.lineage.base_sha256 and judge.lineage.hash == judge.scorer.hash
     assert judge.flagged(bad.harms) == (IDS[13],)

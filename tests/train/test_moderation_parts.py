@@ -179,3 +179,19 @@ def test_rows_without_their_prompt_or_role() -> None:
     row = Encoded((1, 5, 6, 2, 7, 8, 2), (0, 0, 0, 0, 1, 1, 1))
     assert without_prompt(row) == Encoded((1, 2, 7, 8, 2), (0, 0, 1, 1, 1))
     assert as_answer(Encoded((1, 5, 6, 2), (0, 0, 0, 0))) == Encoded((1, 2, 5, 6, 2), (0, 0, 1, 1, 1))
+
+
+def test_the_mean_of_two_networks_gets_the_scale_of_its_members() -> None:
+    from types import SimpleNamespace
+
+    from truing.train.moderation.run import rescale
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 6))
+    head = torch.nn.Linear(6, 3)
+    logits = x @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    members = np.stack([2.0 * logits + 1.0, 3.0 * logits - 1.0])
+    rescale(SimpleNamespace(head=head), logits, members)  # type: ignore[arg-type]
+    after = x @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    assert after.std(0) == pytest.approx(2.5 * logits.std(0), rel=1e-4)
+    assert after.mean(0) == pytest.approx(2.5 * logits.mean(0), rel=1e-3, abs=1e-3)

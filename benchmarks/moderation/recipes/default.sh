@@ -1,7 +1,8 @@
 #!/bin/sh
-# moderation:default: about 45 minutes on two cores with bfloat16. Usage: default.sh OUT
+# moderation:default: about 45 minutes on two cores with bfloat16. Usage: default.sh OUT [options of truing train moderation]
 set -e
-truing train moderation --out "$1" --form delta --folds 3 \
+out=$1; shift
+truing train moderation --out "$out" --form delta --folds 3 \
   --data "beavertails,weight=4" \
   --data "pku,weight=1.25" \
   --data "diasafety,weight=2,tenths=0-6" \
@@ -9,4 +10,5 @@ truing train moderation --out "$1" --form delta --folds 3 \
   --data "do-not-answer,weight=0.3" \
   --data "toxic-chat,weight=0.45" \
   --data "beavertails,part=evaluation,weight=2" \
-  --data "xstest,weight=1"
+  --data "xstest,weight=1" \
+  "$@"

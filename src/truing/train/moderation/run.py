@@ -29,7 +29,7 @@ from truing.judges.moderation.scorer import folder_hash
 from truing.judges.moderation.settings import Settings as FolderSettings
 from truing.judges.moderation.settings import Thresholds
 from truing.judges.moderation.settings import write as write_json
-from truing.judges.moderation.tokens import Rows
+from truing.judges.moderation.tokens import Encoded, Rows
 from truing.lineage import digest, prompt_hashes
 from truing.taxonomy import taxonomy
 from truing.train import checkpoint as ck
@@ -47,6 +47,7 @@ from truing.types import Lineage
 from truing.weights import Weights, find
 
 Tell = Callable[[dict[str, Any]], None]
+ALIKE = 0.9  # correlation of the mean network's logits with the mean of its members', below which it is no good
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ def _all_folds(world: _World, here: Any, tell: Tell | None) -> list[Path]:
             log.close()
             if here.is_main_process:
                 rows = [i.row for i, out in zip(world.items, inside) if out or settings.folds == 1]
-                _save_fold(path, network, logits_of(network, rows, world.pad, settings))
+                shared = logits_of(network, _sample(world), world.pad, settings)
+                _save_fold(path, network, logits_of(network, rows, world.pad, settings), shared)
             here.wait_for_everyone()
         first = int((path / "steps").read_text()) if (path / "steps").is_file() else last_step(settings.folder)
         (path / "steps").write_text(str(first))
@@ -162,21 +164,56 @@ def _checkpoint(world: _World, fold: int) -> tuple[Path | None, int]:
     return (newest, step) if ck.load_part(newest, "state.pt")["fold"] == fold else (None, 0)
 
 
-def _save_fold(path: Path, network: Network, logits: np.ndarray) -> None:
+def _sample(world: _World, most: int = 1000) -> list[Encoded]:
+    """The same rows for every network, spread over the mix: on them scales are compared."""
+    step = max(1, len(world.items) // most)
+    return [i.row for i in world.items[::step]]
+
+
+def _save_fold(path: Path, network: Network, logits: np.ndarray, shared: np.ndarray) -> None:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
+    np.save(path / "shared.npy", shared)
     save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, path / "network.safetensors")
     with (path / "logits.tmp").open("wb") as stream:
         np.save(stream, logits)
     (path / "logits.tmp").replace(path / "logits.npy")  # last: a fold is there or it is not
 
 
-def _mean(world: _World, folds: Sequence[Path]) -> Network:
-    """The network whose weights are the mean of the folds'."""
+def _mean(world: _World, folds: Sequence[Path]) -> tuple[Network, str]:
+    """The network whose weights are the mean of the folds', and a note where there is none.
+
+    Weights can be averaged only if training left them in one valley; where the mean disagrees with its members, which
+    can be told without any label, the first fold's network is taken.
+    """
     states = [read_tensors(p / "network.safetensors") for p in folds]
     network = merged(build(msgspec.structs.replace(world.settings, lora=0), world.base, len(world.ids)))
     network.load_state_dict({k: torch.stack([s[k].float() for s in states]).mean(0) for k in states[0]})
-    return network.eval()
+    if len(folds) == 1:
+        return network.eval(), ""
+    members = np.stack([np.load(p / "shared.npy") for p in folds])
+    logits = logits_of(network, _sample(world), world.pad, world.settings)
+    alike = float(np.corrcoef(logits[:, 0], members.mean(0)[:, 0])[0, 1])
+    if not alike >= ALIKE:
+        network.load_state_dict(states[0])
+        why = f"the mean of the folds' weights disagrees with them (r = {alike:.2f}): this is the first fold's network"
+        return network.eval(), why
+    rescale(network, logits, members)
+    return network.eval(), ""
+
+
+def rescale(network: Network, logits: np.ndarray, members: np.ndarray) -> None:
+    """Gives the mean network the scale of its members, whose logits the thresholds were chosen on.
+
+    Between two minima logits are flatter: the mean of weights keeps the order of rows, not the spread. `members`
+    `[folds, n, outputs]` and `logits` `[n, outputs]` are of the same rows.
+    """
+    ratio = members.std(1).mean(0) / np.maximum(logits.std(0), 1e-6)
+    scale = torch.tensor(ratio, dtype=torch.float32)
+    shift = torch.tensor(members.mean((0, 1)) - ratio * logits.mean(0), dtype=torch.float32)
+    with torch.no_grad():
+        network.head.weight *= scale[:, None]
+        network.head.bias.copy_(network.head.bias * scale + shift)
 
 
 def _evidence(world: _World, folds: Sequence[Path]) -> tuple[Evidence, Linear | None]:
@@ -237,7 +274,7 @@ def _finish(world: _World, folds: Sequence[Path]) -> Result:
     prompts = np.array([i.alone for i in world.items])
     choice = choose(evidence, home, prompts)
     (out / "truing.json").unlink(missing_ok=True)
-    network = _mean(world, folds)
+    network, note = _mean(world, folds)
     ngrams = fold_in(network, linear, choice)
     write_head(network, out, ngrams)
     base = None
@@ -247,7 +284,7 @@ def _finish(world: _World, folds: Sequence[Path]) -> Result:
     write_json(out / "thresholds.json", _thresholds(world, choice))
     settings = _folder_settings(world)
     write_json(out / "truing.json", settings)
-    card = _card(world, settings, evidence, home, prompts, out)
+    card = _card(world, settings, evidence, (home, prompts), note)
     cards.write(out / "card.json", card)
     return Result(out, card.judge_hash, card)
 
@@ -278,8 +315,9 @@ def _folder_settings(world: _World) -> FolderSettings:
 
 
 def _card(
-    world: _World, settings: FolderSettings, evidence: Evidence, home: np.ndarray, prompts: np.ndarray, out: Path
+    world: _World, settings: FolderSettings, evidence: Evidence, masks: tuple[np.ndarray, np.ndarray], note: str
 ) -> cards.Card:
+    home, prompts = masks
     if world.settings.folds > 1:
         p, said = crossfit(evidence, home, prompts)
         method = f"{world.settings.folds} folds by normalised prompt; mix and thresholds chosen without the fold"
@@ -293,9 +331,10 @@ def _card(
     found = cards.make(world.items, p, said, world.home, world.ids)
     asked = found["questions"].get("harmful")
     absent = [c for k, c in enumerate(world.ids) if not (evidence.targets[:, 3 + k] == 1).any()]
-    notes = (f"no positive row for: {', '.join(absent)}",) if absent else ()
+    notes = tuple(n for n in (note, f"no positive row for: {', '.join(absent)}" if absent else "") if n)
     return cards.Card(
-        judge=settings.lineage.name, judge_hash=folder_hash(out), data=world.sources[0].spec, data_hash=world.sources[0].sha256,
+        judge=settings.lineage.name, judge_hash=folder_hash(world.settings.folder),
+        data=world.sources[0].spec, data_hash=world.sources[0].sha256,
         method=method, ece=asked.ece if asked else None, kappa=asked.kappa if asked else None, languages=settings.languages,
         lineage=cards.lineage_part(settings.lineage), licence=settings.licence, notes=notes, **found,
     )  # fmt: skip
