@@ -28,7 +28,7 @@ FOREIGN_BLOCKS = (
 
 _STAGES: dict[str, Any] = {"stages": [str]}
 TRUING: dict[str, Any] = {
-    "intent_margin": float, "generated_messages": bool, "encoder": str, "intent_threshold": float,
+    "intent_margin": float, "generated_messages": bool, "generated_intents": bool, "encoder": str, "intent_threshold": float,
     "concurrent": bool, "speculative": bool,
     "streaming": {"mode": str, "chunk_size": int, "context_size": int},
     "action_timeout": float, "llm_timeout": float, "max_message": int, "seed": int,

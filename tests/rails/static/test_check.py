@@ -111,6 +111,12 @@ def test_variables_that_nothing_sets_are_a_warning(tmp_path: Path) -> None:
     assert _said(report, "warning") == ["rails.co:14: warning: nothing sets the variable $amoun; did you mean 'amount'?"]
 
 
+def test_intents_may_be_left_to_the_llm_in_so_many_words(tmp_path: Path) -> None:
+    flow = "\ndefine flow\n  user feel good\n  bot say hello\n"
+    assert len(_said(_check(tmp_path, flow))) == 1
+    assert _said(_check(tmp_path, flow, config="truing: {generated_intents: true}\n")) == []
+
+
 def test_messages_may_be_left_to_the_llm_in_so_many_words(tmp_path: Path) -> None:
     flow = "\ndefine flow\n  user ask price\n  bot tell a story\n"
     assert len(_said(_check(tmp_path, flow))) == 1

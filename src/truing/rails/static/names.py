@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from truing.errors import nearest
@@ -48,12 +49,14 @@ class Names:
         messages = {*self.config.bot_messages, *self.library.bots}
         intents = {*self.config.user_messages, self.config.embeddings_fallback or "..."}
         generated = self.config.truing.get("generated_messages") is True
+        guessed = self.config.truing.get("generated_intents") is True
         for flow in self.config.flows:
             for step in walk(flow.steps):
                 place = f"{flow.file}:{step.line or flow.line}"
-                if isinstance(step, n.User) and step.intent not in UNRESOLVED and step.intent not in intents:
-                    yield Finding(place=place, kind="intent", what=f"the intent {step.intent!r} is not defined"
-                                  f"{nearest(step.intent, intents - UNRESOLVED)}")  # fmt: skip
+                if isinstance(step, n.User) and step.intent not in UNRESOLVED and step.intent not in intents and not guessed:
+                    hint = nearest(step.intent, intents - UNRESOLVED)
+                    yield Finding(place=place, kind="intent", what=f"the intent {step.intent!r} is not defined{hint} (to have the "
+                                  "LLM find it by its name alone, set truing: {generated_intents: true})")  # fmt: skip
                 elif isinstance(step, n.Bot) and step.text is None and not generated:
                     yield from self._message(step.intent, place, messages)
                 elif isinstance(step, n.Do) and not step.flow.startswith("$") and flow_name(step.flow) not in subflows:
@@ -67,7 +70,7 @@ class Names:
     def _message(self, name: str, place: str, known: set[str]) -> Iterator[Finding]:
         if name in UNRESOLVED or name.startswith("$") or name in known:
             return
-        hint = nearest(name, self.config.bot_messages.keys() or known)
+        hint = nearest(name, self.config.bot_messages)
         yield Finding(place=place, kind="message", what=f"the bot message {name!r} is not defined{hint} (to have the LLM "
                       "write such messages, set truing: {generated_messages: true})")  # fmt: skip
 
@@ -85,8 +88,8 @@ class Names:
     def _action(self, step: n.Execute, place: str) -> Iterator[Finding]:
         found = self._find(step.action)
         if found is None:
-            known = {*self.sources.actions, *self.builtin}
-            hint = nearest(step.action, self.sources.actions) or nearest(step.action, known)
+            close = get_close_matches(step.action, self.builtin, n=1, cutoff=0.8)
+            hint = f"; did you mean {close[0]!r}?" if close else nearest(step.action, self.sources.actions)
             level = "warning" if self.sources.open_ended else "error"
             yield Finding(place=place, kind="action", what=f"there is no action {step.action!r}{hint}",
                           level="warning" if level == "warning" else "error")  # fmt: skip
