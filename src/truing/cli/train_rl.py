@@ -7,6 +7,7 @@ that were trained with adapters on the same base share its backbone. The same co
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -333,7 +334,9 @@ def _train(
             generator=_generator(run.generator), limit=run.limit, allow_red_team=run.allow_red_team,
         )  # fmt: skip
         result = load("truing.train.rl.run:train_rl")(settings, sets, steering, options)
-    return 0 if quiet else _end(result, as_json=json)
+    if quiet or os.environ.get("RANK", "0") != "0":  # under accelerate the first process speaks
+        return 0
+    return _end(result, as_json=json)
 
 
 def _settings(method: str, out: Path, how: tuple[Run, Policy, Limit], samples: Samples) -> Any:

@@ -29,9 +29,9 @@ def alone(out: Path, method: str, **given: Any) -> subprocess.Popen[bytes]:
 
 
 def two(out: Path, method: str, **given: Any) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", str(WORKER), str(out), method,
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(WORKER), str(out), method,
                json.dumps(given)]  # fmt: skip
-    subprocess.run(command, check=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(command, check=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
