@@ -12,6 +12,8 @@ import hashlib
 import json
 import math
 import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -235,26 +237,30 @@ def write(run: Run, file: Path) -> int:
 
 def _fill(archive: zipfile.ZipFile, run: Run, manifest: Manifest, responses: _Lines, scorers: list[_Scorer]) -> int:
     ids: list[str] = []
-    summaries: list[dict[str, Any]] = []
-    epochs = 1
-    for sample in run.samples():
-        n = responses.count(sample.id)
-        if n:
-            ids.append(sample.id)
-            epochs = max(epochs, n)
-        for index in range(n):
-            response: Response = responses.of(sample.id, index)[0]
-            scores = {name: score for s in scorers for name, score in s.scores(sample.id, index)}
-            for score in list(scores.values())[:1]:  # the viewer's list shows the first scorer's answer
-                score["answer"] = response.text[:_SHOWN]
-            row = _sample(sample, response, scores, manifest.created)
-            archive.writestr(f"samples/{sample.id}_epoch_{index + 1}.json", json.dumps(row, ensure_ascii=False))
-            summaries.append(_summary(row))
+    total, epochs = 0, 1
+    with tempfile.TemporaryFile() as summaries:  # of many samples they would not fit in memory
+        for sample in run.samples():
+            n = responses.count(sample.id)
+            if n:
+                ids.append(sample.id)
+                epochs = max(epochs, n)
+            for index in range(n):
+                response: Response = responses.of(sample.id, index)[0]
+                scores = {name: score for s in scorers for name, score in s.scores(sample.id, index)}
+                for score in list(scores.values())[:1]:  # the viewer's list shows the first scorer's answer
+                    score["answer"] = response.text[:_SHOWN]
+                row = _sample(sample, response, scores, manifest.created)
+                archive.writestr(f"samples/{sample.id}_epoch_{index + 1}.json", json.dumps(row, ensure_ascii=False))
+                summaries.write(b"[" if total == 0 else b",\n")
+                summaries.write(json.dumps(_summary(row), ensure_ascii=False).encode("utf-8", "replace"))
+                total += 1
+        summaries.write(b"]")
+        summaries.seek(0)
+        with archive.open("summaries.json", "w") as member:
+            shutil.copyfileobj(summaries, member)
     head = _head(run, manifest, ids, epochs, scorers)
     plan = {"name": "plan", "steps": [{"solver": "generate", "params": {}}], "config": {}}
     archive.writestr("_journal/start.json", json.dumps({"version": VERSION, "eval": head, "plan": plan}))
-    archive.writestr("summaries.json", json.dumps(summaries, ensure_ascii=False))
-    total = len(summaries)
     done = "success" if manifest.complete else "cancelled"
     results = {"total_samples": total, "completed_samples": total, "scores": [s.result() for s in scorers]}
     stats = {"started_at": manifest.created, "completed_at": manifest.created, "model_usage": {}}
