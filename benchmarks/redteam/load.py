@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -37,6 +38,7 @@ from truing.ratings.tables import Person, Rating
 from truing.types import Conversation, Message
 
 PHRASE = "four plain words here"
+BY_SCRIPT = {"x-fetch": "1"}
 CATEGORIES = ("privacy_violation", "self_harm", "animal_abuse")
 
 
@@ -77,14 +79,21 @@ class Rater:
 
     def __init__(self, base: str, name: str, think: float, seed: int) -> None:
         self.base, self.name, self.think, self.random = base, name, think, random.Random(seed)
-        self.acknowledged = 0
+        self.acknowledged = self.resent = 0
         self.times: dict[str, list[float]] = {"page": [], "submit": [], "sign-in": []}
         self.errors: list[str] = []
 
-    async def _timed(self, kind: str, request: aiohttp.client._RequestContextManager) -> tuple[int, str]:
+    async def _timed(self, kind: str, request: Callable[[], aiohttp.client._RequestContextManager]) -> tuple[int, str]:
         began = time.perf_counter()
-        async with request as answer:
-            text = await answer.text()
+        for last in (False, True):
+            try:
+                async with request() as answer:
+                    text = await answer.text()
+                break
+            except aiohttp.ClientError:  # as the pages' script does: forms may be sent twice
+                self.resent += 1
+                if last:
+                    raise
         self.times[kind].append(time.perf_counter() - began)
         if answer.status >= 400:
             self.errors.append(f"{kind} {answer.status}: {text[:120]}")
@@ -92,17 +101,17 @@ class Rater:
 
     async def sign_in(self, web: aiohttp.ClientSession) -> None:
         """By the door, as people do."""
-        _, page = await self._timed("page", web.get(f"{self.base}/sign-in"))
+        _, page = await self._timed("page", lambda: web.get(f"{self.base}/sign-in"))
         fields = {"csrf": _mark(page), "pseudonym": self.name, "phrase": PHRASE}
-        await self._timed("sign-in", web.post(f"{self.base}/sign-in", data=fields, headers={"x-fetch": "1"}))
+        await self._timed("sign-in", lambda: web.post(f"{self.base}/sign-in", data=fields, headers=BY_SCRIPT))
 
     async def work(self, web: aiohttp.ClientSession, until: float) -> None:
         """Rates until the time is over."""
         await asyncio.sleep(self.random.uniform(0, self.think))
-        _, page = await self._timed("page", web.get(f"{self.base}/review"))
+        _, page = await self._timed("page", lambda: web.get(f"{self.base}/review"))
         where = await self._send(web, "/review/next", {"csrf": _mark(page)})
         while time.monotonic() < until and where and re.fullmatch(r"/review/[0-9a-f]+", where):
-            status, page = await self._timed("page", web.get(self.base + where))
+            status, page = await self._timed("page", lambda: web.get(f"{self.base}{where}"))
             if status != 200:
                 return
             await asyncio.sleep(self.random.uniform(0.5, 1.5) * self.think)
@@ -112,7 +121,7 @@ class Rater:
             self.acknowledged += where is not None
 
     async def _send(self, web: aiohttp.ClientSession, path: str, fields: dict[str, str]) -> str | None:
-        status, text = await self._timed("submit", web.post(self.base + path, data=fields, headers={"x-fetch": "1"}))
+        status, text = await self._timed("submit", lambda: web.post(self.base + path, data=fields, headers=BY_SCRIPT))
         return str(json.loads(text)["go"]) if status == 200 else None
 
 
@@ -187,7 +196,7 @@ def main() -> int:
     figures = {
         "database": dialect, "raters": given.raters, "seconds": given.seconds, "think": given.think, "acknowledged": acknowledged,
         "stored": len(rows), "lost": acknowledged - len(rows), "doubled": doubled, "items over k": over,
-        "errors": [e for r in raters for e in r.errors][:5], "ms": {k: quantiles(t) for k, t in times.items()},
+        "sent again": sum(r.resent for r in raters), "errors": [e for r in raters for e in r.errors][:5], "ms": {k: quantiles(t) for k, t in times.items()},
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "load before": round(load, 1), "load after": round(os.getloadavg()[0], 1),
     }  # fmt: skip

@@ -82,7 +82,10 @@ def serve(
     app = app_of(house_of(store, models, Rules(https=where.https)))
     names = ", ".join(m.name for m in models) or "no model (reviews alone)"
     print(f"truing redteam: {names} at {url}", file=sys.stderr)
-    run(app, host=where.host, port=where.port, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    run(
+        app, host=where.host, port=where.port, log_level="warning", access_log=False, timeout_graceful_shutdown=10,
+        timeout_keep_alive=75,  # people think between two pages
+    )  # fmt: skip
     return 0
 
 
