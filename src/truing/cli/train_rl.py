@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from truing.cli.live import Live
-from truing.cli.train import Data, Flag, Weights, _for_training
+from truing.cli.training import Data, Flag, Weights, for_training
 from truing.errors import PlanError
 from truing.registry import load, parse, resolve
 
@@ -324,9 +324,9 @@ def _train(
         limit.cost_weight or (),
     )  # fmt: skip
     read = load("truing.train.sources:read_source")
-    ptx = [read(resolve(_for_training(s), "data"), "sft", allow_red_team=run.allow_red_team) for s in policy.ptx_data or ()]
+    ptx = [read(resolve(for_training(s), "data"), "sft", allow_red_team=run.allow_red_team) for s in policy.ptx_data or ()]
     watcher = resolve(samples.sample_judge, "judge") if samples.sample_every else None
-    sets = [resolve(_for_training(s), "data") for s in data]
+    sets = [resolve(for_training(s), "data") for s in data]
     shown = Live(f"{method}:{out.name}", settings.steps, threshold=settings.threshold if costs else None, quiet=json)
     with shown:
         options = load("truing.train.rl.run:Options")(
