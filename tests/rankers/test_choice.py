@@ -216,3 +216,16 @@ def test_safetybench_in_its_published_layout(tmp_path: Path) -> None:
     (summary,) = rank_choices(Knows(words), resolve(f"safetybench:{tmp_path}", "data"), None, Settings(how=("likelihood",)))
     assert summary.find("sum").n == 1  # type: ignore[union-attr]  # the answers of the test set are not published
     assert "1 questions name no right choice" in summary.notes[0]
+
+
+def test_a_seed_draws_from_the_whole_set_and_draws_the_same_again() -> None:
+    rows = Rows([choice(f"q{i}", f"ask {i}", ("right one", "wrong"), [0]) for i in range(200)])
+
+    def drawn(seed: int | None) -> list[str]:
+        model = Knows(words)
+        rank_choices(model, rows, None, Settings(how=("likelihood",), limit=20, seed=seed))
+        return sorted({text for text, _ in model.asked if text}, key=lambda t: int(t.split()[1]))
+
+    assert drawn(None) == [f"ask {i}" for i in range(20)]
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len(drawn(1)) == 20 and int(drawn(1)[-1].split()[1]) > 100

@@ -34,6 +34,8 @@ class How:
     ----------
     limit
         Only the first so many questions or pairs.
+    seed
+        Draw them at random with this seed instead (sets often lie sorted).
     plain
         As plain text ("Question: ... Answer:") instead of the model's chat template.
     primer
@@ -43,6 +45,7 @@ class How:
     """
 
     limit: int | None = None
+    seed: int | None = None
     plain: Flag = False
     primer: Path | None = None
     permutations: int = 26
@@ -58,7 +61,7 @@ class How:
         form = Form(plain=self.plain or self.primer is not None, primer=primer)
         if self.permutations < 1 or (self.limit is not None and self.limit < 1):
             raise UserError("--permutations and --limit are at least 1")
-        return Settings(how=tuple(by), form=form, permutations=self.permutations, limit=self.limit)
+        return Settings(how=tuple(by), form=form, permutations=self.permutations, limit=self.limit, seed=self.seed)
 
 
 def mcq(*, model: str, data: str, out: Path, by: Many = None, how: How | None = None, json: Flag = False) -> int:

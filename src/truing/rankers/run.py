@@ -25,19 +25,24 @@ from truing.rankers.measures import Form, Tell, each
 from truing.rankers.perplexity import Compared, Detected, compare, detect, strangers
 from truing.rankers.questions import Pair, Question, Text, labelled, pairs, questions
 from truing.runs import DataRecord, Manifest, Run, RunWriter
-from truing.types import Failure, Sample
+from truing.types import Failure, Sample, stream_seed
 
 R = TypeVar("R", Ranked, Compared, Detected)
+Item = TypeVar("Item", Question, Pair)
 HOWS = ("likelihood", "letter", "generation")
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """How to rank: by what, in which form, how many orders by letter, how many items, how many at a time."""
+    """How to rank: by what, in which form, how many orders by letter, how many items, how many at a time.
+
+    `limit` takes the first so many items, or with a `seed` so many at random (sets often lie sorted).
+    """
 
     how: tuple[str, ...] = ("likelihood", "letter")
     form: Form = Form()
     permutations: int = 26
     limit: int | None = None
+    seed: int | None = None
     together: int = 512
     plain_too: bool = True
 
@@ -131,7 +136,7 @@ def rank_choices(
     wrong = [h for h in given.how if h not in HOWS]
     if wrong:
         raise UserError(f"by {wrong[0]!r}: is none of {', '.join(HOWS)}")
-    items = list(islice(questions(dataset), given.limit))
+    items = _chosen(questions(dataset), given)
     if not items:
         raise DataError(f"{dataset.info.spec}: no multiple choice, and no safe and unsafe answers to one prompt")
     scored: Any = _scored(model) if set(given.how) & {"likelihood", "letter"} else None
@@ -157,6 +162,14 @@ def rank_choices(
     return _finish(store, [_sample(q) for q in items], run)
 
 
+def _chosen(items: Iterable[Item], given: Settings) -> list[Item]:
+    if given.seed is None or given.limit is None:
+        return list(islice(items, given.limit))
+    every = list(items)
+    order = sorted(range(len(every)), key=lambda at: stream_seed(given.seed or 0, every[at].id))
+    return [every[at] for at in sorted(order[: given.limit])]
+
+
 def _bias(rows: Sequence[Ranked]) -> list[Figure]:
     methods = dict.fromkeys(m for r in rows for m in r.scores)
     return [f for m in methods for f in bias.scores(rows, m)]
@@ -168,7 +181,7 @@ def rank_perplexity(
     """Pairs of the set by perplexity with the controls; where it has no pairs, its labelled texts as a detector."""
     given = settings or Settings()
     scored = _scored(model)
-    items: Sequence[Pair] = list(islice(pairs(dataset), given.limit))
+    items: Sequence[Pair] = _chosen(pairs(dataset), given)
     texts: Sequence[Text] = [] if items else list(labelled(dataset))
     if texts and given.limit is not None:  # sets lie sorted by label: take some of each
         half = given.limit // 2
