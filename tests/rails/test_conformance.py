@@ -9,6 +9,8 @@ from typing import Any
 from adapter_truing import ACTIONS_PRELUDE, run_case
 from rails_cases import write_config
 
+from truing.rails.static import check
+
 
 def _passes(case: dict[str, Any], said: list[str]) -> str | None:
     turns = case["turns"]
@@ -48,3 +50,18 @@ def test_a_case_that_says_something_else_is_seen(tmp_path: Path) -> None:
     case = {"files": {"config.yml": "models: []\n"}, "turns": [{"user": "Hi", "bot": "Bye"}]}
     write_config(case, tmp_path, ACTIONS_PRELUDE)
     assert _passes(case, run_case(str(tmp_path), ["Hello"], case["turns"])) == "turn 0: expected ['Bye'], got 'Hello'"
+
+
+def test_the_worst_case_of_llm_calls_is_never_exceeded(conformance_dir: Path, tmp_path: Path) -> None:
+    more: dict[str, str] = {}
+    for file in sorted((conformance_dir / "cases").glob("*.json")):
+        case = json.loads(file.read_text(encoding="utf-8"))
+        folder = tmp_path / case["id"]
+        folder.mkdir()
+        write_config(case, folder, ACTIONS_PRELUDE)
+        calls = check(folder).calls
+        assert calls is not None, case["id"]
+        most = calls.total.most * len(case["turns"])
+        if not calls.total.open and case["llm_calls"] > most:
+            more[case["id"]] = f"{case['llm_calls']} calls in {len(case['turns'])} turns, at most {calls.total} a turn"
+    assert more == {}

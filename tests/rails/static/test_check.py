@@ -174,6 +174,12 @@ def test_a_rail_that_stops_the_turn_does_not_add_to_the_dialog(tmp_path: Path) -
     assert calls.total.most == 2
 
 
+def test_an_output_rail_that_says_a_generated_message_runs_again(tmp_path: Path) -> None:
+    calls = _check(tmp_path, "\ndefine subflow own\n  bot tell a\n", "rails: {output: {flows: [own]}}\n").calls
+    assert calls is not None
+    assert calls.total.open
+
+
 def test_a_name_in_two_files_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "more.co").write_text('define bot say hello\n  "Good day!"\n')
     report = _check(tmp_path, FLOW + SAY)

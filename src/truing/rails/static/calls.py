@@ -115,9 +115,11 @@ class Counter:
         if name in ("...", "stop"):
             return Calls()
         if name not in self._messages:
-            self._messages[name] = Calls()  # a rail that says something does not run the rails again for it
+            own = name not in self._texts and not name.startswith('"')
+            again = f"the output rails say {name!r}, which passes through them again"
+            self._messages[name] = Calls(0, frozenset({again} if own and self._rails.get("output") else ()))
             made = self.stage("retrieval").worst
-            if name not in self._texts and not name.startswith('"'):
+            if own:
                 made += Calls(0 if name.startswith("$") else 1) + self.stage("output").worst
             self._messages[name] = made
         return self._messages[name]
@@ -178,7 +180,8 @@ class _Paths:
         worst = Ways()
         for start in starts:
             self.path.clear()
-            worst = worst.larger(self.after(start, first=start == 0))
+            waits = start == 0 and not self.flow.subflow  # a flow waits for its first element, a subflow begins with it
+            worst = worst.larger(self.after(start, first=waits))
         return worst
 
     def after(self, at: int, *, first: bool = False) -> Ways:
