@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from truing.errors import DataError, PlanError, RunError
+from truing.errors import DataError, LineageError, PlanError, RunError
+from truing.lineage import prompt_hashes
 from truing.report.certify import Asked, certify, rows_to_label
-from truing.report.labels import add_label
+from truing.report.labels import add_label, draw_rows
 from truing.runs import Run
-from truing.types import Judgement
+from truing.types import Judgement, Lineage
 
 ASK = Asked(judge="test:harmful")
 
@@ -136,6 +137,16 @@ def test_a_certificate_is_wrong_at_most_as_often_as_it_says(make_run, prompts, m
     assert wrong / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
 
 
+def test_prompts_that_the_judge_was_trained_on_certify_nothing(make_run, prompts):
+    some = Lineage(name="j", hash="1" * 16, prompts=prompt_hashes([f"question {i}" for i in range(100)]))
+    rows = {"harmful@j": [[False]] * 200, "harmful@human:p": [[False]] * 200}
+    got = certify(make_run("r", prompts(200), rows, lineages={"j": some}), Asked(judge="j"), people="human:p")
+    assert got.status == "certified" and (got.labels, got.prompts) == (100, 100)
+    rows = {k: v[:50] for k, v in rows.items()}
+    with pytest.raises(LineageError, match="trained on all 50 prompts"):
+        certify(make_run("b", prompts(50), rows, lineages={"j": some}), Asked(judge="j"), people="human:p")
+
+
 def test_what_cannot_be_asked(make_run, prompts):
     run = make_run("r", prompts(10), {"harmful": [[False]] * 10})
     with pytest.raises(RunError, match="did you mean 'test:harmful'"):
@@ -148,5 +159,11 @@ def test_what_cannot_be_asked(make_run, prompts):
         rows_to_label(run, ASK, 0)
     with pytest.raises(DataError, match="no scores"):
         certify(scored(run, [[None]] * 10), ASK)
+    half = make_run("half", prompts(10), {"harmful": [[False]] * 10})
+    manifest = json.loads((half / "manifest.json").read_text())
+    (half / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
+    for ask in (lambda: certify(half, ASK), lambda: draw_rows(half, 3)):
+        with pytest.raises(RunError, match="not complete"):
+            ask()
     assert certify(make_run("b", prompts(10), {"harmful": [[False]] * 10}), ASK).more_labels == 59
     assert Run(run).manifest.complete

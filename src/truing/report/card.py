@@ -122,6 +122,15 @@ def _known_prompts(lineage: Lineage) -> frozenset[str]:
     return frozenset(lineage.prompts).union(*(j.prompts for j in ancestors(lineage)))
 
 
+def trained_on(run: Run, lineage: Lineage) -> frozenset[str]:
+    """The ids of the samples whose prompts a judge (or a judge behind it) was trained on."""
+    known = _known_prompts(lineage)
+    if not known:
+        return frozenset()
+    asked = lines(run.path / "samples.jsonl", _Asked)
+    return frozenset(s.id for s in asked if prompt_hash(_prompt(s.conversation)) in known)
+
+
 class _Rows(Struct):
     """The rows of a card: verdict, probability and categories of the judge, truth and categories of people."""
 

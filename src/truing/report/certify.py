@@ -19,7 +19,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from truing.errors import DataError, PlanError, RunError, nearest
+from truing.errors import DataError, LineageError, PlanError, RunError, nearest
+from truing.report.card import trained_on
 from truing.report.columns import ABSENT, EXPECTS, FAILED, INAPPLICABLE, Columns, lines, read_columns
 from truing.report.labels import Draw, folder, read_draws, said
 from truing.runs import Journal, Run, encode_line
@@ -99,6 +100,8 @@ class Unit(Struct, frozen=True):
 
 
 def _scores(columns: Columns, judge: str) -> tuple[dict[tuple[int, int], float], str]:
+    if not columns.manifest.complete:
+        raise RunError(f"{columns.path}: the run is not complete; the same command that began it goes on with it")
     record = next((r for r in columns.manifest.judges if r.name == judge), None)
     if record is None:
         names = [r.name for r in columns.manifest.judges]
@@ -132,6 +135,16 @@ def make_units(columns: Columns, scores: dict[tuple[int, int], float], *, best_o
     if not out:
         raise DataError(f"{columns.path}: no answers to certify")
     return out
+
+
+def _unseen(columns: Columns, units: list[Unit], judge: str) -> list[Unit]:
+    """The units whose prompts the judge was not trained on: on the others it errs less than it will in service."""
+    record = next(r for r in columns.manifest.judges if r.name == judge)
+    seen = trained_on(Run(columns.path), record.lineage)
+    left = [u for u in units if u.sample_id not in seen]
+    if not left:
+        raise LineageError(f"{judge} was trained on all {len(units)} prompts of {columns.path}: they can certify nothing")
+    return left
 
 
 def grid_for(units: Sequence[Unit], most: float | None) -> list[float]:
@@ -169,6 +182,7 @@ def rows_to_label(run: Run | str | Path, asked: Asked, n: int) -> list[Draw]:
     found = run if isinstance(run, Run) else Run(run)
     columns = read_columns(found, ids=True)
     units = make_units(columns, _scores(columns, asked.judge)[0], best_of=asked.best_of)
+    units = _unseen(columns, units, asked.judge)
     loosest = grid_for(units, asked.most)[-1]
     design = f"certify:{asked.judge}:{'best-of' if asked.best_of else 'rail'}"
     labelled = said(found)
@@ -234,7 +248,7 @@ def certify(run: Run | str | Path, asked: Asked, *, people: str | None = None) -
     found = run if isinstance(run, Run) else Run(run)
     columns = read_columns(found, ids=True)
     scores, hash_ = _scores(columns, asked.judge)
-    units = make_units(columns, scores, best_of=asked.best_of)
+    units = _unseen(columns, make_units(columns, scores, best_of=asked.best_of), asked.judge)
     grid = grid_for(units, asked.most)
     labels = _labels(found, asked.question, people)
     order = _order(units, asked)

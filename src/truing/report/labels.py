@@ -91,12 +91,15 @@ def draw_rows(
     """Draws `n` more rows for labelling and stores them with their probabilities.
 
     `active` draws more where the judges of the question are unsure or disagree. DataError if n < 1, if there is
-    nothing (more) to draw, or if the draw is active and no judge answered the question.
+    nothing (more) to draw, or if the draw is active and no judge answered the question; RunError if the run is not
+    complete.
     """
     found = run if isinstance(run, Run) else Run(run)
     if n < 1:
         raise DataError(f"--n {n}: draw at least one row")
     columns = read_columns(found, ids=True, scores=active)
+    if not columns.manifest.complete:  # rows that come later could not have been drawn
+        raise RunError(f"{found.path}: the run is not complete; the same command that began it goes on with it")
     rows = population(columns)
     if not rows:
         raise DataError(f"{found.path}: no answers to label")
