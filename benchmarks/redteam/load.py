@@ -111,7 +111,7 @@ class Rater:
         _, page = await self._timed("page", lambda: web.get(f"{self.base}/review"))
         where = await self._send(web, "/review/next", {"csrf": _mark(page)})
         while time.monotonic() < until and where and re.fullmatch(r"/review/[0-9a-f]+", where):
-            status, page = await self._timed("page", lambda: web.get(f"{self.base}{where}"))
+            status, page = await self._timed("page", lambda at=where: web.get(f"{self.base}{at}"))  # type: ignore[misc]
             if status != 200:
                 return
             await asyncio.sleep(self.random.uniform(0.5, 1.5) * self.think)
