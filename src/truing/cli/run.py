@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from truing.plan import Plan, Progress, parse_plan, read_plan, run_plan
 from truing.report import render
+from truing.report.story import Story
 
 
 def run(
@@ -64,7 +65,7 @@ def default_plan() -> Plan:
     return parse_plan((files("truing") / "plans" / "default.toml").read_text(encoding="utf-8"), "default.toml")
 
 
-def _go(plan: Plan, out: Path) -> tuple[render.Story, dict[str, Path]]:
+def _go(plan: Plan, out: Path) -> tuple[Story, dict[str, Path]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
