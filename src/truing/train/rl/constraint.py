@@ -7,7 +7,6 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from truing.train.losses import LagrangeMultiplier
@@ -113,8 +112,3 @@ class KLController:
         if target > 0 and math.isfinite(kl):
             error = min(max(kl / target - 1, -0.2), 0.2)
             self.value *= 1 + error * answers / self.settings.kl_horizon
-
-
-def finite(values: Tensor) -> bool:
-    """Whether all are finite numbers."""
-    return bool(torch.isfinite(values).all())

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from truing.backbone import end_tokens
@@ -238,13 +237,3 @@ class Trainer:
         self.watch.load_state_dict(state["watch"])
         checkpoint.set_rng_state(state["rng"])
         return True
-
-
-def parameters_of(crew: Crew) -> int:
-    """How many numbers are trained."""
-    return sum(p.numel() for name in (ACTOR, *crew.critics) for _, p in crew.named(name))
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds what initialises adapters and heads; answers have streams of their own."""
-    torch.manual_seed(seed)

@@ -60,15 +60,6 @@ class World:
                 g.copy_(flat[at : at + g.numel()].view_as(g))
                 at += g.numel()
 
-    def same(self, flag: bool) -> bool:
-        """Whether any process says yes; all get the same answer."""
-        if self.size == 1:
-            return flag
-        told = torch.tensor([float(flag)], dtype=torch.float64)
-        if dist.get_backend() == "nccl":
-            told = told.cuda()
-        return bool(self.sum(told).item() > 0)
-
     def wait(self) -> None:
         """Until all are here."""
         if self.size > 1:
