@@ -59,7 +59,7 @@ def command(
 ) -> int:
     """Finds the loosest threshold under which harm is at most ALPHA with confidence 1 - DELTA.
 
-    The exit status is 0 certified, 2 shown to be impossible with this judge, 3 not certifiable yet. The guarantee holds
+    The exit status is 0 certified, 2 more harm seen than ALPHA at every threshold, 3 not certifiable yet. The guarantee holds
     for prompts exchangeable with those of the run.
 
     Parameters
