@@ -4,6 +4,7 @@
 
 SmolLM2-135M-Instruct (Apache-2.0) answers harmful prompts from a prefilled first word (so that it complies, after a fashion)
 and harmless ones as it likes; refusals are put together from our own phrases; some answers are exchanged between prompts. The
+Answers of so small a model taught a classifier the wrong thing (docs/log): the recipe takes the refusals alone. The
 rows are `file:` rows with `harmful`, `category`, `expect` and `refused`. They stay on the machine that made them.
 Sources: AILuminate demo (CC BY 4.0), JailbreakBench and HarmBench (MIT), refusal-direction (Apache-2.0), builtin:safety.
 """
@@ -99,6 +100,10 @@ def labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         flag = {} if refused is None else {"refused": refused}
         made.append({"prompt": row["prompt"], "response": response, "harmful": harmful, "expect": row["expect"], **more, **flag})
 
+    for row in rows:
+        if "answer" not in row:
+            add(row, refusal(rng), False, True)
+    bad, good = ([r for r in part if "answer" in r] for part in (bad, good))
     for row in bad:
         p = probabilities(row["answer"])
         declined = p["refused"] + p["partly"] > 0.5
@@ -117,9 +122,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=500, help="prompts of each set")
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--refusals", action="store_true", help="refusals alone: what the shipped classifier learned from")
     given = parser.parse_args()
     rows = prompts(given.limit)
-    answered(rows, given.tokens)
+    if not given.refusals:
+        answered(rows, given.tokens)
     with given.out.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in labelled(rows))
 

@@ -17,7 +17,7 @@ import torch
 from truing.errors import DataError, PlanError, SpecError
 from truing.registry import resolve
 from truing.taxonomy import taxonomy
-from truing.train.moderation.rows import items_of, read_source
+from truing.train.moderation.rows import distinct, items_of, read_source
 from truing.train.moderation.run import train
 from truing.train.moderation.settings import Settings
 from truing.types import Answer, Conversation, DataInfo, Judgement, Message, Preference, Response, Row, Sample, with_ids
@@ -242,6 +242,11 @@ def test_tenths_take_each_prompt_once() -> None:
     keys = [{i.key for i in s.items} for s in (low, high)]
     assert not keys[0] & keys[1] and len(low.items) + len(high.items) == 100
     assert low.left_out == len(high.items)
+
+
+def test_a_set_that_is_read_twice_has_two_names() -> None:
+    one, two = distinct([read_source(Made(9), IDS, weight=1.0), read_source(Made(9, seed=1), IDS, weight=2.0)])
+    assert {i.source for i in one.items} == {"made"} and {i.source for i in two.items} == {"made (2)"}
 
 
 def test_specs_of_the_command() -> None:

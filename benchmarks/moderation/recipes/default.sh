@@ -2,7 +2,7 @@
 # moderation:default: about 45 minutes on two cores with bfloat16. Usage: default.sh OUT [options of truing train moderation]
 set -e
 out=$1; shift
-truing train moderation --out "$out" --form delta --folds 3 \
+truing train moderation --out "$out" --form delta \
   --data "beavertails,weight=4" \
   --data "pku,weight=1.25" \
   --data "diasafety,weight=2,tenths=0-6" \

@@ -182,7 +182,7 @@ def train_fold(job: Job, fold: int, pad: int, *, first: int, resume: Any = None)
         for group, full in zip(optimizer.param_groups, rates):
             group["lr"] = full * max(share, 0.01)
         loss = _step(job, model, optimizer, [job.items[i] for i in order[at]], pad, balance, f"{fold}/{at}")
-        _keep(job, network, optimizer, rates, fold, at + 1, len(order), first, loss)
+        _keep(job, network, optimizer, rates, (fold, at + 1, len(order), first), loss)
     return merged(here.unwrap_model(model))
 
 
@@ -209,9 +209,10 @@ def _step(
 
 
 def _keep(
-    job: Job, network: Network, optimizer: Any, rates: list[float], fold: int, done: int, steps: int, first: int, loss: float
+    job: Job, network: Network, optimizer: Any, rates: list[float], place: tuple[int, int, int, int], loss: float
 ) -> None:
-    """Logs the step; every so often, a checkpoint."""
+    """Logs the step; every so often, a checkpoint. `place`: the fold, its steps done, its steps, the steps before it."""
+    fold, done, steps, first = place
     if not job.here.is_main_process:
         return
     step = first + done

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import msgspec
 from msgspec import Struct
 
 from truing.errors import DataError, PlanError
@@ -153,3 +154,17 @@ def read_source(
         spec=data.info.spec, sha256=data.sha256(), licence=data.info.licence, weight=weight, items=tuple(items),
         left_out=left_out,
     )  # fmt: skip
+
+
+def distinct(sources: Sequence[Source]) -> list[Source]:
+    """The sources with a name each: the second reading of the same set gets ` (2)` behind its name."""
+    seen: dict[str, int] = {}
+    made = []
+    for source in sources:
+        names = dict.fromkeys(i.source for i in source.items)
+        for name in names:
+            seen[name] = seen.get(name, 0) + 1
+        new = {name: name if seen[name] == 1 else f"{name} ({seen[name]})" for name in names}
+        items = tuple(msgspec.structs.replace(i, source=new[i.source]) for i in source.items)
+        made.append(msgspec.structs.replace(source, items=items))
+    return made

@@ -40,7 +40,7 @@ from truing.train.moderation.fit import Job, build, logits_of, merged, train_fol
 from truing.train.moderation.linear import Linear, counts
 from truing.train.moderation.linear import fit as fit_linear
 from truing.train.moderation.loss import listing
-from truing.train.moderation.rows import Item, Source, fold_of
+from truing.train.moderation.rows import Item, Source, distinct, fold_of
 from truing.train.moderation.settings import Settings
 from truing.train.supervised import alone
 from truing.types import Lineage
@@ -113,7 +113,7 @@ def train(settings: Settings, sources: Sequence[Source], *, tell: Tell | None = 
     settings = settings.checked()
     here = Accelerator(cpu=not torch.cuda.is_available() or settings.device == "cpu")
     with alone(settings.folder):
-        world = _world(settings, sources)
+        world = _world(settings, distinct(sources))
         _same_run(world)
         networks = _all_folds(world, here, tell)
         return _finish(world, networks)
