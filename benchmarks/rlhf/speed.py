@@ -1,4 +1,4 @@
-"""Seconds an answer of a whole iteration (draw, score, learn) and peak memory, against TRL: PPO 1.12.0, RLOO and GRPO
+"""CPU seconds an answer of a whole iteration (draw, score, learn) and peak memory, against TRL: PPO 1.12.0, RLOO and GRPO
 1.16.0.
 
     python benchmarks/rlhf/speed.py --trl-ppo VENV112/bin/python --trl VENV116/bin/python
@@ -7,7 +7,8 @@ Both sides: the same Llama of random weights, float32, whole models (no adapters
 length, answers of the
 same length (no end token is ever drawn: its row of the head is pushed down), one pass of gradient steps over each
 rollout. Each side runs in a process
-of its own, the sides in turns; the figure is the median iteration after the first, the ratio that of the medians.
+of its own, the sides in turns; time is processor time of one thread, which other jobs of the machine change least; the
+figure is the median iteration after the first, the ratio that of the medians.
 """
 
 from __future__ import annotations
@@ -110,10 +111,10 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
         trainer = Trainer(crew, asked, Signals([FunctionSignal("r", reward)]), settings)
         times = []
         for _ in range(STEPS + 1):
-            began = time.perf_counter()
+            began = time.process_time()
             row = trainer.one_step()
             trainer.step += 1
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
             assert row["length"] == shape["answer"], row["length"]
     return times[1:]
 
@@ -130,7 +131,7 @@ def theirs(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            stamps.append(time.perf_counter())
+            stamps.append(time.process_time())
 
     rows = prompts(shape, shape["batch"] * (STEPS + 2))
     common: dict[str, Any] = {"output_dir": str(folder / "trl"), "report_to": [], "use_cpu": True, "bf16": False, "learning_rate": 1e-6,
@@ -193,7 +194,7 @@ def main() -> None:
         return
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {given.threads} threads, load "
           f"{os.getloadavg()[0]:.1f}")
-    print("| method | model | ours: s an answer | TRL: s an answer | ratio | ours: MB | TRL: MB "
+    print("| method | model | ours: CPU s an answer | TRL: CPU s an answer | ratio | ours: MB | TRL: MB "
           "|\n|---|---|---|---|---|---|---|")
     for shape in given.shapes:
         with tempfile.TemporaryDirectory() as folder:
