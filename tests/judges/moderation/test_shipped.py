@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -149,6 +151,21 @@ def test_a_very_long_answer_is_read_at_both_ends_and_says_what_was_left_out() ->
     sample = Sample(id="a", conversation=Conversation.of(ASKED))
     made = asyncio.run(judge.judge(sample, Response.of("a", 0, "m", Answer.of("and so on it goes " * 6000))))
     assert made.score is not None and "were not read" in made.rationale
+
+
+def test_without_torch_one_sentence_says_what_to_install() -> None:
+    code = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from truing.errors import MissingExtra
+from truing.registry import resolve
+try:
+    resolve("moderation:default", "judge")
+except MissingExtra as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "pip install 'truing[local]'" in done.stdout
 
 
 def test_questions_of_one_classifier() -> None:
