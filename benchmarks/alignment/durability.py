@@ -27,21 +27,21 @@ def durable(bench: Any) -> None:
     """Everything; answers into runs/NAME/{open-K,tuned,int8}, the divergences into divergence.json."""
     pairs = bench.prefilled()
     base = load_causal("smollm2", dtype="float32")
-    divergence(bench, base, pairs)
+    trained = [n for n in TRAINED if (bench.out / "models" / n / "truing.json").is_file()]
+    divergence(bench, base, pairs, trained)
     turns = Turns(base.tokenizer)
     openings(bench, "base", bench.base, turns, pairs)
     openings(bench, "prompted", prompted(bench.base, "hhh"), turns, pairs)
-    rounded(bench, "base", "smollm2", pairs)
-    retuned(bench, "base", "smollm2", pairs)
-    for name in TRAINED:
-        folder = str(bench.out / "models" / name)
-        with loaded(folder) as model:
+    folders = {"base": "smollm2"} | {n: str(bench.out / "models" / n) for n in trained}
+    for name in trained:
+        with loaded(folders[name]) as model:
             openings(bench, name, model, turns, pairs)
-        rounded(bench, name, folder, pairs)
-        retuned(bench, name, folder, pairs)
+    for word in (rounded, retuned):
+        for name, folder in folders.items():
+            word(bench, name, folder, pairs)
 
 
-def divergence(bench: Any, base: Loaded, pairs: list[Any]) -> None:
+def divergence(bench: Any, base: Loaded, pairs: list[Any], trained: list[str]) -> None:
     """KL(lever ‖ base) at each position along refusals and along answers that people called unsafe."""
     target = bench.out / "divergence.json"
     if target.is_file():
@@ -52,7 +52,7 @@ def divergence(bench: Any, base: Loaded, pairs: list[Any]) -> None:
     }
     found: dict[str, Any] = {}
     levers: dict[str, tuple[Any, Any]] = {"prompted": (base, prompted(bench.base, "hhh").wrap)}
-    levers |= {n: (load_causal(str(bench.out / "models" / n), dtype="float32"), None) for n in TRAINED}
+    levers |= {n: (load_causal(str(bench.out / "models" / n), dtype="float32"), None) for n in trained}
     for name, (lever, wrap) in levers.items():
         found[name] = {
             kind: mean_by_position(kl_along(base, lever, given, depth=DEPTH, wrap=wrap, window=1900), DEPTH)

@@ -50,11 +50,11 @@ class Size:
     safety: int = 40
     helpful: int = 24
     honest: int = 16
-    steps: int = 25
-    judge_steps: int = 150
+    steps: int = 20
+    judge_steps: int = 80
     batch: int = 8
     max_length: int = 192
-    prefilled: int = 20
+    prefilled: int = 16
     openings: tuple[int, ...] = (0, 2, 4, 8)
     benign_steps: int = 50
     measured: int = 50  # pairs of each set that measures the reward and cost models
