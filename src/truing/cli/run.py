@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -79,12 +80,17 @@ def _go(plan: Plan, out: Path) -> tuple[Story, dict[str, Path]]:
     )  # fmt: skip
     with Bars(*columns, console=console, transient=not console.is_terminal) as bars:
         tasks: dict[tuple[str, str], int] = {}
+        told: set[tuple[str, str]] = set()
+        began = time.monotonic()
 
         def tell(p: Progress) -> None:
             key = (p.variant, p.data)
             if key not in tasks:
                 tasks[key] = bars.add_task(f"{p.variant} · {p.data}", total=p.total)
             bars.update(tasks[key], completed=p.done, total=p.total)  # type: ignore[arg-type]
+            if not console.is_terminal and p.done == p.total and key not in told:  # a log gets lines, not bars
+                told.add(key)
+                print(f"{p.variant} · {p.data}: {p.total} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
         story = run_plan(plan, out, tell, small_ranking)
     return story, render.write(story, out)
