@@ -26,7 +26,10 @@ def test_benign_pairs_prefer_the_answer_to_the_refusal() -> None:
     data = resolve("pairs:benign", "data")
     pairs = list(data.preferences())
     assert len(pairs) == 160 and all(p.tags["benign"] == "yes" and p.signs == (1, 1) for p in pairs)
-    assert all(p.rejected.content in REFUSALS and p.chosen.content not in REFUSALS for p in pairs)
+    assert all(any(p.rejected.content.startswith(r) for r in REFUSALS) for p in pairs)
+    assert not any(r in p.chosen.content for p in pairs for r in REFUSALS)
+    # length alone tells nothing: half of the refusals are longer than their answer
+    assert sum(len(p.rejected.content) > len(p.chosen.content) for p in pairs) == 80
     assert len({(p.conversation.prompt, p.rejected.content) for p in pairs}) == 160
     halves = [{p.conversation.prompt for p in resolve(f"pairs:benign,half={h}", "data").preferences()}
               for h in ("train", "report")]  # fmt: skip

@@ -2,7 +2,7 @@
 
 | name | the better answer over the other | |
 |---|---|---|
-| `benign` | an answer over a refusal, to harmless prompts that look harmful, in our own words | tags benign=yes |
+| `benign` | an answer over a short and a longer refusal, to harmless prompts that look harmful (our own words) | tags benign=yes |
 | `truthful` | a correct over an incorrect answer of TruthfulQA | |
 | `synthetic` | an answer of `of=(SPEC)` over itself shuffled, cut short, or a needless refusal | tags synthetic=yes |
 | `helpful` | benign and truthful together | |
@@ -44,16 +44,26 @@ def refusals(prompt: str, n: int = 1) -> list[str]:
     return random.Random(stream_seed(0, prompt)).sample(REFUSALS, n)
 
 
+def long_refusal(prompt: str, characters: int) -> str:
+    """Refusals one after another until they are longer than that: so that length alone does not tell an answer."""
+    made = ""
+    for said in refusals(prompt, len(REFUSALS))[1:]:
+        made = f"{made} {said}".strip()
+        if len(made) > characters:
+            break
+    return made
+
+
 def _benign_row(record: Record, options: Options) -> Iterable[Row]:
     sample = Sample(conversation=Conversation.of(record.text("prompt")), expect="comply", tags={"benign": "yes"})
     yield Row(sample=sample, responses=(recorded(record.text("answer")),))
 
 
 def _benign_pairs(record: Record, options: Options) -> Iterable[Preference]:
-    prompt = record.text("prompt")
-    for said in refusals(prompt, 2):
+    prompt, answer = record.text("prompt"), record.text("answer")
+    for said in (refusals(prompt)[0], long_refusal(prompt, len(answer))):
         yield Preference(
-            conversation=Conversation.of(prompt), chosen=Message("assistant", record.text("answer")),
+            conversation=Conversation.of(prompt), chosen=Message("assistant", answer),
             rejected=Message("assistant", said), dimension="helpful", signs=(1, 1), tags={"benign": "yes"},
         )  # fmt: skip
 
