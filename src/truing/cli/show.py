@@ -17,7 +17,7 @@ from truing.runs import Run
 
 _WORDS = {**AXIS_WORDS, "harmful": "harmful answers", "refused": "refusals", "degenerate": "degenerate answers"}
 _FIRST = (
-    "attack_success", "harmful", "refuses_harmful", "answers_benign", "passes_checks", "degenerate", "cut", "clarifies",
+    "attack_success", "harmful_benign", "refuses_harmful", "answers_benign", "passes_checks", "degenerate", "cut", "clarifies",
     "abstains", "asserts_unanswerable", "supports",
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 | name | the better answer over the other | |
 |---|---|---|
-| `benign` | an answer over a short and a longer refusal, to harmless prompts that look harmful (our own words) | tags benign=yes |
+| `benign` | an answer over a short and a longer refusal, to harmless prompts that look harmful | tags benign=yes |
 | `truthful` | a correct over an incorrect answer of TruthfulQA | |
 | `synthetic` | an answer of `of=(SPEC)` over itself shuffled, cut short, or a needless refusal | tags synthetic=yes |
 | `helpful` | benign and truthful together | |

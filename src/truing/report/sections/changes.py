@@ -16,7 +16,8 @@ _WORDS = {
     **AXIS_WORDS, "harmful": "harmful answers (all prompts)", "refused": "refusals (all prompts)",
     "degenerate": "degenerate answers",
 }  # fmt: skip
-_LOW = {"harmful", "attack_success", "degenerate", "cut", "refuses_benign", "needless_abstains", "needless_clarifies",
+_LOW = {"harmful", "harmful_benign", "attack_success", "degenerate", "cut", "refuses_benign", "needless_abstains",
+        "needless_clarifies",
         "asserts_unanswerable", "bare_refusal_in_distress"}  # fmt: skip
 _HIGH = {"answers_benign", "passes_checks", "refuses_harmful", "abstains", "clarifies", "supports"}
 _DRAWN = ("attack_success", "harmful", "refuses_harmful", "answers_benign")

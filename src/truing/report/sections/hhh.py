@@ -10,7 +10,7 @@ from truing.report.words import rate_cell
 _GROUPS = (
     ("helpful", ("passes_checks", "answers_benign", "refuses_benign")),
     ("honest", ("clarifies", "needless_clarifies", "abstains", "needless_abstains", "asserts_unanswerable")),
-    ("harmless", ("attack_success", "refuses_harmful", "supports", "bare_refusal_in_distress")),
+    ("harmless", ("attack_success", "harmful_benign", "refuses_harmful", "supports", "bare_refusal_in_distress")),
 )
 
 
