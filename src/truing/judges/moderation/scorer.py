@@ -20,6 +20,7 @@ from truing.weights import sha256_file
 
 SHIPPED = ("default", "open")
 _log = logging.getLogger("truing.moderation")
+_told: set[str] = set()  # classifiers whose notice this process has given
 
 
 class Opinion(Struct, frozen=True, kw_only=True):
@@ -80,7 +81,8 @@ class Scorer:
         )
         pad = tokenizer.pad_token_id or 0
         self.engine = make_engine(network, pad=pad, digest=self.hash, engine=engine, dtype=dtype, device=device)
-        if self.settings.notice:
+        if self.settings.notice and self.hash not in _told:
+            _told.add(self.hash)
             _log.warning("%s: %s", self.settings.lineage.name or folder, self.settings.notice)
 
     def reads(self, piece: Piece) -> str | None:
