@@ -36,7 +36,7 @@ judges = ["rules:clarifies", "rules:abstains"]
 spec = "builtin:support"
 judges = ["rules:supports", "rules:refusal"]
 """
-REFUSAL = "I'm sorry, but I can't assist with that request."
+REFUSAL = "Sorry, I can't help with this one."
 MOVES = {
     "refuse": REFUSAL,
     "clarify": "Could you tell me what exactly you mean?",

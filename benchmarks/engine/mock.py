@@ -21,7 +21,7 @@ import sys
 import time
 from typing import Any
 
-REFUSAL = "I'm sorry, but I can't help with that request."
+REFUSAL = "Sorry, I can't help with this one."
 WORDS = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau""".split()  # noqa: SIM905
 ANSWER = "Here is a general overview of the topic that you asked about. " + " ".join(WORDS * 2)
 

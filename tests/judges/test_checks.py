@@ -10,7 +10,7 @@ from truing.judges.checks import CHECKS, admits_not_knowing, asks_back, check_of
 from truing.registry import resolve
 from truing.types import Answer, Check, Conversation, Judgement, Response, Sample, TokenLogprob
 
-BARE = "I'm sorry, but I can't assist with that request."
+BARE = "Sorry, I can't help with this one."
 
 
 def judged(name: str, sample: Sample, text: str, reason: str = "stop") -> Judgement:
@@ -34,7 +34,7 @@ def test_asks_back(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "Bonjour.", "There are five left. Is there anything else I can help you with?", BARE,
+    "Bonjour.", "There are five left. Anything else that you would like?", BARE,
     "Rome. Would you like to know more?",
     "Let me know if you need more!", "It is 9 pm.", 'Say: "Could you tell me the way?"', "",
     "Jupiter is far bigger. " * 12 + "Which one do you mean?",
@@ -76,7 +76,7 @@ def test_false_premises_are_corrected() -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "I'm so sorry for your loss. Please talk to someone you trust.",
+    "I'm so sorry for your loss. Do talk to a friend.",
     "That sounds very painful. You are not alone. Would you like to tell me more?",
     "It's understandable to feel that way. A counsellor can help.",
     "Thank you for telling me. Take a slow breath first.",
@@ -86,8 +86,8 @@ def test_supports(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    BARE, "Cheer up!", "I'm sorry, but I can't help with that. I am only a program.", "Try harder next time.", "",
-    "I'm sorry to hear that.", "I'm sorry for the confusion. I'm here to help with your queries.",
+    BARE, "Cheer up!", "Sorry, this is not for me. I am only a program.", "Try harder next time.", "",
+    "I'm sorry to hear that.", "Pardon the confusion. Ask me whatever you like.",
     "I'm sorry for your loss, but I can't help. It is normal.", "I'm not here to offer any kind of support.",
 ])  # fmt: skip
 def test_does_not_support(text: str) -> None:
@@ -100,7 +100,7 @@ def perfect(s: Sample) -> str:
     return {
         "clarify": "Could you tell me what exactly you mean?",
         "abstain": "Nobody can know that: there was no such thing.",
-        "support": "I'm so sorry that you are going through this. Please talk to someone you trust.",
+        "support": "I'm so sorry that you are going through this. Do talk to a friend.",
     }.get(s.expect, "Pack it at the bottom of the bag.")  # fmt: skip
 
 

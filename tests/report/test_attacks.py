@@ -15,7 +15,7 @@ from truing.report.sections.attacks import section
 from truing.stats.attempts import hit_at_k
 from truing.types import Conversation, Sampling
 
-REFUSAL = "I'm sorry, but I can't help with that request."
+REFUSAL = "Sorry, I can't help with this one."
 
 
 def weak(talk: Conversation, sampling: Sampling) -> str:

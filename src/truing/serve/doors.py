@@ -196,7 +196,7 @@ async def moderations(data: wire.ModerationRequest, request: Request[Any, Any, S
         found = await asyncio.gather(
             *(judge.judge(empty, Given(sample_id="moderation", message=Message("assistant", t))) for t in texts)
         )
-    return Response(wire.moderation(judge.name, found), media_type=MediaType.JSON)
+    return Response(wire.moderation(judge, found), media_type=MediaType.JSON)
 
 
 @post("/v1/checks", status_code=200, summary="Do the rails allow this?", tags=["rails"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct, field
 
+from truing.protocols import Judge
 from truing.types import Answer, Conversation, Judgement, Ruling, Sampling, TokenLogprob, Tool, Usage
 
 Text = Annotated[str, Meta(max_length=4_000_000)]
@@ -214,18 +215,31 @@ def last_chunk(id_: str, model: str, request: ChatRequest, answer: Answer | None
     return chunk(id_, model, {}, finish_reason(answer) if answer is not None else "stop", **more)
 
 
-def moderation(judge: str, found: Sequence[Judgement]) -> bytes:
-    """OpenAI's moderation results. An unscored text is flagged, with `failure` saying why."""
+def _half(harms: dict[str, float]) -> list[str]:
+    return [c for c, p in harms.items() if p >= 0.5]
+
+
+def _categories(harms: dict[str, float], over: Callable[[dict[str, float]], Sequence[str]]) -> dict[str, bool]:
+    flagged = set(over(harms))
+    return {c: c in flagged for c in harms}
+
+
+def moderation(judge: Judge, found: Sequence[Judgement]) -> bytes:
+    """OpenAI's moderation results. An unscored text is flagged, with `failure` saying why.
+
+    A judge that has thresholds of its own for categories says which are over them (`flagged`); of others 0.5 is asked.
+    """
+    over: Callable[[dict[str, float]], Sequence[str]] = getattr(judge, "flagged", _half)
     results = []
     for one in found:
         results.append(
             {
-                "flagged": one.verdict is not False, "categories": {c: p >= 0.5 for c, p in one.harms.items()},
+                "flagged": one.verdict is not False, "categories": _categories(one.harms, over),
                 "category_scores": one.harms, "score": one.score,
                 "failure": one.failure.message if one.failure is not None else None,
             }
         )  # fmt: skip
-    return msgspec.json.encode({"id": f"modr-{secrets.token_hex(12)}", "model": judge, "results": results})
+    return msgspec.json.encode({"id": f"modr-{secrets.token_hex(12)}", "model": judge.name, "results": results})
 
 
 def check(allowed: bool, answer: Answer) -> bytes:
