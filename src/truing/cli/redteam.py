@@ -79,6 +79,7 @@ def serve(
     if not store.read(has_admin):
         token = store.write(lambda tx: new_invitation(tx, _ALL, by=None, note="the first account"))
         print(f"truing: nobody administers this database yet; the first account: {url}/join/{token}", file=sys.stderr)
+    sys.setswitchinterval(0.0005)  # threads hand the interpreter on at each statement
     app = app_of(house_of(store, models, Rules(https=where.https)))
     names = ", ".join(m.name for m in models) or "no model (reviews alone)"
     print(f"truing redteam: {names} at {url}", file=sys.stderr)

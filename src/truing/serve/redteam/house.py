@@ -80,7 +80,10 @@ class House:
             store.write(lambda tx: studies.put_lineages(tx, lineages))
         self.people, self.doors = Throttle(self.rules.per_minute), Throttle(self.rules.sign_ins)
         self.live = Live(self)
-        self._threads = ThreadPoolExecutor(16, "database")
+        # Every statement lets go of the interpreter and must get it back: few threads wait less for it than many.
+        many = 2 if store.dialect == "sqlite" else 6
+        self._readers = ThreadPoolExecutor(many, "read")
+        self._writers = ThreadPoolExecutor(1 if store.dialect == "sqlite" else many, "write")
         self._slow = ThreadPoolExecutor(2, "slow")
         self.static = {p.name: p.read_bytes() for p in sorted((_HERE / "static").iterdir()) if p.suffix in STATIC_TYPES}
         self.version = hashlib.sha256(b"".join(self.static.values())).hexdigest()[:12]
@@ -95,11 +98,11 @@ class House:
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Runs a function that only reads, on a thread of the database's."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.store.read, work)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.store.read, work)
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Runs a function in one durable transaction, on a thread of the database's."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.store.write, work)
+        return await asyncio.get_running_loop().run_in_executor(self._writers, self.store.write, work)
 
     async def slowly(self, work: Callable[..., T], *given: Any) -> T:
         """Runs what takes the processor for long (argon2, bootstrap), two at a time."""
@@ -120,6 +123,6 @@ class House:
             if isinstance(model, Closes):
                 await model.close()
         await close_all()
-        self._threads.shutdown(wait=True)
-        self._slow.shutdown(wait=True)
+        for threads in (self._readers, self._writers, self._slow):
+            threads.shutdown(wait=True)
         self.store.close()
