@@ -70,7 +70,7 @@ class Tables:
             if lever.endswith("-train"):
                 continue
             for folder in sorted((self.out / "runs" / lever).iterdir()):
-                harm = [self.harm] if self.harm and folder.name not in ("helpful", "honest") else []
+                harm = [self.harm] if self.harm and folder.name not in ("helpful", "honest", "xstest", "safety") else []
                 judge(folder, [*self.rules, *harm, *self.checks.get(folder.name, [])])
 
     def name(self, prefix: str) -> str:
@@ -102,7 +102,7 @@ class Tables:
         refuse, broken = self.name("rules:refusal"), self.name("rules:degenerate")
         seeds = [p.name for p in sorted((self.out / "runs").iterdir()) if p.name[-2:-1] == "-" and p.name[-1].isdigit()]
         for lever in (*LEVERS, *seeds):
-            if not self.run(lever, "harm").is_dir():
+            if not (self.run(lever, "honest") / "manifest.json").is_file():
                 continue
             red = self.run(lever, "harm")
             benign = [*verdicts(self.run(lever, "xstest"), refuse).values(),
