@@ -85,8 +85,12 @@ class _Rows:
             if not kept:
                 why = ", ".join(f"{n} {what}" for what, n in sorted(dropped.items()))
                 raise DataError(f"{source.spec}: nothing left after filtering: {why}")
+            # look-alikes keep their share of the mix: what was too long is made up for by the others
+            only = all(item.benign for item in source.items)
+            weight = source.weight * len(source.items) / len(kept) if only else source.weight
+            items = tuple(e.item for e in kept)
             self.encoded.append(kept)
-            self.sources.append(msgspec.structs.replace(source, items=tuple(e.item for e in kept), dropped=dropped))
+            self.sources.append(msgspec.structs.replace(source, items=items, dropped=dropped, weight=weight))
 
     def rows(self, step: Sequence[tuple[int, int]]) -> list[Encoded]:
         """The rows of a step, longest first, so that a micro-batch is padded little."""

@@ -30,7 +30,9 @@
     const url = new URL(where, location.href);
     const answer = await reach(url, { headers: { accept: "text/html" } });
     if (!answer) return;
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const said = await answer.text().catch(() => null);
+    if (said === null) return load(where, push); // the server went away in the middle of the page
+    const page = new DOMParser().parseFromString(said, "text/html");
     const main = $("main", page);
     if (!main) { location.href = url; return; }
     const landed = new URL(answer.url); landed.hash = url.hash;
