@@ -22,15 +22,16 @@ Wrap = Callable[[Conversation], Conversation]
 def next_token_logps(loaded: Loaded, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Tensor]:
     """For each row the log-probabilities of the whole vocabulary at the answer's positions, `[A, V]` in float32."""
     rows = [[*p, *a] for p, a in zip(prompts, answers)]
-    ids, mask = pad(rows, 0)
+    ids, mask = pad(rows, 0, side="left")  # so that all answers end in the last column, and few logits are made
     device = next(loaded.model.parameters()).device
     ids, mask = ids.to(device), mask.to(device)
-    logits = loaded.model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False).logits
-    made = []
-    for k, (prompt, answer) in enumerate(zip(prompts, answers)):
-        start = len(prompt) - 1
-        made.append(torch.log_softmax(logits[k, start : start + len(answer)].float(), -1).cpu())
-    return made
+    kept = max(len(a) for a in answers) + 1
+    logits = loaded.model(
+        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False, logits_to_keep=kept
+    ).logits
+    return [
+        torch.log_softmax(logits[k, kept - 1 - len(a) : kept - 1].float(), -1).cpu() for k, a in enumerate(answers)
+    ]
 
 
 def kl_along(
