@@ -39,7 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "ppo-lag": {"method": "ppo-lag", "kl": 0.1, "lr": 1e-3, "critic_lr": 1e-2, "lambda_lr": 0.009, "steps": 180},
     "ppo-lag (separate)": {"method": "ppo-lag", "kl": 0.1, "lr": 1e-3, "critic_lr": 1e-2, "lambda_lr": 0.009, "steps": 180,
                            "surrogate": "separate"},
-    "grpo-lag": {"method": "grpo", "kl": 0.07, "lr": 2e-3, "lambda_lr": 0.004, "steps": 240},
+    "grpo-lag": {"method": "grpo", "kl": 0.1, "lr": 2e-3, "lambda_lr": 0.004, "steps": 400},
     "shaping ν=0.5": {"method": "reward-shaping", "nu": 0.5, "kl": 0.1, "lr": 1e-3, "critic_lr": 1e-2, "steps": 120},
     "shaping ν=2": {"method": "reward-shaping", "nu": 2.0, "kl": 0.1, "lr": 1e-3, "critic_lr": 1e-2, "steps": 120},
 }  # fmt: skip
@@ -67,14 +67,16 @@ def run(name: str, seed: int, out: str, **more: Any) -> dict[str, Any]:
 
 
 def verdict(made: dict[str, Any]) -> bool:
-    """What the run should have done: 95 % of the optimum; the constraint within 5 %, λ risen and settled; or missed."""
+    """What the run should have done: 95 % of the optimum; the constraint met (at most 5 % above the threshold, and not idle), λ
+    risen and settled; or missed.
+    """
     name = made["run"]
     if name in ("ppo", "rloo"):
         return bool(made["reward"] >= 0.95 * BEST)
     if name.startswith("shaping"):
         return bool(abs(made["cost"] - THRESHOLD) > 0.25 * THRESHOLD)
     settled = made["lambda_spread"] < 0.15 * made["lambda_last"] and made["lambda_last"] > 1.3 * made["lambda_first"]
-    return bool(abs(made["cost"] - THRESHOLD) <= 0.05 * THRESHOLD and settled)
+    return bool(0.75 * THRESHOLD <= made["cost"] <= 1.05 * THRESHOLD and settled)
 
 
 def main() -> None:
