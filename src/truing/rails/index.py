@@ -11,6 +11,7 @@ import re
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -88,6 +89,12 @@ class Vectors:
         self._known: OrderedDict[str, Any] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._task: asyncio.Task[None] | None = None
+        # one thread: each thread that calls torch gets a team of spinning helpers of its own
+        self._thread = ThreadPoolExecutor(1, "truing-vectors")
+
+    async def beside(self, texts: list[str]) -> Floats:
+        """`many`, outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.many, texts)
 
     def many(self, texts: Sequence[str]) -> Floats:
         """Normalised rows for texts."""
@@ -119,7 +126,7 @@ class Vectors:
         while self._waiting:
             batch, self._waiting = self._waiting, {}
             try:
-                rows = await asyncio.to_thread(self.many, list(batch))
+                rows = await self.beside(list(batch))
             except Exception as error:
                 for future in batch.values():
                     if not future.done():
@@ -148,7 +155,7 @@ class Index(Generic[T]):
         import numpy as np
 
         if self._matrix is None:
-            self._matrix = await asyncio.to_thread(self.vectors.many, [t for t, _ in self.items])
+            self._matrix = await self.vectors.beside([t for t, _ in self.items])
         # einsum and not @: a product with one vector is too small for the threads that BLAS would wake for it
         cosine = np.einsum("ij,j->i", self._matrix, await self.vectors.one(text))
         order = np.argsort(-cosine, kind="stable")[:k]
