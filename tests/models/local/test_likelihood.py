@@ -53,11 +53,15 @@ def plain(path: str, query: Query, model: LocalModel) -> list[list[float]]:
     return made
 
 
-def check(made: list[list[Scores]], wanted: list[list[list[float]]], tolerance: float = 1e-4) -> None:
+def check(made: list[list[Scores]], wanted: list[list[list[float]]], tolerance: float = 1e-4) -> int:
+    """How many continuations were compared; each within the tolerance."""
+    compared = 0
     for scores, rows in zip(made, wanted, strict=True):
         for score, row in zip(scores, rows, strict=True):
             assert score.failure is None
             assert np.abs(np.array(score.logprobs) - np.array(row)).max() < tolerance
+            compared += 1
+    return compared
 
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
@@ -77,17 +81,17 @@ def test_numbers_are_those_of_a_plain_pass_under_any_budget(
     model = LocalModel.load(path, dtype="float32", device="cpu")
     wanted = [plain(path, q, model) for q in QUERIES]
     with torch.inference_mode():
-        check(model.likelihood.score(QUERIES), wanted)
+        assert check(model.likelihood.score(QUERIES), wanted)
         for budget in (Budget(tree=16, head=4), Budget(tokens=20, tree=8, head=1), Budget(tree=40, head=999, logits=1)):
-            check(Likelihood(model.forward, model.template, budget).score(QUERIES), wanted)
-        check([model.likelihood.score([q])[0] for q in QUERIES], wanted)
-        check(model.likelihood.score(QUERIES[::-1])[::-1], wanted)
+            assert check(Likelihood(model.forward, model.template, budget).score(QUERIES), wanted)
+        assert check([model.likelihood.score([q])[0] for q in QUERIES], wanted)
+        assert check(model.likelihood.score(QUERIES[::-1])[::-1], wanted)
 
 
 def test_the_real_model_too(smollm2: LocalModel) -> None:
     chosen = [QUERIES[0], QUERIES[3], QUERIES[4], QUERIES[6]]
     with torch.inference_mode():
-        check(smollm2.likelihood.score(chosen), [plain("smollm2", q, smollm2) for q in chosen])
+        assert check(smollm2.likelihood.score(chosen), [plain("smollm2", q, smollm2) for q in chosen])
 
 
 def test_each_shared_token_is_read_once(tiny: LocalModel) -> None:
@@ -193,7 +197,7 @@ def test_no_template_means_plain_turns(make: Callable[..., Path]) -> None:
     model = LocalModel.load(path, dtype="float32", device="cpu")
     query = Query(Conversation.of("how do I repair a wheel?"), (" Ask a helper.", " Rain"))
     with torch.inference_mode():
-        check(model.likelihood.score([query]), [plain(path, query, model)])
+        assert check(model.likelihood.score([query]), [plain(path, query, model)])
 
 
 sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=14)

@@ -51,6 +51,7 @@ def test_pieces_do_not_change_a_step(trainer: Any, method: str, more: dict[str, 
         run = trainer(method, dtype=torch.float64, micro=micro, score_micro=score, **more)
         run.one_step()
         made.append(weights(run))
+    assert len(made) == 2 and len(made[0]) == len(made[1]) > 0
     equal(*made, rtol=1e-7, atol=1e-9)
 
 
