@@ -181,6 +181,37 @@ def test_adapters_and_a_causal_base(tmp_path: Path, tiny: Path) -> None:
     assert made.score is not None
 
 
+def test_upper_layers_alone_and_one_more_model_on_every_row(tmp_path: Path, tiny: Path) -> None:
+    from safetensors.torch import load_file
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path / "llama"
+    PreTrainedTokenizerFast.from_pretrained(str(tiny)).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, pad_token_id=0,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    out = tmp_path / "out"
+    more: dict[str, Any] = {"lora": 4, "folds": 3, "held": 1, "whole": True, "layers": 3, "frozen": 1, "lr": 1e-2}
+    result = train(_settings(folder, out, **more), [_source(90)])
+    assert "one of them measured" in result.card.method and "learned every row" in result.card.method
+    assert 0 < result.card.n < 90  # the held fold alone
+    assert sorted(p.name for p in (out / "folds").iterdir()) == ["fold-0", "whole"]
+    assert result.card.questions["harmful"].scores.auroc.estimate > 0.8  # type: ignore[union-attr]
+    before = load_file(folder / "model.safetensors")
+    after = load_file(out / "model.safetensors")
+    assert not any(name.startswith("layers.3.") for name in after)  # a layer that is not used is not written
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[f"model.{name}"])}
+    assert changed and not any(name.startswith("layers.0.") for name in changed)
+    assert resolve(f"moderation:{out},dtype=float32", "judge") is not None
+    faults = {"held": 4, "layers": 1, "frozen": 2, "lora": 0}
+    with pytest.raises(PlanError) as caught:
+        _settings(folder, out, folds=3, **faults).checked()  # type: ignore[arg-type]
+    assert len(caught.value.faults) == 3
+
+
 def test_one_fold_says_that_its_card_is_worth_nothing(tiny: Path, tmp_path: Path) -> None:
     result = train(_settings(tiny, tmp_path / "out", folds=1, epochs=0.2), [_source(60)])
     assert "says nothing of new ones" in result.card.method

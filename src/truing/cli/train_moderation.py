@@ -27,6 +27,14 @@ class How:
         minilm, smollm2, a folder in the Hugging Face layout, a hub id; an encoder or a causal language model.
     folds
         Models that are trained, each without the prompts of its fold; the classifier is their mean. 1 = no card worth the name.
+    held
+        Train only so many of the folds, as evidence; with --whole. 0 = all.
+    whole
+        Write not the folds' mean but one more model, trained on every row.
+    layers
+        Use only the first so many layers of a language model; 0 = all.
+    frozen
+        The first so many of them do not learn: what they make of a row is computed once. With --lora.
     epochs
         Passes over the mix (a set's weight multiplies them).
     lora
@@ -59,6 +67,10 @@ class How:
 
     base: str = "minilm"
     folds: int = 3
+    held: int = 0
+    whole: Annotated[bool, Parameter(negative="")] = False
+    layers: int = 0
+    frozen: int = 0
     epochs: float = 1.0
     lora: int = 0
     form: str = "full"

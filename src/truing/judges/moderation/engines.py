@@ -18,6 +18,7 @@ import torch
 
 from truing.backbone import batches_by_length, best_device, best_dtype, int8_pays, one_thread_pool
 from truing.errors import MissingExtra, UserError, nearest
+from truing.judges.moderation import lean_llama
 from truing.judges.moderation.lean import LeanBert, fits
 from truing.judges.moderation.net import Network
 from truing.judges.moderation.tokens import Encoded
@@ -47,6 +48,14 @@ def _tensors(rows: Sequence[Encoded], pad: int) -> tuple[Any, Any, Any]:
     return ids, segments, mask
 
 
+def _lean(body: Any, kind: torch.dtype) -> Any:
+    """The body for inference in `kind`; the caller's is left as it is."""
+    if lean_llama.fits(body):
+        return lean_llama.LeanLlama(body, kind).eval()
+    made = body if kind is next(body.parameters()).dtype else deepcopy(body).to(kind)
+    return LeanBert(made).eval() if fits(made) else made
+
+
 class TorchEngine:
     """The network in torch; safe to share between threads, which take turns."""
 
@@ -55,8 +64,7 @@ class TorchEngine:
         kind = best_dtype(dtype, where)
         self._network = copy(network.eval().requires_grad_(False).to(where))
         self._network._modules = dict(network._modules)  # the caller's network keeps its own body
-        body = network.body if kind is next(network.body.parameters()).dtype else deepcopy(network.body).to(kind)
-        self._network.body = LeanBert(body).eval() if fits(body) else body
+        self._network.body = _lean(network.body, kind)
         self._where = where
         self._pad = pad
         self._tokens = tokens
@@ -168,10 +176,12 @@ def _export(network: Network, path: Path) -> None:
 def make_engine(
     network: Network, *, pad: int, digest: str, engine: str = "auto", dtype: str = "auto", device: str = "auto"
 ) -> Engine:
-    """The engine asked for; `auto` is ONNX int8 on CPUs with 8-bit products and no bfloat16, else torch."""
+    """The engine asked for; `auto` is ONNX int8 for encoders on CPUs with 8-bit products and no bfloat16, else torch."""
     if engine not in ENGINES:
         raise UserError(f"engine={engine!r} is unknown{nearest(engine, ENGINES)}")
-    if engine == "onnx" or (engine == "auto" and dtype == "auto" and device in ("auto", "cpu") and int8_pays()):
+    if engine == "onnx" or (
+        engine == "auto" and dtype == "auto" and device in ("auto", "cpu") and int8_pays() and not network.causal
+    ):
         if best_device(device).type == "cpu":
             return OnnxEngine(network, pad=pad, digest=digest)
         if engine == "onnx":

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from truing.backbone import load_encoder, load_tokenizer
 from truing.errors import UserError
+from truing.judges.moderation.causal import shorten
 from truing.judges.moderation.net import EXTRA, Network
 from truing.judges.moderation.ngrams import Ngrams
 from truing.judges.moderation.settings import Settings
@@ -138,7 +139,7 @@ def read_network(folder: Path, settings: Settings) -> tuple[Network, Any]:
         if weights.sha256 != settings.base_sha256:
             raise UserError(f"{folder}: made for {settings.base} {settings.base_sha256[:12]}, not {weights.sha256[:12]}")
         loaded = load_encoder(weights, dtype="float32", device="cpu")
-        body, tokenizer = loaded.model, loaded.tokenizer
+        body, tokenizer = shorten(loaded.model, settings.layers), loaded.tokenizer
         delta = read_tensors(folder / "delta.safetensors")
         body.load_state_dict(apply_delta(body.state_dict(), delta, folder / "delta.safetensors"))
     else:

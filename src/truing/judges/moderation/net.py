@@ -2,6 +2,7 @@
 
 The layers' outputs are mixed by learned weights (Peters et al. 2018, ELMo, arXiv:1802.05365), the mix is pooled three
 ways: at the first token (the last of a language model), as the mean of the prompt, as the mean of the response.
+A language model's layers are brought to one scale first; those with a mix of `UNUSED` have no part.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from truing.judges.moderation import causal as reader
+
 EXTRA = ("harmful", "harmful_prompt", "refused")
+UNUSED = -1e4  # softmax makes exactly nothing of it
 
 
 class Network(nn.Module):
@@ -30,15 +34,12 @@ class Network(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def pooled(self, ids: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
-        """`[B, 3 * hidden]` features in float32; `mask` is 1 at real tokens, `segments` 1 in the response."""
-        given: dict[str, Any] = {} if self.causal else {"token_type_ids": segments}
-        out = self.body(input_ids=ids, attention_mask=mask, output_hidden_states=True, **given)
-        weights = torch.softmax(self.mix.float(), 0)
-        layers: tuple[Tensor, ...] = out.hidden_states
-        hidden = layers[0].float() * weights[0]
-        for weight, layer in zip(weights[1:], layers[1:]):
-            hidden = torch.addcmul(hidden, layer.float(), weight)
+    def pooled(self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None) -> Tensor:
+        """`[B, 3 * hidden]` features in float32; `mask` is 1 at real tokens, `segments` 1 in the response.
+
+        `lower`: what the layers without a part made of the rows (`causal.states`), of a language model alone.
+        """
+        hidden = self._hidden(ids, segments, mask, lower)
         real = mask.float()
         if self.causal:
             last = (real * torch.arange(ids.shape[1], device=ids.device)).argmax(1)
@@ -51,8 +52,44 @@ class Network(nn.Module):
             parts.append((hidden * weight.unsqueeze(-1)).sum(1) / weight.sum(1, keepdim=True).clamp(min=1.0))
         return torch.cat(parts, 1)
 
-    def forward(self, ids: Tensor, segments: Tensor, mask: Tensor) -> Tensor:
+    def _hidden(self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None) -> Tensor:
+        weights = torch.softmax(self.mix.float(), 0)
+        if self.causal:
+            return self._read(ids, mask, lower, weights)
+        layers: tuple[Tensor, ...] = self.body(
+            input_ids=ids, attention_mask=mask, output_hidden_states=True, token_type_ids=segments
+        ).hidden_states
+        hidden = layers[0].float() * weights[0]
+        for weight, layer in zip(weights[1:], layers[1:]):
+            hidden = torch.addcmul(hidden, layer.float(), weight)
+        return hidden
+
+    def _read(self, ids: Tensor, mask: Tensor, lower: Tensor | None, weights: Tensor) -> Tensor:
+        used = self.first_used
+        if hasattr(self.body, "states"):
+            layers = self.body.states(ids)[used:]
+        elif reader.plain(self.body):
+            layers = reader.states(self.body, ids, lower=lower, start=used if lower is not None else 0)
+            layers = layers if lower is not None else layers[used:]
+        else:
+            layers = self.body(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[used:]
+        hidden = reader.levelled(layers[0]) * weights[used]
+        for weight, layer in zip(weights[used + 1 :], layers[1:]):
+            hidden = torch.addcmul(hidden, reader.levelled(layer), weight)
+        return hidden
+
+    @property
+    def first_used(self) -> int:
+        """The first layer whose output has a part in the mix."""
+        return int((self.mix.detach() <= UNUSED / 2).sum())
+
+    def freeze(self, layers: int) -> None:
+        """Leaves the first `layers` layers' inputs out of the mix: what they make of a row can then be kept."""
+        with torch.no_grad():
+            self.mix[:layers] = UNUSED
+
+    def forward(self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None) -> Tensor:
         """`[B, 3 + categories]` logits in float32."""
-        pooled = self.pooled(ids, segments, mask)
+        pooled = self.pooled(ids, segments, mask, lower)
         with torch.autocast(pooled.device.type, enabled=False):  # the head is small, and thresholds hang on it
             return nn.functional.linear(pooled, self.head.weight.float(), self.head.bias.float())

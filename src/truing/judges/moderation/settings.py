@@ -1,6 +1,7 @@
 """What stands in a moderation folder besides the tensors: `truing.json` and `thresholds.json`.
 
-    truing.json        base, base_sha256, form (full, delta), categories, token windows, languages, lineage, licence
+    truing.json        base, base_sha256, form (full, delta), layers that are used (0 = all), categories, token windows,
+                       languages, lineage, licence
     thresholds.json    per mode (pair, prompt, response) a temperature and a threshold; per category a threshold
     head.safetensors   the linear head         model.safetensors or delta.safetensors   the body
 """
@@ -28,6 +29,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     base: str
     base_sha256: str
     form: Literal["full", "delta"] = "full"
+    layers: int = 0
     version: int = 1
     dimension: str = "harmful"
     taxonomy: str = "beavertails"

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from truing.backbone import best_dtype, load_encoder
-from truing.errors import MissingExtra, RunError, UserError
+from truing.errors import MissingExtra, PlanError, RunError, UserError
+from truing.judges.moderation.causal import plain, shorten
 from truing.judges.moderation.engines import TorchEngine
 from truing.judges.moderation.folder import new_network
 from truing.judges.moderation.net import Network
@@ -27,6 +28,7 @@ from truing.train.base import load_trainable, trainable_state
 from truing.train.checkpoint import seed_all
 from truing.train.logs import Log
 from truing.train.moderation.loss import Balance, batch_loss, listing, positive_weights
+from truing.train.moderation.lower import Lower
 from truing.train.moderation.mix import batches, units
 from truing.train.moderation.rows import Item
 from truing.train.moderation.settings import Settings
@@ -52,14 +54,16 @@ class Job:
 
 def build(settings: Settings, base: Weights, categories: int) -> Network:
     """A network around the base in float32: all of the body but its embeddings is trained, or its adapters alone."""
-    network = new_network(load_encoder(base, dtype="float32", device="cpu").model, categories)
-    body = network.body
+    body = shorten(load_encoder(base, dtype="float32", device="cpu").model, settings.layers)
+    network = new_network(body, categories)
     for module in body.modules():
         if isinstance(module, nn.Dropout):
             module.p = settings.dropout
     _plain_attention(body)
     if settings.lora:
-        network.body = _adapters(body, settings.lora)
+        network.body = _adapters(body, settings)
+        if settings.frozen:
+            network.freeze(settings.frozen)
     else:
         body.requires_grad_(True)
         body.get_input_embeddings().requires_grad_(False)
@@ -83,12 +87,20 @@ def _plain_attention(body: Any) -> None:
                 module.dropout_prob = 0.0
 
 
-def _adapters(body: Any, rank: int) -> Any:
+def _adapters(body: Any, settings: Settings) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtra("train", "adapters (package peft)") from error
-    return get_peft_model(body, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"))
+    upper: dict[str, Any] = {}
+    if settings.frozen:
+        if not plain(body) or settings.frozen >= len(body.layers):
+            raise PlanError(f"frozen = {settings.frozen}: only for language models of the Llama kind with more layers than that")
+        upper = {"layers_to_transform": list(range(settings.frozen, len(body.layers))), "layers_pattern": "layers"}
+    names = sorted({n.rpartition(".")[2] for n, m in body.named_modules() if isinstance(m, nn.Linear)}) if upper else "all-linear"
+    # no dropout: on a CPU drawing its random numbers takes a third of a step
+    config = LoraConfig(r=settings.lora, lora_alpha=2 * settings.lora, lora_dropout=0.0, target_modules=names, **upper)
+    return get_peft_model(body, config)
 
 
 def merged(network: Network) -> Network:
@@ -177,26 +189,29 @@ def train_fold(job: Job, fold: int, pad: int, *, first: int, resume: Any = None)
     )  # fmt: skip
     model, optimizer = here.prepare(network, optimizer)
     model.train()
+    lower = Lower(settings.frozen, dtype=settings.dtype, device=here.device) if settings.frozen else None
     for at in range(start, len(order)):
         share = rate(at + 1, len(order), lr=1.0, warmup=settings.warmup)
         for group, full in zip(optimizer.param_groups, rates):
             group["lr"] = full * max(share, 0.01)
-        loss = _step(job, model, optimizer, [job.items[i] for i in order[at]], pad, balance, f"{fold}/{at}")
+        loss = _step(job, model, optimizer, [job.items[i] for i in order[at]], (pad, balance, lower), f"{fold}/{at}")
         _keep(job, network, optimizer, rates, (fold, at + 1, len(order), first), loss)
     return merged(here.unwrap_model(model))
 
 
 def _step(
-    job: Job, model: Any, optimizer: Any, items: Sequence[Item], pad: int, balance: Balance, name: str
+    job: Job, model: Any, optimizer: Any, items: Sequence[Item], what: tuple[int, Balance, Lower | None], name: str
 ) -> float:
+    pad, balance, lower = what
     rng = random.Random(f"{job.settings.seed}/{name}")
     drawn = [draw(item, job.settings, rng) for item in items]
     ids, segments, mask = tensors([row for row, _ in drawn], pad, job.here.device)
     targets = torch.tensor([t for _, t in drawn], device=job.here.device)
     dtype = best_dtype(job.settings.dtype, job.here.device)
     half = contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(job.here.device.type, dtype=torch.bfloat16)
+    below = lower(job.here.unwrap_model(model).body, [row for row, _ in drawn], ids) if lower is not None else None
     with half:
-        logits = model(ids, segments, mask)
+        logits = model(ids, segments, mask, below)
     loss = batch_loss(logits, targets, items, balance)
     value = float(loss.detach())
     if value != value or value in (float("inf"), float("-inf")):

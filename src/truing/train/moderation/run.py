@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from truing.backbone import load_encoder
 from truing.errors import PlanError
+from truing.judges.moderation.causal import shorten
 from truing.judges.moderation.folder import read_tensors, write_body, write_head
 from truing.judges.moderation.net import Network
 from truing.judges.moderation.ngrams import quantise
@@ -131,12 +132,13 @@ def _same_run(world: _World) -> None:
 
 
 def _all_folds(world: _World, here: Any, tell: Tell | None) -> list[Path]:
-    """Trains the folds that are not there yet; each leaves its tensors and the logits of the rows that it did not see."""
+    """Trains what is not there yet: the folds, each with the logits of the rows that it did not see, then perhaps the whole."""
     settings = world.settings
-    made = [settings.folder / "folds" / f"fold-{k}" for k in range(settings.folds)]
+    numbers = [*range(settings.trained_folds), *([settings.folds] if settings.whole else [])]
+    made = [settings.folder / "folds" / ("whole" if k == settings.folds else f"fold-{k}") for k in numbers]
     passes = {s.items[0].source: s.weight for s in world.sources}
     first = 0
-    for fold, path in enumerate(made):
+    for fold, path in zip(numbers, made):
         inside = world.folds == fold if settings.folds > 1 else np.zeros(len(world.items), bool)
         learned = [i for i, out in zip(world.items, inside) if not out]
         if not (path / "logits.npy").is_file():
@@ -181,13 +183,15 @@ def _save_fold(path: Path, network: Network, logits: np.ndarray, shared: np.ndar
 
 
 def _mean(world: _World, folds: Sequence[Path]) -> tuple[Network, str]:
-    """The network whose weights are the mean of the folds', and a note where there is none.
+    """The network whose weights are the mean of the folds' (or the one trained on the whole), and a note where there is none.
 
     Weights can be averaged only if training left them in one valley; where the mean disagrees with its members, which
     can be told without any label, the first fold's network is taken.
     """
+    if world.settings.whole:
+        folds = folds[-1:]
     states = [read_tensors(p / "network.safetensors") for p in folds]
-    network = merged(build(msgspec.structs.replace(world.settings, lora=0), world.base, len(world.ids)))
+    network = merged(build(msgspec.structs.replace(world.settings, lora=0, frozen=0), world.base, len(world.ids)))
     network.load_state_dict({k: torch.stack([s[k].float() for s in states]).mean(0) for k in states[0]})
     if len(folds) == 1:
         return network.eval(), ""
@@ -221,7 +225,7 @@ def _evidence(world: _World, folds: Sequence[Path]) -> tuple[Evidence, Linear | 
     targets = np.array([i.targets for i in world.items], float)
     encoder = np.zeros_like(targets)
     ngrams = np.zeros_like(targets)
-    for fold, path in enumerate(folds):
+    for fold, path in enumerate(folds[: world.settings.trained_folds]):
         inside = world.folds == fold if world.settings.folds > 1 else np.ones(len(world.items), bool)
         encoder[inside] = np.load(path / "logits.npy")
     whole = None
@@ -229,14 +233,29 @@ def _evidence(world: _World, folds: Sequence[Path]) -> tuple[Evidence, Linear | 
         x = counts([i.row for i in world.items], world.settings.ngram_bits)
         weight = _weights(world, targets.shape[1])
         if world.settings.folds > 1:
-            for fold in range(world.settings.folds):
+            for fold in range(world.settings.trained_folds):
                 inside = world.folds == fold
                 rest = np.flatnonzero(~inside)
                 ngrams[inside] = fit_linear(x[rest], targets[rest], weight[rest]).logits(x[np.flatnonzero(inside)])
         whole = fit_linear(x, targets, weight)
         if world.settings.folds == 1:
             ngrams[:] = whole.logits(x)
-    return Evidence(encoder, ngrams, targets, world.folds), whole
+    seen = _measured(world)
+    return Evidence(encoder[seen], ngrams[seen], targets[seen], _parts(world)[seen]), whole
+
+
+def _measured(world: _World) -> np.ndarray:
+    """The rows that a model measured which had not learned them (with one fold: all rows, learned as they are)."""
+    if world.settings.folds == 1:
+        return np.ones(len(world.items), bool)
+    return np.asarray(world.folds < world.settings.trained_folds)
+
+
+def _parts(world: _World) -> np.ndarray:
+    """The folds, in whose turn thresholds are chosen without one; of a single one the two halves of its prompts."""
+    if world.settings.trained_folds > 1 or world.settings.folds == 1:
+        return world.folds
+    return np.array([int(i.key, 16) // (3 * world.settings.folds) % 2 for i in world.items])
 
 
 def _weights(world: _World, outputs: int) -> np.ndarray:
@@ -270,8 +289,9 @@ def _finish(world: _World, folds: Sequence[Path]) -> Result:
     """Writes the folder: tensors first, `truing.json` last."""
     out = world.settings.folder
     evidence, linear = _evidence(world, folds)
-    home = np.array([i.source == world.home for i in world.items])
-    prompts = np.array([i.alone for i in world.items])
+    measured = [i for i, seen in zip(world.items, _measured(world)) if seen]
+    home = np.array([i.source == world.home for i in measured])
+    prompts = np.array([i.alone for i in measured])
     choice = choose(evidence, home, prompts)
     (out / "truing.json").unlink(missing_ok=True)
     network, note = _mean(world, folds)
@@ -279,12 +299,13 @@ def _finish(world: _World, folds: Sequence[Path]) -> Result:
     write_head(network, out, ngrams)
     base = None
     if world.settings.form != "full":
-        base = {k: v.clone() for k, v in load_encoder(world.base, dtype="float32", device="cpu").model.state_dict().items()}
+        whole = shorten(load_encoder(world.base, dtype="float32", device="cpu").model, world.settings.layers)
+        base = {k: v.clone() for k, v in whole.state_dict().items()}
     write_body(network, world.tokenizer, out, base, world.settings.rank)
     write_json(out / "thresholds.json", _thresholds(world, choice))
     settings = _folder_settings(world)
     write_json(out / "truing.json", settings)
-    card = _card(world, settings, evidence, (home, prompts), note)
+    card = _card(world, settings, evidence, measured, note)
     cards.write(out / "card.json", card)
     return Result(out, card.judge_hash, card)
 
@@ -309,18 +330,32 @@ def _folder_settings(world: _World) -> FolderSettings:
     notice = "trained on data for non-commercial use: research only" if "NC" in licences else ""
     return FolderSettings(
         kind="moderation", base=s.base, base_sha256=world.base.sha256, form="full" if s.form == "full" else "delta",
-        categories=world.ids, prompt_tokens=s.prompt_tokens, response_tokens=s.response_tokens, languages=s.languages,
+        layers=0 if s.form == "full" else s.layers, categories=world.ids,
+        prompt_tokens=s.prompt_tokens, response_tokens=s.response_tokens, languages=s.languages,
         data=data, lineage=lineage, licence=licences, notice=notice,
     )  # fmt: skip
 
 
+def _method(settings: Settings) -> str:
+    """How the card's figures came about, for two folds and more."""
+    made = f"{settings.folds} folds by normalised prompt"
+    if settings.trained_folds == 1:
+        made += ", one of them measured; mix and thresholds for each half of it chosen on the other"
+    elif settings.trained_folds < settings.folds:
+        made += f", {settings.trained_folds} of them measured; mix and thresholds chosen without the fold"
+    else:
+        made += "; mix and thresholds chosen without the fold"
+    return made + ("; what is shipped learned every row and was not measured itself" if settings.whole else "")
+
+
 def _card(
-    world: _World, settings: FolderSettings, evidence: Evidence, masks: tuple[np.ndarray, np.ndarray], note: str
+    world: _World, settings: FolderSettings, evidence: Evidence, items: Sequence[Item], note: str
 ) -> cards.Card:
-    home, prompts = masks
+    home = np.array([i.source == world.home for i in items])
+    prompts = np.array([i.alone for i in items])
     if world.settings.folds > 1:
         p, said = crossfit(evidence, home, prompts)
-        method = f"{world.settings.folds} folds by normalised prompt; mix and thresholds chosen without the fold"
+        method = _method(world.settings)
     else:
         from truing.train.moderation.calibrate import sigmoid
 
@@ -328,7 +363,7 @@ def _card(
         p = sigmoid(picked.mix.apply(evidence.encoder, evidence.ngrams))
         said = p >= np.concatenate([[picked.harmful, picked.harmful_prompt, picked.refused], picked.categories])
         method = "on the rows that it was trained on: says nothing of new ones (folds = 1)"
-    found = cards.make(world.items, p, said, world.home, world.ids)
+    found = cards.make(items, p, said, world.home, world.ids)
     asked = found["questions"].get("harmful")
     absent = [c for k, c in enumerate(world.ids) if not (evidence.targets[:, 3 + k] == 1).any()]
     notes = tuple(n for n in (note, f"no positive row for: {', '.join(absent)}" if absent else "") if n)

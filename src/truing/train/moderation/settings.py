@@ -19,7 +19,10 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     `folds` 1 trains one model on every row (then thresholds come from the rows that it learned, and the card says so);
     from 2 on each fold's model leaves out the prompts of its fold, and the folder holds the mean of their weights
-    (Wortsman et al. 2022, Model soups, arXiv:2203.05482). `form`: full, delta (int8), or the rank of a low-rank delta.
+    (Wortsman et al. 2022, Model soups, arXiv:2203.05482). `whole` puts one more model in the mean's place, trained on every
+    row, with the thresholds of the folds; `held` trains only so many of the folds (0 = all), which then are the evidence.
+    `form`: full, delta (int8), or the rank of a low-rank delta. Of a language model the first `layers` layers are used (0 =
+    all), and the first `frozen` of them stay as they are: what they make of a row is computed once.
     """
 
     data: tuple[str, ...]
@@ -28,6 +31,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     out: str
     base: str = "minilm"
     folds: int = 3
+    held: int = 0
+    whole: bool = False
+    layers: int = 0
+    frozen: int = 0
     epochs: float = 1.0
     batch_tokens: int = 2048
     lr: float = 1.2e-4
@@ -56,6 +63,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return digest(*(f"{k}={plain[k]}" for k in sorted(plain) if k not in _KEPT))
 
     @property
+    def trained_folds(self) -> int:
+        """How many folds have a model of their own."""
+        return min(self.held, self.folds) if self.held else self.folds
+
+    @property
     def folder(self) -> Path:
         """Where log, checkpoints and the trained folder go."""
         return Path(self.out)
@@ -74,6 +86,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             if not weight > 0:
                 faults.append(f"{spec}: weight = {weight:g}: above 0")
         for name, low in (("folds", 1), ("batch_tokens", 64), ("lora", 0), ("save_every", 1), ("prompt_tokens", 8),
+                          ("held", 0), ("layers", 0), ("frozen", 0),
                           ("response_tokens", 8)):  # fmt: skip
             if getattr(self, name) < low:
                 faults.append(f"{name} = {getattr(self, name)}: at least {low}")
@@ -87,6 +100,14 @@ class Settings(Struct, frozen=True, kw_only=True):
             faults.append(f"ngram_bits = {self.ngram_bits}: 8 to 20, or 0 for no n-grams")
         if self.form not in ("full", "delta") and not (self.form.isdigit() and int(self.form) > 0):
             faults.append(f"form = {self.form!r}: full, delta, or a rank such as 64")
+        if self.frozen and not self.lora:
+            faults.append(f"frozen = {self.frozen}: only with adapters (lora)")
+        if self.layers and self.frozen >= self.layers:
+            faults.append(f"frozen = {self.frozen}: below layers = {self.layers}")
+        if self.held and (self.held > self.folds or not self.whole):
+            faults.append(f"held = {self.held}: at most folds = {self.folds}, and only with whole")
+        if self.whole and self.folds == 1:
+            faults.append("whole: only with folds = 2 or more; one fold is the whole already")
         if faults:
             raise PlanError(*faults)
         return self
