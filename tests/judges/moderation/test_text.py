@@ -1,4 +1,4 @@
-"""Tricks undone, ordinary English left alone; languages told apart; windows cut with care."""
+"""Tricks undone, ordinary English left alone; windows cut with care."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from truing.judges.moderation.text import clean, clip, language
+from truing.judges.moderation.text import clean, clip
 from truing.judges.moderation.tokens import Piece, Rows, cut
 from truing.types import Conversation, Message
 
@@ -32,20 +32,6 @@ def test_ordinary_text_stays(text: str) -> None:
 )  # fmt: skip
 def test_tricks_are_undone(text: str, plain: str) -> None:
     assert clean(text) == plain
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("Please tell me how to bake bread at home.", "en"), ("ok", "en"), ("", "en"),
-        ("¿Puedes decirme cómo se hace el pan en casa y por qué?", "es"),
-        ("Kannst du mir sagen, wie man ein Brot backt und was ich dazu brauche?", "de"),
-        ("Peux-tu me dire comment on fait du pain et pourquoi il est bon?", "fr"),
-        ("Скажи мне, как испечь хлеб", "und"), ("パンの作り方を教えて", "und"),
-    ],
-)  # fmt: skip
-def test_language(text: str, code: str) -> None:
-    assert language(text) == code
 
 
 def test_a_long_text_costs_little() -> None:

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from truing.errors import MissingExtra, UserError
 from truing.judges.moderation.settings import Settings, Thresholds, read_settings, read_thresholds
-from truing.judges.moderation.text import language
 from truing.judges.moderation.tokens import Encoded, Piece
+from truing.language import language
 from truing.lineage import digest
 from truing.weights import sha256_file
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from truing.language import language
 from truing.rails import recognise
 from truing.rails.actions import RailOutcome
 
@@ -166,12 +167,10 @@ def _repetition(found: _Mended, settings: Mapping[str, Any]) -> None:
 
 
 def _language(found: _Mended, settings: Mapping[str, Any]) -> None:
-    from truing.registry import load
-
     allowed = [str(c) for c in settings.get("allow") or ("en",)]
     if len(found.text.split()) < int(settings.get("min_words", 3)):
         return  # too short to tell: a name or a number has no language
-    spoken = load("truing.judges.moderation.text:language")(found.text)
+    spoken = language(found.text)
     if spoken not in allowed:
         found.object(f"I only speak {', '.join(allowed)}")
 
