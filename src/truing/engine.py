@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from truing import floor
 from truing.errors import BudgetExceeded, RunError, UserError
 from truing.ids import IdIndex, Key, Named, SampleStore, Spans, scan
+from truing.limits import PARKED
 from truing.protocols import Attack, Judge, Model
 from truing.runs import RunWriter, encode_line, judgement_file
 from truing.types import Answer, Failure, Judgement, Message, Response, Sample, content_id, stream_seed
@@ -88,6 +89,8 @@ class Engine:
         self._verdicts: dict[int, float | None] = {}
         self._drawn = 0
         self._feeders: list[asyncio.Task[None]] = []
+        self._answering = self._parked = 0
+        self._more: Callable[[], asyncio.Task[None]] | None = None
 
     def _widest(self) -> int:
         path = self.writer.path / "responses.jsonl"
@@ -133,9 +136,11 @@ class Engine:
                 self._feeders = [group.create_task(self._catch_up(queue, behind))]
                 if self.model is not None and self.cut is None:
                     source = self._source()
-                    wanted = min(self.options.concurrency, self.total)
-                    self._feeders += [group.create_task(self._answer(source, queue)) for _ in range(wanted)]
-                await asyncio.wait(self._feeders)
+                    self._more = lambda: group.create_task(self._answer(source, queue))
+                    self._answering = self._hands()
+                    self._feeders += [self._more() for _ in range(self._answering)]
+                while waiting := [task for task in self._feeders if not task.done()]:  # more may come while they work
+                    await asyncio.wait(waiting)
                 for _ in judging:
                     await queue.put(None)
                 if judging:
@@ -173,6 +178,7 @@ class Engine:
     async def _answer(self, source: Iterator[int], queue: asyncio.Queue[Any]) -> None:
         assert self.model is not None
         options, generate = self.options, self.model.generate
+        PARKED.set(self._park)
         for position in source:
             sample, trouble = await self._sample(position)
             sampling = replace(options.sampling, seed=stream_seed(options.seed, sample.id))
@@ -195,6 +201,16 @@ class Engine:
                 await queue.put((position, sample, responses))
             self._done += 1
             self._tell()
+            if self._answering > self._hands() + self._parked:
+                break
+        self._answering -= 1
+
+    def _park(self, waits: bool) -> None:
+        """While a request waits before it is sent again, another hand takes the next sample; later one hand goes."""
+        self._parked += 1 if waits else -1
+        if waits and self._more is not None and self._answering < self._hands() + min(self._parked, self._hands()):
+            self._answering += 1
+            self._feeders.append(self._more())
 
     async def _sample(self, position: int) -> tuple[Sample, Failure | None]:
         """The sample to ask: the attack's, if there is one (made once, and written before it is asked)."""

@@ -24,6 +24,9 @@ CONCURRENCY: ContextVar[int] = ContextVar("truing_concurrency", default=64)
 RATES: ContextVar[Mapping[str, float]] = ContextVar("truing_rates", default={})  # noqa: B039 read only
 """Endpoint (its scope) -> the most requests a second; a run sets it for the endpoints that it caps."""
 
+PARKED: ContextVar[Callable[[bool], None]] = ContextVar("truing_parked", default=lambda waits: None)
+"""Hears True when a request begins to wait before it is sent again, and False when it goes on: meanwhile another may be sent."""
+
 _SHARE = 0.05
 _SHRINK = 0.7
 

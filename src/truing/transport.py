@@ -26,7 +26,7 @@ from msgspec import Struct
 from yarl import URL
 
 from truing.errors import SpecError
-from truing.limits import CONCURRENCY, RATES, Budget, Limiter, on_close
+from truing.limits import CONCURRENCY, PARKED, RATES, Budget, Limiter, on_close
 from truing.lineage import digest
 from truing.registry import Args
 from truing.types import Failure
@@ -179,7 +179,12 @@ class Endpoint:
                 if attempt > allowed or wait > self.patience.max_wait:
                     said = trouble.message if attempt == 1 else f"{trouble.message} (asked {attempt} times)"
                     return Failure("model", trouble.kind, self._clean(said))
-                await asyncio.sleep(wait)
+                parked = PARKED.get()
+                parked(True)
+                try:
+                    await asyncio.sleep(wait)
+                finally:
+                    parked(False)
 
     @staticmethod
     def _pause(attempt: int, asked: float | None) -> float:

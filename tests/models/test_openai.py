@@ -361,3 +361,36 @@ def test_headers_that_say_the_quota_is_spent_make_all_wait() -> None:
 
     with serving(handler) as server:
         assert 0.28 <= asyncio.run(run(server.url)) < 2
+
+
+def test_while_one_waits_to_be_sent_again_another_takes_its_place(tmp_path: Path) -> None:
+    answered: list[int] = []
+    refused: set[int] = set()
+
+    async def handler(r: Request) -> None:
+        number = int(r.prompt.split()[1].rstrip(":"))
+        if number in (1, 2) and number not in refused:
+            refused.add(number)
+            await r.send(429, {"error": "x"}, headers={"Retry-After": "1"})
+            return
+        await SLEEP(0.02)
+        answered.append(number)
+        await r.say(f"kettle {number}")
+
+    with serving(handler) as server:
+        started = time.monotonic()
+        run = evaluate(model(server.url), Rows.of(20), [], tmp_path / "run", options=EvaluateOptions(concurrency=2))
+        took = time.monotonic() - started
+        assert server.most <= 2  # never more in flight than was asked for
+    assert sorted(answered) == list(range(20)) and {1, 2} == set(answered[-2:])  # the others did not wait for them
+    assert took < 2.0 and all(not r.failure for r in run.responses())
+
+
+def test_an_endpoint_that_refuses_all_is_not_asked_without_bound(tmp_path: Path, no_waiting: list[float]) -> None:
+    async def handler(r: Request) -> None:
+        await r.send(503, {"error": "x"}, headers={"Retry-After": "1"})
+
+    with serving(handler) as server:
+        run = evaluate(model(server.url, retries=2), Rows.of(30), [], tmp_path / "run", options=EvaluateOptions(concurrency=4))
+        assert server.most <= 4 and len(server.requests) == 90
+    assert sum(r.failure is not None for r in run.responses()) == 30

@@ -208,7 +208,7 @@ def test_upper_layers_alone_and_one_more_model_on_every_row(tmp_path: Path, tiny
     assert resolve(f"moderation:{out},dtype=float32", "judge") is not None
     faults = {"held": 4, "layers": 1, "frozen": 2, "lora": 0}
     with pytest.raises(PlanError) as caught:
-        _settings(folder, out, folds=3, **faults).checked()  # type: ignore[arg-type]
+        _settings(folder, out, folds=3, **faults).checked()
     assert len(caught.value.faults) == 3
 
 
