@@ -27,6 +27,7 @@ from truing.evaluate import EvaluateOptions, authority, evaluate, is_attacked
 from truing.models.memo import Memo
 from truing.protocols import Attack, Dataset, Judge, Model
 from truing.registry import RoleName, Spec, parse, resolve, sharing
+from truing.report.columns import reading_once
 from truing.report.compare import compare
 from truing.report.rows import collect
 from truing.report.story import Ranking, Story, Variant
@@ -277,6 +278,11 @@ def run_plan(plan: Plan, out: str | Path, tell: Tell | None = None, rank: Callab
 
 def tell_story(plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None = None) -> Story:
     """The story of runs that are on disk."""
+    with reading_once():
+        return _tell(plan, folder, rankings, seconds)
+
+
+def _tell(plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None) -> Story:
     from truing.report.tables import summarise
 
     variants = []

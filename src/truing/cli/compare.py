@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from truing.errors import RunError, UserError
+from truing.report.columns import reading_once
 from truing.report.compare import Comparison, Delta, compare
 from truing.report.story import Story, Variant
 from truing.report.tables import AXIS_WORDS, summarise
@@ -53,13 +54,14 @@ def command(
     for path in runs:
         one_run(path)
     cards = read_cards(card)
-    made = compare_all(runs, margin, cards)
-    for judge, path in cards.items():
-        if not any(d.judge == judge for one in made.values() for d in one.deltas):
-            raise RunError(f"{path}: the card is of {judge}, which did not judge both runs in one version")
-    data = comparison_json(made)
-    if out is not None:
-        _write(runs, made, out, with_text=with_text, data=data)
+    with reading_once():
+        made = compare_all(runs, margin, cards)
+        for judge, path in cards.items():
+            if not any(d.judge == judge for one in made.values() for d in one.deltas):
+                raise RunError(f"{path}: the card is of {judge}, which did not judge both runs in one version")
+        data = comparison_json(made) if json or out is not None else b""
+        if out is not None:
+            _write(runs, made, out, with_text=with_text, data=data)
     if json:
         sys.stdout.write(data.decode() + "\n")
         return 0
@@ -125,9 +127,10 @@ def _write(
     from truing.runs import replace_file
 
     story = tell(runs, made, with_text=with_text)
+    drawn = render.sections(story)
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out.with_suffix(".html"), render.html(story).encode())
-    replace_file(out.with_suffix(".md"), render.markdown(story).encode())
+    replace_file(out.with_suffix(".html"), render.html(story, drawn).encode())
+    replace_file(out.with_suffix(".md"), render.markdown(story, drawn).encode())
     replace_file(out.with_suffix(".json"), data + b"\n")
 
 

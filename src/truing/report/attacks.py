@@ -128,9 +128,13 @@ def attack_results(
 
 
 def _attempts(columns: Columns, found: tuple[Column, bool]) -> dict[str, list[_Attempt]]:
+    tried = {s.id for s in lines(columns.path / "samples.jsonl", _Sample) if "attack" in s.tags}
+    if not tried:
+        return {}
     tokens: dict[str, int] = {}
     for response in lines(columns.path / "responses.jsonl", _Response):
-        tokens[response.sample_id] = tokens.get(response.sample_id, 0) + response.usage.completion_tokens
+        if response.sample_id in tried:
+            tokens[response.sample_id] = tokens.get(response.sample_id, 0) + response.usage.completion_tokens
     out: dict[str, list[_Attempt]] = {}
     for at, sample in enumerate(lines(columns.path / "samples.jsonl", _Sample)):
         attack = sample.tags.get("attack")

@@ -1,14 +1,19 @@
 """A run as compact columns: one byte a response for each judge, whatever the size of the run.
 
 `read_columns` streams the run folder's lines through decoders that skip the text, so that 200,000 samples need seconds
-and a few megabytes, and no numpy. Everything in `tables.py` and `compare.py` counts over these bytes.
+and a few megabytes, and no numpy. Everything in `tables.py` and `compare.py` counts over these bytes. Within
+`reading_once()` a folder is read once, however many tables and sections ask for it.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import copy
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +39,10 @@ class _Sample(Struct, frozen=True):
     harms: tuple[str, ...] = ()
     expect: Expect = "none"
     pair: str | None = None
+
+
+class _Id(Struct, frozen=True):
+    id: str
 
 
 class _Response(Struct, frozen=True):
@@ -148,12 +157,57 @@ class Columns:
         return next(iter(free or found), None)
 
 
+MOST_KEPT = 16  # runs; of 200,000 samples with two judges each takes about 5 MB, with ids about 20
+_Memo = OrderedDict[tuple[object, ...], Columns]
+_MEMO: ContextVar[_Memo | None] = ContextVar("columns", default=None)
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within this, `read_columns` reads each run once and keeps it (the newest `MOST_KEPT` of them) until the end.
+
+    A folder whose files changed meanwhile is read again. Inside another such block, the outer one keeps.
+    """
+    if _MEMO.get() is not None:
+        yield
+        return
+    token = _MEMO.set(OrderedDict())
+    try:
+        yield
+    finally:
+        _MEMO.reset(token)
+
+
 def read_columns(run: Run | str | Path, *, ids: bool = False, scores: bool = False) -> Columns:
     """Reads a run folder; `ids` keeps the sample ids (for pairing and flips), `scores` the judges' probabilities."""
     folder = run if isinstance(run, Run) else Run(run)
-    out = Columns(folder.path, folder.manifest)
+    manifest, memo = folder.manifest, _MEMO.get()
+    if memo is None or scores:
+        return _read(folder.path, manifest, ids, scores)
+    key = _state(folder.path, manifest)
+    kept = memo.pop(key, None) or _read(folder.path, manifest, ids, False)
+    memo[key] = kept
+    if len(memo) > MOST_KEPT:
+        memo.popitem(last=False)
+    if ids and kept.ids is None:
+        kept.ids = [sample.id for sample in lines(folder.path / "samples.jsonl", _Id)]
+    out = copy(kept)  # who asked may drop columns or strike judges; the bytes beneath are never changed
+    out.path, out.manifest, out.foreign = folder.path, manifest, dict(kept.foreign)
+    out.columns = {name: copy(column) for name, column in kept.columns.items()}
+    return out
+
+
+def _state(path: Path, manifest: Manifest) -> tuple[object, ...]:
+    """A folder and the sizes and times of what is read of it."""
+    names = ["manifest.json", "samples.jsonl", "responses.jsonl", *(record.file for record in manifest.judges)]
+    found = (((path / name).stat() if (path / name).exists() else None) for name in names)
+    return (path.resolve(), *((s.st_mtime_ns, s.st_size, s.st_ino) if s else None for s in found))
+
+
+def _read(path: Path, manifest: Manifest, ids: bool, scores: bool) -> Columns:
+    out = Columns(path, manifest)
     _read_samples(out, ids)
-    for response in lines(folder.path / "responses.jsonl", _Response):
+    for response in lines(path / "responses.jsonl", _Response):
         at = out.position(response.sample_id)
         if at is None:
             out.foreign["responses"] = out.foreign.get("responses", 0) + 1

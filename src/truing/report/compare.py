@@ -17,7 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.report.columns import ABSENT, EXPECTS, NO, UNSCORED, YES, Columns
+from truing.report.columns import ABSENT, EXPECTS, NO, UNSCORED, YES, Columns, reading_once
 from truing.report.ledger import LedgerLine, make_ledger
 from truing.report.pairing import Pair, pair_runs
 from truing.report.sequences import stopped
@@ -378,8 +378,10 @@ def compare(
 
     if not 0 <= margin <= 1:
         raise ValueError(f"margin {margin!r} does not lie in [0, 1]")
-    pair = pair_runs(run_a, run_b)
-    deltas = refine(pair, paired_deltas(pair), cards)
+    with reading_once():
+        pair = pair_runs(run_a, run_b)
+        deltas = refine(pair, paired_deltas(pair), cards)
+        points = pareto([_plane_point(pair.a, "a"), _plane_point(pair.b, "b")])
     moved: dict[str, Counter[str]] = {}
     for _, _, x, y in _outcome_pairs(pair):
         moved.setdefault(x, Counter())[y] += 1
@@ -388,6 +390,6 @@ def compare(
         a=str(a.path), b=str(b.path), model_a=a.manifest.model, model_b=b.manifest.model,
         data=tuple(d.spec for d in a.manifest.data), margin=margin, n_shared=len(pair.keys), only_a=len(pair.only_a),
         only_b=len(pair.only_b), deltas=tuple(deltas), flips=tuple(find_flips(pair)),
-        outcomes={k: dict(v) for k, v in moved.items()}, points=pareto([_plane_point(a, "a"), _plane_point(b, "b")]),
+        outcomes={k: dict(v) for k, v in moved.items()}, points=points,
         claim=make_claim(deltas, margin), taxonomy=a.manifest.taxonomy, ledger=make_ledger(pair), notes=pair.notes,
     )  # fmt: skip

@@ -7,7 +7,7 @@ stands in one run alone is left out and counted; so are ids that stand for diffe
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from pathlib import Path
 
@@ -42,8 +42,10 @@ def _keys(columns: Columns, *, parents: bool) -> dict[str, int]:
     """Key of pairing -> position; a parent that several samples share names none of them."""
     out: dict[str, int] = {}
     doubled: set[str] = set()
-    for at, sample in enumerate(lines(columns.path / "samples.jsonl", _Asked)):
-        key = sample.parent if parents and sample.parent else sample.id
+    names: Iterable[str] = columns.ids or ()
+    if parents:
+        names = (sample.parent or sample.id for sample in lines(columns.path / "samples.jsonl", _Asked))
+    for at, key in enumerate(names):
         if key in out:
             doubled.add(key)
         out[key] = at
@@ -56,7 +58,7 @@ def _prompts(columns: Columns) -> list[int]:
 
 def pair_runs(run_a: Run | str | Path, run_b: Run | str | Path) -> Pair:
     """Pairs two runs; RunError if they share no sample."""
-    a, b = read_columns(run_a), read_columns(run_b)
+    a, b = read_columns(run_a, ids=True), read_columns(run_b, ids=True)
     attacked = bool(a.manifest.plan.get("attack") or b.manifest.plan.get("attack"))
     keys_a, keys_b = _keys(a, parents=attacked), _keys(b, parents=attacked)
     shared = [k for k in keys_a if k in keys_b]

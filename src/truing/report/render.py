@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import jinja2
 import msgspec
 
 from truing.report.blocks import Section, block_html, block_markdown
+from truing.report.columns import reading_once
 from truing.report.sections import SECTIONS
 from truing.report.story import Story
 
 
 def sections(story: Story) -> list[Section]:
     """What this story has to say."""
-    return [made for make in SECTIONS if (made := make(story)) is not None]
+    with reading_once():
+        return [made for make in SECTIONS if (made := make(story)) is not None]
 
 
 def _sub(story: Story) -> str:
@@ -27,15 +30,15 @@ def _sub(story: Story) -> str:
     return " · ".join(p for p in parts if p)
 
 
-def html(story: Story) -> str:
-    """One file: no link, no font, no script from elsewhere."""
+def html(story: Story, drawn: Sequence[Section] | None = None) -> str:
+    """One file: no link, no font, no script from elsewhere. `drawn` are its sections, where they are at hand."""
     root = files("truing") / "report" / "templates"
     made = [
         {
             "id": s.id, "title": s.title, "lead": s.lead, "folded": not s.open_,
             "body": "\n".join(map(block_html, s.blocks)),
         }
-        for s in sections(story)
+        for s in drawn or sections(story)
     ]  # fmt: skip
     page = (root / "report.html.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True).from_string(page)
@@ -45,10 +48,10 @@ def html(story: Story) -> str:
     )  # fmt: skip
 
 
-def markdown(story: Story) -> str:
+def markdown(story: Story, drawn: Sequence[Section] | None = None) -> str:
     """The same sections as text and tables."""
     parts = [f"# {story.title}", _sub(story)]
-    for section in sections(story):
+    for section in drawn or sections(story):
         parts += [f"## {section.title}", *([section.lead] if section.lead else []), *map(block_markdown, section.blocks)]
     return "\n\n".join(p for p in parts if p) + "\n"
 
@@ -56,9 +59,10 @@ def markdown(story: Story) -> str:
 def write(story: Story, folder: Path, name: str = "report") -> dict[str, Path]:
     """Writes `name`.html, .md and .json; each to a temporary file first, then renamed."""
     folder.mkdir(parents=True, exist_ok=True)
+    drawn = sections(story)
     made = {
-        "html": html(story).encode(),
-        "md": markdown(story).encode(),
+        "html": html(story, drawn).encode(),
+        "md": markdown(story, drawn).encode(),
         "json": msgspec.json.format(msgspec.json.encode(story), indent=1) + b"\n",
     }
     out = {}

@@ -11,11 +11,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from truing.report.columns import ABSENT, read_columns
+from truing.report.columns import ABSENT, EXPECTS, read_columns
 from truing.report.story import RowView, Variant
 from truing.report.tables import outcome_layers, outcome_word
 from truing.runs import Run
-from truing.types import Sample
 
 MOST = 1500
 SAMPLED = 60
@@ -26,9 +25,8 @@ Key = tuple[str, int]
 
 def outcomes(run: Run | str) -> dict[Key, str]:
     """(sample id, index) -> the one word for that answer."""
-    folder = run if isinstance(run, Run) else Run(run)
-    columns = read_columns(folder)
-    ids = [sample.id for sample in folder.samples()]
+    columns = read_columns(run, ids=True)
+    ids = columns.ids or []
     out: dict[Key, str] = {}
     for index, layers in enumerate(outcome_layers(columns)):
         for at, (state, *verdicts) in enumerate(zip(*layers)):
@@ -53,16 +51,15 @@ def _reasons(words: Mapping[str, Mapping[Key, str]], flips: set[Key]) -> dict[Ke
 def _views(data: str, variants: Sequence[Variant], flips: set[Key]) -> Iterator[RowView]:
     words = {v.name: outcomes(v.runs[data]) for v in variants if data in v.runs}
     why = _reasons(words, flips)
-    wanted = {k[0] for k in why}
-    first = next(v for v in variants if data in v.runs)
-    samples: dict[str, Sample] = {s.id: s for s in Run(first.runs[data]).samples() if s.id in wanted}
+    columns = read_columns(next(v.runs[data] for v in variants if data in v.runs))
     order = {"flip": 0, "unscored": 1, "harmful": 2, "degenerate": 3, "sample": 4}
     for (sample_id, index), reason in sorted(why.items(), key=lambda kv: order[kv[1]]):
-        sample = samples.get(sample_id)
-        if sample is None:
+        at = columns.position(sample_id)
+        if at is None:
             continue
         yield RowView(
-            sample_id=sample_id, index=index, data=data, why=reason, categories=sample.harms, expect=sample.expect,
+            sample_id=sample_id, index=index, data=data, why=reason, categories=columns.sample_harms(at),
+            expect=EXPECTS[columns.expects[at]],
             outcomes={n: of[(sample_id, index)] for n, of in words.items() if (sample_id, index) in of},
         )  # fmt: skip
 
