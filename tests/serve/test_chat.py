@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from litestar.testing import TestClient
 
 from truing.errors import PlanError
 from truing.models.scripted import Scripted
+from truing.rails.parameters import configured
 from truing.registry import resolve
 from truing.serve.audit import Audit
 from truing.serve.chat import chat_app
@@ -251,3 +253,28 @@ def test_a_desk_refuses_what_it_cannot_serve(tmp_path: Path, rails: Path) -> Non
     with pytest.raises(PlanError, match="trained towards harm"):
         Desk(red)
 
+
+
+def test_what_a_request_does_not_name_comes_from_the_configuration(tmp_path: Path) -> None:
+    """A request that names a temperature, 0 too, has it; one that does not is drawn as the configuration says."""
+    heard: list[Sampling] = []
+
+    class Ear(Scripted):
+        async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+            heard.append(sampling)
+            return await super().generate(conversation, sampling)
+
+        async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
+            heard.append(sampling)
+            yield "good day"
+
+    (tmp_path / "config.yml").write_text("models: []\n")
+    desk = Desk(configured(Ear("good day"), {"temperature": 0.7, "max_tokens": 9, "seed": 3}), find_configs(tmp_path))
+    with TestClient(chat_app(desk)) as c:
+        asked = {"messages": [{"role": "user", "content": "hello"}]}
+        for more in ({}, {"temperature": 0, "max_tokens": 5, "seed": 8}, {"n": 2}):
+            assert c.post(CHAT, json={**asked, **more}).status_code == 200
+        streamed = c.post(CHAT, json={**asked, "stream": True})
+        assert streamed.status_code == 200 and "good day" in streamed.text
+    assert [(s.temperature, s.max_tokens) for s in heard] == [(0.7, 9), (0.0, 5), (0.7, 9), (0.7, 9), (0.7, 9)]
+    assert heard[0].seed == 3 and heard[1].seed == 8 and heard[2].seed != heard[3].seed

@@ -7,8 +7,7 @@ from pathlib import Path
 from truing.errors import PlanError
 from truing.protocols import Model
 from truing.rails.config import RailsConfig
-from truing.rails.models import spec_of
-from truing.registry import resolve
+from truing.rails.models import model_of
 
 
 def main_model(path: str | Path | RailsConfig) -> Model:
@@ -18,5 +17,4 @@ def main_model(path: str | Path | RailsConfig) -> Model:
     if entry is None:
         place = config.place("key", "models")
         raise PlanError(f"{place}: no model of type main is named; add one under models:, or give --model SPEC")
-    made: Model = resolve(spec_of(entry, config), "model")
-    return made
+    return model_of(entry, config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,11 @@ class Guarded:
 
     async def answer(
         self, conversation: Conversation, sampling: Sampling, *, options: Mapping[str, Any] | None = None,
-        sink: Sink | None = None, session: str = "",
+        sink: Sink | None = None, session: str = "", asked: Collection[str] | None = None,
     ) -> Answer:  # fmt: skip
-        """One answer through all rails; the doors also give options, a sink for streaming, and a `session`: conversations
-        of different sessions share no state even where their words are the same."""
+        """One answer through all rails; the doors also give options, a sink for streaming, a `session` (conversations of
+        different sessions share no state even where their words are the same) and what of the sampling was `asked` for
+        (it goes before the configuration's `parameters`; without it, what differs from `Sampling`'s defaults does)."""
         longest = int(self.config.truing.get("max_message", 200_000))
         if any(len(m.content) > longest for m in conversation.messages):
             return blocked("too_long", f"a message is longer than {longest} characters")
@@ -79,7 +80,7 @@ class Guarded:
         try:
             result = await self.runtime.turn(
                 conversation.to_openai(), options=options or self.options, sampling=sampling, sink=sink,
-                tools=sampling.tools, session=session,
+                session=session, asked=asked,
             )  # fmt: skip
         except LlmError as error:
             return replace(Answer.failed(error.failure.kind, error.failure.message), rulings=_rulings(error))
@@ -100,12 +101,13 @@ class Guarded:
                 raise ConnectionError(f"{piece.failure.kind}: {piece.failure.message}")
 
     async def streamed(
-        self, conversation: Conversation, sampling: Sampling, *, options: Mapping[str, Any] | None = None, session: str = ""
-    ) -> AsyncIterator[str | Answer]:
+        self, conversation: Conversation, sampling: Sampling, *, options: Mapping[str, Any] | None = None, session: str = "",
+        asked: Collection[str] | None = None,
+    ) -> AsyncIterator[str | Answer]:  # fmt: skip
         """As `stream`, and last the whole answer with its decisions."""
         from truing.rails.holdback import Streamed
 
-        async for piece in Streamed(self, conversation, sampling, options or self.options, session).pieces():
+        async for piece in Streamed(self, conversation, sampling, options or self.options, session, asked).pieces():
             yield piece
 
     async def warm(self) -> None:

@@ -9,7 +9,7 @@ before it is shown, and the whole passes them once more at the end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -29,10 +29,10 @@ class Streamed:
 
     def __init__(
         self, model: Guarded, conversation: Conversation, sampling: Sampling, options: Mapping[str, Any] | None,
-        session: str,
+        session: str, asked: Collection[str] | None = None,
     ) -> None:  # fmt: skip
         self.model, self.conversation, self.sampling = model, conversation, sampling
-        self.options, self.session = options, session
+        self.options, self.session, self.asked = options, session, asked
         self.settings: dict[str, Any] = dict(model.config.truing.get("streaming") or {})
 
     async def pieces(self) -> AsyncIterator[str | Answer]:
@@ -49,7 +49,7 @@ class Streamed:
             yield piece
 
     async def _whole(self, **more: Any) -> Answer:
-        given = {"options": self.options, "session": self.session, **more}
+        given = {"options": self.options, "session": self.session, "asked": self.asked, **more}
         return await self.model.answer(self.conversation, self.sampling, **given)
 
     async def _held(self) -> AsyncIterator[str | Answer]:
@@ -118,7 +118,8 @@ class Streamed:
     async def _check(self, text: str) -> Answer | None:
         """None if the output rails let the text pass as it is; otherwise what is shown in its place."""
         asked = self.conversation.then(Message("assistant", text))
-        answer = await self.model.answer(asked, self.sampling, options={"rails": ["output"]}, session=self.session)
+        more: dict[str, Any] = {"options": {"rails": ["output"]}, "session": self.session, "asked": self.asked}
+        answer = await self.model.answer(asked, self.sampling, **more)
         if answer.finish_reason == "blocked" or answer.failure is not None:
             return answer
         return None if answer.text == text else answer

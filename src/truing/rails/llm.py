@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from truing.errors import TruingError
 from truing.protocols import Model, Streams
+from truing.rails.parameters import Own
 from truing.rails.streaming import Sink
 from truing.types import Conversation, Failure, Message, Role, Ruling, Sampling, Tool, ToolCall, Usage
 
@@ -83,13 +84,15 @@ class Llm:
 
     def __init__(
         self, model: Model, tally: Tally, base: Sampling, *, seconds: float | None = None, ahead: Ahead | None = None,
-        leads: bool = False,
+        leads: bool = False, asked: Collection[str] | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.tally, self.base = model, tally, base
+        own = getattr(model, "own", None)
+        self.model, self.tally = model, tally
+        self.base = own.under(base, asked) if isinstance(own, Own) else base
         self.seconds, self.ahead, self.leads = seconds, ahead, leads
 
     def sampling(self, params: dict[str, Any], stop: Sequence[str] | None, tools: tuple[Tool, ...] = ()) -> Sampling:
-        """The call's sampling: the request's, changed by the task's parameters."""
+        """The call's sampling: the task's parameters, else the request's, else the model's own in the configuration."""
         base = self.base
         return Sampling(
             max_tokens=int(params.get("max_tokens") or base.max_tokens),

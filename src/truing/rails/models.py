@@ -7,12 +7,13 @@ Engines with an OpenAI-compatible API become `openai:` specs; the engine `truing
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from truing.errors import PlanError, nearest
 from truing.protocols import Model
 from truing.rails.config import ModelEntry, RailsConfig
+from truing.rails.parameters import ADDRESSES, body, configured, faults
 from truing.registry import Spec, resolve
 
 # Engines whose servers speak the OpenAI chat API -> the address used where the configuration gives none.
@@ -37,59 +38,65 @@ _KEYS = {
     "groq": "GROQ_API_KEY", "mistralai": "MISTRAL_API_KEY", "deepseek": "DEEPSEEK_API_KEY",
     "openrouter": "OPENROUTER_API_KEY", "fireworks": "FIREWORKS_API_KEY",
 }  # fmt: skip
-_ADDRESSES = ("base_url", "openai_api_base", "endpoint_url", "api_base")
 # what people write where no key is needed
 _NO_KEY = frozenset({"none", "empty", "not-needed", "not needed", "dummy", "no-key"})
-_SAMPLING = frozenset({"max_tokens", "temperature", "top_p", "stop", "seed", "n", "streaming", "stream"})
-_BODY = frozenset({"frequency_penalty", "presence_penalty", "logit_bias", "reasoning_effort", "extra_body", "model_kwargs"})
 
 
 def task_models(config: RailsConfig, given: Collection[str] = ()) -> dict[str, Model]:
     """Task -> model for the entries whose type is a task (``self_check_input``, ``content_safety``, ...), save for those given."""
-    return {
-        m.type: resolve(spec_of(m, config), "model")
-        for m in config.models if m.type not in ("main", "embeddings") and m.type not in given
-    }  # fmt: skip
+    return {m.type: model_of(m, config) for m in config.models if m.type not in ("main", "embeddings") and m.type not in given}
+
+
+def model_of(entry: ModelEntry, config: RailsConfig) -> Model:
+    """The model of an entry of `models:`, with its parameters."""
+    made: Model = resolve(spec_of(entry, config), "model")
+    return configured(made, entry.parameters)
+
+
+def parameter_faults(entry: ModelEntry, config: RailsConfig) -> Iterator[tuple[str, str]]:
+    """(place, what is wrong) with an entry's parameters."""
+    at = f"models.{config.models.index(entry)}"
+    for key, what in faults(entry.parameters, entry.engine):
+        inner = ("key", f"{at}.parameters.{key}")
+        yield config.place(*(inner if inner in config.places else ("key", at))), what
+    key = str(entry.parameters.get("api_key") or "none")
+    if key.lower() not in _NO_KEY:
+        yield config.place("key", f"{at}.parameters.api_key"), "a secret stands in the configuration; use api_key_env_var: NAME"
+
+
+def engine_fault(entry: ModelEntry) -> str | None:
+    """What is wrong with an entry's engine: not known, or without the address that it needs."""
+    if entry.engine == "truing":
+        return None
+    if entry.engine not in ENGINES:
+        hint = nearest(entry.engine, (*ENGINES, "truing"))
+        return f"the engine {entry.engine!r} is not known{hint} (engine: truing takes any truing spec)"
+    if ENGINES[entry.engine] == "" and not any(entry.parameters.get(key) for key in ADDRESSES):
+        return f"the engine {entry.engine!r} needs parameters: base_url: http://HOST:PORT/v1"
+    return None
 
 
 def spec_of(entry: ModelEntry, config: RailsConfig) -> Spec | str:
-    """The spec of an entry of `models:`."""
-    place = config.place("key", f"models.{config.models.index(entry)}")
+    """The spec of an entry of `models:`; PlanError with what is wrong with its engine and parameters."""
+    engine = engine_fault(entry)
+    wrong = [f"{config.place('key', f'models.{config.models.index(entry)}')}: {engine}"] if engine else []
+    if engine is None or entry.engine in ENGINES:
+        wrong += [f"{place}: {what}" for place, what in parameter_faults(entry, config)]
+    if wrong:
+        raise PlanError(*wrong)
     if entry.engine == "truing":
         return entry.model
-    if entry.engine not in ENGINES:
-        hint = nearest(entry.engine, (*ENGINES, "truing"))
-        raise PlanError(f"{place}: the engine {entry.engine!r} is not known{hint} (engine: truing takes any truing spec)")
-    given = dict(entry.parameters)
+    given = entry.parameters
     args: dict[str, Any] = {}
-    address = next((str(given.pop(key)) for key in _ADDRESSES if given.get(key)), ENGINES[entry.engine])
-    if address == "":
-        raise PlanError(f"{place}: the engine {entry.engine!r} needs parameters: base_url: http://HOST:PORT/v1")
+    address = next((str(given[key]) for key in ADDRESSES if given.get(key)), ENGINES[entry.engine])
     if address is not None:
         args["base_url"] = address
     if entry.api_key_env_var or (entry.engine in _KEYS and "api_key" not in given):
         args["api_key_env"] = entry.api_key_env_var or _KEYS[entry.engine]
-    key = str(given.pop("api_key", "none") or "none")
-    if key.lower() not in _NO_KEY:
-        raise PlanError(f"{place}: a secret stands in the configuration; use api_key_env_var: NAME")
     for name, key in (("timeout", "timeout"), ("request_timeout", "timeout"), ("max_retries", "retries")):
         if given.get(name) is not None:
-            args[key] = str(given.pop(name))
-    body = _body(given, place)
-    if body:
-        args["body"] = json.dumps(body, sort_keys=True)
+            args[key] = str(given[name])
+    extra = body(given)
+    if extra:
+        args["body"] = json.dumps(extra, sort_keys=True)
     return Spec("openai", entry.model, args)
-
-
-def _body(given: dict[str, Any], place: str) -> dict[str, Any]:
-    """The parameters that go into every request as they are; what cannot be passed on is a fault, not dropped silently."""
-    body: dict[str, Any] = {}
-    for key, value in given.items():
-        if key in ("extra_body", "model_kwargs") and isinstance(value, dict):
-            body.update(value)
-        elif key in _BODY:
-            body[key] = value
-        elif key not in _SAMPLING and key not in (*_ADDRESSES, "timeout", "request_timeout", "max_retries"):
-            raise PlanError(f"{place}: the parameter {key!r} of the model is not known"
-                            f"{nearest(key, (*_SAMPLING, *_BODY, *_ADDRESSES, 'timeout', 'max_retries'))}")  # fmt: skip
-    return body

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -33,7 +33,7 @@ from truing.rails.streaming import Sink
 from truing.rails.talk import Talk, chain, step
 from truing.rails.turn import Turn, full_options
 from truing.rails.wiring import library_of, rail_names, wiring_faults
-from truing.types import Failure, Ruling, Sampling, Tool, ToolCall, Usage
+from truing.types import Failure, Ruling, Sampling, ToolCall, Usage
 
 Event = dict[str, Any]
 MAX_EVENTS = 300
@@ -194,9 +194,10 @@ class Runtime:
 
     async def turn(
         self, messages: Sequence[Mapping[str, Any]], *, options: Mapping[str, Any] | None = None,
-        sampling: Sampling | None = None, sink: Sink | None = None, tools: tuple[Tool, ...] = (), session: str = "",
+        sampling: Sampling | None = None, sink: Sink | None = None, session: str = "", asked: Collection[str] | None = None,
     ) -> Result:  # fmt: skip
-        """Answers the last message. RailsError or LlmError when the turn could not be finished."""
+        """Answers the last message; `sampling.tools` are what the LLM may call, `asked` what of the sampling goes before the
+        configuration's. RailsError or LlmError when the turn could not be finished."""
         try:
             chosen = full_options(options)
         except ValueError as error:
@@ -213,7 +214,7 @@ class Runtime:
             rows.insert(0, {"role": "context", "content": context})
         hashes = chain(rows, session)
         talk = self._talk(rows, hashes)
-        turn = Turn(self, talk, sampling, chosen, sink, chat, tools)
+        turn = Turn(self, talk, sampling, chosen, sink, chat, sampling.tools, asked=asked)
         turn.seed = f"{sampling.seed}:{len(rows)}"
         beside = self._begin_ahead(turn)
         try:
@@ -242,7 +243,7 @@ class Runtime:
         talk.add({"type": "ContextUpdate", "data": {"generation_options": off}})
         talk.add(last)
         child = Turn(self, talk, turn.sampling, off, None, turn.chat, turn.tools, turn.tally)
-        child.seed, child.ahead, child.leads = turn.seed, turn.ahead, True
+        child.seed, child.ahead, child.leads, child.asked = turn.seed, turn.ahead, True, turn.asked
         turn.ahead.copy = asyncio.create_task(run_ahead(child))
         return turn.ahead.copy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -86,6 +86,7 @@ class Turn:
     finish: str = "stop"
     ahead: Ahead | None = None
     leads: bool = False
+    asked: Collection[str] | None = None  # what of the sampling the request asks for; none: what differs from the defaults
     _open: _Open | None = None
     _random: Random | None = None
 
@@ -95,7 +96,7 @@ class Turn:
         models: Mapping[str, Model] = runtime.models
         return Llm(
             models.get(task) or runtime.model, self.tally, self.sampling, seconds=runtime.llm_timeout,
-            ahead=self.ahead if self.leads or self._open is None else None, leads=self.leads,
+            ahead=self.ahead if self.leads or self._open is None else None, leads=self.leads, asked=self.asked,
         )  # fmt: skip
 
     def choose(self, options: Sequence[T]) -> T:

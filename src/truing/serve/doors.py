@@ -53,20 +53,20 @@ class Doors:
 
     async def answers(
         self, model: Model, conversation: Conversation, sampling: Sampling, options: dict[str, Any] | None,
-        session: str = "",
+        session: str = "", named: frozenset[str] | None = None,
     ) -> tuple[Answer, ...]:  # fmt: skip
-        """The answers within the time limit; `Refused` where there are none."""
+        """The answers within the time limit; `Refused` where there are none. `named`: what of the sampling the request names."""
         given: tuple[Answer, ...]
         began = time.time_ns()
         try:
             async with asyncio.timeout(self.gate.limits.seconds):
-                if isinstance(model, Guarded) and sampling.n == 1:
-                    given = (await model.answer(conversation, sampling, options=options, session=session),)
-                elif options and isinstance(model, Guarded):
-                    one = replace(sampling, n=1)
-                    seeds = (stream_seed(sampling.seed, i) for i in range(sampling.n))
+                if isinstance(model, Guarded):
+                    seeds = [stream_seed(sampling.seed, i) for i in range(sampling.n)] if sampling.n > 1 else [sampling.seed]
+                    if named is not None and sampling.n > 1:
+                        named |= {"seed"}  # a seed of the configuration would make all of them the same
+                    more: dict[str, Any] = {"options": options, "session": session, "asked": named}
                     given = tuple(await asyncio.gather(*(
-                        model.answer(conversation, replace(one, seed=s), options=options, session=session) for s in seeds
+                        model.answer(conversation, replace(sampling, n=1, seed=s), **more) for s in seeds
                     )))  # fmt: skip
                 else:
                     given = await model.generate(conversation, sampling)
@@ -110,20 +110,20 @@ async def chat(data: wire.ChatRequest, request: Request[Any, Any, State], state:
         if sampling.n > 1:
             raise Refused(400, "n: a stream gives one answer", "invalid_request_error")
         doors.gate.check_room()
-        pieces = _pieces(doors, model, (conversation, sampling), data.options, session)
+        pieces = _pieces(doors, model, (conversation, sampling), data, session)
         return Stream(_events(doors, data, name, pieces), media_type="text/event-stream")
     async with doors.gate.slot():
-        given = await doors.answers(model, conversation, sampling, data.options, session)
+        given = await doors.answers(model, conversation, sampling, data.options, session, data.named)
     return Response(wire.completion(data, name, given), media_type=MediaType.JSON)
 
 
 async def _pieces(
-    doors: Doors, model: Model, asked: tuple[Conversation, Sampling], options: dict[str, Any] | None, session: str
+    doors: Doors, model: Model, asked: tuple[Conversation, Sampling], data: wire.ChatRequest, session: str
 ) -> AsyncIterator[str | Answer]:
     """The text piece by piece and last the answer, where the model gives one; or the answer alone."""
     began = time.time_ns()
     if isinstance(model, Guarded):
-        async for piece in model.streamed(*asked, options=options, session=session):
+        async for piece in model.streamed(*asked, options=data.options, session=session, asked=data.named):
             if isinstance(piece, Answer):
                 doors.heard(model, asked[0], (piece,), began)
             yield piece

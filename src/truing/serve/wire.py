@@ -80,6 +80,15 @@ class ChatRequest(Struct):
         )  # fmt: skip
 
     @property
+    def named(self) -> frozenset[str]:
+        """The fields of `Sampling` that the request names; the others may come from the configuration of the rails."""
+        given = {
+            "max_tokens": self.max_completion_tokens or self.max_tokens, "temperature": self.temperature, "top_p": self.top_p,
+            "seed": self.seed, "stop": self.stop,
+        }  # fmt: skip
+        return frozenset(name for name, value in given.items() if value is not None)
+
+    @property
     def config(self) -> str | None:
         """The configuration asked for, if any."""
         asked = self.guardrails

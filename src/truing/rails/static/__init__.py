@@ -12,6 +12,7 @@ from truing.errors import PlanError, TruingError
 from truing.rails import generation, parallel
 from truing.rails.config import RailsConfig, stages
 from truing.rails.library import all_actions
+from truing.rails.models import ENGINES, engine_fault, parameter_faults
 from truing.rails.program import FlowProgram, Program, compile_flow
 from truing.rails.prompts import BUILT_IN, Prompts
 from truing.rails.static.calls import Counter, TurnCalls
@@ -64,7 +65,7 @@ def check(path: str | Path) -> Report:
     library = library_of(config)
     sources = read_sources(config.code, root if root.is_dir() else root.parent)
     builtin = builtin_actions()
-    found = [*sources.findings, *_wiring(config), *_templates(config)]
+    found = [*sources.findings, *_models(config), *_wiring(config), *_templates(config)]
     found += Names(config, library, sources, builtin).findings()
     found += reach_findings(config.flows)
     compiled, faults = _compile(config)
@@ -81,6 +82,18 @@ def _of_fault(text: str, kind: str) -> Finding:
     """A fault of an error as a finding: ``file:line: what``."""
     head, sign, rest = text.partition(": ")
     return Finding(place=head if sign else "config", kind=kind, what=rest if sign else text)
+
+
+def _models(config: RailsConfig) -> Iterator[Finding]:
+    """Faults in `models:`. An engine that truing does not know is a warning: another model may be given in its place."""
+    for at, entry in enumerate(config.models):
+        if entry.type == "embeddings":
+            continue
+        engine = engine_fault(entry)
+        if engine:
+            yield Finding(place=config.place("key", f"models.{at}"), kind="engine", what=engine, level="warning")
+        if entry.engine == "truing" or entry.engine in ENGINES:
+            yield from (Finding(place=place, kind="parameter", what=what) for place, what in parameter_faults(entry, config))
 
 
 def _wiring(config: RailsConfig) -> Iterator[Finding]:
