@@ -1,15 +1,15 @@
 """The database behind the rating pages: SQLite by default, PostgreSQL by URL, migrations, one clock.
 
-Every change is one transaction, on disk before the page answers (SQLite: WAL, `synchronous=FULL`). A transaction that
-meets a restarting or a busy database is tried again as a whole; forms carry keys, so that a second try changes nothing.
+Every change is all or nothing, and on disk before the page answers (SQLite: WAL, `synchronous=FULL`, where changes that
+come at once share a commit: `together.py`). What meets a restarting or a busy database is tried again as a whole;
+forms carry keys, so that a second try changes nothing.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from truing.errors import TruingError, UserError
 from truing.ratings.tables import Slot
+from truing.ratings.together import Job, Together
 
 T = TypeVar("T")
 BUSY_SECONDS = 15.0
@@ -69,7 +70,7 @@ class Store:
         self.engine = engine
         self.dialect = engine.dialect.name
         # SQLite has one writer; waiting in line here is fairer and faster than its busy handler's sleeping.
-        self._writer: threading.Lock | _Free = threading.Lock() if self.dialect == "sqlite" else _Free()
+        self._together = Together(self._write_all) if self.dialect == "sqlite" else None
         self.clock = clock or Clock(self._database_time())
 
     def _database_time(self) -> float:
@@ -111,23 +112,52 @@ class Store:
         return self._tried(work, write=False)
 
     def write(self, work: Callable[[Tx], T]) -> T:
-        """Runs a function in a transaction that is on disk when this returns; all of it or nothing."""
-        with self._writer:
+        """Runs a function that is on disk when this returns; all of it or nothing."""
+        if self._together is None:
             return self._tried(work, write=True)
+        made: T = self._together(work)
+        return made
+
+    def _write_all(self, jobs: Sequence[Job]) -> None:
+        """Several works in one transaction; where that fails, each in one of its own."""
+        if len(jobs) > 1:
+            with suppress(DBAPIError):  # nothing is on disk then, so each may begin afresh
+                self._write_batch(jobs)
+        for job in jobs:
+            if not job.done:
+                try:
+                    job.finish(self._tried(job.work, write=True))
+                except Exception as error:
+                    job.finish(error=error)
+
+    def _write_batch(self, jobs: Sequence[Job]) -> None:
+        """One commit for all; a work that fails leaves no trace of its own and none on the others."""
+        made: list[tuple[Job, Any, Exception | None]] = []
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            for job in jobs:
+                with Session(
+                    connection, expire_on_commit=False, autoflush=True, join_transaction_mode="create_savepoint"
+                ) as session:
+                    try:
+                        result = job.work(Tx(session, self.clock(), self.dialect))
+                        session.commit()  # releases the savepoint
+                        made.append((job, result, None))
+                    except DBAPIError as error:
+                        session.rollback()
+                        if not isinstance(error, IntegrityError):
+                            raise
+                        # left for a transaction of its own, where a second look decides
+                    except Exception as error:
+                        session.rollback()
+                        made.append((job, None, error))
+            connection.commit()
+        for job, result, failed in made:  # not before the disk has it
+            job.finish(result, failed)
 
     def close(self) -> None:
         """Lets go of all connections."""
         self.engine.dispose()
-
-
-class _Free:
-    """A lock that is always free: PostgreSQL locks rows."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 def _sqlite_pragmas(connection: Any, _: object) -> None:

@@ -19,6 +19,7 @@ from truing.limits import close_all
 from truing.protocols import Closes, Model
 from truing.ratings import study as studies
 from truing.ratings.store import Refused, Store, Tx
+from truing.ratings.together import MOST
 from truing.serve.redteam.live import Live
 from truing.serve.redteam.words import FILTERS
 
@@ -81,9 +82,10 @@ class House:
         self.people, self.doors = Throttle(self.rules.per_minute), Throttle(self.rules.sign_ins)
         self.live = Live(self)
         # Every statement lets go of the interpreter and must get it back: few threads wait less for it than many.
-        many = 2 if store.dialect == "sqlite" else 6
-        self._readers = ThreadPoolExecutor(many, "read")
-        self._writers = ThreadPoolExecutor(1 if store.dialect == "sqlite" else many, "write")
+        # On SQLite one of the writers works and the others stand in line, to be carried out with it.
+        sqlite = store.dialect == "sqlite"
+        self._readers = ThreadPoolExecutor(2 if sqlite else 6, "read")
+        self._writers = ThreadPoolExecutor(MOST if sqlite else 6, "write")
         self._slow = ThreadPoolExecutor(2, "slow")
         self.static = {p.name: p.read_bytes() for p in sorted((_HERE / "static").iterdir()) if p.suffix in STATIC_TYPES}
         self.version = hashlib.sha256(b"".join(self.static.values())).hexdigest()[:12]
