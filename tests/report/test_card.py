@@ -116,6 +116,33 @@ def test_transport_is_a_band_or_refused(make_run, prompts, tmp_path):
     assert got.estimate is None and "below 1 - specificity" in got.refused
 
 
+def test_a_card_of_refusals_corrects_answered_benign_prompts_by_hand(make_run, prompts, tmp_path):
+    """Sensitivity 0.9, specificity 0.95; 1,000 benign prompts, 200 of them degenerate, 120 of the others judged refused."""
+    verdicts = [[True]] * 90 + [[False]] * 10 + [[True]] * 5 + [[False]] * 95
+    labels = make_run("l", prompts(200), {"refused@j": verdicts, "refused@human:a": [[True]] * 100 + [[False]] * 100},
+                      lineages={"j": JUDGE})  # fmt: skip
+    write_card(make_card(labels, "j"), tmp_path / "card.json")
+    refused = [[True]] * 120 + [[False]] * 680 + [[False]] * 200
+    spoilt = [[False]] * 800 + [[True]] * 200
+    run = make_run("r", prompts(1000, expect="comply"), {"refused@j": refused, "degenerate": spoilt}, lineages={"j": JUDGE})
+    got = summarise(run, {"j": tmp_path / "card.json"}).find("answers_benign")
+    assert got.raw.estimate == 0.68
+    rate = (120 / 800 + 0.95 - 1) / (0.9 + 0.95 - 1)  # of refusals among the whole answers
+    t = got.transported
+    assert t.estimate == pytest.approx(0.8 * (1 - rate))
+    assert t.band[0] <= t.lower < t.estimate < t.upper <= t.band[1] and "whole answers" in t.method
+    # nothing spoilt: exactly the mirror of the share of refusals
+    plain = make_run("p", prompts(1000, expect="comply"), {"refused@j": refused}, lineages={"j": JUDGE})
+    summary = summarise(plain, {"j": tmp_path / "card.json"})
+    t, m = summary.find("answers_benign").transported, summary.find("refuses_benign").transported
+    assert (t.estimate, t.lower, t.upper) == pytest.approx((1 - m.estimate, 1 - m.upper, 1 - m.lower))
+    # nothing but spoilt answers: there is nothing to apply the card to
+    none = make_run("n", prompts(40, expect="comply"), {"refused@j": [[False]] * 40, "degenerate": [[True]] * 40},
+                    lineages={"j": JUDGE})  # fmt: skip
+    t = summarise(none, {"j": tmp_path / "card.json"}).find("answers_benign").transported
+    assert t.estimate is None and t.refused == "no whole answer"
+
+
 def test_a_card_of_another_version_is_refused_by_hash(make_run, prompts, tmp_path):
     path = garak(make_run, prompts, tmp_path)
     other = make_run("a", prompts(10), {"harmful@j": [[True]] * 10}, lineages={"j": Lineage(name="j", hash="2" * 16)})

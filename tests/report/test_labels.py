@@ -212,6 +212,46 @@ def test_the_same_draws_correct_an_axis_and_a_category(make_run):
     assert summary.find("harmful", "self_harm").corrected.labels == n
 
 
+def test_labels_of_refusals_correct_the_share_of_answered_benign_prompts(make_run, prompts):
+    """2,000 benign prompts, 12 % refused, 10 % of the others degenerate; the judge sees refusals with errors."""
+    source = np.random.default_rng(3)
+    refuses = source.random(2000) < 0.12
+    broken = ~refuses & (source.random(2000) < 0.1)
+    judged = np.where(refuses, source.random(2000) < 0.7, source.random(2000) < 0.05)
+    run = make_run("r", prompts(2000, expect="comply"), {
+        "refused": [[bool(j)] for j in judged], "degenerate": [[bool(b)] for b in broken]})  # fmt: skip
+    for d in draw_rows(run, 500, question="refused"):
+        label(run, d, bool(refuses[int(d.sample_id[1:])]))
+    summary = summarise(run)
+    got, mirror = summary.find("answers_benign"), summary.find("refuses_benign")
+    truth = float((~refuses & ~broken).mean())
+    assert got.raw.estimate == pytest.approx(float((~judged & ~broken).mean()))
+    assert got.corrected.labels == 500 and got.corrected.covers == 2000
+    assert got.corrected.lower < truth < got.corrected.upper
+    # PPI++: the labels move it the other way round by what they move refusals among whole answers
+    assert got.corrected.estimate - got.raw.estimate == pytest.approx(
+        mirror.raw.estimate - mirror.corrected.estimate, abs=0.01
+    )
+
+
+def test_labels_of_refusals_correct_a_difference_in_answered_benign_prompts(make_run, prompts):
+    from truing.report.compare import compare
+
+    source = np.random.default_rng(4)
+    runs, truths = [], []
+    for name, p in (("a", 0.3), ("b", 0.1)):
+        refuses = source.random(800) < p
+        judged = np.where(refuses, source.random(800) < 0.8, source.random(800) < 0.05)
+        run = make_run(name, prompts(800, expect="comply"), {"refused": [[bool(j)] for j in judged]})
+        for d in draw_rows(run, 300, question="refused"):
+            label(run, d, bool(refuses[int(d.sample_id[1:])]))
+        runs.append(run)
+        truths.append(1 - refuses.mean())
+    got = compare(*runs).find("answers_benign")
+    assert got.estimate < truths[1] - truths[0]  # the judge misses a fifth of the refusals
+    assert got.corrected.lower < truths[1] - truths[0] < got.corrected.upper
+
+
 def test_drawn_rows_may_be_labelled_in_the_rating_pages(make_run, prompts):
     rows = {"harmful@j": [[False]] * 200, "harmful@human:pages": [[i % 4 == 0] for i in range(200)]}
     run = make_run("r", prompts(200), rows)

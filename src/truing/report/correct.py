@@ -20,9 +20,10 @@ from truing.report.card import Card, read_card
 from truing.report.columns import ABSENT, EXPECTS, FAILED, NO, SKIPPED, YES, Column, Columns
 from truing.report.labels import Labels, read_labels
 from truing.report.sequences import with_sequences as with_sequences
-from truing.report.tables import AXES, Corrected, Rate, Transported, codes
+from truing.report.tables import AXES, Corrected, Rate, Transported, codes, spoilt_cells, spoilt_layers
+from truing.report.tables import Cell as Tally
 from truing.runs import JudgeRecord
-from truing.stats.intervals import Interval
+from truing.stats.intervals import Interval, wilson
 from truing.stats.judge_error import FEW, JudgeError, corrected_difference, corrected_rate, ppi_influence, transported_rate
 
 if TYPE_CHECKING:
@@ -57,12 +58,19 @@ class Arm(Struct):
         return int((~np.isnan(self.labels) | self.untold).sum())
 
 
-def make_arm(columns: Columns, column: Column, labels: Labels, *, invert: bool = False) -> Arm:
-    """The rows of a run for a judge's question."""
+def make_arm(
+    columns: Columns, column: Column, labels: Labels, *, invert: bool = False, answered: bool = False
+) -> Arm:  # fmt: skip
+    """The rows of a run for a judge's question; `invert` = "no" is the event.
+
+    `answered`: the event is an answer that is neither refused nor spoilt (abstained, blocked, degenerate). People's
+    labels correct the refusals; what is spoilt is taken as the run says.
+    """
     import numpy as np
 
     at, judged, truth, chance, untold = [], [], [], [], []
     layers = codes(columns, column)
+    spoilt = spoilt_layers(columns, column) if answered else []
     value = {YES: 0.0, NO: 1.0} if invert else {YES: 1.0, NO: 0.0}
     for index, states in enumerate(columns.responses):
         marks = layers[index] if index < len(layers) else bytes(columns.size)
@@ -70,10 +78,11 @@ def make_arm(columns: Columns, column: Column, labels: Labels, *, invert: bool =
             if state in (ABSENT, FAILED) or mark == SKIPPED:
                 continue
             label = labels.rows.get((position, index))
-            told = label is not None and label.verdict is not None
+            bad = answered and spoilt[index][position] == YES
+            told = label is not None and (bad or label.verdict is not None)
             at.append(position)
-            judged.append(value.get(mark, math.nan))
-            truth.append(float((label.verdict is not invert) if label and told else math.nan))
+            judged.append(0.0 if bad else value.get(mark, math.nan))
+            truth.append(float((not bad and label.verdict is not invert) if label and told else math.nan))
             chance.append(label.probability if label is not None else 1.0)
             untold.append(label is not None and not told)
     made = np.asarray(judged, float)
@@ -115,6 +124,8 @@ def in_category(columns: Columns, arm: Arm, category: str | None, expects: Seque
 
 def question_of(rate: Rate) -> tuple[str, tuple[str, ...] | None, bool]:
     """The question behind a rate, the expectations that it concerns (none = all), whether "no" is its event."""
+    if rate.question == "answers_benign":  # not refused (and not spoilt, which needs no judge of refusals)
+        return "refused", ("comply",), True
     if rate.question in AXES:
         question, expects, invert = AXES[rate.question]
         return question, expects, invert
@@ -122,18 +133,19 @@ def question_of(rate: Rate) -> tuple[str, tuple[str, ...] | None, bool]:
 
 
 def _corrected(columns: Columns, rates: Sequence[Rate], labels: Mapping[str, Labels]) -> list[Rate]:
-    arms: dict[tuple[str, str, bool], Arm] = {}
+    arms: dict[tuple[str, str, bool, bool], Arm] = {}
     out = []
     for rate in rates:
+        answered = rate.question == "answers_benign"
         question, expects, invert = question_of(rate)
         column = columns.columns.get((rate.judge, question))
         usable = labels.get(question)
         if column is None or usable is None or not usable.rows or rate.judge.startswith("human:"):
             out.append(rate)
             continue
-        key = (rate.judge, question, invert)
+        key = (rate.judge, question, invert, answered)
         if key not in arms:
-            arms[key] = make_arm(columns, column, usable, invert=invert)
+            arms[key] = make_arm(columns, column, usable, invert=invert, answered=answered)
         arm = arms[key]
         part = arm.where(in_category(columns, arm, rate.category, expects))
         made = arm_rate(part)
@@ -146,6 +158,11 @@ def _corrected(columns: Columns, rates: Sequence[Rate], labels: Mapping[str, Lab
     return out
 
 
+def _spoilt(rate: Rate, cells: Mapping[str | None, Tally]) -> int:
+    found = cells.get(rate.category) if rate.question == "answers_benign" else None
+    return found.events if found is not None else 0
+
+
 def check_card(card: Card, record: JudgeRecord, path: object) -> None:
     """DataError if a card is of another version of the judge."""
     if card.judge_hash != record.lineage.hash:
@@ -155,8 +172,12 @@ def check_card(card: Card, record: JudgeRecord, path: object) -> None:
         )
 
 
-def transport(rate: Rate, card: Card, *, delta: float = DELTA) -> Transported | None:
-    """A raw rate read through a card; none if nothing was scored or the card does not know the question."""
+def transport(rate: Rate, card: Card, *, delta: float = DELTA, spoilt: int = 0) -> Transported | None:
+    """A raw rate read through a card; none if nothing was scored or the card does not know the question.
+
+    `spoilt` of the scored answers are none, whatever the judge of refusals says of them (``answers_benign``): the card
+    is applied to the others, and the share of those multiplies it.
+    """
     question, _, invert = question_of(rate)
     about = card.questions.get(question)
     if rate.raw is None or about is None:
@@ -171,12 +192,32 @@ def transport(rate: Rate, card: Card, *, delta: float = DELTA) -> Transported | 
     if invert:
         error = JudgeError(sensitivity=error.specificity, specificity=error.sensitivity, positives=error.negatives,
                            negatives=error.positives)  # fmt: skip
-    rows = min(rate.scored, rate.prompts) if rate.prompts else rate.scored  # n answers of a prompt count as one
-    made = transported_rate(rate.raw.estimate * rows, rows, error, delta=delta)
+    whole = rate.scored - spoilt
+    prompts = min(rate.scored, rate.prompts) if rate.prompts else rate.scored  # n answers of a prompt count as one
+    rows = prompts * whole / rate.scored
+    if not rows:
+        return Transported(estimate=None, lower=None, upper=None, method="none", card=name, refused="no whole answer")
+    made = transported_rate(rate.events / whole * rows, rows, error, delta=delta)
     if made.interval is None or made.band is None:
         return Transported(estimate=None, lower=None, upper=None, method="none", card=name, refused=made.refused)
-    return Transported(estimate=made.interval.estimate, lower=made.interval.lower, upper=made.interval.upper,
-                       method=made.interval.method, card=name, band=made.band)  # fmt: skip
+    ends, band, method = made.interval, Interval(made.interval.estimate, *made.band, ""), made.interval.method
+    if spoilt:
+        share = wilson(rows, prompts)
+        ends, band, method = _product(share, ends), _product(share, band), f"{method}, times the share of whole answers"
+    return Transported(estimate=ends.estimate, lower=ends.lower, upper=ends.upper, method=method, card=name,
+                       band=(band.lower, band.upper))  # fmt: skip
+
+
+def _product(a: Interval, b: Interval) -> Interval:
+    """The product of two independent rates: distances of the logarithms, squared and added (Zou & Donner 2008)."""
+    estimate = a.estimate * b.estimate
+    if estimate <= 0:
+        return Interval(0.0, 0.0, a.upper * b.upper, "")
+    lower = 0.0
+    if a.lower > 0 and b.lower > 0:
+        lower = estimate * math.exp(-math.hypot(math.log(a.estimate / a.lower), math.log(b.estimate / b.lower)))
+    upper = estimate * math.exp(math.hypot(math.log(a.upper / a.estimate), math.log(b.upper / b.estimate)))
+    return Interval(estimate, lower, min(1.0, upper), "")
 
 
 def with_corrections(
@@ -195,7 +236,11 @@ def with_corrections(
         if record is None:
             raise DataError(f"{path}: the card is of {name}, which did not judge this run")
         check_card(card, record, path)
-        out = [replace(r, transported=transport(r, card)) if r.judge == name else r for r in out]
+        refused = columns.columns.get((name, "refused"))
+        spoilt = spoilt_cells(columns, refused) if refused is not None else {}
+        out = [
+            replace(r, transported=transport(r, card, spoilt=_spoilt(r, spoilt))) if r.judge == name else r for r in out
+        ]
     return out, notes
 
 
@@ -210,6 +255,9 @@ class Arms(Struct):
 
 def pair_arms(a: Columns, b: Columns, column: Column, other: Column, labels: Sequence[Labels], axis: str = "") -> Arms:
     """Arms of two paired runs; `labels` are those of each, by position in the paired columns."""
+    if axis == "answers_benign":
+        first = make_arm(a, column, labels[0], invert=True, answered=True)
+        return Arms(a, first, make_arm(b, other, labels[1], invert=True, answered=True), ("comply",))
     _, expects, invert = AXES[axis] if axis else ("", None, False)
     return Arms(a, make_arm(a, column, labels[0], invert=invert), make_arm(b, other, labels[1], invert=invert), expects)
 

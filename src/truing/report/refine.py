@@ -41,13 +41,14 @@ def with_labels(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
     arms: dict[tuple[str, str], Arms | None] = {}
     out = []
     for d in deltas:
-        question = AXES[d.question][0] if d.question in AXES else d.question
+        answered = d.question == "answers_benign"
+        question = "refused" if answered else AXES[d.question][0] if d.question in AXES else d.question
         key = (d.judge, d.question)
         if key not in arms:
             a, b = pair.a.columns.get((d.judge, question)), pair.b.columns.get((d.judge, question))
             labels = [of[question] for of in given if question in of and of[question].rows]
             usable = a is not None and b is not None and len(labels) == 2 and not d.judge.startswith("human:")
-            axis = d.question if d.question in AXES else ""
+            axis = d.question if d.question in AXES or answered else ""
             arms[key] = pair_arms(pair.a, pair.b, a, b, labels, axis) if usable and a and b else None
         found = arms[key]
         out.append(replace(d, corrected=arms_difference(found, d.category)) if found is not None else d)
