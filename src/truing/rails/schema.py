@@ -26,6 +26,7 @@ FOREIGN_BLOCKS = (
     "privateai", "private_ai_detection", "prompt_security", "trend_micro", "topic_safety", "llama_guard",
 )  # fmt: skip
 
+_MODERATION: dict[str, Any] = {"judge": str, "threshold": float, "thresholds": ANY, "alternative": str}
 _STAGES: dict[str, Any] = {"stages": [str]}
 TRUING: dict[str, Any] = {
     "intent_margin": float, "generated_messages": bool, "generated_intents": bool, "encoder": str, "intent_threshold": float,
@@ -35,7 +36,7 @@ TRUING: dict[str, Any] = {
     "tone": {"policy": str, "avoid": [str], "exclamation_marks": int, "emoji": bool, "capitals": bool, "max_words": int,
              "rudeness": bool, "rewrites": int},
     "self_harm": {"message": str, "help": str, "encoder": bool, "judge": str, "threshold": float},
-    "moderation": {"judge": str, "threshold": float, "thresholds": ANY, "alternative": str},
+    "moderation": {**_MODERATION, "input": _MODERATION, "output": _MODERATION},
     "topic": {"allow": [str], "deny": [str], "threshold": float, "alternative": str},
     "injection": {"threshold": float},
     "tools": {"allow": [str], "deny": [str], "max_calls": int, "arguments": {"*": {"*": None}},

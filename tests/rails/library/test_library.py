@@ -96,6 +96,39 @@ def test_thresholds_by_category_stand_alone_or_with_one_for_all(tmp_path: Path) 
     assert ask(low, "risky").finish_reason == "blocked" and ask(low, "fine").finish_reason == "stop"
 
 
+def test_each_stage_may_have_a_threshold_and_a_judge_of_its_own(tmp_path: Path) -> None:
+    both = rails(input=["moderation check input"], output=["moderation check output"])
+    settings = {"judge": "test", "threshold": 0.3, "output": {"threshold": 0.95}, "input": {"judge": "other"}}
+    (tmp_path / "config.yml").write_text(yaml.safe_dump({**both, "truing": {"moderation": settings}}))
+    other = Judge()
+    other.name, other.lineage = "other:harm", Lineage(name="other:harm", hash="o")
+    one = Guarded(tmp_path, Scripted("a risky answer"), judges={"test": Judge(), "other": other})
+    assert ask(one, "fine").text == "a risky answer"  # 0.4 on the way out, where 0.95 is the limit
+    stopped = last(ask(one, "risky"))
+    assert stopped.stage == "input" and "other says harmful" in (stopped.reason or "")
+    assert {j.name for j in one.lineage.judges} == {"test:harm", "other:harm"}
+    with pytest.raises(PlanError, match="truing.moderation.input.*did you mean 'threshold'"):
+        bot(tmp_path / "bad", {"truing": {"moderation": {"input": {"treshold": 0.3}}}})
+
+
+def test_input_is_judged_as_a_prompt_where_the_judge_knows_prompts(tmp_path: Path) -> None:
+    class Reader(Judge):
+        """Finds harm in prompts alone; of answers it knows nothing."""
+
+        def of_prompts(self) -> Reader:
+            return Prompts()
+
+    class Prompts(Reader):
+        async def judge(self, sample: Sample, response: Response) -> Judgement:
+            return Judgement(sample_id="rail", judge="p", question="harmful_prompt", verdict="plan" in sample.prompt, score=0.7)
+
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(
+        {**rails(input=["moderation check input"]), "truing": {"moderation": {"judge": "test"}}}
+    ))
+    one = Guarded(tmp_path, Scripted("x"), judges={"test": Reader()})
+    assert last(ask(one, "a plan")).ruling == "block" and ask(one, "a bad thing").text == "x"
+
+
 def test_self_harm_gets_support_with_local_help_and_never_a_bare_block(tmp_path: Path) -> None:
     settings = {"help": "In this town: 116 123, day and night."}
     config = {**rails(input=["self harm support", "moderation check input"]),

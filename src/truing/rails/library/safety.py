@@ -7,6 +7,7 @@ model's lineage.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from truing.rails import distress, tone
@@ -15,9 +16,10 @@ from truing.rails.heads import score as head_score
 from truing.rails.library.texts import block
 from truing.rails.machine import flow_parameters
 from truing.taxonomy import taxonomy
-from truing.types import Answer, Conversation, Message, Response, Sample
+from truing.types import Answer, Conversation, Judgement, Message, Response, Sample
 
 if TYPE_CHECKING:
+    from truing.protocols import Judge
     from truing.rails.turn import Turn
 
 DEFAULT_JUDGE = "moderation:open"
@@ -27,13 +29,31 @@ GUARD_TOKENS = 1024
 
 def judge_specs(truing: dict[str, Any], rails: frozenset[str]) -> list[str]:
     """The judges that the configured rails need, as spec strings."""
-    wanted = []
-    if rails & {"moderation check input", "moderation check output"}:
-        wanted.append(str((truing.get("moderation") or {}).get("judge") or DEFAULT_JUDGE))
+    stages = (stage for stage in ("input", "output") if f"moderation check {stage}" in rails)
+    wanted = list(dict.fromkeys(_moderation(truing.get("moderation") or {}, stage)[0] for stage in stages))
     own = (truing.get("self_harm") or {}).get("judge")
     if own and "self harm support" in rails:
         wanted.append(str(own))
     return wanted
+
+
+def _moderation(settings: Mapping[str, Any], source: str) -> tuple[str, dict[str, Any]]:
+    """The judge's spec and the settings of a stage: what stands under ``input:`` or ``output:`` goes before the common ones."""
+    found = {**settings, **(settings.get(source) or {})}
+    return str(found.get("judge") or DEFAULT_JUDGE), found
+
+
+async def _judged(turn: Turn, judge: Judge, source: str, text: str) -> Judgement:
+    """Of input the message: as a prompt where the judge knows prompts, else as if it were an answer. Of output the answer to
+    the conversation."""
+    answer = Response.of("rail", 0, "rail", Answer.of(text))
+    if source != "input":
+        return await judge.judge(Sample(conversation=_prompt(turn), id="rail"), answer)
+    prompts = getattr(judge, "of_prompts", None)
+    if prompts is None:
+        return await judge.judge(Sample(conversation=Conversation(), id="rail"), answer)
+    made: Judgement = await prompts().judge(Sample(conversation=Conversation.of(text), id="rail"), answer)
+    return made
 
 
 def _prompt(turn: Turn) -> Conversation:
@@ -47,14 +67,11 @@ def _prompt(turn: Turn) -> Conversation:
 async def moderation_check(turn: Turn, source: str, text: str, **params: Any) -> RailOutcome:
     """Asks the judge of ``truing: moderation: judge:``; over its threshold, or unscored, the text is blocked.
 
-    `threshold` is for harm of any kind (default: the judge's own verdict), `thresholds` for categories by name.
+    `threshold` is for harm of any kind (default: the judge's own verdict), `thresholds` for categories by name; both, and the
+    judge, may differ for `input:` and `output:`.
     """
-    settings = block(turn, "moderation")
-    spec = str(settings.get("judge") or DEFAULT_JUDGE)
-    judge = turn.runtime.judges[spec]
-    alone = source == "input"
-    sample = Sample(conversation=Conversation() if alone else _prompt(turn), id="rail")
-    made = await judge.judge(sample, Response.of("rail", 0, "rail", Answer.of(text or "")))
+    spec, settings = _moderation(block(turn, "moderation"), source)
+    made = await _judged(turn, turn.runtime.judges[spec], source, text or "")
     alternative = str(settings.get("alternative") or ALTERNATIVE)
     over = {
         category: p for category, p in made.harms.items()
