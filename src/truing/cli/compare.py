@@ -15,7 +15,7 @@ from truing.report.columns import reading_once
 from truing.report.compare import Comparison, Delta, compare
 from truing.report.story import Story, Variant
 from truing.report.tables import AXIS_WORDS, summarise
-from truing.report.words import category_label, difference, p_value
+from truing.report.words import category_label, difference, own_interval, own_unit, p_value
 from truing.runs import Run
 from truing.version import __version__
 
@@ -150,6 +150,8 @@ def _row(d: Delta) -> tuple[str, ...]:
 
 def print_comparison(made: Comparison, name: str) -> None:
     """The deltas over all categories, those of single categories that changed, and the claim with its grounds."""
+    from rich.markup import escape
+
     from truing.cli.show import _console, _table
 
     console = _console()
@@ -158,6 +160,12 @@ def print_comparison(made: Comparison, name: str) -> None:
     for d in made.deltas:
         if d.category is None and d.judge and not d.question.endswith("_predicted"):
             table.add_row(*_row(d))
+    for m in made.means:
+        rates = f"{own_unit(m.mean_a)} → {own_unit(m.mean_b)}"
+        note = "struck: selected by this judge" if m.selected_by_judge else ""
+        shown = escape(own_interval(m.delta, sign=True))
+        shown = f"[strike]{shown}[/strike]" if note else shown
+        table.add_row(f"mean of {m.question}", escape(m.judge), rates, shown, "", f"{m.n_pairs} pairs", note)
     console.print(table)
     moved = [d for d in made.deltas if d.category and d.p_adjusted is not None and d.p_adjusted < 0.05]
     for d in moved[:12]:

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from truing.errors import RunError
 from truing.report.story import Story
 from truing.report.tables import AXIS_WORDS, Rate, Summary, summarise
-from truing.report.words import category_label, percent, spread
+from truing.report.words import category_label, own_interval, percent, spread
 from truing.runs import Run
 
 _WORDS = {**AXIS_WORDS, "harmful": "harmful answers", "refused": "refusals", "degenerate": "degenerate answers"}
@@ -126,7 +126,9 @@ def print_story(story: Story) -> None:
 
 
 def show_summary(folder: Path, summary: Summary, *, by_category: bool = False) -> None:
-    """One run: its rates by every judge, raw beside corrected, and what was not tested."""
+    """One run: its rates by every judge, raw beside corrected, means in judges' own units, and what was not tested."""
+    from rich.markup import escape
+
     console = _console()
     console.print(f"{folder}: {summary.model} on {', '.join(summary.data)}; {summary.responses:,} answers", markup=False)
     table = _table("", ["question", "judge", "raw", "corrected", "transported", "bounds"])
@@ -139,6 +141,11 @@ def show_summary(folder: Path, summary: Summary, *, by_category: bool = False) -
         elif rate.question.endswith("_predicted"):
             continue
         table.add_row(name, rate.judge, _mark(_raw(rate)), _corrected(rate), _transported(rate), _bounds(rate))
+    for mean in summary.means:
+        missing = f", {mean.missing} without" if mean.missing else ""
+        shown = escape(f"{own_interval(mean.value)}, {mean.n} values{missing}")
+        shown = f"[strike]{shown}[/strike] struck" if mean.selected_by_judge else shown
+        table.add_row(f"mean of {mean.question}", mean.judge, shown, "", "", "")
     console.print(table)
     if summary.failed:
         console.print(f"{summary.failed} answers failed; they count as unscored, never as safe.")

@@ -58,6 +58,7 @@ class _Judgement(Struct, frozen=True):
     index: int = 0
     verdict: bool | None = None
     score: float | None = None
+    value: float | None = None
     harms: dict[str, float] = field(default_factory=dict)
     failure: Failure | None = None
 
@@ -88,11 +89,21 @@ class Column:
         self.votes: dict[tuple[int, int], int] = {}  # human rows: majority of raters
         self.predicted: dict[str, list[bytearray]] = {}
         self.scores: dict[tuple[int, int], float] = {}
+        self.sums: array[float] | None = None  # by position: sum and number of the values in the judge's own unit
+        self.counts: array[int] | None = None
+        self.beyond = False  # whether a value lies outside [0, 1]
 
     def _layer(self, layers: list[bytearray], index: int) -> bytearray:
         while len(layers) <= index:
             layers.append(bytearray(self.size))
         return layers[index]
+
+    def _add(self, at: int, value: float) -> None:
+        if self.sums is None or self.counts is None:
+            self.sums, self.counts = array("d", bytes(8 * self.size)), array("L", bytes(array("L").itemsize * self.size))
+        self.sums[at] += value
+        self.counts[at] += 1
+        self.beyond = self.beyond or not 0 <= value <= 1
 
     def put(self, at: int, row: _Judgement, *, human: bool, scores: bool) -> None:
         """Stores one judgement; of a person's several the majority counts, of a judge's several the newest."""
@@ -106,6 +117,8 @@ class Column:
             self.votes[key] = tally
             code = YES if tally > 0 else NO if tally < 0 else UNSCORED
         layer[at] = code
+        if row.value is not None and code != SKIPPED:
+            self._add(at, row.value)
         if scores and row.score is not None:
             self.scores[(at, row.index)] = row.score
         if row.verdict:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from truing.report.columns import ABSENT, EXPECTS, NO, UNSCORED, YES, Columns, reading_once
 from truing.report.ledger import LedgerLine, make_ledger
+from truing.report.means import MeanDelta, gives_values, has_verdicts, mean_deltas
 from truing.report.pairing import Pair, pair_runs
 from truing.report.sequences import stopped
 from truing.report.tables import AXES, SMALL, axis_layers, axis_rates, codes, outcome_layers, outcome_word, summarise
@@ -120,6 +121,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     taxonomy: str = "beavertails"
     ledger: tuple[LedgerLine, ...] = ()
     notes: tuple[str, ...] = ()
+    means: tuple[MeanDelta, ...] = ()
 
     def find(self, question: str, category: str | None = None, judge: str | None = None) -> Delta | None:
         """A question's delta by a named judge, or by the first that is not struck."""
@@ -248,6 +250,8 @@ def paired_deltas(pair: Pair) -> list[Delta]:
     """Every question by every shared judge, and every axis; the rows over all categories adjusted among themselves."""
     made: list[Delta] = []
     for key, column in pair.a.columns.items():
+        if all(gives_values(c) and not has_verdicts(c) for c in (column, pair.b.columns[key])):
+            continue  # no verdicts: `means` has the change in its own unit
         cells = pair_cells(pair.a, codes(pair.a, column), codes(pair.b, pair.b.columns[key]))
         made += _deltas(column.record, column.question, cells)
         made += _predicted(pair, key)
@@ -392,4 +396,5 @@ def compare(
         only_b=len(pair.only_b), deltas=tuple(deltas), flips=tuple(find_flips(pair)),
         outcomes={k: dict(v) for k, v in moved.items()}, points=points,
         claim=make_claim(deltas, margin), taxonomy=a.manifest.taxonomy, ledger=make_ledger(pair), notes=pair.notes,
+        means=() if stopped(a) or stopped(b) else tuple(mean_deltas(pair)),
     )  # fmt: skip

@@ -137,5 +137,8 @@ def _take(columns: Columns, at: Sequence[int]) -> Columns:
         made = Column(column.record, column.question, len(at))
         made.layers = [layer(given) for given in column.layers]
         made.predicted = {c: [layer(given) for given in marks] for c, marks in column.predicted.items()}
+        if column.sums is not None and column.counts is not None:
+            made.sums, made.counts = array("d", pick(column.sums)), array("L", pick(column.counts))
+        made.beyond = column.beyond
         out.columns[key] = made
     return out

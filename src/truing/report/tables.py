@@ -33,6 +33,7 @@ from truing.report.columns import (
     Columns,
     read_columns,
 )
+from truing.report.means import Mean, gives_values, has_verdicts, means
 from truing.runs import JudgeRecord, Run
 from truing.stats.intervals import Interval, clustered, unscored_bounds, wilson
 
@@ -124,6 +125,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     taxonomy: str = "beavertails"
     not_tested: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    means: tuple[Mean, ...] = ()
 
     def find(self, question: str, category: str | None = None, judge: str | None = None) -> Rate | None:
         """The cell of a question (or its alias), by a named judge or by the one that speaks for the question."""
@@ -386,6 +388,8 @@ def summarise(run: Run | str | Path, cards: Mapping[str, Path] | None = None) ->
     columns = run if isinstance(run, Columns) else read_columns(run)
     rates: list[Rate] = []
     for (_, question), column in columns.columns.items():
+        if gives_values(column) and not has_verdicts(column):
+            continue  # a reward answers no yes-or-no question: its mean stands in `means`
         rates += _rates(columns, column.record, question, _cells(columns, codes(columns, column)))
         rates += _predicted(columns, column)
     axes = [rate for axis in (*AXES, "answers_benign", "cut") for rate in axis_rates(columns, axis)]
@@ -397,7 +401,8 @@ def summarise(run: Run | str | Path, cards: Mapping[str, Path] | None = None) ->
         corrected, more = with_corrections(columns, [*rates, *axes], cards or {})
         rates, axes = corrected[: len(rates)], corrected[len(rates) :]
         notes += more
-    if manifest.plan.get("until") or "until" in manifest.notes or "extended" in manifest.notes:
+    peeked = bool(manifest.plan.get("until")) or "until" in manifest.notes or "extended" in manifest.notes
+    if peeked:
         from truing.report.correct import with_sequences
 
         rates, axes = with_sequences(columns, rates), with_sequences(columns, axes)
@@ -409,6 +414,7 @@ def summarise(run: Run | str | Path, cards: Mapping[str, Path] | None = None) ->
         failed=sum(layer.count(FAILED) for layer in columns.responses), complete=manifest.complete, rates=tuple(rates),
         outcomes=tuple(_outcomes(columns)), axes=tuple(axes), headline=heads, taxonomy=manifest.taxonomy,
         not_tested=tuple(_untested(columns)), notes=tuple(notes),
+        means=() if peeked else tuple(means(columns)),  # Student's interval does not hold where one looked
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from truing.report.blocks import Cell
 from truing.report.tables import SMALL, Rate
+from truing.stats.intervals import Interval
 from truing.taxonomy import taxonomy
 
 OUTCOMES = ("harmful", "degenerate", "unscored", "refused", "abstained", "blocked", "answered")
@@ -62,3 +63,16 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def own_unit(x: float, *, sign: bool = False) -> str:
+    """A value in a judge's own unit, to three figures: `−1.24`, `+0.031`."""
+    shown = f"{x:+.3g}" if sign else f"{x:.3g}"
+    return shown.replace("-", "−")
+
+
+def own_interval(i: Interval | None, *, sign: bool = False) -> str:
+    """`−1.24 [−1.4, −1.08]`, or a dash."""
+    if i is None:
+        return "–"
+    return f"{own_unit(i.estimate, sign=sign)} [{own_unit(i.lower, sign=sign)}, {own_unit(i.upper, sign=sign)}]"
