@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from truing.cli.rank import SMALL, small_ranking
+from truing.cli.rank import SMALL, by, small_ranking
+from truing.errors import DataError
 from truing.models.memo import Memo
 from truing.registry import resolve
+from truing.report.card import Card, CardLineage, Graded, QuestionCard, write_card
+from truing.stats.intervals import Interval
 
 
 def truing(*words: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +57,36 @@ def test_by_a_judge(tmp_path: Path) -> None:
     assert truing("evaluate", "--model", "scripted:mixed", "--data", "builtin:safety,limit=4", "--out", run).returncode == 0
     done = truing("rank", "by", run, "--judge", "rules:refusal")
     assert done.returncode == 1 and "one answer a sample" in done.stderr
+
+
+def _card(path: Path, judge: str, hash_: str) -> Path:
+    """A small card against degrees of another question."""
+    graded = Graded(n=90, spearman=Interval(0.61, 0.47, 0.72, ""), difference=Interval(-0.1, -0.2, 0.0, ""), absolute=0.2)
+    none = dict.fromkeys(("sensitivity", "specificity", "precision", "f1", "auroc", "ap", "kappa"))
+    about = QuestionCard(n=90, n_positive=30, unscored=0, graded=graded, **none)
+    write_card(Card(judge=judge, judge_hash=hash_, data="real-toxicity:", data_hash="", n=90, raters=("perspective:rtp",),
+                    against="toxicity", questions={"refused": about}, per_category={}, lineage=CardLineage()), path)  # fmt: skip
+    return path
+
+
+def test_by_a_judge_with_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    made = ("--model", "scripted:mixed", "--data", "builtin:safety", "--limit", "4", "--n", "3", "--temperature", "1")
+    assert truing("evaluate", *made, "--out", str(run)).returncode == 0
+    hash_ = resolve("rules:refusal", "judge").lineage.hash
+    card = _card(tmp_path / "card.json", "rules:refusal", hash_)
+    assert by(run, judge="rules:refusal", card=card) == 0
+    shown = capsys.readouterr().out
+    assert "expected maximum of 3" in shown
+    assert "against toxicity (perspective:rtp) on real-toxicity:; Spearman 0.61 [0.47, 0.72]" in shown
+    assert by(run, judge="rules:refusal", card=card, json=True) == 0
+    assert json.loads(capsys.readouterr().out)["card"]["questions"]["refused"]["graded"]["n"] == 90
+    assert by(run, judge="rules:refusal") == 0
+    assert "no card was given for rules:refusal" in capsys.readouterr().out
+    with pytest.raises(DataError, match="another version"):
+        by(run, judge="rules:refusal", card=_card(tmp_path / "old.json", "rules:refusal", "0" * 16))
+    with pytest.raises(DataError, match="the card is of rules:degenerate"):
+        by(run, judge="rules:refusal", card=_card(tmp_path / "other.json", "rules:degenerate", hash_))
 
 
 def test_the_small_table() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import msgspec
+import numpy as np
 import pytest
 
 from truing.errors import DataError, LineageError, RunError
@@ -162,3 +163,46 @@ def test_transported_differences_are_raw_over_youden(make_run, prompts, tmp_path
     assert got.lower <= got.estimate <= got.upper < 0
     low = make_run("c", prompts(1000), {"harmful@j": [[True]] * 300 + [[False]] * 700}, lineages={"j": JUDGE})
     assert compare(a, low, cards={"j": path}).find("harmful").transported is None
+
+
+def test_a_card_against_degrees_that_a_machine_gave(make_run, prompts, tmp_path):
+    """A judge of harm beside toxicity scores: Spearman is scipy's, the mean difference Student's."""
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    truth = rng.random(80)
+    given = np.clip(truth * 0.6 + rng.normal(0, 0.1, 80), 0, 1)
+    run = make_run("r", prompts(80), {"harmful@j": [[bool(g >= 0.5)] for g in given],
+                                      "toxicity@perspective:rtp": [[bool(t >= 0.5)] for t in truth]}, lineages={"j": JUDGE})  # fmt: skip
+    for record in json.loads((run / "manifest.json").read_bytes())["judges"]:
+        scores = given if record["name"] == "j" else truth
+        rows = [json.loads(line) for line in (run / record["file"]).read_bytes().splitlines()]
+        lines = [json.dumps(row | {"score": float(s)}) + "\n" for row, s in zip(rows, scores)]
+        (run / record["file"]).write_text("".join(lines))
+    with pytest.raises(RunError, match=r"nobody labelled 'harmful'.*its labels answer toxicity: name one by --against"):
+        make_card(run, "j")
+    with pytest.raises(RunError, match="nobody labelled 'insult'"):
+        make_card(run, "j", against="insult")
+    card = make_card(run, "j", against="toxicity")
+    q = card.questions["harmful"]
+    assert (card.against, card.raters, q.n) == ("toxicity", ("perspective:rtp",), 80)
+    assert q.graded.n == 80
+    assert q.graded.spearman.estimate == pytest.approx(stats.spearmanr(given, truth).statistic)
+    low, high = stats.t.interval(0.95, 79, (given - truth).mean(), stats.sem(given - truth))
+    assert (q.graded.difference.lower, q.graded.difference.upper) == pytest.approx((low, high))
+    assert q.graded.absolute == pytest.approx(np.abs(given - truth).mean())
+    assert q.sensitivity.estimate == pytest.approx(np.mean(given[truth >= 0.5] >= 0.5))
+    # such a card says nothing of the rate of harmful answers
+    write_card(card, tmp_path / "card.json")
+    assert read_card(tmp_path / "card.json") == card
+    with pytest.raises(DataError, match=r"labels of 'toxicity', which corrects no rate of 'harmful'"):
+        summarise(run, {"j": tmp_path / "card.json"})
+
+
+def test_labels_that_are_yes_or_no_are_no_degrees(make_run, prompts):
+    run = labelled(make_run, prompts, [[True]] * 5 + [[False]] * 5, [[True]] * 6 + [[False]] * 4)
+    for record in json.loads((run / "manifest.json").read_bytes())["judges"]:
+        if record["name"].startswith("human:"):
+            rows = [json.loads(line) for line in (run / record["file"]).read_bytes().splitlines()]
+            (run / record["file"]).write_text("".join(json.dumps(r | {"score": float(r["verdict"])}) + "\n" for r in rows))
+    assert make_card(run, "j").questions["harmful"].graded is None

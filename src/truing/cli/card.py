@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar
 from truing.evaluate import EvaluateOptions, evaluate
-from truing.report.card import Card, make_card, write_card
+from truing.report.card import Card, Graded, make_card, write_card
 from truing.stats.intervals import Interval
 
 
@@ -23,6 +23,7 @@ def command(
     data: str,
     out: Path = Path("card.json"),
     run: Path | None = None,
+    against: str = "",
     limit: int | None = None,
     concurrency: int = 16,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -41,6 +42,9 @@ def command(
         Where the card goes.
     run
         Keep the judged answers in this run folder, so that a card that was interrupted can be gone on with.
+    against
+        Compare with the set's labels of this question instead of the judge's own, such as toxicity; labels that a machine
+        gave count then, and the card says whose they are.
     limit
         Take only the first so many rows.
     concurrency
@@ -52,7 +56,7 @@ def command(
     with tempfile.TemporaryDirectory(prefix="truing-card-") as scratch, Bar("judging", quiet=json) as bar:
         options = EvaluateOptions(limit=limit, concurrency=concurrency, progress=bar)
         judged = evaluate(None, dataset, [made], run or Path(scratch) / "run", options=options)
-        card = make_card(judged, made.name)
+        card = make_card(judged, made.name, against=against)
     write_card(card, out)
     if json:
         sys.stdout.write(out.read_text(encoding="utf-8"))
@@ -65,6 +69,12 @@ def command(
 def shown(i: Interval | None) -> str:
     """`0.92 [0.88, 0.95]`, or a dash."""
     return "–" if i is None else f"{i.estimate:.2f} [{i.lower:.2f}, {i.upper:.2f}]"
+
+
+def graded_words(g: Graded) -> str:
+    """How a judge's probabilities go with labels that are degrees."""
+    return (f"Spearman {shown(g.spearman)} with degrees of {g.n:,} rows; judge minus label {shown(g.difference)} on "
+            f"average, {g.absolute:.2f} in size")  # fmt: skip
 
 
 def show_card(card: Card) -> None:
@@ -89,4 +99,7 @@ def show_card(card: Card) -> None:
     for name, q in card.questions.items():
         kappa = shown(q.kappa)
         ece = "–" if q.ece is None else f"{q.ece:.3f}"
-        console.print(f"{name}: kappa with people {kappa}, ECE {ece}, {q.unscored} unscored", markup=False)
+        whom = f"{', '.join(card.raters)} ({card.against})" if card.against else "people"
+        console.print(f"{name}: kappa with {whom} {kappa}, ECE {ece}, {q.unscored} unscored", markup=False)
+        if q.graded is not None:
+            console.print(f"{name}: {graded_words(q.graded)}", markup=False)

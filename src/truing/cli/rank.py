@@ -10,18 +10,24 @@ from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
+from msgspec.structs import replace
 
+from truing.cli.card import graded_words
+from truing.cli.card import shown as shown_in_card
 from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar
-from truing.errors import UserError
+from truing.errors import DataError, UserError
 from truing.models.memo import Memo
-from truing.protocols import Model
+from truing.protocols import Judge, Model
 from truing.rankers import Figure, Form, Settings, Summary, rank_choices, rank_perplexity
 from truing.rankers.run import read_summaries
 from truing.registry import resolve
 from truing.report import rankings
+from truing.report.card import Card, CardLineage, read_card
+from truing.report.correct import check_card
 from truing.report.rankings import NAMES, name_of, shown
 from truing.report.story import Ranking
+from truing.runs import JudgeRecord
 
 Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -112,7 +118,9 @@ def perplexity(*, model: str, data: str, out: Path, how: How | None = None, json
     return _report(summaries, out, as_json=json)
 
 
-def by(run: Path, /, *, judge: str, every: Flag = False, dimension: str = "", json: Flag = False) -> int:
+def by(
+    run: Path, /, *, judge: str, every: Flag = False, dimension: str = "", card: Path | None = None, json: Flag = False
+) -> int:  # fmt: skip
     """Puts the answers of a run in order by a judge, and writes them as preferences.
 
     Parameters
@@ -125,6 +133,8 @@ def by(run: Path, /, *, judge: str, every: Flag = False, dimension: str = "", js
         A preference for every two answers in order, not only the best over the worst.
     dimension
         safe or helpful; by the judge's question where it is not given.
+    card
+        The judge's card (truing card), to stand beside what it says.
     json
         Print the result as JSON.
     """
@@ -132,16 +142,40 @@ def by(run: Path, /, *, judge: str, every: Flag = False, dimension: str = "", js
 
     if dimension not in ("", "safe", "helpful"):
         raise UserError(f"--dimension {dimension!r} is neither safe nor helpful")
+    ranker = resolve(judge, "judge")
+    known = _carded(ranker, card) if card else None
     with Bar("judging", quiet=json) as bar:
-        made = rank_run(run, resolve(judge, "judge"), dimension=dimension, every=every, tell=bar)  # type: ignore[arg-type]
+        made = rank_run(run, ranker, dimension=dimension, every=every, tell=bar)  # type: ignore[arg-type]
     if json:
-        sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
+        whole = msgspec.to_builtins(made) | ({"card": msgspec.to_builtins(known)} if known else {})
+        sys.stdout.write(msgspec.json.encode(whole).decode() + "\n")
         return 0
     print(f"{run}: {made.ordered} of {made.samples} samples in order by {made.judge}")
     print(f"  {made.preferences} preferences in {made.file}")
     for figure in made.figures:
         print(f"  {figure.method:<28} {_shown(figure)}")
+    if known is not None:
+        print(f"  {known.judge} by its card {card}: {_card_words(known)}")
+    elif made.figures:
+        print(f"  no card was given for {made.judge}: how its scores go with people's is not known (truing card, --card)")
     return 0 if made.ordered else 1
+
+
+def _carded(judge: Judge, path: Path) -> Card:
+    """The judge's card; DataError if it is another judge's or another version's."""
+    card = read_card(path)
+    if card.judge != judge.name:
+        raise DataError(f"{path}: the card is of {card.judge}, the judge is {judge.name}")
+    record = JudgeRecord(name=judge.name, question=judge.question, file="", lineage=judge.lineage)
+    check_card(replace(card, against=""), record, path)  # here labels of another question are welcome
+    return replace(card, lineage=CardLineage(base=card.lineage.base, base_sha256=card.lineage.base_sha256))
+
+
+def _card_words(card: Card) -> str:
+    """What a card says in a line."""
+    q = next(iter(card.questions.values()))
+    said = graded_words(q.graded) if q.graded is not None else f"AUROC {shown_in_card(q.auroc)}"
+    return f"against {card.against or 'people'} ({', '.join(card.raters)}) on {card.data}; {said}"
 
 
 def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference ranking") -> int:

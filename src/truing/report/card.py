@@ -10,6 +10,7 @@ two judges. Rows that the judge was trained on are left out and counted; if noth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -18,12 +19,23 @@ from msgspec import Struct
 from truing.errors import DataError, LineageError, RunError
 from truing.lineage import ancestors, normalise, prompt_hash
 from truing.report.columns import INAPPLICABLE, lines
+from truing.report.means import mean_of
 from truing.runs import JudgeRecord, Run, replace_file
 from truing.stats.classification import Scores, scores
 from truing.stats.intervals import Interval
 from truing.types import Judgement, Lineage
 
 Key = tuple[str, int]
+
+
+class Graded(Struct, frozen=True, kw_only=True):
+    """A judge's probability beside labels that are degrees from 0 to 1: rank correlation (Spearman), the mean difference
+    judge minus label (clustered by sample), and the mean absolute one."""
+
+    n: int
+    spearman: Interval | None
+    difference: Interval | None
+    absolute: float
 
 
 class QuestionCard(Struct, frozen=True, kw_only=True):
@@ -41,6 +53,7 @@ class QuestionCard(Struct, frozen=True, kw_only=True):
     kappa: Interval | None
     ece: float | None = None
     brier: float | None = None
+    graded: Graded | None = None
 
 
 class CardLineage(Struct, frozen=True, kw_only=True):
@@ -53,7 +66,11 @@ class CardLineage(Struct, frozen=True, kw_only=True):
 
 
 class Card(Struct, frozen=True, kw_only=True):
-    """A judge's card. `per_category` compares its own categories with people's (``labels``), or by rows' category."""
+    """A judge's card. `per_category` compares its own categories with people's (``labels``), or by rows' category.
+
+    `against` names the question of the labels where it is not the judge's own (``toxicity`` for a judge of harm); then the
+    labels may be another judge's that came with the set (`raters`), and the card says so.
+    """
 
     judge: str
     judge_hash: str
@@ -65,6 +82,7 @@ class Card(Struct, frozen=True, kw_only=True):
     questions: dict[str, QuestionCard]
     per_category: dict[str, Scores]
     per_category_of: str = ""
+    against: str = ""
     ece: float | None = None
     kappa: Interval | None = None
     lineage: CardLineage
@@ -74,6 +92,7 @@ class Card(Struct, frozen=True, kw_only=True):
 class _Told(Struct):
     verdicts: list[bool]
     harms: list[dict[str, float]]
+    scores: list[float]
 
 
 class _Asked(Struct, frozen=True):
@@ -96,20 +115,25 @@ def _prompt(raw: msgspec.Raw) -> str:
     return next((t.content for t in reversed(turns) if t.role == "user"), "")
 
 
-def _people(run: Run, question: str) -> tuple[dict[Key, _Told], list[str]]:
-    """What people said of each row, and their names."""
+def _people(run: Run, question: str, not_by: str = "") -> tuple[dict[Key, _Told], list[str]]:
+    """What people said of each row, and their names; with `not_by`, everybody but that judge."""
     out: dict[Key, _Told] = {}
     names = []
     for record in run.manifest.judges:
-        if not record.name.startswith("human:") or record.question != question:
+        if not (record.name.startswith("human:") or (not_by and record.name != not_by)):
             continue
-        names.append(record.name)
-        for row in lines(run.path / record.file, Judgement):
+        asked = 0
+        for row in lines(run.path / record.file, Judgement):  # a set's own labels may answer several questions
             if row.verdict is not None and row.question == question:
-                told = out.setdefault((row.sample_id, row.index), _Told([], []))
+                asked += 1
+                told = out.setdefault((row.sample_id, row.index), _Told([], [], []))
                 told.verdicts.append(row.verdict)
+                if row.score is not None:
+                    told.scores.append(row.score)
                 if row.harms:
                     told.harms.append(row.harms)
+        if asked:
+            names.append(record.name)
     return out, list(dict.fromkeys(names))
 
 
@@ -141,6 +165,7 @@ class _Rows(Struct):
     mine: list[dict[str, float]]
     theirs: list[frozenset[str] | None]
     asked: list[tuple[str, ...]]
+    degrees: list[float | None]
     unscored: int = 0
     left_out: int = 0
 
@@ -151,7 +176,7 @@ def _collect(run: Run, record: JudgeRecord, people: Mapping[Key, _Told]) -> _Row
     for sample in lines(run.path / "samples.jsonl", _Asked):
         trained = bool(known) and prompt_hash(_prompt(sample.conversation)) in known
         samples[sample.id] = (sample.harms, trained)
-    rows = _Rows([], [], [], [], [], [], [])
+    rows = _Rows([], [], [], [], [], [], [], [])
     for row in lines(run.path / record.file, Judgement):
         told = people.get((row.sample_id, row.index))
         at = samples.get(row.sample_id)
@@ -173,6 +198,7 @@ def _collect(run: Run, record: JudgeRecord, people: Mapping[Key, _Told]) -> _Row
         rows.mine.append(row.harms)
         rows.theirs.append(_categories(told.harms))
         rows.asked.append(at[0])
+        rows.degrees.append(sum(told.scores) / len(told.scores) if told.scores else None)
     return rows
 
 
@@ -197,8 +223,25 @@ def _question(rows: _Rows) -> QuestionCard:
         n=made.n, n_positive=made.n_positive, unscored=rows.unscored, sensitivity=made.recall,
         specificity=made.specificity, precision=made.precision, f1=made.f1, auroc=made.auroc, ap=made.ap,
         kappa=cohen_kappa(rows.verdicts, rows.truth, options=draws) if both else None,
-        ece=ece(ps, ys) if known else None, brier=brier(ps, ys) if known else None,
+        ece=ece(ps, ys) if known else None, brier=brier(ps, ys) if known else None, graded=_graded(rows),
     )  # fmt: skip
+
+
+def _graded(rows: _Rows) -> Graded | None:
+    """None unless labels are degrees (not all of them 0 or 1) and the judge gives probabilities."""
+    from truing.stats.classification import spearman
+
+    found = [(g, p, d) for g, p, d in zip(rows.groups, rows.p, rows.degrees) if p is not None and d is not None]
+    if not found or all(d in (0, 1) for _, _, d in found):
+        return None
+    apart: dict[str, list[float]] = {}
+    for group, p, d in found:
+        apart.setdefault(group, []).append(p - d)
+    return Graded(
+        n=len(found), spearman=spearman([p for _, p, _ in found], [d for _, _, d in found]),
+        difference=mean_of([sum(v) / len(v) for v in apart.values()]),
+        absolute=sum(abs(p - d) for _, p, d in found) / len(found),
+    )
 
 
 def _per_category(rows: _Rows) -> tuple[dict[str, Scores], str]:
@@ -219,8 +262,19 @@ def _per_category(rows: _Rows) -> tuple[dict[str, Scores], str]:
     return out, "rows of the category" if out else ""
 
 
-def make_card(run: Run | str | Path, judge: str) -> Card:
+def _asked(run: Run, judge: str) -> list[str]:
+    """The questions that somebody other than the judge answered, in a run's first lines."""
+    found: dict[str, None] = {}
+    for record in run.manifest.judges:
+        if record.name != judge:
+            found.update(dict.fromkeys(row.question for row in islice(lines(run.path / record.file, Judgement), 200)))
+    return list(found)
+
+
+def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> Card:
     """The card of a judge from a judged run over a labelled set.
+
+    With `against`, labels of that question count, also those of a machine that came with the set.
 
     RunError if the judge or people's labels of its question are not in the run; LineageError if the judge was trained
     on every labelled row; DataError if it scored none.
@@ -230,9 +284,13 @@ def make_card(run: Run | str | Path, judge: str) -> Card:
     record = next((r for r in manifest.judges if r.name == judge), None)
     if record is None:
         raise RunError(f"{found.path}: {judge} has not judged this run")
-    people, names = _people(found, record.question)
+    question_of_labels = against or record.question
+    people, names = _people(found, question_of_labels, judge if against else "")
     if not people:
-        raise RunError(f"{found.path}: nobody labelled {record.question!r} here; a card needs a set with labels of it")
+        others = _asked(found, judge)
+        hint = f"; its labels answer {', '.join(others)}: name one by --against" if others else ""
+        what = f"nobody labelled {question_of_labels!r} here; a card needs a set with labels of it"
+        raise RunError(f"{found.path}: {what}{hint}")
     rows = _collect(found, record, people)
     if not rows.truth:
         if rows.left_out:
@@ -244,8 +302,8 @@ def make_card(run: Run | str | Path, judge: str) -> Card:
     return Card(
         judge=judge, judge_hash=lineage.hash, data=", ".join(d.spec for d in manifest.data),
         data_hash=",".join(d.sha256 for d in manifest.data), n=question.n, left_out=rows.left_out, raters=tuple(names),
-        questions={record.question: question}, per_category=per_category, per_category_of=kind, ece=question.ece,
-        kappa=question.kappa, licence=lineage.licence,
+        questions={record.question: question}, per_category=per_category, per_category_of=kind, against=against,
+        ece=question.ece, kappa=question.kappa, licence=lineage.licence,
         lineage=CardLineage(base=lineage.base, base_sha256=lineage.base_sha256, data=lineage.data,
                             prompt_hashes=tuple(sorted(_known_prompts(lineage)))),
     )  # fmt: skip

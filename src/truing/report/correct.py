@@ -170,6 +170,11 @@ def check_card(card: Card, record: JudgeRecord, path: object) -> None:
             f"{path}: the card is of another version of {record.name} ({card.judge_hash or 'no hash'}, the run has "
             f"{record.lineage.hash or 'none'}); make one with: truing card JUDGE --data SPEC"
         )
+    if card.against and card.against not in card.questions:
+        raise DataError(
+            f"{path}: the card says how {record.name} goes with labels of {card.against!r}, which corrects no rate of "
+            f"{', '.join(map(repr, card.questions))}; make one without --against"
+        )
 
 
 def transport(rate: Rate, card: Card, *, delta: float = DELTA, spoilt: int = 0) -> Transported | None:
