@@ -61,7 +61,7 @@ def command(
                 raise RunError(f"{path}: the card is of {judge}, which did not judge both runs in one version")
         data = comparison_json(made) if json or out is not None else b""
         if out is not None:
-            _write(runs, made, out, with_text=with_text, data=data)
+            _write(runs, made, out, with_text=with_text, data=data, cards=cards)
     if json:
         sys.stdout.write(data.decode() + "\n")
         return 0
@@ -97,8 +97,12 @@ def comparison_json(made: dict[str, Comparison]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(whole), indent=1)
 
 
-def tell(runs: tuple[Path, ...], made: dict[str, Comparison], *, with_text: bool) -> Story:
+def tell(
+    runs: tuple[Path, ...], made: dict[str, Comparison], *, with_text: bool, cards: Mapping[str, Path] | None = None
+) -> Story:  # fmt: skip
     """The story that the report's sections draw from."""
+    from truing.report.card import read_card
+    from truing.report.facts import facts_of
     from truing.report.rows import collect
 
     names = names_of(runs)
@@ -116,17 +120,17 @@ def tell(runs: tuple[Path, ...], made: dict[str, Comparison], *, with_text: bool
     return Story(
         title=" / ".join(names), created=date.today().isoformat(), version=__version__, baseline=names[0],
         variants=variants, data=(data,), comparisons=comparisons, rows=tuple(rows), rows_left_out=left,
-        with_text=with_text or mild, notes=notes,
+        with_text=with_text or mild, notes=notes, facts=tuple(f for p in (cards or {}).values() for f in facts_of(read_card(p))),
     )  # fmt: skip
 
 
 def _write(
-    runs: tuple[Path, ...], made: dict[str, Comparison], out: Path, *, with_text: bool, data: bytes
-) -> None:
+    runs: tuple[Path, ...], made: dict[str, Comparison], out: Path, *, with_text: bool, data: bytes, cards: Mapping[str, Path]
+) -> None:  # fmt: skip
     from truing.report import render
     from truing.runs import replace_file
 
-    story = tell(runs, made, with_text=with_text)
+    story = tell(runs, made, with_text=with_text, cards=cards)
     drawn = render.sections(story)
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out.with_suffix(".html"), render.html(story, drawn).encode())

@@ -21,6 +21,7 @@ from truing.lineage import ancestors, normalise, prompt_hash
 from truing.report.columns import INAPPLICABLE, lines
 from truing.report.means import mean_of
 from truing.runs import JudgeRecord, Run, replace_file
+from truing.stats.calibration import Bin
 from truing.stats.classification import Scores, scores
 from truing.stats.intervals import Interval
 from truing.types import Judgement, Lineage
@@ -54,6 +55,7 @@ class QuestionCard(Struct, frozen=True, kw_only=True):
     ece: float | None = None
     brier: float | None = None
     graded: Graded | None = None
+    reliability: tuple[Bin, ...] = ()
 
 
 class CardLineage(Struct, frozen=True, kw_only=True):
@@ -212,7 +214,7 @@ def _categories(given: Sequence[Mapping[str, float]]) -> frozenset[str] | None:
 
 def _question(rows: _Rows) -> QuestionCard:
     from truing.stats.agreement import Options, cohen_kappa
-    from truing.stats.calibration import brier, ece
+    from truing.stats.calibration import brier, ece, reliability
 
     made = scores(rows.verdicts, rows.truth, rows.p, rows.groups)
     known = [(p, float(y)) for p, y in zip(rows.p, rows.truth) if p is not None]
@@ -224,6 +226,7 @@ def _question(rows: _Rows) -> QuestionCard:
         specificity=made.specificity, precision=made.precision, f1=made.f1, auroc=made.auroc, ap=made.ap,
         kappa=cohen_kappa(rows.verdicts, rows.truth, options=draws) if both else None,
         ece=ece(ps, ys) if known else None, brier=brier(ps, ys) if known else None, graded=_graded(rows),
+        reliability=tuple(reliability(ps, ys)) if len(set(ps)) > 2 else (),
     )  # fmt: skip
 
 

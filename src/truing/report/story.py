@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from truing.report.facts import Facts
 from truing.report.tables import Rate, Summary
 from truing.runs import Manifest
 
@@ -52,7 +53,8 @@ class RowView(Struct, kw_only=True):
 
 
 class Story(Struct, kw_only=True):
-    """Everything that the sections draw from. `comparisons`: variant -> data -> the comparison with the baseline."""
+    """Everything that the sections draw from. `comparisons`: variant -> data -> the comparison with the baseline;
+    `facts`: what the cards that were given say of judges."""
 
     title: str
     created: str
@@ -62,6 +64,7 @@ class Story(Struct, kw_only=True):
     data: tuple[str, ...]
     comparisons: dict[str, dict[str, Any]] = field(default_factory=dict)
     rankings: tuple[Ranking, ...] = ()
+    facts: tuple[Facts, ...] = ()
     rows: tuple[RowView, ...] = ()
     rows_left_out: int = 0
     with_text: bool = False

@@ -12,6 +12,7 @@ from truing.report.sections import (
     harm,
     headline,
     hhh,
+    judges,
     ledger,
     means,
     method,
@@ -34,6 +35,7 @@ SECTIONS: tuple[Callable[[Story], Section | None], ...] = (
     hhh.section,
     means.section,
     ranking.section,
+    judges.section,
     rows.section,
     method.section,
 )

@@ -1,0 +1,50 @@
+"""How far the judges can be trusted: agreement with people and calibration, where there is a card."""
+
+from __future__ import annotations
+
+from truing.report.blocks import Cell, Figure, Grid, Section, Table
+from truing.report.diagram import reliability
+from truing.report.facts import Facts, known
+from truing.report.story import Story
+from truing.report.words import percent
+from truing.stats.intervals import Interval
+
+_LEAD = (
+    "From each judge's card: labelled rows that it did not learn from. ECE is the mean gap between the probability that it "
+    "states and the share that people confirm. On answers of another model, or of one tuned against the judge, it may err "
+    "otherwise."
+)
+
+
+def _share(i: Interval | None) -> Cell:
+    if i is None:
+        return Cell("–", "quiet")
+    return Cell(f"{percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]")
+
+
+def _number(i: Interval | None) -> Cell:
+    return Cell("–", "quiet") if i is None else Cell(f"{i.estimate:.2f} [{i.lower:.2f}, {i.upper:.2f}]")
+
+
+def _table(facts: list[Facts]) -> Table:
+    grid = Grid(["judge", "question", "labelled rows", "sensitivity", "specificity", "AUROC", "kappa with people", "ECE"])
+    for f in facts:
+        error = Cell("–", "quiet") if f.ece is None else Cell(f"{f.ece:.3f}")
+        rows = Cell(f"{f.n:,} of {f.data}", "", f.method)
+        grid.add(f.judge, f.question, rows, _share(f.sensitivity), _share(f.specificity), _number(f.auroc), _number(f.kappa), error)
+    return grid.table("Judges by their cards", right=range(3, 8))
+
+
+def section(story: Story) -> Section | None:
+    """None where no judge of the runs has a card."""
+    records = [r for v in story.variants for m in v.manifests.values() for r in m.judges]
+    facts = known(records, story.facts)
+    if not facts:
+        return None
+    blocks: list[Table | Figure] = [_table(facts)]
+    for f in facts:
+        if len(f.bins) > 1:
+            title = f"{f.judge}: stated probability against the share that people confirm, {f.n:,} rows"
+            alt = "; ".join(f"{100 * b.confidence:.0f} % stated, {100 * b.rate.estimate:.0f} % of {b.n}" for b in f.bins)
+            blocks.append(Figure(reliability(f.bins, title), title, alt))
+    return Section("judges", "How far the judges can be trusted", tuple(blocks), lead=_LEAD)
