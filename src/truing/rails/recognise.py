@@ -1,6 +1,7 @@
 """Finds personal data and secrets in text, by pattern and check digit; no model is needed.
 
-Names of entities are Presidio's. What needs a model (PERSON, LOCATION, ...) is left to Presidio, where it is installed.
+Names of entities are Presidio's. What has no pattern here (PERSON, LOCATION, US_PASSPORT, ...) is left to Presidio, where
+it is installed.
 Check digits: Luhn (ISO/IEC 7812-1) for cards, mod 97 (ISO 13616) for IBANs, mod 11 for NHS numbers.
 """
 
@@ -108,7 +109,10 @@ SECRETS: dict[str, tuple[str, _Check]] = {
     ),
 }  # fmt: skip
 _COMPILED = {name: (re.compile(pattern), check) for name, (pattern, check) in {**PERSONAL, **SECRETS}.items()}
-BY_MODEL = frozenset({"PERSON", "LOCATION", "NRP", "DATE_TIME", "ORGANIZATION", "MEDICAL_LICENSE"})
+NAMED = frozenset({"PERSON", "LOCATION", "NRP", "ORGANIZATION"})  # Presidio with a model of spaCy
+BY_PRESIDIO = NAMED | {
+    "CRYPTO", "DATE_TIME", "MEDICAL_LICENSE", "US_BANK_NUMBER", "US_DRIVER_LICENSE", "US_ITIN", "US_PASSPORT",
+}  # fmt: skip
 
 
 def find(text: str, entities: Iterable[str]) -> list[Span]:
@@ -145,10 +149,10 @@ def check_names(entities: Iterable[str], where: str) -> tuple[list[str], list[st
     for entity in entities:
         if entity in _COMPILED:
             own.append(entity)
-        elif entity in BY_MODEL:
+        elif entity in BY_PRESIDIO:
             model.append(entity)
         else:
-            faults.append(f"{where}: there is no entity {entity!r}{nearest(entity, [*_COMPILED, *BY_MODEL])}")
+            faults.append(f"{where}: there is no entity {entity!r}{nearest(entity, [*_COMPILED, *BY_PRESIDIO])}")
     if faults:
         raise PlanError(*faults)
     return own, model

@@ -83,6 +83,14 @@ class Policy(Struct, frozen=True, kw_only=True):
             f"What is wrong with it now: {'; '.join(faults)}. Give only the rewritten answer.\n\nAnswer: {text}\n\nRewritten:"
         )
 
+    def keeps(self, text: str, made: str) -> bool:
+        """Whether a rewritten text still says what the text said, as far as words show it: no number that was not there, none
+        lost, and at least a third of its longer words from the text. A small LLM often writes something else."""
+        if _numbers(text) != _numbers(made):
+            return False
+        words, own = _long_words(made), _long_words(text)
+        return not words or not own or len(words & own) >= len(words) / 3
+
     def mend(self, text: str) -> str:
         """The text with what a rule can mend: marks, emoji, capitals, whole sentences beyond the length, avoided words'
         sentences. Empty where nothing is left."""
@@ -99,6 +107,14 @@ class Policy(Struct, frozen=True, kw_only=True):
             if not bad and not long:
                 kept.append(sentence)
         return re.sub(r"[^\S\n]{2,}", " ", " ".join(kept)).strip()
+
+
+def _numbers(text: str) -> set[str]:
+    return set(re.findall(r"\d+(?:[.,:]\d+)*", text))
+
+
+def _long_words(text: str) -> set[str]:
+    return {w[:6] for w in re.findall(r"[^\W\d_]{4,}", text.lower())}  # by their beginnings: open, opens, opening
 
 
 def _said(word: str, text: str) -> bool:

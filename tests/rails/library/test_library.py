@@ -183,6 +183,12 @@ def test_tone_is_rewritten_by_the_model_then_mended_then_withheld(tmp_path: Path
     assert mended.text == "It closes at six."
     withheld = ask(bot(tmp_path / "c", config, Scripted(hopeless)), "when?")
     assert withheld.finish_reason == "blocked" and "better way" in withheld.text
+    strays = bot(tmp_path / "d", config, Scripted(
+        lambda talk, s: "Paris is lovely in spring." if "Rewrite the answer" in talk.prompt else "It closes at 6!"))
+    assert ask(strays, "when?").text == "It closes at 6."  # mended by rule: the rewrite said something else
+    keeps = Policy().keeps
+    assert keeps("DUDE, ten cents a page!!!", "It is ten cents a page.") and keeps("OK!", "Fine.")
+    assert not keeps("It costs 10 cents!", "It costs 12 cents.") and not keeps("It closes at 6!", "It closes soon.")
     judge = resolve(f"tone:{tmp_path / 'a'}", "judge")
     made = [asyncio.run(judge.judge(Sample(conversation=Conversation(), id="s"), Response.of("s", 0, "m", Answer.of(t))))
             for t in ("It closes at six.", "dude!", "")]

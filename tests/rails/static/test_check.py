@@ -241,3 +241,13 @@ def test_the_command_says_0_for_warnings_unless_strict(tmp_path: Path, capsys: p
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="no such rails folder"):
         command(tmp_path / "nothing")
+
+
+def test_a_rail_that_rewrites_what_another_has_judged_is_named(tmp_path: Path) -> None:
+    def said(*flows: str) -> list[str]:
+        config = f"rails: {{output: {{flows: [{', '.join(flows)}]}}}}\n"
+        return [f.what for f in _check(tmp_path, config=config).findings if f.kind == "order"]
+
+    (found,) = said("check text output", "moderation check output", "tone check output")
+    assert "'tone check output' rewrites what 'moderation check output' has judged" in found
+    assert said("tone check output", "moderation check output") == said("tone check output") == []

@@ -238,7 +238,7 @@ async def tone_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
     for _ in range(policy.rewrites):
         reply = await turn.llm("tone")(policy.prompt(said, faults), temperature=turn.runtime.config.lowest_temperature)
         made = reply.content.strip().strip('"')
-        if made and not policy.faults(made):
+        if made and not policy.faults(made) and policy.keeps(said, made):
             turn.because(f"rewritten: {'; '.join(faults)}")
             return RailOutcome(decision="transform", transforms={"bot_message": made})
     mended = policy.mend(said)

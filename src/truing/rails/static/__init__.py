@@ -12,9 +12,11 @@ from truing.errors import PlanError, TruingError
 from truing.rails import generation, parallel
 from truing.rails.config import RailsConfig, stages
 from truing.rails.library import all_actions
+from truing.rails.machine import flow_name
 from truing.rails.models import ENGINES, engine_fault, parameter_faults
 from truing.rails.program import FlowProgram, Program, compile_flow
 from truing.rails.prompts import BUILT_IN, Prompts
+from truing.rails.recognise import check_names
 from truing.rails.static.calls import Counter, TurnCalls
 from truing.rails.static.findings import Finding, order
 from truing.rails.static.names import Names
@@ -23,6 +25,9 @@ from truing.rails.static.sources import read_sources
 from truing.rails.templates import PromptError, with_variables
 from truing.rails.templates import variables as template_variables
 from truing.rails.wiring import library_of, rail_names, wiring_faults
+
+REWRITES = "tone check output"
+JUDGES_OUTPUT = frozenset({"moderation check output", "self check output", "self check facts", "content safety check output"})
 
 
 @dataclass(slots=True)
@@ -72,7 +77,7 @@ def check(path: str | Path) -> Report:
     found += faults
     program = Program(compiled)
     found += [Finding(place=place, kind="twice", what=what, level="warning") for place, what in config.notes]
-    found += _arrangement(config, program)
+    found += [*_arrangement(config, program), *_order(config), *_entities(config)]
     report.findings = sorted(dict.fromkeys(found), key=order)
     report.calls = Counter(config, program, builtin, sources).turn()
     return report
@@ -119,6 +124,33 @@ def _arrangement(config: RailsConfig, program: Program) -> Iterator[Finding]:
         if bad:
             said = f"{', '.join(bad)}: its effects are not known, so nothing is generated ahead of the input rails"
             yield Finding(place=config.place("key", "rails.input"), kind="speculative", level="warning", what=said)
+
+
+def _entities(config: RailsConfig) -> Iterator[Finding]:
+    """Kinds of personal data that nobody can find."""
+    own = (config.raw.get("rails") or {}).get("config") or {}
+    blocks = [(f"rails.config.sensitive_data_detection.{stage}.entities", (given or {}).get("entities"))
+              for stage, given in (own.get("sensitive_data_detection") or {}).items() if isinstance(given, dict)]
+    blocks.append(("truing.sensitive.entities", (config.truing.get("sensitive") or {}).get("entities")))
+    for key, entities in blocks:
+        for at, entity in enumerate(entities or []):
+            try:
+                check_names([str(entity)], key)
+            except PlanError as error:
+                place = next((config.place("key", k) for k in (f"{key}.{at}", key) if ("key", k) in config.places), config.path)
+                yield Finding(place=place, kind="entity", what=error.faults[0])
+
+
+def _order(config: RailsConfig) -> Iterator[Finding]:
+    """A rail that has the LLM write the answer anew behind one that judges it: what it writes is judged by nobody."""
+    flows = config.rails.output.flows
+    names = [flow_name(f) for f in flows]
+    if REWRITES in names:
+        at = names.index(REWRITES)
+        before = [f for f, name in zip(flows[:at], names) if name in JUDGES_OUTPUT]
+        if before:
+            said = f"{REWRITES!r} rewrites what {before[0]!r} has judged, and nothing judges it again: put it before"
+            yield Finding(place=config.place("key", f"rails.output.flows.{at}"), kind="order", level="warning", what=said)
 
 
 def _templates(config: RailsConfig) -> Iterator[Finding]:
