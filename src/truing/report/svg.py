@@ -5,6 +5,7 @@ Colours are CSS classes of the page, so that light and dark both work; every plo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -125,8 +126,8 @@ def plane(points: Sequence[Point], x_label: str, y_label: str, title: str) -> st
     width, height, left, low = 640, 420, 62, 52
     xs = [v for p in points for v in p.x] or [0.0, 1.0]
     ys = [v for p in points for v in p.y] or [0.0, 1.0]
-    x0, x1 = _span(xs)
-    y0, y1 = _span(ys)
+    across, up = _round_ticks(xs), _round_ticks(ys)
+    (x0, x1), (y0, y1) = (across[0], across[-1]), (up[0], up[-1])
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (
@@ -135,10 +136,11 @@ def plane(points: Sequence[Point], x_label: str, y_label: str, title: str) -> st
         )
 
     body: list[str] = []
-    for k in range(6):
-        x, y = x0 + (x1 - x0) * k / 5, y0 + (y1 - y0) * k / 5
-        (px, _), (_, py) = at(x, y0), at(x0, y)
+    for x in across:
+        px, _ = at(x, y0)
         body += [_line(px, 18, px, height - low, "grid"), _text(px, height - low + 18, _percent(x), "tick", "middle")]
+    for y in up:
+        _, py = at(x0, y)
         body += [_line(left, py, width - 24, py, "grid"), _text(left - 8, py + 4, _percent(y), "tick", "end")]
     front = sorted((p for p in points if p.front), key=lambda p: p.x[0])
     if len(front) > 1:
@@ -171,6 +173,14 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     room = max(0.1, high - low) * 0.08
     low, high = max(0.0, low - room), min(1.0, high + room)
     return (low, high) if high - low >= 0.1 else (max(0.0, high - 0.1), max(0.1, high))
+
+
+def _round_ticks(values: Sequence[float]) -> list[float]:
+    """Round shares (19 % is none) that reach a little beyond the values, within [0, 1]."""
+    low, high = _span(values)
+    step = next((s for s in (0.02, 0.05, 0.1) if (high - low) / s <= 6.5), 0.2)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [min(1.0, k * step) for k in range(first, last + 1)]
 
 
 def legend(names: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ def rate_cell(rate: Rate | None) -> Cell:
     """A rate as a table cell: struck out if the judge may not measure it, with n, unscored and bounds on hover."""
     if rate is None:
         return Cell("–", "quiet")
-    tip = f"{rate.events} of {rate.scored} scored, n = {rate.n}, by {rate.judge}"
+    tip = f"{rate.events:,} of {rate.scored:,} scored, n = {rate.n:,}, by {rate.judge}"
     if rate.unscored:
         tip += f"; {rate.unscored} unscored: between {percent(rate.bounds[0])} and {percent(rate.bounds[1])}"
     if rate.selected_by_judge:

@@ -73,7 +73,7 @@ def _overall(comparison: Comparison, variant: str, data: str) -> Table:
             said = "–" if i is None else f"{difference(i.estimate)} [{100 * i.lower:+.1f}, {100 * i.upper:+.1f}]"
             more.append(Cell(said.replace("-", "−"), "quiet" if i is None else "", "" if i is None else i.method))
         p = p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
-        grid.add(_WORDS.get(d.question, d.question), d.judge, *rates, delta_cell(d), *more, p, str(d.to_no), str(d.to_yes))
+        grid.add(_WORDS.get(d.question, d.question), d.judge, *rates, delta_cell(d), *more, p, f"{d.to_no:,}", f"{d.to_yes:,}")
     caption = f"{data}: {variant} against the baseline, {comparison.n_shared:,} shared samples"
     return grid.table(caption, right=range(2, len(grid.columns)))
 
@@ -149,7 +149,7 @@ def _moved(comparison: Comparison, variant: str, data: str) -> Table | None:
     columns = [o for o in OUTCOMES if any(o in to for to in moved.values())]
     grid = Grid(["baseline ↓", *columns])
     for a in (o for o in OUTCOMES if o in moved):
-        grid.add(a, *(Cell(str(moved[a].get(b, 0)), "quiet" if a == b or not moved[a].get(b) else "") for b in columns))
+        grid.add(a, *(Cell(f"{moved[a].get(b, 0):,}", "quiet" if a == b or not moved[a].get(b) else "") for b in columns))
     return grid.table(f"{data}: where the baseline's answers went under {variant}", right=range(1, len(columns) + 1))
 
 
