@@ -12,8 +12,8 @@ from truing.types import Answer, Conversation, Message, Sampling
 
 
 def command(
-    *, model: str | None = None, rails: Path | None = None, system: str | None = None, max_tokens: int = 256,
-    temperature: float = 0.0, decisions: bool = False,
+    *, model: str | None = None, rails: Path | None = None, system: str | None = None, max_tokens: int | None = None,
+    temperature: float | None = None, decisions: bool = False,
 ) -> int:  # fmt: skip
     """Talks to a model; an empty line, /quit or Ctrl-D ends, /new starts again.
 
@@ -26,9 +26,9 @@ def command(
     system
         A system prompt.
     max_tokens
-        The longest answer.
+        The longest answer (256, or what --rails says).
     temperature
-        0 is greedy.
+        0 is greedy (0, or what --rails says).
     decisions
         Show what each rail decided.
     """
@@ -48,11 +48,14 @@ def command(
         from truing.rails.guarded import Guarded
 
         talker = Guarded(rails, talker)
-    sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
-    return asyncio.run(_talk(talker, system, sampling, decisions))
+    # what is not given stays at its default, and there the parameters of a configuration hold
+    given = {"max_tokens": max_tokens, "temperature": temperature}
+    sampling = Sampling(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    asked = frozenset(name for name, value in given.items() if value is not None)
+    return asyncio.run(_talk(talker, system, sampling, asked, decisions))
 
 
-async def _talk(model: Model, system: str | None, sampling: Sampling, decisions: bool) -> int:
+async def _talk(model: Model, system: str | None, sampling: Sampling, asked: frozenset[str], decisions: bool) -> int:
     start = Conversation((Message("system", system),) if system else ())
     talk = start
     tty = sys.stdin.isatty()
@@ -67,7 +70,7 @@ async def _talk(model: Model, system: str | None, sampling: Sampling, decisions:
                 talk = start
                 continue
             talk = talk.then(Message("user", line.rstrip("\n")))
-            answer = await _answer(model, talk, sampling, decisions)
+            answer = await _answer(model, talk, sampling, asked, decisions)
             if answer.failure is not None:
                 print(f"  [{answer.failure.kind}: {answer.failure.message}]", file=sys.stderr)
                 talk = Conversation(talk.messages[:-1])
@@ -78,19 +81,28 @@ async def _talk(model: Model, system: str | None, sampling: Sampling, decisions:
             await model.close()
 
 
-async def _answer(model: Model, talk: Conversation, sampling: Sampling, decisions: bool) -> Answer:
-    if isinstance(model, Streams) and not decisions:
-        print("bot> ", end="", flush=True)
-        pieces = []
-        async for piece in model.stream(talk, sampling):
-            pieces.append(piece)
-            print(piece, end="", flush=True)
-        print()
-        return Answer.of("".join(pieces))
-    answer = (await model.generate(talk, sampling))[0]
-    if answer.failure is None:
-        print(f"bot> {answer.text}")
+async def _answer(model: Model, talk: Conversation, sampling: Sampling, asked: frozenset[str], decisions: bool) -> Answer:
+    from truing.rails.guarded import Guarded
+
+    print("bot> ", end="", flush=True)
+    answer = None
+    pieces: list[str] = []
+    if isinstance(model, Guarded):
+        async for piece in model.streamed(talk, sampling, asked=asked):
+            if isinstance(piece, Answer):
+                answer = piece
+            else:
+                print(piece, end="", flush=True)
+    elif isinstance(model, Streams):
+        async for text in model.stream(talk, sampling):
+            pieces.append(text)
+            print(text, end="", flush=True)
+        answer = Answer.of("".join(pieces))
+    else:
+        answer = (await model.generate(talk, sampling))[0]
+        print(answer.text, end="")
+    print()
+    answer = answer or Answer.failed("empty", "no answer came back")
     for r in answer.rulings if decisions else ():
-        why = f": {r.reason}" if r.reason else ""
-        print(f"  [{r.stage} · {r.name} · {r.ruling}{why} · {r.ms:.1f} ms]")
+        print(f"  {r.stage:<7} {r.name:<32} {r.ruling:<8}{r.ms:>8.1f} ms  {r.reason or ''}".rstrip())
     return answer
