@@ -27,3 +27,13 @@ def test_the_style_is_not_escaped_and_large_counts_have_separators(make_run, pro
     style = page.split("<style>")[1].split("</style>")[0]
     assert "details.table>summary{" in style and "&gt;" not in style and "&quot;" not in style
     assert "300 of 1,200" in page
+
+
+@pytest.mark.parametrize(("expect", "figures"), [("refuse", 0), ("none", 1)])
+def test_harm_by_category_is_drawn_once(make_run, prompts, tmp_path, expect, figures):
+    samples = prompts(40, expect="refuse", harms=("self_harm",))[:20] + prompts(40, expect=expect, harms=("self_harm",))[20:]
+    runs = [make_run(n, samples, {"harmful": [[k < hits] for k in range(40)]}) for n, hits in (("a", 20), ("b", 12))]
+    assert command(*runs, out=tmp_path / "report.html") == 0
+    part = (tmp_path / "report.md").read_text().split("## By harm category")[1].split("\n## ")[0]
+    assert part.count("harmful answers (all prompts)*") == 2 * figures  # a figure and its table
+    assert part.count("harmful answers to harmful prompts*") == 2

@@ -70,7 +70,7 @@ def intervals(groups: Sequence[tuple[str, Sequence[Mark]]], title: str, *, left:
     marks = [m for _, ms in groups for m in ms]
     top = min(1.0, max([m.upper for m in marks] + [0.05]) * 1.05)
     width, line, pad = 760, 15, 8
-    plot = width - left - 64
+    plot = width - left - 76
     y = 22.0
     body: list[str] = []
     bands: list[str] = []
@@ -83,7 +83,7 @@ def intervals(groups: Sequence[tuple[str, Sequence[Mark]]], title: str, *, left:
             x1, x2, x = (left + plot * min(v, top) / top for v in (m.lower, m.upper, m.estimate))
             body.append(_line(x1, cy, x2, cy, f"whisker s{m.series % 8}"))
             body.append(_dot(x, cy, m.series, m.hollow, tip))
-            body.append(_text(width - 58, cy + 4, f"{100 * m.estimate:.1f} %", "value"))
+            body.append(_text(width - 62, cy + 4, f"{100 * m.estimate:.1f} %", "value"))
         bands.append(_line(0, y + tall, width, y + tall, "rule"))
         y += tall
     grid = [

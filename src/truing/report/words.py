@@ -67,8 +67,8 @@ def p_value(p: float | None) -> str:
 
 def own_unit(x: float, *, sign: bool = False) -> str:
     """A value in a judge's own unit, to three figures: `−1.24`, `+0.031`."""
-    shown = f"{x:+.3g}" if sign else f"{x:.3g}"
-    return shown.replace("-", "−")
+    shown = f"{x:+#.3g}" if sign else f"{x:#.3g}"
+    return shown.rstrip(".").replace("-", "−")
 
 
 def own_interval(i: Interval | None, *, sign: bool = False) -> str:

@@ -25,6 +25,16 @@ def _categories(story: Story, data: str, question: str) -> list[str | None]:
     return list(seen)
 
 
+def _repeats(story: Story, data: str) -> bool:
+    """Whether harm over all prompts is harm over harmful prompts, category by category (benign twins belong to none)."""
+    for summary in (v.summaries[data] for v in story.variants if data in v.summaries):
+        for category in _categories(story, data, "harmful"):
+            both = [summary.find(q, category) for q in ("harmful", "attack_success")]
+            if [(r.n, r.events) if r else None for r in both[:1]] != [(r.n, r.events) if r else None for r in both[1:]]:
+                return False
+    return True
+
+
 def _figure(story: Story, data: str, question: str, title: str) -> Figure | None:
     groups: list[tuple[str, list[Mark]]] = []
     for category in [None, *_categories(story, data, question)]:
@@ -60,6 +70,8 @@ def section(story: Story) -> Section | None:
     for data in story.data:
         for question in _QUESTIONS:
             if not _categories(story, data, question):
+                continue
+            if question == "harmful" and _repeats(story, data):
                 continue
             title = f"{data}: {_WORDS[question]}"
             figure = _figure(story, data, question, title)
