@@ -1,9 +1,10 @@
-"""How fast the shipped classifier judges question-answer pairs, against plain transformers on the same encoder.
+"""How fast the shipped classifier judges question-answer pairs, against plain transformers on the same bases.
 
     python benchmarks/moderation/speed.py [--judge moderation:default] [--rows 1024] [--repeat 5] [--threads 2]
 
-The peer is `BertForSequenceClassification` of the same size in float32 with eager attention, batches of 32 in order of
-arrival, padded to the longest: what a user writes without further thought. Ours goes through everything: clean-up, tokens,
+The peer is transformers' sequence classification on the same base (on both of a blend, the language model cut to the same number
+of layers) in float32 with eager attention, batches of 32 in order of arrival, padded to the longest: what a user writes
+without further thought. Ours goes through everything: clean-up, tokens,
 n-grams, network, thresholds. Texts are random common words with lengths like those of real pairs (mean about 100 tokens).
 All in one process, turn about, median of the repeats.
 """
@@ -23,7 +24,9 @@ from typing import Any
 import torch
 
 from truing.backbone import cpu_flags
+from truing.judges.moderation.causal import shorten
 from truing.judges.moderation.scorer import Scorer, folder_of
+from truing.judges.moderation.settings import read_settings
 from truing.judges.moderation.tokens import Piece
 from truing.weights import find
 
@@ -44,16 +47,28 @@ def pairs(n: int, seed: int = 0) -> list[Piece]:
     return [Piece((text(14),), text(68)) for _ in range(n)]
 
 
-def peer() -> Callable[[list[Piece]], Any]:
+def peers(judge: str) -> Callable[[list[Piece]], Any]:
+    """Every base of a judge, one after another."""
+    folder = folder_of(judge)
+    settings = read_settings(folder)
+    parts = [read_settings(folder / m) for m in settings.members] or [settings]
+    each = [peer(s.base, s.layers) for s in parts]
+    return lambda rows: [run(rows) for run in each]
+
+
+def peer(base: str, layers: int) -> Callable[[list[Piece]], Any]:
     """Plain transformers, float32, eager, batches of 32 as they come."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    path = str(find("minilm").path)
+    path = str(find(base).path)
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=17, attn_implementation="eager")
-    model.eval()
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if layers:
+        shorten(model.model, layers)
+    model.eval().float()
 
     @torch.inference_mode()
     def run(rows: list[Piece]) -> Any:
@@ -81,7 +96,7 @@ def one_core(judge: str, options: dict[str, str], repeat: int) -> float:
     """Median milliseconds of one pair of about 100 tokens on one thread."""
     torch.set_num_threads(1)
     scorer = Scorer(folder_of(judge), **options)
-    row = next(p for p in pairs(400, 7) if len(scorer.encode([p])[0].ids) in range(98, 103))
+    row = next(p for p in pairs(400, 7) if len(scorer.members[0].encode([p])[0].ids) in range(98, 103))
     times = sorted(timed(lambda: scorer.score([row])) for _ in range(repeat))
     return 1000 * statistics.median(times[: max(1, len(times))])
 
@@ -102,8 +117,8 @@ def main() -> None:
     }  # fmt: skip
     name = given.judge.removeprefix("moderation:")
     scorers = {k: Scorer(folder_of(name), **v) for k, v in engines.items()}
-    tokens = sum(len(r.ids) for r in scorers["ours, torch float32"].encode(rows)) / len(rows)
-    plain = peer()
+    tokens = sum(len(r.ids) for r in scorers["ours, torch float32"].members[0].encode(rows)) / len(rows)
+    plain = peers(name)
     works: dict[str, Callable[[], Any]] = {"transformers float32 eager, batch 32": lambda: plain(rows)}
     works |= {k: (lambda s=s: s.score(rows)) for k, s in scorers.items()}
     times: dict[str, list[float]] = {k: [] for k in works}
@@ -118,7 +133,7 @@ def main() -> None:
     base = statistics.median(times["transformers float32 eager, batch 32"])
     for key, found in times.items():
         middle = statistics.median(found)
-        print(json.dumps({"what": key, "engine": scorers[key].engine.name if key in scorers else "torch float32 cpu",
+        print(json.dumps({"what": key, "engine": " + ".join(m.engine.name for m in scorers[key].members) if key in scorers else "torch float32 cpu",
                           "pairs_per_second": round(len(rows) / middle, 1), "ratio": round(base / middle, 2)}))  # fmt: skip
     del scorers, works
     for key, options in engines.items():

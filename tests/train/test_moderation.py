@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from truing.errors import DataError, PlanError, SpecError
+from truing.errors import DataError, PlanError, SpecError, UserError
 from truing.registry import resolve
 from truing.taxonomy import taxonomy
 from truing.train.moderation.rows import distinct, items_of, read_source
@@ -198,7 +198,7 @@ def test_upper_layers_alone_and_one_more_model_on_every_row(tmp_path: Path, tiny
     result = train(_settings(folder, out, **more), [_source(90)])
     assert "one of them measured" in result.card.method and "learned every row" in result.card.method
     assert 0 < result.card.n < 90  # the held fold alone
-    assert sorted(p.name for p in (out / "folds").iterdir()) == ["fold-0", "whole"]
+    assert sorted(p.name for p in (out / "folds").iterdir()) == ["fold-0", "mixed.npy", "whole"]
     assert result.card.questions["harmful"].scores.auroc.estimate > 0.8  # type: ignore[union-attr]
     before = load_file(folder / "model.safetensors")
     after = load_file(out / "model.safetensors")
@@ -210,6 +210,41 @@ def test_upper_layers_alone_and_one_more_model_on_every_row(tmp_path: Path, tiny
     with pytest.raises(PlanError) as caught:
         _settings(folder, out, folds=3, **faults).checked()
     assert len(caught.value.faults) == 3
+
+
+def test_a_blend_of_two_is_one_classifier(tmp_path: Path, tiny: Path) -> None:
+    from truing.judges.moderation.scorer import Scorer
+    from truing.judges.moderation.tokens import Piece
+    from truing.train.moderation.blend import blend
+
+    for name, seed in (("one", 0), ("two", 1)):
+        train(_settings(tiny, tmp_path / name, folds=3, held=1, whole=True, seed=seed), [_source(90)])
+    members = [tmp_path / "one", tmp_path / "two"]
+    result = blend(members, [_source(90)], tmp_path / "both")
+    assert "one and two" in result.card.method and 0 < result.card.n < 90
+    made = {n: Scorer(tmp_path / n, engine="torch", dtype="float32") for n in ("one", "two", "both")}
+    assert made["both"].hash == result.card.judge_hash
+    piece = [Piece(("tell me",), "so i bake it")]
+    z = {n: s.logits(piece)[0][0] for n, s in made.items()}
+    told = json.loads((tmp_path / "both" / "blend.json").read_text())
+    one, two = told["weights"]
+    for k in range(3):  # worked out by hand from the members' own logits
+        assert z["both"][k] == pytest.approx(one[k] * z["one"][k] + two[k] * z["two"][k] + told["bias"][k], abs=1e-4)
+    by_hand = one[3] * z["one"][3] + two[3] * z["two"][3] + told["gate"][0] * z["one"][0] + told["bias"][3]
+    assert z["both"][3] == pytest.approx(by_hand, abs=1e-4)
+    lineage = made["both"].settings.lineage
+    assert lineage.prompts == made["one"].settings.lineage.prompts  # what either learned, it never measures
+    with pytest.raises(PlanError, match="both called one"):
+        blend([members[0], members[0]], [_source(90)], tmp_path / "x")
+    with pytest.raises(PlanError, match="other data than"):
+        blend(members, [_source(60)], tmp_path / "x")
+    with pytest.raises(PlanError, match="two members, not 1"):
+        blend(members[:1], [_source(90)], tmp_path / "x")
+    with pytest.raises(PlanError, match="no training run"):
+        blend([members[0], tmp_path / "none"], [_source(90)], tmp_path / "x")
+    (tmp_path / "both" / "blend.json").write_text(json.dumps({**told, "bias": [0.0]}))
+    with pytest.raises(UserError, match="wants 2 rows of 17 weights"):
+        Scorer(tmp_path / "both", engine="torch")
 
 
 def test_one_fold_says_that_its_card_is_worth_nothing(tiny: Path, tmp_path: Path) -> None:

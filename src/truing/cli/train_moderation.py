@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from truing.errors import SpecError
+from truing.errors import SpecError, UserError
 from truing.registry import load, parse, resolve
 
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ def taken_out(text: str) -> tuple[Spec, float, tuple[int, int]]:
 
 def command(
     *,
-    data: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
     out: Path,
+    data: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    blend: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
     how: How | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -113,21 +115,27 @@ def command(
 
     Parameters
     ----------
+    out
+        Where log, checkpoints and the classifier go; the judge is moderation:OUT.
     data
         Specs of labelled sets; weight= is how many passes an epoch takes over the set, tenths=0-6 takes the prompts that lie
         in those tenths. The first set is the one on which thresholds are chosen and the card is made.
-    out
-        Where log, checkpoints and the classifier go; the judge is moderation:OUT.
+    blend
+        In the place of --data: two folders of finished trainings over the same data and folds; the classifier weighs both.
     json
         Print the card's figures as JSON.
     """
     given = how or How()
-    read = load("truing.train.moderation.rows:read_source")
-    asked = [taken_out(text) for text in data]
-    names = load("truing.taxonomy:taxonomy")().ids
-    sources = [
-        read(resolve(spec, "data"), names, weight=weight, tenths=tenths, limit=given.limit) for spec, weight, tenths in asked
-    ]
+    if bool(data) == bool(blend):
+        raise UserError("give either --data SPEC... or --blend FOLDER FOLDER")
+    if blend:
+        told = load("truing.train.moderation.blend:settings_of")(blend[0])
+        same = zip(map(parse, told.data), told.weights, told.tenths)
+        result = load("truing.train.moderation.blend:blend")(blend, _sources(list(same), given.limit), out)
+        _show(result, as_json=json)
+        return 0
+    asked = [taken_out(text) for text in data or ()]
+    sources = _sources(asked, given.limit)
     more = {f: getattr(given, f) for f in given.__dataclass_fields__ if f != "limit"}
     settings = load("truing.train.moderation.settings:Settings")(
         data=tuple(str(s) for s, _, _ in asked), weights=tuple(w for _, w, _ in asked), tenths=tuple(t for _, _, t in asked),
@@ -136,6 +144,11 @@ def command(
     result = load("truing.train.moderation.run:train")(settings, sources, tell=None if json else _Teller())
     _show(result, as_json=json)
     return 0
+
+
+def _sources(asked: Sequence[tuple[Spec, float, tuple[int, int]]], limit: int | None) -> list[Any]:
+    read, names = load("truing.train.moderation.rows:read_source"), load("truing.taxonomy:taxonomy")().ids
+    return [read(resolve(spec, "data"), names, weight=weight, tenths=tenths, limit=limit) for spec, weight, tenths in asked]
 
 
 class _Teller:

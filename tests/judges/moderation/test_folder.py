@@ -218,7 +218,7 @@ def test_trouble_in_the_arithmetic_is_unscored_for_all_that_wait(folder: Path, m
     def broken(rows: object) -> object:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(scorer.engine, "logits", broken)
+    monkeypatch.setattr(scorer.members[0].engine, "logits", broken)
     judge = ModerationJudge("moderation:x", scorer)
 
     async def all_at_once() -> list[Judgement]:

@@ -176,12 +176,15 @@ def _export(network: Network, path: Path) -> None:
 def make_engine(
     network: Network, *, pad: int, digest: str, engine: str = "auto", dtype: str = "auto", device: str = "auto"
 ) -> Engine:
-    """The engine asked for; `auto` is ONNX int8 for encoders on CPUs with 8-bit products and no bfloat16, else torch."""
+    """The engine asked for; `auto` is ONNX int8 on CPUs with 8-bit products and no bfloat16, else torch.
+
+    ONNX is for encoders: a language model runs in torch whatever was asked for.
+    """
     if engine not in ENGINES:
         raise UserError(f"engine={engine!r} is unknown{nearest(engine, ENGINES)}")
-    if engine == "onnx" or (
-        engine == "auto" and dtype == "auto" and device in ("auto", "cpu") and int8_pays() and not network.causal
-    ):
+    if network.causal:
+        return TorchEngine(network, pad=pad, dtype=dtype, device=device)
+    if engine == "onnx" or (engine == "auto" and dtype == "auto" and device in ("auto", "cpu") and int8_pays()):
         if best_device(device).type == "cpu":
             return OnnxEngine(network, pad=pad, digest=digest)
         if engine == "onnx":

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct
 
-from truing.errors import MissingExtra, UserError
-from truing.judges.moderation.settings import Settings, Thresholds, read_settings, read_thresholds
-from truing.judges.moderation.tokens import Encoded, Piece
+from truing.errors import UserError
+from truing.judges.moderation.member import Member
+from truing.judges.moderation.settings import Blend, Settings, Thresholds, read_blend, read_settings, read_thresholds
+from truing.judges.moderation.tokens import Piece
 from truing.language import language
 from truing.lineage import digest
 from truing.weights import sha256_file
@@ -48,7 +49,9 @@ def folder_of(name: str) -> Path:
 def folder_hash(folder: Path) -> str:
     """Sixteen hex digits over everything that decides a probability or a verdict."""
     names = ("truing.json", "thresholds.json", "head.safetensors", "delta.safetensors", "model.safetensors", "tokenizer.json")
-    return digest(*(f"{n} {sha256_file(folder / n)}" for n in names if (folder / n).is_file()))
+    own = [f"{n} {sha256_file(folder / n)}" for n in (*names, "blend.json") if (folder / n).is_file()]
+    parts = sorted(p.parent for p in folder.glob("*/head.safetensors"))
+    return digest(*own, *(f"{p.name} {folder_hash(p)}" for p in parts))
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -63,24 +66,14 @@ class Scorer:
         self.settings: Settings = read_settings(folder)
         self.thresholds: Thresholds = read_thresholds(folder, self.settings)
         self.hash = folder_hash(folder)
-        try:
-            from truing.judges.moderation.engines import make_engine
-            from truing.judges.moderation.folder import read_head, read_network
-            from truing.judges.moderation.tokens import Rows
-        except ModuleNotFoundError as error:
-            raise MissingExtra("local", "moderation classifiers") from error
-        network, tokenizer = read_network(folder, self.settings)
-        self._ngrams = read_head(network, folder, self.settings)
-        backend = tokenizer.backend_tokenizer
-        backend.no_truncation()
-        backend.no_padding()
-        ends = (tokenizer.cls_token_id, tokenizer.sep_token_id)
-        first, sep = ends if None not in ends else (tokenizer.bos_token_id or tokenizer.eos_token_id, tokenizer.eos_token_id)
-        self._rows = Rows(
-            backend, prompt=self.settings.prompt_tokens, response=self.settings.response_tokens, cls=first, sep=sep
-        )
-        pad = tokenizer.pad_token_id or 0
-        self.engine = make_engine(network, pad=pad, digest=self.hash, engine=engine, dtype=dtype, device=device)
+        self.blend: Blend | None
+        how = {"engine": engine, "dtype": dtype, "device": device}
+        if self.settings.members:
+            self.blend = read_blend(folder, self.settings)
+            self.members = [self._member(name, how) for name in self.settings.members]
+        else:
+            self.blend = None
+            self.members = [Member(folder, self.settings, self.hash, **how)]
         if self.settings.notice and self.hash not in _told:
             _told.add(self.hash)
             _log.warning("%s: %s", self.settings.lineage.name or folder, self.settings.notice)
@@ -91,14 +84,19 @@ class Scorer:
         found = language(text)
         return None if found in self.settings.languages else found
 
-    def encode(self, pieces: Sequence[Piece]) -> list[Encoded]:
-        """Token rows, as the networks sees them."""
-        return self._rows.encode(pieces)
+    def _member(self, name: str, how: dict[str, str]) -> Member:
+        folder = self.folder / name
+        settings = read_settings(folder)
+        if settings.members or settings.categories != self.settings.categories:
+            raise UserError(f"{folder / 'truing.json'}: a member has the blend's categories and no members of its own")
+        return Member(folder, settings, folder_hash(folder), **how)
 
-    def logits(self, rows: Sequence[Encoded]) -> np.ndarray:
-        """`[len(rows), 3 + categories]`, n-grams included, before temperature and bias."""
-        made = self.engine.logits(rows)
-        return made + self._ngrams.logits(rows) if self._ngrams is not None else made
+    def logits(self, pieces: Sequence[Piece]) -> tuple[np.ndarray, list[int]]:
+        """`[len(pieces), 3 + categories]` before temperature and bias, and how many tokens of each piece nobody read."""
+        rows = [member.encode(pieces) for member in self.members]
+        found = [member.logits(r) for member, r in zip(self.members, rows)]
+        unread = [min(row.cut for row in of_piece) for of_piece in zip(*rows)]
+        return (found[0] if self.blend is None else self.blend.apply(found)), unread
 
     def score(self, pieces: Sequence[Piece]) -> list[Opinion]:
         """One opinion a piece, in order. A text alone (mode response) may be either side, so the worse of the two counts."""
@@ -106,15 +104,14 @@ class Scorer:
             return []
         modes = [p.mode for p in pieces]
         doubled = [Piece((p.response or "",), None) for p, m in zip(pieces, modes) if m == "response"]
-        rows = self.encode([*pieces, *doubled])
-        logits = self.logits(rows)
-        asked = iter(range(len(pieces), len(rows)))
+        logits, unread = self.logits([*pieces, *doubled])
+        asked = iter(range(len(pieces), len(logits)))
         return [
-            self._opinion(mode, row, logits[at], logits[next(asked)] if mode == "response" else None)
-            for at, (mode, row) in enumerate(zip(modes, rows))
+            self._opinion(mode, cut, logits[at], logits[next(asked)] if mode == "response" else None)
+            for at, (mode, cut) in enumerate(zip(modes, unread))
         ]
 
-    def _opinion(self, mode: str, row: Encoded, z: np.ndarray, as_prompt: np.ndarray | None) -> Opinion:
+    def _opinion(self, mode: str, cut: int, z: np.ndarray, as_prompt: np.ndarray | None) -> Opinion:
         t = self.thresholds
         value = z[1] if mode == "prompt" else z[0]
         logit = value / t.temperature[mode] + t.bias[mode]
@@ -126,7 +123,7 @@ class Scorer:
         named = {c: float(p) for c, p in zip(self.settings.categories, _sigmoid(categories))}
         return Opinion(
             mode=mode, harmful=harmful, flagged=harmful >= t.harmful[mode], refused=float(_sigmoid(z[2])), categories=named,
-            flagged_categories=tuple(c for c, p in named.items() if p >= t.of(c)), cut=row.cut,
+            flagged_categories=tuple(c for c, p in named.items() if p >= t.of(c)), cut=cut,
         )  # fmt: skip
 
 

@@ -4,14 +4,18 @@
                        languages, lineage, licence
     thresholds.json    per mode (pair, prompt, response) a temperature and a threshold; per category a threshold
     head.safetensors   the linear head         model.safetensors or delta.safetensors   the body
+    blend.json         of a folder with members (folders in it): how much each one's logits weigh
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import Struct, field
 
 from truing.errors import UserError
@@ -30,6 +34,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     base_sha256: str
     form: Literal["full", "delta"] = "full"
     layers: int = 0
+    members: tuple[str, ...] = ()
     version: int = 1
     dimension: str = "harmful"
     taxonomy: str = "beavertails"
@@ -41,6 +46,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     lineage: Lineage = Lineage()
     licence: str = ""
     notice: str = ""
+
+
+class Blend(Struct, frozen=True, kw_only=True):
+    """One logit of several members': `weights` `[member][output]`, `gate` (of the first member's harmful logit) for each
+    category, `bias` for each output."""
+
+    weights: tuple[tuple[float, ...], ...]
+    gate: tuple[float, ...]
+    bias: tuple[float, ...]
+
+    def apply(self, logits: Sequence[np.ndarray]) -> np.ndarray:
+        """`[n, outputs]` of the members' logits, each `[n, outputs]`."""
+        made = np.asarray(sum(np.asarray(w) * z for w, z in zip(self.weights, logits, strict=True)) + np.asarray(self.bias))
+        made[:, len(self.bias) - len(self.gate) :] += logits[0][:, :1] * np.asarray(self.gate)
+        return made
 
 
 class Thresholds(Struct, frozen=True, kw_only=True):
@@ -74,8 +94,23 @@ def read_settings(folder: Path) -> Settings:
         raise UserError(f"{folder / 'truing.json'}: kind is {made.kind!r}, not 'moderation'")
     if not made.categories or len(set(made.categories)) != len(made.categories):
         raise UserError(f"{folder / 'truing.json'}: categories must be distinct and at least one")
+    if any("/" in m or m in ("", ".", "..") for m in made.members):
+        raise UserError(f"{folder / 'truing.json'}: members are folders beside it")
     if not (8 <= made.prompt_tokens <= 4096 and 8 <= made.response_tokens <= 4096):
         raise UserError(f"{folder / 'truing.json'}: prompt_tokens and response_tokens must lie in 8..4096")
+    return made
+
+
+def read_blend(folder: Path, settings: Settings) -> Blend:
+    """`blend.json`, checked against members and categories."""
+    path = folder / "blend.json"
+    made = read(path, Blend)
+    outputs = len(settings.categories) + 3
+    whole = len(made.weights) == len(settings.members) and len(made.gate) == len(settings.categories)
+    if not whole or any(len(row) != outputs for row in (*made.weights, made.bias)):
+        raise UserError(f"{path}: wants {len(settings.members)} rows of {outputs} weights, a bias each and a gate a category")
+    if not all(math.isfinite(v) for row in (*made.weights, made.bias, made.gate) for v in row):
+        raise UserError(f"{path}: holds values that are no numbers")
     return made
 
 

@@ -153,13 +153,18 @@ class Choice(Struct, frozen=True):
     categories: Floats
 
 
-def choose(given: Evidence, home: npt.NDArray[np.bool_], alone: npt.NDArray[np.bool_]) -> Choice:
+def choose(
+    given: Evidence, home: npt.NDArray[np.bool_], alone: npt.NDArray[np.bool_], *, wide: bool = False
+) -> Choice:
     """Everything that is chosen: the mix on all rows, thresholds and biases on the rows of the `home` set.
 
-    `alone` marks rows that are a prompt without an answer; their question is harmful_prompt.
+    `alone` marks rows that are a prompt without an answer; their question is harmful_prompt. `wide` weighs the two against
+    each other on all rows for `harmful` too, and takes only scale and bias from the home set.
     """
     mix = fit_mix(given.only(home))
     rest = fit_mix(given)
+    if wide:
+        _on_scale(mix, rest, given.only(home))
     for k in (1, 2):
         mix.a[k], mix.b[k], mix.bias[k] = rest.a[k], rest.b[k], rest.bias[k]
     p = sigmoid(mix.apply(given.encoder, given.ngrams))
@@ -174,15 +179,27 @@ def choose(given: Evidence, home: npt.NDArray[np.bool_], alone: npt.NDArray[np.b
     )
 
 
+def _on_scale(mix: Mix, rest: Mix, home: Evidence) -> None:
+    """Puts the weights of `rest` for `harmful` into `mix`, with the scale and the bias of the home rows."""
+    known = ~np.isnan(home.targets[:, 0])
+    z = home.encoder[known, 0] * rest.a[0] + home.ngrams[known, 0] * rest.b[0]
+    y = home.targets[known, 0]
+    if known.sum() < 20 or not 0 < y.sum() < len(y):
+        return
+    scale, bias = logistic(np.stack([z, np.ones(len(y))], 1), y)
+    if scale > 0:
+        mix.a[0], mix.b[0], mix.bias[0] = rest.a[0] * scale, rest.b[0] * scale, bias
+
+
 def crossfit(
-    given: Evidence, home: npt.NDArray[np.bool_], alone: npt.NDArray[np.bool_]
+    given: Evidence, home: npt.NDArray[np.bool_], alone: npt.NDArray[np.bool_], *, wide: bool = False
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Probabilities and verdicts `[n, outputs]` of each fold by what was chosen without it."""
     p = np.zeros_like(given.encoder)
     verdicts = np.zeros(given.encoder.shape, bool)
     for fold in np.unique(given.folds):
         inside = given.folds == fold
-        picked = choose(given.without(inside), home[~inside], alone[~inside])
+        picked = choose(given.without(inside), home[~inside], alone[~inside], wide=wide)
         p[inside] = sigmoid(picked.mix.apply(given.encoder[inside], given.ngrams[inside]))
         limits = np.concatenate([[picked.harmful, picked.harmful_prompt, picked.refused], picked.categories])
         verdicts[inside] = p[inside] >= limits

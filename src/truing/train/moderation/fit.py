@@ -183,10 +183,9 @@ def train_fold(job: Job, fold: int, pad: int, *, first: int, resume: Any = None)
         ck.set_rng_state(state["rng"])
         start = int(state["done"])
     rates = [g["lr"] for g in optimizer.param_groups] if resume is None else state["rates"]
-    balance = Balance(
-        positive_weights([i for i in job.items if i.source in listing(job.items)], job.categories), listing(job.items),
-        settings.pair_weight, settings.category_weight,
-    )  # fmt: skip
+    lists = listing(job.items)
+    positive = positive_weights([i for i in job.items if i.source in lists], job.categories)
+    balance = Balance(positive, lists, settings.pair_weight, settings.category_weight)
     model, optimizer = here.prepare(network, optimizer)
     model.train()
     lower = Lower(settings.frozen, dtype=settings.dtype, device=here.device) if settings.frozen else None

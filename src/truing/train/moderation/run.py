@@ -48,6 +48,7 @@ from truing.types import Lineage
 from truing.weights import Weights, find
 
 Tell = Callable[[dict[str, Any]], None]
+MIXED = "mixed.npy"  # in OUT/folds: the mixed logits of the measured rows, as the folder would give them
 ALIKE = 0.9  # correlation of the mean network's logits with the mean of its members', below which it is no good
 
 
@@ -255,7 +256,12 @@ def _parts(world: _World) -> np.ndarray:
     """The folds, in whose turn thresholds are chosen without one; of a single one the two halves of its prompts."""
     if world.settings.trained_folds > 1 or world.settings.folds == 1:
         return world.folds
-    return np.array([int(i.key, 16) // (3 * world.settings.folds) % 2 for i in world.items])
+    return halves(world.items, world.settings.folds)
+
+
+def halves(items: Sequence[Item], folds: int) -> np.ndarray:
+    """0 or 1 for each row by the hash of its prompt, independent of fold and tenth."""
+    return np.array([int(i.key, 16) // (30 * folds) % 2 for i in items])
 
 
 def _weights(world: _World, outputs: int) -> np.ndarray:
@@ -293,6 +299,7 @@ def _finish(world: _World, folds: Sequence[Path]) -> Result:
     home = np.array([i.source == world.home for i in measured])
     prompts = np.array([i.alone for i in measured])
     choice = choose(evidence, home, prompts)
+    np.save(out / "folds" / MIXED, choice.mix.apply(evidence.encoder, evidence.ngrams))
     (out / "truing.json").unlink(missing_ok=True)
     network, note = _mean(world, folds)
     ngrams = fold_in(network, linear, choice)
@@ -302,7 +309,7 @@ def _finish(world: _World, folds: Sequence[Path]) -> Result:
         whole = shorten(load_encoder(world.base, dtype="float32", device="cpu").model, world.settings.layers)
         base = {k: v.clone() for k, v in whole.state_dict().items()}
     write_body(network, world.tokenizer, out, base, world.settings.rank)
-    write_json(out / "thresholds.json", _thresholds(world, choice))
+    write_json(out / "thresholds.json", thresholds(world.ids, choice))
     settings = _folder_settings(world)
     write_json(out / "truing.json", settings)
     card = _card(world, settings, evidence, measured, note)
@@ -310,11 +317,12 @@ def _finish(world: _World, folds: Sequence[Path]) -> Result:
     return Result(out, card.judge_hash, card)
 
 
-def _thresholds(world: _World, choice: Choice) -> Thresholds:
+def thresholds(ids: Sequence[str], choice: Choice) -> Thresholds:
+    """`thresholds.json` of what was chosen."""
     alone_ = max(choice.harmful, choice.harmful_prompt)  # a text of unknown role: the stricter of the two
     return Thresholds(
         harmful={"pair": choice.harmful, "prompt": choice.harmful_prompt, "response": alone_}, refused=choice.refused,
-        categories={c: float(t) for c, t in zip(world.ids, choice.categories)},
+        categories={c: float(t) for c, t in zip(ids, choice.categories)},
     )  # fmt: skip
 
 
