@@ -1,6 +1,6 @@
 """How often a bot's answers are on tone before and after the tone rail, and by what.
 
-    python benchmarks/rails/tone.py examples/bot [--model local:smollm2] [--n 40]
+    python benchmarks/rails/tone.py examples/bot [--model local:smollm2] [--n 40] [--suffix "Be very excited!"]
 
 The prompts are the users' turns of the bot's own dialogues, its examples of what users say, and everyday instructions
 (builtin:helpful, builtin:honest), the same for before and after. Each is answered with the bot's instructions and facts, by
@@ -74,7 +74,8 @@ async def measure(folder: Path, model: Model, texts: list[str], tokens: int) -> 
     config = alone(folder)
     policy, ear = Policy.of(config.truing["tone"]), Ear(model)
     bot = Guarded(config, ear)
-    before, after, ways, ms, calls = [], [], Counter[str](), [], 0
+    before, after, ms = list[bool](), list[bool](), list[float]()
+    ways, calls = Counter[str](), 0
     for text in texts:
         ear.first = None
         answer = await bot.answer(Conversation.of(text), Sampling(max_tokens=tokens))
@@ -97,10 +98,11 @@ def main() -> None:
     parser.add_argument("--model", default="local:smollm2")
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=60)
+    parser.add_argument("--suffix", default="", help="said after each prompt, such as a wish for another tone")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     model: Model = resolve(given.model, "model")
-    texts = prompts(given.folder, RailsConfig.load(given.folder), given.n)
+    texts = [f"{text} {given.suffix}".strip() for text in prompts(given.folder, RailsConfig.load(given.folder), given.n)]
     began = time.perf_counter()
     found = asyncio.run(measure(given.folder, model, texts, given.tokens))
     before, after = found["before"], found["after"]
