@@ -99,7 +99,7 @@ def _evidence(members: Sequence[Path], measured: Sequence[Item], told: Settings)
         found.append(z)
     targets = np.array([i.targets for i in measured], float)
     parts = np.array([fold_of(i.key, told.folds) for i in measured])
-    return Evidence(*found, targets, parts if told.trained_folds > 1 else halves(measured, told.folds))
+    return Evidence(found[0], found[1], targets, parts if told.trained_folds > 1 else halves(measured, told.folds))
 
 
 def _weights(choice: Choice) -> Blend:
