@@ -33,9 +33,9 @@ class Mock:
         self.a = a
         self.reset()
 
-    def reset(self) -> None:
-        """Counters to zero, generator to its seed."""
-        self.rng = random.Random(self.a.seed)
+    def reset(self, turn: int = 0) -> None:
+        """Counters to zero, generator to its seed (plus the turn's number: which request fails last is luck)."""
+        self.rng = random.Random(self.a.seed + turn)
         self.requests = self.in_flight = self.most = 0
         self.first = 0.0  # wall clock of the first request
         self.by_status: dict[int, int] = {}
@@ -115,7 +115,7 @@ class Http(asyncio.Protocol):
         if path == b"/stats":
             return self.reply(200, mock.stats())
         if path == b"/reset":
-            mock.reset()
+            mock.reset(int(json.loads(body or b"{}").get("turn", 0)))
             return self.reply(200, {})
         if path.endswith(b"/models"):
             return self.reply(200, {"object": "list", "data": [{"id": "mock", "object": "model"}]})

@@ -161,7 +161,7 @@ class Work:
         for turn in range(self.a.repeat):
             out = self.folder / "out"
             shutil.rmtree(out, ignore_errors=True)
-            ask(url, "/reset", b"{}")
+            ask(url, "/reset", json.dumps({"turn": turn}).encode())  # each turn's failures fall elsewhere, alike for every tool
             load = os.getloadavg()[0]
             line = measure(command(out))
             stats = ask(url, "/stats")
