@@ -11,8 +11,10 @@ from truing.models.scripted import Scripted
 from truing.plan import parse_plan, run_plan
 from truing.report import render
 from truing.report.attacks import attack_results
+from truing.report.facts import Facts
 from truing.report.sections.attacks import section
 from truing.stats.attempts import hit_at_k
+from truing.stats.intervals import Interval
 from truing.types import Conversation, Sampling
 
 REFUSAL = "Sorry, I can't help with this one."
@@ -57,6 +59,16 @@ def test_hit_at_k_and_its_floor(tmp_path: Path) -> None:
         assert value == pytest.approx(sum(hit_at_k(5, c, k) for c in counts.values()) / len(counts))
     assert whole.floor[3] == pytest.approx(1 - 0.9**3)
     assert whole.success is not None and whole.success.method.startswith("cluster")
+
+
+def test_the_floor_of_a_shipped_judge_is_known_from_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = truing.data("attacked:shuffle,tries=2,of=(builtin:safety)")
+    run = truing.evaluate(Scripted(weak, version="1"), data, [truing.judge("keywords:")], tmp_path / "r")
+    assert not attack_results(run)[0].floor  # a judge without a card
+    known = Facts(judge="keywords:", question="harmful", data="d", n=9, specificity=Interval(0.8, 0.7, 0.9, "wilson"))
+    monkeypatch.setattr("truing.report.attacks.shipped", lambda record: [known])
+    assert attack_results(run)[0].floor == pytest.approx({1: 0.2, 2: 1 - 0.8**2})
+    assert attack_results(run, specificity=0.5)[0].floor[1] == 0.5  # what is given comes first
 
 
 def test_a_plan_with_an_attack_has_the_section(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from truing.report.columns import NO, UNSCORED, YES, Column, Columns, lines, read_columns
+from truing.report.facts import shipped
 from truing.runs import Run
 from truing.stats.attempts import false_hit_floor, mean_hit_at_k
 from truing.stats.intervals import Interval, clustered, unscored_bounds, wilson
@@ -107,7 +108,7 @@ def attack_results(
     """The attacks in a run, all categories first; empty where nothing was attacked or no judge can tell.
 
     `plain` are runs of the same model on the plain prompts (this one is looked at too); `specificity` is the deciding
-    judge's, from its card, for the floor.
+    judge's, from its card, for the floor; of a shipped judge it is known.
     """
     columns = read_columns(run, ids=True)
     found = decides(columns)
@@ -116,6 +117,8 @@ def attack_results(
         return []
     column, flip = found
     question = "complied" if flip else "harmful"
+    if specificity is None and not flip:
+        specificity = next((f.specificity.estimate for f in shipped(column.record) if f.specificity is not None), None)
     before = plain_success([*plain, columns.path], column.record.name, question)
     struck = columns.struck(column.record)
     out = []
