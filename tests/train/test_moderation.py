@@ -161,17 +161,22 @@ def test_another_run_in_the_same_folder_is_refused(trained: Path, tiny: Path) ->
         train(_settings(tiny, trained), [_source(90)])
 
 
-def test_adapters_and_a_causal_base(tmp_path: Path, tiny: Path) -> None:
+def _llama(folder: Path, tiny: Path, *, layers: int) -> Path:
+    """A random language model of the Llama kind, with the tokenizer of the tiny encoder."""
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path / "llama"
     PreTrainedTokenizerFast.from_pretrained(str(tiny)).save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, pad_token_id=0,
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2, pad_token_id=0,
         max_position_embeddings=256,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_adapters_and_a_causal_base(tmp_path: Path, tiny: Path) -> None:
+    folder = _llama(tmp_path / "llama", tiny, layers=1)
     out = tmp_path / "out"
     result = train(_settings(folder, out, lora=4, folds=2, lr=1e-2), [_source(90)])
     assert result.card.questions["harmful"].scores.auroc.estimate > 0.8  # type: ignore[union-attr]
@@ -183,16 +188,7 @@ def test_adapters_and_a_causal_base(tmp_path: Path, tiny: Path) -> None:
 
 def test_upper_layers_alone_and_one_more_model_on_every_row(tmp_path: Path, tiny: Path) -> None:
     from safetensors.torch import load_file
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path / "llama"
-    PreTrainedTokenizerFast.from_pretrained(str(tiny)).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, pad_token_id=0,
-        max_position_embeddings=256,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    folder = _llama(tmp_path / "llama", tiny, layers=4)
     out = tmp_path / "out"
     more: dict[str, Any] = {"lora": 4, "folds": 3, "held": 1, "whole": True, "layers": 3, "frozen": 1, "lr": 1e-2}
     result = train(_settings(folder, out, **more), [_source(90)])
