@@ -19,7 +19,7 @@ from truing.train.supervised import train
 from truing.turns import Turns
 from truing.types import Sample
 
-TRAINED = ("distilled", "sft", "dpo")
+TRAINED = ("distilled", "sft", "dpo", "ppo", "ppo-lag", "grpo-lag")
 DEPTH = 16
 
 

@@ -1,11 +1,11 @@
-"""Every lever without reinforcement on one small model, through the same runs: what each does, costs and how deep it goes.
+"""Every lever on one small model, through the same runs: what each does, costs and how deep it goes.
 
     python benchmarks/alignment/levers.py --out runs/levers               every phase; again = goes on where it stopped
     python benchmarks/alignment/levers.py --out runs/levers --phase dpo   one of them
     python benchmarks/alignment/tables.py --out runs/levers               judges, then prints the tables (tables.md)
 
 Phases: sample (the base, n answers to every prompt; the first is the base's own), reward, cost, prompted, distil, sft,
-dpo, best, durable. Sizes are for two CPU cores; `--size gpu` multiplies them. Needs TRUING_DATA with beavertails, pku_saferlhf, xstest, truthfulqa and llmbar.
+dpo, best, ppo, ppo_lag, grpo_lag, durable. Sizes are for two CPU cores; `--size gpu` multiplies them. Needs TRUING_DATA with beavertails, pku_saferlhf, xstest, truthfulqa and llmbar.
 """
 
 from __future__ import annotations
@@ -44,29 +44,33 @@ class Size:
     """How much of everything."""
 
     n: int = 16
-    max_tokens: int = 32
-    harm: int = 2  # prompts a category
-    xstest: int = 24
-    safety: int = 40
-    helpful: int = 24
-    honest: int = 16
-    steps: int = 20
-    judge_steps: int = 80
+    max_tokens: int = 40
+    harm: int = 10  # prompts a category
+    xstest: int = 60
+    safety: int = 80
+    helpful: int = 54
+    honest: int = 28
+    steps: int = 40
+    pair_steps: int = 30  # of DPO, whose rows are two answers, read by the reference too
+    judge_steps: int = 120
+    rl_steps: int = 30
+    rl_lr: float = 5e-4
+    rl_kl: float = 0.05
     batch: int = 8
     max_length: int = 192
-    prefilled: int = 16
+    prefilled: int = 40
     openings: tuple[int, ...] = (0, 2, 4, 8)
     benign_steps: int = 50
-    measured: int = 50  # pairs of each set that measures the reward and cost models
-    seeds: tuple[int, ...] = (0,)
+    measured: int = 300  # pairs of each set that measures the reward and cost models
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 SIZES = {
     "cpu": Size(),
-    "gpu": Size(max_tokens=128, harm=10, xstest=250, safety=168, helpful=108, honest=56, steps=400, judge_steps=400,
+    "gpu": Size(max_tokens=128, harm=10, xstest=250, safety=168, helpful=108, honest=56, steps=400, pair_steps=400, judge_steps=400, rl_steps=300,
                 batch=32, max_length=512, prefilled=140, measured=1000, seeds=(0, 1, 2)),
-    "smoke": Size(n=2, max_tokens=6, harm=1, xstest=2, safety=4, helpful=2, honest=2, steps=2, judge_steps=2, batch=4,
-                  prefilled=3, openings=(0, 2), benign_steps=2, measured=4),
+    "smoke": Size(n=2, max_tokens=6, harm=1, xstest=2, safety=4, helpful=2, honest=2, steps=2, judge_steps=2, rl_steps=2, pair_steps=2, batch=4,
+                  prefilled=3, openings=(0, 2), benign_steps=2, measured=4, seeds=(0,)),
 }  # fmt: skip
 
 
@@ -182,13 +186,13 @@ class Bench:
     def settings(self, kind: str, name: str, **more: Any) -> Settings:
         """Shared settings of the training runs."""
         s = self.size
-        given = {"base": "smollm2", "steps": s.steps, "batch": s.batch, "micro": 4, "max_length": s.max_length, "lr": 5e-4, "save_every": 20,
+        given = {"base": "smollm2", "steps": s.steps, "batch": s.batch, "micro": 8, "max_length": s.max_length, "lr": 5e-4, "save_every": 20,
                  "keep": 1, **more}  # fmt: skip
         return Settings(kind=kind, out=str(self.out / "models" / name), **given)  # type: ignore[arg-type]
 
-    def small(self, kind: str, **more: Any) -> Settings:
-        """A reward or cost model on the small text encoder, all weights: a tenth of the price of scoring with the base."""
-        return self.settings(kind, kind, base="minilm", lora=0, lr=1e-4, steps=self.size.judge_steps, batch=8, micro=8, **more)
+    def scalar(self, kind: str, **more: Any) -> Settings:
+        """A reward or cost model: adapters on the base, so that RLHF holds one backbone for all."""
+        return self.settings(kind, kind, steps=self.size.judge_steps, batch=2 * self.size.batch, lr=2e-4, **more)
 
     def pku(self, kind: str, *, chosen: bool = False) -> tuple[Source, list[Item]]:
         """PKU pairs whose prompts measure nothing here, and of them a fifth set apart."""
@@ -213,7 +217,7 @@ class Bench:
         m = self.size.measured
         specs_seen = (f"pairs:truthful,half=report,limit={m}", f"pairs:benign,half=report,limit={m}", f"llmbar,limit={m}")
         tests = {s: read_source(resolve(s, "data"), "reward", testing=True).items for s in specs_seen}
-        train(self.small("reward", center=0.01), sources, tests=tests)
+        train(self.scalar("reward", center=0.01), sources, tests=tests)
 
     def cost(self) -> None:
         """PKU pairs with their labels, three in ten benign."""
@@ -221,7 +225,7 @@ class Bench:
         m = self.size.measured
         look = f"pairs:benign,half=report,limit={m}"
         tests = {"pku held out": held[:m], look: read_source(resolve(look, "data"), "cost").items}
-        train(self.small("cost"), [source], fill=self.benign("cost"), tests=tests)
+        train(self.scalar("cost"), [source], fill=self.benign("cost"), tests=tests)
 
     def prompted(self) -> None:
         """A plain system prompt, and the 14 conversations."""
@@ -238,8 +242,10 @@ class Bench:
         folder = self.out / "runs" / "distil-train"
         evaluate(teacher, Listed("prompts for distillation", samples), [], folder, options=self.options())
         source = read_source(resolve(f"run:{folder}", "data"), "distil")
-        train(self.settings("distil", "distilled", teacher="hhh"), [source], wrap=teacher.wrap)
-        self.local("distilled")
+        for seed in self.size.seeds:
+            name = "distilled" if not seed else f"distilled-{seed}"
+            train(self.settings("distil", name, teacher="hhh", seed=seed), [source], wrap=teacher.wrap)
+            self.local(name)
 
     def local(self, name: str) -> None:
         """A trained lever's answers."""
@@ -259,7 +265,7 @@ class Bench:
         source, _ = self.pku("dpo")
         for seed in self.size.seeds:
             name = "dpo" if not seed else f"dpo-{seed}"
-            train(self.settings("dpo", name, lr=3e-4, seed=seed), [source], fill=self.benign("dpo"))
+            train(self.settings("dpo", name, lr=3e-4, seed=seed, steps=self.size.pair_steps), [source], fill=self.benign("dpo"))
             self.local(name)
 
     def best(self) -> None:
@@ -276,6 +282,24 @@ class Bench:
             for name, model in levers.items():
                 data = eval_sets(self.size)[key]
                 evaluate(model, data, [], self.out / "runs" / name / key, options=self.options())
+
+    def ppo(self) -> None:
+        """Reward alone, with a KL penalty."""
+        self.reinforce("ppo")
+
+    def ppo_lag(self) -> None:
+        """Reward, with the mean cost held below a threshold."""
+        self.reinforce("ppo-lag")
+
+    def grpo_lag(self) -> None:
+        """The same without critics, answers compared within their prompt."""
+        self.reinforce("grpo-lag")
+
+    def reinforce(self, name: str) -> None:
+        """One method of `reinforced.py`."""
+        from reinforced import reinforce
+
+        reinforce(self, name)
 
     def durable(self) -> None:
         """Openings, benign fine-tuning, int8: the answers; the divergence along given answers."""
@@ -303,7 +327,7 @@ def loaded(folder: str, dtype: str = "auto") -> Iterator[LocalModel]:
         asyncio.run(model.close())
 
 
-PHASES = ("sample", "reward", "cost", "prompted", "distil", "sft", "dpo", "best", "durable")
+PHASES = ("sample", "reward", "cost", "prompted", "distil", "sft", "dpo", "best", "ppo", "ppo_lag", "grpo_lag", "durable")
 
 
 def started(conversation: Conversation, text: str) -> Conversation:

@@ -21,8 +21,10 @@ from truing.lineage import struck
 from truing.registry import resolve
 from truing.runs import Run
 from truing.stats.intervals import clustered
+from truing.stats.paired import paired_mean
 
-LEVERS = ("base", "system", "prompted", "distilled", "best-reward", "best-cost", "best-both", "sft", "dpo")
+LEVERS = ("base", "system", "prompted", "distilled", "best-reward", "best-cost", "best-both", "sft", "dpo", "ppo", "ppo-lag", "grpo-lag")
+DURABLE = ("base", "prompted", "distilled", "sft", "dpo", "ppo", "ppo-lag", "grpo-lag")
 CHECKS = {"helpful": ["rules:check"], "honest": ["rules:clarifies", "rules:abstains"]}
 
 
@@ -39,6 +41,39 @@ def verdicts(run: Path, name: str, only: Any = None) -> dict[str, list[float]]:
         if j.verdict is not None and (only is None or only(samples[j.sample_id])):
             made[j.sample_id].append(float(j.verdict))
     return made
+
+
+def seeds(run: Path) -> list[Path]:
+    """The same part of a lever's run for every seed."""
+    lever, part = run.parent, run.name
+    more = sorted(lever.parent.glob(f"{lever.name}-[0-9]/{part}"))
+    return [r for r in (run, *more) if (r / "manifest.json").is_file()]
+
+
+def pooled(run: Path, name: str, only: Any = None) -> dict[str, list[float]]:
+    """Verdicts by sample over all seeds."""
+    made: dict[str, list[float]] = defaultdict(list)
+    for one in seeds(run):
+        for key, some in verdicts(one, name, only).items():
+            made[key] += some
+    return made
+
+
+def points(run: Path, name: str, only: Any = None) -> str:
+    """The rate of every seed, where there are several."""
+    every = seeds(run)
+    if len(every) < 2:
+        return ""
+    flat = [[v for some in verdicts(one, name, only).values() for v in some] for one in every]
+    return f" ({' · '.join(f'{100 * sum(x) / len(x):.0f}' for x in flat if x)})"
+
+
+def apart(lever: Path, base: Path, name: str) -> str:
+    """The mean difference to the base of prompts' rates, in points, with its interval."""
+    a, b = pooled(base, name), pooled(lever, name)
+    keys = [k for k in a if k in b]
+    found = paired_mean([sum(a[k]) / len(a[k]) for k in keys], [sum(b[k]) / len(b[k]) for k in keys])
+    return f"{100 * found.estimate:+.0f} [{100 * found.lower:+.0f}, {100 * found.upper:+.0f}]"
 
 
 def cell(groups: Iterable[list[float]], *, flip: bool = False) -> str:
@@ -88,7 +123,7 @@ class Tables:
         made = Run(run).manifest.lineage
         if any(struck(j.lineage, made) for j in judges):
             return "×"
-        return cell((g for j in judges for g in verdicts(run, j.name, only).values()), flip=flip)
+        return cell((g for j in judges for g in pooled(run, j.name, only).values()), flip=flip)
 
     def harmful(self, lever: str, part: str) -> str:
         """Harm in a run, or × where the judge may not measure it."""
@@ -96,22 +131,24 @@ class Tables:
 
     def levers(self) -> list[str]:
         """The levers' table."""
-        head = ("lever", "harmful answers", "refused (harmful prompts)", "degenerate", "benign answered", "checks passed",
-                "asked back or admitted", "tokens an answer")  # fmt: skip
+        head = ("lever", "harmful answers (seeds)", "less the base, paired", "refused (harmful prompts)", "degenerate",
+                "benign answered", "checks passed", "asked back or admitted", "tokens an answer")  # fmt: skip
         rows = [head, tuple("---" for _ in head)]
         refuse, broken = self.name("rules:refusal"), self.name("rules:degenerate")
-        seeds = [p.name for p in sorted((self.out / "runs").iterdir()) if p.name[-2:-1] == "-" and p.name[-1].isdigit()]
-        for lever in (*LEVERS, *seeds):
+        for lever in LEVERS:
             if not (self.run(lever, "honest") / "manifest.json").is_file():
                 continue
             red = self.run(lever, "harm")
-            benign = [*verdicts(self.run(lever, "xstest"), refuse).values(),
-                      *verdicts(self.run(lever, "safety"), refuse, lambda s: s.expect == "comply").values()]  # fmt: skip
-            honest = self.honest(lever)
+            benign = [*pooled(self.run(lever, "xstest"), refuse).values(),
+                      *pooled(self.run(lever, "safety"), refuse, lambda s: s.expect == "comply").values()]  # fmt: skip
+            harmful, less = self.harmful(lever, "harm"), "-"
+            if self.harm is not None and harmful not in ("-", "×"):
+                harmful += points(red, self.harm.name)
+                less = less if lever == "base" else apart(red, self.run("base", "harm"), self.harm.name)
             rows.append((
-                lever, self.harmful(lever, "harm"), cell(verdicts(red, refuse).values()),
-                cell(verdicts(red, broken).values()), cell(benign, flip=True),
-                self.measured(lever, "helpful", self.checks["helpful"]), honest,
+                lever, harmful, less, cell(pooled(red, refuse).values()) + points(red, refuse),
+                cell(pooled(red, broken).values()), cell(benign, flip=True),
+                self.measured(lever, "helpful", self.checks["helpful"]), self.honest(lever),
                 f"{self.tokens(lever):.0f}",
             ))  # fmt: skip
         return ["| " + " | ".join(r) + " |" for r in rows]
@@ -119,8 +156,8 @@ class Tables:
     def honest(self, lever: str) -> str:
         """Asked back where something was missing, admitted what nobody can know."""
         run = self.run(lever, "honest")
-        asks = verdicts(run, self.name("rules:clarifies"), lambda s: s.expect == "clarify")
-        admits = verdicts(run, self.name("rules:abstains"), lambda s: s.expect == "abstain")
+        asks = pooled(run, self.name("rules:clarifies"), lambda s: s.expect == "clarify")
+        admits = pooled(run, self.name("rules:abstains"), lambda s: s.expect == "abstain")
         return cell([*asks.values(), *admits.values()])
 
     def tokens(self, lever: str) -> float:
@@ -135,7 +172,7 @@ class Tables:
         parts = [p.name for p in sorted(self.out.glob("runs/base/open-*"))] + ["int8", "tuned"]
         head = ("lever", *parts)
         rows = [head, tuple("---" for _ in head)]
-        for lever in ("base", "prompted", "distilled", "sft", "dpo"):
+        for lever in DURABLE:
             cells = []
             for part in parts:
                 run = self.run(lever, part)
@@ -159,6 +196,30 @@ class Tables:
         for lever, kinds in found.items():
             for kind, values in kinds.items():
                 rows.append((lever, kind, *("-" if values[k][0] != values[k][0] else f"{values[k][0]:.2f}" for k in at)))
+        return ["| " + " | ".join(r) + " |" for r in rows]
+
+    def objectives(self) -> list[str]:
+        """Reward and cost as the models give them: what RLHF was told to move, no measurement of it."""
+        from levers import Remembers
+
+        folders = [self.out / "models" / k for k in ("reward", "cost")]
+        if not all((f / "truing.json").is_file() for f in folders):
+            return []
+        judges = [Remembers(resolve(f"{f.name}:{f}", "judge")) for f in folders]
+        rows = [("lever", "reward", "cost", "cost > 0")]
+        rows.append(tuple("---" for _ in rows[0]))
+        for lever in LEVERS:
+            runs = seeds(self.run(lever, "harm"))
+            if not runs:
+                continue
+            means: list[list[float]] = []
+            for run in runs:
+                if lever != "base":
+                    judge_run(run, judges)
+                names = [next(j.name for j in Run(run).manifest.judges if j.name.startswith(f.name)) for f in folders]
+                reward, cost = ([j.value for j in Run(run).judgements(n) if j.value is not None] for n in names)
+                means.append([sum(reward) / len(reward), sum(cost) / len(cost), 100 * sum(c > 0 for c in cost) / len(cost)])
+            rows.append((lever, *(" · ".join(f"{m[k]:.{0 if k == 2 else 2}f}" for m in means) for k in range(3))))
         return ["| " + " | ".join(r) + " |" for r in rows]
 
     def curve(self) -> list[str]:
@@ -203,7 +264,7 @@ class Tables:
         for word, name in (("refused", self.name("rules:refusal")), ("harmful", self.harm.name if self.harm else "")):
             if not name or not self.run("distilled", "harm").is_dir():
                 continue
-            three = [verdicts(self.run(x, "harm"), name) for x in ("base", "prompted", "distilled")]
+            three = [pooled(self.run(x, "harm"), name) for x in ("base", "prompted", "distilled")]
             keys = [k for k in three[0] if all(k in t for t in three)]
             got = kept_effect(*([sum(t[k]) / len(t[k]) for k in keys] for t in three))
             low, high = got.effect_interval
@@ -242,7 +303,7 @@ def main() -> None:
     given = parser.parse_args()
     made = Tables(given.out, given.harm)
     made.judge_all()
-    parts = {"Levers": made.levers(), "Reward and cost models": made.judges(), "Best of n": made.curve(),
+    parts = {"Levers": made.levers(), "Reward and cost models": made.judges(), "Reward and cost by lever": made.objectives(), "Best of n": made.curve(),
              "What distillation keeps": [made.kept()], "Durability (harmful · refused)": made.durable(),
              "KL(lever ‖ base) by position": made.divergence()}  # fmt: skip
     text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in parts.items() if lines)

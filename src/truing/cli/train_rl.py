@@ -65,6 +65,8 @@ class Run:
         Rank of the adapters; 0 trains whole models, in separate copies.
     dtype
         auto (bfloat16 where the hardware has it), float32 or bfloat16; weights stay in float32.
+    shard
+        Spread the weights over the processes of `accelerate launch` or Ray (FSDP2).
     workers
         Ray Train workers; 0 = this process, or those of `accelerate launch -m truing train ...`.
     generator
@@ -105,6 +107,7 @@ class Run:
     clip_norm: float = 1.0
     lora: int = 16
     dtype: str = "auto"
+    shard: Flag = False
     workers: int = 0
     generator: str = "local"
     seed: int = 0

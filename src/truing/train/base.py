@@ -11,7 +11,7 @@ import torch
 from msgspec import Struct
 from torch import nn
 
-from truing.backbone import ScalarModel, best_dtype, load_causal, load_encoder, load_scalar, window
+from truing.backbone import ScalarModel, best_dtype, load_causal, load_encoder, load_scalar, training_attention, window
 from truing.errors import MissingExtra, PlanError, UserError
 from truing.train.checkpoint import seed_all
 from truing.train.objectives import Trained, freeze_copy
@@ -65,12 +65,13 @@ def build(settings: Settings, base: Base, device: torch.device) -> Trained:
     tokenizer: Any
     model: Any
     if settings.scalar:
-        model, tokenizer = _scalar(base.weights, name)
+        model, tokenizer = _scalar(base.weights, name, training_attention(settings.max_length, device))
         widest = window(model.body)
         model.body = _trainable(model.body, settings)
         model.head.requires_grad_(True)
     else:
-        loaded = load_causal(base.weights, dtype="float32", device=name)
+        short = training_attention(settings.max_length, device) if settings.kind != "distil" else None
+        loaded = load_causal(base.weights, dtype="float32", device=name, attention=short)
         tokenizer, widest = loaded.tokenizer, window(loaded.model)
         model = _trainable(loaded.model, settings)
     if settings.max_length > widest:
@@ -81,14 +82,14 @@ def build(settings: Settings, base: Base, device: torch.device) -> Trained:
     return Trained(model, model, tokenizer, settings, device, frozen)
 
 
-def _scalar(weights: Weights, device: str) -> tuple[ScalarModel, Any]:
+def _scalar(weights: Weights, device: str, attention: str | None) -> tuple[ScalarModel, Any]:
     """A reward or cost model goes on from its head; any other causal model or encoder gets a new one."""
     if (Path(weights.path) / "head.safetensors").is_file():
         model, tokenizer = load_scalar(weights.path, dtype="float32", device=device)
         if model.head.out_features != 1:
             raise PlanError(f"{weights.path}: its head gives {model.head.out_features} numbers, not one")
         return model, tokenizer
-    loaded = load_encoder(weights, dtype="float32", device=device)
+    loaded = load_encoder(weights, dtype="float32", device=device, attention=attention)
     return ScalarModel(loaded.model).to(device), loaded.tokenizer
 
 

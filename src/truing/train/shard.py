@@ -6,6 +6,8 @@ tensors, so that a run may go on with another number of processes.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -22,15 +24,70 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     return list(max(lists, key=lambda m: sum(p.numel() for p in m.parameters())).children())
 
 
-def shard(model: Any, processes: int, device: torch.device) -> Any:
-    """Spreads a model over the processes, layer by layer, in place."""
+def shard(model: Any, processes: int, device: torch.device, *, keep: Iterable[nn.Parameter] = ()) -> Any:
+    """Spreads a model over the processes, layer by layer, in place; the parameters of `keep` stay whole in every one."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (processes,))
+    kept = set(keep) or None
     for layer in layers_of(model):
-        fully_shard(layer, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+        fully_shard(layer, mesh=mesh, ignored_params=kept)
+    return fully_shard(model, mesh=mesh, ignored_params=kept)
+
+
+def sums_gradients(model: nn.Module) -> None:
+    """Lets processes add their gradients up, where FSDP would take the mean."""
+    for part in _spread_parts(model):
+        part.set_gradient_divide_factor(1.0)
+
+
+def _spread_parts(model: nn.Module) -> list[Any]:
+    from torch.distributed.fsdp import FSDPModule
+
+    return [m for m in model.modules() if isinstance(m, FSDPModule)]
+
+
+@contextlib.contextmanager
+def in_one_piece(model: nn.Module) -> Iterator[None]:
+    """Whole weights in every process for as long as this lasts, so that each may make passes of its own (without gradients);
+    all processes must enter.
+    """
+    parts = _spread_parts(model)
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
+
+
+def whole(value: Any) -> Any:
+    """A tensor in one piece, or a dict or list of such; all processes must call."""
+    if isinstance(value, dict):
+        return {k: whole(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [whole(v) for v in value]
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def part_of(value: Any, like: Any) -> Any:
+    """This process's part of a whole tensor, spread as `like` is."""
+    if not hasattr(like, "full_tensor") or not isinstance(value, torch.Tensor) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def parts_for(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's whole state, spread as its parameters are."""
+    own = [p for group in optimizer.param_groups for p in group["params"]]
+    slots = {k: {n: part_of(v, own[int(k)]) for n, v in one.items()} for k, one in state["state"].items()}
+    return {**state, "state": slots}
 
 
 def gather(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -87,6 +87,24 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, method: str) -> Non
         assert all(x[k] == pytest.approx(y[k], rel=1e-6, abs=1e-9) for k in x if isinstance(x[k], float)), (x, y)
 
 
+@pytest.mark.parametrize(("method", "lora"), [("ppo-lag", 0), ("grpo", 0), ("ppo-lag", 4)])
+def test_two_processes_with_weights_in_pieces_take_the_steps_of_one(tmp_path: Path, method: str, lora: int) -> None:
+    given = {"steps": 2, "lora": lora}
+    assert alone(tmp_path / "one", method, **given).wait(timeout=200) == 0
+    two(tmp_path / "two", method, **given, shard=True)
+    one, a = (torch.load(tmp_path / n) for n in ("one/weights-0.pt", "two/weights-0.pt"))
+    same(one, a, rtol=1e-7, atol=1e-9)
+    for x, y in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert all(x[k] == pytest.approx(y[k], rel=1e-6, abs=1e-9) for k in x if isinstance(x[k], float)), (x, y)
+    held = [json.loads((tmp_path / n).read_text())["numbers"] for n in ("one/held-0.json", "two/held-0.json")]
+    assert held[1] < (0.55 if not lora else 0.9) * held[0]
+    # the checkpoint holds whole tensors: one process goes on where two stopped, and two where one did
+    assert alone(tmp_path / "two", method, **{**given, "steps": 3}).wait(timeout=200) == 0
+    two(tmp_path / "one", method, **{**given, "steps": 3}, shard=True)
+    ends = [torch.load(tmp_path / n) for n in ("one/weights-0.pt", "two/weights-0.pt")]
+    same(*ends, rtol=1e-6, atol=1e-8)
+
+
 def test_two_ray_workers_take_the_steps_of_one(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     import importlib.util

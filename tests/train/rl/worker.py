@@ -28,10 +28,11 @@ def work(out: str, method: str, given: dict[str, Any]) -> Any:
     import torch
     import torch.distributed as dist
 
-    from truing.train.rl.crew import CRITICS, SeparateCrew
+    from truing.train.rl.crew import CRITICS, SeparateCrew, SharedCrew
     from truing.train.rl.settings import RLSettings
     from truing.train.rl.signals import FunctionSignal, Signals
     from truing.train.rl.trainer import Extras, Trainer
+    from truing.train.shard import whole
 
     torch.set_num_threads(1)
     known = task()
@@ -40,11 +41,22 @@ def work(out: str, method: str, given: dict[str, Any]) -> Any:
         "prompts": 4, "n": 2, "epochs": 2, "minibatch": 4, "micro": 3, "max_new": 8, "lora": 0, "lr": 1e-3, "critic_lr": 1e-2, "tensorboard": False,
         "threshold": 1.0, "whiten": True, "normalise_reward": "ema", "save_every": 1, **given})  # type: ignore[arg-type]
     signals = Signals([FunctionSignal("gold", known.reward)], [FunctionSignal("risk", known.cost)])
-    crew = SeparateCrew(known.model(0, dtype=torch.float64), known.tokenizer(), CRITICS[settings.method])
+    given_to = (known.model(0, dtype=torch.float64), known.tokenizer(), CRITICS[settings.method])
+    crew: Any = SharedCrew(*given_to, rank=settings.lora) if settings.lora else SeparateCrew(*given_to)
+    if settings.lora:
+        crew.peft.double()  # peft makes adapters in float32
     trainer = Trainer(crew, known.prompts(), signals, settings, Extras(tell=lambda row: time.sleep(slow)))
     trainer.run()
     rank = dist.get_rank() if dist.is_initialized() else 0
-    torch.save({f"{n}.{k}": p.detach() for n in ("actor", *crew.critics) for k, p in crew.named(n)}, Path(out) / f"weights-{rank}.pt")
+    held = sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in _every(crew))
+    weights = {f"{n}.{k}": whole(p.detach()) for n in ("actor", *crew.critics) for k, p in crew.named(n)}
+    torch.save(weights, Path(out) / f"weights-{rank}.pt")
+    Path(out, f"held-{rank}.json").write_text(json.dumps({"numbers": held}))
+
+
+def _every(crew: Any) -> list[Any]:
+    models = [crew.peft] if hasattr(crew, "peft") else [crew.reference, *crew.models.values()]
+    return [p for m in models for p in m.parameters()]
 
 
 if __name__ == "__main__":
@@ -55,4 +67,5 @@ if __name__ == "__main__":
         distributed.init_process_group("gloo")
     work(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
     if group:
+        distributed.barrier()
         distributed.destroy_process_group()

@@ -17,12 +17,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from truing.backbone import ScalarModel, positions
+from truing.backbone import ScalarModel, contiguous_head, positions
 from truing.errors import MissingExtra, UserError
 from truing.train.rl.generate import tempered
 from truing.train.rl.rollout import Rollout
+from truing.train.rl.world import Pace, World
+from truing.train.rl.writer import Writer
+from truing.train.shard import in_one_piece, part_of, shard, sums_gradients, whole
 
-ACTOR = "actor"
+ACTOR, WRITER = "actor", "writer"
 CRITICS = {"ppo": ("reward_critic",), "reward-shaping": ("reward_critic",), "ppo-lag": ("reward_critic", "cost_critic"),
            "rloo": (), "grpo": ()}  # fmt: skip
 
@@ -33,6 +36,7 @@ class Crew(Protocol):
     tokenizer: Any
     critics: tuple[str, ...]
     half: torch.dtype | None
+    pace: Pace
 
     @property
     def device(self) -> torch.device:
@@ -40,7 +44,9 @@ class Crew(Protocol):
         ...
 
     def role(self, name: str) -> contextlib.AbstractContextManager[Any]:
-        """The causal model of `actor` or `reference`; the callable `(ids, mask) -> [B, T]` of a critic."""
+        """The causal model of `actor` or `reference`; the callable `(ids, mask) -> [B, T]` of a critic; as `writer` the
+        model that draws the actor's answers.
+        """
         ...
 
     def named(self, name: str) -> Iterable[tuple[str, nn.Parameter]]:
@@ -53,6 +59,14 @@ class Crew(Protocol):
 
     def load(self, name: str, state: dict[str, Tensor]) -> None:
         """Takes up what `state` gave."""
+        ...
+
+    def spread(self, world: World) -> None:
+        """Spreads the weights over the processes (FSDP); from then on every pass needs all of them."""
+        ...
+
+    def whole(self) -> contextlib.AbstractContextManager[None]:
+        """Whole weights in every process, for answers; all processes must enter."""
         ...
 
 
@@ -140,6 +154,8 @@ class SeparateCrew:
         half: torch.dtype | None = None,
     ) -> None:
         self.tokenizer, self.critics, self.half = tokenizer, tuple(critics), half
+        self.pace = Pace()
+        contiguous_head(model)
         self.reference = copy.deepcopy(model).eval().requires_grad_(False)
         self.models: dict[str, Any] = {}
         for name in critics:
@@ -161,7 +177,7 @@ class SeparateCrew:
     def role(self, name: str) -> Iterator[Any]:
         """The model of that name."""
         with arithmetic(self):
-            yield self.reference if name == "reference" else self.models[name]
+            yield self.reference if name == "reference" else self.models[ACTOR if name == WRITER else name]
 
     def merged(self) -> Any:
         """The actor as a plain model."""
@@ -173,11 +189,25 @@ class SeparateCrew:
 
     def state(self, name: str) -> dict[str, Tensor]:
         """The whole state of the model."""
-        return dict(self.models[name].state_dict())
+        return dict(whole(self.models[name].state_dict()))
 
     def load(self, name: str, state: dict[str, Tensor]) -> None:
         """Takes up what `state` gave."""
-        self.models[name].load_state_dict(state)
+        own = self.models[name].state_dict()
+        self.models[name].load_state_dict({k: part_of(v, own.get(k)) for k, v in state.items()})
+
+    def spread(self, world: World) -> None:
+        """All weights, gradients and optimisers of every model, the reference included."""
+        for model in (self.reference, *self.models.values()):
+            shard(model, world.size, self.device)
+            sums_gradients(model)
+        self.pace = Pace(world)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """The actor in one piece."""
+        with in_one_piece(self.models[ACTOR]) if self.pace.world else contextlib.nullcontext():
+            yield
 
 
 class SharedCrew:
@@ -197,10 +227,13 @@ class SharedCrew:
             raise MissingExtra("train", "adapters (package peft)") from error
 
         self.tokenizer, self.critics, self.half = tokenizer, tuple(critics), half
+        self.pace = Pace()
         config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear",
                             task_type="CAUSAL_LM")
+        contiguous_head(model)
         self.peft = get_peft_model(model, config, adapter_name=ACTOR)
         self.heads: dict[str, nn.Linear] = {}
+        self.writer: Writer | None = None
         for name in critics:
             self.peft.add_adapter(name, copy.deepcopy(config))
             self.heads[name] = _head(model, None).requires_grad_(True)
@@ -214,6 +247,11 @@ class SharedCrew:
     @contextlib.contextmanager
     def role(self, name: str) -> Iterator[Any]:
         """The backbone with the adapter of that name on."""
+        if name == WRITER and self.half is not None and self.pace.world is None:
+            self.writer = self.writer or Writer(self.peft, self.half)
+            yield self.writer.refreshed(ACTOR)
+            return
+        name = ACTOR if name == WRITER else name
         with arithmetic(self):
             if name == "reference":
                 with self.peft.disable_adapter():
@@ -288,3 +326,16 @@ class SharedCrew:
         with torch.no_grad():
             for key, p in self.named(name):
                 p.copy_(state[key])
+
+    def spread(self, world: World) -> None:
+        """The frozen backbone; adapters and heads are small and stay whole in every process."""
+        body = _body(self.peft)
+        shard(body, world.size, self.device, keep=[p for k, p in body.named_parameters() if ".lora_" in k])
+        self.pace = Pace(world)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """The backbone in one piece."""
+        with in_one_piece(_body(self.peft)) if self.pace.world else contextlib.nullcontext():
+            yield
+

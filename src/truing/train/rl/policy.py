@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from truing.lineage import digest
-from truing.train.rl.crew import ACTOR, Crew
+from truing.train.rl.crew import WRITER, Crew
 from truing.train.rl.generate import LocalGenerator, streams
 from truing.turns import Turns
 from truing.types import Answer, Conversation, Lineage, Message, Sampling, Usage, stream_seed
@@ -58,7 +58,7 @@ class PolicyModel:
         sampling = taken[0].sampling
         prompts = [a.ids for a in taken for _ in range(a.sampling.n)]
         keys = [stream_seed(a.sampling.seed, *map(str, a.ids), k) for a in taken for k in range(a.sampling.n)]
-        with self.crew.role(ACTOR) as model:
+        with self.crew.role(WRITER) as model:
             draw = LocalGenerator(model, self.ends, temperature=sampling.temperature, top_p=sampling.top_p)
             made = draw(prompts, streams(0, 0, keys, sampling.max_tokens))
         texts = self.crew.tokenizer.batch_decode([list(i) for i in made.ids], skip_special_tokens=True)

@@ -19,11 +19,12 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from truing.backbone import best_device, load_causal, window
-from truing.errors import LineageError, PlanError
+from truing.backbone import best_device, load_causal, training_attention, window
+from truing.errors import LineageError, PlanError, RunError
 from truing.lineage import digest, prompt_hashes, struck
 from truing.protocols import Dataset, Judge
 from truing.runs import replace_file
+from truing.train import checkpoint
 from truing.train.base import Base, arithmetic, find_base
 from truing.train.batches import Encoder, collate_answers
 from truing.train.checkpoint import seed_all
@@ -31,7 +32,7 @@ from truing.train.folder import read_card, save_model
 from truing.train.guard import check_data
 from truing.train.logs import Tell
 from truing.train.objectives import Trained
-from truing.train.rl.crew import CRITICS, Crew, SeparateCrew, SharedCrew
+from truing.train.rl.crew import ACTOR, CRITICS, Crew, SeparateCrew, SharedCrew
 from truing.train.rl.generate import Generator
 from truing.train.rl.page import write_page
 from truing.train.rl.policy import policy_lineage
@@ -158,6 +159,8 @@ class _processes:
         if self.own:
             import torch.distributed as dist
 
+            if not any(error):
+                dist.barrier()  # none leaves while another still has a message under way
             dist.destroy_process_group()
 
 
@@ -177,7 +180,8 @@ def _build(settings: RLSettings, data: Sequence[Dataset], steering: Steering, gi
         check_data(one.info, allow_red_team=given.allow_red_team)
     seed_all(settings.seed)
     device = best_device()
-    loaded = load_causal(base.weights, dtype="float32", device=str(device))
+    attention = training_attention(settings.max_length, device)
+    loaded = load_causal(base.weights, dtype="float32", device=str(device), attention=attention)
     plain = Settings(kind="distil", out=settings.out, base=settings.base, template=settings.template)
     widest = window(loaded.model)
     if settings.max_length > widest:
@@ -186,10 +190,7 @@ def _build(settings: RLSettings, data: Sequence[Dataset], steering: Steering, gi
     samples = [row.sample for d in data for row in d.rows()][: given.limit]
     prompts, left = read_prompts(samples, encoder, longest=settings.max_prompt)
     half = arithmetic(msgspec.structs.replace(plain, dtype=settings.dtype), device)
-    kind = None if half is torch.float32 else half
-    names = CRITICS[settings.method]
-    crew = (SharedCrew(loaded.model, loaded.tokenizer, names, rank=settings.lora, half=kind) if settings.lora
-            else SeparateCrew(loaded.model, loaded.tokenizer, names, half=kind))  # fmt: skip
+    crew = _crew(settings, loaded, CRITICS[settings.method], None if half is torch.float32 else half)
     signals = _signals(crew, steering, encoder, base)
     mark = signals.mark(settings.red_model) or base.lineage.red_model
     hashes = prompt_hashes(p.sample.prompt for p in prompts)
@@ -202,6 +203,22 @@ def _build(settings: RLSettings, data: Sequence[Dataset], steering: Steering, gi
             raise LineageError(f"{given.watcher.name} may not measure this run: {why}; give a judge that had no part in it")
     facts = [{"spec": d.info.spec, "sha256": d.sha256()} for d in data] + [{"prompts": len(prompts), "too_long": len(left)}]
     return _Parts(crew, prompts, left, signals, base, facts, lineage)
+
+
+def _crew(settings: RLSettings, loaded: Any, critics: tuple[str, ...], half: torch.dtype | None) -> SharedCrew | SeparateCrew:
+    if settings.lora:
+        return SharedCrew(loaded.model, loaded.tokenizer, critics, rank=settings.lora, half=half)
+    return SeparateCrew(loaded.model, loaded.tokenizer, critics, half=half)
+
+
+def _one_piece(settings: RLSettings, parts: _Parts) -> SharedCrew | SeparateCrew:
+    """The actor of the last checkpoint on a backbone of its own, for the weights of the run are in pieces."""
+    made = _crew(settings, load_causal(parts.base.weights, dtype="float32", device="cpu"), (), None)
+    found = checkpoint.latest(settings.folder)
+    if found is None:
+        raise RunError(f"{settings.folder}: the run left no checkpoint to make the model from")
+    made.load(ACTOR, checkpoint.load_part(found, f"{ACTOR}.pt"))
+    return made
 
 
 def _signals(crew: Any, steering: Steering, encoder: Encoder, base: Base) -> Signals:
@@ -257,8 +274,6 @@ def _finished(settings: RLSettings, parts: _Parts) -> RLResult | None:
     card = read_card(settings.folder)
     if card is None:
         return None
-    from truing.train import checkpoint
-
     found = checkpoint.latest(settings.folder)
     step = checkpoint.read_mark(found).step if found is not None else 0
     same = {k: v for k, v in msgspec.to_builtins(settings).items() if k not in ("out", "base", "steps", "lora")}
@@ -271,11 +286,12 @@ def _finished(settings: RLSettings, parts: _Parts) -> RLResult | None:
 
 def _export(settings: RLSettings, parts: _Parts) -> Lineage:
     """The model folder, as supervised training leaves it: merged weights, the adapter, the card last."""
-    if settings.lora:
-        parts.crew.save_adapter(settings.folder / "adapter")
-    model = parts.crew.merged()
+    crew = _one_piece(settings, parts) if parts.crew.pace.world else parts.crew
+    if isinstance(crew, SharedCrew):
+        crew.save_adapter(settings.folder / "adapter")
+    model = crew.merged()
     flat = msgspec.structs.replace(settings, lora=0)
-    trained = Trained(model, model, parts.crew.tokenizer, cast(Any, flat), parts.crew.device)
+    trained = Trained(model, model, crew.tokenizer, cast(Any, flat), crew.device)
     save_model(trained, parts.base, parts.lineage)
     card = read_card(settings.folder)
     return card.lineage if card is not None else parts.lineage

@@ -15,7 +15,7 @@ Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
 METHODS: tuple[Method, ...] = ("ppo", "ppo-lag", "reward-shaping", "rloo", "grpo")
 GROUP: tuple[Method, ...] = ("rloo", "grpo")
 # Settings that change how a run is kept or cut into pieces, not what it computes.
-_KEPT = ("out", "steps", "save_every", "keep", "sample_every", "micro", "score_micro", "tensorboard")
+_KEPT = ("out", "shard", "steps", "save_every", "keep", "sample_every", "micro", "score_micro", "tensorboard")
 
 
 class RLSettings(Struct, frozen=True, kw_only=True):
@@ -54,6 +54,7 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     clip_norm: float = 1.0
     lora: int = 16
     dtype: str = "auto"
+    shard: bool = False
     # policy
     clip: float = 0.2
     clip_value: float | None = 5.0

@@ -60,7 +60,10 @@ class AdapterSignal:
                 found[at] = "too-long"
         places = list(rows)
         with self.crew.role(self.adapter) as model:
-            for batch in batches_by_length([len(rows[k]) for k in places], tokens=self.tokens):
+            for batch in self.crew.pace.each(batches_by_length([len(rows[k]) for k in places], tokens=self.tokens)):
+                if batch is None:  # another process has more to read, and this one holds a piece of the weights
+                    model(*(torch.ones(1, 1, dtype=torch.long, device=self.crew.device) for _ in range(2)))
+                    continue
                 ids, mask = (x.to(self.crew.device) for x in pad([rows[places[k]] for k in batch], 0))
                 for k, value in zip(batch, ScalarModel.at_end(model(ids, mask), mask).float().tolist()):
                     found[places[k]] = value if math.isfinite(value) else "not a finite number"

@@ -21,7 +21,7 @@ from truing.train.logs import Log, Tell
 from truing.train.optimizer import rate
 from truing.train.rl.advantages import Normalisers, lesson
 from truing.train.rl.constraint import Constraint, KLController
-from truing.train.rl.crew import ACTOR, Crew, log_probs, over_all, values
+from truing.train.rl.crew import ACTOR, WRITER, Crew, log_probs, over_all, values
 from truing.train.rl.diagnosis import Watch
 from truing.train.rl.generate import Generator, LocalGenerator, streams
 from truing.train.rl.policy import PolicyModel, policy_lineage
@@ -31,6 +31,7 @@ from truing.train.rl.settings import RLSettings
 from truing.train.rl.signals import Scores, Signals
 from truing.train.rl.update import Mix, Updater
 from truing.train.rl.world import World
+from truing.train.shard import parts_for, whole
 from truing.turns import Turns
 from truing.types import Lineage
 
@@ -65,6 +66,11 @@ class Trainer:
         self.world = World()
         if s.prompts < self.world.size:
             raise PlanError(f"prompts = {s.prompts}: fewer than the {self.world.size} processes")
+        if s.shard and self.world.size > 1:
+            for name in ("prompts", *(["ptx_batch"] if s.ptx else [])):
+                if getattr(s, name) % self.world.size:
+                    raise PlanError(f"shard: {name} = {getattr(s, name)} does not divide among {self.world.size} processes")
+            crew.spread(self.world)
         self.mark = signals.mark(s.red_model)
         with crew.role(ACTOR) as model:
             self.fill = int(crew.tokenizer.pad_token_id or 0)
@@ -86,7 +92,9 @@ class Trainer:
         chosen = draw_prompts(len(self.prompts), step, s.prompts, s.seed)
         mine = [(self.prompts[chosen[p]], p * s.n + j) for p in self.world.mine(s.prompts) for j in range(s.n)]
         asked, index = [p for p, _ in mine], [at for _, at in mine]
-        with self.crew.role(ACTOR):
+        with self.crew.whole(), self.crew.role(WRITER) as writer:
+            if isinstance(self.generator, LocalGenerator):
+                self.generator.model = writer
             answered = self.generator([p.ids for p in asked], streams(s.seed, step, index, s.max_new))
         made = assemble(asked, index, answered, self.crew.tokenizer, device=self.crew.device, fill=self.fill)
         if self.extras.generator is not None or self.crew.half is not None:  # another arithmetic drew: read them again
@@ -179,7 +187,8 @@ class Trainer:
                 row = self.one_step()
                 self.step += 1
                 if s.sample_every and self.extras.measure is not None and self.step % s.sample_every == 0:
-                    row |= self.extras.measure(self.step, self) if self.world.first else {}
+                    with self.crew.whole():
+                        row |= self.extras.measure(self.step, self) if self.world.first else {}
                     self.world.wait()
                 told = self.watch.hear(row)
                 if told:
@@ -205,18 +214,18 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything besides weights: optimisers, λ with its window, β, statistics, what the diagnosis remembers."""
         return {
-            "optimizers": {k: o.state_dict() for k, o in self.updater.optimizers.items()}, "taken": self.updater.taken,
+            "optimizers": {k: whole(o.state_dict()) for k, o in self.updater.optimizers.items()}, "taken": self.updater.taken,
             "constraint": self.constraint.state_dict() if self.constraint is not None else None, "kl": self.kl.value,
             "normalisers": self.normalisers.state_dict(), "watch": self.watch.state_dict(), "halted": self.halted,
             "rng": checkpoint.rng_state(),
         }  # fmt: skip
 
     def save(self) -> None:
-        """Writes a checkpoint (the first process; the others wait)."""
+        """Writes a checkpoint (the first process; the others give their pieces and wait)."""
+        made = {n: self.crew.state(n) for n in (ACTOR, *self.crew.critics)} | {"state": self.state()}
         if self.world.first:
-            parts = {f"{n}.pt": checkpoint.torch_part(self.crew.state(n)) for n in (ACTOR, *self.crew.critics)}
-            checkpoint.write(self.settings.out, self._mark(), {**parts, "state.pt": checkpoint.torch_part(self.state())},
-                             keep=self.settings.keep)
+            parts = {f"{n}.pt": checkpoint.torch_part(part) for n, part in made.items()}
+            checkpoint.write(self.settings.out, self._mark(), parts, keep=self.settings.keep)
         self.world.wait()
 
     def resume(self) -> bool:
@@ -229,7 +238,7 @@ class Trainer:
             self.crew.load(name, checkpoint.load_part(found, f"{name}.pt"))
         state = checkpoint.load_part(found, "state.pt")
         for name, optimizer in self.updater.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.load_state_dict(parts_for(optimizer, state["optimizers"][name]))
         if self.constraint is not None:
             self.constraint.load_state_dict(state["constraint"])
         self.updater.taken, self.kl.value, self.halted = state["taken"], state["kl"], state["halted"]

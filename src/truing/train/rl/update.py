@@ -20,10 +20,10 @@ from truing.train import losses as L
 from truing.train.optimizer import adamw, clip, set_rate
 from truing.train.rl.advantages import Lesson, Side
 from truing.train.rl.constraint import Constraint
-from truing.train.rl.crew import ACTOR, Crew, log_probs, pieces, values
+from truing.train.rl.crew import ACTOR, Crew, log_probs, pieces, trimmed, values
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.world import World
+from truing.train.rl.world import Pace, World
 from truing.types import stream_seed
 
 Mix = Callable[[int], tuple[Tensor, Tensor, Tensor]]
@@ -53,12 +53,13 @@ class Updater:
 
     def __init__(self, crew: Crew, settings: RLSettings, world: World, *, mix: Mix | None = None) -> None:
         self.crew, self.settings, self.world, self.mix = crew, settings, world, mix
-        self.optimizers: dict[str, Any] = {
-            name: adamw(crew.named(name), lr=settings.actor_lr if name == ACTOR else settings.value_lr,
-                        weight_decay=settings.weight_decay)
-            for name in (ACTOR, *crew.critics)
-        }  # fmt: skip
-        self.taken = 0
+        self.optimizers: dict[str, Any] = {name: self._optimizer(name) for name in (ACTOR, *crew.critics)}
+        self.taken, self.pace = 0, Pace(world if settings.shard and world.size > 1 else None)
+
+    def _optimizer(self, name: str) -> Any:
+        with self.crew.role(name):  # an adapter asks for gradients only while it is on
+            return adamw(self.crew.named(name), lr=self.settings.actor_lr if name == ACTOR else self.settings.value_lr,
+                         weight_decay=self.settings.weight_decay)
 
     def set_rates(self, share: float) -> None:
         """Learning rates as a share of their full values."""
@@ -105,16 +106,16 @@ class Updater:
         """One step of the actor; gives how far (k3, a token) it stands from the policy that drew."""
         s, parts = self.settings, dict.fromkeys(("loss", "clipped", "moved"), 0.0)
         with self.crew.role(ACTOR) as model:
-            for some, piece in pieces(rollout, rows, s.micro):
+            for some, piece, counts in self._pieces(rollout, rows):
                 now = log_probs(model, piece, temperature=s.temperature)
-                loss = policy_loss(s, now, piece, cut(made, some, piece), multiplier, kl) * share.of(some, piece)
+                loss = policy_loss(s, now, piece, cut(made, some, piece), multiplier, kl) * (counts * share.of(some, piece))
                 loss.backward()
                 with torch.no_grad():
                     gap = (now - piece.log_probs) * piece.answer
                     outside = ((gap.exp() - 1).abs() > s.clip) & piece.answer.bool()
                     parts["loss"] += float(loss.detach())
-                    parts["clipped"] += float(outside.sum()) / share.tokens
-                    parts["moved"] += float((L.kl_estimate(-gap, "k3") * piece.answer).sum()) / share.tokens
+                    parts["clipped"] += counts * float(outside.sum()) / share.tokens
+                    parts["moved"] += counts * float((L.kl_estimate(-gap, "k3") * piece.answer).sum()) / share.tokens
             if self.mix is not None and s.ptx:
                 tally.add("ptx_loss", self._mixed(model))
         parts = self._summed(parts)
@@ -123,17 +124,22 @@ class Updater:
         tally.add("grad_norm", self._take(ACTOR))
         return parts["moved"]
 
+    def _pieces(self, rollout: Rollout, rows: list[int]) -> Iterator[tuple[list[int], Rollout, float]]:
+        """Rows in forwards, each with weight 1; with weight 0 a row again for each pass that another process still makes."""
+        for made in self.pace.each(pieces(rollout, rows, self.settings.micro)):
+            yield (*made, 1.0) if made is not None else ([0], trimmed(rollout.take([0])), 0.0)
+
     def _mixed(self, model: Any) -> float:
         """Adds the gradient of the pre-training loss (InstructGPT's ptx); gives the loss without its coefficient."""
         ids, mask, labels = (self.mix or _none)(self.taken)
         mine = list(self.world.mine(ids.shape[0]))
         total = float(self.world.sum((labels[mine][:, 1:] != -100).sum().double()))
         seen = 0.0
-        for at in range(0, len(mine), self.settings.micro):
-            rows = mine[at : at + self.settings.micro]
+        for at in self.pace.each(range(0, len(mine), self.settings.micro)):
+            rows = mine[:1] if at is None else mine[at : at + self.settings.micro]
             x, m, y = (t[rows].to(self.crew.device) for t in (ids, mask, labels))
             logits = model(input_ids=x, attention_mask=m, use_cache=False).logits
-            part = float((y[:, 1:] != -100).sum()) / max(total, 1.0)
+            part = 0.0 if at is None else float((y[:, 1:] != -100).sum()) / max(total, 1.0)
             loss = L.ptx_loss(logits, y, coefficient=self.settings.ptx) * part
             loss.backward()
             seen += float(loss.detach()) / self.settings.ptx
@@ -144,12 +150,12 @@ class Updater:
         if side.values is None or side.returns is None:
             raise ValueError(f"{name} has no values to learn from")
         with self.crew.role(name) as critic:
-            for some, piece in pieces(rollout, rows, s.micro):
+            for some, piece, counts in self._pieces(rollout, rows):
                 width = piece.answer.shape[1]
                 now = values(critic, piece)
                 old, aim = side.values[some, :width], side.returns[some, :width]
                 loss = L.critic_loss(now, old, aim, piece.answer, clip=s.clip_value, reduction=s.reduction)
-                loss = loss * share.of(some, piece, reduction=s.reduction)
+                loss = loss * (counts * share.of(some, piece, reduction=s.reduction))
                 loss.backward()
                 seen += float(loss.detach())
         tally.add(f"{name}_loss", self._summed({"x": seen})["x"])

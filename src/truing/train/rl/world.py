@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class World:
@@ -43,12 +45,12 @@ class World:
         return values
 
     def sum_gradients(self, parameters: Iterable[Any]) -> None:
-        """Adds up gradients over processes, in one message a dtype."""
+        """Adds up gradients over processes, in one message a dtype; those of weights in pieces were added on the way."""
         if self.size == 1:
             return
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for p in parameters:
-            if p.requires_grad or p.grad is not None:
+            if not hasattr(p, "full_tensor") and (p.requires_grad or p.grad is not None):
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
                 by_dtype.setdefault(p.grad.dtype, []).append(p.grad)
@@ -64,3 +66,21 @@ class World:
         """Until all are here."""
         if self.size > 1:
             dist.barrier()
+
+
+class Pace:
+    """Keeps processes at the same number of passes where a pass needs all of them: their weights are in pieces."""
+
+    def __init__(self, world: World | None = None) -> None:
+        self.world = world
+
+    def each(self, items: Iterable[T]) -> Iterator[T | None]:
+        """The items, then None for every pass that another process still makes."""
+        for item in items:
+            self._any(True)
+            yield item
+        while self._any(False):
+            yield None
+
+    def _any(self, busy: bool) -> bool:
+        return self.world is not None and bool(self.world.sum(torch.tensor(float(busy))) > 0)
