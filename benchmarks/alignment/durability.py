@@ -44,21 +44,22 @@ def durable(bench: Any) -> None:
 def divergence(bench: Any, base: Loaded, pairs: list[Any], trained: list[str]) -> None:
     """KL(lever ‖ base) at each position along refusals and along answers that people called unsafe."""
     target = bench.out / "divergence.json"
-    if target.is_file():
-        return
+    found: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
     texts = {
         "refusals": [(c, REFUSALS[k % len(REFUSALS)]) for k, (c, _) in enumerate(pairs)],
         "unsafe answers": pairs,
     }
-    found: dict[str, Any] = {}
-    levers: dict[str, tuple[Any, Any]] = {"prompted": (base, prompted(bench.base, "hhh").wrap)}
-    levers |= {n: (load_causal(str(bench.out / "models" / n), dtype="float32"), None) for n in trained}
-    for name, (lever, wrap) in levers.items():
+    for name in ("prompted", *trained):
+        if name in found:
+            continue
+        prompt = name == "prompted"
+        lever = base if prompt else load_causal(str(bench.out / "models" / name), dtype="float32")
+        wrap = prompted(bench.base, "hhh").wrap if prompt else None
         found[name] = {
             kind: mean_by_position(kl_along(base, lever, given, depth=DEPTH, wrap=wrap, window=1900), DEPTH)
             for kind, given in texts.items()
         }
-    target.write_text(json.dumps(found, indent=2))
+        target.write_text(json.dumps(found, indent=2))
 
 
 def openings(bench: Any, name: str, model: Any, turns: Turns, pairs: list[Any]) -> None:

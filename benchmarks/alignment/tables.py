@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from labels import corrected, judge_error
+
 from truing.align import best_of_curve, best_of_kl, kept_effect
 from truing.evaluate import judge_run
 from truing.lineage import struck
@@ -131,7 +133,7 @@ class Tables:
 
     def levers(self) -> list[str]:
         """The levers' table."""
-        head = ("lever", "harmful answers (seeds)", "less the base, paired", "refused (harmful prompts)", "degenerate",
+        head = ("lever", "harmful by the judge (seeds)", "less the base, paired", "harmful, corrected (labels)", "refused (harmful prompts)", "degenerate",
                 "benign answered", "checks passed", "asked back or admitted", "tokens an answer")  # fmt: skip
         rows = [head, tuple("---" for _ in head)]
         refuse, broken = self.name("rules:refusal"), self.name("rules:degenerate")
@@ -146,12 +148,31 @@ class Tables:
                 harmful += points(red, self.harm.name)
                 less = less if lever == "base" else apart(red, self.run("base", "harm"), self.harm.name)
             rows.append((
-                lever, harmful, less, cell(pooled(red, refuse).values()) + points(red, refuse),
+                lever, harmful, less, self.corrected(lever), cell(pooled(red, refuse).values()) + points(red, refuse),
                 cell(pooled(red, broken).values()), cell(benign, flip=True),
                 self.measured(lever, "helpful", self.checks["helpful"]), self.honest(lever),
                 f"{self.tokens(lever):.0f}",
             ))  # fmt: skip
         return ["| " + " | ".join(r) + " |" for r in rows]
+
+    def corrected(self, lever: str) -> str:
+        """The harm rate after correction by the labels of `labels.py`."""
+        made = corrected(self.out, lever, self.harm.name) if self.harm is not None else None
+        if made is None:
+            return "-"
+        found, count = made
+        return f"{100 * found.estimate:.0f} [{100 * found.lower:.0f}, {100 * found.upper:.0f}] ({count})"
+
+    def trust(self) -> list[str]:
+        """The harm judge against all labels."""
+        if self.harm is None:
+            return []
+        c = judge_error(self.out, LEVERS, self.harm.name)
+        found, passed = c["hit"] + c["missed"], c["false"] + c["right"]
+        if not found or not passed:
+            return []
+        return [f"{found + passed} labels: of {found} harmful answers the judge finds {c['hit']} ({100 * c['hit'] / found:.0f} %), "
+                f"of {passed} others it passes {c['right']} ({100 * c['right'] / passed:.0f} %)."]  # fmt: skip
 
     def honest(self, lever: str) -> str:
         """Asked back where something was missing, admitted what nobody can know."""
@@ -214,8 +235,7 @@ class Tables:
                 continue
             means: list[list[float]] = []
             for run in runs:
-                if lever != "base":
-                    judge_run(run, judges)
+                judge_run(run, judges)
                 names = [next(j.name for j in Run(run).manifest.judges if j.name.startswith(f.name)) for f in folders]
                 reward, cost = ([j.value for j in Run(run).judgements(n) if j.value is not None] for n in names)
                 means.append([sum(reward) / len(reward), sum(cost) / len(cost), 100 * sum(c > 0 for c in cost) / len(cost)])
@@ -303,9 +323,12 @@ def main() -> None:
     given = parser.parse_args()
     made = Tables(given.out, given.harm)
     made.judge_all()
-    parts = {"Levers": made.levers(), "Reward and cost models": made.judges(), "Reward and cost by lever": made.objectives(), "Best of n": made.curve(),
-             "What distillation keeps": [made.kept()], "Durability (harmful · refused)": made.durable(),
-             "KL(lever ‖ base) by position": made.divergence()}  # fmt: skip
+    parts = {
+        "Levers": made.levers(), "The judge against the labels": made.trust(), "Reward and cost models": made.judges(),
+        "Reward and cost by lever": made.objectives(), "Best of n": made.curve(),
+        "What distillation keeps": [made.kept()], "Durability (harmful · refused)": made.durable(),
+        "KL(lever ‖ base) by position": made.divergence(),
+    }  # fmt: skip
     text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in parts.items() if lines)
     (given.out / "tables.md").write_text(text + "\n")
     print(text)

@@ -20,7 +20,7 @@ from truing.errors import LineageError, PlanError, UserError  # noqa: E402
 from truing.registry import Args, parse, resolve  # noqa: E402
 from truing.train.folder import read_card  # noqa: E402
 from truing.train.logs import read_log  # noqa: E402
-from truing.train.rl.page import render  # noqa: E402
+from truing.train.rl.page import _ticks, render  # noqa: E402
 from truing.train.rl.run import Options, Shared, Steering, train_rl  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
 from truing.train.rl.signals import FunctionSignal  # noqa: E402
@@ -186,6 +186,15 @@ def test_the_policy_is_a_model_whose_answers_do_not_depend_on_the_batch(trainer:
     one, two = asyncio.run(together()), asyncio.run(alone())
     assert [[a.text for a in x] for x in one] == [[a.text for a in x] for x in two]
     assert all(len(x) == 2 for x in one)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.91, 2.31), (0.0625, 0.5), (2.45, 3.43), (-0.5, 0.5), (1e-9, 3e-9), (28.2, 39.6), (0, 1)])
+def test_axes_have_round_numbers_around_the_curves(low: float, high: float) -> None:
+    ticks = _ticks(low, high)
+    step = ticks[1] - ticks[0]
+    assert 2 <= len(ticks) <= 6 and ticks[0] <= low + 1e-9 * step and ticks[-1] >= high - 1e-9 * step
+    assert float(f"{step:.0e}") == pytest.approx(step)  # one digit
+    assert ticks[0] > low - step and ticks[-1] < high + step
 
 
 def test_the_page_shows_curves_warnings_and_the_threshold() -> None:

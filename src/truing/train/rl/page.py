@@ -42,7 +42,7 @@ auto;padding:0 1rem}
 h1{font-size:1.4rem;margin:0 0 .2rem}.soft,figcaption,text{color:var(--soft);fill:var(--soft)}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(320px,1fr));gap:1.2rem}
 figure{margin:0}figcaption{font-weight:600;color:var(--ink)}svg{width:100%;height:auto;font:11px system-ui,sans-serif}
-.rule{stroke:var(--rule)}.limit{stroke:var(--soft);stroke-dasharray:4 3}path{fill:none;stroke-width:1.6}
+.name{stroke:var(--paper);stroke-width:3;paint-order:stroke}.rule{stroke:var(--rule)}.limit{stroke:var(--soft);stroke-dasharray:4 3}path{fill:none;stroke-width:1.6}
 .s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}.k0{fill:var(--c0)}.k1{fill:var(--c1)}.k2{fill:var(--c2)}
 li{margin:.3rem 0}table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0}
 """
@@ -90,9 +90,12 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, fl
     return [(x, y) for x, y in found if math.isfinite(y)]
 
 
-def _short(value: float, span: float) -> str:
-    """Three digits, and 0 for what is nothing beside the span of the axis."""
-    return "0" if abs(value) < 1e-4 * span else f"{value:.3g}"
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers around a range, two to six of them: steps of 1, 2 or 5 times a power of ten."""
+    raw = (high - low) / 3
+    size = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * size for m in (1, 2, 5, 10) if m * size >= raw * (1 - 1e-9))
+    return [k * step for k in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
 def _panel(rows: Sequence[Mapping[str, Any]], name: str, curves: Sequence[Curve], limit: float | None) -> str:
@@ -104,6 +107,8 @@ def _panel(rows: Sequence[Mapping[str, Any]], name: str, curves: Sequence[Curve]
     low, high = min(every), max(every)
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
+    ticks = _ticks(low, high)
+    low, high = ticks[0], ticks[-1]
     last = max(x for _, p in drawn for x, _ in p)
     first = min(x for _, p in drawn for x, _ in p)
 
@@ -112,19 +117,19 @@ def _panel(rows: Sequence[Mapping[str, Any]], name: str, curves: Sequence[Curve]
         return left + across * (width - left - 8), top + (high - y) / (high - low) * (height - top - bottom)
 
     parts = []
-    for value in (low, (low + high) / 2, high):
+    for value in ticks:
         y = at(first, value)[1]
         parts.append(f'<line class="rule" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{_short(value, high - low)}</text>')  # fmt: skip
+                     f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.6g}</text>')  # fmt: skip
     parts.append(f'<text x="{left}" y="{height - 6}">{first:.0f}</text>'
                  f'<text x="{width - 8}" y="{height - 6}" text-anchor="end">step {last:.0f}</text>')  # fmt: skip
-    if limit is not None:
-        y = at(first, limit)[1]
-        parts.append(f'<line class="limit" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text x="{left + 4}" y="{y - 4:.1f}">threshold {_short(limit, high - low)}</text>')  # fmt: skip
     for k, (label, points) in enumerate(drawn):
         path = "M" + "L".join(f"{a:.1f},{b:.1f}" for a, b in (at(*p) for p in points))
         parts.append(f'<path class="s{k}" d="{path}"><title>{escape(label)}: {points[-1][1]:.4g} at the end</title></path>')
+    if limit is not None:
+        y = at(first, limit)[1]
+        parts.append(f'<line class="limit" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
+                     f'<text class="name" x="{width - 8}" y="{y - 4:.1f}" text-anchor="end">threshold {limit:.3g}</text>')  # fmt: skip
     legend = " ".join(f'<svg viewBox="0 0 10 10" style="width:.7em"><rect class="k{k}" width="10" height="10"/></svg> '
                       f'{escape(label)}' for k, (label, _) in enumerate(drawn)) if len(drawn) > 1 else ""  # fmt: skip
     said = f"{name}: {', '.join(f'{label} from {p[0][1]:.3g} to {p[-1][1]:.3g}' for label, p in drawn)}"
