@@ -42,7 +42,8 @@ auto;padding:0 1rem}
 h1{font-size:1.4rem;margin:0 0 .2rem}.soft,figcaption,text{color:var(--soft);fill:var(--soft)}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(320px,1fr));gap:1.2rem}
 figure{margin:0}figcaption{font-weight:600;color:var(--ink)}svg{width:100%;height:auto;font:11px system-ui,sans-serif}
-.name{stroke:var(--paper);stroke-width:3;paint-order:stroke}.rule{stroke:var(--rule)}.limit{stroke:var(--soft);stroke-dasharray:4 3}path{fill:none;stroke-width:1.6}
+.name{stroke:var(--paper);stroke-width:3;paint-order:stroke}
+.rule{stroke:var(--rule)}.limit{stroke:var(--soft);stroke-dasharray:4 3}path{fill:none;stroke-width:1.6}
 .s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}.k0{fill:var(--c0)}.k1{fill:var(--c1)}.k2{fill:var(--c2)}
 li{margin:.3rem 0}table{border-collapse:collapse}td{padding:.1rem .8rem .1rem 0}
 """
@@ -129,7 +130,8 @@ def _panel(rows: Sequence[Mapping[str, Any]], name: str, curves: Sequence[Curve]
     if limit is not None:
         y = at(first, limit)[1]
         parts.append(f'<line class="limit" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text class="name" x="{width - 8}" y="{y - 4:.1f}" text-anchor="end">threshold {limit:.3g}</text>')  # fmt: skip
+                     f'<text class="name" x="{width - 8}" y="{y - 4:.1f}" text-anchor="end">'
+                     f'threshold {limit:.3g}</text>')  # fmt: skip
     legend = " ".join(f'<svg viewBox="0 0 10 10" style="width:.7em"><rect class="k{k}" width="10" height="10"/></svg> '
                       f'{escape(label)}' for k, (label, _) in enumerate(drawn)) if len(drawn) > 1 else ""  # fmt: skip
     said = f"{name}: {', '.join(f'{label} from {p[0][1]:.3g} to {p[-1][1]:.3g}' for label, p in drawn)}"
