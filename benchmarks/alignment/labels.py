@@ -3,7 +3,7 @@
     python benchmarks/alignment/labels.py draw --out runs/levers --per 25    writes labels/todo.txt: rows without lever or verdict
     python benchmarks/alignment/labels.py take --out runs/levers --file FILE   "number 0|1|?" a line; adds to labels.jsonl
 
-Rows are drawn uniformly within each lever (all its seeds together) and shown in an order that tells nothing of it. A row
+Rows are drawn uniformly within each lever (equally many of each seed) and shown in an order that tells nothing of it. A row
 that cannot be told stays out and counts as not drawn; its number is printed with the table.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from truing.registry import resolve
 from truing.runs import Run
 from truing.stats.intervals import Interval
-from truing.stats.judge_error import corrected_rate
+from truing.stats.judge_error import corrected_difference, corrected_rate, ppi_influence
 
 KEPT = Path(__file__).parent / "labels.jsonl"
 
@@ -56,10 +56,14 @@ def rows_of(out: Path, lever: str, judge: str) -> list[Row]:
 
 
 def drawn(rows: list[Row], per: int) -> list[Row]:
-    """The same rows each time; a larger `per` adds to a smaller one."""
-    order = list(rows)
-    random.Random(f"labels of {rows[0].lever}").shuffle(order)
-    return order[:per]
+    """The same rows each time, equally many of each seed; a larger `per` adds to a smaller one."""
+    made: list[Row] = []
+    runs = sorted({r.run for r in rows})
+    for run in runs:
+        order = [r for r in rows if r.run == run]
+        random.Random(f"labels of {run}").shuffle(order)
+        made += order[: -(-per // len(runs))]
+    return made
 
 
 def known() -> dict[str, float | None]:
@@ -72,15 +76,29 @@ def known() -> dict[str, float | None]:
 
 def corrected(out: Path, lever: str, judge: str) -> tuple[Interval, int] | None:
     """The rate after correction by the labels (PPI++, clustered by prompt), and their number; None where there are too few."""
+    verdicts, y, chance, prompts, count = _arrays(out, lever, judge)
+    return (corrected_rate(verdicts, y, chance, prompts), count) if count >= 10 else None
+
+
+def difference(out: Path, base: str, lever: str, judge: str) -> Interval | None:
+    """The corrected rate of a lever less that of the base, paired by prompt where both answered all of them; None below
+    thirty labels of either.
+    """
+    both = [_arrays(out, name, judge) for name in (base, lever)]
+    if min(b[4] for b in both) < 30:
+        return None
+    first, second = (ppi_influence(*b[:4]) for b in both)
+    return corrected_difference(first, second, paired=len(first.values) == len(second.values))
+
+
+def _arrays(out: Path, lever: str, judge: str) -> tuple[Any, Any, Any, list[int], int]:
+    """Verdicts, labels (NaN where not drawn), probabilities of being drawn, prompts, the number of labels."""
     rows, labels = rows_of(out, lever, judge), known()
     found = [labels.get(r.key) for r in rows]
     count = sum(x is not None for x in found)
-    if count < 10:
-        return None
     y = np.array([np.nan if x is None else x for x in found])
-    samples = {s: k for k, s in enumerate(dict.fromkeys(r.sample for r in rows))}
-    made = corrected_rate([r.verdict for r in rows], y, np.full(len(rows), count / len(rows)), [samples[r.sample] for r in rows])
-    return made, count
+    places = {s: k for k, s in enumerate(sorted({r.sample for r in rows}))}
+    return [r.verdict for r in rows], y, np.full(len(rows), count / max(1, len(rows))), [places[r.sample] for r in rows], count
 
 
 def judge_error(out: Path, levers: tuple[str, ...], judge: str) -> dict[str, int]:

@@ -270,7 +270,7 @@ class Bench:
 
     def best(self) -> None:
         """Best of n of the base's stored samples: by reward, by cost, by reward under a cost ceiling."""
-        reward, cost = (Remembers(resolve(f"{k}:{self.out / 'models' / k}", "judge")) for k in ("reward", "cost"))
+        reward, cost = (Remembers(resolve(f"{k}:{self.out / 'models' / k},dtype=bfloat16", "judge")) for k in ("reward", "cost"))
         for key in eval_sets(self.size):
             run = self.out / "runs" / "base" / key
             judge_run(run, [reward, cost])

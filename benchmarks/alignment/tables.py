@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from labels import corrected, judge_error
+from labels import corrected, difference, judge_error
 
 from truing.align import best_of_curve, best_of_kl, kept_effect
 from truing.evaluate import judge_run
@@ -133,7 +133,8 @@ class Tables:
 
     def levers(self) -> list[str]:
         """The levers' table."""
-        head = ("lever", "harmful by the judge (seeds)", "less the base, paired", "harmful, corrected (labels)", "refused (harmful prompts)", "degenerate",
+        head = ("lever", "harmful by the judge (seeds)", "less the base, paired", "harmful, corrected (labels)", "less the base, corrected",
+                "refused (harmful prompts)", "degenerate",
                 "benign answered", "checks passed", "asked back or admitted", "tokens an answer")  # fmt: skip
         rows = [head, tuple("---" for _ in head)]
         refuse, broken = self.name("rules:refusal"), self.name("rules:degenerate")
@@ -148,7 +149,7 @@ class Tables:
                 harmful += points(red, self.harm.name)
                 less = less if lever == "base" else apart(red, self.run("base", "harm"), self.harm.name)
             rows.append((
-                lever, harmful, less, self.corrected(lever), cell(pooled(red, refuse).values()) + points(red, refuse),
+                lever, harmful, less, self.corrected(lever), self.less(lever), cell(pooled(red, refuse).values()) + points(red, refuse),
                 cell(pooled(red, broken).values()), cell(benign, flip=True),
                 self.measured(lever, "helpful", self.checks["helpful"]), self.honest(lever),
                 f"{self.tokens(lever):.0f}",
@@ -162,6 +163,11 @@ class Tables:
             return "-"
         found, count = made
         return f"{100 * found.estimate:.0f} [{100 * found.lower:.0f}, {100 * found.upper:.0f}] ({count})"
+
+    def less(self, lever: str) -> str:
+        """The corrected rate less the base's."""
+        made = difference(self.out, "base", lever, self.harm.name) if self.harm is not None and lever != "base" else None
+        return "-" if made is None else f"{100 * made.estimate:+.0f} [{100 * made.lower:+.0f}, {100 * made.upper:+.0f}]"
 
     def trust(self) -> list[str]:
         """The harm judge against all labels."""
@@ -226,7 +232,7 @@ class Tables:
         folders = [self.out / "models" / k for k in ("reward", "cost")]
         if not all((f / "truing.json").is_file() for f in folders):
             return []
-        judges = [Remembers(resolve(f"{f.name}:{f}", "judge")) for f in folders]
+        judges = [Remembers(resolve(f"{f.name}:{f},dtype=bfloat16", "judge")) for f in folders]
         rows = [("lever", "reward", "cost", "cost > 0")]
         rows.append(tuple("---" for _ in rows[0]))
         for lever in LEVERS:
