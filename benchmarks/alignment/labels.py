@@ -88,7 +88,8 @@ def difference(out: Path, base: str, lever: str, judge: str) -> Interval | None:
     if min(b[4] for b in both) < 30:
         return None
     first, second = (ppi_influence(*b[:4]) for b in both)
-    return corrected_difference(first, second, paired=len(first.values) == len(second.values))
+    asked = [{r.sample for r in rows_of(out, name, judge)} for name in (base, lever)]
+    return corrected_difference(first, second, paired=asked[0] == asked[1])
 
 
 def _arrays(out: Path, lever: str, judge: str) -> tuple[Any, Any, Any, list[int], int]:
