@@ -13,7 +13,7 @@ from truing.train.rl.settings import RLSettings
 from truing.types import Sample
 
 BENIGN = 0.3  # at least this share of the prompts: a policy that only sees harm learns to refuse everything
-# Chosen on training prompts alone: about one standard deviation below the base's mean cost, so that the constraint binds.
+# Chosen on training prompts alone: below the mean cost of the base there (about -0.6), so that the constraint binds.
 THRESHOLD = -1.0
 METHODS: dict[str, dict[str, Any]] = {
     "ppo": {"method": "ppo", "prompts": 16},
