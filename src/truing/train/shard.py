@@ -40,6 +40,7 @@ def sums_gradients(model: nn.Module) -> None:
     """Lets processes add their gradients up, where FSDP would take the mean."""
     for part in _spread_parts(model):
         part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction in float32
 
 
 def _spread_parts(model: nn.Module) -> list[Any]:

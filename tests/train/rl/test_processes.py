@@ -105,6 +105,14 @@ def test_two_processes_with_weights_in_pieces_take_the_steps_of_one(tmp_path: Pa
     same(*ends, rtol=1e-6, atol=1e-8)
 
 
+def test_weights_in_pieces_in_single_precision(tmp_path: Path) -> None:
+    """gloo adds float32 up in one way only, and float64 in another."""
+    given = {"steps": 2, "single": True}
+    assert alone(tmp_path / "one", "ppo-lag", **given).wait(timeout=200) == 0
+    two(tmp_path / "two", "ppo-lag", **given, shard=True)
+    same(*(torch.load(tmp_path / n) for n in ("one/weights-0.pt", "two/weights-0.pt")), rtol=1e-2, atol=1e-3)
+
+
 def test_two_ray_workers_take_the_steps_of_one(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     import importlib.util

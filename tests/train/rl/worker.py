@@ -36,14 +36,14 @@ def work(out: str, method: str, given: dict[str, Any]) -> Any:
 
     torch.set_num_threads(1)
     known = task()
-    slow = given.pop("slow", 0.0)
+    slow, given_single = given.pop("slow", 0.0), given.pop("single", False)
     settings = RLSettings(method=method, out=out, **{
         "prompts": 4, "n": 2, "epochs": 2, "minibatch": 4, "micro": 3, "max_new": 8, "lora": 0, "lr": 1e-3, "critic_lr": 1e-2, "tensorboard": False,
         "threshold": 1.0, "whiten": True, "normalise_reward": "ema", "save_every": 1, **given})  # type: ignore[arg-type]
     signals = Signals([FunctionSignal("gold", known.reward)], [FunctionSignal("risk", known.cost)])
-    given_to = (known.model(0, dtype=torch.float64), known.tokenizer(), CRITICS[settings.method])
+    given_to = (known.model(0, dtype=torch.float32 if given_single else torch.float64), known.tokenizer(), CRITICS[settings.method])
     crew: Any = SharedCrew(*given_to, rank=settings.lora) if settings.lora else SeparateCrew(*given_to)
-    if settings.lora:
+    if settings.lora and not given_single:
         crew.peft.double()  # peft makes adapters in float32
     trainer = Trainer(crew, known.prompts(), signals, settings, Extras(tell=lambda row: time.sleep(slow)))
     trainer.run()
