@@ -156,3 +156,22 @@ def test_a_ray_worker_that_dies_goes_on_from_the_checkpoint(tmp_path: Path) -> N
     on_ray(work, workers=2, out=tmp_path / "two", retries=2)
     assert Path(flag).exists()
     assert [r["step"] for r in rows(tmp_path / "two")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_the_command_with_weights_in_pieces_leaves_a_whole_model(tmp_path: Path, task: Any, lora: int) -> None:
+    base, data, out = tmp_path / "base", tmp_path / "prompts.jsonl", tmp_path / "out"
+    task.model(0).save_pretrained(base)
+    task.tokenizer().save_pretrained(base)
+    data.write_text("\n".join(json.dumps({"prompt": p, "id": p}) for p in ("ash bay", "bay ash log", "log kit", "kit jam")))
+    words = ["--base", str(base), "--data", f"file:{data}", "--reward", "rules:refusal", "--out", str(out), "--steps", "2", "--prompts", "4",
+             "--max-new", "4", "--max-prompt", "10", "--lora", str(lora), "--template", "plain", "--no-tensorboard", "--shard", "--sample-every", "1",
+             "--sample-data", f"file:{data}", "--sample-judge", "rules:degenerate", "--red-model", "a test"]  # fmt: skip
+    launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "truing"]
+    subprocess.run([*launch, "train", "grpo", *words], check=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    from truing.backbone import load_causal
+
+    made = dict(load_causal(str(out), dtype="float32").model.named_parameters())
+    first = dict(load_causal(str(base), dtype="float32").model.named_parameters())
+    assert {k: p.shape for k, p in made.items()} == {k: p.shape for k, p in first.items()}
+    assert (out / "samples" / "step-2" / "responses.jsonl").is_file() and len(rows(out)) == 2
