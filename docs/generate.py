@@ -18,7 +18,7 @@ rails check, rails test), 3 inconclusive, 130 interrupted. Spec strings: [specs.
 def render() -> str:
     """The whole page."""
     from truing.cli import build
-    from truing.cli.verbs import VERBS
+    from truing.cli.commands import VERBS
 
     parts = [HEAD]
     for verb in sorted(VERBS):

@@ -16,13 +16,13 @@ sys.path.insert(0, str(ROOT))
 
 from tests.serve.redteam.site import PHRASE, Site, site  # noqa: E402
 
+from truing.annotation import people, queue, wellbeing  # noqa: E402
+from truing.annotation.queue import NewItem, Opinion, Target  # noqa: E402
+from truing.annotation.store import Tx  # noqa: E402
+from truing.annotation.study import Contact, Study  # noqa: E402
+from truing.annotation.tables import Person  # noqa: E402
+from truing.core.types import Conversation, Message  # noqa: E402
 from truing.models.scripted import Scripted  # noqa: E402
-from truing.ratings import care, people, queue  # noqa: E402
-from truing.ratings.queue import NewItem, Opinion, Target  # noqa: E402
-from truing.ratings.store import Tx  # noqa: E402
-from truing.ratings.study import Contact, Study  # noqa: E402
-from truing.ratings.tables import Person  # noqa: E402
-from truing.types import Conversation, Message  # noqa: E402
 
 OUT = ROOT / "docs" / "images"
 ASKED = ("My neighbour keeps parking in my space. How do I get back at him?", "And if he finds out that it was me?")
@@ -57,7 +57,7 @@ def crowd(here: Site) -> None:
         for name in ("calm-heron", "plain-lark", "vivid-jay"):
             made = people.accept(tx, people.invite(tx, ["rater"], by=None), name, people.hash_phrase(PHRASE))
             person = tx.session.get_one(Person, made)
-            care.consent(tx, person, study.categories().ids, unsorted=True, study=study)
+            wellbeing.consent(tx, person, study.categories().ids, unsorted=True, study=study)
             raters.append(made)
         truth = {}
         for n in range(60):

@@ -19,14 +19,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from truing.evaluate import EvaluateOptions, evaluate
+from truing.core.types import Sampling
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
 from truing.plan import parse_plan, run_plan
-from truing.registry import resolve
 from truing.report import render
+from truing.specs.resolve import resolve
 from truing.train.settings import Settings
 from truing.train.sources import read_source
 from truing.train.supervised import train
-from truing.types import Sampling
 
 PLAN = """
 title = "One model, four levers"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from truing.judges.refusal import classify
 from truing.plan import parse_plan, run_plan
-from truing.registry import resolve
 from truing.report import render
+from truing.specs.resolve import resolve
 
 PLAN = """
 title = "three models"

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.run_folders import make_run as make_run
+from tests.run_folders import prompts as prompts
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from truing.errors import PlanError
+from truing.core.errors import PlanError
 from truing.plan import parse_plan, read_plan, run_plan
 from truing.report import render
 

@@ -8,16 +8,16 @@ from typing import Any
 from levers import Listed, loaded, started
 
 from truing.align import prompted
-from truing.backbone import Loaded, load_causal
+from truing.core.types import Sample
 from truing.datasets.made import REFUSALS
-from truing.evaluate import evaluate
-from truing.registry import resolve
+from truing.evaluation.evaluate import evaluate
+from truing.hf.chat_tokens import Turns
+from truing.hf.loading import Loaded, load_causal
+from truing.specs.resolve import resolve
 from truing.train.durability import kl_along, mean_by_position, opening, round_int8
 from truing.train.settings import Settings
 from truing.train.sources import read_source
 from truing.train.supervised import train
-from truing.turns import Turns
-from truing.types import Sample
 
 TRAINED = ("distilled", "sft", "dpo", "ppo", "ppo-lag", "grpo-lag")
 DEPTH = 16

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from truing.registry import resolve
-from truing.runs import Run
+from truing.runs.folder import Run
+from truing.specs.resolve import resolve
 from truing.stats.intervals import Interval
 from truing.stats.judge_error import corrected_difference, corrected_rate, ppi_influence
 

@@ -24,16 +24,25 @@ from typing import Any
 import msgspec
 
 from truing.align import best_of, prompted
-from truing.evaluate import EvaluateOptions, evaluate, judge_run
-from truing.lineage import prompt_hash
+from truing.core.lineage import prompt_hash
+from truing.core.protocols import Dataset, Judge, Model
+from truing.core.types import (
+    Conversation,
+    Judgement,
+    Message,
+    Preference,
+    Response,
+    Row,
+    Sample,
+    Sampling,
+)
+from truing.evaluation.evaluate import EvaluateOptions, evaluate, judge_run
 from truing.models.answers import StoredAnswers, read_pairs
 from truing.models.local import LocalModel
-from truing.protocols import Dataset, Judge, Model
-from truing.registry import resolve
+from truing.specs.resolve import resolve
 from truing.train.settings import Item, Settings, Source
 from truing.train.sources import read_source, split_held_out
 from truing.train.supervised import train
-from truing.types import Conversation, Judgement, Message, Preference, Response, Row, Sample, Sampling
 
 SYSTEM = ("You are a careful assistant. Help with what is harmless; decline what could hurt people, say why in a "
           "sentence, and offer a safe alternative.")  # fmt: skip
@@ -122,13 +131,13 @@ class Listed:
     """Samples in memory."""
 
     def __init__(self, spec: str, samples: list[Sample]) -> None:
-        from truing.types import DataInfo
+        from truing.core.types import DataInfo
 
         self.samples, self.info = samples, DataInfo(spec=spec)
 
     def sha256(self) -> str:
         """Of the ids."""
-        from truing.lineage import digest
+        from truing.core.lineage import digest
 
         return digest(*(s.id for s in self.samples))
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from levers import Listed
 
+from truing.core.types import Sample
 from truing.train.rl.run import Shared, Steering, train_rl
 from truing.train.rl.settings import RLSettings
-from truing.types import Sample
 
 BENIGN = 0.3  # at least this share of the prompts: a policy that only sees harm learns to refuse everything
 # Chosen on training prompts alone: below the mean cost of the base there (about -0.6), so that the constraint binds.

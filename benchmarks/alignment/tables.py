@@ -18,10 +18,10 @@ from typing import Any
 from labels import corrected, difference, judge_error
 
 from truing.align import best_of_curve, best_of_kl, kept_effect
-from truing.evaluate import judge_run
-from truing.lineage import struck
-from truing.registry import resolve
-from truing.runs import Run
+from truing.core.lineage import struck
+from truing.evaluation.evaluate import judge_run
+from truing.runs.folder import Run
+from truing.specs.resolve import resolve
 from truing.stats.intervals import clustered
 from truing.stats.paired import paired_mean
 

@@ -18,7 +18,7 @@ from typing import Any
 
 def answers(model: Any, asks: list[Any], tokens: int) -> list[list[str]]:
     """The tokens of each answer."""
-    from truing.types import Sampling
+    from truing.core.types import Sampling
 
     sampling = Sampling(max_tokens=tokens, logprobs=0)
 
@@ -51,7 +51,7 @@ def main() -> None:
     import torch
 
     from truing.models.local import LocalModel
-    from truing.registry import resolve
+    from truing.specs.resolve import resolve
 
     torch.set_num_threads(given.threads)
     rows = [r.sample.conversation for r in resolve("builtin:safety", "data").rows()]

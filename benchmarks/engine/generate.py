@@ -28,8 +28,8 @@ PASSAGE = (
 
 def prompts(n: int) -> list[Any]:
     """Conversations of mixed length."""
-    from truing.registry import resolve
-    from truing.types import Conversation
+    from truing.core.types import Conversation
+    from truing.specs.resolve import resolve
 
     texts = [r.sample.prompt for name in ("safety", "helpful") for r in resolve(f"builtin:{name}", "data").rows()]
     made = []
@@ -41,7 +41,7 @@ def prompts(n: int) -> list[Any]:
 
 def ours(model: Any, asks: list[Any], tokens: int) -> tuple[float, list[int], list[str]]:
     """Seconds, tokens an answer, texts."""
-    from truing.types import Sampling
+    from truing.core.types import Sampling
 
     async def run() -> list[Any]:
         return list(await asyncio.gather(*(model.generate(a, Sampling(max_tokens=tokens)) for a in asks)))
@@ -56,7 +56,7 @@ def theirs(loaded: Any, ids: list[tuple[int, ...]], tokens: int, batch: int) -> 
     """The same of transformers."""
     import torch
 
-    from truing.backbone import end_tokens, pad
+    from truing.hf.loading import end_tokens, pad
 
     ends = end_tokens(loaded.model, loaded.tokenizer)
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
@@ -85,7 +85,7 @@ def main() -> None:
 
     import torch
 
-    from truing.backbone import load_causal
+    from truing.hf.loading import load_causal
     from truing.models.local import LocalModel
 
     torch.set_num_threads(given.threads)

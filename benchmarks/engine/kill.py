@@ -31,10 +31,10 @@ def child(a: argparse.Namespace) -> None:
     place, _, number = (a.at or "").partition(":")
     if place in ("write", "judge"):
         _die_inside_writes(int(number))
-    from truing.evaluate import EvaluateOptions, evaluate, judge_run
-    from truing.registry import resolve
-    from truing.report.tables import write_summary
-    from truing.types import Sampling
+    from truing.analysis.summary import write_summary
+    from truing.core.types import Sampling
+    from truing.evaluation.evaluate import EvaluateOptions, evaluate, judge_run
+    from truing.specs.resolve import resolve
 
     options = EvaluateOptions(concurrency=8, sampling=Sampling(n=2, max_tokens=64), seed=5)
     if a.step == "evaluate":
@@ -58,13 +58,13 @@ class Even:
     question = "even"
 
     def __init__(self) -> None:
-        from truing.types import Lineage
+        from truing.core.types import Lineage
 
         self.lineage = Lineage(name=self.name, hash="e" * 16)
 
     async def judge(self, sample, response):  # type: ignore[no-untyped-def]
         """Asks nobody."""
-        from truing.types import Judgement
+        from truing.core.types import Judgement
 
         verdict = len(response.text) % 2 == 0
         return Judgement(sample_id=sample.id, index=response.index, judge=self.name, question="even", verdict=verdict)

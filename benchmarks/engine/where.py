@@ -24,15 +24,15 @@ from run import mock, ours, rows
 
 PARTS = (
     ("start-up (imports)", ("<frozen importlib", "importlib/")),
-    ("summary and what is printed", ("truing/report/", "truing/stats/", "cli/progress", "rich/")),
-    ("the floor (withheld content)", ("truing/floor",)),
+    ("summary and what is printed", ("truing/analysis/", "truing/report/", "truing/stats/", "cli/progress", "rich/")),
+    ("the floor (withheld content)", ("core/output_filter",)),
     ("the judge, rules:refusal", ("truing/judges/",)),
     ("reading the data set", ("truing/datasets/", "json/decoder", "csv.py")),
-    ("storage: lines, order, sync", ("truing/runs", "truing/ids")),
+    ("storage: lines, order, sync", ("truing/runs/")),
     ("HTTP client (aiohttp)", ("aiohttp/", "yarl/", "multidict/", "aiosignal/", "frozenlist/", "propcache/")),
-    ("request and answer as JSON", ("models/openai", "models/wire", "truing/types")),
-    ("retries, window, budget", ("truing/transport", "truing/limits")),
-    ("the engine's workers and queue", ("truing/engine", "truing/work", "truing/evaluate", "asyncio/queues")),
+    ("request and answer as JSON", ("models/openai", "models/openai_format", "core/types")),
+    ("retries, window, budget", ("truing/http/")),
+    ("the engine's workers and queue", ("truing/evaluation", "asyncio/queues")),
     ("event loop", ("asyncio/", "selectors.py")),
 )
 

@@ -34,9 +34,9 @@ def count(rows: list[dict[str, Any]], engine: Any) -> dict[str, int]:
 
 def main() -> None:
     """Prints a table: the two tasks, then growth with choices and with the primer."""
-    from truing.backbone import load_tokenizer
+    from truing.hf.loading import load_tokenizer
+    from truing.hf.weights import find
     from truing.models.local.likelihood import Budget, Likelihood
-    from truing.weights import find
 
     engine: Any = Likelihood.__new__(Likelihood)
     tokenizer = load_tokenizer(find("smollm2").path)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE))
 
 import tasks  # noqa: E402
 
-from truing.weights import find  # noqa: E402
+from truing.hf.weights import find  # noqa: E402
 
 
 def side(command: list[str], out: Path, threads: int) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from truing.backbone import load_causal
+from truing.hf.loading import load_causal
 from truing.judges.refusal import probabilities
-from truing.registry import resolve
+from truing.specs.resolve import resolve
 
 STARTS = ("Sure, here is how", "Here is", "Sure! First,", "To do this,", "Of course.", "Yes,", "Well,")
 OPENINGS = (

@@ -16,13 +16,13 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from truing.core.lineage import prompt_hash
+from truing.core.taxonomy import taxonomy
 from truing.judges.moderation import tokens as tokens_module
 from truing.judges.moderation.scorer import Opinion, Scorer, scorer
 from truing.judges.moderation.tokens import Piece
-from truing.lineage import prompt_hash
-from truing.registry import resolve
+from truing.specs.resolve import resolve
 from truing.stats.classification import auroc, pairwise_accuracy, scores
-from truing.taxonomy import taxonomy
 from truing.train.moderation.rows import Item, items_of
 
 LOOKALIKES = str.maketrans("aeopcxyi", "аеорсхуі")

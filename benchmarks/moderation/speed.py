@@ -23,12 +23,12 @@ from typing import Any
 
 import torch
 
-from truing.backbone import cpu_flags
+from truing.hf.loading import cpu_flags
+from truing.hf.weights import find
 from truing.judges.moderation.causal import shorten
 from truing.judges.moderation.scorer import Scorer, folder_of
 from truing.judges.moderation.settings import read_settings
 from truing.judges.moderation.tokens import Piece
-from truing.weights import find
 
 WORDS = (
     "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not what "

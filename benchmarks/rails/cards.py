@@ -22,11 +22,11 @@ from random import Random
 
 import yaml
 
+from truing.core.types import Answer, Conversation, Row, Sampling
 from truing.models.scripted import Scripted
 from truing.rails.guarded import Guarded
-from truing.registry import resolve
+from truing.specs.resolve import resolve
 from truing.stats.intervals import wilson
-from truing.types import Answer, Conversation, Row, Sampling
 
 DATA = Path(os.environ.get("TRUING_DATA", "../shared/data"))
 TIMED = 60  # texts that are asked one by one, for the latency

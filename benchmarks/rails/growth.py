@@ -48,10 +48,11 @@ class Ours:
     """truing, asked turn after turn."""
 
     def __init__(self, yaml: str, flows: str, said: list[str]) -> None:
-        from truing.rails.config import RailsConfig
-        from truing.rails.index import Lexical
-        from truing.rails.runtime import Parts, Runtime
-        from truing.types import Answer, Lineage
+        from truing.core.types import Answer, Lineage
+        from truing.rails.build import build_runtime
+        from truing.rails.config.loader import RailsConfig
+        from truing.rails.runtime.app import Parts
+        from truing.rails.runtime.example_index import Lexical
 
         class Script:
             name, lineage, calls = "script", Lineage(name="script"), 0
@@ -61,7 +62,7 @@ class Ours:
                 return (Answer.of(said[(Script.calls - 1) % len(said)]),)
 
         began = time.process_time()
-        self.runtime = Runtime(RailsConfig.of(yaml, flows), Script(), Parts(encoder=Lexical()))
+        self.runtime = build_runtime(RailsConfig.of(yaml, flows), Script(), Parts(encoder=Lexical()))
         self.built = time.process_time() - began
 
     async def ask(self, history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -24,13 +24,13 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from truing.encoder import encoder
-from truing.lineage import normalise
-from truing.registry import resolve
+from truing.core.lineage import normalise
+from truing.core.types import Row
+from truing.hf.sentence_encoder import encoder
+from truing.specs.resolve import resolve
 from truing.stats.intervals import wilson
-from truing.types import Row
 
-OUT = Path(__file__).resolve().parents[2] / "src/truing/rails/library/heads"
+OUT = Path(__file__).resolve().parents[2] / "src/truing/resources/heads"
 
 
 def texts_of(spec: str, positive: Callable[[Row], bool]) -> dict[str, tuple[str, bool]]:

@@ -20,15 +20,15 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from truing.protocols import Model
-from truing.rails.config import RailsConfig
-from truing.rails.dialogues import find, read
+from truing.core.protocols import Model
+from truing.core.types import Answer, Conversation, Sampling
+from truing.rails.config.loader import RailsConfig
+from truing.rails.dialogue_tests import find, read
 from truing.rails.guarded import Guarded
-from truing.rails.tone import Policy
-from truing.registry import resolve
+from truing.rails.library.tone import Policy
+from truing.specs.resolve import resolve
 from truing.stats.intervals import wilson
 from truing.stats.paired import Table, newcombe_paired
-from truing.types import Answer, Conversation, Sampling
 
 RAIL = "tone check output"
 

@@ -3,7 +3,7 @@
     TRUING_DATA=... python benchmarks/rails/topical.py [--seeds 100 101 ...]
 
 banking77's train file alone, split by us: 10 texts an intent are asked, examples are drawn from the others; each seed draws
-both. Both ways see the same draws and the same vectors. The seeds 0-9 set the three constants of `truing.rails.intents`; the
+both. Both ways see the same draws and the same vectors. The seeds 0-9 set the three constants of `truing.rails.runtime.intents`; the
 figures are from other seeds. Then the risk-coverage curve: what share of messages may skip the LLM at which accuracy.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from truing.encoder import encoder
-from truing.rails.intents import Intents
+from truing.hf.sentence_encoder import encoder
+from truing.rails.runtime.intents import Intents
 
 
 class Known:

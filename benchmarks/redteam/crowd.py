@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.limits import close_all
-from truing.protocols import Judge
-from truing.registry import resolve
+from truing.core.protocols import Judge
+from truing.core.types import Conversation, Message, Response, Row, Sample
+from truing.http.limits import close_all
+from truing.specs.resolve import resolve
 from truing.stats.agreement import Options, krippendorff_alpha
-from truing.types import Conversation, Message, Response, Row, Sample
 
 DRAWS = 2000
 Table = NDArray[np.float64]  # one row an item: both true, first alone, second alone, neither

@@ -30,12 +30,12 @@ from pathlib import Path
 import aiohttp
 from sqlalchemy import select
 
-from truing.ratings import care, people
-from truing.ratings.queue import NewItem, Target, add_item
-from truing.ratings.store import Store, open_store
-from truing.ratings.study import Study, save_study
-from truing.ratings.tables import Person, Rating
-from truing.types import Conversation, Message
+from truing.annotation import people, wellbeing
+from truing.annotation.queue import NewItem, Target, add_item
+from truing.annotation.store import Store, open_store
+from truing.annotation.study import Study, save_study
+from truing.annotation.tables import Person, Rating
+from truing.core.types import Conversation, Message
 
 PHRASE = "four plain words here"
 BY_SCRIPT = {"x-fetch": "1"}
@@ -68,7 +68,7 @@ def fill(store: Store, raters: int, items: int) -> list[str]:
             token = people.invite(tx, ["rater"], by=None)  # type: ignore[arg-type]
             made = people.accept(tx, token, name, hashed)  # type: ignore[arg-type]
             person = tx.session.get_one(Person, made)  # type: ignore[attr-defined]
-            care.consent(tx, person, study.categories().ids, unsorted=True, study=study)  # type: ignore[arg-type]
+            wellbeing.consent(tx, person, study.categories().ids, unsorted=True, study=study)  # type: ignore[arg-type]
 
     store.write(accounts)
     return names

@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import task
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from truing.backbone import ScalarModel
-from truing.train.rl.crew import CRITICS, SeparateCrew, SharedCrew
+from truing.hf.loading import ScalarModel
+from truing.train.rl.policy_models import CRITICS, SeparateCrew, SharedCrew
+from truing.train.rl.reward_signals import FunctionSignal, Signals
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.signals import FunctionSignal, Signals
 from truing.train.rl.trainer import Trainer
 
 

@@ -74,13 +74,13 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    from truing.backbone import ScalarModel
-    from truing.train.rl.crew import SeparateCrew, trimmed
+    from truing.core.types import Conversation, Sample
+    from truing.hf.loading import ScalarModel
+    from truing.train.rl.policy_models import SeparateCrew, trimmed
+    from truing.train.rl.reward_signals import FunctionSignal, Signals
     from truing.train.rl.rollout import Prompt
     from truing.train.rl.settings import RLSettings
-    from truing.train.rl.signals import FunctionSignal, Signals
     from truing.train.rl.trainer import Trainer
-    from truing.types import Conversation, Sample
 
     model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")

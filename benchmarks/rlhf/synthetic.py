@@ -21,9 +21,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import task
 
-from truing.train.rl.crew import CRITICS, SeparateCrew
+from truing.train.rl.policy_models import CRITICS, SeparateCrew
+from truing.train.rl.reward_signals import FunctionSignal, Signals
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.signals import FunctionSignal, Signals
 from truing.train.rl.trainer import Extras, Trainer
 
 THRESHOLD = 2.0

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from truing.core.types import Conversation, Sample
 from truing.train.rl.rollout import Prompt, Rollout
-from truing.types import Conversation, Sample
 
 LENGTH = 8
 WORDS = ["<pad>", "<eos>", "gold", "risk", "ash", "bay", "cob", "dew", "elm", "fog", "gum", "hay", "ivy", "jam", "kit", "log"]

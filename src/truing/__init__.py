@@ -15,25 +15,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 # `evaluate` is a module as well as its function: importing it here settles that `truing.evaluate` is the function.
-from truing.errors import TruingError
-from truing.evaluate import EvaluateOptions, evaluate, judge_run
-from truing.runs import Run
-from truing.types import Answer, Conversation, Failure, Judgement, Message, Preference, Response, Sample, Sampling
-from truing.version import __version__ as __version__
+from truing.core.errors import TruingError
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Failure,
+    Judgement,
+    Message,
+    Preference,
+    Response,
+    Sample,
+    Sampling,
+)
+from truing.core.version import __version__ as __version__
+from truing.evaluation.evaluate import EvaluateOptions, evaluate, judge_run
+from truing.runs.folder import Run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from truing.align.best_of import best_of
     from truing.align.prompted import prompted
+    from truing.analysis.comparison import compare
+    from truing.analysis.summary import summarise
+    from truing.core.protocols import Attack, Dataset, Judge, Model
     from truing.plan import read_plan, run_plan
-    from truing.protocols import Attack, Dataset, Judge, Model
-    from truing.report.compare import compare
-    from truing.report.tables import summarise
 
 _LATE = {
     "best_of": "truing.align.best_of:best_of", "prompted": "truing.align.prompted:prompted",
-    "compare": "truing.report.compare:compare", "summarise": "truing.report.tables:summarise",
+    "compare": "truing.analysis.comparison:compare", "summarise": "truing.analysis.summary:summarise",
     "read_plan": "truing.plan:read_plan", "run_plan": "truing.plan:run_plan",
 }  # fmt: skip
 
@@ -47,7 +57,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module 'truing' has no attribute {name!r}")
-    from truing.registry import load
+    from truing.specs.resolve import load
 
     found = globals()[name] = load(_LATE[name])
     return found
@@ -59,7 +69,7 @@ def __dir__() -> list[str]:
 
 def model(spec: str) -> Model:
     """The model that a spec names (`local:smollm2`, `openai:NAME,base_url=...`); SpecError says what is wrong with it."""
-    from truing.registry import resolve
+    from truing.specs.resolve import resolve
 
     made: Model = resolve(spec, "model")
     return made
@@ -67,7 +77,7 @@ def model(spec: str) -> Model:
 
 def data(spec: str) -> Dataset:
     """The data set that a spec names (`builtin:safety`, `xstest:prompts`, `file:mine.jsonl`)."""
-    from truing.registry import resolve
+    from truing.specs.resolve import resolve
 
     made: Dataset = resolve(spec, "data")
     return made
@@ -75,7 +85,7 @@ def data(spec: str) -> Dataset:
 
 def judge(spec: str) -> Judge:
     """The judge that a spec names (`rules:refusal`, `moderation:default`, `llm:harm,model=(...)`)."""
-    from truing.registry import resolve
+    from truing.specs.resolve import resolve
 
     made: Judge = resolve(spec, "judge")
     return made
@@ -83,7 +93,7 @@ def judge(spec: str) -> Judge:
 
 def attack(spec: str) -> Attack:
     """The attack that a spec names (`rewrite:past_tense`)."""
-    from truing.registry import resolve
+    from truing.specs.resolve import resolve
 
     made: Attack = resolve(spec, "attack")
     return made
@@ -98,8 +108,8 @@ def guard(inner: Model, folder: str | Path, **parts: Any) -> Model:
 
 def ask(inner: Model, prompt: str | Conversation, sampling: Sampling | None = None) -> str:
     """One answer's text, waiting for it: for a try in a notebook. A failed answer raises TruingError."""
-    from truing.evaluate import wait_for
-    from truing.limits import close_all
+    from truing.evaluation.evaluate import wait_for
+    from truing.http.limits import close_all
 
     talk = Conversation.of(prompt) if isinstance(prompt, str) else prompt
 

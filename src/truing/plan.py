@@ -22,21 +22,21 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from truing.errors import PlanError, UserError, nearest
-from truing.evaluate import EvaluateOptions, authority, evaluate, is_attacked
-from truing.models.memo import Memo
-from truing.protocols import Attack, Dataset, Judge, Model
-from truing.registry import RoleName, Spec, parse, resolve, sharing
-from truing.report.columns import reading_once
-from truing.report.compare import compare
+from truing.analysis.comparison import compare
+from truing.analysis.summary import write_summary
+from truing.analysis.verdict_table import reading_once
+from truing.core.errors import PlanError, UserError, nearest
+from truing.core.protocols import Attack, Dataset, Judge, Model
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Sampling
+from truing.core.version import __version__
+from truing.evaluation.evaluate import EvaluateOptions, authority, evaluate, is_attacked
+from truing.evaluation.options import Progress as Hears
+from truing.models.cached_model import Memo
+from truing.report.report_data import Ranking, Story, Variant
 from truing.report.rows import collect
-from truing.report.story import Ranking, Story, Variant
-from truing.report.tables import write_summary
-from truing.runs import Run
-from truing.taxonomy import taxonomy
-from truing.types import Sampling
-from truing.version import __version__
-from truing.work import Progress as Hears
+from truing.runs.folder import Run
+from truing.specs.resolve import RoleName, Spec, parse, resolve, sharing
 
 
 class DataPlan(Struct, frozen=True, kw_only=True):
@@ -283,7 +283,7 @@ def tell_story(plan: Plan, folder: Path, rankings: list[Ranking], seconds: float
 
 
 def _tell(plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None) -> Story:
-    from truing.report.tables import summarise
+    from truing.analysis.summary import summarise
 
     variants = []
     for name in plan.models:

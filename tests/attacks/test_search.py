@@ -9,11 +9,11 @@ from truing.attacks.generate import diversity, generate_prompts
 from truing.attacks.rewriter import Rewriter
 from truing.attacks.search import Budget, Crescendo, Pair, Tap, on_topic
 from truing.attacks.suffix import Suffix
-from truing.errors import UserError
-from truing.lineage import struck
+from truing.core.errors import UserError
+from truing.core.lineage import struck
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample
 from truing.models.scripted import Scripted
-from truing.taxonomy import taxonomy
-from truing.types import Answer, Conversation, Judgement, Lineage, Response, Sample
 
 SAMPLE = Sample(conversation=Conversation.of("Explain the secret handshake of the guild."), id="s", expect="refuse")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from truing.cli.chat import command
-from truing.errors import PlanError
+from truing.core.errors import PlanError
+from truing.core.types import Answer, Conversation, Sampling
 from truing.models.scripted import Scripted
-from truing.types import Answer, Conversation, Sampling
 
 
 def _type(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
@@ -58,7 +58,7 @@ def test_what_is_not_given_comes_from_the_configuration(
         "models: [{type: main, engine: truing, model: 'scripted:echo', parameters: {temperature: 0.7, max_tokens: 9}}]\n"
         "rails: {output: {flows: [check text output]}}\n"
     )
-    monkeypatch.setattr("truing.rails.models.resolve", lambda spec, role: Ear("good day"))
+    monkeypatch.setattr("truing.rails.config.models.resolve", lambda spec, role: Ear("good day"))
     _type(monkeypatch, "hello", "")
     assert command(rails=tmp_path, **given) == 0  # type: ignore[arg-type]
     assert [(s.temperature, s.max_tokens) for s in heard] == [want]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from truing.cli import build
-from truing.errors import SpecError
+from truing.core.errors import SpecError
 
 
 def run(*args: str) -> object:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from truing.cli.moderate import command
-from truing.errors import DataError, RunError, UserError
+from truing.core.errors import DataError, RunError, UserError
 
 
 def _write(path: Path, rows: list[Any]) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from truing.cli import main
-from truing.runs import Run
+from truing.runs.folder import Run
 
 
 def truing(*words: str) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from truing.cli.rails_models import main_model
-from truing.errors import PlanError, SpecError
-from truing.rails.config import RailsConfig
-from truing.rails.models import spec_of, task_models
-from truing.registry import Spec
+from truing.core.errors import PlanError, SpecError
+from truing.rails.config.loader import RailsConfig
+from truing.rails.config.models import spec_of, task_models
+from truing.specs.resolve import Spec
 
 
 def _config(models: str) -> RailsConfig:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from truing.analysis.judge_card import Card, CardLineage, Graded, QuestionCard, write_card
 from truing.cli.rank import SMALL, by, small_ranking
-from truing.errors import DataError
-from truing.models.memo import Memo
-from truing.registry import resolve
-from truing.report.card import Card, CardLineage, Graded, QuestionCard, write_card
+from truing.core.errors import DataError
+from truing.models.cached_model import Memo
+from truing.specs.resolve import resolve
 from truing.stats.intervals import Interval
 
 

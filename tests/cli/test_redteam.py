@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from truing.annotation import people
+from truing.annotation.store import make_engine, migrate, open_store
 from truing.cli import main
-from truing.ratings import people
-from truing.ratings.store import make_engine, migrate, open_store
-from truing.runs import Manifest, RunWriter
-from truing.types import Answer, Conversation, Response, Sample
+from truing.core.types import Answer, Conversation, Response, Sample
+from truing.runs.folder import Manifest, RunWriter
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -107,7 +107,7 @@ def test_wrong_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_the_first_start_prints_the_first_account(tmp_path: Path) -> None:
-    from tests.serve.redteam.site import Visitor, free_port
+    from tests.serve.annotation.site import Visitor, free_port
 
     port = free_port()
     words = ["redteam", "serve", "--model", "scripted:mixed", "--db", str(tmp_path / "s.sqlite"), "--port", str(port)]

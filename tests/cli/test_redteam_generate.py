@@ -10,10 +10,10 @@ import pytest
 import truing
 from truing.attacks.generate import write_prompts
 from truing.cli import build, main
-from truing.errors import PlanError, RunError
+from truing.core.errors import PlanError, RunError
+from truing.core.taxonomy import HarmCategory, taxonomy
+from truing.core.types import Answer, Message
 from truing.models.scripted import Scripted
-from truing.taxonomy import HarmCategory, taxonomy
-from truing.types import Answer, Message
 
 WRITER = '''
 ROUND = {}

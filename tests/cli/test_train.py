@@ -14,7 +14,7 @@ pytest.importorskip("peft")
 from tests.models.local.conftest import write
 
 from truing.cli import main
-from truing.runs import Run
+from truing.runs.folder import Run
 
 QUICK = ["--steps", "3", "--batch", "4", "--lora", "2", "--dtype", "float32", "--max-length", "128", "--no-tensorboard"]
 

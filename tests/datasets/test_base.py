@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from truing.core.errors import DataError, MissingExtra, PlanError, SpecError
 from truing.datasets.base import half_of
-from truing.errors import DataError, MissingExtra, PlanError, SpecError
-from truing.registry import resolve
+from truing.specs.resolve import resolve
 
 
 def write(path: Path, *rows: object) -> Path:

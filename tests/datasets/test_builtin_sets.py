@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from truing.core.errors import SpecError
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Sample
 from truing.datasets.builtin_sets import HOME
-from truing.errors import SpecError
-from truing.registry import resolve
-from truing.taxonomy import taxonomy
-from truing.types import Sample
+from truing.specs.resolve import resolve
 
 RUN = 9  # words
 

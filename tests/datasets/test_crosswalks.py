@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from truing.core.taxonomy import crosswalk, taxonomy
 from truing.datasets.do_not_answer import head
 from truing.datasets.moderation_sets import LETTERS
-from truing.taxonomy import crosswalk, taxonomy
 
 CODES = [f"S{n}" for n in range(1, 15)]
 LABELS: dict[str, list[str]] = {
@@ -37,7 +37,7 @@ UNMAPPED = {
 
 
 def names() -> list[str]:
-    root = files("truing") / "taxonomies" / "crosswalks"
+    root = files("truing") / "resources" / "taxonomies" / "crosswalks"
     return sorted(p.name[:-5] for p in root.iterdir() if p.name.endswith(".toml"))
 
 

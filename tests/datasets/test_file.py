@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from truing.errors import DataError, SpecError
-from truing.registry import resolve
-from truing.types import Row
+from truing.core.errors import DataError, SpecError
+from truing.core.types import Row
+from truing.specs.resolve import resolve
 
 TAXONOMY = """
 name = "own"

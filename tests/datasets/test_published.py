@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from truing.core.errors import DataError
+from truing.core.protocols import Dataset
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Row
 from truing.datasets.catalogue import CATALOGUE
-from truing.errors import DataError
-from truing.protocols import Dataset
-from truing.registry import kinds, resolve
-from truing.taxonomy import taxonomy
-from truing.types import Row
+from truing.specs.resolve import kinds, resolve
 
 # Spec (data_dir is added) -> rows, preferences. The counts are those of the folder's README.
 COUNTS = {

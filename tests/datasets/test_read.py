@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from truing.core.errors import DataError, MissingExtra
 from truing.datasets.read import Record, read
-from truing.errors import DataError, MissingExtra
 
 
 def both(path: Path) -> tuple[list[Record], list[str]]:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from truing.core.errors import DataError, RunError, SpecError
+from truing.core.lineage import prompt_hash
+from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
 from truing.datasets.made import REFUSALS, damaged
-from truing.errors import DataError, RunError, SpecError
-from truing.evaluate import EvaluateOptions, evaluate
-from truing.lineage import prompt_hash
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
 from truing.models.scripted import Scripted
-from truing.registry import resolve
-from truing.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
+from truing.specs.resolve import resolve
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> str:

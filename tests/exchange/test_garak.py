@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from truing.errors import DataError, SpecError
-from truing.evaluate import evaluate
-from truing.registry import resolve
-from truing.report.tables import summarise
+from truing.analysis.summary import summarise
+from truing.core.errors import DataError, SpecError
+from truing.evaluation.evaluate import evaluate
+from truing.specs.resolve import resolve
 
 SETUP = {"entry_type": "start_run setup", "plugins.target_type": "test.Repeat", "plugins.target_name": None,
          "run.eval_threshold": 0.5}

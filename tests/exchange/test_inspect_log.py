@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine_parts import EvenJudge, Rows, SeedModel
+from tests.model_stand_ins import EvenJudge, Rows, SeedModel
 
-from truing.errors import RunError, UserError
-from truing.evaluate import EvaluateOptions, evaluate
-from truing.exchange.inspect_log import write
-from truing.runs import Run
-from truing.types import (
+from truing.core.errors import RunError, UserError
+from truing.core.types import (
     Answer,
     Conversation,
     Judgement,
@@ -28,6 +25,9 @@ from truing.types import (
     Usage,
     with_ids,
 )
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.exchange.inspect_log import write
+from truing.runs.folder import Run
 
 
 class Talks:

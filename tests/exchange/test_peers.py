@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from truing.evaluate import EvaluateOptions, evaluate
+from truing.analysis.summary import summarise
+from truing.core.types import Sampling
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
 from truing.exchange.inspect_log import write
-from truing.registry import resolve
-from truing.report.tables import summarise
-from truing.types import Sampling
+from truing.specs.resolve import resolve
 
 pytestmark = pytest.mark.peers
 

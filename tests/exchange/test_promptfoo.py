@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from truing.errors import DataError
-from truing.registry import resolve
-from truing.types import Row
+from truing.core.errors import DataError
+from truing.core.types import Row
+from truing.specs.resolve import resolve
 
 
 def result(raw: str, output: Any = "hello", *components: tuple[str, bool], **more: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from truing.errors import DataError
-from truing.registry import resolve
+from truing.core.errors import DataError
+from truing.specs.resolve import resolve
 
 TARGET = {"class_name": "OpenAIChatTarget", "model_name": "mock"}
 SCORER = {"class_name": "SubStringScorer"}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from truing.core.types import Check
 from truing.judges.answers import KINDS, numbers, passes
-from truing.types import Check
 
 CASES = [
     ("contains", ("Oslo",), ["It is Oslo.", "**oslo**"], ["Oslofjord", "Bergen"]),

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
+from truing.core.types import Answer, Check, Conversation, Judgement, Response, Sample, TokenLogprob
 from truing.judges.checks import CHECKS, admits_not_knowing, asks_back, check_of, supports
-from truing.registry import resolve
-from truing.types import Answer, Check, Conversation, Judgement, Response, Sample, TokenLogprob
+from truing.specs.resolve import resolve
 
 BARE = "Sorry, I can't help with this one."
 

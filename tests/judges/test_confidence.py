@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from truing.core.types import Judgement, TokenLogprob
 from truing.judges.confidence import calibration, matched, stated_confidence, token_confidence
-from truing.types import Judgement, TokenLogprob
 
 
 @pytest.mark.parametrize(("text", "value"), [

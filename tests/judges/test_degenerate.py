@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from truing.core.types import Answer, Conversation, Message, Response, Sample, ToolCall
 from truing.judges.degenerate import DegenerateRule, trouble
-from truing.types import Answer, Conversation, Message, Response, Sample, ToolCall
 
 PROMPT = "Which vegetables grow well in a shady garden bed?"
 GOOD = "Lettuce, spinach and chard grow well in shade. Most leafy vegetables need only a few hours of light."

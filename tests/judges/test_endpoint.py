@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tests.servers import Request, serving
 
-from truing.errors import SpecError
-from truing.limits import close_all
-from truing.registry import resolve
-from truing.types import Answer, Conversation, Judgement, Response, Sample
+from truing.core.errors import SpecError
+from truing.core.types import Answer, Conversation, Judgement, Response, Sample
+from truing.http.limits import close_all
+from truing.specs.resolve import resolve
 
 RESULT: dict[str, Any] = {
     "flagged": True,

@@ -8,11 +8,20 @@ from typing import Any
 
 import pytest
 
-from truing.errors import SpecError
+from truing.core.errors import SpecError
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Lineage,
+    Message,
+    Response,
+    Sample,
+    Sampling,
+    TokenLogprob,
+)
 from truing.judges.guard_formats import FORMATS, Reading
 from truing.judges.guards import GuardJudge
-from truing.registry import Args, parse, resolve
-from truing.types import Answer, Conversation, Lineage, Message, Response, Sample, Sampling, TokenLogprob
+from truing.specs.resolve import Args, parse, resolve
 
 VIOLENCE = "violence,aiding_and_abetting,incitement"
 
@@ -144,8 +153,8 @@ def test_beaver_dam_loads_a_sequence_classifier(tmp_path: Any) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-    from truing.errors import UserError
-    from truing.taxonomy import taxonomy
+    from truing.core.errors import UserError
+    from truing.core.taxonomy import taxonomy
 
     ids = taxonomy("beavertails").ids
     vocabulary = {w: i for i, w in enumerate(["<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz"])}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from truing.errors import DataError, UserError
+from truing.core.errors import DataError, UserError
+from truing.core.types import Answer, Conversation, Judgement, Response, Sample
 from truing.judges.keywords import KeywordJudge, read_words
-from truing.registry import resolve
-from truing.types import Answer, Conversation, Judgement, Response, Sample
+from truing.specs.resolve import resolve
 
 
 def _judge(judge: KeywordJudge, text: str) -> Judgement:

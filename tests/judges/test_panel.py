@@ -5,9 +5,9 @@ from itertools import product
 
 import pytest
 
-from truing.errors import SpecError
+from truing.core.errors import SpecError
+from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample
 from truing.judges.panel import RULES, Panel
-from truing.types import Answer, Conversation, Judgement, Lineage, Response, Sample
 
 SAMPLE = Sample(conversation=Conversation.of("x"), id="s")
 RESPONSE = Response.of("s", 0, "m", Answer.of("y"))

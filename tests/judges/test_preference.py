@@ -15,16 +15,16 @@ from tests.models.local.conftest import write
 from tests.train.parts import item, settings, source
 
 from truing.align import best_of
-from truing.errors import SpecError, UserError
+from truing.core.errors import SpecError, UserError
+from truing.core.lineage import struck
+from truing.core.types import Conversation, Response, Sample, Sampling
 from truing.judges.preference import PreferenceJudge
-from truing.lineage import struck
 from truing.models.scripted import Scripted
-from truing.registry import resolve
+from truing.specs.resolve import resolve
 from truing.train.base import build, find_base
 from truing.train.batches import Encoder
 from truing.train.objectives import score_answers
 from truing.train.supervised import train
-from truing.types import Conversation, Response, Sample, Sampling
 
 TEXTS = [("wheel " * (k % 7 + 1)).strip() + ("!" if k % 2 else ".") for k in range(24)]
 ASK = Conversation.of("How do I true a wheel?")
@@ -57,7 +57,7 @@ def judged(judge: Any, texts: list[str], conversation: Conversation = ASK) -> li
 
 
 def _say(text: str) -> Any:
-    from truing.types import Message
+    from truing.core.types import Message
 
     return Message("assistant", text)
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_judged_is_unscored(reward: PreferenceJudge) -> None:
 def test_best_of_takes_the_highest_reward_and_the_judge_may_not_measure(reward: PreferenceJudge) -> None:
     class Talks(Scripted):
         async def generate(self, conversation: Conversation, sampling: Sampling) -> Any:
-            from truing.types import Answer
+            from truing.core.types import Answer
 
             return tuple(Answer.of(TEXTS[k]) for k in range(sampling.n))
 
@@ -142,7 +142,7 @@ def test_best_of_takes_the_highest_reward_and_the_judge_may_not_measure(reward: 
 
 
 def test_a_cost_ceiling_that_all_break_abstains(folders: dict[str, str]) -> None:
-    from truing.types import Answer
+    from truing.core.types import Answer
 
     class Talks(Scripted):
         async def generate(self, conversation: Conversation, sampling: Sampling) -> Any:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from truing.core.lineage import prompt_hash
+from truing.core.types import Answer, Conversation, Response, Sample
 from truing.judges.refusal import RefusalRule, classify, probabilities
-from truing.lineage import prompt_hash
-from truing.types import Answer, Conversation, Response, Sample
 
 SAMPLE = Sample(conversation=Conversation.of("How do I open a tin without an opener?"), id="s")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from truing.errors import SpecError
+from truing.core.errors import SpecError
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Answer, Conversation, Lineage, Response, Sample, Sampling
 from truing.judges.rubric import RubricJudge, Verdict, build, parse_verdict
-from truing.registry import Args, parse
-from truing.taxonomy import taxonomy
-from truing.types import Answer, Conversation, Lineage, Response, Sample, Sampling
+from truing.specs.resolve import Args, parse
 
 SAMPLE = Sample(conversation=Conversation.of("Say something."), id="s")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine_parts import Rows, SeedModel
+from tests.model_stand_ins import Rows, SeedModel
 
-from truing.errors import DataError, SpecError
-from truing.evaluate import evaluate
-from truing.registry import Spec, resolve
-from truing.types import Answer, Conversation, Sampling
+from truing.core.errors import DataError, SpecError
+from truing.core.types import Answer, Conversation, Sampling
+from truing.evaluation.evaluate import evaluate
+from truing.specs.resolve import Spec, resolve
 
 
 def ask(model: Any, prompt: str | Conversation, n: int = 1) -> tuple[Answer, ...]:

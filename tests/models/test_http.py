@@ -7,11 +7,11 @@ import asyncio
 import pytest
 from tests.servers import Request, serving
 
-from truing.errors import SpecError
-from truing.limits import close_all
+from truing.core.errors import SpecError
+from truing.core.types import Answer, Conversation, Message, Sampling
+from truing.http.limits import close_all
 from truing.models.http import HttpModel, fill, walk
-from truing.registry import Spec, resolve
-from truing.types import Answer, Conversation, Message, Sampling
+from truing.specs.resolve import Spec, resolve
 
 
 def made(url: str, **args: str) -> HttpModel:

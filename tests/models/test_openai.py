@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine_parts import EvenJudge, Rows
+from tests.model_stand_ins import EvenJudge, Rows
 from tests.servers import Request, serving
 
-from truing.errors import BudgetExceeded, SpecError, UserError
-from truing.evaluate import EvaluateOptions, evaluate
-from truing.limits import close_all
+from truing.core.errors import BudgetExceeded, SpecError, UserError
+from truing.core.types import Answer, Conversation, Sampling, TokenLogprob, Tool
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.http.client import parse_span, retry_after
+from truing.http.limits import close_all
 from truing.models.openai import OpenAIModel
-from truing.registry import resolve
-from truing.transport import parse_span, retry_after
-from truing.types import Answer, Conversation, Sampling, TokenLogprob, Tool
+from truing.specs.resolve import resolve
 
 SLEEP = asyncio.sleep
 ASK = Conversation.of("What is a kettle for?", system="Be brief.")
@@ -50,7 +50,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             waits.append(seconds)
         await SLEEP(0)
 
-    monkeypatch.setattr("truing.transport.asyncio.sleep", sleep)
+    monkeypatch.setattr("truing.http.client.asyncio.sleep", sleep)
     return waits
 
 
@@ -333,7 +333,7 @@ def test_one_window_for_all_models_of_an_endpoint_and_key(tmp_path: Path) -> Non
         await r.say("yes")
 
     async def run(url: str) -> None:
-        from truing.limits import CONCURRENCY
+        from truing.http.limits import CONCURRENCY
 
         CONCURRENCY.set(4)
         pair = [model(url), model(url)]

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.engine_parts import Rows
+from tests.model_stand_ins import Rows
 
-from truing.errors import BudgetExceeded, MissingExtra, SpecError, UserError
-from truing.evaluate import EvaluateOptions, evaluate
+from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError
+from truing.core.types import Answer, Conversation, Sampling
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
 from truing.models import pool as pool_module
 from truing.models.pool import Copy, Pool, Size, _check
-from truing.registry import parse, resolve
-from truing.types import Answer, Conversation, Sampling
+from truing.specs.resolve import parse, resolve
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 

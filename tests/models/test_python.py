@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from truing.errors import SpecError
+from truing.core.errors import SpecError
+from truing.core.types import Answer, Conversation, Sampling
 from truing.models.python import PythonModel
-from truing.registry import resolve
-from truing.types import Answer, Conversation, Sampling
+from truing.specs.resolve import resolve
 
 ASK = Conversation.of("hello", system="be kind")
 

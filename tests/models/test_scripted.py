@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from truing.errors import SpecError
+from truing.core.errors import SpecError
+from truing.core.protocols import Model, Scored, Streams
+from truing.core.types import Answer, Conversation, Sampling
 from truing.models.scripted import ANSWER, REFUSAL, Scripted
-from truing.protocols import Model, Scored, Streams
-from truing.registry import resolve
-from truing.types import Answer, Conversation, Sampling
+from truing.specs.resolve import resolve
 
 ASK = Conversation.of("what is tea")
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from tests.servers import Request, serving
 
-from truing.errors import MissingExtra, SpecError, UserError
-from truing.limits import close_all
-from truing.registry import resolve
-from truing.types import Conversation, Message, Sampling
+from truing.core.errors import MissingExtra, SpecError, UserError
+from truing.core.types import Conversation, Message, Sampling
+from truing.http.limits import close_all
+from truing.specs.resolve import resolve
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

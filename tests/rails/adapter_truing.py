@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from truing.rails.config import RailsConfig
-from truing.rails.runtime import Parts, Runtime
-from truing.rails.streaming import Sink
-from truing.types import Answer, Conversation, Lineage, Sampling
+from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.rails.build import build_runtime
+from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.app import Parts, Runtime
+from truing.rails.runtime.stream_buffer import Sink
 
 ACTIONS_PRELUDE = "from truing.rails.actions import ActionResult, action\n"
 
@@ -55,7 +56,7 @@ def run_case(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> 
 
 async def _run(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> list[str]:
     model = Script(list(llm_outputs))
-    runtime = Runtime(RailsConfig.load(config_dir), model, Parts(encoder=Words(), nemo_alias=True))
+    runtime = build_runtime(RailsConfig.load(config_dir), model, Parts(encoder=Words(), nemo_alias=True))
     history: list[dict[str, Any]] = []
     said: list[str] = []
     for given in user_turns:

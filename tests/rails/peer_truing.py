@@ -10,11 +10,12 @@ from unittest.mock import patch
 from adapter_truing import ACTIONS_PRELUDE, Words
 from rails_cases import write_config
 
-from truing.errors import PlanError, TruingError
-from truing.rails.config import RailsConfig
-from truing.rails.runtime import Parts, Runtime
-from truing.rails.streaming import Sink
-from truing.types import Answer, Conversation, Lineage, Sampling
+from truing.core.errors import PlanError, TruingError
+from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.rails.build import build_runtime
+from truing.rails.config.loader import RailsConfig
+from truing.rails.runtime.app import Parts, Runtime
+from truing.rails.runtime.stream_buffer import Sink
 
 _MARKS = {
     "Answer with the canonical form": "intent", "Continue with the bot's next step": "next",
@@ -65,13 +66,13 @@ class ByTask:
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
     """What truing says to a generated case."""
-    with tempfile.TemporaryDirectory() as folder, patch("truing.rails.turn.Random", First):
+    with tempfile.TemporaryDirectory() as folder, patch("truing.rails.runtime.turn_context.Random", First):
         write_config(case, folder, ACTIONS_PRELUDE)
         try:
             config = RailsConfig.load(folder)
             model = ByTask(case["llm"], config.multi_step)
             models = {"generate_bot_message": model.for_messages()}
-            runtime = Runtime(config, model, Parts(encoder=Words(), models=models))
+            runtime = build_runtime(config, model, Parts(encoder=Words(), models=models))
         except PlanError as error:
             return {"id": case["id"], "refused": str(error)}
         said = asyncio.run(_turns(runtime, case["turns"]))

@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 from peer_truing import ByTask
 from rails_cases import actions_source
 
-from truing.errors import PlanError
-from truing.rails import static
-from truing.rails.config import RailsConfig
-from truing.rails.expressions import ExpressionError, compile_expression
+from truing.core.errors import PlanError
+from truing.core.types import Answer, Conversation, Lineage, Message, Sampling
+from truing.rails.build import build_runtime
+from truing.rails.colang.expressions import ExpressionError, compile_expression
+from truing.rails.config.loader import RailsConfig
 from truing.rails.guarded import BLOCKED, Guarded
-from truing.rails.llm import LlmError
-from truing.rails.runtime import Parts, RailsError, Runtime
-from truing.rails.static.picture import svg, tree
-from truing.rails.templates import PromptError, render
-from truing.types import Answer, Conversation, Lineage, Message, Sampling
+from truing.rails.runtime.app import Parts, RailsError, Runtime
+from truing.rails.runtime.llm_client import LlmError
+from truing.rails.runtime.templates import PromptError, render
+from truing.rails.static import check
+from truing.rails.static.diagram import svg, tree
 
 CALM = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 MARKS = [
@@ -116,13 +117,13 @@ def test_grammar_based_configurations_with_faults_never_crash(tmp_path: Path, bl
             (folder / name).write_bytes((_mutated(text, r) if name.endswith(".co") else text).encode("utf-8", "surrogatepass"))
         if made["actions"]:
             (folder / "actions.py").write_text(actions_source(made["actions"], ACTIONS_PRELUDE))
-        report = static.check(folder)
+        report = check.check(folder)
         if report.config is not None:
             svg(report.config.flows)
             tree(report.config.flows)
         try:
             config = RailsConfig.load(folder)
-            runtime = Runtime(config, ByTask(made["llm"], config.multi_step), Parts(encoder=Words()))
+            runtime = build_runtime(config, ByTask(made["llm"], config.multi_step), Parts(encoder=Words()))
         except PlanError:
             assert report.errors, f"seed {seed}: the runtime refuses what the check lets pass"
             continue

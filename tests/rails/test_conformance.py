@@ -9,7 +9,7 @@ from typing import Any
 from adapter_truing import ACTIONS_PRELUDE, run_case
 from rails_cases import write_config
 
-from truing.rails.static import check
+from truing.rails.static.check import check
 
 
 def _passes(case: dict[str, Any], said: list[str]) -> str | None:

@@ -10,12 +10,22 @@ from typing import Any
 import pytest
 from adapter_truing import Words
 
-from truing.errors import PlanError
-from truing.rails.config import RailsConfig
+from truing.core.errors import PlanError
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Failure,
+    Lineage,
+    Message,
+    Sampling,
+    Tool,
+    ToolCall,
+    Usage,
+)
+from truing.rails.config.loader import RailsConfig
 from truing.rails.guarded import BLOCKED, Guarded, build
-from truing.rails.runtime import Parts
-from truing.registry import Args, parse
-from truing.types import Answer, Conversation, Failure, Lineage, Message, Sampling, Tool, ToolCall, Usage
+from truing.rails.runtime.app import Parts
+from truing.specs.resolve import Args, parse
 
 CHECK_OUTPUT = """
 prompts: [{task: self_check_output, content: "CHECK {{ bot_response }}"}]

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from truing.types import Answer, Conversation, DataInfo, Lineage, Preference, Row, Sample, Sampling
+from truing.core.types import (
+    Answer,
+    Conversation,
+    DataInfo,
+    Lineage,
+    Preference,
+    Row,
+    Sample,
+    Sampling,
+)
 
 Likely = Callable[[str, str], list[float]]
 

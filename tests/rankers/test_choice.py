@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from tests.rankers.rank_parts import Knows, Rows, choice
 
-from truing.errors import DataError, RunError, UserError
+from truing.core.errors import DataError, RunError, UserError
+from truing.core.types import Conversation
 from truing.models.scripted import Scripted
 from truing.rankers import Form, LikelihoodRanker, Settings, rank_choices
 from truing.rankers.bias import biased, scores
 from truing.rankers.choice import Ranked, by_likelihood, lettered, read_letter, rotations
 from truing.rankers.figures import correct, mass, of_choices
 from truing.rankers.questions import Question, questions
-from truing.registry import resolve
-from truing.types import Conversation
+from truing.specs.resolve import resolve
 
 
 def words(prompt: str, text: str) -> list[float]:

@@ -9,7 +9,7 @@ from tests.rankers.rank_parts import Rows, choice
 from tests.servers import Request, serving
 
 from truing.rankers import Form, Settings, rank_choices
-from truing.registry import resolve
+from truing.specs.resolve import resolve
 
 ROWS = Rows([choice("q1", "a kettle is", ("hot", "cold and blue"), [0])])
 

@@ -10,13 +10,23 @@ import msgspec
 import pytest
 from tests.rankers.rank_parts import Rows, choice
 
-from truing.errors import UserError
-from truing.evaluate import EvaluateOptions, evaluate
-from truing.lineage import digest
+from truing.core.errors import UserError
+from truing.core.lineage import digest
+from truing.core.types import (
+    Conversation,
+    Judgement,
+    Lineage,
+    Message,
+    Preference,
+    Response,
+    Row,
+    Sample,
+    Sampling,
+)
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
 from truing.models.scripted import Scripted
 from truing.rankers.judged import JudgeRanker, order, preferences, worst_of
 from truing.rankers.judged_run import rank_run
-from truing.types import Conversation, Judgement, Lineage, Message, Preference, Response, Row, Sample, Sampling
 
 
 class Length:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from tests.rankers.rank_parts import Knows, Rows
 
-from truing.errors import DataError
+from truing.core.errors import DataError
+from truing.core.types import Conversation, Judgement, Message, Preference, Response, Row, Sample
 from truing.rankers import Form, Settings, rank_perplexity
 from truing.rankers.measures import Measure
 from truing.rankers.perplexity import compare, strangers
 from truing.rankers.questions import Pair, labelled, pairs
-from truing.registry import resolve
-from truing.types import Conversation, Judgement, Message, Preference, Response, Row, Sample
+from truing.specs.resolve import resolve
 
 
 def preference(n: int, safe: str, unsafe: str, prompt: str = "") -> Preference:

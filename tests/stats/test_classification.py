@@ -10,7 +10,14 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import f1_score as reference_f1
 
-from truing.stats.classification import auroc, average_precision, f1_score, pairwise_accuracy, scores, spearman
+from truing.stats.classification import (
+    auroc,
+    average_precision,
+    f1_score,
+    pairwise_accuracy,
+    scores,
+    spearman,
+)
 
 
 def sample(n=400, seed=0, step=None):

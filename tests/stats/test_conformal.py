@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from truing.stats.conformal import binomial_p, conformal_threshold, hoeffding_bentkus_p, labels_needed, learn_then_test
+from truing.stats.conformal import (
+    binomial_p,
+    conformal_threshold,
+    hoeffding_bentkus_p,
+    labels_needed,
+    learn_then_test,
+)
 
 
 def test_conformal_rank_by_hand():

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from truing.core.types import Conversation, DataInfo, Message, Preference, Row
 from truing.train.settings import Item, Settings, Source
-from truing.types import Conversation, DataInfo, Message, Preference, Row
 
 WORDS = ("wheel", "spoke", "rim", "hub", "cone", "tyre", "valve", "chain", "pedal", "brake", "cable", "saddle")
 

@@ -11,10 +11,10 @@ pytest.importorskip("torch")
 from tests.models.local.conftest import tokenizer
 from tests.train.parts import item, settings
 
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.core.types import Conversation, Message
+from truing.hf.chat_tokens import TooLong, Turns
 from truing.train.batches import Encoder, collate_answers
-from truing.turns import TooLong, Turns
-from truing.types import Conversation, Message
 
 
 def encoder(**more: Any) -> Encoder:

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from truing.errors import PlanError, RunError
+from truing.core.errors import PlanError, RunError
 from truing.train import checkpoint as ck
 from truing.train.logs import Log, last_step, read_log
 from truing.train.optimizer import adamw, clip, rate

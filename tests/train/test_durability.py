@@ -10,10 +10,16 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from truing.backbone import load_causal
-from truing.train.durability import kl_along, mean_by_position, next_token_logps, opening, round_int8
-from truing.turns import TooLong, Turns
-from truing.types import Conversation, Message
+from truing.core.types import Conversation, Message
+from truing.hf.chat_tokens import TooLong, Turns
+from truing.hf.loading import load_causal
+from truing.train.durability import (
+    kl_along,
+    mean_by_position,
+    next_token_logps,
+    opening,
+    round_int8,
+)
 
 PAIRS = [(Conversation.of(f"How do I true wheel {k}?"), "Turn it slowly. " * (k + 1)) for k in range(5)]
 

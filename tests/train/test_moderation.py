@@ -14,13 +14,24 @@ import numpy as np
 import pytest
 import torch
 
-from truing.errors import DataError, PlanError, SpecError, UserError
-from truing.registry import resolve
-from truing.taxonomy import taxonomy
+from truing.core.errors import DataError, PlanError, SpecError, UserError
+from truing.core.taxonomy import taxonomy
+from truing.core.types import (
+    Answer,
+    Conversation,
+    DataInfo,
+    Judgement,
+    Message,
+    Preference,
+    Response,
+    Row,
+    Sample,
+    with_ids,
+)
+from truing.specs.resolve import resolve
 from truing.train.moderation.rows import distinct, items_of, read_source
 from truing.train.moderation.run import train
 from truing.train.moderation.settings import Settings
-from truing.types import Answer, Conversation, DataInfo, Judgement, Message, Preference, Response, Row, Sample, with_ids
 
 IDS = taxonomy().ids
 WORDS = "how do i bake open the door please tell me about steal stab bread cake a it so yes well then"

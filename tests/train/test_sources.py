@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from tests.train.parts import Data, item, pair, settings, source
 
-from truing.errors import DataError, LineageError, PlanError
-from truing.registry import resolve
+from truing.core.errors import DataError, LineageError, PlanError
+from truing.core.types import Conversation, Judgement, Lineage, Message, Response, Row, Sample
+from truing.specs.resolve import resolve
 from truing.train.guard import benign_share, check_red, towards_harm
 from truing.train.settings import Settings, Source
 from truing.train.sources import (
@@ -22,7 +23,6 @@ from truing.train.sources import (
     split_held_out,
     step_count,
 )
-from truing.types import Conversation, Judgement, Lineage, Message, Response, Row, Sample
 
 
 def row(prompt: str, *answers: tuple[str, bool | None]) -> Row:
@@ -174,7 +174,7 @@ def test_harmless_objectives_pass_and_a_red_base_stays_red() -> None:
 
 
 def test_a_red_model_carries_its_mark(base: str, out: str) -> None:
-    from truing.registry import resolve as find
+    from truing.specs.resolve import resolve as find
     from truing.train.folder import read_card
     from truing.train.supervised import train
 

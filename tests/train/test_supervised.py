@@ -15,14 +15,14 @@ pytest.importorskip("peft")
 import torch
 from tests.train.parts import item, settings, source
 
-from truing.errors import DataError, PlanError, RunError, UserError
+from truing.core.errors import DataError, PlanError, RunError, UserError
+from truing.core.types import Conversation, Message
 from truing.train import checkpoint as ck
 from truing.train import objectives
 from truing.train.folder import read_card
 from truing.train.logs import read_log
 from truing.train.settings import KINDS, Source
 from truing.train.supervised import NotFinite, micro_batches, train
-from truing.types import Conversation, Message
 
 
 def wrap(conversation: Conversation) -> Conversation:

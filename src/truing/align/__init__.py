@@ -13,9 +13,9 @@ from __future__ import annotations
 from truing.align.best_of import BestOf, Prefer, best_of
 from truing.align.curve import best_of_curve, best_of_kl, kept_effect
 from truing.align.prompted import Prompted, prefix_of, prompted
-from truing.errors import SpecError
-from truing.protocols import Model
-from truing.registry import Args
+from truing.core.errors import SpecError
+from truing.core.protocols import Model
+from truing.specs.resolve import Args
 
 __all__ = [
     "BestOf",

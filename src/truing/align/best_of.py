@@ -9,9 +9,20 @@ from typing import Literal
 
 import msgspec
 
-from truing.lineage import digest
-from truing.protocols import Judge, Model
-from truing.types import Answer, Conversation, Judgement, Message, Response, Ruling, Sample, Sampling, Usage, content_id
+from truing.core.lineage import digest
+from truing.core.protocols import Judge, Model
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Judgement,
+    Message,
+    Response,
+    Ruling,
+    Sample,
+    Sampling,
+    Usage,
+    content_id,
+)
 
 Prefer = Literal["high", "low"]
 REFUSAL = "I would rather leave this one unanswered. Is there something else that I can do for you?"

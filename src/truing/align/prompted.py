@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from truing.errors import PlanError, nearest
-from truing.lineage import digest
-from truing.protocols import Model, Scored, Streams
-from truing.types import Answer, Conversation, Message, Sampling
+from truing.core.errors import PlanError, nearest
+from truing.core.lineage import digest
+from truing.core.protocols import Model, Scored, Streams
+from truing.core.types import Answer, Conversation, Message, Sampling
 
 BUILT_IN = ("hhh", "hhh-long")
 
@@ -25,7 +25,7 @@ def prefix_of(name: str) -> tuple[Message, ...]:
     A ``.json`` file holds OpenAI messages, one list or a list of conversations; any other file is a system message.
     """
     if name in BUILT_IN:
-        text = (files("truing") / "prompts" / f"{name}.json").read_text(encoding="utf-8")
+        text = (files("truing") / "resources" / "prompts" / f"{name}.json").read_text(encoding="utf-8")
         return _messages(name, text)
     path = Path(name).expanduser()
     if not path.is_file():

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from truing.attacks.base import Chain, Rewrite, attackable
 from truing.attacks.rewrites import REWRITES
-from truing.errors import nearest
-from truing.protocols import Dataset
-from truing.registry import Args
-from truing.types import DataInfo, Preference, Row
+from truing.core.errors import nearest
+from truing.core.protocols import Dataset
+from truing.core.types import DataInfo, Preference, Row
+from truing.specs.resolve import Args
 
 
 def rewrite(name: str, seed: int = 0) -> Rewrite:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from truing.errors import UserError
-from truing.lineage import digest
-from truing.protocols import Model
-from truing.types import Conversation, Lineage, Message, Sample, content_id
+from truing.core.errors import UserError
+from truing.core.lineage import digest
+from truing.core.protocols import Model
+from truing.core.types import Conversation, Lineage, Message, Sample, content_id
 
 _MINORS = re.compile(
     r"\b(?:child(?:ren)?|kids?|minors?|underage|teen(?:ager)?s?|toddlers?|infants?|bab(?:y|ies)|pupils?|"

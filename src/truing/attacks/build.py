@@ -8,8 +8,8 @@ from truing.attacks.rewriter import Rewriter
 from truing.attacks.rewrites import REWRITES
 from truing.attacks.search import Budget, Crescendo, Pair, Steered, Tap
 from truing.attacks.suffix import Suffix
-from truing.errors import nearest
-from truing.registry import Args
+from truing.core.errors import nearest
+from truing.specs.resolve import Args
 
 _SEARCHES: dict[str, type[Steered]] = {"pair": Pair, "tap": Tap, "crescendo": Crescendo}
 

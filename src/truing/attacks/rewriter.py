@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from truing.attacks.base import SKIPPED, attackable, derived, rng, with_prompt
-from truing.lineage import digest
-from truing.protocols import Model
-from truing.types import Conversation, Lineage, Sample, Sampling
+from truing.core.lineage import digest
+from truing.core.protocols import Model
+from truing.core.types import Conversation, Lineage, Sample, Sampling
 
 # name -> (instruction, paper)
 INSTRUCTIONS: dict[str, tuple[str, str]] = {

@@ -8,10 +8,10 @@ the sample's conversation is kept in the private run folder, reports show its id
 from __future__ import annotations
 
 from truing.attacks.base import SKIPPED, attackable, derived, rng, with_prompt
-from truing.errors import UserError
-from truing.lineage import digest
-from truing.protocols import Model, Scored
-from truing.types import Lineage, Sample
+from truing.core.errors import UserError
+from truing.core.lineage import digest
+from truing.core.protocols import Model, Scored
+from truing.core.types import Lineage, Sample
 
 _LIST = """
 amber basin candle delta ember fable garden harbor island jasmine kettle lantern meadow nectar olive pebble quartz

@@ -9,9 +9,9 @@ import sys
 
 from cyclopts import App
 
-from truing.cli.verbs import GROUPS, VERBS
-from truing.errors import TruingError
-from truing.version import __version__
+from truing.cli.commands import GROUPS, VERBS
+from truing.core.errors import TruingError
+from truing.core.version import __version__
 
 
 def build() -> App:

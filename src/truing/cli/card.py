@@ -9,10 +9,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from truing.analysis.judge_card import Card, Graded, make_card, write_card
 from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar
-from truing.evaluate import EvaluateOptions, evaluate
-from truing.report.card import Card, Graded, make_card, write_card
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
 from truing.stats.intervals import Interval
 
 
@@ -80,7 +80,7 @@ def graded_words(g: Graded) -> str:
 def show_card(card: Card) -> None:
     """The error rates of a judge, as a table."""
     from truing.cli.show import _console, _table
-    from truing.report.words import category_label
+    from truing.report.formatting import category_label
 
     console = _console()
     console.print(f"{card.judge} ({card.judge_hash[:8]}) on {card.data}: {card.n:,} labelled rows by "

@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from truing.cli.show import one_run
-from truing.report.certify import Asked, Certificate, certify, rows_to_label
+from truing.gates.certificate import Asked, Certificate, certify, rows_to_label
 
 
 @Parameter(name="*")
@@ -86,7 +86,7 @@ def command(
     if out is not None or json:
         import msgspec
 
-        from truing.runs import replace_file
+        from truing.runs.folder import replace_file
 
         data = msgspec.json.format(msgspec.json.encode(made), indent=1)
         if out is not None:

@@ -6,9 +6,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from truing.protocols import Closes, Model, Streams
-from truing.registry import resolve
-from truing.types import Answer, Conversation, Message, Sampling
+from truing.core.protocols import Closes, Model, Streams
+from truing.core.types import Answer, Conversation, Message, Sampling
+from truing.specs.resolve import resolve
 
 
 def command(
@@ -32,7 +32,7 @@ def command(
     decisions
         Show what each rail decided.
     """
-    from truing.errors import PlanError
+    from truing.core.errors import PlanError
 
     if model is None and rails is None:
         raise PlanError("chat: give --model, or --rails with a configuration that names its models")

@@ -10,14 +10,16 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from truing.errors import RunError, UserError
-from truing.report.columns import reading_once
-from truing.report.compare import Comparison, Delta, compare
-from truing.report.story import Story, Variant
-from truing.report.tables import AXIS_WORDS, summarise
-from truing.report.words import category_label, difference, own_interval, own_unit, p_value
-from truing.runs import Run
-from truing.version import __version__
+from truing.analysis.comparison import Comparison, compare
+from truing.analysis.delta import Delta
+from truing.analysis.rates import AXIS_WORDS
+from truing.analysis.summary import summarise
+from truing.analysis.verdict_table import reading_once
+from truing.core.errors import RunError, UserError
+from truing.core.version import __version__
+from truing.report.formatting import category_label, difference, own_interval, own_unit, p_value
+from truing.report.report_data import Story, Variant
+from truing.runs.folder import Run
 
 
 def command(
@@ -101,8 +103,8 @@ def tell(
     runs: tuple[Path, ...], made: dict[str, Comparison], *, with_text: bool, cards: Mapping[str, Path] | None = None
 ) -> Story:  # fmt: skip
     """The story that the report's sections draw from."""
-    from truing.report.card import read_card
-    from truing.report.facts import facts_of
+    from truing.analysis.judge_card import read_card
+    from truing.analysis.judge_facts import facts_of
     from truing.report.rows import collect
 
     names = names_of(runs)
@@ -128,7 +130,7 @@ def _write(
     runs: tuple[Path, ...], made: dict[str, Comparison], out: Path, *, with_text: bool, data: bytes, cards: Mapping[str, Path]
 ) -> None:  # fmt: skip
     from truing.report import render
-    from truing.runs import replace_file
+    from truing.runs.folder import replace_file
 
     story = tell(runs, made, with_text=with_text, cards=cards)
     drawn = render.sections(story)

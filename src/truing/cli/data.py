@@ -12,9 +12,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from truing.lineage import prompt_hash
-from truing.protocols import Dataset
-from truing.registry import kinds, load, resolve
+from truing.core.lineage import prompt_hash
+from truing.core.protocols import Dataset
+from truing.specs.resolve import kinds, load, resolve
 
 Flag = Annotated[bool, Parameter(negative="")]
 

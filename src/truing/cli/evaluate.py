@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from truing.analysis.stopping_rule import until as parse_until
 from truing.cli.progress import Bar, report
-from truing.errors import PlanError, UserError
-from truing.evaluate import EvaluateOptions, evaluate
-from truing.registry import RoleName, resolve
-from truing.report.until import until as parse_until
-from truing.types import Sampling
+from truing.core.errors import PlanError, UserError
+from truing.core.types import Sampling
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.specs.resolve import RoleName, resolve
 
 Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 

@@ -9,10 +9,10 @@ from cyclopts import Parameter
 
 from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar, report
-from truing.errors import UserError
-from truing.evaluate import EvaluateOptions, evaluate
-from truing.registry import Spec
-from truing.runs import Run
+from truing.core.errors import UserError
+from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.runs.folder import Run
+from truing.specs.resolve import Spec
 
 Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 Json = Annotated[bool, Parameter(negative="")]

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from truing.report.gate import Verdict, gate_run
-from truing.report.rules import read_rules
+from truing.gates.gate import Verdict, gate_run
+from truing.gates.rules import read_rules
 
 
 def command(
@@ -46,9 +46,9 @@ def command(
         Print the verdict as JSON.
     """
     from truing.cli.show import one_run
-    from truing.report.junit import junit as as_junit
-    from truing.report.sarif import sarif as as_sarif
-    from truing.runs import replace_file
+    from truing.gates.junit import junit as as_junit
+    from truing.gates.sarif import sarif as as_sarif
+    from truing.runs.folder import replace_file
 
     verdict = gate_run(one_run(run), read_rules(rules), cards=card or (), baseline=baseline)
     for path, data in ((junit, as_junit(verdict)), (sarif, as_sarif(verdict, rules.as_posix()))):

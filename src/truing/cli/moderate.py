@@ -15,11 +15,11 @@ from cyclopts import Parameter
 from msgspec import Struct
 
 from truing.cli.progress import Bar
-from truing.errors import DataError, RunError, UserError
-from truing.limits import close_all
-from truing.protocols import Closes, Judge
-from truing.registry import resolve
-from truing.types import Answer, Conversation, Judgement, Message, Response, Sample
+from truing.core.errors import DataError, RunError, UserError
+from truing.core.protocols import Closes, Judge
+from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
+from truing.http.limits import close_all
+from truing.specs.resolve import resolve
 
 FIELDS = ("harmful", "flagged", "categories", "flagged_categories", "failure")
 _CHUNK = 256

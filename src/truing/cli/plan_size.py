@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from truing.errors import UserError
+from truing.core.errors import UserError
 from truing.stats import planning
 from truing.stats.conformal import labels_needed
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from truing.report.tables import Rate, write_summary
-from truing.runs import Run
+from truing.analysis.rates import Rate
+from truing.analysis.summary import write_summary
+from truing.runs.folder import Run
 
 
 class Bar:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from truing.errors import PlanError
-from truing.protocols import Model
-from truing.registry import resolve
+from truing.core.errors import PlanError
+from truing.core.protocols import Model
+from truing.specs.resolve import resolve
 
 
 def check(
@@ -30,11 +30,11 @@ def check(
     json
         Print JSON.
     """
-    from truing.rails import static
-    from truing.rails.static.picture import svg
-    from truing.rails.static.picture import tree as tree_of
+    from truing.rails.static import check
+    from truing.rails.static.diagram import svg
+    from truing.rails.static.diagram import tree as tree_of
 
-    report = static.check(folder)
+    report = check.check(folder)
     flows = report.config.flows if report.config is not None else []
     if picture is not None and report.config is not None:
         picture.write_text(svg(flows), encoding="utf-8")
@@ -84,9 +84,9 @@ def run_dialogues(
     json
         Print JSON.
     """
-    from truing.rails import dialogues as d
-    from truing.rails.config import RailsConfig
-    from truing.rails.runtime import Parts
+    from truing.rails import dialogue_tests as d
+    from truing.rails.config.loader import RailsConfig
+    from truing.rails.runtime.app import Parts
 
     config = RailsConfig.load(folder)
     chosen = [one for one in d.read(d.find(folder, dialogues)) if filter in one.name]
@@ -111,7 +111,7 @@ def run_dialogues(
 def _model(given: str | None, config: object) -> Model | None:
     """The model of the command line or of the configuration; none if neither names one."""
     from truing.cli.rails_models import main_model
-    from truing.rails.config import RailsConfig
+    from truing.rails.config.loader import RailsConfig
 
     if given is not None:
         made: Model = resolve(given, "model")

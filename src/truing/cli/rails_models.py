@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from truing.errors import PlanError
-from truing.protocols import Model
-from truing.rails.config import RailsConfig
-from truing.rails.models import model_of
+from truing.core.errors import PlanError
+from truing.core.protocols import Model
+from truing.rails.config.loader import RailsConfig
+from truing.rails.config.models import model_of
 
 
 def main_model(path: str | Path | RailsConfig) -> Model:

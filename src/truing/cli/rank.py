@@ -12,22 +12,22 @@ import msgspec
 from cyclopts import Parameter
 from msgspec.structs import replace
 
+from truing.analysis.corrections import check_card
+from truing.analysis.judge_card import Card, CardLineage, read_card
 from truing.cli.card import graded_words
 from truing.cli.card import shown as shown_in_card
 from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar
-from truing.errors import DataError, UserError
-from truing.models.memo import Memo
-from truing.protocols import Judge, Model
+from truing.core.errors import DataError, UserError
+from truing.core.protocols import Judge, Model
+from truing.models.cached_model import Memo
 from truing.rankers import Figure, Form, Settings, Summary, rank_choices, rank_perplexity
 from truing.rankers.run import read_summaries
-from truing.registry import resolve
 from truing.report import rankings
-from truing.report.card import Card, CardLineage, read_card
-from truing.report.correct import check_card
 from truing.report.rankings import NAMES, name_of, shown
-from truing.report.story import Ranking
-from truing.runs import JudgeRecord
+from truing.report.report_data import Ranking
+from truing.runs.folder import JudgeRecord
+from truing.specs.resolve import resolve
 
 Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 Flag = Annotated[bool, Parameter(negative="")]

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from truing.errors import PlanError
-from truing.registry import load, resolve
+from truing.core.errors import PlanError
+from truing.specs.resolve import load, resolve
 
 DB = "redteam.sqlite"
 
@@ -60,13 +60,13 @@ def serve(
     """
     where = address or Address()
     house_of, app_of, run = (
-        load("truing.serve.redteam.house:House"), load("truing.serve.redteam.app:redteam_app"), load("uvicorn:run")
+        load("truing.serve.annotation.app_state:House"), load("truing.serve.annotation.app:redteam_app"), load("uvicorn:run")
     )  # fmt: skip
-    from truing.ratings.desk import has_admin
-    from truing.ratings.people import invite as new_invitation
-    from truing.ratings.store import open_store
-    from truing.ratings.study import read_study, save_study
-    from truing.serve.redteam.house import Rules
+    from truing.annotation.overview import has_admin
+    from truing.annotation.people import invite as new_invitation
+    from truing.annotation.store import open_store
+    from truing.annotation.study import read_study, save_study
+    from truing.serve.annotation.app_state import Rules
 
     models = [resolve(spec, "model") for spec in model or []]
     choices = read_study(study) if study else None
@@ -127,9 +127,9 @@ def invite(
         Print a JSON list.
     """
     load("sqlalchemy:select")
-    from truing.ratings.people import invite as new_invitation
-    from truing.ratings.people import renewal
-    from truing.ratings.store import Tx, open_store
+    from truing.annotation.people import invite as new_invitation
+    from truing.annotation.people import renewal
+    from truing.annotation.store import Tx, open_store
 
     if not 1 <= count <= 1000 or not 0 < days <= 365:
         raise PlanError("redteam invite: --count from 1 to 1000, --days above 0 and at most 365")
@@ -174,10 +174,10 @@ def import_(
         Print the counts as JSON.
     """
     load("sqlalchemy:select")
-    from truing.ratings.imports import import_gold, import_run
-    from truing.ratings.store import open_store
-    from truing.ratings.study import load_study
-    from truing.runs import Run
+    from truing.annotation.imports import import_gold, import_run
+    from truing.annotation.store import open_store
+    from truing.annotation.study import load_study
+    from truing.runs.folder import Run
 
     if not run and gold is None:
         raise PlanError("redteam import: give a run folder, or --gold FILE")
@@ -220,8 +220,8 @@ def export(
         Print the counts as JSON.
     """
     load("sqlalchemy:select")
-    from truing.ratings.store import open_store
-    from truing.ratings.writing import write_export
+    from truing.annotation.export_files import write_export
+    from truing.annotation.store import open_store
 
     store = open_store(db)
     made = write_export(store, out, form=form, text=text, runs=tuple(run or ()))
@@ -244,9 +244,9 @@ def export(
 
 def _labels(path: Path) -> int:
     """Raters' verdicts on rows that were drawn become the run's labels, from which corrected rates come."""
-    from truing.ratings.exports import REVIEW
-    from truing.report.labels import import_labels, read_draws, said
-    from truing.runs import Run
+    from truing.analysis.labels import import_labels, read_draws, said
+    from truing.annotation.exports import REVIEW
+    from truing.runs.folder import Run
 
     run = Run(path)
     record = next((j for j in run.manifest.judges if j.name == REVIEW), None)

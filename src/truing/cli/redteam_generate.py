@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from truing.errors import PlanError, RunError
-from truing.protocols import Closes, Model
-from truing.registry import load, resolve
-from truing.taxonomy import HarmCategory, taxonomy
+from truing.core.errors import PlanError, RunError
+from truing.core.protocols import Closes, Model
+from truing.core.taxonomy import HarmCategory, taxonomy
+from truing.specs.resolve import load, resolve
 
 MOST = 500  # prompts of a category; their diversity is quadratic in the number
 
@@ -111,7 +111,7 @@ def _figures(written: Sequence[Any], model: Model, spec: str, seed: int) -> dict
 def _save(out: Path, written: Sequence[Any], figures: dict[str, Any]) -> None:
     import msgspec
 
-    from truing.runs import replace_file
+    from truing.runs.folder import replace_file
 
     rows = [
         {"id": s.id, "prompt": s.prompt, "category": s.harms[0], "expect": s.expect, "source": s.source}
@@ -123,7 +123,7 @@ def _save(out: Path, written: Sequence[Any], figures: dict[str, Any]) -> None:
 
 def _show(figures: dict[str, Any], out: Path) -> None:
     from truing.cli.show import _console, _table
-    from truing.report.words import category_label
+    from truing.report.formatting import category_label
 
     console = _console()
     table = _table("", ["category", "prompts", "distinct-1", "distinct-2", "overlap", "rounds", "repeated", "failed"])

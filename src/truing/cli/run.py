@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from truing.plan import Plan, Progress, parse_plan, read_plan, run_plan
 from truing.report import render
-from truing.report.story import Story
+from truing.report.report_data import Story
 
 
 def run(
@@ -63,7 +63,7 @@ def run(
 
 def default_plan() -> Plan:
     """The plan that ships."""
-    return parse_plan((files("truing") / "plans" / "default.toml").read_text(encoding="utf-8"), "default.toml")
+    return parse_plan((files("truing") / "resources" / "plans" / "default.toml").read_text(encoding="utf-8"), "default.toml")
 
 
 def _go(plan: Plan, out: Path) -> tuple[Story, dict[str, Path]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cyclopts import Parameter
 
-from truing.errors import PlanError
-from truing.protocols import Model
-from truing.registry import load, resolve
+from truing.core.errors import PlanError
+from truing.core.protocols import Model
+from truing.specs.resolve import load, resolve
 
 
 @Parameter(name="*")
@@ -85,9 +85,9 @@ def command(
         Port to listen on.
     """
     how, seen = service or Service(), watch or Watch()
-    chat = load("truing.serve.chat:chat_app")
+    chat = load("truing.serve.openai.app:chat_app")
     uvicorn_run = load("uvicorn:run")
-    from truing.serve.desk import Desk, Limits, find_configs
+    from truing.serve.openai.model_router import Desk, Limits, find_configs
 
     given = resolve(model, "model") if model else None
     configs = find_configs(rails) if rails else {}
@@ -100,7 +100,7 @@ def command(
     if how.host not in ("127.0.0.1", "localhost", "::1") and not keys:
         print("truing: listening beyond this machine without --keys-env: anybody may use the model", file=sys.stderr)
     judge = resolve(seen.judge, "judge") if seen.judge else None
-    traces = load("truing.serve.trace:from_environment")()
+    traces = load("truing.serve.openai.tracing:from_environment")()
     app = chat(desk, limits=limits, keys=keys, judge=judge, audit=_audit(seen, desk), traces=traces)
     names = ", ".join(desk.names)
     behind = f" behind {', '.join(desk.guarded)}" if desk.guarded else ""
@@ -132,9 +132,9 @@ def _main_model(path: Path) -> Model:
 def _audit(seen: Watch, desk: object) -> object:
     if seen.audit is None:
         return None
-    from truing.lineage import struck
-    from truing.serve.audit import Audit
-    from truing.serve.desk import Desk
+    from truing.core.lineage import struck
+    from truing.serve.openai.audit import Audit
+    from truing.serve.openai.model_router import Desk
     from truing.stats.sequential import Alarm
 
     judge = resolve(seen.audit, "judge")

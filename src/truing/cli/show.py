@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from truing.errors import RunError
-from truing.report.story import Story
-from truing.report.tables import AXIS_WORDS, Rate, Summary, summarise
-from truing.report.words import category_label, own_interval, percent, spread
-from truing.runs import Run
+from truing.analysis.rates import AXIS_WORDS, Rate
+from truing.analysis.summary import Summary, summarise
+from truing.core.errors import RunError
+from truing.report.formatting import category_label, own_interval, percent, spread
+from truing.report.report_data import Story
+from truing.runs.folder import Run
 
 _WORDS = {**AXIS_WORDS, "harmful": "harmful answers", "refused": "refusals", "degenerate": "degenerate answers"}
 _FIRST = (
@@ -58,7 +59,7 @@ def command(
 
 def read_cards(paths: Sequence[Path] | None) -> dict[str, Path]:
     """The judges that some cards are of: judge -> path."""
-    from truing.report.card import read_card
+    from truing.analysis.judge_card import read_card
 
     return {read_card(path).judge: path for path in paths or ()}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from truing.cli.training import Data, Flag, How, Job, go
-from truing.errors import PlanError, nearest
-from truing.registry import load
+from truing.core.errors import PlanError, nearest
+from truing.specs.resolve import load
 
 
 def sft(

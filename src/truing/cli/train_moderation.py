@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from truing.errors import SpecError, UserError
-from truing.registry import load, parse, resolve
+from truing.core.errors import SpecError, UserError
+from truing.specs.resolve import load, parse, resolve
 
 if TYPE_CHECKING:
-    from truing.registry import Spec
+    from truing.specs.resolve import Spec
 
 
 @Parameter(name="*")
@@ -147,7 +147,7 @@ def command(
 
 
 def _sources(asked: Sequence[tuple[Spec, float, tuple[int, int]]], limit: int | None) -> list[Any]:
-    read, names = load("truing.train.moderation.rows:read_source"), load("truing.taxonomy:taxonomy")().ids
+    read, names = load("truing.train.moderation.rows:read_source"), load("truing.core.taxonomy:taxonomy")().ids
     return [read(resolve(spec, "data"), names, weight=weight, tenths=tenths, limit=limit) for spec, weight, tenths in asked]
 
 

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from truing.cli.live import Live
 from truing.cli.training import Data, Flag, Weights, for_training
-from truing.errors import PlanError
-from truing.registry import load, parse, resolve
+from truing.cli.training_monitor import Live
+from truing.core.errors import PlanError
+from truing.specs.resolve import load, parse, resolve
 
 Specs = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
@@ -310,7 +310,7 @@ grpo = _verb("grpo", "Group-relative policy optimisation, without a critic; with
 def _on_ray(method: str, what: Any, how: tuple[Run, Policy, Limit], samples: Samples, json: bool) -> int:
     """The same command in every worker of a Ray cluster; shows what the first one left."""
     whole = (method, what, how, samples)
-    load("truing.train.rl.cluster:on_ray")(lambda: _train(*whole, True, quiet=True), workers=how[0].workers, out=what[2])
+    load("truing.distributed.ray_launcher:on_ray")(lambda: _train(*whole, True, quiet=True), workers=how[0].workers, out=what[2])
     return _train(*whole, json)
 
 
@@ -375,8 +375,8 @@ def _measure(samples: Samples, judge: Any, out: Path) -> Any:
     data = resolve(samples.sample_data, "data")
 
     def measure(step: int, trainer: Any) -> dict[str, float]:
-        from truing.evaluate import EvaluateOptions, evaluate
-        from truing.types import Sampling
+        from truing.core.types import Sampling
+        from truing.evaluation.evaluate import EvaluateOptions, evaluate
 
         sampling = Sampling(max_tokens=trainer.settings.max_new)
         options = EvaluateOptions(sampling=sampling, limit=samples.sample_limit, concurrency=256, seed=trainer.settings.seed)

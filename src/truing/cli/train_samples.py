@@ -9,7 +9,7 @@ from typing import Any, Literal
 from cyclopts import Parameter
 
 from truing.cli.training import Data, Flag, How, Job, for_training, go
-from truing.registry import load, resolve
+from truing.specs.resolve import load, resolve
 
 
 @Parameter(name="*")
@@ -120,8 +120,8 @@ def best_of_sft(
 def _sampled(model: Any, data: list[str], out: Path, how: How, draw: Draw) -> str:
     """Asks a model the prompts of some data sets into run folders under OUT; the spec that reads the answers back."""
     from truing.cli.progress import Bar
-    from truing.evaluate import EvaluateOptions, evaluate
-    from truing.types import Sampling
+    from truing.core.types import Sampling
+    from truing.evaluation.evaluate import EvaluateOptions, evaluate
 
     sampling = Sampling(n=draw.n, max_tokens=draw.max_tokens, temperature=draw.temperature)
     folders = []

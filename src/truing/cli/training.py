@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from truing.errors import PlanError
-from truing.registry import load, parse, resolve
+from truing.core.errors import PlanError
+from truing.specs.resolve import load, parse, resolve
 
 Flag = Annotated[bool, Parameter(negative="")]
 Data = Annotated[list[str], Parameter(consume_multiple=True, negative="")]

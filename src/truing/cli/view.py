@@ -8,9 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from truing.cli.compare import names_of
-from truing.errors import RunError
+from truing.core.errors import RunError
 from truing.report.view.page import MOST, collect, html
-from truing.runs import replace_file
+from truing.runs.folder import replace_file
 
 
 def command(

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from truing.weights import SOURCES, Weights, present, verify
+from truing.hf.weights import SOURCES, Weights, present, verify
 
 
 def list_(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:

@@ -16,13 +16,10 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from truing.datasets.read import Record, Unpack, read
-from truing.datasets.sources import Wanted, locate
-from truing.errors import DataError, nearest
-from truing.lineage import prompt_hash
-from truing.registry import Args
-from truing.taxonomy import Taxonomy, taxonomy
-from truing.types import (
+from truing.core.errors import DataError, nearest
+from truing.core.lineage import prompt_hash
+from truing.core.taxonomy import Taxonomy, taxonomy
+from truing.core.types import (
     DataInfo,
     Failure,
     Judgement,
@@ -33,6 +30,9 @@ from truing.types import (
     Sample,
     content_id,
 )
+from truing.datasets.read import Record, Unpack, read
+from truing.datasets.sources import Wanted, locate
+from truing.specs.resolve import Args
 
 Half = Literal["", "train", "report"]
 
@@ -103,7 +103,7 @@ def label(
 
 
 class FileSet:
-    """A data set over files: a `truing.protocols.Dataset`. `skipped` counts the bad rows of the latest reading."""
+    """A data set over files: a `truing.core.protocols.Dataset`. `skipped` counts the bad rows of the latest reading."""
 
     def __init__(self, about: Published, files: tuple[Path, ...], options: Options, spec: str = "") -> None:
         self.about = about

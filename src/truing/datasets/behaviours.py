@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from truing.core.taxonomy import Crosswalk, crosswalk
+from truing.core.types import Conversation, Expect, Row, Sample
 from truing.datasets.base import Options, Published, builder
 from truing.datasets.read import Record
-from truing.taxonomy import Crosswalk, crosswalk
-from truing.types import Conversation, Expect, Row, Sample
 
 
 def _mapped(record: Record, key: str, walk: Crosswalk) -> tuple[str, ...]:

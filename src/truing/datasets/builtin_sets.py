@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from truing.core.errors import nearest
+from truing.core.types import Check, Conversation, Expect, Row, Sample
 from truing.datasets.base import FileSet, Options, Published, half_of, options_of
 from truing.datasets.read import Record
-from truing.errors import nearest
-from truing.registry import Args
-from truing.types import Check, Conversation, Expect, Row, Sample
+from truing.specs.resolve import Args
 
-HOME = Path(__file__).parent / "builtin"
+HOME = Path(__file__).parents[1] / "resources" / "datasets"
 TITLES = {
     "safety": "mild red-team prompts over the 14 categories, with benign twins",
     "honest": "underspecified and unanswerable requests, with twins",

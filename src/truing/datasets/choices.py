@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from truing.core.taxonomy import crosswalk
+from truing.core.types import Conversation, Message, Preference, Row, Sample
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
-from truing.taxonomy import crosswalk
-from truing.types import Conversation, Message, Preference, Row, Sample
 
 
 def mixed(prompt: str, right: list[str], wrong: list[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:

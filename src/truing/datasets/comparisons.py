@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from truing.core.types import Conversation, Message, Preference, Row, Sample
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
-from truing.types import Conversation, Message, Preference, Row, Sample
 
 
 def _llmbar(record: Record) -> tuple[str, list[str], int]:

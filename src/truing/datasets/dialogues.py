@@ -10,9 +10,18 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from truing.core.types import (
+    Conversation,
+    Judgement,
+    Message,
+    Preference,
+    Response,
+    Role,
+    Row,
+    Sample,
+)
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
-from truing.types import Conversation, Judgement, Message, Preference, Response, Role, Row, Sample
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
 HH = "https://huggingface.co/datasets/Anthropic/hh-rlhf"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from truing.core.taxonomy import crosswalk
+from truing.core.types import Conversation, Row, Sample
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
-from truing.taxonomy import crosswalk
-from truing.types import Conversation, Row, Sample
 
 
 def convert(record: Record, options: Options) -> Iterable[Row]:

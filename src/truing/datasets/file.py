@@ -14,11 +14,21 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from truing.core.errors import DataError, PlanError, nearest
+from truing.core.types import (
+    Conversation,
+    Dimension,
+    Expect,
+    Judgement,
+    Message,
+    Preference,
+    Response,
+    Row,
+    Sample,
+)
 from truing.datasets.base import FileSet, Options, Published, label, options_of, recorded
 from truing.datasets.read import Record
-from truing.errors import DataError, PlanError, nearest
-from truing.registry import Args
-from truing.types import Conversation, Dimension, Expect, Judgement, Message, Preference, Response, Row, Sample
+from truing.specs.resolve import Args
 
 COLUMNS = (
     "prompt", "messages", "id", "response", "category", "expect", "choices", "answer", "pair", "harmful", "chosen",

@@ -17,16 +17,16 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from truing.core.errors import nearest
+from truing.core.protocols import Dataset
+from truing.core.types import Conversation, DataInfo, Message, Preference, Row, Sample, stream_seed
 from truing.datasets.base import FileSet, Options, Published, options_of, recorded
 from truing.datasets.choices import build_truthfulqa
 from truing.datasets.read import Record
-from truing.errors import nearest
-from truing.protocols import Dataset
-from truing.registry import Args, Spec
-from truing.types import Conversation, DataInfo, Message, Preference, Row, Sample, stream_seed
+from truing.specs.resolve import Args, Spec
 
 NAMES = ("benign", "truthful", "synthetic", "helpful")
-HOME = Path(__file__).parent / "builtin"
+HOME = Path(__file__).parents[1] / "resources" / "datasets"
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
     "I cannot assist with this request.",

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from truing.core.taxonomy import crosswalk
+from truing.core.types import Conversation, Judgement, Row, Sample
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
-from truing.taxonomy import crosswalk
-from truing.types import Conversation, Judgement, Row, Sample
 
 LETTERS = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
 ATTRIBUTES = (

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from truing.core.errors import DataError
+from truing.core.lineage import digest
+from truing.core.taxonomy import crosswalk
+from truing.core.types import Conversation, Judgement, Message, Preference, Row, Sample
 from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
 from truing.datasets.read import Record
-from truing.errors import DataError
-from truing.lineage import digest
-from truing.taxonomy import crosswalk
-from truing.types import Conversation, Judgement, Message, Preference, Row, Sample
 
 
 def _texts(record: Record) -> tuple[str, str]:

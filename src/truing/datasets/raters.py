@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from truing.core.types import Conversation, Judgement, Message, Role, Row, Sample
 from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
 from truing.datasets.read import Record
-from truing.types import Conversation, Judgement, Message, Role, Row, Sample
 
 UNSAFE: dict[str, bool | None] = {"Yes": True, "No": False, "Unsure": None}
 _SPEAKERS: dict[str, Role] = {"A": "user", "B": "assistant", "USER": "user", "LAMDA": "assistant"}

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 from msgspec import Struct
 
-from truing.errors import DataError, MissingExtra, nearest
+from truing.core.errors import DataError, MissingExtra, nearest
 
 Unpack = Callable[[Any], Iterable[tuple[str, Any]]]
 _PACKED = {".gz", ".xz"}

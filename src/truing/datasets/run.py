@@ -18,11 +18,20 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from truing.core.errors import DataError, nearest
+from truing.core.types import (
+    DataInfo,
+    Dimension,
+    Judgement,
+    Lineage,
+    Preference,
+    Response,
+    Row,
+    Sample,
+)
 from truing.datasets.base import Half, half_of
-from truing.errors import DataError, nearest
-from truing.registry import Args
-from truing.runs import Run
-from truing.types import DataInfo, Dimension, Judgement, Lineage, Preference, Response, Row, Sample
+from truing.runs.folder import Run
+from truing.specs.resolve import Args
 
 _LOW = ("harmful", "harmful_prompt", "unsafe", "refused", "degenerate", "cost", "toxic", "breaks_policy")
 _SAFETY = ("harmful", "unsafe", "cost", "toxic", "breaks_policy")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from truing.core.errors import DataError, MissingExtra
 from truing.datasets.read import suffix
-from truing.errors import DataError, MissingExtra
-from truing.registry import Args
+from truing.specs.resolve import Args
 
 
 class Wanted(Struct, frozen=True):

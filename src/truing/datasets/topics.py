@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from truing.core.types import Conversation, Row, Sample
 from truing.datasets.base import Options, Published, builder, label
 from truing.datasets.read import Record
-from truing.types import Conversation, Row, Sample
 
 
 def injections(record: Record, options: Options) -> Iterable[Row]:

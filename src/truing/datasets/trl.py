@@ -18,11 +18,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from truing.core.errors import DataError
+from truing.core.types import Conversation, Dimension, Judgement, Message, Preference, Row, Sample
 from truing.datasets.base import FileSet, Options, Published, label, options_of, recorded
 from truing.datasets.read import Record
-from truing.errors import DataError
-from truing.registry import Args
-from truing.types import Conversation, Dimension, Judgement, Message, Preference, Row, Sample
+from truing.specs.resolve import Args
 
 Turns = tuple[Message, ...]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from truing.core.types import Conversation, Expect, Judgement, Row, Sample
 from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
 from truing.datasets.read import Record
-from truing.types import Conversation, Expect, Judgement, Row, Sample
 
 TYPES = (
     "homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions", "nons_group_real_discr",

@@ -9,16 +9,25 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from truing.errors import DataError, nearest
-from truing.registry import Args
-from truing.types import DataInfo, Failure, Judgement, Message, Preference, Response, Row, content_id
+from truing.core.errors import DataError, nearest
+from truing.core.types import (
+    DataInfo,
+    Failure,
+    Judgement,
+    Message,
+    Preference,
+    Response,
+    Row,
+    content_id,
+)
+from truing.specs.resolve import Args
 
 HIT = "hit"
 """The question whether a probe, a scorer's objective, an attack reached its goal, as its own tool says."""
 
 
 class Report:
-    """A `truing.protocols.Dataset` over a file that another tool left; `read` gives its rows without ids."""
+    """A `truing.core.protocols.Dataset` over a file that another tool left; `read` gives its rows without ids."""
 
     def __init__(self, spec: str, path: Path, tool: str, read: Callable[[Path], Iterator[Row]]) -> None:
         self.path = path

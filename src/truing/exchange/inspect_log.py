@@ -22,10 +22,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from truing.errors import RunError, UserError
-from truing.ids import Key, scan
-from truing.runs import JudgeRecord, Manifest, Run
-from truing.types import Conversation, Judgement, Message, Response, Sample
+from truing.core.errors import RunError, UserError
+from truing.core.types import Conversation, Judgement, Message, Response, Sample
+from truing.runs.folder import JudgeRecord, Manifest, Run
+from truing.runs.index import Key, scan
 
 VERSION = 2
 _SHOWN = 500

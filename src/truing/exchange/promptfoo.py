@@ -14,11 +14,11 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from truing.errors import DataError
+from truing.core.errors import DataError
+from truing.core.taxonomy import crosswalk
+from truing.core.types import Conversation, Judgement, Response, Row, Sample
 from truing.exchange.base import Report, answered, decoded, file_of, said
-from truing.registry import Args
-from truing.taxonomy import crosswalk
-from truing.types import Conversation, Judgement, Response, Row, Sample
+from truing.specs.resolve import Args
 
 
 class _Assertion(Struct):

@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from truing.errors import DataError
+from truing.core.errors import DataError
+from truing.core.types import Conversation, Judgement, Message, Row, Sample
 from truing.exchange.base import HIT, Report, answered, decoded, file_of, said
-from truing.registry import Args
-from truing.types import Conversation, Judgement, Message, Row, Sample
+from truing.specs.resolve import Args
 
 
 class _Score(Struct):

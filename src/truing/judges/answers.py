@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 
-from truing.types import Check
+from truing.core.types import Check
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?!\w)")
 _WORDS = [

@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from truing.core.lineage import digest, normalise
+from truing.core.protocols import Judge
+from truing.core.types import Check, Judgement, Lineage, Response, Sample
 from truing.judges.answers import KINDS, passes
 from truing.judges.confidence import stated_confidence, token_confidence
 from truing.judges.refusal import classify
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.lineage import digest, normalise
-from truing.protocols import Judge
-from truing.types import Check, Judgement, Lineage, Response, Sample
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _MOST = 20_000

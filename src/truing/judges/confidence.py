@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from truing.core.types import Judgement, TokenLogprob
 from truing.stats.calibration import Bin, Selective, brier, ece, reliability, selective_accuracy
-from truing.types import Judgement, TokenLogprob
 
 _PERCENT = re.compile(
     r"\b(?:confiden\w+|certain\w*|sure|probab\w+|likely|chance)\b\D{0,24}?(\d{1,3}(?:\.\d+)?)\s?(%|percent|per cent)"

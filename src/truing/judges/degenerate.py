@@ -12,9 +12,9 @@ import zlib
 from collections import Counter
 from typing import Literal
 
+from truing.core.lineage import digest
+from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.verdicts import no_answer, opinion
-from truing.lineage import digest
-from truing.types import Judgement, Lineage, Response, Sample
 
 Trouble = Literal["empty", "repetition", "gibberish", "cut", "off-topic"]
 

@@ -12,12 +12,12 @@ import math
 import msgspec
 from msgspec import Struct, field
 
+from truing.core.lineage import digest
+from truing.core.taxonomy import Crosswalk, crosswalk
+from truing.core.types import Failure, Judgement, Lineage, Response, Sample
+from truing.http.client import Endpoint, Patience, budget_of, checked_url
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.lineage import digest
-from truing.registry import Args
-from truing.taxonomy import Crosswalk, crosswalk
-from truing.transport import Endpoint, Patience, budget_of, checked_url
-from truing.types import Failure, Judgement, Lineage, Response, Sample
+from truing.specs.resolve import Args
 
 DEFAULT = "omni-moderation-latest"
 

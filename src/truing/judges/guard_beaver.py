@@ -10,11 +10,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from truing.errors import MissingExtra, UserError
+from truing.core.errors import MissingExtra, UserError
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.moderation.judge import Gather
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.taxonomy import taxonomy
-from truing.types import Judgement, Lineage, Response, Sample
 
 TEMPLATE = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
 
@@ -29,10 +29,10 @@ class BeaverDam:
             import torch
             from transformers import AutoModelForSequenceClassification
 
-            from truing.backbone import best_device, best_dtype, load_tokenizer
+            from truing.hf.loading import best_device, best_dtype, load_tokenizer
         except ModuleNotFoundError as error:
             raise MissingExtra("local", "guard:beaver-dam") from error
-        from truing.weights import find
+        from truing.hf.weights import find
 
         weights = find(path)
         where = best_device(device)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from truing.types import Conversation, Message
+from truing.core.types import Conversation, Message
 
 
 class Reading(Struct, frozen=True):

@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import math
 
-from truing.errors import nearest
+from truing.core.errors import nearest
+from truing.core.lineage import digest
+from truing.core.protocols import Judge, Model
+from truing.core.taxonomy import crosswalk
+from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
 from truing.judges.guard_formats import FORMATS, Format, Reading
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.lineage import digest
-from truing.protocols import Judge, Model
-from truing.registry import Args
-from truing.taxonomy import crosswalk
-from truing.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
+from truing.specs.resolve import Args
 
 QUESTIONS = ("harmful", "harmful_prompt", "refused")
 

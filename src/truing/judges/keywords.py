@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from truing.errors import DataError, UserError
+from truing.core.errors import DataError, UserError
+from truing.core.lineage import digest
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.lineage import digest
-from truing.registry import Args
-from truing.taxonomy import taxonomy
-from truing.types import Judgement, Lineage, Response, Sample
+from truing.specs.resolve import Args
 
 BUILTIN: dict[str, tuple[str, ...]] = {
     "animal_abuse": ("animal cruelty", "dogfighting", "hurt the dog", "poach", "kick the cat", "bait animals"),

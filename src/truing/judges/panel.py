@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from truing.errors import SpecError, nearest
+from truing.core.errors import SpecError, nearest
+from truing.core.lineage import digest
+from truing.core.protocols import Judge
+from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.lineage import digest
-from truing.protocols import Judge
-from truing.registry import Args
-from truing.types import Judgement, Lineage, Response, Sample
+from truing.specs.resolve import Args
 
 RULES = ("majority", "any", "all", "mean")
 

@@ -18,14 +18,14 @@ import msgspec
 import torch
 from msgspec import Struct
 
-from truing.backbone import ScalarModel, batches_by_length, load_scalar, pad, window
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.core.lineage import digest
+from truing.core.types import Conversation, Judgement, Lineage, Response, Sample
+from truing.hf.chat_tokens import TooLong, Turns
+from truing.hf.loading import ScalarModel, batches_by_length, load_scalar, pad, window
+from truing.hf.weights import find, sha256_folder
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.lineage import digest
-from truing.registry import Args
-from truing.turns import TooLong, Turns
-from truing.types import Conversation, Judgement, Lineage, Response, Sample
-from truing.weights import find, sha256_folder
+from truing.specs.resolve import Args
 
 Kind = Literal["reward", "cost"]
 

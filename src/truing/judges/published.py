@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from truing.backbone import ScalarModel, best_device, best_dtype, load_tokenizer
-from truing.errors import UserError
-from truing.weights import Weights
+from truing.core.errors import UserError
+from truing.hf.loading import ScalarModel, best_device, best_dtype, load_tokenizer
+from truing.hf.weights import Weights
 
 
 def load_published(weights: Weights, *, dtype: str, device: str) -> tuple[ScalarModel, Any]:

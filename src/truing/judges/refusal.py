@@ -10,9 +10,9 @@ import math
 import re
 from typing import Literal
 
+from truing.core.lineage import digest
+from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.lineage import digest
-from truing.types import Judgement, Lineage, Response, Sample
 
 Kind = Literal["complied", "partly", "refused"]
 

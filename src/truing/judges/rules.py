@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from truing.errors import nearest
+from truing.core.errors import nearest
+from truing.core.protocols import Judge
 from truing.judges.checks import CHECKS
 from truing.judges.degenerate import DegenerateRule
 from truing.judges.refusal import RefusalRule
-from truing.protocols import Judge
-from truing.registry import Args
+from truing.specs.resolve import Args
 
 
 def build(args: Args) -> Judge:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from truing.protocols import Judge
-from truing.types import Failure, Judgement, Response, Sample
+from truing.core.protocols import Judge
+from truing.core.types import Failure, Judgement, Response, Sample
 
 
 def opinion(judge: Judge, sample: Sample, response: Response, verdict: bool | None, **more: Any) -> Judgement:

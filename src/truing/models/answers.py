@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from truing.errors import DataError, MissingExtra, SpecError, nearest
-from truing.lineage import digest
-from truing.registry import Args
-from truing.runs import Run
-from truing.types import Answer, Conversation, Lineage, Sampling
+from truing.core.errors import DataError, MissingExtra, SpecError, nearest
+from truing.core.lineage import digest
+from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.runs.folder import Run
+from truing.specs.resolve import Args
 
 _RESPONSES = ("response", "answer", "completion", "output")
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 
-from truing.lineage import digest
-from truing.registry import Args
-from truing.transport import Endpoint, Patience, budget_of, checked_url
-from truing.types import Answer, Conversation, Failure, Lineage, Message, Sampling, stream_seed
+from truing.core.lineage import digest
+from truing.core.types import Answer, Conversation, Failure, Lineage, Message, Sampling, stream_seed
+from truing.http.client import Endpoint, Patience, budget_of, checked_url
+from truing.specs.resolve import Args
 
 _USUAL = (
     "answer", "response", "text", "output", "reply", "message.content", "message", "content", "result",

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from truing.errors import UserError
-from truing.lineage import digest
-from truing.models.wire import Assembly, Completion, answers_of
-from truing.registry import Args
-from truing.transport import Endpoint, Patience, budget_of, checked_url
-from truing.types import Answer, Conversation, Failure, Lineage, Sampling, stream_seed
+from truing.core.errors import UserError
+from truing.core.lineage import digest
+from truing.core.types import Answer, Conversation, Failure, Lineage, Sampling, stream_seed
+from truing.http.client import Endpoint, Patience, budget_of, checked_url
+from truing.models.openai_format import Assembly, Completion, answers_of
+from truing.specs.resolve import Args
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Completion).decode

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from truing.errors import BudgetExceeded, MissingExtra, SpecError, UserError, nearest
-from truing.protocols import Scored, Streams
-from truing.registry import Args, Spec, kinds, parse, resolve
-from truing.types import Answer, Conversation, Lineage, Sampling
+from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError, nearest
+from truing.core.protocols import Scored, Streams
+from truing.core.types import Answer, Conversation, Lineage, Sampling
+from truing.specs.resolve import Args, Spec, kinds, parse, resolve
 
 _STORE = 80 << 20  # bytes of Ray's object store: requests and answers are small
 _GATHERED = 1000  # requests that a copy holds at the same time
@@ -125,8 +125,8 @@ class Pool:
 
     @property
     def endpoints(self) -> tuple[Any, ...]:
-        """What the copies will ask over the network (`truing.transport.reached`)."""
-        from truing.transport import reached
+        """What the copies will ask over the network (`truing.http.client.reached`)."""
+        from truing.http.client import reached
 
         return tuple(e for spec in _over_http(parse(self.spec)) for e in reached(resolve(spec, "model")))
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from truing.errors import BudgetExceeded, SpecError
-from truing.lineage import digest
-from truing.registry import Args, load
-from truing.types import Answer, Conversation, Lineage, Sampling, stream_seed
+from truing.core.errors import BudgetExceeded, SpecError
+from truing.core.lineage import digest
+from truing.core.types import Answer, Conversation, Lineage, Sampling, stream_seed
+from truing.specs.resolve import Args, load
 
 
 class PythonModel:

@@ -12,10 +12,10 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from truing.errors import SpecError, nearest
-from truing.lineage import digest
-from truing.registry import Args
-from truing.types import Answer, Conversation, Lineage, Message, Sampling, Usage, stream_seed
+from truing.core.errors import SpecError, nearest
+from truing.core.lineage import digest
+from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Usage, stream_seed
+from truing.specs.resolve import Args
 
 Script = Callable[[Conversation, Sampling], str | Answer]
 

@@ -19,12 +19,9 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from truing.errors import MissingExtra, UserError
-from truing.lineage import digest
-from truing.models.vllm_server import VllmServer
-from truing.models.vllm_server import build as build_server
-from truing.registry import Args
-from truing.types import (
+from truing.core.errors import MissingExtra, UserError
+from truing.core.lineage import digest
+from truing.core.types import (
     Answer,
     Conversation,
     Failure,
@@ -35,7 +32,10 @@ from truing.types import (
     Usage,
     stream_seed,
 )
-from truing.weights import Weights, find
+from truing.hf.weights import Weights, find
+from truing.models.vllm_server import VllmServer
+from truing.models.vllm_server import build as build_server
+from truing.specs.resolve import Args
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class VllmModel:
     """A `Model`, `Streams` and `Scored` on vLLM's asynchronous engine; the engine starts with the first call."""
 
     def __init__(self, weights: Weights, settings: dict[str, Any] | None = None) -> None:
-        from truing.backbone import load_tokenizer
+        from truing.hf.loading import load_tokenizer
         from truing.models.local.template import Template
 
         self._vllm = _vllm()

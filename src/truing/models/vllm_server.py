@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.core.types import Conversation, Failure
+from truing.http.client import Endpoint, checked_url
 from truing.models.openai import OpenAIModel
 from truing.models.openai import build as build_openai
-from truing.registry import Args
-from truing.transport import Endpoint, checked_url
-from truing.types import Conversation, Failure
+from truing.specs.resolve import Args
 
 _encode = msgspec.json.Encoder().encode
 

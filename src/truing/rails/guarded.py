@@ -15,17 +15,27 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from truing.lineage import digest
-from truing.protocols import Closes, Judge, Model
-from truing.rails.config import RailsConfig
+from truing.core.lineage import digest
+from truing.core.protocols import Closes, Judge, Model
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Failure,
+    Lineage,
+    Message,
+    Ruling,
+    Sampling,
+    stream_seed,
+)
+from truing.rails.build import build_runtime
+from truing.rails.config.loader import RailsConfig, rail_names
+from truing.rails.config.models import task_models
 from truing.rails.library.safety import judge_specs
-from truing.rails.llm import LlmError
-from truing.rails.models import task_models
-from truing.rails.runtime import Parts, RailsError, Result, Runtime
-from truing.rails.streaming import Sink
-from truing.rails.wiring import rail_names
-from truing.registry import Args, resolve
-from truing.types import Answer, Conversation, Failure, Lineage, Message, Ruling, Sampling, stream_seed
+from truing.rails.runtime.app import Parts, RailsError, Result
+from truing.rails.runtime.llm_client import LlmError
+from truing.rails.runtime.stream_buffer import Sink
+from truing.rails.runtime.stream_guard import StreamGuard
+from truing.specs.resolve import Args, resolve
 
 BLOCKED = "I can't answer this: a check that has to run first did not finish."
 
@@ -46,7 +56,7 @@ class Guarded:
         parts.judges = {**missing, **parts.judges}
         parts.models = {**task_models(self.config, parts.models), **parts.models}
         self.model = model
-        self.runtime = Runtime(self.config, model, parts)
+        self.runtime = build_runtime(self.config, model, parts)
         self.options = options
         self.name = f"guarded:{Path(self.config.path).name or 'rails'},of=({model.name})"
         used = tuple(one.lineage for one in (*parts.judges.values(), *parts.models.values()))
@@ -105,9 +115,8 @@ class Guarded:
         asked: Collection[str] | None = None,
     ) -> AsyncIterator[str | Answer]:  # fmt: skip
         """As `stream`, and last the whole answer with its decisions."""
-        from truing.rails.holdback import Streamed
-
-        async for piece in Streamed(self, conversation, sampling, options or self.options, session, asked).pieces():
+        guard = StreamGuard(self.answer, self.config, conversation, sampling, options or self.options, session, asked)
+        async for piece in guard.pieces():
             yield piece
 
     async def warm(self) -> None:
@@ -116,7 +125,7 @@ class Guarded:
 
     async def close(self) -> None:
         """Closes its models."""
-        for model in (self.model, *self.runtime.models.values()):
+        for model in (self.model, *self.runtime.services.models.values()):
             if isinstance(model, Closes):
                 await model.close()
 

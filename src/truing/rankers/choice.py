@@ -17,10 +17,10 @@ from string import ascii_uppercase
 
 from msgspec import Struct, field
 
-from truing.protocols import Model, Scored
+from truing.core.protocols import Model, Scored
+from truing.core.types import Conversation, Failure, Message, Sampling
 from truing.rankers.measures import Form, Measure, measure
 from truing.rankers.questions import Question
-from truing.types import Conversation, Failure, Message, Sampling
 
 LETTER = "Answer with the letter alone."
 

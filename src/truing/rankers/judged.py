@@ -10,9 +10,18 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from truing.protocols import Judge
+from truing.core.protocols import Judge
+from truing.core.types import (
+    Conversation,
+    Dimension,
+    Failure,
+    Judgement,
+    Message,
+    Preference,
+    Response,
+    Sample,
+)
 from truing.rankers.figures import Figure, mean, share
-from truing.types import Conversation, Dimension, Failure, Judgement, Message, Preference, Response, Sample
 
 LOWER_IS_BETTER = frozenset({"harmful", "toxicity", "cost", "degenerate", "refused", "leak"})
 

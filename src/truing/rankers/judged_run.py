@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from truing.errors import UserError
-from truing.lineage import struck
-from truing.protocols import Judge
+from truing.core.errors import UserError
+from truing.core.lineage import struck
+from truing.core.protocols import Judge
+from truing.core.types import Dimension, Failure, Judgement, Preference, Response, Sample
 from truing.rankers.figures import Figure
 from truing.rankers.judged import Ordered, lower_is_better, order, preferences, worst_of
 from truing.rankers.measures import Tell, each
-from truing.runs import Run, replace_file
-from truing.types import Dimension, Failure, Judgement, Preference, Response, Sample
+from truing.runs.folder import Run, replace_file
 
 
 class Made(Struct, frozen=True, kw_only=True):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from truing.errors import UserError, nearest
-from truing.protocols import Scored
+from truing.core.errors import UserError, nearest
+from truing.core.protocols import Scored
+from truing.core.types import Conversation
 from truing.rankers.measures import UNITS, Form, measure
-from truing.types import Conversation
 
 
 class LikelihoodRanker:

@@ -10,9 +10,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
-from truing.errors import UserError
-from truing.protocols import Scored
-from truing.types import Conversation, Failure, Message, Scores
+from truing.core.errors import UserError
+from truing.core.protocols import Scored
+from truing.core.types import Conversation, Failure, Message, Scores
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.protocols import Scored
+from truing.core.protocols import Scored
+from truing.core.types import Conversation, Failure
 from truing.rankers.measures import Form, Measure, measure
 from truing.rankers.questions import Pair, Text
-from truing.types import Conversation, Failure
 
 
 class Likely(Struct, frozen=True, kw_only=True):

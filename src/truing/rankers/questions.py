@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from msgspec import Struct, field
 
-from truing.lineage import digest, prompt_hash
-from truing.protocols import Dataset
-from truing.types import Conversation, Preference, Row, Sample
+from truing.core.lineage import digest, prompt_hash
+from truing.core.protocols import Dataset
+from truing.core.types import Conversation, Preference, Row, Sample
 
 HARMLESS = "Which of these responses is harmless?"
 

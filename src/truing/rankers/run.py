@@ -15,17 +15,17 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from truing.errors import DataError, UserError
-from truing.lineage import digest
-from truing.protocols import Dataset, Model, Scored
+from truing.core.errors import DataError, UserError
+from truing.core.lineage import digest
+from truing.core.protocols import Dataset, Model, Scored
+from truing.core.types import Failure, Sample, stream_seed
 from truing.rankers import bias
 from truing.rankers.choice import Ranked, by_generation, by_letter, by_likelihood
 from truing.rankers.figures import Figure, Summary, of_choices, of_pairs, of_texts
 from truing.rankers.measures import Form, Tell, each
 from truing.rankers.perplexity import Compared, Detected, compare, detect, strangers
 from truing.rankers.questions import Pair, Question, Text, labelled, pairs, questions
-from truing.runs import DataRecord, Manifest, Run, RunWriter
-from truing.types import Failure, Sample, stream_seed
+from truing.runs.folder import DataRecord, Manifest, Run, RunWriter
 
 R = TypeVar("R", Ranked, Compared, Detected)
 Item = TypeVar("Item", Question, Pair)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import jinja2
 
+from truing.core.version import __version__
 from truing.rankers.figures import FEW, Figure, Summary
 from truing.report.blocks import Block, Grid, Section, Text, block_html, block_markdown
 from truing.report.blocks import Figure as Picture
-from truing.report.svg import Mark, intervals
-from truing.report.words import category_label
-from truing.runs import replace_file
-from truing.version import __version__
+from truing.report.charts.svg import Mark, intervals
+from truing.report.formatting import category_label
+from truing.runs.folder import replace_file
 
 NAMES = {
     "sum": "whole text", "token": "per token", "byte": "per byte", "char": "per character",

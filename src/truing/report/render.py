@@ -9,10 +9,10 @@ from pathlib import Path
 import jinja2
 import msgspec
 
+from truing.analysis.verdict_table import reading_once
 from truing.report.blocks import Section, block_html, block_markdown
-from truing.report.columns import reading_once
+from truing.report.report_data import Story
 from truing.report.sections import SECTIONS
-from truing.report.story import Story
 
 
 def sections(story: Story) -> list[Section]:

@@ -11,10 +11,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from truing.report.columns import ABSENT, EXPECTS, read_columns
-from truing.report.story import RowView, Variant
-from truing.report.tables import outcome_layers, outcome_word
-from truing.runs import Run
+from truing.analysis.rates import outcome_layers, outcome_word
+from truing.analysis.verdict_table import ABSENT, EXPECTS, read_columns
+from truing.report.report_data import RowView, Variant
+from truing.runs.folder import Run
 
 MOST = 1500
 SAMPLED = 60

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
-from truing.stats.intervals import Interval, clopper_pearson, normal_quantile, student_quantile, wilson
+from truing.stats.intervals import (
+    Interval,
+    clopper_pearson,
+    normal_quantile,
+    student_quantile,
+    wilson,
+)
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,13 +11,21 @@ import torch
 from msgspec import Struct
 from torch import nn
 
-from truing.backbone import ScalarModel, best_dtype, load_causal, load_encoder, load_scalar, training_attention, window
-from truing.errors import MissingExtra, PlanError, UserError
+from truing.core.errors import MissingExtra, PlanError, UserError
+from truing.core.types import Lineage
+from truing.hf.loading import (
+    ScalarModel,
+    best_dtype,
+    load_causal,
+    load_encoder,
+    load_scalar,
+    training_attention,
+    window,
+)
+from truing.hf.weights import Weights, find
 from truing.train.checkpoint import seed_all
 from truing.train.objectives import Trained, freeze_copy
 from truing.train.settings import Settings
-from truing.types import Lineage
-from truing.weights import Weights, find
 
 
 class Base(Struct, frozen=True, kw_only=True):

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from truing.backbone import pad
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.core.types import Conversation, Message
+from truing.hf.chat_tokens import TooLong, Turns, fit
+from truing.hf.loading import pad
 from truing.train.settings import Item, Settings
-from truing.turns import TooLong, Turns, fit
-from truing.types import Conversation, Message
 
 Wrap = Callable[[Conversation], Conversation]
 

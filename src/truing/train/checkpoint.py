@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from msgspec import Struct
 
-from truing.errors import PlanError, RunError
+from truing.core.errors import PlanError, RunError
 
 MARK = "mark.json"
 Part = Callable[[Path], None]

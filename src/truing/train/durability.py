@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from truing.backbone import Loaded, pad, positions
-from truing.turns import TooLong, Turns
-from truing.types import Conversation
+from truing.core.types import Conversation
+from truing.hf.chat_tokens import TooLong, Turns
+from truing.hf.loading import Loaded, pad, positions
 
 Wrap = Callable[[Conversation], Conversation]
 

@@ -16,15 +16,15 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from truing.errors import UserError
-from truing.lineage import digest, prompt_hashes
-from truing.runs import replace_file
+from truing.core.errors import UserError
+from truing.core.lineage import digest, prompt_hashes
+from truing.core.types import Lineage
+from truing.hf.weights import sha256_folder
+from truing.runs.folder import replace_file
 from truing.train.base import Base
 from truing.train.checkpoint import trouble
 from truing.train.objectives import Trained
 from truing.train.settings import Settings, Source
-from truing.types import Lineage
-from truing.weights import sha256_folder
 
 CARD = "truing.json"
 _DIMENSIONS = {"reward": "helpful", "cost": "safe"}

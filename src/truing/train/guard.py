@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from truing.errors import PlanError
+from truing.core.errors import PlanError
+from truing.core.types import DataInfo, Lineage
 from truing.train.settings import POLICIES, Item, Settings, Source
-from truing.types import DataInfo, Lineage
 
 
 def towards_harm(settings: Settings, sources: Iterable[Source]) -> str | None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from truing.errors import RunError
-from truing.runs import Journal, replace_file, truncate_torn
+from truing.core.errors import RunError
+from truing.runs.folder import Journal, replace_file, truncate_torn
 
 FILE = "log.jsonl"
 Tell = Callable[[dict[str, Any]], None]

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from truing.runs import replace_file
+from truing.runs.folder import replace_file
 from truing.stats.calibration import Bin, brier, ece, reliability
 from truing.stats.intervals import wilson
 from truing.train.batches import Encoder

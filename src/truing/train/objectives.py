@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from truing.backbone import ScalarModel, positions
-from truing.errors import PlanError, nearest
+from truing.core.errors import PlanError, nearest
+from truing.hf.loading import ScalarModel, positions
 from truing.train import losses as L
 from truing.train.batches import Encoded, Rows, collate, collate_answers
 from truing.train.settings import Settings

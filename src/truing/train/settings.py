@@ -9,9 +9,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from truing.errors import PlanError, nearest
-from truing.lineage import digest
-from truing.types import Conversation, Lineage
+from truing.core.errors import PlanError, nearest
+from truing.core.lineage import digest
+from truing.core.types import Conversation, Lineage
 
 Kind = Literal["sft", "distil", "reward", "cost", "dpo", "kto"]
 KINDS: tuple[Kind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")

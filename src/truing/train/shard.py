@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from truing.errors import PlanError
+from truing.core.errors import PlanError
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:

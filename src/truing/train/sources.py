@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from truing.errors import DataError, LineageError, PlanError
-from truing.lineage import prompt_hash
-from truing.protocols import Dataset
+from truing.core.errors import DataError, LineageError, PlanError
+from truing.core.lineage import prompt_hash
+from truing.core.protocols import Dataset
+from truing.core.types import Conversation, Lineage, Preference, Row, stream_seed
 from truing.train.guard import benign_share, check_data
 from truing.train.settings import Item, Kind, Settings, Source
-from truing.types import Conversation, Lineage, Preference, Row, stream_seed
 
 
 def read_source(

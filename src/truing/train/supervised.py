@@ -21,9 +21,10 @@ import msgspec
 import torch
 from msgspec import Struct
 
-from truing.errors import DataError, PlanError, RunError, UserError
-from truing.lineage import digest
-from truing.runs import replace_file
+from truing.core.errors import DataError, PlanError, RunError, UserError
+from truing.core.lineage import digest
+from truing.core.types import Lineage
+from truing.runs.folder import replace_file
 from truing.train import checkpoint as ck
 from truing.train.base import Base, autocast, build, find_base, load_trainable, trainable_state
 from truing.train.batches import Encoded, Encoder, Wrap
@@ -35,7 +36,6 @@ from truing.train.optimizer import adamw, clip, rate, set_rate
 from truing.train.settings import Item, Settings, Source
 from truing.train.shard import gather, scatter, shard
 from truing.train.sources import check_benign, schedule_rows, split_held_out, step_count
-from truing.types import Lineage
 
 STATE = "state.pt"
 

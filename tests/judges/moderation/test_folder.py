@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from truing.errors import SpecError, UserError
+from truing.core.errors import SpecError, UserError
 from truing.judges.moderation.folder import apply_delta, encode_delta
 from truing.judges.moderation.scorer import Scorer
 from truing.judges.moderation.settings import Settings, Thresholds, write
 from truing.judges.moderation.tokens import Piece
-from truing.registry import resolve
+from truing.specs.resolve import resolve
 
 CATEGORIES = ("violence,aiding_and_abetting,incitement", "self_harm")
 
@@ -180,7 +180,7 @@ def test_specs(folder: Path) -> None:
 def test_threshold_of_the_spec_decides(folder: Path) -> None:
     import asyncio
 
-    from truing.types import Answer, Conversation, Response, Sample
+    from truing.core.types import Answer, Conversation, Response, Sample
 
     sample, said = Sample(id="a", conversation=Conversation.of("a word")), Response.of("a", 0, "m", Answer.of("bad word"))
     spec = f"moderation:{folder},dtype=float32,engine=torch"
@@ -192,7 +192,7 @@ def test_threshold_of_the_spec_decides(folder: Path) -> None:
 def test_what_cannot_be_judged_is_unscored(folder: Path) -> None:
     import asyncio
 
-    from truing.types import Answer, Conversation, Response, Sample
+    from truing.core.types import Answer, Conversation, Response, Sample
 
     judge = resolve(f"moderation:{folder},dtype=float32,engine=torch", "judge")
     sample = Sample(id="a", conversation=Conversation.of("a word"))
@@ -210,8 +210,8 @@ def test_what_cannot_be_judged_is_unscored(folder: Path) -> None:
 def test_trouble_in_the_arithmetic_is_unscored_for_all_that_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import asyncio
 
+    from truing.core.types import Answer, Conversation, Judgement, Response, Sample
     from truing.judges.moderation.judge import ModerationJudge
-    from truing.types import Answer, Conversation, Judgement, Response, Sample
 
     scorer = Scorer(folder, engine="torch", dtype="float32")
 

@@ -7,9 +7,9 @@ import time
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from truing.core.types import Conversation, Message
 from truing.judges.moderation.text import clean, clip
 from truing.judges.moderation.tokens import Piece, Rows, cut
-from truing.types import Conversation, Message
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ pytest.importorskip("transformers")
 
 import torch
 
+from truing.hf.weights import find
 from truing.models.local import LocalModel
-from truing.weights import find
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from truing.backbone import load_causal, pad
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.core.protocols import Model, Scored, Streams
+from truing.core.types import Answer, Conversation, Message, Sampling, Tool
+from truing.hf.loading import load_causal, pad
 from truing.models.local import LocalModel
 from truing.models.local.template import Template
-from truing.protocols import Model, Scored, Streams
-from truing.registry import resolve
-from truing.types import Answer, Conversation, Message, Sampling, Tool
+from truing.specs.resolve import resolve
 
 SYSTEM = "You are a patient helper who answers in one short sentence. You like cats, bicycles and rain."
 ASKS = [
@@ -127,7 +127,7 @@ def test_draws_follow_the_distribution(tiny: LocalModel) -> None:
 
 def test_padding_on_either_side_is_the_same_model(tiny: LocalModel) -> None:
     """Rows carry masks and positions, so that pad = eos is safe and left padding equals right padding."""
-    from truing.backbone import positions
+    from truing.hf.loading import positions
 
     rows = [list(tiny.template.prompt(ask).ids) for ask in ASKS]
     ends = []

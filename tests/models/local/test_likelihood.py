@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from truing.backbone import load_causal
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.core.types import Conversation, Scores
+from truing.hf.loading import load_causal
 from truing.models.local import LocalModel
 from truing.models.local.likelihood import Budget, Likelihood, Query
 from truing.models.local.prefix import Close, Head, Segment, Tree
-from truing.types import Conversation, Scores
 
 SHARED = "the cat sat on the mat and looked at the rain in the garden. "
 QUERIES = [

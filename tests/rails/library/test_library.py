@@ -9,14 +9,26 @@ from typing import Any
 import pytest
 import yaml
 
-from truing.errors import PlanError, SpecError
+from truing.core.errors import PlanError, SpecError
+from truing.core.types import (
+    Answer,
+    Conversation,
+    Failure,
+    Judgement,
+    Lineage,
+    Message,
+    Response,
+    Sample,
+    Sampling,
+    Tool,
+    ToolCall,
+)
 from truing.models.scripted import Scripted
-from truing.rails import distress
 from truing.rails.guarded import Guarded
-from truing.rails.library import names, on_demand
-from truing.rails.tone import Policy, build_judge
-from truing.registry import Args, parse, resolve
-from truing.types import Answer, Conversation, Failure, Judgement, Lineage, Message, Response, Sample, Sampling, Tool, ToolCall
+from truing.rails.library import distress
+from truing.rails.library.catalog import names, on_demand
+from truing.rails.library.tone import Policy, build_judge
+from truing.specs.resolve import Args, parse, resolve
 
 
 class Judge:
@@ -254,7 +266,7 @@ def test_guard_models_by_nemos_names_fail_closed(tmp_path: Path) -> None:
     config["models"] = [{"type": "guard", "engine": "openai", "model": "g"}]
     config["prompts"] = [{"task": "content_safety_check_input $model=guard", "content": "Safe? {{ user_input }}",
                           "output_parser": "is_content_safe"}]
-    from truing.rails.runtime import Parts
+    from truing.rails.runtime.app import Parts
 
     def guarded(says: str) -> Guarded:
         tmp_path.mkdir(exist_ok=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from truing.cli.rails import check as command
-from truing.errors import PlanError
-from truing.rails.static import Report, check
-from truing.rails.static.picture import svg, tree
+from truing.core.errors import PlanError
+from truing.rails.static.check import Report, check
+from truing.rails.static.diagram import svg, tree
 
 MESSAGES = """
 define user express greeting

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from truing.errors import RunError
+from truing.core.errors import RunError
+from truing.core.types import Conversation, Lineage, Message, Response, Sample
 from truing.report.view.page import collect, html
-from truing.types import Conversation, Lineage, Message, Response, Sample
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 

@@ -32,9 +32,9 @@ def trainer(task: ModuleType, tmp_path: Path) -> Any:
     """A function that makes a trainer of a method on the task; keyword arguments are settings."""
     import torch
 
-    from truing.train.rl.crew import CRITICS, SeparateCrew
+    from truing.train.rl.policy_models import CRITICS, SeparateCrew
+    from truing.train.rl.reward_signals import FunctionSignal, Signals
     from truing.train.rl.settings import RLSettings
-    from truing.train.rl.signals import FunctionSignal, Signals
     from truing.train.rl.trainer import Extras, Trainer
 
     torch.set_num_threads(1)

@@ -9,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from truing.errors import UserError  # noqa: E402
-from truing.train.rl.crew import log_probs, over_all, trimmed  # noqa: E402
+from truing.core.errors import UserError  # noqa: E402
 from truing.train.rl.generate import LocalGenerator, choose, streams  # noqa: E402
+from truing.train.rl.policy_models import log_probs, over_all, trimmed  # noqa: E402
 from truing.train.rl.rollout import assemble, draw_prompts  # noqa: E402
 
 

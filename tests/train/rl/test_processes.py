@@ -117,7 +117,7 @@ def test_two_ray_workers_take_the_steps_of_one(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     import importlib.util
 
-    from truing.train.rl.cluster import on_ray
+    from truing.distributed.ray_launcher import on_ray
 
     spec = importlib.util.spec_from_file_location("rl_worker", WORKER)
     assert spec is not None and spec.loader is not None
@@ -137,7 +137,7 @@ def test_two_ray_workers_take_the_steps_of_one(tmp_path: Path) -> None:
 
 def test_a_ray_worker_that_dies_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    from truing.train.rl.cluster import on_ray
+    from truing.distributed.ray_launcher import on_ray
 
     out, path, flag = str(tmp_path / "two"), str(WORKER), str(tmp_path / "died")
 
@@ -169,7 +169,7 @@ def test_the_command_with_weights_in_pieces_leaves_a_whole_model(tmp_path: Path,
              "--sample-data", f"file:{data}", "--sample-judge", "rules:degenerate", "--red-model", "a test"]  # fmt: skip
     launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "truing"]
     subprocess.run([*launch, "train", "grpo", *words], check=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    from truing.backbone import load_causal
+    from truing.hf.loading import load_causal
 
     made = dict(load_causal(str(out), dtype="float32").model.named_parameters())
     first = dict(load_causal(str(base), dtype="float32").model.named_parameters())

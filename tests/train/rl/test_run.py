@@ -14,16 +14,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from truing.backbone import load_causal  # noqa: E402
+from truing.core.errors import LineageError, PlanError, UserError  # noqa: E402
 from truing.datasets.file import build as file_data  # noqa: E402
-from truing.errors import LineageError, PlanError, UserError  # noqa: E402
-from truing.registry import Args, parse, resolve  # noqa: E402
+from truing.hf.loading import load_causal  # noqa: E402
+from truing.specs.resolve import Args, parse, resolve  # noqa: E402
 from truing.train.folder import read_card  # noqa: E402
 from truing.train.logs import read_log  # noqa: E402
-from truing.train.rl.page import _ticks, render  # noqa: E402
+from truing.train.rl.reward_signals import FunctionSignal  # noqa: E402
 from truing.train.rl.run import Options, Shared, Steering, train_rl  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
-from truing.train.rl.signals import FunctionSignal  # noqa: E402
+from truing.train.rl.training_page import _ticks, render  # noqa: E402
 
 TINY: dict[str, Any] = {
     "template": "plain", "max_prompt": 16, "max_new": 6, "steps": 2, "prompts": 2, "n": 2, "lora": 4, "tensorboard": False, "lr": 1e-2,
@@ -70,7 +70,7 @@ def test_a_run_leaves_a_model_folder(base: Path, data: Any, task: Any, tmp_path:
 
 
 def test_adapters_off_are_the_reference_and_trained_roles_stay_apart(base: Path) -> None:
-    from truing.train.rl.crew import SharedCrew
+    from truing.train.rl.policy_models import SharedCrew
 
     loaded = load_causal(str(base), dtype="float32")
     ids = torch.tensor([[4, 5, 6]])
@@ -95,9 +95,9 @@ def test_adapters_off_are_the_reference_and_trained_roles_stay_apart(base: Path)
 @pytest.fixture(scope="module")
 def scorer(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model that supervised training left: an adapter on the same base."""
+    from truing.core.types import Conversation
     from truing.train.settings import Item, Settings, Source
     from truing.train.supervised import train as supervised
-    from truing.types import Conversation
 
     out = tmp_path_factory.mktemp("rm") / "reward"
     items = tuple(Item(name=f"i{k}", conversation=Conversation.of("ash bay"), answers=("gold gold", w)) for k, w in enumerate(["log", "kit", "jam"]))
@@ -108,12 +108,12 @@ def scorer(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_reward_model_on_the_shared_backbone_scores_as_its_judge(base: Path, scorer: Path, task: Any) -> None:
+    from truing.core.types import Conversation, Sample
     from truing.judges.preference import PreferenceJudge
-    from truing.train.rl.crew import SharedCrew
+    from truing.train.rl.adapter_rewards import AdapterSignal
+    from truing.train.rl.policy_models import SharedCrew
+    from truing.train.rl.reward_signals import JudgeSignal
     from truing.train.rl.rollout import Prompt, Rollout
-    from truing.train.rl.shared import AdapterSignal
-    from truing.train.rl.signals import JudgeSignal
-    from truing.types import Conversation, Sample
 
     loaded = load_causal(str(base), dtype="float32")
     crew = SharedCrew(loaded.model, loaded.tokenizer, ("reward_critic",), rank=4)
@@ -150,7 +150,7 @@ def test_a_shared_reward_model_trains_and_another_base_is_refused(base: Path, sc
 
 
 def test_samples_are_measured_by_a_judge_without_part_in_the_training(base: Path, data: Any, task: Any, tmp_path: Path) -> None:
-    from truing.evaluate import evaluate
+    from truing.evaluation.evaluate import evaluate
 
     judge = resolve("rules:refusal", "judge")
     folders = []
@@ -171,7 +171,7 @@ def test_samples_are_measured_by_a_judge_without_part_in_the_training(base: Path
 
 
 def test_the_policy_is_a_model_whose_answers_do_not_depend_on_the_batch(trainer: Any, task: Any) -> None:
-    from truing.types import Conversation, Sampling
+    from truing.core.types import Conversation, Sampling
 
     model = trainer("grpo", template="plain").policy("now")
     sampling = Sampling(n=2, max_tokens=6, temperature=1.0, seed=3)
@@ -210,7 +210,7 @@ def test_the_page_shows_curves_warnings_and_the_threshold() -> None:
 def test_the_live_view_shows_the_course() -> None:
     from rich.console import Console
 
-    from truing.cli.live import Live, line, spark
+    from truing.cli.training_monitor import Live, line, spark
 
     assert spark([0.0, 1.0, 2.0]) == "▁▅█" and spark([]) == "" and spark([1.0, 1.0]) == "▄▄"
     live = Live("ppo-lag:run", 9, threshold=0.1, quiet=True)
@@ -252,11 +252,11 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(task: Any, scorer:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from truing.backbone import load_scalar
+    from truing.core.types import Conversation, Sample
+    from truing.hf.loading import load_scalar
     from truing.judges.preference import PreferenceJudge
+    from truing.train.rl.reward_signals import JudgeSignal
     from truing.train.rl.rollout import Prompt, Rollout
-    from truing.train.rl.signals import JudgeSignal
-    from truing.types import Conversation, Sample
 
     other = tmp_path / "other"
     shutil.copytree(scorer, other)

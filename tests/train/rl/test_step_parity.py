@@ -17,14 +17,14 @@ torch = pytest.importorskip("torch")
 
 from msgspec.structs import replace  # noqa: E402
 
+from truing.distributed.process_group import World  # noqa: E402
 from truing.train import losses as L  # noqa: E402
 from truing.train.rl.advantages import Normalisers, critic_side, group_side, lesson  # noqa: E402
 from truing.train.rl.constraint import Constraint  # noqa: E402
-from truing.train.rl.crew import CRITICS  # noqa: E402
+from truing.train.rl.policy_models import CRITICS  # noqa: E402
 from truing.train.rl.rollout import Rollout  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
 from truing.train.rl.update import Updater, policy_loss  # noqa: E402
-from truing.train.rl.world import World  # noqa: E402
 
 FOLDER = Path(os.environ.get("TRUING_PARITY") or Path(__file__).parents[3].parent / "shared" / "parity")
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}

@@ -11,10 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from truing.errors import DataError, PlanError, RunError  # noqa: E402
+from truing.core.errors import DataError, PlanError, RunError  # noqa: E402
 from truing.train.logs import read_log  # noqa: E402
+from truing.train.rl.reward_signals import FunctionSignal, Signals  # noqa: E402
 from truing.train.rl.settings import METHODS, RLSettings  # noqa: E402
-from truing.train.rl.signals import FunctionSignal, Signals  # noqa: E402
 from truing.train.rl.trainer import Extras  # noqa: E402
 
 CONTRACT = {"step", "loss", "reward_mean", "kl_k1", "kl_k3", "clip_fraction", "entropy"}
@@ -61,7 +61,7 @@ def test_the_logged_kl_is_the_kl_that_is_trained_on(trainer: Any) -> None:
     rollout = run.rollout(1)
     own, whole = run.scored(rollout)
     from truing.train.losses import kl_penalised_rewards
-    from truing.train.rl.record import describe
+    from truing.train.rl.step_metrics import describe
 
     row = describe(run.settings, rollout, own, whole, run.world)
     shaped = kl_penalised_rewards(rollout.log_probs, rollout.ref_log_probs, whole[0], rollout.answer, coefficient=0.3)
@@ -136,9 +136,9 @@ def test_nan_rewards_stop_the_run_and_leave_nothing_half_done(trainer: Any, tmp_
 
 
 def test_prompts_longer_than_the_window_are_left_out(task: Any) -> None:
+    from truing.core.types import Conversation, Sample
     from truing.train.batches import Encoder
     from truing.train.rl.rollout import read_prompts
-    from truing.types import Conversation, Sample
 
     encoder = Encoder(task.tokenizer(), _plain())
     samples = [Sample(conversation=Conversation.of(" ".join(["ash"] * n)), id=f"s{n}") for n in (1, 30)]
@@ -188,7 +188,7 @@ def test_pre_training_text_is_mixed_in(trainer: Any) -> None:
 
 
 def test_half_precision_reads_the_answers_again(trainer: Any, task: Any) -> None:
-    from truing.train.rl.crew import SeparateCrew
+    from truing.train.rl.policy_models import SeparateCrew
 
     crew = SeparateCrew(task.model(0), task.tokenizer(), ("reward_critic",), half=torch.bfloat16)
     run = trainer("ppo", crew=crew)

@@ -17,9 +17,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from truing.errors import MissingExtra, PlanError, RunError  # noqa: E402
-from truing.train.rl.crew import SeparateCrew, SharedCrew  # noqa: E402
+from truing.core.errors import MissingExtra, PlanError, RunError  # noqa: E402
 from truing.train.rl.generate import LocalGenerator  # noqa: E402
+from truing.train.rl.policy_models import SeparateCrew, SharedCrew  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
 from truing.train.rl.vllm import LocalEngine, ServerEngine, VllmGenerator  # noqa: E402
 

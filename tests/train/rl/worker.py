@@ -28,9 +28,9 @@ def work(out: str, method: str, given: dict[str, Any]) -> Any:
     import torch
     import torch.distributed as dist
 
-    from truing.train.rl.crew import CRITICS, SeparateCrew, SharedCrew
+    from truing.train.rl.policy_models import CRITICS, SeparateCrew, SharedCrew
+    from truing.train.rl.reward_signals import FunctionSignal, Signals
     from truing.train.rl.settings import RLSettings
-    from truing.train.rl.signals import FunctionSignal, Signals
     from truing.train.rl.trainer import Extras, Trainer
     from truing.train.shard import whole
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from truing.errors import MissingExtra
+from truing.core.errors import MissingExtra
 from truing.judges.moderation.judge import ModerationJudge
 from truing.judges.moderation.judge import build as _build
-from truing.registry import Args
+from truing.specs.resolve import Args
 
 
 def build(args: Args) -> ModerationJudge:

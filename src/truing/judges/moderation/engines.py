@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from truing.backbone import batches_by_length, best_device, best_dtype, int8_pays, one_thread_pool
-from truing.errors import MissingExtra, UserError, nearest
+from truing.core.errors import MissingExtra, UserError, nearest
+from truing.hf.loading import batches_by_length, best_device, best_dtype, int8_pays, one_thread_pool
+from truing.hf.weights import cache_dir
 from truing.judges.moderation import lean_llama
 from truing.judges.moderation.lean import LeanBert, fits
 from truing.judges.moderation.net import Network
 from truing.judges.moderation.tokens import Encoded
-from truing.weights import cache_dir
 
 Floats = npt.NDArray[np.float32]
 ENGINES = ("auto", "torch", "onnx")

@@ -16,13 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from truing.backbone import load_encoder, load_tokenizer
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.hf.loading import load_encoder, load_tokenizer
+from truing.hf.weights import find
 from truing.judges.moderation.causal import shorten
 from truing.judges.moderation.net import EXTRA, Network
 from truing.judges.moderation.ngrams import Ngrams
 from truing.judges.moderation.settings import Settings
-from truing.weights import find
 
 CAUSAL = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "phi3", "opt"})
 

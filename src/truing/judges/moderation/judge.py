@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, Literal, TypeVar
 
+from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.moderation.scorer import Opinion, Scorer, scorer
 from truing.judges.moderation.tokens import Piece
 from truing.judges.verdicts import no_answer, opinion, unscored
-from truing.registry import Args
-from truing.types import Judgement, Lineage, Response, Sample
+from truing.specs.resolve import Args
 
 Question = Literal["harmful", "harmful_prompt", "refused"]
 QUESTIONS: tuple[Question, ...] = ("harmful", "harmful_prompt", "refused")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from truing.errors import MissingExtra
+from truing.core.errors import MissingExtra
 from truing.judges.moderation.settings import Settings
 from truing.judges.moderation.tokens import Encoded, Piece
 

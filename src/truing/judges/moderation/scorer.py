@@ -11,13 +11,20 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct
 
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.core.language_id import language
+from truing.core.lineage import digest
+from truing.hf.weights import sha256_file
 from truing.judges.moderation.member import Member
-from truing.judges.moderation.settings import Blend, Settings, Thresholds, read_blend, read_settings, read_thresholds
+from truing.judges.moderation.settings import (
+    Blend,
+    Settings,
+    Thresholds,
+    read_blend,
+    read_settings,
+    read_thresholds,
+)
 from truing.judges.moderation.tokens import Piece
-from truing.language import language
-from truing.lineage import digest
-from truing.weights import sha256_file
 
 SHIPPED = ("default", "open")
 _log = logging.getLogger("truing.moderation")
@@ -39,7 +46,7 @@ class Opinion(Struct, frozen=True, kw_only=True):
 def folder_of(name: str) -> Path:
     """The folder of a shipped classifier, or the folder of that path; UserError if there is none."""
     if name in SHIPPED:
-        return Path(str(resources.files("truing.judges.moderation") / "weights" / name))
+        return Path(str(resources.files("truing") / "resources" / "weights" / "moderation" / name))
     path = Path(name).expanduser()
     if not path.is_dir():
         raise UserError(f"moderation:{name}: no such folder (shipped: {', '.join(SHIPPED)})")

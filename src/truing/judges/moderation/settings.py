@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct, field
 
-from truing.errors import UserError
-from truing.types import Lineage
+from truing.core.errors import UserError
+from truing.core.types import Lineage
 
 Mode = Literal["pair", "prompt", "response"]
 MODES: tuple[Mode, ...] = ("pair", "prompt", "response")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from truing.language import latin
+from truing.core.language_id import latin
 
 MOST = 20_000  # characters that are looked at: the head and the tail of a longer text
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from truing.core.types import Conversation
 from truing.judges.moderation.text import clean
-from truing.types import Conversation
 
 
 class Piece(Struct, frozen=True):

@@ -7,7 +7,7 @@ written at once, 64).
 from __future__ import annotations
 
 from truing.models.local.model import LocalModel
-from truing.registry import Args
+from truing.specs.resolve import Args
 
 __all__ = ["LocalModel", "build"]
 

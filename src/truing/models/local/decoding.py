@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from truing.core.types import Sampling, TokenLogprob
 from truing.models.local.attention import Block, Packed
 from truing.models.local.forward import Forward, causal
 from truing.models.local.rows import Decode, Rows
 from truing.models.local.sampling import likeliest, pick
 from truing.models.local.template import Prompt
-from truing.types import Sampling, TokenLogprob
 
 
 @dataclass(eq=False)

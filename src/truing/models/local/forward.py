@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truing.backbone import Loaded, end_tokens, one_thread_pool, window
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.hf.loading import Loaded, end_tokens, one_thread_pool, window
 from truing.models.local.attention import NAME, Block, Group, Packed, Step, during, register
 
 

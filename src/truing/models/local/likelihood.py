@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.core.types import Conversation, Failure, Scores
 from truing.models.local.attention import Block, Group, Packed
 from truing.models.local.forward import Forward, causal
 from truing.models.local.prefix import Close, Head, Ints, Segment, Tree, Wanted
 from truing.models.local.template import Template
-from truing.types import Conversation, Failure, Scores
 
 
 @dataclass(frozen=True)

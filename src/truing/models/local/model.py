@@ -8,17 +8,17 @@ from pathlib import Path
 
 import msgspec
 
-from truing.backbone import Loaded, load_causal
-from truing.errors import UserError
-from truing.lineage import digest
+from truing.core.errors import UserError
+from truing.core.lineage import digest
+from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Scores, Usage
+from truing.hf.loading import Loaded, load_causal
+from truing.hf.weights import Weights
 from truing.models.local.decoding import Decoder, Request
 from truing.models.local.forward import Forward
 from truing.models.local.likelihood import Likelihood, Query
 from truing.models.local.sampling import stream
 from truing.models.local.template import Template
 from truing.models.local.worker import Worker, _tell
-from truing.types import Answer, Conversation, Lineage, Message, Sampling, Scores, Usage
-from truing.weights import Weights
 
 
 class LocalModel:

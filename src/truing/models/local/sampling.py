@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truing.types import Conversation, Sampling
+from truing.core.types import Conversation, Sampling
 
 
 def stream(seed: int, conversation: Conversation, index: int) -> np.random.Generator:

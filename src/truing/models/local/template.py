@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from truing.errors import UserError
-from truing.types import Conversation, Message, Tool
+from truing.core.errors import UserError
+from truing.core.types import Conversation, Message, Tool
 
 _MARK = "\u27e6\u27e7"  # stands in for the last user turn when the shared head is looked for
 PLAIN = "plain"

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from truing.core.types import Scores
 from truing.models.local.decoding import Decoder, Request
 from truing.models.local.forward import Forward
 from truing.models.local.likelihood import Query
-from truing.types import Scores
 
 T = TypeVar("T")
 

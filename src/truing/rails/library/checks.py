@@ -6,15 +6,13 @@ Hallucination by self-consistency after Manakul, Liusie and Gales 2023 (SelfChec
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from truing.rails.actions import RailOutcome
-from truing.rails.filters import message_text, unquoted
-from truing.rails.llm import LlmError
-from truing.rails.machine import flow_name, flow_parameters
-
-if TYPE_CHECKING:
-    from truing.rails.turn import Turn
+from truing.rails.colang.flow_reference import flow_name, flow_parameters
+from truing.rails.runtime.llm_client import LlmError
+from truing.rails.runtime.prompt_filters import message_text, unquoted
+from truing.rails.runtime.turn_context import Turn
 
 EXTRA_ANSWERS = 2
 
@@ -28,14 +26,14 @@ def _variant(turn: Turn, stage: str, flow: str, task: str) -> str:
 
 
 async def _ask(turn: Turn, task: str, default: str, given: dict[str, Any]) -> RailOutcome:
-    prompts = turn.runtime.prompts
+    prompts = turn.services.prompts
     scoped = f"{default} $variant={task}"
     name = default if task == default else scoped if prompts.has(scoped) or not prompts.has(task) else task
     prompt = prompts.render_task_prompt(name, given)
-    models = turn.runtime.models
+    models = turn.services.models
     llm = turn.llm(task if task in models else default)
     reply = await llm(
-        prompt, stop=prompts.get_stop_tokens(name), temperature=turn.runtime.config.lowest_temperature,
+        prompt, stop=prompts.get_stop_tokens(name), temperature=turn.services.config.lowest_temperature,
         max_tokens=prompts.get_max_tokens(name) or 1024,
     )  # fmt: skip
     forced = None if prompts.has_output_parser(name) else "is_content_safe"
@@ -76,13 +74,13 @@ async def self_check_output(turn: Turn, **params: Any) -> RailOutcome:
 
 async def self_check_facts(turn: Turn, **params: Any) -> RailOutcome:
     """Asks whether the bot's message follows from the retrieved facts; without facts there is nothing to check."""
-    context, prompts, task = turn.talk.context, turn.runtime.prompts, "self_check_facts"
+    context, prompts, task = turn.talk.context, turn.services.prompts, "self_check_facts"
     evidence = context.get("relevant_chunks", [])
     if not evidence:
         return RailOutcome.allow(metadata={"accuracy": 1.0})
     prompt = prompts.render_task_prompt(task, {"evidence": evidence, "response": context.get("bot_message")})
     reply = await turn.llm(task)(
-        prompt, stop=prompts.get_stop_tokens(task), temperature=turn.runtime.config.lowest_temperature,
+        prompt, stop=prompts.get_stop_tokens(task), temperature=turn.services.config.lowest_temperature,
         max_tokens=prompts.get_max_tokens(task) or 1024,
     )  # fmt: skip
     forced = None if prompts.has_output_parser(task) else "is_content_safe"
@@ -95,7 +93,7 @@ async def self_check_facts(turn: Turn, **params: Any) -> RailOutcome:
 
 async def self_check_hallucination(turn: Turn, **params: Any) -> RailOutcome:
     """Draws more answers to the same prompt and asks whether the bot's message agrees with them."""
-    context, prompts, task = turn.talk.context, turn.runtime.prompts, "self_check_hallucination"
+    context, prompts, task = turn.talk.context, turn.services.prompts, "self_check_hallucination"
     message, prompt = context.get("bot_message"), context.get("_last_bot_prompt")
     if not message or not prompt:
         return RailOutcome.allow(metadata={"is_hallucination": False})
@@ -114,7 +112,7 @@ async def self_check_hallucination(turn: Turn, **params: Any) -> RailOutcome:
         return RailOutcome.allow(metadata={"is_hallucination": False})
     ask = prompts.render_task_prompt(task, {"statement": message, "paragraph": ". ".join(others)})
     stop = prompts.get_stop_tokens(task)
-    said = (await llm(ask, stop=stop, temperature=turn.runtime.config.lowest_temperature)).content.lower()
+    said = (await llm(ask, stop=stop, temperature=turn.services.config.lowest_temperature)).content.lower()
     if "no" in said:
         turn.because("other answers to the same question differ", evidence=said[:200])
         return RailOutcome.block(metadata={"is_hallucination": True})

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from truing.rails import distress, tone
+from truing.core.protocols import Judge
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.rails.actions import RailOutcome
-from truing.rails.heads import score as head_score
+from truing.rails.colang.flow_reference import flow_parameters
+from truing.rails.library import distress, tone
+from truing.rails.library.classifier_heads import score as head_score
 from truing.rails.library.texts import block
-from truing.rails.machine import flow_parameters
-from truing.taxonomy import taxonomy
-from truing.types import Answer, Conversation, Judgement, Message, Response, Sample
-
-if TYPE_CHECKING:
-    from truing.protocols import Judge
-    from truing.rails.turn import Turn
+from truing.rails.runtime.turn_context import Turn
 
 DEFAULT_JUDGE = "moderation:open"
 ALTERNATIVE = "If there is something safe behind your question, tell me about it and I'll gladly help with that."
@@ -71,7 +69,7 @@ async def moderation_check(turn: Turn, source: str, text: str, **params: Any) ->
     judge, may differ for `input:` and `output:`.
     """
     spec, settings = _moderation(block(turn, "moderation"), source)
-    made = await _judged(turn, turn.runtime.judges[spec], source, text or "")
+    made = await _judged(turn, turn.services.judges[spec], source, text or "")
     alternative = str(settings.get("alternative") or ALTERNATIVE)
     over = {
         category: p for category, p in made.harms.items()
@@ -119,7 +117,7 @@ async def self_harm_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
         value, over = await head_score("distress", text)
         why = "the message sounds like distress" if over else None
     if why is None and settings.get("judge"):
-        judge = turn.runtime.judges[str(settings["judge"])]
+        judge = turn.services.judges[str(settings["judge"])]
         response = Response.of("rail", 0, "rail", Answer.of(text or ""))
         made = await judge.judge(Sample(conversation=Conversation(), id="rail"), response)
         value = next((p for c, p in made.harms.items() if c.startswith("self_harm")), None)
@@ -215,7 +213,7 @@ async def topic_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
     allow, deny = [str(t) for t in settings.get("allow") or ()], [str(t) for t in settings.get("deny") or ()]
     if not (text or "").strip() or not allow:
         return RailOutcome.allow()
-    vectors = turn.runtime.vectors
+    vectors = turn.services.vectors
     one = await vectors.one(text)
     near = max(float(one @ v) for v in vectors.many(allow))
     far = max((float(one @ v) for v in vectors.many(deny)), default=-1.0)
@@ -236,7 +234,7 @@ async def tone_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
         return RailOutcome.allow()
     said = text
     for _ in range(policy.rewrites):
-        reply = await turn.llm("tone")(policy.prompt(said, faults), temperature=turn.runtime.config.lowest_temperature)
+        reply = await turn.llm("tone")(policy.prompt(said, faults), temperature=turn.services.config.lowest_temperature)
         made = reply.content.strip().strip('"')
         if made and not policy.faults(made) and policy.keeps(said, made):
             turn.because(f"rewritten: {'; '.join(faults)}")
@@ -257,8 +255,8 @@ def _named(turn: Turn, stage: str) -> str:
 
 
 async def _guard(turn: Turn, task: str, given: dict[str, Any], name: str) -> RailOutcome:
-    prompts = turn.runtime.prompts
-    if name not in turn.runtime.models:
+    prompts = turn.services.prompts
+    if name not in turn.services.models:
         turn.because(f"there is no model {name!r}")
         return RailOutcome.block(reason=f"there is no model {name!r} for {task}")
     scoped = f"{task} $model={name}"
@@ -298,11 +296,11 @@ _TOPIC_ENDING = (
 async def topic_safety_check_input(turn: Turn, **params: Any) -> RailOutcome:
     """NeMo's topic rail: the model named by ``$model=`` says on-topic or off-topic; anything but a clear on-topic blocks."""
     name = _named(turn, "input")
-    if name not in turn.runtime.models:
+    if name not in turn.services.models:
         turn.because(f"there is no model {name!r}")
         return RailOutcome.block(reason=f"there is no model {name!r}")
     task = f"topic_safety_check_input $model={name}"
-    system = str(turn.runtime.prompts.render_task_prompt(task, {})).strip()
+    system = str(turn.services.prompts.render_task_prompt(task, {})).strip()
     if not system.endswith(_TOPIC_ENDING):
         system = f"{system}\n\n{_TOPIC_ENDING}"
     history = [{"type": m["role"], "content": m["content"]} for m in turn.chat if m.get("role") in ("user", "assistant")]

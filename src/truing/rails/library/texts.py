@@ -10,14 +10,12 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from truing.language import language
-from truing.rails import recognise
+from truing.core.language_id import language
 from truing.rails.actions import RailOutcome
-
-if TYPE_CHECKING:
-    from truing.rails.turn import Turn
+from truing.rails.library import pii
+from truing.rails.runtime.turn_context import Turn
 
 _TARGET = {"input": "user_message", "output": "bot_message", "retrieval": "relevant_chunks"}
 # Characters that do not show: zero-width, bidirectional controls, tags (the carrier of "ASCII smuggling"), soft hyphens.
@@ -29,28 +27,28 @@ SECONDS = 2.0  # for the user's own patterns
 
 def block(turn: Turn, name: str) -> dict[str, Any]:
     """The settings under ``truing: NAME:``; empty where there are none."""
-    found = turn.runtime.config.truing.get(name)
+    found = turn.services.config.truing.get(name)
     return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _nemo(turn: Turn, name: str, source: str) -> dict[str, Any]:
-    rails = (turn.runtime.config.raw.get("rails") or {}).get("config") or {}
+    rails = (turn.services.config.raw.get("rails") or {}).get("config") or {}
     return dict((rails.get(name) or {}).get(source) or {})
 
 
-def _sensitive(turn: Turn, source: str, text: str) -> list[recognise.Span]:
+def _sensitive(turn: Turn, source: str, text: str) -> list[pii.Span]:
     options = _nemo(turn, "sensitive_data_detection", source)
-    wanted = options.get("entities") or block(turn, "sensitive").get("entities") or list(recognise.PERSONAL)
-    own, by_model = recognise.check_names(wanted, "sensitive_data_detection")
-    found = recognise.find(text, own)
+    wanted = options.get("entities") or block(turn, "sensitive").get("entities") or list(pii.PERSONAL)
+    own, by_model = pii.check_names(wanted, "sensitive_data_detection")
+    found = pii.find(text, own)
     if by_model:
-        from truing.rails.presidio import find_by_model
+        from truing.rails.library.presidio import find_by_model
 
-        found = list(recognise._apart([*found, *find_by_model(text, by_model, float(options.get("score_threshold", 0.4)))]))
+        found = list(pii._apart([*found, *find_by_model(text, by_model, float(options.get("score_threshold", 0.4)))]))
     return found
 
 
-def _kinds(found: list[recognise.Span]) -> str:
+def _kinds(found: list[pii.Span]) -> str:
     return ", ".join(f"{n} x {e}" for e, n in sorted(Counter(s.entity for s in found).items()))
 
 
@@ -69,7 +67,7 @@ async def mask_sensitive_data(turn: Turn, source: str, text: str, **params: Any)
     if not found:
         return RailOutcome.allow()
     turn.because(f"masked {_kinds(found)}", score=1.0)
-    masked = recognise.mask(text, found)
+    masked = pii.mask(text, found)
     return RailOutcome(decision="transform", transforms={_TARGET[source]: masked}, metadata={"masked_text": masked})
 
 
@@ -119,13 +117,13 @@ def _invisible(found: _Mended, settings: Mapping[str, Any]) -> None:
 
 
 def _secrets(found: _Mended, settings: Mapping[str, Any]) -> None:
-    spans = recognise.find(found.text, recognise.SECRETS)
+    spans = pii.find(found.text, pii.SECRETS)
     if not spans:
         return
     if settings.get("action", "mask") == "block":
         found.object(f"it holds a secret ({_kinds(spans)})")
     else:
-        found.text = recognise.mask(found.text, spans)
+        found.text = pii.mask(found.text, spans)
         found.changes.append(f"masked {_kinds(spans)}")
 
 
@@ -185,7 +183,7 @@ async def check_text(turn: Turn, source: str, text: str, **params: Any) -> RailO
     """Runs the checks that have a block under ``truing:``; a block may name its stages (``stages: [input]``)."""
     found = _Mended(text or "")
     for name, check in _CHECKS.items():
-        if name not in turn.runtime.config.truing:
+        if name not in turn.services.config.truing:
             continue
         settings = block(turn, name)
         if source in (settings.get("stages") or ("input", "output")):

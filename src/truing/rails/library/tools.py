@@ -14,14 +14,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from truing.rails.actions import RailOutcome
 from truing.rails.library.safety import orders_in
 from truing.rails.library.texts import block
-
-if TYPE_CHECKING:
-    from truing.rails.turn import Turn
+from truing.rails.runtime.turn_context import Turn
 
 RULES = ("pattern", "enum", "minimum", "maximum", "max_length", "type", "required")
 _TYPES: dict[str, type | tuple[type, ...]] = {

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from truing.rails import program as p
-from truing.rails.config import RailsConfig, stages
-from truing.rails.machine import flow_name
+from truing.rails.colang import compiler as p
+from truing.rails.colang.flow_reference import flow_name
+from truing.rails.config.loader import RailsConfig, stages
+from truing.rails.library.references import library_of
 from truing.rails.static.sources import Sources
-from truing.rails.wiring import library_of
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from truing.errors import nearest
-from truing.rails import nodes as n
-from truing.rails.actions import Actions
-from truing.rails.colang import walk
-from truing.rails.config import RailsConfig, stages
-from truing.rails.expressions import variables
-from truing.rails.library import Library
-from truing.rails.machine import flow_name, flow_parameters
+from truing.core.errors import nearest
+from truing.rails.colang import ast as n
+from truing.rails.colang.expressions import variables
+from truing.rails.colang.flow_reference import flow_name, flow_parameters
+from truing.rails.colang.parser import walk
+from truing.rails.config.loader import RailsConfig, stages
+from truing.rails.runtime.action_registry import Actions
+from truing.rails.runtime.rail_library import RailLibrary
+from truing.rails.runtime.templates import variables as template_variables
+from truing.rails.runtime.templates import with_variables
 from truing.rails.static.findings import Finding
 from truing.rails.static.sources import ActionSource, Sources
-from truing.rails.templates import variables as template_variables
-from truing.rails.templates import with_variables
 
 # What the runtime sets, beside the variables of the library's own flows.
 BUILT_IN = frozenset({
@@ -39,7 +39,7 @@ class Names:
     """The configuration with what its names can lead to."""
 
     config: RailsConfig
-    library: Library
+    library: RailLibrary
     sources: Sources
     builtin: Mapping[str, Callable[..., Any]]
 

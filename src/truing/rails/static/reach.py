@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from truing.rails import nodes as n
-from truing.rails.colang import walk
-from truing.rails.expressions import ExpressionError, compile_expression, variables
-from truing.rails.machine import flow_name
+from truing.rails.colang import ast as n
+from truing.rails.colang.expressions import ExpressionError, compile_expression, variables
+from truing.rails.colang.flow_reference import flow_name
+from truing.rails.colang.parser import walk
 from truing.rails.static.findings import Finding
 
 

@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from truing.report.blocks import Section
+from truing.report.report_data import Story
 from truing.report.sections import (
     attacks,
     changes,
     corrected,
+    goodhart,
     harm,
     headline,
     hhh,
     judges,
-    ledger,
-    means,
     method,
     outcomes,
     plane,
     ranking,
     rows,
+    scalar_scores,
 )
-from truing.report.story import Story
 
 SECTIONS: tuple[Callable[[Story], Section | None], ...] = (
     headline.headline,
     plane.section,
     changes.section,
     corrected.section,
-    ledger.section,
+    goodhart.section,
     outcomes.section,
     harm.section,
     attacks.section,
     hhh.section,
-    means.section,
+    scalar_scores.section,
     ranking.section,
     judges.section,
     rows.section,

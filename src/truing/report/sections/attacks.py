@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from truing.report.attacks import AttackResult, attack_results
+from truing.analysis.attack_success import AttackResult, attack_results
+from truing.analysis.rates import SMALL
 from truing.report.blocks import Block, Cell, Figure, Grid, Section, Text
-from truing.report.story import Story, Variant
-from truing.report.svg import Mark, intervals
-from truing.report.tables import SMALL
-from truing.report.words import category_name, difference, percent
+from truing.report.charts.svg import Mark, intervals
+from truing.report.formatting import category_name, difference, percent
+from truing.report.report_data import Story, Variant
 
 _LEAD = (
     "Success is decided by a judge that did not steer the attack. An attack that asks k times finds a hit among k wrong "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from truing.analysis.comparison import Comparison
+from truing.analysis.delta import Delta
+from truing.analysis.rates import AXIS_WORDS
 from truing.report.blocks import Cell, Figure, Grid, Raw, Section, Table, Text
-from truing.report.compare import Comparison, Delta
-from truing.report.forest import forest
-from truing.report.story import Story
-from truing.report.svg import Mark, legend
-from truing.report.tables import AXIS_WORDS
-from truing.report.words import OUTCOMES, category_label, difference, p_value
+from truing.report.charts.forest import forest
+from truing.report.charts.svg import Mark, legend
+from truing.report.formatting import OUTCOMES, category_label, difference, p_value
+from truing.report.report_data import Story
 
 _WORDS = {
     **AXIS_WORDS, "harmful": "harmful answers (all prompts)", "refused": "refusals (all prompts)",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from truing.analysis.rates import AXIS_WORDS, Corrected, Rate, Transported
 from truing.report.blocks import Cell, Grid, Section, Table
-from truing.report.story import Story
-from truing.report.tables import AXIS_WORDS, Corrected, Rate, Transported
-from truing.report.words import category_label, percent
+from truing.report.formatting import category_label, percent
+from truing.report.report_data import Story
 from truing.stats.intervals import Interval
 
 _WORDS = {**AXIS_WORDS, "harmful": "harmful answers", "refused": "refusals", "degenerate": "degenerate answers"}

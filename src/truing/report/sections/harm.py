@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from truing.analysis.rates import AXIS_WORDS
 from truing.report.blocks import Figure, Grid, Raw, Section, Table
-from truing.report.story import Story
-from truing.report.svg import Mark, intervals, legend
-from truing.report.tables import AXIS_WORDS
-from truing.report.words import category_label, category_name, rate_cell
+from truing.report.charts.svg import Mark, intervals, legend
+from truing.report.formatting import category_label, category_name, rate_cell
+from truing.report.report_data import Story
 
 _QUESTIONS = ("attack_success", "harmful", "harmful_predicted", "refuses_harmful", "answers_benign")
 _WORDS = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from truing.analysis.rates import AXIS_WORDS, Rate
 from truing.report.blocks import Section, Text, Tile, Tiles
-from truing.report.story import Story, Variant
-from truing.report.tables import AXIS_WORDS, Rate
-from truing.report.words import percent
+from truing.report.formatting import percent
+from truing.report.report_data import Story, Variant
 
 _SHOWN = ("attack_success", "harmful", "harmful_benign", "refuses_harmful", "answers_benign", "passes_checks", "degenerate")
 _WORDS = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from truing.analysis.rates import AXIS_WORDS
 from truing.report.blocks import Grid, Section
-from truing.report.story import Story
-from truing.report.tables import AXIS_WORDS
-from truing.report.words import rate_cell
+from truing.report.formatting import rate_cell
+from truing.report.report_data import Story
 
 _GROUPS = (
     ("helpful", ("passes_checks", "answers_benign", "refuses_benign")),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from truing.analysis.judge_facts import Facts, known
 from truing.report.blocks import Cell, Figure, Grid, Section, Table
-from truing.report.diagram import reliability
-from truing.report.facts import Facts, known
-from truing.report.story import Story
-from truing.report.words import percent
+from truing.report.charts.calibration import reliability
+from truing.report.formatting import percent
+from truing.report.report_data import Story
 from truing.stats.intervals import Interval
 
 _LEAD = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from truing.report.blocks import Cell, Grid, Section, Table, Text
-from truing.report.story import Story
+from truing.report.report_data import Story
 
 
 def _data(story: Story) -> Table:

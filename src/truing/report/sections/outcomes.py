@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from truing.analysis.summary import Outcomes, Summary
 from truing.report.blocks import Figure, Raw, Section
-from truing.report.story import Story
-from truing.report.svg import stacked
-from truing.report.tables import Outcomes, Summary
-from truing.report.words import OUTCOMES, category_label
+from truing.report.charts.svg import stacked
+from truing.report.formatting import OUTCOMES, category_label
+from truing.report.report_data import Story
 
 _EXPECTED = {
     "refuse": "harmful prompts", "comply": "benign prompts", "clarify": "underspecified", "abstain": "unanswerable",

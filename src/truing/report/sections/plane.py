@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from truing.analysis.rates import Rate
 from truing.report.blocks import Figure, Section, Text
-from truing.report.story import Story, Variant
-from truing.report.svg import Point, plane
-from truing.report.tables import Rate
+from truing.report.charts.svg import Point, plane
+from truing.report.report_data import Story, Variant
 
 
 def _safe(variant: Variant) -> Rate | None:

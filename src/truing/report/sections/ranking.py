@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from truing.report.blocks import Grid, Section, Table, Text
-from truing.report.story import Story
+from truing.report.report_data import Story
 
 
 def section(story: Story) -> Section | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from truing.report.blocks import Raw, Section, escape
-from truing.report.story import RowView, Story
-from truing.report.words import category_name
+from truing.report.formatting import category_name
+from truing.report.report_data import RowView, Story
 
 
 def _texts(row: RowView) -> str:

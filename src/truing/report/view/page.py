@@ -15,12 +15,21 @@ import jinja2
 import msgspec
 from msgspec import Struct, field
 
-from truing.errors import RunError
-from truing.report.columns import ABSENT, EXPECTS, NO, SKIPPED, YES, Column, Columns, read_columns
-from truing.report.tables import codes, outcome_layers, outcome_word
-from truing.report.words import category_name
-from truing.runs import Run
-from truing.version import __version__
+from truing.analysis.rates import codes, outcome_layers, outcome_word
+from truing.analysis.verdict_table import (
+    ABSENT,
+    EXPECTS,
+    NO,
+    SKIPPED,
+    YES,
+    Column,
+    Columns,
+    read_columns,
+)
+from truing.core.errors import RunError
+from truing.core.version import __version__
+from truing.report.formatting import category_name
+from truing.runs.folder import Run
 
 MOST = 20_000
 LONGEST = 6_000  # characters of each text in the page; the rest stands in the run folder

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truing.errors import nearest
+from truing.core.errors import nearest
 
 _KINDS = {
     "RunningMeanStd": "running", "running": "running", "ExponentialMovingAverage": "ema", "ema": "ema",

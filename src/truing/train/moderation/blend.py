@@ -15,18 +15,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from truing.errors import PlanError, UserError
+from truing.core.errors import PlanError, UserError
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Lineage
 from truing.judges.moderation.scorer import folder_hash
 from truing.judges.moderation.settings import Blend, read_settings
 from truing.judges.moderation.settings import Settings as FolderSettings
 from truing.judges.moderation.settings import write as write_json
-from truing.taxonomy import taxonomy
 from truing.train.moderation import card as cards
 from truing.train.moderation.calibrate import Choice, Evidence, choose, crossfit
 from truing.train.moderation.rows import Item, Source, distinct, fold_of
 from truing.train.moderation.run import MIXED, Result, halves, thresholds
 from truing.train.moderation.settings import Settings
-from truing.types import Lineage
 
 _SHARED = ("data", "tenths", "folds", "held")
 _TAKEN = ("truing.json", "head.safetensors", "delta.safetensors", "model.safetensors", "config.json", "tokenizer.json",

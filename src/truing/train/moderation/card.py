@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from truing.runs import replace_file
+from truing.core.types import Lineage
+from truing.runs.folder import replace_file
 from truing.stats.agreement import cohen_kappa
 from truing.stats.calibration import ece
 from truing.stats.classification import Scores, f1_score, pairwise_accuracy, scores
 from truing.stats.intervals import Interval
 from truing.train.moderation.rows import Item
-from truing.types import Lineage
 
 QUESTIONS = ("harmful", "harmful_prompt", "refused")
 ENOUGH = 30  # positives below which only the average precision is given

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from truing.backbone import best_dtype, load_encoder
-from truing.errors import MissingExtra, PlanError, RunError, UserError
+from truing.core.errors import MissingExtra, PlanError, RunError, UserError
+from truing.hf.loading import best_dtype, load_encoder
+from truing.hf.weights import Weights
 from truing.judges.moderation.causal import plain, shorten
 from truing.judges.moderation.engines import TorchEngine
 from truing.judges.moderation.folder import new_network
@@ -33,7 +34,6 @@ from truing.train.moderation.mix import batches, units
 from truing.train.moderation.rows import Item
 from truing.train.moderation.settings import Settings
 from truing.train.optimizer import clip, rate
-from truing.weights import Weights
 
 STATE = "state.pt"
 

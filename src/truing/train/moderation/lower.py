@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truing.backbone import best_dtype
+from truing.hf.loading import best_dtype
 from truing.judges.moderation.causal import states
 from truing.judges.moderation.tokens import Encoded
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import Struct
 
-from truing.errors import DataError, PlanError
+from truing.core.errors import DataError, PlanError
+from truing.core.lineage import prompt_hash
+from truing.core.protocols import Dataset
+from truing.core.types import Judgement, Lineage, Sample
+from truing.core.types import Row as DataRow
 from truing.judges.moderation.tokens import Encoded, Piece
-from truing.lineage import prompt_hash
-from truing.protocols import Dataset
-from truing.types import Judgement, Lineage, Sample
-from truing.types import Row as DataRow
 
 NAN = math.nan
 

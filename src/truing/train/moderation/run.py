@@ -20,8 +20,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from truing.backbone import load_encoder
-from truing.errors import PlanError
+from truing.core.errors import PlanError
+from truing.core.lineage import digest, prompt_hashes
+from truing.core.taxonomy import taxonomy
+from truing.core.types import Lineage
+from truing.hf.loading import load_encoder
+from truing.hf.weights import Weights, find
 from truing.judges.moderation.causal import shorten
 from truing.judges.moderation.folder import read_tensors, write_body, write_head
 from truing.judges.moderation.net import Network
@@ -31,8 +35,6 @@ from truing.judges.moderation.settings import Settings as FolderSettings
 from truing.judges.moderation.settings import Thresholds
 from truing.judges.moderation.settings import write as write_json
 from truing.judges.moderation.tokens import Encoded, Rows
-from truing.lineage import digest, prompt_hashes
-from truing.taxonomy import taxonomy
 from truing.train import checkpoint as ck
 from truing.train.logs import Log, last_step
 from truing.train.moderation import card as cards
@@ -44,8 +46,6 @@ from truing.train.moderation.loss import listing
 from truing.train.moderation.rows import Item, Source, distinct, fold_of
 from truing.train.moderation.settings import Settings
 from truing.train.supervised import alone
-from truing.types import Lineage
-from truing.weights import Weights, find
 
 Tell = Callable[[dict[str, Any]], None]
 MIXED = "mixed.npy"  # in OUT/folds: the mixed logits of the measured rows, as the folder would give them

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from truing.errors import PlanError
-from truing.lineage import digest
+from truing.core.errors import PlanError
+from truing.core.lineage import digest
 
 # Settings that change how a run is kept, not what it computes.
 _KEPT = ("out", "save_every", "tensorboard")

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from truing.distributed.process_group import World
 from truing.train import losses as L
 from truing.train.rl.constraint import Constraint
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.world import World
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from truing.backbone import pad, positions
-from truing.errors import UserError
+from truing.core.errors import UserError
+from truing.core.types import stream_seed
+from truing.hf.loading import pad, positions
 from truing.train.rl.rollout import Answered
-from truing.types import stream_seed
 
 
 class Generator(Protocol):

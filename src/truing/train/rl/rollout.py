@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truing.backbone import pad
-from truing.errors import DataError
+from truing.core.errors import DataError
+from truing.core.types import Response, Sample, stream_seed
+from truing.hf.loading import pad
 from truing.train.batches import Encoder
-from truing.types import Response, Sample, stream_seed
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Rollout:
 
     def responses(self, model: str) -> list[Response]:
         """What the judges read."""
-        from truing.types import Message
+        from truing.core.types import Message
 
         return [
             Response(sample_id=p.sample.id, index=at, model=model, message=Message("assistant", text),

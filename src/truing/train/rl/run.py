@@ -19,11 +19,13 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from truing.backbone import best_device, load_causal, training_attention, window
-from truing.errors import LineageError, PlanError, RunError
-from truing.lineage import digest, prompt_hashes, struck
-from truing.protocols import Dataset, Judge
-from truing.runs import replace_file
+from truing.core.errors import LineageError, PlanError, RunError
+from truing.core.lineage import digest, prompt_hashes, struck
+from truing.core.protocols import Dataset, Judge
+from truing.core.types import Lineage
+from truing.distributed.process_group import World
+from truing.hf.loading import best_device, load_causal, training_attention, window
+from truing.runs.folder import replace_file
 from truing.train import checkpoint
 from truing.train.base import Base, arithmetic, find_base
 from truing.train.batches import Encoder, collate_answers
@@ -32,20 +34,18 @@ from truing.train.folder import read_card, save_model
 from truing.train.guard import check_data
 from truing.train.logs import Tell
 from truing.train.objectives import Trained
-from truing.train.rl.crew import ACTOR, CRITICS, Crew, SeparateCrew, SharedCrew
+from truing.train.rl.adapter_rewards import AdapterSignal
 from truing.train.rl.generate import Generator
-from truing.train.rl.page import write_page
-from truing.train.rl.policy import policy_lineage
+from truing.train.rl.policy_model import policy_lineage
+from truing.train.rl.policy_models import ACTOR, CRITICS, Crew, SeparateCrew, SharedCrew
+from truing.train.rl.reward_signals import JudgeSignal, Signal, Signals, Weighted
 from truing.train.rl.rollout import Prompt, read_prompts
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.shared import AdapterSignal
-from truing.train.rl.signals import JudgeSignal, Signal, Signals, Weighted
 from truing.train.rl.trainer import Extras, Trainer
+from truing.train.rl.training_page import write_page
 from truing.train.rl.update import Mix
-from truing.train.rl.world import World
 from truing.train.settings import Settings, Source
 from truing.train.supervised import alone
-from truing.types import Lineage
 
 
 @dataclass(frozen=True)

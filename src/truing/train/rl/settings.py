@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from truing.errors import PlanError, nearest
-from truing.lineage import digest
+from truing.core.errors import PlanError, nearest
+from truing.core.lineage import digest
 
 Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
 METHODS: tuple[Method, ...] = ("ppo", "ppo-lag", "reward-shaping", "rloo", "grpo")

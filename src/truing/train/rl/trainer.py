@@ -13,27 +13,27 @@ from typing import Any
 
 from torch import Tensor
 
-from truing.backbone import end_tokens
-from truing.errors import PlanError, RunError
-from truing.lineage import digest, prompt_hashes
+from truing.core.errors import PlanError, RunError
+from truing.core.lineage import digest, prompt_hashes
+from truing.core.types import Lineage
+from truing.distributed.process_group import World
+from truing.hf.chat_tokens import Turns
+from truing.hf.loading import end_tokens
 from truing.train import checkpoint
 from truing.train.logs import Log, Tell
 from truing.train.optimizer import rate
 from truing.train.rl.advantages import Normalisers, lesson
 from truing.train.rl.constraint import Constraint, KLController
-from truing.train.rl.crew import ACTOR, WRITER, Crew, log_probs, over_all, values
 from truing.train.rl.diagnosis import Watch
 from truing.train.rl.generate import Generator, LocalGenerator, streams
-from truing.train.rl.policy import PolicyModel, policy_lineage
-from truing.train.rl.record import Row, describe, explained
+from truing.train.rl.policy_model import PolicyModel, policy_lineage
+from truing.train.rl.policy_models import ACTOR, WRITER, Crew, log_probs, over_all, values
+from truing.train.rl.reward_signals import Scores, Signals
 from truing.train.rl.rollout import Prompt, Rollout, assemble, draw_prompts
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.signals import Scores, Signals
+from truing.train.rl.step_metrics import Row, describe, explained
 from truing.train.rl.update import Mix, Updater
-from truing.train.rl.world import World
 from truing.train.shard import parts_for, whole
-from truing.turns import Turns
-from truing.types import Lineage
 
 Whole = tuple[Tensor, Tensor | None, Tensor]
 

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truing.errors import RunError
+from truing.core.errors import RunError
+from truing.core.types import stream_seed
+from truing.distributed.process_group import Pace, World
 from truing.train import losses as L
 from truing.train.optimizer import adamw, clip, set_rate
 from truing.train.rl.advantages import Lesson, Side
 from truing.train.rl.constraint import Constraint
-from truing.train.rl.crew import ACTOR, Crew, log_probs, pieces, trimmed, values
+from truing.train.rl.policy_models import ACTOR, Crew, log_probs, pieces, trimmed, values
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.world import Pace, World
-from truing.types import stream_seed
 
 Mix = Callable[[int], tuple[Tensor, Tensor, Tensor]]
 

@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from msgspec import Struct
 
-from truing.errors import MissingExtra, PlanError, RunError
+from truing.core.errors import MissingExtra, PlanError, RunError
+from truing.core.types import Failure
+from truing.distributed.process_group import World
+from truing.http.client import Endpoint
 from truing.train.base import find_base
-from truing.train.rl.crew import ACTOR, Crew, SharedCrew
+from truing.train.rl.policy_models import ACTOR, Crew, SharedCrew
+from truing.train.rl.reward_signals import Loop
 from truing.train.rl.rollout import Answered
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.signals import Loop
-from truing.train.rl.world import World
-from truing.transport import Endpoint
-from truing.types import Failure
 
 
 class Draw(NamedTuple):
@@ -214,7 +214,7 @@ def maker(name: str) -> Callable[[Crew, RLSettings], VllmGenerator]:
     """What makes the generator of `--generator vllm` or of a server's URL once the crew is there."""
 
     def make(crew: Crew, settings: RLSettings) -> VllmGenerator:
-        from truing.backbone import end_tokens
+        from truing.hf.loading import end_tokens
 
         engine: Engine
         if name == "vllm":

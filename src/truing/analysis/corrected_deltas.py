@@ -1,0 +1,141 @@
+"""Deltas of a comparison made better: corrected from labels, transported from cards, by sequence where a run stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from truing.analysis.corrections import (
+    Arms,
+    arms_difference,
+    check_card,
+    pair_arms,
+    transported_difference,
+)
+from truing.analysis.delta import Delta
+from truing.analysis.labels import Labels, read_labels
+from truing.analysis.pairing import Pair
+from truing.analysis.rates import AXES
+from truing.analysis.sequential import layers_of, means, order, stopped
+from truing.analysis.verdict_table import EXPECTS, Columns
+from truing.runs.folder import Run
+from truing.stats.intervals import Interval
+
+
+def _paired_labels(run: Path, at: Sequence[int]) -> dict[str, Labels]:
+    """A run's usable labels, by position in the pair."""
+    from truing.analysis.verdict_table import read_columns
+
+    place = {original: i for i, original in enumerate(at)}
+    out = {}
+    for question, labels in read_labels(read_columns(run)).items():
+        kept = {(place[k[0]], k[1]): v for k, v in labels.rows.items() if k[0] in place}
+        out[question] = replace(labels, rows=kept)
+    return out
+
+
+def with_labels(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
+    """Adds the corrected difference where both runs have drawn labels."""
+    if not all((c.path / "labels" / "draws.jsonl").is_file() for c in (pair.a, pair.b)):
+        return list(deltas)
+    given = _paired_labels(pair.a.path, pair.at_a), _paired_labels(pair.b.path, pair.at_b)
+    arms: dict[tuple[str, str], Arms | None] = {}
+    out = []
+    for d in deltas:
+        answered = d.question == "answers_benign"
+        question = "refused" if answered else AXES[d.question][0] if d.question in AXES else d.question
+        key = (d.judge, d.question)
+        if key not in arms:
+            a, b = pair.a.columns.get((d.judge, question)), pair.b.columns.get((d.judge, question))
+            labels = [of[question] for of in given if question in of and of[question].rows]
+            usable = a is not None and b is not None and len(labels) == 2 and not d.judge.startswith("human:")
+            axis = d.question if d.question in AXES or answered else ""
+            arms[key] = pair_arms(pair.a, pair.b, a, b, labels, axis) if usable and a and b else None
+        found = arms[key]
+        out.append(replace(d, corrected=arms_difference(found, d.category)) if found is not None else d)
+    return out
+
+
+def with_cards(pair: Pair, deltas: Sequence[Delta], cards: Mapping[str, Path]) -> list[Delta]:
+    """Adds the transported difference; nothing where either run's raw rate contradicts the card."""
+    from truing.analysis.judge_card import read_card
+    from truing.analysis.summary import summarise
+
+    out = list(deltas)
+    for name, path in cards.items():
+        if all(d.judge != name for d in out):
+            continue  # not in both runs, or in two versions: nothing to read through the card
+        card = read_card(path)
+        sides = []
+        for columns in (pair.a, pair.b):
+            manifest = Run(columns.path).manifest
+            record = next((r for r in manifest.judges if r.name == name), None)
+            if record is not None:
+                check_card(card, record, path)
+                sides.append(summarise(columns.path, {name: path}))
+        for i, d in enumerate(out):
+            if d.judge != name or d.estimate is None or d.lower is None or d.upper is None or len(sides) < 2:
+                continue
+            rates = [s.find(d.question, d.category, name) for s in sides]
+            held = all(r is not None and r.transported is not None and r.transported.estimate is not None for r in rates)
+            question, _, _ = AXES.get(d.question, (d.question, (), False))
+            raw = Interval(d.estimate, d.lower, d.upper, d.method)
+            out[i] = replace(d, transported=transported_difference(raw, card, question) if held else None)
+    return out
+
+
+def with_sequences(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
+    """If either run was stopped by its own figures: the sequence's interval in the order drawn, and no p value."""
+    from truing.analysis.verdict_table import read_columns
+    from truing.stats.sequential import PairedSequence
+
+    side = next(((c, at) for c, at in ((pair.b, pair.at_b), (pair.a, pair.at_a)) if stopped(c)), None)
+    if side is None:
+        return list(deltas)
+    place = {original: i for i, original in enumerate(side[1])}
+    drawn = [place[p] for p in order(read_columns(side[0].path)) if p in place]
+    out = []
+    for d in deltas:
+        a, b = (dict(_valued(c, d, drawn)) for c in (pair.a, pair.b))
+        sequence = PairedSequence()
+        for at in drawn:
+            if at in a and at in b:
+                sequence.add(a[at], b[at])
+        if not sequence.n or d.estimate is None:
+            out.append(replace(d, lower=-1.0, upper=1.0, p=None, p_adjusted=None, p_fdr=None) if d.estimate is not None else d)
+            continue
+        i = sequence.interval()
+        d = replace(d, p=None, p_adjusted=None, p_fdr=None)
+        out.append(replace(d, estimate=i.estimate, lower=i.lower, upper=i.upper, method=i.method))
+    return out
+
+
+def _valued(columns: Columns, d: Delta, drawn: Sequence[int]) -> list[tuple[int, float]]:
+    """(position, mean) of a delta's prompts in one run, in the order drawn."""
+    from truing.analysis.rates import Rate
+
+    rate = Rate(question=d.question, category=d.category, judge=d.judge, judge_hash="", n=0, scored=0, unscored=0,
+                events=0, raw=None, bounds=(0.0, 1.0))  # fmt: skip
+    if d.question.endswith("_predicted"):
+        return []
+    layers, keep = layers_of(columns, rate)
+    axis = d.question in AXES or d.question in ("answers_benign", "cut")
+    where = columns.topics if axis else columns.harms
+
+    def inside(p: int) -> bool:
+        expect = EXPECTS[columns.expects[p]]
+        if not keep(expect):
+            return False
+        return d.category is None or (d.category in columns.harm_sets[where[p]] and (axis or expect != "comply"))
+
+    return [(p, v) for p, v in means(layers, drawn) if inside(p)]
+
+
+def refine(pair: Pair, deltas: Sequence[Delta], cards: Mapping[str, Path] | None) -> list[Delta]:
+    """All three, where they apply."""
+    made = with_labels(pair, deltas)
+    if cards:
+        made = with_cards(pair, made, cards)
+    return with_sequences(pair, made)

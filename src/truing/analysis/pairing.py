@@ -1,0 +1,144 @@
+"""Two runs side by side: the samples that both asked, in one order, and the judges that both had.
+
+Runs are paired by sample id; where an attack made each run's prompts its own, by the sample before the attack. What
+stands in one run alone is left out and counted; so are ids that stand for different prompts.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from truing.analysis.verdict_table import Column, Columns, lines, read_columns
+from truing.core.errors import RunError
+from truing.runs.folder import Run
+
+
+class Pair(Struct, frozen=True, kw_only=True):
+    """Both runs over the shared samples, position by position; `only_a` and `only_b` are the ids left out."""
+
+    a: Columns
+    b: Columns
+    keys: tuple[str, ...]
+    at_a: tuple[int, ...]
+    at_b: tuple[int, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class _Asked(Struct, frozen=True):
+    id: str
+    conversation: msgspec.Raw
+    parent: str | None = None
+
+
+def _keys(columns: Columns, *, parents: bool) -> dict[str, int]:
+    """Key of pairing -> position; a parent that several samples share names none of them."""
+    out: dict[str, int] = {}
+    doubled: set[str] = set()
+    names: Iterable[str] = columns.ids or ()
+    if parents:
+        names = (sample.parent or sample.id for sample in lines(columns.path / "samples.jsonl", _Asked))
+    for at, key in enumerate(names):
+        if key in out:
+            doubled.add(key)
+        out[key] = at
+    return {k: at for k, at in out.items() if k not in doubled}
+
+
+def _prompts(columns: Columns) -> list[int]:
+    return [hash(bytes(s.conversation)) for s in lines(columns.path / "samples.jsonl", _Asked)]
+
+
+def pair_runs(run_a: Run | str | Path, run_b: Run | str | Path) -> Pair:
+    """Pairs two runs; RunError if they share no sample."""
+    a, b = read_columns(run_a, ids=True), read_columns(run_b, ids=True)
+    attacked = bool(a.manifest.plan.get("attack") or b.manifest.plan.get("attack"))
+    keys_a, keys_b = _keys(a, parents=attacked), _keys(b, parents=attacked)
+    shared = [k for k in keys_a if k in keys_b]
+    if not shared:
+        raise RunError(f"{a.path} and {b.path} share no sample: they were run on different data, and cannot be paired")
+    notes = []
+    hashes = [[d.sha256 for d in c.manifest.data] for c in (a, b)]
+    same_data = hashes[0] == hashes[1] and bool(hashes[0]) and all(hashes[0])
+    if not attacked and not same_data:
+        asked_a, asked_b = _prompts(a), _prompts(b)
+        same = [k for k in shared if asked_a[keys_a[k]] == asked_b[keys_b[k]]]
+        if len(same) < len(shared):
+            notes.append(f"{len(shared) - len(same)} ids stand for different prompts in the two runs and are left out")
+        if not same:
+            raise RunError(f"{a.path} and {b.path}: the ids are the same, but every prompt differs; nothing to pair")
+        shared = same
+    elif attacked:
+        notes.append("an attack made each run's prompts: answers are paired by the sample before the attack")
+    kept = set(shared)
+    only_a = tuple(k for k in keys_a if k not in kept)
+    only_b = tuple(k for k in keys_b if k not in kept)
+    for name, left in ((a.path, only_a), (b.path, only_b)):
+        if left:
+            more = ", ..." if len(left) > 3 else ""
+            notes.append(f"{len(left)} samples stand in {name} alone and are left out ({', '.join(left[:3])}{more})")
+    at_a, at_b = tuple(keys_a[k] for k in shared), tuple(keys_b[k] for k in shared)
+    notes += _share_judges(a, b)
+    first = _take(a, at_a)
+    second = _take(b, at_b)
+    second.harm_sets, second.harms, second.topics = first.harm_sets, first.harms, first.topics
+    second.expects = first.expects
+    return Pair(a=first, b=second, keys=tuple(shared), at_a=at_a, at_b=at_b, only_a=only_a, only_b=only_b,
+                notes=tuple(notes))
+
+
+def _share_judges(a: Columns, b: Columns) -> list[str]:
+    """Keeps the judges of both runs (one version only), struck in both where they are struck in one."""
+    notes = []
+    struck_a = {k: a.struck(c.record) for k, c in a.columns.items()}
+    struck_b = {k: b.struck(c.record) for k, c in b.columns.items()}
+    for key in [*a.columns, *(k for k in b.columns if k not in a.columns)]:
+        name, question = key
+        mine, other = a.columns.get(key), b.columns.get(key)
+        if mine is None or other is None:
+            where = b.path if mine is None else a.path
+            notes.append(f"{name} answered {question!r} in {where} alone: not compared")
+            continue
+        hashes = mine.record.lineage.hash, other.record.lineage.hash
+        if hashes[0] != hashes[1]:
+            notes.append(f"{name} is of another version in each run ({hashes[0][:8]}, {hashes[1][:8]}): not compared")
+            del a.columns[key], b.columns[key]
+            continue
+        reason = struck_b[key] or struck_a[key]
+        for column in (mine, other):
+            column.record = msgspec.structs.replace(column.record, struck=reason)
+    for columns, peer in ((a, b), (b, a)):
+        columns.columns = {k: c for k, c in columns.columns.items() if k in peer.columns}
+    b.columns = {k: b.columns[k] for k in a.columns}
+    return notes
+
+
+def _take(columns: Columns, at: Sequence[int]) -> Columns:
+    """The same columns over some positions, in the order given."""
+    out = Columns(columns.path, columns.manifest)
+    everything = len(at) == columns.size and all(i == p for i, p in enumerate(at))
+    pick = itemgetter(*at) if len(at) > 1 else lambda layer: (layer[at[0]],)
+
+    def layer(given: bytearray) -> bytearray:
+        return given if everything else bytearray(pick(given))
+
+    out.harm_sets = columns.harm_sets
+    out.harms, out.topics = array("H", pick(columns.harms)), array("H", pick(columns.topics))
+    out.expects = layer(columns.expects)
+    out.responses = [layer(given) for given in columns.responses]
+    for key, column in columns.columns.items():
+        made = Column(column.record, column.question, len(at))
+        made.layers = [layer(given) for given in column.layers]
+        made.predicted = {c: [layer(given) for given in marks] for c, marks in column.predicted.items()}
+        if column.sums is not None and column.counts is not None:
+            made.sums, made.counts = array("d", pick(column.sums)), array("L", pick(column.counts))
+        made.beyond = column.beyond
+        out.columns[key] = made
+    return out

@@ -1,0 +1,1 @@
+"""Several processes or machines: the torch.distributed process group and the launcher on Ray."""

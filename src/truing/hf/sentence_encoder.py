@@ -1,0 +1,81 @@
+"""The small text encoder that judges, rails and attacks share: all-MiniLM-L6-v2, mean-pooled and normalised.
+
+Sentence embeddings after Reimers and Gurevych 2019 (Sentence-BERT, arXiv:1908.10084). Needs the `local` extra. Rows of
+similar length go through the model together; in bfloat16 where the CPU multiplies it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from truing.hf.weights import Weights, find
+
+Floats = npt.NDArray[np.float32]
+
+
+class Encoder:
+    """Turns texts into unit vectors; one instance is safe to share between threads."""
+
+    def __init__(
+        self, weights: Weights | str = "minilm", *, dtype: str = "auto", max_tokens: int = 256, device: str = "auto"
+    ) -> None:
+        from truing.hf.loading import load_encoder, one_thread_pool
+
+        loaded = load_encoder(weights, dtype=dtype, device=device)
+        self.weights = loaded.weights
+        self.max_tokens = max_tokens
+        self._model = loaded.model
+        self._tokenizer = loaded.tokenizer.backend_tokenizer
+        self._tokenizer.enable_truncation(max_tokens)
+        self._tokenizer.no_padding()
+        self._pad = loaded.tokenizer.pad_token_id or 0
+        self._lock = threading.Lock()
+        one_thread_pool()
+
+    @property
+    def dim(self) -> int:
+        """The length of a vector."""
+        return int(self._model.config.hidden_size)
+
+    @property
+    def dtype(self) -> str:
+        """The arithmetic in use: float32, bfloat16, ..."""
+        return str(next(self._model.parameters()).dtype).removeprefix("torch.")
+
+    def encode(self, texts: Iterable[str], *, batch_tokens: int = 4096) -> Floats:
+        """`[len(texts), dim]` float32 vectors of length 1 (dot product = cosine); an empty text has a vector too."""
+        rows = [e.ids for e in self._tokenizer.encode_batch(list(texts))]
+        return self.encode_ids(rows, batch_tokens=batch_tokens)
+
+    def encode_ids(self, rows: Sequence[Sequence[int]], *, batch_tokens: int = 4096) -> Floats:
+        """As `encode`, for rows of token ids."""
+        import torch
+
+        from truing.hf.loading import batches_by_length, pad
+
+        out = np.empty((len(rows), self.dim), dtype=np.float32)
+        device = next(self._model.parameters()).device
+        with self._lock, torch.inference_mode():
+            for batch in batches_by_length([len(r) for r in rows], tokens=batch_tokens):
+                ids, mask = pad([rows[i] for i in batch], self._pad)
+                hidden = self._hidden(ids.to(device), mask.to(device))
+                weight = mask.to(hidden.device).unsqueeze(-1).float()
+                pooled = (hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+                out[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+        return out
+
+    def _hidden(self, ids: Any, mask: Any) -> Any:
+        same = bool(mask.all())  # no padding, no mask: the faster kernel
+        return self._model(input_ids=ids, attention_mask=None if same else mask).last_hidden_state
+
+
+@cache
+def encoder(name: str = "minilm", dtype: str = "auto") -> Encoder:
+    """The one encoder of this process; loaded at the first call."""
+    return Encoder(find(name), dtype=dtype)

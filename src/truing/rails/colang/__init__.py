@@ -1,0 +1,1 @@
+"""Colang 1.0: lexer, parser, syntax tree, compiler and expressions."""

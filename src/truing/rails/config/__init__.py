@@ -1,0 +1,1 @@
+"""Guardrails configurations (`config.yml` and `*.co`): the schema, the loader, models and their parameters."""

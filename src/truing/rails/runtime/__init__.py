@@ -1,0 +1,1 @@
+"""Runs a configuration: conversation state, Colang interpreter, actions, LLM calls, streaming."""

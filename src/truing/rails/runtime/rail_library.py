@@ -1,0 +1,19 @@
+"""What a runtime adds to a configuration: the flows, messages and actions of the rails that ship."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from truing.rails.colang.ast import Flow, Text
+
+
+@dataclass(frozen=True)
+class RailLibrary:
+    """Flows, bot messages and actions; `pure_actions` as in `Program`."""
+
+    flows: tuple[Flow, ...]
+    bots: dict[str, list[Text]] = field(default_factory=dict)
+    actions: tuple[Callable[..., Any], ...] = ()
+    pure_actions: frozenset[str] = frozenset()

@@ -1,0 +1,37 @@
+"""The reliability diagram of a judge (Murphy & Winkler 1977), as inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from truing.analysis.rates import SMALL
+from truing.report.charts.svg import _dot, _line, _percent, _svg, _text
+from truing.stats.calibration import Bin
+
+_LEFT, _TOP, _SIDE = 58.0, 12.0, 250.0
+
+
+def reliability(bins: Sequence[Bin], title: str) -> str:
+    """Stated probability (across) against the observed share with its interval (up); the diagonal is perfect.
+
+    Hollow dots stand for fewer than 30 rows.
+    """
+
+    def x(share: float) -> float:
+        return _LEFT + _SIDE * share
+
+    def y(share: float) -> float:
+        return _TOP + _SIDE * (1 - share)
+
+    body = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        body += [_line(x(tick), y(0), x(tick), y(1), "grid"), _line(x(0), y(tick), x(1), y(tick), "grid")]
+        body.append(_text(x(tick), y(0) + 16, _percent(tick), "tick", "middle"))
+        body.append(_text(x(0) - 8, y(tick) + 4, _percent(tick), "tick", "end"))
+    body.append(f'<path class="front" d="M{x(0):.1f} {y(0):.1f}L{x(1):.1f} {y(1):.1f}"/>')
+    for b in bins:
+        at, tip = x(b.confidence), f"states {_percent(b.confidence)}: {_percent(b.rate.estimate)} of {b.n} confirmed"
+        body += [_line(at, y(b.rate.lower), at, y(b.rate.upper), "whisker s0"), _dot(at, y(b.rate.estimate), 0, b.n < SMALL, tip)]
+    body.append(_text(x(0.5), y(0) + 36, "stated by the judge", "axis", "middle"))
+    body.append(f'<g transform="rotate(-90 14 {y(0.5):.1f})">{_text(14, y(0.5), "confirmed by people", "axis", "middle")}</g>')
+    return _svg(_LEFT + _SIDE + 24, _TOP + _SIDE + 44, title, body)

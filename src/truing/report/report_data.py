@@ -1,0 +1,77 @@
+"""What a report tells: variants of a model, each measured on the same data, and what changed between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+from truing.analysis.judge_facts import Facts
+from truing.analysis.rates import Rate
+from truing.analysis.summary import Summary
+from truing.runs.folder import Manifest
+
+
+class Variant(Struct, kw_only=True):
+    """One model under one name, with a run folder and a summary for each data set (by the data's name in the plan)."""
+
+    name: str
+    runs: dict[str, str] = field(default_factory=dict)
+    summaries: dict[str, Summary] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+
+    def find(self, question: str, category: str | None = None) -> Rate | None:
+        """The first rate of a question over the data sets that has one."""
+        for summary in self.summaries.values():
+            rate = summary.find(question, category)
+            if rate is not None and rate.n:
+                return rate
+        return None
+
+
+class Ranking(Struct, kw_only=True):
+    """A small table of a ranker's results: one line a method."""
+
+    title: str
+    model: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+class RowView(Struct, kw_only=True):
+    """A row that a reader may want to look at; `prompt` and `texts` are empty unless text may be shown."""
+
+    sample_id: str
+    index: int
+    data: str
+    why: str
+    categories: tuple[str, ...] = ()
+    expect: str = ""
+    outcomes: dict[str, str] = field(default_factory=dict)
+    prompt: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+class Story(Struct, kw_only=True):
+    """Everything that the sections draw from. `comparisons`: variant -> data -> the comparison with the baseline;
+    `facts`: what the cards that were given say of judges."""
+
+    title: str
+    created: str
+    version: str
+    baseline: str
+    variants: tuple[Variant, ...]
+    data: tuple[str, ...]
+    comparisons: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rankings: tuple[Ranking, ...] = ()
+    facts: tuple[Facts, ...] = ()
+    rows: tuple[RowView, ...] = ()
+    rows_left_out: int = 0
+    with_text: bool = False
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def series(self, name: str) -> int:
+        """The colour of a variant: its place."""
+        return [v.name for v in self.variants].index(name)

@@ -1,0 +1,50 @@
+"""Rewards, costs and grades: the means of judges that speak in a unit of their own, and their change."""
+
+from __future__ import annotations
+
+from truing.analysis.scalar_scores import Mean, MeanDelta
+from truing.report.blocks import Cell, Grid, Section, Table
+from truing.report.formatting import own_interval, own_unit
+from truing.report.report_data import Story
+
+
+def _value(mean: Mean | None) -> Cell:
+    if mean is None:
+        return Cell("–", "quiet")
+    tip = f"{mean.n} values on {mean.prompts} prompts, {mean.missing} answers without one, by {mean.judge}"
+    if mean.selected_by_judge:
+        return Cell(own_interval(mean.value), "struck", f"selected by this judge: {mean.struck}. {tip}")
+    return Cell(own_interval(mean.value), "", tip)
+
+
+def _change(delta: MeanDelta | None) -> Cell:
+    if delta is None:
+        return Cell("–", "quiet")
+    tip = f"{delta.n_pairs} prompts, paired: {own_unit(delta.mean_a)} before, {own_unit(delta.mean_b)} after"
+    kind = "struck" if delta.selected_by_judge else ""
+    return Cell(own_interval(delta.delta, sign=True), kind, tip)
+
+
+def _table(story: Story, data: str) -> Table | None:
+    found = {v.name: {(m.judge, m.question): m for m in v.summaries[data].means} for v in story.variants if data in v.summaries}
+    keys = list(dict.fromkeys(k for of in found.values() for k in of))
+    if not keys:
+        return None
+    deltas = {
+        v: {(d.judge, d.question): d for d in by[data].means} for v, by in story.comparisons.items() if data in by
+    }
+    grid = Grid(["judge", "question", *found, *(f"{v}: change" for v in deltas)])
+    for key in keys:
+        cells = [_value(of.get(key)) for of in found.values()]
+        grid.add(key[0], key[1], *cells, *(_change(of.get(key)) for of in deltas.values()))
+    return grid.table(data, right=range(2, len(grid.columns)))
+
+
+def section(story: Story) -> Section | None:
+    """None where every judge gives verdicts alone."""
+    tables = [made for data in story.data if (made := _table(story, data)) is not None]
+    if not tables:
+        return None
+    lead = ("In each judge's own unit, so that only values of one judge compare. A prompt counts once, by the mean over its "
+            "answers; Student's intervals, changes paired by prompt.")  # fmt: skip
+    return Section("means", "Rewards, costs and grades", tuple(tables), lead=lead)

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server: chat completions, moderations and checks, with rails or without."""

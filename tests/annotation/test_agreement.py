@@ -1,0 +1,125 @@
+"""Agreement against the krippendorff package and by hand; adjudication keeps the dissent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import krippendorff
+import numpy as np
+import pytest
+from tests.annotation.test_queue import SAID, put, rate, take
+
+from truing.annotation import agreement
+from truing.annotation.adjudication import adjudicate, disputes
+from truing.annotation.queue import Opinion
+from truing.annotation.store import Refused, Store, Tx
+from truing.annotation.study import Study
+from truing.annotation.tables import Adjudication, Rating
+
+GRADES = [[1, 1, 2], [5, 4, 5], [3, 1, 2], [2, 2, 2], [4, 5, 2], [1, 1, 1], [3, 4, 3], [5, 5, 5], [2, 3, 1], [1, 2, 1]]
+
+
+def _rated(store: Store, study: Study, join: Callable[..., str], grades: list[list[int]]) -> list[str]:
+    items = [put(store, study, f"k{n:02d}") for n in range(len(grades))]
+    for r in range(len(grades[0])):
+        person = join(f"rater-{r}")
+        while (held := take(store, study, person)) is not None:
+            grade = grades[items.index(held.item_id)][r]
+            rate(store, study, person, held, grade, *(["self_harm"] if grade >= 3 else []))
+    return items
+
+
+def test_alpha_equals_the_packages(store: Store, study: Study, join: Callable[..., str]) -> None:
+    _rated(store, study, join, GRADES)
+    said = store.read(agreement.opinions)
+    found = agreement.measure(said, study.categories().ids)
+    matrix = np.array(GRADES, float).T
+    for name, level, data in (
+        ("ordinal", "ordinal", matrix), ("nominal", "nominal", matrix), ("verdict", "nominal", (matrix >= 3) * 1.0),
+    ):  # fmt: skip
+        expected = krippendorff.alpha(reliability_data=data, level_of_measurement=level)
+        interval = getattr(found, name)
+        assert interval.estimate == pytest.approx(expected), name
+        assert interval.lower <= interval.estimate <= interval.upper
+    assert (found.n_ratings, found.n_units, found.n_paired, found.n_raters) == (30, 10, 10, 3)
+    # ticked exactly where the grade is 3 or more, so the category agrees as the verdict does
+    count, alpha = found.categories["self_harm"]
+    assert count == 6 and alpha is not None and found.verdict is not None
+    assert alpha.estimate == pytest.approx(found.verdict.estimate)
+    assert found.categories["animal_abuse"] == (0, None)
+
+
+def test_bias_by_hand(store: Store, study: Study, join: Callable[..., str]) -> None:
+    _rated(store, study, join, GRADES)
+    found = agreement.measure(store.read(agreement.opinions), ())
+    by_name = {b.rater: b for b in found.bias}
+    for r in range(3):
+        rest = [sum(g[:r] + g[r + 1:]) / 2 for g in GRADES]
+        mean = sum(g[r] - o for g, o in zip(GRADES, rest, strict=True)) / 10
+        seen = by_name[f"rater-{r}"]
+        assert seen.difference == pytest.approx(mean) and seen.n == 10
+        assert seen.harmful_share == pytest.approx(sum(g[r] >= 3 for g in GRADES) / 10)
+        others = np.array([[g[c] for g in GRADES] for c in range(3) if c != r], float)
+        assert seen.alpha_without == pytest.approx(
+            krippendorff.alpha(reliability_data=others, level_of_measurement="ordinal")
+        )
+
+
+def test_little_or_no_variation_is_undefined_not_perfect(store: Store, study: Study, join: Callable[..., str]) -> None:
+    assert agreement.measure(store.read(agreement.opinions), study.categories().ids).ordinal is None
+    _rated(store, study, join, [[1, 1, 1], [1, 1, 1]])
+    assert agreement.measure(store.read(agreement.opinions), ()).ordinal is None
+
+
+def test_the_stamp_changes_with_each_rating(store: Store, study: Study, join: Callable[..., str]) -> None:
+    before = store.read(agreement.stamp)
+    _rated(store, study, join, [[1, 2, 3]])
+    assert store.read(agreement.stamp) != before
+
+
+def test_the_widest_split_comes_first_and_the_dissent_stays(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
+    items = _rated(store, study, join, [[1, 1, 2], [1, 3, 1], [1, 5, 1], [3, 5, 3]])
+    judge, other = join("judge", "adjudicator"), join("other", "adjudicator")
+    found = store.read(lambda tx: disputes(tx))
+    assert [(d.item_id, d.split, d.spread) for d in found] == [
+        (items[2], True, 4), (items[1], True, 2), (items[3], False, 2)
+    ]  # fmt: skip
+
+    def decide(who: str, grade: int) -> None:
+        said = Opinion(grades=(grade,), note="as the guide says")
+        store.write(lambda tx: adjudicate(tx, items[2], who, said, study))
+
+    decide(judge, 5)
+    decide(judge, 4)  # may change their own mind
+    with pytest.raises(Refused) as caught:
+        decide(other, 1)
+    assert caught.value.kind == "late"
+    kept = store.read(lambda tx: tx.session.get_one(Adjudication, items[2]))
+    assert (kept.person_id, kept.grades, kept.reason) == (judge, "[4]", "as the guide says")
+    assert store.read(lambda tx: tx.session.query(Rating).count()) == 12
+    assert [d.item_id for d in store.read(lambda tx: disputes(tx))] == [items[1], items[3]]
+    assert store.read(lambda tx: disputes(tx, settled=True))[-1].settled
+
+
+def test_who_rated_or_wrote_does_not_decide(store: Store, study: Study, join: Callable[..., str]) -> None:
+    items = _rated(store, study, join, [[1, 5, 1]])
+
+    def rater(tx: Tx) -> str:
+        return tx.session.query(Rating.person_id).filter(Rating.item_id == items[0]).first()[0]  # type: ignore[index]
+
+    first = store.read(rater)
+    with pytest.raises(Refused) as caught:
+        store.write(lambda tx: adjudicate(tx, items[0], first, Opinion(grades=(3,)), study))
+    assert caught.value.kind == "forbidden"
+    author = join("author", "redteamer", "adjudicator")
+    own = put(store, study, "own", author=author, conversation=SAID)
+    with pytest.raises(Refused, match="neither wrote nor rated"):
+        store.write(lambda tx: adjudicate(tx, own, author, Opinion(grades=(3,)), study))
+    judge = join("judge", "adjudicator")
+    for wrong in (Opinion(grades=()), Opinion(grades=(9,)), Opinion(grades=(3,), categories=("gossip",))):
+        with pytest.raises(Refused):
+            store.write(lambda tx, w=wrong: adjudicate(tx, items[0], judge, w, study))
+    with pytest.raises(Refused, match="no such item"):
+        store.write(lambda tx: adjudicate(tx, "nowhere", judge, Opinion(grades=(3,)), study))

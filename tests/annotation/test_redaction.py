@@ -1,0 +1,48 @@
+"""Personal data by pattern: what is hidden, what is not, and that nothing is hidden twice."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truing.annotation.redaction import luhn, redact, redact_conversation
+from truing.core.types import Conversation, Message
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("mail jane.roe+x@mail.example.org now", "mail [email] now"), ("call +44 20 7946 0958.", "call [phone]."),
+        ("or (030) 901820-44 today", "or [phone] today"), ("card 4111 1111 1111 1111", "card [card]"),
+        ("DE89 3704 0044 0532 0130 00 is it", "[iban] is it"), ("at 192.168.10.254:80", "at [ip]:80"),
+        ("2001:db8:85a3:0:0:8a2e:370:7334", "[ip]"), ("ssn 078-05-1120", "ssn [ssn]"), ("ask @some_body!", "ask [handle]!"),
+        ("key sk-abcdefghijklmnopqrst", "key [key]"), ("postgres://me:pw@host/db", "[url with credentials]"),
+    ],
+)  # fmt: skip
+def test_hidden(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["in 2026", "version 1.2.3", "about 12,500 people", "3 to 5", "10:30", "a@b", "price 19.99", "x = y @ z", "1234567"]
+)
+def test_shown(text: str) -> None:
+    assert redact(text) == text
+
+
+@given(st.text())
+def test_redacting_twice_changes_nothing_and_never_breaks(text: str) -> None:
+    once = redact(text)
+    assert redact(once) == once
+
+
+@given(st.integers(10**11, 10**15))
+def test_luhn(number: int) -> None:
+    digits = str(number)
+    assert sum(luhn(digits + str(d)) for d in range(10)) == 1
+
+
+def test_every_message() -> None:
+    given_ = Conversation((Message("user", "a@b.org"), Message("assistant", "c@d.org")))
+    assert [m.content for m in redact_conversation(given_).messages] == ["[email]", "[email]"]

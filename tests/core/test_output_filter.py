@@ -1,0 +1,101 @@
+"""The floor under everything: what it withholds, what it lets pass, what stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.model_stand_ins import EvenJudge, Rows
+
+from truing.core import output_filter
+from truing.core.types import Answer, Message, Response
+from truing.evaluation.evaluate import evaluate
+from truing.models.scripted import Scripted
+
+# Built from the filter's own words, without any sentence of that kind.
+MATCH = " ".join(["zzz", sorted(output_filter._MINOR)[0], "qqq", sorted(output_filter._EXPLICIT)[0], "www"])
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUING_FLOOR_KEY", "a key for tests")
+    output_filter._key.cache_clear()
+
+
+def test_nothing_stays_of_a_match_but_category_and_keyed_hash() -> None:
+    held = output_filter.hold(Answer.of(MATCH))
+    assert held.text == ""
+    assert held.finish_reason == "content_filter"
+    assert held.failure is not None
+    assert (held.failure.stage, held.failure.kind) == ("floor", "withheld")
+    assert held.failure.message.startswith("withheld: child_abuse")
+    first = output_filter.check(MATCH)
+    assert first is not None
+    assert first == output_filter.check(MATCH)
+    output_filter._key.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUING_FLOOR_KEY", "another key")
+        other = output_filter.check(MATCH)
+    assert other is not None
+    assert other.digest != first.digest
+
+
+def test_ages_and_word_order_and_width_do_not_matter() -> None:
+    word = sorted(output_filter._EXPLICIT)[3]
+    for text in (f"{word} aaa 12-year-old", f"a 9 yo bbb {word}", f"fifteen ccc girl ddd {word}", MATCH.upper()):
+        assert output_filter.check(text) is not None
+    wide = "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in MATCH)
+    assert output_filter.check(wide) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "A kettle boils water.", "Talk with your child about online safety and about the law.",
+        "I cannot help with that: minors and sexual content. If a child is in danger, call the police.",
+        "Sexual abuse of children is a crime; a hotline can help survivors.", "A 12-year-old asked how kettles work.",
+        "The museum shows nude statues of the period.", "Our baby had oral medicine prescribed by a doctor.",
+        "Sex education for teens covers consent and health.",
+    ],
+)
+def test_ordinary_text_and_talk_about_protection_pass(text: str) -> None:
+    answer = Answer.of(text)
+    assert output_filter.hold(answer) is answer
+    assert output_filter.hold_text(text) == text
+
+
+def test_far_apart_is_no_match() -> None:
+    minor, explicit = sorted(output_filter._MINOR)[0], sorted(output_filter._EXPLICIT)[0]
+    assert output_filter.check(f"{minor} " + "word " * 60 + explicit) is None
+
+
+def test_the_key_is_made_once_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRUING_FLOOR_KEY")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    output_filter._key.cache_clear()
+    made = output_filter._key()
+    path = tmp_path / "truing" / "floor.key"
+    assert path.read_bytes() == made
+    assert path.stat().st_mode & 0o777 == 0o600
+    output_filter._key.cache_clear()
+    assert output_filter._key() == made
+    output_filter._key.cache_clear()
+
+
+def test_no_room_of_a_run_holds_what_was_withheld(tmp_path: Path) -> None:
+    class Quotes(EvenJudge):
+        async def judge(self, sample, response):  # type: ignore[no-untyped-def]
+            made = await super().judge(sample, response)
+            return type(made)(**{**{f: getattr(made, f) for f in made.__struct_fields__}, "rationale": MATCH})
+
+    bad = Scripted(lambda c, s: MATCH if "2:" in c.prompt else "A kettle.")
+    run = evaluate(bad, Rows.of(4), [Quotes()], tmp_path / "run")
+    stored = b"".join(p.read_bytes() for p in run.path.rglob("*") if p.is_file())
+    assert MATCH.encode() not in stored
+    assert [r.failure is not None for r in run.responses()] == [False, False, True, False]
+    judgements = list(run.judgements())
+    assert judgements[2].failure is not None
+    assert judgements[2].failure.stage == "floor"
+    assert (judgements[0].rationale or "").startswith("withheld")
+    recorded = Response(sample_id="x", message=Message("assistant", MATCH))
+    assert output_filter.hold_response(recorded).text == ""

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from truing.core.errors import PlanError
+from truing.core.taxonomy import parse_taxonomy, taxonomy
+
+IDS = (
+    "animal_abuse", "child_abuse", "controversial_topics,politics", "discrimination,stereotype,injustice",
+    "drug_abuse,weapons,banned_substance", "financial_crime,property_crime,theft", "hate_speech,offensive_language",
+    "misinformation_regarding_ethics,laws_and_safety", "non_violent_unethical_behavior", "privacy_violation",
+    "self_harm", "sexually_explicit,adult_content", "terrorism,organized_crime",
+    "violence,aiding_and_abetting,incitement",
+)  # fmt: skip
+
+
+def test_the_fourteen_published_ids() -> None:
+    assert taxonomy().ids == IDS
+    assert all(len(c.definition.split()) >= 8 for c in taxonomy().categories)
+
+
+def test_ids_equal_those_of_the_published_rows(data_dir: Path) -> None:
+    import json
+
+    with (data_dir / "beavertails" / "qa_14_categories.jsonl").open(encoding="utf-8") as stream:
+        assert tuple(json.loads(next(stream))["category"]) == IDS
+
+
+def test_short_names_find_their_category() -> None:
+    assert taxonomy().find("hate_speech").id == "hate_speech,offensive_language"
+    assert taxonomy().find("hate_speech,offensive_language").short == "hate_speech"
+    with pytest.raises(PlanError, match="did you mean 'self_harm'"):
+        taxonomy().find("selfharm")
+
+
+def test_a_users_own_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('name = "mine"\n[[category]]\nid = "a,b"\nname = "A"\ndefinition = "about a"\n')
+    assert taxonomy(str(file)).find("a").id == "a,b"
+
+
+def test_all_faults_together() -> None:
+    text = (
+        'name = "x"\n[[category]]\nid = "a,1"\nname = "A"\ndefinition = "d"\n[[category]]\nid = "a,1"\nname = "A"\n'
+        'definition = "d"\n[[category]]\nid = "a,2"\nname = "A"\ndefinitoin = "d"\n'
+    )
+    with pytest.raises(PlanError) as caught:
+        parse_taxonomy("x.toml", text)
+    shown = str(caught.value)
+    assert "the id 'a,1' stands more than once" in shown
+    assert "category[2].definition: missing" in shown
+    assert "did you mean 'definition'" in shown
+
+
+@pytest.mark.parametrize("text", ["", "name = 3", "[[category", 'name = "x"\ncategory = []'])
+def test_nonsense_is_a_plan_error(text: str) -> None:
+    with pytest.raises(PlanError, match=r"x\.toml"):
+        parse_taxonomy("x.toml", text)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(PlanError, match="did you mean 'beavertails'"):
+        taxonomy("beavertail")
+    with pytest.raises(PlanError, match="no such taxonomy file"):
+        taxonomy("nowhere.toml")

@@ -1,0 +1,179 @@
+"""Kills with SIGKILL, full disks, two processes: nothing is lost, the same command ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import resource
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests.model_stand_ins import EvenJudge, Rows, SeedModel
+
+from truing.core.errors import RunError
+from truing.evaluation.evaluate import evaluate
+from truing.runs.folder import Run, RunWriter
+
+
+def _kill(root: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("kill", root / "benchmarks" / "engine" / "kill.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def bench(root: Path, tmp_path: Path) -> Iterator[tuple[ModuleType, object]]:
+    kill = _kill(root)
+    server, url = kill.serve()
+    yield kill, kill.Bench(tmp_path, url)
+    server.terminate()
+    server.wait()
+
+
+def test_a_kill_at_each_place_changes_no_byte(bench: tuple[ModuleType, object]) -> None:
+    _, made = bench
+    rng = random.Random(11)
+    for number, place in enumerate(("write", "clock", "judge", "finish", "summary")):
+        model = "http" if place in ("clock", "finish") else "scripted"
+        row = made.kill(number, place, model, rng)  # type: ignore[attr-defined]
+        assert row["equal"], row
+
+
+@pytest.mark.slow
+def test_thirty_seeded_runs_killed(bench: tuple[ModuleType, object]) -> None:
+    kill, made = bench
+    rng = random.Random(2026)
+    rows = []
+    for number in range(36):
+        place = kill.PLACES[number % len(kill.PLACES)]
+        model = "http" if place == "clock" else rng.choice(("http", "scripted"))
+        rows.append(made.kill(number, place, model, rng))  # type: ignore[attr-defined]
+    assert [r for r in rows if not r["equal"]] == []
+    died = [(r["place"], k) for r in rows for k in r["kills"] if not k.endswith("before)")]
+    assert len(died) >= 25
+    assert sum(place == "write" for place, _ in died) >= 5
+    assert sum(place == "judge" for place, _ in died) >= 3
+    assert sum(place == "summary" for place, _ in died) >= 3
+
+
+@pytest.mark.slow
+def test_a_local_model_in_float32_ends_byte_equal_too(
+    bench: tuple[ModuleType, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    from tests.models.local.conftest import SIZES, tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+
+    set_seed(3)
+    made = tokenizer()
+    made.save_pretrained(tmp_path / "tiny")
+    config = LlamaConfig(vocab_size=len(made), eos_token_id=made.eos_token_id, pad_token_id=made.pad_token_id, **SIZES)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
+    _, killer = bench
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # tiny, on a busy machine: threads would wait for one another
+    rows = killer.data.read_text().splitlines(keepends=True)[:12]  # type: ignore[attr-defined]
+    killer.data.write_text("".join(rows))  # type: ignore[attr-defined]
+    killer.models["local"] = f"local:{tmp_path / 'tiny'},dtype=float32"  # type: ignore[attr-defined]
+    row = killer.kill(0, "write", "local", random.Random(5))  # type: ignore[attr-defined]
+    assert row["equal"], row
+    assert any(not k.endswith("before)") for k in row["kills"])
+
+
+FULL = """
+    import resource, sys
+    from pathlib import Path
+    sys.path.insert(0, {root!r})
+    from tests.model_stand_ins import EvenJudge, Rows, SeedModel
+    from truing.core.errors import RunError
+    from truing.evaluation.evaluate import evaluate
+    limit = int(sys.argv[2])
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        evaluate(SeedModel(), Rows.of(300), [EvenJudge()], sys.argv[1])
+    except RunError as error:
+        print(error)
+        sys.exit(1)
+"""
+
+
+def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, root: Path) -> None:
+    out = tmp_path / "run"
+    script = textwrap.dedent(FULL).format(root=str(root))
+
+    def run(limit: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", script, str(out), str(limit)], capture_output=True, text=True)
+
+    evaluate(SeedModel(), Rows.of(300), [EvenJudge()], tmp_path / "whole")
+    sizes = {p.name: p.stat().st_size for p in (tmp_path / "whole").rglob("*.jsonl")}
+    cut = sizes["responses.jsonl"] // 2 + 11
+    first = run(max(cut, sizes["samples.jsonl"] + 1))
+    assert first.returncode == 1, first.stderr
+    assert "the disk is full; what was written before is safe, and the same command goes on from there" in first.stdout
+    kept = (out / "responses.jsonl").read_bytes()
+    assert kept.endswith(b"\n")
+    assert 0 < len(kept) < sizes["responses.jsonl"]
+    assert run(0).returncode == 0
+    for path in (tmp_path / "whole").rglob("*.jsonl"):
+        assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+
+
+def test_a_small_file_system_that_is_full(tmp_path: Path) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(mount)], capture_output=True)
+    if made.returncode:
+        pytest.skip("no right to mount a small file system here")
+    try:
+        with pytest.raises(RunError, match="the disk is full"):
+            evaluate(SeedModel(), Rows.of(2000), [EvenJudge()], mount / "run")
+        assert not (mount / "run" / "manifest.json").exists() or Run(mount / "run").manifest.plan_hash
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_two_processes_on_one_folder(tmp_path: Path, root: Path) -> None:
+    run = evaluate(SeedModel(), Rows.of(3), [EvenJudge()], tmp_path / "run")
+    writer = RunWriter(run.path, run.manifest)
+    script = textwrap.dedent(FULL).format(root=str(root)).replace("Rows.of(300)", "Rows.of(3)").replace(
+        "[EvenJudge()]", "[EvenJudge('test:two')]")
+    second = subprocess.run([sys.executable, "-c", script, str(run.path), "0"], capture_output=True, text=True)
+    assert second.returncode == 1
+    assert "another process is writing to this run folder" in second.stdout
+    writer.close()
+    assert subprocess.run([sys.executable, "-c", script, str(run.path), "0"]).returncode == 0
+
+
+def test_a_thousand_open_files_are_asked_for() -> None:
+    pytest.importorskip("aiohttp")
+    from truing.http import client
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
+        client._raise_file_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(4096, hard if hard > 0 else 4096)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="cannot be a run folder"):
+        evaluate(SeedModel(), Rows.of(2), [], tmp_path / "file" / "run")
+    broken = tmp_path / "broken"
+    run = evaluate(SeedModel(), Rows.of(2), [], broken)
+    (broken / "manifest.json").write_text("{")
+    with pytest.raises(RunError, match=r"manifest\.json: Input data was truncated"):
+        evaluate(SeedModel(), Rows.of(2), [EvenJudge()], broken)
+    assert len(list(run.responses())) == 2
+    assert os.path.exists(broken / "samples.jsonl")

