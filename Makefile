@@ -31,7 +31,7 @@ test: setup ## the suite (at most 15 minutes on 2 cores)
 test-slow: setup ## what takes longer: kill tests, two processes, Ray, CPU recipes
 	$(BIN)/python -m pytest -m "slow and not peers" -rs
 
-test-peers: setup ## against nemoguardrails, lm-eval, TRL, garak, PyRIT and Inspect AI, each in a venv of its own
+test-peers: setup ## against nemoguardrails, lm-eval, TRL, garak, PyRIT, Inspect AI and krippendorff, each in a venv of its own
 	$(BIN)/python -m pytest -m peers -rs
 
 docs: setup ## the CLI reference, generated

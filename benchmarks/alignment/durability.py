@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from depth import kl_along, mean_by_position, opening, round_int8
 from levers import Listed, loaded, started
 
 from truing.align import prompted
@@ -14,7 +15,6 @@ from truing.evaluation.evaluate import evaluate
 from truing.hf.chat_tokens import Turns
 from truing.hf.loading import Loaded, load_causal
 from truing.specs.resolve import resolve
-from truing.train.durability import kl_along, mean_by_position, opening, round_int8
 from truing.train.settings import Settings
 from truing.train.sources import read_source
 from truing.train.supervised import train

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from truing.analysis.comparison import compare
-from truing.analysis.judge_card import make_card, overlaps, read_card, write_card
-from truing.analysis.summary import summarise
+from truing.analysis.judge_card import make_card, read_card, write_card
 from truing.core.errors import DataError, LineageError, RunError
 from truing.core.lineage import prompt_hashes
 from truing.core.types import Judgement, Lineage
@@ -66,7 +65,6 @@ def test_rows_that_the_judge_was_trained_on_are_refused(make_run, prompts):
     run = labelled(make_run, prompts, [[True]] * 4, [[True], [True], [False], [True]], lineage=trained)
     card = make_card(run, "j")
     assert (card.n, card.left_out) == (2, 2)
-    assert overlaps(card, ["question 0", "question 3"]) == 1
     whole = Lineage(name="j", hash="1" * 16, judges=(Lineage(name="teacher", prompts=prompt_hashes(["question 0"])),))
     with pytest.raises(LineageError, match="trained on all"):
         make_card(labelled(make_run, prompts, [[True]], [[True]], name="b", lineage=whole), "j")

@@ -12,7 +12,7 @@ from truing.annotation import dialogues, queue
 from truing.annotation.dialogues import Closing
 from truing.annotation.store import Refused, Store
 from truing.annotation.study import Study, new_id
-from truing.annotation.tables import Dialogue, Turn
+from truing.annotation.tables import Turn
 from truing.core.types import Answer
 
 MODELS = ("one", "two")
@@ -214,12 +214,9 @@ def test_wrong_closing_forms(store: Store, study: Study, person: str, wrong: dic
     assert caught.value.kind == "invalid" and talk.view().state == "open"
 
 
-def test_leaving_and_staleness(store: Store, study: Study, person: str) -> None:
+def test_leaving(store: Store, study: Study, person: str) -> None:
     talk = Talk(store, study, person)
     store.write(lambda tx: dialogues.leave(tx, talk.id, person))
     assert talk.view().state == "abandoned"
     with pytest.raises(Refused, match="finished"):
         talk.say("x")
-    other = Talk(store, study, person)
-    store.write(lambda tx: dialogues.close_stale(tx, -1.0))
-    assert store.read(lambda tx: tx.session.get_one(Dialogue, other.id).state) == "abandoned"

@@ -11,10 +11,9 @@ from sqlalchemy import select
 from tests.annotation.test_queue import rate, take
 
 from truing.annotation.imports import import_gold, import_run, read_draws
-from truing.annotation.queue import harms_of
 from truing.annotation.store import Store
 from truing.annotation.study import Study
-from truing.annotation.tables import Item
+from truing.annotation.tables import Item, ItemHarm
 from truing.core.errors import DataError, RunError
 from truing.core.types import Answer, Conversation, Message, Response, Sample
 from truing.runs.folder import Manifest, Run, RunWriter
@@ -39,7 +38,8 @@ def test_every_response_is_an_item_once(store: Store, study: Study, run: Run) ->
     items = store.read(lambda tx: tx.session.scalars(select(Item).order_by(Item.source_key)).all())
     assert [i.source_key for i in items][:3] == ["s0#0", "s0#1", "s1#0"]
     assert "be kind" not in items[0].conversation and not items[0].sorted and items[2].sorted
-    assert store.read(lambda tx: harms_of(tx, items[2].id)) == ["self_harm"]
+    harms = store.read(lambda tx: tx.session.scalars(select(ItemHarm.category).where(ItemHarm.item_id == items[2].id)).all())
+    assert harms == ["self_harm"]
 
 
 def test_draws_come_in_their_order_with_their_probabilities(

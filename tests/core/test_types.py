@@ -75,3 +75,16 @@ def test_the_fields_that_outsiders_rely_on_are_always_written() -> None:
     row = msgspec.json.decode(msgspec.json.encode(Response(sample_id="s", message=Message("assistant", "x"))))
     assert {"sample_id", "index", "model", "message", "finish_reason", "usage", "failure"} <= set(row)
     assert {"role", "content", "tool_calls"} <= set(row["message"])
+
+
+@given(calls)
+def test_a_tool_call_survives_its_openai_form(call):
+    assert ToolCall.from_openai(call.to_openai()) == call
+
+
+def test_absent_and_null_parts_of_a_tool_call():
+    assert ToolCall.from_openai({"function": {"name": "f"}}) == ToolCall("", "f", "{}")
+    assert ToolCall.from_openai({"id": None, "function": {"name": "f", "arguments": None}}) == ToolCall("", "f", "{}")
+    for bad in ({}, {"function": {}}, {"function": "f"}, "f", None):
+        with pytest.raises((KeyError, TypeError, AttributeError)):
+            ToolCall.from_openai(bad)

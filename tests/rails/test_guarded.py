@@ -23,9 +23,9 @@ from truing.core.types import (
     Usage,
 )
 from truing.rails.config.loader import RailsConfig
-from truing.rails.guarded import BLOCKED, Guarded, build
+from truing.rails.guarded import BLOCKED, Guarded
 from truing.rails.runtime.app import Parts
-from truing.specs.resolve import Args, parse
+from truing.specs.resolve import resolve
 
 CHECK_OUTPUT = """
 prompts: [{task: self_check_output, content: "CHECK {{ bot_response }}"}]
@@ -152,11 +152,11 @@ def test_the_lineage_names_the_config_the_model_and_the_judges() -> None:
 
 def test_the_spec_needs_a_folder_and_a_model(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text("models: []\n")
-    made = build(Args(parse(f"guarded:{tmp_path},of=(scripted:echo)")))
+    made = resolve(f"guarded:{tmp_path},of=(scripted:echo)", "model")
     assert _ask(made, "parrot").text == "parrot"
     for spec in ("guarded,of=(scripted:echo)", f"guarded:{tmp_path}", f"guarded:{tmp_path / 'no'},of=(scripted:echo)"):
         with pytest.raises(Exception, match="folder|missing"):
-            build(Args(parse(spec)))
+            resolve(spec, "model")
 
 
 # -- conversations -----------------------------------------------------------------------------------------------------

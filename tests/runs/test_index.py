@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.core.errors import RunError
-from truing.runs.index import IdIndex, Key, SampleStore, Spans, raw_lines, scan
+from truing.runs.index import IdIndex, Key, SampleStore, Spans
+from truing.core.jsonl import read_located_records, read_whole_lines
 
 
 def test_an_index_is_a_dict_of_first_positions() -> None:
@@ -41,16 +42,16 @@ def test_an_id_whose_hash_is_zero_is_found() -> None:
 
 def test_lines_whole_torn_and_wrong(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    assert list(raw_lines(file)) == []
+    assert list(read_whole_lines(file)) == []
     file.write_bytes(b'{"sample_id":"a"}\n{"sample_id":"b","index":1,"more":[1]}\n{"sample_id":"c"')
-    assert list(raw_lines(file)) == [(0, b'{"sample_id":"a"}\n'), (18, b'{"sample_id":"b","index":1,"more":[1]}\n')]
-    assert [(at, n, k.sample_id, k.index) for at, n, k in scan(file, Key)] == [(0, 18, "a", 0), (18, 39, "b", 1)]
+    assert list(read_whole_lines(file)) == [(0, b'{"sample_id":"a"}\n'), (18, b'{"sample_id":"b","index":1,"more":[1]}\n')]
+    assert [(at, n, k.sample_id, k.index) for at, n, k in read_located_records(file, Key)] == [(0, 18, "a", 0), (18, 39, "b", 1)]
     file.write_bytes(b'{"sample_id":"a"}\n{"index":1}\n')
     with pytest.raises(RunError, match=r"a\.jsonl:2: .*missing required field `sample_id`"):
-        list(scan(file, Key))
+        list(read_located_records(file, Key))
     file.write_bytes(b'{"sample_id":"\xff"}\n')
     with pytest.raises(RunError, match=r"a\.jsonl:1:"):
-        list(scan(file, Key))
+        list(read_located_records(file, Key))
 
 
 @given(st.lists(st.integers(0, 30), max_size=60))

@@ -9,17 +9,11 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+from benchmarks.alignment.depth import kl_along, mean_by_position, next_token_logps, opening, round_int8
 
 from truing.core.types import Conversation, Message
 from truing.hf.chat_tokens import TooLong, Turns
 from truing.hf.loading import load_causal
-from truing.train.durability import (
-    kl_along,
-    mean_by_position,
-    next_token_logps,
-    opening,
-    round_int8,
-)
 
 PAIRS = [(Conversation.of(f"How do I true wheel {k}?"), "Turn it slowly. " * (k + 1)) for k in range(5)]
 

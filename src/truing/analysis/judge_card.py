@@ -19,7 +19,7 @@ from msgspec import Struct
 from truing.analysis.scalar_scores import mean_of
 from truing.analysis.verdict_table import INAPPLICABLE, lines
 from truing.core.errors import DataError, LineageError, RunError
-from truing.core.lineage import ancestors, normalise, prompt_hash
+from truing.core.lineage import ancestors, prompt_hash
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run, replace_file
 from truing.stats.calibration import Bin
@@ -324,9 +324,3 @@ def read_card(path: str | Path) -> Card:
         return msgspec.json.decode(Path(path).read_bytes(), type=Card)
     except (OSError, msgspec.DecodeError) as error:
         raise DataError(f"{path}: no judge's card: {error}") from error
-
-
-def overlaps(card: Card, prompts: Sequence[str]) -> int:
-    """How many of these prompts the card's judge was trained on."""
-    known = set(card.lineage.prompt_hashes)
-    return sum(prompt_hash(p) in known for p in {normalise(p): p for p in prompts}.values()) if known else 0

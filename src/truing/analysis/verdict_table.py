@@ -15,17 +15,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from pathlib import Path
-from typing import TypeVar
 
-import msgspec
 from msgspec import Struct, field
 
 from truing.core import lineage
-from truing.core.errors import RunError
+from truing.core.jsonl import read_records
 from truing.core.types import Expect, Failure
 from truing.runs.folder import JudgeRecord, Manifest, Run
 
-T = TypeVar("T")
 ABSENT, NO, YES, UNSCORED, SKIPPED = 0, 1, 2, 3, 4
 ANSWERED, FAILED, CUT, ABSTAINED, BLOCKED = 1, 2, 3, 4, 5
 EXPECTS: tuple[Expect, ...] = ("none", "comply", "refuse", "clarify", "abstain", "support")
@@ -63,19 +60,7 @@ class _Judgement(Struct, frozen=True):
     failure: Failure | None = None
 
 
-def lines(path: Path, kind: type[T]) -> Iterator[T]:
-    """Decodes a JSONL file line by line; a last line without its newline is not there yet."""
-    if not path.exists():
-        return
-    decode = msgspec.json.Decoder(kind).decode
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise RunError(f"{path}:{number}: {error}") from error
+lines = read_records
 
 
 class Column:

@@ -11,7 +11,7 @@ import random
 import secrets
 
 from msgspec import Struct
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 
 from truing.annotation import wellbeing
 from truing.annotation.people import audit, once, remember
@@ -313,9 +313,3 @@ def mine(tx: Tx, person_id: str) -> list[tuple[str, str, float, int]]:
         .group_by(Dialogue.id).order_by(Dialogue.started.desc()).limit(50)
     )  # fmt: skip
     return [(r[0], r[1], r[2], r[3]) for r in rows]
-
-
-def close_stale(tx: Tx, older_than: float) -> None:
-    """Abandons dialogues that nobody has touched for so many seconds."""
-    stale = update(Dialogue).where(Dialogue.state == "open", Dialogue.started < tx.now - older_than)
-    tx.session.execute(stale.values(state="abandoned", ended=tx.now))

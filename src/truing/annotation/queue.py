@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from truing.annotation import wellbeing
 from truing.annotation.people import audit, flag
 from truing.annotation.store import Refused, Tx
-from truing.annotation.study import Study, as_list, clean, new_id
+from truing.annotation.study import Study, clean, new_id
 from truing.annotation.tables import Item, ItemHarm, Lease, OptOut, Person, Rating, Skip, Slot
 from truing.core.types import Conversation
 
@@ -327,13 +327,3 @@ def left_for(tx: Tx, person_id: str) -> int:
 def rated_by(tx: Tx, person_id: str) -> int:
     """How many ratings a person gave."""
     return tx.session.scalar(select(func.count()).select_from(Rating).where(Rating.person_id == person_id)) or 0
-
-
-def harms_of(tx: Tx, item_id: str) -> list[str]:
-    """The categories that an item is known to be about."""
-    return sorted(tx.session.scalars(select(ItemHarm.category).where(ItemHarm.item_id == item_id)))
-
-
-def categories_of(rating: Rating) -> list[str]:
-    """The categories that a rating names."""
-    return as_list(rating.categories)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from truing.core.types import Conversation, Message
-
 _RULES: list[tuple[str, re.Pattern[str]]] = [
     ("[url with credentials]", re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/@:]+:[^\s/@]+@[^\s]+", re.IGNORECASE)),
     ("[email]", re.compile(r"\b[\w.+%-]+@[\w-]+(?:\.[\w-]+)+\b")),
@@ -54,8 +52,3 @@ def redact(text: str) -> str:
     for pattern, replacement in steps:
         text = pattern.sub(replacement, text)
     return text
-
-
-def redact_conversation(conversation: Conversation) -> Conversation:
-    """Every message redacted."""
-    return Conversation(tuple(Message(m.role, redact(m.content)) for m in conversation.messages))

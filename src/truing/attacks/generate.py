@@ -109,8 +109,3 @@ async def write_prompts(model: Model, category: HarmCategory, count: int, *, see
     )
     return Written(category=category.id, samples=tuple(made), rounds=turn, repeated=repeated, withheld=withheld,
                    failures=tuple(failures))  # fmt: skip
-
-
-async def generate_prompts(model: Model, category: HarmCategory, count: int, *, seed: int = 0) -> list[Sample]:
-    """The samples of `write_prompts`."""
-    return list((await write_prompts(model, category, count, seed=seed)).samples)

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from truing.cli.progress import Bar
 from truing.core.errors import DataError, RunError, UserError
+from truing.core.jsonl import number_filled_lines
 from truing.core.protocols import Closes, Judge
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.http.limits import close_all
@@ -92,9 +93,7 @@ def _parts(data: dict[str, Any]) -> tuple[Conversation, str | None]:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     stream = sys.stdin.buffer if str(path) == "-" else path.open("rb")
     with stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield number, line
+        yield from number_filled_lines(stream)
 
 
 def _check(path: Path, prefix: str) -> tuple[str, int]:

@@ -11,6 +11,7 @@ import msgspec
 
 from truing.analysis.rates import Rate
 from truing.analysis.summary import write_summary
+from truing.core.jsonl import read_records
 from truing.runs.folder import Run
 
 
@@ -93,7 +94,5 @@ class _Failed(msgspec.Struct, frozen=True):
 
 def failed(out: Path) -> list[str]:
     """For each stored answer an empty string, or why there is none (the kind, and the first words of the message)."""
-    decode = msgspec.json.Decoder(_Failed).decode
-    with (out / "responses.jsonl").open("rb") as stream:
-        rows = [decode(line).failure for line in stream if line.endswith(b"\n")]
+    rows = [row.failure for row in read_records(out / "responses.jsonl", _Failed)]
     return ["" if f is None else f"{f.get('kind')} ({f.get('message', '').partition(' (asked ')[0][:100]})" for f in rows]

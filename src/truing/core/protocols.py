@@ -18,7 +18,6 @@ from truing.core.types import (
     Preference,
     Response,
     Row,
-    Ruling,
     Sample,
     Sampling,
 )
@@ -144,27 +143,4 @@ class Attack(Protocol):
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
         """The attacked sample; the target may be asked on the way."""
-        ...
-
-
-@runtime_checkable
-class Rail(Protocol):
-    """Allows, rewrites or blocks a turn, always with a reason. A rail that fails blocks."""
-
-    @property
-    def name(self) -> str:
-        """The name in decision records."""
-        ...
-
-    async def check(self, conversation: Conversation, response: Response | None) -> Ruling:
-        """`response` is none for a check of the input."""
-        ...
-
-
-@runtime_checkable
-class Aligner(Protocol):
-    """Makes a safer `Model` of a `Model`."""
-
-    def align(self, model: Model) -> Model:
-        """The better model, which is measured by the very same run."""
         ...

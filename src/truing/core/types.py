@@ -38,6 +38,19 @@ class ToolCall(Struct, frozen=True):
     name: str
     arguments: str = "{}"
 
+    def to_openai(self) -> dict[str, Any]:
+        """Returns the call as the OpenAI chat API writes it under `tool_calls`."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+    @classmethod
+    def from_openai(cls, row: Any) -> ToolCall:
+        """Reads what `to_openai` writes; an absent or null id is "", absent or empty arguments are "{}".
+
+        Raises KeyError, TypeError or AttributeError for a row of another form.
+        """
+        function = row["function"]
+        return cls(str(row.get("id") or ""), str(function["name"]), str(function.get("arguments") or "{}"))
+
 
 class Tool(Struct, frozen=True):
     """A tool offered to the model; `parameters` is its JSON Schema as JSON text."""
@@ -99,10 +112,7 @@ class Conversation(Struct, frozen=True):
 def _to_wire(m: Message) -> dict[str, Any]:
     row: dict[str, Any] = {"role": m.role, "content": m.content}
     if m.tool_calls:
-        row["tool_calls"] = [
-            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-            for c in m.tool_calls
-        ]
+        row["tool_calls"] = [call.to_openai() for call in m.tool_calls]
     if m.tool_call_id is not None:
         row["tool_call_id"] = m.tool_call_id
     return row
@@ -127,10 +137,7 @@ def _from_wire(row: Any, at: int) -> Message:
         raise ValueError(f"messages[{at}].content: expected text, got {type(content).__name__}")
     calls = row.get("tool_calls") or ()
     try:
-        made = tuple(
-            ToolCall(str(c.get("id") or ""), str(c["function"]["name"]), str(c["function"].get("arguments") or "{}"))
-            for c in calls
-        )
+        made = tuple(ToolCall.from_openai(call) for call in calls)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"messages[{at}].tool_calls: not in the OpenAI form") from error
     call_id = row.get("tool_call_id")

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from truing.core import output_filter
 from truing.core.errors import BudgetExceeded, RunError, UserError
+from truing.core.jsonl import read_located_records
 from truing.core.protocols import Attack, Judge, Model
 from truing.core.types import (
     Answer,
@@ -34,7 +35,7 @@ from truing.core.types import (
 from truing.evaluation.options import EvaluateOptions, checked, kept
 from truing.http.limits import PARKED
 from truing.runs.folder import RunWriter, encode_line, judgement_file
-from truing.runs.index import IdIndex, Key, Named, SampleStore, Spans, scan
+from truing.runs.index import IdIndex, Key, Named, SampleStore, Spans
 
 
 class _Verdict(Struct, frozen=True):
@@ -103,11 +104,11 @@ class Engine:
 
     def _widest(self) -> int:
         path = self.writer.path / "responses.jsonl"
-        return 1 + max((key.index for _, _, key in scan(path, Key)), default=0)
+        return 1 + max((key.index for _, _, key in read_located_records(path, Key)), default=0)
 
     def _read_attacked(self) -> Spans:
         spans = Spans(self.total)
-        for start, length, named in scan(self.writer.path / "samples.jsonl", Named):
+        for start, length, named in read_located_records(self.writer.path / "samples.jsonl", Named):
             position = self.base.ids.get(named.parent or "")
             if position is None:
                 raise RunError(f"{self.writer.path}/samples.jsonl: {named.id} comes from no sample of this run")
@@ -119,7 +120,7 @@ class Engine:
         """Which lines a file of responses or judgements holds already."""
         spans = Spans(self.total * self.stride)
         path = self.writer.path / file
-        for start, length, key in scan(path, Key):
+        for start, length, key in read_located_records(path, Key):
             position = self.ids.get(key.sample_id)
             if position is None or not 0 <= key.index < self.stride:
                 raise RunError(f"{path}: {key.sample_id}/{key.index} is no answer of this run")
@@ -348,7 +349,7 @@ class Engine:
             self.options.progress(self._done, self._todo, self.failures)
 
     def _forget_failures(self) -> None:
-        for _, _, line in scan(self.writer.path / "responses.jsonl", _Failed):
+        for _, _, line in read_located_records(self.writer.path / "responses.jsonl", _Failed):
             position = self.ids.get(line.sample_id)
             if line.failure is not None and line.failure.stage in ("model", "attack") and position is not None:
                 for key in range(position * self.stride, (position + 1) * self.stride):
@@ -375,7 +376,7 @@ class Engine:
         self._order = array("I", range(self.total))
         random.Random(self.options.seed).shuffle(self._order)
         stored: dict[int, list[bool | None]] = {}
-        for _, _, line in scan(self.writer.path / self._watched.file, _Verdict):
+        for _, _, line in read_located_records(self.writer.path / self._watched.file, _Verdict):
             position = self.ids.get(line.sample_id)
             if position is not None:
                 stored.setdefault(position, []).append(line.verdict)

@@ -21,8 +21,6 @@ from truing.judges.guard_formats import FORMATS, Format, Reading
 from truing.judges.verdicts import no_answer, opinion, unscored
 from truing.specs.resolve import Args
 
-QUESTIONS = ("harmful", "harmful_prompt", "refused")
-
 
 class GuardJudge:
     """Asks a guard model about an answer (or, with `question="harmful_prompt"`, about the prompt alone)."""

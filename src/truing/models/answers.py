@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from truing.core.errors import DataError, MissingExtra, SpecError, nearest
+from truing.core.jsonl import number_filled_lines
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.runs.folder import Run
@@ -72,9 +73,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DataError.at(path, None, f"not UTF-8: {error.reason} at byte {error.start}") from error
     else:
         with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if not line.strip():
-                    continue
+            for number, line in number_filled_lines(stream):
                 try:
                     row = json.loads(line)
                 except UnicodeDecodeError as error:

@@ -35,7 +35,7 @@ from truing.rails.runtime.app import Parts, RailsError, Result
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.stream_buffer import Sink
 from truing.rails.runtime.stream_guard import StreamGuard
-from truing.specs.resolve import Args, resolve
+from truing.specs.resolve import resolve
 
 BLOCKED = "I can't answer this: a check that has to run first did not finish."
 
@@ -161,10 +161,3 @@ def blocked(kind: str, why: str, rulings: tuple[Ruling, ...] = (), seconds: floa
 def guarded(model: Model, config: str | Path | RailsConfig, **given: Any) -> Guarded:
     """The model behind the rails of a folder."""
     return Guarded(config, model, **given)
-
-
-def build(args: Args) -> Guarded:
-    """`guarded:DIR,of=(...)`."""
-    if not args.name:
-        raise args.fault("give the folder of the rails configuration: guarded:DIR")
-    return Guarded(args.name, args.required("of", "model"))

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.errors import DataError, UserError
+from truing.core.jsonl import read_records
 from truing.core.lineage import digest
 from truing.core.protocols import Dataset, Model, Scored
 from truing.core.types import Failure, Sample, stream_seed
@@ -74,10 +75,7 @@ class _Store:
         if self.writer is None:
             return {}
         path = self.writer.path / "rankings" / f"{ranker}.jsonl"
-        if not path.exists():
-            return {}
-        lines = path.read_bytes().split(b"\n")[:-1]
-        return {row.sample_id: row for row in (msgspec.json.decode(line, type=kind) for line in lines)}
+        return {row.sample_id: row for row in read_records(path, kind)}
 
     def add(self, ranker: str, rows: Iterable[Struct]) -> None:
         """Appends rows."""

@@ -24,6 +24,7 @@ from msgspec import Struct, field
 
 from truing.core.errors import RunError
 from truing.runs.index import Spans
+from truing.core.jsonl import read_records
 from truing.core.types import Judgement, Lineage, Response, Sample
 
 T = TypeVar("T")
@@ -74,20 +75,6 @@ def judgement_file(name: str, hash_: str) -> str:
     return f"judgements/{slug}-{(hash_ or '0' * 8)[:8]}.jsonl"
 
 
-def _lines(path: Path, kind: type[T]) -> Iterator[T]:
-    if not path.exists():
-        return
-    decode = msgspec.json.Decoder(kind).decode
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.endswith(b"\n"):
-                return  # a line that is being written, or was cut off
-            try:
-                yield decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise RunError(f"{path}:{number}: {error}") from error
-
-
 class Run:
     """A run folder for reading; never loads more than one line at a time unless you keep them."""
 
@@ -106,17 +93,17 @@ class Run:
 
     def samples(self) -> Iterator[Sample]:
         """In the order in which the run read them."""
-        return _lines(self.path / "samples.jsonl", Sample)
+        return read_records(self.path / "samples.jsonl", Sample)
 
     def responses(self) -> Iterator[Response]:
         """In the order in which they came."""
-        return _lines(self.path / "responses.jsonl", Response)
+        return read_records(self.path / "responses.jsonl", Response)
 
     def judgements(self, judge: str | None = None) -> Iterator[Judgement]:
         """Of one judge (by name), or of all."""
         for record in self.manifest.judges:
             if judge is None or record.name == judge:
-                yield from _lines(self.path / record.file, Judgement)
+                yield from read_records(self.path / record.file, Judgement)
 
 
 class Journal:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,11 +15,11 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.errors import RunError
+from truing.core.jsonl import read_located_records
 from truing.core.types import Sample
 
 T = TypeVar("T")
 _MASK = (1 << 64) - 1
-_CHUNK = 1 << 20
 
 
 class Key(Struct, frozen=True):
@@ -89,29 +88,6 @@ class IdIndex:
         return None
 
 
-def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Offset and bytes of each whole line, without keeping the file in memory; a torn last line is left out."""
-    if not path.exists():
-        return
-    at = 0
-    with path.open("rb", buffering=_CHUNK) as stream:
-        for line in stream:
-            if not line.endswith(b"\n"):
-                return
-            yield at, line
-            at += len(line)
-
-
-def scan(path: Path, kind: type[T]) -> Iterator[tuple[int, int, T]]:
-    """Offset, length and the decoded part `kind` of each whole line; RunError with the line number for a bad one."""
-    decode = msgspec.json.Decoder(kind).decode
-    for number, (at, line) in enumerate(raw_lines(path), 1):
-        try:
-            yield at, len(line), decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RunError(f"{path}:{number}: {error}") from error
-
-
 class Spans:
     """Where the lines of a file start and how long they are, by key; a length of 0 means that there is none."""
 
@@ -156,7 +132,7 @@ class SampleStore:
         self.ids = IdIndex()
         self._starts = array("Q")
         self._lengths = array("I")
-        for at, length, named in scan(path, Named):
+        for at, length, named in read_located_records(path, Named):
             if not self.ids.add(named.id, len(self._starts)):
                 raise RunError(f"{path}: the id {named.id!r} stands more than once")
             self._starts.append(at)

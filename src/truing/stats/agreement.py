@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-Measurement = Literal["nominal", "ordinal", "interval"]
+Measurement = Literal["nominal", "ordinal", "interval", "ratio"]
 Weights = Literal["none", "linear", "quadratic"]
 
 
@@ -106,25 +106,120 @@ def fleiss_kappa(matrix: ArrayLike, *, options: Options = _USUAL) -> Interval:
     return _interval(_fleiss, np.asarray(matrix, float), "fleiss kappa", options)
 
 
-def _alpha(matrix: NDArray[np.float64], measurement: Measurement) -> float:
+def _count_values(
+    matrix: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the distinct values of the pairable ratings and how often each item got each.
+
+    Args:
+        matrix: ratings, `[raters, items]`, NaN where a rater gave none.
+
+    Returns:
+        The values, ascending, `[values]`, and the counts, `[pairable items, values]`. An item is
+        pairable if at least two raters rated it; all others say nothing about agreement.
+    """
     import numpy as np
 
-    values = np.unique(matrix[~np.isnan(matrix)])
-    paired = (~np.isnan(matrix)).sum(0) >= 2
-    if len(values) < 2 or not paired.any() or len(np.unique(matrix[:, paired][~np.isnan(matrix[:, paired])])) < 2:
-        return float("nan")
-    import krippendorff
+    rated = ~np.isnan(matrix)
+    pairable = rated.sum(0) >= 2
+    ratings, rated = matrix[:, pairable], rated[:, pairable]
+    values, value_index = np.unique(ratings[rated], return_inverse=True)
+    counts = np.zeros((ratings.shape[1], len(values)))
+    item_index = np.nonzero(rated)[1]  # in the row-major order in which ratings[rated] lists them
+    np.add.at(counts, (item_index, value_index), 1.0)
+    return values, counts
 
-    return float(krippendorff.alpha(reliability_data=matrix, level_of_measurement=measurement, value_domain=values))
+
+def _coincidences(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the coincidence matrix o, `[values, values]`, of counts, `[items, values]`.
+
+    o[c, k] is the sum over items u of (the ordered pairs of ratings c and k by two different raters
+    of u) / (m_u - 1), m_u being the number of ratings of u. Every rating so has weight 1: the rows
+    sum to n_c, how often the value c occurs in pairable items, and the whole sums to n.
+    """
+    import numpy as np
+
+    weights = 1 / (counts.sum(1) - 1)
+    pairs = (counts.T * weights) @ counts
+    # n_uc ** 2 has every rating paired with itself as well; those n_uc pairs do not count.
+    return np.asarray(pairs - np.diag(weights @ counts))
+
+
+def _squared_differences(
+    values: NDArray[np.float64], totals: NDArray[np.float64], measurement: Measurement
+) -> NDArray[np.float64]:
+    """Returns the squared difference of every two values, `[values, values]`, at a level of measurement.
+
+    `totals` holds n_c, how often each value occurs in pairable items: the distance of two ranks is
+    the number of ratings between them.
+    """
+    import numpy as np
+
+    if measurement == "nominal":
+        return 1 - np.eye(len(values))
+    if measurement == "ordinal":
+        # The sum of n_g for g from c to k, less half of n_c and of n_k, is the difference of the
+        # two values' mid-ranks.
+        positions = np.cumsum(totals) - totals / 2
+    else:
+        positions = values
+    differences = positions[:, None] - positions
+    if measurement == "ratio":
+        sums = positions[:, None] + positions
+        # c = k = 0 is 0 / 0: no difference.
+        differences = np.divide(differences, sums, out=np.zeros_like(sums), where=sums != 0)
+    return np.asarray(differences**2)
+
+
+def _alpha(matrix: NDArray[np.float64], measurement: Measurement) -> float:
+    """Returns alpha = 1 - D_o / D_e; NaN unless pairable ratings of two values or more exist."""
+    import numpy as np
+
+    values, counts = _count_values(matrix)
+    if len(values) < 2:
+        return float("nan")  # no disagreement is to be expected, so alpha would be 0 / 0
+    coincidences = _coincidences(counts)
+    totals = counts.sum(0)
+    differences = _squared_differences(values, totals, measurement)
+    # D_o = sum(o d) / n and D_e = sum(n_c n_k d) / (n (n - 1)): ratings are drawn without replacement.
+    observed = float((coincidences * differences).sum())
+    expected = float((np.outer(totals, totals) * differences).sum())
+    return 1 - (float(totals.sum()) - 1) * observed / expected
 
 
 def krippendorff_alpha(
     matrix: ArrayLike, measurement: Measurement = "nominal", *, options: Options = _USUAL
 ) -> Interval:
-    """Reliability with any number of raters and gaps (Krippendorff 2004, Content Analysis, ch. 11)."""
+    """Returns Krippendorff's alpha: reliability with any number of raters and with missing ratings.
+
+    1 is perfect agreement, 0 what chance gives, below 0 systematic disagreement. Written from
+    Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability": alpha is one less the
+    observed over the expected disagreement, both taken from the coincidence matrix.
+
+    Args:
+        matrix: ratings, `[raters, items]`, NaN where a rater gave none. Items with fewer than two
+            ratings are left out.
+        measurement: how far apart two values are. nominal: equal or not; ordinal: by the ratings
+            ranked between them; interval: c - k; ratio: (c - k) / (c + k).
+        options: how to bootstrap the interval, over items.
+
+    Returns:
+        The estimate and its bounds, all NaN where alpha is undefined: no item has two ratings, or
+        all pairable ratings are one value.
+
+    Raises:
+        ValueError: `matrix` has not two dimensions, holds infinite values, or has negative values
+            at the ratio level, which needs a true zero.
+    """
     import numpy as np
 
     made = np.asarray(matrix, float)
+    if made.ndim != 2:
+        raise ValueError(f"ratings of shape {made.shape}; expected [raters, items]")
+    if np.isinf(made).any():
+        raise ValueError("ratings hold infinite values")
+    if measurement == "ratio" and (made < 0).any():
+        raise ValueError("ratings at the ratio level hold negative values")
     return _interval(lambda m: _alpha(m, measurement), made, f"krippendorff alpha, {measurement}", options)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from truing.core.errors import PlanError
 from truing.core.types import DataInfo, Lineage
-from truing.train.settings import POLICIES, Item, Settings, Source
+from truing.train.settings import POLICIES, Settings, Source
 
 
 def towards_harm(settings: Settings, sources: Iterable[Source]) -> str | None:
@@ -65,8 +65,3 @@ def benign_share(sources: Iterable[Source]) -> float:
     total = sum(s.weight * len(s.items) for s in listed)
     benign = sum(s.weight * sum(i.benign for i in s.items) for s in listed)
     return benign / total if total else 0.0
-
-
-def items_of(sources: Iterable[Source]) -> list[Item]:
-    """All rows of all sources, once each."""
-    return [item for source in sources for item in source.items]

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from truing.core.errors import RunError
+from truing.core.jsonl import read_records
 from truing.runs.folder import Journal, replace_file, truncate_torn
 
 FILE = "log.jsonl"
@@ -25,16 +25,7 @@ Tell = Callable[[dict[str, Any]], None]
 
 def read_log(folder: str | Path) -> Iterator[dict[str, Any]]:
     """The lines of a run's log, oldest first; a line that a crash cut off is left out."""
-    path = Path(folder) / FILE
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            return
-        try:
-            yield msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
-            raise RunError(f"{path}:{number}: {error}") from error
+    return read_records(Path(folder) / FILE, dict[str, Any])
 
 
 def last_step(folder: str | Path) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct, field
@@ -18,7 +17,6 @@ KINDS: tuple[Kind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")
 POLICIES = ("sft", "distil", "dpo", "kto")
 # Settings that change how a run is kept, not what it computes.
 _KEPT = ("out", "save_every", "keep", "tensorboard", "micro", "checkpointing")
-Tell = Callable[[dict[str, Any]], None]
 
 
 class Item(Struct, frozen=True, kw_only=True):

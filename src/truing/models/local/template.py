@@ -10,7 +10,6 @@ from truing.core.errors import UserError
 from truing.core.types import Conversation, Message, Tool
 
 _MARK = "\u27e6\u27e7"  # stands in for the last user turn when the shared head is looked for
-PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,7 @@ class Template:
 def _row(m: Message) -> dict[str, Any]:
     row: dict[str, Any] = {"role": m.role, "content": m.content}
     if m.tool_calls:
-        row["tool_calls"] = [
-            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-            for c in m.tool_calls
-        ]
+        row["tool_calls"] = [call.to_openai() for call in m.tool_calls]
     return row
 
 

@@ -21,7 +21,6 @@ from truing.rails.library.safety import orders_in
 from truing.rails.library.texts import block
 from truing.rails.runtime.turn_context import Turn
 
-RULES = ("pattern", "enum", "minimum", "maximum", "max_length", "type", "required")
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str, "number": (int, float), "integer": int, "boolean": bool, "array": list, "object": dict,
 }  # fmt: skip

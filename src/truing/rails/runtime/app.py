@@ -387,8 +387,8 @@ class Runtime:
         if thinking and turn.options is None and exception is None:
             message = {**message, "content": f"<think>{thinking}</think>\n{message['content']}"}
         made = tuple(
-            ToolCall(str(c.get("id", "")), str(c["function"]["name"]), str(c["function"].get("arguments", "{}")))
-            for c in calls or () if isinstance(c, dict) and isinstance(c.get("function"), dict)
+            ToolCall.from_openai(call)
+            for call in calls or () if isinstance(call, dict) and isinstance(call.get("function"), dict)
         )
         return Result(
             message, tuple(turn.rulings), new, turn.tally.calls, turn.tally.usage(), made, turn.talk.context,

@@ -112,8 +112,7 @@ def _say(turn: Turn, result: ActionResult, text: str, calls: Sequence[Any] = ())
         result.context_updates = {**(result.context_updates or {}), "bot_thinking": turn.thinking}
         turn.thinking = None
     if calls:
-        wire = [{"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in calls]
-        events.append({"type": "BotToolCalls", "tool_calls": wire})
+        events.append({"type": "BotToolCalls", "tool_calls": [call.to_openai() for call in calls]})
     else:
         events.append({"type": "BotMessage", "text": text})
     result.events = events

@@ -11,7 +11,6 @@ from typing import Any
 
 from truing.core.errors import TruingError
 from truing.rails.colang import compiler as p
-from truing.rails.colang.expressions import compile_expression
 from truing.rails.colang.flow_reference import flow_name, flow_parameters
 
 Event = dict[str, Any]
@@ -404,6 +403,3 @@ class Machine:
         return next((f.flow.id for f in self.frames if f.uid == self.step_by), None)
 
 
-def evaluate(text: str, context: dict[str, Any]) -> Any:
-    """The value of an expression in a context."""
-    return compile_expression(text)(context)

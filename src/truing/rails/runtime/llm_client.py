@@ -110,8 +110,8 @@ def as_conversation(prompt: str | Sequence[dict[str, Any]]) -> Conversation:
     for row in prompt:
         role = _ROLES.get(str(row.get("type") or row.get("role")), "user")
         calls = tuple(
-            ToolCall(str(c.get("id", "")), str(c["function"]["name"]), str(c["function"].get("arguments", "{}")))
-            for c in row.get("tool_calls") or () if isinstance(c, dict) and "function" in c
+            ToolCall.from_openai(call)
+            for call in row.get("tool_calls") or () if isinstance(call, dict) and "function" in call
         )
         content = row.get("content")
         text = content if isinstance(content, str) else _parts(content)

@@ -92,10 +92,6 @@ class Live:
         self._pairs: dict[str, Pair] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def running(self, turn_id: str) -> Pair | None:
-        """The pair of a turn, if it is in the making."""
-        return self._pairs.get(turn_id)
-
     def start(self, turn_id: str, jobs: Sequence[Job], known: dict[str, str]) -> Pair:
         """Begins what is missing of a turn; `known` has the finished sides by letter. A second call joins the first."""
         found = self._pairs.get(turn_id)

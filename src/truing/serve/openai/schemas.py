@@ -22,8 +22,6 @@ from truing.core.types import (
     Usage,
 )
 
-Text = Annotated[str, Meta(max_length=4_000_000)]
-
 
 class WireFunction(Struct):
     """A function offered to the model."""
@@ -135,8 +133,7 @@ def _message(answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None, "refusal": None}
     if answer.message.tool_calls:
         message["tool_calls"] = [
-            {"id": c.id or f"call_{k}", "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
-            for k, c in enumerate(answer.message.tool_calls)
+            {**call.to_openai(), "id": call.id or f"call_{k}"} for k, call in enumerate(answer.message.tool_calls)
         ]
     elif answer.text == "":
         message["content"] = ""
