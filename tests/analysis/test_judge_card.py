@@ -10,6 +10,7 @@ import pytest
 
 from truing.analysis.comparison import compare
 from truing.analysis.judge_card import make_card, read_card, write_card
+from truing.analysis.summary import summarise
 from truing.core.errors import DataError, LineageError, RunError
 from truing.core.lineage import prompt_hashes
 from truing.core.types import Judgement, Lineage
