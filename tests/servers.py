@@ -79,6 +79,8 @@ def serving(handler: Handler) -> Iterator[Server]:
                     await handler(request)
                 finally:
                     server.in_flight -= 1
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the test is over, the answer may not be read any more
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -94,9 +96,12 @@ def serving(handler: Handler) -> Iterator[Server]:
     def run() -> None:
         asyncio.set_event_loop(loop)
         loop.run_until_complete(main())
-        for task in asyncio.all_tasks(loop):
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(asyncio.sleep(0))  # aborted connections are closed in the next turn of the loop
+        loop.close()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
