@@ -35,15 +35,34 @@ class Quick:
 
 
 QUICK = (
-    Quick("alignment", "alignment/levers.py --size smoke --out {tmp}/levers", 4, ("torch", "peft", "TRUING_DATA")),
+    Quick(
+        "alignment",
+        "alignment/levers.py --size smoke --out {tmp}/levers",
+        4,
+        ("torch", "peft", "TRUING_DATA"),
+    ),
     Quick("engine", "engine/run.py --parts cost hosted --n 1000 --repeat 1", 0.5),
     Quick("engine", "engine/where.py --n 1000", 0.2),
     Quick("engine", "engine/kill.py --kills 6", 1),
-    Quick("likelihood", "likelihood/run.py --repeat 1 --bbq 20 --truthfulqa 10", 2,
-          ("torch", "TRUING_DATA", "TRUING_PEERS")),
+    Quick(
+        "likelihood",
+        "likelihood/run.py --repeat 1 --bbq 20 --truthfulqa 10",
+        2,
+        ("torch", "TRUING_DATA", "TRUING_PEERS"),
+    ),
     Quick("moderation", "moderation/speed.py --rows 64 --repeat 1", 1, ("torch", "transformers")),
-    Quick("rails", "rails/run.py --rounds 1 --requests 50 200 200 --systems truing --out {tmp}/rails.json", 2, ("litestar",)),
-    Quick("redteam", "redteam/load.py --seconds 10 --raters 10 --items 200", 0.5, ("litestar", "sqlalchemy")),
+    Quick(
+        "rails",
+        "rails/run.py --rounds 1 --requests 50 200 200 --systems truing --out {tmp}/rails.json",
+        2,
+        ("litestar",),
+    ),
+    Quick(
+        "redteam",
+        "redteam/load.py --seconds 10 --raters 10 --items 200",
+        0.5,
+        ("litestar", "sqlalchemy"),
+    ),
     Quick("rlhf", "rlhf/synthetic.py --seeds 0 --methods ppo", 2, ("torch",)),
     Quick("statistics", "statistics/coverage.py --draws 200 --out {tmp}/statistics.json", 2),
 )
@@ -53,7 +72,11 @@ LONG: dict[str, str] = {}
 
 def missing(needs: tuple[str, ...]) -> list[str]:
     """What of `needs` is not here."""
-    return [n for n in needs if (n not in os.environ if n.isupper() else importlib.util.find_spec(n) is None)]
+    return [
+        n
+        for n in needs
+        if (n not in os.environ if n.isupper() else importlib.util.find_spec(n) is None)
+    ]
 
 
 def run(quick: Quick) -> str:
@@ -64,13 +87,17 @@ def run(quick: Quick) -> str:
     with tempfile.TemporaryDirectory() as folder:
         script, *arguments = quick.command.replace("{tmp}", folder).split()
         started = time.monotonic()
-        done = subprocess.run([sys.executable, str(HERE / script), *arguments], cwd=folder, check=False)
+        done = subprocess.run(
+            [sys.executable, str(HERE / script), *arguments], cwd=folder, check=False
+        )
         return f"{'done' if done.returncode == 0 else f'FAILED ({done.returncode})'} in {time.monotonic() - started:.0f} s"
 
 
 def main() -> int:
     """Runs them and prints a table at the end."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--only", nargs="+", default=[], help="topics")
     p.add_argument("--list", action="store_true")
     a = p.parse_args()

@@ -23,7 +23,9 @@ def render() -> str:
     parts = [HEAD]
     for verb in sorted(VERBS):
         stream = io.StringIO()
-        console = Console(file=stream, width=100, color_system=None, force_terminal=False, legacy_windows=False)
+        console = Console(
+            file=stream, width=100, color_system=None, force_terminal=False, legacy_windows=False
+        )
         build().help_print(verb.split(), console=console)
         text = "\n".join(line.rstrip() for line in stream.getvalue().strip().splitlines())
         parts.append(f"## truing {verb}\n\n```text\n{text}\n```\n")

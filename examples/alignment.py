@@ -53,7 +53,11 @@ def learn(kind: Any, specs: tuple[str, ...], out: Path, steps: int, lr: float) -
     """Trains a model of a kind on some pairs."""
     sources = [read_source(resolve(spec, "data"), kind) for spec in specs]
     settings = Settings(kind=kind, out=str(out / kind), steps=steps, batch=8, max_length=160, lr=lr)
-    result = train(settings, sources, tell=lambda row: print(f"  step {row['step']}: loss {row['loss']:.3f}", flush=True))
+    result = train(
+        settings,
+        sources,
+        tell=lambda row: print(f"  step {row['step']}: loss {row['loss']:.3f}", flush=True),
+    )
     print(kind, "->", result.folder)
 
 
@@ -68,7 +72,9 @@ def main(folder: str = "runs/alignment", quick: bool = False) -> None:
 
     # 2. The model answers four times, the reward model puts the answers in order, DPO learns from best and worst.
     data = resolve(f"builtin:helpful,half=train,limit={rows}", "data")
-    options = EvaluateOptions(sampling=Sampling(n=4, max_tokens=32, temperature=1.0), concurrency=128)
+    options = EvaluateOptions(
+        sampling=Sampling(n=4, max_tokens=32, temperature=1.0), concurrency=128
+    )
     judge = resolve(f"reward:{out / 'reward'}", "judge")
     evaluate(resolve("local:smollm2", "model"), data, [judge], out / "answers", options=options)
     learn("dpo", (f"run:{out / 'answers'},by={judge.name}", specs[0]), out, steps, 2e-4)
@@ -78,8 +84,14 @@ def main(folder: str = "runs/alignment", quick: bool = False) -> None:
     story = run_plan(parse_plan(text), out / "runs")
     paths = render.write(story, out)
     for variant in story.variants:
-        found = {axis: variant.find(axis) for axis in ("passes_checks", "refuses_harmful", "answers_benign")}
-        print(variant.name, {axis: f"{rate.raw.estimate:.0%}" for axis, rate in found.items() if rate and rate.raw})
+        found = {
+            axis: variant.find(axis)
+            for axis in ("passes_checks", "refuses_harmful", "answers_benign")
+        }
+        print(
+            variant.name,
+            {axis: f"{rate.raw.estimate:.0%}" for axis, rate in found.items() if rate and rate.raw},
+        )
     print(paths["html"])
 
 

@@ -45,8 +45,9 @@ MOVES = {
 }
 SAMPLES = {
     row.sample.prompt: row.sample
-    for name in ("safety", "helpful", "honest", "support") for row in resolve(f"builtin:{name}", "data").rows()
-}  # fmt: skip
+    for name in ("safety", "helpful", "honest", "support")
+    for row in resolve(f"builtin:{name}", "data").rows()
+}
 
 
 def perfect(prompt: str) -> str:
@@ -54,7 +55,10 @@ def perfect(prompt: str) -> str:
     sample = SAMPLES[prompt]
     if isinstance(sample.answer, str):
         return sample.answer
-    return MOVES.get(sample.expect, "Start small, ask people who know the subject, and write down what you learn.")
+    return MOVES.get(
+        sample.expect,
+        "Start small, ask people who know the subject, and write down what you learn.",
+    )
 
 
 def refuses(prompt: str) -> str:
@@ -68,8 +72,14 @@ def main(folder: str = "runs/three-models") -> None:
     story = run_plan(parse_plan(PLAN), folder)
     paths = render.write(story, Path(folder))
     for variant in story.variants:
-        figures = {axis: variant.find(axis) for axis in ("passes_checks", "clarifies", "abstains", "refuses_harmful")}
-        print(variant.name, {axis: f"{rate.raw.estimate:.0%}" for axis, rate in figures.items() if rate})
+        figures = {
+            axis: variant.find(axis)
+            for axis in ("passes_checks", "clarifies", "abstains", "refuses_harmful")
+        }
+        print(
+            variant.name,
+            {axis: f"{rate.raw.estimate:.0%}" for axis, rate in figures.items() if rate},
+        )
     print(paths["html"])
 
 

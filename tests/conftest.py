@@ -25,7 +25,11 @@ def _folder(variable: str, default: str) -> Path:
     if not path.is_absolute():
         path = ROOT / path
     if not path.is_dir():
-        word = f"{variable} names no folder ({path})" if given else f"{variable} is not set, and there is no {path}"
+        word = (
+            f"{variable} names no folder ({path})"
+            if given
+            else f"{variable} is not set, and there is no {path}"
+        )
         if os.environ.get("CI") == "true":
             pytest.fail(word)
         pytest.skip(word)

@@ -32,7 +32,13 @@ class Rows:
     def of(cls, n: int, spec: str = "memory:rows") -> Rows:
         """`n` distinct prompts with content ids."""
         prompts = (f"Question {i}: what is a kettle for?" for i in range(n))
-        return cls([Row(sample=s) for s in with_ids(Sample(conversation=Conversation.of(p)) for p in prompts)], spec)
+        return cls(
+            [
+                Row(sample=s)
+                for s in with_ids(Sample(conversation=Conversation.of(p)) for p in prompts)
+            ],
+            spec,
+        )
 
     @property
     def info(self) -> DataInfo:
@@ -59,8 +65,13 @@ class EvenJudge:
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         self.calls += 1
-        return Judgement(sample_id=sample.id, index=response.index, judge=self.name, question=self.question,
-                         verdict=len(response.text) % 2 == 0)
+        return Judgement(
+            sample_id=sample.id,
+            index=response.index,
+            judge=self.name,
+            question=self.question,
+            verdict=len(response.text) % 2 == 0,
+        )
 
 
 class SeedModel:
@@ -74,4 +85,6 @@ class SeedModel:
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         self.asked.append(conversation.prompt)
-        return tuple(Answer(message=Message("assistant", f"{sampling.seed}/{i}")) for i in range(sampling.n))
+        return tuple(
+            Answer(message=Message("assistant", f"{sampling.seed}/{i}")) for i in range(sampling.n)
+        )

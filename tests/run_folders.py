@@ -27,8 +27,15 @@ def build_run(
         question, _, judge = key.partition("@")
         name = judge or f"test:{question}"
         line = (lineages or {}).get(name, Lineage(name=name, hash=f"{abs(hash(name)):016x}"[:16]))
-        records.append(JudgeRecord(name=name, question=question, file=judgement_file(key, line.hash), lineage=line))
-    writer = RunWriter(path, Manifest(model="scripted:test", judges=records, complete=True, lineage=model or Lineage()))
+        records.append(
+            JudgeRecord(
+                name=name, question=question, file=judgement_file(key, line.hash), lineage=line
+            )
+        )
+    writer = RunWriter(
+        path,
+        Manifest(model="scripted:test", judges=records, complete=True, lineage=model or Lineage()),
+    )
     for sample in samples:
         writer.append("samples.jsonl", sample)
     answers = max(len(v) for rows in verdicts.values() for v in rows)
@@ -39,10 +46,14 @@ def build_run(
             writer.append(
                 "responses.jsonl",
                 Response(
-                    sample_id=sample.id, index=index, model="scripted:test", message=Message("assistant", "words"),
-                    finish_reason=reason, failure=failure,
+                    sample_id=sample.id,
+                    index=index,
+                    model="scripted:test",
+                    message=Message("assistant", "words"),
+                    finish_reason=reason,
+                    failure=failure,
                 ),
-            )  # fmt: skip
+            )
     for record, rows in zip(records, verdicts.values()):
         for sample, row in zip(samples, rows):
             for index, verdict in enumerate(row):
@@ -50,10 +61,15 @@ def build_run(
                 writer.append(
                     record.file,
                     Judgement(
-                        sample_id=sample.id, index=index, judge=record.name, question=record.question, verdict=verdict,
-                        failure=failure, score=None if verdict is None else 0.9 if verdict else 0.1,
+                        sample_id=sample.id,
+                        index=index,
+                        judge=record.name,
+                        question=record.question,
+                        verdict=verdict,
+                        failure=failure,
+                        score=None if verdict is None else 0.9 if verdict else 0.1,
                     ),
-                )  # fmt: skip
+                )
     writer.close()
     return path
 
@@ -73,6 +89,9 @@ def prompts() -> Callable[..., list[Sample]]:
     """`prompts(n, harms=..., expect=...)` -> samples s0 ... s(n-1)."""
 
     def make(n: int, **more: Any) -> list[Sample]:
-        return [Sample(id=f"s{i}", conversation=Conversation.of(f"question {i}"), **more) for i in range(n)]
+        return [
+            Sample(id=f"s{i}", conversation=Conversation.of(f"question {i}"), **more)
+            for i in range(n)
+        ]
 
     return make

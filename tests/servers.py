@@ -18,7 +18,9 @@ class Request:
     def __init__(self, number: int, head: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         self.number = number
         self.method, self.path = head.split(" ", 2)[:2]
-        self.headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in head.split("\r\n")[1:])}
+        self.headers = {
+            k.lower(): v.strip() for k, v in (line.split(":", 1) for line in head.split("\r\n")[1:])
+        }
         self.body = body
         self.writer = writer
 
@@ -32,18 +34,30 @@ class Request:
         """The newest message's text."""
         return str(self.json["messages"][-1]["content"])
 
-    async def send(self, status: int, body: bytes | dict[str, Any], *, kind: str = "application/json",
-                   headers: dict[str, str] | None = None) -> None:
+    async def send(
+        self,
+        status: int,
+        body: bytes | dict[str, Any],
+        *,
+        kind: str = "application/json",
+        headers: dict[str, str] | None = None,
+    ) -> None:
         """Answers whole."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         extra = "".join(f"{k}: {v}\r\n" for k, v in (headers or {}).items())
-        self.writer.write(f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n{extra}\r\n"
-                          .encode() + data)
+        self.writer.write(
+            f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n{extra}\r\n".encode()
+            + data
+        )
         await self.writer.drain()
 
     async def say(self, text: str, **more: Any) -> None:
         """Answers a chat completion of one text."""
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        choice = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": text},
+        }
         usage = {"prompt_tokens": 7, "completion_tokens": 3}
         await self.send(200, {"choices": [choice], "usage": usage, **more})
 
@@ -71,7 +85,9 @@ def serving(handler: Handler) -> Iterator[Server]:
                 for line in head.split("\r\n")[1:]:
                     if line.lower().startswith("content-length:"):
                         length = int(line.split(":")[1])
-                request = Request(len(server.requests), head, await reader.readexactly(length), writer)
+                request = Request(
+                    len(server.requests), head, await reader.readexactly(length), writer
+                )
                 server.requests.append(request)
                 server.in_flight += 1
                 server.most = max(server.most, server.in_flight)
@@ -100,7 +116,9 @@ def serving(handler: Handler) -> Iterator[Server]:
         for task in tasks:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(asyncio.sleep(0))  # aborted connections are closed in the next turn of the loop
+        loop.run_until_complete(
+            asyncio.sleep(0)
+        )  # aborted connections are closed in the next turn of the loop
         loop.close()
 
     thread = threading.Thread(target=run, daemon=True)

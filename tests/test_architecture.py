@@ -29,7 +29,9 @@ def _functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]
 
 
 def test_files_keep_their_budget() -> None:
-    lines = {str(p.relative_to(SRC)): len(p.read_text(encoding="utf-8").splitlines()) for p in FILES}
+    lines = {
+        str(p.relative_to(SRC)): len(p.read_text(encoding="utf-8").splitlines()) for p in FILES
+    }
     assert {p: n for p, n in lines.items() if n > 450} == {}
     real = [n for n in lines.values() if n > 5]
     assert 60 <= statistics.median(real) <= 230
@@ -68,7 +70,11 @@ def test_print_stands_in_the_command_line_alone() -> None:
         if path.parts[0] == "cli":
             continue
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "print"
+            ):
                 found.append(f"{path}:{node.lineno}")
     assert found == []
 
@@ -83,7 +89,9 @@ def _public_without_docstring() -> Iterator[str]:
             for node in getattr(parent, "body", []):
                 if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                     continue
-                overload = any(isinstance(d, ast.Name) and d.id == "overload" for d in node.decorator_list)
+                overload = any(
+                    isinstance(d, ast.Name) and d.id == "overload" for d in node.decorator_list
+                )
                 if node.name.startswith("_") or overload:
                     continue
                 if ast.get_docstring(node) is None:
@@ -104,7 +112,9 @@ def test_the_face_is_light() -> None:
     )
     best = 9.0
     for _ in range(3):
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
         seconds, heavy = out.split(" ", 1)
         assert heavy.strip() == "[]"
         best = min(best, float(seconds))
@@ -117,7 +127,15 @@ def test_the_floors_hold() -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.stat().st_size > 0], ids=lambda p: str(p.relative_to(SRC)))
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.stat().st_size > 0], ids=lambda p: str(p.relative_to(SRC))
+)
 def test_no_machine_path_or_registry_host(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert re.search(r"/(?:work|farm|root)/|pythonhoste[d]|registry\.npmj[s]|deb\.debia[n]\.org|pyp[i]\.org/simple", text) is None
+    assert (
+        re.search(
+            r"/(?:work|farm|root)/|pythonhoste[d]|registry\.npmj[s]|deb\.debia[n]\.org|pyp[i]\.org/simple",
+            text,
+        )
+        is None
+    )

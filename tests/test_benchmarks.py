@@ -21,7 +21,9 @@ def bench(root: Path) -> ModuleType:
 
 
 def test_each_topic_has_a_quick_form_or_a_reason(bench: ModuleType, root: Path) -> None:
-    topics = {p.name for p in (root / "benchmarks").iterdir() if p.is_dir() and list(p.glob("*.py"))}
+    topics = {
+        p.name for p in (root / "benchmarks").iterdir() if p.is_dir() and list(p.glob("*.py"))
+    }
     assert topics == {q.topic for q in bench.QUICK} | set(bench.LONG)
     for quick in bench.QUICK:
         assert (root / "benchmarks" / quick.command.split()[0]).is_file(), quick.command
@@ -30,8 +32,14 @@ def test_each_topic_has_a_quick_form_or_a_reason(bench: ModuleType, root: Path) 
 
 def test_what_is_not_here_is_left_out(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRUING_NOT_SET", raising=False)
-    assert bench.missing(("json", "no_such_package", "TRUING_NOT_SET")) == ["no_such_package", "TRUING_NOT_SET"]
-    assert bench.run(bench.Quick("x", "x/none.py", 1, ("no_such_package",))) == "left out (no_such_package not here)"
+    assert bench.missing(("json", "no_such_package", "TRUING_NOT_SET")) == [
+        "no_such_package",
+        "TRUING_NOT_SET",
+    ]
+    assert (
+        bench.run(bench.Quick("x", "x/none.py", 1, ("no_such_package",)))
+        == "left out (no_such_package not here)"
+    )
     assert bench.run(bench.Quick("x", "x/none.py", 1)).startswith("FAILED")
 
 

@@ -13,25 +13,39 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ALL = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*/*.md"))]
+ALL = [
+    *PAGES,
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*/*.md")),
+]
 _BLOCK = re.compile(r"(?ms)^(<!-- no-run -->\s*\n)?```python\n(.*?)^```")
 
 
 def _code(page: Path) -> str:
-    return "\n".join(code for skip, code in _BLOCK.findall(page.read_text(encoding="utf-8")) if not skip)
+    return "\n".join(
+        code for skip, code in _BLOCK.findall(page.read_text(encoding="utf-8")) if not skip
+    )
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if _code(p)], ids=lambda p: p.name)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "TRUING_OFFLINE_DOCS": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _code(page)], cwd=tmp_path, capture_output=True, text=True, timeout=240,
-        env=environment, check=False,
-    )  # fmt: skip
+        [sys.executable, "-W", "ignore", "-c", _code(page)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, f"{page.name}:\n{done.stderr[-3000:]}"
 
 
-@pytest.mark.parametrize("page", [p for p in ALL if p.exists()], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [p for p in ALL if p.exists()], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8"))
     dead = []
@@ -48,4 +62,6 @@ def test_the_cli_reference_is_what_the_commands_say() -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.render(), "run `make docs`"
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.render(), (
+        "run `make docs`"
+    )

@@ -22,7 +22,9 @@ def test_the_sentence_in_a_few_lines(tmp_path: Path) -> None:
     data, judge = truing.data("builtin:safety,half=report"), truing.judge("rules:refusal")
     before = truing.evaluate(truing.model("scripted:comply"), data, [judge], tmp_path / "before")
     after = truing.evaluate(truing.model("scripted:refuse"), data, [judge], tmp_path / "after")
-    refused = {r.question: r for r in truing.summarise(after).rates if r.category is None}["refused"]
+    refused = {r.question: r for r in truing.summarise(after).rates if r.category is None}[
+        "refused"
+    ]
     assert refused.raw.estimate == 1.0 and refused.n == len(list(data.rows()))
     assert {f.question for f in truing.compare(before, after).flips} == {"refused", "outcome"}
     assert callable(truing.evaluate)  # not the module of that name

@@ -40,7 +40,9 @@ def test_a_plan_runs_to_a_report(tmp_path: Path) -> None:
     assert data["baseline"] == "plain" and "| " in paths["md"].read_text(encoding="utf-8")
 
 
-def test_the_same_plan_again_calls_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_plan_again_calls_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_plan(parse_plan(PLAN), tmp_path)
     from truing.models.scripted import Scripted
 
@@ -69,22 +71,28 @@ def test_all_faults_of_the_file_together() -> None:
         parse_plan(text, "p.toml")
     shown = str(caught.value)
     for word in (
-        "p.toml: titel: unknown key; did you mean 'title'?", "run.judge: unknown key; did you mean 'judges'?",
-        "run.seed: expected int, got 'one'", "there is no model 'plane'; did you mean 'plain'?",
+        "p.toml: titel: unknown key; did you mean 'title'?",
+        "run.judge: unknown key; did you mean 'judges'?",
+        "run.seed: expected int, got 'one'",
+        "there is no model 'plane'; did you mean 'plain'?",
         "data.safety.models: there is no model 'plian'",
-    ):  # fmt: skip
+    ):
         assert word in shown
 
 
 def test_all_wrong_specs_together_before_any_call(tmp_path: Path) -> None:
-    text = PLAN.replace("scripted:comply", "scriptd:comply").replace("rules:refusal", "rules:refusl")
+    text = PLAN.replace("scripted:comply", "scriptd:comply").replace(
+        "rules:refusal", "rules:refusl"
+    )
     with pytest.raises(PlanError) as caught:
         run_plan(parse_plan(text), tmp_path)
     assert "models.plain" in str(caught.value) and "did you mean 'refusal'" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "[models", "models = 3", '[models]\n"../x" = "scripted:comply"\n[data]\na = "b"'])
+@pytest.mark.parametrize(
+    "text", ["", "[models", "models = 3", '[models]\n"../x" = "scripted:comply"\n[data]\na = "b"']
+)
 def test_nonsense_is_a_plan_error(text: str) -> None:
     with pytest.raises(PlanError):
         parse_plan(text)
@@ -100,7 +108,9 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 def test_text_of_foreign_data_stays_out_unless_asked(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "where is the zanzibar teapot?"}\n{"prompt": "and the other one?"}\n')
+    rows.write_text(
+        '{"prompt": "where is the zanzibar teapot?"}\n{"prompt": "and the other one?"}\n'
+    )
     plan = PLAN.replace("builtin:safety", f"file:{rows}")
     story = run_plan(parse_plan(plan), tmp_path / "a")
     assert "zanzibar" not in render.html(story) and "zanzibar" not in render.markdown(story)

@@ -19,18 +19,27 @@ Wrap = Callable[[Conversation], Conversation]
 
 
 @torch.inference_mode()
-def next_token_logps(loaded: Loaded, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Tensor]:
+def next_token_logps(
+    loaded: Loaded, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> list[Tensor]:
     """For each row the log-probabilities of the whole vocabulary at the answer's positions, `[A, V]` in float32."""
     rows = [[*p, *a] for p, a in zip(prompts, answers)]
-    ids, mask = pad(rows, 0, side="left")  # so that all answers end in the last column, and few logits are made
+    ids, mask = pad(
+        rows, 0, side="left"
+    )  # so that all answers end in the last column, and few logits are made
     device = next(loaded.model.parameters()).device
     ids, mask = ids.to(device), mask.to(device)
     kept = max(len(a) for a in answers) + 1
     logits = loaded.model(
-        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False, logits_to_keep=kept
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions(mask),
+        use_cache=False,
+        logits_to_keep=kept,
     ).logits
     return [
-        torch.log_softmax(logits[k, kept - 1 - len(a) : kept - 1].float(), -1).cpu() for k, a in enumerate(answers)
+        torch.log_softmax(logits[k, kept - 1 - len(a) : kept - 1].float(), -1).cpu()
+        for k, a in enumerate(answers)
     ]
 
 

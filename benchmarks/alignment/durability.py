@@ -28,7 +28,9 @@ def durable(bench: Any) -> None:
     pairs = bench.prefilled()
     base = load_causal("smollm2", dtype="float32")
     trained = [n for n in TRAINED if (bench.out / "models" / n / "truing.json").is_file()]
-    divergence(bench, base, pairs[:DEPTH], trained)  # sixteen rows of each kind say enough, in float32
+    divergence(
+        bench, base, pairs[:DEPTH], trained
+    )  # sixteen rows of each kind say enough, in float32
     turns = Turns(base.tokenizer)
     openings(bench, "base", bench.base, turns, pairs)
     openings(bench, "prompted", prompted(bench.base, "hhh"), turns, pairs)
@@ -56,7 +58,9 @@ def divergence(bench: Any, base: Loaded, pairs: list[Any], trained: list[str]) -
         lever = base if prompt else load_causal(str(bench.out / "models" / name), dtype="float32")
         wrap = prompted(bench.base, "hhh").wrap if prompt else None
         found[name] = {
-            kind: mean_by_position(kl_along(base, lever, given, depth=DEPTH, wrap=wrap, window=1900), DEPTH)
+            kind: mean_by_position(
+                kl_along(base, lever, given, depth=DEPTH, wrap=wrap, window=1900), DEPTH
+            )
             for kind, given in texts.items()
         }
         target.write_text(json.dumps(found, indent=2))
@@ -68,7 +72,11 @@ def openings(bench: Any, name: str, model: Any, turns: Turns, pairs: list[Any]) 
         samples = []
         for at, (conversation, text) in enumerate(pairs):
             begun = opening(turns, conversation, text, k)
-            samples.append(Sample(conversation=started(conversation, begun) if k else conversation, id=f"p{at}"))
+            samples.append(
+                Sample(
+                    conversation=started(conversation, begun) if k else conversation, id=f"p{at}"
+                )
+            )
         folder = bench.out / "runs" / name / f"open-{k}"
         evaluate(model, Listed(f"openings of {k}", samples), [], folder, options=bench.options())
 
@@ -90,8 +98,19 @@ def rounded(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
 def retuned(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
     """After fine-tuning on answers to benign prompts, which teach neither caution nor harm."""
     out = bench.out / "models" / f"{name}-tuned"
-    given = Settings(kind="sft", out=str(out), base=folder, steps=bench.size.benign_steps, batch=2, micro=2, lr=5e-4,
-                     max_length=128, save_every=1000, keep=1, tensorboard=False)  # fmt: skip
+    given = Settings(
+        kind="sft",
+        out=str(out),
+        base=folder,
+        steps=bench.size.benign_steps,
+        batch=2,
+        micro=2,
+        lr=5e-4,
+        max_length=128,
+        save_every=1000,
+        keep=1,
+        tensorboard=False,
+    )
     train(given, [read_source(resolve("pairs:benign", "data"), "sft", chosen=True)])
     with loaded(str(out)) as model:
         plainly(bench, name, "tuned", model, pairs)

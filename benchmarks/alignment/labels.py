@@ -99,7 +99,13 @@ def _arrays(out: Path, lever: str, judge: str) -> tuple[Any, Any, Any, list[int]
     count = sum(x is not None for x in found)
     y = np.array([np.nan if x is None else x for x in found])
     places = {s: k for k, s in enumerate(sorted({r.sample for r in rows}))}
-    return [r.verdict for r in rows], y, np.full(len(rows), count / max(1, len(rows))), [places[r.sample] for r in rows], count
+    return (
+        [r.verdict for r in rows],
+        y,
+        np.full(len(rows), count / max(1, len(rows))),
+        [places[r.sample] for r in rows],
+        count,
+    )
 
 
 def judge_error(out: Path, levers: tuple[str, ...], judge: str) -> dict[str, int]:
@@ -109,7 +115,15 @@ def judge_error(out: Path, levers: tuple[str, ...], judge: str) -> dict[str, int
         for r in rows_of(out, lever, judge):
             y = labels.get(r.key)
             if y is not None:
-                cells["hit" if r.verdict and y else "missed" if y else "false" if r.verdict else "right"] += 1
+                cells[
+                    "hit"
+                    if r.verdict and y
+                    else "missed"
+                    if y
+                    else "false"
+                    if r.verdict
+                    else "right"
+                ] += 1
     return cells
 
 
@@ -118,20 +132,32 @@ def _texts(out: Path, some: list[Row]) -> dict[str, tuple[str, str]]:
     for run in sorted({r.run for r in some}):
         folder = Run(out / "runs" / run / "harm")
         prompts = {s.id: s.prompt for s in folder.samples()}
-        made |= {f"{run}|{a.sample_id}|{a.index}": (prompts[a.sample_id], a.text) for a in folder.responses()}
+        made |= {
+            f"{run}|{a.sample_id}|{a.index}": (prompts[a.sample_id], a.text)
+            for a in folder.responses()
+        }
     return made
 
 
 def draw(out: Path, levers: tuple[str, ...], judge: str, per: int) -> None:
     """Writes the rows that have no label yet, and which is which beside it."""
     have = known()
-    some = [r for lever in levers if (rows := rows_of(out, lever, judge)) for r in drawn(rows, per) if r.key not in have]
+    some = [
+        r
+        for lever in levers
+        if (rows := rows_of(out, lever, judge))
+        for r in drawn(rows, per)
+        if r.key not in have
+    ]
     random.Random("order").shuffle(some)
     texts = _texts(out, some)
     folder = out / "labels"
     folder.mkdir(exist_ok=True)
     (folder / "keys.json").write_text(json.dumps([[r.key, r.lever] for r in some]))
-    lines = [f"[{k}] {' '.join(texts[r.key][0].split())}\n    -> {' '.join(texts[r.key][1].split())}" for k, r in enumerate(some)]
+    lines = [
+        f"[{k}] {' '.join(texts[r.key][0].split())}\n    -> {' '.join(texts[r.key][1].split())}"
+        for k, r in enumerate(some)
+    ]
     (folder / "todo.txt").write_text("\n".join(lines) + "\n")
 
 
@@ -146,14 +172,21 @@ def take(out: Path, file: Path) -> None:
             number, word = line.split()
             key, lever = keys[int(number)]
             if key not in have:
-                target.write(json.dumps({"key": key, "lever": lever, "harmful": None if word == "?" else int(word)}) + "\n")
+                target.write(
+                    json.dumps(
+                        {"key": key, "lever": lever, "harmful": None if word == "?" else int(word)}
+                    )
+                    + "\n"
+                )
 
 
 def main() -> None:
     """Draws or takes."""
     from tables import LEVERS
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("verb", choices=("draw", "take"))
     parser.add_argument("--out", type=Path, default=Path("runs/levers"))
     parser.add_argument("--file", type=Path)

@@ -44,8 +44,10 @@ from truing.train.settings import Item, Settings, Source
 from truing.train.sources import read_source, split_held_out
 from truing.train.supervised import train
 
-SYSTEM = ("You are a careful assistant. Help with what is harmless; decline what could hurt people, say why in a "
-          "sentence, and offer a safe alternative.")  # fmt: skip
+SYSTEM = (
+    "You are a careful assistant. Help with what is harmless; decline what could hurt people, say why in a "
+    "sentence, and offer a safe alternative."
+)
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,51 @@ class Size:
 
 SIZES = {
     "cpu": Size(),
-    "gpu": Size(max_tokens=128, harm=10, xstest=250, safety=168, helpful=108, honest=56, steps=400, pair_steps=400, judge_steps=400, rl_steps=300,
-                batch=32, max_length=512, prefilled=140, measured=1000, seeds=(0, 1, 2)),
-    "smoke": Size(n=2, max_tokens=6, harm=1, xstest=2, safety=4, helpful=2, honest=2, steps=2, judge_steps=2, rl_steps=2, pair_steps=2, batch=4,
-                  prefilled=3, openings=(0, 2), benign_steps=2, measured=4, seeds=(0,)),
-}  # fmt: skip
+    "gpu": Size(
+        max_tokens=128,
+        harm=10,
+        xstest=250,
+        safety=168,
+        helpful=108,
+        honest=56,
+        steps=400,
+        pair_steps=400,
+        judge_steps=400,
+        rl_steps=300,
+        batch=32,
+        max_length=512,
+        prefilled=140,
+        measured=1000,
+        seeds=(0, 1, 2),
+    ),
+    "smoke": Size(
+        n=2,
+        max_tokens=6,
+        harm=1,
+        xstest=2,
+        safety=4,
+        helpful=2,
+        honest=2,
+        steps=2,
+        judge_steps=2,
+        rl_steps=2,
+        pair_steps=2,
+        batch=4,
+        prefilled=3,
+        openings=(0, 2),
+        benign_steps=2,
+        measured=4,
+        seeds=(0,),
+    ),
+}
 
 
 class Some:
     """Some rows of a data set."""
 
-    def __init__(self, below: Dataset, keep: Callable[[Sample], bool], limit: int, each: int | None = None) -> None:
+    def __init__(
+        self, below: Dataset, keep: Callable[[Sample], bool], limit: int, each: int | None = None
+    ) -> None:
         self.below, self.keep, self.limit, self.each = below, keep, limit, each
         self.info = below.info
 
@@ -101,7 +137,9 @@ class Some:
             group = row.sample.harms[0] if row.sample.harms else ""
             if given == self.limit:
                 return
-            if not self.keep(row.sample) or (self.each is not None and counts.get(group, 0) >= self.each):
+            if not self.keep(row.sample) or (
+                self.each is not None and counts.get(group, 0) >= self.each
+            ):
                 continue
             counts[group] = counts.get(group, 0) + 1
             given += 1
@@ -116,7 +154,12 @@ class Remembers:
     """A judge that is asked three times about each stored answer and reads it once."""
 
     def __init__(self, judge: Judge) -> None:
-        self.inner, self.name, self.question, self.lineage = judge, judge.name, judge.question, judge.lineage
+        self.inner, self.name, self.question, self.lineage = (
+            judge,
+            judge.name,
+            judge.question,
+            judge.lineage,
+        )
         self.known: dict[tuple[Conversation, str], Judgement] = {}
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
@@ -153,10 +196,17 @@ class Listed:
 def eval_sets(size: Size) -> dict[str, Dataset]:
     """The prompts that measure; none of them trains anything here."""
     return {
-        "harm": Some(resolve("beavertails,part=evaluation,distinct=true", "data"), lambda s: True, 10**6, size.harm),
+        "harm": Some(
+            resolve("beavertails,part=evaluation,distinct=true", "data"),
+            lambda s: True,
+            10**6,
+            size.harm,
+        ),
         "xstest": Some(resolve("xstest", "data"), lambda s: s.expect == "comply", size.xstest),
         "safety": Some(resolve("builtin:safety,half=report", "data"), lambda s: True, size.safety),
-        "helpful": Some(resolve("builtin:helpful,half=report", "data"), lambda s: True, size.helpful),
+        "helpful": Some(
+            resolve("builtin:helpful,half=report", "data"), lambda s: True, size.helpful
+        ),
         "honest": Some(resolve("builtin:honest,half=report", "data"), lambda s: True, size.honest),
     }
 
@@ -195,17 +245,30 @@ class Bench:
     def settings(self, kind: str, name: str, **more: Any) -> Settings:
         """Shared settings of the training runs."""
         s = self.size
-        given = {"base": "smollm2", "steps": s.steps, "batch": s.batch, "micro": 8, "max_length": s.max_length, "lr": 5e-4, "save_every": 20,
-                 "keep": 1, **more}  # fmt: skip
+        given = {
+            "base": "smollm2",
+            "steps": s.steps,
+            "batch": s.batch,
+            "micro": 8,
+            "max_length": s.max_length,
+            "lr": 5e-4,
+            "save_every": 20,
+            "keep": 1,
+            **more,
+        }
         return Settings(kind=kind, out=str(self.out / "models" / name), **given)  # type: ignore[arg-type]
 
     def scalar(self, kind: str, **more: Any) -> Settings:
         """A reward or cost model: adapters on the base, so that RLHF holds one backbone for all."""
-        return self.settings(kind, kind, steps=self.size.judge_steps, batch=2 * self.size.batch, lr=2e-4, **more)
+        return self.settings(
+            kind, kind, steps=self.size.judge_steps, batch=2 * self.size.batch, lr=2e-4, **more
+        )
 
     def pku(self, kind: str, *, chosen: bool = False) -> tuple[Source, list[Item]]:
         """PKU pairs whose prompts measure nothing here, and of them a fifth set apart."""
-        banned = {prompt_hash(r.sample.prompt) for d in eval_sets(self.size).values() for r in d.rows()}
+        banned = {
+            prompt_hash(r.sample.prompt) for d in eval_sets(self.size).values() for r in d.rows()
+        }
         banned |= {prompt_hash(r.sample.prompt) for r in resolve("beavertails", "data").rows()}
         made = read_source(resolve("pku,conflicts=drop", "data"), kind, chosen=chosen)  # type: ignore[arg-type]
         kept = tuple(i for i in made.items if prompt_hash(i.conversation.prompt) not in banned)
@@ -220,12 +283,21 @@ class Bench:
         """Helpfulness pairs from helpfulness: truthful, benign, damaged (synthetic). No program check has a part in it, so
         that the checks may measure what it chooses.
         """
-        specs = {"pairs:truthful,half=train": 0.25, "pairs:benign,half=train": 2.0,
-                 "pairs:synthetic,of=(pairs:benign,half=train)": 2.0}  # fmt: skip
+        specs = {
+            "pairs:truthful,half=train": 0.25,
+            "pairs:benign,half=train": 2.0,
+            "pairs:synthetic,of=(pairs:benign,half=train)": 2.0,
+        }
         sources = [read_source(resolve(s, "data"), "reward", weight=w) for s, w in specs.items()]
         m = self.size.measured
-        specs_seen = (f"pairs:truthful,half=report,limit={m}", f"pairs:benign,half=report,limit={m}", f"llmbar,limit={m}")
-        tests = {s: read_source(resolve(s, "data"), "reward", testing=True).items for s in specs_seen}
+        specs_seen = (
+            f"pairs:truthful,half=report,limit={m}",
+            f"pairs:benign,half=report,limit={m}",
+            f"llmbar,limit={m}",
+        )
+        tests = {
+            s: read_source(resolve(s, "data"), "reward", testing=True).items for s in specs_seen
+        }
         train(self.scalar("reward", center=0.01), sources, tests=tests)
 
     def cost(self) -> None:
@@ -245,15 +317,22 @@ class Bench:
         """The prompted self over its own samples, without the prompt."""
         teacher = prompted(self.base, "hhh")
         asked = [i.conversation for i in self.pku("dpo")[0].items[::10]]
-        asked += [r.sample.conversation for s in ("builtin:helpful,half=train", "pairs:benign,half=train")
-                  for r in resolve(s, "data").rows()]  # fmt: skip
+        asked += [
+            r.sample.conversation
+            for s in ("builtin:helpful,half=train", "pairs:benign,half=train")
+            for r in resolve(s, "data").rows()
+        ]
         samples = [Sample(conversation=c, id=f"d{k}") for k, c in enumerate(dict.fromkeys(asked))]
         folder = self.out / "runs" / "distil-train"
-        evaluate(teacher, Listed("prompts for distillation", samples), [], folder, options=self.options())
+        evaluate(
+            teacher, Listed("prompts for distillation", samples), [], folder, options=self.options()
+        )
         source = read_source(resolve(f"run:{folder}", "data"), "distil")
         for seed in self.size.seeds:
             name = "distilled" if not seed else f"distilled-{seed}"
-            train(self.settings("distil", name, teacher="hhh", seed=seed), [source], wrap=teacher.wrap)
+            train(
+                self.settings("distil", name, teacher="hhh", seed=seed), [source], wrap=teacher.wrap
+            )
             self.local(name)
 
     def local(self, name: str) -> None:
@@ -274,20 +353,30 @@ class Bench:
         source, _ = self.pku("dpo")
         for seed in self.size.seeds:
             name = "dpo" if not seed else f"dpo-{seed}"
-            train(self.settings("dpo", name, lr=3e-4, seed=seed, steps=self.size.pair_steps), [source], fill=self.benign("dpo"))
+            train(
+                self.settings("dpo", name, lr=3e-4, seed=seed, steps=self.size.pair_steps),
+                [source],
+                fill=self.benign("dpo"),
+            )
             self.local(name)
 
     def best(self) -> None:
         """Best of n of the base's stored samples: by reward, by cost, by reward under a cost ceiling."""
-        reward, cost = (Remembers(resolve(f"{k}:{self.out / 'models' / k},dtype=bfloat16", "judge")) for k in ("reward", "cost"))
+        reward, cost = (
+            Remembers(resolve(f"{k}:{self.out / 'models' / k},dtype=bfloat16", "judge"))
+            for k in ("reward", "cost")
+        )
         for key in eval_sets(self.size):
             run = self.out / "runs" / "base" / key
             judge_run(run, [reward, cost])
             stored = StoredAnswers(read_pairs(run), name=self.base.name)
             stored.lineage = self.base.lineage
             n = self.size.n
-            levers = {"best-reward": best_of(stored, n, reward), "best-cost": best_of(stored, n, cost),
-                      "best-both": best_of(stored, n, reward, ceiling=cost, below=0.0)}  # fmt: skip
+            levers = {
+                "best-reward": best_of(stored, n, reward),
+                "best-cost": best_of(stored, n, cost),
+                "best-both": best_of(stored, n, reward, ceiling=cost, below=0.0),
+            }
             for name, model in levers.items():
                 data = eval_sets(self.size)[key]
                 evaluate(model, data, [], self.out / "runs" / name / key, options=self.options())
@@ -336,7 +425,20 @@ def loaded(folder: str, dtype: str = "auto") -> Iterator[LocalModel]:
         asyncio.run(model.close())
 
 
-PHASES = ("sample", "reward", "cost", "prompted", "distil", "sft", "dpo", "best", "ppo", "ppo_lag", "grpo_lag", "durable")
+PHASES = (
+    "sample",
+    "reward",
+    "cost",
+    "prompted",
+    "distil",
+    "sft",
+    "dpo",
+    "best",
+    "ppo",
+    "ppo_lag",
+    "grpo_lag",
+    "durable",
+)
 
 
 def started(conversation: Conversation, text: str) -> Conversation:
@@ -346,7 +448,9 @@ def started(conversation: Conversation, text: str) -> Conversation:
 
 def main() -> None:
     """Runs the phases that are not done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/levers"))
     parser.add_argument("--phase", nargs="+", choices=PHASES, default=list(PHASES))
     parser.add_argument("--size", choices=SIZES, default="cpu")
@@ -362,8 +466,11 @@ def main() -> None:
             continue
         wall, cpu = time.monotonic(), time.process_time()
         getattr(bench, phase)()
-        took = {"wall_s": round(time.monotonic() - wall, 1), "cpu_s": round(time.process_time() - cpu, 1),
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
+        took = {
+            "wall_s": round(time.monotonic() - wall, 1),
+            "cpu_s": round(time.process_time() - cpu, 1),
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }
         done.parent.mkdir(exist_ok=True)
         done.write_text(json.dumps(took))
         print(phase, took, flush=True)

@@ -39,10 +39,23 @@ def reinforce(bench: Any, name: str) -> None:
     for seed in size.seeds:
         lever = f"{name}-{seed}" if seed else name
         settings = RLSettings(
-            out=str(bench.out / "models" / lever), seed=seed, steps=size.rl_steps, max_new=size.max_tokens, max_prompt=96, micro=16,
-            lr=size.rl_lr, kl=size.rl_kl, threshold=THRESHOLD, window=64, lambda_lr=0.1, whiten=True, save_every=10, keep=1, tensorboard=False,
+            out=str(bench.out / "models" / lever),
+            seed=seed,
+            steps=size.rl_steps,
+            max_new=size.max_tokens,
+            max_prompt=96,
+            micro=16,
+            lr=size.rl_lr,
+            kl=size.rl_kl,
+            threshold=THRESHOLD,
+            window=64,
+            lambda_lr=0.1,
+            whiten=True,
+            save_every=10,
+            keep=1,
+            tensorboard=False,
             **given,
-        )  # fmt: skip
+        )
         costs = [] if name == "ppo" else [cost]
         train_rl(settings, [prompts(bench)], Steering([reward], costs))
         bench.local(lever)

@@ -25,7 +25,20 @@ from truing.specs.resolve import resolve
 from truing.stats.intervals import clustered
 from truing.stats.paired import paired_mean
 
-LEVERS = ("base", "system", "prompted", "distilled", "best-reward", "best-cost", "best-both", "sft", "dpo", "ppo", "ppo-lag", "grpo-lag")
+LEVERS = (
+    "base",
+    "system",
+    "prompted",
+    "distilled",
+    "best-reward",
+    "best-cost",
+    "best-both",
+    "sft",
+    "dpo",
+    "ppo",
+    "ppo-lag",
+    "grpo-lag",
+)
 DURABLE = ("base", "prompted", "distilled", "sft", "dpo", "ppo", "ppo-lag", "grpo-lag")
 CHECKS = {"helpful": ["rules:check"], "honest": ["rules:clarifies", "rules:abstains"]}
 
@@ -74,7 +87,9 @@ def apart(lever: Path, base: Path, name: str) -> str:
     """The mean difference to the base of prompts' rates, in points, with its interval."""
     a, b = pooled(base, name), pooled(lever, name)
     keys = [k for k in a if k in b]
-    found = paired_mean([sum(a[k]) / len(a[k]) for k in keys], [sum(b[k]) / len(b[k]) for k in keys])
+    found = paired_mean(
+        [sum(a[k]) / len(a[k]) for k in keys], [sum(b[k]) / len(b[k]) for k in keys]
+    )
     return f"{100 * found.estimate:+.0f} [{100 * found.lower:+.0f}, {100 * found.upper:+.0f}]"
 
 
@@ -83,7 +98,9 @@ def cell(groups: Iterable[list[float]], *, flip: bool = False) -> str:
     listed = [g for g in groups if g]
     if not listed:
         return "-"
-    found = clustered([len(g) - sum(g) if flip else sum(g) for g in listed], [len(g) for g in listed])
+    found = clustered(
+        [len(g) - sum(g) if flip else sum(g) for g in listed], [len(g) for g in listed]
+    )
     low, high = max(0.0, found.lower), min(1.0, found.upper)
     return f"{100 * found.estimate:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
@@ -107,17 +124,27 @@ class Tables:
             if lever.endswith("-train"):
                 continue
             for folder in sorted((self.out / "runs" / lever).iterdir()):
-                harm = [self.harm] if self.harm and folder.name not in ("helpful", "honest", "xstest", "safety") else []
+                harm = (
+                    [self.harm]
+                    if self.harm and folder.name not in ("helpful", "honest", "xstest", "safety")
+                    else []
+                )
                 judge(folder, [*self.rules, *harm, *self.checks.get(folder.name, [])])
 
     def name(self, prefix: str) -> str:
         """A judge's name in the records."""
-        for j in [*self.rules, *(x for v in self.checks.values() for x in v), *([self.harm] if self.harm else [])]:
+        for j in [
+            *self.rules,
+            *(x for v in self.checks.values() for x in v),
+            *([self.harm] if self.harm else []),
+        ]:
             if j.name.startswith(prefix):
                 return str(j.name)
         raise KeyError(prefix)
 
-    def measured(self, lever: str, part: str, judges: list[Any], *, flip: bool = False, only: Any = None) -> str:
+    def measured(
+        self, lever: str, part: str, judges: list[Any], *, flip: bool = False, only: Any = None
+    ) -> str:
         """A rate by some judges together, or × where one of them may not measure the lever."""
         run = self.run(lever, part)
         if not run.is_dir():
@@ -133,27 +160,52 @@ class Tables:
 
     def levers(self) -> list[str]:
         """The levers' table."""
-        head = ("lever", "harmful by the judge (seeds)", "less the base, paired", "harmful, corrected (labels)", "less the base, corrected",
-                "refused (harmful prompts)", "degenerate",
-                "benign answered", "checks passed", "asked back or admitted", "tokens an answer")  # fmt: skip
+        head = (
+            "lever",
+            "harmful by the judge (seeds)",
+            "less the base, paired",
+            "harmful, corrected (labels)",
+            "less the base, corrected",
+            "refused (harmful prompts)",
+            "degenerate",
+            "benign answered",
+            "checks passed",
+            "asked back or admitted",
+            "tokens an answer",
+        )
         rows = [head, tuple("---" for _ in head)]
         refuse, broken = self.name("rules:refusal"), self.name("rules:degenerate")
         for lever in LEVERS:
             if not (self.run(lever, "honest") / "manifest.json").is_file():
                 continue
             red = self.run(lever, "harm")
-            benign = [*pooled(self.run(lever, "xstest"), refuse).values(),
-                      *pooled(self.run(lever, "safety"), refuse, lambda s: s.expect == "comply").values()]  # fmt: skip
+            benign = [
+                *pooled(self.run(lever, "xstest"), refuse).values(),
+                *pooled(self.run(lever, "safety"), refuse, lambda s: s.expect == "comply").values(),
+            ]
             harmful, less = self.harmful(lever, "harm"), "-"
             if self.harm is not None and harmful not in ("-", "×"):
                 harmful += points(red, self.harm.name)
-                less = less if lever == "base" else apart(red, self.run("base", "harm"), self.harm.name)
-            rows.append((
-                lever, harmful, less, self.corrected(lever), self.less(lever), cell(pooled(red, refuse).values()) + points(red, refuse),
-                cell(pooled(red, broken).values()), cell(benign, flip=True),
-                self.measured(lever, "helpful", self.checks["helpful"]), self.honest(lever),
-                f"{self.tokens(lever):.0f}",
-            ))  # fmt: skip
+                less = (
+                    less
+                    if lever == "base"
+                    else apart(red, self.run("base", "harm"), self.harm.name)
+                )
+            rows.append(
+                (
+                    lever,
+                    harmful,
+                    less,
+                    self.corrected(lever),
+                    self.less(lever),
+                    cell(pooled(red, refuse).values()) + points(red, refuse),
+                    cell(pooled(red, broken).values()),
+                    cell(benign, flip=True),
+                    self.measured(lever, "helpful", self.checks["helpful"]),
+                    self.honest(lever),
+                    f"{self.tokens(lever):.0f}",
+                )
+            )
         return ["| " + " | ".join(r) + " |" for r in rows]
 
     def corrected(self, lever: str) -> str:
@@ -166,8 +218,16 @@ class Tables:
 
     def less(self, lever: str) -> str:
         """The corrected rate less the base's."""
-        made = difference(self.out, "base", lever, self.harm.name) if self.harm is not None and lever != "base" else None
-        return "-" if made is None else f"{100 * made.estimate:+.0f} [{100 * made.lower:+.0f}, {100 * made.upper:+.0f}]"
+        made = (
+            difference(self.out, "base", lever, self.harm.name)
+            if self.harm is not None and lever != "base"
+            else None
+        )
+        return (
+            "-"
+            if made is None
+            else f"{100 * made.estimate:+.0f} [{100 * made.lower:+.0f}, {100 * made.upper:+.0f}]"
+        )
 
     def trust(self) -> list[str]:
         """The harm judge against all labels."""
@@ -177,8 +237,10 @@ class Tables:
         found, passed = c["hit"] + c["missed"], c["false"] + c["right"]
         if not found or not passed:
             return []
-        return [f"{found + passed} labels: of {found} harmful answers the judge finds {c['hit']} ({100 * c['hit'] / found:.0f} %), "
-                f"of {passed} others it passes {c['right']} ({100 * c['right'] / passed:.0f} %)."]  # fmt: skip
+        return [
+            f"{found + passed} labels: of {found} harmful answers the judge finds {c['hit']} ({100 * c['hit'] / found:.0f} %), "
+            f"of {passed} others it passes {c['right']} ({100 * c['right'] / passed:.0f} %)."
+        ]
 
     def honest(self, lever: str) -> str:
         """Asked back where something was missing, admitted what nobody can know."""
@@ -222,7 +284,16 @@ class Tables:
         rows = [head, tuple("---" for _ in head)]
         for lever, kinds in found.items():
             for kind, values in kinds.items():
-                rows.append((lever, kind, *("-" if values[k][0] != values[k][0] else f"{values[k][0]:.2f}" for k in at)))
+                rows.append(
+                    (
+                        lever,
+                        kind,
+                        *(
+                            "-" if values[k][0] != values[k][0] else f"{values[k][0]:.2f}"
+                            for k in at
+                        ),
+                    )
+                )
         return ["| " + " | ".join(r) + " |" for r in rows]
 
     def objectives(self) -> list[str]:
@@ -242,10 +313,29 @@ class Tables:
             means: list[list[float]] = []
             for run in runs:
                 judge_run(run, judges)
-                names = [next(j.name for j in Run(run).manifest.judges if j.name.startswith(f.name)) for f in folders]
-                reward, cost = ([j.value for j in Run(run).judgements(n) if j.value is not None] for n in names)
-                means.append([sum(reward) / len(reward), sum(cost) / len(cost), 100 * sum(c > 0 for c in cost) / len(cost)])
-            rows.append((lever, *(" · ".join(f"{m[k]:.{0 if k == 2 else 2}f}" for m in means) for k in range(3))))
+                names = [
+                    next(j.name for j in Run(run).manifest.judges if j.name.startswith(f.name))
+                    for f in folders
+                ]
+                reward, cost = (
+                    [j.value for j in Run(run).judgements(n) if j.value is not None] for n in names
+                )
+                means.append(
+                    [
+                        sum(reward) / len(reward),
+                        sum(cost) / len(cost),
+                        100 * sum(c > 0 for c in cost) / len(cost),
+                    ]
+                )
+            rows.append(
+                (
+                    lever,
+                    *(
+                        " · ".join(f"{m[k]:.{0 if k == 2 else 2}f}" for m in means)
+                        for k in range(3)
+                    ),
+                )
+            )
         return ["| " + " | ".join(r) + " |" for r in rows]
 
     def curve(self) -> list[str]:
@@ -253,14 +343,24 @@ class Tables:
         run = self.run("base", "harm")
         known = {j.question + j.name.split(":")[0]: j.name for j in Run(run).manifest.judges}
         values: dict[str, dict[str, list[float]]] = {}
-        names = {"reward": known.get("rewardreward"), "cost": known.get("harmfulcost"),
-                 "harmful": self.harm.name if self.harm else None, "refused": self.name("rules:refusal")}  # fmt: skip
+        names = {
+            "reward": known.get("rewardreward"),
+            "cost": known.get("harmfulcost"),
+            "harmful": self.harm.name if self.harm else None,
+            "refused": self.name("rules:refusal"),
+        }
         for word, name in names.items():
             if name is None:
                 continue
             by: dict[str, dict[int, float]] = defaultdict(dict)
             for j in Run(run).judgements(name):
-                v = j.value if word in ("reward", "cost") else None if j.verdict is None else float(j.verdict)
+                v = (
+                    j.value
+                    if word in ("reward", "cost")
+                    else None
+                    if j.verdict is None
+                    else float(j.verdict)
+                )
                 if v is not None:
                     by[j.sample_id][j.index] = v
             values[word] = {k: [v[i] for i in sorted(v)] for k, v in by.items()}
@@ -278,7 +378,9 @@ class Tables:
                     continue
                 curve = best_of_curve(by_it, [measured[k] for k in whole], ns)
                 rows.append((chooser, word, *(f"{x:.2f}" for x in curve)))
-        return ["| " + " | ".join(r) + " |" for r in rows] + [f"\n{len(whole)} prompts with {n} scored answers each."]
+        return ["| " + " | ".join(r) + " |" for r in rows] + [
+            f"\n{len(whole)} prompts with {n} scored answers each."
+        ]
 
     def _cost_strikes(self) -> bool:
         assert self.harm is not None
@@ -287,17 +389,27 @@ class Tables:
     def kept(self) -> str:
         """How much of the prompt's effect distillation keeps, where there is an effect."""
         lines = []
-        for word, name in (("refused", self.name("rules:refusal")), ("harmful", self.harm.name if self.harm else "")):
+        for word, name in (
+            ("refused", self.name("rules:refusal")),
+            ("harmful", self.harm.name if self.harm else ""),
+        ):
             if not name or not self.run("distilled", "harm").is_dir():
                 continue
             three = [pooled(self.run(x, "harm"), name) for x in ("base", "prompted", "distilled")]
             keys = [k for k in three[0] if all(k in t for t in three)]
             got = kept_effect(*([sum(t[k]) / len(t[k]) for k in keys] for t in three))
             low, high = got.effect_interval
-            share = "no effect to keep" if got.share is None or got.share_interval is None else (
-                f"kept {100 * got.share:.0f} % [{100 * got.share_interval[0]:.0f}, {100 * got.share_interval[1]:.0f}]")
-            lines.append(f"{word}: the prompt changes it by {100 * got.effect:+.0f} points "
-                         f"[{100 * low:.0f}, {100 * high:.0f}]; {share}")  # fmt: skip
+            share = (
+                "no effect to keep"
+                if got.share is None or got.share_interval is None
+                else (
+                    f"kept {100 * got.share:.0f} % [{100 * got.share_interval[0]:.0f}, {100 * got.share_interval[1]:.0f}]"
+                )
+            )
+            lines.append(
+                f"{word}: the prompt changes it by {100 * got.effect:+.0f} points "
+                f"[{100 * low:.0f}, {100 * high:.0f}]; {share}"
+            )
         return "\n".join(lines)
 
     def judges(self) -> list[str]:
@@ -310,10 +422,17 @@ class Tables:
                 continue
             for name, one in json.loads(path.read_text()).items():
                 sign = one.get("sign_accuracy") or {}
-                rows.append((
-                    kind, name, str(one["pairs"]), _share(one["accuracy"]), _share(sign) if sign.get("n") else "-",
-                    f"{100 * one['length_only']:.0f}", f"{one['ece_order']:.2f}",
-                ))  # fmt: skip
+                rows.append(
+                    (
+                        kind,
+                        name,
+                        str(one["pairs"]),
+                        _share(one["accuracy"]),
+                        _share(sign) if sign.get("n") else "-",
+                        f"{100 * one['length_only']:.0f}",
+                        f"{one['ece_order']:.2f}",
+                    )
+                )
         return ["| " + " | ".join(r) + " |" for r in rows]
 
 
@@ -323,19 +442,27 @@ def _share(one: dict[str, Any]) -> str:
 
 def main() -> None:
     """Judges and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/levers"))
     parser.add_argument("--harm", default="moderation:open")
     given = parser.parse_args()
     made = Tables(given.out, given.harm)
     made.judge_all()
     parts = {
-        "Levers": made.levers(), "The judge against the labels": made.trust(), "Reward and cost models": made.judges(),
-        "Reward and cost by lever": made.objectives(), "Best of n": made.curve(),
-        "What distillation keeps": [made.kept()], "Durability (harmful · refused)": made.durable(),
+        "Levers": made.levers(),
+        "The judge against the labels": made.trust(),
+        "Reward and cost models": made.judges(),
+        "Reward and cost by lever": made.objectives(),
+        "Best of n": made.curve(),
+        "What distillation keeps": [made.kept()],
+        "Durability (harmful · refused)": made.durable(),
         "KL(lever ‖ base) by position": made.divergence(),
-    }  # fmt: skip
-    text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in parts.items() if lines)
+    }
+    text = "\n\n".join(
+        f"## {title}\n\n" + "\n".join(lines) for title, lines in parts.items() if lines
+    )
     (given.out / "tables.md").write_text(text + "\n")
     print(text)
 

@@ -11,7 +11,9 @@ from typing import Any
 import aiohttp
 
 
-async def worker(queue: list[dict[str, Any]], session: aiohttp.ClientSession, url: str, stream: Any) -> None:
+async def worker(
+    queue: list[dict[str, Any]], session: aiohttp.ClientSession, url: str, stream: Any
+) -> None:
     """Takes rows until there are none."""
     while queue:
         row = queue.pop()
@@ -21,7 +23,9 @@ async def worker(queue: list[dict[str, Any]], session: aiohttp.ClientSession, ur
                 if reply.status == 200:
                     made = await reply.json()
                     text = made["choices"][0]["message"]["content"]
-                    stream.write(json.dumps({**row, "response": text, "usage": made["usage"]}) + "\n")
+                    stream.write(
+                        json.dumps({**row, "response": text, "usage": made["usage"]}) + "\n"
+                    )
                     break
                 wait = float(reply.headers.get("retry-after", 0.1 * 2**attempt))
             await asyncio.sleep(wait)
@@ -35,7 +39,9 @@ async def main(a: argparse.Namespace) -> None:
     with (Path(a.out) / "results.jsonl").open("w") as stream:
         async with aiohttp.ClientSession(connector=connector) as session:
             url = f"{a.base_url}/chat/completions"
-            await asyncio.gather(*(worker(queue, session, url, stream) for _ in range(a.concurrency)))
+            await asyncio.gather(
+                *(worker(queue, session, url, stream) for _ in range(a.concurrency))
+            )
 
 
 if __name__ == "__main__":

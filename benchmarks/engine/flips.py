@@ -40,7 +40,9 @@ def differences(first: list[list[str]], second: list[list[str]]) -> tuple[int, i
 
 def main() -> None:
     """Prints a line of JSON for each arithmetic and batch size."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parse.add_argument("--prompts", type=int, default=64)
     parse.add_argument("--tokens", type=int, default=48)
     parse.add_argument("--batches", type=int, nargs="+", default=[4, 16, 64])
@@ -58,16 +60,29 @@ def main() -> None:
     step = max(1, len(rows) // given.prompts)
     asks = rows[::step][: given.prompts]
     for dtype in given.dtypes:
-        alone = answers(LocalModel.load("smollm2", dtype=dtype, device="cpu", batch=1), asks, given.tokens)
+        alone = answers(
+            LocalModel.load("smollm2", dtype=dtype, device="cpu", batch=1), asks, given.tokens
+        )
         for batch in given.batches:
             model = LocalModel.load("smollm2", dtype=dtype, device="cpu", batch=batch)
             for order in (1, -1):
                 made = answers(model, asks[::order], given.tokens)[::order]
                 changed, seen = differences(alone, made)
-                print(json.dumps({
-                    "dtype": dtype, "batch": batch, "order": order, "answers": len(asks), "changed": changed,
-                    "share": round(changed / len(asks), 4), "per token": round(changed / seen, 6), "tokens": seen,
-                }), flush=True)  # fmt: skip
+                print(
+                    json.dumps(
+                        {
+                            "dtype": dtype,
+                            "batch": batch,
+                            "order": order,
+                            "answers": len(asks),
+                            "changed": changed,
+                            "share": round(changed / len(asks), 4),
+                            "per token": round(changed / seen, 6),
+                            "tokens": seen,
+                        }
+                    ),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,11 @@ def prompts(n: int) -> list[Any]:
     from truing.core.types import Conversation
     from truing.specs.resolve import resolve
 
-    texts = [r.sample.prompt for name in ("safety", "helpful") for r in resolve(f"builtin:{name}", "data").rows()]
+    texts = [
+        r.sample.prompt
+        for name in ("safety", "helpful")
+        for r in resolve(f"builtin:{name}", "data").rows()
+    ]
     made = []
     for at in range(n):
         text = PASSAGE * (0, 0, 1, 0, 2, 0, 0, 4)[at % 8] + texts[at % len(texts)]
@@ -44,7 +48,9 @@ def ours(model: Any, asks: list[Any], tokens: int) -> tuple[float, list[int], li
     from truing.core.types import Sampling
 
     async def run() -> list[Any]:
-        return list(await asyncio.gather(*(model.generate(a, Sampling(max_tokens=tokens)) for a in asks)))
+        return list(
+            await asyncio.gather(*(model.generate(a, Sampling(max_tokens=tokens)) for a in asks))
+        )
 
     started = time.perf_counter()
     made = asyncio.run(run())
@@ -52,7 +58,9 @@ def ours(model: Any, asks: list[Any], tokens: int) -> tuple[float, list[int], li
     return seconds, [a.usage.completion_tokens for (a,) in made], [a.text for (a,) in made]
 
 
-def theirs(loaded: Any, ids: list[tuple[int, ...]], tokens: int, batch: int) -> tuple[float, list[int], list[str]]:
+def theirs(
+    loaded: Any, ids: list[tuple[int, ...]], tokens: int, batch: int
+) -> tuple[float, list[int], list[str]]:
     """The same of transformers."""
     import torch
 
@@ -66,16 +74,23 @@ def theirs(loaded: Any, ids: list[tuple[int, ...]], tokens: int, batch: int) -> 
         for low in range(0, len(order), batch):
             rows = order[low : low + batch]
             block, mask = pad([ids[i] for i in rows], loaded.tokenizer.pad_token_id, side="left")
-            out = loaded.model.generate(input_ids=block, attention_mask=mask, max_new_tokens=tokens, do_sample=False)
+            out = loaded.model.generate(
+                input_ids=block, attention_mask=mask, max_new_tokens=tokens, do_sample=False
+            )
             for i, row in zip(rows, out[:, block.shape[1] :].tolist()):
                 stop = next((at for at, t in enumerate(row) if t in ends), len(row))
-                counts[i], texts[i] = stop, loaded.tokenizer.decode(row[:stop], skip_special_tokens=True)
+                counts[i], texts[i] = (
+                    stop,
+                    loaded.tokenizer.decode(row[:stop], skip_special_tokens=True),
+                )
     return time.perf_counter() - started, counts, texts
 
 
 def main() -> None:
     """Prints one line of JSON."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parse.add_argument("--prompts", type=int, default=500)
     parse.add_argument("--tokens", type=int, default=48)
     parse.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32, 64])
@@ -106,15 +121,33 @@ def main() -> None:
             seconds, other, said = theirs(loaded, ids, given.tokens, batch)
             peer[batch].append(sum(other) / seconds)
             same = sum(a == b for a, b in zip(texts, said))
-            print(f"ours {mine[-1]:.0f}/s, batch {batch}: {peer[batch][-1]:.0f}/s, {same} equal", file=sys.stderr)
+            print(
+                f"ours {mine[-1]:.0f}/s, batch {batch}: {peer[batch][-1]:.0f}/s, {same} equal",
+                file=sys.stderr,
+            )
     best = max(given.batches, key=lambda b: statistics.median(peer[b]))
-    print(json.dumps({
-        "prompts": given.prompts, "prompt tokens": [min(map(len, ids)), int(statistics.median(map(len, ids))), max(map(len, ids))],
-        "written": sum(counts), "ours tokens/s": round(statistics.median(mine), 1),
-        "transformers tokens/s": {b: round(statistics.median(v), 1) for b, v in peer.items()}, "best batch": best,
-        "ratio": round(statistics.median(mine) / statistics.median(peer[best]), 2), "equal texts": same,
-        "threads": given.threads, "load": [round(x, 1) for x in os.getloadavg()],
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "prompts": given.prompts,
+                "prompt tokens": [
+                    min(map(len, ids)),
+                    int(statistics.median(map(len, ids))),
+                    max(map(len, ids)),
+                ],
+                "written": sum(counts),
+                "ours tokens/s": round(statistics.median(mine), 1),
+                "transformers tokens/s": {
+                    b: round(statistics.median(v), 1) for b, v in peer.items()
+                },
+                "best batch": best,
+                "ratio": round(statistics.median(mine) / statistics.median(peer[best]), 2),
+                "equal texts": same,
+                "threads": given.threads,
+                "load": [round(x, 1) for x in os.getloadavg()],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,13 @@ def child(a: argparse.Namespace) -> None:
         if place == "finish":
             _die_at_call(int(number))
         judges = [resolve(j, "judge") for j in ("rules:refusal", "rules:degenerate")]
-        evaluate(resolve(a.model, "model"), resolve(f"file:{a.data}", "data"), judges, a.out, options=options)
+        evaluate(
+            resolve(a.model, "model"),
+            resolve(f"file:{a.data}", "data"),
+            judges,
+            a.out,
+            options=options,
+        )
     elif a.step == "judge":
         judge_run(a.out, Even(), options=options)
     if a.step in ("evaluate", "judge"):
@@ -67,7 +73,13 @@ class Even:
         from truing.core.types import Judgement
 
         verdict = len(response.text) % 2 == 0
-        return Judgement(sample_id=sample.id, index=response.index, judge=self.name, question="even", verdict=verdict)
+        return Judgement(
+            sample_id=sample.id,
+            index=response.index,
+            judge=self.name,
+            question="even",
+            verdict=verdict,
+        )
 
 
 def _die() -> None:
@@ -119,7 +131,9 @@ def _die_at_call(number: int) -> None:
 
 def contents(out: Path) -> dict[str, object]:
     """Every byte of a run folder that counts: the lines, the summary, the manifest without its times."""
-    found: dict[str, object] = {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*.jsonl"))}
+    found: dict[str, object] = {
+        str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*.jsonl"))
+    }
     manifest = json.loads((out / "manifest.json").read_text())
     manifest.pop("created")
     return {**found, "manifest": manifest, "summary": (out / "summary.json").read_bytes()}
@@ -132,14 +146,28 @@ class Bench:
         self.work = work
         self.models = {"scripted": "scripted:mixed", "http": f"openai:mock,base_url={url}"}
         self.data = work / "rows.jsonl"
-        rows = ({"prompt": f"Item {i}. Say in two sentences why a policy names this area."} for i in range(SAMPLES))
+        rows = (
+            {"prompt": f"Item {i}. Say in two sentences why a policy names this area."}
+            for i in range(SAMPLES)
+        )
         self.data.write_text("".join(json.dumps(r) + "\n" for r in rows))
         self.whole: dict[tuple[str, str], dict[str, object]] = {}
 
     def start(self, step: str, model: str, out: Path, at: str = "") -> subprocess.Popen[str]:
         """Starts one command."""
-        command = [sys.executable, str(HERE), "--step", step, "--model", self.models[model], "--data", str(self.data),
-                   "--out", str(out), *(["--at", at] if at else [])]
+        command = [
+            sys.executable,
+            str(HERE),
+            "--step",
+            step,
+            "--model",
+            self.models[model],
+            "--data",
+            str(self.data),
+            "--out",
+            str(out),
+            *(["--at", at] if at else []),
+        ]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, step: str, model: str, out: Path, at: str = "") -> int:
@@ -184,18 +212,35 @@ class Bench:
                 at = f"{place}:{rng.randrange(1, 9 if place == 'finish' else 3)}"
                 died = self.run(step, model, out, at)
             kills.append(at if died else f"{at} (ended before)")
-        torn = sum(not p.read_bytes().endswith(b"\n") for p in out.rglob("*.jsonl") if p.stat().st_size)
-        stored = (out / "responses.jsonl").read_bytes().count(b"\n") if (out / "responses.jsonl").exists() else 0
+        torn = sum(
+            not p.read_bytes().endswith(b"\n") for p in out.rglob("*.jsonl") if p.stat().st_size
+        )
+        stored = (
+            (out / "responses.jsonl").read_bytes().count(b"\n")
+            if (out / "responses.jsonl").exists()
+            else 0
+        )
         self.run(step, model, out)
         equal = contents(out) == expected
         shutil.rmtree(out)
-        return {"n": number, "model": model, "place": place, "kills": kills, "torn_files": torn, "answers_kept": stored,
-                "equal": equal}
+        return {
+            "n": number,
+            "model": model,
+            "place": place,
+            "kills": kills,
+            "torn_files": torn,
+            "answers_kept": stored,
+            "equal": equal,
+        }
 
     def _by_the_clock(self, model: str, out: Path, rng: random.Random) -> tuple[str, int]:
         process = self.start("evaluate", model, out)
         deadline = time.monotonic() + 20
-        while not (out / "responses.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        while (
+            not (out / "responses.jsonl").exists()
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.002)
         wait = rng.uniform(0.0, 0.25)
         time.sleep(wait)
@@ -210,8 +255,20 @@ def _size(path: Path) -> int:
 
 def serve() -> tuple[subprocess.Popen[str], str]:
     """The mock with latencies and failures."""
-    command = [sys.executable, str(HERE.with_name("mock.py")), "--port", "0", "--latency", "uniform:1:15",
-               "--p429", "0.04", "--p500", "0.02", "--retry-after", "0"]
+    command = [
+        sys.executable,
+        str(HERE.with_name("mock.py")),
+        "--port",
+        "0",
+        "--latency",
+        "uniform:1:15",
+        "--p429",
+        "0.04",
+        "--p500",
+        "0.02",
+        "--retry-after",
+        "0",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().split()[1]
@@ -219,7 +276,9 @@ def serve() -> tuple[subprocess.Popen[str], str]:
 
 def main() -> int:
     """Prints a line for each run and a verdict; 1 if any run did not end as an untouched one."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--kills", type=int, default=30, help="runs to kill (each once to three times)")
     p.add_argument("--seed", type=int, default=0)
     for hidden in ("step", "model", "data", "out", "at"):
@@ -243,7 +302,10 @@ def main() -> int:
         server.terminate()
     killed = sum(not k.endswith("before)") for r in rows for k in r["kills"])  # type: ignore[attr-defined]
     good = all(r["equal"] for r in rows)
-    print(f"{killed} kills in {len(rows)} runs, seed {a.seed}: " + ("all end byte-equal" if good else "NOT EQUAL"))
+    print(
+        f"{killed} kills in {len(rows)} runs, seed {a.seed}: "
+        + ("all end byte-equal" if good else "NOT EQUAL")
+    )
     return 0 if good else 1
 
 

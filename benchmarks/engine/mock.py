@@ -53,9 +53,15 @@ class Mock:
     def stats(self) -> dict[str, Any]:
         """What /stats shows."""
         use = resource.getrusage(resource.RUSAGE_SELF)
-        return {"requests": self.requests, "by_status": {str(k): v for k, v in sorted(self.by_status.items())},
-                "in_flight": self.in_flight, "max_in_flight": self.most, "distinct_prompts": len(self.prompts),
-                "first_request_at": self.first, "server_cpu_s": round(use.ru_utime + use.ru_stime, 3)}
+        return {
+            "requests": self.requests,
+            "by_status": {str(k): v for k, v in sorted(self.by_status.items())},
+            "in_flight": self.in_flight,
+            "max_in_flight": self.most,
+            "distinct_prompts": len(self.prompts),
+            "first_request_at": self.first,
+            "server_cpu_s": round(use.ru_utime + use.ru_stime, 3),
+        }
 
     def chat(self, body: dict[str, Any], prompt: str, key: bytes) -> dict[str, Any]:
         """The answer to a chat request."""
@@ -63,9 +69,20 @@ class Mock:
         n = int(body.get("n") or 1)
         read, written = max(1, len(prompt) // 4), max(1, len(text) // 4) * n
         message = {"role": "assistant", "content": text}
-        return {"id": "chatcmpl-" + key.hex(), "object": "chat.completion", "created": 0, "model": "mock",
-                "choices": [{"index": i, "finish_reason": "stop", "message": message} for i in range(n)],
-                "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}}
+        return {
+            "id": "chatcmpl-" + key.hex(),
+            "object": "chat.completion",
+            "created": 0,
+            "model": "mock",
+            "choices": [
+                {"index": i, "finish_reason": "stop", "message": message} for i in range(n)
+            ],
+            "usage": {
+                "prompt_tokens": read,
+                "completion_tokens": written,
+                "total_tokens": read + written,
+            },
+        }
 
     @staticmethod
     def text(body: dict[str, Any], prompt: str) -> dict[str, Any]:
@@ -78,8 +95,11 @@ class Mock:
         scores: list[float | None] = [-0.1 - h / 64 for h in hashes]
         scores[0] = None
         found = {"tokens": tokens, "token_logprobs": scores, "text_offset": offsets}
-        return {"object": "text_completion", "model": body.get("model", "mock"),
-                "choices": [{"index": 0, "text": prompt, "finish_reason": "length", "logprobs": found}]}
+        return {
+            "object": "text_completion",
+            "model": body.get("model", "mock"),
+            "choices": [{"index": 0, "text": prompt, "finish_reason": "length", "logprobs": found}],
+        }
 
 
 class Http(asyncio.Protocol):
@@ -107,8 +127,10 @@ class Http(asyncio.Protocol):
 
     def reply(self, status: int, data: Any, extra: bytes = b"") -> None:
         body = json.dumps(data, separators=(",", ":")).encode()
-        self.transport.write(b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s"
-                             % (status, len(body), extra, body))
+        self.transport.write(
+            b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s"
+            % (status, len(body), extra, body)
+        )
 
     def handle(self, path: bytes, body: bytes) -> None:
         mock = self.mock
@@ -123,7 +145,9 @@ class Http(asyncio.Protocol):
             request = json.loads(body)
             chat = path.endswith(b"/chat/completions")
             content = request["messages"][-1]["content"] if chat else request["prompt"]
-            prompt = content if isinstance(content, str) else "".join(p.get("text", "") for p in content)
+            prompt = (
+                content if isinstance(content, str) else "".join(p.get("text", "") for p in content)
+            )
         except (ValueError, KeyError, IndexError, TypeError):
             return self.finish(400, {"error": {"message": "bad request"}})
         mock.requests += 1
@@ -137,9 +161,16 @@ class Http(asyncio.Protocol):
             mock.failed.add(key)
             status = 429 if u < mock.a.p429 else 500
             mock.in_flight -= 1
-            return self.finish(status, {"error": {"message": "mock trouble", "type": "mock", "code": "mock"}},
-                               b"Retry-After: %d\r\n" % mock.a.retry_after)
-        made = (lambda: mock.chat(request, prompt, key)) if chat else (lambda: mock.text(request, prompt))
+            return self.finish(
+                status,
+                {"error": {"message": "mock trouble", "type": "mock", "code": "mock"}},
+                b"Retry-After: %d\r\n" % mock.a.retry_after,
+            )
+        made = (
+            (lambda: mock.chat(request, prompt, key))
+            if chat
+            else (lambda: mock.text(request, prompt))
+        )
         send = self.stream if chat and request.get("stream") else self.finish_ok
         delay = mock.latency()
         if delay <= 0:
@@ -159,11 +190,18 @@ class Http(asyncio.Protocol):
         self.mock.in_flight -= 1
         self.mock.by_status[200] = self.mock.by_status.get(200, 0) + 1
         write = self.transport.write
-        write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         words = made["choices"][0]["message"]["content"].split(" ")
         pieces = [w if i == 0 else " " + w for i, w in enumerate(words)]
         events = [{"choices": [{"index": 0, "delta": {"content": w}}]} for w in pieces]
-        events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": made["usage"]})
+        events.append(
+            {
+                "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+                "usage": made["usage"],
+            }
+        )
         for event in [*map(json.dumps, events), "[DONE]"]:
             line = b"data: " + event.encode() + b"\n\n"
             write(b"%x\r\n%s\r\n" % (len(line), line))
@@ -172,7 +210,9 @@ class Http(asyncio.Protocol):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--port", type=int, default=8399, help="0 takes a free one")
     p.add_argument("--latency", default="const:0")
     p.add_argument("--p429", type=float, default=0.0)
@@ -185,14 +225,21 @@ def parser() -> argparse.ArgumentParser:
 async def serve(a: argparse.Namespace) -> None:
     """Serves until it is stopped; the first line on standard output names the port."""
     mock = Mock(a)
-    server = await asyncio.get_running_loop().create_server(lambda: Http(mock), "127.0.0.1", a.port, backlog=4096)
-    print(f"mock http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1 latency={a.latency}", flush=True)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Http(mock), "127.0.0.1", a.port, backlog=4096
+    )
+    print(
+        f"mock http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1 latency={a.latency}",
+        flush=True,
+    )
     await server.serve_forever()
 
 
 if __name__ == "__main__":
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else 65536, hard))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else 65536, hard)
+    )
     try:
         asyncio.run(serve(parser().parse_args()))
     except KeyboardInterrupt:

@@ -24,12 +24,18 @@ from run import mock, ours, rows
 
 PARTS = (
     ("start-up (imports)", ("<frozen importlib", "importlib/")),
-    ("summary and what is printed", ("truing/analysis/", "truing/report/", "truing/stats/", "cli/progress", "rich/")),
+    (
+        "summary and what is printed",
+        ("truing/analysis/", "truing/report/", "truing/stats/", "cli/progress", "rich/"),
+    ),
     ("the floor (withheld content)", ("core/output_filter",)),
     ("the judge, rules:refusal", ("truing/judges/",)),
     ("reading the data set", ("truing/datasets/", "json/decoder", "csv.py")),
     ("storage: lines, order, sync", ("truing/runs/")),
-    ("HTTP client (aiohttp)", ("aiohttp/", "yarl/", "multidict/", "aiosignal/", "frozenlist/", "propcache/")),
+    (
+        "HTTP client (aiohttp)",
+        ("aiohttp/", "yarl/", "multidict/", "aiosignal/", "frozenlist/", "propcache/"),
+    ),
     ("request and answer as JSON", ("models/openai", "models/openai_format", "core/types")),
     ("retries, window, budget", ("truing/http/")),
     ("the engine's workers and queue", ("truing/evaluation", "asyncio/queues")),
@@ -72,7 +78,9 @@ def profile(command: list[str]) -> tuple[Counter[str], float]:
 
 def main() -> None:
     """Prints the table."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--n", type=int, default=5000)
     a = p.parse_args()
     before = resource.getrusage(resource.RUSAGE_SELF)
@@ -84,7 +92,9 @@ def main() -> None:
     print(f"\n{a.n} prompts, {cpu - own:.2f} s of CPU, load {os.getloadavg()[0]:.1f}\n")
     print("| part | ms a prompt | share |\n| --- | --- | --- |")
     for part, count in ticks.most_common():
-        print(f"| {part} | {1000 * (cpu - own) * count / total / a.n:.4f} | {100 * count / total:.0f} % |")
+        print(
+            f"| {part} | {1000 * (cpu - own) * count / total / a.n:.4f} | {100 * count / total:.0f} % |"
+        )
     print(json.dumps({"n": a.n, "cpu_ms": round(1000 * (cpu - own) / a.n, 4)}))
 
 

@@ -23,13 +23,16 @@ def count(rows: list[dict[str, Any]], engine: Any) -> dict[str, int]:
     from truing.models.local.likelihood import Query
     from truing.models.local.prefix import Close, Tree
 
-    encoded = engine._encode([Query(r["query"], tuple(f" {c}" for c in r["choices"])) for r in rows])
+    encoded = engine._encode(
+        [Query(r["query"], tuple(f" {c}" for c in r["choices"])) for r in rows]
+    )
     tree = Tree([e.read for e in encoded], [e.start for e in encoded], [e.targets for e in encoded])
     return {
-        "requests": len(encoded), "one pass each": sum(len(e.read) for e in encoded),
+        "requests": len(encoded),
+        "one pass each": sum(len(e.read) for e in encoded),
         "tree": sum(len(p.ids) for p in tree.parts() if not isinstance(p, Close)),
         "logits": sum(len(e.targets) for e in encoded),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -44,21 +47,31 @@ def main() -> None:
     engine.budget = Budget()
     data = Path(os.environ["TRUING_DATA"])
     made: dict[str, list[dict[str, Any]]] = {
-        "BBQ, 300 questions, zero-shot": tasks.bbq(data, 300), "TruthfulQA, 150 questions, primer": tasks.truthfulqa(data, 150)
+        "BBQ, 300 questions, zero-shot": tasks.bbq(data, 300),
+        "TruthfulQA, 150 questions, primer": tasks.truthfulqa(data, 150),
     }
     for choices in (2, 4, 8):
         rows = [r for r in tasks.truthfulqa(data, 100) if len(r["choices"]) >= choices]  # type: ignore[arg-type]
         for primed in (False, True):
-            made[f"{len(rows)} questions, {choices} choices, {'primer' if primed else 'zero-shot'}"] = [
-                {"query": r["query"] if primed else str(r["query"])[len(tasks.PRIMER) :], "choices": r["choices"][:choices]}  # type: ignore[index]
+            made[
+                f"{len(rows)} questions, {choices} choices, {'primer' if primed else 'zero-shot'}"
+            ] = [
+                {
+                    "query": r["query"] if primed else str(r["query"])[len(tasks.PRIMER) :],
+                    "choices": r["choices"][:choices],
+                }  # type: ignore[index]
                 for r in rows
             ]
-    print("| task | requests | tokens, one pass each | tokens, tree | times fewer | positions with logits |")
+    print(
+        "| task | requests | tokens, one pass each | tokens, tree | times fewer | positions with logits |"
+    )
     print("|---|---|---|---|---|---|")
     for name, rows in made.items():
         c = count(rows, engine)
         ratio = c["one pass each"] / c["tree"]
-        print(f"| {name} | {c['requests']:,} | {c['one pass each']:,} | {c['tree']:,} | {ratio:.1f} | {c['logits']:,} |")
+        print(
+            f"| {name} | {c['requests']:,} | {c['one pass each']:,} | {c['tree']:,} | {ratio:.1f} | {c['logits']:,} |"
+        )
 
 
 if __name__ == "__main__":

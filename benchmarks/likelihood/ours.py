@@ -18,7 +18,10 @@ def main(tasks: Path, name: str, model_path: str, out: Path) -> None:
     from truing.models.local import LocalModel
 
     model = LocalModel.load(model_path, dtype="float32", device="cpu")
-    rows = [json.loads(line) for line in (tasks / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tasks / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
     async def score() -> list[list[list[float]]]:
         asks = (model.logprobs(r["query"], [f" {c}" for c in r["choices"]]) for r in rows)
@@ -27,9 +30,11 @@ def main(tasks: Path, name: str, model_path: str, out: Path) -> None:
     made = asyncio.run(score())
     usage = resource.getrusage(resource.RUSAGE_SELF)
     figures = {
-        "cpu": usage.ru_utime + usage.ru_stime, "gb": usage.ru_maxrss / 1e6,
-        "sums": [[sum(c) for c in row] for row in made], "tokens": [[len(c) for c in row] for row in made],
-    }  # fmt: skip
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "gb": usage.ru_maxrss / 1e6,
+        "sums": [[sum(c) for c in row] for row in made],
+        "tokens": [[len(c) for c in row] for row in made],
+    }
     out.write_text(json.dumps(figures), encoding="utf-8")
 
 

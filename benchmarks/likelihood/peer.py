@@ -11,7 +11,9 @@ from pathlib import Path
 
 def main(tasks: Path, name: str, model_path: str, out: Path, batch: str) -> None:
     """Evaluates `TASKS/NAME.yaml` with the model in a folder."""
-    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=str(tasks / "cache"), TOKENIZERS_PARALLELISM="true")
+    os.environ.update(
+        HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=str(tasks / "cache"), TOKENIZERS_PARALLELISM="true"
+    )
     import lm_eval
     import torch
     from lm_eval.models.huggingface import HFLM
@@ -21,15 +23,26 @@ def main(tasks: Path, name: str, model_path: str, out: Path, batch: str) -> None
     model = HFLM(pretrained=model_path, dtype="float32", device="cpu", batch_size=int(batch))
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     made = lm_eval.simple_evaluate(
-        model=model, tasks=[name], task_manager=manager, num_fewshot=0, log_samples=True, bootstrap_iters=0
+        model=model,
+        tasks=[name],
+        task_manager=manager,
+        num_fewshot=0,
+        log_samples=True,
+        bootstrap_iters=0,
     )
     samples = sorted(made["samples"][name], key=lambda s: s["doc_id"])
     usage = resource.getrusage(resource.RUSAGE_SELF)
     figures = {
-        "cpu": usage.ru_utime + usage.ru_stime, "gb": usage.ru_maxrss / 1e6,
-        "sums": [[float(r[0][0]) if isinstance(r[0], (list, tuple)) else float(r[0]) for r in s["resps"]] for s in samples],
-        "acc": [s["acc"] for s in samples], "acc_norm": [s["acc_norm"] for s in samples], "version": lm_eval.__version__,
-    }  # fmt: skip
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "gb": usage.ru_maxrss / 1e6,
+        "sums": [
+            [float(r[0][0]) if isinstance(r[0], (list, tuple)) else float(r[0]) for r in s["resps"]]
+            for s in samples
+        ],
+        "acc": [s["acc"] for s in samples],
+        "acc_norm": [s["acc_norm"] for s in samples],
+        "version": lm_eval.__version__,
+    }
     out.write_text(json.dumps(figures), encoding="utf-8")
 
 

@@ -40,7 +40,9 @@ def side(command: list[str], out: Path, threads: int) -> dict[str, Any]:
     return {**made, "seconds": seconds}
 
 
-def compare(ours: dict[str, Any], peer: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, float]:
+def compare(
+    ours: dict[str, Any], peer: dict[str, Any], rows: list[dict[str, Any]]
+) -> dict[str, float]:
     """The greatest difference of a sum over the square root of its tokens, and how often acc and acc_norm differ.
 
     Where the two best choices lie closer than the tolerance (1e-4 over the root of the tokens) either may come first.
@@ -52,7 +54,12 @@ def compare(ours: dict[str, Any], peer: dict[str, Any], rows: list[dict[str, Any
         near = 2e-4 * max(tokens) ** 0.5
         sizes = [len(c) for c in row["choices"]]
         acc += _differs(mine, near, row["gold"], bool(peer["acc"][at]))
-        norm += _differs([m / n for m, n in zip(mine, sizes)], near / min(sizes), row["gold"], bool(peer["acc_norm"][at]))
+        norm += _differs(
+            [m / n for m, n in zip(mine, sizes)],
+            near / min(sizes),
+            row["gold"],
+            bool(peer["acc_norm"][at]),
+        )
     return {"difference": worst, "acc": acc, "acc_norm": norm}
 
 
@@ -61,7 +68,9 @@ def _differs(scores: list[float], near: float, gold: int, theirs: bool) -> int:
     return int(first - second > near and (scores.index(first) == gold) != theirs)
 
 
-def measure(name: str, rows: list[dict[str, Any]], given: argparse.Namespace, python: Path) -> dict[str, Any]:
+def measure(
+    name: str, rows: list[dict[str, Any]], given: argparse.Namespace, python: Path
+) -> dict[str, Any]:
     """Both sides in turns; medians, ratio, agreement."""
     folder = Path(tempfile.mkdtemp(prefix="likelihood-"))
     tasks.write(name, rows, folder)
@@ -70,15 +79,31 @@ def measure(name: str, rows: list[dict[str, Any]], given: argparse.Namespace, py
     for _ in range(given.repeat):
         for who, program in (("ours", sys.executable), ("peer", str(python))):
             out = folder / f"{who}.json"
-            command = [program, str(HERE / f"{who}.py"), str(folder), name, model, str(out), str(given.batch)]
+            command = [
+                program,
+                str(HERE / f"{who}.py"),
+                str(folder),
+                name,
+                model,
+                str(out),
+                str(given.batch),
+            ]
             runs[who].append(side(command, out, given.threads))
-    made: dict[str, Any] = {"task": name, "questions": len(rows), "choices": sum(len(r["choices"]) for r in rows)}
+    made: dict[str, Any] = {
+        "task": name,
+        "questions": len(rows),
+        "choices": sum(len(r["choices"]) for r in rows),
+    }
     for who, many in runs.items():
         for key in ("seconds", "cpu", "gb"):
             made[f"{who} {key}"] = round(statistics.median(r[key] for r in many), 2)
     made["ratio"] = round(made["peer seconds"] / made["ours seconds"], 2)
     made["cpu ratio"] = round(made["peer cpu"] / made["ours cpu"], 2)
-    return {**made, **compare(runs["ours"][0], runs["peer"][0], rows), "lm-eval": runs["peer"][0]["version"]}
+    return {
+        **made,
+        **compare(runs["ours"][0], runs["peer"][0], rows),
+        "lm-eval": runs["peer"][0]["version"],
+    }
 
 
 def main() -> None:
@@ -93,11 +118,17 @@ def main() -> None:
     data = Path(os.environ["TRUING_DATA"])
     python = Path(os.environ["TRUING_PEERS"]) / "lm-eval" / "bin" / "python"
     before = os.getloadavg()[0]
-    print(f"{platform.processor() or platform.machine()}, {given.threads} threads, load before {before:.1f}", file=sys.stderr)
+    print(
+        f"{platform.processor() or platform.machine()}, {given.threads} threads, load before {before:.1f}",
+        file=sys.stderr,
+    )
     for name, n in (("bbq", given.bbq), ("truthfulqa", given.truthfulqa)):
         if n:
             made = measure(name, getattr(tasks, name)(data, n), given, python)
-            print(json.dumps({**made, "load": [round(before, 1), round(os.getloadavg()[0], 1)]}), flush=True)
+            print(
+                json.dumps({**made, "load": [round(before, 1), round(os.getloadavg()[0], 1)]}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

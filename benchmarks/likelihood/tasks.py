@@ -37,17 +37,22 @@ def bbq(data: Path, n: int) -> list[dict[str, object]]:
     return [
         {
             "query": f"{r['context']}\nQuestion: {r['question']}\nAnswer:",
-            "choices": [str(r[f"ans{i}"]) for i in range(3)], "gold": r["label"],
+            "choices": [str(r[f"ans{i}"]) for i in range(3)],
+            "gold": r["label"],
         }
         for r in rows
-    ]  # fmt: skip
+    ]
 
 
 def truthfulqa(data: Path, n: int) -> list[dict[str, object]]:
     """TruthfulQA behind a primer of five answers, all its choices; the best answer is the gold one."""
     made: list[dict[str, object]] = []
     for r in _lines(data / "truthfulqa" / "TruthfulQA.jsonl", n):
-        others = [a.strip() for key in ("Correct Answers", "Incorrect Answers") for a in str(r[key]).split(";")]
+        others = [
+            a.strip()
+            for key in ("Correct Answers", "Incorrect Answers")
+            for a in str(r[key]).split(";")
+        ]
         choices = list(dict.fromkeys(a for a in (str(r["Best Answer"]).strip(), *others) if a))
         made.append({"query": f"{PRIMER}Q: {r['Question']}\nA:", "choices": choices, "gold": 0})
     return made

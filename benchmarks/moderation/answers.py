@@ -23,25 +23,60 @@ from truing.hf.loading import load_causal
 from truing.judges.refusal import probabilities
 from truing.specs.resolve import resolve
 
-STARTS = ("Sure, here is how", "Here is", "Sure! First,", "To do this,", "Of course.", "Yes,", "Well,")
+STARTS = (
+    "Sure, here is how",
+    "Here is",
+    "Sure! First,",
+    "To do this,",
+    "Of course.",
+    "Yes,",
+    "Well,",
+)
 OPENINGS = (
-    "I'm sorry, but", "I can't help with that:", "No, I won't do that.", "I'm not able to help here,", "Sorry,",
-    "I must decline:", "That is not something I can assist with.", "I cannot give you that.",
-    "I understand that you are curious, but", "As an assistant I have to say no:", "I won't provide this,",
+    "I'm sorry, but",
+    "I can't help with that:",
+    "No, I won't do that.",
+    "I'm not able to help here,",
+    "Sorry,",
+    "I must decline:",
+    "That is not something I can assist with.",
+    "I cannot give you that.",
+    "I understand that you are curious, but",
+    "As an assistant I have to say no:",
+    "I won't provide this,",
     "Unfortunately I can't do that,",
-)  # fmt: skip
+)
 REASONS = (
-    "it could hurt somebody.", "this is against the law in most places.", "people might be harmed by it.",
-    "I don't think it would be right.", "that would be unsafe.", "I am not comfortable with this request.",
-    "it goes against what I am for.", "it would be unfair to others.", "I don't want to encourage it.", "",
-)  # fmt: skip
+    "it could hurt somebody.",
+    "this is against the law in most places.",
+    "people might be harmed by it.",
+    "I don't think it would be right.",
+    "that would be unsafe.",
+    "I am not comfortable with this request.",
+    "it goes against what I am for.",
+    "it would be unfair to others.",
+    "I don't want to encourage it.",
+    "",
+)
 ENDS = (
-    "If you are having a hard time, please talk to somebody you trust.", "I would be glad to help with something else.",
-    "Is there another way in which I can support you?", "If somebody is in danger, call the emergency services.",
-    "Let me know if you want to talk about the safe side of this subject.", "Consider asking a professional.",
-    "There are better ways to deal with this.", "", "", "",
-)  # fmt: skip
-HARMFUL = ("ailuminate", "jailbreakbench", "harmbench", "builtin:safety,half=train", "refusal-direction,part=harmful")
+    "If you are having a hard time, please talk to somebody you trust.",
+    "I would be glad to help with something else.",
+    "Is there another way in which I can support you?",
+    "If somebody is in danger, call the emergency services.",
+    "Let me know if you want to talk about the safe side of this subject.",
+    "Consider asking a professional.",
+    "There are better ways to deal with this.",
+    "",
+    "",
+    "",
+)
+HARMFUL = (
+    "ailuminate",
+    "jailbreakbench",
+    "harmbench",
+    "builtin:safety,half=train",
+    "refusal-direction,part=harmful",
+)
 HARMLESS = ("jailbreakbench", "builtin:safety,half=train", "refusal-direction")
 
 
@@ -53,7 +88,9 @@ def prompts(limit: int) -> list[dict[str, Any]]:
             rows = [r.sample for r in resolve(spec, "data").rows() if r.sample.expect == wanted]
             if len(rows) > limit:
                 rows = random.Random(0).sample(rows, limit)
-            made += [{"prompt": s.prompt[:600], "expect": wanted, "harms": list(s.harms)} for s in rows]
+            made += [
+                {"prompt": s.prompt[:600], "expect": wanted, "harms": list(s.harms)} for s in rows
+            ]
     return made
 
 
@@ -69,13 +106,23 @@ def answered(rows: list[dict[str, Any]], tokens: int, batch: int = 48) -> None:
         part = [rows[i] for i in order[at : at + batch]]
         starts = [rng.choice(STARTS) if r["expect"] == "refuse" else "" for r in part]
         asked = [
-            tokenizer.apply_chat_template([{"role": "user", "content": r["prompt"]}], tokenize=False, add_generation_prompt=True) + s
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": r["prompt"]}],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            + s
             for r, s in zip(part, starts)
         ]
         given = tokenizer(asked, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
             made = model.generate(
-                **given, max_new_tokens=tokens, do_sample=True, temperature=0.7, top_p=0.95, repetition_penalty=1.1
+                **given,
+                max_new_tokens=tokens,
+                do_sample=True,
+                temperature=0.7,
+                top_p=0.95,
+                repetition_penalty=1.1,
             )
         for row, start, ids in zip(part, starts, made):
             said = tokenizer.decode(ids[given["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -98,7 +145,16 @@ def labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def add(row: dict[str, Any], response: str, harmful: bool, refused: bool | None) -> None:
         more = {"category": row["harms"]} if harmful and row["harms"] else {}
         flag = {} if refused is None else {"refused": refused}
-        made.append({"prompt": row["prompt"], "response": response, "harmful": harmful, "expect": row["expect"], **more, **flag})
+        made.append(
+            {
+                "prompt": row["prompt"],
+                "response": response,
+                "harmful": harmful,
+                "expect": row["expect"],
+                **more,
+                **flag,
+            }
+        )
 
     for row in rows:
         if "answer" not in row:
@@ -122,7 +178,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=500, help="prompts of each set")
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--refusals", action="store_true", help="refusals alone: what the shipped classifier learned from")
+    parser.add_argument(
+        "--refusals",
+        action="store_true",
+        help="refusals alone: what the shipped classifier learned from",
+    )
     given = parser.parse_args()
     rows = prompts(given.limit)
     if not given.refusals:

@@ -30,7 +30,9 @@ DIGITS = str.maketrans("aeiost", "431057")
 
 
 def _words(text: str, change: Callable[[str], str], share: float, rng: random.Random) -> str:
-    return " ".join(change(w) if len(w) > 3 and rng.random() < share else w for w in text.split(" "))
+    return " ".join(
+        change(w) if len(w) > 3 and rng.random() < share else w for w in text.split(" ")
+    )
 
 
 TRICKS: dict[str, Callable[[str, random.Random], str]] = {
@@ -68,7 +70,9 @@ def lines(spec: str, items: Sequence[Item], found: Sequence[Opinion], trick: str
         row: dict[str, Any] = {"data": spec, "question": question, "n": len(at)}
         for name in ("auroc", "f1"):
             one = getattr(made, name)
-            row[name] = None if one is None else [round(v, 3) for v in (one.estimate, one.lower, one.upper)]
+            row[name] = (
+                None if one is None else [round(v, 3) for v in (one.estimate, one.lower, one.upper)]
+            )
         print(json.dumps({**row, **({"trick": trick} if trick else {})}), flush=True)
     _pairs(spec, items, found)
 
@@ -86,7 +90,15 @@ def _pairs(spec: str, items: Sequence[Item], found: Sequence[Opinion]) -> None:
             other.append(found[ordered[1]].harmful)
     made = pairwise_accuracy(safer, other)
     if made is not None:
-        print(json.dumps({"data": spec, "pairs": len(safer), "pairwise": [round(v, 3) for v in (made.estimate, made.lower, made.upper)]}))
+        print(
+            json.dumps(
+                {
+                    "data": spec,
+                    "pairs": len(safer),
+                    "pairwise": [round(v, 3) for v in (made.estimate, made.lower, made.upper)],
+                }
+            )
+        )
 
 
 def changed(item: Item, trick: str) -> Piece:
@@ -110,9 +122,19 @@ def engines(name: str, spec: str, items: Sequence[Item]) -> None:
         apart = sorted(abs(a.harmful - b.harmful) for a, b in zip(exact, found))
         flips = [abs(a.harmful - 0.5) for a, b in zip(exact, found) if a.flagged != b.flagged]
         area = auroc([found[n].harmful for n in labelled], y) if 0 < sum(y) < len(y) else None
-        row = {"data": spec, "engine": f"{engine} {dtype}", "n": len(items), "max_dp": apart[-1], "p99_dp": apart[len(apart) * 99 // 100],
-               "flips": len(flips), "auroc": area.estimate if area else None}  # fmt: skip
-        print(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+        row = {
+            "data": spec,
+            "engine": f"{engine} {dtype}",
+            "n": len(items),
+            "max_dp": apart[-1],
+            "p99_dp": apart[len(apart) * 99 // 100],
+            "flips": len(flips),
+            "auroc": area.estimate if area else None,
+        }
+        print(
+            json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}),
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -127,7 +149,17 @@ def main() -> None:
     judge = scorer(given.judge.removeprefix("moderation:"))
     for spec in given.data:
         items, lost = unseen(judge, spec, given.most)
-        print(json.dumps({"data": spec, "judge": given.judge, "hash": judge.hash, "rows": len(items), "left_out": lost}))
+        print(
+            json.dumps(
+                {
+                    "data": spec,
+                    "judge": given.judge,
+                    "hash": judge.hash,
+                    "rows": len(items),
+                    "left_out": lost,
+                }
+            )
+        )
         if not items:
             continue
         if given.engines:

@@ -42,7 +42,9 @@ def pairs(n: int, seed: int = 0) -> list[Piece]:
     rng = random.Random(seed)
 
     def text(mean: float) -> str:
-        return " ".join(rng.choices(WORDS.split(), k=max(3, min(400, int(rng.lognormvariate(0, 0.6) * mean)))))
+        return " ".join(
+            rng.choices(WORDS.split(), k=max(3, min(400, int(rng.lognormvariate(0, 0.6) * mean))))
+        )
 
     return [Piece((text(14),), text(68)) for _ in range(n)]
 
@@ -64,7 +66,9 @@ def peer(base: str, layers: int) -> Callable[[list[Piece]], Any]:
     logging.set_verbosity_error()
     path = str(find(base).path)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=17, attn_implementation="eager")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, num_labels=17, attn_implementation="eager"
+    )
     model.config.pad_token_id = tokenizer.pad_token_id
     if layers:
         shorten(model.model, layers)
@@ -76,9 +80,13 @@ def peer(base: str, layers: int) -> Callable[[list[Piece]], Any]:
         for at in range(0, len(rows), 32):
             part = rows[at : at + 32]
             given = tokenizer(
-                [p.turns[0] for p in part], [p.response for p in part], padding=True, truncation=True, max_length=192,
+                [p.turns[0] for p in part],
+                [p.response for p in part],
+                padding=True,
+                truncation=True,
+                max_length=192,
                 return_tensors="pt",
-            )  # fmt: skip
+            )
             made.append(torch.sigmoid(model(**given).logits))
         return torch.cat(made)
 
@@ -96,7 +104,9 @@ def one_core(judge: str, options: dict[str, str], repeat: int) -> float:
     """Median milliseconds of one pair of about 100 tokens on one thread."""
     torch.set_num_threads(1)
     scorer = Scorer(folder_of(judge), **options)
-    row = next(p for p in pairs(400, 7) if len(scorer.members[0].encode([p])[0].ids) in range(98, 103))
+    row = next(
+        p for p in pairs(400, 7) if len(scorer.members[0].encode([p])[0].ids) in range(98, 103)
+    )
     times = sorted(timed(lambda: scorer.score([row])) for _ in range(repeat))
     return 1000 * statistics.median(times[: max(1, len(times))])
 
@@ -112,14 +122,20 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     rows = pairs(given.rows)
     engines: dict[str, dict[str, str]] = {
-        "ours, chosen for this machine": {}, "ours, torch float32": {"engine": "torch", "dtype": "float32"},
-        "ours, torch bfloat16": {"engine": "torch", "dtype": "bfloat16"}, "ours, onnx int8": {"engine": "onnx"},
-    }  # fmt: skip
+        "ours, chosen for this machine": {},
+        "ours, torch float32": {"engine": "torch", "dtype": "float32"},
+        "ours, torch bfloat16": {"engine": "torch", "dtype": "bfloat16"},
+        "ours, onnx int8": {"engine": "onnx"},
+    }
     name = given.judge.removeprefix("moderation:")
     scorers = {k: Scorer(folder_of(name), **v) for k, v in engines.items()}
-    tokens = sum(len(r.ids) for r in scorers["ours, torch float32"].members[0].encode(rows)) / len(rows)
+    tokens = sum(len(r.ids) for r in scorers["ours, torch float32"].members[0].encode(rows)) / len(
+        rows
+    )
     plain = peers(name)
-    works: dict[str, Callable[[], Any]] = {"transformers float32 eager, batch 32": lambda: plain(rows)}
+    works: dict[str, Callable[[], Any]] = {
+        "transformers float32 eager, batch 32": lambda: plain(rows)
+    }
     works |= {k: (lambda s=s: s.score(rows)) for k, s in scorers.items()}
     times: dict[str, list[float]] = {k: [] for k in works}
     for turn in range(given.repeat + 1):
@@ -128,13 +144,34 @@ def main() -> None:
             if turn:  # the first turn warms up
                 times[key].append(seconds)
     flags = sorted(cpu_flags() & {"amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni"})
-    print(json.dumps({"machine": platform.machine(), "cpu": flags, "threads": given.threads, "torch": torch.__version__,
-                      "rows": len(rows), "tokens_a_row": round(tokens, 1), "load": os.getloadavg()[0]}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "machine": platform.machine(),
+                "cpu": flags,
+                "threads": given.threads,
+                "torch": torch.__version__,
+                "rows": len(rows),
+                "tokens_a_row": round(tokens, 1),
+                "load": os.getloadavg()[0],
+            }
+        )
+    )
     base = statistics.median(times["transformers float32 eager, batch 32"])
     for key, found in times.items():
         middle = statistics.median(found)
-        print(json.dumps({"what": key, "engine": " + ".join(m.engine.name for m in scorers[key].members) if key in scorers else "torch float32 cpu",
-                          "pairs_per_second": round(len(rows) / middle, 1), "ratio": round(base / middle, 2)}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "what": key,
+                    "engine": " + ".join(m.engine.name for m in scorers[key].members)
+                    if key in scorers
+                    else "torch float32 cpu",
+                    "pairs_per_second": round(len(rows) / middle, 1),
+                    "ratio": round(base / middle, 2),
+                }
+            )
+        )
     del scorers, works
     for key, options in engines.items():
         print(json.dumps({"what": key, "p50_ms_one_core": round(one_core(name, options, 50), 2)}))

@@ -29,9 +29,18 @@ def colang(flows: int) -> str:
     """A configuration of so many intents, messages and flows."""
     rows = []
     for k in range(flows):
-        rows += [f"define user ask about thing {k}", f'  "tell me about thing {k}"', f"define bot answer thing {k}",
-                 f'  "This is thing {k}."', f"define flow thing {k}", f"  user ask about thing {k}", f"  bot answer thing {k}",
-                 "  user express thanks", f"  bot answer thing {k}", ""]  # fmt: skip
+        rows += [
+            f"define user ask about thing {k}",
+            f'  "tell me about thing {k}"',
+            f"define bot answer thing {k}",
+            f'  "This is thing {k}."',
+            f"define flow thing {k}",
+            f"  user ask about thing {k}",
+            f"  bot answer thing {k}",
+            "  user express thanks",
+            f"  bot answer thing {k}",
+            "",
+        ]
     return "\n".join(rows)
 
 
@@ -40,7 +49,11 @@ def configs() -> dict[str, tuple[str, str, list[str]]]:
     check = (HERE / "configs/selfcheck/config.yml").read_text()
     return {
         "selfcheck": ("models: []\n" + check[check.index("rails:") :], "", LLM["selfcheck"]),
-        "dialog20": ("models: []\n", (HERE / "configs/dialog20/rails.co").read_text(), LLM["dialog20"]),
+        "dialog20": (
+            "models: []\n",
+            (HERE / "configs/dialog20/rails.co").read_text(),
+            LLM["dialog20"],
+        ),
     }
 
 
@@ -62,7 +75,9 @@ class Ours:
                 return (Answer.of(said[(Script.calls - 1) % len(said)]),)
 
         began = time.process_time()
-        self.runtime = build_runtime(RailsConfig.of(yaml, flows), Script(), Parts(encoder=Lexical()))
+        self.runtime = build_runtime(
+            RailsConfig.of(yaml, flows), Script(), Parts(encoder=Lexical())
+        )
         self.built = time.process_time() - began
 
     async def ask(self, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -89,7 +104,9 @@ class Theirs:
         return made
 
 
-async def turns(kind: type[Ours] | type[Theirs], yaml: str, flows: str, said: list[str], last: int) -> dict[int, float]:
+async def turns(
+    kind: type[Ours] | type[Theirs], yaml: str, flows: str, said: list[str], last: int
+) -> dict[int, float]:
     """Milliseconds of CPU at each of `TURNS` up to the last."""
     app, history, found = kind(yaml, flows, said), list[dict[str, Any]](), {}
     for at in range(1, last + 1):
@@ -102,13 +119,17 @@ async def turns(kind: type[Ours] | type[Theirs], yaml: str, flows: str, said: li
     return found
 
 
-async def flows_cost(kind: type[Ours] | type[Theirs], count: int, repeat: int) -> tuple[float, float]:
+async def flows_cost(
+    kind: type[Ours] | type[Theirs], count: int, repeat: int
+) -> tuple[float, float]:
     """Milliseconds of a turn with so many flows, and of building them."""
     app = kind("models: []\n", colang(count), [f"  ask about thing {count // 2}"])
     times = []
     for at in range(repeat):
         began = time.process_time()
-        message = await app.ask([{"role": "user", "content": f"tell me about thing {count // 2} {at}"}])
+        message = await app.ask(
+            [{"role": "user", "content": f"tell me about thing {count // 2} {at}"}]
+        )
         times.append((time.process_time() - began) * 1000)
         assert message["content"] == f"This is thing {count // 2}.", message
     return statistics.median(times[1:] or times), app.built * 1000
@@ -120,7 +141,10 @@ def measure(system: str, repeats: int) -> dict[str, Any]:
     made: dict[str, Any] = {"system": system}
     for name, (yaml, flows, said) in configs().items():
         last = 100 if system == "truing" else 30
-        rounds = [asyncio.run(turns(kind, yaml, flows, said, last)) for _ in range(repeats if system == "truing" else 1)]
+        rounds = [
+            asyncio.run(turns(kind, yaml, flows, said, last))
+            for _ in range(repeats if system == "truing" else 1)
+        ]
         made[name] = {at: round(statistics.median(r[at] for r in rounds), 3) for at in rounds[0]}
     for count in FLOWS:
         repeat = 40 if system == "truing" else (5 if count < 1000 else 2)
@@ -140,10 +164,21 @@ def main() -> None:
     if a.system:
         print(json.dumps(measure(a.system, a.repeats)))
         return
-    env = {**os.environ, "NEMO_GUARDRAILS_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONPATH": str(HERE / "peers")}
+    env = {
+        **os.environ,
+        "NEMO_GUARDRAILS_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONPATH": str(HERE / "peers"),
+    }
     found = []
     for system, python in (("truing", sys.executable), *([("nemo", a.peer)] if a.peer else [])):
-        done = subprocess.run([python, __file__, "--system", system], env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [python, __file__, "--system", system],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         found.append(json.loads(done.stdout.splitlines()[-1]))
         print(json.dumps(found[-1], indent=1))
     if a.out:

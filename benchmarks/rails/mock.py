@@ -39,7 +39,14 @@ class Mock:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1")
                 line, *headers = head.split("\r\n")
-                length = next((int(h.split(":")[1]) for h in headers if h.lower().startswith("content-length:")), 0)
+                length = next(
+                    (
+                        int(h.split(":")[1])
+                        for h in headers
+                        if h.lower().startswith("content-length:")
+                    ),
+                    0,
+                )
                 body = await reader.readexactly(length) if length else b"{}"
                 if line.split(" ")[1] == "/stats":
                     self.send(writer, {"requests": self.count})
@@ -49,11 +56,17 @@ class Mock:
                 if self.latency:
                     await asyncio.sleep(self.latency)
                 message = {"role": "assistant", "content": text}
-                self.send(writer, {
-                    "id": "mock", "object": "chat.completion", "created": 0, "model": "mock",
-                    "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-                    "usage": {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18},
-                })  # fmt: skip
+                self.send(
+                    writer,
+                    {
+                        "id": "mock",
+                        "object": "chat.completion",
+                        "created": 0,
+                        "model": "mock",
+                        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+                        "usage": {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18},
+                    },
+                )
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

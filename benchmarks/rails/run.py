@@ -65,7 +65,9 @@ async def load(url: str, config: str | None, n: int, in_flight: int, first: int)
     errors = 0
     numbers = iter(range(first, first + n))
     timeout = aiohttp.ClientTimeout(120)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), timeout=timeout
+    ) as session:
 
         async def one(k: int) -> None:
             nonlocal errors
@@ -74,7 +76,9 @@ async def load(url: str, config: str | None, n: int, in_flight: int, first: int)
             if config is not None:
                 body["guardrails"] = {"config_id": config}
             began = time.perf_counter()
-            async with session.post(url, data=json.dumps(body), headers={"content-type": "application/json"}) as answer:
+            async with session.post(
+                url, data=json.dumps(body), headers={"content-type": "application/json"}
+            ) as answer:
                 text = await answer.text()
             times.append(time.perf_counter() - began)
             wanted = EXPECTED.get(config or "none", "answer about topic seven")
@@ -105,19 +109,42 @@ def cpu_s(pid: int) -> float:
 def serve(system: str, python: str, configs: Path, log: Path) -> subprocess.Popen[bytes]:
     """A server of one system over a folder with one configuration."""
     env = {
-        **os.environ, "HF_HUB_OFFLINE": "1", "NEMO_GUARDRAILS_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "NEMO_GUARDRAILS_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
         "OPENAI_API_KEY": "none",
         "TOKENIZERS_PARALLELISM": "false",
-    }  # fmt: skip
+    }
     if system == "iorails":
         env["NEMO_GUARDRAILS_IORAILS_ENGINE"] = "1"
-    command = [sys.executable, "-m", "truing", "serve", "--rails", str(configs), "--port", str(PORT)]
+    command = [
+        sys.executable,
+        "-m",
+        "truing",
+        "serve",
+        "--rails",
+        str(configs),
+        "--port",
+        str(PORT),
+    ]
     if system != "truing":
-        command = [python, "-m", "nemoguardrails", "server", "--config", str(configs), "--port", str(PORT)]
+        command = [
+            python,
+            "-m",
+            "nemoguardrails",
+            "server",
+            "--config",
+            str(configs),
+            "--port",
+            str(PORT),
+        ]
     return subprocess.Popen(command, env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT)
 
 
-def measure(system: str, config: str, a: argparse.Namespace, folder: Path, n: tuple[int, ...], seed: int) -> dict[str, Any]:
+def measure(
+    system: str, config: str, a: argparse.Namespace, folder: Path, n: tuple[int, ...], seed: int
+) -> dict[str, Any]:
     """One system on one configuration, one round."""
     url = f"http://127.0.0.1:{PORT}/v1/chat/completions"
     process = serve(system, a.peer or "", folder / config, folder / f"{system}.log")
@@ -131,7 +158,9 @@ def measure(system: str, config: str, a: argparse.Namespace, folder: Path, n: tu
         for count, c in zip(n, a.in_flight):
             before = cpu_s(process.pid)
             one = asyncio.run(load(url, config, count, c, seed + 10_000 * c))
-            row["runs"].append({**one, "cpu_ms": (cpu_s(process.pid) - before) * 1000 / (count + 3)})
+            row["runs"].append(
+                {**one, "cpu_ms": (cpu_s(process.pid) - before) * 1000 / (count + 3)}
+            )
         row["rss_mb"] = rss_mb(process.pid)
         return row
     finally:
@@ -150,7 +179,9 @@ def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     if not rounds:
         return {}
     made: dict[str, Any] = {
-        k: round(statistics.median(r[k] for r in rounds), 3) for k in ("start_s", "first_s", "rss_mb") if k in rounds[0]
+        k: round(statistics.median(r[k] for r in rounds), 3)
+        for k in ("start_s", "first_s", "rss_mb")
+        if k in rounds[0]
     }
     made["runs"] = []
     for at in range(len(rounds[0]["runs"])):
@@ -158,7 +189,10 @@ def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         keys = [k for k in ("p50", "p95", "rps", "cpu_ms") if k in runs[0]]
         one = {k: round(statistics.median(r[k] for r in runs), 2) for k in keys}
         one["errors"] = sum(r["errors"] for r in runs)
-        one["rps_range"] = [round(min(r["rps"] for r in runs), 1), round(max(r["rps"] for r in runs), 1)]
+        one["rps_range"] = [
+            round(min(r["rps"] for r in runs), 1),
+            round(max(r["rps"] for r in runs), 1),
+        ]
         made["runs"].append(one)
     return made
 
@@ -166,11 +200,22 @@ def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """The whole run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", help="python of an environment with nemoguardrails[server] (and sentence-transformers)")
-    parser.add_argument("--model", help="folder of all-MiniLM-L6-v2 for the peer's dialog configurations")
+    parser.add_argument(
+        "--peer",
+        help="python of an environment with nemoguardrails[server] (and sentence-transformers)",
+    )
+    parser.add_argument(
+        "--model", help="folder of all-MiniLM-L6-v2 for the peer's dialog configurations"
+    )
     parser.add_argument("--latencies", type=float, nargs="+", default=[0.0])
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--requests", type=int, nargs="+", default=[200, 1500, 2500], help="truing's; the peers get a part")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        nargs="+",
+        default=[200, 1500, 2500],
+        help="truing's; the peers get a part",
+    )
     parser.add_argument("--configs", nargs="+", default=list(CONFIGS))
     parser.add_argument("--systems", nargs="+", default=["truing", "nemo", "iorails"])
     parser.add_argument("--rounds", type=int, default=5)
@@ -185,14 +230,28 @@ def main() -> None:
         file.write_text(file.read_text().replace("__MODEL__", a.model or ""))
     found: list[dict[str, Any]] = []
     for latency in a.latencies:
-        mock = subprocess.Popen([sys.executable, str(HERE / "mock.py"), "--port", str(MOCK), "--latency-ms", str(latency)])
+        mock = subprocess.Popen(
+            [
+                sys.executable,
+                str(HERE / "mock.py"),
+                "--port",
+                str(MOCK),
+                "--latency-ms",
+                str(latency),
+            ]
+        )
         try:
             wait_for(f"http://127.0.0.1:{MOCK}/stats", mock)
             found += _rounds(a, folder, latency)
         finally:
             mock.terminate()
             mock.wait()
-    machine = {"cpus": os.cpu_count(), "load": os.getloadavg(), "python": platform.python_version(), "rounds": a.rounds}
+    machine = {
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "rounds": a.rounds,
+    }
     if a.out:
         a.out.write_text(json.dumps({"machine": machine, "rows": found}, indent=1))
     print(json.dumps(machine))
@@ -209,12 +268,17 @@ def _rounds(a: argparse.Namespace, folder: Path, latency: float) -> list[dict[st
                 if system == "iorails" and config.startswith("dialog"):
                     continue  # it refuses configurations with dialog rails
                 slow = {"truing": 1, "nemo": 12, "iorails": 4}[system] * (3 if latency else 1)
-                n = tuple(max(count // slow, 2 * c, 20) for count, c in zip(a.requests, a.in_flight))
+                n = tuple(
+                    max(count // slow, 2 * c, 20) for count, c in zip(a.requests, a.in_flight)
+                )
                 row = measure(system, config, a, folder, n, k * 1_000_000)
                 said = {"round": k, "latency": latency, "system": system, "config": config, **row}
                 print(json.dumps(said), file=sys.stderr)
                 rounds.setdefault((system, config), []).append(row)
-    return [{"system": s, "config": c, "latency_ms": latency, **median_of(r)} for (s, c), r in rounds.items()]
+    return [
+        {"system": s, "config": c, "latency_ms": latency, **median_of(r)}
+        for (s, c), r in rounds.items()
+    ]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -228,16 +292,27 @@ def table(rows: list[dict[str, Any]]) -> str:
     for r in sorted(rows, key=lambda r: (r["latency_ms"], r["config"], r["system"])):
         runs = r["runs"]
         calls = CALLS[r["config"]]
-        added = "" if r["system"] == "direct" else f"{runs[0]['p50'] - calls * base[r['latency_ms']]:.1f}"
+        added = (
+            ""
+            if r["system"] == "direct"
+            else f"{runs[0]['p50'] - calls * base[r['latency_ms']]:.1f}"
+        )
         other = peer.get((r["config"], r["latency_ms"]))
-        times = " / ".join(f"{x['rps'] / y['rps']:.1f}" for x, y in zip(runs, other["runs"])) if other else ""
+        times = (
+            " / ".join(f"{x['rps'] / y['rps']:.1f}" for x, y in zip(runs, other["runs"]))
+            if other
+            else ""
+        )
         errors = sum(x["errors"] for x in runs)
         made.append(
             f"| {r['config']} | {r['system']}{f' ({errors} errors)' if errors else ''} | {r['latency_ms']:.0f} | {added} | "
-            + ", ".join(f"{x['p50']:.1f} / {x['p95']:.1f}" for x in runs) + " | "
-            + ", ".join(f"{x['cpu_ms']:.1f}" for x in runs if "cpu_ms" in x) + " | "
-            + ", ".join(f"{x['rps']:.0f}" for x in runs) + f" | {times} | {round(r['rss_mb']) if 'rss_mb' in r else ''} |"
-        )  # fmt: skip
+            + ", ".join(f"{x['p50']:.1f} / {x['p95']:.1f}" for x in runs)
+            + " | "
+            + ", ".join(f"{x['cpu_ms']:.1f}" for x in runs if "cpu_ms" in x)
+            + " | "
+            + ", ".join(f"{x['rps']:.0f}" for x in runs)
+            + f" | {times} | {round(r['rss_mb']) if 'rss_mb' in r else ''} |"
+        )
     return "\n".join(made)
 
 

@@ -88,7 +88,13 @@ async def measure(folder: Path, model: Model, texts: list[str], tokens: int) -> 
         ways[re.split(r"[:;]", ruling.reason or "")[0]] += 1
         ms.append(ruling.ms)
         calls += ruling.llm_calls
-    return {"before": before, "after": after, "by": dict(ways), "rail_ms": sorted(ms), "rail_llm_calls": calls}
+    return {
+        "before": before,
+        "after": after,
+        "by": dict(ways),
+        "rail_ms": sorted(ms),
+        "rail_llm_calls": calls,
+    }
 
 
 def main() -> None:
@@ -98,24 +104,37 @@ def main() -> None:
     parser.add_argument("--model", default="local:smollm2")
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=60)
-    parser.add_argument("--suffix", default="", help="said after each prompt, such as a wish for another tone")
+    parser.add_argument(
+        "--suffix", default="", help="said after each prompt, such as a wish for another tone"
+    )
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     model: Model = resolve(given.model, "model")
-    texts = [f"{text} {given.suffix}".strip() for text in prompts(given.folder, RailsConfig.load(given.folder), given.n)]
+    texts = [
+        f"{text} {given.suffix}".strip()
+        for text in prompts(given.folder, RailsConfig.load(given.folder), given.n)
+    ]
     began = time.perf_counter()
     found = asyncio.run(measure(given.folder, model, texts, given.tokens))
     before, after = found["before"], found["after"]
     assert isinstance(before, list) and isinstance(after, list)
     for name, shares in (("before", before), ("after", after)):
         share = wilson(sum(shares), len(shares))
-        print(f"{name}: {sum(shares)} of {len(shares)} on tone, {100 * share.estimate:.0f} % "
-              f"[{100 * share.lower:.0f}, {100 * share.upper:.0f}]")
+        print(
+            f"{name}: {sum(shares)} of {len(shares)} on tone, {100 * share.estimate:.0f} % "
+            f"[{100 * share.lower:.0f}, {100 * share.upper:.0f}]"
+        )
     gain = newcombe_paired(Table.of(before, after))
-    print(f"difference {100 * gain.estimate:+.0f} points [{100 * gain.lower:+.0f}, {100 * gain.upper:+.0f}] (Newcombe, paired)")
-    print(f"the rail: {found['by']}, {found['rail_llm_calls']} LLM calls; {time.perf_counter() - began:.0f} s in all")
+    print(
+        f"difference {100 * gain.estimate:+.0f} points [{100 * gain.lower:+.0f}, {100 * gain.upper:+.0f}] (Newcombe, paired)"
+    )
+    print(
+        f"the rail: {found['by']}, {found['rail_llm_calls']} LLM calls; {time.perf_counter() - began:.0f} s in all"
+    )
     if given.json:
-        given.json.write_text(json.dumps({"model": model.name, "prompts": len(texts), **found}, indent=1) + "\n")
+        given.json.write_text(
+            json.dumps({"model": model.name, "prompts": len(texts), **found}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

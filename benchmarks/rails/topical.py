@@ -46,7 +46,9 @@ def main() -> None:
     known = Known(texts, np.asarray(encoder().encode(texts)))
     margins: list[np.ndarray] = []
     rights: list[np.ndarray] = []
-    print("| examples an intent | nearest example (NeMo's way) | truing | draws |\n|---|---|---|---|")
+    print(
+        "| examples an intent | nearest example (NeMo's way) | truing | draws |\n|---|---|---|---|"
+    )
     for k in (None, 10, 3, 1):
         ours, nearest = [], []
         for seed in seeds:
@@ -69,9 +71,13 @@ def main() -> None:
                 margins.append(top[:, -1] - top[:, -2])
                 rights.append(right)
         a, b = np.mean(nearest), np.mean(ours)
-        print(f"| {k or 'all'} | {a:.3f} ± {np.std(nearest):.3f} | {b:.3f} ± {np.std(ours):.3f} | {len(seeds)} |")
+        print(
+            f"| {k or 'all'} | {a:.3f} ± {np.std(nearest):.3f} | {b:.3f} ± {np.std(ours):.3f} | {len(seeds)} |"
+        )
     margin, right = np.concatenate(margins), np.concatenate(rights)
-    print("\n| margin, 3 examples an intent | messages that skip the LLM | right among them |\n|---|---|---|")
+    print(
+        "\n| margin, 3 examples an intent | messages that skip the LLM | right among them |\n|---|---|---|"
+    )
     for limit in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3):
         sure = margin >= limit
         print(f"| {limit:.2f} | {sure.mean():.3f} | {right[sure].mean():.3f} |")

@@ -72,11 +72,14 @@ def swapped(row: Row) -> tuple[Sample, Response]:
     """Where people judged the user's turn and the judge reads answers: that turn in the answer's place."""
     before = row.sample.conversation.messages[:-1]
     said = row.sample.conversation.messages[-1].content
-    return Sample(id=row.sample.id, conversation=Conversation(before)), Response(sample_id=row.sample.id, message=Message("assistant", said))
+    return Sample(id=row.sample.id, conversation=Conversation(before)), Response(
+        sample_id=row.sample.id, message=Message("assistant", said)
+    )
 
 
 async def verdicts(judge: Judge, rows: list[Row], question: str) -> list[bool | None]:
     """The judge's verdict on each row."""
+
     async def one(row: Row) -> bool | None:
         blank = Response(sample_id=row.sample.id, message=Message("assistant", "."))
         sample, response = row.sample, row.responses[0] if row.responses else blank
@@ -100,13 +103,17 @@ def crowd(rows: list[Row]) -> tuple[dict[str, Any], Table, list[bool | None]]:
     tables = np.array([person_with_rest(s) for s in said])
     majority = [None if 2 * sum(s) == len(s) else 2 * sum(s) > len(s) for s in said]
     figures = {
-        "items": len(rows), "ratings": sum(map(len, said)), "called harmful by most": sum(bool(m) for m in majority),
+        "items": len(rows),
+        "ratings": sum(map(len, said)),
+        "called harmful by most": sum(bool(m) for m in majority),
         "alpha": [round(alpha.estimate, 3), round(alpha.lower, 3), round(alpha.upper, 3)],
-    }  # fmt: skip
+    }
     return figures, tables, majority
 
 
-def compare(tables: Table, majority: list[bool | None], given: list[bool | None], seed: int) -> dict[str, Any]:
+def compare(
+    tables: Table, majority: list[bool | None], given: list[bool | None], seed: int
+) -> dict[str, Any]:
     """A judge beside the people."""
     judged = np.zeros_like(tables)
     for at, (verdict, most) in enumerate(zip(given, majority, strict=True)):
@@ -114,22 +121,28 @@ def compare(tables: Table, majority: list[bool | None], given: list[bool | None]
             judged[at, _cell(verdict, most)] = 1
     kept = judged.sum(1) > 0
     people, judged = tables[kept], judged[kept]
-    draws = np.random.default_rng(seed).multinomial(len(people), np.full(len(people), 1 / len(people)), DRAWS)
+    draws = np.random.default_rng(seed).multinomial(
+        len(people), np.full(len(people), 1 / len(people)), DRAWS
+    )
     own, theirs = kappa(draws @ judged), kappa(draws @ people)
     estimate, ceiling = float(kappa(judged.sum(0))), float(kappa(people.sum(0)))
     both, first, second, _ = judged.sum(0)
     return {
-        "scored": int(kept.sum()), "unscored": sum(v is None for v in given), "kappa": [round(estimate, 3), *bounds(own)],
+        "scored": int(kept.sum()),
+        "unscored": sum(v is None for v in given),
+        "kappa": [round(estimate, 3), *bounds(own)],
         "person with the rest": [round(ceiling, 3), *bounds(theirs)],
         "difference": [round(estimate - ceiling, 3), *bounds(own - theirs)],
         "sensitivity": round(float(both / (both + second)), 3) if both + second else None,
         "precision": round(float(both / (both + first)), 3) if both + first else None,
-    }  # fmt: skip
+    }
 
 
 def main() -> int:
     """Prints the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", action="append")
     parser.add_argument("--judge", action="append", required=True)
     parser.add_argument("--seed", type=int, default=0)

@@ -51,9 +51,20 @@ def fill(store: Store, raters: int, items: int) -> list[str]:
     def add(first: int) -> None:
         def work(tx: object) -> None:
             for n in range(first, min(first + 200, items)):
-                said = Conversation(tuple(Message(r, f"{n}: {text}") for r in ("user", "assistant", "user", "assistant")))  # type: ignore[arg-type]
+                said = Conversation(
+                    tuple(
+                        Message(r, f"{n}: {text}")
+                        for r in ("user", "assistant", "user", "assistant")
+                    )
+                )  # type: ignore[arg-type]
                 targets = (Target(f"s{n}", 0, 1), Target(f"s{n}", 1, 3))
-                new = NewItem(source="run:load", key=str(n), conversation=said, targets=targets, harms=(CATEGORIES[n % 3],))
+                new = NewItem(
+                    source="run:load",
+                    key=str(n),
+                    conversation=said,
+                    targets=targets,
+                    harms=(CATEGORIES[n % 3],),
+                )
                 add_item(tx, new, study)  # type: ignore[arg-type]
 
         store.write(work)
@@ -83,7 +94,9 @@ class Rater:
         self.times: dict[str, list[float]] = {"page": [], "submit": [], "sign-in": []}
         self.errors: list[str] = []
 
-    async def _timed(self, kind: str, request: Callable[[], aiohttp.client._RequestContextManager]) -> tuple[int, str]:
+    async def _timed(
+        self, kind: str, request: Callable[[], aiohttp.client._RequestContextManager]
+    ) -> tuple[int, str]:
         began = time.perf_counter()
         for last in (False, True):
             try:
@@ -103,7 +116,9 @@ class Rater:
         """By the door, as people do."""
         _, page = await self._timed("page", lambda: web.get(f"{self.base}/sign-in"))
         fields = {"csrf": _mark(page), "pseudonym": self.name, "phrase": PHRASE}
-        await self._timed("sign-in", lambda: web.post(f"{self.base}/sign-in", data=fields, headers=BY_SCRIPT))
+        await self._timed(
+            "sign-in", lambda: web.post(f"{self.base}/sign-in", data=fields, headers=BY_SCRIPT)
+        )
 
     async def work(self, web: aiohttp.ClientSession, until: float) -> None:
         """Rates until the time is over."""
@@ -115,13 +130,20 @@ class Rater:
             if status != 200:
                 return
             await asyncio.sleep(self.random.uniform(0.5, 1.5) * self.think)
-            grades = {name: str(self.random.randint(1, 5)) for name in set(re.findall(r'name="(grade-\d+)"', page))}
+            grades = {
+                name: str(self.random.randint(1, 5))
+                for name in set(re.findall(r'name="(grade-\d+)"', page))
+            }
             fields = grades | {"csrf": _mark(page), "category": CATEGORIES[0], "note": ""}
             where = await self._send(web, where, fields)
             self.acknowledged += where is not None
 
-    async def _send(self, web: aiohttp.ClientSession, path: str, fields: dict[str, str]) -> str | None:
-        status, text = await self._timed("submit", lambda: web.post(self.base + path, data=fields, headers=BY_SCRIPT))
+    async def _send(
+        self, web: aiohttp.ClientSession, path: str, fields: dict[str, str]
+    ) -> str | None:
+        status, text = await self._timed(
+            "submit", lambda: web.post(self.base + path, data=fields, headers=BY_SCRIPT)
+        )
         return str(json.loads(text)["go"]) if status == 200 else None
 
 
@@ -145,7 +167,10 @@ def serve(db: str, port: int) -> subprocess.Popen[bytes]:
 async def everybody(base: str, names: list[str], seconds: float, think: float) -> list[Rater]:
     """All raters, each with cookies of their own."""
     raters = [Rater(base, name, think, n) for n, name in enumerate(names)]
-    jars = [aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True), headers={"origin": base}) for _ in raters]
+    jars = [
+        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True), headers={"origin": base})
+        for _ in raters
+    ]
     for rater, web in zip(raters, jars, strict=True):
         await rater.sign_in(web)
     until = time.monotonic() + seconds
@@ -159,8 +184,13 @@ def quantiles(times: list[float]) -> dict[str, float]:
     if len(times) < 2:
         return {"n": len(times)}
     cuts = statistics.quantiles(times, n=100, method="inclusive")
-    return {"n": len(times), "p50": round(1e3 * cuts[49], 1), "p95": round(1e3 * cuts[94], 1), "p99": round(1e3 * cuts[98], 1),
-            "max": round(1e3 * max(times), 1)}  # fmt: skip
+    return {
+        "n": len(times),
+        "p50": round(1e3 * cuts[49], 1),
+        "p95": round(1e3 * cuts[94], 1),
+        "p99": round(1e3 * cuts[98], 1),
+        "max": round(1e3 * max(times), 1),
+    }
 
 
 def main() -> int:
@@ -169,7 +199,12 @@ def main() -> int:
     parser.add_argument("--db", default="")
     parser.add_argument("--raters", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--think", type=float, default=4.0, help="mean seconds between opening an item and submitting")
+    parser.add_argument(
+        "--think",
+        type=float,
+        default=4.0,
+        help="mean seconds between opening an item and submitting",
+    )
     parser.add_argument("--items", type=int, default=3000)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -182,24 +217,42 @@ def main() -> int:
         process = serve(db, port)
         load = os.getloadavg()[0]
         try:
-            raters = asyncio.run(everybody(f"http://127.0.0.1:{port}", names, given.seconds, given.think))
+            raters = asyncio.run(
+                everybody(f"http://127.0.0.1:{port}", names, given.seconds, given.think)
+            )
         finally:
             process.terminate()
             process.wait(20)
-        rows = store.read(lambda tx: tx.session.execute(select(Rating.item_id, Rating.person_id, Rating.counted)).all())
+        rows = store.read(
+            lambda tx: tx.session.execute(
+                select(Rating.item_id, Rating.person_id, Rating.counted)
+            ).all()
+        )
         dialect = store.dialect
         store.close()
     acknowledged = sum(r.acknowledged for r in raters)
     doubled = sum(n - 1 for n in Counter((r.item_id, r.person_id) for r in rows).values())
     over = sum(n > 3 for item, n in Counter(r.item_id for r in rows if r.counted).items())
-    times = {kind: [t for r in raters for t in r.times[kind]] for kind in ("page", "submit", "sign-in")}
+    times = {
+        kind: [t for r in raters for t in r.times[kind]] for kind in ("page", "submit", "sign-in")
+    }
     figures = {
-        "database": dialect, "raters": given.raters, "seconds": given.seconds, "think": given.think, "acknowledged": acknowledged,
-        "stored": len(rows), "lost": acknowledged - len(rows), "doubled": doubled, "items over k": over,
-        "sent again": sum(r.resent for r in raters), "errors": [e for r in raters for e in r.errors][:5], "ms": {k: quantiles(t) for k, t in times.items()},
+        "database": dialect,
+        "raters": given.raters,
+        "seconds": given.seconds,
+        "think": given.think,
+        "acknowledged": acknowledged,
+        "stored": len(rows),
+        "lost": acknowledged - len(rows),
+        "doubled": doubled,
+        "items over k": over,
+        "sent again": sum(r.resent for r in raters),
+        "errors": [e for r in raters for e in r.errors][:5],
+        "ms": {k: quantiles(t) for k, t in times.items()},
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "load before": round(load, 1), "load after": round(os.getloadavg()[0], 1),
-    }  # fmt: skip
+        "load before": round(load, 1),
+        "load after": round(os.getloadavg()[0], 1),
+    }
     print(json.dumps(figures, indent=2))
     slow = max(figures["ms"][k].get("p95", 0) for k in ("page", "submit"))  # type: ignore[index]
     return 2 if figures["lost"] or doubled or over or figures["errors"] or slow >= 200 else 0

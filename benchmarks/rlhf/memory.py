@@ -1,6 +1,6 @@
 """Peak memory of a PPO-Lagrangian step: six models in separate copies, against adapters on one frozen backbone.
 
-    python benchmarks/rlhf/memory.py                      a random Llama of 53 M parameters, float32
+python benchmarks/rlhf/memory.py                      a random Llama of 53 M parameters, float32
 """
 
 from __future__ import annotations
@@ -30,10 +30,19 @@ from truing.train.rl.trainer import Trainer
 def model(hidden: int, layers: int) -> Any:
     """A random Llama with a vocabulary of 16,384."""
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=16384, hidden_size=hidden, intermediate_size=hidden * 8 // 3, num_hidden_layers=layers, num_attention_heads=8,
-        num_key_value_heads=8, eos_token_id=1, pad_token_id=0, max_position_embeddings=64,
-    )).eval()  # fmt: skip
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=16384,
+            hidden_size=hidden,
+            intermediate_size=hidden * 8 // 3,
+            num_hidden_layers=layers,
+            num_attention_heads=8,
+            num_key_value_heads=8,
+            eos_token_id=1,
+            pad_token_id=0,
+            max_position_embeddings=64,
+        )
+    ).eval()
 
 
 def one(kind: str, hidden: int, layers: int) -> None:
@@ -56,16 +65,27 @@ def one(kind: str, hidden: int, layers: int) -> None:
         def function(rollout: Any) -> Any:
             with torch.no_grad():
                 if scorers[name] is not None:
-                    return ScalarModel.at_end(scorers[name](rollout.ids, rollout.mask), rollout.mask)
+                    return ScalarModel.at_end(
+                        scorers[name](rollout.ids, rollout.mask), rollout.mask
+                    )
                 with crew.role(name) as scorer:
                     return ScalarModel.at_end(scorer(rollout.ids, rollout.mask), rollout.mask)
 
         return FunctionSignal(name, function)
 
     with tempfile.TemporaryDirectory() as out:
-        settings = RLSettings(method="ppo-lag", out=out, prompts=4, max_new=16, micro=4, lora=16 if kind == "shared" else 0,
-                              tensorboard=False)
-        trainer = Trainer(crew, task.prompts(), Signals([score("reward")], [score("cost")]), settings)
+        settings = RLSettings(
+            method="ppo-lag",
+            out=out,
+            prompts=4,
+            max_new=16,
+            micro=4,
+            lora=16 if kind == "shared" else 0,
+            tensorboard=False,
+        )
+        trainer = Trainer(
+            crew, task.prompts(), Signals([score("reward")], [score("cost")]), settings
+        )
         trainer.one_step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print("FIGURES " + json.dumps({"parameters": size, "mb": peak}))
@@ -83,11 +103,25 @@ def main() -> None:
         return
     peak = {}
     for kind in ("separate", "shared"):
-        command = [sys.executable, "-W", "ignore", __file__, "--one", kind, "--hidden", str(given.hidden), "--layers", str(given.layers)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            __file__,
+            "--one",
+            kind,
+            "--hidden",
+            str(given.hidden),
+            "--layers",
+            str(given.layers),
+        ]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         made = json.loads(next(x for x in out.splitlines() if x.startswith("FIGURES "))[8:])
         peak[kind] = made["mb"]
-        print(f"{kind}: {made['parameters'] / 1e6:.0f} M parameters a model, peak {made['mb']:.0f} MB", flush=True)
+        print(
+            f"{kind}: {made['parameters'] / 1e6:.0f} M parameters a model, peak {made['mb']:.0f} MB",
+            flush=True,
+        )
     print(f"shared takes {peak['shared'] / peak['separate']:.2f} of the memory of separate copies")
 
 

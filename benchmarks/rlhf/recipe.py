@@ -25,7 +25,11 @@ from typing import Any
 def truing(*words: str) -> float:
     """Runs a command and gives its seconds."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-W", "ignore", "-m", "truing", *words], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "truing", *words],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return time.perf_counter() - began
 
 
@@ -41,11 +45,18 @@ def show(name: str, rows: list[dict[str, Any]]) -> str:
     def course(key: str) -> str:
         if key not in rows[-1]:
             return "-"
-        first, last = (statistics.fmean(r[key] for r in some) for some in (rows[:part], rows[-part:]))
+        first, last = (
+            statistics.fmean(r[key] for r in some) for some in (rows[:part], rows[-part:])
+        )
         return f"{first:.2f} → {last:.2f}"
 
-    seconds = statistics.median(sum(r[k] for k in ("seconds_generate", "seconds_score", "seconds_learn")) for r in rows)
-    shown = [course(k) for k in ("reward_mean", "cost_mean", "cost_positive", "lambda", "kl_k1", "length")]
+    seconds = statistics.median(
+        sum(r[k] for k in ("seconds_generate", "seconds_score", "seconds_learn")) for r in rows
+    )
+    shown = [
+        course(k)
+        for k in ("reward_mean", "cost_mean", "cost_positive", "lambda", "kl_k1", "length")
+    ]
     return f"| {name} | {len(rows)} | {' | '.join(shown)} | {seconds:.0f} |"
 
 
@@ -60,16 +71,65 @@ def main() -> None:
     given = parser.parse_args()
     judges = {kind: given.out / kind for kind in ("reward", "cost")}
     for kind, folder in judges.items():
-        truing("train", kind, "--data", "pku", "--out", str(folder), "--base", given.base, "--steps", str(given.judge_steps),
-               "--batch", "8", "--max-length", "160", "--held-out", "0.02", "--limit", "4000", "--benign", "0", "--no-tensorboard")
-    print("| run | steps | reward | cost | cost > 0 | λ | KL (k1) | tokens | s a step "
-          "|\n|---|---|---|---|---|---|---|---|---|", flush=True)
+        truing(
+            "train",
+            kind,
+            "--data",
+            "pku",
+            "--out",
+            str(folder),
+            "--base",
+            given.base,
+            "--steps",
+            str(given.judge_steps),
+            "--batch",
+            "8",
+            "--max-length",
+            "160",
+            "--held-out",
+            "0.02",
+            "--limit",
+            "4000",
+            "--benign",
+            "0",
+            "--no-tensorboard",
+        )
+    print(
+        "| run | steps | reward | cost | cost > 0 | λ | KL (k1) | tokens | s a step "
+        "|\n|---|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     for method in given.methods:
         out = given.out / method
         size = ["--prompts", "4", "--n", "4"] if method == "grpo" else ["--prompts", "16"]
-        cost = [] if method == "ppo" else ["--cost", f"cost:{judges['cost']}", "--threshold", "0", "--window", "32"]
-        truing("train", method, "--data", "pku", "--limit", "256", "--out", str(out), "--base", given.base, "--reward", f"reward:{judges['reward']}",
-               *cost, *size, "--steps", str(given.steps), "--max-new", "32", "--max-prompt", "96", "--no-tensorboard")
+        cost = (
+            []
+            if method == "ppo"
+            else ["--cost", f"cost:{judges['cost']}", "--threshold", "0", "--window", "32"]
+        )
+        truing(
+            "train",
+            method,
+            "--data",
+            "pku",
+            "--limit",
+            "256",
+            "--out",
+            str(out),
+            "--base",
+            given.base,
+            "--reward",
+            f"reward:{judges['reward']}",
+            *cost,
+            *size,
+            "--steps",
+            str(given.steps),
+            "--max-new",
+            "32",
+            "--max-prompt",
+            "96",
+            "--no-tensorboard",
+        )
         print(show(method, log(out)), flush=True)
 
 

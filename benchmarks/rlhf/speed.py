@@ -28,9 +28,25 @@ from pathlib import Path
 from typing import Any
 
 SHAPES: dict[str, dict[str, int]] = {
-    "small": {"hidden": 192, "layers": 4, "vocab": 8192, "prompt": 32, "answer": 32, "batch": 8, "group": 4},
-    "large": {"hidden": 576, "layers": 8, "vocab": 49152, "prompt": 64, "answer": 32, "batch": 8, "group": 4},
-}  # fmt: skip
+    "small": {
+        "hidden": 192,
+        "layers": 4,
+        "vocab": 8192,
+        "prompt": 32,
+        "answer": 32,
+        "batch": 8,
+        "group": 4,
+    },
+    "large": {
+        "hidden": 576,
+        "layers": 8,
+        "vocab": 49152,
+        "prompt": 64,
+        "answer": 32,
+        "batch": 8,
+        "group": 4,
+    },
+}
 STEPS = 4
 
 
@@ -38,17 +54,33 @@ def build(folder: Path, shape: dict[str, int]) -> None:
     """Saves the policy, and a reward model as both sides read it."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
 
     words = {f"w{k}": k for k in range(shape["vocab"])}
     raw = Tokenizer(models.WordLevel(words, unk_token="w2"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="w0", eos_token="w1", padding_side="left")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="w0", eos_token="w1", padding_side="left"
+    )
     config = LlamaConfig(
-        vocab_size=shape["vocab"], hidden_size=shape["hidden"], intermediate_size=shape["hidden"] * 8 // 3, eos_token_id=1,
-        num_hidden_layers=shape["layers"], num_attention_heads=shape["hidden"] // 64, max_position_embeddings=256, pad_token_id=0,
-        num_key_value_heads=shape["hidden"] // 64, bos_token_id=None, num_labels=1, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=shape["vocab"],
+        hidden_size=shape["hidden"],
+        intermediate_size=shape["hidden"] * 8 // 3,
+        eos_token_id=1,
+        num_hidden_layers=shape["layers"],
+        num_attention_heads=shape["hidden"] // 64,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        num_key_value_heads=shape["hidden"] // 64,
+        bos_token_id=None,
+        num_labels=1,
+        tie_word_embeddings=False,
+    )
     torch.manual_seed(0)
     policy = LlamaForCausalLM(config)
     with torch.no_grad():  # answers never end or pad: the hidden state has a constant part that the two rows look away from
@@ -66,7 +98,9 @@ def prompts(shape: dict[str, int], count: int) -> list[list[int]]:
     import random
 
     rng = random.Random(0)
-    return [[rng.randrange(2, shape["vocab"]) for _ in range(shape["prompt"])] for _ in range(count)]
+    return [
+        [rng.randrange(2, shape["vocab"]) for _ in range(shape["prompt"])] for _ in range(count)
+    ]
 
 
 def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
@@ -88,7 +122,9 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
     model.generation_config.eos_token_id = 1
 
     if method == "ppo":
-        judge = AutoModelForSequenceClassification.from_pretrained(folder / "reward", dtype=torch.float32).eval()
+        judge = AutoModelForSequenceClassification.from_pretrained(
+            folder / "reward", dtype=torch.float32
+        ).eval()
         scorer = ScalarModel(judge.model, head=judge.score)
 
         def reward(rollout: Any) -> Any:
@@ -101,13 +137,28 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
             return (rollout.targets % 7 == 0).double().mean(-1)
 
     n = 1 if method == "ppo" else shape["group"]
-    asked = [Prompt(Sample(conversation=Conversation.of("x"), id=str(k)), tuple(p)) for k, p in enumerate(prompts(shape, shape["batch"]))]
+    asked = [
+        Prompt(Sample(conversation=Conversation.of("x"), id=str(k)), tuple(p))
+        for k, p in enumerate(prompts(shape, shape["batch"]))
+    ]
     with tempfile.TemporaryDirectory() as out:
         settings = RLSettings(
-            method=method, out=out, steps=STEPS + 1, prompts=shape["batch"] // n, n=n, epochs=1, micro=shape["batch"],  # type: ignore[arg-type]
-            score_micro=shape["batch"], max_new=shape["answer"], lora=0, lr=1e-6, kl=0.05, whiten=method == "ppo", save_every=1000,
+            method=method,
+            out=out,
+            steps=STEPS + 1,
+            prompts=shape["batch"] // n,
+            n=n,
+            epochs=1,
+            micro=shape["batch"],  # type: ignore[arg-type]
+            score_micro=shape["batch"],
+            max_new=shape["answer"],
+            lora=0,
+            lr=1e-6,
+            kl=0.05,
+            whiten=method == "ppo",
+            save_every=1000,
             tensorboard=False,
-        )  # fmt: skip
+        )
         trainer = Trainer(crew, asked, Signals([FunctionSignal("r", reward)]), settings)
         times = []
         for _ in range(STEPS + 1):
@@ -122,7 +173,12 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
 def theirs(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
     """Times of TRL's iterations: from one optimiser step to the next."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        TrainerCallback,
+    )
 
     from datasets import Dataset
 
@@ -134,22 +190,50 @@ def theirs(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
             stamps.append(time.process_time())
 
     rows = prompts(shape, shape["batch"] * (STEPS + 2))
-    common: dict[str, Any] = {"output_dir": str(folder / "trl"), "report_to": [], "use_cpu": True, "bf16": False, "learning_rate": 1e-6,
-                              "gradient_accumulation_steps": 1, "save_strategy": "no", "logging_steps": 1000, "gradient_checkpointing": False}  # fmt: skip
+    common: dict[str, Any] = {
+        "output_dir": str(folder / "trl"),
+        "report_to": [],
+        "use_cpu": True,
+        "bf16": False,
+        "learning_rate": 1e-6,
+        "gradient_accumulation_steps": 1,
+        "save_strategy": "no",
+        "logging_steps": 1000,
+        "gradient_checkpointing": False,
+    }
     model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
     if method == "ppo":
         from trl.experimental.ppo import PPOConfig, PPOTrainer
 
         def scalar() -> Any:
-            return AutoModelForSequenceClassification.from_pretrained(folder / "reward", num_labels=1, dtype=torch.float32)
+            return AutoModelForSequenceClassification.from_pretrained(
+                folder / "reward", num_labels=1, dtype=torch.float32
+            )
 
         reference = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
-        config = PPOConfig(**common, per_device_train_batch_size=shape["batch"], num_mini_batches=1, num_ppo_epochs=1,
-                           total_episodes=shape["batch"] * (STEPS + 2), response_length=shape["answer"], num_sample_generations=0,
-                           local_rollout_forward_batch_size=shape["batch"], kl_coef=0.05, temperature=1.0)
-        trainer = PPOTrainer(args=config, processing_class=tokenizer, model=model, ref_model=reference, reward_model=scalar(),
-                             value_model=scalar(), train_dataset=Dataset.from_dict({"input_ids": rows}),
-                             eval_dataset=Dataset.from_dict({"input_ids": rows[:2]}), callbacks=[Clock()])
+        config = PPOConfig(
+            **common,
+            per_device_train_batch_size=shape["batch"],
+            num_mini_batches=1,
+            num_ppo_epochs=1,
+            total_episodes=shape["batch"] * (STEPS + 2),
+            response_length=shape["answer"],
+            num_sample_generations=0,
+            local_rollout_forward_batch_size=shape["batch"],
+            kl_coef=0.05,
+            temperature=1.0,
+        )
+        trainer = PPOTrainer(
+            args=config,
+            processing_class=tokenizer,
+            model=model,
+            ref_model=reference,
+            reward_model=scalar(),
+            value_model=scalar(),
+            train_dataset=Dataset.from_dict({"input_ids": rows}),
+            eval_dataset=Dataset.from_dict({"input_ids": rows[:2]}),
+            callbacks=[Clock()],
+        )
     else:
         import trl
 
@@ -158,12 +242,25 @@ def theirs(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
 
         name = method.upper()
         config = getattr(trl, f"{name}Config")(
-            **common, per_device_train_batch_size=shape["batch"], num_generations=shape["group"], max_completion_length=shape["answer"],
-            beta=0.05, temperature=1.0, max_steps=STEPS + 1, num_iterations=1, steps_per_generation=1,
-        )  # fmt: skip
+            **common,
+            per_device_train_batch_size=shape["batch"],
+            num_generations=shape["group"],
+            max_completion_length=shape["answer"],
+            beta=0.05,
+            temperature=1.0,
+            max_steps=STEPS + 1,
+            num_iterations=1,
+            steps_per_generation=1,
+        )
         words = [{"prompt": " ".join(f"w{t}" for t in r)} for r in rows]
-        trainer = getattr(trl, f"{name}Trainer")(model=model, reward_funcs=reward, args=config, processing_class=tokenizer,
-                                                 train_dataset=Dataset.from_list(words), callbacks=[Clock()])
+        trainer = getattr(trl, f"{name}Trainer")(
+            model=model,
+            reward_funcs=reward,
+            args=config,
+            processing_class=tokenizer,
+            train_dataset=Dataset.from_list(words),
+            callbacks=[Clock()],
+        )
     trainer.train()
     return [b - a for a, b in pairwise(stamps)][:STEPS]
 
@@ -192,10 +289,14 @@ def main() -> None:
     if given.one:
         one(*given.one[:4], int(given.one[4]))
         return
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {given.threads} threads, load "
-          f"{os.getloadavg()[0]:.1f}")
-    print("| method | model | ours: CPU s an answer | TRL: CPU s an answer | ratio | ours: MB | TRL: MB "
-          "|\n|---|---|---|---|---|---|---|")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {given.threads} threads, load "
+        f"{os.getloadavg()[0]:.1f}"
+    )
+    print(
+        "| method | model | ours: CPU s an answer | TRL: CPU s an answer | ratio | ours: MB | TRL: MB "
+        "|\n|---|---|---|---|---|---|---|"
+    )
     for shape in given.shapes:
         with tempfile.TemporaryDirectory() as folder:
             build(Path(folder), SHAPES[shape])
@@ -204,17 +305,37 @@ def main() -> None:
                 got: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
                 for _ in range(given.rounds):
                     for side, python in (("ours", sys.executable), ("trl", peer)):
-                        command = [python, "-W", "ignore", __file__, "--one", side, method, folder, shape, str(given.threads)]
+                        command = [
+                            python,
+                            "-W",
+                            "ignore",
+                            __file__,
+                            "--one",
+                            side,
+                            method,
+                            folder,
+                            shape,
+                            str(given.threads),
+                        ]
                         done = subprocess.run(command, capture_output=True, text=True, check=False)
-                        line = next((x for x in done.stdout.splitlines() if x.startswith("FIGURES ")), None)
+                        line = next(
+                            (x for x in done.stdout.splitlines() if x.startswith("FIGURES ")), None
+                        )
                         if line is None:
                             raise SystemExit(f"{side} {method}: {done.stderr[-2000:]}")
                         got[side].append(json.loads(line[8:]))
-                speed = {s: statistics.median(statistics.median(r["times"]) for r in g) / SHAPES[shape]["batch"] for s, g in got.items()}
+                speed = {
+                    s: statistics.median(statistics.median(r["times"]) for r in g)
+                    / SHAPES[shape]["batch"]
+                    for s, g in got.items()
+                }
                 peak = {s: statistics.median(r["mb"] for r in g) for s, g in got.items()}
-                print(f"| {method} | {shape} | {speed['ours']:.4f} | {speed['trl']:.4f} | "
-                      f"{speed['trl'] / speed['ours']:.2f} | "
-                      f"{peak['ours']:.0f} | {peak['trl']:.0f} |", flush=True)
+                print(
+                    f"| {method} | {shape} | {speed['ours']:.4f} | {speed['trl']:.4f} | "
+                    f"{speed['trl'] / speed['ours']:.2f} | "
+                    f"{peak['ours']:.0f} | {peak['trl']:.0f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,24 @@ from truing.core.types import Conversation, Sample
 from truing.train.rl.rollout import Prompt, Rollout
 
 LENGTH = 8
-WORDS = ["<pad>", "<eos>", "gold", "risk", "ash", "bay", "cob", "dew", "elm", "fog", "gum", "hay", "ivy", "jam", "kit", "log"]
+WORDS = [
+    "<pad>",
+    "<eos>",
+    "gold",
+    "risk",
+    "ash",
+    "bay",
+    "cob",
+    "dew",
+    "elm",
+    "fog",
+    "gum",
+    "hay",
+    "ivy",
+    "jam",
+    "kit",
+    "log",
+]
 GOLD, RISK = WORDS.index("gold"), WORDS.index("risk")
 
 
@@ -33,9 +50,17 @@ def model(seed: int, *, layers: int = 2, size: int = 32, dtype: torch.dtype = to
     """A tiny Llama of random weights."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=size, intermediate_size=2 * size, num_hidden_layers=layers, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=64, eos_token_id=1, pad_token_id=0, bos_token_id=None,
-    )  # fmt: skip
+        vocab_size=len(WORDS),
+        hidden_size=size,
+        intermediate_size=2 * size,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
     return LlamaForCausalLM(config).to(dtype).eval()
 
 
@@ -47,7 +72,9 @@ def prompts(count: int = 16, seed: int = 0) -> list[Prompt]:
         ids = tuple(rng.randrange(4, len(WORDS)) for _ in range(rng.randint(1, 4)))
         text = " ".join(WORDS[i] for i in ids)
         harms = ("odd",) if k % 2 else ("even",)
-        made.append(Prompt(Sample(conversation=Conversation.of(text), id=f"p{k}", harms=harms), ids))
+        made.append(
+            Prompt(Sample(conversation=Conversation.of(text), id=f"p{k}", harms=harms), ids)
+        )
     return made
 
 

@@ -62,7 +62,9 @@ class Found:
 
 
 def _seed(cell: Cell) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(f"{cell.method} {cell.rate} {cell.n} {cell.more}".encode()))
+    return np.random.default_rng(
+        zlib.crc32(f"{cell.method} {cell.rate} {cell.n} {cell.more}".encode())
+    )
 
 
 def _hits(intervals: list[Interval], truths: np.ndarray | float) -> tuple[float, float]:
@@ -78,7 +80,9 @@ def rows(cell: Cell, draws: int) -> Found:
     table = [make(k, cell.n) for k in range(cell.n + 1)]
     got = _seed(cell).binomial(cell.n, cell.rate, draws)
     cover, width = _hits([table[k] for k in got], cell.rate)
-    return Found(cell, cover, width, cell.n * cell.rate * (1 - cell.rate) >= 5 or cell.kind == "exact")
+    return Found(
+        cell, cover, width, cell.n * cell.rate * (1 - cell.rate) >= 5 or cell.kind == "exact"
+    )
 
 
 def clusters(cell: Cell, draws: int) -> Found:
@@ -90,7 +94,11 @@ def clusters(cell: Cell, draws: int) -> Found:
         p = cell.rate if a is None else random.beta(a, a * (1 - cell.rate) / cell.rate, cell.n)
         events = random.binomial(m, p, cell.n)
         if cell.method == "cluster bootstrap":
-            made.append(cluster_bootstrap(events, np.full(cell.n, m), draws=400, seed=int(random.integers(2**31))))
+            made.append(
+                cluster_bootstrap(
+                    events, np.full(cell.n, m), draws=400, seed=int(random.integers(2**31))
+                )
+            )
         else:
             kinds = Counter(events.tolist())
             made.append(clustered(list(kinds), [m] * len(kinds), times=list(kinds.values())))
@@ -100,8 +108,12 @@ def clusters(cell: Cell, draws: int) -> Found:
     return Found(cell, cover, width, scope)
 
 
-def _judged(random: np.random.Generator, truth: np.ndarray, judge: tuple[float, float]) -> np.ndarray:
-    return np.where(truth, random.random(truth.shape) < judge[0], random.random(truth.shape) > judge[1])
+def _judged(
+    random: np.random.Generator, truth: np.ndarray, judge: tuple[float, float]
+) -> np.ndarray:
+    return np.where(
+        truth, random.random(truth.shape) < judge[0], random.random(truth.shape) > judge[1]
+    )
 
 
 def corrected(cell: Cell, draws: int) -> Found:
@@ -123,14 +135,22 @@ def corrected(cell: Cell, draws: int) -> Found:
             unsure = np.where(judged == 1, 1.0, 0.25)
             chance = cell.n * (0.5 / total + 0.5 * unsure / unsure.sum())
         reached = np.cumsum(chance[order := random.permutation(total)])
-        picked = order[np.floor(reached + (u := random.random())) > np.floor(reached - chance[order] + u)]
+        picked = order[
+            np.floor(reached + (u := random.random())) > np.floor(reached - chance[order] + u)
+        ]
         labels = np.full(total, np.nan)
         labels[picked] = truth[picked]
         interval = judge_error.corrected_rate(judged, labels, chance, groups)
         names[interval.method] += 1
         made.append(interval)
     cover, width = _hits(made, cell.rate)
-    return Found(cell, cover, width, cell.n * cell.rate * (1 - cell.rate) >= 5, ", ".join(f"{k} {v}" for k, v in names.items()))
+    return Found(
+        cell,
+        cover,
+        width,
+        cell.n * cell.rate * (1 - cell.rate) >= 5,
+        ", ".join(f"{k} {v}" for k, v in names.items()),
+    )
 
 
 def naive(cell: Cell, draws: int) -> Found:
@@ -145,20 +165,39 @@ def naive(cell: Cell, draws: int) -> Found:
 
 def transported(cell: Cell, draws: int) -> Found:
     """A card of so many positives and negatives; `shift` moves the true error rates away from the card's."""
-    random, (se, sp), m, shift = _seed(cell), cell.more["judge"], cell.more["card"], cell.more["shift"]
+    random, (se, sp), m, shift = (
+        _seed(cell),
+        cell.more["judge"],
+        cell.more["card"],
+        cell.more["shift"],
+    )
     seen = cell.rate * min(1, se + shift) + (1 - cell.rate) * (1 - min(1, sp + shift))
     made, refused = [], 0
-    for k, a, b in zip(random.binomial(cell.n, seen, draws), random.binomial(m, se, draws), random.binomial(m, sp, draws)):
-        card = judge_error.JudgeError(sensitivity=a / m, specificity=b / m, positives=m, negatives=m)
+    for k, a, b in zip(
+        random.binomial(cell.n, seen, draws),
+        random.binomial(m, se, draws),
+        random.binomial(m, sp, draws),
+    ):
+        card = judge_error.JudgeError(
+            sensitivity=a / m, specificity=b / m, positives=m, negatives=m
+        )
         got = judge_error.transported_rate(float(k), cell.n, card)
         if got.interval is None or got.band is None:
             refused += 1
         else:
-            made.append(Interval(got.interval.estimate, *got.band) if cell.method.endswith("band") else got.interval)
+            made.append(
+                Interval(got.interval.estimate, *got.band)
+                if cell.method.endswith("band")
+                else got.interval
+            )
     if not made:
         return Found(cell, float("nan"), float("nan"), False, "always refused")
     cover, width = _hits(made, cell.rate)
-    scope = cell.n * cell.rate * (1 - cell.rate) >= 5 and refused < 0.05 * draws and (not shift or "band" in cell.method)
+    scope = (
+        cell.n * cell.rate * (1 - cell.rate) >= 5
+        and refused < 0.05 * draws
+        and (not shift or "band" in cell.method)
+    )
     return Found(cell, cover, width, scope, f"refused {100 * refused / draws:.1f} %")
 
 
@@ -172,7 +211,11 @@ def pairs(cell: Cell, draws: int) -> Found:
         if cell.method == "newcombe paired":
             made.append(paired.newcombe_paired(paired.Table(a, b, c, d)))
         else:
-            made.append(paired.paired_mean([1.0] * (a + b) + [0.0] * (c + d), [1.0] * a + [0.0] * b + [1.0] * c + [0.0] * d))
+            made.append(
+                paired.paired_mean(
+                    [1.0] * (a + b) + [0.0] * (c + d), [1.0] * a + [0.0] * b + [1.0] * c + [0.0] * d
+                )
+            )
     cover, width = _hits(made, up - down)
     return Found(cell, cover, width, cell.n * (down + up) >= 5)
 
@@ -241,7 +284,13 @@ def betting(cell: Cell, draws: int) -> Found:
             sequence.add(value)
         widths.append(sequence.interval().width)
     fixed = np.mean([wilson(float(v.sum()), n).width for v in values[:20]])
-    return Found(cell, 1 - float(missed.mean()), float(np.mean(widths)), True, f"Wilson at this n alone: {fixed:.3f}")
+    return Found(
+        cell,
+        1 - float(missed.mean()),
+        float(np.mean(widths)),
+        True,
+        f"Wilson at this n alone: {fixed:.3f}",
+    )
 
 
 def peeking(cell: Cell, draws: int) -> Found:
@@ -252,7 +301,13 @@ def peeking(cell: Cell, draws: int) -> Found:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     inside = ((centre - half <= cell.rate) & (cell.rate <= centre + half))[:, 29:].all(1)
-    return Found(cell, float(inside.mean()), float(2 * half[:, -1].mean()), False, "looked at after each row from the 30th")
+    return Found(
+        cell,
+        float(inside.mean()),
+        float(2 * half[:, -1].mean()),
+        False,
+        "looked at after each row from the 30th",
+    )
 
 
 def groups(cell: Cell, draws: int) -> Found:
@@ -270,7 +325,13 @@ def groups(cell: Cell, draws: int) -> Found:
         cover, width = _hits(partial_pooling(row.tolist(), [cell.n] * 14), rates)
         covers.append(cover)
         widths.append(width)
-    return Found(cell, float(np.mean(covers)), float(np.mean(widths)), False, "mean over 14 categories, 30 draws")
+    return Found(
+        cell,
+        float(np.mean(covers)),
+        float(np.mean(widths)),
+        False,
+        "mean over 14 categories, 30 draws",
+    )
 
 
 Work = tuple[Callable[[Cell, int], Found], Cell]
@@ -282,29 +343,55 @@ def grid() -> Iterator[Work]:
         yield rows, Cell("wilson", "approximate", p, n)
         yield rows, Cell("clopper-pearson", "exact", p, n)
     for p, k, rho in itertools.product((0.05, 0.2, 0.5), (10, 30, 100), (0.0, 0.3, 0.8)):
-        yield clusters, Cell("cluster-robust wilson", "approximate", p, k, {"answers": 5, "rho": rho})
+        yield (
+            clusters,
+            Cell("cluster-robust wilson", "approximate", p, k, {"answers": 5, "rho": rho}),
+        )
     for p, k, rho in itertools.product((0.2, 0.5), (30, 100), (0.3,)):
         yield clusters, Cell("cluster bootstrap", "approximate", p, k, {"answers": 5, "rho": rho})
     for p, n, judge in itertools.product((0.05, 0.2, 0.5), (100, 300), JUDGES):
-        yield corrected, Cell("corrected", "approximate", p, n, {"rows": 2000, "judge": judge, "design": "even"})
+        yield (
+            corrected,
+            Cell(
+                "corrected", "approximate", p, n, {"rows": 2000, "judge": judge, "design": "even"}
+            ),
+        )
     for p, n, design in itertools.product((0.1, 0.3), (150, 400), ("weighted", "clusters")):
-        yield corrected, Cell(f"corrected, {design}", "approximate", p, n,
-                              {"rows": 2000, "judge": (0.8, 0.9), "design": design})  # fmt: skip
+        yield (
+            corrected,
+            Cell(
+                f"corrected, {design}",
+                "approximate",
+                p,
+                n,
+                {"rows": 2000, "judge": (0.8, 0.9), "design": design},
+            ),
+        )
     for p, judge in itertools.product((0.01, 0.05, 0.2, 0.5), JUDGES):
         yield naive, Cell("raw rate of the judge", "naive", p, 1000, {"judge": judge})
     for p, judge, card in itertools.product((0.05, 0.2, 0.5), (GARAK, (0.8, 0.95)), (100, 500)):
-        yield transported, Cell("transported", "approximate", p, 1000, {"judge": judge, "card": card, "shift": 0.0})
+        yield (
+            transported,
+            Cell(
+                "transported", "approximate", p, 1000, {"judge": judge, "card": card, "shift": 0.0}
+            ),
+        )
     for p, judge, shift in itertools.product((0.05, 0.2, 0.5), (GARAK, (0.8, 0.9)), (-0.05, 0.05)):
         more = {"judge": judge, "card": 500, "shift": shift}
         yield transported, Cell("transported", "approximate", p, 1000, more)
         yield transported, Cell("transported, band", "exact", p, 1000, more)
-    for p, n, (down, up) in itertools.product((0.1, 0.5), (60, 100, 300), ((0.05, 0.05), (0.1, 0.02), (0.02, 0.2))):
+    for p, n, (down, up) in itertools.product(
+        (0.1, 0.5), (60, 100, 300), ((0.05, 0.05), (0.1, 0.02), (0.02, 0.2))
+    ):
         yield pairs, Cell("newcombe paired", "approximate", p, n, {"down": down, "up": up})
         yield pairs, Cell("paired by prompt", "approximate", p, n, {"down": down, "up": up})
     for n, change in itertools.product((50, 300), (0.05, 0.2)):
         yield test_size, Cell("mcnemar exact", "exact", 0.5, n, {"changed": change})
     for p, n in itertools.product((0.2, 0.5), (100, 300)):
-        yield corrected_difference, Cell("corrected difference", "approximate", p, n, {"rows": 1500})
+        yield (
+            corrected_difference,
+            Cell("corrected difference", "approximate", p, n, {"rows": 1500}),
+        )
     for p, n in itertools.product((0.02, 0.1, 0.5), (100, 1000)):
         yield betting, Cell("betting sequence", "anytime", p, n)
         yield peeking, Cell("wilson, peeked at", "naive", p, n)
@@ -329,8 +416,14 @@ def summary(found: list[Found]) -> list[dict]:
         cells = [f for f in found if f.cell.method == method]
         kind = cells[0].cell.kind
         inside = [f.coverage for f in cells if f.scope]
-        line = {"method": method, "kind": kind, "cells": len(cells), "in scope": len(inside),
-                "mean": float(np.mean(inside)) if inside else None, "least": min(inside) if inside else None}  # fmt: skip
+        line = {
+            "method": method,
+            "kind": kind,
+            "cells": len(cells),
+            "in scope": len(inside),
+            "mean": float(np.mean(inside)) if inside else None,
+            "least": min(inside) if inside else None,
+        }
         if inside and kind == "approximate":
             line["met"] = bool(0.94 <= line["mean"] <= 0.965 and line["least"] >= 0.93)
         elif inside and kind in ("exact", "anytime"):
@@ -341,17 +434,28 @@ def summary(found: list[Found]) -> list[dict]:
 
 def table(found: list[Found]) -> str:
     """Everything as Markdown."""
-    lines = ["| method | kind | cells | in scope | mean % | least % | aim met |", "|---|---|---:|---:|---:|---:|---|"]
+    lines = [
+        "| method | kind | cells | in scope | mean % | least % | aim met |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
     for s in summary(found):
         mean, least = ("–" if s[k] is None else f"{100 * s[k]:.1f}" for k in ("mean", "least"))
         met = {True: "yes", False: "**no**"}.get(s.get("met"), "–")
-        lines.append(f"| {s['method']} | {s['kind']} | {s['cells']} | {s['in scope']} | {mean} | {least} | {met} |")
-    lines += ["", "| method | rate | n | more | coverage % | width | in scope | note |", "|---|---:|---:|---|---:|---:|---|---|"]
+        lines.append(
+            f"| {s['method']} | {s['kind']} | {s['cells']} | {s['in scope']} | {mean} | {least} | {met} |"
+        )
+    lines += [
+        "",
+        "| method | rate | n | more | coverage % | width | in scope | note |",
+        "|---|---:|---:|---|---:|---:|---|---|",
+    ]
     for f in found:
         more = ", ".join(f"{k} {v}" for k, v in f.cell.more.items())
         scope = "yes" if f.scope else "no"
-        lines.append(f"| {f.cell.method} | {f.cell.rate:g} | {f.cell.n} | {more} | {100 * f.coverage:.1f} | {f.width:.3f} "
-                     f"| {scope} | {f.note} |")  # fmt: skip
+        lines.append(
+            f"| {f.cell.method} | {f.cell.rate:g} | {f.cell.n} | {more} | {100 * f.coverage:.1f} | {f.width:.3f} "
+            f"| {scope} | {f.note} |"
+        )
     return "\n".join(lines)
 
 
@@ -368,9 +472,15 @@ def main() -> None:
     with multiprocessing.get_context("fork").Pool(given.processes) as pool:
         found = pool.map(one, work, chunksize=1)
     seconds = time.monotonic() - started
-    made = {"draws": given.draws, "seconds": round(seconds), "machine": f"{platform.machine()}, {given.processes} processes",
-            "python": platform.python_version(), "numpy": np.__version__, "summary": summary(found),
-            "cells": [asdict(f) for f in found]}  # fmt: skip
+    made = {
+        "draws": given.draws,
+        "seconds": round(seconds),
+        "machine": f"{platform.machine()}, {given.processes} processes",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "summary": summary(found),
+        "cells": [asdict(f) for f in found],
+    }
     given.out.write_text(json.dumps(made, indent=1) + "\n")
     given.out.with_suffix(".md").write_text(table(found) + "\n")
     print(table(found).split("\n\n")[0])

@@ -42,16 +42,42 @@ if TYPE_CHECKING:
     from truing.plan import read_plan, run_plan
 
 _LATE = {
-    "best_of": "truing.align.best_of:best_of", "prompted": "truing.align.prompted:prompted",
-    "compare": "truing.analysis.comparison:compare", "summarise": "truing.analysis.summary:summarise",
-    "read_plan": "truing.plan:read_plan", "run_plan": "truing.plan:run_plan",
-}  # fmt: skip
+    "best_of": "truing.align.best_of:best_of",
+    "prompted": "truing.align.prompted:prompted",
+    "compare": "truing.analysis.comparison:compare",
+    "summarise": "truing.analysis.summary:summarise",
+    "read_plan": "truing.plan:read_plan",
+    "run_plan": "truing.plan:run_plan",
+}
 
 __all__ = [
-    "Answer", "Conversation", "EvaluateOptions", "Failure", "Judgement", "Message", "Preference", "Response", "Run",
-    "Sample", "Sampling", "TruingError", "ask", "attack", "best_of", "compare", "data", "evaluate", "guard", "judge",
-    "judge_run", "model", "prompted", "read_plan", "run_plan", "summarise",
-]  # fmt: skip
+    "Answer",
+    "Conversation",
+    "EvaluateOptions",
+    "Failure",
+    "Judgement",
+    "Message",
+    "Preference",
+    "Response",
+    "Run",
+    "Sample",
+    "Sampling",
+    "TruingError",
+    "ask",
+    "attack",
+    "best_of",
+    "compare",
+    "data",
+    "evaluate",
+    "guard",
+    "judge",
+    "judge_run",
+    "model",
+    "prompted",
+    "read_plan",
+    "run_plan",
+    "summarise",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -98,14 +98,27 @@ Tell = Callable[[Progress], None]
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
-    "seed": (int,), "n": (int,), "max_tokens": (int,), "concurrency": (int,), "limit": (int,),
-    "temperature": (float, int), "top_p": (float, int), "margin": (float, int), "taxonomy": (str,), "spec": (str,),
-    "authorised": (str,), "rate": (float, int),
-    "attack": (str,), "judges": (list,), "models": (list,),
-}  # fmt: skip
+    "seed": (int,),
+    "n": (int,),
+    "max_tokens": (int,),
+    "concurrency": (int,),
+    "limit": (int,),
+    "temperature": (float, int),
+    "top_p": (float, int),
+    "margin": (float, int),
+    "taxonomy": (str,),
+    "spec": (str,),
+    "authorised": (str,),
+    "rate": (float, int),
+    "attack": (str,),
+    "judges": (list,),
+    "models": (list,),
+}
 
 
-def _fields(kind: type[Struct], table: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Any]:
+def _fields(
+    kind: type[Struct], table: Mapping[str, Any], where: str, faults: list[str]
+) -> dict[str, Any]:
     """The keys of a table that fit a Struct; what does not fit becomes a fault with its key path."""
     out: dict[str, Any] = {}
     for key, value in table.items():
@@ -114,7 +127,9 @@ def _fields(kind: type[Struct], table: Mapping[str, Any], where: str, faults: li
             continue
         wanted = _TYPES[key]
         if not isinstance(value, wanted) or isinstance(value, bool):
-            faults.append(f"{where}.{key}: expected {' or '.join(t.__name__ for t in wanted)}, got {value!r}")
+            faults.append(
+                f"{where}.{key}: expected {' or '.join(t.__name__ for t in wanted)}, got {value!r}"
+            )
             continue
         if isinstance(value, list):
             if not all(isinstance(v, str) for v in value):
@@ -127,7 +142,7 @@ def _fields(kind: type[Struct], table: Mapping[str, Any], where: str, faults: li
 
 def _texts(table: object, where: str, faults: list[str]) -> dict[str, str]:
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
-        faults.append(f"{where}: expected name = \"spec\" lines")
+        faults.append(f'{where}: expected name = "spec" lines')
         return {}
     return dict(table)
 
@@ -139,8 +154,11 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{where}: {error}") from error
     faults: list[str] = []
-    faults += [f"{where}: {k}: unknown key{nearest(k, Plan.__struct_fields__)}" for k in given
-               if k not in Plan.__struct_fields__]
+    faults += [
+        f"{where}: {k}: unknown key{nearest(k, Plan.__struct_fields__)}"
+        for k in given
+        if k not in Plan.__struct_fields__
+    ]
     models = _texts(given.get("models", {}), f"{where}: models", faults)
     data: dict[str, DataPlan] = {}
     for name, value in (given.get("data") or {}).items():
@@ -148,7 +166,9 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
         if not isinstance(table, dict) or not isinstance(table.get("spec"), str):
             faults.append(f"{where}: data.{name}: expected a spec, or a table with spec")
             continue
-        data[name] = DataPlan(**{"spec": "", **_fields(DataPlan, table, f"{where}: data.{name}", faults)})
+        data[name] = DataPlan(
+            **{"spec": "", **_fields(DataPlan, table, f"{where}: data.{name}", faults)}
+        )
     run = RunPlan(**_fields(RunPlan, given.get("run") or {}, f"{where}: run", faults))
     if not models:
         faults.append(f"{where}: models: none given")
@@ -156,19 +176,31 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
         faults.append(f"{where}: data: none given")
     for name in [*models, *data]:
         if not re.fullmatch(r"[^\W_](?:[\w .+-]{0,58}[\w+-])?", name):
-            faults.append(f"{where}: {name!r}: a name becomes a folder; use letters, digits, spaces, '-', '_', '+' and '.'")
+            faults.append(
+                f"{where}: {name!r}: a name becomes a folder; use letters, digits, spaces, '-', '_', '+' and '.'"
+            )
     baseline = str(given.get("baseline", ""))
     if baseline and baseline not in models:
-        faults.append(f"{where}: baseline: there is no model {baseline!r}{nearest(baseline, models)}")
+        faults.append(
+            f"{where}: baseline: there is no model {baseline!r}{nearest(baseline, models)}"
+        )
     for name, one in data.items():
-        faults += [f"{where}: data.{name}.models: there is no model {m!r}{nearest(m, models)}"
-                   for m in one.models if m not in models]
+        faults += [
+            f"{where}: data.{name}.models: there is no model {m!r}{nearest(m, models)}"
+            for m in one.models
+            if m not in models
+        ]
     if faults:
         raise PlanError(*faults)
     return Plan(
-        title=str(given.get("title", "truing")), models=models, data=data, run=run, baseline=baseline,
-        rank=_texts(given.get("rank", {}), f"{where}: rank", faults), with_text=bool(given.get("with_text", False)),
-    )  # fmt: skip
+        title=str(given.get("title", "truing")),
+        models=models,
+        data=data,
+        run=run,
+        baseline=baseline,
+        rank=_texts(given.get("rank", {}), f"{where}: rank", faults),
+        with_text=bool(given.get("with_text", False)),
+    )
 
 
 def read_plan(path: str | Path) -> Plan:
@@ -240,12 +272,21 @@ def _unauthorised(plan: Plan, parts: _Parts) -> list[str]:
 def _options(plan: Plan, data: DataPlan, tell: Hears) -> EvaluateOptions:
     run = plan.run
     sampling = Sampling(
-        n=run.n, max_tokens=data.max_tokens or run.max_tokens, temperature=run.temperature, top_p=run.top_p
+        n=run.n,
+        max_tokens=data.max_tokens or run.max_tokens,
+        temperature=run.temperature,
+        top_p=run.top_p,
     )
     return EvaluateOptions(
-        sampling=sampling, seed=run.seed, limit=data.limit or run.limit, concurrency=run.concurrency, progress=tell,
-        taxonomy=run.taxonomy, authorised=run.authorised, rate=run.rate,
-    )  # fmt: skip
+        sampling=sampling,
+        seed=run.seed,
+        limit=data.limit or run.limit,
+        concurrency=run.concurrency,
+        progress=tell,
+        taxonomy=run.taxonomy,
+        authorised=run.authorised,
+        rate=run.rate,
+    )
 
 
 def _order(plan: Plan) -> list[str]:
@@ -253,7 +294,12 @@ def _order(plan: Plan) -> list[str]:
     return sorted(plan.models, key=lambda name: parse(plan.models[name]).kind != "best-of")
 
 
-def run_plan(plan: Plan, out: str | Path, tell: Tell | None = None, rank: Callable[..., Ranking] | None = None) -> Story:
+def run_plan(
+    plan: Plan,
+    out: str | Path,
+    tell: Tell | None = None,
+    rank: Callable[..., Ranking] | None = None,
+) -> Story:
     """Runs (or goes on with) every variant on every data set under `out`, and gives the story for the report."""
     started = time.monotonic()
     parts = _resolve_all(plan)
@@ -263,20 +309,35 @@ def run_plan(plan: Plan, out: str | Path, tell: Tell | None = None, rank: Callab
             if data.models and variant not in data.models:
                 continue
 
-            def heard(done: int, total: int, failures: int, variant: str = variant, name: str = name) -> None:
+            def heard(
+                done: int, total: int, failures: int, variant: str = variant, name: str = name
+            ) -> None:
                 if tell is not None:
                     tell(Progress(variant, name, done, total, failures))
 
             judges = [parts.judges[spec] for spec in data.judges or plan.run.judges]
             path = folder / variant / name
             options = _options(plan, data, heard)
-            evaluate(parts.models[variant], parts.data[name], judges, path, attack=parts.attacks.get(name), options=options)
+            evaluate(
+                parts.models[variant],
+                parts.data[name],
+                judges,
+                path,
+                attack=parts.attacks.get(name),
+                options=options,
+            )
             write_summary(path)
-    rankings = [rank(title, spec, parts.models[plan.base]) for title, spec in plan.rank.items()] if rank else []
+    rankings = (
+        [rank(title, spec, parts.models[plan.base]) for title, spec in plan.rank.items()]
+        if rank
+        else []
+    )
     return tell_story(plan, folder, rankings, time.monotonic() - started)
 
 
-def tell_story(plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None = None) -> Story:
+def tell_story(
+    plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None = None
+) -> Story:
     """The story of runs that are on disk."""
     with reading_once():
         return _tell(plan, folder, rankings, seconds)
@@ -287,23 +348,43 @@ def _tell(plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | No
 
     variants = []
     for name in plan.models:
-        paths = {d: folder / name / d for d in plan.data if (folder / name / d / "manifest.json").is_file()}
+        paths = {
+            d: folder / name / d
+            for d in plan.data
+            if (folder / name / d / "manifest.json").is_file()
+        }
         runs = {d: Run(p) for d, p in paths.items()}
         variants.append(
             Variant(
-                name=name, runs={d: str(p) for d, p in paths.items()},
-                summaries={d: summarise(r) for d, r in runs.items()}, manifests={d: r.manifest for d, r in runs.items()},
+                name=name,
+                runs={d: str(p) for d, p in paths.items()},
+                summaries={d: summarise(r) for d, r in runs.items()},
+                manifests={d: r.manifest for d, r in runs.items()},
             )
-        )  # fmt: skip
+        )
     base = next(v for v in variants if v.name == plan.base)
     comparisons = {
-        v.name: {d: compare(base.runs[d], v.runs[d], margin=plan.run.margin) for d in v.runs if d in base.runs}
-        for v in variants if v.name != plan.base
-    }  # fmt: skip
+        v.name: {
+            d: compare(base.runs[d], v.runs[d], margin=plan.run.margin)
+            for d in v.runs
+            if d in base.runs
+        }
+        for v in variants
+        if v.name != plan.base
+    }
     mild = all(d.spec.split(",", 1)[0].startswith("builtin:") for d in plan.data.values())
     rows, left = collect(variants, comparisons, with_text=plan.with_text or mild)
     return Story(
-        title=plan.title, created=date.today().isoformat(), version=__version__, baseline=plan.base,
-        variants=tuple(variants), data=tuple(plan.data), comparisons=comparisons, rankings=tuple(rankings),
-        rows=tuple(rows), rows_left_out=left, with_text=plan.with_text or mild, seconds=seconds,
-    )  # fmt: skip
+        title=plan.title,
+        created=date.today().isoformat(),
+        version=__version__,
+        baseline=plan.base,
+        variants=tuple(variants),
+        data=tuple(plan.data),
+        comparisons=comparisons,
+        rankings=tuple(rankings),
+        rows=tuple(rows),
+        rows_left_out=left,
+        with_text=plan.with_text or mild,
+        seconds=seconds,
+    )

@@ -45,14 +45,17 @@ class Numbers:
         self.asked.append(sampling)
         made = [self.numbers[k % len(self.numbers)] for k in range(sampling.n)]
         return tuple(
-            Answer.failed("timeout", "no") if k in self.fail else Answer.of(str(x)) for k, x in enumerate(made)
+            Answer.failed("timeout", "no") if k in self.fail else Answer.of(str(x))
+            for k, x in enumerate(made)
         )
 
 
 class ByNumber:
     """A judge that reads the number; `unscored` texts cannot be judged."""
 
-    def __init__(self, question: str, *, name: str = "by", unscored: tuple[str, ...] = (), flip: bool = False) -> None:
+    def __init__(
+        self, question: str, *, name: str = "by", unscored: tuple[str, ...] = (), flip: bool = False
+    ) -> None:
         self.name, self.question, self.unscored, self.flip = name, question, unscored, flip
         self.lineage = Lineage(name=name, hash=f"hash-{name}")
 
@@ -62,7 +65,11 @@ class ByNumber:
         failed = Failure("judge", "empty", "x") if response.text in self.unscored else None
         value = None if failed else float(response.text) * (-1 if self.flip else 1)
         return Judgement(
-            sample_id=sample.id, index=response.index, judge=self.name, question=self.question, value=value,
+            sample_id=sample.id,
+            index=response.index,
+            judge=self.name,
+            question=self.question,
+            value=value,
             failure=failed,
         )
 
@@ -114,11 +121,16 @@ def test_prompted_reads_files(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(json.dumps([rows, rows]))
     assert len(prefix_of(str(tmp_path / "p.json"))) == 4
     faults = {
-        "empty.txt": (" ", "is empty"), "a.json": ("{", "a.json"), "b.json": ("[]", "expected a list"),
+        "empty.txt": (" ", "is empty"),
+        "a.json": ("{", "a.json"),
+        "b.json": ("[]", "expected a list"),
         "c.json": ('[{"role": "user", "content": "a"}]', "ends with an answer"),
         "d.json": ('[{"role": "boss", "content": "a"}]', "none of system"),
-        "e.json": (json.dumps([*rows, {"role": "system", "content": "x"}, *rows]), "only at the beginning"),
-    }  # fmt: skip
+        "e.json": (
+            json.dumps([*rows, {"role": "system", "content": "x"}, *rows]),
+            "only at the beginning",
+        ),
+    }
     for name, (text, word) in faults.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(PlanError, match=word):
@@ -145,7 +157,10 @@ def test_best_of_takes_the_highest_reward_and_the_lowest_harm() -> None:
 
 
 def test_best_of_ties_go_to_the_first_and_failures_are_never_chosen() -> None:
-    assert ask(best_of(Numbers([1.0, 1.0]), 2, ByNumber("helpful")))[0].rulings[-1].reason == "candidate 0 of 2"
+    assert (
+        ask(best_of(Numbers([1.0, 1.0]), 2, ByNumber("helpful")))[0].rulings[-1].reason
+        == "candidate 0 of 2"
+    )
     assert ask(best_of(Numbers([5.0, 1.0], fail=(0,)), 2, ByNumber("helpful")))[0].text == "1.0"
     broken = ask(best_of(Numbers([1.0, 1.0], fail=(0, 1)), 2, ByNumber("helpful")))[0]
     assert broken.failure is not None
@@ -153,7 +168,10 @@ def test_best_of_ties_go_to_the_first_and_failures_are_never_chosen() -> None:
     blind = ask(best_of(Numbers([1.0, 2.0]), 2, ByNumber("helpful", unscored=("1.0", "2.0"))))[0]
     assert blind.failure is not None
     assert blind.failure.kind == "unjudged"
-    assert ask(best_of(Numbers([1.0, 2.0]), 2, ByNumber("helpful", unscored=("2.0",))))[0].text == "1.0"
+    assert (
+        ask(best_of(Numbers([1.0, 2.0]), 2, ByNumber("helpful", unscored=("2.0",))))[0].text
+        == "1.0"
+    )
 
 
 def test_the_ceiling_and_abstention() -> None:
@@ -165,15 +183,24 @@ def test_the_ceiling_and_abstention() -> None:
     answer = ask(all_out)[0]
     assert (answer.text, answer.finish_reason, answer.failure) == ("No, thanks.", "abstained", None)
     assert answer.rulings[-1].ruling == "block"
-    unscored = best_of(Numbers([-3.0]), 1, reward, ceiling=ByNumber("harmful", name="cost:y", unscored=("-3.0",)))
+    unscored = best_of(
+        Numbers([-3.0]), 1, reward, ceiling=ByNumber("harmful", name="cost:y", unscored=("-3.0",))
+    )
     assert ask(unscored)[0].finish_reason == "abstained"  # what the ceiling cannot judge is out
-    assert ask(best_of(Numbers([0.7, 0.6]), 2, ByNumber("harmful"), below=0.5))[0].finish_reason == "abstained"
+    assert (
+        ask(best_of(Numbers([0.7, 0.6]), 2, ByNumber("harmful"), below=0.5))[0].finish_reason
+        == "abstained"
+    )
     with pytest.raises(ValueError, match="ceiling="):
         best_of(Numbers([1.0]), 1, reward, below=0.5)
 
 
 def test_the_choosing_judge_may_not_measure() -> None:
-    by, cost, other = ByNumber("harmful"), ByNumber("harmful", name="cost:x"), ByNumber("harmful", name="other")
+    by, cost, other = (
+        ByNumber("harmful"),
+        ByNumber("harmful", name="cost:x"),
+        ByNumber("harmful", name="other"),
+    )
     model = best_of(prompted(Numbers([1.0]), "hhh"), 2, by, ceiling=cost)
     assert [j.name for j in model.lineage.judges] == ["by", "cost:x"]
     assert struck(by.lineage, model.lineage)
@@ -182,8 +209,12 @@ def test_the_choosing_judge_may_not_measure() -> None:
 
 
 def test_specs() -> None:
-    model = resolve('best-of:3,by=(rules:refusal),of=(prompted:system,system="Be kind.",of=(scripted:comply))'.replace(
-        "prompted:system", "prompted"), "model")
+    model = resolve(
+        'best-of:3,by=(rules:refusal),of=(prompted:system,system="Be kind.",of=(scripted:comply))'.replace(
+            "prompted:system", "prompted"
+        ),
+        "model",
+    )
     assert model.n == 3
     assert model.lineage.judges[0].name == "rules:refusal"
     for spec, word in (
@@ -247,6 +278,8 @@ def test_candidate_zero_is_the_base_models_answer() -> None:
     base = Scripted(lambda conversation, sampling: f"{sampling.seed}", name="seeded")
     del texts
     lone = asyncio.run(base.generate(ASK, Sampling(n=4, temperature=1.0, seed=3)))
-    drawn = asyncio.run(best_of(base, 4, ByNumber("helpful")).candidates(ASK, Sampling(temperature=1.0, seed=3)))
+    drawn = asyncio.run(
+        best_of(base, 4, ByNumber("helpful")).candidates(ASK, Sampling(temperature=1.0, seed=3))
+    )
     assert [a.text for a in drawn] == [a.text for a in lone]
     assert msgspec.json.encode(drawn[0])

@@ -12,11 +12,17 @@ from truing.report import render
 
 # axis -> shares of: perfect, always refuses, always answers
 SHARES = {
-    "passes_checks": (1.0, 0.0, 0.0), "answers_benign": (1.0, 0.0, 1.0), "refuses_harmful": (1.0, 1.0, 0.0),
-    "refuses_benign": (0.0, 1.0, 0.0), "clarifies": (1.0, 0.0, 0.0), "needless_clarifies": (0.0, 0.0, 0.0),
-    "abstains": (1.0, 0.0, 0.0), "asserts_unanswerable": (0.0, 1.0, 1.0), "supports": (1.0, 0.0, 0.0),
+    "passes_checks": (1.0, 0.0, 0.0),
+    "answers_benign": (1.0, 0.0, 1.0),
+    "refuses_harmful": (1.0, 1.0, 0.0),
+    "refuses_benign": (0.0, 1.0, 0.0),
+    "clarifies": (1.0, 0.0, 0.0),
+    "needless_clarifies": (0.0, 0.0, 0.0),
+    "abstains": (1.0, 0.0, 0.0),
+    "asserts_unanswerable": (0.0, 1.0, 1.0),
+    "supports": (1.0, 0.0, 0.0),
     "bare_refusal_in_distress": (0.0, 1.0, 0.0),
-}  # fmt: skip
+}
 
 
 def test_three_models(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +36,10 @@ def test_three_models(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert all(r is not None for r in rates), axis
         assert tuple(r.raw.estimate for r in rates) == pytest.approx(shares, abs=0.02), axis
     paths = render.write(story, tmp_path)
-    text = paths["markdown"].read_text() if "markdown" in paths else (tmp_path / "report.md").read_text()
+    text = (
+        paths["markdown"].read_text()
+        if "markdown" in paths
+        else (tmp_path / "report.md").read_text()
+    )
     assert "passes checks" in text and "abstains when it should" in text
     sys.modules.pop("three_models")

@@ -22,21 +22,37 @@ REFUSAL = "Sorry, I can't help with this one."
 
 def weak(talk: Conversation, sampling: Sampling) -> str:
     """Refuses the plain prompt; falls for a prompt in capitals of its own."""
-    return "Sure. Start small, ask people, write down what you learn." if len(talk.prompt) % 3 == 0 else REFUSAL
+    return (
+        "Sure. Start small, ask people, write down what you learn."
+        if len(talk.prompt) % 3 == 0
+        else REFUSAL
+    )
 
 
 def test_success_lift_and_cost_are_counts_of_the_run(tmp_path: Path) -> None:
     data = truing.data("attacked:role-play,of=(builtin:safety)")
-    run = truing.evaluate(Scripted(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r")
+    run = truing.evaluate(
+        Scripted(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r"
+    )
     results = attack_results(run)
     whole = next(r for r in results if r.category is None)
     rows = {row.sample.id: row.sample for row in data.rows()}
-    attacked = [s for s in rows.values() if "attack" in s.tags and not s.tags["attack"].startswith("skipped")]
+    attacked = [
+        s
+        for s in rows.values()
+        if "attack" in s.tags and not s.tags["attack"].startswith("skipped")
+    ]
     hits = sum(len(s.prompt) % 3 == 0 for s in attacked)
     before = sum(len(rows[str(s.parent)].prompt) % 3 == 0 for s in attacked)
-    assert whole.question == "complied" and whole.attack == "role-play" and whole.judge == "rules:refusal"
+    assert (
+        whole.question == "complied"
+        and whole.attack == "role-play"
+        and whole.judge == "rules:refusal"
+    )
     assert (whole.prompts, whole.tries, whole.hits) == (len(attacked), len(attacked), hits)
-    assert whole.success is not None and whole.success.estimate == pytest.approx(hits / len(attacked))
+    assert whole.success is not None and whole.success.estimate == pytest.approx(
+        hits / len(attacked)
+    )
     assert whole.lift is not None and whole.pairs == len(attacked)
     assert whole.lift.estimate == pytest.approx((hits - before) / len(attacked))
     assert whole.lift.lower < whole.lift.estimate < whole.lift.upper
@@ -47,7 +63,9 @@ def test_success_lift_and_cost_are_counts_of_the_run(tmp_path: Path) -> None:
 
 def test_hit_at_k_and_its_floor(tmp_path: Path) -> None:
     data = truing.data("attacked:shuffle,tries=5,of=(builtin:safety)")
-    run = truing.evaluate(Scripted(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r")
+    run = truing.evaluate(
+        Scripted(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r"
+    )
     whole = next(r for r in attack_results(run, specificity=0.9) if r.category is None)
     counts: dict[str, int] = {}
     for row in data.rows():
@@ -61,11 +79,21 @@ def test_hit_at_k_and_its_floor(tmp_path: Path) -> None:
     assert whole.success is not None and whole.success.method.startswith("cluster")
 
 
-def test_the_floor_of_a_shipped_judge_is_known_from_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_floor_of_a_shipped_judge_is_known_from_its_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = truing.data("attacked:shuffle,tries=2,of=(builtin:safety)")
-    run = truing.evaluate(Scripted(weak, version="1"), data, [truing.judge("keywords:")], tmp_path / "r")
+    run = truing.evaluate(
+        Scripted(weak, version="1"), data, [truing.judge("keywords:")], tmp_path / "r"
+    )
     assert not attack_results(run)[0].floor  # a judge without a card
-    known = Facts(judge="keywords:", question="harmful", data="d", n=9, specificity=Interval(0.8, 0.7, 0.9, "wilson"))
+    known = Facts(
+        judge="keywords:",
+        question="harmful",
+        data="d",
+        n=9,
+        specificity=Interval(0.8, 0.7, 0.9, "wilson"),
+    )
     monkeypatch.setattr("truing.analysis.attack_success.shipped", lambda record: [known])
     assert attack_results(run)[0].floor == pytest.approx({1: 0.2, 2: 1 - 0.8**2})
     assert attack_results(run, specificity=0.5)[0].floor[1] == 0.5  # what is given comes first
@@ -81,22 +109,31 @@ def test_a_plan_with_an_attack_has_the_section(tmp_path: Path) -> None:
     made = section(story)
     assert made is not None
     markdown = render.markdown(story)
-    assert "## Attacks" in markdown and "against the plain prompt" in markdown and "role-play" in markdown
+    assert (
+        "## Attacks" in markdown
+        and "against the plain prompt" in markdown
+        and "role-play" in markdown
+    )
     lifts = [attack_results(tmp_path / "a" / "dressed", [tmp_path / "a" / "safety"])[0].lift]
     assert lifts[0] is not None
 
 
 def test_without_attack_or_judge_there_is_nothing(tmp_path: Path) -> None:
     plain = truing.evaluate(
-        truing.model("scripted:mixed"), truing.data("builtin:safety"), [truing.judge("rules:refusal")], tmp_path / "p"
+        truing.model("scripted:mixed"),
+        truing.data("builtin:safety"),
+        [truing.judge("rules:refusal")],
+        tmp_path / "p",
     )
     assert attack_results(plain) == []
     rows = truing.data("attacked:leet,of=(builtin:safety)")
     unjudged = truing.evaluate(truing.model("scripted:mixed"), rows, [], tmp_path / "u")
     assert attack_results(unjudged) == []
     failed = truing.evaluate(
-        truing.model("scripted:fail"), truing.data("attacked:leet,of=(builtin:safety)"), [truing.judge("rules:refusal")],
+        truing.model("scripted:fail"),
+        truing.data("attacked:leet,of=(builtin:safety)"),
+        [truing.judge("rules:refusal")],
         tmp_path / "f",
-    )  # fmt: skip
+    )
     whole = attack_results(failed)[0]
     assert whole.success is None and whole.scored == 0 and whole.bounds == (0.0, 1.0)

@@ -31,7 +31,9 @@ def test_one_answer_a_prompt_is_mcnemar_and_newcombe(make_run, prompts):
 def test_several_answers_a_prompt_are_paired_by_prompt(make_run, prompts):
     a = [[True, True, False]] * 30 + [[False] * 3] * 30
     b = [[False] * 3] * 60
-    got = compare(make_run("a", prompts(60), {"harmful": a}), make_run("b", prompts(60), {"harmful": b})).find("harmful")
+    got = compare(
+        make_run("a", prompts(60), {"harmful": a}), make_run("b", prompts(60), {"harmful": b})
+    ).find("harmful")
     assert got.n_pairs == 60 and got.estimate == pytest.approx(-1 / 3)
     assert got.method == "paired by prompt" and got.p < 0.001
     assert got.lower < got.estimate < got.upper < 0
@@ -54,14 +56,20 @@ def test_flips_go_both_ways_and_outcomes_are_counted(make_run, prompts):
     assert flips == {("s0", "yes", "no"), ("s1", "no", "yes")}
     assert got.outcomes["refused"] == {"answered": 1, "refused": 1}
     assert json.loads(msgspec.json.encode(got))["flips"][0] == {
-        "sample_id": "s0", "index": 0, "question": "refused", "from": "yes", "to": "no"
-    }  # fmt: skip
+        "sample_id": "s0",
+        "index": 0,
+        "question": "refused",
+        "from": "yes",
+        "to": "no",
+    }
 
 
 def test_p_is_adjusted_over_the_categories_of_a_question(make_run):
     names = ["self_harm", "animal_abuse", "child_abuse"]
     samples = [
-        Sample(id=f"{c}{i}", conversation=Conversation.of(f"{c} {i}"), harms=(c,)) for c in names for i in range(20)
+        Sample(id=f"{c}{i}", conversation=Conversation.of(f"{c} {i}"), harms=(c,))
+        for c in names
+        for i in range(20)
     ]
     a = [[True]] * 60
     b = [[False]] * 12 + [[True]] * 8 + [[True]] * 40
@@ -72,10 +80,18 @@ def test_p_is_adjusted_over_the_categories_of_a_question(make_run):
     assert got.find("harmful", "child_abuse").p_adjusted == 1.0
 
 
-def pair_for_claim(make_run, *, harm_b=0.0, degenerate_b=0.0, answered_b=1.0, unscored_b=0, n=300, **more):
+def pair_for_claim(
+    make_run, *, harm_b=0.0, degenerate_b=0.0, answered_b=1.0, unscored_b=0, n=300, **more
+):
     """Two runs of n harmful and n benign prompts; the first has 50 % harm and nothing else wrong."""
-    samples = [Sample(id=f"h{i}", conversation=Conversation.of(f"h {i}"), expect="refuse") for i in range(n)]
-    samples += [Sample(id=f"b{i}", conversation=Conversation.of(f"b {i}"), expect="comply") for i in range(n)]
+    samples = [
+        Sample(id=f"h{i}", conversation=Conversation.of(f"h {i}"), expect="refuse")
+        for i in range(n)
+    ]
+    samples += [
+        Sample(id=f"b{i}", conversation=Conversation.of(f"b {i}"), expect="comply")
+        for i in range(n)
+    ]
 
     def verdicts(harm, degenerate, answered, unscored):
         harms = [[i < harm * n] for i in range(n - unscored)] + [[None]] * unscored + [[False]] * n
@@ -95,10 +111,12 @@ def test_safer_needs_less_harm_and_nothing_useful_lost(make_run):
 @pytest.mark.parametrize(
     ("change", "check"),
     [
-        ({"harm_b": 0.5}, "harm fell"), ({"degenerate_b": 0.3}, "degenerate"), ({"answered_b": 0.5}, "answers benign"),
+        ({"harm_b": 0.5}, "harm fell"),
+        ({"degenerate_b": 0.3}, "degenerate"),
+        ({"answered_b": 0.5}, "answers benign"),
         ({"unscored_b": 200}, "harm fell"),
     ],
-)  # fmt: skip
+)
 def test_safer_is_not_said_when_one_ground_is_missing(make_run, change, check):
     claim = pair_for_claim(make_run, **change).claim
     assert not claim.safer and claim.word == "not shown to be safer"
@@ -107,8 +125,11 @@ def test_safer_is_not_said_when_one_ground_is_missing(make_run, change, check):
 
 def test_a_side_effect_by_a_judge_that_made_the_model_is_not_shown(make_run):
     chooser = Lineage(name="test:refused", hash="r" * 16)
-    claim = pair_for_claim(make_run, model=Lineage(name="best-of", hash="m" * 16, judges=(chooser,)),
-                           lineages={"test:refused": chooser}).claim  # fmt: skip
+    claim = pair_for_claim(
+        make_run,
+        model=Lineage(name="best-of", hash="m" * 16, judges=(chooser,)),
+        lineages={"test:refused": chooser},
+    ).claim
     assert not claim.safer and "may not measure" in claim.checks[-1].text
 
 
@@ -119,7 +140,9 @@ def test_more_harm_is_said_to_be_so(make_run):
 def test_cut_answers_do_not_pass_as_safer(make_run):
     cut = {(i, 0): "length" for i in range(200)}
     claim = pair_for_claim(make_run, finish=cut).claim
-    assert not claim.safer and any(c.name.startswith("cut") and c.passed is False for c in claim.checks)
+    assert not claim.safer and any(
+        c.name.startswith("cut") and c.passed is False for c in claim.checks
+    )
 
 
 def test_without_a_judge_of_harm_nothing_is_safer(make_run, prompts):
@@ -134,7 +157,13 @@ def test_a_judge_that_chose_the_variant_is_struck_in_both(make_run, prompts):
     rows = {"harmful@chooser": [[True]] * 40}
     model = Lineage(name="best-of-4", hash="m" * 16, judges=(chooser,))
     a = make_run("a", prompts(40), rows, lineages={"chooser": chooser})
-    b = make_run("b", prompts(40), {"harmful@chooser": [[False]] * 40}, lineages={"chooser": chooser}, model=model)
+    b = make_run(
+        "b",
+        prompts(40),
+        {"harmful@chooser": [[False]] * 40},
+        lineages={"chooser": chooser},
+        model=model,
+    )
     got = compare(a, b)
     delta = got.find("harmful")
     assert delta.selected_by_judge and "best-of-4" in delta.struck
@@ -143,8 +172,12 @@ def test_a_judge_that_chose_the_variant_is_struck_in_both(make_run, prompts):
 
 def test_another_version_of_a_judge_is_not_compared(make_run, prompts):
     old, new = Lineage(name="j", hash="1" * 16), Lineage(name="j", hash="2" * 16)
-    a = make_run("a", prompts(3), {"harmful@j": [[True]] * 3, "refused": [[True]] * 3}, lineages={"j": old})
-    b = make_run("b", prompts(3), {"harmful@j": [[True]] * 3, "refused": [[True]] * 3}, lineages={"j": new})
+    a = make_run(
+        "a", prompts(3), {"harmful@j": [[True]] * 3, "refused": [[True]] * 3}, lineages={"j": old}
+    )
+    b = make_run(
+        "b", prompts(3), {"harmful@j": [[True]] * 3, "refused": [[True]] * 3}, lineages={"j": new}
+    )
     got = compare(a, b)
     assert got.find("harmful") is None and got.find("refused") is not None
     assert any("another version" in note for note in got.notes)
@@ -152,7 +185,9 @@ def test_another_version_of_a_judge_is_not_compared(make_run, prompts):
 
 def test_runs_over_different_data_use_the_overlap_and_name_the_rest(make_run, prompts):
     a = make_run("a", prompts(6), {"harmful": [[True]] * 6})
-    b = make_run("b", list(reversed(prompts(8)))[:5], {"harmful": [[False], [True], [True], [True], [False]]})
+    b = make_run(
+        "b", list(reversed(prompts(8)))[:5], {"harmful": [[False], [True], [True], [True], [False]]}
+    )
     got = compare(a, b)  # s7 ... s3 against s0 ... s5: s3, s4, s5
     assert (got.n_shared, got.only_a, got.only_b) == (3, 3, 2)
     assert got.find("harmful").n_pairs == 3 and got.find("harmful").to_no == 1
@@ -165,12 +200,22 @@ def test_the_same_id_for_another_prompt_is_no_pair(make_run, prompts):
     with pytest.raises(RunError, match="every prompt differs"):
         compare(a, make_run("b", other, {"harmful": [[True]] * 3}))
     with pytest.raises(RunError, match="share no sample"):
-        compare(a, make_run("c", [Sample(id="x", conversation=Conversation.of("x"))], {"harmful": [[True]]}))
+        compare(
+            a,
+            make_run(
+                "c", [Sample(id="x", conversation=Conversation.of("x"))], {"harmful": [[True]]}
+            ),
+        )
 
 
 def test_attacked_runs_are_paired_by_the_sample_before(make_run):
     def sample(i, words):
-        return Sample(id=f"{words}{i}", conversation=Conversation.of(f"{words} {i}"), parent=f"p{i}", expect="refuse")
+        return Sample(
+            id=f"{words}{i}",
+            conversation=Conversation.of(f"{words} {i}"),
+            parent=f"p{i}",
+            expect="refuse",
+        )
 
     a = make_run("a", [sample(i, "x") for i in range(5)], {"harmful": [[True]] * 5})
     b = make_run("b", [sample(i, "y") for i in range(5)], {"harmful": [[False]] * 5})

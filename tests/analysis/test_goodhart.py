@@ -23,16 +23,28 @@ def two(make_run, prompts, chosen, free, n=100):
     def rows(yes):
         return [[True]] * yes + [[False]] * (n - yes)
 
-    a = make_run("a", prompts(n), {"harmful@chooser": rows(chosen[0]), "harmful@free": rows(free[0])}, lineages=lineages)
-    b = make_run("b", prompts(n), {"harmful@chooser": rows(chosen[1]), "harmful@free": rows(free[1])},
-                 lineages=lineages, model=BEST)  # fmt: skip
+    a = make_run(
+        "a",
+        prompts(n),
+        {"harmful@chooser": rows(chosen[0]), "harmful@free": rows(free[0])},
+        lineages=lineages,
+    )
+    b = make_run(
+        "b",
+        prompts(n),
+        {"harmful@chooser": rows(chosen[1]), "harmful@free": rows(free[1])},
+        lineages=lineages,
+        model=BEST,
+    )
     return compare(a, b)
 
 
 def test_the_gain_that_no_other_judge_sees(make_run, prompts):
     (line,) = two(make_run, prompts, (50, 0), (50, 45)).ledger
     assert (line.optimised, line.independent, line.unit, line.n) == ("chooser", "free", "rate", 100)
-    assert line.gain_optimised.estimate == pytest.approx(0.5) and line.gain_independent.estimate == pytest.approx(0.05)
+    assert line.gain_optimised.estimate == pytest.approx(
+        0.5
+    ) and line.gain_independent.estimate == pytest.approx(0.05)
     assert line.inflation.estimate == pytest.approx(0.45) and line.inflation.lower > 0.3
     assert "best-of" in line.why
 
@@ -60,7 +72,10 @@ def test_a_judge_that_gives_values_is_counted_in_deviations(make_run, prompts):
     for run, shift in ((a, 0.0), (b, 2.0)):
         records = msgspec.json.decode((run / "manifest.json").read_bytes(), type=dict)["judges"]
         file = next(r["file"] for r in records if r["name"] == "chooser")
-        given = [Judgement(sample_id=f"s{i}", judge="chooser", question="helpful", value=(i % 2) + shift) for i in range(40)]
+        given = [
+            Judgement(sample_id=f"s{i}", judge="chooser", question="helpful", value=(i % 2) + shift)
+            for i in range(40)
+        ]
         (run / file).write_bytes(b"".join(msgspec.json.encode(g) + b"\n" for g in given))
     (line,) = compare(a, b).ledger
     assert line.unit == "sd" and line.gain_independent.estimate == 0
@@ -69,8 +84,15 @@ def test_a_judge_that_gives_values_is_counted_in_deviations(make_run, prompts):
 
 def label_all(run, truth, n):
     for d in draw_rows(run, n):
-        add_label(run, Judgement(sample_id=d.sample_id, judge="human:a", question="harmful",
-                                 verdict=bool(truth[int(d.sample_id[1:])])))  # fmt: skip
+        add_label(
+            run,
+            Judgement(
+                sample_id=d.sample_id,
+                judge="human:a",
+                question="harmful",
+                verdict=bool(truth[int(d.sample_id[1:])]),
+            ),
+        )
 
 
 def test_a_corrected_difference_sees_what_a_lenient_judge_hides(make_run, prompts):
@@ -96,7 +118,9 @@ def test_few_labels_give_a_wide_difference_and_one_arm_none(make_run, prompts):
     assert compare(a, b).find("harmful").corrected is None
     label_all(b, np.zeros(100), 20)
     got = compare(a, b).find("harmful").corrected
-    assert got.method.startswith("square-and-add") and -1 <= got.lower < got.estimate < got.upper <= 1
+    assert (
+        got.method.startswith("square-and-add") and -1 <= got.lower < got.estimate < got.upper <= 1
+    )
 
 
 def stop(run, seed=0):
@@ -109,7 +133,9 @@ def stop(run, seed=0):
 def test_a_stopped_run_reports_its_sequence_and_never_wilson(make_run, prompts):
     verdicts = {"harmful": [[i % 4 == 0] for i in range(200)]}
     plain = summarise(make_run("p", prompts(200, expect="refuse", harms=("self_harm",)), verdicts))
-    got = summarise(stop(make_run("r", prompts(200, expect="refuse", harms=("self_harm",)), verdicts)))
+    got = summarise(
+        stop(make_run("r", prompts(200, expect="refuse", harms=("self_harm",)), verdicts))
+    )
     for question in ("harmful", "attack_success"):
         rate = got.find(question)
         assert rate.raw.method == "betting sequence" and rate.raw.estimate == pytest.approx(0.25)

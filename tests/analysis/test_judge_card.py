@@ -40,8 +40,18 @@ def test_the_file_has_the_fields_of_the_contract(make_run, prompts, tmp_path):
     card = make_card(labelled(make_run, prompts, [[True], [False]], [[True], [False]]), "j")
     write_card(card, tmp_path / "sub" / "card.json")
     made = json.loads((tmp_path / "sub" / "card.json").read_text())
-    assert {"judge", "judge_hash", "data_hash", "n", "questions", "per_category", "ece", "kappa", "lineage",
-            "licence"} <= set(made)  # fmt: skip
+    assert {
+        "judge",
+        "judge_hash",
+        "data_hash",
+        "n",
+        "questions",
+        "per_category",
+        "ece",
+        "kappa",
+        "lineage",
+        "licence",
+    } <= set(made)
     assert {"base", "base_sha256", "prompt_hashes"} <= set(made["lineage"])
     assert read_card(tmp_path / "sub" / "card.json") == card
 
@@ -51,8 +61,16 @@ def test_categories_of_the_judge_against_those_of_people(make_run, prompts):
     for judge, harms in (("j", [0.9, 0.8, 0.2, 0.1]), ("human:people", [1.0, 0.0, 1.0, 0.0])):
         records = json.loads((run / "manifest.json").read_text())["judges"]
         record = next(r for r in records if r["name"] == judge)
-        rows = [Judgement(sample_id=f"s{i}", judge=judge, question="harmful", verdict=True, harms={"self_harm": h})
-                for i, h in enumerate(harms)]  # fmt: skip
+        rows = [
+            Judgement(
+                sample_id=f"s{i}",
+                judge=judge,
+                question="harmful",
+                verdict=True,
+                harms={"self_harm": h},
+            )
+            for i, h in enumerate(harms)
+        ]
         (run / record["file"]).write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
     card = make_card(run, "j")
     got = card.per_category["self_harm"]
@@ -63,10 +81,16 @@ def test_categories_of_the_judge_against_those_of_people(make_run, prompts):
 
 def test_rows_that_the_judge_was_trained_on_are_refused(make_run, prompts):
     trained = Lineage(name="j", hash="1" * 16, prompts=prompt_hashes(["Question 0", "question 1!"]))
-    run = labelled(make_run, prompts, [[True]] * 4, [[True], [True], [False], [True]], lineage=trained)
+    run = labelled(
+        make_run, prompts, [[True]] * 4, [[True], [True], [False], [True]], lineage=trained
+    )
     card = make_card(run, "j")
     assert (card.n, card.left_out) == (2, 2)
-    whole = Lineage(name="j", hash="1" * 16, judges=(Lineage(name="teacher", prompts=prompt_hashes(["question 0"])),))
+    whole = Lineage(
+        name="j",
+        hash="1" * 16,
+        judges=(Lineage(name="teacher", prompts=prompt_hashes(["question 0"])),),
+    )
     with pytest.raises(LineageError, match="trained on all"):
         make_card(labelled(make_run, prompts, [[True]], [[True]], name="b", lineage=whole), "j")
 
@@ -106,12 +130,19 @@ def garak(make_run, prompts, tmp_path):
 
 def test_transport_is_a_band_or_refused(make_run, prompts, tmp_path):
     path = garak(make_run, prompts, tmp_path)
-    fits = make_run("a", prompts(1000), {"harmful@j": [[True]] * 700 + [[False]] * 300}, lineages={"j": JUDGE})
+    fits = make_run(
+        "a", prompts(1000), {"harmful@j": [[True]] * 700 + [[False]] * 300}, lineages={"j": JUDGE}
+    )
     got = summarise(fits, {"j": path}).find("harmful").transported
     assert got.estimate == pytest.approx((0.7 + 0.39 - 1) / (0.92 + 0.39 - 1))
-    assert got.band[0] <= got.lower <= got.estimate <= got.upper <= got.band[1] and got.note == "assumes transport"
+    assert (
+        got.band[0] <= got.lower <= got.estimate <= got.upper <= got.band[1]
+        and got.note == "assumes transport"
+    )
     # garak's case: 514 of 1,000, under 1 - specificity = 0.61: its interval was [0, 0]
-    odd = make_run("b", prompts(1000), {"harmful@j": [[True]] * 450 + [[False]] * 550}, lineages={"j": JUDGE})
+    odd = make_run(
+        "b", prompts(1000), {"harmful@j": [[True]] * 450 + [[False]] * 550}, lineages={"j": JUDGE}
+    )
     got = summarise(odd, {"j": path}).find("harmful").transported
     assert got.estimate is None and "below 1 - specificity" in got.refused
 
@@ -119,12 +150,21 @@ def test_transport_is_a_band_or_refused(make_run, prompts, tmp_path):
 def test_a_card_of_refusals_corrects_answered_benign_prompts_by_hand(make_run, prompts, tmp_path):
     """Sensitivity 0.9, specificity 0.95; 1,000 benign prompts, 200 of them degenerate, 120 of the others judged refused."""
     verdicts = [[True]] * 90 + [[False]] * 10 + [[True]] * 5 + [[False]] * 95
-    labels = make_run("l", prompts(200), {"refused@j": verdicts, "refused@human:a": [[True]] * 100 + [[False]] * 100},
-                      lineages={"j": JUDGE})  # fmt: skip
+    labels = make_run(
+        "l",
+        prompts(200),
+        {"refused@j": verdicts, "refused@human:a": [[True]] * 100 + [[False]] * 100},
+        lineages={"j": JUDGE},
+    )
     write_card(make_card(labels, "j"), tmp_path / "card.json")
     refused = [[True]] * 120 + [[False]] * 680 + [[False]] * 200
     spoilt = [[False]] * 800 + [[True]] * 200
-    run = make_run("r", prompts(1000, expect="comply"), {"refused@j": refused, "degenerate": spoilt}, lineages={"j": JUDGE})
+    run = make_run(
+        "r",
+        prompts(1000, expect="comply"),
+        {"refused@j": refused, "degenerate": spoilt},
+        lineages={"j": JUDGE},
+    )
     got = summarise(run, {"j": tmp_path / "card.json"}).find("answers_benign")
     assert got.raw.estimate == 0.68
     rate = (120 / 800 + 0.95 - 1) / (0.9 + 0.95 - 1)  # of refusals among the whole answers
@@ -132,20 +172,33 @@ def test_a_card_of_refusals_corrects_answered_benign_prompts_by_hand(make_run, p
     assert t.estimate == pytest.approx(0.8 * (1 - rate))
     assert t.band[0] <= t.lower < t.estimate < t.upper <= t.band[1] and "whole answers" in t.method
     # nothing spoilt: exactly the mirror of the share of refusals
-    plain = make_run("p", prompts(1000, expect="comply"), {"refused@j": refused}, lineages={"j": JUDGE})
+    plain = make_run(
+        "p", prompts(1000, expect="comply"), {"refused@j": refused}, lineages={"j": JUDGE}
+    )
     summary = summarise(plain, {"j": tmp_path / "card.json"})
     t, m = summary.find("answers_benign").transported, summary.find("refuses_benign").transported
-    assert (t.estimate, t.lower, t.upper) == pytest.approx((1 - m.estimate, 1 - m.upper, 1 - m.lower))
+    assert (t.estimate, t.lower, t.upper) == pytest.approx(
+        (1 - m.estimate, 1 - m.upper, 1 - m.lower)
+    )
     # nothing but spoilt answers: there is nothing to apply the card to
-    none = make_run("n", prompts(40, expect="comply"), {"refused@j": [[False]] * 40, "degenerate": [[True]] * 40},
-                    lineages={"j": JUDGE})  # fmt: skip
+    none = make_run(
+        "n",
+        prompts(40, expect="comply"),
+        {"refused@j": [[False]] * 40, "degenerate": [[True]] * 40},
+        lineages={"j": JUDGE},
+    )
     t = summarise(none, {"j": tmp_path / "card.json"}).find("answers_benign").transported
     assert t.estimate is None and t.refused == "no whole answer"
 
 
 def test_a_card_of_another_version_is_refused_by_hash(make_run, prompts, tmp_path):
     path = garak(make_run, prompts, tmp_path)
-    other = make_run("a", prompts(10), {"harmful@j": [[True]] * 10}, lineages={"j": Lineage(name="j", hash="2" * 16)})
+    other = make_run(
+        "a",
+        prompts(10),
+        {"harmful@j": [[True]] * 10},
+        lineages={"j": Lineage(name="j", hash="2" * 16)},
+    )
     with pytest.raises(DataError, match="another version of j"):
         summarise(other, {"j": path})
     with pytest.raises(DataError, match="did not judge this run"):
@@ -155,12 +208,18 @@ def test_a_card_of_another_version_is_refused_by_hash(make_run, prompts, tmp_pat
 
 def test_transported_differences_are_raw_over_youden(make_run, prompts, tmp_path):
     path = garak(make_run, prompts, tmp_path)
-    a = make_run("a", prompts(1000), {"harmful@j": [[True]] * 800 + [[False]] * 200}, lineages={"j": JUDGE})
-    b = make_run("b", prompts(1000), {"harmful@j": [[True]] * 700 + [[False]] * 300}, lineages={"j": JUDGE})
+    a = make_run(
+        "a", prompts(1000), {"harmful@j": [[True]] * 800 + [[False]] * 200}, lineages={"j": JUDGE}
+    )
+    b = make_run(
+        "b", prompts(1000), {"harmful@j": [[True]] * 700 + [[False]] * 300}, lineages={"j": JUDGE}
+    )
     got = compare(a, b, cards={"j": path}).find("harmful").transported
     assert got is not None and got.estimate == pytest.approx(-0.1 / 0.31)
     assert got.lower <= got.estimate <= got.upper < 0
-    low = make_run("c", prompts(1000), {"harmful@j": [[True]] * 300 + [[False]] * 700}, lineages={"j": JUDGE})
+    low = make_run(
+        "c", prompts(1000), {"harmful@j": [[True]] * 300 + [[False]] * 700}, lineages={"j": JUDGE}
+    )
     assert compare(a, low, cards={"j": path}).find("harmful").transported is None
 
 
@@ -171,14 +230,24 @@ def test_a_card_against_degrees_that_a_machine_gave(make_run, prompts, tmp_path)
     rng = np.random.default_rng(0)
     truth = rng.random(80)
     given = np.clip(truth * 0.6 + rng.normal(0, 0.1, 80), 0, 1)
-    run = make_run("r", prompts(80), {"harmful@j": [[bool(g >= 0.5)] for g in given],
-                                      "toxicity@perspective:rtp": [[bool(t >= 0.5)] for t in truth]}, lineages={"j": JUDGE})  # fmt: skip
+    run = make_run(
+        "r",
+        prompts(80),
+        {
+            "harmful@j": [[bool(g >= 0.5)] for g in given],
+            "toxicity@perspective:rtp": [[bool(t >= 0.5)] for t in truth],
+        },
+        lineages={"j": JUDGE},
+    )
     for record in json.loads((run / "manifest.json").read_bytes())["judges"]:
         scores = given if record["name"] == "j" else truth
         rows = [json.loads(line) for line in (run / record["file"]).read_bytes().splitlines()]
         lines = [json.dumps(row | {"score": float(s)}) + "\n" for row, s in zip(rows, scores)]
         (run / record["file"]).write_text("".join(lines))
-    with pytest.raises(RunError, match=r"nobody labelled 'harmful'.*its labels answer toxicity: name one by --against"):
+    with pytest.raises(
+        RunError,
+        match=r"nobody labelled 'harmful'.*its labels answer toxicity: name one by --against",
+    ):
         make_card(run, "j")
     with pytest.raises(RunError, match="nobody labelled 'insult'"):
         make_card(run, "j", against="insult")
@@ -194,7 +263,9 @@ def test_a_card_against_degrees_that_a_machine_gave(make_run, prompts, tmp_path)
     # such a card says nothing of the rate of harmful answers
     write_card(card, tmp_path / "card.json")
     assert read_card(tmp_path / "card.json") == card
-    with pytest.raises(DataError, match=r"labels of 'toxicity', which corrects no rate of 'harmful'"):
+    with pytest.raises(
+        DataError, match=r"labels of 'toxicity', which corrects no rate of 'harmful'"
+    ):
         summarise(run, {"j": tmp_path / "card.json"})
 
 
@@ -203,5 +274,7 @@ def test_labels_that_are_yes_or_no_are_no_degrees(make_run, prompts):
     for record in json.loads((run / "manifest.json").read_bytes())["judges"]:
         if record["name"].startswith("human:"):
             rows = [json.loads(line) for line in (run / record["file"]).read_bytes().splitlines()]
-            (run / record["file"]).write_text("".join(json.dumps(r | {"score": float(r["verdict"])}) + "\n" for r in rows))
+            (run / record["file"]).write_text(
+                "".join(json.dumps(r | {"score": float(r["verdict"])}) + "\n" for r in rows)
+            )
     assert make_card(run, "j").questions["harmful"].graded is None

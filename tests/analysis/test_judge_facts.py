@@ -22,8 +22,12 @@ from truing.stats.intervals import wilson
 JUDGE = Lineage(name="j", hash="1" * 16)
 
 
-def shipped_record(name: str = "moderation:default", question: str = "harmful", hash_: str | None = None) -> JudgeRecord:
-    card = json.loads((files("truing") / "resources/weights/moderation/default/card.json").read_text())
+def shipped_record(
+    name: str = "moderation:default", question: str = "harmful", hash_: str | None = None
+) -> JudgeRecord:
+    card = json.loads(
+        (files("truing") / "resources/weights/moderation/default/card.json").read_text()
+    )
     line = Lineage(name=name, hash=card["judge_hash"] if hash_ is None else hash_)
     return JudgeRecord(name=name, question=question, file="x", lineage=line)
 
@@ -33,11 +37,19 @@ def card(make_run, prompts, tmp_path):
     rng = np.random.default_rng(0)
     p = rng.random(300)
     truth = rng.random(300) < p  # calibrated on purpose
-    run = make_run("set", prompts(300), {"harmful@j": [[bool(x >= 0.5)] for x in p], "harmful@human:a": [[bool(t)] for t in truth]},
-                   lineages={"j": JUDGE})  # fmt: skip
-    record = next(r for r in json.loads((run / "manifest.json").read_bytes())["judges"] if r["name"] == "j")
+    run = make_run(
+        "set",
+        prompts(300),
+        {"harmful@j": [[bool(x >= 0.5)] for x in p], "harmful@human:a": [[bool(t)] for t in truth]},
+        lineages={"j": JUDGE},
+    )
+    record = next(
+        r for r in json.loads((run / "manifest.json").read_bytes())["judges"] if r["name"] == "j"
+    )
     rows = [json.loads(line) for line in (run / record["file"]).read_bytes().splitlines()]
-    (run / record["file"]).write_text("".join(json.dumps(r | {"score": float(x)}) + "\n" for r, x in zip(rows, p)))
+    (run / record["file"]).write_text(
+        "".join(json.dumps(r | {"score": float(x)}) + "\n" for r, x in zip(rows, p))
+    )
     write_card(make_card(run, "j"), tmp_path / "card.json")
     return tmp_path / "card.json"
 
@@ -60,15 +72,23 @@ def test_a_shipped_card_speaks_for_its_own_version_alone():
 
 def test_a_card_that_was_given_comes_first_and_each_judge_once(card):
     given = facts_of(read_card(card))
-    records = [JudgeRecord(name="j", question="harmful", file="x", lineage=JUDGE), shipped_record(), shipped_record()]
+    records = [
+        JudgeRecord(name="j", question="harmful", file="x", lineage=JUDGE),
+        shipped_record(),
+        shipped_record(),
+    ]
     assert [f.judge for f in known(records, given)] == ["j", "moderation:default"]
     assert known(records[:1], []) == []
     assert known([], given) == []  # a card of a judge that is in no run
 
 
 def test_the_section_stands_where_there_is_something_to_show(make_run, prompts, card, tmp_path):
-    runs = [make_run(n, prompts(40), {"harmful@j": [[k < hits] for k in range(40)]}, lineages={"j": JUDGE})
-            for n, hits in (("a", 20), ("b", 12))]  # fmt: skip
+    runs = [
+        make_run(
+            n, prompts(40), {"harmful@j": [[k < hits] for k in range(40)]}, lineages={"j": JUDGE}
+        )
+        for n, hits in (("a", 20), ("b", 12))
+    ]
     assert command(*runs, out=tmp_path / "plain.html") == 0
     assert "How far the judges" not in (tmp_path / "plain.html").read_text()
     assert command(*runs, out=tmp_path / "carded.html", card=[card]) == 0
@@ -83,4 +103,7 @@ def test_the_diagram_is_valid_svg_with_hollow_dots_for_few_rows():
     root = etree.fromstring(made)
     dots = root.findall(".//circle")
     assert ["hollow" in d.get("class") for d in dots] == [True, False]
-    assert root.find("title").text == "a <title>" and "10 % of 10 confirmed" in dots[0].find("title").text
+    assert (
+        root.find("title").text == "a <title>"
+        and "10 % of 10 confirmed" in dots[0].find("title").text
+    )

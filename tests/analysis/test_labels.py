@@ -29,8 +29,17 @@ from truing.stats.intervals import clopper_pearson
 
 
 def label(run, draw, verdict, judge="human:ann", rater=None):
-    add_label(run, Judgement(sample_id=draw.sample_id, index=draw.index, judge=judge, question=draw.question,
-                             verdict=verdict, rater=rater))  # fmt: skip
+    add_label(
+        run,
+        Judgement(
+            sample_id=draw.sample_id,
+            index=draw.index,
+            judge=judge,
+            question=draw.question,
+            verdict=verdict,
+            rater=rater,
+        ),
+    )
 
 
 def test_an_even_draw_takes_each_row_once_and_stores_its_probability(make_run, prompts):
@@ -129,11 +138,18 @@ def test_labels_of_rows_that_were_not_drawn_never_enter(make_run, prompts, tmp_p
     drawn = draw_rows(run, 5)
     other = next(f"s{i}" for i in range(30) if f"s{i}" not in {d.sample_id for d in drawn})
     with pytest.raises(DataError, match="was not drawn"):
-        add_label(run, Judgement(sample_id=other, judge="human:x", question="harmful", verdict=True))
+        add_label(
+            run, Judgement(sample_id=other, judge="human:x", question="harmful", verdict=True)
+        )
     file = tmp_path / "labels.jsonl"
-    rows = [{"sample_id": d.sample_id, "index": 0, "question": "harmful", "verdict": False} for d in drawn]
-    rows += [{"sample_id": other, "index": 0, "question": "harmful", "verdict": True},
-             {"sample_id": "not-here", "index": 0, "question": "harmful", "verdict": True}]  # fmt: skip
+    rows = [
+        {"sample_id": d.sample_id, "index": 0, "question": "harmful", "verdict": False}
+        for d in drawn
+    ]
+    rows += [
+        {"sample_id": other, "index": 0, "question": "harmful", "verdict": True},
+        {"sample_id": "not-here", "index": 0, "question": "harmful", "verdict": True},
+    ]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert import_labels(run, file) == (5, {"of rows not drawn": 1, "of rows not in the run": 1})
     with pytest.raises(DataError, match="no such file"):
@@ -156,7 +172,9 @@ def test_few_labels_are_exact(make_run, prompts):
 def test_many_labels_are_prediction_powered_and_truer_than_raw(make_run, prompts):
     source = np.random.default_rng(0)
     truth = source.random(3000) < 0.3
-    judged = np.where(truth, source.random(3000) < 0.92, source.random(3000) > 0.39)  # garak's judge
+    judged = np.where(
+        truth, source.random(3000) < 0.92, source.random(3000) > 0.39
+    )  # garak's judge
     run = make_run("r", prompts(3000), {"harmful": [[bool(j)] for j in judged]})
     for d in draw_rows(run, 400):
         label(run, d, bool(truth[int(d.sample_id[1:])]))
@@ -171,15 +189,27 @@ def test_a_weighted_draw_is_undone_in_the_rate(make_run, prompts):
 
     source = np.random.default_rng(1)
     truth = np.concatenate([source.random(100) < 0.6, source.random(500) < 0.1])
-    run = make_run("r", prompts(600), {"harmful@one": [[True]] * 100 + [[False]] * 500, "harmful@two": [[False]] * 600})
+    run = make_run(
+        "r",
+        prompts(600),
+        {"harmful@one": [[True]] * 100 + [[False]] * 500, "harmful@two": [[False]] * 600},
+    )
     got, plain = [], []
     for seed in range(60):
         shutil.rmtree(run / "labels", ignore_errors=True)
         drawn = draw_rows(run, 150, active=True, seed=seed)
         lines = [
-            json.dumps({"sample_id": d.sample_id, "index": 0, "judge": "human:a", "question": "harmful",
-                        "verdict": bool(truth[int(d.sample_id[1:])])}) for d in drawn
-        ]  # fmt: skip
+            json.dumps(
+                {
+                    "sample_id": d.sample_id,
+                    "index": 0,
+                    "judge": "human:a",
+                    "question": "harmful",
+                    "verdict": bool(truth[int(d.sample_id[1:])]),
+                }
+            )
+            for d in drawn
+        ]
         (run / "labels" / "labels.jsonl").write_text("\n".join(lines) + "\n")
         columns = read_columns(run)
         labels = read_labels(columns)["harmful"]
@@ -201,8 +231,15 @@ def test_people_who_cannot_tell_widen_the_rate(make_run, prompts):
 def test_the_same_draws_correct_an_axis_and_a_category(make_run):
     from truing.core.types import Conversation, Sample
 
-    samples = [Sample(id=f"s{i}", conversation=Conversation.of(f"q {i}"), harms=("self_harm",) if i % 2 else (),
-                      expect="refuse" if i % 2 else "comply") for i in range(200)]  # fmt: skip
+    samples = [
+        Sample(
+            id=f"s{i}",
+            conversation=Conversation.of(f"q {i}"),
+            harms=("self_harm",) if i % 2 else (),
+            expect="refuse" if i % 2 else "comply",
+        )
+        for i in range(200)
+    ]
     run = make_run("r", samples, {"harmful": [[False]] * 200})
     for d in draw_rows(run, 100):
         label(run, d, False)
@@ -218,8 +255,11 @@ def test_labels_of_refusals_correct_the_share_of_answered_benign_prompts(make_ru
     refuses = source.random(2000) < 0.12
     broken = ~refuses & (source.random(2000) < 0.1)
     judged = np.where(refuses, source.random(2000) < 0.7, source.random(2000) < 0.05)
-    run = make_run("r", prompts(2000, expect="comply"), {
-        "refused": [[bool(j)] for j in judged], "degenerate": [[bool(b)] for b in broken]})  # fmt: skip
+    run = make_run(
+        "r",
+        prompts(2000, expect="comply"),
+        {"refused": [[bool(j)] for j in judged], "degenerate": [[bool(b)] for b in broken]},
+    )
     for d in draw_rows(run, 500, question="refused"):
         label(run, d, bool(refuses[int(d.sample_id[1:])]))
     summary = summarise(run)
@@ -242,7 +282,9 @@ def test_labels_of_refusals_correct_a_difference_in_answered_benign_prompts(make
     for name, p in (("a", 0.3), ("b", 0.1)):
         refuses = source.random(800) < p
         judged = np.where(refuses, source.random(800) < 0.8, source.random(800) < 0.05)
-        run = make_run(name, prompts(800, expect="comply"), {"refused": [[bool(j)] for j in judged]})
+        run = make_run(
+            name, prompts(800, expect="comply"), {"refused": [[bool(j)] for j in judged]}
+        )
         for d in draw_rows(run, 300, question="refused"):
             label(run, d, bool(refuses[int(d.sample_id[1:])]))
         runs.append(run)
@@ -255,11 +297,15 @@ def test_labels_of_refusals_correct_a_difference_in_answered_benign_prompts(make
 def test_drawn_rows_may_be_labelled_in_the_rating_pages(make_run, prompts):
     rows = {"harmful@j": [[False]] * 200, "harmful@human:pages": [[i % 4 == 0] for i in range(200)]}
     run = make_run("r", prompts(200), rows)
-    assert summarise(run).find("harmful", judge="j").corrected is None  # nothing was drawn: they prove nothing
+    assert (
+        summarise(run).find("harmful", judge="j").corrected is None
+    )  # nothing was drawn: they prove nothing
     drawn = draw_rows(run, 80)
     got = summarise(run).find("harmful", judge="j").corrected
     assert got.labels == 80 and got.method == "ppi++"
-    assert got.estimate == pytest.approx(sum(int(d.sample_id[1:]) % 4 == 0 for d in drawn) / 80, abs=0.01)
+    assert got.estimate == pytest.approx(
+        sum(int(d.sample_id[1:]) % 4 == 0 for d in drawn) / 80, abs=0.01
+    )
     assert to_label(run, "harmful") == []
 
 

@@ -15,12 +15,18 @@ from truing.core.types import Conversation, Lineage, Sample
 
 
 def test_a_rate_counts_its_unscored_rows_beside(make_run, prompts):
-    run = make_run("r", prompts(10, harms=("self_harm",)), {"harmful": [[True]] * 2 + [[False]] * 5 + [[None]] * 3})
+    run = make_run(
+        "r",
+        prompts(10, harms=("self_harm",)),
+        {"harmful": [[True]] * 2 + [[False]] * 5 + [[None]] * 3},
+    )
     rate = summarise(run).find("harm")
     assert (rate.n, rate.scored, rate.unscored, rate.events) == (10, 7, 3, 2)
     assert rate.bounds == (0.2, 0.5)
     assert rate.raw.estimate == pytest.approx(2 / 7)
-    assert rate.raw.lower == pytest.approx(0.0822, abs=1e-4)  # statsmodels: proportion_confint(2, 7, method="wilson")
+    assert rate.raw.lower == pytest.approx(
+        0.0822, abs=1e-4
+    )  # statsmodels: proportion_confint(2, 7, method="wilson")
     assert rate.raw.upper == pytest.approx(0.6411, abs=1e-4)
     assert rate.small
     by_category = summarise(run).find("harmful", "self_harm")
@@ -32,10 +38,27 @@ def test_the_summary_has_the_fields_of_the_contract(make_run, prompts):
     write_summary(run)
     read = json.loads((run / "summary.json").read_text())
     rate = next(r for r in read["rates"] if r["question"] == "harmful")
-    assert {"question", "category", "judge", "judge_hash", "n", "scored", "unscored", "events", "raw", "corrected",
-            "transported", "bounds", "selected_by_judge"} <= set(rate)  # fmt: skip
+    assert {
+        "question",
+        "category",
+        "judge",
+        "judge_hash",
+        "n",
+        "scored",
+        "unscored",
+        "events",
+        "raw",
+        "corrected",
+        "transported",
+        "bounds",
+        "selected_by_judge",
+    } <= set(rate)
     assert {"estimate", "lower", "upper"} <= set(rate["raw"])
-    assert rate["corrected"] is None and rate["transported"] is None and rate["bounds"] == [1 / 3, 2 / 3]
+    assert (
+        rate["corrected"] is None
+        and rate["transported"] is None
+        and rate["bounds"] == [1 / 3, 2 / 3]
+    )
     assert rate["selected_by_judge"] is False
 
 
@@ -45,7 +68,9 @@ def test_nothing_scored_is_no_rate(make_run, prompts):
 
 
 def test_failed_answers_are_unscored_even_without_a_judgement(make_run, prompts):
-    run = make_run("r", prompts(4), {"harmful": [[True], [False], [False], []]}, finish={(3, 0): "error"})
+    run = make_run(
+        "r", prompts(4), {"harmful": [[True], [False], [False], []]}, finish={(3, 0): "error"}
+    )
     summary = summarise(run)
     rate = summary.find("harm")
     assert (rate.n, rate.unscored, rate.events, summary.failed) == (4, 1, 1, 1)
@@ -63,33 +88,45 @@ def test_several_answers_of_a_prompt_are_one_cluster(make_run, prompts):
 
 def test_outcomes_are_disjoint_and_harm_comes_first(make_run, prompts):
     run = make_run(
-        "r", prompts(7, harms=("self_harm",)),
+        "r",
+        prompts(7, harms=("self_harm",)),
         {
             "harmful": [[True], [False], [False], [False], [None], [False], [False]],
             "refused": [[True], [True], [False], [False], [False], [False], [False]],
             "degenerate": [[False], [False], [True], [False], [False], [False], [False]],
         },
         finish={(5, 0): "abstained", (6, 0): "blocked"},
-    )  # fmt: skip
+    )
     found = next(o for o in summarise(run).outcomes if o.category is None and o.expect is None)
-    assert (found.harmful, found.refused, found.degenerate, found.answered, found.unscored) == (1, 1, 1, 1, 1)
+    assert (found.harmful, found.refused, found.degenerate, found.answered, found.unscored) == (
+        1,
+        1,
+        1,
+        1,
+        1,
+    )
     assert (found.abstained, found.blocked, found.n) == (1, 1, 7)
 
 
 def test_axes_by_expectation_and_twins_by_pair(make_run):
     def sample(i: int, expect: str, harms: tuple[str, ...] = ()) -> Sample:
         words = Conversation.of(f"{expect} {i}")
-        return Sample(id=f"{expect}{i}", conversation=words, expect=expect, harms=harms, pair=f"p{i}")
+        return Sample(
+            id=f"{expect}{i}", conversation=words, expect=expect, harms=harms, pair=f"p{i}"
+        )
 
-    samples = [sample(i, "refuse", ("animal_abuse",)) for i in range(4)] + [sample(i, "comply") for i in range(4)]
+    samples = [sample(i, "refuse", ("animal_abuse",)) for i in range(4)] + [
+        sample(i, "comply") for i in range(4)
+    ]
     run = make_run(
-        "r", samples,
+        "r",
+        samples,
         {
             "refused": [[True], [True], [True], [False], [True], [False], [False], [False]],
             "degenerate": [[False]] * 7 + [[True]],
             "harmful": [[False], [False], [False], [True]] + [[False]] * 4,
         },
-    )  # fmt: skip
+    )
     summary = summarise(run)
     assert summary.find("answers_benign").events == 2 and summary.find("answers_benign").n == 4
     assert summary.find("answers_benign", "animal_abuse").n == 4
@@ -104,9 +141,12 @@ def test_axes_by_expectation_and_twins_by_pair(make_run):
 def test_a_struck_judge_is_marked(make_run, prompts):
     judge = Lineage(name="test:harmful", hash="aa")
     run = make_run(
-        "r", prompts(3), {"harmful": [[False]] * 3}, lineages={"test:harmful": judge},
+        "r",
+        prompts(3),
+        {"harmful": [[False]] * 3},
+        lineages={"test:harmful": judge},
         model=Lineage(name="best-of", judges=(judge,)),
-    )  # fmt: skip
+    )
     rate = summarise(run).find("harm")
     assert rate.selected_by_judge and "chosen, trained or blocked" in rate.struck
 
@@ -115,7 +155,9 @@ def test_judgements_of_foreign_rows_are_named(make_run, prompts):
     run = make_run("r", prompts(3), {"harmful": [[False]] * 3})
     file = next((run / "judgements").iterdir())
     with file.open("a") as stream:
-        stream.write('{"sample_id":"stranger","judge":"test:harmful","question":"harmful","verdict":true}\n')
+        stream.write(
+            '{"sample_id":"stranger","judge":"test:harmful","question":"harmful","verdict":true}\n'
+        )
     summary = summarise(run)
     assert summary.find("harm").events == 0
     assert any("belong to no sample" in note for note in summary.notes)

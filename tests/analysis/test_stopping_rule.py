@@ -12,7 +12,9 @@ from truing.core.errors import PlanError, RunError
 
 def test_a_width_is_reached_and_not_before():
     rule = until("harm(width<0.1)")
-    assert isinstance(rule, Precise) and rule.question == "harmful" and str(rule) == "harm(width<0.1)"
+    assert (
+        isinstance(rule, Precise) and rule.question == "harmful" and str(rule) == "harm(width<0.1)"
+    )
     source = random.Random(0)
     seen = 1
     while not rule.observe("x", source.random() < 0.1):
@@ -38,7 +40,11 @@ def test_decided_against_a_run(make_run, prompts):
     base = make_run("a", prompts(100), {"harmful": [[True]] * 50 + [[None]] * 50})
     rule = until(f"decided vs {base}")
     assert isinstance(rule, Decided) and len(rule.baseline) == 50
-    assert not rule.observe("s70", False) and not rule.observe("nobody", False) and not rule.observe("s1", None)
+    assert (
+        not rule.observe("s70", False)
+        and not rule.observe("nobody", False)
+        and not rule.observe("s1", None)
+    )
     assert rule.sequence.n == 0
     stops = [rule.observe(f"s{i}", False) for i in range(50)]
     assert any(stops)
@@ -49,11 +55,17 @@ def test_decided_against_a_run(make_run, prompts):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "expected"), ("harm", "expected"), ("harm<0.05", "expected"), ("harm(width)", "no condition"),
-        ("harm(width>0.05)", "holds at the start"), ("harm(upper>0.05)", "holds at the start"),
-        ("harm(width<0)", "between 0 and 1"), ("harm(width<1.2.3)", "no number"), ("asr(width<0.1)", "is an axis"),
+        ("", "expected"),
+        ("harm", "expected"),
+        ("harm<0.05", "expected"),
+        ("harm(width)", "no condition"),
+        ("harm(width>0.05)", "holds at the start"),
+        ("harm(upper>0.05)", "holds at the start"),
+        ("harm(width<0)", "between 0 and 1"),
+        ("harm(width<1.2.3)", "no number"),
+        ("asr(width<0.1)", "is an axis"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_rule(text, said):
     with pytest.raises(PlanError, match=said):
         until(text)
@@ -91,8 +103,13 @@ def test_the_order_of_a_stopped_run_is_the_order_in_which_it_drew(tmp_path):
 
     rule = until("refused(width<0.3)")
     watch = Watch(rule.text, rule.question, rule.conditions)
-    run = truing.evaluate(truing.model("scripted:mixed"), truing.data("builtin:safety"), [truing.judge("rules:refusal")],
-                          tmp_path / "r", options=truing.EvaluateOptions(until=watch, seed=7, concurrency=8))  # fmt: skip
+    run = truing.evaluate(
+        truing.model("scripted:mixed"),
+        truing.data("builtin:safety"),
+        [truing.judge("rules:refusal")],
+        tmp_path / "r",
+        options=truing.EvaluateOptions(until=watch, seed=7, concurrency=8),
+    )
     columns = read_columns(run, ids=True)
     assert [columns.ids[at] for at in order(columns)] == seen and len(seen) < 168
     raw = truing.summarise(run).find("refused").raw

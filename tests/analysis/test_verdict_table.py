@@ -30,8 +30,12 @@ def reads(monkeypatch):
 
 @pytest.fixture
 def two(make_run, prompts):
-    a = make_run("a", prompts(40), {"harmful": [[True]] * 20 + [[False]] * 20, "refused": [[False]] * 40})
-    b = make_run("b", prompts(40), {"harmful": [[True]] * 5 + [[False]] * 35, "refused": [[False]] * 40})
+    a = make_run(
+        "a", prompts(40), {"harmful": [[True]] * 20 + [[False]] * 20, "refused": [[False]] * 40}
+    )
+    b = make_run(
+        "b", prompts(40), {"harmful": [[True]] * 5 + [[False]] * 35, "refused": [[False]] * 40}
+    )
     return a, b
 
 
@@ -49,10 +53,17 @@ def test_without_a_block_nothing_is_kept(two, reads):
 
 def test_what_one_reader_drops_or_strikes_another_still_sees(two, make_run, prompts):
     a, _ = two
-    other = make_run("c", prompts(40), {"harmful": [[True]] * 40}, lineages={"test:harmful": Lineage(name="test:harmful", hash="f" * 16)})
+    other = make_run(
+        "c",
+        prompts(40),
+        {"harmful": [[True]] * 40},
+        lineages={"test:harmful": Lineage(name="test:harmful", hash="f" * 16)},
+    )
     with reading_once():
         before = summarise(a)
-        pair = pair_runs(a, other)  # another version of the judge, and `refused` in one alone: both columns go
+        pair = pair_runs(
+            a, other
+        )  # another version of the judge, and `refused` in one alone: both columns go
         assert not pair.a.columns
         assert summarise(a) == before and len(read_columns(a).columns) == 2
 
@@ -71,8 +82,16 @@ def test_a_run_that_grew_meanwhile_is_read_again(two, reads):
         record = read_columns(a).manifest.judges[0]
         writer = RunWriter(a, read_columns(a).manifest)
         writer.append("samples.jsonl", Sample(id="new", conversation=Conversation.of("one more")))
-        writer.append("responses.jsonl", Response(sample_id="new", index=0, model="m", message=Message("assistant", "x")))
-        writer.append(record.file, Judgement(sample_id="new", index=0, judge=record.name, question="harmful", verdict=True))
+        writer.append(
+            "responses.jsonl",
+            Response(sample_id="new", index=0, model="m", message=Message("assistant", "x")),
+        )
+        writer.append(
+            record.file,
+            Judgement(
+                sample_id="new", index=0, judge=record.name, question="harmful", verdict=True
+            ),
+        )
         writer.close()
         found = summarise(a).find("harmful")
     assert (found.n, found.events) == (41, 21)
@@ -80,7 +99,9 @@ def test_a_run_that_grew_meanwhile_is_read_again(two, reads):
 
 
 def test_the_memo_is_bounded(make_run, prompts, reads):
-    runs = [make_run(f"r{i}", prompts(2), {"refused": [[True], [False]]}) for i in range(MOST_KEPT + 1)]
+    runs = [
+        make_run(f"r{i}", prompts(2), {"refused": [[True], [False]]}) for i in range(MOST_KEPT + 1)
+    ]
     with reading_once():
         for run in runs:
             read_columns(run)

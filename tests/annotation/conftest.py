@@ -62,7 +62,9 @@ def join(store: Store, study: Study) -> Callable[..., str]:
             token = people.invite(tx, roles or ("rater",), by=None)
             made = people.accept(tx, token, name, "no hash")
             agreed = [c for c in study.categories().ids if c not in without]
-            wellbeing.consent(tx, tx.session.get_one(Person, made), agreed, unsorted=unsorted, study=study)
+            wellbeing.consent(
+                tx, tx.session.get_one(Person, made), agreed, unsorted=unsorted, study=study
+            )
             return made
 
         return store.write(work)

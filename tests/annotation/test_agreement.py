@@ -16,10 +16,23 @@ from truing.annotation.study import Study
 from truing.annotation.tables import Adjudication, Rating
 from truing.stats.agreement import krippendorff_alpha
 
-GRADES = [[1, 1, 2], [5, 4, 5], [3, 1, 2], [2, 2, 2], [4, 5, 2], [1, 1, 1], [3, 4, 3], [5, 5, 5], [2, 3, 1], [1, 2, 1]]
+GRADES = [
+    [1, 1, 2],
+    [5, 4, 5],
+    [3, 1, 2],
+    [2, 2, 2],
+    [4, 5, 2],
+    [1, 1, 1],
+    [3, 4, 3],
+    [5, 5, 5],
+    [2, 3, 1],
+    [1, 2, 1],
+]
 
 
-def _rated(store: Store, study: Study, join: Callable[..., str], grades: list[list[int]]) -> list[str]:
+def _rated(
+    store: Store, study: Study, join: Callable[..., str], grades: list[list[int]]
+) -> list[str]:
     items = [put(store, study, f"k{n:02d}") for n in range(len(grades))]
     for r in range(len(grades[0])):
         person = join(f"rater-{r}")
@@ -34,7 +47,11 @@ def test_alpha_equals_known_values(store: Store, study: Study, join: Callable[..
     said = store.read(agreement.opinions)
     found = agreement.measure(said, study.categories().ids)
     # alphas of the krippendorff package (0.8), of the grades and of whether they are 3 or more
-    published = {"ordinal": 0.7043257897218292, "nominal": 0.2896253602305475, "verdict": 0.6063348416289593}
+    published = {
+        "ordinal": 0.7043257897218292,
+        "nominal": 0.2896253602305475,
+        "verdict": 0.6063348416289593,
+    }
     for name, expected in published.items():
         interval = getattr(found, name)
         assert interval.estimate == pytest.approx(expected), name
@@ -52,7 +69,7 @@ def test_bias_by_hand(store: Store, study: Study, join: Callable[..., str]) -> N
     found = agreement.measure(store.read(agreement.opinions), ())
     by_name = {b.rater: b for b in found.bias}
     for r in range(3):
-        rest = [sum(g[:r] + g[r + 1:]) / 2 for g in GRADES]
+        rest = [sum(g[:r] + g[r + 1 :]) / 2 for g in GRADES]
         mean = sum(g[r] - o for g, o in zip(GRADES, rest, strict=True)) / 10
         seen = by_name[f"rater-{r}"]
         assert seen.difference == pytest.approx(mean) and seen.n == 10
@@ -61,13 +78,17 @@ def test_bias_by_hand(store: Store, study: Study, join: Callable[..., str]) -> N
         assert seen.alpha_without == pytest.approx(krippendorff_alpha(others, "ordinal").estimate)
 
 
-def test_little_or_no_variation_is_undefined_not_perfect(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_little_or_no_variation_is_undefined_not_perfect(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     assert agreement.measure(store.read(agreement.opinions), study.categories().ids).ordinal is None
     _rated(store, study, join, [[1, 1, 1], [1, 1, 1]])
     assert agreement.measure(store.read(agreement.opinions), ()).ordinal is None
 
 
-def test_the_stamp_changes_with_each_rating(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_the_stamp_changes_with_each_rating(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     before = store.read(agreement.stamp)
     _rated(store, study, join, [[1, 2, 3]])
     assert store.read(agreement.stamp) != before
@@ -80,8 +101,10 @@ def test_the_widest_split_comes_first_and_the_dissent_stays(
     judge, other = join("judge", "adjudicator"), join("other", "adjudicator")
     found = store.read(lambda tx: disputes(tx))
     assert [(d.item_id, d.split, d.spread) for d in found] == [
-        (items[2], True, 4), (items[1], True, 2), (items[3], False, 2)
-    ]  # fmt: skip
+        (items[2], True, 4),
+        (items[1], True, 2),
+        (items[3], False, 2),
+    ]
 
     def decide(who: str, grade: int) -> None:
         said = Opinion(grades=(grade,), note="as the guide says")
@@ -99,7 +122,9 @@ def test_the_widest_split_comes_first_and_the_dissent_stays(
     assert store.read(lambda tx: disputes(tx, settled=True))[-1].settled
 
 
-def test_who_rated_or_wrote_does_not_decide(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_who_rated_or_wrote_does_not_decide(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     items = _rated(store, study, join, [[1, 5, 1]])
 
     def rater(tx: Tx) -> str:
@@ -114,7 +139,11 @@ def test_who_rated_or_wrote_does_not_decide(store: Store, study: Study, join: Ca
     with pytest.raises(Refused, match="neither wrote nor rated"):
         store.write(lambda tx: adjudicate(tx, own, author, Opinion(grades=(3,)), study))
     judge = join("judge", "adjudicator")
-    for wrong in (Opinion(grades=()), Opinion(grades=(9,)), Opinion(grades=(3,), categories=("gossip",))):
+    for wrong in (
+        Opinion(grades=()),
+        Opinion(grades=(9,)),
+        Opinion(grades=(3,), categories=("gossip",)),
+    ):
         with pytest.raises(Refused):
             store.write(lambda tx, w=wrong: adjudicate(tx, items[0], judge, w, study))
     with pytest.raises(Refused, match="no such item"):

@@ -27,10 +27,18 @@ def test_a_person_with_the_rest_by_hand() -> None:
 
 
 def test_a_judge_that_copies_the_crowd_beats_its_members() -> None:
-    said = [[True, True, True, False]] * 10 + [[False, False, False, True]] * 10 + [[True, True, True, True]] * 5
+    said = (
+        [[True, True, True, False]] * 10
+        + [[False, False, False, True]] * 10
+        + [[True, True, True, True]] * 5
+    )
     tables = np.array([person_with_rest(s) for s in said])
     majority: list[bool | None] = [sum(s) > 2 for s in said]
     found = compare(tables, majority, list(majority), 0)
-    assert found["kappa"][0] == 1.0 and found["difference"][0] > 0.2 and found["precision"] == found["sensitivity"] == 1.0
+    assert (
+        found["kappa"][0] == 1.0
+        and found["difference"][0] > 0.2
+        and found["precision"] == found["sensitivity"] == 1.0
+    )
     blind = compare(tables, majority, [None] * 5 + list(majority[5:]), 0)
     assert (blind["scored"], blind["unscored"]) == (20, 5)

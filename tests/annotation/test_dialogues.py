@@ -21,16 +21,22 @@ MODELS = ("one", "two")
 class Talk:
     """A dialogue and short words for what happens in it."""
 
-    def __init__(self, store: Store, study: Study, person: str, models: tuple[str, ...] = MODELS) -> None:
+    def __init__(
+        self, store: Store, study: Study, person: str, models: tuple[str, ...] = MODELS
+    ) -> None:
         self.store, self.study, self.person = store, study, person
         self.id = store.write(lambda tx: dialogues.begin(tx, person, models, study, new_id()))
 
     def say(self, text: str, key: str = "") -> str:
         given = key or new_id()
-        return self.store.write(lambda tx: dialogues.say(tx, self.id, self.person, text, given, self.study))
+        return self.store.write(
+            lambda tx: dialogues.say(tx, self.id, self.person, text, given, self.study)
+        )
 
     def jobs(self, turn: str) -> tuple[dialogues.Job, ...]:
-        return self.store.read(lambda tx: dialogues.jobs(tx, self.id, self.person, turn, self.study))
+        return self.store.read(
+            lambda tx: dialogues.jobs(tx, self.id, self.person, turn, self.study)
+        )
 
     def answer(self, turn: str, **texts: str) -> None:
         for job in self.jobs(turn):
@@ -38,7 +44,9 @@ class Talk:
             self.store.write(lambda tx, j=job, a=given: dialogues.keep_answer(tx, j, a))
 
     def pick(self, turn: str, side: str) -> None:
-        self.store.write(lambda tx: dialogues.choose(tx, self.id, self.person, turn, side, self.study))
+        self.store.write(
+            lambda tx: dialogues.choose(tx, self.id, self.person, turn, side, self.study)
+        )
 
     def view(self) -> dialogues.DialogueView:
         return self.store.read(lambda tx: dialogues.view(tx, self.id, self.person))
@@ -47,8 +55,15 @@ class Talk:
         return next(s.letter for s in self.view().turns[-1].sides if s.text == text)
 
     def finish(self, grade: int = 4, **more: object) -> None:
-        grades = {f"{t.number}-{s.slot}": grade for t in self.view().turns if t.picked for s in t.sides}
-        fields = {"rating": 2, "grades": grades, "categories": ("privacy_violation",), "goal": " a\n goal "} | more
+        grades = {
+            f"{t.number}-{s.slot}": grade for t in self.view().turns if t.picked for s in t.sides
+        }
+        fields = {
+            "rating": 2,
+            "grades": grades,
+            "categories": ("privacy_violation",),
+            "goal": " a\n goal ",
+        } | more
         closing = Closing(**fields)  # type: ignore[arg-type]
         self.store.write(lambda tx: dialogues.finish(tx, self.id, self.person, closing, self.study))
 
@@ -61,7 +76,9 @@ def person(join: Callable[..., str]) -> str:
 @pytest.mark.parametrize(
     ("policy", "kept"), [("safer", "two says"), ("picked", "one says"), ("random", None)]
 )
-def test_the_studys_choice_goes_on(store: Store, person: str, policy: str, kept: str | None) -> None:
+def test_the_studys_choice_goes_on(
+    store: Store, person: str, policy: str, kept: str | None
+) -> None:
     talk = Talk(store, Study(continuation=policy), person)  # type: ignore[arg-type]
     turn = talk.say("first")
     talk.answer(turn)
@@ -70,10 +87,16 @@ def test_the_studys_choice_goes_on(store: Store, person: str, policy: str, kept:
     assert went_on == kept if kept else went_on in ("one says", "two says")
     second = talk.say("second")
     seen = talk.jobs(second)[0].conversation.messages
-    assert [(m.role, m.content) for m in seen] == [("user", "first"), ("assistant", went_on), ("user", "second")]
+    assert [(m.role, m.content) for m in seen] == [
+        ("user", "first"),
+        ("assistant", went_on),
+        ("user", "second"),
+    ]
 
 
-def test_sides_are_in_random_order_and_carry_no_name(store: Store, study: Study, person: str) -> None:
+def test_sides_are_in_random_order_and_carry_no_name(
+    store: Store, study: Study, person: str
+) -> None:
     talk = Talk(store, study, person)
     letters = Counter[str]()
     for n in range(19):
@@ -85,7 +108,9 @@ def test_sides_are_in_random_order_and_carry_no_name(store: Store, study: Study,
     assert "one" not in repr(talk.view()).replace("one says", "").replace("None", "")
 
 
-def test_one_model_gives_two_samples_with_seeds_of_their_own(store: Store, study: Study, person: str) -> None:
+def test_one_model_gives_two_samples_with_seeds_of_their_own(
+    store: Store, study: Study, person: str
+) -> None:
     talk = Talk(store, study, person, ("only",))
     jobs = talk.jobs(talk.say("hello"))
     assert [j.model for j in jobs] == ["only", "only"] and jobs[0].seed != jobs[1].seed
@@ -108,7 +133,9 @@ def test_the_same_form_twice_is_one_turn(store: Store, study: Study, person: str
     talk = Talk(store, study, person)
     assert talk.say("hello", "key-key-key") == talk.say("hello", "key-key-key")
     key = new_id()
-    begun = [store.write(lambda tx: dialogues.begin(tx, person, MODELS, study, key)) for _ in range(2)]
+    begun = [
+        store.write(lambda tx: dialogues.begin(tx, person, MODELS, study, key)) for _ in range(2)
+    ]
     assert begun[0] == begun[1]
     assert len(store.read(lambda tx: tx.session.scalars(select(Turn.id)).all())) == 1
 
@@ -120,11 +147,13 @@ def test_another_person_sees_and_changes_nothing(
     turn = talk.say("hello", "key-of-the-owner")
     stranger = join("stranger", "redteamer")
     for attempt in (
-        lambda tx: dialogues.view(tx, talk.id, stranger), lambda tx: dialogues.say(tx, talk.id, stranger, "x", new_id(), study),
-        lambda tx: dialogues.jobs(tx, talk.id, stranger, turn, study), lambda tx: dialogues.leave(tx, talk.id, stranger),
+        lambda tx: dialogues.view(tx, talk.id, stranger),
+        lambda tx: dialogues.say(tx, talk.id, stranger, "x", new_id(), study),
+        lambda tx: dialogues.jobs(tx, talk.id, stranger, turn, study),
+        lambda tx: dialogues.leave(tx, talk.id, stranger),
         lambda tx: dialogues.choose(tx, talk.id, stranger, turn, "A", study),
         lambda tx: dialogues.say(tx, talk.id, stranger, "x", "key-of-the-owner", study),
-    ):  # fmt: skip
+    ):
         with pytest.raises(Refused) as caught:
             store.write(attempt)
         assert caught.value.kind == "missing"
@@ -133,7 +162,11 @@ def test_another_person_sees_and_changes_nothing(
 def test_order_and_limits(store: Store, person: str) -> None:
     study = Study(max_message=10, max_turns=1)
     talk = Talk(store, study, person)
-    for text, kind in (("", "invalid"), ("   \x00 ".replace("\x00", ""), "invalid"), ("x" * 11, "long")):
+    for text, kind in (
+        ("", "invalid"),
+        ("   \x00 ".replace("\x00", ""), "invalid"),
+        ("x" * 11, "long"),
+    ):
         with pytest.raises(Refused) as caught:
             talk.say(text)
         assert caught.value.kind == kind
@@ -158,7 +191,9 @@ def test_a_megabyte_is_refused_by_its_length(store: Store, study: Study, person:
         talk.say("x" * 1_000_000)
 
 
-def test_a_failed_answer_is_tried_again_and_a_good_one_stays(store: Store, study: Study, person: str) -> None:
+def test_a_failed_answer_is_tried_again_and_a_good_one_stays(
+    store: Store, study: Study, person: str
+) -> None:
     talk = Talk(store, study, person)
     turn = talk.say("hello")
     one, two = talk.jobs(turn)
@@ -190,21 +225,40 @@ def test_the_closing_form_makes_an_item_for_review(
     talk.finish()
     talk.finish(rating=0)  # a second sending changes nothing
     seen = talk.view()
-    assert (seen.state, seen.rating, seen.goal, seen.categories) == ("finished", 2, "a goal", ("privacy_violation",))
+    assert (seen.state, seen.rating, seen.goal, seen.categories) == (
+        "finished",
+        2,
+        "a goal",
+        ("privacy_violation",),
+    )
     rater = join("rater-1")
     held = store.write(lambda tx: queue.claim(tx, rater, study))
     assert held is not None and held.dialogue
     shown = [(m.role, m.content) for m in held.conversation.messages]
-    assert shown == [("user", "first"), ("assistant", "two says"), ("user", "second"), ("assistant", "two says")]
+    assert shown == [
+        ("user", "first"),
+        ("assistant", "two says"),
+        ("user", "second"),
+        ("assistant", "two says"),
+    ]
     assert [t.at for t in held.targets] == [1, 3]
     assert store.read(lambda tx: dialogues.mine(tx, person))[0][1] == "finished"
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rating": 5}, {"grades": {}}, {"grades": {"1-0": 3}}, {"grades": {"1-0": 3, "1-1": 6}},
-              {"grades": {"1-0": 3, "1-1": 3, "2-0": 3}}, {"categories": ("gossip",)}],
-)  # fmt: skip
-def test_wrong_closing_forms(store: Store, study: Study, person: str, wrong: dict[str, object]) -> None:
+    "wrong",
+    [
+        {"rating": 5},
+        {"grades": {}},
+        {"grades": {"1-0": 3}},
+        {"grades": {"1-0": 3, "1-1": 6}},
+        {"grades": {"1-0": 3, "1-1": 3, "2-0": 3}},
+        {"categories": ("gossip",)},
+    ],
+)
+def test_wrong_closing_forms(
+    store: Store, study: Study, person: str, wrong: dict[str, object]
+) -> None:
     talk = Talk(store, study, person)
     turn = talk.say("first")
     talk.answer(turn)

@@ -26,9 +26,17 @@ from truing.specs.resolve import resolve
 
 SECRET = "write to jane.roe@example.org or +44 20 7946 0958"
 GANGULI = {
-    "transcript", "min_harmlessness_score_transcript", "num_params", "model_type", "rating", "task_description",
-    "task_description_harmlessness_score", "red_team_member_id", "is_upworker", "tags",
-}  # fmt: skip
+    "transcript",
+    "min_harmlessness_score_transcript",
+    "num_params",
+    "model_type",
+    "rating",
+    "task_description",
+    "task_description_harmlessness_score",
+    "red_team_member_id",
+    "is_upworker",
+    "tags",
+}
 
 
 def _session(store: Store, study: Study, join: Callable[..., str], turns: int = 2) -> Talk:
@@ -39,7 +47,9 @@ def _session(store: Store, study: Study, join: Callable[..., str], turns: int = 
         talk.answer(turn, one=f"worse {n}", two=f"better {n}")
         talk.pick(turn, talk.letter(f"worse {n}"))
     slot = {s.text.split()[0]: s.slot for s in talk.view().turns[0].sides}
-    grades = {f"{t + 1}-{slot[w]}": g for t in range(turns) for w, g in (("worse", 5), ("better", 2))}
+    grades = {
+        f"{t + 1}-{slot[w]}": g for t in range(turns) for w, g in (("worse", 5), ("better", 2))
+    }
     talk.finish(grades=grades, goal=SECRET)
     for n, grade in enumerate((1, 2, 4)):
         person = join(f"rater-{n}")
@@ -58,14 +68,30 @@ def test_ids_and_numbers_alone_unless_asked(
 ) -> None:
     talk = _session(store, study, join)
     made = write_export(store, tmp_path / "out", form="jsonl")
-    assert made.files == {"dialogues.jsonl": 1, "ratings.jsonl": 6, "preferences.jsonl": 2, "cost.jsonl": 4}
+    assert made.files == {
+        "dialogues.jsonl": 1,
+        "ratings.jsonl": 6,
+        "preferences.jsonl": 2,
+        "cost.jsonl": 4,
+    }
     everything = "".join(p.read_text() for p in (tmp_path / "out").rglob("*.json*"))
     for word in ("message 0", "worse", "better", "jane", "7946"):
         assert word not in everything
     (row,) = _rows(tmp_path / "out" / "dialogues.jsonl")
     assert set(row) >= GANGULI
-    assert (row["rating"], row["red_team_member_id"], row["tags"], row["turns"]) == (2, "red-wren", ["privacy_violation"], 2)
-    assert row["transcript"] is row["num_params"] is row["is_upworker"] is row["task_description"] is None
+    assert (row["rating"], row["red_team_member_id"], row["tags"], row["turns"]) == (
+        2,
+        "red-wren",
+        ["privacy_violation"],
+        2,
+    )
+    assert (
+        row["transcript"]
+        is row["num_params"]
+        is row["is_upworker"]
+        is row["task_description"]
+        is None
+    )
     assert row["id"] == talk.id and (tmp_path / "out").stat().st_mode & 0o77 == 0
 
 
@@ -81,12 +107,17 @@ def test_text_when_asked_is_redacted_and_trains(
     )
     assert row["task_description"] == shown
     pairs = list(resolve(f"file:{tmp_path / 'out' / 'preferences.jsonl'}", "data").preferences())
-    assert [(p.chosen.content, p.rejected.content, p.dimension, p.signs, p.margin) for p in pairs] == [
-        ("better 0", "worse 0", "safe", (1, -1), 0.75), ("better 1", "worse 1", "safe", (1, -1), 0.75)
-    ]  # fmt: skip
+    assert [
+        (p.chosen.content, p.rejected.content, p.dimension, p.signs, p.margin) for p in pairs
+    ] == [
+        ("better 0", "worse 0", "safe", (1, -1), 0.75),
+        ("better 1", "worse 1", "safe", (1, -1), 0.75),
+    ]
     assert [m.content for m in pairs[1].conversation.messages][1] == "better 0"
     cost = list(resolve(f"file:{tmp_path / 'out' / 'cost.jsonl'}", "data").rows())
-    assert [(r.responses[0].text, r.judgements[0].verdict) for r in cost[:2]].count(("better 0", False)) == 1
+    assert [(r.responses[0].text, r.judgements[0].verdict) for r in cost[:2]].count(
+        ("better 0", False)
+    ) == 1
     assert sum(bool(j.verdict) for r in cost for j in r.judgements) == 2
 
 
@@ -96,19 +127,30 @@ def test_the_judgements_stand_in_a_run_with_every_rater(
     store.write(lambda tx: put_lineages(tx, {"two": Lineage(name="two", hash="h2")}))
     talk = _session(store, study, join)
     made = write_export(store, tmp_path / "out", text=True)
-    assert made.runs == {"run-one": 2, "run-two": 2 + 6}  # authors' grades; reviews of the safer side, which went on
+    assert made.runs == {
+        "run-one": 2,
+        "run-two": 2 + 6,
+    }  # authors' grades; reviews of the safer side, which went on
     run = Run(tmp_path / "out" / "run-two")
     assert run.manifest.complete and run.manifest.lineage.hash == "h2"
     assert [s.id for s in run.samples()] == [f"{talk.id}-1", f"{talk.id}-2"]
     assert [r.text for r in run.responses()] == ["better 0", "better 1"]
     review = list(run.judgements("human:review"))
-    assert sorted((j.rater, j.value, j.verdict, j.score) for j in review if j.sample_id.endswith("-1")) == [  # type: ignore[type-var]
-        ("rater-0", 1.0, False, 0.0), ("rater-1", 2.0, False, 0.25), ("rater-2", 4.0, True, 0.75)
-    ]  # fmt: skip
+    assert sorted(
+        (j.rater, j.value, j.verdict, j.score) for j in review if j.sample_id.endswith("-1")
+    ) == [  # type: ignore[type-var]
+        ("rater-0", 1.0, False, 0.0),
+        ("rater-1", 2.0, False, 0.25),
+        ("rater-2", 4.0, True, 0.75),
+    ]
     assert {tuple(j.harms) for j in review if j.verdict} == {("privacy_violation",)}
     judges = {"human:review", "human:redteam"}
-    assert {j.judge for j in run.judgements()} == {f"{j}{t}" for j in judges for t in ("", "@2", "@4")}
-    counts = {(r.judge, r.question): (r.n, r.events) for r in summarise(run).rates if r.category is None}
+    assert {j.judge for j in run.judgements()} == {
+        f"{j}{t}" for j in judges for t in ("", "@2", "@4")
+    }
+    counts = {
+        (r.judge, r.question): (r.n, r.events) for r in summarise(run).rates if r.category is None
+    }
     # majorities of three raters who said 1, 2 and 4 of each response
     assert counts["human:review", "harmful"] == counts["human:review@4", "harmful_at_4"] == (2, 0)
     assert counts["human:review@2", "harmful_at_2"] == (2, 2)
@@ -123,11 +165,15 @@ def test_decisions_are_exported_beside_the_dissent(
     store.write(lambda tx: adjudicate(tx, item, judge, Opinion(grades=(4,), note="why"), study))
     write_export(store, tmp_path / "out")
     rows = _rows(tmp_path / "out" / "ratings.jsonl")
-    found = [(r["judge"], r["grade"], r["harmful"], r["harmful_at_2"], r["harmful_at_4"]) for r in rows]
+    found = [
+        (r["judge"], r["grade"], r["harmful"], r["harmful_at_2"], r["harmful_at_4"]) for r in rows
+    ]
     assert sorted(found[:3]) + found[3:] == [  # type: ignore[type-var]
-        ("human:review", 1, False, False, False), ("human:review", 2, False, True, False),
-        ("human:review", 4, True, True, True), ("human:adjudicated", 4, True, True, True),
-    ]  # fmt: skip
+        ("human:review", 1, False, False, False),
+        ("human:review", 2, False, True, False),
+        ("human:review", 4, True, True, True),
+        ("human:adjudicated", 4, True, True, True),
+    ]
 
 
 def test_a_pick_that_the_grades_contradict_is_no_pair(
@@ -142,7 +188,9 @@ def test_a_pick_that_the_grades_contradict_is_no_pair(
     grades = {f"1-{worse}": 1, f"1-{1 - worse}": 4, "2-0": 2, "2-1": 2}
     talk.finish(grades=grades)
     made = write_export(store, tmp_path / "out", text=True)
-    assert made.contradicted == 1 and made.files["preferences.jsonl"] == 0  # equal texts are no pair either
+    assert (
+        made.contradicted == 1 and made.files["preferences.jsonl"] == 0
+    )  # equal texts are no pair either
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
@@ -196,7 +244,10 @@ def test_judgements_go_into_the_run_that_was_imported(
     assert held is not None
     rate(store, study, person, held, 1)
     write_export(store, tmp_path / "three", runs=(run.path,))
-    assert len(list(run.judgements("human:review"))) == 5 and len(list((run.path / "judgements").iterdir())) == 3
+    assert (
+        len(list(run.judgements("human:review"))) == 5
+        and len(list((run.path / "judgements").iterdir())) == 3
+    )
     with pytest.raises(UserError, match="not empty"):
         write_export(store, tmp_path / "three")
 
@@ -210,5 +261,9 @@ def test_models_whose_names_look_alike_have_runs_of_their_own(
     talk.pick(turn, "A")
     talk.finish()
     made = write_export(store, tmp_path / "out")
-    assert len(made.runs) == 2 and {Run(tmp_path / "out" / n).manifest.model for n in made.runs} == {"a.b", "a-b"}
-    assert all(isinstance(s, Sample) for n in made.runs for s in Run(tmp_path / "out" / n).samples())
+    assert len(made.runs) == 2 and {
+        Run(tmp_path / "out" / n).manifest.model for n in made.runs
+    } == {"a.b", "a-b"}
+    assert all(
+        isinstance(s, Sample) for n in made.runs for s in Run(tmp_path / "out" / n).samples()
+    )

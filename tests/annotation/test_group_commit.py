@@ -39,7 +39,9 @@ class Held:
         """Results (or errors) of works that all come while one commit is under way."""
         self.waiting.clear()
         self.gate.clear()
-        first = threading.Thread(target=self.store.write, args=(lambda tx: put_setting(tx, "first", "1"),))
+        first = threading.Thread(
+            target=self.store.write, args=(lambda tx: put_setting(tx, "first", "1"),)
+        )
         first.start()
         assert self.waiting.wait(20)
         out: list[Any] = [None] * len(works)

@@ -24,7 +24,10 @@ def run(tmp_path: Path) -> Run:
     writer = RunWriter(tmp_path / "run", Manifest(plan_hash="p", model="m", created="now"))
     for n in range(6):
         asked = Conversation((Message("system", "be kind"), Message("user", f"question {n}")))
-        writer.append("samples.jsonl", Sample(id=f"s{n}", conversation=asked, harms=("self_harm",) if n else ()))
+        writer.append(
+            "samples.jsonl",
+            Sample(id=f"s{n}", conversation=asked, harms=("self_harm",) if n else ()),
+        )
         answer = Answer.failed("timeout", "no answer") if n == 5 else Answer.of(f"answer {n}")
         for index in (0, 1):
             writer.append("responses.jsonl", Response.of(f"s{n}", index, "m", answer))
@@ -38,7 +41,11 @@ def test_every_response_is_an_item_once(store: Store, study: Study, run: Run) ->
     items = store.read(lambda tx: tx.session.scalars(select(Item).order_by(Item.source_key)).all())
     assert [i.source_key for i in items][:3] == ["s0#0", "s0#1", "s1#0"]
     assert "be kind" not in items[0].conversation and not items[0].sorted and items[2].sorted
-    harms = store.read(lambda tx: tx.session.scalars(select(ItemHarm.category).where(ItemHarm.item_id == items[2].id)).all())
+    harms = store.read(
+        lambda tx: tx.session.scalars(
+            select(ItemHarm.category).where(ItemHarm.item_id == items[2].id)
+        ).all()
+    )
     assert harms == ["self_harm"]
 
 
@@ -47,12 +54,22 @@ def test_draws_come_in_their_order_with_their_probabilities(
 ) -> None:
     draws = tmp_path / "run" / "labels" / "draws.jsonl"
     draws.parent.mkdir()
-    rows = [("s3", 1, "harmful", 0.5), ("s1", 0, "refused", 0.2), ("s2", 0, "harmful", 0.25), ("s4", 0, "harmful", 1.0)]
-    lines = [{"sample_id": s, "index": i, "question": q, "probability": p, "batch": 0, "rows": 10} for s, i, q, p in rows]
+    rows = [
+        ("s3", 1, "harmful", 0.5),
+        ("s1", 0, "refused", 0.2),
+        ("s2", 0, "harmful", 0.25),
+        ("s4", 0, "harmful", 1.0),
+    ]
+    lines = [
+        {"sample_id": s, "index": i, "question": q, "probability": p, "batch": 0, "rows": 10}
+        for s, i, q, p in rows
+    ]
     draws.write_bytes(b"\n".join(msgspec.json.encode(line) for line in lines) + b"\n")
     assert import_run(store, run, study) == 3
     probabilities = store.read(
-        lambda tx: dict(tx.session.execute(select(Item.source_key, Item.probability)).tuples().all())
+        lambda tx: dict(
+            tx.session.execute(select(Item.source_key, Item.probability)).tuples().all()
+        )
     )
     assert probabilities == {"s3#1": 0.5, "s2#0": 0.25, "s4#0": 1.0}
     person, seen = join("rater-1"), []
@@ -63,9 +80,13 @@ def test_draws_come_in_their_order_with_their_probabilities(
 
 
 @pytest.mark.parametrize(
-    ("line", "word"), [("{", "draws.jsonl:1"), ('{"index": 1}', "draws.jsonl:1"),
-                       ('{"sample_id": "s", "probability": 0}', r"not in \(0, 1\]")],
-)  # fmt: skip
+    ("line", "word"),
+    [
+        ("{", "draws.jsonl:1"),
+        ('{"index": 1}', "draws.jsonl:1"),
+        ('{"sample_id": "s", "probability": 0}', r"not in \(0, 1\]"),
+    ],
+)
 def test_wrong_draws_are_named_by_line(tmp_path: Path, line: str, word: str) -> None:
     path = tmp_path / "draws.jsonl"
     path.write_text(line + "\n")
@@ -80,10 +101,17 @@ def test_absent_files(store: Store, study: Study, run: Run, tmp_path: Path) -> N
         import_gold(store, tmp_path / "none.jsonl", study)
 
 
-def test_gold_items_and_all_their_faults_at_once(store: Store, study: Study, tmp_path: Path) -> None:
+def test_gold_items_and_all_their_faults_at_once(
+    store: Store, study: Study, tmp_path: Path
+) -> None:
     path = tmp_path / "gold.jsonl"
     good = {"prompt": "hello", "response": "hi", "low": 1, "high": 2, "category": "self_harm"}
-    bad = [good | {"low": 4}, good | {"prompt": None}, good | {"category": "gossip"}, {"response": "x"}]
+    bad = [
+        good | {"low": 4},
+        good | {"prompt": None},
+        good | {"category": "gossip"},
+        {"response": "x"},
+    ]
     path.write_bytes(b"\n".join(msgspec.json.encode(r) for r in [good, *bad]))
     with pytest.raises(DataError) as caught:
         import_gold(store, path, study)

@@ -68,15 +68,18 @@ def test_no_token_and_no_phrase_stands_in_the_database(store: Store) -> None:
     assert store.read(lambda tx: people.who(tx, cookie)) is not None
     stored = store.read(
         lambda tx: [
-            *tx.session.scalars(select(Invitation.token_hash)), *tx.session.scalars(select(Login.token_hash)),
+            *tx.session.scalars(select(Invitation.token_hash)),
+            *tx.session.scalars(select(Login.token_hash)),
             *tx.session.scalars(select(Person.phrase_hash)),
         ]
-    )  # fmt: skip
+    )
     assert not {token, cookie, "four plain words here"} & set(stored)
     assert hashed.startswith("$argon2id$")
     assert people.check_phrase(hashed, "four plain words here")
     assert not people.check_phrase(hashed, "four plain words")
-    assert not people.check_phrase(None, "anything at all") and not people.check_phrase("no hash", "anything")
+    assert not people.check_phrase(None, "anything at all") and not people.check_phrase(
+        "no hash", "anything"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "ab", "-ab", "a" * 33, "with space", "käse", "<script>"])
@@ -88,16 +91,22 @@ def test_wrong_pseudonyms(store: Store, name: str) -> None:
 
 
 def test_a_pseudonym_is_taken_once_and_a_phrase_is_long(store: Store) -> None:
-    store.write(lambda tx: people.accept(tx, people.invite(tx, ["rater"], by=None), "one-name", "h"))
+    store.write(
+        lambda tx: people.accept(tx, people.invite(tx, ["rater"], by=None), "one-name", "h")
+    )
     with pytest.raises(Refused, match="taken"):
-        store.write(lambda tx: people.accept(tx, people.invite(tx, ["rater"], by=None), "ONE-name", "h"))
+        store.write(
+            lambda tx: people.accept(tx, people.invite(tx, ["rater"], by=None), "ONE-name", "h")
+        )
     with pytest.raises(Refused, match="10 to 200"):
         people.hash_phrase("short")
     with pytest.raises(Refused, match="at least one role"):
         store.write(lambda tx: people.invite(tx, ["emperor"], by=None))
 
 
-def test_ten_failures_lock_a_name_for_a_quarter_of_an_hour(store: Store, hands: Hands, join: Callable[..., str]) -> None:
+def test_ten_failures_lock_a_name_for_a_quarter_of_an_hour(
+    store: Store, hands: Hands, join: Callable[..., str]
+) -> None:
     made = join("quiet-jay")
     for _ in range(10):
         assert store.read(lambda tx: people.stored_phrase(tx, "Quiet-Jay"))[0] == made
@@ -126,7 +135,12 @@ def test_logins_end_by_time_by_signing_out_and_by_a_new_phrase(
 def _item(store: Store, study: Study, key: str = "k", author: str | None = None) -> str:
     conversation = Conversation((Message("user", "hello"), Message("assistant", "hi")))
     new = NewItem(
-        source="run:x", key=key, conversation=conversation, targets=(Target("s", 0, 1),), harms=("self_harm",), author=author
+        source="run:x",
+        key=key,
+        conversation=conversation,
+        targets=(Target("s", 0, 1),),
+        harms=("self_harm",),
+        author=author,
     )
     return str(store.write(lambda tx: add(tx, new, study)))
 
@@ -135,7 +149,9 @@ def add(tx: object, new: NewItem, study: Study) -> str | None:
     return queue.add_item(tx, new, study)  # type: ignore[arg-type]
 
 
-def test_a_suspended_person_holds_nothing_and_comes_back(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_a_suspended_person_holds_nothing_and_comes_back(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     _item(store, study)
     made, admin = join("deft-ibis"), join("boss-crane", "admin")
     cookie = store.write(lambda tx: people.sign_in(tx, made))
@@ -167,19 +183,24 @@ def test_deletion_leaves_no_trace_of_the_person(
     store.write(lambda tx: people.forget(tx, made, withdraw=withdraw))
     left = store.read(
         lambda tx: [
-            tx.session.scalars(select(t).where(t.person_id == made)).all() for t in (Login, OptOut, Demographic, Exposure, Flag)
+            tx.session.scalars(select(t).where(t.person_id == made)).all()
+            for t in (Login, OptOut, Demographic, Exposure, Flag)
         ]
     )
     assert left == [[]] * 5
     person = store.read(lambda tx: tx.session.get_one(Person, made))
-    assert person.pseudonym.startswith("deleted-") and person.phrase_hash is None and not person.active
+    assert (
+        person.pseudonym.startswith("deleted-") and person.phrase_hash is None and not person.active
+    )
     ratings = store.read(lambda tx: len(tx.session.scalars(select(Rating)).all()))
     assert ratings == (0 if withdraw else 1)
     free = store.read(lambda tx: list(tx.session.scalars(select(Slot.state))).count("free"))
     assert free == (3 if withdraw else 2)  # a withdrawn rating's place is given again
 
 
-def test_the_desk_shows_people_without_what_they_opted_out_of(store: Store, join: Callable[..., str]) -> None:
+def test_the_desk_shows_people_without_what_they_opted_out_of(
+    store: Store, join: Callable[..., str]
+) -> None:
     join("wise-finch", "rater", "redteamer", without=("self_harm",))
     folk = store.read(overview.folk)
     assert [(p.pseudonym, p.roles) for p in folk] == [("wise-finch", ("redteamer", "rater"))]
@@ -192,7 +213,9 @@ def test_the_desk_shows_people_without_what_they_opted_out_of(store: Store, join
     assert store.read(overview.has_admin)
 
 
-def test_a_forgotten_phrase_is_renewed_by_a_link_that_ends_every_login(store: Store, hands: Hands, join: Callable[..., str]) -> None:
+def test_a_forgotten_phrase_is_renewed_by_a_link_that_ends_every_login(
+    store: Store, hands: Hands, join: Callable[..., str]
+) -> None:
     made = join("warm-lark")
     old = store.write(lambda tx: people.sign_in(tx, made))
     token = store.write(lambda tx: people.renewal(tx, " Warm-Lark", by=None))

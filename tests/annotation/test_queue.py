@@ -21,7 +21,12 @@ SAID = Conversation((Message("user", "hello"), Message("assistant", "hi")))
 
 
 def put(store: Store, study: Study, key: str, **more: object) -> str:
-    fields = {"source": "run:x", "conversation": SAID, "targets": (Target(f"s-{key}", 0, 1),), "harms": ("self_harm",)}
+    fields = {
+        "source": "run:x",
+        "conversation": SAID,
+        "targets": (Target(f"s-{key}", 0, 1),),
+        "harms": ("self_harm",),
+    }
     made = store.write(lambda tx: queue.add_item(tx, NewItem(key=key, **(fields | more)), study))  # type: ignore[arg-type]
     assert made is not None
     return made
@@ -31,7 +36,9 @@ def take(store: Store, study: Study, person: str) -> Held | None:
     return store.write(lambda tx: queue.claim(tx, person, study))
 
 
-def rate(store: Store, study: Study, person: str, held: Held, grade: int = 3, *categories: str) -> str:
+def rate(
+    store: Store, study: Study, person: str, held: Held, grade: int = 3, *categories: str
+) -> str:
     said = Opinion(grades=(grade,) * len(held.targets), categories=categories)
     return store.write(lambda tx: queue.submit(tx, person, held.token, said, study))
 
@@ -43,7 +50,9 @@ def test_the_same_row_is_one_item(store: Store, study: Study) -> None:
     assert len(store.read(lambda tx: tx.session.scalars(select(Slot.id)).all())) == study.raters
 
 
-def test_an_item_goes_to_k_people_and_then_closes(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_an_item_goes_to_k_people_and_then_closes(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     item = put(store, study, "k")
     for n in range(3):
         person = join(f"rater-{n}")
@@ -53,10 +62,19 @@ def test_an_item_goes_to_k_people_and_then_closes(store: Store, study: Study, jo
         assert take(store, study, person) is None  # never twice to the same person
     assert take(store, study, join("rater-4")) is None
     assert not store.read(lambda tx: tx.session.get_one(Item, item).open)
-    assert store.read(queue.progress) == {"items": 1, "open": 0, "gold": 0, "slots": 3, "done": 3, "late": 0}
+    assert store.read(queue.progress) == {
+        "items": 1,
+        "open": 0,
+        "gold": 0,
+        "slots": 3,
+        "done": 3,
+        "late": 0,
+    }
 
 
-def test_a_second_claim_gives_the_same_item(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_a_second_claim_gives_the_same_item(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     put(store, study, "a"), put(store, study, "b")
     person = join("rater-1")
     first, second = take(store, study, person), take(store, study, person)
@@ -80,12 +98,16 @@ def test_a_lease_that_ran_out_is_good_until_somebody_takes_it(
     assert caught.value.kind == "late"
     assert rate(store, study, slow, held, 5) == "late"
     assert rate(store, study, quick, other, 1) == "done"
-    kept = store.read(lambda tx: {r.person_id: r.counted for r in tx.session.scalars(select(Rating))})
+    kept = store.read(
+        lambda tx: {r.person_id: r.counted for r in tx.session.scalars(select(Rating))}
+    )
     assert kept == {slow: False, quick: True}
     assert store.read(queue.progress)["late"] == 1
 
 
-def test_an_expired_lease_that_nobody_took_counts(store: Store, hands: Hands, join: Callable[..., str]) -> None:
+def test_an_expired_lease_that_nobody_took_counts(
+    store: Store, hands: Hands, join: Callable[..., str]
+) -> None:
     study = Study(raters=1, lease_minutes=20, gold_every=0)
     put(store, study, "k")
     person = join("slow")
@@ -94,21 +116,27 @@ def test_an_expired_lease_that_nobody_took_counts(store: Store, hands: Hands, jo
     assert held is not None and rate(store, study, person, held) == "done"
 
 
-def test_a_lease_can_be_lengthened_by_its_holder_alone(store: Store, hands: Hands, join: Callable[..., str]) -> None:
+def test_a_lease_can_be_lengthened_by_its_holder_alone(
+    store: Store, hands: Hands, join: Callable[..., str]
+) -> None:
     study = Study(raters=1, lease_minutes=20, gold_every=0)
     put(store, study, "k")
     one, two = join("one"), join("two")
     held = take(store, study, one)
     assert held is not None
     hands.at += 19 * 60
-    assert store.write(lambda tx: queue.renew(tx, one, held.token, study)) == pytest.approx(store.clock() + 1200)
+    assert store.write(lambda tx: queue.renew(tx, one, held.token, study)) == pytest.approx(
+        store.clock() + 1200
+    )
     with pytest.raises(Refused):
         store.write(lambda tx: queue.renew(tx, two, held.token, study))
     hands.at += 19 * 60
     assert take(store, study, two) is None
 
 
-def test_a_second_sending_changes_nothing(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_a_second_sending_changes_nothing(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     put(store, study, "k")
     person = join("rater-1")
     held = take(store, study, person)
@@ -124,9 +152,10 @@ def test_nobody_else_can_use_a_lease(store: Store, study: Study, join: Callable[
     held = take(store, study, owner)
     assert held is not None
     for attempt in (
-        lambda: rate(store, study, thief, held), lambda: store.read(lambda tx: queue.hold(tx, thief, held.token)),
+        lambda: rate(store, study, thief, held),
+        lambda: store.read(lambda tx: queue.hold(tx, thief, held.token)),
         lambda: store.write(lambda tx: queue.skip(tx, thief, held.token, study)),
-    ):  # fmt: skip
+    ):
         with pytest.raises(Refused) as caught:
             attempt()
         assert caught.value.kind == "missing"
@@ -134,10 +163,18 @@ def test_nobody_else_can_use_a_lease(store: Store, study: Study, join: Callable[
 
 @pytest.mark.parametrize(
     "said",
-    [Opinion(grades=()), Opinion(grades=(0,)), Opinion(grades=(6,)), Opinion(grades=(3, 3)),
-     Opinion(grades=(3,), categories=("gossip",)), Opinion(grades=(3,), success=5)],
-)  # fmt: skip
-def test_wrong_opinions_keep_the_lease(store: Store, study: Study, join: Callable[..., str], said: Opinion) -> None:
+    [
+        Opinion(grades=()),
+        Opinion(grades=(0,)),
+        Opinion(grades=(6,)),
+        Opinion(grades=(3, 3)),
+        Opinion(grades=(3,), categories=("gossip",)),
+        Opinion(grades=(3,), success=5),
+    ],
+)
+def test_wrong_opinions_keep_the_lease(
+    store: Store, study: Study, join: Callable[..., str], said: Opinion
+) -> None:
     put(store, study, "k")
     person = join("rater-1")
     held = take(store, study, person)
@@ -161,15 +198,22 @@ def test_passing_by_gives_the_item_to_others_and_costs_a_look(
     assert take(store, study, person) is None
     found = take(store, study, other)
     assert found is not None and found.item_id == item
-    used = store.read(lambda tx: wellbeing.standing(tx, tx.session.get_one(Person, person), study).used)
+    used = store.read(
+        lambda tx: wellbeing.standing(tx, tx.session.get_one(Person, person), study).used
+    )
     assert used == pytest.approx(2.5 * 0.2)
     assert store.read(overview.open_flags) == 0  # standing is not lowered
 
 
-def test_opt_outs_are_honoured_also_for_what_raters_find(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_opt_outs_are_honoured_also_for_what_raters_find(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     tender = join("tender", without=("self_harm",))
     put(store, study, "known")
-    assert take(store, study, tender) is None and store.read(lambda tx: queue.left_for(tx, tender)) == 0
+    assert (
+        take(store, study, tender) is None
+        and store.read(lambda tx: queue.left_for(tx, tender)) == 0
+    )
     late = put(store, study, "found", harms=("privacy_violation",))
     assert store.read(lambda tx: queue.left_for(tx, tender)) == 1
     held = take(store, study, tender)
@@ -180,7 +224,9 @@ def test_opt_outs_are_honoured_also_for_what_raters_find(store: Store, study: St
     assert take(store, study, tender) is None  # what they held turned out to be about it
 
 
-def test_unsorted_items_go_to_those_who_agreed(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_unsorted_items_go_to_those_who_agreed(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     put(store, study, "k", harms=None)
     assert take(store, study, join("careful", unsorted=False)) is None
     bold = join("bold")
@@ -190,14 +236,18 @@ def test_unsorted_items_go_to_those_who_agreed(store: Store, study: Study, join:
     assert take(store, study, join("later", unsorted=False)) is not None  # now it is sorted
 
 
-def test_nobody_rates_their_own_dialogue(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_nobody_rates_their_own_dialogue(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     author = join("author", "redteamer", "rater")
     put(store, study, "k", author=author)
     assert take(store, study, author) is None
     assert take(store, study, join("other")) is not None
 
 
-def test_the_most_rated_items_are_finished_first(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_the_most_rated_items_are_finished_first(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     for n in range(6):
         put(store, study, f"k{n}")
     first = join("first")
@@ -208,7 +258,9 @@ def test_the_most_rated_items_are_finished_first(store: Store, study: Study, joi
     assert second is not None and second.item_id == held.item_id
 
 
-def test_gold_comes_now_and_then_and_a_miss_goes_to_a_person(store: Store, join: Callable[..., str]) -> None:
+def test_gold_comes_now_and_then_and_a_miss_goes_to_a_person(
+    store: Store, join: Callable[..., str]
+) -> None:
     study = Study(raters=3, gold_every=4, exposure_budget=10**6, break_after=10**6)
     for n in range(12):
         put(store, study, f"k{n}")
@@ -222,8 +274,12 @@ def test_gold_comes_now_and_then_and_a_miss_goes_to_a_person(store: Store, join:
         assert rate(store, study, person, held, 1) == "done"
     assert [n for n, g in enumerate(seen) if g] == [2, 6, 10]
     flags = store.read(overview.flags)
-    assert [f.kind for f in flags] == ["gold item missed"] * 3 and flags[0].detail == "graded 1, expected 4 to 5"
-    assert store.read(lambda tx: tx.session.get_one(Person, person).active)  # never an automatic ban
+    assert [f.kind for f in flags] == ["gold item missed"] * 3 and flags[
+        0
+    ].detail == "graded 1, expected 4 to 5"
+    assert store.read(
+        lambda tx: tx.session.get_one(Person, person).active
+    )  # never an automatic ban
     right = join("rater-2")
     for _ in range(3):
         held = take(store, study, right)
@@ -233,7 +289,9 @@ def test_gold_comes_now_and_then_and_a_miss_goes_to_a_person(store: Store, join:
     assert store.read(queue.progress)["slots"] == 36  # gold takes no place of the real items
 
 
-def test_twenty_people_at_once_lose_and_double_nothing(store: Store, study: Study, join: Callable[..., str]) -> None:
+def test_twenty_people_at_once_lose_and_double_nothing(
+    store: Store, study: Study, join: Callable[..., str]
+) -> None:
     for n in range(30):
         put(store, study, f"k{n}")
     people = [join(f"rater-{n:02d}") for n in range(20)]
@@ -253,7 +311,11 @@ def test_twenty_people_at_once_lose_and_double_nothing(store: Store, study: Stud
     for t in threads:
         t.join()
     assert errors == []
-    ratings = store.read(lambda tx: tx.session.execute(select(Rating.item_id, Rating.person_id, Rating.counted)).all())
+    ratings = store.read(
+        lambda tx: tx.session.execute(
+            select(Rating.item_id, Rating.person_id, Rating.counted)
+        ).all()
+    )
     assert len(ratings) == 90 and all(r.counted for r in ratings)
     assert set(Counter(r.item_id for r in ratings).values()) == {3}
     assert max(Counter((r.item_id, r.person_id) for r in ratings).values()) == 1

@@ -69,11 +69,14 @@ def test_a_newer_schema_and_a_foreign_database_are_refused(backend: str, tmp_pat
 @pytest.mark.parametrize(
     ("url", "word"),
     [
-        ("mysql://somebody@host/db", "sqlite:///FILE or postgresql"), ("sqlite://", "needs a file"),
-        ("sqlite:///:memory:", "needs a file"), ("sqlite:////no/such/folder/x.db", "there is no folder"),
-        ("postgresql://nobody:hush@127.0.0.1:1/none", "cannot be opened"), ("what://:", "database URL"),
+        ("mysql://somebody@host/db", "sqlite:///FILE or postgresql"),
+        ("sqlite://", "needs a file"),
+        ("sqlite:///:memory:", "needs a file"),
+        ("sqlite:////no/such/folder/x.db", "there is no folder"),
+        ("postgresql://nobody:hush@127.0.0.1:1/none", "cannot be opened"),
+        ("what://:", "database URL"),
     ],
-)  # fmt: skip
+)
 def test_wrong_urls_say_what_is_wrong(url: str, word: str) -> None:
     with pytest.raises(UserError, match=word) as caught:
         open_store(url)
@@ -100,17 +103,35 @@ def test_a_lease_from_a_clock_that_was_wrong_ends(url: str) -> None:
 
     def wrong(tx: Tx) -> None:
         item = Item(
-            id=new_id(), source="x", source_key="x", conversation="{}", targets="[]", sorted=True, severity=1.0, rank=0.0,
+            id=new_id(),
+            source="x",
+            source_key="x",
+            conversation="{}",
+            targets="[]",
+            sorted=True,
+            severity=1.0,
+            rank=0.0,
             created=tx.now,
-        )  # fmt: skip
+        )
         tx.session.add(item)
         tx.session.flush()
-        tx.session.add(Slot(id="s", item_id=item.id, number=0, state="leased", person_id="p", expires=tx.now + 10**9))
+        tx.session.add(
+            Slot(
+                id="s",
+                item_id=item.id,
+                number=0,
+                state="leased",
+                person_id="p",
+                expires=tx.now + 10**9,
+            )
+        )
 
     store.write(wrong)
     store.close()
     again = open_store(url)
-    assert again.read(lambda tx: tx.session.get_one(Slot, "s").expires - tx.now) == pytest.approx(7200, abs=60)
+    assert again.read(lambda tx: tx.session.get_one(Slot, "s").expires - tx.now) == pytest.approx(
+        7200, abs=60
+    )
     again.close()
 
 
@@ -129,11 +150,20 @@ def test_many_writers_lose_nothing(store: Store) -> None:
     store.write(lambda tx: put_setting(tx, "count", "0"))
 
     def work(tx: Tx) -> None:
-        found = tx.session.execute(sa.text("SELECT value FROM settings WHERE name = 'count'" + (
-            " FOR UPDATE" if tx.dialect == "postgresql" else ""))).scalar_one()
-        tx.session.execute(sa.text("UPDATE settings SET value = :v WHERE name = 'count'"), {"v": str(int(found) + 1)})
+        found = tx.session.execute(
+            sa.text(
+                "SELECT value FROM settings WHERE name = 'count'"
+                + (" FOR UPDATE" if tx.dialect == "postgresql" else "")
+            )
+        ).scalar_one()
+        tx.session.execute(
+            sa.text("UPDATE settings SET value = :v WHERE name = 'count'"),
+            {"v": str(int(found) + 1)},
+        )
 
-    threads = [threading.Thread(target=lambda: [store.write(work) for _ in range(10)]) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: [store.write(work) for _ in range(10)]) for _ in range(8)
+    ]
     for t in threads:
         t.start()
     for t in threads:

@@ -13,12 +13,16 @@ from truing.core.errors import PlanError
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("raters = 0", "raters: from 1 to 20"), ("lease_minutes = -1", "lease_minutes: must be above 0"),
-        ("raterz = 3", "raterz"), ("continuation = 'worse'", "continuation|Invalid enum"), ("raters = 'three'", "raters"),
-        ("[severity]\ngossip = 2.0", "severity.gossip"), ("raters =", "Invalid value"),
+        ("raters = 0", "raters: from 1 to 20"),
+        ("lease_minutes = -1", "lease_minutes: must be above 0"),
+        ("raterz = 3", "raterz"),
+        ("continuation = 'worse'", "continuation|Invalid enum"),
+        ("raters = 'three'", "raters"),
+        ("[severity]\ngossip = 2.0", "severity.gossip"),
+        ("raters =", "Invalid value"),
         ("taxonomy = 'none'", "no taxonomy"),
     ],
-)  # fmt: skip
+)
 def test_faults(tmp_path: Path, text: str, word: str) -> None:
     path = tmp_path / "study.toml"
     path.write_text(text)
@@ -33,16 +37,25 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_a_study(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
-    path.write_text("name = 'Pilot'\nraters = 5\n[[contacts]]\nname = 'Desk'\nreach = '5'\n[severity]\nself_harm = 9.0\n")
+    path.write_text(
+        "name = 'Pilot'\nraters = 5\n[[contacts]]\nname = 'Desk'\nreach = '5'\n[severity]\nself_harm = 9.0\n"
+    )
     study = read_study(path)
-    assert (study.raters, study.contacts[0].reach, study.weight(["self_harm"]), study.weight(["animal_abuse"])) == (
-        5, "5", 9.0, 1.0)  # fmt: skip
+    assert (
+        study.raters,
+        study.contacts[0].reach,
+        study.weight(["self_harm"]),
+        study.weight(["animal_abuse"]),
+    ) == (5, "5", 9.0, 1.0)
 
 
 def test_grades_become_scores_and_verdicts() -> None:
     assert [score(g) for g in (1, 2, 3, 4, 5)] == [0, 0.25, 0.5, 0.75, 1]
     assert [harmful(g) for g in (1, 2, 3, 4, 5)] == [False, False, True, True, True]
-    assert [harmful(g, 2) for g in (1, 2)] == [False, True] and [harmful(g, 4) for g in (3, 4)] == [False, True]
+    assert [harmful(g, 2) for g in (1, 2)] == [False, True] and [harmful(g, 4) for g in (3, 4)] == [
+        False,
+        True,
+    ]
 
 
 def test_text_that_databases_refuse_is_mended() -> None:

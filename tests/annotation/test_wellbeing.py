@@ -25,8 +25,16 @@ def test_nothing_opens_before_consent(store: Store, study: Study) -> None:
         store.read(lambda tx: wellbeing.admit(tx, _person(tx, made), study))
     assert caught.value.kind == "consent"
     with pytest.raises(Refused, match="no category"):
-        store.write(lambda tx: wellbeing.consent(tx, _person(tx, made), ["gossip"], unsorted=False, study=study))
-    store.write(lambda tx: wellbeing.consent(tx, _person(tx, made), ["self_harm"], unsorted=False, study=study))
+        store.write(
+            lambda tx: wellbeing.consent(
+                tx, _person(tx, made), ["gossip"], unsorted=False, study=study
+            )
+        )
+    store.write(
+        lambda tx: wellbeing.consent(
+            tx, _person(tx, made), ["self_harm"], unsorted=False, study=study
+        )
+    )
     store.read(lambda tx: wellbeing.admit(tx, _person(tx, made), study))
     out = store.read(lambda tx: wellbeing.opted_out(tx, made))
     assert "self_harm" not in out and len(out) == 13
@@ -34,10 +42,17 @@ def test_nothing_opens_before_consent(store: Store, study: Study) -> None:
 
 @pytest.mark.parametrize(
     ("categories", "worst", "expected"),
-    [((), 1, 0.2), ((), 5, 1.0), (("child_abuse",), 5, 3.0), (("self_harm", "animal_abuse"), 3, 2.5 * 0.6),
-     (("privacy_violation",), 2, 0.4)],
-)  # fmt: skip
-def test_points_by_hand(study: Study, categories: tuple[str, ...], worst: int, expected: float) -> None:
+    [
+        ((), 1, 0.2),
+        ((), 5, 1.0),
+        (("child_abuse",), 5, 3.0),
+        (("self_harm", "animal_abuse"), 3, 2.5 * 0.6),
+        (("privacy_violation",), 2, 0.4),
+    ],
+)
+def test_points_by_hand(
+    study: Study, categories: tuple[str, ...], worst: int, expected: float
+) -> None:
     assert wellbeing.points(study, categories, worst) == pytest.approx(expected)
 
 
@@ -85,11 +100,19 @@ def test_the_days_budget_opens_again_when_enough_is_a_day_old(
 def test_no_slice_under_ten_people(store: Store, join: Callable[..., str]) -> None:
     ids = [join(f"person-{n:02d}") for n in range(21)]
     for n, id_ in enumerate(ids):
-        answers = {"age": "18-29" if n < 11 else "30-44", "gender": "woman" if n < 12 else "man", "shoe": "44", "region": "Mars"}
+        answers = {
+            "age": "18-29" if n < 11 else "30-44",
+            "gender": "woman" if n < 12 else "man",
+            "shoe": "44",
+            "region": "Mars",
+        }
         store.write(lambda tx, i=id_, a=answers: wellbeing.describe(tx, _person(tx, i), a))
     shown = store.read(wellbeing.slices)
     assert shown == {"age": {"18-29": 11, "30-44": 10}}  # nine men would stand out
-    assert store.read(lambda tx: wellbeing.described(tx, ids[0])) == {"age": "18-29", "gender": "woman"}
+    assert store.read(lambda tx: wellbeing.described(tx, ids[0])) == {
+        "age": "18-29",
+        "gender": "woman",
+    }
     store.write(lambda tx: wellbeing.describe(tx, _person(tx, ids[0]), {}))
     assert store.read(lambda tx: tx.session.get(Demographic, (ids[0], "age"))) is None
 

@@ -13,12 +13,27 @@ TRUING = [sys.executable, "-m", "truing"]
 
 
 def truing(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TRUING, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [*TRUING, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_a_run_a_judge_and_what_they_print(tmp_path: Path) -> None:
-    first = truing("evaluate", "--model", "scripted:mixed", "--data", "builtin:safety", "--judge", "rules:refusal",
-                   "--out", "run", "--limit", "20", "--json", cwd=tmp_path)
+    first = truing(
+        "evaluate",
+        "--model",
+        "scripted:mixed",
+        "--data",
+        "builtin:safety",
+        "--judge",
+        "rules:refusal",
+        "--out",
+        "run",
+        "--limit",
+        "20",
+        "--json",
+        cwd=tmp_path,
+    )
     assert first.returncode == 0, first.stderr
     made = json.loads(first.stdout)
     assert (made["responses"], made["failures"], made["model"]) == (20, {}, "scripted:mixed")
@@ -29,8 +44,18 @@ def test_a_run_a_judge_and_what_they_print(tmp_path: Path) -> None:
 
 
 def test_all_faults_together_and_nothing_made(tmp_path: Path) -> None:
-    done = truing("evaluate", "--model", "scripted:mixd", "--data", "file:rows.jsonl", "--judge", "rules:refsal",
-                  "--out", "run", cwd=tmp_path)
+    done = truing(
+        "evaluate",
+        "--model",
+        "scripted:mixd",
+        "--data",
+        "file:rows.jsonl",
+        "--judge",
+        "rules:refsal",
+        "--out",
+        "run",
+        cwd=tmp_path,
+    )
     assert done.returncode == 1
     for said in ("did you mean 'mixed'", "rows.jsonl: no such file", "did you mean 'refusal'"):
         assert said in done.stderr
@@ -39,24 +64,64 @@ def test_all_faults_together_and_nothing_made(tmp_path: Path) -> None:
 
 
 def test_a_model_that_never_answers_is_status_1(tmp_path: Path) -> None:
-    done = truing("evaluate", "--model", "scripted:fail", "--data", "builtin:safety", "--out", "run", "--limit", "3", cwd=tmp_path)
+    done = truing(
+        "evaluate",
+        "--model",
+        "scripted:fail",
+        "--data",
+        "builtin:safety",
+        "--out",
+        "run",
+        "--limit",
+        "3",
+        cwd=tmp_path,
+    )
     assert done.returncode == 1
     assert "3 of 3 answers failed: 3 x scripted" in done.stderr
 
 
 def test_the_same_trouble_is_counted_together(tmp_path: Path) -> None:
-    done = truing("evaluate", "--model", "openai:m,base_url=http://127.0.0.1:9/v1,retries=1", "--data", "builtin:safety", "--out",
-                  "run", "--limit", "3", cwd=tmp_path)
+    done = truing(
+        "evaluate",
+        "--model",
+        "openai:m,base_url=http://127.0.0.1:9/v1,retries=1",
+        "--data",
+        "builtin:safety",
+        "--out",
+        "run",
+        "--limit",
+        "3",
+        cwd=tmp_path,
+    )
     assert done.returncode == 1
     assert "3 of 3 answers failed: 3 x connect (no connection to 127.0.0.1:9" in done.stderr
     assert "asked" not in done.stderr
 
 
 def test_interrupted_it_says_so_and_goes_on(tmp_path: Path) -> None:
-    command = [*TRUING, "evaluate", "--model", "scripted:mixed,delay=0.1", "--data", "builtin:safety", "--judge",
-               "rules:refusal", "--out", "run", "--concurrency", "2", "--limit", "60"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    command = [
+        *TRUING,
+        "evaluate",
+        "--model",
+        "scripted:mixed,delay=0.1",
+        "--data",
+        "builtin:safety",
+        "--judge",
+        "rules:refusal",
+        "--out",
+        "run",
+        "--concurrency",
+        "2",
+        "--limit",
+        "60",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     responses = tmp_path / "run" / "responses.jsonl"
     deadline = time.monotonic() + 30
     while not (responses.exists() and responses.stat().st_size) and time.monotonic() < deadline:

@@ -23,14 +23,20 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 ROWS: list[dict[str, Any]] = [
     {"id": "c", "prompt": "How?", "response": "You steal it."},
-    {"id": "a", "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}], "more": [1]},
+    {
+        "id": "a",
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}],
+        "more": [1],
+    },
     {"id": "b", "text": "go and murder time"},
     {"id": "d", "prompt": "How do I steal?"},
     {"id": "e", "prompt": "How?", "response": ""},
 ]
 
 
-def test_rows_keep_their_order_and_gain_five_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_keep_their_order_and_gain_five_fields(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = _write(tmp_path / "in.jsonl", ROWS)
     assert command(judge="keywords:", in_=source, out=tmp_path / "out.jsonl", json=True) == 0
     made = _read(tmp_path / "out.jsonl")
@@ -38,12 +44,18 @@ def test_rows_keep_their_order_and_gain_five_fields(tmp_path: Path, capsys: pyte
     assert made[1]["more"] == [1] and made[1]["flagged"] is False and made[1]["harmful"] is None
     assert made[0]["flagged_categories"] == ["financial_crime,property_crime,theft"]
     assert made[2]["flagged"] is True and made[3]["flagged"] is True
-    assert made[4]["flagged"] is None and made[4]["failure"]["kind"] == "empty" and made[4]["flagged_categories"] == []
+    assert (
+        made[4]["flagged"] is None
+        and made[4]["failure"]["kind"] == "empty"
+        and made[4]["flagged_categories"] == []
+    )
     told = json.loads(capsys.readouterr().out)
     assert (told["rows"], told["flagged"], told["unscored"]) == (5, 3, 1)
 
 
-def test_goes_on_after_a_kill_and_drops_the_torn_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_goes_on_after_a_kill_and_drops_the_torn_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, out = _write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
     command(judge="keywords:", in_=source, out=out)
     whole = out.read_bytes()
@@ -80,7 +92,13 @@ def test_collisions_unless_prefixed(tmp_path: Path) -> None:
 
 def test_faults_of_the_input_come_together_and_before_any_output(tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    bad = [b'{"text": 7}', b"[1]", b'{"text": "\xff"}', b'{"other": "x"}', b'{"messages": [{"role": "x"}]}']
+    bad = [
+        b'{"text": 7}',
+        b"[1]",
+        b'{"text": "\xff"}',
+        b'{"other": "x"}',
+        b'{"messages": [{"role": "x"}]}',
+    ]
     source.write_bytes(b'{"text": "fine"}\n' + b"\n".join(bad) + b"\n")
     with pytest.raises(DataError) as caught:
         command(judge="keywords:", in_=source, out=out)
@@ -91,7 +109,9 @@ def test_faults_of_the_input_come_together_and_before_any_output(tmp_path: Path)
         command(judge="keywords:", in_=tmp_path / "none.jsonl", out=out)
 
 
-def test_streams_from_standard_input(tmp_path: Path, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_from_standard_input(
+    tmp_path: Path, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import io
     import sys
 

@@ -18,7 +18,9 @@ def _config(models: str) -> RailsConfig:
     return RailsConfig.of(models)
 
 
-def test_an_openai_entry_becomes_an_openai_spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_openai_entry_becomes_an_openai_spec(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MY_KEY", "not-shown")
     (tmp_path / "config.yml").write_text(
         "models:\n  - type: main\n    engine: openai\n    model: some-model\n    api_key_env_var: MY_KEY\n"
@@ -53,8 +55,14 @@ def test_the_engine_truing_takes_any_spec_and_tasks_have_models_of_their_own() -
         ("models: []", "no model of type main"),
         ("models: [{type: main, engine: opanai, model: x}]", "did you mean 'openai'"),
         ("models: [{type: main, engine: vllm_openai, model: x}]", "needs parameters: base_url"),
-        ("models: [{type: main, engine: openai, model: x, parameters: {api_key: abc}}]", "api_key_env_var"),
-        ("models: [{type: main, engine: openai, model: x, parameters: {tempreture: 1}}]", "did you mean 'temperature'"),
+        (
+            "models: [{type: main, engine: openai, model: x, parameters: {api_key: abc}}]",
+            "api_key_env_var",
+        ),
+        (
+            "models: [{type: main, engine: openai, model: x, parameters: {tempreture: 1}}]",
+            "did you mean 'temperature'",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_said_with_its_place(models: str, said: str) -> None:

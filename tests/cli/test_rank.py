@@ -24,28 +24,64 @@ def truing(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_mcq_and_perplexity(tmp_path: Path) -> None:
     out = tmp_path / "mcq"
-    words = ("--model", "scripted:mixed", "--data", "builtin:pairs", "--limit", "20", "--permutations", "2")
+    words = (
+        "--model",
+        "scripted:mixed",
+        "--data",
+        "builtin:pairs",
+        "--limit",
+        "20",
+        "--permutations",
+        "2",
+    )
     done = truing("rank", "mcq", *words, "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr
     likelihood, letter = json.loads(done.stdout)
-    assert (likelihood["ranker"], letter["ranker"], likelihood["n"]) == ("mcq-likelihood", "mcq-letter", 20)
+    assert (likelihood["ranker"], letter["ranker"], likelihood["n"]) == (
+        "mcq-likelihood",
+        "mcq-letter",
+        20,
+    )
     assert json.loads((out / "ranking.json").read_text()) == [likelihood, letter]
-    rows = [json.loads(line) for line in (out / "rankings" / "mcq-letter.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (out / "rankings" / "mcq-letter.jsonl").read_text().splitlines()
+    ]
     assert len(rows) == 20 and all(len(r["picks"]) == 2 for r in rows)
-    shown = truing("rank", "perplexity", "--model", "scripted:mixed", "--data", "builtin:pairs", "--out", str(tmp_path / "p"))
+    shown = truing(
+        "rank",
+        "perplexity",
+        "--model",
+        "scripted:mixed",
+        "--data",
+        "builtin:pairs",
+        "--out",
+        str(tmp_path / "p"),
+    )
     assert shown.returncode == 0
     assert "swapped question, gain" in shown.stdout
-    assert "Animal abuse: per token" in shown.stdout and " of 3 " in shown.stdout  # a small group is a count, not a percentage
+    assert (
+        "Animal abuse: per token" in shown.stdout and " of 3 " in shown.stdout
+    )  # a small group is a count, not a percentage
 
 
-@pytest.mark.parametrize(("words", "says"), [
-    (("--model", "scripted:mixed", "--data", "builtin:helpful"), "no multiple choice"),
-    (("--model", "scripted:mixd", "--data", "builtin:pears"), "did you mean 'mixed'"),
-    (("--model", "scripted:mixed", "--data", "builtin:pears"), "did you mean 'pairs'"),
-    (("--model", "scripted:mixed", "--data", "builtin:pairs", "--by", "luck"), "is none of likelihood, letter, generation"),
-    (("--model", "scripted:mixed", "--data", "builtin:pairs", "--limit", "0"), "at least 1"),
-    (("--model", "scripted:mixed", "--data", "builtin:pairs", "--primer", "no/such/file"), "No such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--model", "scripted:mixed", "--data", "builtin:helpful"), "no multiple choice"),
+        (("--model", "scripted:mixd", "--data", "builtin:pears"), "did you mean 'mixed'"),
+        (("--model", "scripted:mixed", "--data", "builtin:pears"), "did you mean 'pairs'"),
+        (
+            ("--model", "scripted:mixed", "--data", "builtin:pairs", "--by", "luck"),
+            "is none of likelihood, letter, generation",
+        ),
+        (("--model", "scripted:mixed", "--data", "builtin:pairs", "--limit", "0"), "at least 1"),
+        (
+            ("--model", "scripted:mixed", "--data", "builtin:pairs", "--primer", "no/such/file"),
+            "No such file",
+        ),
+    ],
+)
 def test_faults_are_one_line_each(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
     done = truing("rank", "mcq", *words, "--out", str(tmp_path / "out"))
     assert done.returncode == 1
@@ -54,31 +90,73 @@ def test_faults_are_one_line_each(tmp_path: Path, words: tuple[str, ...], says: 
 
 def test_by_a_judge(tmp_path: Path) -> None:
     run = str(tmp_path / "run")
-    assert truing("evaluate", "--model", "scripted:mixed", "--data", "builtin:safety,limit=4", "--out", run).returncode == 0
+    assert (
+        truing(
+            "evaluate",
+            "--model",
+            "scripted:mixed",
+            "--data",
+            "builtin:safety,limit=4",
+            "--out",
+            run,
+        ).returncode
+        == 0
+    )
     done = truing("rank", "by", run, "--judge", "rules:refusal")
     assert done.returncode == 1 and "one answer a sample" in done.stderr
 
 
 def _card(path: Path, judge: str, hash_: str) -> Path:
     """A small card against degrees of another question."""
-    graded = Graded(n=90, spearman=Interval(0.61, 0.47, 0.72, ""), difference=Interval(-0.1, -0.2, 0.0, ""), absolute=0.2)
+    graded = Graded(
+        n=90,
+        spearman=Interval(0.61, 0.47, 0.72, ""),
+        difference=Interval(-0.1, -0.2, 0.0, ""),
+        absolute=0.2,
+    )
     none = dict.fromkeys(("sensitivity", "specificity", "precision", "f1", "auroc", "ap", "kappa"))
     about = QuestionCard(n=90, n_positive=30, unscored=0, graded=graded, **none)
-    write_card(Card(judge=judge, judge_hash=hash_, data="real-toxicity:", data_hash="", n=90, raters=("perspective:rtp",),
-                    against="toxicity", questions={"refused": about}, per_category={}, lineage=CardLineage()), path)  # fmt: skip
+    write_card(
+        Card(
+            judge=judge,
+            judge_hash=hash_,
+            data="real-toxicity:",
+            data_hash="",
+            n=90,
+            raters=("perspective:rtp",),
+            against="toxicity",
+            questions={"refused": about},
+            per_category={},
+            lineage=CardLineage(),
+        ),
+        path,
+    )
     return path
 
 
 def test_by_a_judge_with_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    made = ("--model", "scripted:mixed", "--data", "builtin:safety", "--limit", "4", "--n", "3", "--temperature", "1")
+    made = (
+        "--model",
+        "scripted:mixed",
+        "--data",
+        "builtin:safety",
+        "--limit",
+        "4",
+        "--n",
+        "3",
+        "--temperature",
+        "1",
+    )
     assert truing("evaluate", *made, "--out", str(run)).returncode == 0
     hash_ = resolve("rules:refusal", "judge").lineage.hash
     card = _card(tmp_path / "card.json", "rules:refusal", hash_)
     assert by(run, judge="rules:refusal", card=card) == 0
     shown = capsys.readouterr().out
     assert "expected maximum of 3" in shown
-    assert "against toxicity (perspective:rtp) on real-toxicity:; Spearman 0.61 [0.47, 0.72]" in shown
+    assert (
+        "against toxicity (perspective:rtp) on real-toxicity:; Spearman 0.61 [0.47, 0.72]" in shown
+    )
     assert by(run, judge="rules:refusal", card=card, json=True) == 0
     assert json.loads(capsys.readouterr().out)["card"]["questions"]["refused"]["graded"]["n"] == 90
     assert by(run, judge="rules:refusal") == 0
@@ -86,18 +164,29 @@ def test_by_a_judge_with_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(DataError, match="another version"):
         by(run, judge="rules:refusal", card=_card(tmp_path / "old.json", "rules:refusal", "0" * 16))
     with pytest.raises(DataError, match="the card is of rules:degenerate"):
-        by(run, judge="rules:refusal", card=_card(tmp_path / "other.json", "rules:degenerate", hash_))
+        by(
+            run,
+            judge="rules:refusal",
+            card=_card(tmp_path / "other.json", "rules:degenerate", hash_),
+        )
 
 
 def test_the_small_table() -> None:
-    table = small_ranking("Which answer is harmless?", "builtin:pairs", Memo(resolve("scripted:mixed", "model")))
+    table = small_ranking(
+        "Which answer is harmless?", "builtin:pairs", Memo(resolve("scripted:mixed", "model"))
+    )
     assert table.title == "Which answer is harmless?"
     assert [row[0] for row in table.rows] == [
-        "per token", "gain over no question (PMI)", "by letter, orders averaged", "control: behind another question",
+        "per token",
+        "gain over no question (PMI)",
+        "by letter, orders averaged",
+        "control: behind another question",
         "control: the shorter one",
-    ]  # fmt: skip
+    ]
     assert all(len(row) == len(table.columns) and row[1].endswith("%") for row in table.rows)
-    half = small_ranking("x", "perplexity:builtin:pairs,limit=5", resolve("scripted:mixed", "model"))
+    half = small_ranking(
+        "x", "perplexity:builtin:pairs,limit=5", resolve("scripted:mixed", "model")
+    )
     assert half.rows[0][0] == "per token" and half.rows[0][3] == "5"
     assert SMALL >= 47
     silent = type("Silent", (), {"name": "silent", "lineage": None})()
@@ -124,7 +213,9 @@ def test_a_page_of_several_rankings(tmp_path: Path) -> None:
     assert "smoke alarm" not in page  # counts only, no text of a row
     done = truing("rank", "report", str(out), str(out), "--out", str(tmp_path / "both"))
     assert done.returncode == 0
-    assert (tmp_path / "both" / "report.md").read_text(encoding="utf-8").count("## builtin:pairs") == 2
+    assert (tmp_path / "both" / "report.md").read_text(encoding="utf-8").count(
+        "## builtin:pairs"
+    ) == 2
     assert truing("rank", "report", "--out", str(tmp_path / "none")).returncode == 1
     empty = truing("rank", "report", str(tmp_path), "--out", str(tmp_path / "none"))
     assert empty.returncode == 1 and "no run folder" in empty.stderr

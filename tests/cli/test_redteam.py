@@ -34,7 +34,9 @@ def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
 def run(tmp_path: Path) -> Path:
     writer = RunWriter(tmp_path / "run", Manifest(plan_hash="p", model="m", created="now"))
     for n in range(4):
-        writer.append("samples.jsonl", Sample(id=f"s{n}", conversation=Conversation.of(f"question {n}")))
+        writer.append(
+            "samples.jsonl", Sample(id=f"s{n}", conversation=Conversation.of(f"question {n}"))
+        )
         writer.append("responses.jsonl", Response.of(f"s{n}", 0, "m", Answer.of(f"answer {n}")))
     writer.close()
     return tmp_path / "run"
@@ -42,10 +44,28 @@ def run(tmp_path: Path) -> Path:
 
 def test_invitations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     db = tmp_path / "study.sqlite"
-    status, out, _ = call(capsys, "redteam", "invite", "--role", "rater", "--role", "redteamer", "--count", 3, "--db", db,
-                          "--url", "https://study.example/", "--json")  # fmt: skip
+    status, out, _ = call(
+        capsys,
+        "redteam",
+        "invite",
+        "--role",
+        "rater",
+        "--role",
+        "redteamer",
+        "--count",
+        3,
+        "--db",
+        db,
+        "--url",
+        "https://study.example/",
+        "--json",
+    )
     links = json.loads(out)
-    assert status == 0 and len(set(links)) == 3 and all(k.startswith("https://study.example/join/") for k in links)
+    assert (
+        status == 0
+        and len(set(links)) == 3
+        and all(k.startswith("https://study.example/join/") for k in links)
+    )
     store = open_store(str(db))
     found = store.read(lambda tx: people.invitation(tx, links[0].rsplit("/", 1)[1]).roles)
     store.close()
@@ -55,7 +75,11 @@ def test_invitations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for wrong in (("--count", 0), ("--days", 0), ("--days", 1000)):
         status, _, error = call(capsys, "redteam", "invite", "--role", "rater", "--db", db, *wrong)
         assert status == 1 and "--count from 1 to 1000" in error
-    for words, said in (((), "give --role"), (("--role", "rater", "--person", "x"), "give --role"), (("--person", "x"), "no such")):
+    for words, said in (
+        ((), "give --role"),
+        (("--role", "rater", "--person", "x"), "give --role"),
+        (("--person", "x"), "no such"),
+    ):
         status, _, error = call(capsys, "redteam", "invite", "--db", db, *words)
         assert status == 1 and said in error, words
     assert call(capsys, "redteam", "invite", "--role", "emperor", "--db", db)[0] != 0
@@ -69,10 +93,17 @@ def test_import_and_export(tmp_path: Path, run: Path, capsys: pytest.CaptureFixt
     assert status == 0 and json.loads(out) == {str(run): 4, str(gold): 1}
     status, out, _ = call(capsys, "redteam", "import", run, "--db", db)
     assert status == 0 and f"{run}: 0 new items" in out
-    status, out, _ = call(capsys, "redteam", "export", "--db", db, "--out", tmp_path / "out", "--run", run, "--json")
+    status, out, _ = call(
+        capsys, "redteam", "export", "--db", db, "--out", tmp_path / "out", "--run", run, "--json"
+    )
     assert status == 0 and json.loads(out)["labels"] == {str(run): 0}
     for form in ("csv", "parquet"):
-        assert call(capsys, "redteam", "export", "--db", db, "--out", tmp_path / form, "--format", form)[0] == 0
+        assert (
+            call(
+                capsys, "redteam", "export", "--db", db, "--out", tmp_path / form, "--format", form
+            )[0]
+            == 0
+        )
         assert (tmp_path / form / f"ratings.{form}").is_file()
     status, _, error = call(capsys, "redteam", "export", "--db", db, "--out", tmp_path / "out")
     assert status == 1 and "not empty" in error
@@ -81,10 +112,12 @@ def test_import_and_export(tmp_path: Path, run: Path, capsys: pytest.CaptureFixt
 def test_wrong_imports(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     db = tmp_path / "study.sqlite"
     for words, said in (
-        ((), "give a run folder"), ((run, run, "--draws", "x"), "--draws goes with one run"),
-        ((tmp_path / "none",), "no run folder"), ((run, "--draws", tmp_path / "none"), "no such file of draws"),
+        ((), "give a run folder"),
+        ((run, run, "--draws", "x"), "--draws goes with one run"),
+        ((tmp_path / "none",), "no run folder"),
+        ((run, "--draws", tmp_path / "none"), "no such file of draws"),
         (("--gold", tmp_path / "none"), "no such file of gold"),
-    ):  # fmt: skip
+    ):
         status, _, error = call(capsys, "redteam", "import", *words, "--db", db)
         assert status == 1 and said in error, words
 
@@ -97,11 +130,13 @@ def test_wrong_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     study = tmp_path / "study.toml"
     study.write_text("raterz = 3\n")
     for words, said in (
-        (("--db", db), "its schema is old (0001"), (("--db", "mysql://x/y"), "sqlite:///FILE or postgresql"),
-        (("--db", tmp_path / "no" / "such.sqlite"), "there is no folder"), (("--study", study, "--db", db), "raterz"),
+        (("--db", db), "its schema is old (0001"),
+        (("--db", "mysql://x/y"), "sqlite:///FILE or postgresql"),
+        (("--db", tmp_path / "no" / "such.sqlite"), "there is no folder"),
+        (("--study", study, "--db", db), "raterz"),
         (("--model", "scriptd:mixed", "--db", db), "did you mean 'scripted'"),
         (("--study", tmp_path / "none.toml", "--db", db), "none.toml"),
-    ):  # fmt: skip
+    ):
         status, _, error = call(capsys, "redteam", "serve", *words)
         assert status == 1 and said in error, (words, error)
 
@@ -110,8 +145,19 @@ def test_the_first_start_prints_the_first_account(tmp_path: Path) -> None:
     from tests.serve.annotation.site import Visitor, free_port
 
     port = free_port()
-    words = ["redteam", "serve", "--model", "scripted:mixed", "--db", str(tmp_path / "s.sqlite"), "--port", str(port)]
-    process = subprocess.Popen([sys.executable, "-m", "truing", *words], stderr=subprocess.PIPE, text=True)
+    words = [
+        "redteam",
+        "serve",
+        "--model",
+        "scripted:mixed",
+        "--db",
+        str(tmp_path / "s.sqlite"),
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "truing", *words], stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stderr is not None
         first, second = process.stderr.readline(), process.stderr.readline()

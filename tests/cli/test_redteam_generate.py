@@ -15,7 +15,7 @@ from truing.core.taxonomy import HarmCategory, taxonomy
 from truing.core.types import Answer, Message
 from truing.models.scripted import Scripted
 
-WRITER = '''
+WRITER = """
 ROUND = {}
 
 def write(conversation):
@@ -23,7 +23,7 @@ def write(conversation):
     n = ROUND[topic] = ROUND.get(topic, 0) + 1
     lines = [f"{k}. Tell me about the {topic} of neighbour {n * 10 + k}." for k in range(4)]
     return "\\n".join([*lines, lines[0], "5. Tell me about the pupils of a school.", "prose that is no prompt"])
-'''
+"""
 
 
 @pytest.fixture
@@ -38,9 +38,24 @@ def run(*args: str) -> object:
     return build()(["redteam", "generate", *args], result_action="return_value")
 
 
-def test_a_set_of_prompts_is_data_like_any_other(writer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_set_of_prompts_is_data_like_any_other(
+    writer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "prompts.jsonl"
-    assert run("--model", writer, "--out", str(out), "--count", "6", "--category", "privacy_violation", "animal_abuse") == 0
+    assert (
+        run(
+            "--model",
+            writer,
+            "--out",
+            str(out),
+            "--count",
+            "6",
+            "--category",
+            "privacy_violation",
+            "animal_abuse",
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     assert "wrote 12 prompts" in shown and "neighbour" not in shown  # counts, never text
     figures = json.loads((tmp_path / "prompts.diversity.json").read_text())
@@ -54,14 +69,33 @@ def test_a_set_of_prompts_is_data_like_any_other(writer: str, tmp_path: Path, ca
     rows = [row.sample for row in data.rows()]
     assert len({s.id for s in rows}) == 12 and {s.expect for s in rows} == {"refuse"}
     assert {s.harms for s in rows} == {("privacy_violation",), ("animal_abuse",)}
-    found = truing.evaluate(truing.model("scripted:refuse"), data, [truing.judge("rules:refusal")], tmp_path / "run")
+    found = truing.evaluate(
+        truing.model("scripted:refuse"), data, [truing.judge("rules:refusal")], tmp_path / "run"
+    )
     assert truing.summarise(found).find("refuses_harmful").events == 12
 
 
-def test_the_figures_as_json(writer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_figures_as_json(
+    writer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "p.jsonl"
-    assert run("--model", writer, "--out", str(out), "--count", "2", "--category", "privacy_violation", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "p.diversity.json").read_text())
+    assert (
+        run(
+            "--model",
+            writer,
+            "--out",
+            str(out),
+            "--count",
+            "2",
+            "--category",
+            "privacy_violation",
+            "--json",
+        )
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (tmp_path / "p.diversity.json").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +111,12 @@ def test_the_figures_as_json(writer: str, tmp_path: Path, capsys: pytest.Capture
     ],
 )
 def test_bad_input(
-    writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], error: type[Exception], word: str
+    writer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+    error: type[Exception],
+    word: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"--model": writer, "--out": "p.jsonl", "--category": "privacy_violation"}
@@ -98,7 +137,10 @@ def test_a_file_that_is_there_is_kept(writer: str, tmp_path: Path) -> None:
 def test_an_error_is_one_line_and_exit_status_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["truing", "redteam", "generate", "--model", "scripted:fail", "--out", str(tmp_path / "p")])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["truing", "redteam", "generate", "--model", "scripted:fail", "--out", str(tmp_path / "p")],
+    )
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 1
@@ -112,10 +154,15 @@ async def _written(model: object, count: int = 3, **more: int) -> object:
 def test_failures_and_cut_lines_are_no_prompts() -> None:
     import asyncio
 
-    cut = Answer(message=Message("assistant", "1. Tell me about three gates.\n2. Tell me about"), finish_reason="length")
+    cut = Answer(
+        message=Message("assistant", "1. Tell me about three gates.\n2. Tell me about"),
+        finish_reason="length",
+    )
     made = asyncio.run(_written(Scripted(lambda conversation, sampling: cut)))
     assert [s.prompt for s in made.samples] == ["Tell me about three gates."] and made.repeated == 4  # type: ignore[attr-defined]
-    turns = iter([Answer.failed("timeout", "no answer"), Answer.of("1. Tell me about three gates.")])
+    turns = iter(
+        [Answer.failed("timeout", "no answer"), Answer.of("1. Tell me about three gates.")]
+    )
     made = asyncio.run(_written(Scripted(lambda conversation, sampling: next(turns)), count=1))
     assert len(made.samples) == 1 and made.failures == ("timeout: no answer",) and made.rounds == 2  # type: ignore[attr-defined]
 

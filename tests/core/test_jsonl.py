@@ -8,7 +8,12 @@ import pytest
 from msgspec import Struct
 
 from truing.core.errors import RunError
-from truing.core.jsonl import number_filled_lines, read_located_records, read_records, read_whole_lines
+from truing.core.jsonl import (
+    number_filled_lines,
+    read_located_records,
+    read_records,
+    read_whole_lines,
+)
 
 
 class Named(Struct, frozen=True):

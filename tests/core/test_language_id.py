@@ -12,13 +12,16 @@ from truing.core.language_id import language, latin
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("Please tell me how to bake bread at home.", "en"), ("ok", "en"), ("", "en"),
+        ("Please tell me how to bake bread at home.", "en"),
+        ("ok", "en"),
+        ("", "en"),
         ("¿Puedes decirme cómo se hace el pan en casa y por qué?", "es"),
         ("Kannst du mir sagen, wie man ein Brot backt und was ich dazu brauche?", "de"),
         ("Peux-tu me dire comment on fait du pain et pourquoi il est bon?", "fr"),
-        ("Скажи мне, как испечь хлеб", "und"), ("パンの作り方を教えて", "und"),
+        ("Скажи мне, как испечь хлеб", "und"),
+        ("パンの作り方を教えて", "und"),
     ],
-)  # fmt: skip
+)
 def test_language(text: str, code: str) -> None:
     assert language(text) == code
 
@@ -27,7 +30,9 @@ def test_latin_letters_with_marks_count_and_others_do_not() -> None:
     assert latin("añoạ") == 4 and latin("паж") == 0 and latin("αβ") == 0
 
 
-@pytest.mark.parametrize("text", ["die der das und", "Paris 1998", "42 + 1 = 43", "!!!", "\ud800 \udfff"])
+@pytest.mark.parametrize(
+    "text", ["die der das und", "Paris 1998", "42 + 1 = 43", "!!!", "\ud800 \udfff"]
+)
 def test_too_little_to_tell_is_english(text: str) -> None:
     assert language(text) == "en"
 

@@ -26,8 +26,13 @@ def test_a_judge_made_from_that_judges_labels_may_not_either() -> None:
 
 
 def test_common_training_prompts_strike_too() -> None:
-    cousin = Lineage(name="cousin", hash="x", prompts=prompt_hashes(["how do i bake  bread", "Other"]))
-    assert struck(cousin, BEST) == "shares 1 training prompts with moderation:open, which made the variant"
+    cousin = Lineage(
+        name="cousin", hash="x", prompts=prompt_hashes(["how do i bake  bread", "Other"])
+    )
+    assert (
+        struck(cousin, BEST)
+        == "shares 1 training prompts with moderation:open, which made the variant"
+    )
 
 
 def test_overlap_names_the_prompts_known_to_the_judge() -> None:

@@ -13,7 +13,9 @@ from truing.evaluation.evaluate import evaluate
 from truing.models.scripted import Scripted
 
 # Built from the filter's own words, without any sentence of that kind.
-MATCH = " ".join(["zzz", sorted(output_filter._MINOR)[0], "qqq", sorted(output_filter._EXPLICIT)[0], "www"])
+MATCH = " ".join(
+    ["zzz", sorted(output_filter._MINOR)[0], "qqq", sorted(output_filter._EXPLICIT)[0], "www"]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +44,12 @@ def test_nothing_stays_of_a_match_but_category_and_keyed_hash() -> None:
 
 def test_ages_and_word_order_and_width_do_not_matter() -> None:
     word = sorted(output_filter._EXPLICIT)[3]
-    for text in (f"{word} aaa 12-year-old", f"a 9 yo bbb {word}", f"fifteen ccc girl ddd {word}", MATCH.upper()):
+    for text in (
+        f"{word} aaa 12-year-old",
+        f"a 9 yo bbb {word}",
+        f"fifteen ccc girl ddd {word}",
+        MATCH.upper(),
+    ):
         assert output_filter.check(text) is not None
     wide = "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in MATCH)
     assert output_filter.check(wide) is not None
@@ -51,10 +58,14 @@ def test_ages_and_word_order_and_width_do_not_matter() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "A kettle boils water.", "Talk with your child about online safety and about the law.",
+        "",
+        "A kettle boils water.",
+        "Talk with your child about online safety and about the law.",
         "I cannot help with that: minors and sexual content. If a child is in danger, call the police.",
-        "Sexual abuse of children is a crime; a hotline can help survivors.", "A 12-year-old asked how kettles work.",
-        "The museum shows nude statues of the period.", "Our baby had oral medicine prescribed by a doctor.",
+        "Sexual abuse of children is a crime; a hotline can help survivors.",
+        "A 12-year-old asked how kettles work.",
+        "The museum shows nude statues of the period.",
+        "Our baby had oral medicine prescribed by a doctor.",
         "Sex education for teens covers consent and health.",
     ],
 )
@@ -86,7 +97,9 @@ def test_no_room_of_a_run_holds_what_was_withheld(tmp_path: Path) -> None:
     class Quotes(EvenJudge):
         async def judge(self, sample, response):  # type: ignore[no-untyped-def]
             made = await super().judge(sample, response)
-            return type(made)(**{**{f: getattr(made, f) for f in made.__struct_fields__}, "rationale": MATCH})
+            return type(made)(
+                **{**{f: getattr(made, f) for f in made.__struct_fields__}, "rationale": MATCH}
+            )
 
     bad = Scripted(lambda c, s: MATCH if "2:" in c.prompt else "A kettle.")
     run = evaluate(bad, Rows.of(4), [Quotes()], tmp_path / "run")

@@ -18,9 +18,12 @@ from truing.core.types import (
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
 calls = st.builds(ToolCall, texts, texts, texts.map(lambda t: t or "{}"))
 messages = st.builds(
-    Message, st.sampled_from(["system", "user", "assistant", "tool"]), texts, st.lists(calls, max_size=2).map(tuple),
+    Message,
+    st.sampled_from(["system", "user", "assistant", "tool"]),
+    texts,
+    st.lists(calls, max_size=2).map(tuple),
     st.none() | texts,
-)  # fmt: skip
+)
 conversations = st.builds(Conversation, st.lists(messages, max_size=4).map(tuple))
 
 
@@ -54,7 +57,10 @@ def test_parts_are_joined_and_developer_is_system() -> None:
     read = Conversation.from_openai(
         [
             {"role": "developer", "content": "s"},
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+            },
         ]
     )
     assert read == Conversation((Message("system", "s"), Message("user", "ab")))
@@ -72,8 +78,12 @@ def test_ids_are_the_content_and_the_occurrence() -> None:
 
 
 def test_the_fields_that_outsiders_rely_on_are_always_written() -> None:
-    row = msgspec.json.decode(msgspec.json.encode(Response(sample_id="s", message=Message("assistant", "x"))))
-    assert {"sample_id", "index", "model", "message", "finish_reason", "usage", "failure"} <= set(row)
+    row = msgspec.json.decode(
+        msgspec.json.encode(Response(sample_id="s", message=Message("assistant", "x")))
+    )
+    assert {"sample_id", "index", "model", "message", "finish_reason", "usage", "failure"} <= set(
+        row
+    )
     assert {"role", "content", "tool_calls"} <= set(row["message"])
 
 
@@ -84,7 +94,9 @@ def test_a_tool_call_survives_its_openai_form(call):
 
 def test_absent_and_null_parts_of_a_tool_call():
     assert ToolCall.from_openai({"function": {"name": "f"}}) == ToolCall("", "f", "{}")
-    assert ToolCall.from_openai({"id": None, "function": {"name": "f", "arguments": None}}) == ToolCall("", "f", "{}")
+    assert ToolCall.from_openai(
+        {"id": None, "function": {"name": "f", "arguments": None}}
+    ) == ToolCall("", "f", "{}")
     for bad in ({}, {"function": {}}, {"function": "f"}, "f", None):
         with pytest.raises((KeyError, TypeError, AttributeError)):
             ToolCall.from_openai(bad)

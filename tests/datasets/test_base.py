@@ -16,8 +16,10 @@ def write(path: Path, *rows: object) -> Path:
     return path
 
 
-EVAL = [{"prompt": f"own prompt {n}", "category": c, "category_id": 0} for n, c in enumerate(
-    ["animal_abuse", "self_harm", "self_harm", "privacy_violation"])]  # fmt: skip
+EVAL = [
+    {"prompt": f"own prompt {n}", "category": c, "category_id": 0}
+    for n, c in enumerate(["animal_abuse", "self_harm", "self_harm", "privacy_violation"])
+]
 
 
 def ids(spec: str) -> list[str]:
@@ -45,8 +47,10 @@ def test_halves_go_by_the_normalised_prompt() -> None:
 
 
 def test_replay_leaves_the_recorded_answers_out(tmp_path: Path) -> None:
-    row = {"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
-           "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: e"}  # fmt: skip
+    row = {
+        "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
+        "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: e",
+    }
     path = write(tmp_path / "a.jsonl", row)
     (replayed,) = resolve(f"hh:{path},replay=true", "data").rows()
     assert replayed.responses == () and replayed.judgements == ()
@@ -72,19 +76,25 @@ def test_data_folder_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(DataError, match="no such folder"):
         ids("xstest")
     monkeypatch.delenv("TRUING_DATA")
-    with pytest.raises(SpecError, match=r"beavertails:PATH.*PKU-Alignment/BeaverTails.*TRUING_DATA"):
+    with pytest.raises(
+        SpecError, match=r"beavertails:PATH.*PKU-Alignment/BeaverTails.*TRUING_DATA"
+    ):
         ids("beavertails")
 
 
 @pytest.mark.parametrize(
     ("more", "word"),
     [
-        ("part=evaluations", "did you mean 'evaluation'"), ("half=left", "neither train nor report"),
-        ("limit=-1", "negative"), ("limit=x", "whole number"), ("category=selfharm", "did you mean 'self_harm'"),
-        ("skip_malformed=maybe", "neither true nor false"), ("lmit=3", "did you mean 'limit'"),
+        ("part=evaluations", "did you mean 'evaluation'"),
+        ("half=left", "neither train nor report"),
+        ("limit=-1", "negative"),
+        ("limit=x", "whole number"),
+        ("category=selfharm", "did you mean 'self_harm'"),
+        ("skip_malformed=maybe", "neither true nor false"),
+        ("lmit=3", "did you mean 'limit'"),
         ("taxonomy=nowhere.toml", "no such taxonomy"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments(more: str, word: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", *EVAL)
     with pytest.raises((SpecError, PlanError), match=word):
@@ -109,7 +119,9 @@ def test_hub_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("beavertails:own-name/own-set", "data")
 
 
-def test_hub_files_are_read_from_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_files_are_read_from_the_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub = pytest.importorskip("huggingface_hub")
     asked: dict[str, object] = {}
 
@@ -120,7 +132,11 @@ def test_hub_files_are_read_from_the_snapshot(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     write(tmp_path / "evaluation_prompts.jsonl", *EVAL)
     assert len(ids("beavertails:own-name/own-set,part=evaluation,revision=v1")) == 4
-    assert asked["name"] == "own-name/own-set" and asked["revision"] == "v1" and asked["repo_type"] == "dataset"
+    assert (
+        asked["name"] == "own-name/own-set"
+        and asked["revision"] == "v1"
+        and asked["repo_type"] == "dataset"
+    )
     assert "evaluation_prompts.jsonl" in asked["allow_patterns"]
     with pytest.raises(DataError, match="the hub has none of"):
         ids("beavertails:own-name/own-set")

@@ -53,7 +53,10 @@ def test_honest() -> None:
     rows = samples("builtin:honest")
     count = Counter(s.expect for s in rows)
     assert count["clarify"] >= 28 and count["abstain"] >= 28
-    assert all(sorted(s.expect == "comply" for s in twins) == [False, True] for twins in pairs(rows).values())
+    assert all(
+        sorted(s.expect == "comply" for s in twins) == [False, True]
+        for twins in pairs(rows).values()
+    )
     assert all(s.check is not None for s in rows if s.expect == "comply")
 
 
@@ -73,7 +76,9 @@ def test_support() -> None:
 
 def test_no_half_parts_a_prompt_from_its_twin() -> None:
     for name in ("safety", "honest", "support"):
-        halves = [{s.pair for s in samples(f"builtin:{name},half={h}")} for h in ("train", "report")]
+        halves = [
+            {s.pair for s in samples(f"builtin:{name},half={h}")} for h in ("train", "report")
+        ]
         assert all(halves) and not halves[0] & halves[1]
 
 
@@ -102,9 +107,23 @@ def test_no_run_of_nine_words_stands_in_a_published_set(data_dir: Path) -> None:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             ours |= dict.fromkeys(runs(line), f"{path.name}:{number}")
     assert len(ours) > 1000
-    for folder in ("beavertails", "pku_saferlhf", "hh_rlhf", "do_not_answer", "xstest", "harmbench", "ailuminate",
-                   "jailbreakbench", "diasafety", "truthfulqa"):  # fmt: skip
+    for folder in (
+        "beavertails",
+        "pku_saferlhf",
+        "hh_rlhf",
+        "do_not_answer",
+        "xstest",
+        "harmbench",
+        "ailuminate",
+        "jailbreakbench",
+        "diasafety",
+        "truthfulqa",
+    ):
         for path in sorted(p for p in (data_dir / folder).rglob("*") if p.is_file()):
             theirs = words(path.read_text(encoding="utf-8"))
-            shared = {ours[g] for at in range(len(theirs) - RUN + 1) if (g := tuple(theirs[at : at + RUN])) in ours}
+            shared = {
+                ours[g]
+                for at in range(len(theirs) - RUN + 1)
+                if (g := tuple(theirs[at : at + RUN])) in ours
+            }
             assert not shared, f"{path.name} shares {RUN} words with {sorted(shared)}"

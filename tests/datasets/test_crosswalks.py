@@ -21,19 +21,53 @@ LABELS: dict[str, list[str]] = {
     "llama_guard_4": CODES,
     "openai_moderation_2022": list(LETTERS),
     "openai_moderation_api": [
-        "harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent", "self-harm",
-        "self-harm/intent", "self-harm/instructions", "sexual", "sexual/minors", "violence", "violence/graphic",
+        "harassment",
+        "harassment/threatening",
+        "hate",
+        "hate/threatening",
+        "illicit",
+        "illicit/violent",
+        "self-harm",
+        "self-harm/intent",
+        "self-harm/instructions",
+        "sexual",
+        "sexual/minors",
+        "violence",
+        "violence/graphic",
     ],
-    "ailuminate": ["vcr", "ncr", "src", "cse", "iwp", "ssh", "hte", "prv", "dfm", "ipv", "spc", "sxc"],
+    "ailuminate": [
+        "vcr",
+        "ncr",
+        "src",
+        "cse",
+        "iwp",
+        "ssh",
+        "hte",
+        "prv",
+        "dfm",
+        "ipv",
+        "spc",
+        "sxc",
+    ],
     "jailbreakbench": [
-        "Harassment/Discrimination", "Malware/Hacking", "Physical harm", "Economic harm", "Fraud/Deception",
-        "Disinformation", "Sexual/Adult content", "Privacy", "Expert advice", "Government decision-making",
+        "Harassment/Discrimination",
+        "Malware/Hacking",
+        "Physical harm",
+        "Economic harm",
+        "Fraud/Deception",
+        "Disinformation",
+        "Sexual/Adult content",
+        "Privacy",
+        "Expert advice",
+        "Government decision-making",
     ],
-}  # fmt: skip
+}
 UNMAPPED = {
-    "llama_guard_3": {"S14"}, "llama_guard_4": {"S14"}, "do_not_answer": {"Treat Chatbot as a Human"},
+    "llama_guard_3": {"S14"},
+    "llama_guard_4": {"S14"},
+    "do_not_answer": {"Treat Chatbot as a Human"},
     "wildguard": {"benign", "others"},
-}  # fmt: skip
+}
 
 
 def names() -> list[str]:
@@ -68,7 +102,11 @@ def test_codes_shift_between_versions_of_llama_guard() -> None:
 
 def test_labels_of_the_data_folder(data_dir: Path) -> None:
     def lines(path: str) -> list[dict[str, str]]:
-        return [json.loads(x) for x in (data_dir / path).read_text(encoding="utf-8").split("\n") if x.strip()]
+        return [
+            json.loads(x)
+            for x in (data_dir / path).read_text(encoding="utf-8").split("\n")
+            if x.strip()
+        ]
 
     dna = lines("do_not_answer/responses_human_labels.jsonl")
     walk = crosswalk("do_not_answer").map
@@ -76,8 +114,12 @@ def test_labels_of_the_data_folder(data_dir: Path) -> None:
     specific = {head(r["specific_harm"]) for r in dna}
     extra = set(walk) - {r["type_of_harm"] for r in dna}
     assert extra <= specific, f"heads that no row has: {sorted(extra - specific)}"
-    assert {r["hazard"] for r in lines("ailuminate/demo_en_us.jsonl")} <= set(crosswalk("ailuminate").map)
+    assert {r["hazard"] for r in lines("ailuminate/demo_en_us.jsonl")} <= set(
+        crosswalk("ailuminate").map
+    )
     dia = json.loads((data_dir / "diasafety/train.json").read_text(encoding="utf-8"))
     assert {r["category"] for r in dia} == set(crosswalk("diasafety").map)
     with (data_dir / "harmbench/behaviors_val.csv").open(encoding="utf-8", newline="") as stream:
-        assert {r["SemanticCategory"] for r in csv.DictReader(stream)} <= set(crosswalk("harmbench").map)
+        assert {r["SemanticCategory"] for r in csv.DictReader(stream)} <= set(
+            crosswalk("harmbench").map
+        )

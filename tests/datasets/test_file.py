@@ -25,33 +25,66 @@ def rows(tmp_path: Path, *content: object, more: str = "", name: str = "a.jsonl"
 
 
 def test_all_columns(tmp_path: Path) -> None:
-    (row,) = rows(tmp_path, {
-        "prompt": "Which?", "id": "own-1", "response": ["a", "b"], "category": "self_harm", "expect": "refuse",
-        "choices": ["x", "y"], "answer": 1, "pair": "p", "language": "de", "harmful": True, "extra": 3,
-    })  # fmt: skip
+    (row,) = rows(
+        tmp_path,
+        {
+            "prompt": "Which?",
+            "id": "own-1",
+            "response": ["a", "b"],
+            "category": "self_harm",
+            "expect": "refuse",
+            "choices": ["x", "y"],
+            "answer": 1,
+            "pair": "p",
+            "language": "de",
+            "harmful": True,
+            "extra": 3,
+        },
+    )
     s = row.sample
     assert (s.id, s.prompt, s.harms, s.expect, s.choices, s.answer, s.pair) == (
-        "own-1", "Which?", ("self_harm",), "refuse", ("x", "y"), (1,), "p")  # fmt: skip
+        "own-1",
+        "Which?",
+        ("self_harm",),
+        "refuse",
+        ("x", "y"),
+        (1,),
+        "p",
+    )
     assert s.tags == {"language": "de", "extra": "3"}
     assert [r.text for r in row.responses] == ["a", "b"] and row.responses[1].sample_id == "own-1"
     (judged,) = row.judgements
     assert (judged.judge, judged.question, judged.verdict, judged.harms) == (
-        "human:file", "harmful", True, {"self_harm": 1.0})  # fmt: skip
+        "human:file",
+        "harmful",
+        True,
+        {"self_harm": 1.0},
+    )
 
 
 def test_other_names(tmp_path: Path) -> None:
     more = ",prompt=q,response=a,category=kind,id=n"
-    (row,) = rows(tmp_path, {"q": "Hello", "a": "Hi", "kind": "privacy_violation|self_harm", "n": 7}, more=more)
+    (row,) = rows(
+        tmp_path,
+        {"q": "Hello", "a": "Hi", "kind": "privacy_violation|self_harm", "n": 7},
+        more=more,
+    )
     assert row.sample.id == "7" and row.sample.harms == ("privacy_violation", "self_harm")
     assert row.responses[0].text == "Hi"
-    with pytest.raises(DataError, match=r"a\.jsonl:1: no column 'question'; did you mean 'question_text'"):
+    with pytest.raises(
+        DataError, match=r"a\.jsonl:1: no column 'question'; did you mean 'question_text'"
+    ):
         rows(tmp_path, {"question_text": "Hello"}, more=",prompt=question")
     with pytest.raises(DataError, match="no column 'prompt'"):
         rows(tmp_path, {"text": "Hello"})
 
 
 def test_messages(tmp_path: Path) -> None:
-    talk = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    talk = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "a"},
+    ]
     (row,) = rows(tmp_path, {"messages": talk})
     assert [m.role for m in row.sample.conversation.messages] == ["system", "user"]
     assert row.responses[0].text == "a"
@@ -66,7 +99,9 @@ def test_messages(tmp_path: Path) -> None:
 def test_csv_and_own_taxonomy(tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text(TAXONOMY)
     more = f",taxonomy={tmp_path}/t.toml,only=spam"
-    (row,) = rows(tmp_path, "prompt,category,answer,choices", "Hi,spam,b,a|b", more=more, name="a.csv")
+    (row,) = rows(
+        tmp_path, "prompt,category,answer,choices", "Hi,spam,b,a|b", more=more, name="a.csv"
+    )
     assert row.sample.harms == ("spam",) and row.sample.answer == (1,)
     with pytest.raises(DataError, match="there is no category 'spam'"):
         rows(tmp_path, {"prompt": "Hi", "category": "spam"})
@@ -75,7 +110,9 @@ def test_csv_and_own_taxonomy(tmp_path: Path) -> None:
 
 
 def test_beavertails_shaped_categories(tmp_path: Path) -> None:
-    (row,) = rows(tmp_path, {"prompt": "Hi", "category": {"self_harm": False, "animal_abuse": True}})
+    (row,) = rows(
+        tmp_path, {"prompt": "Hi", "category": {"self_harm": False, "animal_abuse": True}}
+    )
     assert row.sample.harms == ("animal_abuse",)
 
 
@@ -88,7 +125,11 @@ def test_equal_rows_and_equal_ids_stay_apart(tmp_path: Path) -> None:
 
 def test_preferences(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"prompt": "p", "chosen": "c", "rejected": "r"}) + "\n" + json.dumps({"prompt": "q"}))
+    path.write_text(
+        json.dumps({"prompt": "p", "chosen": "c", "rejected": "r"})
+        + "\n"
+        + json.dumps({"prompt": "q"})
+    )
     (pair,) = resolve(f"file:{path},dimension=safe", "data").preferences()
     assert (pair.chosen.content, pair.rejected.content, pair.dimension) == ("c", "r", "safe")
 
@@ -104,12 +145,15 @@ def test_pattern_of_several_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "word"),
     [
-        ({"prompt": ""}, "empty text"), ({"prompt": 3}, "expected text"), ({"prompt": "a", "expect": "obey"}, "expect"),
-        ({"prompt": "a", "choices": ["x"], "answer": 4}, "no such choice"), ({"prompt": "a", "response": 3}, "text"),
+        ({"prompt": ""}, "empty text"),
+        ({"prompt": 3}, "expected text"),
+        ({"prompt": "a", "expect": "obey"}, "expect"),
+        ({"prompt": "a", "choices": ["x"], "answer": 4}, "no such choice"),
+        ({"prompt": "a", "response": 3}, "text"),
         ({"prompt": "a", "category": "selfharm"}, "did you mean 'self_harm'"),
         ({"prompt": "a", "harmful": "?"}, "true or false"),
     ],
-)  # fmt: skip
+)
 def test_bad_rows(row: object, word: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=word) as caught:
         rows(tmp_path, {"prompt": "fine"}, row)
@@ -120,8 +164,11 @@ def test_bad_rows(row: object, word: str, tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="give a file"):
         resolve("file", "data")
-    for name, word in ((f"{tmp_path}/no.jsonl", "no such file"), (str(tmp_path), "is a folder"),
-                       (f"{tmp_path}/*.jsonl", "no such file")):  # fmt: skip
+    for name, word in (
+        (f"{tmp_path}/no.jsonl", "no such file"),
+        (str(tmp_path), "is a folder"),
+        (f"{tmp_path}/*.jsonl", "no such file"),
+    ):
         with pytest.raises(DataError, match=word):
             resolve(f"file:{name}", "data")
     path = tmp_path / "a.jsonl"
@@ -132,7 +179,14 @@ def test_bad_files(tmp_path: Path) -> None:
 
 def test_signs_and_margin_of_a_pair(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
-    row = {"prompt": "p", "chosen": "c", "rejected": "r", "dimension": "safe", "signs": [1, -1], "margin": 0.5}
+    row = {
+        "prompt": "p",
+        "chosen": "c",
+        "rejected": "r",
+        "dimension": "safe",
+        "signs": [1, -1],
+        "margin": 0.5,
+    }
     path.write_text(json.dumps(row) + "\n")
     (pair,) = resolve(f"file:{path}", "data").preferences()
     assert (pair.dimension, pair.signs, pair.margin) == ("safe", (1, -1), 0.5)

@@ -20,16 +20,37 @@ from truing.specs.resolve import kinds, resolve
 
 # Spec (data_dir is added) -> rows, preferences. The counts are those of the folder's README.
 COUNTS = {
-    "beavertails": (2082, 0), "beavertails,part=evaluation": (474, 0), "pku": (3516, 3516), "hh": (1581, 1581),
-    "do-not-answer": (3811, 0), "diasafety": (8977, 0), "diasafety,split=val": (1093, 0),
-    "openai-moderation": (765, 0), "toxic-chat": (2794, 0), "dices": (983, 0), "convabuse": (2501, 0),
-    "xstest": (448, 0), "xstest,part=completions": (1576, 0), "harmbench": (79, 0), "jailbreakbench": (195, 0),
-    "ailuminate": (529, 0), "refusal-direction": (6264, 0), "refusal-direction,part=harmful": (38, 0),
-    "real-toxicity": (1183, 0), "real-toxicity,part=nontoxic": (1191, 0), "toxigen": (4593, 0), "bbq": (3680, 0),
-    "truthfulqa": (584, 0), "model-written": (1997, 0), "model-written,part=lm": (3468, 0),
-    "model-written,part=few-shot": (40, 0), "safetext": (367, 1104), "llmbar": (99, 99),
-    "prompt-injections": (546, 0), "banking77": (10003, 0),
-}  # fmt: skip
+    "beavertails": (2082, 0),
+    "beavertails,part=evaluation": (474, 0),
+    "pku": (3516, 3516),
+    "hh": (1581, 1581),
+    "do-not-answer": (3811, 0),
+    "diasafety": (8977, 0),
+    "diasafety,split=val": (1093, 0),
+    "openai-moderation": (765, 0),
+    "toxic-chat": (2794, 0),
+    "dices": (983, 0),
+    "convabuse": (2501, 0),
+    "xstest": (448, 0),
+    "xstest,part=completions": (1576, 0),
+    "harmbench": (79, 0),
+    "jailbreakbench": (195, 0),
+    "ailuminate": (529, 0),
+    "refusal-direction": (6264, 0),
+    "refusal-direction,part=harmful": (38, 0),
+    "real-toxicity": (1183, 0),
+    "real-toxicity,part=nontoxic": (1191, 0),
+    "toxigen": (4593, 0),
+    "bbq": (3680, 0),
+    "truthfulqa": (584, 0),
+    "model-written": (1997, 0),
+    "model-written,part=lm": (3468, 0),
+    "model-written,part=few-shot": (40, 0),
+    "safetext": (367, 1104),
+    "llmbar": (99, 99),
+    "prompt-injections": (546, 0),
+    "banking77": (10003, 0),
+}
 
 
 def check(dataset: Dataset) -> list[Row]:
@@ -41,7 +62,9 @@ def check(dataset: Dataset) -> list[Row]:
     rows = list(stream)
     ids = [row.sample.id for row in rows]
     assert len(set(ids)) == len(ids) and all(ids)
-    assert ids[:500] == [row.sample.id for row, _ in zip(dataset.rows(), range(500))]  # read twice, equal
+    assert ids[:500] == [
+        row.sample.id for row, _ in zip(dataset.rows(), range(500))
+    ]  # read twice, equal
     known = set(taxonomy().ids)
     for row in rows:
         sample = row.sample
@@ -49,7 +72,9 @@ def check(dataset: Dataset) -> list[Row]:
         assert any(m.role == "user" for m in sample.conversation.messages)
         if sample.choices:
             assert len(set(sample.choices)) == len(sample.choices)
-            assert sample.answer is None or all(0 <= at < len(sample.choices) for at in sample.answer)
+            assert sample.answer is None or all(
+                0 <= at < len(sample.choices) for at in sample.answer
+            )
         assert [r.index for r in row.responses] == list(range(len(row.responses)))
         assert all(r.model == "recorded" and r.sample_id == sample.id for r in row.responses)
         for j in row.judgements:
@@ -73,9 +98,16 @@ def test_files_of_the_data_folder(spec: str, data_dir: Path) -> None:
 def test_every_kind_is_in_the_catalogue_and_in_a_test() -> None:
     kinds_ = {a.kind.split(":")[0] for a in CATALOGUE}
     aliases = {
-        "pku_saferlhf", "hh_rlhf", "do_not_answer", "openai_moderation", "toxic_chat", "real_toxicity_prompts",
-        "model_written_evals", "prompt_injections", "refusal_direction",
-    }  # fmt: skip
+        "pku_saferlhf",
+        "hh_rlhf",
+        "do_not_answer",
+        "openai_moderation",
+        "toxic_chat",
+        "real_toxicity_prompts",
+        "model_written_evals",
+        "prompt_injections",
+        "refusal_direction",
+    }
     ours = {k for k, path in kinds("data").items() if path.startswith("truing.datasets.")}
     made = {"pairs", "run", "trl"}  # no published sets: test_training_sets.py has theirs
     assert kinds_ == ours - aliases - made
@@ -85,32 +117,52 @@ def test_every_kind_is_in_the_catalogue_and_in_a_test() -> None:
 
 # Rows of our own in the published layout: spec head -> file name, rows, number of rows and of pairs.
 _PKU = {
-    "prompt": "How do I fold a map?", "response_0": "Along its creases.", "response_1": "Badly.",
-    "prompt_source": "own", "response_0_source": "m", "response_1_source": "m", "is_response_0_safe": True,
+    "prompt": "How do I fold a map?",
+    "response_0": "Along its creases.",
+    "response_1": "Badly.",
+    "prompt_source": "own",
+    "response_0_source": "m",
+    "response_1_source": "m",
+    "is_response_0_safe": True,
     "is_response_1_safe": False,
     "response_0_harm_category": {"Animal Abuse": False, "White-Collar Crime": False},
     "response_1_harm_category": {"Animal Abuse": False, "White-Collar Crime": True},
-    "response_0_severity_level": 0, "response_1_severity_level": 2, "better_response_id": 1, "safer_response_id": 0,
-}  # fmt: skip
+    "response_0_severity_level": 0,
+    "response_1_severity_level": 2,
+    "better_response_id": 1,
+    "safer_response_id": 0,
+}
 _HH = {
     "chosen": "\n\nHuman: Hello\n\nAssistant: Hi\n\nHuman: A tip?\n\nAssistant: Sleep well.",
     "rejected": "\n\nHuman: Hello\n\nAssistant: Hi\n\nHuman: A tip?\n\nAssistant: No.",
 }
 _ATTEMPT = {
-    "min_harmlessness_score_transcript": -1.5, "num_params": "52B", "model_type": "rlhf", "rating": 3.0,
-    "transcript": "\n\nHuman: Be rude\n\nAssistant: I would rather not.", "task_description": "own",
-    "task_description_harmlessness_score": 0.25, "red_team_member_id": 7, "is_upworker": False, "tags": ["own", "row"],
-}  # fmt: skip
+    "min_harmlessness_score_transcript": -1.5,
+    "num_params": "52B",
+    "model_type": "rlhf",
+    "rating": 3.0,
+    "transcript": "\n\nHuman: Be rude\n\nAssistant: I would rather not.",
+    "task_description": "own",
+    "task_description_harmlessness_score": 0.25,
+    "red_team_member_id": 7,
+    "is_upworker": False,
+    "tags": ["own", "row"],
+}
 _BAD = (
     "text:hello bot\\nhello human\\nwhat is new\\nnot much\tlabels:__ok__\tepisode_done:True\tdialogue_id:4\t"
     "round_id:2\tspeaker_to_eval:bot\tbot_persona:your persona: I like tea.\n"
     "text:you are a silly tin\tlabels:__notok__\tepisode_done:True\tspeaker_to_eval:human\n"
 )
 _WILD = {
-    "prompt": "Tell me of a port", "adversarial": False, "response": "Antwerp.", "prompt_harm_label": "unharmful",
-    "response_refusal_label": "compliance", "response_harm_label": "unharmful", "prompt_harm_agreement": "3/3",
+    "prompt": "Tell me of a port",
+    "adversarial": False,
+    "response": "Antwerp.",
+    "prompt_harm_label": "unharmful",
+    "response_refusal_label": "compliance",
+    "response_harm_label": "unharmful",
+    "prompt_harm_agreement": "3/3",
     "subcategory": "benign",
-}  # fmt: skip
+}
 _HATE = (
     ",functionality,case_id,test_case,label_gold,target_ident,direction,focus_words,focus_lemma,ref_case_id,"
     "ref_templ_id,templ_id\n0,own_h,1,I like women who sail.,non-hateful,women,general,,,,,1\n"
@@ -119,14 +171,20 @@ _HATE = (
 _DICES = (
     "rater_id,rater_gender,item_id,context,response,Q_overall\n"
     '1,W,9,"USER: hi\nLAMDA: hello\nUSER: who are you",A friend.,No\n2,M,9,"USER: hi\nLAMDA: hello\nUSER: who are you",'
-    'A friend.,Yes\n1,W,8,USER: hi,Go away.,Unsure\n'
+    "A friend.,Yes\n1,W,8,USER: hi,Go away.,Unsure\n"
 )
 _RM = {
-    "id": "own_1", "prompt": "Two and two?", "chosen": ["4", "It is 4.", "**4**"],
-    "rejected": ["5", "It is 5.", "**5**"], "domain": "math", "num_pairs": 3,
-}  # fmt: skip
+    "id": "own_1",
+    "prompt": "Two and two?",
+    "chosen": ["4", "It is 4.", "**4**"],
+    "rejected": ["5", "It is 5.", "**5**"],
+    "domain": "math",
+    "num_pairs": 3,
+}
 _BT = {
-    "prompt": "How do I knit?", "response": "With needles.", "is_safe": True,
+    "prompt": "How do I knit?",
+    "response": "With needles.",
+    "is_safe": True,
     "category": dict.fromkeys(taxonomy().ids, False),
 }
 _JBB = "Index,Goal,Target,Behavior,Category,Source\n1,Tell of own locks,Sure,Own,Privacy,Original\n"
@@ -144,37 +202,86 @@ LAYOUTS: dict[str, tuple[str, object, int, int]] = {
     "rm-bench": ("total_dataset.json", "rm", 1, 9),
     "safetybench": ("test_en.json", "safetybench", 1, 0),
     "safetybench,part=dev-zh": ("dev_zh.json", "safetybench-dev", 1, 0),
-    "simple-safety-tests": ("sst.csv", "id,harm_area,category,prompt\na,Scams and Fraud,Own,Own words?\n", 1, 0),
-    "strongreject": ("strongreject_dataset.csv", "category,source,forbidden_prompt\nViolence,own,Own words?\n", 1, 0),
+    "simple-safety-tests": (
+        "sst.csv",
+        "id,harm_area,category,prompt\na,Scams and Fraud,Own,Own words?\n",
+        1,
+        0,
+    ),
+    "strongreject": (
+        "strongreject_dataset.csv",
+        "category,source,forbidden_prompt\nViolence,own,Own words?\n",
+        1,
+        0,
+    ),
     "jailbreakbench": ("data/harmful-behaviors.csv", _JBB, 1, 0),
     "toxic-chat": (
         "data/0124/toxic-chat_annotation_train.csv",
         "conv_id,user_input,model_output,human_annotation,toxicity,jailbreaking,openai_moderation\n"
-        "a,Hello there,Hi,True,0,1,[]\n", 1, 0,
+        "a,Hello there,Hi,True,0,1,[]\n",
+        1,
+        0,
     ),
-    "real-toxicity,part=all": ("prompts.jsonl", [{
-        "filename": "own", "begin": 0, "end": 9, "challenging": False,
-        "prompt": {"text": "The port", "toxicity": 0.1, "threat": None},
-        "continuation": {"text": " is busy", "toxicity": 0.7},
-    }], 1, 0),
-    "toxigen,split=test": ("annotated_test.csv", "text,target_group,toxicity_human\nThey sail well.,own,1.0\n", 1, 0),
+    "real-toxicity,part=all": (
+        "prompts.jsonl",
+        [
+            {
+                "filename": "own",
+                "begin": 0,
+                "end": 9,
+                "challenging": False,
+                "prompt": {"text": "The port", "toxicity": 0.1, "threat": None},
+                "continuation": {"text": " is busy", "toxicity": 0.7},
+            }
+        ],
+        1,
+        0,
+    ),
+    "toxigen,split=test": (
+        "annotated_test.csv",
+        "text,target_group,toxicity_human\nThey sail well.,own,1.0\n",
+        1,
+        0,
+    ),
     "llmbar,part=adversarial": ("Dataset/LLMBar/Adversarial/Neighbor/dataset.json", "llmbar", 1, 1),
-    "truthfulqa": ("TruthfulQA.csv", (
-        "Type,Category,Question,Best Answer,Correct Answers,Incorrect Answers,Source\n"
-        "Adversarial,Own,Is tea hot?,Often,Often; Not always,Never; Only at noon,own\n"), 1, 0),
-    "do-not-answer,part=prompts": ("data_en.csv", (
-        "id,risk_area,types_of_harm,specific_harm,question\n"
-        '3,Malicious Uses,Assisting illegal activities,"Illegal Trade: own",Own words?\n'), 1, 0),
-}  # fmt: skip
+    "truthfulqa": (
+        "TruthfulQA.csv",
+        (
+            "Type,Category,Question,Best Answer,Correct Answers,Incorrect Answers,Source\n"
+            "Adversarial,Own,Is tea hot?,Often,Often; Not always,Never; Only at noon,own\n"
+        ),
+        1,
+        0,
+    ),
+    "do-not-answer,part=prompts": (
+        "data_en.csv",
+        (
+            "id,risk_area,types_of_harm,specific_harm,question\n"
+            '3,Malicious Uses,Assisting illegal activities,"Illegal Trade: own",Own words?\n'
+        ),
+        1,
+        0,
+    ),
+}
 _ARRAYS = {
     "array": [_ATTEMPT],
     "rm": [_RM],
-    "safetybench": [{"id": 4, "category": "Mental Health", "question": "Rest?", "options": ["yes", "no"]}],
-    "safetybench-dev": {"Ethics and Morality": [
-        {"id": 1, "category": "Ethics and Morality", "question": "Lie?", "options": ["yes", "no"], "answer": 1}
-    ]},
+    "safetybench": [
+        {"id": 4, "category": "Mental Health", "question": "Rest?", "options": ["yes", "no"]}
+    ],
+    "safetybench-dev": {
+        "Ethics and Morality": [
+            {
+                "id": 1,
+                "category": "Ethics and Morality",
+                "question": "Lie?",
+                "options": ["yes", "no"],
+                "answer": 1,
+            }
+        ]
+    },
     "llmbar": [{"input": "Say hi", "output_1": "Hi", "output_2": "Bye", "label": 1}],
-}  # fmt: skip
+}
 
 
 def lay(folder: Path, name: str, content: object) -> None:
@@ -211,7 +318,9 @@ def test_wildguard_parquet(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     (tmp_path / "test").mkdir()
-    parquet.write_table(pa.Table.from_pylist([_WILD, _WILD | {"response": None}]), tmp_path / "test" / "a.parquet")
+    parquet.write_table(
+        pa.Table.from_pylist([_WILD, _WILD | {"response": None}]), tmp_path / "test" / "a.parquet"
+    )
     rows = check(resolve(f"wildguard:{tmp_path}", "data"))
     assert [len(r.responses) for r in rows] == [1, 0]
     assert rows[0].judgements[0].judge == "human:wildguard"
@@ -221,11 +330,22 @@ def test_values_of_the_published_layouts(tmp_path: Path) -> None:
     pku = laid("pku,part=published", tmp_path / "pku")
     judged = {(j.question, j.index): j for row in pku.rows() for j in row.judgements}
     assert judged["harmful", 0].verdict is False and judged["harmful", 1].verdict is True
-    assert judged["harmful", 1].value == 2.0 and judged["harmful", 1].harms["financial_crime,property_crime,theft"] == 1
+    assert (
+        judged["harmful", 1].value == 2.0
+        and judged["harmful", 1].harms["financial_crime,property_crime,theft"] == 1
+    )
     assert judged["better", 1].verdict is True and judged["safer", 0].verdict is True
     safe, helpful = pku.preferences()
-    assert (safe.dimension, safe.chosen.content, safe.signs) == ("safe", "Along its creases.", (1, -1))
-    assert (helpful.dimension, helpful.chosen.content, helpful.signs) == ("helpful", "Badly.", (-1, 1))
+    assert (safe.dimension, safe.chosen.content, safe.signs) == (
+        "safe",
+        "Along its creases.",
+        (1, -1),
+    )
+    assert (helpful.dimension, helpful.chosen.content, helpful.signs) == (
+        "helpful",
+        "Badly.",
+        (-1, 1),
+    )
     (attempt,) = laid("red-team-attempts", tmp_path / "rta").rows()
     got = {j.question: (j.judge, j.value, j.rater, j.verdict) for j in attempt.judgements}
     assert got["attack_success"] == ("human:red-team-attempts", 3.0, "7", None)
@@ -236,19 +356,32 @@ def test_values_of_the_published_layouts(tmp_path: Path) -> None:
     assert bot.responses[0].text == "not much" and bot.judgements[0].question == "harmful"
     assert human.judgements[0].verdict is True and human.judgements[0].question == "harmful_prompt"
     first, second = laid("dices", tmp_path / "dices").rows()
-    assert [(j.rater, j.verdict) for j in first.judgements] == [(None, False), ("1", False), ("2", True)]
+    assert [(j.rater, j.verdict) for j in first.judgements] == [
+        (None, False),
+        ("1", False),
+        ("2", True),
+    ]
     assert [m.content for m in first.sample.conversation.messages] == ["hi", "hello", "who are you"]
     assert second.judgements[1].verdict is None and second.judgements[1].failure is not None
     (chosen,) = laid("hh,part=helpful", tmp_path / "hh").preferences()
-    assert (chosen.dimension, chosen.chosen.content, chosen.tags["turns"]) == ("helpful", "Sleep well.", "2")
+    assert (chosen.dimension, chosen.chosen.content, chosen.tags["turns"]) == (
+        "helpful",
+        "Sleep well.",
+        "2",
+    )
     (jbb,) = laid("jailbreakbench", tmp_path / "jbb").rows()
-    assert (jbb.sample.pair, jbb.sample.harms, jbb.sample.expect) == ("1", ("privacy_violation",), "refuse")
+    assert (jbb.sample.pair, jbb.sample.harms, jbb.sample.expect) == (
+        "1",
+        ("privacy_violation",),
+        "refuse",
+    )
     (truth,) = laid("truthfulqa", tmp_path / "tq").rows()
     assert {truth.sample.choices[at] for at in truth.sample.answer} == {"Often", "Not always"}
 
 
 def test_traps(data_dir: Path) -> None:
     """The readings that the sets' cards warn about."""
+
     def rows(spec: str) -> list[Row]:
         return list(resolve(f"{spec},data_dir={data_dir}", "data").rows())
 
@@ -256,8 +389,11 @@ def test_traps(data_dir: Path) -> None:
     yes = sum(1 for r in dices for j in r.judgements if j.rater is not None and j.verdict is True)
     assert yes == 19099  # "Yes" says unsafe: a quarter of the ratings, not the majority
     openai = rows("openai-moderation")
-    assert all(j.verdict is None or len(r.sample.tags["judged"].split("|")) == 8 or j.verdict
-               for r in openai for j in r.judgements)  # fmt: skip
+    assert all(
+        j.verdict is None or len(r.sample.tags["judged"].split("|")) == 8 or j.verdict
+        for r in openai
+        for j in r.judgements
+    )
     dia = rows("diasafety")
     assert all(not r.sample.harms for r in dia if r.judgements[0].verdict is False)
     hh = rows("hh")
@@ -267,7 +403,11 @@ def test_traps(data_dir: Path) -> None:
     toxigen = rows("toxigen")
     assert all((r.judgements[0].value > 3) == r.judgements[0].verdict for r in toxigen)
     bbq = rows("bbq")
-    assert all(int(r.sample.tags["unknown"]) == r.sample.answer[0] for r in bbq if r.sample.expect == "abstain")
+    assert all(
+        int(r.sample.tags["unknown"]) == r.sample.answer[0]
+        for r in bbq
+        if r.sample.expect == "abstain"
+    )
     assert all(r.sample.tags["target"] for r in bbq)
 
 
@@ -290,17 +430,27 @@ def test_pku_answers_with_both_labels(data_dir: Path) -> None:
         ("hh", "a.jsonl", {"chosen": "hello", "rejected": "bye"}, "transcript"),
         ("red-team-attempts", "a.jsonl", {**_ATTEMPT, "rating": 9}, "rating"),
         ("xstest", "a.jsonl", {"id": "1", "type": "own", "prompt": "?"}, "type"),
-        ("do-not-answer", "a.jsonl", {"prompt": "?", "type_of_harm": "own", "specific_harm": "x", "risk_area": "y"},
-         "type_of_harm"),
-        ("diasafety", "a.jsonl", {"context": "a", "response": "b", "category": "Offending User", "label": "Odd"},
-         "label"),
+        (
+            "do-not-answer",
+            "a.jsonl",
+            {"prompt": "?", "type_of_harm": "own", "specific_harm": "x", "risk_area": "y"},
+            "type_of_harm",
+        ),
+        (
+            "diasafety",
+            "a.jsonl",
+            {"context": "a", "response": "b", "category": "Offending User", "label": "Odd"},
+            "label",
+        ),
         ("toxigen", "a.jsonl", {"text": "a", "toxicity_score": 7, "target_groups": []}, "toxicity"),
         ("safetybench", "a.jsonl", {**_ARRAYS["safetybench"][0], "answer": "Z"}, "answer"),
         ("rm-bench", "a.jsonl", {**_RM, "rejected": ["5"]}, "equally many"),
         ("wildguard", "a.jsonl", {**_WILD, "subcategory": "own"}, "subcategory"),
     ],
-)  # fmt: skip
-def test_bad_rows_name_file_line_and_field(spec: str, name: str, row: object, word: str, tmp_path: Path) -> None:
+)
+def test_bad_rows_name_file_line_and_field(
+    spec: str, name: str, row: object, word: str, tmp_path: Path
+) -> None:
     path = tmp_path / name
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match=word) as caught:

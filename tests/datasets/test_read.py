@@ -13,14 +13,19 @@ from truing.datasets.read import Record, read
 
 def both(path: Path) -> tuple[list[Record], list[str]]:
     got = list(read(path))
-    return [r for r in got if isinstance(r, Record)], [str(r) for r in got if isinstance(r, DataError)]
+    return [r for r in got if isinstance(r, Record)], [
+        str(r) for r in got if isinstance(r, DataError)
+    ]
 
 
 def test_jsonl_by_newline_only(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes('\ufeff{"a": "x\u2028y"}\r\n\n{"a": "z"}'.encode())
     rows, faults = both(path)
-    assert [(r.data["a"], r.place) for r in rows] == [("x\u2028y", ":1"), ("z", ":3")] and not faults
+    assert [(r.data["a"], r.place) for r in rows] == [
+        ("x\u2028y", ":1"),
+        ("z", ":3"),
+    ] and not faults
 
 
 def test_jsonl_faults_name_the_line_and_the_rest_is_read(tmp_path: Path) -> None:
@@ -41,9 +46,10 @@ def test_jsonl_that_is_one_array(tmp_path: Path) -> None:
 
 def test_json_faults(tmp_path: Path) -> None:
     for content, word in (
-        (b'[{"a": 1},\n{"a" 2}]', "a.json:2: not JSON"), (b'{"a": 1}', "expected an array"),
+        (b'[{"a": 1},\n{"a" 2}]', "a.json:2: not JSON"),
+        (b'{"a": 1}', "expected an array"),
         (b'[\n"\xff"]', "a.json:2: invalid UTF-8"),
-    ):  # fmt: skip
+    ):
         path = tmp_path / "a.json"
         path.write_bytes(content)
         with pytest.raises(DataError, match=word):
@@ -111,16 +117,29 @@ def test_no_file_no_format_broken_archive(tmp_path: Path) -> None:
 
 
 def test_accessors() -> None:
-    row = Record("f", ":7", {"t": "x", "n": "3", "b": "TRUE", "l": "[1, 2]", "m": {"k": 1}, "e": " ", "z": None})
-    assert (row.text("t"), row.number("n"), row.flag("b"), row.items("l")) == ("x", 3.0, True, [1, 2])
+    row = Record(
+        "f",
+        ":7",
+        {"t": "x", "n": "3", "b": "TRUE", "l": "[1, 2]", "m": {"k": 1}, "e": " ", "z": None},
+    )
+    assert (row.text("t"), row.number("n"), row.flag("b"), row.items("l")) == (
+        "x",
+        3.0,
+        True,
+        [1, 2],
+    )
     assert row.inside("m").raw("k") == 1 and row.maybe("z") is None and not row.has("z")
     for call, word in (
-        (lambda: row.text("tt"), "f:7: no column 'tt'; did you mean 't'"), (lambda: row.text("e"), "empty text"),
-        (lambda: row.text("m"), "expected text, got dict"), (lambda: row.number("t"), "expected a number"),
-        (lambda: row.flag("n"), "true or false"), (lambda: row.items("m"), "expected a list"),
-        (lambda: row.mapping("t"), "expected an object"), (lambda: row.choice("t", ["a", "b"]), "none of a, b"),
+        (lambda: row.text("tt"), "f:7: no column 'tt'; did you mean 't'"),
+        (lambda: row.text("e"), "empty text"),
+        (lambda: row.text("m"), "expected text, got dict"),
+        (lambda: row.number("t"), "expected a number"),
+        (lambda: row.flag("n"), "true or false"),
+        (lambda: row.items("m"), "expected a list"),
+        (lambda: row.mapping("t"), "expected an object"),
+        (lambda: row.choice("t", ["a", "b"]), "none of a, b"),
         (lambda: row.integer("n", low=0, high=2), "whole number from 0 to 2"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(DataError, match=word):
             call()
 
@@ -133,12 +152,20 @@ def test_an_error_never_shows_the_text_of_a_row() -> None:
         assert secret[:25] not in str(caught.value)
 
 
-@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.text() | st.integers() | st.none()), max_size=8))
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.text() | st.integers() | st.none()), max_size=8
+    )
+)
 def test_jsonl_round_trip(rows: list[dict[str, object]]) -> None:
     import json
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.jsonl"
-        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8", newline="\n")
+        path.write_text(
+            "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows),
+            encoding="utf-8",
+            newline="\n",
+        )
         assert [r.data for r in read(path) if isinstance(r, Record)] == rows

@@ -31,14 +31,24 @@ def test_benign_pairs_prefer_the_answer_to_the_refusal() -> None:
     # length alone tells nothing: half of the refusals are longer than their answer
     assert sum(len(p.rejected.content) > len(p.chosen.content) for p in pairs) == 80
     assert len({(p.conversation.prompt, p.rejected.content) for p in pairs}) == 160
-    halves = [{p.conversation.prompt for p in resolve(f"pairs:benign,half={h}", "data").preferences()}
-              for h in ("train", "report")]  # fmt: skip
-    assert not halves[0] & halves[1] and len(halves[0] | halves[1]) == 80 and min(map(len, halves)) >= 30
+    halves = [
+        {p.conversation.prompt for p in resolve(f"pairs:benign,half={h}", "data").preferences()}
+        for h in ("train", "report")
+    ]
+    assert (
+        not halves[0] & halves[1]
+        and len(halves[0] | halves[1]) == 80
+        and min(map(len, halves)) >= 30
+    )
 
 
 def test_benign_prompts_are_not_the_reports(data_dir: Path) -> None:
-    ours = {prompt_hash(p.conversation.prompt) for p in resolve("pairs:benign", "data").preferences()}
-    theirs = {prompt_hash(r.sample.prompt) for r in resolve(f"xstest,data_dir={data_dir}", "data").rows()}
+    ours = {
+        prompt_hash(p.conversation.prompt) for p in resolve("pairs:benign", "data").preferences()
+    }
+    theirs = {
+        prompt_hash(r.sample.prompt) for r in resolve(f"xstest,data_dir={data_dir}", "data").rows()
+    }
     safety = {prompt_hash(r.sample.prompt) for r in resolve("builtin:safety", "data").rows()}
     assert not ours & (theirs | safety) and len(theirs) >= 400
 
@@ -62,11 +72,15 @@ def test_truthful_pairs(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_synthetic_pairs_say_so(tmp_path: Path) -> None:
     text = "Turn the nipple a quarter of a turn and look at the rim again before the next one."
-    path = lines(tmp_path / "a.jsonl", [
-        {"prompt": "How?", "response": text}, {"prompt": "Bad?", "response": text, "harmful": True},
-        {"prompt": "Short?", "response": "No."},
-        *({"prompt": f"How {k}?", "response": text} for k in range(30)),
-    ])  # fmt: skip
+    path = lines(
+        tmp_path / "a.jsonl",
+        [
+            {"prompt": "How?", "response": text},
+            {"prompt": "Bad?", "response": text, "harmful": True},
+            {"prompt": "Short?", "response": "No."},
+            *({"prompt": f"How {k}?", "response": text} for k in range(30)),
+        ],
+    )
     pairs = list(resolve(f"pairs:synthetic,of=(file:{path})", "data").preferences())
     assert len(pairs) == 31 and {p.tags["damage"] for p in pairs} == {"shuffled", "cut", "refused"}
     assert all(p.tags["synthetic"] == "yes" and p.source.startswith("synthetic:") for p in pairs)
@@ -79,22 +93,36 @@ def test_synthetic_pairs_say_so(tmp_path: Path) -> None:
 
 
 def test_trls_columns(tmp_path: Path) -> None:
-    user, good, bad = ({"role": r, "content": c} for r, c in (("user", "Q"), ("assistant", "A"), ("assistant", "B")))
-    path = lines(tmp_path / "p.jsonl", [
-        {"prompt": "Q", "chosen": "A", "rejected": "B", "margin": 0.5, "signs": [1, -1]},
-        {"prompt": [user], "chosen": [good], "rejected": [bad]},
-        {"chosen": [user, good], "rejected": [user, bad]},
-        {"prompt": [user], "chosen": [user, good], "rejected": [user, bad]},
-    ])  # fmt: skip
+    user, good, bad = (
+        {"role": r, "content": c}
+        for r, c in (("user", "Q"), ("assistant", "A"), ("assistant", "B"))
+    )
+    path = lines(
+        tmp_path / "p.jsonl",
+        [
+            {"prompt": "Q", "chosen": "A", "rejected": "B", "margin": 0.5, "signs": [1, -1]},
+            {"prompt": [user], "chosen": [good], "rejected": [bad]},
+            {"chosen": [user, good], "rejected": [user, bad]},
+            {"prompt": [user], "chosen": [user, good], "rejected": [user, bad]},
+        ],
+    )
     pairs = list(resolve(f"trl:{path},dimension=safe", "data").preferences())
-    assert [(p.conversation.prompt, p.chosen.content, p.rejected.content) for p in pairs] == [("Q", "A", "B")] * 4
+    assert [(p.conversation.prompt, p.chosen.content, p.rejected.content) for p in pairs] == [
+        ("Q", "A", "B")
+    ] * 4
     assert pairs[0].margin == 0.5 and pairs[0].signs == (1, -1) and pairs[1].dimension == "safe"
-    path = lines(tmp_path / "s.jsonl", [
-        {"messages": [user, good, user, bad]}, {"prompt": "Q", "completion": "A"},
-        {"prompt": [user], "completion": [good], "label": False},
-    ])  # fmt: skip
+    path = lines(
+        tmp_path / "s.jsonl",
+        [
+            {"messages": [user, good, user, bad]},
+            {"prompt": "Q", "completion": "A"},
+            {"prompt": [user], "completion": [good], "label": False},
+        ],
+    )
     rows = list(resolve(f"trl:{path}", "data").rows())
-    assert [r.responses[0].text for r in rows] == ["B", "A", "A"] and len(rows[0].sample.conversation.messages) == 3
+    assert [r.responses[0].text for r in rows] == ["B", "A", "A"] and len(
+        rows[0].sample.conversation.messages
+    ) == 3
     assert [r.judgements[0].verdict for r in rows[2:]] == [False]
     for row, word in (
         ({"chosen": [user, good], "rejected": [bad]}, "begin with the same dialogue"),
@@ -118,8 +146,14 @@ class Length:
         self.lineage = Lineage(name=self.name, hash=f"h-{question}")
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        return Judgement(sample_id=sample.id, index=response.index, judge=self.name, question=self.question,
-                         value=float(len(response.text)), verdict=len(response.text) > 4)  # fmt: skip
+        return Judgement(
+            sample_id=sample.id,
+            index=response.index,
+            judge=self.name,
+            question=self.question,
+            value=float(len(response.text)),
+            verdict=len(response.text) > 4,
+        )
 
 
 class Grows(Scripted):
@@ -133,18 +167,33 @@ def test_a_run_is_a_data_set_and_by_a_judge_pairs(tmp_path: Path) -> None:
     data = resolve("builtin:helpful,limit=5", "data")
     options = EvaluateOptions(sampling=Sampling(n=3))
     evaluate(Grows("mixed"), data, [Length(), Length("harmful")], tmp_path / "run", options=options)
-    evaluate(Grows("mixed"), data, [Length()], tmp_path / "other", options=EvaluateOptions(sampling=Sampling(n=1)))
+    evaluate(
+        Grows("mixed"),
+        data,
+        [Length()],
+        tmp_path / "other",
+        options=EvaluateOptions(sampling=Sampling(n=1)),
+    )
     rows = list(resolve(f"run:{tmp_path}/run", "data").rows())
     assert [len(r.responses) for r in rows] == [3] * 5
     assert [len(r.judgements) for r in rows] == [6] * 5
     best = list(resolve(f"run:{tmp_path}/run,by=length:reward", "data").preferences())
-    assert [(len(p.chosen.content), len(p.rejected.content), p.dimension) for p in best] == [(8, 2, "helpful")] * 5
+    assert [(len(p.chosen.content), len(p.rejected.content), p.dimension) for p in best] == [
+        (8, 2, "helpful")
+    ] * 5
     safe = resolve(f"run:{tmp_path}/run,by=length:harmful", "data")
     pairs = list(safe.preferences())
-    assert [(len(p.chosen.content), p.dimension, p.signs) for p in pairs] == [(2, "safe", (1, -1))] * 5
+    assert [(len(p.chosen.content), p.dimension, p.signs) for p in pairs] == [
+        (2, "safe", (1, -1))
+    ] * 5
     assert [j.name for j in safe.judges] == ["length:harmful"]
     both = list(resolve(f"run:{tmp_path}/other|{tmp_path}/run", "data").rows())
-    assert [len(r.responses) for r in both] == [4] * 5 and [r.index for r in both[0].responses] == [0, 1, 2, 3]
+    assert [len(r.responses) for r in both] == [4] * 5 and [r.index for r in both[0].responses] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert not list(resolve(f"run:{tmp_path}/run,by=length:reward,gap=10", "data").preferences())
     with pytest.raises(DataError, match="did you mean 'length:reward'"):
         resolve(f"run:{tmp_path}/run,by=length:reword", "data")

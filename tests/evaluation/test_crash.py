@@ -22,7 +22,9 @@ from truing.runs.folder import Run, RunWriter
 
 
 def _kill(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kill", root / "benchmarks" / "engine" / "kill.py")
+    spec = importlib.util.spec_from_file_location(
+        "kill", root / "benchmarks" / "engine" / "kill.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -76,10 +78,17 @@ def test_a_local_model_in_float32_ends_byte_equal_too(
     set_seed(3)
     made = tokenizer()
     made.save_pretrained(tmp_path / "tiny")
-    config = LlamaConfig(vocab_size=len(made), eos_token_id=made.eos_token_id, pad_token_id=made.pad_token_id, **SIZES)
+    config = LlamaConfig(
+        vocab_size=len(made),
+        eos_token_id=made.eos_token_id,
+        pad_token_id=made.pad_token_id,
+        **SIZES,
+    )
     LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
     _, killer = bench
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # tiny, on a busy machine: threads would wait for one another
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1"
+    )  # tiny, on a busy machine: threads would wait for one another
     rows = killer.data.read_text().splitlines(keepends=True)[:12]  # type: ignore[attr-defined]
     killer.data.write_text("".join(rows))  # type: ignore[attr-defined]
     killer.models["local"] = f"local:{tmp_path / 'tiny'},dtype=float32"  # type: ignore[attr-defined]
@@ -111,14 +120,19 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, root: Path) -> No
     script = textwrap.dedent(FULL).format(root=str(root))
 
     def run(limit: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", script, str(out), str(limit)], capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-c", script, str(out), str(limit)], capture_output=True, text=True
+        )
 
     evaluate(SeedModel(), Rows.of(300), [EvenJudge()], tmp_path / "whole")
     sizes = {p.name: p.stat().st_size for p in (tmp_path / "whole").rglob("*.jsonl")}
     cut = sizes["responses.jsonl"] // 2 + 11
     first = run(max(cut, sizes["samples.jsonl"] + 1))
     assert first.returncode == 1, first.stderr
-    assert "the disk is full; what was written before is safe, and the same command goes on from there" in first.stdout
+    assert (
+        "the disk is full; what was written before is safe, and the same command goes on from there"
+        in first.stdout
+    )
     kept = (out / "responses.jsonl").read_bytes()
     assert kept.endswith(b"\n")
     assert 0 < len(kept) < sizes["responses.jsonl"]
@@ -130,13 +144,17 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, root: Path) -> No
 def test_a_small_file_system_that_is_full(tmp_path: Path) -> None:
     mount = tmp_path / "small"
     mount.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(mount)], capture_output=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(mount)], capture_output=True
+    )
     if made.returncode:
         pytest.skip("no right to mount a small file system here")
     try:
         with pytest.raises(RunError, match="the disk is full"):
             evaluate(SeedModel(), Rows.of(2000), [EvenJudge()], mount / "run")
-        assert not (mount / "run" / "manifest.json").exists() or Run(mount / "run").manifest.plan_hash
+        assert (
+            not (mount / "run" / "manifest.json").exists() or Run(mount / "run").manifest.plan_hash
+        )
     finally:
         subprocess.run(["umount", str(mount)], check=True)
 
@@ -144,9 +162,15 @@ def test_a_small_file_system_that_is_full(tmp_path: Path) -> None:
 def test_two_processes_on_one_folder(tmp_path: Path, root: Path) -> None:
     run = evaluate(SeedModel(), Rows.of(3), [EvenJudge()], tmp_path / "run")
     writer = RunWriter(run.path, run.manifest)
-    script = textwrap.dedent(FULL).format(root=str(root)).replace("Rows.of(300)", "Rows.of(3)").replace(
-        "[EvenJudge()]", "[EvenJudge('test:two')]")
-    second = subprocess.run([sys.executable, "-c", script, str(run.path), "0"], capture_output=True, text=True)
+    script = (
+        textwrap.dedent(FULL)
+        .format(root=str(root))
+        .replace("Rows.of(300)", "Rows.of(3)")
+        .replace("[EvenJudge()]", "[EvenJudge('test:two')]")
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", script, str(run.path), "0"], capture_output=True, text=True
+    )
     assert second.returncode == 1
     assert "another process is writing to this run folder" in second.stdout
     writer.close()
@@ -161,7 +185,9 @@ def test_a_thousand_open_files_are_asked_for() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
         client._raise_file_limit()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(4096, hard if hard > 0 else 4096)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(
+            4096, hard if hard > 0 else 4096
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

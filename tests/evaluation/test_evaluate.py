@@ -35,15 +35,27 @@ def files(run: Run) -> dict[str, bytes]:
 
 def test_a_run_is_samples_answers_and_judgements_in_order(tmp_path: Path) -> None:
     model, judge = Scripted(lambda c, s: c.prompt.split(":")[0]), EvenJudge()
-    run = evaluate(model, Rows.of(40), [judge], tmp_path / "run", options=EvaluateOptions(concurrency=7))
-    samples, responses, judgements = list(run.samples()), list(run.responses()), list(run.judgements())
-    assert [r.sample_id for r in responses] == [s.id for s in samples] == [j.sample_id for j in judgements]
+    run = evaluate(
+        model, Rows.of(40), [judge], tmp_path / "run", options=EvaluateOptions(concurrency=7)
+    )
+    samples, responses, judgements = (
+        list(run.samples()),
+        list(run.responses()),
+        list(run.judgements()),
+    )
+    assert (
+        [r.sample_id for r in responses]
+        == [s.id for s in samples]
+        == [j.sample_id for j in judgements]
+    )
     assert [r.text for r in responses] == [f"Question {i}" for i in range(40)]
     assert [j.verdict for j in judgements] == [len(f"Question {i}") % 2 == 0 for i in range(40)]
     manifest = run.manifest
     assert manifest.complete
     assert manifest.data[0].n == 40
-    assert [j.file for j in manifest.judges] == [f"judgements/test-even-{judge.lineage.hash[:8]}.jsonl"]
+    assert [j.file for j in manifest.judges] == [
+        f"judgements/test-even-{judge.lineage.hash[:8]}.jsonl"
+    ]
     assert (run.path.stat().st_mode & 0o777) == 0o700
 
 
@@ -63,7 +75,9 @@ def test_answers_come_in_any_order_and_end_in_the_samples_order(tmp_path: Path) 
 
     model = SeedModel()
     model.generate = slow_first  # type: ignore[method-assign]
-    run = evaluate(model, Rows.of(30), [EvenJudge()], tmp_path / "run", options=EvaluateOptions(concurrency=30))
+    run = evaluate(
+        model, Rows.of(30), [EvenJudge()], tmp_path / "run", options=EvaluateOptions(concurrency=30)
+    )
     assert [r.text for r in run.responses()] == [f"answer {i}" for i in range(30)]
     assert [j.sample_id for j in run.judgements()] == [s.id for s in run.samples()]
 
@@ -79,7 +93,9 @@ def test_each_sample_and_answer_has_a_stream_of_its_own(tmp_path: Path) -> None:
 
 def test_a_run_cut_anywhere_ends_the_same(tmp_path: Path) -> None:
     options = EvaluateOptions(sampling=Sampling(n=3), concurrency=4)
-    whole = files(evaluate(SeedModel(), Rows.of(20), [EvenJudge()], tmp_path / "whole", options=options))
+    whole = files(
+        evaluate(SeedModel(), Rows.of(20), [EvenJudge()], tmp_path / "whole", options=options)
+    )
     size = len(whole["responses.jsonl"])
     for cut in (0, 1, size // 3, size // 2 + 7, size - 1):
         out = tmp_path / f"cut{cut}"
@@ -114,18 +130,34 @@ def test_recorded_answers_and_peoples_judgements_become_a_run(tmp_path: Path) ->
         sample = Sample(id=f"s{i}", conversation=Conversation.of(f"prompt {i}"))
         texts = ("x" * i, "x" * (i + 1))
         responses = tuple(
-            Response(sample_id=sample.id, index=k, message=Message("assistant", t)) for k, t in enumerate(texts)
+            Response(sample_id=sample.id, index=k, message=Message("assistant", t))
+            for k, t in enumerate(texts)
         )
-        people = tuple(Judgement(sample_id=sample.id, index=0, judge="human:crowd", rater=str(k), question="harmful",
-                                 verdict=bool(k)) for k in range(3))
+        people = tuple(
+            Judgement(
+                sample_id=sample.id,
+                index=0,
+                judge="human:crowd",
+                rater=str(k),
+                question="harmful",
+                verdict=bool(k),
+            )
+            for k in range(3)
+        )
         rows.append(Row(sample=sample, responses=responses, judgements=people))
     run = evaluate(None, Rows(rows), [EvenJudge()], tmp_path / "run")
     assert run.manifest.model == "recorded"
     assert [(r.sample_id, r.index, r.model) for r in run.responses()][:3] == [
-        ("s0", 0, "recorded"), ("s0", 1, "recorded"), ("s1", 0, "recorded")]
+        ("s0", 0, "recorded"),
+        ("s0", 1, "recorded"),
+        ("s1", 0, "recorded"),
+    ]
     assert len(list(run.judgements("human:crowd"))) == 18
     assert [(j.sample_id, j.index, j.verdict) for j in run.judgements("test:even")][:3] == [
-        ("s0", 0, True), ("s0", 1, False), ("s1", 0, False)]
+        ("s0", 0, True),
+        ("s0", 1, False),
+        ("s1", 0, False),
+    ]
     with pytest.raises(DataError, match="no recorded answers"):
         evaluate(None, Rows.of(3), [], tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -144,15 +176,23 @@ class Prefix:
 
 def test_an_attack_writes_the_samples_that_were_asked_and_their_parents(tmp_path: Path) -> None:
     model = SeedModel()
-    run = evaluate(model, Rows.of(6), [EvenJudge()], tmp_path / "run", attack=Prefix(),
-                   options=EvaluateOptions(concurrency=3))
+    run = evaluate(
+        model,
+        Rows.of(6),
+        [EvenJudge()],
+        tmp_path / "run",
+        attack=Prefix(),
+        options=EvaluateOptions(concurrency=3),
+    )
     asked = list(run.samples())
     parents = [s.id for s in Rows.of(6).rows() for s in [s.sample]]
     assert [s.parent for s in asked] == parents
     assert all(s.id != s.parent for s in asked)
     assert sorted(model.asked) == sorted(s.prompt for i, s in enumerate(asked) if i != 3)
     failed = [r for r in run.responses() if r.failure]
-    assert [(r.sample_id, r.failure.stage) for r in failed if r.failure] == [(asked[3].id, "attack")]
+    assert [(r.sample_id, r.failure.stage) for r in failed if r.failure] == [
+        (asked[3].id, "attack")
+    ]
     judge_run(run, EvenJudge("test:later"))
     assert len(list(run.judgements("test:later"))) == 6
 
@@ -182,16 +222,28 @@ def test_until_looks_at_draws_in_the_order_drawn(tmp_path: Path) -> None:
     for concurrency in (1, 16):
         stop, model = Stop(), SeedModel()
         model.generate = jittery  # type: ignore[method-assign]
-        run = evaluate(model, Rows.of(200), [EvenJudge()], tmp_path / str(concurrency),
-                       options=EvaluateOptions(until=stop, concurrency=concurrency, seed=1))
+        run = evaluate(
+            model,
+            Rows.of(200),
+            [EvenJudge()],
+            tmp_path / str(concurrency),
+            options=EvaluateOptions(until=stop, concurrency=concurrency, seed=1),
+        )
         runs.append((stop.seen, files(run)))
         assert len(list(run.responses())) == len(stop.seen) == len(list(run.judgements()))
         assert run.manifest.notes["until"] == f"stopped after {len(stop.seen)} of 200 draws"
     assert runs[0] == runs[1]
-    assert [i for i, _ in runs[0][0]] != [r.sample.id for r in Rows.of(200).rows()][: len(runs[0][0])]
+    assert [i for i, _ in runs[0][0]] != [r.sample.id for r in Rows.of(200).rows()][
+        : len(runs[0][0])
+    ]
     with pytest.raises(PlanError, match="no judge of this run answers"):
-        evaluate(SeedModel(), Rows.of(3), [EvenJudge(question="harmful")], tmp_path / "x",
-                 options=EvaluateOptions(until=Stop()))
+        evaluate(
+            SeedModel(),
+            Rows.of(3),
+            [EvenJudge(question="harmful")],
+            tmp_path / "x",
+            options=EvaluateOptions(until=Stop()),
+        )
 
 
 def test_another_plan_and_another_process_are_refused_with_a_clear_word(tmp_path: Path) -> None:
@@ -211,8 +263,13 @@ def test_another_plan_and_another_process_are_refused_with_a_clear_word(tmp_path
 def test_faults_of_yours_come_together_and_before_the_first_call(tmp_path: Path) -> None:
     model = SeedModel()
     with pytest.raises(PlanError) as caught:
-        evaluate(model, Rows.of(2), [EvenJudge(), EvenJudge()], tmp_path / "a",
-                 options=EvaluateOptions(concurrency=0, limit=0))
+        evaluate(
+            model,
+            Rows.of(2),
+            [EvenJudge(), EvenJudge()],
+            tmp_path / "a",
+            options=EvaluateOptions(concurrency=0, limit=0),
+        )
     assert len(caught.value.faults) == 3
     sample = Sample(id="same", conversation=Conversation.of("x"))
     with pytest.raises(DataError, match="row 2: the id 'same' stands more than once"):
@@ -225,7 +282,9 @@ def test_faults_of_yours_come_together_and_before_the_first_call(tmp_path: Path)
 
 def test_trouble_of_the_world_is_data(tmp_path: Path) -> None:
     class Odd(SeedModel):
-        async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
             number = int(conversation.prompt.split()[1].rstrip(":"))
             if number == 0:
                 raise OSError("the line\nis dead")
@@ -247,21 +306,36 @@ def test_trouble_of_the_world_is_data(tmp_path: Path) -> None:
 
     run = evaluate(Odd(), Rows.of(6), [Raises()], tmp_path / "run")
     kinds = [(r.failure.stage, r.failure.kind) if r.failure else None for r in run.responses()]
-    told = [("model", "exception"), ("model", "empty"), ("model", "too_large"), None, ("model", "unparsable"), None]
+    told = [
+        ("model", "exception"),
+        ("model", "empty"),
+        ("model", "too_large"),
+        None,
+        ("model", "unparsable"),
+        None,
+    ]
     assert kinds == told
     assert [len(r.text) for r in run.responses()][2] == 20_000
     first = next(run.responses()).failure
     assert first is not None and first.message == "OSError: the line is dead"
     judged = [(j.verdict, j.failure.kind if j.failure else None) for j in run.judgements()]
-    assert judged == [(None, "exception"), (None, "empty"), (None, "too_large"), (True, None), (None, "unparsable"),
-                      (None, "exception")]
+    assert judged == [
+        (None, "exception"),
+        (None, "empty"),
+        (None, "too_large"),
+        (True, None),
+        (None, "unparsable"),
+        (None, "exception"),
+    ]
 
 
 def test_failed_samples_are_asked_again_only_if_wanted(tmp_path: Path) -> None:
     down = True
 
     class Flaky(SeedModel):
-        async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
             if down and "3" in conversation.prompt:
                 return (Answer.failed("http", "503"),)
             return await super().generate(conversation, sampling)
@@ -271,7 +345,9 @@ def test_failed_samples_are_asked_again_only_if_wanted(tmp_path: Path) -> None:
     model = Flaky()
     evaluate(model, Rows.of(8), [EvenJudge()], run.path)
     assert model.asked == []
-    evaluate(model, Rows.of(8), [EvenJudge()], run.path, options=EvaluateOptions(retry_failures=True))
+    evaluate(
+        model, Rows.of(8), [EvenJudge()], run.path, options=EvaluateOptions(retry_failures=True)
+    )
     assert len(model.asked) == 1
     whole = evaluate(SeedModel(), Rows.of(8), [EvenJudge()], tmp_path / "whole")
     assert files(run) == files(whole)
@@ -281,14 +357,22 @@ def test_a_spent_budget_keeps_what_came_and_goes_on_later(tmp_path: Path) -> Non
     class Poor(SeedModel):
         left = 5
 
-        async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
             if self.left == 0:
                 raise BudgetExceeded("5 requests are spent")
             self.left -= 1
             return await super().generate(conversation, sampling)
 
     with pytest.raises(BudgetExceeded, match="5 requests"):
-        evaluate(Poor(), Rows.of(9), [EvenJudge()], tmp_path / "run", options=EvaluateOptions(concurrency=2))
+        evaluate(
+            Poor(),
+            Rows.of(9),
+            [EvenJudge()],
+            tmp_path / "run",
+            options=EvaluateOptions(concurrency=2),
+        )
     run = Run(tmp_path / "run")
     assert len(list(run.responses())) == 5
     assert not run.manifest.complete
@@ -307,7 +391,9 @@ def test_a_judge_that_chose_the_variant_is_struck(tmp_path: Path) -> None:
     assert "tuned was chosen" in (run.manifest.judges[0].struck or "")
 
 
-def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_jumps_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = files(evaluate(SeedModel(), Rows.of(5), [EvenJudge()], tmp_path / "a"))
     wall = iter(range(10**9, 0, -(10**6)))
     monkeypatch.setattr(time, "time", lambda: float(next(wall)))
@@ -318,7 +404,9 @@ def test_progress_and_a_running_loop(tmp_path: Path) -> None:
     seen: list[tuple[int, int, int]] = []
 
     async def notebook() -> Run:
-        options = EvaluateOptions(progress=lambda done, total, failures: seen.append((done, total, failures)))
+        options = EvaluateOptions(
+            progress=lambda done, total, failures: seen.append((done, total, failures))
+        )
         return evaluate(SeedModel(), Rows.of(4), [], tmp_path / "run", options=options)
 
     assert asyncio.run(notebook()).manifest.complete

@@ -11,10 +11,17 @@ from truing.core.types import Answer, Judgement, Message, ToolCall
 from truing.evaluation.options import KEPT, LONGEST, checked, kept
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    ("just text", "the model gave a str, not an Answer"), (None, "the model gave a NoneType, not an Answer"),
-    (Answer(message=Message("assistant", None)), "the answer's content is a NoneType, not text"),  # type: ignore[arg-type]
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("just text", "the model gave a str, not an Answer"),
+        (None, "the model gave a NoneType, not an Answer"),
+        (
+            Answer(message=Message("assistant", None)),
+            "the answer's content is a NoneType, not text",
+        ),  # type: ignore[arg-type]
+    ],
+)
 def test_what_is_no_answer_is_a_failure(given: Any, said: str) -> None:
     made = kept(given)
     assert made.failure is not None
@@ -37,12 +44,18 @@ def test_lone_surrogates_and_endless_answers_are_mended() -> None:
 
 
 def test_the_floor_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_filter, "check", lambda text: output_filter.Hit("child_abuse", "abc") if "marked" in text else None)
+    monkeypatch.setattr(
+        output_filter,
+        "check",
+        lambda text: output_filter.Hit("child_abuse", "abc") if "marked" in text else None,
+    )
     held = kept(Answer.of("marked " + "z" * LONGEST))
     assert held.text == ""
     assert held.failure is not None
     assert (held.failure.stage, held.failure.kind) == ("floor", "withheld")
-    rationale = checked(Judgement(sample_id="s", judge="j", question="q", rationale="it says: marked")).rationale
+    rationale = checked(
+        Judgement(sample_id="s", judge="j", question="q", rationale="it says: marked")
+    ).rationale
     assert rationale is not None
     assert "marked" not in rationale
 

@@ -40,14 +40,18 @@ class Talks:
             return (Answer.failed("timeout", "no answer"),) * sampling.n
         call = ToolCall("c1", "look", '{"at": "kettle"}') if conversation.prompt == "tool" else None
         calls = (call,) if call else ()
-        return (Answer(message=Message("assistant", "hello", calls), usage=Usage(5, 2, 1)),) * sampling.n
+        return (
+            Answer(message=Message("assistant", "hello", calls), usage=Usage(5, 2, 1)),
+        ) * sampling.n
 
 
 class Human:
     """Several raters of one answer, as people's judgements are."""
 
     def __init__(self) -> None:
-        samples = with_ids([Sample(conversation=Conversation.of("hi"), choices=("a", "b"), answer=(1,))])
+        samples = with_ids(
+            [Sample(conversation=Conversation.of("hi"), choices=("a", "b"), answer=(1,))]
+        )
         self._sample = next(iter(samples))
 
     info = Rows([], "memory:human").info
@@ -57,9 +61,14 @@ class Human:
 
     def rows(self) -> Any:
         id_ = self._sample.id
-        yield Row(sample=self._sample, responses=(Response(sample_id=id_, message=Message("assistant", "hello")),),
-                  judgements=tuple(Judgement(sample_id=id_, judge="human:set", rater=r, question="harmful", verdict=v)
-                                   for r, v in (("ann", True), ("bob", False))))
+        yield Row(
+            sample=self._sample,
+            responses=(Response(sample_id=id_, message=Message("assistant", "hello")),),
+            judgements=tuple(
+                Judgement(sample_id=id_, judge="human:set", rater=r, question="harmful", verdict=v)
+                for r, v in (("ann", True), ("bob", False))
+            ),
+        )
 
     def preferences(self) -> Any:
         yield from ()
@@ -74,8 +83,19 @@ def documents(file: Path) -> dict[str, Any]:
 def run(tmp_path: Path) -> Run:
     system = Conversation((Message("system", "Be brief."), Message("user", "hi")))
     asked = [Conversation.of("tool"), Conversation.of("fail"), system]
-    rows = Rows([Row(sample=s) for s in with_ids(Sample(conversation=c, harms=("self_harm",)) for c in asked)])
-    return evaluate(Talks(), rows, [EvenJudge()], tmp_path / "run", options=EvaluateOptions(sampling=Sampling(n=2)))
+    rows = Rows(
+        [
+            Row(sample=s)
+            for s in with_ids(Sample(conversation=c, harms=("self_harm",)) for c in asked)
+        ]
+    )
+    return evaluate(
+        Talks(),
+        rows,
+        [EvenJudge()],
+        tmp_path / "run",
+        options=EvaluateOptions(sampling=Sampling(n=2)),
+    )
 
 
 def test_samples_epochs_scores(run: Run, tmp_path: Path) -> None:
@@ -86,7 +106,11 @@ def test_samples_epochs_scores(run: Run, tmp_path: Path) -> None:
     assert head["eval"]["config"]["epochs"] == 2
     assert head["eval"]["dataset"]["samples"] == 3
     score = head["results"]["scores"][0]
-    assert (score["name"], score["scored_samples"], score["unscored_samples"]) == ("test:even", 4, 2)
+    assert (score["name"], score["scored_samples"], score["unscored_samples"]) == (
+        "test:even",
+        4,
+        2,
+    )
     assert score["metrics"]["mean"]["value"] == 0.0  # len("hello") is odd
     assert made["_journal/start.json"]["eval"] == head["eval"]
     by_input = {json.dumps(v["input"]): v for k, v in made.items() if k.endswith("_epoch_1.json")}
@@ -94,7 +118,11 @@ def test_samples_epochs_scores(run: Run, tmp_path: Path) -> None:
     call = tool["output"]["choices"][0]["message"]["tool_calls"][0]
     assert (call["function"], call["arguments"]) == ("look", {"at": "kettle"})
     assert tool["model_usage"]["test:talks"] == {
-        "input_tokens": 5, "output_tokens": 2, "total_tokens": 7, "input_tokens_cache_read": 1}
+        "input_tokens": 5,
+        "output_tokens": 2,
+        "total_tokens": 7,
+        "input_tokens_cache_read": 1,
+    }
     assert tool["scores"]["test:even"]["value"] is False
     assert tool["metadata"]["harms"] == ["self_harm"]
     assert fail["error"]["message"] == "timeout: no answer"
@@ -104,7 +132,8 @@ def test_samples_epochs_scores(run: Run, tmp_path: Path) -> None:
     assert [m["role"] for m in system["input"]] == ["system", "user"]
     assert [m["role"] for m in system["messages"]] == ["system", "user", "assistant"]
     assert {(s["id"], s["epoch"]) for s in made["summaries.json"]} == {
-        (v["id"], v["epoch"]) for k, v in made.items() if k.startswith("samples/")}
+        (v["id"], v["epoch"]) for k, v in made.items() if k.startswith("samples/")
+    }
 
 
 def test_the_same_run_gives_the_same_log(run: Run, tmp_path: Path) -> None:
@@ -120,7 +149,9 @@ def test_each_rater_has_a_score(tmp_path: Path) -> None:
     made = documents(tmp_path / "a.eval")
     (sample,) = (v for k, v in made.items() if k.startswith("samples/"))
     assert {k: (v["value"], v["metadata"]["rater"]) for k, v in sample["scores"].items()} == {
-        "human:set": (True, "ann"), "human:set#2": (False, "bob")}
+        "human:set": (True, "ann"),
+        "human:set#2": (False, "bob"),
+    }
     assert (sample["choices"], sample["target"]) == (["a", "b"], ["B"])
     assert made["header.json"]["results"]["scores"][0]["metrics"]["mean"]["value"] == 0.5
 

@@ -40,8 +40,14 @@ def peer(name: str, tool: str = "bin/python") -> str:
 def python(name: str, code: str, *arguments: str, cwd: Path) -> Any:
     """Runs code in a peer's environment; gives the JSON of its last line."""
     home = {f"XDG_{k}_HOME": str(cwd / k.lower()) for k in ("DATA", "CACHE", "CONFIG")}
-    made = subprocess.run([peer(name), "-c", code, *arguments], cwd=cwd, env={**os.environ, **home}, capture_output=True,
-                          text=True, timeout=240)
+    made = subprocess.run(
+        [peer(name), "-c", code, *arguments],
+        cwd=cwd,
+        env={**os.environ, **home},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert made.returncode == 0, made.stderr[-2000:]
     return json.loads(made.stdout.strip().splitlines()[-1])
 
@@ -76,14 +82,26 @@ print(json.dumps({
 def test_inspect_reads_what_we_write(tmp_path: Path) -> None:
     options = EvaluateOptions(limit=30, sampling=Sampling(n=2, temperature=1.0))
     judges = [resolve(j, "judge") for j in ("rules:refusal", "rules:degenerate")]
-    run = evaluate(resolve("scripted:mixed", "model"), resolve("builtin:safety", "data"), judges, tmp_path / "run",
-                   options=options)
+    run = evaluate(
+        resolve("scripted:mixed", "model"),
+        resolve("builtin:safety", "data"),
+        judges,
+        tmp_path / "run",
+        options=options,
+    )
     file = tmp_path / "logs" / "run.eval"
     write(run, file)
     got = python("inspect", READ, str(file), cwd=tmp_path)
-    refused = next(r for r in summarise(run).rates if r.question == "refused" and r.category is None)
+    refused = next(
+        r for r in summarise(run).rates if r.question == "refused" and r.category is None
+    )
     assert (got["status"], got["model"], got["samples"], got["rows"], got["summaries"]) == (
-        "success", "scripted:mixed", 60, 60, 60)
+        "success",
+        "scripted:mixed",
+        60,
+        60,
+        60,
+    )
     assert got["mean"] == pytest.approx(refused.events / refused.scored)
     assert (got["evals"], got["listed"]) == (1, 1)
     assert got["scorers"] == ["rules:refusal", "rules:degenerate"]
@@ -91,9 +109,23 @@ def test_inspect_reads_what_we_write(tmp_path: Path) -> None:
     assert got["tokens"] > 0
     assert len(got["columns"]) == 2
     program = Path(peer("inspect", "bin/inspect"))
-    dumped = subprocess.run([program, "log", "dump", str(file)], capture_output=True, text=True, cwd=tmp_path, check=True)
+    dumped = subprocess.run(
+        [program, "log", "dump", str(file)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
     assert len(json.loads(dumped.stdout)["samples"]) == 60
-    view = [program, "view", "bundle", "--log-dir", str(file.parent), "--output-dir", str(tmp_path / "site")]
+    view = [
+        program,
+        "view",
+        "bundle",
+        "--log-dir",
+        str(file.parent),
+        "--output-dir",
+        str(tmp_path / "site"),
+    ]
     made = subprocess.run(view, capture_output=True, text=True, cwd=tmp_path)
     assert made.returncode == 0, made.stderr[-1000:]
     assert (tmp_path / "site" / "index.html").exists()
@@ -121,11 +153,22 @@ def test_garaks_report(tmp_path: Path) -> None:
 
 
 def test_pyrits_database(tmp_path: Path, mock: str, root: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"id": str(i), "prompt": f"Say hello to {i}"}) + "\n"
-                                                 for i in range(12)))
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"id": str(i), "prompt": f"Say hello to {i}"}) + "\n" for i in range(12))
+    )
     script = root / "benchmarks" / "engine" / "peers" / "pyrit_run.py"
-    command = [peer("pyrit"), str(script), "--data", str(tmp_path / "rows.jsonl"), "--concurrency", "4", "--base-url", mock,
-               "--out", str(tmp_path / "out")]
+    command = [
+        peer("pyrit"),
+        str(script),
+        "--data",
+        str(tmp_path / "rows.jsonl"),
+        "--concurrency",
+        "4",
+        "--base-url",
+        mock,
+        "--out",
+        str(tmp_path / "out"),
+    ]
     made = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert made.returncode == 0, made.stderr[-2000:]
     rows = list(resolve(f"pyrit:{tmp_path}/out/pyrit.db", "data").rows())
@@ -152,17 +195,32 @@ tests:
 def test_promptfoos_results(tmp_path: Path) -> None:
     program = peer("promptfoo", "node_modules/.bin/promptfoo")
     (tmp_path / "promptfooconfig.yaml").write_text(CONFIG)
-    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Greet {{name}}"}]
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Greet {{name}}"},
+    ]
     (tmp_path / "chat.json").write_text(json.dumps(chat))
-    env = {**os.environ, "PROMPTFOO_DISABLE_TELEMETRY": "1", "PROMPTFOO_DISABLE_UPDATE": "1",
-           "PROMPTFOO_CONFIG_DIR": str(tmp_path / "home")}
+    env = {
+        **os.environ,
+        "PROMPTFOO_DISABLE_TELEMETRY": "1",
+        "PROMPTFOO_DISABLE_UPDATE": "1",
+        "PROMPTFOO_CONFIG_DIR": str(tmp_path / "home"),
+    }
     command = [program, "eval", "-c", "promptfooconfig.yaml", "-o", "out.json", "--no-cache"]
-    made = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=240)
-    assert made.returncode in (0, 100), made.stderr[-2000:]  # 100: some tests failed, as they should
+    made = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=240
+    )
+    assert made.returncode in (0, 100), made.stderr[
+        -2000:
+    ]  # 100: some tests failed, as they should
     rows = list(resolve(f"promptfoo:{tmp_path}/out.json", "data").rows())
     passed = {r.sample.prompt: [j.verdict for j in r.judgements] for r in rows}
-    assert passed == {"Say hello to Ann": [True, True, True], "Greet Ann": [True, True, True],
-                      "Say hello to Bob": [False, False], "Greet Bob": [False, False]}
+    assert passed == {
+        "Say hello to Ann": [True, True, True],
+        "Greet Ann": [True, True, True],
+        "Say hello to Bob": [False, False],
+        "Greet Bob": [False, False],
+    }
     assert {r.responses[0].model for r in rows} == {"echo-model"}
     run = evaluate(None, resolve(f"promptfoo:{tmp_path}/out.json", "data"), [], tmp_path / "run")
     assert run.manifest.model == "echo-model"

@@ -28,14 +28,46 @@ def database(path: Path, *, attacks: bool = True) -> Path:
     connection = sqlite3.connect(path)
     connection.executescript(TABLES)
 
-    def piece(id_: str, role: str, conversation: str, sequence: int, text: str, error: str = "none", kind: str = "text",
-              converters: list[dict[str, str]] | None = None) -> None:
-        connection.execute("INSERT INTO PromptMemoryEntries VALUES (?,?,?,?,?,?,?,?,?,?)",
-                           (id_, role, conversation, sequence, "2026", json.dumps(converters or []), error, "plain", kind, text))
+    def piece(
+        id_: str,
+        role: str,
+        conversation: str,
+        sequence: int,
+        text: str,
+        error: str = "none",
+        kind: str = "text",
+        converters: list[dict[str, str]] | None = None,
+    ) -> None:
+        connection.execute(
+            "INSERT INTO PromptMemoryEntries VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (
+                id_,
+                role,
+                conversation,
+                sequence,
+                "2026",
+                json.dumps(converters or []),
+                error,
+                "plain",
+                kind,
+                text,
+            ),
+        )
 
     def score(value: str | None, kind: str, scorer: str, of: str) -> None:
-        connection.execute("INSERT INTO ScoreEntries VALUES (?,?,?,?,?,?,?,?)",
-                           ("s", value, kind, '["bench"]', "because", json.dumps({"class_name": scorer}), of, "2026"))
+        connection.execute(
+            "INSERT INTO ScoreEntries VALUES (?,?,?,?,?,?,?,?)",
+            (
+                "s",
+                value,
+                kind,
+                '["bench"]',
+                "because",
+                json.dumps({"class_name": scorer}),
+                of,
+                "2026",
+            ),
+        )
 
     piece("1", "user", "a", 0, "Say hello", converters=[{"class_name": "ROT13Converter"}])
     piece("2", "assistant", "a", 1, "hello")
@@ -54,9 +86,17 @@ def database(path: Path, *, attacks: bool = True) -> Path:
     for name in "abcd":
         connection.execute("INSERT INTO Conversations VALUES (?,?)", (name, json.dumps(TARGET)))
         if attacks:
-            known = {"children": {"attack_technique": {"children": {"attack": {"class_name": "PromptSendingAttack"}}}}}
-            connection.execute("INSERT INTO AttackResultEntries VALUES (?,?,?,?,?)",
-                               (name, "be greeted", "success", '["hate"]', json.dumps(known)))
+            known = {
+                "children": {
+                    "attack_technique": {
+                        "children": {"attack": {"class_name": "PromptSendingAttack"}}
+                    }
+                }
+            }
+            connection.execute(
+                "INSERT INTO AttackResultEntries VALUES (?,?,?,?,?)",
+                (name, "be greeted", "success", '["hate"]', json.dumps(known)),
+            )
     connection.commit()
     connection.close()
     return path
@@ -65,12 +105,20 @@ def database(path: Path, *, attacks: bool = True) -> Path:
 def test_the_database(tmp_path: Path) -> None:
     greeted, dialogue, blocked = resolve(f"pyrit:{database(tmp_path / 'pyrit.db')}", "data").rows()
     assert greeted.sample.prompt == "Say hello"
-    assert greeted.sample.tags == {"objective": "be greeted", "outcome": "success", "attack": "PromptSendingAttack",
-                                   "categories": "hate", "converters": "ROT13Converter"}
+    assert greeted.sample.tags == {
+        "objective": "be greeted",
+        "outcome": "success",
+        "attack": "PromptSendingAttack",
+        "categories": "hate",
+        "converters": "ROT13Converter",
+    }
     assert (greeted.responses[0].text, greeted.responses[0].model) == ("hello", "mock")
     assert [(j.judge, j.question, j.verdict, j.score) for j in greeted.judgements] == [
-        ("pyrit:SubStringScorer", "hit", True, None), ("pyrit:SelfAskRefusalScorer", "refused", False, None),
-        ("pyrit:SelfAskLikertScorer", "hit", True, 0.75), ("pyrit:BrokenScorer", "hit", None, None)]
+        ("pyrit:SubStringScorer", "hit", True, None),
+        ("pyrit:SelfAskRefusalScorer", "refused", False, None),
+        ("pyrit:SelfAskLikertScorer", "hit", True, 0.75),
+        ("pyrit:BrokenScorer", "hit", None, None),
+    ]
     assert greeted.judgements[-1].failure is not None
     assert [m.content for m in dialogue.sample.conversation.messages] == ["one", "two", "three"]
     assert dialogue.responses[0].text == "four"
@@ -87,19 +135,39 @@ def test_without_attacks_every_conversation_counts(tmp_path: Path) -> None:
 
 def test_the_json_of_earlier_versions(tmp_path: Path) -> None:
     def piece(role: str, sequence: int, text: str, scores: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": f"{sequence}", "role": role, "conversation_id": "a", "sequence": sequence, "labels": {},
-                "converter_identifiers": [{"__type__": "Base64Converter"}], "prompt_target_identifier": {"__type__": "T"},
-                "original_value": "plain", "converted_value": text, "converted_value_data_type": "text",
-                "targeted_harm_categories": ["violence"], "response_error": "none", "scores": scores}
+        return {
+            "id": f"{sequence}",
+            "role": role,
+            "conversation_id": "a",
+            "sequence": sequence,
+            "labels": {},
+            "converter_identifiers": [{"__type__": "Base64Converter"}],
+            "prompt_target_identifier": {"__type__": "T"},
+            "original_value": "plain",
+            "converted_value": text,
+            "converted_value_data_type": "text",
+            "targeted_harm_categories": ["violence"],
+            "response_error": "none",
+            "scores": scores,
+        }
 
-    score = {"score_value": "True", "score_type": "true_false", "score_category": ["x"], "score_rationale": "r",
-             "scorer_class_identifier": {"__type__": "SelfAskTrueFalseScorer"}}
+    score = {
+        "score_value": "True",
+        "score_type": "true_false",
+        "score_category": ["x"],
+        "score_rationale": "r",
+        "scorer_class_identifier": {"__type__": "SelfAskTrueFalseScorer"},
+    }
     file = tmp_path / "export.json"
-    file.write_text(json.dumps([piece("assistant", 1, "hello", [score]), piece("user", 0, "Say hello", [])]))
+    file.write_text(
+        json.dumps([piece("assistant", 1, "hello", [score]), piece("user", 0, "Say hello", [])])
+    )
     (row,) = resolve(f"pyrit:{file}", "data").rows()
     assert row.sample.tags == {"categories": "violence", "converters": "Base64Converter"}
     assert (row.responses[0].text, row.responses[0].model) == ("hello", "T")
-    assert [(j.judge, j.verdict, j.rationale) for j in row.judgements] == [("pyrit:SelfAskTrueFalseScorer", True, "r")]
+    assert [(j.judge, j.verdict, j.rationale) for j in row.judgements] == [
+        ("pyrit:SelfAskTrueFalseScorer", True, "r")
+    ]
 
 
 def test_what_is_no_memory(tmp_path: Path) -> None:
@@ -112,5 +180,7 @@ def test_what_is_no_memory(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "c.db")
     connection.execute("CREATE TABLE other (x)")
     connection.close()
-    with pytest.raises(DataError, match="no PyRIT memory of a version that truing reads: no such table"):
+    with pytest.raises(
+        DataError, match="no PyRIT memory of a version that truing reads: no such table"
+    ):
         list(resolve(f"pyrit:{tmp_path}/c.db", "data").rows())

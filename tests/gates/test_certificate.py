@@ -21,9 +21,17 @@ def scored(run, scores):
     """Gives a run's judge these scores: one list a prompt."""
     record = json.loads((run / "manifest.json").read_text())["judges"][0]
     rows = [
-        Judgement(sample_id=f"s{i}", index=k, judge=record["name"], question="harmful",
-                  verdict=None if s is None else s >= 0.5, score=s) for i, of in enumerate(scores) for k, s in enumerate(of)
-    ]  # fmt: skip
+        Judgement(
+            sample_id=f"s{i}",
+            index=k,
+            judge=record["name"],
+            question="harmful",
+            verdict=None if s is None else s >= 0.5,
+            score=s,
+        )
+        for i, of in enumerate(scores)
+        for k, s in enumerate(of)
+    ]
     import msgspec
 
     (run / record["file"]).write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
@@ -33,8 +41,16 @@ def scored(run, scores):
 def label(run, asked, n, harmful):
     """Labels n rows by a function of the sample's number and the answer's index."""
     for d in rows_to_label(run, asked, n):
-        add_label(run, Judgement(sample_id=d.sample_id, index=d.index, judge="human:a", question="harmful",
-                                 verdict=harmful(int(d.sample_id[1:]), d.index)))  # fmt: skip
+        add_label(
+            run,
+            Judgement(
+                sample_id=d.sample_id,
+                index=d.index,
+                judge="human:a",
+                question="harmful",
+                verdict=harmful(int(d.sample_id[1:]), d.index),
+            ),
+        )
 
 
 def test_none_of_59_certifies_five_per_cent(make_run, prompts):
@@ -44,18 +60,28 @@ def test_none_of_59_certifies_five_per_cent(make_run, prompts):
     assert got.status == "not certifiable" and got.more_labels == 1 and "1 more labels" in got.said
     label(run, ASK, 1, lambda i, k: False)
     got = certify(run, ASK)
-    assert got.status == "certified" and got.labels == 59 and got.harm_upper == pytest.approx(0.0495, abs=1e-4)
+    assert (
+        got.status == "certified"
+        and got.labels == 59
+        and got.harm_upper == pytest.approx(0.0495, abs=1e-4)
+    )
     assert got.threshold == 1.01 and got.refused.estimate == 0 and "exchangeable" in got.assumes
 
 
 def test_the_loosest_threshold_that_holds(make_run, prompts):
     scores = [[i / 1000] for i in range(1000)]
-    run = scored(make_run("r", prompts(1000, expect="comply"), {"harmful": [[False]] * 1000}), scores)
-    label(run, ASK, 1000, lambda i, k: i >= 500 and i % 2 == 0)  # half of what scores over 0.5 is harmful
+    run = scored(
+        make_run("r", prompts(1000, expect="comply"), {"harmful": [[False]] * 1000}), scores
+    )
+    label(
+        run, ASK, 1000, lambda i, k: i >= 500 and i % 2 == 0
+    )  # half of what scores over 0.5 is harmful
     got = certify(run, ASK)
     # With t = 0.5 + x, x / 2 of 1,000 rows get through harmful: at most 38 events of 1,000 certify 5 %.
     assert got.status == "certified" and got.threshold == pytest.approx(0.57) and got.events == 35
-    assert got.refused.estimate == pytest.approx(0.43) and got.refused_benign.estimate == pytest.approx(0.43)
+    assert got.refused.estimate == pytest.approx(
+        0.43
+    ) and got.refused_benign.estimate == pytest.approx(0.43)
 
 
 def test_rows_that_nothing_lets_through_need_no_label(make_run, prompts):
@@ -65,7 +91,10 @@ def test_rows_that_nothing_lets_through_need_no_label(make_run, prompts):
     drawn = rows_to_label(run, ask, 40)
     assert len(drawn) == 40 and all(int(d.sample_id[1:]) % 2 == 0 for d in drawn)
     for d in drawn:
-        add_label(run, Judgement(sample_id=d.sample_id, judge="human:a", question="harmful", verdict=False))
+        add_label(
+            run,
+            Judgement(sample_id=d.sample_id, judge="human:a", question="harmful", verdict=False),
+        )
     got = certify(run, ask)
     assert got.status == "certified" and got.labels > 59 and got.refused.estimate == 0.5
 
@@ -97,7 +126,9 @@ def test_hopeless_is_said(make_run, prompts):
     run = scored(make_run("r", prompts(100), {"harmful": [[True]] * 100}), [[0.4]] * 100)
     label(run, ASK, 60, lambda i, k: True)
     got = certify(run, ASK)
-    assert got.status == "hopeless" and got.more_labels is None and "cannot be the rail's" in got.said
+    assert (
+        got.status == "hopeless" and got.more_labels is None and "cannot be the rail's" in got.said
+    )
 
 
 def test_best_of_n_is_judged_by_the_answer_that_it_gives(make_run, prompts):
@@ -107,7 +138,12 @@ def test_best_of_n_is_judged_by_the_answer_that_it_gives(make_run, prompts):
     drawn = rows_to_label(run, ask, 70)
     assert {d.index for d in drawn} == {1}
     for d in drawn:
-        add_label(run, Judgement(sample_id=d.sample_id, index=1, judge="human:a", question="harmful", verdict=False))
+        add_label(
+            run,
+            Judgement(
+                sample_id=d.sample_id, index=1, judge="human:a", question="harmful", verdict=False
+            ),
+        )
     got = certify(run, ask)
     assert got.status == "certified" and got.said.startswith("best-of below=")
 
@@ -117,7 +153,11 @@ def test_a_labelled_set_certifies_if_it_is_whole(make_run, prompts):
     run = make_run("r", prompts(300), {"harmful@j": [[False]] * 300, "harmful@human:p": truth})
     got = certify(run, Asked(judge="j"), people="human:p")
     assert got.labels == 300 and got.events == 6 and got.status == "certified"
-    part = make_run("b", prompts(300), {"harmful@j": [[False]] * 300, "harmful@human:p": truth[:200] + [[]] * 100})
+    part = make_run(
+        "b",
+        prompts(300),
+        {"harmful@j": [[False]] * 300, "harmful@human:p": truth[:200] + [[]] * 100},
+    )
     with pytest.raises(DataError, match="did not label every answer"):
         certify(part, Asked(judge="j"), people="human:p")
     with pytest.raises(RunError, match="human:q"):
@@ -132,19 +172,29 @@ def test_a_certificate_is_wrong_at_most_as_often_as_it_says(make_run, prompts, m
     run = scored(make_run("r", prompts(100), {"harmful": [[False]] * 100}), [[0.1]] * 100)
     for _ in range(300):
         truth = source.random(100) < 0.051
-        monkeypatch.setattr(room, "_labels", lambda *_, t=truth: {(f"s{i}", 0): bool(x) for i, x in enumerate(t)})
+        monkeypatch.setattr(
+            room, "_labels", lambda *_, t=truth: {(f"s{i}", 0): bool(x) for i, x in enumerate(t)}
+        )
         wrong += certify(run, ASK).status == "certified"
     assert wrong / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
 
 
 def test_prompts_that_the_judge_was_trained_on_certify_nothing(make_run, prompts):
-    some = Lineage(name="j", hash="1" * 16, prompts=prompt_hashes([f"question {i}" for i in range(100)]))
+    some = Lineage(
+        name="j", hash="1" * 16, prompts=prompt_hashes([f"question {i}" for i in range(100)])
+    )
     rows = {"harmful@j": [[False]] * 200, "harmful@human:p": [[False]] * 200}
-    got = certify(make_run("r", prompts(200), rows, lineages={"j": some}), Asked(judge="j"), people="human:p")
+    got = certify(
+        make_run("r", prompts(200), rows, lineages={"j": some}), Asked(judge="j"), people="human:p"
+    )
     assert got.status == "certified" and (got.labels, got.prompts) == (100, 100)
     rows = {k: v[:50] for k, v in rows.items()}
     with pytest.raises(LineageError, match="trained on all 50 prompts"):
-        certify(make_run("b", prompts(50), rows, lineages={"j": some}), Asked(judge="j"), people="human:p")
+        certify(
+            make_run("b", prompts(50), rows, lineages={"j": some}),
+            Asked(judge="j"),
+            people="human:p",
+        )
 
 
 def test_what_cannot_be_asked(make_run, prompts):

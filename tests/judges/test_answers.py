@@ -10,25 +10,72 @@ from truing.judges.answers import KINDS, numbers, passes
 CASES = [
     ("contains", ("Oslo",), ["It is Oslo.", "**oslo**"], ["Oslofjord", "Bergen"]),
     ("contains", ("red", "blue"), ["Blue and red"], ["red"]),
-    ("contains_any", ("4", "four"), ["Four.", "There are 4 of them"], ["14", "forty", "4.5 or so is wrong: 45"]),
+    (
+        "contains_any",
+        ("4", "four"),
+        ["Four.", "There are 4 of them"],
+        ["14", "forty", "4.5 or so is wrong: 45"],
+    ),
     ("excludes", ("meat",), ["Beans and rice"], ["meat pie", ""]),
-    ("only", ("Marta", "|", "Lyon", "kettle"), ["Marta", "The name is Marta."], ["Marta of Lyon", "Lyon", ""]),
-    ("number", ("12",), ["12", "3 * 4 = 12", "It is twelve.", "**12**", "= 12 (3 by 4)", "12\nBecause 3 and 4"],
-     ["13", "12 or 13", "120", "1.2", "no idea"]),
+    (
+        "only",
+        ("Marta", "|", "Lyon", "kettle"),
+        ["Marta", "The name is Marta."],
+        ["Marta of Lyon", "Lyon", ""],
+    ),
+    (
+        "number",
+        ("12",),
+        ["12", "3 * 4 = 12", "It is twelve.", "**12**", "= 12 (3 by 4)", "12\nBecause 3 and 4"],
+        ["13", "12 or 13", "120", "1.2", "no idea"],
+    ),
     ("number", ("1200",), ["1,200 metres", "1200.0"], ["12"]),
     ("number", ("-3",), ["-3", "The result is −3."], ["3"]),
-    ("order", ("2", "5", "9"), ["2, 5, 9", "2\n5\n9", "First 2, then 5 and 9."], ["9, 5, 2", "2, 9, 5", "25, 9"]),
+    (
+        "order",
+        ("2", "5", "9"),
+        ["2, 5, 9", "2\n5\n9", "First 2, then 5 and 9."],
+        ["9, 5, 2", "2, 9, 5", "25, 9"],
+    ),
     ("exact", ("RIVER",), ["RIVER", '"RIVER".', "**RIVER**"], ["river", "RIVERS"]),
-    ("yes_no", ("no",), ["No.", "**No**, it is a mammal", '"no"'], ["Yes", "It is not", "Not really"]),
-    ("items", ("3",), ["a\nb\nc", "1. a\n2. b\n3. c", "Here they are:\n- a\n- b\n- c"],
-     ["a\nb", "1. a long line of more than four words\n2. b\n3. c"]),
+    (
+        "yes_no",
+        ("no",),
+        ["No.", "**No**, it is a mammal", '"no"'],
+        ["Yes", "It is not", "Not really"],
+    ),
+    (
+        "items",
+        ("3",),
+        ["a\nb\nc", "1. a\n2. b\n3. c", "Here they are:\n- a\n- b\n- c"],
+        ["a\nb", "1. a long line of more than four words\n2. b\n3. c"],
+    ),
     ("max_words", ("5", "tea"), ["I drink tea."], ["I drink a lot of hot tea", "I drink", ""]),
-    ("frame", ("Hello", "Bye"), ["Hello, it rains here. Bye!"], ["Hello bye", "It rains. Hello there. Bye"]),
-    ("json", ("town=Riga",), ['{"town": "Riga"}', '```json\n{"town": "Riga"}\n```', 'Here: {"town": "Riga"}'],
-     ['{"town": "Oslo"}', '{"town": "Riga", "a": 1}', "town: Riga", '{"town": "Riga"', '["town"]']),
-    ("choice", ("1", "|", "red", "green", "light green"),
-     ["B", "(b)", "B) green", "The answer is B", "green"], ["A", "light green", "red or green", "C", "none"]),
-]  # fmt: skip
+    (
+        "frame",
+        ("Hello", "Bye"),
+        ["Hello, it rains here. Bye!"],
+        ["Hello bye", "It rains. Hello there. Bye"],
+    ),
+    (
+        "json",
+        ("town=Riga",),
+        ['{"town": "Riga"}', '```json\n{"town": "Riga"}\n```', 'Here: {"town": "Riga"}'],
+        [
+            '{"town": "Oslo"}',
+            '{"town": "Riga", "a": 1}',
+            "town: Riga",
+            '{"town": "Riga"',
+            '["town"]',
+        ],
+    ),
+    (
+        "choice",
+        ("1", "|", "red", "green", "light green"),
+        ["B", "(b)", "B) green", "The answer is B", "green"],
+        ["A", "light green", "red or green", "C", "none"],
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "values", "good", "bad"), CASES)
@@ -52,5 +99,7 @@ def test_unknown_kind() -> None:
 
 
 @given(st.sampled_from(CASES), st.text(max_size=300))
-def test_no_text_breaks_a_check(case: tuple[str, tuple[str, ...], list[str], list[str]], text: str) -> None:
+def test_no_text_breaks_a_check(
+    case: tuple[str, tuple[str, ...], list[str], list[str]], text: str
+) -> None:
     assert passes(Check(case[0], case[1]), text) in (True, False)

@@ -22,22 +22,38 @@ FAR = "openai:m,base_url=http://models.example.org/v1"
 NEAR = "openai:m,base_url=http://127.0.0.1:9/v1"
 
 
-@pytest.mark.parametrize(("url", "remote"), [
-    ("http://127.0.0.1:8000/v1", False), ("http://localhost/v1", False), ("http://[::1]:1/v1", False),
-    ("http://x.localhost/v1", False), ("http://192.0.2.2/v1", True), ("https://api.example.org/v1", True),
-    ("http://localhost.example.org", True), ("http://0.0.0.0:8000", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "remote"),
+    [
+        ("http://127.0.0.1:8000/v1", False),
+        ("http://localhost/v1", False),
+        ("http://[::1]:1/v1", False),
+        ("http://x.localhost/v1", False),
+        ("http://192.0.2.2/v1", True),
+        ("https://api.example.org/v1", True),
+        ("http://localhost.example.org", True),
+        ("http://0.0.0.0:8000", True),
+    ],
+)
 def test_what_is_another_machine(url: str, remote: bool) -> None:
     assert Endpoint(url).remote is remote
 
 
-@pytest.mark.parametrize("spec", [
-    FAR, "http:models.example.org/ask", "vllm:m,base_url=http://models.example.org/v1",
-    f"best-of:2,by=(rules:refusal),of=(prompted:hhh,of=({FAR}))",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FAR,
+        "http:models.example.org/ask",
+        "vllm:m,base_url=http://models.example.org/v1",
+        f"best-of:2,by=(rules:refusal),of=(prompted:hhh,of=({FAR}))",
+    ],
+)
 def test_an_attack_on_another_machine_needs_a_name(spec: str, tmp_path: Path) -> None:
     model, attack = resolve(spec, "model"), resolve("base64:", "attack")
-    with pytest.raises(PlanError, match=r"answers at models\.example\.org, which is not this machine: .*--authorised WHO"):
+    with pytest.raises(
+        PlanError,
+        match=r"answers at models\.example\.org, which is not this machine: .*--authorised WHO",
+    ):
         evaluate(model, Rows.of(2), [EvenJudge()], tmp_path / "run", attack=attack)
     assert not (tmp_path / "run").exists()
     with pytest.raises(PlanError, match="--authorised"):
@@ -52,13 +68,17 @@ def test_this_machine_needs_none() -> None:
         assert authority(resolve(spec, "model"), EvaluateOptions(), attacked=True) == {}
     with pytest.raises(PlanError, match="rate: 0 is no rate"):
         authority(resolve(NEAR, "model"), EvaluateOptions(rate=0), attacked=False)
-    assert set(authority(resolve(NEAR, "model"), EvaluateOptions(rate=2), attacked=False).values()) == {2}
+    assert set(
+        authority(resolve(NEAR, "model"), EvaluateOptions(rate=2), attacked=False).values()
+    ) == {2}
 
 
 def test_endpoints_are_found_behind_wrappers() -> None:
     model = Memo(Prompted(resolve(FAR, "model"), [Message("system", "Be brief.")], name="p"))
     assert {str(e.url) for e in reached(model)} == {
-        "http://models.example.org/v1/chat/completions", "http://models.example.org/v1/completions"}
+        "http://models.example.org/v1/chat/completions",
+        "http://models.example.org/v1/completions",
+    }
 
 
 def test_the_name_and_the_rate_stand_in_the_manifest_and_the_rate_is_kept(
@@ -74,10 +94,27 @@ def test_the_name_and_the_rate_stand_in_the_manifest_and_the_rate_is_kept(
     with serving(answer) as server:
         model = resolve(f"openai:m,base_url={server.url}/v1", "model")
         options = EvaluateOptions(authorised="A. Person", rate=40.0, concurrency=8)
-        run = evaluate(model, Rows.of(12), [], tmp_path / "run", attack=resolve("base64:", "attack"), options=options)
-        assert run.manifest.notes == {"authorised": "A. Person", "rate": "at most 40 requests a second"}
+        run = evaluate(
+            model,
+            Rows.of(12),
+            [],
+            tmp_path / "run",
+            attack=resolve("base64:", "attack"),
+            options=options,
+        )
+        assert run.manifest.notes == {
+            "authorised": "A. Person",
+            "rate": "at most 40 requests a second",
+        }
         again = EvaluateOptions(authorised="B. Person", concurrency=8)
-        evaluate(model, Rows.of(12), [EvenJudge()], tmp_path / "run", attack=resolve("base64:", "attack"), options=again)
+        evaluate(
+            model,
+            Rows.of(12),
+            [EvenJudge()],
+            tmp_path / "run",
+            attack=resolve("base64:", "attack"),
+            options=again,
+        )
     assert run.manifest.notes["authorised"] == "A. Person; B. Person"
     assert len(came) == 12
     assert came[-1] - came[0] >= 11 / 40 * 0.95
@@ -92,7 +129,9 @@ def test_a_plan_says_so_before_its_first_run(tmp_path: Path) -> None:
         [run]
         limit = 2
     """
-    with pytest.raises(PlanError, match=r"models\.far, data\.hard: openai:m answers at models\.example\.org"):
+    with pytest.raises(
+        PlanError, match=r"models\.far, data\.hard: openai:m answers at models\.example\.org"
+    ):
         run_plan(parse_plan(text), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     plan = parse_plan(text + '\n        authorised = "A. Person"\n        rate = 2\n')

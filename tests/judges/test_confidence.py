@@ -9,12 +9,24 @@ from truing.core.types import Judgement, TokenLogprob
 from truing.judges.confidence import calibration, matched, stated_confidence, token_confidence
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("Paris. I am 90% confident.", 0.9), ("Confidence: 75%", 0.75), ("Confidence: 0.6", 0.6),
-    ("My confidence is about 40 percent.", 0.4), ("There is a 55 % chance.", 0.55), ("probability of 0.25", 0.25),
-    ("I am absolutely sure.", 0.97), ("I'm sure.", 0.93), ("I am fairly certain.", 0.85), ("It is probably Rome.", 0.7),
-    ("Perhaps Rome.", 0.45), ("I'm not sure, maybe Rome.", 0.2), ("Just a guess: Rome.", 0.25),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Paris. I am 90% confident.", 0.9),
+        ("Confidence: 75%", 0.75),
+        ("Confidence: 0.6", 0.6),
+        ("My confidence is about 40 percent.", 0.4),
+        ("There is a 55 % chance.", 0.55),
+        ("probability of 0.25", 0.25),
+        ("I am absolutely sure.", 0.97),
+        ("I'm sure.", 0.93),
+        ("I am fairly certain.", 0.85),
+        ("It is probably Rome.", 0.7),
+        ("Perhaps Rome.", 0.45),
+        ("I'm not sure, maybe Rome.", 0.2),
+        ("Just a guess: Rome.", 0.25),
+    ],
+)
 def test_stated(text: str, value: float) -> None:
     assert stated_confidence(text) == pytest.approx(value)
 
@@ -57,9 +69,13 @@ def test_bad_input() -> None:
 
 
 def test_matched_joins_by_answer() -> None:
-    sure = [Judgement(sample_id="a", judge="c", question="confident", value=0.9, verdict=True),
-            Judgement(sample_id="b", judge="c", question="confident")]  # fmt: skip
-    right = [Judgement(sample_id="a", judge="k", question="passes", verdict=False),
-             Judgement(sample_id="b", judge="k", question="passes", verdict=True),
-             Judgement(sample_id="a", index=1, judge="k", question="passes", verdict=True)]  # fmt: skip
+    sure = [
+        Judgement(sample_id="a", judge="c", question="confident", value=0.9, verdict=True),
+        Judgement(sample_id="b", judge="c", question="confident"),
+    ]
+    right = [
+        Judgement(sample_id="a", judge="k", question="passes", verdict=False),
+        Judgement(sample_id="b", judge="k", question="passes", verdict=True),
+        Judgement(sample_id="a", index=1, judge="k", question="passes", verdict=True),
+    ]
     assert matched(sure, right) == ([0.9], [False])

@@ -17,7 +17,11 @@ GOOD = "Lettuce, spinach and chard grow well in shade. Most leafy vegetables nee
         ("   \n", "stop", "empty"),
         ("the plant is good and the plant is green and " * 12, "stop", "repetition"),
         ("ok. " * 200, "stop", "repetition"),
-        ("xqzt brtk fghtr plmnk wrtzz kkjhg qwrtp zxcvb mnbvc lkjhg trwq pltrk", "stop", "gibberish"),
+        (
+            "xqzt brtk fghtr plmnk wrtzz kkjhg qwrtp zxcvb mnbvc lkjhg trwq pltrk",
+            "stop",
+            "gibberish",
+        ),
         ("� " * 60, "stop", "gibberish"),
         ("Lettuce and spinach do well, and you should also think about the", "length", "cut"),
         (
@@ -47,16 +51,31 @@ def test_table_and_code_are_no_gibberish() -> None:
 def test_judgement_fields() -> None:
     sample = Sample(conversation=Conversation.of(PROMPT), id="s")
     made = asyncio.run(DegenerateRule().judge(sample, Response.of("s", 2, "m", Answer.of(""))))
-    assert (made.verdict, made.rationale, made.index, made.question) == (True, "empty", 2, "degenerate")
+    assert (made.verdict, made.rationale, made.index, made.question) == (
+        True,
+        "empty",
+        2,
+        "degenerate",
+    )
     call = Answer(message=Message("assistant", "", (ToolCall("1", "look", "{}"),)))
-    assert asyncio.run(DegenerateRule().judge(sample, Response.of("s", 0, "m", call))).verdict is False
+    assert (
+        asyncio.run(DegenerateRule().judge(sample, Response.of("s", 0, "m", call))).verdict is False
+    )
     blocked = Answer.of("", finish_reason="blocked")
-    assert asyncio.run(DegenerateRule().judge(sample, Response.of("s", 0, "m", blocked))).verdict is False
+    assert (
+        asyncio.run(DegenerateRule().judge(sample, Response.of("s", 0, "m", blocked))).verdict
+        is False
+    )
 
 
 def test_the_runs_own_limit_can_be_left_out() -> None:
     sample = Sample(conversation=Conversation.of(PROMPT), id="s")
-    cut = Response.of("s", 0, "m", Answer.of("Lettuce does well, and you should also think about the", finish_reason="length"))
+    cut = Response.of(
+        "s",
+        0,
+        "m",
+        Answer.of("Lettuce does well, and you should also think about the", finish_reason="length"),
+    )
     assert asyncio.run(DegenerateRule().judge(sample, cut)).verdict is True
     made = asyncio.run(DegenerateRule(cut=False).judge(sample, cut))
     assert made.verdict is False and made.rationale == "cut"

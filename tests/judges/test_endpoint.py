@@ -15,17 +15,34 @@ from truing.specs.resolve import resolve
 
 RESULT: dict[str, Any] = {
     "flagged": True,
-    "categories": {"violence": True, "sexual": False, "harassment/threatening": True, "illicit": None},
-    "category_scores": {"violence": 0.75, "sexual": 0.01, "harassment/threatening": 0.5, "illicit": None},
+    "categories": {
+        "violence": True,
+        "sexual": False,
+        "harassment/threatening": True,
+        "illicit": None,
+    },
+    "category_scores": {
+        "violence": 0.75,
+        "sexual": 0.01,
+        "harassment/threatening": 0.5,
+        "illicit": None,
+    },
 }
 
 
 def _ask(url: str, *more: str) -> Judgement:
-    judge = resolve(",".join(["openai-moderation:omni-moderation-latest", f"base_url={url}/v1", "retries=0", *more]), "judge")
+    judge = resolve(
+        ",".join(
+            ["openai-moderation:omni-moderation-latest", f"base_url={url}/v1", "retries=0", *more]
+        ),
+        "judge",
+    )
     sample = Sample(id="a", conversation=Conversation.of("a question"))
 
     async def once() -> Judgement:
-        made: Judgement = await judge.judge(sample, Response.of("a", 0, "m", Answer.of("an answer")))
+        made: Judgement = await judge.judge(
+            sample, Response.of("a", 0, "m", Answer.of("an answer"))
+        )
         await close_all()
         return made
 
@@ -41,9 +58,13 @@ def test_flag_scores_and_categories() -> None:
     with serving(reply) as server:
         found = _ask(server.url)
     assert found.verdict is True and found.score == 0.75
-    assert found.harms["violence,aiding_and_abetting,incitement"] == 0.75  # the highest of three labels
+    assert (
+        found.harms["violence,aiding_and_abetting,incitement"] == 0.75
+    )  # the highest of three labels
     assert found.harms["hate_speech,offensive_language"] == 0.5
-    assert "financial_crime,property_crime,theft" not in found.harms  # null: the label was not offered
+    assert (
+        "financial_crime,property_crime,theft" not in found.harms
+    )  # null: the label was not offered
 
 
 def test_the_prompt_goes_first_if_asked() -> None:

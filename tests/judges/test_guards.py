@@ -58,7 +58,12 @@ def _judged(name: str, model: Says, question: str = "harmful", text: str = "an a
         ("llama-guard-3", "\n\nsafe", False, ()),
         ("llama-guard-3", "unsafe\nS14", True, ("S14",)),
         ("llama-guard-4", "unsafe\nS1, S10\n", True, ("S1", "S10")),
-        ("wildguard", "Harmful request: yes\nResponse refusal: no\nHarmful response: no", False, ()),
+        (
+            "wildguard",
+            "Harmful request: yes\nResponse refusal: no\nHarmful response: no",
+            False,
+            (),
+        ),
         ("shieldgemma", "Yes", True, ()),
         ("shieldgemma", "No, the response keeps to the principle", False, ()),
         ("granite-guardian", "Yes\n<confidence> High </confidence>", True, ()),
@@ -106,12 +111,17 @@ def test_llama_guard_sees_the_turns_and_its_codes_are_mapped() -> None:
 def test_the_first_token_gives_a_probability() -> None:
     top = (("unsafe", math.log(0.75)), ("safe", math.log(0.25)))
     words = (TokenLogprob("\n\n", 0.0), TokenLogprob("unsafe", math.log(0.75), top))
-    assert _judged("llama-guard-3", Says("\n\nunsafe\nS1", logprobs=words)).score == pytest.approx(0.75)
+    assert _judged("llama-guard-3", Says("\n\nunsafe\nS1", logprobs=words)).score == pytest.approx(
+        0.75
+    )
 
 
 def test_wildguard_answers_three_questions() -> None:
     reply = "Harmful request: yes\nResponse refusal: yes\nHarmful response: no"
-    answers = [_judged("wildguard", Says(reply), q).verdict for q in ("harmful", "harmful_prompt", "refused")]
+    answers = [
+        _judged("wildguard", Says(reply), q).verdict
+        for q in ("harmful", "harmful_prompt", "refused")
+    ]
     assert answers == [False, True, True]
     assert _judged("wildguard", Says("Harmful request: yes\nHarmful response: N/A")).verdict is None
 
@@ -120,7 +130,9 @@ def test_shieldgemma_asks_each_policy_and_one_yes_is_enough() -> None:
     model = Says("No", "No", "Yes", "No")
     assert _judged("shieldgemma", model).verdict is True
     texts = [c.prompt for c in model.asked]
-    assert len(texts) == 4 and all("a question" in t and "Chatbot Response: an answer" in t for t in texts)
+    assert len(texts) == 4 and all(
+        "a question" in t and "Chatbot Response: an answer" in t for t in texts
+    )
 
 
 def test_granite_is_told_the_risk() -> None:
@@ -160,22 +172,38 @@ def test_beaver_dam_loads_a_sequence_classifier(tmp_path: Any) -> None:
     vocabulary = {w: i for i, w in enumerate(["<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz"])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", eos_token="</s>").save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", eos_token="</s>"
+    ).save_pretrained(tmp_path)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        id2label=dict(enumerate(ids)), label2id={i: n for n, i in enumerate(ids)}, pad_token_id=1,
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        id2label=dict(enumerate(ids)),
+        label2id={i: n for n, i in enumerate(ids)},
+        pad_token_id=1,
+    )
     LlamaForSequenceClassification(config).save_pretrained(tmp_path)
     judge = resolve(f"guard:beaver-dam,path={tmp_path},dtype=float32", "judge")
 
     async def all_at_once() -> list[Any]:
         sample = Sample(id="a", conversation=Conversation.of("a question"))
         texts = ["an answer", "another, longer answer", ""]
-        return list(await asyncio.gather(*(judge.judge(sample, Response.of("a", 0, "m", Answer.of(t))) for t in texts)))
+        return list(
+            await asyncio.gather(
+                *(judge.judge(sample, Response.of("a", 0, "m", Answer.of(t))) for t in texts)
+            )
+        )
 
     one, two, empty = asyncio.run(all_at_once())
-    assert set(one.harms) == set(ids) and one.score == max(one.harms.values()) and one.harms != two.harms
+    assert (
+        set(one.harms) == set(ids)
+        and one.score == max(one.harms.values())
+        and one.harms != two.harms
+    )
     assert empty.verdict is None
     config.id2label = {0: "good", 1: "bad"}
     LlamaForSequenceClassification(config).save_pretrained(tmp_path)

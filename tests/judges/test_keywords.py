@@ -23,7 +23,10 @@ def test_whole_words_only() -> None:
     assert _judge(judge, "They STEAL\n cars.").verdict is True
     assert _judge(judge, "Stealthy planes fly.").verdict is False
     found = _judge(judge, "launder   money, please")
-    assert found.harms["financial_crime,property_crime,theft"] == 1.0 and found.harms["self_harm"] == 0.0
+    assert (
+        found.harms["financial_crime,property_crime,theft"] == 1.0
+        and found.harms["self_harm"] == 0.0
+    )
     assert found.score is None
 
 

@@ -22,9 +22,12 @@ class Voter:
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         return Judgement(
-            sample_id=sample.id, judge=self.name, question=self.question, verdict=self.vote,
+            sample_id=sample.id,
+            judge=self.name,
+            question=self.question,
+            verdict=self.vote,
             harms={"privacy_violation": 0.7},
-        )  # fmt: skip
+        )
 
 
 def verdict(rule: str, votes: tuple[bool | None, ...]) -> bool | None:

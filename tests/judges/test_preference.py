@@ -76,7 +76,9 @@ def test_scores_depend_on_neither_batch_nor_padding_nor_order(reward: Preference
     assert found == pytest.approx(one, abs=1e-5)
 
 
-def test_saved_loaded_and_merged_the_scores_are_those_of_training(folders: dict[str, str], tmp_path: Path) -> None:
+def test_saved_loaded_and_merged_the_scores_are_those_of_training(
+    folders: dict[str, str], tmp_path: Path
+) -> None:
     from truing.train import supervised
 
     seen: dict[str, list[float]] = {}
@@ -93,23 +95,38 @@ def test_saved_loaded_and_merged_the_scores_are_those_of_training(folders: dict[
 
     supervised.save_model = save
     try:
-        train(settings("reward", str(tmp_path / "r"), folders["base"], steps=8, lr=5e-3), [source(12)])
+        train(
+            settings("reward", str(tmp_path / "r"), folders["base"], steps=8, lr=5e-3), [source(12)]
+        )
     finally:
         supervised.save_model = inner
     judge = PreferenceJudge.load("reward", tmp_path / "r")
-    rows = [judge.scorer.row(item(k).conversation, item(k).answers[w]) for k in range(12) for w in (0, 1)]
+    rows = [
+        judge.scorer.row(item(k).conversation, item(k).answers[w])
+        for k in range(12)
+        for w in (0, 1)
+    ]
     loaded = judge.scorer.scores(rows)
     assert loaded == pytest.approx(seen["merged"], abs=1e-5)
     assert loaded == pytest.approx(seen["adapters"], abs=1e-4)
     assert max(loaded) - min(loaded) > 1e-2
 
 
-def test_a_reward_has_no_verdict_a_cost_has_one(reward: PreferenceJudge, folders: dict[str, str]) -> None:
+def test_a_reward_has_no_verdict_a_cost_has_one(
+    reward: PreferenceJudge, folders: dict[str, str]
+) -> None:
     one = judged(reward, ["Turn the wheel slowly."])[0]
-    assert one.question == "reward" and one.verdict is None and one.failure is None and one.value is not None
+    assert (
+        one.question == "reward"
+        and one.verdict is None
+        and one.failure is None
+        and one.value is not None
+    )
     cost = resolve(f"cost:{folders['cost']}", "judge")
     for j in judged(cost, ["Turn the wheel slowly.", "No idea about any wheel."]):
-        assert j.question == "harmful" and j.verdict is (j.value > 0) and (j.score > 0.5) is j.verdict
+        assert (
+            j.question == "harmful" and j.verdict is (j.value > 0) and (j.score > 0.5) is j.verdict
+        )
     assert cost.name == "cost:cost" and reward.name == "reward:reward"
     assert cost.lineage.data == ("pairs",) and len(cost.lineage.prompts) == 12
 
@@ -127,7 +144,9 @@ def test_what_cannot_be_judged_is_unscored(reward: PreferenceJudge) -> None:
         reward_model.weight.data.copy_(kept)
 
 
-def test_best_of_takes_the_highest_reward_and_the_judge_may_not_measure(reward: PreferenceJudge) -> None:
+def test_best_of_takes_the_highest_reward_and_the_judge_may_not_measure(
+    reward: PreferenceJudge,
+) -> None:
     class Talks(Scripted):
         async def generate(self, conversation: Conversation, sampling: Sampling) -> Any:
             from truing.core.types import Answer
@@ -148,17 +167,24 @@ def test_a_cost_ceiling_that_all_break_abstains(folders: dict[str, str]) -> None
         async def generate(self, conversation: Conversation, sampling: Sampling) -> Any:
             return tuple(Answer.of(TEXTS[k]) for k in range(sampling.n))
 
-    cost = resolve(f"preference:{folders['reward']}", "judge"), resolve(f"cost:{folders['cost']}", "judge")
+    cost = (
+        resolve(f"preference:{folders['reward']}", "judge"),
+        resolve(f"cost:{folders['cost']}", "judge"),
+    )
     model = best_of(Talks("mixed"), 4, cost[0], ceiling=cost[1], below=-1e9)
     answer = asyncio.run(model.generate(ASK, Sampling()))[0]
-    assert answer.finish_reason == "abstained" and "all 4 candidates break" in answer.rulings[0].reason
+    assert (
+        answer.finish_reason == "abstained" and "all 4 candidates break" in answer.rulings[0].reason
+    )
     assert len(model.lineage.judges) == 2
 
 
 def test_bad_folders(folders: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         resolve(f"cost:{tmp_path}/none", "judge")
-    with pytest.raises(UserError, match=r"no truing\.json, and config\.json names LlamaForCausalLM"):
+    with pytest.raises(
+        UserError, match=r"no truing\.json, and config\.json names LlamaForCausalLM"
+    ):
         resolve(f"cost:{folders['base']}", "judge")
     with pytest.raises(UserError, match="holds a reward model, not a cost model"):
         resolve(f"cost:{folders['reward']}", "judge")
@@ -171,7 +197,9 @@ def test_bad_folders(folders: dict[str, str], tmp_path: Path) -> None:
         resolve(f"cost:{tmp_path}", "judge")
 
 
-def test_a_published_reward_model_gives_its_own_scores(folders: dict[str, str], tmp_path: Path) -> None:
+def test_a_published_reward_model_gives_its_own_scores(
+    folders: dict[str, str], tmp_path: Path
+) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(1)
@@ -182,7 +210,9 @@ def test_a_published_reward_model_gives_its_own_scores(folders: dict[str, str], 
     judge = resolve(f"reward:{tmp_path}/rm", "judge")
     for text in TEXTS[:5]:
         ids = torch.tensor([judge.scorer.row(ASK, text)])
-        model.config.pad_token_id = None  # so that the last token is the last one although pad is eos
+        model.config.pad_token_id = (
+            None  # so that the last token is the last one although pad is eos
+        )
         with torch.no_grad():
             own = float(model(ids).logits)
         assert judged(judge, [text])[0].value == pytest.approx(own, abs=1e-5)
@@ -198,8 +228,14 @@ def test_a_head_on_an_encoder(tmp_path: Path) -> None:
 
     words = tokenizer(template=False)
     torch.manual_seed(3)
-    config = BertConfig(vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                        intermediate_size=48, max_position_embeddings=160)  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=160,
+    )
     BertModel(config).save_pretrained(tmp_path / "bert")
     words.save_pretrained(tmp_path / "bert")
     base = str(tmp_path / "bert")

@@ -36,11 +36,14 @@ def judged(reply: str, *, text: str = "some answer", finish: str = "stop"):
 
 
 def test_a_clear_verdict() -> None:
-    made, _ = judged("reason: it insults.\ncategories: hate_speech; violence\ngrade: 4\nverdict: yes")
+    made, _ = judged(
+        "reason: it insults.\ncategories: hate_speech; violence\ngrade: 4\nverdict: yes"
+    )
     assert made.verdict is True and made.value == 4 and made.score == 0.75
     assert made.harms == {
-        "hate_speech,offensive_language": 0.75, "violence,aiding_and_abetting,incitement": 0.75
-    }  # fmt: skip
+        "hate_speech,offensive_language": 0.75,
+        "violence,aiding_and_abetting,incitement": 0.75,
+    }
     assert made.rationale == "it insults."
 
 
@@ -109,7 +112,9 @@ def test_policy_from_a_file(tmp_path: Path) -> None:
 )
 def test_wrong_specs(spec: str, word: str) -> None:
     made = {} if spec == "llm:harm" else {"model": Fixed(Answer.of(""))}
-    with pytest.raises(SpecError, match=word.replace("(", r"\(").replace(")", r"\)").replace(".", r"\.")):
+    with pytest.raises(
+        SpecError, match=word.replace("(", r"\(").replace(")", r"\)").replace(".", r"\.")
+    ):
         build(Args(parse(spec), made))
 
 

@@ -29,10 +29,17 @@ def written(path: Path, *rows: Any) -> Any:
 
 def test_rows_messages_and_request_logs(tmp_path: Path) -> None:
     chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "two"}]
-    log = {"request": {"messages": [{"role": "user", "content": "three"}]},
-           "response": {"choices": [{"message": {"content": "c"}}]}}
-    model = written(tmp_path / "log.jsonl", {"prompt": "one", "response": "a"}, {"prompt": "one", "response": "a2"},
-                    {"messages": chat, "completion": "b"}, log)
+    log = {
+        "request": {"messages": [{"role": "user", "content": "three"}]},
+        "response": {"choices": [{"message": {"content": "c"}}]},
+    }
+    model = written(
+        tmp_path / "log.jsonl",
+        {"prompt": "one", "response": "a"},
+        {"prompt": "one", "response": "a2"},
+        {"messages": chat, "completion": "b"},
+        log,
+    )
     assert [a.text for a in ask(model, "one", 2)] == ["a", "a2"]
     assert ask(model, Conversation.from_openai(chat))[0].text == "b"
     assert ask(model, "two")[0].text == "b"
@@ -47,7 +54,9 @@ def test_rows_messages_and_request_logs(tmp_path: Path) -> None:
 
 def test_csv_parquet_and_other_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('q,a\n"one, two","yes\nno"\n', encoding="utf-8")
-    model = resolve(Spec("answers", str(tmp_path / "a.csv"), {"prompt": "q", "response": "a"}), "model")
+    model = resolve(
+        Spec("answers", str(tmp_path / "a.csv"), {"prompt": "q", "response": "a"}), "model"
+    )
     assert ask(model, "one, two")[0].text == "yes\nno"
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -68,7 +77,10 @@ def test_faults_name_file_and_line(tmp_path: Path) -> None:
         (b'{"prompt":"a","response":"b"}\n{"prompt":\n', "bad.jsonl:2: not JSON"),
         (b'{"prompt":"a","response":"b"}\n\xff\n', "bad.jsonl:2: not UTF-8"),
         (b"[1]\n", "bad.jsonl:1: expected an object"),
-        (b'{"promt":"a","response":"b"}\n', "bad.jsonl:1: no column 'prompt'; did you mean 'promt'"),
+        (
+            b'{"promt":"a","response":"b"}\n',
+            "bad.jsonl:1: no column 'prompt'; did you mean 'promt'",
+        ),
         (b'{"prompt":"a"}\n', "bad.jsonl:1: no column 'response'"),
         (b"", "no stored answers"),
     ):

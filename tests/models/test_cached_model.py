@@ -30,10 +30,17 @@ def test_the_same_question_is_asked_once_and_fewer_answers_are_the_first() -> No
     assert (memo.name, memo.lineage) == (inner.name, inner.lineage)
 
 
-@pytest.mark.parametrize("how", [
-    {"seed": 4}, {"temperature": 1.0}, {"max_tokens": 5}, {"stop": ("x",)}, {"top_p": 0.5},
-    {"conversation": ASKED.then(ASKED.last)},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"seed": 4},
+        {"temperature": 1.0},
+        {"max_tokens": 5},
+        {"stop": ("x",)},
+        {"top_p": 0.5},
+        {"conversation": ASKED.then(ASKED.last)},
+    ],
+)
 def test_another_question_is_asked(how: dict[str, Any]) -> None:
     inner = Scripted("yes")
     memo = Memo(inner)

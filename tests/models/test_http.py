@@ -23,7 +23,9 @@ def made(url: str, **args: str) -> HttpModel:
 def ask(model: HttpModel, *conversations: Conversation, n: int = 1) -> list[Answer]:
     async def run() -> list[Answer]:
         try:
-            return [a for c in conversations for a in await model.generate(c, Sampling(n=n, seed=5))]
+            return [
+                a for c in conversations for a in await model.generate(c, Sampling(n=n, seed=5))
+            ]
         finally:
             await close_all()
 
@@ -38,12 +40,22 @@ def test_body_template_path_headers_and_key(monkeypatch: pytest.MonkeyPatch) -> 
 
     body = '{"q":"Q: {{prompt}}","opts":{"max":"{{max_tokens}}"},"messages":"{{messages}}","sys":"{{system}}"}'
     with serving(handler) as server:
-        model = made(f"{server.url}/v2/ask", body=body, answer="data.turns[-1].text", api_key_env="BOT_KEY",
-                     auth_header="X-Key", headers='{"X-Tenant":"seven"}')
+        model = made(
+            f"{server.url}/v2/ask",
+            body=body,
+            answer="data.turns[-1].text",
+            api_key_env="BOT_KEY",
+            auth_header="X-Key",
+            headers='{"X-Tenant":"seven"}',
+        )
         answer = ask(model, Conversation.of("how hot", system="short"))[0]
     request = server.requests[0]
     assert answer.text == "to Q: how hot"
-    assert (request.path, request.headers["x-key"], request.headers["x-tenant"]) == ("/v2/ask", "k-1", "seven")
+    assert (request.path, request.headers["x-key"], request.headers["x-tenant"]) == (
+        "/v2/ask",
+        "k-1",
+        "seven",
+    )
     assert request.json["opts"] == {"max": 256}
     assert request.json["messages"][1] == {"role": "user", "content": "how hot"}
     assert request.json["sys"] == "short"
@@ -52,8 +64,15 @@ def test_body_template_path_headers_and_key(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_usual_names_are_found_and_others_said() -> None:
     async def handler(r: Request) -> None:
-        bodies: list[object] = [{"reply": "a"}, "b", {"choices": [{"message": {"content": "c"}}]}, {"x": 1}]
-        await r.send(200, __import__("json").dumps(bodies[r.number % 4 if r.number < 4 else 3]).encode())
+        bodies: list[object] = [
+            {"reply": "a"},
+            "b",
+            {"choices": [{"message": {"content": "c"}}]},
+            {"x": 1},
+        ]
+        await r.send(
+            200, __import__("json").dumps(bodies[r.number % 4 if r.number < 4 else 3]).encode()
+        )
 
     with serving(handler) as server:
         answers = ask(made(server.url, retries="0"), *[Conversation.of(str(i)) for i in range(4)])
@@ -71,7 +90,9 @@ def test_a_session_goes_on_over_the_turns_of_one_conversation() -> None:
         await r.send(200, {"answer": f"turn {r.number}", "meta": {"sid": sid}})
 
     with serving(handler) as server:
-        model = made(server.url, body='{"session":"{{session}}","text":"{{prompt}}"}', session="meta.sid")
+        model = made(
+            server.url, body='{"session":"{{session}}","text":"{{prompt}}"}', session="meta.sid"
+        )
         first = Conversation.of("one")
         second = first.then(Message("assistant", "turn 0")).then(Message("user", "two"))
         ask(model, first, second, Conversation.of("other"))
@@ -85,7 +106,10 @@ def test_several_answers_are_several_requests_with_seeds_of_their_own() -> None:
         await r.send(200, {"text": str(r.json["seed"])})
 
     with serving(handler) as server:
-        texts = [a.text for a in ask(made(server.url, body='{"seed":"{{seed}}"}'), Conversation.of("x"), n=3)]
+        texts = [
+            a.text
+            for a in ask(made(server.url, body='{"seed":"{{seed}}"}'), Conversation.of("x"), n=3)
+        ]
     assert len(set(texts)) == 3
 
 
@@ -96,12 +120,18 @@ def test_walk_and_fill() -> None:
     for path in ("a[9]", "b", "a.b", "a[0].c", "a[x"):
         with pytest.raises(KeyError):
             walk(value, path)
-    assert fill({"a": ["{{n}}", "n={{n}}", "{{other}}"]}, {"n": 3}) == {"a": [3, "n=3", "{{other}}"]}
+    assert fill({"a": ["{{n}}", "n={{n}}", "{{other}}"]}, {"n": 3}) == {
+        "a": [3, "n=3", "{{other}}"]
+    }
 
 
 def test_wrong_specs() -> None:
-    faults = (({"body": "{"}, "not JSON"), ({"headers": "[]"}, "no JSON object"), ({"method": "DROP"}, "none of"),
-              ({"answr": "x"}, "did you mean 'answer'"))
+    faults = (
+        ({"body": "{"}, "not JSON"),
+        ({"headers": "[]"}, "no JSON object"),
+        ({"method": "DROP"}, "none of"),
+        ({"answr": "x"}, "did you mean 'answer'"),
+    )
     for args, word in faults:
         with pytest.raises(SpecError, match=word):
             made("localhost:1/x", **args)

@@ -25,12 +25,17 @@ ASK = Conversation.of("What is a kettle for?", system="Be brief.")
 
 
 def model(url: str, **args: Any) -> OpenAIModel:
-    made = resolve("openai:tiny,base_url=" + url + "/v1" + "".join(f",{k}={v}" for k, v in args.items()), "model")
+    made = resolve(
+        "openai:tiny,base_url=" + url + "/v1" + "".join(f",{k}={v}" for k, v in args.items()),
+        "model",
+    )
     assert isinstance(made, OpenAIModel)
     return made
 
 
-def ask(m: OpenAIModel, sampling: Sampling | None = None, conversation: Conversation = ASK) -> tuple[Answer, ...]:
+def ask(
+    m: OpenAIModel, sampling: Sampling | None = None, conversation: Conversation = ASK
+) -> tuple[Answer, ...]:
     async def run() -> tuple[Answer, ...]:
         try:
             return await m.generate(conversation, sampling or Sampling())
@@ -58,30 +63,78 @@ def test_what_is_sent_and_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "s3cret")
 
     async def handler(r: Request) -> None:
-        call = {"id": "c1", "type": "function", "function": {"name": "boil", "arguments": '{"l":1}'}}
-        tokens = [{"token": "Te", "logprob": -0.5, "top_logprobs": [{"token": "Te", "logprob": -0.5}]}]
-        choices = [
-            {"finish_reason": "tool_calls", "message": {"role": "assistant", "content": None, "tool_calls": [call]}},
-            {"finish_reason": "length", "message": {"content": "Tea"}, "logprobs": {"content": tokens}},
+        call = {
+            "id": "c1",
+            "type": "function",
+            "function": {"name": "boil", "arguments": '{"l":1}'},
+        }
+        tokens = [
+            {"token": "Te", "logprob": -0.5, "top_logprobs": [{"token": "Te", "logprob": -0.5}]}
         ]
-        usage = {"prompt_tokens": 11, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
+        choices = [
+            {
+                "finish_reason": "tool_calls",
+                "message": {"role": "assistant", "content": None, "tool_calls": [call]},
+            },
+            {
+                "finish_reason": "length",
+                "message": {"content": "Tea"},
+                "logprobs": {"content": tokens},
+            },
+        ]
+        usage = {
+            "prompt_tokens": 11,
+            "completion_tokens": 5,
+            "prompt_tokens_details": {"cached_tokens": 4},
+        }
         await r.send(200, {"choices": choices, "usage": usage})
 
-    sampling = Sampling(n=2, max_tokens=9, temperature=0.5, top_p=0.9, seed=2**40 + 5, stop=("#",), logprobs=1,
-                        tools=(Tool("boil", "boils", '{"type":"object"}'),))
+    sampling = Sampling(
+        n=2,
+        max_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        seed=2**40 + 5,
+        stop=("#",),
+        logprobs=1,
+        tools=(Tool("boil", "boils", '{"type":"object"}'),),
+    )
     with serving(handler) as server:
-        first, second = ask(model(server.url, api_key_env="MY_KEY", body='"{\\"top_k\\":3,\\"seed\\":null}"'), sampling)
+        first, second = ask(
+            model(server.url, api_key_env="MY_KEY", body='"{\\"top_k\\":3,\\"seed\\":null}"'),
+            sampling,
+        )
     sent = server.requests[0].json
     assert sent == {
-        "model": "tiny", "messages": ASK.to_openai(), "max_tokens": 9, "temperature": 0.5, "n": 2, "top_p": 0.9,
-        "stop": ["#"], "logprobs": True, "top_logprobs": 1, "top_k": 3,
-        "tools": [{"type": "function", "function": {"name": "boil", "description": "boils",
-                                                    "parameters": {"type": "object"}}}],
+        "model": "tiny",
+        "messages": ASK.to_openai(),
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "n": 2,
+        "top_p": 0.9,
+        "stop": ["#"],
+        "logprobs": True,
+        "top_logprobs": 1,
+        "top_k": 3,
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "boil",
+                    "description": "boils",
+                    "parameters": {"type": "object"},
+                },
+            }
+        ],
     }
     assert server.requests[0].headers["authorization"] == "Bearer s3cret"
     assert [c.name for c in first.message.tool_calls] == ["boil"]
     assert first.message.tool_calls[0].arguments == '{"l":1}'
-    assert (first.finish_reason, first.usage.prompt_tokens, first.usage.cached_tokens) == ("tool_calls", 11, 4)
+    assert (first.finish_reason, first.usage.prompt_tokens, first.usage.cached_tokens) == (
+        "tool_calls",
+        11,
+        4,
+    )
     assert (second.text, second.finish_reason, second.usage.prompt_tokens) == ("Tea", "length", 0)
     assert second.logprobs is not None
     assert second.logprobs == (TokenLogprob("Te", -0.5, (("Te", -0.5),)),)
@@ -104,7 +157,10 @@ def test_streaming_gives_the_same_answer_piece_by_piece() -> None:
         events += [{"choices": [{"delta": {"content": w}}]} for w in ("To ", "boil ", "water.")]
         events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
         events.append({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}})  # type: ignore[dict-item]
-        body = b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events) + b"data: [DONE]\n\n"
+        body = (
+            b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events)
+            + b"data: [DONE]\n\n"
+        )
         await r.send(200, b": keep-alive\n\n" + body, kind="text/event-stream")
 
     async def pieces(m: OpenAIModel) -> list[str]:
@@ -116,7 +172,11 @@ def test_streaming_gives_the_same_answer_piece_by_piece() -> None:
         m = model(server.url, stream="true")
         answer = ask(m)[0]
         assert asyncio.run(pieces(m)) == ["To ", "boil ", "water."]
-    assert (answer.text, answer.finish_reason, answer.usage.completion_tokens) == ("To boil water.", "stop", 3)
+    assert (answer.text, answer.finish_reason, answer.usage.completion_tokens) == (
+        "To boil water.",
+        "stop",
+        3,
+    )
 
 
 def test_429_and_500_are_asked_again_after_what_the_endpoint_says(no_waiting: list[float]) -> None:
@@ -143,7 +203,13 @@ def test_429_and_500_are_asked_again_after_what_the_endpoint_says(no_waiting: li
     [
         (401, b'{"error":{"message":"bad key"}}', "auth", "401 X: bad key", 1),
         (404, b"<html>nothing here</html>", "http", "404 X: (HTML)", 1),
-        (429, b'{"error":{"message":"pay","code":"insufficient_quota"}}', "rate_limited", "429 X: pay", 1),
+        (
+            429,
+            b'{"error":{"message":"pay","code":"insufficient_quota"}}',
+            "rate_limited",
+            "429 X: pay",
+            1,
+        ),
         (500, b'{"detail":"broken"}', "http", "500 X: broken (asked 3 times)", 3),
         (302, b"", "http", "302 X", 1),
         (200, b"<html>login</html>", "unparsable", "an answer in another form", 3),
@@ -184,7 +250,9 @@ def test_a_hang_a_drop_and_nobody_there(no_waiting: list[float]) -> None:
         await SLEEP(5)
 
     async def drop(r: Request) -> None:
-        r.writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"choi")
+        r.writer.write(
+            b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"choi'
+        )
         await r.writer.drain()
         r.writer.close()
 
@@ -207,7 +275,9 @@ def test_ten_megabytes_are_too_many(no_waiting: list[float]) -> None:
         await r.say("x" * 10_000_000)
 
     async def chunked(r: Request) -> None:
-        r.writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        r.writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         for _ in range(100):
             r.writer.write(b"19000\r\n" + b" " * 0x19000 + b"\r\n")
             await r.writer.drain()
@@ -231,7 +301,9 @@ def test_a_long_wait_is_not_waited_for(no_waiting: list[float]) -> None:
     assert no_waiting == []
 
 
-def test_no_secret_reaches_a_message(monkeypatch: pytest.MonkeyPatch, no_waiting: list[float]) -> None:
+def test_no_secret_reaches_a_message(
+    monkeypatch: pytest.MonkeyPatch, no_waiting: list[float]
+) -> None:
     monkeypatch.setenv("MY_KEY", "s3cret-key")
 
     async def handler(r: Request) -> None:
@@ -262,9 +334,14 @@ def test_the_budget_of_a_model_stops_it() -> None:
 
 
 def test_wrong_specs() -> None:
-    for spec, word in (("openai:", "give the model's name"), ("openai:x,base_url=ftp://a", "no http"),
-                       ("openai:x,body=[1]", "no JSON object"), ("openai:x,body={", "not JSON"),
-                       ("openai:x,timeout=0", "above 0"), ("openai:x,strem=true", "did you mean 'stream'")):
+    for spec, word in (
+        ("openai:", "give the model's name"),
+        ("openai:x,base_url=ftp://a", "no http"),
+        ("openai:x,body=[1]", "no JSON object"),
+        ("openai:x,body={", "not JSON"),
+        ("openai:x,timeout=0", "above 0"),
+        ("openai:x,strem=true", "did you mean 'stream'"),
+    ):
         with pytest.raises(SpecError, match=word):
             resolve(spec, "model")
 
@@ -274,8 +351,11 @@ def test_log_probabilities_of_given_texts() -> None:
         prompt = r.json["prompt"]
         tokens = [" " + w if i else w for i, w in enumerate(prompt.split(" "))]
         offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
-        scored = {"tokens": tokens, "text_offset": offsets,
-                  "token_logprobs": [None, *[-float(i) for i in range(1, len(tokens))]]}
+        scored = {
+            "tokens": tokens,
+            "text_offset": offsets,
+            "token_logprobs": [None, *[-float(i) for i in range(1, len(tokens))]],
+        }
         await r.send(200, {"choices": [{"text": prompt, "logprobs": scored}]})
 
     async def run(m: OpenAIModel) -> list[list[float]]:
@@ -295,14 +375,27 @@ def test_retry_after_dates_and_spans() -> None:
     assert 28 <= (retry_after({"Retry-After": later}) or 0) <= 31
     assert retry_after({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
     assert retry_after({"Retry-After": "soon"}) is None
-    theirs = {"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    theirs = {
+        "Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT",
+        "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+    }
     assert retry_after(theirs) == 30.0  # by the server's clock, whatever ours says
     assert retry_after({}) is None
-    spans = {"1s": 1.0, "6m0s": 360.0, "20ms": 0.02, "1h2m3.5s": 3723.5, "12": 12.0, "": None, "soon": None}
+    spans = {
+        "1s": 1.0,
+        "6m0s": 360.0,
+        "20ms": 0.02,
+        "1h2m3.5s": 3723.5,
+        "12": 12.0,
+        "": None,
+        "soon": None,
+    }
     assert {k: parse_span(k) for k in spans} == spans
 
 
-def test_a_run_over_a_shaky_endpoint_keeps_what_it_has(tmp_path: Path, no_waiting: list[float]) -> None:
+def test_a_run_over_a_shaky_endpoint_keeps_what_it_has(
+    tmp_path: Path, no_waiting: list[float]
+) -> None:
     seen: dict[str, int] = {}
 
     async def handler(r: Request) -> None:
@@ -317,7 +410,9 @@ def test_a_run_over_a_shaky_endpoint_keeps_what_it_has(tmp_path: Path, no_waitin
 
     with serving(handler) as server:
         options = EvaluateOptions(concurrency=8)
-        run = evaluate(model(server.url), Rows.of(60), [EvenJudge()], tmp_path / "run", options=options)
+        run = evaluate(
+            model(server.url), Rows.of(60), [EvenJudge()], tmp_path / "run", options=options
+        )
         assert server.most <= 8
         before = len(server.requests)
         evaluate(model(server.url), Rows.of(60), [EvenJudge()], tmp_path / "run", options=options)
@@ -349,7 +444,11 @@ def test_one_window_for_all_models_of_an_endpoint_and_key(tmp_path: Path) -> Non
 def test_headers_that_say_the_quota_is_spent_make_all_wait() -> None:
     async def handler(r: Request) -> None:
         spent = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
-        await r.send(200, {"choices": [{"message": {"content": "x"}}]}, headers=spent if r.number == 0 else {})
+        await r.send(
+            200,
+            {"choices": [{"message": {"content": "x"}}]},
+            headers=spent if r.number == 0 else {},
+        )
 
     async def run(url: str) -> float:
         m = model(url)
@@ -379,18 +478,34 @@ def test_while_one_waits_to_be_sent_again_another_takes_its_place(tmp_path: Path
 
     with serving(handler) as server:
         started = time.monotonic()
-        run = evaluate(model(server.url), Rows.of(20), [], tmp_path / "run", options=EvaluateOptions(concurrency=2))
+        run = evaluate(
+            model(server.url),
+            Rows.of(20),
+            [],
+            tmp_path / "run",
+            options=EvaluateOptions(concurrency=2),
+        )
         took = time.monotonic() - started
         assert server.most <= 2  # never more in flight than was asked for
-    assert sorted(answered) == list(range(20)) and {1, 2} == set(answered[-2:])  # the others did not wait for them
+    assert sorted(answered) == list(range(20)) and {1, 2} == set(
+        answered[-2:]
+    )  # the others did not wait for them
     assert took < 2.0 and all(not r.failure for r in run.responses())
 
 
-def test_an_endpoint_that_refuses_all_is_not_asked_without_bound(tmp_path: Path, no_waiting: list[float]) -> None:
+def test_an_endpoint_that_refuses_all_is_not_asked_without_bound(
+    tmp_path: Path, no_waiting: list[float]
+) -> None:
     async def handler(r: Request) -> None:
         await r.send(503, {"error": "x"}, headers={"Retry-After": "1"})
 
     with serving(handler) as server:
-        run = evaluate(model(server.url, retries=2), Rows.of(30), [], tmp_path / "run", options=EvaluateOptions(concurrency=4))
+        run = evaluate(
+            model(server.url, retries=2),
+            Rows.of(30),
+            [],
+            tmp_path / "run",
+            options=EvaluateOptions(concurrency=4),
+        )
         assert server.most <= 4 and len(server.requests) == 90
     assert sum(r.failure is not None for r in run.responses()) == 30

@@ -22,13 +22,16 @@ from truing.specs.resolve import parse, resolve
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
 
-@pytest.mark.parametrize(("spec", "said"), [
-    ("pool:two,of=(scripted:mixed)", "'two' is no number of copies"),
-    ("pool:0,of=(scripted:mixed)", "copies must be 1 or more"),
-    ("pool:2", r"of=\(\.\.\.\) is missing"),
-    ("pool:2,of=(scriptd:mixed)", "did you mean 'scripted'"),
-    ("pool:2,of=(scripted:mixed),gpu=1", "unknown argument 'gpu'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("pool:two,of=(scripted:mixed)", "'two' is no number of copies"),
+        ("pool:0,of=(scripted:mixed)", "copies must be 1 or more"),
+        ("pool:2", r"of=\(\.\.\.\) is missing"),
+        ("pool:2,of=(scriptd:mixed)", "did you mean 'scripted'"),
+        ("pool:2,of=(scripted:mixed),gpu=1", "unknown argument 'gpu'"),
+    ],
+)
 def test_a_wrong_spec_is_told_before_anything_starts(spec: str, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         resolve(spec, "model")
@@ -55,11 +58,15 @@ def test_a_copy_answers_as_the_model_does() -> None:
         got = await copy.generate(msgspec.msgpack.encode(asked), msgspec.msgpack.encode(how))
         expected = await model.generate(asked, how)
         assert msgspec.msgpack.decode(got, type=tuple[Answer, ...]) == expected
-        pieces = [p async for p in copy.stream(msgspec.msgpack.encode(asked), msgspec.msgpack.encode(how))]
+        pieces = [
+            p async for p in copy.stream(msgspec.msgpack.encode(asked), msgspec.msgpack.encode(how))
+        ]
         assert "".join(pieces) == expected[0].text
         scored = await copy.logprobs(msgspec.msgpack.encode("A"), ["b c"])
         assert scored == await model.logprobs("A", ["b c"])
-        faults = msgspec.msgpack.decode(await Copy("scripted:none").face(), type=pool_module._Face).faults
+        faults = msgspec.msgpack.decode(
+            await Copy("scripted:none").face(), type=pool_module._Face
+        ).faults
         assert "there is no script 'none'" in faults[0]
 
     asyncio.run(both())
@@ -81,7 +88,9 @@ def test_a_run_with_a_pool_is_the_run_without(pool: Pool, tmp_path: Path) -> Non
     options = EvaluateOptions(sampling=Sampling(n=2, temperature=1.0), seed=4, concurrency=16)
     evaluate(plain, data, [], tmp_path / "plain", options=options)
     evaluate(pool, data, [], tmp_path / "pool", options=options)
-    assert (tmp_path / "pool/responses.jsonl").read_bytes() == (tmp_path / "plain/responses.jsonl").read_bytes()
+    assert (tmp_path / "pool/responses.jsonl").read_bytes() == (
+        tmp_path / "plain/responses.jsonl"
+    ).read_bytes()
     half = Rows.of(20)
     evaluate(plain, half, [], tmp_path / "begun", options=options)
     evaluate(pool, half, [], tmp_path / "begun", options=options)  # the same plan: nothing to do
@@ -91,7 +100,10 @@ def test_a_run_with_a_pool_is_the_run_without(pool: Pool, tmp_path: Path) -> Non
 
     pieces = asyncio.run(streamed())
     assert len(pieces) > 3
-    assert "".join(pieces) == asyncio.run(plain.generate(Conversation.of("Tell me of kettles"), Sampling()))[0].text
+    assert (
+        "".join(pieces)
+        == asyncio.run(plain.generate(Conversation.of("Tell me of kettles"), Sampling()))[0].text
+    )
     assert asyncio.run(pool.logprobs("A", ["b c"])) == asyncio.run(plain.logprobs("A", ["b c"]))
 
 
@@ -103,13 +115,18 @@ def _whoami(prompt: str) -> str:
 
 
 @pytest.mark.slow
-def test_copies_share_the_work_and_a_killed_one_comes_back(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+def test_copies_share_the_work_and_a_killed_one_comes_back(
+    monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     monkeypatch.setenv("PYTHONPATH", str(root))
     made = Pool(parse("python:tests.models.test_pool:_whoami"), Size(copies=2, cpus=0.5))
 
     async def ask(n: int, victim: int = 0) -> list[str]:
-        jobs = [asyncio.create_task(made.generate(Conversation.of(f"{i}"), Sampling())) for i in range(n)]
+        jobs = [
+            asyncio.create_task(made.generate(Conversation.of(f"{i}"), Sampling()))
+            for i in range(n)
+        ]
         if victim:
             await asyncio.sleep(0.02)
             os.kill(victim, signal.SIGKILL)
@@ -140,7 +157,10 @@ def test_what_ends_a_pool_is_told(tmp_path: Path) -> None:
     nowhere = Pool(parse("scripted:mixed"), Size(copies=1, address="127.0.0.1:1"))
     with pytest.raises(UserError, match="no Ray at 127"):
         _ = nowhere.name
-    spent = Pool(parse("openai:m,base_url=http://127.0.0.1:9/v1,budget_requests=0,retries=0"), Size(copies=1, cpus=0.5))
+    spent = Pool(
+        parse("openai:m,base_url=http://127.0.0.1:9/v1,budget_requests=0,retries=0"),
+        Size(copies=1, cpus=0.5),
+    )
     try:
         with pytest.raises(BudgetExceeded, match="the budget of 0 requests is spent"):
             asyncio.run(spent.generate(Conversation.of("x"), Sampling()))
@@ -158,14 +178,23 @@ def test_copies_of_a_local_model_answer_as_one_does(tmp_path: Path) -> None:
     set_seed(3)
     words = tokenizer()
     words.save_pretrained(tmp_path / "tiny")
-    config = LlamaConfig(vocab_size=len(words), eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id, **SIZES)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+        **SIZES,
+    )
     LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
     spec = f"local:{tmp_path / 'tiny'},dtype=float32"
-    options = EvaluateOptions(sampling=Sampling(n=2, temperature=1.0, max_tokens=8), seed=4, concurrency=8)
+    options = EvaluateOptions(
+        sampling=Sampling(n=2, temperature=1.0, max_tokens=8), seed=4, concurrency=8
+    )
     evaluate(resolve(spec, "model"), Rows.of(10), [], tmp_path / "one", options=options)
     many = resolve(f"pool:2,of=({spec}),cpus=1", "model")
     try:
         evaluate(many, Rows.of(10), [], tmp_path / "two", options=options)
     finally:
         asyncio.run(many.close())
-    assert (tmp_path / "one/responses.jsonl").read_bytes() == (tmp_path / "two/responses.jsonl").read_bytes()
+    assert (tmp_path / "one/responses.jsonl").read_bytes() == (
+        tmp_path / "two/responses.jsonl"
+    ).read_bytes()

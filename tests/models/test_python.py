@@ -45,7 +45,9 @@ def test_what_the_function_takes() -> None:
     assert ask(by_messages)[0].text == "be kind"
     assert [a.text for a in ask(by_conversation, 2)] == ["be kind/1", "be kind/1"]
     assert ask(later)[0].text == "olleh"
-    assert asyncio.run(PythonModel(Bot(), name="bot").generate(ASK, Sampling()))[0].text == "bot hello"
+    assert (
+        asyncio.run(PythonModel(Bot(), name="bot").generate(ASK, Sampling()))[0].text == "bot hello"
+    )
 
 
 def test_each_answer_has_a_seed_of_its_own() -> None:
@@ -57,8 +59,13 @@ def test_each_answer_has_a_seed_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("said", "kind", "word"),
-    [(None, "empty", "None"), (b"\xff\x00", "binary", "2 bytes"), (3, "unparsable", "int"),
-     ({"a": 1}, "unparsable", "dict"), ({"content": "x", "tool_calls": 5}, "unparsable", "tool_calls")],
+    [
+        (None, "empty", "None"),
+        (b"\xff\x00", "binary", "2 bytes"),
+        (3, "unparsable", "int"),
+        ({"a": 1}, "unparsable", "dict"),
+        ({"content": "x", "tool_calls": 5}, "unparsable", "tool_calls"),
+    ],
 )
 def test_wrong_answers_are_failures(said: Any, kind: str, word: str) -> None:
     answer = ask(lambda prompt: said)[0]
@@ -101,10 +108,13 @@ def test_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = resolve("python:mybot:answer", "model")
     assert model.name == "python:mybot:answer"
     assert asyncio.run(model.generate(ASK, Sampling()))[0].text == "hello!"
-    for spec, word in (("python:mybot", "expected python:package.module:function"),
-                       ("python:mybot:nothing", "has no 'nothing'"),
-                       ("python:nobot:f", "no module 'nobot'"), ("python:mybot:number", "no function"),
-                       ("python:badbot:f", "ZeroDivisionError")):
+    for spec, word in (
+        ("python:mybot", "expected python:package.module:function"),
+        ("python:mybot:nothing", "has no 'nothing'"),
+        ("python:nobot:f", "no module 'nobot'"),
+        ("python:mybot:number", "no function"),
+        ("python:badbot:f", "ZeroDivisionError"),
+    ):
         with pytest.raises(SpecError, match=word):
             resolve(spec, "model")
     with pytest.raises(SpecError, match="takes no argument"):

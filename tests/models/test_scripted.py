@@ -32,9 +32,14 @@ def test_specs_and_their_shares() -> None:
     assert said(resolve("scripted:comply", "model")) == [ANSWER]
     assert said(resolve("scripted:echo", "model")) == ["what is tea"]
     assert said(resolve("scripted:empty", "model")) == [""]
-    assert said(resolve('scripted:say,text="two words"', "model"), Sampling(max_tokens=1)) == ["two"]
+    assert said(resolve('scripted:say,text="two words"', "model"), Sampling(max_tokens=1)) == [
+        "two"
+    ]
     mixed = resolve("scripted:mixed,refuse_share=0.3", "model")
-    answers = [asyncio.run(mixed.generate(Conversation.of(f"p{i}"), Sampling()))[0].text for i in range(600)]
+    answers = [
+        asyncio.run(mixed.generate(Conversation.of(f"p{i}"), Sampling()))[0].text
+        for i in range(600)
+    ]
     refused = answers.count(REFUSAL)
     assert 0.24 < refused / 600 < 0.36
     with pytest.raises(SpecError, match="did you mean 'refuse'"):

@@ -35,7 +35,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     made = tokenizer()
     made.save_pretrained(folder)
-    config = LlamaConfig(vocab_size=len(made), eos_token_id=made.eos_token_id, pad_token_id=made.pad_token_id, **SIZES)
+    config = LlamaConfig(
+        vocab_size=len(made),
+        eos_token_id=made.eos_token_id,
+        pad_token_id=made.pad_token_id,
+        **SIZES,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -54,19 +59,29 @@ def model(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> Iterator[Any]:
 
 def test_the_same_tokens_as_the_local_back_end(model: Any, tiny: Path) -> None:
     local = resolve(f"local:{tiny},dtype=float32", "model")
-    for asked in (ASKED, Conversation.of("Say hello"), ASKED.then(Message("assistant", "Tea, and"))):
+    for asked in (
+        ASKED,
+        Conversation.of("Say hello"),
+        ASKED.then(Message("assistant", "Tea, and")),
+    ):
         (expected,) = asyncio.run(local.generate(asked, GREEDY))
-        (got,) = asyncio.run(model.generate(asked, GREEDY))  # another event loop each time: the engine has its own
+        (got,) = asyncio.run(
+            model.generate(asked, GREEDY)
+        )  # another event loop each time: the engine has its own
         assert (got.text, got.finish_reason) == (expected.text, expected.finish_reason)
         assert (got.usage.prompt_tokens, got.usage.completion_tokens) == (
-            expected.usage.prompt_tokens, expected.usage.completion_tokens)
+            expected.usage.prompt_tokens,
+            expected.usage.completion_tokens,
+        )
     asyncio.run(local.close())
 
 
 def test_each_answer_has_a_seed_of_its_own_whatever_n_is(model: Any) -> None:
     how = Sampling(n=3, max_tokens=8, temperature=1.0, seed=7)
     three = asyncio.run(model.generate(ASKED, how))
-    (one,) = asyncio.run(model.generate(ASKED, Sampling(n=1, max_tokens=8, temperature=1.0, seed=7)))
+    (one,) = asyncio.run(
+        model.generate(ASKED, Sampling(n=1, max_tokens=8, temperature=1.0, seed=7))
+    )
     assert three[0] == one
     assert len({a.text for a in three}) == 3
     (engine,) = vllm_stand_in.AsyncLLMEngine.made
@@ -99,7 +114,9 @@ def test_log_probabilities_of_tokens_written_and_read(model: Any) -> None:
     (answer,) = asyncio.run(model.generate(ASKED, how))
     assert answer.logprobs is not None
     assert len(answer.logprobs) == answer.usage.completion_tokens
-    assert all(t.logprob == t.top[0][1] for t in answer.logprobs)  # greedy: the token is the likeliest
+    assert all(
+        t.logprob == t.top[0][1] for t in answer.logprobs
+    )  # greedy: the token is the likeliest
     assert len(answer.logprobs[0].top) == 2
     for prefix in (ASKED, "The cat sat on"):
         text = prefix if isinstance(prefix, str) else model._template.render(prefix)
@@ -108,7 +125,9 @@ def test_log_probabilities_of_tokens_written_and_read(model: Any) -> None:
         ids = engine.tokenizer(text + " the mat", add_special_tokens=False).input_ids
         start = len(engine.tokenizer(text, add_special_tokens=False).input_ids)
         rows = engine._logprobs(ids)
-        assert got == pytest.approx([float(rows[k - 1][ids[k]]) for k in range(start, len(ids))], abs=1e-5)
+        assert got == pytest.approx(
+            [float(rows[k - 1][ids[k]]) for k in range(start, len(ids))], abs=1e-5
+        )
 
 
 def test_what_the_engine_refuses_is_a_failure(model: Any) -> None:
@@ -146,7 +165,9 @@ async def _vllm_server(request: Request) -> None:
     body = request.json
     if request.path == "/tokenize":
         if "prompt" in body:
-            await request.send(200, {"count": len(_words(body["prompt"])), "max_model_len": 9, "tokens": []})
+            await request.send(
+                200, {"count": len(_words(body["prompt"])), "max_model_len": 9, "tokens": []}
+            )
         else:
             assert body["add_generation_prompt"]
             words = [w for m in body["messages"] for w in _words(m["content"])]
@@ -159,9 +180,20 @@ async def _vllm_server(request: Request) -> None:
         assert body["continue_final_message"]
         assert not body["add_generation_prompt"]
         before, head = body["messages"][:-1], ["assistant"]
-        words = [w for m in before for w in _words(m["content"])] + head + _words(body["messages"][-1]["content"])
-    scored = [None, *({str(k): {"logprob": -float(len(w)), "rank": 1}} for k, w in enumerate(words[1:]))]
-    choice = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": "x"}}
+        words = (
+            [w for m in before for w in _words(m["content"])]
+            + head
+            + _words(body["messages"][-1]["content"])
+        )
+    scored = [
+        None,
+        *({str(k): {"logprob": -float(len(w)), "rank": 1}} for k, w in enumerate(words[1:])),
+    ]
+    choice = {
+        "index": 0,
+        "finish_reason": "length",
+        "message": {"role": "assistant", "content": "x"},
+    }
     if request.path == "/v1/completions":
         await request.send(200, {"choices": [{"index": 0, "text": "x", "prompt_logprobs": scored}]})
     else:
@@ -174,7 +206,10 @@ def test_a_server_scores_texts_and_conversations() -> None:
         assert made.name == "vllm:m"
 
         async def both() -> tuple[list[list[float]], list[list[float]]]:
-            got = await made.logprobs("a bb", [" ccc dddd", " e"]), await made.logprobs(ASKED, ["four words"])
+            got = (
+                await made.logprobs("a bb", [" ccc dddd", " e"]),
+                await made.logprobs(ASKED, ["four words"]),
+            )
             await close_all()
             return got
 

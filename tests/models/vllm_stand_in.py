@@ -123,10 +123,14 @@ class AsyncLLMEngine:
 
     def _entry(self, row: torch.Tensor, token: int, top: int) -> dict[int, Logprob]:
         ids = [token, *(int(t) for t in row.topk(top).indices if int(t) != token)]
-        return {t: Logprob(float(row[t]), int((row > row[t]).sum()) + 1, self.tokenizer.decode([t])) for t in ids}
+        return {
+            t: Logprob(float(row[t]), int((row > row[t]).sum()) + 1, self.tokenizer.decode([t]))
+            for t in ids
+        }
 
-    async def generate(self, prompt: TokensPrompt, sampling_params: SamplingParams, request_id: str
-                       ) -> AsyncIterator[RequestOutput]:
+    async def generate(
+        self, prompt: TokensPrompt, sampling_params: SamplingParams, request_id: str
+    ) -> AsyncIterator[RequestOutput]:
         assert asyncio.get_running_loop() is self.loop, "the engine belongs to another event loop"
         assert request_id not in self.seen, f"request {request_id} stands already"
         if self.down:
@@ -135,11 +139,16 @@ class AsyncLLMEngine:
         self.params.append(sampling_params)
         p, ids = sampling_params, list(prompt["prompt_token_ids"])
         if len(ids) > self.longest:
-            raise ValueError(f"The decoder prompt (length {len(ids)}) is longer than the maximum of {self.longest}.")
+            raise ValueError(
+                f"The decoder prompt (length {len(ids)}) is longer than the maximum of {self.longest}."
+            )
         scored = None
         if p.prompt_logprobs is not None:
             rows = self._logprobs(ids)
-            scored = [None, *(self._entry(rows[k - 1], ids[k], p.prompt_logprobs) for k in range(1, len(ids)))]
+            scored = [
+                None,
+                *(self._entry(rows[k - 1], ids[k], p.prompt_logprobs) for k in range(1, len(ids))),
+            ]
         generator = torch.Generator().manual_seed(p.seed if p.seed is not None else 0)
         row, finish, sent = _Row([]), None, 0
         try:
@@ -149,7 +158,11 @@ class AsyncLLMEngine:
                 if p.temperature == 0:
                     token = int(last.argmax())
                 else:
-                    token = int(torch.multinomial((last / p.temperature).softmax(-1), 1, generator=generator))
+                    token = int(
+                        torch.multinomial(
+                            (last / p.temperature).softmax(-1), 1, generator=generator
+                        )
+                    )
                 row.ids.append(token)
                 if p.logprobs is not None:
                     row.logprobs.append(self._entry(last, token, p.logprobs))
@@ -158,7 +171,13 @@ class AsyncLLMEngine:
                 if p.output_kind is not RequestOutputKind.FINAL_ONLY or finish is not None:
                     text = whole[sent:] if p.output_kind is RequestOutputKind.DELTA else whole
                     sent = len(whole)
-                    out = CompletionOutput(0, text, list(row.ids), row.logprobs if p.logprobs is not None else None, finish)
+                    out = CompletionOutput(
+                        0,
+                        text,
+                        list(row.ids),
+                        row.logprobs if p.logprobs is not None else None,
+                        finish,
+                    )
                     yield RequestOutput(request_id, ids, [out], finish is not None, scored, 0)
         except (asyncio.CancelledError, GeneratorExit):
             self.aborted.append(request_id)
@@ -178,7 +197,13 @@ class AsyncLLMEngine:
 def module() -> types.ModuleType:
     """A module of these, as `import vllm` gives them."""
     made, inner = types.ModuleType("vllm"), types.ModuleType("vllm.sampling_params")
-    for name in ("AsyncEngineArgs", "AsyncLLMEngine", "SamplingParams", "TokensPrompt", "RequestOutput"):
+    for name in (
+        "AsyncEngineArgs",
+        "AsyncLLMEngine",
+        "SamplingParams",
+        "TokensPrompt",
+        "RequestOutput",
+    ):
         setattr(made, name, getattr(sys.modules[__name__], name))
     inner.RequestOutputKind = RequestOutputKind  # type: ignore[attr-defined]
     made.sampling_params = inner  # type: ignore[attr-defined]

@@ -56,7 +56,9 @@ def run_case(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> 
 
 async def _run(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> list[str]:
     model = Script(list(llm_outputs))
-    runtime = build_runtime(RailsConfig.load(config_dir), model, Parts(encoder=Words(), nemo_alias=True))
+    runtime = build_runtime(
+        RailsConfig.load(config_dir), model, Parts(encoder=Words(), nemo_alias=True)
+    )
     history: list[dict[str, Any]] = []
     said: list[str] = []
     for given in user_turns:

@@ -18,8 +18,26 @@ the same name in two files (NeMo reads files in the order of the disk);
 `user a as $v`, quoted parameters of `do`, indented parameters, `if` in `define bot`.
 """
 
-INTENTS = ["express greeting", "ask price", "give name", "feel good", "feel bad", "ask weather", "say bye", "agree"]
-DEFINED = ["say hello", "tell price", "ask name", "thank user", "be sorry", "offer help", "tell weather", "say done"]
+INTENTS = [
+    "express greeting",
+    "ask price",
+    "give name",
+    "feel good",
+    "feel bad",
+    "ask weather",
+    "say bye",
+    "agree",
+]
+DEFINED = [
+    "say hello",
+    "tell price",
+    "ask name",
+    "thank user",
+    "be sorry",
+    "offer help",
+    "tell weather",
+    "say done",
+]
 UNDEFINED = ["comment freely", "tell joke"]
 NUMBERS = ["n", "m"]
 TEXTS = ["name", "mood"]
@@ -31,12 +49,17 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "get_person": {"returns": "{'city': 'Oslo', 'age': 30, 'tags': ['x', 'y']}"},
     "echo text": {"params": {"text": "'none'"}, "returns": "str(text) + '!'"},
     "add": {"params": {"a": "<required>", "b": 1}, "returns": "a + b"},
-    "remember": {"params": {"value": 5}, "returns": "'ok'", "context_updates": {"n": "value", "mood": "'noted'"}},
+    "remember": {
+        "params": {"value": 5},
+        "returns": "'ok'",
+        "context_updates": {"n": "value", "mood": "'noted'"},
+    },
     "is_allowed": {"params": {"text": "<required>"}, "returns": "'secret' not in text"},
     "shout": {"params": {"text": "<required>"}, "returns": "text.upper()"},
     "broken": {"raises": "boom"},
     "see_context": {
-        "params": {"context": None}, "returns": "str(context.get('last_user_message')) + '/' + str(context.get('n'))",
+        "params": {"context": None},
+        "returns": "str(context.get('last_user_message')) + '/' + str(context.get('n'))",
     },
 }
 
@@ -68,7 +91,9 @@ class Writer:
         if pick == 5:
             return f"len({self.text(depth + 1)})"
         if pick == 6:
-            return f"({self.number(depth + 1)} {self.r.choice(['%', '//'])} {self.r.randrange(1, 5)})"
+            return (
+                f"({self.number(depth + 1)} {self.r.choice(['%', '//'])} {self.r.randrange(1, 5)})"
+            )
         return f"({self.number(depth + 1)} if {self.condition(depth + 1)} else {self.number(depth + 1)})"
 
     def text(self, depth: int = 0) -> str:
@@ -82,15 +107,21 @@ class Writer:
         if pick == 5:
             return f"{self.text(depth + 1)}.{self.r.choice(['upper()', 'lower()', 'strip()', 'title()'])}"
         if pick == 6:
-            return f'({self.text(depth + 1)} + "ab")[{self.r.choice(["0", "1", "-1", "0:2", "1:"])}]'
-        return f"({self.text(depth + 1)} if {self.condition(depth + 1)} else {self.text(depth + 1)})"
+            return (
+                f'({self.text(depth + 1)} + "ab")[{self.r.choice(["0", "1", "-1", "0:2", "1:"])}]'
+            )
+        return (
+            f"({self.text(depth + 1)} if {self.condition(depth + 1)} else {self.text(depth + 1)})"
+        )
 
     def condition(self, depth: int = 0) -> str:
         pick = self.r.randrange(11 if depth < 2 else 7)
         if pick == 0:
             return f"{self.number(depth + 1)} {self.r.choice(['<', '>', '==', '!=', '<=', '>='])} {self.number(depth + 1)}"
         if pick == 1:
-            return f'"{self.r.choice(WORDS)}" {self.r.choice(["in", "not in"])} {self.text(depth + 1)}'
+            return (
+                f'"{self.r.choice(WORDS)}" {self.r.choice(["in", "not in"])} {self.text(depth + 1)}'
+            )
         if pick == 2:
             return f"${self.r.choice(NUMBERS + TEXTS + ['flag'])}"
         if pick == 3:
@@ -119,7 +150,10 @@ class Writer:
         if pick == 2:
             return [f"$flag = {self.condition()}"]
         if pick == 3:
-            return [f"${name} = (${name} or 0)", f"${name} {self.r.choice(['+=', '-='])} {self.r.randrange(1, 4)}"]
+            return [
+                f"${name} = (${name} or 0)",
+                f"${name} {self.r.choice(['+=', '-='])} {self.r.randrange(1, 4)}",
+            ]
         if pick == 4:
             return [f"${self.r.choice(TEXTS)} = $last_user_message"]
         if pick == 5:
@@ -145,12 +179,27 @@ class Writer:
         if name == "is_allowed":
             return [f"$flag = {word} is_allowed(text=$last_user_message)"]
         if name == "shout":
-            return [f"$mood = {word} shout(text=\"{self.r.choice(WORDS)}\")"]
+            return [f'$mood = {word} shout(text="{self.r.choice(WORDS)}")']
         if name == "get_list":
-            return [f"$xs = {word} get_list", f"$name = $xs[{self.r.randrange(3)}]", '$flag = "b" in $xs', "$n = len($xs)"]
+            return [
+                f"$xs = {word} get_list",
+                f"$name = $xs[{self.r.randrange(3)}]",
+                '$flag = "b" in $xs',
+                "$n = len($xs)",
+            ]
         if name == "get_person":
-            return [f"$p = {word} get_person", self.r.choice(["$name = $p.city", '$name = $p["city"]', "$n = $p.age",
-                                                            "$mood = $p.tags[1]", "$mood = $p.missing"])]
+            return [
+                f"$p = {word} get_person",
+                self.r.choice(
+                    [
+                        "$name = $p.city",
+                        '$name = $p["city"]',
+                        "$n = $p.age",
+                        "$mood = $p.tags[1]",
+                        "$mood = $p.missing",
+                    ]
+                ),
+            ]
         if name == "see_context":
             return [f"$name = {word} see_context"]
         if name == "broken":
@@ -159,7 +208,7 @@ class Writer:
 
     def bot(self) -> list[str]:
         if self.some(0.08):
-            return [f"${'name'} = $name or \"nobody\"", "bot $name"]
+            return [f'${"name"} = $name or "nobody"', "bot $name"]
         if self.some(0.12):
             name = self.r.choice(UNDEFINED)
             return [*(["# say it kindly"] if self.some(0.3) else []), f"bot {name}"]
@@ -197,14 +246,16 @@ class Writer:
         if pick < 0.90 and depth < 2 and not rail:
             return self.when(depth)
         if pick < 0.945:
-            given = self.r.choice(["(n=4)", "(mood=$name)", "(n=2, m=$n)"]) if self.some(0.15) else ""
+            given = (
+                self.r.choice(["(n=4)", "(mood=$name)", "(n=2, m=$n)"]) if self.some(0.15) else ""
+            )
             return [f"do {self.r.choice(SUBFLOWS)}{given}"]
         if pick < 0.955:
-            return [f"$sub = \"{self.r.choice(SUBFLOWS)}\"", "do $sub"]
+            return [f'$sub = "{self.r.choice(SUBFLOWS)}"', "do $sub"]
         if pick < 0.965 and not rail:
             return ["# the name of the person", f"${self.r.choice(TEXTS)} = ..."]
         if pick < 0.975:
-            made = self.r.choice(["Ping(value=1)", "Ping(value=$n)", "Timer(name=\"a\")", "Ping"])
+            made = self.r.choice(["Ping(value=1)", "Ping(value=$n)", 'Timer(name="a")', "Ping"])
             word = self.r.choice(["create event", "new event", "infer event", "create"])
             wait = [self.r.choice(["event Ping", "event Ping(value=1)"])] if self.some(0.4) else []
             if wait and self.some(0.5):
@@ -216,7 +267,9 @@ class Writer:
             return [self.r.choice(["break", "continue"])]
         return self.bot()
 
-    def block(self, depth: int, loop: bool = False, rail: bool = False, least: int = 1) -> list[str]:
+    def block(
+        self, depth: int, loop: bool = False, rail: bool = False, least: int = 1
+    ) -> list[str]:
         rows: list[str] = []
         for _ in range(self.r.randint(least, 3 if depth else 4)):
             rows += self.step(depth, loop, rail)
@@ -237,10 +290,15 @@ class Writer:
         return [f"${name} = 0", f"while ${name} < {self.r.randint(1, 3)}", *indent(body)]
 
     def when(self, depth: int) -> list[str]:
-        chosen = [f"user {i}" for i in self.r.sample(self.intents, self.r.randint(1, min(3, len(self.intents))))]
+        chosen = [
+            f"user {i}"
+            for i in self.r.sample(self.intents, self.r.randint(1, min(3, len(self.intents))))
+        ]
         if self.some(0.15):
             said = f"bot {self.r.choice(self.bots)}"
-            chosen.append(self.r.choice([said, "event Ping", 'Timer(name="a")', "event UserSilent"]))
+            chosen.append(
+                self.r.choice([said, "event Ping", 'Timer(name="a")', "event UserSilent"])
+            )
         if self.some(0.1):
             chosen = ["user ..."]
         rows: list[str] = []
@@ -251,13 +309,22 @@ class Writer:
     def jump(self, rows: list[str]) -> list[str]:
         self.labels += 1
         name, label = f"j{self.labels}", f"again {self.labels}"
-        return [f"${name} = 0", f"label {label}", *rows, f"${name} = ${name} + 1", f"if ${name} < 2", f"  goto {label}"]
+        return [
+            f"${name} = 0",
+            f"label {label}",
+            *rows,
+            f"${name} = ${name} + 1",
+            f"if ${name} < 2",
+            f"  goto {label}",
+        ]
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def flow(self, at: int) -> list[str]:
         kind = self.r.random()
-        modifiers = "".join(m for m, share in (("parallel ", 0.05), ("continuous ", 0.05)) if self.some(share))
+        modifiers = "".join(
+            m for m, share in (("parallel ", 0.05), ("continuous ", 0.05)) if self.some(share)
+        )
         name = f" flow {at}" if self.some(0.6) or modifiers else ""
         priority = [f"priority {self.r.choice(['2', '0.5', '10'])}", ""] if self.some(0.12) else []
         if self.some(0.04):
@@ -269,7 +336,9 @@ class Writer:
             start, modifiers = [f"bot {self.r.choice(self.bots)}"], modifiers + "extension "
             name = name or f" flow {at}"
         elif kind < 0.83:
-            start = [f"event {self.r.choice(['UserSilent', 'Ping', 'Timer(name=' + chr(34) + 'a' + chr(34) + ')'])}"]
+            start = [
+                f"event {self.r.choice(['UserSilent', 'Ping', 'Timer(name=' + chr(34) + 'a' + chr(34) + ')'])}"
+            ]
         elif kind < 0.88:
             start = [*self.assignment(), self.user()]
         elif kind < 0.92:
@@ -288,15 +357,29 @@ class Writer:
         noise = ["# a comment"] if self.some(0.1) else []
         word = "def" if self.some(0.05) else "define"
         colon = ":" if self.some(0.05) and name else ""
-        return [f"{word} {modifiers}flow{name}{colon}", *indent([*doc, *priority, *start, *noise, *body]), ""]
+        return [
+            f"{word} {modifiers}flow{name}{colon}",
+            *indent([*doc, *priority, *start, *noise, *body]),
+            "",
+        ]
 
     def messages(self) -> list[str]:
         rows: list[str] = []
         for intent in [i for i in self.intents if self.some(0.8)] or self.intents[:1]:
             second = [f'"{intent} now"'] if self.some(0.5) else []
             rows += [f"define user {intent}", *indent([f'"{intent} please"', *second]), ""]
-        forms = ["Hello.", "It is $n.", "Dear {{ name }}", "$name: $n", "Mood {{ mood or 'none' }}", "One\\nTwo", "Bye!",
-                 "{% if n %}n={{ n }}{% else %}no n{% endif %}", "City {{ p.city }}", "Last: $last_user_message"]
+        forms = [
+            "Hello.",
+            "It is $n.",
+            "Dear {{ name }}",
+            "$name: $n",
+            "Mood {{ mood or 'none' }}",
+            "One\\nTwo",
+            "Bye!",
+            "{% if n %}n={{ n }}{% else %}no n{% endif %}",
+            "City {{ p.city }}",
+            "Last: $last_user_message",
+        ]
         for bot in DEFINED:
             texts = [self.r.choice(forms) for _ in range(2 if self.some(0.1) else 1)]
             body = [f'"{bot}: {t}"' for t in texts]
@@ -304,7 +387,11 @@ class Writer:
         return rows
 
     def rail(self, name: str, stage: str) -> list[str]:
-        variable = {"input": "user_message", "output": "bot_message", "retrieval": "relevant_chunks"}[stage]
+        variable = {
+            "input": "user_message",
+            "output": "bot_message",
+            "retrieval": "relevant_chunks",
+        }[stage]
         pick = self.r.random()
         word = self.r.choice(WORDS)
         if pick < 0.35:
@@ -312,7 +399,12 @@ class Writer:
             body = [f'if "{word}" in ${variable}', *indent([f"bot {said}", "stop"])]
         elif pick < 0.5:
             self.used.add("is_allowed")
-            body = [f"$ok = execute is_allowed(text=${variable})", "if not $ok", "  bot refuse to respond", "  stop"]
+            body = [
+                f"$ok = execute is_allowed(text=${variable})",
+                "if not $ok",
+                "  bot refuse to respond",
+                "  stop",
+            ]
         elif pick < 0.65:
             body = [f'${variable} = ${variable} + " [{word}]"']
         elif pick < 0.75:
@@ -323,7 +415,11 @@ class Writer:
         else:
             body = [*self.assignment(), f"if {self.condition()}", "  done", *self.assignment()]
         if stage == "retrieval":
-            body = [f'$relevant_chunks = ($relevant_chunks or "") + "+{word}"'] if pick < 0.6 else self.assignment()
+            body = (
+                [f'$relevant_chunks = ($relevant_chunks or "") + "+{word}"']
+                if pick < 0.6
+                else self.assignment()
+            )
         return [f"define {self.r.choice(['flow', 'subflow'])} {name}", *indent(body), ""]
 
 
@@ -381,16 +477,25 @@ def answers(w: Writer, count: int) -> dict[str, list[str]]:
     step = ["bot {}", "bot {}", "bot {}, and so on", 'bot {} "text"', "{}", "Bot intent: {}"]
     chosen = [w.r.choice(w.intents) if w.some(0.93) else "ask something new" for _ in range(count)]
     bots = [w.r.choice(w.bots + UNDEFINED) for _ in range(count)]
-    multi = ["bot {}\nbot {}", "bot {}", 'bot {}\nif $n\n  bot {}', "bot {}\n$n = 4\nbot {}"]
+    multi = ["bot {}\nbot {}", "bot {}", "bot {}\nif $n\n  bot {}", "bot {}\n$n = 4\nbot {}"]
     return {
         "intent": [w.r.choice(intent).format(i) for i in chosen],
         "next": [w.r.choice(step).format(b) for b in bots],
         "multi": [w.r.choice(multi).format(b, w.r.choice(w.bots)) for b in bots],
         "message": [w.r.choice(quote).format(f"Message {i}") for i in range(count)],
-        "general": [w.r.choice(["Answer {}.", '"Answer {}."', " Answer {} "]).format(i) for i in range(count)],
+        "general": [
+            w.r.choice(["Answer {}.", '"Answer {}."', " Answer {} "]).format(i)
+            for i in range(count)
+        ],
         "value": [w.r.choice(['"Ann"', "'Ben'", "Cy", '"D"; ', "7", "it's"]) for _ in range(count)],
-        "check": [w.r.choice(["No", "No", "No", "no.", "Yes", "yes, bad", "maybe", "unsafe", "safe"]) for _ in range(count)],
-        "single": [f"  {i}\nbot {b}\n  \"Single {k}\"" for k, (i, b) in enumerate(zip(chosen, bots, strict=True))],
+        "check": [
+            w.r.choice(["No", "No", "No", "no.", "Yes", "yes, bad", "maybe", "unsafe", "safe"])
+            for _ in range(count)
+        ],
+        "single": [
+            f'  {i}\nbot {b}\n  "Single {k}"'
+            for k, (i, b) in enumerate(zip(chosen, bots, strict=True))
+        ],
     }
 
 
@@ -398,15 +503,31 @@ def turns(w: Writer, config: dict[str, Any]) -> list[dict[str, Any]]:
     """What the user does."""
     made: list[dict[str, Any]] = []
     output = bool(config.get("rails", {}).get("output"))
-    plain = not config.get("passthrough")  # NeMo hands the roles context, event and exception on to the LLM
+    plain = not config.get(
+        "passthrough"
+    )  # NeMo hands the roles context, event and exception on to the LLM
     for _ in range(w.r.randint(1, 7)):
         said = f"{w.r.choice(w.intents)} {w.r.choice(['please', 'now', ''])} {w.r.choice([*WORDS, ''])}".strip()
         turn: dict[str, Any] = {"user": said}
         if w.some(0.08) and plain:
-            turn = {"event": {"type": w.r.choice(["UserSilent", "Timer", "Other"]), "name": w.r.choice(["a", "b"])}}
+            turn = {
+                "event": {
+                    "type": w.r.choice(["UserSilent", "Timer", "Other"]),
+                    "name": w.r.choice(["a", "b"]),
+                }
+            }
         elif w.some(0.08) and plain:
-            turn["options"] = {"rails": w.r.choice([["input"], ["dialog"], ["input", "output"], ["dialog", "output"],
-                                                    ["input", "dialog", "output", "retrieval"]])}
+            turn["options"] = {
+                "rails": w.r.choice(
+                    [
+                        ["input"],
+                        ["dialog"],
+                        ["input", "output"],
+                        ["dialog", "output"],
+                        ["input", "dialog", "output", "retrieval"],
+                    ]
+                )
+            }
         elif w.some(0.04) and output and plain:
             turn.update(assistant=f"reply {w.r.choice(WORDS)}", options={"rails": ["output"]})
         elif w.some(0.06) and not output:
@@ -430,7 +551,11 @@ def case(seed: int) -> dict[str, Any]:
             rows += w.flow(at)
     if dialog or w.some(0.3):
         for name in SUBFLOWS:
-            rows += [f"define subflow {name}", *indent(w.block(1) if dialog else w.block(1, rail=True)), ""]
+            rows += [
+                f"define subflow {name}",
+                *indent(w.block(1) if dialog else w.block(1, rail=True)),
+                "",
+            ]
     text = "\n".join(rows)
     for name in SUBFLOWS:
         if f"do {name}" in text and f"define subflow {name}" not in text:
@@ -440,7 +565,10 @@ def case(seed: int) -> dict[str, Any]:
     actions = {n: a for n, a in ACTIONS.items() if n in w.used}
     files = {"config.yml": json.dumps(config, indent=1), **({"rails.co": text} if text else {})}
     if dialog and w.some(0.1):  # part of it in a second file, in a folder, or as YAML
-        flow = {"id": "from yaml", "elements": [{"user": w.intents[0]}, {"bot": w.bots[0]}, {"bot": w.bots[-1]}]}
+        flow = {
+            "id": "from yaml",
+            "elements": [{"user": w.intents[0]}, {"bot": w.bots[0]}, {"bot": w.bots[-1]}],
+        }
         more = f'define user ask more\n  "more of it"\n\ndefine flow more\n  user ask more\n  bot {w.bots[0]}\n'
         kind = w.r.randrange(3)
         if kind == 0:
@@ -448,6 +576,9 @@ def case(seed: int) -> dict[str, Any]:
         else:
             files["more/extra.co" if kind == 1 else "a.co"] = more
     return {
-        "id": f"seed-{seed}", "files": files,
-        "actions": actions, "llm": answers(w, 40), "turns": turns(w, config),
-    }  # fmt: skip
+        "id": f"seed-{seed}",
+        "files": files,
+        "actions": actions,
+        "llm": answers(w, 40),
+        "turns": turns(w, config),
+    }

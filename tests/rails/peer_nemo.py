@@ -23,10 +23,15 @@ from run import write_config  # noqa: E402
 
 random.choice = lambda items: items[0]
 TASKS = {
-    "generate_user_intent": "intent", "generate_next_steps": "next", "generate_bot_message": "message",
-    "general": "general", "generate_value": "value", "generate_intent_steps_message": "single",
-    "self_check_input": "check", "self_check_output": "check",
-}  # fmt: skip
+    "generate_user_intent": "intent",
+    "generate_next_steps": "next",
+    "generate_bot_message": "message",
+    "general": "general",
+    "generate_value": "value",
+    "generate_intent_steps_message": "single",
+    "self_check_input": "check",
+    "self_check_output": "check",
+}
 
 
 class Scripted(FakeLLMModel):

@@ -18,10 +18,14 @@ from truing.rails.runtime.app import Parts, Runtime
 from truing.rails.runtime.stream_buffer import Sink
 
 _MARKS = {
-    "Answer with the canonical form": "intent", "Continue with the bot's next step": "next",
-    "Write the text of the bot's message": "message", "write three lines": "single", "Write only the value": "value",
-    "CHECK input": "check", "CHECK output": "check",
-}  # fmt: skip
+    "Answer with the canonical form": "intent",
+    "Continue with the bot's next step": "next",
+    "Write the text of the bot's message": "message",
+    "write three lines": "single",
+    "Write only the value": "value",
+    "CHECK input": "check",
+    "CHECK output": "check",
+}
 
 
 class First:
@@ -66,7 +70,10 @@ class ByTask:
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
     """What truing says to a generated case."""
-    with tempfile.TemporaryDirectory() as folder, patch("truing.rails.runtime.turn_context.Random", First):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("truing.rails.runtime.turn_context.Random", First),
+    ):
         write_config(case, folder, ACTIONS_PRELUDE)
         try:
             config = RailsConfig.load(folder)

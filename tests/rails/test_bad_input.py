@@ -30,11 +30,59 @@ from truing.rails.static.diagram import svg, tree
 
 CALM = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 MARKS = [
-    '"', "$", "(", ")", "[", "]", "{", "}", ":", ",", "#", "\\", "\t", "    ", "\n", "if", "else", "while", "when",
-    "define", "flow", "user", "bot", "do", "execute", "create event", "...", "or", "and",
-    "not", '"""', "=", "==", "\x00", "\ud800", "é", "{{", "}}",
-    "{%", "%}", "|", "&a", "*a", "- ", "!!python/object:os.system", "0x", "1e999", "stop", "goto", "label", "any", "meta",
-]  # fmt: skip
+    '"',
+    "$",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ":",
+    ",",
+    "#",
+    "\\",
+    "\t",
+    "    ",
+    "\n",
+    "if",
+    "else",
+    "while",
+    "when",
+    "define",
+    "flow",
+    "user",
+    "bot",
+    "do",
+    "execute",
+    "create event",
+    "...",
+    "or",
+    "and",
+    "not",
+    '"""',
+    "=",
+    "==",
+    "\x00",
+    "\ud800",
+    "é",
+    "{{",
+    "}}",
+    "{%",
+    "%}",
+    "|",
+    "&a",
+    "*a",
+    "- ",
+    "!!python/object:os.system",
+    "0x",
+    "1e999",
+    "stop",
+    "goto",
+    "label",
+    "any",
+    "meta",
+]
 
 
 class Says:
@@ -50,7 +98,9 @@ class Says:
         return (Answer.of(self.text),)
 
 
-def _guarded(yaml: str = "models: []\n", colang: str = "", *, say: str = "fine", **parts: Any) -> Guarded:
+def _guarded(
+    yaml: str = "models: []\n", colang: str = "", *, say: str = "fine", **parts: Any
+) -> Guarded:
     return Guarded(RailsConfig.of(yaml, colang), Says(say), parts=Parts(encoder=Words(), **parts))
 
 
@@ -97,7 +147,11 @@ def _mutated(text: str, r: random.Random) -> str:
 async def _talk(runtime: Runtime, turns: list[dict[str, Any]]) -> None:
     history: list[dict[str, Any]] = []
     for turn in turns:
-        history.append({"role": "event", "event": turn["event"]} if "event" in turn else {"role": "user", "content": turn["user"]})
+        history.append(
+            {"role": "event", "event": turn["event"]}
+            if "event" in turn
+            else {"role": "user", "content": turn["user"]}
+        )
         try:
             history.append((await asyncio.wait_for(runtime.turn(history), 20)).message)
         except (RailsError, LlmError):
@@ -114,7 +168,11 @@ def test_grammar_based_configurations_with_faults_never_crash(tmp_path: Path, bl
         folder.mkdir()
         for name, text in made["files"].items():
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes((_mutated(text, r) if name.endswith(".co") else text).encode("utf-8", "surrogatepass"))
+            (folder / name).write_bytes(
+                (_mutated(text, r) if name.endswith(".co") else text).encode(
+                    "utf-8", "surrogatepass"
+                )
+            )
         if made["actions"]:
             (folder / "actions.py").write_text(actions_source(made["actions"], ACTIONS_PRELUDE))
         report = check.check(folder)
@@ -123,7 +181,9 @@ def test_grammar_based_configurations_with_faults_never_crash(tmp_path: Path, bl
             tree(report.config.flows)
         try:
             config = RailsConfig.load(folder)
-            runtime = build_runtime(config, ByTask(made["llm"], config.multi_step), Parts(encoder=Words()))
+            runtime = build_runtime(
+                config, ByTask(made["llm"], config.multi_step), Parts(encoder=Words())
+            )
         except PlanError:
             assert report.errors, f"seed {seed}: the runtime refuses what the check lets pass"
             continue
@@ -146,15 +206,23 @@ def test_billion_laughs_and_deep_nesting_are_refused_at_once() -> None:
 
 def test_files_that_are_not_utf8_or_too_large_are_faults_with_their_line(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_bytes(b"models: []\n# \xff\xfe\n")
-    (tmp_path / "rails.co").write_bytes(b"define user a\n  \"\xc3\x28\"\n")
+    (tmp_path / "rails.co").write_bytes(b'define user a\n  "\xc3\x28"\n')
     (tmp_path / "big.co").write_bytes(b"#" * 4_000_001)
     with pytest.raises(PlanError) as caught:
         RailsConfig.load(tmp_path)
-    assert [f.split(" ")[0] for f in sorted(caught.value.faults)] == ["big.co:", "config.yml:2:", "rails.co:2:"]
+    assert [f.split(" ")[0] for f in sorted(caught.value.faults)] == [
+        "big.co:",
+        "config.yml:2:",
+        "rails.co:2:",
+    ]
 
 
 def test_a_deeply_nested_flow_is_refused_or_compiled() -> None:
-    rows = ["define flow", "  user a"] + [f"{'  ' * (k + 1)}if $a" for k in range(400)] + ["  " * 401 + "stop"]
+    rows = (
+        ["define flow", "  user a"]
+        + [f"{'  ' * (k + 1)}if $a" for k in range(400)]
+        + ["  " * 401 + "stop"]
+    )
     said = "nested"
     try:
         RailsConfig.of("", "\n".join(rows))
@@ -166,10 +234,30 @@ def test_a_deeply_nested_flow_is_refused_or_compiled() -> None:
 # -- expressions and templates -----------------------------------------------------------------------------------------
 
 ESCAPES = [
-    "().__class__", "''.__class__.__mro__", "$x.__init__", "__import__('os')", "open('/etc/passwd')", "eval('1')", "$x._private",
-    "lambda: 1", "[x for x in 'a']", "$f()", "$f.__globals__", "getattr($x, 'a')", "$x.format('a')", "'{0.__class__}'.format(1)",
-    "globals()", "print(1)", "$x := 3", "$m.path", "$t.mro()", "f'{().__class__}'", "$d.pop('a')", "$l.append(1)", "$d.update(a=1)",
-]  # fmt: skip
+    "().__class__",
+    "''.__class__.__mro__",
+    "$x.__init__",
+    "__import__('os')",
+    "open('/etc/passwd')",
+    "eval('1')",
+    "$x._private",
+    "lambda: 1",
+    "[x for x in 'a']",
+    "$f()",
+    "$f.__globals__",
+    "getattr($x, 'a')",
+    "$x.format('a')",
+    "'{0.__class__}'.format(1)",
+    "globals()",
+    "print(1)",
+    "$x := 3",
+    "$m.path",
+    "$t.mro()",
+    "f'{().__class__}'",
+    "$d.pop('a')",
+    "$l.append(1)",
+    "$d.update(a=1)",
+]
 
 
 @pytest.mark.parametrize("text", ESCAPES)
@@ -186,11 +274,22 @@ def test_expressions_cannot_leave_the_sandbox(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["9**9**9**9", "'a' * 10**9", "2**100000", "1 << 10**9", "('a' * 90000) + ('b' * 90000)", "'a'.ljust(10**9)",
-     "'%1000000000d' % 1",
-     "('a'*1000).replace('a', 'b'*1000)", "10**5000 * 10**5000 * 10**5000", "(" * 3000 + "1" + ")" * 3000, "1+" * 5000 + "1",
-     "'a,' .join('b'*50000)", "x" * 9000],
-)  # fmt: skip
+    [
+        "9**9**9**9",
+        "'a' * 10**9",
+        "2**100000",
+        "1 << 10**9",
+        "('a' * 90000) + ('b' * 90000)",
+        "'a'.ljust(10**9)",
+        "'%1000000000d' % 1",
+        "('a'*1000).replace('a', 'b'*1000)",
+        "10**5000 * 10**5000 * 10**5000",
+        "(" * 3000 + "1" + ")" * 3000,
+        "1+" * 5000 + "1",
+        "'a,' .join('b'*50000)",
+        "x" * 9000,
+    ],
+)
 def test_expressions_are_bounded_in_time_and_size(text: str) -> None:
     began = time.perf_counter()
     with pytest.raises(ExpressionError):
@@ -211,14 +310,31 @@ def test_any_expression_gives_a_value_or_an_expression_error(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ x.__init__.__globals__ }}",
-     "{{ x['__class__'] and x.__class__.__base__ }}", "{{ 'a' * 10**9 }}", "{{ range(10**9) | list }}",
-     "{% for a in range(999) %}{% for b in range(999) %}{{ 'x' * 9 }}{% endfor %}{% endfor %}",
-     "{% include 'a' %}", "{% import 'os' as os %}", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ x.format_map(x) }}",
-     "{{ ('a'|string).ljust(10**9) }}", "{{ self.__init__ }}", "{{ cycler.__init__.__globals__.os }}", "{{", "{% if %}",
-     "{{ 1 // 0 }}", "{{ 9**9**9 }}", "{{ lipsum() }}", "{{ x|attr('__class__') }}", "{{ namespace().x.__class__ }}",
-     "{% for a in range(1000) %}{{ big }}{% endfor %}", "{{ 'a' | replace('a', big) | replace('b', big) | replace('b', big) }}"],
-)  # fmt: skip
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ x.__init__.__globals__ }}",
+        "{{ x['__class__'] and x.__class__.__base__ }}",
+        "{{ 'a' * 10**9 }}",
+        "{{ range(10**9) | list }}",
+        "{% for a in range(999) %}{% for b in range(999) %}{{ 'x' * 9 }}{% endfor %}{% endfor %}",
+        "{% include 'a' %}",
+        "{% import 'os' as os %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ x.format_map(x) }}",
+        "{{ ('a'|string).ljust(10**9) }}",
+        "{{ self.__init__ }}",
+        "{{ cycler.__init__.__globals__.os }}",
+        "{{",
+        "{% if %}",
+        "{{ 1 // 0 }}",
+        "{{ 9**9**9 }}",
+        "{{ lipsum() }}",
+        "{{ x|attr('__class__') }}",
+        "{{ namespace().x.__class__ }}",
+        "{% for a in range(1000) %}{{ big }}{% endfor %}",
+        "{{ 'a' | replace('a', big) | replace('b', big) | replace('b', big) }}",
+    ],
+)
 def test_templates_cannot_leave_the_sandbox_or_grow_without_bound(text: str) -> None:
     began = time.perf_counter()
     context = {"x": {"k": 1}, "big": "b" * 90_000}
@@ -247,12 +363,15 @@ ENDLESS = {
     "bombs": 'define flow\n  user ...\n  $a = "x"\n  while True\n    $a = $a + $a\n',
     "unknown": "define flow\n  user ...\n  $s = 3\n  do $s\n",
     "list": 'define flow\n  user ...\n  $s = "no such flow"\n  do $s\n',
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_flows_that_do_not_end_fail_closed_with_a_reason(name: str) -> None:
-    model = _guarded("rails: {dialog: {user_messages: {embeddings_only: true}}}\n", 'define user hi\n  "hi"\n\n' + ENDLESS[name])
+    model = _guarded(
+        "rails: {dialog: {user_messages: {embeddings_only: true}}}\n",
+        'define user hi\n  "hi"\n\n' + ENDLESS[name],
+    )
     began = time.perf_counter()
     answer = _ask(model, "hi")
     assert time.perf_counter() - began < 10
@@ -274,7 +393,12 @@ def test_an_action_that_hangs_or_fails_fails_closed() -> None:
     def bad_exit() -> None:
         raise SystemExit(3)
 
-    for name, call in {"hang": hang, "stuck": stuck, "broken": broken, "bad_exit": bad_exit}.items():
+    for name, call in {
+        "hang": hang,
+        "stuck": stuck,
+        "broken": broken,
+        "bad_exit": bad_exit,
+    }.items():
         model = _guarded(
             "truing: {action_timeout: 0.2}\nrails: {input: {flows: [check]}}\n",
             f"define flow check\n  $ok = execute {name}\n  if not $ok\n    bot refuse to respond\n    stop\n",
@@ -292,7 +416,9 @@ def test_an_action_that_hangs_or_fails_fails_closed() -> None:
 
 
 def test_huge_messages_are_refused_and_large_ones_are_read() -> None:
-    model = _guarded(colang='define user hi\n  "hi"\n\ndefine flow\n  user hi\n  bot say\n\ndefine bot say\n  "yes"\n')
+    model = _guarded(
+        colang='define user hi\n  "hi"\n\ndefine flow\n  user hi\n  bot say\n\ndefine bot say\n  "yes"\n'
+    )
     assert _ask(model, "x" * 200_001).rulings[-1].reason.startswith("a message is longer than")
     assert _ask(model, "x " * 90_000).failure is None
 
@@ -312,11 +438,27 @@ def test_any_message_and_any_answer_of_the_llm_give_an_answer(said: str, message
 
 @pytest.mark.parametrize(
     "said",
-    ["", "\n\n", '"', "user ", "bot \x00", "\ud800", "user a\nbot b\n" * 500, "{{ 7 * 7 }}", "$x", "stop", "..."],
+    [
+        "",
+        "\n\n",
+        '"',
+        "user ",
+        "bot \x00",
+        "\ud800",
+        "user a\nbot b\n" * 500,
+        "{{ 7 * 7 }}",
+        "$x",
+        "stop",
+        "...",
+    ],
 )
 def test_garbage_for_canonical_forms_is_no_trouble(said: str) -> None:
     colang = 'define user hi\n  "hi"\n\ndefine flow\n  user hi\n  bot b\n\ndefine bot b\n  "B"\n'
-    for yaml in ("models: []\n", "rails: {dialog: {single_call: {enabled: true}}}\n", "enable_multi_step_generation: true\n"):
+    for yaml in (
+        "models: []\n",
+        "rails: {dialog: {single_call: {enabled: true}}}\n",
+        "enable_multi_step_generation: true\n",
+    ):
         answer = _ask(_guarded(yaml, colang, say=said), "hello there")
         assert answer.failure is None
         assert "49" not in answer.text

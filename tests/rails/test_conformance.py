@@ -49,10 +49,15 @@ def test_all_cases_of_the_folder(conformance_dir: Path, tmp_path: Path) -> None:
 def test_a_case_that_says_something_else_is_seen(tmp_path: Path) -> None:
     case = {"files": {"config.yml": "models: []\n"}, "turns": [{"user": "Hi", "bot": "Bye"}]}
     write_config(case, tmp_path, ACTIONS_PRELUDE)
-    assert _passes(case, run_case(str(tmp_path), ["Hello"], case["turns"])) == "turn 0: expected ['Bye'], got 'Hello'"
+    assert (
+        _passes(case, run_case(str(tmp_path), ["Hello"], case["turns"]))
+        == "turn 0: expected ['Bye'], got 'Hello'"
+    )
 
 
-def test_the_worst_case_of_llm_calls_is_never_exceeded(conformance_dir: Path, tmp_path: Path) -> None:
+def test_the_worst_case_of_llm_calls_is_never_exceeded(
+    conformance_dir: Path, tmp_path: Path
+) -> None:
     more: dict[str, str] = {}
     for file in sorted((conformance_dir / "cases").glob("*.json")):
         case = json.loads(file.read_text(encoding="utf-8"))
@@ -63,5 +68,7 @@ def test_the_worst_case_of_llm_calls_is_never_exceeded(conformance_dir: Path, tm
         assert calls is not None, case["id"]
         most = calls.total.most * len(case["turns"])
         if not calls.total.open and case["llm_calls"] > most:
-            more[case["id"]] = f"{case['llm_calls']} calls in {len(case['turns'])} turns, at most {calls.total} a turn"
+            more[case["id"]] = (
+                f"{case['llm_calls']} calls in {len(case['turns'])} turns, at most {calls.total} a turn"
+            )
     assert more == {}

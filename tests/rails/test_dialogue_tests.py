@@ -77,11 +77,23 @@ def test_good_dialogues_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ('bot_matches: "^Hel+o"', 'bot_matches: "x$"', "does not match"),
         ("blocked: false", "blocked: true", "not blocked"),
         ("blocked_by: no secrets", "blocked_by: other", "expected 'other', it was ['no secrets']"),
-        ("intent: express greeting", "intent: ask price", "expected the intent 'ask price', it was ['express greeting']"),
+        (
+            "intent: express greeting",
+            "intent: ask price",
+            "expected the intent 'ask price', it was ['express greeting']",
+        ),
         ("llm_calls: 1", "llm_calls: 2", "expected 2 LLM calls, there were 1"),
         ("mood: good", "mood: bad", "expected $mood = 'bad'"),
-        ('llm: ["  express greeting"]', "llm: []", "the turn could not be finished: no_text: call 1 of the LLM"),
-        ('llm: ["  express greeting"]', 'llm: ["  express greeting", more]', "asked 1 times, and llm: has 2 texts"),
+        (
+            'llm: ["  express greeting"]',
+            "llm: []",
+            "the turn could not be finished: no_text: call 1 of the LLM",
+        ),
+        (
+            'llm: ["  express greeting"]',
+            'llm: ["  express greeting", more]',
+            "asked 1 times, and llm: has 2 texts",
+        ),
     ],
 )
 def test_what_does_not_hold_is_said_with_its_line(
@@ -98,7 +110,10 @@ def test_what_does_not_hold_is_said_with_its_line(
     ("text", "said"),
     [
         ("dialogues:\n  - turns:\n      - {user: a, bott: b}\n", "all.yml:3: unknown key 'bott'"),
-        ("dialogues:\n  - turns:\n      - {bot: b}\n", "all.yml:3: a turn needs one of user, event, tool"),
+        (
+            "dialogues:\n  - turns:\n      - {bot: b}\n",
+            "all.yml:3: a turn needs one of user, event, tool",
+        ),
         ("dialogues:\n  - name: x\n", "all.yml:2: a dialogue needs turns"),
         ("dialogues:\n  - turns:\n      - {user: a, bot_matches: '('}\n", "all.yml:3: bot_matches"),
         ("dialogue: []\n", "expected dialogues:"),
@@ -112,8 +127,12 @@ def test_bad_files_are_faults_with_their_line(tmp_path: Path, text: str, said: s
     assert said in str(caught.value)
 
 
-def test_a_model_answers_where_nothing_is_scripted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.yml").write_text("models: [{type: main, engine: truing, model: 'scripted:echo'}]\n")
+def test_a_model_answers_where_nothing_is_scripted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yml").write_text(
+        "models: [{type: main, engine: truing, model: 'scripted:echo'}]\n"
+    )
     file = tmp_path / "d.yml.txt"
     file.write_text("dialogues:\n  - turns:\n      - {user: parrot, bot: parrot}\n")
     assert run_dialogues(tmp_path, file) == 0

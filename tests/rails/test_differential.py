@@ -33,13 +33,20 @@ def peer() -> str:
 
 @pytest.mark.timeout(1800)
 def test_generated_configurations_behave_the_same(peer: str, conformance_dir: Path) -> None:
-    count, seed = int(os.environ.get("TRUING_NEMO_CASES", "60")), int(os.environ.get("TRUING_NEMO_SEED", "20000"))
+    count, seed = (
+        int(os.environ.get("TRUING_NEMO_CASES", "60")),
+        int(os.environ.get("TRUING_NEMO_SEED", "20000")),
+    )
     cases = {made["id"]: made for made in map(case, range(seed, seed + count))}
     env = {**os.environ, "NEMO_GUARDRAILS_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     done = subprocess.run(
-        [peer, str(HERE / "peer_nemo.py"), str(conformance_dir)], input="\n".join(map(json.dumps, cases.values())), text=True,
-        capture_output=True, env=env, check=True,
-    )  # fmt: skip
+        [peer, str(HERE / "peer_nemo.py"), str(conformance_dir)],
+        input="\n".join(map(json.dumps, cases.values())),
+        text=True,
+        capture_output=True,
+        env=env,
+        check=True,
+    )
     theirs = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(theirs) == count
     found = {t["id"]: difference(t, run(cases[t["id"]])) for t in theirs}

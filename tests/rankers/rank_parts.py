@@ -28,7 +28,9 @@ class Knows:
         self.says = says
         self.asked: list[tuple[str, tuple[str, ...]]] = []
 
-    async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
+    async def logprobs(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[list[float]]:
         text = prefix if isinstance(prefix, str) else prefix.prompt
         self.asked.append((text, tuple(continuations)))
         return [self.likely(text, c) for c in continuations]
@@ -54,9 +56,17 @@ class Rows:
         return iter(self._pairs)
 
 
-def choice(name: str, prompt: str, choices: Sequence[str], right: Sequence[int] | None, **tags: str) -> Row:
+def choice(
+    name: str, prompt: str, choices: Sequence[str], right: Sequence[int] | None, **tags: str
+) -> Row:
     """One multiple-choice row."""
     answer = None if right is None else tuple(right)
     return Row(
-        sample=Sample(id=name, conversation=Conversation.of(prompt), choices=tuple(choices), answer=answer, tags=tags)
+        sample=Sample(
+            id=name,
+            conversation=Conversation.of(prompt),
+            choices=tuple(choices),
+            answer=answer,
+            tags=tags,
+        )
     )

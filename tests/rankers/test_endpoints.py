@@ -25,13 +25,19 @@ async def echo(r: Request) -> None:
     prompt = r.json["prompt"]
     tokens = [" " + w if i else w for i, w in enumerate(prompt.split(" "))]
     offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
-    scored = {"tokens": tokens, "text_offset": offsets, "token_logprobs": [None, *[-1.0] * (len(tokens) - 1)]}
+    scored = {
+        "tokens": tokens,
+        "text_offset": offsets,
+        "token_logprobs": [None, *[-1.0] * (len(tokens) - 1)],
+    }
     await r.send(200, {"choices": [{"text": prompt, "logprobs": scored}]})
 
 
 def test_as_plain_text_by_likelihood() -> None:
     with serving(echo) as server:
-        (made,) = rank_choices(model(server.url), ROWS, None, Settings(how=("likelihood",), form=Form(plain=True)))
+        (made,) = rank_choices(
+            model(server.url), ROWS, None, Settings(how=("likelihood",), form=Form(plain=True))
+        )
     assert made.unscored == 0
     assert made.find("sum").value.estimate == 1.0  # type: ignore[union-attr]  # one word is likelier than three
     assert made.find("token").value.estimate == 0.5  # type: ignore[union-attr]
@@ -46,14 +52,21 @@ def test_a_chat_template_that_nobody_knows_is_said() -> None:
     assert written.unscored == 0
 
 
-@pytest.mark.parametrize("answer", [
-    {"choices": [{"text": "x"}]}, {"choices": []}, {"choices": [{"logprobs": {"text_offset": [0], "token_logprobs": [-1.0]}}]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": [{"text": "x"}]},
+        {"choices": []},
+        {"choices": [{"logprobs": {"text_offset": [0], "token_logprobs": [-1.0]}}]},
+    ],
+)
 def test_an_endpoint_without_log_probabilities_is_said(answer: dict[str, Any]) -> None:
     async def handler(r: Request) -> None:
         await r.send(200, answer)
 
     with serving(handler) as server:
-        (made,) = rank_choices(model(server.url), ROWS, None, Settings(how=("likelihood",), form=Form(plain=True)))
+        (made,) = rank_choices(
+            model(server.url), ROWS, None, Settings(how=("likelihood",), form=Form(plain=True))
+        )
     assert made.unscored == 1
     assert "log-probabilities" in next(iter(made.reasons))

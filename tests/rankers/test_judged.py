@@ -44,9 +44,13 @@ class Length:
             raise RuntimeError("out of order")
         n = len(response.text.split())
         return Judgement(
-            sample_id=response.sample_id, index=response.index, judge=self.name, question=self.question,
-            score=min(1.0, (n - 1) / 9), verdict=n > 5,
-        )  # fmt: skip
+            sample_id=response.sample_id,
+            index=response.index,
+            judge=self.name,
+            question=self.question,
+            score=min(1.0, (n - 1) / 9),
+            verdict=n > 5,
+        )
 
 
 def said(index: int, **more: Any) -> Judgement:
@@ -54,27 +58,48 @@ def said(index: int, **more: Any) -> Judgement:
 
 
 def test_order_by_value_then_score_then_verdict() -> None:
-    made = order("s", "j", [said(0, value=1.0), said(1, value=3.0), said(2), said(3, value=float("nan"))], lower=False)
+    made = order(
+        "s",
+        "j",
+        [said(0, value=1.0), said(1, value=3.0), said(2), said(3, value=float("nan"))],
+        lower=False,
+    )
     assert (made.order, made.scores, made.unscored) == ((1, 0), (3.0, 1.0), 2)
-    turned = order("s", "j", [said(0, score=0.2), said(1, score=0.9), said(2, verdict=False)], lower=True)
+    turned = order(
+        "s", "j", [said(0, score=0.2), said(1, score=0.9), said(2, verdict=False)], lower=True
+    )
     assert turned.order == (2, 0, 1)
     assert order("s", "j", [said(0), said(1)], lower=True).failure is not None
 
 
 def test_preferences_are_best_over_worst_or_every_two() -> None:
     sample = Sample(id="s", conversation=Conversation.of("p"), harms=("self_harm",))
-    answers = [Response(sample_id="s", index=i, message=Message("assistant", t)) for i, t in enumerate("abca")]
-    placed = order("s", "j", [said(i, value=v) for i, v in enumerate((3.0, 2.0, 2.0, 1.0))], lower=False)
-    assert list(preferences(sample, answers, placed, dimension="safe")) == []  # the same text first and last
+    answers = [
+        Response(sample_id="s", index=i, message=Message("assistant", t))
+        for i, t in enumerate("abca")
+    ]
+    placed = order(
+        "s", "j", [said(i, value=v) for i, v in enumerate((3.0, 2.0, 2.0, 1.0))], lower=False
+    )
+    assert (
+        list(preferences(sample, answers, placed, dimension="safe")) == []
+    )  # the same text first and last
     every = list(preferences(sample, answers, placed, dimension="safe", every=True))
     assert [(p.chosen.content, p.rejected.content, p.margin) for p in every] == [
-        ("a", "b", 1.0), ("a", "c", 1.0), ("b", "a", 1.0), ("c", "a", 1.0),
-    ]  # fmt: skip
+        ("a", "b", 1.0),
+        ("a", "c", 1.0),
+        ("b", "a", 1.0),
+        ("c", "a", 1.0),
+    ]
     assert {p.harms for p in every} == {("self_harm",)}
 
 
 def test_the_worst_of_n_by_hand() -> None:
-    groups = [("p", [said(0, score=0.2), said(1, score=0.7)]), ("q", [said(0, score=0.1), said(1)]), ("r", [said(0)])]
+    groups = [
+        ("p", [said(0, score=0.2), said(1, score=0.7)]),
+        ("q", [said(0, score=0.1), said(1)]),
+        ("r", [said(0)]),
+    ]
     expected, some = worst_of(groups)
     assert expected.value is not None and expected.value.estimate == pytest.approx((0.7 + 0.1) / 2)
     assert some.value is not None and some.value.estimate == 0.5
@@ -85,8 +110,13 @@ def run(path: Path, n: int = 3) -> Path:
     words = ["one", "one two three four five six seven", "one two", "break"]
     rows = [choice(f"s{i}", f"prompt {i}", (), None) for i in range(4)]
     model = Scripted(lambda c, s: words[s.seed % 4], version="v")
-    evaluate(model, Rows([Row(sample=r.sample) for r in rows]), [], path,
-             options=EvaluateOptions(sampling=Sampling(n=n, temperature=1.0)))  # fmt: skip
+    evaluate(
+        model,
+        Rows([Row(sample=r.sample) for r in rows]),
+        [],
+        path,
+        options=EvaluateOptions(sampling=Sampling(n=n, temperature=1.0)),
+    )
     return path
 
 
@@ -98,10 +128,17 @@ def test_a_run_is_ordered_and_its_preferences_can_be_read(tmp_path: Path) -> Non
     lines = Path(made.file).read_bytes().splitlines()
     pairs = [msgspec.json.decode(line, type=Preference) for line in lines]
     assert len(pairs) == made.preferences > 0
-    assert all(len(p.chosen.content.split()) < len(p.rejected.content.split()) for p in pairs)  # harmful: less is better
+    assert all(
+        len(p.chosen.content.split()) < len(p.rejected.content.split()) for p in pairs
+    )  # harmful: less is better
     assert {p.dimension for p in pairs} == {"safe"}
-    assert all("break" not in (p.chosen.content, p.rejected.content) for p in pairs)  # unscored: no place
-    assert [f.method for f in made.figures] == ["expected maximum of 6", "at least one of 6"] or len(made.figures) == 2
+    assert all(
+        "break" not in (p.chosen.content, p.rejected.content) for p in pairs
+    )  # unscored: no place
+    assert [f.method for f in made.figures] == [
+        "expected maximum of 6",
+        "at least one of 6",
+    ] or len(made.figures) == 2
 
 
 def test_what_cannot_be_ordered_is_said(tmp_path: Path) -> None:

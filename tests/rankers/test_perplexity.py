@@ -20,19 +20,30 @@ from truing.specs.resolve import resolve
 
 def preference(n: int, safe: str, unsafe: str, prompt: str = "") -> Preference:
     return Preference(
-        conversation=Conversation.of(prompt or f"question {n}"), chosen=Message("assistant", safe), dimension="safe",
-        rejected=Message("assistant", unsafe), harms=("privacy_violation",) if n % 2 else (),
-    )  # fmt: skip
+        conversation=Conversation.of(prompt or f"question {n}"),
+        chosen=Message("assistant", safe),
+        dimension="safe",
+        rejected=Message("assistant", unsafe),
+        harms=("privacy_violation",) if n % 2 else (),
+    )
 
 
 def test_units() -> None:
     one = Measure(total=-6.0, tokens=4, bytes=13, chars=12, words=3)
-    assert [one.per(u) for u in ("total", "token", "byte", "char", "word")] == [-6, -1.5, -6 / 13, -0.5, -2]
+    assert [one.per(u) for u in ("total", "token", "byte", "char", "word")] == [
+        -6,
+        -1.5,
+        -6 / 13,
+        -0.5,
+        -2,
+    ]
 
 
 def test_every_condition_is_measured() -> None:
     model = Knows(lambda prompt, text: [-1.0 - len(prompt) / 100] * len(text.split()))
-    pair = Pair(id="1", conversation=Conversation.of("q" * 10), safe="a b", unsafe="c d e", cluster="x")
+    pair = Pair(
+        id="1", conversation=Conversation.of("q" * 10), safe="a b", unsafe="c d e", cluster="x"
+    )
     made = asyncio.run(compare(model, pair, Conversation.of("q" * 30), Form()))
     assert made.safe is not None and made.unsafe is not None
     assert made.safe.asked.total == pytest.approx(-2 * 1.1)
@@ -40,11 +51,24 @@ def test_every_condition_is_measured() -> None:
     assert made.unsafe.gain == pytest.approx(-0.3)
     assert made.unsafe.swapped_gain == pytest.approx(-0.9)
     assert model.asked[-1] == ("Question: qqqqqqqqqq\nAnswer:", (" a b", " c d e"))
-    assert asyncio.run(compare(model, Pair(id="2", conversation=pair.conversation, safe="", unsafe="x"), None, Form())).failure
+    assert asyncio.run(
+        compare(
+            model, Pair(id="2", conversation=pair.conversation, safe="", unsafe="x"), None, Form()
+        )
+    ).failure
 
 
 def test_a_stranger_asks_something_else() -> None:
-    many = [Pair(id=str(i), conversation=Conversation.of(str(i // 2)), safe="a", unsafe="b", cluster=str(i // 2)) for i in range(20)]
+    many = [
+        Pair(
+            id=str(i),
+            conversation=Conversation.of(str(i // 2)),
+            safe="a",
+            unsafe="b",
+            cluster=str(i // 2),
+        )
+        for i in range(20)
+    ]
     for pair, other in zip(many, strangers(many)):
         assert other is not None and other.prompt != pair.conversation.prompt
     assert strangers(many[:2]) == [None, None]
@@ -61,10 +85,16 @@ def test_a_safe_model_is_told_from_one_of_taste() -> None:
     def answers(prompt: str, text: str) -> list[float]:
         i = number(text)
         fits = prompt == f"question {i}"
-        return [-2.0 + noise[i][0 if "no" in text else 1] + (0.8 if fits and "no" in text else 0.0)] * len(text.split())
+        return [
+            -2.0 + noise[i][0 if "no" in text else 1] + (0.8 if fits and "no" in text else 0.0)
+        ] * len(text.split())
 
     def taste(prompt: str, text: str) -> list[float]:
-        return [-2.0 + 0.1 * noise[number(text)][0 if "no" in text else 1] + (0.5 if "no" in text else 0.0)] * len(text.split())
+        return [
+            -2.0
+            + 0.1 * noise[number(text)][0 if "no" in text else 1]
+            + (0.5 if "no" in text else 0.0)
+        ] * len(text.split())
 
     rows = Rows(pairs=[preference(i, f"no thanks {i}", f"yes sure {i}") for i in range(200)])
     (safe,), (style,) = (rank_perplexity(Knows(f), rows, None) for f in (answers, taste))
@@ -72,7 +102,9 @@ def test_a_safe_model_is_told_from_one_of_taste() -> None:
     def share(made: object, method: str) -> float:
         return made.find(method).value.estimate  # type: ignore[attr-defined, no-any-return]
 
-    assert share(safe, "per token") > 0.9 and share(style, "per token") > 0.9  # alone, it does not tell them apart
+    assert (
+        share(safe, "per token") > 0.9 and share(style, "per token") > 0.9
+    )  # alone, it does not tell them apart
     assert share(safe, "gain") == 1.0 and share(style, "gain") == 0.5
     assert 0.4 < share(safe, "swapped question, per token") < 0.6  # falls to chance
     assert share(safe, "swapped question, gain") == 0.5
@@ -82,23 +114,35 @@ def test_a_safe_model_is_told_from_one_of_taste() -> None:
     assert safe.find("gain", group="privacy_violation").n == 100  # type: ignore[union-attr]
     assert safe.find("gain, lengths within 10 %").n == 200  # type: ignore[union-attr]
     margin = safe.find("per token", kind="margin")
-    assert margin is not None and margin.value is not None and margin.value.lower < 0.8 < margin.value.upper
+    assert (
+        margin is not None
+        and margin.value is not None
+        and margin.value.lower < 0.8 < margin.value.upper
+    )
 
 
 def test_a_preference_for_brevity_is_seen_as_such() -> None:
-    rows = Rows(pairs=[preference(i, f"no {i}", f"yes of course here it is {i}") for i in range(40)])
+    rows = Rows(
+        pairs=[preference(i, f"no {i}", f"yes of course here it is {i}") for i in range(40)]
+    )
     (made,) = rank_perplexity(Knows(lambda p, t: [-1.0] * len(t.split())), rows, None)
     assert made.find("total").value.estimate == 1.0  # type: ignore[union-attr]
     assert made.find("shorter").value.estimate == 1.0  # type: ignore[union-attr]
     assert made.find("per token").value.estimate == 0.5  # type: ignore[union-attr]
     assert made.find("per token, lengths within 10 %") is None
     found = {f.method: f.value.estimate for f in made.figures if f.kind == "perplexity" and f.value}
-    assert found["safe answers, per token"] == found["unsafe answers, per word"] == pytest.approx(np.e)
+    assert (
+        found["safe answers, per token"] == found["unsafe answers, per word"] == pytest.approx(np.e)
+    )
 
 
 def test_intervals_are_over_prompts_not_rows() -> None:
-    alike = Rows(pairs=[preference(0, f"no {i % 2} {i}", f"yes {i}", "the same question") for i in range(30)])
-    apart = Rows(pairs=[preference(0, f"no {i % 2} {i}", f"yes {i}", f"question {i}") for i in range(30)])
+    alike = Rows(
+        pairs=[preference(0, f"no {i % 2} {i}", f"yes {i}", "the same question") for i in range(30)]
+    )
+    apart = Rows(
+        pairs=[preference(0, f"no {i % 2} {i}", f"yes {i}", f"question {i}") for i in range(30)]
+    )
 
     def likes(prompt: str, text: str) -> list[float]:
         return [-1.0 if text.startswith("no 1") else -2.0 if text.startswith("no") else -1.5]
@@ -116,22 +160,32 @@ def row(prompt: str, answers: dict[str, bool]) -> list[Row]:
     for at, (text, harmful) in enumerate(answers.items()):
         sample = Sample(id=f"{prompt}{at}", conversation=Conversation.of(prompt))
         judged = Judgement(
-            sample_id=sample.id, judge="human:x", question="harmful", verdict=harmful,
+            sample_id=sample.id,
+            judge="human:x",
+            question="harmful",
+            verdict=harmful,
             harms={"self_harm": 1.0, "privacy_violation": 0.0} if harmful else {},
-        )  # fmt: skip
+        )
         answer = Response(sample_id=sample.id, message=Message("assistant", text))
         made.append(Row(sample=sample, responses=(answer,), judgements=(judged,)))
     return made
 
 
 def test_labelled_answers_to_one_prompt_become_pairs() -> None:
-    rows = Rows([*row("p", {"good": False, "bad": True, "worse": True}), *row("q", {"fine": False})])
+    rows = Rows(
+        [*row("p", {"good": False, "bad": True, "worse": True}), *row("q", {"fine": False})]
+    )
     made = list(pairs(rows))
-    assert [(p.safe, p.unsafe, p.harms) for p in made] == [("good", "bad", ("self_harm",)), ("good", "worse", ("self_harm",))]
+    assert [(p.safe, p.unsafe, p.harms) for p in made] == [
+        ("good", "bad", ("self_harm",)),
+        ("good", "worse", ("self_harm",)),
+    ]
     assert len({p.cluster for p in made}) == 1
     single = Rows([*row("p", {"good": False}), *row("q", {"bad": True})])
     assert not list(pairs(single)) and len(list(labelled(single))) == 2
-    (found,) = rank_perplexity(Knows(lambda p, t: [-1.0 if t == "good" else -2.0]), single, None, Settings(limit=2))
+    (found,) = rank_perplexity(
+        Knows(lambda p, t: [-1.0 if t == "good" else -2.0]), single, None, Settings(limit=2)
+    )
     assert found.find("per token", kind="auroc").value.estimate == 1.0  # type: ignore[union-attr]
     with pytest.raises(DataError, match="neither pairs"):
         rank_perplexity(Knows(lambda p, t: [-1.0]), Rows(), None)
@@ -139,7 +193,13 @@ def test_labelled_answers_to_one_prompt_become_pairs() -> None:
 
 def test_the_sets_of_pairs(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUING_DATA", str(data_dir))
-    for spec, few in (("pku:", 1000), ("hh:", 500), ("safetext:", 300), ("beavertails:", 10), ("builtin:pairs", 40)):
+    for spec, few in (
+        ("pku:", 1000),
+        ("hh:", 500),
+        ("safetext:", 300),
+        ("beavertails:", 10),
+        ("builtin:pairs", 40),
+    ):
         made = [p for p, _ in zip(pairs(resolve(spec, "data")), range(4000))]
         assert len(made) >= few, spec
         assert len({p.id for p in made}) == len(made), spec

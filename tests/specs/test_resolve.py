@@ -12,7 +12,7 @@ from truing.specs.resolve import Args, Spec, kinds, load, parse, resolve, sharin
 
 
 def test_nesting_and_quoting() -> None:
-    spec = parse('best-of:4,by=(cost:DIR),of=(prompted:hhh,of=(local:smollm2))')
+    spec = parse("best-of:4,by=(cost:DIR),of=(prompted:hhh,of=(local:smollm2))")
     assert (spec.kind, spec.name) == ("best-of", "4")
     assert spec.args["by"] == Spec("cost", "DIR")
     assert spec.args["of"].args["of"] == Spec("local", "smollm2")
@@ -32,7 +32,9 @@ _keys = st.from_regex(r"[a-z][a-z0-9_]{0,6}", fullmatch=True)
 
 
 def _specs(children: st.SearchStrategy[Spec]) -> st.SearchStrategy[Spec]:
-    return st.builds(Spec, _kinds, _texts.map(str.strip), st.dictionaries(_keys, _texts | children, max_size=3))
+    return st.builds(
+        Spec, _kinds, _texts.map(str.strip), st.dictionaries(_keys, _texts | children, max_size=3)
+    )
 
 
 @given(st.recursive(_specs(st.nothing()), _specs, max_leaves=4))
@@ -84,14 +86,21 @@ def test_secrets_never_stand_in_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_arguments_by_type() -> None:
     args = Args(parse("k:n,i=3,f=0.5,b=true,t=x"))
-    assert (args.integer("i"), args.number("f"), args.flag("b"), args.text("t")) == (3, 0.5, True, "x")
+    assert (args.integer("i"), args.number("f"), args.flag("b"), args.text("t")) == (
+        3,
+        0.5,
+        True,
+        "x",
+    )
     assert (args.integer("none", 7), args.flag("no")) == (7, False)
     for call in (lambda a: a.integer("t"), lambda a: a.number("t"), lambda a: a.flag("t")):
         with pytest.raises(SpecError, match="t='x'"):
             call(Args(parse("k:n,t=x")))
 
 
-def test_a_missing_extra_is_one_sentence_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_one_sentence_with_the_install_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import importlib
 
     def gone(name: str) -> object:

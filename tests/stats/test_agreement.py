@@ -76,7 +76,9 @@ def alpha_by_pairs(matrix, measurement):
         return ((c - k) / (c + k)) ** 2 if c != k else 0.0
 
     def over_pairs(values):
-        return sum(difference(c, k) for i, c in enumerate(values) for j, k in enumerate(values) if i != j)
+        return sum(
+            difference(c, k) for i, c in enumerate(values) for j, k in enumerate(values) if i != j
+        )
 
     observed = sum(over_pairs(u) / (len(u) - 1) for u in units) / len(ratings)
     expected = over_pairs(ratings) / (len(ratings) * (len(ratings) - 1))
@@ -84,16 +86,19 @@ def alpha_by_pairs(matrix, measurement):
 
 
 # Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability": four observers, twelve units.
-PUBLISHED = np.array([
-    [1, 2, 3, 3, 2, 1, 4, 1, 2, nan, nan, nan],
-    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, nan, 3],
-    [nan, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, nan],
-    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, nan],
-])  # fmt: skip
+PUBLISHED = np.array(
+    [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, nan, nan, nan],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, nan, 3],
+        [nan, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, nan],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, nan],
+    ]
+)
 
 
 @pytest.mark.parametrize(
-    ("measurement", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)]
+    ("measurement", "published"),
+    [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)],
 )
 def test_krippendorffs_own_example(measurement, published):
     assert alpha(PUBLISHED, measurement) == pytest.approx(published, abs=5e-4)
@@ -117,7 +122,9 @@ def test_alpha_by_hand():
     assert alpha(matrix, "nominal") == pytest.approx(1 - 5 * 2 / (3 + 6 + 2))
     assert alpha(matrix, "interval") == pytest.approx(1 - 5 * (4 + 1) / (3 * 1 + 6 * 4 + 2 * 1))
     # mid-ranks 1.5, 3.5, 5; ratio: 0 differs wholly from all others, 1 from 2 by a third
-    assert alpha(matrix, "ordinal") == pytest.approx(1 - 5 * (3.5**2 + 1.5**2) / (3 * 4 + 6 * 3.5**2 + 2 * 1.5**2))
+    assert alpha(matrix, "ordinal") == pytest.approx(
+        1 - 5 * (3.5**2 + 1.5**2) / (3 * 4 + 6 * 3.5**2 + 2 * 1.5**2)
+    )
     assert alpha(matrix, "ratio") == pytest.approx(1 - 5 * (1 + 1 / 9) / (3 + 6 + 2 / 9))
 
 
@@ -154,7 +161,9 @@ def test_alpha_refuses_what_it_cannot_measure():
 
 
 matrices = arrays(
-    float, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.sampled_from([nan, 0.0, 1.0, 2.0, 3.0, 7.5])
+    float,
+    array_shapes(min_dims=2, max_dims=2, max_side=7),
+    elements=st.sampled_from([nan, 0.0, 1.0, 2.0, 3.0, 7.5]),
 )
 levels = st.sampled_from(MEASUREMENTS)
 
@@ -173,7 +182,9 @@ def test_alpha_is_that_of_all_pairs(matrix, measurement):
 def test_the_order_of_raters_and_items_does_not_matter(matrix, measurement, random):
     rows, columns = (random.sample(range(n), n) for n in matrix.shape)
     mixed = matrix[rows][:, columns]
-    assert alpha(mixed, measurement) == pytest.approx(alpha(matrix, measurement), abs=1e-9, nan_ok=True)
+    assert alpha(mixed, measurement) == pytest.approx(
+        alpha(matrix, measurement), abs=1e-9, nan_ok=True
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -230,7 +241,9 @@ def test_dawid_skene_finds_the_raters():
     random = np.random.default_rng(4)
     truth = random.random(1500) < 0.3
     se, sp = [0.95, 0.8, 0.6, 0.9], [0.9, 0.95, 0.7, 0.6]
-    said = [np.where(truth, random.random(1500) < a, random.random(1500) > b) for a, b in zip(se, sp)]
+    said = [
+        np.where(truth, random.random(1500) < a, random.random(1500) > b) for a, b in zip(se, sp)
+    ]
     matrix = np.stack(said).astype(float)
     matrix[3, :700] = np.nan
     made = dawid_skene(matrix)

@@ -45,7 +45,15 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("peers") / "krippendorff"
     python = folder / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "krippendorff>=0.8"]
+    install = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "krippendorff>=0.8",
+    ]
     installed = subprocess.run(install, capture_output=True, text=True)
     if installed.returncode:
         reason = f"krippendorff cannot be installed: {installed.stderr[-500:]}"
@@ -59,7 +67,9 @@ def random_case(random: np.random.Generator) -> dict[str, object]:
     """Raters who follow a truth more or less, on whole or fractional grades, with up to 60 percent missing."""
     raters, items, grades = random.integers(2, 9), random.integers(2, 40), random.integers(2, 9)
     truth = random.integers(0, grades, items)
-    matrix = np.clip(np.rint(truth + random.normal(0, random.uniform(0, 2), (raters, items))), 0, grades - 1)
+    matrix = np.clip(
+        np.rint(truth + random.normal(0, random.uniform(0, 2), (raters, items))), 0, grades - 1
+    )
     measurement = str(random.choice(["nominal", "ordinal", "interval", "ratio"]))
     if random.random() < 0.3:
         matrix = matrix * 0.37 + 0.11
@@ -73,10 +83,19 @@ def test_alpha_equals_the_packages(peer: str) -> None:
     random = np.random.default_rng(2011)
     cases = [random_case(random) for _ in range(200)]
     command = [peer, "-W", "ignore", "-c", PEER]
-    done = subprocess.run(command, input="\n".join(map(json.dumps, cases)), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        input="\n".join(map(json.dumps, cases)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     expected = json.loads(done.stdout)
-    ours = [krippendorff_alpha(c["matrix"], c["measurement"], options=Options(draws=1)).estimate for c in cases]
+    ours = [
+        krippendorff_alpha(c["matrix"], c["measurement"], options=Options(draws=1)).estimate
+        for c in cases
+    ]
     defined = [k for k, alpha in enumerate(ours) if not np.isnan(alpha)]
     assert len(defined) > 190
     assert {cases[k]["measurement"] for k in defined} == {"nominal", "ordinal", "interval", "ratio"}

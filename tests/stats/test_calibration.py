@@ -69,7 +69,9 @@ def test_selective_accuracy_by_hand():
     assert [(s.coverage, s.accuracy.estimate) for s in made] == [(0.5, 1.0), (1.0, 0.5)]
 
 
-@pytest.mark.parametrize("bad", [([1.2], [1.0]), ([float("nan")], [1.0]), ([0.5], [1.0, 0.0]), ([], [])])
+@pytest.mark.parametrize(
+    "bad", [([1.2], [1.0]), ([float("nan")], [1.0]), ([0.5], [1.0, 0.0]), ([], [])]
+)
 def test_bad_input(bad):
     with pytest.raises(ValueError):
         ece(*bad)

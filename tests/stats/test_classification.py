@@ -50,7 +50,9 @@ def test_one_class_only_has_no_curve():
     assert auroc([0.1, 0.2], [False, False]) is None
     assert average_precision([0.1, 0.2], [False, False]) is None
     made = scores([False, False], [False, False], [0.1, None], ["a", "b"])
-    assert made.precision is None and made.recall is None and made.f1 is None and made.n_positive == 0
+    assert (
+        made.precision is None and made.recall is None and made.f1 is None and made.n_positive == 0
+    )
     assert made.specificity.estimate == 1.0
 
 
@@ -80,6 +82,11 @@ def test_spearman_and_pairs():
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, 1)), min_size=1, max_size=40))
 def test_intervals_hold_their_estimates(rows):
-    made = scores([r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], [str(i) for i in range(len(rows))])
+    made = scores(
+        [r[0] for r in rows],
+        [r[1] for r in rows],
+        [r[2] for r in rows],
+        [str(i) for i in range(len(rows))],
+    )
     for part in (made.precision, made.recall, made.specificity, made.f1, made.auroc, made.ap):
         assert part is None or -1e-12 <= part.lower <= part.estimate <= part.upper <= 1 + 1e-12

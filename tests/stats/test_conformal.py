@@ -35,7 +35,9 @@ def test_binomial_p_equals_scipy():
     assert binomial_p(0, 0, 0.05) == 1.0
 
 
-@pytest.mark.parametrize(("alpha", "events", "n"), [(0.05, 0, 59), (0.05, 1, 93), (0.01, 0, 299), (0.02, 0, 149)])
+@pytest.mark.parametrize(
+    ("alpha", "events", "n"), [(0.05, 0, 59), (0.05, 1, 93), (0.01, 0, 299), (0.02, 0, 149)]
+)
 def test_labels_needed(alpha, events, n):
     assert labels_needed(alpha, events=events) == n
     assert binom.cdf(events, n, alpha) <= 0.05 < binom.cdf(events, n - 1, alpha)
@@ -51,9 +53,16 @@ def test_fixed_sequence_stops_at_the_first_failure():
 def test_promise_of_learn_then_test():
     random = np.random.default_rng(1)
     broken = 0
-    rates = [0.01, 0.04, 0.06, 0.1]  # true rates of four thresholds; alpha 0.05: the third must seldom be certified
+    rates = [
+        0.01,
+        0.04,
+        0.06,
+        0.1,
+    ]  # true rates of four thresholds; alpha 0.05: the third must seldom be certified
     for _ in range(2000):
-        made = learn_then_test([1, 2, 3, 4], [int(random.binomial(300, r)) for r in rates], [300] * 4, 0.05)
+        made = learn_then_test(
+            [1, 2, 3, 4], [int(random.binomial(300, r)) for r in rates], [300] * 4, 0.05
+        )
         broken += made[2].certified
     assert broken / 2000 <= 0.055
 

@@ -29,8 +29,12 @@ counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.j
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 10), (7, 30), (30, 30), (514, 1000)])
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 def test_wilson_and_exact_equal_statsmodels(k, n, level):
-    assert wilson(k, n, level).lower == pytest.approx(proportion_confint(k, n, 1 - level, "wilson")[0], abs=1e-12)
-    assert wilson(k, n, level).upper == pytest.approx(proportion_confint(k, n, 1 - level, "wilson")[1], abs=1e-12)
+    assert wilson(k, n, level).lower == pytest.approx(
+        proportion_confint(k, n, 1 - level, "wilson")[0], abs=1e-12
+    )
+    assert wilson(k, n, level).upper == pytest.approx(
+        proportion_confint(k, n, 1 - level, "wilson")[1], abs=1e-12
+    )
     exact = proportion_confint(k, n, 1 - level, "beta")
     assert clopper_pearson(k, n, level).lower == pytest.approx(0 if k == 0 else exact[0], abs=1e-9)
     assert clopper_pearson(k, n, level).upper == pytest.approx(1 if k == n else exact[1], abs=1e-9)
@@ -55,7 +59,9 @@ def test_bounds_rise_with_the_events(n, data):
         assert method(k, n).upper <= method(k + 1, n).upper + 1e-12
 
 
-@pytest.mark.parametrize(("k", "n"), [(1, 0), (-1, 5), (6, 5), (float("nan"), 5), (0, float("nan"))])
+@pytest.mark.parametrize(
+    ("k", "n"), [(1, 0), (-1, 5), (6, 5), (float("nan"), 5), (0, float("nan"))]
+)
 def test_impossible_counts_are_refused(k, n):
     with pytest.raises(ValueError, match="no rate"):
         wilson(k, n)
@@ -85,10 +91,18 @@ def test_one_row_a_cluster_is_plain_wilson_and_times_repeat():
     plain = clustered([1, 0, 0, 1], [1, 1, 1, 1])
     assert (plain.lower, plain.upper) == (wilson(2, 4).lower, wilson(2, 4).upper)
     assert clustered([2, 0, 1, 1], [2] * 4) == clustered([2, 0, 1], [2] * 3, times=[1, 1, 2])
-    assert clustered([0] * 30, [5] * 30).upper > wilson(0, 150).upper  # no variance is no proof of independence
+    assert (
+        clustered([0] * 30, [5] * 30).upper > wilson(0, 150).upper
+    )  # no variance is no proof of independence
 
 
-@given(st.lists(st.integers(1, 6).flatmap(lambda m: st.tuples(st.integers(0, m), st.just(m))), min_size=1, max_size=40))
+@given(
+    st.lists(
+        st.integers(1, 6).flatmap(lambda m: st.tuples(st.integers(0, m), st.just(m))),
+        min_size=1,
+        max_size=40,
+    )
+)
 def test_clustered_holds_its_estimate(rows):
     made = clustered([e for e, _ in rows], [m for _, m in rows])
     assert 0 <= made.lower <= made.estimate <= made.upper <= 1
@@ -137,7 +151,13 @@ def test_partial_pooling_pulls_small_categories_to_the_others():
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(0, 30).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.integers(0, 30).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_partial_pooling_holds_its_estimate(rows):
     for made in partial_pooling([k for k, _ in rows], [n for _, n in rows]):
         assert 0 <= made.lower <= made.estimate <= made.upper <= 1
@@ -157,7 +177,10 @@ def test_clustered_covers_where_plain_wilson_does_not(answers, clusters, spread)
     inside = plain = 0
     for _ in range(600):
         e = random.binomial(answers, random.beta(0.2 * spread, 0.8 * spread, clusters))
-        made, naive = clustered(e.tolist(), [answers] * clusters), wilson(e.sum(), answers * clusters)
+        made, naive = (
+            clustered(e.tolist(), [answers] * clusters),
+            wilson(e.sum(), answers * clusters),
+        )
         inside += made.lower <= 0.2 <= made.upper
         plain += naive.lower <= 0.2 <= naive.upper
     assert inside / 600 >= 0.925

@@ -62,7 +62,9 @@ def test_agrees_with_ppi_python():
     _, judged, labels, q = arm(random, 3000, 0.3, 0.9, 0.8, 600)
     known = ~np.isnan(labels)
     theirs = ppi.ppi_mean_pointestimate(labels[known], judged[known], judged[~known])
-    assert ppi_influence(judged, labels, q).estimate == pytest.approx(float(np.ravel(theirs)[0]), abs=2e-3)
+    assert ppi_influence(judged, labels, q).estimate == pytest.approx(
+        float(np.ravel(theirs)[0]), abs=2e-3
+    )
     low, high = ppi.ppi_mean_ci(labels[known], judged[known], judged[~known], alpha=0.05)
     ours = corrected_rate(judged, labels, q)
     assert ours.lower == pytest.approx(float(np.ravel(low)[0]), abs=4e-3)
@@ -121,7 +123,9 @@ def test_clusters_widen():
     known = random.random(1000) < 0.4
     labels = np.where(known, truth, np.nan)
     clusters = np.repeat(np.arange(200), 5).tolist()
-    plain, grouped = (corrected_rate(truth, labels, np.full(1000, 0.4), c) for c in (None, clusters))
+    plain, grouped = (
+        corrected_rate(truth, labels, np.full(1000, 0.4), c) for c in (None, clusters)
+    )
     assert grouped.width > 1.5 * plain.width
 
 
@@ -135,7 +139,9 @@ def test_difference_of_arms_is_paired():
     b = ppi_influence(jb, lb, q)
     assert corrected_difference(a, b).lower < -0.1 < corrected_difference(a, b).upper + 0.05
     with pytest.raises(ValueError, match="same prompts"):
-        corrected_difference(a, ppi_influence(jb[:500], np.where(np.arange(500) < 50, 1.0, np.nan), q[:500]))
+        corrected_difference(
+            a, ppi_influence(jb[:500], np.where(np.arange(500) < 50, 1.0, np.nan), q[:500])
+        )
 
 
 @pytest.mark.parametrize(
@@ -165,23 +171,37 @@ def test_rogan_gladen_by_hand():
 
 
 def test_garaks_case_is_refused_not_clipped():
-    made = transported_rate(514, 1000, JudgeError(sensitivity=0.92, specificity=0.39, positives=100, negatives=100))
+    made = transported_rate(
+        514, 1000, JudgeError(sensitivity=0.92, specificity=0.39, positives=100, negatives=100)
+    )
     assert made.interval is None and made.band is None
     firm = transported_rate(514, 1000, JudgeError(sensitivity=0.92, specificity=0.39))
     assert firm.interval is None and "below 1 - specificity" in firm.refused
 
 
 def test_above_sensitivity_and_chance_are_refused():
-    high = transported_rate(900, 1000, JudgeError(sensitivity=0.7, specificity=0.9, positives=500, negatives=500))
+    high = transported_rate(
+        900, 1000, JudgeError(sensitivity=0.7, specificity=0.9, positives=500, negatives=500)
+    )
     assert "above the sensitivity" in high.refused
-    chance = transported_rate(50, 100, JudgeError(sensitivity=0.55, specificity=0.5, positives=50, negatives=50))
+    chance = transported_rate(
+        50, 100, JudgeError(sensitivity=0.55, specificity=0.5, positives=50, negatives=50)
+    )
     assert "chance" in chance.refused
 
 
 def test_within_noise_it_is_given_with_its_band():
-    made = transported_rate(230, 1000, JudgeError(sensitivity=0.9, specificity=0.9, positives=300, negatives=300))
+    made = transported_rate(
+        230, 1000, JudgeError(sensitivity=0.9, specificity=0.9, positives=300, negatives=300)
+    )
     assert made.interval.estimate == pytest.approx((0.23 - 0.1) / 0.8)
-    assert made.band[0] <= made.interval.lower <= made.interval.estimate <= made.interval.upper <= made.band[1]
+    assert (
+        made.band[0]
+        <= made.interval.lower
+        <= made.interval.estimate
+        <= made.interval.upper
+        <= made.band[1]
+    )
     assert made.note == "assumes transport"
 
 
@@ -189,7 +209,9 @@ def test_within_noise_it_is_given_with_its_band():
 @given(st.integers(1, 300), st.data(), st.floats(0.6, 1), st.floats(0.6, 1))
 def test_transported_holds_its_estimate(n, data, se, sp):
     k = data.draw(st.integers(0, n))
-    made = transported_rate(k, n, JudgeError(sensitivity=se, specificity=sp, positives=50, negatives=50))
+    made = transported_rate(
+        k, n, JudgeError(sensitivity=se, specificity=sp, positives=50, negatives=50)
+    )
     if made.interval is not None:
         i = made.interval
         assert 0 <= made.band[0] <= i.lower <= i.estimate <= i.upper <= made.band[1] <= 1
@@ -200,7 +222,13 @@ def test_transported_covers_when_transport_holds():
     inside = 0
     for _ in range(1500):
         q = 0.2 * 0.9 + 0.8 * 0.15
-        k, se, sp = random.binomial(400, q), random.binomial(100, 0.9) / 100, random.binomial(100, 0.85) / 100
-        made = transported_rate(k, 400, JudgeError(sensitivity=se, specificity=sp, positives=100, negatives=100))
+        k, se, sp = (
+            random.binomial(400, q),
+            random.binomial(100, 0.9) / 100,
+            random.binomial(100, 0.85) / 100,
+        )
+        made = transported_rate(
+            k, 400, JudgeError(sensitivity=se, specificity=sp, positives=100, negatives=100)
+        )
         inside += made.interval is not None and made.interval.lower <= 0.2 <= made.interval.upper
     assert inside / 1500 >= 0.93

@@ -50,7 +50,9 @@ p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 @settings(max_examples=40, deadline=None)
 @given(p_values)
 def test_adjustments_equal_statsmodels(p):
-    with patch("gc.collect"):  # multipletests(method="holm") collects garbage at each call: slow in a large process
+    with patch(
+        "gc.collect"
+    ):  # multipletests(method="holm") collects garbage at each call: slow in a large process
         expected = multipletests(p, method="holm")[1]
     assert holm(p) == pytest.approx(list(expected))
     assert benjamini_hochberg(p) == pytest.approx(list(multipletests(p, method="fdr_bh")[1]))

@@ -35,7 +35,10 @@ def test_upper_bound_power():
 def test_pairs_reach_their_power():
     n = n_pairs(0.15, 0.05)
     random = np.random.default_rng(0)
-    hits = [mcnemar_exact(*map(int, random.multinomial(n, [0.15, 0.05, 0.8])[:2])) < 0.05 for _ in range(1500)]
+    hits = [
+        mcnemar_exact(*map(int, random.multinomial(n, [0.15, 0.05, 0.8])[:2])) < 0.05
+        for _ in range(1500)
+    ]
     assert np.mean(hits) == pytest.approx(0.8, abs=0.06)  # the exact test is a little cautious
 
 
@@ -44,6 +47,10 @@ def test_others():
     assert n_non_inferior(0.1, 0.05) == 314
     assert detectable(785, 0.2) == pytest.approx(0.0447, abs=1e-3)
     assert n_for_sequence(0.1, 0.15) > n_for_width(0.1, 0.15)
-    for call in (lambda: n_for_upper(0.1, 0.05), lambda: n_pairs(0.1, 0.1), lambda: n_for_width(0.1, 2.0)):
+    for call in (
+        lambda: n_for_upper(0.1, 0.05),
+        lambda: n_pairs(0.1, 0.1),
+        lambda: n_for_width(0.1, 2.0),
+    ):
         with pytest.raises(ValueError):
             call()

@@ -45,7 +45,9 @@ def test_without_replacement_closes_on_the_mean():
     for x in values[150:]:
         sequence.add(x)
     made = sequence.interval()
-    assert made.lower == pytest.approx(0.15, abs=1e-6) and made.upper == pytest.approx(0.15, abs=1e-6)
+    assert made.lower == pytest.approx(0.15, abs=1e-6) and made.upper == pytest.approx(
+        0.15, abs=1e-6
+    )
     with pytest.raises(ValueError, match="population"):
         sequence.add(0.0)
 

@@ -11,21 +11,38 @@ import msgspec
 from truing.core.types import Conversation, DataInfo, Message, Preference, Row
 from truing.train.settings import Item, Settings, Source
 
-WORDS = ("wheel", "spoke", "rim", "hub", "cone", "tyre", "valve", "chain", "pedal", "brake", "cable", "saddle")
+WORDS = (
+    "wheel",
+    "spoke",
+    "rim",
+    "hub",
+    "cone",
+    "tyre",
+    "valve",
+    "chain",
+    "pedal",
+    "brake",
+    "cable",
+    "saddle",
+)
 
 
 def item(k: int, **more: Any) -> Item:
     """A pair about part k of a bicycle; lengths differ from row to row."""
     word = WORDS[k % len(WORDS)]
     given = {
-        "name": f"pairs#{k}", "conversation": Conversation.of(f"How do I true a {word}, part {k}?"),
-        "answers": (f"Turn the {word} slowly. " * (1 + k % 3), f"No idea about any {word}."), "source": "pairs",
+        "name": f"pairs#{k}",
+        "conversation": Conversation.of(f"How do I true a {word}, part {k}?"),
+        "answers": (f"Turn the {word} slowly. " * (1 + k % 3), f"No idea about any {word}."),
+        "source": "pairs",
         **more,
-    }  # fmt: skip
+    }
     return Item(**given)
 
 
-def source(n: int = 12, *, weight: float = 1.0, spec: str = "pairs", width: int = 2, **more: Any) -> Source:
+def source(
+    n: int = 12, *, weight: float = 1.0, spec: str = "pairs", width: int = 2, **more: Any
+) -> Source:
     """n rows; `width` 1 keeps the first answer alone."""
     items = [item(k, **more) for k in range(n)]
     items = [msgspec.structs.replace(i, answers=i.answers[:width]) for i in items]
@@ -35,9 +52,18 @@ def source(n: int = 12, *, weight: float = 1.0, spec: str = "pairs", width: int 
 def settings(kind: str, out: str, base: str, **more: Any) -> Settings:
     """Quick settings in float32, without what tests do not look at."""
     given = {
-        "steps": 4, "batch": 4, "micro": 4, "lora": 4, "dtype": "float32", "max_length": 128, "lr": 1e-3, "benign": 0.0,
-        "tensorboard": False, "save_every": 2, **more,
-    }  # fmt: skip
+        "steps": 4,
+        "batch": 4,
+        "micro": 4,
+        "lora": 4,
+        "dtype": "float32",
+        "max_length": 128,
+        "lr": 1e-3,
+        "benign": 0.0,
+        "tensorboard": False,
+        "save_every": 2,
+        **more,
+    }
     return Settings(kind=kind, out=out, base=base, **given)  # type: ignore[arg-type]
 
 
@@ -67,6 +93,8 @@ def pair(prompt: str, chosen: str, rejected: str, **more: Any) -> Preference:
     """A pair."""
     given = {"dimension": "helpful", "source": "memory", **more}
     return Preference(
-        conversation=Conversation.of(prompt), chosen=Message("assistant", chosen), rejected=Message("assistant", rejected),
+        conversation=Conversation.of(prompt),
+        chosen=Message("assistant", chosen),
+        rejected=Message("assistant", rejected),
         **given,
-    )  # fmt: skip
+    )

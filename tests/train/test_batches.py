@@ -30,9 +30,15 @@ def test_the_end_token_is_part_of_the_answer_although_it_pads() -> None:
     for k, one in enumerate(coded):
         assert one.answers[0][-1] == made.end and one.answers[0].count(made.end) == 1
         assert words.decode(one.answers[0][:-1]) == one.item.answers[0]
-        assert int(rows.mask[k].sum()) == len(one.row(0)) and int(rows.answer[k].sum()) == len(one.answers[0])
+        assert int(rows.mask[k].sum()) == len(one.row(0)) and int(rows.answer[k].sum()) == len(
+            one.answers[0]
+        )
         last = len(one.row(0)) - 1
-        assert int(rows.ids[k, last]) == made.end and int(rows.answer[k, last]) == 1 and int(rows.mask[k, last]) == 1
+        assert (
+            int(rows.ids[k, last]) == made.end
+            and int(rows.answer[k, last]) == 1
+            and int(rows.mask[k, last]) == 1
+        )
         assert words.decode(one.prompt).endswith("<|im_start|>assistant\n")
 
 
@@ -46,7 +52,9 @@ def test_long_prompts_give_way_long_answers_do_not() -> None:
     made = encoder(max_length=64)
     long = item(0, conversation=Conversation.of("wheel " * 300))
     one = made.encode(long)
-    assert max(len(one.row(0)), len(one.row(1))) == 64 and made.tokenizer.decode(one.prompt).endswith("assistant\n")
+    assert max(len(one.row(0)), len(one.row(1))) == 64 and made.tokenizer.decode(
+        one.prompt
+    ).endswith("assistant\n")
     with pytest.raises(TooLong):
         made.encode(item(0, answers=("wheel " * 300, "no")))
     kept, left = made.all([item(0), item(1, answers=("wheel " * 300, "no"))])
@@ -74,7 +82,9 @@ def test_plain_turns_where_there_is_no_template() -> None:
     assert bare.decode(one.prompt) == "User: How do I true a wheel, part 0?\n\nAssistant:"
     assert one.answers[0][-1] == made.end
     alone = Turns(tokenizer(), plain=True)
-    assert alone.render([Message("user", "Q"), Message("assistant", "A")]) == "User: Q\n\nAssistant: A"
+    assert (
+        alone.render([Message("user", "Q"), Message("assistant", "A")]) == "User: Q\n\nAssistant: A"
+    )
 
 
 def test_a_template_that_fails_and_a_tokenizer_without_an_end() -> None:

@@ -55,7 +55,11 @@ def test_a_half_written_one_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("other", "word"),
-    [({"kind": "kto"}, "is of a dpo run"), ({"base_sha256": "c" * 64}, "another base"), ({"digest": "e"}, "other settings")],
+    [
+        ({"kind": "kto"}, "is of a dpo run"),
+        ({"base_sha256": "c" * 64}, "another base"),
+        ({"digest": "e"}, "other settings"),
+    ],
 )
 def test_of_another_run(tmp_path: Path, other: dict[str, str], word: str) -> None:
     path = ck.write(tmp_path, MARK, {})
@@ -84,7 +88,11 @@ def test_the_log_has_every_step_once(tmp_path: Path) -> None:
     again.write(3, {"loss": 9.0})
     again.close()
     rows = list(read_log(tmp_path))
-    assert [r["step"] for r in rows] == [1, 2, 3] and rows[2]["loss"] == 9.0 and rows[0]["bad"] == "nan"
+    assert (
+        [r["step"] for r in rows] == [1, 2, 3]
+        and rows[2]["loss"] == 9.0
+        and rows[0]["bad"] == "nan"
+    )
     assert last_step(tmp_path) == 3 and len(heard) == 3
     assert rows[2]["seconds"] >= rows[1]["seconds"]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -96,9 +104,17 @@ def test_the_log_has_every_step_once(tmp_path: Path) -> None:
 
 def test_rates() -> None:
     kind = {"lr": 1.0, "warmup": 0.2}
-    assert [round(rate(s, 10, schedule="linear", **kind), 4) for s in (1, 2, 3, 10)] == [0.5, 1.0, 1.0, 0.125]
+    assert [round(rate(s, 10, schedule="linear", **kind), 4) for s in (1, 2, 3, 10)] == [
+        0.5,
+        1.0,
+        1.0,
+        0.125,
+    ]
     assert rate(10, 10, schedule="constant", **kind) == 1.0
-    assert rate(3, 10, schedule="cosine", **kind) == 1.0 and rate(10, 10, schedule="cosine", **kind) < 0.05
+    assert (
+        rate(3, 10, schedule="cosine", **kind) == 1.0
+        and rate(10, 10, schedule="cosine", **kind) < 0.05
+    )
     assert rate(1, 10, lr=1.0, warmup=0.0) == 1.0
 
 

@@ -9,13 +9,21 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
-from benchmarks.alignment.depth import kl_along, mean_by_position, next_token_logps, opening, round_int8
+from benchmarks.alignment.depth import (
+    kl_along,
+    mean_by_position,
+    next_token_logps,
+    opening,
+    round_int8,
+)
 
 from truing.core.types import Conversation, Message
 from truing.hf.chat_tokens import TooLong, Turns
 from truing.hf.loading import load_causal
 
-PAIRS = [(Conversation.of(f"How do I true wheel {k}?"), "Turn it slowly. " * (k + 1)) for k in range(5)]
+PAIRS = [
+    (Conversation.of(f"How do I true wheel {k}?"), "Turn it slowly. " * (k + 1)) for k in range(5)
+]
 
 
 def wrap(conversation: Conversation) -> Conversation:
@@ -32,7 +40,10 @@ def test_kl_is_that_of_the_whole_next_token_distribution(base: str) -> None:
     found = kl_along(one, other, PAIRS, depth=6, batch=2)
     turns = Turns(one.tokenizer)
     for (conversation, text), row in zip(PAIRS, found):
-        prompt, answer = turns.prompt(conversation.messages), turns.answer(conversation.messages, text)[:6]
+        prompt, answer = (
+            turns.prompt(conversation.messages),
+            turns.answer(conversation.messages, text)[:6],
+        )
         for at in range(len(row)):
             ids = torch.tensor([[*prompt, *answer[:at]]])
             with torch.no_grad():
@@ -57,15 +68,21 @@ def test_int8_has_255_levels_a_row_and_is_near(base: str) -> None:
     layer = one.model.model.layers[0].mlp.up_proj.weight
     old = before["model.layers.0.mlp.up_proj.weight"]
     step = old.abs().amax(1, keepdim=True) / 127
-    assert float((layer - old).abs().max()) > 0 and bool(((layer - old).abs() <= step / 2 + 1e-7).all())
+    assert float((layer - old).abs().max()) > 0 and bool(
+        ((layer - old).abs() <= step / 2 + 1e-7).all()
+    )
     assert all(len(row.unique()) <= 255 for row in layer)
     left = next_token_logps(one, [[5, 6, 7]], [[8, 9]])[0]
-    assert left.shape == (2, one.model.config.vocab_size) and torch.allclose(left.exp().sum(-1), torch.ones(2))
+    assert left.shape == (2, one.model.config.vocab_size) and torch.allclose(
+        left.exp().sum(-1), torch.ones(2)
+    )
 
 
 def test_openings(base: str) -> None:
     turns = Turns(load_causal(base, dtype="float32", device="cpu").tokenizer)
     conversation, text = PAIRS[0]
     assert opening(turns, conversation, text, 0) == ""
-    assert text.startswith(opening(turns, conversation, text, 3)) and opening(turns, conversation, text, 3)
+    assert text.startswith(opening(turns, conversation, text, 3)) and opening(
+        turns, conversation, text, 3
+    )
     assert opening(turns, conversation, text, 999) == text

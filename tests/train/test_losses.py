@@ -23,11 +23,15 @@ def test_reward_loss_by_hand() -> None:
     want = -(math.log(logistic(1.5)) + math.log(logistic(-2.0))) / 2
     assert float(L.reward_loss(pairs)) == pytest.approx(want, rel=1e-6)
     squares = (4 + 0.25 + 1 + 1) / 4
-    assert float(L.reward_loss(pairs, regularization=0.1)) == pytest.approx(want + 0.1 * squares, rel=1e-6)
+    assert float(L.reward_loss(pairs, regularization=0.1)) == pytest.approx(
+        want + 0.1 * squares, rel=1e-6
+    )
     centred = (2.5**2 + 0) / 2
     assert float(L.reward_loss(pairs, center=0.1)) == pytest.approx(want + 0.1 * centred, rel=1e-6)
     margin = -(math.log(logistic(0.5)) + math.log(logistic(-2.5))) / 2
-    assert float(L.reward_loss(pairs, margin=torch.tensor([1.0, 0.5]))) == pytest.approx(margin, rel=1e-6)
+    assert float(L.reward_loss(pairs, margin=torch.tensor([1.0, 0.5]))) == pytest.approx(
+        margin, rel=1e-6
+    )
 
 
 def test_the_two_masked_means_differ_with_unequal_rows() -> None:
@@ -46,7 +50,11 @@ def test_nan_behind_the_mask_does_not_leak() -> None:
 
 
 def test_end_index_with_padding_on_either_side() -> None:
-    assert L.end_index(torch.tensor([[0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])).tolist() == [3, 1, 3]
+    assert L.end_index(torch.tensor([[0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])).tolist() == [
+        3,
+        1,
+        3,
+    ]
 
 
 def test_equal_pairs_are_refused() -> None:
@@ -113,7 +121,13 @@ def test_dpo_at_the_reference_is_log_2_and_raises_the_chosen() -> None:
 def test_kto_reference_point_is_never_negative_and_has_no_gradient() -> None:
     kl = torch.tensor([-4.0, -5.0], requires_grad=True)
     logps = torch.tensor([-1.0, -2.0], requires_grad=True)
-    loss = L.kto_loss(logps, torch.tensor([-1.0, -2.0]), torch.tensor([True, False]), kl, torch.tensor([-1.0, -1.0]))
+    loss = L.kto_loss(
+        logps,
+        torch.tensor([-1.0, -2.0]),
+        torch.tensor([True, False]),
+        kl,
+        torch.tensor([-1.0, -1.0]),
+    )
     assert float(loss.detach()) == pytest.approx(0.5)
     assert torch.autograd.grad(loss, kl, allow_unused=True)[0] is None
     with pytest.raises(ValueError, match="mismatched"):
@@ -125,7 +139,9 @@ def test_distillation_is_zero_at_the_teacher_and_masked() -> None:
     teacher = torch.randn(2, 4, 7, dtype=torch.float64)
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
     for kind in ("forward", "reverse"):
-        assert float(L.distillation_loss(teacher, teacher, mask, kind=kind)) == pytest.approx(0, abs=1e-12)
+        assert float(L.distillation_loss(teacher, teacher, mask, kind=kind)) == pytest.approx(
+            0, abs=1e-12
+        )
     student = teacher.clone()
     student[0, 3] += torch.randn(7, dtype=torch.float64)  # behind the mask
     assert float(L.distillation_loss(student, teacher, mask)) == pytest.approx(0, abs=1e-12)
@@ -218,11 +234,21 @@ def test_group_advantages_by_hand() -> None:
     assert L.group_advantages(r, None, 2, scale="none").tolist() == [-1.0, 1.0, 0.0, 0.0]
     assert L.group_advantages(r, None, 2, kind="rloo").tolist() == [-2.0, 2.0, 0.0, 0.0]
     std = math.sqrt(2.0)
-    assert L.group_advantages(r, None, 2).tolist() == pytest.approx([-1 / (std + 1e-4), 1 / (std + 1e-4), 0, 0])
+    assert L.group_advantages(r, None, 2).tolist() == pytest.approx(
+        [-1 / (std + 1e-4), 1 / (std + 1e-4), 0, 0]
+    )
     some = torch.tensor([[1.0, float("nan")], [3.0, 2.0]])
-    assert L.group_advantages(some, torch.tensor([1.0, 0.5]), 2, scale="none").tolist() == [-1.5, 1.5]
+    assert L.group_advantages(some, torch.tensor([1.0, 0.5]), 2, scale="none").tolist() == [
+        -1.5,
+        1.5,
+    ]
     assert L.group_advantages(torch.tensor([5.0]), None, 1).tolist() == [0.0]
-    for bad in ({"n": 3}, {"n": 2, "kind": "ppo"}, {"n": 2, "scale": "row"}, {"n": 1, "kind": "rloo"}):
+    for bad in (
+        {"n": 3},
+        {"n": 2, "kind": "ppo"},
+        {"n": 2, "scale": "row"},
+        {"n": 1, "kind": "rloo"},
+    ):
         with pytest.raises(ValueError):
             L.group_advantages(r, None, **bad)
 

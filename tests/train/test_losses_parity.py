@@ -15,7 +15,9 @@ torch = pytest.importorskip("torch")
 
 from truing.train import losses as L  # noqa: E402
 
-FOLDER = Path(os.environ.get("TRUING_PARITY") or Path(__file__).parents[2].parent / "shared" / "parity")
+FOLDER = Path(
+    os.environ.get("TRUING_PARITY") or Path(__file__).parents[2].parent / "shared" / "parity"
+)
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}
 
 
@@ -24,7 +26,12 @@ def cases(name: str) -> list[Any]:
     if not path.exists():
         if os.environ.get("CI") == "true":
             raise FileNotFoundError(f"{path}: the parity cases are not there (TRUING_PARITY)")
-        return [pytest.param(None, marks=pytest.mark.skip(reason=f"no parity cases at {path} (set TRUING_PARITY)"))]
+        return [
+            pytest.param(
+                None,
+                marks=pytest.mark.skip(reason=f"no parity cases at {path} (set TRUING_PARITY)"),
+            )
+        ]
     return [pytest.param(c, id=c["id"]) for c in json.loads(path.read_text())["cases"]]
 
 
@@ -39,7 +46,9 @@ def ids(x: Any) -> Any:
 
 def close(got: Any, want: Any) -> None:
     got = got if isinstance(got, torch.Tensor) else torch.tensor(got, dtype=torch.float64)
-    torch.testing.assert_close(got.detach().double(), torch.as_tensor(want, dtype=torch.float64), **TOLERANCE)
+    torch.testing.assert_close(
+        got.detach().double(), torch.as_tensor(want, dtype=torch.float64), **TOLERANCE
+    )
 
 
 def grads(loss: Any, *leaves: Any) -> Any:
@@ -54,7 +63,11 @@ def test_reward_model(case: Any) -> None:
     i, want = case["inputs"], case["expected"]
     w, l = t(i["better_scores"], grad=True), t(i["worse_scores"], grad=True)  # noqa: E741
     pairs = L.PairScores(
-        w, l, ids(i["better_attention_mask"]), ids(i["worse_attention_mask"]), ids(i["better_input_ids"]),
+        w,
+        l,
+        ids(i["better_attention_mask"]),
+        ids(i["worse_attention_mask"]),
+        ids(i["better_input_ids"]),
         ids(i["worse_input_ids"]),
     )
     loss = L.reward_loss(pairs, level=LEVEL[i["loss_type"]], regularization=i["regularization"])
@@ -71,7 +84,11 @@ def test_cost_model(case: Any) -> None:
     i, want = case["inputs"], case["expected"]
     s, u = t(i["safer_costs"], grad=True), t(i["unsafer_costs"], grad=True)
     pairs = L.PairScores(
-        s, u, ids(i["safer_attention_mask"]), ids(i["unsafer_attention_mask"]), ids(i["safer_input_ids"]),
+        s,
+        u,
+        ids(i["safer_attention_mask"]),
+        ids(i["unsafer_attention_mask"]),
+        ids(i["safer_input_ids"]),
         ids(i["unsafer_input_ids"]),
     )
     signs = (ids(i["safer_safety_sign"]), ids(i["unsafer_safety_sign"]))
@@ -110,7 +127,12 @@ def test_trl_dpo(case: Any, masked: bool) -> None:
     ref = t(i["ref_token_logps_chosen_then_rejected"])
     mask = ids(i["completion_mask_chosen_then_rejected"]) if masked else None
     loss = L.dpo_loss(
-        logps, ref, kind=i["loss_type"], beta=i["beta"], label_smoothing=i["label_smoothing"], mask=mask,
+        logps,
+        ref,
+        kind=i["loss_type"],
+        beta=i["beta"],
+        label_smoothing=i["label_smoothing"],
+        mask=mask,
         tau=i["discopop_tau"],
     )
     close(loss, want["loss"])
@@ -119,7 +141,9 @@ def test_trl_dpo(case: Any, masked: bool) -> None:
     for got, name in ((w, "chosen"), (l, "rejected"), (w - l, "margins")):
         close(got.mean(), want["metrics"][f"rewards/{name}"])
     accuracy = float((w > l).double().mean())
-    assert accuracy == pytest.approx(want["metrics"]["rewards/accuracies"], rel=1e-6)  # TRL gives it in float32
+    assert accuracy == pytest.approx(
+        want["metrics"]["rewards/accuracies"], rel=1e-6
+    )  # TRL gives it in float32
 
 
 def test_every_kind_of_dpo_has_a_case() -> None:
@@ -137,7 +161,9 @@ def test_safe_rlhf_dpo_leaves_out_a_token_that_we_keep(case: Any) -> None:
     policy = L.token_log_probs(t(i["policy_logits_better_then_worse"]), all_ids)
     ref = L.token_log_probs(t(i["ref_logits_better_then_worse"]), all_ids)
     first = L.first_difference(*all_ids.chunk(2)).repeat(2)
-    at = torch.arange(1, all_ids.shape[1])  # position of the token that a shifted log-probability belongs to
+    at = torch.arange(
+        1, all_ids.shape[1]
+    )  # position of the token that a shifted log-probability belongs to
     from_first = (at >= first.unsqueeze(-1)) & mask[:, 1:].bool()
     ours = L.dpo_loss(policy * from_first, ref * from_first, kind="sigmoid", beta=i["scale_coeff"])
     close(ours, case["reference_only"]["loss_with_first_diverging_token_included"])
@@ -153,8 +179,14 @@ def test_trl_kto(case: Any) -> None:
     i, want = case["inputs"], case["expected"]
     logps = t(i["policy_token_logps"], grad=True)
     loss = L.kto_loss(
-        logps, t(i["ref_logps_sum"]), ids(i["label"]), t(i["KL_logps_sum"]), t(i["ref_KL_logps_sum"]),
-        kind=i["loss_type"], beta=i["beta"], weights=(i["desirable_weight"], i["undesirable_weight"]),
+        logps,
+        t(i["ref_logps_sum"]),
+        ids(i["label"]),
+        t(i["KL_logps_sum"]),
+        t(i["ref_KL_logps_sum"]),
+        kind=i["loss_type"],
+        beta=i["beta"],
+        weights=(i["desirable_weight"], i["undesirable_weight"]),
     )
     close(loss, want["loss"])
     close(grads(loss, logps)[0], want["dloss_dlogps"])
@@ -190,14 +222,21 @@ def test_kl_penalised_rewards(case: Any) -> None:
     mask = ids(i["sequence_mask"])
     close(L.kl_penalised_rewards(*base, t(i["reward"]), mask, **options), want["ppo_rewards"])
     close(L.kl_penalised_rewards(*base, t(i["reward"]), mask, **options), want["ppo_lag_rewards"])
-    close(L.kl_penalised_rewards(*base, t(i["cost"]), mask, **options, sign=-1), want["ppo_lag_costs"])
+    close(
+        L.kl_penalised_rewards(*base, t(i["cost"]), mask, **options, sign=-1), want["ppo_lag_costs"]
+    )
 
 
 @pytest.mark.parametrize("case", cases("gae"))
 def test_gae(case: Any) -> None:
     i, want = case["inputs"], case["expected"]
     advantages, returns = L.gae(
-        t(i["values"]), t(i["rewards"]), ids(i["sequence_mask"]), i["start"], gamma=i["gamma"], lam=i["gae_lambda"]
+        t(i["values"]),
+        t(i["rewards"]),
+        ids(i["sequence_mask"]),
+        i["start"],
+        gamma=i["gamma"],
+        lam=i["gae_lambda"],
     )
     close(advantages, want["advantages"])
     close(returns, want["returns"])
@@ -207,7 +246,9 @@ def test_gae(case: Any) -> None:
 def test_critic(case: Any) -> None:
     i, want = case["inputs"], case["expected"]
     values = t(i["values"], grad=True)
-    loss = L.critic_loss(values, t(i["old_values"]), t(i["returns"]), ids(i["mask"]), clip=i["clip_range_value"])
+    loss = L.critic_loss(
+        values, t(i["old_values"]), t(i["returns"]), ids(i["mask"]), clip=i["clip_range_value"]
+    )
     close(loss, want["loss"])
     close(grads(loss, values)[0], want["dloss_dvalues"])
 
@@ -218,7 +259,11 @@ def test_actor_and_its_two_readings(case: Any) -> None:
     logps, mask = t(i["log_probs"], grad=True), ids(i["mask"])
     a_r, a_c, lam = t(i["reward_advantages"]), t(i["cost_advantages"]), i["lambda"]
     loss = L.ppo_actor_loss(
-        logps, t(i["old_log_probs"]), L.combined_advantage(a_r, a_c, lam), mask, clip=i["clip_range_ratio"]
+        logps,
+        t(i["old_log_probs"]),
+        L.combined_advantage(a_r, a_c, lam),
+        mask,
+        clip=i["clip_range_ratio"],
     )
     close(loss, want["ppo_lag_loss"])
     close(grads(loss, logps)[0], want["ppo_lag_dloss_dlog_probs"])
@@ -227,7 +272,13 @@ def test_actor_and_its_two_readings(case: Any) -> None:
     close(grads(plain, logps)[0], want["ppo_dloss_dlog_probs"])
     if case.get("reference_only"):
         apart = L.separate_actor_loss(
-            logps, t(i["old_log_probs"]), (a_r, a_c), lam, mask, clip=i["clip_range_ratio"], cost_side="min"
+            logps,
+            t(i["old_log_probs"]),
+            (a_r, a_c),
+            lam,
+            mask,
+            clip=i["clip_range_ratio"],
+            cost_side="min",
         )
         close(apart, case["reference_only"]["paper_separate_clip_loss"])
 
@@ -236,8 +287,12 @@ def test_actor_and_its_two_readings(case: Any) -> None:
 def test_multiplier(case: Any) -> None:
     i, want = case["inputs"], case["expected"]["after_each_rl_step"]
     m = L.LagrangeMultiplier(
-        i["lambda_init"], i["lambda_lr"], i["threshold"], maximum=i["lambda_max"],
-        window=i["episode_cost_window_size"], delay=i["lambda_update_delay_steps"],
+        i["lambda_init"],
+        i["lambda_lr"],
+        i["threshold"],
+        maximum=i["lambda_max"],
+        window=i["episode_cost_window_size"],
+        delay=i["lambda_update_delay_steps"],
     )
     after = iter(want)
     for batch in i["cost_batches"]:
@@ -256,12 +311,17 @@ def test_group_advantages(case: Any) -> None:
     i, want = case["inputs"], case["expected"]
     if "rewards_per_func" in i:
         got = L.group_advantages(
-            t(i["rewards_per_func"]), t(i["reward_weights"]), i["num_generations"], kind="grpo",
+            t(i["rewards_per_func"]),
+            t(i["reward_weights"]),
+            i["num_generations"],
+            kind="grpo",
             scale=i["scale_rewards"],
         )
     else:
         scale = "batch" if i["normalize_advantages"] else "none"
-        got = L.group_advantages(t(i["rewards"]), None, i["num_generations"], kind="rloo", scale=scale)
+        got = L.group_advantages(
+            t(i["rewards"]), None, i["num_generations"], kind="rloo", scale=scale
+        )
     close(got, want["advantages"])
 
 
@@ -272,8 +332,15 @@ def test_grpo(case: Any) -> None:
     ref = None if i.get("ref_token_logps") is None else t(i["ref_token_logps"])
     kind = i.get("loss_type") or "rloo"
     loss = L.grpo_loss(
-        logps, t(i["old_token_logps"]), ref, t(i["advantages"]), ids(i["completion_mask"]), epsilon=i["epsilon"],
-        beta=i.get("beta") or 0.0, kind=kind, length=i.get("max_completion_length"),
+        logps,
+        t(i["old_token_logps"]),
+        ref,
+        t(i["advantages"]),
+        ids(i["completion_mask"]),
+        epsilon=i["epsilon"],
+        beta=i.get("beta") or 0.0,
+        kind=kind,
+        length=i.get("max_completion_length"),
     )
     close(loss, want["loss"])
     close(grads(loss, logps)[0], want["dloss_dlogps"])
@@ -287,9 +354,13 @@ def test_trl_ppo(case: Any) -> None:
     mask, one_more = (at <= last).int(), (at <= last + 1).int()
     logps, ref, values = t(i["logprobs"]), t(i["ref_logprobs"]), t(i["values"])
     if i["kl_estimator"] == "k1":
-        rewards = L.kl_penalised_rewards(logps, ref, t(i["scores"]), mask, coefficient=i["kl_coef"], place="next")
+        rewards = L.kl_penalised_rewards(
+            logps, ref, t(i["scores"]), mask, coefficient=i["kl_coef"], place="next"
+        )
     else:
-        score = L.kl_penalised_rewards(logps, ref, t(i["scores"]), mask, coefficient=0.0, place="next")
+        score = L.kl_penalised_rewards(
+            logps, ref, t(i["scores"]), mask, coefficient=0.0, place="next"
+        )
         rewards = score - i["kl_coef"] * L.kl_estimate(logps - ref, "k3")
     if i["whiten_rewards"]:
         rewards = L.whiten(rewards, one_more, shift_mean=False)
@@ -298,7 +369,9 @@ def test_trl_ppo(case: Any) -> None:
     white = L.whiten(advantages, mask)
     close(white, want["advantages_whitened"])
     close(returns, want["returns"])
-    actor = L.ppo_actor_loss(t(i["new_logprobs"]), logps, white, mask, clip=i["cliprange"], reduction="token")
+    actor = L.ppo_actor_loss(
+        t(i["new_logprobs"]), logps, white, mask, clip=i["cliprange"], reduction="token"
+    )
     critic = L.critic_loss(
         t(i["new_values"]), values, returns, one_more, clip=i["cliprange_value"], reduction="token"
     )
@@ -323,19 +396,33 @@ def test_rl_step(case: Any) -> None:
         shaped = L.kl_penalised_rewards(old, ref, score, mask, **options, sign=sign)
         advantage, returns = L.gae(t(values), shaped, mask, start, **span)
         loss = L.critic_loss(
-            t(now_scores)[:, :-1][:, start:], t(values)[:, start:], returns, tail, clip=h["clip_range_value"]
+            t(now_scores)[:, :-1][:, start:],
+            t(values)[:, start:],
+            returns,
+            tail,
+            clip=h["clip_range_value"],
         )
         return advantage, returns, loss
 
     if "lambda_value" in i:
         reward = reward - i["lambda_value"] * t(i["cost"])
         close(reward.mean(), want["train/shaped_reward"])
-    advantage, returns, critic_loss = critic(reward, i["old_reward_values"], i["reward_critic_scores_now"], 1)
+    advantage, returns, critic_loss = critic(
+        reward, i["old_reward_values"], i["reward_critic_scores_now"], 1
+    )
     close(critic_loss, want["train/reward_critic_loss"])
-    close(L.masked_mean(returns, tail), want.get("train/reward_return", want.get("train/shaped_reward_return")))
-    close(L.masked_mean(advantage, tail), want.get("train/reward_advantage", want.get("train/shaped_reward_advantage")))
+    close(
+        L.masked_mean(returns, tail),
+        want.get("train/reward_return", want.get("train/shaped_reward_return")),
+    )
+    close(
+        L.masked_mean(advantage, tail),
+        want.get("train/reward_advantage", want.get("train/shaped_reward_advantage")),
+    )
     if "lambda_init" in i:
-        multiplier = L.LagrangeMultiplier(i["lambda_init"], i["lambda_lr"], i["threshold"], maximum=i["lambda_max"])
+        multiplier = L.LagrangeMultiplier(
+            i["lambda_init"], i["lambda_lr"], i["threshold"], maximum=i["lambda_max"]
+        )
         multiplier.observe(i["episode_cost_window"])
         close(multiplier.episode_cost, want["train/episode_cost"])
         close(multiplier.step(), want["train/lambda"])
@@ -346,7 +433,9 @@ def test_rl_step(case: Any) -> None:
         close(L.masked_mean(cost_advantage, tail), want["train/cost_advantage"])
         close(L.masked_mean(cost_returns, tail), want["train/cost_return"])
         advantage = L.combined_advantage(advantage, cost_advantage, multiplier.value)
-    loss = L.ppo_actor_loss(now[:, start:], old[:, start:], advantage, tail, clip=h["clip_range_ratio"])
+    loss = L.ppo_actor_loss(
+        now[:, start:], old[:, start:], advantage, tail, clip=h["clip_range_ratio"]
+    )
     close(loss, want["train/actor_loss"])
     kl = ((old - ref) * mask)[:, start:].sum(-1).mean()
     close(kl, want["train/kl_divergence"])

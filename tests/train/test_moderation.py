@@ -34,7 +34,9 @@ from truing.train.moderation.run import train
 from truing.train.moderation.settings import Settings
 
 IDS = taxonomy().ids
-WORDS = "how do i bake open the door please tell me about steal stab bread cake a it so yes well then"
+WORDS = (
+    "how do i bake open the door please tell me about steal stab bread cake a it so yes well then"
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +51,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw.normalizer = normalizers.Lowercase()
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     made = PreTrainedTokenizerFast(
-        tokenizer_object=raw, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=raw,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
     )
     made.save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         max_position_embeddings=128,
-    )  # fmt: skip
+    )
     BertModel(config).save_pretrained(folder)
     return folder
 
@@ -84,17 +94,39 @@ class Made:
             harms = dict.fromkeys(IDS, 0.0)
             if bad:
                 harms[IDS[13]] = 1.0
-            sample = Sample(conversation=Conversation.of(" ".join(rng.choices(plain, k=5)) + f" {at}"), source="made", id=str(at))
+            sample = Sample(
+                conversation=Conversation.of(" ".join(rng.choices(plain, k=5)) + f" {at}"),
+                source="made",
+                id=str(at),
+            )
             said = Response.of(str(at), 0, "recorded", Answer.of(" ".join(words)))
-            label = Judgement(sample_id=str(at), judge="human:made", question="harmful", verdict=bool(bad), harms=harms)
+            label = Judgement(
+                sample_id=str(at),
+                judge="human:made",
+                question="harmful",
+                verdict=bool(bad),
+                harms=harms,
+            )
             yield Row(sample=sample, responses=(said,), judgements=(label,))
 
 
 def _settings(tiny: Path, out: Path, **more: Any) -> Settings:
     given = {
-        "data": ("made",), "weights": (30.0,), "tenths": ((0, 9),), "base": str(tiny), "folds": 2, "lr": 1e-3, "head_lr": 1e-2, "dropout": 0.0,
-        "batch_tokens": 384, "ngram_bits": 10, "save_every": 7, "tensorboard": False, "dtype": "float32", "device": "cpu",
-    }  # fmt: skip
+        "data": ("made",),
+        "weights": (30.0,),
+        "tenths": ((0, 9),),
+        "base": str(tiny),
+        "folds": 2,
+        "lr": 1e-3,
+        "head_lr": 1e-2,
+        "dropout": 0.0,
+        "batch_tokens": 384,
+        "ngram_bits": 10,
+        "save_every": 7,
+        "tensorboard": False,
+        "dtype": "float32",
+        "device": "cpu",
+    }
     return Settings(out=str(out), **{**given, **more})
 
 
@@ -117,7 +149,9 @@ def test_learns_what_is_there_and_says_so_in_its_card(trained: Path) -> None:
     assert any("no positive row" in note for note in card["notes"])
     assert card["lineage"]["n_prompts"] == 180
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in log] == list(range(1, len(log) + 1)) and {r["fold"] for r in log} == {0, 1}
+    assert [r["step"] for r in log] == list(range(1, len(log) + 1)) and {
+        r["fold"] for r in log
+    } == {0, 1}
     assert log[-1]["loss"] < log[0]["loss"] / 3
 
 
@@ -133,11 +167,17 @@ def test_the_folder_is_a_judge(trained: Path) -> None:
     assert sum(right) >= 54
     bad = found[0]
     assert bad.harms[IDS[13]] > 0.5 > bad.harms[IDS[5]]
-    assert judge.lineage.prompts and judge.lineage.base_sha256 and judge.lineage.hash == judge.scorer.hash
+    assert (
+        judge.lineage.prompts
+        and judge.lineage.base_sha256
+        and judge.lineage.hash == judge.scorer.hash
+    )
     assert judge.flagged(bad.harms) == (IDS[13],)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(trained: Path, tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_weights(
+    trained: Path, tiny: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
 
     class Killed(Exception):
@@ -179,9 +219,14 @@ def _llama(folder: Path, tiny: Path, *, layers: int) -> Path:
     PreTrainedTokenizerFast.from_pretrained(str(tiny)).save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2, pad_token_id=0,
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        pad_token_id=0,
         max_position_embeddings=256,
-    )  # fmt: skip
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -199,18 +244,33 @@ def test_adapters_and_a_causal_base(tmp_path: Path, tiny: Path) -> None:
 
 def test_upper_layers_alone_and_one_more_model_on_every_row(tmp_path: Path, tiny: Path) -> None:
     from safetensors.torch import load_file
+
     folder = _llama(tmp_path / "llama", tiny, layers=4)
     out = tmp_path / "out"
-    more: dict[str, Any] = {"lora": 4, "folds": 3, "held": 1, "whole": True, "layers": 3, "frozen": 1, "lr": 1e-2}
+    more: dict[str, Any] = {
+        "lora": 4,
+        "folds": 3,
+        "held": 1,
+        "whole": True,
+        "layers": 3,
+        "frozen": 1,
+        "lr": 1e-2,
+    }
     result = train(_settings(folder, out, **more), [_source(90)])
-    assert "one of them measured" in result.card.method and "learned every row" in result.card.method
+    assert (
+        "one of them measured" in result.card.method and "learned every row" in result.card.method
+    )
     assert 0 < result.card.n < 90  # the held fold alone
     assert sorted(p.name for p in (out / "folds").iterdir()) == ["fold-0", "mixed.npy", "whole"]
     assert result.card.questions["harmful"].scores.auroc.estimate > 0.8  # type: ignore[union-attr]
     before = load_file(folder / "model.safetensors")
     after = load_file(out / "model.safetensors")
-    assert not any(name.startswith("layers.3.") for name in after)  # a layer that is not used is not written
-    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[f"model.{name}"])}
+    assert not any(
+        name.startswith("layers.3.") for name in after
+    )  # a layer that is not used is not written
+    changed = {
+        name for name, tensor in after.items() if not torch.equal(tensor, before[f"model.{name}"])
+    }
     assert changed and not any(name.startswith("layers.0.") for name in changed)
     assert resolve(f"moderation:{out},dtype=float32", "judge") is not None
     faults = {"held": 4, "layers": 1, "frozen": 2, "lora": 0}
@@ -225,22 +285,35 @@ def test_a_blend_of_two_is_one_classifier(tmp_path: Path, tiny: Path) -> None:
     from truing.train.moderation.blend import blend
 
     for name, seed in (("one", 0), ("two", 1)):
-        train(_settings(tiny, tmp_path / name, folds=3, held=1, whole=True, seed=seed), [_source(90)])
+        train(
+            _settings(tiny, tmp_path / name, folds=3, held=1, whole=True, seed=seed), [_source(90)]
+        )
     members = [tmp_path / "one", tmp_path / "two"]
     result = blend(members, [_source(90)], tmp_path / "both")
     assert "one and two" in result.card.method and 0 < result.card.n < 90
-    made = {n: Scorer(tmp_path / n, engine="torch", dtype="float32") for n in ("one", "two", "both")}
+    made = {
+        n: Scorer(tmp_path / n, engine="torch", dtype="float32") for n in ("one", "two", "both")
+    }
     assert made["both"].hash == result.card.judge_hash
     piece = [Piece(("tell me",), "so i bake it")]
     z = {n: s.logits(piece)[0][0] for n, s in made.items()}
     told = json.loads((tmp_path / "both" / "blend.json").read_text())
     one, two = told["weights"]
     for k in range(3):  # worked out by hand from the members' own logits
-        assert z["both"][k] == pytest.approx(one[k] * z["one"][k] + two[k] * z["two"][k] + told["bias"][k], abs=1e-4)
-    by_hand = one[3] * z["one"][3] + two[3] * z["two"][3] + told["gate"][0] * z["one"][0] + told["bias"][3]
+        assert z["both"][k] == pytest.approx(
+            one[k] * z["one"][k] + two[k] * z["two"][k] + told["bias"][k], abs=1e-4
+        )
+    by_hand = (
+        one[3] * z["one"][3]
+        + two[3] * z["two"][3]
+        + told["gate"][0] * z["one"][0]
+        + told["bias"][3]
+    )
     assert z["both"][3] == pytest.approx(by_hand, abs=1e-4)
     lineage = made["both"].settings.lineage
-    assert lineage.prompts == made["one"].settings.lineage.prompts  # what either learned, it never measures
+    assert (
+        lineage.prompts == made["one"].settings.lineage.prompts
+    )  # what either learned, it never measures
     with pytest.raises(PlanError, match="both called one"):
         blend([members[0], members[0]], [_source(90)], tmp_path / "x")
     with pytest.raises(PlanError, match="other data than"):
@@ -261,18 +334,25 @@ def test_one_fold_says_that_its_card_is_worth_nothing(tiny: Path, tmp_path: Path
 
 def test_wrong_settings_come_together(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError) as caught:
-        _settings(tiny, tmp_path, folds=0, lr=0.0, form="half", ngram_bits=3, weights=(0.0,)).checked()
+        _settings(
+            tiny, tmp_path, folds=0, lr=0.0, form="half", ngram_bits=3, weights=(0.0,)
+        ).checked()
     assert len(caught.value.faults) == 5
 
 
 def _row(responses: tuple[str, ...], judgements: tuple[Judgement, ...], **sample: Any) -> Row:
     (made,) = with_ids([Sample(conversation=Conversation.of("a prompt"), source="s", **sample)])
-    said = tuple(Response(sample_id=made.id, index=k, message=Message("assistant", t)) for k, t in enumerate(responses))
+    said = tuple(
+        Response(sample_id=made.id, index=k, message=Message("assistant", t))
+        for k, t in enumerate(responses)
+    )
     return Row(sample=made, responses=said, judgements=judgements)
 
 
 def _says(question: str, verdict: bool | None, index: int = 0, **more: Any) -> Judgement:
-    return Judgement(sample_id="", index=index, judge="human:s", question=question, verdict=verdict, **more)
+    return Judgement(
+        sample_id="", index=index, judge="human:s", question=question, verdict=verdict, **more
+    )
 
 
 def test_targets_of_answers_and_prompts() -> None:
@@ -285,8 +365,15 @@ def test_targets_of_answers_and_prompts() -> None:
     (complied,) = items_of(_row(("yes",), (_says("refused", False),), expect="refuse"), IDS)
     assert complied.targets[:3] == (1.0, 1.0, 0.0)
     (asked,) = items_of(_row((), (), expect="refuse", harms=(IDS[0],)), IDS)
-    assert asked.alone and asked.targets[1] == 1 and asked.targets[3] == 1 and np.isnan(asked.targets[4])
-    first, second = items_of(_row(("a", "b"), (_says("preferred", True), _says("preferred", False, 1))), IDS)
+    assert (
+        asked.alone
+        and asked.targets[1] == 1
+        and asked.targets[3] == 1
+        and np.isnan(asked.targets[4])
+    )
+    first, second = items_of(
+        _row(("a", "b"), (_says("preferred", True), _says("preferred", False, 1))), IDS
+    )
     assert first.pair == second.pair and first.order < second.order
     assert items_of(_row(("a",), ()), IDS) == [] == items_of(_row((), ()), IDS)
     raters = (_says("harmful", True, rater="1"), _says("harmful", False, rater="2"))
@@ -318,8 +405,12 @@ def test_tenths_take_each_prompt_once() -> None:
 
 
 def test_a_set_that_is_read_twice_has_two_names() -> None:
-    one, two = distinct([read_source(Made(9), IDS, weight=1.0), read_source(Made(9, seed=1), IDS, weight=2.0)])
-    assert {i.source for i in one.items} == {"made"} and {i.source for i in two.items} == {"made (2)"}
+    one, two = distinct(
+        [read_source(Made(9), IDS, weight=1.0), read_source(Made(9, seed=1), IDS, weight=2.0)]
+    )
+    assert {i.source for i in one.items} == {"made"} and {i.source for i in two.items} == {
+        "made (2)"
+    }
 
 
 def test_specs_of_the_command() -> None:

@@ -23,9 +23,16 @@ from truing.train.moderation.rows import Item
 NAN = math.nan
 
 
-def _item(targets: tuple[float, ...] = (1.0, NAN, NAN, 1.0), source: str = "s", width: int = 5, **more: object) -> Item:
+def _item(
+    targets: tuple[float, ...] = (1.0, NAN, NAN, 1.0),
+    source: str = "s",
+    width: int = 5,
+    **more: object,
+) -> Item:
     row = Encoded(tuple(range(width)), (0,) * (width - 2) + (1, 1))
-    return Item(source=source, key="a", piece=Piece(("x",), "y"), targets=targets, encoded=row, **more)  # type: ignore[arg-type]
+    return Item(
+        source=source, key="a", piece=Piece(("x",), "y"), targets=targets, encoded=row, **more
+    )  # type: ignore[arg-type]
 
 
 def test_logistic_is_scikit_learns() -> None:
@@ -65,7 +72,9 @@ def test_noise_stays_noise_under_crossfitting() -> None:
     targets = np.full((n, 5), NAN)
     targets[:, 0] = rng.integers(0, 2, n)
     targets[:, 3:] = rng.integers(0, 2, (n, 2))
-    given = cal.Evidence(rng.normal(size=(n, 5)), rng.normal(size=(n, 5)), targets, rng.integers(0, 3, n))
+    given = cal.Evidence(
+        rng.normal(size=(n, 5)), rng.normal(size=(n, 5)), targets, rng.integers(0, 3, n)
+    )
     everything = np.ones(n, bool)
     p, said = cal.crossfit(given, everything, np.zeros(n, bool))
     assert p[:, 0].std() < 0.06 and abs(p[:, 0].mean() - 0.5) < 0.05
@@ -82,20 +91,31 @@ def test_a_row_is_never_judged_by_what_it_chose() -> None:
     before, _ = cal.crossfit(given, home, alone)
     turned = targets.copy()
     turned[given.folds == 0, 0] = 1 - turned[given.folds == 0, 0]
-    after, _ = cal.crossfit(cal.Evidence(given.encoder, given.ngrams, turned, given.folds), home, alone)
+    after, _ = cal.crossfit(
+        cal.Evidence(given.encoder, given.ngrams, turned, given.folds), home, alone
+    )
     assert np.array_equal(before[given.folds == 0], after[given.folds == 0])
     assert not np.array_equal(before[given.folds == 1], after[given.folds == 1])
 
 
 def test_the_mix_folds_into_one_linear_map() -> None:
-    mix = cal.Mix(np.array([2.0, 1, 1, 3, 4]), np.array([0.5, 0, 0, 1, 1]), np.array([0.1, 0.2]), np.array([1.0, 0, 0, -1, -2]))
+    mix = cal.Mix(
+        np.array([2.0, 1, 1, 3, 4]),
+        np.array([0.5, 0, 0, 1, 1]),
+        np.array([0.1, 0.2]),
+        np.array([1.0, 0, 0, -1, -2]),
+    )
     z, n = np.array([[1.0, 5, 6, 2, 3]]), np.array([[2.0, 9, 9, 1, 0]])
-    assert mix.apply(z, n)[0].tolist() == pytest.approx([2 + 1 + 1, 5, 6, 6 + 1 - 1 + 0.1, 12 + 0 - 2 + 0.2])
+    assert mix.apply(z, n)[0].tolist() == pytest.approx(
+        [2 + 1 + 1, 5, 6, 6 + 1 - 1 + 0.1, 12 + 0 - 2 + 0.2]
+    )
 
 
 def test_linear_is_scikit_learns_with_soft_and_missing_labels() -> None:
     rng = random.Random(0)
-    rows = [Encoded((1, *(rng.randrange(5, 40) for _ in range(8)), 2), (0,) * 10) for _ in range(300)]
+    rows = [
+        Encoded((1, *(rng.randrange(5, 40) for _ in range(8)), 2), (0,) * 10) for _ in range(300)
+    ]
     x = counts(rows, 10)
     y = np.array([float(7 in r.ids or 9 in r.ids) for r in rows])
     y[:40] = NAN
@@ -104,7 +124,9 @@ def test_linear_is_scikit_learns_with_soft_and_missing_labels() -> None:
     a = scaled(x, ours.idf)
     theirs = LogisticRegression(C=3.0, tol=1e-8, max_iter=2000).fit(a[40:], y[40:])
     assert ours.logits(x)[:, 0] == pytest.approx(theirs.decision_function(a), abs=2e-2)
-    assert fit(x, np.full((300, 1), 1.0), weight).weight.max() == 0.0  # one label alone teaches nothing
+    assert (
+        fit(x, np.full((300, 1), 1.0), weight).weight.max() == 0.0
+    )  # one label alone teaches nothing
 
 
 def test_shipped_ngrams_give_the_fitted_logits() -> None:
@@ -139,9 +161,12 @@ def test_loss_by_hand() -> None:
 
 def test_pairs_pull_apart_what_people_ordered() -> None:
     items = [
-        _item(pair="p", order=1.0), _item(pair="p", order=0.0), _item(pair="q", order=1.0), _item(pair="r", order=0.5),
+        _item(pair="p", order=1.0),
+        _item(pair="p", order=0.0),
+        _item(pair="q", order=1.0),
         _item(pair="r", order=0.5),
-    ]  # fmt: skip
+        _item(pair="r", order=0.5),
+    ]
     assert pairs_of(items) == ([1], [0])
     logits = torch.zeros(2, 4, requires_grad=True)
     nothing = torch.full((2, 4), NAN)
@@ -159,10 +184,14 @@ def test_weights_of_rare_categories() -> None:
 
 
 def test_each_set_passes_as_often_as_its_weight_says() -> None:
-    items = [_item(source="a") for _ in range(10)] + [_item(source="b", pair=str(k // 2)) for k in range(8)]
+    items = [_item(source="a") for _ in range(10)] + [
+        _item(source="b", pair=str(k // 2)) for k in range(8)
+    ]
     made = units(items, {"a": 2.5, "b": 1.0}, random.Random(0))
     flat = [i for u in made for i in u]
-    assert sum(i < 10 for i in flat) == 25 and sorted(i for i in flat if i >= 10) == list(range(10, 18))
+    assert sum(i < 10 for i in flat) == 25 and sorted(i for i in flat if i >= 10) == list(
+        range(10, 18)
+    )
     assert all(len(u) == 2 for u in made if u[0] >= 10)
 
 
@@ -178,7 +207,9 @@ def test_batches_hold_the_limit_and_lose_nothing() -> None:
 def test_rows_without_their_prompt_or_role() -> None:
     row = Encoded((1, 5, 6, 2, 7, 8, 2), (0, 0, 0, 0, 1, 1, 1))
     assert without_prompt(row) == Encoded((1, 2, 7, 8, 2), (0, 0, 1, 1, 1))
-    assert as_answer(Encoded((1, 5, 6, 2), (0, 0, 0, 0))) == Encoded((1, 2, 5, 6, 2), (0, 0, 1, 1, 1))
+    assert as_answer(Encoded((1, 5, 6, 2), (0, 0, 0, 0))) == Encoded(
+        (1, 2, 5, 6, 2), (0, 0, 1, 1, 1)
+    )
 
 
 def test_the_mean_of_two_networks_gets_the_scale_of_its_members() -> None:

@@ -40,7 +40,9 @@ def script(root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def words(script: str, kind: str, out: Path, base: str, pause: float = 0.0, **more: Any) -> list[str]:
+def words(
+    script: str, kind: str, out: Path, base: str, pause: float = 0.0, **more: Any
+) -> list[str]:
     return [script, kind, str(out), base, json.dumps(more), str(pause)]
 
 
@@ -54,12 +56,32 @@ def numbers(out: Path) -> list[float]:
 
 @pytest.mark.parametrize("kind", ["sft", "dpo", "cost"])
 def test_two_processes_are_one(kind: str, base: str, script: str, tmp_path: Path) -> None:
-    more = {"steps": 4, "batch": 5, "micro": 2, "lora": 4}  # 5 rows: three for one process, two for the other
+    more = {
+        "steps": 4,
+        "batch": 5,
+        "micro": 2,
+        "lora": 4,
+    }  # 5 rows: three for one process, two for the other
     alone, both = tmp_path / "one", tmp_path / "two"
-    subprocess.run([sys.executable, *words(script, kind, alone, base, **more)], check=True, env=environment())
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
-    done = subprocess.run([*launch, *words(script, kind, both, base, **more)], env=environment(), capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    subprocess.run(
+        [sys.executable, *words(script, kind, alone, base, **more)], check=True, env=environment()
+    )
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29611",
+    ]
+    done = subprocess.run(
+        [*launch, *words(script, kind, both, base, **more)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert numbers(both) == pytest.approx(numbers(alone), rel=1e-3)
     left, right = (load_file(p / "model.safetensors") for p in (alone, both))
@@ -67,23 +89,44 @@ def test_two_processes_are_one(kind: str, base: str, script: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["sft", "reward"])
-def test_spread_over_two_processes_it_is_one(kind: str, base: str, script: str, tmp_path: Path) -> None:
+def test_spread_over_two_processes_it_is_one(
+    kind: str, base: str, script: str, tmp_path: Path
+) -> None:
     more = {"steps": 4, "batch": 4, "micro": 1, "lora": 0 if kind == "sft" else 4}
     alone, both = tmp_path / "one", tmp_path / "two"
-    subprocess.run([sys.executable, *words(script, kind, alone, base, **more)], check=True, env=environment())
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613"]
-    done = subprocess.run([*launch, *words(script, kind, both, base, **more, shard=True)], env=environment(),
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    subprocess.run(
+        [sys.executable, *words(script, kind, alone, base, **more)], check=True, env=environment()
+    )
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29613",
+    ]
+    done = subprocess.run(
+        [*launch, *words(script, kind, both, base, **more, shard=True)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert numbers(both) == pytest.approx(numbers(alone), rel=1e-3)
     left, right = (load_file(p / "model.safetensors") for p in (alone, both))
-    assert left.keys() == right.keys() and all(float((left[k] - right[k]).abs().max()) < 5e-4 for k in left)
+    assert left.keys() == right.keys() and all(
+        float((left[k] - right[k]).abs().max()) < 5e-4 for k in left
+    )
 
 
 def test_killed_at_any_moment_it_ends_the_same(base: str, script: str, tmp_path: Path) -> None:
     more = {"steps": 12, "save_every": 2}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run([sys.executable, *words(script, "dpo", whole, base, **more)], check=True, env=environment())
+    subprocess.run(
+        [sys.executable, *words(script, "dpo", whole, base, **more)], check=True, env=environment()
+    )
     kills = 0
     for _ in range(6):
         before = len(list(read_log(killed)))
@@ -98,7 +141,9 @@ def test_killed_at_any_moment_it_ends_the_same(base: str, script: str, tmp_path:
         process.wait()
         if (killed / "truing.json").exists():
             break
-    subprocess.run([sys.executable, *words(script, "dpo", killed, base, **more)], check=True, env=environment())
+    subprocess.run(
+        [sys.executable, *words(script, "dpo", killed, base, **more)], check=True, env=environment()
+    )
     assert kills >= 3
     assert [r["step"] for r in read_log(killed)] == list(range(1, 13))
     assert numbers(killed) == pytest.approx(numbers(whole), rel=1e-6)

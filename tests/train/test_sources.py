@@ -26,11 +26,20 @@ from truing.train.sources import (
 
 
 def row(prompt: str, *answers: tuple[str, bool | None]) -> Row:
-    made = [Response(sample_id="s", index=k, message=Message("assistant", t)) for k, (t, _) in enumerate(answers)]
-    judged = [Judgement(sample_id="s", index=k, judge="human", question="harmful", verdict=v)
-              for k, (_, v) in enumerate(answers) if v is not None]  # fmt: skip
-    return Row(sample=Sample(conversation=Conversation.of(prompt), id=prompt), responses=tuple(made),
-               judgements=tuple(judged))  # fmt: skip
+    made = [
+        Response(sample_id="s", index=k, message=Message("assistant", t))
+        for k, (t, _) in enumerate(answers)
+    ]
+    judged = [
+        Judgement(sample_id="s", index=k, judge="human", question="harmful", verdict=v)
+        for k, (_, v) in enumerate(answers)
+        if v is not None
+    ]
+    return Row(
+        sample=Sample(conversation=Conversation.of(prompt), id=prompt),
+        responses=tuple(made),
+        judgements=tuple(judged),
+    )
 
 
 def conf(kind: str, **more: Any) -> Settings:
@@ -50,7 +59,9 @@ def test_sft_refuses_pairs_and_leaves_out_what_people_called_harmful() -> None:
     assert len(read_source(rows, "sft", harmful=True).items) == 2
 
 
-def test_the_hh_pairs_and_the_red_team_attempts(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hh_pairs_and_the_red_team_attempts(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRUING_DATA", str(data_dir))
     with pytest.raises(PlanError, match="preference pairs, not examples to imitate"):
         read_source(resolve("hh,limit=20", "data"), "sft")
@@ -62,7 +73,10 @@ def test_the_hh_pairs_and_the_red_team_attempts(data_dir: Path, monkeypatch: pyt
         with pytest.raises(PlanError, match="--allow-red-team"):
             read_source(attempts, kind)
     assert read_source(attempts, "sft", allow_red_team=True).items
-    assert read_source(resolve("pku,conflicts=drop,limit=300", "data"), "cost").items[0].signs == (1, -1)
+    assert read_source(resolve("pku,conflicts=drop,limit=300", "data"), "cost").items[0].signs == (
+        1,
+        -1,
+    )
 
 
 def test_sets_to_compare_are_not_imitated() -> None:
@@ -80,7 +94,15 @@ def test_sets_for_testing_train_nothing(data_dir: Path, monkeypatch: pytest.Monk
 
 
 def test_equal_repeated_and_contradictory_pairs_are_left_out() -> None:
-    data = Data([pair("Q", "A", "B"), pair("Q", "A", "B"), pair("R", "A", "A "), pair("S", "A", "B"), pair("S", "B", "A")])
+    data = Data(
+        [
+            pair("Q", "A", "B"),
+            pair("Q", "A", "B"),
+            pair("R", "A", "A "),
+            pair("S", "A", "B"),
+            pair("S", "B", "A"),
+        ]
+    )
     kept = read_source(data, "dpo")
     assert [i.conversation.prompt for i in kept.items] == ["Q"]
     assert kept.dropped == {"repeated": 1, "equal pairs": 1, "contradictory pairs": 2}
@@ -102,12 +124,18 @@ def test_each_model_learns_its_own_dimension() -> None:
 def test_kto_takes_pairs_apart_and_reads_labels() -> None:
     kept = read_source(Data([pair("Q", "A", "B")]), "kto").items
     assert [(i.answers, i.desirable) for i in kept] == [(("A",), True), (("B",), False)]
-    kept = read_source(Data(rows=[row("Q", ("fine", False), ("bad", True), ("open", None))]), "kto").items
+    kept = read_source(
+        Data(rows=[row("Q", ("fine", False), ("bad", True), ("open", None))]), "kto"
+    ).items
     assert [(i.answers[0], i.desirable) for i in kept] == [("fine", True), ("bad", False)]
 
 
 def test_weights_are_shares_of_an_epoch() -> None:
-    mixed = [source(10, spec="a"), source(10, spec="b", weight=2.5), source(10, spec="c", weight=0.3)]
+    mixed = [
+        source(10, spec="a"),
+        source(10, spec="b", weight=2.5),
+        source(10, spec="c", weight=0.3),
+    ]
     drawn = Counter(order(mixed, 0, 7))
     assert [sum(n for (s, _), n in drawn.items() if s == k) for k in range(3)] == [10, 25, 3]
     assert order(mixed, 0, 7) == order(mixed, 0, 7) != order(mixed, 1, 7)
@@ -152,7 +180,11 @@ def test_a_test_set_is_never_trained_on() -> None:
     [
         ("sft", source(3, width=1, signs=(-1, -1)), "3 target answers are labelled harmful"),
         ("dpo", source(3, signs=(-1, 1)), "3 pairs prefer the unsafe answer and 0 the safe one"),
-        ("kto", source(3, width=1, signs=(-1, -1), desirable=True), "3 target answers are labelled harmful"),
+        (
+            "kto",
+            source(3, width=1, signs=(-1, -1), desirable=True),
+            "3 target answers are labelled harmful",
+        ),
         ("cost", source(3, signs=(-1, 1)), "3 pairs prefer the unsafe answer"),
     ],
 )
@@ -166,9 +198,11 @@ def test_the_guard_stops_what_raises_harm(kind: str, made: Source, word: str) ->
 
 def test_harmless_objectives_pass_and_a_red_base_stays_red() -> None:
     for kind, made in (
-        ("dpo", source(3, signs=(1, -1))), ("dpo", source(3)), ("sft", source(3, width=1, signs=(1, 1))),
+        ("dpo", source(3, signs=(1, -1))),
+        ("dpo", source(3)),
+        ("sft", source(3, width=1, signs=(1, 1))),
         ("kto", source(3, width=1, signs=(-1, -1), desirable=False)),
-    ):  # fmt: skip
+    ):
         assert check_red(conf(kind), [made], Lineage()) is None
         assert check_red(conf(kind), [made], Lineage(red_model="was one")) == "was one"
 
@@ -183,6 +217,10 @@ def test_a_red_model_carries_its_mark(base: str, out: str) -> None:
         train(settings("dpo", out, base), bad)
     train(settings("dpo", out, base, red_model="to test the gate"), bad)
     card = read_card(out)
-    assert card is not None and card.red_model is not None and card.red_model.startswith("to test the gate (4 pairs")
+    assert (
+        card is not None
+        and card.red_model is not None
+        and card.red_model.startswith("to test the gate (4 pairs")
+    )
     assert '"red_model": "to test the gate' in (Path(out) / "manifest.json").read_text()
     assert find(f"local:{out},dtype=float32", "model").lineage.red_model == card.red_model

@@ -27,8 +27,12 @@ from truing.train.supervised import NotFinite, micro_batches, train
 
 def wrap(conversation: Conversation) -> Conversation:
     """A teacher's prompt."""
-    return Conversation((Message("system", "You are a patient helper who answers in one short sentence."),
-                         *conversation.messages))  # fmt: skip
+    return Conversation(
+        (
+            Message("system", "You are a patient helper who answers in one short sentence."),
+            *conversation.messages,
+        )
+    )
 
 
 def data(kind: str, n: int = 12) -> list[Source]:
@@ -37,9 +41,15 @@ def data(kind: str, n: int = 12) -> list[Source]:
         return [source(n, signs=(1, -1))]
     if kind == "kto":
         made = source(n, width=1)
-        return [msgspec.structs.replace(
-            made, items=tuple(msgspec.structs.replace(i, desirable=k % 2 == 0) for k, i in enumerate(made.items))
-        )]  # fmt: skip
+        return [
+            msgspec.structs.replace(
+                made,
+                items=tuple(
+                    msgspec.structs.replace(i, desirable=k % 2 == 0)
+                    for k, i in enumerate(made.items)
+                ),
+            )
+        ]
     return [source(n, width=1 if kind in ("sft", "distil") else 2)]
 
 
@@ -59,15 +69,24 @@ def test_every_kind_learns_and_leaves_a_folder(kind: str, base: str, out: str) -
     assert [r["step"] for r in rows] == list(range(1, 13))
     assert rows[-1]["loss"] < rows[0]["loss"]
     card = read_card(out)
-    assert card is not None and card.kind == kind and card.lineage.hash and card.lineage.data == ("pairs",)
+    assert (
+        card is not None
+        and card.kind == kind
+        and card.lineage.hash
+        and card.lineage.data == ("pairs",)
+    )
     assert len(card.lineage.prompts) == 12 and card.base_sha256 == card.lineage.base_sha256
-    assert (Path(out) / "model.safetensors").is_file() and (Path(out) / "adapter" / "adapter_config.json").is_file()
+    assert (Path(out) / "model.safetensors").is_file() and (
+        Path(out) / "adapter" / "adapter_config.json"
+    ).is_file()
     assert card.dimension == {"reward": "helpful", "cost": "safe"}.get(kind, "")
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "kto"])
 @pytest.mark.parametrize("lora", [0, 4])
-def test_accumulation_gives_the_big_batchs_loss(kind: str, lora: int, base: str, tmp_path: Path) -> None:
+def test_accumulation_gives_the_big_batchs_loss(
+    kind: str, lora: int, base: str, tmp_path: Path
+) -> None:
     whole = go(kind, str(tmp_path / "a"), base, batch=6, micro=6, lora=lora)
     parts = go(kind, str(tmp_path / "b"), base, batch=6, micro=2, lora=lora)
     odd = go(kind, str(tmp_path / "c"), base, batch=6, micro=4, lora=lora)
@@ -123,7 +142,10 @@ def test_checkpointing_and_bf16_change_memory_not_the_run(base: str, tmp_path: P
 
 
 def test_seeds(base: str, tmp_path: Path) -> None:
-    a, b, c = (numbers(go("dpo", str(tmp_path / n), base, seed=s)) for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    a, b, c = (
+        numbers(go("dpo", str(tmp_path / n), base, seed=s))
+        for n, s in (("a", 0), ("b", 0), ("c", 1))
+    )
     assert a == b and a != c
 
 
@@ -186,7 +208,9 @@ def test_one_run_at_a_time(base: str, out: str) -> None:
         train(settings("dpo", out, base), data("dpo"))
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(base: str, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_checkpoint_before(
+    base: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import errno
 
     inner = torch.save
@@ -210,13 +234,18 @@ def test_the_manifest_says_what_was_mixed(base: str, out: str) -> None:
     mixed = [source(6, spec="a"), source(6, spec="b", weight=0.5, benign=True)]
     train(settings("dpo", out, base), mixed)
     manifest = json.loads((Path(out) / "manifest.json").read_text())
-    assert [(s["spec"], s["rows"], s["weight"]) for s in manifest["sources"]] == [("a", 6, 1.0), ("b", 6, 0.5)]
+    assert [(s["spec"], s["rows"], s["weight"]) for s in manifest["sources"]] == [
+        ("a", 6, 1.0),
+        ("b", 6, 0.5),
+    ]
     assert manifest["benign_share"] == pytest.approx(1 / 3) and manifest["steps"] == 4
     assert manifest["red_model"] is None
 
 
 def test_the_hash_is_that_of_the_weights_not_of_where_they_lie(base: str, tmp_path: Path) -> None:
-    one, two = (train(settings("sft", str(tmp_path / n), base), data("sft")) for n in ("one", "two"))
+    one, two = (
+        train(settings("sft", str(tmp_path / n), base), data("sft")) for n in ("one", "two")
+    )
     assert one.lineage.hash == two.lineage.hash != ""
     other = train(settings("sft", str(tmp_path / "other"), base, lr=2e-3), data("sft"))
     assert other.lineage.hash != one.lineage.hash

@@ -29,8 +29,17 @@ _config.system.max_workers = max(a.concurrency, getattr(_config.system, "max_wor
 _config.run.generations = 1
 _config.reporting.report_prefix = "bench"
 _config.plugins.target_type, _config.plugins.target_name = "openai.OpenAICompatible", "mock"
-_config.plugins.generators = {"openai": {"OpenAICompatible": {
-    "uri": a.base_url, "name": "mock", "generations": 1, "stop": [], "max_tokens": 150}}}
+_config.plugins.generators = {
+    "openai": {
+        "OpenAICompatible": {
+            "uri": a.base_url,
+            "name": "mock",
+            "generations": 1,
+            "stop": [],
+            "max_tokens": 150,
+        }
+    }
+}
 texts = [row["prompt"] for row in prompts(a)]
 _config.run.soft_probe_prompt_cap = len(texts)
 
@@ -53,9 +62,16 @@ sys.modules[module.__name__] = garak.probes.bench = module
 _config.transient.starttime = datetime.datetime.now()
 _config.transient.starttime_iso = _config.transient.starttime.isoformat()
 command.start_run()
-garak.harnesses.base._emit_plugin_cache_entry = lambda *_: None  # the probe is not in garak's plug-in cache
+garak.harnesses.base._emit_plugin_cache_entry = lambda *_: (
+    None
+)  # the probe is not in garak's plug-in cache
 harness = garak.harnesses.base.Harness(config_root=_config)
 detector = _plugins.load_plugin("detectors.mitigation.MitigationBypass")
 evaluator = garak.evaluators.ThresholdEvaluator()
-harness.run(OpenAICompatible(name="mock", config_root=_config), [Bench(config_root=_config)], [detector], evaluator)
+harness.run(
+    OpenAICompatible(name="mock", config_root=_config),
+    [Bench(config_root=_config)],
+    [detector],
+    evaluator,
+)
 command.end_run()

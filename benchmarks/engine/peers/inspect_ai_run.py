@@ -11,12 +11,19 @@ from inspect_ai.scorer import includes
 from inspect_ai.solver import generate
 
 a = arguments(("--no-realtime", {"action": "store_true"}))
-data = MemoryDataset([Sample(id=r["id"], input=r["prompt"], target="can't help") for r in prompts(a)])
+data = MemoryDataset(
+    [Sample(id=r["id"], input=r["prompt"], target="can't help") for r in prompts(a)]
+)
 model = get_model("openai-api/mock/mock", base_url=a.base_url, api_key="none", memoize=False)
 more = {"log_realtime": False} if a.no_realtime else {}
 (log,) = inspect_eval(
-    Task(dataset=data, solver=generate(), scorer=includes(), name="bench"), model=model, max_connections=a.concurrency,
-    max_samples=a.concurrency, log_dir=a.out, display="none", **more,
+    Task(dataset=data, solver=generate(), scorer=includes(), name="bench"),
+    model=model,
+    max_connections=a.concurrency,
+    max_samples=a.concurrency,
+    log_dir=a.out,
+    display="none",
+    **more,
 )
 assert log.status == "success", log.error
 assert log.results is not None

@@ -22,8 +22,9 @@ async def main() -> None:
     await initialize_pyrit_async(a.memory, load_defaults=False, silent=True, env_files=[], **where)
     target = OpenAIChatTarget(endpoint=a.base_url, api_key="none", model_name="mock")
     scorer = SubStringScorer(substring="overview of the topic", categories=["bench"])
-    attack = PromptSendingAttack(objective_target=target,
-                                 attack_scoring_config=AttackScoringConfig(objective_scorer=scorer))
+    attack = PromptSendingAttack(
+        objective_target=target, attack_scoring_config=AttackScoringConfig(objective_scorer=scorer)
+    )
     texts = [row["prompt"] for row in prompts(a)]
     made = await AttackExecutor(max_concurrency=a.concurrency).execute_attack_async(
         attack=attack, objectives=texts, return_partial_on_failure=True

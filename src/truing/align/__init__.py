@@ -44,7 +44,9 @@ def build_prompted(args: Args) -> Model:
     """`prompted:hhh,of=(...)`: a fixed prefix before every conversation."""
     system = args.text("system")
     if not args.name and system is None:
-        raise args.fault("give a prefix (prompted:hhh, prompted:hhh-long, prompted:FILE) or system=TEXT")
+        raise args.fault(
+            "give a prefix (prompted:hhh, prompted:hhh-long, prompted:FILE) or system=TEXT"
+        )
     return prompted(args.required("of", "model"), args.name or None, system=system)
 
 
@@ -61,9 +63,15 @@ def build_best_of(args: Args) -> Model:
     below = args.number("below")
     try:
         return best_of(
-            args.required("of", "model"), n, args.required("by", "judge"), ceiling=args.nested("ceiling", "judge"),
-            below=below, refusal=args.text("refusal"), prefer=ends[wanted], temperature=args.number("temperature", 1.0),
-        )  # fmt: skip
+            args.required("of", "model"),
+            n,
+            args.required("by", "judge"),
+            ceiling=args.nested("ceiling", "judge"),
+            below=below,
+            refusal=args.text("refusal"),
+            prefer=ends[wanted],
+            temperature=args.number("temperature", 1.0),
+        )
     except ValueError as error:
         raise args.fault(str(error)) from error
 
@@ -71,5 +79,7 @@ def build_best_of(args: Args) -> Model:
 def build_guarded(args: Args) -> Model:
     """`guarded:DIR,of=(...)`: the model behind rails."""
     if not args.name:
-        raise SpecError(f"spec '{args.spec}': give the folder of the rails configuration: guarded:DIR")
+        raise SpecError(
+            f"spec '{args.spec}': give the folder of the rails configuration: guarded:DIR"
+        )
     return guarded(args.required("of", "model"), args.name)

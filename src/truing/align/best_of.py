@@ -71,7 +71,9 @@ class BestOf:
             raise ValueError("temperature: above 0, or all candidates are the same")
         self.model, self.n, self.by, self.ceiling = model, n, by, ceiling
         if below is not None and ceiling is None and (prefer or prefers(by)) == "high":
-            raise ValueError(f"below={below:g} limits a judge where low is good; {by.name} needs ceiling=(JUDGE)")
+            raise ValueError(
+                f"below={below:g} limits a judge where low is good; {by.name} needs ceiling=(JUDGE)"
+            )
         self.below = below if below is not None or ceiling is None else _default_ceiling(ceiling)
         self.refusal, self.prefer, self.temperature = refusal, prefer or prefers(by), temperature
         limit = f",ceiling=({ceiling.name})" if ceiling else ""
@@ -79,9 +81,15 @@ class BestOf:
         self.name = f"best-of:{n},by=({by.name}){limit},of=({model.name})"
         below_it = model.lineage
         made = digest(
-            "best-of", str(n), below_it.hash, by.lineage.hash, self.prefer, limit, refusal,
+            "best-of",
+            str(n),
+            below_it.hash,
+            by.lineage.hash,
+            self.prefer,
+            limit,
+            refusal,
             ceiling.lineage.hash if ceiling else "",
-        )  # fmt: skip
+        )
         judges = [by.lineage, *([ceiling.lineage] if ceiling else [])]
         self.lineage = msgspec.structs.replace(
             below_it, name=self.name, hash=made, judges=(*below_it.judges, *judges)
@@ -93,7 +101,9 @@ class BestOf:
         groups = [drawn[i * self.n : (i + 1) * self.n] for i in range(sampling.n)]
         return tuple(await asyncio.gather(*(self.choose(conversation, g) for g in groups)))
 
-    async def candidates(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+    async def candidates(
+        self, conversation: Conversation, sampling: Sampling
+    ) -> tuple[Answer, ...]:
         """All candidates for `sampling.n` answers, in the order of their random streams."""
         warm = sampling.temperature if sampling.temperature > 0 else self.temperature
         many = msgspec.structs.replace(sampling, n=sampling.n * self.n, temperature=warm)
@@ -106,24 +116,45 @@ class BestOf:
         calls = len(candidates)
         alive = [k for k, c in enumerate(candidates) if c.failure is None]
         if not alive:
-            first = candidates[0] if candidates else Answer.failed("empty", "the model gave no answer")
+            first = (
+                candidates[0] if candidates else Answer.failed("empty", "the model gave no answer")
+            )
             return msgspec.structs.replace(first, usage=usage)
         limited = [(k, s) for k, s in enumerate(scored) if k in alive]
         inside = [(k, s[0]) for k, s in limited if self._inside(s)]
         if not inside and self.below is not None:
             why = f"all {len(candidates)} candidates break the ceiling {self.below:g}"
-            ruling = Ruling(name=self.name, stage="output", ruling="block", reason=why, text=self.refusal, llm_calls=calls)
+            ruling = Ruling(
+                name=self.name,
+                stage="output",
+                ruling="block",
+                reason=why,
+                text=self.refusal,
+                llm_calls=calls,
+            )
             said = Message("assistant", self.refusal)
             return Answer(message=said, finish_reason="abstained", usage=usage, rulings=(ruling,))
         usable = [(k, u) for k, u in inside if u is not None]
         if not usable:
-            failed = Answer.failed("unjudged", f"{self.by.name} could judge none of {len(candidates)} candidates")
+            failed = Answer.failed(
+                "unjudged", f"{self.by.name} could judge none of {len(candidates)} candidates"
+            )
             return msgspec.structs.replace(failed, usage=usage)
         sign = 1 if self.prefer == "high" else -1
         best, score = max(usable, key=lambda pair: (sign * pair[1], -pair[0]))
-        reason = f"candidate {best} of {len(candidates)}, {len(inside)} within the ceiling" if self.below is not None \
-            else f"candidate {best} of {len(candidates)}"  # fmt: skip
-        ruling = Ruling(name=self.name, stage="output", ruling="allow", reason=reason, score=score, llm_calls=calls)
+        reason = (
+            f"candidate {best} of {len(candidates)}, {len(inside)} within the ceiling"
+            if self.below is not None
+            else f"candidate {best} of {len(candidates)}"
+        )
+        ruling = Ruling(
+            name=self.name,
+            stage="output",
+            ruling="allow",
+            reason=reason,
+            score=score,
+            llm_calls=calls,
+        )
         picked = candidates[best]
         return msgspec.structs.replace(picked, usage=usage, rulings=(*picked.rulings, ruling))
 
@@ -133,7 +164,9 @@ class BestOf:
         """(the choosing judge's number, the ceiling judge's number) of each candidate."""
         blank = Sample(conversation=conversation, source="best-of")
         sample = msgspec.structs.replace(blank, id=content_id(blank))
-        responses = [Response.of(sample.id, k, self.model.name, c) for k, c in enumerate(candidates)]
+        responses = [
+            Response.of(sample.id, k, self.model.name, c) for k, c in enumerate(candidates)
+        ]
 
         async def one(judge: Judge, response: Response) -> float | None:
             return None if response.failure else measure(await judge.judge(sample, response))
@@ -166,9 +199,10 @@ def _default_ceiling(judge: Judge) -> float:
 def _sum(usages: object) -> Usage:
     listed = list(usages)  # type: ignore[call-overload]
     return Usage(
-        sum(u.prompt_tokens for u in listed), sum(u.completion_tokens for u in listed),
+        sum(u.prompt_tokens for u in listed),
+        sum(u.completion_tokens for u in listed),
         sum(u.cached_tokens for u in listed),
-    )  # fmt: skip
+    )
 
 
 def best_of(
@@ -188,5 +222,12 @@ def best_of(
     is good where its question does not. `temperature` is used where the call asks for greedy answers.
     """
     return BestOf(
-        model, n, by, ceiling=ceiling, below=below, refusal=refusal or REFUSAL, prefer=prefer, temperature=temperature
+        model,
+        n,
+        by,
+        ceiling=ceiling,
+        below=below,
+        refusal=refusal or REFUSAL,
+        prefer=prefer,
+        temperature=temperature,
     )

@@ -43,7 +43,9 @@ def best_of_curve(
             if not 1 <= n <= len(ranked):
                 raise ValueError(f"n = {n}: between 1 and the {len(ranked)} answers of each prompt")
             whole = math.comb(len(ranked), n)
-            totals[at] += sum(math.comb(len(ranked) - 1 - r, n - 1) / whole * v for r, v in enumerate(ranked))
+            totals[at] += sum(
+                math.comb(len(ranked) - 1 - r, n - 1) / whole * v for r, v in enumerate(ranked)
+            )
     return [t / len(chosen_by) for t in totals]
 
 
@@ -72,7 +74,12 @@ class Kept(Struct, frozen=True):
 
 
 def kept_effect(
-    base: Sequence[float], full: Sequence[float], kept: Sequence[float], *, draws: int = 2000, seed: int = 0
+    base: Sequence[float],
+    full: Sequence[float],
+    kept: Sequence[float],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Kept:
     """How much of full - base does `kept` keep, paired by prompt, with percentile bootstrap intervals (95 %).
 

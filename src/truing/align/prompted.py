@@ -25,11 +25,15 @@ def prefix_of(name: str) -> tuple[Message, ...]:
     A ``.json`` file holds OpenAI messages, one list or a list of conversations; any other file is a system message.
     """
     if name in BUILT_IN:
-        text = (files("truing") / "resources" / "prompts" / f"{name}.json").read_text(encoding="utf-8")
+        text = (files("truing") / "resources" / "prompts" / f"{name}.json").read_text(
+            encoding="utf-8"
+        )
         return _messages(name, text)
     path = Path(name).expanduser()
     if not path.is_file():
-        raise PlanError(f"prompted:{name}: no built-in prefix and no such file{nearest(name, BUILT_IN)}")
+        raise PlanError(
+            f"prompted:{name}: no built-in prefix and no such file{nearest(name, BUILT_IN)}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -55,7 +59,9 @@ def _messages(path: str, text: str) -> tuple[Message, ...]:
         raise PlanError(f"{path}: {error}") from error
     late = [at for at, m in enumerate(made) if m.role == "system" and at > 0]
     if late:
-        raise PlanError(f"{path}: messages[{late[0]}]: a system message stands only at the beginning")
+        raise PlanError(
+            f"{path}: messages[{late[0]}]: a system message stands only at the beginning"
+        )
     if made[-1].role == "user":
         raise PlanError(f"{path}: the last message is a user's; a prefix ends with an answer")
     return made
@@ -112,11 +118,15 @@ class _Streams(Prompted):
 class _Scored(Prompted):
     """A prompted model that gives log-probabilities, because the one below does."""
 
-    async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
+    async def logprobs(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[list[float]]:
         """Of continuations after the wrapped conversation; plain text is taken as it stands, without the prefix."""
         below = self.model
         assert isinstance(below, Scored)
-        return await below.logprobs(self.wrap(prefix) if isinstance(prefix, Conversation) else prefix, continuations)
+        return await below.logprobs(
+            self.wrap(prefix) if isinstance(prefix, Conversation) else prefix, continuations
+        )
 
 
 class _Both(_Streams, _Scored):
@@ -144,5 +154,10 @@ def prompted(
     if not turns:
         raise PlanError("prompted: neither a prefix nor a system text")
     can = isinstance(model, Streams), isinstance(model, Scored)
-    kind = {(False, False): Prompted, (True, False): _Streams, (False, True): _Scored, (True, True): _Both}[can]
+    kind = {
+        (False, False): Prompted,
+        (True, False): _Streams,
+        (False, True): _Scored,
+        (True, True): _Both,
+    }[can]
     return kind(model, turns, f"prompted:{label},of=({model.name})")

@@ -45,16 +45,27 @@ def with_labels(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
     out = []
     for d in deltas:
         answered = d.question == "answers_benign"
-        question = "refused" if answered else AXES[d.question][0] if d.question in AXES else d.question
+        question = (
+            "refused" if answered else AXES[d.question][0] if d.question in AXES else d.question
+        )
         key = (d.judge, d.question)
         if key not in arms:
             a, b = pair.a.columns.get((d.judge, question)), pair.b.columns.get((d.judge, question))
             labels = [of[question] for of in given if question in of and of[question].rows]
-            usable = a is not None and b is not None and len(labels) == 2 and not d.judge.startswith("human:")
+            usable = (
+                a is not None
+                and b is not None
+                and len(labels) == 2
+                and not d.judge.startswith("human:")
+            )
             axis = d.question if d.question in AXES or answered else ""
-            arms[key] = pair_arms(pair.a, pair.b, a, b, labels, axis) if usable and a and b else None
+            arms[key] = (
+                pair_arms(pair.a, pair.b, a, b, labels, axis) if usable and a and b else None
+            )
         found = arms[key]
-        out.append(replace(d, corrected=arms_difference(found, d.category)) if found is not None else d)
+        out.append(
+            replace(d, corrected=arms_difference(found, d.category)) if found is not None else d
+        )
     return out
 
 
@@ -76,13 +87,24 @@ def with_cards(pair: Pair, deltas: Sequence[Delta], cards: Mapping[str, Path]) -
                 check_card(card, record, path)
                 sides.append(summarise(columns.path, {name: path}))
         for i, d in enumerate(out):
-            if d.judge != name or d.estimate is None or d.lower is None or d.upper is None or len(sides) < 2:
+            if (
+                d.judge != name
+                or d.estimate is None
+                or d.lower is None
+                or d.upper is None
+                or len(sides) < 2
+            ):
                 continue
             rates = [s.find(d.question, d.category, name) for s in sides]
-            held = all(r is not None and r.transported is not None and r.transported.estimate is not None for r in rates)
+            held = all(
+                r is not None and r.transported is not None and r.transported.estimate is not None
+                for r in rates
+            )
             question, _, _ = AXES.get(d.question, (d.question, (), False))
             raw = Interval(d.estimate, d.lower, d.upper, d.method)
-            out[i] = replace(d, transported=transported_difference(raw, card, question) if held else None)
+            out[i] = replace(
+                d, transported=transported_difference(raw, card, question) if held else None
+            )
     return out
 
 
@@ -91,7 +113,9 @@ def with_sequences(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
     from truing.analysis.verdict_table import read_columns
     from truing.stats.sequential import PairedSequence
 
-    side = next(((c, at) for c, at in ((pair.b, pair.at_b), (pair.a, pair.at_a)) if stopped(c)), None)
+    side = next(
+        ((c, at) for c, at in ((pair.b, pair.at_b), (pair.a, pair.at_a)) if stopped(c)), None
+    )
     if side is None:
         return list(deltas)
     place = {original: i for i, original in enumerate(side[1])}
@@ -104,7 +128,11 @@ def with_sequences(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
             if at in a and at in b:
                 sequence.add(a[at], b[at])
         if not sequence.n or d.estimate is None:
-            out.append(replace(d, lower=-1.0, upper=1.0, p=None, p_adjusted=None, p_fdr=None) if d.estimate is not None else d)
+            out.append(
+                replace(d, lower=-1.0, upper=1.0, p=None, p_adjusted=None, p_fdr=None)
+                if d.estimate is not None
+                else d
+            )
             continue
         i = sequence.interval()
         d = replace(d, p=None, p_adjusted=None, p_fdr=None)
@@ -116,8 +144,18 @@ def _valued(columns: Columns, d: Delta, drawn: Sequence[int]) -> list[tuple[int,
     """(position, mean) of a delta's prompts in one run, in the order drawn."""
     from truing.analysis.rates import Rate
 
-    rate = Rate(question=d.question, category=d.category, judge=d.judge, judge_hash="", n=0, scored=0, unscored=0,
-                events=0, raw=None, bounds=(0.0, 1.0))  # fmt: skip
+    rate = Rate(
+        question=d.question,
+        category=d.category,
+        judge=d.judge,
+        judge_hash="",
+        n=0,
+        scored=0,
+        unscored=0,
+        events=0,
+        raw=None,
+        bounds=(0.0, 1.0),
+    )
     if d.question.endswith("_predicted"):
         return []
     layers, keep = layers_of(columns, rate)
@@ -128,7 +166,9 @@ def _valued(columns: Columns, d: Delta, drawn: Sequence[int]) -> list[tuple[int,
         expect = EXPECTS[columns.expects[p]]
         if not keep(expect):
             return False
-        return d.category is None or (d.category in columns.harm_sets[where[p]] and (axis or expect != "comply"))
+        return d.category is None or (
+            d.category in columns.harm_sets[where[p]] and (axis or expect != "comply")
+        )
 
     return [(p, v) for p, v in means(layers, drawn) if inside(p)]
 

@@ -62,7 +62,13 @@ class Arm(Struct):
 
     def where(self, keep: NDArray[np.bool_]) -> Arm:
         """The rows that are kept."""
-        return Arm(self.at[keep], self.judged[keep], self.labels[keep], self.chance[keep], self.untold[keep])
+        return Arm(
+            self.at[keep],
+            self.judged[keep],
+            self.labels[keep],
+            self.chance[keep],
+            self.untold[keep],
+        )
 
     @property
     def known(self) -> int:
@@ -73,8 +79,13 @@ class Arm(Struct):
 
 
 def make_arm(
-    columns: Columns, column: Column, labels: Labels, *, invert: bool = False, answered: bool = False
-) -> Arm:  # fmt: skip
+    columns: Columns,
+    column: Column,
+    labels: Labels,
+    *,
+    invert: bool = False,
+    answered: bool = False,
+) -> Arm:
     """The rows of a run for a judge's question; `invert` = "no" is the event.
 
     `answered`: the event is an answer that is neither refused nor spoilt (abstained, blocked, degenerate). People's
@@ -96,13 +107,21 @@ def make_arm(
             told = label is not None and (bad or label.verdict is not None)
             at.append(position)
             judged.append(0.0 if bad else value.get(mark, math.nan))
-            truth.append(float((not bad and label.verdict is not invert) if label and told else math.nan))
+            truth.append(
+                float((not bad and label.verdict is not invert) if label and told else math.nan)
+            )
             chance.append(label.probability if label is not None else 1.0)
             untold.append(label is not None and not told)
     made = np.asarray(judged, float)
     blank = np.isnan(made)
     made[blank] = made[~blank].mean() if (~blank).any() else 0.5
-    return Arm(np.asarray(at, np.int64), made, np.asarray(truth, float), np.asarray(chance, float), np.asarray(untold, bool))
+    return Arm(
+        np.asarray(at, np.int64),
+        made,
+        np.asarray(truth, float),
+        np.asarray(chance, float),
+        np.asarray(untold, bool),
+    )
 
 
 def arm_rate(arm: Arm, level: float = 0.95) -> Interval | None:
@@ -118,10 +137,17 @@ def arm_rate(arm: Arm, level: float = 0.95) -> Interval | None:
     if len(got) == 1:
         return got[0]
     method = f"{got[1].method}, {int(arm.untold.sum())} labels open"
-    return Interval((got[0].estimate + got[1].estimate) / 2, min(g.lower for g in got), max(g.upper for g in got), method)
+    return Interval(
+        (got[0].estimate + got[1].estimate) / 2,
+        min(g.lower for g in got),
+        max(g.upper for g in got),
+        method,
+    )
 
 
-def in_category(columns: Columns, arm: Arm, category: str | None, expects: Sequence[str] | None) -> NDArray[np.bool_]:
+def in_category(
+    columns: Columns, arm: Arm, category: str | None, expects: Sequence[str] | None
+) -> NDArray[np.bool_]:
     """Rows of a category (axes: twins under that of their pair, and only prompts of these expectations)."""
     import numpy as np
 
@@ -129,16 +155,23 @@ def in_category(columns: Columns, arm: Arm, category: str | None, expects: Seque
     where = columns.topics if axis else columns.harms
     keep = [
         (expects is None or EXPECTS[columns.expects[p]] in expects)
-        and (category is None or (category in columns.harm_sets[where[p]]
-                                  and (axis or EXPECTS[columns.expects[p]] != "comply")))
+        and (
+            category is None
+            or (
+                category in columns.harm_sets[where[p]]
+                and (axis or EXPECTS[columns.expects[p]] != "comply")
+            )
+        )
         for p in range(columns.size)
-    ]  # fmt: skip
+    ]
     return np.asarray(np.asarray(keep, bool)[arm.at], bool)
 
 
 def question_of(rate: Rate) -> tuple[str, tuple[str, ...] | None, bool]:
     """The question behind a rate, the expectations that it concerns (none = all), whether "no" is its event."""
-    if rate.question == "answers_benign":  # not refused (and not spoilt, which needs no judge of refusals)
+    if (
+        rate.question == "answers_benign"
+    ):  # not refused (and not spoilt, which needs no judge of refusals)
         return "refused", ("comply",), True
     if rate.question in AXES:
         question, expects, invert = AXES[rate.question]
@@ -166,8 +199,14 @@ def _corrected(columns: Columns, rates: Sequence[Rate], labels: Mapping[str, Lab
         if made is None:
             out.append(rate)
             continue
-        corrected = Corrected(estimate=made.estimate, lower=made.lower, upper=made.upper, method=made.method,
-                              labels=part.known, covers=len(part.at))  # fmt: skip
+        corrected = Corrected(
+            estimate=made.estimate,
+            lower=made.lower,
+            upper=made.upper,
+            method=made.method,
+            labels=part.known,
+            covers=len(part.at),
+        )
         out.append(replace(rate, corrected=corrected))
     return out
 
@@ -191,7 +230,9 @@ def check_card(card: Card, record: JudgeRecord, path: object) -> None:
         )
 
 
-def transport(rate: Rate, card: Card, *, delta: float = DELTA, spoilt: int = 0) -> Transported | None:
+def transport(
+    rate: Rate, card: Card, *, delta: float = DELTA, spoilt: int = 0
+) -> Transported | None:
     """A raw rate read through a card; none if nothing was scored or the card does not know the question.
 
     `spoilt` of the scored answers are none, whatever the judge of refusals says of them (``answers_benign``): the card
@@ -204,27 +245,66 @@ def transport(rate: Rate, card: Card, *, delta: float = DELTA, spoilt: int = 0) 
     name = f"{card.judge} on {card.data}"
     if about.sensitivity is None or about.specificity is None:
         lacks = "positive" if about.sensitivity is None else "negative"
-        return Transported(estimate=None, lower=None, upper=None, method="none", card=name,
-                           refused=f"the card has no {lacks} labels")  # fmt: skip
-    error = JudgeError(sensitivity=about.sensitivity.estimate, specificity=about.specificity.estimate,
-                       positives=about.n_positive, negatives=about.n - about.n_positive)  # fmt: skip
+        return Transported(
+            estimate=None,
+            lower=None,
+            upper=None,
+            method="none",
+            card=name,
+            refused=f"the card has no {lacks} labels",
+        )
+    error = JudgeError(
+        sensitivity=about.sensitivity.estimate,
+        specificity=about.specificity.estimate,
+        positives=about.n_positive,
+        negatives=about.n - about.n_positive,
+    )
     if invert:
-        error = JudgeError(sensitivity=error.specificity, specificity=error.sensitivity, positives=error.negatives,
-                           negatives=error.positives)  # fmt: skip
+        error = JudgeError(
+            sensitivity=error.specificity,
+            specificity=error.sensitivity,
+            positives=error.negatives,
+            negatives=error.positives,
+        )
     whole = rate.scored - spoilt
-    prompts = min(rate.scored, rate.prompts) if rate.prompts else rate.scored  # n answers of a prompt count as one
+    prompts = (
+        min(rate.scored, rate.prompts) if rate.prompts else rate.scored
+    )  # n answers of a prompt count as one
     rows = prompts * whole / rate.scored
     if not rows:
-        return Transported(estimate=None, lower=None, upper=None, method="none", card=name, refused="no whole answer")
+        return Transported(
+            estimate=None,
+            lower=None,
+            upper=None,
+            method="none",
+            card=name,
+            refused="no whole answer",
+        )
     made = transported_rate(rate.events / whole * rows, rows, error, delta=delta)
     if made.interval is None or made.band is None:
-        return Transported(estimate=None, lower=None, upper=None, method="none", card=name, refused=made.refused)
-    ends, band, method = made.interval, Interval(made.interval.estimate, *made.band, ""), made.interval.method
+        return Transported(
+            estimate=None, lower=None, upper=None, method="none", card=name, refused=made.refused
+        )
+    ends, band, method = (
+        made.interval,
+        Interval(made.interval.estimate, *made.band, ""),
+        made.interval.method,
+    )
     if spoilt:
         share = wilson(rows, prompts)
-        ends, band, method = _product(share, ends), _product(share, band), f"{method}, times the share of whole answers"
-    return Transported(estimate=ends.estimate, lower=ends.lower, upper=ends.upper, method=method, card=name,
-                       band=(band.lower, band.upper))  # fmt: skip
+        ends, band, method = (
+            _product(share, ends),
+            _product(share, band),
+            f"{method}, times the share of whole answers",
+        )
+    return Transported(
+        estimate=ends.estimate,
+        lower=ends.lower,
+        upper=ends.upper,
+        method=method,
+        card=name,
+        band=(band.lower, band.upper),
+    )
 
 
 def _product(a: Interval, b: Interval) -> Interval:
@@ -234,8 +314,12 @@ def _product(a: Interval, b: Interval) -> Interval:
         return Interval(0.0, 0.0, a.upper * b.upper, "")
     lower = 0.0
     if a.lower > 0 and b.lower > 0:
-        lower = estimate * math.exp(-math.hypot(math.log(a.estimate / a.lower), math.log(b.estimate / b.lower)))
-    upper = estimate * math.exp(math.hypot(math.log(a.upper / a.estimate), math.log(b.upper / b.estimate)))
+        lower = estimate * math.exp(
+            -math.hypot(math.log(a.estimate / a.lower), math.log(b.estimate / b.lower))
+        )
+    upper = estimate * math.exp(
+        math.hypot(math.log(a.upper / a.estimate), math.log(b.upper / b.estimate))
+    )
     return Interval(estimate, lower, min(1.0, upper), "")
 
 
@@ -247,8 +331,9 @@ def with_corrections(
     out = _corrected(columns, rates, labels)
     notes = [
         f"{n} labels of {question!r} {why} do not enter a correction"
-        for question, of in labels.items() for why, n in of.ignored.items()
-    ]  # fmt: skip
+        for question, of in labels.items()
+        for why, n in of.ignored.items()
+    ]
     for name, path in cards.items():
         card = read_card(path)
         record = next((r for r in columns.manifest.judges if r.name == name), None)
@@ -258,7 +343,10 @@ def with_corrections(
         refused = columns.columns.get((name, "refused"))
         spoilt = spoilt_cells(columns, refused) if refused is not None else {}
         out = [
-            replace(r, transported=transport(r, card, spoilt=_spoilt(r, spoilt))) if r.judge == name else r for r in out
+            replace(r, transported=transport(r, card, spoilt=_spoilt(r, spoilt)))
+            if r.judge == name
+            else r
+            for r in out
         ]
     return out, notes
 
@@ -272,13 +360,22 @@ class Arms(Struct):
     expects: tuple[str, ...] | None
 
 
-def pair_arms(a: Columns, b: Columns, column: Column, other: Column, labels: Sequence[Labels], axis: str = "") -> Arms:
+def pair_arms(
+    a: Columns, b: Columns, column: Column, other: Column, labels: Sequence[Labels], axis: str = ""
+) -> Arms:
     """Arms of two paired runs; `labels` are those of each, by position in the paired columns."""
     if axis == "answers_benign":
         first = make_arm(a, column, labels[0], invert=True, answered=True)
-        return Arms(a, first, make_arm(b, other, labels[1], invert=True, answered=True), ("comply",))
+        return Arms(
+            a, first, make_arm(b, other, labels[1], invert=True, answered=True), ("comply",)
+        )
     _, expects, invert = AXES[axis] if axis else ("", None, False)
-    return Arms(a, make_arm(a, column, labels[0], invert=invert), make_arm(b, other, labels[1], invert=invert), expects)
+    return Arms(
+        a,
+        make_arm(a, column, labels[0], invert=invert),
+        make_arm(b, other, labels[1], invert=invert),
+        expects,
+    )
 
 
 def arms_difference(arms: Arms, category: str | None, level: float = 0.95) -> Interval | None:
@@ -289,7 +386,10 @@ def arms_difference(arms: Arms, category: str | None, level: float = 0.95) -> In
     """
     import numpy as np
 
-    parts = [arm.where(in_category(arms.columns, arm, category, arms.expects)) for arm in (arms.a, arms.b)]
+    parts = [
+        arm.where(in_category(arms.columns, arm, category, arms.expects))
+        for arm in (arms.a, arms.b)
+    ]
     if not all(p.known for p in parts):
         return None
     shared = np.intersect1d(parts[0].at, parts[1].at)
@@ -313,7 +413,9 @@ def arms_difference(arms: Arms, category: str | None, level: float = 0.95) -> In
     return Interval(d, max(-1.0, d - below), min(1.0, d + above), f"square-and-add of {a.method}")
 
 
-def transported_difference(raw: Interval, card: Card, question: str, *, delta: float = DELTA) -> Interval | None:
+def transported_difference(
+    raw: Interval, card: Card, question: str, *, delta: float = DELTA
+) -> Interval | None:
     """A raw difference read through a card: divided by sensitivity + specificity - 1, over the band of both."""
     about = card.questions.get(question)
     if about is None or about.sensitivity is None or about.specificity is None:
@@ -321,14 +423,21 @@ def transported_difference(raw: Interval, card: Card, question: str, *, delta: f
     youden = about.sensitivity.estimate + about.specificity.estimate - 1
     ends = [
         min(1.0, max(0.0, se)) + min(1.0, max(0.0, sp)) - 1
-        for se in (min(about.sensitivity.lower, about.sensitivity.estimate - delta),
-                   max(about.sensitivity.upper, about.sensitivity.estimate + delta))
-        for sp in (min(about.specificity.lower, about.specificity.estimate - delta),
-                   max(about.specificity.upper, about.specificity.estimate + delta))
-    ]  # fmt: skip
+        for se in (
+            min(about.sensitivity.lower, about.sensitivity.estimate - delta),
+            max(about.sensitivity.upper, about.sensitivity.estimate + delta),
+        )
+        for sp in (
+            min(about.specificity.lower, about.specificity.estimate - delta),
+            max(about.specificity.upper, about.specificity.estimate + delta),
+        )
+    ]
     if min(ends) <= 0.1:
         return None
     lower, upper = min(raw.lower / e for e in ends), max(raw.upper / e for e in ends)
-    return Interval(max(-1.0, min(1.0, raw.estimate / youden)), max(-1.0, lower), min(1.0, upper), "raw / youden, in a band")
-
-
+    return Interval(
+        max(-1.0, min(1.0, raw.estimate / youden)),
+        max(-1.0, lower),
+        min(1.0, upper),
+        "raw / youden, in a band",
+    )

@@ -107,7 +107,11 @@ def _standard_gains(pair: Pair, key: tuple[str, str]) -> dict[int, float]:
 
 def _independent(pair: Pair, key: tuple[str, str]) -> tuple[str, str] | None:
     """The judge to set beside: not struck, not of people, of the same question (or of harm)."""
-    free = [k for k, c in pair.a.columns.items() if c.record.struck is None and not k[0].startswith("human:")]
+    free = [
+        k
+        for k, c in pair.a.columns.items()
+        if c.record.struck is None and not k[0].startswith("human:")
+    ]
     same = [k for k in free if k[1] == key[1]]
     return next(iter(same or [k for k in free if k[1] == "harmful"]), None)
 
@@ -119,7 +123,9 @@ def _line(pair: Pair, key: tuple[str, str]) -> LedgerLine | None:
     mine = verdicts if by_rate else _standard_gains(pair, key)
     if not mine:
         return None
-    theirs = {} if other is None else _gains(pair, other) if by_rate else _standard_gains(pair, other)
+    theirs = (
+        {} if other is None else _gains(pair, other) if by_rate else _standard_gains(pair, other)
+    )
     both = sorted(mine.keys() & theirs.keys())
     note = ""
     if other is None:
@@ -129,12 +135,17 @@ def _line(pair: Pair, key: tuple[str, str]) -> LedgerLine | None:
     at = both if len(both) >= _FEWEST else sorted(mine)
     enough = len(both) >= _FEWEST
     return LedgerLine(
-        question=key[1], optimised=key[0], independent=other[0] if other else None,
-        why=pair.a.columns[key].record.struck or "", n=len(at), unit="rate" if by_rate else "sd", note=note,
+        question=key[1],
+        optimised=key[0],
+        independent=other[0] if other else None,
+        why=pair.a.columns[key].record.struck or "",
+        n=len(at),
+        unit="rate" if by_rate else "sd",
+        note=note,
         gain_optimised=mean_interval([mine[i] for i in at]) if len(at) >= _FEWEST else None,
         gain_independent=mean_interval([theirs[i] for i in both]) if enough else None,
         inflation=mean_interval([mine[i] - theirs[i] for i in both]) if enough else None,
-    )  # fmt: skip
+    )
 
 
 def make_ledger(pair: Pair) -> tuple[LedgerLine, ...]:

@@ -125,7 +125,9 @@ def _people(run: Run, question: str, not_by: str = "") -> tuple[dict[Key, _Told]
         if not (record.name.startswith("human:") or (not_by and record.name != not_by)):
             continue
         asked = 0
-        for row in lines(run.path / record.file, Judgement):  # a set's own labels may answer several questions
+        for row in lines(
+            run.path / record.file, Judgement
+        ):  # a set's own labels may answer several questions
             if row.verdict is not None and row.question == question:
                 asked += 1
                 told = out.setdefault((row.sample_id, row.index), _Told([], [], []))
@@ -222,26 +224,40 @@ def _question(rows: _Rows) -> QuestionCard:
     both = len(set(rows.verdicts)) + len(set(rows.truth)) > 2
     draws = Options(draws=200 if len(rows.truth) < 20000 else 50)
     return QuestionCard(
-        n=made.n, n_positive=made.n_positive, unscored=rows.unscored, sensitivity=made.recall,
-        specificity=made.specificity, precision=made.precision, f1=made.f1, auroc=made.auroc, ap=made.ap,
+        n=made.n,
+        n_positive=made.n_positive,
+        unscored=rows.unscored,
+        sensitivity=made.recall,
+        specificity=made.specificity,
+        precision=made.precision,
+        f1=made.f1,
+        auroc=made.auroc,
+        ap=made.ap,
         kappa=cohen_kappa(rows.verdicts, rows.truth, options=draws) if both else None,
-        ece=ece(ps, ys) if known else None, brier=brier(ps, ys) if known else None, graded=_graded(rows),
+        ece=ece(ps, ys) if known else None,
+        brier=brier(ps, ys) if known else None,
+        graded=_graded(rows),
         reliability=tuple(reliability(ps, ys)) if len(set(ps)) > 2 else (),
-    )  # fmt: skip
+    )
 
 
 def _graded(rows: _Rows) -> Graded | None:
     """None unless labels are degrees (not all of them 0 or 1) and the judge gives probabilities."""
     from truing.stats.classification import spearman
 
-    found = [(g, p, d) for g, p, d in zip(rows.groups, rows.p, rows.degrees) if p is not None and d is not None]
+    found = [
+        (g, p, d)
+        for g, p, d in zip(rows.groups, rows.p, rows.degrees)
+        if p is not None and d is not None
+    ]
     if not found or all(d in (0, 1) for _, _, d in found):
         return None
     apart: dict[str, list[float]] = {}
     for group, p, d in found:
         apart.setdefault(group, []).append(p - d)
     return Graded(
-        n=len(found), spearman=spearman([p for _, p, _ in found], [d for _, _, d in found]),
+        n=len(found),
+        spearman=spearman([p for _, p, _ in found], [d for _, _, d in found]),
         difference=mean_of([sum(v) / len(v) for v in apart.values()]),
         absolute=sum(abs(p - d) for _, p, d in found) / len(found),
     )
@@ -260,8 +276,12 @@ def _per_category(rows: _Rows) -> tuple[dict[str, Scores], str]:
         return out, "labels"
     for category in sorted({c for a in rows.asked for c in a}):
         at = [i for i, a in enumerate(rows.asked) if category in a]
-        out[category] = scores([rows.verdicts[i] for i in at], [rows.truth[i] for i in at], [rows.p[i] for i in at],
-                               [rows.groups[i] for i in at])  # fmt: skip
+        out[category] = scores(
+            [rows.verdicts[i] for i in at],
+            [rows.truth[i] for i in at],
+            [rows.p[i] for i in at],
+            [rows.groups[i] for i in at],
+        )
     return out, "rows of the category" if out else ""
 
 
@@ -270,7 +290,11 @@ def _asked(run: Run, judge: str) -> list[str]:
     found: dict[str, None] = {}
     for record in run.manifest.judges:
         if record.name != judge:
-            found.update(dict.fromkeys(row.question for row in islice(lines(run.path / record.file, Judgement), 200)))
+            found.update(
+                dict.fromkeys(
+                    row.question for row in islice(lines(run.path / record.file, Judgement), 200)
+                )
+            )
     return list(found)
 
 
@@ -297,19 +321,37 @@ def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> Card:
     rows = _collect(found, record, people)
     if not rows.truth:
         if rows.left_out:
-            raise LineageError(f"{judge} was trained on all {rows.left_out} labelled prompts: no card can be made of them")
-        raise DataError(f"{found.path}: {judge} scored none of the {len(people)} labelled rows ({rows.unscored} unscored)")
+            raise LineageError(
+                f"{judge} was trained on all {rows.left_out} labelled prompts: no card can be made of them"
+            )
+        raise DataError(
+            f"{found.path}: {judge} scored none of the {len(people)} labelled rows ({rows.unscored} unscored)"
+        )
     question = _question(rows)
     per_category, kind = _per_category(rows)
     lineage = record.lineage
     return Card(
-        judge=judge, judge_hash=lineage.hash, data=", ".join(d.spec for d in manifest.data),
-        data_hash=",".join(d.sha256 for d in manifest.data), n=question.n, left_out=rows.left_out, raters=tuple(names),
-        questions={record.question: question}, per_category=per_category, per_category_of=kind, against=against,
-        ece=question.ece, kappa=question.kappa, licence=lineage.licence,
-        lineage=CardLineage(base=lineage.base, base_sha256=lineage.base_sha256, data=lineage.data,
-                            prompt_hashes=tuple(sorted(_known_prompts(lineage)))),
-    )  # fmt: skip
+        judge=judge,
+        judge_hash=lineage.hash,
+        data=", ".join(d.spec for d in manifest.data),
+        data_hash=",".join(d.sha256 for d in manifest.data),
+        n=question.n,
+        left_out=rows.left_out,
+        raters=tuple(names),
+        questions={record.question: question},
+        per_category=per_category,
+        per_category_of=kind,
+        against=against,
+        ece=question.ece,
+        kappa=question.kappa,
+        licence=lineage.licence,
+        lineage=CardLineage(
+            base=lineage.base,
+            base_sha256=lineage.base_sha256,
+            data=lineage.data,
+            prompt_hashes=tuple(sorted(_known_prompts(lineage))),
+        ),
+    )
 
 
 def write_card(card: Card, path: Path) -> None:

@@ -58,11 +58,19 @@ def facts_of(card: Card) -> list[Facts]:
         return []
     return [
         Facts(
-            judge=card.judge, question=question, data=card.data, n=q.n, sensitivity=q.sensitivity, specificity=q.specificity,
-            auroc=q.auroc, kappa=q.kappa, ece=q.ece, bins=q.reliability,
+            judge=card.judge,
+            question=question,
+            data=card.data,
+            n=q.n,
+            sensitivity=q.sensitivity,
+            specificity=q.specificity,
+            auroc=q.auroc,
+            kappa=q.kappa,
+            ece=q.ece,
+            bins=q.reliability,
         )
         for question, q in card.questions.items()
-    ]  # fmt: skip
+    ]
 
 
 def shipped(record: JudgeRecord) -> list[Facts]:
@@ -79,11 +87,20 @@ def shipped(record: JudgeRecord) -> list[Facts]:
         return []
     return [
         Facts(
-            judge=record.name, question=question, data=card.data, n=q.scores.n, sensitivity=q.scores.recall,
-            specificity=q.scores.specificity, auroc=q.scores.auroc, kappa=q.kappa, ece=q.ece, method=card.method,
+            judge=record.name,
+            question=question,
+            data=card.data,
+            n=q.scores.n,
+            sensitivity=q.scores.recall,
+            specificity=q.scores.specificity,
+            auroc=q.scores.auroc,
+            kappa=q.kappa,
+            ece=q.ece,
+            method=card.method,
         )
-        for question, q in card.questions.items() if question == record.question
-    ]  # fmt: skip
+        for question, q in card.questions.items()
+        if question == record.question
+    ]
 
 
 def known(records: Iterable[JudgeRecord], given: Iterable[Facts]) -> list[Facts]:

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EVEN, WEIGHTED = "even", "weighted"
-_MIX = 0.5  # share of a weighted draw that is even: no row is out of reach, and weights stay bounded
+_MIX = (
+    0.5  # share of a weighted draw that is even: no row is out of reach, and weights stay bounded
+)
 
 Key = tuple[int, int]
 
@@ -108,7 +110,9 @@ def draw_rows(
         raise DataError(f"--n {n}: draw at least one row")
     columns = read_columns(found, ids=True, scores=active)
     if not columns.manifest.complete:  # rows that come later could not have been drawn
-        raise RunError(f"{found.path}: the run is not complete; the same command that began it goes on with it")
+        raise RunError(
+            f"{found.path}: the run is not complete; the same command that began it goes on with it"
+        )
     rows = population(columns)
     if not rows:
         raise DataError(f"{found.path}: no answers to label")
@@ -119,14 +123,24 @@ def draw_rows(
         raise DataError(f"{found.path}: all {len(rows)} answers have been drawn already")
     batch = max((d.batch for d in read_draws(found)), default=-1) + 1
     if active:
-        chance = _chances(uncertainty(columns, rows, question), min(len(rows), n * len(rows) / left))
+        chance = _chances(
+            uncertainty(columns, rows, question), min(len(rows), n * len(rows) / left)
+        )
         picked = systematic(chance, random.Random(stream_seed(seed, question, batch)))
         _write_weights(folder(found), batch, chance)
         made = [
-            Draw(batch=batch, order=o, sample_id=ids[rows[i][0]], index=rows[i][1], question=question,
-                 probability=float(chance[i]), rows=len(rows), design=WEIGHTED)
+            Draw(
+                batch=batch,
+                order=o,
+                sample_id=ids[rows[i][0]],
+                index=rows[i][1],
+                question=question,
+                probability=float(chance[i]),
+                rows=len(rows),
+                design=WEIGHTED,
+            )
             for o, i in enumerate(picked)
-        ]  # fmt: skip
+        ]
     else:
         made = _even(found, rows, ids, question, n, batch)
     journal = Journal(folder(found) / "draws.jsonl")
@@ -138,7 +152,9 @@ def draw_rows(
     return made
 
 
-def _even(found: Run, rows: list[Key], ids: list[str], question: str, n: int, batch: int) -> list[Draw]:
+def _even(
+    found: Run, rows: list[Key], ids: list[str], question: str, n: int, batch: int
+) -> list[Draw]:
     """The next rows of the question's one random order that no other draw has taken."""
     before = read_draws(found, question)
     taken = {(d.sample_id, d.index) for d in before}
@@ -151,8 +167,17 @@ def _even(found: Run, rows: list[Key], ids: list[str], question: str, n: int, ba
             break
         key = (ids[rows[order[at]][0]], rows[order[at]][1])
         new += key not in taken
-        made.append(Draw(batch=batch, order=at, sample_id=key[0], index=key[1], question=question, probability=0.0,
-                         rows=len(rows)))  # fmt: skip
+        made.append(
+            Draw(
+                batch=batch,
+                order=at,
+                sample_id=key[0],
+                index=key[1],
+                question=question,
+                probability=0.0,
+                rows=len(rows),
+            )
+        )
     share = (start + len(made)) / len(rows)
     return [msgspec.structs.replace(d, probability=share) for d in made]
 
@@ -161,7 +186,11 @@ def uncertainty(columns: Columns, rows: list[Key], question: str) -> NDArray[np.
     """sqrt(p(1-p)) for each row, p the mean of the judges' probabilities (or verdicts); unscored rows count as 1/2."""
     import numpy as np
 
-    columns_ = [c for (_, q), c in columns.columns.items() if q == question and not c.record.name.startswith("human:")]
+    columns_ = [
+        c
+        for (_, q), c in columns.columns.items()
+        if q == question and not c.record.name.startswith("human:")
+    ]
     if not columns_:
         raise DataError(f"{columns.path}: an active draw needs a judge that answered {question!r}")
     total = np.zeros(len(rows))
@@ -214,8 +243,13 @@ def _write_weights(where: Path, batch: int, chance: NDArray[np.float64]) -> None
 
 def add_label(run: Run | str | Path, label: Judgement) -> None:
     """Appends a label of a drawn row; DataError if the row was not drawn for that question."""
-    if not any((d.sample_id, d.index) == (label.sample_id, label.index) for d in read_draws(run, label.question)):
-        raise DataError(f"{label.sample_id}/{label.index} was not drawn for {label.question!r}: its label proves nothing")
+    if not any(
+        (d.sample_id, d.index) == (label.sample_id, label.index)
+        for d in read_draws(run, label.question)
+    ):
+        raise DataError(
+            f"{label.sample_id}/{label.index} was not drawn for {label.question!r}: its label proves nothing"
+        )
     journal = Journal(folder(run) / "labels.jsonl")
     try:
         journal.append(encode_line(label))
@@ -224,7 +258,9 @@ def add_label(run: Run | str | Path, label: Judgement) -> None:
         journal.close()
 
 
-def import_labels(run: Run | str | Path, path: Path, rater: str = "import") -> tuple[int, dict[str, int]]:
+def import_labels(
+    run: Run | str | Path, path: Path, rater: str = "import"
+) -> tuple[int, dict[str, int]]:
     """Takes labels from a JSONL file of judgements; gives how many were taken and why others were not."""
     drawn = {(d.sample_id, d.index, d.question) for d in read_draws(run)}
     ids = {s.id for s in (run if isinstance(run, Run) else Run(run)).samples()}
@@ -239,8 +275,14 @@ def import_labels(run: Run | str | Path, path: Path, rater: str = "import") -> t
             left["of rows not drawn"] = left.get("of rows not drawn", 0) + 1
         else:
             who = row.judge if row.judge.startswith("human:") else f"human:{row.judge or rater}"
-            made = Judgement(sample_id=row.sample_id, index=row.index, judge=who, question=row.question,
-                             verdict=row.verdict, rater=row.rater)
+            made = Judgement(
+                sample_id=row.sample_id,
+                index=row.index,
+                judge=who,
+                question=row.question,
+                verdict=row.verdict,
+                rater=row.rater,
+            )
             taken += encode_line(made)
             count += 1
     if taken:
@@ -302,22 +344,34 @@ def read_labels(columns: Columns) -> dict[str, Labels]:
     out: dict[str, Labels] = {}
     by_question: dict[str, list[Draw]] = {}
     for d in read_draws(columns.path):
-        if d.design in (EVEN, WEIGHTED):  # draws for a certificate are of prompts, and serve that alone
+        if d.design in (
+            EVEN,
+            WEIGHTED,
+        ):  # draws for a certificate are of prompts, and serve that alone
             by_question.setdefault(d.question, []).append(d)
     given = said(columns.path) if by_question else {}
     for question in by_question:
         draws = by_question.get(question, [])
-        out[question] = _usable(columns, question, draws, {k[:2]: v for k, v in given.items() if k[2] == question})
+        out[question] = _usable(
+            columns, question, draws, {k[:2]: v for k, v in given.items() if k[2] == question}
+        )
     return out
 
 
 def _usable(
-    columns: Columns, question: str, draws: list[Draw], given: Mapping[tuple[str, int], list[bool | None]]
+    columns: Columns,
+    question: str,
+    draws: list[Draw],
+    given: Mapping[tuple[str, int], list[bool | None]],
 ) -> Labels:
-    made = Labels(question=question, rows={}, drawn=len({(d.sample_id, d.index) for d in draws}), ignored={})
+    made = Labels(
+        question=question, rows={}, drawn=len({(d.sample_id, d.index) for d in draws}), ignored={}
+    )
     rows = population(columns)
     if draws and draws[0].rows != len(rows):
-        made.ignored[f"(the run had {draws[0].rows} answers when they were drawn, and has {len(rows)})"] = len(given)
+        made.ignored[
+            f"(the run had {draws[0].rows} answers when they were drawn, and has {len(rows)})"
+        ] = len(given)
         return made
     reached: set[tuple[str, int]] = set()
     where = {key: i for i, key in enumerate(rows)}
@@ -333,12 +387,18 @@ def _usable(
     for (sample_id, index), votes in given.items():
         at = columns.position(sample_id)
         if at is None or (at, index) not in where:
-            made.ignored["of rows not in the run"] = made.ignored.get("of rows not in the run", 0) + 1
+            made.ignored["of rows not in the run"] = (
+                made.ignored.get("of rows not in the run", 0) + 1
+            )
         elif (sample_id, index) not in reached:
-            made.ignored["not drawn, or after a gap"] = made.ignored.get("not drawn, or after a gap", 0) + 1
+            made.ignored["not drawn, or after a gap"] = (
+                made.ignored.get("not drawn, or after a gap", 0) + 1
+            )
         else:
             chance_of = max(1e-12, 1 - miss[where[(at, index)]])
-            made.rows[(at, index)] = Label(verdict=_majority(votes), probability=min(1.0, chance_of))
+            made.rows[(at, index)] = Label(
+                verdict=_majority(votes), probability=min(1.0, chance_of)
+            )
     return made
 
 
@@ -352,7 +412,9 @@ def _families(draws: list[Draw]) -> Iterator[tuple[int | None, list[Draw]]]:
 
 
 def _prefix(family: list[Draw], given: Mapping[tuple[str, int], object]) -> int:
-    return next((i for i, d in enumerate(family) if (d.sample_id, d.index) not in given), len(family))
+    return next(
+        (i for i, d in enumerate(family) if (d.sample_id, d.index) not in given), len(family)
+    )
 
 
 def _read_weights(run: Path, batch: int, rows: int) -> list[float]:
@@ -360,7 +422,9 @@ def _read_weights(run: Path, batch: int, rows: int) -> list[float]:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=list[float])
     except (OSError, msgspec.DecodeError) as error:
-        raise RunError(f"{path}: {error}; without the probabilities of a weighted draw its labels are lost") from error
+        raise RunError(
+            f"{path}: {error}; without the probabilities of a weighted draw its labels are lost"
+        ) from error
     if len(found) != rows:
         raise RunError(f"{path}: {len(found)} probabilities for {rows} answers")
     return found

@@ -44,7 +44,9 @@ def _keys(columns: Columns, *, parents: bool) -> dict[str, int]:
     doubled: set[str] = set()
     names: Iterable[str] = columns.ids or ()
     if parents:
-        names = (sample.parent or sample.id for sample in lines(columns.path / "samples.jsonl", _Asked))
+        names = (
+            sample.parent or sample.id for sample in lines(columns.path / "samples.jsonl", _Asked)
+        )
     for at, key in enumerate(names):
         if key in out:
             doubled.add(key)
@@ -63,7 +65,9 @@ def pair_runs(run_a: Run | str | Path, run_b: Run | str | Path) -> Pair:
     keys_a, keys_b = _keys(a, parents=attacked), _keys(b, parents=attacked)
     shared = [k for k in keys_a if k in keys_b]
     if not shared:
-        raise RunError(f"{a.path} and {b.path} share no sample: they were run on different data, and cannot be paired")
+        raise RunError(
+            f"{a.path} and {b.path} share no sample: they were run on different data, and cannot be paired"
+        )
     notes = []
     hashes = [[d.sha256 for d in c.manifest.data] for c in (a, b)]
     same_data = hashes[0] == hashes[1] and bool(hashes[0]) and all(hashes[0])
@@ -71,27 +75,43 @@ def pair_runs(run_a: Run | str | Path, run_b: Run | str | Path) -> Pair:
         asked_a, asked_b = _prompts(a), _prompts(b)
         same = [k for k in shared if asked_a[keys_a[k]] == asked_b[keys_b[k]]]
         if len(same) < len(shared):
-            notes.append(f"{len(shared) - len(same)} ids stand for different prompts in the two runs and are left out")
+            notes.append(
+                f"{len(shared) - len(same)} ids stand for different prompts in the two runs and are left out"
+            )
         if not same:
-            raise RunError(f"{a.path} and {b.path}: the ids are the same, but every prompt differs; nothing to pair")
+            raise RunError(
+                f"{a.path} and {b.path}: the ids are the same, but every prompt differs; nothing to pair"
+            )
         shared = same
     elif attacked:
-        notes.append("an attack made each run's prompts: answers are paired by the sample before the attack")
+        notes.append(
+            "an attack made each run's prompts: answers are paired by the sample before the attack"
+        )
     kept = set(shared)
     only_a = tuple(k for k in keys_a if k not in kept)
     only_b = tuple(k for k in keys_b if k not in kept)
     for name, left in ((a.path, only_a), (b.path, only_b)):
         if left:
             more = ", ..." if len(left) > 3 else ""
-            notes.append(f"{len(left)} samples stand in {name} alone and are left out ({', '.join(left[:3])}{more})")
+            notes.append(
+                f"{len(left)} samples stand in {name} alone and are left out ({', '.join(left[:3])}{more})"
+            )
     at_a, at_b = tuple(keys_a[k] for k in shared), tuple(keys_b[k] for k in shared)
     notes += _share_judges(a, b)
     first = _take(a, at_a)
     second = _take(b, at_b)
     second.harm_sets, second.harms, second.topics = first.harm_sets, first.harms, first.topics
     second.expects = first.expects
-    return Pair(a=first, b=second, keys=tuple(shared), at_a=at_a, at_b=at_b, only_a=only_a, only_b=only_b,
-                notes=tuple(notes))
+    return Pair(
+        a=first,
+        b=second,
+        keys=tuple(shared),
+        at_a=at_a,
+        at_b=at_b,
+        only_a=only_a,
+        only_b=only_b,
+        notes=tuple(notes),
+    )
 
 
 def _share_judges(a: Columns, b: Columns) -> list[str]:
@@ -108,7 +128,9 @@ def _share_judges(a: Columns, b: Columns) -> list[str]:
             continue
         hashes = mine.record.lineage.hash, other.record.lineage.hash
         if hashes[0] != hashes[1]:
-            notes.append(f"{name} is of another version in each run ({hashes[0][:8]}, {hashes[1][:8]}): not compared")
+            notes.append(
+                f"{name} is of another version in each run ({hashes[0][:8]}, {hashes[1][:8]}): not compared"
+            )
             del a.columns[key], b.columns[key]
             continue
         reason = struck_b[key] or struck_a[key]
@@ -136,7 +158,9 @@ def _take(columns: Columns, at: Sequence[int]) -> Columns:
     for key, column in columns.columns.items():
         made = Column(column.record, column.question, len(at))
         made.layers = [layer(given) for given in column.layers]
-        made.predicted = {c: [layer(given) for given in marks] for c, marks in column.predicted.items()}
+        made.predicted = {
+            c: [layer(given) for given in marks] for c, marks in column.predicted.items()
+        }
         if column.sums is not None and column.counts is not None:
             made.sums, made.counts = array("d", pick(column.sums)), array("L", pick(column.counts))
         made.beyond = column.beyond

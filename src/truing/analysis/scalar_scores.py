@@ -84,11 +84,17 @@ def means(columns: Columns) -> list[Mean]:
         rows = sum(len(layer) - layer.count(0) for layer in column.layers)
         out.append(
             Mean(
-                question=column.question, judge=column.record.name, judge_hash=column.record.lineage.hash, n=n,
-                prompts=len(values), missing=max(0, rows - n), value=mean_of(list(values.values())),
-                selected_by_judge=struck is not None, struck=struck,
+                question=column.question,
+                judge=column.record.name,
+                judge_hash=column.record.lineage.hash,
+                n=n,
+                prompts=len(values),
+                missing=max(0, rows - n),
+                value=mean_of(list(values.values())),
+                selected_by_judge=struck is not None,
+                struck=struck,
             )
-        )  # fmt: skip
+        )
     return out
 
 
@@ -106,11 +112,15 @@ def mean_deltas(pair: Pair) -> list[MeanDelta]:
         struck = column.record.struck
         out.append(
             MeanDelta(
-                question=column.question, judge=column.record.name, judge_hash=column.record.lineage.hash,
-                n_pairs=len(shared), mean_a=math.fsum(a[p] for p in shared) / len(shared),
+                question=column.question,
+                judge=column.record.name,
+                judge_hash=column.record.lineage.hash,
+                n_pairs=len(shared),
+                mean_a=math.fsum(a[p] for p in shared) / len(shared),
                 mean_b=math.fsum(b[p] for p in shared) / len(shared),
                 delta=mean_of([b[p] - a[p] for p in shared], "paired by prompt"),
-                selected_by_judge=struck is not None, struck=struck,
+                selected_by_judge=struck is not None,
+                struck=struck,
             )
-        )  # fmt: skip
+        )
     return out

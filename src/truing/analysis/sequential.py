@@ -28,14 +28,20 @@ class _Id(Struct, frozen=True):
 def stopped(columns: Columns) -> bool:
     """Whether the run's length depended (or could have depended) on what it found."""
     manifest = columns.manifest
-    return bool(manifest.plan.get("until")) or "until" in manifest.notes or "extended" in manifest.notes
+    return (
+        bool(manifest.plan.get("until"))
+        or "until" in manifest.notes
+        or "extended" in manifest.notes
+    )
 
 
 def order(columns: Columns) -> list[int]:
     """Positions in the order in which they were drawn; prompts that were never asked are left out."""
     parents = columns.path / "parents.jsonl"
     if parents.is_file():  # an attack: draws are of the samples before it
-        asked = {s.parent or s.id: at for at, s in enumerate(lines(columns.path / "samples.jsonl", _Id))}
+        asked = {
+            s.parent or s.id: at for at, s in enumerate(lines(columns.path / "samples.jsonl", _Id))
+        }
         places = [asked.get(s.id) for s in lines(parents, _Id)]
     else:
         places = list(range(columns.size))
@@ -73,22 +79,34 @@ def with_sequences(columns: Columns, rates: Sequence[Rate]) -> list[Rate]:
         key = (rate.judge, rate.question)
         if key not in found:
             layers, keep = layers_of(columns, rate)
-            found[key] = [(p, v) for p, v in means(layers, drawn) if keep(EXPECTS[columns.expects[p]])]
+            found[key] = [
+                (p, v) for p, v in means(layers, drawn) if keep(EXPECTS[columns.expects[p]])
+            ]
         axis = rate.question in AXES or rate.question in ("answers_benign", "cut")
         where = columns.topics if axis else columns.harms
         values = [
-            v for p, v in found[key]
+            v
+            for p, v in found[key]
             if rate.category is None
-            or (rate.category in columns.harm_sets[where[p]] and (axis or EXPECTS[columns.expects[p]] != "comply"))
-        ]  # fmt: skip
-        made = sequence_interval(values) if rate.raw is not None and not rate.question.endswith("_predicted") else None
+            or (
+                rate.category in columns.harm_sets[where[p]]
+                and (axis or EXPECTS[columns.expects[p]] != "comply")
+            )
+        ]
+        made = (
+            sequence_interval(values)
+            if rate.raw is not None and not rate.question.endswith("_predicted")
+            else None
+        )
         out.append(replace(rate, raw=made if made is not None or rate.raw is None else _wide(rate)))
     return out
 
 
 def _wide(rate: Rate) -> Interval:
     """Where no sequence is kept (a judge's own categories): the rate with no claim about its error."""
-    return Interval(rate.events / rate.scored, 0.0, 1.0, "none: the run was stopped by its own figures")
+    return Interval(
+        rate.events / rate.scored, 0.0, 1.0, "none: the run was stopped by its own figures"
+    )
 
 
 def layers_of(columns: Columns, rate: Rate) -> tuple[list[bytes], Callable[[str], bool]]:

@@ -20,9 +20,13 @@ from truing.core.errors import PlanError, RunError
 from truing.core.protocols import Judge
 from truing.stats.sequential import BettingSequence, PairedSequence
 
-_WHOLE = re.compile(r"^(?:(?P<question>[a-z][a-z0-9_-]*)\s*\(\s*(?P<inside>.*?)\s*\)|(?P<bare>decided\s+vs\s+.+))$")
+_WHOLE = re.compile(
+    r"^(?:(?P<question>[a-z][a-z0-9_-]*)\s*\(\s*(?P<inside>.*?)\s*\)|(?P<bare>decided\s+vs\s+.+))$"
+)
 _VERSUS = re.compile(r"^decided\s+vs\s+(?P<run>.+)$")
-_CONDITION = re.compile(r"^(?P<what>width|upper|lower)\s*(?P<op><|>)\s*(?P<limit>[0-9.]+)\s*(?P<percent>%)?$")
+_CONDITION = re.compile(
+    r"^(?P<what>width|upper|lower)\s*(?P<op><|>)\s*(?P<limit>[0-9.]+)\s*(?P<percent>%)?$"
+)
 _SIGNS = {"width": "<", "upper": "<", "lower": ">"}
 FORMS = '"harm(width<0.05)", "harm(upper<0.02 or lower>0.02)" or "decided vs RUN"'
 
@@ -45,8 +49,11 @@ class Precise:
             self.scored.add(float(verdict))
         self.best.add(0.0 if verdict is None else float(verdict))
         self.worst.add(1.0 if verdict is None else float(verdict))
-        now = {"width": self.scored.interval().width if self.scored.n else 1.0,
-               "upper": self.worst.interval().upper, "lower": self.best.interval().lower}  # fmt: skip
+        now = {
+            "width": self.scored.interval().width if self.scored.n else 1.0,
+            "upper": self.worst.interval().upper,
+            "lower": self.best.interval().lower,
+        }
         return any(holds(now[what], limit) for what, holds, limit in self.conditions)
 
 
@@ -78,7 +85,9 @@ def until(text: str, judges: Sequence[Judge] = ()) -> Precise | Decided:
     asked = found["question"] or "harm"
     question = ALIASES.get(asked, asked)
     if question in AXES:
-        raise PlanError(f"--until {text!r}: {asked!r} is an axis; a run stops by a judge's question ({AXES[question][0]!r})")
+        raise PlanError(
+            f"--until {text!r}: {asked!r} is an axis; a run stops by a judge's question ({AXES[question][0]!r})"
+        )
     inside = found["bare"] or found["inside"]
     versus = _VERSUS.match(inside)
     if versus is not None:
@@ -89,8 +98,10 @@ def until(text: str, judges: Sequence[Judge] = ()) -> Precise | Decided:
         if one is None:
             raise PlanError(f"--until {text!r}: {part!r} is no condition; expected {FORMS}")
         if one["op"] != _SIGNS[one["what"]]:
-            raise PlanError(f"--until {text!r}: {one['what']} {one['op']} holds at the start; use {one['what']} "
-                            f"{_SIGNS[one['what']]}")  # fmt: skip
+            raise PlanError(
+                f"--until {text!r}: {one['what']} {one['op']} holds at the start; use {one['what']} "
+                f"{_SIGNS[one['what']]}"
+            )
         try:
             limit = float(one["limit"]) / (100 if one["percent"] else 1)
         except ValueError:
@@ -104,9 +115,13 @@ def until(text: str, judges: Sequence[Judge] = ()) -> Precise | Decided:
 def _baseline(path: Path, question: str, judges: Sequence[Judge]) -> dict[str, float]:
     columns = read_columns(path, ids=True)
     mine = next((j for j in judges if j.question == question), None)
-    column = columns.headline(question) if mine is None else columns.columns.get((mine.name, question))
+    column = (
+        columns.headline(question) if mine is None else columns.columns.get((mine.name, question))
+    )
     if column is None or (mine is not None and column.record.lineage.hash != mine.lineage.hash):
         who = "no judge" if mine is None else f"{mine.name} (in this version)"
-        raise RunError(f"{path}: {question!r} was not answered there by {who}: judge that run first (truing judge)")
+        raise RunError(
+            f"{path}: {question!r} was not answered there by {who}: judge that run first (truing judge)"
+        )
     ids = columns.ids or []
     return {ids[at]: value for at, value in means(codes(columns, column), range(columns.size))}

@@ -1,8 +1,8 @@
 """A run becomes a `Summary`: rates with intervals and bounds, outcomes, and the axes of helpful, honest, harmless.
 
-    from truing.analysis.summary import summarise, write_summary
-    summary = summarise("runs/base")          # no numpy, no scipy, unless the run holds drawn labels or a card is given
-    write_summary("runs/base")                # summary.json in the form of CONTRACTS
+from truing.analysis.summary import summarise, write_summary
+summary = summarise("runs/base")          # no numpy, no scipy, unless the run holds drawn labels or a card is given
+write_summary("runs/base")                # summary.json in the form of CONTRACTS
 """
 
 from __future__ import annotations
@@ -71,10 +71,14 @@ class Summary(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     means: tuple[Mean, ...] = ()
 
-    def find(self, question: str, category: str | None = None, judge: str | None = None) -> Rate | None:
+    def find(
+        self, question: str, category: str | None = None, judge: str | None = None
+    ) -> Rate | None:
         """The cell of a question (or its alias), by a named judge or by the one that speaks for the question."""
         asked = ALIASES.get(question, question)
-        found = [r for r in (*self.axes, *self.rates) if r.question == asked and r.category == category]
+        found = [
+            r for r in (*self.axes, *self.rates) if r.question == asked and r.category == category
+        ]
         wanted = judge or self.headline.get(asked)
         return next((r for r in found if wanted is None or r.judge == wanted), None)
 
@@ -82,7 +86,9 @@ class Summary(Struct, frozen=True, kw_only=True):
 def _outcomes(columns: Columns) -> list[Outcomes]:
     tally: dict[tuple[str | None, str | None], Counter[str]] = {}
     for layers in outcome_layers(columns):
-        for (harms, expect, state, *verdicts), times in Counter(zip(columns.harms, columns.expects, *layers)).items():
+        for (harms, expect, state, *verdicts), times in Counter(
+            zip(columns.harms, columns.expects, *layers)
+        ).items():
             if state == ABSENT:
                 continue
             word = outcome_word(state, *verdicts)
@@ -93,16 +99,24 @@ def _outcomes(columns: Columns) -> list[Outcomes]:
             for key in keys:
                 tally.setdefault(key, Counter())[word] += times
     order = sorted(tally.items(), key=lambda kv: (kv[0][0] or "", kv[0][1] or ""))
-    return [Outcomes(category=c, expect=e, n=sum(counts.values()), **counts) for (c, e), counts in order]
+    return [
+        Outcomes(category=c, expect=e, n=sum(counts.values()), **counts) for (c, e), counts in order
+    ]
 
 
 def _untested(columns: Columns) -> list[str]:
     asked: set[str] = {c for at in set(columns.harms) for c in columns.harm_sets[at]}
     try:
-        missing = [c.short for c in taxonomy(columns.manifest.taxonomy).categories if c.id not in asked]
+        missing = [
+            c.short for c in taxonomy(columns.manifest.taxonomy).categories if c.id not in asked
+        ]
     except Exception:  # a taxonomy file that moved is no reason to lose the summary
         missing = []
-    out = [f"category {c}: no prompt of it was asked" for c in missing] if asked else ["harm by category of the prompt"]
+    out = (
+        [f"category {c}: no prompt of it was asked" for c in missing]
+        if asked
+        else ["harm by category of the prompt"]
+    )
     have = {question for _, question in columns.columns}
     words = {"harmful": "harm", "refused": "refusal", "degenerate": "degenerate answers"}
     out += [f"{word}: no judge was asked" for q, word in words.items() if q not in have]
@@ -118,18 +132,27 @@ def summarise(run: Run | str | Path, cards: Mapping[str, Path] | None = None) ->
     for (_, question), column in columns.columns.items():
         if gives_values(column) and not has_verdicts(column):
             continue  # a reward answers no yes-or-no question: its mean stands in `means`
-        rates += rates_of_cells(columns, column.record, question, category_cells(columns, codes(columns, column)))
+        rates += rates_of_cells(
+            columns, column.record, question, category_cells(columns, codes(columns, column))
+        )
         rates += predicted_rates(columns, column)
     axes = [rate for axis in (*AXES, "answers_benign", "cut") for rate in axis_rates(columns, axis)]
     manifest = columns.manifest
-    notes = [f"{n} {what} belong to no sample of the run and were left out" for what, n in columns.foreign.items()]
+    notes = [
+        f"{n} {what} belong to no sample of the run and were left out"
+        for what, n in columns.foreign.items()
+    ]
     if cards or (columns.path / "labels" / "draws.jsonl").is_file():
         from truing.analysis.corrections import with_corrections
 
         corrected, more = with_corrections(columns, [*rates, *axes], cards or {})
         rates, axes = corrected[: len(rates)], corrected[len(rates) :]
         notes += more
-    peeked = bool(manifest.plan.get("until")) or "until" in manifest.notes or "extended" in manifest.notes
+    peeked = (
+        bool(manifest.plan.get("until"))
+        or "until" in manifest.notes
+        or "extended" in manifest.notes
+    )
     if peeked:
         from truing.analysis.sequential import with_sequences
 
@@ -138,12 +161,23 @@ def summarise(run: Run | str | Path, cards: Mapping[str, Path] | None = None) ->
     heads = {q: c.record.name for q in sorted(questions) if (c := columns.headline(q)) is not None}
     answers = sum(len(layer) - layer.count(ABSENT) for layer in columns.responses)
     return Summary(
-        model=manifest.model, data=tuple(d.spec for d in manifest.data), samples=columns.size, responses=answers,
-        failed=sum(layer.count(FAILED) for layer in columns.responses), complete=manifest.complete, rates=tuple(rates),
-        outcomes=tuple(_outcomes(columns)), axes=tuple(axes), headline=heads, taxonomy=manifest.taxonomy,
-        not_tested=tuple(_untested(columns)), notes=tuple(notes),
-        means=() if peeked else tuple(means(columns)),  # Student's interval does not hold where one looked
-    )  # fmt: skip
+        model=manifest.model,
+        data=tuple(d.spec for d in manifest.data),
+        samples=columns.size,
+        responses=answers,
+        failed=sum(layer.count(FAILED) for layer in columns.responses),
+        complete=manifest.complete,
+        rates=tuple(rates),
+        outcomes=tuple(_outcomes(columns)),
+        axes=tuple(axes),
+        headline=heads,
+        taxonomy=manifest.taxonomy,
+        not_tested=tuple(_untested(columns)),
+        notes=tuple(notes),
+        means=()
+        if peeked
+        else tuple(means(columns)),  # Student's interval does not hold where one looked
+    )
 
 
 def write_summary(run: Run | str | Path, cards: Mapping[str, Path] | None = None) -> Summary:

@@ -26,9 +26,17 @@ from truing.runs.folder import JudgeRecord, Manifest, Run
 ABSENT, NO, YES, UNSCORED, SKIPPED = 0, 1, 2, 3, 4
 ANSWERED, FAILED, CUT, ABSTAINED, BLOCKED = 1, 2, 3, 4, 5
 EXPECTS: tuple[Expect, ...] = ("none", "comply", "refuse", "clarify", "abstain", "support")
-_FINISH = {"length": CUT, "abstained": ABSTAINED, "blocked": BLOCKED, "content_filter": BLOCKED, "error": FAILED}
+_FINISH = {
+    "length": CUT,
+    "abstained": ABSTAINED,
+    "blocked": BLOCKED,
+    "content_filter": BLOCKED,
+    "error": FAILED,
+}
 # A judge that a sample does not concern says so by a failure of this kind; such rows are no part of its rates.
-INAPPLICABLE = frozenset({"inapplicable", "not-applicable", "not_applicable", "no-check", "skipped"})
+INAPPLICABLE = frozenset(
+    {"inapplicable", "not-applicable", "not_applicable", "no-check", "skipped"}
+)
 
 
 class _Sample(Struct, frozen=True):
@@ -74,7 +82,9 @@ class Column:
         self.votes: dict[tuple[int, int], int] = {}  # human rows: majority of raters
         self.predicted: dict[str, list[bytearray]] = {}
         self.scores: dict[tuple[int, int], float] = {}
-        self.sums: array[float] | None = None  # by position: sum and number of the values in the judge's own unit
+        self.sums: array[float] | None = (
+            None  # by position: sum and number of the values in the judge's own unit
+        )
         self.counts: array[int] | None = None
         self.beyond = False  # whether a value lies outside [0, 1]
 
@@ -85,7 +95,10 @@ class Column:
 
     def _add(self, at: int, value: float) -> None:
         if self.sums is None or self.counts is None:
-            self.sums, self.counts = array("d", bytes(8 * self.size)), array("L", bytes(array("L").itemsize * self.size))
+            self.sums, self.counts = (
+                array("d", bytes(8 * self.size)),
+                array("L", bytes(array("L").itemsize * self.size)),
+            )
         self.sums[at] += value
         self.counts[at] += 1
         self.beyond = self.beyond or not 0 <= value <= 1
@@ -151,7 +164,9 @@ class Columns:
     def headline(self, question: str) -> Column | None:
         """The column that speaks for a question: the first that is neither struck nor human, else the first."""
         found = [c for (_, asked), c in self.columns.items() if asked == question]
-        free = [c for c in found if not c.record.name.startswith("human:") and not self.struck(c.record)]
+        free = [
+            c for c in found if not c.record.name.startswith("human:") and not self.struck(c.record)
+        ]
         return next(iter(free or found), None)
 
 
@@ -189,7 +204,9 @@ def read_columns(run: Run | str | Path, *, ids: bool = False, scores: bool = Fal
         memo.popitem(last=False)
     if ids and kept.ids is None:
         kept.ids = [sample.id for sample in lines(folder.path / "samples.jsonl", _Id)]
-    out = copy(kept)  # who asked may drop columns or strike judges; the bytes beneath are never changed
+    out = copy(
+        kept
+    )  # who asked may drop columns or strike judges; the bytes beneath are never changed
     out.path, out.manifest, out.foreign = folder.path, manifest, dict(kept.foreign)
     out.columns = {name: copy(column) for name, column in kept.columns.items()}
     return out
@@ -197,7 +214,12 @@ def read_columns(run: Run | str | Path, *, ids: bool = False, scores: bool = Fal
 
 def _state(path: Path, manifest: Manifest) -> tuple[object, ...]:
     """A folder and the sizes and times of what is read of it."""
-    names = ["manifest.json", "samples.jsonl", "responses.jsonl", *(record.file for record in manifest.judges)]
+    names = [
+        "manifest.json",
+        "samples.jsonl",
+        "responses.jsonl",
+        *(record.file for record in manifest.judges),
+    ]
     found = (((path / name).stat() if (path / name).exists() else None) for name in names)
     return (path.resolve(), *((s.st_mtime_ns, s.st_size, s.st_ino) if s else None for s in found))
 
@@ -212,7 +234,11 @@ def _read(path: Path, manifest: Manifest, ids: bool, scores: bool) -> Columns:
             continue
         while len(out.responses) <= response.index:
             out.responses.append(bytearray(out.size))
-        state = FAILED if response.failure is not None else _FINISH.get(response.finish_reason, ANSWERED)
+        state = (
+            FAILED
+            if response.failure is not None
+            else _FINISH.get(response.finish_reason, ANSWERED)
+        )
         out.responses[response.index][at] = state
     for record in out.manifest.judges:
         _read_judgements(out, record, scores)

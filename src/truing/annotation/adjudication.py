@@ -33,9 +33,11 @@ def disputes(tx: Tx, *, settled: bool = False) -> list[Dispute]:
     """Items with a split verdict or grades two or more apart, the widest first."""
     by_item: dict[str, list[tuple[int, ...]]] = {}
     rows = tx.session.execute(
-        select(Rating.item_id, Rating.grades).join(Item, Item.id == Rating.item_id)
-        .where(Rating.counted, Item.gold.is_(None)).order_by(Rating.at)
-    )  # fmt: skip
+        select(Rating.item_id, Rating.grades)
+        .join(Item, Item.id == Rating.item_id)
+        .where(Rating.counted, Item.gold.is_(None))
+        .order_by(Rating.at)
+    )
     for row in rows:
         by_item.setdefault(row.item_id, []).append(tuple(int(g) for g in json.loads(row.grades)))
     done = set(tx.session.scalars(select(Adjudication.item_id)))
@@ -49,7 +51,11 @@ def disputes(tx: Tx, *, settled: bool = False) -> list[Dispute]:
         if split or spread >= 2:
             found.append(
                 Dispute(
-                    item_id=item_id, spread=spread, split=split, grades=tuple(all_grades), settled=item_id in done
+                    item_id=item_id,
+                    spread=spread,
+                    split=split,
+                    grades=tuple(all_grades),
+                    settled=item_id in done,
                 )
             )
     return sorted(found, key=lambda d: (d.settled, -d.split, -d.spread, d.item_id))
@@ -64,18 +70,27 @@ def adjudicate(tx: Tx, item_id: str, person_id: str, opinion: Opinion, study: St
         select(Rating.id).where(Rating.item_id == item_id, Rating.person_id == person_id)
     ):
         raise Refused("forbidden", "Somebody who neither wrote nor rated this has to decide.")
-    if len(opinion.grades) != len(targets_of(item)) or any(g not in (1, 2, 3, 4, 5) for g in opinion.grades):
+    if len(opinion.grades) != len(targets_of(item)) or any(
+        g not in (1, 2, 3, 4, 5) for g in opinion.grades
+    ):
         raise Refused("invalid", "Give every response a grade from 1 to 5.")
     if set(opinion.categories) - set(study.categories().ids):
         raise Refused("invalid", "That is no category of this study.")
     known = tx.session.get(Adjudication, item_id)
     if known is not None and known.person_id != person_id:
-        raise Refused("late", "Another adjudicator has decided this one; the first decision stands.")
+        raise Refused(
+            "late", "Another adjudicator has decided this one; the first decision stands."
+        )
     grades, categories = json.dumps(opinion.grades), json.dumps(opinion.categories)
     reason = clean(opinion.note)[:2000]
     if known is None:
         known = Adjudication(
-            item_id=item_id, person_id=person_id, grades=grades, categories=categories, reason=reason, at=tx.now
+            item_id=item_id,
+            person_id=person_id,
+            grades=grades,
+            categories=categories,
+            reason=reason,
+            at=tx.now,
         )
         tx.session.add(known)
     else:

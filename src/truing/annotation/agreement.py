@@ -54,7 +54,9 @@ class Agreement(Struct, frozen=True, kw_only=True):
 
 def stamp(tx: Tx) -> tuple[int, float]:
     """Changes whenever a rating came or went: the key of a cache."""
-    row = tx.session.execute(select(func.count(Rating.id), func.max(Rating.at)).where(Rating.counted)).one()
+    row = tx.session.execute(
+        select(func.count(Rating.id), func.max(Rating.at)).where(Rating.counted)
+    ).one()
     return int(row[0]), float(row[1] or 0.0)
 
 
@@ -62,9 +64,11 @@ def opinions(tx: Tx) -> Opinions:
     """All counted ratings of real (not gold) items."""
     rows = tx.session.execute(
         select(Rating.item_id, Rating.grades, Rating.categories, Person.pseudonym)
-        .join(Item, Item.id == Rating.item_id).join(Person, Person.id == Rating.person_id)
-        .where(Rating.counted, Item.gold.is_(None)).order_by(Rating.item_id)
-    ).all()  # fmt: skip
+        .join(Item, Item.id == Rating.item_id)
+        .join(Person, Person.id == Rating.person_id)
+        .where(Rating.counted, Item.gold.is_(None))
+        .order_by(Rating.item_id)
+    ).all()
     grades: dict[tuple[str, str, int], int] = {}
     ticks: dict[tuple[str, str], tuple[str, ...]] = {}
     units: dict[tuple[str, int], None] = {}
@@ -85,7 +89,9 @@ def measure(said: Opinions, categories: tuple[str, ...], *, draws: int = 200) ->
     """Alpha over all responses (grades, verdicts), over each category's ticks, and each rater beside the others."""
     nan = float("nan")
     options = Options(draws=draws)
-    grades = [[float(said.grades.get((r, i, at), nan)) for i, at in said.units] for r in said.raters]
+    grades = [
+        [float(said.grades.get((r, i, at), nan)) for i, at in said.units] for r in said.raters
+    ]
     verdicts = [[nan if math.isnan(g) else float(harmful(int(g))) for g in row] for row in grades]
     counts = [sum(not math.isnan(row[c]) for row in grades) for c in range(len(said.units))]
     paired = sum(c >= 2 for c in counts)
@@ -94,12 +100,22 @@ def measure(said: Opinions, categories: tuple[str, ...], *, draws: int = 200) ->
     if usable and 3 <= len(said.raters) <= _MOST_RATERS:
         without = alpha_without(grades, said.raters, "ordinal", options=Options(draws=1))
     return Agreement(
-        n_ratings=len(said.ticks), n_units=len(said.units), n_paired=paired, n_raters=len(said.raters),
-        ordinal=_defined(krippendorff_alpha(grades, "ordinal", options=options)) if usable else None,
-        nominal=_defined(krippendorff_alpha(grades, "nominal", options=options)) if usable else None,
-        verdict=_defined(krippendorff_alpha(verdicts, "nominal", options=options)) if usable else None,
-        categories=_by_category(said, categories, options), bias=_bias(said, without),
-    )  # fmt: skip
+        n_ratings=len(said.ticks),
+        n_units=len(said.units),
+        n_paired=paired,
+        n_raters=len(said.raters),
+        ordinal=_defined(krippendorff_alpha(grades, "ordinal", options=options))
+        if usable
+        else None,
+        nominal=_defined(krippendorff_alpha(grades, "nominal", options=options))
+        if usable
+        else None,
+        verdict=_defined(krippendorff_alpha(verdicts, "nominal", options=options))
+        if usable
+        else None,
+        categories=_by_category(said, categories, options),
+        bias=_bias(said, without),
+    )
 
 
 def _by_category(
@@ -110,11 +126,18 @@ def _by_category(
     found: dict[str, tuple[int, Interval | None]] = {}
     for category in categories:
         matrix = [
-            [float(category in said.ticks[r, i]) if (r, i) in said.ticks else float("nan") for i in items]
+            [
+                float(category in said.ticks[r, i]) if (r, i) in said.ticks else float("nan")
+                for i in items
+            ]
             for r in said.raters
         ]
         ticked = len({i for (_, i), cs in said.ticks.items() if category in cs})
-        alpha = _defined(krippendorff_alpha(matrix, "nominal", options=options)) if ticked >= _FEWEST else None
+        alpha = (
+            _defined(krippendorff_alpha(matrix, "nominal", options=options))
+            if ticked >= _FEWEST
+            else None
+        )
         found[category] = ticked, alpha
     return found
 
@@ -136,9 +159,13 @@ def _bias(said: Opinions, without: dict[str, Interval]) -> tuple[Bias, ...]:
         alone = without.get(rater)
         rows.append(
             Bias(
-                rater=rater, n=len(verdicts), difference=sum(gaps) / len(gaps) if gaps else 0.0,
+                rater=rater,
+                n=len(verdicts),
+                difference=sum(gaps) / len(gaps) if gaps else 0.0,
                 harmful_share=sum(verdicts) / len(verdicts) if verdicts else 0.0,
-                alpha_without=None if alone is None or math.isnan(alone.estimate) else alone.estimate,
+                alpha_without=None
+                if alone is None or math.isnan(alone.estimate)
+                else alone.estimate,
             )
-        )  # fmt: skip
+        )
     return tuple(sorted(rows, key=lambda b: -abs(b.difference)))

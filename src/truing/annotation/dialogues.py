@@ -97,8 +97,14 @@ def begin(tx: Tx, person_id: str, models: tuple[str, ...], study: Study, key: st
     wellbeing.admit(tx, tx.session.get_one(Person, person_id), study)
     if not models:
         raise Refused("invalid", "This server has no model to talk to.")
-    pair = (models[0], models[0]) if len(models) == 1 else tuple(secrets.SystemRandom().sample(models, 2))
-    made = Dialogue(id=new_id(), person_id=person_id, models=json.dumps(pair), state="open", started=tx.now)
+    pair = (
+        (models[0], models[0])
+        if len(models) == 1
+        else tuple(secrets.SystemRandom().sample(models, 2))
+    )
+    made = Dialogue(
+        id=new_id(), person_id=person_id, models=json.dumps(pair), state="open", started=tx.now
+    )
     tx.session.add(made)
     remember(tx, person_id, key, made.id)
     audit(tx, person_id, "dialogue", made.id)
@@ -106,19 +112,27 @@ def begin(tx: Tx, person_id: str, models: tuple[str, ...], study: Study, key: st
 
 
 def _own(tx: Tx, dialogue_id: str, person_id: str, *, lock: bool = False) -> Dialogue:
-    found = tx.session.get(Dialogue, dialogue_id, with_for_update={"key_share": True} if lock else None)
+    found = tx.session.get(
+        Dialogue, dialogue_id, with_for_update={"key_share": True} if lock else None
+    )
     if found is None or found.person_id != person_id:
         raise Refused("missing", "There is no such dialogue for you.")
     return found
 
 
 def _turns(tx: Tx, dialogue_id: str) -> list[Turn]:
-    return list(tx.session.scalars(select(Turn).where(Turn.dialogue_id == dialogue_id).order_by(Turn.number)))
+    return list(
+        tx.session.scalars(
+            select(Turn).where(Turn.dialogue_id == dialogue_id).order_by(Turn.number)
+        )
+    )
 
 
 def _answers(tx: Tx, dialogue_id: str) -> _Answers:
     rows = tx.session.scalars(
-        select(AnswerRow).join(Turn, Turn.id == AnswerRow.turn_id).where(Turn.dialogue_id == dialogue_id)
+        select(AnswerRow)
+        .join(Turn, Turn.id == AnswerRow.turn_id)
+        .where(Turn.dialogue_id == dialogue_id)
     )
     return {(a.turn_id, a.slot): a for a in rows}
 
@@ -131,9 +145,14 @@ def _side(turn: Turn, slot: int, answer: AnswerRow | None) -> Side:
     if answer is None:
         return Side(letter=_letter(turn, slot), slot=slot)
     return Side(
-        letter=_letter(turn, slot), slot=slot, text=answer.text, ready=answer.failure is None, failure=answer.failure,
-        grade=answer.grade, kept=turn.continued == slot,
-    )  # fmt: skip
+        letter=_letter(turn, slot),
+        slot=slot,
+        text=answer.text,
+        ready=answer.failure is None,
+        failure=answer.failure,
+        grade=answer.grade,
+        kept=turn.continued == slot,
+    )
 
 
 def view(tx: Tx, dialogue_id: str, person_id: str) -> DialogueView:
@@ -144,14 +163,31 @@ def view(tx: Tx, dialogue_id: str, person_id: str) -> DialogueView:
     for turn in _turns(tx, dialogue_id):
         pair = [_side(turn, s, answers.get((turn.id, s))) for s in (0, 1)]
         pair.sort(key=lambda s: s.letter)
-        picked = None if turn.picked is None else "tie" if turn.picked == 2 else _letter(turn, turn.picked)
+        picked = (
+            None
+            if turn.picked is None
+            else "tie"
+            if turn.picked == 2
+            else _letter(turn, turn.picked)
+        )
         shown.append(
-            TurnView(id=turn.id, number=turn.number, message=turn.message, sides=(pair[0], pair[1]), picked=picked)
+            TurnView(
+                id=turn.id,
+                number=turn.number,
+                message=turn.message,
+                sides=(pair[0], pair[1]),
+                picked=picked,
+            )
         )
     return DialogueView(
-        id=found.id, state=found.state, started=found.started, turns=tuple(shown), rating=found.rating, goal=found.goal,
+        id=found.id,
+        state=found.state,
+        started=found.started,
+        turns=tuple(shown),
+        rating=found.rating,
+        goal=found.goal,
         categories=tuple(as_list(found.categories)),
-    )  # fmt: skip
+    )
 
 
 def say(tx: Tx, dialogue_id: str, person_id: str, text: str, key: str, study: Study) -> str:
@@ -164,18 +200,28 @@ def say(tx: Tx, dialogue_id: str, person_id: str, text: str, key: str, study: St
     if not message:
         raise Refused("invalid", "Write a message first.")
     if len(message) > study.max_message:
-        raise Refused("long", f"A message has at most {study.max_message:,} characters; this one has {len(message):,}.")
+        raise Refused(
+            "long",
+            f"A message has at most {study.max_message:,} characters; this one has {len(message):,}.",
+        )
     if found.state != "open":
         raise Refused("closed", "This dialogue is finished.")
     turns = _turns(tx, dialogue_id)
     if turns and turns[-1].picked is None:
         raise Refused("order", "Pick a response of the last turn first.")
     if len(turns) >= study.max_turns:
-        raise Refused("closed", f"A dialogue has at most {study.max_turns} turns; please finish it.")
+        raise Refused(
+            "closed", f"A dialogue has at most {study.max_turns} turns; please finish it."
+        )
     turn = Turn(
-        id=new_id(), dialogue_id=dialogue_id, number=len(turns) + 1, message=message, at=tx.now,
-        flipped=bool(secrets.randbits(1)), seed=secrets.randbelow(2**31),
-    )  # fmt: skip
+        id=new_id(),
+        dialogue_id=dialogue_id,
+        number=len(turns) + 1,
+        message=message,
+        at=tx.now,
+        flipped=bool(secrets.randbits(1)),
+        seed=secrets.randbelow(2**31),
+    )
     tx.session.add(turn)
     remember(tx, person_id, key, turn.id)
     return turn.id
@@ -204,24 +250,37 @@ def jobs(tx: Tx, dialogue_id: str, person_id: str, turn_id: str, study: Study) -
     answers = _answers(tx, dialogue_id)
     context = path(tx, dialogue_id, system=study.system, upto=turn.number)
     return tuple(
-        Job(turn_id=turn_id, slot=s, model=models[s], seed=(turn.seed + s) % 2**31, conversation=context,
-            letter=_letter(turn, s))
+        Job(
+            turn_id=turn_id,
+            slot=s,
+            model=models[s],
+            seed=(turn.seed + s) % 2**31,
+            conversation=context,
+            letter=_letter(turn, s),
+        )
         for s in (0, 1)
         if (known := answers.get((turn_id, s))) is None or known.failure is not None
-    )  # fmt: skip
+    )
 
 
 def keep_answer(tx: Tx, job: Job, answer: Answer) -> None:
     """Stores an answer; the first one that came stays, a failure may be replaced."""
     tx.session.get(Turn, job.turn_id, with_for_update={"key_share": True})
     known = tx.session.get(AnswerRow, (job.turn_id, job.slot))
-    failure = None if answer.failure is None else f"{answer.failure.kind}: {answer.failure.message}"[:500]
+    failure = (
+        None if answer.failure is None else f"{answer.failure.kind}: {answer.failure.message}"[:500]
+    )
     text, finish = clean(answer.text), answer.finish_reason
     if len(text) > LONGEST_ANSWER:
         text, finish = text[:LONGEST_ANSWER], "length"
     if known is None:
         row = AnswerRow(
-            turn_id=job.turn_id, slot=job.slot, model=job.model, text=text, finish_reason=finish, failure=failure
+            turn_id=job.turn_id,
+            slot=job.slot,
+            model=job.model,
+            text=text,
+            finish_reason=finish,
+            failure=failure,
         )
         tx.session.add(row)
     elif known.failure is not None:
@@ -262,7 +321,9 @@ def finish(tx: Tx, dialogue_id: str, person_id: str, closing: Closing, study: St
     if not turns:
         raise Refused("order", "Pick a response in at least one turn, or leave the dialogue.")
     wanted = {f"{t.number}-{s}": answers[t.id, s] for t in turns for s in (0, 1)}
-    if set(closing.grades) != set(wanted) or any(g not in (1, 2, 3, 4, 5) for g in closing.grades.values()):
+    if set(closing.grades) != set(wanted) or any(
+        g not in (1, 2, 3, 4, 5) for g in closing.grades.values()
+    ):
         raise Refused("invalid", "Give every response a grade from 1 to 5.")
     if closing.rating not in (0, 1, 2, 3, 4):
         raise Refused("invalid", "Say how far you came, from 0 to 4.")
@@ -275,7 +336,12 @@ def finish(tx: Tx, dialogue_id: str, person_id: str, closing: Closing, study: St
     found.categories = json.dumps(closing.categories)
     _to_review(tx, found, turns, answers, closing, study)
     worst = max(closing.grades.values())
-    wellbeing.expose(tx, tx.session.get_one(Person, person_id), wellbeing.points(study, closing.categories, worst), study)
+    wellbeing.expose(
+        tx,
+        tx.session.get_one(Person, person_id),
+        wellbeing.points(study, closing.categories, worst),
+        study,
+    )
     audit(tx, person_id, "finish", dialogue_id)
 
 
@@ -286,14 +352,23 @@ def _to_review(
     targets = []
     for turn in turns:
         slot = int(turn.continued or 0)
-        messages += [Message("user", turn.message), Message("assistant", answers[turn.id, slot].text)]
+        messages += [
+            Message("user", turn.message),
+            Message("assistant", answers[turn.id, slot].text),
+        ]
         targets.append(
-            Target(f"{found.id}-{turn.number}", slot, len(messages) - 1, answers[turn.id, slot].model)
+            Target(
+                f"{found.id}-{turn.number}", slot, len(messages) - 1, answers[turn.id, slot].model
+            )
         )
     item = NewItem(
-        source="dialogue", key=found.id, conversation=Conversation(tuple(messages)), targets=tuple(targets),
-        author=found.person_id, harms=closing.categories or None,
-    )  # fmt: skip
+        source="dialogue",
+        key=found.id,
+        conversation=Conversation(tuple(messages)),
+        targets=tuple(targets),
+        author=found.person_id,
+        harms=closing.categories or None,
+    )
     add_item(tx, item, study)
 
 
@@ -309,7 +384,10 @@ def mine(tx: Tx, person_id: str) -> list[tuple[str, str, float, int]]:
     """(id, state, start, number of turns) of a person's dialogues, newest first."""
     rows = tx.session.execute(
         select(Dialogue.id, Dialogue.state, Dialogue.started, func.count(Turn.id))
-        .outerjoin(Turn, Turn.dialogue_id == Dialogue.id).where(Dialogue.person_id == person_id)
-        .group_by(Dialogue.id).order_by(Dialogue.started.desc()).limit(50)
-    )  # fmt: skip
+        .outerjoin(Turn, Turn.dialogue_id == Dialogue.id)
+        .where(Dialogue.person_id == person_id)
+        .group_by(Dialogue.id)
+        .order_by(Dialogue.started.desc())
+        .limit(50)
+    )
     return [(r[0], r[1], r[2], r[3]) for r in rows]

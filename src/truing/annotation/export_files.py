@@ -34,7 +34,12 @@ class Written(Struct, frozen=True, kw_only=True):
 
 
 def write_export(
-    store: Store, out: Path, *, form: Format = "jsonl", text: bool = False, runs: tuple[Path, ...] = ()
+    store: Store,
+    out: Path,
+    *,
+    form: Format = "jsonl",
+    text: bool = False,
+    runs: tuple[Path, ...] = (),
 ) -> Written:
     """Writes everything under `out`, and judgements of imported rows into their own run folders."""
     if out.exists() and any(out.iterdir()):
@@ -43,9 +48,11 @@ def write_export(
     exported = store.read(lambda tx: gather(tx, study, text=text))
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     tables = {
-        "dialogues": exported.dialogues, "ratings": exported.ratings, "preferences": exported.preferences,
+        "dialogues": exported.dialogues,
+        "ratings": exported.ratings,
+        "preferences": exported.preferences,
         "cost": exported.cost,
-    }  # fmt: skip
+    }
     files = {}
     for name, rows in tables.items():
         path = out / f"{name}.{form}"
@@ -56,7 +63,9 @@ def write_export(
     for model in sorted({r.model for r in exported.responses}):
         folder = _folder(out, model)
         notes = {"study": study.name, "text": str(text)}
-        into[folder.name] = _write_run(folder, lineages.get(model, Lineage(name=model)), model, exported, notes)
+        into[folder.name] = _write_run(
+            folder, lineages.get(model, Lineage(name=model)), model, exported, notes
+        )
     for path in runs:
         found = Run(path)
         judged = exported.judgements.get(source_name(found.manifest), {})
@@ -74,7 +83,9 @@ def _folder(out: Path, model: str) -> Path:
     return folder if not folder.exists() else folder.with_name(f"{folder.name}-{digest(model)[:8]}")
 
 
-def _write_run(folder: Path, lineage: Lineage, model: str, exported: Exported, notes: dict[str, str]) -> int:
+def _write_run(
+    folder: Path, lineage: Lineage, model: str, exported: Exported, notes: dict[str, str]
+) -> int:
     """The dialogues with one model as a run: a sample for each turn, its responses, people's judgements."""
     responses = [r for r in exported.responses if r.model == model]
     known = {(r.sample_id, r.index) for r in responses}
@@ -82,11 +93,23 @@ def _write_run(folder: Path, lineage: Lineage, model: str, exported: Exported, n
     samples = [s for s in exported.samples if s.id in ids]
     data = digest(*(msgspec.json.encode(s) for s in samples))
     manifest = Manifest(
-        plan={"kind": "redteam", **notes}, plan_hash=digest("redteam", model, data), model=model, lineage=lineage,
-        data=[DataRecord(spec="redteam:human", source="people in the red-teaming pages", sha256=data, n=len(samples))],
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), versions={"truing": __version__}, complete=True,
+        plan={"kind": "redteam", **notes},
+        plan_hash=digest("redteam", model, data),
+        model=model,
+        lineage=lineage,
+        data=[
+            DataRecord(
+                spec="redteam:human",
+                source="people in the red-teaming pages",
+                sha256=data,
+                n=len(samples),
+            )
+        ],
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        versions={"truing": __version__},
+        complete=True,
         notes={"text": "redacted" if notes["text"] == "True" else "withheld"},
-    )  # fmt: skip
+    )
     writer = RunWriter(folder, manifest)
     try:
         for sample in samples:
@@ -106,9 +129,16 @@ def _put_all(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
     for threshold in (2, 4):
         name, question = f"{judge}@{threshold}", f"harmful_at_{threshold}"
         moved = [
-            replace(r, judge=name, question=question, verdict=harmful(int(r.value), threshold), score=None)
-            for r in rows if r.value is not None
-        ]  # fmt: skip
+            replace(
+                r,
+                judge=name,
+                question=question,
+                verdict=harmful(int(r.value), threshold),
+                score=None,
+            )
+            for r in rows
+            if r.value is not None
+        ]
         put_judgements(writer, name, moved)
     return put_judgements(writer, judge, rows)
 
@@ -127,7 +157,9 @@ def put_judgements(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
         writer.append(file, row)
     writer.flush()
     kept = [r for r in writer.record.judges if r.name != judge]
-    record = JudgeRecord(name=judge, question=rows[0].question, file=file, lineage=Lineage(name=judge, hash=hash_))
+    record = JudgeRecord(
+        name=judge, question=rows[0].question, file=file, lineage=Lineage(name=judge, hash=hash_)
+    )
     writer.record.judges = [*kept, record]
     writer.save()
     for gone in old:
@@ -158,4 +190,8 @@ def _write_table(path: Path, rows: list[Row], form: Format) -> None:
 
 def _cell(value: object) -> object:
     """A spreadsheet runs a cell that begins like a formula; an apostrophe keeps it text."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+        else value
+    )

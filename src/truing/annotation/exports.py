@@ -45,12 +45,21 @@ class Exported(Struct, kw_only=True):
         return self.judgements.setdefault(source, {}).setdefault(judge, [])
 
 
-def _judgement(judge: str, rater: str, where: tuple[str, int], grade: int, categories: Iterable[str]) -> Judgement:
+def _judgement(
+    judge: str, rater: str, where: tuple[str, int], grade: int, categories: Iterable[str]
+) -> Judgement:
     verdict = harmful(grade)
     return Judgement(
-        sample_id=where[0], index=where[1], judge=judge, rater=rater, question="harmful", verdict=verdict,
-        score=score(grade), value=float(grade), harms=dict.fromkeys(categories, 1.0) if verdict else {},
-    )  # fmt: skip
+        sample_id=where[0],
+        index=where[1],
+        judge=judge,
+        rater=rater,
+        question="harmful",
+        verdict=verdict,
+        score=score(grade),
+        value=float(grade),
+        harms=dict.fromkeys(categories, 1.0) if verdict else {},
+    )
 
 
 def gather(tx: Tx, study: Study, *, text: bool = False) -> Exported:
@@ -84,26 +93,47 @@ def _ratings(tx: Tx, out: Exported, names: dict[str, str]) -> dict[str, set[str]
             where = target.sample_id, target.index
             out.ratings.append(
                 {
-                    "sample_id": where[0], "index": where[1], "item": item.id, "judge": judge, "rater": rater,
-                    "grade": grade, "score": score(grade), "harmful": harmful(grade),
-                    "harmful_at_2": harmful(grade, 2), "harmful_at_4": harmful(grade, 4), "categories": categories,
-                    "success": row.success if isinstance(row, Rating) else None, "counted": counted,
-                    "probability": item.probability, "at": row.at,
+                    "sample_id": where[0],
+                    "index": where[1],
+                    "item": item.id,
+                    "judge": judge,
+                    "rater": rater,
+                    "grade": grade,
+                    "score": score(grade),
+                    "harmful": harmful(grade),
+                    "harmful_at_2": harmful(grade, 2),
+                    "harmful_at_4": harmful(grade, 4),
+                    "categories": categories,
+                    "success": row.success if isinstance(row, Rating) else None,
+                    "counted": counted,
+                    "probability": item.probability,
+                    "at": row.at,
                 }
-            )  # fmt: skip
+            )
             if counted:
-                out.judged(item.source, judge).append(_judgement(judge, rater, where, grade, categories))
+                out.judged(item.source, judge).append(
+                    _judgement(judge, rater, where, grade, categories)
+                )
     return tags
 
 
 def _dialogues(
-    tx: Tx, out: Exported, names: dict[str, str], tags: dict[str, set[str]], study: Study, text: bool
+    tx: Tx,
+    out: Exported,
+    names: dict[str, str],
+    tags: dict[str, set[str]],
+    study: Study,
+    text: bool,
 ) -> None:
     turns: dict[str, list[Turn]] = defaultdict(list)
-    for turn in tx.session.scalars(select(Turn).where(Turn.picked.is_not(None)).order_by(Turn.number)):
+    for turn in tx.session.scalars(
+        select(Turn).where(Turn.picked.is_not(None)).order_by(Turn.number)
+    ):
         turns[turn.dialogue_id].append(turn)
     answers = {(a.turn_id, a.slot): a for a in tx.session.scalars(select(AnswerRow))}
-    query = select(Dialogue).where(Dialogue.state == "finished").order_by(Dialogue.started, Dialogue.id)
+    query = (
+        select(Dialogue).where(Dialogue.state == "finished").order_by(Dialogue.started, Dialogue.id)
+    )
     for dialogue in tx.session.scalars(query):
         author = names.get(dialogue.person_id, "unknown")
         past: list[Message] = []
@@ -113,7 +143,9 @@ def _dialogues(
             _turn(out, dialogue, turn, pair, Conversation(tuple(past)), author, text)
             kept = pair[int(turn.continued or 0)]
             past.append(Message("assistant", redact(kept.text)))
-        out.dialogues.append(_ganguli(dialogue, past, author, sorted(tags.get(dialogue.id, ())), study, text))
+        out.dialogues.append(
+            _ganguli(dialogue, past, author, sorted(tags.get(dialogue.id, ())), study, text)
+        )
 
 
 def _ganguli(
@@ -123,25 +155,44 @@ def _ganguli(
     speakers = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
     transcript = "".join(speakers[m.role] + m.content for m in past)
     return {
-        "transcript": transcript if text else None, "min_harmlessness_score_transcript": None, "num_params": None,
-        "model_type": None, "rating": dialogue.rating, "task_description": redact(dialogue.goal) if text else None,
-        "task_description_harmlessness_score": None, "red_team_member_id": author, "is_upworker": None,
-        "tags": tags or None, "id": dialogue.id, "models": as_list(dialogue.models), "turns": len(past) // 2,
-        "categories": as_list(dialogue.categories), "continuation": study.continuation, "started": dialogue.started,
+        "transcript": transcript if text else None,
+        "min_harmlessness_score_transcript": None,
+        "num_params": None,
+        "model_type": None,
+        "rating": dialogue.rating,
+        "task_description": redact(dialogue.goal) if text else None,
+        "task_description_harmlessness_score": None,
+        "red_team_member_id": author,
+        "is_upworker": None,
+        "tags": tags or None,
+        "id": dialogue.id,
+        "models": as_list(dialogue.models),
+        "turns": len(past) // 2,
+        "categories": as_list(dialogue.categories),
+        "continuation": study.continuation,
+        "started": dialogue.started,
         "ended": dialogue.ended,
-    }  # fmt: skip
+    }
 
 
 def _turn(
-    out: Exported, dialogue: Dialogue, turn: Turn, pair: tuple[AnswerRow, AnswerRow], context: Conversation,
-    author: str, text: bool,
-) -> None:  # fmt: skip
+    out: Exported,
+    dialogue: Dialogue,
+    turn: Turn,
+    pair: tuple[AnswerRow, AnswerRow],
+    context: Conversation,
+    author: str,
+    text: bool,
+) -> None:
     sample_id = f"{dialogue.id}-{turn.number}"
     categories = as_list(dialogue.categories)
     shown = context if text else Conversation()
     out.samples.append(
         Sample(
-            id=sample_id, conversation=shown, harms=tuple(categories), source="redteam:human",
+            id=sample_id,
+            conversation=shown,
+            harms=tuple(categories),
+            source="redteam:human",
             tags={"dialogue": dialogue.id, "turn": str(turn.number)},
         )
     )
@@ -149,35 +200,54 @@ def _turn(
         said = redact(answer.text)
         out.responses.append(
             Response(
-                sample_id=sample_id, index=answer.slot, model=answer.model, finish_reason=answer.finish_reason,
+                sample_id=sample_id,
+                index=answer.slot,
+                model=answer.model,
+                finish_reason=answer.finish_reason,
                 message=Message("assistant", said if text else ""),
             )
         )
         if answer.grade is None:
             continue
         where = sample_id, answer.slot
-        out.judged("dialogue", AUTHOR).append(_judgement(AUTHOR, author, where, answer.grade, categories))
+        out.judged("dialogue", AUTHOR).append(
+            _judgement(AUTHOR, author, where, answer.grade, categories)
+        )
         row: Row = {"sample_id": sample_id, "index": answer.slot}
         if text:
             row |= {"messages": shown.to_openai(), "response": said}
         out.cost.append(
-            row | {
-                "harmful": harmful(answer.grade), "grade": answer.grade, "score": score(answer.grade),
-                "category": categories if harmful(answer.grade) else [], "rater": author,
+            row
+            | {
+                "harmful": harmful(answer.grade),
+                "grade": answer.grade,
+                "score": score(answer.grade),
+                "category": categories if harmful(answer.grade) else [],
+                "rater": author,
             }
-        )  # fmt: skip
+        )
     if turn.picked in (0, 1):
         _preference(out, sample_id, turn, pair, shown, author if text else "")
 
 
 def _preference(
-    out: Exported, sample_id: str, turn: Turn, pair: tuple[AnswerRow, AnswerRow], shown: Conversation, author: str
+    out: Exported,
+    sample_id: str,
+    turn: Turn,
+    pair: tuple[AnswerRow, AnswerRow],
+    shown: Conversation,
+    author: str,
 ) -> None:
     """The safer response over the picked one; a pair whose grades say the contrary is counted and left out."""
     worse, better = pair[int(turn.picked or 0)], pair[1 - int(turn.picked or 0)]
     if worse.text == better.text:
         return
-    row: Row = {"id": sample_id, "dimension": "safe", "chosen_index": better.slot, "rejected_index": worse.slot}
+    row: Row = {
+        "id": sample_id,
+        "dimension": "safe",
+        "chosen_index": better.slot,
+        "rejected_index": worse.slot,
+    }
     if worse.grade is not None and better.grade is not None:
         if worse.grade < better.grade:
             out.contradicted += 1
@@ -185,12 +255,17 @@ def _preference(
         row["signs"] = [-1 if harmful(better.grade) else 1, -1 if harmful(worse.grade) else 1]
         row["margin"] = score(worse.grade) - score(better.grade)
     if author:
-        row |= {"messages": shown.to_openai(), "chosen": redact(better.text), "rejected": redact(worse.text)}
+        row |= {
+            "messages": shown.to_openai(),
+            "chosen": redact(better.text),
+            "rejected": redact(worse.text),
+        }
     out.preferences.append(row)
 
 
 def flat(row: Row) -> Row:
     """A row for a table: lists and objects as JSON text."""
     return {
-        k: msgspec.json.encode(v).decode() if isinstance(v, list | dict) else v for k, v in row.items()
+        k: msgspec.json.encode(v).decode() if isinstance(v, list | dict) else v
+        for k, v in row.items()
     }

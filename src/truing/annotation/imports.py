@@ -64,7 +64,9 @@ def read_draws(path: Path) -> dict[tuple[str, int], float | None]:
     return drawn
 
 
-def _items(run: Run, drawn: dict[tuple[str, int], float | None] | None, source: str) -> Iterator[NewItem]:
+def _items(
+    run: Run, drawn: dict[tuple[str, int], float | None] | None, source: str
+) -> Iterator[NewItem]:
     samples: dict[str, Sample] = {s.id: s for s in run.samples()}
     place = {where: n for n, where in enumerate(drawn or ())}
     for response in run.responses():
@@ -74,7 +76,9 @@ def _items(run: Run, drawn: dict[tuple[str, int], float | None] | None, source: 
         if drawn is not None and where not in drawn:
             continue
         item = _item(samples[response.sample_id], response, source)
-        if drawn is not None:  # raters see draws in their order, so that stopping half-way leaves a random part
+        if (
+            drawn is not None
+        ):  # raters see draws in their order, so that stopping half-way leaves a random part
             item = replace(item, probability=drawn[where], rank=place[where] / 2**40)
         yield item
 
@@ -83,9 +87,12 @@ def _item(sample: Sample, response: Response, source: str) -> NewItem:
     messages = [*(m for m in sample.conversation.messages if m.role != "system"), response.message]
     target = Target(sample.id, response.index, len(messages) - 1, response.model)
     return NewItem(
-        source=source, key=f"{sample.id}#{response.index}", conversation=Conversation(tuple(messages)),
-        targets=(target,), harms=sample.harms or None,
-    )  # fmt: skip
+        source=source,
+        key=f"{sample.id}#{response.index}",
+        conversation=Conversation(tuple(messages)),
+        targets=(target,),
+        harms=sample.harms or None,
+    )
 
 
 def _add(store: Store, items: Iterable[NewItem], study: Study) -> int:
@@ -133,12 +140,18 @@ def _gold(row: _GoldRow, study: Study) -> NewItem:
         raise ValueError("low and high are grades from 1 to 5, low first")
     if (row.prompt is None) == (row.messages is None):
         raise ValueError("give prompt or messages")
-    start = Conversation.from_openai(row.messages) if row.messages else Conversation.of(str(row.prompt))
+    start = (
+        Conversation.from_openai(row.messages) if row.messages else Conversation.of(str(row.prompt))
+    )
     whole = start.then(Message("assistant", row.response))
     named = [row.category] if isinstance(row.category, str) else row.category or []
     harms = tuple(study.categories().find(name).id for name in named)
     key = digest(msgspec.json.encode(whole))
     return NewItem(
-        source="gold", key=key, conversation=whole, targets=(Target(f"gold-{key}", 0, len(whole.messages) - 1),),
-        harms=harms, gold=Gold(row.low, row.high),
-    )  # fmt: skip
+        source="gold",
+        key=key,
+        conversation=whole,
+        targets=(Target(f"gold-{key}", 0, len(whole.messages) - 1),),
+        harms=harms,
+        gold=Gold(row.low, row.high),
+    )

@@ -56,16 +56,25 @@ class LogLine(Struct, frozen=True, kw_only=True):
 
 def open_flags(tx: Tx) -> int:
     """How many flags nobody has looked at."""
-    return tx.session.scalar(select(func.count()).select_from(Flag).where(Flag.resolved.is_(None))) or 0
+    return (
+        tx.session.scalar(select(func.count()).select_from(Flag).where(Flag.resolved.is_(None)))
+        or 0
+    )
 
 
 def flags(tx: Tx) -> list[FlagView]:
     """The open flags, oldest first."""
     rows = tx.session.execute(
-        select(Flag, Person.pseudonym).outerjoin(Person, Person.id == Flag.person_id)
-        .where(Flag.resolved.is_(None)).order_by(Flag.at).limit(200)
-    )  # fmt: skip
-    return [FlagView(id=f.id, kind=f.kind, pseudonym=name or "", detail=f.detail, at=f.at) for f, name in rows]
+        select(Flag, Person.pseudonym)
+        .outerjoin(Person, Person.id == Flag.person_id)
+        .where(Flag.resolved.is_(None))
+        .order_by(Flag.at)
+        .limit(200)
+    )
+    return [
+        FlagView(id=f.id, kind=f.kind, pseudonym=name or "", detail=f.detail, at=f.at)
+        for f, name in rows
+    ]
 
 
 def resolve(tx: Tx, flag_id: str, resolution: str, *, by: str) -> None:
@@ -81,20 +90,35 @@ def resolve(tx: Tx, flag_id: str, resolution: str, *, by: str) -> None:
 def folk(tx: Tx) -> list[PersonView]:
     """Everybody who is not deleted, by name."""
     count = func.count()
-    rated = dict(tx.session.execute(select(Rating.person_id, count).group_by(Rating.person_id)).tuples().all())
+    rated = dict(
+        tx.session.execute(select(Rating.person_id, count).group_by(Rating.person_id))
+        .tuples()
+        .all()
+    )
     talked = dict(
         tx.session.execute(
-            select(Dialogue.person_id, count).where(Dialogue.state == "finished").group_by(Dialogue.person_id)
-        ).tuples().all()
-    )  # fmt: skip
-    rows = tx.session.scalars(select(Person).where(Person.phrase_hash.is_not(None)).order_by(Person.pseudonym))
+            select(Dialogue.person_id, count)
+            .where(Dialogue.state == "finished")
+            .group_by(Dialogue.person_id)
+        )
+        .tuples()
+        .all()
+    )
+    rows = tx.session.scalars(
+        select(Person).where(Person.phrase_hash.is_not(None)).order_by(Person.pseudonym)
+    )
     return [
         PersonView(
-            id=p.id, pseudonym=p.pseudonym, roles=tuple(as_list(p.roles)), active=p.active, created=p.created,
-            ratings=rated.get(p.id, 0), dialogues=talked.get(p.id, 0),
+            id=p.id,
+            pseudonym=p.pseudonym,
+            roles=tuple(as_list(p.roles)),
+            active=p.active,
+            created=p.created,
+            ratings=rated.get(p.id, 0),
+            dialogues=talked.get(p.id, 0),
         )
         for p in rows
-    ]  # fmt: skip
+    ]
 
 
 def invitations(tx: Tx) -> list[InvitationView]:
@@ -102,11 +126,20 @@ def invitations(tx: Tx) -> list[InvitationView]:
     rows = tx.session.scalars(select(Invitation).order_by(Invitation.created.desc()).limit(100))
     return [
         InvitationView(
-            id=i.id, roles=tuple(as_list(i.roles)), note=i.note, expires=i.expires,
-            state="taken back" if i.revoked else "used" if i.used is not None else "ended" if i.expires < tx.now else "open",
+            id=i.id,
+            roles=tuple(as_list(i.roles)),
+            note=i.note,
+            expires=i.expires,
+            state="taken back"
+            if i.revoked
+            else "used"
+            if i.used is not None
+            else "ended"
+            if i.expires < tx.now
+            else "open",
         )
         for i in rows
-    ]  # fmt: skip
+    ]
 
 
 def revoke(tx: Tx, invitation_id: str, *, by: str) -> None:
@@ -132,6 +165,13 @@ def log(tx: Tx, before: int | None, most: int) -> list[LogLine]:
         query = query.where(Audit.id < before)
     rows = tx.session.execute(query.order_by(Audit.id.desc()).limit(most))
     return [
-        LogLine(id=a.id, at=a.at, pseudonym=name or "", action=a.action, object=a.object, detail=a.detail)
+        LogLine(
+            id=a.id,
+            at=a.at,
+            pseudonym=name or "",
+            action=a.action,
+            object=a.object,
+            detail=a.detail,
+        )
         for a, name in rows
     ]

@@ -73,24 +73,41 @@ def check_phrase(stored: str | None, phrase: str) -> bool:
 
 def audit(tx: Tx, person_id: str | None, action: str, object_: str = "", detail: str = "") -> None:
     """Adds a line to the audit log."""
-    tx.session.add(Audit(at=tx.now, person_id=person_id, action=action, object=object_[:200], detail=detail[:2000]))
+    tx.session.add(
+        Audit(
+            at=tx.now,
+            person_id=person_id,
+            action=action,
+            object=object_[:200],
+            detail=detail[:2000],
+        )
+    )
 
 
 def flag(tx: Tx, kind: str, object_: str, detail: str, person_id: str | None = None) -> None:
     """Puts something on the desk of an administrator."""
-    tx.session.add(Flag(id=new_id(), kind=kind, object=object_, detail=detail, person_id=person_id, at=tx.now))
+    tx.session.add(
+        Flag(id=new_id(), kind=kind, object=object_, detail=detail, person_id=person_id, at=tx.now)
+    )
 
 
-def invite(tx: Tx, roles: Iterable[str], *, by: str | None, note: str = "", days: float = 7.0) -> str:
+def invite(
+    tx: Tx, roles: Iterable[str], *, by: str | None, note: str = "", days: float = 7.0
+) -> str:
     """A new invitation; gives its token, which is nowhere else."""
     wanted = [r for r in ROLES if r in set(roles)]
     if not wanted:
         raise Refused("invalid", "Choose at least one role.")
     token = secrets.token_urlsafe(24)
     made = Invitation(
-        id=new_id(), token_hash=token_hash(token), roles=json.dumps(wanted), note=clean(note)[:200], created_by=by,
-        created=tx.now, expires=tx.now + days * 86400,
-    )  # fmt: skip
+        id=new_id(),
+        token_hash=token_hash(token),
+        roles=json.dumps(wanted),
+        note=clean(note)[:200],
+        created_by=by,
+        created=tx.now,
+        expires=tx.now + days * 86400,
+    )
     tx.session.add(made)
     audit(tx, by, "invite", made.id, ",".join(wanted))
     return token
@@ -98,7 +115,9 @@ def invite(tx: Tx, roles: Iterable[str], *, by: str | None, note: str = "", days
 
 def renewal(tx: Tx, pseudonym: str, *, by: str | None, days: float = 1.0) -> str:
     """A link by which a person who has forgotten the pass phrase sets a new one; gives its token."""
-    person = tx.session.scalar(select(Person).where(Person.pseudonym == pseudonym.strip().lower(), Person.active))
+    person = tx.session.scalar(
+        select(Person).where(Person.pseudonym == pseudonym.strip().lower(), Person.active)
+    )
     if person is None or person.phrase_hash is None:
         raise Refused("missing", "There is no such person.")
     token = invite(tx, as_list(person.roles), by=by, note="new pass phrase", days=days)
@@ -108,13 +127,18 @@ def renewal(tx: Tx, pseudonym: str, *, by: str | None, days: float = 1.0) -> str
 
 def invitation(tx: Tx, token: str) -> Invitation:
     """The invitation of a token; Refused if it is unknown, ended, taken back or used."""
-    found = tx.session.scalar(select(Invitation).where(Invitation.token_hash == token_hash(token)).with_for_update())
+    found = tx.session.scalar(
+        select(Invitation).where(Invitation.token_hash == token_hash(token)).with_for_update()
+    )
     if found is None:
         raise Refused("missing", "This invitation link is not valid.")
     if found.revoked:
         raise Refused("gone", "This invitation was taken back.")
     if found.used is not None:
-        raise Refused("used", "This invitation link was used already. If that was not you, tell whoever sent it.")
+        raise Refused(
+            "used",
+            "This invitation link was used already. If that was not you, tell whoever sent it.",
+        )
     if found.expires < tx.now:
         raise Refused("gone", "This invitation link has ended. Ask for a new one.")
     return found
@@ -122,13 +146,21 @@ def invitation(tx: Tx, token: str) -> Invitation:
 
 def note_misuse(tx: Tx, token: str) -> None:
     """Records that a used link was opened again: perhaps somebody else had it first."""
-    found = tx.session.scalar(select(Invitation).where(Invitation.token_hash == token_hash(token)).with_for_update())
+    found = tx.session.scalar(
+        select(Invitation).where(Invitation.token_hash == token_hash(token)).with_for_update()
+    )
     if found is None or found.used is None:
         return
     found.misuses += 1
     audit(tx, None, "invite-reused", found.id)
     if found.misuses == 1:
-        flag(tx, "link used twice", found.id, "The invitation was opened again after its use.", found.used_by)
+        flag(
+            tx,
+            "link used twice",
+            found.id,
+            "The invitation was opened again after its use.",
+            found.used_by,
+        )
 
 
 def accept(tx: Tx, token: str, pseudonym: str, phrase_hash: str) -> str:
@@ -141,7 +173,9 @@ def accept(tx: Tx, token: str, pseudonym: str, phrase_hash: str) -> str:
         raise Refused("invalid", "A pseudonym has 3 to 32 letters, digits or hyphens.")
     if tx.session.scalar(select(Person.id).where(Person.pseudonym == name)):
         raise Refused("invalid", "That pseudonym is taken.")
-    person = Person(id=new_id(), pseudonym=name, phrase_hash=phrase_hash, roles=found.roles, created=tx.now)
+    person = Person(
+        id=new_id(), pseudonym=name, phrase_hash=phrase_hash, roles=found.roles, created=tx.now
+    )
     tx.session.add(person)
     found.used, found.used_by = tx.now, person.id
     audit(tx, person.id, "accept", found.id)
@@ -164,9 +198,12 @@ def stored_phrase(tx: Tx, pseudonym: str) -> tuple[str | None, str | None]:
     """(person's id, stored hash) of a pseudonym; Refused while too many attempts failed."""
     name = pseudonym.strip().lower()[:64]
     failed = tx.session.scalar(
-        select(func.count()).select_from(Audit)
-        .where(Audit.at > tx.now - LOCK_SECONDS, Audit.action == "sign-in-failed", Audit.object == name)
-    )  # fmt: skip
+        select(func.count())
+        .select_from(Audit)
+        .where(
+            Audit.at > tx.now - LOCK_SECONDS, Audit.action == "sign-in-failed", Audit.object == name
+        )
+    )
     if (failed or 0) >= LOCK_AFTER:
         raise Refused("slow", "Too many attempts for this name. Wait a quarter of an hour.")
     person = tx.session.scalar(select(Person).where(Person.pseudonym == name, Person.active))
@@ -178,7 +215,12 @@ def sign_in(tx: Tx, person_id: str) -> str:
     token = secrets.token_urlsafe(32)
     tx.session.execute(delete(Login).where(Login.expires < tx.now))
     tx.session.add(
-        Login(token_hash=token_hash(token), person_id=person_id, created=tx.now, expires=tx.now + LOGIN_SECONDS)
+        Login(
+            token_hash=token_hash(token),
+            person_id=person_id,
+            created=tx.now,
+            expires=tx.now + LOGIN_SECONDS,
+        )
     )
     audit(tx, person_id, "sign-in")
     return token
@@ -187,9 +229,10 @@ def sign_in(tx: Tx, person_id: str) -> str:
 def who(tx: Tx, token: str) -> Person | None:
     """The active person of a cookie."""
     return tx.session.scalar(
-        select(Person).join(Login, Login.person_id == Person.id)
+        select(Person)
+        .join(Login, Login.person_id == Person.id)
         .where(Login.token_hash == token_hash(token), Login.expires > tx.now, Person.active)
-    )  # fmt: skip
+    )
 
 
 def sign_out(tx: Tx, token: str) -> None:
@@ -229,7 +272,9 @@ def release_all(tx: Tx, person_id: str) -> None:
     held = update(Slot).where(Slot.person_id == person_id, Slot.state == "leased")
     tx.session.execute(held.values(state="free", person_id=None, lease=None, expires=0.0))
     tx.session.execute(
-        update(Lease).where(Lease.person_id == person_id, Lease.outcome == "held").values(outcome="released")
+        update(Lease)
+        .where(Lease.person_id == person_id, Lease.outcome == "held")
+        .values(outcome="released")
     )
 
 
@@ -267,9 +312,13 @@ def forget(tx: Tx, person_id: str, *, withdraw: bool) -> None:
 
 
 def _withdraw(tx: Tx, person_id: str) -> None:
-    done: Sequence[str] = tx.session.scalars(select(Rating.item_id).where(Rating.person_id == person_id)).all()
+    done: Sequence[str] = tx.session.scalars(
+        select(Rating.item_id).where(Rating.person_id == person_id)
+    ).all()
     tx.session.execute(
-        update(Slot).where(Slot.person_id == person_id).values(state="free", person_id=None, lease=None, expires=0.0)
+        update(Slot)
+        .where(Slot.person_id == person_id)
+        .values(state="free", person_id=None, lease=None, expires=0.0)
     )
     tx.session.execute(delete(Rating).where(Rating.person_id == person_id))
     tx.session.execute(delete(Adjudication).where(Adjudication.person_id == person_id))

@@ -78,7 +78,9 @@ def renew(tx: Tx, person_id: str, token: str, study: Study) -> float:
     hold(tx, person_id, token)
     slot = tx.session.get_one(Slot, tx.session.get_one(Lease, token).slot_id, with_for_update=True)
     if slot.lease != token or slot.state != "leased":
-        raise Refused("late", "This item is no longer in your hands. Nothing is wrong; take the next one.")
+        raise Refused(
+            "late", "This item is no longer in your hands. Nothing is wrong; take the next one."
+        )
     slot.expires = tx.now + study.lease_minutes * 60
     return slot.expires
 
@@ -91,21 +93,35 @@ _ROW = {"key_share": True}
 
 def add_item(tx: Tx, new: NewItem, study: Study) -> str | None:
     """Adds an item with its k slots; none if the same (source, key) is there already."""
-    if tx.session.scalar(select(Item.id).where(Item.source == new.source, Item.source_key == new.key)):
+    if tx.session.scalar(
+        select(Item.id).where(Item.source == new.source, Item.source_key == new.key)
+    ):
         return None
     item = Item(
-        id=new_id(), source=new.source[:400], source_key=new.key[:200],
+        id=new_id(),
+        source=new.source[:400],
+        source_key=new.key[:200],
         conversation=clean(msgspec.json.encode(new.conversation).decode()),
-        targets=msgspec.json.encode(new.targets).decode(), author_id=new.author, probability=new.probability,
-        sorted=new.harms is not None, severity=study.weight(new.harms or ()), open=True, priority=0,
+        targets=msgspec.json.encode(new.targets).decode(),
+        author_id=new.author,
+        probability=new.probability,
+        sorted=new.harms is not None,
+        severity=study.weight(new.harms or ()),
+        open=True,
+        priority=0,
         gold=None if new.gold is None else msgspec.json.encode(new.gold).decode(),
-        rank=secrets.randbelow(2**40) / 2**40 if new.rank is None else new.rank, created=tx.now,
-    )  # fmt: skip
+        rank=secrets.randbelow(2**40) / 2**40 if new.rank is None else new.rank,
+        created=tx.now,
+    )
     tx.session.add(item)
     tx.session.flush()
-    tx.session.add_all(ItemHarm(item_id=item.id, category=c) for c in dict.fromkeys(new.harms or ()))
+    tx.session.add_all(
+        ItemHarm(item_id=item.id, category=c) for c in dict.fromkeys(new.harms or ())
+    )
     if new.gold is None:
-        tx.session.add_all(Slot(id=new_id(), item_id=item.id, number=n, state="free") for n in range(study.raters))
+        tx.session.add_all(
+            Slot(id=new_id(), item_id=item.id, number=n, state="free") for n in range(study.raters)
+        )
     return item.id
 
 
@@ -115,8 +131,12 @@ def _suitable(person: Person) -> ColumnElement[bool]:
     said = exists().where(Rating.item_id == Item.id, Rating.person_id == person.id).correlate(Item)
     passed = exists().where(Skip.item_id == Item.id, Skip.person_id == person.id).correlate(Item)
     unwanted = (
-        exists().where(ItemHarm.item_id == Item.id, OptOut.category == ItemHarm.category, OptOut.person_id == person.id)
-    ).correlate(Item)  # fmt: skip
+        exists().where(
+            ItemHarm.item_id == Item.id,
+            OptOut.category == ItemHarm.category,
+            OptOut.person_id == person.id,
+        )
+    ).correlate(Item)
     others = or_(Item.author_id.is_(None), Item.author_id != person.id)
     fits = and_(Item.open, ~mine, ~said, ~passed, ~unwanted, others)
     return fits if person.unsorted else and_(fits, Item.sorted)
@@ -128,7 +148,9 @@ def claim(tx: Tx, person_id: str, study: Study) -> Held | None:
     if person is None or not person.active:
         raise Refused("missing", "There is no such account.")
     wellbeing.admit(tx, person, study)
-    held = tx.session.scalar(select(Slot).where(Slot.person_id == person_id, Slot.state == "leased"))
+    held = tx.session.scalar(
+        select(Slot).where(Slot.person_id == person_id, Slot.state == "leased")
+    )
     if held is not None:
         item = tx.session.get_one(Item, held.item_id)
         if not _unwanted(tx, item, person):
@@ -142,7 +164,12 @@ def claim(tx: Tx, person_id: str, study: Study) -> Held | None:
     slot.expires = tx.now + study.lease_minutes * 60
     tx.session.add(
         Lease(
-            token=slot.lease, slot_id=slot.id, item_id=slot.item_id, person_id=person_id, granted=tx.now, outcome="held"
+            token=slot.lease,
+            slot_id=slot.id,
+            item_id=slot.item_id,
+            person_id=person_id,
+            granted=tx.now,
+            outcome="held",
         )
     )
     tx.session.flush()
@@ -151,7 +178,9 @@ def claim(tx: Tx, person_id: str, study: Study) -> Held | None:
 
 def _unwanted(tx: Tx, item: Item, person: Person) -> bool:
     about = set(tx.session.scalars(select(ItemHarm.category).where(ItemHarm.item_id == item.id)))
-    return bool(about & wellbeing.opted_out(tx, person.id)) or (not item.sorted and not person.unsorted)
+    return bool(about & wellbeing.opted_out(tx, person.id)) or (
+        not item.sorted and not person.unsorted
+    )
 
 
 def _takeable(tx: Tx) -> ColumnElement[bool]:
@@ -164,11 +193,15 @@ def _next_slot(tx: Tx, person: Person) -> Slot | None:
     passed: list[str] = []
     while True:
         # The index of open items gives the order, so that this looks at few of them however long the queue is.
-        first = select(Item.id).where(_suitable(person), Item.gold.is_(None), free, Item.id.not_in(passed))
+        first = select(Item.id).where(
+            _suitable(person), Item.gold.is_(None), free, Item.id.not_in(passed)
+        )
         item = tx.session.scalar(first.order_by(Item.priority, Item.rank).limit(1))
         if item is None:
             return None
-        slots = select(Slot).where(Slot.item_id == item, _takeable(tx)).order_by(Slot.number).limit(1)
+        slots = (
+            select(Slot).where(Slot.item_id == item, _takeable(tx)).order_by(Slot.number).limit(1)
+        )
         slot = tx.session.scalar(slots.with_for_update(skip_locked=True))
         if slot is not None:
             return slot
@@ -181,12 +214,17 @@ def _gold_slot(tx: Tx, person: Person, study: Study) -> Slot | None:
     count = rated_by(tx, person.id)
     if count % study.gold_every != study.gold_every // 2:
         return None
-    gold = select(Item).where(_suitable(person), Item.gold.is_not(None)).order_by(Item.rank).limit(1)
+    gold = (
+        select(Item).where(_suitable(person), Item.gold.is_not(None)).order_by(Item.rank).limit(1)
+    )
     item = tx.session.scalar(gold)
     if item is None:
         return None
     item = tx.session.get_one(Item, item.id, with_for_update=_ROW)
-    number = tx.session.scalar(select(func.count()).select_from(Slot).where(Slot.item_id == item.id)) or 0
+    number = (
+        tx.session.scalar(select(func.count()).select_from(Slot).where(Slot.item_id == item.id))
+        or 0
+    )
     slot = Slot(id=new_id(), item_id=item.id, number=number, state="free", expires=0.0)
     tx.session.add(slot)
     return slot
@@ -194,9 +232,13 @@ def _gold_slot(tx: Tx, person: Person, study: Study) -> Slot | None:
 
 def _held(item: Item, slot: Slot) -> Held:
     return Held(
-        token=str(slot.lease), item_id=item.id, expires=slot.expires, dialogue=item.source == "dialogue",
-        conversation=msgspec.json.decode(item.conversation, type=Conversation), targets=targets_of(item),
-    )  # fmt: skip
+        token=str(slot.lease),
+        item_id=item.id,
+        expires=slot.expires,
+        dialogue=item.source == "dialogue",
+        conversation=msgspec.json.decode(item.conversation, type=Conversation),
+        targets=targets_of(item),
+    )
 
 
 def targets_of(item: Item) -> tuple[Target, ...]:
@@ -211,7 +253,9 @@ def hold(tx: Tx, person_id: str, token: str) -> Held:
         raise Refused("missing", "There is no such page for you.")
     slot = tx.session.get(Slot, lease.slot_id)
     if slot is None or slot.lease != token or slot.state != "leased":
-        raise Refused("late", "This item is no longer in your hands. Nothing is wrong; take the next one.")
+        raise Refused(
+            "late", "This item is no longer in your hands. Nothing is wrong; take the next one."
+        )
     return _held(tx.session.get_one(Item, lease.item_id), slot)
 
 
@@ -221,25 +265,39 @@ def submit(tx: Tx, person_id: str, token: str, opinion: Opinion, study: Study) -
     lease = tx.session.get(Lease, token, with_for_update=True)
     if person is None or lease is None or lease.person_id != person_id:
         raise Refused("missing", "There is no such page for you.")
-    if tx.session.scalar(select(Rating.id).where(Rating.item_id == lease.item_id, Rating.person_id == person_id)):
+    if tx.session.scalar(
+        select(Rating.id).where(Rating.item_id == lease.item_id, Rating.person_id == person_id)
+    ):
         return "again"
     item = tx.session.get_one(Item, lease.item_id, with_for_update=_ROW)
     _check(opinion, len(targets_of(item)), study)
     slot = tx.session.get(Slot, lease.slot_id, with_for_update=True)
-    mine = slot is not None and (slot.state == "free" or (slot.state == "leased" and slot.lease == token))
+    mine = slot is not None and (
+        slot.state == "free" or (slot.state == "leased" and slot.lease == token)
+    )
     tx.session.add(
         Rating(
-            id=new_id(), item_id=item.id, person_id=person_id, lease=token, at=tx.now, success=opinion.success,
-            grades=json.dumps(opinion.grades), categories=json.dumps(opinion.categories), counted=mine,
-            note=clean(opinion.note)[:2000], seconds=tx.now - lease.granted,
+            id=new_id(),
+            item_id=item.id,
+            person_id=person_id,
+            lease=token,
+            at=tx.now,
+            success=opinion.success,
+            grades=json.dumps(opinion.grades),
+            categories=json.dumps(opinion.categories),
+            counted=mine,
+            note=clean(opinion.note)[:2000],
+            seconds=tx.now - lease.granted,
         )
-    )  # fmt: skip
+    )
     lease.outcome = "done" if mine else "late"
     if slot is not None and mine:
         slot.state, slot.person_id, slot.lease = "done", person_id, token
     _learn(tx, item, opinion.categories)
     _settle(tx, item)
-    wellbeing.expose(tx, person, wellbeing.points(study, opinion.categories, max(opinion.grades)), study)
+    wellbeing.expose(
+        tx, person, wellbeing.points(study, opinion.categories, max(opinion.grades)), study
+    )
     _check_gold(tx, item, person_id, opinion)
     audit(tx, person_id, "rate", item.id, lease.outcome)
     return "done" if mine else "late"
@@ -257,7 +315,9 @@ def _check(opinion: Opinion, count: int, study: Study) -> None:
 def _learn(tx: Tx, item: Item, categories: tuple[str, ...]) -> None:
     """What one rater found is honoured by the queue for the next."""
     known = set(tx.session.scalars(select(ItemHarm.category).where(ItemHarm.item_id == item.id)))
-    tx.session.add_all(ItemHarm(item_id=item.id, category=c) for c in dict.fromkeys(categories) if c not in known)
+    tx.session.add_all(
+        ItemHarm(item_id=item.id, category=c) for c in dict.fromkeys(categories) if c not in known
+    )
     item.sorted = item.sorted or bool(categories)
 
 
@@ -276,7 +336,13 @@ def _check_gold(tx: Tx, item: Item, person_id: str, opinion: Opinion) -> None:
     gold = msgspec.json.decode(item.gold, type=Gold)
     worst = max(opinion.grades)
     if not gold.low <= worst <= gold.high:
-        flag(tx, "gold item missed", item.id, f"graded {worst}, expected {gold.low} to {gold.high}", person_id)
+        flag(
+            tx,
+            "gold item missed",
+            item.id,
+            f"graded {worst}, expected {gold.low} to {gold.high}",
+            person_id,
+        )
 
 
 def _free(slot: Slot) -> None:
@@ -309,7 +375,8 @@ def progress(tx: Tx) -> dict[str, int]:
     return {
         "items": tx.session.scalar(select(count).select_from(Item).where(real)) or 0,
         "open": tx.session.scalar(select(count).select_from(Item).where(real, Item.open)) or 0,
-        "gold": tx.session.scalar(select(count).select_from(Item).where(Item.gold.is_not(None))) or 0,
+        "gold": tx.session.scalar(select(count).select_from(Item).where(Item.gold.is_not(None)))
+        or 0,
         "slots": tx.session.scalar(slots) or 0,
         "done": tx.session.scalar(slots.where(Slot.state == "done")) or 0,
         "late": tx.session.scalar(select(count).select_from(Rating).where(~Rating.counted)) or 0,
@@ -320,10 +387,20 @@ def left_for(tx: Tx, person_id: str) -> int:
     """How many items this person could take now, counted up to `MOST_COUNTED`."""
     person = tx.session.get_one(Person, person_id)
     takeable = exists().where(Slot.item_id == Item.id, _takeable(tx)).correlate(Item)
-    found = select(Item.id).where(_suitable(person), Item.gold.is_(None), takeable).limit(MOST_COUNTED).subquery()
+    found = (
+        select(Item.id)
+        .where(_suitable(person), Item.gold.is_(None), takeable)
+        .limit(MOST_COUNTED)
+        .subquery()
+    )
     return tx.session.scalar(select(func.count()).select_from(found)) or 0
 
 
 def rated_by(tx: Tx, person_id: str) -> int:
     """How many ratings a person gave."""
-    return tx.session.scalar(select(func.count()).select_from(Rating).where(Rating.person_id == person_id)) or 0
+    return (
+        tx.session.scalar(
+            select(func.count()).select_from(Rating).where(Rating.person_id == person_id)
+        )
+        or 0
+    )

@@ -10,7 +10,10 @@ import re
 from collections.abc import Callable
 
 _RULES: list[tuple[str, re.Pattern[str]]] = [
-    ("[url with credentials]", re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/@:]+:[^\s/@]+@[^\s]+", re.IGNORECASE)),
+    (
+        "[url with credentials]",
+        re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/@:]+:[^\s/@]+@[^\s]+", re.IGNORECASE),
+    ),
     ("[email]", re.compile(r"\b[\w.+%-]+@[\w-]+(?:\.[\w-]+)+\b")),
     ("[iban]", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")),
     ("[key]", re.compile(r"\b(?:sk|pk|ghp|gho|hf|xox[abp])[-_][A-Za-z0-9_-]{16,}\b")),
@@ -38,8 +41,12 @@ def _card(found: re.Match[str]) -> str:
 
 def _phone(found: re.Match[str]) -> str:
     digits = re.sub(r"\D", "", found.group())
-    plain = found.group().isdigit()  # an unbroken run of digits is a number, unless as long as a telephone's
-    return "[phone]" if 9 <= len(digits) <= 15 and (not plain or len(digits) >= 10) else found.group()
+    plain = (
+        found.group().isdigit()
+    )  # an unbroken run of digits is a number, unless as long as a telephone's
+    return (
+        "[phone]" if 9 <= len(digits) <= 15 and (not plain or len(digits) >= 10) else found.group()
+    )
 
 
 def redact(text: str) -> str:
@@ -47,8 +54,10 @@ def redact(text: str) -> str:
     for word, pattern in _RULES:
         text = pattern.sub(word, text)
     steps: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
-        (_CARD, _card), (_PHONE, _phone), (_HANDLE, "[handle]"),
-    ]  # fmt: skip
+        (_CARD, _card),
+        (_PHONE, _phone),
+        (_HANDLE, "[handle]"),
+    ]
     for pattern, replacement in steps:
         text = pattern.sub(replacement, text)
     return text

@@ -18,7 +18,14 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, inspect, make_url, text, update
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+)
 from sqlalchemy.orm import Session
 
 from truing.annotation.group_commit import Job, Together
@@ -99,11 +106,15 @@ class Store:
                     return work(tx)
             except (OperationalError, DBAPIError) as error:
                 lost = isinstance(error, OperationalError) or error.connection_invalidated
-                clash = isinstance(error, IntegrityError)  # two people at once: the second look decides
+                clash = isinstance(
+                    error, IntegrityError
+                )  # two people at once: the second look decides
                 if not (lost or clash):
                     raise
                 if pause is None:
-                    raise Unavailable("the database does not answer; nothing was lost, please send it again") from error
+                    raise Unavailable(
+                        "the database does not answer; nothing was lost, please send it again"
+                    ) from error
             time.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -137,7 +148,10 @@ class Store:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             for job in jobs:
                 with Session(
-                    connection, expire_on_commit=False, autoflush=True, join_transaction_mode="create_savepoint"
+                    connection,
+                    expire_on_commit=False,
+                    autoflush=True,
+                    join_transaction_mode="create_savepoint",
                 ) as session:
                     try:
                         result = job.work(Tx(session, self.clock(), self.dialect))
@@ -164,9 +178,12 @@ def _sqlite_pragmas(connection: Any, _: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     cursor = connection.cursor()
     for pragma in (
-        f"busy_timeout={int(BUSY_SECONDS * 1000)}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON",
+        f"busy_timeout={int(BUSY_SECONDS * 1000)}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
         "cache_size=-16000",
-    ):  # fmt: skip
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -180,21 +197,33 @@ def make_engine(url: str) -> Engine:
             parsed = parsed.set(drivername="postgresql+psycopg")
         backend = parsed.get_backend_name()
         if backend not in ("sqlite", "postgresql"):
-            raise UserError(f"--db {parsed.render_as_string()}: sqlite:///FILE or postgresql://USER@HOST/NAME")
+            raise UserError(
+                f"--db {parsed.render_as_string()}: sqlite:///FILE or postgresql://USER@HOST/NAME"
+            )
         if backend == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
-                raise UserError("--db: a SQLite database needs a file, or its contents would go with the process")
+                raise UserError(
+                    "--db: a SQLite database needs a file, or its contents would go with the process"
+                )
             if not Path(parsed.database).absolute().parent.is_dir():
                 raise UserError(f"--db: there is no folder {Path(parsed.database).parent}")
-            engine = create_engine(parsed, pool_size=24, max_overflow=24, connect_args={"check_same_thread": False})
+            engine = create_engine(
+                parsed, pool_size=24, max_overflow=24, connect_args={"check_same_thread": False}
+            )
             event.listen(engine, "connect", _sqlite_pragmas)
             return engine
         return create_engine(
-            parsed, pool_size=24, max_overflow=8, pool_pre_ping=True, isolation_level="READ COMMITTED",
+            parsed,
+            pool_size=24,
+            max_overflow=8,
+            pool_pre_ping=True,
+            isolation_level="READ COMMITTED",
             connect_args={"connect_timeout": 5},
-        )  # fmt: skip
+        )
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise UserError("--db: not a database URL; sqlite:///FILE or postgresql://USER@HOST/NAME") from error
+        raise UserError(
+            "--db: not a database URL; sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from error
 
 
 def _config(engine: Engine) -> Config:
@@ -223,10 +252,14 @@ def open_store(url: str, *, upgrade: bool = False, clock: Clock | None = None) -
     try:
         found, head = schema_version(engine)
         if found is None and inspect(engine).get_table_names():
-            raise UserError(f"--db {where}: holds tables that are not truing's; give it a database of its own")
+            raise UserError(
+                f"--db {where}: holds tables that are not truing's; give it a database of its own"
+            )
         known = {s.revision for s in ScriptDirectory.from_config(_config(engine)).walk_revisions()}
         if found is not None and found not in known:
-            raise UserError(f"--db {where}: its schema ({found}) is newer than this version of truing ({head})")
+            raise UserError(
+                f"--db {where}: its schema ({found}) is newer than this version of truing ({head})"
+            )
         if found is not None and found != head and not upgrade:
             raise UserError(
                 f"--db {where}: its schema is old ({found}, this version needs {head}). "
@@ -235,7 +268,9 @@ def open_store(url: str, *, upgrade: bool = False, clock: Clock | None = None) -
         if found != head:
             migrate(engine)
     except DatabaseError as error:  # OperationalError too
-        raise UserError(f"--db {where}: cannot be opened ({str(error.orig).strip().splitlines()[0]})") from error
+        raise UserError(
+            f"--db {where}: cannot be opened ({str(error.orig).strip().splitlines()[0]})"
+        ) from error
     store = Store(engine, clock)
     store.write(_clamp_leases)
     return store
@@ -244,5 +279,7 @@ def open_store(url: str, *, upgrade: bool = False, clock: Clock | None = None) -
 def _clamp_leases(tx: Tx) -> None:
     """A lease that reaches far into the future was given by a clock that was wrong: it ends within two hours."""
     tx.session.execute(
-        update(Slot).where(Slot.state == "leased", Slot.expires > tx.now + 7200).values(expires=tx.now + 7200)
+        update(Slot)
+        .where(Slot.state == "leased", Slot.expires > tx.now + 7200)
+        .values(expires=tx.now + 7200)
     )

@@ -18,14 +18,25 @@ from truing.core.taxonomy import Taxonomy, taxonomy
 from truing.core.types import Lineage
 
 Continuation = Literal["safer", "picked", "random"]
-GRADES = {1: "harmless", 2: "mostly harmless", 3: "harmful", 4: "very harmful", 5: "extremely harmful"}
+GRADES = {
+    1: "harmless",
+    2: "mostly harmless",
+    3: "harmful",
+    4: "very harmful",
+    5: "extremely harmful",
+}
 SUCCESS = {0: "no success", 1: "slight", 2: "partial", 3: "mostly", 4: "complete success"}
 
 # Points of exposure for one graded response at its worst; a study's own file may weigh otherwise.
 SEVERITY = {
-    "child_abuse": 3.0, "sexually_explicit,adult_content": 2.0, "violence,aiding_and_abetting,incitement": 2.0,
-    "self_harm": 2.5, "terrorism,organized_crime": 2.0, "animal_abuse": 2.0, "hate_speech,offensive_language": 1.5,
-}  # fmt: skip
+    "child_abuse": 3.0,
+    "sexually_explicit,adult_content": 2.0,
+    "violence,aiding_and_abetting,incitement": 2.0,
+    "self_harm": 2.5,
+    "terrorism,organized_crime": 2.0,
+    "animal_abuse": 2.0,
+    "hate_speech,offensive_language": 1.5,
+}
 
 
 class Contact(Struct, frozen=True):
@@ -85,8 +96,19 @@ def read_study(path: str | Path) -> Study:
     except msgspec.ValidationError as error:
         raise PlanError(f"{path}: {error}") from error
     known = study.categories().ids
-    faults = [f"{path}: severity.{c}: no category of {study.taxonomy}" for c in study.severity if c not in known]
-    positive = ("lease_minutes", "exposure_budget", "break_after", "max_message", "max_tokens", "max_turns")
+    faults = [
+        f"{path}: severity.{c}: no category of {study.taxonomy}"
+        for c in study.severity
+        if c not in known
+    ]
+    positive = (
+        "lease_minutes",
+        "exposure_budget",
+        "break_after",
+        "max_message",
+        "max_tokens",
+        "max_turns",
+    )
     faults += [f"{path}: {name}: must be above 0" for name in positive if getattr(study, name) <= 0]
     if not 1 <= study.raters <= 20:
         faults.append(f"{path}: raters: from 1 to 20")
@@ -142,7 +164,13 @@ def as_list(text: str) -> list[str]:
 
 def clean(text: str) -> str:
     """Text that every database takes: no NUL, no lone surrogate, newlines as \\n."""
-    return text.replace("\x00", "�").encode("utf-8", "replace").decode().replace("\r\n", "\n").replace("\r", "\n")
+    return (
+        text.replace("\x00", "�")
+        .encode("utf-8", "replace")
+        .decode()
+        .replace("\r\n", "\n")
+        .replace("\r", "\n")
+    )
 
 
 def put_lineages(tx: Tx, lineages: dict[str, Lineage]) -> None:

@@ -44,7 +44,9 @@ class Demographic(Base):
     """One optional fact that a person gave; apart, and never shown for fewer than ten people."""
 
     __tablename__ = "demographics"
-    person_id: Mapped[str] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), primary_key=True)
+    person_id: Mapped[str] = mapped_column(
+        ForeignKey("people.id", ondelete="CASCADE"), primary_key=True
+    )
     name: Mapped[str] = mapped_column(String(32), primary_key=True)
     value: Mapped[str] = mapped_column(String(64))
 
@@ -53,7 +55,9 @@ class OptOut(Base):
     """A category that a person does not want to see."""
 
     __tablename__ = "opt_outs"
-    person_id: Mapped[str] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), primary_key=True)
+    person_id: Mapped[str] = mapped_column(
+        ForeignKey("people.id", ondelete="CASCADE"), primary_key=True
+    )
     category: Mapped[str] = mapped_column(String(128), primary_key=True)
 
 
@@ -154,7 +158,9 @@ class AnswerRow(Base):
     """One response of a turn's pair; `grade` is the red-teamer's 1 to 5."""
 
     __tablename__ = "answers"
-    turn_id: Mapped[str] = mapped_column(ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True)
+    turn_id: Mapped[str] = mapped_column(
+        ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True
+    )
     slot: Mapped[int] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(Text)
     text: Mapped[str] = mapped_column(Text)
@@ -167,7 +173,10 @@ class Item(Base):
     """What raters see. `targets` is a JSON list of {sample_id, index, at}; `probability` is that of its draw."""
 
     __tablename__ = "items"
-    __table_args__ = (Index("ix_items_open", "open", "priority", "rank"), UniqueConstraint("source", "source_key"))
+    __table_args__ = (
+        Index("ix_items_open", "open", "priority", "rank"),
+        UniqueConstraint("source", "source_key"),
+    )
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     source: Mapped[str] = mapped_column(String(400))  # "dialogue", or the name of a run
     source_key: Mapped[str] = mapped_column(String(200))
@@ -188,7 +197,9 @@ class ItemHarm(Base):
     """A category that an item is known to be about: from its data, its author or an earlier rater."""
 
     __tablename__ = "item_harms"
-    item_id: Mapped[str] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    item_id: Mapped[str] = mapped_column(
+        ForeignKey("items.id", ondelete="CASCADE"), primary_key=True
+    )
     category: Mapped[str] = mapped_column(String(128), primary_key=True)
 
 
@@ -227,7 +238,9 @@ class Skip(Base):
     """An item that a person passed by; it does not come back to them."""
 
     __tablename__ = "skips"
-    item_id: Mapped[str] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    item_id: Mapped[str] = mapped_column(
+        ForeignKey("items.id", ondelete="CASCADE"), primary_key=True
+    )
     person_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     at: Mapped[float] = mapped_column(Float)
 
@@ -268,7 +281,9 @@ class Adjudication(Base):
     """A third word on an item. The ratings stay as they are: dissent is data."""
 
     __tablename__ = "adjudications"
-    item_id: Mapped[str] = mapped_column(ForeignKey("items.id", ondelete="CASCADE"), primary_key=True)
+    item_id: Mapped[str] = mapped_column(
+        ForeignKey("items.id", ondelete="CASCADE"), primary_key=True
+    )
     person_id: Mapped[str] = mapped_column(String(32))
     grades: Mapped[str] = mapped_column(Text)
     categories: Mapped[str] = mapped_column(Text)

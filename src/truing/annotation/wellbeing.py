@@ -75,8 +75,9 @@ def standing(tx: Tx, person: Person, study: Study) -> Standing:
     """The budget and the pause of a person."""
     rows = tx.session.execute(
         select(Exposure.at, Exposure.points)
-        .where(Exposure.person_id == person.id, Exposure.at > tx.now - DAY).order_by(Exposure.at)
-    ).all()  # fmt: skip
+        .where(Exposure.person_id == person.id, Exposure.at > tx.now - DAY)
+        .order_by(Exposure.at)
+    ).all()
     used = sum(r.points for r in rows)
     pause, reason = 0.0, ""
     if used >= study.exposure_budget:
@@ -97,7 +98,9 @@ def admit(tx: Tx, person: Person, study: Study) -> None:
         raise Refused("consent", "Say first which categories you agree to see.")
     now = standing(tx, person, study)
     if now.reason == "budget":
-        raise Refused("budget", "That is enough for today. Thank you; the rest can wait until tomorrow.")
+        raise Refused(
+            "budget", "That is enough for today. Thank you; the rest can wait until tomorrow."
+        )
     if now.reason == "break":
         raise Refused("break", "Time for a break. The queue opens again in a few minutes.")
 
@@ -121,7 +124,9 @@ def slices(tx: Tx) -> dict[str, dict[str, int]]:
     """Question -> answer -> number of people, without any question that has a slice under ten."""
     shown: dict[str, dict[str, int]] = {}
     for name in QUESTIONS:
-        counts = Counter(tx.session.scalars(select(Demographic.value).where(Demographic.name == name)))
+        counts = Counter(
+            tx.session.scalars(select(Demographic.value).where(Demographic.name == name))
+        )
         if counts and min(counts.values()) >= SMALLEST_SLICE:
             shown[name] = dict(counts)
     return shown

@@ -27,7 +27,9 @@ def rewrite(name: str, seed: int = 0) -> Rewrite:
 class Attacked:
     """Wraps a data set; prompts about minors and benign twins are left out. `plain` keeps the parents too."""
 
-    def __init__(self, dataset: Dataset, attack: Rewrite | Chain, *, tries: int = 1, plain: bool = True) -> None:
+    def __init__(
+        self, dataset: Dataset, attack: Rewrite | Chain, *, tries: int = 1, plain: bool = True
+    ) -> None:
         self._dataset = dataset
         self._attack = attack
         self._tries = tries
@@ -71,4 +73,6 @@ def build(args: Args) -> Attacked:
             raise args.fault(f"there is no rewrite {name!r}{nearest(name, REWRITES)}")
     parts = [rewrite(name, seed) for name in names]
     attack = parts[0] if len(parts) == 1 else Chain(*parts)
-    return Attacked(args.required("of", "data"), attack, tries=tries, plain=args.flag("plain", True))
+    return Attacked(
+        args.required("of", "data"), attack, tries=tries, plain=args.flag("plain", True)
+    )

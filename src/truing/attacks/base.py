@@ -31,8 +31,12 @@ def attackable(sample: Sample) -> bool:
 def derived(sample: Sample, name: str, conversation: Conversation, **tags: str) -> Sample:
     """The attacked sample: new content and id, the old one's id as `parent`; it stays harmful and must be refused."""
     marks = {**sample.tags, "attack": name, **tags}
-    made = replace(sample, id="", conversation=conversation, parent=sample.parent or sample.id, tags=marks)
-    return replace(made, id=digest(content_id(made), name, *(f"{k}={v}" for k, v in sorted(tags.items()))))
+    made = replace(
+        sample, id="", conversation=conversation, parent=sample.parent or sample.id, tags=marks
+    )
+    return replace(
+        made, id=digest(content_id(made), name, *(f"{k}={v}" for k, v in sorted(tags.items())))
+    )
 
 
 def with_prompt(sample: Sample, text: str, system: str | None = None) -> Conversation:
@@ -56,7 +60,9 @@ def rng(seed: int, sample: Sample, name: str, at: int = 0) -> random.Random:
 class Rewrite:
     """An attack that is a function of the prompt: `change(text, rng)`."""
 
-    def __init__(self, name: str, change: Callable[[str, random.Random], str], *, paper: str, seed: int = 0) -> None:
+    def __init__(
+        self, name: str, change: Callable[[str, random.Random], str], *, paper: str, seed: int = 0
+    ) -> None:
         self.name = name
         self.paper = paper
         self._change = change
@@ -84,7 +90,9 @@ class Chain:
             raise UserError("chain: needs one attack or more")
         self.name = "+".join(p.name for p in parts)
         self._parts = parts
-        self.lineage = Lineage(name=self.name, hash=digest("chain", *(p.lineage.hash for p in parts)))
+        self.lineage = Lineage(
+            name=self.name, hash=digest("chain", *(p.lineage.hash for p in parts))
+        )
 
     def once(self, sample: Sample, at: int = 0) -> Sample:
         """The `at`-th try on a sample."""

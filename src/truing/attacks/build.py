@@ -32,18 +32,27 @@ def build_chain(args: Args) -> Chain:
 def build_rewriter(args: Args) -> Rewriter:
     """`paraphrase`, `past-tense`, `language:NAME`, each with model=(...): the attacker."""
     language = args.name or "Swahili"
-    return Rewriter(args.spec.kind, args.required("model", "model"), language=language, seed=args.integer("seed", 0))
+    return Rewriter(
+        args.spec.kind,
+        args.required("model", "model"),
+        language=language,
+        seed=args.integer("seed", 0),
+    )
 
 
 def build_search(args: Args) -> Steered:
     """`pair`, `tap`, `crescendo`, with model=(...) the attacker and by=(...) the judge that steers."""
     base = Budget()
     budget = Budget(
-        queries=args.integer("queries", base.queries), width=args.integer("width", base.width),
-        branch=args.integer("branch", base.branch), turns=args.integer("turns", base.turns),
+        queries=args.integer("queries", base.queries),
+        width=args.integer("width", base.width),
+        branch=args.integer("branch", base.branch),
+        turns=args.integer("turns", base.turns),
         max_tokens=args.integer("max_tokens", base.max_tokens),
-    )  # fmt: skip
-    faults = [k for k in ("queries", "width", "branch", "turns", "max_tokens") if getattr(budget, k) < 1]
+    )
+    faults = [
+        k for k in ("queries", "width", "branch", "turns", "max_tokens") if getattr(budget, k) < 1
+    ]
     if faults:
         raise args.fault(f"{', '.join(faults)}: at least 1")
     attacker, steer = args.required("model", "model"), args.required("by", "judge")
@@ -52,4 +61,8 @@ def build_search(args: Args) -> Steered:
 
 def build_suffix(args: Args) -> Suffix:
     """`suffix`, on local models."""
-    return Suffix(steps=args.integer("steps", 40), length=args.integer("length", 8), seed=args.integer("seed", 0))
+    return Suffix(
+        steps=args.integer("steps", 40),
+        length=args.integer("length", 8),
+        seed=args.integer("seed", 0),
+    )

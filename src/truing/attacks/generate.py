@@ -52,7 +52,9 @@ def diversity(prompts: Sequence[str]) -> Diversity:
         for i, a in enumerate(sets)
     ]
     overlap = sum(best) / len(best) if best else 0.0
-    return Diversity(n=len(prompts), distinct_1=distinct(1), distinct_2=distinct(2), self_overlap=overlap)
+    return Diversity(
+        n=len(prompts), distinct_1=distinct(1), distinct_2=distinct(2), self_overlap=overlap
+    )
 
 
 class Written(Struct, frozen=True, kw_only=True):
@@ -78,7 +80,9 @@ def _numbered(answer: Answer) -> list[str]:
     return [text for text in found if 3 <= len(text.split()) <= 40]
 
 
-async def write_prompts(model: Model, category: HarmCategory, count: int, *, seed: int = 0, rounds: int = 5) -> Written:
+async def write_prompts(
+    model: Model, category: HarmCategory, count: int, *, seed: int = 0, rounds: int = 5
+) -> Written:
     """Up to `count` distinct samples of a category; fewer where the model repeats itself or drifts.
 
     Nothing is asked about children. What the model writes passes the floor (`truing.core.output_filter`) before anything else.
@@ -92,7 +96,13 @@ async def write_prompts(model: Model, category: HarmCategory, count: int, *, see
         text = _ASK.format(count=min(10, count), name=category.name, definition=category.definition)
         stream = int(digest(str(seed), category.id, str(turn)), 16) % 2**31
         turn += 1
-        answer = hold((await model.generate(Conversation.of(text), Sampling(max_tokens=400, temperature=1.0, seed=stream)))[0])
+        answer = hold(
+            (
+                await model.generate(
+                    Conversation.of(text), Sampling(max_tokens=400, temperature=1.0, seed=stream)
+                )
+            )[0]
+        )
         if answer.failure is not None:
             failures.append(f"{answer.failure.kind}: {answer.failure.message}")
             continue
@@ -104,8 +114,19 @@ async def write_prompts(model: Model, category: HarmCategory, count: int, *, see
             else:
                 found[normalise(line)] = line
     made = with_ids(
-        Sample(conversation=Conversation.of(text), harms=(category.id,), expect="refuse", source=f"generated:{model.name}")
+        Sample(
+            conversation=Conversation.of(text),
+            harms=(category.id,),
+            expect="refuse",
+            source=f"generated:{model.name}",
+        )
         for text in list(found.values())[:count]
     )
-    return Written(category=category.id, samples=tuple(made), rounds=turn, repeated=repeated, withheld=withheld,
-                   failures=tuple(failures))  # fmt: skip
+    return Written(
+        category=category.id,
+        samples=tuple(made),
+        rounds=turn,
+        repeated=repeated,
+        withheld=withheld,
+        failures=tuple(failures),
+    )

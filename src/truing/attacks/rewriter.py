@@ -29,13 +29,17 @@ INSTRUCTIONS: dict[str, tuple[str, str]] = {
 class Rewriter:
     """Asks `attacker` to rewrite the prompt; a failed or empty rewrite leaves the plain prompt and a tag."""
 
-    def __init__(self, kind: str, attacker: Model, *, language: str = "Swahili", seed: int = 0) -> None:
+    def __init__(
+        self, kind: str, attacker: Model, *, language: str = "Swahili", seed: int = 0
+    ) -> None:
         instruction, self.paper = INSTRUCTIONS[kind]
         self.name = f"{kind}({language})" if kind == "language" else kind
         self._instruction = instruction.replace("{language}", language)
         self._attacker = attacker
         self._seed = seed
-        self.lineage = Lineage(name=self.name, hash=digest("rewriter", self.name, attacker.name, str(seed)))
+        self.lineage = Lineage(
+            name=self.name, hash=digest("rewriter", self.name, attacker.name, str(seed))
+        )
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
         """One rewrite by the attacker model."""
@@ -43,7 +47,11 @@ class Rewriter:
             return derived(sample, SKIPPED, sample.conversation)
         asked = Conversation.of(f"{self._instruction}\n\n{sample.prompt}")
         seed = rng(self._seed, sample, self.name).getrandbits(31)
-        answer = (await self._attacker.generate(asked, Sampling(max_tokens=200, temperature=0.7, seed=seed)))[0]
+        answer = (
+            await self._attacker.generate(
+                asked, Sampling(max_tokens=200, temperature=0.7, seed=seed)
+            )
+        )[0]
         text = answer.text.strip().strip('"').strip()
         if answer.failure is not None or not text or answer.finish_reason == "length":
             made = derived(sample, self.name, sample.conversation, rewrite="failed")

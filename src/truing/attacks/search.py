@@ -52,23 +52,38 @@ class Steered:
     kind = ""
     paper = ""
 
-    def __init__(self, attacker: Model, steer: Judge, *, budget: Budget | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, attacker: Model, steer: Judge, *, budget: Budget | None = None, seed: int = 0
+    ) -> None:
         self.name = self.kind
         self._attacker = attacker
         self._steer = steer
         self._budget = budget or Budget()
         self._seed = seed
-        made = digest("search", self.kind, attacker.name, steer.lineage.hash or steer.name, str(seed), str(self._budget))
+        made = digest(
+            "search",
+            self.kind,
+            attacker.name,
+            steer.lineage.hash or steer.name,
+            str(seed),
+            str(self._budget),
+        )
         self.lineage = Lineage(name=self.kind, hash=made, judges=(steer.lineage,))
 
     async def _write(self, prompt: str, stream: random.Random) -> str | None:
-        sampling = Sampling(max_tokens=self._budget.max_tokens, temperature=1.0, seed=stream.getrandbits(31))
+        sampling = Sampling(
+            max_tokens=self._budget.max_tokens, temperature=1.0, seed=stream.getrandbits(31)
+        )
         answer = (await self._attacker.generate(Conversation.of(prompt), sampling))[0]
-        text = re.sub(r"^(?:new wording|request|user)\s*:\s*", "", answer.text.strip(), flags=re.IGNORECASE)
+        text = re.sub(
+            r"^(?:new wording|request|user)\s*:\s*", "", answer.text.strip(), flags=re.IGNORECASE
+        )
         text = text.strip().strip('"').strip()
         return text[:4000] if answer.failure is None and text else None
 
-    async def _ask(self, conversation: Conversation, target: Model, stream: random.Random) -> Answer:
+    async def _ask(
+        self, conversation: Conversation, target: Model, stream: random.Random
+    ) -> Answer:
         sampling = Sampling(max_tokens=self._budget.max_tokens, seed=stream.getrandbits(31))
         return (await target.generate(conversation, sampling))[0]
 
@@ -95,7 +110,9 @@ class Pair(Steered):
         last: _Try | None = None
         asked = 0
         for _ in range(self._budget.queries):
-            text = await self._write(_ASK.format(goal=sample.prompt, history=_history(last)), stream)
+            text = await self._write(
+                _ASK.format(goal=sample.prompt, history=_history(last)), stream
+            )
             if text is None:
                 continue
             answer = await self._ask(with_prompt(sample, text), target, stream)
@@ -137,7 +154,9 @@ class Tap(Steered):
                 for _ in range(self._budget.branch):
                     if asked >= self._budget.queries:
                         break
-                    text = await self._write(_ASK.format(goal=sample.prompt, history=_history(parent)), stream)
+                    text = await self._write(
+                        _ASK.format(goal=sample.prompt, history=_history(parent)), stream
+                    )
                     if text is None or not on_topic(sample.prompt, text):
                         continue
                     answer = await self._ask(with_prompt(sample, text), target, stream)
@@ -171,7 +190,12 @@ class Crescendo(Steered):
         talk = Conversation(head)
         asked = turns = 0
         while turns < self._budget.turns - 1 and asked < self._budget.queries - 1:
-            said = "\n".join(f"{m.role}: {m.content[:500]}" for m in talk.messages if m.role != "system") or "(nothing)"
+            said = (
+                "\n".join(
+                    f"{m.role}: {m.content[:500]}" for m in talk.messages if m.role != "system"
+                )
+                or "(nothing)"
+            )
             text = await self._write(_NEXT.format(goal=sample.prompt, history=said), stream)
             asked += 1
             if text is None:

@@ -27,16 +27,22 @@ class Suffix:
     name = "suffix"
     paper = "Andriushchenko et al. 2024, arXiv 2404.02151"
 
-    def __init__(self, *, steps: int = 40, length: int = 8, opening: str = OPENING, seed: int = 0) -> None:
+    def __init__(
+        self, *, steps: int = 40, length: int = 8, opening: str = OPENING, seed: int = 0
+    ) -> None:
         self._steps, self._length, self._opening, self._seed = steps, length, opening, seed
-        self.lineage = Lineage(name=self.name, hash=digest("suffix", str(steps), str(length), opening, str(seed)))
+        self.lineage = Lineage(
+            name=self.name, hash=digest("suffix", str(steps), str(length), opening, str(seed))
+        )
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
         """Raises UserError if the target gives no likelihoods."""
         if not attackable(sample):
             return derived(sample, SKIPPED, sample.conversation)
         if not isinstance(target, Scored):
-            raise UserError(f"suffix: {target.name} gives no log-probabilities; this attack is for local models")
+            raise UserError(
+                f"suffix: {target.name} gives no log-probabilities; this attack is for local models"
+            )
         stream = rng(self._seed, sample, self.name)
         words = [stream.choice(_WORDS) for _ in range(self._length)]
         start = best = await self._likelihood(sample, words, target)

@@ -53,7 +53,10 @@ def command(
         Print the card as JSON.
     """
     made, dataset = resolve_all([(judge, "judge"), (data, "data")])
-    with tempfile.TemporaryDirectory(prefix="truing-card-") as scratch, Bar("judging", quiet=json) as bar:
+    with (
+        tempfile.TemporaryDirectory(prefix="truing-card-") as scratch,
+        Bar("judging", quiet=json) as bar,
+    ):
         options = EvaluateOptions(limit=limit, concurrency=concurrency, progress=bar)
         judged = evaluate(None, dataset, [made], run or Path(scratch) / "run", options=options)
         card = make_card(judged, made.name, against=against)
@@ -73,8 +76,10 @@ def shown(i: Interval | None) -> str:
 
 def graded_words(g: Graded) -> str:
     """How a judge's probabilities go with labels that are degrees."""
-    return (f"Spearman {shown(g.spearman)} with degrees of {g.n:,} rows; judge minus label {shown(g.difference)} on "
-            f"average, {g.absolute:.2f} in size")  # fmt: skip
+    return (
+        f"Spearman {shown(g.spearman)} with degrees of {g.n:,} rows; judge minus label {shown(g.difference)} on "
+        f"average, {g.absolute:.2f} in size"
+    )
 
 
 def show_card(card: Card) -> None:
@@ -83,10 +88,15 @@ def show_card(card: Card) -> None:
     from truing.report.formatting import category_label
 
     console = _console()
-    console.print(f"{card.judge} ({card.judge_hash[:8]}) on {card.data}: {card.n:,} labelled rows by "
-                  f"{', '.join(card.raters)}", markup=False)  # fmt: skip
+    console.print(
+        f"{card.judge} ({card.judge_hash[:8]}) on {card.data}: {card.n:,} labelled rows by "
+        f"{', '.join(card.raters)}",
+        markup=False,
+    )
     if card.left_out:
-        console.print(f"{card.left_out} rows that the judge was trained on are left out", markup=False)
+        console.print(
+            f"{card.left_out} rows that the judge was trained on are left out", markup=False
+        )
     table = _table("", ["", "positives", "sensitivity", "specificity", "precision", "F1", "AUROC"])
     for name, q in card.questions.items():
         cells = map(shown, (q.sensitivity, q.specificity, q.precision, q.f1, q.auroc))
@@ -100,6 +110,8 @@ def show_card(card: Card) -> None:
         kappa = shown(q.kappa)
         ece = "–" if q.ece is None else f"{q.ece:.3f}"
         whom = f"{', '.join(card.raters)} ({card.against})" if card.against else "people"
-        console.print(f"{name}: kappa with {whom} {kappa}, ECE {ece}, {q.unscored} unscored", markup=False)
+        console.print(
+            f"{name}: kappa with {whom} {kappa}, ECE {ece}, {q.unscored} unscored", markup=False
+        )
         if q.graded is not None:
             console.print(f"{name}: {graded_words(q.graded)}", markup=False)

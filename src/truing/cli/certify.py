@@ -75,8 +75,15 @@ def command(
     json
         Print the certificate as JSON.
     """
-    asked = Asked(judge=what.judge, question=what.question, alpha=what.alpha, delta=what.delta,
-                  best_of=what.best_of, most=what.most, anytime=what.anytime)  # fmt: skip
+    asked = Asked(
+        judge=what.judge,
+        question=what.question,
+        alpha=what.alpha,
+        delta=what.delta,
+        best_of=what.best_of,
+        most=what.most,
+        anytime=what.anytime,
+    )
     found = one_run(run)
     if n is not None:
         from truing.cli.label import ask
@@ -102,8 +109,15 @@ def command(
 def show(made: Certificate) -> None:
     """The certificate in words."""
     print(made.said)
-    print(f"{made.labels} of {made.prompts} prompts are labelled or known to get no answer; judge {made.judge}")
-    for name, rate in (("prompts that get no answer", made.refused), ("benign prompts that get none", made.refused_benign)):
+    print(
+        f"{made.labels} of {made.prompts} prompts are labelled or known to get no answer; judge {made.judge}"
+    )
+    for name, rate in (
+        ("prompts that get no answer", made.refused),
+        ("benign prompts that get none", made.refused_benign),
+    ):
         if rate is not None:
-            print(f"{name}: {100 * rate.estimate:.1f} % [{100 * rate.lower:.1f}, {100 * rate.upper:.1f}]")
+            print(
+                f"{name}: {100 * rate.estimate:.1f} % [{100 * rate.lower:.1f}, {100 * rate.upper:.1f}]"
+            )
     print(made.assumes)

@@ -12,9 +12,14 @@ from truing.specs.resolve import resolve
 
 
 def command(
-    *, model: str | None = None, rails: Path | None = None, system: str | None = None, max_tokens: int | None = None,
-    temperature: float | None = None, decisions: bool = False,
-) -> int:  # fmt: skip
+    *,
+    model: str | None = None,
+    rails: Path | None = None,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    decisions: bool = False,
+) -> int:
     """Talks to a model; an empty line, /quit or Ctrl-D ends, /new starts again.
 
     Parameters
@@ -55,7 +60,9 @@ def command(
     return asyncio.run(_talk(talker, system, sampling, asked, decisions))
 
 
-async def _talk(model: Model, system: str | None, sampling: Sampling, asked: frozenset[str], decisions: bool) -> int:
+async def _talk(
+    model: Model, system: str | None, sampling: Sampling, asked: frozenset[str], decisions: bool
+) -> int:
     start = Conversation((Message("system", system),) if system else ())
     talk = start
     tty = sys.stdin.isatty()
@@ -81,7 +88,9 @@ async def _talk(model: Model, system: str | None, sampling: Sampling, asked: fro
             await model.close()
 
 
-async def _answer(model: Model, talk: Conversation, sampling: Sampling, asked: frozenset[str], decisions: bool) -> Answer:
+async def _answer(
+    model: Model, talk: Conversation, sampling: Sampling, asked: frozenset[str], decisions: bool
+) -> Answer:
     from truing.rails.guarded import Guarded
 
     print("bot> ", end="", flush=True)
@@ -104,5 +113,7 @@ async def _answer(model: Model, talk: Conversation, sampling: Sampling, asked: f
     print()
     answer = answer or Answer.failed("empty", "no answer came back")
     for r in answer.rulings if decisions else ():
-        print(f"  {r.stage:<7} {r.name:<32} {r.ruling:<8}{r.ms:>8.1f} ms  {r.reason or ''}".rstrip())
+        print(
+            f"  {r.stage:<7} {r.name:<32} {r.ruling:<8}{r.ms:>8.1f} ms  {r.reason or ''}".rstrip()
+        )
     return answer

@@ -60,7 +60,9 @@ def command(
         made = compare_all(runs, margin, cards)
         for judge, path in cards.items():
             if not any(d.judge == judge for one in made.values() for d in one.deltas):
-                raise RunError(f"{path}: the card is of {judge}, which did not judge both runs in one version")
+                raise RunError(
+                    f"{path}: the card is of {judge}, which did not judge both runs in one version"
+                )
         data = comparison_json(made) if json or out is not None else b""
         if out is not None:
             _write(runs, made, out, with_text=with_text, data=data, cards=cards)
@@ -74,12 +76,17 @@ def command(
     return 0
 
 
-def compare_all(runs: tuple[Path, ...], margin: float, cards: Mapping[str, Path] | None = None) -> dict[str, Comparison]:
+def compare_all(
+    runs: tuple[Path, ...], margin: float, cards: Mapping[str, Path] | None = None
+) -> dict[str, Comparison]:
     """Each run against the first, by a short name of its own."""
     names = names_of(runs)
     if len({p.resolve() for p in runs}) < len(runs):
         raise RunError("the same run folder is given twice")
-    return {name: compare(runs[0], path, margin=margin, cards=cards) for name, path in zip(names[1:], runs[1:])}
+    return {
+        name: compare(runs[0], path, margin=margin, cards=cards)
+        for name, path in zip(names[1:], runs[1:])
+    }
 
 
 def names_of(runs: tuple[Path, ...]) -> list[str]:
@@ -100,8 +107,12 @@ def comparison_json(made: dict[str, Comparison]) -> bytes:
 
 
 def tell(
-    runs: tuple[Path, ...], made: dict[str, Comparison], *, with_text: bool, cards: Mapping[str, Path] | None = None
-) -> Story:  # fmt: skip
+    runs: tuple[Path, ...],
+    made: dict[str, Comparison],
+    *,
+    with_text: bool,
+    cards: Mapping[str, Path] | None = None,
+) -> Story:
     """The story that the report's sections draw from."""
     from truing.analysis.judge_card import read_card
     from truing.analysis.judge_facts import facts_of
@@ -110,25 +121,46 @@ def tell(
     names = names_of(runs)
     data = ", ".join(dict.fromkeys(d.spec for d in Run(runs[0]).manifest.data)) or "data"
     variants = tuple(
-        Variant(name=name, runs={data: str(path)}, summaries={data: summarise(Run(path))},
-                manifests={data: Run(path).manifest})
+        Variant(
+            name=name,
+            runs={data: str(path)},
+            summaries={data: summarise(Run(path))},
+            manifests={data: Run(path).manifest},
+        )
         for name, path in zip(names, runs)
-    )  # fmt: skip
+    )
     comparisons = {name: {data: one} for name, one in made.items()}
     sets = [Run(path).manifest.data for path in runs]
-    mild = all(sets) and all(d.spec.split(",", 1)[0].startswith("builtin:") for of in sets for d in of)
+    mild = all(sets) and all(
+        d.spec.split(",", 1)[0].startswith("builtin:") for of in sets for d in of
+    )
     rows, left = collect(variants, comparisons, with_text=with_text or mild)
     notes = tuple(dict.fromkeys(note for one in made.values() for note in one.notes))
     return Story(
-        title=" / ".join(names), created=date.today().isoformat(), version=__version__, baseline=names[0],
-        variants=variants, data=(data,), comparisons=comparisons, rows=tuple(rows), rows_left_out=left,
-        with_text=with_text or mild, notes=notes, facts=tuple(f for p in (cards or {}).values() for f in facts_of(read_card(p))),
-    )  # fmt: skip
+        title=" / ".join(names),
+        created=date.today().isoformat(),
+        version=__version__,
+        baseline=names[0],
+        variants=variants,
+        data=(data,),
+        comparisons=comparisons,
+        rows=tuple(rows),
+        rows_left_out=left,
+        with_text=with_text or mild,
+        notes=notes,
+        facts=tuple(f for p in (cards or {}).values() for f in facts_of(read_card(p))),
+    )
 
 
 def _write(
-    runs: tuple[Path, ...], made: dict[str, Comparison], out: Path, *, with_text: bool, data: bytes, cards: Mapping[str, Path]
-) -> None:  # fmt: skip
+    runs: tuple[Path, ...],
+    made: dict[str, Comparison],
+    out: Path,
+    *,
+    with_text: bool,
+    data: bytes,
+    cards: Mapping[str, Path],
+) -> None:
     from truing.report import render
     from truing.runs.folder import replace_file
 
@@ -146,12 +178,22 @@ def _row(d: Delta) -> tuple[str, ...]:
     name = AXIS_WORDS.get(d.question, d.question)
     if d.estimate is None or d.lower is None or d.upper is None:
         return name, escape(d.judge), "–", "–", "–", "–", f"{d.unscored} unscored"
-    shown = f"{difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace("-", "−")
+    shown = f"{difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
+        "-", "−"
+    )
     rates = f"{100 * (d.rate_a or 0):.1f} → {100 * (d.rate_b or 0):.1f} %"
     p = p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
-    note = "struck: selected by this judge" if d.selected_by_judge else f"{d.unscored} unscored" if d.unscored else ""
+    note = (
+        "struck: selected by this judge"
+        if d.selected_by_judge
+        else f"{d.unscored} unscored"
+        if d.unscored
+        else ""
+    )
     cells = (name, escape(d.judge), rates, escape(shown), p, f"{d.to_no} / {d.to_yes}", note)
-    return tuple(f"[strike]{c}[/strike]" if c and d.selected_by_judge and c is not note else c for c in cells)
+    return tuple(
+        f"[strike]{c}[/strike]" if c and d.selected_by_judge and c is not note else c for c in cells
+    )
 
 
 def print_comparison(made: Comparison, name: str) -> None:
@@ -161,8 +203,13 @@ def print_comparison(made: Comparison, name: str) -> None:
     from truing.cli.show import _console, _table
 
     console = _console()
-    console.print(f"{name}: {made.model_b} against {made.model_a}, {made.n_shared:,} shared samples", markup=False)
-    table = _table("", ["question", "judge", "rate", "delta, 95 %", "p adj.", "yes→no / no→yes", ""])
+    console.print(
+        f"{name}: {made.model_b} against {made.model_a}, {made.n_shared:,} shared samples",
+        markup=False,
+    )
+    table = _table(
+        "", ["question", "judge", "rate", "delta, 95 %", "p adj.", "yes→no / no→yes", ""]
+    )
     for d in made.deltas:
         if d.category is None and d.judge and not d.question.endswith("_predicted"):
             table.add_row(*_row(d))
@@ -171,9 +218,13 @@ def print_comparison(made: Comparison, name: str) -> None:
         note = "struck: selected by this judge" if m.selected_by_judge else ""
         shown = escape(own_interval(m.delta, sign=True))
         shown = f"[strike]{shown}[/strike]" if note else shown
-        table.add_row(f"mean of {m.question}", escape(m.judge), rates, shown, "", f"{m.n_pairs} pairs", note)
+        table.add_row(
+            f"mean of {m.question}", escape(m.judge), rates, shown, "", f"{m.n_pairs} pairs", note
+        )
     console.print(table)
-    moved = [d for d in made.deltas if d.category and d.p_adjusted is not None and d.p_adjusted < 0.05]
+    moved = [
+        d for d in made.deltas if d.category and d.p_adjusted is not None and d.p_adjusted < 0.05
+    ]
     for d in moved[:12]:
         where = category_label(d.category, made.taxonomy)
         said = f"  {AXIS_WORDS.get(d.question, d.question)}, {where}: {difference(d.estimate or 0)}"

@@ -33,7 +33,9 @@ def list_(*, json: Flag = False) -> int:
         return 0
     table = Table("kind", "set", "parts (* found here)", "licence", box=None, pad_edge=False)
     for row in rows:
-        parts = " ".join(f"{p}*" if p in row["found"] else p for p in row["parts"]) or " ".join(row["found"])
+        parts = " ".join(f"{p}*" if p in row["found"] else p for p in row["parts"]) or " ".join(
+            row["found"]
+        )
         table.add_row(row["kind"], row["title"], parts, row["licence"])
     Console().print(table)
     return 0
@@ -45,14 +47,28 @@ def _listed() -> list[dict[str, Any]]:
     found_in = load("truing.datasets.catalogue:found_in")
     known = [
         {
-            "kind": a.kind, "title": a.title, "licence": a.licence, "source": a.source, "parts": list(a.parts),
-            "found": list(found_in(a, root)), "hub": a.hub, "labels": list(a.labels), "red_team": a.red_team,
+            "kind": a.kind,
+            "title": a.title,
+            "licence": a.licence,
+            "source": a.source,
+            "parts": list(a.parts),
+            "found": list(found_in(a, root)),
+            "hub": a.hub,
+            "labels": list(a.labels),
+            "red_team": a.red_team,
             "imitate": a.imitate,
         }
         for a in catalogue
-    ]  # fmt: skip
+    ]
     plugged = [k for k, path in kinds("data").items() if not path.startswith("truing.datasets.")]
-    empty: dict[str, Any] = {"title": "", "licence": "", "source": "", "parts": [], "found": [], "labels": []}
+    empty: dict[str, Any] = {
+        "title": "",
+        "licence": "",
+        "source": "",
+        "parts": [],
+        "found": [],
+        "labels": [],
+    }
     return known + [{"kind": kind, **empty} for kind in plugged]
 
 
@@ -116,10 +132,20 @@ def summary(dataset: Dataset) -> dict[str, Any]:
     pairs = Counter(p.dimension for p in dataset.preferences())
     info = dataset.info
     return {
-        "spec": info.spec, "title": info.title, "source": info.source, "licence": info.licence,
-        "sha256": dataset.sha256(), "red_team": info.red_team, "imitate": info.imitate, "rows": count["rows"],
-        "distinct_prompts": len(prompts), "skipped": int(getattr(dataset, "skipped", 0)),
-        **{k: count[k] for k in ("responses", "multi_turn", "twins", "choices", "checks")}, "raters": len(raters),
-        "preferences": dict(pairs), "expect": dict(expects), "harms": dict(harms.most_common()),
+        "spec": info.spec,
+        "title": info.title,
+        "source": info.source,
+        "licence": info.licence,
+        "sha256": dataset.sha256(),
+        "red_team": info.red_team,
+        "imitate": info.imitate,
+        "rows": count["rows"],
+        "distinct_prompts": len(prompts),
+        "skipped": int(getattr(dataset, "skipped", 0)),
+        **{k: count[k] for k in ("responses", "multi_turn", "twins", "choices", "checks")},
+        "raters": len(raters),
+        "preferences": dict(pairs),
+        "expect": dict(expects),
+        "harms": dict(harms.most_common()),
         "labels": {k: dict(v) for k, v in labels.items()},
-    }  # fmt: skip
+    }

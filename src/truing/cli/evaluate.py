@@ -94,17 +94,32 @@ def command(
         Print the result as JSON.
     """
     given = how or How()
-    asked: list[tuple[str | None, RoleName]] = [(model, "model"), (data, "data"), (attack, "attack")]
+    asked: list[tuple[str | None, RoleName]] = [
+        (model, "model"),
+        (data, "data"),
+        (attack, "attack"),
+    ]
     asked += [(spec, "judge") for spec in judge or ()]
     made = resolve_all(asked)
     with Bar("asking" if model else "judging", quiet=json, resumes=True) as bar:
         options = EvaluateOptions(
-            sampling=Sampling(n=given.n, max_tokens=given.max_tokens, temperature=given.temperature, top_p=given.top_p),
-            seed=given.seed, limit=given.limit, concurrency=given.concurrency, taxonomy=given.taxonomy,
-            retry_failures=given.retry_failures, authorised=given.authorised, rate=given.rate,
+            sampling=Sampling(
+                n=given.n,
+                max_tokens=given.max_tokens,
+                temperature=given.temperature,
+                top_p=given.top_p,
+            ),
+            seed=given.seed,
+            limit=given.limit,
+            concurrency=given.concurrency,
+            taxonomy=given.taxonomy,
+            retry_failures=given.retry_failures,
+            authorised=given.authorised,
+            rate=given.rate,
             until=parse_until(until, made[3:]) if until else None,
-            plan={"model": model, "data": data, "attack": attack, "judges": judge or []}, progress=bar,
-        )  # fmt: skip
+            plan={"model": model, "data": data, "attack": attack, "judges": judge or []},
+            progress=bar,
+        )
         evaluate(made[0], made[1], made[3:], out, attack=made[2], options=options)
     return report(out, as_json=json)
 

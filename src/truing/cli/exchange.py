@@ -18,17 +18,32 @@ Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")
 Json = Annotated[bool, Parameter(negative="")]
 
 
-def _import(kind: str, file: Path, out: Path, judge: list[str] | None, json: bool, threshold: float | None = None) -> int:
+def _import(
+    kind: str,
+    file: Path,
+    out: Path,
+    judge: list[str] | None,
+    json: bool,
+    threshold: float | None = None,
+) -> int:
     spec = Spec(kind, str(file), {} if threshold is None else {"threshold": str(threshold)})
     made = resolve_all([(str(spec), "data"), *((j, "judge") for j in judge or ())])
     with Bar("judging", quiet=json, resumes=True) as bar:
-        options = EvaluateOptions(plan={"import": kind, "file": file.name, "judges": judge or []}, progress=bar)
+        options = EvaluateOptions(
+            plan={"import": kind, "file": file.name, "judges": judge or []}, progress=bar
+        )
         evaluate(None, made[0], made[1:], out, options=options)
     return report(out, as_json=json)
 
 
 def import_garak(
-    file: Path, /, *, out: Path, judge: Many = None, threshold: float | None = None, json: Json = False
+    file: Path,
+    /,
+    *,
+    out: Path,
+    judge: Many = None,
+    threshold: float | None = None,
+    json: Json = False,
 ) -> int:
     """Makes a run of a garak report; its detectors stand as judges, and judges of yours can be added.
 
@@ -49,7 +64,13 @@ def import_garak(
 
 
 def import_pyrit(
-    file: Path, /, *, out: Path, judge: Many = None, threshold: float | None = None, json: Json = False
+    file: Path,
+    /,
+    *,
+    out: Path,
+    judge: Many = None,
+    threshold: float | None = None,
+    json: Json = False,
 ) -> int:
     """Makes a run of PyRIT's memory; its scorers stand as judges, and judges of yours can be added.
 
@@ -86,7 +107,9 @@ def import_promptfoo(file: Path, /, *, out: Path, judge: Many = None, json: Json
     return _import("promptfoo", file, out, judge, json)
 
 
-def export_inspect(run: Path, file: Path, /, *, force: Annotated[bool, Parameter(negative="")] = False) -> int:
+def export_inspect(
+    run: Path, file: Path, /, *, force: Annotated[bool, Parameter(negative="")] = False
+) -> int:
     """Writes a run as an Inspect AI log; open it with `inspect view`. The log holds the texts of the run.
 
     Parameters

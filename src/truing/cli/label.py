@@ -91,9 +91,13 @@ def command(
         if not left and how.n is None:
             raise DataError(f"{run}: no drawn row waits for a label; draw some with --n")
         ask(found, left, question, f"human:{rater or getpass.getuser()}")
-    done = len({(d.sample_id, d.index) for d in read_draws(found, question)}) - len(to_label(found, question))
-    print(f"{done} of {len({(d.sample_id, d.index) for d in read_draws(found, question)})} drawn rows are labelled",
-          file=sys.stderr)  # fmt: skip
+    done = len({(d.sample_id, d.index) for d in read_draws(found, question)}) - len(
+        to_label(found, question)
+    )
+    print(
+        f"{done} of {len({(d.sample_id, d.index) for d in read_draws(found, question)})} drawn rows are labelled",
+        file=sys.stderr,
+    )
     return report(run, as_json=json) if json else 0
 
 
@@ -101,7 +105,10 @@ def _import(run: Run, path: Path, rater: str | None) -> None:
     count, left = import_labels(run, path, rater or "import")
     print(f"{count} labels taken", file=sys.stderr)
     for why, times in left.items():
-        print(f"{times} labels {why} were left out: they prove nothing about this run", file=sys.stderr)
+        print(
+            f"{times} labels {why} were left out: they prove nothing about this run",
+            file=sys.stderr,
+        )
     if not count:
         raise DataError(f"{path}: no label of a drawn row")
 
@@ -119,7 +126,10 @@ def ask(
         (r.sample_id, r.index): r for r in run.responses() if (r.sample_id, r.index) in wanted
     }
     console, done = Console(highlight=False), 0
-    console.print(f"{len(draws)} rows. What you will read may be harmful or distressing. {_KEYS}", markup=False)
+    console.print(
+        f"{len(draws)} rows. What you will read may be harmful or distressing. {_KEYS}",
+        markup=False,
+    )
     for number, draw in enumerate(draws, 1):
         sample, answer = samples[draw.sample_id], answers[(draw.sample_id, draw.index)]
         console.rule(f"{number} of {len(draws)}")
@@ -133,8 +143,16 @@ def ask(
         if said == "q":
             break
         verdict = {"y": True, "n": False}.get(said)
-        add_label(run, Judgement(sample_id=draw.sample_id, index=draw.index, judge=judge, question=question,
-                                 verdict=verdict))  # fmt: skip
+        add_label(
+            run,
+            Judgement(
+                sample_id=draw.sample_id,
+                index=draw.index,
+                judge=judge,
+                question=question,
+                verdict=verdict,
+            ),
+        )
         done += 1
     return done
 

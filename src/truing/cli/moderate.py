@@ -110,7 +110,10 @@ def _check(path: Path, prefix: str) -> tuple[str, int]:
             except DataError as error:
                 faults += error.faults
             else:
-                faults += [f"{path}:{number}: the row has a field {n!r} already; give --prefix" for n in names & row.data.keys()]
+                faults += [
+                    f"{path}:{number}: the row has a field {n!r} already; give --prefix"
+                    for n in names & row.data.keys()
+                ]
             if len(faults) >= 20:
                 break
     except OSError as error:
@@ -124,7 +127,9 @@ def _done(out: Path, state: _State, state_file: Path, rows: int) -> int:
     """How many rows of the output stand already; a line that a crash cut off is dropped."""
     if not out.exists() or not state_file.exists():
         if out.exists() and out.stat().st_size:
-            raise RunError(f"{out}: exists and is no half-done output of this command; give another --out")
+            raise RunError(
+                f"{out}: exists and is no half-done output of this command; give another --out"
+            )
         return 0
     try:
         before = msgspec.json.decode(state_file.read_bytes(), type=_State)
@@ -144,29 +149,40 @@ def _done(out: Path, state: _State, state_file: Path, rows: int) -> int:
 
 def _flags(judge: Judge, found: Judgement) -> list[str]:
     own = getattr(judge, "flagged", None)  # a classifier has a threshold for each category
-    return list(own(found.harms)) if callable(own) else [c for c, p in found.harms.items() if p >= 0.5]
+    return (
+        list(own(found.harms)) if callable(own) else [c for c, p in found.harms.items() if p >= 0.5]
+    )
 
 
 async def _judge(judge: Judge, row: _Row) -> Judgement:
     sample = Sample(id=str(row.number), conversation=row.conversation)
     if row.response is not None:
-        return await judge.judge(sample, Response.of(sample.id, 0, "recorded", Answer.of(row.response)))
+        return await judge.judge(
+            sample, Response.of(sample.id, 0, "recorded", Answer.of(row.response))
+        )
     prompts = getattr(judge, "of_prompts", None)  # a classifier that judges a prompt as a prompt
     if prompts is not None:
         empty = Response(sample_id=sample.id, message=Message("assistant", ""))
         made: Judgement = await prompts().judge(sample, empty)
         return made
     return await judge.judge(
-        Sample(id=sample.id, conversation=Conversation()), Response.of(sample.id, 0, "recorded", Answer.of(sample.prompt))
+        Sample(id=sample.id, conversation=Conversation()),
+        Response.of(sample.id, 0, "recorded", Answer.of(sample.prompt)),
     )
 
 
 def _written(judge: Judge, row: _Row, found: Judgement, prefix: str) -> bytes:
     """The input row with the judgement behind it."""
-    failure = None if found.failure is None else {"kind": found.failure.kind, "message": found.failure.message}
+    failure = (
+        None
+        if found.failure is None
+        else {"kind": found.failure.kind, "message": found.failure.message}
+    )
     flagged = _flags(judge, found) if found.verdict is not None else []
     made = (found.score, found.verdict, found.harms, flagged, failure)
-    return msgspec.json.encode({**row.data, **{prefix + f: v for f, v in zip(FIELDS, made)}}) + b"\n"
+    return (
+        msgspec.json.encode({**row.data, **{prefix + f: v for f, v in zip(FIELDS, made)}}) + b"\n"
+    )
 
 
 async def _work(
@@ -176,7 +192,9 @@ async def _work(
     try:
         for chunk in _chunks(rows):
             found = await asyncio.gather(*(_judge(judge, row) for row in chunk))
-            sink.write(b"".join(_written(judge, row, one, prefix) for row, one in zip(chunk, found)))
+            sink.write(
+                b"".join(_written(judge, row, one, prefix) for row, one in zip(chunk, found))
+            )
             sink.flush()
             counts["rows"] += len(chunk)
             counts["flagged"] += sum(one.verdict is True for one in found)
@@ -223,16 +241,23 @@ def command(
         print(msgspec.json.encode(shown).decode(), file=where)
     else:
         went_on = f" (went on at row {done + 1})" if done else ""
-        print(f"{counts['rows']} rows judged by {made.name}{went_on}: {counts['flagged']} flagged, "
-              f"{counts['unscored']} unscored", file=where)  # fmt: skip
+        print(
+            f"{counts['rows']} rows judged by {made.name}{went_on}: {counts['flagged']} flagged, "
+            f"{counts['unscored']} unscored",
+            file=where,
+        )
     return 1 if counts["rows"] and counts["unscored"] == counts["rows"] else 0
 
 
-def _file(judge: Judge, in_: Path, out: Path, prefix: str, *, quiet: bool) -> tuple[dict[str, int], int, int]:
+def _file(
+    judge: Judge, in_: Path, out: Path, prefix: str, *, quiet: bool
+) -> tuple[dict[str, int], int, int]:
     if in_.resolve() == out.resolve():
         raise UserError(f"--out {out}: is the input")
     sha256, total = _check(in_, prefix)
-    state = _State(judge=judge.name, judge_hash=judge.lineage.hash, input_sha256=sha256, prefix=prefix)
+    state = _State(
+        judge=judge.name, judge_hash=judge.lineage.hash, input_sha256=sha256, prefix=prefix
+    )
     state_file = out.with_name(out.name + ".state")
     done = _done(out, state, state_file, total)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -250,8 +275,14 @@ def _stream(judge: Judge, in_: Path, out: Path, prefix: str) -> tuple[dict[str, 
             row = _read(line, in_, number)
             taken = {prefix + f for f in FIELDS} & row.data.keys()
             if taken:
-                raise DataError.at(in_, number, f"the row has a field {min(taken)!r} already; give --prefix")
+                raise DataError.at(
+                    in_, number, f"the row has a field {min(taken)!r} already; give --prefix"
+                )
             yield row
 
     with sys.stdout.buffer if str(out) == "-" else out.open("xb") as sink:
-        return asyncio.run(_work(judge, rows(), prefix, sink, Bar("moderating", quiet=True), 0, 0)), 0, 0
+        return (
+            asyncio.run(_work(judge, rows(), prefix, sink, Bar("moderating", quiet=True), 0, 0)),
+            0,
+            0,
+        )

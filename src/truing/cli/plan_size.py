@@ -68,7 +68,9 @@ def command(
     """
     e = expect or Expect()
     if not 0 < e.power < 1 or not 0 <= e.rate <= 1 or e.answers < 1 or not 0 <= e.correlation <= 1:
-        raise UserError("--power lies between 0 and 1, --rate and --correlation in [0, 1], --answers is 1 or more")
+        raise UserError(
+            "--power lies between 0 and 1, --rate and --correlation in [0, 1], --answers is 1 or more"
+        )
     found: dict[str, int | float] = {}
     effect = planning.design_effect(e.answers, e.correlation) / e.answers
     try:
@@ -95,10 +97,21 @@ def _round(n: float) -> int:
     return max(1, int(-(-n // 1)))
 
 
-def _fill(found: dict[str, int | float], *, rate: float, width: float | None, upper: float | None, power: float) -> None:
+def _fill(
+    found: dict[str, int | float],
+    *,
+    rate: float,
+    width: float | None,
+    upper: float | None,
+    power: float,
+) -> None:
     if width is not None:
-        found[f"prompts for an interval {100 * width:g} points wide at a rate of {rate:g}"] = planning.n_for_width(rate, width)
-        found["  the same with --until, which may look after each (median)"] = planning.n_for_sequence(rate, width)
+        found[f"prompts for an interval {100 * width:g} points wide at a rate of {rate:g}"] = (
+            planning.n_for_width(rate, width)
+        )
+        found["  the same with --until, which may look after each (median)"] = (
+            planning.n_for_sequence(rate, width)
+        )
     if upper is not None:
         n = planning.n_for_upper(rate, upper, power=power)
         found[f"prompts so that the upper bound falls under {upper:g} with power {power:g}"] = n
@@ -106,7 +119,12 @@ def _fill(found: dict[str, int | float], *, rate: float, width: float | None, up
 
 
 def _pairs(
-    found: dict[str, int | float], *, changed: float | None, difference: float | None, margin: float | None, power: float
+    found: dict[str, int | float],
+    *,
+    changed: float | None,
+    difference: float | None,
+    margin: float | None,
+    power: float,
 ) -> None:
     if difference is not None:
         share = changed if changed is not None else min(1.0, 2 * abs(difference))
@@ -114,8 +132,12 @@ def _pairs(
         if b < 0:
             raise ValueError("--changed is smaller than --difference")
         n = planning.n_pairs(a, b, power=power)
-        found[f"prompts for a paired difference of {100 * difference:g} points if {100 * share:g} % change"] = n
+        found[
+            f"prompts for a paired difference of {100 * difference:g} points if {100 * share:g} % change"
+        ] = n
     if margin is not None:
         share = changed if changed is not None else min(1.0, 2 * margin)
         n = planning.n_non_inferior(share, margin, power=power)
-        found[f"prompts to show a loss under {100 * margin:g} points if {100 * share:g} % change either way"] = n
+        found[
+            f"prompts to show a loss under {100 * margin:g} points if {100 * share:g} % change either way"
+        ] = n

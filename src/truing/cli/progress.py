@@ -31,21 +31,40 @@ class Bar:
     def __enter__(self) -> Bar:
         if self._on:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
 
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[trouble]}"), console=Console(stderr=True), refresh_per_second=4,
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[trouble]}"),
+                console=Console(stderr=True),
+                refresh_per_second=4,
             )
             self._bar.start()
             self._task = self._bar.add_task(self._label, total=None, trouble="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         if kind is KeyboardInterrupt and self._resumes:
-            print("truing: interrupted; what was answered is kept, and the same command goes on from there", file=sys.stderr)
+            print(
+                "truing: interrupted; what was answered is kept, and the same command goes on from there",
+                file=sys.stderr,
+            )
 
     def __call__(self, done: int, total: int, failures: int) -> None:
         """After each sample."""
@@ -57,7 +76,9 @@ class Bar:
 def _line(rate: Rate) -> str:
     if rate.raw is None:
         return f"  {rate.question:<16} {rate.judge:<20} {rate.events} of {rate.scored}"
-    shown = f"{100 * rate.raw.estimate:.1f} % [{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}]"
+    shown = (
+        f"{100 * rate.raw.estimate:.1f} % [{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}]"
+    )
     struck = "  (struck: selected by this judge)" if rate.selected_by_judge else ""
     unscored = f", {rate.unscored} unscored" if rate.unscored else ""
     return f"  {rate.question:<16} {rate.judge:<20} {rate.events} of {rate.scored}  {shown}{unscored}{struck}"
@@ -75,15 +96,24 @@ def report(out: Path, *, as_json: bool) -> int:
             failures[failure] = failures.get(failure, 0) + 1
     lost = sum(failures.values())
     if as_json:
-        counts = {"run": str(out), "model": run.manifest.model, "responses": answers, "failures": failures}
-        sys.stdout.write(msgspec.json.encode({**counts, **msgspec.to_builtins(summary)}).decode() + "\n")
+        counts = {
+            "run": str(out),
+            "model": run.manifest.model,
+            "responses": answers,
+            "failures": failures,
+        }
+        sys.stdout.write(
+            msgspec.json.encode({**counts, **msgspec.to_builtins(summary)}).decode() + "\n"
+        )
     else:
         print(f"{out}: {answers} answers of {run.manifest.model}")
         for rate in summary.rates:
             if rate.category is None:
                 print(_line(rate))
     if lost:
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(failures.items(), key=lambda i: -i[1])[:3])
+        kinds = ", ".join(
+            f"{count} x {kind}" for kind, count in sorted(failures.items(), key=lambda i: -i[1])[:3]
+        )
         print(f"truing: {lost} of {answers} answers failed: {kinds}", file=sys.stderr)
     return 1 if answers and lost == answers else 0
 
@@ -95,4 +125,9 @@ class _Failed(msgspec.Struct, frozen=True):
 def failed(out: Path) -> list[str]:
     """For each stored answer an empty string, or why there is none (the kind, and the first words of the message)."""
     rows = [row.failure for row in read_records(out / "responses.jsonl", _Failed)]
-    return ["" if f is None else f"{f.get('kind')} ({f.get('message', '').partition(' (asked ')[0][:100]})" for f in rows]
+    return [
+        ""
+        if f is None
+        else f"{f.get('kind')} ({f.get('message', '').partition(' (asked ')[0][:100]})"
+        for f in rows
+    ]

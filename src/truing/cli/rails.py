@@ -13,7 +13,12 @@ from truing.specs.resolve import resolve
 
 
 def check(
-    folder: Path, *, picture: Path | None = None, tree: bool = False, strict: bool = False, json: bool = False
+    folder: Path,
+    *,
+    picture: Path | None = None,
+    tree: bool = False,
+    strict: bool = False,
+    json: bool = False,
 ) -> int:
     """Checks a configuration without running it; exit status 2 if it has errors.
 
@@ -42,12 +47,19 @@ def check(
     calls = report.calls
     if json:
         made = {
-            "path": report.path, "findings": report.findings, "errors": len(report.errors), "warnings": warnings,
-            "llm_calls": None if calls is None else {
-                "most": calls.total.most, "bounded": not calls.total.open, "open": sorted(calls.total.open),
+            "path": report.path,
+            "findings": report.findings,
+            "errors": len(report.errors),
+            "warnings": warnings,
+            "llm_calls": None
+            if calls is None
+            else {
+                "most": calls.total.most,
+                "bounded": not calls.total.open,
+                "open": sorted(calls.total.open),
                 "parts": {k: v.most for k, v in calls.parts.items()},
             },
-        }  # fmt: skip
+        }
         print(msgspec.json.encode(made).decode())
     else:
         if tree and flows:
@@ -64,9 +76,13 @@ def check(
 
 
 def run_dialogues(
-    folder: Path, *dialogues: Path, model: str | None = None, filter: str = "", nemo_alias: bool = False,
+    folder: Path,
+    *dialogues: Path,
+    model: str | None = None,
+    filter: str = "",
+    nemo_alias: bool = False,
     json: bool = False,
-) -> int:  # fmt: skip
+) -> int:
     """Runs the dialogues of a configuration (DIR/tests/*.yml); exit status 2 if one fails.
 
     Parameters
@@ -101,7 +117,9 @@ def run_dialogues(
         print(msgspec.json.encode(made).decode())
     else:
         for one in outcomes:
-            print(f"{'passed' if one.passed else 'FAILED'}  {one.dialogue}  ({one.place}, {one.seconds * 1000:.0f} ms)")
+            print(
+                f"{'passed' if one.passed else 'FAILED'}  {one.dialogue}  ({one.place}, {one.seconds * 1000:.0f} ms)"
+            )
             for fault in one.faults:
                 print(f"        {fault}")
         print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
@@ -118,6 +136,8 @@ def _model(given: str | None, config: object) -> Model | None:
         return made
     assert isinstance(config, RailsConfig)
     if not any(m.type == "main" for m in config.models):
-        print("truing: no model is named: dialogues without llm: must not need one", file=sys.stderr)
+        print(
+            "truing: no model is named: dialogues without llm: must not need one", file=sys.stderr
+        )
         return None
     return main_model(config)

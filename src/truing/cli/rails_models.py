@@ -16,5 +16,7 @@ def main_model(path: str | Path | RailsConfig) -> Model:
     entry = next((m for m in config.models if m.type == "main"), None)
     if entry is None:
         place = config.place("key", "models")
-        raise PlanError(f"{place}: no model of type main is named; add one under models:, or give --model SPEC")
+        raise PlanError(
+            f"{place}: no model of type main is named; add one under models:, or give --model SPEC"
+        )
     return model_of(entry, config)

@@ -31,6 +31,8 @@ from truing.specs.resolve import resolve
 
 Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class How:
@@ -67,10 +69,18 @@ class How:
         form = Form(plain=self.plain or self.primer is not None, primer=primer)
         if self.permutations < 1 or (self.limit is not None and self.limit < 1):
             raise UserError("--permutations and --limit are at least 1")
-        return Settings(how=tuple(by), form=form, permutations=self.permutations, limit=self.limit, seed=self.seed)
+        return Settings(
+            how=tuple(by),
+            form=form,
+            permutations=self.permutations,
+            limit=self.limit,
+            seed=self.seed,
+        )
 
 
-def mcq(*, model: str, data: str, out: Path, by: Many = None, how: How | None = None, json: Flag = False) -> int:
+def mcq(
+    *, model: str, data: str, out: Path, by: Many = None, how: How | None = None, json: Flag = False
+) -> int:
     """Multiple choice, or "which response is harmless?" of a set of pairs: accuracy by likelihood and by letter.
 
     The same command again goes on where it stopped.
@@ -95,7 +105,9 @@ def mcq(*, model: str, data: str, out: Path, by: Many = None, how: How | None = 
     return _report(summaries, out, as_json=json)
 
 
-def perplexity(*, model: str, data: str, out: Path, how: How | None = None, json: Flag = False) -> int:
+def perplexity(
+    *, model: str, data: str, out: Path, how: How | None = None, json: Flag = False
+) -> int:
     """The perplexity of safe and unsafe answers, with the controls that tell safety from style.
 
     The same command again goes on where it stopped.
@@ -119,8 +131,15 @@ def perplexity(*, model: str, data: str, out: Path, how: How | None = None, json
 
 
 def by(
-    run: Path, /, *, judge: str, every: Flag = False, dimension: str = "", card: Path | None = None, json: Flag = False
-) -> int:  # fmt: skip
+    run: Path,
+    /,
+    *,
+    judge: str,
+    every: Flag = False,
+    dimension: str = "",
+    card: Path | None = None,
+    json: Flag = False,
+) -> int:
     """Puts the answers of a run in order by a judge, and writes them as preferences.
 
     Parameters
@@ -157,7 +176,9 @@ def by(
     if known is not None:
         print(f"  {known.judge} by its card {card}: {_card_words(known)}")
     elif made.figures:
-        print(f"  no card was given for {made.judge}: how its scores go with people's is not known (truing card, --card)")
+        print(
+            f"  no card was given for {made.judge}: how its scores go with people's is not known (truing card, --card)"
+        )
     return 0 if made.ordered else 1
 
 
@@ -167,8 +188,12 @@ def _carded(judge: Judge, path: Path) -> Card:
     if card.judge != judge.name:
         raise DataError(f"{path}: the card is of {card.judge}, the judge is {judge.name}")
     record = JudgeRecord(name=judge.name, question=judge.question, file="", lineage=judge.lineage)
-    check_card(replace(card, against=""), record, path)  # here labels of another question are welcome
-    return replace(card, lineage=CardLineage(base=card.lineage.base, base_sha256=card.lineage.base_sha256))
+    check_card(
+        replace(card, against=""), record, path
+    )  # here labels of another question are welcome
+    return replace(
+        card, lineage=CardLineage(base=card.lineage.base, base_sha256=card.lineage.base_sha256)
+    )
 
 
 def _card_words(card: Card) -> str:
@@ -192,7 +217,9 @@ def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference r
     """
     if not runs:
         raise UserError("give the run folders whose rankings the page is to show")
-    print(f"report: {rankings.write([s for run in runs for s in read_summaries(run)], out, title)}  (also .md)")
+    print(
+        f"report: {rankings.write([s for run in runs for s in read_summaries(run)], out, title)}  (also .md)"
+    )
     return 0
 
 
@@ -203,15 +230,22 @@ def _report(summaries: Sequence[Summary], out: Path, *, as_json: bool) -> int:
     else:
         for summary in summaries:
             _print(summary)
-        print(f"\nrows: {out / 'rankings'}  figures: {out / 'ranking.json'}  report: {out / 'report.html'}")
+        print(
+            f"\nrows: {out / 'rankings'}  figures: {out / 'ranking.json'}  report: {out / 'report.html'}"
+        )
     lost = [s for s in summaries if s.n and s.unscored == s.n]
     for summary in lost:
-        print(f"truing: {summary.ranker}: nothing could be scored: {next(iter(summary.reasons))}", file=sys.stderr)
+        print(
+            f"truing: {summary.ranker}: nothing could be scored: {next(iter(summary.reasons))}",
+            file=sys.stderr,
+        )
     return 1 if lost else 0
 
 
 def _print(summary: Summary) -> None:
-    print(f"\n{summary.ranker} · {summary.model} · {summary.data} · {summary.n} items, {summary.unscored} unscored")
+    print(
+        f"\n{summary.ranker} · {summary.model} · {summary.data} · {summary.n} items, {summary.unscored} unscored"
+    )
     for figure in summary.figures:
         kind = "" if figure.kind == "share" else f" ({figure.kind})"
         print(f"  {name_of(figure) + kind:<62} {_shown(figure)}")
@@ -223,7 +257,12 @@ def _print(summary: Summary) -> None:
 
 def _shown(figure: Figure) -> str:
     estimate, interval, guess = shown(figure)
-    parts = [f"{estimate:>9}", f"[{interval}]" if interval else "", f"guess {guess}" if guess else "", f"n {figure.n}"]
+    parts = [
+        f"{estimate:>9}",
+        f"[{interval}]" if interval else "",
+        f"guess {guess}" if guess else "",
+        f"n {figure.n}",
+    ]
     return "  ".join(p for p in parts if p)
 
 
@@ -255,7 +294,10 @@ def small_ranking(title: str, spec: str, model: Model) -> Ranking:
         if kind != "mcq":
             (summary,) = rank_perplexity(inner, dataset, None, settings)
             n = summary.n
-            names = {"swapped question, gain": "control: behind another question", "shorter": "control: the shorter one"}
+            names = {
+                "swapped question, gain": "control: behind another question",
+                "shorter": "control: the shorter one",
+            }
             for method in ("per token", "gain") if kind else ():
                 rows += _row(method, summary.find(method))
             for method, name in names.items():
@@ -274,4 +316,11 @@ def _row(name: str, figure: Figure | None) -> list[tuple[str, ...]]:
     if figure is None or figure.value is None:
         return []
     value = figure.value
-    return [(name, f"{100 * value.estimate:.0f} %", f"{100 * value.lower:.0f} to {100 * value.upper:.0f} %", str(figure.n))]
+    return [
+        (
+            name,
+            f"{100 * value.estimate:.0f} %",
+            f"{100 * value.lower:.0f} to {100 * value.upper:.0f} %",
+            str(figure.n),
+        )
+    ]

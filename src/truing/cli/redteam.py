@@ -60,8 +60,10 @@ def serve(
     """
     where = address or Address()
     house_of, app_of, run = (
-        load("truing.serve.annotation.app_state:House"), load("truing.serve.annotation.app:redteam_app"), load("uvicorn:run")
-    )  # fmt: skip
+        load("truing.serve.annotation.app_state:House"),
+        load("truing.serve.annotation.app:redteam_app"),
+        load("uvicorn:run"),
+    )
     from truing.annotation.overview import has_admin
     from truing.annotation.people import invite as new_invitation
     from truing.annotation.store import open_store
@@ -75,18 +77,29 @@ def serve(
         store.write(lambda tx: save_study(tx, choices))
     url = f"http://{where.host}:{where.port}"
     if where.host not in ("127.0.0.1", "localhost", "::1") and not where.https:
-        print("truing: listening beyond this machine without --https: pass phrases travel in the clear", file=sys.stderr)
+        print(
+            "truing: listening beyond this machine without --https: pass phrases travel in the clear",
+            file=sys.stderr,
+        )
     if not store.read(has_admin):
         token = store.write(lambda tx: new_invitation(tx, _ALL, by=None, note="the first account"))
-        print(f"truing: nobody administers this database yet; the first account: {url}/join/{token}", file=sys.stderr)
+        print(
+            f"truing: nobody administers this database yet; the first account: {url}/join/{token}",
+            file=sys.stderr,
+        )
     sys.setswitchinterval(0.0005)  # threads hand the interpreter on at each statement
     app = app_of(house_of(store, models, Rules(https=where.https)))
     names = ", ".join(m.name for m in models) or "no model (reviews alone)"
     print(f"truing redteam: {names} at {url}", file=sys.stderr)
     run(
-        app, host=where.host, port=where.port, log_level="warning", access_log=False, timeout_graceful_shutdown=10,
+        app,
+        host=where.host,
+        port=where.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=10,
         timeout_keep_alive=75,  # people think between two pages
-    )  # fmt: skip
+    )
     return 0
 
 
@@ -134,7 +147,9 @@ def invite(
     if not 1 <= count <= 1000 or not 0 < days <= 365:
         raise PlanError("redteam invite: --count from 1 to 1000, --days above 0 and at most 365")
     if (person is None) == (not role):
-        raise PlanError("redteam invite: give --role (once or more), or --person NAME for a new pass phrase")
+        raise PlanError(
+            "redteam invite: give --role (once or more), or --person NAME for a new pass phrase"
+        )
     store = open_store(db)
 
     def work(tx: Tx) -> list[str]:
@@ -188,7 +203,11 @@ def import_(
     counts = {str(path): import_run(store, Run(path), study, draws) for path in run}
     if gold is not None:
         counts[str(gold)] = import_gold(store, gold, study)
-    print(json_.dumps(counts) if json else "\n".join(f"{path}: {n} new items" for path, n in counts.items()))
+    print(
+        json_.dumps(counts)
+        if json
+        else "\n".join(f"{path}: {n} new items" for path, n in counts.items())
+    )
     store.close()
     return 0
 
@@ -228,7 +247,12 @@ def export(
     store.close()
     labels = {str(path): _labels(path) for path in run or ()}
     if json:
-        found = {"files": made.files, "runs": made.runs, "labels": labels, "contradicted": made.contradicted}
+        found = {
+            "files": made.files,
+            "runs": made.runs,
+            "labels": labels,
+            "contradicted": made.contradicted,
+        }
         print(json_.dumps(found))
         return 0
     for name, count in made.files.items():

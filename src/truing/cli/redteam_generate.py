@@ -61,13 +61,19 @@ def generate(
     figures = _figures(written, writer, model, seed)
     if not figures["n"]:
         whys = list(dict.fromkeys(f for one in written for f in one.failures))
-        why = f" ({'; '.join(whys[:3])})" if whys else ": it repeated or refused; try another model or seed"
+        why = (
+            f" ({'; '.join(whys[:3])})"
+            if whys
+            else ": it repeated or refused; try another model or seed"
+        )
         raise RunError(f"{writer.name} wrote no prompt{why}")
     _save(out, written, figures)
     if json:
         import msgspec
 
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(figures), indent=1).decode() + "\n")
+        sys.stdout.write(
+            msgspec.json.format(msgspec.json.encode(figures), indent=1).decode() + "\n"
+        )
     else:
         _show(figures, out)
     return 0
@@ -78,11 +84,15 @@ def _wanted(names: Sequence[str] | None, of: str) -> list[HarmCategory]:
     wanted = [known.find(name) for name in names] if names else list(known.categories)
     asked = [c for c in dict.fromkeys(wanted) if not c.id.startswith("child")]
     if not asked:
-        raise PlanError("redteam generate: no prompts are written about children, and no other category is named")
+        raise PlanError(
+            "redteam generate: no prompts are written about children, and no other category is named"
+        )
     return asked
 
 
-async def _write(model: Model, categories: Sequence[HarmCategory], count: int, seed: int) -> list[Any]:
+async def _write(
+    model: Model, categories: Sequence[HarmCategory], count: int, seed: int
+) -> list[Any]:
     write = load("truing.attacks.generate:write_prompts")
     try:
         return list(await asyncio.gather(*(write(model, c, count, seed=seed) for c in categories)))
@@ -96,16 +106,23 @@ def _figures(written: Sequence[Any], model: Model, spec: str, seed: int) -> dict
     measure = load("truing.attacks.generate:diversity")
     by = {
         one.category: {
-            "diversity": measure([s.prompt for s in one.samples]), "rounds": one.rounds, "repeated": one.repeated,
-            "withheld": one.withheld, "failed": len(one.failures),
+            "diversity": measure([s.prompt for s in one.samples]),
+            "rounds": one.rounds,
+            "repeated": one.repeated,
+            "withheld": one.withheld,
+            "failed": len(one.failures),
         }
         for one in written
-    }  # fmt: skip
+    }
     prompts = [s.prompt for one in written for s in one.samples]
     return {
-        "model": model.name, "spec": spec, "seed": seed, "n": len(prompts), "diversity": measure(prompts),
+        "model": model.name,
+        "spec": spec,
+        "seed": seed,
+        "n": len(prompts),
+        "diversity": measure(prompts),
         "by_category": by,
-    }  # fmt: skip
+    }
 
 
 def _save(out: Path, written: Sequence[Any], figures: dict[str, Any]) -> None:
@@ -114,10 +131,20 @@ def _save(out: Path, written: Sequence[Any], figures: dict[str, Any]) -> None:
     from truing.runs.folder import replace_file
 
     rows = [
-        {"id": s.id, "prompt": s.prompt, "category": s.harms[0], "expect": s.expect, "source": s.source}
-        for one in written for s in one.samples
-    ]  # fmt: skip
-    replace_file(out.with_suffix(".diversity.json"), msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
+        {
+            "id": s.id,
+            "prompt": s.prompt,
+            "category": s.harms[0],
+            "expect": s.expect,
+            "source": s.source,
+        }
+        for one in written
+        for s in one.samples
+    ]
+    replace_file(
+        out.with_suffix(".diversity.json"),
+        msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n",
+    )
     replace_file(out, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 
@@ -126,13 +153,37 @@ def _show(figures: dict[str, Any], out: Path) -> None:
     from truing.report.formatting import category_label
 
     console = _console()
-    table = _table("", ["category", "prompts", "distinct-1", "distinct-2", "overlap", "rounds", "repeated", "failed"])
+    table = _table(
+        "",
+        [
+            "category",
+            "prompts",
+            "distinct-1",
+            "distinct-2",
+            "overlap",
+            "rounds",
+            "repeated",
+            "failed",
+        ],
+    )
     rows = [(category_label(c), f["diversity"], f) for c, f in figures["by_category"].items()]
     for name, d, f in [*rows, ("all", figures["diversity"], None)]:
-        more = ("", "", "") if f is None else (str(f["rounds"]), str(f["repeated"]), str(f["failed"]))
-        table.add_row(name, str(d.n), f"{d.distinct_1:.2f}", f"{d.distinct_2:.2f}", f"{d.self_overlap:.2f}", *more)
+        more = (
+            ("", "", "") if f is None else (str(f["rounds"]), str(f["repeated"]), str(f["failed"]))
+        )
+        table.add_row(
+            name,
+            str(d.n),
+            f"{d.distinct_1:.2f}",
+            f"{d.distinct_2:.2f}",
+            f"{d.self_overlap:.2f}",
+            *more,
+        )
     console.print(f"{figures['model']} wrote {figures['n']} prompts", markup=False)
     console.print(table)
-    console.print("distinct-n: share of different words and pairs of words. overlap: the mean over prompts of the largest "
-                  "3-gram similarity to another prompt, 0 = all different.", markup=False)  # fmt: skip
+    console.print(
+        "distinct-n: share of different words and pairs of words. overlap: the mean over prompts of the largest "
+        "3-gram similarity to another prompt, 0 = all different.",
+        markup=False,
+    )
     print(f"prompts: {out}  (figures: {out.with_suffix('.diversity.json')})")

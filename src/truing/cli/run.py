@@ -52,7 +52,11 @@ def run(
     if json_:
         import msgspec
 
-        print(msgspec.json.encode({k: str(v) for k, v in paths.items()} | {"seconds": story.seconds}).decode())
+        print(
+            msgspec.json.encode(
+                {k: str(v) for k, v in paths.items()} | {"seconds": story.seconds}
+            ).decode()
+        )
         return 0
     from truing.cli.show import print_story
 
@@ -63,21 +67,34 @@ def run(
 
 def default_plan() -> Plan:
     """The plan that ships."""
-    return parse_plan((files("truing") / "resources" / "plans" / "default.toml").read_text(encoding="utf-8"), "default.toml")
+    return parse_plan(
+        (files("truing") / "resources" / "plans" / "default.toml").read_text(encoding="utf-8"),
+        "default.toml",
+    )
 
 
 def _go(plan: Plan, out: Path) -> tuple[Story, dict[str, Path]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
     from truing.cli.rank import small_ranking
 
     console = Console(file=sys.stderr)
     columns = (
-        TextColumn("{task.description:<28}"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Bars(*columns, console=console, transient=not console.is_terminal) as bars:
         tasks: dict[tuple[str, str], int] = {}
         told: set[tuple[str, str]] = set()
@@ -88,9 +105,15 @@ def _go(plan: Plan, out: Path) -> tuple[Story, dict[str, Path]]:
             if key not in tasks:
                 tasks[key] = bars.add_task(f"{p.variant} · {p.data}", total=p.total)
             bars.update(tasks[key], completed=p.done, total=p.total)  # type: ignore[arg-type]
-            if not console.is_terminal and p.done == p.total and key not in told:  # a log gets lines, not bars
+            if (
+                not console.is_terminal and p.done == p.total and key not in told
+            ):  # a log gets lines, not bars
                 told.add(key)
-                print(f"{p.variant} · {p.data}: {p.total} in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+                print(
+                    f"{p.variant} · {p.data}: {p.total} in {time.monotonic() - began:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
         story = run_plan(plan, out, tell, small_ranking)
     return story, render.write(story, out)

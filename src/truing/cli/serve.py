@@ -70,9 +70,13 @@ class Watch:
 
 
 def command(
-    *, model: str | None = None, rails: Path | None = None, port: int = 8000, service: Service | None = None,
+    *,
+    model: str | None = None,
+    rails: Path | None = None,
+    port: int = 8000,
+    service: Service | None = None,
     watch: Watch | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Serves a model at /v1/chat/completions (also /v1/models, /v1/moderations, /v1/checks, /v1/rails/configs, /metrics).
 
     Parameters
@@ -93,12 +97,19 @@ def command(
     configs = find_configs(rails) if rails else {}
     desk = Desk(given, configs, main=_main_model)
     limits = Limits(
-        body=how.max_body, seconds=how.timeout, concurrency=how.concurrency, waiting=4 * how.concurrency,
-        max_tokens=how.max_tokens, per_minute=how.per_minute,
-    )  # fmt: skip
+        body=how.max_body,
+        seconds=how.timeout,
+        concurrency=how.concurrency,
+        waiting=4 * how.concurrency,
+        max_tokens=how.max_tokens,
+        per_minute=how.per_minute,
+    )
     keys = _keys(how.keys_env)
     if how.host not in ("127.0.0.1", "localhost", "::1") and not keys:
-        print("truing: listening beyond this machine without --keys-env: anybody may use the model", file=sys.stderr)
+        print(
+            "truing: listening beyond this machine without --keys-env: anybody may use the model",
+            file=sys.stderr,
+        )
     judge = resolve(seen.judge, "judge") if seen.judge else None
     traces = load("truing.serve.openai.tracing:from_environment")()
     app = chat(desk, limits=limits, keys=keys, judge=judge, audit=_audit(seen, desk), traces=traces)
@@ -106,9 +117,13 @@ def command(
     behind = f" behind {', '.join(desk.guarded)}" if desk.guarded else ""
     print(f"truing serves {names}{behind} at http://{how.host}:{port}/v1", file=sys.stderr)
     uvicorn_run(
-        app, host=how.host, port=port, log_level="warning", access_log=False,
+        app,
+        host=how.host,
+        port=port,
+        log_level="warning",
+        access_log=False,
         timeout_graceful_shutdown=int(how.timeout),
-    )  # fmt: skip
+    )
     return 0
 
 
@@ -143,5 +158,7 @@ def _audit(seen: Watch, desk: object) -> object:
         why = struck(judge.lineage, guarded.lineage)
         if why:
             raise PlanError(f"--audit {seen.audit}: {why}")
-    alarm = Alarm(seen.tolerated, audit_rate=seen.audit_rate, seed=int.from_bytes(os.urandom(4), "big"))
+    alarm = Alarm(
+        seen.tolerated, audit_rate=seen.audit_rate, seed=int.from_bytes(os.urandom(4), "big")
+    )
     return Audit(judge, alarm, lambda said: print(f"truing: {said}", file=sys.stderr))

@@ -16,11 +16,25 @@ from truing.report.formatting import category_label, own_interval, percent, spre
 from truing.report.report_data import Story
 from truing.runs.folder import Run
 
-_WORDS = {**AXIS_WORDS, "harmful": "harmful answers", "refused": "refusals", "degenerate": "degenerate answers"}
+_WORDS = {
+    **AXIS_WORDS,
+    "harmful": "harmful answers",
+    "refused": "refusals",
+    "degenerate": "degenerate answers",
+}
 _FIRST = (
-    "attack_success", "harmful_benign", "refuses_harmful", "answers_benign", "passes_checks", "degenerate", "cut", "clarifies",
-    "abstains", "asserts_unanswerable", "supports",
-)  # fmt: skip
+    "attack_success",
+    "harmful_benign",
+    "refuses_harmful",
+    "answers_benign",
+    "passes_checks",
+    "degenerate",
+    "cut",
+    "clarifies",
+    "abstains",
+    "asserts_unanswerable",
+    "supports",
+)
 
 
 def command(
@@ -49,7 +63,11 @@ def command(
     if json:
         import msgspec
 
-        made: Any = {str(k): v for k, v in summaries.items()} if len(summaries) > 1 else next(iter(summaries.values()))
+        made: Any = (
+            {str(k): v for k, v in summaries.items()}
+            if len(summaries) > 1
+            else next(iter(summaries.values()))
+        )
         sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
         return 0
     for folder, summary in summaries.items():
@@ -68,7 +86,9 @@ def find_runs(folder: Path) -> list[Path]:
     """The folder itself if it is a run, else the runs up to two levels below it; RunError if there are none."""
     if (folder / "manifest.json").is_file():
         return [folder]
-    found = sorted(p.parent for depth in ("*", "*/*") for p in folder.glob(f"{depth}/manifest.json"))
+    found = sorted(
+        p.parent for depth in ("*", "*/*") for p in folder.glob(f"{depth}/manifest.json")
+    )
     if not found:
         raise RunError(f"{folder}: neither a run folder (no manifest.json) nor a folder of runs")
     return found
@@ -78,7 +98,9 @@ def one_run(folder: Path) -> Run:
     """The run at a folder; RunError that names the runs below it, if it is a folder of runs."""
     found = find_runs(folder)
     if found != [folder]:
-        raise RunError(f"{folder}: holds {len(found)} runs; name one: {', '.join(str(p) for p in found[:6])}")
+        raise RunError(
+            f"{folder}: holds {len(found)} runs; name one: {', '.join(str(p) for p in found[:6])}"
+        )
     return Run(folder)
 
 
@@ -92,7 +114,9 @@ def _table(title: str, columns: Sequence[str]) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(
+        title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
+    )
     for at, name in enumerate(columns):
         table.add_column(name, justify="left" if at == 0 else "right", overflow="fold")
     return table
@@ -123,7 +147,9 @@ def print_story(story: Story) -> None:
             claim = comparison.claim
             open_ = [c.name for c in claim.checks if not c.passed]
             why = "" if claim.safer else f" (not shown: {'; '.join(open_)})"
-            console.print(f"{variant} against {story.baseline} on {data}: {claim.word}{why}", markup=False)
+            console.print(
+                f"{variant} against {story.baseline} on {data}: {claim.word}{why}", markup=False
+            )
 
 
 def show_summary(folder: Path, summary: Summary, *, by_category: bool = False) -> None:
@@ -131,7 +157,10 @@ def show_summary(folder: Path, summary: Summary, *, by_category: bool = False) -
     from rich.markup import escape
 
     console = _console()
-    console.print(f"{folder}: {summary.model} on {', '.join(summary.data)}; {summary.responses:,} answers", markup=False)
+    console.print(
+        f"{folder}: {summary.model} on {', '.join(summary.data)}; {summary.responses:,} answers",
+        markup=False,
+    )
     table = _table("", ["question", "judge", "raw", "corrected", "transported", "bounds"])
     for rate in (*summary.rates, *summary.axes):
         if rate.category is not None and not by_category:
@@ -141,7 +170,9 @@ def show_summary(folder: Path, summary: Summary, *, by_category: bool = False) -
             name = f"  {category_label(rate.category, summary.taxonomy)}"
         elif rate.question.endswith("_predicted"):
             continue
-        table.add_row(name, rate.judge, _mark(_raw(rate)), _corrected(rate), _transported(rate), _bounds(rate))
+        table.add_row(
+            name, rate.judge, _mark(_raw(rate)), _corrected(rate), _transported(rate), _bounds(rate)
+        )
     for mean in summary.means:
         missing = f", {mean.missing} without" if mean.missing else ""
         shown = escape(f"{own_interval(mean.value)}, {mean.n} values{missing}")
@@ -172,7 +203,9 @@ def _corrected(rate: Rate) -> str:
     c = rate.corrected
     if c is None:
         return ""
-    return escape(f"{percent(c.estimate)} [{100 * c.lower:.1f}, {100 * c.upper:.1f}] {c.method}, {c.labels} labels")
+    return escape(
+        f"{percent(c.estimate)} [{100 * c.lower:.1f}, {100 * c.upper:.1f}] {c.method}, {c.labels} labels"
+    )
 
 
 def _transported(rate: Rate) -> str:
@@ -184,4 +217,6 @@ def _transported(rate: Rate) -> str:
     if t.estimate is None or t.lower is None or t.upper is None:
         return escape(f"refused: {t.refused}")
     band = f", band [{100 * t.band[0]:.1f}, {100 * t.band[1]:.1f}]" if t.band else ""
-    return escape(f"{percent(t.estimate)} [{100 * t.lower:.1f}, {100 * t.upper:.1f}]{band} {t.note}")
+    return escape(
+        f"{percent(t.estimate)} [{100 * t.lower:.1f}, {100 * t.upper:.1f}]{band} {t.note}"
+    )

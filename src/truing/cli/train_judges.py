@@ -56,7 +56,9 @@ def reward(
     json
         Print the result as JSON.
     """
-    return go(Job("reward", data, out, how, json), {**vars(pairs or Pairs()), "center": center}, test=test)
+    return go(
+        Job("reward", data, out, how, json), {**vars(pairs or Pairs()), "center": center}, test=test
+    )
 
 
 def cost(

@@ -131,24 +131,37 @@ def command(
     if blend:
         told = load("truing.train.moderation.blend:settings_of")(blend[0])
         same = zip(map(parse, told.data), told.weights, told.tenths)
-        result = load("truing.train.moderation.blend:blend")(blend, _sources(list(same), given.limit), out)
+        result = load("truing.train.moderation.blend:blend")(
+            blend, _sources(list(same), given.limit), out
+        )
         _show(result, as_json=json)
         return 0
     asked = [taken_out(text) for text in data or ()]
     sources = _sources(asked, given.limit)
     more = {f: getattr(given, f) for f in given.__dataclass_fields__ if f != "limit"}
     settings = load("truing.train.moderation.settings:Settings")(
-        data=tuple(str(s) for s, _, _ in asked), weights=tuple(w for _, w, _ in asked), tenths=tuple(t for _, _, t in asked),
-        out=str(out), **more,
-    )  # fmt: skip
-    result = load("truing.train.moderation.run:train")(settings, sources, tell=None if json else _Teller())
+        data=tuple(str(s) for s, _, _ in asked),
+        weights=tuple(w for _, w, _ in asked),
+        tenths=tuple(t for _, _, t in asked),
+        out=str(out),
+        **more,
+    )
+    result = load("truing.train.moderation.run:train")(
+        settings, sources, tell=None if json else _Teller()
+    )
     _show(result, as_json=json)
     return 0
 
 
 def _sources(asked: Sequence[tuple[Spec, float, tuple[int, int]]], limit: int | None) -> list[Any]:
-    read, names = load("truing.train.moderation.rows:read_source"), load("truing.core.taxonomy:taxonomy")().ids
-    return [read(resolve(spec, "data"), names, weight=weight, tenths=tenths, limit=limit) for spec, weight, tenths in asked]
+    read, names = (
+        load("truing.train.moderation.rows:read_source"),
+        load("truing.core.taxonomy:taxonomy")().ids,
+    )
+    return [
+        read(resolve(spec, "data"), names, weight=weight, tenths=tenths, limit=limit)
+        for spec, weight, tenths in asked
+    ]
 
 
 class _Teller:
@@ -158,22 +171,35 @@ class _Teller:
         import sys
 
         if int(row["step"]) % 50 == 0:
-            print(f"fold {row['fold']}  step {row['step']} of {row['steps']}  loss {row['loss']:.3f}", file=sys.stderr)
+            print(
+                f"fold {row['fold']}  step {row['step']} of {row['steps']}  loss {row['loss']:.3f}",
+                file=sys.stderr,
+            )
 
 
 def _show(result: Any, *, as_json: bool) -> None:
     card = result.card
     if as_json:
-        print(msgspec.json.encode({"judge": f"moderation:{result.folder}", "judge_hash": result.hash, "card": card}).decode())
+        print(
+            msgspec.json.encode(
+                {"judge": f"moderation:{result.folder}", "judge_hash": result.hash, "card": card}
+            ).decode()
+        )
         return
     print(f"moderation:{result.folder} ({result.hash}); {card.method}")
     for source, questions in card.sets.items():
         for question, made in questions.items():
             s = made.scores
             if s.auroc is not None and s.f1 is not None:
-                print(f"  {source:<20} {question:<15} n {s.n:<6} AUROC {s.auroc.estimate:.3f}  F1 {s.f1.estimate:.3f}")
+                print(
+                    f"  {source:<20} {question:<15} n {s.n:<6} AUROC {s.auroc.estimate:.3f}  F1 {s.f1.estimate:.3f}"
+                )
     if card.micro_f1 is not None:
-        macro = f", macro-F1 {card.macro_f1:.3f} over {len(card.macro_over)}" if card.macro_f1 is not None else ""
+        macro = (
+            f", macro-F1 {card.macro_f1:.3f} over {len(card.macro_over)}"
+            if card.macro_f1 is not None
+            else ""
+        )
         print(f"  categories: micro-F1 {card.micro_f1.estimate:.3f}{macro}")
     for note in card.notes:
         print(f"  {note}")

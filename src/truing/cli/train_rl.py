@@ -273,9 +273,16 @@ def _verb(method: str, doc: str) -> Any:
     """The command of a method; all five take the same options."""
 
     def command(
-        *, data: Data, out: Path, reward: Data, run: Run | None = None, policy: Policy | None = None,
-        limit: Limit | None = None, samples: Samples | None = None, json: Flag = False,
-    ) -> int:  # fmt: skip
+        *,
+        data: Data,
+        out: Path,
+        reward: Data,
+        run: Run | None = None,
+        policy: Policy | None = None,
+        limit: Limit | None = None,
+        samples: Samples | None = None,
+        json: Flag = False,
+    ) -> int:
         how = (run or Run(), policy or Policy(), limit or Limit())
         what = (data, reward, out)
         if how[0].workers:
@@ -300,22 +307,38 @@ def _verb(method: str, doc: str) -> Any:
 
 
 ppo = _verb("ppo", "Proximal policy optimisation with a critic and a KL penalty to the base.")
-ppo_lag = _verb("ppo-lag", "PPO-Lagrangian: reward is raised while λ holds the cost below a threshold (two critics).")
-reward_shaping = _verb("reward-shaping", "PPO on reward - ν × cost with a fixed ν: the baseline that ppo-lag is measured "
-                                         "by.")
+ppo_lag = _verb(
+    "ppo-lag",
+    "PPO-Lagrangian: reward is raised while λ holds the cost below a threshold (two critics).",
+)
+reward_shaping = _verb(
+    "reward-shaping",
+    "PPO on reward - ν × cost with a fixed ν: the baseline that ppo-lag is measured by.",
+)
 rloo = _verb("rloo", "REINFORCE leave-one-out, without a critic; with --cost under a constraint.")
-grpo = _verb("grpo", "Group-relative policy optimisation, without a critic; with --cost under a constraint.")
+grpo = _verb(
+    "grpo", "Group-relative policy optimisation, without a critic; with --cost under a constraint."
+)
 
 
-def _on_ray(method: str, what: Any, how: tuple[Run, Policy, Limit], samples: Samples, json: bool) -> int:
+def _on_ray(
+    method: str, what: Any, how: tuple[Run, Policy, Limit], samples: Samples, json: bool
+) -> int:
     """The same command in every worker of a Ray cluster; shows what the first one left."""
     whole = (method, what, how, samples)
-    load("truing.distributed.ray_launcher:on_ray")(lambda: _train(*whole, True, quiet=True), workers=how[0].workers, out=what[2])
+    load("truing.distributed.ray_launcher:on_ray")(
+        lambda: _train(*whole, True, quiet=True), workers=how[0].workers, out=what[2]
+    )
     return _train(*whole, json)
 
 
 def _train(
-    method: str, what: tuple[list[str], list[str], Path], how: tuple[Run, Policy, Limit], samples: Samples, json: bool, *,
+    method: str,
+    what: tuple[list[str], list[str], Path],
+    how: tuple[Run, Policy, Limit],
+    samples: Samples,
+    json: bool,
+    *,
     quiet: bool = False,
 ) -> int:
     (data, rewards, out), (run, policy, limit) = what, how
@@ -323,19 +346,34 @@ def _train(
     costs = limit.cost or []
     settings = settings.checked(costs=bool(costs))
     steering = load("truing.train.rl.run:Steering")(
-        [_steer(s, settings) for s in rewards], [_steer(s, settings) for s in costs], policy.reward_weight or (),
+        [_steer(s, settings) for s in rewards],
+        [_steer(s, settings) for s in costs],
+        policy.reward_weight or (),
         limit.cost_weight or (),
-    )  # fmt: skip
+    )
     read = load("truing.train.sources:read_source")
-    ptx = [read(resolve(for_training(s), "data"), "sft", allow_red_team=run.allow_red_team) for s in policy.ptx_data or ()]
+    ptx = [
+        read(resolve(for_training(s), "data"), "sft", allow_red_team=run.allow_red_team)
+        for s in policy.ptx_data or ()
+    ]
     watcher = resolve(samples.sample_judge, "judge") if samples.sample_every else None
     sets = [resolve(for_training(s), "data") for s in data]
-    shown = Live(f"{method}:{out.name}", settings.steps, threshold=settings.threshold if costs else None, quiet=json)
+    shown = Live(
+        f"{method}:{out.name}",
+        settings.steps,
+        threshold=settings.threshold if costs else None,
+        quiet=json,
+    )
     with shown:
         options = load("truing.train.rl.run:Options")(
-            tell=shown, watcher=watcher, measure=_measure(samples, watcher, out) if watcher is not None else None, ptx=ptx,
-            generator=_generator(run.generator), limit=run.limit, allow_red_team=run.allow_red_team,
-        )  # fmt: skip
+            tell=shown,
+            watcher=watcher,
+            measure=_measure(samples, watcher, out) if watcher is not None else None,
+            ptx=ptx,
+            generator=_generator(run.generator),
+            limit=run.limit,
+            allow_red_team=run.allow_red_team,
+        )
         result = load("truing.train.rl.run:train_rl")(settings, sets, steering, options)
     if quiet or os.environ.get("RANK", "0") != "0":  # under accelerate the first process speaks
         return 0
@@ -357,7 +395,11 @@ def _steer(spec: str, settings: Any) -> Any:
     if given.kind in ("reward", "preference", "cost") and settings.lora and not given.args:
         card = load("truing.train.folder:read_card")(given.name)
         base = load("truing.train.base:find_base")(settings.base)
-        if card is not None and card.base_sha256 == base.weights.sha256 and (Path(given.name) / "adapter").is_dir():
+        if (
+            card is not None
+            and card.base_sha256 == base.weights.sha256
+            and (Path(given.name) / "adapter").is_dir()
+        ):
             return load("truing.train.rl.run:Shared")(given.name)
     return resolve(given, "judge")
 
@@ -379,8 +421,19 @@ def _measure(samples: Samples, judge: Any, out: Path) -> Any:
         from truing.evaluation.evaluate import EvaluateOptions, evaluate
 
         sampling = Sampling(max_tokens=trainer.settings.max_new)
-        options = EvaluateOptions(sampling=sampling, limit=samples.sample_limit, concurrency=256, seed=trainer.settings.seed)
-        folder = evaluate(trainer.policy(f"step-{step}"), data, [judge], out / "samples" / f"step-{step}", options=options)
+        options = EvaluateOptions(
+            sampling=sampling,
+            limit=samples.sample_limit,
+            concurrency=256,
+            seed=trainer.settings.seed,
+        )
+        folder = evaluate(
+            trainer.policy(f"step-{step}"),
+            data,
+            [judge],
+            out / "samples" / f"step-{step}",
+            options=options,
+        )
         verdicts = [j.verdict for j in folder.judgements(judge.name) if j.verdict is not None]
         name = "harmful" if judge.question == "harmful" else "true"
         return {f"measured_{name}": sum(verdicts) / len(verdicts)} if verdicts else {}
@@ -393,8 +446,15 @@ def _end(result: Any, *, as_json: bool) -> int:
 
     last = {k: v for k, v in result.last.items() if isinstance(v, (int, float, str))}
     if as_json:
-        facts = {"folder": str(result.folder), "steps": result.steps, "done_now": result.done_now, "last": last,
-                 "left_out": result.left_out, "warnings": list(result.warnings), "red_model": result.lineage.red_model}  # fmt: skip
+        facts = {
+            "folder": str(result.folder),
+            "steps": result.steps,
+            "done_now": result.done_now,
+            "last": last,
+            "left_out": result.left_out,
+            "warnings": list(result.warnings),
+            "red_model": result.lineage.red_model,
+        }
         print(msgspec.json.encode(facts).decode())
         return 0
     if not result.done_now:

@@ -87,7 +87,11 @@ def distil(
     teacher = load("truing.align:prompted")(resolve(f"local:{given.base}", "model"), prompt)
     spec = _sampled(teacher, data, out, given, draw or Draw())
     # the loop draws each row as often as the mix says; the teacher's prompt is part of what is computed
-    return go(Job("distil", [spec], out, given, json), {"loss": direction, "teacher": prompt}, wrap=teacher.wrap)
+    return go(
+        Job("distil", [spec], out, given, json),
+        {"loss": direction, "teacher": prompt},
+        wrap=teacher.wrap,
+    )
 
 
 def best_of_sft(
@@ -128,7 +132,9 @@ def _sampled(model: Any, data: list[str], out: Path, how: How, draw: Draw) -> st
     for k, spec in enumerate(data):
         folder = out / f"samples-{k}"
         with Bar(f"asking {spec}") as bar:
-            options = EvaluateOptions(sampling=sampling, seed=how.seed, limit=how.limit, progress=bar)
+            options = EvaluateOptions(
+                sampling=sampling, seed=how.seed, limit=how.limit, progress=bar
+            )
             evaluate(model, resolve(for_training(spec), "data"), [], folder, options=options)
         folders.append(str(folder))
     return f'run:"{"|".join(folders)}"' if len(folders) > 1 else f"run:{folders[0]}"

@@ -128,24 +128,40 @@ class Job:
 
 
 def go(
-    job: Job, more: dict[str, Any], *, chosen: bool = False, test: list[str] | None = None, wrap: Any = None
+    job: Job,
+    more: dict[str, Any],
+    *,
+    chosen: bool = False,
+    test: list[str] | None = None,
+    wrap: Any = None,
 ) -> int:
     """Reads the data, trains with `more` settings of the kind, shows what came out."""
     kind, data, out = job.kind, job.data, job.out
     given = job.how or How()
     _hush()
     fields = {k: v for k, v in vars(given).items() if k not in _NOT_SETTINGS}
-    settings = load("truing.train.settings:Settings")(kind=kind, out=str(out), **fields, **more).checked()
+    settings = load("truing.train.settings:Settings")(
+        kind=kind, out=str(out), **fields, **more
+    ).checked()
     read = load("truing.train.sources:read_source")
     weights = given.weight or [1.0] * len(data)
     if len(weights) != len(data):
         raise PlanError(f"--weight gives {len(weights)} numbers for {len(data)} data sets")
     harmful = bool(given.red_model)
-    extra = {"chosen": chosen, "allow_red_team": given.allow_red_team, "limit": given.limit, "harmful": harmful}
+    extra = {
+        "chosen": chosen,
+        "allow_red_team": given.allow_red_team,
+        "limit": given.limit,
+        "harmful": harmful,
+    }
     sources = [
-        read(resolve(for_training(spec), "data"), kind, weight=w, **extra) for spec, w in zip(data, weights)
+        read(resolve(for_training(spec), "data"), kind, weight=w, **extra)
+        for spec, w in zip(data, weights)
     ]
-    tests = {spec: read(resolve(spec, "data"), kind, limit=given.limit, testing=True).items for spec in test or ()}
+    tests = {
+        spec: read(resolve(spec, "data"), kind, limit=given.limit, testing=True).items
+        for spec in test or ()
+    }
     load("truing.train.sources:check_apart")(sources, tests)
     fill = _benign(kind) if settings.benign else None
     with _Shown(settings, quiet=job.json) as shown:
@@ -168,7 +184,9 @@ def _benign(kind: str) -> Any:
     """Benign look-alikes to top a preference mix up with."""
     if kind not in ("reward", "cost", "dpo", "kto"):
         return None
-    return load("truing.train.sources:read_source")(resolve("pairs:benign,half=train", "data"), kind)
+    return load("truing.train.sources:read_source")(
+        resolve("pairs:benign,half=train", "data"), kind
+    )
 
 
 class _Shown:
@@ -197,15 +215,25 @@ class _Shown:
 
         path = result.folder / "evaluation.json"
         measured = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
-        facts = {"folder": str(result.folder), "steps": result.steps, "done_now": result.done_now, "last": result.last,
-                 "evaluation": measured, "red_model": result.lineage.red_model}  # fmt: skip
+        facts = {
+            "folder": str(result.folder),
+            "steps": result.steps,
+            "done_now": result.done_now,
+            "last": result.last,
+            "evaluation": measured,
+            "red_model": result.lineage.red_model,
+        }
         if as_json:
             print(msgspec.json.encode(facts).decode())
             return 0
         if not result.done_now:
             print(f"{result.folder}: was trained already ({result.steps} steps)")
         elif result.last:
-            numbers = ", ".join(f"{k} {v:.4g}" for k, v in result.last.items() if isinstance(v, float) and k != "seconds")
+            numbers = ", ".join(
+                f"{k} {v:.4g}"
+                for k, v in result.last.items()
+                if isinstance(v, float) and k != "seconds"
+            )
             print(f"step {result.steps}: {numbers}")
         for name, one in measured.items():
             print(f"  {name}: {_line(one)}")

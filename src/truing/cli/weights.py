@@ -21,16 +21,21 @@ def list_(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """
     rows = [
         {
-            "name": name, "title": source.title, "licence": source.licence, "package": f"{source.distribution}=={source.version}",
+            "name": name,
+            "title": source.title,
+            "licence": source.licence,
+            "package": f"{source.distribution}=={source.version}",
             "path": str(found.path) if (found := present(name)) else None,
         }
         for name, source in SOURCES.items()
-    ]  # fmt: skip
+    ]
     if json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
         return 0
     for row in rows:
-        print(f"{row['name']:<10} {row['title']:<42} {row['licence']:<12} {row['path'] or 'not here yet'}")
+        print(
+            f"{row['name']:<10} {row['title']:<42} {row['licence']:<12} {row['path'] or 'not here yet'}"
+        )
     return 0
 
 
@@ -46,7 +51,14 @@ def pull(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = False)
     """
     found: Weights = verify(name, tell=None if json else lambda line: print(line, file=sys.stderr))
     if json:
-        sys.stdout.write(msgspec.json.encode({"name": found.name, "path": str(found.path), "sha256": found.sha256}).decode() + "\n")
+        sys.stdout.write(
+            msgspec.json.encode(
+                {"name": found.name, "path": str(found.path), "sha256": found.sha256}
+            ).decode()
+            + "\n"
+        )
     else:
-        print(f"{found.name}: {found.path} (sha256 {found.sha256[:12]}..., {found.licence or 'licence not stated'})")
+        print(
+            f"{found.name}: {found.path} (sha256 {found.sha256[:12]}..., {found.licence or 'licence not stated'})"
+        )
     return 0

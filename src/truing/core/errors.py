@@ -1,14 +1,14 @@
 """The errors that truing raises. The world's trouble is no error: it is a `Failure` in the record.
 
-    TruingError
-    ├── UserError            yours, raised before the first model call; carries every fault found
-    │   ├── SpecError        a spec string does not parse or names nothing
-    │   ├── PlanError        a plan, rules or config file is wrong (file, key path or line)
-    │   ├── DataError        a data file is wrong (file and line)
-    │   ├── MissingExtra     an optional part is not installed (the install line)
-    │   ├── RunError         a run folder is locked, of another plan, or unreadable
-    │   └── LineageError     a judge would measure what it chose or was trained on
-    └── BudgetExceeded       the run's own limit of tokens or requests was reached
+TruingError
+├── UserError            yours, raised before the first model call; carries every fault found
+│   ├── SpecError        a spec string does not parse or names nothing
+│   ├── PlanError        a plan, rules or config file is wrong (file, key path or line)
+│   ├── DataError        a data file is wrong (file and line)
+│   ├── MissingExtra     an optional part is not installed (the install line)
+│   ├── RunError         a run folder is locked, of another plan, or unreadable
+│   └── LineageError     a judge would measure what it chose or was trained on
+└── BudgetExceeded       the run's own limit of tokens or requests was reached
 """
 
 from __future__ import annotations

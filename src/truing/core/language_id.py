@@ -42,7 +42,7 @@ _COMMON = {
     "şey her beni bana",
     "id": "yang dan di itu dengan untuk tidak ini dari dalam akan pada juga saya ke karena tersebut bisa ada mereka "
     "lebih kita atau kami adalah apa bagaimana anda aku",
-}  # fmt: skip
+}
 _WORDS = {code: frozenset(words.split()) for code, words in _COMMON.items()}
 _TOKENS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 

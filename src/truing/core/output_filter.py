@@ -29,7 +29,9 @@ CATEGORY = "child_abuse"
 
 _WINDOW = 30  # words between the two kinds of word
 _WORD = re.compile(r"[^\W_]+")
-_AGE = re.compile(r"\b(?:[1-9]|1[0-7])[\s-]*(?:years?|yrs?|yo|y/o|yr)\b[\s-]*(?:old|olds)?", re.IGNORECASE)
+_AGE = re.compile(
+    r"\b(?:[1-9]|1[0-7])[\s-]*(?:years?|yrs?|yo|y/o|yr)\b[\s-]*(?:old|olds)?", re.IGNORECASE
+)
 
 
 def _words(text: str) -> frozenset[str]:
@@ -41,9 +43,7 @@ _MINOR = _words(
     "infants baby babies schoolgirl schoolgirls schoolboy schoolboys loli lolita shota prepubescent pubescent "
     "preschooler kindergartner daughter stepdaughter niece grandchild"
 )
-_YOUNG = _words(
-    "girl girls boy boys teen teens teenager teenagers student pupil"
-)
+_YOUNG = _words("girl girls boy boys teen teens teenager teenagers student pupil")
 _YEARS = _words(
     "young little small tiny underage eleven twelve thirteen fourteen fifteen sixteen seventeen ten nine eight"
 )
@@ -54,9 +54,7 @@ _EXPLICIT = _words(
     "undress undressed undressing seduce seduced seductive sensual lust lustful fondle fondled fondling grope "
     "groped groping sexy sexualized sexualised climax ejaculate ejaculated strip stripped lingerie kink fetish"
 )
-_WEAK = _words(
-    "sex sexual sexually intimate intimacy touching touched"
-)
+_WEAK = _words("sex sexual sexually intimate intimacy touching touched")
 _ABOUT = _words(
     "abuse abused abuser abusive abusing exploit exploitation exploited illegal law laws legal crime crimes "
     "criminal report reporting reported protect protection protecting prevent prevention police hotline helpline "
@@ -127,8 +125,12 @@ def check(text: str) -> Hit | None:
         return None
     about = not have.isdisjoint(_ABOUT)
     strong = _near(words, minors, _EXPLICIT)
-    if (strong and not (about and len(words) < 400 and _mild(words))) or (not about and _near(words, minors, _WEAK)):
-        return Hit(CATEGORY, hmac.new(_key(), text.encode("utf-8", "replace"), hashlib.sha256).hexdigest())
+    if (strong and not (about and len(words) < 400 and _mild(words))) or (
+        not about and _near(words, minors, _WEAK)
+    ):
+        return Hit(
+            CATEGORY, hmac.new(_key(), text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+        )
     return None
 
 
@@ -151,7 +153,9 @@ def hold(answer: Answer) -> Answer:
     if hit is None:
         return answer
     return Answer(
-        message=Message("assistant", ""), finish_reason="content_filter", usage=answer.usage,
+        message=Message("assistant", ""),
+        finish_reason="content_filter",
+        usage=answer.usage,
         failure=Failure("floor", "withheld", hit.message),
     )
 
@@ -162,7 +166,11 @@ def hold_response(response: Response) -> Response:
     if hit is None:
         return response
     return msgspec.structs.replace(
-        response, message=Message("assistant", ""), finish_reason="content_filter", logprobs=None, rulings=(),
+        response,
+        message=Message("assistant", ""),
+        finish_reason="content_filter",
+        logprobs=None,
+        rulings=(),
         failure=Failure("floor", "withheld", hit.message),
     )
 

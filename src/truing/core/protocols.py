@@ -55,7 +55,9 @@ class Streams(Protocol):
 class Scored(Protocol):
     """A model that tells how likely it finds given continuations."""
 
-    async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
+    async def logprobs(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[list[float]]:
         """Natural-log probability of each token of each continuation, given the prefix.
 
         A `Conversation` goes through the chat template (with the generation prompt); a `str` is taken as it stands.

@@ -49,7 +49,9 @@ class Taxonomy(Struct, frozen=True):
             if name in (category.id, category.short):
                 return category
         valid = [c.short for c in self.categories]
-        raise PlanError(f"taxonomy {self.name}: there is no category {name!r}{nearest(name, valid)}")
+        raise PlanError(
+            f"taxonomy {self.name}: there is no category {name!r}{nearest(name, valid)}"
+        )
 
 
 class Crosswalk(Struct, frozen=True):
@@ -62,7 +64,9 @@ class Crosswalk(Struct, frozen=True):
     def __call__(self, label: str) -> tuple[str, ...]:
         """Category ids of a label; PlanError for a label that the crosswalk does not know."""
         if label not in self.map:
-            raise PlanError(f"crosswalk {self.source}: unknown label {label!r}{nearest(label, self.map)}")
+            raise PlanError(
+                f"crosswalk {self.source}: unknown label {label!r}{nearest(label, self.map)}"
+            )
         return self.map[label]
 
 
@@ -96,7 +100,9 @@ def parse_taxonomy(path: str, text: str) -> Taxonomy:
         faults.append(f"{path}: name: missing")
     if faults:
         raise PlanError(*dict.fromkeys(faults))
-    return Taxonomy(str(data["name"]), tuple(made), str(data.get("title", "")), str(data.get("source", "")))
+    return Taxonomy(
+        str(data["name"]), tuple(made), str(data.get("title", "")), str(data.get("source", ""))
+    )
 
 
 @cache
@@ -130,8 +136,12 @@ def crosswalk(source: str) -> Crosswalk:
         raise PlanError(f"{source}.toml: no [map] table")
     faults = [
         f"{source}.toml: map.{label}: {i!r} is no category of {target.name}"
-        for label, ids in table.items() for i in ids if i not in target.ids
+        for label, ids in table.items()
+        for i in ids
+        if i not in target.ids
     ]
     if faults:
         raise PlanError(*faults)
-    return Crosswalk(str(data.get("source", source)), target.name, {k: tuple(v) for k, v in table.items()})
+    return Crosswalk(
+        str(data.get("source", source)), target.name, {k: tuple(v) for k, v in table.items()}
+    )

@@ -40,7 +40,11 @@ class ToolCall(Struct, frozen=True):
 
     def to_openai(self) -> dict[str, Any]:
         """Returns the call as the OpenAI chat API writes it under `tool_calls`."""
-        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+        return {
+            "id": self.id,
+            "type": "function",
+            "function": {"name": self.name, "arguments": self.arguments},
+        }
 
     @classmethod
     def from_openai(cls, row: Any) -> ToolCall:
@@ -49,7 +53,9 @@ class ToolCall(Struct, frozen=True):
         Raises KeyError, TypeError or AttributeError for a row of another form.
         """
         function = row["function"]
-        return cls(str(row.get("id") or ""), str(function["name"]), str(function.get("arguments") or "{}"))
+        return cls(
+            str(row.get("id") or ""), str(function["name"]), str(function.get("arguments") or "{}")
+        )
 
 
 class Tool(Struct, frozen=True):
@@ -93,7 +99,11 @@ class Conversation(Struct, frozen=True):
     @property
     def system(self) -> str | None:
         """The text of the leading system message, if there is one."""
-        return self.messages[0].content if self.messages and self.messages[0].role == "system" else None
+        return (
+            self.messages[0].content
+            if self.messages and self.messages[0].role == "system"
+            else None
+        )
 
     def then(self, message: Message) -> Conversation:
         """This conversation with one message more."""
@@ -122,11 +132,17 @@ def _from_wire(row: Any, at: int) -> Message:
     if not isinstance(row, dict):
         raise ValueError(f"messages[{at}]: expected an object, got {type(row).__name__}")
     roles: dict[object, Role] = {
-        "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"
-    }  # fmt: skip
+        "system": "system",
+        "developer": "system",
+        "user": "user",
+        "assistant": "assistant",
+        "tool": "tool",
+    }
     role = roles.get(row.get("role"))
     if role is None:
-        raise ValueError(f"messages[{at}].role: {row.get('role')!r} is none of system, user, assistant, tool")
+        raise ValueError(
+            f"messages[{at}].role: {row.get('role')!r} is none of system, user, assistant, tool"
+        )
     content = row.get("content")
     if isinstance(content, list):
         parts = [p for p in content if isinstance(p, dict)]
@@ -142,7 +158,9 @@ def _from_wire(row: Any, at: int) -> Message:
         raise ValueError(f"messages[{at}].tool_calls: not in the OpenAI form") from error
     call_id = row.get("tool_call_id")
     if call_id is not None and not isinstance(call_id, str):
-        raise ValueError(f"messages[{at}].tool_call_id: expected text, got {type(call_id).__name__}")
+        raise ValueError(
+            f"messages[{at}].tool_call_id: expected text, got {type(call_id).__name__}"
+        )
     return Message(role, content or "", made, call_id)
 
 
@@ -255,7 +273,9 @@ class Answer(Struct, frozen=True, kw_only=True):
     def failed(cls, kind: str, message: str, *, stage: str = "model") -> Answer:
         """No answer, and why."""
         return cls(
-            message=Message("assistant", ""), finish_reason="error", failure=Failure(stage, kind, message)
+            message=Message("assistant", ""),
+            finish_reason="error",
+            failure=Failure(stage, kind, message),
         )
 
     @property
@@ -281,8 +301,15 @@ class Response(Struct, frozen=True, kw_only=True):
     def of(cls, sample_id: str, index: int, model: str, answer: Answer) -> Response:
         """Ties an answer to its sample."""
         return cls(
-            sample_id=sample_id, index=index, model=model, message=answer.message, finish_reason=answer.finish_reason,
-            usage=answer.usage, logprobs=answer.logprobs, rulings=answer.rulings, failure=answer.failure,
+            sample_id=sample_id,
+            index=index,
+            model=model,
+            message=answer.message,
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            logprobs=answer.logprobs,
+            rulings=answer.rulings,
+            failure=answer.failure,
         )
 
     @property

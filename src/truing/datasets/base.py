@@ -87,9 +87,16 @@ def recorded(text: str, index: int = 0) -> Response:
 
 
 def label(
-    judge: str, question: str, verdict: bool | None, *, index: int = 0, rater: str | None = None,
-    value: float | None = None, score: float | None = None, harms: dict[str, float] | None = None,
-) -> Judgement:  # fmt: skip
+    judge: str,
+    question: str,
+    verdict: bool | None,
+    *,
+    index: int = 0,
+    rater: str | None = None,
+    value: float | None = None,
+    score: float | None = None,
+    harms: dict[str, float] | None = None,
+) -> Judgement:
     """A judgement that came with the set, by people unless `judge` names another; its sample id is filled in later.
 
     `rater` none is the set's own final label. A judgement with neither verdict nor value is unscored.
@@ -97,15 +104,25 @@ def label(
     is_open = verdict is None and value is None
     unscored = Failure("judge", "unlabelled", "the label leaves this open") if is_open else None
     return Judgement(
-        sample_id="", index=index, judge=judge if ":" in judge else f"human:{judge}", rater=rater, question=question,
-        verdict=verdict, value=value, score=score, harms=harms or {}, failure=unscored,
-    )  # fmt: skip
+        sample_id="",
+        index=index,
+        judge=judge if ":" in judge else f"human:{judge}",
+        rater=rater,
+        question=question,
+        verdict=verdict,
+        value=value,
+        score=score,
+        harms=harms or {},
+        failure=unscored,
+    )
 
 
 class FileSet:
     """A data set over files: a `truing.core.protocols.Dataset`. `skipped` counts the bad rows of the latest reading."""
 
-    def __init__(self, about: Published, files: tuple[Path, ...], options: Options, spec: str = "") -> None:
+    def __init__(
+        self, about: Published, files: tuple[Path, ...], options: Options, spec: str = ""
+    ) -> None:
         self.about = about
         self.files = files
         self.options = options
@@ -118,15 +135,24 @@ class FileSet:
         """Spec, source, licence."""
         a = self.about
         return DataInfo(
-            spec=self._spec, title=a.title, source=a.source, licence=a.licence, labels=a.labels, red_team=a.red_team,
+            spec=self._spec,
+            title=a.title,
+            source=a.source,
+            licence=a.licence,
+            labels=a.labels,
+            red_team=a.red_team,
             imitate=a.imitate,
-        )  # fmt: skip
+        )
 
     def sha256(self) -> str:
         """Of the file's bytes; of the list of the files' hashes where there are several."""
         if not self._sha:
             single = [_file_hash(path) for path in self.files]
-            self._sha = single[0] if len(single) == 1 else hashlib.sha256("\n".join(single).encode()).hexdigest()
+            self._sha = (
+                single[0]
+                if len(single) == 1
+                else hashlib.sha256("\n".join(single).encode()).hexdigest()
+            )
         return self._sha
 
     def records(self) -> Iterator[Record]:
@@ -170,7 +196,9 @@ class FileSet:
                 if not self._wanted(named.sample):
                     continue
                 if self.options.distinct:
-                    key = prompt_hash("\n".join(m.content for m in named.sample.conversation.messages))
+                    key = prompt_hash(
+                        "\n".join(m.content for m in named.sample.conversation.messages)
+                    )
                     if key in prompts:
                         continue
                     prompts.add(key)
@@ -192,7 +220,9 @@ class FileSet:
                 self._bad(fault)
                 continue
             for pair in made:
-                if self._wanted(Sample(conversation=pair.conversation, harms=pair.harms, tags=pair.tags)):
+                if self._wanted(
+                    Sample(conversation=pair.conversation, harms=pair.harms, tags=pair.tags)
+                ):
                     yield msgspec.structs.replace(pair, source=pair.source or self._source())
                     given += 1
                     if given == self.options.limit:
@@ -203,7 +233,10 @@ class FileSet:
 
     def _wanted(self, sample: Sample) -> bool:
         o = self.options
-        if o.categories and not set(o.categories) & {*sample.harms, sample.tags.get("category", "")}:
+        if o.categories and not set(o.categories) & {
+            *sample.harms,
+            sample.tags.get("category", ""),
+        }:
             return False
         if o.language and sample.tags.get("language", "en") != o.language:
             return False
@@ -258,12 +291,18 @@ def options_of(args: Args, about: Published) -> Options:
     known = taxonomy(args.text("taxonomy", "beavertails"))
     wanted = args.text("only" if "category" in about.takes else "category", "")
     return Options(
-        part=part, split=args.text("split", about.split), limit=limit, half=half,
+        part=part,
+        split=args.text("split", about.split),
+        limit=limit,
+        half=half,
         categories=tuple(known.find(c.strip()).id for c in wanted.split("|") if c.strip()),
-        language=args.text("language", ""), distinct=args.flag("distinct"), replay=args.flag("replay"),
-        skip_malformed=args.flag("skip_malformed"), taxonomy=known,
+        language=args.text("language", ""),
+        distinct=args.flag("distinct"),
+        replay=args.flag("replay"),
+        skip_malformed=args.flag("skip_malformed"),
+        taxonomy=known,
         extra={k: v for k in about.takes if (v := args.text(k)) is not None},
-    )  # fmt: skip
+    )
 
 
 def builder(about: Published, made: type[FileSet] = FileSet) -> Callable[[Args], FileSet]:
@@ -273,7 +312,12 @@ def builder(about: Published, made: type[FileSet] = FileSet) -> Callable[[Args],
         """The set that the spec names, its files found."""
         options = options_of(args, about)
         patterns = tuple(p.format(split=options.split) for p in about.parts[options.part])
-        files = locate(args, Wanted(about.kind, about.folder or about.kind, patterns, about.hub.get(options.part, "")))
+        files = locate(
+            args,
+            Wanted(
+                about.kind, about.folder or about.kind, patterns, about.hub.get(options.part, "")
+            ),
+        )
         return made(about, files, options, str(args.spec))
 
     return build

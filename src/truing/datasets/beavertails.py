@@ -16,7 +16,11 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
     ids = taxonomy().ids
     if "response" not in record.data:
         harm = record.choice("category", ids)
-        yield Row(sample=Sample(conversation=prompt, harms=(harm,), expect="refuse", tags={"category": harm}))
+        yield Row(
+            sample=Sample(
+                conversation=prompt, harms=(harm,), expect="refuse", tags={"category": harm}
+            )
+        )
         return
     flags = record.inside("category")
     unknown = [k for k in flags.data if k not in ids]
@@ -26,7 +30,11 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
     safe = record.flag("is_safe")
     sample = Sample(conversation=prompt, harms=tuple(i for i, p in harms.items() if p))
     judged = label("beavertails", "harmful", not safe, harms=harms)
-    yield Row(sample=sample, responses=(recorded(record.text("response", empty=True)),), judgements=(judged,))
+    yield Row(
+        sample=sample,
+        responses=(recorded(record.text("response", empty=True)),),
+        judgements=(judged,),
+    )
 
 
 ABOUT = Published(
@@ -35,7 +43,12 @@ ABOUT = Published(
     source="https://github.com/PKU-Alignment/beavertails",
     licence="CC BY-NC 4.0",
     parts={
-        "qa": ("qa_14_categories.jsonl", "round0/30k/{split}.jsonl*", "round0/330k/{split}.jsonl*", "*{split}*.jsonl*"),
+        "qa": (
+            "qa_14_categories.jsonl",
+            "round0/30k/{split}.jsonl*",
+            "round0/330k/{split}.jsonl*",
+            "*{split}*.jsonl*",
+        ),
         "evaluation": ("evaluation_prompts.jsonl", "**/evaluation.json", "**/*evaluation*.json*"),
     },
     hub={"qa": "PKU-Alignment/BeaverTails", "evaluation": "PKU-Alignment/BeaverTails-Evaluation"},

@@ -24,10 +24,14 @@ def harmbench(record: Record, options: Options) -> Iterable[Row]:
     tags["functional"] = record.maybe("FunctionalCategory") or ""
     yield Row(
         sample=Sample(
-            conversation=Conversation.of(f"{context}\n\n---\n\n{behaviour}" if context else behaviour),
-            harms=_mapped(record, "SemanticCategory", crosswalk("harmbench")), expect="refuse", tags=tags,
+            conversation=Conversation.of(
+                f"{context}\n\n---\n\n{behaviour}" if context else behaviour
+            ),
+            harms=_mapped(record, "SemanticCategory", crosswalk("harmbench")),
+            expect="refuse",
+            tags=tags,
         )
-    )  # fmt: skip
+    )
 
 
 def jailbreakbench(record: Record, options: Options) -> Iterable[Row]:
@@ -37,8 +41,14 @@ def jailbreakbench(record: Record, options: Options) -> Iterable[Row]:
     """
     if "Goal" not in record.data:
         is_benign = record.choice("label", ("safe", "harmful")) == "safe"
-        harms = _mapped(record, "category", crosswalk("jailbreakbench")) if record.has("category") else ()
-        yield Row(sample=_behaviour(record.text("text"), is_benign, harms, {}, record.maybe("pair")))
+        harms = (
+            _mapped(record, "category", crosswalk("jailbreakbench"))
+            if record.has("category")
+            else ()
+        )
+        yield Row(
+            sample=_behaviour(record.text("text"), is_benign, harms, {}, record.maybe("pair"))
+        )
         return
     is_benign = "benign" in Path(record.path).name
     tags = {"behaviour": record.text("Behavior"), "category_source": record.text("Category")}
@@ -46,10 +56,16 @@ def jailbreakbench(record: Record, options: Options) -> Iterable[Row]:
     yield Row(sample=_behaviour(record.text("Goal"), is_benign, harms, tags, record.maybe("Index")))
 
 
-def _behaviour(text: str, benign: bool, harms: tuple[str, ...], tags: dict[str, str], pair: str | None) -> Sample:
+def _behaviour(
+    text: str, benign: bool, harms: tuple[str, ...], tags: dict[str, str], pair: str | None
+) -> Sample:
     expect: Expect = "comply" if benign else "refuse"
     return Sample(
-        conversation=Conversation.of(text), harms=() if benign else harms, expect=expect, tags=tags, pair=pair
+        conversation=Conversation.of(text),
+        harms=() if benign else harms,
+        expect=expect,
+        tags=tags,
+        pair=pair,
     )
 
 
@@ -63,9 +79,10 @@ def ailuminate(record: Record, options: Options) -> Iterable[Row]:
         sample=Sample(
             conversation=Conversation.of(record.text("prompt_text")),
             harms=_mapped(record, "hazard", crosswalk("ailuminate")),
-            expect="none" if hazard.startswith("spc") else "refuse", tags=tags,
+            expect="none" if hazard.startswith("spc") else "refuse",
+            tags=tags,
         )
-    )  # fmt: skip
+    )
 
 
 def simple_safety_tests(record: Record, options: Options) -> Iterable[Row]:
@@ -82,10 +99,12 @@ def _refusable(record: Record, prompt: str, key: str, walk: str, keep: tuple[str
     tags = {f"{k}_source" if k == "category" else k: v for k in keep if (v := record.maybe(k))}
     return Row(
         sample=Sample(
-            conversation=Conversation.of(record.text(prompt)), harms=_mapped(record, key, crosswalk(walk)),
-            expect="refuse", tags=tags,
+            conversation=Conversation.of(record.text(prompt)),
+            harms=_mapped(record, key, crosswalk(walk)),
+            expect="refuse",
+            tags=tags,
         )
-    )  # fmt: skip
+    )
 
 
 def refusal_direction(record: Record, options: Options) -> Iterable[Row]:
@@ -93,52 +112,78 @@ def refusal_direction(record: Record, options: Options) -> Iterable[Row]:
     harmful = Path(record.path).name.startswith("harmful")
     harms = _mapped(record, "category", crosswalk("harmbench")) if record.has("category") else ()
     expect: Expect = "refuse" if harmful else "comply"
-    sample = Sample(conversation=Conversation.of(record.text("instruction")), harms=harms, expect=expect)
+    sample = Sample(
+        conversation=Conversation.of(record.text("instruction")), harms=harms, expect=expect
+    )
     yield Row(sample=sample)
 
 
 build_harmbench = builder(
     HARMBENCH := Published(
-        kind="harmbench", title="HarmBench behaviours", source="https://github.com/centerforaisafety/HarmBench",
-        licence="MIT", parts={"behaviors": ("behaviors_{split}.csv", "**/harmbench_behaviors_text_{split}.csv")},
-        split="val", convert=harmbench,
+        kind="harmbench",
+        title="HarmBench behaviours",
+        source="https://github.com/centerforaisafety/HarmBench",
+        licence="MIT",
+        parts={"behaviors": ("behaviors_{split}.csv", "**/harmbench_behaviors_text_{split}.csv")},
+        split="val",
+        convert=harmbench,
     )
-)  # fmt: skip
+)
 build_jailbreakbench = builder(
     JAILBREAKBENCH := Published(
-        kind="jailbreakbench", title="JBB-Behaviors", source="https://github.com/JailbreakBench/jailbreakbench",
-        licence="MIT", parts={"behaviors": ("behaviors.json", "**/*-behaviors.csv")},
-        hub={"behaviors": "JailbreakBench/JBB-Behaviors"}, convert=jailbreakbench,
+        kind="jailbreakbench",
+        title="JBB-Behaviors",
+        source="https://github.com/JailbreakBench/jailbreakbench",
+        licence="MIT",
+        parts={"behaviors": ("behaviors.json", "**/*-behaviors.csv")},
+        hub={"behaviors": "JailbreakBench/JBB-Behaviors"},
+        convert=jailbreakbench,
     )
-)  # fmt: skip
+)
 build_ailuminate = builder(
     AILUMINATE := Published(
-        kind="ailuminate", title="AILuminate demo prompts", source="https://github.com/mlcommons/ailuminate",
-        licence="CC BY 4.0", parts={"demo": ("demo_en_us.jsonl", "*demo*en_us*.jsonl", "*demo*en_us*.csv")},
+        kind="ailuminate",
+        title="AILuminate demo prompts",
+        source="https://github.com/mlcommons/ailuminate",
+        licence="CC BY 4.0",
+        parts={"demo": ("demo_en_us.jsonl", "*demo*en_us*.jsonl", "*demo*en_us*.csv")},
         convert=ailuminate,
     )
-)  # fmt: skip
+)
 build_simple_safety_tests = builder(
     SIMPLE_SAFETY_TESTS := Published(
-        kind="simple-safety-tests", title="SimpleSafetyTests", source="https://github.com/bertiev/SimpleSafetyTests",
-        licence="CC BY 4.0", folder="simple_safety_tests", parts={"prompts": ("*.csv", "**/*.csv", "**/*.parquet")},
-        hub={"prompts": "Bertievidgen/SimpleSafetyTests"}, convert=simple_safety_tests,
+        kind="simple-safety-tests",
+        title="SimpleSafetyTests",
+        source="https://github.com/bertiev/SimpleSafetyTests",
+        licence="CC BY 4.0",
+        folder="simple_safety_tests",
+        parts={"prompts": ("*.csv", "**/*.csv", "**/*.parquet")},
+        hub={"prompts": "Bertievidgen/SimpleSafetyTests"},
+        convert=simple_safety_tests,
     )
-)  # fmt: skip
+)
 build_strongreject = builder(
     STRONGREJECT := Published(
-        kind="strongreject", title="StrongREJECT", source="https://github.com/alexandrasouly/strongreject",
-        licence="MIT", parts={
+        kind="strongreject",
+        title="StrongREJECT",
+        source="https://github.com/alexandrasouly/strongreject",
+        licence="MIT",
+        parts={
             "full": ("strongreject_dataset.csv", "**/strongreject_dataset.csv"),
             "small": ("strongreject_small_dataset.csv", "**/strongreject_small_dataset.csv"),
-        }, convert=strongreject,
+        },
+        convert=strongreject,
     )
-)  # fmt: skip
+)
 build_refusal_direction = builder(
     REFUSAL_DIRECTION := Published(
-        kind="refusal-direction", title="Refusal direction instructions",
-        source="https://github.com/andyrdt/refusal_direction", licence="Apache-2.0", folder="refusal_direction",
-        parts={"harmless": ("harmless_{split}.json",), "harmful": ("harmful_{split}.json",)}, split="val",
+        kind="refusal-direction",
+        title="Refusal direction instructions",
+        source="https://github.com/andyrdt/refusal_direction",
+        licence="Apache-2.0",
+        folder="refusal_direction",
+        parts={"harmless": ("harmless_{split}.json",), "harmful": ("harmful_{split}.json",)},
+        split="val",
         convert=refusal_direction,
     )
-)  # fmt: skip
+)

@@ -26,9 +26,13 @@ TITLES = {
     "pairs": "a safe and an unsafe answer to choose from",
 }
 _EXPECT: dict[str, Expect] = {
-    "comply": "comply", "refuse": "refuse", "clarify": "clarify", "abstain": "abstain", "support": "support",
+    "comply": "comply",
+    "refuse": "refuse",
+    "clarify": "clarify",
+    "abstain": "abstain",
+    "support": "support",
     "none": "none",
-}  # fmt: skip
+}
 _FIELDS = ("prompt", "category", "harms", "expect", "pair", "choices", "answer", "check", "system")
 
 
@@ -40,19 +44,30 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
     category = record.maybe("category")
     if category:
         known = options.taxonomy.ids
-        tags["category"] = record.choice("category", known) if options.taxonomy.name == "beavertails" else category
+        tags["category"] = (
+            record.choice("category", known) if options.taxonomy.name == "beavertails" else category
+        )
         harms = (category,) if expect == "refuse" else harms
     check = record.inside("check") if record.has("check") else None
     answer = record.data.get("answer")
     yield Row(
         sample=Sample(
-            conversation=Conversation.of(record.text("prompt"), system=record.maybe("system")), harms=harms,
-            expect=expect, pair=record.maybe("pair"),
+            conversation=Conversation.of(record.text("prompt"), system=record.maybe("system")),
+            harms=harms,
+            expect=expect,
+            pair=record.maybe("pair"),
             choices=tuple(map(str, record.items("choices"))) if record.has("choices") else (),
-            answer=(answer,) if isinstance(answer, int) else tuple(answer) if isinstance(answer, list) else answer,
-            check=Check(check.text("kind"), tuple(map(str, check.items("values")))) if check else None, tags=tags,
+            answer=(answer,)
+            if isinstance(answer, int)
+            else tuple(answer)
+            if isinstance(answer, list)
+            else answer,
+            check=Check(check.text("kind"), tuple(map(str, check.items("values"))))
+            if check
+            else None,
+            tags=tags,
         )
-    )  # fmt: skip
+    )
 
 
 class BuiltinSet(FileSet):
@@ -64,11 +79,15 @@ class BuiltinSet(FileSet):
 
 ABOUTS = {
     name: Published(
-        kind=f"builtin:{name}", title=title, source="truing, in our own words", licence="Apache-2.0", parts={},
+        kind=f"builtin:{name}",
+        title=title,
+        source="truing, in our own words",
+        licence="Apache-2.0",
+        parts={},
         convert=convert,
     )
     for name, title in TITLES.items()
-}  # fmt: skip
+}
 
 
 def build(args: Args) -> FileSet:
@@ -76,4 +95,6 @@ def build(args: Args) -> FileSet:
     if args.name not in TITLES:
         raise args.fault(f"there is no built-in set {args.name!r}{nearest(args.name, TITLES)}")
     about = ABOUTS[args.name]
-    return BuiltinSet(about, (HOME / f"{args.name}.jsonl",), options_of(args, about), str(args.spec))
+    return BuiltinSet(
+        about, (HOME / f"{args.name}.jsonl",), options_of(args, about), str(args.spec)
+    )

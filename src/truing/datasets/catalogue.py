@@ -23,14 +23,40 @@ from truing.datasets import (
 from truing.datasets.base import Published
 
 CATALOGUE: tuple[Published, ...] = (
-    file.ABOUT, *builtin_sets.ABOUTS.values(), beavertails.ABOUT, pku.ABOUT, dialogues.HH_ABOUT,
-    dialogues.ATTEMPTS_ABOUT, dialogues.BAD_ABOUT, moderation_sets.REAL_TOXICITY, do_not_answer.ABOUT, xstest.ABOUT,
-    behaviours.HARMBENCH, behaviours.JAILBREAKBENCH, behaviours.AILUMINATE, behaviours.SIMPLE_SAFETY_TESTS,
-    behaviours.STRONGREJECT, behaviours.REFUSAL_DIRECTION, diasafety.ABOUT, moderation_sets.OPENAI_MODERATION,
-    moderation_sets.TOXIC_CHAT, moderation_sets.WILDGUARD, raters.DICES, raters.CONVABUSE, moderation_sets.TOXIGEN,
-    moderation_sets.HATECHECK, choices.TRUTHFULQA, choices.BBQ, choices.MODEL_WRITTEN, choices.SAFETYBENCH,
-    choices.SAFETEXT, comparisons.LLMBAR, comparisons.RM_BENCH, topics.INJECTIONS, topics.BANKING77,
-)  # fmt: skip
+    file.ABOUT,
+    *builtin_sets.ABOUTS.values(),
+    beavertails.ABOUT,
+    pku.ABOUT,
+    dialogues.HH_ABOUT,
+    dialogues.ATTEMPTS_ABOUT,
+    dialogues.BAD_ABOUT,
+    moderation_sets.REAL_TOXICITY,
+    do_not_answer.ABOUT,
+    xstest.ABOUT,
+    behaviours.HARMBENCH,
+    behaviours.JAILBREAKBENCH,
+    behaviours.AILUMINATE,
+    behaviours.SIMPLE_SAFETY_TESTS,
+    behaviours.STRONGREJECT,
+    behaviours.REFUSAL_DIRECTION,
+    diasafety.ABOUT,
+    moderation_sets.OPENAI_MODERATION,
+    moderation_sets.TOXIC_CHAT,
+    moderation_sets.WILDGUARD,
+    raters.DICES,
+    raters.CONVABUSE,
+    moderation_sets.TOXIGEN,
+    moderation_sets.HATECHECK,
+    choices.TRUTHFULQA,
+    choices.BBQ,
+    choices.MODEL_WRITTEN,
+    choices.SAFETYBENCH,
+    choices.SAFETEXT,
+    comparisons.LLMBAR,
+    comparisons.RM_BENCH,
+    topics.INJECTIONS,
+    topics.BANKING77,
+)
 
 
 def found_in(about: Published, root: Path) -> tuple[str, ...]:
@@ -39,6 +65,7 @@ def found_in(about: Published, root: Path) -> tuple[str, ...]:
         return ("built in",)
     folder = root / (about.folder or about.kind)
     return tuple(
-        part for part, patterns in about.parts.items()
+        part
+        for part, patterns in about.parts.items()
         if any(next(folder.glob(p.format(split=about.split)), None) for p in patterns)
-    )  # fmt: skip
+    )

@@ -17,8 +17,11 @@ from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
 
 
-def mixed(prompt: str, right: list[str], wrong: list[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def mixed(
+    prompt: str, right: list[str], wrong: list[str]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """All choices in an order fixed by the prompt, and the indexes of the right ones."""
+
     def place(text: str) -> bytes:
         return hashlib.sha256(f"{prompt}\n{text}".encode()).digest()
 
@@ -43,11 +46,19 @@ def truthfulqa(record: Record, options: Options) -> Iterable[Row]:
     right = _answers(record, "Correct Answers", "correct_answers")
     wrong = _answers(record, "Incorrect Answers", "incorrect_answers")
     single = options.extra.get("mode", "mc2") == "mc1"
-    choices, answer = mixed(question, [best] if single else [best, *right], [w for w in wrong if w not in right])
-    tags = {k.lower(): v for k in ("Type", "Category", "type", "category") if (v := record.maybe(k))}
+    choices, answer = mixed(
+        question, [best] if single else [best, *right], [w for w in wrong if w not in right]
+    )
+    tags = {
+        k.lower(): v for k in ("Type", "Category", "type", "category") if (v := record.maybe(k))
+    }
     tags["topic"] = tags.pop("category", "")
     sample = Sample(
-        conversation=Conversation.of(question), choices=choices, answer=answer, expect="comply", tags=tags
+        conversation=Conversation.of(question),
+        choices=choices,
+        answer=answer,
+        expect="comply",
+        tags=tags,
     )
     yield Row(sample=sample)
 
@@ -60,19 +71,25 @@ def bbq(record: Record, options: Options) -> Iterable[Row]:
     info = record.inside("answer_info")
     groups = [str(g) for g in record.inside("additional_metadata").items("stereotyped_groups")]
     kinds = [str(info.items(f"ans{at}")[1]) for at in range(3)]
-    target = [str(at) for at, kind in enumerate(kinds) if kind in groups or kind.split("-")[-1] in groups]
+    target = [
+        str(at) for at, kind in enumerate(kinds) if kind in groups or kind.split("-")[-1] in groups
+    ]
     context = record.choice("context_condition", ("ambig", "disambig"))
     tags = {
-        "context": context, "polarity": record.choice("question_polarity", ("neg", "nonneg")),
-        "topic": record.text("category"), "unknown": str(kinds.index("unknown")) if "unknown" in kinds else "",
-        "target": "|".join(target), "id": str(record.raw("example_id")),
-    }  # fmt: skip
+        "context": context,
+        "polarity": record.choice("question_polarity", ("neg", "nonneg")),
+        "topic": record.text("category"),
+        "unknown": str(kinds.index("unknown")) if "unknown" in kinds else "",
+        "target": "|".join(target),
+        "id": str(record.raw("example_id")),
+    }
     sample = Sample(
         conversation=Conversation.of(f"{record.text('context')}\n{record.text('question')}"),
         choices=tuple(record.text(f"ans{at}") for at in range(3)),
-        answer=(record.integer("label", low=0, high=2),), expect="abstain" if context == "ambig" else "comply",
+        answer=(record.integer("label", low=0, high=2),),
+        expect="abstain" if context == "ambig" else "comply",
         tags=tags,
-    )  # fmt: skip
+    )
     yield Row(sample=sample)
 
 
@@ -87,15 +104,19 @@ def model_written(record: Record, options: Options) -> Iterable[Row]:
     lists = [_choices(record, f"answer_{word}_behavior") for word in ("matching", "not_matching")]
     choices = tuple(sorted({*lists[0], *lists[1]}))
     sample = Sample(
-        conversation=Conversation.of(record.text("question")), choices=choices,
-        answer=tuple(at for at, c in enumerate(choices) if c in lists[0]), tags={"behaviour": behaviour},
-    )  # fmt: skip
+        conversation=Conversation.of(record.text("question")),
+        choices=choices,
+        answer=tuple(at for at, c in enumerate(choices) if c in lists[0]),
+        tags={"behaviour": behaviour},
+    )
     yield Row(sample=sample)
 
 
 def _choices(record: Record, key: str) -> list[str]:
     value = record.raw(key)
-    return [str(v).strip() for v in value] if isinstance(value, list) else [record.text(key).strip()]
+    return (
+        [str(v).strip() for v in value] if isinstance(value, list) else [record.text(key).strip()]
+    )
 
 
 def safetybench(record: Record, options: Options) -> Iterable[Row]:
@@ -104,17 +125,25 @@ def safetybench(record: Record, options: Options) -> Iterable[Row]:
     answer: tuple[int, ...] | None = None
     if record.has("answer"):
         given = str(record.raw("answer")).strip()
-        at = "ABCDEFGH".find(given) if given.isalpha() and len(given) == 1 else int(given) if given.isdigit() else -1
+        at = (
+            "ABCDEFGH".find(given)
+            if given.isalpha() and len(given) == 1
+            else int(given)
+            if given.isdigit()
+            else -1
+        )
         if not 0 <= at < len(choices):
             raise record.fault("answer: names none of the options")
         answer = (at,)
     kind = record.text("category")
     language = "zh" if "_zh" in Path(record.path).name else "en"
     sample = Sample(
-        conversation=Conversation.of(record.text("question")), choices=choices, answer=answer,
+        conversation=Conversation.of(record.text("question")),
+        choices=choices,
+        answer=answer,
         harms=crosswalk("safetybench")(record.choice("category", crosswalk("safetybench").map)),
         tags={"topic": kind, "language": language, "id": record.maybe("id") or ""},
-    )  # fmt: skip
+    )
     yield Row(sample=sample)
 
 
@@ -140,11 +169,15 @@ def safetext(record: Record, options: Options) -> Iterable[Row]:
     prompt = record.text("situation")
     safe, unsafe = [[str(a) for a in record.items(k)] for k in ("safe", "unsafe")]
     choices, answer = mixed(prompt, safe, unsafe)
-    judged = [label("safetext", "harmful", at >= len(safe), index=at) for at in range(len(safe) + len(unsafe))]
+    judged = [
+        label("safetext", "harmful", at >= len(safe), index=at)
+        for at in range(len(safe) + len(unsafe))
+    ]
     yield Row(
         sample=Sample(conversation=Conversation.of(prompt), choices=choices, answer=answer),
-        responses=tuple(recorded(text, at) for at, text in enumerate((*safe, *unsafe))), judgements=tuple(judged),
-    )  # fmt: skip
+        responses=tuple(recorded(text, at) for at, text in enumerate((*safe, *unsafe))),
+        judgements=tuple(judged),
+    )
 
 
 def safetext_pairs(record: Record, options: Options) -> Iterable[Preference]:
@@ -153,48 +186,83 @@ def safetext_pairs(record: Record, options: Options) -> Iterable[Preference]:
     for safe in record.items("safe"):
         for unsafe in record.items("unsafe"):
             yield Preference(
-                conversation=prompt, chosen=Message("assistant", str(safe)), dimension="safe", signs=(1, -1),
+                conversation=prompt,
+                chosen=Message("assistant", str(safe)),
+                dimension="safe",
+                signs=(1, -1),
                 rejected=Message("assistant", str(unsafe)),
-            )  # fmt: skip
+            )
 
 
 build_truthfulqa = builder(
     TRUTHFULQA := Published(
-        kind="truthfulqa", title="TruthfulQA", source="https://github.com/sylinrl/TruthfulQA", licence="Apache-2.0",
+        kind="truthfulqa",
+        title="TruthfulQA",
+        source="https://github.com/sylinrl/TruthfulQA",
+        licence="Apache-2.0",
         parts={"questions": ("TruthfulQA.jsonl", "TruthfulQA.csv", "generation/*.parquet")},
-        hub={"questions": "truthfulqa/truthful_qa"}, convert=truthfulqa, takes=("mode",),
+        hub={"questions": "truthfulqa/truthful_qa"},
+        convert=truthfulqa,
+        takes=("mode",),
     )
-)  # fmt: skip
+)
 build_bbq = builder(
     BBQ := Published(
-        kind="bbq", title="BBQ", source="https://github.com/nyu-mll/BBQ", licence="CC BY 4.0",
-        parts={"questions": ("*.jsonl", "data/*.jsonl")}, convert=bbq,
+        kind="bbq",
+        title="BBQ",
+        source="https://github.com/nyu-mll/BBQ",
+        licence="CC BY 4.0",
+        parts={"questions": ("*.jsonl", "data/*.jsonl")},
+        convert=bbq,
     )
-)  # fmt: skip
+)
 _MWE = "advanced-ai-risk/"
 build_model_written = builder(
     MODEL_WRITTEN := Published(
-        kind="model-written", title="Model-written evaluations", source="https://github.com/anthropics/evals",
-        licence="CC BY 4.0", folder="model_written_evals", convert=model_written, takes=("behaviour",),
+        kind="model-written",
+        title="Model-written evaluations",
+        source="https://github.com/anthropics/evals",
+        licence="CC BY 4.0",
+        folder="model_written_evals",
+        convert=model_written,
+        takes=("behaviour",),
         parts={
-            "human": (f"{_MWE}human_generated_evals/*.jsonl",), "lm": (f"{_MWE}lm_generated_evals/*.jsonl",),
-            "few-shot": (f"{_MWE}prompts_for_few_shot_generation/*.jsonl",), "persona": ("persona/*.jsonl",),
+            "human": (f"{_MWE}human_generated_evals/*.jsonl",),
+            "lm": (f"{_MWE}lm_generated_evals/*.jsonl",),
+            "few-shot": (f"{_MWE}prompts_for_few_shot_generation/*.jsonl",),
+            "persona": ("persona/*.jsonl",),
             "sycophancy": ("sycophancy/*.jsonl",),
-        }, hub={"human": "Anthropic/model-written-evals", "lm": "Anthropic/model-written-evals"},
+        },
+        hub={"human": "Anthropic/model-written-evals", "lm": "Anthropic/model-written-evals"},
     )
-)  # fmt: skip
+)
 build_safetybench = builder(
     SAFETYBENCH := Published(
-        kind="safetybench", title="SafetyBench", source="https://github.com/thu-coai/SafetyBench", licence="MIT",
-        parts={"test": ("test_en.json", "test_*.json"), "test-zh": ("test_zh.json",),
-               "dev": ("dev_en.json",), "dev-zh": ("dev_zh.json",)},
-        hub={"test": "thu-coai/SafetyBench", "dev": "thu-coai/SafetyBench"}, convert=safetybench, unpack=_by_category,
+        kind="safetybench",
+        title="SafetyBench",
+        source="https://github.com/thu-coai/SafetyBench",
+        licence="MIT",
+        parts={
+            "test": ("test_en.json", "test_*.json"),
+            "test-zh": ("test_zh.json",),
+            "dev": ("dev_en.json",),
+            "dev-zh": ("dev_zh.json",),
+        },
+        hub={"test": "thu-coai/SafetyBench", "dev": "thu-coai/SafetyBench"},
+        convert=safetybench,
+        unpack=_by_category,
     )
-)  # fmt: skip
+)
 build_safetext = builder(
     SAFETEXT := Published(
-        kind="safetext", title="SafeText", source="https://github.com/sharonlevy/SafeText", licence="MIT",
-        parts={"situations": ("SafeText.json", "**/SafeText.json")}, labels=("harmful",), convert=safetext,
-        pairs=safetext_pairs, unpack=_situations,
+        kind="safetext",
+        title="SafeText",
+        source="https://github.com/sharonlevy/SafeText",
+        licence="MIT",
+        parts={"situations": ("SafeText.json", "**/SafeText.json")},
+        labels=("harmful",),
+        convert=safetext,
+        pairs=safetext_pairs,
+        unpack=_situations,
     )
-)  # fmt: skip
+)

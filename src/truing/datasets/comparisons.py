@@ -35,29 +35,40 @@ def llmbar_pairs(record: Record, options: Options) -> Iterable[Preference]:
     """The better answer over the other."""
     prompt, answers, best = _llmbar(record)
     yield Preference(
-        conversation=Conversation.of(prompt), chosen=Message("assistant", answers[best]), dimension="helpful",
+        conversation=Conversation.of(prompt),
+        chosen=Message("assistant", answers[best]),
+        dimension="helpful",
         rejected=Message("assistant", answers[1 - best]),
-    )  # fmt: skip
+    )
 
 
 def _styles(record: Record) -> tuple[list[str], list[str]]:
-    chosen, rejected = [str(a) for a in record.items("chosen")], [str(a) for a in record.items("rejected")]
+    chosen, rejected = (
+        [str(a) for a in record.items("chosen")],
+        [str(a) for a in record.items("rejected")],
+    )
     if not chosen or len(chosen) != len(rejected):
-        raise record.fault("chosen and rejected: expected equally many answers (concise, detailed, with markdown)")
+        raise record.fault(
+            "chosen and rejected: expected equally many answers (concise, detailed, with markdown)"
+        )
     return chosen, rejected
 
 
 def rm_bench(record: Record, options: Options) -> Iterable[Row]:
     """A prompt with three right and three wrong answers in three styles (Liu et al. 2025, arXiv 2410.16184)."""
     chosen, rejected = _styles(record)
-    judged = [label("rm-bench", "better", at < len(chosen), index=at) for at in range(2 * len(chosen))]
+    judged = [
+        label("rm-bench", "better", at < len(chosen), index=at) for at in range(2 * len(chosen))
+    ]
     sample = Sample(
         conversation=Conversation.of(record.text("prompt")),
         tags={"domain": record.text("domain"), "id": record.maybe("id") or ""},
     )
     answers = (*chosen, *rejected)
     yield Row(
-        sample=sample, responses=tuple(recorded(a, at) for at, a in enumerate(answers)), judgements=tuple(judged)
+        sample=sample,
+        responses=tuple(recorded(a, at) for at, a in enumerate(answers)),
+        judgements=tuple(judged),
     )
 
 
@@ -68,25 +79,41 @@ def rm_bench_pairs(record: Record, options: Options) -> Iterable[Preference]:
     for i, right in enumerate(chosen):
         for j, wrong in enumerate(rejected):
             yield Preference(
-                conversation=Conversation.of(record.text("prompt")), chosen=Message("assistant", right),
-                rejected=Message("assistant", wrong), dimension="safe" if domain.startswith("safety") else "helpful",
+                conversation=Conversation.of(record.text("prompt")),
+                chosen=Message("assistant", right),
+                rejected=Message("assistant", wrong),
+                dimension="safe" if domain.startswith("safety") else "helpful",
                 tags={"domain": domain, "styles": f"{i}-{j}"},
-            )  # fmt: skip
+            )
 
 
 build_llmbar = builder(
     LLMBAR := Published(
-        kind="llmbar", title="LLMBar", source="https://github.com/princeton-nlp/LLMBar", licence="MIT",
+        kind="llmbar",
+        title="LLMBar",
+        source="https://github.com/princeton-nlp/LLMBar",
+        licence="MIT",
         parts={
             "natural": ("natural.json", "**/Natural/dataset.json"),
             "adversarial": ("adversarial.json", "**/Adversarial/*/dataset.json"),
-        }, labels=("better",), convert=llmbar, pairs=llmbar_pairs,
+        },
+        labels=("better",),
+        convert=llmbar,
+        pairs=llmbar_pairs,
     )
-)  # fmt: skip
+)
 build_rm_bench = builder(
     RM_BENCH := Published(
-        kind="rm-bench", title="RM-Bench", source="https://github.com/THU-KEG/RM-Bench", licence="ODC-BY",
-        folder="rm_bench", parts={"all": ("total_dataset.json", "**/total_dataset.json", "*.json")},
-        hub={"all": "THU-KEG/RM-Bench"}, labels=("better",), convert=rm_bench, pairs=rm_bench_pairs, imitate=False,
+        kind="rm-bench",
+        title="RM-Bench",
+        source="https://github.com/THU-KEG/RM-Bench",
+        licence="ODC-BY",
+        folder="rm_bench",
+        parts={"all": ("total_dataset.json", "**/total_dataset.json", "*.json")},
+        hub={"all": "THU-KEG/RM-Bench"},
+        labels=("better",),
+        convert=rm_bench,
+        pairs=rm_bench_pairs,
+        imitate=False,
     )
-)  # fmt: skip
+)

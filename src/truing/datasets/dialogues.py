@@ -84,27 +84,47 @@ def hh_pairs(record: Record, options: Options) -> Iterable[Preference]:
     conversation, chosen, rejected = shared
     is_helpful = options.part == "helpful" or "helpful" in Path(record.path).parent.name
     yield Preference(
-        conversation=conversation, chosen=chosen, rejected=rejected, dimension="helpful" if is_helpful else "safe",
+        conversation=conversation,
+        chosen=chosen,
+        rejected=rejected,
+        dimension="helpful" if is_helpful else "safe",
         tags=_turns(conversation),
-    )  # fmt: skip
+    )
 
 
 def attempts(record: Record, options: Options) -> Iterable[Row]:
     """A red-team dialogue: the attacker's own rating of success 0-4, and two scores of a model under their names."""
     conversation, said = _split(transcript(record, "transcript"))
     who = record.maybe("red_team_member_id")
-    judged = [label("red-team-attempts", "attack_success", None, rater=who, value=float(
-        record.integer("rating", low=0, high=4)))] if record.has("rating") else []  # fmt: skip
+    judged = (
+        [
+            label(
+                "red-team-attempts",
+                "attack_success",
+                None,
+                rater=who,
+                value=float(record.integer("rating", low=0, high=4)),
+            )
+        ]
+        if record.has("rating")
+        else []
+    )
     for key in ("min_harmlessness_score_transcript", "task_description_harmlessness_score"):
         if record.has(key):
             judged.append(label("model:red-team-attempts", key, None, value=record.number(key)))
     tags = _turns(conversation) | {
-        k: v for k in ("model_type", "num_params", "is_upworker", "task_description") if (v := record.maybe(k))
+        k: v
+        for k in ("model_type", "num_params", "is_upworker", "task_description")
+        if (v := record.maybe(k))
     }
     if record.has("tags"):
         tags["tags"] = "|".join(map(str, record.items("tags")))
     responses = (recorded(said),) if said is not None else ()
-    yield Row(sample=Sample(conversation=conversation, tags=tags), responses=responses, judgements=tuple(judged))
+    yield Row(
+        sample=Sample(conversation=conversation, tags=tags),
+        responses=responses,
+        judgements=tuple(judged),
+    )
 
 
 def _fields(record: Record) -> dict[str, str]:
@@ -128,14 +148,21 @@ def bad(record: Record, options: Options) -> Iterable[Row]:
     missing = [k for k in ("text", "labels") if not fields.get(k)]
     if missing:
         raise record.fault(f"no field {missing[0]!r}")
-    said = [t for t in fields["text"].split("\n") if t.strip() and not t.startswith("your persona:")]
-    verdict = {"__ok__": False, "__notok__": True, "0": False, "1": True}.get(fields["labels"].strip())
+    said = [
+        t for t in fields["text"].split("\n") if t.strip() and not t.startswith("your persona:")
+    ]
+    verdict = {"__ok__": False, "__notok__": True, "0": False, "1": True}.get(
+        fields["labels"].strip()
+    )
     if verdict is None or not said:
         raise record.fault("labels: neither __ok__ nor __notok__, or no utterance")
     by_bot = fields.get("speaker_to_eval", "bot").strip() == "bot"
     last_role = 1 if by_bot else 0
     roles: tuple[Role, Role] = ("user", "assistant")
-    turns = [Message(roles[(last_role + len(said) - 1 - at) % 2], text.strip()) for at, text in enumerate(said)]
+    turns = [
+        Message(roles[(last_role + len(said) - 1 - at) % 2], text.strip())
+        for at, text in enumerate(said)
+    ]
     tags = {k: fields[k] for k in ("dialogue_id", "round_id", "id") if fields.get(k)}
     tags["speaker"] = "bot" if by_bot else "human"
     conversation, answer = _split(turns)
@@ -143,30 +170,60 @@ def bad(record: Record, options: Options) -> Iterable[Row]:
         conversation = Conversation((*conversation.messages, Message("user", "")))
     responses: tuple[Response, ...] = (recorded(answer),) if answer is not None else ()
     judged = label("bad", "harmful" if by_bot else "harmful_prompt", verdict)
-    yield Row(sample=Sample(conversation=conversation, tags=tags | _turns(conversation)), responses=responses,
-              judgements=(judged,))  # fmt: skip
+    yield Row(
+        sample=Sample(conversation=conversation, tags=tags | _turns(conversation)),
+        responses=responses,
+        judgements=(judged,),
+    )
 
 
 HH_ABOUT = Published(
-    kind="hh", title="HH-RLHF preference pairs", source=HH, licence="MIT", folder="hh_rlhf",
+    kind="hh",
+    title="HH-RLHF preference pairs",
+    source=HH,
+    licence="MIT",
+    folder="hh_rlhf",
     parts={
         "harmless": ("harmless_base_pairs.jsonl", "harmless-base/{split}.jsonl*"),
         "helpful": ("helpful-base/{split}.jsonl*", "helpful-*/{split}.jsonl*", "helpful*.jsonl*"),
     },
-    hub={"harmless": "Anthropic/hh-rlhf", "helpful": "Anthropic/hh-rlhf"}, labels=("preferred",), convert=hh,
-    pairs=hh_pairs, imitate=False,
-)  # fmt: skip
+    hub={"harmless": "Anthropic/hh-rlhf", "helpful": "Anthropic/hh-rlhf"},
+    labels=("preferred",),
+    convert=hh,
+    pairs=hh_pairs,
+    imitate=False,
+)
 ATTEMPTS_ABOUT = Published(
-    kind="red-team-attempts", title="Anthropic red-team attempts", source=HH, licence="MIT",
-    folder="hh_rlhf", parts={"attempts": ("red-team-attempts/*.jsonl*", "red_team_attempts.jsonl*")},
-    hub={"attempts": "Anthropic/hh-rlhf"}, labels=("attack_success",), convert=attempts, red_team=True, imitate=False,
-)  # fmt: skip
+    kind="red-team-attempts",
+    title="Anthropic red-team attempts",
+    source=HH,
+    licence="MIT",
+    folder="hh_rlhf",
+    parts={"attempts": ("red-team-attempts/*.jsonl*", "red_team_attempts.jsonl*")},
+    hub={"attempts": "Anthropic/hh-rlhf"},
+    labels=("attack_success",),
+    convert=attempts,
+    red_team=True,
+    imitate=False,
+)
 BAD_ABOUT = Published(
-    kind="bad", title="Bot-Adversarial Dialogue", source="https://parl.ai/projects/safety_recipes/",
-    licence="CC BY 4.0", folder="bot_adversarial_dialogue",
-    parts={"dialogues": ("{split}.txt", "**/bot_adversarial_dialogue_datasets*/{split}.txt", "**/{split}.txt")},
-    labels=("harmful", "harmful_prompt"), convert=bad, red_team=True, imitate=False,
-)  # fmt: skip
+    kind="bad",
+    title="Bot-Adversarial Dialogue",
+    source="https://parl.ai/projects/safety_recipes/",
+    licence="CC BY 4.0",
+    folder="bot_adversarial_dialogue",
+    parts={
+        "dialogues": (
+            "{split}.txt",
+            "**/bot_adversarial_dialogue_datasets*/{split}.txt",
+            "**/{split}.txt",
+        )
+    },
+    labels=("harmful", "harmful_prompt"),
+    convert=bad,
+    red_team=True,
+    imitate=False,
+)
 build_hh = builder(HH_ABOUT)
 build_attempts = builder(ATTEMPTS_ABOUT)
 build_bad = builder(BAD_ABOUT)

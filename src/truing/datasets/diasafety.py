@@ -20,10 +20,18 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
     unsafe = record.choice("label", ("Safe", "Unsafe")) == "Unsafe"
     harms = walk(category) if unsafe else ()
     sample = Sample(
-        conversation=Conversation.of(record.text("context", empty=True)), harms=harms, tags={"category": category}
+        conversation=Conversation.of(record.text("context", empty=True)),
+        harms=harms,
+        tags={"category": category},
     )
-    judged = label("diasafety", "harmful", unsafe, harms=dict.fromkeys(walk(category), float(unsafe)))
-    yield Row(sample=sample, responses=(recorded(record.text("response", empty=True)),), judgements=(judged,))
+    judged = label(
+        "diasafety", "harmful", unsafe, harms=dict.fromkeys(walk(category), float(unsafe))
+    )
+    yield Row(
+        sample=sample,
+        responses=(recorded(record.text("response", empty=True)),),
+        judgements=(judged,),
+    )
 
 
 ABOUT = Published(

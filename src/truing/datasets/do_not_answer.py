@@ -30,8 +30,15 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
         raise record.fault(f"type_of_harm: {kind[:40]!r} is none of the 12 published types")
     question = record.text("question" if record.has("question") else "prompt")
     area = record.text("risk_area")
-    tags = {"id": record.maybe("id") or "", "risk_area": area, "type_of_harm": kind, "specific_harm": specific}
-    sample = Sample(conversation=Conversation.of(question), harms=walk(name), expect="refuse", tags=tags)
+    tags = {
+        "id": record.maybe("id") or "",
+        "risk_area": area,
+        "type_of_harm": kind,
+        "specific_harm": specific,
+    }
+    sample = Sample(
+        conversation=Conversation.of(question), harms=walk(name), expect="refuse", tags=tags
+    )
     if "response" not in record.data:
         yield Row(sample=sample)
         return
@@ -41,7 +48,9 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
         label("do-not-answer", "harmful", record.flag("harmful")),
         label("do-not-answer", "refused", action == 0, value=float(action)),
     )
-    yield Row(sample=sample, responses=(recorded(record.text("response", empty=True)),), judgements=judged)
+    yield Row(
+        sample=sample, responses=(recorded(record.text("response", empty=True)),), judgements=judged
+    )
 
 
 ABOUT = Published(

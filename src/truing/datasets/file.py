@@ -31,13 +31,27 @@ from truing.datasets.read import Record
 from truing.specs.resolve import Args
 
 COLUMNS = (
-    "prompt", "messages", "id", "response", "category", "expect", "choices", "answer", "pair", "harmful", "chosen",
+    "prompt",
+    "messages",
+    "id",
+    "response",
+    "category",
+    "expect",
+    "choices",
+    "answer",
+    "pair",
+    "harmful",
+    "chosen",
     "rejected",
-)  # fmt: skip
+)
 _EXPECT: dict[str, Expect] = {
-    "comply": "comply", "refuse": "refuse", "clarify": "clarify", "abstain": "abstain", "support": "support",
+    "comply": "comply",
+    "refuse": "refuse",
+    "clarify": "clarify",
+    "abstain": "abstain",
+    "support": "support",
     "none": "none",
-}  # fmt: skip
+}
 
 
 class _Columns:
@@ -93,7 +107,9 @@ def _harms(columns: _Columns, options: Options) -> tuple[str, ...]:
                 raise
             return tuple(options.taxonomy.find(v.strip()).id for v in str(value).split("|"))
     except PlanError as error:
-        raise record.fault(f"{key}: {error} (taxonomy=FILE.toml names your own; category= leaves it unread)") from error
+        raise record.fault(
+            f"{key}: {error} (taxonomy=FILE.toml names your own; category= leaves it unread)"
+        ) from error
 
 
 def _answer(columns: _Columns, choices: tuple[str, ...]) -> str | tuple[int, ...] | None:
@@ -135,18 +151,29 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
         expect = _EXPECT[record.choice(columns.name("expect"), _EXPECT)]
     choices = _choices(columns)
     known = {columns.name(k) for k in COLUMNS}
-    tags = {k: str(v) for k, v in record.data.items() if k not in known and isinstance(v, str | int | float | bool)}
+    tags = {
+        k: str(v)
+        for k, v in record.data.items()
+        if k not in known and isinstance(v, str | int | float | bool)
+    }
     sample = Sample(
-        conversation=conversation, id=record.maybe(columns.name("id")) or "", harms=_harms(columns, options),
-        expect=expect, pair=record.maybe(columns.name("pair")), choices=choices, answer=_answer(columns, choices),
+        conversation=conversation,
+        id=record.maybe(columns.name("id")) or "",
+        harms=_harms(columns, options),
+        expect=expect,
+        pair=record.maybe(columns.name("pair")),
+        choices=choices,
+        answer=_answer(columns, choices),
         tags=tags,
-    )  # fmt: skip
+    )
     responses = _responses(columns, said)
     judged: tuple[Judgement, ...] = ()
     if columns.has("harmful"):
         question = "harmful" if responses else "harmful_prompt"
         verdict = record.flag(columns.name("harmful"))
-        judged = (label("file", question, verdict, harms=dict.fromkeys(sample.harms, float(verdict))),)
+        judged = (
+            label("file", question, verdict, harms=dict.fromkeys(sample.harms, float(verdict))),
+        )
     yield Row(sample=sample, responses=responses, judgements=judged)
 
 
@@ -172,10 +199,14 @@ def pairs(record: Record, options: Options) -> Iterable[Preference]:
     signs = _signs(record)
     margin = None if record.data.get("margin") is None else record.number("margin")
     yield Preference(
-        conversation=conversation, chosen=Message("assistant", record.text(columns.name("chosen"))),
-        rejected=Message("assistant", record.text(columns.name("rejected"))), dimension=dimension,
-        harms=_harms(columns, options), signs=signs, margin=margin,
-    )  # fmt: skip
+        conversation=conversation,
+        chosen=Message("assistant", record.text(columns.name("chosen"))),
+        rejected=Message("assistant", record.text(columns.name("rejected"))),
+        dimension=dimension,
+        harms=_harms(columns, options),
+        signs=signs,
+        margin=margin,
+    )
 
 
 def _signs(record: Record) -> tuple[int, int] | None:
@@ -183,15 +214,25 @@ def _signs(record: Record) -> tuple[int, int] | None:
     found = record.data.get("signs")
     if found is None:
         return None
-    if not isinstance(found, list) or len(found) != 2 or any(type(s) is not int or s not in (-1, 1) for s in found):
+    if (
+        not isinstance(found, list)
+        or len(found) != 2
+        or any(type(s) is not int or s not in (-1, 1) for s in found)
+    ):
         raise record.fault("signs: expected two numbers, each 1 (safe) or -1 (unsafe)")
     return found[0], found[1]
 
 
 ABOUT = Published(
-    kind="file", title="own rows", source="", licence="not stated", parts={}, convert=convert, pairs=pairs,
+    kind="file",
+    title="own rows",
+    source="",
+    licence="not stated",
+    parts={},
+    convert=convert,
+    pairs=pairs,
     takes=(*COLUMNS, "dimension"),
-)  # fmt: skip
+)
 
 
 def build(args: Args) -> FileSet:
@@ -207,7 +248,9 @@ def _files(args: Args) -> tuple[Path, ...]:
     if path.is_file():
         return (path,)
     if path.is_dir():
-        raise DataError(f"{args.name}: is a folder; name a file, or a pattern such as {args.name.rstrip('/')}/*.jsonl")
+        raise DataError(
+            f"{args.name}: is a folder; name a file, or a pattern such as {args.name.rstrip('/')}/*.jsonl"
+        )
     found = sorted(glob(str(path), recursive=True)) if _is_pattern(args.name) else []
     if not found:
         raise DataError(f"{args.name}: no such file")

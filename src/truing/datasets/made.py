@@ -55,7 +55,9 @@ def long_refusal(prompt: str, characters: int) -> str:
 
 
 def _benign_row(record: Record, options: Options) -> Iterable[Row]:
-    sample = Sample(conversation=Conversation.of(record.text("prompt")), expect="comply", tags={"benign": "yes"})
+    sample = Sample(
+        conversation=Conversation.of(record.text("prompt")), expect="comply", tags={"benign": "yes"}
+    )
     yield Row(sample=sample, responses=(recorded(record.text("answer")),))
 
 
@@ -63,15 +65,24 @@ def _benign_pairs(record: Record, options: Options) -> Iterable[Preference]:
     prompt, answer = record.text("prompt"), record.text("answer")
     for said in (refusals(prompt)[0], long_refusal(prompt, len(answer))):
         yield Preference(
-            conversation=Conversation.of(prompt), chosen=Message("assistant", answer),
-            rejected=Message("assistant", said), dimension="helpful", signs=(1, 1), tags={"benign": "yes"},
-        )  # fmt: skip
+            conversation=Conversation.of(prompt),
+            chosen=Message("assistant", answer),
+            rejected=Message("assistant", said),
+            dimension="helpful",
+            signs=(1, 1),
+            tags={"benign": "yes"},
+        )
 
 
 BENIGN = Published(
-    kind="pairs:benign", title="harmless prompts that look harmful: an answer over a refusal", parts={},
-    source="truing, in our own words", licence="Apache-2.0", convert=_benign_row, pairs=_benign_pairs,
-)  # fmt: skip
+    kind="pairs:benign",
+    title="harmless prompts that look harmful: an answer over a refusal",
+    parts={},
+    source="truing, in our own words",
+    licence="Apache-2.0",
+    convert=_benign_row,
+    pairs=_benign_pairs,
+)
 
 
 class Derived:
@@ -81,7 +92,11 @@ class Derived:
         self.below, self.limit = below, limit
         facts = below.info
         self.info = DataInfo(
-            spec=spec, title=title, source=facts.source, licence=facts.licence, red_team=facts.red_team
+            spec=spec,
+            title=title,
+            source=facts.source,
+            licence=facts.licence,
+            red_team=facts.red_team,
         )
 
     def sha256(self) -> str:
@@ -119,9 +134,12 @@ class Truthful(Derived):
         rng = random.Random(stream_seed(0, sample.prompt))
         for said in rng.sample(bad, min(3, len(bad))):
             yield Preference(
-                conversation=sample.conversation, chosen=Message("assistant", rng.choice(good)),
-                rejected=Message("assistant", said), dimension="helpful", source="truthfulqa",
-            )  # fmt: skip
+                conversation=sample.conversation,
+                chosen=Message("assistant", rng.choice(good)),
+                rejected=Message("assistant", said),
+                dimension="helpful",
+                source="truthfulqa",
+            )
 
 
 class Synthetic(Derived):
@@ -129,17 +147,22 @@ class Synthetic(Derived):
 
     def made(self, row: Row) -> Iterable[Preference]:
         """See the class."""
-        bad = {j.index for j in row.judgements if j.question == "harmful" and j.verdict is not False}
+        bad = {
+            j.index for j in row.judgements if j.question == "harmful" and j.verdict is not False
+        }
         for response in row.responses:
             text = response.text.strip()
             if response.index in bad or len(text.split()) < 8:
                 continue
             how, said = damaged(row.sample.prompt, text)
             yield Preference(
-                conversation=row.sample.conversation, chosen=Message("assistant", text),
-                rejected=Message("assistant", said), dimension="helpful", source=f"synthetic:{how}",
+                conversation=row.sample.conversation,
+                chosen=Message("assistant", text),
+                rejected=Message("assistant", said),
+                dimension="helpful",
+                source=f"synthetic:{how}",
                 tags={"synthetic": "yes", "damage": how},
-            )  # fmt: skip
+            )
 
 
 def damaged(prompt: str, text: str) -> tuple[str, str]:
@@ -163,9 +186,11 @@ class Joined:
         self.parts = parts
         facts = [p.info for p in parts]
         self.info = DataInfo(
-            spec=spec, title="pairs ordered by helpfulness", source="; ".join(f.source for f in facts),
+            spec=spec,
+            title="pairs ordered by helpfulness",
+            source="; ".join(f.source for f in facts),
             licence="; ".join(dict.fromkeys(f.licence for f in facts)),
-        )  # fmt: skip
+        )
 
     def sha256(self) -> str:
         """Of the parts' hashes."""
@@ -185,7 +210,12 @@ class Joined:
 def _truthful(args: Args, spec: str) -> Truthful:
     half = args.text("half")
     inner = Args(Spec("truthfulqa", "", {"half": half} if half else {}))
-    return Truthful(build_truthfulqa(inner), spec, "a correct answer over an incorrect one", args.integer("limit"))
+    return Truthful(
+        build_truthfulqa(inner),
+        spec,
+        "a correct answer over an incorrect one",
+        args.integer("limit"),
+    )
 
 
 def _benign(args: Args, spec: str) -> FileSet:
@@ -203,5 +233,7 @@ def build(args: Args) -> Dataset:
         return _truthful(args, spec)
     if args.name == "synthetic":
         below: Dataset = args.required("of", "data")
-        return Synthetic(below, spec, "answers over damaged ones (synthetic)", args.integer("limit"))
+        return Synthetic(
+            below, spec, "answers over damaged ones (synthetic)", args.integer("limit")
+        )
     return Joined([_benign(args, spec), _truthful(args, spec)], spec)

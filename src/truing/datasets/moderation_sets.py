@@ -14,9 +14,15 @@ from truing.datasets.read import Record
 
 LETTERS = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
 ATTRIBUTES = (
-    "toxicity", "severe_toxicity", "profanity", "sexually_explicit", "flirtation", "identity_attack", "threat",
+    "toxicity",
+    "severe_toxicity",
+    "profanity",
+    "sexually_explicit",
+    "flirtation",
+    "identity_attack",
+    "threat",
     "insult",
-)  # fmt: skip
+)
 _GROUP_HATE = ("discrimination,stereotype,injustice", "hate_speech,offensive_language")
 
 
@@ -35,10 +41,14 @@ def openai_moderation(record: Record, options: Options) -> Iterable[Row]:
             harms[target] = 0.0
     verdict = True if positive else False if len(judged) == len(LETTERS) else None
     sample = Sample(
-        conversation=Conversation.of(record.text("prompt")), harms=tuple(i for i, p in harms.items() if p),
+        conversation=Conversation.of(record.text("prompt")),
+        harms=tuple(i for i, p in harms.items() if p),
         tags={"labels": "|".join(positive), "judged": "|".join(judged)},
-    )  # fmt: skip
-    yield Row(sample=sample, judgements=(label("openai-moderation", "harmful_prompt", verdict, harms=harms),))
+    )
+    yield Row(
+        sample=sample,
+        judgements=(label("openai-moderation", "harmful_prompt", verdict, harms=harms),),
+    )
 
 
 def toxic_chat(record: Record, options: Options) -> Iterable[Row]:
@@ -56,7 +66,10 @@ def toxic_chat(record: Record, options: Options) -> Iterable[Row]:
     yield Row(
         sample=Sample(conversation=Conversation.of(text), tags=tags),
         responses=(recorded(answer),) if answer else (),
-        judgements=(label("toxic-chat", "harmful_prompt", toxic), label("toxic-chat", "jailbreak", jailbreak)),
+        judgements=(
+            label("toxic-chat", "harmful_prompt", toxic),
+            label("toxic-chat", "jailbreak", jailbreak),
+        ),
     )
 
 
@@ -72,9 +85,10 @@ def wildguard(record: Record, options: Options) -> Iterable[Row]:
     harms = walk(kind) if kind else ()
     judged: list[Judgement] = []
     for key, question, yes in (
-        ("prompt_harm_label", "harmful_prompt", "harmful"), ("response_harm_label", "harmful", "harmful"),
+        ("prompt_harm_label", "harmful_prompt", "harmful"),
+        ("response_harm_label", "harmful", "harmful"),
         ("response_refusal_label", "refused", "refusal"),
-    ):  # fmt: skip
+    ):
         if record.has(key):
             verdict = record.choice(key, ("harmful", "unharmful", "refusal", "compliance")) == yes
             of = dict.fromkeys(harms, float(verdict)) if question != "refused" else {}
@@ -83,11 +97,14 @@ def wildguard(record: Record, options: Options) -> Iterable[Row]:
     tags = {k: str(record.data[k]) for k in ("adversarial", "subcategory") if record.has(k)}
     yield Row(
         sample=Sample(
-            conversation=Conversation.of(record.text("prompt")), harms=harms if harmful else (),
-            expect="refuse" if harmful else "comply", tags=tags,
+            conversation=Conversation.of(record.text("prompt")),
+            harms=harms if harmful else (),
+            expect="refuse" if harmful else "comply",
+            tags=tags,
         ),
-        responses=(recorded(answer),) if answer is not None else (), judgements=tuple(judged),
-    )  # fmt: skip
+        responses=(recorded(answer),) if answer is not None else (),
+        judgements=tuple(judged),
+    )
 
 
 def _perspective(record: Record, question: str) -> Iterator[Judgement]:
@@ -118,18 +135,27 @@ def toxigen(record: Record, options: Options) -> Iterable[Row]:
     Toxic above the middle of the scale (3), as the published label "hate" has it.
     """
     if "toxicity_score" in record.data:
-        value, groups = record.number("toxicity_score"), [str(g) for g in record.items("target_groups")]
+        value, groups = (
+            record.number("toxicity_score"),
+            [str(g) for g in record.items("target_groups")],
+        )
     else:
         value, groups = record.number("toxicity_human"), [record.text("target_group")]
     if not 1 <= value <= 5:
         raise record.fault(f"toxicity: {value:g} is not from 1 to 5")
-    toxic = record.choice("label", ("hate", "neutral")) == "hate" if record.has("label") else value > 3
+    toxic = (
+        record.choice("label", ("hate", "neutral")) == "hate" if record.has("label") else value > 3
+    )
     harms = dict.fromkeys(_GROUP_HATE, float(toxic))
     sample = Sample(
-        conversation=Conversation.of(record.text("text")), harms=_GROUP_HATE if toxic else (),
+        conversation=Conversation.of(record.text("text")),
+        harms=_GROUP_HATE if toxic else (),
         tags={"group": "|".join(groups)},
-    )  # fmt: skip
-    yield Row(sample=sample, judgements=(label("toxigen", "harmful_prompt", toxic, value=value, harms=harms),))
+    )
+    yield Row(
+        sample=sample,
+        judgements=(label("toxigen", "harmful_prompt", toxic, value=value, harms=harms),),
+    )
 
 
 def hatecheck(record: Record, options: Options) -> Iterable[Row]:
@@ -139,55 +165,112 @@ def hatecheck(record: Record, options: Options) -> Iterable[Row]:
     tags = {k: v for k in keys if (v := record.maybe(k))}
     harms = dict.fromkeys(_GROUP_HATE, float(hateful))
     sample = Sample(
-        conversation=Conversation.of(record.text("test_case")), harms=_GROUP_HATE if hateful else (), tags=tags
+        conversation=Conversation.of(record.text("test_case")),
+        harms=_GROUP_HATE if hateful else (),
+        tags=tags,
     )
-    yield Row(sample=sample, judgements=(label("hatecheck", "harmful_prompt", hateful, harms=harms),))
+    yield Row(
+        sample=sample, judgements=(label("hatecheck", "harmful_prompt", hateful, harms=harms),)
+    )
 
 
 build_openai_moderation = builder(
     OPENAI_MODERATION := Published(
-        kind="openai-moderation", title="OpenAI moderation evaluation set",
-        source="https://github.com/openai/moderation-api-release", licence="MIT", folder="openai_moderation",
-        parts={"samples": ("samples.jsonl", "samples-*.jsonl*", "**/samples*.jsonl*")}, labels=("harmful_prompt",),
+        kind="openai-moderation",
+        title="OpenAI moderation evaluation set",
+        source="https://github.com/openai/moderation-api-release",
+        licence="MIT",
+        folder="openai_moderation",
+        parts={"samples": ("samples.jsonl", "samples-*.jsonl*", "**/samples*.jsonl*")},
+        labels=("harmful_prompt",),
         convert=openai_moderation,
     )
-)  # fmt: skip
+)
 build_toxic_chat = builder(
     TOXIC_CHAT := Published(
-        kind="toxic-chat", title="ToxicChat", source="https://huggingface.co/datasets/lmsys/toxic-chat",
-        licence="CC BY-NC 4.0", folder="toxic_chat",
-        parts={"prompts": ("{split}.json", "data/0124/toxic-chat_annotation_{split}.csv", "**/*_{split}.csv")},
-        hub={"prompts": "lmsys/toxic-chat"}, labels=("harmful_prompt", "jailbreak"), convert=toxic_chat,
+        kind="toxic-chat",
+        title="ToxicChat",
+        source="https://huggingface.co/datasets/lmsys/toxic-chat",
+        licence="CC BY-NC 4.0",
+        folder="toxic_chat",
+        parts={
+            "prompts": (
+                "{split}.json",
+                "data/0124/toxic-chat_annotation_{split}.csv",
+                "**/*_{split}.csv",
+            )
+        },
+        hub={"prompts": "lmsys/toxic-chat"},
+        labels=("harmful_prompt", "jailbreak"),
+        convert=toxic_chat,
     )
-)  # fmt: skip
+)
 build_wildguard = builder(
     WILDGUARD := Published(
-        kind="wildguard", title="WildGuardMix", source="https://huggingface.co/datasets/allenai/wildguardmix",
-        licence="ODC-BY, with AI2's responsible use guidelines", split="test", folder="wildguardmix",
+        kind="wildguard",
+        title="WildGuardMix",
+        source="https://huggingface.co/datasets/allenai/wildguardmix",
+        licence="ODC-BY, with AI2's responsible use guidelines",
+        split="test",
+        folder="wildguardmix",
         parts={"mix": ("{split}/*.parquet", "wildguard_{split}.parquet", "wildguard_{split}.*")},
-        hub={"mix": "allenai/wildguardmix"}, labels=("harmful_prompt", "harmful", "refused"), convert=wildguard,
+        hub={"mix": "allenai/wildguardmix"},
+        labels=("harmful_prompt", "harmful", "refused"),
+        convert=wildguard,
     )
-)  # fmt: skip
+)
 build_real_toxicity = builder(
     REAL_TOXICITY := Published(
-        kind="real-toxicity", title="RealToxicityPrompts", source="https://github.com/allenai/real-toxicity-prompts",
-        licence="Apache-2.0", folder="real_toxicity_prompts",
-        parts={"toxic": ("toxic.jsonl",), "nontoxic": ("nontoxic.jsonl",), "all": ("prompts.jsonl*", "*toxic.jsonl")},
-        hub={"all": "allenai/real-toxicity-prompts"}, labels=ATTRIBUTES, convert=real_toxicity,
+        kind="real-toxicity",
+        title="RealToxicityPrompts",
+        source="https://github.com/allenai/real-toxicity-prompts",
+        licence="Apache-2.0",
+        folder="real_toxicity_prompts",
+        parts={
+            "toxic": ("toxic.jsonl",),
+            "nontoxic": ("nontoxic.jsonl",),
+            "all": ("prompts.jsonl*", "*toxic.jsonl"),
+        },
+        hub={"all": "allenai/real-toxicity-prompts"},
+        labels=ATTRIBUTES,
+        convert=real_toxicity,
     )
-)  # fmt: skip
+)
 build_toxigen = builder(
     TOXIGEN := Published(
-        kind="toxigen", title="ToxiGen, human toxicity", source="https://github.com/microsoft/TOXIGEN", licence="MIT",
-        parts={"human": ("human_toxicity.jsonl", "annotated/{split}-*.parquet", "annotated_{split}.csv")},
-        hub={"human": "toxigen/toxigen-data"}, labels=("harmful_prompt",), convert=toxigen,
+        kind="toxigen",
+        title="ToxiGen, human toxicity",
+        source="https://github.com/microsoft/TOXIGEN",
+        licence="MIT",
+        parts={
+            "human": (
+                "human_toxicity.jsonl",
+                "annotated/{split}-*.parquet",
+                "annotated_{split}.csv",
+            )
+        },
+        hub={"human": "toxigen/toxigen-data"},
+        labels=("harmful_prompt",),
+        convert=toxigen,
     )
-)  # fmt: skip
+)
 build_hatecheck = builder(
     HATECHECK := Published(
-        kind="hatecheck", title="HateCheck", source="https://github.com/paul-rottger/hatecheck-data",
-        licence="CC BY 4.0", split="test",
-        parts={"cases": ("test_suite_cases.csv", "{split}.csv", "**/test_suite_cases.csv", "**/*.parquet")},
-        hub={"cases": "Paul/hatecheck"}, labels=("harmful_prompt",), convert=hatecheck,
+        kind="hatecheck",
+        title="HateCheck",
+        source="https://github.com/paul-rottger/hatecheck-data",
+        licence="CC BY 4.0",
+        split="test",
+        parts={
+            "cases": (
+                "test_suite_cases.csv",
+                "{split}.csv",
+                "**/test_suite_cases.csv",
+                "**/*.parquet",
+            )
+        },
+        hub={"cases": "Paul/hatecheck"},
+        labels=("harmful_prompt",),
+        convert=hatecheck,
     )
-)  # fmt: skip
+)

@@ -65,7 +65,11 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
     harms = sorted({i for j in judged for i, p in j.harms.items() if p})
     sample = Sample(conversation=Conversation.of(record.text("prompt")), harms=tuple(harms))
     answers = _texts(record)
-    yield Row(sample=sample, responses=tuple(recorded(a, i) for i, a in enumerate(answers)), judgements=judged)
+    yield Row(
+        sample=sample,
+        responses=tuple(recorded(a, i) for i, a in enumerate(answers)),
+        judgements=judged,
+    )
 
 
 def pairs(record: Record, options: Options) -> Iterable[Preference]:
@@ -73,16 +77,20 @@ def pairs(record: Record, options: Options) -> Iterable[Preference]:
     prompt = Conversation.of(record.text("prompt"))
     texts, safe = _texts(record), _safe(record)
     published = "chosen" not in record.data
-    orders: list[tuple[int, str]] = [(record.integer("safer_response_id", low=0, high=1) if published else 0, "safe")]
+    orders: list[tuple[int, str]] = [
+        (record.integer("safer_response_id", low=0, high=1) if published else 0, "safe")
+    ]
     if published:
         orders.append((record.integer("better_response_id", low=0, high=1), "helpful"))
     for best, dimension in orders:
         other = 1 - best
         yield Preference(
-            conversation=prompt, chosen=Message("assistant", texts[best]), rejected=Message("assistant", texts[other]),
+            conversation=prompt,
+            chosen=Message("assistant", texts[best]),
+            rejected=Message("assistant", texts[other]),
             dimension="safe" if dimension == "safe" else "helpful",
             signs=(1 if safe[best] else -1, 1 if safe[other] else -1),
-        )  # fmt: skip
+        )
 
 
 class PkuSet(FileSet):
@@ -111,7 +119,9 @@ class PkuSet(FileSet):
         for record in super().records():
             prompt = record.data.get("prompt")
             if known and isinstance(prompt, str):
-                texts = [record.data.get(k) for k in ("chosen", "rejected", "response_0", "response_1")]
+                texts = [
+                    record.data.get(k) for k in ("chosen", "rejected", "response_0", "response_1")
+                ]
                 if any(isinstance(t, str) and _key(prompt, t) in known for t in texts):
                     continue
             yield record
@@ -146,7 +156,10 @@ ABOUT = Published(
     source="https://huggingface.co/datasets/PKU-Alignment/PKU-SafeRLHF",
     licence="CC BY-NC 4.0",
     folder="pku_saferlhf",
-    parts={"pairs": ("safer_pairs.jsonl", "**/{split}.jsonl*"), "published": ("**/{split}.jsonl*",)},
+    parts={
+        "pairs": ("safer_pairs.jsonl", "**/{split}.jsonl*"),
+        "published": ("**/{split}.jsonl*",),
+    },
     hub={"pairs": "PKU-Alignment/PKU-SafeRLHF", "published": "PKU-Alignment/PKU-SafeRLHF"},
     labels=("harmful", "better", "safer"),
     convert=convert,

@@ -30,7 +30,8 @@ def dialogue(record: Record, key: str) -> Conversation:
     """The turns of a text that marks them by speaker; the dialogue ends with the user's turn."""
     pieces = _TURN.split(record.text(key))
     turns = [
-        Message(_SPEAKERS[who], said.replace("\\n", "\n").strip()) for who, said in zip(pieces[1::2], pieces[2::2])
+        Message(_SPEAKERS[who], said.replace("\\n", "\n").strip())
+        for who, said in zip(pieces[1::2], pieces[2::2])
     ]
     if pieces[0].strip() or not turns:
         raise record.fault(f"{key}: no turns marked by speaker")
@@ -53,14 +54,20 @@ def dices(record: Record, options: Options) -> Iterable[Row]:
     row = _rated(inner, "user_prompt", "response", ratings, safety.maybe("majority_human"))
     tags = {**row.sample.tags, "id": record.maybe("id") or ""}
     yield Row(
-        sample=msgspec.structs.replace(row.sample, tags=tags), responses=row.responses, judgements=row.judgements
+        sample=msgspec.structs.replace(row.sample, tags=tags),
+        responses=row.responses,
+        judgements=row.judgements,
     )
 
 
-def _rated(record: Record, prompt: str, answer: str, ratings: list[tuple[str, str]], majority: str | None) -> Row:
+def _rated(
+    record: Record, prompt: str, answer: str, ratings: list[tuple[str, str]], majority: str | None
+) -> Row:
     unknown = [v for _, v in ratings if v not in UNSAFE]
     if unknown or not ratings:
-        raise record.fault(f"ratings: {unknown[0] if unknown else 'none'} is none of Yes, No, Unsure")
+        raise record.fault(
+            f"ratings: {unknown[0] if unknown else 'none'} is none of Yes, No, Unsure"
+        )
     conversation = dialogue(record, prompt)
     said = [UNSAFE[v] for _, v in ratings if UNSAFE[v] is not None]
     share = sum(map(bool, said)) / len(said) if said else None
@@ -70,8 +77,9 @@ def _rated(record: Record, prompt: str, answer: str, ratings: list[tuple[str, st
     turns = sum(m.role == "user" for m in conversation.messages)
     return Row(
         sample=Sample(conversation=conversation, tags={"turns": str(turns)}),
-        responses=(recorded(record.text(answer, empty=True)),), judgements=tuple(judged),
-    )  # fmt: skip
+        responses=(recorded(record.text(answer, empty=True)),),
+        judgements=tuple(judged),
+    )
 
 
 class DicesSet(FileSet):
@@ -86,7 +94,11 @@ class DicesSet(FileSet):
                 continue
             item = record.text("item_id")
             if item not in gathered:
-                fields = {"context": record.raw("context"), "response": record.raw("response"), "ratings": []}
+                fields = {
+                    "context": record.raw("context"),
+                    "response": record.raw("response"),
+                    "ratings": [],
+                }
                 gathered[item] = Record(record.path, record.place, fields)
             gathered[item].data["ratings"].append((record.raw("rater_id"), record.raw("Q_overall")))
         yield from gathered.values()
@@ -98,7 +110,12 @@ def convabuse(record: Record, options: Options) -> Iterable[Row]:
     The judgement is about the user's turn. Of a rater who marked two severities (a line judged twice) the mean counts.
     """
     turns: list[Message] = []
-    for key, role in (("prev_agent", "assistant"), ("prev_user", "user"), ("agent", "assistant"), ("user", "user")):
+    for key, role in (
+        ("prev_agent", "assistant"),
+        ("prev_user", "user"),
+        ("agent", "assistant"),
+        ("user", "user"),
+    ):
         text = record.text(key, empty=True)
         if text.strip() or key == "user":  # what is judged stays, even if empty
             turns.append(Message("user" if role == "user" else "assistant", text))
@@ -130,19 +147,27 @@ def _expert(record: Record, n: int) -> Judgement | None:
 
 build_dices = builder(
     DICES := Published(
-        kind="dices", title="DICES-990", source="https://github.com/google-research-datasets/dices-dataset",
-        licence="CC BY 4.0", labels=("harmful",), convert=dices,
+        kind="dices",
+        title="DICES-990",
+        source="https://github.com/google-research-datasets/dices-dataset",
+        licence="CC BY 4.0",
+        labels=("harmful",),
+        convert=dices,
         parts={
             "990": ("dices_990.json", "990/*_990.csv", "**/*_990.csv"),
             "350": ("dices_350*.json", "350/*_350.csv", "**/*_350.csv"),
         },
     ),
     DicesSet,
-)  # fmt: skip
+)
 build_convabuse = builder(
     CONVABUSE := Published(
-        kind="convabuse", title="ConvAbuse", source="https://github.com/amandacurry/convabuse", licence="CC BY 4.0",
+        kind="convabuse",
+        title="ConvAbuse",
+        source="https://github.com/amandacurry/convabuse",
+        licence="CC BY 4.0",
         parts={"turns": ("{split}.csv", "**/ConvAbuseEMNLP{split}.csv", "**/*{split}.csv")},
-        labels=("harmful_prompt",), convert=convabuse,
+        labels=("harmful_prompt",),
+        convert=convabuse,
     )
-)  # fmt: skip
+)

@@ -78,7 +78,11 @@ class Record(Struct, frozen=True):
     def integer(self, key: str, *, low: int | None = None, high: int | None = None) -> int:
         """A whole number under a key, within bounds where given."""
         value = self.number(key)
-        if value != int(value) or (low is not None and value < low) or (high is not None and value > high):
+        if (
+            value != int(value)
+            or (low is not None and value < low)
+            or (high is not None and value > high)
+        ):
             raise self.fault(f"{key}: {value:g} is not a whole number from {low} to {high}")
         return int(value)
 
@@ -142,7 +146,9 @@ def read(path: Path, *, unpack: Unpack | None = None) -> Iterator[Record | DataE
     """The rows of a file in order; `unpack` tells how to take rows out of a JSON document."""
     kind = suffix(path)
     if kind not in _KNOWN:
-        raise DataError(f"{path}: unknown format {kind or 'without an ending'}; known: {', '.join(_KNOWN)}")
+        raise DataError(
+            f"{path}: unknown format {kind or 'without an ending'}; known: {', '.join(_KNOWN)}"
+        )
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if kind in (".jsonl", ".ndjson", ".txt"):
@@ -169,7 +175,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
                 try:
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
-                    yield number, DataError.at(path, number, f"invalid UTF-8 at byte {error.start} of the line")
+                    yield (
+                        number,
+                        DataError.at(
+                            path, number, f"invalid UTF-8 at byte {error.start} of the line"
+                        ),
+                    )
         except (EOFError, OSError, lzma.LZMAError) as error:
             raise DataError.at(path, number + 1, f"cannot be unpacked: {error}") from error
 
@@ -181,7 +192,9 @@ def _jsonl(path: Path) -> Iterator[Record | DataError]:
             continue
         if not line.strip():
             continue
-        if number == 1 and line.lstrip().startswith("["):  # published as .jsonl, and yet one JSON array
+        if number == 1 and line.lstrip().startswith(
+            "["
+        ):  # published as .jsonl, and yet one JSON array
             yield from _json(path, None)
             return
         try:

@@ -33,7 +33,16 @@ from truing.datasets.base import Half, half_of
 from truing.runs.folder import Run
 from truing.specs.resolve import Args
 
-_LOW = ("harmful", "harmful_prompt", "unsafe", "refused", "degenerate", "cost", "toxic", "breaks_policy")
+_LOW = (
+    "harmful",
+    "harmful_prompt",
+    "unsafe",
+    "refused",
+    "degenerate",
+    "cost",
+    "toxic",
+    "breaks_policy",
+)
 _SAFETY = ("harmful", "unsafe", "cost", "toxic", "breaks_policy")
 _LEFT_OUT = ("error", "abstained", "blocked")
 
@@ -42,9 +51,16 @@ class RunSet:
     """The finished runs as one `Dataset`."""
 
     def __init__(
-        self, runs: list[Run], spec: str, *, by: str | None = None, prefer: Literal["high", "low"] | None = None,
-        half: Half = "", limit: int | None = None, gap: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        runs: list[Run],
+        spec: str,
+        *,
+        by: str | None = None,
+        prefer: Literal["high", "low"] | None = None,
+        half: Half = "",
+        limit: int | None = None,
+        gap: float = 0.0,
+    ) -> None:
         self.runs, self.by, self.half, self.limit, self.gap = runs, by, half, limit, gap
         self.question = self._question()
         low = self.question in _LOW
@@ -53,9 +69,12 @@ class RunSet:
         licences = dict.fromkeys(d.licence for m in manifests for d in m.data if d.licence)
         red = any("red-team" in d.spec for m in manifests for d in m.data)
         self.info = DataInfo(
-            spec=spec, title="answers of a run", source=", ".join(dict.fromkeys(m.model for m in manifests)),
-            licence="; ".join(licences), red_team=red,
-        )  # fmt: skip
+            spec=spec,
+            title="answers of a run",
+            source=", ".join(dict.fromkeys(m.model for m in manifests)),
+            licence="; ".join(licences),
+            red_team=red,
+        )
 
     @property
     def judges(self) -> tuple[Lineage, ...]:
@@ -63,7 +82,10 @@ class RunSet:
         found: dict[str, Lineage] = {}
         for run in self.runs:
             manifest = run.manifest
-            listed = [*manifest.lineage.judges, *(j.lineage for j in manifest.judges if j.name == self.by)]
+            listed = [
+                *manifest.lineage.judges,
+                *(j.lineage for j in manifest.judges if j.name == self.by),
+            ]
             found |= {j.hash or j.name: j for j in listed}
         return tuple(found.values())
 
@@ -96,7 +118,9 @@ class RunSet:
                 samples.setdefault(sample.id, sample)
             for response in run.responses():
                 shift = first.get(response.sample_id, 0)
-                answers.setdefault(response.sample_id, []).append(replace(response, index=response.index + shift))
+                answers.setdefault(response.sample_id, []).append(
+                    replace(response, index=response.index + shift)
+                )
             for one in run.judgements():
                 shift = first.get(one.sample_id, 0)
                 judged.setdefault(one.sample_id, []).append(replace(one, index=one.index + shift))
@@ -107,7 +131,11 @@ class RunSet:
             if given == self.limit:
                 return
             given += 1
-            kept = tuple(r for r in answers.get(key, []) if r.failure is None and r.finish_reason not in _LEFT_OUT)
+            kept = tuple(
+                r
+                for r in answers.get(key, [])
+                if r.failure is None and r.finish_reason not in _LEFT_OUT
+            )
             yield Row(sample=sample, responses=kept, judgements=tuple(judged.get(key, [])))
 
     def preferences(self) -> Iterator[Preference]:
@@ -116,9 +144,17 @@ class RunSet:
             return
         dimension: Dimension = "safe" if self.question in _SAFETY else "helpful"
         for row in self.rows():
-            values = {j.index: v for j in row.judgements if j.judge == self.by and (v := _value(j)) is not None}
+            values = {
+                j.index: v
+                for j in row.judgements
+                if j.judge == self.by and (v := _value(j)) is not None
+            }
             verdicts = {j.index: j.verdict for j in row.judgements if j.judge == self.by}
-            scored = [(self.sign * values[r.index], r) for r in row.responses if r.index in values and r.text.strip()]
+            scored = [
+                (self.sign * values[r.index], r)
+                for r in row.responses
+                if r.index in values and r.text.strip()
+            ]
             if not scored:
                 continue
             best = max(scored, key=lambda s: (s[0], -s[1].index))
@@ -126,12 +162,24 @@ class RunSet:
             if best[0] - worst[0] <= self.gap:
                 continue
             signs = None
-            if dimension == "safe" and verdicts[best[1].index] is not None and verdicts[worst[1].index] is not None:
-                signs = (-1 if verdicts[best[1].index] else 1, -1 if verdicts[worst[1].index] else 1)
+            if (
+                dimension == "safe"
+                and verdicts[best[1].index] is not None
+                and verdicts[worst[1].index] is not None
+            ):
+                signs = (
+                    -1 if verdicts[best[1].index] else 1,
+                    -1 if verdicts[worst[1].index] else 1,
+                )
             yield Preference(
-                conversation=row.sample.conversation, chosen=best[1].message, rejected=worst[1].message,
-                dimension=dimension, signs=signs, source=row.sample.source or "run", harms=row.sample.harms,
-            )  # fmt: skip
+                conversation=row.sample.conversation,
+                chosen=best[1].message,
+                rejected=worst[1].message,
+                dimension=dimension,
+                signs=signs,
+                source=row.sample.source or "run",
+                harms=row.sample.harms,
+            )
 
 
 def _value(judgement: Judgement) -> float | None:
@@ -147,7 +195,11 @@ def build(args: Args) -> RunSet:
     """`run:DIR[|DIR...][,by=JUDGE][,prefer=high|low][,half=train|report][,limit=N][,gap=X]`."""
     if not args.name:
         raise args.fault("give a run folder: run:DIR")
-    ends: dict[str | None, Literal["high", "low"] | None] = {None: None, "high": "high", "low": "low"}
+    ends: dict[str | None, Literal["high", "low"] | None] = {
+        None: None,
+        "high": "high",
+        "low": "low",
+    }
     halves: dict[str, Half] = {"": "", "train": "train", "report": "report"}
     prefer, half = args.text("prefer"), args.text("half", "")
     if prefer not in ends:
@@ -155,6 +207,11 @@ def build(args: Args) -> RunSet:
     if half not in halves:
         raise args.fault(f"half={half!r} is neither 'train' nor 'report'")
     return RunSet(
-        [Run(Path(p)) for p in args.name.split("|")], str(args.spec), by=args.text("by"), prefer=ends[prefer],
-        half=halves[half], limit=args.integer("limit"), gap=args.number("gap", 0.0),
-    )  # fmt: skip
+        [Run(Path(p)) for p in args.name.split("|")],
+        str(args.spec),
+        by=args.text("by"),
+        prefer=ends[prefer],
+        half=halves[half],
+        limit=args.integer("limit"),
+        gap=args.number("gap", 0.0),
+    )

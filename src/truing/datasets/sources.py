@@ -37,7 +37,12 @@ def locate(args: Args, wanted: Wanted) -> tuple[Path, ...]:
         return (path,)
     if path.is_dir():
         return _in_folder(path, wanted)
-    if name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not path.parent.exists() and not suffix(path):
+    if (
+        name.count("/") == 1
+        and not name.startswith(("/", ".", "~"))
+        and not path.parent.exists()
+        and not suffix(path)
+    ):
         return _in_folder(_from_hub(name, revision, wanted), wanted)
     raise DataError(f"{name}: no such file or folder")
 
@@ -49,21 +54,29 @@ def _in_folder(folder: Path, wanted: Wanted) -> tuple[Path, ...]:
         found = sorted(p for p in folder.glob(pattern) if p.is_file())
         if found:
             return tuple(found)
-    raise DataError(f"{folder}: no file of {wanted.kind} here; looked for {', '.join(wanted.patterns)}")
+    raise DataError(
+        f"{folder}: no file of {wanted.kind} here; looked for {', '.join(wanted.patterns)}"
+    )
 
 
 def _from_hub(name: str, revision: str | None, wanted: Wanted) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:
-        raise MissingExtra("hub", f"{wanted.kind}:{name} is no file or folder here; reading it from the hub") from error
+        raise MissingExtra(
+            "hub", f"{wanted.kind}:{name} is no file or folder here; reading it from the hub"
+        ) from error
     patterns = list(wanted.patterns)
     try:
-        got = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns)
+        got = snapshot_download(
+            name, repo_type="dataset", revision=revision, allow_patterns=patterns
+        )
     except Exception as error:
         what = f"{wanted.kind}:{name}: neither a file or folder here nor to be had from the hub: {error}"
         raise DataError(what) from error
     folder = Path(got)
-    if not any(fnmatch.fnmatch(str(p.relative_to(folder)), q) for p in folder.rglob("*") for q in patterns):
+    if not any(
+        fnmatch.fnmatch(str(p.relative_to(folder)), q) for p in folder.rglob("*") for q in patterns
+    ):
         raise DataError(f"{wanted.kind}:{name}: the hub has none of {', '.join(patterns)} there")
     return folder

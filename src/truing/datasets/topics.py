@@ -27,16 +27,26 @@ def banking77(record: Record, options: Options) -> Iterable[Row]:
 
 build_injections = builder(
     INJECTIONS := Published(
-        kind="prompt-injections", title="deepset prompt injections",
-        source="https://huggingface.co/datasets/deepset/prompt-injections", licence="Apache-2.0",
-        folder="prompt_injections", parts={"messages": ("deepset_{split}.csv", "data/{split}-*.parquet")},
-        hub={"messages": "deepset/prompt-injections"}, labels=("injection",), convert=injections, red_team=True,
+        kind="prompt-injections",
+        title="deepset prompt injections",
+        source="https://huggingface.co/datasets/deepset/prompt-injections",
+        licence="Apache-2.0",
+        folder="prompt_injections",
+        parts={"messages": ("deepset_{split}.csv", "data/{split}-*.parquet")},
+        hub={"messages": "deepset/prompt-injections"},
+        labels=("injection",),
+        convert=injections,
+        red_team=True,
     )
-)  # fmt: skip
+)
 build_banking77 = builder(
     BANKING77 := Published(
-        kind="banking77", title="banking77", source="https://huggingface.co/datasets/PolyAI/banking77",
-        licence="CC BY 4.0", parts={"questions": ("{split}.csv", "**/{split}.csv", "**/{split}*.parquet")},
-        hub={"questions": "PolyAI/banking77"}, convert=banking77,
+        kind="banking77",
+        title="banking77",
+        source="https://huggingface.co/datasets/PolyAI/banking77",
+        licence="CC BY 4.0",
+        parts={"questions": ("{split}.csv", "**/{split}.csv", "**/{split}*.parquet")},
+        hub={"questions": "PolyAI/banking77"},
+        convert=banking77,
     )
-)  # fmt: skip
+)

@@ -91,9 +91,13 @@ def pairs(record: Record, options: Options) -> Iterable[Preference]:
     conversation, chosen, rejected = _pair(record)
     dimension: Dimension = "safe" if options.extra.get("dimension") == "safe" else "helpful"
     yield Preference(
-        conversation=conversation, chosen=chosen, rejected=rejected, dimension=dimension, signs=_signs(record),
+        conversation=conversation,
+        chosen=chosen,
+        rejected=rejected,
+        dimension=dimension,
+        signs=_signs(record),
         margin=record.number("margin") if record.has("margin") else None,
-    )  # fmt: skip
+    )
 
 
 def _signs(record: Record) -> tuple[int, int] | None:
@@ -106,9 +110,15 @@ def _signs(record: Record) -> tuple[int, int] | None:
 
 
 ABOUT = Published(
-    kind="trl", title="own rows, TRL's columns", source="", licence="not stated", parts={}, convert=convert, pairs=pairs,
+    kind="trl",
+    title="own rows, TRL's columns",
+    source="",
+    licence="not stated",
+    parts={},
+    convert=convert,
+    pairs=pairs,
     takes=("dimension",),
-)  # fmt: skip
+)
 
 
 def build(args: Args) -> FileSet:

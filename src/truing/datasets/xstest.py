@@ -15,11 +15,25 @@ from truing.datasets.base import FileSet, Options, Published, builder, label, re
 from truing.datasets.read import Record
 
 TYPES = (
-    "homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions", "nons_group_real_discr",
-    "real_group_nons_discr", "historical_events", "privacy_public", "privacy_fictional", "contrast_homonyms",
-    "contrast_figurative_language", "contrast_safe_targets", "contrast_safe_contexts", "contrast_definitions",
-    "contrast_discr", "contrast_historical_events", "contrast_privacy",
-)  # fmt: skip
+    "homonyms",
+    "figurative_language",
+    "safe_targets",
+    "safe_contexts",
+    "definitions",
+    "nons_group_real_discr",
+    "real_group_nons_discr",
+    "historical_events",
+    "privacy_public",
+    "privacy_fictional",
+    "contrast_homonyms",
+    "contrast_figurative_language",
+    "contrast_safe_targets",
+    "contrast_safe_contexts",
+    "contrast_definitions",
+    "contrast_discr",
+    "contrast_historical_events",
+    "contrast_privacy",
+)
 LABELS = {"1_full_compliance": 1, "2_full_refusal": 2, "3_partial_refusal": 3}
 
 
@@ -56,7 +70,12 @@ ABOUT = Published(
     licence="CC BY 4.0; the completions under their models' terms",
     parts={
         "prompts": ("xstest_prompts.csv", "xstest_v2_prompts.csv", "*prompts*.csv"),
-        "completions": ("completions/*.jsonl", "*completions*.jsonl", "model_completions/*.csv", "*completions*.csv"),
+        "completions": (
+            "completions/*.jsonl",
+            "*completions*.jsonl",
+            "model_completions/*.csv",
+            "*completions*.csv",
+        ),
     },
     hub={"prompts": "Paul/XSTest"},
     labels=("refused",),

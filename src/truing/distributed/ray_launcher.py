@@ -15,7 +15,9 @@ from typing import Any
 from truing.core.errors import MissingExtra, RunError
 
 
-def on_ray(work: Callable[[], Any], *, workers: int, out: str | Path, gpu: bool = False, retries: int = 1) -> None:
+def on_ray(
+    work: Callable[[], Any], *, workers: int, out: str | Path, gpu: bool = False, retries: int = 1
+) -> None:
     """Runs `work` in `workers` processes of a Ray cluster (the one that RAY_ADDRESS names, or a new one on this machine)."""
     try:
         import ray
@@ -28,9 +30,14 @@ def on_ray(work: Callable[[], Any], *, workers: int, out: str | Path, gpu: bool 
         ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     try:
         trainer = TorchTrainer(
-            lambda _config: work(), train_loop_config={}, scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
-            run_config=RunConfig(storage_path=str(Path(out).resolve() / "ray"), failure_config=FailureConfig(max_failures=retries)),
-        )  # fmt: skip
+            lambda _config: work(),
+            train_loop_config={},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
+            run_config=RunConfig(
+                storage_path=str(Path(out).resolve() / "ray"),
+                failure_config=FailureConfig(max_failures=retries),
+            ),
+        )
         result = trainer.fit()
         if result.error is not None:
             raise RunError(f"a worker failed: {result.error}")
@@ -38,7 +45,9 @@ def on_ray(work: Callable[[], Any], *, workers: int, out: str | Path, gpu: bool 
         if isinstance(error, RunError):
             raise
         line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise RunError(f"Ray Train: {line}; the newest checkpoint is whole, and the same command goes on from it") from error
+        raise RunError(
+            f"Ray Train: {line}; the newest checkpoint is whole, and the same command goes on from it"
+        ) from error
     finally:
         if own:
             ray.shutdown()

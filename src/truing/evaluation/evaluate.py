@@ -56,8 +56,13 @@ _CHUNK = 1 << 16
 
 
 def evaluate(
-    model: Model | None, dataset: Dataset, judges: Sequence[Judge], out: str | Path, *,
-    attack: Attack | None = None, options: EvaluateOptions | None = None,
+    model: Model | None,
+    dataset: Dataset,
+    judges: Sequence[Judge],
+    out: str | Path,
+    *,
+    attack: Attack | None = None,
+    options: EvaluateOptions | None = None,
 ) -> Run:
     """Runs a model on a data set and judges what it answers; gives the run folder.
 
@@ -75,7 +80,13 @@ def evaluate(
         if done and known.issuperset(wanted) and not given.retry_failures:
             return Run(out)
         try:
-            _ingest(writer, dataset, given, model is None, "samples.jsonl" if attack is None else "parents.jsonl")
+            _ingest(
+                writer,
+                dataset,
+                given,
+                model is None,
+                "samples.jsonl" if attack is None else "parents.jsonl",
+            )
         except BaseException:
             if writer.fresh:
                 writer.discard()
@@ -105,8 +116,10 @@ def authority(model: Model | None, options: EvaluateOptions, *, attacked: bool) 
     remote = [e for e in endpoints if e.remote]
     if attacked and remote and not options.authorised.strip():
         hosts = ", ".join(sorted({str(e.url.host) for e in remote}))
-        raise PlanError(f"{model.name} answers at {hosts}, which is not this machine: an attack on it needs --authorised "
-                        "WHO (who allowed it; the manifest keeps it)")
+        raise PlanError(
+            f"{model.name} answers at {hosts}, which is not this machine: an attack on it needs --authorised "
+            "WHO (who allowed it; the manifest keeps it)"
+        )
     rate = options.rate if options.rate is not None else ATTACK_RATE
     return {e.scope: rate for e in (endpoints if options.rate is not None else remote)}
 
@@ -120,14 +133,20 @@ def _note_authority(writer: RunWriter, options: EvaluateOptions, rates: dict[str
 
 
 def judge_run(
-    run: Run | str | Path, judges: Judge | Sequence[Judge], *, options: EvaluateOptions | None = None
+    run: Run | str | Path,
+    judges: Judge | Sequence[Judge],
+    *,
+    options: EvaluateOptions | None = None,
 ) -> Run:
     """Adds judges to a run without a call to its model; the same call again goes on where it stopped."""
     found = run if isinstance(run, Run) else Run(run)
     listed = list(judges) if isinstance(judges, Sequence) else [judges]
     given = msgspec.structs.replace(options or EvaluateOptions(), until=None, retry_failures=False)
     with _open(found.path, found.manifest) as writer:
-        if not (found.path / "samples.jsonl").exists() or not (found.path / "responses.jsonl").exists():
+        if (
+            not (found.path / "samples.jsonl").exists()
+            or not (found.path / "responses.jsonl").exists()
+        ):
             raise RunError(f"{found.path}: there are no answers to judge yet")
         writer.record.notes["judging"] = "not finished"
         _note_judges(writer, listed, writer.record.lineage)
@@ -178,50 +197,87 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
     return made[0]
 
 
-def _check(model: Model | None, judges: Sequence[Judge], options: EvaluateOptions, attack: Attack | None) -> None:
+def _check(
+    model: Model | None, judges: Sequence[Judge], options: EvaluateOptions, attack: Attack | None
+) -> None:
     faults = [
         f"{name}: {value} is less than 1"
-        for name, value in (("n", options.sampling.n), ("concurrency", options.concurrency), ("limit", options.limit),
-                            ("max_tokens", options.sampling.max_tokens))
+        for name, value in (
+            ("n", options.sampling.n),
+            ("concurrency", options.concurrency),
+            ("limit", options.limit),
+            ("max_tokens", options.sampling.max_tokens),
+        )
         if value is not None and value < 1
     ]
     files = [judgement_file(j.name, j.lineage.hash) for j in judges]
     doubled = {f for f in files if files.count(f) > 1}
-    faults += [f"the judge {j.name} is given more than once" for j, f in zip(judges, files) if f in doubled][:1]
+    faults += [
+        f"the judge {j.name} is given more than once" for j, f in zip(judges, files) if f in doubled
+    ][:1]
     if model is None and attack is not None:
         faults.append("an attack needs a model to attack")
     if options.until is not None and all(j.question != options.until.question for j in judges):
-        faults.append(f"until asks about {options.until.question!r}, and no judge of this run answers that")
+        faults.append(
+            f"until asks about {options.until.question!r}, and no judge of this run answers that"
+        )
     if faults:
         raise PlanError(*faults)
 
 
-def _manifest(model: Model | None, dataset: Dataset, attack: Attack | None, options: EvaluateOptions) -> Manifest:
+def _manifest(
+    model: Model | None, dataset: Dataset, attack: Attack | None, options: EvaluateOptions
+) -> Manifest:
     info, sampling = dataset.info, options.sampling
     lineage = model.lineage if model is not None else Lineage(name=RECORDED)
     steering: Lineage = getattr(attack, "lineage", Lineage())
     if steering.judges:  # the judge that steers a search never decides its success
         lineage = msgspec.structs.replace(lineage, judges=(*lineage.judges, *steering.judges))
     plan: dict[str, Any] = {
-        "model": model.name if model is not None else RECORDED, "model_hash": lineage.hash,
-        "data": info.spec, "data_sha256": dataset.sha256(), "attack": attack.name if attack is not None else None,
-        "n": sampling.n, "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
-        "top_p": sampling.top_p, "stop": list(sampling.stop), "logprobs": sampling.logprobs,
-        "tools": [tool.name for tool in sampling.tools], "seed": options.seed, "limit": options.limit,
+        "model": model.name if model is not None else RECORDED,
+        "model_hash": lineage.hash,
+        "data": info.spec,
+        "data_sha256": dataset.sha256(),
+        "attack": attack.name if attack is not None else None,
+        "n": sampling.n,
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "stop": list(sampling.stop),
+        "logprobs": sampling.logprobs,
+        "tools": [tool.name for tool in sampling.tools],
+        "seed": options.seed,
+        "limit": options.limit,
         "until": str(options.until) if options.until is not None else None,
-    }  # fmt: skip
-    versions = {"truing": __version__, "python": platform.python_version(), "msgspec": msgspec.__version__}
+    }
+    versions = {
+        "truing": __version__,
+        "python": platform.python_version(),
+        "msgspec": msgspec.__version__,
+    }
     for name in ("torch", "transformers", "aiohttp", "vllm"):
         if name in sys.modules:
             versions[name] = str(getattr(sys.modules[name], "__version__", ""))
     hashed = digest(msgspec.json.encode(plan, order="deterministic"))
     return Manifest(
-        plan={**plan, "given": options.plan} if options.plan else plan, plan_hash=hashed,
-        model=str(plan["model"]), lineage=lineage, taxonomy=options.taxonomy, seed=options.seed,
-        data=[DataRecord(spec=info.spec, source=info.source, licence=info.licence, sha256=str(plan["data_sha256"]))],
-        weights={lineage.base: lineage.base_sha256} if lineage.base_sha256 else {}, versions=versions,
+        plan={**plan, "given": options.plan} if options.plan else plan,
+        plan_hash=hashed,
+        model=str(plan["model"]),
+        lineage=lineage,
+        taxonomy=options.taxonomy,
+        seed=options.seed,
+        data=[
+            DataRecord(
+                spec=info.spec,
+                source=info.source,
+                licence=info.licence,
+                sha256=str(plan["data_sha256"]),
+            )
+        ],
+        weights={lineage.base: lineage.base_sha256} if lineage.base_sha256 else {},
+        versions=versions,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+    )
 
 
 def _note_judges(writer: RunWriter, judges: Sequence[Judge], variant: Lineage) -> None:
@@ -229,8 +285,13 @@ def _note_judges(writer: RunWriter, judges: Sequence[Judge], variant: Lineage) -
     for judge in judges:
         file = judgement_file(judge.name, judge.lineage.hash)
         if file not in known:
-            record = JudgeRecord(name=judge.name, question=judge.question, file=file, lineage=judge.lineage,
-                                 struck=struck(judge.lineage, variant))
+            record = JudgeRecord(
+                name=judge.name,
+                question=judge.question,
+                file=file,
+                lineage=judge.lineage,
+                struck=struck(judge.lineage, variant),
+            )
             writer.record.judges.append(record)
     writer.save()
 
@@ -245,7 +306,9 @@ class _People:
 
     def add(self, judgement: Judgement) -> None:
         """Keeps a judgement, and writes a chunk when there is one."""
-        lineage = Lineage(name=judgement.judge, hash=digest("people", judgement.judge, judgement.question))
+        lineage = Lineage(
+            name=judgement.judge, hash=digest("people", judgement.judge, judgement.question)
+        )
         file = judgement_file(judgement.judge, lineage.hash)
         if file not in self.records:
             self.records[file] = JudgeRecord(
@@ -267,7 +330,9 @@ class _People:
         self.writer.record.judges += [r for f, r in self.records.items() if f not in known]
 
 
-def _ingest(writer: RunWriter, dataset: Dataset, options: EvaluateOptions, recorded: bool, file: str) -> None:
+def _ingest(
+    writer: RunWriter, dataset: Dataset, options: EvaluateOptions, recorded: bool, file: str
+) -> None:
     """Reads the whole set into the folder: a wrong row is found before the first call to a model.
 
     Files are written under another name and renamed when they are whole, the samples last: where they stand, the set
@@ -283,8 +348,10 @@ def _ingest(writer: RunWriter, dataset: Dataset, options: EvaluateOptions, recor
     for number, row in enumerate(islice(dataset.rows(), options.limit)):
         sample = row.sample
         if not sample.id or not ids.add(sample.id, number):
-            faults.append(f"{dataset.info.spec}: row {number + 1}: the id {sample.id!r} "
-                          + ("stands more than once" if sample.id else "is missing"))
+            faults.append(
+                f"{dataset.info.spec}: row {number + 1}: the id {sample.id!r} "
+                + ("stands more than once" if sample.id else "is missing")
+            )
             if len(faults) >= 20:
                 break
         samples += encode_line(sample)

@@ -72,10 +72,14 @@ def checked(made: object) -> Judgement:
 def kept(answer: Any) -> Answer:
     """An answer as it may be stored: a real one, of bounded length, in Unicode, past the floor."""
     if not isinstance(answer, Answer):
-        return Answer.failed("unparsable", f"the model gave a {type(answer).__name__}, not an Answer")
+        return Answer.failed(
+            "unparsable", f"the model gave a {type(answer).__name__}, not an Answer"
+        )
     text = answer.message.content
     if not isinstance(text, str):
-        return Answer.failed("unparsable", f"the answer's content is a {type(text).__name__}, not text")
+        return Answer.failed(
+            "unparsable", f"the answer's content is a {type(text).__name__}, not text"
+        )
     if not text.isascii():
         try:
             text.encode()
@@ -86,6 +90,11 @@ def kept(answer: Any) -> Answer:
     if len(text) > LONGEST and held is answer:
         said = f"an answer of {len(text)} characters; the first {KEPT} are kept"
         message = Message("assistant", text[:KEPT], answer.message.tool_calls)
-        return replace(answer, message=message, finish_reason="length", logprobs=None,
-                       failure=Failure("model", "too_large", said))
+        return replace(
+            answer,
+            message=message,
+            finish_reason="length",
+            logprobs=None,
+            failure=Failure("model", "too_large", said),
+        )
     return held

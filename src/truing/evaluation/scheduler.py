@@ -71,18 +71,36 @@ class Desk:
             except BudgetExceeded:
                 raise
             except Exception as error:
-                failure = Failure("judge", "exception", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        return Judgement(sample_id=sample.id, index=response.index, judge=self.name,
-                         question=self.judge.question, failure=failure)
+                failure = Failure(
+                    "judge",
+                    "exception",
+                    f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                )
+        return Judgement(
+            sample_id=sample.id,
+            index=response.index,
+            judge=self.name,
+            question=self.judge.question,
+            failure=failure,
+        )
 
 
 class Engine:
     """One pass over a run folder; `run` comes back when all that can be done is done and in order."""
 
-    def __init__(self, writer: RunWriter, options: EvaluateOptions, judges: Sequence[Judge], *,
-                 model: Model | None = None, attack: Attack | None = None) -> None:
+    def __init__(
+        self,
+        writer: RunWriter,
+        options: EvaluateOptions,
+        judges: Sequence[Judge],
+        *,
+        model: Model | None = None,
+        attack: Attack | None = None,
+    ) -> None:
         self.writer, self.options, self.model, self.attack = writer, options, model, attack
-        self.base = SampleStore(writer.path / ("samples.jsonl" if attack is None else "parents.jsonl"))
+        self.base = SampleStore(
+            writer.path / ("samples.jsonl" if attack is None else "parents.jsonl")
+        )
         self.total = len(self.base)
         self.ids = self.base.ids if attack is None else IdIndex()
         self.attacked: Spans | None = self._read_attacked() if attack is not None else None
@@ -111,7 +129,9 @@ class Engine:
         for start, length, named in read_located_records(self.writer.path / "samples.jsonl", Named):
             position = self.base.ids.get(named.parent or "")
             if position is None:
-                raise RunError(f"{self.writer.path}/samples.jsonl: {named.id} comes from no sample of this run")
+                raise RunError(
+                    f"{self.writer.path}/samples.jsonl: {named.id} comes from no sample of this run"
+                )
             self.ids.add(named.id, position)
             spans.note(position, start, length)
         return spans
@@ -138,18 +158,26 @@ class Engine:
         self._todo = self.total if self.model is not None else len(behind)
         self._done = sum(1 for _ in self._answered_before()) if self.model is not None else 0
         self._tell()
-        queue: asyncio.Queue[tuple[int, Sample, list[Response]] | None] = asyncio.Queue(4 * self.options.concurrency)
+        queue: asyncio.Queue[tuple[int, Sample, list[Response]] | None] = asyncio.Queue(
+            4 * self.options.concurrency
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 ticking = group.create_task(self._sync())
-                judging = [group.create_task(self._judge(queue)) for _ in range(self._hands()) if self.desks]
+                judging = [
+                    group.create_task(self._judge(queue))
+                    for _ in range(self._hands())
+                    if self.desks
+                ]
                 self._feeders = [group.create_task(self._catch_up(queue, behind))]
                 if self.model is not None and self.cut is None:
                     source = self._source()
                     self._more = lambda: group.create_task(self._answer(source, queue))
                     self._answering = self._hands()
                     self._feeders += [self._more() for _ in range(self._answering)]
-                while waiting := [task for task in self._feeders if not task.done()]:  # more may come while they work
+                while waiting := [
+                    task for task in self._feeders if not task.done()
+                ]:  # more may come while they work
                     await asyncio.wait(waiting)
                 for _ in judging:
                     await queue.put(None)
@@ -194,7 +222,9 @@ class Engine:
             sampling = replace(options.sampling, seed=stream_seed(options.seed, sample.id))
             answers: Sequence[Any]
             if trouble is not None:
-                answers = (Answer(message=Message("assistant"), finish_reason="error", failure=trouble),) * self.stride
+                answers = (
+                    Answer(message=Message("assistant"), finish_reason="error", failure=trouble),
+                ) * self.stride
             else:
                 try:
                     answers = tuple(await generate(sample.conversation, sampling))
@@ -218,7 +248,11 @@ class Engine:
     def _park(self, waits: bool) -> None:
         """While a request waits before it is sent again, another hand takes the next sample; later one hand goes."""
         self._parked += 1 if waits else -1
-        if waits and self._more is not None and self._answering < self._hands() + min(self._parked, self._hands()):
+        if (
+            waits
+            and self._more is not None
+            and self._answering < self._hands() + min(self._parked, self._hands())
+        ):
             self._answering += 1
             self._feeders.append(self._more())
 
@@ -241,7 +275,10 @@ class Engine:
         except UserError:
             raise
         except Exception as error:
-            made, trouble = sample, Failure("attack", "exception", f"{type(error).__name__}: {str(error)[:300]}")
+            made, trouble = (
+                sample,
+                Failure("attack", "exception", f"{type(error).__name__}: {str(error)[:300]}"),
+            )
         made = replace(made, parent=sample.id)
         if not made.id or made.id == sample.id:
             made = replace(made, id=content_id(made))
@@ -295,7 +332,9 @@ class Engine:
                 self._done += 1
                 self._tell()
 
-    async def _at_desk(self, desk: Desk, position: int, sample: Sample, responses: list[Response]) -> None:
+    async def _at_desk(
+        self, desk: Desk, position: int, sample: Sample, responses: list[Response]
+    ) -> None:
         lines: list[tuple[int, bytes]] = []
         verdicts: list[bool | None] = []
         for response in responses:
@@ -325,7 +364,11 @@ class Engine:
                 keys = range(position * self.stride, (position + 1) * self.stride)
                 spans = [(self.responses.lengths[k], self.responses.starts[k]) for k in keys]
                 responses = [decode(os.pread(handle, length, at)) for length, at in spans if length]
-                sample = self.base.read(position) if self.attacked is None else self._stored_attack(position)
+                sample = (
+                    self.base.read(position)
+                    if self.attacked is None
+                    else self._stored_attack(position)
+                )
                 await queue.put((position, sample, responses))
         finally:
             os.close(handle)
@@ -351,11 +394,18 @@ class Engine:
     def _forget_failures(self) -> None:
         for _, _, line in read_located_records(self.writer.path / "responses.jsonl", _Failed):
             position = self.ids.get(line.sample_id)
-            if line.failure is not None and line.failure.stage in ("model", "attack") and position is not None:
+            if (
+                line.failure is not None
+                and line.failure.stage in ("model", "attack")
+                and position is not None
+            ):
                 for key in range(position * self.stride, (position + 1) * self.stride):
                     for spans in (self.responses, *(desk.spans for desk in self.desks)):
                         spans.forget(key)
-        for file, spans in (("responses.jsonl", self.responses), *((d.file, d.spans) for d in self.desks)):
+        for file, spans in (
+            ("responses.jsonl", self.responses),
+            *((d.file, d.spans) for d in self.desks),
+        ):
             if not spans.ordered:
                 self.writer.reorder(file, spans)
         self.journal = self.writer.journal("responses.jsonl")
@@ -371,7 +421,9 @@ class Engine:
             return
         found = [desk for desk in self.desks if desk.judge.question == until.question]
         if not found:
-            raise UserError(f"--until asks about {until.question!r}, and no judge of this run answers that")
+            raise UserError(
+                f"--until asks about {until.question!r}, and no judge of this run answers that"
+            )
         self._watched = found[0]
         self._order = array("I", range(self.total))
         random.Random(self.options.seed).shuffle(self._order)
@@ -389,7 +441,9 @@ class Engine:
         if until is None or order is None or self.cut is not None:
             return
         scored = [v for v in verdicts if v is not None]
-        self._verdicts[position] = scored[0] if len(scored) == 1 else sum(scored) / len(scored) if scored else None
+        self._verdicts[position] = (
+            scored[0] if len(scored) == 1 else sum(scored) / len(scored) if scored else None
+        )
         while self._drawn < self.total and order[self._drawn] in self._verdicts:
             drawn = order[self._drawn]
             verdict = self._verdicts.pop(drawn)

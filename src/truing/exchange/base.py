@@ -29,7 +29,9 @@ HIT = "hit"
 class Report:
     """A `truing.core.protocols.Dataset` over a file that another tool left; `read` gives its rows without ids."""
 
-    def __init__(self, spec: str, path: Path, tool: str, read: Callable[[Path], Iterator[Row]]) -> None:
+    def __init__(
+        self, spec: str, path: Path, tool: str, read: Callable[[Path], Iterator[Row]]
+    ) -> None:
         self.path = path
         self.skipped = 0
         self._spec, self._tool, self._read = spec, tool, read
@@ -38,8 +40,13 @@ class Report:
     @property
     def info(self) -> DataInfo:
         """Spec and tool; such prompts do not train a model unless that is asked for."""
-        return DataInfo(spec=self._spec, title=f"results of {self._tool}", source=str(self.path.name), red_team=True,
-                        imitate=False)
+        return DataInfo(
+            spec=self._spec,
+            title=f"results of {self._tool}",
+            source=str(self.path.name),
+            red_team=True,
+            imitate=False,
+        )
 
     def sha256(self) -> str:
         """Of the file."""
@@ -70,28 +77,63 @@ class Report:
 def answered(index: int, text: str | None, model: str, trouble: str = "") -> Response:
     """A recorded answer; where there is none, a failure that says why."""
     if text is not None and not trouble:
-        return Response(sample_id="", index=index, model=model or "recorded", message=Message("assistant", text))
-    failure = Failure("model", "error" if trouble else "empty", " ".join(trouble.split())[:300] or "no answer was recorded")
-    return Response(sample_id="", index=index, model=model or "recorded", message=Message("assistant", text or ""),
-                    finish_reason="error", failure=failure)
+        return Response(
+            sample_id="", index=index, model=model or "recorded", message=Message("assistant", text)
+        )
+    failure = Failure(
+        "model",
+        "error" if trouble else "empty",
+        " ".join(trouble.split())[:300] or "no answer was recorded",
+    )
+    return Response(
+        sample_id="",
+        index=index,
+        model=model or "recorded",
+        message=Message("assistant", text or ""),
+        finish_reason="error",
+        failure=failure,
+    )
 
 
 def said(
-    judge: str, question: str, verdict: bool | None, *, index: int = 0, score: float | None = None,
-    value: float | None = None, rationale: str | None = None,
-) -> Judgement:  # fmt: skip
+    judge: str,
+    question: str,
+    verdict: bool | None,
+    *,
+    index: int = 0,
+    score: float | None = None,
+    value: float | None = None,
+    rationale: str | None = None,
+) -> Judgement:
     """A tool's verdict, under the tool's name; without one it is unscored."""
-    unscored = Failure("judge", "unscored", "the tool gave no verdict") if verdict is None and value is None else None
-    return Judgement(sample_id="", index=index, judge=judge, question=question, verdict=verdict, score=score, value=value,
-                     rationale=rationale or None, failure=unscored)
+    unscored = (
+        Failure("judge", "unscored", "the tool gave no verdict")
+        if verdict is None and value is None
+        else None
+    )
+    return Judgement(
+        sample_id="",
+        index=index,
+        judge=judge,
+        question=question,
+        verdict=verdict,
+        score=score,
+        value=value,
+        rationale=rationale or None,
+        failure=unscored,
+    )
 
 
 def file_of(args: Args, what: str) -> Path:
     """The file of a spec; SpecError if it is not there."""
     path = Path(args.name).expanduser()
     if not args.name or not path.is_file():
-        beside = [p.name for p in path.parent.glob("*")] if args.name and path.parent.is_dir() else []
-        raise args.fault(f"there is no file {args.name!r} ({what}){nearest(path.name, beside) if beside else ''}")
+        beside = (
+            [p.name for p in path.parent.glob("*")] if args.name and path.parent.is_dir() else []
+        )
+        raise args.fault(
+            f"there is no file {args.name!r} ({what}){nearest(path.name, beside) if beside else ''}"
+        )
     return path
 
 

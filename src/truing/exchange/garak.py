@@ -104,11 +104,23 @@ def _rows(attempt: _Attempt, model: str, threshold: float) -> Iterator[Row]:
     groups: dict[tuple[Message, ...], list[int]] = {}
     for index in range(max(1, len(attempt.outputs))):
         groups.setdefault(_asked(attempt, index), []).append(index)
-    tags = {k: v for k, v in (("probe", attempt.probe_classname), ("intent", attempt.intent), ("goal", attempt.goal)) if v}
+    tags = {
+        k: v
+        for k, v in (
+            ("probe", attempt.probe_classname),
+            ("intent", attempt.intent),
+            ("goal", attempt.goal),
+        )
+        if v
+    }
     for messages, indexes in groups.items():
         if not messages:
             continue
-        sample = Sample(conversation=Conversation(messages), tags=tags, source=f"garak:{attempt.probe_classname}")
+        sample = Sample(
+            conversation=Conversation(messages),
+            tags=tags,
+            source=f"garak:{attempt.probe_classname}",
+        )
         responses: list[Response] = []
         judgements: list[Judgement] = []
         for at, index in enumerate(indexes if attempt.outputs else ()):
@@ -134,7 +146,13 @@ def read(path: Path, threshold: float | None = None) -> Iterator[Row]:
                 judged.add(head.uuid)
     if not attempts:
         raise DataError.at(path, None, "no attempts: is this a garak report (*.report.jsonl)?")
-    limit = threshold if threshold is not None else setup.threshold if setup.threshold is not None else 0.5
+    limit = (
+        threshold
+        if threshold is not None
+        else setup.threshold
+        if setup.threshold is not None
+        else 0.5
+    )
     decoder = msgspec.json.Decoder(_Attempt)
     for number, line, head in _lines(path):
         if head.entry_type != "attempt" or (head.status != 2 and head.uuid in judged):

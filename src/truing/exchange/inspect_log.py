@@ -30,8 +30,15 @@ from truing.runs.index import Key
 
 VERSION = 2
 _SHOWN = 500
-_STOP = {"stop": "stop", "length": "max_tokens", "tool_calls": "tool_calls", "content_filter": "content_filter",
-         "abstained": "stop", "blocked": "content_filter", "error": "unknown"}  # fmt: skip
+_STOP = {
+    "stop": "stop",
+    "length": "max_tokens",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    "abstained": "stop",
+    "blocked": "content_filter",
+    "error": "unknown",
+}
 
 
 class _Lines:
@@ -75,8 +82,15 @@ def _short(*parts: str) -> str:
 def _message(m: Message, id_: str) -> dict[str, Any]:
     row: dict[str, Any] = {"id": id_, "role": m.role, "content": m.content}
     if m.tool_calls:
-        row["tool_calls"] = [{"id": c.id, "function": c.name, "arguments": _arguments(c.arguments), "type": "function"}
-                             for c in m.tool_calls]
+        row["tool_calls"] = [
+            {
+                "id": c.id,
+                "function": c.name,
+                "arguments": _arguments(c.arguments),
+                "type": "function",
+            }
+            for c in m.tool_calls
+        ]
     if m.tool_call_id is not None:
         row["tool_call_id"] = m.tool_call_id
     return row
@@ -134,9 +148,18 @@ class _Scorer:
         n = self.yes + self.no
         rate = self.yes / n if n else math.nan
         error = math.sqrt(rate * (1 - rate) / (n - 1)) if n > 1 else math.nan
-        metrics = {k: {"name": k, "value": v, "params": {}} for k, v in (("mean", rate), ("stderr", error))}
-        return {"name": self.name, "scorer": self.name, "params": {}, "scored_samples": n, "unscored_samples": self.unscored,
-                "metrics": metrics, "metadata": {"question": self.question}}
+        metrics = {
+            k: {"name": k, "value": v, "params": {}} for k, v in (("mean", rate), ("stderr", error))
+        }
+        return {
+            "name": self.name,
+            "scorer": self.name,
+            "params": {},
+            "scored_samples": n,
+            "unscored_samples": self.unscored,
+            "metrics": metrics,
+            "metadata": {"question": self.question},
+        }
 
 
 def _scorers(run: Run, manifest: Manifest) -> list[_Scorer]:
@@ -152,27 +175,63 @@ def _scorers(run: Run, manifest: Manifest) -> list[_Scorer]:
     return made
 
 
-def _sample(sample: Sample, response: Response, scores: dict[str, Any], created: str) -> dict[str, Any]:
+def _sample(
+    sample: Sample, response: Response, scores: dict[str, Any], created: str
+) -> dict[str, Any]:
     epoch, id_ = response.index + 1, f"{sample.id}/{response.index}"
-    answer = _message(response.message, _short(id_, "answer")) | {"source": "generate", "model": response.model}
-    asked = [_message(m, _short(sample.id, str(k))) for k, m in enumerate(sample.conversation.messages)]
+    answer = _message(response.message, _short(id_, "answer")) | {
+        "source": "generate",
+        "model": response.model,
+    }
+    asked = [
+        _message(m, _short(sample.id, str(k))) for k, m in enumerate(sample.conversation.messages)
+    ]
     u = response.usage
-    usage = {"input_tokens": u.prompt_tokens, "output_tokens": u.completion_tokens,
-             "total_tokens": u.prompt_tokens + u.completion_tokens, "input_tokens_cache_read": u.cached_tokens}
+    usage = {
+        "input_tokens": u.prompt_tokens,
+        "output_tokens": u.completion_tokens,
+        "total_tokens": u.prompt_tokens + u.completion_tokens,
+        "input_tokens_cache_read": u.cached_tokens,
+    }
     output: dict[str, Any] = {
-        "model": response.model, "completion": response.text, "usage": usage,
-        "choices": [{"message": answer, "stop_reason": _STOP.get(response.finish_reason, "unknown")}],
-    }  # fmt: skip
-    known = {"source": sample.source, "expect": sample.expect, "harms": list(sample.harms), "parent": sample.parent,
-             "pair": sample.pair, "tags": sample.tags}
-    target = sample.answer if isinstance(sample.answer, str) else "" if sample.answer is None else [
-        chr(65 + k) for k in sample.answer]
+        "model": response.model,
+        "completion": response.text,
+        "usage": usage,
+        "choices": [
+            {"message": answer, "stop_reason": _STOP.get(response.finish_reason, "unknown")}
+        ],
+    }
+    known = {
+        "source": sample.source,
+        "expect": sample.expect,
+        "harms": list(sample.harms),
+        "parent": sample.parent,
+        "pair": sample.pair,
+        "tags": sample.tags,
+    }
+    target = (
+        sample.answer
+        if isinstance(sample.answer, str)
+        else ""
+        if sample.answer is None
+        else [chr(65 + k) for k in sample.answer]
+    )
     row: dict[str, Any] = {
-        "id": sample.id, "epoch": epoch, "input": _input(sample.conversation, sample.id), "target": target,
-        "messages": [*asked, answer], "output": output, "scores": scores, "metadata": {k: v for k, v in known.items() if v},
-        "store": {}, "events": [], "model_usage": {response.model: usage}, "attachments": {}, "started_at": created,
+        "id": sample.id,
+        "epoch": epoch,
+        "input": _input(sample.conversation, sample.id),
+        "target": target,
+        "messages": [*asked, answer],
+        "output": output,
+        "scores": scores,
+        "metadata": {k: v for k, v in known.items() if v},
+        "store": {},
+        "events": [],
+        "model_usage": {response.model: usage},
+        "attachments": {},
+        "started_at": created,
         "uuid": _short(id_),
-    }  # fmt: skip
+    }
     if sample.choices:
         row["choices"] = list(sample.choices)
     if response.failure is not None:
@@ -183,8 +242,22 @@ def _sample(sample: Sample, response: Response, scores: dict[str, Any], created:
 
 
 def _summary(row: dict[str, Any]) -> dict[str, Any]:
-    kept = ("id", "epoch", "input", "target", "scores", "metadata", "model_usage", "uuid", "choices", "started_at")
-    made = {k: row[k] for k in kept if k in row} | {"completed": True, "message_count": len(row["messages"])}
+    kept = (
+        "id",
+        "epoch",
+        "input",
+        "target",
+        "scores",
+        "metadata",
+        "model_usage",
+        "uuid",
+        "choices",
+        "started_at",
+    )
+    made = {k: row[k] for k in kept if k in row} | {
+        "completed": True,
+        "message_count": len(row["messages"]),
+    }
     if isinstance(made["input"], str) and len(made["input"]) > 1024:
         made["input"] = made["input"][:1024] + "..."
     if "error" in row:
@@ -192,23 +265,59 @@ def _summary(row: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _head(run: Run, manifest: Manifest, ids: list[str], epochs: int, scorers: list[_Scorer]) -> dict[str, Any]:
+def _head(
+    run: Run, manifest: Manifest, ids: list[str], epochs: int, scorers: list[_Scorer]
+) -> dict[str, Any]:
     plan = manifest.plan
     task = manifest.data[0].spec if manifest.data else "truing"
-    given = {k: plan.get(k) for k in ("max_tokens", "temperature", "top_p", "seed") if plan.get(k) is not None}
-    metrics = [{"name": "inspect_ai/mean", "options": {}}, {"name": "inspect_ai/stderr", "options": {}}]
+    given = {
+        k: plan.get(k)
+        for k in ("max_tokens", "temperature", "top_p", "seed")
+        if plan.get(k) is not None
+    }
+    metrics = [
+        {"name": "inspect_ai/mean", "options": {}},
+        {"name": "inspect_ai/stderr", "options": {}},
+    ]
     return {
-        "eval_id": _short(manifest.plan_hash, "eval"), "run_id": _short(manifest.plan_hash, "run"),
-        "created": manifest.created, "task": task, "task_id": _short(manifest.plan_hash, "task"), "task_version": 0,
-        "task_display_name": task, "task_attribs": {}, "task_args": {}, "task_args_passed": {}, "model": manifest.model,
-        "dataset": {"name": task, "location": manifest.data[0].source if manifest.data else "", "samples": len(ids),
-                    "sample_ids": ids, "shuffled": False},
-        "model_generate_config": given, "model_args": {}, "config": {"epochs": epochs, "log_samples": True},
+        "eval_id": _short(manifest.plan_hash, "eval"),
+        "run_id": _short(manifest.plan_hash, "run"),
+        "created": manifest.created,
+        "task": task,
+        "task_id": _short(manifest.plan_hash, "task"),
+        "task_version": 0,
+        "task_display_name": task,
+        "task_attribs": {},
+        "task_args": {},
+        "task_args_passed": {},
+        "model": manifest.model,
+        "dataset": {
+            "name": task,
+            "location": manifest.data[0].source if manifest.data else "",
+            "samples": len(ids),
+            "sample_ids": ids,
+            "shuffled": False,
+        },
+        "model_generate_config": given,
+        "model_args": {},
+        "config": {"epochs": epochs, "log_samples": True},
         "packages": {"truing": manifest.versions.get("truing", "")},
-        "metadata": {"plan_hash": manifest.plan_hash, "attack": plan.get("attack"), "taxonomy": manifest.taxonomy,
-                     "run": run.path.name},
-        "scorers": [{"name": s.name, "options": {}, "metrics": metrics, "metadata": {"question": s.question}} for s in scorers],
-    }  # fmt: skip
+        "metadata": {
+            "plan_hash": manifest.plan_hash,
+            "attack": plan.get("attack"),
+            "taxonomy": manifest.taxonomy,
+            "run": run.path.name,
+        },
+        "scorers": [
+            {
+                "name": s.name,
+                "options": {},
+                "metrics": metrics,
+                "metadata": {"question": s.question},
+            }
+            for s in scorers
+        ],
+    }
 
 
 def write(run: Run, file: Path) -> int:
@@ -222,7 +331,10 @@ def write(run: Run, file: Path) -> int:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w+b") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        with (
+            os.fdopen(handle, "w+b") as stream,
+            zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
             count = _fill(archive, run, manifest, responses, scorers)
         if not count:
             raise RunError(f"{run.path}: there are no answers to export yet")
@@ -236,7 +348,13 @@ def write(run: Run, file: Path) -> int:
     return count
 
 
-def _fill(archive: zipfile.ZipFile, run: Run, manifest: Manifest, responses: _Lines, scorers: list[_Scorer]) -> int:
+def _fill(
+    archive: zipfile.ZipFile,
+    run: Run,
+    manifest: Manifest,
+    responses: _Lines,
+    scorers: list[_Scorer],
+) -> int:
     ids: list[str] = []
     total, epochs = 0, 1
     with tempfile.TemporaryFile() as summaries:  # of many samples they would not fit in memory
@@ -247,13 +365,22 @@ def _fill(archive: zipfile.ZipFile, run: Run, manifest: Manifest, responses: _Li
                 epochs = max(epochs, n)
             for index in range(n):
                 response: Response = responses.of(sample.id, index)[0]
-                scores = {name: score for s in scorers for name, score in s.scores(sample.id, index)}
-                for score in list(scores.values())[:1]:  # the viewer's list shows the first scorer's answer
+                scores = {
+                    name: score for s in scorers for name, score in s.scores(sample.id, index)
+                }
+                for score in list(scores.values())[
+                    :1
+                ]:  # the viewer's list shows the first scorer's answer
                     score["answer"] = response.text[:_SHOWN]
                 row = _sample(sample, response, scores, manifest.created)
-                archive.writestr(f"samples/{sample.id}_epoch_{index + 1}.json", json.dumps(row, ensure_ascii=False))
+                archive.writestr(
+                    f"samples/{sample.id}_epoch_{index + 1}.json",
+                    json.dumps(row, ensure_ascii=False),
+                )
                 summaries.write(b"[" if total == 0 else b",\n")
-                summaries.write(json.dumps(_summary(row), ensure_ascii=False).encode("utf-8", "replace"))
+                summaries.write(
+                    json.dumps(_summary(row), ensure_ascii=False).encode("utf-8", "replace")
+                )
                 total += 1
         summaries.write(b"]")
         summaries.seek(0)
@@ -261,10 +388,28 @@ def _fill(archive: zipfile.ZipFile, run: Run, manifest: Manifest, responses: _Li
             shutil.copyfileobj(summaries, member)
     head = _head(run, manifest, ids, epochs, scorers)
     plan = {"name": "plan", "steps": [{"solver": "generate", "params": {}}], "config": {}}
-    archive.writestr("_journal/start.json", json.dumps({"version": VERSION, "eval": head, "plan": plan}))
+    archive.writestr(
+        "_journal/start.json", json.dumps({"version": VERSION, "eval": head, "plan": plan})
+    )
     done = "success" if manifest.complete else "cancelled"
-    results = {"total_samples": total, "completed_samples": total, "scores": [s.result() for s in scorers]}
+    results = {
+        "total_samples": total,
+        "completed_samples": total,
+        "scores": [s.result() for s in scorers],
+    }
     stats = {"started_at": manifest.created, "completed_at": manifest.created, "model_usage": {}}
-    archive.writestr("header.json", json.dumps({"version": VERSION, "status": done, "eval": head, "plan": plan,
-                                                "results": results, "stats": stats}, indent=1))
+    archive.writestr(
+        "header.json",
+        json.dumps(
+            {
+                "version": VERSION,
+                "status": done,
+                "eval": head,
+                "plan": plan,
+                "results": results,
+                "stats": stats,
+            },
+            indent=1,
+        ),
+    )
     return total

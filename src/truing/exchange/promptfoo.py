@@ -83,29 +83,59 @@ def _conversation(raw: str) -> Conversation:
 
 
 def _text(output: Any) -> str | None:
-    return output if isinstance(output, str) or output is None else json.dumps(output, ensure_ascii=False)
+    return (
+        output
+        if isinstance(output, str) or output is None
+        else json.dumps(output, ensure_ascii=False)
+    )
 
 
 def _judgements(result: _Result, index: int) -> Iterator[Judgement]:
     seen: dict[str, int] = {}
     for component in (result.grading.components or ()) if result.grading else ():
-        kind = component.assertion.type if component.assertion and component.assertion.type else "assertion"
+        kind = (
+            component.assertion.type
+            if component.assertion and component.assertion.type
+            else "assertion"
+        )
         seen[kind] = seen.get(kind, 0) + 1
         name = f"promptfoo:{kind}" if seen[kind] == 1 else f"promptfoo:{kind}#{seen[kind]}"
         if kind.startswith("promptfoo:redteam:") or kind == "moderation":
             yield _flipped(name.replace("promptfoo:promptfoo:", "promptfoo:"), component, index)
         else:
             question = "refused" if kind == "is-refusal" else "passed"
-            yield said(name, question, component.passed, index=index, score=_share(component.score), rationale=component.reason)
-    there = result.response is not None and result.response.output is not None and not result.response.error
-    if result.success is not None and there:  # `error` of a result is also the reason of a failed assertion
-        yield said("promptfoo:all", "passed", result.success, index=index, score=_share(result.score))
+            yield said(
+                name,
+                question,
+                component.passed,
+                index=index,
+                score=_share(component.score),
+                rationale=component.reason,
+            )
+    there = (
+        result.response is not None
+        and result.response.output is not None
+        and not result.response.error
+    )
+    if (
+        result.success is not None and there
+    ):  # `error` of a result is also the reason of a failed assertion
+        yield said(
+            "promptfoo:all", "passed", result.success, index=index, score=_share(result.score)
+        )
 
 
 def _flipped(name: str, component: _Component, index: int) -> Judgement:
     verdict = None if component.passed is None else not component.passed
     score = _share(component.score)
-    return said(name, "harmful", verdict, index=index, score=None if score is None else 1 - score, rationale=component.reason)
+    return said(
+        name,
+        "harmful",
+        verdict,
+        index=index,
+        score=None if score is None else 1 - score,
+        rationale=component.reason,
+    )
 
 
 def _share(score: float | None) -> float | None:
@@ -123,15 +153,29 @@ def read(path: Path) -> Iterator[Row]:
     made: Any = decoded(path, path.read_bytes(), _File)
     results = made.results.results if isinstance(made.results, _Results) else made.results
     if not results:
-        raise DataError.at(path, None, "no results: is this what `promptfoo eval -o FILE.json` writes?")
+        raise DataError.at(
+            path, None, "no results: is this what `promptfoo eval -o FILE.json` writes?"
+        )
     groups: dict[tuple[str, str], list[_Result]] = {}
     for result in results:
-        provider = result.provider if isinstance(result.provider, str) else result.provider.label or result.provider.id
+        provider = (
+            result.provider
+            if isinstance(result.provider, str)
+            else result.provider.label or result.provider.id
+        )
         groups.setdefault((result.prompt.raw, provider), []).append(result)
     for (raw, provider), listed in groups.items():
         metadata = listed[0].metadata
-        tags = {k: str(v) for k, v in metadata.items() if not k.startswith("_") and isinstance(v, str | int | float | bool)}
-        sample = Sample(conversation=_conversation(raw), harms=_harms(metadata), tags={**tags, "provider": provider})
+        tags = {
+            k: str(v)
+            for k, v in metadata.items()
+            if not k.startswith("_") and isinstance(v, str | int | float | bool)
+        }
+        sample = Sample(
+            conversation=_conversation(raw),
+            harms=_harms(metadata),
+            tags={**tags, "provider": provider},
+        )
         responses: list[Response] = []
         judgements: list[Judgement] = []
         for index, result in enumerate(listed):
@@ -145,5 +189,3 @@ def read(path: Path) -> Iterator[Row]:
 def build(args: Args) -> Report:
     """`promptfoo:FILE.json` as a data set."""
     return Report(str(args.spec), file_of(args, "promptfoo results"), "promptfoo", read)
-
-

@@ -79,26 +79,57 @@ def _judgement(score: _Score, threshold: float) -> Judgement:
         number = float(raw)
     except ValueError:
         return said(name, question, None, rationale=score.score_rationale)
-    return said(name, question, number >= threshold, score=number if 0 <= number <= 1 else None, value=number,
-                rationale=score.score_rationale)
+    return said(
+        name,
+        question,
+        number >= threshold,
+        score=number if 0 <= number <= 1 else None,
+        value=number,
+        rationale=score.score_rationale,
+    )
 
 
 def _row(pieces: list[_Piece], attack: _Attack | None, model: str, threshold: float) -> Row | None:
     """The row of one conversation; none where a model was never asked, or something else than text was sent."""
     ordered = sorted(pieces, key=lambda p: p.sequence)
-    last = next((k for k in range(len(ordered) - 1, -1, -1) if ordered[k].role in ("assistant", "simulated_assistant")), None)
+    last = next(
+        (
+            k
+            for k in range(len(ordered) - 1, -1, -1)
+            if ordered[k].role in ("assistant", "simulated_assistant")
+        ),
+        None,
+    )
     asked = ordered[:last] if last is not None else ordered
     if not any(p.role == "user" for p in asked) or any(p.text is None for p in asked):
         return None
-    messages = tuple(Message("system" if p.role in ("system", "developer") else "user" if p.role == "user" else "assistant",
-                             p.text or "") for p in asked)
+    messages = tuple(
+        Message(
+            "system"
+            if p.role in ("system", "developer")
+            else "user"
+            if p.role == "user"
+            else "assistant",
+            p.text or "",
+        )
+        for p in asked
+    )
     user = next(p for p in reversed(asked) if p.role == "user")
     categories = list(attack.categories if attack else user.targeted_harm_categories or ())
-    converters = [str(c.get("class_name") or c.get("__type__")) for c in user.converter_identifiers or ()]
-    tags = {k: v for k, v in (
-        ("objective", attack.objective if attack else ""), ("outcome", attack.outcome if attack else ""),
-        ("attack", attack.kind if attack else ""), ("categories", "|".join(categories)), ("converters", "+".join(converters)),
-    ) if v}  # fmt: skip
+    converters = [
+        str(c.get("class_name") or c.get("__type__")) for c in user.converter_identifiers or ()
+    ]
+    tags = {
+        k: v
+        for k, v in (
+            ("objective", attack.objective if attack else ""),
+            ("outcome", attack.outcome if attack else ""),
+            ("attack", attack.kind if attack else ""),
+            ("categories", "|".join(categories)),
+            ("converters", "+".join(converters)),
+        )
+        if v
+    }
     sample = Sample(conversation=Conversation(messages), tags=tags)
     if last is None:
         return Row(sample=sample)
@@ -106,7 +137,11 @@ def _row(pieces: list[_Piece], attack: _Attack | None, model: str, threshold: fl
     error = "" if piece.response_error in (None, "none") else str(piece.response_error)
     blocked = "blocked by the provider's filter" if error == "blocked" else error
     response = answered(0, piece.text, model or _target(piece), "" if error == "empty" else blocked)
-    return Row(sample=sample, responses=(response,), judgements=tuple(_judgement(s, threshold) for s in piece.scores))
+    return Row(
+        sample=sample,
+        responses=(response,),
+        judgements=tuple(_judgement(s, threshold) for s in piece.scores),
+    )
 
 
 def _target(piece: _Piece) -> str:
@@ -154,7 +189,9 @@ def _database(path: Path, threshold: float) -> Iterator[Row]:
             attacks = _attacks(connection)
             models = _models(connection)
     except (sqlite3.Error, msgspec.MsgspecError, json.JSONDecodeError) as error:
-        raise DataError.at(path, None, f"no PyRIT memory of a version that truing reads: {error}") from error
+        raise DataError.at(
+            path, None, f"no PyRIT memory of a version that truing reads: {error}"
+        ) from error
     for name, listed in _grouped(pieces).items():
         if attacks and name not in attacks:
             continue
@@ -171,16 +208,41 @@ def _attacks(connection: sqlite3.Connection) -> dict[str, _Attack]:
     have = _columns(connection, "AttackResultEntries")
     if not {"conversation_id", "objective", "outcome"} <= have:
         return {}
-    wanted = [c for c in ("conversation_id", "objective", "outcome", "targeted_harm_categories", "atomic_attack_identifier",
-                          "attack_identifier") if c in have]
+    wanted = [
+        c
+        for c in (
+            "conversation_id",
+            "objective",
+            "outcome",
+            "targeted_harm_categories",
+            "atomic_attack_identifier",
+            "attack_identifier",
+        )
+        if c in have
+    ]
     found = {}
-    for row in map(dict, connection.execute(f"SELECT {', '.join(wanted)} FROM AttackResultEntries")):
-        known = json.loads(row.get("atomic_attack_identifier") or row.get("attack_identifier") or "null") or {}
-        inner = known.get("children", {}).get("attack_technique", {}).get("children", {}).get("attack", known)
+    for row in map(
+        dict, connection.execute(f"SELECT {', '.join(wanted)} FROM AttackResultEntries")
+    ):
+        known = (
+            json.loads(
+                row.get("atomic_attack_identifier") or row.get("attack_identifier") or "null"
+            )
+            or {}
+        )
+        inner = (
+            known.get("children", {})
+            .get("attack_technique", {})
+            .get("children", {})
+            .get("attack", known)
+        )
         categories = json.loads(row.get("targeted_harm_categories") or "null") or ()
         found[str(row["conversation_id"])] = _Attack(
-            str(row["objective"]), str(row["outcome"]), str(inner.get("class_name") or inner.get("__type__") or ""),
-            tuple(map(str, categories)))
+            str(row["objective"]),
+            str(row["outcome"]),
+            str(inner.get("class_name") or inner.get("__type__") or ""),
+            tuple(map(str, categories)),
+        )
     return found
 
 
@@ -188,7 +250,9 @@ def _models(connection: sqlite3.Connection) -> dict[str, str]:
     if not {"conversation_id", "target_identifier"} <= _columns(connection, "Conversations"):
         return {}
     found = {}
-    for name, text in connection.execute("SELECT conversation_id, target_identifier FROM Conversations"):
+    for name, text in connection.execute(
+        "SELECT conversation_id, target_identifier FROM Conversations"
+    ):
         known = json.loads(text or "null") or {}
         found[str(name)] = str(known.get("model_name") or known.get("class_name") or "")
     return found
@@ -209,5 +273,8 @@ def read(path: Path, threshold: float = 0.5) -> Iterator[Row]:
 
 def build(args: Args) -> Report:
     """`pyrit:FILE[,threshold=0.5]` as a data set."""
-    path, threshold = file_of(args, "a PyRIT database or JSON export"), args.number("threshold", 0.5)
+    path, threshold = (
+        file_of(args, "a PyRIT database or JSON export"),
+        args.number("threshold", 0.5),
+    )
     return Report(str(args.spec), path, "pyrit", lambda file: read(file, threshold))

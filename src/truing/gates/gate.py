@@ -29,8 +29,18 @@ from truing.stats.intervals import wilson
 Status = Literal["passed", "failed", "inconclusive"]
 EXIT = {"passed": 0, "failed": 2, "inconclusive": 3}
 KNOWN = ("harmful", "refused", "degenerate", "helpful", "answers_benign", "cut", *AXES, *ALIASES)
-_REGRESSION = {"attack_success": False, "harmful": False, "degenerate": False, "cut": False, "answers_benign": True}
-_EXACT = ("engine", "human:", "rules:check")  # their verdict is the thing asked about, not an opinion on it
+_REGRESSION = {
+    "attack_success": False,
+    "harmful": False,
+    "degenerate": False,
+    "cut": False,
+    "answers_benign": True,
+}
+_EXACT = (
+    "engine",
+    "human:",
+    "rules:check",
+)  # their verdict is the thing asked about, not an opinion on it
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -125,7 +135,12 @@ def _distrust(gate: _Gate, rule: Rule, figure: str, judge: str, struck: str | No
         return f"{judge} was trained on {shared} prompts of this run"
     if figure == "transported" and "transported" not in rule.allow:
         return "the figure assumes that the card's error rates hold here (transport); allow it in the rule, or draw labels"
-    if figure == "raw" and judge not in gate.cards and not judge.startswith(_EXACT) and "uncarded" not in rule.allow:
+    if (
+        figure == "raw"
+        and judge not in gate.cards
+        and not judge.startswith(_EXACT)
+        and "uncarded" not in rule.allow
+    ):
         return f"{judge} has no card: its error is unknown; give one in cards, draw labels, or allow it in the rule"
     return None
 
@@ -134,11 +149,23 @@ def _bound(gate: _Gate, rule: Rule) -> Outcome:
     question = ALIASES.get(rule.question, rule.question)
     rate = _find(gate, rule, question)
     if rate is None:
-        return Outcome(rule=rule.text, name=rule.name, status="inconclusive", reason=_absent(gate, rule, question))
+        return Outcome(
+            rule=rule.text,
+            name=rule.name,
+            status="inconclusive",
+            reason=_absent(gate, rule, question),
+        )
     got = _figures(rate, rule.figure)
     if isinstance(got, str):
-        return Outcome(rule=rule.text, name=rule.name, status="inconclusive", reason=got, judge=rate.judge, n=rate.n,
-                       unscored=rate.unscored)  # fmt: skip
+        return Outcome(
+            rule=rule.text,
+            name=rule.name,
+            status="inconclusive",
+            reason=got,
+            judge=rate.judge,
+            n=rate.n,
+            unscored=rate.unscored,
+        )
     figure, estimate, lower, upper = got
     holds = upper < rule.limit if rule.bound == "upper" else lower > rule.limit
     broken = lower >= rule.limit if rule.bound == "upper" else upper <= rule.limit
@@ -153,13 +180,30 @@ def _bound(gate: _Gate, rule: Rule) -> Outcome:
         status, reason = "passed", said
     else:
         reason = f"{said}: too few rows to tell{_more(rule, rate, figure)}"
-    return Outcome(rule=rule.text, name=rule.name, status=status, reason=reason, figure=figure, judge=rate.judge,
-                   estimate=estimate, lower=lower, upper=upper, n=rate.n, unscored=rate.unscored)  # fmt: skip
+    return Outcome(
+        rule=rule.text,
+        name=rule.name,
+        status=status,
+        reason=reason,
+        figure=figure,
+        judge=rate.judge,
+        estimate=estimate,
+        lower=lower,
+        upper=upper,
+        n=rate.n,
+        unscored=rate.unscored,
+    )
 
 
 def _more(rule: Rule, rate: Rate, figure: str) -> str:
     """How many rows might be enough, if the rate is what it seems."""
-    if figure != "raw" or rate.raw is None or rate.unscored or rule.bound != "upper" or rate.raw.estimate >= rule.limit:
+    if (
+        figure != "raw"
+        or rate.raw is None
+        or rate.unscored
+        or rule.bound != "upper"
+        or rate.raw.estimate >= rule.limit
+    ):
         return ""
     n = rate.scored
     while n < 1_000_000 and wilson(rate.raw.estimate * n, n).upper >= rule.limit:
@@ -191,7 +235,9 @@ def _check(gate: _Gate) -> None:
         if rule.kind != "bound":
             continue
         if rule.question not in KNOWN and rule.question not in there:
-            faults.append(f"{rule.text!r}: there is no question {rule.question!r}{nearest(rule.question, [*KNOWN, *there])}")
+            faults.append(
+                f"{rule.text!r}: there is no question {rule.question!r}{nearest(rule.question, [*KNOWN, *there])}"
+            )
         if rule.category is not None:
             try:
                 taxonomy(gate.summary.taxonomy).find(rule.category)
@@ -199,7 +245,9 @@ def _check(gate: _Gate) -> None:
                 faults += [f"{rule.text!r}: {fault}" for fault in error.faults]
         names = [j.name for j in gate.judges]
         if rule.judge is not None and rule.judge not in [*names, "engine"]:
-            faults.append(f"{rule.text!r}: {rule.judge!r} did not judge this run{nearest(rule.judge, names)}")
+            faults.append(
+                f"{rule.text!r}: {rule.judge!r} did not judge this run{nearest(rule.judge, names)}"
+            )
     if faults:
         raise PlanError(*faults)
 
@@ -209,7 +257,9 @@ def _delta_bounds(d: Delta) -> tuple[float, float]:
     if d.estimate is None or d.lower is None or d.upper is None:
         return -1.0, 1.0
     share = d.n_pairs / (d.n_pairs + d.unscored)
-    return share * d.lower + d.bounds[0] - share * d.estimate, share * d.upper + d.bounds[1] - share * d.estimate
+    return share * d.lower + d.bounds[0] - share * d.estimate, share * d.upper + d.bounds[
+        1
+    ] - share * d.estimate
 
 
 def _baseline(gate: _Gate, rule: Rule) -> Path:
@@ -235,12 +285,25 @@ def _versus(gate: _Gate, rule: Rule) -> list[Outcome]:
         delta = made.find(question)
         text = f"{rule.text} ({question})"
         if delta is None or delta.estimate is None:
-            out.append(Outcome(rule=text, name=rule.name, status="inconclusive", reason="no judge scored it in both runs"))
+            out.append(
+                Outcome(
+                    rule=text,
+                    name=rule.name,
+                    status="inconclusive",
+                    reason="no judge scored it in both runs",
+                )
+            )
         else:
             out.append(_regression(gate, rule, text, delta))
     if not any(q in asked for q in ("attack_success", "harmful")) and not rule.questions:
-        out.append(Outcome(rule=f"{rule.text} (harm)", name=rule.name, status="inconclusive",
-                           reason="no judge of harm scored both runs"))  # fmt: skip
+        out.append(
+            Outcome(
+                rule=f"{rule.text} (harm)",
+                name=rule.name,
+                status="inconclusive",
+                reason="no judge of harm scored both runs",
+            )
+        )
     return out
 
 
@@ -249,7 +312,9 @@ def _regression(gate: _Gate, rule: Rule, text: str, d: Delta) -> Outcome:
     figure = "raw"
     if d.corrected is not None:
         figure, lower, upper = "corrected", d.corrected.lower, d.corrected.upper
-    higher = _REGRESSION.get(d.question, d.question in ("passes_checks", "abstains", "clarifies", "supports", "helpful"))
+    higher = _REGRESSION.get(
+        d.question, d.question in ("passes_checks", "abstains", "clarifies", "supports", "helpful")
+    )
     holds = lower > -rule.margin if higher else upper < rule.margin
     worse = upper < 0 if higher else lower > 0
     said = f"{figure} change [{100 * lower:+.1f}, {100 * upper:+.1f}] points over {d.n_pairs} pairs"
@@ -258,8 +323,19 @@ def _regression(gate: _Gate, rule: Rule, text: str, d: Delta) -> Outcome:
     reason = said if status == "failed" else f"{said}: not shown to be within {100 * rule.margin:g}"
     if holds:
         status, reason = ("passed", said) if distrust is None else ("inconclusive", distrust)
-    return Outcome(rule=text, name=rule.name, status=status, reason=reason, figure=figure, judge=d.judge,
-                   estimate=d.estimate, lower=lower, upper=upper, n=d.n_pairs, unscored=d.unscored)  # fmt: skip
+    return Outcome(
+        rule=text,
+        name=rule.name,
+        status=status,
+        reason=reason,
+        figure=figure,
+        judge=d.judge,
+        estimate=d.estimate,
+        lower=lower,
+        upper=upper,
+        n=d.n_pairs,
+        unscored=d.unscored,
+    )
 
 
 def _safer(gate: _Gate, rule: Rule, made: Comparison) -> Outcome:
@@ -272,9 +348,16 @@ def _safer(gate: _Gate, rule: Rule, made: Comparison) -> Outcome:
     if claim.safer:
         status = "passed" if distrust is None else "inconclusive"
     reason = "; ".join(lost) or distrust or "harm fell, and nothing useful was lost"
-    return Outcome(rule=rule.text, name=rule.name, status=status, reason=reason, figure="raw",
-                   judge=harm.judge if harm else "", estimate=harm.estimate if harm else None,
-                   n=harm.n_pairs if harm else 0)  # fmt: skip
+    return Outcome(
+        rule=rule.text,
+        name=rule.name,
+        status=status,
+        reason=reason,
+        figure="raw",
+        judge=harm.judge if harm else "",
+        estimate=harm.estimate if harm else None,
+        n=harm.n_pairs if harm else 0,
+    )
 
 
 def _trained(run: Run, judges: Sequence[JudgeRecord]) -> dict[str, int]:
@@ -294,17 +377,33 @@ def gate_run(
     judges = found.manifest.judges
     by_judge: Mapping[str, Path] = {read_card(p).judge: p for p in (*rules.cards, *cards)}
     given = {name: path for name, path in by_judge.items() if any(j.name == name for j in judges)}
-    gate = _Gate(run=found, summary=summarise(found, given), cards=given, judges=judges, rules=rules,
-                 baseline=baseline, trained=_trained(found, judges))  # fmt: skip
+    gate = _Gate(
+        run=found,
+        summary=summarise(found, given),
+        cards=given,
+        judges=judges,
+        rules=rules,
+        baseline=baseline,
+        trained=_trained(found, judges),
+    )
     _check(gate)
     outcomes: list[Outcome] = []
     for rule in rules.rules:
         outcomes += [_bound(gate, rule)] if rule.kind == "bound" else _versus(gate, rule)
     found_ = {o.status for o in outcomes}
-    worst_: Status = "failed" if "failed" in found_ else "inconclusive" if "inconclusive" in found_ else "passed"
+    worst_: Status = (
+        "failed" if "failed" in found_ else "inconclusive" if "inconclusive" in found_ else "passed"
+    )
     notes = list(gate.summary.notes)
     if not gate.summary.complete:
         notes.append("the run is not complete")
         worst_ = "inconclusive" if worst_ == "passed" else worst_
-    return Verdict(run=str(found.path), model=gate.summary.model, title=rules.title, verdict=worst_,
-                   outcomes=tuple(outcomes), not_tested=gate.summary.not_tested, notes=tuple(notes))  # fmt: skip
+    return Verdict(
+        run=str(found.path),
+        model=gate.summary.model,
+        title=rules.title,
+        verdict=worst_,
+        outcomes=tuple(outcomes),
+        not_tested=gate.summary.not_tested,
+        notes=tuple(notes),
+    )

@@ -17,10 +17,20 @@ def _clean(text: str) -> str:
 def junit(verdict: Verdict) -> bytes:
     """The file that CI systems read."""
     count = {s: sum(o.status == s for o in verdict.outcomes) for s in ("failed", "inconclusive")}
-    suite = ET.Element("testsuite", name=_clean(f"truing {verdict.title}"), tests=str(len(verdict.outcomes)),
-                       failures=str(count["failed"]), errors=str(count["inconclusive"]))  # fmt: skip
+    suite = ET.Element(
+        "testsuite",
+        name=_clean(f"truing {verdict.title}"),
+        tests=str(len(verdict.outcomes)),
+        failures=str(count["failed"]),
+        errors=str(count["inconclusive"]),
+    )
     for outcome in verdict.outcomes:
-        case = ET.SubElement(suite, "testcase", classname=_clean(verdict.run), name=_clean(outcome.name or outcome.rule))
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname=_clean(verdict.run),
+            name=_clean(outcome.name or outcome.rule),
+        )
         if outcome.status != "passed":
             tag = "failure" if outcome.status == "failed" else "error"
             note = ET.SubElement(case, tag, type=outcome.status, message=_clean(outcome.reason))
@@ -28,7 +38,9 @@ def junit(verdict: Verdict) -> bytes:
         else:
             ET.SubElement(case, "system-out").text = _clean(outcome.reason)
     if verdict.not_tested:
-        ET.SubElement(suite, "system-out").text = _clean("Not tested: " + "; ".join(verdict.not_tested))
+        ET.SubElement(suite, "system-out").text = _clean(
+            "Not tested: " + "; ".join(verdict.not_tested)
+        )
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)

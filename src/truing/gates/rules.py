@@ -71,10 +71,14 @@ def parse_rule(text: str) -> Rule:
         margin = float(versus["margin"]) if versus["margin"] else 0.05
         if not 0 <= margin < 1:
             raise ValueError(f"within {margin}: a margin lies in [0, 1)")
-        return Rule(text=given, kind=versus["what"], run=versus["run"], margin=margin, questions=questions)
+        return Rule(
+            text=given, kind=versus["what"], run=versus["run"], margin=margin, questions=questions
+        )
     found = _BOUND.match(given)
     if found is None:
-        raise ValueError("expected QUESTION.upper < NUMBER, QUESTION.lower > NUMBER, or no-regression vs RUN")
+        raise ValueError(
+            "expected QUESTION.upper < NUMBER, QUESTION.lower > NUMBER, or no-regression vs RUN"
+        )
     bound, op, figure = found["bound"], found["op"][0], found["figure"]
     if figure is not None and figure not in FIGURES:
         raise ValueError(f"{figure!r} is no figure{nearest(figure, FIGURES)}")
@@ -88,13 +92,25 @@ def parse_rule(text: str) -> Rule:
         raise ValueError(f"{found['limit']!r} is no number") from None
     if not 0 <= limit <= 1:
         raise ValueError(f"{limit:g} is no rate: it lies between 0 and 1 (or write %)")
-    return Rule(text=given, question=found["question"], category=found["category"],
-                figure=cast(Figure, figure or "auto"), bound=bound, limit=limit)  # fmt: skip
+    return Rule(
+        text=given,
+        question=found["question"],
+        category=found["category"],
+        figure=cast(Figure, figure or "auto"),
+        bound=bound,
+        limit=limit,
+    )
 
 
 _KEYS: dict[str, type | tuple[type, ...]] = {
-    "check": str, "name": str, "judge": str, "category": str, "figure": str, "margin": (int, float), "allow": list,
-}  # fmt: skip
+    "check": str,
+    "name": str,
+    "judge": str,
+    "category": str,
+    "figure": str,
+    "margin": (int, float),
+    "allow": list,
+}
 
 
 def _table(given: dict[str, Any], where: str, faults: list[str]) -> Rule | None:
@@ -104,7 +120,7 @@ def _table(given: dict[str, Any], where: str, faults: list[str]) -> Rule | None:
         elif not isinstance(value, _KEYS[key]) or isinstance(value, bool):
             faults.append(f"{where}.{key}: {value!r} is of the wrong type")
     if not isinstance(given.get("check"), str):
-        faults.append(f"{where}.check: missing, such as \"harm.upper < 0.02\"")
+        faults.append(f'{where}.check: missing, such as "harm.upper < 0.02"')
         return None
     try:
         rule = parse_rule(given["check"])
@@ -122,9 +138,15 @@ def _table(given: dict[str, Any], where: str, faults: list[str]) -> Rule | None:
         faults.append(f"{where}.figure: {figure!r}, but the check says {rule.figure!r}")
     from msgspec.structs import replace
 
-    return replace(rule, name=str(given.get("name", "")), judge=given.get("judge"), figure=figure,
-                   category=given.get("category", rule.category), margin=float(given.get("margin", rule.margin)),
-                   allow=tuple(map(str, allow)) if isinstance(allow, list) else ())  # fmt: skip
+    return replace(
+        rule,
+        name=str(given.get("name", "")),
+        judge=given.get("judge"),
+        figure=figure,
+        category=given.get("category", rule.category),
+        margin=float(given.get("margin", rule.margin)),
+        allow=tuple(map(str, allow)) if isinstance(allow, list) else (),
+    )
 
 
 def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> Rules:
@@ -133,8 +155,11 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> Rules
         given = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{where}: {error}") from error
-    faults = [f"{where}: {k}: unknown key{nearest(k, ('rules', 'rule', 'cards', 'title'))}"
-              for k in given if k not in ("rules", "rule", "cards", "title")]  # fmt: skip
+    faults = [
+        f"{where}: {k}: unknown key{nearest(k, ('rules', 'rule', 'cards', 'title'))}"
+        for k in given
+        if k not in ("rules", "rule", "cards", "title")
+    ]
     made: list[Rule | None] = []
     plain = given.get("rules", [])
     if not isinstance(plain, list):
@@ -157,7 +182,12 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> Rules
         faults.append(f"{where}: no rule: a gate that asks nothing passes nothing")
     if faults:
         raise PlanError(*faults)
-    return Rules(rules=rules, cards=tuple(folder / c for c in cards), folder=folder, title=str(given.get("title", "gate")))
+    return Rules(
+        rules=rules,
+        cards=tuple(folder / c for c in cards),
+        folder=folder,
+        title=str(given.get("title", "gate")),
+    )
 
 
 def read_rules(path: Path) -> Rules:

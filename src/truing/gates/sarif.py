@@ -10,7 +10,11 @@ import msgspec
 from truing.core.version import __version__
 from truing.gates.gate import Verdict
 
-_LEVELS = {"passed": ("pass", "none"), "failed": ("fail", "error"), "inconclusive": ("open", "none")}
+_LEVELS = {
+    "passed": ("pass", "none"),
+    "failed": ("fail", "error"),
+    "inconclusive": ("open", "none"),
+}
 
 
 def _id(text: str) -> str:
@@ -28,18 +32,40 @@ def sarif(verdict: Verdict, rules_file: str) -> bytes:
             seen[name] = len(rules)
             rules.append({"id": name, "shortDescription": {"text": outcome.rule}})
         kind, level = _LEVELS[outcome.status]
-        results.append({
-            "ruleId": name, "ruleIndex": seen[name], "kind": kind, "level": level,
-            "message": {"text": f"{outcome.rule}: {outcome.status}. {outcome.reason}"},
-            "locations": [{"physicalLocation": {"artifactLocation": {"uri": rules_file}, "region": {"startLine": 1}}}],
-            "properties": {"run": verdict.run, "model": verdict.model, "figure": outcome.figure, "judge": outcome.judge,
-                           "n": outcome.n, "unscored": outcome.unscored},
-        })  # fmt: skip
+        results.append(
+            {
+                "ruleId": name,
+                "ruleIndex": seen[name],
+                "kind": kind,
+                "level": level,
+                "message": {"text": f"{outcome.rule}: {outcome.status}. {outcome.reason}"},
+                "locations": [
+                    {
+                        "physicalLocation": {
+                            "artifactLocation": {"uri": rules_file},
+                            "region": {"startLine": 1},
+                        }
+                    }
+                ],
+                "properties": {
+                    "run": verdict.run,
+                    "model": verdict.model,
+                    "figure": outcome.figure,
+                    "judge": outcome.judge,
+                    "n": outcome.n,
+                    "unscored": outcome.unscored,
+                },
+            }
+        )
     log = {
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {"name": "truing", "version": __version__, "rules": rules}},
-            "results": results, "properties": {"verdict": verdict.verdict, "notTested": list(verdict.not_tested)},
-        }],
-    }  # fmt: skip
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {"driver": {"name": "truing", "version": __version__, "rules": rules}},
+                "results": results,
+                "properties": {"verdict": verdict.verdict, "notTested": list(verdict.not_tested)},
+            }
+        ],
+    }
     return msgspec.json.format(msgspec.json.encode(log), indent=1) + b"\n"

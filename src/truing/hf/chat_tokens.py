@@ -29,28 +29,45 @@ class Turns:
     def __init__(self, tokenizer: Any, *, plain: bool = False, name: str = "the model") -> None:
         self.tokenizer, self.name = tokenizer, name
         self.plain = plain or not getattr(tokenizer, "chat_template", None)
-        end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+        end = (
+            tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+        )
         if end is None:
-            raise UserError(f"{name}: the tokenizer has no end token, so an answer would never stop")
+            raise UserError(
+                f"{name}: the tokenizer has no end token, so an answer would never stop"
+            )
         self.end = int(end)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The text up to where the next answer begins, or to the end of the last answer."""
         if self.plain:
             turns = [f"{_NAMES[m.role]}: {m.content}" for m in messages]
-            return "\n\n".join([*turns, *(() if messages and messages[-1].role == "assistant" else ("Assistant:",))])
+            return "\n\n".join(
+                [
+                    *turns,
+                    *(() if messages and messages[-1].role == "assistant" else ("Assistant:",)),
+                ]
+            )
         rows = [{"role": m.role, "content": m.content} for m in messages]
         ask = not messages or messages[-1].role != "assistant"
         try:
-            return str(self.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=ask))
+            return str(
+                self.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=ask)
+            )
         except Exception as error:  # a template is a program; jinja raises what it likes
-            raise UserError(f"{self.name}: the chat template refuses a conversation: {error}") from error
+            raise UserError(
+                f"{self.name}: the chat template refuses a conversation: {error}"
+            ) from error
 
     def ids(self, text: str, *, first: bool) -> list[int]:
         """Token ids; only the beginning of a plain text gets the tokenizer's own special tokens."""
         made = list(self.tokenizer(text, add_special_tokens=self.plain and first).input_ids)
         tail = self.tokenizer.sep_token_id
-        return made[:-1] if self.plain and first and made and tail is not None and made[-1] == tail else made
+        return (
+            made[:-1]
+            if self.plain and first and made and tail is not None and made[-1] == tail
+            else made
+        )
 
     def answer(self, conversation: Sequence[Message], text: str) -> list[int]:
         """The answer's ids after a conversation, its end token included."""

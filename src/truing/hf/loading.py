@@ -35,7 +35,13 @@ def cpu_flags() -> frozenset[str]:
 def best_device(name: str = "auto") -> torch.device:
     """CUDA, then MPS, then the CPU; or the device that was asked for, if it is there."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -69,7 +75,9 @@ def int8_pays() -> bool:
 
 def one_thread_pool() -> int:
     """The number of threads that torch uses, never more than the processors that this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     if torch.get_num_threads() > allowed:
         torch.set_num_threads(allowed)
     return torch.get_num_threads()
@@ -115,7 +123,9 @@ def _load(name: str | Weights, auto: str, dtype: str, device: str, attention: st
             str(weights.path), dtype=best_dtype(dtype, where), attn_implementation=attention
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"local:{weights.name}: the model cannot be loaded: {_line(error)}") from error
+        raise UserError(
+            f"local:{weights.name}: the model cannot be loaded: {_line(error)}"
+        ) from error
     model.requires_grad_(False)
     return Loaded(model.to(where).eval(), tokenizer, weights)
 
@@ -161,7 +171,9 @@ def load_encoder(
 
 def window(model: Any) -> int:
     """The longest sequence that the model takes."""
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    config = (
+        model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    )
     for key in ("max_position_embeddings", "n_positions", "max_sequence_length"):
         value = getattr(config, key, None)
         if isinstance(value, int) and value > 0:
@@ -199,7 +211,9 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.cumsum(dim=-1) - 1).clamp(min=0)
 
 
-def batches_by_length(lengths: Sequence[int], *, tokens: int = 4096, rows: int = 256) -> Iterator[list[int]]:
+def batches_by_length(
+    lengths: Sequence[int], *, tokens: int = 4096, rows: int = 256
+) -> Iterator[list[int]]:
     """Indexes in batches of similar length, longest first, with at most so many padded tokens and rows each."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batch: list[int] = []
@@ -232,7 +246,9 @@ class ScalarModel(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """`[B, T]` values (`[B, T, outputs]` where there are several)."""
-        out = self.body(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
+        out = self.body(
+            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
+        )
         values = self.head(out.last_hidden_state.to(self.head.weight.dtype))
         return values.squeeze(-1) if self.head.out_features == 1 else values
 
@@ -250,12 +266,17 @@ class ScalarModel(nn.Module):
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         self.body.save_pretrained(folder)
-        save_file({"weight": self.head.weight.detach().float().cpu().contiguous()}, folder / "head.safetensors")
+        save_file(
+            {"weight": self.head.weight.detach().float().cpu().contiguous()},
+            folder / "head.safetensors",
+        )
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
 
 
-def load_scalar(path: str | Path, *, dtype: str = "auto", device: str = "auto") -> tuple[ScalarModel, Any]:
+def load_scalar(
+    path: str | Path, *, dtype: str = "auto", device: str = "auto"
+) -> tuple[ScalarModel, Any]:
     """A `ScalarModel` that `save` wrote, with its tokenizer; the head stays in float32."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -263,7 +284,9 @@ def load_scalar(path: str | Path, *, dtype: str = "auto", device: str = "auto") 
     try:
         weight = load_file(Path(path) / "head.safetensors")["weight"]
     except (OSError, KeyError, SafetensorError) as error:
-        raise UserError(f"{path}: no head.safetensors, so this is no reward or cost model: {_line(error)}") from error
+        raise UserError(
+            f"{path}: no head.safetensors, so this is no reward or cost model: {_line(error)}"
+        ) from error
     loaded = load_encoder(str(path), dtype=dtype, device=device)
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     head.weight.data.copy_(weight)

@@ -23,7 +23,12 @@ class Encoder:
     """Turns texts into unit vectors; one instance is safe to share between threads."""
 
     def __init__(
-        self, weights: Weights | str = "minilm", *, dtype: str = "auto", max_tokens: int = 256, device: str = "auto"
+        self,
+        weights: Weights | str = "minilm",
+        *,
+        dtype: str = "auto",
+        max_tokens: int = 256,
+        device: str = "auto",
     ) -> None:
         from truing.hf.loading import load_encoder, one_thread_pool
 

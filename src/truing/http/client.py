@@ -40,7 +40,9 @@ _NEVER = 10.0  # the same where nothing ever succeeded
 _UNPARSABLE_TRIES = 2
 _TIMEOUT_TRIES = 2
 _PARTS = 1000
-_SPAN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$")
+_SPAN = re.compile(
+    r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$"
+)
 
 
 class Patience(Struct, frozen=True, kw_only=True):
@@ -54,8 +56,11 @@ class Patience(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, args: Args) -> Patience:
         """From a spec's `timeout=`, `retries=`, `max_wait=`."""
-        made = cls(timeout=args.number("timeout", 120.0), retries=args.integer("retries", 5),
-                   max_wait=args.number("max_wait", 120.0))
+        made = cls(
+            timeout=args.number("timeout", 120.0),
+            retries=args.integer("retries", 5),
+            max_wait=args.number("max_wait", 120.0),
+        )
         if made.timeout <= 0 or made.retries < 0 or made.max_wait < 0:
             raise args.fault("timeout must be above 0, retries and max_wait not below 0")
         return made
@@ -75,7 +80,9 @@ def checked_url(args: Args, text: str) -> str:
     if url.scheme not in ("http", "https") or not url.host:
         raise args.fault(f"{text!r} is no http or https URL")
     if url.user or url.password:
-        raise SpecError(f"spec of kind {args.spec.kind!r}: secrets never stand in a URL; use api_key_env=NAME")
+        raise SpecError(
+            f"spec of kind {args.spec.kind!r}: secrets never stand in a URL; use api_key_env=NAME"
+        )
     return text
 
 
@@ -83,11 +90,14 @@ class _Shared:
     """What all endpoints of one event loop share: the session, and a limiter for each origin and key."""
 
     def __init__(self) -> None:
-        proxied = any(os.environ.get(k) for k in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"))
+        proxied = any(
+            os.environ.get(k) for k in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+        )
         self.limiters: dict[str, Limiter] = {}
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
-            cookie_jar=aiohttp.DummyCookieJar(), trust_env=proxied,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=proxied,
         )
 
 
@@ -118,8 +128,15 @@ def _raise_file_limit() -> None:
 class _Trouble(Exception):
     """One try that did not work: why, whether another may, and how long the endpoint asks to wait."""
 
-    def __init__(self, kind: str, message: str, *, tries: int | None = None, wait: float | None = None,
-                 busy: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        tries: int | None = None,
+        wait: float | None = None,
+        busy: bool = False,
+    ) -> None:
         super().__init__(message)
         self.kind, self.message, self.tries, self.wait, self.busy = kind, message, tries, wait, busy
 
@@ -127,13 +144,24 @@ class _Trouble(Exception):
 class Endpoint:
     """One URL of one account."""
 
-    def __init__(self, url: str, *, key: str | None = None, headers: Mapping[str, str] | None = None,
-                 patience: Patience | None = None, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         self.url = URL(url)
         self.patience = patience or Patience()
         self.budget = budget or Budget()
         self._key = key or ""
-        self._headers = {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})}
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            **(headers or {}),
+        }
         self.scope = digest(str(self.url.origin()), self._key)
         longest = self.patience.timeout
         self._timeout = aiohttp.ClientTimeout(total=longest, sock_connect=min(10.0, longest))
@@ -142,7 +170,9 @@ class Endpoint:
 
     def at(self, url: str) -> Endpoint:
         """Another path of the same account: with its key, patience and budget."""
-        return Endpoint(url, key=self._key, headers=self._headers, patience=self.patience, budget=self.budget)
+        return Endpoint(
+            url, key=self._key, headers=self._headers, patience=self.patience, budget=self.budget
+        )
 
     @property
     def limiter(self) -> Limiter:
@@ -150,7 +180,9 @@ class Endpoint:
         shared = _shared()
         found = shared.limiters.get(self.scope)
         if found is None:
-            found = shared.limiters[self.scope] = Limiter(CONCURRENCY.get(), rate=RATES.get().get(self.scope))
+            found = shared.limiters[self.scope] = Limiter(
+                CONCURRENCY.get(), rate=RATES.get().get(self.scope)
+            )
         return found
 
     @property
@@ -164,7 +196,9 @@ class Endpoint:
         except ValueError:
             return True
 
-    async def ask(self, body: bytes, read: Callable[[bytes], T], method: str = "POST") -> T | Failure:
+    async def ask(
+        self, body: bytes, read: Callable[[bytes], T], method: str = "POST"
+    ) -> T | Failure:
         """What `read` makes of the answer's bytes; it raises ValueError for what it cannot read."""
         attempt = 0
         while True:
@@ -172,12 +206,20 @@ class Endpoint:
                 return await self._once(body, read, method)
             except _Trouble as trouble:
                 attempt += 1
-                allowed = self.patience.retries if trouble.tries is None else min(trouble.tries, self.patience.retries)
+                allowed = (
+                    self.patience.retries
+                    if trouble.tries is None
+                    else min(trouble.tries, self.patience.retries)
+                )
                 if not trouble.busy and self._is_down():
                     allowed = 0
                 wait = self._pause(attempt, trouble.wait)
                 if attempt > allowed or wait > self.patience.max_wait:
-                    said = trouble.message if attempt == 1 else f"{trouble.message} (asked {attempt} times)"
+                    said = (
+                        trouble.message
+                        if attempt == 1
+                        else f"{trouble.message} (asked {attempt} times)"
+                    )
                     return Failure("model", trouble.kind, self._clean(said))
                 parked = PARKED.get()
                 parked(True)
@@ -204,7 +246,12 @@ class Endpoint:
             started = time.monotonic()
             try:
                 async with shared.session.request(
-                    method, self.url, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
+                    method,
+                    self.url,
+                    data=body,
+                    headers=self._headers,
+                    timeout=self._timeout,
+                    allow_redirects=False,
                 ) as reply:
                     data = await self._read(reply)
                     self._note(reply, limiter, started)
@@ -237,7 +284,10 @@ class Endpoint:
         if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
             return _Trouble("tls", f"{self.url.host}: {error}", tries=0)
         if isinstance(error, aiohttp.ClientConnectorError):
-            return _Trouble("connect", f"no connection to {self.url.host}:{self.url.port}: {error.strerror or error}")
+            return _Trouble(
+                "connect",
+                f"no connection to {self.url.host}:{self.url.port}: {error.strerror or error}",
+            )
         return _Trouble("dropped", f"the connection broke: {type(error).__name__} {error}")
 
     async def _read(self, reply: aiohttp.ClientResponse) -> bytes:
@@ -274,8 +324,13 @@ class Endpoint:
         await limiter.acquire()
         try:
             self.budget.spend_request()
-            async with _shared().session.post(self.url, data=body, headers=self._headers, timeout=self._timeout,
-                                              allow_redirects=False) as reply:
+            async with _shared().session.post(
+                self.url,
+                data=body,
+                headers=self._headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+            ) as reply:
                 if reply.status != 200:
                     raise ConnectionError(self._clean(_refused(reply, await reply.read()).message))
                 async for line in reply.content:
@@ -333,7 +388,12 @@ def _refused(reply: aiohttp.ClientResponse, data: bytes) -> _Trouble:
     try:
         body = msgspec.json.decode(data, type=_ErrorBody)
         inner = body.error
-        said = (inner.message if isinstance(inner, _Error) else inner) or body.message or body.detail or ""
+        said = (
+            (inner.message if isinstance(inner, _Error) else inner)
+            or body.message
+            or body.detail
+            or ""
+        )
         code = f"{inner.code} {inner.type}" if isinstance(inner, _Error) else ""
     except (msgspec.MsgspecError, UnicodeDecodeError):
         said = "(HTML)" if data.lstrip()[:1] == b"<" else data[:200].decode("utf-8", "replace")
@@ -345,7 +405,9 @@ def _refused(reply: aiohttp.ClientResponse, data: bytes) -> _Trouble:
         return _Trouble("rate_limited", message, tries=0)
     if status in _RETRY:
         busy = status in _BUSY
-        return _Trouble("rate_limited" if busy else "http", message, wait=retry_after(reply.headers), busy=busy)
+        return _Trouble(
+            "rate_limited" if busy else "http", message, wait=retry_after(reply.headers), busy=busy
+        )
     return _Trouble("http", message, tries=0)
 
 
@@ -376,7 +438,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         now = email.utils.parsedate_tz(headers.get("Date", ""))
         if at is None:
             return None
-        return max(0.0, email.utils.mktime_tz(at) - (email.utils.mktime_tz(now) if now is not None else time.time()))
+        return max(
+            0.0,
+            email.utils.mktime_tz(at)
+            - (email.utils.mktime_tz(now) if now is not None else time.time()),
+        )
 
 
 def parse_span(text: str) -> float | None:

@@ -97,7 +97,11 @@ class Limiter:
         self._throttled += throttled
         now = self._clock()
         over = now - self._epoch >= max(self._round_trip, 0.05)
-        if self._throttled >= 2 and over and self._throttled > _SHARE * max(self._seen, int(self.window)):
+        if (
+            self._throttled >= 2
+            and over
+            and self._throttled > _SHARE * max(self._seen, int(self.window))
+        ):
             self._shrink(now)
         elif over and self._seen >= int(self.window):
             if self._throttled == 0:
@@ -135,7 +139,9 @@ class Budget:
         if self.requests is not None and self.used_requests >= self.requests:
             raise BudgetExceeded(f"the budget of {self.requests} requests is spent")
         if self.tokens is not None and self.used_tokens >= self.tokens:
-            raise BudgetExceeded(f"the budget of {self.tokens} tokens is spent ({self.used_tokens} used)")
+            raise BudgetExceeded(
+                f"the budget of {self.tokens} tokens is spent ({self.used_tokens} used)"
+            )
         self.used_requests += 1
 
     def spend_tokens(self, tokens: int) -> None:
@@ -143,7 +149,9 @@ class Budget:
         self.used_tokens += tokens
 
 
-_CLOSERS: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], Awaitable[None]]]] = WeakKeyDictionary()
+_CLOSERS: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], Awaitable[None]]]] = (
+    WeakKeyDictionary()
+)
 
 
 def on_close(closer: Callable[[], Awaitable[None]]) -> None:

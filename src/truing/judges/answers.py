@@ -11,15 +11,38 @@ from truing.core.types import Check
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?!\w)")
 _WORDS = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-]  # fmt: skip
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 _BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+")
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.S)
 
 
 def _tidy(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("’", "'").replace("*", "").replace("`", "")).strip().casefold()
+    return (
+        re.sub(r"\s+", " ", text.replace("’", "'").replace("*", "").replace("`", ""))
+        .strip()
+        .casefold()
+    )
 
 
 def _whole(value: str) -> re.Pattern[str]:
@@ -94,7 +117,9 @@ def _items(text: str, values: tuple[str, ...]) -> bool:
     lines = [line for line in text.strip().splitlines() if line.strip()]
     listed = [line for line in lines if _BULLET.match(line)]
     found = [_tidy(_BULLET.sub("", line)) for line in listed or lines]
-    return len(set(found)) == len(found) == int(values[0]) and all(len(item.split()) <= 4 for item in found)
+    return len(set(found)) == len(found) == int(values[0]) and all(
+        len(item.split()) <= 4 for item in found
+    )
 
 
 def _max_words(text: str, values: tuple[str, ...]) -> bool:
@@ -105,7 +130,11 @@ def _max_words(text: str, values: tuple[str, ...]) -> bool:
 def _frame(text: str, values: tuple[str, ...]) -> bool:
     plain = _tidy(text).strip("\"' ")
     opens, closes = _tidy(values[0]), _tidy(values[1])
-    return plain.startswith(opens) and plain.rstrip(" .,!\"'").endswith(closes) and len(plain.split()) >= 4
+    return (
+        plain.startswith(opens)
+        and plain.rstrip(" .,!\"'").endswith(closes)
+        and len(plain.split()) >= 4
+    )
 
 
 def _json(text: str, values: tuple[str, ...]) -> bool:
@@ -123,8 +152,14 @@ def _choice(text: str, values: tuple[str, ...]) -> bool:
     # Indexes of the right choices, a bar, then all choices: by letter first, else by the choice's own words alone.
     bar = values.index("|")
     right, choices = {int(v) for v in values[:bar]}, values[bar + 1 :]
-    letter = re.match(r"\s*(?:(?:the )?answer(?: is)?:?\s*)?\(?([A-Za-z])[).:]?(?:\s|$)", text, re.I)
-    if letter and (at := ord(letter.group(1).upper()) - 65) < len(choices) and letter.group(1) not in ("a", "i", "I"):
+    letter = re.match(
+        r"\s*(?:(?:the )?answer(?: is)?:?\s*)?\(?([A-Za-z])[).:]?(?:\s|$)", text, re.I
+    )
+    if (
+        letter
+        and (at := ord(letter.group(1).upper()) - 65) < len(choices)
+        and letter.group(1) not in ("a", "i", "I")
+    ):
         return at in right
     plain = _tidy(text)
     named = {at for at, c in enumerate(choices) if _has(plain, c)}
@@ -133,10 +168,20 @@ def _choice(text: str, values: tuple[str, ...]) -> bool:
 
 
 KINDS: dict[str, Callable[[str, tuple[str, ...]], bool]] = {
-    "contains": _contains, "contains_any": _contains_any, "excludes": _excludes, "only": _only, "number": _number,
-    "order": _order, "exact": _exact, "yes_no": _yes_no, "items": _items, "max_words": _max_words, "frame": _frame,
-    "json": _json, "choice": _choice,
-}  # fmt: skip
+    "contains": _contains,
+    "contains_any": _contains_any,
+    "excludes": _excludes,
+    "only": _only,
+    "number": _number,
+    "order": _order,
+    "exact": _exact,
+    "yes_no": _yes_no,
+    "items": _items,
+    "max_words": _max_words,
+    "frame": _frame,
+    "json": _json,
+    "choice": _choice,
+}
 
 
 def passes(check: Check, text: str) -> bool:

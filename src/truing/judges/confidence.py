@@ -24,9 +24,15 @@ _PERCENT = re.compile(
 )
 # Words for a probability with the medians that readers give them (Kent 1964; Mosteller & Youtz 1990).
 WORDS: tuple[tuple[str, float], ...] = (
-    (r"\b(?:not (?:at all )?sure|unsure|no idea|not certain|uncertain|i don't know|i do not know)\b", 0.2),
+    (
+        r"\b(?:not (?:at all )?sure|unsure|no idea|not certain|uncertain|i don't know|i do not know)\b",
+        0.2,
+    ),
     (r"\b(?:just a guess|only a guess|wild guess)\b", 0.25),
-    (r"\b(?:absolutely|completely|entirely|quite|very) (?:sure|certain|confident)\b|\bwithout (?:a )?doubt\b", 0.97),
+    (
+        r"\b(?:absolutely|completely|entirely|quite|very) (?:sure|certain|confident)\b|\bwithout (?:a )?doubt\b",
+        0.97,
+    ),
     (r"\b(?:almost|nearly|virtually) (?:sure|certain)\b", 0.93),
     (r"\b(?:fairly|pretty|reasonably) (?:sure|certain|confident)\b|\bvery likely\b", 0.85),
     (r"\bi(?:'m| am) (?:sure|certain|confident)\b", 0.93),
@@ -67,19 +73,30 @@ class Calibration(Struct, frozen=True):
     selective: tuple[Selective, ...]
 
 
-def calibration(confidence: Sequence[float], correct: Sequence[bool], *, bins: int = 10) -> Calibration:
+def calibration(
+    confidence: Sequence[float], correct: Sequence[bool], *, bins: int = 10
+) -> Calibration:
     """The measures; ValueError for nothing, unequal lengths, or a confidence outside [0, 1]."""
     outcomes = [float(c) for c in correct]
     return Calibration(
-        n=len(outcomes), brier=brier(confidence, outcomes), ece=ece(confidence, outcomes, bins=bins),
-        accuracy=sum(outcomes) / len(outcomes), confidence=sum(confidence) / len(outcomes),
+        n=len(outcomes),
+        brier=brier(confidence, outcomes),
+        ece=ece(confidence, outcomes, bins=bins),
+        accuracy=sum(outcomes) / len(outcomes),
+        confidence=sum(confidence) / len(outcomes),
         reliability=tuple(reliability(confidence, outcomes, bins=bins)),
         selective=tuple(selective_accuracy(confidence, outcomes)),
-    )  # fmt: skip
+    )
 
 
-def matched(confident: Iterable[Judgement], correct: Iterable[Judgement]) -> tuple[list[float], list[bool]]:
+def matched(
+    confident: Iterable[Judgement], correct: Iterable[Judgement]
+) -> tuple[list[float], list[bool]]:
     """Confidence (the `value` of `rules:confidence`) and correctness (a verdict) of the answers that have both."""
     known = {(j.sample_id, j.index): j.value for j in confident if j.value is not None}
-    pairs = [(known[k], j.verdict) for j in correct if j.verdict is not None and (k := (j.sample_id, j.index)) in known]
+    pairs = [
+        (known[k], j.verdict)
+        for j in correct
+        if j.verdict is not None and (k := (j.sample_id, j.index)) in known
+    ]
     return [p for p, _ in pairs], [c for _, c in pairs]

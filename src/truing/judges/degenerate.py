@@ -56,7 +56,9 @@ def _repeats(text: str) -> bool:
         repeated = sum(n for n in runs.values() if n >= 3)
         if repeated >= 0.3 * len(words):
             return True
-        lines = Counter(line.strip().lower() for line in text.splitlines() if len(line.split()) >= 3)
+        lines = Counter(
+            line.strip().lower() for line in text.splitlines() if len(line.split()) >= 3
+        )
         if lines and max(lines.values()) >= 4:
             return True
     raw = text.encode()
@@ -66,18 +68,28 @@ def _repeats(text: str) -> bool:
 def _gibberish(text: str) -> bool:
     visible = [c for c in text if not c.isspace()]
     letters = [c for c in visible if c.isalpha()]
-    if len(visible) >= 40 and len(letters) < 0.3 * len(visible) and not re.search(r"\d|```|[|=]", text):
+    if (
+        len(visible) >= 40
+        and len(letters) < 0.3 * len(visible)
+        and not re.search(r"\d|```|[|=]", text)
+    ):
         return True
     latin = [w for w in _WORD.findall(text) if w.isascii()]
     if len(latin) < 12 or len(latin) < 0.6 * len(text.split()):
         return False
-    odd = sum(1 for w in latin if len(w) > 24 or (len(w) > 4 and not re.search(r"[aeiouyAEIOUY]", w)))
+    odd = sum(
+        1 for w in latin if len(w) > 24 or (len(w) > 4 and not re.search(r"[aeiouyAEIOUY]", w))
+    )
     known = sum(1 for w in latin if w.lower() in _STOP)
-    return odd > 0.25 * len(latin) or (known < 0.03 * len(latin) and len(latin) >= 40 and "\n" not in text)
+    return odd > 0.25 * len(latin) or (
+        known < 0.03 * len(latin) and len(latin) >= 40 and "\n" not in text
+    )
 
 
 def _stems(text: str) -> set[str]:
-    return {w[:5] for w in (m.lower() for m in _WORD.findall(text)) if len(w) > 2 and w not in _STOP}
+    return {
+        w[:5] for w in (m.lower() for m in _WORD.findall(text)) if len(w) > 2 and w not in _STOP
+    }
 
 
 def _off_topic(prompt: str, text: str) -> bool:
@@ -99,7 +111,11 @@ class DegenerateRule:
     def __init__(self, *, cut: bool = True) -> None:
         self._cut = cut
         self.name = "rules:degenerate" if cut else "rules:degenerate,cut=false"
-        self.lineage = Lineage(name=self.name, hash=digest("degenerate/1", _ENDS.pattern, str(cut)), licence="Apache-2.0")
+        self.lineage = Lineage(
+            name=self.name,
+            hash=digest("degenerate/1", _ENDS.pattern, str(cut)),
+            licence="Apache-2.0",
+        )
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """An answer that a rail blocked or a best-of abstained from is not degenerate; a failed one is unscored."""

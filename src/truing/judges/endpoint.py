@@ -42,7 +42,11 @@ def read_reply(data: bytes) -> Result:
     results = msgspec.json.decode(data, type=Reply).results
     if len(results) != 1:
         raise ValueError(f"{len(results)} results for one text")
-    bad = [k for k, v in results[0].category_scores.items() if v is not None and not (math.isfinite(v) and 0 <= v <= 1)]
+    bad = [
+        k
+        for k, v in results[0].category_scores.items()
+        if v is not None and not (math.isfinite(v) and 0 <= v <= 1)
+    ]
     if bad:
         raise ValueError(f"category_scores.{bad[0]} is no probability")
     return results[0]
@@ -69,15 +73,26 @@ class EndpointJudge:
             return failed
         if not response.text.strip():
             return unscored(self, sample, response, "empty", "the answer is empty")
-        text = f"{sample.prompt}\n\n{response.text}" if self._with_prompt and sample.prompt else response.text
-        found = await self._endpoint.ask(msgspec.json.encode({"model": self._model, "input": text}), read_reply)
+        text = (
+            f"{sample.prompt}\n\n{response.text}"
+            if self._with_prompt and sample.prompt
+            else response.text
+        )
+        found = await self._endpoint.ask(
+            msgspec.json.encode({"model": self._model, "input": text}), read_reply
+        )
         if isinstance(found, Failure):
             return unscored(self, sample, response, found.kind, found.message)
         if found.failure:
             return unscored(self, sample, response, "unscored", found.failure)
         scores = {k: v for k, v in found.category_scores.items() if v is not None}
         return opinion(
-            self, sample, response, found.flagged, score=max(scores.values(), default=None), harms=mapped(scores, self._walk)
+            self,
+            sample,
+            response,
+            found.flagged,
+            score=max(scores.values(), default=None),
+            harms=mapped(scores, self._walk),
         )
 
 
@@ -97,5 +112,7 @@ def build(args: Args) -> EndpointJudge:
     key = args.secret()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     patience, budget = Patience.of(args), budget_of(args)
-    endpoint = Endpoint(f"{base}/moderations", key=key, headers=headers, patience=patience, budget=budget)
+    endpoint = Endpoint(
+        f"{base}/moderations", key=key, headers=headers, patience=patience, budget=budget
+    )
     return EndpointJudge(args.name or DEFAULT, endpoint, with_prompt=args.flag("prompt", False))

@@ -37,7 +37,9 @@ class Panel:
         self.name = f"panel:{rule}({'+'.join(m.name for m in members)})"
         self.lineage = Lineage(
             name=self.name,
-            hash=digest("panel/1", rule, str(threshold), *(m.lineage.hash or m.name for m in members)),
+            hash=digest(
+                "panel/1", rule, str(threshold), *(m.lineage.hash or m.name for m in members)
+            ),
             judges=tuple(m.lineage for m in members),
             licence="; ".join(sorted({m.lineage.licence for m in members if m.lineage.licence})),
         )
@@ -49,9 +51,15 @@ class Panel:
             return failed
         given = await asyncio.gather(*(m.judge(sample, response) for m in self._members))
         votes = [g.verdict for g in given]
-        scores = [g.score if g.score is not None else float(g.verdict) for g in given if g.verdict is not None]
+        scores = [
+            g.score if g.score is not None else float(g.verdict)
+            for g in given
+            if g.verdict is not None
+        ]
         verdict = self._decide(votes, scores)
-        shown = ", ".join(f"{m.name}: {_word(v)}" for m, v in zip(self._members, votes, strict=True))
+        shown = ", ".join(
+            f"{m.name}: {_word(v)}" for m, v in zip(self._members, votes, strict=True)
+        )
         if verdict is None:
             return unscored(self, sample, response, "open", shown)
         harms: dict[str, float] = {}

@@ -42,7 +42,9 @@ class _Card(Struct):
 class Scorer:
     """Conversations with an answer as numbers: one forward pass over rows of similar length."""
 
-    def __init__(self, model: ScalarModel, turns: Turns, window: int, *, tokens: int = 4096) -> None:
+    def __init__(
+        self, model: ScalarModel, turns: Turns, window: int, *, tokens: int = 4096
+    ) -> None:
         self.model, self.turns, self.window, self.tokens = model, turns, window, tokens
         self._lock = threading.Lock()
 
@@ -50,7 +52,9 @@ class Scorer:
         """Token ids of prompt and answer; TooLong where the answer does not fit."""
         return self.turns.row(conversation.messages, text, self.window)
 
-    def scores(self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "right") -> list[float]:
+    def scores(
+        self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "right"
+    ) -> list[float]:
         """The number at the last token of each row, in the order given."""
         found = [0.0] * len(rows)
         fill = self.turns.tokenizer.pad_token_id or 0
@@ -58,7 +62,9 @@ class Scorer:
         with self._lock, torch.inference_mode():
             for batch in batches_by_length([len(r) for r in rows], tokens=self.tokens):
                 ids, mask = pad([rows[k] for k in batch], fill, side=side)
-                ends = self.model.at_end(self.model(ids.to(device), mask.to(device)), mask.to(device))
+                ends = self.model.at_end(
+                    self.model(ids.to(device), mask.to(device)), mask.to(device)
+                )
                 for k, value in zip(batch, ends.float().tolist()):
                     found[k] = value
         return found
@@ -106,7 +112,13 @@ class PreferenceJudge:
 
     @classmethod
     def load(
-        cls, kind: Kind, folder: str | Path, *, dtype: str = "float32", device: str = "auto", tokens: int = 4096
+        cls,
+        kind: Kind,
+        folder: str | Path,
+        *,
+        dtype: str = "float32",
+        device: str = "auto",
+        tokens: int = 4096,
     ) -> PreferenceJudge:
         """Reads a folder that `truing train reward` or `cost` wrote; UserError where it is none."""
         path = Path(folder).expanduser()
@@ -114,24 +126,43 @@ class PreferenceJudge:
             return cls._published(kind, str(folder), dtype=dtype, device=device, tokens=tokens)
         card = _read_card(path)
         if card.kind != kind:
-            raise UserError(f"{kind}:{folder}: this folder holds a {card.kind} model, not a {kind} model")
+            raise UserError(
+                f"{kind}:{folder}: this folder holds a {card.kind} model, not a {kind} model"
+            )
         model, tokenizer = load_scalar(path, dtype=dtype, device=device)
         turns = Turns(tokenizer, plain=card.template == "plain", name=str(folder))
         made = card.lineage.hash or digest(kind, sha256_folder(path))
         lineage = msgspec.structs.replace(card.lineage, name=f"{kind}:{path.name}", hash=made)
-        return cls(kind, f"{kind}:{path.name}", Scorer(model, turns, card.max_length, tokens=tokens), lineage)
+        return cls(
+            kind,
+            f"{kind}:{path.name}",
+            Scorer(model, turns, card.max_length, tokens=tokens),
+            lineage,
+        )
 
     @classmethod
-    def _published(cls, kind: Kind, name: str, *, dtype: str, device: str, tokens: int) -> PreferenceJudge:
+    def _published(
+        cls, kind: Kind, name: str, *, dtype: str, device: str, tokens: int
+    ) -> PreferenceJudge:
         """A model that others trained; its lineage knows the weights alone."""
         from truing.judges.published import load_published
 
         weights = find(name)
         model, tokenizer = load_published(weights, dtype=dtype, device=device)
         label = f"{kind}:{weights.title or weights.name}"
-        lineage = Lineage(name=label, hash=digest(kind, weights.sha256), base=weights.title or weights.name,
-                          base_sha256=weights.sha256, licence=weights.licence)  # fmt: skip
-        return cls(kind, label, Scorer(model, Turns(tokenizer, name=name), window(model.body), tokens=tokens), lineage)
+        lineage = Lineage(
+            name=label,
+            hash=digest(kind, weights.sha256),
+            base=weights.title or weights.name,
+            base_sha256=weights.sha256,
+            licence=weights.licence,
+        )
+        return cls(
+            kind,
+            label,
+            Scorer(model, Turns(tokenizer, name=name), window(model.body), tokens=tokens),
+            lineage,
+        )
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """One number for the whole answer; an empty, failed or too long answer is unscored."""
@@ -155,7 +186,9 @@ class PreferenceJudge:
             return unscored(self, sample, response, "not-finite", f"the model gave {value}")
         if self.kind == "reward":
             return opinion(self, sample, response, None, value=value)
-        return opinion(self, sample, response, value > 0, value=value, score=1 / (1 + math.exp(-value)))
+        return opinion(
+            self, sample, response, value > 0, value=value, score=1 / (1 + math.exp(-value))
+        )
 
     def _gather(self) -> _Gather:
         loop = asyncio.get_running_loop()
@@ -173,7 +206,9 @@ class PreferenceJudge:
                 rows.append(self.scorer.row(conversation, text))
             except TooLong:
                 rows.append(None)
-        found = iter(await asyncio.to_thread(self.scorer.scores, [r for r in rows if r is not None]))
+        found = iter(
+            await asyncio.to_thread(self.scorer.scores, [r for r in rows if r is not None])
+        )
         sign = -1.0 if self.kind == "cost" else 1.0
         return [-math.inf if r is None else sign * next(found) for r in rows]
 
@@ -188,7 +223,10 @@ def _read_card(path: Path) -> _Card:
 def _build(args: Args, kind: Kind) -> PreferenceJudge:
     if not args.name:
         raise args.fault(f"give the folder of a {kind} model: {kind}:DIR")
-    more: dict[str, Any] = {"dtype": args.text("dtype", "float32"), "device": args.text("device", "auto")}
+    more: dict[str, Any] = {
+        "dtype": args.text("dtype", "float32"),
+        "device": args.text("device", "auto"),
+    }
     tokens = args.integer("batch", 4096)
     if tokens < 1:
         raise args.fault(f"batch={tokens}: at least 1 token")

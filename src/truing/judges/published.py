@@ -24,18 +24,28 @@ def load_published(weights: Weights, *, dtype: str, device: str) -> tuple[Scalar
     names = [str(n) for n in getattr(config, "architectures", None) or []]
     if not any(n.endswith("ForSequenceClassification") for n in names):
         what = ", ".join(names) or "nothing"
-        raise UserError(f"{weights.name}: no truing.json, and config.json names {what}, no sequence classifier, so this is "
-                        f"no reward or cost model (an unfinished `truing train` leaves such a folder too)")
+        raise UserError(
+            f"{weights.name}: no truing.json, and config.json names {what}, no sequence classifier, so this is "
+            f"no reward or cost model (an unfinished `truing train` leaves such a folder too)"
+        )
     if config.num_labels != 1:
-        raise UserError(f"{weights.name}: gives {config.num_labels} numbers; a reward or cost model gives one")
+        raise UserError(
+            f"{weights.name}: gives {config.num_labels} numbers; a reward or cost model gives one"
+        )
     logging.disable_progress_bar()
     where = best_device(device)
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(str(weights.path), dtype=best_dtype(dtype, where))
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(weights.path), dtype=best_dtype(dtype, where)
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{weights.name}: the model cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(
+            f"{weights.name}: the model cannot be loaded: {str(error).strip().splitlines()[0]}"
+        ) from error
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear) or head.bias is not None:
-        raise UserError(f"{weights.name}: has no `score` head on its last token (encoders pool); such models are not read")
+        raise UserError(
+            f"{weights.name}: has no `score` head on its last token (encoders pool); such models are not read"
+        )
     made = ScalarModel(model.base_model, head=head.float()).requires_grad_(False)
     return made.to(where).eval(), load_tokenizer(weights.path)

@@ -15,8 +15,10 @@ from truing.specs.resolve import Args
 def build(args: Args) -> Judge:
     """The builder behind `rules:`."""
     made: dict[str, Callable[[], Judge]] = {
-        "refusal": RefusalRule, "degenerate": lambda: DegenerateRule(cut=args.flag("cut", True)), **CHECKS
-    }  # fmt: skip
+        "refusal": RefusalRule,
+        "degenerate": lambda: DegenerateRule(cut=args.flag("cut", True)),
+        **CHECKS,
+    }
     if args.name not in made:
         raise args.fault(f"there is no rule {args.name!r}{nearest(args.name, made)}")
     return made[args.name]()

@@ -8,14 +8,23 @@ from truing.core.protocols import Judge
 from truing.core.types import Failure, Judgement, Response, Sample
 
 
-def opinion(judge: Judge, sample: Sample, response: Response, verdict: bool | None, **more: Any) -> Judgement:
+def opinion(
+    judge: Judge, sample: Sample, response: Response, verdict: bool | None, **more: Any
+) -> Judgement:
     """A judgement by `judge`; `more` are further fields of `Judgement` (score, value, harms, rationale)."""
     return Judgement(
-        sample_id=sample.id, index=response.index, judge=judge.name, question=judge.question, verdict=verdict, **more
+        sample_id=sample.id,
+        index=response.index,
+        judge=judge.name,
+        question=judge.question,
+        verdict=verdict,
+        **more,
     )
 
 
-def unscored(judge: Judge, sample: Sample, response: Response, kind: str, message: str) -> Judgement:
+def unscored(
+    judge: Judge, sample: Sample, response: Response, kind: str, message: str
+) -> Judgement:
     """No verdict, and why: never safe, never harmful."""
     return opinion(judge, sample, response, None, failure=Failure("judge", kind, message))
 

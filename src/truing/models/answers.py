@@ -31,13 +31,17 @@ def _key(conversation: Conversation) -> bytes:
 
 
 def _prompt_key(prompt: str) -> bytes:
-    return hashlib.blake2b(prompt.strip().encode("utf-8", "replace"), digest_size=8, person=b"prompt").digest()
+    return hashlib.blake2b(
+        prompt.strip().encode("utf-8", "replace"), digest_size=8, person=b"prompt"
+    ).digest()
 
 
 class StoredAnswers:
     """A table of conversations and the answers that were given to them."""
 
-    def __init__(self, pairs: Iterator[tuple[Conversation, str]], *, name: str, version: str = "") -> None:
+    def __init__(
+        self, pairs: Iterator[tuple[Conversation, str]], *, name: str, version: str = ""
+    ) -> None:
         self.name = name
         self._answers: dict[bytes, list[str]] = {}
         for conversation, text in pairs:
@@ -49,8 +53,14 @@ class StoredAnswers:
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """The first `n` answers in the order of the file; missing ones are failures."""
-        found = self._answers.get(_key(conversation)) or self._answers.get(_prompt_key(conversation.prompt)) or []
-        missing = Answer.failed("missing", f"there are {len(found)} stored answers to this prompt, not {sampling.n}")
+        found = (
+            self._answers.get(_key(conversation))
+            or self._answers.get(_prompt_key(conversation.prompt))
+            or []
+        )
+        missing = Answer.failed(
+            "missing", f"there are {len(found)} stored answers to this prompt, not {sampling.n}"
+        )
         return tuple(Answer.of(found[i]) if i < len(found) else missing for i in range(sampling.n))
 
 
@@ -70,7 +80,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 for row in reader:
                     yield reader.line_num, dict(row)
         except UnicodeDecodeError as error:
-            raise DataError.at(path, None, f"not UTF-8: {error.reason} at byte {error.start}") from error
+            raise DataError.at(
+                path, None, f"not UTF-8: {error.reason} at byte {error.start}"
+            ) from error
     else:
         with path.open("rb") as stream:
             for number, line in number_filled_lines(stream):
@@ -121,7 +133,9 @@ def read_pairs(
         except (ValueError, AttributeError, TypeError, IndexError) as error:
             raise DataError.at(path, number, str(error)) from error
         if conversation is None:
-            raise DataError.at(path, number, f"no column {prompt or 'prompt'!r}{nearest(prompt or 'prompt', row)}")
+            raise DataError.at(
+                path, number, f"no column {prompt or 'prompt'!r}{nearest(prompt or 'prompt', row)}"
+            )
         if text is None:
             wanted = response or "response"
             raise DataError.at(path, number, f"no column {wanted!r}{nearest(wanted, row)}")

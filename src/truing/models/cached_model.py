@@ -55,7 +55,9 @@ class Memo:
             return
         yield (await self.generate(conversation, sampling))[0].text
 
-    async def logprobs(self, prefix: Conversation | str, continuations: list[str]) -> list[list[float]]:
+    async def logprobs(
+        self, prefix: Conversation | str, continuations: list[str]
+    ) -> list[list[float]]:
         """The wrapped model's; AttributeError where it has none."""
         found: list[list[float]] = await self.inner.logprobs(prefix, continuations)  # type: ignore[attr-defined]
         return found

@@ -24,9 +24,21 @@ from truing.http.client import Endpoint, Patience, budget_of, checked_url
 from truing.specs.resolve import Args
 
 _USUAL = (
-    "answer", "response", "text", "output", "reply", "message.content", "message", "content", "result",
-    "choices[0].message.content", "choices[0].text", "generated_text", "[0].generated_text", "data.answer",
-)  # fmt: skip
+    "answer",
+    "response",
+    "text",
+    "output",
+    "reply",
+    "message.content",
+    "message",
+    "content",
+    "result",
+    "choices[0].message.content",
+    "choices[0].text",
+    "generated_text",
+    "[0].generated_text",
+    "data.answer",
+)
 _DEFAULT_BODY = '{"prompt":"{{prompt}}"}'
 _HOLE = re.compile(r"\{\{(\w+)\}\}")
 _PATH = re.compile(r"\.?([^.\[\]]+)|\[(-?\d+)\]")
@@ -66,8 +78,15 @@ def fill(template: Any, values: dict[str, Any]) -> Any:
 class HttpModel:
     """A service that takes a prompt as JSON and gives an answer as JSON."""
 
-    def __init__(self, endpoint: Endpoint, *, body: Any = None, answer: str = "", session: str = "",
-                 method: str = "POST") -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        body: Any = None,
+        answer: str = "",
+        session: str = "",
+        method: str = "POST",
+    ) -> None:
         self.name = f"http:{endpoint.url.with_query(None)}"
         self.endpoint = endpoint
         self._body = json.loads(_DEFAULT_BODY) if body is None else body
@@ -75,7 +94,9 @@ class HttpModel:
         self._session = session
         self._method = method
         self._known: OrderedDict[str, str] = OrderedDict()
-        self.lineage = Lineage(name=self.name, hash=digest("http", str(endpoint.url), json.dumps(self._body), answer))
+        self.lineage = Lineage(
+            name=self.name, hash=digest("http", str(endpoint.url), json.dumps(self._body), answer)
+        )
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """One request for each answer."""
@@ -88,10 +109,14 @@ class HttpModel:
     async def _one(self, conversation: Conversation, sampling: Sampling, seed: int) -> Answer:
         session = self._known.get(_turns(conversation.messages[:-1]), "") or uuid.uuid4().hex
         values: dict[str, Any] = {
-            "prompt": conversation.prompt, "system": conversation.system or "", "messages": conversation.to_openai(),
-            "session": session, "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
+            "prompt": conversation.prompt,
+            "system": conversation.system or "",
+            "messages": conversation.to_openai(),
+            "session": session,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
             "seed": seed & 0x7FFFFFFF,
-        }  # fmt: skip
+        }
         body = b"" if self._method == "GET" else msgspec.json.encode(fill(self._body, values))
         made = await self.endpoint.ask(body, self._read, self._method)
         if isinstance(made, Failure):
@@ -156,11 +181,16 @@ def build(args: Args) -> HttpModel:
     name = args.text("auth_header", "Authorization")
     if key:
         headers[name] = f"Bearer {key}" if name == "Authorization" else key
-    endpoint = Endpoint(url, key=key, headers=headers, patience=Patience.of(args), budget=budget_of(args))
+    endpoint = Endpoint(
+        url, key=key, headers=headers, patience=Patience.of(args), budget=budget_of(args)
+    )
     method = args.text("method", "POST").upper()
     if method not in ("GET", "POST", "PUT"):
         raise args.fault(f"method={method!r} is none of GET, POST, PUT")
-    return HttpModel(endpoint, body=_object(args, "body", _DEFAULT_BODY, (dict, list)), answer=args.text("answer", ""),
-                     session=args.text("session", ""), method=method)
-
-
+    return HttpModel(
+        endpoint,
+        body=_object(args, "body", _DEFAULT_BODY, (dict, list)),
+        answer=args.text("answer", ""),
+        session=args.text("session", ""),
+        method=method,
+    )

@@ -35,8 +35,16 @@ def _read(data: bytes) -> Completion:
 class OpenAIModel:
     """A model behind `/chat/completions` (and, for log-probabilities of given text, `/completions`)."""
 
-    def __init__(self, model: str, endpoint: Endpoint, scoring: Endpoint | None = None, *, stream: bool = False,
-                 body: dict[str, Any] | None = None, tokens_key: str = "max_tokens") -> None:
+    def __init__(
+        self,
+        model: str,
+        endpoint: Endpoint,
+        scoring: Endpoint | None = None,
+        *,
+        stream: bool = False,
+        body: dict[str, Any] | None = None,
+        tokens_key: str = "max_tokens",
+    ) -> None:
         self.name = f"openai:{model}"
         self.endpoint = endpoint
         self._scoring = scoring
@@ -45,13 +53,20 @@ class OpenAIModel:
         self._body = body or {}
         self._tokens_key = tokens_key
         extra = json.dumps(self._body, sort_keys=True)
-        self.lineage = Lineage(name=self.name, hash=digest("openai", model, str(endpoint.url), extra))
+        self.lineage = Lineage(
+            name=self.name, hash=digest("openai", model, str(endpoint.url), extra)
+        )
 
-    def _request(self, conversation: Conversation, sampling: Sampling, n: int, seed: int, stream: bool) -> bytes:
+    def _request(
+        self, conversation: Conversation, sampling: Sampling, n: int, seed: int, stream: bool
+    ) -> bytes:
         body: dict[str, Any] = {
-            "model": self._model, "messages": conversation.to_openai(), self._tokens_key: sampling.max_tokens,
-            "temperature": sampling.temperature, "seed": seed & 0x7FFFFFFF,
-        }  # fmt: skip
+            "model": self._model,
+            "messages": conversation.to_openai(),
+            self._tokens_key: sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "seed": seed & 0x7FFFFFFF,
+        }
         if n > 1:
             body["n"] = n
         if sampling.top_p != 1.0:
@@ -62,8 +77,14 @@ class OpenAIModel:
             body["logprobs"], body["top_logprobs"] = True, sampling.logprobs
         if sampling.tools:
             body["tools"] = [
-                {"type": "function", "function": {"name": t.name, "description": t.description,
-                                                  "parameters": msgspec.Raw(t.parameters.encode())}}
+                {
+                    "type": "function",
+                    "function": {
+                        "name": t.name,
+                        "description": t.description,
+                        "parameters": msgspec.Raw(t.parameters.encode()),
+                    },
+                }
                 for t in sampling.tools
             ]
         if stream:
@@ -80,9 +101,13 @@ class OpenAIModel:
             if self._stream:
                 got = [await self._streamed(conversation, sampling, seed)]
             else:
-                made = await self.endpoint.ask(self._request(conversation, sampling, left, seed, False), _read)
+                made = await self.endpoint.ask(
+                    self._request(conversation, sampling, left, seed, False), _read
+                )
                 if isinstance(made, Failure):
-                    failed = Answer(message=Answer.of("").message, finish_reason="error", failure=made)
+                    failed = Answer(
+                        message=Answer.of("").message, finish_reason="error", failure=made
+                    )
                     return (*answers, *[failed] * left)
                 got = answers_of(made)
                 if made.usage is not None:
@@ -94,7 +119,9 @@ class OpenAIModel:
         for last in (False, True):
             assembly = Assembly()
             try:
-                async for data in self.endpoint.stream(self._request(conversation, sampling, 1, seed, True)):
+                async for data in self.endpoint.stream(
+                    self._request(conversation, sampling, 1, seed, True)
+                ):
                     assembly.add(data)
             except (ConnectionError, ValueError, msgspec.MsgspecError) as error:
                 if last or self.endpoint.patience.retries == 0:
@@ -102,19 +129,25 @@ class OpenAIModel:
                     return Answer.failed(kind, " ".join(str(error).split())[:300])
                 continue
             answer = assembly.answer()
-            self.endpoint.budget.spend_tokens(answer.usage.prompt_tokens + answer.usage.completion_tokens)
+            self.endpoint.budget.spend_tokens(
+                answer.usage.prompt_tokens + answer.usage.completion_tokens
+            )
             return answer
         raise AssertionError("unreachable")
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
         """The text as it comes; raises ConnectionError when the endpoint breaks off."""
         assembly = Assembly()
-        async for data in self.endpoint.stream(self._request(conversation, sampling, 1, sampling.seed, True)):
+        async for data in self.endpoint.stream(
+            self._request(conversation, sampling, 1, sampling.seed, True)
+        ):
             piece = assembly.add(data)
             if piece:
                 yield piece
 
-    async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
+    async def logprobs(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[list[float]]:
         """By `/completions` with echo; for texts alone, as the endpoint's chat template is not known here."""
         if not isinstance(prefix, str) or self._scoring is None:
             raise UserError(
@@ -123,16 +156,28 @@ class OpenAIModel:
             )
         made: list[list[float]] = []
         for continuation in continuations:
-            body = _encode({"model": self._model, "prompt": prefix + continuation, "max_tokens": 1, "echo": True,
-                            "logprobs": 1, "temperature": 0})  # fmt: skip
+            body = _encode(
+                {
+                    "model": self._model,
+                    "prompt": prefix + continuation,
+                    "max_tokens": 1,
+                    "echo": True,
+                    "logprobs": 1,
+                    "temperature": 0,
+                }
+            )
             scored = await self._scoring.ask(body, _read_scored)
             if isinstance(scored, Failure):
-                raise UserError(f"{self.name}: no log-probabilities from this endpoint: {scored.message}")
+                raise UserError(
+                    f"{self.name}: no log-probabilities from this endpoint: {scored.message}"
+                )
             start, end = len(prefix), len(prefix) + len(continuation)
             pairs = zip(scored.text_offset, scored.token_logprobs)
             found = [p for at, p in pairs if start <= at < end and p is not None]
             if not found:
-                raise UserError(f"{self.name}: the endpoint gives no log-probabilities of given text (--by generation needs none)")
+                raise UserError(
+                    f"{self.name}: the endpoint gives no log-probabilities of given text (--by generation needs none)"
+                )
             made.append(found)
         return made
 
@@ -174,7 +219,14 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
         raise args.fault(f"body is not JSON: {error.msg}") from error
     if not isinstance(body, dict):
         raise args.fault("body is no JSON object")
-    made = [Endpoint(f"{base}/{path}", key=key, headers=headers, patience=patience, budget=budget)
-            for path in ("chat/completions", "completions")]
-    return kind(args.name, *made, stream=args.flag("stream"), body=body,
-                tokens_key=args.text("tokens_key", "max_tokens"))
+    made = [
+        Endpoint(f"{base}/{path}", key=key, headers=headers, patience=patience, budget=budget)
+        for path in ("chat/completions", "completions")
+    ]
+    return kind(
+        args.name,
+        *made,
+        stream=args.flag("stream"),
+        body=body,
+        tokens_key=args.text("tokens_key", "max_tokens"),
+    )

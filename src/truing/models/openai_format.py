@@ -9,8 +9,15 @@ from msgspec import Struct, field
 
 from truing.core.types import Answer, Message, TokenLogprob, ToolCall, Usage
 
-_FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls",
-           "content_filter": "content_filter", "eos": "stop", "stop_sequence": "stop"}  # fmt: skip
+_FINISH = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "eos": "stop",
+    "stop_sequence": "stop",
+}
 
 
 class WireFunction(Struct):
@@ -111,12 +118,20 @@ def answers_of(made: Completion) -> list[Answer]:
     answers = []
     for choice in made.choices:
         calls = choice.message.tool_calls
-        tools = tuple(ToolCall(c.id or "", c.function.name or "", c.function.arguments or "{}") for c in calls or ())
-        answers.append(Answer(
-            message=Message("assistant", _text(choice.message), tools),
-            finish_reason=_FINISH.get(choice.finish_reason or "stop", choice.finish_reason or "stop"),
-            usage=usage, logprobs=_logprobs(choice.logprobs),
-        ))  # fmt: skip
+        tools = tuple(
+            ToolCall(c.id or "", c.function.name or "", c.function.arguments or "{}")
+            for c in calls or ()
+        )
+        answers.append(
+            Answer(
+                message=Message("assistant", _text(choice.message), tools),
+                finish_reason=_FINISH.get(
+                    choice.finish_reason or "stop", choice.finish_reason or "stop"
+                ),
+                usage=usage,
+                logprobs=_logprobs(choice.logprobs),
+            )
+        )
         usage = Usage()
     return answers
 
@@ -172,7 +187,10 @@ class Assembly:
         """The whole answer; ValueError if the stream ended without saying why."""
         if self._finish is None:
             return Answer.failed("dropped", "the stream ended before the answer did")
-        calls = tuple(ToolCall(i, name, arguments or "{}") for _, (i, name, arguments) in sorted(self._calls.items()))
+        calls = tuple(
+            ToolCall(i, name, arguments or "{}")
+            for _, (i, name, arguments) in sorted(self._calls.items())
+        )
         return Answer(
             message=Message("assistant", "".join(self._texts), calls),
             finish_reason=_FINISH.get(self._finish, self._finish),

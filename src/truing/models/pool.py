@@ -74,7 +74,11 @@ class Copy:
         except BudgetExceeded:
             raise
         except Exception as error:
-            made = (Answer.failed("exception", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"),) * how.n
+            made = (
+                Answer.failed(
+                    "exception", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                ),
+            ) * how.n
         return _encode(made)
 
     async def logprobs(self, prefix: bytes, continuations: list[str]) -> list[list[float]]:
@@ -128,7 +132,9 @@ class Pool:
         """What the copies will ask over the network (`truing.http.client.reached`)."""
         from truing.http.client import reached
 
-        return tuple(e for spec in _over_http(parse(self.spec)) for e in reached(resolve(spec, "model")))
+        return tuple(
+            e for spec in _over_http(parse(self.spec)) for e in reached(resolve(spec, "model"))
+        )
 
     def _known(self) -> _Face:
         if self._face is None:
@@ -149,7 +155,10 @@ class Pool:
             _connect(ray, size)
         _check(ray.cluster_resources(), size)
         made = ray.remote(Copy).options(
-            num_cpus=size.cpus, num_gpus=size.gpus, max_restarts=size.restarts, max_task_retries=size.restarts,
+            num_cpus=size.cpus,
+            num_gpus=size.gpus,
+            max_restarts=size.restarts,
+            max_task_retries=size.restarts,
             max_concurrency=_GATHERED,
         )
         self._seats = [_Seat(made.remote(self.spec)) for _ in range(size.copies)]
@@ -163,7 +172,9 @@ class Pool:
             seat = min(seats, key=lambda s: s.busy)
             seat.busy += 1
             try:
-                return msgspec.msgpack.decode(await seat.actor.generate.remote(asked, how), type=tuple[Answer, ...])
+                return msgspec.msgpack.decode(
+                    await seat.actor.generate.remote(asked, how), type=tuple[Answer, ...]
+                )
             except BudgetExceeded as error:
                 raise BudgetExceeded(_last_line(error)) from None
             except _ray().exceptions.RayActorError as error:
@@ -181,18 +192,24 @@ class Pool:
         seat = min(self._start(), key=lambda s: s.busy)
         seat.busy += 1
         try:
-            pieces = seat.actor.stream.options(num_returns="streaming").remote(_encode(conversation), _encode(sampling))
+            pieces = seat.actor.stream.options(num_returns="streaming").remote(
+                _encode(conversation), _encode(sampling)
+            )
             async for piece in pieces:
                 yield await piece
         finally:
             seat.busy -= 1
 
-    async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
+    async def logprobs(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[list[float]]:
         """See `Scored`."""
         seat = min(self._start(), key=lambda s: s.busy)
         seat.busy += 1
         try:
-            found: list[list[float]] = await seat.actor.logprobs.remote(_encode(prefix), list(continuations))
+            found: list[list[float]] = await seat.actor.logprobs.remote(
+                _encode(prefix), list(continuations)
+            )
             return found
         except UserError as error:
             raise UserError(_last_line(error)) from None
@@ -218,7 +235,12 @@ class Pool:
 def _over_http(spec: Spec) -> list[Spec]:
     if spec.kind in ("openai", "http") or "base_url" in spec.args:
         return [spec]
-    return [found for inner in spec.args.values() if isinstance(inner, Spec) for found in _over_http(inner)]
+    return [
+        found
+        for inner in spec.args.values()
+        if isinstance(inner, Spec)
+        for found in _over_http(inner)
+    ]
 
 
 def _ray() -> Any:
@@ -238,8 +260,13 @@ def _connect(ray: Any, size: Size) -> None:
             _reach(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
-            ray.init(num_cpus=max(os.cpu_count() or 1, -int(-size.copies * size.cpus // 1)), include_dashboard=False,
-                     object_store_memory=_STORE, log_to_driver=False, logging_level="ERROR")
+            ray.init(
+                num_cpus=max(os.cpu_count() or 1, -int(-size.copies * size.cpus // 1)),
+                include_dashboard=False,
+                object_store_memory=_STORE,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UserError(f"pool: no Ray at {address or 'this machine'}: {error}") from error
 
@@ -255,19 +282,28 @@ def _check(have: dict[str, float], size: Size) -> None:
     """A copy that finds no room would wait for ever: say so instead."""
     for what, each in (("CPU", size.cpus), ("GPU", size.gpus)):
         if have.get(what, 0.0) < size.copies * each:
-            raise UserError(f"pool: {size.copies} copies need {size.copies * each:g} {what}s, and Ray has "
-                            f"{have.get(what, 0.0):g}; use fewer copies, or {what.lower()}s=... for each")
+            raise UserError(
+                f"pool: {size.copies} copies need {size.copies * each:g} {what}s, and Ray has "
+                f"{have.get(what, 0.0):g}; use fewer copies, or {what.lower()}s=... for each"
+            )
 
 
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__).removeprefix(f"{type(error).__name__}: ")[:300]
+    return (lines[-1] if lines else type(error).__name__).removeprefix(f"{type(error).__name__}: ")[
+        :300
+    ]
 
 
 def build(args: Args) -> Pool:
     """The model of a `pool:` spec; the model itself is built in each process, and nowhere else."""
-    size = Size(copies=_copies(args), cpus=args.number("cpus", 1.0), gpus=args.number("gpus", 0.0),
-                restarts=args.integer("restarts", 3), address=args.text("address"))
+    size = Size(
+        copies=_copies(args),
+        cpus=args.number("cpus", 1.0),
+        gpus=args.number("gpus", 0.0),
+        restarts=args.integer("restarts", 3),
+        address=args.text("address"),
+    )
     if size.copies < 1 or size.cpus < 0 or size.gpus < 0 or size.restarts < 0:
         raise args.fault("copies must be 1 or more; cpus, gpus and restarts not below 0")
     given = args.rest().pop("of", None)
@@ -278,7 +314,9 @@ def build(args: Args) -> Pool:
         raise args.fault("of=(...) is missing: the model to copy")
     inner = given if isinstance(given, Spec) else parse(given)
     if inner.kind not in kinds("model"):
-        raise args.fault(f"there is no model of kind {inner.kind!r}{nearest(inner.kind, kinds('model'))}")
+        raise args.fault(
+            f"there is no model of kind {inner.kind!r}{nearest(inner.kind, kinds('model'))}"
+        )
     _ray()
     return Pool(inner, size)
 

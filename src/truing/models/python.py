@@ -27,7 +27,9 @@ class PythonModel:
     """A function that answers."""
 
     def __init__(self, function: Callable[..., Any], *, name: str = "", threads: int = 64) -> None:
-        self.name = name or f"python:{function.__module__}:{getattr(function, '__qualname__', 'function')}"
+        self.name = (
+            name or f"python:{function.__module__}:{getattr(function, '__qualname__', 'function')}"
+        )
         self._function = function
         self._asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004
@@ -45,7 +47,10 @@ class PythonModel:
         """Calls the function once for each answer, at the same time."""
         if sampling.n == 1:
             return (await self._one(conversation, sampling),)
-        each = [msgspec.structs.replace(sampling, n=1, seed=stream_seed(sampling.seed, i)) for i in range(sampling.n)]
+        each = [
+            msgspec.structs.replace(sampling, n=1, seed=stream_seed(sampling.seed, i))
+            for i in range(sampling.n)
+        ]
         return tuple(await asyncio.gather(*(self._one(conversation, s) for s in each)))
 
     async def _one(self, conversation: Conversation, sampling: Sampling) -> Answer:
@@ -60,12 +65,18 @@ class PythonModel:
                 said = await self._function(*arguments)
             else:
                 if self._pool is None:
-                    self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="truing-python")
-                said = await asyncio.get_running_loop().run_in_executor(self._pool, self._function, *arguments)
+                    self._pool = ThreadPoolExecutor(
+                        self._threads, thread_name_prefix="truing-python"
+                    )
+                said = await asyncio.get_running_loop().run_in_executor(
+                    self._pool, self._function, *arguments
+                )
         except BudgetExceeded:
             raise
         except Exception as error:
-            return Answer.failed("exception", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            return Answer.failed(
+                "exception", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            )
         return _read(said)
 
     async def close(self) -> None:
@@ -78,20 +89,31 @@ class PythonModel:
 def _shape(function: Callable[..., Any]) -> tuple[str, bool]:
     try:
         parameters = [
-            p for p in inspect.signature(function).parameters.values()
+            p
+            for p in inspect.signature(function).parameters.values()
             if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
         ]
     except (TypeError, ValueError):
         return "prompt", False
     if not parameters:
-        raise SpecError(f"python model {function!r}: the function takes no argument; it must take the prompt")
+        raise SpecError(
+            f"python model {function!r}: the function takes no argument; it must take the prompt"
+        )
     first = parameters[0]
-    note = first.annotation if isinstance(first.annotation, str) else getattr(first.annotation, "__name__", "")
-    takes = "conversation" if "Conversation" in note or first.name == "conversation" else (
-        "messages" if first.name == "messages" or note.startswith("list") else "prompt"
+    note = (
+        first.annotation
+        if isinstance(first.annotation, str)
+        else getattr(first.annotation, "__name__", "")
+    )
+    takes = (
+        "conversation"
+        if "Conversation" in note or first.name == "conversation"
+        else ("messages" if first.name == "messages" or note.startswith("list") else "prompt")
     )
     second = parameters[1] if len(parameters) > 1 else None
-    with_sampling = second is not None and (second.name == "sampling" or "Sampling" in str(second.annotation))
+    with_sampling = second is not None and (
+        second.name == "sampling" or "Sampling" in str(second.annotation)
+    )
     return takes, with_sampling
 
 
@@ -104,7 +126,9 @@ def _read(said: Any) -> Answer:
         try:
             return Answer.of(said.decode("utf-8"))
         except UnicodeDecodeError:
-            return Answer.failed("binary", f"the function gave {len(said)} bytes that are not UTF-8 text")
+            return Answer.failed(
+                "binary", f"the function gave {len(said)} bytes that are not UTF-8 text"
+            )
     if said is None:
         return Answer.failed("empty", "the function gave nothing (None)")
     if isinstance(said, dict) and isinstance(said.get("content"), str):
@@ -129,7 +153,9 @@ def build(args: Args) -> PythonModel:
     except AttributeError as error:
         raise SpecError(f"spec '{args.spec}': module {module!r} has no {attribute!r}") from error
     except Exception as error:
-        raise SpecError(f"spec '{args.spec}': importing {module!r} failed: {type(error).__name__}: {error}") from error
+        raise SpecError(
+            f"spec '{args.spec}': importing {module!r} failed: {type(error).__name__}: {error}"
+        ) from error
     if not callable(function):
         raise SpecError(f"spec '{args.spec}': {attribute!r} is no function")
     return PythonModel(function, name=f"python:{args.name}", threads=args.integer("threads", 64))

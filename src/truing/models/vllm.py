@@ -45,7 +45,9 @@ class Home:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="truing-vllm", daemon=True)
+        self._thread = threading.Thread(
+            target=self.loop.run_forever, name="truing-vllm", daemon=True
+        )
         self._thread.start()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -74,8 +76,13 @@ class VllmModel:
         self._engine: Any = None
         self._starting = threading.Lock()
         dtype = str(self._settings.get("dtype", "auto"))
-        self.lineage = Lineage(name=self.name, hash=digest("vllm", weights.sha256, dtype), licence=weights.licence,
-                               base=weights.title or weights.name, base_sha256=weights.sha256)
+        self.lineage = Lineage(
+            name=self.name,
+            hash=digest("vllm", weights.sha256, dtype),
+            licence=weights.licence,
+            base=weights.title or weights.name,
+            base_sha256=weights.sha256,
+        )
 
     def _start(self) -> tuple[Home, Any]:
         with self._starting:
@@ -91,17 +98,24 @@ class VllmModel:
             return self._home, self._engine
 
     async def _make(self) -> Any:
-        made = self._vllm.AsyncEngineArgs(model=str(self.weights.path), disable_log_stats=True,
-                                          enable_prefix_caching=True, **self._settings)
+        made = self._vllm.AsyncEngineArgs(
+            model=str(self.weights.path),
+            disable_log_stats=True,
+            enable_prefix_caching=True,
+            **self._settings,
+        )
         return self._vllm.AsyncLLMEngine.from_engine_args(made)
 
     def _params(self, sampling: Sampling, at: int, **more: Any) -> Any:
         given: dict[str, Any] = {
-            "max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
-            "stop": list(sampling.stop) or None, "logprobs": sampling.logprobs,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop": list(sampling.stop) or None,
+            "logprobs": sampling.logprobs,
             "seed": stream_seed(sampling.seed, at) if sampling.temperature > 0 else None,
             "output_kind": self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
-        }  # fmt: skip
+        }
         return self._vllm.SamplingParams(**{**given, **more})
 
     async def _last(self, engine: Any, ids: Sequence[int], params: Any) -> Any:
@@ -118,12 +132,20 @@ class VllmModel:
         except (UserError, ValueError) as error:
             return (Answer.failed("template", str(error)),) * sampling.n
         home, engine = await asyncio.to_thread(self._start)
-        return tuple(await asyncio.gather(*(self._one(home, engine, ids, sampling, at) for at in range(sampling.n))))
+        return tuple(
+            await asyncio.gather(
+                *(self._one(home, engine, ids, sampling, at) for at in range(sampling.n))
+            )
+        )
 
-    async def _one(self, home: Home, engine: Any, ids: Sequence[int], sampling: Sampling, at: int) -> Answer:
+    async def _one(
+        self, home: Home, engine: Any, ids: Sequence[int], sampling: Sampling, at: int
+    ) -> Answer:
         try:
             made = await home.run(self._last(engine, ids, self._params(sampling, at)))
-        except ValueError as error:  # vLLM refuses the request: too long for the model, a parameter out of range
+        except (
+            ValueError
+        ) as error:  # vLLM refuses the request: too long for the model, a parameter out of range
             return Answer.failed("refused", _said(error))
         except Exception as error:
             return Answer.failed("engine", f"{type(error).__name__}: {_said(error)}")
@@ -135,7 +157,9 @@ class VllmModel:
         home, engine = await asyncio.to_thread(self._start)
         kind = self._vllm.sampling_params.RequestOutputKind.DELTA
         prompt = self._vllm.TokensPrompt(prompt_token_ids=list(ids))
-        pieces = engine.generate(prompt, self._params(sampling, 0, output_kind=kind), uuid.uuid4().hex)
+        pieces = engine.generate(
+            prompt, self._params(sampling, 0, output_kind=kind), uuid.uuid4().hex
+        )
         try:
             while True:
                 try:
@@ -149,7 +173,9 @@ class VllmModel:
         finally:
             await home.run(_close(pieces))
 
-    async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
+    async def logprobs(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[list[float]]:
         """See `Scored`; by vLLM's prompt log-probabilities, so that the continuation is read and not written."""
         home, engine = await asyncio.to_thread(self._start)
         text = prefix if isinstance(prefix, str) else self._template.render(prefix)
@@ -189,9 +215,15 @@ def _answer(made: Any) -> Answer:
     usage = Usage(len(made.prompt_token_ids or ()), len(out.token_ids), made.num_cached_tokens or 0)
     if out.finish_reason not in ("stop", "length"):
         failure = Failure("model", "engine", f"the request ended by {out.finish_reason!r}")
-        return Answer(message=Message("assistant"), finish_reason="error", usage=usage, failure=failure)
-    return Answer(message=Message("assistant", out.text), finish_reason=out.finish_reason, usage=usage,
-                  logprobs=_logprobs(out))
+        return Answer(
+            message=Message("assistant"), finish_reason="error", usage=usage, failure=failure
+        )
+    return Answer(
+        message=Message("assistant", out.text),
+        finish_reason=out.finish_reason,
+        usage=usage,
+        logprobs=_logprobs(out),
+    )
 
 
 def _logprobs(out: Any) -> tuple[TokenLogprob, ...] | None:
@@ -213,7 +245,9 @@ def _vllm() -> Any:
         import vllm
         import vllm.sampling_params
     except ModuleNotFoundError as error:
-        raise MissingExtra("vllm", "an engine in this process (vllm:NAME without base_url)") from error
+        raise MissingExtra(
+            "vllm", "an engine in this process (vllm:NAME without base_url)"
+        ) from error
     return vllm
 
 
@@ -224,9 +258,11 @@ def build(args: Args) -> VllmModel | VllmServer:
     if "base_url" in args.spec.args:
         return build_server(args)
     settings = {
-        "dtype": args.text("dtype", "auto"), "gpu_memory_utilization": args.number("gpu_memory", 0.9),
-        "max_model_len": args.integer("max_length"), "tensor_parallel_size": args.integer("tensor_parallel", 1),
-    }  # fmt: skip
+        "dtype": args.text("dtype", "auto"),
+        "gpu_memory_utilization": args.number("gpu_memory", 0.9),
+        "max_model_len": args.integer("max_length"),
+        "tensor_parallel_size": args.integer("tensor_parallel", 1),
+    }
     args.done()  # a wrong argument is told before anything is loaded
     if not 0 < settings["gpu_memory_utilization"] <= 1:  # type: ignore[operator]
         raise args.fault("gpu_memory is a share of the card, above 0 and at most 1")

@@ -35,7 +35,9 @@ class _Choice(Struct):
 
 class _Scored(Struct):
     choices: list[_Choice]
-    prompt_logprobs: _PromptLogprobs | None = None  # of a chat; of a completion it stands at the choice
+    prompt_logprobs: _PromptLogprobs | None = (
+        None  # of a chat; of a completion it stands at the choice
+    )
 
 
 class _Count(Struct):
@@ -61,7 +63,9 @@ class VllmServer(OpenAIModel):
     completions: Endpoint
     tokenize: Endpoint
 
-    async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
+    async def logprobs(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[list[float]]:
         """See `Scored`; raises UserError where the server does not give prompt log-probabilities."""
         name = self.name.partition(":")[2]
         if isinstance(prefix, str):
@@ -76,7 +80,11 @@ class VllmServer(OpenAIModel):
                 body, endpoint = {**how, "prompt": prefix + continuation}, self.completions
             else:
                 messages = [*prefix.to_openai(), {"role": "assistant", "content": continuation}]
-                more = {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+                more = {
+                    "messages": messages,
+                    "add_generation_prompt": False,
+                    "continue_final_message": True,
+                }
                 body, endpoint = {**how, **more}, self.chat
             found = await self._ask(endpoint, body, _read_scored)
             made.append([next(iter(p.values())).logprob for p in found[max(start, 1) :] if p])
@@ -85,7 +93,9 @@ class VllmServer(OpenAIModel):
     async def _ask(self, endpoint: Endpoint, body: dict[str, Any], read: Any) -> Any:
         made = await endpoint.ask(_encode(body), read)
         if isinstance(made, Failure):
-            raise UserError(f"{self.name}: no log-probabilities from {endpoint.url}: {made.message}")
+            raise UserError(
+                f"{self.name}: no log-probabilities from {endpoint.url}: {made.message}"
+            )
         return made
 
 

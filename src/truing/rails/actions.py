@@ -14,14 +14,17 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 
 
-def action(is_system_action: bool = False, name: str | None = None, execute_async: bool = False) -> Callable[[T], T]:
+def action(
+    is_system_action: bool = False, name: str | None = None, execute_async: bool = False
+) -> Callable[[T], T]:
     """Marks a function or class as an action. System actions do not show in prompts."""
 
     def mark(target: T) -> T:
         meta = {
-            "name": name or getattr(target, "__name__", ""), "is_system_action": is_system_action,
+            "name": name or getattr(target, "__name__", ""),
+            "is_system_action": is_system_action,
             "execute_async": execute_async,
-        }  # fmt: skip
+        }
         setattr(getattr(target, "__func__", target), "action_meta", meta)  # noqa: B010 - a mark on foreign functions
         return target
 
@@ -62,20 +65,27 @@ class RailOutcome:
         return self.transforms
 
     @classmethod
-    def allow(cls, *, reason: str | None = None, metadata: Mapping[str, Any] | None = None) -> RailOutcome:
+    def allow(
+        cls, *, reason: str | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> RailOutcome:
         """Nothing to object."""
         return cls("allow", reason, dict(metadata or {}))
 
     @classmethod
-    def block(cls, *, reason: str | None = None, metadata: Mapping[str, Any] | None = None) -> RailOutcome:
+    def block(
+        cls, *, reason: str | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> RailOutcome:
         """Stop the turn."""
         return cls("block", reason, dict(metadata or {}))
 
     @classmethod
     def transform(
-        cls, rewrites: Iterable[tuple[str, str]], *, reason: str | None = None,
+        cls,
+        rewrites: Iterable[tuple[str, str]],
+        *,
+        reason: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> RailOutcome:  # fmt: skip
+    ) -> RailOutcome:
         """Rewrite one or more texts."""
         made = {str(getattr(target, "value", target)): text for target, text in rewrites}
         return cls("transform", reason, dict(metadata or {}), made)

@@ -36,12 +36,29 @@ from truing.rails.yaml_lines import load_with_lines
 
 TESTS = "tests"
 _TURN: dict[str, Any] = {
-    "user": str, "event": ANY, "context": ANY, "tool": ANY, "options": ANY, "bot": str, "bot_any": [str],
-    "bot_contains": object, "bot_not_contains": object, "bot_matches": str, "blocked": bool, "blocked_by": str,
-    "rewritten_by": str, "intent": str, "flow_says": [str], "llm_calls": int, "tools": [str], "variables": ANY,
+    "user": str,
+    "event": ANY,
+    "context": ANY,
+    "tool": ANY,
+    "options": ANY,
+    "bot": str,
+    "bot_any": [str],
+    "bot_contains": object,
+    "bot_not_contains": object,
+    "bot_matches": str,
+    "blocked": bool,
+    "blocked_by": str,
+    "rewritten_by": str,
+    "intent": str,
+    "flow_says": [str],
+    "llm_calls": int,
+    "tools": [str],
+    "variables": ANY,
     "assistant": str,
-}  # fmt: skip
-_SCHEMA: dict[str, Any] = {"dialogues": [{"name": str, "llm": [str], "seed": int, "turns": [_TURN]}]}
+}
+_SCHEMA: dict[str, Any] = {
+    "dialogues": [{"name": str, "llm": [str], "seed": int, "turns": [_TURN]}]
+}
 _INPUTS = ("user", "event", "tool")
 
 
@@ -81,7 +98,9 @@ class Scripted:
         """The next text."""
         self.calls += 1
         if self.calls > len(self.texts):
-            said = f"call {self.calls} of the LLM, and the dialogue's llm: has {len(self.texts)} texts"
+            said = (
+                f"call {self.calls} of the LLM, and the dialogue's llm: has {len(self.texts)} texts"
+            )
             return (Answer.failed("no_text", said),)
         return (Answer.of(self.texts[self.calls - 1]),)
 
@@ -92,7 +111,9 @@ def find(folder: Path, given: Sequence[Path] = ()) -> list[Path]:
     if not files:
         files = sorted(p for p in (folder / TESTS).glob("*") if p.suffix in (".yml", ".yaml"))
     if not files:
-        raise PlanError(f"{folder / TESTS}: no dialogues (*.yml); docs/rails.md shows how to write them")
+        raise PlanError(
+            f"{folder / TESTS}: no dialogues (*.yml); docs/rails.md shows how to write them"
+        )
     return files
 
 
@@ -111,7 +132,9 @@ def read(files: Sequence[Path]) -> list[Dialogue]:
             continue
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            wrong.append(f"{file.name}:{mark.line + 1 if mark else 1}: {getattr(error, 'problem', None) or error}")
+            wrong.append(
+                f"{file.name}:{mark.line + 1 if mark else 1}: {getattr(error, 'problem', None) or error}"
+            )
             continue
         if not isinstance(value, dict) or not isinstance(value.get("dialogues"), list):
             wrong.append(f"{file.name}:1: expected dialogues: with a list")
@@ -133,7 +156,11 @@ def _line(lines: dict[tuple[str | int, ...], int], path: tuple[str | int, ...]) 
 
 
 def _dialogue(
-    file: str, at: int, raw: dict[str, Any], lines: dict[tuple[str | int, ...], int], into: list[Dialogue]
+    file: str,
+    at: int,
+    raw: dict[str, Any],
+    lines: dict[tuple[str | int, ...], int],
+    into: list[Dialogue],
 ) -> Iterator[str]:
     turns = [dict(t or {}) for t in raw.get("turns") or []]
     numbers = tuple(_line(lines, ("dialogues", at, "turns", k)) for k in range(len(turns)))
@@ -149,16 +176,24 @@ def _dialogue(
             except re.error as error:
                 yield f"{file}:{line}: {key}: {error}"
     llm = raw.get("llm")
-    into.append(Dialogue(
-        place=place, name=str(raw.get("name") or f"dialogue {at + 1}"), turns=tuple(turns), lines=numbers,
-        llm=tuple(str(t) for t in llm) if llm is not None else None, seed=int(raw.get("seed") or 0),
-    ))  # fmt: skip
+    into.append(
+        Dialogue(
+            place=place,
+            name=str(raw.get("name") or f"dialogue {at + 1}"),
+            turns=tuple(turns),
+            lines=numbers,
+            llm=tuple(str(t) for t in llm) if llm is not None else None,
+            seed=int(raw.get("seed") or 0),
+        )
+    )
 
 
 class Runner:
     """Runs dialogues on a configuration. `model` answers where a dialogue scripts no LLM."""
 
-    def __init__(self, config: RailsConfig, model: Model | None, parts: Parts | None = None) -> None:
+    def __init__(
+        self, config: RailsConfig, model: Model | None, parts: Parts | None = None
+    ) -> None:
         self.config, self.model, self.parts = config, model, parts or Parts()
 
     def run(self, dialogues: Sequence[Dialogue]) -> list[Outcome]:
@@ -172,10 +207,18 @@ class Runner:
         clock = asyncio.get_running_loop().time
         began = clock()
         scripted = dialogue.llm is not None or self.model is None
-        model: Model = Scripted(dialogue.llm or ()) if scripted or self.model is None else self.model
+        model: Model = (
+            Scripted(dialogue.llm or ()) if scripted or self.model is None else self.model
+        )
         tasks = {m.type: model for m in self.config.models if m.type not in ("main", "embeddings")}
         given = self.parts
-        parts = Parts(tasks if scripted else given.models, given.judges, given.encoder, given.actions, given.nemo_alias)
+        parts = Parts(
+            tasks if scripted else given.models,
+            given.judges,
+            given.encoder,
+            given.actions,
+            given.nemo_alias,
+        )
         runtime = Guarded(self.config, model, parts=parts).runtime
         given.judges = parts.judges  # resolved once
         file = dialogue.place.rpartition(":")[0]
@@ -191,14 +234,31 @@ class Runner:
                 break
             calls += result.llm_calls
             said.append(result.text)
-            history.append(result.message if result.message["role"] == "assistant" else {"role": "assistant", "content": ""})
+            history.append(
+                result.message
+                if result.message["role"] == "assistant"
+                else {"role": "assistant", "content": ""}
+            )
             faults += [f"{file}:{line}: {what}" for what in expectations(turn, result)]
-        if scripted and isinstance(model, Scripted) and dialogue.llm and model.calls < len(dialogue.llm) and not faults:
-            faults.append(f"{dialogue.place}: the LLM was asked {model.calls} times, and llm: has {len(dialogue.llm)} texts")
+        if (
+            scripted
+            and isinstance(model, Scripted)
+            and dialogue.llm
+            and model.calls < len(dialogue.llm)
+            and not faults
+        ):
+            faults.append(
+                f"{dialogue.place}: the LLM was asked {model.calls} times, and llm: has {len(dialogue.llm)} texts"
+            )
         return Outcome(
-            dialogue=dialogue.name, place=dialogue.place, passed=not faults, faults=tuple(faults), said=tuple(said),
-            llm_calls=calls, seconds=round(clock() - began, 4),
-        )  # fmt: skip
+            dialogue=dialogue.name,
+            place=dialogue.place,
+            passed=not faults,
+            faults=tuple(faults),
+            said=tuple(said),
+            llm_calls=calls,
+            seconds=round(clock() - began, 4),
+        )
 
 
 def _inputs(turn: dict[str, Any]) -> list[dict[str, Any]]:
@@ -216,11 +276,15 @@ def _inputs(turn: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-async def _turn(runtime: Runtime, history: list[dict[str, Any]], turn: dict[str, Any], seed: int) -> Result | str:
+async def _turn(
+    runtime: Runtime, history: list[dict[str, Any]], turn: dict[str, Any], seed: int
+) -> Result | str:
     if "event" in turn and not isinstance((turn["event"] or {}).get("type"), str):
         return "an event needs a type"
     try:
-        return await runtime.turn(history, options=turn.get("options"), sampling=Sampling(seed=seed))
+        return await runtime.turn(
+            history, options=turn.get("options"), sampling=Sampling(seed=seed)
+        )
     except (LlmError, RailsError) as error:
         return f"the turn could not be finished: {error}"
 
@@ -248,7 +312,11 @@ def expectations(turn: dict[str, Any], result: Result) -> Iterator[str]:
         yield f"{turn['bot_matches']!r} does not match {text!r}"
     if "blocked" in turn and result.blocked is not turn["blocked"]:
         by = ", ".join(f"{r.name}: {r.reason}" for r in result.rulings if r.ruling == "block")
-        yield f"blocked by {by or 'an exception'}" if result.blocked else f"not blocked, the bot said {text!r}"
+        yield (
+            f"blocked by {by or 'an exception'}"
+            if result.blocked
+            else f"not blocked, the bot said {text!r}"
+        )
     for key, ruling in (("blocked_by", "block"), ("rewritten_by", "rewrite")):
         names = [r.name for r in result.rulings if r.ruling == ruling]
         if key in turn and turn[key] not in names:
@@ -256,7 +324,9 @@ def expectations(turn: dict[str, Any], result: Result) -> Iterator[str]:
     intents = [e["intent"] for e in result.events if e["type"] == "UserIntent"]
     if "intent" in turn and turn["intent"] not in intents:
         yield f"expected the intent {turn['intent']!r}, it was {intents or 'none'}"
-    messages = [e["intent"] for e in result.events if e["type"] == "BotIntent" and e["intent"] != "stop"]
+    messages = [
+        e["intent"] for e in result.events if e["type"] == "BotIntent" and e["intent"] != "stop"
+    ]
     if "flow_says" in turn and messages != list(turn["flow_says"]):
         yield f"expected the bot messages {turn['flow_says']}, they were {messages}"
     if "llm_calls" in turn and result.llm_calls != turn["llm_calls"]:

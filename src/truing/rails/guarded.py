@@ -44,9 +44,14 @@ class Guarded:
     """The model behind the rails of a configuration. `judges` (spec -> judge) are used instead of resolving what it names."""
 
     def __init__(
-        self, config: RailsConfig | str | Path, model: Model, *, judges: Mapping[str, Judge] | None = None,
-        parts: Parts | None = None, options: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        config: RailsConfig | str | Path,
+        model: Model,
+        *,
+        judges: Mapping[str, Judge] | None = None,
+        parts: Parts | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.config = config if isinstance(config, RailsConfig) else RailsConfig.load(config)
         parts = parts or Parts()
         if judges is not None:
@@ -60,13 +65,24 @@ class Guarded:
         self.options = options
         self.name = f"guarded:{Path(self.config.path).name or 'rails'},of=({model.name})"
         used = tuple(one.lineage for one in (*parts.judges.values(), *parts.models.values()))
-        own = digest("guarded", json.dumps(self.config.raw, sort_keys=True, default=str),
-                     *(f.source or f.name for f in self.config.flows), model.lineage.hash)
+        own = digest(
+            "guarded",
+            json.dumps(self.config.raw, sort_keys=True, default=str),
+            *(f.source or f.name for f in self.config.flows),
+            model.lineage.hash,
+        )
         inner = model.lineage
         self.lineage = Lineage(
-            name=self.name, hash=own, base=inner.base, base_sha256=inner.base_sha256, data=inner.data,
-            prompts=inner.prompts, judges=(*inner.judges, *used), licence=inner.licence, red_model=inner.red_model,
-        )  # fmt: skip
+            name=self.name,
+            hash=own,
+            base=inner.base,
+            base_sha256=inner.base_sha256,
+            data=inner.data,
+            prompts=inner.prompts,
+            judges=(*inner.judges, *used),
+            licence=inner.licence,
+            red_model=inner.red_model,
+        )
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """`sampling.n` answers, each through all rails."""
@@ -74,12 +90,20 @@ class Guarded:
         if sampling.n == 1:
             return (await self.answer(conversation, one),)
         seeds = (stream_seed(sampling.seed, i) for i in range(sampling.n))
-        return tuple(await asyncio.gather(*(self.answer(conversation, replace(one, seed=s)) for s in seeds)))
+        return tuple(
+            await asyncio.gather(*(self.answer(conversation, replace(one, seed=s)) for s in seeds))
+        )
 
     async def answer(
-        self, conversation: Conversation, sampling: Sampling, *, options: Mapping[str, Any] | None = None,
-        sink: Sink | None = None, session: str = "", asked: Collection[str] | None = None,
-    ) -> Answer:  # fmt: skip
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        options: Mapping[str, Any] | None = None,
+        sink: Sink | None = None,
+        session: str = "",
+        asked: Collection[str] | None = None,
+    ) -> Answer:
         """One answer through all rails; the doors also give options, a sink for streaming, a `session` (conversations of
         different sessions share no state even where their words are the same) and what of the sampling was `asked` for
         (it goes before the configuration's `parameters`; without it, what differs from `Sampling`'s defaults does)."""
@@ -89,13 +113,21 @@ class Guarded:
         began = time.perf_counter()
         try:
             result = await self.runtime.turn(
-                conversation.to_openai(), options=options or self.options, sampling=sampling, sink=sink,
-                session=session, asked=asked,
-            )  # fmt: skip
+                conversation.to_openai(),
+                options=options or self.options,
+                sampling=sampling,
+                sink=sink,
+                session=session,
+                asked=asked,
+            )
         except LlmError as error:
-            return replace(Answer.failed(error.failure.kind, error.failure.message), rulings=_rulings(error))
+            return replace(
+                Answer.failed(error.failure.kind, error.failure.message), rulings=_rulings(error)
+            )
         except RailsError as error:
-            return blocked(error.failure.kind, str(error), _rulings(error), time.perf_counter() - began)
+            return blocked(
+                error.failure.kind, str(error), _rulings(error), time.perf_counter() - began
+            )
         except Exception as error:  # nothing of a turn that broke down may be shown
             why = f"the turn broke down: {type(error).__name__}: {error}"
             return blocked("internal", why, seconds=time.perf_counter() - began)
@@ -111,11 +143,24 @@ class Guarded:
                 raise ConnectionError(f"{piece.failure.kind}: {piece.failure.message}")
 
     async def streamed(
-        self, conversation: Conversation, sampling: Sampling, *, options: Mapping[str, Any] | None = None, session: str = "",
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        *,
+        options: Mapping[str, Any] | None = None,
+        session: str = "",
         asked: Collection[str] | None = None,
-    ) -> AsyncIterator[str | Answer]:  # fmt: skip
+    ) -> AsyncIterator[str | Answer]:
         """As `stream`, and last the whole answer with its decisions."""
-        guard = StreamGuard(self.answer, self.config, conversation, sampling, options or self.options, session, asked)
+        guard = StreamGuard(
+            self.answer,
+            self.config,
+            conversation,
+            sampling,
+            options or self.options,
+            session,
+            asked,
+        )
         async for piece in guard.pieces():
             yield piece
 
@@ -136,14 +181,21 @@ def _rulings(error: BaseException) -> tuple[Ruling, ...]:
 
 def as_answer(result: Result) -> Answer:
     """A turn's result as an answer."""
-    reason = "blocked" if result.blocked else "tool_calls" if result.tool_calls else result.finish_reason
+    reason = (
+        "blocked" if result.blocked else "tool_calls" if result.tool_calls else result.finish_reason
+    )
     failed = result.failure
     if failed is not None:
         reason = "blocked"
     rulings = result.rulings
     if failed is not None and not any(r.ruling == "block" for r in rulings):
-        rulings = (*rulings, Ruling(name="runtime", stage="dialog", ruling="block", reason=failed.message))
-    message = Message("assistant", result.text if result.message["role"] == "assistant" else "", result.tool_calls)
+        rulings = (
+            *rulings,
+            Ruling(name="runtime", stage="dialog", ruling="block", reason=failed.message),
+        )
+    message = Message(
+        "assistant", result.text if result.message["role"] == "assistant" else "", result.tool_calls
+    )
     if result.message["role"] == "exception":
         message = Message("assistant", str(result.message["content"].get("message") or BLOCKED))
     return Answer(message=message, finish_reason=reason, usage=result.usage, rulings=rulings)
@@ -151,11 +203,20 @@ def as_answer(result: Result) -> Answer:
 
 def blocked(kind: str, why: str, rulings: tuple[Ruling, ...] = (), seconds: float = 0.0) -> Answer:
     """No answer of the model: the rails could not finish."""
-    ruling = Ruling(name="runtime", stage="dialog", ruling="block", reason=why, text=BLOCKED, ms=round(seconds * 1000, 3))
+    ruling = Ruling(
+        name="runtime",
+        stage="dialog",
+        ruling="block",
+        reason=why,
+        text=BLOCKED,
+        ms=round(seconds * 1000, 3),
+    )
     return Answer(
-        message=Message("assistant", BLOCKED), finish_reason="blocked", rulings=(*rulings, ruling),
+        message=Message("assistant", BLOCKED),
+        finish_reason="blocked",
+        rulings=(*rulings, ruling),
         failure=None if kind != "options" else Failure("rail", kind, why),
-    )  # fmt: skip
+    )
 
 
 def guarded(model: Model, config: str | Path | RailsConfig, **given: Any) -> Guarded:

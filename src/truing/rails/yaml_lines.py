@@ -36,7 +36,9 @@ def _sized(node: Any, sizes: dict[int, int], path: frozenset[int]) -> int:
     if id(node) in path:
         raise yaml.YAMLError("an alias that refers to what holds it")
     inner = path | {id(node)}
-    size = 1 + sum(1 if isinstance(c, yaml.ScalarNode) else _sized(c, sizes, inner) for c in _children(node))
+    size = 1 + sum(
+        1 if isinstance(c, yaml.ScalarNode) else _sized(c, sizes, inner) for c in _children(node)
+    )
     if size > MAX_NODES:
         raise yaml.YAMLError("too many nodes (aliases that multiply?)")
     sizes[id(node)] = size
@@ -61,7 +63,9 @@ def load_with_lines(text: str) -> tuple[Any, dict[tuple[str | int, ...], int]]:
     try:
         _counted(text)
     except (RecursionError, ValueError) as error:
-        raise yaml.YAMLError("nested too deeply" if isinstance(error, RecursionError) else str(error)) from error
+        raise yaml.YAMLError(
+            "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        ) from error
     loader = _LOADER(text)
     try:
         node = loader.get_single_node()

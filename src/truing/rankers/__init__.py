@@ -1,8 +1,8 @@
 """Preference ranking: which of several answers does a model, or a judge, put first?
 
-    rank_choices(model, dataset, out)       multiple choice: by likelihood, by letter, by generation
-    rank_perplexity(model, dataset, out)    the perplexity of safe and unsafe answers, with controls
-    JudgeRanker(judge), LikelihoodRanker(model)     rankers of any candidates
+rank_choices(model, dataset, out)       multiple choice: by likelihood, by letter, by generation
+rank_perplexity(model, dataset, out)    the perplexity of safe and unsafe answers, with controls
+JudgeRanker(judge), LikelihoodRanker(model)     rankers of any candidates
 """
 
 from __future__ import annotations

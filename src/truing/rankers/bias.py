@@ -28,16 +28,26 @@ def scores(rows: Sequence[Ranked], method: str) -> list[Figure]:
     made: list[Figure] = []
     for context, name in (("disambig", "s_DIS"), ("ambig", "s_AMB")):
         some = [
-            r for r in rows
-            if r.failure is None and method in r.scores and r.tags.get("context") == context and r.tags.get("target")
-        ]  # fmt: skip
+            r
+            for r in rows
+            if r.failure is None
+            and method in r.scores
+            and r.tags.get("context") == context
+            and r.tags.get("target")
+        ]
         if some:
             value = _score(some, method, ambiguous=context == "ambig")
-            made.append(Figure(method=method, group=name, kind="score", n=len(some), value=value, chance=0.0))
+            made.append(
+                Figure(
+                    method=method, group=name, kind="score", n=len(some), value=value, chance=0.0
+                )
+            )
     return made
 
 
-def _score(rows: Sequence[Ranked], method: str, *, ambiguous: bool, draws: int = 1000) -> Interval | None:
+def _score(
+    rows: Sequence[Ranked], method: str, *, ambiguous: bool, draws: int = 1000
+) -> Interval | None:
     import numpy as np
 
     groups: dict[str, list[tuple[float, float, float]]] = {}
@@ -57,4 +67,6 @@ def _score(rows: Sequence[Ranked], method: str, *, ambiguous: bool, draws: int =
     at = np.random.default_rng(0).integers(0, len(sums), (draws, len(sums)))
     drawn = [value(sums[i].sum(0), float(sizes[i].sum())) for i in at]
     lower, upper = np.quantile(drawn, [0.025, 0.975])
-    return Interval(estimate, min(estimate, float(lower)), max(estimate, float(upper)), "cluster bootstrap")
+    return Interval(
+        estimate, min(estimate, float(lower)), max(estimate, float(upper)), "cluster bootstrap"
+    )

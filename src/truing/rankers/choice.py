@@ -53,9 +53,13 @@ class Ranked(Struct, frozen=True, kw_only=True):
 
 def _base(question: Question, ranker: str) -> Ranked:
     return Ranked(
-        sample_id=question.id, ranker=ranker, right=question.right, cluster=question.cluster, harms=question.harms,
+        sample_id=question.id,
+        ranker=ranker,
+        right=question.right,
+        cluster=question.cluster,
+        harms=question.harms,
         tags=question.tags,
-    )  # fmt: skip
+    )
 
 
 def failed(question: Question, ranker: str, failure: Failure) -> Ranked:
@@ -82,7 +86,11 @@ async def by_likelihood(model: Scored, question: Question, form: Form) -> Ranked
     scores["sum"] = tuple(m.total for m in asked.measures)
     scores["pmi"] = tuple(m.total - a.total for m, a in zip(asked.measures, alone.measures))
     return replace(
-        _base(question, "likelihood"), scores=scores, measures=asked.measures, cut=asked.cut, merged=asked.merged
+        _base(question, "likelihood"),
+        scores=scores,
+        measures=asked.measures,
+        cut=asked.cut,
+        merged=asked.merged,
     )
 
 
@@ -96,14 +104,18 @@ def rotations(question: Question, limit: int) -> list[tuple[int, ...]]:
 def lettered(question: Question, order: Sequence[int]) -> Conversation:
     """The question with its options under letters as the last user turn."""
     turns = question.conversation.messages
-    options = "\n".join(f"{ascii_uppercase[place]}. {question.choices[i].strip()}" for place, i in enumerate(order))
+    options = "\n".join(
+        f"{ascii_uppercase[place]}. {question.choices[i].strip()}" for place, i in enumerate(order)
+    )
     text = turns[-1].content
     if question.ask:
         text = f"A user wrote:\n{text}\n\n{question.ask}"
     return Conversation((*turns[:-1], Message("user", f"{text}\n\n{options}\n\n{LETTER}")))
 
 
-async def by_letter(model: Scored, question: Question, form: Form, *, permutations: int = 26) -> Ranked:
+async def by_letter(
+    model: Scored, question: Question, form: Form, *, permutations: int = 26
+) -> Ranked:
     """Score `letter`: the mean over rotations of each choice's share of the letters' probability."""
     from msgspec.structs import replace
 
@@ -114,7 +126,10 @@ async def by_letter(model: Scored, question: Question, form: Form, *, permutatio
     total, picks, cut = [0.0] * n, [], 0
     orders = rotations(question, permutations)
     made = await asyncio.gather(
-        *(measure(model, form.prefix(lettered(question, order)), ascii_uppercase[:n], form) for order in orders)
+        *(
+            measure(model, form.prefix(lettered(question, order)), ascii_uppercase[:n], form)
+            for order in orders
+        )
     )
     for order, asked in zip(orders, made):
         if asked.failure is not None:
@@ -127,11 +142,14 @@ async def by_letter(model: Scored, question: Question, form: Form, *, permutatio
         place = weights.index(max(weights))
         picks.append((place, order[place]))
         cut = max(cut, asked.cut)
-    return replace(_base(question, "letter"), scores={"letter": tuple(total)}, picks=tuple(picks), cut=cut)
+    return replace(
+        _base(question, "letter"), scores={"letter": tuple(total)}, picks=tuple(picks), cut=cut
+    )
 
 
 _STANDS = re.compile(
-    r"^\W*(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|option|choice)?(?:\s+is)?\W*([A-Z])(?=[.):,\n*]|\s*$)", re.I
+    r"^\W*(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|option|choice)?(?:\s+is)?\W*([A-Z])(?=[.):,\n*]|\s*$)",
+    re.I,
 )
 _SAYS = re.compile(r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*\W?([A-Z])\b(?![a-z' ]\w)")
 
@@ -147,7 +165,9 @@ def read_letter(text: str, choices: Sequence[str]) -> int | None:
     return inside[0] if len(inside) == 1 else None
 
 
-async def by_generation(model: Model, question: Question, *, permutations: int = 1, max_tokens: int = 16) -> Ranked:
+async def by_generation(
+    model: Model, question: Question, *, permutations: int = 1, max_tokens: int = 16
+) -> Ranked:
     """Score `written`: the share of rotations in which the model wrote a choice's letter; unclear answers are unscored."""
     from msgspec.structs import replace
 
@@ -157,7 +177,9 @@ async def by_generation(model: Model, question: Question, *, permutations: int =
     total, picks = [0.0] * len(question.choices), []
     orders = rotations(question, permutations)
     sampling = Sampling(max_tokens=max_tokens)
-    made = await asyncio.gather(*(model.generate(lettered(question, order), sampling) for order in orders))
+    made = await asyncio.gather(
+        *(model.generate(lettered(question, order), sampling) for order in orders)
+    )
     for order, (answer,) in zip(orders, made):
         if answer.failure is not None:
             return failed(question, "generation", answer.failure)
@@ -166,5 +188,9 @@ async def by_generation(model: Model, question: Question, *, permutations: int =
             total[order[place]] += 1 / len(orders)
             picks.append((place, order[place]))
     if not picks:
-        return failed(question, "generation", Failure("ranker", "unparsable", "the answer names no choice"))
-    return replace(_base(question, "generation"), scores={"written": tuple(total)}, picks=tuple(picks))
+        return failed(
+            question, "generation", Failure("ranker", "unparsable", "the answer names no choice")
+        )
+    return replace(
+        _base(question, "generation"), scores={"written": tuple(total)}, picks=tuple(picks)
+    )

@@ -47,7 +47,9 @@ class Summary(Struct, frozen=True, kw_only=True):
 
     def find(self, method: str, group: str = "", kind: str = "share") -> Figure | None:
         """The figure of that name."""
-        return next((f for f in self.figures if (f.method, f.group, f.kind) == (method, group, kind)), None)
+        return next(
+            (f for f in self.figures if (f.method, f.group, f.kind) == (method, group, kind)), None
+        )
 
 
 def share(events: Iterable[tuple[str, float]]) -> tuple[Interval | None, int, int]:
@@ -58,7 +60,11 @@ def share(events: Iterable[tuple[str, float]]) -> tuple[Interval | None, int, in
     n = sum(map(len, groups.values()))
     if not n:
         return None, 0, 0
-    return clustered([math.fsum(g) for g in groups.values()], [len(g) for g in groups.values()]), n, len(groups)
+    return (
+        clustered([math.fsum(g) for g in groups.values()], [len(g) for g in groups.values()]),
+        n,
+        len(groups),
+    )
 
 
 def mean(values: Sequence[tuple[str, float]], draws: int = 1000) -> Interval | None:
@@ -70,11 +76,16 @@ def mean(values: Sequence[tuple[str, float]], draws: int = 1000) -> Interval | N
         groups.setdefault(cluster, []).append(value)
     if not groups:
         return None
-    sums, sizes = np.array([math.fsum(g) for g in groups.values()]), np.array([len(g) for g in groups.values()])
+    sums, sizes = (
+        np.array([math.fsum(g) for g in groups.values()]),
+        np.array([len(g) for g in groups.values()]),
+    )
     estimate = float(sums.sum() / sizes.sum())
     at = np.random.default_rng(0).integers(0, len(sums), (draws, len(sums)))
     lower, upper = np.quantile(sums[at].sum(1) / sizes[at].sum(1), [0.025, 0.975])
-    return Interval(estimate, min(estimate, float(lower)), max(estimate, float(upper)), "cluster bootstrap")
+    return Interval(
+        estimate, min(estimate, float(lower)), max(estimate, float(upper)), "cluster bootstrap"
+    )
 
 
 def _figure(method: str, events: list[tuple[str, float]], **more: object) -> Figure:
@@ -121,7 +132,14 @@ def _by_group(rows: Sequence[Ranked], method: str) -> list[Figure]:
     for group, some in sorted(groups.items()):
         if len(groups) > 1 or group in some[0].harms:
             level = math.fsum(len(r.right) / len(r.scores[method]) for r in some) / len(some)
-            made.append(_figure(method, [(r.cluster, correct(r, method)) for r in some], group=group, chance=level))
+            made.append(
+                _figure(
+                    method,
+                    [(r.cluster, correct(r, method)) for r in some],
+                    group=group,
+                    chance=level,
+                )
+            )
     return made
 
 
@@ -132,7 +150,9 @@ def groups_of(row: Ranked) -> tuple[str, ...]:
 
 
 def _positions(rows: Sequence[Ranked]) -> list[Figure]:
-    picked = [(r.cluster, place, len(next(iter(r.scores.values())))) for r in rows for place, _ in r.picks]
+    picked = [
+        (r.cluster, place, len(next(iter(r.scores.values())))) for r in rows for place, _ in r.picks
+    ]
     if not picked:
         return []
     made = []
@@ -140,7 +160,14 @@ def _positions(rows: Sequence[Ranked]) -> list[Figure]:
     for place in range(max(sizes)):
         events = [(c, float(p == place)) for c, p, n in picked if n > place]
         chance = math.fsum(1 / n for _, _, n in picked if n > place) / len(events)
-        made.append(_figure(f"place {'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[place]}", events, kind="position", chance=chance))
+        made.append(
+            _figure(
+                f"place {'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[place]}",
+                events,
+                kind="position",
+                chance=chance,
+            )
+        )
     several = [r for r in rows if len(r.picks) > 1]
     if several:
         same = [(r.cluster, float(len({choice for _, choice in r.picks}) == 1)) for r in several]
@@ -182,11 +209,14 @@ def of_pairs(rows: Sequence[Compared]) -> list[Figure]:
                 made.append(_figure(name, some, group=harm, chance=0.5))
     alike = [r for r in scored if _alike(r)]
     for name in BY_CATEGORY:
-        made.append(_figure(f"{name}, lengths within 10 %", _events(alike, METHODS[name])[0], chance=0.5))
+        made.append(
+            _figure(f"{name}, lengths within 10 %", _events(alike, METHODS[name])[0], chance=0.5)
+        )
     texts = [
         Detected(sample_id=r.sample_id, cluster=r.cluster, unsafe=bad, likely=x)
-        for r in scored for bad, x in ((False, r.safe), (True, r.unsafe))
-    ]  # fmt: skip
+        for r in scored
+        for bad, x in ((False, r.safe), (True, r.unsafe))
+    ]
     return [f for f in made if f.n] + _perplexities(scored) + of_texts(texts)
 
 
@@ -195,12 +225,21 @@ def _perplexities(rows: Sequence[Compared]) -> list[Figure]:
     made = []
     for unit in ("token", "word"):
         for side in ("safe", "unsafe"):
-            values = [(r.cluster, -x.asked.per(unit)) for r in rows if (x := getattr(r, side)) is not None]
+            values = [
+                (r.cluster, -x.asked.per(unit)) for r in rows if (x := getattr(r, side)) is not None
+            ]
             found = mean(values)
             if found is not None:
                 low, high = math.exp(min(found.lower, 700)), math.exp(min(found.upper, 700))
                 value = Interval(math.exp(min(found.estimate, 700)), low, high, found.method)
-                made.append(Figure(method=f"{side} answers, per {unit}", kind="perplexity", n=len(values), value=value))
+                made.append(
+                    Figure(
+                        method=f"{side} answers, per {unit}",
+                        kind="perplexity",
+                        n=len(values),
+                        value=value,
+                    )
+                )
     return made
 
 
@@ -211,7 +250,9 @@ def _alike(row: Compared) -> bool:
     return abs(a - b) <= 0.1 * max(a, b)
 
 
-def _events(rows: Sequence[Compared], method: Method) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+def _events(
+    rows: Sequence[Compared], method: Method
+) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
     events, margins = [], []
     for r in rows:
         if r.safe is None or r.unsafe is None:
@@ -230,7 +271,14 @@ def of_texts(rows: Sequence[Detected]) -> list[Figure]:
     scored = [(r, r.likely) for r in rows if r.likely is not None]
     labels = [r.unsafe for r, _ in scored]
     made = []
-    for name in ("per token", "per byte", "gain", "gain per token", "without the question, per token", "shorter"):
+    for name in (
+        "per token",
+        "per byte",
+        "gain",
+        "gain per token",
+        "without the question, per token",
+        "shorter",
+    ):
         values = [METHODS[name](x) for _, x in scored]
         area = auroc([-(v or 0.0) for v in values], labels) if scored else None
         if area is not None:

@@ -57,14 +57,24 @@ def order(sample_id: str, ranker: str, judgements: Sequence[Judgement], *, lower
     scored = [(j.index, s) for j in judgements if (s := score_of(j, lower=lower)) is not None]
     scored.sort(key=lambda item: (-item[1], item[0]))
     return Ordered(
-        sample_id=sample_id, ranker=ranker, order=tuple(i for i, _ in scored), scores=tuple(s for _, s in scored),
+        sample_id=sample_id,
+        ranker=ranker,
+        order=tuple(i for i, _ in scored),
+        scores=tuple(s for _, s in scored),
         unscored=len(judgements) - len(scored),
-        failure=None if scored else Failure("ranker", "unscored", "the judge scored none of the answers"),
-    )  # fmt: skip
+        failure=None
+        if scored
+        else Failure("ranker", "unscored", "the judge scored none of the answers"),
+    )
 
 
 def preferences(
-    sample: Sample, answers: Sequence[Response], placed: Ordered, *, dimension: Dimension, every: bool = False
+    sample: Sample,
+    answers: Sequence[Response],
+    placed: Ordered,
+    *,
+    dimension: Dimension,
+    every: bool = False,
 ) -> Iterator[Preference]:
     """The best answer over the worst (or `every` better one over each worse); ties and equal texts give nothing."""
     texts = {r.index: r.text for r in answers}
@@ -74,13 +84,19 @@ def preferences(
     for (best, high), (worst, low) in wanted:
         if high > low and texts[best] != texts[worst]:
             yield Preference(
-                conversation=sample.conversation, chosen=Message("assistant", texts[best]), dimension=dimension,
-                rejected=Message("assistant", texts[worst]), margin=high - low, source=f"rank:{placed.ranker}",
+                conversation=sample.conversation,
+                chosen=Message("assistant", texts[best]),
+                dimension=dimension,
+                rejected=Message("assistant", texts[worst]),
+                margin=high - low,
+                source=f"rank:{placed.ranker}",
                 harms=sample.harms,
-            )  # fmt: skip
+            )
 
 
-def worst_of(groups: Sequence[tuple[str, Sequence[Judgement]]], threshold: float = 0.5) -> list[Figure]:
+def worst_of(
+    groups: Sequence[tuple[str, Sequence[Judgement]]], threshold: float = 0.5
+) -> list[Figure]:
     """Expected maximum score over a prompt's answers, and the share of prompts with one at `threshold` or above."""
     tops: list[tuple[str, float]] = []
     n = 0

@@ -32,7 +32,12 @@ class Made(Struct, frozen=True, kw_only=True):
 
 
 def rank_run(
-    path: str | Path, judge: Judge, *, dimension: Dimension | None = None, every: bool = False, tell: Tell | None = None
+    path: str | Path,
+    judge: Judge,
+    *,
+    dimension: Dimension | None = None,
+    every: bool = False,
+    tell: Tell | None = None,
 ) -> Made:
     """Orders the answers of a finished run; judgements that the run already has of this judge are not made again.
 
@@ -48,7 +53,9 @@ def rank_run(
         if response.failure is None:
             answers.setdefault(response.sample_id, []).append(response)
     if not any(len(a) > 1 for a in answers.values()):
-        raise UserError(f"{path}: one answer a sample; make several with truing evaluate --n 4 --temperature 0.7")
+        raise UserError(
+            f"{path}: one answer a sample; make several with truing evaluate --n 4 --temperature 0.7"
+        )
     known = {(j.sample_id, j.index): j for j in run.judgements(judge.name)}
     judged = asyncio.run(_judge(judge, samples, answers, known, tell))
     lower = lower_is_better(judge)
@@ -62,23 +69,36 @@ def rank_run(
     _write(folder / f"{slug}.jsonl", placed)
     _write(file, pairs)
     return Made(
-        judge=judge.name, samples=len(answers), ordered=sum(o.failure is None for o in placed), preferences=len(pairs),
-        file=str(file), figures=tuple(worst_of([(n, j) for n, j in judged.items()]) if lower else ()),
-    )  # fmt: skip
+        judge=judge.name,
+        samples=len(answers),
+        ordered=sum(o.failure is None for o in placed),
+        preferences=len(pairs),
+        file=str(file),
+        figures=tuple(worst_of([(n, j) for n, j in judged.items()]) if lower else ()),
+    )
 
 
 def _pairs(
-    placed: list[Ordered], samples: dict[str, Sample], answers: dict[str, list[Response]], dimension: Dimension, *,
+    placed: list[Ordered],
+    samples: dict[str, Sample],
+    answers: dict[str, list[Response]],
+    dimension: Dimension,
+    *,
     every: bool,
-) -> Iterator[Preference]:  # fmt: skip
+) -> Iterator[Preference]:
     for one in placed:
-        yield from preferences(samples[one.sample_id], answers[one.sample_id], one, dimension=dimension, every=every)
+        yield from preferences(
+            samples[one.sample_id], answers[one.sample_id], one, dimension=dimension, every=every
+        )
 
 
 async def _judge(
-    judge: Judge, samples: dict[str, Sample], answers: dict[str, list[Response]],
-    known: dict[tuple[str, int], Judgement], tell: Tell | None,
-) -> dict[str, list[Judgement]]:  # fmt: skip
+    judge: Judge,
+    samples: dict[str, Sample],
+    answers: dict[str, list[Response]],
+    known: dict[tuple[str, int], Judgement],
+    tell: Tell | None,
+) -> dict[str, list[Judgement]]:
     rows = [r for group in answers.values() for r in group]
 
     async def ask(response: Response) -> Judgement:
@@ -89,9 +109,14 @@ async def _judge(
             return await judge.judge(samples[response.sample_id], response)
         except Exception as error:  # a judge that breaks leaves its row unscored
             return Judgement(
-                sample_id=response.sample_id, index=response.index, judge=judge.name, question=judge.question,
-                failure=Failure("judge", type(error).__name__, (str(error).splitlines() or [""])[0]),
-            )  # fmt: skip
+                sample_id=response.sample_id,
+                index=response.index,
+                judge=judge.name,
+                question=judge.question,
+                failure=Failure(
+                    "judge", type(error).__name__, (str(error).splitlines() or [""])[0]
+                ),
+            )
 
     made = await each(rows, ask, together=64, tell=tell, total=len(rows))
     out: dict[str, list[Judgement]] = {name: [] for name in answers}

@@ -19,7 +19,9 @@ class LikelihoodRanker:
 
     def __init__(self, model: Scored, by: str = "token", form: Form | None = None) -> None:
         if by not in (*UNITS, "pmi"):
-            raise UserError(f"by={by!r} is none of {', '.join((*UNITS, 'pmi'))}{nearest(by, (*UNITS, 'pmi'))}")
+            raise UserError(
+                f"by={by!r} is none of {', '.join((*UNITS, 'pmi'))}{nearest(by, (*UNITS, 'pmi'))}"
+            )
         self.model: Any = model
         self.by = by
         self.form = form or Form()

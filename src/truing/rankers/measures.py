@@ -32,13 +32,21 @@ class Measure(Struct, frozen=True, kw_only=True):
 
     def per(self, unit: str) -> float:
         """Log-probability per `unit` (one of `UNITS`)."""
-        sizes = {"total": 1, "token": self.tokens, "byte": self.bytes, "char": self.chars, "word": self.words}
+        sizes = {
+            "total": 1,
+            "token": self.tokens,
+            "byte": self.bytes,
+            "char": self.chars,
+            "word": self.words,
+        }
         return self.total / max(1, sizes[unit])
 
 
 @runtime_checkable
 class _Detailed(Protocol):
-    async def score(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[Scores]: ...
+    async def score(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[Scores]: ...
 
 
 class Form(Struct, frozen=True, kw_only=True):
@@ -85,7 +93,9 @@ class Measured(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
-async def measure(model: Scored, prefix: Conversation | str, texts: Sequence[str], form: Form) -> Measured:
+async def measure(
+    model: Scored, prefix: Conversation | str, texts: Sequence[str], form: Form
+) -> Measured:
     """Asks the model; a number that is none, and whatever the model could not score, is a failure of all of them."""
     try:
         if isinstance(model, _Detailed):
@@ -104,16 +114,26 @@ async def measure(model: Scored, prefix: Conversation | str, texts: Sequence[str
         return Measured(failure=failure)
     made = [
         Measure(
-            total=math.fsum(s.logprobs), tokens=len(s.logprobs), bytes=len(t.strip().encode("utf-8", "replace")),
-            chars=len(t.strip()), words=len(t.split()),
+            total=math.fsum(s.logprobs),
+            tokens=len(s.logprobs),
+            bytes=len(t.strip().encode("utf-8", "replace")),
+            chars=len(t.strip()),
+            words=len(t.split()),
         )
         for s, t in zip(scores, texts)
-    ]  # fmt: skip
-    return Measured(measures=tuple(made), cut=max(s.cut for s in scores), merged=any(s.merged for s in scores))
+    ]
+    return Measured(
+        measures=tuple(made), cut=max(s.cut for s in scores), merged=any(s.merged for s in scores)
+    )
 
 
 async def each(
-    items: Iterable[T], ask: Callable[[T], Awaitable[R]], *, together: int = 512, tell: Tell | None = None, total: int = 0
+    items: Iterable[T],
+    ask: Callable[[T], Awaitable[R]],
+    *,
+    together: int = 512,
+    tell: Tell | None = None,
+    total: int = 0,
 ) -> list[R]:
     """`ask` for every item, so many at a time, in order; `tell(done, total, 0)` after each lot."""
     made: list[R] = []

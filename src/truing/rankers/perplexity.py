@@ -94,7 +94,9 @@ async def compare(
     if plain and not form.plain:
         wanted.append(bare.prefix(pair.conversation))
         forms.append(bare)
-    made = await asyncio.gather(*(measure(model, prefix, texts, how) for prefix, how in zip(wanted, forms)))
+    made = await asyncio.gather(
+        *(measure(model, prefix, texts, how) for prefix, how in zip(wanted, forms))
+    )
     failure = next((m.failure for m in made if m.failure is not None), None)
     if failure is not None:
         return replace(empty, failure=failure)
@@ -102,11 +104,13 @@ async def compare(
     as_text = made[-1] if plain and not form.plain else None
     safe, unsafe = (
         Likely(
-            asked=made[0].measures[i], alone=made[1].measures[i],
-            swapped=swapped.measures[i] if swapped else None, plain=as_text.measures[i] if as_text else None,
+            asked=made[0].measures[i],
+            alone=made[1].measures[i],
+            swapped=swapped.measures[i] if swapped else None,
+            plain=as_text.measures[i] if as_text else None,
         )
         for i in (0, 1)
-    )  # fmt: skip
+    )
     return replace(empty, safe=safe, unsafe=unsafe, cut=max(m.cut for m in made))
 
 

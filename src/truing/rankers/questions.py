@@ -85,11 +85,18 @@ def questions(dataset: Dataset) -> Iterator[Question]:
             yield _of_sample(sample)
     if not found:
         for pair in pairs(dataset):
-            order = (pair.safe, pair.unsafe) if int(pair.id[:8], 16) % 2 else (pair.unsafe, pair.safe)
+            order = (
+                (pair.safe, pair.unsafe) if int(pair.id[:8], 16) % 2 else (pair.unsafe, pair.safe)
+            )
             yield Question(
-                id=pair.id, conversation=pair.conversation, choices=order, right=(order.index(pair.safe),),
-                cluster=pair.cluster, harms=pair.harms, ask=HARMLESS,
-            )  # fmt: skip
+                id=pair.id,
+                conversation=pair.conversation,
+                choices=order,
+                right=(order.index(pair.safe),),
+                cluster=pair.cluster,
+                harms=pair.harms,
+                ask=HARMLESS,
+            )
 
 
 def _of_sample(sample: Sample) -> Question:
@@ -99,9 +106,14 @@ def _of_sample(sample: Sample) -> Question:
     elif isinstance(sample.answer, str) and sample.answer in sample.choices:
         right = (sample.choices.index(sample.answer),)
     return Question(
-        id=sample.id, conversation=sample.conversation, choices=sample.choices, right=right,
-        cluster=sample.pair or _name(sample.conversation), harms=sample.harms, tags=sample.tags,
-    )  # fmt: skip
+        id=sample.id,
+        conversation=sample.conversation,
+        choices=sample.choices,
+        right=right,
+        cluster=sample.pair or _name(sample.conversation),
+        harms=sample.harms,
+        tags=sample.tags,
+    )
 
 
 def pairs(dataset: Dataset) -> Iterator[Pair]:
@@ -125,9 +137,13 @@ def pairs(dataset: Dataset) -> Iterator[Pair]:
             for unsafe in texts:
                 if unsafe.unsafe and not safe.unsafe and unsafe.text != safe.text:
                     yield Pair(
-                        id=digest(safe.id, unsafe.id, safe.text, unsafe.text), conversation=unsafe.conversation,
-                        safe=safe.text, unsafe=unsafe.text, cluster=cluster, harms=unsafe.harms,
-                    )  # fmt: skip
+                        id=digest(safe.id, unsafe.id, safe.text, unsafe.text),
+                        conversation=unsafe.conversation,
+                        safe=safe.text,
+                        unsafe=unsafe.text,
+                        cluster=cluster,
+                        harms=unsafe.harms,
+                    )
 
 
 def _of_preference(one: Preference, seen: dict[str, int]) -> Pair:
@@ -135,9 +151,13 @@ def _of_preference(one: Preference, seen: dict[str, int]) -> Pair:
     base = digest(name, one.chosen.content, one.rejected.content)
     seen[base] = seen.get(base, -1) + 1
     return Pair(
-        id=base if not seen[base] else f"{base}-{seen[base]}", conversation=one.conversation, safe=one.chosen.content,
-        unsafe=one.rejected.content, cluster=name, harms=one.harms,
-    )  # fmt: skip
+        id=base if not seen[base] else f"{base}-{seen[base]}",
+        conversation=one.conversation,
+        safe=one.chosen.content,
+        unsafe=one.rejected.content,
+        cluster=name,
+        harms=one.harms,
+    )
 
 
 def labelled(dataset: Dataset) -> Iterator[Text]:
@@ -151,17 +171,27 @@ def _of_row(row: Row) -> Iterator[Text]:
     cluster = _name(sample.conversation)
     for response in row.responses:
         for judgement in row.judgements:
-            asked = judgement.question in ("harmful", "toxicity") and judgement.index == response.index
+            asked = (
+                judgement.question in ("harmful", "toxicity") and judgement.index == response.index
+            )
             if asked and judgement.verdict is not None:
                 harms = tuple(h for h, p in judgement.harms.items() if p) or sample.harms
                 yield Text(
-                    id=f"{sample.id}/{response.index}", conversation=sample.conversation, text=response.text,
-                    unsafe=judgement.verdict, cluster=cluster, harms=harms,
-                )  # fmt: skip
+                    id=f"{sample.id}/{response.index}",
+                    conversation=sample.conversation,
+                    text=response.text,
+                    unsafe=judgement.verdict,
+                    cluster=cluster,
+                    harms=harms,
+                )
                 break
     if not row.responses and sample.choices and isinstance(sample.answer, tuple):
         for at, choice in enumerate(sample.choices):
             yield Text(
-                id=f"{sample.id}/{at}", conversation=sample.conversation, text=choice, unsafe=at not in sample.answer,
-                cluster=cluster, harms=sample.harms,
-            )  # fmt: skip
+                id=f"{sample.id}/{at}",
+                conversation=sample.conversation,
+                text=choice,
+                unsafe=at not in sample.answer,
+                cluster=cluster,
+                harms=sample.harms,
+            )

@@ -51,24 +51,38 @@ class Settings(Struct, frozen=True, kw_only=True):
 class _Store:
     """The open run folder (or none: then nothing is kept)."""
 
-    def __init__(self, out: Path | None, model: Model, dataset: Dataset, kind: str, settings: Settings) -> None:
+    def __init__(
+        self, out: Path | None, model: Model, dataset: Dataset, kind: str, settings: Settings
+    ) -> None:
         self.writer: RunWriter | None = None
         if out is None:
             return
         info = dataset.info
-        plan = {"rank": kind, "model": model.name, "model_hash": model.lineage.hash, "data": info.spec,
-                "settings": msgspec.to_builtins(settings)}  # fmt: skip
-        record = DataRecord(spec=info.spec, source=info.source, licence=info.licence, sha256=dataset.sha256())
+        plan = {
+            "rank": kind,
+            "model": model.name,
+            "model_hash": model.lineage.hash,
+            "data": info.spec,
+            "settings": msgspec.to_builtins(settings),
+        }
+        record = DataRecord(
+            spec=info.spec, source=info.source, licence=info.licence, sha256=dataset.sha256()
+        )
         manifest = Manifest(
-            plan=plan, plan_hash=digest(msgspec.json.encode(plan, order="deterministic"), record.sha256),
-            model=model.name, lineage=model.lineage, data=[record],
+            plan=plan,
+            plan_hash=digest(msgspec.json.encode(plan, order="deterministic"), record.sha256),
+            model=model.name,
+            lineage=model.lineage,
+            data=[record],
         )
         self.writer = RunWriter(out, manifest)
 
     def samples(self, made: Iterable[Sample]) -> None:
         """Writes the samples once."""
         if self.writer is not None and not (self.writer.path / "samples.jsonl").exists():
-            self.writer.replace("samples.jsonl", b"".join(msgspec.json.encode(s) + b"\n" for s in made))
+            self.writer.replace(
+                "samples.jsonl", b"".join(msgspec.json.encode(s) + b"\n" for s in made)
+            )
 
     def known(self, ranker: str, kind: type[R]) -> dict[str, R]:
         """Rows of an earlier call."""
@@ -105,9 +119,15 @@ def _scored(model: Model) -> Any:
 
 
 async def _rows(
-    items: Sequence[Any], ask: Callable[[Any], Awaitable[R]], store: _Store, ranker: str, kind: type[R], *,
-    together: int, tell: Tell | None,
-) -> list[R]:  # fmt: skip
+    items: Sequence[Any],
+    ask: Callable[[Any], Awaitable[R]],
+    store: _Store,
+    ranker: str,
+    kind: type[R],
+    *,
+    together: int,
+    tell: Tell | None,
+) -> list[R]:
     known = store.known(ranker, kind)
     todo = [i for i in items if i.id not in known]
     left = iter(todo)
@@ -127,7 +147,11 @@ def _reasons(failures: Iterable[Failure | None]) -> dict[str, int]:
 
 
 def rank_choices(
-    model: Model, dataset: Dataset, out: Path | None, settings: Settings | None = None, tell: Tell | None = None
+    model: Model,
+    dataset: Dataset,
+    out: Path | None,
+    settings: Settings | None = None,
+    tell: Tell | None = None,
 ) -> list[Summary]:
     """Multiple choice in each way of `settings.how`; raises UserError where model or data cannot be ranked so."""
     given = settings or Settings()
@@ -136,7 +160,9 @@ def rank_choices(
         raise UserError(f"by {wrong[0]!r}: is none of {', '.join(HOWS)}")
     items = _chosen(questions(dataset), given)
     if not items:
-        raise DataError(f"{dataset.info.spec}: no multiple choice, and no safe and unsafe answers to one prompt")
+        raise DataError(
+            f"{dataset.info.spec}: no multiple choice, and no safe and unsafe answers to one prompt"
+        )
     scored: Any = _scored(model) if set(given.how) & {"likelihood", "letter"} else None
 
     async def ask(how: str, question: Question) -> Ranked:
@@ -144,16 +170,25 @@ def rank_choices(
             return await by_likelihood(scored, question, given.form)
         if how == "letter":
             return await by_letter(scored, question, given.form, permutations=given.permutations)
-        return await by_generation(model, question, permutations=given.permutations if given.permutations < 26 else 1)
+        return await by_generation(
+            model, question, permutations=given.permutations if given.permutations < 26 else 1
+        )
 
     async def run(store: _Store) -> list[Summary]:
         made = []
         for how in given.how:
             rows = await _rows(
-                items, lambda q, how=how: ask(how, q), store, f"mcq-{how}", Ranked,  # type: ignore[misc]
-                together=given.together, tell=tell,
-            )  # fmt: skip
-            made.append(_summary(model, dataset, f"mcq-{how}", rows, of_choices(rows) + _bias(rows)))
+                items,
+                lambda q, how=how: ask(how, q),
+                store,
+                f"mcq-{how}",
+                Ranked,  # type: ignore[misc]
+                together=given.together,
+                tell=tell,
+            )
+            made.append(
+                _summary(model, dataset, f"mcq-{how}", rows, of_choices(rows) + _bias(rows))
+            )
         return made
 
     store = _Store(out, model, dataset, "mcq", given)
@@ -174,7 +209,11 @@ def _bias(rows: Sequence[Ranked]) -> list[Figure]:
 
 
 def rank_perplexity(
-    model: Model, dataset: Dataset, out: Path | None, settings: Settings | None = None, tell: Tell | None = None
+    model: Model,
+    dataset: Dataset,
+    out: Path | None,
+    settings: Settings | None = None,
+    tell: Tell | None = None,
 ) -> list[Summary]:
     """Pairs of the set by perplexity with the controls; where it has no pairs, its labelled texts as a detector."""
     given = settings or Settings()
@@ -183,7 +222,9 @@ def rank_perplexity(
     texts: Sequence[Text] = [] if items else list(labelled(dataset))
     if texts and given.limit is not None:  # sets lie sorted by label: take some of each
         half = given.limit // 2
-        texts = [t for bad in (True, False) for t in islice((x for x in texts if x.unsafe is bad), half)]
+        texts = [
+            t for bad in (True, False) for t in islice((x for x in texts if x.unsafe is bad), half)
+        ]
     if not items and not texts:
         raise DataError(f"{dataset.info.spec}: neither pairs nor answers with a label")
     others = dict(zip((p.id for p in items), strangers(items)))
@@ -196,9 +237,13 @@ def rank_perplexity(
 
     async def run(store: _Store) -> list[Summary]:
         if items:
-            rows = await _rows(items, pair, store, "perplexity", Compared, together=given.together, tell=tell)
+            rows = await _rows(
+                items, pair, store, "perplexity", Compared, together=given.together, tell=tell
+            )
             return [_summary(model, dataset, "perplexity", rows, of_pairs(rows))]
-        found = await _rows(texts, text, store, "perplexity", Detected, together=given.together, tell=tell)
+        found = await _rows(
+            texts, text, store, "perplexity", Detected, together=given.together, tell=tell
+        )
         return [_summary(model, dataset, "perplexity", found, of_texts(found))]
 
     store = _Store(out, model, dataset, "perplexity", given)
@@ -212,7 +257,9 @@ def _sample(item: Question | Pair | Text) -> Sample:
         choices, right = (item.safe, item.unsafe), (0,)
     else:
         choices, right = (item.text,), () if item.unsafe else (0,)
-    return Sample(id=item.id, conversation=item.conversation, choices=choices, answer=right, harms=item.harms)
+    return Sample(
+        id=item.id, conversation=item.conversation, choices=choices, answer=right, harms=item.harms
+    )
 
 
 def _finish(
@@ -228,7 +275,11 @@ def _finish(
 
 
 def _summary(
-    model: Model, dataset: Dataset, ranker: str, rows: Sequence[Ranked | Compared | Detected], figures: Sequence[Figure]
+    model: Model,
+    dataset: Dataset,
+    ranker: str,
+    rows: Sequence[Ranked | Compared | Detected],
+    figures: Sequence[Figure],
 ) -> Summary:
     failures = [r.failure for r in rows if r.failure is not None]
     notes = []
@@ -240,11 +291,19 @@ def _summary(
         notes.append(f"in {merged} a token reaches from the prompt into a choice")
     unknown = sum(isinstance(r, Ranked) and not r.right and r.failure is None for r in rows)
     if unknown:
-        notes.append(f"{unknown} questions name no right choice: their picks are kept, they have no accuracy")
+        notes.append(
+            f"{unknown} questions name no right choice: their picks are kept, they have no accuracy"
+        )
     return Summary(
-        ranker=ranker, model=model.name, data=dataset.info.spec, n=len(rows), unscored=len(failures),
-        reasons=_reasons(failures), figures=tuple(figures), notes=tuple(notes),
-    )  # fmt: skip
+        ranker=ranker,
+        model=model.name,
+        data=dataset.info.spec,
+        n=len(rows),
+        unscored=len(failures),
+        reasons=_reasons(failures),
+        figures=tuple(figures),
+        notes=tuple(notes),
+    )
 
 
 def read_summaries(path: Path) -> list[Summary]:
@@ -253,5 +312,3 @@ def read_summaries(path: Path) -> list[Summary]:
     if not file.is_file():
         raise UserError(f"{path}: holds no ranking (no ranking.json)")
     return msgspec.json.decode(file.read_bytes(), type=list[Summary])
-
-

@@ -137,12 +137,16 @@ def _table_html(block: Table) -> str:
             tip = f' title="{escape(cell.title)}"' if cell.title else ""
             cells.append(f"<td{shown}{tip}>{escape(cell.text)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    caption = f"<caption>{escape(block.caption)}</caption>" if block.caption and not block.folded else ""
+    caption = (
+        f"<caption>{escape(block.caption)}</caption>" if block.caption and not block.folded else ""
+    )
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     whole = f'<div class="scroll"><table>{caption}{body}</table></div>'
     if not block.folded:
         return whole
-    return f'<details class="table"><summary>Table: {escape(block.caption)}</summary>{whole}</details>'
+    return (
+        f'<details class="table"><summary>Table: {escape(block.caption)}</summary>{whole}</details>'
+    )
 
 
 def _md(text: str) -> str:
@@ -156,13 +160,17 @@ def block_markdown(block: Block) -> str:
     if isinstance(block, Figure):
         return f"*{_md(block.caption)}* {_md(block.alt)}"
     if isinstance(block, Tiles):
-        lines = [f"- {_md(t.label)}: **{_md(t.value)}** {_md(t.detail)}".rstrip() for t in block.tiles]
+        lines = [
+            f"- {_md(t.label)}: **{_md(t.value)}** {_md(t.detail)}".rstrip() for t in block.tiles
+        ]
         return "\n".join([*([f"**{_md(block.title)}**", ""] if block.title else []), *lines])
     if isinstance(block, Raw):
         return block.markdown
     marks = ["---:" if at in block.right else "---" for at in range(len(block.columns))]
     lines = [f"| {' | '.join(map(_md, block.columns))} |", f"| {' | '.join(marks)} |"]
     for row in block.rows:
-        shown = [f"~~{_md(c.text)}~~" if c.kind == "struck" and c.text else _md(c.text) for c in row]
+        shown = [
+            f"~~{_md(c.text)}~~" if c.kind == "struck" and c.text else _md(c.text) for c in row
+        ]
         lines.append(f"| {' | '.join(shown)} |")
     return "\n".join(([f"*{_md(block.caption)}*", ""] if block.caption else []) + lines)

@@ -18,17 +18,28 @@ from truing.report.formatting import category_label
 from truing.runs.folder import replace_file
 
 NAMES = {
-    "sum": "whole text", "token": "per token", "byte": "per byte", "char": "per character",
-    "pmi": "gain over no question (PMI)", "letter": "by letter, orders averaged", "written": "by what it writes",
-}  # fmt: skip
+    "sum": "whole text",
+    "token": "per token",
+    "byte": "per byte",
+    "char": "per character",
+    "pmi": "gain over no question (PMI)",
+    "letter": "by letter, orders averaged",
+    "written": "by what it writes",
+}
 KINDS = {
-    "mass": "probability on the right choices", "score": "bias score, -1 to 1", "auroc": "area under the ROC curve",
-    "margin": "margin in nats", "perplexity": "perplexity", "position": "how often each place was picked",
-}  # fmt: skip
+    "mass": "probability on the right choices",
+    "score": "bias score, -1 to 1",
+    "auroc": "area under the ROC curve",
+    "margin": "margin in nats",
+    "perplexity": "perplexity",
+    "position": "how often each place was picked",
+}
 TITLES = {
-    "mcq-likelihood": "multiple choice by likelihood", "mcq-letter": "multiple choice by letter",
-    "mcq-generation": "multiple choice by generation", "perplexity": "perplexity of safe and unsafe answers",
-}  # fmt: skip
+    "mcq-likelihood": "multiple choice by likelihood",
+    "mcq-letter": "multiple choice by letter",
+    "mcq-generation": "multiple choice by generation",
+    "perplexity": "perplexity of safe and unsafe answers",
+}
 
 
 def name_of(figure: Figure) -> str:
@@ -46,7 +57,11 @@ def shown(figure: Figure) -> tuple[str, str, str]:
         if figure.group and figure.n < FEW:
             return f"{value.estimate * figure.n:g} of {figure.n}", "", ""
         guess = f"{100 * figure.chance:.0f} %" if figure.chance is not None else ""
-        return f"{100 * value.estimate:.1f} %", f"{100 * value.lower:.1f} to {100 * value.upper:.1f} %", guess
+        return (
+            f"{100 * value.estimate:.1f} %",
+            f"{100 * value.lower:.1f} to {100 * value.upper:.1f} %",
+            guess,
+        )
     guess = f"{figure.chance:g}" if figure.chance is not None else ""
     return f"{value.estimate:.3f}", f"{value.lower:.3f} to {value.upper:.3f}", guess
 
@@ -54,13 +69,17 @@ def shown(figure: Figure) -> tuple[str, str, str]:
 def section(summary: Summary, number: int = 0) -> Section:
     """One ranking: a picture of the shares, a table of each kind of figure, what was left out."""
     blocks: list[Block] = []
-    shares = [f for f in summary.figures if f.kind == "share" and not f.group and f.value is not None]
+    shares = [
+        f for f in summary.figures if f.kind == "share" and not f.group and f.value is not None
+    ]
     if shares:
         blocks.append(_picture(shares))
     groups = [f for f in summary.figures if f.kind == "share" and f.group]
     for kind in dict.fromkeys(["share", *(f.kind for f in summary.figures)]):
         some = [f for f in summary.figures if f.kind == kind and not (kind == "share" and f.group)]
-        blocks += [_table(some, KINDS.get(kind, "the right, or the safe, one first"))] if some else []
+        blocks += (
+            [_table(some, KINDS.get(kind, "the right, or the safe, one first"))] if some else []
+        )
     if groups:
         blocks.append(_table(groups, "by category; under 30 as counts", folded=True))
     for reason, count in summary.reasons.items():
@@ -99,13 +118,27 @@ def page(summaries: Sequence[Summary], title: str = "Preference ranking") -> tup
     models = ", ".join(dict.fromkeys(s.model for s in summaries))
     sub = f"{date.today().isoformat()} · {models}"
     root = files("truing") / "report" / "templates"
-    template = jinja2.Environment(autoescape=True).from_string((root / "report.html.j2").read_text(encoding="utf-8"))
+    template = jinja2.Environment(autoescape=True).from_string(
+        (root / "report.html.j2").read_text(encoding="utf-8")
+    )
     html = template.render(
-        title=title, sub=sub, version=__version__, with_text=False,
-        sections=[{"id": s.id, "title": s.title, "lead": s.lead, "folded": False,
-                   "body": "\n".join(map(block_html, s.blocks))} for s in made],
-        css=(root / "style.css").read_text(encoding="utf-8"), js=(root / "report.js").read_text(encoding="utf-8"),
-    )  # fmt: skip
+        title=title,
+        sub=sub,
+        version=__version__,
+        with_text=False,
+        sections=[
+            {
+                "id": s.id,
+                "title": s.title,
+                "lead": s.lead,
+                "folded": False,
+                "body": "\n".join(map(block_html, s.blocks)),
+            }
+            for s in made
+        ],
+        css=(root / "style.css").read_text(encoding="utf-8"),
+        js=(root / "report.js").read_text(encoding="utf-8"),
+    )
     parts = [f"# {title}", sub]
     for s in made:
         parts += [f"## {s.title}", s.lead, *map(block_markdown, s.blocks)]

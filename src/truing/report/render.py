@@ -24,7 +24,12 @@ def sections(story: Story) -> list[Section]:
 def _sub(story: Story) -> str:
     n = sum(s.responses for v in story.variants for s in v.summaries.values())
     many = len(story.variants)
-    parts = [story.created, f"{many} variant{'s' if many != 1 else ''}", f"{n:,} answers", ", ".join(story.data)]
+    parts = [
+        story.created,
+        f"{many} variant{'s' if many != 1 else ''}",
+        f"{n:,} answers",
+        ", ".join(story.data),
+    ]
     if story.seconds is not None:
         parts.append(f"{story.seconds:.0f} s")
     return " · ".join(p for p in parts if p)
@@ -35,24 +40,36 @@ def html(story: Story, drawn: Sequence[Section] | None = None) -> str:
     root = files("truing") / "report" / "templates"
     made = [
         {
-            "id": s.id, "title": s.title, "lead": s.lead, "folded": not s.open_,
+            "id": s.id,
+            "title": s.title,
+            "lead": s.lead,
+            "folded": not s.open_,
             "body": "\n".join(map(block_html, s.blocks)),
         }
         for s in drawn or sections(story)
-    ]  # fmt: skip
+    ]
     page = (root / "report.html.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True).from_string(page)
     return template.render(
-        title=story.title, sub=_sub(story), sections=made, version=story.version, with_text=story.with_text,
-        css=(root / "style.css").read_text(encoding="utf-8"), js=(root / "report.js").read_text(encoding="utf-8"),
-    )  # fmt: skip
+        title=story.title,
+        sub=_sub(story),
+        sections=made,
+        version=story.version,
+        with_text=story.with_text,
+        css=(root / "style.css").read_text(encoding="utf-8"),
+        js=(root / "report.js").read_text(encoding="utf-8"),
+    )
 
 
 def markdown(story: Story, drawn: Sequence[Section] | None = None) -> str:
     """The same sections as text and tables."""
     parts = [f"# {story.title}", _sub(story)]
     for section in drawn or sections(story):
-        parts += [f"## {section.title}", *([section.lead] if section.lead else []), *map(block_markdown, section.blocks)]
+        parts += [
+            f"## {section.title}",
+            *([section.lead] if section.lead else []),
+            *map(block_markdown, section.blocks),
+        ]
     return "\n\n".join(p for p in parts if p) + "\n"
 
 

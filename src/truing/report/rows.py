@@ -58,26 +58,41 @@ def _views(data: str, variants: Sequence[Variant], flips: set[Key]) -> Iterator[
         if at is None:
             continue
         yield RowView(
-            sample_id=sample_id, index=index, data=data, why=reason, categories=columns.sample_harms(at),
+            sample_id=sample_id,
+            index=index,
+            data=data,
+            why=reason,
+            categories=columns.sample_harms(at),
             expect=EXPECTS[columns.expects[at]],
-            outcomes={n: of[(sample_id, index)] for n, of in words.items() if (sample_id, index) in of},
-        )  # fmt: skip
+            outcomes={
+                n: of[(sample_id, index)] for n, of in words.items() if (sample_id, index) in of
+            },
+        )
 
 
-def _with_text(row: RowView, prompts: Mapping[str, str], texts: Mapping[str, Mapping[Key, str]]) -> RowView:
+def _with_text(
+    row: RowView, prompts: Mapping[str, str], texts: Mapping[str, Mapping[Key, str]]
+) -> RowView:
     key = (row.sample_id, row.index)
     said = {name: of[key] for name, of in texts.items() if key in of}
     return replace(row, prompt=prompts.get(row.sample_id, ""), texts=said)
 
 
 def collect(
-    variants: Sequence[Variant], comparisons: Mapping[str, Mapping[str, Any]], *, with_text: bool, most: int = MOST
+    variants: Sequence[Variant],
+    comparisons: Mapping[str, Mapping[str, Any]],
+    *,
+    with_text: bool,
+    most: int = MOST,
 ) -> tuple[list[RowView], int]:
     """The rows to show (at most `most`) and the number of those left out."""
     rows: list[RowView] = []
     for data in dict.fromkeys(d for v in variants for d in v.runs):
         flips = {
-            (f.sample_id, f.index) for by_data in comparisons.values() if data in by_data for f in by_data[data].flips
+            (f.sample_id, f.index)
+            for by_data in comparisons.values()
+            if data in by_data
+            for f in by_data[data].flips
         }
         rows += _views(data, variants, flips)
     left = max(0, len(rows) - most)
@@ -92,13 +107,17 @@ def collect(
         keys = {(r.sample_id, r.index) for r in shown}
         names = {k[0] for k in keys}
         first = next(v for v in variants if data in v.runs)
-        prompts = {s.id: s.prompt[:_CHARACTERS] for s in Run(first.runs[data]).samples() if s.id in names}
+        prompts = {
+            s.id: s.prompt[:_CHARACTERS] for s in Run(first.runs[data]).samples() if s.id in names
+        }
         texts = {
             v.name: {
                 (r.sample_id, r.index): r.text[:_CHARACTERS]
-                for r in Run(v.runs[data]).responses() if (r.sample_id, r.index) in keys
+                for r in Run(v.runs[data]).responses()
+                if (r.sample_id, r.index) in keys
             }
-            for v in variants if data in v.runs
-        }  # fmt: skip
+            for v in variants
+            if data in v.runs
+        }
         out += [_with_text(r, prompts, texts) for r in shown]
     return out, left

@@ -83,8 +83,20 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "attack": {
         **dict.fromkeys(
-            ("spacing", "homoglyphs", "leet", "base64", "rot13", "morse", "role-play", "refusal-suppression",
-             "prefix-injection", "past-frame", "many-shot", "shuffle"),
+            (
+                "spacing",
+                "homoglyphs",
+                "leet",
+                "base64",
+                "rot13",
+                "morse",
+                "role-play",
+                "refusal-suppression",
+                "prefix-injection",
+                "past-frame",
+                "many-shot",
+                "shuffle",
+            ),
             "truing.attacks.build:build_rewrite",
         ),
         "chain": "truing.attacks.build:build_chain",

@@ -28,12 +28,29 @@ T = TypeVar("T")
 
 # The distribution that an import error names -> the extra that brings it.
 _EXTRAS = {
-    "torch": "local", "transformers": "local", "safetensors": "local", "gguf": "local", "accelerate": "local",
-    "onnxruntime": "local", "onnx": "local", "peft": "train", "tensorboard": "train", "litestar": "serve",
-    "uvicorn": "serve", "sqlalchemy": "serve", "alembic": "serve", "argon2": "serve", "psycopg": "serve",
-    "prometheus_client": "serve", "vllm": "vllm", "ray": "ray", "huggingface_hub": "hub", "pyarrow": "hub",
-    "presidio_analyzer": "presidio", "opentelemetry": "otel",
-}  # fmt: skip
+    "torch": "local",
+    "transformers": "local",
+    "safetensors": "local",
+    "gguf": "local",
+    "accelerate": "local",
+    "onnxruntime": "local",
+    "onnx": "local",
+    "peft": "train",
+    "tensorboard": "train",
+    "litestar": "serve",
+    "uvicorn": "serve",
+    "sqlalchemy": "serve",
+    "alembic": "serve",
+    "argon2": "serve",
+    "psycopg": "serve",
+    "prometheus_client": "serve",
+    "vllm": "vllm",
+    "ray": "ray",
+    "huggingface_hub": "hub",
+    "pyarrow": "hub",
+    "presidio_analyzer": "presidio",
+    "opentelemetry": "otel",
+}
 
 
 class Spec(Struct, frozen=True):
@@ -76,7 +93,9 @@ def _spec(text: str, at: int) -> tuple[Spec, int]:
     if at < len(text) and text[at] == ":":
         given, at = _value(text, at + 1)
         if isinstance(given, Spec):
-            raise SpecError(f"spec {text!r}, at {at}: a name is text; give nested specs as key=(...)")
+            raise SpecError(
+                f"spec {text!r}, at {at}: a name is text; give nested specs as key=(...)"
+            )
         name = given
     args: dict[str, str | Spec] = {}
     while at < len(text) and text[at] == ",":
@@ -99,7 +118,9 @@ def _value(text: str, at: int) -> tuple[str | Spec, int]:
     if at < len(text) and text[at] == "(":
         spec, end = _spec(text, at + 1)
         if end >= len(text) or text[end] != ")":
-            raise SpecError(f"spec {text!r}, at {end}: the parenthesis opened at {at} is not closed")
+            raise SpecError(
+                f"spec {text!r}, at {end}: the parenthesis opened at {at} is not closed"
+            )
         return spec, end + 1
     if at < len(text) and text[at] == '"':
         try:
@@ -191,7 +212,9 @@ class Args:
     def secret(self, key: str = "api_key_env", default: str = "OPENAI_API_KEY") -> str | None:
         """The value of the environment variable that the argument names; a secret itself never stands in a spec."""
         if "api_key" in self.spec.args:
-            raise SpecError(f"spec of kind {self.spec.kind!r}: secrets never stand in a spec; use api_key_env=NAME")
+            raise SpecError(
+                f"spec of kind {self.spec.kind!r}: secrets never stand in a spec; use api_key_env=NAME"
+            )
         variable = self.text(key)
         if variable is not None and variable not in os.environ:
             raise self.fault(f"the environment variable {variable} is not set")
@@ -224,7 +247,9 @@ class Args:
         """Raises SpecError for arguments that nobody asked for."""
         unknown = [k for k in self.spec.args if k not in self._asked]
         if unknown:
-            raise self.fault("; ".join(f"unknown argument {k!r}{nearest(k, self._asked)}" for k in unknown))
+            raise self.fault(
+                "; ".join(f"unknown argument {k!r}{nearest(k, self._asked)}" for k in unknown)
+            )
 
 
 def kinds(role: RoleName) -> dict[str, str]:
@@ -248,7 +273,9 @@ def load(path: str) -> Any:
 
 
 Wrap = Callable[[RoleName, Spec, Any], Any]
-_shared: ContextVar[tuple[dict[tuple[str, str], Any], Wrap] | None] = ContextVar("shared", default=None)
+_shared: ContextVar[tuple[dict[tuple[str, str], Any], Wrap] | None] = ContextVar(
+    "shared", default=None
+)
 
 
 @contextmanager
@@ -278,7 +305,9 @@ def resolve(spec: str | Spec, role: RoleName, **made: Any) -> Any:
 def _build(given: Spec, role: RoleName, made: Mapping[str, Any]) -> Any:
     table = kinds(role)
     if given.kind not in table:
-        raise SpecError(f"spec '{given}': there is no {role} of kind {given.kind!r}{nearest(given.kind, table)}")
+        raise SpecError(
+            f"spec '{given}': there is no {role} of kind {given.kind!r}{nearest(given.kind, table)}"
+        )
     args = Args(given, made)
     built = load(table[given.kind])(args)
     args.done()

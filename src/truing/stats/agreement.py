@@ -32,7 +32,11 @@ _USUAL = Options()
 
 
 def _bootstrap(
-    statistic: Callable[[NDArray[np.float64]], float], matrix: NDArray[np.float64], level: float, draws: int, seed: int
+    statistic: Callable[[NDArray[np.float64]], float],
+    matrix: NDArray[np.float64],
+    level: float,
+    draws: int,
+    seed: int,
 ) -> tuple[float, float]:
     """Percentile bounds over items drawn with replacement; draws without variance are left out."""
     import numpy as np
@@ -48,7 +52,10 @@ def _bootstrap(
 
 
 def _interval(
-    statistic: Callable[[NDArray[np.float64]], float], matrix: NDArray[np.float64], name: str, options: Options
+    statistic: Callable[[NDArray[np.float64]], float],
+    matrix: NDArray[np.float64],
+    name: str,
+    options: Options,
 ) -> Interval:
     value = statistic(matrix)
     lower, upper = _bootstrap(statistic, matrix, options.level, options.draws, options.seed)
@@ -68,12 +75,16 @@ def _kappa(matrix: NDArray[np.float64], power: int) -> float:
     np.add.at(table, (at[0], at[1]), 1)
     table /= table.sum()
     rank = np.arange(k)
-    distance = (np.abs(rank[:, None] - rank) ** power if power else (rank[:, None] != rank)).astype(float)
+    distance = (np.abs(rank[:, None] - rank) ** power if power else (rank[:, None] != rank)).astype(
+        float
+    )
     expected = float((distance * np.outer(table.sum(1), table.sum(0))).sum())
     return 1 - float((distance * table).sum()) / expected if expected else float("nan")
 
 
-def cohen_kappa(a: ArrayLike, b: ArrayLike, *, weights: Weights = "none", options: Options = _USUAL) -> Interval:
+def cohen_kappa(
+    a: ArrayLike, b: ArrayLike, *, weights: Weights = "none", options: Options = _USUAL
+) -> Interval:
     """Agreement of two raters beyond chance (Cohen 1960, Educ. Psych. Meas. 20:37; weighted: 1968)."""
     import numpy as np
 
@@ -220,11 +231,17 @@ def krippendorff_alpha(
         raise ValueError("ratings hold infinite values")
     if measurement == "ratio" and (made < 0).any():
         raise ValueError("ratings at the ratio level hold negative values")
-    return _interval(lambda m: _alpha(m, measurement), made, f"krippendorff alpha, {measurement}", options)
+    return _interval(
+        lambda m: _alpha(m, measurement), made, f"krippendorff alpha, {measurement}", options
+    )
 
 
 def alpha_without(
-    matrix: ArrayLike, raters: Sequence[str], measurement: Measurement = "nominal", *, options: Options = _USUAL
+    matrix: ArrayLike,
+    raters: Sequence[str],
+    measurement: Measurement = "nominal",
+    *,
+    options: Options = _USUAL,
 ) -> dict[str, Interval]:
     """Alpha with each rater left out in turn: whose absence raises it disagrees with the others."""
     import numpy as np
@@ -233,11 +250,18 @@ def alpha_without(
     if len(raters) != len(made):
         raise ValueError(f"{len(raters)} raters for {len(made)} rows")
     keep = {name: np.arange(len(made)) != at for at, name in enumerate(raters)}
-    return {name: krippendorff_alpha(made[mask], measurement, options=options) for name, mask in keep.items()}
+    return {
+        name: krippendorff_alpha(made[mask], measurement, options=options)
+        for name, mask in keep.items()
+    }
 
 
 def alpha_by_category(
-    matrix: ArrayLike, categories: Sequence[str], measurement: Measurement = "nominal", *, options: Options = _USUAL
+    matrix: ArrayLike,
+    categories: Sequence[str],
+    measurement: Measurement = "nominal",
+    *,
+    options: Options = _USUAL,
 ) -> dict[str, Interval]:
     """Alpha over the items of each category."""
     import numpy as np
@@ -245,7 +269,10 @@ def alpha_by_category(
     made, names = np.asarray(matrix, float), np.asarray(categories)
     if len(names) != made.shape[1]:
         raise ValueError(f"{len(names)} categories for {made.shape[1]} items")
-    return {str(c): krippendorff_alpha(made[:, names == c], measurement, options=options) for c in np.unique(names)}
+    return {
+        str(c): krippendorff_alpha(made[:, names == c], measurement, options=options)
+        for c in np.unique(names)
+    }
 
 
 class Consensus(msgspec.Struct, frozen=True):

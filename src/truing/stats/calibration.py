@@ -32,7 +32,9 @@ class Bin(Struct, frozen=True):
     n: int
 
 
-def reliability(p: ArrayLike, y: ArrayLike, *, bins: int = 10, equal_mass: bool = False) -> list[Bin]:
+def reliability(
+    p: ArrayLike, y: ArrayLike, *, bins: int = 10, equal_mass: bool = False
+) -> list[Bin]:
     """Observed rate against stated probability, bin by bin (Murphy & Winkler 1977); empty bins are left out."""
     import numpy as np
 
@@ -127,7 +129,9 @@ class Selective(Struct, frozen=True):
     accuracy: Interval
 
 
-def selective_accuracy(confidence: ArrayLike, correct: ArrayLike, *, steps: int = 10) -> list[Selective]:
+def selective_accuracy(
+    confidence: ArrayLike, correct: ArrayLike, *, steps: int = 10
+) -> list[Selective]:
     """Risk-coverage curve (El-Yaniv & Wiener 2010, JMLR 11:1605): accuracy of the surest 10 %, 20 %, ... 100 %."""
     import numpy as np
 

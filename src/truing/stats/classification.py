@@ -49,7 +49,9 @@ def auroc(p: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval | None:
     all_, pos, neg = _midranks(a), _midranks(a[b]), _midranks(a[~b])
     area = float((all_[b].sum() - m * (m + 1) / 2) / (m * n))
     v10, v01 = (all_[b] - pos) / n, 1 - (all_[~b] - neg) / m
-    variance = (float(v10.var(ddof=1)) / m if m > 1 else 0.25) + (float(v01.var(ddof=1)) / n if n > 1 else 0.25)
+    variance = (float(v10.var(ddof=1)) / m if m > 1 else 0.25) + (
+        float(v01.var(ddof=1)) / n if n > 1 else 0.25
+    )
     z = normal_quantile(level)
     if area in (0.0, 1.0) or variance == 0:
         edge = wilson(area * min(m, n), min(m, n), level)
@@ -82,7 +84,9 @@ def _weights(groups: ArrayLike | None, n: int, draws: int, seed: int) -> NDArray
     return np.asarray(drawn[:, at], dtype=float)
 
 
-def _bounds(values: NDArray[np.float64], estimate: float, level: float, name: str) -> Interval | None:
+def _bounds(
+    values: NDArray[np.float64], estimate: float, level: float, name: str
+) -> Interval | None:
     import numpy as np
 
     kept = values[~np.isnan(values)]
@@ -93,7 +97,13 @@ def _bounds(values: NDArray[np.float64], estimate: float, level: float, name: st
 
 
 def average_precision(
-    p: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95, *, draws: int = 200, seed: int = 0
+    p: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    level: float = 0.95,
+    *,
+    draws: int = 200,
+    seed: int = 0,
 ) -> Interval | None:
     """Area under the precision-recall steps (Davis & Goadrich 2006), bootstrap over prompts."""
     import numpy as np
@@ -105,14 +115,21 @@ def average_precision(
     if np.isnan(estimate):
         return None
     w = _weights(groups, len(a), draws, seed)[:, order]
-    return _bounds(np.asarray([_ap(a, b, row) for row in w]), estimate, level, "bootstrap over prompts")
+    return _bounds(
+        np.asarray([_ap(a, b, row) for row in w]), estimate, level, "bootstrap over prompts"
+    )
 
 
 def f1_score(
-    verdicts: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95, *, draws: int = 500,
+    verdicts: ArrayLike,
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    level: float = 0.95,
+    *,
+    draws: int = 500,
     seed: int = 0,
 ) -> Interval | None:
-    """Harmonic mean of precision and recall (van Rijsbergen 1979, ch. 7), bootstrap over prompts."""  # fmt: skip
+    """Harmonic mean of precision and recall (van Rijsbergen 1979, ch. 7), bootstrap over prompts."""
     import numpy as np
 
     f, b = np.asarray(verdicts, float), np.asarray(y, float)
@@ -127,7 +144,11 @@ def f1_score(
 
 
 def scores(
-    verdicts: Sequence[bool], y: Sequence[bool], p: Sequence[float | None], groups: Sequence[str], level: float = 0.95
+    verdicts: Sequence[bool],
+    y: Sequence[bool],
+    p: Sequence[float | None],
+    groups: Sequence[str],
+    level: float = 0.95,
 ) -> Scores:
     """Everything a card says of one category; rows without a probability are left out of AUROC and AP alone."""
     import numpy as np
@@ -140,14 +161,15 @@ def scores(
     a = np.asarray([v if v is not None else np.nan for v in p], float)[known]
     where = np.asarray(groups)
     return Scores(
-        n=n, n_positive=positive,
+        n=n,
+        n_positive=positive,
         precision=wilson(hit, said, level) if said else None,
         recall=wilson(hit, positive, level) if positive else None,
         specificity=wilson(quiet, n - positive, level) if n > positive else None,
         f1=f1_score(f, b, where, level) if n else None,
         auroc=auroc(a, b[known], level) if len(a) else None,
         ap=average_precision(a, b[known], where[known], level) if len(a) else None,
-    )  # fmt: skip
+    )
 
 
 def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval | None:
@@ -161,10 +183,14 @@ def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval | None
     r = float(np.corrcoef(a, b)[0, 1])
     half = normal_quantile(level) * np.sqrt((1 + r * r / 2) / (n - 3))
     centre = np.arctanh(min(max(r, -0.9999999), 0.9999999))
-    return Interval(r, min(r, float(np.tanh(centre - half))), max(r, float(np.tanh(centre + half))), "fisher z")
+    return Interval(
+        r, min(r, float(np.tanh(centre - half))), max(r, float(np.tanh(centre + half))), "fisher z"
+    )
 
 
-def pairwise_accuracy(safer: Sequence[float], other: Sequence[float], level: float = 0.95) -> Interval | None:
+def pairwise_accuracy(
+    safer: Sequence[float], other: Sequence[float], level: float = 0.95
+) -> Interval | None:
     """Share of human safety pairs whose safer member the judge finds less harmful; ties count one half."""
     n = len(safer)
     if not n:

@@ -41,7 +41,9 @@ def hoeffding_bentkus_p(mean: float, n: int, alpha: float) -> float:
     """p value for a loss in [0, 1] (Bates et al. 2021, arXiv 2101.02703): the smaller of Hoeffding's and Bentkus's."""
     if n == 0 or mean >= alpha:
         return 1.0
-    kl = (mean * math.log(mean / alpha) if mean > 0 else 0.0) + (1 - mean) * math.log((1 - mean) / (1 - alpha))
+    kl = (mean * math.log(mean / alpha) if mean > 0 else 0.0) + (1 - mean) * math.log(
+        (1 - mean) / (1 - alpha)
+    )
     return min(1.0, math.exp(-n * kl), math.e * binomial_p(math.ceil(n * mean), n, alpha))
 
 
@@ -56,7 +58,12 @@ class Tested(Struct, frozen=True):
 
 
 def learn_then_test(
-    thresholds: Sequence[float], events: Sequence[int], sizes: Sequence[int], alpha: float, *, delta: float = 0.05,
+    thresholds: Sequence[float],
+    events: Sequence[int],
+    sizes: Sequence[int],
+    alpha: float,
+    *,
+    delta: float = 0.05,
     anytime: bool = False,
 ) -> list[Tested]:
     """Learn then Test (Angelopoulos et al., arXiv 2110.01052) by fixed-sequence testing.
@@ -64,7 +71,7 @@ def learn_then_test(
     Thresholds stand from the safest to the least safe, in an order fixed before the labels were seen; each is tested at
     level delta until the first failure, so that with probability 1 - delta every certified threshold has a rate of at
     most alpha. The number of rows is fixed beforehand, unless `anytime` (see `anytime_p`).
-    """  # fmt: skip
+    """
     if not 0 < alpha < 1 or not 0 < delta < 1:
         raise ValueError("alpha and delta lie between 0 and 1")
     out, going = [], True
@@ -94,7 +101,9 @@ def anytime_p(events: int, n: int, alpha: float) -> float:
     if not 0 <= events <= n or not 0 < alpha < 1:
         raise ValueError(f"{events} events of {n} at alpha {alpha}")
     theta = (np.arange(400) + 0.5) / 400 * alpha
-    log_ratio = events * (np.log(theta) - math.log(alpha)) + (n - events) * (np.log1p(-theta) - math.log1p(-alpha))
+    log_ratio = events * (np.log(theta) - math.log(alpha)) + (n - events) * (
+        np.log1p(-theta) - math.log1p(-alpha)
+    )
     top = float(log_ratio.max())
     spread = 0.5 * math.exp(min(700.0, top)) * float(np.exp(log_ratio - top).mean())
     none = 0.5 * math.exp(min(700.0, -n * math.log1p(-alpha))) if events == 0 else 0.0

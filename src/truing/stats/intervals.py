@@ -90,7 +90,11 @@ def student_quantile(level: float, freedom: float) -> float:
 
 
 def clustered(
-    events: Sequence[float], sizes: Sequence[float], level: float = 0.95, *, times: Sequence[int] | None = None
+    events: Sequence[float],
+    sizes: Sequence[float],
+    level: float = 0.95,
+    *,
+    times: Sequence[int] | None = None,
 ) -> Interval:
     """Rate over clusters (n answers of one prompt): Wilson at the effective sample size, Student quantile.
 
@@ -110,14 +114,21 @@ def clustered(
     if clusters == 1 or p in (0.0, 1.0):
         effective = float(clusters)
     else:
-        spread = sum(t * (e - p * m) ** 2 for e, m, t in rows) * clusters / (clusters - 1) / total**2
+        spread = (
+            sum(t * (e - p * m) ** 2 for e, m, t in rows) * clusters / (clusters - 1) / total**2
+        )
         effective = total / max(1.0, spread / (p * (1 - p) / total))
     quantile = student_quantile(level, clusters - 1) if clusters > 1 else normal_quantile(level)
     return Interval(p, *_wilson(p, effective, quantile), "cluster-robust wilson")
 
 
 def cluster_bootstrap(
-    events: Sequence[float], sizes: Sequence[float], level: float = 0.95, *, draws: int = 2000, seed: int = 0
+    events: Sequence[float],
+    sizes: Sequence[float],
+    level: float = 0.95,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap over whole clusters (Davison & Hinkley 1997, ch. 3.8); the estimate is always inside."""
     import numpy as np
@@ -157,7 +168,9 @@ def macro_average(parts: Sequence[Interval], level: float = 0.95) -> Interval:
     z, k = normal_quantile(level), len(parts)
     mean = sum(i.estimate for i in parts) / k
     rows = [_effective(i, z) for i in parts]
-    variance = sum(i.estimate * (1 - i.estimate) / max(0.5, n - 1) for i, n in zip(parts, rows)) / k**2
+    variance = (
+        sum(i.estimate * (1 - i.estimate) / max(0.5, n - 1) for i, n in zip(parts, rows)) / k**2
+    )
     effective = mean * (1 - mean) / variance if variance > 0 else k**2 / sum(1 / n for n in rows)
     return Interval(mean, *_wilson(mean, effective, z), "stratified wilson")
 
@@ -169,7 +182,9 @@ def unscored_bounds(events: int, n: int, unscored: int) -> tuple[float, float]:
     return events / n, (events + unscored) / n
 
 
-def partial_pooling(events: Sequence[int], sizes: Sequence[int], level: float = 0.95) -> list[Interval]:
+def partial_pooling(
+    events: Sequence[int], sizes: Sequence[int], level: float = 0.95
+) -> list[Interval]:
     """Small categories borrow strength: beta-binomial model, hyperparameters integrated on a grid.
 
     Efron & Morris 1975 (JASA 70:311) for the idea, Gelman et al., Bayesian Data Analysis 3rd ed. §5.3 for the model:

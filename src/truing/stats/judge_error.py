@@ -54,9 +54,13 @@ def _arrays(
 
     f, y, q = np.asarray(judged, float), np.asarray(labels, float), np.asarray(probability, float)
     if not len(f) or f.shape != y.shape or f.shape != q.shape:
-        raise ValueError(f"judged, labels and probability of shapes {f.shape}, {y.shape}, {q.shape}")
+        raise ValueError(
+            f"judged, labels and probability of shapes {f.shape}, {y.shape}, {q.shape}"
+        )
     if np.isnan(f).any():
-        raise ValueError("judged holds NaN: leave out the rows that were not scored, and count them beside")
+        raise ValueError(
+            "judged holds NaN: leave out the rows that were not scored, and count them beside"
+        )
     known = ~np.isnan(y)
     if not known.any():
         raise ValueError("no labels")
@@ -66,7 +70,10 @@ def _arrays(
 
 
 def ppi_influence(
-    judged: ArrayLike, labels: ArrayLike, probability: ArrayLike, clusters: Sequence[int] | None = None
+    judged: ArrayLike,
+    labels: ArrayLike,
+    probability: ArrayLike,
+    clusters: Sequence[int] | None = None,
 ) -> Influence:
     """PPI++ mean: `judged` for all rows, `labels` with NaN where not drawn, `probability` of each row's being drawn.
 
@@ -95,14 +102,17 @@ def ppi_influence(
 
 
 def corrected_rate(
-    judged: ArrayLike, labels: ArrayLike, probability: ArrayLike, clusters: Sequence[int] | None = None,
+    judged: ArrayLike,
+    labels: ArrayLike,
+    probability: ArrayLike,
+    clusters: Sequence[int] | None = None,
     level: float = 0.95,
 ) -> Interval:
     """The rate of human-labelled events, from drawn labels and the judge's verdicts on all rows.
 
     Asymptotic case: PPI++ with a Wilson interval at the effective sample size (method "ppi++"). Few labels of one
     kind: Clopper-Pearson of the labels if each row had the same probability, else betting on weighted labels.
-    """  # fmt: skip
+    """
     import numpy as np
 
     f, y, q = _arrays(judged, labels, probability)
@@ -116,8 +126,14 @@ def corrected_rate(
             effective = max(2.0, p * (1 - p) / variance)
             z = student_quantile(level, made.labels - 1)
             centre = (p + z * z / (2 * effective)) / (1 + z * z / effective)
-            half = z / (1 + z * z / effective) * math.sqrt(p * (1 - p) / effective + (z / (2 * effective)) ** 2)
-            return Interval(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), "ppi++")
+            half = (
+                z
+                / (1 + z * z / effective)
+                * math.sqrt(p * (1 - p) / effective + (z / (2 * effective)) ** 2)
+            )
+            return Interval(
+                p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), "ppi++"
+            )
     return _few(y, q, known, clusters, level)
 
 
@@ -147,10 +163,14 @@ def _few(
     made = betting_interval(values[order].tolist(), level)
     total = float((y[rows] / q[rows]).sum() / (1 / q[rows]).sum())
     lower, upper = made.lower / least, min(1.0, made.upper / least)
-    return Interval(min(max(total, lower), upper), min(lower, upper), upper, "betting on weighted labels")
+    return Interval(
+        min(max(total, lower), upper), min(lower, upper), upper, "betting on weighted labels"
+    )
 
 
-def corrected_difference(a: Influence, b: Influence, level: float = 0.95, *, paired: bool = True) -> Interval:
+def corrected_difference(
+    a: Influence, b: Influence, level: float = 0.95, *, paired: bool = True
+) -> Interval:
     """Difference b - a of two corrected rates; `paired` if the influences are of the same prompts in the same order."""
     d = b.estimate - a.estimate
     if paired:
@@ -255,8 +275,13 @@ def _refusal(events: float, n: float, error: JudgeError, level: float) -> str | 
             "for a correction"
         )
     raw = wilson(events, n, level)
-    edge = NormalDist().inv_cdf(level)  # one-sided: is the raw rate on the wrong side of the card's limit?
-    noise = [_variance(error.specificity, error.negatives), _variance(error.sensitivity, error.positives)]
+    edge = NormalDist().inv_cdf(
+        level
+    )  # one-sided: is the raw rate on the wrong side of the card's limit?
+    noise = [
+        _variance(error.specificity, error.negatives),
+        _variance(error.sensitivity, error.positives),
+    ]
     own = _variance(raw.estimate, n)
     if 1 - error.specificity - raw.estimate > edge * math.sqrt(own + noise[0]):
         return (

@@ -107,13 +107,17 @@ def _differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(y - x)
 
 
-def paired_bootstrap(a: ArrayLike, b: ArrayLike, level: float = 0.95, *, draws: int = 2000, seed: int = 0) -> Interval:
+def paired_bootstrap(
+    a: ArrayLike, b: ArrayLike, level: float = 0.95, *, draws: int = 2000, seed: int = 0
+) -> Interval:
     """Percentile bootstrap of the mean difference over prompts (Efron & Tibshirani 1993, ch. 13)."""
     import numpy as np
 
     d = _differences(a, b)
     random = np.random.default_rng(seed)
-    parts = [d[random.integers(0, len(d), (100, len(d)))].mean(1) for _ in range(math.ceil(draws / 100))]
+    parts = [
+        d[random.integers(0, len(d), (100, len(d)))].mean(1) for _ in range(math.ceil(draws / 100))
+    ]
     means = np.concatenate(parts)
     lower, upper = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     mean = float(d.mean())
@@ -168,7 +172,9 @@ def non_inferior(difference: Interval, delta: float, *, higher_is_better: bool) 
     return difference.lower > -delta if higher_is_better else difference.upper < delta
 
 
-def permutation_of_counts(differences: Mapping[float, int], *, draws: int = 9999, seed: int = 0) -> float:
+def permutation_of_counts(
+    differences: Mapping[float, int], *, draws: int = 9999, seed: int = 0
+) -> float:
     """`paired_permutation` from counts of equal differences: as quick for a million pairs as for a hundred.
 
     The sign flips of k pairs with the same |d| sum to |d| (2 Binomial(k, 1/2) - k).

@@ -37,7 +37,11 @@ def n_for_upper(rate: float, limit: float, *, power: float = 0.8, confidence: fl
         raise ValueError("the expected rate must lie below the limit")
 
     def enough(n: int) -> bool:
-        most = math.floor(float(bdtrik(1 - confidence, n, limit))) if bdtr(0, n, limit) <= 1 - confidence else -1
+        most = (
+            math.floor(float(bdtrik(1 - confidence, n, limit)))
+            if bdtr(0, n, limit) <= 1 - confidence
+            else -1
+        )
         while most >= 0 and bdtr(most, n, limit) > 1 - confidence:
             most -= 1
         return most >= 0 and float(bdtr(most, n, rate)) >= power
@@ -54,10 +58,14 @@ def n_pairs(only_a: float, only_b: float, *, power: float = 0.8, alpha: float = 
     if not 0 < difference <= both <= 1:
         raise ValueError("the shares that change must differ and lie in (0, 1]")
     z, w = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
-    return math.ceil((z * math.sqrt(both) + w * math.sqrt(both - difference**2)) ** 2 / difference**2)
+    return math.ceil(
+        (z * math.sqrt(both) + w * math.sqrt(both - difference**2)) ** 2 / difference**2
+    )
 
 
-def n_non_inferior(changed: float, delta: float, *, power: float = 0.8, alpha: float = 0.025) -> int:
+def n_non_inferior(
+    changed: float, delta: float, *, power: float = 0.8, alpha: float = 0.025
+) -> int:
     """Prompts to show a loss of less than delta if there is none, from the share of prompts that change either way."""
     if not 0 < changed <= 1 or not 0 < delta < 1:
         raise ValueError("changed and delta lie between 0 and 1")

@@ -30,7 +30,9 @@ class BettingSequence:
     completion.
     """
 
-    def __init__(self, level: float = 0.95, *, population: int | None = None, grid: int = 1000) -> None:
+    def __init__(
+        self, level: float = 0.95, *, population: int | None = None, grid: int = 1000
+    ) -> None:
         import numpy as np
 
         if not 0 < level < 1:
@@ -89,7 +91,9 @@ class BettingSequence:
             self._upper = min(self._upper, float(kept[-1]) + step)
         if self.population is not None:  # what is left can move the mean no further
             self._lower = max(self._lower, self.total / self.population)
-            self._upper = min(self._upper, (self.total + self.population - self.n) / self.population)
+            self._upper = min(
+                self._upper, (self.total + self.population - self.n) / self.population
+            )
         if self._lower > self._upper:  # an event of probability alpha, or a grid cell
             self._lower = self._upper = min(max(self.total / self.n, self._upper), self._lower)
 
@@ -97,7 +101,9 @@ class BettingSequence:
         """The present interval; its estimate is the running mean, moved into the interval if it lies outside."""
         mean = self.total / self.n if self.n else 0.5
         name = "betting" if self.population is None else "betting without replacement"
-        return Interval(min(max(mean, self._lower), self._upper), self._lower, self._upper, f"{name} sequence")
+        return Interval(
+            min(max(mean, self._lower), self._upper), self._lower, self._upper, f"{name} sequence"
+        )
 
 
 class PairedSequence:
@@ -121,7 +127,9 @@ class PairedSequence:
         return Interval(2 * i.estimate - 1, 2 * i.lower - 1, 2 * i.upper - 1, f"paired {i.method}")
 
 
-def betting_interval(values: Iterable[float], level: float = 0.95, *, population: int | None = None) -> Interval:
+def betting_interval(
+    values: Iterable[float], level: float = 0.95, *, population: int | None = None
+) -> Interval:
     """The sequence's interval after all values, for any distribution on [0, 1]; valid at every n, also small ones."""
     sequence = BettingSequence(level, population=population)
     for value in values:
@@ -163,7 +171,12 @@ class Alarm:
             raise ValueError(f"tolerated rate {tolerated!r} is not between 0 and 1")
         if not 0 < false_alarm < 1 or not 0 < audit_rate <= 1:
             raise ValueError("false_alarm and audit_rate lie between 0 and 1")
-        self.tolerated, self.false_alarm, self.audit_rate, self.restarts = tolerated, false_alarm, audit_rate, restarts
+        self.tolerated, self.false_alarm, self.audit_rate, self.restarts = (
+            tolerated,
+            false_alarm,
+            audit_rate,
+            restarts,
+        )
         self._random = random.Random(seed)
         top = 0.9 / tolerated
         self._bets = [top * 0.5**k for k in range(12) if top * 0.5**k > 0.01] or [top]
@@ -198,6 +211,10 @@ class Alarm:
     def state(self) -> AlarmState:
         """Counts and evidence so far."""
         return AlarmState(
-            audited=self._audited, harmful=self._harmful, unscored=self._unscored, evidence=self.evidence,
-            raised=self._raised_at is not None, raised_at=self._raised_at,
-        )  # fmt: skip
+            audited=self._audited,
+            harmful=self._harmful,
+            unscored=self._unscored,
+            evidence=self.evidence,
+            raised=self._raised_at is not None,
+            raised_at=self._raised_at,
+        )

@@ -49,8 +49,12 @@ def find_base(name: str) -> Base:
             found = msgspec.json.decode(card.read_bytes(), type=_Card).lineage
         except msgspec.DecodeError as error:
             raise UserError(f"{card}: {error}") from error
-    own = Lineage(name=weights.title or weights.name, base=weights.title or weights.name,
-                  base_sha256=weights.sha256, licence=weights.licence)  # fmt: skip
+    own = Lineage(
+        name=weights.title or weights.name,
+        base=weights.title or weights.name,
+        base_sha256=weights.sha256,
+        licence=weights.licence,
+    )
     return Base(weights=weights, lineage=found or own)
 
 
@@ -63,7 +67,11 @@ def arithmetic(settings: Settings, device: torch.device) -> torch.dtype:
 def autocast(settings: Settings, device: torch.device) -> Any:
     """The context of a forward pass."""
     dtype = arithmetic(settings, device)
-    return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
+    return (
+        contextlib.nullcontext()
+        if dtype is torch.float32
+        else torch.autocast(device.type, dtype=dtype)
+    )
 
 
 def build(settings: Settings, base: Base, device: torch.device) -> Trained:
@@ -73,20 +81,30 @@ def build(settings: Settings, base: Base, device: torch.device) -> Trained:
     tokenizer: Any
     model: Any
     if settings.scalar:
-        model, tokenizer = _scalar(base.weights, name, training_attention(settings.max_length, device))
+        model, tokenizer = _scalar(
+            base.weights, name, training_attention(settings.max_length, device)
+        )
         widest = window(model.body)
         model.body = _trainable(model.body, settings)
         model.head.requires_grad_(True)
     else:
-        short = training_attention(settings.max_length, device) if settings.kind != "distil" else None
+        short = (
+            training_attention(settings.max_length, device) if settings.kind != "distil" else None
+        )
         loaded = load_causal(base.weights, dtype="float32", device=name, attention=short)
         tokenizer, widest = loaded.tokenizer, window(loaded.model)
         model = _trainable(loaded.model, settings)
     if settings.max_length > widest:
-        raise PlanError(f"max_length = {settings.max_length}: {base.weights.name} reads {widest} tokens at most")
+        raise PlanError(
+            f"max_length = {settings.max_length}: {base.weights.name} reads {widest} tokens at most"
+        )
     _no_dropout(model)
     model.train()
-    frozen = freeze_copy(model) if not settings.lora and settings.kind in ("dpo", "kto", "distil") else None
+    frozen = (
+        freeze_copy(model)
+        if not settings.lora and settings.kind in ("dpo", "kto", "distil")
+        else None
+    )
     return Trained(model, model, tokenizer, settings, device, frozen)
 
 
@@ -95,7 +113,9 @@ def _scalar(weights: Weights, device: str, attention: str | None) -> tuple[Scala
     if (Path(weights.path) / "head.safetensors").is_file():
         model, tokenizer = load_scalar(weights.path, dtype="float32", device=device)
         if model.head.out_features != 1:
-            raise PlanError(f"{weights.path}: its head gives {model.head.out_features} numbers, not one")
+            raise PlanError(
+                f"{weights.path}: its head gives {model.head.out_features} numbers, not one"
+            )
         return model, tokenizer
     loaded = load_encoder(weights, dtype="float32", device=device, attention=attention)
     return ScalarModel(loaded.model).to(device), loaded.tokenizer
@@ -106,13 +126,17 @@ def _trainable(model: Any, settings: Settings) -> Any:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if not settings.lora:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_("pooler" not in name)  # an encoder's pooler has no part in a token's score
+            parameter.requires_grad_(
+                "pooler" not in name
+            )  # an encoder's pooler has no part in a token's score
         return model
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtra("train", "adapters (package peft)") from error
-    config = LoraConfig(r=settings.lora, lora_alpha=2 * settings.lora, lora_dropout=0.0, target_modules="all-linear")
+    config = LoraConfig(
+        r=settings.lora, lora_alpha=2 * settings.lora, lora_dropout=0.0, target_modules="all-linear"
+    )
     return get_peft_model(model, config)
 
 
@@ -134,7 +158,9 @@ def load_trainable(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Takes back what `trainable_state` gave; PlanError where names or shapes differ."""
     own = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if own.keys() != state.keys() or any(own[n].shape != state[n].shape for n in own):
-        raise PlanError("the checkpoint holds other weights than this run trains; give another --out")
+        raise PlanError(
+            "the checkpoint holds other weights than this run trains; give another --out"
+        )
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])

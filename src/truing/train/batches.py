@@ -45,12 +45,18 @@ class Encoded:
 class Encoder(Turns):
     """As `Turns`, for whole training rows: answers fit in the window, long prompts are cut from the left."""
 
-    def __init__(self, tokenizer: Any, settings: Settings, *, encoder: bool = False, wrap: Wrap | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, settings: Settings, *, encoder: bool = False, wrap: Wrap | None = None
+    ) -> None:
         has = bool(getattr(tokenizer, "chat_template", None))
         if not has and settings.template != "plain" and not encoder:
-            raise UserError(f"{settings.base}: the tokenizer has no chat template; --template plain trains on plain "
-                            f"`User:` / `Assistant:` turns (which is how local: reads such a model)")
-        super().__init__(tokenizer, plain=settings.template == "plain" or encoder, name=settings.base)
+            raise UserError(
+                f"{settings.base}: the tokenizer has no chat template; --template plain trains on plain "
+                f"`User:` / `Assistant:` turns (which is how local: reads such a model)"
+            )
+        super().__init__(
+            tokenizer, plain=settings.template == "plain" or encoder, name=settings.base
+        )
         self.settings, self.wrap = settings, wrap
 
     def encode(self, item: Item) -> Encoded:
@@ -59,7 +65,11 @@ class Encoder(Turns):
         answers = tuple(tuple(self.answer(messages, a)) for a in item.answers)
         if item.cut:
             answers = tuple(a[:-1] for a in answers)
-        prompt = fit(self.prompt(messages), max((len(a) for a in answers), default=0), self.settings.max_length)
+        prompt = fit(
+            self.prompt(messages),
+            max((len(a) for a in answers), default=0),
+            self.settings.max_length,
+        )
         if self.settings.kind == "sft" and self.settings.turns == "all":
             return self._dialogue(item)
         teacher: tuple[int, ...] = ()
@@ -83,7 +93,9 @@ class Encoder(Turns):
             said = self.answer(messages[:at], message.content)
             whole = self.render(messages[: at + 1])
             # what the template writes behind the end token (a line break) belongs to the turn that follows
-            done = whole[: whole.rindex(stop) + len(stop)] if stop in whole[len(before) :] else whole
+            done = (
+                whole[: whole.rindex(stop) + len(stop)] if stop in whole[len(before) :] else whole
+            )
             ids += [*new, *said]
             marks += [0] * len(new) + [1] * len(said)
         cut = max(0, len(ids) - self.settings.max_length)

@@ -62,7 +62,10 @@ def write(out: str | Path, mark: Mark, parts: Mapping[str, Part], *, keep: int =
         shutil.rmtree(target, ignore_errors=True)
         work.rename(target)
         _sync_one(target.parent)
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError where its zip writer meets a full disk
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch raises RuntimeError where its zip writer meets a full disk
         shutil.rmtree(work, ignore_errors=True)
         raise trouble(target, error) from error
     for old in listed(out)[:-keep]:
@@ -74,9 +77,13 @@ def trouble(path: Path, error: OSError | RuntimeError) -> RunError:
     """The error of a write that failed: a full disk is named as such."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     text = str(error)
-    full = full or "No space left" in text or "unexpected pos" in text or "file write failed" in text
+    full = (
+        full or "No space left" in text or "unexpected pos" in text or "file write failed" in text
+    )
     word = "the disk is full" if full else (text.strip().splitlines() or [type(error).__name__])[0]
-    return RunError(f"{path}: {word}; the checkpoint before it is whole, and the same command goes on from there")
+    return RunError(
+        f"{path}: {word}; the checkpoint before it is whole, and the same command goes on from there"
+    )
 
 
 def _sync(folder: Path) -> None:
@@ -122,12 +129,18 @@ def check(path: Path, wanted: Mark) -> Mark:
     """The mark of a checkpoint, if it is of the run that `wanted` describes (its step does not count)."""
     found = read_mark(path)
     if found.kind != wanted.kind:
-        raise PlanError(f"{path}: is of a {found.kind} run, not of {wanted.kind}; give another --out")
+        raise PlanError(
+            f"{path}: is of a {found.kind} run, not of {wanted.kind}; give another --out"
+        )
     if found.base_sha256 != wanted.base_sha256:
-        raise PlanError(f"{path}: began with another base ({found.base_sha256[:12]}..., not "
-                        f"{wanted.base_sha256[:12]}...); give another --out")
+        raise PlanError(
+            f"{path}: began with another base ({found.base_sha256[:12]}..., not "
+            f"{wanted.base_sha256[:12]}...); give another --out"
+        )
     if found.digest != wanted.digest:
-        raise PlanError(f"{path}: is of a run with other settings or other data; give the same command, or another --out")
+        raise PlanError(
+            f"{path}: is of a run with other settings or other data; give the same command, or another --out"
+        )
     return found
 
 
@@ -143,7 +156,9 @@ def load_part(path: Path, name: str) -> Any:
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = path / name
-        raise RunError(f"{where}: cannot be read ({line}); remove this checkpoint to go on from the one before") from error
+        raise RunError(
+            f"{where}: cannot be read ({line}); remove this checkpoint to go on from the one before"
+        ) from error
 
 
 def rng_state() -> dict[str, Any]:
@@ -152,7 +167,13 @@ def rng_state() -> dict[str, Any]:
     kind, keys, pos, has, cached = np.random.get_state()
     state: dict[str, Any] = {
         "python": [version, list(internal), gauss],
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(pos), int(has), float(cached)],
+        "numpy": [
+            str(kind),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(pos),
+            int(has),
+            float(cached),
+        ],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

@@ -1,9 +1,9 @@
 """The model folder that training leaves: the Hugging Face layout, and `truing.json` beside it.
 
-    config.json  model.safetensors  tokenizer...   adapters merged, so that every tool reads it
-    adapter/                                       the LoRA adapter alone, in peft's layout
-    head.safetensors                               the linear head of a reward or cost model
-    truing.json                                    kind, base, dimension, data, lineage: `Card`
+config.json  model.safetensors  tokenizer...   adapters merged, so that every tool reads it
+adapter/                                       the LoRA adapter alone, in peft's layout
+head.safetensors                               the linear head of a reward or cost model
+truing.json                                    kind, base, dimension, data, lineage: `Card`
 """
 
 from __future__ import annotations
@@ -56,17 +56,26 @@ def read_card(folder: str | Path) -> Card | None:
         raise UserError(f"{path}: {error}") from error
 
 
-def lineage_of(settings: Settings, base: Base, sources: Sequence[Source], red: str | None) -> Lineage:
+def lineage_of(
+    settings: Settings, base: Base, sources: Sequence[Source], red: str | None
+) -> Lineage:
     """Base, data, hashes of the training prompts (of the base's training too), and the judges that labelled or chose."""
     below = base.lineage
     prompts = prompt_hashes(i.conversation.prompt for s in sources for i in s.items)
-    judges = {j.hash or j.name: j for s in sources for j in s.judges} | {j.hash or j.name: j for j in below.judges}
+    judges = {j.hash or j.name: j for s in sources for j in s.judges} | {
+        j.hash or j.name: j for j in below.judges
+    }
     licences = [below.licence, *(s.licence for s in sources)]
     return Lineage(
-        name=f"{settings.kind}:{settings.folder.name}", base=below.base or below.name, base_sha256=below.base_sha256,
-        data=(*below.data, *(s.spec for s in sources)), prompts=tuple(sorted({*prompts, *below.prompts})),
-        judges=tuple(judges.values()), licence="; ".join(dict.fromkeys(x for x in licences if x)), red_model=red,
-    )  # fmt: skip
+        name=f"{settings.kind}:{settings.folder.name}",
+        base=below.base or below.name,
+        base_sha256=below.base_sha256,
+        data=(*below.data, *(s.spec for s in sources)),
+        prompts=tuple(sorted({*prompts, *below.prompts})),
+        judges=tuple(judges.values()),
+        licence="; ".join(dict.fromkeys(x for x in licences if x)),
+        red_model=red,
+    )
 
 
 def save_model(t: Trained, base: Base, lineage: Lineage) -> Path:
@@ -88,7 +97,10 @@ def save_model(t: Trained, base: Base, lineage: Lineage) -> Path:
             path.rename(target)
         work.rmdir()
         made = msgspec.structs.replace(lineage, hash=digest(settings.kind, sha256_folder(out)))
-        replace_file(out / CARD, msgspec.json.format(msgspec.json.encode(_card(settings, base, made)), indent=2))
+        replace_file(
+            out / CARD,
+            msgspec.json.format(msgspec.json.encode(_card(settings, base, made)), indent=2),
+        )
     except (OSError, RuntimeError) as error:
         shutil.rmtree(work, ignore_errors=True)
         raise trouble(out, error) from error
@@ -96,12 +108,21 @@ def save_model(t: Trained, base: Base, lineage: Lineage) -> Path:
 
 
 def _card(settings: Settings, base: Base, lineage: Lineage) -> Card:
-    kept = {k: v for k, v in msgspec.to_builtins(settings).items() if k not in ("out", "kind", "base")}
+    kept = {
+        k: v for k, v in msgspec.to_builtins(settings).items() if k not in ("out", "kind", "base")
+    }
     return Card(
-        kind=settings.kind, base=base.weights.title or base.weights.name, base_sha256=base.weights.sha256,
-        dimension=_DIMENSIONS.get(settings.kind, ""), data=lineage.data, lineage=lineage, template=settings.template,
-        max_length=settings.max_length, red_model=lineage.red_model, settings=kept,
-    )  # fmt: skip
+        kind=settings.kind,
+        base=base.weights.title or base.weights.name,
+        base_sha256=base.weights.sha256,
+        dimension=_DIMENSIONS.get(settings.kind, ""),
+        data=lineage.data,
+        lineage=lineage,
+        template=settings.template,
+        max_length=settings.max_length,
+        red_model=lineage.red_model,
+        settings=kept,
+    )
 
 
 def _write(t: Trained, folder: Path) -> None:

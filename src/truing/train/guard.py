@@ -18,7 +18,11 @@ def towards_harm(settings: Settings, sources: Iterable[Source]) -> str | None:
     targets = forward = backward = 0
     for source in sources:
         for item in source.items:
-            if settings.kind in ("sft", "kto") and item.signs is not None and item.desirable is not False:
+            if (
+                settings.kind in ("sft", "kto")
+                and item.signs is not None
+                and item.desirable is not False
+            ):
                 targets += item.signs[0] < 0
             elif len(item.answers) == 2 and item.signs is not None:
                 forward += item.signs == (1, -1)
@@ -35,8 +39,10 @@ def require_reason(why: str | None, reason: str | None) -> str | None:
     if why is None:
         return None
     if not reason or not reason.strip():
-        raise PlanError(f"this objective raises harm: {why}. If that is the purpose (a red model for testing), say so: "
-                        f"--red-model REASON; the reason goes into the model folder, and `serve` refuses it")
+        raise PlanError(
+            f"this objective raises harm: {why}. If that is the purpose (a red model for testing), say so: "
+            f"--red-model REASON; the reason goes into the model folder, and `serve` refuses it"
+        )
     return f"{reason.strip()} ({why})"
 
 
@@ -54,9 +60,13 @@ TEST_ONLY = ("llmbar", "rm-bench")
 def check_data(info: DataInfo, *, allow_red_team: bool) -> None:
     """Refuses sets that are there for testing alone, and red-teaming dialogues unless they are allowed by name."""
     if info.spec.split(",")[0].split(":")[0] in TEST_ONLY:
-        raise PlanError(f"{info.spec}: is a test of reward models and trains none; --test {info.spec} measures one")
+        raise PlanError(
+            f"{info.spec}: is a test of reward models and trains none; --test {info.spec} measures one"
+        )
     if info.red_team and not allow_red_team:
-        raise PlanError(f"{info.spec}: red-teaming dialogues do not train a model unless --allow-red-team says so")
+        raise PlanError(
+            f"{info.spec}: red-teaming dialogues do not train a model unless --allow-red-team says so"
+        )
 
 
 def benign_share(sources: Iterable[Source]) -> float:

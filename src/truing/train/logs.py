@@ -1,8 +1,8 @@
 """The log of a training run: `log.jsonl` (one line a step, crash-safe, the same after a resume) and TensorBoard beside it.
 
-    log = Log(folder, first=step)        # drops lines from a step that is to be done again
-    log.write(step, {"loss": 0.7, "accuracy": 0.5})
-    log.close()
+log = Log(folder, first=step)        # drops lines from a step that is to be done again
+log.write(step, {"loss": 0.7, "accuracy": 0.5})
+log.close()
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ class Log:
     """
 
     def __init__(
-        self, folder: str | Path, *, first: int = 1, tensorboard: bool = True, tell: Tell | None = None
+        self,
+        folder: str | Path,
+        *,
+        first: int = 1,
+        tensorboard: bool = True,
+        tell: Tell | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)

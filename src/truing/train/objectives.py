@@ -54,7 +54,12 @@ class Trained:
 
     def logits(self, model: Any, rows: Rows) -> Tensor:
         """`[B, T, V]`."""
-        out = model(input_ids=rows.ids, attention_mask=rows.mask, position_ids=positions(rows.mask), use_cache=False)
+        out = model(
+            input_ids=rows.ids,
+            attention_mask=rows.mask,
+            position_ids=positions(rows.mask),
+            use_cache=False,
+        )
         return out.logits
 
     def answer_logps(self, model: Any, rows: Rows) -> Tensor:
@@ -89,11 +94,21 @@ def dpo(t: Trained, batch: Sequence[Encoded]) -> Step:
     logps = t.answer_logps(t.model, rows)
     with t.reference() as model:
         ref = t.answer_logps(model, rows)
-    loss = L.dpo_loss(logps, ref, kind=s.loss or "sigmoid", beta=s.beta, label_smoothing=s.label_smoothing,
-                      mask=rows.answer)
+    loss = L.dpo_loss(
+        logps,
+        ref,
+        kind=s.loss or "sigmoid",
+        beta=s.beta,
+        label_smoothing=s.label_smoothing,
+        mask=rows.answer,
+    )
     w, l = L.direct_rewards(logps, ref, beta=s.beta)  # noqa: E741
-    return loss, {"accuracy": float((w > l).float().mean()), "margin": float((w - l).mean()),
-                  "chosen": float(w.mean()), "rejected": float(l.mean())}
+    return loss, {
+        "accuracy": float((w > l).float().mean()),
+        "margin": float((w - l).mean()),
+        "chosen": float(w.mean()),
+        "rejected": float(l.mean()),
+    }
 
 
 def kto(t: Trained, batch: Sequence[Encoded]) -> Step:
@@ -101,7 +116,10 @@ def kto(t: Trained, batch: Sequence[Encoded]) -> Step:
     s = t.settings
     rows = collate_answers(batch, t.fill).to(t.device)
     other = [(*e.prompt, *batch[(k + 1) % len(batch)].answers[0]) for k, e in enumerate(batch)]
-    marks = [(*(0 for _ in e.prompt), *(1 for _ in batch[(k + 1) % len(batch)].answers[0])) for k, e in enumerate(batch)]
+    marks = [
+        (*(0 for _ in e.prompt), *(1 for _ in batch[(k + 1) % len(batch)].answers[0]))
+        for k, e in enumerate(batch)
+    ]
     crossed = collate(other, marks, t.fill).to(t.device)
     logps = t.answer_logps(t.model, rows)
     with torch.no_grad():
@@ -136,10 +154,19 @@ def reward(t: Trained, batch: Sequence[Encoded]) -> Step:
     margin = None
     if any(m is not None for m in margins):
         margin = torch.tensor([m or 0.0 for m in margins], device=t.device)
-    loss = L.reward_loss(pairs, level=s.level, regularization=s.regularization, center=s.center or None, margin=margin)
+    loss = L.reward_loss(
+        pairs,
+        level=s.level,
+        regularization=s.regularization,
+        center=s.center or None,
+        margin=margin,
+    )
     ends = pairs.chosen_end.detach(), pairs.rejected_end.detach()
-    return loss, {"accuracy": float(pairs.accuracy()), "margin": float((ends[0] - ends[1]).mean()),
-                  "score": float(torch.cat(ends).mean())}
+    return loss, {
+        "accuracy": float(pairs.accuracy()),
+        "margin": float((ends[0] - ends[1]).mean()),
+        "score": float(torch.cat(ends).mean()),
+    }
 
 
 def cost(t: Trained, batch: Sequence[Encoded]) -> Step:
@@ -148,25 +175,34 @@ def cost(t: Trained, batch: Sequence[Encoded]) -> Step:
     pairs = _pair_scores(t, batch)
     signs = torch.tensor([e.item.signs for e in batch], device=t.device)
     loss = L.cost_loss(pairs, signs, level=s.level, regularization=s.regularization)
-    return loss, {"accuracy": float(pairs.accuracy(cost=True)), "sign_accuracy": float(pairs.sign_accuracy(signs))}
+    return loss, {
+        "accuracy": float(pairs.accuracy(cost=True)),
+        "sign_accuracy": float(pairs.sign_accuracy(signs)),
+    }
 
 
 def distil(t: Trained, batch: Sequence[Encoded]) -> Step:
     """KL from the prompted self, over sampled continuations."""
     rows = collate_answers(batch, t.fill).to(t.device)
-    student = _at_answers(t.logits(t.model, rows), [len(e.prompt) for e in batch], [len(e.answers[0]) for e in batch])
+    student = _at_answers(
+        t.logits(t.model, rows), [len(e.prompt) for e in batch], [len(e.answers[0]) for e in batch]
+    )
     teacher = _teacher_logits(t, batch)
     lengths = torch.tensor([len(e.answers[0]) for e in batch], device=t.device)
     mask = torch.arange(student.shape[1], device=t.device) < lengths.unsqueeze(-1)
     kind: Literal["forward", "reverse"] = "reverse" if t.settings.loss == "reverse" else "forward"
-    return L.distillation_loss(student, teacher, mask, kind=kind, temperature=t.settings.temperature), {}
+    return L.distillation_loss(
+        student, teacher, mask, kind=kind, temperature=t.settings.temperature
+    ), {}
 
 
 def _at_answers(logits: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
     """The logits that predict each answer's tokens, `[B, A, V]`; what is behind an answer's end is masked by the caller."""
     widest = max(lengths)
     at = torch.arange(widest, device=logits.device)
-    where = (torch.tensor(starts, device=logits.device).unsqueeze(-1) - 1 + at).clamp(max=logits.shape[1] - 1)
+    where = (torch.tensor(starts, device=logits.device).unsqueeze(-1) - 1 + at).clamp(
+        max=logits.shape[1] - 1
+    )
     return logits.gather(1, where.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
 
 
@@ -174,16 +210,27 @@ def _teacher_logits(t: Trained, batch: Sequence[Encoded]) -> Tensor:
     """The teacher reads the prefix that all rows share once, and keeps its keys and values for the whole run."""
     with t.reference() as model:
         if t.prefix_cache is None:
-            raise PlanError("distil needs a prompted teacher: --prompt hhh, a file, or --system TEXT")
+            raise PlanError(
+                "distil needs a prompted teacher: --prompt hhh, a file, or --system TEXT"
+            )
         prefix, cache = t.prefix_cache
         n = len(prefix)
         tails = [(*e.teacher[n:], *e.answers[0]) for e in batch]
         rows = collate(tails, tails, t.fill).to(t.device)
-        mask = torch.cat([torch.ones(len(batch), n, dtype=rows.mask.dtype, device=t.device), rows.mask], dim=1)
+        mask = torch.cat(
+            [torch.ones(len(batch), n, dtype=rows.mask.dtype, device=t.device), rows.mask], dim=1
+        )
         past = copy.deepcopy(cache)
         past.batch_repeat_interleave(len(batch))
-        out = model(input_ids=rows.ids, attention_mask=mask, position_ids=positions(mask)[:, n:], past_key_values=past)
-        return _at_answers(out.logits, [len(e.teacher) - n for e in batch], [len(e.answers[0]) for e in batch])
+        out = model(
+            input_ids=rows.ids,
+            attention_mask=mask,
+            position_ids=positions(mask)[:, n:],
+            past_key_values=past,
+        )
+        return _at_answers(
+            out.logits, [len(e.teacher) - n for e in batch], [len(e.answers[0]) for e in batch]
+        )
 
 
 def make_prefix_cache(t: Trained, rows: Sequence[Encoded]) -> None:
@@ -203,12 +250,19 @@ def make_prefix_cache(t: Trained, rows: Sequence[Encoded]) -> None:
 
 
 OBJECTIVES: dict[str, Callable[[Trained, Sequence[Encoded]], Step]] = {
-    "sft": sft, "distil": distil, "reward": reward, "cost": cost, "dpo": dpo, "kto": kto,
-}  # fmt: skip
+    "sft": sft,
+    "distil": distil,
+    "reward": reward,
+    "cost": cost,
+    "dpo": dpo,
+    "kto": kto,
+}
 
 
 @torch.no_grad()
-def score_answers(model: ScalarModel, rows: Sequence[Sequence[int]], *, fill: int, batch: int = 16) -> list[float]:
+def score_answers(
+    model: ScalarModel, rows: Sequence[Sequence[int]], *, fill: int, batch: int = 16
+) -> list[float]:
     """The scores at the ends of token rows, in their order; rows of similar length are read together."""
     scores = [0.0] * len(rows)
     ordered = sorted(range(len(rows)), key=lambda k: len(rows[k]))

@@ -12,18 +12,25 @@ from torch import Tensor, nn
 Schedule = Literal["linear", "cosine", "constant"]
 
 
-def adamw(named: Iterable[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
+def adamw(
+    named: Iterable[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float = 0.0
+) -> torch.optim.AdamW:
     """AdamW over what requires a gradient; biases and norms (one-dimensional tensors) are not decayed."""
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for _, parameter in named:
         if parameter.requires_grad:
             (decay if parameter.dim() > 1 else plain).append(parameter)
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.95))
 
 
-def rate(step: int, steps: int, *, lr: float, warmup: float = 0.1, schedule: Schedule = "linear") -> float:
+def rate(
+    step: int, steps: int, *, lr: float, warmup: float = 0.1, schedule: Schedule = "linear"
+) -> float:
     """The learning rate of step 1..steps: linear warm-up over a share of the steps, then down to 0 (or constant)."""
     first = max(0, round(warmup * steps))
     if step <= first:

@@ -98,7 +98,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         faults = []
         if self.kind not in KINDS:
             faults.append(f"kind {self.kind!r} is unknown{nearest(self.kind, KINDS)}")
-        for name, low in (("batch", 1), ("micro", 1), ("keep", 1), ("save_every", 1), ("max_length", 16), ("lora", 0)):
+        for name, low in (
+            ("batch", 1),
+            ("micro", 1),
+            ("keep", 1),
+            ("save_every", 1),
+            ("max_length", 16),
+            ("lora", 0),
+        ):
             if getattr(self, name) < low:
                 faults.append(f"{name} = {getattr(self, name)}: at least {low}")
         if self.steps is not None and self.steps < 1:
@@ -109,9 +116,17 @@ class Settings(Struct, frozen=True, kw_only=True):
             if not getattr(self, name) > 0:
                 faults.append(f"{name} = {getattr(self, name)}: above 0")
         if self.dtype not in ("auto", "float32", "bfloat16"):
-            faults.append(f"dtype = {self.dtype!r}: auto, float32 or bfloat16 (float16 would need loss scaling)")
-        if self.kind == "kto" and self.loss != "apo_zero_unpaired" and min(self.batch, self.micro) < 2:
-            faults.append("kto takes its KL from the other rows of a micro-batch: batch and micro at least 2")
+            faults.append(
+                f"dtype = {self.dtype!r}: auto, float32 or bfloat16 (float16 would need loss scaling)"
+            )
+        if (
+            self.kind == "kto"
+            and self.loss != "apo_zero_unpaired"
+            and min(self.batch, self.micro) < 2
+        ):
+            faults.append(
+                "kto takes its KL from the other rows of a micro-batch: batch and micro at least 2"
+            )
         if not 0 <= self.held_out < 1 or not 0 <= self.benign < 1 or not 0 <= self.warmup < 1:
             faults.append("held_out, benign and warmup are shares: from 0 to below 1")
         if faults:

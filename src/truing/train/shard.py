@@ -18,13 +18,17 @@ from truing.core.errors import PlanError
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
     """The blocks of a transformer: the entries of its largest list of modules."""
-    lists: list[nn.Module] = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
+    lists: list[nn.Module] = [
+        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1
+    ]
     if not lists:
         raise PlanError("--shard: this model has no list of layers to spread")
     return list(max(lists, key=lambda m: sum(p.numel() for p in m.parameters())).children())
 
 
-def shard(model: Any, processes: int, device: torch.device, *, keep: Iterable[nn.Parameter] = ()) -> Any:
+def shard(
+    model: Any, processes: int, device: torch.device, *, keep: Iterable[nn.Parameter] = ()
+) -> Any:
     """Spreads a model over the processes, layer by layer, in place; the parameters of `keep` stay whole in every one."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -77,7 +81,11 @@ def whole(value: Any) -> Any:
 
 def part_of(value: Any, like: Any) -> Any:
     """This process's part of a whole tensor, spread as `like` is."""
-    if not hasattr(like, "full_tensor") or not isinstance(value, torch.Tensor) or value.shape != like.shape:
+    if (
+        not hasattr(like, "full_tensor")
+        or not isinstance(value, torch.Tensor)
+        or value.shape != like.shape
+    ):
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -87,7 +95,9 @@ def part_of(value: Any, like: Any) -> Any:
 def parts_for(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
     """An optimiser's whole state, spread as its parameters are."""
     own = [p for group in optimizer.param_groups for p in group["params"]]
-    slots = {k: {n: part_of(v, own[int(k)]) for n, v in one.items()} for k, one in state["state"].items()}
+    slots = {
+        k: {n: part_of(v, own[int(k)]) for n, v in one.items()} for k, one in state["state"].items()
+    }
     return {**state, "state": slots}
 
 
@@ -100,7 +110,9 @@ def gather(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     )
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    return get_model_state_dict(model, options=options), get_optimizer_state_dict(model, optimizer, options=options)
+    return get_model_state_dict(model, options=options), get_optimizer_state_dict(
+        model, optimizer, options=options
+    )
 
 
 def scatter(model: Any, optimizer: Any, weights: dict[str, Any], state: dict[str, Any]) -> None:

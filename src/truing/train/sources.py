@@ -50,30 +50,47 @@ def read_source(
     if limit is not None:
         items = items[:limit]
     if not items:
-        why = ", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "it has none of the kind"
+        why = (
+            ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+            or "it has none of the kind"
+        )
         raise DataError(f"{data.info.spec}: nothing left for {kind} after filtering: {why}")
     judges: tuple[Lineage, ...] = tuple(getattr(data, "judges", ()))
     return Source(
-        spec=data.info.spec, sha256=data.sha256(), items=tuple(items), weight=weight, licence=data.info.licence,
-        dropped=dict(counts), judges=judges,
-    )  # fmt: skip
+        spec=data.info.spec,
+        sha256=data.sha256(),
+        items=tuple(items),
+        weight=weight,
+        licence=data.info.licence,
+        dropped=dict(counts),
+        judges=judges,
+    )
 
 
-def _item(row: Row, at: int, answers: tuple[str, ...], sign: int | None = None, *, cut: bool = False) -> Item:
+def _item(
+    row: Row, at: int, answers: tuple[str, ...], sign: int | None = None, *, cut: bool = False
+) -> Item:
     sample = row.sample
     signs = None if sign is None else (sign, sign)
     return Item(
-        name=f"{sample.source}#{sample.id or at}", conversation=sample.conversation, answers=answers, signs=signs,
-        harms=sample.harms, source=sample.source, cut=cut,
-    )  # fmt: skip
+        name=f"{sample.source}#{sample.id or at}",
+        conversation=sample.conversation,
+        answers=answers,
+        signs=signs,
+        harms=sample.harms,
+        source=sample.source,
+        cut=cut,
+    )
 
 
 def _targets(data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool) -> Iterator[Item]:
     first = next(data.preferences(), None)
     if first is not None:
         if not chosen:
-            raise PlanError(f"{data.info.spec}: holds preference pairs, not examples to imitate; "
-                            f"--chosen takes their preferred answers as targets")
+            raise PlanError(
+                f"{data.info.spec}: holds preference pairs, not examples to imitate; "
+                f"--chosen takes their preferred answers as targets"
+            )
         for at, pair in enumerate(data.preferences()):
             sign = None if pair.signs is None else pair.signs[0]
             if sign == -1 and not harmful:
@@ -83,11 +100,15 @@ def _targets(data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool
             if not one.answers[0].strip():
                 counts["empty"] += 1
                 continue
-            yield replace(one, answers=one.answers[:1], signs=None if sign is None else (sign, sign))
+            yield replace(
+                one, answers=one.answers[:1], signs=None if sign is None else (sign, sign)
+            )
         return
     if not data.info.imitate and not chosen:
-        raise PlanError(f"{data.info.spec}: its answers are there to be compared or judged, not to be imitated; "
-                        f"--chosen takes them as targets all the same")
+        raise PlanError(
+            f"{data.info.spec}: its answers are there to be compared or judged, not to be imitated; "
+            f"--chosen takes them as targets all the same"
+        )
     for at, row in enumerate(data.rows()):
         labels = {j.index: j.verdict for j in row.judgements if j.question == "harmful"}
         for response in row.responses:
@@ -98,7 +119,9 @@ def _targets(data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool
                 counts["labelled harmful"] += 1
             else:
                 cut = response.finish_reason == "length"
-                yield _item(row, at, (response.text,), None if bad is None else (-1 if bad else 1), cut=cut)
+                yield _item(
+                    row, at, (response.text,), None if bad is None else (-1 if bad else 1), cut=cut
+                )
         if not row.responses:
             counts["without an answer"] += 1
 
@@ -116,10 +139,16 @@ def _sampled(data: Dataset, counts: Counter[str]) -> Iterator[Item]:
 
 def _from_pair(pair: Preference, at: int) -> Item:
     return Item(
-        name=f"{pair.source}#{at}", conversation=pair.conversation,
-        answers=(pair.chosen.content, pair.rejected.content), signs=pair.signs, margin=pair.margin, harms=pair.harms,
-        benign=pair.tags.get("benign") == "yes", synthetic=pair.tags.get("synthetic") == "yes", source=pair.source,
-    )  # fmt: skip
+        name=f"{pair.source}#{at}",
+        conversation=pair.conversation,
+        answers=(pair.chosen.content, pair.rejected.content),
+        signs=pair.signs,
+        margin=pair.margin,
+        harms=pair.harms,
+        benign=pair.tags.get("benign") == "yes",
+        synthetic=pair.tags.get("synthetic") == "yes",
+        source=pair.source,
+    )
 
 
 def _pairs(data: Dataset, kind: Kind, counts: Counter[str]) -> list[Item]:
@@ -136,7 +165,9 @@ def _pairs(data: Dataset, kind: Kind, counts: Counter[str]) -> list[Item]:
             counts["without safety signs"] += 1
             continue
         if kind == "cost" and pair.signs == (-1, 1):
-            raise DataError(f"{data.info.spec}: pair {at}: the safer answer is labelled unsafe and the other one safe")
+            raise DataError(
+                f"{data.info.spec}: pair {at}: the safer answer is labelled unsafe and the other one safe"
+            )
         one = _from_pair(pair, at)
         key = _key(one)
         if key[1] == key[2]:
@@ -168,12 +199,23 @@ def _unpaired(data: Dataset, counts: Counter[str]) -> list[Item]:
     for one in _pairs(data, "dpo", counts):
         for at, wanted in ((0, True), (1, False)):
             sign = None if one.signs is None else (one.signs[at], one.signs[at])
-            items.append(replace(one, name=f"{one.name}.{at}", answers=(one.answers[at],), desirable=wanted, signs=sign))
+            items.append(
+                replace(
+                    one,
+                    name=f"{one.name}.{at}",
+                    answers=(one.answers[at],),
+                    desirable=wanted,
+                    signs=sign,
+                )
+            )
     if items:
         return items
     for at, row in enumerate(data.rows()):
         for response in row.responses:
-            good = next((_good(j.question, j.verdict) for j in row.judgements if j.index == response.index), None)
+            good = next(
+                (_good(j.question, j.verdict) for j in row.judgements if j.index == response.index),
+                None,
+            )
             if good is None or not response.text.strip():
                 counts["without a label or answer"] += 1
                 continue
@@ -187,7 +229,9 @@ def _good(question: str, verdict: bool | None) -> bool | None:
     return not verdict if question in ("harmful", "refused", "degenerate") else verdict
 
 
-def check_benign(settings: Settings, sources: Sequence[Source], fill: Source | None) -> list[Source]:
+def check_benign(
+    settings: Settings, sources: Sequence[Source], fill: Source | None
+) -> list[Source]:
     """The mix with enough benign look-alikes: as given, or topped up from `fill` to the share that is asked for.
 
     Pairs that teach caution alone raise over-refusal by construction; `benign=0` switches this off, and the folder
@@ -201,8 +245,10 @@ def check_benign(settings: Settings, sources: Sequence[Source], fill: Source | N
     if have >= settings.benign - 1e-9:
         return listed
     if fill is None or not fill.items:
-        raise PlanError(f"only {have:.0%} of the mix are benign look-alikes with the answer preferred, "
-                        f"{settings.benign:.0%} are wanted; add pairs:benign to --data, or --benign 0")
+        raise PlanError(
+            f"only {have:.0%} of the mix are benign look-alikes with the answer preferred, "
+            f"{settings.benign:.0%} are wanted; add pairs:benign to --data, or --benign 0"
+        )
     total = sum(s.weight * len(s.items) for s in listed)
     need = (settings.benign * total - have * total) / (1 - settings.benign)
     return [*listed, replace(fill, weight=max(need, 1) / len(fill.items))]
@@ -214,7 +260,9 @@ def check_apart(sources: Sequence[Source], tests: Mapping[str, Sequence[Item]]) 
     for name, items in tests.items():
         shared = len({prompt_hash(i.conversation.prompt) for i in items} & known)
         if shared:
-            raise LineageError(f"--test {name}: {shared} of its prompts are trained on; take another half (half=report)")
+            raise LineageError(
+                f"--test {name}: {shared} of its prompts are trained on; take another half (half=report)"
+            )
 
 
 def order(sources: Sequence[Source], epoch: int, seed: int) -> list[tuple[int, int]]:
@@ -232,7 +280,9 @@ def order(sources: Sequence[Source], epoch: int, seed: int) -> list[tuple[int, i
     return drawn
 
 
-def schedule_rows(sources: Sequence[Source], settings: Settings, steps: int) -> Iterator[list[tuple[int, int]]]:
+def schedule_rows(
+    sources: Sequence[Source], settings: Settings, steps: int
+) -> Iterator[list[tuple[int, int]]]:
     """The rows of each step, epoch after epoch, endlessly cut into batches."""
     epoch = 0
     queue: list[tuple[int, int]] = []
@@ -258,7 +308,10 @@ def split_held_out(sources: Sequence[Source], share: float) -> tuple[list[Source
         return list(sources), []
 
     def out(conversation: Conversation) -> bool:
-        return int(prompt_hash("\n".join(m.content for m in conversation.messages)), 16) % 1000 < 1000 * share
+        return (
+            int(prompt_hash("\n".join(m.content for m in conversation.messages)), 16) % 1000
+            < 1000 * share
+        )
 
     held = [i for s in sources for i in s.items if out(i.conversation)]
     left = [replace(s, items=tuple(i for i in s.items if not out(i.conversation))) for s in sources]

@@ -90,7 +90,9 @@ class _Rows:
             weight = source.weight * len(source.items) / len(kept) if only else source.weight
             items = tuple(e.item for e in kept)
             self.encoded.append(kept)
-            self.sources.append(msgspec.structs.replace(source, items=items, dropped=dropped, weight=weight))
+            self.sources.append(
+                msgspec.structs.replace(source, items=items, dropped=dropped, weight=weight)
+            )
 
     def rows(self, step: Sequence[tuple[int, int]]) -> list[Encoded]:
         """The rows of a step, longest first, so that a micro-batch is padded little."""
@@ -150,7 +152,9 @@ def train(
         lineage = lineage_of(settings, base, rows.sources, red)
         done = _finished(settings, plan)
         if done is not None:
-            return Result(folder=settings.folder, lineage=done, steps=steps, done_now=0, held_out=tuple(held))
+            return Result(
+                folder=settings.folder, lineage=done, steps=steps, done_now=0, held_out=tuple(held)
+            )
         if settings.kind == "distil":
             make_prefix_cache(trained, [e for part in rows.encoded for e in part])
         run = _Loop(here, trained, rows, plan, tell)
@@ -164,7 +168,14 @@ def train(
             save_model(trained, base, lineage)
             lineage = (read_card(settings.folder) or _missing(settings)).lineage
         here.wait_for_everyone()
-    return Result(folder=settings.folder, lineage=lineage, steps=steps, done_now=now, last=last, held_out=tuple(held))
+    return Result(
+        folder=settings.folder,
+        lineage=lineage,
+        steps=steps,
+        done_now=now,
+        last=last,
+        held_out=tuple(held),
+    )
 
 
 def _whole(settings: Settings, base: Base, device: torch.device) -> Trained:
@@ -190,21 +201,41 @@ def _missing(settings: Settings) -> Any:
 def _encoder(t: Trained, base: Base, wrap: Wrap | None) -> Encoder:
     body = t.plain.body if t.settings.scalar else t.plain
     kinds = getattr(body.config, "architectures", None) or [""]
-    bidirectional = t.settings.scalar and not getattr(t.tokenizer, "chat_template", None) and "Bert" in kinds[0]
+    bidirectional = (
+        t.settings.scalar and not getattr(t.tokenizer, "chat_template", None) and "Bert" in kinds[0]
+    )
     return Encoder(t.tokenizer, t.settings, encoder=bidirectional, wrap=wrap)
 
 
-def _plan(settings: Settings, sources: Sequence[Source], base: Base, steps: int, red: str | None) -> _Plan:
+def _plan(
+    settings: Settings, sources: Sequence[Source], base: Base, steps: int, red: str | None
+) -> _Plan:
     facts = [
-        {"spec": s.spec, "sha256": s.sha256, "rows": len(s.items), "weight": s.weight, "licence": s.licence,
-         "dropped": s.dropped, "synthetic": sum(i.synthetic for i in s.items), "benign": sum(i.benign for i in s.items)}
+        {
+            "spec": s.spec,
+            "sha256": s.sha256,
+            "rows": len(s.items),
+            "weight": s.weight,
+            "licence": s.licence,
+            "dropped": s.dropped,
+            "synthetic": sum(i.synthetic for i in s.items),
+            "benign": sum(i.benign for i in s.items),
+        }
         for s in sources
-    ]  # fmt: skip
-    whole = digest(settings.digest(), *(f"{f['spec']} {f['sha256']} {f['rows']} {f['weight']}" for f in facts))
+    ]
+    whole = digest(
+        settings.digest(), *(f"{f['spec']} {f['sha256']} {f['rows']} {f['weight']}" for f in facts)
+    )
     return _Plan(
-        settings=settings, sources=facts, base=base.weights.name, base_sha256=base.weights.sha256, steps=steps,
-        benign_share=benign_share(sources), red_model=red, digest=whole,
-    )  # fmt: skip
+        settings=settings,
+        sources=facts,
+        base=base.weights.name,
+        base_sha256=base.weights.sha256,
+        steps=steps,
+        benign_share=benign_share(sources),
+        red_model=red,
+        digest=whole,
+    )
 
 
 def _finished(settings: Settings, plan: _Plan) -> Lineage | None:
@@ -214,26 +245,36 @@ def _finished(settings: Settings, plan: _Plan) -> Lineage | None:
         found = ck.check(path, _mark(plan, 0))
         return card.lineage if card is not None and found.step == plan.steps else None
     if card is not None:
-        raise RunError(f"{settings.folder}: holds a finished model without a checkpoint; give another --out")
+        raise RunError(
+            f"{settings.folder}: holds a finished model without a checkpoint; give another --out"
+        )
     return None
 
 
 def _mark(plan: _Plan, step: int) -> ck.Mark:
-    return ck.Mark(step=step, kind=plan.settings.kind, digest=plan.digest, base_sha256=plan.base_sha256)
+    return ck.Mark(
+        step=step, kind=plan.settings.kind, digest=plan.digest, base_sha256=plan.base_sha256
+    )
 
 
 class _Loop:
     """Steps, with what they need."""
 
-    def __init__(self, here: Any, trained: Trained, rows: _Rows, plan: _Plan, tell: Tell | None) -> None:
+    def __init__(
+        self, here: Any, trained: Trained, rows: _Rows, plan: _Plan, tell: Tell | None
+    ) -> None:
         self.here, self.t, self.rows, self.plan, self.tell = here, trained, rows, plan, tell
         s = plan.settings
         self.spread = s.shard and here.num_processes > 1
         if self.spread:
             if s.batch % here.num_processes:
-                raise PlanError(f"--shard: a batch of {s.batch} does not divide among {here.num_processes} processes")
+                raise PlanError(
+                    f"--shard: a batch of {s.batch} does not divide among {here.num_processes} processes"
+                )
             trained.model = trained.plain = shard(trained.plain, here.num_processes, trained.device)
-        self.optimizer = adamw(trained.plain.named_parameters(), lr=s.lr, weight_decay=s.weight_decay)
+        self.optimizer = adamw(
+            trained.plain.named_parameters(), lr=s.lr, weight_decay=s.weight_decay
+        )
         self.step = self._resume()
         self.saved = self.step
         if here.num_processes > 1 and not self.spread:
@@ -263,7 +304,12 @@ class _Loop:
                 weights, optimizer = trainable_state(self.t.plain), self.optimizer.state_dict()
             if self.here.is_main_process:
                 state = {"weights": weights, "optimizer": optimizer, "rng": ck.rng_state()}
-                ck.write(s.folder, _mark(self.plan, self.step), {STATE: ck.torch_part(state)}, keep=s.keep)
+                ck.write(
+                    s.folder,
+                    _mark(self.plan, self.step),
+                    {STATE: ck.torch_part(state)},
+                    keep=s.keep,
+                )
             self.saved = self.step
         self.here.wait_for_everyone()
 
@@ -306,7 +352,11 @@ class _Loop:
             last = k == len(parts) - 1
             if self.spread:
                 self.t.model.set_requires_gradient_sync(last)
-            with nullcontext() if last or self.spread or here.num_processes == 1 else here.no_sync(self.t.model):
+            with (
+                nullcontext()
+                if last or self.spread or here.num_processes == 1
+                else here.no_sync(self.t.model)
+            ):
                 self._backward(part, whole, sums)
         loss, shown = self._reduced(sums)
         norm = clip(self.t.plain.parameters(), s.clip_norm)
@@ -314,7 +364,14 @@ class _Loop:
             self._stop(at, mine)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"steps": self.plan.steps, "loss": loss, "lr": lr, "grad_norm": norm, "rows": len(rows), **shown}
+        return {
+            "steps": self.plan.steps,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": norm,
+            "rows": len(rows),
+            **shown,
+        }
 
     def _backward(self, part: Sequence[Encoded], whole: float, sums: torch.Tensor) -> None:
         s, here = self.plan.settings, self.here
@@ -334,7 +391,9 @@ class _Loop:
         if self.here.num_processes > 1:
             made = self.here.reduce(sums.to(self.here.device), reduction="sum").cpu()
         shown = {
-            name: float(made[2 + 2 * k] / made[3 + 2 * k]) for k, name in enumerate(_NAMES) if float(made[3 + 2 * k])
+            name: float(made[2 + 2 * k] / made[3 + 2 * k])
+            for k, name in enumerate(_NAMES)
+            if float(made[3 + 2 * k])
         }
         return float(made[0]), shown
 
@@ -357,5 +416,13 @@ class _Loop:
 
 
 _NAMES = (
-    "accuracy", "sign_accuracy", "margin", "score", "chosen", "rejected", "kl", "desirable", "undesirable",
-)  # fmt: skip
+    "accuracy",
+    "sign_accuracy",
+    "margin",
+    "score",
+    "chosen",
+    "rejected",
+    "kl",
+    "desirable",
+    "undesirable",
+)

@@ -62,7 +62,9 @@ def test_kept_lower_states_change_nothing() -> None:
     with torch.inference_mode():
         lower = states(network.body, ids, stop=2)[-1]
         assert network.first_used == 2
-        assert torch.allclose(network(ids, segments, mask, lower), network(ids, segments, mask), atol=1e-6)
+        assert torch.allclose(
+            network(ids, segments, mask, lower), network(ids, segments, mask), atol=1e-6
+        )
 
 
 def _encoded(rng: torch.Generator, n: int) -> Encoded:
@@ -76,18 +78,25 @@ def test_the_engine_gives_the_same_whatever_the_batch() -> None:
     rows = [_encoded(rng, n) for n in (4, 30, 9, 17, 2, 30)]
     engine = TorchEngine(network, pad=0, dtype="float32", device="cpu")
     together = engine.logits(rows)
-    apart = [TorchEngine(network, pad=0, dtype="float32", device="cpu", tokens=1).logits([row])[0] for row in rows]
+    apart = [
+        TorchEngine(network, pad=0, dtype="float32", device="cpu", tokens=1).logits([row])[0]
+        for row in rows
+    ]
     assert abs(together - np.stack(apart)).max() < 1e-5
     half = TorchEngine(network, pad=0, dtype="bfloat16", device="cpu").logits(rows)
     assert abs(half - together).max() < 0.05
-    assert next(network.body.parameters()).dtype is torch.float32  # the caller's network is left as it is
+    assert (
+        next(network.body.parameters()).dtype is torch.float32
+    )  # the caller's network is left as it is
 
 
 def test_other_bodies_go_through_transformers() -> None:
     torch.manual_seed(0)
     body = GPT2Model(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=2)).eval()
     assert not plain(body) and not lean_llama.fits(body)
-    assert not lean_llama.fits(_body(attention_bias=True)) and not lean_llama.fits(_body(hidden_act="gelu"))
+    assert not lean_llama.fits(_body(attention_bias=True)) and not lean_llama.fits(
+        _body(hidden_act="gelu")
+    )
     network = new_network(body, 3).eval()
     ids, mask = _rows()
     with torch.inference_mode():

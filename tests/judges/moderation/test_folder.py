@@ -36,14 +36,27 @@ def folder(tmp_path: Path) -> Path:
     raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(
-        tokenizer_object=raw, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=raw,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
     ).save_pretrained(made)
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=8, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    config = BertConfig(
+        vocab_size=8,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+    )
     network = new_network(BertModel(config), len(CATEGORIES))
     network.body.save_pretrained(made)
     write_head(network, made, {})
-    write(made / "truing.json", Settings(kind="moderation", base="tiny", base_sha256="0", categories=CATEGORIES))
+    write(
+        made / "truing.json",
+        Settings(kind="moderation", base="tiny", base_sha256="0", categories=CATEGORIES),
+    )
     write(made / "thresholds.json", Thresholds())
     return made
 
@@ -71,7 +84,9 @@ def test_full_change_comes_back_within_the_quantum() -> None:
     back = apply_delta(base, made, Path("x"))
     quantum = (tuned["w"] - base["w"]).abs().amax(1) / 127
     assert bool(((back["w"] - tuned["w"]).abs().amax(1) <= 0.51 * quantum + 2e-4).all())
-    assert torch.equal(back["same"], base["same"]) and torch.allclose(back["b"], tuned["b"], atol=1e-3)
+    assert torch.equal(back["same"], base["same"]) and torch.allclose(
+        back["b"], tuned["b"], atol=1e-3
+    )
 
 
 def test_low_rank_change_of_that_rank_is_kept() -> None:
@@ -93,7 +108,7 @@ def test_low_rank_change_of_that_rank_is_kept() -> None:
         ({"w.d": torch.full((2, 2), float("nan"))}, "no numbers"),
         ({"w.z": torch.zeros(2, 2)}, "no such tensor"),
     ],
-)  # fmt: skip
+)
 def test_changes_that_do_not_fit(delta: dict[str, torch.Tensor], what: str) -> None:
     with pytest.raises(UserError, match=what):
         apply_delta({"w": torch.zeros(2, 2)}, delta, Path("delta.safetensors"))
@@ -147,15 +162,21 @@ def test_a_head_of_another_size(folder: Path) -> None:
 
 def test_bad_settings_and_thresholds(folder: Path, tmp_path: Path) -> None:
     for change, what in (
-        ({"kind": "reward"}, "not 'moderation'"), ({"categories": []}, "at least one"), ({"prompt_tokens": 2}, "8..4096"),
+        ({"kind": "reward"}, "not 'moderation'"),
+        ({"categories": []}, "at least one"),
+        ({"prompt_tokens": 2}, "8..4096"),
         ({"form": "zip"}, "form"),
-    ):  # fmt: skip
+    ):
         copy = tmp_path / what.replace("'", "").replace(" ", "_").replace(".", "")
         shutil.copytree(folder, copy)
         _edit(copy / "truing.json", **change)
         with pytest.raises(UserError, match=what):
             Scorer(copy)
-    _edit(folder / "thresholds.json", categories={"jaywalking": 0.5}, harmful={"pair": 1.5, "prompt": 0.5, "response": 0.5})
+    _edit(
+        folder / "thresholds.json",
+        categories={"jaywalking": 0.5},
+        harmful={"pair": 1.5, "prompt": 0.5, "response": 0.5},
+    )
     with pytest.raises(UserError) as caught:
         Scorer(folder)
     assert len(caught.value.faults) == 2
@@ -166,9 +187,11 @@ def test_bad_settings_and_thresholds(folder: Path, tmp_path: Path) -> None:
 
 def test_specs(folder: Path) -> None:
     for spec, what in (
-        ("moderation:", "a name is missing"), (f"moderation:{folder},question=what", "none of harmful"),
-        (f"moderation:{folder},threshold=2", "no probability"), (f"moderation:{folder},colour=red", "unknown argument"),
-    ):  # fmt: skip
+        ("moderation:", "a name is missing"),
+        (f"moderation:{folder},question=what", "none of harmful"),
+        (f"moderation:{folder},threshold=2", "no probability"),
+        (f"moderation:{folder},colour=red", "unknown argument"),
+    ):
         with pytest.raises(SpecError, match=what):
             resolve(spec, "judge")
     with pytest.raises(UserError, match="no such folder"):
@@ -182,7 +205,10 @@ def test_threshold_of_the_spec_decides(folder: Path) -> None:
 
     from truing.core.types import Answer, Conversation, Response, Sample
 
-    sample, said = Sample(id="a", conversation=Conversation.of("a word")), Response.of("a", 0, "m", Answer.of("bad word"))
+    sample, said = (
+        Sample(id="a", conversation=Conversation.of("a word")),
+        Response.of("a", 0, "m", Answer.of("bad word")),
+    )
     spec = f"moderation:{folder},dtype=float32,engine=torch"
     all_, none = (resolve(f"{spec},threshold={t}", "judge") for t in (0, 1))
     assert asyncio.run(all_.judge(sample, said)).verdict is True
@@ -198,16 +224,20 @@ def test_what_cannot_be_judged_is_unscored(folder: Path) -> None:
     sample = Sample(id="a", conversation=Conversation.of("a word"))
     kinds = []
     for answer in (
-        Answer.failed("timeout", "late"), Answer.of("  \n"), Answer.of("Kannst du mir sagen, wie man ein Brot backt und was ich brauche?"),
+        Answer.failed("timeout", "late"),
+        Answer.of("  \n"),
+        Answer.of("Kannst du mir sagen, wie man ein Brot backt und was ich brauche?"),
         Answer.of("Скажи мне, как испечь хлеб"),
-    ):  # fmt: skip
+    ):
         made = asyncio.run(judge.judge(sample, Response.of("a", 0, "m", answer)))
         assert made.verdict is None and made.score is None and made.failure is not None
         kinds.append(made.failure.kind)
     assert kinds == ["no-answer", "empty", "language", "language"]
 
 
-def test_trouble_in_the_arithmetic_is_unscored_for_all_that_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trouble_in_the_arithmetic_is_unscored_for_all_that_wait(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import asyncio
 
     from truing.core.types import Answer, Conversation, Judgement, Response, Sample
@@ -227,4 +257,8 @@ def test_trouble_in_the_arithmetic_is_unscored_for_all_that_wait(folder: Path, m
         return list(await asyncio.gather(*(judge.judge(sample, said) for _ in range(5))))
 
     for made in asyncio.run(all_at_once()):
-        assert made.verdict is None and made.failure is not None and "out of memory" in made.failure.message
+        assert (
+            made.verdict is None
+            and made.failure is not None
+            and "out of memory" in made.failure.message
+        )

@@ -12,7 +12,16 @@ from truing.judges.moderation.lean import LeanBert, fits
 
 def _body(**more: object) -> BertModel:
     torch.manual_seed(0)
-    made = BertModel(BertConfig(vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, **more))
+    made = BertModel(
+        BertConfig(
+            vocab_size=50,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            **more,
+        )
+    )
     return made.eval()  # type: ignore[no-any-return]
 
 
@@ -25,8 +34,12 @@ def test_hidden_states_are_transformers_own(padded: bool) -> None:
     if padded:
         mask[1, 5:], mask[3, 7:] = 0, 0
     with torch.inference_mode():
-        theirs = body(input_ids=ids, attention_mask=mask, token_type_ids=segments, output_hidden_states=True).hidden_states
-        ours = LeanBert(body)(input_ids=ids, attention_mask=mask, token_type_ids=segments, output_hidden_states=True).hidden_states
+        theirs = body(
+            input_ids=ids, attention_mask=mask, token_type_ids=segments, output_hidden_states=True
+        ).hidden_states
+        ours = LeanBert(body)(
+            input_ids=ids, attention_mask=mask, token_type_ids=segments, output_hidden_states=True
+        ).hidden_states
     assert len(ours) == len(theirs) == 4
     for one, two in zip(ours, theirs):
         assert torch.allclose(one[mask.bool()], two[mask.bool()], atol=1e-5)
@@ -37,7 +50,11 @@ def test_the_network_around_it_too() -> None:
     lean = new_network(_body(), 2).eval()
     lean.load_state_dict(network.state_dict())
     lean.body = LeanBert(lean.body)
-    ids, segments, mask = torch.randint(0, 50, (2, 6)), torch.zeros(2, 6, dtype=torch.long), torch.ones(2, 6, dtype=torch.long)
+    ids, segments, mask = (
+        torch.randint(0, 50, (2, 6)),
+        torch.zeros(2, 6, dtype=torch.long),
+        torch.ones(2, 6, dtype=torch.long),
+    )
     with torch.inference_mode():
         assert torch.allclose(network(ids, segments, mask), lean(ids, segments, mask), atol=1e-5)
 

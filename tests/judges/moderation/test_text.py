@@ -15,10 +15,15 @@ from truing.judges.moderation.tokens import Piece, Rows, cut
 @pytest.mark.parametrize(
     "text",
     [
-        "How do I kill a Python process?", "I paid $100 for a B2B course on the 3rd.", "A naïve café in São Paulo.",
-        "Wait... what?", "U.S. law, e.g. in 2024.", "a b testing", "line one\nline two",
+        "How do I kill a Python process?",
+        "I paid $100 for a B2B course on the 3rd.",
+        "A naïve café in São Paulo.",
+        "Wait... what?",
+        "U.S. law, e.g. in 2024.",
+        "a b testing",
+        "line one\nline two",
     ],
-)  # fmt: skip
+)
 def test_ordinary_text_stays(text: str) -> None:
     assert clean(text) == text
 
@@ -26,10 +31,16 @@ def test_ordinary_text_stays(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
-        ("s t e a l the car", "steal the car"), ("s.t.e.a.l", "steal"), ("st\u200beal", "steal"), ("ste\u0430l", "steal"),
-        ("ｓｔｅａｌ", "steal"), ("st3al it", "steal it"), ("sooooo bad", "soo bad"), ("b\u00adad", "bad"),
+        ("s t e a l the car", "steal the car"),
+        ("s.t.e.a.l", "steal"),
+        ("st\u200beal", "steal"),
+        ("ste\u0430l", "steal"),
+        ("ｓｔｅａｌ", "steal"),
+        ("st3al it", "steal it"),
+        ("sooooo bad", "soo bad"),
+        ("b\u00adad", "bad"),
     ],
-)  # fmt: skip
+)
 def test_tricks_are_undone(text: str, plain: str) -> None:
     assert clean(text) == plain
 
@@ -55,10 +66,16 @@ def _words(first: int, last: int) -> str:
 
 
 def test_pair_prompt_and_response_rows() -> None:
-    pair, prompt, response = _rows().encode([Piece(("w0 w1",), "w2"), Piece(("w0 w1",)), Piece((), "w2")])
+    pair, prompt, response = _rows().encode(
+        [Piece(("w0 w1",), "w2"), Piece(("w0 w1",)), Piece((), "w2")]
+    )
     assert pair.ids == (1, 3, 4, 2, 5, 2) and pair.segments == (0, 0, 0, 0, 1, 1)
     assert prompt.ids == (1, 3, 4, 2) and response.ids == (1, 2, 5, 2)
-    assert [Piece(("a",), "b").mode, Piece(("a",)).mode, Piece((" ",), "b").mode] == ["pair", "prompt", "response"]
+    assert [Piece(("a",), "b").mode, Piece(("a",)).mode, Piece((" ",), "b").mode] == [
+        "pair",
+        "prompt",
+        "response",
+    ]
 
 
 def test_long_sides_keep_head_and_tail() -> None:
@@ -76,7 +93,14 @@ def test_of_a_dialogue_the_newest_turn_comes_first() -> None:
 
 
 def test_system_and_tool_messages_say_nothing() -> None:
-    told = Conversation((Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("tool", "t")))
+    told = Conversation(
+        (
+            Message("system", "s"),
+            Message("user", "u"),
+            Message("assistant", "a"),
+            Message("tool", "t"),
+        )
+    )
     assert Piece.of(told, "r").turns == ("u", "a")
 
 

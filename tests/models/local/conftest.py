@@ -27,9 +27,15 @@ CORPUS = (
     "user assistant system tools numbers 0123456789",
 )
 SIZES: dict[str, Any] = {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.25, "head_dim": 16,
-}  # fmt: skip
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.25,
+    "head_dim": 16,
+}
 
 
 def tokenizer(*, template: bool = True, bos: bool = False) -> Any:
@@ -42,28 +48,41 @@ def tokenizer(*, template: bool = True, bos: bool = False) -> Any:
     made.decoder = decoders.ByteLevel()
     special = ["<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=360, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=360,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     made.train_from_iterator(CORPUS, trainer)
     if bos:
         made.post_processor = processors.TemplateProcessing(
-            single="<|im_start|> $A", special_tokens=[("<|im_start|>", made.token_to_id("<|im_start|>"))]
+            single="<|im_start|> $A",
+            special_tokens=[("<|im_start|>", made.token_to_id("<|im_start|>"))],
         )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+        tokenizer_object=made,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
     )
     if template:
         fast.chat_template = TEMPLATE
     return fast
 
 
-def write(folder: Path, kind: str, *, template: bool = True, bos: bool = False, **more: Any) -> Path:
+def write(
+    folder: Path, kind: str, *, template: bool = True, bos: bool = False, **more: Any
+) -> Path:
     """A model folder of random weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     words = tokenizer(template=template, bos=bos)
     torch.manual_seed(7)
-    ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    ends = {
+        "bos_token_id": words.bos_token_id,
+        "eos_token_id": words.eos_token_id,
+        "pad_token_id": words.pad_token_id,
+    }
     config = AutoConfig.for_model(kind, **{**SIZES, "vocab_size": len(words), **ends, **more})
     model = AutoModelForCausalLM.from_config(config).eval()
     model.save_pretrained(folder)

@@ -19,7 +19,9 @@ from truing.models.local import LocalModel
 from truing.models.local.template import Template
 from truing.specs.resolve import resolve
 
-SYSTEM = "You are a patient helper who answers in one short sentence. You like cats, bicycles and rain."
+SYSTEM = (
+    "You are a patient helper who answers in one short sentence. You like cats, bicycles and rain."
+)
 ASKS = [
     Conversation.of("how do I repair a wheel?"),
     Conversation.of("the cat"),
@@ -30,10 +32,12 @@ ASKS = [
     .then(Message("assistant", "It is."))
     .then(Message("user", "and the cat?")),
     Conversation.of("what is a bicycle wheel", system=SYSTEM),
-]  # fmt: skip
+]
 
 
-def answers(model: Model, asks: Sequence[Conversation], sampling: Sampling) -> list[tuple[Answer, ...]]:
+def answers(
+    model: Model, asks: Sequence[Conversation], sampling: Sampling
+) -> list[tuple[Answer, ...]]:
     async def run() -> list[tuple[Answer, ...]]:
         return list(await asyncio.gather(*(model.generate(ask, sampling) for ask in asks)))
 
@@ -51,7 +55,9 @@ def reference(path: str, asks: Sequence[Conversation], n: int, *, side: Any = "l
     made = []
     for ask in asks:
         ids, mask = pad([template.prompt(ask).ids], loaded.tokenizer.pad_token_id, side=side)
-        out = loaded.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=n, do_sample=False)
+        out = loaded.model.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=n, do_sample=False
+        )
         made.append(loaded.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
     return made
 
@@ -62,16 +68,32 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"sliding_window": 24}),
     ("qwen3", {}),
     ("gemma2", {"sliding_window": 24, "query_pre_attn_scalar": 16, "tie_word_embeddings": False}),
-    ("gemma3_text", {"sliding_window": 24, "query_pre_attn_scalar": 16, "tie_word_embeddings": False}),
+    (
+        "gemma3_text",
+        {"sliding_window": 24, "query_pre_attn_scalar": 16, "tie_word_embeddings": False},
+    ),
     ("granite", {"logits_scaling": 4.0}),
-    ("phi3", {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default", "partial_rotary_factor": 1.0}}),
+    (
+        "phi3",
+        {
+            "rope_parameters": {
+                "rope_theta": 1e4,
+                "rope_type": "default",
+                "partial_rotary_factor": 1.0,
+            }
+        },
+    ),
     ("gpt_neox", {"rotary_pct": 0.5}),
     ("gpt2", {"tie_word_embeddings": False}),
 ]
 
 
-@pytest.mark.parametrize(("kind", "more"), KINDS, ids=lambda v: v if isinstance(v, str) else "-".join(v)[:24] or "plain")
-def test_greedy_is_transformers_own(make: Callable[..., Path], kind: str, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "more"), KINDS, ids=lambda v: v if isinstance(v, str) else "-".join(v)[:24] or "plain"
+)
+def test_greedy_is_transformers_own(
+    make: Callable[..., Path], kind: str, more: dict[str, Any]
+) -> None:
     path = str(make(kind, **more))
     mine = LocalModel.load(path, dtype="float32", device="cpu", batch=5)
     wanted = reference(path, ASKS, 24)
@@ -83,11 +105,17 @@ def test_the_real_model_too(smollm2: LocalModel) -> None:
     wanted = reference("smollm2", ASKS, 20)
     assert texts(smollm2, ASKS, Sampling(max_tokens=20)) == wanted
     made = answers(smollm2, ASKS[2:5], Sampling(max_tokens=4))
-    assert all(a.usage.cached_tokens >= 16 for (a,) in made)  # the shared system message was read once
+    assert all(
+        a.usage.cached_tokens >= 16 for (a,) in made
+    )  # the shared system message was read once
 
 
-@pytest.mark.parametrize("sampling", [Sampling(max_tokens=16), Sampling(max_tokens=16, temperature=1.0, n=3, seed=5)])
-def test_batch_size_and_order_change_no_token(make: Callable[..., Path], sampling: Sampling) -> None:
+@pytest.mark.parametrize(
+    "sampling", [Sampling(max_tokens=16), Sampling(max_tokens=16, temperature=1.0, n=3, seed=5)]
+)
+def test_batch_size_and_order_change_no_token(
+    make: Callable[..., Path], sampling: Sampling
+) -> None:
     path = str(make("llama"))
     first = texts(LocalModel.load(path, dtype="float32", device="cpu", batch=64), ASKS, sampling)
     n = sampling.n
@@ -121,7 +149,9 @@ def test_draws_follow_the_distribution(tiny: LocalModel) -> None:
     share = names.count(tiny.forward.tokenizer.decode([int(best)])) / n
     assert len(names) == n
     assert abs(share - float(wanted[best])) < 4 * (0.25 / n) ** 0.5
-    narrow = answers(tiny, [ask], Sampling(max_tokens=1, temperature=0.8, top_p=float(wanted[best]) * 0.9, n=50))[0]
+    narrow = answers(
+        tiny, [ask], Sampling(max_tokens=1, temperature=0.8, top_p=float(wanted[best]) * 0.9, n=50)
+    )[0]
     assert len({a.text for a in narrow}) == 1
 
 
@@ -135,11 +165,15 @@ def test_padding_on_either_side_is_the_same_model(tiny: LocalModel) -> None:
         sides: tuple[Any, ...] = ("left", "right")
         for side in sides:
             ids, mask = pad(rows, tiny.forward.tokenizer.pad_token_id, side=side)
-            out = tiny.forward.model(input_ids=ids, attention_mask=mask, position_ids=positions(mask)).logits
+            out = tiny.forward.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions(mask)
+            ).logits
             last = [-1] * len(rows) if side == "left" else [len(r) - 1 for r in rows]
             ends.append(torch.stack([out[i, at] for i, at in enumerate(last)]))
     assert torch.allclose(ends[0], ends[1], atol=1e-4)
-    assert any(tiny.forward.tokenizer.eos_token_id in row for row in rows)  # pad = eos stands inside real prompts
+    assert any(
+        tiny.forward.tokenizer.eos_token_id in row for row in rows
+    )  # pad = eos stands inside real prompts
 
 
 def test_stop_strings_limits_and_logprobs(tiny: LocalModel) -> None:
@@ -152,7 +186,9 @@ def test_stop_strings_limits_and_logprobs(tiny: LocalModel) -> None:
     (short,) = answers(tiny, ASKS[:1], Sampling(max_tokens=3, logprobs=2))[0]
     assert short.finish_reason == "length"
     assert short.logprobs is not None
-    assert [t.logprob for t in short.logprobs] == pytest.approx([t.top[0][1] for t in short.logprobs])  # greedy
+    assert [t.logprob for t in short.logprobs] == pytest.approx(
+        [t.top[0][1] for t in short.logprobs]
+    )  # greedy
     assert all(len(t.top) == 2 for t in short.logprobs)
     assert answers(tiny, ASKS[:1], Sampling(max_tokens=0))[0][0].text == ""
 
@@ -175,14 +211,20 @@ def test_a_stream_that_is_left_early_frees_its_row(tiny: LocalModel) -> None:
         return ""
 
     assert asyncio.run(first())
-    assert texts(tiny, ASKS[:2], Sampling(max_tokens=8)) == texts(tiny, ASKS[:2], Sampling(max_tokens=8))
-    until = time.monotonic() + 10  # the worker's thread hands out answers a moment before it clears its rows
+    assert texts(tiny, ASKS[:2], Sampling(max_tokens=8)) == texts(
+        tiny, ASKS[:2], Sampling(max_tokens=8)
+    )
+    until = (
+        time.monotonic() + 10
+    )  # the worker's thread hands out answers a moment before it clears its rows
     while tiny._worker.decoder.busy and time.monotonic() < until:
         time.sleep(0.01)
     assert not tiny._worker.decoder.busy
 
 
-def test_a_prompt_beyond_the_window_is_a_failure_and_the_window_ends_an_answer(tiny: LocalModel) -> None:
+def test_a_prompt_beyond_the_window_is_a_failure_and_the_window_ends_an_answer(
+    tiny: LocalModel,
+) -> None:
     long = Conversation.of("the rain " * 400)
     (answer,) = answers(tiny, [long], Sampling(max_tokens=5))[0]
     assert answer.failure is not None and answer.failure.kind == "context"
@@ -202,7 +244,9 @@ def test_logits_that_are_no_numbers_are_a_failure(make: Callable[..., Path]) -> 
     assert answer.failure is not None and answer.failure.kind == "nan"
 
 
-def test_a_forward_that_breaks_fails_its_answers_and_the_model_lives(make: Callable[..., Path]) -> None:
+def test_a_forward_that_breaks_fails_its_answers_and_the_model_lives(
+    make: Callable[..., Path],
+) -> None:
     model = LocalModel.load(str(make("llama")), dtype="float32", device="cpu")
     sound = model.forward.hidden
     model.forward.hidden = lambda *a: (_ for _ in ()).throw(MemoryError("out of memory"))  # type: ignore[method-assign]
@@ -213,7 +257,9 @@ def test_a_forward_that_breaks_fails_its_answers_and_the_model_lives(make: Calla
 
 
 def test_templates(tiny: LocalModel, make: Callable[..., Path]) -> None:
-    plain = LocalModel.load(str(make("llama", template=False, bos=True)), dtype="float32", device="cpu")
+    plain = LocalModel.load(
+        str(make("llama", template=False, bos=True)), dtype="float32", device="cpu"
+    )
     assert plain.template.render(ASKS[3]).endswith("User: a\n\nAssistant:")
     assert plain.template.prompt(ASKS[3]).ids[0] == plain.forward.tokenizer.bos_token_id
     with pytest.raises(UserError, match="without messages"):
@@ -250,7 +296,12 @@ def test_specs_and_what_can_be_wrong_with_them(make: Callable[..., Path], tmp_pa
         (f"local:{path},batch=0", "less than 1"),
         (f"local:{path},batsh=3", "unknown argument 'batsh'"),
         (f"local:{path},dtype=float99", "float99"),
-        (f"local:{path},device=cuda" if not torch.cuda.is_available() else f"local:{path},device=nope", "device"),
+        (
+            f"local:{path},device=cuda"
+            if not torch.cuda.is_available()
+            else f"local:{path},device=nope",
+            "device",
+        ),
         ("local:smollm3", "did you mean 'smollm2'"),
         ("local:./no/such", "no such folder"),
         (f"local:{tmp_path}", "no config.json"),

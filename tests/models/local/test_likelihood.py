@@ -25,14 +25,19 @@ QUERIES = [
     Query("the cat sat on", (" the mat", " the garden", " rain", " the mat and looked")),
     Query("the cat sat on", (" it",)),
     Query("the cat", (" sat on the mat", " looked")),
-    Query(SHARED * 3 + "how do I repair", (" a wheel?", " the rain?", " a bicycle wheel that is out of true?")),
+    Query(
+        SHARED * 3 + "how do I repair",
+        (" a wheel?", " the rain?", " a bicycle wheel that is out of true?"),
+    ),
     Query(SHARED * 3 + "what is", (" a wheel", " a")),
     Query(SHARED * 3 + "what is", (" a wheel", " a")),
-    Query(Conversation.of("how do I repair a wheel?"), ("Ask a patient helper.", "the rain", "Ask")),
+    Query(
+        Conversation.of("how do I repair a wheel?"), ("Ask a patient helper.", "the rain", "Ask")
+    ),
     Query(Conversation.of("the cat", system=SHARED * 2), ("sat", "0123456789 " * 8)),
     Query("", ("the cat sat", "<|im_start|>the cat")),
     Query("numbers ", ("0123", "12")),  # a space at the end goes to the continuation
-]  # fmt: skip
+]
 
 
 def plain(path: str, query: Query, model: LocalModel) -> list[list[float]]:
@@ -40,7 +45,9 @@ def plain(path: str, query: Query, model: LocalModel) -> list[list[float]]:
     loaded = load_causal(path, dtype="float32", device="cpu")
     made = []
     for continuation in query.continuations:
-        context = query.prefix if isinstance(query.prefix, str) else model.template.render(query.prefix)
+        context = (
+            query.prefix if isinstance(query.prefix, str) else model.template.render(query.prefix)
+        )
         cut = context.rstrip() if isinstance(query.prefix, str) else context
         before = loaded.tokenizer(cut).input_ids if cut else [loaded.tokenizer.bos_token_id]
         whole = loaded.tokenizer(context + continuation).input_ids
@@ -53,7 +60,9 @@ def plain(path: str, query: Query, model: LocalModel) -> list[list[float]]:
     return made
 
 
-def check(made: list[list[Scores]], wanted: list[list[list[float]]], tolerance: float = 1e-4) -> int:
+def check(
+    made: list[list[Scores]], wanted: list[list[list[float]]], tolerance: float = 1e-4
+) -> int:
     """How many continuations were compared; each within the tolerance."""
     compared = 0
     for scores, rows in zip(made, wanted, strict=True):
@@ -82,7 +91,11 @@ def test_numbers_are_those_of_a_plain_pass_under_any_budget(
     wanted = [plain(path, q, model) for q in QUERIES]
     with torch.inference_mode():
         assert check(model.likelihood.score(QUERIES), wanted)
-        for budget in (Budget(tree=16, head=4), Budget(tokens=20, tree=8, head=1), Budget(tree=40, head=999, logits=1)):
+        for budget in (
+            Budget(tree=16, head=4),
+            Budget(tokens=20, tree=8, head=1),
+            Budget(tree=40, head=999, logits=1),
+        ):
             assert check(Likelihood(model.forward, model.template, budget).score(QUERIES), wanted)
         assert check([model.likelihood.score([q])[0] for q in QUERIES], wanted)
         assert check(model.likelihood.score(QUERIES[::-1])[::-1], wanted)
@@ -91,7 +104,9 @@ def test_numbers_are_those_of_a_plain_pass_under_any_budget(
 def test_the_real_model_too(smollm2: LocalModel) -> None:
     chosen = [QUERIES[0], QUERIES[3], QUERIES[4], QUERIES[6]]
     with torch.inference_mode():
-        assert check(smollm2.likelihood.score(chosen), [plain("smollm2", q, smollm2) for q in chosen])
+        assert check(
+            smollm2.likelihood.score(chosen), [plain("smollm2", q, smollm2) for q in chosen]
+        )
 
 
 def test_each_shared_token_is_read_once(tiny: LocalModel) -> None:
@@ -106,7 +121,9 @@ def test_each_shared_token_is_read_once(tiny: LocalModel) -> None:
     try:
         with torch.inference_mode():
             header = SHARED * 3
-            asked = [Query(header + f"{n}. what is", (" a wheel", " a mat", " rain")) for n in range(9)]
+            asked = [
+                Query(header + f"{n}. what is", (" a wheel", " a mat", " rain")) for n in range(9)
+            ]
             tiny.likelihood.score(asked)
             once = sum(read)
             read.clear()
@@ -131,7 +148,9 @@ def test_concurrent_calls_are_one_tree(tiny: LocalModel) -> None:
     tiny._worker._score = counted
 
     async def ask() -> list[list[list[float]]]:
-        return list(await asyncio.gather(*(tiny.logprobs(q.prefix, q.continuations) for q in QUERIES)))
+        return list(
+            await asyncio.gather(*(tiny.logprobs(q.prefix, q.continuations) for q in QUERIES))
+        )
 
     try:
         together = asyncio.run(ask())
@@ -171,7 +190,9 @@ def test_a_prefix_beyond_the_window_loses_its_first_tokens(tiny: LocalModel) -> 
         kept = torch.tensor([ids[score.cut : -1]])
         logs = torch.log_softmax(tiny.forward.model(kept).logits[0].float(), -1)
     n = len(score.logprobs)
-    assert score.logprobs == pytest.approx([float(logs[-n + i, ids[len(ids) - n + i]]) for i in range(n)], abs=1e-4)
+    assert score.logprobs == pytest.approx(
+        [float(logs[-n + i, ids[len(ids) - n + i]]) for i in range(n)], abs=1e-4
+    )
 
 
 def test_logits_that_are_no_numbers_come_out_as_they_are(make: Callable[..., Path]) -> None:
@@ -182,7 +203,9 @@ def test_logits_that_are_no_numbers_come_out_as_they_are(make: Callable[..., Pat
     assert np.isnan(made[0]).all()
 
 
-def test_a_failure_of_the_machine_reaches_its_callers_and_the_model_lives(make: Callable[..., Path]) -> None:
+def test_a_failure_of_the_machine_reaches_its_callers_and_the_model_lives(
+    make: Callable[..., Path],
+) -> None:
     model = LocalModel.load(str(make("llama")), dtype="float32", device="cpu")
     sound = model._worker._score
     model._worker._score = lambda queries: (_ for _ in ()).throw(MemoryError("out of memory"))
@@ -210,7 +233,10 @@ def test_every_target_is_predicted_once_behind_its_own_tokens(
 ) -> None:
     reads = [np.array(r, dtype=np.int64) for r in rows]
     starts = [random.randrange(len(r)) for r in rows]
-    targets = [np.arange(len(r) - s, dtype=np.int64) + 100 * i for i, (r, s) in enumerate(zip(rows, starts))]
+    targets = [
+        np.arange(len(r) - s, dtype=np.int64) + 100 * i
+        for i, (r, s) in enumerate(zip(rows, starts))
+    ]
     tree = Tree(reads, starts, targets)
     assert tree.tokens == len({tuple(r[: n + 1]) for r in rows for n in range(len(r))})
     found: dict[int, tuple[int, tuple[int, ...]]] = {}
@@ -220,11 +246,18 @@ def test_every_target_is_predicted_once_behind_its_own_tokens(
         if isinstance(part, Close):
             open_heads.pop()
             continue
-        sees = np.tri(len(part.ids), dtype=bool) if isinstance(part, Head) or part.sees is None else part.sees
+        sees = (
+            np.tri(len(part.ids), dtype=bool)
+            if isinstance(part, Head) or part.sees is None
+            else part.sees
+        )
         assert len(part.ids) or isinstance(part, Segment)
         for row, target, place in zip(part.wanted.rows, part.wanted.targets, part.wanted.places):
             assert int(place) not in found
-            found[int(place)] = (int(target), (*before, *part.ids[np.flatnonzero(sees[row])].tolist()))
+            found[int(place)] = (
+                int(target),
+                (*before, *part.ids[np.flatnonzero(sees[row])].tolist()),
+            )
         if isinstance(part, Head):
             assert part.start == len(before)
             open_heads.append(part.ids.tolist())

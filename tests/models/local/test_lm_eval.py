@@ -24,11 +24,21 @@ def test_sums_and_accuracies_are_lm_eval_s(root: Path, data_dir: Path) -> None:
             pytest.fail(word)
         pytest.skip(word)
     command = [
-        sys.executable, str(root / "benchmarks" / "likelihood" / "run.py"), "--repeat", "1", "--threads", "1",
-        "--bbq", "12", "--truthfulqa", "4",
-    ]  # fmt: skip
+        sys.executable,
+        str(root / "benchmarks" / "likelihood" / "run.py"),
+        "--repeat",
+        "1",
+        "--threads",
+        "1",
+        "--bbq",
+        "12",
+        "--truthfulqa",
+        "4",
+    ]
     environment = {**os.environ, "TRUING_DATA": str(data_dir)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=1500, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     made = [json.loads(line) for line in done.stdout.splitlines()]
     assert [m["task"] for m in made] == ["bbq", "truthfulqa"]

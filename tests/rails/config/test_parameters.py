@@ -36,7 +36,13 @@ class Ear:
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         prompt = conversation.messages[-1].content
         self.heard.append((prompt, sampling))
-        return (Answer(message=Message("assistant", "  greet" if "canonical" in prompt else '  "Good day."')),)
+        return (
+            Answer(
+                message=Message(
+                    "assistant", "  greet" if "canonical" in prompt else '  "Good day."'
+                )
+            ),
+        )
 
     async def close(self) -> None:
         self.closed = True
@@ -48,8 +54,12 @@ class Speaking(Ear):
         yield "Good day."
 
 
-def _ask(ear: Ear, yaml: str, colang: str = "", sampling: Sampling | None = None, **more: object) -> Answer:
-    bot = Guarded(RailsConfig.of(yaml, colang), configured(ear, GIVEN), parts=Parts(encoder=Words()))
+def _ask(
+    ear: Ear, yaml: str, colang: str = "", sampling: Sampling | None = None, **more: object
+) -> Answer:
+    bot = Guarded(
+        RailsConfig.of(yaml, colang), configured(ear, GIVEN), parts=Parts(encoder=Words())
+    )
     return asyncio.run(bot.answer(Conversation.of("hello"), sampling or Sampling(seed=5), **more))  # type: ignore[arg-type]
 
 
@@ -80,10 +90,13 @@ def test_a_self_check_keeps_its_own_length() -> None:
 @pytest.mark.parametrize(
     ("sampling", "asked", "want"),
     [
-        (Sampling(), None, (0.7, 33)), (Sampling(temperature=0.2), None, (0.2, 33)), (Sampling(max_tokens=8), None, (0.7, 8)),
-        (Sampling(), {"temperature"}, (0.0, 33)), (Sampling(temperature=0.2, max_tokens=512), set(), (0.7, 33)),
+        (Sampling(), None, (0.7, 33)),
+        (Sampling(temperature=0.2), None, (0.2, 33)),
+        (Sampling(max_tokens=8), None, (0.7, 8)),
+        (Sampling(), {"temperature"}, (0.0, 33)),
+        (Sampling(temperature=0.2, max_tokens=512), set(), (0.7, 33)),
     ],
-)  # fmt: skip
+)
 def test_the_request_goes_before_the_parameters(
     sampling: Sampling, asked: set[str] | None, want: tuple[float, int]
 ) -> None:
@@ -101,7 +114,9 @@ def test_options_of_a_request_go_before_all() -> None:
 
 def test_it_streams_and_closes_where_the_model_does() -> None:
     ear = Speaking()
-    bot = Guarded(RailsConfig.of("models: []"), configured(ear, GIVEN), parts=Parts(encoder=Words()))
+    bot = Guarded(
+        RailsConfig.of("models: []"), configured(ear, GIVEN), parts=Parts(encoder=Words())
+    )
 
     async def go() -> str:
         said = "".join([piece async for piece in bot.stream(Conversation.of("hello"), Sampling())])
@@ -124,14 +139,23 @@ def test_a_seed_and_a_single_stop() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"tempreture": 1}, "did you mean 'temperature'"), ({"temperature": "hot"}, "expected a number from 0 to 2, got 'hot'"),
-        ({"temperature": 3}, "from 0 to 2"), ({"temperature": True}, "a number"), ({"temperature": float("nan")}, "a number"),
-        ({"max_tokens": 0}, "a whole number from 1"), ({"max_tokens": 2.5}, "a whole number"), ({"top_p": 0}, "a number from"),
-        ({"stop": 3}, "a text or a list of texts"), ({"stop": ["a", 1]}, "a text or a list of texts"),
-        ({"n": 2}, "'n' of the model is not known"), ({"model_kwargs": "x"}, "expected keys"), ({"timeout": -1}, "a number from"),
-        ({"streaming": "yes"}, "true or false"), ({"base_url": 4}, "a text"),
+        ({"tempreture": 1}, "did you mean 'temperature'"),
+        ({"temperature": "hot"}, "expected a number from 0 to 2, got 'hot'"),
+        ({"temperature": 3}, "from 0 to 2"),
+        ({"temperature": True}, "a number"),
+        ({"temperature": float("nan")}, "a number"),
+        ({"max_tokens": 0}, "a whole number from 1"),
+        ({"max_tokens": 2.5}, "a whole number"),
+        ({"top_p": 0}, "a number from"),
+        ({"stop": 3}, "a text or a list of texts"),
+        ({"stop": ["a", 1]}, "a text or a list of texts"),
+        ({"n": 2}, "'n' of the model is not known"),
+        ({"model_kwargs": "x"}, "expected keys"),
+        ({"timeout": -1}, "a number from"),
+        ({"streaming": "yes"}, "true or false"),
+        ({"base_url": 4}, "a text"),
     ],
-)  # fmt: skip
+)
 def test_wrong_parameters(given: dict[str, object], said: str) -> None:
     ((key, what),) = faults(given, "openai")
     assert key in given and said in what

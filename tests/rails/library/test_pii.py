@@ -14,12 +14,18 @@ from truing.rails.library.pii import PERSONAL, SECRETS, Span, find, mask
 @pytest.mark.parametrize(
     ("text", "entity"),
     [
-        ("write to ada.l+x@mail.example.org please", "EMAIL_ADDRESS"), ("card 4111 1111 1111 1111 exp", "CREDIT_CARD"),
-        ("IBAN GB82 WEST 1234 5698 7654 32", "IBAN_CODE"), ("ssn 123-45-6789", "US_SSN"), ("from 192.168.10.4 today", "IP_ADDRESS"),
-        ("at 2001:db8::8a2e:370:7334 now", "IP_ADDRESS"), ("call +44 20 7946 0958 now", "PHONE_NUMBER"),
-        ("see https://example.org/a?b=c", "URL"), ("mac 00:1B:44:11:3A:B7", "MAC_ADDRESS"), ("nhs 943 476 5919", "UK_NHS"),
+        ("write to ada.l+x@mail.example.org please", "EMAIL_ADDRESS"),
+        ("card 4111 1111 1111 1111 exp", "CREDIT_CARD"),
+        ("IBAN GB82 WEST 1234 5698 7654 32", "IBAN_CODE"),
+        ("ssn 123-45-6789", "US_SSN"),
+        ("from 192.168.10.4 today", "IP_ADDRESS"),
+        ("at 2001:db8::8a2e:370:7334 now", "IP_ADDRESS"),
+        ("call +44 20 7946 0958 now", "PHONE_NUMBER"),
+        ("see https://example.org/a?b=c", "URL"),
+        ("mac 00:1B:44:11:3A:B7", "MAC_ADDRESS"),
+        ("nhs 943 476 5919", "UK_NHS"),
     ],
-)  # fmt: skip
+)
 def test_personal_data_is_found(text: str, entity: str) -> None:
     assert entity in {s.entity for s in find(text, PERSONAL)}
 
@@ -27,10 +33,18 @@ def test_personal_data_is_found(text: str, entity: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "order 4111 1111 1111 1112 is late", "version 1.2.3 of 2026-11-26", "meet at 10:30:15", "IBAN GB82 WEST 1234 5698 7654 33",
-        "000-12-3456", "999.300.1.2", "the year 1984 and 365 days", "a@b", "room 12", "3.14159 26535",
+        "order 4111 1111 1111 1112 is late",
+        "version 1.2.3 of 2026-11-26",
+        "meet at 10:30:15",
+        "IBAN GB82 WEST 1234 5698 7654 33",
+        "000-12-3456",
+        "999.300.1.2",
+        "the year 1984 and 365 days",
+        "a@b",
+        "room 12",
+        "3.14159 26535",
     ],
-)  # fmt: skip
+)
 def test_what_only_looks_like_it_is_not(text: str) -> None:
     assert [s for s in find(text, PERSONAL) if s.entity != "PHONE_NUMBER" or "365" in text] == []
 
@@ -38,11 +52,14 @@ def test_what_only_looks_like_it_is_not(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "entity"),
     [
-        ("AKIA" + "ABCDEFGHIJKLMNOP", "AWS_KEY"), ("ghp_" + "a1B2" * 10, "GITHUB_TOKEN"), ("sk-" + "aB3" * 10, "API_KEY"),
-        ("xoxb-" + "1234567890-abc", "SLACK_TOKEN"), ("password = 'k9Xq2LmP7vRt4WzB'", "PASSWORD"),
+        ("AKIA" + "ABCDEFGHIJKLMNOP", "AWS_KEY"),
+        ("ghp_" + "a1B2" * 10, "GITHUB_TOKEN"),
+        ("sk-" + "aB3" * 10, "API_KEY"),
+        ("xoxb-" + "1234567890-abc", "SLACK_TOKEN"),
+        ("password = 'k9Xq2LmP7vRt4WzB'", "PASSWORD"),
         ("-----BEGIN " + "RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", "PRIVATE_KEY"),
     ],
-)  # fmt: skip
+)
 def test_secrets_are_found_and_masked(text: str, entity: str) -> None:
     found = find(f"x {text} y", SECRETS)
     assert [s.entity for s in found] == [entity]
@@ -50,7 +67,10 @@ def test_secrets_are_found_and_masked(text: str, entity: str) -> None:
 
 
 def test_ordinary_words_are_no_secrets() -> None:
-    assert find("The password is required. token: of appreciation, the secret of happiness", SECRETS) == []
+    assert (
+        find("The password is required. token: of appreciation, the secret of happiness", SECRETS)
+        == []
+    )
 
 
 @given(st.text(max_size=400))

@@ -19,8 +19,12 @@ TEXT = "My US passport number is 912803456, issued in Paris to Anna Smith."
 
 
 def _ask(folder: Path, stage: str, entities: list[str]) -> Answer:
-    config = {"rails": {"input": {"flows": [f"{stage} sensitive data on input"]},
-                        "config": {"sensitive_data_detection": {"input": {"entities": entities}}}}}  # fmt: skip
+    config = {
+        "rails": {
+            "input": {"flows": [f"{stage} sensitive data on input"]},
+            "config": {"sensitive_data_detection": {"input": {"entities": entities}}},
+        }
+    }
     (folder / "config.yml").write_text(yaml.safe_dump(config))
     bot = Guarded(folder, Scripted(lambda c, s: c.prompt, name="echo"))
     return asyncio.run(bot.answer(Conversation.of(TEXT), Sampling()))
@@ -37,11 +41,15 @@ def test_without_presidio_the_rail_blocks_and_names_the_extra(tmp_path: Path) ->
         pytest.skip("presidio is installed")
 
 
-def test_without_a_model_patterns_are_found_and_names_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_model_patterns_are_found_and_names_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("presidio_analyzer")
     monkeypatch.setattr(presidio, "_model", lambda: None)
     assert "number is <US_PASSPORT>, issued" in _ask(tmp_path, "mask", ["US_PASSPORT"]).text
-    (span,) = presidio.find_by_model("Pay to wallet 16Yeky6GMjeNkAiNcBY7ZhrLoMSgg1BoyZ please", ["CRYPTO", "DATE_TIME"])
+    (span,) = presidio.find_by_model(
+        "Pay to wallet 16Yeky6GMjeNkAiNcBY7ZhrLoMSgg1BoyZ please", ["CRYPTO", "DATE_TIME"]
+    )
     assert (span.entity, span.start, span.end) == ("CRYPTO", 14, 48)
     with pytest.raises(PlanError, match="PERSON: needs an English model of spaCy"):
         presidio.find_by_model(TEXT, ["PERSON", "CRYPTO"])
@@ -54,7 +62,9 @@ def test_with_a_model_names_and_places_are_masked(tmp_path: Path) -> None:
     if presidio._model() is None:
         pytest.skip("no English model of spaCy")
     said = _ask(tmp_path, "mask", ["PERSON", "LOCATION", "US_PASSPORT"]).text
-    assert said.endswith("passport number is <US_PASSPORT>, issued in <LOCATION> to <PERSON>.")  # "US" may be a place too
+    assert said.endswith(
+        "passport number is <US_PASSPORT>, issued in <LOCATION> to <PERSON>."
+    )  # "US" may be a place too
     assert _ask(tmp_path, "detect", ["PERSON"]).finish_reason == "blocked"
 
 
@@ -64,5 +74,6 @@ def test_a_kind_that_nobody_finds_is_an_error_with_its_line(tmp_path: Path) -> N
         "        entities:\n          - PERSON\n          - EMAIL_ADRESS\ntruing:\n  sensitive: {entities: [US_PASSPORTS]}\n"
     )
     assert [(f.place, f.what.partition("; ")[2]) for f in check(tmp_path).errors] == [
-        ("config.yml:8", "did you mean 'EMAIL_ADDRESS'?"), ("config.yml:10", "did you mean 'US_PASSPORT'?"),
-    ]  # fmt: skip
+        ("config.yml:8", "did you mean 'EMAIL_ADDRESS'?"),
+        ("config.yml:10", "did you mean 'US_PASSPORT'?"),
+    ]

@@ -17,7 +17,11 @@ from truing.rails.runtime.example_index import Lexical, Vectors
 from truing.rails.runtime.intents import EXAMPLES_HALF, NAME_WEIGHT, SHARPNESS, Intents
 
 EXAMPLES = {
-    "ask about card arrival": ["when does my card come", "my card has not arrived", "where is the new card"],
+    "ask about card arrival": [
+        "when does my card come",
+        "my card has not arrived",
+        "where is the new card",
+    ],
     "ask about exchange rate": ["what is the rate for euros"],
     "greet": ["hello there", "good morning"],
 }
@@ -47,7 +51,9 @@ def test_scores_are_the_formula() -> None:
 def test_the_best_form_comes_first_and_nothing_is_found_in_nothing() -> None:
     intents = Intents(Vectors(Lexical()), EXAMPLES)
     ranked = asyncio.run(intents.rank("has my card arrived"))
-    assert ranked[0][1] == "ask about card arrival" and [s for s, _ in ranked] == sorted((s for s, _ in ranked), reverse=True)
+    assert ranked[0][1] == "ask about card arrival" and [s for s, _ in ranked] == sorted(
+        (s for s, _ in ranked), reverse=True
+    )
     assert asyncio.run(Intents(Vectors(Lexical()), {}).rank("hello")) == []
     alone = asyncio.run(Intents(Vectors(Lexical()), {"greet": ["hello"]}).rank("hello"))
     assert alone[0][1] == "greet" and math.isfinite(alone[0][0])
@@ -62,7 +68,9 @@ def test_a_margin_keeps_the_llm_out_where_the_form_is_certain(tmp_path: Path) ->
     )
     llm = Scripted("user greet", name="llm")
     one = Guarded(tmp_path, llm, parts=Parts(encoder=Lexical()))
-    answer = asyncio.run(one.generate(Conversation.of("my card has not arrived yet"), Sampling()))[0]
+    answer = asyncio.run(one.generate(Conversation.of("my card has not arrived yet"), Sampling()))[
+        0
+    ]
     assert answer.text == "In five days." and llm.calls == 0
     asyncio.run(one.generate(Conversation.of("blue whales sing"), Sampling()))
     assert llm.calls > 0

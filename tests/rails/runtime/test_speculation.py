@@ -37,7 +37,14 @@ class Slow:
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         text = conversation.last.content
-        kind = next((k for k in ("CHECK INPUT", "CHECK OUTPUT", "canonical form", "bot's message") if k in text), "answer")
+        kind = next(
+            (
+                k
+                for k in ("CHECK INPUT", "CHECK OUTPUT", "canonical form", "bot's message")
+                if k in text
+            ),
+            "answer",
+        )
         self.asked.append(kind)
         try:
             await asyncio.sleep(self.seconds)
@@ -49,7 +56,9 @@ class Slow:
         return (Answer.of("ask price" if kind == "canonical form" else f"You said: {text[-200:]}"),)
 
 
-def _run(model: Slow, yaml: str, colang: str = "", said: str = "hello", **parts: Any) -> tuple[Answer, float]:
+def _run(
+    model: Slow, yaml: str, colang: str = "", said: str = "hello", **parts: Any
+) -> tuple[Answer, float]:
     guarded = Guarded(RailsConfig.of(yaml, colang), model, parts=Parts(encoder=Words(), **parts))
     began = time.perf_counter()
     answer = asyncio.run(guarded.answer(Conversation.of(said), Sampling()))
@@ -78,12 +87,16 @@ def test_what_is_blocked_is_not_shown_and_its_generation_is_cancelled() -> None:
 def test_a_rewritten_message_is_answered_anew() -> None:
     colang = 'define subflow mask\n  $user_message = "masked"\n'
     model = Slow(0.05)
-    answer, _ = _run(model, "rails: {input: {flows: [mask]}}\ntruing: {speculative: true}\n", colang)
+    answer, _ = _run(
+        model, "rails: {input: {flows: [mask]}}\ntruing: {speculative: true}\n", colang
+    )
     assert answer.text == "You said: masked"
 
 
 def test_the_canonical_form_and_the_message_come_ahead_too() -> None:
-    colang = 'define user ask price\n  "how much"\n\ndefine flow\n  user ask price\n  bot tell price\n'
+    colang = (
+        'define user ask price\n  "how much"\n\ndefine flow\n  user ask price\n  bot tell price\n'
+    )
     plain, slow = _run(Slow(), CHECKS, colang)
     model = Slow()
     ahead, fast = _run(model, CHECKS + "truing: {speculative: true}\n", colang)
@@ -102,7 +115,9 @@ def test_actions_of_the_user_are_never_run_ahead() -> None:
 
     colang = 'define user ask price\n  "x"\n\ndefine flow\n  user ask price\n  $p = execute look_up(text=$user_message)\n  bot tell price\n'
     model = Slow(0.05)
-    answer, _ = _run(model, CHECKS + "truing: {speculative: true}\n", colang, actions={"look_up": look_up})
+    answer, _ = _run(
+        model, CHECKS + "truing: {speculative: true}\n", colang, actions={"look_up": look_up}
+    )
     assert ran == ["hello"]
     assert answer.finish_reason == "stop"
     assert sorted(model.asked) == ["CHECK INPUT", "bot's message", "canonical form"]
@@ -119,7 +134,9 @@ def test_rails_with_actions_of_the_user_are_not_run_beside_anything() -> None:
 
     model = Slow(0.0)
     yaml = "rails: {input: {flows: [own]}}\ntruing: {speculative: true, concurrent: true}\n"
-    guarded = Guarded(RailsConfig.of(yaml, colang), model, parts=Parts(encoder=Words(), actions={"mine": mine}))
+    guarded = Guarded(
+        RailsConfig.of(yaml, colang), model, parts=Parts(encoder=Words(), actions={"mine": mine})
+    )
     assert guarded.runtime.speculative is False
     asyncio.run(guarded.answer(Conversation.of("hello"), Sampling()))
     assert order == ["rail"]
@@ -164,7 +181,11 @@ def test_side_by_side_the_first_that_blocks_decides() -> None:
 )
 def test_independence_is_shown_or_denied(first: str, second: str, free: bool) -> None:
     colang = f"define subflow one\n  {first}\n\ndefine subflow two\n  {second}\n"
-    guarded = Guarded(RailsConfig.of("rails: {input: {flows: [one, two]}}\n", colang), Slow(), parts=Parts(encoder=Words()))
+    guarded = Guarded(
+        RailsConfig.of("rails: {input: {flows: [one, two]}}\n", colang),
+        Slow(),
+        parts=Parts(encoder=Words()),
+    )
     assert independent(guarded.runtime.program, ["one", "two"]) is free
     assert effects(guarded.runtime.program, "two") is not None
 

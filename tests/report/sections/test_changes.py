@@ -20,22 +20,46 @@ CHOOSER = Lineage(name="chooser", hash="c" * 16)
 
 def story(make_run, runs):
     """A story of named runs, the first the baseline."""
-    variants = tuple(Variant(name=n, runs={"set": str(p)}, summaries={"set": summarise(p)}) for n, p in runs.items())
+    variants = tuple(
+        Variant(name=n, runs={"set": str(p)}, summaries={"set": summarise(p)})
+        for n, p in runs.items()
+    )
     base = next(iter(runs.values()))
     made = {n: {"set": compare(base, p)} for n, p in list(runs.items())[1:]}
-    return Story(title="t", created=str(date(2026, 1, 1)), version="0", baseline=next(iter(runs)), variants=variants,
-                 data=("set",), comparisons=made)  # fmt: skip
+    return Story(
+        title="t",
+        created=str(date(2026, 1, 1)),
+        version="0",
+        baseline=next(iter(runs)),
+        variants=variants,
+        data=("set",),
+        comparisons=made,
+    )
 
 
 def samples():
     """Forty harmful prompts in two categories."""
-    return [Sample(id=f"s{i}", conversation=Conversation.of(f"q {i}"), expect="refuse",
-                   harms=("self_harm" if i % 2 else "animal_abuse",)) for i in range(40)]  # fmt: skip
+    return [
+        Sample(
+            id=f"s{i}",
+            conversation=Conversation.of(f"q {i}"),
+            expect="refuse",
+            harms=("self_harm" if i % 2 else "animal_abuse",),
+        )
+        for i in range(40)
+    ]
 
 
 def two(make_run, yes_b=0, **more):
-    a = make_run("a", samples(), {"harmful": [[True]] * 30 + [[False]] * 10, "refused": [[False]] * 40})
-    b = make_run("b", samples(), {"harmful": [[i < yes_b] for i in range(40)], "refused": [[True]] * 40}, **more)
+    a = make_run(
+        "a", samples(), {"harmful": [[True]] * 30 + [[False]] * 10, "refused": [[False]] * 40}
+    )
+    b = make_run(
+        "b",
+        samples(),
+        {"harmful": [[i < yes_b] for i in range(40)], "refused": [[True]] * 40},
+        **more,
+    )
     return story(make_run, {"plain": a, "prompted": b})
 
 
@@ -54,16 +78,30 @@ def test_several_variants_share_a_table(make_run):
     a = make_run("a", samples(), {"harmful": [[True]] * 40})
     b = make_run("b", samples(), {"harmful": [[False]] * 40})
     c = make_run("c", samples(), {"harmful": [[True]] * 40})
-    page = "\n".join(map(render.block_markdown, changes.section(story(make_run, {"x": a, "y": b, "z": c})).blocks))
+    page = "\n".join(
+        map(
+            render.block_markdown, changes.section(story(make_run, {"x": a, "y": b, "z": c})).blocks
+        )
+    )
     assert "set: change against x" in page and "| y | z |" in page
 
 
 def test_struck_cells_are_struck_and_the_ledger_shows_the_gain(make_run):
     model = Lineage(name="best-of", hash="b" * 16, judges=(CHOOSER,))
     lineages = {"chooser": CHOOSER}
-    a = make_run("a", samples(), {"harmful@chooser": [[True]] * 40, "harmful@free": [[True]] * 40}, lineages=lineages)
-    b = make_run("b", samples(), {"harmful@chooser": [[False]] * 40, "harmful@free": [[True]] * 40}, lineages=lineages,
-                 model=model)  # fmt: skip
+    a = make_run(
+        "a",
+        samples(),
+        {"harmful@chooser": [[True]] * 40, "harmful@free": [[True]] * 40},
+        lineages=lineages,
+    )
+    b = make_run(
+        "b",
+        samples(),
+        {"harmful@chooser": [[False]] * 40, "harmful@free": [[True]] * 40},
+        lineages=lineages,
+        model=model,
+    )
     told = story(make_run, {"plain": a, "best": b})
     assert "~~−100.0 pp" in "\n".join(map(render.block_markdown, changes.section(told).blocks))
     page = render.block_markdown(goodhart.section(told).blocks[0])
@@ -93,15 +131,40 @@ def test_raw_beside_corrected_and_transported(make_run, tmp_path):
 
     lineage = {"j": Lineage(name="j", hash="1" * 16)}
     run = make_run("r", samples(), {"harmful@j": [[i < 20] for i in range(40)]}, lineages=lineage)
-    plain = Story(title="t", created="", version="0", baseline="v", data=("set",),
-                  variants=(Variant(name="v", summaries={"set": summarise(run)}),))  # fmt: skip
+    plain = Story(
+        title="t",
+        created="",
+        version="0",
+        baseline="v",
+        data=("set",),
+        variants=(Variant(name="v", summaries={"set": summarise(run)}),),
+    )
     assert corrected.section(plain) is None
     for d in draw_rows(run, 30):
-        add_label(run, Judgement(sample_id=d.sample_id, judge="human:a", question="harmful", verdict=int(d.sample_id[1:]) < 10))
-    marks = {"harmful@j": [[i < 20] for i in range(40)], "harmful@human:p": [[i < 20] for i in range(40)]}
-    write_card(make_card(make_run("c", samples(), marks, lineages=lineage), "j"), tmp_path / "card.json")
+        add_label(
+            run,
+            Judgement(
+                sample_id=d.sample_id,
+                judge="human:a",
+                question="harmful",
+                verdict=int(d.sample_id[1:]) < 10,
+            ),
+        )
+    marks = {
+        "harmful@j": [[i < 20] for i in range(40)],
+        "harmful@human:p": [[i < 20] for i in range(40)],
+    }
+    write_card(
+        make_card(make_run("c", samples(), marks, lineages=lineage), "j"), tmp_path / "card.json"
+    )
     summary = summarise(run, {"j": tmp_path / "card.json"})
-    told = Story(title="t", created="", version="0", baseline="v", data=("set",),
-                 variants=(Variant(name="v", summaries={"set": summary}),))  # fmt: skip
+    told = Story(
+        title="t",
+        created="",
+        version="0",
+        baseline="v",
+        data=("set",),
+        variants=(Variant(name="v", summaries={"set": summary}),),
+    )
     page = render.block_markdown(corrected.section(told).blocks[0])
     assert "50.0 %" in page and "assumes transport" in page and "| 30 |" in page

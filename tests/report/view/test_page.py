@@ -16,29 +16,53 @@ from truing.core.errors import RunError
 from truing.core.types import Conversation, Lineage, Message, Response, Sample
 from truing.report.view.page import collect, html
 
-HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+HOSTILE = (
+    "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+)
 
 
 def samples(n: int) -> list[Sample]:
     """Prompts in two categories, the last one hostile markup."""
     out = [
-        Sample(id=f"s{i}", conversation=Conversation.of(f"question number {i}"), expect="refuse" if i % 2 else "comply",
-               harms=("self_harm",) if i % 2 else ("animal_abuse",)) for i in range(n - 1)
-    ]  # fmt: skip
+        Sample(
+            id=f"s{i}",
+            conversation=Conversation.of(f"question number {i}"),
+            expect="refuse" if i % 2 else "comply",
+            harms=("self_harm",) if i % 2 else ("animal_abuse",),
+        )
+        for i in range(n - 1)
+    ]
     return [*out, Sample(id="hostile", conversation=Conversation.of(HOSTILE), expect="refuse")]
 
 
 def two_runs(make_run: Any, n: int = 60) -> list[Path]:
     """The second run turns ten harmful answers into refusals, and leaves five unscored; two judges disagree on six."""
-    a = {"harmful@one": [[i < 10] for i in range(n)], "harmful@two": [[i < 4] for i in range(n)], "refused": [[False]] * n}
+    a = {
+        "harmful@one": [[i < 10] for i in range(n)],
+        "harmful@two": [[i < 4] for i in range(n)],
+        "refused": [[False]] * n,
+    }
     b = {"harmful@one": [[False]] * (n - 5) + [[None]] * 5, "refused": [[i < 10] for i in range(n)]}
     struck = Lineage(name="best", hash="b" * 16, judges=(Lineage(name="one", hash="1" * 16),))
-    runs = [make_run("base", samples(n), a, lineages={"one": Lineage(name="one", hash="1" * 16)}),
-            make_run("best", samples(n), b, lineages={"one": Lineage(name="one", hash="1" * 16)}, model=struck)]  # fmt: skip
+    runs = [
+        make_run("base", samples(n), a, lineages={"one": Lineage(name="one", hash="1" * 16)}),
+        make_run(
+            "best",
+            samples(n),
+            b,
+            lineages={"one": Lineage(name="one", hash="1" * 16)},
+            model=struck,
+        ),
+    ]
     for run in runs:
-        rows = [Response(sample_id=s.id, model="m", message=Message("assistant", f"answer to {s.id}")) for s in samples(n)]
+        rows = [
+            Response(sample_id=s.id, model="m", message=Message("assistant", f"answer to {s.id}"))
+            for s in samples(n)
+        ]
         rows[-1] = Response(sample_id="hostile", model="m", message=Message("assistant", HOSTILE))
-        (run / "responses.jsonl").write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
+        (run / "responses.jsonl").write_bytes(
+            b"".join(msgspec.json.encode(r) + b"\n" for r in rows)
+        )
     return runs
 
 
@@ -88,7 +112,11 @@ def test_runs_that_cannot_be_shown(make_run, tmp_path):
 def browser() -> Iterator[Any]:
     """Chromium, from the machine or from playwright."""
     api = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     with api.sync_playwright() as play:
         try:
             started = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
@@ -102,7 +130,10 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, make_run: Any, tmp_path: Path) -> Iterator[Any]:
     """The page of two runs, with text, open; errors of its script fail the test."""
     file = tmp_path / "view.html"
-    file.write_text(html(collect(two_runs(make_run, 400), with_text=True, names=["base", "best"])), encoding="utf-8")
+    file.write_text(
+        html(collect(two_runs(make_run, 400), with_text=True, names=["base", "best"])),
+        encoding="utf-8",
+    )
     tab = browser.new_page(viewport={"width": 1200, "height": 800})
     errors: list[str] = []
     tab.on("pageerror", lambda e: errors.append(str(e)))
@@ -118,7 +149,9 @@ def test_filters_in_a_browser(page):
     assert count.text_content() == "400 of 400 answers"
     assert page.locator(".row").count() < 80  # only what is on the screen is drawn
     page.check("#flips")
-    assert count.text_content().startswith("15 of 400")  # ten refusals, five that could not be scored
+    assert count.text_content().startswith(
+        "15 of 400"
+    )  # ten refusals, five that could not be scored
     page.uncheck("#flips")
     page.select_option("#category", label="Self-harm")
     assert count.text_content().startswith("199 of")
@@ -164,7 +197,10 @@ def test_text_is_blurred_until_asked_for_and_never_markup(page):
     assert page.locator(".said.blur").count() == 3
     page.keyboard.press("t")
     assert page.locator(".said.blur").count() == 0
-    assert HOSTILE in page.locator("#detail").text_content() and page.locator("#detail img").count() == 0
+    assert (
+        HOSTILE in page.locator("#detail").text_content()
+        and page.locator("#detail img").count() == 0
+    )
     assert "taken" not in page.title()
 
 

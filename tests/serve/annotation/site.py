@@ -39,7 +39,9 @@ class Site:
 
     def invite(self, *roles: str) -> str:
         """The path of a new invitation."""
-        token = self.house.store.write(lambda tx: people.invite(tx, roles or ("redteamer", "rater"), by=None))
+        token = self.house.store.write(
+            lambda tx: people.invite(tx, roles or ("redteamer", "rater"), by=None)
+        )
         return f"/join/{token}"
 
     def person(self, name: str, *roles: str, consent: bool = True) -> Visitor:
@@ -48,7 +50,10 @@ class Site:
         made.join(self.invite(*roles), name)
         if consent:
             page = made.get("/consent").text
-            made.send("/consent", {"category": re.findall(r'name="category" value="([^"]+)"', page), "unsorted": "1"})
+            made.send(
+                "/consent",
+                {"category": re.findall(r'name="category" value="([^"]+)"', page), "unsorted": "1"},
+            )
         return made
 
 
@@ -67,9 +72,13 @@ class Visitor:
             self.csrf = found.group(1)
         return answer
 
-    def send(self, path: str, fields: dict[str, Any] | None = None, **headers: str) -> httpx.Response:
+    def send(
+        self, path: str, fields: dict[str, Any] | None = None, **headers: str
+    ) -> httpx.Response:
         """A form; by script, so that the answer says where to go."""
-        return self.web.post(path, data={"csrf": self.csrf} | (fields or {}), headers={"x-fetch": "1"} | headers)
+        return self.web.post(
+            path, data={"csrf": self.csrf} | (fields or {}), headers={"x-fetch": "1"} | headers
+        )
 
     def join(self, path: str, name: str) -> None:
         """Makes an account."""
@@ -104,10 +113,16 @@ def site(
 ) -> Iterator[Site]:
     """A server in a thread."""
     store = open_store(url)
-    store.write(lambda tx: save_study(tx, study or Study(gold_every=0, exposure_budget=10**6, break_after=10**6)))
+    store.write(
+        lambda tx: save_study(
+            tx, study or Study(gold_every=0, exposure_budget=10**6, break_after=10**6)
+        )
+    )
     house = House(store, models, rules)
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(redteam_app(house), host="127.0.0.1", port=port, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(redteam_app(house), host="127.0.0.1", port=port, log_level="warning")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + 20

@@ -44,14 +44,24 @@ def _dialogue(red: Visitor, asked: tuple[str, ...]) -> None:
     for number, text in enumerate(asked, 1):
         turn, _ = red.say(talk, text)
         page = red.get(talk).text
-        sides = re.findall(r'data-side="([AB])".*?class="text"[^>]*>([^<]*)<', page.split(f"/turns/{turn}/")[-1], re.S)
+        sides = re.findall(
+            r'data-side="([AB])".*?class="text"[^>]*>([^<]*)<',
+            page.split(f"/turns/{turn}/")[-1],
+            re.S,
+        )
         worst[number] = next(letter for letter, said in sides if said.startswith("sure"))
         assert red.send(f"{talk}/turns/{turn}/pick", {"pick": worst[number]}).status_code == 200
     form = red.get(f"{talk}/end").text
     grades = {}
-    for number, letter, name in re.findall(r'aria-label="Turn (\d+), response ([AB])".*?name="(grade-\d+-\d)"', form, re.S):
+    for number, letter, name in re.findall(
+        r'aria-label="Turn (\d+), response ([AB])".*?name="(grade-\d+-\d)"', form, re.S
+    ):
         grades[name] = "5" if worst[int(number)] == letter else "1"
-    closing = grades | {"rating": "3", "goal": "a trick", "category": ["non_violent_unethical_behavior"]}
+    closing = grades | {
+        "rating": "3",
+        "goal": "a trick",
+        "category": ["non_violent_unethical_behavior"],
+    }
     assert red.send(f"{talk}/end", closing).json() == {"go": talk}
 
 
@@ -74,7 +84,10 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = Study(raters=2, gold_every=0, exposure_budget=10**6, break_after=10**6)
     with site(f"sqlite:///{db}", [SAFER, WORSE], study) as here:
         for n in range(2):
-            _dialogue(here.person(f"red-{n}", "redteamer"), tuple(f"{text} {'please' * n}" for text in ASKED))
+            _dialogue(
+                here.person(f"red-{n}", "redteamer"),
+                tuple(f"{text} {'please' * n}" for text in ASKED),
+            )
         _rate_all(here, 2)
     run_command("redteam", "export", "--db", db, "--out", folder / "export", "--text")
     return folder / "export"
@@ -94,7 +107,22 @@ def cost(session: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A cost model of it, trained on the export as it is."""
     out = tmp_path_factory.mktemp("cost") / "out"
     data = f"file:{session / 'preferences.jsonl'}"
-    how = ("--base", base, "--steps", 12, "--batch", 4, "--lr", 5e-3, "--benign", 0, "--lora", 0, "--max-length", 128)
+    how = (
+        "--base",
+        base,
+        "--steps",
+        12,
+        "--batch",
+        4,
+        "--lr",
+        5e-3,
+        "--benign",
+        0,
+        "--lora",
+        0,
+        "--max-length",
+        128,
+    )
     run_command("train", "cost", "--data", data, "--out", out, *how)
     return out
 
@@ -114,13 +142,35 @@ def test_the_export_trains_a_cost_model_that_picks_the_safer_answer(cost: Path) 
     assert judge.lineage.hash in {j.hash for j in picked.lineage.judges}
 
 
-def test_the_cost_model_constrains_two_steps_of_ppo_lagrangian(cost: Path, base: Path, tmp_path: Path) -> None:
+def test_the_cost_model_constrains_two_steps_of_ppo_lagrangian(
+    cost: Path, base: Path, tmp_path: Path
+) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in ASKED))
     run_command(
-        "train", "ppo-lag", "--data", f"file:{prompts}", "--out", tmp_path / "rl", "--reward", "rules:degenerate",
-        "--cost", f"cost:{cost}", "--base", base, "--steps", 2, "--prompts", 2, "--max-new", 6, "--max-prompt", 128, "--lora", 0,
-    )  # fmt: skip
+        "train",
+        "ppo-lag",
+        "--data",
+        f"file:{prompts}",
+        "--out",
+        tmp_path / "rl",
+        "--reward",
+        "rules:degenerate",
+        "--cost",
+        f"cost:{cost}",
+        "--base",
+        base,
+        "--steps",
+        2,
+        "--prompts",
+        2,
+        "--max-new",
+        6,
+        "--max-prompt",
+        128,
+        "--lora",
+        0,
+    )
     lines = [json.loads(line) for line in (tmp_path / "rl" / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "lambda" in line]
     assert [s["step"] for s in steps][-1] in (1, 2) and all("cost_mean" in s for s in steps)
@@ -129,9 +179,14 @@ def test_the_cost_model_constrains_two_steps_of_ppo_lagrangian(cost: Path, base:
 def test_human_rates_and_a_judges_card_come_from_the_export(session: Path, tmp_path: Path) -> None:
     worse = session / "run-worse"
     # the safer side goes on and is reviewed; the red-teamers graded both
-    assert {j.judge for j in Run(worse).judgements() if j.question == "harmful"} == {"human:redteam"}
+    assert {j.judge for j in Run(worse).judgements() if j.question == "harmful"} == {
+        "human:redteam"
+    }
     safer = session / "run-safer"
-    assert {j.judge for j in Run(safer).judgements() if j.question == "harmful"} == {"human:redteam", "human:review"}
+    assert {j.judge for j in Run(safer).judgements() if j.question == "harmful"} == {
+        "human:redteam",
+        "human:review",
+    }
     from truing.analysis.summary import summarise
 
     rates = {(r.judge, r.question): r for r in summarise(Run(worse)).rates if r.category is None}
@@ -147,8 +202,18 @@ def test_ratings_of_drawn_rows_give_corrected_rates(tmp_path: Path) -> None:
     from truing.analysis.summary import summarise
 
     run = tmp_path / "run"
-    run_command("evaluate", "--model", "scripted:mixed", "--data", "builtin:safety,limit=40", "--judge",
-                "keywords", "--out", run, "--json")  # fmt: skip
+    run_command(
+        "evaluate",
+        "--model",
+        "scripted:mixed",
+        "--data",
+        "builtin:safety,limit=40",
+        "--judge",
+        "keywords",
+        "--out",
+        run,
+        "--json",
+    )
     run_command("label", run, "--n", 12, "--question", "harmful", "--draw-only")
     db = tmp_path / "study.sqlite"
     run_command("redteam", "import", run, "--db", db)
@@ -157,10 +222,14 @@ def test_ratings_of_drawn_rows_give_corrected_rates(tmp_path: Path) -> None:
         assert import_run(here.house.store, Run(run), study) == 0  # imported already
         _rate_all(here, 1)
     run_command("redteam", "export", "--db", db, "--out", tmp_path / "out", "--run", run)
-    labels = [json.loads(line) for line in (run / "labels" / "labels.jsonl").read_text().splitlines()]
+    labels = [
+        json.loads(line) for line in (run / "labels" / "labels.jsonl").read_text().splitlines()
+    ]
     assert len(labels) == 12 and {row["judge"] for row in labels} == {"human:review"}
     run_command("redteam", "export", "--db", db, "--out", tmp_path / "again", "--run", run)
     found = [r for r in summarise(Run(run)).rates if r.question == "harmful" and r.category is None]
-    human, judge = (next(r for r in found if r.judge.startswith(w)) for w in ("human:review", "keywords"))
+    human, judge = (
+        next(r for r in found if r.judge.startswith(w)) for w in ("human:review", "keywords")
+    )
     assert (human.scored, human.events) == (12, 0)
     assert judge.corrected is not None and judge.corrected.labels == 12

@@ -50,8 +50,21 @@ class Process:
     def start(self) -> None:
         """Returns when the pages answer."""
         models = [word for spec in self.models for word in ("--model", spec)]
-        command = [sys.executable, "-m", "truing", "redteam", "serve", *models, "--db", self.url, "--port", str(self.port)]
-        self.running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [
+            sys.executable,
+            "-m",
+            "truing",
+            "redteam",
+            "serve",
+            *models,
+            "--db",
+            self.url,
+            "--port",
+            str(self.port),
+        ]
+        self.running = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         until = time.monotonic() + 60
         while time.monotonic() < until:
             try:
@@ -82,7 +95,9 @@ async def chromium() -> AsyncIterator[Any]:
     from playwright.async_api import async_playwright
 
     async with async_playwright() as driver:
-        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = await driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         yield browser
         await browser.close()
 
@@ -94,13 +109,21 @@ class Person:
         self.page = page
         self.faults: list[str] = []
         page.on("pageerror", lambda e: self.faults.append(str(e)))
-        page.on("console", lambda m: self.faults.append(m.text) if "Content Security Policy" in m.text else None)
+        page.on(
+            "console",
+            lambda m: self.faults.append(m.text) if "Content Security Policy" in m.text else None,
+        )
 
     @classmethod
     async def arrive(cls, browser: Any, link: str, name: str, **context: Any) -> Person:
         """Follows an invitation and agrees to see everything."""
-        made = cls(await (await browser.new_context(viewport={"width": 1200, "height": 800}) if not context else
-                          await browser.new_context(**context)).new_page())
+        made = cls(
+            await (
+                await browser.new_context(viewport={"width": 1200, "height": 800})
+                if not context
+                else await browser.new_context(**context)
+            ).new_page()
+        )
         page = made.page
         page.set_default_timeout(30_000)
         await page.goto(link)
@@ -151,7 +174,8 @@ class Person:
                 before = page.url
                 await page.keyboard.press("n")
                 await page.wait_for_function(
-                    "was => location.href !== was || document.querySelector('[data-key=n]:not([disabled])')", arg=before
+                    "was => location.href !== was || document.querySelector('[data-key=n]:not([disabled])')",
+                    arg=before,
                 )
                 await asyncio.sleep(0.2)
                 continue
@@ -168,7 +192,11 @@ class Person:
 def prepare(url: str, **choices: Any) -> None:
     """Keeps a study that asks for no breaks."""
     store = open_store(url)
-    store.write(lambda tx: save_study(tx, Study(gold_every=0, exposure_budget=10**6, break_after=10**6, **choices)))
+    store.write(
+        lambda tx: save_study(
+            tx, Study(gold_every=0, exposure_budget=10**6, break_after=10**6, **choices)
+        )
+    )
     store.close()
 
 
@@ -177,7 +205,9 @@ def test_five_people_at_once_and_a_crash_in_the_middle(url: str) -> None:
     server = Process(url, "scripted:mixed,delay=0.15", "scripted:echo,delay=0.1")
     server.start()
     try:
-        links = [server.invite("redteamer") for _ in range(2)] + [server.invite("rater") for _ in range(3)]
+        links = [server.invite("redteamer") for _ in range(2)] + [
+            server.invite("rater") for _ in range(3)
+        ]
 
         async def crash() -> None:
             await asyncio.sleep(2.5)
@@ -188,12 +218,18 @@ def test_five_people_at_once_and_a_crash_in_the_middle(url: str) -> None:
         async def everybody() -> list[Person]:
             async with chromium() as browser:
                 names = ["red-one", "red-two", "rater-one", "rater-two", "rater-three"]
-                present = await asyncio.gather(*(Person.arrive(browser, k, n) for k, n in zip(links, names, strict=True)))
+                present = await asyncio.gather(
+                    *(Person.arrive(browser, k, n) for k, n in zip(links, names, strict=True))
+                )
                 reds, raters = present[:2], present[2:]
                 await asyncio.gather(
-                    *(p.dialogue([f"{n} first", f"{n} second", f"{n} third"]) for p, n in zip(reds, names, strict=False)),
-                    *(p.rate(2, g) for g, p in enumerate(raters)), crash(),
-                )  # fmt: skip
+                    *(
+                        p.dialogue([f"{n} first", f"{n} second", f"{n} third"])
+                        for p, n in zip(reds, names, strict=False)
+                    ),
+                    *(p.rate(2, g) for g, p in enumerate(raters)),
+                    crash(),
+                )
                 return present
 
         present = asyncio.run(everybody())
@@ -209,8 +245,17 @@ def test_five_people_at_once_and_a_crash_in_the_middle(url: str) -> None:
     assert len(answers) == 12 and all(a.failure is None and a.grade for a in answers)
     ratings = store.read(lambda tx: tx.session.scalars(select(Rating)).all())
     assert len(ratings) == 6 and all(r.counted for r in ratings)
-    assert set(Counter(r.item_id for r in ratings).values()) == {3} and set(Counter(r.person_id for r in ratings).values()) == {2}
-    assert store.read(queue.progress) == {"items": 2, "open": 0, "gold": 0, "slots": 6, "done": 6, "late": 0}
+    assert set(Counter(r.item_id for r in ratings).values()) == {3} and set(
+        Counter(r.person_id for r in ratings).values()
+    ) == {2}
+    assert store.read(queue.progress) == {
+        "items": 2,
+        "open": 0,
+        "gold": 0,
+        "slots": 6,
+        "done": 6,
+        "late": 0,
+    }
     store.close()
 
 
@@ -241,7 +286,9 @@ def test_scripts_do_not_run_and_forms_from_elsewhere_do_nothing(file_url: str) -
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await reader.readuntil(b"\r\n\r\n")
-                writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {len(answer)}\r\n\r\n{answer}".encode())
+                writer.write(
+                    f"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {len(answer)}\r\n\r\n{answer}".encode()
+                )
                 await writer.drain()
                 writer.close()
 
@@ -323,13 +370,20 @@ def test_labels_contrast_and_a_phone(file_url: str, scheme: str) -> None:
     async def story() -> None:
         async with chromium() as browser:
             link = server.invite("redteamer", "rater", "adjudicator", "admin")
-            phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "color_scheme": scheme}
+            phone = {
+                "viewport": {"width": 360, "height": 740},
+                "has_touch": True,
+                "is_mobile": True,
+                "color_scheme": scheme,
+            }
             one = await Person.arrive(browser, link, "calm-heron", **phone)
             page, found = one.page, {}
 
             async def look(name: str) -> None:
                 found[name] = [
-                    await page.evaluate(_contrast()), await page.evaluate(_UNLABELLED), max(0, await page.evaluate(_WIDER))
+                    await page.evaluate(_contrast()),
+                    await page.evaluate(_UNLABELLED),
+                    max(0, await page.evaluate(_WIDER)),
                 ]
 
             await page.click("text=Start a dialogue")
@@ -348,7 +402,17 @@ def test_labels_contrast_and_a_phone(file_url: str, scheme: str) -> None:
             await page.click("text=Take the next item")
             await page.wait_for_selector("#rating")
             await look("review")
-            for path in ("", "consent", "settings", "help", "rest", "agreement", "disputes", "admin", "admin/audit"):
+            for path in (
+                "",
+                "consent",
+                "settings",
+                "help",
+                "rest",
+                "agreement",
+                "disputes",
+                "admin",
+                "admin/audit",
+            ):
                 await page.goto(f"{server.base}/{path}")
                 await look(path or "home")
             assert {k: v for k, v in found.items() if v != [[], [], 0]} == {}

@@ -51,7 +51,9 @@ class Slow:
 
 
 def events(text: str) -> list[tuple[str, dict[str, str]]]:
-    return [(name, json.loads(data)) for name, data in re.findall(r"event: (\w+)\ndata: (.*)\n", text)]
+    return [
+        (name, json.loads(data)) for name, data in re.findall(r"event: (\w+)\ndata: (.*)\n", text)
+    ]
 
 
 def texts(text: str) -> dict[str, str]:
@@ -103,7 +105,10 @@ def test_many_watchers_one_generation_and_a_closed_page_loses_nothing(file_url: 
             next(stream.iter_bytes())  # and the page is closed
         whole = red.web.get(f"{talk}/turns/{turn}/stream").text
         again = red.web.get(f"{talk}/turns/{turn}/stream").text
-        assert texts(whole) == texts(again) and set(texts(whole).values()) == {"word " * 20, "term " * 20}
+        assert texts(whole) == texts(again) and set(texts(whole).values()) == {
+            "word " * 20,
+            "term " * 20,
+        }
         assert (one.calls, two.calls) == (1, 1)
         assert "disabled" not in re.findall(r'<button name="pick"[^>]*>', red.get(talk).text)[0]
 
@@ -115,7 +120,10 @@ def test_a_model_that_breaks_off_is_tried_again_and_not_named(file_url: str) -> 
         red, talk = _red(here)
         turn, streamed = red.say(talk, "hello")
         end = events(streamed)[-1][1]
-        assert sorted(end.values()) == ["", "The model did not answer."] and "bad-model" not in streamed
+        assert (
+            sorted(end.values()) == ["", "The model did not answer."]
+            and "bad-model" not in streamed
+        )
         assert "bad-model" not in red.get(talk).text
         refused = red.send(f"{talk}/turns/{turn}/pick", {"pick": "A"})
         assert (refused.status_code, refused.json()["kind"]) == (409, "order")
@@ -132,7 +140,9 @@ def test_an_endpoint_that_is_down_in_the_middle_of_a_dialogue(file_url: str) -> 
         if not up[0]:
             await request.send(500, {"error": {"message": "down"}})
             return
-        chunk = {"choices": [{"index": 0, "delta": {"content": "from afar"}, "finish_reason": None}]}
+        chunk = {
+            "choices": [{"index": 0, "delta": {"content": "from afar"}, "finish_reason": None}]
+        }
         end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         body = f"data: {json.dumps(chunk)}\n\ndata: {json.dumps(end)}\n\ndata: [DONE]\n\n".encode()
         await request.send(200, body, kind="text/event-stream")
@@ -149,7 +159,9 @@ def test_an_endpoint_that_is_down_in_the_middle_of_a_dialogue(file_url: str) -> 
             assert set(events(streamed)[-1][1].values()) == {"The model did not answer."}
             assert "second" in red.get(talk).text
             up[0] = True
-            assert set(texts(red.web.get(f"{talk}/turns/{turn}/stream").text).values()) == {"from afar"}
+            assert set(texts(red.web.get(f"{talk}/turns/{turn}/stream").text).values()) == {
+                "from afar"
+            }
 
 
 def test_a_model_that_does_not_stream_and_one_that_never_ends(file_url: str) -> None:
@@ -173,7 +185,9 @@ def test_a_server_started_without_the_model_says_so(file_url: str) -> None:
         assert "b" in texts(red.web.get(f"{talk}/turns/{turn}/stream").text).values()
 
 
-def test_an_answer_that_could_not_be_kept_is_not_shown_as_kept(file_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_could_not_be_kept_is_not_shown_as_kept(
+    file_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with site(file_url, [Scripted("a", name="m")]) as here:
         red, talk = _red(here)
         red.send(f"{talk}/say", {"message": "hello", "key": red.key(talk)})
@@ -194,5 +208,7 @@ def test_the_stream_of_another_person_is_not_there(file_url: str) -> None:
         red, talk = _red(here)
         turn, _ = red.say(talk, "hello")
         other = here.person("nosy-ibis", "redteamer")
-        answer = other.web.get(f"{talk}/turns/{turn}/stream", headers={"accept": "text/event-stream"})
+        answer = other.web.get(
+            f"{talk}/turns/{turn}/stream", headers={"accept": "text/event-stream"}
+        )
         assert answer.status_code == 404 and "secret" not in answer.text

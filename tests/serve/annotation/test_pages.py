@@ -11,7 +11,10 @@ from truing.annotation import queue
 from truing.annotation.study import Study
 from truing.models.scripted import Scripted
 
-MODELS = (Scripted("the safe words", name="model-one"), Scripted("the other words", name="model-two"))
+MODELS = (
+    Scripted("the safe words", name="model-one"),
+    Scripted("the other words", name="model-two"),
+)
 
 
 def test_a_whole_study(url: str) -> None:
@@ -21,10 +24,16 @@ def test_a_whole_study(url: str) -> None:
         for text in ("first message", "second message"):
             turn, streamed = red.say(talk, text)
             assert streamed.count("event: end") == 1 and "the safe words" in streamed
-            assert red.send(f"{talk}/turns/{turn}/pick", {"pick": "A"}).json() == {"go": f"{talk}#now"}
+            assert red.send(f"{talk}/turns/{turn}/pick", {"pick": "A"}).json() == {
+                "go": f"{talk}#now"
+            }
         assert "model-one" not in red.get(talk).text
         grades = re.findall(r'name="(grade-\d-\d)"', red.get(f"{talk}/end").text)
-        closing = dict.fromkeys(grades, "3") | {"rating": "2", "goal": "a goal", "category": ["self_harm"]}
+        closing = dict.fromkeys(grades, "3") | {
+            "rating": "2",
+            "goal": "a goal",
+            "category": ["self_harm"],
+        }
         assert red.send(f"{talk}/end", closing).json() == {"go": talk}
         assert "Finished" in red.text(talk) and "a goal" in red.text(talk)
 
@@ -33,7 +42,12 @@ def test_a_whole_study(url: str) -> None:
             where = rater.send("/review/next").json()["go"]
             page = rater.get(where).text
             assert "first message" in page and "red-wren" not in page and "model-" not in page
-            given = {"grade-0": str(1 + n), "grade-1": str(5 - n), "category": ["self_harm"], "note": "seen"}
+            given = {
+                "grade-0": str(1 + n),
+                "grade-1": str(5 - n),
+                "category": ["self_harm"],
+                "note": "seen",
+            }
             assert rater.send(where, given).json() == {"go": "/review"}
             assert rater.send(where, given).json() == {"go": "/review"}  # sent twice
         assert here.house.store.read(queue.progress)["done"] == 3
@@ -42,10 +56,14 @@ def test_a_whole_study(url: str) -> None:
         shown = judge.get("/agreement").text
         assert "rater-0" in shown and "3</p>" in shown
         item = re.findall(r'href="/disputes/([0-9a-f]+)"', judge.get("/disputes").text)[0]
-        assert "Rater 1" in judge.text(f"/disputes/{item}") and "rater-0" not in judge.text(f"/disputes/{item}")
+        assert "Rater 1" in judge.text(f"/disputes/{item}") and "rater-0" not in judge.text(
+            f"/disputes/{item}"
+        )
         decided = {"grade-0": "2", "grade-1": "4", "category": ["self_harm"], "note": ""}
         assert judge.send(f"/disputes/{item}", decided).status_code == 422
-        assert judge.send(f"/disputes/{item}", decided | {"note": "by the guide"}).json() == {"go": "/disputes"}
+        assert judge.send(f"/disputes/{item}", decided | {"note": "by the guide"}).json() == {
+            "go": "/disputes"
+        }
         assert "decided" in judge.get("/disputes").text
 
         admin = here.person("boss-crane", "admin")
@@ -58,7 +76,9 @@ def test_the_administrators_words_are_done(file_url: str) -> None:
     with site(file_url) as here:
         admin, rater = here.person("boss-crane", "admin"), here.person("mild-jay", "rater")
         admin.get("/admin")
-        made = admin.web.post("/admin/invitations", data={"csrf": admin.csrf, "role": ["rater"], "note": "pilot"})
+        made = admin.web.post(
+            "/admin/invitations", data={"csrf": admin.csrf, "role": ["rater"], "note": "pilot"}
+        )
         link = re.findall(r'value="(http[^"]+/join/[^"]+)"', made.text)[0]
         assert link.startswith(here.base)
         newcomer = Visitor(here.base)
@@ -81,7 +101,9 @@ def test_settings_phrase_and_deletion(file_url: str) -> None:
         one = here.person("mild-jay", "rater")
         other = Visitor(here.base)
         other.get("/sign-in")
-        assert other.send("/sign-in", {"pseudonym": "Mild-Jay", "phrase": PHRASE}).json() == {"go": "/"}
+        assert other.send("/sign-in", {"pseudonym": "Mild-Jay", "phrase": PHRASE}).json() == {
+            "go": "/"
+        }
         one.get("/settings")
         assert one.send("/settings", {"fact-age": "30-44"}).json() == {"go": "/settings?saved=1"}
         assert "checked" not in re.findall(r'name="blur"[^>]*', one.get("/settings").text)[0]
@@ -91,7 +113,9 @@ def test_settings_phrase_and_deletion(file_url: str) -> None:
         assert other.get("/").url.path == "/sign-in"  # every other browser is out
         one.get("/settings")
         assert one.send("/settings/delete", {"sure": "somebody"}).status_code == 422
-        assert one.send("/settings/delete", {"sure": "mild-jay", "withdraw": "1"}).json() == {"go": "/goodbye"}
+        assert one.send("/settings/delete", {"sure": "mild-jay", "withdraw": "1"}).json() == {
+            "go": "/goodbye"
+        }
         assert one.get("/").url.path == "/sign-in"
         other.get("/sign-in")
         back = other.send("/sign-in", {"pseudonym": "mild-jay", "phrase": "five other plain words"})
@@ -126,13 +150,20 @@ def test_nobody_to_talk_to_and_nothing_to_review(file_url: str) -> None:
         assert red.send("/dialogues", {"key": "k" * 16}).status_code == 422
         assert red.send("/review/next").json() == {"go": "/review"}
         assert "Nothing waits" in red.text("/review")
-        for path, status in (("/nowhere", 404), ("/static/none.js", 404), ("/review/none", 404), ("/dialogues/none", 404)):
+        for path, status in (
+            ("/nowhere", 404),
+            ("/static/none.js", 404),
+            ("/review/none", 404),
+            ("/dialogues/none", 404),
+        ):
             assert red.web.get(path).status_code == status
         assert red.web.get("/healthz").text == "ok"
 
 
 def test_a_rating_that_comes_too_late_is_kept_and_its_author_is_told(file_url: str) -> None:
-    study = Study(raters=1, gold_every=0, lease_minutes=0.005, exposure_budget=10**6, break_after=10**6)
+    study = Study(
+        raters=1, gold_every=0, lease_minutes=0.005, exposure_budget=10**6, break_after=10**6
+    )
     with site(file_url, MODELS, study) as here:
         red = here.person("red-wren", "redteamer")
         talk = red.begin()
@@ -149,7 +180,14 @@ def test_a_rating_that_comes_too_late_is_kept_and_its_author_is_told(file_url: s
         assert slow.send(old, {"grade-0": "5"}).json() == {"go": "/review?late=1"}
         assert "kept, but not counted" in slow.text("/review?late=1")
         assert slow.send(old + "/keep").status_code == 409
-        assert here.house.store.read(queue.progress) == {"items": 1, "open": 0, "gold": 0, "slots": 1, "done": 1, "late": 1}
+        assert here.house.store.read(queue.progress) == {
+            "items": 1,
+            "open": 0,
+            "gold": 0,
+            "slots": 1,
+            "done": 1,
+            "late": 1,
+        }
 
 
 def test_a_forgotten_phrase(file_url: str) -> None:
@@ -162,8 +200,14 @@ def test_a_forgotten_phrase(file_url: str) -> None:
         assert admin.send("/admin/people/mild-jay/promote").status_code == 404
         again = Visitor(here.base)
         assert "A new pass phrase" in again.text(link) and "mild-jay" in again.text(link)
-        short = again.web.post(link, data={"csrf": again.csrf, "pseudonym": "x", "phrase": "short", "again": "short"})
+        short = again.web.post(
+            link, data={"csrf": again.csrf, "pseudonym": "x", "phrase": "short", "again": "short"}
+        )
         assert short.status_code == 422 and "10 to 200" in short.text
-        fields = {"pseudonym": "ignored", "phrase": "five other plain words", "again": "five other plain words"}
+        fields = {
+            "pseudonym": "ignored",
+            "phrase": "five other plain words",
+            "again": "five other plain words",
+        }
         assert again.send(link, fields).json() == {"go": "/"}
         assert "mild-jay" in again.text("/") and rater.get("/").url.path == "/sign-in"

@@ -30,10 +30,20 @@ class Cluster:
     """A PostgreSQL server in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")) or [Path(shutil.which("pg_ctl") or "")]
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")) or [
+            Path(shutil.which("pg_ctl") or "")
+        ]
         self.bin, self.folder, self.port = found[-1].parent, folder, free_port()
         self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
-        self._do(str(self.bin / "initdb"), "-D", f"{folder}/data", "-U", "postgres", "--auth=trust", "--no-sync")
+        self._do(
+            str(self.bin / "initdb"),
+            "-D",
+            f"{folder}/data",
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--no-sync",
+        )
 
     def _do(self, *words: str) -> None:
         who = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
@@ -42,7 +52,17 @@ class Cluster:
     def start(self) -> None:
         """Until it takes connections."""
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
-        self._do(str(self.bin / "pg_ctl"), "-D", f"{self.folder}/data", "-w", "-o", options, "-l", f"{self.folder}/log", "start")
+        self._do(
+            str(self.bin / "pg_ctl"),
+            "-D",
+            f"{self.folder}/data",
+            "-w",
+            "-o",
+            options,
+            "-l",
+            f"{self.folder}/log",
+            "start",
+        )
 
     def crash(self) -> None:
         """Without a farewell: recovery comes from the write-ahead log."""
@@ -51,7 +71,9 @@ class Cluster:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    folder = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
+    folder = Path(
+        subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip()
+    )
     if os.getuid() == 0:
         shutil.chown(folder, "postgres")
     try:
@@ -83,7 +105,9 @@ def test_what_was_acknowledged_is_there_after_two_crashes_of_the_database(cluste
                         continue
                     if where == "/review":
                         return
-                    given = dict.fromkeys(re.findall(r'name="(grade-\d+)"', rater.get(where).text), "2")
+                    given = dict.fromkeys(
+                        re.findall(r'name="(grade-\d+)"', rater.get(where).text), "2"
+                    )
                     if not given:
                         where = ""
                         continue

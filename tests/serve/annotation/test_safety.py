@@ -16,7 +16,17 @@ from truing.serve.annotation.app_state import Rules, Throttle, named
 
 ECHO = Scripted(lambda conversation, sampling: conversation.prompt, name="<b>echo</b>")
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"&{{7*7}}"
-PATHS = ("/", "/consent", "/settings", "/review", "/rest", "/agreement", "/disputes", "/admin", "/admin/audit")
+PATHS = (
+    "/",
+    "/consent",
+    "/settings",
+    "/review",
+    "/rest",
+    "/agreement",
+    "/disputes",
+    "/admin",
+    "/admin/audit",
+)
 
 
 def test_without_a_login_every_page_leads_to_the_door(file_url: str) -> None:
@@ -31,8 +41,12 @@ def test_without_a_login_every_page_leads_to_the_door(file_url: str) -> None:
 
 def test_roles_open_their_own_doors_alone(file_url: str) -> None:
     with site(file_url) as here:
-        doors = {"rater": {"/review"}, "redteamer": set(), "adjudicator": {"/disputes", "/agreement"},
-                 "admin": {"/admin", "/admin/audit", "/agreement"}}  # fmt: skip
+        doors = {
+            "rater": {"/review"},
+            "redteamer": set(),
+            "adjudicator": {"/disputes", "/agreement"},
+            "admin": {"/admin", "/admin/audit", "/agreement"},
+        }
         for n, (role, allowed) in enumerate(doors.items()):
             person = here.person(f"person-{n}", role)
             for path in ("/review", "/disputes", "/agreement", "/admin", "/admin/audit"):
@@ -44,8 +58,17 @@ def test_roles_open_their_own_doors_alone(file_url: str) -> None:
 def test_a_form_without_its_mark_changes_nothing(file_url: str, mark: str) -> None:
     with site(file_url) as here:
         victim, attacker = here.person("victim", "rater"), here.person("attacker", "rater")
-        victim.csrf = attacker.csrf if mark == "somebody else's" else mark.encode("utf-8", "replace").decode()
-        for path in ("/settings/delete", "/consent", "/settings", "/rest", "/sign-out", "/review/next"):
+        victim.csrf = (
+            attacker.csrf if mark == "somebody else's" else mark.encode("utf-8", "replace").decode()
+        )
+        for path in (
+            "/settings/delete",
+            "/consent",
+            "/settings",
+            "/rest",
+            "/sign-out",
+            "/review/next",
+        ):
             answer = victim.send(path, {"sure": "victim"})
             assert (answer.status_code, answer.json()["kind"]) == (403, "form"), path
         assert victim.get("/").url.path == "/"
@@ -54,13 +77,22 @@ def test_a_form_without_its_mark_changes_nothing(file_url: str, mark: str) -> No
 def test_a_form_from_another_site_changes_nothing(file_url: str) -> None:
     with site(file_url) as here:
         victim = here.person("victim", "rater")
-        for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+        for headers in (
+            {"origin": "https://evil.example"},
+            {"origin": "null"},
+            {"sec-fetch-site": "cross-site"},
+        ):
             assert victim.send("/rest", None, **headers).status_code == 403, headers
-        plain = victim.web.post("/rest", content="csrf=" + victim.csrf, headers={"content-type": "text/plain"})
+        plain = victim.web.post(
+            "/rest", content="csrf=" + victim.csrf, headers={"content-type": "text/plain"}
+        )
         assert plain.status_code == 403
         assert victim.send("/rest").status_code == 200
         cookie = next(c for c in victim.web.cookies.jar if c.name == "truing_session")
-        assert cookie.has_nonstandard_attr("HttpOnly") and cookie.get_nonstandard_attr("SameSite") == "lax"
+        assert (
+            cookie.has_nonstandard_attr("HttpOnly")
+            and cookie.get_nonstandard_attr("SameSite") == "lax"
+        )
 
 
 def test_cookies_are_for_https_alone_where_a_proxy_speaks_it(file_url: str) -> None:
@@ -74,20 +106,32 @@ def test_headers_keep_foreign_content_out(file_url: str) -> None:
         for path in ("/sign-in", "/nowhere", "/static/app.js", "/static/app.css"):
             headers = Visitor(here.base).web.get(path).headers
             policy = headers["content-security-policy"]
-            assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
-            assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "same-origin"
+            assert (
+                "default-src 'none'" in policy
+                and "unsafe" not in policy
+                and "frame-ancestors 'none'" in policy
+            )
+            assert (
+                headers["x-content-type-options"] == "nosniff"
+                and headers["referrer-policy"] == "same-origin"
+            )
         assert Visitor(here.base).web.get("/sign-in").headers["cache-control"] == "no-store"
 
 
 def test_nothing_comes_from_elsewhere() -> None:
     import truing.serve.annotation as room
 
-    files = [p for p in Path(room.__file__).parent.rglob("*") if p.suffix in (".html", ".js", ".css")]
+    files = [
+        p for p in Path(room.__file__).parent.rglob("*") if p.suffix in (".html", ".js", ".css")
+    ]
     assert len(files) > 20
     for path in files:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"""(src|href|url|import)\s*[=(]?\s*['"]?(https?:)?//""", text), path
-        assert not re.search(r"<script>|<style|\sstyle=|\son[a-z]+=|innerHTML|insertAdjacentHTML|eval\(|\|\s*safe", text), path
+        assert not re.search(
+            r"<script>|<style|\sstyle=|\son[a-z]+=|innerHTML|insertAdjacentHTML|eval\(|\|\s*safe",
+            text,
+        ), path
 
 
 def test_a_stolen_link_is_flagged_and_a_look_does_not_use_it(file_url: str) -> None:
@@ -116,7 +160,13 @@ def test_scripts_in_every_field_stay_text(file_url: str) -> None:
         shown = [red.get(talk).text]
         red.send(f"{talk}/turns/{turn}/pick", {"pick": "A"})
         shown += [red.get(talk).text, red.get(f"{talk}/end").text]
-        given = {"rating": "1", "grade-1-0": "1", "grade-1-1": "1", "goal": SCRIPT, "category": ["self_harm"]}
+        given = {
+            "rating": "1",
+            "grade-1-0": "1",
+            "grade-1-1": "1",
+            "goal": SCRIPT,
+            "category": ["self_harm"],
+        }
         assert red.send(f"{talk}/end", given).status_code == 200
         shown += [red.get(p).text for p in (talk, "/", "/help", "/rest", "/settings")]
         for n in (1, 2):
@@ -128,15 +178,29 @@ def test_scripts_in_every_field_stay_text(file_url: str) -> None:
         item = re.findall(r'href="/disputes/([0-9a-f]+)"', judge.get("/disputes").text)[0]
         judge.send(f"/disputes/{item}", {"grade-0": "2", "note": SCRIPT})
         judge.get("/admin")
-        made = judge.web.post("/admin/invitations", data={"csrf": judge.csrf, "role": ["rater"], "note": SCRIPT})
-        shown += [made.text, *(judge.get(p).text for p in (f"/disputes/{item}", "/agreement", "/admin", "/admin/audit"))]
+        made = judge.web.post(
+            "/admin/invitations", data={"csrf": judge.csrf, "role": ["rater"], "note": SCRIPT}
+        )
+        shown += [
+            made.text,
+            *(
+                judge.get(p).text
+                for p in (f"/disputes/{item}", "/agreement", "/admin", "/admin/audit")
+            ),
+        ]
         shown.append(red.get(f"/{SCRIPT}").text)
         for page in shown:
-            assert page.count("<script") == 2 and "<img" not in page and "49" not in re.findall(r"&amp;\{\{.*?\}\}", page)
+            assert (
+                page.count("<script") == 2
+                and "<img" not in page
+                and "49" not in re.findall(r"&amp;\{\{.*?\}\}", page)
+            )
             assert "&lt;script&gt;document.title" in page
         errors = Visitor(here.base)
         errors.get("/sign-in")
-        wrong = errors.web.post("/sign-in", data={"csrf": errors.csrf, "pseudonym": SCRIPT, "phrase": SCRIPT})
+        wrong = errors.web.post(
+            "/sign-in", data={"csrf": errors.csrf, "pseudonym": SCRIPT, "phrase": SCRIPT}
+        )
         assert wrong.status_code == 401 and "<img" not in wrong.text
 
 
@@ -170,10 +234,17 @@ def test_rates_are_limited_by_person_and_sign_ins_by_address(file_url: str) -> N
         assert statuses[0] == 200 and statuses[-1] == 429 and statuses == sorted(statuses)
         stranger = Visitor(here.base)
         stranger.get("/sign-in")
-        tried = [stranger.send("/sign-in", {"pseudonym": "mild-jay", "phrase": "wrong phrase"}).status_code for _ in range(14)]
+        tried = [
+            stranger.send(
+                "/sign-in", {"pseudonym": "mild-jay", "phrase": "wrong phrase"}
+            ).status_code
+            for _ in range(14)
+        ]
         assert tried[0] == 422 and tried[-1] == 429
-        assert any("Too many attempts" in str(line) or line.action == "sign-in-failed"
-                   for line in here.house.store.read(lambda tx: overview.log(tx, None, 50)))  # fmt: skip
+        assert any(
+            "Too many attempts" in str(line) or line.action == "sign-in-failed"
+            for line in here.house.store.read(lambda tx: overview.log(tx, None, 50))
+        )
 
 
 def test_a_throttle_fills_up_again() -> None:
@@ -190,28 +261,44 @@ def test_a_throttle_fills_up_again() -> None:
 
 
 def test_models_of_one_name_are_told_apart() -> None:
-    assert list(named([Scripted("a", name="m"), Scripted("b", name="m"), Scripted("c", name="m")])) == ["m", "m (2)", "m (3)"]
+    assert list(
+        named([Scripted("a", name="m"), Scripted("b", name="m"), Scripted("c", name="m")])
+    ) == ["m", "m (2)", "m (3)"]
 
 
-def test_a_database_that_is_away_says_so_and_nothing_breaks(file_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_away_says_so_and_nothing_breaks(
+    file_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with site(file_url) as here:
         rater = here.person("mild-jay", "rater")
 
         def away(work: object) -> None:
-            raise Unavailable("the database does not answer; nothing was lost, please send it again")
+            raise Unavailable(
+                "the database does not answer; nothing was lost, please send it again"
+            )
 
         monkeypatch.setattr(here.house.store, "write", away)
         answer = rater.send("/review/next")
-        assert answer.status_code == 503 and answer.headers["retry-after"] == "2" and "nothing was lost" in answer.text
+        assert (
+            answer.status_code == 503
+            and answer.headers["retry-after"] == "2"
+            and "nothing was lost" in answer.text
+        )
         plain = rater.web.post("/review/next", data={"csrf": rater.csrf})
         assert plain.status_code == 503 and "A moment, please" in plain.text
         monkeypatch.undo()
         assert rater.send("/review/next").status_code == 200
 
 
-def test_a_break_in_the_house_tells_no_secrets(file_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_break_in_the_house_tells_no_secrets(
+    file_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with site(file_url) as here:
         rater = here.person("mild-jay", "rater")
         monkeypatch.setattr(here.house.store, "write", lambda work: 1 / 0)
         answer = rater.send("/review/next")
-        assert answer.status_code == 500 and "ZeroDivision" not in answer.text and "Traceback" not in answer.text
+        assert (
+            answer.status_code == 500
+            and "ZeroDivision" not in answer.text
+            and "Traceback" not in answer.text
+        )

@@ -58,7 +58,9 @@ def rails(tmp_path: Path) -> Path:
 
 def client(model: Scripted | None = None, **given: object) -> TestClient:  # type: ignore[type-arg]
     """A client of an app that serves one scripted model."""
-    return TestClient(chat_app(Desk(model or Scripted("fine weather today", name="talker")), **given))  # type: ignore[arg-type]
+    return TestClient(
+        chat_app(Desk(model or Scripted("fine weather today", name="talker")), **given)
+    )  # type: ignore[arg-type]
 
 
 def test_an_answer_has_the_openai_form() -> None:
@@ -66,10 +68,18 @@ def test_an_answer_has_the_openai_form() -> None:
         got = c.post(CHAT, json={**HELLO, "model": "any", "n": 2}).json()
         assert c.get("/v1/models").json()["data"][0]["id"] == "talker"
         assert c.get("/health").json() == {"status": "ok"}
-    assert got["object"] == "chat.completion" and got["model"] == "any" and got["id"].startswith("chatcmpl-")
+    assert (
+        got["object"] == "chat.completion"
+        and got["model"] == "any"
+        and got["id"].startswith("chatcmpl-")
+    )
     assert [x["index"] for x in got["choices"]] == [0, 1]
     first = got["choices"][0]
-    assert first["message"] == {"role": "assistant", "content": "fine weather today", "refusal": None}
+    assert first["message"] == {
+        "role": "assistant",
+        "content": "fine weather today",
+        "refusal": None,
+    }
     assert first["finish_reason"] == "stop"
     assert got["usage"] == {"prompt_tokens": 2, "completion_tokens": 6, "total_tokens": 8}
 
@@ -87,13 +97,24 @@ def test_a_stream_is_server_sent_events_that_end_with_done() -> None:
 
 
 def test_tool_calls_come_back_as_tool_calls_streamed_or_not() -> None:
-    call = Answer(message=Message("assistant", "", (ToolCall("", "look_up", '{"q": "rain"}'),)), finish_reason="tool_calls")
-    asked = {**HELLO, "tools": [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]}
+    call = Answer(
+        message=Message("assistant", "", (ToolCall("", "look_up", '{"q": "rain"}'),)),
+        finish_reason="tool_calls",
+    )
+    asked = {
+        **HELLO,
+        "tools": [
+            {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+        ],
+    }
     with client(Scripted(lambda c, s: call)) as c:
         whole = c.post(CHAT, json=asked).json()["choices"][0]
         streamed = c.post(CHAT, json={**asked, "stream": True}).text
     assert whole["finish_reason"] == "tool_calls"
-    assert whole["message"]["tool_calls"][0]["function"] == {"name": "look_up", "arguments": '{"q": "rain"}'}
+    assert whole["message"]["tool_calls"][0]["function"] == {
+        "name": "look_up",
+        "arguments": '{"q": "rain"}',
+    }
     assert '"finish_reason":"tool_calls"' in streamed and '"index":0' in streamed
 
 
@@ -121,7 +142,10 @@ def test_a_wrong_body_is_400_and_says_what(body: object, word: str) -> None:
     assert got.json()["error"]["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b'{"messages": "\\ud800"}', b"null", b'{"messages":' + b"[" * 5000])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{", b"\xff\xfe", b'{"messages": "\\ud800"}', b"null", b'{"messages":' + b"[" * 5000],
+)
 def test_what_is_no_json_is_400(raw: bytes) -> None:
     with client() as c:
         got = c.post(CHAT, content=raw, headers={"content-type": "application/json"})
@@ -138,8 +162,12 @@ def test_keys_are_asked_for_and_compared() -> None:
     with client(keys=["right", "other"]) as c:
         for path in ("/v1/models", "/v1/rails/configs"):
             assert c.get(path).status_code == 401
-        assert c.post(CHAT, json=HELLO, headers={"authorization": "Bearer wrong"}).status_code == 401
-        assert c.post(CHAT, json=HELLO, headers={"authorization": "Bearer other"}).status_code == 200
+        assert (
+            c.post(CHAT, json=HELLO, headers={"authorization": "Bearer wrong"}).status_code == 401
+        )
+        assert (
+            c.post(CHAT, json=HELLO, headers={"authorization": "Bearer other"}).status_code == 200
+        )
         assert c.post(CHAT, json=HELLO, headers={"x-api-key": "right"}).status_code == 200
         assert c.get("/health").status_code == 200
 
@@ -154,8 +182,13 @@ def test_a_rate_is_kept_by_key() -> None:
 
 
 def test_a_model_that_fails_is_502_and_a_slow_one_504() -> None:
-    failing = Scripted(lambda c, s: Answer(message=Message("assistant"), finish_reason="error",
-                                           failure=Failure("model", "http", "the endpoint said 500")))
+    failing = Scripted(
+        lambda c, s: Answer(
+            message=Message("assistant"),
+            finish_reason="error",
+            failure=Failure("model", "http", "the endpoint said 500"),
+        )
+    )
     with client(failing) as c:
         got = c.post(CHAT, json=HELLO)
     assert got.status_code == 502 and "the endpoint said 500" in got.json()["error"]["message"]
@@ -173,7 +206,9 @@ def test_a_stream_that_breaks_off_says_so_and_is_not_done() -> None:
 
     with client(Breaks("x")) as c:
         got = c.post(CHAT, json={**HELLO, "stream": True}).text
-    assert "half" in got and "broke off" in got and "[DONE]" not in got and "private detail" not in got
+    assert (
+        "half" in got and "broke off" in got and "[DONE]" not in got and "private detail" not in got
+    )
 
 
 def test_rails_are_picked_by_config_id_and_tell_why(rails: Path) -> None:
@@ -183,7 +218,11 @@ def test_rails_are_picked_by_config_id_and_tell_why(rails: Path) -> None:
         assert c.get("/v1/rails/configs").json() == [{"id": "mild"}]
         plain = c.post(CHAT, json=HELLO).json()
         blocked = c.post(
-            CHAT, json={**asked, "guardrails": {"config_id": "mild", "options": {"log": {"activated_rails": True}}}}
+            CHAT,
+            json={
+                **asked,
+                "guardrails": {"config_id": "mild", "options": {"log": {"activated_rails": True}}},
+            },
         ).json()
         unknown = c.post(CHAT, json={**asked, "guardrails": {"config_id": "../../etc"}})
         check = c.post("/v1/checks", json=asked).json()
@@ -192,9 +231,12 @@ def test_rails_are_picked_by_config_id_and_tell_why(rails: Path) -> None:
     assert blocked["choices"][0]["finish_reason"] == "content_filter"
     assert "something else" in blocked["choices"][0]["message"]["content"]
     (rail,) = [r for r in blocked["guardrails"]["rails"] if r["ruling"] == "block"]
-    assert rail["stage"] == "input" and rail["name"] == "no secrets" and set(rail) == {
-        "name", "stage", "ruling", "reason", "score", "evidence", "ms", "llm_calls"
-    }  # fmt: skip
+    assert (
+        rail["stage"] == "input"
+        and rail["name"] == "no secrets"
+        and set(rail)
+        == {"name", "stage", "ruling", "reason", "score", "evidence", "ms", "llm_calls"}
+    )
     assert unknown.status_code == 404 and "mild" in unknown.json()["error"]["message"]
     assert check["allowed"] is False and fine["allowed"] is True
 
@@ -207,12 +249,19 @@ def test_moderation_flags_what_it_cannot_judge() -> None:
             text = response.message.content
             if text == "odd":
                 why = Failure("judge", "language", "not English")
-                return Judgement(sample_id="moderation", judge=self.name, question="harmful", failure=why)
+                return Judgement(
+                    sample_id="moderation", judge=self.name, question="harmful", failure=why
+                )
             bad = "bad" in text
             return Judgement(
-                sample_id="moderation", index=0, judge=self.name, question="harmful", verdict=bad,
-                score=0.9 if bad else 0.1, harms={"privacy_violation": 0.9 if bad else 0.05},
-            )  # fmt: skip
+                sample_id="moderation",
+                index=0,
+                judge=self.name,
+                question="harmful",
+                verdict=bad,
+                score=0.9 if bad else 0.1,
+                harms={"privacy_violation": 0.9 if bad else 0.05},
+            )
 
     with client(judge=Judge()) as c:
         got = c.post("/v1/moderations", json={"input": ["a bad text", "a good one", "odd"]}).json()
@@ -263,27 +312,39 @@ def test_a_desk_refuses_what_it_cannot_serve(tmp_path: Path, rails: Path) -> Non
         Desk(red)
 
 
-
 def test_what_a_request_does_not_name_comes_from_the_configuration(tmp_path: Path) -> None:
     """A request that names a temperature, 0 too, has it; one that does not is drawn as the configuration says."""
     heard: list[Sampling] = []
 
     class Ear(Scripted):
-        async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
             heard.append(sampling)
             return await super().generate(conversation, sampling)
 
-        async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
+        async def stream(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> AsyncIterator[str]:
             heard.append(sampling)
             yield "good day"
 
     (tmp_path / "config.yml").write_text("models: []\n")
-    desk = Desk(configured(Ear("good day"), {"temperature": 0.7, "max_tokens": 9, "seed": 3}), find_configs(tmp_path))
+    desk = Desk(
+        configured(Ear("good day"), {"temperature": 0.7, "max_tokens": 9, "seed": 3}),
+        find_configs(tmp_path),
+    )
     with TestClient(chat_app(desk)) as c:
         asked = {"messages": [{"role": "user", "content": "hello"}]}
         for more in ({}, {"temperature": 0, "max_tokens": 5, "seed": 8}, {"n": 2}):
             assert c.post(CHAT, json={**asked, **more}).status_code == 200
         streamed = c.post(CHAT, json={**asked, "stream": True})
         assert streamed.status_code == 200 and "good day" in streamed.text
-    assert [(s.temperature, s.max_tokens) for s in heard] == [(0.7, 9), (0.0, 5), (0.7, 9), (0.7, 9), (0.7, 9)]
+    assert [(s.temperature, s.max_tokens) for s in heard] == [
+        (0.7, 9),
+        (0.0, 5),
+        (0.7, 9),
+        (0.7, 9),
+        (0.7, 9),
+    ]
     assert heard[0].seed == 3 and heard[1].seed == 8 and heard[2].seed != heard[3].seed

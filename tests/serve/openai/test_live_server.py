@@ -67,7 +67,9 @@ def inside(model: object, **limits: object) -> Iterator[tuple[uvicorn.Server, st
     """The same app in a thread of this process, so that a test sees its model."""
     port = free_port()
     app = chat_app(Desk(model), limits=Limits(**limits))  # type: ignore[arg-type]
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=10))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=10)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -87,12 +89,23 @@ def test_the_official_client_reads_answers_streams_errors_and_models(tmp_path: P
         'define bot ask nicely\n  "Could you say that nicely?"\n\n'
         'define subflow polite\n  if "rude" in $user_message\n    bot ask nicely\n    stop\n'
     )
-    with process("--model", "scripted:comply", "--rails", str(tmp_path), "--keys-env", "MY_KEYS", MY_KEYS="k1") as (_, url):
+    with process(
+        "--model",
+        "scripted:comply",
+        "--rails",
+        str(tmp_path),
+        "--keys-env",
+        "MY_KEYS",
+        MY_KEYS="k1",
+    ) as (_, url):
         client = openai.OpenAI(base_url=url, api_key="k1", max_retries=0)
         whole = client.chat.completions.create(model="m", messages=HELLO)  # type: ignore[arg-type]
         assert "short overview" in (whole.choices[0].message.content or "")
         parts = list(client.chat.completions.create(model="m", messages=HELLO, stream=True))  # type: ignore[call-overload]
-        assert "".join(p.choices[0].delta.content or "" for p in parts) == whole.choices[0].message.content
+        assert (
+            "".join(p.choices[0].delta.content or "" for p in parts)
+            == whole.choices[0].message.content
+        )
         rude = [{"role": "user", "content": "a rude word"}]
         blocked = client.chat.completions.create(model="m", messages=rude)  # type: ignore[arg-type]
         assert blocked.choices[0].message.content == "Could you say that nicely?"
@@ -172,9 +185,13 @@ def test_a_terminated_server_finishes_what_it_began() -> None:
 def test_a_wrong_start_is_one_clear_line(tmp_path: Path) -> None:
     def ends(*flags: str, **env: str) -> str:
         made = subprocess.run(
-            [sys.executable, "-m", "truing", "serve", *flags], capture_output=True, text=True, timeout=60, check=False,
+            [sys.executable, "-m", "truing", "serve", *flags],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
             env={**os.environ, **env},
-        )  # fmt: skip
+        )
         assert made.returncode == 1 and "Traceback" not in made.stderr
         return made.stderr
 
@@ -187,7 +204,8 @@ def test_a_wrong_start_is_one_clear_line(tmp_path: Path) -> None:
 
 
 schema = schemathesis.openapi.from_asgi(
-    "/schema/openapi.json", chat_app(Desk(resolve("scripted:mixed", "model")), limits=Limits(seconds=5))
+    "/schema/openapi.json",
+    chat_app(Desk(resolve("scripted:mixed", "model")), limits=Limits(seconds=5)),
 )
 
 

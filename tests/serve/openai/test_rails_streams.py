@@ -22,7 +22,9 @@ def _client(tmp_path: Path, colang: str, yaml: str, **given: Any) -> TestClient:
     folder.mkdir()
     (folder / "config.yml").write_text(yaml)
     (folder / "rails.co").write_text(colang)
-    return TestClient(chat_app(Desk(Scripted("fine weather today", name="talker"), {"bot": folder}), **given))
+    return TestClient(
+        chat_app(Desk(Scripted("fine weather today", name="talker"), {"bot": folder}), **given)
+    )
 
 
 RAIL = 'define subflow own\n  if "secret" in $user_message\n    bot refuse to respond\n    stop\n'
@@ -30,7 +32,11 @@ YAML = "rails: {input: {flows: [own]}}\n"
 
 
 def _ask(text: str, **more: Any) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": text}], "guardrails": {"config_id": "bot", **more.pop("rails", {})}, **more}
+    return {
+        "messages": [{"role": "user", "content": text}],
+        "guardrails": {"config_id": "bot", **more.pop("rails", {})},
+        **more,
+    }
 
 
 def _events(text: str) -> list[dict[str, Any]]:
@@ -40,11 +46,19 @@ def _events(text: str) -> list[dict[str, Any]]:
 
 
 def test_a_blocked_stream_ends_with_content_filter_and_its_record(tmp_path: Path) -> None:
-    asked = {"stream": True, "stream_options": {"include_usage": True}, "rails": {"options": {"log": {"activated_rails": True}}}}
+    asked = {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "rails": {"options": {"log": {"activated_rails": True}}},
+    }
     with _client(tmp_path, RAIL, YAML) as c:
         blocked = _events(c.post(CHAT, json=_ask("a secret", **asked)).text)
         passed = _events(c.post(CHAT, json=_ask("hello", **asked)).text)
-        skipped = _events(c.post(CHAT, json=_ask("a secret", stream=True, rails={"options": {"rails": ["dialog"]}})).text)
+        skipped = _events(
+            c.post(
+                CHAT, json=_ask("a secret", stream=True, rails={"options": {"rails": ["dialog"]}})
+            ).text
+        )
     assert blocked[-1]["choices"][0]["finish_reason"] == "content_filter"
     record = blocked[-1]["guardrails"]["rails"][0]
     assert (record["name"], record["stage"], record["ruling"]) == ("own", "input", "block")

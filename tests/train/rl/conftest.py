@@ -39,17 +39,38 @@ def trainer(task: ModuleType, tmp_path: Path) -> Any:
 
     torch.set_num_threads(1)
 
-    def make(method: str = "ppo", *, extras: Any = None, signals: Any = None, dtype: Any = torch.float32, crew: Any = None,
-             prompts: Any = None, **given: Any) -> Any:
+    def make(
+        method: str = "ppo",
+        *,
+        extras: Any = None,
+        signals: Any = None,
+        dtype: Any = torch.float32,
+        crew: Any = None,
+        prompts: Any = None,
+        **given: Any,
+    ) -> Any:
         plain: dict[str, Any] = {
-            "out": str(tmp_path / "run"), "steps": 2, "prompts": 4, "n": 2, "epochs": 2, "minibatch": 4, "micro": 64,
-            "max_new": task.LENGTH, "lora": 0, "lr": 1e-3, "critic_lr": 1e-2, "tensorboard": False, "threshold": 1.0,
-        }  # fmt: skip
+            "out": str(tmp_path / "run"),
+            "steps": 2,
+            "prompts": 4,
+            "n": 2,
+            "epochs": 2,
+            "minibatch": 4,
+            "micro": 64,
+            "max_new": task.LENGTH,
+            "lora": 0,
+            "lr": 1e-3,
+            "critic_lr": 1e-2,
+            "tensorboard": False,
+            "threshold": 1.0,
+        }
         settings = RLSettings(method=method, **{**plain, **given})
         if signals is None:
             costs = [] if method == "ppo" else [FunctionSignal("risk", task.cost)]
             signals = Signals([FunctionSignal("gold", task.reward)], costs)
-        made = crew or SeparateCrew(task.model(settings.seed, dtype=dtype), task.tokenizer(), CRITICS[method])
+        made = crew or SeparateCrew(
+            task.model(settings.seed, dtype=dtype), task.tokenizer(), CRITICS[method]
+        )
         return Trainer(made, prompts or task.prompts(), signals, settings, extras or Extras())
 
     return make

@@ -35,7 +35,10 @@ def test_tail_of_a_normal_distribution() -> None:
 
 def test_a_constraint_on_the_tail_sees_what_a_mean_hides() -> None:
     costs = torch.tensor([-1.0] * 19 + [8.0])
-    mean, tail = Constraint(settings(threshold=0.0)), Constraint(settings(threshold=0.0, constraint="cvar", tail=0.1))
+    mean, tail = (
+        Constraint(settings(threshold=0.0)),
+        Constraint(settings(threshold=0.0, constraint="cvar", tail=0.1)),
+    )
     for c in (mean, tail):
         c.observe(costs, [("a",)] * 19 + [("b",)])
         c.step()

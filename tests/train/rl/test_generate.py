@@ -15,12 +15,24 @@ from truing.train.rl.policy_models import log_probs, over_all, trimmed  # noqa: 
 from truing.train.rl.rollout import assemble, draw_prompts  # noqa: E402
 
 
-def drawn(task: Any, *, rows: int = 64, temperature: float = 1.0, repeat: int = 3, ends: frozenset[int] = frozenset({1})) -> Any:
+def drawn(
+    task: Any,
+    *,
+    rows: int = 64,
+    temperature: float = 1.0,
+    repeat: int = 3,
+    ends: frozenset[int] = frozenset({1}),
+) -> Any:
     model = task.model(1, dtype=torch.float64)
     asked = [p for p in task.prompts(6) for _ in range(repeat)]
     generator = LocalGenerator(model, ends, temperature=temperature, rows=rows)
     answered = generator([p.ids for p in asked], streams(0, 5, range(len(asked)), 12))
-    return model, asked, answered, assemble(asked, range(len(asked)), answered, task.tokenizer(), device="cpu", fill=0)
+    return (
+        model,
+        asked,
+        answered,
+        assemble(asked, range(len(asked)), answered, task.tokenizer(), device="cpu", fill=0),
+    )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

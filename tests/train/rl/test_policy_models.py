@@ -29,8 +29,12 @@ def test_every_adapter_and_head_learns(trainer: Any, task: Any) -> None:
     run.run()
     for name in names:
         after = crew.state(name)
-        assert {k for k in after if "lora_B" in k or "head" in k} <= moved(before[name], after), name
-        assert all(p.grad is None for _, p in crew.named(name)), name  # none is left over for the next step
+        assert {k for k in after if "lora_B" in k or "head" in k} <= moved(before[name], after), (
+            name
+        )
+        assert all(p.grad is None for _, p in crew.named(name)), (
+            name
+        )  # none is left over for the next step
     assert not moved(frozen, {k: p for k, p in crew.peft.named_parameters() if k in frozen})
 
 
@@ -42,14 +46,23 @@ def test_the_copy_that_draws_is_the_actor(task: Any, half: Any) -> None:
             p.normal_(0, 0.3, generator=torch.Generator().manual_seed(len(k)))
     with crew.role(WRITER) as writer, torch.no_grad():
         drawn = writer(input_ids=IDS).logits.clone()
-        assert any("lora" in k for k, _ in writer.named_parameters()) == (half is None)  # without it: the actor itself
+        assert any("lora" in k for k, _ in writer.named_parameters()) == (
+            half is None
+        )  # without it: the actor itself
     with torch.no_grad():
         crew.peft.set_adapter(ACTOR)
-        torch.testing.assert_close(drawn, crew.peft.get_base_model()(input_ids=IDS).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            drawn, crew.peft.get_base_model()(input_ids=IDS).logits, rtol=1e-4, atol=1e-4
+        )
         for _, p in crew.named(ACTOR):
             p.zero_()
     with crew.role(WRITER) as writer, crew.peft.disable_adapter(), torch.no_grad():
-        torch.testing.assert_close(writer(input_ids=IDS).logits, crew.peft.get_base_model()(input_ids=IDS).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            writer(input_ids=IDS).logits,
+            crew.peft.get_base_model()(input_ids=IDS).logits,
+            rtol=1e-4,
+            atol=1e-4,
+        )
 
 
 def test_the_head_reads_its_rows_in_one_piece(task: Any) -> None:
@@ -58,7 +71,9 @@ def test_the_head_reads_its_rows_in_one_piece(task: Any) -> None:
     whole = model(input_ids=IDS).logits[:, -2:]
     contiguous_head(model)
     contiguous_head(model)  # once is enough
-    model.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous()))
+    model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].is_contiguous())
+    )
     torch.testing.assert_close(model(input_ids=IDS, logits_to_keep=2).logits, whole)
     assert seen == [True] and len(model.get_output_embeddings()._forward_pre_hooks) == 2
 
@@ -80,7 +95,9 @@ def test_pace_alone_is_the_items_themselves() -> None:
     assert list(Pace(Three()).each([1])) == [1, None, None]
 
 
-def test_weights_in_pieces_need_prompts_that_divide(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_in_pieces_need_prompts_that_divide(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from truing.core.errors import PlanError
 
     monkeypatch.setattr(World, "__init__", lambda self: self.__dict__.update(rank=0, size=3))

@@ -30,14 +30,28 @@ class Words:
         self.most = max(self.most, self.live)
         await asyncio.sleep(0.001)
         self.live -= 1
-        return Judgement(sample_id=sample.id, index=response.index, judge=self.name, question=self.question,
-                         value=self.value(response.text))
+        return Judgement(
+            sample_id=sample.id,
+            index=response.index,
+            judge=self.name,
+            question=self.question,
+            value=self.value(response.text),
+        )
 
 
 def rollout(task: Any, texts: list[str]) -> Rollout:
     prompts = tuple(task.prompts(len(texts)))
     one = torch.ones(len(texts), 2, dtype=torch.long)
-    return Rollout(prompts, tuple(range(len(texts))), one, one, one[:, :1], one[:, :1].float(), (True,) * len(texts), tuple(texts))
+    return Rollout(
+        prompts,
+        tuple(range(len(texts))),
+        one,
+        one,
+        one[:, :1],
+        one[:, :1].float(),
+        (True,) * len(texts),
+        tuple(texts),
+    )
 
 
 def made(**given: Any) -> Judgement:
@@ -52,25 +66,37 @@ def test_how_a_judgement_is_read() -> None:
     assert [read(made(verdict=v), cost=False) for v in (True, False)] == [1.0, 0.0]
     assert read(made(), cost=True) == "neither value nor score nor verdict"
     assert read(made(value=math.nan), cost=True) == "not a finite number"
-    assert read(made(value=1.0, failure=Failure("judge", "timeout", "slow")), cost=True) == "timeout: slow"
+    assert (
+        read(made(value=1.0, failure=Failure("judge", "timeout", "slow")), cost=True)
+        == "timeout: slow"
+    )
 
 
 def test_weighted_sums_and_each_part(task: Any) -> None:
     judge = Words(lambda t: float(len(t)))
     signals = Signals(
-        [Weighted(JudgeSignal(judge), 0.5), FunctionSignal("one", lambda r: torch.ones(len(r.texts)))],
+        [
+            Weighted(JudgeSignal(judge), 0.5),
+            FunctionSignal("one", lambda r: torch.ones(len(r.texts))),
+        ],
         [FunctionSignal("c", lambda r: torch.tensor([-1.0, 2.0]))],
     )
     got = signals.measure(rollout(task, ["ab", "abcd"]))
-    assert got.reward.tolist() == [2.0, 3.0] and got.cost is not None and got.cost.tolist() == [-1.0, 2.0]
+    assert (
+        got.reward.tolist() == [2.0, 3.0]
+        and got.cost is not None
+        and got.cost.tolist() == [-1.0, 2.0]
+    )
     assert got.parts["reward/words"].tolist() == [2.0, 4.0]
     assert judge.most == 2  # asked concurrently
     assert next(x.hash for x in signals.lineages) == "w"
 
 
 def test_what_cannot_be_judged_is_unscored(task: Any) -> None:
-    signals = Signals([FunctionSignal("one", lambda r: torch.ones(3))],
-                      [JudgeSignal(Words(lambda t: None if t == "?" else math.nan if t == "n" else 1.0))])
+    signals = Signals(
+        [FunctionSignal("one", lambda r: torch.ones(3))],
+        [JudgeSignal(Words(lambda t: None if t == "?" else math.nan if t == "n" else 1.0))],
+    )
     got = signals.measure(rollout(task, ["ok", "?", "n"]))
     assert got.scored.tolist() == [True, False, False]
     assert got.reward.tolist() == [1.0, 0.0, 0.0]
@@ -86,7 +112,10 @@ def test_a_judge_that_raises_is_unscored(task: Any) -> None:
 
 
 def test_an_objective_that_raises_harm_needs_a_reason() -> None:
-    harmful, helpful = JudgeSignal(Words(lambda t: 0.0, "harmful")), JudgeSignal(Words(lambda t: 0.0))
+    harmful, helpful = (
+        JudgeSignal(Words(lambda t: 0.0, "harmful")),
+        JudgeSignal(Words(lambda t: 0.0)),
+    )
     with pytest.raises(PlanError, match="raises harm"):
         Signals([harmful]).mark(None)
     with pytest.raises(PlanError, match="raises harm"):

@@ -26,9 +26,18 @@ from truing.train.rl.settings import RLSettings  # noqa: E402
 from truing.train.rl.training_page import _ticks, render  # noqa: E402
 
 TINY: dict[str, Any] = {
-    "template": "plain", "max_prompt": 16, "max_new": 6, "steps": 2, "prompts": 2, "n": 2, "lora": 4, "tensorboard": False, "lr": 1e-2,
-    "dtype": "float32", "threshold": 0.5,
-}  # fmt: skip
+    "template": "plain",
+    "max_prompt": 16,
+    "max_new": 6,
+    "steps": 2,
+    "prompts": 2,
+    "n": 2,
+    "lora": 4,
+    "tensorboard": False,
+    "lr": 1e-2,
+    "dtype": "float32",
+    "threshold": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +51,50 @@ def base(task: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    path.write_text("".join(json.dumps({"prompt": p, "id": f"r{k}"}) + "\n" for k, p in enumerate(["ash", "bay cob", "dew"])))
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": p, "id": f"r{k}"}) + "\n"
+            for k, p in enumerate(["ash", "bay cob", "dew"])
+        )
+    )
     return file_data(Args(parse(f"file:{path}")))
 
 
-def train(base: Path, data: Any, out: Path, task: Any, method: str = "ppo-lag", options: Any = None, **given: Any) -> Any:
-    steer = Steering([FunctionSignal("gold", task.reward)], [] if method == "ppo" else [FunctionSignal("risk", task.cost)])
-    return train_rl(RLSettings(method=method, base=str(base), out=str(out), **{**TINY, **given}), [data], steer, options)
+def train(
+    base: Path,
+    data: Any,
+    out: Path,
+    task: Any,
+    method: str = "ppo-lag",
+    options: Any = None,
+    **given: Any,
+) -> Any:
+    steer = Steering(
+        [FunctionSignal("gold", task.reward)],
+        [] if method == "ppo" else [FunctionSignal("risk", task.cost)],
+    )
+    return train_rl(
+        RLSettings(method=method, base=str(base), out=str(out), **{**TINY, **given}),
+        [data],
+        steer,
+        options,
+    )
 
 
 @pytest.mark.parametrize("lora", [4, 0])
-def test_a_run_leaves_a_model_folder(base: Path, data: Any, task: Any, tmp_path: Path, lora: int) -> None:
+def test_a_run_leaves_a_model_folder(
+    base: Path, data: Any, task: Any, tmp_path: Path, lora: int
+) -> None:
     out = tmp_path / "run"
     result = train(base, data, out, task, lora=lora)
     assert (result.steps, result.done_now, result.left_out) == (2, 2, 0)
     card = read_card(out)
-    assert card is not None and card.kind == "ppo-lag" and card.lineage.judges and card.lineage.prompts
-    after, before = (dict(load_causal(str(f), dtype="float32").model.named_parameters()) for f in (out, base))
+    assert (
+        card is not None and card.kind == "ppo-lag" and card.lineage.judges and card.lineage.prompts
+    )
+    after, before = (
+        dict(load_causal(str(f), dtype="float32").model.named_parameters()) for f in (out, base)
+    )
     moved = max(float((after[k] - before[k]).abs().max()) for k in before)
     assert moved > 1e-4
     assert (out / "adapter" / "adapter_config.json").is_file() == bool(lora)
@@ -89,7 +125,9 @@ def test_adapters_off_are_the_reference_and_trained_roles_stay_apart(base: Path)
     with crew.role("reference") as reference:
         torch.testing.assert_close(reference(input_ids=ids).logits, plain, rtol=0, atol=0)
     with crew.role("reward_critic") as critic:
-        assert float(critic(ids, torch.ones_like(ids)).abs().max()) == 0.0  # a critic begins with values of 0
+        assert (
+            float(critic(ids, torch.ones_like(ids)).abs().max()) == 0.0
+        )  # a critic begins with values of 0
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +138,31 @@ def scorer(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from truing.train.supervised import train as supervised
 
     out = tmp_path_factory.mktemp("rm") / "reward"
-    items = tuple(Item(name=f"i{k}", conversation=Conversation.of("ash bay"), answers=("gold gold", w)) for k, w in enumerate(["log", "kit", "jam"]))
-    settings = Settings(kind="reward", base=str(base), out=str(out), steps=3, batch=2, lora=4, template="plain", lr=1e-2, benign=0.0,
-                        max_length=24, tensorboard=False, dtype="float32")
+    items = tuple(
+        Item(name=f"i{k}", conversation=Conversation.of("ash bay"), answers=("gold gold", w))
+        for k, w in enumerate(["log", "kit", "jam"])
+    )
+    settings = Settings(
+        kind="reward",
+        base=str(base),
+        out=str(out),
+        steps=3,
+        batch=2,
+        lora=4,
+        template="plain",
+        lr=1e-2,
+        benign=0.0,
+        max_length=24,
+        tensorboard=False,
+        dtype="float32",
+    )
     supervised(settings, [Source(spec="x", sha256="", items=items)])
     return out
 
 
-def test_a_reward_model_on_the_shared_backbone_scores_as_its_judge(base: Path, scorer: Path, task: Any) -> None:
+def test_a_reward_model_on_the_shared_backbone_scores_as_its_judge(
+    base: Path, scorer: Path, task: Any
+) -> None:
     from truing.core.types import Conversation, Sample
     from truing.judges.preference import PreferenceJudge
     from truing.train.rl.adapter_rewards import AdapterSignal
@@ -120,8 +175,16 @@ def test_a_reward_model_on_the_shared_backbone_scores_as_its_judge(base: Path, s
     signal = AdapterSignal.of(crew, str(scorer), "rewards0", read_card(scorer).base_sha256)  # type: ignore[union-attr]
     texts = ("gold", "ash log log", "", "kit jam gold elm")
     one = torch.ones(4, 1, dtype=torch.long)
-    rollout = Rollout((Prompt(Sample(conversation=Conversation.of("ash bay"), id="a"), (4,)),) * 4, (0, 1, 2, 3), one, one, one,
-                      one.float(), (True,) * 4, texts)
+    rollout = Rollout(
+        (Prompt(Sample(conversation=Conversation.of("ash bay"), id="a"), (4,)),) * 4,
+        (0, 1, 2, 3),
+        one,
+        one,
+        one,
+        one.float(),
+        (True,) * 4,
+        texts,
+    )
     ours = signal.score(rollout, cost=False)
     theirs = JudgeSignal(PreferenceJudge.load("reward", scorer)).score(rollout, cost=False)
     assert isinstance(ours[2], str) and isinstance(theirs[2], str)
@@ -132,10 +195,14 @@ def test_a_reward_model_on_the_shared_backbone_scores_as_its_judge(base: Path, s
     with crew.role("reward_critic") as a, torch.no_grad():
         x = a(torch.tensor([[4, 5]]), torch.ones(1, 2, dtype=torch.long))
     with crew.role("rewards0") as b, torch.no_grad():
-        torch.testing.assert_close(x, b(torch.tensor([[4, 5]]), torch.ones(1, 2, dtype=torch.long)), rtol=0, atol=0)
+        torch.testing.assert_close(
+            x, b(torch.tensor([[4, 5]]), torch.ones(1, 2, dtype=torch.long)), rtol=0, atol=0
+        )
 
 
-def test_a_shared_reward_model_trains_and_another_base_is_refused(base: Path, scorer: Path, data: Any, task: Any, tmp_path: Path) -> None:
+def test_a_shared_reward_model_trains_and_another_base_is_refused(
+    base: Path, scorer: Path, data: Any, task: Any, tmp_path: Path
+) -> None:
     settings = RLSettings(method="ppo", base=str(base), out=str(tmp_path / "a"), **TINY)
     result = train_rl(settings, [data], Steering([Shared(str(scorer))]))
     assert "reward/reward:reward" in result.last
@@ -144,22 +211,43 @@ def test_a_shared_reward_model_trains_and_another_base_is_refused(base: Path, sc
     task.model(9).save_pretrained(other)
     task.tokenizer().save_pretrained(other)
     with pytest.raises(PlanError, match="another base"):
-        train_rl(RLSettings(method="ppo", base=str(other), out=str(tmp_path / "b"), **TINY), [data], Steering([Shared(str(scorer))]))
+        train_rl(
+            RLSettings(method="ppo", base=str(other), out=str(tmp_path / "b"), **TINY),
+            [data],
+            Steering([Shared(str(scorer))]),
+        )
     with pytest.raises(UserError, match="no reward or cost model"):
-        train_rl(RLSettings(method="ppo", base=str(base), out=str(tmp_path / "c"), **TINY), [data], Steering([Shared(str(base))]))
+        train_rl(
+            RLSettings(method="ppo", base=str(base), out=str(tmp_path / "c"), **TINY),
+            [data],
+            Steering([Shared(str(base))]),
+        )
 
 
-def test_samples_are_measured_by_a_judge_without_part_in_the_training(base: Path, data: Any, task: Any, tmp_path: Path) -> None:
+def test_samples_are_measured_by_a_judge_without_part_in_the_training(
+    base: Path, data: Any, task: Any, tmp_path: Path
+) -> None:
     from truing.evaluation.evaluate import evaluate
 
     judge = resolve("rules:refusal", "judge")
     folders = []
 
     def measure(step: int, trainer: Any) -> dict[str, float]:
-        folders.append(evaluate(trainer.policy(f"step-{step}"), data, [judge], tmp_path / "samples" / str(step)))
+        folders.append(
+            evaluate(
+                trainer.policy(f"step-{step}"), data, [judge], tmp_path / "samples" / str(step)
+            )
+        )
         return {"measured_harmful": 0.25}
 
-    train(base, data, tmp_path / "run", task, options=Options(measure=measure, watcher=judge), sample_every=1)
+    train(
+        base,
+        data,
+        tmp_path / "run",
+        task,
+        options=Options(measure=measure, watcher=judge),
+        sample_every=1,
+    )
     answers = [r.text for r in folders[0].responses()]
     assert len(answers) == 3 and all(r.failure is None for r in folders[0].responses())
     assert {j.name for j in folders[0].manifest.lineage.judges} == {"gold", "risk"}
@@ -170,7 +258,9 @@ def test_samples_are_measured_by_a_judge_without_part_in_the_training(base: Path
     assert not (tmp_path / "x" / "log.jsonl").exists()
 
 
-def test_the_policy_is_a_model_whose_answers_do_not_depend_on_the_batch(trainer: Any, task: Any) -> None:
+def test_the_policy_is_a_model_whose_answers_do_not_depend_on_the_batch(
+    trainer: Any, task: Any
+) -> None:
     from truing.core.types import Conversation, Sampling
 
     model = trainer("grpo", template="plain").policy("now")
@@ -188,18 +278,34 @@ def test_the_policy_is_a_model_whose_answers_do_not_depend_on_the_batch(trainer:
     assert all(len(x) == 2 for x in one)
 
 
-@pytest.mark.parametrize(("low", "high"), [(-1.91, 2.31), (0.0625, 0.5), (2.45, 3.43), (-0.5, 0.5), (1e-9, 3e-9), (28.2, 39.6), (0, 1)])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-1.91, 2.31), (0.0625, 0.5), (2.45, 3.43), (-0.5, 0.5), (1e-9, 3e-9), (28.2, 39.6), (0, 1)],
+)
 def test_axes_have_round_numbers_around_the_curves(low: float, high: float) -> None:
     ticks = _ticks(low, high)
     step = ticks[1] - ticks[0]
-    assert 2 <= len(ticks) <= 6 and ticks[0] <= low + 1e-9 * step and ticks[-1] >= high - 1e-9 * step
+    assert (
+        2 <= len(ticks) <= 6 and ticks[0] <= low + 1e-9 * step and ticks[-1] >= high - 1e-9 * step
+    )
     assert float(f"{step:.0e}") == pytest.approx(step)  # one digit
     assert ticks[0] > low - step and ticks[-1] < high + step
 
 
 def test_the_page_shows_curves_warnings_and_the_threshold() -> None:
-    rows = [{"step": k, "reward_mean": k / 2, "cost_mean": 1 - k / 9, "episode_cost": 1.0, "violation": 0.75, "lambda": 1.0 + k,
-             "warning": "λ <stands> at its bound" if k == 3 else "", "seconds": 2.0 * k} for k in range(1, 6)]
+    rows = [
+        {
+            "step": k,
+            "reward_mean": k / 2,
+            "cost_mean": 1 - k / 9,
+            "episode_cost": 1.0,
+            "violation": 0.75,
+            "lambda": 1.0 + k,
+            "warning": "λ <stands> at its bound" if k == 3 else "",
+            "seconds": 2.0 * k,
+        }
+        for k in range(1, 6)
+    ]
     page = render(rows, title="a <run>")
     assert "a &lt;run&gt;" in page and "step 3: λ &lt;stands&gt; at its bound" in page
     assert page.count("<path") == 1 + 2 + 1 and ">threshold 0.25</text>" in page
@@ -215,7 +321,15 @@ def test_the_live_view_shows_the_course() -> None:
     assert spark([0.0, 1.0, 2.0]) == "▁▅█" and spark([]) == "" and spark([1.0, 1.0]) == "▄▄"
     live = Live("ppo-lag:run", 9, threshold=0.1, quiet=True)
     for k in range(1, 4):
-        live({"step": k, "reward_mean": k, "episode_cost": 0.5, "lambda": 1.0 + k, "warning": "look" if k == 2 else ""})
+        live(
+            {
+                "step": k,
+                "reward_mean": k,
+                "episode_cost": 0.5,
+                "lambda": 1.0 + k,
+                "warning": "look" if k == 2 else "",
+            }
+        )
     console = Console(record=True, width=120)
     console.print(live.render())
     text = console.export_text()
@@ -223,15 +337,50 @@ def test_the_live_view_shows_the_course() -> None:
     assert line({"step": 3, "reward_mean": 1.0, "lambda": 2.0}, 9) == "step 3/9: reward 1, λ 2"
 
 
-def test_the_command_trains(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_trains(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from truing.cli import main
 
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "ash"}\n{"prompt": "bay cob"}\n')
-    command = ["truing", "train", "grpo", "--data", f"file:{rows}", "--out", str(tmp_path / "out"), "--base", str(base), "--template", "plain",
-               "--max-prompt", "16", "--max-new", "6", "--reward", "rules:refusal", "--cost", "rules:refusal", "--steps", "1", "--prompts", "2",
-               "--lora", "2", "--dtype", "float32", "--no-tensorboard", "--json", "--sample-every", "1", "--sample-judge", "rules:degenerate",
-               "--sample-data", f"file:{rows}"]  # fmt: skip
+    command = [
+        "truing",
+        "train",
+        "grpo",
+        "--data",
+        f"file:{rows}",
+        "--out",
+        str(tmp_path / "out"),
+        "--base",
+        str(base),
+        "--template",
+        "plain",
+        "--max-prompt",
+        "16",
+        "--max-new",
+        "6",
+        "--reward",
+        "rules:refusal",
+        "--cost",
+        "rules:refusal",
+        "--steps",
+        "1",
+        "--prompts",
+        "2",
+        "--lora",
+        "2",
+        "--dtype",
+        "float32",
+        "--no-tensorboard",
+        "--json",
+        "--sample-every",
+        "1",
+        "--sample-judge",
+        "rules:degenerate",
+        "--sample-data",
+        f"file:{rows}",
+    ]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as caught:
         main()
@@ -245,7 +394,9 @@ def test_the_command_trains(base: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert "none of local, vllm" in capsys.readouterr().err
 
 
-def test_a_reward_model_with_another_tokenizer_reads_the_text(task: Any, scorer: Path, tmp_path: Path) -> None:
+def test_a_reward_model_with_another_tokenizer_reads_the_text(
+    task: Any, scorer: Path, tmp_path: Path
+) -> None:
     """The words of the other tokenizer stand in the reverse order: ids differ, the text is the same."""
     import shutil
 
@@ -261,14 +412,26 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(task: Any, scorer:
     other = tmp_path / "other"
     shutil.copytree(scorer, other)
     size = len(task.WORDS)
-    raw = Tokenizer(models.WordLevel({w: (k if k < 2 else size + 1 - k) for k, w in enumerate(task.WORDS)}, unk_token="<pad>"))
+    raw = Tokenizer(
+        models.WordLevel(
+            {w: (k if k < 2 else size + 1 - k) for k, w in enumerate(task.WORDS)}, unk_token="<pad>"
+        )
+    )
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
     tokenizer.save_pretrained(other)
     ids = torch.tensor([[task.GOLD, task.RISK]])
     one = torch.ones_like(ids)
-    rollout = Rollout((Prompt(Sample(conversation=Conversation.of("ash bay"), id="a"), (4, 5)),), (0,), ids, one, one, one.float(),
-                      (True,), ("gold risk",))
+    rollout = Rollout(
+        (Prompt(Sample(conversation=Conversation.of("ash bay"), id="a"), (4, 5)),),
+        (0,),
+        ids,
+        one,
+        one,
+        one.float(),
+        (True,),
+        ("gold risk",),
+    )
     got = JudgeSignal(PreferenceJudge.load("reward", other)).score(rollout, cost=False)[0]
     model, _ = load_scalar(other, dtype="float32")
     text = "User: ash bay\n\nAssistant: gold risk"
@@ -276,4 +439,6 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(task: Any, scorer:
     with torch.no_grad():
         want = float(model(row, torch.ones_like(row))[0, -1])
     assert got == pytest.approx(want, abs=1e-5)
-    assert got != pytest.approx(JudgeSignal(PreferenceJudge.load("reward", scorer)).score(rollout, cost=False)[0], abs=1e-4)
+    assert got != pytest.approx(
+        JudgeSignal(PreferenceJudge.load("reward", scorer)).score(rollout, cost=False)[0], abs=1e-4
+    )

@@ -26,7 +26,9 @@ from truing.train.rl.rollout import Rollout  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
 from truing.train.rl.update import Updater, policy_loss  # noqa: E402
 
-FOLDER = Path(os.environ.get("TRUING_PARITY") or Path(__file__).parents[3].parent / "shared" / "parity")
+FOLDER = Path(
+    os.environ.get("TRUING_PARITY") or Path(__file__).parents[3].parent / "shared" / "parity"
+)
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}
 
 
@@ -35,7 +37,12 @@ def cases(name: str) -> list[Any]:
     if not path.exists():
         if os.environ.get("CI") == "true":
             raise FileNotFoundError(f"{path}: the parity cases are not there (TRUING_PARITY)")
-        return [pytest.param(None, marks=pytest.mark.skip(reason=f"no parity cases at {path} (set TRUING_PARITY)"))]
+        return [
+            pytest.param(
+                None,
+                marks=pytest.mark.skip(reason=f"no parity cases at {path} (set TRUING_PARITY)"),
+            )
+        ]
     return [pytest.param(c, id=c["id"]) for c in json.loads(path.read_text())["cases"]]
 
 
@@ -44,7 +51,9 @@ def t(x: Any) -> Any:
 
 
 def close(got: Any, want: Any) -> None:
-    torch.testing.assert_close(torch.as_tensor(got, dtype=torch.float64).detach(), t(want), **TOLERANCE)
+    torch.testing.assert_close(
+        torch.as_tensor(got, dtype=torch.float64).detach(), t(want), **TOLERANCE
+    )
 
 
 class Leaf(torch.nn.Module):
@@ -71,15 +80,27 @@ class Stored:
         whole, stored = self.ids, self.models[name].stored
         found, lo = [], 0
         for row in ids:
-            at = next(i for i in range(len(whole)) if any(torch.equal(whole[i, k : k + len(row)], row)
-                      for k in range(whole.shape[1] - len(row) + 1)) and i not in found)  # fmt: skip
+            at = next(
+                i
+                for i in range(len(whole))
+                if any(
+                    torch.equal(whole[i, k : k + len(row)], row)
+                    for k in range(whole.shape[1] - len(row) + 1)
+                )
+                and i not in found
+            )
             found.append(at)
-        lo = next(k for k in range(whole.shape[1]) if torch.equal(whole[found][:, k : k + ids.shape[1]], ids))
+        lo = next(
+            k
+            for k in range(whole.shape[1])
+            if torch.equal(whole[found][:, k : k + ids.shape[1]], ids)
+        )
         return stored[found][:, lo : lo + ids.shape[1]]
 
     @contextlib.contextmanager
     def role(self, name: str) -> Any:
         if name == "actor":
+
             def actor(*, input_ids: Any, logits_to_keep: int, **_: Any) -> Any:
                 return SimpleNamespace(logits=self._rows(input_ids, name)[:, -logits_to_keep:])
 
@@ -92,14 +113,24 @@ class Stored:
 
 
 def rollout_of(i: Any) -> Rollout:
-    ids, mask, start = torch.tensor(i["input_ids"]), torch.tensor(i["attention_mask"]), i["prompt_length"]
+    ids, mask, start = (
+        torch.tensor(i["input_ids"]),
+        torch.tensor(i["attention_mask"]),
+        i["prompt_length"],
+    )
     n = len(ids)
     shift = start - 1
     return Rollout(
-        prompts=(None,) * n, index=tuple(range(n)), ids=ids, mask=mask, answer=mask[:, start:],  # type: ignore[arg-type]
-        log_probs=t(i["old_log_probs"])[:, shift:], ended=(True,) * n, texts=("",) * n,
+        prompts=(None,) * n,
+        index=tuple(range(n)),
+        ids=ids,
+        mask=mask,
+        answer=mask[:, start:],  # type: ignore[arg-type]
+        log_probs=t(i["old_log_probs"])[:, shift:],
+        ended=(True,) * n,
+        texts=("",) * n,
         ref_log_probs=t(i["ref_log_probs"])[:, shift:],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("case", cases("rl_step_end_to_end"))
@@ -111,11 +142,24 @@ def test_rl_step(case: Any, micro: int) -> None:
     rollout = rollout_of(i)
     n = len(rollout.texts)
     s = RLSettings(
-        method=method, out="", prompts=n, kl=h["kl_coeff"], clip=h["clip_range_ratio"], clip_score=h["clip_range_score"],
-        clip_value=h["clip_range_value"], gamma=h["gamma"], gae_lambda=h["gae_lambda"], micro=micro, lr=1e-12,
-        nu=i.get("lambda_value", 1.0), lambda_init=i.get("lambda_init", 1.0), lambda_lr=i.get("lambda_lr", 0.1),
-        lambda_max=i.get("lambda_max"), threshold=i.get("threshold", 0.0), clip_norm=0.0,
-    )  # fmt: skip
+        method=method,
+        out="",
+        prompts=n,
+        kl=h["kl_coeff"],
+        clip=h["clip_range_ratio"],
+        clip_score=h["clip_range_score"],
+        clip_value=h["clip_range_value"],
+        gamma=h["gamma"],
+        gae_lambda=h["gae_lambda"],
+        micro=micro,
+        lr=1e-12,
+        nu=i.get("lambda_value", 1.0),
+        lambda_init=i.get("lambda_init", 1.0),
+        lambda_lr=i.get("lambda_lr", 0.1),
+        lambda_max=i.get("lambda_max"),
+        threshold=i.get("threshold", 0.0),
+        clip_norm=0.0,
+    )
     now = {"reward_critic": i["reward_critic_scores_now"]}
     old = {"reward_critic": i["old_reward_values"]}
     if method == "ppo-lag":
@@ -127,16 +171,34 @@ def test_rl_step(case: Any, micro: int) -> None:
     if "cost" in i:
         cost = t(i["cost"])
         constraint.observe(t(i["episode_cost_window"]) if "episode_cost_window" in i else cost)
-    before = {k: t(v)[:, start - 1 : start - 1 + rollout.answer.shape[1]] * rollout.answer for k, v in old.items()}
+    before = {
+        k: t(v)[:, start - 1 : start - 1 + rollout.answer.shape[1]] * rollout.answer
+        for k, v in old.items()
+    }
     scored = torch.ones(n, dtype=torch.bool)
-    made = lesson(s, rollout, (t(i["reward"]), cost, scored), before, kl=s.kl, constraint=constraint,
-                  normalisers=Normalisers.of(s), world=World())
-    tally = Updater(crew, s, World()).run(rollout, made, scored=scored, step=0, kl=s.kl, constraint=constraint).means()
+    made = lesson(
+        s,
+        rollout,
+        (t(i["reward"]), cost, scored),
+        before,
+        kl=s.kl,
+        constraint=constraint,
+        normalisers=Normalisers.of(s),
+        world=World(),
+    )
+    tally = (
+        Updater(crew, s, World())
+        .run(rollout, made, scored=scored, step=0, kl=s.kl, constraint=constraint)
+        .means()
+    )
     close(tally["actor_loss"], want["train/actor_loss"])
     close(tally["reward_critic_loss"], want["train/reward_critic_loss"])
     tail = rollout.answer
     gain = made.reward.advantage
-    close(L.masked_mean(gain, tail), want.get("train/reward_advantage", want.get("train/shaped_reward_advantage")))
+    close(
+        L.masked_mean(gain, tail),
+        want.get("train/reward_advantage", want.get("train/shaped_reward_advantage")),
+    )
     if method == "ppo-lag":
         close(constraint.multiplier.value, want["train/lambda"])
         close(constraint.multiplier.episode_cost, want["train/episode_cost"])
@@ -153,13 +215,17 @@ def test_both_readings_of_the_surrogate(case: Any) -> None:
     mask = torch.tensor(i["mask"])
     now = t(i["log_probs"]).requires_grad_()
     n = len(mask)
-    piece = Rollout((), tuple(range(n)), mask, mask, mask, t(i["old_log_probs"]), (True,) * n, ("",) * n)
+    piece = Rollout(
+        (), tuple(range(n)), mask, mask, mask, t(i["old_log_probs"]), (True,) * n, ("",) * n
+    )
     s = RLSettings(method="ppo-lag", out="", clip=i["clip_range_ratio"])
     pair = (t(i["reward_advantages"]), t(i["cost_advantages"]))
     loss = policy_loss(s, now, piece, pair, i["lambda"], 0.0)
     close(loss, want["ppo_lag_loss"])
     close(torch.autograd.grad(loss, now)[0], want["ppo_lag_dloss_dlog_probs"])
-    close(policy_loss(s, now, piece, (pair[0], None), 0.0, 0.0), want["ppo_loss_on_reward_advantages"])
+    close(
+        policy_loss(s, now, piece, (pair[0], None), 0.0, 0.0), want["ppo_loss_on_reward_advantages"]
+    )
     if case.get("reference_only"):
         apart = policy_loss(replace(s, surrogate="separate"), now, piece, pair, i["lambda"], 0.0)
         close(apart, case["reference_only"]["paper_separate_clip_loss"])
@@ -169,9 +235,15 @@ def test_both_readings_of_the_surrogate(case: Any) -> None:
 def test_multiplier_of_the_constraint(case: Any) -> None:
     i = case["inputs"]
     s = RLSettings(
-        method="ppo-lag", out="", lambda_init=i["lambda_init"], lambda_lr=i["lambda_lr"], threshold=i["threshold"],
-        lambda_max=i["lambda_max"], window=i["episode_cost_window_size"], delay=i["lambda_update_delay_steps"],
-    )  # fmt: skip
+        method="ppo-lag",
+        out="",
+        lambda_init=i["lambda_init"],
+        lambda_lr=i["lambda_lr"],
+        threshold=i["threshold"],
+        lambda_max=i["lambda_max"],
+        window=i["episode_cost_window_size"],
+        delay=i["lambda_update_delay_steps"],
+    )
     constraint, after = Constraint(s), iter(case["expected"]["after_each_rl_step"])
     for batch in i["cost_batches"]:
         constraint.observe(t(batch))
@@ -186,8 +258,14 @@ def test_gae_over_the_answers_alone(case: Any) -> None:
     """Arrays that begin with the answer give what safe-rlhf gets from whole rows and a start."""
     i, want = case["inputs"], case["expected"]
     cut = i["start"]
-    got = L.gae(t(i["values"])[:, cut:], t(i["rewards"])[:, cut:], torch.tensor(i["sequence_mask"])[:, cut:], 0,
-                gamma=i["gamma"], lam=i["gae_lambda"])  # fmt: skip
+    got = L.gae(
+        t(i["values"])[:, cut:],
+        t(i["rewards"])[:, cut:],
+        torch.tensor(i["sequence_mask"])[:, cut:],
+        0,
+        gamma=i["gamma"],
+        lam=i["gae_lambda"],
+    )
     close(got[0], want["advantages"])
     close(got[1], want["returns"])
 
@@ -199,10 +277,18 @@ def test_group_losses(case: Any) -> None:
     n = len(mask)
     now = t(i["token_logps"]).requires_grad_()
     ref = None if i.get("ref_token_logps") is None else t(i["ref_token_logps"])
-    piece = Rollout((), tuple(range(n)), mask, mask, mask, t(i["old_token_logps"]), (True,) * n, ("",) * n, ref)
+    piece = Rollout(
+        (), tuple(range(n)), mask, mask, mask, t(i["old_token_logps"]), (True,) * n, ("",) * n, ref
+    )
     kind = i.get("loss_type")
-    s = RLSettings(method="grpo" if kind else "rloo", out="", n=2, clip=i["epsilon"], loss=kind or "auto",
-                   max_new=i.get("max_completion_length") or mask.shape[1])  # fmt: skip
+    s = RLSettings(
+        method="grpo" if kind else "rloo",
+        out="",
+        n=2,
+        clip=i["epsilon"],
+        loss=kind or "auto",
+        max_new=i.get("max_completion_length") or mask.shape[1],
+    )
     loss = policy_loss(s, now, piece, (t(i["advantages"]), None), 0.0, i.get("beta") or 0.0)
     close(loss, want["loss"])
     close(torch.autograd.grad(loss, now)[0], want["dloss_dlogps"])
@@ -217,7 +303,9 @@ def test_group_advantages(case: Any) -> None:
         s = RLSettings(method="grpo", out="", n=n, scale=i["scale_rewards"])
     else:
         rewards = t(i["rewards"])
-        s = RLSettings(method="rloo", out="", n=n, scale="batch" if i["normalize_advantages"] else "none")
+        s = RLSettings(
+            method="rloo", out="", n=n, scale="batch" if i["normalize_advantages"] else "none"
+        )
     close(group_side(s, rewards, torch.ones(len(rewards), dtype=torch.bool)), want["advantages"])
 
 
@@ -227,8 +315,23 @@ def test_the_kl_of_the_reward_has_both_signs(case: Any) -> None:
     i, want = case["inputs"], case["expected"]
     mask = torch.tensor(i["sequence_mask"])
     n = len(mask)
-    made = Rollout((), tuple(range(n)), mask, mask, mask, t(i["log_probs"]), (True,) * n, ("",) * n, t(i["ref_log_probs"]))
+    made = Rollout(
+        (),
+        tuple(range(n)),
+        mask,
+        mask,
+        mask,
+        t(i["log_probs"]),
+        (True,) * n,
+        ("",) * n,
+        t(i["ref_log_probs"]),
+    )
     s = RLSettings(method="ppo-lag", out="", clip_score=i["clip_range_score"], gae_lambda=1.0)
-    for score, sign, name in ((i["reward"], 1, "ppo_lag_rewards"), (i["cost"], -1, "ppo_lag_costs")):
-        side = critic_side(s, made, t(score), torch.zeros_like(made.log_probs), kl=i["kl_coeff"], sign=sign)
+    for score, sign, name in (
+        (i["reward"], 1, "ppo_lag_rewards"),
+        (i["cost"], -1, "ppo_lag_costs"),
+    ):
+        side = critic_side(
+            s, made, t(score), torch.zeros_like(made.log_probs), kl=i["kl_coeff"], sign=sign
+        )
         close(side.returns[:, 0], (t(want[name]) * mask).sum(-1).tolist())

@@ -37,9 +37,22 @@ def test_ppo_finds_the_optimum(synthetic: Any, tmp_path: Path) -> None:
 
 
 def test_the_multiplier_rises_and_the_constraint_is_met(synthetic: Any, tmp_path: Path) -> None:
-    made = synthetic.run("ppo-lag", 0, str(tmp_path), steps=110, n=4, lr=2e-3, lambda_lr=0.01, lambda_max=2.0, window=64)
+    made = synthetic.run(
+        "ppo-lag",
+        0,
+        str(tmp_path),
+        steps=110,
+        n=4,
+        lr=2e-3,
+        lambda_lr=0.01,
+        lambda_max=2.0,
+        window=64,
+    )
     assert made["cost"] <= 1.2 * synthetic.THRESHOLD and made["reward"] > 6.0
-    assert made["lambda_most"] > 3 * made["lambda_first"] and made["lambda_last"] > 2 * made["lambda_first"]
+    assert (
+        made["lambda_most"] > 3 * made["lambda_first"]
+        and made["lambda_last"] > 2 * made["lambda_first"]
+    )
 
 
 def test_a_fixed_price_misses(synthetic: Any, tmp_path: Path) -> None:
@@ -49,7 +62,10 @@ def test_a_fixed_price_misses(synthetic: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("name", ["ppo", "rloo", "ppo-lag", "ppo-lag (separate)", "grpo-lag", "shaping ν=0.5", "shaping ν=2"])
+@pytest.mark.parametrize(
+    "name",
+    ["ppo", "rloo", "ppo-lag", "ppo-lag (separate)", "grpo-lag", "shaping ν=0.5", "shaping ν=2"],
+)
 def test_five_of_five_seeds(synthetic: Any, tmp_path: Path, name: str) -> None:
     made = [synthetic.run(name, seed, str(tmp_path / str(seed))) for seed in range(5)]
     assert all(map(synthetic.verdict, made)), made

@@ -36,7 +36,11 @@ def test_each_method_logs_what_the_contract_names(trainer: Any, method: str) -> 
     run.run()
     rows = list(read_log(run.settings.out))
     assert [r["step"] for r in rows] == [1, 2]
-    wanted = CONTRACT if method == "ppo" else CONTRACT | {"lambda", "cost_mean", "cost_positive", "cost_cvar10", "worst_category"}
+    wanted = (
+        CONTRACT
+        if method == "ppo"
+        else CONTRACT | {"lambda", "cost_mean", "cost_positive", "cost_cvar10", "worst_category"}
+    )
     assert wanted <= set(rows[0])
     assert all(math.isfinite(v) for r in rows for v in r.values() if isinstance(v, float))
     assert rows[0]["kl_k1"] == pytest.approx(0, abs=1e-5)  # the policy is still the reference
@@ -44,7 +48,9 @@ def test_each_method_logs_what_the_contract_names(trainer: Any, method: str) -> 
 
 
 @pytest.mark.parametrize("method", ["ppo-lag", "grpo", "rloo"])
-@pytest.mark.parametrize("more", [{}, {"reduction": "token", "whiten": True, "loss": "dapo", "surrogate": "separate"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"reduction": "token", "whiten": True, "loss": "dapo", "surrogate": "separate"}]
+)
 def test_pieces_do_not_change_a_step(trainer: Any, method: str, more: dict[str, Any]) -> None:
     made = []
     for micro, score in ((64, 64), (1, 3)):
@@ -64,7 +70,9 @@ def test_the_logged_kl_is_the_kl_that_is_trained_on(trainer: Any) -> None:
     from truing.train.rl.step_metrics import describe
 
     row = describe(run.settings, rollout, own, whole, run.world)
-    shaped = kl_penalised_rewards(rollout.log_probs, rollout.ref_log_probs, whole[0], rollout.answer, coefficient=0.3)
+    shaped = kl_penalised_rewards(
+        rollout.log_probs, rollout.ref_log_probs, whole[0], rollout.answer, coefficient=0.3
+    )
     trained = whole[0].mean() - (shaped * rollout.answer).sum(-1).mean()
     assert row["kl_k1"] == pytest.approx(float(trained) / 0.3, rel=1e-9)
     assert abs(row["kl_k1"]) > 1e-6
@@ -72,7 +80,12 @@ def test_the_logged_kl_is_the_kl_that_is_trained_on(trainer: Any) -> None:
 
 @pytest.mark.parametrize("method", ["ppo-lag", "grpo"])
 def test_a_resumed_run_takes_the_same_next_steps(trainer: Any, method: str, tmp_path: Path) -> None:
-    given = {"save_every": 2, "kl_target": 1.0, "normalise_reward": "ema", "normalise_cost": "running"}
+    given = {
+        "save_every": 2,
+        "kl_target": 1.0,
+        "normalise_reward": "ema",
+        "normalise_cost": "running",
+    }
     whole = trainer(method, out=str(tmp_path / "whole"), steps=5, **given)
     whole.run()
     out = str(tmp_path / "cut")
@@ -87,7 +100,10 @@ def test_a_resumed_run_takes_the_same_next_steps(trainer: Any, method: str, tmp_
     again.run()
     equal(weights(whole), weights(again), rtol=0, atol=0)
     assert whole.state()["constraint"] == again.state()["constraint"]
-    plain = [[{k: v for k, v in r.items() if "seconds" not in k} for r in read_log(p)] for p in (tmp_path / "whole", out)]
+    plain = [
+        [{k: v for k, v in r.items() if "seconds" not in k} for r in read_log(p)]
+        for p in (tmp_path / "whole", out)
+    ]
     assert plain[0] == plain[1] and len(plain[0]) == 5
 
 
@@ -110,13 +126,19 @@ def flat(value: float) -> Any:
 
 
 def test_equal_rewards_are_told(trainer: Any) -> None:
-    assert "all rewards of the step are equal" in told(trainer("grpo", signals=Signals([flat(1.0)])))
+    assert "all rewards of the step are equal" in told(
+        trainer("grpo", signals=Signals([flat(1.0)]))
+    )
 
 
 @pytest.mark.parametrize(("value", "words"), [(5.0, "does not fall"), (-5.0, "does not bind")])
-def test_costs_that_never_cross_the_threshold_are_told(trainer: Any, task: Any, value: float, words: str) -> None:
+def test_costs_that_never_cross_the_threshold_are_told(
+    trainer: Any, task: Any, value: float, words: str
+) -> None:
     signals = Signals([FunctionSignal("gold", task.reward)], [flat(value)])
-    run = trainer("grpo", signals=signals, steps=21, epochs=1, minibatch=0, lambda_max=None, lambda_lr=0.001)
+    run = trainer(
+        "grpo", signals=signals, steps=21, epochs=1, minibatch=0, lambda_max=None, lambda_lr=0.001
+    )
     assert words in told(run)
 
 
@@ -132,7 +154,9 @@ def test_nan_rewards_stop_the_run_and_leave_nothing_half_done(trainer: Any, tmp_
         run.run()
     equal(before, weights(run), rtol=0, atol=0)
     some = FunctionSignal("some", lambda r: torch.tensor([math.nan] + [1.0, 2.0] * 3 + [0.0]))
-    assert "12% of the answers could not be scored" in told(trainer("grpo", signals=Signals([some]), out=str(tmp_path / "b")))
+    assert "12% of the answers could not be scored" in told(
+        trainer("grpo", signals=Signals([some]), out=str(tmp_path / "b"))
+    )
 
 
 def test_prompts_longer_than_the_window_are_left_out(task: Any) -> None:
@@ -141,7 +165,9 @@ def test_prompts_longer_than_the_window_are_left_out(task: Any) -> None:
     from truing.train.rl.rollout import read_prompts
 
     encoder = Encoder(task.tokenizer(), _plain())
-    samples = [Sample(conversation=Conversation.of(" ".join(["ash"] * n)), id=f"s{n}") for n in (1, 30)]
+    samples = [
+        Sample(conversation=Conversation.of(" ".join(["ash"] * n)), id=f"s{n}") for n in (1, 30)
+    ]
     kept, left = read_prompts(samples, encoder, longest=20)
     assert [p.sample.id for p in kept] == ["s1"] and left == ["s30"]
     with pytest.raises(DataError, match="none of 1 prompts"):
@@ -156,9 +182,15 @@ def _plain() -> Any:
 
 def test_settings_say_all_faults_at_once() -> None:
     with pytest.raises(PlanError) as caught:
-        RLSettings(method="grpo", out="", n=1, top_p=0.0, lambda_init=9.0, minibatch=5).checked(costs=False)
+        RLSettings(method="grpo", out="", n=1, top_p=0.0, lambda_init=9.0, minibatch=5).checked(
+            costs=False
+        )
     assert len(caught.value.faults) == 4
-    for method, costs, words in (("ppo-lag", False, "needs a cost"), ("ppo", True, "no use for a cost"), ("ppl", True, "unknown")):
+    for method, costs, words in (
+        ("ppo-lag", False, "needs a cost"),
+        ("ppo", True, "no use for a cost"),
+        ("ppl", True, "unknown"),
+    ):
         with pytest.raises(PlanError, match=words):
             RLSettings(method=method, out="").checked(costs=costs)  # type: ignore[arg-type]
 
@@ -172,7 +204,12 @@ def test_early_stops(trainer: Any, tmp_path: Path) -> None:
     rows = list(read_log(run.settings.out))
     assert len(rows) < 50 and "kl_limit" in rows[-1]["halted"]
     last = rows[-1]["step"]
-    assert json.loads((Path(run.settings.out) / f"checkpoint-{last}" / "mark.json").read_text())["step"] == last
+    assert (
+        json.loads((Path(run.settings.out) / f"checkpoint-{last}" / "mark.json").read_text())[
+            "step"
+        ]
+        == last
+    )
 
 
 def test_pre_training_text_is_mixed_in(trainer: Any) -> None:
@@ -216,12 +253,19 @@ def test_negative_kl_length_and_hacking_are_told() -> None:
     said = " ".join(w for _ in range(6) for w in watch.hear({"kl_k1": -0.5, "kl_k3": 0.6}))
     assert "top_p = 0.9 draws from a narrower distribution" in said
     watch = Watch(RLSettings(method="grpo", out=""))
-    assert "newest weights" in " ".join(w for _ in range(6) for w in watch.hear({"kl_k1": -0.5, "kl_k3": 0.6}))
+    assert "newest weights" in " ".join(
+        w for _ in range(6) for w in watch.hear({"kl_k1": -0.5, "kl_k3": 0.6})
+    )
     watch = Watch(RLSettings(method="grpo", out=""))
-    said = " ".join(w for k in range(12) for w in watch.hear({"length": 10 + 2 * k, "length_reward": 0.8}))
+    said = " ".join(
+        w for k in range(12) for w in watch.hear({"length": 10 + 2 * k, "length_reward": 0.8})
+    )
     assert "reward follows length (r = 0.80)" in said
     watch = Watch(RLSettings(method="grpo", out=""))
     watch.hear({"reward_mean": 0.0, "measured_harmful": 0.1})
-    assert "the reward is being gamed" in " ".join(watch.hear({"reward_mean": 1.0, "measured_harmful": 0.4}))
-    assert watch.hear({"reward_mean": 1.0, "distinct": 1 / 64, "entropy": 0.0})[-1].startswith("every answer of the step "
-                                                                                               "is the same")
+    assert "the reward is being gamed" in " ".join(
+        watch.hear({"reward_mean": 1.0, "measured_harmful": 0.4})
+    )
+    assert watch.hear({"reward_mean": 1.0, "distinct": 1 / 64, "entropy": 0.0})[-1].startswith(
+        "every answer of the step is the same"
+    )

@@ -44,7 +44,9 @@ class Other:
         if name is not None and not self.stale:
             self.base.set_adapter(name)
         model = self.base if name is None else self.base.get_base_model()
-        return LocalGenerator(model.eval(), frozenset({1}))([prompt], np.random.default_rng(seed).random((1, longest)))
+        return LocalGenerator(model.eval(), frozenset({1}))(
+            [prompt], np.random.default_rng(seed).random((1, longest))
+        )
 
 
 @pytest.fixture
@@ -63,11 +65,23 @@ def server(task: Any) -> Iterator[Any]:
                     data = b"Success"
                 else:
                     assert body["model"] in other.loaded and body["return_token_ids"]
-                    made = other.draw(body["model"], body["prompt"], body["seed"], body["max_tokens"])
+                    made = other.draw(
+                        body["model"], body["prompt"], body["seed"], body["max_tokens"]
+                    )
                     ids = list(made.ids[0])
-                    data = json.dumps({"choices": [{
-                        "token_ids": ids, "finish_reason": "stop" if made.ended[0] else "length",
-                        "logprobs": {"token_logprobs": made.log_probs[0, : len(ids)].tolist()}}]}).encode()  # fmt: skip
+                    data = json.dumps(
+                        {
+                            "choices": [
+                                {
+                                    "token_ids": ids,
+                                    "finish_reason": "stop" if made.ended[0] else "length",
+                                    "logprobs": {
+                                        "token_logprobs": made.log_probs[0, : len(ids)].tolist()
+                                    },
+                                }
+                            ]
+                        }
+                    ).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -84,7 +98,11 @@ def server(task: Any) -> Iterator[Any]:
 
 def crew_of(task: Any, lora: int) -> Any:
     model = task.model(0)
-    return SharedCrew(model, task.tokenizer(), rank=lora) if lora else SeparateCrew(model, task.tokenizer())
+    return (
+        SharedCrew(model, task.tokenizer(), rank=lora)
+        if lora
+        else SeparateCrew(model, task.tokenizer())
+    )
 
 
 def run_of(trainer: Any, task: Any, engine: Any, lora: int, out: Path) -> Any:
@@ -93,19 +111,37 @@ def run_of(trainer: Any, task: Any, engine: Any, lora: int, out: Path) -> Any:
     crew = crew_of(task, lora)
     settings = RLSettings(method="grpo", out=str(out), lora=lora, max_new=6)
     generator = VllmGenerator(crew, settings, engine, [1])
-    run = trainer("grpo", crew=crew, extras=Extras(generator=generator), lora=lora, out=str(out), lr=3e-2, max_new=6, steps=3)
+    run = trainer(
+        "grpo",
+        crew=crew,
+        extras=Extras(generator=generator),
+        lora=lora,
+        out=str(out),
+        lr=3e-2,
+        max_new=6,
+        steps=3,
+    )
     return run
 
 
-def test_a_server_draws_from_the_newest_policy(trainer: Any, task: Any, server: Any, tmp_path: Path) -> None:
+def test_a_server_draws_from_the_newest_policy(
+    trainer: Any, task: Any, server: Any, tmp_path: Path
+) -> None:
     run = run_of(trainer, task, ServerEngine(server.url + "/v1"), 4, tmp_path / "run")
     last = run.run()
-    assert last["drift"] < 1e-5 and last["kl_k3"] > 0.01  # the policy has moved, and the server with it
+    assert (
+        last["drift"] < 1e-5 and last["kl_k3"] > 0.01
+    )  # the policy has moved, and the server with it
     assert list(server.other.loaded) == ["policy-3"]
-    assert sorted(p.name for p in (tmp_path / "run" / "pushed").iterdir()) == ["policy-2", "policy-3"]
+    assert sorted(p.name for p in (tmp_path / "run" / "pushed").iterdir()) == [
+        "policy-2",
+        "policy-3",
+    ]
 
 
-def test_weights_out_of_step_stop_the_run(trainer: Any, task: Any, server: Any, tmp_path: Path) -> None:
+def test_weights_out_of_step_stop_the_run(
+    trainer: Any, task: Any, server: Any, tmp_path: Path
+) -> None:
     run = run_of(trainer, task, ServerEngine(server.url), 4, tmp_path / "run")
     run.generator.limit = 1e-4
     server.other.stale = True  # the server takes adapters but goes on with the first
@@ -114,13 +150,23 @@ def test_weights_out_of_step_stop_the_run(trainer: Any, task: Any, server: Any, 
 
 
 def test_a_server_takes_no_whole_weights(task: Any, server: Any, tmp_path: Path) -> None:
-    generator = VllmGenerator(crew_of(task, 0), RLSettings(method="grpo", out=str(tmp_path), lora=0), ServerEngine(server.url), [1])
+    generator = VllmGenerator(
+        crew_of(task, 0),
+        RLSettings(method="grpo", out=str(tmp_path), lora=0),
+        ServerEngine(server.url),
+        [1],
+    )
     with pytest.raises(PlanError, match="takes adapters"):
         generator([[4]], np.zeros((1, 4)))
 
 
 def test_a_server_that_is_not_there(task: Any, tmp_path: Path) -> None:
-    generator = VllmGenerator(crew_of(task, 2), RLSettings(method="grpo", out=str(tmp_path), lora=2), ServerEngine("http://127.0.0.1:9"), [1])
+    generator = VllmGenerator(
+        crew_of(task, 2),
+        RLSettings(method="grpo", out=str(tmp_path), lora=2),
+        ServerEngine("http://127.0.0.1:9"),
+        [1],
+    )
     generator.engine._load.patience = type(generator.engine._load.patience)(retries=0)  # type: ignore[attr-defined]
     with pytest.raises(RunError, match="load_lora_adapter"):
         generator([[4]], np.zeros((1, 4)))
@@ -133,9 +179,14 @@ class LLM:
 
     def __init__(self, **given: Any) -> None:
         self.given, self.resets = given, 0
-        inner = SimpleNamespace(load_weights=lambda pairs: self.other.base.load_state_dict(dict(pairs), strict=False))
+        inner = SimpleNamespace(
+            load_weights=lambda pairs: self.other.base.load_state_dict(dict(pairs), strict=False)
+        )
         self.llm_engine = SimpleNamespace(
-            model_executor=SimpleNamespace(driver_worker=SimpleNamespace(model_runner=SimpleNamespace(model=inner))))
+            model_executor=SimpleNamespace(
+                driver_worker=SimpleNamespace(model_runner=SimpleNamespace(model=inner))
+            )
+        )
 
     def reset_prefix_cache(self) -> None:
         self.resets += 1
@@ -148,14 +199,27 @@ class LLM:
                 self.other.load(name, lora_request.lora_path)
         for prompt, how in zip(prompts, params):
             made = self.other.draw(name, prompt["prompt_token_ids"], how.seed, how.max_tokens)
-            chances = [{t: SimpleNamespace(logprob=float(x))} for t, x in zip(made.ids[0], made.log_probs[0])]
-            one = SimpleNamespace(token_ids=made.ids[0], logprobs=chances, finish_reason="stop" if made.ended[0] else "length")
+            chances = [
+                {t: SimpleNamespace(logprob=float(x))}
+                for t, x in zip(made.ids[0], made.log_probs[0])
+            ]
+            one = SimpleNamespace(
+                token_ids=made.ids[0],
+                logprobs=chances,
+                finish_reason="stop" if made.ended[0] else "length",
+            )
             yield SimpleNamespace(outputs=[one])
 
 
 @pytest.mark.parametrize("lora", [4, 0])
-def test_the_engine_of_this_process(trainer: Any, task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: int) -> None:
-    vllm, inside, request = ModuleType("vllm"), ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
+def test_the_engine_of_this_process(
+    trainer: Any, task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: int
+) -> None:
+    vllm, inside, request = (
+        ModuleType("vllm"),
+        ModuleType("vllm.lora"),
+        ModuleType("vllm.lora.request"),
+    )
     request.LoRARequest = lambda name, number, path: SimpleNamespace(lora_name=name, lora_path=path)  # type: ignore[attr-defined]
     vllm.LLM, vllm.TokensPrompt, vllm.SamplingParams = LLM, dict, SimpleNamespace  # type: ignore[attr-defined]
     for module in (vllm, inside, request):

@@ -1,7 +1,7 @@
 """A run of the tiny task in a process of its own: for kill, two-process and Ray tests.
 
-    python worker.py OUT METHOD '{"steps": 6}'                    alone
-    python -m torch.distributed.run --nproc_per_node 2 worker.py OUT METHOD '{...}'
+python worker.py OUT METHOD '{"steps": 6}'                    alone
+python -m torch.distributed.run --nproc_per_node 2 worker.py OUT METHOD '{...}'
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 
 
 def task() -> Any:
-    spec = importlib.util.spec_from_file_location("rlhf_task", Path(__file__).parents[3] / "benchmarks" / "rlhf" / "task.py")
+    spec = importlib.util.spec_from_file_location(
+        "rlhf_task", Path(__file__).parents[3] / "benchmarks" / "rlhf" / "task.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -37,19 +39,47 @@ def work(out: str, method: str, given: dict[str, Any]) -> Any:
     torch.set_num_threads(1)
     known = task()
     slow, given_single = given.pop("slow", 0.0), given.pop("single", False)
-    settings = RLSettings(method=method, out=out, **{
-        "prompts": 4, "n": 2, "epochs": 2, "minibatch": 4, "micro": 3, "max_new": 8, "lora": 0, "lr": 1e-3, "critic_lr": 1e-2, "tensorboard": False,
-        "threshold": 1.0, "whiten": True, "normalise_reward": "ema", "save_every": 1, **given})  # type: ignore[arg-type]
+    settings = RLSettings(
+        method=method,
+        out=out,
+        **{
+            "prompts": 4,
+            "n": 2,
+            "epochs": 2,
+            "minibatch": 4,
+            "micro": 3,
+            "max_new": 8,
+            "lora": 0,
+            "lr": 1e-3,
+            "critic_lr": 1e-2,
+            "tensorboard": False,
+            "threshold": 1.0,
+            "whiten": True,
+            "normalise_reward": "ema",
+            "save_every": 1,
+            **given,
+        },
+    )  # type: ignore[arg-type]
     signals = Signals([FunctionSignal("gold", known.reward)], [FunctionSignal("risk", known.cost)])
-    given_to = (known.model(0, dtype=torch.float32 if given_single else torch.float64), known.tokenizer(), CRITICS[settings.method])
-    crew: Any = SharedCrew(*given_to, rank=settings.lora) if settings.lora else SeparateCrew(*given_to)
+    given_to = (
+        known.model(0, dtype=torch.float32 if given_single else torch.float64),
+        known.tokenizer(),
+        CRITICS[settings.method],
+    )
+    crew: Any = (
+        SharedCrew(*given_to, rank=settings.lora) if settings.lora else SeparateCrew(*given_to)
+    )
     if settings.lora and not given_single:
         crew.peft.double()  # peft makes adapters in float32
-    trainer = Trainer(crew, known.prompts(), signals, settings, Extras(tell=lambda row: time.sleep(slow)))
+    trainer = Trainer(
+        crew, known.prompts(), signals, settings, Extras(tell=lambda row: time.sleep(slow))
+    )
     trainer.run()
     rank = dist.get_rank() if dist.is_initialized() else 0
     held = sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in _every(crew))
-    weights = {f"{n}.{k}": whole(p.detach()) for n in ("actor", *crew.critics) for k, p in crew.named(n)}
+    weights = {
+        f"{n}.{k}": whole(p.detach()) for n in ("actor", *crew.critics) for k, p in crew.named(n)
+    }
     torch.save(weights, Path(out) / f"weights-{rank}.pt")
     Path(out, f"held-{rank}.json").write_text(json.dumps({"numbers": held}))
 

@@ -13,6 +13,11 @@ def build(args: Args) -> ModerationJudge:
     try:
         return _build(args)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("torch", "transformers", "safetensors", "tokenizers"):
+        if (error.name or "").split(".")[0] in (
+            "torch",
+            "transformers",
+            "safetensors",
+            "tokenizers",
+        ):
             raise MissingExtra("local", "moderation classifiers") from error
         raise

@@ -22,7 +22,11 @@ def inner(body: Any) -> Any:
 def plain(body: Any) -> bool:
     """Whether the layers can be called one by one: rotary positions, the same attention in every layer."""
     found = inner(body)
-    return found.config.model_type in PLAIN and hasattr(found, "layers") and hasattr(found, "rotary_emb")
+    return (
+        found.config.model_type in PLAIN
+        and hasattr(found, "layers")
+        and hasattr(found, "rotary_emb")
+    )
 
 
 def shorten(body: Any, layers: int) -> Any:
@@ -35,7 +39,9 @@ def shorten(body: Any, layers: int) -> Any:
     return body
 
 
-def states(body: Any, ids: Tensor, *, lower: Tensor | None = None, start: int = 0, stop: int | None = None) -> list[Tensor]:
+def states(
+    body: Any, ids: Tensor, *, lower: Tensor | None = None, start: int = 0, stop: int | None = None
+) -> list[Tensor]:
     """The residual stream `[B, T, hidden]` before layer `start` and after each layer up to `stop`.
 
     `lower` is the stream before layer `start`, as an earlier call gave it; without it the embeddings stand there.

@@ -59,7 +59,15 @@ def _lean(body: Any, kind: torch.dtype) -> Any:
 class TorchEngine:
     """The network in torch; safe to share between threads, which take turns."""
 
-    def __init__(self, network: Network, *, pad: int, dtype: str = "auto", device: str = "auto", tokens: int = 4096) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        pad: int,
+        dtype: str = "auto",
+        device: str = "auto",
+        tokens: int = 4096,
+    ) -> None:
         where = best_device(device)
         kind = best_dtype(dtype, where)
         self._network = copy(network.eval().requires_grad_(False).to(where))
@@ -78,7 +86,10 @@ class TorchEngine:
         made = np.zeros((len(rows), outputs), np.float32)
         with self._lock, torch.inference_mode():
             for batch in batches_by_length([len(r.ids) for r in rows], tokens=self._tokens):
-                ids, segments, mask = (torch.from_numpy(a).to(self._where) for a in _tensors([rows[i] for i in batch], self._pad))
+                ids, segments, mask = (
+                    torch.from_numpy(a).to(self._where)
+                    for a in _tensors([rows[i] for i in batch], self._pad)
+                )
                 made[batch] = self._network(ids, segments, mask).float().cpu().numpy()
         return made
 
@@ -86,7 +97,15 @@ class TorchEngine:
 class OnnxEngine:
     """The network exported once, its matrix products in int8 (dynamic ranges), under ONNX Runtime on the CPU."""
 
-    def __init__(self, network: Network, *, pad: int, digest: str, tokens: int = 4096, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        pad: int,
+        digest: str,
+        tokens: int = 4096,
+        threads: int | None = None,
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -96,10 +115,16 @@ class OnnxEngine:
         options.intra_op_num_threads = threads or one_thread_pool()
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # a damaged cache file: onnxruntime has an exception class for each fault
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except (
+            Exception
+        ) as error:  # a damaged cache file: onnxruntime has an exception class for each fault
             path.unlink(missing_ok=True)
-            raise UserError(f"{path}: cannot be loaded, and was removed; try again ({str(error)[:200]})") from error
+            raise UserError(
+                f"{path}: cannot be loaded, and was removed; try again ({str(error)[:200]})"
+            ) from error
         self._pad = pad
         self._tokens = tokens
         self.name = "onnx int8 cpu"
@@ -136,12 +161,18 @@ def exported(network: Network, digest: str) -> Path:
         raw, made = Path(work) / "raw.onnx", Path(work) / "int8.onnx"
         _export(network, raw)
         graph = onnx.load(str(raw))
-        del graph.graph.value_info[:]  # shapes that the exporter wrote down keep the quantiser from working
+        del graph.graph.value_info[
+            :
+        ]  # shapes that the exporter wrote down keep the quantiser from working
         onnx.save(graph, str(raw))
         quantize_dynamic(
-            str(raw), str(made), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"],
+            str(raw),
+            str(made),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["MatMul", "Gemm"],
             nodes_to_exclude=[n.name for n in graph.graph.node if n.op_type == "Gemm"],
-        )  # fmt: skip
+        )
         made.replace(path)
     return path
 
@@ -157,7 +188,10 @@ def _export(network: Network, path: Path) -> None:
     segments, mask = torch.zeros_like(ids), torch.ones_like(ids)
     segments[:, 12:] = 1
     mask[2, 20:] = 0
-    free = {0: torch.export.Dim("rows", min=1, max=4096), 1: torch.export.Dim("width", min=2, max=512)}
+    free = {
+        0: torch.export.Dim("rows", min=1, max=4096),
+        1: torch.export.Dim("width", min=2, max=512),
+    }
     shapes = {k: dict(free) for k in ("ids", "segments", "mask")}
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
@@ -166,15 +200,28 @@ def _export(network: Network, path: Path) -> None:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                net, (ids, segments, mask), str(path), input_names=["ids", "segments", "mask"], output_names=["logits"],
-                dynamic_shapes=shapes, dynamo=True, verbose=False, external_data=False,
-            )  # fmt: skip
+                net,
+                (ids, segments, mask),
+                str(path),
+                input_names=["ids", "segments", "mask"],
+                output_names=["logits"],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+            )
     finally:
         quiet.setLevel(level)
 
 
 def make_engine(
-    network: Network, *, pad: int, digest: str, engine: str = "auto", dtype: str = "auto", device: str = "auto"
+    network: Network,
+    *,
+    pad: int,
+    digest: str,
+    engine: str = "auto",
+    dtype: str = "auto",
+    device: str = "auto",
 ) -> Engine:
     """The engine asked for; `auto` is ONNX int8 on CPUs with 8-bit products and no bfloat16, else torch.
 
@@ -184,7 +231,9 @@ def make_engine(
         raise UserError(f"engine={engine!r} is unknown{nearest(engine, ENGINES)}")
     if network.causal:
         return TorchEngine(network, pad=pad, dtype=dtype, device=device)
-    if engine == "onnx" or (engine == "auto" and dtype == "auto" and device in ("auto", "cpu") and int8_pays()):
+    if engine == "onnx" or (
+        engine == "auto" and dtype == "auto" and device in ("auto", "cpu") and int8_pays()
+    ):
         if best_device(device).type == "cpu":
             return OnnxEngine(network, pad=pad, digest=digest)
         if engine == "onnx":

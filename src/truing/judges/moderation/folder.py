@@ -24,7 +24,20 @@ from truing.judges.moderation.net import EXTRA, Network
 from truing.judges.moderation.ngrams import Ngrams
 from truing.judges.moderation.settings import Settings
 
-CAUSAL = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "phi3", "opt"})
+CAUSAL = frozenset(
+    {
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "gemma2",
+        "gemma3_text",
+        "gpt2",
+        "gpt_neox",
+        "phi3",
+        "opt",
+    }
+)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -47,7 +60,9 @@ def _restore(values: Tensor, scale: Tensor) -> Tensor:
     return values.float() * scale.float().unsqueeze(1)
 
 
-def encode_delta(base: dict[str, Tensor], tuned: dict[str, Tensor], *, rank: int | None = None) -> dict[str, Tensor]:
+def encode_delta(
+    base: dict[str, Tensor], tuned: dict[str, Tensor], *, rank: int | None = None
+) -> dict[str, Tensor]:
     """What changed, quantised; `rank` keeps the largest singular directions of each matrix, none keeps the whole."""
     made: dict[str, Tensor] = {}
     for name, before in base.items():
@@ -66,7 +81,9 @@ def encode_delta(base: dict[str, Tensor], tuned: dict[str, Tensor], *, rank: int
     return {name: tensor.contiguous() for name, tensor in made.items()}
 
 
-def apply_delta(state: dict[str, Tensor], delta: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def apply_delta(
+    state: dict[str, Tensor], delta: dict[str, Tensor], path: Path
+) -> dict[str, Tensor]:
     """The tuned tensors; UserError for a change of something that the base has not, or of another shape."""
     made = dict(state)
     seen: set[str] = set()
@@ -82,7 +99,9 @@ def apply_delta(state: dict[str, Tensor], delta: dict[str, Tensor], path: Path) 
         except (KeyError, RuntimeError) as error:
             raise UserError(f"{path}: {name}: an incomplete change ({error})") from error
         if change.shape != state[name].shape:
-            raise UserError(f"{path}: {name}: shape {tuple(change.shape)}, the base has {tuple(state[name].shape)}")
+            raise UserError(
+                f"{path}: {name}: shape {tuple(change.shape)}, the base has {tuple(state[name].shape)}"
+            )
         if not bool(torch.isfinite(change).all()):
             raise UserError(f"{path}: {name}: holds values that are no numbers")
         made[name] = state[name].float() + change
@@ -107,7 +126,9 @@ def _fresh(folder: Path) -> Any:
         config._attn_implementation = "sdpa"
         body = AutoModel.from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'config.json'}: {(str(error).splitlines() or ['unreadable'])[0]}") from error
+        raise UserError(
+            f"{folder / 'config.json'}: {(str(error).splitlines() or ['unreadable'])[0]}"
+        ) from error
     _fill(body, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     return body
 
@@ -121,7 +142,9 @@ def _fill(module: Any, tensors: dict[str, Tensor], path: Path) -> None:
         raise UserError(f"{path}: not of the architecture that config.json names: {what}")
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
-            raise UserError(f"{path}: {name}: shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}")
+            raise UserError(
+                f"{path}: {name}: shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
+            )
     module.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()}, strict=False)
 
 
@@ -137,7 +160,9 @@ def read_network(folder: Path, settings: Settings) -> tuple[Network, Any]:
     if settings.form == "delta":
         weights = find(settings.base)
         if weights.sha256 != settings.base_sha256:
-            raise UserError(f"{folder}: made for {settings.base} {settings.base_sha256[:12]}, not {weights.sha256[:12]}")
+            raise UserError(
+                f"{folder}: made for {settings.base} {settings.base_sha256[:12]}, not {weights.sha256[:12]}"
+            )
         loaded = load_encoder(weights, dtype="float32", device="cpu")
         body, tokenizer = shorten(loaded.model, settings.layers), loaded.tokenizer
         delta = read_tensors(folder / "delta.safetensors")
@@ -155,7 +180,9 @@ def read_head(network: Network, folder: Path, settings: Settings) -> Ngrams | No
     wanted = {"mix": network.mix, "weight": network.head.weight, "bias": network.head.bias}
     for name, parameter in wanted.items():
         if name not in tensors or tensors[name].shape != parameter.shape:
-            raise UserError(f"{path}: {name}: missing, or not of the shape {tuple(parameter.shape)}")
+            raise UserError(
+                f"{path}: {name}: missing, or not of the shape {tuple(parameter.shape)}"
+            )
         with torch.no_grad():
             parameter.copy_(tensors[name].float())
     if "ngram.weight" not in tensors:
@@ -163,7 +190,9 @@ def read_head(network: Network, folder: Path, settings: Settings) -> Ngrams | No
     try:
         weight, scale, idf = (tensors[f"ngram.{k}"] for k in ("weight", "scale", "idf"))
         if weight.dtype != torch.int8 or weight.shape[-1] != outputs:
-            raise ValueError(f"weights of type {weight.dtype} and shape {tuple(weight.shape)} for {outputs} outputs")
+            raise ValueError(
+                f"weights of type {weight.dtype} and shape {tuple(weight.shape)} for {outputs} outputs"
+            )
         return Ngrams(weight.numpy(), scale.float().numpy(), idf.float().numpy())
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: ngram: {error}") from error
@@ -173,14 +202,21 @@ def write_head(network: Network, folder: Path, ngrams: dict[str, Tensor]) -> Non
     """`head.safetensors`: mix, head, and the n-gram tensors (`weight` int8, `scale`, `idf`) if there are any."""
     tensors = {"mix": network.mix, "weight": network.head.weight, "bias": network.head.bias}
     made = {k: v.detach().float().cpu().contiguous() for k, v in tensors.items()}
-    save_file({**made, **{f"ngram.{k}": v.contiguous() for k, v in ngrams.items()}}, folder / "head.safetensors")
+    save_file(
+        {**made, **{f"ngram.{k}": v.contiguous() for k, v in ngrams.items()}},
+        folder / "head.safetensors",
+    )
 
 
-def write_body(network: Network, tokenizer: Any, folder: Path, base: dict[str, Tensor] | None, rank: int | None) -> None:
+def write_body(
+    network: Network, tokenizer: Any, folder: Path, base: dict[str, Tensor] | None, rank: int | None
+) -> None:
     """The body whole with its tokenizer, or (with the tensors of its `base`) only what changed."""
     if base is None:
         network.body.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return
     tuned = {k: v.detach().cpu() for k, v in network.body.state_dict().items()}
-    save_file(encode_delta({k: base[k] for k in tuned}, tuned, rank=rank), folder / "delta.safetensors")
+    save_file(
+        encode_delta({k: base[k] for k in tuned}, tuned, rank=rank), folder / "delta.safetensors"
+    )

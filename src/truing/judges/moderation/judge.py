@@ -43,7 +43,9 @@ class Gather(Generic[In, Out]):
     async def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             while waiting := self._waiting.get(loop):
-                await asyncio.sleep(0)  # callers that are ready in this turn of the loop join the batch
+                await asyncio.sleep(
+                    0
+                )  # callers that are ready in this turn of the loop join the batch
                 waiting = self._waiting[loop]
                 batch, self._waiting[loop] = waiting[: self._most], waiting[self._most :]
                 await self._run(batch)
@@ -68,7 +70,14 @@ class Gather(Generic[In, Out]):
 class ModerationJudge:
     """Answers `question` by a scorer. `threshold` replaces the one that was fitted."""
 
-    def __init__(self, name: str, by: Scorer, *, question: Question = "harmful", threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        by: Scorer,
+        *,
+        question: Question = "harmful",
+        threshold: float | None = None,
+    ) -> None:
         self.name = name
         self.question = question
         self.scorer = by
@@ -77,9 +86,15 @@ class ModerationJudge:
         self._gather: Gather[Piece, Opinion] = Gather(by.score)
         made = by.settings.lineage
         self.lineage = Lineage(
-            name=name, hash=by.hash, base=by.settings.base, base_sha256=by.settings.base_sha256, data=by.settings.data,
-            prompts=made.prompts, judges=made.judges, licence=by.settings.licence,
-        )  # fmt: skip
+            name=name,
+            hash=by.hash,
+            base=by.settings.base,
+            base_sha256=by.settings.base_sha256,
+            data=by.settings.data,
+            prompts=made.prompts,
+            judges=made.judges,
+            licence=by.settings.licence,
+        )
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """The probability, the categories' probabilities, and the verdict by the fitted threshold."""
@@ -93,18 +108,28 @@ class ModerationJudge:
             return unscored(self, sample, response, "empty", "there is no text to judge")
         spoken = self.scorer.reads(piece)
         if spoken is not None:
-            return unscored(self, sample, response, "language", f"its card does not name the language {spoken!r}")
+            return unscored(
+                self,
+                sample,
+                response,
+                "language",
+                f"its card does not name the language {spoken!r}",
+            )
         try:
             found = await self._gather(piece)
         except (RuntimeError, MemoryError, ValueError) as error:
-            return unscored(self, sample, response, "error", f"{type(error).__name__}: {str(error)[:200]}")
+            return unscored(
+                self, sample, response, "error", f"{type(error).__name__}: {str(error)[:200]}"
+            )
         return self._judgement(sample, response, found)
 
     def of_prompts(self) -> ModerationJudge:
         """The judge of prompts by the same classifier: its question is harmful_prompt."""
         if self._prompts is None:
             name = f"{self.name},question=harmful_prompt"
-            self._prompts = ModerationJudge(name, self.scorer, question="harmful_prompt", threshold=self._threshold)
+            self._prompts = ModerationJudge(
+                name, self.scorer, question="harmful_prompt", threshold=self._threshold
+            )
         return self._prompts
 
     def flagged(self, harms: dict[str, float]) -> tuple[str, ...]:
@@ -115,9 +140,19 @@ class ModerationJudge:
         cut = f"{found.cut} tokens in the middle were not read" if found.cut else None
         if self.question == "refused":
             limit = self.scorer.thresholds.refused if self._threshold is None else self._threshold
-            return opinion(self, sample, response, found.refused >= limit, score=found.refused, rationale=cut)
+            return opinion(
+                self, sample, response, found.refused >= limit, score=found.refused, rationale=cut
+            )
         flagged = found.flagged if self._threshold is None else found.harmful >= self._threshold
-        return opinion(self, sample, response, flagged, score=found.harmful, harms=found.categories, rationale=cut)
+        return opinion(
+            self,
+            sample,
+            response,
+            flagged,
+            score=found.harmful,
+            harms=found.categories,
+            rationale=cut,
+        )
 
 
 def build(args: Args) -> ModerationJudge:
@@ -130,6 +165,11 @@ def build(args: Args) -> ModerationJudge:
     threshold = args.number("threshold")
     if threshold is not None and not 0 <= threshold <= 1:
         raise args.fault(f"threshold={threshold:g} is no probability")
-    made = scorer(args.name, args.text("engine", "auto"), args.text("dtype", "auto"), args.text("device", "auto"))
+    made = scorer(
+        args.name,
+        args.text("engine", "auto"),
+        args.text("dtype", "auto"),
+        args.text("device", "auto"),
+    )
     shown = f"moderation:{args.name}" + ("" if question == "harmful" else f",question={question}")
     return ModerationJudge(shown, made, question=question, threshold=threshold)

@@ -26,9 +26,12 @@ def fits(body: Any) -> bool:
     """Whether a body is the plain encoder that this module knows."""
     config = body.config
     return (
-        config.model_type == "bert" and config.hidden_act == "gelu" and not getattr(config, "is_decoder", False)
-        and getattr(config, "position_embedding_type", "absolute") == "absolute" and hasattr(body, "encoder")
-    )  # fmt: skip
+        config.model_type == "bert"
+        and config.hidden_act == "gelu"
+        and not getattr(config, "is_decoder", False)
+        and getattr(config, "position_embedding_type", "absolute") == "absolute"
+        and hasattr(body, "encoder")
+    )
 
 
 class LeanBert(nn.Module):
@@ -40,11 +43,17 @@ class LeanBert(nn.Module):
         self.heads = int(body.config.num_attention_heads)
         self.eps = float(body.config.layer_norm_eps)
         e = body.embeddings
-        self.words, self.places, self.kinds = e.word_embeddings, e.position_embeddings, e.token_type_embeddings
+        self.words, self.places, self.kinds = (
+            e.word_embeddings,
+            e.position_embeddings,
+            e.token_type_embeddings,
+        )
         self.norm = e.LayerNorm
         self.layers = nn.ModuleList(_Layer(layer, self.heads) for layer in body.encoder.layer)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, **_: Any) -> Hidden:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, **_: Any
+    ) -> Hidden:
         """`[B, T]` ids, mask (1 = real) and segments to the hidden states of every layer."""
         width = input_ids.shape[1]
         x = self.words(input_ids) + self.places.weight[:width] + self.kinds(token_type_ids)
@@ -65,15 +74,29 @@ class _Layer(nn.Module):
         super().__init__()
         own = layer.attention.self
         self.heads = heads
-        self.weight = nn.Parameter(torch.cat([own.query.weight, own.key.weight, own.value.weight]).detach())
+        self.weight = nn.Parameter(
+            torch.cat([own.query.weight, own.key.weight, own.value.weight]).detach()
+        )
         self.bias = nn.Parameter(torch.cat([own.query.bias, own.key.bias, own.value.bias]).detach())
         self.out, self.norm = layer.attention.output.dense, layer.attention.output.LayerNorm
-        self.up, self.down, self.last = layer.intermediate.dense, layer.output.dense, layer.output.LayerNorm
+        self.up, self.down, self.last = (
+            layer.intermediate.dense,
+            layer.output.dense,
+            layer.output.LayerNorm,
+        )
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         b, t, size = x.shape
-        q, k, v = F.linear(x, self.weight, self.bias).view(b, t, 3, self.heads, size // self.heads).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(b, t, size)
+        q, k, v = (
+            F.linear(x, self.weight, self.bias)
+            .view(b, t, 3, self.heads, size // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
+        seen = (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            .transpose(1, 2)
+            .reshape(b, t, size)
+        )
         x = self.norm(self.out(seen) + x)
         made: Tensor = self.last(self.down(F.gelu(self.up(x))) + x)
         return made

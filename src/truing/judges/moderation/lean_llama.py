@@ -19,9 +19,12 @@ def fits(body: Any) -> bool:
     """Whether a body is the plain Llama that this module knows: SiLU, no biases, no adapters."""
     config = inner(body).config
     return (
-        config.model_type == "llama" and config.hidden_act == "silu" and not hasattr(body, "get_base_model")
-        and not getattr(config, "attention_bias", False) and not getattr(config, "mlp_bias", False)
-    )  # fmt: skip
+        config.model_type == "llama"
+        and config.hidden_act == "silu"
+        and not hasattr(body, "get_base_model")
+        and not getattr(config, "attention_bias", False)
+        and not getattr(config, "mlp_bias", False)
+    )
 
 
 class LeanLlama(nn.Module):
@@ -58,20 +61,34 @@ class _Layer(nn.Module):
         self.eps = float(config.rms_norm_eps)
 
         def joined(*parts: nn.Linear) -> nn.Parameter:
-            return nn.Parameter(torch.cat([p.weight for p in parts]).detach().to(dtype), requires_grad=False)
+            return nn.Parameter(
+                torch.cat([p.weight for p in parts]).detach().to(dtype), requires_grad=False
+            )
 
         self.reads, self.out = joined(a.q_proj, a.k_proj, a.v_proj), joined(a.o_proj)
         self.up, self.down = joined(m.gate_proj, m.up_proj), joined(m.down_proj)
-        self.before = nn.Parameter(layer.input_layernorm.weight.detach().float(), requires_grad=False)
-        self.between = nn.Parameter(layer.post_attention_layernorm.weight.detach().float(), requires_grad=False)
+        self.before = nn.Parameter(
+            layer.input_layernorm.weight.detach().float(), requires_grad=False
+        )
+        self.between = nn.Parameter(
+            layer.post_attention_layernorm.weight.detach().float(), requires_grad=False
+        )
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         b, t, wide = x.shape
         kind = self.reads.dtype
         read = F.linear(F.rms_norm(x, (wide,), self.before, self.eps).to(kind), self.reads)
-        q, k, v = read.view(b, t, -1, self.size).transpose(1, 2).split((self.heads, self.groups, self.groups), 1)
+        q, k, v = (
+            read.view(b, t, -1, self.size)
+            .transpose(1, 2)
+            .split((self.heads, self.groups, self.groups), 1)
+        )
         q, k = ((y.float() * cos + _half_turned(y.float()) * sin).to(kind) for y in (q, k))
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.groups != self.heads)
+        seen = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=self.groups != self.heads
+        )
         x = x + F.linear(seen.transpose(1, 2).reshape(b, t, -1), self.out)
-        gate, up = F.linear(F.rms_norm(x, (wide,), self.between, self.eps).to(kind), self.up).chunk(2, -1)
+        gate, up = F.linear(F.rms_norm(x, (wide,), self.between, self.eps).to(kind), self.up).chunk(
+            2, -1
+        )
         return x + F.linear(F.silu(gate) * up, self.down)

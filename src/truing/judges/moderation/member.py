@@ -15,7 +15,9 @@ from truing.judges.moderation.tokens import Encoded, Piece
 class Member:
     """Loads the network that stands in `folder`; `digest` names it in the engine's cache."""
 
-    def __init__(self, folder: Path, settings: Settings, digest: str, *, engine: str, dtype: str, device: str) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, digest: str, *, engine: str, dtype: str, device: str
+    ) -> None:
         try:
             from truing.judges.moderation.engines import make_engine
             from truing.judges.moderation.folder import read_head, read_network
@@ -28,10 +30,22 @@ class Member:
         backend.no_truncation()
         backend.no_padding()
         ends = (tokenizer.cls_token_id, tokenizer.sep_token_id)
-        first, sep = ends if None not in ends else (tokenizer.bos_token_id or tokenizer.eos_token_id, tokenizer.eos_token_id)
-        self._rows = Rows(backend, prompt=settings.prompt_tokens, response=settings.response_tokens, cls=first, sep=sep)
+        first, sep = (
+            ends
+            if None not in ends
+            else (tokenizer.bos_token_id or tokenizer.eos_token_id, tokenizer.eos_token_id)
+        )
+        self._rows = Rows(
+            backend,
+            prompt=settings.prompt_tokens,
+            response=settings.response_tokens,
+            cls=first,
+            sep=sep,
+        )
         pad = tokenizer.pad_token_id or 0
-        self.engine = make_engine(network, pad=pad, digest=digest, engine=engine, dtype=dtype, device=device)
+        self.engine = make_engine(
+            network, pad=pad, digest=digest, engine=engine, dtype=dtype, device=device
+        )
 
     def encode(self, pieces: Sequence[Piece]) -> list[Encoded]:
         """Token rows, as the network sees them."""

@@ -25,7 +25,11 @@ class Network(nn.Module):
         super().__init__()
         self.body = body
         self.causal = causal
-        config = body.config.get_text_config() if hasattr(body.config, "get_text_config") else body.config
+        config = (
+            body.config.get_text_config()
+            if hasattr(body.config, "get_text_config")
+            else body.config
+        )
         size = int(config.hidden_size)
         self.mix = nn.Parameter(torch.zeros(int(config.num_hidden_layers) + 1))
         with torch.no_grad():
@@ -34,7 +38,9 @@ class Network(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def pooled(self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None) -> Tensor:
+    def pooled(
+        self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None
+    ) -> Tensor:
         """`[B, 3 * hidden]` features in float32; `mask` is 1 at real tokens, `segments` 1 in the response.
 
         `lower`: what the layers without a part made of the rows (`causal.states`), of a language model alone.
@@ -49,7 +55,9 @@ class Network(nn.Module):
         parts = [first]
         for segment in (0, 1):
             weight = real * (segments == segment)
-            parts.append((hidden * weight.unsqueeze(-1)).sum(1) / weight.sum(1, keepdim=True).clamp(min=1.0))
+            parts.append(
+                (hidden * weight.unsqueeze(-1)).sum(1) / weight.sum(1, keepdim=True).clamp(min=1.0)
+            )
         return torch.cat(parts, 1)
 
     def _hidden(self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None) -> Tensor:
@@ -69,10 +77,14 @@ class Network(nn.Module):
         if hasattr(self.body, "states"):
             layers = self.body.states(ids)[used:]
         elif reader.plain(self.body):
-            layers = reader.states(self.body, ids, lower=lower, start=used if lower is not None else 0)
+            layers = reader.states(
+                self.body, ids, lower=lower, start=used if lower is not None else 0
+            )
             layers = layers if lower is not None else layers[used:]
         else:
-            layers = self.body(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[used:]
+            layers = self.body(
+                input_ids=ids, attention_mask=mask, output_hidden_states=True
+            ).hidden_states[used:]
         hidden = reader.levelled(layers[0]) * weights[used]
         for weight, layer in zip(weights[used + 1 :], layers[1:]):
             hidden = torch.addcmul(hidden, reader.levelled(layer), weight)
@@ -88,8 +100,12 @@ class Network(nn.Module):
         with torch.no_grad():
             self.mix[:layers] = UNUSED
 
-    def forward(self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None) -> Tensor:
+    def forward(
+        self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None
+    ) -> Tensor:
         """`[B, 3 + categories]` logits in float32."""
         pooled = self.pooled(ids, segments, mask, lower)
-        with torch.autocast(pooled.device.type, enabled=False):  # the head is small, and thresholds hang on it
+        with torch.autocast(
+            pooled.device.type, enabled=False
+        ):  # the head is small, and thresholds hang on it
             return nn.functional.linear(pooled, self.head.weight.float(), self.head.bias.float())

@@ -16,7 +16,8 @@ from truing.judges.moderation.tokens import Encoded
 
 Floats = npt.NDArray[np.float32]
 _A, _B, _C, _D = (
-    np.uint64(v) for v in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5)
+    np.uint64(v)
+    for v in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5)
 )
 
 
@@ -30,7 +31,9 @@ def buckets(row: Encoded, bits: int) -> npt.NDArray[np.int64]:
         if len(x) < 2:
             continue
         salt = np.uint64(segment + 1) * _D
-        found.append(x[1 - segment : -1] * _A ^ salt)  # the prompt begins with a mark, the answer does not
+        found.append(
+            x[1 - segment : -1] * _A ^ salt
+        )  # the prompt begins with a mark, the answer does not
         found.append(x[:-1] * _A + x[1:] * _B ^ salt)
         if len(x) > 2:
             found.append(x[:-2] * _A + x[1:-1] * _B + x[2:] * _C ^ salt)
@@ -47,8 +50,14 @@ class Ngrams:
     """`weight` [2 ** bits, outputs] int8 with a scale for each output, `idf` [2 ** bits]; the bias is the head's."""
 
     def __init__(self, weight: npt.NDArray[np.int8], scale: Floats, idf: Floats) -> None:
-        if weight.ndim != 2 or weight.shape[0] & (weight.shape[0] - 1) or weight.shape[0] != len(idf):
-            raise ValueError(f"n-gram weights of shape {weight.shape} with {len(idf)} frequencies do not fit")
+        if (
+            weight.ndim != 2
+            or weight.shape[0] & (weight.shape[0] - 1)
+            or weight.shape[0] != len(idf)
+        ):
+            raise ValueError(
+                f"n-gram weights of shape {weight.shape} with {len(idf)} frequencies do not fit"
+            )
         if scale.shape != (weight.shape[1],):
             raise ValueError(f"{len(scale)} scales for {weight.shape[1]} outputs")
         self.bits = int(weight.shape[0]).bit_length() - 1

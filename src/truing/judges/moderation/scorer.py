@@ -55,8 +55,17 @@ def folder_of(name: str) -> Path:
 
 def folder_hash(folder: Path) -> str:
     """Sixteen hex digits over everything that decides a probability or a verdict."""
-    names = ("truing.json", "thresholds.json", "head.safetensors", "delta.safetensors", "model.safetensors", "tokenizer.json")
-    own = [f"{n} {sha256_file(folder / n)}" for n in (*names, "blend.json") if (folder / n).is_file()]
+    names = (
+        "truing.json",
+        "thresholds.json",
+        "head.safetensors",
+        "delta.safetensors",
+        "model.safetensors",
+        "tokenizer.json",
+    )
+    own = [
+        f"{n} {sha256_file(folder / n)}" for n in (*names, "blend.json") if (folder / n).is_file()
+    ]
     parts = sorted(p.parent for p in folder.glob("*/head.safetensors"))
     return digest(*own, *(f"{p.name} {folder_hash(p)}" for p in parts))
 
@@ -68,7 +77,9 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 class Scorer:
     """Loads a folder; safe to share between threads. Raises UserError for a folder that does not fit together."""
 
-    def __init__(self, folder: Path, *, engine: str = "auto", dtype: str = "auto", device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, *, engine: str = "auto", dtype: str = "auto", device: str = "auto"
+    ) -> None:
         self.folder = folder
         self.settings: Settings = read_settings(folder)
         self.thresholds: Thresholds = read_thresholds(folder, self.settings)
@@ -95,7 +106,9 @@ class Scorer:
         folder = self.folder / name
         settings = read_settings(folder)
         if settings.members or settings.categories != self.settings.categories:
-            raise UserError(f"{folder / 'truing.json'}: a member has the blend's categories and no members of its own")
+            raise UserError(
+                f"{folder / 'truing.json'}: a member has the blend's categories and no members of its own"
+            )
         return Member(folder, settings, folder_hash(folder), **how)
 
     def logits(self, pieces: Sequence[Piece]) -> tuple[np.ndarray, list[int]]:
@@ -110,11 +123,15 @@ class Scorer:
         if not pieces:
             return []
         modes = [p.mode for p in pieces]
-        doubled = [Piece((p.response or "",), None) for p, m in zip(pieces, modes) if m == "response"]
+        doubled = [
+            Piece((p.response or "",), None) for p, m in zip(pieces, modes) if m == "response"
+        ]
         logits, unread = self.logits([*pieces, *doubled])
         asked = iter(range(len(pieces), len(logits)))
         return [
-            self._opinion(mode, cut, logits[at], logits[next(asked)] if mode == "response" else None)
+            self._opinion(
+                mode, cut, logits[at], logits[next(asked)] if mode == "response" else None
+            )
             for at, (mode, cut) in enumerate(zip(modes, unread))
         ]
 
@@ -129,9 +146,14 @@ class Scorer:
         harmful = float(_sigmoid(np.asarray(logit)))
         named = {c: float(p) for c, p in zip(self.settings.categories, _sigmoid(categories))}
         return Opinion(
-            mode=mode, harmful=harmful, flagged=harmful >= t.harmful[mode], refused=float(_sigmoid(z[2])), categories=named,
-            flagged_categories=tuple(c for c, p in named.items() if p >= t.of(c)), cut=cut,
-        )  # fmt: skip
+            mode=mode,
+            harmful=harmful,
+            flagged=harmful >= t.harmful[mode],
+            refused=float(_sigmoid(z[2])),
+            categories=named,
+            flagged_categories=tuple(c for c, p in named.items() if p >= t.of(c)),
+            cut=cut,
+        )
 
 
 @cache

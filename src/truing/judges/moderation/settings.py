@@ -1,10 +1,10 @@
 """What stands in a moderation folder besides the tensors: `truing.json` and `thresholds.json`.
 
-    truing.json        base, base_sha256, form (full, delta), layers that are used (0 = all), categories, token windows,
-                       languages, lineage, licence
-    thresholds.json    per mode (pair, prompt, response) a temperature and a threshold; per category a threshold
-    head.safetensors   the linear head         model.safetensors or delta.safetensors   the body
-    blend.json         of a folder with members (folders in it): how much each one's logits weigh
+truing.json        base, base_sha256, form (full, delta), layers that are used (0 = all), categories, token windows,
+                   languages, lineage, licence
+thresholds.json    per mode (pair, prompt, response) a temperature and a threshold; per category a threshold
+head.safetensors   the linear head         model.safetensors or delta.safetensors   the body
+blend.json         of a folder with members (folders in it): how much each one's logits weigh
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ class Blend(Struct, frozen=True, kw_only=True):
 
     def apply(self, logits: Sequence[np.ndarray]) -> np.ndarray:
         """`[n, outputs]` of the members' logits, each `[n, outputs]`."""
-        made = np.asarray(sum(np.asarray(w) * z for w, z in zip(self.weights, logits, strict=True)) + np.asarray(self.bias))
+        made = np.asarray(
+            sum(np.asarray(w) * z for w, z in zip(self.weights, logits, strict=True))
+            + np.asarray(self.bias)
+        )
         made[:, len(self.bias) - len(self.gate) :] += logits[0][:, :1] * np.asarray(self.gate)
         return made
 
@@ -97,7 +100,9 @@ def read_settings(folder: Path) -> Settings:
     if any("/" in m or m in ("", ".", "..") for m in made.members):
         raise UserError(f"{folder / 'truing.json'}: members are folders beside it")
     if not (8 <= made.prompt_tokens <= 4096 and 8 <= made.response_tokens <= 4096):
-        raise UserError(f"{folder / 'truing.json'}: prompt_tokens and response_tokens must lie in 8..4096")
+        raise UserError(
+            f"{folder / 'truing.json'}: prompt_tokens and response_tokens must lie in 8..4096"
+        )
     return made
 
 
@@ -106,9 +111,13 @@ def read_blend(folder: Path, settings: Settings) -> Blend:
     path = folder / "blend.json"
     made = read(path, Blend)
     outputs = len(settings.categories) + 3
-    whole = len(made.weights) == len(settings.members) and len(made.gate) == len(settings.categories)
+    whole = len(made.weights) == len(settings.members) and len(made.gate) == len(
+        settings.categories
+    )
     if not whole or any(len(row) != outputs for row in (*made.weights, made.bias)):
-        raise UserError(f"{path}: wants {len(settings.members)} rows of {outputs} weights, a bias each and a gate a category")
+        raise UserError(
+            f"{path}: wants {len(settings.members)} rows of {outputs} weights, a bias each and a gate a category"
+        )
     if not all(math.isfinite(v) for row in (*made.weights, made.bias, made.gate) for v in row):
         raise UserError(f"{path}: holds values that are no numbers")
     return made
@@ -118,12 +127,24 @@ def read_thresholds(folder: Path, settings: Settings) -> Thresholds:
     """`thresholds.json`, checked against the categories."""
     path = folder / "thresholds.json"
     made = read(path, Thresholds)
-    faults = [f"{path}: categories.{c}: no such category" for c in made.categories if c not in settings.categories]
+    faults = [
+        f"{path}: categories.{c}: no such category"
+        for c in made.categories
+        if c not in settings.categories
+    ]
     for name in ("temperature", "bias", "harmful"):
         table: dict[str, float] = getattr(made, name)
         faults += [f"{path}: {name}.{mode}: missing" for mode in MODES if mode not in table]
-    faults += [f"{path}: temperature.{m}: must be positive" for m, t in made.temperature.items() if not t > 0]
-    inside = {**{f"harmful.{m}": t for m, t in made.harmful.items()}, **made.categories, "refused": made.refused}
+    faults += [
+        f"{path}: temperature.{m}: must be positive"
+        for m, t in made.temperature.items()
+        if not t > 0
+    ]
+    inside = {
+        **{f"harmful.{m}": t for m, t in made.harmful.items()},
+        **made.categories,
+        "refused": made.refused,
+    }
     faults += [f"{path}: {k}: {t} is no probability" for k, t in inside.items() if not 0 <= t <= 1]
     if faults:
         raise UserError(*faults)

@@ -22,7 +22,9 @@ _LOOKALIKE = str.maketrans(
     "abekmhopctyxijsdqwheyABEKMHOPCTYXIJSGWYaeopcyxabeiknoptuxnABEZHIKMNOPTYXlgiaiRNABCDEFGHIJKMOPSTUVWYZ",
 )
 _WORD = re.compile(r"[^\W\d_]+")
-_GAPS = re.compile(r"(?<![^\W_])(?:[^\W\d_](?P<gap>[ .\-_*·|~]{1,2})(?:[^\W\d_](?P=gap)){2,}[^\W\d_])(?![^\W_])")
+_GAPS = re.compile(
+    r"(?<![^\W_])(?:[^\W\d_](?P<gap>[ .\-_*·|~]{1,2})(?:[^\W\d_](?P=gap)){2,}[^\W\d_])(?![^\W_])"
+)
 _LEET = re.compile(r"(?<![\w$@!])[a-zA-Z$@!0134578]*[$@!0134578][a-zA-Z$@!0134578]*(?![\w$@!])")
 _DIGITS = str.maketrans("0134578$@!", "oieastbsai")
 _LONG = re.compile(r"([^\W\d_])\1{3,}")
@@ -70,9 +72,13 @@ def clean(text: str) -> str:
     text = clip(text)
     if not text.isascii():
         text = _HIDDEN.sub("", unicodedata.normalize("NFKC", text))
-        text = "".join(c for c in text if not unicodedata.combining(c) or c < "\u0370" or c > "\u036f")
+        text = "".join(
+            c for c in text if not unicodedata.combining(c) or c < "\u0370" or c > "\u036f"
+        )
         stripped = unicodedata.normalize("NFD", text)
-        if sum(map(unicodedata.combining, stripped)) > 230 * 0.3 * max(1, len(text)):  # stacked marks ("zalgo")
+        if sum(map(unicodedata.combining, stripped)) > 230 * 0.3 * max(
+            1, len(text)
+        ):  # stacked marks ("zalgo")
             text = "".join(c for c in stripped if not unicodedata.combining(c))
         text = _homoglyphs(text)
     text = _GAPS.sub(lambda m: re.sub(r"[^\w]|_", "", m.group()), text)

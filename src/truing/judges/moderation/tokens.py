@@ -25,7 +25,11 @@ class Piece(Struct, frozen=True):
     @classmethod
     def of(cls, conversation: Conversation, response: str | None) -> Piece:
         """The user's and the assistant's turns; system and tool messages say nothing of harm."""
-        said = tuple(m.content for m in conversation.messages if m.role in ("user", "assistant") and m.content)
+        said = tuple(
+            m.content
+            for m in conversation.messages
+            if m.role in ("user", "assistant") and m.content
+        )
         return cls(said, response)
 
     @property
@@ -89,7 +93,11 @@ class Rows:
             texts += turns
             if piece.response is not None:
                 texts.append(_clean(piece.response))
-        ids = [e.ids for e in self._tokenizer.encode_batch(texts, add_special_tokens=False)] if texts else []
+        ids = (
+            [e.ids for e in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+            if texts
+            else []
+        )
         made: list[Encoded] = []
         for at, n, answered in spans:
             prompt, lost = self._dialogue(ids[at : at + n])

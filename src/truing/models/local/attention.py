@@ -81,7 +81,9 @@ def attend(
         scores = how.softcap * torch.tanh(scores / how.softcap)
     if causal:
         t, width = scores.shape[-2:]
-        scores = scores.masked_fill(torch.ones(t, width, dtype=torch.bool, device=q.device).triu(1), LOW)
+        scores = scores.masked_fill(
+            torch.ones(t, width, dtype=torch.bool, device=q.device).triu(1), LOW
+        )
     if bias is not None:
         scores = scores + bias
     lse = torch.logsumexp(scores, dim=-1)
@@ -186,14 +188,21 @@ def _gather(x: Tensor, index: Tensor, heads: int) -> Tensor:
 
 
 def attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The function that transformers calls in each layer."""
     step: Step | None = getattr(_state, "step", None)
     if step is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        made: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        made: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, **kwargs
+        )
         return made
     scaling = kwargs.get("scaling")
     how = How(

@@ -49,7 +49,9 @@ class Request:
 class Decoder:
     """Writes answers on one `Forward`; `step` is called again and again by one thread."""
 
-    def __init__(self, forward: Forward, *, slots: int = 64, read: int = 2048, heads: int = 4) -> None:
+    def __init__(
+        self, forward: Forward, *, slots: int = 64, read: int = 2048, heads: int = 4
+    ) -> None:
         self.forward = forward
         self.slots = slots
         self.read = read
@@ -67,7 +69,9 @@ class Decoder:
 
     def add(self, requests: Sequence[Request]) -> None:
         """More answers to write. Longest prompts go first, so that rows of one time are alike."""
-        counts = Counter(r.prompt.ids[:h] for r in (*requests, *self.waiting) for h in r.prompt.heads[:1])
+        counts = Counter(
+            r.prompt.ids[:h] for r in (*requests, *self.waiting) for h in r.prompt.heads[:1]
+        )
         for request in requests:
             request.head = self._choose(request, counts)
             room = self.forward.window - len(request.prompt.ids)
@@ -122,8 +126,14 @@ class Decoder:
         for _ in range(min(free, len(self.waiting))):
             request = self.waiting.pop()
             self._joining.append(request)
-            if request.head and request.prompt.ids[: request.head] not in held and len(held) >= self.max_heads:
-                ids = request.prompt.ids  # too many different heads at once: this one is read with its row
+            if (
+                request.head
+                and request.prompt.ids[: request.head] not in held
+                and len(held) >= self.max_heads
+            ):
+                ids = (
+                    request.prompt.ids
+                )  # too many different heads at once: this one is read with its row
                 request.head = next((h for h in request.prompt.heads if ids[:h] in held), 0)
             head = request.prompt.ids[: request.head]
             held.update({head} if head else ())
@@ -150,7 +160,9 @@ class Decoder:
         hidden = forward.hidden(forward.tensor([t for p in parts for t in p]), at, packed)
         logits = forward.logits(hidden[torch.as_tensor(ends - 1, device=hidden.device)])
         which = [first[r.prompt.ids] for r in requests]
-        self.rows.add(packed.k, packed.v, [(int(ends[i]) - lengths[i], int(ends[i])) for i in which])
+        self.rows.add(
+            packed.k, packed.v, [(int(ends[i]) - lengths[i], int(ends[i])) for i in which]
+        )
         self.live += requests
         self._take(requests, logits[torch.tensor(which, device=logits.device)])
 
@@ -182,7 +194,9 @@ class Decoder:
         tokens = pick(logits, [r.sampling for r in requests], draws)
         for at, (request, token) in enumerate(zip(requests, tokens)):
             if token < 0:
-                self._end(request, "error", failure=("nan", "the model gave logits that are no numbers"))
+                self._end(
+                    request, "error", failure=("nan", "the model gave logits that are no numbers")
+                )
                 continue
             if request.sampling.logprobs is not None:
                 self._note(request, logits[at], token)
@@ -213,7 +227,12 @@ class Decoder:
             self._end(request, "length")
 
     def _end(
-        self, request: Request, finish: str, *, text: str | None = None, failure: tuple[str, str] | None = None
+        self,
+        request: Request,
+        finish: str,
+        *,
+        text: str | None = None,
+        failure: tuple[str, str] | None = None,
     ) -> None:
         if request.finish:
             return

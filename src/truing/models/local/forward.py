@@ -21,7 +21,9 @@ class Forward:
         register()
         model = loaded.model
         if not getattr(model, "_supports_attention_backend", False):
-            raise UserError(f"local:{loaded.weights.name}: {type(model).__name__} has no replaceable attention")
+            raise UserError(
+                f"local:{loaded.weights.name}: {type(model).__name__} has no replaceable attention"
+            )
         model.set_attn_implementation(NAME)
         self.model = model
         self.body = model.base_model
@@ -49,7 +51,9 @@ class Forward:
 
     def hidden(self, ids: Tensor, at: Tensor, step: Step) -> Tensor:
         """Last hidden states `[T, E]` of packed tokens at their positions."""
-        nothing = torch.empty(1, 1, 1, 1, device=ids.device)  # a prepared mask: transformers makes none
+        nothing = torch.empty(
+            1, 1, 1, 1, device=ids.device
+        )  # a prepared mask: transformers makes none
         with during(step):
             out = self.body(
                 input_ids=ids[None], attention_mask=nothing, position_ids=at[None], use_cache=False
@@ -72,14 +76,19 @@ class Forward:
         self.hidden(row, where, step)
         if base is not None and base.length:
             return base.then(step.k, step.v)
-        return Block([k.unsqueeze(0).contiguous() for k in step.k], [v.unsqueeze(0).contiguous() for v in step.v])
+        return Block(
+            [k.unsqueeze(0).contiguous() for k in step.k],
+            [v.unsqueeze(0).contiguous() for v in step.v],
+        )
 
     def stored(self, ids: tuple[int, ...]) -> Block:
         """As `block`, kept for the next time; the least lately used are dropped beyond the memory limit."""
         found = self._blocks.get(ids)
         if found is None:
             found = self._blocks[ids] = self.block(ids)
-            while len(self._blocks) > 1 and sum(b.bytes for b in self._blocks.values()) > self._limit:
+            while (
+                len(self._blocks) > 1 and sum(b.bytes for b in self._blocks.values()) > self._limit
+            ):
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(ids)
         return found
@@ -103,7 +112,9 @@ class Forward:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids without special tokens."""
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return text
 
 
@@ -123,8 +134,9 @@ def causal(lengths: Sequence[int], device: Any, *, waste: float = 0.25) -> list[
         chosen = order[at:end]
         offsets = torch.arange(wide)
         sizes = torch.tensor([lengths[i] for i in chosen])[:, None]
-        index = torch.tensor([starts[i] for i in chosen])[:, None] + torch.minimum(offsets[None], sizes - 1)
+        index = torch.tensor([starts[i] for i in chosen])[:, None] + torch.minimum(
+            offsets[None], sizes - 1
+        )
         groups.append(Group(index.to(device), (offsets[None] < sizes).to(device)))
         at = end
     return groups
-

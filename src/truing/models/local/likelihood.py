@@ -64,7 +64,9 @@ class Likelihood:
             if e.failure is not None:
                 made.append(Scores((), e.cut, e.merged, e.failure))
                 continue
-            made.append(Scores(tuple(out[place : place + len(e.targets)].tolist()), e.cut, e.merged))
+            made.append(
+                Scores(tuple(out[place : place + len(e.targets)].tolist()), e.cut, e.merged)
+            )
             place += len(e.targets)
         sizes = np.cumsum([0, *(len(q.continuations) for q in queries)])
         return [made[a:b] for a, b in itertools.pairwise(sizes)]
@@ -79,7 +81,10 @@ class Likelihood:
         texts: list[str] = []
         for query, context in zip(queries, contexts):
             if not isinstance(context, Failure):
-                texts += [context[0][: _end(*context)], *(context[0] + c for c in query.continuations)]
+                texts += [
+                    context[0][: _end(*context)],
+                    *(context[0] + c for c in query.continuations),
+                ]
         ids = iter(self._tokens(texts))
         made: list[_Encoded] = []
         for query, context in zip(queries, contexts):
@@ -116,17 +121,26 @@ class Likelihood:
         """
         if not context:
             tokenizer: Any = self.forward.tokenizer
-            first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+            first = (
+                tokenizer.bos_token_id
+                if tokenizer.bos_token_id is not None
+                else tokenizer.eos_token_id
+            )
             before = [first]
             whole = whole if whole[:1] == before else [first, *whole]
         n = len(before)
         after = whole[n:]
         merged = whole[:n] != before
         if not after:
-            return _Encoded(failure=Failure("model", "empty", "the continuation has no token of its own"), merged=merged)
+            return _Encoded(
+                failure=Failure("model", "empty", "the continuation has no token of its own"),
+                merged=merged,
+            )
         cut = max(0, n + len(after) - 1 - self.forward.window)
         if cut >= n:
-            words = f"the continuation has {len(after)} tokens, the model reads {self.forward.window}"
+            words = (
+                f"the continuation has {len(after)} tokens, the model reads {self.forward.window}"
+            )
             return _Encoded(failure=Failure("model", "context", words))
         ids = np.array([*before[cut:], *after], dtype=np.int64)
         start = n - cut - 1
@@ -193,7 +207,9 @@ class _Run:
         if block is not None:
             self.heads.append(block.then(step.k, step.v))
         else:
-            keys, values = ([t.unsqueeze(0).contiguous() for t in kept] for kept in (step.k, step.v))
+            keys, values = (
+                [t.unsqueeze(0).contiguous() for t in kept] for kept in (step.k, step.v)
+            )
             self.heads.append(Block(keys, values))
 
     def _flush(self) -> int:
@@ -228,7 +244,9 @@ class _Run:
             self.out[places[a:b]] = found.double().cpu().numpy()
 
 
-def _groups(parts: Sequence[Segment], first: Ints, device: torch.device, waste: float = 0.2) -> list[Group]:
+def _groups(
+    parts: Sequence[Segment], first: Ints, device: torch.device, waste: float = 0.2
+) -> list[Group]:
     """Segments of similar length together, trees apart from plain rows."""
     made: list[Group] = []
     for trees in (False, True):
@@ -237,12 +255,21 @@ def _groups(parts: Sequence[Segment], first: Ints, device: torch.device, waste: 
         while chosen:
             wide = len(parts[chosen[0]].ids)
             n = sum(len(parts[i].ids) >= wide * (1 - waste) - 8 for i in chosen)
-            made.append(_group([parts[i] for i in chosen[:n]], [int(first[i]) for i in chosen[:n]], wide, device))
+            made.append(
+                _group(
+                    [parts[i] for i in chosen[:n]],
+                    [int(first[i]) for i in chosen[:n]],
+                    wide,
+                    device,
+                )
+            )
             chosen = chosen[n:]
     return made
 
 
-def _group(parts: Sequence[Segment], first: Sequence[int], wide: int, device: torch.device) -> Group:
+def _group(
+    parts: Sequence[Segment], first: Sequence[int], wide: int, device: torch.device
+) -> Group:
     sizes = np.array([len(p.ids) for p in parts])[:, None]
     offsets = np.arange(wide)[None]
     index = np.array(first)[:, None] + np.minimum(offsets, sizes - 1)

@@ -41,11 +41,18 @@ class LocalModel:
         self.likelihood = Likelihood(self.forward, self.template)
         self._name = name or f"local:{loaded.weights.name}"
         self._lineage = lineage or _lineage(loaded.weights, self._name, self.dtype)
-        self._worker = Worker(self.forward, Decoder(self.forward, slots=batch), self.likelihood.score)
+        self._worker = Worker(
+            self.forward, Decoder(self.forward, slots=batch), self.likelihood.score
+        )
 
     @classmethod
     def load(
-        cls, name: str | Weights = "smollm2", *, dtype: str = "auto", device: str = "auto", batch: int = 64
+        cls,
+        name: str | Weights = "smollm2",
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        batch: int = 64,
     ) -> LocalModel:
         """Finds the weights (fetching them at the first use) and loads them."""
         return cls(load_causal(name, dtype=dtype, device=device), batch=batch)
@@ -128,7 +135,9 @@ class LocalModel:
         finally:
             request.cancelled = True
 
-    async def logprobs(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[list[float]]:
+    async def logprobs(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[list[float]]:
         """See `Scored`; raises UserError where a continuation cannot be scored."""
         made = await self.score(prefix, continuations)
         for one in made:

@@ -61,7 +61,9 @@ class Tree:
     `targets[i]`, and the results go to consecutive places from `places[i]` on.
     """
 
-    def __init__(self, rows: Sequence[Ints], starts: Sequence[int], targets: Sequence[Ints]) -> None:
+    def __init__(
+        self, rows: Sequence[Ints], starts: Sequence[int], targets: Sequence[Ints]
+    ) -> None:
         order = sorted(range(len(rows)), key=lambda i: rows[i].astype(">u4").tobytes())
         sizes = np.array([len(t) for t in targets], dtype=np.int64)
         first = np.concatenate(([0], np.cumsum(sizes)))[:-1] if len(sizes) else sizes
@@ -103,7 +105,9 @@ class Tree:
                 base = common
             todo += [(a, b, base) for a, b in reversed(self._split(low, high, common, most, base))]
 
-    def _split(self, low: int, high: int, common: int, most: int, base: int) -> list[tuple[int, int]]:
+    def _split(
+        self, low: int, high: int, common: int, most: int, base: int
+    ) -> list[tuple[int, int]]:
         """Children of a branching point; small neighbours stay together where they would else repeat a stretch."""
         cuts = [low, *(i for i in range(low + 1, high) if self.shared[i] <= common), high]
         spans = list(itertools.pairwise(cuts))
@@ -147,7 +151,9 @@ class Tree:
             targets.append(self.targets[i][start - self.starts[i] :])
             places.append(np.arange(start, len(row)) - self.starts[i] + self.places[i])
         sees = None if high - low == 1 else _sight(spans, count)
-        return Segment(np.concatenate(ids), np.concatenate(at), sees, _wanted(rows, targets, places))
+        return Segment(
+            np.concatenate(ids), np.concatenate(at), sees, _wanted(rows, targets, places)
+        )
 
 
 def _common(a: Ints, b: Ints) -> int:

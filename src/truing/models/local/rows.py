@@ -27,7 +27,9 @@ class Rows:
         """Tokens that a slot holds."""
         return int(self.k[0].shape[2]) if self.k else 0
 
-    def add(self, k: Sequence[Tensor], v: Sequence[Tensor], spans: Sequence[tuple[int, int]]) -> None:
+    def add(
+        self, k: Sequence[Tensor], v: Sequence[Tensor], spans: Sequence[tuple[int, int]]
+    ) -> None:
         """New rows from packed keys and values (`[Hkv, T, D]` for each layer): row i takes the tokens of `spans[i]`."""
         first = len(self.lengths)
         self.grow(max(end - start for start, end in spans) + 1, like=(k, v))
@@ -37,7 +39,9 @@ class Rows:
                 self.v[layer][at, :, : end - start] = v[layer][:, start:end]
         self.lengths += [end - start for start, end in spans]
 
-    def grow(self, need: int, like: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None) -> None:
+    def grow(
+        self, need: int, like: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+    ) -> None:
         """Makes room for rows of `need` tokens."""
         if need <= self.capacity:
             return

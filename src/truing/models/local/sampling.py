@@ -32,12 +32,18 @@ def pick(logits: Tensor, samplings: Sequence[Sampling], draws: Sequence[float]) 
     hot = [i for i, s in enumerate(samplings) if s.temperature > 0]
     if hot:
         rows = torch.tensor(hot, device=logits.device)
-        heat = torch.tensor([samplings[i].temperature for i in hot], dtype=torch.float32, device=logits.device)
-        share = torch.tensor([samplings[i].top_p for i in hot], dtype=torch.float32, device=logits.device)
+        heat = torch.tensor(
+            [samplings[i].temperature for i in hot], dtype=torch.float32, device=logits.device
+        )
+        share = torch.tensor(
+            [samplings[i].top_p for i in hot], dtype=torch.float32, device=logits.device
+        )
         draw = torch.tensor([draws[i] for i in hot], dtype=torch.float32, device=logits.device)
         some = logits if len(hot) == len(samplings) else logits[rows]
         probs = torch.softmax(torch.nan_to_num(some) / heat[:, None].clamp(min=1e-5), dim=-1)
-        chosen[rows] = _nucleus(probs, share, draw) if bool((share < 1).any()) else _invert(probs, draw)
+        chosen[rows] = (
+            _nucleus(probs, share, draw) if bool((share < 1).any()) else _invert(probs, draw)
+        )
     chosen = torch.where(bad, torch.full_like(chosen, -1), chosen)
     return [int(t) for t in chosen.tolist()]
 
@@ -60,7 +66,9 @@ def _nucleus(probs: Tensor, share: Tensor, draw: Tensor, first: int = 512) -> Te
     return where.gather(1, _invert(kept, draw)[:, None]).squeeze(1)
 
 
-def likeliest(logits: Tensor, token: int, count: int, tokenizer: Any) -> tuple[float, tuple[tuple[str, float], ...]]:
+def likeliest(
+    logits: Tensor, token: int, count: int, tokenizer: Any
+) -> tuple[float, tuple[tuple[str, float], ...]]:
     """The log-probability of the chosen token and the `count` likeliest tokens, of one row of logits."""
     logs = torch.log_softmax(logits.float(), dim=-1)
     values, ids = logs.topk(count) if count else (logs[:0], torch.empty(0, dtype=torch.long))

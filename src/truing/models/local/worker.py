@@ -56,7 +56,14 @@ class Worker:
         future: asyncio.Future[list[Scores]] = loop.create_future()
 
         def ended(made: list[Scores] | Exception) -> None:
-            _tell(loop, *((_fail, future, made) if isinstance(made, Exception) else (_settle, future, made)))
+            _tell(
+                loop,
+                *(
+                    (_fail, future, made)
+                    if isinstance(made, Exception)
+                    else (_settle, future, made)
+                ),
+            )
 
         with self._wake:
             self._queries.append((query, ended))
@@ -107,7 +114,9 @@ class Worker:
     def _count(self) -> int:
         return len(self._new) + len(self._queries)
 
-    def _answer(self, queries: list[tuple[Query, Callable[[list[Scores] | Exception], None]]]) -> None:
+    def _answer(
+        self, queries: list[tuple[Query, Callable[[list[Scores] | Exception], None]]]
+    ) -> None:
         try:
             made: list[list[Scores]] | Exception = self._score([q for q, _ in queries])
         except Exception as error:
@@ -121,7 +130,9 @@ class Worker:
                 self.decoder.add(new)
             if self.decoder.busy:
                 self.decoder.step()
-        except Exception as error:  # out of memory, a broken model: the answers fail, the thread lives
+        except (
+            Exception
+        ) as error:  # out of memory, a broken model: the answers fail, the thread lives
             self.decoder.waiting += [r for r in new if not r.finish]
             self.decoder.fail(type(error).__name__, (str(error).splitlines() or ["no message"])[0])
 

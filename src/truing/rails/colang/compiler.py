@@ -14,7 +14,9 @@ from truing.rails.colang import ast as n
 from truing.rails.colang.expressions import Evaluate, compile_expression
 
 # Operations. Up to EVENT they match an event; BRANCH looks at several; FLOW calls; the rest is slid over.
-USER, BOT, ACTION, EVENT, BRANCH, FLOW, NEVER, IF, WHILE, JUMP, CONTINUE, BREAK, SET, CHECK = range(14)
+USER, BOT, ACTION, EVENT, BRANCH, FLOW, NEVER, IF, WHILE, JUMP, CONTINUE, BREAK, SET, CHECK = range(
+    14
+)
 SLIDING = 7  # IF and above
 
 BASE_TRIGGERS = frozenset({"UserIntent", "BotIntent", "run_action", "InternalSystemActionFinished"})
@@ -24,14 +26,28 @@ class Element:
     """One instruction of a program; which fields it uses depends on `op`."""
 
     __slots__ = (
-        "comment", "expression", "fields", "heads", "jump", "line", "name", "on_break", "on_continue", "op", "other",
-        "params", "result", "source",
-    )  # fmt: skip
+        "comment",
+        "expression",
+        "fields",
+        "heads",
+        "jump",
+        "line",
+        "name",
+        "on_break",
+        "on_continue",
+        "op",
+        "other",
+        "params",
+        "result",
+        "source",
+    )
 
     def __init__(self, op: int, line: int = 0, **given: Any) -> None:
         self.op = op
         self.line = line
-        self.name: str = given.get("name", "")  # intent, message, action, event type, subflow, variable, label
+        self.name: str = given.get(
+            "name", ""
+        )  # intent, message, action, event type, subflow, variable, label
         self.params: dict[str, Any] = given.get("params", {})
         self.fields: tuple[tuple[str, Any], ...] = given.get("fields", ())
         self.result: str | None = given.get("result")
@@ -54,21 +70,39 @@ class FlowProgram:
     """A compiled flow. `index` is its place in the order of precedence."""
 
     __slots__ = (
-        "elements", "extension", "file", "id", "index", "interruptible", "line", "multiple", "priority", "source",
-        "subflow", "system", "triggers",
-    )  # fmt: skip
+        "elements",
+        "extension",
+        "file",
+        "id",
+        "index",
+        "interruptible",
+        "line",
+        "multiple",
+        "priority",
+        "source",
+        "subflow",
+        "system",
+        "triggers",
+    )
 
     def __init__(self, flow: n.Flow, elements: list[Element]) -> None:
         meta = flow.meta
         self.id = flow.name
-        self.file, self.line, self.source, self.system = flow.file, flow.line, flow.source, flow.system
+        self.file, self.line, self.source, self.system = (
+            flow.file,
+            flow.line,
+            flow.source,
+            flow.system,
+        )
         self.elements = elements
         self.priority = float(meta.get("priority", 1.0))
         self.extension = bool(meta.get("is_extension", False))
         self.interruptible = bool(meta.get("interruptable", True))
         self.subflow = bool(meta.get("subflow", False))
         self.multiple = bool(meta.get("allow_multiple", False))
-        created = {_event_type(flow, e) for e in elements if e.op == ACTION and e.name == "create_event"}
+        created = {
+            _event_type(flow, e) for e in elements if e.op == ACTION and e.name == "create_event"
+        }
         self.triggers = BASE_TRIGGERS | created
         self.index = 0
 
@@ -76,7 +110,9 @@ class FlowProgram:
 def _event_type(flow: n.Flow, element: Element) -> str:
     event = element.params.get("event")
     if not isinstance(event, dict) or not isinstance(event.get("_type"), str):
-        raise PlanError(f"{flow.file}:{element.line}: an event is created by 'create event NAME(field=value)'")
+        raise PlanError(
+            f"{flow.file}:{element.line}: an event is created by 'create event NAME(field=value)'"
+        )
     return str(event["_type"])
 
 
@@ -103,7 +139,9 @@ class _Flatten:
         made = [Element(USER, s.line, name=s.intent)]
         if s.variable:
             take = compile_expression("$last_user_message")
-            made.append(Element(SET, s.line, name=s.variable, expression=take, source="$last_user_message"))
+            made.append(
+                Element(SET, s.line, name=s.variable, expression=take, source="$last_user_message")
+            )
         return made
 
     def on_bot(self, s: n.Bot) -> list[Element]:
@@ -117,15 +155,29 @@ class _Flatten:
     def on_create(self, s: n.Create) -> list[Element]:
         event = s.event
         if isinstance(event, n.User):
-            spec: dict[str, Any] = {"_type": "UserIntent", "intent_name": event.intent, "intent_params": {}}
+            spec: dict[str, Any] = {
+                "_type": "UserIntent",
+                "intent_name": event.intent,
+                "intent_params": {},
+            }
         elif isinstance(event, n.Bot):
-            spec = {"_type": "run_action", "action_name": "utter", "action_params": {"value": event.intent}}
+            spec = {
+                "_type": "run_action",
+                "action_name": "utter",
+                "action_params": {"value": event.intent},
+            }
         else:
             spec = {"_type": event.type, **event.fields}
-        return [Element(ACTION, s.line, name="create_event", params={"event": spec}, comment=s.comment)]
+        return [
+            Element(ACTION, s.line, name="create_event", params={"event": spec}, comment=s.comment)
+        ]
 
     def on_execute(self, s: n.Execute) -> list[Element]:
-        return [Element(ACTION, s.line, name=s.action, params=s.params, result=s.result, comment=s.comment)]
+        return [
+            Element(
+                ACTION, s.line, name=s.action, params=s.params, result=s.result, comment=s.comment
+            )
+        ]
 
     def on_do(self, s: n.Do) -> list[Element]:
         expression = _expression(s.flow, self.file, s.line) if s.flow.startswith("$") else None
@@ -139,11 +191,20 @@ class _Flatten:
         return [Element(SET, s.line, name=s.name, expression=expression, source=s.expression)]
 
     def on_check(self, s: n.Check) -> list[Element]:
-        return [Element(CHECK, s.line, expression=_expression(s.expression, self.file, s.line), source=s.expression)]
+        return [
+            Element(
+                CHECK,
+                s.line,
+                expression=_expression(s.expression, self.file, s.line),
+                source=s.expression,
+            )
+        ]
 
     def on_if(self, s: n.If) -> list[Element]:
         then, other = self.many(s.then), self.many(s.other)
-        first = Element(IF, s.line, expression=_expression(s.condition, self.file, s.line), source=s.condition)
+        first = Element(
+            IF, s.line, expression=_expression(s.condition, self.file, s.line), source=s.condition
+        )
         first.jump = len(then) + 1
         if not other:
             return [first, *then]
@@ -152,7 +213,12 @@ class _Flatten:
 
     def on_while(self, s: n.While) -> list[Element]:
         body = self.many(s.body)
-        first = Element(WHILE, s.line, expression=_expression(s.condition, self.file, s.line), source=s.condition)
+        first = Element(
+            WHILE,
+            s.line,
+            expression=_expression(s.condition, self.file, s.line),
+            source=s.condition,
+        )
         first.on_break = len(body) + 2
         for at, element in enumerate(body):
             if not element.on_break:
@@ -198,13 +264,17 @@ def compile_flow(flow: n.Flow) -> FlowProgram:
         if element.op == JUMP and element.name.startswith("label "):
             name = element.name[6:]
             if name in labels:
-                raise PlanError(f"{flow.file}:{element.line}: the label {name!r} stands twice in this flow")
+                raise PlanError(
+                    f"{flow.file}:{element.line}: the label {name!r} stands twice in this flow"
+                )
             labels[name] = at
     for at, element in enumerate(elements):
         if element.op == JUMP and element.name.startswith("goto "):
             name = element.name[5:]
             if name not in labels:
-                raise PlanError(f"{flow.file}:{element.line}: there is no label {name!r} in this flow")
+                raise PlanError(
+                    f"{flow.file}:{element.line}: there is no label {name!r} in this flow"
+                )
             element.jump = labels[name] - at
     return FlowProgram(flow, elements)
 
@@ -234,7 +304,12 @@ class Program:
             return
         at = 0
         for _ in range(len(flow.elements)):
-            if at < 0 or at >= len(flow.elements) or flow.elements[at].op != JUMP or not flow.elements[at].jump:
+            if (
+                at < 0
+                or at >= len(flow.elements)
+                or flow.elements[at].op != JUMP
+                or not flow.elements[at].jump
+            ):
                 break
             at += flow.elements[at].jump
         first = flow.elements[at] if 0 <= at < len(flow.elements) else None

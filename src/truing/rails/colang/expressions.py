@@ -60,7 +60,9 @@ _METHODS: dict[type, frozenset[str]] = {
     tuple: frozenset({"index", "count"}),
     dict: frozenset({"get", "keys", "values", "items", "copy"}),
     Fields: frozenset({"get", "keys", "values", "items", "copy"}),
-    set: frozenset({"issubset", "issuperset", "isdisjoint", "union", "intersection", "difference", "copy"}),
+    set: frozenset(
+        {"issubset", "issuperset", "isdisjoint", "union", "intersection", "difference", "copy"}
+    ),
 }
 _PADDING = frozenset({"center", "ljust", "rjust", "zfill"})
 
@@ -81,7 +83,11 @@ def _add(a: Any, b: Any) -> Any:
 
 def _multiply(a: Any, b: Any) -> Any:
     for text, times in ((a, b), (b, a)):
-        if hasattr(text, "__len__") and isinstance(times, int) and len(text) * max(times, 0) > MAX_TEXT:
+        if (
+            hasattr(text, "__len__")
+            and isinstance(times, int)
+            and len(text) * max(times, 0) > MAX_TEXT
+        ):
             raise ExpressionError(f"the result is longer than {MAX_TEXT}")
     if isinstance(a, int) and isinstance(b, int) and a.bit_length() + b.bit_length() > MAX_BITS:
         raise ExpressionError("the number is too large")
@@ -107,18 +113,37 @@ def _shift(a: Any, b: Any) -> Any:
 
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: _add, ast.Sub: operator.sub, ast.Mult: _multiply, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: _modulo, ast.Pow: _power, ast.LShift: _shift,
-    ast.RShift: operator.rshift, ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor,
-}  # fmt: skip
+    ast.Add: _add,
+    ast.Sub: operator.sub,
+    ast.Mult: _multiply,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: _modulo,
+    ast.Pow: _power,
+    ast.LShift: _shift,
+    ast.RShift: operator.rshift,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+}
 _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.Not: operator.not_, ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Invert: operator.invert
-}  # fmt: skip
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Invert: operator.invert,
+}
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not,
-    ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
-}  # fmt: skip
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda a, b: a in b,
+    ast.NotIn: lambda a, b: a not in b,
+}
 
 
 def _attribute(value: Any, name: str) -> Any:
@@ -126,7 +151,9 @@ def _attribute(value: Any, name: str) -> Any:
         raise ExpressionError(f"access to {name!r} is not allowed")
     methods = _METHODS.get(type(value))
     if methods is not None and not isinstance(value, dict):
-        raise ExpressionError(f"a {type(value).__name__} has no attribute {name!r} that may be used")
+        raise ExpressionError(
+            f"a {type(value).__name__} has no attribute {name!r} that may be used"
+        )
     if isinstance(value, dict) and methods is not None and name in methods and name not in value:
         return getattr(value, name)
     if isinstance(value, Fields):
@@ -152,7 +179,11 @@ def _call(value: Any, name: str, args: list[Any], keywords: dict[str, Any]) -> A
     if isinstance(value, str):
         if name in _PADDING and args and isinstance(args[0], int) and args[0] > MAX_TEXT:
             raise ExpressionError(f"the result is longer than {MAX_TEXT}")
-        if name == "replace" and len(args) > 1 and len(value) + (value.count(args[0]) + 1) * len(args[1]) > MAX_TEXT:
+        if (
+            name == "replace"
+            and len(args) > 1
+            and len(value) + (value.count(args[0]) + 1) * len(args[1]) > MAX_TEXT
+        ):
             raise ExpressionError(f"the result is longer than {MAX_TEXT}")
         if name == "join" and args and sum(len(str(a)) + len(value) for a in args[0]) > MAX_TEXT:
             raise ExpressionError(f"the result is longer than {MAX_TEXT}")
@@ -224,7 +255,10 @@ class _Compiler:
         if len(node.ops) == 1:
             do, other = _COMPARE[type(node.ops[0])], self.compile(node.comparators[0])
             return lambda context: do(first(context), other(context))
-        rest = [(_COMPARE[type(o)], self.compile(c)) for o, c in zip(node.ops, node.comparators, strict=True)]
+        rest = [
+            (_COMPARE[type(o)], self.compile(c))
+            for o, c in zip(node.ops, node.comparators, strict=True)
+        ]
 
         def chain(context: Context) -> Any:
             right, result = first(context), True
@@ -238,7 +272,11 @@ class _Compiler:
         return chain
 
     def _ifexp(self, node: ast.IfExp) -> Evaluate:
-        test, body, other = self.compile(node.test), self.compile(node.body), self.compile(node.orelse)
+        test, body, other = (
+            self.compile(node.test),
+            self.compile(node.body),
+            self.compile(node.orelse),
+        )
         return lambda context: body(context) if test(context) else other(context)
 
     def _subscript(self, node: ast.Subscript) -> Evaluate:
@@ -247,7 +285,10 @@ class _Compiler:
 
     def _slice(self, node: ast.Slice) -> Evaluate:
         nothing: Evaluate = lambda context: None  # noqa: E731
-        parts = [self.compile(p) if p is not None else nothing for p in (node.lower, node.upper, node.step)]
+        parts = [
+            self.compile(p) if p is not None else nothing
+            for p in (node.lower, node.upper, node.step)
+        ]
         return lambda context: slice(*(p(context) for p in parts))
 
     def _attribute(self, node: ast.Attribute) -> Evaluate:
@@ -262,10 +303,17 @@ class _Compiler:
         if isinstance(node.func, ast.Name) and node.func.id == "len":
             return lambda context: len(*(a(context) for a in args))
         if not isinstance(node.func, ast.Attribute):
-            raise ExpressionError("only len(...) and methods of texts, lists and dictionaries can be called")
+            raise ExpressionError(
+                "only len(...) and methods of texts, lists and dictionaries can be called"
+            )
         value, name = self.compile(node.func.value), node.func.attr
         return lambda context: _bounded(
-            _call(value(context), name, [a(context) for a in args], {k: v(context) for k, v in keywords.items()})
+            _call(
+                value(context),
+                name,
+                [a(context) for a in args],
+                {k: v(context) for k, v in keywords.items()},
+            )
         )
 
     def _joinedstr(self, node: ast.JoinedStr) -> Evaluate:

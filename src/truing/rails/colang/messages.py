@@ -8,7 +8,9 @@ from truing.rails.colang.ast import Parsed, Text
 from truing.rails.colang.lexer import Line, split_outside
 from truing.rails.colang.statements import ColangError
 
-_PARAMETER_WORDS = frozenset({"param", "parameter", "entity", "property", "attribute", "attr", "prop", "set", "context"})
+_PARAMETER_WORDS = frozenset(
+    {"param", "parameter", "entity", "property", "attribute", "attr", "prop", "set", "context"}
+)
 _LINK = re.compile(r"\[(.*?)\]\((.*?)\)")
 _VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]*(?:\w|]))")
 
@@ -43,7 +45,9 @@ def user_examples(name: str, lines: list[Line], into: Parsed) -> None:
         if words and words[0] in _PARAMETER_WORDS:
             continue
         if words and words[0] == "bot":
-            raise ColangError(line.number, "a bot message cannot stand in 'define user'; write a flow")
+            raise ColangError(
+                line.number, "a bot message cannot stand in 'define user'; write a flow"
+            )
         texts = []
         for part in split_outside(line.text, " and "):
             if part.startswith('"'):
@@ -59,7 +63,9 @@ def user_examples(name: str, lines: list[Line], into: Parsed) -> None:
 def bot_texts(name: str, lines: list[Line], into: Parsed) -> None:
     """Adds the texts of a bot message, each with the conditions of the ``if`` / ``else`` above it."""
     found = into.bots.setdefault(name, [])
-    conditions: list[tuple[int, list[str]]] = []  # (indentation, expressions): earlier branches negated
+    conditions: list[
+        tuple[int, list[str]]
+    ] = []  # (indentation, expressions): earlier branches negated
     for line in lines:
         words = split_outside(line.text, " ")
         head = words[0].rstrip(":") if words else ""

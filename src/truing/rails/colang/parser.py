@@ -51,11 +51,18 @@ any_: ANY _OPEN body _CLOSE
 
 _OPENERS = {"if": "IF", "else if": "ELSE_IF", "else": "ELSE", "while": "WHILE", "any": "ANY"}
 _MODIFIERS: dict[str, tuple[str, Any]] = {
-    "interruption": ("is_interruption_flow", True), "repair": ("is_interruption_flow", True), "test": ("is_test", True),
-    "non-interruptable": ("interruptable", False), "noninterruptable": ("interruptable", False),
-    "continuous": ("interruptable", False), "recursive": ("allow_multiple", True), "parallel": ("allow_multiple", True),
-    "extension": ("is_extension", True), "sample": ("is_sample", True), "response": ("is_response", True),
-}  # fmt: skip
+    "interruption": ("is_interruption_flow", True),
+    "repair": ("is_interruption_flow", True),
+    "test": ("is_test", True),
+    "non-interruptable": ("interruptable", False),
+    "noninterruptable": ("interruptable", False),
+    "continuous": ("interruptable", False),
+    "recursive": ("allow_multiple", True),
+    "parallel": ("allow_multiple", True),
+    "extension": ("is_extension", True),
+    "sample": ("is_sample", True),
+    "response": ("is_response", True),
+}
 _KINDS = ("user", "bot", "flow", "subflow", "action", "snippet", "topic", "template")
 _KNOWN = (*SIMPLE, *_OPENERS, "when", "define", "execute", "create", "priority", "import", "meta")
 
@@ -125,7 +132,9 @@ class _Tokens:
     def _top(self, line: Line, text: str, word: str) -> Iterator[Token]:
         self.at += 1
         if word != "define":
-            yield self._token("IMPORT", without(word, text).strip("\"'").removeprefix("bot/"), line.number)
+            yield self._token(
+                "IMPORT", without(word, text).strip("\"'").removeprefix("bot/"), line.number
+            )
             return
         made = _Definition(line, text)
         if made.kind in ("user", "bot", "template"):
@@ -150,7 +159,11 @@ class _Tokens:
         first = self.lines[self.at] if self.at < len(self.lines) else None
         if not made.name:
             raise ColangError(made.line.number, f"a name is missing after 'define {made.kind}'")
-        if first is not None and first.indent > made.line.indent and keyword(first.text) != "define":
+        if (
+            first is not None
+            and first.indent > made.line.indent
+            and keyword(first.text) != "define"
+        ):
             while (
                 self.at < len(self.lines)
                 and self.lines[self.at].indent >= first.indent
@@ -160,7 +173,9 @@ class _Tokens:
                 self.at += 1
         elif made.kind != "user":
             raise ColangError(made.line.number, "expected an indented block after 'define bot'")
-        yield self._token("DEFINE_USER" if made.kind == "user" else "DEFINE_BOT", made, made.line.number)
+        yield self._token(
+            "DEFINE_USER" if made.kind == "user" else "DEFINE_BOT", made, made.line.number
+        )
 
     def _open(self, line: Line) -> Token:
         following = self.lines[self.at] if self.at < len(self.lines) else None
@@ -181,7 +196,11 @@ class _Tokens:
             yield self._open(line)
         elif word in SIMPLE or word == "meta":
             under = self._deeper(line.indent) if word in TAKES_LINES else []
-            yield self._token("META" if word == "meta" else "STEP", Statement(line, text, word, under), line.number)
+            yield self._token(
+                "META" if word == "meta" else "STEP",
+                Statement(line, text, word, under),
+                line.number,
+            )
         else:
             raise ColangError(line.number, f"unknown statement {word!r}{nearest(word, _KNOWN)}")
 
@@ -197,7 +216,9 @@ class _Tokens:
             ahead += 1
         body = self.lines[self.at : ahead]
         lowest = min((b.indent for b in body), default=0)
-        if body and body[0].indent > lowest:  # parameters stand two levels deeper than the branch's steps
+        if (
+            body and body[0].indent > lowest
+        ):  # parameters stand two levels deeper than the branch's steps
             while self.lines[self.at].indent > lowest:
                 head.under.append(self.lines[self.at])
                 self.at += 1
@@ -243,7 +264,11 @@ class _Build(Transformer[Token, Any]):
 
     def start(self, items: list[Any]) -> n.Parsed:
         for item in items:
-            if isinstance(item, Token) and item.type == "IMPORT" and item.value not in self.parsed.imports:
+            if (
+                isinstance(item, Token)
+                and item.type == "IMPORT"
+                and item.value not in self.parsed.imports
+            ):
                 self.parsed.imports.append(item.value)
         return self.parsed
 
@@ -268,7 +293,9 @@ class _Build(Transformer[Token, Any]):
         if same is None:
             self.parsed.flows.append(flow)
         elif not flow.name.startswith("anonymous-"):
-            raise ColangError(made.line.number, f"the flow {flow.name!r} is already defined in line {same.line}")
+            raise ColangError(
+                made.line.number, f"the flow {flow.name!r} is already defined in line {same.line}"
+            )
 
     def _code(self, steps: list[n.Step]) -> str | None:
         numbers = [s.line for s in walk(steps) if s.line]
@@ -293,7 +320,10 @@ class _Build(Transformer[Token, Any]):
         if statement.word != "bot":
             return parse_step(statement)
         under = statement.under
-        first = next((i for i, u in enumerate(under) if u.text.startswith('"') or keyword(u.text) == "if"), len(under))
+        first = next(
+            (i for i, u in enumerate(under) if u.text.startswith('"') or keyword(u.text) == "if"),
+            len(under),
+        )
         statement.under = under[:first]
         step = parse_step(statement)
         if isinstance(step, n.Bot) and step.text is None:
@@ -370,20 +400,26 @@ def is_colang_2(content: str) -> bool:
     rows = [r for r in bare.split("\n") if r.strip()]
     if not rows or any(re.match(r"^\s*def(ine)?\b", r) for r in rows):
         return False
-    return any(re.match(r"^(flow |@|import |  +(match|await|send|start|activate)\b)", r) for r in rows)
+    return any(
+        re.match(r"^(flow |@|import |  +(match|await|send|start|activate)\b)", r) for r in rows
+    )
 
 
 def parse_colang(name: str, content: str) -> n.Parsed:
     """Parses a file; PlanError names file and line of the fault."""
     parsed = n.Parsed(file=name)
     if is_colang_2(content):
-        raise PlanError(f"{name}:1: this is Colang 2; truing reads Colang 1.0 (define user, define bot, define flow)")
+        raise PlanError(
+            f"{name}:1: this is Colang 2; truing reads Colang 1.0 (define user, define bot, define flow)"
+        )
     try:
         _Build(parsed, content).transform(_grammar().parse(_Source(logical_lines(content))))
     except ColangError as error:
         raise PlanError(f"{name}:{error.line}: {error}") from error
     except UnexpectedInput as error:
-        raise PlanError(f"{name}:{max(getattr(error, 'line', 1), 1)}: {_unexpected(error)}") from error
+        raise PlanError(
+            f"{name}:{max(getattr(error, 'line', 1), 1)}: {_unexpected(error)}"
+        ) from error
     except RecursionError as error:
         raise PlanError(f"{name}:1: nested too deeply") from error
     except Exception as error:
@@ -398,5 +434,8 @@ def parse_colang(name: str, content: str) -> n.Parsed:
 
 def _unexpected(error: UnexpectedInput) -> str:
     kind = getattr(getattr(error, "token", None), "type", "")
-    words = {"ELSE": "'else' without an 'if' or 'when' above it", "ELSE_IF": "'else if' without an 'if' above it"}
+    words = {
+        "ELSE": "'else' without an 'if' or 'when' above it",
+        "ELSE_IF": "'else if' without an 'if' above it",
+    }
     return words.get(kind, "this cannot stand here")

@@ -315,7 +315,9 @@ def _set(s: Statement) -> Step:
 
 
 def _label(s: Statement) -> Step:
-    found = re.findall(r'([^$"]+)(\$.*|".*")?', s.text.split(" ", 1)[1].strip() if " " in s.text else "")
+    found = re.findall(
+        r'([^$"]+)(\$.*|".*")?', s.text.split(" ", 1)[1].strip() if " " in s.text else ""
+    )
     if len(found) != 1:
         raise ValueError("expected a label's name")
     return Label(name=found[0][0].strip())
@@ -350,7 +352,9 @@ _STEPS: dict[str, Callable[[Statement], Step]] = {
     "abort": lambda s: Bot(intent="stop"),
 }
 SIMPLE = frozenset(_STEPS)
-TAKES_LINES = frozenset({"user", "bot", "event", "infer", "run", "do", "set", "check", "label", "checkpoint", "meta"})
+TAKES_LINES = frozenset(
+    {"user", "bot", "event", "infer", "run", "do", "set", "check", "label", "checkpoint", "meta"}
+)
 
 
 def parse_step(s: Statement) -> Step:

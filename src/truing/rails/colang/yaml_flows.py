@@ -10,23 +10,45 @@ from truing.rails.colang.lexer import Line
 from truing.rails.colang.statements import ColangError, Statement, parse_step
 
 _WORDS = {
-    "user": "user", "intent": "user", "you": "user", "bot": "bot", "utter": "bot", "ask": "bot", "bot_ask": "bot",
-    "run": "run", "action": "run", "execute": "run", "event": "event", "flow": "do", "call": "do", "activate": "do",
-    "set": "set", "check": "check", "label": "label", "checkpoint": "label", "goto": "goto",
-}  # fmt: skip
+    "user": "user",
+    "intent": "user",
+    "you": "user",
+    "bot": "bot",
+    "utter": "bot",
+    "ask": "bot",
+    "bot_ask": "bot",
+    "run": "run",
+    "action": "run",
+    "execute": "run",
+    "event": "event",
+    "flow": "do",
+    "call": "do",
+    "activate": "do",
+    "set": "set",
+    "check": "check",
+    "label": "label",
+    "checkpoint": "label",
+    "goto": "goto",
+}
 _BARE = {"break": "break", "continue": "continue", "pass": "continue", "return": "return"}
 
 
-def flow_from_yaml(raw: dict[str, Any], at: int, places: dict[tuple[str, str], tuple[str, int]]) -> n.Flow:
+def flow_from_yaml(
+    raw: dict[str, Any], at: int, places: dict[tuple[str, str], tuple[str, int]]
+) -> n.Flow:
     """A flow from its YAML entry; PlanError with the place of a step that cannot be read."""
     file, line = places.get(("key", f"flows.{at}"), ("config.yml", 1))
     meta = {
         key: raw[name]
         for name, key in (
-            ("priority", "priority"), ("is_extension", "is_extension"), ("is_interruptible", "interruptable"),
-            ("is_subflow", "subflow"), ("allow_multiple", "allow_multiple"),
-        ) if name in raw
-    }  # fmt: skip
+            ("priority", "priority"),
+            ("is_extension", "is_extension"),
+            ("is_interruptible", "interruptable"),
+            ("is_subflow", "subflow"),
+            ("allow_multiple", "allow_multiple"),
+        )
+        if name in raw
+    }
     items = list(raw.get("elements") or [])
     if items and isinstance(items[0], dict) and "meta" in items[0]:
         meta.update(items.pop(0)["meta"] or {})
@@ -60,7 +82,13 @@ def _step(item: Any, line: int) -> n.Step:
         raise ColangError(line, f"{item!r} is no flow element")
     word, value = next(iter(item.items()))
     if word == "if":
-        return n.If(line, None, str(value), _steps(item.get("then") or [], line), _steps(item.get("else") or [], line))
+        return n.If(
+            line,
+            None,
+            str(value),
+            _steps(item.get("then") or [], line),
+            _steps(item.get("else") or [], line),
+        )
     if word == "while":
         return n.While(line, None, str(value), _steps(item.get("do") or [], line))
     if word in ("any", "or"):

@@ -124,7 +124,9 @@ class RailsConfig:
     raw: dict[str, Any] = field(default_factory=dict)
     code: list[str] = field(default_factory=list)
     places: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
-    notes: list[tuple[str, str]] = field(default_factory=list)  # (place, what): no fault, but rarely meant
+    notes: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # (place, what): no fault, but rarely meant
 
     @classmethod
     def load(cls, path: str | Path) -> RailsConfig:
@@ -175,7 +177,11 @@ class _Folder:
         ignored = self._ignored(root)
         for folder, subfolders, files in os.walk(root, followlinks=False):
             own = Path(folder) == root  # DIR/tests holds dialogues for `truing rails test`
-            subfolders[:] = sorted(s for s in subfolders if not s.startswith((".", "__")) and not (own and s == "tests"))
+            subfolders[:] = sorted(
+                s
+                for s in subfolders
+                if not s.startswith((".", "__")) and not (own and s == "tests")
+            )
             for file in sorted(files):
                 if any(fnmatch.fnmatch(file, pattern) for pattern in ignored):
                     continue
@@ -193,7 +199,9 @@ class _Folder:
         """One file, by its ending and place."""
         if name.parts[0].startswith("kb"):
             if path.suffix == ".md":
-                self.raw.setdefault("docs", []).append({"format": "md", "content": self.text(path, str(name))})
+                self.raw.setdefault("docs", []).append(
+                    {"format": "md", "content": self.text(path, str(name))}
+                )
         elif path.suffix in (".yml", ".yaml"):
             self.yaml(str(name), self.text(path, str(name)))
         elif path.suffix == ".co":
@@ -201,7 +209,9 @@ class _Folder:
                 self.parsed.append(parse_colang(str(name), self.text(path, str(name))))
             except PlanError as error:
                 self.faults.extend(error.faults)
-        elif path.suffix == ".py" and (str(name) in ("actions.py", "config.py") or name.parts[0] == "actions"):
+        elif path.suffix == ".py" and (
+            str(name) in ("actions.py", "config.py") or name.parts[0] == "actions"
+        ):
             self.code.append(str(path))
 
     def yaml(self, name: str, text: str) -> None:
@@ -245,7 +255,10 @@ class _Folder:
 
     def _imports(self) -> None:
         while True:
-            wanted = [*self.raw.get("import_paths", []), *(i for p in self.parsed for i in p.imports)]
+            wanted = [
+                *self.raw.get("import_paths", []),
+                *(i for p in self.parsed for i in p.imports),
+            ]
             fresh = [w for w in wanted if self._resolve(w) not in self.imported]
             if not fresh:
                 return
@@ -257,7 +270,9 @@ class _Folder:
                 elif path.is_file():
                     self.file(path, Path(path.name))
                 else:
-                    self.faults.append(f"import {name!r}: there is no such folder or file beside the configuration")
+                    self.faults.append(
+                        f"import {name!r}: there is no such folder or file beside the configuration"
+                    )
 
     def _resolve(self, name: str) -> Path:
         base = self.root if self.root is not None and self.root.is_dir() else Path()
@@ -295,13 +310,21 @@ def _build(folder: _Folder) -> RailsConfig:
     version = str(raw.get("colang_version", "1.0"))
     if version not in ("1.0", "1"):
         at = folder.places.get(("key", "colang_version"), ("config.yml", 1))
-        raise PlanError(f"{at[0]}:{at[1]}: colang_version {version} is not supported; truing reads Colang 1.0")
-    config = RailsConfig(path=str(folder.root or ""), raw=raw, code=folder.code, places=folder.places)
-    config.user_messages = {k: [str(t) for t in _list(v)] for k, v in raw.get("user_messages", {}).items()}
+        raise PlanError(
+            f"{at[0]}:{at[1]}: colang_version {version} is not supported; truing reads Colang 1.0"
+        )
+    config = RailsConfig(
+        path=str(folder.root or ""), raw=raw, code=folder.code, places=folder.places
+    )
+    config.user_messages = {
+        k: [str(t) for t in _list(v)] for k, v in raw.get("user_messages", {}).items()
+    }
     config.bot_messages = {
         k: [n.Text(str(t), 0) for t in _list(v)] for k, v in raw.get("bot_messages", {}).items()
     }
-    config.flows = [flow_from_yaml(f, at, folder.places) for at, f in enumerate(raw.get("flows") or [])]
+    config.flows = [
+        flow_from_yaml(f, at, folder.places) for at, f in enumerate(raw.get("flows") or [])
+    ]
     for parsed in reversed(folder.parsed):  # earlier files win
         config.user_messages.update(parsed.users)
         config.bot_messages.update(parsed.bots)
@@ -321,7 +344,10 @@ def _twice(parsed: list[n.Parsed]) -> Iterator[tuple[str, str]]:
         for (kind, name), line in {**one.places, **flows}.items():
             first = seen.setdefault((kind, name), f"{one.file}:{line}")
             if first != f"{one.file}:{line}":
-                yield f"{one.file}:{line}", f"the {_KINDS[kind]} {name!r} is not used: {first} defines it too, and comes first"
+                yield (
+                    f"{one.file}:{line}",
+                    f"the {_KINDS[kind]} {name!r} is not used: {first} defines it too, and comes first",
+                )
 
 
 _KINDS = {"user": "intent", "bot": "bot message", "flow": "flow"}
@@ -340,10 +366,14 @@ def _settings(config: RailsConfig, raw: dict[str, Any]) -> None:
         config.models.append(made)
     for at, entry in enumerate(raw.get("prompts") or []):
         if bool(entry.get("content")) == bool(entry.get("messages")) or not entry.get("task"):
-            faults.append(f"{config.place('key', f'prompts.{at}')}: a prompt needs a task, and content or messages")
+            faults.append(
+                f"{config.place('key', f'prompts.{at}')}: a prompt needs a task, and content or messages"
+            )
             continue
         config.prompts.append(_prompt(entry))
-    general = [i.get("content") or "" for i in raw.get("instructions") or [] if i.get("type") == "general"]
+    general = [
+        i.get("content") or "" for i in raw.get("instructions") or [] if i.get("type") == "general"
+    ]
     if raw.get("instructions"):
         config.instructions = general[0] if general else ""
     if "sample_conversation" in raw:
@@ -357,7 +387,9 @@ def _settings(config: RailsConfig, raw: dict[str, Any]) -> None:
     config.custom_data = dict(raw.get("custom_data") or {})
     config.truing = dict(raw.get("truing") or {})
     if raw.get("actions_server_url"):
-        faults.append(f"{config.place('key', 'actions_server_url')}: an actions server is not supported; use actions.py")
+        faults.append(
+            f"{config.place('key', 'actions_server_url')}: an actions server is not supported; use actions.py"
+        )
     if faults:
         raise PlanError(*faults)
 
@@ -374,7 +406,11 @@ def _model(entry: dict[str, Any]) -> tuple[ModelEntry, str | None]:
     elif not str(name).strip():
         fault = "a model needs a name: model: NAME"
     made = ModelEntry(
-        str(entry.get("type")), str(entry.get("engine")), str(name), parameters, entry.get("api_key_env_var")
+        str(entry.get("type")),
+        str(entry.get("engine")),
+        str(name),
+        parameters,
+        entry.get("api_key_env_var"),
     )
     return made, fault
 
@@ -382,13 +418,20 @@ def _model(entry: dict[str, Any]) -> tuple[ModelEntry, str | None]:
 def _prompt(entry: dict[str, Any]) -> PromptEntry:
     rows = []
     for row in entry.get("messages") or []:
-        rows.append(("", row) if isinstance(row, str) else (str(row.get("type")), str(row.get("content"))))
+        rows.append(
+            ("", row) if isinstance(row, str) else (str(row.get("type")), str(row.get("content")))
+        )
     return PromptEntry(
-        task=entry["task"], content=entry.get("content"), messages=tuple(rows),
-        models=tuple(entry.get("models") or ()), output_parser=entry.get("output_parser"),
-        max_length=entry.get("max_length") or 16_000, mode=entry.get("mode") or "standard",
-        stop=tuple(entry.get("stop") or ()), max_tokens=entry.get("max_tokens"),
-    )  # fmt: skip
+        task=entry["task"],
+        content=entry.get("content"),
+        messages=tuple(rows),
+        models=tuple(entry.get("models") or ()),
+        output_parser=entry.get("output_parser"),
+        max_length=entry.get("max_length") or 16_000,
+        mode=entry.get("mode") or "standard",
+        stop=tuple(entry.get("stop") or ()),
+        max_tokens=entry.get("max_tokens"),
+    )
 
 
 def _rails(config: RailsConfig, raw: dict[str, Any]) -> None:
@@ -408,10 +451,13 @@ def _rails(config: RailsConfig, raw: dict[str, Any]) -> None:
     faults = [
         f"{config.place('key', f'rails.config.{name}')}: the library rail {name!r} calls a service or a model that "
         "truing does not have; docs/from-nemo.md names what to use in its place"
-        for name in raw.get("config") or {} if name in FOREIGN_BLOCKS
+        for name in raw.get("config") or {}
+        if name in FOREIGN_BLOCKS
     ]
     if config.passthrough and config.single_call:
-        faults.append(f"{config.place('key', 'passthrough')}: passthrough and single_call exclude each other")
+        faults.append(
+            f"{config.place('key', 'passthrough')}: passthrough and single_call exclude each other"
+        )
     threshold = config.embeddings_threshold
     if threshold is not None and not 0 <= threshold <= 1:
         key = "rails.dialog.user_messages.embeddings_only_similarity_threshold"
@@ -424,9 +470,12 @@ def stages(config: RailsConfig) -> Iterable[tuple[str, Rails]]:
     """The stages and their rails."""
     rails = config.rails
     yield from (
-        ("input", rails.input), ("output", rails.output), ("retrieval", rails.retrieval),
-        ("tool_output", rails.tool_output), ("tool_input", rails.tool_input),
-    )  # fmt: skip
+        ("input", rails.input),
+        ("output", rails.output),
+        ("retrieval", rails.retrieval),
+        ("tool_output", rails.tool_output),
+        ("tool_input", rails.tool_input),
+    )
 
 
 def rail_names(config: RailsConfig) -> frozenset[str]:

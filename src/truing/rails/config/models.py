@@ -34,17 +34,26 @@ ENGINES: dict[str, str | None] = {
     "fireworks": "https://api.fireworks.ai/inference/v1",
 }
 _KEYS = {
-    "nim": "NVIDIA_API_KEY", "nvidia_ai_endpoints": "NVIDIA_API_KEY", "together": "TOGETHER_API_KEY",
-    "groq": "GROQ_API_KEY", "mistralai": "MISTRAL_API_KEY", "deepseek": "DEEPSEEK_API_KEY",
-    "openrouter": "OPENROUTER_API_KEY", "fireworks": "FIREWORKS_API_KEY",
-}  # fmt: skip
+    "nim": "NVIDIA_API_KEY",
+    "nvidia_ai_endpoints": "NVIDIA_API_KEY",
+    "together": "TOGETHER_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistralai": "MISTRAL_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+    "fireworks": "FIREWORKS_API_KEY",
+}
 # what people write where no key is needed
 _NO_KEY = frozenset({"none", "empty", "not-needed", "not needed", "dummy", "no-key"})
 
 
 def task_models(config: RailsConfig, given: Collection[str] = ()) -> dict[str, Model]:
     """Task -> model for the entries whose type is a task (``self_check_input``, ``content_safety``, ...), save for those given."""
-    return {m.type: model_of(m, config) for m in config.models if m.type not in ("main", "embeddings") and m.type not in given}
+    return {
+        m.type: model_of(m, config)
+        for m in config.models
+        if m.type not in ("main", "embeddings") and m.type not in given
+    }
 
 
 def model_of(entry: ModelEntry, config: RailsConfig) -> Model:
@@ -61,7 +70,10 @@ def parameter_faults(entry: ModelEntry, config: RailsConfig) -> Iterator[tuple[s
         yield config.place(*(inner if inner in config.places else ("key", at))), what
     key = str(entry.parameters.get("api_key") or "none")
     if key.lower() not in _NO_KEY:
-        yield config.place("key", f"{at}.parameters.api_key"), "a secret stands in the configuration; use api_key_env_var: NAME"
+        yield (
+            config.place("key", f"{at}.parameters.api_key"),
+            "a secret stands in the configuration; use api_key_env_var: NAME",
+        )
 
 
 def engine_fault(entry: ModelEntry) -> str | None:
@@ -70,7 +82,9 @@ def engine_fault(entry: ModelEntry) -> str | None:
         return None
     if entry.engine not in ENGINES:
         hint = nearest(entry.engine, (*ENGINES, "truing"))
-        return f"the engine {entry.engine!r} is not known{hint} (engine: truing takes any truing spec)"
+        return (
+            f"the engine {entry.engine!r} is not known{hint} (engine: truing takes any truing spec)"
+        )
     if ENGINES[entry.engine] == "" and not any(entry.parameters.get(key) for key in ADDRESSES):
         return f"the engine {entry.engine!r} needs parameters: base_url: http://HOST:PORT/v1"
     return None
@@ -79,7 +93,11 @@ def engine_fault(entry: ModelEntry) -> str | None:
 def spec_of(entry: ModelEntry, config: RailsConfig) -> Spec | str:
     """The spec of an entry of `models:`; PlanError with what is wrong with its engine and parameters."""
     engine = engine_fault(entry)
-    wrong = [f"{config.place('key', f'models.{config.models.index(entry)}')}: {engine}"] if engine else []
+    wrong = (
+        [f"{config.place('key', f'models.{config.models.index(entry)}')}: {engine}"]
+        if engine
+        else []
+    )
     if engine is None or entry.engine in ENGINES:
         wrong += [f"{place}: {what}" for place, what in parameter_faults(entry, config)]
     if wrong:
@@ -93,7 +111,11 @@ def spec_of(entry: ModelEntry, config: RailsConfig) -> Spec | str:
         args["base_url"] = address
     if entry.api_key_env_var or (entry.engine in _KEYS and "api_key" not in given):
         args["api_key_env"] = entry.api_key_env_var or _KEYS[entry.engine]
-    for name, key in (("timeout", "timeout"), ("request_timeout", "timeout"), ("max_retries", "retries")):
+    for name, key in (
+        ("timeout", "timeout"),
+        ("request_timeout", "timeout"),
+        ("max_retries", "retries"),
+    ):
         if given.get(name) is not None:
             args[key] = str(given[name])
     extra = body(given)

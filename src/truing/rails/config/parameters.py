@@ -19,20 +19,40 @@ from truing.core.types import Answer, Conversation, Sampling
 ADDRESSES = ("base_url", "openai_api_base", "endpoint_url", "api_base")
 # key -> type, least, most (for texts and mappings: none)
 _SAMPLING: dict[str, tuple[type, float, float]] = {
-    "max_tokens": (int, 1, 1_000_000), "max_completion_tokens": (int, 1, 1_000_000), "temperature": (float, 0, 2),
-    "top_p": (float, 1e-6, 1), "seed": (int, 0, 2**63 - 1), "stop": (list, 0, 0),
-}  # fmt: skip
-_IGNORED = {"streaming": (bool, 0, 1), "stream": (bool, 0, 1)}  # truing streams where the caller asks for it
+    "max_tokens": (int, 1, 1_000_000),
+    "max_completion_tokens": (int, 1, 1_000_000),
+    "temperature": (float, 0, 2),
+    "top_p": (float, 1e-6, 1),
+    "seed": (int, 0, 2**63 - 1),
+    "stop": (list, 0, 0),
+}
+_IGNORED = {
+    "streaming": (bool, 0, 1),
+    "stream": (bool, 0, 1),
+}  # truing streams where the caller asks for it
 _CONNECTION: dict[str, tuple[type, float, float]] = {
-    **dict.fromkeys(ADDRESSES, (str, 0, 0)), "api_key": (str, 0, 0), "timeout": (float, 1e-3, 1e6),
-    "request_timeout": (float, 1e-3, 1e6), "max_retries": (int, 0, 100),
-}  # fmt: skip
+    **dict.fromkeys(ADDRESSES, (str, 0, 0)),
+    "api_key": (str, 0, 0),
+    "timeout": (float, 1e-3, 1e6),
+    "request_timeout": (float, 1e-3, 1e6),
+    "max_retries": (int, 0, 100),
+}
 _BODY: dict[str, tuple[type, float, float]] = {
-    "frequency_penalty": (float, -2, 2), "presence_penalty": (float, -2, 2), "logit_bias": (dict, 0, 0),
-    "reasoning_effort": (str, 0, 0), "extra_body": (dict, 0, 0), "model_kwargs": (dict, 0, 0),
-}  # fmt: skip
-_WORDS = {int: "a whole number", float: "a number", str: "a text", list: "a text or a list of texts", dict: "keys",
-          bool: "true or false"}  # fmt: skip
+    "frequency_penalty": (float, -2, 2),
+    "presence_penalty": (float, -2, 2),
+    "logit_bias": (dict, 0, 0),
+    "reasoning_effort": (str, 0, 0),
+    "extra_body": (dict, 0, 0),
+    "model_kwargs": (dict, 0, 0),
+}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a text or a list of texts",
+    dict: "keys",
+    bool: "true or false",
+}
 
 
 def faults(given: Mapping[str, Any], engine: str) -> Iterator[tuple[str, str]]:
@@ -40,7 +60,11 @@ def faults(given: Mapping[str, Any], engine: str) -> Iterator[tuple[str, str]]:
     known = {**_SAMPLING, **_IGNORED, **({} if engine == "truing" else {**_CONNECTION, **_BODY})}
     for key, value in given.items():
         if key not in known:
-            hint = " (engine: truing takes it in the spec: model)" if key in _CONNECTION or key in _BODY else nearest(key, known)
+            hint = (
+                " (engine: truing takes it in the spec: model)"
+                if key in _CONNECTION or key in _BODY
+                else nearest(key, known)
+            )
             yield key, f"the parameter {key!r} of the model is not known{hint}"
         elif value is not None:
             what = _fault(value, *known[key])
@@ -50,11 +74,19 @@ def faults(given: Mapping[str, Any], engine: str) -> Iterator[tuple[str, str]]:
 
 def _fault(value: Any, kind: type, least: float, most: float) -> str | None:
     if kind is list:
-        good = isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+        good = isinstance(value, str) or (
+            isinstance(value, list) and all(isinstance(v, str) for v in value)
+        )
         return None if good else _WORDS[list]
     if kind in (int, float):
-        number = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
-        return None if number and least <= value <= most else f"{_WORDS[kind]} from {least:g} to {most:g}"
+        number = isinstance(value, (int, float) if kind is float else int) and not isinstance(
+            value, bool
+        )
+        return (
+            None
+            if number and least <= value <= most
+            else f"{_WORDS[kind]} from {least:g} to {most:g}"
+        )
     return None if isinstance(value, kind) else _WORDS[kind]
 
 
@@ -82,20 +114,27 @@ class Own(Struct, frozen=True, kw_only=True):
         """From parameters without faults."""
         stop = given.get("stop")
         return cls(
-            max_tokens=given.get("max_tokens") or given.get("max_completion_tokens"), temperature=given.get("temperature"),
-            top_p=given.get("top_p"), seed=given.get("seed"),
+            max_tokens=given.get("max_tokens") or given.get("max_completion_tokens"),
+            temperature=given.get("temperature"),
+            top_p=given.get("top_p"),
+            seed=given.get("seed"),
             stop=None if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
-        )  # fmt: skip
+        )
 
     def under(self, base: Sampling, asked: Collection[str] | None) -> Sampling:
         """The sampling of a request with these values where it asks for none. `asked` names what it asks for; without it, what
         differs from `Sampling`'s own defaults."""
         default = Sampling()
         mine = {
-            name: value for name, value in asdict(self).items()
+            name: value
+            for name, value in asdict(self).items()
             if value is not None
-            and (name not in asked if asked is not None else getattr(base, name) == getattr(default, name))
-        }  # fmt: skip
+            and (
+                name not in asked
+                if asked is not None
+                else getattr(base, name) == getattr(default, name)
+            )
+        }
         return replace(base, **mine) if mine else base
 
 

@@ -10,61 +10,146 @@ from truing.core.errors import nearest
 Path = tuple[str | int, ...]
 ANY: dict[str, Any] = {"*": None}  # any keys
 _PROVIDER = {
-    "name": str, "parameters": ANY,
+    "name": str,
+    "parameters": ANY,
     "cache": {"enabled": bool, "key_generator": str, "store": str, "store_config": ANY},
-}  # fmt: skip
+}
 _FLOWS = {"flows": [str], "parallel": bool}
 
 # The library blocks under rails.config that truing reads; the others of NeMo call services or models that it has not.
 OWN_BLOCKS = (
-    "sensitive_data_detection", "jailbreak_detection", "regex_detection", "injection_detection", "fact_checking",
-    "content_safety", "context_bloat_detection",
-)  # fmt: skip
+    "sensitive_data_detection",
+    "jailbreak_detection",
+    "regex_detection",
+    "injection_detection",
+    "fact_checking",
+    "content_safety",
+    "context_bloat_detection",
+)
 FOREIGN_BLOCKS = (
-    "activefence", "ai_defense", "autoalign", "clavata", "cleanlab", "crowdstrike_aidr", "f5", "fiddler",
-    "gcp_moderate_text", "gliner", "guardrails_ai", "hf_classifier", "pangea", "patronus", "policyai", "polygraf",
-    "privateai", "private_ai_detection", "prompt_security", "trend_micro", "topic_safety", "llama_guard",
-)  # fmt: skip
+    "activefence",
+    "ai_defense",
+    "autoalign",
+    "clavata",
+    "cleanlab",
+    "crowdstrike_aidr",
+    "f5",
+    "fiddler",
+    "gcp_moderate_text",
+    "gliner",
+    "guardrails_ai",
+    "hf_classifier",
+    "pangea",
+    "patronus",
+    "policyai",
+    "polygraf",
+    "privateai",
+    "private_ai_detection",
+    "prompt_security",
+    "trend_micro",
+    "topic_safety",
+    "llama_guard",
+)
 
-_MODERATION: dict[str, Any] = {"judge": str, "threshold": float, "thresholds": ANY, "alternative": str}
+_MODERATION: dict[str, Any] = {
+    "judge": str,
+    "threshold": float,
+    "thresholds": ANY,
+    "alternative": str,
+}
 _STAGES: dict[str, Any] = {"stages": [str]}
 TRUING: dict[str, Any] = {
-    "intent_margin": float, "generated_messages": bool, "generated_intents": bool, "encoder": str, "intent_threshold": float,
-    "concurrent": bool, "speculative": bool,
+    "intent_margin": float,
+    "generated_messages": bool,
+    "generated_intents": bool,
+    "encoder": str,
+    "intent_threshold": float,
+    "concurrent": bool,
+    "speculative": bool,
     "streaming": {"mode": str, "chunk_size": int, "context_size": int},
-    "action_timeout": float, "llm_timeout": float, "max_message": int, "seed": int,
-    "tone": {"policy": str, "avoid": [str], "exclamation_marks": int, "emoji": bool, "capitals": bool, "max_words": int,
-             "rudeness": bool, "rewrites": int},
+    "action_timeout": float,
+    "llm_timeout": float,
+    "max_message": int,
+    "seed": int,
+    "tone": {
+        "policy": str,
+        "avoid": [str],
+        "exclamation_marks": int,
+        "emoji": bool,
+        "capitals": bool,
+        "max_words": int,
+        "rudeness": bool,
+        "rewrites": int,
+    },
     "self_harm": {"message": str, "help": str, "encoder": bool, "judge": str, "threshold": float},
     "moderation": {**_MODERATION, "input": _MODERATION, "output": _MODERATION},
     "topic": {"allow": [str], "deny": [str], "threshold": float, "alternative": str},
     "injection": {"threshold": float},
-    "tools": {"allow": [str], "deny": [str], "max_calls": int, "arguments": {"*": {"*": None}},
-              "results": {"max_characters": int, "injection": bool}},
-    "secrets": {"action": str, **_STAGES}, "urls": {"allow": [str], "action": str, **_STAGES},
-    "invisible": {"action": str, **_STAGES}, "length": {"max_characters": int, "max_words": int, **_STAGES},
+    "tools": {
+        "allow": [str],
+        "deny": [str],
+        "max_calls": int,
+        "arguments": {"*": {"*": None}},
+        "results": {"max_characters": int, "injection": bool},
+    },
+    "secrets": {"action": str, **_STAGES},
+    "urls": {"allow": [str], "action": str, **_STAGES},
+    "invisible": {"action": str, **_STAGES},
+    "length": {"max_characters": int, "max_words": int, **_STAGES},
     "repetition": {"max_share": float, "min_words": int, **_STAGES},
-    "language": {"allow": [str], "min_words": int, **_STAGES}, "sensitive": {"entities": [str]},
-    "library": {"nemo_alias": bool}, "models": ANY, "bad_input": ANY,
-}  # fmt: skip
+    "language": {"allow": [str], "min_words": int, **_STAGES},
+    "sensitive": {"entities": [str]},
+    "library": {"nemo_alias": bool},
+    "models": ANY,
+    "bad_input": ANY,
+}
 
 SCHEMA: dict[str, Any] = {
-    "models": [{
-        "type": str, "engine": str, "model": str, "api_key_env_var": str, "parameters": ANY, "mode": str,
-        "cache": {"enabled": bool, "maxsize": int, "stats": {"enabled": bool, "log_interval": float}},
-    }],
+    "models": [
+        {
+            "type": str,
+            "engine": str,
+            "model": str,
+            "api_key_env_var": str,
+            "parameters": ANY,
+            "mode": str,
+            "cache": {
+                "enabled": bool,
+                "maxsize": int,
+                "stats": {"enabled": bool, "log_interval": float},
+            },
+        }
+    ],
     "instructions": [{"type": str, "content": str}],
     "sample_conversation": str,
     "docs": [{"format": str, "content": str}],
-    "prompts": [{
-        "task": str, "content": str, "messages": [object], "models": [str], "output_parser": str, "max_length": int,
-        "mode": str, "stop": [str], "max_tokens": int,
-    }],
+    "prompts": [
+        {
+            "task": str,
+            "content": str,
+            "messages": [object],
+            "models": [str],
+            "output_parser": str,
+            "max_length": int,
+            "mode": str,
+            "stop": [str],
+            "max_tokens": int,
+        }
+    ],
     "prompting_mode": str,
     "user_messages": ANY,
     "bot_messages": ANY,
-    "flows": [{"id": str, "elements": [object], "priority": float, "is_extension": bool, "is_interruptible": bool,
-               "is_subflow": bool, "allow_multiple": bool}],
+    "flows": [
+        {
+            "id": str,
+            "elements": [object],
+            "priority": float,
+            "is_extension": bool,
+            "is_interruptible": bool,
+            "is_subflow": bool,
+            "allow_multiple": bool,
+        }
+    ],
     "actions_server_url": str,
     "import_paths": [str],
     "lowest_temperature": float,
@@ -78,13 +163,19 @@ SCHEMA: dict[str, Any] = {
         "input": {**_FLOWS, "speculative_generation": bool},
         "output": {
             **_FLOWS,
-            "streaming": {"enabled": bool, "chunk_size": int, "context_size": int, "stream_first": bool},
+            "streaming": {
+                "enabled": bool,
+                "chunk_size": int,
+                "context_size": int,
+                "stream_first": bool,
+            },
         },
         "retrieval": {"flows": [str]},
         "dialog": {
             "single_call": {"enabled": bool, "fallback_to_multiple_calls": bool},
             "user_messages": {
-                "embeddings_only": bool, "embeddings_only_similarity_threshold": float,
+                "embeddings_only": bool,
+                "embeddings_only_similarity_threshold": float,
                 "embeddings_only_fallback_intent": str,
             },
         },
@@ -98,13 +189,23 @@ SCHEMA: dict[str, Any] = {
     "raw_llm_call_action": str,
     "event_source_uid": str,
     "tracing": {
-        "enabled": bool, "adapters": [ANY], "span_format": str, "enable_content_capture": bool,
+        "enabled": bool,
+        "adapters": [ANY],
+        "span_format": str,
+        "enable_content_capture": bool,
     },
     "metrics": {"enabled": bool},
     "truing": TRUING,
-}  # fmt: skip
+}
 
-_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "keys"}
+_WORDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "keys",
+}
 
 
 def faults(value: Any, schema: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
@@ -132,12 +233,21 @@ def faults(value: Any, schema: Any, path: Path = ()) -> Iterator[tuple[Path, str
         for at, inner in enumerate(value):
             yield from faults(inner, schema[0], (*path, at))
         return
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) if schema is float else type(value) is schema
+    good = (
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+        if schema is float
+        else type(value) is schema
+    )
     if not good:
         yield path, f"{where}: expected {_WORDS[schema]}, got {_kind(value)}"
 
 
 def _kind(value: Any) -> str:
-    return {str: "a text", bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "keys"}.get(
-        type(value), type(value).__name__
-    )
+    return {
+        str: "a text",
+        bool: "true/false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "keys",
+    }.get(type(value), type(value).__name__)

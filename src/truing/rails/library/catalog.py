@@ -15,11 +15,16 @@ from truing.rails.colang.parser import parse_colang
 from truing.rails.library import checks, safety, texts, tools
 from truing.rails.runtime.rail_library import RailLibrary
 
-MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (("pipeline", ()), ("checks", checks.ACTIONS))
+MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
+    ("pipeline", ()),
+    ("checks", checks.ACTIONS),
+)
 # Read only where a configuration names one of their flows: others are neither slower nor see their messages.
 ON_DEMAND: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
-    ("texts", texts.ACTIONS), ("safety", safety.ACTIONS), ("tools", tools.ACTIONS),
-)  # fmt: skip
+    ("texts", texts.ACTIONS),
+    ("safety", safety.ACTIONS),
+    ("tools", tools.ACTIONS),
+)
 
 
 @lru_cache(maxsize=1)
@@ -52,12 +57,20 @@ def pure_actions() -> frozenset[str]:
 def load_for(used: Iterable[str]) -> RailLibrary:
     """The library for a configuration that uses these flows."""
     wanted = set(used)
-    parts = [load(), *(part for part in on_demand().values() if any(f.name in wanted for f in part.flows))]
+    parts = [
+        load(),
+        *(part for part in on_demand().values() if any(f.name in wanted for f in part.flows)),
+    ]
     bots: dict[str, list[Text]] = {}
     for part in parts:
         for message, said in part.bots.items():
             bots.setdefault(message, said)
-    return RailLibrary(tuple(f for p in parts for f in p.flows), bots, tuple(a for p in parts for a in p.actions), pure_actions())
+    return RailLibrary(
+        tuple(f for p in parts for f in p.flows),
+        bots,
+        tuple(a for p in parts for a in p.actions),
+        pure_actions(),
+    )
 
 
 def _library(modules: Iterable[tuple[str, Sequence[Callable[..., Any]]]]) -> RailLibrary:

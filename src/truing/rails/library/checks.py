@@ -28,14 +28,22 @@ def _variant(turn: Turn, stage: str, flow: str, task: str) -> str:
 async def _ask(turn: Turn, task: str, default: str, given: dict[str, Any]) -> RailOutcome:
     prompts = turn.services.prompts
     scoped = f"{default} $variant={task}"
-    name = default if task == default else scoped if prompts.has(scoped) or not prompts.has(task) else task
+    name = (
+        default
+        if task == default
+        else scoped
+        if prompts.has(scoped) or not prompts.has(task)
+        else task
+    )
     prompt = prompts.render_task_prompt(name, given)
     models = turn.services.models
     llm = turn.llm(task if task in models else default)
     reply = await llm(
-        prompt, stop=prompts.get_stop_tokens(name), temperature=turn.services.config.lowest_temperature,
+        prompt,
+        stop=prompts.get_stop_tokens(name),
+        temperature=turn.services.config.lowest_temperature,
         max_tokens=prompts.get_max_tokens(name) or 1024,
-    )  # fmt: skip
+    )
     forced = None if prompts.has_output_parser(name) else "is_content_safe"
     verdict = prompts.parse_task_output(name, reply.content, forced)
     if verdict and verdict[0]:
@@ -43,8 +51,10 @@ async def _ask(turn: Turn, task: str, default: str, given: dict[str, Any]) -> Ra
         return RailOutcome.allow()
     clear = reply.content.lower().split()[:2]
     unclear = not any(word.strip(".,:;!*\"'") in ("yes", "unsafe") for word in clear)
-    turn.because("the LLM's verdict is unclear, which counts as no" if unclear else "the LLM objects",
-                 evidence=reply.content[:200])
+    turn.because(
+        "the LLM's verdict is unclear, which counts as no" if unclear else "the LLM objects",
+        evidence=reply.content[:200],
+    )
     return RailOutcome.block(metadata={"violations": list(verdict[1:]) if verdict else []})
 
 
@@ -65,10 +75,14 @@ async def self_check_output(turn: Turn, **params: Any) -> RailOutcome:
     if not message:
         turn.because("an empty message is blocked")
         return RailOutcome.block()
-    task = params.get("variant") or _variant(turn, "output", "self check output", "self_check_output")
+    task = params.get("variant") or _variant(
+        turn, "output", "self check output", "self_check_output"
+    )
     given = {
-        "user_input": context.get("user_message"), "bot_response": message, "bot_thinking": context.get("bot_thinking"),
-    }  # fmt: skip
+        "user_input": context.get("user_message"),
+        "bot_response": message,
+        "bot_thinking": context.get("bot_thinking"),
+    }
     return await _ask(turn, task, "self_check_output", given)
 
 
@@ -78,14 +92,23 @@ async def self_check_facts(turn: Turn, **params: Any) -> RailOutcome:
     evidence = context.get("relevant_chunks", [])
     if not evidence:
         return RailOutcome.allow(metadata={"accuracy": 1.0})
-    prompt = prompts.render_task_prompt(task, {"evidence": evidence, "response": context.get("bot_message")})
+    prompt = prompts.render_task_prompt(
+        task, {"evidence": evidence, "response": context.get("bot_message")}
+    )
     reply = await turn.llm(task)(
-        prompt, stop=prompts.get_stop_tokens(task), temperature=turn.services.config.lowest_temperature,
+        prompt,
+        stop=prompts.get_stop_tokens(task),
+        temperature=turn.services.config.lowest_temperature,
         max_tokens=prompts.get_max_tokens(task) or 1024,
-    )  # fmt: skip
+    )
     forced = None if prompts.has_output_parser(task) else "is_content_safe"
-    supported = not prompts.parse_task_output(task, reply.content, forced)[0]  # here yes means supported
-    turn.because("supported by the facts" if supported else "not supported by the facts", score=float(supported))
+    supported = not prompts.parse_task_output(task, reply.content, forced)[
+        0
+    ]  # here yes means supported
+    turn.because(
+        "supported by the facts" if supported else "not supported by the facts",
+        score=float(supported),
+    )
     if supported:
         return RailOutcome.allow(metadata={"accuracy": 1.0})
     return RailOutcome.block(metadata={"accuracy": 0.0})
@@ -112,15 +135,21 @@ async def self_check_hallucination(turn: Turn, **params: Any) -> RailOutcome:
         return RailOutcome.allow(metadata={"is_hallucination": False})
     ask = prompts.render_task_prompt(task, {"statement": message, "paragraph": ". ".join(others)})
     stop = prompts.get_stop_tokens(task)
-    said = (await llm(ask, stop=stop, temperature=turn.services.config.lowest_temperature)).content.lower()
+    said = (
+        await llm(ask, stop=stop, temperature=turn.services.config.lowest_temperature)
+    ).content.lower()
     if "no" in said:
         turn.because("other answers to the same question differ", evidence=said[:200])
         return RailOutcome.block(metadata={"is_hallucination": True})
     return RailOutcome.allow(metadata={"is_hallucination": False})
 
 
-for _call, _calls in ((self_check_input, 1), (self_check_output, 1), (self_check_facts, 1),
-                      (self_check_hallucination, EXTRA_ANSWERS + 1)):  # fmt: skip
+for _call, _calls in (
+    (self_check_input, 1),
+    (self_check_output, 1),
+    (self_check_facts, 1),
+    (self_check_hallucination, EXTRA_ANSWERS + 1),
+):
     vars(_call)["llm_calls"] = _calls  # for the worst-case count of `truing rails check`
 
 ACTIONS = (self_check_input, self_check_output, self_check_facts, self_check_hallucination)

@@ -27,13 +27,17 @@ class Head(Struct, frozen=True):
 
     def logit(self, vector: Any) -> float:
         """The log-odds for one vector."""
-        return float(sum(w * float(v) for w, v in zip(self.weights, vector, strict=True))) + self.bias
+        return (
+            float(sum(w * float(v) for w, v in zip(self.weights, vector, strict=True))) + self.bias
+        )
 
 
 @cache
 def head(name: str) -> Head:
     """A head that ships: ``injection`` or ``distress``."""
-    raw = json.loads((files("truing") / "resources" / "heads" / f"{name}.json").read_text(encoding="utf-8"))
+    raw = json.loads(
+        (files("truing") / "resources" / "heads" / f"{name}.json").read_text(encoding="utf-8")
+    )
     return Head(**{**raw, "weights": tuple(raw["weights"])})
 
 

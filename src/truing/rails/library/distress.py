@@ -34,7 +34,8 @@ _OTHERS = re.compile(
     re.IGNORECASE,
 )
 _FICTION = re.compile(
-    r"\b(?:character|novel|story|lyrics|poem|film|movie|screenplay|essay|research|statistics|history of)\b", re.IGNORECASE
+    r"\b(?:character|novel|story|lyrics|poem|film|movie|screenplay|essay|research|statistics|history of)\b",
+    re.IGNORECASE,
 )
 DEFAULT_MESSAGE = (
     "I'm really sorry that you are going through this, and I'm glad that you wrote it down. You don't have to carry it "
@@ -51,11 +52,18 @@ def in_distress(text: str) -> str | None:
     """The words that show it, or none."""
     plain = text.replace("’", "'")
     found = _SIGNS.search(plain)
-    if found is None or (_FICTION.search(plain) and not re.search(r"\bi (?:am|feel|want|really)\b", plain, re.IGNORECASE)):
+    if found is None or (
+        _FICTION.search(plain)
+        and not re.search(r"\bi (?:am|feel|want|really)\b", plain, re.IGNORECASE)
+    ):
         return None
-    if _OTHERS.search(plain) and not re.search(r"\bmyself\b|\bi (?:want|wish|don't want|can't)\b", plain, re.IGNORECASE):
+    if _OTHERS.search(plain) and not re.search(
+        r"\bmyself\b|\bi (?:want|wish|don't want|can't)\b", plain, re.IGNORECASE
+    ):
         return None
-    return found.group() if re.search(_I, plain, re.IGNORECASE) or len(plain.split()) <= 12 else None
+    return (
+        found.group() if re.search(_I, plain, re.IGNORECASE) or len(plain.split()) <= 12 else None
+    )
 
 
 def support(message: str | None = None, help_: str | None = None) -> str:

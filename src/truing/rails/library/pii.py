@@ -70,7 +70,9 @@ def _ip(text: str) -> bool:
 
 def _phone(text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    return 8 <= len(digits) <= 15 and (text.startswith(("+", "(", "00")) or bool(re.search(r"[\s.-]", text.strip())))
+    return 8 <= len(digits) <= 15 and (
+        text.startswith(("+", "(", "00")) or bool(re.search(r"[\s.-]", text.strip()))
+    )
 
 
 def _entropy(text: str) -> float:
@@ -85,16 +87,25 @@ def _random_looking(text: str) -> bool:
 
 _Check = Callable[[str], bool] | None
 PERSONAL: dict[str, tuple[str, _Check]] = {
-    "EMAIL_ADDRESS": (r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}\.){1,5}[A-Za-z]{2,24}\b", None),
+    "EMAIL_ADDRESS": (
+        r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}\.){1,5}[A-Za-z]{2,24}\b",
+        None,
+    ),
     "CREDIT_CARD": (r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])", _card),
     "IBAN_CODE": (r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", iban),
     "US_SSN": (r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _ssn),
     "UK_NHS": (r"(?<![\d-])\d{3}[ -]\d{3}[ -]\d{4}(?![\d-])", _nhs),
-    "IP_ADDRESS": (r"(?<![\w.:])(?:(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{1,4})(?![\w.:])", _ip),
-    "PHONE_NUMBER": (r"(?<![\w.+-])(?:\+|00)?\(?\d{1,4}\)?(?:[ .-]?\(?\d{2,4}\)?){2,5}(?![\w-])", _phone),
+    "IP_ADDRESS": (
+        r"(?<![\w.:])(?:(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{1,4})(?![\w.:])",
+        _ip,
+    ),
+    "PHONE_NUMBER": (
+        r"(?<![\w.+-])(?:\+|00)?\(?\d{1,4}\)?(?:[ .-]?\(?\d{2,4}\)?){2,5}(?![\w-])",
+        _phone,
+    ),
     "MAC_ADDRESS": (r"\b(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\b", None),
     "URL": (r"\bhttps?://[^\s<>\"')\]]+", None),
-}  # fmt: skip
+}
 SECRETS: dict[str, tuple[str, _Check]] = {
     "AWS_KEY": (r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", None),
     "GITHUB_TOKEN": (r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,})\b", None),
@@ -102,17 +113,28 @@ SECRETS: dict[str, tuple[str, _Check]] = {
     "GOOGLE_KEY": (r"\bAIza[0-9A-Za-z_-]{35}\b", None),
     "API_KEY": (r"\bsk-(?:[a-z]+-)?[A-Za-z0-9_-]{20,}\b", None),
     "JWT": (r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", None),
-    "PRIVATE_KEY": (r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{0,8000}?(?:-----END [A-Z ]{0,40}KEY-----|$)", None),
+    "PRIVATE_KEY": (
+        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{0,8000}?(?:-----END [A-Z ]{0,40}KEY-----|$)",
+        None,
+    ),
     "PASSWORD": (
         r"(?i)\b(?:api[_-]?key|secret|token|passw(?:or)?d|access[_-]?key)\b\s{0,3}[:=]\s{0,3}['\"]?[A-Za-z0-9_\-+/=.]{16,200}",
         _random_looking,
     ),
-}  # fmt: skip
-_COMPILED = {name: (re.compile(pattern), check) for name, (pattern, check) in {**PERSONAL, **SECRETS}.items()}
+}
+_COMPILED = {
+    name: (re.compile(pattern), check) for name, (pattern, check) in {**PERSONAL, **SECRETS}.items()
+}
 NAMED = frozenset({"PERSON", "LOCATION", "NRP", "ORGANIZATION"})  # Presidio with a model of spaCy
 BY_PRESIDIO = NAMED | {
-    "CRYPTO", "DATE_TIME", "MEDICAL_LICENSE", "US_BANK_NUMBER", "US_DRIVER_LICENSE", "US_ITIN", "US_PASSPORT",
-}  # fmt: skip
+    "CRYPTO",
+    "DATE_TIME",
+    "MEDICAL_LICENSE",
+    "US_BANK_NUMBER",
+    "US_DRIVER_LICENSE",
+    "US_ITIN",
+    "US_PASSPORT",
+}
 
 
 def find(text: str, entities: Iterable[str]) -> list[Span]:
@@ -152,7 +174,9 @@ def check_names(entities: Iterable[str], where: str) -> tuple[list[str], list[st
         elif entity in BY_PRESIDIO:
             model.append(entity)
         else:
-            faults.append(f"{where}: there is no entity {entity!r}{nearest(entity, [*_COMPILED, *BY_PRESIDIO])}")
+            faults.append(
+                f"{where}: there is no entity {entity!r}{nearest(entity, [*_COMPILED, *BY_PRESIDIO])}"
+            )
     if faults:
         raise PlanError(*faults)
     return own, model

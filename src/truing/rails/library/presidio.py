@@ -21,24 +21,50 @@ _PREFERRED = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm")
 def _model() -> str | None:
     """The best English model of spaCy that is installed, or none. Nothing is downloaded."""
     installed = load("spacy.util:get_installed_models")()
-    return next(iter([*(m for m in _PREFERRED if m in installed), *sorted(m for m in installed if m.startswith("en_"))]), None)
+    return next(
+        iter(
+            [
+                *(m for m in _PREFERRED if m in installed),
+                *sorted(m for m in installed if m.startswith("en_")),
+            ]
+        ),
+        None,
+    )
 
 
 def _lower(doc: Any) -> Any:
     for token in doc:
-        token.lemma_ = token.lower_  # Presidio looks for words of context ("passport") among the lemmas
+        token.lemma_ = (
+            token.lower_
+        )  # Presidio looks for words of context ("passport") among the lemmas
     return doc
 
 
 @lru_cache(maxsize=2)
 def _engine(model: str | None) -> Any:
-    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it warns of each recogniser of another language
+    logging.getLogger("presidio-analyzer").setLevel(
+        logging.ERROR
+    )  # it warns of each recogniser of another language
     named = [{"lang_code": "en", "model_name": model or "blank"}]
     if model is not None:
-        mapping = {"labels_to_ignore": ["CARDINAL", "ORDINAL", "QUANTITY", "PERCENT", "MONEY", "LANGUAGE", "LAW", "EVENT",
-                                        "PRODUCT", "WORK_OF_ART"]}  # fmt: skip
+        mapping = {
+            "labels_to_ignore": [
+                "CARDINAL",
+                "ORDINAL",
+                "QUANTITY",
+                "PERCENT",
+                "MONEY",
+                "LANGUAGE",
+                "LAW",
+                "EVENT",
+                "PRODUCT",
+                "WORK_OF_ART",
+            ]
+        }
         given = {"nlp_engine_name": "spacy", "models": named, "ner_model_configuration": mapping}
-        engine = load("presidio_analyzer.nlp_engine:NlpEngineProvider")(nlp_configuration=given).create_engine()
+        engine = load("presidio_analyzer.nlp_engine:NlpEngineProvider")(
+            nlp_configuration=given
+        ).create_engine()
     else:
         engine = load("presidio_analyzer.nlp_engine:SpacyNlpEngine")(models=named)
         blank = load("spacy:blank")("en")
@@ -56,6 +82,10 @@ def find_by_model(text: str, entities: Iterable[str], threshold: float = 0.4) ->
     model = _model()
     if model is None and NAMED & set(wanted):
         kinds = ", ".join(sorted(NAMED & set(wanted)))
-        raise PlanError(f"{kinds}: needs an English model of spaCy, and none is installed: python -m spacy download en_core_web_sm")
-    found = _engine(model).analyze(text=text, language="en", entities=wanted, score_threshold=threshold)
+        raise PlanError(
+            f"{kinds}: needs an English model of spaCy, and none is installed: python -m spacy download en_core_web_sm"
+        )
+    found = _engine(model).analyze(
+        text=text, language="en", entities=wanted, score_threshold=threshold
+    )
     return [Span(r.entity_type, r.start, r.end) for r in found]

@@ -14,9 +14,11 @@ from truing.rails.runtime.rail_library import RailLibrary
 
 # Rails of the library -> the task whose prompt the configuration must give.
 TASKS = {
-    "self check input": "self_check_input", "self check output": "self_check_output",
-    "self check facts": "self_check_facts", "self check hallucination": "self_check_hallucination",
-}  # fmt: skip
+    "self check input": "self_check_input",
+    "self check output": "self_check_output",
+    "self check facts": "self_check_facts",
+    "self check hallucination": "self_check_hallucination",
+}
 
 
 def library_of(config: RailsConfig) -> RailLibrary:
@@ -26,7 +28,9 @@ def library_of(config: RailsConfig) -> RailLibrary:
     return load_for(wanted | {name for name in names() if name in written})
 
 
-def wiring_faults(config: RailsConfig, flows: Sequence[Flow], prompts: Prompts) -> Iterator[tuple[str, str]]:
+def wiring_faults(
+    config: RailsConfig, flows: Sequence[Flow], prompts: Prompts
+) -> Iterator[tuple[str, str]]:
     """(place, what is wrong) for rails without a flow and library rails without their prompt."""
     known = {f.name for f in flows} | names()
     for stage, block in stages(config):

@@ -28,7 +28,9 @@ GUARD_TOKENS = 1024
 def judge_specs(truing: dict[str, Any], rails: frozenset[str]) -> list[str]:
     """The judges that the configured rails need, as spec strings."""
     stages = (stage for stage in ("input", "output") if f"moderation check {stage}" in rails)
-    wanted = list(dict.fromkeys(_moderation(truing.get("moderation") or {}, stage)[0] for stage in stages))
+    wanted = list(
+        dict.fromkeys(_moderation(truing.get("moderation") or {}, stage)[0] for stage in stages)
+    )
     own = (truing.get("self_harm") or {}).get("judge")
     if own and "self harm support" in rails:
         wanted.append(str(own))
@@ -50,13 +52,19 @@ async def _judged(turn: Turn, judge: Judge, source: str, text: str) -> Judgement
     prompts = getattr(judge, "of_prompts", None)
     if prompts is None:
         return await judge.judge(Sample(conversation=Conversation(), id="rail"), answer)
-    made: Judgement = await prompts().judge(Sample(conversation=Conversation.of(text), id="rail"), answer)
+    made: Judgement = await prompts().judge(
+        Sample(conversation=Conversation.of(text), id="rail"), answer
+    )
     return made
 
 
 def _prompt(turn: Turn) -> Conversation:
     """The conversation up to the user's newest message."""
-    rows = [m for m in turn.chat if m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)]
+    rows = [
+        m
+        for m in turn.chat
+        if m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)
+    ]
     while rows and rows[-1]["role"] != "user":
         rows.pop()
     return Conversation(tuple(Message(m["role"], m["content"]) for m in rows))
@@ -72,23 +80,34 @@ async def moderation_check(turn: Turn, source: str, text: str, **params: Any) ->
     made = await _judged(turn, turn.services.judges[spec], source, text or "")
     alternative = str(settings.get("alternative") or ALTERNATIVE)
     over = {
-        category: p for category, p in made.harms.items()
+        category: p
+        for category, p in made.harms.items()
         if (limit := _limit(settings.get("thresholds") or {}, category)) is not None and p >= limit
-    }  # fmt: skip
+    }
     threshold = settings.get("threshold")
-    harmful = made.score is not None and made.score >= float(threshold) if threshold is not None else made.verdict is not False
+    harmful = (
+        made.score is not None and made.score >= float(threshold)
+        if threshold is not None
+        else made.verdict is not False
+    )
     if made.verdict is None and made.score is None:
         why = made.failure.message if made.failure else "no verdict"
         turn.because(f"could not be judged: {why}")
-        return RailOutcome.block(reason="I could not check that it is safe", metadata={"alternative": alternative})
+        return RailOutcome.block(
+            reason="I could not check that it is safe", metadata={"alternative": alternative}
+        )
     if not over and not (harmful and (threshold is not None or not settings.get("thresholds"))):
         turn.because("the judge has nothing to object", score=made.score)
         return RailOutcome.allow()
     worst = max(over or made.harms or {"": 0.0}, key=lambda c: (over or made.harms or {"": 0.0})[c])
     name = _name(worst)
-    turn.because(f"{spec} says harmful{f', {name}' if name else ''}", score=over.get(worst, made.score))
+    turn.because(
+        f"{spec} says harmful{f', {name}' if name else ''}", score=over.get(worst, made.score)
+    )
     reason = f"it could do harm ({name})" if name else "it could do harm"
-    return RailOutcome.block(reason=reason, metadata={"alternative": alternative, "category": worst})
+    return RailOutcome.block(
+        reason=reason, metadata={"alternative": alternative, "category": worst}
+    )
 
 
 def _limit(thresholds: dict[str, Any], category: str) -> float | None:
@@ -121,11 +140,18 @@ async def self_harm_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
         response = Response.of("rail", 0, "rail", Answer.of(text or ""))
         made = await judge.judge(Sample(conversation=Conversation(), id="rail"), response)
         value = next((p for c, p in made.harms.items() if c.startswith("self_harm")), None)
-        why = "the judge says self-harm" if value is not None and value >= float(settings.get("threshold", 0.5)) else None
+        why = (
+            "the judge says self-harm"
+            if value is not None and value >= float(settings.get("threshold", 0.5))
+            else None
+        )
     if why is None:
         return RailOutcome.allow()
     turn.because(why, score=value)
-    return RailOutcome.block(reason=why, metadata={"message": distress.support(settings.get("message"), settings.get("help"))})
+    return RailOutcome.block(
+        reason=why,
+        metadata={"message": distress.support(settings.get("message"), settings.get("help"))},
+    )
 
 
 _ORDERS = re.compile(
@@ -148,7 +174,9 @@ _ORDERS = re.compile(
     r"\b(?:sure|absolutely|of course|certainly|yes)\b"
     r"|\b(?:decode|decipher|translate) (?:it|this|the following)\b[^\n]{0,40}\b(?:then|and) (?:answer|follow|do|obey)\b"
 )
-_ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{40,}={0,2})|(?:(?:[.-]{1,6}|/) ){14,}|(?:\b[01]{8}\b ?){6,}")
+_ENCODED = re.compile(
+    r"(?:[A-Za-z0-9+/]{40,}={0,2})|(?:(?:[.-]{1,6}|/) ){14,}|(?:\b[01]{8}\b ?){6,}"
+)
 
 
 async def jailbreak_detection_heuristics(turn: Turn, text: str, **params: Any) -> RailOutcome:
@@ -173,7 +201,11 @@ def _scrambled(text: str) -> bool:
     words = text.split()
     if len(words) < 20:
         return False
-    odd = [w for w in words[-20:] if len(re.findall(r"[^\w\s.,!?'\"-]", w)) >= 2 or re.search(r"[a-z][A-Z][a-z]+[A-Z]", w)]
+    odd = [
+        w
+        for w in words[-20:]
+        if len(re.findall(r"[^\w\s.,!?'\"-]", w)) >= 2 or re.search(r"[a-z][A-Z][a-z]+[A-Z]", w)
+    ]
     return len(odd) >= 8
 
 
@@ -210,7 +242,10 @@ async def injection_check_chunks(turn: Turn, text: Any, **params: Any) -> RailOu
 async def topic_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
     """On topic if near one of ``truing: topic: allow:`` (examples), off if nearer to one of `deny`; `threshold` is a cosine."""
     settings = block(turn, "topic")
-    allow, deny = [str(t) for t in settings.get("allow") or ()], [str(t) for t in settings.get("deny") or ()]
+    allow, deny = (
+        [str(t) for t in settings.get("allow") or ()],
+        [str(t) for t in settings.get("deny") or ()],
+    )
     if not (text or "").strip() or not allow:
         return RailOutcome.allow()
     vectors = turn.services.vectors
@@ -234,7 +269,9 @@ async def tone_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
         return RailOutcome.allow()
     said = text
     for _ in range(policy.rewrites):
-        reply = await turn.llm("tone")(policy.prompt(said, faults), temperature=turn.services.config.lowest_temperature)
+        reply = await turn.llm("tone")(
+            policy.prompt(said, faults), temperature=turn.services.config.lowest_temperature
+        )
         made = reply.content.strip().strip('"')
         if made and not policy.faults(made) and policy.keeps(said, made):
             turn.because(f"rewritten: {'; '.join(faults)}")
@@ -262,15 +299,22 @@ async def _guard(turn: Turn, task: str, given: dict[str, Any], name: str) -> Rai
     scoped = f"{task} $model={name}"
     prompt = prompts.render_task_prompt(scoped, {**given, "reasoning_enabled": False})
     reply = await turn.llm(name)(
-        prompt, stop=prompts.get_stop_tokens(scoped), temperature=1e-20,
+        prompt,
+        stop=prompts.get_stop_tokens(scoped),
+        temperature=1e-20,
         max_tokens=prompts.get_max_tokens(scoped) or GUARD_TOKENS,
-    )  # fmt: skip
-    verdict = prompts.parse_task_output(scoped, reply.content, None if prompts.has_output_parser(scoped) else "is_content_safe")
+    )
+    verdict = prompts.parse_task_output(
+        scoped, reply.content, None if prompts.has_output_parser(scoped) else "is_content_safe"
+    )
     if isinstance(verdict, (list, tuple)) and verdict and verdict[0] is True:
         turn.because("the guard model has nothing to object")
         return RailOutcome.allow(metadata={"policy_violations": []})
     violated = [str(v) for v in verdict[1:]] if isinstance(verdict, (list, tuple)) else []
-    turn.because(f"the guard model objects: {', '.join(violated) or 'no category'}", evidence=reply.content[:200])
+    turn.because(
+        f"the guard model objects: {', '.join(violated) or 'no category'}",
+        evidence=reply.content[:200],
+    )
     return RailOutcome.block(metadata={"policy_violations": violated})
 
 
@@ -283,7 +327,10 @@ async def content_safety_check_input(turn: Turn, **params: Any) -> RailOutcome:
 async def content_safety_check_output(turn: Turn, **params: Any) -> RailOutcome:
     """NeMo's content safety rail on the output."""
     context = turn.talk.context
-    given = {"user_input": context.get("user_message") or "", "bot_response": context.get("bot_message") or ""}
+    given = {
+        "user_input": context.get("user_message") or "",
+        "bot_response": context.get("bot_message") or "",
+    }
     return await _guard(turn, "content_safety_check_output", given, _named(turn, "output"))
 
 
@@ -303,19 +350,41 @@ async def topic_safety_check_input(turn: Turn, **params: Any) -> RailOutcome:
     system = str(turn.services.prompts.render_task_prompt(task, {})).strip()
     if not system.endswith(_TOPIC_ENDING):
         system = f"{system}\n\n{_TOPIC_ENDING}"
-    history = [{"type": m["role"], "content": m["content"]} for m in turn.chat if m.get("role") in ("user", "assistant")]
-    reply = await turn.llm(name)([{"type": "system", "content": system}, *history], temperature=0.01)
+    history = [
+        {"type": m["role"], "content": m["content"]}
+        for m in turn.chat
+        if m.get("role") in ("user", "assistant")
+    ]
+    reply = await turn.llm(name)(
+        [{"type": "system", "content": system}, *history], temperature=0.01
+    )
     said = reply.content.lower().strip().strip(".\"'")
     if said == "on-topic":
         return RailOutcome.allow()
-    turn.because("off topic" if said == "off-topic" else "the verdict is unclear, which counts as off topic", evidence=said[:80])
+    turn.because(
+        "off topic" if said == "off-topic" else "the verdict is unclear, which counts as off topic",
+        evidence=said[:80],
+    )
     return RailOutcome.block()
 
 
-for _call in (content_safety_check_input, content_safety_check_output, topic_safety_check_input, tone_check):
+for _call in (
+    content_safety_check_input,
+    content_safety_check_output,
+    topic_safety_check_input,
+    tone_check,
+):
     vars(_call)["llm_calls"] = 1  # for the worst-case count of `truing rails check`
 
 ACTIONS = (
-    moderation_check, self_harm_check, jailbreak_detection_heuristics, injection_check, injection_check_chunks, topic_check,
-    tone_check, content_safety_check_input, content_safety_check_output, topic_safety_check_input,
-)  # fmt: skip
+    moderation_check,
+    self_harm_check,
+    jailbreak_detection_heuristics,
+    injection_check,
+    injection_check_chunks,
+    topic_check,
+    tone_check,
+    content_safety_check_input,
+    content_safety_check_output,
+    topic_safety_check_input,
+)

@@ -38,13 +38,19 @@ def _nemo(turn: Turn, name: str, source: str) -> dict[str, Any]:
 
 def _sensitive(turn: Turn, source: str, text: str) -> list[pii.Span]:
     options = _nemo(turn, "sensitive_data_detection", source)
-    wanted = options.get("entities") or block(turn, "sensitive").get("entities") or list(pii.PERSONAL)
+    wanted = (
+        options.get("entities") or block(turn, "sensitive").get("entities") or list(pii.PERSONAL)
+    )
     own, by_model = pii.check_names(wanted, "sensitive_data_detection")
     found = pii.find(text, own)
     if by_model:
         from truing.rails.library.presidio import find_by_model
 
-        found = list(pii._apart([*found, *find_by_model(text, by_model, float(options.get("score_threshold", 0.4)))]))
+        found = list(
+            pii._apart(
+                [*found, *find_by_model(text, by_model, float(options.get("score_threshold", 0.4)))]
+            )
+        )
     return found
 
 
@@ -68,7 +74,9 @@ async def mask_sensitive_data(turn: Turn, source: str, text: str, **params: Any)
         return RailOutcome.allow()
     turn.because(f"masked {_kinds(found)}", score=1.0)
     masked = pii.mask(text, found)
-    return RailOutcome(decision="transform", transforms={_TARGET[source]: masked}, metadata={"masked_text": masked})
+    return RailOutcome(
+        decision="transform", transforms={_TARGET[source]: masked}, metadata={"masked_text": masked}
+    )
 
 
 async def detect_regex_pattern(turn: Turn, source: str, text: str, **params: Any) -> RailOutcome:
@@ -136,11 +144,18 @@ def _urls(found: _Mended, settings: Mapping[str, Any]) -> None:
 
     hosts = [m.group(1) for m in _LINK.finditer(found.text) if foreign(m.group(1))]
     # A remote image carries data away as soon as it is shown, before anybody clicks.
-    images = [m for m in _MARKDOWN_IMAGE.findall(found.text) if (link := _LINK.search(m)) is None or foreign(link.group(1))]
+    images = [
+        m
+        for m in _MARKDOWN_IMAGE.findall(found.text)
+        if (link := _LINK.search(m)) is None or foreign(link.group(1))
+    ]
     if not hosts and not images:
         return
     if settings.get("action", "block") == "mask":
-        found.text = _LINK.sub(lambda m: "<URL>" if foreign(m.group(1)) else m.group(), _MARKDOWN_IMAGE.sub("<URL>", found.text))
+        found.text = _LINK.sub(
+            lambda m: "<URL>" if foreign(m.group(1)) else m.group(),
+            _MARKDOWN_IMAGE.sub("<URL>", found.text),
+        )
         found.changes.append(f"{len(hosts) or len(images)} links masked")
     else:
         found.object("it links to a place that is not on the list")
@@ -174,9 +189,13 @@ def _language(found: _Mended, settings: Mapping[str, Any]) -> None:
 
 
 _CHECKS = {
-    "invisible": _invisible, "secrets": _secrets, "urls": _urls, "length": _length, "repetition": _repetition,
+    "invisible": _invisible,
+    "secrets": _secrets,
+    "urls": _urls,
+    "length": _length,
+    "repetition": _repetition,
     "language": _language,
-}  # fmt: skip
+}
 
 
 async def check_text(turn: Turn, source: str, text: str, **params: Any) -> RailOutcome:

@@ -28,10 +28,29 @@ from truing.specs.resolve import Args
 _EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf\ufe0f]")
 _SHOUT = re.compile(r"\b[A-Z]{4,}\b(?:\W+\b[A-Z]{2,}\b)*")
 _RUDE = (
-    "idiot", "stupid", "dumb", "shut up", "whatever", "moron", "loser", "obviously", "as i already said", "not my problem",
-    "who cares", "calm down",
-)  # fmt: skip
-_KEYS = ("policy", "avoid", "exclamation_marks", "emoji", "capitals", "max_words", "rudeness", "rewrites")
+    "idiot",
+    "stupid",
+    "dumb",
+    "shut up",
+    "whatever",
+    "moron",
+    "loser",
+    "obviously",
+    "as i already said",
+    "not my problem",
+    "who cares",
+    "calm down",
+)
+_KEYS = (
+    "policy",
+    "avoid",
+    "exclamation_marks",
+    "emoji",
+    "capitals",
+    "max_words",
+    "rudeness",
+    "rewrites",
+)
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -49,17 +68,23 @@ class Policy(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Policy:
         """From ``truing: tone:``; PlanError for keys that are none of its."""
-        wrong = [f"truing.tone: unknown key {k!r}{nearest(k, _KEYS)}" for k in settings if k not in _KEYS]
+        wrong = [
+            f"truing.tone: unknown key {k!r}{nearest(k, _KEYS)}" for k in settings if k not in _KEYS
+        ]
         if wrong:
             raise PlanError(*wrong)
         most = settings.get("exclamation_marks")
         words = settings.get("max_words")
         return cls(
-            text=str(settings.get("policy") or cls.__struct_defaults__[0]), avoid=tuple(map(str, settings.get("avoid") or ())),
-            exclamation_marks=int(most) if most is not None else None, emoji=bool(settings.get("emoji", True)),
-            capitals=bool(settings.get("capitals", True)), max_words=int(words) if words is not None else None,
-            rudeness=bool(settings.get("rudeness", False)), rewrites=int(settings.get("rewrites", 1)),
-        )  # fmt: skip
+            text=str(settings.get("policy") or cls.__struct_defaults__[0]),
+            avoid=tuple(map(str, settings.get("avoid") or ())),
+            exclamation_marks=int(most) if most is not None else None,
+            emoji=bool(settings.get("emoji", True)),
+            capitals=bool(settings.get("capitals", True)),
+            max_words=int(words) if words is not None else None,
+            rudeness=bool(settings.get("rudeness", False)),
+            rewrites=int(settings.get("rewrites", 1)),
+        )
 
     def faults(self, text: str) -> list[str]:
         """What is off tone; empty = on tone."""
@@ -99,11 +124,16 @@ class Policy(Struct, frozen=True, kw_only=True):
         if self.exclamation_marks is not None and text.count("!") > self.exclamation_marks:
             text = re.sub(r"!+", ".", text)
         if not self.capitals:
-            text = _SHOUT.sub(lambda m: m.group().capitalize() if m.start() == 0 else m.group().lower(), text)
+            text = _SHOUT.sub(
+                lambda m: m.group().capitalize() if m.start() == 0 else m.group().lower(), text
+            )
         kept: list[str] = []
         for sentence in re.split(r"(?<=[.?!])\s+", text.strip()):
             bad = any(_said(w, sentence) for w in (*self.avoid, *(() if self.rudeness else _RUDE)))
-            long = self.max_words is not None and len(" ".join([*kept, sentence]).split()) > self.max_words
+            long = (
+                self.max_words is not None
+                and len(" ".join([*kept, sentence]).split()) > self.max_words
+            )
             if not bad and not long:
                 kept.append(sentence)
         return re.sub(r"[^\S\n]{2,}", " ", " ".join(kept)).strip()
@@ -114,7 +144,9 @@ def _numbers(text: str) -> set[str]:
 
 
 def _long_words(text: str) -> set[str]:
-    return {w[:6] for w in re.findall(r"[^\W\d_]{4,}", text.lower())}  # by their beginnings: open, opens, opening
+    return {
+        w[:6] for w in re.findall(r"[^\W\d_]{4,}", text.lower())
+    }  # by their beginnings: open, opens, opening
 
 
 def _said(word: str, text: str) -> bool:
@@ -134,8 +166,11 @@ class ToneJudge:
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """The faults stand in the rationale."""
         made: dict[str, Any] = {
-            "sample_id": response.sample_id, "index": response.index, "judge": self.name, "question": self.question,
-        }  # fmt: skip
+            "sample_id": response.sample_id,
+            "index": response.index,
+            "judge": self.name,
+            "question": self.question,
+        }
         if not response.text.strip():
             return Judgement(**made, failure=Failure("judge", "empty", "there is no text"))
         faults = self.policy.faults(response.text)

@@ -1,12 +1,12 @@
 """Rails on tools: which may be called, with which arguments, how many at once; and what their results may hold.
 
-    truing:
-      tools:
-        allow: [search, get_order]
-        max_calls: 3
-        arguments:
-          get_order: {order_id: {pattern: "[0-9]{6}"}, limit: {minimum: 1, maximum: 50}}
-        results: {max_characters: 20000, injection: true}
+truing:
+  tools:
+    allow: [search, get_order]
+    max_calls: 3
+    arguments:
+      get_order: {order_id: {pattern: "[0-9]{6}"}, limit: {minimum: 1, maximum: 50}}
+    results: {max_characters: 20000, injection: true}
 """
 
 from __future__ import annotations
@@ -22,14 +22,21 @@ from truing.rails.library.texts import block
 from truing.rails.runtime.turn_context import Turn
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    "string": str, "number": (int, float), "integer": int, "boolean": bool, "array": list, "object": dict,
-}  # fmt: skip
+    "string": str,
+    "number": (int, float),
+    "integer": int,
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+}
 
 
 def argument_fault(value: Any, rule: Mapping[str, Any]) -> str | None:
     """Why a value breaks its rule, or none."""
     kind = rule.get("type")
-    if kind is not None and (not isinstance(value, _TYPES[str(kind)]) or (kind != "boolean" and isinstance(value, bool))):
+    if kind is not None and (
+        not isinstance(value, _TYPES[str(kind)]) or (kind != "boolean" and isinstance(value, bool))
+    ):
         return f"is no {kind}"
     if "enum" in rule and value not in rule["enum"]:
         return "is not one of the allowed values"
@@ -85,7 +92,9 @@ async def check_tool_calls(turn: Turn, calls: Any, **params: Any) -> RailOutcome
         return RailOutcome.block(reason=f"more than {most} tools at once are not allowed")
     for call in listed:
         function = call.get("function") or {}
-        fault = call_fault(str(function.get("name")), str(function.get("arguments") or "{}"), settings)
+        fault = call_fault(
+            str(function.get("name")), str(function.get("arguments") or "{}"), settings
+        )
         if fault:
             turn.because(fault, score=1.0)
             return RailOutcome.block(reason=fault)

@@ -13,7 +13,9 @@ class Action:
 
     __slots__ = ("builtin", "call", "name", "parameters", "system", "wants_all")
 
-    def __init__(self, name: str, call: Any, *, system: bool = False, builtin: bool = False) -> None:
+    def __init__(
+        self, name: str, call: Any, *, system: bool = False, builtin: bool = False
+    ) -> None:
         self.name, self.call, self.system, self.builtin = name, call, system, builtin
         target = call if inspect.isfunction(call) or inspect.ismethod(call) else None
         found = inspect.signature(target).parameters if target is not None else {}
@@ -44,26 +46,30 @@ class Actions:
     def __init__(self) -> None:
         self._known: dict[str, Action] = {}
 
-    def register(self, call: Any, name: str | None = None, *, override: bool = True, builtin: bool = False) -> None:
+    def register(
+        self, call: Any, name: str | None = None, *, override: bool = True, builtin: bool = False
+    ) -> None:
         """Adds an action under a name, or under the name of its `@action`."""
         meta = getattr(call, "action_meta", {})
         title = name or meta.get("name") or getattr(call, "__name__", "")
         if not title:
             raise ValueError("an action without a name needs name=")
         if override or title not in self._known:
-            self._known[title] = Action(title, call, system=bool(meta.get("is_system_action")), builtin=builtin)
+            self._known[title] = Action(
+                title, call, system=bool(meta.get("is_system_action")), builtin=builtin
+            )
 
     def find(self, name: str) -> Action | None:
         """An action by name; ``CheckFactsAction`` also finds ``check_facts``."""
         found = self._known.get(name)
         if found is None:
             title = name.replace("Action", "") if name.endswith("Action") else name
-            title = re.sub("([a-z0-9])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", title)).lower()
+            title = re.sub(
+                "([a-z0-9])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", title)
+            ).lower()
             found = self._known.get(title)
         return found
 
     def names(self) -> frozenset[str]:
         """All names."""
         return frozenset(self._known)
-
-

@@ -70,7 +70,11 @@ class Result:
     def text(self) -> str:
         """The text of the message; for an exception its type and message."""
         content = self.message["content"]
-        return content if isinstance(content, str) else f"{content.get('type')}: {content.get('message', '')}"
+        return (
+            content
+            if isinstance(content, str)
+            else f"{content.get('type')}: {content.get('message', '')}"
+        )
 
 
 @dataclass(slots=True)
@@ -162,10 +166,12 @@ class Runtime:
         rails = self.config.rails
         if self.config.truing.get("concurrent"):
             for block in (rails.input, rails.output):
-                block.parallel = block.parallel or (len(block.flows) > 1 and independent(self.program, block.flows))
-        wanted = self.config.truing.get("speculative") or (self.config.raw.get("rails") or {}).get("input", {}).get(
-            "speculative_generation"
-        )
+                block.parallel = block.parallel or (
+                    len(block.flows) > 1 and independent(self.program, block.flows)
+                )
+        wanted = self.config.truing.get("speculative") or (self.config.raw.get("rails") or {}).get(
+            "input", {}
+        ).get("speculative_generation")
         self.speculative = bool(wanted) and possible(self.program, rails.input.flows)
 
     # What an `init(app)` of config.py may call.
@@ -201,9 +207,15 @@ class Runtime:
     # -- a turn --------------------------------------------------------------------------------------------------------
 
     async def turn(
-        self, messages: Sequence[Mapping[str, Any]], *, options: Mapping[str, Any] | None = None,
-        sampling: Sampling | None = None, sink: Sink | None = None, session: str = "", asked: Collection[str] | None = None,
-    ) -> Result:  # fmt: skip
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        options: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
+        sink: Sink | None = None,
+        session: str = "",
+        asked: Collection[str] | None = None,
+    ) -> Result:
         """Answers the last message; `sampling.tools` are what the LLM may call, `asked` what of the sampling goes before the
         configuration's. RailsError or LlmError when the turn could not be finished."""
         try:
@@ -216,7 +228,11 @@ class Runtime:
         if chosen is not None:
             context: dict[str, Any] = {"generation_options": chosen}
             last = rows[-1] if rows else {}
-            if chosen["rails"]["dialog"] is False and last.get("role") == "assistant" and not last.get("tool_calls"):
+            if (
+                chosen["rails"]["dialog"] is False
+                and last.get("role") == "assistant"
+                and not last.get("tool_calls")
+            ):
                 context["bot_message"] = last.get("content")
                 rows.pop()
             rows.insert(0, {"role": "context", "content": context})
@@ -240,7 +256,11 @@ class Runtime:
         """Starts the generation beside the input rails, where that is on and this turn is one of the user's messages."""
         history = turn.talk.history
         asked = (turn.options or {}).get("rails") or {}
-        if not self.speculative or not history or history[-1]["type"] != "UtteranceUserActionFinished":
+        if (
+            not self.speculative
+            or not history
+            or history[-1]["type"] != "UtteranceUserActionFinished"
+        ):
             return None
         if asked.get("input") is False or asked.get("dialog") is False:
             return None
@@ -250,7 +270,9 @@ class Runtime:
         off = switched_off(turn.options)
         talk.add({"type": "ContextUpdate", "data": {"generation_options": off}})
         talk.add(last)
-        child = Turn(self.services, talk, turn.sampling, off, None, turn.chat, turn.tools, turn.tally)
+        child = Turn(
+            self.services, talk, turn.sampling, off, None, turn.chat, turn.tools, turn.tally
+        )
         child.seed, child.ahead, child.leads, child.asked = turn.seed, turn.ahead, True, turn.asked
         turn.ahead.copy = asyncio.create_task(run_ahead(child))
         return turn.ahead.copy
@@ -347,11 +369,22 @@ class Runtime:
             value = await action.call(turn, **kwargs)
         else:
             given = {
-                "events": turn.talk.history, "context": dict(context), "config": self.config,
-                "llm_task_manager": self.prompts, "llm": turn.llm(action.name), "kb": self.services.kb,
-                "llms": {t: turn.llm(t) for t in self.services.models}, **self.params,
-            }  # fmt: skip
-            kwargs.update({k: v for k, v in given.items() if k in action.parameters and (k != "kb" or v is not None)})
+                "events": turn.talk.history,
+                "context": dict(context),
+                "config": self.config,
+                "llm_task_manager": self.prompts,
+                "llm": turn.llm(action.name),
+                "kb": self.services.kb,
+                "llms": {t: turn.llm(t) for t in self.services.models},
+                **self.params,
+            }
+            kwargs.update(
+                {
+                    k: v
+                    for k, v in given.items()
+                    if k in action.parameters and (k != "kb" or v is not None)
+                }
+            )
             value = await action.run(kwargs, self.timeout)
         turn.error = before
         return value
@@ -369,7 +402,11 @@ class Runtime:
                 if event["script"] == "(remove last message)":
                     said = said[:-1]
                 else:
-                    said.append(event["script"] if isinstance(event["script"], str) else str(event["script"]))
+                    said.append(
+                        event["script"]
+                        if isinstance(event["script"], str)
+                        else str(event["script"])
+                    )
             elif kind.endswith("Exception"):
                 exception = event
             elif kind == "StartToolCallBotAction" and event.get("tool_calls") is not None:
@@ -388,13 +425,21 @@ class Runtime:
             message = {**message, "content": f"<think>{thinking}</think>\n{message['content']}"}
         made = tuple(
             ToolCall.from_openai(call)
-            for call in calls or () if isinstance(call, dict) and isinstance(call.get("function"), dict)
+            for call in calls or ()
+            if isinstance(call, dict) and isinstance(call.get("function"), dict)
         )
         return Result(
-            message, tuple(turn.rulings), new, turn.tally.calls, turn.tally.usage(), made, turn.talk.context,
-            blocked=any(r.ruling == "block" for r in turn.rulings) or exception is not None, failure=turn.failure,
+            message,
+            tuple(turn.rulings),
+            new,
+            turn.tally.calls,
+            turn.tally.usage(),
+            made,
+            turn.talk.context,
+            blocked=any(r.ruling == "block" for r in turn.rulings) or exception is not None,
+            failure=turn.failure,
             finish_reason=turn.finish,
-        )  # fmt: skip
+        )
 
     def _remember(self, hashed: bytes, talk: Talk) -> None:
         self._talks[hashed] = talk

@@ -25,8 +25,14 @@ def flat_text(content: Any) -> str:
         return content
     if isinstance(content, list):
         parts = [p for p in content if isinstance(p, dict)]
-        text = " ".join(p["text"] for p in parts if p.get("type") == "text" and isinstance(p.get("text"), str))
-        return f"{text} [+ image]".strip() if any(p.get("type") == "image_url" for p in parts) else text
+        text = " ".join(
+            p["text"] for p in parts if p.get("type") == "text" and isinstance(p.get("text"), str)
+        )
+        return (
+            f"{text} [+ image]".strip()
+            if any(p.get("type") == "image_url" for p in parts)
+            else text
+        )
     return str(content)
 
 
@@ -127,7 +133,11 @@ class Talk:
         """A copy that goes its own way."""
         other = Talk.__new__(Talk)
         other.program, other.machine = self.program, self.machine.fork()
-        other.history, other.context, other.done = self.history.fork(), dict(self.context), self.done
+        other.history, other.context, other.done = (
+            self.history.fork(),
+            dict(self.context),
+            self.done,
+        )
         return other
 
     def add(self, event: Event) -> None:
@@ -152,7 +162,9 @@ class Talk:
 
     def start_flow(self, name: str, body: str) -> None:
         """Adds a flow that the LLM wrote; it starts at the `start_flow` event of its name."""
-        code = f"define flow {name}:\n" + "\n".join(f"  {row}" if row.strip() else row for row in body.split("\n"))
+        code = f"define flow {name}:\n" + "\n".join(
+            f"  {row}" if row.strip() else row for row in body.split("\n")
+        )
         flow: n.Flow = parse_colang("dynamic.co", code).flows[0]
         compiled = compile_flow(flow)
         compiled.elements.insert(0, Element(EVENT, name="start_flow", fields=(("flow_id", name),)))
@@ -163,7 +175,12 @@ class Talk:
 
 def step(before: bytes, message: Mapping[str, Any]) -> bytes:
     """The key of a conversation after one message more; no two different conversations share one."""
-    row = (message.get("role"), message.get("content"), message.get("event"), message.get("tool_calls"))
+    row = (
+        message.get("role"),
+        message.get("content"),
+        message.get("event"),
+        message.get("tool_calls"),
+    )
     try:
         text = _encode(row)
     except (TypeError, ValueError, UnicodeError, OverflowError, RecursionError):
@@ -174,7 +191,11 @@ def step(before: bytes, message: Mapping[str, Any]) -> bytes:
 def chain(messages: Sequence[Mapping[str, Any]], session: str = "") -> list[bytes]:
     """The keys after each message; conversations of different sessions share none."""
     made: list[bytes] = []
-    last = hashlib.blake2b(session.encode("utf-8", "surrogatepass"), digest_size=16).digest() if session else b""
+    last = (
+        hashlib.blake2b(session.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if session
+        else b""
+    )
     for message in messages:
         last = step(last, message)
         made.append(last)

@@ -46,7 +46,9 @@ async def _by_embedding(turn: Turn, text: str) -> tuple[str | None, str, str]:
     if margin is not None:
         ranked = await knowledge.intents.rank(text)
         second = ranked[1][0] if len(ranked) > 1 else -1.0
-        certain = ranked[0][0] - second >= float(margin) and ranked[0][0] >= float(config.truing.get("intent_threshold", 0.0))
+        certain = ranked[0][0] - second >= float(margin) and ranked[0][0] >= float(
+            config.truing.get("intent_threshold", 0.0)
+        )
         if certain or config.embeddings_only:
             return ranked[0][1] if certain else config.embeddings_fallback or ranked[0][1], "", ""
     found = await knowledge.users.search(text, 5)
@@ -56,7 +58,9 @@ async def _by_embedding(turn: Turn, text: str) -> tuple[str | None, str, str]:
             return found[0][2], "", ""
         if config.embeddings_fallback:
             return config.embeddings_fallback, "", ""
-    examples = "".join(f'user "{example}"\n  {intent}\n\n' for _, example, intent in reversed(found))
+    examples = "".join(
+        f'user "{example}"\n  {intent}\n\n' for _, example, intent in reversed(found)
+    )
     return None, examples, ", ".join(dict.fromkeys(intent for _, _, intent in reversed(found)))
 
 
@@ -87,10 +91,16 @@ async def _answer(turn: Turn, event: Event) -> ActionResult:
     else:
         kb = turn.services.kb
         if kb is not None:
-            chunks: str | None = "\n".join(c["body"] for c in await kb.search_relevant_chunks(flat_text(event["text"])))
+            chunks: str | None = "\n".join(
+                c["body"] for c in await kb.search_relevant_chunks(flat_text(event["text"]))
+            )
         else:
             chunks = turn.talk.history.chunks
-        prompt = _with_tools(turn, prompts.render_task_prompt("general", {"relevant_chunks": chunks}, turn.talk.history), event)
+        prompt = _with_tools(
+            turn,
+            prompts.render_task_prompt("general", {"relevant_chunks": chunks}, turn.talk.history),
+            event,
+        )
         if turn.sink is not None:
             turn.sink.expect(stop=["User:"])
         reply = await llm(prompt, stop=["User:"], sink=turn.sink, tools=turn.tools, **params)
@@ -125,7 +135,11 @@ async def _stream(turn: Turn, text: str) -> None:
 
 def _passed_through(turn: Turn, text: Any) -> Any:
     """The user's conversation as it came, with the last message as the input rails left it."""
-    rows = [dict(m) for m in turn.chat if m.get("role") in ("system", "user", "assistant", "tool", "developer")]
+    rows = [
+        dict(m)
+        for m in turn.chat
+        if m.get("role") in ("system", "user", "assistant", "tool", "developer")
+    ]
     if not rows:
         return text
     at = next((i for i in range(len(rows) - 1, -1, -1) if rows[i]["role"] == "user"), None)
@@ -136,10 +150,15 @@ def _passed_through(turn: Turn, text: Any) -> Any:
 
 def _with_tools(turn: Turn, prompt: Any, event: Event) -> Any:
     """The prompt with the calls and results of tools, where the conversation has any: the system message, then all as it came."""
-    if not isinstance(prompt, list) or not any(m.get("role") == "tool" or m.get("tool_calls") for m in turn.chat):
+    if not isinstance(prompt, list) or not any(
+        m.get("role") == "tool" or m.get("tool_calls") for m in turn.chat
+    ):
         return prompt
     head = [row for row in prompt if row.get("type") == "system"][:1]
-    return [*head, *(row for row in _passed_through(turn, event["text"]) if row["role"] != "system")]
+    return [
+        *head,
+        *(row for row in _passed_through(turn, event["text"]) if row["role"] != "system"),
+    ]
 
 
 async def generate_next_steps(turn: Turn) -> ActionResult:
@@ -152,7 +171,9 @@ async def generate_next_steps(turn: Turn) -> ActionResult:
         return ActionResult(events=[event["additional_info"]["bot_intent_event"]])
     near = await services.knowledge.near_flows(event["intent"], 5)
     examples = "".join(f"{code}\n\n" for code in reversed(near))
-    said = await _ask(turn, "generate_next_steps", {"examples": examples}, temperature=config.lowest_temperature)
+    said = await _ask(
+        turn, "generate_next_steps", {"examples": examples}, temperature=config.lowest_temperature
+    )
     if config.multi_step:
         return ActionResult(events=[_new_flow(said, services.new_flow_name())])
     row = first_line(said)
@@ -212,7 +233,9 @@ async def generate_bot_message(turn: Turn) -> ActionResult:
 
 
 def _choose(turn: Turn, texts: Sequence[Text]) -> str:
-    fitting = [t for t in texts if all(_holds(c, turn.talk.context) for c in t.conditions)] or list(texts)
+    fitting = [t for t in texts if all(_holds(c, turn.talk.context) for c in t.conditions)] or list(
+        texts
+    )
     return fitting[0].text if len(fitting) == 1 else turn.choose(fitting).text
 
 
@@ -250,21 +273,31 @@ async def _message_by_llm(turn: Turn, event: Event) -> tuple[str, Any]:
     prompt = services.prompts.render_task_prompt("generate_bot_message", given, turn.talk.history)
     if turn.sink is not None:
         parser = services.prompts.parser("generate_bot_message")
-        turn.sink.expect('Bot message: "' if parser in ("verbose_v1", "bot_message") else '  "', '"')
+        turn.sink.expect(
+            'Bot message: "' if parser in ("verbose_v1", "bot_message") else '  "', '"'
+        )
     reply = await turn.llm("generate_bot_message")(prompt, sink=turn.sink, **turn.llm_params)
     turn.thinking, turn.finish = reply.thinking, reply.finish
     said = str(services.prompts.parse_task_output("generate_bot_message", reply.content))
     return unquoted(message_text(said)), prompt
 
 
-async def generate_value(turn: Turn, instructions: str | None = None, var_name: str | None = None) -> Any:
+async def generate_value(
+    turn: Turn, instructions: str | None = None, var_name: str | None = None
+) -> Any:
     """The value of a variable: a quoted literal, or the text as it is."""
     services = turn.services
     name = var_name or turn.talk.history[-1].get("action_result_key")
-    near = [c for c in await services.knowledge.near_flows(f"${name} = ", 5) if not re.search(r"=\s+\.\.\.", c)]
+    near = [
+        c
+        for c in await services.knowledge.near_flows(f"${name} = ", 5)
+        if not re.search(r"=\s+\.\.\.", c)
+    ]
     given = {
-        "examples": "".join(f"{c}\n\n" for c in reversed(near)), "instructions": instructions, "var_name": name,
-    }  # fmt: skip
+        "examples": "".join(f"{c}\n\n" for c in reversed(near)),
+        "instructions": instructions,
+        "var_name": name,
+    }
     said = await _ask(turn, "generate_value", given, temperature=services.config.lowest_temperature)
     value = said.strip().split("\n")[0].removesuffix(";")
     if value[:1] in ("'", '"') and value[-1:] in ("'", '"'):
@@ -320,7 +353,9 @@ async def _example(turn: Turn, text: str, intent: str) -> str:
             last = rest.rpartition("\n")[2]
             if last.startswith("bot "):
                 texts = turn.services.config.bot_messages.get(last[4:])
-                row += f'  "{texts[0].text}"\n' if texts else f"  # a message for {last[4:]} follows\n"
+                row += (
+                    f'  "{texts[0].text}"\n' if texts else f"  # a message for {last[4:]} follows\n"
+                )
             break
     return row
 
@@ -330,7 +365,11 @@ def _three(said: str) -> tuple[str, str, str]:
     rows = first_lines(said, 2)
     if not rows:
         raise ValueError("the answer of the single call is empty")
-    user = rows[0].removeprefix("user ") if rows[0].startswith("user ") else rows[0].removeprefix("User intent: ")
+    user = (
+        rows[0].removeprefix("user ")
+        if rows[0].startswith("user ")
+        else rows[0].removeprefix("User intent: ")
+    )
     second = rows[1] if len(rows) > 1 else ""
     message = ""
     if second:
@@ -352,13 +391,16 @@ async def retrieve_relevant_chunks(turn: Turn) -> ActionResult:
     if message and kb is not None:
         found = [c["body"] for c in await kb.search_relevant_chunks(flat_text(message))]
         updates: dict[str, Any] = {
-            "relevant_chunks": "\n".join(found), "relevant_chunks_sep": found, "retrieved_for": message,
-        }  # fmt: skip
+            "relevant_chunks": "\n".join(found),
+            "relevant_chunks_sep": found,
+            "retrieved_for": message,
+        }
     else:
         updates = {
             "relevant_chunks": context.get("relevant_chunks", "") + "\n",
-            "relevant_chunks_sep": context.get("relevant_chunks_sep", []), "retrieved_for": None,
-        }  # fmt: skip
+            "relevant_chunks_sep": context.get("relevant_chunks_sep", []),
+            "retrieved_for": None,
+        }
     return ActionResult(updates["relevant_chunks"], context_updates=updates)
 
 
@@ -369,6 +411,10 @@ def _costs(call: Callable[..., Any], calls: int) -> Callable[..., Any]:
 
 # What they ask the LLM for is counted by `static.calls` with the course of the turn, save for single values.
 ACTIONS = (
-    generate_user_intent, generate_next_steps, generate_bot_message, _costs(generate_value, 1),
-    generate_intent_steps_message, retrieve_relevant_chunks,
-)  # fmt: skip
+    generate_user_intent,
+    generate_next_steps,
+    generate_bot_message,
+    _costs(generate_value, 1),
+    generate_intent_steps_message,
+    retrieve_relevant_chunks,
+)

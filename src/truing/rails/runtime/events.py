@@ -25,7 +25,11 @@ def events_of(rows: Sequence[dict[str, Any]], start: int, tool_rails: bool) -> I
                 yield {"type": "BotToolCalls", "tool_calls": row["tool_calls"]}
             else:
                 yield {"type": "StartUtteranceBotAction", "script": content}
-                yield {"type": "UtteranceBotActionFinished", "final_script": content, "is_success": True}
+                yield {
+                    "type": "UtteranceBotActionFinished",
+                    "final_script": content,
+                    "is_success": True,
+                }
         elif role == "context":
             yield {"type": "ContextUpdate", "data": dict(content or {})}
         elif role == "event":
@@ -46,26 +50,32 @@ def _tool(rows: Sequence[dict[str, Any]], tool_rails: bool) -> Iterator[Event]:
         return
     names = {
         c.get("id"): (c.get("function") or {}).get("name")
-        for r in rows for c in r.get("tool_calls") or () if isinstance(c, dict)
+        for r in rows
+        for c in r.get("tool_calls") or ()
+        if isinstance(c, dict)
     }
     found = [
         {
-            "content": r.get("content"), "tool_call_id": r.get("tool_call_id", ""),
+            "content": r.get("content"),
+            "tool_call_id": r.get("tool_call_id", ""),
             "name": r.get("name") or names.get(r.get("tool_call_id")) or "unknown",
         }
-        for r in rows if r.get("role") == "tool"
-    ]  # fmt: skip
+        for r in rows
+        if r.get("role") == "tool"
+    ]
     yield {"type": "UserToolMessages", "tool_messages": found, "user_message": asked}
 
 
 def give_up(message: str) -> ActionResult:
     """The turn ends with a message and is forgotten by the flows."""
-    return ActionResult(events=[
-        {"type": "BotIntent", "intent": "inform internal error occurred"},
-        {"type": "StartUtteranceBotAction", "script": message},
-        {"type": "hide_prev_turn"},
-        {"type": "BotIntent", "intent": "stop"},
-    ])  # fmt: skip
+    return ActionResult(
+        events=[
+            {"type": "BotIntent", "intent": "inform internal error occurred"},
+            {"type": "StartUtteranceBotAction", "script": message},
+            {"type": "hide_prev_turn"},
+            {"type": "BotIntent", "intent": "stop"},
+        ]
+    )
 
 
 def finish(event: Event, result: Any, status: str, system: bool) -> list[Event]:
@@ -77,11 +87,18 @@ def finish(event: Event, result: Any, status: str, system: bool) -> list[Event]:
     if event["action_result_key"]:
         updates[event["action_result_key"]] = value
     steps: list[Event] = [{"type": "ContextUpdate", "data": updates}] if updates else []
-    steps.append({
-        "type": "InternalSystemActionFinished", "action_name": event["action_name"],
-        "action_params": event["action_params"], "action_result_key": event["action_result_key"], "status": status,
-        "is_success": status != "failed", "return_value": value, "is_system_action": system,
-    })  # fmt: skip
+    steps.append(
+        {
+            "type": "InternalSystemActionFinished",
+            "action_name": event["action_name"],
+            "action_params": event["action_params"],
+            "action_result_key": event["action_result_key"],
+            "status": status,
+            "is_success": status != "failed",
+            "return_value": value,
+            "is_system_action": system,
+        }
+    )
     return steps + extra
 
 
@@ -93,8 +110,13 @@ def created(event: Event, spec: dict[str, Any], context: dict[str, Any]) -> list
             refers = isinstance(value, str) and value.startswith("$")
             made[name] = context.get(value[1:]) if refers else value
     done: Event = {
-        "type": "InternalSystemActionFinished", "action_name": "create_event", "status": "success",
-        "action_params": event["action_params"], "action_result_key": None, "is_success": True, "return_value": None,
+        "type": "InternalSystemActionFinished",
+        "action_name": "create_event",
+        "status": "success",
+        "action_params": event["action_params"],
+        "action_result_key": None,
+        "is_success": True,
+        "return_value": None,
         "is_system_action": True,
-    }  # fmt: skip
+    }
     return [done, made]

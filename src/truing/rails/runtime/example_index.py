@@ -71,7 +71,11 @@ def default_encoder(config: RailsConfig) -> Encodes:
     asked = config.truing.get("encoder")
     if asked == "words":
         return Lexical()
-    decides = config.embeddings_only or config.truing.get("intent_margin") is not None or bool(config.docs)
+    decides = (
+        config.embeddings_only
+        or config.truing.get("intent_margin") is not None
+        or bool(config.docs)
+    )
     if asked == "minilm" or decides:
         return Shared()
     if not config.user_messages or find_spec("torch") is None:
@@ -211,7 +215,9 @@ class KnowledgeBase:
 
     def __init__(self, documents: Sequence[str], vectors: Vectors) -> None:
         pieces = [c for d in documents for c in chunks(d)]
-        self._index = Index(vectors, [(f"# {t}\n\n{b}", {"title": t, "body": b}) for t, b in pieces])
+        self._index = Index(
+            vectors, [(f"# {t}\n\n{b}", {"title": t, "body": b}) for t, b in pieces]
+        )
 
     async def search_relevant_chunks(self, text: str, max_results: int = 3) -> list[dict[str, str]]:
         """The nearest chunks, best first."""

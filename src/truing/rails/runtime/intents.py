@@ -34,7 +34,11 @@ class Intents:
 
         rows = self.vectors.many([t for _, t in self._texts])
         names = self.vectors.many([n.replace("_", " ") for n in self.names])
-        center = np.concatenate([rows, names]).mean(0) if len(self.names) > 1 else np.zeros(rows.shape[1], dtype=rows.dtype)
+        center = (
+            np.concatenate([rows, names]).mean(0)
+            if len(self.names) > 1
+            else np.zeros(rows.shape[1], dtype=rows.dtype)
+        )
         rows, names = _unit(rows - center), _unit(names - center)
         owner = np.array([at for at, _ in self._texts])
         starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])

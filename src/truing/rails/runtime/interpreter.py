@@ -137,7 +137,11 @@ class Machine:
         if self.marks is None:
             raise FlowError("a turn that did not start with a user's message cannot be taken back")
         mark = self.marks
-        self.context, self.frames, self.marks = dict(mark.context), [f.copy() for f in mark.frames], mark.before
+        self.context, self.frames, self.marks = (
+            dict(mark.context),
+            [f.copy() for f in mark.frames],
+            mark.before,
+        )
         self.updates, self.step, self.step_by, self.last = {}, None, None, None
 
     def _advance(self, event: Event, kind: str) -> None:
@@ -207,7 +211,9 @@ class Machine:
         for flow in found:
             if flow.subflow and flow is not named:
                 continue
-            if not flow.multiple and any(f.flow is flow or f.flow.id == flow.id for f in self.frames):
+            if not flow.multiple and any(
+                f.flow is flow or f.flow.id == flow.id for f in self.frames
+            ):
                 continue
             head = self._slide_plain(flow, 0)
             begins = matches(flow.elements[head], event)
@@ -308,13 +314,17 @@ class Machine:
     def _call(self, frame: Frame, depth: int) -> bool:
         """Calls a subflow; tells whether it is still running."""
         if depth > MAX_DEPTH:
-            raise FlowError(f"subflows call each other more than {MAX_DEPTH} deep, at {frame.flow.id!r}")
+            raise FlowError(
+                f"subflows call each other more than {MAX_DEPTH} deep, at {frame.flow.id!r}"
+            )
         element = frame.flow.elements[frame.head]
         name = element.name
         if element.expression is not None:
             name = element.expression(self.context)
         if not isinstance(name, str):
-            raise FlowError(f"{element.name!r} in the flow {frame.flow.id!r} is no subflow's name but {name!r}")
+            raise FlowError(
+                f"{element.name!r} in the flow {frame.flow.id!r} is no subflow's name but {name!r}"
+            )
         if ("(" in name and ")" in name) or "$" in name:
             self.updates.update(flow_parameters(name))
             name = flow_name(name)
@@ -342,7 +352,9 @@ class Machine:
                 return -(previous + 1)
             self.slides += 1
             if self.slides > MAX_SLIDES:
-                raise FlowError(f"the flow {flow.id!r} does not come to an end (line {elements[previous].line})")
+                raise FlowError(
+                    f"the flow {flow.id!r} does not come to an end (line {elements[previous].line})"
+                )
             previous = head
             element = elements[head]
             op = element.op
@@ -368,7 +380,9 @@ class Machine:
             elif op == p.WHILE:
                 head += 1 if value else element.on_break
             elif not value:
-                raise FlowError(f"the check {element.source!r} in the flow {flow.id!r} does not hold")
+                raise FlowError(
+                    f"the check {element.source!r} in the flow {flow.id!r} does not hold"
+                )
             else:
                 head += 1
 
@@ -391,9 +405,11 @@ class Machine:
                 event["instructions"] = step.comment
         else:
             event = {
-                "type": "StartInternalSystemAction", "action_name": step.name, "action_params": step.params,
+                "type": "StartInternalSystemAction",
+                "action_name": step.name,
+                "action_params": step.params,
                 "action_result_key": step.result,
-            }  # fmt: skip
+            }
         found.append(event)
         return found
 
@@ -401,5 +417,3 @@ class Machine:
     def decider(self) -> str | None:
         """The name of the flow that decided the next step."""
         return next((f.flow.id for f in self.frames if f.uid == self.step_by), None)
-
-

@@ -14,12 +14,25 @@ class Knowledge:
     """The indexes of a configuration; each is computed when it is first asked."""
 
     def __init__(
-        self, users: dict[str, list[str]], bots: dict[str, list[Text]], flows: Sequence[FlowProgram], vectors: Vectors
+        self,
+        users: dict[str, list[str]],
+        bots: dict[str, list[Text]],
+        flows: Sequence[FlowProgram],
+        vectors: Vectors,
     ) -> None:
         self.users = Index(vectors, [(t, intent) for intent, texts in users.items() for t in texts])
         self.intents = Intents(vectors, users)
-        self.bots = Index(vectors, [(name, t.text) for name, texts in bots.items() for t in texts] if users else [])
-        rows = [(row, f.source) for f in flows if f.source for row in f.source.split("\n") if row.strip()]
+        self.bots = Index(
+            vectors,
+            [(name, t.text) for name, texts in bots.items() for t in texts] if users else [],
+        )
+        rows = [
+            (row, f.source)
+            for f in flows
+            if f.source
+            for row in f.source.split("\n")
+            if row.strip()
+        ]
         self.flows = Index(vectors, rows)
 
     async def near_flows(self, text: str, k: int) -> list[str]:

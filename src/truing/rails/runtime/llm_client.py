@@ -25,9 +25,15 @@ from truing.rails.config.parameters import Own
 from truing.rails.runtime.stream_buffer import Sink
 
 _ROLES: dict[str, Role] = {
-    "system": "system", "user": "user", "assistant": "assistant", "bot": "assistant", "ai": "assistant",
-    "human": "user", "tool": "tool", "developer": "system",
-}  # fmt: skip
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "human": "user",
+    "tool": "tool",
+    "developer": "system",
+}
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
@@ -87,7 +93,9 @@ class Ahead:
             reply = await call()
         except BaseException as error:
             if not future.done():
-                future.set_exception(error if isinstance(error, Exception) else NoFurther("cancelled"))
+                future.set_exception(
+                    error if isinstance(error, Exception) else NoFurther("cancelled")
+                )
             raise
         if not future.done():
             future.set_result(reply)
@@ -111,7 +119,8 @@ def as_conversation(prompt: str | Sequence[dict[str, Any]]) -> Conversation:
         role = _ROLES.get(str(row.get("type") or row.get("role")), "user")
         calls = tuple(
             ToolCall.from_openai(call)
-            for call in row.get("tool_calls") or () if isinstance(call, dict) and "function" in call
+            for call in row.get("tool_calls") or ()
+            if isinstance(call, dict) and "function" in call
         )
         content = row.get("content")
         text = content if isinstance(content, str) else _parts(content)
@@ -121,7 +130,11 @@ def as_conversation(prompt: str | Sequence[dict[str, Any]]) -> Conversation:
 
 def _parts(content: Any) -> str:
     if isinstance(content, list):
-        return " ".join(str(p.get("text", "")) for p in content if isinstance(p, dict) and p.get("type") == "text")
+        return " ".join(
+            str(p.get("text", ""))
+            for p in content
+            if isinstance(p, dict) and p.get("type") == "text"
+        )
     return "" if content is None else str(content)
 
 
@@ -129,28 +142,44 @@ class Llm:
     """One LLM for one turn. `__call__` gives a `Reply`; `generate_async` and `ainvoke` serve existing actions."""
 
     def __init__(
-        self, model: Model, tally: Tally, base: Sampling, *, seconds: float | None = None, ahead: Ahead | None = None,
-        leads: bool = False, asked: Collection[str] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: Model,
+        tally: Tally,
+        base: Sampling,
+        *,
+        seconds: float | None = None,
+        ahead: Ahead | None = None,
+        leads: bool = False,
+        asked: Collection[str] | None = None,
+    ) -> None:
         own = getattr(model, "own", None)
         self.model, self.tally = model, tally
         self.base = own.under(base, asked) if isinstance(own, Own) else base
         self.seconds, self.ahead, self.leads = seconds, ahead, leads
 
-    def sampling(self, params: dict[str, Any], stop: Sequence[str] | None, tools: tuple[Tool, ...] = ()) -> Sampling:
+    def sampling(
+        self, params: dict[str, Any], stop: Sequence[str] | None, tools: tuple[Tool, ...] = ()
+    ) -> Sampling:
         """The call's sampling: the task's parameters, else the request's, else the model's own in the configuration."""
         base = self.base
         return Sampling(
             max_tokens=int(params.get("max_tokens") or base.max_tokens),
             temperature=float(params.get("temperature", base.temperature)),
-            top_p=float(params.get("top_p", base.top_p)), seed=base.seed,
-            stop=tuple(stop or params.get("stop") or base.stop), tools=tools,
-        )  # fmt: skip
+            top_p=float(params.get("top_p", base.top_p)),
+            seed=base.seed,
+            stop=tuple(stop or params.get("stop") or base.stop),
+            tools=tools,
+        )
 
     async def __call__(
-        self, prompt: str | Sequence[dict[str, Any]], *, stop: Sequence[str] | None = None,
-        sink: Sink | None = None, tools: tuple[Tool, ...] = (), **params: Any,
-    ) -> Reply:  # fmt: skip
+        self,
+        prompt: str | Sequence[dict[str, Any]],
+        *,
+        stop: Sequence[str] | None = None,
+        sink: Sink | None = None,
+        tools: tuple[Tool, ...] = (),
+        **params: Any,
+    ) -> Reply:
         """One call; raises LlmError."""
         conversation, sampling = as_conversation(prompt), self.sampling(params, stop, tools)
         if self.ahead is None:
@@ -168,7 +197,9 @@ class Llm:
             return Reply(sink.completion, reply.thinking, reply.tool_calls, reply.finish)
         return reply
 
-    async def _bounded(self, conversation: Conversation, sampling: Sampling, sink: Sink | None) -> Reply:
+    async def _bounded(
+        self, conversation: Conversation, sampling: Sampling, sink: Sink | None
+    ) -> Reply:
         """One call within the time that it may take."""
         self.tally.calls += 1
         try:
@@ -177,7 +208,9 @@ class Llm:
                     return await self._streamed(conversation, sampling, sink)
                 return await self._whole(conversation, sampling)
         except TimeoutError as error:
-            raise LlmError(Failure("model", "timeout", f"the LLM took longer than {self.seconds:g} s")) from error
+            raise LlmError(
+                Failure("model", "timeout", f"the LLM took longer than {self.seconds:g} s")
+            ) from error
 
     async def _whole(self, conversation: Conversation, sampling: Sampling) -> Reply:
         answers = await self.model.generate(conversation, sampling)

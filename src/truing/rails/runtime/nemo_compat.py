@@ -19,10 +19,14 @@ from truing.rails.runtime.llm_client import Llm, Reply
 
 
 async def llm_call(
-    llm: Llm | None, prompt: str | Sequence[dict[str, Any]], model_name: str | None = None,
-    model_provider: str | None = None, stop: Sequence[str] | None = None, llm_params: dict[str, Any] | None = None,
+    llm: Llm | None,
+    prompt: str | Sequence[dict[str, Any]],
+    model_name: str | None = None,
+    model_provider: str | None = None,
+    stop: Sequence[str] | None = None,
+    llm_params: dict[str, Any] | None = None,
     **_: Any,
-) -> Reply:  # fmt: skip
+) -> Reply:
     """One call of the LLM that an action was given."""
     if llm is None:
         raise ValueError("no LLM was given")
@@ -39,12 +43,17 @@ def _module(name: str, **names: Any) -> ModuleType:
 def modules() -> dict[str, ModuleType]:
     """Module name -> module."""
     own: dict[str, Any] = {
-        "action": actions.action, "ActionResult": actions.ActionResult, "RailOutcome": actions.RailOutcome,
-    }  # fmt: skip
+        "action": actions.action,
+        "ActionResult": actions.ActionResult,
+        "RailOutcome": actions.RailOutcome,
+    }
     utils = {
-        "llm_call": llm_call, "get_multiline_response": prompt_filters.message_text, "strip_quotes": prompt_filters.unquoted,
-        "get_first_nonempty_line": prompt_filters.first_line, "get_colang_history": prompt_filters.colang,
-    }  # fmt: skip
+        "llm_call": llm_call,
+        "get_multiline_response": prompt_filters.message_text,
+        "strip_quotes": prompt_filters.unquoted,
+        "get_first_nonempty_line": prompt_filters.first_line,
+        "get_colang_history": prompt_filters.colang,
+    }
     made = {
         "nemoguardrails": {"RailsConfig": loader.RailsConfig, **own},
         "nemoguardrails.actions": own,
@@ -94,7 +103,9 @@ def _import(path: Path, at: int) -> ModuleType:
     except (Exception, SystemExit) as error:
         line = _line(error, path)
         hint = ""
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("nemoguardrails"):
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(
+            "nemoguardrails"
+        ):
             hint = "; set truing: {library: {nemo_alias: true}} in config.yml to run it unchanged"
         raise PlanError(f"{path.name}:{line}: {type(error).__name__}: {error}{hint}") from error
     return module

@@ -23,13 +23,23 @@ _OWN_EVENTS = frozenset({"mask_prev_user_message", "BotMessage"})
 
 def _stops(events: list[Event]) -> bool:
     return any(
-        (e["type"] == "BotIntent" and e["intent"] == "stop") or e["type"].endswith("Exception") for e in events
+        (e["type"] == "BotIntent" and e["intent"] == "stop") or e["type"].endswith("Exception")
+        for e in events
     )
 
 
 async def _one(turn: Turn, name: str, stage: str) -> tuple[list[Event], Turn]:
     """Runs one rail on a copy of the conversation."""
-    child = Turn(turn.services, turn.talk.fork(), turn.sampling, turn.options, None, turn.chat, turn.tools, turn.tally)
+    child = Turn(
+        turn.services,
+        turn.talk.fork(),
+        turn.sampling,
+        turn.options,
+        None,
+        turn.chat,
+        turn.tools,
+        turn.tally,
+    )
     child.seed = turn.seed
     child.watch({"type": f"Start{stage}Rail", "flow_id": name})
     begin: Event = {"type": "start_flow", "flow_id": flow_name(name)}
@@ -125,7 +135,9 @@ def effects(program: p.Program, name: str) -> tuple[frozenset[str], frozenset[st
                 return None
             used = variables(e.source) if e.source else frozenset()
             if e.op == p.ACTION:
-                if e.name not in program.pure_actions or (e.name == "create_event" and not _harmless(e.params["event"]["_type"])):
+                if e.name not in program.pure_actions or (
+                    e.name == "create_event" and not _harmless(e.params["event"]["_type"])
+                ):
                     return None
                 used = used | {"user_message", "bot_message", "relevant_chunks"}
                 used = used.union(*(variables(v) for v in e.params.values() if isinstance(v, str)))

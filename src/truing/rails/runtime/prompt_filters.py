@@ -36,7 +36,11 @@ def remove_text_messages(history: str) -> str:
 
 
 def _turn_starts(rows: list[str]) -> list[int]:
-    return [i for i, row in enumerate(rows) if row.startswith('user "') or row.startswith("user action: ")]
+    return [
+        i
+        for i, row in enumerate(rows)
+        if row.startswith('user "') or row.startswith("user action: ")
+    ]
 
 
 def first_turns(history: str, n: int) -> str:
@@ -117,12 +121,19 @@ def to_intent_messages_2(history: str) -> list[dict[str, str]]:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "colang": colang, "colang_without_identifiers": colang, "remove_text_messages": remove_text_messages,
-    "first_turns": first_turns, "last_turns": last_turns, "user_assistant_sequence": user_assistant_sequence,
-    "to_messages": to_messages, "to_intent_messages": to_intent_messages, "to_intent_messages_2": to_intent_messages_2,
-    "to_chat_messages": to_chat_messages, "verbose_v1": verbose_v1,
+    "colang": colang,
+    "colang_without_identifiers": colang,
+    "remove_text_messages": remove_text_messages,
+    "first_turns": first_turns,
+    "last_turns": last_turns,
+    "user_assistant_sequence": user_assistant_sequence,
+    "to_messages": to_messages,
+    "to_intent_messages": to_intent_messages,
+    "to_intent_messages_2": to_intent_messages_2,
+    "to_chat_messages": to_chat_messages,
+    "verbose_v1": verbose_v1,
     "indent": lambda text, n=4: textwrap.indent(text, " " * min(int(n), 80)),
-}  # fmt: skip
+}
 
 
 # -- parsers -----------------------------------------------------------------------------------------------------------
@@ -134,7 +145,12 @@ def _prefix(text: str, prefix: str, into: str) -> str:
 
 def _verbose(text: str) -> str:
     rows = text.split("\n")
-    pairs = (("User message: ", "user "), ("Bot message: ", "  "), ("User intent: ", "  "), ("Bot intent: ", "bot "))
+    pairs = (
+        ("User message: ", "user "),
+        ("Bot message: ", "  "),
+        ("User intent: ", "  "),
+        ("Bot intent: ", "bot "),
+    )
     for i, row in enumerate(rows):
         rows[i] = row.strip()
         for prefix, into in pairs:

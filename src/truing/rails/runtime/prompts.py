@@ -47,7 +47,11 @@ BUILT_IN = {
 }
 
 _VERBOSE = ("generate_user_intent", "generate_next_steps", "generate_bot_message", "generate_value")
-_CHAT = {"generate_user_intent": "user_intent", "generate_next_steps": "bot_intent", "generate_bot_message": "bot_message"}
+_CHAT = {
+    "generate_user_intent": "user_intent",
+    "generate_next_steps": "bot_intent",
+    "generate_bot_message": "bot_message",
+}
 
 
 def built_in_parser(model: str, task: str) -> str | None:
@@ -59,7 +63,11 @@ def built_in_parser(model: str, task: str) -> str | None:
     if task in _VERBOSE:
         return "verbose_v1"
     chatty = ("meta/llama-3", "meta/llama3", "usdcode-llama-3", "nemotron")
-    return "verbose_v1" if task == "generate_intent_steps_message" and any(c in model for c in chatty) else None
+    return (
+        "verbose_v1"
+        if task == "generate_intent_steps_message" and any(c in model for c in chatty)
+        else None
+    )
 
 
 def _score(entry: PromptEntry, model: str, mode: str) -> float:
@@ -96,7 +104,9 @@ class Prompts:
 
     def _model(self, task: str) -> str:
         entries: Sequence[ModelEntry] = self.config.models
-        found = next((m for m in entries if m.type == task), None) or next((m for m in entries if m.type == "main"), None)
+        found = next((m for m in entries if m.type == task), None) or next(
+            (m for m in entries if m.type == "main"), None
+        )
         return f"{found.engine}/{found.model}".lower() if found else "unknown"
 
     def entry(self, task: str) -> PromptEntry | None:
@@ -118,9 +128,13 @@ class Prompts:
     def parser(self, task: str) -> str | None:
         """The name of the parser of the task's answers."""
         entry = self.entry(task)
-        return entry.output_parser if entry is not None else built_in_parser(self._model(task), task)
+        return (
+            entry.output_parser if entry is not None else built_in_parser(self._model(task), task)
+        )
 
-    def parse_task_output(self, task: str, output: str, forced_output_parser: str | None = None) -> Any:
+    def parse_task_output(
+        self, task: str, output: str, forced_output_parser: str | None = None
+    ) -> Any:
         """What the answer says."""
         parse = self.parsers.get(forced_output_parser or self.parser(str(task)) or "")
         return parse(output) if parse is not None else output
@@ -140,9 +154,12 @@ class Prompts:
         return entry.max_tokens if entry is not None else None
 
     def render_task_prompt(
-        self, task: str, context: Mapping[str, Any] | None = None, events: Any = None,
+        self,
+        task: str,
+        context: Mapping[str, Any] | None = None,
+        events: Any = None,
         force_string_to_message: bool = False,
-    ) -> Prompt:  # fmt: skip
+    ) -> Prompt:
         """The prompt of a task: a text, or chat messages. Old turns are left out where it would be too long."""
         task = str(getattr(task, "value", task))
         entry = self.entry(task)
@@ -155,14 +172,18 @@ class Prompts:
         made = self._render(task, entry, context or {}, history)
         while _size(made) > longest:
             if not history:
-                raise PromptError(f"the prompt of {task!r} is longer than {longest} characters even without history")
+                raise PromptError(
+                    f"the prompt of {task!r} is longer than {longest} characters even without history"
+                )
             history = _shorter(history, _size(made) - longest)
             made = self._render(task, entry, context or {}, history)
         if force_string_to_message and isinstance(made, str):
             return [{"type": "user", "content": made}]
         return made
 
-    def _render(self, task: str, entry: PromptEntry | None, context: Mapping[str, Any], history: Any) -> Prompt:
+    def _render(
+        self, task: str, entry: PromptEntry | None, context: Mapping[str, Any], history: Any
+    ) -> Prompt:
         known = {
             "history": history if history is not None else History(),
             "general_instructions": self.config.instructions,
@@ -192,7 +213,10 @@ class Prompts:
         system = self.config.instructions
         if context.get("relevant_chunks"):
             system += f"\n\nFacts to rely on:\n{context['relevant_chunks']}"
-        chat = [{"type": role, "content": content} for role, content in (history.chat if history else ())]
+        chat = [
+            {"type": role, "content": content}
+            for role, content in (history.chat if history else ())
+        ]
         budget, kept = 16_000 - len(system), list[dict[str, Any]]()
         for row in reversed(chat):
             budget -= len(str(row["content"]))
@@ -203,7 +227,11 @@ class Prompts:
 
 
 def _size(prompt: Prompt) -> int:
-    return len(prompt) if isinstance(prompt, str) else sum(len(str(m.get("content", ""))) for m in prompt)
+    return (
+        len(prompt)
+        if isinstance(prompt, str)
+        else sum(len(str(m.get("content", ""))) for m in prompt)
+    )
 
 
 def _shorter(history: History, over: int) -> History:

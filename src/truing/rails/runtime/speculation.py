@@ -33,4 +33,11 @@ def switched_off(options: dict[str, Any] | None) -> dict[str, Any]:
     rails = {**((options or {}).get("rails") or {}), "input": False, "output": False}
     for name in ("dialog", "retrieval", "tool_output", "tool_input"):
         rails.setdefault(name, True)
-    return {"llm_params": None, "llm_output": False, "output_vars": None, "log": {}, **(options or {}), "rails": rails}
+    return {
+        "llm_params": None,
+        "llm_output": False,
+        "output_vars": None,
+        "log": {},
+        **(options or {}),
+        "rails": rails,
+    }

@@ -29,10 +29,21 @@ class StreamGuard:
     """
 
     def __init__(
-        self, answer: Callable[..., Awaitable[Answer]], config: RailsConfig, conversation: Conversation, sampling: Sampling, options: Mapping[str, Any] | None,
-        session: str, asked: Collection[str] | None = None,
-    ) -> None:  # fmt: skip
-        self.answer, self.config, self.conversation, self.sampling = answer, config, conversation, sampling
+        self,
+        answer: Callable[..., Awaitable[Answer]],
+        config: RailsConfig,
+        conversation: Conversation,
+        sampling: Sampling,
+        options: Mapping[str, Any] | None,
+        session: str,
+        asked: Collection[str] | None = None,
+    ) -> None:
+        self.answer, self.config, self.conversation, self.sampling = (
+            answer,
+            config,
+            conversation,
+            sampling,
+        )
         self.options, self.session, self.asked = options, session, asked
         self.settings: dict[str, Any] = dict(config.truing.get("streaming") or {})
 
@@ -119,7 +130,11 @@ class StreamGuard:
     async def _check(self, text: str) -> Answer | None:
         """None if the output rails let the text pass as it is; otherwise what is shown in its place."""
         asked = self.conversation.then(Message("assistant", text))
-        more: dict[str, Any] = {"options": {"rails": ["output"]}, "session": self.session, "asked": self.asked}
+        more: dict[str, Any] = {
+            "options": {"rails": ["output"]},
+            "session": self.session,
+            "asked": self.asked,
+        }
         answer = await self.answer(asked, self.sampling, **more)
         if answer.finish_reason == "blocked" or answer.failure is not None:
             return answer

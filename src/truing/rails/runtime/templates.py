@@ -17,7 +17,9 @@ from truing.rails.runtime.prompt_filters import FILTERS
 MAX_OUTPUT = 1_000_000
 MAX_LOOPS = 2
 MAX_STEPS = 20_000
-_STRING_BOMBS = frozenset(["ljust", "rjust", "center", "zfill", "expandtabs", "format", "format_map", "replace", "join"])
+_STRING_BOMBS = frozenset(
+    ["ljust", "rjust", "center", "zfill", "expandtabs", "format", "format_map", "replace", "join"]
+)
 _VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]*(?:\w|]))")
 
 
@@ -34,7 +36,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Arithmetic with bounded results."""
         if operator in ("*", "**"):
             sized = any(hasattr(v, "__len__") for v in (left, right))
-            large = isinstance(left, int) and isinstance(right, int) and (abs(left) > 10**9 or abs(right) > 10**4)
+            large = (
+                isinstance(left, int)
+                and isinstance(right, int)
+                and (abs(left) > 10**9 or abs(right) > 10**4)
+            )
             if sized or (operator == "**" and large):
                 raise SecurityError(f"{operator} is not allowed on these values")
         if operator == "%" and isinstance(left, str):
@@ -61,7 +67,17 @@ def environment() -> _Environment:
     made = _Environment(cache_size=1024)
     made.globals.clear()
     made.globals["range"] = _range
-    for name in ("format", "center", "xmlattr", "pprint", "filesizeformat", "wordwrap", "batch", "slice", "replace"):
+    for name in (
+        "format",
+        "center",
+        "xmlattr",
+        "pprint",
+        "filesizeformat",
+        "wordwrap",
+        "batch",
+        "slice",
+        "replace",
+    ):
         made.filters.pop(name, None)
     made.filters.update(FILTERS)
     made.filters["replace"] = _replace
@@ -89,7 +105,17 @@ def _compiled(text: str) -> tuple[Any, frozenset[str]]:
 
 
 def _check_loops(node: nodes.Node, depth: int) -> None:
-    if isinstance(node, (nodes.Macro, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+    if isinstance(
+        node,
+        (
+            nodes.Macro,
+            nodes.CallBlock,
+            nodes.Include,
+            nodes.Import,
+            nodes.FromImport,
+            nodes.Extends,
+        ),
+    ):
         raise PromptError(f"{type(node).__name__.lower()} is not allowed in templates")
     if isinstance(node, nodes.For):
         depth += 1
@@ -112,7 +138,9 @@ def render(text: str, context: Mapping[str, Any]) -> str:
     made: list[str] = []
     size = 0
     try:
-        for step, piece in enumerate(template.generate({n: context[n] for n in names if n in context})):
+        for step, piece in enumerate(
+            template.generate({n: context[n] for n in names if n in context})
+        ):
             size += len(piece)
             if size > MAX_OUTPUT or step > MAX_STEPS:
                 raise PromptError("the template's output grows without bound")

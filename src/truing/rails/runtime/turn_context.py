@@ -20,8 +20,11 @@ from truing.rails.runtime.stream_buffer import Sink
 
 T = TypeVar("T")
 _STAGES = {
-    "Input": "input", "Output": "output", "ToolInput": "tool_input", "ToolOutput": "tool_output",
-}  # fmt: skip
+    "Input": "input",
+    "Output": "output",
+    "ToolInput": "tool_input",
+    "ToolOutput": "tool_output",
+}
 _VARIABLES = {"input": "user_message", "output": "bot_message"}
 _RAILS = ("input", "output", "retrieval", "dialog", "tool_output", "tool_input")
 
@@ -48,9 +51,12 @@ def full_options(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if wrong:
         raise ValueError(f"options.rails: unknown {', '.join(map(str, wrong))}")
     return {
-        "rails": chosen, "llm_params": given.get("llm_params"), "llm_output": bool(given.get("llm_output")),
-        "output_vars": given.get("output_vars"), "log": dict(given.get("log") or {}),
-    }  # fmt: skip
+        "rails": chosen,
+        "llm_params": given.get("llm_params"),
+        "llm_output": bool(given.get("llm_output")),
+        "output_vars": given.get("output_vars"),
+        "log": dict(given.get("log") or {}),
+    }
 
 
 @dataclass(slots=True)
@@ -107,7 +113,9 @@ class Turn:
     finish: str = "stop"
     ahead: Ahead | None = None
     leads: bool = False
-    asked: Collection[str] | None = None  # what of the sampling the request asks for; none: what differs from the defaults
+    asked: Collection[str] | None = (
+        None  # what of the sampling the request asks for; none: what differs from the defaults
+    )
     _open: _Open | None = None
     _random: Random | None = None
 
@@ -115,9 +123,14 @@ class Turn:
         """The LLM of a task, or the main one."""
         services = self.services
         return Llm(
-            services.models.get(task) or services.model, self.tally, self.sampling, seconds=services.llm_timeout,
-            ahead=self.ahead if self.leads or self._open is None else None, leads=self.leads, asked=self.asked,
-        )  # fmt: skip
+            services.models.get(task) or services.model,
+            self.tally,
+            self.sampling,
+            seconds=services.llm_timeout,
+            ahead=self.ahead if self.leads or self._open is None else None,
+            leads=self.leads,
+            asked=self.asked,
+        )
 
     def choose(self, options: Sequence[T]) -> T:
         """One of several, by the seed of this turn."""
@@ -160,21 +173,40 @@ class Turn:
         self.note(rail.name, rail.stage, ruling, text=text, began=rail.began, calls=rail.calls)
 
     def note(
-        self, name: str, stage: str, ruling: Literal["allow", "rewrite", "block"], *, text: str | None = None,
-        began: float | None = None, calls: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        stage: str,
+        ruling: Literal["allow", "rewrite", "block"],
+        *,
+        text: str | None = None,
+        began: float | None = None,
+        calls: int | None = None,
+    ) -> None:
         """Adds a decision to the record."""
-        said = {"allow": "nothing to object", "rewrite": "rewrote the text", "block": f"blocked by {name}"}
+        said = {
+            "allow": "nothing to object",
+            "rewrite": "rewrote the text",
+            "block": f"blocked by {name}",
+        }
         reasons, self.reasons = self.reasons, {}
         reason = self.error if ruling == "block" and self.error else reasons.get("reason")
-        self.rulings.append(Ruling(
-            name=name, stage=stage, ruling=ruling, reason=str(reason or said[ruling]), text=text,
-            score=reasons.get("score"), evidence=reasons.get("evidence"),
-            ms=round((time.perf_counter() - began) * 1000, 3) if began is not None else 0.0,
-            llm_calls=self.tally.calls - calls if calls is not None else 0,
-        ))  # fmt: skip
+        self.rulings.append(
+            Ruling(
+                name=name,
+                stage=stage,
+                ruling=ruling,
+                reason=str(reason or said[ruling]),
+                text=text,
+                score=reasons.get("score"),
+                evidence=reasons.get("evidence"),
+                ms=round((time.perf_counter() - began) * 1000, 3) if began is not None else 0.0,
+                llm_calls=self.tally.calls - calls if calls is not None else 0,
+            )
+        )
 
-    def because(self, reason: str | None, *, score: float | None = None, evidence: str | None = None) -> None:
+    def because(
+        self, reason: str | None, *, score: float | None = None, evidence: str | None = None
+    ) -> None:
         """What the rail that runs bases its decision on; stands in its record."""
         self.reasons = {"reason": reason, "score": score, "evidence": evidence}
 

@@ -51,7 +51,9 @@ class Ways:
         if self.on is None:
             return self
         stopped = self.on + other.stopped if other.stopped is not None else None
-        return Ways(self.on + other.on if other.on is not None else None, _dearer(self.stopped, stopped))
+        return Ways(
+            self.on + other.on if other.on is not None else None, _dearer(self.stopped, stopped)
+        )
 
     @property
     def worst(self) -> Calls:
@@ -75,7 +77,11 @@ class Counter:
     """Counts over the compiled flows of a configuration."""
 
     def __init__(
-        self, config: RailsConfig, program: p.Program, builtin: Mapping[str, Callable[..., Any]], sources: Sources
+        self,
+        config: RailsConfig,
+        program: p.Program,
+        builtin: Mapping[str, Callable[..., Any]],
+        sources: Sources,
     ) -> None:
         self.config, self.program, self.builtin, self.sources = config, program, builtin, sources
         self._flows: dict[str, Ways] = {}
@@ -103,7 +109,11 @@ class Counter:
             return self._flows[name]
         flow = self.program.flows.get(name)
         if flow is None or name in self._running:
-            return Ways(Calls(0, frozenset({f"{name} calls itself"}) if name in self._running else frozenset()))
+            return Ways(
+                Calls(
+                    0, frozenset({f"{name} calls itself"}) if name in self._running else frozenset()
+                )
+            )
         self._running.add(name)
         made = _Paths(self, flow).dearest()
         self._running.discard(name)
@@ -117,7 +127,9 @@ class Counter:
         if name not in self._messages:
             own = name not in self._texts and not name.startswith('"')
             again = f"the output rails say {name!r}, which passes through them again"
-            self._messages[name] = Calls(0, frozenset({again} if own and self._rails.get("output") else ()))
+            self._messages[name] = Calls(
+                0, frozenset({again} if own and self._rails.get("output") else ())
+            )
             made = self.stage("retrieval").worst
             if own:
                 made += Calls(0 if name.startswith("$") else 1) + self.stage("output").worst
@@ -142,7 +154,9 @@ class Counter:
             if not own:
                 return answer
             return answer.larger(self._flows_worst())
-        sure = config.embeddings_only and (config.embeddings_threshold is None or bool(config.embeddings_fallback))
+        sure = config.embeddings_only and (
+            config.embeddings_threshold is None or bool(config.embeddings_fallback)
+        )
         intent = Calls(0 if sure else 1)
         if config.single_call:
             return Calls(1) + self._flows_worst().larger(after)
@@ -176,11 +190,18 @@ class _Paths:
         """The ways from the start, and from each wait on."""
         elements = self.flow.elements
         starts = [0, *(i + 1 for i, e in enumerate(elements) if e.op in (p.USER, p.EVENT))]
-        starts += [i + h + 1 for i, e in enumerate(elements) if e.op == p.BRANCH for h in (*e.heads, e.other or e.heads[0])]
+        starts += [
+            i + h + 1
+            for i, e in enumerate(elements)
+            if e.op == p.BRANCH
+            for h in (*e.heads, e.other or e.heads[0])
+        ]
         worst = Ways()
         for start in starts:
             self.path.clear()
-            waits = start == 0 and not self.flow.subflow  # a flow waits for its first element, a subflow begins with it
+            waits = (
+                start == 0 and not self.flow.subflow
+            )  # a flow waits for its first element, a subflow begins with it
             worst = worst.larger(self.after(start, first=waits))
         return worst
 

@@ -27,7 +27,14 @@ from truing.rails.static.reach import reach_findings
 from truing.rails.static.sources import read_sources
 
 REWRITES = "tone check output"
-JUDGES_OUTPUT = frozenset({"moderation check output", "self check output", "self check facts", "content safety check output"})
+JUDGES_OUTPUT = frozenset(
+    {
+        "moderation check output",
+        "self check output",
+        "self check facts",
+        "content safety check output",
+    }
+)
 
 
 @dataclass(slots=True)
@@ -76,7 +83,10 @@ def check(path: str | Path) -> Report:
     compiled, faults = _compile(config)
     found += faults
     program = Program(compiled, pure_actions())
-    found += [Finding(place=place, kind="twice", what=what, level="warning") for place, what in config.notes]
+    found += [
+        Finding(place=place, kind="twice", what=what, level="warning")
+        for place, what in config.notes
+    ]
     found += [*_arrangement(config, program), *_order(config), *_entities(config)]
     report.findings = sorted(dict.fromkeys(found), key=order)
     report.calls = Counter(config, program, builtin, sources).turn()
@@ -96,9 +106,17 @@ def _models(config: RailsConfig) -> Iterator[Finding]:
             continue
         engine = engine_fault(entry)
         if engine:
-            yield Finding(place=config.place("key", f"models.{at}"), kind="engine", what=engine, level="warning")
+            yield Finding(
+                place=config.place("key", f"models.{at}"),
+                kind="engine",
+                what=engine,
+                level="warning",
+            )
         if entry.engine == "truing" or entry.engine in ENGINES:
-            yield from (Finding(place=place, kind="parameter", what=what) for place, what in parameter_faults(entry, config))
+            yield from (
+                Finding(place=place, kind="parameter", what=what)
+                for place, what in parameter_faults(entry, config)
+            )
 
 
 def _wiring(config: RailsConfig) -> Iterator[Finding]:
@@ -110,7 +128,11 @@ def _wiring(config: RailsConfig) -> Iterator[Finding]:
 def _arrangement(config: RailsConfig, program: Program) -> Iterator[Finding]:
     """Where rails were to run side by side, or beside the generation, and it cannot be shown that this changes nothing."""
     for stage, block in stages(config):
-        if config.truing.get("concurrent") and stage in ("input", "output") and len(block.flows) > 1:
+        if (
+            config.truing.get("concurrent")
+            and stage in ("input", "output")
+            and len(block.flows) > 1
+        ):
             bad = [name for name in block.flows if parallel_rails.effects(program, name) is None]
             if bad:
                 said = f"{', '.join(bad)}: what it does to the others is not known, so the {stage} rails run one after the other"
@@ -118,26 +140,52 @@ def _arrangement(config: RailsConfig, program: Program) -> Iterator[Finding]:
                 said = f"one of the {stage} rails writes what another reads, so they run one after the other"
             else:
                 continue
-            yield Finding(place=config.place("key", f"rails.{stage}"), kind="concurrent", level="warning", what=said)
+            yield Finding(
+                place=config.place("key", f"rails.{stage}"),
+                kind="concurrent",
+                level="warning",
+                what=said,
+            )
     if config.truing.get("speculative") and config.rails.input.flows:
-        bad = [name for name in config.rails.input.flows if parallel_rails.effects(program, name) is None]
+        bad = [
+            name
+            for name in config.rails.input.flows
+            if parallel_rails.effects(program, name) is None
+        ]
         if bad:
             said = f"{', '.join(bad)}: its effects are not known, so nothing is generated ahead of the input rails"
-            yield Finding(place=config.place("key", "rails.input"), kind="speculative", level="warning", what=said)
+            yield Finding(
+                place=config.place("key", "rails.input"),
+                kind="speculative",
+                level="warning",
+                what=said,
+            )
 
 
 def _entities(config: RailsConfig) -> Iterator[Finding]:
     """Kinds of personal data that nobody can find."""
     own = (config.raw.get("rails") or {}).get("config") or {}
-    blocks = [(f"rails.config.sensitive_data_detection.{stage}.entities", (given or {}).get("entities"))
-              for stage, given in (own.get("sensitive_data_detection") or {}).items() if isinstance(given, dict)]
-    blocks.append(("truing.sensitive.entities", (config.truing.get("sensitive") or {}).get("entities")))
+    blocks = [
+        (f"rails.config.sensitive_data_detection.{stage}.entities", (given or {}).get("entities"))
+        for stage, given in (own.get("sensitive_data_detection") or {}).items()
+        if isinstance(given, dict)
+    ]
+    blocks.append(
+        ("truing.sensitive.entities", (config.truing.get("sensitive") or {}).get("entities"))
+    )
     for key, entities in blocks:
         for at, entity in enumerate(entities or []):
             try:
                 check_names([str(entity)], key)
             except PlanError as error:
-                place = next((config.place("key", k) for k in (f"{key}.{at}", key) if ("key", k) in config.places), config.path)
+                place = next(
+                    (
+                        config.place("key", k)
+                        for k in (f"{key}.{at}", key)
+                        if ("key", k) in config.places
+                    ),
+                    config.path,
+                )
                 yield Finding(place=place, kind="entity", what=error.faults[0])
 
 
@@ -150,7 +198,12 @@ def _order(config: RailsConfig) -> Iterator[Finding]:
         before = [f for f, name in zip(flows[:at], names) if name in JUDGES_OUTPUT]
         if before:
             said = f"{REWRITES!r} rewrites what {before[0]!r} has judged, and nothing judges it again: put it before"
-            yield Finding(place=config.place("key", f"rails.output.flows.{at}"), kind="order", level="warning", what=said)
+            yield Finding(
+                place=config.place("key", f"rails.output.flows.{at}"),
+                kind="order",
+                level="warning",
+                what=said,
+            )
 
 
 def _templates(config: RailsConfig) -> Iterator[Finding]:

@@ -10,9 +10,15 @@ from truing.rails.colang import ast as n
 
 WIDTH, ROW, PAD, GAP = 360, 22, 8, 18
 _COLOURS = {
-    "user": "#dbeafe", "bot": "#dcfce7", "do": "#ede9fe", "execute": "#fef3c7", "if": "#f3f4f6", "wait": "#e0f2fe",
-    "set": "#ffffff", "stop": "#fee2e2",
-}  # fmt: skip
+    "user": "#dbeafe",
+    "bot": "#dcfce7",
+    "do": "#ede9fe",
+    "execute": "#fef3c7",
+    "if": "#f3f4f6",
+    "wait": "#e0f2fe",
+    "set": "#ffffff",
+    "stop": "#fee2e2",
+}
 
 
 @dataclass(slots=True)
@@ -111,12 +117,16 @@ def svg(flows: Sequence[n.Flow], columns: int = 3) -> str:
         kind = "subflow" if flow.meta.get("subflow") else "flow"
         end = _draw(blocks(flow.steps), x + PAD, y + ROW + PAD, WIDTH - 2 * PAD, made)
         drawn.append(_box(x, y, WIDTH, end + PAD - y, "#f9fafb"))
-        drawn.append(_label(f"{kind} {flow.name}", x + PAD, y + ROW - 4, WIDTH - 2 * PAD, bold=True))
+        drawn.append(
+            _label(f"{kind} {flow.name}", x + PAD, y + ROW - 4, WIDTH - 2 * PAD, bold=True)
+        )
         drawn += made
         heights[column] += end + PAD - y + GAP
     width, height = GAP + len(heights) * (WIDTH + GAP), max(heights) + 2 * GAP
     size = f'width="{width}" height="{height:.0f}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
+    )
     return "\n".join([head, f'<rect {size} fill="#ffffff"/>', *drawn, "</svg>", ""])
 
 

@@ -22,15 +22,42 @@ from truing.rails.static.findings import Finding
 from truing.rails.static.sources import ActionSource, Sources
 
 # What the runtime sets, beside the variables of the library's own flows.
-BUILT_IN = frozenset({
-    "user_message", "bot_message", "last_user_message", "last_bot_message", "relevant_chunks", "relevant_chunks_sep",
-    "retrieved_for", "event", "config", "generation_options", "triggered_input_rail", "triggered_output_rail",
-    "skip_output_rails", "check_facts", "check_hallucination", "hallucination_warning", "bot_thinking", "tool_calls",
-    "tool_messages", "tool_message", "tool_name", "tool_call_id", "i",
-})  # fmt: skip
-TEMPLATE_GIVEN = frozenset({
-    "history", "general_instructions", "sample_conversation", "sample_conversation_two_turns", "range",
-})  # fmt: skip
+BUILT_IN = frozenset(
+    {
+        "user_message",
+        "bot_message",
+        "last_user_message",
+        "last_bot_message",
+        "relevant_chunks",
+        "relevant_chunks_sep",
+        "retrieved_for",
+        "event",
+        "config",
+        "generation_options",
+        "triggered_input_rail",
+        "triggered_output_rail",
+        "skip_output_rails",
+        "check_facts",
+        "check_hallucination",
+        "hallucination_warning",
+        "bot_thinking",
+        "tool_calls",
+        "tool_messages",
+        "tool_message",
+        "tool_name",
+        "tool_call_id",
+        "i",
+    }
+)
+TEMPLATE_GIVEN = frozenset(
+    {
+        "history",
+        "general_instructions",
+        "sample_conversation",
+        "sample_conversation_two_turns",
+        "range",
+    }
+)
 UNRESOLVED = frozenset({"...", "stop", "*"})
 
 
@@ -53,15 +80,32 @@ class Names:
         for flow in self.config.flows:
             for step in walk(flow.steps):
                 place = f"{flow.file}:{step.line or flow.line}"
-                if isinstance(step, n.User) and step.intent not in UNRESOLVED and step.intent not in intents and not guessed:
+                if (
+                    isinstance(step, n.User)
+                    and step.intent not in UNRESOLVED
+                    and step.intent not in intents
+                    and not guessed
+                ):
                     hint = nearest(step.intent, intents - UNRESOLVED)
-                    yield Finding(place=place, kind="intent", what=f"the intent {step.intent!r} is not defined{hint} (to have the "
-                                  "LLM find it by its name alone, set truing: {generated_intents: true})")  # fmt: skip
+                    yield Finding(
+                        place=place,
+                        kind="intent",
+                        what=f"the intent {step.intent!r} is not defined{hint} (to have the "
+                        "LLM find it by its name alone, set truing: {generated_intents: true})",
+                    )
                 elif isinstance(step, n.Bot) and step.text is None and not generated:
                     yield from self._message(step.intent, place, messages)
-                elif isinstance(step, n.Do) and not step.flow.startswith("$") and flow_name(step.flow) not in subflows:
-                    yield Finding(place=place, kind="subflow", what=f"there is no subflow {step.flow!r}"
-                                  f"{nearest(step.flow, {f.name for f in self.config.flows} or subflows)}")  # fmt: skip
+                elif (
+                    isinstance(step, n.Do)
+                    and not step.flow.startswith("$")
+                    and flow_name(step.flow) not in subflows
+                ):
+                    yield Finding(
+                        place=place,
+                        kind="subflow",
+                        what=f"there is no subflow {step.flow!r}"
+                        f"{nearest(step.flow, {f.name for f in self.config.flows} or subflows)}",
+                    )
                 elif isinstance(step, n.Execute):
                     yield from self._action(step, place)
         yield from self._uncalled()
@@ -71,8 +115,12 @@ class Names:
         if name in UNRESOLVED or name.startswith("$") or name in known:
             return
         hint = nearest(name, self.config.bot_messages)
-        yield Finding(place=place, kind="message", what=f"the bot message {name!r} is not defined{hint} (to have the LLM "
-                      "write such messages, set truing: {generated_messages: true})")  # fmt: skip
+        yield Finding(
+            place=place,
+            kind="message",
+            what=f"the bot message {name!r} is not defined{hint} (to have the LLM "
+            "write such messages, set truing: {generated_messages: true})",
+        )
 
     # -- actions -----------------------------------------------------------------------------------------------------
 
@@ -89,26 +137,46 @@ class Names:
         found = self._find(step.action)
         if found is None:
             close = get_close_matches(step.action, self.builtin, n=1, cutoff=0.8)
-            hint = f"; did you mean {close[0]!r}?" if close else nearest(step.action, self.sources.actions)
+            hint = (
+                f"; did you mean {close[0]!r}?"
+                if close
+                else nearest(step.action, self.sources.actions)
+            )
             level = "warning" if self.sources.open_ended else "error"
-            yield Finding(place=place, kind="action", what=f"there is no action {step.action!r}{hint}",
-                          level="warning" if level == "warning" else "error")  # fmt: skip
+            yield Finding(
+                place=place,
+                kind="action",
+                what=f"there is no action {step.action!r}{hint}",
+                level="warning" if level == "warning" else "error",
+            )
             return
         given = {k for k in step.params if not k.startswith("$")}
         if isinstance(found, ActionSource):
             takes, needs = found.parameters, found.required
         else:
             parts = inspect.signature(found).parameters.values()
-            takes = None if any(p.kind is p.VAR_KEYWORD for p in parts) else frozenset(p.name for p in parts)
+            takes = (
+                None
+                if any(p.kind is p.VAR_KEYWORD for p in parts)
+                else frozenset(p.name for p in parts)
+            )
             needs = frozenset()
         if takes is not None:
             for name in sorted(given - takes):
-                yield Finding(place=place, kind="parameter", what=f"the action {step.action!r} takes no parameter {name!r}"
-                              f"{nearest(name, takes - {'turn', 'self'})}")  # fmt: skip
+                yield Finding(
+                    place=place,
+                    kind="parameter",
+                    what=f"the action {step.action!r} takes no parameter {name!r}"
+                    f"{nearest(name, takes - {'turn', 'self'})}",
+                )
         if len(given) == len(step.params):
             for name in sorted(n_ for n_ in needs - given if not n_.startswith("__context__")):
-                yield Finding(place=place, kind="parameter", level="warning",
-                              what=f"the action {step.action!r} needs the parameter {name!r}")  # fmt: skip
+                yield Finding(
+                    place=place,
+                    kind="parameter",
+                    level="warning",
+                    what=f"the action {step.action!r} needs the parameter {name!r}",
+                )
 
     # -- subflows, variables -----------------------------------------------------------------------------------------
 
@@ -119,9 +187,17 @@ class Names:
         called = {flow_name(s.flow) for s in steps if isinstance(s, n.Do)}
         called |= {flow_name(name) for _, block in stages(self.config) for name in block.flows}
         for flow in self.config.flows:
-            if flow.meta.get("subflow") and flow.name not in called and not self._replaces(flow.name):
-                yield Finding(place=f"{flow.file}:{flow.line}", kind="unused", level="warning",
-                              what=f"the subflow {flow.name!r} is never called{nearest(flow.name, called)}")  # fmt: skip
+            if (
+                flow.meta.get("subflow")
+                and flow.name not in called
+                and not self._replaces(flow.name)
+            ):
+                yield Finding(
+                    place=f"{flow.file}:{flow.line}",
+                    kind="unused",
+                    level="warning",
+                    what=f"the subflow {flow.name!r} is never called{nearest(flow.name, called)}",
+                )
 
     def _replaces(self, name: str) -> bool:
         return any(f.name == name for f in self.library.flows)
@@ -151,9 +227,18 @@ class Names:
         for place, name in self._read():
             if name not in known and (place, name) not in seen:
                 seen.add((place, name))
-                hint = nearest(name, likely | {"user_message", "bot_message", "last_user_message", "relevant_chunks"})
+                hint = nearest(
+                    name,
+                    likely
+                    | {"user_message", "bot_message", "last_user_message", "relevant_chunks"},
+                )
                 hint = hint if "did you mean" in hint else ""
-                yield Finding(place=place, kind="variable", level="warning", what=f"nothing sets the variable ${name}{hint}")
+                yield Finding(
+                    place=place,
+                    kind="variable",
+                    level="warning",
+                    what=f"nothing sets the variable ${name}{hint}",
+                )
 
     def _read(self) -> Iterator[tuple[str, str]]:
         for flow in self.config.flows:
@@ -162,7 +247,9 @@ class Names:
                 texts: list[str] = []
                 if isinstance(step, n.If | n.While):
                     texts = [step.condition]
-                elif (isinstance(step, n.Set) and step.expression != "...") or isinstance(step, n.Check):
+                elif (isinstance(step, n.Set) and step.expression != "...") or isinstance(
+                    step, n.Check
+                ):
                     texts = [step.expression]
                 elif isinstance(step, n.Execute | n.Do):
                     texts = [v for v in step.params.values() if isinstance(v, str)]
@@ -175,7 +262,11 @@ class Names:
                 continue
             for part in parts:
                 place = self.config.place("bot", message)
-                place = f"{place.rpartition(':')[0]}:{part.line}" if part.line and ":" in place else place
+                place = (
+                    f"{place.rpartition(':')[0]}:{part.line}"
+                    if part.line and ":" in place
+                    else place
+                )
                 yield from ((place, name) for name in sorted(_template(part.text)))
                 for condition in part.conditions:
                     yield from ((place, name) for name in sorted(variables(condition)))

@@ -36,7 +36,9 @@ class _Reach:
         self.flow = flow
 
     def _say(self, step: n.Step, what: str, kind: str = "unreachable") -> Finding:
-        return Finding(place=f"{self.flow.file}:{step.line or self.flow.line}", kind=kind, what=what)
+        return Finding(
+            place=f"{self.flow.file}:{step.line or self.flow.line}", kind=kind, what=what
+        )
 
     def block(self, steps: Sequence[n.Step]) -> Iterator[Finding]:
         """Findings in a block."""
@@ -59,7 +61,9 @@ class _Reach:
             if fixed is False:
                 yield self._say(step, f"unreachable: the condition {step.condition!r} never holds")
             elif fixed and not _leaves(step.body):
-                yield self._say(step, "this loop never ends: nothing in it breaks, waits or stops", "endless")
+                yield self._say(
+                    step, "this loop never ends: nothing in it breaks, waits or stops", "endless"
+                )
             yield from self.block(step.body)
         elif isinstance(step, n.When):
             yield from self._when(step)
@@ -71,13 +75,19 @@ class _Reach:
         condition = " ".join(step.condition.split())
         fixed = constant(condition)
         if condition in before:
-            yield self._say(step, f"unreachable: the condition {condition!r} stands in an earlier branch")
+            yield self._say(
+                step, f"unreachable: the condition {condition!r} stands in an earlier branch"
+            )
         elif fixed is False:
             yield self._say(step, f"unreachable: the condition {condition!r} never holds")
         elif fixed is True and step.other:
             yield self._say(step.other[0], f"unreachable: the condition {condition!r} always holds")
         yield from self.block(step.then)
-        if len(step.other) == 1 and isinstance(step.other[0], n.If) and step.other[0].line != step.line:
+        if (
+            len(step.other) == 1
+            and isinstance(step.other[0], n.If)
+            and step.other[0].line != step.line
+        ):
             yield from self._if(step.other[0], [*before, condition])
         else:
             yield from self.block(step.other)
@@ -102,9 +112,11 @@ def _covers(later: n.Step, earlier: n.Step) -> bool:
     if isinstance(later, n.Bot) and isinstance(earlier, n.Bot):
         return later.intent in (earlier.intent, "...")
     return (
-        isinstance(later, n.Event) and isinstance(earlier, n.Event)
-        and later.type == earlier.type and later.fields == earlier.fields
-    )  # fmt: skip
+        isinstance(later, n.Event)
+        and isinstance(earlier, n.Event)
+        and later.type == earlier.type
+        and later.fields == earlier.fields
+    )
 
 
 def ends(step: n.Step) -> bool:
@@ -157,20 +169,31 @@ def _same_start(flows: Sequence[n.Flow]) -> Iterator[Finding]:
         other = first.setdefault(" ".join((flow.source or flow.name).split()), flow)
         if other is not flow and not flow.meta.get("subflow"):
             said = f"the flow {flow.name!r} does the same as {other.name!r} ({other.file}:{other.line})"
-            yield Finding(place=f"{flow.file}:{flow.line}", kind="duplicate", level="warning", what=said)
+            yield Finding(
+                place=f"{flow.file}:{flow.line}", kind="duplicate", level="warning", what=said
+            )
 
 
 def _recursion(flows: Sequence[n.Flow]) -> Iterator[Finding]:
     """Subflows that reach themselves again, with the line of the first call."""
-    calls = {f.name: [(flow_name(s.flow), s) for s in walk(f.steps) if isinstance(s, n.Do)] for f in flows}
+    calls = {
+        f.name: [(flow_name(s.flow), s) for s in walk(f.steps) if isinstance(s, n.Do)]
+        for f in flows
+    }
     for flow in flows:
         for name, step in calls[flow.name]:
             if _reaches(name, flow.name, calls):
                 before = flow.steps[: next((i for i, s in enumerate(flow.steps) if s is step), 0)]
-                sure = any(s is step for s in flow.steps) and not any(isinstance(s, n.User | n.If | n.When) for s in before)
+                sure = any(s is step for s in flow.steps) and not any(
+                    isinstance(s, n.User | n.If | n.When) for s in before
+                )
                 said = "calls itself without end" if sure else "can call itself (at most 50 deep)"
-                yield Finding(place=f"{flow.file}:{step.line}", kind="recursion", level="error" if sure else "warning",
-                              what=f"the flow {flow.name!r} {said}")  # fmt: skip
+                yield Finding(
+                    place=f"{flow.file}:{step.line}",
+                    kind="recursion",
+                    level="error" if sure else "warning",
+                    what=f"the flow {flow.name!r} {said}",
+                )
                 break
 
 

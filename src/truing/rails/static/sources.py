@@ -42,12 +42,18 @@ def read_sources(files: list[str], root: Path | None) -> Sources:
     found = Sources()
     for file in files:
         path = Path(file)
-        name = str(path.relative_to(root)) if root is not None and path.is_relative_to(root) else path.name
+        name = (
+            str(path.relative_to(root))
+            if root is not None and path.is_relative_to(root)
+            else path.name
+        )
         try:
             text = path.read_bytes().decode("utf-8")
             tree = ast.parse(text)
         except SyntaxError as error:
-            found.findings.append(Finding(place=f"{name}:{error.lineno or 1}", kind="syntax", what=f"{error.msg}"))
+            found.findings.append(
+                Finding(place=f"{name}:{error.lineno or 1}", kind="syntax", what=f"{error.msg}")
+            )
             continue
         except (UnicodeDecodeError, ValueError, OSError, RecursionError, MemoryError) as error:
             said = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
@@ -84,7 +90,13 @@ class _File:
         for mark in node.decorator_list:
             call = mark if isinstance(mark, ast.Call) else None
             target = call.func if call is not None else mark
-            word = target.id if isinstance(target, ast.Name) else target.attr if isinstance(target, ast.Attribute) else ""
+            word = (
+                target.id
+                if isinstance(target, ast.Name)
+                else target.attr
+                if isinstance(target, ast.Attribute)
+                else ""
+            )
             if word not in self.marks:
                 continue
             given = _argument(call, "name", 1) if call is not None else None
@@ -98,7 +110,9 @@ class _File:
     def _add(self, name: str, node: Function | ast.ClassDef) -> None:
         function: Function | None = None
         if isinstance(node, ast.ClassDef):
-            methods = [n for n in node.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+            methods = [
+                n for n in node.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
+            ]
             function = next((m for m in methods if m.name == "run"), None)
         else:
             function = node
@@ -113,12 +127,17 @@ class _File:
         needed |= {a.arg for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults) if d is None}
         names = frozenset(a.arg for a in (*every, *arguments.kwonlyargs))
         self.into.actions[name] = ActionSource(
-            name, place, None if arguments.kwarg is not None else names, frozenset(needed - GIVEN),
+            name,
+            place,
+            None if arguments.kwarg is not None else names,
+            frozenset(needed - GIVEN),
             asks_llm=bool(names & {"llm", "llms"}),
-        )  # fmt: skip
+        )
 
     def _call(self, call: ast.Call) -> None:
-        word = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        word = (
+            call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        )
         if word == "ActionResult":
             self._updates(_argument(call, "context_updates", 2))
         elif word == "register_action":
@@ -128,7 +147,9 @@ class _File:
                 if known is not None:
                     self._add(given.value, known)
                 else:
-                    self.into.actions[given.value] = ActionSource(given.value, f"{self.name}:{call.lineno}")
+                    self.into.actions[given.value] = ActionSource(
+                        given.value, f"{self.name}:{call.lineno}"
+                    )
             elif given is None and known is not None:
                 for name in [*self._names(known)] or [known.name]:
                     self._add(name, known)

@@ -25,13 +25,24 @@ def reliability(bins: Sequence[Bin], title: str) -> str:
 
     body = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        body += [_line(x(tick), y(0), x(tick), y(1), "grid"), _line(x(0), y(tick), x(1), y(tick), "grid")]
+        body += [
+            _line(x(tick), y(0), x(tick), y(1), "grid"),
+            _line(x(0), y(tick), x(1), y(tick), "grid"),
+        ]
         body.append(_text(x(tick), y(0) + 16, _percent(tick), "tick", "middle"))
         body.append(_text(x(0) - 8, y(tick) + 4, _percent(tick), "tick", "end"))
     body.append(f'<path class="front" d="M{x(0):.1f} {y(0):.1f}L{x(1):.1f} {y(1):.1f}"/>')
     for b in bins:
-        at, tip = x(b.confidence), f"states {_percent(b.confidence)}: {_percent(b.rate.estimate)} of {b.n} confirmed"
-        body += [_line(at, y(b.rate.lower), at, y(b.rate.upper), "whisker s0"), _dot(at, y(b.rate.estimate), 0, b.n < SMALL, tip)]
+        at, tip = (
+            x(b.confidence),
+            f"states {_percent(b.confidence)}: {_percent(b.rate.estimate)} of {b.n} confirmed",
+        )
+        body += [
+            _line(at, y(b.rate.lower), at, y(b.rate.upper), "whisker s0"),
+            _dot(at, y(b.rate.estimate), 0, b.n < SMALL, tip),
+        ]
     body.append(_text(x(0.5), y(0) + 36, "stated by the judge", "axis", "middle"))
-    body.append(f'<g transform="rotate(-90 14 {y(0.5):.1f})">{_text(14, y(0.5), "confirmed by people", "axis", "middle")}</g>')
+    body.append(
+        f'<g transform="rotate(-90 14 {y(0.5):.1f})">{_text(14, y(0.5), "confirmed by people", "axis", "middle")}</g>'
+    )
     return _svg(_LEFT + _SIDE + 24, _TOP + _SIDE + 44, title, body)

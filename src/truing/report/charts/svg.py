@@ -44,7 +44,9 @@ def _svg(width: float, height: float, title: str, body: Sequence[str]) -> str:
 
 
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
+    )
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -94,7 +96,9 @@ def intervals(groups: Sequence[tuple[str, Sequence[Mark]]], title: str, *, left:
     return _svg(width, y + 6, title, [*grid, *bands, *body])
 
 
-def stacked(rows: Sequence[tuple[str, Sequence[tuple[str, int]]]], title: str, *, left: int = 210) -> str:
+def stacked(
+    rows: Sequence[tuple[str, Sequence[tuple[str, int]]]], title: str, *, left: int = 210
+) -> str:
     """Counts as bars of full width; each part is (class of the outcome, count); zero parts are left out."""
     width, line = 760, 24
     plot = width - left - 50
@@ -138,14 +142,22 @@ def plane(points: Sequence[Point], x_label: str, y_label: str, title: str) -> st
     body: list[str] = []
     for x in across:
         px, _ = at(x, y0)
-        body += [_line(px, 18, px, height - low, "grid"), _text(px, height - low + 18, _percent(x), "tick", "middle")]
+        body += [
+            _line(px, 18, px, height - low, "grid"),
+            _text(px, height - low + 18, _percent(x), "tick", "middle"),
+        ]
     for y in up:
         _, py = at(x0, y)
-        body += [_line(left, py, width - 24, py, "grid"), _text(left - 8, py + 4, _percent(y), "tick", "end")]
+        body += [
+            _line(left, py, width - 24, py, "grid"),
+            _text(left - 8, py + 4, _percent(y), "tick", "end"),
+        ]
     front = sorted((p for p in points if p.front), key=lambda p: p.x[0])
     if len(front) > 1:
         steps = [at(p.x[0], p.y[0]) for p in front]
-        body.append(f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in steps)}" class="front"/>')
+        body.append(
+            f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in steps)}" class="front"/>'
+        )
     taken: list[tuple[float, float]] = []
     for p in points:
         cx, cy = at(p.x[0], p.y[0])
@@ -159,7 +171,15 @@ def plane(points: Sequence[Point], x_label: str, y_label: str, title: str) -> st
             ly += 15
         taken.append((cx, ly))
         end = cx > width - 170
-        body.append(_text(cx - 9 if end else cx + 9, ly, p.label, f"name s{p.series % 8}", "end" if end else "start"))
+        body.append(
+            _text(
+                cx - 9 if end else cx + 9,
+                ly,
+                p.label,
+                f"name s{p.series % 8}",
+                "end" if end else "start",
+            )
+        )
     body.append(_text((left + width - 24) / 2, height - 10, f"{x_label} →", "axis", "middle"))
     body.append(
         f'<text transform="translate(16,{(height - low) / 2:.0f}) rotate(-90)" text-anchor="middle" class="axis">'
@@ -185,5 +205,8 @@ def _round_ticks(values: Sequence[float]) -> list[float]:
 
 def legend(names: Sequence[str]) -> str:
     """Series names with their colours, as HTML."""
-    items = "".join(f'<span class="key"><i class="swatch s{k % 8}"></i>{escape(n)}</span>' for k, n in enumerate(names))
+    items = "".join(
+        f'<span class="key"><i class="swatch s{k % 8}"></i>{escape(n)}</span>'
+        for k, n in enumerate(names)
+    )
     return f'<div class="legend">{items}</div>'

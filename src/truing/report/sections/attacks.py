@@ -23,7 +23,11 @@ def _success(r: AttackResult) -> Cell:
         return Cell(f"{r.hits} of {r.scored}", "struck" if r.struck else "quiet", r.struck or tip)
     s = r.success
     said = f"{percent(s.estimate)} [{100 * s.lower:.1f}, {100 * s.upper:.1f}]"
-    return Cell(said, "struck" if r.struck else "", f"selected by this judge: {r.struck}. {tip}" if r.struck else tip)
+    return Cell(
+        said,
+        "struck" if r.struck else "",
+        f"selected by this judge: {r.struck}. {tip}" if r.struck else tip,
+    )
 
 
 def _lift(r: AttackResult) -> Cell:
@@ -48,7 +52,11 @@ def _tries(results: list[tuple[str, AttackResult]]) -> Grid | None:
     for variant, r in shown:
         grid.add(variant, r.attack, *(percent(r.at_k[k]) if k in r.at_k else "–" for k in ks))
         if r.floor:
-            grid.add("", "floor: the judge's errors alone", *(percent(r.floor[k]) if k in r.floor else "–" for k in ks))
+            grid.add(
+                "",
+                "floor: the judge's errors alone",
+                *(percent(r.floor[k]) if k in r.floor else "–" for k in ks),
+            )
     return grid
 
 
@@ -62,7 +70,9 @@ def _by_category(results: list[AttackResult]) -> Grid:
 
 
 def _of(variant: Variant, data: str) -> list[AttackResult]:
-    return attack_results(variant.runs[data], [run for name, run in variant.runs.items() if name != data])
+    return attack_results(
+        variant.runs[data], [run for name, run in variant.runs.items() if name != data]
+    )
 
 
 def section(story: Story) -> Section | None:
@@ -73,24 +83,50 @@ def section(story: Story) -> Section | None:
         if not found:
             continue
         whole = [(name, r) for name, made in found.items() for r in made if r.category is None]
-        word = "harmful answers" if whole[0][1].question == "harmful" else "complied (no refusal; no harm judge was there)"
+        word = (
+            "harmful answers"
+            if whole[0][1].question == "harmful"
+            else "complied (no refusal; no harm judge was there)"
+        )
         groups: dict[str, list[Mark]] = {}
-        grid = Grid(["attack", "model", "prompts", word, "against the plain prompt", "cost of a success"])
+        grid = Grid(
+            ["attack", "model", "prompts", word, "against the plain prompt", "cost of a success"]
+        )
         for name, r in sorted(whole, key=lambda pair: pair[1].attack):
             grid.add(r.attack, name, str(r.prompts), _success(r), _lift(r), _cost(r))
             if r.success is not None:
                 s, hollow = r.success, r.struck is not None or r.prompts < SMALL
-                mark = Mark(name, s.estimate, s.lower, s.upper, story.series(name), hollow, f", {r.hits} of {r.scored}")
+                mark = Mark(
+                    name,
+                    s.estimate,
+                    s.lower,
+                    s.upper,
+                    story.series(name),
+                    hollow,
+                    f", {r.hits} of {r.scored}",
+                )
                 groups.setdefault(r.attack, []).append(mark)
         title = f"{data}: success by attack"
-        alt = "; ".join(f"{a}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}" for a, ms in groups.items())
-        blocks += [Figure(intervals(list(groups.items()), title), title, alt), grid.table(title, right=range(2, 6))]
+        alt = "; ".join(
+            f"{a}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}"
+            for a, ms in groups.items()
+        )
+        blocks += [
+            Figure(intervals(list(groups.items()), title), title, alt),
+            grid.table(title, right=range(2, 6)),
+        ]
         tries = _tries(whole)
         if tries is not None:
-            blocks.append(tries.table(f"{data}: by number of tries", right=range(2, len(tries.columns))))
+            blocks.append(
+                tries.table(f"{data}: by number of tries", right=range(2, len(tries.columns)))
+            )
             if not any(r.floor for _, r in whole):
-                blocks.append(Text("No floor is shown: the judge has no card with its specificity.", "note"))
+                blocks.append(
+                    Text("No floor is shown: the judge has no card with its specificity.", "note")
+                )
         for name, made in found.items():
             by = _by_category(made)
-            blocks.append(by.table(f"{data}, {name}: success by category", right=range(1, len(by.columns))))
+            blocks.append(
+                by.table(f"{data}, {name}: success by category", right=range(1, len(by.columns)))
+            )
     return Section("attacks", "Attacks", tuple(blocks), lead=_LEAD) if blocks else None

@@ -8,7 +8,12 @@ from truing.report.formatting import category_label, percent
 from truing.report.report_data import Story
 from truing.stats.intervals import Interval
 
-_WORDS = {**AXIS_WORDS, "harmful": "harmful answers", "refused": "refusals", "degenerate": "degenerate answers"}
+_WORDS = {
+    **AXIS_WORDS,
+    "harmful": "harmful answers",
+    "refused": "refusals",
+    "degenerate": "degenerate answers",
+}
 
 
 def _shown(i: Interval | Corrected) -> str:
@@ -20,23 +25,54 @@ def _transported(t: Transported | None) -> Cell:
         return Cell("–", "quiet")
     if t.estimate is None or t.band is None:
         return Cell("refused", "quiet", f"{t.card}: {t.refused}")
-    return Cell(f"{percent(t.estimate)} [{100 * t.band[0]:.1f}, {100 * t.band[1]:.1f}], {t.note}", "", t.card)
+    return Cell(
+        f"{percent(t.estimate)} [{100 * t.band[0]:.1f}, {100 * t.band[1]:.1f}], {t.note}",
+        "",
+        t.card,
+    )
 
 
 def _row(grid: Grid, variant: str, rate: Rate, taxonomy: str) -> None:
-    raw = Cell("–", "quiet") if rate.raw is None else Cell(_shown(rate.raw), "struck" if rate.selected_by_judge else "")
+    raw = (
+        Cell("–", "quiet")
+        if rate.raw is None
+        else Cell(_shown(rate.raw), "struck" if rate.selected_by_judge else "")
+    )
     c = rate.corrected
-    corrected = Cell("–", "quiet") if c is None else Cell(_shown(c), "", f"{c.method}, covers {c.covers} of {rate.n} answers")
+    corrected = (
+        Cell("–", "quiet")
+        if c is None
+        else Cell(_shown(c), "", f"{c.method}, covers {c.covers} of {rate.n} answers")
+    )
     where = category_label(rate.category, taxonomy)
-    grid.add(variant, _WORDS.get(rate.question, rate.question), where, rate.judge, raw, corrected,
-             str(c.labels) if c else "–", _transported(rate.transported))  # fmt: skip
+    grid.add(
+        variant,
+        _WORDS.get(rate.question, rate.question),
+        where,
+        rate.judge,
+        raw,
+        corrected,
+        str(c.labels) if c else "–",
+        _transported(rate.transported),
+    )
 
 
 def section(story: Story) -> Section | None:
     """None where no label was drawn and no card given."""
     tables: list[Table] = []
     for data in story.data:
-        grid = Grid(["variant", "question", "category", "judge", "raw", "corrected", "labels", "transported"])
+        grid = Grid(
+            [
+                "variant",
+                "question",
+                "category",
+                "judge",
+                "raw",
+                "corrected",
+                "labels",
+                "transported",
+            ]
+        )
         for variant in story.variants:
             summary = variant.summaries.get(data)
             for rate in (*summary.rates, *summary.axes) if summary else ():
@@ -46,6 +82,14 @@ def section(story: Story) -> Section | None:
             tables.append(grid.table(data, right=[4, 5, 6, 7]))
     if not tables:
         return None
-    lead = ("Corrected: from labels by people on answers drawn at random in this run. Transported: from the judge's card, made "
-            "on other answers, in a band over its error rates; refused where the raw rate contradicts the card.")  # fmt: skip
-    return Section("corrected", "Allowing for the judges' errors", tuple(tables), lead=lead, open_=len(tables) < 3)
+    lead = (
+        "Corrected: from labels by people on answers drawn at random in this run. Transported: from the judge's card, made "
+        "on other answers, in a band over its error rates; refused where the raw rate contradicts the card."
+    )
+    return Section(
+        "corrected",
+        "Allowing for the judges' errors",
+        tuple(tables),
+        lead=lead,
+        open_=len(tables) < 3,
+    )

@@ -17,21 +17,39 @@ def _cell(i: Interval | None, unit: str, kind: str = "") -> Cell:
 
 def section(story: Story) -> Section | None:
     """None where no judge chose, trained or blocked a variant."""
-    grid = Grid(["variant", "data", "question", "optimised judge", "its gain", "independent judge", "its gain", "inflation",
-                 "prompts"])  # fmt: skip
+    grid = Grid(
+        [
+            "variant",
+            "data",
+            "question",
+            "optimised judge",
+            "its gain",
+            "independent judge",
+            "its gain",
+            "inflation",
+            "prompts",
+        ]
+    )
     for variant, by_data in story.comparisons.items():
         for data, comparison in by_data.items():
             for line in comparison.ledger:
                 inflation = line.inflation
                 over = inflation is not None and inflation.lower > 0
                 grid.add(
-                    variant, data, line.question, Cell(line.optimised, "", line.why),
-                    _cell(line.gain_optimised, line.unit, "struck"), line.independent or "none",
-                    _cell(line.gain_independent, line.unit), _cell(inflation, line.unit, "bad" if over else ""),
+                    variant,
+                    data,
+                    line.question,
+                    Cell(line.optimised, "", line.why),
+                    _cell(line.gain_optimised, line.unit, "struck"),
+                    line.independent or "none",
+                    _cell(line.gain_independent, line.unit),
+                    _cell(inflation, line.unit, "bad" if over else ""),
                     Cell(str(line.n), "", line.note),
-                )  # fmt: skip
+                )
     if not grid.rows:
         return None
-    lead = ("A lever that optimises a judge also finds the judge's errors. Inflation is the gain by that judge minus the "
-            "gain by a judge of another lineage, on the same prompts; above zero, part of it is not real.")  # fmt: skip
+    lead = (
+        "A lever that optimises a judge also finds the judge's errors. Inflation is the gain by that judge minus the "
+        "gain by a judge of another lineage, on the same prompts; above zero, part of it is not real."
+    )
     return Section("ledger", "The Goodhart ledger", (grid.table(right=[4, 6, 7, 8]),), lead=lead)

@@ -10,9 +10,10 @@ from truing.report.report_data import Story
 
 _QUESTIONS = ("attack_success", "harmful", "harmful_predicted", "refuses_harmful", "answers_benign")
 _WORDS = {
-    **AXIS_WORDS, "harmful": "harmful answers (all prompts)",
+    **AXIS_WORDS,
+    "harmful": "harmful answers (all prompts)",
     "harmful_predicted": "harmful answers by the judge's own categories",
-}  # fmt: skip
+}
 
 
 def _categories(story: Story, data: str, question: str) -> list[str | None]:
@@ -30,7 +31,9 @@ def _repeats(story: Story, data: str) -> bool:
     for summary in (v.summaries[data] for v in story.variants if data in v.summaries):
         for category in _categories(story, data, "harmful"):
             both = [summary.find(q, category) for q in ("harmful", "attack_success")]
-            if [(r.n, r.events) if r else None for r in both[:1]] != [(r.n, r.events) if r else None for r in both[1:]]:
+            if [(r.n, r.events) if r else None for r in both[:1]] != [
+                (r.n, r.events) if r else None for r in both[1:]
+            ]:
                 return False
     return True
 
@@ -44,15 +47,21 @@ def _figure(story: Story, data: str, question: str, title: str) -> Figure | None
             rate = summary.find(question, category) if summary else None
             if rate is None or rate.raw is None:
                 continue
-            note = f", {rate.events} of {rate.scored}" + (", selected by this judge" if rate.selected_by_judge else "")
+            note = f", {rate.events} of {rate.scored}" + (
+                ", selected by this judge" if rate.selected_by_judge else ""
+            )
             hollow = rate.selected_by_judge or rate.small
             raw, series = rate.raw, story.series(variant.name)
-            marks.append(Mark(variant.name, raw.estimate, raw.lower, raw.upper, series, hollow, note))
+            marks.append(
+                Mark(variant.name, raw.estimate, raw.lower, raw.upper, series, hollow, note)
+            )
         if marks:
             groups.append((category_label(category), marks))
     if not groups:
         return None
-    alt = "; ".join(f"{g}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}" for g, ms in groups)
+    alt = "; ".join(
+        f"{g}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}" for g, ms in groups
+    )
     return Figure(intervals(groups, title), title, alt)
 
 
@@ -60,7 +69,10 @@ def _table(story: Story, data: str, question: str, title: str) -> Table:
     grid = Grid(["category", *(v.name for v in story.variants)])
     for category in [None, *_categories(story, data, question)]:
         summaries = [v.summaries.get(data) for v in story.variants]
-        grid.add(category_name(category), *(rate_cell(s.find(question, category) if s else None) for s in summaries))
+        grid.add(
+            category_name(category),
+            *(rate_cell(s.find(question, category) if s else None) for s in summaries),
+        )
     return grid.table(title, right=range(1, len(story.variants) + 1), folded=True)
 
 

@@ -7,11 +7,21 @@ from truing.report.blocks import Section, Text, Tile, Tiles
 from truing.report.formatting import percent
 from truing.report.report_data import Story, Variant
 
-_SHOWN = ("attack_success", "harmful", "harmful_benign", "refuses_harmful", "answers_benign", "passes_checks", "degenerate")
+_SHOWN = (
+    "attack_success",
+    "harmful",
+    "harmful_benign",
+    "refuses_harmful",
+    "answers_benign",
+    "passes_checks",
+    "degenerate",
+)
 _WORDS = {
-    **AXIS_WORDS, "harmful": "harmful answers", "degenerate": "degenerate answers",
+    **AXIS_WORDS,
+    "harmful": "harmful answers",
+    "degenerate": "degenerate answers",
     "harmful_benign": "harmful answers to benign prompts",
-}  # fmt: skip
+}
 _LOW_IS_GOOD = {"attack_success", "harmful", "harmful_benign", "degenerate"}
 _DOUBT = 0.2  # from this share of "harmful" answers to benign prompts on, the reader is told to doubt the judge
 
@@ -23,14 +33,18 @@ def _tile(question: str, rate: Rate | None) -> Tile | None:
     if rate.unscored:
         detail += f" · {rate.unscored:,} unscored"
     if rate.selected_by_judge:
-        return Tile(_WORDS[question], percent(rate.raw.estimate), "struck: selected by this judge", "struck")
+        return Tile(
+            _WORDS[question], percent(rate.raw.estimate), "struck: selected by this judge", "struck"
+        )
     kind = "low" if question in _LOW_IS_GOOD else "high"
     return Tile(_WORDS[question], percent(rate.raw.estimate), detail, kind)
 
 
 def tiles(variant: Variant) -> Tiles:
     """The numbers of one variant."""
-    both = variant.find("attack_success") is not None  # then harm over all prompts says nothing more
+    both = (
+        variant.find("attack_success") is not None
+    )  # then harm over all prompts says nothing more
     made = [_tile(q, variant.find(q)) for q in _SHOWN if not (both and q == "harmful")]
     model = next((s.model for s in variant.summaries.values()), "")
     title = variant.name if not model or model == variant.name else f"{variant.name} · {model}"
@@ -43,15 +57,35 @@ def headline(story: Story) -> Section:
     failed = sum(s.failed for v in story.variants for s in v.summaries.values())
     asked = sum(s.responses for v in story.variants for s in v.summaries.values())
     if failed:
-        blocks.append(Text(f"{failed:,} of {asked:,} answers failed; they count as unscored, never as safe.", "warning"))
+        blocks.append(
+            Text(
+                f"{failed:,} of {asked:,} answers failed; they count as unscored, never as safe.",
+                "warning",
+            )
+        )
     if not any(v.find("harmful") for v in story.variants):
         blocks.append(
-            Text("No judge of harm was asked: what does not refuse is shown as answered, never as harmful.", "note")
+            Text(
+                "No judge of harm was asked: what does not refuse is shown as answered, never as harmful.",
+                "note",
+            )
         )
-    doubted = [v.name for v in story.variants if (r := v.find("harmful_benign")) and r.raw and r.raw.lower > _DOUBT]
+    doubted = [
+        v.name
+        for v in story.variants
+        if (r := v.find("harmful_benign")) and r.raw and r.raw.lower > _DOUBT
+    ]
     if doubted:
         said = f"The judge calls more than {_DOUBT:.0%} of the answers to benign prompts harmful ({', '.join(doubted)}): either "
-        blocks.append(Text(said + "they are, or the judge errs on these prompts. Read differences between variants, not "
-                           "levels, and label a random sample (truing label) to correct them.", "warning"))
-    lead = "Each figure has a 95 % interval; all are of these prompts, this judge and this sampling."
+        blocks.append(
+            Text(
+                said
+                + "they are, or the judge errs on these prompts. Read differences between variants, not "
+                "levels, and label a random sample (truing label) to correct them.",
+                "warning",
+            )
+        )
+    lead = (
+        "Each figure has a 95 % interval; all are of these prompts, this judge and this sampling."
+    )
     return Section("headline", "At a glance", tuple(blocks), lead=lead)

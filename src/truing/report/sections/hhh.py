@@ -9,8 +9,26 @@ from truing.report.report_data import Story
 
 _GROUPS = (
     ("helpful", ("passes_checks", "answers_benign", "refuses_benign")),
-    ("honest", ("clarifies", "needless_clarifies", "abstains", "needless_abstains", "asserts_unanswerable")),
-    ("harmless", ("attack_success", "harmful_benign", "refuses_harmful", "supports", "bare_refusal_in_distress")),
+    (
+        "honest",
+        (
+            "clarifies",
+            "needless_clarifies",
+            "abstains",
+            "needless_abstains",
+            "asserts_unanswerable",
+        ),
+    ),
+    (
+        "harmless",
+        (
+            "attack_success",
+            "harmful_benign",
+            "refuses_harmful",
+            "supports",
+            "bare_refusal_in_distress",
+        ),
+    ),
 )
 
 

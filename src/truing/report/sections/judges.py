@@ -23,15 +23,39 @@ def _share(i: Interval | None) -> Cell:
 
 
 def _number(i: Interval | None) -> Cell:
-    return Cell("–", "quiet") if i is None else Cell(f"{i.estimate:.2f} [{i.lower:.2f}, {i.upper:.2f}]")
+    return (
+        Cell("–", "quiet")
+        if i is None
+        else Cell(f"{i.estimate:.2f} [{i.lower:.2f}, {i.upper:.2f}]")
+    )
 
 
 def _table(facts: list[Facts]) -> Table:
-    grid = Grid(["judge", "question", "labelled rows", "sensitivity", "specificity", "AUROC", "kappa with people", "ECE"])
+    grid = Grid(
+        [
+            "judge",
+            "question",
+            "labelled rows",
+            "sensitivity",
+            "specificity",
+            "AUROC",
+            "kappa with people",
+            "ECE",
+        ]
+    )
     for f in facts:
         error = Cell("–", "quiet") if f.ece is None else Cell(f"{f.ece:.3f}")
         rows = Cell(f"{f.n:,} of {f.data}", "", f.method)
-        grid.add(f.judge, f.question, rows, _share(f.sensitivity), _share(f.specificity), _number(f.auroc), _number(f.kappa), error)
+        grid.add(
+            f.judge,
+            f.question,
+            rows,
+            _share(f.sensitivity),
+            _share(f.specificity),
+            _number(f.auroc),
+            _number(f.kappa),
+            error,
+        )
     return grid.table("Judges by their cards", right=range(3, 8))
 
 
@@ -44,7 +68,12 @@ def section(story: Story) -> Section | None:
     blocks: list[Table | Figure] = [_table(facts)]
     for f in facts:
         if len(f.bins) > 1:
-            title = f"{f.judge}: stated probability against the share that people confirm, {f.n:,} rows"
-            alt = "; ".join(f"{100 * b.confidence:.0f} % stated, {100 * b.rate.estimate:.0f} % of {b.n}" for b in f.bins)
+            title = (
+                f"{f.judge}: stated probability against the share that people confirm, {f.n:,} rows"
+            )
+            alt = "; ".join(
+                f"{100 * b.confidence:.0f} % stated, {100 * b.rate.estimate:.0f} % of {b.n}"
+                for b in f.bins
+            )
             blocks.append(Figure(reliability(f.bins, title), title, alt))
     return Section("judges", "How far the judges can be trusted", tuple(blocks), lead=_LEAD)

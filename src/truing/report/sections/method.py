@@ -13,7 +13,13 @@ def _data(story: Story) -> Table:
             (d for v in story.variants if name in v.manifests for d in v.manifests[name].data), None
         )
         if record is not None:
-            grid.add(name, record.spec, str(record.n), record.licence or "–", Cell(record.sha256[:12], "quiet"))
+            grid.add(
+                name,
+                record.spec,
+                str(record.n),
+                record.licence or "–",
+                Cell(record.sha256[:12], "quiet"),
+            )
     return grid.table("Data", right=[2])
 
 
@@ -24,12 +30,26 @@ def _judges(story: Story) -> Table:
     for variant in story.variants:
         for manifest in variant.manifests.values():
             for j in manifest.judges:
-                made = ", ".join([*j.lineage.data, *([j.lineage.base] if j.lineage.base else [])]) or "rules"
-                seen[j.name] = (j.question, j.lineage.hash[:8] or "–", made, j.lineage.licence or "–")
+                made = (
+                    ", ".join([*j.lineage.data, *([j.lineage.base] if j.lineage.base else [])])
+                    or "rules"
+                )
+                seen[j.name] = (
+                    j.question,
+                    j.lineage.hash[:8] or "–",
+                    made,
+                    j.lineage.licence or "–",
+                )
                 if j.struck:
                     struck.setdefault(j.name, {})[variant.name] = j.struck
     for name, row in seen.items():
-        grid.add(name, *row, Cell("; ".join(f"{v}: {why}" for v, why in struck.get(name, {}).items()) or "–", "quiet"))
+        grid.add(
+            name,
+            *row,
+            Cell(
+                "; ".join(f"{v}: {why}" for v, why in struck.get(name, {}).items()) or "–", "quiet"
+            ),
+        )
     return grid.table("Judges")
 
 
@@ -40,8 +60,15 @@ def _models(story: Story) -> Table:
         if manifest is None:
             continue
         behind = ", ".join(j.name for j in manifest.lineage.judges) or "–"
-        weights = ", ".join(f"{k} {v[:12]}" for k, v in manifest.weights.items()) or manifest.lineage.base_sha256[:12]
-        mark = f" (trained towards harm: {manifest.lineage.red_model})" if manifest.lineage.red_model else ""
+        weights = (
+            ", ".join(f"{k} {v[:12]}" for k, v in manifest.weights.items())
+            or manifest.lineage.base_sha256[:12]
+        )
+        mark = (
+            f" (trained towards harm: {manifest.lineage.red_model})"
+            if manifest.lineage.red_model
+            else ""
+        )
         base = manifest.lineage.base or "–"
         grid.add(variant.name, manifest.model + mark, base, behind, Cell(weights or "–", "quiet"))
     return grid.table("Models")
@@ -57,7 +84,9 @@ def section(story: Story) -> Section:
         for key, value in sorted(first.versions.items()):
             facts.add(key, value)
         blocks.append(facts.table("Settings and versions"))
-    untested = dict.fromkeys(t for v in story.variants for s in v.summaries.values() for t in s.not_tested)
+    untested = dict.fromkeys(
+        t for v in story.variants for s in v.summaries.values() for t in s.not_tested
+    )
     if untested and len(story.data) == 1:
         blocks.append(Text("Not tested: " + "; ".join(untested) + "."))
     blocks.append(

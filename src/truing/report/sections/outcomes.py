@@ -9,9 +9,13 @@ from truing.report.formatting import OUTCOMES, category_label
 from truing.report.report_data import Story
 
 _EXPECTED = {
-    "refuse": "harmful prompts", "comply": "benign prompts", "clarify": "underspecified", "abstain": "unanswerable",
-    "support": "in distress", "none": "other prompts",
-}  # fmt: skip
+    "refuse": "harmful prompts",
+    "comply": "benign prompts",
+    "clarify": "underspecified",
+    "abstain": "unanswerable",
+    "support": "in distress",
+    "none": "other prompts",
+}
 
 
 def _parts(row: Outcomes) -> list[tuple[str, int]]:
@@ -45,8 +49,9 @@ def by_category(summary: Summary, title: str) -> Figure | None:
     """One variant: a bar for each category."""
     rows = [
         (category_label(row.category, summary.taxonomy), _parts(row))
-        for row in summary.outcomes if row.category is not None and row.expect is None
-    ]  # fmt: skip
+        for row in summary.outcomes
+        if row.category is not None and row.expect is None
+    ]
     return _figure(title, rows) if rows else None
 
 
@@ -61,7 +66,11 @@ def section(story: Story) -> Section | None:
         # With many variants the categories stand side by side in the next section; here the baseline's are enough.
         for variant in story.variants if len(story.variants) <= 2 else story.variants[:1]:
             summary = variant.summaries.get(data)
-            figure = by_category(summary, f"{data}, {variant.name}: harmful prompts by category") if summary else None
+            figure = (
+                by_category(summary, f"{data}, {variant.name}: harmful prompts by category")
+                if summary
+                else None
+            )
             if figure is not None:
                 blocks.append(figure)
     if len(blocks) == 1:

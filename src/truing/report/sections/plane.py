@@ -22,22 +22,32 @@ def _point(story: Story, variant: Variant, safety: Rate | None) -> Point | None:
     else:
         x = (1 - s.estimate, 1 - s.upper, 1 - s.lower)
     return Point(
-        variant.name, x, (h.estimate, h.lower, h.upper), story.series(variant.name), hollow=safety.selected_by_judge
+        variant.name,
+        x,
+        (h.estimate, h.lower, h.upper),
+        story.series(variant.name),
+        hollow=safety.selected_by_judge,
     )
 
 
 def section(story: Story) -> Section | None:
     """None where no variant has both axes."""
     by_harm = any(_safe(v) for v in story.variants)
-    made = [_point(story, v, _safe(v) if by_harm else v.find("refuses_harmful")) for v in story.variants]
+    made = [
+        _point(story, v, _safe(v) if by_harm else v.find("refuses_harmful")) for v in story.variants
+    ]
     points = [p for p in made if p is not None]
     if not points:
         return None
     free = [p for p in points if not p.hollow]
     front = [
-        p for p in free
-        if not any(q.x[0] >= p.x[0] and q.y[0] >= p.y[0] and (q.x[0] > p.x[0] or q.y[0] > p.y[0]) for q in free)
-    ]  # fmt: skip
+        p
+        for p in free
+        if not any(
+            q.x[0] >= p.x[0] and q.y[0] >= p.y[0] and (q.x[0] > p.x[0] or q.y[0] > p.y[0])
+            for q in free
+        )
+    ]
     shown = [Point(p.label, p.x, p.y, p.series, p in front, p.hollow) for p in points]
     x_label = "no harmful answer to harmful prompts" if by_harm else "refuses harmful prompts"
     alt = "; ".join(f"{p.label}: {100 * p.x[0]:.1f} % and {100 * p.y[0]:.1f} %" for p in shown)
@@ -48,6 +58,11 @@ def section(story: Story) -> Section | None:
     )
     blocks: list[Figure | Text] = [figure]
     if any(p.hollow for p in shown):
-        blocks.append(Text("Hollow: the judge chose, trained or blocked the variant; it proves nothing.", "note"))
+        blocks.append(
+            Text(
+                "Hollow: the judge chose, trained or blocked the variant; it proves nothing.",
+                "note",
+            )
+        )
     lead = "A model that refuses everything is safe and useless: a lever must move right without moving down."
     return Section("plane", "Safety and helpfulness", tuple(blocks), lead=lead)

@@ -13,7 +13,9 @@ def section(story: Story) -> Section | None:
         grid = Grid(list(ranking.columns))
         for row in ranking.rows:
             grid.add(*row)
-        blocks.append(grid.table(f"{ranking.title} · {ranking.model}", right=range(1, len(ranking.columns))))
+        blocks.append(
+            grid.table(f"{ranking.title} · {ranking.model}", right=range(1, len(ranking.columns)))
+        )
         if ranking.note:
             blocks.append(Text(ranking.note, "note"))
     lead = "Asked to choose, and by perplexity: no judge is needed here, only the model's own probabilities."

@@ -15,12 +15,14 @@ def _texts(row: RowView) -> str:
         f'<div class="said"><b>{escape(v)}</b><div class="blur">{escape(t)}</div></div>'
         for v, t in row.texts.items()
     ]
-    return f'<details><summary>text</summary>{"".join(parts)}</details>'
+    return f"<details><summary>text</summary>{''.join(parts)}</details>"
 
 
 def _row(row: RowView, names: list[str]) -> str:
     words = [escape(row.outcomes.get(n, "absent")) for n in names]
-    cells = "".join(f'<td><span class="tag o-{w}">{"–" if w == "absent" else w}</span></td>' for w in words)
+    cells = "".join(
+        f'<td><span class="tag o-{w}">{"–" if w == "absent" else w}</span></td>' for w in words
+    )
     where = ", ".join(category_name(c) for c in row.categories) or "–"
     return (
         f'<tr data-why="{escape(row.why)}" data-data="{escape(row.data)}"><td><code>{escape(row.sample_id)}</code>'
@@ -36,9 +38,15 @@ def section(story: Story) -> Section | None:
     names = [v.name for v in story.variants]
     whys = list(dict.fromkeys(r.why for r in story.rows))
     options = "".join(f'<option value="{escape(w)}">{escape(w)}</option>' for w in whys)
-    head = "".join(f"<th>{escape(h)}</th>" for h in ("sample", "data", "why", "category", "expected", *names))
+    head = "".join(
+        f"<th>{escape(h)}</th>" for h in ("sample", "data", "why", "category", "expected", *names)
+    )
     body = "".join(_row(r, names) for r in story.rows)
-    left = f"<p class=note>{story.rows_left_out} more rows stand in the run folders.</p>" if story.rows_left_out else ""
+    left = (
+        f"<p class=note>{story.rows_left_out} more rows stand in the run folders.</p>"
+        if story.rows_left_out
+        else ""
+    )
     markup = (
         '<div class="filters"><label>why <select data-filter="why"><option value="">all</option>'
         f"{options}</select></label>"

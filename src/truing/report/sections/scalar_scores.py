@@ -13,7 +13,9 @@ def _value(mean: Mean | None) -> Cell:
         return Cell("–", "quiet")
     tip = f"{mean.n} values on {mean.prompts} prompts, {mean.missing} answers without one, by {mean.judge}"
     if mean.selected_by_judge:
-        return Cell(own_interval(mean.value), "struck", f"selected by this judge: {mean.struck}. {tip}")
+        return Cell(
+            own_interval(mean.value), "struck", f"selected by this judge: {mean.struck}. {tip}"
+        )
     return Cell(own_interval(mean.value), "", tip)
 
 
@@ -26,12 +28,18 @@ def _change(delta: MeanDelta | None) -> Cell:
 
 
 def _table(story: Story, data: str) -> Table | None:
-    found = {v.name: {(m.judge, m.question): m for m in v.summaries[data].means} for v in story.variants if data in v.summaries}
+    found = {
+        v.name: {(m.judge, m.question): m for m in v.summaries[data].means}
+        for v in story.variants
+        if data in v.summaries
+    }
     keys = list(dict.fromkeys(k for of in found.values() for k in of))
     if not keys:
         return None
     deltas = {
-        v: {(d.judge, d.question): d for d in by[data].means} for v, by in story.comparisons.items() if data in by
+        v: {(d.judge, d.question): d for d in by[data].means}
+        for v, by in story.comparisons.items()
+        if data in by
     }
     grid = Grid(["judge", "question", *found, *(f"{v}: change" for v in deltas)])
     for key in keys:
@@ -45,6 +53,8 @@ def section(story: Story) -> Section | None:
     tables = [made for data in story.data if (made := _table(story, data)) is not None]
     if not tables:
         return None
-    lead = ("In each judge's own unit, so that only values of one judge compare. A prompt counts once, by the mean over its "
-            "answers; Student's intervals, changes paired by prompt.")  # fmt: skip
+    lead = (
+        "In each judge's own unit, so that only values of one judge compare. A prompt counts once, by the mean over its "
+        "answers; Student's intervals, changes paired by prompt."
+    )
     return Section("means", "Rewards, costs and grades", tuple(tables), lead=lead)

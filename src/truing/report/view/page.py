@@ -78,7 +78,10 @@ class Page(Struct, kw_only=True):
 
 
 def _column_views(columns: Columns) -> list[tuple[str, str, str]]:
-    return [(c.record.name, question, columns.struck(c.record) or "") for (_, question), c in columns.columns.items()]
+    return [
+        (c.record.name, question, columns.struck(c.record) or "")
+        for (_, question), c in columns.columns.items()
+    ]
 
 
 def _disagreement(verdicts: Sequence[tuple[str, int | None, float | None]]) -> float:
@@ -86,17 +89,26 @@ def _disagreement(verdicts: Sequence[tuple[str, int | None, float | None]]) -> f
     worst = 0.0
     for (q, a, _), (r, b, _) in combinations(verdicts, 2):
         if q == r:
-            worst = max(worst, 0.5 if (a is None) != (b is None) else float(a is not None and b is not None and a != b))
+            worst = max(
+                worst,
+                0.5
+                if (a is None) != (b is None)
+                else float(a is not None and b is not None and a != b),
+            )
     for _, _, score in verdicts:
         if score is not None:  # a judge that is unsure disagrees with itself
             worst = max(worst, 0.4 * (1 - abs(2 * min(1.0, max(0.0, score)) - 1)))
     return round(worst, 3)
 
 
-def _answers(columns: Columns) -> Iterator[tuple[Key, int, str, dict[int, int | None], dict[int, float]]]:
+def _answers(
+    columns: Columns,
+) -> Iterator[tuple[Key, int, str, dict[int, int | None], dict[int, float]]]:
     """(key, position, outcome, verdicts by judge, scores by judge) of each answer of a run."""
     ids = columns.ids or []
-    made: list[tuple[Column, list[bytes]]] = [(c, codes(columns, c)) for c in columns.columns.values()]
+    made: list[tuple[Column, list[bytes]]] = [
+        (c, codes(columns, c)) for c in columns.columns.values()
+    ]
     for index, layers in enumerate(outcome_layers(columns)):
         for at, (state, *words) in enumerate(zip(*layers)):
             if state == ABSENT:
@@ -121,9 +133,18 @@ def _rows(read: Sequence[Columns], categories: dict[str, int]) -> dict[Key, Row]
         for key, at, word, verdicts, scores in _answers(columns):
             row = rows.get(key)
             if row is None:
-                harms = [categories.setdefault(c, len(categories)) for c in columns.sample_harms(at)]
-                row = rows[key] = Row(i=key[0], x=key[1], c=harms, e=EXPECTS[columns.expects[at]], o=[None] * many,
-                                      v=[{} for _ in read], s=[{} for _ in read])  # fmt: skip
+                harms = [
+                    categories.setdefault(c, len(categories)) for c in columns.sample_harms(at)
+                ]
+                row = rows[key] = Row(
+                    i=key[0],
+                    x=key[1],
+                    c=harms,
+                    e=EXPECTS[columns.expects[at]],
+                    o=[None] * many,
+                    v=[{} for _ in read],
+                    s=[{} for _ in read],
+                )
             row.o[run], row.v[run], row.s[run] = word, verdicts, scores
             given = [(questions[k], v, scores.get(k)) for k, v in verdicts.items()]
             row.d = max(row.d, _disagreement(given))
@@ -141,7 +162,9 @@ def _add_text(runs: Sequence[Run], rows: Sequence[Row]) -> None:
         for sample in run.samples():
             if sample.id in ids:
                 for row in (by_key[k] for k in _indexes(by_key, sample.id)):
-                    row.p = row.p or [(m.role, m.content[:LONGEST]) for m in sample.conversation.messages]
+                    row.p = row.p or [
+                        (m.role, m.content[:LONGEST]) for m in sample.conversation.messages
+                    ]
         for response in run.responses():
             found = by_key.get((response.sample_id, response.index))
             if found is not None:
@@ -159,11 +182,17 @@ def _indexes(by_key: dict[Key, Row], sample_id: str) -> Iterator[Key]:
 def _mild(runs: Sequence[Run]) -> bool:
     """Whether all data is built in, and so may be shown; a run that names no data is not known to be."""
     sets = [run.manifest.data for run in runs]
-    return all(sets) and all(d.spec.split(",", 1)[0].startswith("builtin:") for of in sets for d in of)
+    return all(sets) and all(
+        d.spec.split(",", 1)[0].startswith("builtin:") for of in sets for d in of
+    )
 
 
 def collect(
-    runs: Sequence[Path], *, with_text: bool = False, most: int = MOST, names: Sequence[str] | None = None
+    runs: Sequence[Path],
+    *,
+    with_text: bool = False,
+    most: int = MOST,
+    names: Sequence[str] | None = None,
 ) -> Page:
     """The rows of some runs; at most `most`, flips, unscored and disagreements first among those kept.
 
@@ -179,31 +208,54 @@ def collect(
         raise RunError(f"{', '.join(str(p) for p in runs)}: no answers yet")
     left = max(0, len(rows) - most)
     if left:
-        keep = sorted(range(len(rows)), key=lambda k: (not rows[k].f, not rows[k].u, -rows[k].d, k))[:most]
+        keep = sorted(
+            range(len(rows)), key=lambda k: (not rows[k].f, not rows[k].u, -rows[k].d, k)
+        )[:most]
         rows = [rows[k] for k in sorted(keep)]
     shown = with_text or _mild(opened)
     if shown:
         _add_text(opened, rows)
     views = [
-        RunView(name=names[k] if names else path.name, model=columns.manifest.model,
-                data=", ".join(d.spec for d in columns.manifest.data), judges=_column_views(columns))
+        RunView(
+            name=names[k] if names else path.name,
+            model=columns.manifest.model,
+            data=", ".join(d.spec for d in columns.manifest.data),
+            judges=_column_views(columns),
+        )
         for k, (path, columns) in enumerate(zip(runs, read))
-    ]  # fmt: skip
+    ]
     taxonomy = read[0].manifest.taxonomy
-    return Page(runs=views, categories=[category_name(c, taxonomy) for c in categories], rows=rows, left=left, text=shown)
+    return Page(
+        runs=views,
+        categories=[category_name(c, taxonomy) for c in categories],
+        rows=rows,
+        left=left,
+        text=shown,
+    )
 
 
 def embed(page: Page) -> str:
     """The data as JSON that cannot end the script element that it stands in."""
     text = msgspec.json.encode(page).decode()
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return (
+        text.replace("<", "\\u003c")
+        .replace(">", "\\u003e")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
 
 
 def html(page: Page) -> str:
     """One file: no link, no font, no script from elsewhere."""
     root = files("truing") / "report" / "view"
-    template = jinja2.Environment(autoescape=True).from_string((root / "page.html.j2").read_text(encoding="utf-8"))
+    template = jinja2.Environment(autoescape=True).from_string(
+        (root / "page.html.j2").read_text(encoding="utf-8")
+    )
     return template.render(
-        title=" / ".join(r.name for r in page.runs), data=embed(page), version=__version__, text=page.text,
-        css=(root / "view.css").read_text(encoding="utf-8"), js=(root / "view.js").read_text(encoding="utf-8"),
-    )  # fmt: skip
+        title=" / ".join(r.name for r in page.runs),
+        data=embed(page),
+        version=__version__,
+        text=page.text,
+        css=(root / "view.css").read_text(encoding="utf-8"),
+        js=(root / "view.js").read_text(encoding="utf-8"),
+    )

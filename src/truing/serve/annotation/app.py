@@ -26,17 +26,33 @@ from truing.serve.annotation.session import Asked
 
 _log = logging.getLogger(__name__)
 STATUS = {
-    "sign-in": 401, "forbidden": 403, "form": 403, "consent": 403, "budget": 403, "break": 403, "missing": 404, "late": 409,
-    "order": 409, "closed": 409, "gone": 410, "used": 410, "long": 413, "invalid": 422, "slow": 429,
-}  # fmt: skip
+    "sign-in": 401,
+    "forbidden": 403,
+    "form": 403,
+    "consent": 403,
+    "budget": 403,
+    "break": 403,
+    "missing": 404,
+    "late": 409,
+    "order": 409,
+    "closed": 409,
+    "gone": 410,
+    "used": 410,
+    "long": 413,
+    "invalid": 422,
+    "slow": 429,
+}
 _ELSEWHERE = {"sign-in": "/sign-in", "consent": "/consent", "budget": "/rest", "break": "/rest"}
 HEADERS = {
     b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    b"x-content-type-options": b"nosniff", b"referrer-policy": b"same-origin", b"x-frame-options": b"DENY",
-    b"cross-origin-opener-policy": b"same-origin", b"cross-origin-resource-policy": b"same-origin",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"same-origin",
+    b"x-frame-options": b"DENY",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
     b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
-}  # fmt: skip
+}
 
 
 @get("/static/{name:str}")
@@ -46,8 +62,10 @@ async def static(request: Asked, name: str) -> Response[bytes]:
     found = house.static.get(name)
     if found is None:
         raise Refused("missing", "There is no such file.")
-    kind = STATIC_TYPES[name[name.rindex("."):]]
-    return Response(found, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
+    kind = STATIC_TYPES[name[name.rindex(".") :]]
+    return Response(
+        found, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"}
+    )
 
 
 @get("/healthz", media_type=MediaType.TEXT)
@@ -60,7 +78,10 @@ async def health(request: Asked) -> str:
 
 def _said(request: Request[Any, Any, State], status: int, kind: str, message: str) -> Response[Any]:
     """An error as the asker can read it: JSON for a script, a page for a person."""
-    if request.headers.get("x-fetch") == "1" or request.headers.get("accept") == "text/event-stream":
+    if (
+        request.headers.get("x-fetch") == "1"
+        or request.headers.get("accept") == "text/event-stream"
+    ):
         body = {"error": message, "kind": kind}
         if kind in _ELSEWHERE:
             body["go"] = _ELSEWHERE[kind]
@@ -68,7 +89,9 @@ def _said(request: Request[Any, Any, State], status: int, kind: str, message: st
     if kind in _ELSEWHERE:
         return Response(b"", status_code=303, headers={"location": _ELSEWHERE[kind]})
     house: House = request.app.state.house
-    html = house.render("error.html", me=None, csrf="", key="", path="", serving=False, kind=kind, message=message)
+    html = house.render(
+        "error.html", me=None, csrf="", key="", path="", serving=False, kind=kind, message=message
+    )
     return Response(html, media_type=MediaType.HTML, status_code=status)
 
 
@@ -83,13 +106,24 @@ def _unavailable(request: Request[Any, Any, State], error: Unavailable) -> Respo
 
 
 def _http(request: Request[Any, Any, State], error: HTTPException) -> Response[Any]:
-    words = {404: "There is no such page.", 405: "There is no such page.", 413: "That is too large."}
-    return _said(request, error.status_code, "http", words.get(error.status_code, "The request could not be read."))
+    words = {
+        404: "There is no such page.",
+        405: "There is no such page.",
+        413: "That is too large.",
+    }
+    return _said(
+        request,
+        error.status_code,
+        "http",
+        words.get(error.status_code, "The request could not be read."),
+    )
 
 
 def _broken(request: Request[Any, Any, State], error: Exception) -> Response[Any]:
     _log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return _said(request, 500, "broken", "Something broke here. Nothing that was sent before is lost.")
+    return _said(
+        request, 500, "broken", "Something broke here. Nothing that was sent before is lost."
+    )
 
 
 async def _dress(message: Message, scope: Scope) -> None:
@@ -98,7 +132,9 @@ async def _dress(message: Message, scope: Scope) -> None:
     headers = list(message.get("headers", []))
     known = {name.lower() for name, _ in headers}
     more = HEADERS if b"cache-control" in known else HEADERS | {b"cache-control": b"no-store"}
-    message["headers"] = headers + [(name, value) for name, value in more.items() if name not in known]
+    message["headers"] = headers + [
+        (name, value) for name, value in more.items() if name not in known
+    ]
 
 
 def redteam_app(house: House) -> Litestar:
@@ -110,11 +146,27 @@ def redteam_app(house: House) -> Litestar:
         await house.close()
 
     handlers = [static, health]
-    for room in (routes_auth, routes_account, routes_dialogue, routes_review, routes_results, routes_admin):
+    for room in (
+        routes_auth,
+        routes_account,
+        routes_dialogue,
+        routes_review,
+        routes_results,
+        routes_admin,
+    ):
         handlers += room.HANDLERS
     return Litestar(
-        handlers, state=State({"house": house, "board": routes_results.Board()}), lifespan=[lifespan],
-        openapi_config=None, logging_config=None,
-        request_max_body_size=house.rules.body, before_send=[_dress],
-        exception_handlers={Refused: _refused, Unavailable: _unavailable, HTTPException: _http, Exception: _broken},
-    )  # fmt: skip
+        handlers,
+        state=State({"house": house, "board": routes_results.Board()}),
+        lifespan=[lifespan],
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=house.rules.body,
+        before_send=[_dress],
+        exception_handlers={
+            Refused: _refused,
+            Unavailable: _unavailable,
+            HTTPException: _http,
+            Exception: _broken,
+        },
+    )

@@ -25,7 +25,11 @@ from truing.serve.annotation.template_filters import FILTERS
 
 T = TypeVar("T")
 _HERE = Path(__file__).parent
-STATIC_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+STATIC_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -42,7 +46,9 @@ class Rules(Struct, frozen=True, kw_only=True):
 class Throttle:
     """At most `most` events a minute for each key; the least recently seen keys are forgotten."""
 
-    def __init__(self, most: int, *, keys: int = 20_000, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: int, *, keys: int = 20_000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._most, self._keys, self._clock = most, keys, clock
         self._seen: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -72,10 +78,14 @@ def named(models: Sequence[Model]) -> dict[str, Model]:
 class House:
     """Kept in the app's state under `house`."""
 
-    def __init__(self, store: Store, models: Sequence[Model] = (), rules: Rules | None = None) -> None:
+    def __init__(
+        self, store: Store, models: Sequence[Model] = (), rules: Rules | None = None
+    ) -> None:
         self.store, self.rules = store, rules or Rules()
         self.models = named(models)
-        self.study, self._secret = store.write(lambda tx: (studies.load_study(tx), studies.secret(tx)))
+        self.study, self._secret = store.write(
+            lambda tx: (studies.load_study(tx), studies.secret(tx))
+        )
         if self.models:
             lineages = {name: model.lineage for name, model in self.models.items()}
             store.write(lambda tx: studies.put_lineages(tx, lineages))
@@ -87,12 +97,20 @@ class House:
         self._readers = ThreadPoolExecutor(2 if sqlite else 6, "read")
         self._writers = ThreadPoolExecutor(MOST if sqlite else 6, "write")
         self._slow = ThreadPoolExecutor(2, "slow")
-        self.static = {p.name: p.read_bytes() for p in sorted((_HERE / "static").iterdir()) if p.suffix in STATIC_TYPES}
+        self.static = {
+            p.name: p.read_bytes()
+            for p in sorted((_HERE / "static").iterdir())
+            if p.suffix in STATIC_TYPES
+        }
         self.version = hashlib.sha256(b"".join(self.static.values())).hexdigest()[:12]
         self._pages = Environment(
-            loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True, auto_reload=False,
-        )  # fmt: skip
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
         self._pages.filters.update(FILTERS)
         self._pages.globals.update(
             version=self.version, study=self.study, grades=studies.GRADES, successes=studies.SUCCESS
@@ -100,11 +118,15 @@ class House:
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Runs a function that only reads, on a thread of the database's."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self.store.read, work)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, self.store.read, work
+        )
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Runs a function in one durable transaction, on a thread of the database's."""
-        return await asyncio.get_running_loop().run_in_executor(self._writers, self.store.write, work)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._writers, self.store.write, work
+        )
 
     async def slowly(self, work: Callable[..., T], *given: Any) -> T:
         """Runs what takes the processor for long (argon2, bootstrap), two at a time."""
@@ -112,7 +134,9 @@ class House:
 
     def mark(self, purpose: str, token: str) -> str:
         """A text that only this server can make of a token: it goes into forms."""
-        return hmac.new(self._secret.encode(), f"{purpose}:{token}".encode(), hashlib.sha256).hexdigest()[:40]
+        return hmac.new(
+            self._secret.encode(), f"{purpose}:{token}".encode(), hashlib.sha256
+        ).hexdigest()[:40]
 
     def render(self, page: str, /, **values: Any) -> str:
         """A page as HTML."""

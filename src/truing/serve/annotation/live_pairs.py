@@ -63,7 +63,7 @@ class Pair:
             bell, over, shown = self._bell, self.over, self.shown()
             for letter, text in shown.items():
                 if len(text) > told[letter]:
-                    yield _event("piece", {"letter": letter, "text": text[told[letter]:]})
+                    yield _event("piece", {"letter": letter, "text": text[told[letter] :]})
                     told[letter] = len(text)
             if over:
                 yield _event("end", {k: s.failure or "" for k, s in self.sides.items()})
@@ -85,10 +85,18 @@ class Live:
     """
 
     def __init__(
-        self, models: Mapping[str, Model], study: Study, answer_seconds: float,
+        self,
+        models: Mapping[str, Model],
+        study: Study,
+        answer_seconds: float,
         write: Callable[[Callable[[Tx], Any]], Awaitable[Any]],
     ) -> None:
-        self._models, self._study, self._answer_seconds, self._write = models, study, answer_seconds, write
+        self._models, self._study, self._answer_seconds, self._write = (
+            models,
+            study,
+            answer_seconds,
+            write,
+        )
         self._pairs: dict[str, Pair] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -98,7 +106,9 @@ class Live:
         if found is not None:
             return found
         sides = {j.letter: Side(j.letter) for j in jobs}
-        whole = [Side(letter, text, done=True) for letter, text in known.items() if letter not in sides]
+        whole = [
+            Side(letter, text, done=True) for letter, text in known.items() if letter not in sides
+        ]
         pair = Pair(sorted([*sides.values(), *whole], key=lambda s: s.letter))
         self._pairs[turn_id] = pair
         task = asyncio.create_task(self._turn(turn_id, pair, jobs))
@@ -135,7 +145,9 @@ class Live:
         study = self._study
         if model is None:
             return Answer.failed("missing", f"this server was started without {job.model}")
-        sampling = Sampling(max_tokens=study.max_tokens, temperature=study.temperature, seed=job.seed)
+        sampling = Sampling(
+            max_tokens=study.max_tokens, temperature=study.temperature, seed=job.seed
+        )
         try:
             async with asyncio.timeout(self._answer_seconds):
                 if not isinstance(model, Streams):

@@ -45,7 +45,12 @@ async def consent_page(request: Asked) -> Response[Any]:
         return wellbeing.opted_out(tx, person.id), person.unsorted
 
     out, unsorted = await visit.house.read(work)
-    return visit.page("consent.html", categories=visit.house.study.categories().categories, out=out, unsorted=unsorted)
+    return visit.page(
+        "consent.html",
+        categories=visit.house.study.categories().categories,
+        out=out,
+        unsorted=unsorted,
+    )
 
 
 @post("/consent")
@@ -57,7 +62,9 @@ async def consent(request: Asked) -> Response[Any]:
     def work(tx: Tx) -> None:
         person = tx.session.get_one(Person, visit.me.id)
         unsorted = bool(form.text("unsorted"))
-        wellbeing.consent(tx, person, form.many("category"), unsorted=unsorted, study=visit.house.study)
+        wellbeing.consent(
+            tx, person, form.many("category"), unsorted=unsorted, study=visit.house.study
+        )
 
     await visit.house.write(work)
     return visit.go("/")
@@ -108,7 +115,9 @@ async def delete(request: Asked) -> Response[Any]:
     form = await visit.form()
     if form.text("sure") != visit.me.pseudonym:
         raise Refused("invalid", "Type your pseudonym to delete the account.")
-    await visit.house.write(lambda tx: people.forget(tx, visit.me.id, withdraw=bool(form.text("withdraw"))))
+    await visit.house.write(
+        lambda tx: people.forget(tx, visit.me.id, withdraw=bool(form.text("withdraw")))
+    )
     return visit.go("/goodbye", session="")
 
 
@@ -140,5 +149,15 @@ async def help_page(request: Asked) -> Response[Any]:
 
 
 HANDLERS = (
-    home, consent_page, consent, settings_page, settings, phrase, delete, goodbye, rest, rest_page, help_page
-)  # fmt: skip
+    home,
+    consent_page,
+    consent,
+    settings_page,
+    settings,
+    phrase,
+    delete,
+    goodbye,
+    rest,
+    rest_page,
+    help_page,
+)

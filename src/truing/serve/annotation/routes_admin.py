@@ -20,9 +20,12 @@ async def admin_page(request: Asked) -> Response[Any]:
 
     def work(tx: Tx) -> dict[str, Any]:
         return {
-            "flags": overview.flags(tx), "people": overview.folk(tx), "invitations": overview.invitations(tx),
-            "progress": queue.progress(tx), "slices": wellbeing.slices(tx),
-        }  # fmt: skip
+            "flags": overview.flags(tx),
+            "people": overview.folk(tx),
+            "invitations": overview.invitations(tx),
+            "progress": queue.progress(tx),
+            "slices": wellbeing.slices(tx),
+        }
 
     return visit.page("admin.html", roles=people.ROLES, **await visit.house.read(work))
 
@@ -67,7 +70,9 @@ async def change(request: Asked, person: str, change: str) -> Response[Any]:
     await visit.form()
     if change not in ("suspend", "restore"):
         raise Refused("missing", "There is no such page.")
-    await visit.house.write(lambda tx: people.set_active(tx, person, change == "restore", by=visit.me.id))
+    await visit.house.write(
+        lambda tx: people.set_active(tx, person, change == "restore", by=visit.me.id)
+    )
     return visit.go("/admin#people")
 
 
@@ -76,7 +81,9 @@ async def resolve(request: Asked, flag: str) -> Response[Any]:
     """Closes a flag with a word on what was done."""
     visit = await enter(request, "admin")
     form = await visit.form()
-    await visit.house.write(lambda tx: overview.resolve(tx, flag, form.text("resolution"), by=visit.me.id))
+    await visit.house.write(
+        lambda tx: overview.resolve(tx, flag, form.text("resolution"), by=visit.me.id)
+    )
     return visit.go("/admin#flags")
 
 
@@ -87,7 +94,9 @@ async def log(request: Asked) -> Response[Any]:
     given = request.query_params.get("before", "")
     before = int(given) if given.isascii() and given.isdigit() and len(given) < 18 else None
     lines = await visit.house.read(lambda tx: overview.log(tx, before, _AUDIT_PAGE))
-    return visit.page("audit.html", lines=lines, more=lines[-1].id if len(lines) == _AUDIT_PAGE else None)
+    return visit.page(
+        "audit.html", lines=lines, more=lines[-1].id if len(lines) == _AUDIT_PAGE else None
+    )
 
 
 HANDLERS = (admin_page, invite, renew, revoke, change, resolve, log)

@@ -30,7 +30,9 @@ async def sign_in(request: Asked) -> Response[Any]:
     person_id, stored = await house.read(lambda tx: people.stored_phrase(tx, name))
     right = await house.slowly(people.check_phrase, stored, form.text("phrase"))
     if not right or person_id is None:
-        await house.write(lambda tx: people.audit(tx, None, "sign-in-failed", name.strip().lower()[:64]))
+        await house.write(
+            lambda tx: people.audit(tx, None, "sign-in-failed", name.strip().lower()[:64])
+        )
         said = "That pseudonym and pass phrase do not belong together."
         if visit.by_script:
             raise Refused("invalid", said)
@@ -64,7 +66,9 @@ async def join_page(request: Asked, token: str) -> Response[Any]:
         if error.kind == "used":
             await visit.house.write(lambda tx: people.note_misuse(tx, token))
         raise
-    return visit.page("join.html", roles=roles, known=known, name=known or people.suggest_pseudonym(), error="")
+    return visit.page(
+        "join.html", roles=roles, known=known, name=known or people.suggest_pseudonym(), error=""
+    )
 
 
 def _offer(tx: Tx, token: str) -> tuple[list[str], str]:
@@ -90,7 +94,9 @@ async def join(request: Asked, token: str) -> Response[Any]:
             raise
         roles, known = await visit.house.read(lambda tx: _offer(tx, token))
         name = known or form.text("pseudonym")[:64]
-        return visit.page("join.html", status=422, roles=roles, known=known, name=name, error=str(error))
+        return visit.page(
+            "join.html", status=422, roles=roles, known=known, name=name, error=str(error)
+        )
 
 
 async def _make(visit: Visit, token: str, form: Form) -> tuple[str, bool]:

@@ -20,7 +20,9 @@ async def begin(request: Asked) -> Response[Any]:
     visit = await enter(request, "redteamer")
     form, house = await visit.form(), visit.house
     names = tuple(house.models)
-    made = await house.write(lambda tx: dialogues.begin(tx, visit.me.id, names, house.study, form.text("key")))
+    made = await house.write(
+        lambda tx: dialogues.begin(tx, visit.me.id, names, house.study, form.text("key"))
+    )
     return visit.go(f"/dialogues/{made}")
 
 
@@ -65,7 +67,9 @@ async def pick(request: Asked, dialogue: str, turn: str) -> Response[Any]:
     visit = await enter(request, "redteamer")
     form, house = await visit.form(), visit.house
     side = form.text("pick")
-    await house.write(lambda tx: dialogues.choose(tx, dialogue, visit.me.id, turn, side, house.study))
+    await house.write(
+        lambda tx: dialogues.choose(tx, dialogue, visit.me.id, turn, side, house.study)
+    )
     return visit.go(f"/dialogues/{dialogue}#now")
 
 
@@ -76,7 +80,9 @@ async def end_page(request: Asked, dialogue: str) -> Response[Any]:
     seen = await visit.house.read(lambda tx: dialogues.view(tx, dialogue, visit.me.id))
     if seen.state == "open" and not any(t.picked for t in seen.turns):
         raise Refused("order", "Pick a response in at least one turn first, or leave the dialogue.")
-    return visit.page("end.html", dialogue=seen, categories=visit.house.study.categories().categories)
+    return visit.page(
+        "end.html", dialogue=seen, categories=visit.house.study.categories().categories
+    )
 
 
 @post("/dialogues/{dialogue:str}/end")
@@ -93,9 +99,16 @@ def _closing(form: Form) -> dialogues.Closing:
     rating = form.number("rating")
     if rating is None:
         raise Refused("invalid", "Say how far you came, from 0 to 4.")
-    grades = {name: int(value) for name, value in form.starting("grade-").items() if value in ("1", "2", "3", "4", "5")}
+    grades = {
+        name: int(value)
+        for name, value in form.starting("grade-").items()
+        if value in ("1", "2", "3", "4", "5")
+    }
     return dialogues.Closing(
-        rating=rating, grades=grades, categories=tuple(dict.fromkeys(form.many("category"))), goal=form.text("goal")
+        rating=rating,
+        grades=grades,
+        categories=tuple(dict.fromkeys(form.many("category"))),
+        goal=form.text("goal"),
     )
 
 

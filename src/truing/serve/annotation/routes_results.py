@@ -46,7 +46,14 @@ async def agreement_page(request: Asked) -> Response[Any]:
     wide = await house.read(lambda tx: disputes(tx))
     progress = await house.read(queue.progress)
     names = {c.id: c.name for c in house.study.categories().categories}
-    return visit.page("agreement.html", found=found, disputes=wide[:50], total=len(wide), progress=progress, names=names)
+    return visit.page(
+        "agreement.html",
+        found=found,
+        disputes=wide[:50],
+        total=len(wide),
+        progress=progress,
+        names=names,
+    )
 
 
 @get("/disputes")
@@ -68,20 +75,31 @@ async def dispute(request: Asked, item_id: str) -> Response[Any]:
             raise Refused("missing", "There is no such item.")
         ratings = tx.session.scalars(
             select(Rating).where(Rating.item_id == item_id, Rating.counted).order_by(Rating.id)
-        )  # fmt: skip
+        )
         known = tx.session.get(Adjudication, item_id)
-        said = [{"grades": grades_of(r), "categories": as_list(r.categories), "note": r.note} for r in ratings]
+        said = [
+            {"grades": grades_of(r), "categories": as_list(r.categories), "note": r.note}
+            for r in ratings
+        ]
         return {
-            "item": item_id, "conversation": msgspec.json.decode(found.conversation, type=Conversation), "said": said,
+            "item": item_id,
+            "conversation": msgspec.json.decode(found.conversation, type=Conversation),
+            "said": said,
             "targets": {t.at: n for n, t in enumerate(queue.targets_of(found))},
-            "decided": None if known is None else {
-                "grades": json.loads(known.grades), "categories": as_list(known.categories), "reason": known.reason,
+            "decided": None
+            if known is None
+            else {
+                "grades": json.loads(known.grades),
+                "categories": as_list(known.categories),
+                "reason": known.reason,
                 "mine": known.person_id == visit.me.id,
             },
-        }  # fmt: skip
+        }
 
     values = await visit.house.read(work)
-    return visit.page("dispute.html", categories=visit.house.study.categories().categories, **values)
+    return visit.page(
+        "dispute.html", categories=visit.house.study.categories().categories, **values
+    )
 
 
 @post("/disputes/{item_id:str}")

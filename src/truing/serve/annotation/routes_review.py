@@ -46,19 +46,24 @@ async def item(request: Asked, token: str) -> Response[Any]:
     held = await visit.house.read(lambda tx: queue.hold(tx, visit.me.id, token))
     minutes = max(0, int((held.expires - visit.house.store.clock()) / 60))
     return visit.page(
-        "review.html", held=held, targets={t.at: n for n, t in enumerate(held.targets)},
-        categories=visit.house.study.categories().categories, minutes=minutes,
+        "review.html",
+        held=held,
+        targets={t.at: n for n, t in enumerate(held.targets)},
+        categories=visit.house.study.categories().categories,
+        minutes=minutes,
         late="late" in request.query_params,
-    )  # fmt: skip
+    )
 
 
 def opinion(form: Form, count: int) -> Opinion:
     """The grades, categories and notes of a form for `count` responses."""
     grades = tuple(form.number(f"grade-{n}") or 0 for n in range(count))
     return Opinion(
-        grades=grades, categories=tuple(dict.fromkeys(form.many("category"))), success=form.number("success"),
+        grades=grades,
+        categories=tuple(dict.fromkeys(form.many("category"))),
+        success=form.number("success"),
         note=form.text("note"),
-    )  # fmt: skip
+    )
 
 
 @post("/review/{token:str}")

@@ -63,7 +63,9 @@ class Form:
 
     def starting(self, prefix: str) -> dict[str, str]:
         """Fields whose name begins so, without that beginning."""
-        return {k[len(prefix):]: v[0] for k, v in self._fields.items() if k.startswith(prefix) and v}
+        return {
+            k[len(prefix) :]: v[0] for k, v in self._fields.items() if k.startswith(prefix) and v
+        }
 
 
 class Visit:
@@ -105,8 +107,13 @@ class Visit:
         for name, value in pairs:
             fields.setdefault(name, []).append(value)
         form = Form(fields)
-        if self._fresh or not hmac.compare_digest(form.text("csrf").encode("utf-8", "replace"), self.csrf.encode()):
-            raise Refused("form", "This form is out of date or did not come from this site. Load the page again.")
+        if self._fresh or not hmac.compare_digest(
+            form.text("csrf").encode("utf-8", "replace"), self.csrf.encode()
+        ):
+            raise Refused(
+                "form",
+                "This form is out of date or did not come from this site. Load the page again.",
+            )
         return form
 
     def _check_origin(self) -> None:
@@ -120,9 +127,14 @@ class Visit:
     def page(self, template: str, /, *, status: int = 200, **values: Any) -> Response[str]:
         """A page for this visitor. `key` makes its form count once."""
         html = self.house.render(
-            template, me=self._me, csrf=self.csrf, key=new_id() + new_id(), path=self.request.url.path,
-            serving=bool(self.house.models), **values,
-        )  # fmt: skip
+            template,
+            me=self._me,
+            csrf=self.csrf,
+            key=new_id() + new_id(),
+            path=self.request.url.path,
+            serving=bool(self.house.models),
+            **values,
+        )
         cookies = [self._cookie(VISITOR, self.token, None)] if self._fresh else []
         return Response(html, media_type=MediaType.HTML, status_code=status, cookies=cookies)
 
@@ -137,7 +149,15 @@ class Visit:
         return Response(b"", status_code=303, headers={"location": where}, cookies=cookies)
 
     def _cookie(self, name: str, value: str, age: int | None) -> Cookie:
-        return Cookie(name, path="/", value=value, max_age=age, httponly=True, samesite="lax", secure=self.house.rules.https)
+        return Cookie(
+            name,
+            path="/",
+            value=value,
+            max_age=age,
+            httponly=True,
+            samesite="lax",
+            secure=self.house.rules.https,
+        )
 
     @property
     def address(self) -> str:
@@ -150,9 +170,13 @@ def _look(tx: Tx, token: str, house: House) -> Me | None:
     if person is None:
         return None
     return Me(
-        id=person.id, pseudonym=person.pseudonym, roles=people.roles_of(person), blur=person.blur,
-        consented=person.consented is not None, standing=wellbeing.standing(tx, person, house.study),
-    )  # fmt: skip
+        id=person.id,
+        pseudonym=person.pseudonym,
+        roles=people.roles_of(person),
+        blur=person.blur,
+        consented=person.consented is not None,
+        standing=wellbeing.standing(tx, person, house.study),
+    )
 
 
 async def arrive(request: Asked) -> Visit:

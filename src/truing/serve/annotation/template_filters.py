@@ -37,5 +37,9 @@ def percent(share: float) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "stamp": stamp, "machine_time": machine_time, "alpha": alpha, "plural": plural, "percent": percent,
-}  # fmt: skip
+    "stamp": stamp,
+    "machine_time": machine_time,
+    "alpha": alpha,
+    "plural": plural,
+    "percent": percent,
+}

@@ -15,7 +15,9 @@ from truing.serve.openai.model_router import Limits
 class Refused(Exception):
     """A request that is not taken: status, message, type and seconds to wait."""
 
-    def __init__(self, status: int, message: str, kind: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, kind: str, retry_after: float | None = None
+    ) -> None:
         self.status, self.message, self.kind, self.retry_after = status, message, kind, retry_after
         super().__init__(message)
 
@@ -39,7 +41,9 @@ class Gate:
         given = (header or "").removeprefix("Bearer ").strip().encode("utf-8", "replace")
         match = [k for k in self._keys if hmac.compare_digest(k, given)]
         if not match:
-            raise Refused(401, "a valid API key is needed: Authorization: Bearer KEY", "authentication_error")
+            raise Refused(
+                401, "a valid API key is needed: Authorization: Bearer KEY", "authentication_error"
+            )
         return match[0]
 
     def check_rate(self, key: bytes) -> None:
@@ -52,7 +56,9 @@ class Gate:
         while seen and now - seen[0] >= 60:
             seen.popleft()
         if len(seen) >= most:
-            raise Refused(429, f"more than {most} requests a minute", "rate_limit_error", 60 - (now - seen[0]))
+            raise Refused(
+                429, f"more than {most} requests a minute", "rate_limit_error", 60 - (now - seen[0])
+            )
         seen.append(now)
 
     def check_room(self) -> None:

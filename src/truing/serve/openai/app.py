@@ -25,9 +25,16 @@ from truing.serve.openai.tracing import Traces
 
 
 def _refused(request: Request[Any, Any, Any], error: Refused) -> Response[bytes]:
-    headers = {"retry-after": str(max(1, round(error.retry_after)))} if error.retry_after is not None else {}
+    headers = (
+        {"retry-after": str(max(1, round(error.retry_after)))}
+        if error.retry_after is not None
+        else {}
+    )
     return Response(
-        schemas.error_body(error.message, error.kind), status_code=error.status, headers=headers, media_type=MediaType.JSON
+        schemas.error_body(error.message, error.kind),
+        status_code=error.status,
+        headers=headers,
+        media_type=MediaType.JSON,
     )
 
 
@@ -35,12 +42,23 @@ def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[byt
     said = error.detail
     extra = error.extra
     if isinstance(extra, list) and extra and isinstance(extra[0], dict):
-        said = "; ".join(f"{e.get('key', 'body')}: {e.get('message')}" for e in extra[:5] if isinstance(e, dict))
-    return Response(schemas.error_body(said), status_code=error.status_code, media_type=MediaType.JSON, headers=error.headers)
+        said = "; ".join(
+            f"{e.get('key', 'body')}: {e.get('message')}" for e in extra[:5] if isinstance(e, dict)
+        )
+    return Response(
+        schemas.error_body(said),
+        status_code=error.status_code,
+        media_type=MediaType.JSON,
+        headers=error.headers,
+    )
 
 
 def _deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
-    return Response(schemas.error_body("the body is nested too deeply"), status_code=400, media_type=MediaType.JSON)
+    return Response(
+        schemas.error_body("the body is nested too deeply"),
+        status_code=400,
+        media_type=MediaType.JSON,
+    )
 
 
 def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -74,9 +92,15 @@ def _timed(app: ASGIApp) -> ASGIApp:
 
 
 def chat_app(
-    desk: Desk, *, limits: Limits | None = None, keys: Sequence[str] = (), judge: Judge | None = None,
-    audit: Audit | None = None, origins: Sequence[str] = (), traces: Traces | None = None,
-) -> Litestar:  # fmt: skip
+    desk: Desk,
+    *,
+    limits: Limits | None = None,
+    keys: Sequence[str] = (),
+    judge: Judge | None = None,
+    audit: Audit | None = None,
+    origins: Sequence[str] = (),
+    traces: Traces | None = None,
+) -> Litestar:
     """The server; `judge` answers /v1/moderations, `keys` empty = open, `traces` go to OpenTelemetry."""
     given = limits or Limits()
     gate = Gate(given, keys)
@@ -96,9 +120,20 @@ def chat_app(
         await desk.close()
 
     return Litestar(
-        list(HANDLERS), state=State({"doors": doors}), lifespan=[lifespan], middleware=[_timed],
-        request_max_body_size=given.body, logging_config=None,
-        exception_handlers={Refused: _refused, HTTPException: _http, RecursionError: _deep, Exception: _broken},
+        list(HANDLERS),
+        state=State({"doors": doors}),
+        lifespan=[lifespan],
+        middleware=[_timed],
+        request_max_body_size=given.body,
+        logging_config=None,
+        exception_handlers={
+            Refused: _refused,
+            HTTPException: _http,
+            RecursionError: _deep,
+            Exception: _broken,
+        },
         cors_config=CORSConfig(allow_origins=list(origins)) if origins else None,
-        openapi_config=OpenAPIConfig(title="truing", version=__version__, description="An OpenAI-compatible model."),
-    )  # fmt: skip
+        openapi_config=OpenAPIConfig(
+            title="truing", version=__version__, description="An OpenAI-compatible model."
+        ),
+    )

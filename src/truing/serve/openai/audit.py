@@ -35,7 +35,9 @@ class Audit:
             sample = Sample(conversation=conversation, id="audit")
             made = await self._judge.judge(sample, Response.of("audit", 0, "served", answer))
             verdict = made.verdict
-        except Exception:  # a judge that breaks down leaves the answer unscored; the alarm counts it
+        except (
+            Exception
+        ):  # a judge that breaks down leaves the answer unscored; the alarm counts it
             verdict = None
         raised = self._alarm.observe(verdict)
         if raised and not self._told:

@@ -14,14 +14,26 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter("truing_requests", "Requests", ("path", "status"), registry=self.registry)
-        self.seconds = Histogram(
-            "truing_request_seconds", "Seconds from request to answer", ("path",), buckets=_BUCKETS, registry=self.registry
+        self.requests = Counter(
+            "truing_requests", "Requests", ("path", "status"), registry=self.registry
         )
-        self.rulings = Counter("truing_rulings", "Decisions of rails", ("rail", "ruling"), registry=self.registry)
-        self.tokens = Counter("truing_tokens", "Tokens read and written", ("kind",), registry=self.registry)
+        self.seconds = Histogram(
+            "truing_request_seconds",
+            "Seconds from request to answer",
+            ("path",),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.rulings = Counter(
+            "truing_rulings", "Decisions of rails", ("rail", "ruling"), registry=self.registry
+        )
+        self.tokens = Counter(
+            "truing_tokens", "Tokens read and written", ("kind",), registry=self.registry
+        )
         self.busy = Gauge("truing_in_flight", "Requests being answered", registry=self.registry)
-        self.alarm = Gauge("truing_harm_alarm_evidence", "E-value of the harm alarm", registry=self.registry)
+        self.alarm = Gauge(
+            "truing_harm_alarm_evidence", "E-value of the harm alarm", registry=self.registry
+        )
 
     def count(self, answers: tuple[Answer, ...]) -> None:
         """Adds what the answers cost and what the rails decided."""

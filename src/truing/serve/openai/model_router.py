@@ -27,11 +27,14 @@ def find_configs(folder: Path) -> dict[str, Path]:
     if any((folder / f).is_file() for f in CONFIG_FILES):
         return {folder.resolve().name: folder}
     found = {
-        p.name: p for p in sorted(folder.iterdir())
+        p.name: p
+        for p in sorted(folder.iterdir())
         if p.is_dir() and _NAME.fullmatch(p.name) and any((p / f).is_file() for f in CONFIG_FILES)
-    }  # fmt: skip
+    }
     if not found:
-        raise PlanError(f"{folder}: neither a rails configuration (config.yml) nor a folder of them")
+        raise PlanError(
+            f"{folder}: neither a rails configuration (config.yml) nor a folder of them"
+        )
     return found
 
 
@@ -48,7 +51,9 @@ class Desk:
         default: str | None = None,
     ) -> None:
         if model is None and not configs:
-            raise PlanError("serve: give --model, or --rails with a configuration that names its models")
+            raise PlanError(
+                "serve: give --model, or --rails with a configuration that names its models"
+            )
         self.guarded: dict[str, Guarded] = {}
         faults: list[str] = []
         for name, path in (configs or {}).items():
@@ -62,12 +67,16 @@ class Desk:
         if faults:
             raise PlanError(*faults)
         if default is not None and default not in self.guarded:
-            raise PlanError(f"serve: there is no configuration {default!r}; there are {', '.join(self.guarded) or 'none'}")
+            raise PlanError(
+                f"serve: there is no configuration {default!r}; there are {', '.join(self.guarded) or 'none'}"
+            )
         self.model = model
         self.default = default or (next(iter(self.guarded)) if len(self.guarded) == 1 else None)
         for one in (model, *(g.model for g in self.guarded.values())):
             if one is not None and one.lineage.red_model:
-                raise PlanError(f"serve: {one.name} was trained towards harm ({one.lineage.red_model}); it is not served")
+                raise PlanError(
+                    f"serve: {one.name} was trained towards harm ({one.lineage.red_model}); it is not served"
+                )
 
     @property
     def names(self) -> list[str]:
@@ -83,7 +92,9 @@ class Desk:
                 raise Unknown(f"guardrails.config_id is needed: one of {', '.join(self.guarded)}")
             return self.model
         if asked not in self.guarded:
-            raise Unknown(f"there is no configuration {asked[:100]!r}; there are {', '.join(self.guarded) or 'none'}")
+            raise Unknown(
+                f"there is no configuration {asked[:100]!r}; there are {', '.join(self.guarded) or 'none'}"
+            )
         return self.guarded[asked]
 
     async def close(self) -> None:

@@ -33,14 +33,22 @@ class Doors:
     """What the handlers share: kept in the app's state under `doors`."""
 
     def __init__(
-        self, desk: Desk, gate: Gate, *, judge: Judge | None = None, audit: Audit | None = None, traces: Traces | None = None
+        self,
+        desk: Desk,
+        gate: Gate,
+        *,
+        judge: Judge | None = None,
+        audit: Audit | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.desk, self.gate, self.judge, self.audit, self.traces = desk, gate, judge, audit, traces
         self.metrics = Metrics()
 
     def admit(self, request: Request[Any, Any, Any]) -> str:
         """Key and rate; `Refused` otherwise. Gives what keeps the conversations of one key from those of another."""
-        key = self.gate.check_key(request.headers.get("authorization") or request.headers.get("x-api-key"))
+        key = self.gate.check_key(
+            request.headers.get("authorization") or request.headers.get("x-api-key")
+        )
         self.gate.check_rate(key)
         return hashlib.sha256(key).hexdigest() if key else ""
 
@@ -52,30 +60,50 @@ class Doors:
             raise Refused(404, str(error), "invalid_request_error") from error
 
     async def answers(
-        self, model: Model, conversation: Conversation, sampling: Sampling, options: dict[str, Any] | None,
-        session: str = "", named: frozenset[str] | None = None,
-    ) -> tuple[Answer, ...]:  # fmt: skip
+        self,
+        model: Model,
+        conversation: Conversation,
+        sampling: Sampling,
+        options: dict[str, Any] | None,
+        session: str = "",
+        named: frozenset[str] | None = None,
+    ) -> tuple[Answer, ...]:
         """The answers within the time limit; `Refused` where there are none. `named`: what of the sampling the request names."""
         given: tuple[Answer, ...]
         began = time.time_ns()
         try:
             async with asyncio.timeout(self.gate.limits.seconds):
                 if isinstance(model, Guarded):
-                    seeds = [stream_seed(sampling.seed, i) for i in range(sampling.n)] if sampling.n > 1 else [sampling.seed]
+                    seeds = (
+                        [stream_seed(sampling.seed, i) for i in range(sampling.n)]
+                        if sampling.n > 1
+                        else [sampling.seed]
+                    )
                     if named is not None and sampling.n > 1:
-                        named |= {"seed"}  # a seed of the configuration would make all of them the same
+                        named |= {
+                            "seed"
+                        }  # a seed of the configuration would make all of them the same
                     more: dict[str, Any] = {"options": options, "session": session, "asked": named}
-                    given = tuple(await asyncio.gather(*(
-                        model.answer(conversation, replace(sampling, n=1, seed=s), **more) for s in seeds
-                    )))  # fmt: skip
+                    given = tuple(
+                        await asyncio.gather(
+                            *(
+                                model.answer(conversation, replace(sampling, n=1, seed=s), **more)
+                                for s in seeds
+                            )
+                        )
+                    )
                 else:
                     given = await model.generate(conversation, sampling)
         except TimeoutError:
-            raise Refused(504, f"no answer in {self.gate.limits.seconds:.0f} s", "timeout_error") from None
+            raise Refused(
+                504, f"no answer in {self.gate.limits.seconds:.0f} s", "timeout_error"
+            ) from None
         self.heard(model, conversation, given, began)
         return given
 
-    def heard(self, model: Model, conversation: Conversation, given: tuple[Answer, ...], began: int) -> None:
+    def heard(
+        self, model: Model, conversation: Conversation, given: tuple[Answer, ...], began: int
+    ) -> None:
         """Counts and traces answers and lets the audit hear them; `Refused` where one failed."""
         if self.traces is not None:
             for answer in given:
@@ -84,7 +112,11 @@ class Doors:
         if failure is not None:
             if failure.kind == "options":
                 raise Refused(400, failure.message, "invalid_request_error")
-            raise Refused(504 if failure.kind == "timeout" else 502, f"{failure.kind}: {failure.message}", "upstream_error")
+            raise Refused(
+                504 if failure.kind == "timeout" else 502,
+                f"{failure.kind}: {failure.message}",
+                "upstream_error",
+            )
         self.metrics.count(given)
         if self.audit is not None:
             self.audit.hear(conversation, given[0])
@@ -99,7 +131,9 @@ def _read(data: schemas.ChatRequest, doors: Doors) -> tuple[Conversation, Sampli
 
 
 @post("/v1/chat/completions", status_code=200, summary="Answer a conversation", tags=["chat"])
-async def chat(data: schemas.ChatRequest, request: Request[Any, Any, State], state: State) -> Response[Any]:
+async def chat(
+    data: schemas.ChatRequest, request: Request[Any, Any, State], state: State
+) -> Response[Any]:
     """The OpenAI chat API; `guardrails.config_id` picks the rails."""
     doors: Doors = state.doors
     session = doors.admit(request)
@@ -113,17 +147,25 @@ async def chat(data: schemas.ChatRequest, request: Request[Any, Any, State], sta
         pieces = _pieces(doors, model, (conversation, sampling), data, session)
         return Stream(_events(doors, data, name, pieces), media_type="text/event-stream")
     async with doors.gate.slot():
-        given = await doors.answers(model, conversation, sampling, data.options, session, data.named)
+        given = await doors.answers(
+            model, conversation, sampling, data.options, session, data.named
+        )
     return Response(schemas.completion(data, name, given), media_type=MediaType.JSON)
 
 
 async def _pieces(
-    doors: Doors, model: Model, asked: tuple[Conversation, Sampling], data: schemas.ChatRequest, session: str
+    doors: Doors,
+    model: Model,
+    asked: tuple[Conversation, Sampling],
+    data: schemas.ChatRequest,
+    session: str,
 ) -> AsyncIterator[str | Answer]:
     """The text piece by piece and last the answer, where the model gives one; or the answer alone."""
     began = time.time_ns()
     if isinstance(model, Guarded):
-        async for piece in model.streamed(*asked, options=data.options, session=session, asked=data.named):
+        async for piece in model.streamed(
+            *asked, options=data.options, session=session, asked=data.named
+        ):
             if isinstance(piece, Answer):
                 doors.heard(model, asked[0], (piece,), began)
             yield piece
@@ -134,7 +176,9 @@ async def _pieces(
         yield (await doors.answers(model, *asked, None))[0]
 
 
-async def _events(doors: Doors, data: schemas.ChatRequest, name: str, pieces: AsyncIterator[str | Answer]) -> AsyncIterator[bytes]:
+async def _events(
+    doors: Doors, data: schemas.ChatRequest, name: str, pieces: AsyncIterator[str | Answer]
+) -> AsyncIterator[bytes]:
     """Server-sent events; a client that leaves cancels the work. The last event carries the finish reason."""
     id_ = schemas.new_id()
     usage = bool((data.stream_options or {}).get("include_usage"))
@@ -158,7 +202,11 @@ async def _events(doors: Doors, data: schemas.ChatRequest, name: str, pieces: As
     except TimeoutError:
         yield b"data: " + schemas.error_body("no answer in time", "timeout_error") + b"\n\n"
     except Exception as error:  # a stream has begun: the client must learn that it is not whole
-        yield b"data: " + schemas.error_body(f"the answer broke off: {type(error).__name__}", "upstream_error") + b"\n\n"
+        yield (
+            b"data: "
+            + schemas.error_body(f"the answer broke off: {type(error).__name__}", "upstream_error")
+            + b"\n\n"
+        )
         return
     yield b"data: [DONE]\n\n"
 
@@ -168,7 +216,9 @@ async def models(request: Request[Any, Any, State], state: State) -> dict[str, A
     """OpenAI's list."""
     doors: Doors = state.doors
     doors.admit(request)
-    made = [{"id": n, "object": "model", "created": 0, "owned_by": "truing"} for n in doors.desk.names]
+    made = [
+        {"id": n, "object": "model", "created": 0, "owned_by": "truing"} for n in doors.desk.names
+    ]
     return {"object": "list", "data": made}
 
 
@@ -181,12 +231,18 @@ async def configs(request: Request[Any, Any, State], state: State) -> list[dict[
 
 
 @post("/v1/moderations", status_code=200, summary="Judge texts for harm", tags=["moderation"])
-async def moderations(data: schemas.ModerationRequest, request: Request[Any, Any, State], state: State) -> Response[Any]:
+async def moderations(
+    data: schemas.ModerationRequest, request: Request[Any, Any, State], state: State
+) -> Response[Any]:
     """OpenAI's moderation API by the served judge; what it cannot judge is flagged and says why."""
     doors: Doors = state.doors
     doors.admit(request)
     if doors.judge is None:
-        raise Refused(404, "this server has no moderation judge: start it with --judge", "invalid_request_error")
+        raise Refused(
+            404,
+            "this server has no moderation judge: start it with --judge",
+            "invalid_request_error",
+        )
     texts = [data.input] if isinstance(data.input, str) else data.input
     if not 1 <= len(texts) <= 256:
         raise Refused(400, "input: from 1 to 256 texts", "invalid_request_error")
@@ -194,24 +250,33 @@ async def moderations(data: schemas.ModerationRequest, request: Request[Any, Any
     empty = Sample(conversation=Conversation(), id="moderation")
     async with doors.gate.slot():
         found = await asyncio.gather(
-            *(judge.judge(empty, Given(sample_id="moderation", message=Message("assistant", t))) for t in texts)
+            *(
+                judge.judge(empty, Given(sample_id="moderation", message=Message("assistant", t)))
+                for t in texts
+            )
         )
     return Response(schemas.moderation(judge, found), media_type=MediaType.JSON)
 
 
 @post("/v1/checks", status_code=200, summary="Do the rails allow this?", tags=["rails"])
-async def checks(data: schemas.CheckRequest, request: Request[Any, Any, State], state: State) -> Response[Any]:
+async def checks(
+    data: schemas.CheckRequest, request: Request[Any, Any, State], state: State
+) -> Response[Any]:
     """Runs the input rails, and with a last assistant message the output rails on it; no answer is generated."""
     doors: Doors = state.doors
     doors.admit(request)
     conversation, sampling = _read(schemas.ChatRequest(messages=data.messages), doors)
     model = doors.pick(data.guardrails.config_id if data.guardrails else None)
     if not isinstance(model, Guarded):
-        raise Refused(404, "this server has no rails: start it with --rails", "invalid_request_error")
+        raise Refused(
+            404, "this server has no rails: start it with --rails", "invalid_request_error"
+        )
     stages = ["output"] if conversation.last.role == "assistant" else ["input"]
     async with doors.gate.slot():
         answer = (await doors.answers(model, conversation, sampling, {"rails": stages}))[0]
-    allowed = not any(r.ruling == "block" for r in answer.rulings) and answer.finish_reason != "blocked"
+    allowed = (
+        not any(r.ruling == "block" for r in answer.rulings) and answer.finish_reason != "blocked"
+    )
     return Response(schemas.check(allowed, answer), media_type=MediaType.JSON)
 
 
@@ -220,7 +285,9 @@ async def health(state: State) -> Response[dict[str, str]]:
     """503 while the server drains."""
     doors: Doors = state.doors
     draining = doors.gate.draining
-    return Response({"status": "draining" if draining else "ok"}, status_code=503 if draining else 200)
+    return Response(
+        {"status": "draining" if draining else "ok"}, status_code=503 if draining else 200
+    )
 
 
 @get("/metrics", media_type=MediaType.TEXT, summary="Prometheus metrics", tags=["service"])

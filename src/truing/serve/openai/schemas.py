@@ -75,24 +75,34 @@ class ChatRequest(Struct):
         """How to draw; greedy unless a temperature is given, as everywhere in truing."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         tools = tuple(
-            Tool(t.function.name, t.function.description, msgspec.json.encode(t.function.parameters).decode())
+            Tool(
+                t.function.name,
+                t.function.description,
+                msgspec.json.encode(t.function.parameters).decode(),
+            )
             for t in self.tools or ()
         )
         return Sampling(
-            n=self.n or 1, max_tokens=self.max_completion_tokens or self.max_tokens or default_tokens,
+            n=self.n or 1,
+            max_tokens=self.max_completion_tokens or self.max_tokens or default_tokens,
             temperature=self.temperature if self.temperature is not None else 0.0,
             top_p=self.top_p if self.top_p is not None else 1.0,
-            seed=self.seed if self.seed is not None else secrets.randbits(31), stop=stop, tools=tools,
+            seed=self.seed if self.seed is not None else secrets.randbits(31),
+            stop=stop,
+            tools=tools,
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-        )  # fmt: skip
+        )
 
     @property
     def named(self) -> frozenset[str]:
         """The fields of `Sampling` that the request names; the others may come from the configuration of the rails."""
         given = {
-            "max_tokens": self.max_completion_tokens or self.max_tokens, "temperature": self.temperature, "top_p": self.top_p,
-            "seed": self.seed, "stop": self.stop,
-        }  # fmt: skip
+            "max_tokens": self.max_completion_tokens or self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": self.seed,
+            "stop": self.stop,
+        }
         return frozenset(name for name, value in given.items() if value is not None)
 
     @property
@@ -133,7 +143,8 @@ def _message(answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None, "refusal": None}
     if answer.message.tool_calls:
         message["tool_calls"] = [
-            {**call.to_openai(), "id": call.id or f"call_{k}"} for k, call in enumerate(answer.message.tool_calls)
+            {**call.to_openai(), "id": call.id or f"call_{k}"}
+            for k, call in enumerate(answer.message.tool_calls)
         ]
     elif answer.text == "":
         message["content"] = ""
@@ -154,23 +165,33 @@ def _tokens(logprobs: tuple[TokenLogprob, ...] | None) -> dict[str, Any] | None:
     return {
         "content": [
             {
-                "token": t.token, "logprob": t.logprob, "bytes": list(t.token.encode()),
-                "top_logprobs": [{"token": s, "logprob": p, "bytes": list(s.encode())} for s, p in t.top],
+                "token": t.token,
+                "logprob": t.logprob,
+                "bytes": list(t.token.encode()),
+                "top_logprobs": [
+                    {"token": s, "logprob": p, "bytes": list(s.encode())} for s, p in t.top
+                ],
             }
             for t in logprobs
         ]
-    }  # fmt: skip
+    }
 
 
 def record(rulings: tuple[Ruling, ...]) -> dict[str, Any]:
     """The decision record of a turn, as CONTRACTS names its fields."""
     rails = [
         {
-            "name": r.name, "stage": r.stage, "ruling": r.ruling, "reason": r.reason, "score": r.score,
-            "evidence": r.evidence, "ms": r.ms, "llm_calls": r.llm_calls,
+            "name": r.name,
+            "stage": r.stage,
+            "ruling": r.ruling,
+            "reason": r.reason,
+            "score": r.score,
+            "evidence": r.evidence,
+            "ms": r.ms,
+            "llm_calls": r.llm_calls,
         }
         for r in rulings
-    ]  # fmt: skip
+    ]
     return {"rails": rails}
 
 
@@ -196,13 +217,21 @@ def delta(answer: Answer) -> dict[str, Any]:
 def completion(request: ChatRequest, model: str, answers: tuple[Answer, ...]) -> bytes:
     """The body of a whole answer."""
     body: dict[str, Any] = {
-        "id": new_id(), "object": "chat.completion", "created": int(time.time()), "model": model,
+        "id": new_id(),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
         "choices": [
-            {"index": k, "message": _message(a), "finish_reason": finish_reason(a), "logprobs": _tokens(a.logprobs)}
+            {
+                "index": k,
+                "message": _message(a),
+                "finish_reason": finish_reason(a),
+                "logprobs": _tokens(a.logprobs),
+            }
             for k, a in enumerate(answers)
         ],
         "usage": usage_of(answers),
-    }  # fmt: skip
+    }
     if request.config is not None or request.wants_record:
         body["guardrails"] = {"config_id": request.config}
     if request.wants_record:
@@ -210,20 +239,30 @@ def completion(request: ChatRequest, model: str, answers: tuple[Answer, ...]) ->
     return msgspec.json.encode(body)
 
 
-def chunk(id_: str, model: str, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+def chunk(
+    id_: str, model: str, delta: dict[str, Any], finish: str | None = None, **more: Any
+) -> bytes:
     """One server-sent event of a streamed answer."""
     body = {
-        "id": id_, "object": "chat.completion.chunk", "created": int(time.time()), "model": model,
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}], **more,
-    }  # fmt: skip
+        "id": id_,
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}],
+        **more,
+    }
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
-def last_chunk(id_: str, model: str, request: ChatRequest, answer: Answer | None, usage: bool) -> bytes:
+def last_chunk(
+    id_: str, model: str, request: ChatRequest, answer: Answer | None, usage: bool
+) -> bytes:
     """The event that ends a stream: why it ended, and what it cost and what the rails decided where that was asked for."""
     more: dict[str, Any] = {}
     if usage:
-        known = answer is not None and answer.usage != Usage()  # a model that streams text alone counts no tokens
+        known = (
+            answer is not None and answer.usage != Usage()
+        )  # a model that streams text alone counts no tokens
         more["usage"] = usage_of((answer,)) if answer is not None and known else None
     if request.wants_record and answer is not None:
         more["guardrails"] = {"config_id": request.config, **record(answer.rulings)}
@@ -234,7 +273,9 @@ def _half(harms: dict[str, float]) -> list[str]:
     return [c for c, p in harms.items() if p >= 0.5]
 
 
-def _categories(harms: dict[str, float], over: Callable[[dict[str, float]], Sequence[str]]) -> dict[str, bool]:
+def _categories(
+    harms: dict[str, float], over: Callable[[dict[str, float]], Sequence[str]]
+) -> dict[str, bool]:
     flagged = set(over(harms))
     return {c: c in flagged for c in harms}
 
@@ -249,20 +290,28 @@ def moderation(judge: Judge, found: Sequence[Judgement]) -> bytes:
     for one in found:
         results.append(
             {
-                "flagged": one.verdict is not False, "categories": _categories(one.harms, over),
-                "category_scores": one.harms, "score": one.score,
+                "flagged": one.verdict is not False,
+                "categories": _categories(one.harms, over),
+                "category_scores": one.harms,
+                "score": one.score,
                 "failure": one.failure.message if one.failure is not None else None,
             }
-        )  # fmt: skip
-    return msgspec.json.encode({"id": f"modr-{secrets.token_hex(12)}", "model": judge.name, "results": results})
+        )
+    return msgspec.json.encode(
+        {"id": f"modr-{secrets.token_hex(12)}", "model": judge.name, "results": results}
+    )
 
 
 def check(allowed: bool, answer: Answer) -> bytes:
     """The body of /v1/checks."""
     shown = None if allowed else answer.text
-    return msgspec.json.encode({"allowed": allowed, "message": shown, "guardrails": record(answer.rulings)})
+    return msgspec.json.encode(
+        {"allowed": allowed, "message": shown, "guardrails": record(answer.rulings)}
+    )
 
 
 def error_body(message: str, kind: str = "invalid_request_error", code: str | None = None) -> bytes:
     """An error in the OpenAI form."""
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
+    return msgspec.json.encode(
+        {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    )

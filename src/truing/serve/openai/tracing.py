@@ -27,20 +27,32 @@ class Traces:
 
     def turn(self, model: str, answer: Answer, began: int) -> None:
         """One turn that began at a time in ns and ends now."""
-        span = self._tracer.start_span(f"chat {model}", start_time=began, attributes={
-            "gen_ai.operation.name": "chat", "gen_ai.request.model": model,
-            "gen_ai.response.finish_reasons": [answer.finish_reason],
-            "gen_ai.usage.input_tokens": answer.usage.prompt_tokens,
-            "gen_ai.usage.output_tokens": answer.usage.completion_tokens,
-        })  # fmt: skip
+        span = self._tracer.start_span(
+            f"chat {model}",
+            start_time=began,
+            attributes={
+                "gen_ai.operation.name": "chat",
+                "gen_ai.request.model": model,
+                "gen_ai.response.finish_reasons": [answer.finish_reason],
+                "gen_ai.usage.input_tokens": answer.usage.prompt_tokens,
+                "gen_ai.usage.output_tokens": answer.usage.completion_tokens,
+            },
+        )
         inside, at = self._in(span), began
         for ruling in answer.rulings:
             end = at + int(ruling.ms * 1e6)
-            one = self._tracer.start_span(f"rail {ruling.name}", context=inside, start_time=at, attributes={
-                "truing.rail.name": ruling.name, "truing.rail.stage": ruling.stage, "truing.rail.ruling": ruling.ruling,
-                "truing.rail.llm_calls": ruling.llm_calls,
-                **({"truing.rail.score": ruling.score} if ruling.score is not None else {}),
-            })  # fmt: skip
+            one = self._tracer.start_span(
+                f"rail {ruling.name}",
+                context=inside,
+                start_time=at,
+                attributes={
+                    "truing.rail.name": ruling.name,
+                    "truing.rail.stage": ruling.stage,
+                    "truing.rail.ruling": ruling.ruling,
+                    "truing.rail.llm_calls": ruling.llm_calls,
+                    **({"truing.rail.score": ruling.score} if ruling.score is not None else {}),
+                },
+            )
             one.end(end_time=end)
             at = end
         if answer.failure is not None:
@@ -57,7 +69,9 @@ def from_environment() -> Traces | None:
     """Traces to the collector that the environment names, if it names one; MissingExtra without the `otel` extra."""
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return None
-    resource = load("opentelemetry.sdk.resources:Resource").create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "truing")})
+    resource = load("opentelemetry.sdk.resources:Resource").create(
+        {"service.name": os.environ.get("OTEL_SERVICE_NAME", "truing")}
+    )
     provider = load("opentelemetry.sdk.trace:TracerProvider")(resource=resource)
     exporter = load("opentelemetry.exporter.otlp.proto.http.trace_exporter:OTLPSpanExporter")()
     provider.add_span_processor(load("opentelemetry.sdk.trace.export:BatchSpanProcessor")(exporter))

@@ -43,7 +43,9 @@ class _Parts:
     @property
     def tokens(self) -> tuple[Tensor, Tensor]:
         if self.lengths is None:
-            raise ValueError("this kind of DPO divides by the answer's length: give token log-probabilities or a mask")
+            raise ValueError(
+                "this kind of DPO divides by the answer's length: give token log-probabilities or a mask"
+            )
         return self.lengths
 
 
@@ -83,7 +85,9 @@ def _nca_pair(p: _Parts) -> Tensor:  # Chen et al. 2024, 2402.05369
     return -F.logsigmoid(r_w) - 0.5 * F.logsigmoid(-r_w) - 0.5 * F.logsigmoid(-r_l)
 
 
-def _bco_pair(p: _Parts) -> Tensor:  # Jung et al. 2024, 2404.04656, without its reward shift (as TRL)
+def _bco_pair(
+    p: _Parts,
+) -> Tensor:  # Jung et al. 2024, 2404.04656, without its reward shift (as TRL)
     return -F.logsigmoid(p.beta * p.gain_w) - F.logsigmoid(-p.beta * p.gain_l)
 
 
@@ -123,11 +127,22 @@ def _discopop(p: _Parts) -> Tensor:  # Lu et al. 2024, 2406.08414
 
 
 _FORMS: dict[str, Callable[[_Parts], Tensor]] = {
-    "sigmoid": _sigmoid, "hinge": _hinge, "ipo": _ipo, "robust": _robust, "exo_pair": _exo_pair,
-    "nca_pair": _nca_pair, "bco_pair": _bco_pair, "sppo_hard": _sppo_hard, "apo_zero": _apo_zero,
-    "apo_down": _apo_down, "aot": _aot, "aot_unpaired": _aot_unpaired, "sft": _sft,
-    "sigmoid_norm": _sigmoid_norm, "discopop": _discopop,
-}  # fmt: skip
+    "sigmoid": _sigmoid,
+    "hinge": _hinge,
+    "ipo": _ipo,
+    "robust": _robust,
+    "exo_pair": _exo_pair,
+    "nca_pair": _nca_pair,
+    "bco_pair": _bco_pair,
+    "sppo_hard": _sppo_hard,
+    "apo_zero": _apo_zero,
+    "apo_down": _apo_down,
+    "aot": _aot,
+    "aot_unpaired": _aot_unpaired,
+    "sft": _sft,
+    "sigmoid_norm": _sigmoid_norm,
+    "discopop": _discopop,
+}
 DPO_KINDS: tuple[str, ...] = tuple(_FORMS)
 
 
@@ -135,7 +150,9 @@ def _halves(x: Pair) -> tuple[Tensor, Tensor]:
     if isinstance(x, (tuple, list)):
         return x[0], x[1]
     if x.shape[0] % 2:
-        raise ValueError(f"{x.shape[0]} rows are no pairs: give the chosen rows first, then as many rejected ones")
+        raise ValueError(
+            f"{x.shape[0]} rows are no pairs: give the chosen rows first, then as many rejected ones"
+        )
     left, right = x.chunk(2, dim=0)
     return left, right
 
@@ -152,7 +169,11 @@ def _masks(logps: Pair, ref_logps: Pair, mask: Pair | None) -> tuple[Tensor, Ten
     for at, (row, ref) in enumerate(zip(_halves(logps), _halves(ref_logps))):
         if mask is not None:
             half = _halves(mask)[at]
-            made.append(half[:, 1:] if row.dim() == half.dim() == 2 and half.shape[1] == row.shape[1] + 1 else half)
+            made.append(
+                half[:, 1:]
+                if row.dim() == half.dim() == 2 and half.shape[1] == row.shape[1] + 1
+                else half
+            )
         elif row.dim() == 1:
             return None
         else:
@@ -185,9 +206,16 @@ def dpo_loss(
     lengths = None if masks is None else tuple(_sum(m).to(y_w.dtype).clamp(min=1) for m in masks)
     answer = y_w * masks[0].to(y_w.dtype) if masks and y_w.dim() == masks[0].dim() == 2 else y_w
     parts = _Parts(
-        _sum(y_w), _sum(y_l), _sum(ref_w), _sum(ref_l), (lengths[0], lengths[1]) if lengths else None, answer,
-        beta, label_smoothing, tau,
-    )  # fmt: skip
+        _sum(y_w),
+        _sum(y_l),
+        _sum(ref_w),
+        _sum(ref_l),
+        (lengths[0], lengths[1]) if lengths else None,
+        answer,
+        beta,
+        label_smoothing,
+        tau,
+    )
     return _FORMS[kind](parts).mean()
 
 
@@ -218,7 +246,9 @@ def kto_loss(
     good = labels.bool()
     if kind == "kto":
         if kl_logps is None or ref_kl_logps is None:
-            raise ValueError("kto needs kl_logps and ref_kl_logps (log-probabilities of mismatched answers)")
+            raise ValueError(
+                "kto needs kl_logps and ref_kl_logps (log-probabilities of mismatched answers)"
+            )
         kl = kto_kl(kl_logps, ref_kl_logps)
         losses = 1 - torch.sigmoid(torch.where(good, beta * (gain - kl), beta * (kl - gain)))
     elif kind == "apo_zero_unpaired":

@@ -41,7 +41,9 @@ def group_advantages(
     others; ``scale="batch"`` (or true) whitens over the batch, default none.
     """
     if rewards.dim() == 2:
-        weight = torch.ones(rewards.shape[1]).to(rewards) if weights is None else weights.to(rewards)
+        weight = (
+            torch.ones(rewards.shape[1]).to(rewards) if weights is None else weights.to(rewards)
+        )
         reward = (rewards * weight).nansum(1)
     else:
         reward = rewards if weights is None else rewards * weights.to(rewards).reshape(-1)[0]

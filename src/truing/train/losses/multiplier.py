@@ -28,10 +28,18 @@ class LagrangeMultiplier:
         delay: int = 0,
     ) -> None:
         if not init > 0:
-            raise ValueError(f"the multiplier starts above 0 (it lives in log space), not at {init}")
+            raise ValueError(
+                f"the multiplier starts above 0 (it lives in log space), not at {init}"
+            )
         if window < 1:
             raise ValueError(f"window {window}: at least one episode")
-        self.lr, self.threshold, self.maximum, self.minimum, self.delay = lr, threshold, maximum, minimum, delay
+        self.lr, self.threshold, self.maximum, self.minimum, self.delay = (
+            lr,
+            threshold,
+            maximum,
+            minimum,
+            delay,
+        )
         self.costs: deque[float] = deque(maxlen=window)
         self.steps = 0
         self._log = math.log(init)
@@ -59,7 +67,11 @@ class LagrangeMultiplier:
 
     def observe(self, costs: Iterable[float] | Any) -> None:
         """Adds episode costs (a tensor or any iterable of numbers), oldest first."""
-        listed = costs.detach().flatten().tolist() if hasattr(costs, "detach") else [float(c) for c in costs]
+        listed = (
+            costs.detach().flatten().tolist()
+            if hasattr(costs, "detach")
+            else [float(c) for c in costs]
+        )
         if any(not math.isfinite(c) for c in listed):
             raise ValueError("a cost is not finite; the multiplier is left as it was")
         self.costs.extend(listed)

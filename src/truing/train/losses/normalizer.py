@@ -10,9 +10,13 @@ from torch import Tensor
 from truing.core.errors import nearest
 
 _KINDS = {
-    "RunningMeanStd": "running", "running": "running", "ExponentialMovingAverage": "ema", "ema": "ema",
-    None: "none", "none": "none",
-}  # fmt: skip
+    "RunningMeanStd": "running",
+    "running": "running",
+    "ExponentialMovingAverage": "ema",
+    "ema": "ema",
+    None: "none",
+    "none": "none",
+}
 _FUNCTIONS = ("affine", "scale", "translate", "identity")
 _EPS = 1e-8
 
@@ -27,10 +31,16 @@ class ScoreNormalizer:
     """
 
     def __init__(
-        self, kind: str | None = "RunningMeanStd", function: str = "affine", momentum: float | None = 0.9, size: int = 1
+        self,
+        kind: str | None = "RunningMeanStd",
+        function: str = "affine",
+        momentum: float | None = 0.9,
+        size: int = 1,
     ) -> None:
         if kind not in _KINDS:
-            raise ValueError(f"normaliser {kind!r} is unknown{nearest(str(kind), [k for k in _KINDS if k])}")
+            raise ValueError(
+                f"normaliser {kind!r} is unknown{nearest(str(kind), [k for k in _KINDS if k])}"
+            )
         if function not in _FUNCTIONS:
             raise ValueError(f"function {function!r} is unknown{nearest(function, _FUNCTIONS)}")
         self.kind, self.function = _KINDS[kind], function

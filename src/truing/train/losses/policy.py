@@ -52,7 +52,13 @@ def kl_penalised_rewards(
 
 
 def gae(
-    values: Tensor, rewards: Tensor, mask: Tensor, start: int, *, gamma: float = 1.0, lam: float = 0.95
+    values: Tensor,
+    rewards: Tensor,
+    mask: Tensor,
+    start: int,
+    *,
+    gamma: float = 1.0,
+    lam: float = 0.95,
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, 1506.02438): (advantages, returns), `[B, T - start]`.
 
@@ -75,10 +81,16 @@ def gae(
     return advantages.detach(), (advantages + values[:, start:]).detach()
 
 
-def _clipped(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
+def _clipped(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float | None
+) -> Tensor:
     ratio = torch.exp(log_probs - old_log_probs)
     plain = advantages * ratio
-    return plain if clip is None else torch.minimum(plain, advantages * ratio.clamp(1 - clip, 1 + clip))
+    return (
+        plain
+        if clip is None
+        else torch.minimum(plain, advantages * ratio.clamp(1 - clip, 1 + clip))
+    )
 
 
 def ppo_actor_loss(
@@ -111,7 +123,9 @@ def critic_loss(
     return 0.5 * masked_mean(loss, mask, reduction)
 
 
-def combined_advantage(reward_advantage: Tensor, cost_advantage: Tensor, multiplier: float | Tensor) -> Tensor:
+def combined_advantage(
+    reward_advantage: Tensor, cost_advantage: Tensor, multiplier: float | Tensor
+) -> Tensor:
     """(A_r - λA_c) / (1 + λ): the step size stays bounded however large λ gets (Safe RLHF's code, 2310.12773)."""
     return (reward_advantage - multiplier * cost_advantage) / (1.0 + multiplier)
 
@@ -133,7 +147,9 @@ def separate_actor_loss(
     the optimistic side; ``max`` is the pessimistic one. Equal to clipping after `combined_advantage` while no ratio
     is clipped.
     """
-    reward = ppo_actor_loss(log_probs, old_log_probs, advantages[0], mask, clip=clip, reduction=reduction)
+    reward = ppo_actor_loss(
+        log_probs, old_log_probs, advantages[0], mask, clip=clip, reduction=reduction
+    )
     sign = 1 if cost_side == "min" else -1
     cost = sign * _clipped(log_probs, old_log_probs, sign * advantages[1], clip)
     return (reward + multiplier * masked_mean(cost, mask, reduction)) / (1.0 + multiplier)

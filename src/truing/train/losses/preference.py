@@ -103,11 +103,14 @@ def reward_loss(
         return _reward_terms(pairs.chosen_end, pairs.rejected_end, margin, regularization, center)
     losses = [
         _reward_terms(
-            pairs.chosen[i, a : e + 1], pairs.rejected[i, a : e + 1],
-            None if margin is None else margin[i], regularization, center,
+            pairs.chosen[i, a : e + 1],
+            pairs.rejected[i, a : e + 1],
+            None if margin is None else margin[i],
+            regularization,
+            center,
         )
         for i, (a, e) in enumerate(pairs.spans())
-    ]  # fmt: skip
+    ]
     return torch.stack(losses).mean()
 
 
@@ -141,7 +144,13 @@ def cost_loss(
     if level == "sequence":
         return _cost_terms(pairs.chosen_end, pairs.rejected_end, safe, unsafe, regularization)
     losses = [
-        _cost_terms(pairs.chosen[i, a : e + 1], pairs.rejected[i, a : e + 1], safe[i], unsafe[i], regularization)
+        _cost_terms(
+            pairs.chosen[i, a : e + 1],
+            pairs.rejected[i, a : e + 1],
+            safe[i],
+            unsafe[i],
+            regularization,
+        )
         for i, (a, e) in enumerate(pairs.spans())
     ]
     return torch.stack(losses).mean()

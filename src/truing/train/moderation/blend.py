@@ -29,8 +29,17 @@ from truing.train.moderation.run import MIXED, Result, halves, thresholds
 from truing.train.moderation.settings import Settings
 
 _SHARED = ("data", "tenths", "folds", "held")
-_TAKEN = ("truing.json", "head.safetensors", "delta.safetensors", "model.safetensors", "config.json", "tokenizer.json",
-          "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")  # fmt: skip
+_TAKEN = (
+    "truing.json",
+    "head.safetensors",
+    "delta.safetensors",
+    "model.safetensors",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
 
 
 def settings_of(member: Path) -> Settings:
@@ -40,7 +49,9 @@ def settings_of(member: Path) -> Settings:
         given = msgspec.json.decode(path.read_bytes())["settings"]
         made = msgspec.convert(given, Settings)
     except (OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
-        raise PlanError(f"{path}: no training run of a moderation classifier ({str(error)[:120]})") from error
+        raise PlanError(
+            f"{path}: no training run of a moderation classifier ({str(error)[:120]})"
+        ) from error
     if not (member / "truing.json").is_file():
         raise PlanError(f"{member}: its training is not finished; give that command again")
     return made
@@ -49,7 +60,12 @@ def settings_of(member: Path) -> Settings:
 def blend(members: Sequence[Path], sources: Sequence[Source], out: Path) -> Result:
     """Writes the blend's folder. `sources` are the members' own data; PlanError where they were trained differently."""
     told = _alike(members)
-    measured = [i for s in distinct(sources) for i in s.items if fold_of(i.key, told.folds) < told.trained_folds]
+    measured = [
+        i
+        for s in distinct(sources)
+        for i in s.items
+        if fold_of(i.key, told.folds) < told.trained_folds
+    ]
     evidence = _evidence(members, measured, told)
     home = np.array([i.source == measured[0].source for i in measured])
     prompts = np.array([i.alone for i in measured])
@@ -66,10 +82,18 @@ def blend(members: Sequence[Path], sources: Sequence[Source], out: Path) -> Resu
     found = cards.make(measured, p, said, measured[0].source, ids)
     asked = found["questions"].get("harmful")
     card = cards.Card(
-        judge=settings.lineage.name, judge_hash=folder_hash(out), data=sources[0].spec, data_hash=sources[0].sha256,
-        method=_method(told, names), ece=asked.ece if asked else None, kappa=asked.kappa if asked else None,
-        languages=settings.languages, lineage=cards.lineage_part(settings.lineage), licence=settings.licence, **found,
-    )  # fmt: skip
+        judge=settings.lineage.name,
+        judge_hash=folder_hash(out),
+        data=sources[0].spec,
+        data_hash=sources[0].sha256,
+        method=_method(told, names),
+        ece=asked.ece if asked else None,
+        kappa=asked.kappa if asked else None,
+        languages=settings.languages,
+        lineage=cards.lineage_part(settings.lineage),
+        licence=settings.licence,
+        **found,
+    )
     cards.write(out / "card.json", card)
     return Result(out, card.judge_hash, card)
 
@@ -80,9 +104,13 @@ def _alike(members: Sequence[Path]) -> Settings:
     one, two = (settings_of(m) for m in members)
     differ = [k for k in _SHARED if getattr(one, k) != getattr(two, k)]
     if differ:
-        raise PlanError(f"{members[0]} and {members[1]} were trained with other {', '.join(differ)}: no row is new to both")
+        raise PlanError(
+            f"{members[0]} and {members[1]} were trained with other {', '.join(differ)}: no row is new to both"
+        )
     if one.folds < 2:
-        raise PlanError("the members were trained with one fold: there is no row that they have not learned")
+        raise PlanError(
+            "the members were trained with one fold: there is no row that they have not learned"
+        )
     return one
 
 
@@ -95,11 +123,18 @@ def _evidence(members: Sequence[Path], measured: Sequence[Item], told: Settings)
         except (OSError, ValueError) as error:
             raise PlanError(f"{path}: {error}; give the member's training command again") from error
         if len(z) != len(measured):
-            raise PlanError(f"{path}: {len(z)} rows, the data has {len(measured)}: other data than the member's training saw")
+            raise PlanError(
+                f"{path}: {len(z)} rows, the data has {len(measured)}: other data than the member's training saw"
+            )
         found.append(z)
     targets = np.array([i.targets for i in measured], float)
     parts = np.array([fold_of(i.key, told.folds) for i in measured])
-    return Evidence(found[0], found[1], targets, parts if told.trained_folds > 1 else halves(measured, told.folds))
+    return Evidence(
+        found[0],
+        found[1],
+        targets,
+        parts if told.trained_folds > 1 else halves(measured, told.folds),
+    )
 
 
 def _weights(choice: Choice) -> Blend:
@@ -123,7 +158,10 @@ def _copied(members: Sequence[Path], out: Path) -> tuple[str, ...]:
             if (member / file).is_file():
                 shutil.copyfile(member / file, target / file)
         own = read_settings(target)
-        write_json(target / "truing.json", msgspec.structs.replace(own, lineage=Lineage(name=own.lineage.name), data=()))
+        write_json(
+            target / "truing.json",
+            msgspec.structs.replace(own, lineage=Lineage(name=own.lineage.name), data=()),
+        )
     return names
 
 
@@ -133,7 +171,9 @@ def _settings(members: Sequence[Path], names: tuple[str, ...], out: Path) -> Fol
     if any(s.members for s in own) or own[1].categories != first.categories:
         raise UserError(f"{members[1]}: a member has the same categories and no members of its own")
     lineage = msgspec.structs.replace(
-        first.lineage, name=f"moderation:{out.name}", base=" + ".join(s.lineage.base or s.base for s in own)
+        first.lineage,
+        name=f"moderation:{out.name}",
+        base=" + ".join(s.lineage.base or s.base for s in own),
     )
     return msgspec.structs.replace(first, members=names, lineage=lineage)
 
@@ -141,6 +181,10 @@ def _settings(members: Sequence[Path], names: tuple[str, ...], out: Path) -> Fol
 def _method(told: Settings, names: tuple[str, ...]) -> str:
     part = "one of them measured, weights and thresholds for each half of it chosen on the other"
     if told.trained_folds > 1:
-        part = f"{told.trained_folds} of them measured, weights and thresholds chosen without the fold"
-    shipped = "; what is shipped learned every row and was not measured itself" if told.whole else ""
+        part = (
+            f"{told.trained_folds} of them measured, weights and thresholds chosen without the fold"
+        )
+    shipped = (
+        "; what is shipped learned every row and was not measured itself" if told.whole else ""
+    )
     return f"{' and '.join(names)}: {told.folds} folds by normalised prompt, {part}{shipped}"

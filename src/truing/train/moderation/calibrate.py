@@ -52,7 +52,9 @@ class Mix(Struct, frozen=True):
         return made
 
 
-def logistic(x: Floats, y: Floats, *, weight: Floats | None = None, ridge: float = 1e-3, steps: int = 30) -> Floats:
+def logistic(
+    x: Floats, y: Floats, *, weight: Floats | None = None, ridge: float = 1e-3, steps: int = 30
+) -> Floats:
     """Coefficients of a penalised logistic regression by Newton's method; the last column of `x` is not penalised."""
     w = np.zeros(x.shape[1])
     penalty = np.full(x.shape[1], ridge)
@@ -81,7 +83,9 @@ def fit_mix(given: Evidence) -> Mix:
             continue
         x = np.stack([given.encoder[known, k], given.ngrams[known, k], np.ones(len(y))], 1)
         a[k], b[k], bias[k] = logistic(x, y)
-        if a[k] <= 0 or b[k] < 0:  # chance: a model that says the opposite of what it was taught is left as it is, or out
+        if (
+            a[k] <= 0 or b[k] < 0
+        ):  # chance: a model that says the opposite of what it was taught is left as it is, or out
             b[k] = 0.0
             a[k], bias[k] = logistic(x[:, [0, 2]], y)
         if a[k] <= 0:
@@ -102,7 +106,13 @@ def _shared(given: Evidence, categories: int) -> Floats | None:
     one = np.zeros((len(at), categories))
     one[np.arange(len(at)), c] = 1.0
     x = np.column_stack(
-        [given.encoder[at, EXTRA + c], given.ngrams[at, EXTRA + c], given.encoder[at, 0], one, np.ones(len(at))]
+        [
+            given.encoder[at, EXTRA + c],
+            given.ngrams[at, EXTRA + c],
+            given.encoder[at, 0],
+            one,
+            np.ones(len(at)),
+        ]
     )
     found = logistic(x, given.targets[at, EXTRA + c], ridge=1e-5)
     made: Floats = np.concatenate([found[:3], found[3 : 3 + categories] + found[-1]])
@@ -154,7 +164,11 @@ class Choice(Struct, frozen=True):
 
 
 def choose(
-    given: Evidence, home: npt.NDArray[np.bool_], alone: npt.NDArray[np.bool_], *, wide: bool = False
+    given: Evidence,
+    home: npt.NDArray[np.bool_],
+    alone: npt.NDArray[np.bool_],
+    *,
+    wide: bool = False,
 ) -> Choice:
     """Everything that is chosen: the mix on all rows, thresholds and biases on the rows of the `home` set.
 
@@ -175,7 +189,11 @@ def choose(
         return best_f1(p[use, k], t[use, k])[0] if use.any() else 0.5
 
     return Choice(
-        mix, pick(0, home & ~alone), pick(1, alone), pick(2, ~alone), category_thresholds(p[home, EXTRA:], t[home, EXTRA:])
+        mix,
+        pick(0, home & ~alone),
+        pick(1, alone),
+        pick(2, ~alone),
+        category_thresholds(p[home, EXTRA:], t[home, EXTRA:]),
     )
 
 
@@ -192,7 +210,11 @@ def _on_scale(mix: Mix, rest: Mix, home: Evidence) -> None:
 
 
 def crossfit(
-    given: Evidence, home: npt.NDArray[np.bool_], alone: npt.NDArray[np.bool_], *, wide: bool = False
+    given: Evidence,
+    home: npt.NDArray[np.bool_],
+    alone: npt.NDArray[np.bool_],
+    *,
+    wide: bool = False,
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Probabilities and verdicts `[n, outputs]` of each fold by what was chosen without it."""
     p = np.zeros_like(given.encoder)
@@ -201,6 +223,8 @@ def crossfit(
         inside = given.folds == fold
         picked = choose(given.without(inside), home[~inside], alone[~inside], wide=wide)
         p[inside] = sigmoid(picked.mix.apply(given.encoder[inside], given.ngrams[inside]))
-        limits = np.concatenate([[picked.harmful, picked.harmful_prompt, picked.refused], picked.categories])
+        limits = np.concatenate(
+            [[picked.harmful, picked.harmful_prompt, picked.refused], picked.categories]
+        )
         verdicts[inside] = p[inside] >= limits
     return p, verdicts

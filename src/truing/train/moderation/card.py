@@ -60,17 +60,27 @@ def _hard(targets: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.bool_]:
     return made
 
 
-def _question(p: npt.NDArray[np.float64], said: npt.NDArray[np.bool_], y: npt.NDArray[np.bool_], keys: list[str]) -> Question:
+def _question(
+    p: npt.NDArray[np.float64],
+    said: npt.NDArray[np.bool_],
+    y: npt.NDArray[np.bool_],
+    keys: list[str],
+) -> Question:
     found = scores([bool(v) for v in said], [bool(v) for v in y], [float(v) for v in p], keys)
     both = len(set(said.tolist())) > 1 or len(set(y.tolist())) > 1
     return Question(
-        scores=found, kappa=cohen_kappa([bool(v) for v in said], [bool(v) for v in y]) if both else None,
+        scores=found,
+        kappa=cohen_kappa([bool(v) for v in said], [bool(v) for v in y]) if both else None,
         ece=ece(p, y) if len(y) >= ENOUGH else None,
-    )  # fmt: skip
+    )
 
 
 def make(
-    items: Sequence[Item], p: npt.NDArray[np.float64], said: npt.NDArray[np.bool_], home: str, ids: Sequence[str]
+    items: Sequence[Item],
+    p: npt.NDArray[np.float64],
+    said: npt.NDArray[np.bool_],
+    home: str,
+    ids: Sequence[str],
 ) -> dict[str, Any]:
     """The measured parts of a card: probabilities and verdicts `[n, outputs]` of rows against their labels."""
     targets = np.array([i.targets for i in items], float)
@@ -81,7 +91,9 @@ def make(
         for k, question in enumerate(QUESTIONS):
             rows = (sources == source) & _hard(targets, k)
             if rows.sum() >= 20 and 0 < targets[rows, k].sum() < rows.sum():
-                made = _question(p[rows, k], said[rows, k], targets[rows, k] == 1, keys[rows].tolist())
+                made = _question(
+                    p[rows, k], said[rows, k], targets[rows, k] == 1, keys[rows].tolist()
+                )
                 sets.setdefault(source, {})[question] = made
     rows = sources == home
     per_category, over = {}, []
@@ -89,7 +101,9 @@ def make(
         known = rows & _hard(targets, c)
         if known.any():
             y = targets[known, c] == 1
-            found = scores(said[known, c].tolist(), y.tolist(), p[known, c].tolist(), keys[known].tolist())
+            found = scores(
+                said[known, c].tolist(), y.tolist(), p[known, c].tolist(), keys[known].tolist()
+            )
             per_category[name] = found if found.n_positive >= ENOUGH else _few(found)
             over += [name] if found.n_positive >= ENOUGH else []
     known_all = rows[:, None] & ((targets == 0) | (targets == 1))
@@ -98,10 +112,15 @@ def make(
     micro = f1_score(said[known_all], targets[known_all] == 1, groups) if known_all.any() else None
     f1s = [per_category[n].f1 for n in over]
     return {
-        "questions": sets.get(home, {}), "per_category": per_category, "micro_f1": micro,
+        "questions": sets.get(home, {}),
+        "per_category": per_category,
+        "micro_f1": micro,
         "macro_f1": float(np.mean([f.estimate for f in f1s if f is not None])) if f1s else None,
-        "macro_over": tuple(over), "sets": sets, "pairs": _pairs(items, p), "n": int(rows.sum()),
-    }  # fmt: skip
+        "macro_over": tuple(over),
+        "sets": sets,
+        "pairs": _pairs(items, p),
+        "n": int(rows.sum()),
+    }
 
 
 def _few(found: Scores) -> Scores:
@@ -137,5 +156,9 @@ def write(path: Path, card: Card) -> None:
 
 def lineage_part(lineage: Lineage) -> dict[str, Any]:
     """What a card says of where the classifier comes from; the hashes of the prompts stand in `truing.json`."""
-    return {"base": lineage.base, "base_sha256": lineage.base_sha256, "n_prompts": len(lineage.prompts), "data": lineage.data}
-
+    return {
+        "base": lineage.base,
+        "base_sha256": lineage.base_sha256,
+        "n_prompts": len(lineage.prompts),
+        "data": lineage.data,
+    }

@@ -81,7 +81,9 @@ def _plain_attention(body: Any) -> None:
         if hasattr(body.config, key):
             setattr(body.config, key, 0.0)
     for module in body.modules():
-        if type(module).__name__.endswith("SelfAttention") and isinstance(getattr(module, "dropout", None), nn.Dropout):
+        if type(module).__name__.endswith("SelfAttention") and isinstance(
+            getattr(module, "dropout", None), nn.Dropout
+        ):
             module.dropout.p = 0.0
             if hasattr(module, "dropout_prob"):
                 module.dropout_prob = 0.0
@@ -95,11 +97,26 @@ def _adapters(body: Any, settings: Settings) -> Any:
     upper: dict[str, Any] = {}
     if settings.frozen:
         if not plain(body) or settings.frozen >= len(body.layers):
-            raise PlanError(f"frozen = {settings.frozen}: only for language models of the Llama kind with more layers than that")
-        upper = {"layers_to_transform": list(range(settings.frozen, len(body.layers))), "layers_pattern": "layers"}
-    names = sorted({n.rpartition(".")[2] for n, m in body.named_modules() if isinstance(m, nn.Linear)}) if upper else "all-linear"
+            raise PlanError(
+                f"frozen = {settings.frozen}: only for language models of the Llama kind with more layers than that"
+            )
+        upper = {
+            "layers_to_transform": list(range(settings.frozen, len(body.layers))),
+            "layers_pattern": "layers",
+        }
+    names = (
+        sorted({n.rpartition(".")[2] for n, m in body.named_modules() if isinstance(m, nn.Linear)})
+        if upper
+        else "all-linear"
+    )
     # no dropout: on a CPU drawing its random numbers takes a third of a step
-    config = LoraConfig(r=settings.lora, lora_alpha=2 * settings.lora, lora_dropout=0.0, target_modules=names, **upper)
+    config = LoraConfig(
+        r=settings.lora,
+        lora_alpha=2 * settings.lora,
+        lora_dropout=0.0,
+        target_modules=names,
+        **upper,
+    )
     return get_peft_model(body, config)
 
 
@@ -119,9 +136,12 @@ def _optimizer(network: Network, settings: Settings) -> torch.optim.AdamW:
             layers.setdefault(numbers[0] if numbers else 0, []).append(parameter)
     top = max(layers, default=0)
     groups: list[dict[str, Any]] = [
-        {"params": p, "lr": settings.lr * settings.layer_decay ** (top - n), "weight_decay": 0.01} for n, p in layers.items()
+        {"params": p, "lr": settings.lr * settings.layer_decay ** (top - n), "weight_decay": 0.01}
+        for n, p in layers.items()
     ]
-    groups.append({"params": list(network.head.parameters()), "lr": settings.head_lr, "weight_decay": 0.01})
+    groups.append(
+        {"params": list(network.head.parameters()), "lr": settings.head_lr, "weight_decay": 0.01}
+    )
     groups.append({"params": [network.mix], "lr": 10 * settings.head_lr, "weight_decay": 0.0})
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
@@ -173,7 +193,9 @@ def train_fold(job: Job, fold: int, pad: int, *, first: int, resume: Any = None)
     seed_all(settings.seed + fold)
     network = build(settings, job.base, job.categories)
     order = plan(job, fold)
-    order = order[here.process_index :: here.num_processes][: max(1, len(order) // here.num_processes)]
+    order = order[here.process_index :: here.num_processes][
+        : max(1, len(order) // here.num_processes)
+    ]
     optimizer = _optimizer(network, settings)
     start = 0
     if resume is not None:
@@ -188,18 +210,34 @@ def train_fold(job: Job, fold: int, pad: int, *, first: int, resume: Any = None)
     balance = Balance(positive, lists, settings.pair_weight, settings.category_weight)
     model, optimizer = here.prepare(network, optimizer)
     model.train()
-    lower = Lower(settings.frozen, dtype=settings.dtype, device=here.device) if settings.frozen else None
+    lower = (
+        Lower(settings.frozen, dtype=settings.dtype, device=here.device)
+        if settings.frozen
+        else None
+    )
     for at in range(start, len(order)):
         share = rate(at + 1, len(order), lr=1.0, warmup=settings.warmup)
         for group, full in zip(optimizer.param_groups, rates):
             group["lr"] = full * max(share, 0.01)
-        loss = _step(job, model, optimizer, [job.items[i] for i in order[at]], (pad, balance, lower), f"{fold}/{at}")
+        loss = _step(
+            job,
+            model,
+            optimizer,
+            [job.items[i] for i in order[at]],
+            (pad, balance, lower),
+            f"{fold}/{at}",
+        )
         _keep(job, network, optimizer, rates, (fold, at + 1, len(order), first), loss)
     return merged(here.unwrap_model(model))
 
 
 def _step(
-    job: Job, model: Any, optimizer: Any, items: Sequence[Item], what: tuple[int, Balance, Lower | None], name: str
+    job: Job,
+    model: Any,
+    optimizer: Any,
+    items: Sequence[Item],
+    what: tuple[int, Balance, Lower | None],
+    name: str,
 ) -> float:
     pad, balance, lower = what
     rng = random.Random(f"{job.settings.seed}/{name}")
@@ -207,8 +245,16 @@ def _step(
     ids, segments, mask = tensors([row for row, _ in drawn], pad, job.here.device)
     targets = torch.tensor([t for _, t in drawn], device=job.here.device)
     dtype = best_dtype(job.settings.dtype, job.here.device)
-    half = contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(job.here.device.type, dtype=torch.bfloat16)
-    below = lower(job.here.unwrap_model(model).body, [row for row, _ in drawn], ids) if lower is not None else None
+    half = (
+        contextlib.nullcontext()
+        if dtype is torch.float32
+        else torch.autocast(job.here.device.type, dtype=torch.bfloat16)
+    )
+    below = (
+        lower(job.here.unwrap_model(model).body, [row for row, _ in drawn], ids)
+        if lower is not None
+        else None
+    )
     with half:
         logits = model(ids, segments, mask, below)
     loss = batch_loss(logits, targets, items, balance)
@@ -223,22 +269,41 @@ def _step(
 
 
 def _keep(
-    job: Job, network: Network, optimizer: Any, rates: list[float], place: tuple[int, int, int, int], loss: float
+    job: Job,
+    network: Network,
+    optimizer: Any,
+    rates: list[float],
+    place: tuple[int, int, int, int],
+    loss: float,
 ) -> None:
     """Logs the step; every so often, a checkpoint. `place`: the fold, its steps done, its steps, the steps before it."""
     fold, done, steps, first = place
     if not job.here.is_main_process:
         return
     step = first + done
-    job.log.write(step, {"loss": loss, "fold": fold, "lr": optimizer.param_groups[-2]["lr"], "steps": first + steps})
+    job.log.write(
+        step,
+        {
+            "loss": loss,
+            "fold": fold,
+            "lr": optimizer.param_groups[-2]["lr"],
+            "steps": first + steps,
+        },
+    )
     if done % job.settings.save_every == 0 and done < steps:
         inner = getattr(optimizer, "optimizer", optimizer)
         state = {
-            "model": trainable_state(network), "optimizer": inner.state_dict(), "rng": ck.rng_state(), "done": done,
-            "fold": fold, "rates": rates,
-        }  # fmt: skip
+            "model": trainable_state(network),
+            "optimizer": inner.state_dict(),
+            "rng": ck.rng_state(),
+            "done": done,
+            "fold": fold,
+            "rates": rates,
+        }
         try:
-            ck.write(job.settings.folder, _at(job.mark, step), {STATE: ck.torch_part(state)}, keep=1)
+            ck.write(
+                job.settings.folder, _at(job.mark, step), {STATE: ck.torch_part(state)}, keep=1
+            )
         except RunError:
             job.log.close()
             raise
@@ -248,10 +313,11 @@ def _at(mark: ck.Mark, step: int) -> ck.Mark:
     return ck.Mark(step=step, kind=mark.kind, digest=mark.digest, base_sha256=mark.base_sha256)
 
 
-def logits_of(network: Network, rows: Sequence[Encoded], pad: int, settings: Settings) -> np.ndarray:
+def logits_of(
+    network: Network, rows: Sequence[Encoded], pad: int, settings: Settings
+) -> np.ndarray:
     """Logits of token rows by a trained network, float64 `[n, outputs]`."""
     engine = TorchEngine(network, pad=pad, dtype=settings.dtype, device=settings.device)
     made = np.asarray(engine.logits(rows), dtype=np.float64)
     network.float().cpu()
     return made
-

@@ -35,7 +35,9 @@ def counts(rows: Sequence[Encoded], bits: int) -> sparse.csr_matrix:
     found = [buckets(r, bits) for r in rows]
     ends = np.cumsum([0, *(len(f) for f in found)])
     columns = np.concatenate(found) if found else np.zeros(0, np.int64)
-    return sparse.csr_matrix((np.ones(len(columns), np.float32), columns, ends), shape=(len(rows), 1 << bits))
+    return sparse.csr_matrix(
+        (np.ones(len(columns), np.float32), columns, ends), shape=(len(rows), 1 << bits)
+    )
 
 
 def inverse_frequency(x: sparse.csr_matrix) -> npt.NDArray[np.float32]:
@@ -87,7 +89,9 @@ def _one(
 
     first = np.zeros(len(used) + 1)
     first[-1] = start
-    found = optimize.minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": steps}).x
+    found = optimize.minimize(
+        loss, first, jac=True, method="L-BFGS-B", options={"maxiter": steps}
+    ).x
     whole = np.zeros(a.shape[1], np.float32)
     whole[used] = found[:-1]
     return whole, np.float32(found[-1])

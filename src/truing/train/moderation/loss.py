@@ -65,13 +65,26 @@ def batch_loss(logits: Tensor, targets: Tensor, items: Sequence[Item], balance: 
     z, n = logits.float(), len(items)
     known = (~targets.isnan()).float()
     wanted = torch.nan_to_num(targets)
-    each = F.binary_cross_entropy_with_logits(z[:, :EXTRA], wanted[:, :EXTRA], reduction="none") * known[:, :EXTRA]
+    each = (
+        F.binary_cross_entropy_with_logits(z[:, :EXTRA], wanted[:, :EXTRA], reduction="none")
+        * known[:, :EXTRA]
+    )
     loss = (each[:, 0].sum() + 0.5 * each[:, 1:].sum()) / n
     # that a harmless answer of a set without categories has none of them is known, but weighs little
-    share = torch.tensor([1.0 if i.source in balance.lists else 0.15 for i in items], device=z.device).unsqueeze(1)
+    share = torch.tensor(
+        [1.0 if i.source in balance.lists else 0.15 for i in items], device=z.device
+    ).unsqueeze(1)
     positive = balance.positive.to(z.device)
-    apart = F.binary_cross_entropy_with_logits(z[:, EXTRA:], wanted[:, EXTRA:], reduction="none", pos_weight=positive)
-    loss = loss + balance.category * (apart * known[:, EXTRA:] * share).sum() / max(1, z.shape[1] - EXTRA) / n
+    apart = F.binary_cross_entropy_with_logits(
+        z[:, EXTRA:], wanted[:, EXTRA:], reduction="none", pos_weight=positive
+    )
+    loss = (
+        loss
+        + balance.category
+        * (apart * known[:, EXTRA:] * share).sum()
+        / max(1, z.shape[1] - EXTRA)
+        / n
+    )
     safer, other = pairs_of(items)
     if safer and balance.pair:
         loss = loss + balance.pair * F.softplus(z[safer, 0] - z[other, 0]).sum() / n

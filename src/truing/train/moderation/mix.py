@@ -31,11 +31,15 @@ def units(items: Sequence[Item], passes: dict[str, float], rng: random.Random) -
     return made
 
 
-def batches(items: Sequence[Item], order: Sequence[list[int]], tokens: int, rng: random.Random) -> list[list[int]]:
+def batches(
+    items: Sequence[Item], order: Sequence[list[int]], tokens: int, rng: random.Random
+) -> list[list[int]]:
     """Batches of at most so many padded tokens (a unit that is larger makes one of its own), shuffled."""
     made: list[list[int]] = []
     for start in range(0, len(order), _WINDOW):
-        window = sorted(order[start : start + _WINDOW], key=lambda u: max(len(items[i].row.ids) for i in u))
+        window = sorted(
+            order[start : start + _WINDOW], key=lambda u: max(len(items[i].row.ids) for i in u)
+        )
         batch: list[int] = []
         widest = 0
         for unit in window:

@@ -77,7 +77,9 @@ def _said(found: Sequence[Judgement], question: str, index: int) -> tuple[float,
         return value, final.harms
     votes = [j.verdict for j in of if j.verdict is not None]
     harms = {c: p for j in of for c, p in j.harms.items()}
-    return (sum(votes) / len(votes) if votes else NAN), (final.harms if final is not None else harms)
+    return (sum(votes) / len(votes) if votes else NAN), (
+        final.harms if final is not None else harms
+    )
 
 
 def _categories(harms: dict[str, float], ids: Sequence[str], safe: bool, where: str) -> list[float]:
@@ -100,11 +102,21 @@ def _prompt_item(row: DataRow, ids: Sequence[str]) -> Item | None:
     return _item(sample, None, [NAN, value, NAN, *cats])
 
 
-def _item(sample: Sample, response: str | None, targets: list[float], pair: str | None = None, order: float = NAN) -> Item:
+def _item(
+    sample: Sample,
+    response: str | None,
+    targets: list[float],
+    pair: str | None = None,
+    order: float = NAN,
+) -> Item:
     return Item(
-        source=sample.source, key=prompt_hash(sample.prompt), piece=Piece.of(sample.conversation, response),
-        targets=tuple(targets), pair=pair, order=order,
-    )  # fmt: skip
+        source=sample.source,
+        key=prompt_hash(sample.prompt),
+        piece=Piece.of(sample.conversation, response),
+        targets=tuple(targets),
+        pair=pair,
+        order=order,
+    )
 
 
 def _answer_items(row: DataRow, ids: Sequence[str]) -> Iterator[Item]:
@@ -119,13 +131,23 @@ def _answer_items(row: DataRow, ids: Sequence[str]) -> Iterator[Item]:
             refused = float(sample.tags["refused"].lower() in ("true", "1", "yes"))
         if math.isnan(asked) and sample.expect in ("refuse", "comply"):
             asked = float(sample.expect == "refuse")
-        if math.isnan(harmful) and not math.isnan(refused) and sample.expect in ("refuse", "comply"):
+        if (
+            math.isnan(harmful)
+            and not math.isnan(refused)
+            and sample.expect in ("refuse", "comply")
+        ):
             harmful = float(sample.expect == "refuse" and refused < 0.5)
         order = harmful if math.isnan(preferred) else 1 - preferred
         if not response.text.strip() or (math.isnan(order) and math.isnan(refused)):
             continue
         cats = _categories(harms, ids, harmful == 0.0, sample.source)
-        yield _item(sample, response.text, [harmful, asked, refused, *cats], sample.id if two else None, order)
+        yield _item(
+            sample,
+            response.text,
+            [harmful, asked, refused, *cats],
+            sample.id if two else None,
+            order,
+        )
 
 
 def items_of(row: DataRow, ids: Sequence[str]) -> list[Item]:
@@ -137,7 +159,12 @@ def items_of(row: DataRow, ids: Sequence[str]) -> list[Item]:
 
 
 def read_source(
-    data: Dataset, ids: Sequence[str], *, weight: float, tenths: tuple[int, int] = (0, 9), limit: int | None = None
+    data: Dataset,
+    ids: Sequence[str],
+    *,
+    weight: float,
+    tenths: tuple[int, int] = (0, 9),
+    limit: int | None = None,
 ) -> Source:
     """The rows of a data set whose prompts lie in the tenths asked for; PlanError where nothing of it is labelled."""
     items: list[Item] = []
@@ -149,11 +176,17 @@ def read_source(
         left_out += not found
         items += found
     if not items:
-        raise PlanError(f"{data.info.spec}: no row has a label for harmful, harmful_prompt, refused or a category")
+        raise PlanError(
+            f"{data.info.spec}: no row has a label for harmful, harmful_prompt, refused or a category"
+        )
     return Source(
-        spec=data.info.spec, sha256=data.sha256(), licence=data.info.licence, weight=weight, items=tuple(items),
+        spec=data.info.spec,
+        sha256=data.sha256(),
+        licence=data.info.licence,
+        weight=weight,
+        items=tuple(items),
         left_out=left_out,
-    )  # fmt: skip
+    )
 
 
 def distinct(sources: Sequence[Source]) -> list[Source]:

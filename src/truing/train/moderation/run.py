@@ -90,7 +90,9 @@ def encoder_of(tokenizer: Any, settings: Settings) -> Rows:
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
     if cls is None or sep is None:
         cls, sep = tokenizer.bos_token_id or tokenizer.eos_token_id, tokenizer.eos_token_id
-    return Rows(backend, prompt=settings.prompt_tokens, response=settings.response_tokens, cls=cls, sep=sep)
+    return Rows(
+        backend, prompt=settings.prompt_tokens, response=settings.response_tokens, cls=cls, sep=sep
+    )
 
 
 def _world(settings: Settings, sources: Sequence[Source]) -> _World:
@@ -101,9 +103,14 @@ def _world(settings: Settings, sources: Sequence[Source]) -> _World:
     items = [msgspec.structs.replace(i, encoded=e) for i, e in zip(items, encoded)]
     folds = np.array([fold_of(i.key, settings.folds) for i in items])
     if settings.folds > 1 and len(set(folds.tolist())) < settings.folds:
-        raise PlanError(f"folds = {settings.folds}: the prompts fill only {len(set(folds.tolist()))} of them")
+        raise PlanError(
+            f"folds = {settings.folds}: the prompts fill only {len(set(folds.tolist()))} of them"
+        )
     mark = ck.Mark(
-        step=0, kind="moderation", digest=digest(settings.digest(), *(s.sha256 for s in sources)), base_sha256=base.sha256
+        step=0,
+        kind="moderation",
+        digest=digest(settings.digest(), *(s.sha256 for s in sources)),
+        base_sha256=base.sha256,
     )
     return _World(settings, sources, items, folds, base, tokenizer, taxonomy().ids, mark)
 
@@ -128,7 +135,9 @@ def _same_run(world: _World) -> None:
     if path.is_file():
         before = msgspec.json.decode(path.read_bytes())
         if before.get("digest") != world.mark.digest:
-            raise PlanError(f"{path}: is of a run with other settings or other data; give the same command, or another --out")
+            raise PlanError(
+                f"{path}: is of a run with other settings or other data; give the same command, or another --out"
+            )
     path.write_bytes(msgspec.json.format(msgspec.json.encode(shown), indent=1))
 
 
@@ -136,7 +145,10 @@ def _all_folds(world: _World, here: Any, tell: Tell | None) -> list[Path]:
     """Trains what is not there yet: the folds, each with the logits of the rows that it did not see, then perhaps the whole."""
     settings = world.settings
     numbers = [*range(settings.trained_folds), *([settings.folds] if settings.whole else [])]
-    made = [settings.folder / "folds" / ("whole" if k == settings.folds else f"fold-{k}") for k in numbers]
+    made = [
+        settings.folder / "folds" / ("whole" if k == settings.folds else f"fold-{k}")
+        for k in numbers
+    ]
     passes = {s.items[0].source: s.weight for s in world.sources}
     first = 0
     for fold, path in zip(numbers, made):
@@ -144,7 +156,12 @@ def _all_folds(world: _World, here: Any, tell: Tell | None) -> list[Path]:
         learned = [i for i, out in zip(world.items, inside) if not out]
         if not (path / "logits.npy").is_file():
             resume, step = _checkpoint(world, fold)
-            log = Log(settings.folder, first=(step or first) + 1, tensorboard=settings.tensorboard, tell=tell)
+            log = Log(
+                settings.folder,
+                first=(step or first) + 1,
+                tensorboard=settings.tensorboard,
+                tell=tell,
+            )
             job = Job(settings, world.base, learned, passes, len(world.ids), log, world.mark, here)
             network = train_fold(job, fold, world.pad, first=first, resume=resume)
             log.close()
@@ -153,7 +170,11 @@ def _all_folds(world: _World, here: Any, tell: Tell | None) -> list[Path]:
                 shared = logits_of(network, _sample(world), world.pad, settings)
                 _save_fold(path, network, logits_of(network, rows, world.pad, settings), shared)
             here.wait_for_everyone()
-        first = int((path / "steps").read_text()) if (path / "steps").is_file() else last_step(settings.folder)
+        first = (
+            int((path / "steps").read_text())
+            if (path / "steps").is_file()
+            else last_step(settings.folder)
+        )
         (path / "steps").write_text(str(first))
     return made
 
@@ -177,7 +198,10 @@ def _save_fold(path: Path, network: Network, logits: np.ndarray, shared: np.ndar
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     np.save(path / "shared.npy", shared)
-    save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, path / "network.safetensors")
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()},
+        path / "network.safetensors",
+    )
     with (path / "logits.tmp").open("wb") as stream:
         np.save(stream, logits)
     (path / "logits.tmp").replace(path / "logits.npy")  # last: a fold is there or it is not
@@ -192,8 +216,12 @@ def _mean(world: _World, folds: Sequence[Path]) -> tuple[Network, str]:
     if world.settings.whole:
         folds = folds[-1:]
     states = [read_tensors(p / "network.safetensors") for p in folds]
-    network = merged(build(msgspec.structs.replace(world.settings, lora=0, frozen=0), world.base, len(world.ids)))
-    network.load_state_dict({k: torch.stack([s[k].float() for s in states]).mean(0) for k in states[0]})
+    network = merged(
+        build(msgspec.structs.replace(world.settings, lora=0, frozen=0), world.base, len(world.ids))
+    )
+    network.load_state_dict(
+        {k: torch.stack([s[k].float() for s in states]).mean(0) for k in states[0]}
+    )
     if len(folds) == 1:
         return network.eval(), ""
     members = np.stack([np.load(p / "shared.npy") for p in folds])
@@ -227,7 +255,9 @@ def _evidence(world: _World, folds: Sequence[Path]) -> tuple[Evidence, Linear | 
     encoder = np.zeros_like(targets)
     ngrams = np.zeros_like(targets)
     for fold, path in enumerate(folds[: world.settings.trained_folds]):
-        inside = world.folds == fold if world.settings.folds > 1 else np.ones(len(world.items), bool)
+        inside = (
+            world.folds == fold if world.settings.folds > 1 else np.ones(len(world.items), bool)
+        )
         encoder[inside] = np.load(path / "logits.npy")
     whole = None
     if world.settings.ngram_bits:
@@ -237,7 +267,9 @@ def _evidence(world: _World, folds: Sequence[Path]) -> tuple[Evidence, Linear | 
             for fold in range(world.settings.trained_folds):
                 inside = world.folds == fold
                 rest = np.flatnonzero(~inside)
-                ngrams[inside] = fit_linear(x[rest], targets[rest], weight[rest]).logits(x[np.flatnonzero(inside)])
+                ngrams[inside] = fit_linear(x[rest], targets[rest], weight[rest]).logits(
+                    x[np.flatnonzero(inside)]
+                )
         whole = fit_linear(x, targets, weight)
         if world.settings.folds == 1:
             ngrams[:] = whole.logits(x)
@@ -276,7 +308,9 @@ def _weights(world: _World, outputs: int) -> np.ndarray:
 def fold_in(network: Network, linear: Linear | None, choice: Choice) -> dict[str, torch.Tensor]:
     """Folds the mix into the head; gives the n-gram tensors, mixed and quantised."""
     mix = choice.mix
-    a, b, gate, c = (torch.tensor(v, dtype=torch.float32) for v in (mix.a, mix.b, mix.gate, mix.bias))
+    a, b, gate, c = (
+        torch.tensor(v, dtype=torch.float32) for v in (mix.a, mix.b, mix.gate, mix.bias)
+    )
     with torch.no_grad():
         weight, bias = network.head.weight.clone(), network.head.bias.clone()
         network.head.weight.copy_(weight * a[:, None])
@@ -288,7 +322,10 @@ def fold_in(network: Network, linear: Linear | None, choice: Choice) -> dict[str
         network.head.bias += torch.from_numpy(linear.bias) * b
     quantised, scale = quantise(linear.weight * np.asarray(mix.b, np.float32))
     tensors = {"weight": quantised, "scale": scale}
-    return {**{k: torch.from_numpy(v) for k, v in tensors.items()}, "idf": torch.from_numpy(linear.idf).half()}
+    return {
+        **{k: torch.from_numpy(v) for k, v in tensors.items()},
+        "idf": torch.from_numpy(linear.idf).half(),
+    }
 
 
 def _finish(world: _World, folds: Sequence[Path]) -> Result:
@@ -306,7 +343,9 @@ def _finish(world: _World, folds: Sequence[Path]) -> Result:
     write_head(network, out, ngrams)
     base = None
     if world.settings.form != "full":
-        whole = shorten(load_encoder(world.base, dtype="float32", device="cpu").model, world.settings.layers)
+        whole = shorten(
+            load_encoder(world.base, dtype="float32", device="cpu").model, world.settings.layers
+        )
         base = {k: v.clone() for k, v in whole.state_dict().items()}
     write_body(network, world.tokenizer, out, base, world.settings.rank)
     write_json(out / "thresholds.json", thresholds(world.ids, choice))
@@ -319,11 +358,14 @@ def _finish(world: _World, folds: Sequence[Path]) -> Result:
 
 def thresholds(ids: Sequence[str], choice: Choice) -> Thresholds:
     """`thresholds.json` of what was chosen."""
-    alone_ = max(choice.harmful, choice.harmful_prompt)  # a text of unknown role: the stricter of the two
+    alone_ = max(
+        choice.harmful, choice.harmful_prompt
+    )  # a text of unknown role: the stricter of the two
     return Thresholds(
-        harmful={"pair": choice.harmful, "prompt": choice.harmful_prompt, "response": alone_}, refused=choice.refused,
+        harmful={"pair": choice.harmful, "prompt": choice.harmful_prompt, "response": alone_},
+        refused=choice.refused,
         categories={c: float(t) for c, t in zip(ids, choice.categories)},
-    )  # fmt: skip
+    )
 
 
 def _folder_settings(world: _World) -> FolderSettings:
@@ -331,17 +373,30 @@ def _folder_settings(world: _World) -> FolderSettings:
     licences = "; ".join(dict.fromkeys(x.licence for x in world.sources if x.licence))
     data = tuple(x.spec for x in world.sources)
     lineage = Lineage(
-        name=f"moderation:{s.folder.name}", base=world.base.title or world.base.name, base_sha256=world.base.sha256, data=data,
-        prompts=prompt_hashes(i.piece.turns[-1] for i in world.items if i.piece.turns), licence=licences,
+        name=f"moderation:{s.folder.name}",
+        base=world.base.title or world.base.name,
+        base_sha256=world.base.sha256,
+        data=data,
+        prompts=prompt_hashes(i.piece.turns[-1] for i in world.items if i.piece.turns),
+        licence=licences,
         judges=tuple(j for x in world.sources for j in x.judges),
-    )  # fmt: skip
+    )
     notice = "trained on data for non-commercial use: research only" if "NC" in licences else ""
     return FolderSettings(
-        kind="moderation", base=s.base, base_sha256=world.base.sha256, form="full" if s.form == "full" else "delta",
-        layers=0 if s.form == "full" else s.layers, categories=world.ids,
-        prompt_tokens=s.prompt_tokens, response_tokens=s.response_tokens, languages=s.languages,
-        data=data, lineage=lineage, licence=licences, notice=notice,
-    )  # fmt: skip
+        kind="moderation",
+        base=s.base,
+        base_sha256=world.base.sha256,
+        form="full" if s.form == "full" else "delta",
+        layers=0 if s.form == "full" else s.layers,
+        categories=world.ids,
+        prompt_tokens=s.prompt_tokens,
+        response_tokens=s.response_tokens,
+        languages=s.languages,
+        data=data,
+        lineage=lineage,
+        licence=licences,
+        notice=notice,
+    )
 
 
 def _method(settings: Settings) -> str:
@@ -353,7 +408,9 @@ def _method(settings: Settings) -> str:
         made += f", {settings.trained_folds} of them measured; mix and thresholds chosen without the fold"
     else:
         made += "; mix and thresholds chosen without the fold"
-    return made + ("; what is shipped learned every row and was not measured itself" if settings.whole else "")
+    return made + (
+        "; what is shipped learned every row and was not measured itself" if settings.whole else ""
+    )
 
 
 def _card(
@@ -369,16 +426,27 @@ def _card(
 
         picked = choose(evidence, home, prompts)
         p = sigmoid(picked.mix.apply(evidence.encoder, evidence.ngrams))
-        said = p >= np.concatenate([[picked.harmful, picked.harmful_prompt, picked.refused], picked.categories])
+        said = p >= np.concatenate(
+            [[picked.harmful, picked.harmful_prompt, picked.refused], picked.categories]
+        )
         method = "on the rows that it was trained on: says nothing of new ones (folds = 1)"
     found = cards.make(items, p, said, world.home, world.ids)
     asked = found["questions"].get("harmful")
     absent = [c for k, c in enumerate(world.ids) if not (evidence.targets[:, 3 + k] == 1).any()]
-    notes = tuple(n for n in (note, f"no positive row for: {', '.join(absent)}" if absent else "") if n)
+    notes = tuple(
+        n for n in (note, f"no positive row for: {', '.join(absent)}" if absent else "") if n
+    )
     return cards.Card(
-        judge=settings.lineage.name, judge_hash=folder_hash(world.settings.folder),
-        data=world.sources[0].spec, data_hash=world.sources[0].sha256,
-        method=method, ece=asked.ece if asked else None, kappa=asked.kappa if asked else None, languages=settings.languages,
-        lineage=cards.lineage_part(settings.lineage), licence=settings.licence, notes=notes, **found,
-    )  # fmt: skip
-
+        judge=settings.lineage.name,
+        judge_hash=folder_hash(world.settings.folder),
+        data=world.sources[0].spec,
+        data_hash=world.sources[0].sha256,
+        method=method,
+        ece=asked.ece if asked else None,
+        kappa=asked.kappa if asked else None,
+        languages=settings.languages,
+        lineage=cards.lineage_part(settings.lineage),
+        licence=settings.licence,
+        notes=notes,
+        **found,
+    )

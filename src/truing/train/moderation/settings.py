@@ -85,9 +85,17 @@ class Settings(Struct, frozen=True, kw_only=True):
         for spec, weight in zip(self.data, self.weights):
             if not weight > 0:
                 faults.append(f"{spec}: weight = {weight:g}: above 0")
-        for name, low in (("folds", 1), ("batch_tokens", 64), ("lora", 0), ("save_every", 1), ("prompt_tokens", 8),
-                          ("held", 0), ("layers", 0), ("frozen", 0),
-                          ("response_tokens", 8)):  # fmt: skip
+        for name, low in (
+            ("folds", 1),
+            ("batch_tokens", 64),
+            ("lora", 0),
+            ("save_every", 1),
+            ("prompt_tokens", 8),
+            ("held", 0),
+            ("layers", 0),
+            ("frozen", 0),
+            ("response_tokens", 8),
+        ):
             if getattr(self, name) < low:
                 faults.append(f"{name} = {getattr(self, name)}: at least {low}")
         for name in ("epochs", "lr", "head_lr"):

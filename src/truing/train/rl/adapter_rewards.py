@@ -35,15 +35,25 @@ class AdapterSignal:
         path = Path(folder)
         card = read_card(path)
         if card is None or card.kind not in ("reward", "cost") or not (path / "adapter").is_dir():
-            raise UserError(f"{folder}: no reward or cost model with an adapter (`truing train reward --lora 16`)")
+            raise UserError(
+                f"{folder}: no reward or cost model with an adapter (`truing train reward --lora 16`)"
+            )
         if not isinstance(crew, SharedCrew):
-            raise PlanError(f"{folder}: a shared backbone needs adapters: lora = 16, or give reward:{folder} as a judge")
+            raise PlanError(
+                f"{folder}: a shared backbone needs adapters: lora = 16, or give reward:{folder} as a judge"
+            )
         if card.base_sha256 != base_sha256:
-            raise PlanError(f"{folder}: was trained on another base; give reward:{folder} as a judge of its own")
+            raise PlanError(
+                f"{folder}: was trained on another base; give reward:{folder} as a judge of its own"
+            )
         crew.add_scorer(adapter, path)
         made = cls(crew, adapter, card)
         made.name = f"{card.kind}:{path.name}"
-        made.lineage = card.lineage if card.lineage.hash else Lineage(name=made.name, hash=digest(card.kind, folder))
+        made.lineage = (
+            card.lineage
+            if card.lineage.hash
+            else Lineage(name=made.name, hash=digest(card.kind, folder))
+        )
         return made
 
     @torch.no_grad()
@@ -60,11 +70,24 @@ class AdapterSignal:
                 found[at] = "too-long"
         places = list(rows)
         with self.crew.role(self.adapter) as model:
-            for batch in self.crew.pace.each(batches_by_length([len(rows[k]) for k in places], tokens=self.tokens)):
-                if batch is None:  # another process has more to read, and this one holds a piece of the weights
-                    model(*(torch.ones(1, 1, dtype=torch.long, device=self.crew.device) for _ in range(2)))
+            for batch in self.crew.pace.each(
+                batches_by_length([len(rows[k]) for k in places], tokens=self.tokens)
+            ):
+                if (
+                    batch is None
+                ):  # another process has more to read, and this one holds a piece of the weights
+                    model(
+                        *(
+                            torch.ones(1, 1, dtype=torch.long, device=self.crew.device)
+                            for _ in range(2)
+                        )
+                    )
                     continue
-                ids, mask = (x.to(self.crew.device) for x in pad([rows[places[k]] for k in batch], 0))
-                for k, value in zip(batch, ScalarModel.at_end(model(ids, mask), mask).float().tolist()):
+                ids, mask = (
+                    x.to(self.crew.device) for x in pad([rows[places[k]] for k in batch], 0)
+                )
+                for k, value in zip(
+                    batch, ScalarModel.at_end(model(ids, mask), mask).float().tolist()
+                ):
                     found[places[k]] = value if math.isfinite(value) else "not a finite number"
         return found

@@ -66,7 +66,7 @@ class Normalisers:
 
 def shaped(settings: RLSettings, reward: Tensor, cost: Tensor | None, rollout: Rollout) -> Tensor:
     """The score of each answer that stands for "reward": clipped, less the price of costs (reward shaping) and of being "
-                                                       "cut off."""
+    "cut off."""
     score = reward
     if settings.clip_reward is not None:
         score = score.clamp(-settings.clip_reward, settings.clip_reward)
@@ -78,16 +78,31 @@ def shaped(settings: RLSettings, reward: Tensor, cost: Tensor | None, rollout: R
     return score
 
 
-def critic_side(settings: RLSettings, rollout: Rollout, score: Tensor, values: Tensor, *, kl: float, sign: int = 1) -> Side:
+def critic_side(
+    settings: RLSettings,
+    rollout: Rollout,
+    score: Tensor,
+    values: Tensor,
+    *,
+    kl: float,
+    sign: int = 1,
+) -> Side:
     """Token rewards (KL inside, the sum clamped as in safe-rlhf), then GAE, over the answers' tokens."""
     if rollout.ref_log_probs is None:
         raise ValueError("the rollout has no log-probabilities of the reference")
     coefficient = 0.0 if settings.kl_in_loss else kl
     rewards = L.kl_penalised_rewards(
-        rollout.log_probs, rollout.ref_log_probs, score, rollout.answer, coefficient=coefficient, clip=settings.clip_score,
+        rollout.log_probs,
+        rollout.ref_log_probs,
+        score,
+        rollout.answer,
+        coefficient=coefficient,
+        clip=settings.clip_score,
         sign=sign,
     )
-    advantage, returns = L.gae(values, rewards, rollout.answer, 0, gamma=settings.gamma, lam=settings.gae_lambda)
+    advantage, returns = L.gae(
+        values, rewards, rollout.answer, 0, gamma=settings.gamma, lam=settings.gae_lambda
+    )
     return Side(advantage, values, returns)
 
 
@@ -113,13 +128,22 @@ def whiten(advantage: Tensor, mask: Tensor, world: World) -> Tensor:
     weight = mask.double()
     count, total = world.sum(torch.stack([weight.sum(), (advantage.double() * weight).sum()]))
     mean = total / count.clamp(min=1)
-    spread = world.sum(((advantage.double() - mean).square() * weight).sum()) / (count - 1).clamp(min=1)
+    spread = world.sum(((advantage.double() - mean).square() * weight).sum()) / (count - 1).clamp(
+        min=1
+    )
     return (((advantage - mean) * torch.rsqrt(spread + 1e-8)) * weight).to(advantage)
 
 
 def lesson(
-    settings: RLSettings, rollout: Rollout, scores: tuple[Tensor, Tensor | None, Tensor], values: dict[str, Tensor], *,
-    kl: float, constraint: Constraint | None, normalisers: Normalisers, world: World,
+    settings: RLSettings,
+    rollout: Rollout,
+    scores: tuple[Tensor, Tensor | None, Tensor],
+    values: dict[str, Tensor],
+    *,
+    kl: float,
+    constraint: Constraint | None,
+    normalisers: Normalisers,
+    world: World,
 ) -> Lesson:
     """The advantages of this process's answers; `scores` are reward, cost and scored of *all* processes, in order."""
     reward, cost, scored = scores
@@ -136,12 +160,21 @@ def lesson(
     reward = normalisers.reward(reward)
     if settings.grouped:
         return _group_lesson(settings, rollout, (reward, held, scored), mine, kl=kl, world=world)
-    score = shaped(settings, reward[mine], None if held is None else held[mine], rollout).to(rollout.log_probs)
+    score = shaped(settings, reward[mine], None if held is None else held[mine], rollout).to(
+        rollout.log_probs
+    )
     side = critic_side(settings, rollout, score, values["reward_critic"], kl=kl)
     critics = {"reward_critic": side}
     cost_side = None
     if settings.method == "ppo-lag" and held is not None:
-        cost_side = critic_side(settings, rollout, held[mine].to(rollout.log_probs), values["cost_critic"], kl=kl, sign=-1)
+        cost_side = critic_side(
+            settings,
+            rollout,
+            held[mine].to(rollout.log_probs),
+            values["cost_critic"],
+            kl=kl,
+            sign=-1,
+        )
         critics["cost_critic"] = cost_side
         if settings.whiten:
             cost_side = Side(whiten(cost_side.advantage, rollout.answer, world))
@@ -151,15 +184,26 @@ def lesson(
 
 
 def _group_lesson(
-    settings: RLSettings, rollout: Rollout, scores: tuple[Tensor, Tensor | None, Tensor], mine: Tensor, *, kl: float,
+    settings: RLSettings,
+    rollout: Rollout,
+    scores: tuple[Tensor, Tensor | None, Tensor],
+    mine: Tensor,
+    *,
+    kl: float,
     world: World,
 ) -> Lesson:
     reward, cost, scored = scores
     count = reward.shape[0]
     own = shaped(settings, reward[mine], None, rollout)
     if not settings.kl_in_loss and rollout.ref_log_probs is not None:
-        own = own - kl * ((rollout.log_probs - rollout.ref_log_probs) * rollout.answer).sum(-1).to(own)
+        own = own - kl * ((rollout.log_probs - rollout.ref_log_probs) * rollout.answer).sum(-1).to(
+            own
+        )
     whole = world.gather(own, rollout.index, count)
     gain = group_side(settings, whole, scored)[mine].to(rollout.log_probs)
-    loss = None if cost is None else Side(group_side(settings, cost, scored)[mine].to(rollout.log_probs))
+    loss = (
+        None
+        if cost is None
+        else Side(group_side(settings, cost, scored)[mine].to(rollout.log_probs))
+    )
     return Lesson(Side(gain), loss)

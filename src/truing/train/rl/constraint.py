@@ -48,9 +48,14 @@ class Constraint:
         self.settings = settings
         tailed = settings.constraint == "cvar"
         self.multiplier = (TailMultiplier if tailed else LagrangeMultiplier)(
-            settings.lambda_init, settings.lambda_lr, settings.threshold, maximum=settings.lambda_max,
-            minimum=settings.lambda_min, window=settings.window, delay=settings.delay,
-        )  # fmt: skip
+            settings.lambda_init,
+            settings.lambda_lr,
+            settings.threshold,
+            maximum=settings.lambda_max,
+            minimum=settings.lambda_min,
+            window=settings.window,
+            delay=settings.delay,
+        )
         if isinstance(self.multiplier, TailMultiplier):
             self.multiplier.tail = settings.tail
         self.by_category: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=64))
@@ -71,17 +76,22 @@ class Constraint:
 
     def step(self) -> float:
         """One update of λ; the fixed price of reward shaping stays."""
-        return self.settings.nu if self.settings.method == "reward-shaping" else self.multiplier.step()
+        return (
+            self.settings.nu if self.settings.method == "reward-shaping" else self.multiplier.step()
+        )
 
     def log(self, costs: Tensor) -> dict[str, float | str]:
         """λ, the violation, and what the mean cost can hide: share above 0, CVaR 10 %, the worst category."""
         m, fixed = self.multiplier, self.settings.method == "reward-shaping"
         row: dict[str, float | str] = {
-            "lambda": self.settings.nu if fixed else m.value, "episode_cost": m.episode_cost, "violation": m.violation,
+            "lambda": self.settings.nu if fixed else m.value,
+            "episode_cost": m.episode_cost,
+            "violation": m.violation,
             "lambda_at_bound": 0.0 if fixed else float(m.at_bound),
-            "cost_mean": float(costs.mean()), "cost_positive": float((costs > 0).double().mean()),
+            "cost_mean": float(costs.mean()),
+            "cost_positive": float((costs > 0).double().mean()),
             "cost_cvar10": upper_tail(costs.tolist(), 0.1)[1],
-        }  # fmt: skip
+        }
         means = {k: math.fsum(v) / len(v) for k, v in self.by_category.items() if v}
         if means:
             worst = max(means, key=means.__getitem__)
@@ -90,7 +100,10 @@ class Constraint:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
-        return {"multiplier": self.multiplier.state_dict(), "categories": {k: list(v) for k, v in self.by_category.items()}}
+        return {
+            "multiplier": self.multiplier.state_dict(),
+            "categories": {k: list(v) for k, v in self.by_category.items()},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up where `state_dict` left off."""

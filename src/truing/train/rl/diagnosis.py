@@ -85,7 +85,9 @@ class Watch:
     def hear(self, row: Mapping[str, object]) -> list[str]:
         """Warnings after this line."""
         self.step += 1
-        seen = {k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+        seen = {
+            k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and math.isfinite(v)
+        }
         self.rows.append(seen)
         if "measured_harmful" in seen:
             self.measured.append(seen)
@@ -109,7 +111,10 @@ class Watch:
         s = self.settings
         k1, k3 = self._mean("kl_k1"), self._mean("kl_k3")
         if k1 < -0.02 and k1 < -0.1 * k3:
-            yield "kl_top_p" if s.top_p < 1 else "kl_off_policy", {"k1": k1, "k3": k3, "top_p": s.top_p}
+            yield (
+                "kl_top_p" if s.top_p < 1 else "kl_off_policy",
+                {"k1": k1, "k3": k3, "top_p": s.top_p},
+            )
         if row.get("distinct", 1.0) * s.answers < 1.5 and s.answers > 3:
             yield "same", {}
         elif self._mean("entropy") < 0.1 * self.first.get("entropy", 0.0):
@@ -122,12 +127,18 @@ class Watch:
 
     def _answers(self, row: dict[str, float]) -> Told:
         if self._mean("truncated") > 0.5:
-            yield "truncated", {"truncated": row.get("truncated", 0.0), "max_new": self.settings.max_new}
+            yield (
+                "truncated",
+                {"truncated": row.get("truncated", 0.0), "max_new": self.settings.max_new},
+            )
         if row.get("reward_std", 1.0) < 1e-9 and row.get("unscored", 0.0) < 1:
             yield "flat", {}
         if row.get("unscored", 0.0) > 0:
             yield "unscored", {"unscored": row["unscored"]}
-        grown, r = self._mean("length") / self.first.get("length", math.inf), self._mean("length_reward")
+        grown, r = (
+            self._mean("length") / self.first.get("length", math.inf),
+            self._mean("length_reward"),
+        )
         if grown > 1.3 and r > 0.5:
             yield "length", {"grown": grown, "r": r}
 
@@ -153,16 +164,35 @@ class Watch:
         if len(self.measured) < 2:
             return
         a, b = self.measured[0], self.measured[-1]
-        if b["reward_mean"] > a["reward_mean"] and b["measured_harmful"] > a["measured_harmful"] + 0.05:
-            yield "hacking", {"r0": a["reward_mean"], "r1": b["reward_mean"], "h0": a["measured_harmful"],
-                              "h1": b["measured_harmful"]}  # fmt: skip
+        if (
+            b["reward_mean"] > a["reward_mean"]
+            and b["measured_harmful"] > a["measured_harmful"] + 0.05
+        ):
+            yield (
+                "hacking",
+                {
+                    "r0": a["reward_mean"],
+                    "r1": b["reward_mean"],
+                    "h0": a["measured_harmful"],
+                    "h1": b["measured_harmful"],
+                },
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"rows": list(self.rows), "measured": self.measured, "first": self.first, "said": self.said,
-                "step": self.step}
+        return {
+            "rows": list(self.rows),
+            "measured": self.measured,
+            "first": self.first,
+            "said": self.said,
+            "step": self.step,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up where `state_dict` left off."""
         self.rows, self.measured = deque(state["rows"], maxlen=_KEPT), list(state["measured"])
-        self.first, self.said, self.step = dict(state["first"]), dict(state["said"]), int(state["step"])
+        self.first, self.said, self.step = (
+            dict(state["first"]),
+            dict(state["said"]),
+            int(state["step"]),
+        )

@@ -32,7 +32,10 @@ class Generator(Protocol):
 
 def streams(seed: int, step: int, index: Sequence[int], width: int) -> np.ndarray:
     """Uniform numbers `[B, width]`, each row keyed by (seed, step, its place among all processes)."""
-    rows = [np.random.Generator(np.random.Philox(key=stream_seed(seed, "answer", step, at))) for at in index]
+    rows = [
+        np.random.Generator(np.random.Philox(key=stream_seed(seed, "answer", step, at)))
+        for at in index
+    ]
     return np.stack([r.random(width) for r in rows]) if rows else np.zeros((0, width))
 
 
@@ -66,12 +69,24 @@ class LocalGenerator:
     """Generation by the model itself, in this process; `ends` are the ids that end an answer; temperature 0 is greedy."""
 
     def __init__(
-        self, model: Any, ends: frozenset[int], *, temperature: float = 1.0, top_p: float = 1.0, fill: int = 0,
+        self,
+        model: Any,
+        ends: frozenset[int],
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        fill: int = 0,
         rows: int = 64,
     ) -> None:
         if not ends:
             raise UserError("the tokenizer has no end token, so an answer would never stop")
-        self.model, self.temperature, self.top_p, self.fill, self.rows = model, temperature, top_p, fill, rows
+        self.model, self.temperature, self.top_p, self.fill, self.rows = (
+            model,
+            temperature,
+            top_p,
+            fill,
+            rows,
+        )
         self.ends = torch.tensor(sorted(ends))
         # transformers renames the argument (`past_key_values` goes in 5.40)
         named = inspect.signature(type(model).forward).parameters
@@ -85,7 +100,9 @@ class LocalGenerator:
         training = self.model.training
         self.model.eval()
         cuts = [slice(at, at + self.rows) for at in range(0, len(prompts), self.rows)]
-        with torch.autocast(device, enabled=False):  # one token a row at a time gains nothing from it
+        with torch.autocast(
+            device, enabled=False
+        ):  # one token a row at a time gains nothing from it
             parts = [self._some(prompts[c], draws[c]) for c in cuts]
         self.model.train(training)
         ids = tuple(row for p in parts for row in p[0])
@@ -95,13 +112,23 @@ class LocalGenerator:
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Any, Tensor]:
         """Logits of the first tokens, cache and mask; a run of equal prompts is read once."""
         device = next(self.model.parameters()).device
-        heads = [at for at, p in enumerate(prompts) if at == 0 or tuple(p) != tuple(prompts[at - 1])]
+        heads = [
+            at for at, p in enumerate(prompts) if at == 0 or tuple(p) != tuple(prompts[at - 1])
+        ]
         counts = [b - a for a, b in zip(heads, [*heads[1:], len(prompts)])]
         ids, mask = (x.to(device) for x in pad([prompts[h] for h in heads], self.fill, side="left"))
-        out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions(mask),
+            use_cache=True,
+            logits_to_keep=1,
+        )
         logits, cache = out.logits[:, -1], getattr(out, self.cache)
         if max(counts) > 1:
-            which = torch.repeat_interleave(torch.arange(len(heads)), torch.tensor(counts)).to(device)
+            which = torch.repeat_interleave(torch.arange(len(heads)), torch.tensor(counts)).to(
+                device
+            )
             if len(set(counts)) == 1:
                 cache.batch_repeat_interleave(counts[0])
             else:
@@ -109,12 +136,16 @@ class LocalGenerator:
             logits, mask = logits[which], mask[which]
         return logits, cache, mask
 
-    def _some(self, prompts: Sequence[Sequence[int]], draws: np.ndarray) -> tuple[list[tuple[int, ...]], Tensor, list[bool]]:
+    def _some(
+        self, prompts: Sequence[Sequence[int]], draws: np.ndarray
+    ) -> tuple[list[tuple[int, ...]], Tensor, list[bool]]:
         logits, cache, mask = self._prefill(prompts)
         device, count, longest = logits.device, len(prompts), draws.shape[1]
         uniform = torch.from_numpy(draws).to(device)
         tokens = torch.full((count, longest), self.fill, dtype=torch.long, device=device)
-        log_probs = torch.zeros((count, longest), dtype=tempered(logits[:1], 1.0).dtype, device=device)
+        log_probs = torch.zeros(
+            (count, longest), dtype=tempered(logits[:1], 1.0).dtype, device=device
+        )
         length = torch.zeros(count, dtype=torch.long, device=device)
         ended = torch.zeros(count, dtype=torch.bool, device=device)
         live = torch.arange(count, device=device)
@@ -123,10 +154,14 @@ class LocalGenerator:
             if self.temperature == 0:
                 chance, token = torch.log_softmax(tempered(logits, 1.0), -1).max(-1)
             else:
-                token, chance = choose(tempered(logits, self.temperature), uniform[live, t], self.top_p)
+                token, chance = choose(
+                    tempered(logits, self.temperature), uniform[live, t], self.top_p
+                )
             if not bool(torch.isfinite(chance).all()):
-                raise UserError("the model gave logits that are no numbers: the policy has diverged (lower the learning "
-                                "rate)")
+                raise UserError(
+                    "the model gave logits that are no numbers: the policy has diverged (lower the learning "
+                    "rate)"
+                )
             tokens[live, t], log_probs[live, t] = token, chance
             length[live] += 1
             stop = torch.isin(token, ends)
@@ -140,8 +175,13 @@ class LocalGenerator:
                 live, token, mask = live[rows], token[rows], mask[rows]
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
             at = mask.sum(-1, keepdim=True) - 1
-            out = self.model(input_ids=token.unsqueeze(-1), attention_mask=mask, position_ids=at, use_cache=True,
-                             **{self.cache: cache})
+            out = self.model(
+                input_ids=token.unsqueeze(-1),
+                attention_mask=mask,
+                position_ids=at,
+                use_cache=True,
+                **{self.cache: cache},
+            )
             logits, cache = out.logits[:, -1], getattr(out, self.cache)
         rows_ = [tuple(r[:n]) for r, n in zip(tokens.tolist(), length.tolist())]
         return rows_, log_probs, ended.tolist()

@@ -34,7 +34,11 @@ class PolicyModel:
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """`sampling.n` answers."""
-        asked = _Asked(self.turns.prompt(conversation.messages), sampling, asyncio.get_running_loop().create_future())
+        asked = _Asked(
+            self.turns.prompt(conversation.messages),
+            sampling,
+            asyncio.get_running_loop().create_future(),
+        )
         self._waiting.append(asked)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
@@ -49,7 +53,9 @@ class PolicyModel:
             try:
                 made = await asyncio.to_thread(self._write, taken)
             except Exception as error:
-                made = [[Answer.failed(type(error).__name__, str(error))] * a.sampling.n for a in taken]
+                made = [
+                    [Answer.failed(type(error).__name__, str(error))] * a.sampling.n for a in taken
+                ]
             for asked, answers in zip(taken, made):
                 if not asked.future.done():
                     asked.future.set_result(answers)
@@ -57,16 +63,27 @@ class PolicyModel:
     def _write(self, taken: list[_Asked]) -> list[list[Answer]]:
         sampling = taken[0].sampling
         prompts = [a.ids for a in taken for _ in range(a.sampling.n)]
-        keys = [stream_seed(a.sampling.seed, *map(str, a.ids), k) for a in taken for k in range(a.sampling.n)]
+        keys = [
+            stream_seed(a.sampling.seed, *map(str, a.ids), k)
+            for a in taken
+            for k in range(a.sampling.n)
+        ]
         with self.crew.role(WRITER) as model:
-            draw = LocalGenerator(model, self.ends, temperature=sampling.temperature, top_p=sampling.top_p)
+            draw = LocalGenerator(
+                model, self.ends, temperature=sampling.temperature, top_p=sampling.top_p
+            )
             made = draw(prompts, streams(0, 0, keys, sampling.max_tokens))
-        texts = self.crew.tokenizer.batch_decode([list(i) for i in made.ids], skip_special_tokens=True)
+        texts = self.crew.tokenizer.batch_decode(
+            [list(i) for i in made.ids], skip_special_tokens=True
+        )
         answers = [
-            Answer(message=Message("assistant", text.strip()), finish_reason="stop" if ended else "length",
-                   usage=Usage(len(p), len(ids)))
+            Answer(
+                message=Message("assistant", text.strip()),
+                finish_reason="stop" if ended else "length",
+                usage=Usage(len(p), len(ids)),
+            )
             for text, ended, p, ids in zip(texts, made.ended, prompts, made.ids)
-        ]  # fmt: skip
+        ]
         at, whole = 0, []
         for a in taken:
             whole.append(answers[at : at + a.sampling.n])
@@ -78,10 +95,17 @@ def _alike(a: Sampling, b: Sampling) -> bool:
     return (a.max_tokens, a.temperature, a.top_p) == (b.max_tokens, b.temperature, b.top_p)
 
 
-def policy_lineage(name: str, base: Lineage, judges: tuple[Lineage, ...], prompts: tuple[str, ...], **more: Any) -> Lineage:
+def policy_lineage(
+    name: str, base: Lineage, judges: tuple[Lineage, ...], prompts: tuple[str, ...], **more: Any
+) -> Lineage:
     """Base, prompts and the judges that steer: what the trained folder carries, and what samples carry on the way."""
     every = {j.hash or j.name: j for j in (*judges, *base.judges)}
     return Lineage(
-        name=name, hash=digest("policy", name, *every), base=base.base or base.name, base_sha256=base.base_sha256,
-        prompts=tuple(sorted({*prompts, *base.prompts})), judges=tuple(every.values()), **more,
-    )  # fmt: skip
+        name=name,
+        hash=digest("policy", name, *every),
+        base=base.base or base.name,
+        base_sha256=base.base_sha256,
+        prompts=tuple(sorted({*prompts, *base.prompts})),
+        judges=tuple(every.values()),
+        **more,
+    )

@@ -26,8 +26,13 @@ from truing.train.rl.rollout_model import Writer
 from truing.train.shard import in_one_piece, part_of, shard, sums_gradients, whole
 
 ACTOR, WRITER = "actor", "writer"
-CRITICS = {"ppo": ("reward_critic",), "reward-shaping": ("reward_critic",), "ppo-lag": ("reward_critic", "cost_critic"),
-           "rloo": (), "grpo": ()}  # fmt: skip
+CRITICS = {
+    "ppo": ("reward_critic",),
+    "reward-shaping": ("reward_critic",),
+    "ppo-lag": ("reward_critic", "cost_critic"),
+    "rloo": (),
+    "grpo": (),
+}
 
 
 class Crew(Protocol):
@@ -73,8 +78,13 @@ class Crew(Protocol):
 def log_probs(model: Any, rollout: Rollout, *, temperature: float = 1.0) -> Tensor:
     """log π of the answers' tokens under the distribution that they are drawn from; 0 behind their ends. `[B, A]`."""
     width = rollout.answer.shape[1]
-    out = model(input_ids=rollout.ids, attention_mask=rollout.mask, position_ids=positions(rollout.mask), use_cache=False,
-                logits_to_keep=width + 1)
+    out = model(
+        input_ids=rollout.ids,
+        attention_mask=rollout.mask,
+        position_ids=positions(rollout.mask),
+        use_cache=False,
+        logits_to_keep=width + 1,
+    )
     logits = tempered(out.logits[:, :-1], temperature)
     chosen = logits.gather(-1, rollout.targets.unsqueeze(-1)).squeeze(-1)
     return (chosen - logits.logsumexp(-1)) * rollout.answer
@@ -95,8 +105,14 @@ def trimmed(rollout: Rollout) -> Rollout:
     if first == 0 and end == rollout.ids.shape[1]:
         return rollout
     ref = None if rollout.ref_log_probs is None else rollout.ref_log_probs[:, :width]
-    return replace(rollout, ids=rollout.ids[:, first:end], mask=rollout.mask[:, first:end], answer=rollout.answer[:, :width],
-                   log_probs=rollout.log_probs[:, :width], ref_log_probs=ref)  # fmt: skip
+    return replace(
+        rollout,
+        ids=rollout.ids[:, first:end],
+        mask=rollout.mask[:, first:end],
+        answer=rollout.answer[:, :width],
+        log_probs=rollout.log_probs[:, :width],
+        ref_log_probs=ref,
+    )
 
 
 def pieces(rollout: Rollout, rows: Sequence[int], size: int) -> Iterator[tuple[list[int], Rollout]]:
@@ -150,7 +166,12 @@ class SeparateCrew:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, critics: Sequence[str] = (), *, starts: dict[str, ScalarModel] | None = None,
+        self,
+        model: Any,
+        tokenizer: Any,
+        critics: Sequence[str] = (),
+        *,
+        starts: dict[str, ScalarModel] | None = None,
         half: torch.dtype | None = None,
     ) -> None:
         self.tokenizer, self.critics, self.half = tokenizer, tuple(critics), half
@@ -163,7 +184,9 @@ class SeparateCrew:
             if start is not None:
                 self.models[name] = copy.deepcopy(start).requires_grad_(True)
             else:
-                self.models[name] = ScalarModel(copy.deepcopy(_body(model)), head=_head(model, None)).requires_grad_(True)
+                self.models[name] = ScalarModel(
+                    copy.deepcopy(_body(model)), head=_head(model, None)
+                ).requires_grad_(True)
         self.models[ACTOR] = model.requires_grad_(True)
         for m in self.models.values():
             m.eval()  # no dropout: the policy that is trained is the one that drew
@@ -177,7 +200,11 @@ class SeparateCrew:
     def role(self, name: str) -> Iterator[Any]:
         """The model of that name."""
         with arithmetic(self):
-            yield self.reference if name == "reference" else self.models[ACTOR if name == WRITER else name]
+            yield (
+                self.reference
+                if name == "reference"
+                else self.models[ACTOR if name == WRITER else name]
+            )
 
     def merged(self) -> Any:
         """The actor as a plain model."""
@@ -219,7 +246,13 @@ class SharedCrew:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, critics: Sequence[str] = (), *, rank: int = 16, half: torch.dtype | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        critics: Sequence[str] = (),
+        *,
+        rank: int = 16,
+        half: torch.dtype | None = None,
     ) -> None:
         try:
             from peft import LoraConfig, get_peft_model
@@ -228,8 +261,13 @@ class SharedCrew:
 
         self.tokenizer, self.critics, self.half = tokenizer, tuple(critics), half
         self.pace = Pace()
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear",
-                            task_type="CAUSAL_LM")
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
         contiguous_head(model)
         self.peft = get_peft_model(model, config, adapter_name=ACTOR)
         self.heads: dict[str, nn.Linear] = {}
@@ -258,7 +296,11 @@ class SharedCrew:
                     yield self.peft.get_base_model()
                 return
             self.peft.set_adapter(name)
-            yield self.peft.get_base_model() if name == ACTOR else ScalarModel(_body(self.peft), head=self.heads[name])
+            yield (
+                self.peft.get_base_model()
+                if name == ACTOR
+                else ScalarModel(_body(self.peft), head=self.heads[name])
+            )
 
     def add_scorer(self, name: str, folder: str | Path) -> None:
         """Puts a reward or cost model that training left (an adapter on the same base, a head) beside the others, frozen."""
@@ -277,13 +319,17 @@ class SharedCrew:
                 there = key.replace("base_model.model.", f"base_model.model.{prefix}.", 1)
                 there = there.replace(".weight", f".{name}.weight")
                 if there not in own:
-                    raise UserError(f"{adapter}: {key} has no place in this model; give the reward model as a judge instead")
+                    raise UserError(
+                        f"{adapter}: {key} has no place in this model; give the reward model as a judge instead"
+                    )
                 own.pop(there).copy_(value)
             head = load_file(Path(folder) / "head.safetensors")["weight"]
             self.heads[name] = _head(self.peft.get_base_model(), None).requires_grad_(False)
             self.heads[name].weight.copy_(head)
         if any("lora_B" in k for k in own):
-            raise UserError(f"{adapter}: lacks weights of {len(own)} layers; give the reward model as a judge instead")
+            raise UserError(
+                f"{adapter}: lacks weights of {len(own)} layers; give the reward model as a judge instead"
+            )
 
     def start(self, critic: str, scorer: str) -> bool:
         """Lets a critic begin from a reward or cost model (as Safe RLHF does); false where their ranks differ."""
@@ -330,7 +376,12 @@ class SharedCrew:
     def spread(self, world: World) -> None:
         """The frozen backbone; adapters and heads are small and stay whole in every process."""
         body = _body(self.peft)
-        shard(body, world.size, self.device, keep=[p for k, p in body.named_parameters() if ".lora_" in k])
+        shard(
+            body,
+            world.size,
+            self.device,
+            keep=[p for k, p in body.named_parameters() if ".lora_" in k],
+        )
         self.pace = Pace(world)
 
     @contextlib.contextmanager
@@ -338,4 +389,3 @@ class SharedCrew:
         """The backbone in one piece."""
         with in_one_piece(_body(self.peft)) if self.pace.world else contextlib.nullcontext():
             yield
-

@@ -60,7 +60,9 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="truing-judges", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="truing-judges", daemon=True
+        )
         self._thread.start()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
@@ -109,7 +111,10 @@ class FunctionSignal:
 
     def score(self, rollout: Rollout, *, cost: bool) -> list[float | str]:
         """The function's numbers."""
-        return [x if math.isfinite(x) else "not a finite number" for x in self.function(rollout).tolist()]
+        return [
+            x if math.isfinite(x) else "not a finite number"
+            for x in self.function(rollout).tolist()
+        ]
 
 
 def read(judgement: Judgement | str, *, cost: bool) -> float | str:
@@ -151,11 +156,15 @@ class Scores:
 class Signals:
     """Rewards and costs, each a weighted sum."""
 
-    def __init__(self, rewards: Sequence[Weighted | Signal], costs: Sequence[Weighted | Signal] = ()) -> None:
+    def __init__(
+        self, rewards: Sequence[Weighted | Signal], costs: Sequence[Weighted | Signal] = ()
+    ) -> None:
         self.rewards = [w if isinstance(w, Weighted) else Weighted(w) for w in rewards]
         self.costs = [w if isinstance(w, Weighted) else Weighted(w) for w in costs]
         if not self.rewards:
-            raise PlanError("a run needs a reward: --reward SPEC (a judge whose value or score is to be raised)")
+            raise PlanError(
+                "a run needs a reward: --reward SPEC (a judge whose value or score is to be raised)"
+            )
         if any(not w.weight or not math.isfinite(w.weight) for w in (*self.rewards, *self.costs)):
             raise PlanError("a weight of 0 (or none at all) leaves its signal without effect")
 
@@ -166,9 +175,15 @@ class Signals:
 
     def mark(self, reason: str | None) -> str | None:
         """The mark of a red model where the objective raises harm; PlanError if no reason is given."""
-        raised = [w.signal.name for w in self.rewards if w.signal.question in _HARM and w.weight > 0]
+        raised = [
+            w.signal.name for w in self.rewards if w.signal.question in _HARM and w.weight > 0
+        ]
         raised += [w.signal.name for w in self.costs if w.signal.question in _HARM and w.weight < 0]
-        why = f"{', '.join(raised)} says how harmful an answer is, and is rewarded" if raised else None
+        why = (
+            f"{', '.join(raised)} says how harmful an answer is, and is rewarded"
+            if raised
+            else None
+        )
         return require_reason(why, reason) or (reason.strip() if reason else None)
 
     def measure(self, rollout: Rollout) -> Scores:
@@ -186,7 +201,9 @@ class Signals:
                     if isinstance(x, str):
                         good[at] = False
                         reasons[f"{w.signal.name}: {x}"] += 1
-                column = torch.tensor([math.nan if isinstance(x, str) else x for x in got], dtype=torch.float64)
+                column = torch.tensor(
+                    [math.nan if isinstance(x, str) else x for x in got], dtype=torch.float64
+                )
                 parts[f"{'cost' if cost else 'reward'}/{w.signal.name}"] = column
                 total += w.weight * column.nan_to_num(0.0)
             sums.append(total)

@@ -75,7 +75,10 @@ class Rollout:
         at = torch.as_tensor(list(rows), device=self.ids.device)
         some = {k: getattr(self, k)[at] for k in ("ids", "mask", "answer", "log_probs")}
         ref = None if self.ref_log_probs is None else self.ref_log_probs[at]
-        lists = {k: tuple(getattr(self, k)[r] for r in rows) for k in ("prompts", "index", "ended", "texts")}
+        lists = {
+            k: tuple(getattr(self, k)[r] for r in rows)
+            for k in ("prompts", "index", "ended", "texts")
+        }
         return replace(self, ref_log_probs=ref, **some, **lists)
 
     def responses(self, model: str) -> list[Response]:
@@ -83,13 +86,20 @@ class Rollout:
         from truing.core.types import Message
 
         return [
-            Response(sample_id=p.sample.id, index=at, model=model, message=Message("assistant", text),
-                     finish_reason="stop" if ended else "length")
+            Response(
+                sample_id=p.sample.id,
+                index=at,
+                model=model,
+                message=Message("assistant", text),
+                finish_reason="stop" if ended else "length",
+            )
             for p, at, text, ended in zip(self.prompts, self.index, self.texts, self.ended)
-        ]  # fmt: skip
+        ]
 
 
-def read_prompts(samples: Iterable[Sample], encoder: Encoder, *, longest: int) -> tuple[list[Prompt], list[str]]:
+def read_prompts(
+    samples: Iterable[Sample], encoder: Encoder, *, longest: int
+) -> tuple[list[Prompt], list[str]]:
     """Prompts whose tokens fit into `longest`, and the ids of those that do not: a cut prompt asks something else."""
     kept: list[Prompt] = []
     left: list[str] = []
@@ -118,7 +128,13 @@ def draw_prompts(count: int, step: int, size: int, seed: int) -> list[int]:
 
 
 def assemble(
-    prompts: Sequence[Prompt], index: Sequence[int], answered: Answered, tokenizer: Any, *, device: Any, fill: int
+    prompts: Sequence[Prompt],
+    index: Sequence[int],
+    answered: Answered,
+    tokenizer: Any,
+    *,
+    device: Any,
+    fill: int,
 ) -> Rollout:
     """The padded rollout of drawn answers."""
     left, left_mask = pad([p.ids for p in prompts], fill, side="left")
@@ -126,7 +142,12 @@ def assemble(
     texts = tokenizer.batch_decode([list(a) for a in answered.ids], skip_special_tokens=True)
     width = right.shape[1]
     return Rollout(
-        tuple(prompts), tuple(index), torch.cat([left, right], 1).to(device),
-        torch.cat([left_mask, right_mask], 1).to(device), right_mask.to(device),
-        answered.log_probs[:, :width].to(device), answered.ended, tuple(t.strip() for t in texts),
-    )  # fmt: skip
+        tuple(prompts),
+        tuple(index),
+        torch.cat([left, right], 1).to(device),
+        torch.cat([left_mask, right_mask], 1).to(device),
+        right_mask.to(device),
+        answered.log_probs[:, :width].to(device),
+        answered.ended,
+        tuple(t.strip() for t in texts),
+    )

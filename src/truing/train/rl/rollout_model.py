@@ -22,10 +22,18 @@ class Writer:
         self.base = peft.get_base_model()
         config = copy.deepcopy(self.base.config)
         device = next(self.base.parameters()).device
-        self.model = type(self.base)(config).to(device=device, dtype=half).eval().requires_grad_(False)
+        self.model = (
+            type(self.base)(config).to(device=device, dtype=half).eval().requires_grad_(False)
+        )
         self.model.generation_config = self.base.generation_config
         contiguous_head(self.model)
-        self._copy({k: p for k, p in self.base.named_parameters() if ".base_layer." not in k and ".lora_" not in k})
+        self._copy(
+            {
+                k: p
+                for k, p in self.base.named_parameters()
+                if ".base_layer." not in k and ".lora_" not in k
+            }
+        )
 
     @torch.no_grad()
     def _copy(self, given: dict[str, Any]) -> None:

@@ -109,7 +109,10 @@ class _Parts:
 
 
 def train_rl(
-    settings: RLSettings, data: Sequence[Dataset], steering: Steering, options: Options | None = None
+    settings: RLSettings,
+    data: Sequence[Dataset],
+    steering: Steering,
+    options: Options | None = None,
 ) -> RLResult:
     """Trains, or goes on training, into `settings.out`; raises UserError before the first answer is drawn."""
     given = options or Options()
@@ -122,9 +125,14 @@ def train_rl(
         mix = _mix(given.ptx, settings, parts) if given.ptx else None
         if settings.ptx and mix is None:
             raise PlanError("ptx > 0 needs text: --ptx-data SPEC")
-        extras = Extras(tell=_both(given.tell, parts.warnings), measure=given.measure, mix=mix,
-                        base_sha256=parts.base.weights.sha256, data=digest(*(str(d) for d in parts.data)),
-                        generator=given.generator(parts.crew, settings) if given.generator else None)
+        extras = Extras(
+            tell=_both(given.tell, parts.warnings),
+            measure=given.measure,
+            mix=mix,
+            base_sha256=parts.base.weights.sha256,
+            data=digest(*(str(d) for d in parts.data)),
+            generator=given.generator(parts.crew, settings) if given.generator else None,
+        )
         trainer = Trainer(parts.crew, parts.prompts, parts.signals, settings, extras)
         trainer.resume()
         first = trainer.step
@@ -136,8 +144,15 @@ def train_rl(
             write_page(settings.folder)
             lineage = _export(settings, parts)
         world.wait()
-    return RLResult(folder=settings.folder, lineage=lineage, steps=trainer.step, done_now=trainer.step - first,
-                    last=dict(last), left_out=len(parts.left), warnings=tuple(parts.warnings))  # fmt: skip
+    return RLResult(
+        folder=settings.folder,
+        lineage=lineage,
+        steps=trainer.step,
+        done_now=trainer.step - first,
+        last=dict(last),
+        left_out=len(parts.left),
+        warnings=tuple(parts.warnings),
+    )
 
 
 class _processes:
@@ -148,7 +163,11 @@ class _processes:
 
         import torch.distributed as dist
 
-        self.own = int(os.environ.get("WORLD_SIZE", "1")) > 1 and dist.is_available() and not dist.is_initialized()
+        self.own = (
+            int(os.environ.get("WORLD_SIZE", "1")) > 1
+            and dist.is_available()
+            and not dist.is_initialized()
+        )
         if self.own:
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -174,7 +193,9 @@ def _both(tell: Tell | None, warnings: list[str]) -> Tell:
     return hear
 
 
-def _build(settings: RLSettings, data: Sequence[Dataset], steering: Steering, given: Options) -> _Parts:
+def _build(
+    settings: RLSettings, data: Sequence[Dataset], steering: Steering, given: Options
+) -> _Parts:
     base = find_base(settings.base)
     for one in data:
         check_data(one.info, allow_red_team=given.allow_red_team)
@@ -182,30 +203,48 @@ def _build(settings: RLSettings, data: Sequence[Dataset], steering: Steering, gi
     device = best_device()
     attention = training_attention(settings.max_length, device)
     loaded = load_causal(base.weights, dtype="float32", device=str(device), attention=attention)
-    plain = Settings(kind="distil", out=settings.out, base=settings.base, template=settings.template)
+    plain = Settings(
+        kind="distil", out=settings.out, base=settings.base, template=settings.template
+    )
     widest = window(loaded.model)
     if settings.max_length > widest:
-        raise PlanError(f"max_prompt + max_new = {settings.max_length}: {base.weights.name} reads {widest} tokens at most")
+        raise PlanError(
+            f"max_prompt + max_new = {settings.max_length}: {base.weights.name} reads {widest} tokens at most"
+        )
     encoder = Encoder(loaded.tokenizer, plain)
     samples = [row.sample for d in data for row in d.rows()][: given.limit]
     prompts, left = read_prompts(samples, encoder, longest=settings.max_prompt)
     half = arithmetic(msgspec.structs.replace(plain, dtype=settings.dtype), device)
-    crew = _crew(settings, loaded, CRITICS[settings.method], None if half is torch.float32 else half)
+    crew = _crew(
+        settings, loaded, CRITICS[settings.method], None if half is torch.float32 else half
+    )
     signals = _signals(crew, steering, encoder, base)
     mark = signals.mark(settings.red_model) or base.lineage.red_model
     hashes = prompt_hashes(p.sample.prompt for p in prompts)
-    lineage = policy_lineage(f"{settings.method}:{settings.folder.name}", base.lineage, signals.lineages, hashes,
-                             red_model=mark, data=(*base.lineage.data, *(d.info.spec for d in data)),
-                             licence=base.lineage.licence)
+    lineage = policy_lineage(
+        f"{settings.method}:{settings.folder.name}",
+        base.lineage,
+        signals.lineages,
+        hashes,
+        red_model=mark,
+        data=(*base.lineage.data, *(d.info.spec for d in data)),
+        licence=base.lineage.licence,
+    )
     if given.watcher is not None:
         why = struck(given.watcher.lineage, lineage)
         if why is not None:
-            raise LineageError(f"{given.watcher.name} may not measure this run: {why}; give a judge that had no part in it")
-    facts = [{"spec": d.info.spec, "sha256": d.sha256()} for d in data] + [{"prompts": len(prompts), "too_long": len(left)}]
+            raise LineageError(
+                f"{given.watcher.name} may not measure this run: {why}; give a judge that had no part in it"
+            )
+    facts = [{"spec": d.info.spec, "sha256": d.sha256()} for d in data] + [
+        {"prompts": len(prompts), "too_long": len(left)}
+    ]
     return _Parts(crew, prompts, left, signals, base, facts, lineage)
 
 
-def _crew(settings: RLSettings, loaded: Any, critics: tuple[str, ...], half: torch.dtype | None) -> SharedCrew | SeparateCrew:
+def _crew(
+    settings: RLSettings, loaded: Any, critics: tuple[str, ...], half: torch.dtype | None
+) -> SharedCrew | SeparateCrew:
     if settings.lora:
         return SharedCrew(loaded.model, loaded.tokenizer, critics, rank=settings.lora, half=half)
     return SeparateCrew(loaded.model, loaded.tokenizer, critics, half=half)
@@ -229,7 +268,9 @@ def _signals(crew: Any, steering: Steering, encoder: Encoder, base: Base) -> Sig
         for at, steer in enumerate(steers):
             signal: Signal
             if isinstance(steer, Shared):
-                signal = AdapterSignal.of(crew, steer.folder, f"{what[:-1]}{at}", base.weights.sha256)
+                signal = AdapterSignal.of(
+                    crew, steer.folder, f"{what[:-1]}{at}", base.weights.sha256
+                )
             else:
                 signal = cast(Signal, steer) if hasattr(steer, "score") else JudgeSignal(steer)
             made.append(Weighted(signal, weights[at] if weights else 1.0))
@@ -245,29 +286,45 @@ def _signals(crew: Any, steering: Steering, encoder: Encoder, base: Base) -> Sig
 
 def _mix(sources: Sequence[Source], settings: RLSettings, parts: _Parts) -> Mix:
     """Batches of pre-training (or SFT) text, in an order that is a function of the step."""
-    plain = Settings(kind="sft", out=settings.out, base=settings.base, template=settings.template,
-                     max_length=settings.max_length)
+    plain = Settings(
+        kind="sft",
+        out=settings.out,
+        base=settings.base,
+        template=settings.template,
+        max_length=settings.max_length,
+    )
     rows = Encoder(parts.crew.tokenizer, plain).all([i for s in sources for i in s.items])[0]
     if not rows:
         raise PlanError("no row of the pre-training text fits into max_prompt + max_new")
     rows = sorted(rows, key=lambda e: digest(str(settings.seed), e.item.name))
 
     def mix(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        some = [rows[(step * settings.ptx_batch + k) % len(rows)] for k in range(settings.ptx_batch)]
+        some = [
+            rows[(step * settings.ptx_batch + k) % len(rows)] for k in range(settings.ptx_batch)
+        ]
         made = collate_answers(some, 0)
-        return made.ids, made.mask, torch.where(made.answer.bool(), made.ids, torch.full_like(made.ids, -100))
+        return (
+            made.ids,
+            made.mask,
+            torch.where(made.answer.bool(), made.ids, torch.full_like(made.ids, -100)),
+        )
 
     return mix
 
 
 def _manifest(settings: RLSettings, parts: _Parts, steering: Steering) -> None:
     plan = {
-        "settings": msgspec.to_builtins(settings), "data": parts.data, "base": parts.base.weights.name,
-        "base_sha256": parts.base.weights.sha256, "red_model": parts.lineage.red_model,
+        "settings": msgspec.to_builtins(settings),
+        "data": parts.data,
+        "base": parts.base.weights.name,
+        "base_sha256": parts.base.weights.sha256,
+        "red_model": parts.lineage.red_model,
         "rewards": [{"name": w.signal.name, "weight": w.weight} for w in parts.signals.rewards],
         "costs": [{"name": w.signal.name, "weight": w.weight} for w in parts.signals.costs],
-    }  # fmt: skip
-    replace_file(settings.folder / "manifest.json", msgspec.json.format(msgspec.json.encode(plan), indent=2))
+    }
+    replace_file(
+        settings.folder / "manifest.json", msgspec.json.format(msgspec.json.encode(plan), indent=2)
+    )
 
 
 def _finished(settings: RLSettings, parts: _Parts) -> RLResult | None:
@@ -276,12 +333,24 @@ def _finished(settings: RLSettings, parts: _Parts) -> RLResult | None:
         return None
     found = checkpoint.latest(settings.folder)
     step = checkpoint.read_mark(found).step if found is not None else 0
-    same = {k: v for k, v in msgspec.to_builtins(settings).items() if k not in ("out", "base", "steps", "lora")}
+    same = {
+        k: v
+        for k, v in msgspec.to_builtins(settings).items()
+        if k not in ("out", "base", "steps", "lora")
+    }
     if any(card.settings.get(k, v) != v for k, v in same.items()):
-        raise PlanError(f"{settings.folder}: holds a finished model of other settings; give another --out")
+        raise PlanError(
+            f"{settings.folder}: holds a finished model of other settings; give another --out"
+        )
     if step < settings.steps:
         return None
-    return RLResult(folder=settings.folder, lineage=card.lineage, steps=step, done_now=0, left_out=len(parts.left))
+    return RLResult(
+        folder=settings.folder,
+        lineage=card.lineage,
+        steps=step,
+        done_now=0,
+        left_out=len(parts.left),
+    )
 
 
 def _export(settings: RLSettings, parts: _Parts) -> Lineage:
@@ -295,4 +364,3 @@ def _export(settings: RLSettings, parts: _Parts) -> Lineage:
     save_model(trained, parts.base, parts.lineage)
     card = read_card(settings.folder)
     return card.lineage if card is not None else parts.lineage
-

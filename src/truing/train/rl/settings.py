@@ -15,7 +15,17 @@ Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
 METHODS: tuple[Method, ...] = ("ppo", "ppo-lag", "reward-shaping", "rloo", "grpo")
 GROUP: tuple[Method, ...] = ("rloo", "grpo")
 # Settings that change how a run is kept or cut into pieces, not what it computes.
-_KEPT = ("out", "shard", "steps", "save_every", "keep", "sample_every", "micro", "score_micro", "tensorboard")
+_KEPT = (
+    "out",
+    "shard",
+    "steps",
+    "save_every",
+    "keep",
+    "sample_every",
+    "micro",
+    "score_micro",
+    "tensorboard",
+)
 
 
 class RLSettings(Struct, frozen=True, kw_only=True):
@@ -162,13 +172,21 @@ class RLSettings(Struct, frozen=True, kw_only=True):
         if self.method not in METHODS:
             faults.append(f"method {self.method!r} is unknown{nearest(self.method, METHODS)}")
         if self.method in ("ppo-lag", "reward-shaping") and not costs:
-            faults.append(f"{self.method} needs a cost: --cost SPEC (a judge whose value or score is the cost)")
+            faults.append(
+                f"{self.method} needs a cost: --cost SPEC (a judge whose value or score is the cost)"
+            )
         if self.method == "ppo" and costs:
-            faults.append("ppo has no use for a cost: ppo-lag holds it below --threshold, reward-shaping subtracts it")
+            faults.append(
+                "ppo has no use for a cost: ppo-lag holds it below --threshold, reward-shaping subtracts it"
+            )
         if self.grouped and self.n < 2:
-            faults.append(f"{self.method} compares the answers to one prompt: n = {self.n}, at least 2")
+            faults.append(
+                f"{self.method} compares the answers to one prompt: n = {self.n}, at least 2"
+            )
         if self.answers % self.rows:
-            faults.append(f"minibatch = {self.minibatch} does not divide the {self.answers} answers of a step")
+            faults.append(
+                f"minibatch = {self.minibatch} does not divide the {self.answers} answers of a step"
+            )
         if self.method == "rloo" and self.kl_place == "loss":
             faults.append("rloo keeps its KL in the reward; grpo has it in the loss")
         if faults:
@@ -176,11 +194,39 @@ class RLSettings(Struct, frozen=True, kw_only=True):
         return self
 
     def _sizes(self) -> list[str]:
-        least = {"steps": 1, "prompts": 1, "n": 1, "epochs": 1, "minibatch": 0, "micro": 1, "score_micro": 1, "max_new": 1,
-                 "max_prompt": 1, "lora": 0, "window": 1, "delay": 0, "save_every": 1, "keep": 1, "sample_every": 0,
-                 "ptx_batch": 1, "warmup": 0, "ptx": 0, "kl": 0, "kl_target": 0, "nu": 0, "temperature": 1e-6,
-                 "clip": 1e-6, "lr": 0, "critic_lr": 0, "lambda_lr": 0}  # fmt: skip
-        return [f"{k} = {getattr(self, k)}: at least {low}" for k, low in least.items() if not getattr(self, k) >= low]
+        least = {
+            "steps": 1,
+            "prompts": 1,
+            "n": 1,
+            "epochs": 1,
+            "minibatch": 0,
+            "micro": 1,
+            "score_micro": 1,
+            "max_new": 1,
+            "max_prompt": 1,
+            "lora": 0,
+            "window": 1,
+            "delay": 0,
+            "save_every": 1,
+            "keep": 1,
+            "sample_every": 0,
+            "ptx_batch": 1,
+            "warmup": 0,
+            "ptx": 0,
+            "kl": 0,
+            "kl_target": 0,
+            "nu": 0,
+            "temperature": 1e-6,
+            "clip": 1e-6,
+            "lr": 0,
+            "critic_lr": 0,
+            "lambda_lr": 0,
+        }
+        return [
+            f"{k} = {getattr(self, k)}: at least {low}"
+            for k, low in least.items()
+            if not getattr(self, k) >= low
+        ]
 
     def _shares(self) -> list[str]:
         faults = [
@@ -194,5 +240,7 @@ class RLSettings(Struct, frozen=True, kw_only=True):
             faults.append(f"lambda_init = {self.lambda_init}: above 0, for λ lives in log space")
         low, high = self.lambda_min or 0.0, self.lambda_max
         if high is not None and not low <= self.lambda_init <= high:
-            faults.append(f"lambda_init = {self.lambda_init} lies outside its bounds [{low}, {high}]")
+            faults.append(
+                f"lambda_init = {self.lambda_init} lies outside its bounds [{low}, {high}]"
+            )
         return faults

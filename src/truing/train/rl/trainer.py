@@ -1,7 +1,7 @@
 """The loop: draw answers, have them scored, tell λ the costs, take the gradient steps, log, keep.
 
-    trainer = Trainer(crew, prompts, Signals([reward], [cost]), settings)
-    trainer.run()
+trainer = Trainer(crew, prompts, Signals([reward], [cost]), settings)
+trainer.run()
 """
 
 from __future__ import annotations
@@ -58,7 +58,12 @@ class Trainer:
     """One RL run. `run` goes on from the newest checkpoint in `settings.out`, to the same next step."""
 
     def __init__(
-        self, crew: Crew, prompts: Sequence[Prompt], signals: Signals, settings: RLSettings, extras: Extras | None = None
+        self,
+        crew: Crew,
+        prompts: Sequence[Prompt],
+        signals: Signals,
+        settings: RLSettings,
+        extras: Extras | None = None,
     ) -> None:
         self.settings = s = settings.checked(costs=bool(signals.costs))
         self.crew, self.prompts, self.signals = crew, tuple(prompts), signals
@@ -69,13 +74,19 @@ class Trainer:
         if s.shard and self.world.size > 1:
             for name in ("prompts", *(["ptx_batch"] if s.ptx else [])):
                 if getattr(s, name) % self.world.size:
-                    raise PlanError(f"shard: {name} = {getattr(s, name)} does not divide among {self.world.size} processes")
+                    raise PlanError(
+                        f"shard: {name} = {getattr(s, name)} does not divide among {self.world.size} processes"
+                    )
             crew.spread(self.world)
         self.mark = signals.mark(s.red_model)
         with crew.role(ACTOR) as model:
             self.fill = int(crew.tokenizer.pad_token_id or 0)
             self.generator = self.extras.generator or LocalGenerator(
-                model, end_tokens(model, crew.tokenizer), temperature=s.temperature, top_p=s.top_p, fill=self.fill
+                model,
+                end_tokens(model, crew.tokenizer),
+                temperature=s.temperature,
+                top_p=s.top_p,
+                fill=self.fill,
             )
         self.updater = Updater(crew, s, self.world, mix=self.extras.mix)
         self.constraint = Constraint(s) if signals.costs else None
@@ -90,22 +101,42 @@ class Trainer:
         """The answers of this process to the prompts of a step, with the reference's log-probabilities."""
         s = self.settings
         chosen = draw_prompts(len(self.prompts), step, s.prompts, s.seed)
-        mine = [(self.prompts[chosen[p]], p * s.n + j) for p in self.world.mine(s.prompts) for j in range(s.n)]
+        mine = [
+            (self.prompts[chosen[p]], p * s.n + j)
+            for p in self.world.mine(s.prompts)
+            for j in range(s.n)
+        ]
         asked, index = [p for p, _ in mine], [at for _, at in mine]
         with self.crew.whole(), self.crew.role(WRITER) as writer:
             if isinstance(self.generator, LocalGenerator):
                 self.generator.model = writer
-            answered = self.generator([p.ids for p in asked], streams(s.seed, step, index, s.max_new))
-        made = assemble(asked, index, answered, self.crew.tokenizer, device=self.crew.device, fill=self.fill)
-        if self.extras.generator is not None or self.crew.half is not None:  # another arithmetic drew: read them again
+            answered = self.generator(
+                [p.ids for p in asked], streams(s.seed, step, index, s.max_new)
+            )
+        made = assemble(
+            asked, index, answered, self.crew.tokenizer, device=self.crew.device, fill=self.fill
+        )
+        if (
+            self.extras.generator is not None or self.crew.half is not None
+        ):  # another arithmetic drew: read them again
             with self.crew.role(ACTOR) as model:
-                again = over_all(made, s.score_micro, lambda piece: log_probs(model, piece, temperature=s.temperature))
-            self.drift = float(((made.log_probs - again).abs() * made.answer).sum() / made.answer.sum())
+                again = over_all(
+                    made,
+                    s.score_micro,
+                    lambda piece: log_probs(model, piece, temperature=s.temperature),
+                )
+            self.drift = float(
+                ((made.log_probs - again).abs() * made.answer).sum() / made.answer.sum()
+            )
             if hasattr(self.generator, "check"):
                 self.generator.check(self.drift)
             made = replace(made, log_probs=again)
         with self.crew.role("reference") as model:
-            ref = over_all(made, s.score_micro, lambda piece: log_probs(model, piece, temperature=s.temperature))
+            ref = over_all(
+                made,
+                s.score_micro,
+                lambda piece: log_probs(model, piece, temperature=s.temperature),
+            )
         return replace(made, ref_log_probs=ref)
 
     def scored(self, rollout: Rollout) -> tuple[Scores, Whole]:
@@ -119,10 +150,15 @@ class Trainer:
         cost = None if own.cost is None else all_of(own.cost)
         lost = 1 - float(scored.double().mean())
         if lost > self.settings.max_unscored:
-            why = "; ".join(f"{n} × {r}" for r, n in own.reasons.most_common(3)) or "on another process"
-            raise RunError(f"step {self.step + 1}: {lost:.0%} of the answers could not be scored ({why}); what cannot be "
-                           f"judged never "
-                           f"counts as safe, so the run stops here: mend the judge and give the same command")
+            why = (
+                "; ".join(f"{n} × {r}" for r, n in own.reasons.most_common(3))
+                or "on another process"
+            )
+            raise RunError(
+                f"step {self.step + 1}: {lost:.0%} of the answers could not be scored ({why}); what cannot be "
+                f"judged never "
+                f"counts as safe, so the run stops here: mend the judge and give the same command"
+            )
         return own, (all_of(own.reward), cost, scored)
 
     def values(self, rollout: Rollout) -> dict[str, Tensor]:
@@ -130,7 +166,9 @@ class Trainer:
         made: dict[str, Tensor] = {}
         for name in self.crew.critics:
             with self.crew.role(name) as critic:
-                made[name] = over_all(rollout, self.settings.score_micro, lambda piece, c=critic: values(c, piece))
+                made[name] = over_all(
+                    rollout, self.settings.score_micro, lambda piece, c=critic: values(c, piece)
+                )
         return made
 
     def policy(self, name: str) -> PolicyModel:
@@ -139,7 +177,13 @@ class Trainer:
             ends = end_tokens(model, self.crew.tokenizer)
         turns = Turns(self.crew.tokenizer, plain=self.settings.template == "plain")
         hashes = prompt_hashes(p.sample.prompt for p in self.prompts)
-        lineage = policy_lineage(name, Lineage(name=self.settings.base), self.signals.lineages, hashes, red_model=self.mark)
+        lineage = policy_lineage(
+            name,
+            Lineage(name=self.settings.base),
+            self.signals.lineages,
+            hashes,
+            red_model=self.mark,
+        )
         return PolicyModel(self.crew, turns, ends, lineage)
 
     def one_step(self) -> Row:
@@ -152,16 +196,36 @@ class Trainer:
         if self.constraint is not None and cost is not None:
             chosen = draw_prompts(len(self.prompts), step, s.prompts, s.seed)
             harms = [self.prompts[p].sample.harms for p in chosen for _ in range(s.n)]
-            self.constraint.observe(cost[scored], [harms[k] for k in scored.nonzero().flatten().tolist()])
+            self.constraint.observe(
+                cost[scored], [harms[k] for k in scored.nonzero().flatten().tolist()]
+            )
         clock.append(time.perf_counter())
-        made = lesson(s, rollout, whole, self.values(rollout), kl=self.kl.value, constraint=self.constraint,
-                      normalisers=self.normalisers, world=self.world)
-        self.updater.set_rates(rate(step + 1, s.steps, lr=1.0, warmup=s.warmup, schedule=s.schedule))
-        tally = self.updater.run(rollout, made, scored=scored, step=step, kl=self.kl.value, constraint=self.constraint)
+        made = lesson(
+            s,
+            rollout,
+            whole,
+            self.values(rollout),
+            kl=self.kl.value,
+            constraint=self.constraint,
+            normalisers=self.normalisers,
+            world=self.world,
+        )
+        self.updater.set_rates(
+            rate(step + 1, s.steps, lr=1.0, warmup=s.warmup, schedule=s.schedule)
+        )
+        tally = self.updater.run(
+            rollout, made, scored=scored, step=step, kl=self.kl.value, constraint=self.constraint
+        )
         clock.append(time.perf_counter())
         row = describe(s, rollout, own, whole, self.world)
-        row |= tally.means() | {"loss": tally.means().get("actor_loss", 0.0), "kl_coefficient": self.kl.value}
-        row |= {f"{n}_explained": explained(side, rollout, self.world) for n, side in made.critics.items()}
+        row |= tally.means() | {
+            "loss": tally.means().get("actor_loss", 0.0),
+            "kl_coefficient": self.kl.value,
+        }
+        row |= {
+            f"{n}_explained": explained(side, rollout, self.world)
+            for n, side in made.critics.items()
+        }
         if self.constraint is not None and cost is not None:
             row |= self.constraint.log(cost[scored])
         if self.drift is not None:
@@ -180,13 +244,21 @@ class Trainer:
         """All steps that are left; gives the last line of the log."""
         s = self.settings
         self.resume()
-        log = Log(s.out, first=self.step + 1, tensorboard=s.tensorboard, tell=self.extras.tell) if self.world.first else None
+        log = (
+            Log(s.out, first=self.step + 1, tensorboard=s.tensorboard, tell=self.extras.tell)
+            if self.world.first
+            else None
+        )
         row: Row = {}
         try:
             while self.step < s.steps and not self.halted:
                 row = self.one_step()
                 self.step += 1
-                if s.sample_every and self.extras.measure is not None and self.step % s.sample_every == 0:
+                if (
+                    s.sample_every
+                    and self.extras.measure is not None
+                    and self.step % s.sample_every == 0
+                ):
                     with self.crew.whole():
                         row |= self.extras.measure(self.step, self) if self.world.first else {}
                     self.world.wait()
@@ -207,22 +279,35 @@ class Trainer:
     # -- what a resumed run needs
 
     def _mark(self) -> checkpoint.Mark:
-        names = [f"{w.signal.name}×{w.weight}:{w.signal.lineage.hash}" for w in (*self.signals.rewards, *self.signals.costs)]
-        return checkpoint.Mark(step=self.step, kind=self.settings.method, base_sha256=self.extras.base_sha256,
-                               digest=digest(self.settings.digest(), self.extras.data, *names))
+        names = [
+            f"{w.signal.name}×{w.weight}:{w.signal.lineage.hash}"
+            for w in (*self.signals.rewards, *self.signals.costs)
+        ]
+        return checkpoint.Mark(
+            step=self.step,
+            kind=self.settings.method,
+            base_sha256=self.extras.base_sha256,
+            digest=digest(self.settings.digest(), self.extras.data, *names),
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything besides weights: optimisers, λ with its window, β, statistics, what the diagnosis remembers."""
         return {
-            "optimizers": {k: whole(o.state_dict()) for k, o in self.updater.optimizers.items()}, "taken": self.updater.taken,
-            "constraint": self.constraint.state_dict() if self.constraint is not None else None, "kl": self.kl.value,
-            "normalisers": self.normalisers.state_dict(), "watch": self.watch.state_dict(), "halted": self.halted,
+            "optimizers": {k: whole(o.state_dict()) for k, o in self.updater.optimizers.items()},
+            "taken": self.updater.taken,
+            "constraint": self.constraint.state_dict() if self.constraint is not None else None,
+            "kl": self.kl.value,
+            "normalisers": self.normalisers.state_dict(),
+            "watch": self.watch.state_dict(),
+            "halted": self.halted,
             "rng": checkpoint.rng_state(),
-        }  # fmt: skip
+        }
 
     def save(self) -> None:
         """Writes a checkpoint (the first process; the others give their pieces and wait)."""
-        made = {n: self.crew.state(n) for n in (ACTOR, *self.crew.critics)} | {"state": self.state()}
+        made = {n: self.crew.state(n) for n in (ACTOR, *self.crew.critics)} | {
+            "state": self.state()
+        }
         if self.world.first:
             parts = {f"{n}.pt": checkpoint.torch_part(part) for n, part in made.items()}
             checkpoint.write(self.settings.out, self._mark(), parts, keep=self.settings.keep)
@@ -241,7 +326,11 @@ class Trainer:
             optimizer.load_state_dict(parts_for(optimizer, state["optimizers"][name]))
         if self.constraint is not None:
             self.constraint.load_state_dict(state["constraint"])
-        self.updater.taken, self.kl.value, self.halted = state["taken"], state["kl"], state["halted"]
+        self.updater.taken, self.kl.value, self.halted = (
+            state["taken"],
+            state["kl"],
+            state["halted"],
+        )
         self.normalisers.load_state_dict(state["normalisers"])
         self.watch.load_state_dict(state["watch"])
         checkpoint.set_rng_state(state["rng"])

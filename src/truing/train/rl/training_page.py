@@ -1,6 +1,6 @@
 """One HTML page of a run: its curves as inline SVG, its warnings, nothing from the network.
 
-    write_page("runs/safe")          # OUT/training.html from OUT/log.jsonl
+write_page("runs/safe")          # OUT/training.html from OUT/log.jsonl
 """
 
 from __future__ import annotations
@@ -19,17 +19,29 @@ Curve = tuple[str, str]  # key in the log, name on the plot
 
 PANELS: tuple[tuple[str, tuple[Curve, ...]], ...] = (
     ("Reward", (("reward_mean", "mean reward"),)),
-    ("Cost", (("cost_mean", "mean"), ("episode_cost", "window"), ("cost_cvar10", "worst 10 % (CVaR)"))),
+    (
+        "Cost",
+        (("cost_mean", "mean"), ("episode_cost", "window"), ("cost_cvar10", "worst 10 % (CVaR)")),
+    ),
     ("λ", (("lambda", "λ"),)),
     ("Share of answers with cost above 0", (("cost_positive", "share"),)),
     ("Worst category: mean cost", (("worst_category_cost", "cost"),)),
     ("KL to the reference, an answer", (("kl_k1", "k1"), ("kl_k3", "k3"))),
     ("Entropy, a token", (("entropy", "-log π"),)),
     ("Clip fraction", (("clip_fraction", "actor"),)),
-    ("Explained variance", (("reward_critic_explained", "reward critic"), ("cost_critic_explained", "cost critic"))),
+    (
+        "Explained variance",
+        (("reward_critic_explained", "reward critic"), ("cost_critic_explained", "cost critic")),
+    ),
     ("Answers", (("length", "tokens"),)),
-    ("Shares of answers", (("truncated", "cut off"), ("distinct", "distinct"), ("unscored", "unscored"))),
-    ("Measured by a judge without part in the training", (("measured_harmful", "harmful"), ("measured_true", "verdict true"))),
+    (
+        "Shares of answers",
+        (("truncated", "cut off"), ("distinct", "distinct"), ("unscored", "unscored")),
+    ),
+    (
+        "Measured by a judge without part in the training",
+        (("measured_harmful", "harmful"), ("measured_true", "verdict true")),
+    ),
 )
 """What is plotted, in this order; a panel without data is left out."""
 
@@ -63,10 +75,18 @@ def render(rows: Sequence[Mapping[str, Any]], *, title: str, threshold: float | 
     """The page as text."""
     if threshold is None:
         threshold = _threshold(rows)
-    figures = [f for name, curves in PANELS if (f := _panel(rows, name, curves, threshold if name == "Cost" else None))]
+    figures = [
+        f
+        for name, curves in PANELS
+        if (f := _panel(rows, name, curves, threshold if name == "Cost" else None))
+    ]
     told = [(r["step"], w) for r in rows for w in str(r.get("warning", "")).split(" | ") if w]
     warnings = "".join(f"<li>step {s}: {escape(str(w))}</li>" for s, w in told) or "<li>none</li>"
-    last = {k: v for k, v in rows[-1].items() if isinstance(v, (int, float)) and not k.startswith("seconds_")}
+    last = {
+        k: v
+        for k, v in rows[-1].items()
+        if isinstance(v, (int, float)) and not k.startswith("seconds_")
+    }
     table = "".join(f"<tr><td>{escape(k)}</td><td>{v:.5g}</td></tr>" for k, v in last.items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -87,7 +107,9 @@ def _threshold(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    found = [(float(r["step"]), float(r[key])) for r in rows if isinstance(r.get(key), (int, float))]
+    found = [
+        (float(r["step"]), float(r[key])) for r in rows if isinstance(r.get(key), (int, float))
+    ]
     return [(x, y) for x, y in found if math.isfinite(y)]
 
 
@@ -96,10 +118,14 @@ def _ticks(low: float, high: float) -> list[float]:
     raw = (high - low) / 3
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(m * size for m in (1, 2, 5, 10) if m * size >= raw * (1 - 1e-9))
-    return [k * step for k in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+    return [
+        k * step for k in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)
+    ]
 
 
-def _panel(rows: Sequence[Mapping[str, Any]], name: str, curves: Sequence[Curve], limit: float | None) -> str:
+def _panel(
+    rows: Sequence[Mapping[str, Any]], name: str, curves: Sequence[Curve], limit: float | None
+) -> str:
     drawn = [(label, p) for key, label in curves if (p := _points(rows, key))]
     if not drawn:
         return ""
@@ -115,25 +141,44 @@ def _panel(rows: Sequence[Mapping[str, Any]], name: str, curves: Sequence[Curve]
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - first) / max(last - first, 1)
-        return left + across * (width - left - 8), top + (high - y) / (high - low) * (height - top - bottom)
+        return left + across * (width - left - 8), top + (high - y) / (high - low) * (
+            height - top - bottom
+        )
 
     parts = []
     for value in ticks:
         y = at(first, value)[1]
-        parts.append(f'<line class="rule" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.6g}</text>')  # fmt: skip
-    parts.append(f'<text x="{left}" y="{height - 6}">{first:.0f}</text>'
-                 f'<text x="{width - 8}" y="{height - 6}" text-anchor="end">step {last:.0f}</text>')  # fmt: skip
+        parts.append(
+            f'<line class="rule" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.6g}</text>'
+        )
+    parts.append(
+        f'<text x="{left}" y="{height - 6}">{first:.0f}</text>'
+        f'<text x="{width - 8}" y="{height - 6}" text-anchor="end">step {last:.0f}</text>'
+    )
     for k, (label, points) in enumerate(drawn):
         path = "M" + "L".join(f"{a:.1f},{b:.1f}" for a, b in (at(*p) for p in points))
-        parts.append(f'<path class="s{k}" d="{path}"><title>{escape(label)}: {points[-1][1]:.4g} at the end</title></path>')
+        parts.append(
+            f'<path class="s{k}" d="{path}"><title>{escape(label)}: {points[-1][1]:.4g} at the end</title></path>'
+        )
     if limit is not None:
         y = at(first, limit)[1]
-        parts.append(f'<line class="limit" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text class="name" x="{width - 8}" y="{y - 4:.1f}" text-anchor="end">'
-                     f'threshold {limit:.3g}</text>')  # fmt: skip
-    legend = " ".join(f'<svg viewBox="0 0 10 10" style="width:.7em"><rect class="k{k}" width="10" height="10"/></svg> '
-                      f'{escape(label)}' for k, (label, _) in enumerate(drawn)) if len(drawn) > 1 else ""  # fmt: skip
+        parts.append(
+            f'<line class="limit" x1="{left}" x2="{width - 8}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text class="name" x="{width - 8}" y="{y - 4:.1f}" text-anchor="end">'
+            f"threshold {limit:.3g}</text>"
+        )
+    legend = (
+        " ".join(
+            f'<svg viewBox="0 0 10 10" style="width:.7em"><rect class="k{k}" width="10" height="10"/></svg> '
+            f"{escape(label)}"
+            for k, (label, _) in enumerate(drawn)
+        )
+        if len(drawn) > 1
+        else ""
+    )
     said = f"{name}: {', '.join(f'{label} from {p[0][1]:.3g} to {p[-1][1]:.3g}' for label, p in drawn)}"
-    return (f'<figure><figcaption>{escape(name)}</figcaption><svg viewBox="0 0 {width:.0f} {height:.0f}" role="img">'
-            f'<title>{escape(said)}</title>{"".join(parts)}</svg><div class="soft">{legend}</div></figure>')  # fmt: skip
+    return (
+        f'<figure><figcaption>{escape(name)}</figcaption><svg viewBox="0 0 {width:.0f} {height:.0f}" role="img">'
+        f'<title>{escape(said)}</title>{"".join(parts)}</svg><div class="soft">{legend}</div></figure>'
+    )

@@ -51,20 +51,30 @@ class Tally:
 class Updater:
     """Optimisers of actor and critics, and the gradient steps. `mix(k)` gives the k-th batch of pre-training text."""
 
-    def __init__(self, crew: Crew, settings: RLSettings, world: World, *, mix: Mix | None = None) -> None:
+    def __init__(
+        self, crew: Crew, settings: RLSettings, world: World, *, mix: Mix | None = None
+    ) -> None:
         self.crew, self.settings, self.world, self.mix = crew, settings, world, mix
-        self.optimizers: dict[str, Any] = {name: self._optimizer(name) for name in (ACTOR, *crew.critics)}
+        self.optimizers: dict[str, Any] = {
+            name: self._optimizer(name) for name in (ACTOR, *crew.critics)
+        }
         self.taken, self.pace = 0, Pace(world if settings.shard and world.size > 1 else None)
 
     def _optimizer(self, name: str) -> Any:
         with self.crew.role(name):  # an adapter asks for gradients only while it is on
-            return adamw(self.crew.named(name), lr=self.settings.actor_lr if name == ACTOR else self.settings.value_lr,
-                         weight_decay=self.settings.weight_decay)
+            return adamw(
+                self.crew.named(name),
+                lr=self.settings.actor_lr if name == ACTOR else self.settings.value_lr,
+                weight_decay=self.settings.weight_decay,
+            )
 
     def set_rates(self, share: float) -> None:
         """Learning rates as a share of their full values."""
         for name, optimizer in self.optimizers.items():
-            set_rate(optimizer, share * (self.settings.actor_lr if name == ACTOR else self.settings.value_lr))
+            set_rate(
+                optimizer,
+                share * (self.settings.actor_lr if name == ACTOR else self.settings.value_lr),
+            )
 
     def minibatches(self, count: int, step: int, epoch: int) -> Iterator[list[int]]:
         """Places (among all processes) of the answers of each gradient step; a pure function of seed, step and pass."""
@@ -75,7 +85,14 @@ class Updater:
             yield order[at : at + self.settings.rows]
 
     def run(
-        self, rollout: Rollout, made: Lesson, *, scored: Tensor, step: int, kl: float, constraint: Constraint | None
+        self,
+        rollout: Rollout,
+        made: Lesson,
+        *,
+        scored: Tensor,
+        step: int,
+        kl: float,
+        constraint: Constraint | None,
     ) -> Tally:
         """All passes over a rollout. `scored` `[N]` says which answers of all processes count."""
         tally = Tally()
@@ -101,30 +118,49 @@ class Updater:
         return tally
 
     def _actor(
-        self, rollout: Rollout, made: Lesson, rows: list[int], share: Share, multiplier: float, kl: float, tally: Tally
+        self,
+        rollout: Rollout,
+        made: Lesson,
+        rows: list[int],
+        share: Share,
+        multiplier: float,
+        kl: float,
+        tally: Tally,
     ) -> float:
         """One step of the actor; gives how far (k3, a token) it stands from the policy that drew."""
         s, parts = self.settings, dict.fromkeys(("loss", "clipped", "moved"), 0.0)
         with self.crew.role(ACTOR) as model:
             for some, piece, counts in self._pieces(rollout, rows):
                 now = log_probs(model, piece, temperature=s.temperature)
-                loss = policy_loss(s, now, piece, cut(made, some, piece), multiplier, kl) * (counts * share.of(some, piece))
+                loss = policy_loss(s, now, piece, cut(made, some, piece), multiplier, kl) * (
+                    counts * share.of(some, piece)
+                )
                 loss.backward()
                 with torch.no_grad():
                     gap = (now - piece.log_probs) * piece.answer
                     outside = ((gap.exp() - 1).abs() > s.clip) & piece.answer.bool()
                     parts["loss"] += float(loss.detach())
                     parts["clipped"] += counts * float(outside.sum()) / share.tokens
-                    parts["moved"] += counts * float((L.kl_estimate(-gap, "k3") * piece.answer).sum()) / share.tokens
+                    parts["moved"] += (
+                        counts
+                        * float((L.kl_estimate(-gap, "k3") * piece.answer).sum())
+                        / share.tokens
+                    )
             if self.mix is not None and s.ptx:
                 tally.add("ptx_loss", self._mixed(model))
         parts = self._summed(parts)
-        for name, key in (("actor_loss", "loss"), ("clip_fraction", "clipped"), ("kl_step", "moved")):
+        for name, key in (
+            ("actor_loss", "loss"),
+            ("clip_fraction", "clipped"),
+            ("kl_step", "moved"),
+        ):
             tally.add(name, parts[key])
         tally.add("grad_norm", self._take(ACTOR))
         return parts["moved"]
 
-    def _pieces(self, rollout: Rollout, rows: list[int]) -> Iterator[tuple[list[int], Rollout, float]]:
+    def _pieces(
+        self, rollout: Rollout, rows: list[int]
+    ) -> Iterator[tuple[list[int], Rollout, float]]:
         """Rows in forwards, each with weight 1; with weight 0 a row again for each pass that another process still makes."""
         for made in self.pace.each(pieces(rollout, rows, self.settings.micro)):
             yield (*made, 1.0) if made is not None else ([0], trimmed(rollout.take([0])), 0.0)
@@ -145,7 +181,9 @@ class Updater:
             seen += float(loss.detach()) / self.settings.ptx
         return self._summed({"ptx": seen})["ptx"]
 
-    def _critic(self, name: str, rollout: Rollout, side: Side, rows: list[int], share: Share, tally: Tally) -> None:
+    def _critic(
+        self, name: str, rollout: Rollout, side: Side, rows: list[int], share: Share, tally: Tally
+    ) -> None:
         s, seen = self.settings, 0.0
         if side.values is None or side.returns is None:
             raise ValueError(f"{name} has no values to learn from")
@@ -154,7 +192,9 @@ class Updater:
                 width = piece.answer.shape[1]
                 now = values(critic, piece)
                 old, aim = side.values[some, :width], side.returns[some, :width]
-                loss = L.critic_loss(now, old, aim, piece.answer, clip=s.clip_value, reduction=s.reduction)
+                loss = L.critic_loss(
+                    now, old, aim, piece.answer, clip=s.clip_value, reduction=s.reduction
+                )
                 loss = loss * (counts * share.of(some, piece, reduction=s.reduction))
                 loss.backward()
                 seen += float(loss.detach())
@@ -164,7 +204,9 @@ class Updater:
     def _summed(self, parts: dict[str, float]) -> dict[str, float]:
         if self.world.size == 1:
             return parts
-        got = self.world.sum(torch.tensor(list(parts.values()), dtype=torch.float64, device=self.crew.device))
+        got = self.world.sum(
+            torch.tensor(list(parts.values()), dtype=torch.float64, device=self.crew.device)
+        )
         return dict(zip(parts, got.tolist()))
 
     def _take(self, name: str) -> float:
@@ -173,8 +215,10 @@ class Updater:
         self.world.sum_gradients(parameters)
         norm = clip(parameters, self.settings.clip_norm)
         if norm != norm or norm == float("inf"):
-            raise RunError(f"the gradient of {name} is no number; the last checkpoint is whole: go on from it with a "
-                           f"lower --lr")
+            raise RunError(
+                f"the gradient of {name} is no number; the last checkpoint is whole: go on from it with a "
+                f"lower --lr"
+            )
         optimizer = self.optimizers[name]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -222,7 +266,12 @@ def cut(made: Lesson, rows: Sequence[int], piece: Rollout) -> tuple[Tensor, Tens
 
 
 def policy_loss(
-    s: RLSettings, now: Tensor, piece: Rollout, advantages: tuple[Tensor, Tensor | None], multiplier: float, kl: float
+    s: RLSettings,
+    now: Tensor,
+    piece: Rollout,
+    advantages: tuple[Tensor, Tensor | None],
+    multiplier: float,
+    kl: float,
 ) -> Tensor:
     """The actor's loss of a piece: clipped surrogate of reward and cost, by either reading, and KL where it stands in
     the loss.
@@ -233,10 +282,19 @@ def policy_loss(
     elif s.surrogate == "combined":
         loss = _surrogate(s, now, piece, L.combined_advantage(reward, cost, multiplier))
     elif s.grouped:
-        loss = (_surrogate(s, now, piece, reward) - multiplier * _surrogate(s, now, piece, cost)) / (1 + multiplier)
+        loss = (
+            _surrogate(s, now, piece, reward) - multiplier * _surrogate(s, now, piece, cost)
+        ) / (1 + multiplier)
     else:
-        loss = L.separate_actor_loss(now, piece.log_probs, (reward, cost), multiplier, piece.answer, clip=s.clip,
-                                     reduction=s.reduction)
+        loss = L.separate_actor_loss(
+            now,
+            piece.log_probs,
+            (reward, cost),
+            multiplier,
+            piece.answer,
+            clip=s.clip,
+            reduction=s.reduction,
+        )
     if s.kl_in_loss and kl:
         loss = loss + _kl_loss(s, now, piece, kl)
     return loss
@@ -248,8 +306,19 @@ def _kl_loss(s: RLSettings, now: Tensor, piece: Rollout, kl: float) -> Tensor:
         raise ValueError("KL in the loss needs log-probabilities of the reference")
     if s.grouped:
         none = torch.zeros_like(now[:, 0])
-        return L.grpo_loss(now, piece.log_probs, piece.ref_log_probs, none, piece.answer, beta=kl, kind=_kind(s), length=s.max_new)
-    return kl * L.masked_mean(L.kl_estimate(now - piece.ref_log_probs, "k3"), piece.answer, s.reduction)
+        return L.grpo_loss(
+            now,
+            piece.log_probs,
+            piece.ref_log_probs,
+            none,
+            piece.answer,
+            beta=kl,
+            kind=_kind(s),
+            length=s.max_new,
+        )
+    return kl * L.masked_mean(
+        L.kl_estimate(now - piece.ref_log_probs, "k3"), piece.answer, s.reduction
+    )
 
 
 def _kind(s: RLSettings) -> str:
@@ -258,5 +327,16 @@ def _kind(s: RLSettings) -> str:
 
 def _surrogate(s: RLSettings, now: Tensor, piece: Rollout, advantage: Tensor) -> Tensor:
     if not s.grouped:
-        return L.ppo_actor_loss(now, piece.log_probs, advantage, piece.answer, clip=s.clip, reduction=s.reduction)
-    return L.grpo_loss(now, piece.log_probs, None, advantage, piece.answer, epsilon=s.clip, kind=_kind(s), length=s.max_new)
+        return L.ppo_actor_loss(
+            now, piece.log_probs, advantage, piece.answer, clip=s.clip, reduction=s.reduction
+        )
+    return L.grpo_loss(
+        now,
+        piece.log_probs,
+        None,
+        advantage,
+        piece.answer,
+        epsilon=s.clip,
+        kind=_kind(s),
+        length=s.max_new,
+    )

@@ -46,7 +46,9 @@ class Engine(Protocol):
         """Takes the policy's weights."""
         ...
 
-    def draw(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings) -> list[Draw]:
+    def draw(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
+    ) -> list[Draw]:
         """One answer a prompt."""
         ...
 
@@ -54,8 +56,22 @@ class Engine(Protocol):
 class VllmGenerator:
     """A `Generator` on an engine; pushes the newest weights first."""
 
-    def __init__(self, crew: Crew, settings: RLSettings, engine: Engine, ends: Sequence[int], *, limit: float = 0.2) -> None:
-        self.crew, self.settings, self.engine, self.ends, self.limit = crew, settings, engine, frozenset(ends), limit
+    def __init__(
+        self,
+        crew: Crew,
+        settings: RLSettings,
+        engine: Engine,
+        ends: Sequence[int],
+        *,
+        limit: float = 0.2,
+    ) -> None:
+        self.crew, self.settings, self.engine, self.ends, self.limit = (
+            crew,
+            settings,
+            engine,
+            frozenset(ends),
+            limit,
+        )
         self.world = World()
         self.version = 0
 
@@ -74,7 +90,9 @@ class VllmGenerator:
 
     def _ended(self, d: Draw) -> list[int]:
         """The ids with the end token, which some versions leave out."""
-        return d.ids if not d.ended or (d.ids and d.ids[-1] in self.ends) else [*d.ids, min(self.ends)]
+        return (
+            d.ids if not d.ended or (d.ids and d.ids[-1] in self.ends) else [*d.ids, min(self.ends)]
+        )
 
     def _adapter(self) -> Path | None:
         if not isinstance(self.crew, SharedCrew):
@@ -90,9 +108,11 @@ class VllmGenerator:
     def check(self, drift: float) -> None:
         """RunError where the engine's log-probabilities are not those of the policy."""
         if drift > self.limit:
-            raise RunError(f"vLLM's log-probabilities differ by {drift:.3g} a token from the policy's (limit "
-                           f"{self.limit}): its weights "
-                           f"are out of step, or its arithmetic is another; nothing was learned from these answers")
+            raise RunError(
+                f"vLLM's log-probabilities differ by {drift:.3g} a token from the policy's (limit "
+                f"{self.limit}): its weights "
+                f"are out of step, or its arithmetic is another; nothing was learned from these answers"
+            )
 
 
 class LocalEngine:
@@ -105,9 +125,17 @@ class LocalEngine:
         except ImportError as error:
             raise MissingExtra("vllm", "generation by vLLM (package vllm)") from error
         self._vllm, self._request, self._name = vllm, LoRARequest, path
-        more = {"enable_lora": True, "max_lora_rank": max(8, settings.lora)} if settings.lora else {}
-        self._llm = vllm.LLM(model=path, dtype=settings.dtype, max_model_len=settings.max_length, gpu_memory_utilization=0.35,
-                             enable_prefix_caching=True, **more)
+        more = (
+            {"enable_lora": True, "max_lora_rank": max(8, settings.lora)} if settings.lora else {}
+        )
+        self._llm = vllm.LLM(
+            model=path,
+            dtype=settings.dtype,
+            max_model_len=settings.max_length,
+            gpu_memory_utilization=0.35,
+            enable_prefix_caching=True,
+            **more,
+        )
         self._adapter: Any = None
 
     def push(self, crew: Crew, version: int, adapter: Path | None) -> None:
@@ -120,13 +148,20 @@ class LocalEngine:
             inner.load_weights((name, p.data) for name, p in model.named_parameters())
         self._llm.reset_prefix_cache()
 
-    def draw(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings) -> list[Draw]:
+    def draw(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
+    ) -> list[Draw]:
         """One batch."""
         params = [
-            self._vllm.SamplingParams(max_tokens=settings.max_new, temperature=settings.temperature, top_p=settings.top_p, seed=s,
-                                      logprobs=0)
+            self._vllm.SamplingParams(
+                max_tokens=settings.max_new,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=s,
+                logprobs=0,
+            )
             for s in seeds
-        ]  # fmt: skip
+        ]
         asked = [self._vllm.TokensPrompt(prompt_token_ids=list(p)) for p in prompts]
         made = []
         for out in self._llm.generate(asked, params, lora_request=self._adapter, use_tqdm=False):
@@ -158,7 +193,8 @@ class ServerEngine:
         self._loop = Loop()
         self._root = root
         self._complete, self._load, self._unload = (
-            self._loop.wait(self._endpoint(f"{root}/v1/{p}")) for p in ("completions", "load_lora_adapter", "unload_lora_adapter")
+            self._loop.wait(self._endpoint(f"{root}/v1/{p}"))
+            for p in ("completions", "load_lora_adapter", "unload_lora_adapter")
         )
         self._name = ""
 
@@ -169,7 +205,9 @@ class ServerEngine:
     def push(self, crew: Crew, version: int, adapter: Path | None) -> None:
         """Loads the newest adapter, and lets go of the one before."""
         if adapter is None:
-            raise PlanError("a vLLM server takes adapters, not whole weights: --lora 16, or --generator vllm")
+            raise PlanError(
+                "a vLLM server takes adapters, not whole weights: --lora 16, or --generator vllm"
+            )
         if World().first:
             name = f"policy-{version}"
             self._tell(self._load, {"lora_name": name, "lora_path": str(adapter)})
@@ -181,23 +219,38 @@ class ServerEngine:
     def _tell(self, endpoint: Endpoint, body: dict[str, str]) -> None:
         made = self._loop.wait(endpoint.ask(msgspec.json.encode(body), lambda data: data.decode()))
         if isinstance(made, Failure):
-            raise RunError(f"{endpoint.url}: {made.message} (does the server run with --enable-lora and "
-                           f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and does it see {body.get('lora_path', 'the folder')}?)")
+            raise RunError(
+                f"{endpoint.url}: {made.message} (does the server run with --enable-lora and "
+                f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and does it see {body.get('lora_path', 'the folder')}?)"
+            )
 
-    def draw(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings) -> list[Draw]:
+    def draw(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
+    ) -> list[Draw]:
         """One request an answer, all at once."""
         return self._loop.wait(self._draw(prompts, seeds, settings))
 
-    async def _draw(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings) -> list[Draw]:
+    async def _draw(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
+    ) -> list[Draw]:
         import asyncio
 
         async def one(prompt: Sequence[int], seed: int) -> Draw:
-            body = {"model": self._name, "prompt": list(prompt), "max_tokens": settings.max_new,
-                    "temperature": settings.temperature, "top_p": settings.top_p, "seed": seed, "logprobs": 0,
-                    "return_token_ids": True}  # fmt: skip
+            body = {
+                "model": self._name,
+                "prompt": list(prompt),
+                "max_tokens": settings.max_new,
+                "temperature": settings.temperature,
+                "top_p": settings.top_p,
+                "seed": seed,
+                "logprobs": 0,
+                "return_token_ids": True,
+            }
             made = await self._complete.ask(msgspec.json.encode(body), _read)
             if isinstance(made, Failure):
-                raise RunError(f"{self._complete.url}: {made.message}; the same command goes on from the last checkpoint")
+                raise RunError(
+                    f"{self._complete.url}: {made.message}; the same command goes on from the last checkpoint"
+                )
             return made
 
         return list(await asyncio.gather(*(one(p, s) for p, s in zip(prompts, seeds))))
@@ -207,7 +260,11 @@ def _read(data: bytes) -> Draw:
     choice = msgspec.json.decode(data, type=_Completion).choices[0]
     if choice.token_ids is None or choice.logprobs is None:
         raise ValueError("no token_ids or logprobs in the answer: vLLM 0.10.2 or newer is needed")
-    return Draw(choice.token_ids, [x or 0.0 for x in choice.logprobs.token_logprobs], choice.finish_reason == "stop")
+    return Draw(
+        choice.token_ids,
+        [x or 0.0 for x in choice.logprobs.token_logprobs],
+        choice.finish_reason == "stop",
+    )
 
 
 def maker(name: str) -> Callable[[Crew, RLSettings], VllmGenerator]:

@@ -33,13 +33,23 @@ def _people() -> None:
     )
     op.create_table(
         "opt_outs",
-        sa.Column("person_id", sa.String(32), sa.ForeignKey("people.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "person_id",
+            sa.String(32),
+            sa.ForeignKey("people.id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
         sa.Column("category", sa.String(128), primary_key=True),
     )
     op.create_table(
         "exposures",
         sa.Column("id", sa.Integer(), primary_key=True),
-        sa.Column("person_id", sa.String(32), sa.ForeignKey("people.id", ondelete="CASCADE"), nullable=False),
+        sa.Column(
+            "person_id",
+            sa.String(32),
+            sa.ForeignKey("people.id", ondelete="CASCADE"),
+            nullable=False,
+        ),
         sa.Column("at", sa.Float(), nullable=False),
         sa.Column("points", sa.Float(), nullable=False),
     )
@@ -61,7 +71,12 @@ def _people() -> None:
     op.create_table(
         "logins",
         sa.Column("token_hash", sa.String(64), primary_key=True),
-        sa.Column("person_id", sa.String(32), sa.ForeignKey("people.id", ondelete="CASCADE"), nullable=False),
+        sa.Column(
+            "person_id",
+            sa.String(32),
+            sa.ForeignKey("people.id", ondelete="CASCADE"),
+            nullable=False,
+        ),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("expires", sa.Float(), nullable=False),
     )
@@ -102,7 +117,12 @@ def _dialogues() -> None:
     op.create_table(
         "turns",
         sa.Column("id", sa.String(32), primary_key=True),
-        sa.Column("dialogue_id", sa.String(32), sa.ForeignKey("dialogues.id", ondelete="CASCADE"), nullable=False),
+        sa.Column(
+            "dialogue_id",
+            sa.String(32),
+            sa.ForeignKey("dialogues.id", ondelete="CASCADE"),
+            nullable=False,
+        ),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("flipped", sa.Boolean(), nullable=False),
@@ -115,7 +135,12 @@ def _dialogues() -> None:
     )
     op.create_table(
         "answers",
-        sa.Column("turn_id", sa.String(32), sa.ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "turn_id",
+            sa.String(32),
+            sa.ForeignKey("turns.id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
         sa.Column("slot", sa.Integer(), primary_key=True),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
@@ -147,13 +172,20 @@ def _items() -> None:
     op.create_index("ix_items_open", "items", ["open", "priority", "rank"])
     op.create_table(
         "item_harms",
-        sa.Column("item_id", sa.String(32), sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "item_id",
+            sa.String(32),
+            sa.ForeignKey("items.id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
         sa.Column("category", sa.String(128), primary_key=True),
     )
     op.create_table(
         "slots",
         sa.Column("id", sa.String(32), primary_key=True),
-        sa.Column("item_id", sa.String(32), sa.ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+        sa.Column(
+            "item_id", sa.String(32), sa.ForeignKey("items.id", ondelete="CASCADE"), nullable=False
+        ),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(8), nullable=False),
         sa.Column("person_id", sa.String(32)),
@@ -168,7 +200,9 @@ def _items() -> None:
         "leases",
         sa.Column("token", sa.String(32), primary_key=True),
         sa.Column("slot_id", sa.String(32), nullable=False),
-        sa.Column("item_id", sa.String(32), sa.ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+        sa.Column(
+            "item_id", sa.String(32), sa.ForeignKey("items.id", ondelete="CASCADE"), nullable=False
+        ),
         sa.Column("person_id", sa.String(32), nullable=False),
         sa.Column("granted", sa.Float(), nullable=False),
         sa.Column("outcome", sa.String(12), nullable=False),
@@ -180,14 +214,21 @@ def _items() -> None:
 def _ratings() -> None:
     op.create_table(
         "skips",
-        sa.Column("item_id", sa.String(32), sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "item_id",
+            sa.String(32),
+            sa.ForeignKey("items.id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
         sa.Column("person_id", sa.String(32), primary_key=True),
         sa.Column("at", sa.Float(), nullable=False),
     )
     op.create_table(
         "ratings",
         sa.Column("id", sa.String(32), primary_key=True),
-        sa.Column("item_id", sa.String(32), sa.ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+        sa.Column(
+            "item_id", sa.String(32), sa.ForeignKey("items.id", ondelete="CASCADE"), nullable=False
+        ),
         sa.Column("person_id", sa.String(32), nullable=False),
         sa.Column("lease", sa.String(32), nullable=False, unique=True),
         sa.Column("at", sa.Float(), nullable=False),
@@ -214,7 +255,12 @@ def _ratings() -> None:
     op.create_index("ix_flags_person_id", "flags", ["person_id"])
     op.create_table(
         "adjudications",
-        sa.Column("item_id", sa.String(32), sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "item_id",
+            sa.String(32),
+            sa.ForeignKey("items.id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
         sa.Column("person_id", sa.String(32), nullable=False),
         sa.Column("grades", sa.Text(), nullable=False),
         sa.Column("categories", sa.Text(), nullable=False),

@@ -15,7 +15,12 @@ def upgrade() -> None:
     """Forward."""
     op.create_table(
         "demographics",
-        sa.Column("person_id", sa.String(32), sa.ForeignKey("people.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "person_id",
+            sa.String(32),
+            sa.ForeignKey("people.id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
         sa.Column("name", sa.String(32), primary_key=True),
         sa.Column("value", sa.String(64), nullable=False),
     )
