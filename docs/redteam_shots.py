@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.serve.redteam.site import PHRASE, Site, site  # noqa: E402
+from tests.serve.annotation.site import PHRASE, Site, site  # noqa: E402
 
 from truing.annotation import people, queue, wellbeing  # noqa: E402
 from truing.annotation.queue import NewItem, Opinion, Target  # noqa: E402
