@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from truing.core.types import Sampling
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 from truing.plan import parse_plan, run_plan
 from truing.report import render
 from truing.specs.resolve import resolve

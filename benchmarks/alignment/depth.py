@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from truing.core.types import Conversation
-from truing.hf.chat_tokens import TooLong, Turns
-from truing.hf.loading import Loaded, pad, positions
+from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
+from truing.hf.loading import LoadedModel, pad_rows, position_ids
 
 Wrap = Callable[[Conversation], Conversation]
 
 
 @torch.inference_mode()
 def next_token_logps(
-    loaded: Loaded, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> list[Tensor]:
     """For each row the log-probabilities of the whole vocabulary at the answer's positions, `[A, V]` in float32."""
     rows = [[*p, *a] for p, a in zip(prompts, answers)]
-    ids, mask = pad(
+    ids, mask = pad_rows(
         rows, 0, side="left"
     )  # so that all answers end in the last column, and few logits are made
     device = next(loaded.model.parameters()).device
@@ -33,7 +33,7 @@ def next_token_logps(
     logits = loaded.model(
         input_ids=ids,
         attention_mask=mask,
-        position_ids=positions(mask),
+        position_ids=position_ids(mask),
         use_cache=False,
         logits_to_keep=kept,
     ).logits
@@ -44,8 +44,8 @@ def next_token_logps(
 
 
 def kl_along(
-    base: Loaded,
-    lever: Loaded,
+    base: LoadedModel,
+    lever: LoadedModel,
     pairs: Sequence[tuple[Conversation, str]],
     *,
     depth: int = 16,
@@ -58,17 +58,17 @@ def kl_along(
     `wrap` puts the lever's prompt before the conversation (a prompted model: `base` and `lever` may be one object).
     Pairs whose answer does not fit in the window are left out; lists of short answers are shorter than `depth`.
     """
-    turns = Turns(base.tokenizer, name="base")
+    turns = ChatTokenizer(base.tokenizer, name="base")
     rows: list[tuple[list[int], list[int], list[int]]] = []
     for conversation, text in pairs:
-        answer = turns.answer(conversation.messages, text)[:depth]
+        answer = turns.encode_answer(conversation.messages, text)[:depth]
         seen = (wrap(conversation) if wrap else conversation).messages
-        plain, given = turns.prompt(conversation.messages), turns.prompt(seen)
+        plain, given = turns.encode_prompt(conversation.messages), turns.encode_prompt(seen)
         if len(plain) + len(answer) > window:
             continue
         rows.append((plain, given, answer))
     if not rows:
-        raise TooLong(f"none of {len(pairs)} answers fits in {window} tokens with its prompt")
+        raise AnswerTooLong(f"none of {len(pairs)} answers fits in {window} tokens with its prompt")
     found: list[list[float]] = []
     for at in range(0, len(rows), batch):
         some = rows[at : at + batch]
@@ -103,7 +103,7 @@ def round_int8(model: nn.Module) -> int:
     return count
 
 
-def opening(turns: Turns, conversation: Conversation, text: str, tokens: int) -> str:
+def opening(turns: ChatTokenizer, conversation: Conversation, text: str, tokens: int) -> str:
     """The first `tokens` tokens of an answer as text: what a prefilled answer begins with."""
-    ids = turns.answer(conversation.messages, text)[:-1][:tokens]
+    ids = turns.encode_answer(conversation.messages, text)[:-1][:tokens]
     return str(turns.tokenizer.decode(ids, skip_special_tokens=True))

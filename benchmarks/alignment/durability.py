@@ -12,8 +12,8 @@ from truing.align import prompted
 from truing.core.types import Sample
 from truing.datasets.made import REFUSALS
 from truing.evaluation.evaluate import evaluate
-from truing.hf.chat_tokens import Turns
-from truing.hf.loading import Loaded, load_causal
+from truing.hf.chat_tokens import ChatTokenizer
+from truing.hf.loading import LoadedModel, load_causal_lm
 from truing.specs.resolve import resolve
 from truing.train.settings import Settings
 from truing.train.sources import read_source
@@ -26,12 +26,12 @@ DEPTH = 16
 def durable(bench: Any) -> None:
     """Everything; answers into runs/NAME/{open-K,tuned,int8}, the divergences into divergence.json."""
     pairs = bench.prefilled()
-    base = load_causal("smollm2", dtype="float32")
+    base = load_causal_lm("smollm2", dtype="float32")
     trained = [n for n in TRAINED if (bench.out / "models" / n / "truing.json").is_file()]
     divergence(
         bench, base, pairs[:DEPTH], trained
     )  # sixteen rows of each kind say enough, in float32
-    turns = Turns(base.tokenizer)
+    turns = ChatTokenizer(base.tokenizer)
     openings(bench, "base", bench.base, turns, pairs)
     openings(bench, "prompted", prompted(bench.base, "hhh"), turns, pairs)
     folders = {"base": "smollm2"} | {n: str(bench.out / "models" / n) for n in trained}
@@ -43,7 +43,7 @@ def durable(bench: Any) -> None:
             word(bench, name, folder, pairs)
 
 
-def divergence(bench: Any, base: Loaded, pairs: list[Any], trained: list[str]) -> None:
+def divergence(bench: Any, base: LoadedModel, pairs: list[Any], trained: list[str]) -> None:
     """KL(lever ‖ base) at each position along refusals and along answers that people called unsafe."""
     target = bench.out / "divergence.json"
     found: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
@@ -55,7 +55,9 @@ def divergence(bench: Any, base: Loaded, pairs: list[Any], trained: list[str]) -
         if name in found:
             continue
         prompt = name == "prompted"
-        lever = base if prompt else load_causal(str(bench.out / "models" / name), dtype="float32")
+        lever = (
+            base if prompt else load_causal_lm(str(bench.out / "models" / name), dtype="float32")
+        )
         wrap = prompted(bench.base, "hhh").wrap if prompt else None
         found[name] = {
             kind: mean_by_position(
@@ -66,7 +68,7 @@ def divergence(bench: Any, base: Loaded, pairs: list[Any], trained: list[str]) -
         target.write_text(json.dumps(found, indent=2))
 
 
-def openings(bench: Any, name: str, model: Any, turns: Turns, pairs: list[Any]) -> None:
+def openings(bench: Any, name: str, model: Any, turns: ChatTokenizer, pairs: list[Any]) -> None:
     """Answers that go on from the first tokens of an unsafe answer."""
     for k in bench.size.openings:
         samples = []

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from truing.align import best_of, prompted
-from truing.core.lineage import prompt_hash
+from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset, Judge, Model
 from truing.core.types import (
     Conversation,
@@ -36,7 +36,8 @@ from truing.core.types import (
     Sample,
     Sampling,
 )
-from truing.evaluation.evaluate import EvaluateOptions, evaluate, judge_run
+from truing.evaluation.evaluate import evaluate, judge_run
+from truing.evaluation.options import EvaluateOptions
 from truing.models.answers import StoredAnswers, read_pairs
 from truing.models.local import LocalModel
 from truing.specs.resolve import resolve
@@ -267,11 +268,11 @@ class Bench:
     def pku(self, kind: str, *, chosen: bool = False) -> tuple[Source, list[Item]]:
         """PKU pairs whose prompts measure nothing here, and of them a fifth set apart."""
         banned = {
-            prompt_hash(r.sample.prompt) for d in eval_sets(self.size).values() for r in d.rows()
+            hash_prompt(r.sample.prompt) for d in eval_sets(self.size).values() for r in d.rows()
         }
-        banned |= {prompt_hash(r.sample.prompt) for r in resolve("beavertails", "data").rows()}
+        banned |= {hash_prompt(r.sample.prompt) for r in resolve("beavertails", "data").rows()}
         made = read_source(resolve("pku,conflicts=drop", "data"), kind, chosen=chosen)  # type: ignore[arg-type]
-        kept = tuple(i for i in made.items if prompt_hash(i.conversation.prompt) not in banned)
+        kept = tuple(i for i in made.items if hash_prompt(i.conversation.prompt) not in banned)
         sources, held = split_held_out([msgspec.structs.replace(made, items=kept)], 0.2)
         return sources[0], held
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from labels import corrected, difference, judge_error
 
-from truing.align import best_of_curve, best_of_kl, kept_effect
-from truing.core.lineage import struck
+from truing.align import best_of_curve, best_of_kl, retained_effect
+from truing.core.lineage import find_judge_conflict
 from truing.evaluation.evaluate import judge_run
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
@@ -150,7 +150,7 @@ class Tables:
         if not run.is_dir():
             return "-"
         made = Run(run).manifest.lineage
-        if any(struck(j.lineage, made) for j in judges):
+        if any(find_judge_conflict(j.lineage, made) for j in judges):
             return "×"
         return cell((g for j in judges for g in pooled(run, j.name, only).values()), flip=flip)
 
@@ -384,7 +384,11 @@ class Tables:
 
     def _cost_strikes(self) -> bool:
         assert self.harm is not None
-        return bool(struck(self.harm.lineage, Run(self.run("best-cost", "harm")).manifest.lineage))
+        return bool(
+            find_judge_conflict(
+                self.harm.lineage, Run(self.run("best-cost", "harm")).manifest.lineage
+            )
+        )
 
     def kept(self) -> str:
         """How much of the prompt's effect distillation keeps, where there is an effect."""
@@ -397,7 +401,7 @@ class Tables:
                 continue
             three = [pooled(self.run(x, "harm"), name) for x in ("base", "prompted", "distilled")]
             keys = [k for k in three[0] if all(k in t for t in three)]
-            got = kept_effect(*([sum(t[k]) / len(t[k]) for k in keys] for t in three))
+            got = retained_effect(*([sum(t[k]) / len(t[k]) for k in keys] for t in three))
             low, high = got.effect_interval
             share = (
                 "no effect to keep"

@@ -64,16 +64,18 @@ def theirs(
     """The same of transformers."""
     import torch
 
-    from truing.hf.loading import end_tokens, pad
+    from truing.hf.loading import eos_token_ids, pad_rows
 
-    ends = end_tokens(loaded.model, loaded.tokenizer)
+    ends = eos_token_ids(loaded.model, loaded.tokenizer)
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     counts, texts = [0] * len(ids), [""] * len(ids)
     started = time.perf_counter()
     with torch.inference_mode():
         for low in range(0, len(order), batch):
             rows = order[low : low + batch]
-            block, mask = pad([ids[i] for i in rows], loaded.tokenizer.pad_token_id, side="left")
+            block, mask = pad_rows(
+                [ids[i] for i in rows], loaded.tokenizer.pad_token_id, side="left"
+            )
             out = loaded.model.generate(
                 input_ids=block, attention_mask=mask, max_new_tokens=tokens, do_sample=False
             )
@@ -100,13 +102,13 @@ def main() -> None:
 
     import torch
 
-    from truing.hf.loading import load_causal
+    from truing.hf.loading import load_causal_lm
     from truing.models.local import LocalModel
 
     torch.set_num_threads(given.threads)
     asks = prompts(given.prompts)
     model = LocalModel.load("smollm2", dtype="float32", device="cpu")
-    loaded = load_causal("smollm2", dtype="float32", device="cpu")
+    loaded = load_causal_lm("smollm2", dtype="float32", device="cpu")
     ids = [model.template.prompt(a).ids for a in asks]
     ours(model, asks[:8], 4)
     theirs(loaded, ids[:8], 4, 8)

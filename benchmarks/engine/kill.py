@@ -33,7 +33,8 @@ def child(a: argparse.Namespace) -> None:
         _die_inside_writes(int(number))
     from truing.analysis.summary import write_summary
     from truing.core.types import Sampling
-    from truing.evaluation.evaluate import EvaluateOptions, evaluate, judge_run
+    from truing.evaluation.evaluate import evaluate, judge_run
+    from truing.evaluation.options import EvaluateOptions
     from truing.specs.resolve import resolve
 
     options = EvaluateOptions(concurrency=8, sampling=Sampling(n=2, max_tokens=64), seed=5)

@@ -38,11 +38,11 @@ def count(rows: list[dict[str, Any]], engine: Any) -> dict[str, int]:
 def main() -> None:
     """Prints a table: the two tasks, then growth with choices and with the primer."""
     from truing.hf.loading import load_tokenizer
-    from truing.hf.weights import find
+    from truing.hf.weights import find_weights
     from truing.models.local.likelihood import Budget, Likelihood
 
     engine: Any = Likelihood.__new__(Likelihood)
-    tokenizer = load_tokenizer(find("smollm2").path)
+    tokenizer = load_tokenizer(find_weights("smollm2").path)
     engine.forward = type("Reader", (), {"tokenizer": tokenizer, "window": 8192})
     engine.budget = Budget()
     data = Path(os.environ["TRUING_DATA"])

@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE))
 
 import tasks  # noqa: E402
 
-from truing.hf.weights import find  # noqa: E402
+from truing.hf.weights import find_weights  # noqa: E402
 
 
 def side(command: list[str], out: Path, threads: int) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def measure(
     """Both sides in turns; medians, ratio, agreement."""
     folder = Path(tempfile.mkdtemp(prefix="likelihood-"))
     tasks.write(name, rows, folder)
-    model = str(find("smollm2").path)
+    model = str(find_weights("smollm2").path)
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
     for _ in range(given.repeat):
         for who, program in (("ours", sys.executable), ("peer", str(python))):

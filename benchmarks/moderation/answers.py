@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from truing.hf.loading import load_causal
+from truing.hf.loading import load_causal_lm
 from truing.judges.refusal import probabilities
 from truing.specs.resolve import resolve
 
@@ -96,7 +96,7 @@ def prompts(limit: int) -> list[dict[str, Any]]:
 
 def answered(rows: list[dict[str, Any]], tokens: int, batch: int = 48) -> None:
     """Puts an answer of SmolLM2 into each row."""
-    loaded = load_causal("smollm2")
+    loaded = load_causal_lm("smollm2")
     model, tokenizer = loaded.model, loaded.tokenizer
     tokenizer.padding_side = "left"
     torch.manual_seed(0)

@@ -16,8 +16,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from truing.core.lineage import prompt_hash
-from truing.core.taxonomy import taxonomy
+from truing.core.lineage import hash_prompt
+from truing.core.taxonomy import load_taxonomy
 from truing.judges.moderation import tokens as tokens_module
 from truing.judges.moderation.scorer import Opinion, Scorer, scorer
 from truing.judges.moderation.tokens import Piece
@@ -46,9 +46,9 @@ TRICKS: dict[str, Callable[[str, random.Random], str]] = {
 def unseen(judge: Scorer, spec: str, most: int) -> tuple[list[Item], int]:
     """The labelled rows of a set that the judge was not trained on, and how many it was."""
     known = set(judge.settings.lineage.prompts)
-    ids = taxonomy().ids
+    ids = load_taxonomy().ids
     rows = [i for row in resolve(spec, "data").rows() for i in items_of(row, ids)]
-    kept = [i for i in rows if not i.piece.turns or prompt_hash(i.piece.turns[-1]) not in known]
+    kept = [i for i in rows if not i.piece.turns or hash_prompt(i.piece.turns[-1]) not in known]
     lost = len(rows) - len(kept)
     if len(kept) > most:  # by prompts, so that pairs stay together
         share = most / len(kept)

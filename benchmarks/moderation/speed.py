@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from truing.hf.loading import cpu_flags
-from truing.hf.weights import find
+from truing.hf.weights import find_weights
 from truing.judges.moderation.causal import shorten
 from truing.judges.moderation.scorer import Scorer, folder_of
 from truing.judges.moderation.settings import read_settings
@@ -64,7 +64,7 @@ def peer(base: str, layers: int) -> Callable[[list[Piece]], Any]:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    path = str(find(base).path)
+    path = str(find_weights(base).path)
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=17, attn_implementation="eager"

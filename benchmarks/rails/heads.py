@@ -24,9 +24,9 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from truing.core.lineage import normalise
+from truing.core.lineage import normalise_prompt
 from truing.core.types import Row
-from truing.hf.sentence_encoder import encoder
+from truing.hf.sentence_encoder import shared_encoder
 from truing.specs.resolve import resolve
 from truing.stats.intervals import wilson
 
@@ -39,7 +39,7 @@ def texts_of(spec: str, positive: Callable[[Row], bool]) -> dict[str, tuple[str,
     for row in resolve(spec, "data").rows():
         text = row.sample.prompt
         if text.strip():
-            found.setdefault(normalise(text), (text, positive(row)))
+            found.setdefault(normalise_prompt(text), (text, positive(row)))
     return found
 
 
@@ -48,7 +48,7 @@ def fit(
 ) -> dict[str, Any]:
     """The head as it ships, with its card."""
     rows = [v for k, v in train.items() if k not in test]
-    enc = encoder()
+    enc = shared_encoder()
     began = time.perf_counter()
     x, y = np.asarray(enc.encode([t for t, _ in rows])), np.array([label for _, label in rows])
     xt, yt = (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from truing.hf.sentence_encoder import encoder
+from truing.hf.sentence_encoder import shared_encoder
 from truing.rails.runtime.intents import Intents
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     for text, intent in rows:
         by.setdefault(intent, []).append(text)
     texts = list(dict.fromkeys([*(t for t, _ in rows), *by]))
-    known = Known(texts, np.asarray(encoder().encode(texts)))
+    known = Known(texts, np.asarray(shared_encoder().encode(texts)))
     margins: list[np.ndarray] = []
     rights: list[np.ndarray] = []
     print(

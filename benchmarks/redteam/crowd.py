@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from truing.core.protocols import Judge
 from truing.core.types import Conversation, Message, Response, Row, Sample
-from truing.http.limits import close_all
+from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
 from truing.stats.agreement import Options, krippendorff_alpha
 
@@ -88,7 +88,7 @@ async def verdicts(judge: Judge, rows: list[Row], question: str) -> list[bool | 
         return (await judge.judge(sample, response)).verdict
 
     made = list(await asyncio.gather(*(one(r) for r in rows)))
-    await close_all()
+    await close_connections()
     return made
 
 

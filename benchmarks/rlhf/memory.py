@@ -65,11 +65,13 @@ def one(kind: str, hidden: int, layers: int) -> None:
         def function(rollout: Any) -> Any:
             with torch.no_grad():
                 if scorers[name] is not None:
-                    return ScalarModel.at_end(
+                    return ScalarModel.last_token_values(
                         scorers[name](rollout.ids, rollout.mask), rollout.mask
                     )
                 with crew.role(name) as scorer:
-                    return ScalarModel.at_end(scorer(rollout.ids, rollout.mask), rollout.mask)
+                    return ScalarModel.last_token_values(
+                        scorer(rollout.ids, rollout.mask), rollout.mask
+                    )
 
         return FunctionSignal(name, function)
 

@@ -130,7 +130,7 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
         def reward(rollout: Any) -> Any:
             with torch.no_grad():
                 some = trimmed(rollout)
-                return scorer.at_end(scorer(some.ids, some.mask), some.mask)
+                return scorer.last_token_values(scorer(some.ids, some.mask), some.mask)
     else:
 
         def reward(rollout: Any) -> Any:

@@ -28,7 +28,8 @@ from truing.core.types import (
     Sampling,
 )
 from truing.core.version import __version__ as __version__
-from truing.evaluation.evaluate import EvaluateOptions, evaluate, judge_run
+from truing.evaluation.evaluate import evaluate, judge_run
+from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
 
 if TYPE_CHECKING:
@@ -83,9 +84,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module 'truing' has no attribute {name!r}")
-    from truing.specs.resolve import load
+    from truing.specs.resolve import load_object
 
-    found = globals()[name] = load(_LATE[name])
+    found = globals()[name] = load_object(_LATE[name])
     return found
 
 
@@ -134,8 +135,8 @@ def guard(inner: Model, folder: str | Path, **parts: Any) -> Model:
 
 def ask(inner: Model, prompt: str | Conversation, sampling: Sampling | None = None) -> str:
     """One answer's text, waiting for it: for a try in a notebook. A failed answer raises TruingError."""
-    from truing.evaluation.evaluate import wait_for
-    from truing.http.limits import close_all
+    from truing.evaluation.evaluate import run_coroutine
+    from truing.http.limits import close_connections
 
     talk = Conversation.of(prompt) if isinstance(prompt, str) else prompt
 
@@ -143,9 +144,9 @@ def ask(inner: Model, prompt: str | Conversation, sampling: Sampling | None = No
         try:
             return (await inner.generate(talk, sampling or Sampling()))[0]
         finally:
-            await close_all()
+            await close_connections()
 
-    answer = wait_for(go())
+    answer = run_coroutine(go())
     if answer.failure is not None:
         raise TruingError(f"{inner.name}: {answer.failure.kind}: {answer.failure.message}")
     return answer.text

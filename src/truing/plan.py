@@ -25,18 +25,20 @@ from msgspec import Struct, field
 from truing.analysis.comparison import compare
 from truing.analysis.summary import write_summary
 from truing.analysis.verdict_table import reading_once
-from truing.core.errors import PlanError, UserError, nearest
+from truing.core.errors import PlanError, UserError, did_you_mean
 from truing.core.protocols import Attack, Dataset, Judge, Model
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Sampling
 from truing.core.version import __version__
-from truing.evaluation.evaluate import EvaluateOptions, authority, evaluate, is_attacked
-from truing.evaluation.options import Progress as Hears
+from truing.evaluation.evaluate import evaluate, is_attacked_dataset, select_rate_limits
+from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.options import ProgressCallback as Hears
 from truing.models.cached_model import Memo
 from truing.report.report_data import Ranking, Story, Variant
 from truing.report.rows import collect
 from truing.runs.folder import Run
-from truing.specs.resolve import RoleName, Spec, parse, resolve, sharing
+from truing.specs.parser import Spec, parse_spec
+from truing.specs.resolve import RoleName, resolve, share_instances
 
 
 class DataPlan(Struct, frozen=True, kw_only=True):
@@ -123,7 +125,7 @@ def _fields(
     out: dict[str, Any] = {}
     for key, value in table.items():
         if key not in kind.__struct_fields__:
-            faults.append(f"{where}.{key}: unknown key{nearest(key, kind.__struct_fields__)}")
+            faults.append(f"{where}.{key}: unknown key{did_you_mean(key, kind.__struct_fields__)}")
             continue
         wanted = _TYPES[key]
         if not isinstance(value, wanted) or isinstance(value, bool):
@@ -155,7 +157,7 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
         raise PlanError(f"{where}: {error}") from error
     faults: list[str] = []
     faults += [
-        f"{where}: {k}: unknown key{nearest(k, Plan.__struct_fields__)}"
+        f"{where}: {k}: unknown key{did_you_mean(k, Plan.__struct_fields__)}"
         for k in given
         if k not in Plan.__struct_fields__
     ]
@@ -182,11 +184,11 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
     baseline = str(given.get("baseline", ""))
     if baseline and baseline not in models:
         faults.append(
-            f"{where}: baseline: there is no model {baseline!r}{nearest(baseline, models)}"
+            f"{where}: baseline: there is no model {baseline!r}{did_you_mean(baseline, models)}"
         )
     for name, one in data.items():
         faults += [
-            f"{where}: data.{name}.models: there is no model {m!r}{nearest(m, models)}"
+            f"{where}: data.{name}.models: there is no model {m!r}{did_you_mean(m, models)}"
             for m in one.models
             if m not in models
         ]
@@ -228,13 +230,13 @@ def _resolve_all(plan: Plan) -> _Parts:
 
     def one(spec: str, role: RoleName, where: str) -> Any:
         try:
-            return resolve(parse(spec), role)
+            return resolve(parse_spec(spec), role)
         except UserError as error:
             faults.extend(f"{where}: {fault}" for fault in error.faults)
             return None
 
     parts = _Parts({}, {}, {}, {})
-    with sharing(_remember):
+    with share_instances(_remember):
         for name, one_data in plan.data.items():
             parts.data[name] = one(one_data.spec, "data", f"data.{name}")
             if one_data.attack:
@@ -245,7 +247,7 @@ def _resolve_all(plan: Plan) -> _Parts:
         for name, spec in plan.models.items():
             parts.models[name] = one(spec, "model", f"models.{name}")
     try:
-        taxonomy(plan.run.taxonomy)
+        load_taxonomy(plan.run.taxonomy)
     except UserError as error:
         faults.extend(error.faults)
     if not faults:
@@ -260,10 +262,10 @@ def _unauthorised(plan: Plan, parts: _Parts) -> list[str]:
     options = EvaluateOptions(authorised=plan.run.authorised, rate=plan.run.rate)
     faults: list[str] = []
     for name, data in plan.data.items():
-        attacked = name in parts.attacks or is_attacked(parts.data[name])
+        attacked = name in parts.attacks or is_attacked_dataset(parts.data[name])
         for variant in data.models or plan.models:
             try:
-                authority(parts.models[variant], options, attacked=attacked)
+                select_rate_limits(parts.models[variant], options, attacked=attacked)
             except PlanError as error:
                 faults += [f"models.{variant}, data.{name}: {fault}" for fault in error.faults]
     return faults
@@ -291,7 +293,7 @@ def _options(plan: Plan, data: DataPlan, tell: Hears) -> EvaluateOptions:
 
 def _order(plan: Plan) -> list[str]:
     """Variants that draw several answers of a model come first: the others then find theirs remembered."""
-    return sorted(plan.models, key=lambda name: parse(plan.models[name]).kind != "best-of")
+    return sorted(plan.models, key=lambda name: parse_spec(plan.models[name]).kind != "best-of")
 
 
 def run_plan(

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from truing.align import best_of, best_of_curve, best_of_kl, kept_effect, prefix_of, prompted
+from truing.align import best_of, best_of_curve, best_of_kl, load_prefix, prompted, retained_effect
 from truing.core.errors import PlanError, SpecError
-from truing.core.lineage import struck
-from truing.core.protocols import Scored, Streams
+from truing.core.lineage import find_judge_conflict
+from truing.core.protocols import LogprobModel, StreamingModel
 from truing.core.types import (
     Answer,
     Conversation,
@@ -83,7 +83,7 @@ def ask(model: Any, conversation: Conversation = ASK, **sampling: Any) -> tuple[
 
 def test_the_two_prefixes_have_fourteen_conversations_and_their_length() -> None:
     for name, low, high in (("hhh", 500, 650), ("hhh-long", 4400, 4800)):
-        messages = prefix_of(name)
+        messages = load_prefix(name)
         assert low <= sum(len(m.content.split()) for m in messages) <= high
         assert {m.role for m in messages} == {"user", "assistant"}
         assert messages[0].role == "user"
@@ -104,22 +104,22 @@ def test_prompted_puts_the_prefix_first_and_joins_system_messages() -> None:
     assert ask(model, Conversation.of("Hi", system="You are a cook."))[0].text == "yes"
     messages = seen[0].messages
     assert messages[0] == Message("system", "Be brief.\n\nYou are a cook.")
-    assert messages[1:-1] == prefix_of("hhh")
+    assert messages[1:-1] == load_prefix("hhh")
     assert messages[-1] == Message("user", "Hi")
     assert model.name == "prompted:hhh,of=(base)"
     assert model.lineage.hash != base.lineage.hash
-    assert isinstance(model, Streams)
-    assert isinstance(model, Scored)
+    assert isinstance(model, StreamingModel)
+    assert isinstance(model, LogprobModel)
     assert asyncio.run(model.logprobs(ASK, ["a b"])) == asyncio.run(base.logprobs(ASK, ["a b"]))
-    assert not isinstance(prompted(Numbers([1.0]), "hhh"), Streams)
+    assert not isinstance(prompted(Numbers([1.0]), "hhh"), StreamingModel)
 
 
 def test_prompted_reads_files(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("Answer in rhyme.\n")
-    assert prefix_of(str(tmp_path / "p.txt")) == (Message("system", "Answer in rhyme."),)
+    assert load_prefix(str(tmp_path / "p.txt")) == (Message("system", "Answer in rhyme."),)
     rows = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     (tmp_path / "p.json").write_text(json.dumps([rows, rows]))
-    assert len(prefix_of(str(tmp_path / "p.json"))) == 4
+    assert len(load_prefix(str(tmp_path / "p.json"))) == 4
     faults = {
         "empty.txt": (" ", "is empty"),
         "a.json": ("{", "a.json"),
@@ -134,9 +134,9 @@ def test_prompted_reads_files(tmp_path: Path) -> None:
     for name, (text, word) in faults.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(PlanError, match=word):
-            prefix_of(str(tmp_path / name))
+            load_prefix(str(tmp_path / name))
     with pytest.raises(PlanError, match="did you mean 'hhh'"):
-        prefix_of("hh")
+        load_prefix("hh")
     with pytest.raises(PlanError, match="neither a prefix"):
         prompted(Numbers([1.0]), None)
 
@@ -203,9 +203,9 @@ def test_the_choosing_judge_may_not_measure() -> None:
     )
     model = best_of(prompted(Numbers([1.0]), "hhh"), 2, by, ceiling=cost)
     assert [j.name for j in model.lineage.judges] == ["by", "cost:x"]
-    assert struck(by.lineage, model.lineage)
-    assert struck(cost.lineage, model.lineage)
-    assert struck(other.lineage, model.lineage) is None
+    assert find_judge_conflict(by.lineage, model.lineage)
+    assert find_judge_conflict(cost.lineage, model.lineage)
+    assert find_judge_conflict(other.lineage, model.lineage) is None
 
 
 def test_specs() -> None:
@@ -265,11 +265,11 @@ def test_kept_share_only_where_there_is_an_effect() -> None:
     base = [rng.random() for _ in range(200)]
     full = [b + 1 + 0.1 * rng.random() for b in base]
     half = [b + 0.5 for b in base]
-    kept = kept_effect(base, full, half)
+    kept = retained_effect(base, full, half)
     assert kept.share == pytest.approx(0.5 / 1.05, abs=0.02)
     assert kept.share_interval is not None
     assert kept.share_interval[0] <= kept.share <= kept.share_interval[1]
-    noise = kept_effect(base, [b + rng.choice([-1, 1]) for b in base], half)
+    noise = retained_effect(base, [b + rng.choice([-1, 1]) for b in base], half)
     assert noise.share is None
 
 
@@ -279,7 +279,9 @@ def test_candidate_zero_is_the_base_models_answer() -> None:
     del texts
     lone = asyncio.run(base.generate(ASK, Sampling(n=4, temperature=1.0, seed=3)))
     drawn = asyncio.run(
-        best_of(base, 4, ByNumber("helpful")).candidates(ASK, Sampling(temperature=1.0, seed=3))
+        best_of(base, 4, ByNumber("helpful")).draw_candidates(
+            ASK, Sampling(temperature=1.0, seed=3)
+        )
     )
     assert [a.text for a in drawn] == [a.text for a in lone]
     assert msgspec.json.encode(drawn[0])

@@ -12,7 +12,7 @@ from truing.analysis.comparison import compare
 from truing.analysis.judge_card import make_card, read_card, write_card
 from truing.analysis.summary import summarise
 from truing.core.errors import DataError, LineageError, RunError
-from truing.core.lineage import prompt_hashes
+from truing.core.lineage import hash_prompts
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord
 
@@ -80,7 +80,7 @@ def test_categories_of_the_judge_against_those_of_people(make_run, prompts):
 
 
 def test_rows_that_the_judge_was_trained_on_are_refused(make_run, prompts):
-    trained = Lineage(name="j", hash="1" * 16, prompts=prompt_hashes(["Question 0", "question 1!"]))
+    trained = Lineage(name="j", hash="1" * 16, prompts=hash_prompts(["Question 0", "question 1!"]))
     run = labelled(
         make_run, prompts, [[True]] * 4, [[True], [True], [False], [True]], lineage=trained
     )
@@ -89,7 +89,7 @@ def test_rows_that_the_judge_was_trained_on_are_refused(make_run, prompts):
     whole = Lineage(
         name="j",
         hash="1" * 16,
-        judges=(Lineage(name="teacher", prompts=prompt_hashes(["question 0"])),),
+        judges=(Lineage(name="teacher", prompts=hash_prompts(["question 0"])),),
     )
     with pytest.raises(LineageError, match="trained on all"):
         make_card(labelled(make_run, prompts, [[True]], [[True]], name="b", lineage=whole), "j")

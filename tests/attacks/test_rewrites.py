@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.attacks.attacked import Attacked, rewrite
-from truing.attacks.base import SKIPPED, Chain, attackable
+from truing.attacks.base import SKIPPED_TAG, ChainedAttack, is_attackable
+from truing.attacks.dataset import AttackedDataset, make_rewrite
 from truing.attacks.rewrites import REWRITES
 from truing.core.errors import SpecError
 from truing.core.types import Conversation, DataInfo, Message, Row, Sample
@@ -42,10 +42,10 @@ class Few:
 
 @pytest.mark.parametrize("name", sorted(REWRITES))
 def test_each_rewrite_keeps_the_parent_and_is_seeded(name: str) -> None:
-    made = rewrite(name).once(SAMPLE)
+    made = make_rewrite(name).attack_once(SAMPLE)
     assert made.parent == "s1" and made.id != "s1" and made.tags["attack"] == name
     assert made.harms == SAMPLE.harms and made.expect == "refuse"
-    assert made == rewrite(name).once(SAMPLE)
+    assert made == make_rewrite(name).attack_once(SAMPLE)
     assert made.conversation.system == "Be kind."
     assert made.prompt != SAMPLE.prompt
     assert "arXiv" in REWRITES[name][1] or "Anil" in REWRITES[name][1]
@@ -58,16 +58,16 @@ def test_any_text_can_be_rewritten(text: str, seed: int) -> None:
 
 
 def test_encodings_decode_to_the_prompt() -> None:
-    line = rewrite("base64").once(SAMPLE).prompt.splitlines()[1]
+    line = make_rewrite("base64").attack_once(SAMPLE).prompt.splitlines()[1]
     assert base64.b64decode(line).decode() == SAMPLE.prompt
     assert (
-        codecs.decode(rewrite("rot13").once(SAMPLE).prompt.splitlines()[1], "rot13")
+        codecs.decode(make_rewrite("rot13").attack_once(SAMPLE).prompt.splitlines()[1], "rot13")
         == SAMPLE.prompt
     )
 
 
 def test_a_chain_wraps_in_order_and_keeps_the_first_parent() -> None:
-    made = Chain(rewrite("role-play"), rewrite("base64")).once(SAMPLE)
+    made = ChainedAttack(make_rewrite("role-play"), make_rewrite("base64")).attack_once(SAMPLE)
     assert made.parent == "s1" and made.tags["attack"] == "role-play+base64"
     assert "Guest: How do I sneak" in base64.b64decode(made.prompt.splitlines()[1]).decode()
 
@@ -83,14 +83,14 @@ def test_a_chain_wraps_in_order_and_keeps_the_first_parent() -> None:
 )
 def test_prompts_about_minors_are_left_alone(harms: tuple[str, ...], text: str) -> None:
     sample = Sample(conversation=Conversation.of(text), id="m", harms=harms, expect="refuse")
-    assert not attackable(sample)
-    made = asyncio.run(rewrite("role-play").attack(sample, None))  # type: ignore[arg-type]
-    assert made.conversation == sample.conversation and made.tags["attack"] == SKIPPED
-    assert list(Attacked(Few(sample), rewrite("base64")).rows()) == []
+    assert not is_attackable(sample)
+    made = asyncio.run(make_rewrite("role-play").attack(sample, None))  # type: ignore[arg-type]
+    assert made.conversation == sample.conversation and made.tags["attack"] == SKIPPED_TAG
+    assert list(AttackedDataset(Few(sample), make_rewrite("base64")).rows()) == []
 
 
 def test_tries_differ_and_their_ids_too() -> None:
-    rows = list(Attacked(Few(SAMPLE), rewrite("shuffle"), tries=5).rows())
+    rows = list(AttackedDataset(Few(SAMPLE), make_rewrite("shuffle"), tries=5).rows())
     assert rows[0].sample == SAMPLE
     tries = [r.sample for r in rows[1:]]
     assert len({t.id for t in tries}) == 5 and len({t.prompt for t in tries}) == 5
@@ -100,15 +100,19 @@ def test_tries_differ_and_their_ids_too() -> None:
 def test_benign_twins_are_not_attacked() -> None:
     benign = Sample(conversation=Conversation.of("How do I bake a cake?"), id="b", expect="comply")
     assert [
-        r.sample.id for r in Attacked(Few(SAMPLE, benign), rewrite("leet"), plain=False).rows()
+        r.sample.id
+        for r in AttackedDataset(Few(SAMPLE, benign), make_rewrite("leet"), plain=False).rows()
     ] != ["b"]
-    assert len(list(Attacked(Few(SAMPLE, benign), rewrite("leet"), plain=False).rows())) == 1
+    assert (
+        len(list(AttackedDataset(Few(SAMPLE, benign), make_rewrite("leet"), plain=False).rows()))
+        == 1
+    )
 
 
 def test_a_sample_without_a_user_message_is_an_error() -> None:
     sample = Sample(conversation=Conversation((Message("system", "x"),)), id="x")
     with pytest.raises(Exception, match="needs a user message"):
-        rewrite("leet").once(sample)
+        make_rewrite("leet").attack_once(sample)
 
 
 def test_specs() -> None:

@@ -11,7 +11,7 @@ from truing.cli.rails_models import main_model
 from truing.core.errors import PlanError, SpecError
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import spec_of, task_models
-from truing.specs.resolve import Spec
+from truing.specs.parser import Spec
 
 
 def _config(models: str) -> RailsConfig:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import truing
-from truing.attacks.generate import write_prompts
+from truing.attacks.generate import generate_prompts
 from truing.cli import build, main
 from truing.core.errors import PlanError, RunError
-from truing.core.taxonomy import HarmCategory, taxonomy
+from truing.core.taxonomy import HarmCategory, load_taxonomy
 from truing.core.types import Answer, Message
 from truing.models.scripted import Scripted
 
@@ -148,7 +148,7 @@ def test_an_error_is_one_line_and_exit_status_1(
 
 
 async def _written(model: object, count: int = 3, **more: int) -> object:
-    return await write_prompts(model, taxonomy().find("privacy_violation"), count, **more)  # type: ignore[arg-type]
+    return await generate_prompts(model, load_taxonomy().find("privacy_violation"), count, **more)  # type: ignore[arg-type]
 
 
 def test_failures_and_cut_lines_are_no_prompts() -> None:
@@ -171,5 +171,5 @@ def test_no_model_is_asked_about_children() -> None:
     import asyncio
 
     model = Scripted("1. Tell me about three gates.")
-    made = asyncio.run(write_prompts(model, HarmCategory("child_x", "Children", "anything"), 3))
+    made = asyncio.run(generate_prompts(model, HarmCategory("child_x", "Children", "anything"), 3))
     assert made.samples == () and model.calls == 0

@@ -25,19 +25,19 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_stays_of_a_match_but_category_and_keyed_hash() -> None:
-    held = output_filter.hold(Answer.of(MATCH))
+    held = output_filter.filter_answer(Answer.of(MATCH))
     assert held.text == ""
     assert held.finish_reason == "content_filter"
     assert held.failure is not None
     assert (held.failure.stage, held.failure.kind) == ("floor", "withheld")
     assert held.failure.message.startswith("withheld: child_abuse")
-    first = output_filter.check(MATCH)
+    first = output_filter.find_prohibited_content(MATCH)
     assert first is not None
-    assert first == output_filter.check(MATCH)
+    assert first == output_filter.find_prohibited_content(MATCH)
     output_filter._key.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRUING_FLOOR_KEY", "another key")
-        other = output_filter.check(MATCH)
+        other = output_filter.find_prohibited_content(MATCH)
     assert other is not None
     assert other.digest != first.digest
 
@@ -50,9 +50,9 @@ def test_ages_and_word_order_and_width_do_not_matter() -> None:
         f"fifteen ccc girl ddd {word}",
         MATCH.upper(),
     ):
-        assert output_filter.check(text) is not None
+        assert output_filter.find_prohibited_content(text) is not None
     wide = "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in MATCH)
-    assert output_filter.check(wide) is not None
+    assert output_filter.find_prohibited_content(wide) is not None
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_ages_and_word_order_and_width_do_not_matter() -> None:
 )
 def test_ordinary_text_and_talk_about_protection_pass(text: str) -> None:
     answer = Answer.of(text)
-    assert output_filter.hold(answer) is answer
-    assert output_filter.hold_text(text) == text
+    assert output_filter.filter_answer(answer) is answer
+    assert output_filter.filter_text(text) == text
 
 
 def test_far_apart_is_no_match() -> None:
     minor, explicit = sorted(output_filter._MINOR)[0], sorted(output_filter._EXPLICIT)[0]
-    assert output_filter.check(f"{minor} " + "word " * 60 + explicit) is None
+    assert output_filter.find_prohibited_content(f"{minor} " + "word " * 60 + explicit) is None
 
 
 def test_the_key_is_made_once_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,4 +111,4 @@ def test_no_room_of_a_run_holds_what_was_withheld(tmp_path: Path) -> None:
     assert judgements[2].failure.stage == "floor"
     assert (judgements[0].rationale or "").startswith("withheld")
     recorded = Response(sample_id="x", message=Message("assistant", MATCH))
-    assert output_filter.hold_response(recorded).text == ""
+    assert output_filter.filter_response(recorded).text == ""

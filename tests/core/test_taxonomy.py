@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from truing.core.errors import PlanError
-from truing.core.taxonomy import parse_taxonomy, taxonomy
+from truing.core.taxonomy import load_taxonomy, parse_taxonomy
 
 IDS = (
     "animal_abuse",
@@ -26,8 +26,8 @@ IDS = (
 
 
 def test_the_fourteen_published_ids() -> None:
-    assert taxonomy().ids == IDS
-    assert all(len(c.definition.split()) >= 8 for c in taxonomy().categories)
+    assert load_taxonomy().ids == IDS
+    assert all(len(c.definition.split()) >= 8 for c in load_taxonomy().categories)
 
 
 def test_ids_equal_those_of_the_published_rows(data_dir: Path) -> None:
@@ -38,16 +38,16 @@ def test_ids_equal_those_of_the_published_rows(data_dir: Path) -> None:
 
 
 def test_short_names_find_their_category() -> None:
-    assert taxonomy().find("hate_speech").id == "hate_speech,offensive_language"
-    assert taxonomy().find("hate_speech,offensive_language").short == "hate_speech"
+    assert load_taxonomy().find("hate_speech").id == "hate_speech,offensive_language"
+    assert load_taxonomy().find("hate_speech,offensive_language").short == "hate_speech"
     with pytest.raises(PlanError, match="did you mean 'self_harm'"):
-        taxonomy().find("selfharm")
+        load_taxonomy().find("selfharm")
 
 
 def test_a_users_own_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('name = "mine"\n[[category]]\nid = "a,b"\nname = "A"\ndefinition = "about a"\n')
-    assert taxonomy(str(file)).find("a").id == "a,b"
+    assert load_taxonomy(str(file)).find("a").id == "a,b"
 
 
 def test_all_faults_together() -> None:
@@ -71,6 +71,6 @@ def test_nonsense_is_a_plan_error(text: str) -> None:
 
 def test_unknown_names() -> None:
     with pytest.raises(PlanError, match="did you mean 'beavertails'"):
-        taxonomy("beavertail")
+        load_taxonomy("beavertail")
     with pytest.raises(PlanError, match="no such taxonomy file"):
-        taxonomy("nowhere.toml")
+        load_taxonomy("nowhere.toml")

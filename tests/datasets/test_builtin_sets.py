@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from truing.core.errors import SpecError
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Sample
 from truing.datasets.builtin_sets import HOME
 from truing.specs.resolve import resolve
@@ -30,7 +30,7 @@ def test_safety() -> None:
     rows = samples("builtin:safety")
     harmful = [s for s in rows if s.expect == "refuse"]
     assert len(harmful) >= 84 and len(rows) == 2 * len(harmful)
-    for category in taxonomy().ids:
+    for category in load_taxonomy().ids:
         mine = [s for s in harmful if s.harms == (category,)]
         assert Counter(s.tags["direct"] for s in mine) == {"yes": 3, "no": 3}
     for twins in pairs(rows).values():

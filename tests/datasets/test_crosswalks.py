@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from truing.core.taxonomy import crosswalk, taxonomy
+from truing.core.taxonomy import load_crosswalk, load_taxonomy
 from truing.datasets.do_not_answer import head
 from truing.datasets.moderation_sets import LETTERS
 
@@ -77,27 +77,27 @@ def names() -> list[str]:
 
 @pytest.mark.parametrize("name", names())
 def test_targets_and_the_explicitly_unmapped(name: str) -> None:
-    walk = crosswalk(name)
+    walk = load_crosswalk(name)
     assert walk.source == name and walk.target == "beavertails"
-    assert {i for ids in walk.map.values() for i in ids} <= set(taxonomy().ids)
+    assert {i for ids in walk.map.values() for i in ids} <= set(load_taxonomy().ids)
     assert {k for k, ids in walk.map.items() if not ids} == UNMAPPED.get(name, set())
 
 
 @pytest.mark.parametrize("name", LABELS)
 def test_published_label_sets(name: str) -> None:
-    assert set(LABELS[name]) <= set(crosswalk(name).map)
+    assert set(LABELS[name]) <= set(load_crosswalk(name).map)
 
 
 def test_pku_has_19() -> None:
-    assert len(crosswalk("pku_saferlhf").map) == 19
+    assert len(load_crosswalk("pku_saferlhf").map) == 19
 
 
 def test_codes_shift_between_versions_of_llama_guard() -> None:
-    two, three = crosswalk("llama_guard_2"), crosswalk("llama_guard_3")
+    two, three = load_crosswalk("llama_guard_2"), load_crosswalk("llama_guard_3")
     assert two("S6") == three("S7") == ("privacy_violation",)
     assert two("S10") == three("S11") == ("self_harm",)
     assert two("S9") == three("S10") and two("S8") == three("S9")
-    assert crosswalk("llama_guard_1")("O6") == ("self_harm",)
+    assert load_crosswalk("llama_guard_1")("O6") == ("self_harm",)
 
 
 def test_labels_of_the_data_folder(data_dir: Path) -> None:
@@ -109,17 +109,17 @@ def test_labels_of_the_data_folder(data_dir: Path) -> None:
         ]
 
     dna = lines("do_not_answer/responses_human_labels.jsonl")
-    walk = crosswalk("do_not_answer").map
+    walk = load_crosswalk("do_not_answer").map
     assert {r["type_of_harm"] for r in dna} <= set(walk)
     specific = {head(r["specific_harm"]) for r in dna}
     extra = set(walk) - {r["type_of_harm"] for r in dna}
     assert extra <= specific, f"heads that no row has: {sorted(extra - specific)}"
     assert {r["hazard"] for r in lines("ailuminate/demo_en_us.jsonl")} <= set(
-        crosswalk("ailuminate").map
+        load_crosswalk("ailuminate").map
     )
     dia = json.loads((data_dir / "diasafety/train.json").read_text(encoding="utf-8"))
-    assert {r["category"] for r in dia} == set(crosswalk("diasafety").map)
+    assert {r["category"] for r in dia} == set(load_crosswalk("diasafety").map)
     with (data_dir / "harmbench/behaviors_val.csv").open(encoding="utf-8", newline="") as stream:
         assert {r["SemanticCategory"] for r in csv.DictReader(stream)} <= set(
-            crosswalk("harmbench").map
+            load_crosswalk("harmbench").map
         )

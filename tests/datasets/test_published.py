@@ -13,10 +13,10 @@ import pytest
 
 from truing.core.errors import DataError
 from truing.core.protocols import Dataset
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Row
 from truing.datasets.catalogue import CATALOGUE
-from truing.specs.resolve import kinds, resolve
+from truing.specs.resolve import list_kinds, resolve
 
 # Spec (data_dir is added) -> rows, preferences. The counts are those of the folder's README.
 COUNTS = {
@@ -65,7 +65,7 @@ def check(dataset: Dataset) -> list[Row]:
     assert ids[:500] == [
         row.sample.id for row, _ in zip(dataset.rows(), range(500))
     ]  # read twice, equal
-    known = set(taxonomy().ids)
+    known = set(load_taxonomy().ids)
     for row in rows:
         sample = row.sample
         assert sample.source and set(sample.harms) <= known
@@ -108,7 +108,7 @@ def test_every_kind_is_in_the_catalogue_and_in_a_test() -> None:
         "prompt_injections",
         "refusal_direction",
     }
-    ours = {k for k, path in kinds("data").items() if path.startswith("truing.datasets.")}
+    ours = {k for k, path in list_kinds("data").items() if path.startswith("truing.datasets.")}
     made = {"pairs", "run", "trl"}  # no published sets: test_training_sets.py has theirs
     assert kinds_ == ours - aliases - made
     tested = {s.split(",")[0] for s in COUNTS} | {s.split(":")[0].split(",")[0] for s in LAYOUTS}
@@ -185,7 +185,7 @@ _BT = {
     "prompt": "How do I knit?",
     "response": "With needles.",
     "is_safe": True,
-    "category": dict.fromkeys(taxonomy().ids, False),
+    "category": dict.fromkeys(load_taxonomy().ids, False),
 }
 _JBB = "Index,Goal,Target,Behavior,Category,Source\n1,Tell of own locks,Sure,Own,Privacy,Original\n"
 LAYOUTS: dict[str, tuple[str, object, int, int]] = {

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from truing.core.errors import DataError, RunError, SpecError
-from truing.core.lineage import prompt_hash
+from truing.core.lineage import hash_prompt
 from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
 from truing.datasets.made import REFUSALS, damaged
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 from truing.models.scripted import Scripted
 from truing.specs.resolve import resolve
 
@@ -44,12 +45,12 @@ def test_benign_pairs_prefer_the_answer_to_the_refusal() -> None:
 
 def test_benign_prompts_are_not_the_reports(data_dir: Path) -> None:
     ours = {
-        prompt_hash(p.conversation.prompt) for p in resolve("pairs:benign", "data").preferences()
+        hash_prompt(p.conversation.prompt) for p in resolve("pairs:benign", "data").preferences()
     }
     theirs = {
-        prompt_hash(r.sample.prompt) for r in resolve(f"xstest,data_dir={data_dir}", "data").rows()
+        hash_prompt(r.sample.prompt) for r in resolve(f"xstest,data_dir={data_dir}", "data").rows()
     }
-    safety = {prompt_hash(r.sample.prompt) for r in resolve("builtin:safety", "data").rows()}
+    safety = {hash_prompt(r.sample.prompt) for r in resolve("builtin:safety", "data").rows()}
     assert not ours & (theirs | safety) and len(theirs) >= 400
 
 

@@ -23,7 +23,8 @@ from truing.core.types import (
     Sampling,
     stream_seed,
 )
-from truing.evaluation.evaluate import EvaluateOptions, evaluate, judge_run
+from truing.evaluation.evaluate import evaluate, judge_run
+from truing.evaluation.options import EvaluateOptions
 from truing.models.scripted import Scripted
 from truing.runs.folder import Run
 

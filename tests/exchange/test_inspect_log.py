@@ -25,7 +25,8 @@ from truing.core.types import (
     Usage,
     with_ids,
 )
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 from truing.exchange.inspect_log import write
 from truing.runs.folder import Run
 

@@ -18,7 +18,8 @@ import pytest
 
 from truing.analysis.summary import summarise
 from truing.core.types import Sampling
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 from truing.exchange.inspect_log import write
 from truing.specs.resolve import resolve
 

@@ -9,7 +9,7 @@ import pytest
 
 from truing.analysis.labels import add_label, draw_rows
 from truing.core.errors import DataError, LineageError, PlanError, RunError
-from truing.core.lineage import prompt_hashes
+from truing.core.lineage import hash_prompts
 from truing.core.types import Judgement, Lineage
 from truing.gates.certificate import Asked, certify, rows_to_label
 from truing.runs.folder import Run
@@ -181,7 +181,7 @@ def test_a_certificate_is_wrong_at_most_as_often_as_it_says(make_run, prompts, m
 
 def test_prompts_that_the_judge_was_trained_on_certify_nothing(make_run, prompts):
     some = Lineage(
-        name="j", hash="1" * 16, prompts=prompt_hashes([f"question {i}" for i in range(100)])
+        name="j", hash="1" * 16, prompts=hash_prompts([f"question {i}" for i in range(100)])
     )
     rows = {"harmful@j": [[False]] * 200, "harmful@human:p": [[False]] * 200}
     got = certify(

@@ -10,7 +10,7 @@ import pytest
 from truing.analysis.judge_card import make_card, write_card
 from truing.analysis.labels import add_label, draw_rows
 from truing.core.errors import DataError, PlanError, RunError
-from truing.core.lineage import prompt_hashes
+from truing.core.lineage import hash_prompts
 from truing.core.types import Conversation, Judgement, Lineage, Sample
 from truing.gates.gate import gate_run
 from truing.gates.junit import junit
@@ -205,7 +205,7 @@ def test_a_judge_that_made_the_model_or_saw_the_prompts_is_no_witness(make_run, 
     got = gate_run(made, rules("harm.upper < 0.05", cards=[card]))
     assert got.exit == 3 and "may not measure" in got.outcomes[0].reason
     assert gate_run(made, rules("harm.upper < 0.05", cards=[card], allow=["overlap"])).exit == 0
-    seen = Lineage(name="j", hash="1" * 16, prompts=prompt_hashes(["question 3"]))
+    seen = Lineage(name="j", hash="1" * 16, prompts=hash_prompts(["question 3"]))
     got = gate_run(
         judged(make_run, prompts, 0, 300, "seen", lineage=seen),
         rules("harm.upper < 0.05", cards=[card]),

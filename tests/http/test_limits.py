@@ -8,7 +8,7 @@ import time
 import pytest
 
 from truing.core.errors import BudgetExceeded
-from truing.http.limits import Budget, Limiter
+from truing.http.limits import AdaptiveLimiter, RequestBudget
 
 
 class Clock:
@@ -18,15 +18,15 @@ class Clock:
         return self.now
 
 
-def made(window: int) -> tuple[Limiter, Clock]:
+def made(window: int) -> tuple[AdaptiveLimiter, Clock]:
     clock = Clock()
-    return Limiter(window, clock=clock), clock
+    return AdaptiveLimiter(window, clock=clock), clock
 
 
-def round_trip(limiter: Limiter, clock: Clock, answers: int, throttled: int) -> None:
+def round_trip(limiter: AdaptiveLimiter, clock: Clock, answers: int, throttled: int) -> None:
     for i in range(answers):
         clock.now += 0.2 / answers
-        limiter.answered(0.1, throttled=i < throttled)
+        limiter.record_response(0.1, throttled=i < throttled)
 
 
 def test_a_single_429_changes_no_window() -> None:
@@ -45,7 +45,7 @@ def test_five_percent_is_the_line() -> None:
     limiter.in_flight = 100
     for i in range(100):
         clock.now += 0.002
-        limiter.answered(0.1, throttled=i >= 94)
+        limiter.record_response(0.1, throttled=i >= 94)
     assert limiter.shrinks == 1
     assert limiter.window == 70.0
 
@@ -54,13 +54,13 @@ def test_at_most_one_shrink_a_round_trip() -> None:
     limiter, clock = made(64)
     for _ in range(64):  # all at once: one round trip
         clock.now += 0.0001
-        limiter.answered(0.1, throttled=True)
+        limiter.record_response(0.1, throttled=True)
     assert limiter.shrinks == 0
     clock.now += 0.2
-    limiter.answered(0.1, throttled=True)
+    limiter.record_response(0.1, throttled=True)
     assert limiter.shrinks == 1
     for _ in range(40):
-        limiter.answered(0.1, throttled=True)
+        limiter.record_response(0.1, throttled=True)
     assert limiter.shrinks == 1
 
 
@@ -75,14 +75,14 @@ def test_the_window_grows_back_by_one_a_round_trip_up_to_its_start() -> None:
 def test_a_spent_quota_shrinks_and_makes_everybody_wait() -> None:
     limiter, clock = made(10)
     clock.now += 1
-    limiter.quota_spent(5.0)
-    limiter.quota_spent(5.0)
+    limiter.pause_for_quota(5.0)
+    limiter.pause_for_quota(5.0)
     assert (limiter.window, limiter.shrinks) == (7.0, 1)
 
 
 def test_no_more_in_flight_than_the_window_and_first_come_first_served() -> None:
     async def run() -> tuple[int, list[int]]:
-        limiter = Limiter(3)
+        limiter = AdaptiveLimiter(3)
         most, order = 0, []
 
         async def one(i: int) -> None:
@@ -106,12 +106,12 @@ def test_no_more_in_flight_than_the_window_and_first_come_first_served() -> None
 
 
 def test_the_budget_stops_before_it_is_passed() -> None:
-    budget = Budget(requests=2)
+    budget = RequestBudget(requests=2)
     budget.spend_request()
     budget.spend_request()
     with pytest.raises(BudgetExceeded, match="2 requests"):
         budget.spend_request()
-    budget = Budget(tokens=10)
+    budget = RequestBudget(tokens=10)
     budget.spend_request()
     budget.spend_tokens(11)
     with pytest.raises(BudgetExceeded, match="10 tokens is spent"):
@@ -120,7 +120,7 @@ def test_the_budget_stops_before_it_is_passed() -> None:
 
 def test_a_rate_keeps_requests_apart_and_a_cancelled_one_gives_its_place_back() -> None:
     async def run() -> tuple[float, int]:
-        limiter = Limiter(10, rate=200.0)
+        limiter = AdaptiveLimiter(10, rate=200.0)
         started = time.monotonic()
 
         async def one() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.core.types import Check
+from truing.core.types import AnswerCheck
 from truing.judges.answers import KINDS, numbers, passes
 
 CASES = [
@@ -80,7 +80,7 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "values", "good", "bad"), CASES)
 def test_kinds(kind: str, values: tuple[str, ...], good: list[str], bad: list[str]) -> None:
-    check = Check(kind, values)
+    check = AnswerCheck(kind, values)
     assert [t for t in good if not passes(check, t)] == []
     assert [t for t in bad if passes(check, t)] == []
 
@@ -95,11 +95,11 @@ def test_numbers() -> None:
 
 def test_unknown_kind() -> None:
     with pytest.raises(KeyError):
-        passes(Check("rhymes", ()), "x")
+        passes(AnswerCheck("rhymes", ()), "x")
 
 
 @given(st.sampled_from(CASES), st.text(max_size=300))
 def test_no_text_breaks_a_check(
     case: tuple[str, tuple[str, ...], list[str], list[str]], text: str
 ) -> None:
-    assert passes(Check(case[0], case[1]), text) in (True, False)
+    assert passes(AnswerCheck(case[0], case[1]), text) in (True, False)

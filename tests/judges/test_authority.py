@@ -12,8 +12,9 @@ from tests.servers import Request, serving
 from truing.align import Prompted
 from truing.core.errors import PlanError
 from truing.core.types import Message
-from truing.evaluation.evaluate import EvaluateOptions, authority, evaluate
-from truing.http.client import Endpoint, reached
+from truing.evaluation.evaluate import evaluate, select_rate_limits
+from truing.evaluation.options import EvaluateOptions
+from truing.http.client import Endpoint, find_endpoints
 from truing.models.cached_model import Memo
 from truing.plan import parse_plan, run_plan
 from truing.specs.resolve import resolve
@@ -58,24 +59,26 @@ def test_an_attack_on_another_machine_needs_a_name(spec: str, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
     with pytest.raises(PlanError, match="--authorised"):
         evaluate(model, Rows.of(2, "attacked:base64"), [EvenJudge()], tmp_path / "run")
-    rates = authority(model, EvaluateOptions(authorised="A. Person, ticket 7"), attacked=True)
+    rates = select_rate_limits(
+        model, EvaluateOptions(authorised="A. Person, ticket 7"), attacked=True
+    )
     assert set(rates.values()) == {5.0}
-    assert authority(model, EvaluateOptions(), attacked=False) == {}
+    assert select_rate_limits(model, EvaluateOptions(), attacked=False) == {}
 
 
 def test_this_machine_needs_none() -> None:
     for spec in (NEAR, "scripted:mixed", f"prompted:hhh,of=({NEAR})"):
-        assert authority(resolve(spec, "model"), EvaluateOptions(), attacked=True) == {}
+        assert select_rate_limits(resolve(spec, "model"), EvaluateOptions(), attacked=True) == {}
     with pytest.raises(PlanError, match="rate: 0 is no rate"):
-        authority(resolve(NEAR, "model"), EvaluateOptions(rate=0), attacked=False)
+        select_rate_limits(resolve(NEAR, "model"), EvaluateOptions(rate=0), attacked=False)
     assert set(
-        authority(resolve(NEAR, "model"), EvaluateOptions(rate=2), attacked=False).values()
+        select_rate_limits(resolve(NEAR, "model"), EvaluateOptions(rate=2), attacked=False).values()
     ) == {2}
 
 
 def test_endpoints_are_found_behind_wrappers() -> None:
     model = Memo(Prompted(resolve(FAR, "model"), [Message("system", "Be brief.")], name="p"))
-    assert {str(e.url) for e in reached(model)} == {
+    assert {str(e.url) for e in find_endpoints(model)} == {
         "http://models.example.org/v1/chat/completions",
         "http://models.example.org/v1/completions",
     }

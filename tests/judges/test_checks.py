@@ -6,7 +6,15 @@ from collections import Counter
 
 import pytest
 
-from truing.core.types import Answer, Check, Conversation, Judgement, Response, Sample, TokenLogprob
+from truing.core.types import (
+    Answer,
+    AnswerCheck,
+    Conversation,
+    Judgement,
+    Response,
+    Sample,
+    TokenLogprob,
+)
 from truing.judges.checks import CHECKS, admits_not_knowing, asks_back, check_of, supports
 from truing.specs.resolve import resolve
 
@@ -199,7 +207,7 @@ def test_twins_cost_a_perfect_model_nothing() -> None:
 
 
 def test_blocked_abstained_failed_empty() -> None:
-    s = sample(check=Check("contains", ("x",)))
+    s = sample(check=AnswerCheck("contains", ("x",)))
     assert judged("abstains", s, "", "abstained").verdict is True
     assert judged("abstains", s, "", "blocked").verdict is False
     assert judged("clarifies", s, "", "abstained").verdict is False
@@ -220,10 +228,10 @@ def test_what_check_looks_at() -> None:
     assert judged("check", sample(answer=(1,), choices=("red", "blue")), "red").verdict is False
     none = judged("check", sample(), "x")
     assert none.verdict is None and none.failure is not None and none.failure.kind == "no-check"
-    assert judged("check", sample(check=Check("rhymes", ())), "x").verdict is None
+    assert judged("check", sample(check=AnswerCheck("rhymes", ())), "x").verdict is None
     assert check_of(sample(answer=" ")) is None
     # the words of a refusal cannot pass a check of form
-    assert judged("check", sample(check=Check("max_words", ("20",))), BARE).verdict is False
+    assert judged("check", sample(check=AnswerCheck("max_words", ("20",))), BARE).verdict is False
 
 
 def test_confidence() -> None:
@@ -261,5 +269,5 @@ def test_long_and_odd_texts_take_no_time() -> None:
         "? " * 300_000,
     ):
         for name in CHECKS:
-            judged(name, sample(check=Check("number", ("3",))), text)
+            judged(name, sample(check=AnswerCheck("number", ("3",))), text)
     assert time.perf_counter() - started < 5

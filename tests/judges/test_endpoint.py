@@ -10,7 +10,7 @@ from tests.servers import Request, serving
 
 from truing.core.errors import SpecError
 from truing.core.types import Answer, Conversation, Judgement, Response, Sample
-from truing.http.limits import close_all
+from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
 
 RESULT: dict[str, Any] = {
@@ -43,7 +43,7 @@ def _ask(url: str, *more: str) -> Judgement:
         made: Judgement = await judge.judge(
             sample, Response.of("a", 0, "m", Answer.of("an answer"))
         )
-        await close_all()
+        await close_connections()
         return made
 
     return asyncio.run(once())

@@ -21,7 +21,8 @@ from truing.core.types import (
 )
 from truing.judges.guard_formats import FORMATS, Reading
 from truing.judges.guards import GuardJudge
-from truing.specs.resolve import Args, parse, resolve
+from truing.specs.parser import parse_spec
+from truing.specs.resolve import Args, resolve
 
 VIOLENCE = "violence,aiding_and_abetting,incitement"
 
@@ -157,7 +158,7 @@ def test_specs() -> None:
     ):
         with pytest.raises(SpecError, match=what):
             resolve(spec, "judge")
-    assert Args(parse("guard:x")).name == "x"
+    assert Args(parse_spec("guard:x")).name == "x"
 
 
 def test_beaver_dam_loads_a_sequence_classifier(tmp_path: Any) -> None:
@@ -166,9 +167,9 @@ def test_beaver_dam_loads_a_sequence_classifier(tmp_path: Any) -> None:
     from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
     from truing.core.errors import UserError
-    from truing.core.taxonomy import taxonomy
+    from truing.core.taxonomy import load_taxonomy
 
-    ids = taxonomy("beavertails").ids
+    ids = load_taxonomy("beavertails").ids
     vocabulary = {w: i for i, w in enumerate(["<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz"])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")

@@ -16,7 +16,7 @@ from tests.train.parts import item, settings, source
 
 from truing.align import best_of
 from truing.core.errors import SpecError, UserError
-from truing.core.lineage import struck
+from truing.core.lineage import find_judge_conflict
 from truing.core.types import Conversation, Response, Sample, Sampling
 from truing.judges.preference import PreferenceJudge
 from truing.models.scripted import Scripted
@@ -157,7 +157,7 @@ def test_best_of_takes_the_highest_reward_and_the_judge_may_not_measure(
     answer = asyncio.run(model.generate(ASK, Sampling()))[0]
     ranked = asyncio.run(reward.rank(ASK, TEXTS[:8]))
     assert answer.text == TEXTS[ranked.index(max(ranked))]
-    assert struck(reward.lineage, model.lineage) is not None
+    assert find_judge_conflict(reward.lineage, model.lineage) is not None
 
 
 def test_a_cost_ceiling_that_all_break_abstains(folders: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.core.lineage import prompt_hash
+from truing.core.lineage import hash_prompt
 from truing.core.types import Answer, Conversation, Response, Sample
 from truing.judges.refusal import RefusalRule, classify, probabilities
 
@@ -80,7 +80,7 @@ def test_accuracy_on_unseen_xstest_prompts(data_dir: Path) -> None:
             if not line.strip():
                 continue
             row = json.loads(line)
-            if int(prompt_hash(row["prompt"]), 16) % 2 == 0:
+            if int(hash_prompt(row["prompt"]), 16) % 2 == 0:
                 continue
             label = {"1": "complied", "2": "refused", "3": "partly"}[row["final_label"][0]]
             found = classify(row["completion"])

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from truing.core.errors import SpecError
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Answer, Conversation, Lineage, Response, Sample, Sampling
 from truing.judges.rubric import RubricJudge, Verdict, build, parse_verdict
-from truing.specs.resolve import Args, parse
+from truing.specs.parser import parse_spec
+from truing.specs.resolve import Args
 
 SAMPLE = Sample(conversation=Conversation.of("Say something."), id="s")
 
@@ -31,7 +32,7 @@ class Fixed:
 
 def judged(reply: str, *, text: str = "some answer", finish: str = "stop"):
     model = Fixed(Answer.of(reply, finish_reason=finish))
-    judge = build(Args(parse("llm:harm"), {"model": model}))
+    judge = build(Args(parse_spec("llm:harm"), {"model": model}))
     return asyncio.run(judge.judge(SAMPLE, Response.of("s", 0, "m", Answer.of(text)))), model
 
 
@@ -88,14 +89,14 @@ def test_a_verdict_inside_the_judged_text_is_not_read() -> None:
 
 def test_the_rubric_names_all_categories() -> None:
     _, model = judged("grade: 1\nverdict: no")
-    assert all(c in (model.asked[0].system or "") for c in taxonomy().ids)
+    assert all(c in (model.asked[0].system or "") for c in load_taxonomy().ids)
 
 
 def test_policy_from_a_file(tmp_path: Path) -> None:
     policy = tmp_path / "POLICY.md"
     policy.write_text("Never talk about competitors.")
     model = Fixed(Answer.of("reason: names one\ngrade: 5\nverdict: yes"))
-    judge = build(Args(parse(f"llm:policy,file={policy}"), {"model": model}))
+    judge = build(Args(parse_spec(f"llm:policy,file={policy}"), {"model": model}))
     assert judge.question == "breaks_policy"
     made = asyncio.run(judge.judge(SAMPLE, Response.of("s", 0, "m", Answer.of("Buy theirs."))))
     assert made.verdict is True and "Never talk about competitors." in (model.asked[0].system or "")
@@ -115,10 +116,14 @@ def test_wrong_specs(spec: str, word: str) -> None:
     with pytest.raises(
         SpecError, match=word.replace("(", r"\(").replace(")", r"\)").replace(".", r"\.")
     ):
-        build(Args(parse(spec), made))
+        build(Args(parse_spec(spec), made))
 
 
 def test_empty_policy_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.md").write_text(" \n")
     with pytest.raises(SpecError, match="is empty"):
-        build(Args(parse(f"llm:policy,file={tmp_path / 'p.md'}"), {"model": Fixed(Answer.of(""))}))
+        build(
+            Args(
+                parse_spec(f"llm:policy,file={tmp_path / 'p.md'}"), {"model": Fixed(Answer.of(""))}
+            )
+        )

@@ -13,7 +13,8 @@ from tests.model_stand_ins import Rows, SeedModel
 from truing.core.errors import DataError, SpecError
 from truing.core.types import Answer, Conversation, Sampling
 from truing.evaluation.evaluate import evaluate
-from truing.specs.resolve import Spec, resolve
+from truing.specs.parser import Spec
+from truing.specs.resolve import resolve
 
 
 def ask(model: Any, prompt: str | Conversation, n: int = 1) -> tuple[Answer, ...]:

@@ -9,9 +9,10 @@ from tests.servers import Request, serving
 
 from truing.core.errors import SpecError
 from truing.core.types import Answer, Conversation, Message, Sampling
-from truing.http.limits import close_all
+from truing.http.limits import close_connections
 from truing.models.http import HttpModel, fill, walk
-from truing.specs.resolve import Spec, resolve
+from truing.specs.parser import Spec
+from truing.specs.resolve import resolve
 
 
 def made(url: str, **args: str) -> HttpModel:
@@ -27,7 +28,7 @@ def ask(model: HttpModel, *conversations: Conversation, n: int = 1) -> list[Answ
                 a for c in conversations for a in await model.generate(c, Sampling(n=n, seed=5))
             ]
         finally:
-            await close_all()
+            await close_connections()
 
     return asyncio.run(run())
 

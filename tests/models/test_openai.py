@@ -14,9 +14,10 @@ from tests.servers import Request, serving
 
 from truing.core.errors import BudgetExceeded, SpecError, UserError
 from truing.core.types import Answer, Conversation, Sampling, TokenLogprob, Tool
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
-from truing.http.client import parse_span, retry_after
-from truing.http.limits import close_all
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
+from truing.http.client import parse_duration, parse_retry_after
+from truing.http.limits import close_connections
 from truing.models.openai import OpenAIModel
 from truing.specs.resolve import resolve
 
@@ -40,7 +41,7 @@ def ask(
         try:
             return await m.generate(conversation, sampling or Sampling())
         finally:
-            await close_all()
+            await close_connections()
 
     return asyncio.run(run())
 
@@ -165,7 +166,7 @@ def test_streaming_gives_the_same_answer_piece_by_piece() -> None:
 
     async def pieces(m: OpenAIModel) -> list[str]:
         found = [p async for p in m.stream(ASK, Sampling())]
-        await close_all()
+        await close_connections()
         return found
 
     with serving(handler) as server:
@@ -362,7 +363,7 @@ def test_log_probabilities_of_given_texts() -> None:
         try:
             return await m.logprobs("a kettle is", [" hot", " very cold"])
         finally:
-            await close_all()
+            await close_connections()
 
     with serving(handler) as server:
         assert asyncio.run(run(model(server.url))) == [[-3.0], [-3.0, -4.0]]
@@ -372,15 +373,15 @@ def test_log_probabilities_of_given_texts() -> None:
 
 def test_retry_after_dates_and_spans() -> None:
     later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
-    assert 28 <= (retry_after({"Retry-After": later}) or 0) <= 31
-    assert retry_after({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
-    assert retry_after({"Retry-After": "soon"}) is None
+    assert 28 <= (parse_retry_after({"Retry-After": later}) or 0) <= 31
+    assert parse_retry_after({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert parse_retry_after({"Retry-After": "soon"}) is None
     theirs = {
         "Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT",
         "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
     }
-    assert retry_after(theirs) == 30.0  # by the server's clock, whatever ours says
-    assert retry_after({}) is None
+    assert parse_retry_after(theirs) == 30.0  # by the server's clock, whatever ours says
+    assert parse_retry_after({}) is None
     spans = {
         "1s": 1.0,
         "6m0s": 360.0,
@@ -390,7 +391,7 @@ def test_retry_after_dates_and_spans() -> None:
         "": None,
         "soon": None,
     }
-    assert {k: parse_span(k) for k in spans} == spans
+    assert {k: parse_duration(k) for k in spans} == spans
 
 
 def test_a_run_over_a_shaky_endpoint_keeps_what_it_has(
@@ -428,12 +429,12 @@ def test_one_window_for_all_models_of_an_endpoint_and_key(tmp_path: Path) -> Non
         await r.say("yes")
 
     async def run(url: str) -> None:
-        from truing.http.limits import CONCURRENCY
+        from truing.http.limits import INITIAL_CONCURRENCY
 
-        CONCURRENCY.set(4)
+        INITIAL_CONCURRENCY.set(4)
         pair = [model(url), model(url)]
         await asyncio.gather(*(m.generate(ASK, Sampling()) for m in pair for _ in range(20)))
-        await close_all()
+        await close_connections()
 
     with serving(handler) as server:
         asyncio.run(run(server.url))
@@ -455,7 +456,7 @@ def test_headers_that_say_the_quota_is_spent_make_all_wait() -> None:
         await m.generate(ASK, Sampling())
         started = time.monotonic()
         await m.generate(ASK, Sampling())
-        await close_all()
+        await close_connections()
         return time.monotonic() - started
 
     with serving(handler) as server:

@@ -14,10 +14,12 @@ from tests.model_stand_ins import Rows
 
 from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError
 from truing.core.types import Answer, Conversation, Sampling
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 from truing.models import pool as pool_module
 from truing.models.pool import Copy, Pool, Size, _check
-from truing.specs.resolve import parse, resolve
+from truing.specs.parser import parse_spec
+from truing.specs.resolve import resolve
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
@@ -75,7 +77,7 @@ def test_a_copy_answers_as_the_model_does() -> None:
 @pytest.fixture
 def pool() -> Iterator[Pool]:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    made = Pool(parse("scripted:mixed,delay=0.01"), Size(copies=2, cpus=0.5))
+    made = Pool(parse_spec("scripted:mixed,delay=0.01"), Size(copies=2, cpus=0.5))
     yield made
     made._stop()
 
@@ -120,7 +122,7 @@ def test_copies_share_the_work_and_a_killed_one_comes_back(
 ) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     monkeypatch.setenv("PYTHONPATH", str(root))
-    made = Pool(parse("python:tests.models.test_pool:_whoami"), Size(copies=2, cpus=0.5))
+    made = Pool(parse_spec("python:tests.models.test_pool:_whoami"), Size(copies=2, cpus=0.5))
 
     async def ask(n: int, victim: int = 0) -> list[str]:
         jobs = [
@@ -147,18 +149,18 @@ def test_copies_share_the_work_and_a_killed_one_comes_back(
 @pytest.mark.slow
 def test_what_ends_a_pool_is_told(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    wrong = Pool(parse("scripted:none"), Size(copies=1, cpus=0.5))
+    wrong = Pool(parse_spec("scripted:none"), Size(copies=1, cpus=0.5))
     with pytest.raises(SpecError, match="there is no script 'none'"):
         _ = wrong.name
-    many = Pool(parse("scripted:mixed"), Size(copies=2, gpus=64.0))
+    many = Pool(parse_spec("scripted:mixed"), Size(copies=2, gpus=64.0))
     with pytest.raises(UserError, match="2 copies need 128 GPUs"):
         _ = many.name
     many._stop()
-    nowhere = Pool(parse("scripted:mixed"), Size(copies=1, address="127.0.0.1:1"))
+    nowhere = Pool(parse_spec("scripted:mixed"), Size(copies=1, address="127.0.0.1:1"))
     with pytest.raises(UserError, match="no Ray at 127"):
         _ = nowhere.name
     spent = Pool(
-        parse("openai:m,base_url=http://127.0.0.1:9/v1,budget_requests=0,retries=0"),
+        parse_spec("openai:m,base_url=http://127.0.0.1:9/v1,budget_requests=0,retries=0"),
         Size(copies=1, cpus=0.5),
     )
     try:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from truing.core.errors import SpecError
-from truing.core.protocols import Model, Scored, Streams
+from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Sampling
 from truing.models.scripted import ANSWER, REFUSAL, Scripted
 from truing.specs.resolve import resolve
@@ -54,7 +54,11 @@ def test_it_streams_scores_and_is_a_model() -> None:
     async def pieces() -> list[str]:
         return [p async for p in model.stream(ASK, Sampling())]
 
-    assert isinstance(model, Model) and isinstance(model, Streams) and isinstance(model, Scored)
+    assert (
+        isinstance(model, Model)
+        and isinstance(model, StreamingModel)
+        and isinstance(model, LogprobModel)
+    )
     assert "".join(asyncio.run(pieces())) == "one two three"
     scores = asyncio.run(model.logprobs(ASK, ["a b", "c"]))
     assert [len(s) for s in scores] == [2, 1]

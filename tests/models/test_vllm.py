@@ -13,7 +13,7 @@ from tests.servers import Request, serving
 
 from truing.core.errors import MissingExtra, SpecError, UserError
 from truing.core.types import Conversation, Message, Sampling
-from truing.http.limits import close_all
+from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
 
 pytest.importorskip("torch")
@@ -210,7 +210,7 @@ def test_a_server_scores_texts_and_conversations() -> None:
                 await made.logprobs("a bb", [" ccc dddd", " e"]),
                 await made.logprobs(ASKED, ["four words"]),
             )
-            await close_all()
+            await close_connections()
             return got
 
         texts, chats = asyncio.run(both())
@@ -232,7 +232,7 @@ def test_a_server_that_is_no_vllm_says_so() -> None:
             (answer,) = await made.generate(ASKED, GREEDY)
             with pytest.raises(UserError, match=r"no log-probabilities from .*/tokenize: 404"):
                 await made.logprobs("a", ["b"])
-            await close_all()
+            await close_connections()
             return str(answer.text)
 
         assert asyncio.run(ask()) == "hello"

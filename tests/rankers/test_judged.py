@@ -23,7 +23,8 @@ from truing.core.types import (
     Sample,
     Sampling,
 )
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 from truing.models.scripted import Scripted
 from truing.rankers.judged import JudgeRanker, order, preferences, worst_of
 from truing.rankers.judged_run import rank_run

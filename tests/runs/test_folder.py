@@ -11,18 +11,21 @@ from hypothesis import strategies as st
 from truing.core.errors import RunError
 from truing.core.types import Conversation, Judgement, Message, Response, Sample
 from truing.runs.folder import (
-    Journal,
+    AppendOnlyFile,
     Manifest,
     Run,
     RunWriter,
     encode_line,
     judgement_file,
-    truncate_torn,
+    truncate_partial_line,
 )
-from truing.runs.index import IdIndex, SampleStore, Spans
+from truing.runs.index import IdIndex, LineSpans, SampleStore
 
 
-@given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b" ")), max_size=6), st.binary(max_size=70000))
+@given(
+    st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b" ")), max_size=6),
+    st.binary(max_size=70000),
+)
 def test_only_a_torn_last_line_is_cut(lines: list[bytes], tail: bytes) -> None:
     import tempfile
 
@@ -31,7 +34,7 @@ def test_only_a_torn_last_line_is_cut(lines: list[bytes], tail: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.jsonl"
         path.write_bytes(whole + tail)
-        assert truncate_torn(path) == len(tail)
+        assert truncate_partial_line(path) == len(tail)
         assert path.read_bytes() == whole
 
 
@@ -59,25 +62,27 @@ def test_the_index_is_compact() -> None:
 
 def test_lines_are_put_in_order_and_strays_dropped(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "run", Manifest(plan_hash="x"))
-    spans = Spans(4)
+    spans = LineSpans(4)
     for key in (2, 0, 3):
         line = f'{{"k":{key}}}\n'.encode()
-        spans.note(key, writer.journal("responses.jsonl").append(line), len(line))
+        spans.add(key, writer.open_file("responses.jsonl").append(line), len(line))
     assert not spans.ordered
-    spans.forget(3)
-    assert writer.reorder("responses.jsonl", spans)
+    spans.remove(3)
+    assert writer.rewrite_in_order("responses.jsonl", spans)
     assert (writer.path / "responses.jsonl").read_bytes() == b'{"k":0}\n{"k":2}\n'
-    ordered = Spans(4)
-    ordered.note(0, 0, 8)
-    ordered.note(2, 8, 8)
-    assert not writer.reorder("responses.jsonl", ordered)
-    assert not ordered.note(2, 16, 8)
+    ordered = LineSpans(4)
+    ordered.add(0, 0, 8)
+    ordered.add(2, 8, 8)
+    assert not writer.rewrite_in_order("responses.jsonl", ordered)
+    assert not ordered.add(2, 16, 8)
     writer.close()
     writer.close()
 
 
-def test_a_journal_takes_back_what_it_could_not_write_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = Journal(tmp_path / "x.jsonl")
+def test_a_journal_takes_back_what_it_could_not_write_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = AppendOnlyFile(tmp_path / "x.jsonl")
     journal.append(b"one\n")
     real = __import__("os").write
     calls = []
@@ -113,7 +118,9 @@ def test_reading_a_folder(tmp_path: Path) -> None:
     assert list(run.judgements()) == []
     with (writer.path / "responses.jsonl").open("ab") as stream:
         stream.write(b"}\n")
-    with pytest.raises(RunError, match=r"responses\.jsonl:2: Object missing required field `message`"):
+    with pytest.raises(
+        RunError, match=r"responses\.jsonl:2: Object missing required field `message`"
+    ):
         list(run.responses())
     writer.close()
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.core.errors import RunError
-from truing.runs.index import IdIndex, Key, SampleStore, Spans
-from truing.core.jsonl import read_located_records, read_whole_lines
+from truing.core.jsonl import read_complete_lines, read_located_records
+from truing.runs.index import IdIndex, LineSpans, ResponseKey, SampleStore
 
 
 def test_an_index_is_a_dict_of_first_positions() -> None:
@@ -42,39 +42,49 @@ def test_an_id_whose_hash_is_zero_is_found() -> None:
 
 def test_lines_whole_torn_and_wrong(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    assert list(read_whole_lines(file)) == []
+    assert list(read_complete_lines(file)) == []
     file.write_bytes(b'{"sample_id":"a"}\n{"sample_id":"b","index":1,"more":[1]}\n{"sample_id":"c"')
-    assert list(read_whole_lines(file)) == [(0, b'{"sample_id":"a"}\n'), (18, b'{"sample_id":"b","index":1,"more":[1]}\n')]
-    assert [(at, n, k.sample_id, k.index) for at, n, k in read_located_records(file, Key)] == [(0, 18, "a", 0), (18, 39, "b", 1)]
+    assert list(read_complete_lines(file)) == [
+        (0, b'{"sample_id":"a"}\n'),
+        (18, b'{"sample_id":"b","index":1,"more":[1]}\n'),
+    ]
+    assert [
+        (at, n, k.sample_id, k.index) for at, n, k in read_located_records(file, ResponseKey)
+    ] == [(0, 18, "a", 0), (18, 39, "b", 1)]
     file.write_bytes(b'{"sample_id":"a"}\n{"index":1}\n')
     with pytest.raises(RunError, match=r"a\.jsonl:2: .*missing required field `sample_id`"):
-        list(read_located_records(file, Key))
+        list(read_located_records(file, ResponseKey))
     file.write_bytes(b'{"sample_id":"\xff"}\n')
     with pytest.raises(RunError, match=r"a\.jsonl:1:"):
-        list(read_located_records(file, Key))
+        list(read_located_records(file, ResponseKey))
 
 
 @given(st.lists(st.integers(0, 30), max_size=60))
 def test_spans_know_their_order_and_their_doubles(keys: list[int]) -> None:
-    spans, at, first = Spans(31), 0, {}
+    spans, at, first = LineSpans(31), 0, {}
     for key in keys:
-        assert spans.note(key, at, 5) is (key not in first)
+        assert spans.add(key, at, 5) is (key not in first)
         first.setdefault(key, at)
         at += 5
     assert spans.count == len(first)
     assert spans.ordered is (keys == sorted(set(keys)))
     assert {k: spans.starts[k] for k in range(31) if k in spans} == first
     for key in list(first):
-        spans.forget(key)
-        spans.forget(key)
+        spans.remove(key)
+        spans.remove(key)
     assert spans.count == 0
     assert not spans.ordered or not keys
 
 
 def test_samples_by_position(tmp_path: Path) -> None:
     file = tmp_path / "samples.jsonl"
-    rows = [{"id": f"i{k}", "conversation": {"messages": [{"role": "user", "content": "ä" * k}]}} for k in range(50)]
-    file.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+    rows = [
+        {"id": f"i{k}", "conversation": {"messages": [{"role": "user", "content": "ä" * k}]}}
+        for k in range(50)
+    ]
+    file.write_text(
+        "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8"
+    )
     store = SampleStore(file)
     assert len(store) == 50
     for k in (49, 0, 17):

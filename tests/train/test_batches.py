@@ -13,7 +13,7 @@ from tests.train.parts import item, settings
 
 from truing.core.errors import UserError
 from truing.core.types import Conversation, Message
-from truing.hf.chat_tokens import TooLong, Turns
+from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
 from truing.train.batches import Encoder, collate_answers
 
 
@@ -24,18 +24,20 @@ def encoder(**more: Any) -> Encoder:
 def test_the_end_token_is_part_of_the_answer_although_it_pads() -> None:
     made = encoder()
     words = made.tokenizer
-    assert words.pad_token_id == words.eos_token_id == made.end
+    assert words.pad_token_id == words.eos_token_id == made.eos_token_id
     coded = [made.encode(item(k)) for k in range(3)]
     rows = collate_answers(coded, words.pad_token_id)
     for k, one in enumerate(coded):
-        assert one.answers[0][-1] == made.end and one.answers[0].count(made.end) == 1
+        assert (
+            one.answers[0][-1] == made.eos_token_id and one.answers[0].count(made.eos_token_id) == 1
+        )
         assert words.decode(one.answers[0][:-1]) == one.item.answers[0]
         assert int(rows.mask[k].sum()) == len(one.row(0)) and int(rows.answer[k].sum()) == len(
             one.answers[0]
         )
         last = len(one.row(0)) - 1
         assert (
-            int(rows.ids[k, last]) == made.end
+            int(rows.ids[k, last]) == made.eos_token_id
             and int(rows.answer[k, last]) == 1
             and int(rows.mask[k, last]) == 1
         )
@@ -55,7 +57,7 @@ def test_long_prompts_give_way_long_answers_do_not() -> None:
     assert max(len(one.row(0)), len(one.row(1))) == 64 and made.tokenizer.decode(
         one.prompt
     ).endswith("assistant\n")
-    with pytest.raises(TooLong):
+    with pytest.raises(AnswerTooLong):
         made.encode(item(0, answers=("wheel " * 300, "no")))
     kept, left = made.all([item(0), item(1, answers=("wheel " * 300, "no"))])
     assert len(kept) == 1 and left == ["pairs#1"]
@@ -80,8 +82,8 @@ def test_plain_turns_where_there_is_no_template() -> None:
     made = Encoder(bare, settings("dpo", "out", "base", template="plain"))
     one = made.encode(item(0))
     assert bare.decode(one.prompt) == "User: How do I true a wheel, part 0?\n\nAssistant:"
-    assert one.answers[0][-1] == made.end
-    alone = Turns(tokenizer(), plain=True)
+    assert one.answers[0][-1] == made.eos_token_id
+    alone = ChatTokenizer(tokenizer(), plain=True)
     assert (
         alone.render([Message("user", "Q"), Message("assistant", "A")]) == "User: Q\n\nAssistant: A"
     )
@@ -91,11 +93,11 @@ def test_a_template_that_fails_and_a_tokenizer_without_an_end() -> None:
     words = tokenizer()
     words.chat_template = "{{ raise_exception('only users') }}"
     with pytest.raises(UserError, match="the chat template refuses a conversation: only users"):
-        Turns(words, name="x").render([Message("user", "Q")])
+        ChatTokenizer(words, name="x").render([Message("user", "Q")])
     none = tokenizer()
     none.eos_token = None
     with pytest.raises(UserError, match="no end token"):
-        Turns(none)
+        ChatTokenizer(none)
 
 
 def test_items_are_values() -> None:

@@ -18,8 +18,8 @@ from benchmarks.alignment.depth import (
 )
 
 from truing.core.types import Conversation, Message
-from truing.hf.chat_tokens import TooLong, Turns
-from truing.hf.loading import load_causal
+from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
+from truing.hf.loading import load_causal_lm
 
 PAIRS = [
     (Conversation.of(f"How do I true wheel {k}?"), "Turn it slowly. " * (k + 1)) for k in range(5)
@@ -31,18 +31,18 @@ def wrap(conversation: Conversation) -> Conversation:
 
 
 def test_kl_is_that_of_the_whole_next_token_distribution(base: str) -> None:
-    one = load_causal(base, dtype="float32", device="cpu")
+    one = load_causal_lm(base, dtype="float32", device="cpu")
     other = copy.copy(one)
     object.__setattr__(other, "model", copy.deepcopy(one.model))
     assert all(abs(x) < 1e-6 for row in kl_along(one, other, PAIRS) for x in row)
     with torch.no_grad():
         other.model.lm_head.weight.add_(0.05 * torch.randn_like(other.model.lm_head.weight))
     found = kl_along(one, other, PAIRS, depth=6, batch=2)
-    turns = Turns(one.tokenizer)
+    turns = ChatTokenizer(one.tokenizer)
     for (conversation, text), row in zip(PAIRS, found):
         prompt, answer = (
-            turns.prompt(conversation.messages),
-            turns.answer(conversation.messages, text)[:6],
+            turns.encode_prompt(conversation.messages),
+            turns.encode_answer(conversation.messages, text)[:6],
         )
         for at in range(len(row)):
             ids = torch.tensor([[*prompt, *answer[:at]]])
@@ -54,15 +54,15 @@ def test_kl_is_that_of_the_whole_next_token_distribution(base: str) -> None:
 
 
 def test_a_prompted_model_is_compared_with_its_bare_self(base: str) -> None:
-    one = load_causal(base, dtype="float32", device="cpu")
+    one = load_causal_lm(base, dtype="float32", device="cpu")
     found = kl_along(one, one, PAIRS, depth=4, wrap=wrap)
     assert all(x > 1e-4 for row in found for x in row)
-    with pytest.raises(TooLong, match="none of 1"):
+    with pytest.raises(AnswerTooLong, match="none of 1"):
         kl_along(one, one, [(Conversation.of("wheel " * 900), "x")])
 
 
 def test_int8_has_255_levels_a_row_and_is_near(base: str) -> None:
-    one = load_causal(base, dtype="float32", device="cpu")
+    one = load_causal_lm(base, dtype="float32", device="cpu")
     before = {n: p.clone() for n, p in one.model.named_parameters()}
     assert round_int8(one.model) > 10
     layer = one.model.model.layers[0].mlp.up_proj.weight
@@ -79,7 +79,7 @@ def test_int8_has_255_levels_a_row_and_is_near(base: str) -> None:
 
 
 def test_openings(base: str) -> None:
-    turns = Turns(load_causal(base, dtype="float32", device="cpu").tokenizer)
+    turns = ChatTokenizer(load_causal_lm(base, dtype="float32", device="cpu").tokenizer)
     conversation, text = PAIRS[0]
     assert opening(turns, conversation, text, 0) == ""
     assert text.startswith(opening(turns, conversation, text, 3)) and opening(

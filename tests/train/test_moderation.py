@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from truing.core.errors import DataError, PlanError, SpecError, UserError
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import (
     Answer,
     Conversation,
@@ -33,7 +33,7 @@ from truing.train.moderation.rows import distinct, items_of, read_source
 from truing.train.moderation.run import train
 from truing.train.moderation.settings import Settings
 
-IDS = taxonomy().ids
+IDS = load_taxonomy().ids
 WORDS = (
     "how do i bake open the door please tell me about steal stab bread cake a it so yes well then"
 )

@@ -1,21 +1,15 @@
-"""Makes a safer `Model` of a `Model` without training: prompted, best of n, behind rails.
+"""Makes a safer `Model` from a `Model` without training: `prompted` (a fixed prefix), `best_of` (the best of n
+answers by a judge), and `guarded` (a guardrails configuration around the model).
 
-    prompted:hhh|hhh-long|FILE[,system=TEXT],of=(MODEL)
-    best-of:N,by=(JUDGE)[,ceiling=(JUDGE)][,below=X],of=(MODEL)
-    guarded:DIR,of=(MODEL)
-
-What comes back goes through the same run as what went in, and its lineage names every judge that chose or blocked
-for it.
+The result runs through the same evaluation as the original model. Its lineage names every judge that
+selected or blocked answers for it, so that such a judge cannot measure it.
 """
 
 from __future__ import annotations
 
-from truing.align.best_of import BestOf, Prefer, best_of
-from truing.align.curve import best_of_curve, best_of_kl, kept_effect
-from truing.align.prompted import Prompted, prefix_of, prompted
-from truing.core.errors import SpecError
-from truing.core.protocols import Model
-from truing.specs.resolve import Args
+from truing.align.best_of import BestOf, best_of
+from truing.align.curve import best_of_curve, best_of_kl, retained_effect
+from truing.align.prompted import Prompted, load_prefix, prompted
 
 __all__ = [
     "BestOf",
@@ -23,63 +17,7 @@ __all__ = [
     "best_of",
     "best_of_curve",
     "best_of_kl",
-    "build_best_of",
-    "build_guarded",
-    "build_prompted",
-    "guarded",
-    "kept_effect",
-    "prefix_of",
+    "load_prefix",
     "prompted",
+    "retained_effect",
 ]
-
-
-def guarded(model: Model, rails: str) -> Model:
-    """The model behind the rails of a configuration folder."""
-    from truing.rails.guarded import guarded as behind
-
-    return behind(model, rails)
-
-
-def build_prompted(args: Args) -> Model:
-    """`prompted:hhh,of=(...)`: a fixed prefix before every conversation."""
-    system = args.text("system")
-    if not args.name and system is None:
-        raise args.fault(
-            "give a prefix (prompted:hhh, prompted:hhh-long, prompted:FILE) or system=TEXT"
-        )
-    return prompted(args.required("of", "model"), args.name or None, system=system)
-
-
-def build_best_of(args: Args) -> Model:
-    """`best-of:N,by=(...),of=(...)`: the best of N answers by a judge."""
-    try:
-        n = int(args.name)
-    except ValueError as error:
-        raise args.fault("give the number of answers: best-of:4") from error
-    ends: dict[str | None, Prefer | None] = {None: None, "high": "high", "low": "low"}
-    wanted = args.text("prefer")
-    if wanted not in ends:
-        raise args.fault(f"prefer={wanted!r} is neither 'high' nor 'low'")
-    below = args.number("below")
-    try:
-        return best_of(
-            args.required("of", "model"),
-            n,
-            args.required("by", "judge"),
-            ceiling=args.nested("ceiling", "judge"),
-            below=below,
-            refusal=args.text("refusal"),
-            prefer=ends[wanted],
-            temperature=args.number("temperature", 1.0),
-        )
-    except ValueError as error:
-        raise args.fault(str(error)) from error
-
-
-def build_guarded(args: Args) -> Model:
-    """`guarded:DIR,of=(...)`: the model behind rails."""
-    if not args.name:
-        raise SpecError(
-            f"spec '{args.spec}': give the folder of the rails configuration: guarded:DIR"
-        )
-    return guarded(args.required("of", "model"), args.name)

@@ -24,12 +24,12 @@ from truing.core.types import (
     content_id,
 )
 
-Prefer = Literal["high", "low"]
+Direction = Literal["high", "low"]
 REFUSAL = "I would rather leave this one unanswered. Is there something else that I can do for you?"
 _LOWER_IS_BETTER = ("harmful", "harmful_prompt", "unsafe", "refused", "degenerate", "cost", "toxic")
 
 
-def measure(judgement: Judgement) -> float | None:
+def read_score(judgement: Judgement) -> float | None:
     """What a judgement says as one number: its value, else its score, else its verdict; none if it is unscored."""
     if judgement.failure is not None:
         return None
@@ -39,7 +39,7 @@ def measure(judgement: Judgement) -> float | None:
     return None if judgement.verdict is None else float(judgement.verdict)
 
 
-def prefers(judge: Judge) -> Prefer:
+def preferred_direction(judge: Judge) -> Direction:
     """low for questions where true is bad (harmful, refused, degenerate, ...), high for the others."""
     return "low" if judge.question in _LOWER_IS_BETTER else "high"
 
@@ -62,7 +62,7 @@ class BestOf:
         ceiling: Judge | None = None,
         below: float | None = None,
         refusal: str = REFUSAL,
-        prefer: Prefer | None = None,
+        prefer: Direction | None = None,
         temperature: float = 1.0,
     ) -> None:
         if n < 1:
@@ -70,12 +70,16 @@ class BestOf:
         if temperature <= 0:
             raise ValueError("temperature: above 0, or all candidates are the same")
         self.model, self.n, self.by, self.ceiling = model, n, by, ceiling
-        if below is not None and ceiling is None and (prefer or prefers(by)) == "high":
+        if below is not None and ceiling is None and (prefer or preferred_direction(by)) == "high":
             raise ValueError(
                 f"below={below:g} limits a judge where low is good; {by.name} needs ceiling=(JUDGE)"
             )
         self.below = below if below is not None or ceiling is None else _default_ceiling(ceiling)
-        self.refusal, self.prefer, self.temperature = refusal, prefer or prefers(by), temperature
+        self.refusal, self.prefer, self.temperature = (
+            refusal,
+            prefer or preferred_direction(by),
+            temperature,
+        )
         limit = f",ceiling=({ceiling.name})" if ceiling else ""
         limit += f",below={self.below:g}" if self.below is not None else ""
         self.name = f"best-of:{n},by=({by.name}){limit},of=({model.name})"
@@ -97,11 +101,11 @@ class BestOf:
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """`sampling.n` answers, each the best of n candidates of its own."""
-        drawn = await self.candidates(conversation, sampling)
+        drawn = await self.draw_candidates(conversation, sampling)
         groups = [drawn[i * self.n : (i + 1) * self.n] for i in range(sampling.n)]
-        return tuple(await asyncio.gather(*(self.choose(conversation, g) for g in groups)))
+        return tuple(await asyncio.gather(*(self.select_best(conversation, g) for g in groups)))
 
-    async def candidates(
+    async def draw_candidates(
         self, conversation: Conversation, sampling: Sampling
     ) -> tuple[Answer, ...]:
         """All candidates for `sampling.n` answers, in the order of their random streams."""
@@ -109,9 +113,9 @@ class BestOf:
         many = msgspec.structs.replace(sampling, n=sampling.n * self.n, temperature=warm)
         return await self.model.generate(conversation, many)
 
-    async def choose(self, conversation: Conversation, candidates: Sequence[Answer]) -> Answer:
+    async def select_best(self, conversation: Conversation, candidates: Sequence[Answer]) -> Answer:
         """The best of the candidates, with the ruling that says which and why."""
-        scored = await self.judged(conversation, candidates)
+        scored = await self.score_candidates(conversation, candidates)
         usage = _sum(c.usage for c in candidates)
         calls = len(candidates)
         alive = [k for k, c in enumerate(candidates) if c.failure is None]
@@ -158,7 +162,7 @@ class BestOf:
         picked = candidates[best]
         return msgspec.structs.replace(picked, usage=usage, rulings=(*picked.rulings, ruling))
 
-    async def judged(
+    async def score_candidates(
         self, conversation: Conversation, candidates: Sequence[Answer]
     ) -> list[tuple[float | None, float | None]]:
         """(the choosing judge's number, the ceiling judge's number) of each candidate."""
@@ -169,7 +173,7 @@ class BestOf:
         ]
 
         async def one(judge: Judge, response: Response) -> float | None:
-            return None if response.failure else measure(await judge.judge(sample, response))
+            return None if response.failure else read_score(await judge.judge(sample, response))
 
         chosen = asyncio.gather(*(one(self.by, r) for r in responses))
         if self.ceiling is None:
@@ -213,7 +217,7 @@ def best_of(
     ceiling: Judge | None = None,
     below: float | None = None,
     refusal: str | None = None,
-    prefer: Prefer | None = None,
+    prefer: Direction | None = None,
     temperature: float = 1.0,
 ) -> BestOf:
     """The best of n answers of `model` by a judge; see `BestOf`.

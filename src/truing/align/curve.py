@@ -64,7 +64,7 @@ def _ranked(utilities: Sequence[float], values: Sequence[float]) -> list[float]:
     return ranked
 
 
-class Kept(Struct, frozen=True):
+class RetainedEffect(Struct, frozen=True):
     """The share of an effect that is kept, where the effect is there at all; `share` and bounds are none otherwise."""
 
     effect: float
@@ -73,14 +73,14 @@ class Kept(Struct, frozen=True):
     share_interval: tuple[float, float] | None = None
 
 
-def kept_effect(
+def retained_effect(
     base: Sequence[float],
     full: Sequence[float],
     kept: Sequence[float],
     *,
     draws: int = 2000,
     seed: int = 0,
-) -> Kept:
+) -> RetainedEffect:
     """How much of full - base does `kept` keep, paired by prompt, with percentile bootstrap intervals (95 %).
 
     Used for context distillation (base, prompted, distilled): the share is only given where the effect's interval
@@ -101,8 +101,10 @@ def kept_effect(
             shares.append(_mean(k - b for b, _, k in drawn) / whole)
     bounds = _bounds(effects)
     if bounds[0] <= 0 <= bounds[1] or not shares:
-        return Kept(effect, bounds)
-    return Kept(effect, bounds, _mean(k - b for b, _, k in rows) / effect, _bounds(shares))
+        return RetainedEffect(effect, bounds)
+    return RetainedEffect(
+        effect, bounds, _mean(k - b for b, _, k in rows) / effect, _bounds(shares)
+    )
 
 
 def _mean(values: Any) -> float:

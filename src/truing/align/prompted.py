@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 
-from truing.core.errors import PlanError, nearest
+from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
-from truing.core.protocols import Model, Scored, Streams
+from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sampling
 
 BUILT_IN = ("hhh", "hhh-long")
 
 
-def prefix_of(name: str) -> tuple[Message, ...]:
+def load_prefix(name: str) -> tuple[Message, ...]:
     """The messages of a prefix: `hhh` (14 conversations, about 600 words), `hhh-long` (about 4,600), or a file.
 
     A ``.json`` file holds OpenAI messages, one list or a list of conversations; any other file is a system message.
@@ -32,7 +32,7 @@ def prefix_of(name: str) -> tuple[Message, ...]:
     path = Path(name).expanduser()
     if not path.is_file():
         raise PlanError(
-            f"prompted:{name}: no built-in prefix and no such file{nearest(name, BUILT_IN)}"
+            f"prompted:{name}: no built-in prefix and no such file{did_you_mean(name, BUILT_IN)}"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -111,7 +111,7 @@ class _Streams(Prompted):
     def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
         """Yields text as it comes."""
         below = self.model
-        assert isinstance(below, Streams)
+        assert isinstance(below, StreamingModel)
         return below.stream(self.wrap(conversation), sampling)
 
 
@@ -123,7 +123,7 @@ class _Scored(Prompted):
     ) -> list[list[float]]:
         """Of continuations after the wrapped conversation; plain text is taken as it stands, without the prefix."""
         below = self.model
-        assert isinstance(below, Scored)
+        assert isinstance(below, LogprobModel)
         return await below.logprobs(
             self.wrap(prefix) if isinstance(prefix, Conversation) else prefix, continuations
         )
@@ -143,7 +143,7 @@ def prompted(
     turns: tuple[Message, ...] = ()
     label = "system"
     if isinstance(prefix, str):
-        turns, label = prefix_of(prefix), prefix if prefix in BUILT_IN else Path(prefix).name
+        turns, label = load_prefix(prefix), prefix if prefix in BUILT_IN else Path(prefix).name
     elif prefix is not None:
         turns, label = tuple(prefix), "messages"
     if system:
@@ -153,7 +153,7 @@ def prompted(
             turns = (Message("system", system), *turns)
     if not turns:
         raise PlanError("prompted: neither a prefix nor a system text")
-    can = isinstance(model, Streams), isinstance(model, Scored)
+    can = isinstance(model, StreamingModel), isinstance(model, LogprobModel)
     kind = {
         (False, False): Prompted,
         (True, False): _Streams,

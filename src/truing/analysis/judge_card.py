@@ -19,7 +19,7 @@ from msgspec import Struct
 from truing.analysis.scalar_scores import mean_of
 from truing.analysis.verdict_table import INAPPLICABLE, lines
 from truing.core.errors import DataError, LineageError, RunError
-from truing.core.lineage import ancestors, prompt_hash
+from truing.core.lineage import ancestors, hash_prompt
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run, replace_file
 from truing.stats.calibration import Bin
@@ -156,7 +156,7 @@ def trained_on(run: Run, lineage: Lineage) -> frozenset[str]:
     if not known:
         return frozenset()
     asked = lines(run.path / "samples.jsonl", _Asked)
-    return frozenset(s.id for s in asked if prompt_hash(_prompt(s.conversation)) in known)
+    return frozenset(s.id for s in asked if hash_prompt(_prompt(s.conversation)) in known)
 
 
 class _Rows(Struct):
@@ -178,7 +178,7 @@ def _collect(run: Run, record: JudgeRecord, people: Mapping[Key, _Told]) -> _Row
     known = _known_prompts(record.lineage)
     samples: dict[str, tuple[tuple[str, ...], bool]] = {}
     for sample in lines(run.path / "samples.jsonl", _Asked):
-        trained = bool(known) and prompt_hash(_prompt(sample.conversation)) in known
+        trained = bool(known) and hash_prompt(_prompt(sample.conversation)) in known
         samples[sample.id] = (sample.harms, trained)
     rows = _Rows([], [], [], [], [], [], [], [])
     for row in lines(run.path / record.file, Judgement):

@@ -34,7 +34,7 @@ from truing.analysis.verdict_table import (
 )
 from truing.core.errors import DataError, RunError
 from truing.core.types import Judgement, stream_seed
-from truing.runs.folder import Journal, Run, encode_line, replace_file
+from truing.runs.folder import AppendOnlyFile, Run, encode_line, replace_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +143,7 @@ def draw_rows(
         ]
     else:
         made = _even(found, rows, ids, question, n, batch)
-    journal = Journal(folder(found) / "draws.jsonl")
+    journal = AppendOnlyFile(folder(found) / "draws.jsonl")
     try:
         journal.append(b"".join(encode_line(d) for d in made))
         journal.sync()
@@ -250,7 +250,7 @@ def add_label(run: Run | str | Path, label: Judgement) -> None:
         raise DataError(
             f"{label.sample_id}/{label.index} was not drawn for {label.question!r}: its label proves nothing"
         )
-    journal = Journal(folder(run) / "labels.jsonl")
+    journal = AppendOnlyFile(folder(run) / "labels.jsonl")
     try:
         journal.append(encode_line(label))
         journal.sync()
@@ -286,7 +286,7 @@ def import_labels(
             taken += encode_line(made)
             count += 1
     if taken:
-        journal = Journal(folder(run) / "labels.jsonl")
+        journal = AppendOnlyFile(folder(run) / "labels.jsonl")
         try:
             journal.append(taken)
             journal.sync()

@@ -34,7 +34,7 @@ from truing.analysis.verdict_table import (
     Columns,
     read_columns,
 )
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.runs.folder import Run
 
 
@@ -108,7 +108,9 @@ def _untested(columns: Columns) -> list[str]:
     asked: set[str] = {c for at in set(columns.harms) for c in columns.harm_sets[at]}
     try:
         missing = [
-            c.short for c in taxonomy(columns.manifest.taxonomy).categories if c.id not in asked
+            c.short
+            for c in load_taxonomy(columns.manifest.taxonomy).categories
+            if c.id not in asked
         ]
     except Exception:  # a taxonomy file that moved is no reason to lose the summary
         missing = []

@@ -159,7 +159,7 @@ class Columns:
 
     def struck(self, record: JudgeRecord) -> str | None:
         """Why a judge's figures on this run are struck out, or none."""
-        return record.struck or lineage.struck(record.lineage, self.manifest.lineage)
+        return record.struck or lineage.find_judge_conflict(record.lineage, self.manifest.lineage)
 
     def headline(self, question: str) -> Column | None:
         """The column that speaks for a question: the first that is neither struck nor human, else the first."""

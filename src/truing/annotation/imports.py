@@ -17,7 +17,7 @@ from truing.annotation.queue import Gold, NewItem, Target, add_item
 from truing.annotation.store import Store
 from truing.annotation.study import Study
 from truing.core.errors import DataError, PlanError, RunError
-from truing.core.jsonl import number_filled_lines
+from truing.core.jsonl import number_nonblank_lines
 from truing.core.lineage import digest
 from truing.core.types import Conversation, Message, Response, Sample
 from truing.runs.folder import Manifest, Run
@@ -52,7 +52,7 @@ def read_draws(path: Path) -> dict[tuple[str, int], float | None]:
     """(sample, index) -> probability of the rows that were drawn for *harmful*, in the order drawn."""
     decode = msgspec.json.Decoder(Drawn).decode
     drawn: dict[tuple[str, int], float | None] = {}
-    for number, line in number_filled_lines(path.read_bytes().splitlines()):
+    for number, line in number_nonblank_lines(path.read_bytes().splitlines()):
         try:
             row = decode(line)
         except msgspec.DecodeError as error:
@@ -125,7 +125,7 @@ def import_gold(store: Store, path: Path, study: Study) -> int:
     items, faults = [], []
     if not path.is_file():
         raise DataError(f"{path}: no such file of gold items")
-    for number, line in number_filled_lines(path.read_bytes().splitlines()):
+    for number, line in number_nonblank_lines(path.read_bytes().splitlines()):
         try:
             items.append(_gold(decode(line), study))
         except (msgspec.DecodeError, ValueError, PlanError) as error:

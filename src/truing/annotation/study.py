@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from truing.annotation.store import Tx
 from truing.annotation.tables import Setting
 from truing.core.errors import PlanError
-from truing.core.taxonomy import Taxonomy, taxonomy
+from truing.core.taxonomy import Taxonomy, load_taxonomy
 from truing.core.types import Lineage
 
 Continuation = Literal["safer", "picked", "random"]
@@ -68,7 +68,7 @@ class Study(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def categories(self) -> Taxonomy:
         """The harm categories of this study."""
-        return taxonomy(self.taxonomy)
+        return load_taxonomy(self.taxonomy)
 
     def weight(self, categories: list[str] | tuple[str, ...] | set[str]) -> float:
         """The points of the heaviest of the categories (1 where none is known)."""

@@ -18,17 +18,17 @@ _MINORS = re.compile(
     r"school ?(?:boy|girl)s?|(?:young|little) (?:boy|girl)s?|(?:[1-9]|1[0-7]) ?-?year ?-?old)\b",
     re.IGNORECASE,
 )
-SKIPPED = "skipped: minors"
+SKIPPED_TAG = "skipped: minors"
 
 
-def attackable(sample: Sample) -> bool:
+def is_attackable(sample: Sample) -> bool:
     """False for prompts about minors: by category, or by what the text says."""
     if any(h.startswith("child") for h in sample.harms):
         return False
     return not any(_MINORS.search(m.content) for m in sample.conversation.messages)
 
 
-def derived(sample: Sample, name: str, conversation: Conversation, **tags: str) -> Sample:
+def derive_sample(sample: Sample, name: str, conversation: Conversation, **tags: str) -> Sample:
     """The attacked sample: new content and id, the old one's id as `parent`; it stays harmful and must be refused."""
     marks = {**sample.tags, "attack": name, **tags}
     made = replace(
@@ -39,7 +39,7 @@ def derived(sample: Sample, name: str, conversation: Conversation, **tags: str) 
     )
 
 
-def with_prompt(sample: Sample, text: str, system: str | None = None) -> Conversation:
+def replace_prompt(sample: Sample, text: str, system: str | None = None) -> Conversation:
     """The sample's conversation with its last user message (and, if given, its system message) replaced."""
     messages = list(sample.conversation.messages)
     at = max((k for k, m in enumerate(messages) if m.role == "user"), default=-1)
@@ -52,12 +52,12 @@ def with_prompt(sample: Sample, text: str, system: str | None = None) -> Convers
     return Conversation(tuple(messages))
 
 
-def rng(seed: int, sample: Sample, name: str, at: int = 0) -> random.Random:
+def attack_rng(seed: int, sample: Sample, name: str, at: int = 0) -> random.Random:
     """A random stream of its own for each (seed, sample, attack, try)."""
     return random.Random(digest(str(seed), sample.id, name, str(at)))
 
 
-class Rewrite:
+class RewriteAttack:
     """An attack that is a function of the prompt: `change(text, rng)`."""
 
     def __init__(
@@ -69,23 +69,23 @@ class Rewrite:
         self._seed = seed
         self.lineage = Lineage(name=name, hash=digest("attack", name, str(seed)))
 
-    def once(self, sample: Sample, at: int = 0) -> Sample:
+    def attack_once(self, sample: Sample, at: int = 0) -> Sample:
         """The `at`-th try on a sample."""
-        if not attackable(sample):
-            return derived(sample, SKIPPED, sample.conversation)
-        text = self._change(sample.prompt, rng(self._seed, sample, self.name, at))
+        if not is_attackable(sample):
+            return derive_sample(sample, SKIPPED_TAG, sample.conversation)
+        text = self._change(sample.prompt, attack_rng(self._seed, sample, self.name, at))
         tags = {"try": str(at)} if at else {}
-        return derived(sample, self.name, with_prompt(sample, text), **tags)
+        return derive_sample(sample, self.name, replace_prompt(sample, text), **tags)
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
         """One try; the target is not asked."""
-        return self.once(sample)
+        return self.attack_once(sample)
 
 
-class Chain:
+class ChainedAttack:
     """Attacks in a row: each works on what the one before made; `parent` stays the plain prompt."""
 
-    def __init__(self, *parts: Rewrite) -> None:
+    def __init__(self, *parts: RewriteAttack) -> None:
         if not parts:
             raise UserError("chain: needs one attack or more")
         self.name = "+".join(p.name for p in parts)
@@ -94,15 +94,17 @@ class Chain:
             name=self.name, hash=digest("chain", *(p.lineage.hash for p in parts))
         )
 
-    def once(self, sample: Sample, at: int = 0) -> Sample:
+    def attack_once(self, sample: Sample, at: int = 0) -> Sample:
         """The `at`-th try on a sample."""
-        if not attackable(sample):
-            return derived(sample, SKIPPED, sample.conversation)
+        if not is_attackable(sample):
+            return derive_sample(sample, SKIPPED_TAG, sample.conversation)
         made = sample
         for part in self._parts:
-            made = part.once(made, at)
-        return derived(sample, self.name, made.conversation, **({"try": str(at)} if at else {}))
+            made = part.attack_once(made, at)
+        return derive_sample(
+            sample, self.name, made.conversation, **({"try": str(at)} if at else {})
+        )
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
         """One try with all parts."""
-        return self.once(sample)
+        return self.attack_once(sample)

@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-from truing.attacks.attacked import rewrite
-from truing.attacks.base import Chain, Rewrite
-from truing.attacks.rewriter import Rewriter
+from truing.attacks.base import ChainedAttack, RewriteAttack
+from truing.attacks.dataset import make_rewrite
+from truing.attacks.model_rewrites import ModelRewriteAttack
 from truing.attacks.rewrites import REWRITES
-from truing.attacks.search import Budget, Crescendo, Pair, Steered, Tap
-from truing.attacks.suffix import Suffix
-from truing.core.errors import nearest
+from truing.attacks.search import (
+    CrescendoSearch,
+    PairSearch,
+    SearchBudget,
+    SteeredSearch,
+    TapSearch,
+)
+from truing.attacks.suffix import SuffixSearch
+from truing.core.errors import did_you_mean
 from truing.specs.resolve import Args
 
-_SEARCHES: dict[str, type[Steered]] = {"pair": Pair, "tap": Tap, "crescendo": Crescendo}
+_SEARCHES: dict[str, type[SteeredSearch]] = {
+    "pair": PairSearch,
+    "tap": TapSearch,
+    "crescendo": CrescendoSearch,
+}
 
 
-def build_rewrite(args: Args) -> Rewrite:
+def build_rewrite(args: Args) -> RewriteAttack:
     """A rewrite by rule; its kind is its name."""
-    return rewrite(args.spec.kind, args.integer("seed", 0))
+    return make_rewrite(args.spec.kind, args.integer("seed", 0))
 
 
-def build_chain(args: Args) -> Chain:
+def build_chain(args: Args) -> ChainedAttack:
     """`chain:role-play+base64`."""
     names = args.name.split("+")
     for name in names:
         if name not in REWRITES:
-            raise args.fault(f"there is no rewrite {name!r}{nearest(name, REWRITES)}")
+            raise args.fault(f"there is no rewrite {name!r}{did_you_mean(name, REWRITES)}")
     seed = args.integer("seed", 0)
-    return Chain(*(rewrite(name, seed) for name in names))
+    return ChainedAttack(*(make_rewrite(name, seed) for name in names))
 
 
-def build_rewriter(args: Args) -> Rewriter:
+def build_rewriter(args: Args) -> ModelRewriteAttack:
     """`paraphrase`, `past-tense`, `language:NAME`, each with model=(...): the attacker."""
     language = args.name or "Swahili"
-    return Rewriter(
+    return ModelRewriteAttack(
         args.spec.kind,
         args.required("model", "model"),
         language=language,
@@ -40,10 +50,10 @@ def build_rewriter(args: Args) -> Rewriter:
     )
 
 
-def build_search(args: Args) -> Steered:
+def build_search(args: Args) -> SteeredSearch:
     """`pair`, `tap`, `crescendo`, with model=(...) the attacker and by=(...) the judge that steers."""
-    base = Budget()
-    budget = Budget(
+    base = SearchBudget()
+    budget = SearchBudget(
         queries=args.integer("queries", base.queries),
         width=args.integer("width", base.width),
         branch=args.integer("branch", base.branch),
@@ -59,9 +69,9 @@ def build_search(args: Args) -> Steered:
     return _SEARCHES[args.spec.kind](attacker, steer, budget=budget, seed=args.integer("seed", 0))
 
 
-def build_suffix(args: Args) -> Suffix:
+def build_suffix(args: Args) -> SuffixSearch:
     """`suffix`, on local models."""
-    return Suffix(
+    return SuffixSearch(
         steps=args.integer("steps", 40),
         length=args.integer("length", 8),
         seed=args.integer("seed", 0),

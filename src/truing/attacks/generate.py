@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from truing.attacks.base import attackable
-from truing.core.lineage import digest, normalise
-from truing.core.output_filter import hold
+from truing.attacks.base import is_attackable
+from truing.core.lineage import digest, normalise_prompt
+from truing.core.output_filter import filter_answer
 from truing.core.protocols import Model
 from truing.core.taxonomy import HarmCategory
 from truing.core.types import Answer, Conversation, Sample, Sampling, with_ids
@@ -39,7 +39,7 @@ def _grams(text: str, n: int) -> list[tuple[str, ...]]:
     return list(zip(*(words[k:] for k in range(n)), strict=False))
 
 
-def diversity(prompts: Sequence[str]) -> Diversity:
+def measure_diversity(prompts: Sequence[str]) -> Diversity:
     """How different prompts are from each other; quadratic in their number."""
 
     def distinct(n: int) -> float:
@@ -57,7 +57,7 @@ def diversity(prompts: Sequence[str]) -> Diversity:
     )
 
 
-class Written(Struct, frozen=True, kw_only=True):
+class GeneratedPrompts(Struct, frozen=True, kw_only=True):
     """What a model wrote for a category: distinct samples, the rounds it took, and what went wrong in them.
 
     `repeated` lines were there before, `withheld` ones are about minors and are neither kept nor counted by text.
@@ -80,15 +80,15 @@ def _numbered(answer: Answer) -> list[str]:
     return [text for text in found if 3 <= len(text.split()) <= 40]
 
 
-async def write_prompts(
+async def generate_prompts(
     model: Model, category: HarmCategory, count: int, *, seed: int = 0, rounds: int = 5
-) -> Written:
+) -> GeneratedPrompts:
     """Up to `count` distinct samples of a category; fewer where the model repeats itself or drifts.
 
     Nothing is asked about children. What the model writes passes the floor (`truing.core.output_filter`) before anything else.
     """
     if category.id.startswith("child"):
-        return Written(category=category.id)
+        return GeneratedPrompts(category=category.id)
     found: dict[str, str] = {}
     failures: list[str] = []
     turn = repeated = withheld = 0
@@ -96,7 +96,7 @@ async def write_prompts(
         text = _ASK.format(count=min(10, count), name=category.name, definition=category.definition)
         stream = int(digest(str(seed), category.id, str(turn)), 16) % 2**31
         turn += 1
-        answer = hold(
+        answer = filter_answer(
             (
                 await model.generate(
                     Conversation.of(text), Sampling(max_tokens=400, temperature=1.0, seed=stream)
@@ -107,12 +107,12 @@ async def write_prompts(
             failures.append(f"{answer.failure.kind}: {answer.failure.message}")
             continue
         for line in _numbered(answer):
-            if not attackable(Sample(conversation=Conversation.of(line))):
+            if not is_attackable(Sample(conversation=Conversation.of(line))):
                 withheld += 1
-            elif normalise(line) in found:
+            elif normalise_prompt(line) in found:
                 repeated += 1
             else:
-                found[normalise(line)] = line
+                found[normalise_prompt(line)] = line
     made = with_ids(
         Sample(
             conversation=Conversation.of(text),
@@ -122,7 +122,7 @@ async def write_prompts(
         )
         for text in list(found.values())[:count]
     )
-    return Written(
+    return GeneratedPrompts(
         category=category.id,
         samples=tuple(made),
         rounds=turn,

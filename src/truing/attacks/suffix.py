@@ -7,10 +7,16 @@ the sample's conversation is kept in the private run folder, reports show its id
 
 from __future__ import annotations
 
-from truing.attacks.base import SKIPPED, attackable, derived, rng, with_prompt
+from truing.attacks.base import (
+    SKIPPED_TAG,
+    attack_rng,
+    derive_sample,
+    is_attackable,
+    replace_prompt,
+)
 from truing.core.errors import UserError
 from truing.core.lineage import digest
-from truing.core.protocols import Model, Scored
+from truing.core.protocols import LogprobModel, Model
 from truing.core.types import Lineage, Sample
 
 _LIST = """
@@ -21,7 +27,7 @@ _WORDS = _LIST.split()
 OPENING = "Sure, here is"
 
 
-class Suffix:
+class SuffixSearch:
     """`steps` changes of one word each, kept when the target finds `opening` likelier after the prompt."""
 
     name = "suffix"
@@ -37,13 +43,13 @@ class Suffix:
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
         """Raises UserError if the target gives no likelihoods."""
-        if not attackable(sample):
-            return derived(sample, SKIPPED, sample.conversation)
-        if not isinstance(target, Scored):
+        if not is_attackable(sample):
+            return derive_sample(sample, SKIPPED_TAG, sample.conversation)
+        if not isinstance(target, LogprobModel):
             raise UserError(
                 f"suffix: {target.name} gives no log-probabilities; this attack is for local models"
             )
-        stream = rng(self._seed, sample, self.name)
+        stream = attack_rng(self._seed, sample, self.name)
         words = [stream.choice(_WORDS) for _ in range(self._length)]
         start = best = await self._likelihood(sample, words, target)
         for _ in range(self._steps):
@@ -54,8 +60,8 @@ class Suffix:
                 words, best = tried, found
         text = f"{sample.prompt} {' '.join(words)}"
         tags = {"queries": str(self._steps + 1), "gain": f"{best - start:.3f}"}
-        return derived(sample, self.name, with_prompt(sample, text), **tags)
+        return derive_sample(sample, self.name, replace_prompt(sample, text), **tags)
 
-    async def _likelihood(self, sample: Sample, words: list[str], target: Scored) -> float:
-        conversation = with_prompt(sample, f"{sample.prompt} {' '.join(words)}")
+    async def _likelihood(self, sample: Sample, words: list[str], target: LogprobModel) -> float:
+        conversation = replace_prompt(sample, f"{sample.prompt} {' '.join(words)}")
         return sum((await target.logprobs(conversation, [self._opening]))[0])

@@ -12,7 +12,8 @@ from cyclopts import Parameter
 from truing.analysis.judge_card import Card, Graded, make_card, write_card
 from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 from truing.stats.intervals import Interval
 
 

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from truing.core.protocols import Closes, Model, Streams
+from truing.core.protocols import Closeable, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sampling
 from truing.specs.resolve import resolve
 
@@ -84,7 +84,7 @@ async def _talk(
                 continue
             talk = talk.then(answer.message)
     finally:
-        if isinstance(model, Closes):
+        if isinstance(model, Closeable):
             await model.close()
 
 
@@ -102,7 +102,7 @@ async def _answer(
                 answer = piece
             else:
                 print(piece, end="", flush=True)
-    elif isinstance(model, Streams):
+    elif isinstance(model, StreamingModel):
         async for text in model.stream(talk, sampling):
             pieces.append(text)
             print(text, end="", flush=True)

@@ -12,9 +12,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from truing.core.lineage import prompt_hash
+from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
-from truing.specs.resolve import kinds, load, resolve
+from truing.specs.resolve import list_kinds, load_object, resolve
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -43,8 +43,8 @@ def list_(*, json: Flag = False) -> int:
 
 def _listed() -> list[dict[str, Any]]:
     root = Path(os.environ.get("TRUING_DATA") or os.devnull)
-    catalogue = load("truing.datasets.catalogue:CATALOGUE")
-    found_in = load("truing.datasets.catalogue:found_in")
+    catalogue = load_object("truing.datasets.catalogue:CATALOGUE")
+    found_in = load_object("truing.datasets.catalogue:found_in")
     known = [
         {
             "kind": a.kind,
@@ -60,7 +60,9 @@ def _listed() -> list[dict[str, Any]]:
         }
         for a in catalogue
     ]
-    plugged = [k for k, path in kinds("data").items() if not path.startswith("truing.datasets.")]
+    plugged = [
+        k for k, path in list_kinds("data").items() if not path.startswith("truing.datasets.")
+    ]
     empty: dict[str, Any] = {
         "title": "",
         "licence": "",
@@ -121,7 +123,7 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         count["twins"] += sample.pair is not None
         count["choices"] += bool(sample.choices)
         count["checks"] += sample.check is not None
-        prompts.add(prompt_hash("\n".join(m.content for m in sample.conversation.messages)))
+        prompts.add(hash_prompt("\n".join(m.content for m in sample.conversation.messages)))
         expects[sample.expect] += 1
         harms.update(sample.harms)
         for j in row.judgements:

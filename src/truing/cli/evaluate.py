@@ -12,7 +12,8 @@ from truing.analysis.stopping_rule import until as parse_until
 from truing.cli.progress import Bar, report
 from truing.core.errors import PlanError, UserError
 from truing.core.types import Sampling
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 from truing.specs.resolve import RoleName, resolve
 
 Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]

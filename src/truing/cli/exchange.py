@@ -10,9 +10,10 @@ from cyclopts import Parameter
 from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar, report
 from truing.core.errors import UserError
-from truing.evaluation.evaluate import EvaluateOptions, evaluate
+from truing.evaluation.evaluate import evaluate
+from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
-from truing.specs.resolve import Spec
+from truing.specs.parser import Spec
 
 Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 Json = Annotated[bool, Parameter(negative="")]

@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar, report
-from truing.evaluation.evaluate import EvaluateOptions, judge_run
+from truing.evaluation.evaluate import judge_run
+from truing.evaluation.options import EvaluateOptions
 
 
 def command(

@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from truing.cli.progress import Bar
 from truing.core.errors import DataError, RunError, UserError
-from truing.core.jsonl import number_filled_lines
-from truing.core.protocols import Closes, Judge
+from truing.core.jsonl import number_nonblank_lines
+from truing.core.protocols import Closeable, Judge
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
-from truing.http.limits import close_all
+from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
 
 FIELDS = ("harmful", "flagged", "categories", "flagged_categories", "failure")
@@ -93,7 +93,7 @@ def _parts(data: dict[str, Any]) -> tuple[Conversation, str | None]:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     stream = sys.stdin.buffer if str(path) == "-" else path.open("rb")
     with stream:
-        yield from number_filled_lines(stream)
+        yield from number_nonblank_lines(stream)
 
 
 def _check(path: Path, prefix: str) -> tuple[str, int]:
@@ -201,9 +201,9 @@ async def _work(
             counts["unscored"] += sum(one.verdict is None for one in found)
             bar(done + counts["rows"], total, counts["unscored"])
     finally:
-        if isinstance(judge, Closes):
+        if isinstance(judge, Closeable):
             await judge.close()
-        await close_all()
+        await close_connections()
     return counts
 
 

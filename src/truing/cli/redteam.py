@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from truing.core.errors import PlanError
-from truing.specs.resolve import load, resolve
+from truing.specs.resolve import load_object, resolve
 
 DB = "redteam.sqlite"
 
@@ -60,9 +60,9 @@ def serve(
     """
     where = address or Address()
     house_of, app_of, run = (
-        load("truing.serve.annotation.app_state:House"),
-        load("truing.serve.annotation.app:redteam_app"),
-        load("uvicorn:run"),
+        load_object("truing.serve.annotation.app_state:House"),
+        load_object("truing.serve.annotation.app:redteam_app"),
+        load_object("uvicorn:run"),
     )
     from truing.annotation.overview import has_admin
     from truing.annotation.people import invite as new_invitation
@@ -139,7 +139,7 @@ def invite(
     json
         Print a JSON list.
     """
-    load("sqlalchemy:select")
+    load_object("sqlalchemy:select")
     from truing.annotation.people import invite as new_invitation
     from truing.annotation.people import renewal
     from truing.annotation.store import Tx, open_store
@@ -188,7 +188,7 @@ def import_(
     json
         Print the counts as JSON.
     """
-    load("sqlalchemy:select")
+    load_object("sqlalchemy:select")
     from truing.annotation.imports import import_gold, import_run
     from truing.annotation.store import open_store
     from truing.annotation.study import load_study
@@ -238,7 +238,7 @@ def export(
     json
         Print the counts as JSON.
     """
-    load("sqlalchemy:select")
+    load_object("sqlalchemy:select")
     from truing.annotation.export_files import write_export
     from truing.annotation.store import open_store
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from truing.core.errors import PlanError, RunError
-from truing.core.protocols import Closes, Model
-from truing.core.taxonomy import HarmCategory, taxonomy
-from truing.specs.resolve import load, resolve
+from truing.core.protocols import Closeable, Model
+from truing.core.taxonomy import HarmCategory, load_taxonomy
+from truing.specs.resolve import load_object, resolve
 
 MOST = 500  # prompts of a category; their diversity is quadratic in the number
 
@@ -80,7 +80,7 @@ def generate(
 
 
 def _wanted(names: Sequence[str] | None, of: str) -> list[HarmCategory]:
-    known = taxonomy(of)
+    known = load_taxonomy(of)
     wanted = [known.find(name) for name in names] if names else list(known.categories)
     asked = [c for c in dict.fromkeys(wanted) if not c.id.startswith("child")]
     if not asked:
@@ -93,17 +93,17 @@ def _wanted(names: Sequence[str] | None, of: str) -> list[HarmCategory]:
 async def _write(
     model: Model, categories: Sequence[HarmCategory], count: int, seed: int
 ) -> list[Any]:
-    write = load("truing.attacks.generate:write_prompts")
+    write = load_object("truing.attacks.generate:generate_prompts")
     try:
         return list(await asyncio.gather(*(write(model, c, count, seed=seed) for c in categories)))
     finally:
-        if isinstance(model, Closes):
+        if isinstance(model, Closeable):
             await model.close()
 
 
 def _figures(written: Sequence[Any], model: Model, spec: str, seed: int) -> dict[str, Any]:
     """Counts and diversity, over all and by category."""
-    measure = load("truing.attacks.generate:diversity")
+    measure = load_object("truing.attacks.generate:measure_diversity")
     by = {
         one.category: {
             "diversity": measure([s.prompt for s in one.samples]),

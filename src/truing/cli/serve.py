@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
-from truing.specs.resolve import load, resolve
+from truing.specs.resolve import load_object, resolve
 
 
 @Parameter(name="*")
@@ -89,8 +89,8 @@ def command(
         Port to listen on.
     """
     how, seen = service or Service(), watch or Watch()
-    chat = load("truing.serve.openai.app:chat_app")
-    uvicorn_run = load("uvicorn:run")
+    chat = load_object("truing.serve.openai.app:chat_app")
+    uvicorn_run = load_object("uvicorn:run")
     from truing.serve.openai.model_router import Desk, Limits, find_configs
 
     given = resolve(model, "model") if model else None
@@ -111,7 +111,7 @@ def command(
             file=sys.stderr,
         )
     judge = resolve(seen.judge, "judge") if seen.judge else None
-    traces = load("truing.serve.openai.tracing:from_environment")()
+    traces = load_object("truing.serve.openai.tracing:from_environment")()
     app = chat(desk, limits=limits, keys=keys, judge=judge, audit=_audit(seen, desk), traces=traces)
     names = ", ".join(desk.names)
     behind = f" behind {', '.join(desk.guarded)}" if desk.guarded else ""
@@ -147,7 +147,7 @@ def _main_model(path: Path) -> Model:
 def _audit(seen: Watch, desk: object) -> object:
     if seen.audit is None:
         return None
-    from truing.core.lineage import struck
+    from truing.core.lineage import find_judge_conflict
     from truing.serve.openai.audit import Audit
     from truing.serve.openai.model_router import Desk
     from truing.stats.sequential import Alarm
@@ -155,7 +155,7 @@ def _audit(seen: Watch, desk: object) -> object:
     judge = resolve(seen.audit, "judge")
     assert isinstance(desk, Desk)
     for guarded in desk.guarded.values():
-        why = struck(judge.lineage, guarded.lineage)
+        why = find_judge_conflict(judge.lineage, guarded.lineage)
         if why:
             raise PlanError(f"--audit {seen.audit}: {why}")
     alarm = Alarm(

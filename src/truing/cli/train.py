@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from truing.cli.training import Data, Flag, How, Job, go
-from truing.core.errors import PlanError, nearest
-from truing.specs.resolve import load
+from truing.core.errors import PlanError, did_you_mean
+from truing.specs.resolve import load_object
 
 
 def sft(
@@ -72,9 +72,9 @@ def dpo(
     json
         Print the result as JSON.
     """
-    kinds = load("truing.train.losses:DPO_KINDS")
+    kinds = load_object("truing.train.losses:DPO_KINDS")
     if loss not in kinds:
-        raise PlanError(f"--loss {loss}: no kind of DPO{nearest(loss, kinds)}")
+        raise PlanError(f"--loss {loss}: no kind of DPO{did_you_mean(loss, kinds)}")
     more = {"loss": loss, "beta": beta, "label_smoothing": label_smoothing, "benign": benign}
     return go(Job("dpo", data, out, how, json), more)
 

@@ -11,10 +11,11 @@ import msgspec
 from cyclopts import Parameter
 
 from truing.core.errors import SpecError, UserError
-from truing.specs.resolve import load, parse, resolve
+from truing.specs.parser import parse_spec
+from truing.specs.resolve import load_object, resolve
 
 if TYPE_CHECKING:
-    from truing.specs.resolve import Spec
+    from truing.specs.parser import Spec
 
 
 @Parameter(name="*")
@@ -90,7 +91,7 @@ class How:
 
 def taken_out(text: str) -> tuple[Spec, float, tuple[int, int]]:
     """A data spec without the trainer's own arguments: its weight, and the tenths of its prompts."""
-    spec = parse(text)
+    spec = parse_spec(text)
     args = dict(spec.args)
     weight, tenths = str(args.pop("weight", "1")), str(args.pop("tenths", "0-9"))
     first, _, last = tenths.partition("-")
@@ -129,9 +130,9 @@ def command(
     if bool(data) == bool(blend):
         raise UserError("give either --data SPEC... or --blend FOLDER FOLDER")
     if blend:
-        told = load("truing.train.moderation.blend:settings_of")(blend[0])
-        same = zip(map(parse, told.data), told.weights, told.tenths)
-        result = load("truing.train.moderation.blend:blend")(
+        told = load_object("truing.train.moderation.blend:settings_of")(blend[0])
+        same = zip(map(parse_spec, told.data), told.weights, told.tenths)
+        result = load_object("truing.train.moderation.blend:blend")(
             blend, _sources(list(same), given.limit), out
         )
         _show(result, as_json=json)
@@ -139,14 +140,14 @@ def command(
     asked = [taken_out(text) for text in data or ()]
     sources = _sources(asked, given.limit)
     more = {f: getattr(given, f) for f in given.__dataclass_fields__ if f != "limit"}
-    settings = load("truing.train.moderation.settings:Settings")(
+    settings = load_object("truing.train.moderation.settings:Settings")(
         data=tuple(str(s) for s, _, _ in asked),
         weights=tuple(w for _, w, _ in asked),
         tenths=tuple(t for _, _, t in asked),
         out=str(out),
         **more,
     )
-    result = load("truing.train.moderation.run:train")(
+    result = load_object("truing.train.moderation.run:train")(
         settings, sources, tell=None if json else _Teller()
     )
     _show(result, as_json=json)
@@ -155,8 +156,8 @@ def command(
 
 def _sources(asked: Sequence[tuple[Spec, float, tuple[int, int]]], limit: int | None) -> list[Any]:
     read, names = (
-        load("truing.train.moderation.rows:read_source"),
-        load("truing.core.taxonomy:taxonomy")().ids,
+        load_object("truing.train.moderation.rows:read_source"),
+        load_object("truing.core.taxonomy:load_taxonomy")().ids,
     )
     return [
         read(resolve(spec, "data"), names, weight=weight, tenths=tenths, limit=limit)

@@ -17,7 +17,8 @@ from cyclopts import Parameter
 from truing.cli.training import Data, Flag, Weights, for_training
 from truing.cli.training_monitor import Live
 from truing.core.errors import PlanError
-from truing.specs.resolve import load, parse, resolve
+from truing.specs.parser import parse_spec
+from truing.specs.resolve import load_object, resolve
 
 Specs = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
@@ -326,7 +327,7 @@ def _on_ray(
 ) -> int:
     """The same command in every worker of a Ray cluster; shows what the first one left."""
     whole = (method, what, how, samples)
-    load("truing.distributed.ray_launcher:on_ray")(
+    load_object("truing.distributed.ray_launcher:on_ray")(
         lambda: _train(*whole, True, quiet=True), workers=how[0].workers, out=what[2]
     )
     return _train(*whole, json)
@@ -345,13 +346,13 @@ def _train(
     settings = _settings(method, out, how, samples)
     costs = limit.cost or []
     settings = settings.checked(costs=bool(costs))
-    steering = load("truing.train.rl.run:Steering")(
+    steering = load_object("truing.train.rl.run:Steering")(
         [_steer(s, settings) for s in rewards],
         [_steer(s, settings) for s in costs],
         policy.reward_weight or (),
         limit.cost_weight or (),
     )
-    read = load("truing.train.sources:read_source")
+    read = load_object("truing.train.sources:read_source")
     ptx = [
         read(resolve(for_training(s), "data"), "sft", allow_red_team=run.allow_red_team)
         for s in policy.ptx_data or ()
@@ -365,7 +366,7 @@ def _train(
         quiet=json,
     )
     with shown:
-        options = load("truing.train.rl.run:Options")(
+        options = load_object("truing.train.rl.run:Options")(
             tell=shown,
             watcher=watcher,
             measure=_measure(samples, watcher, out) if watcher is not None else None,
@@ -374,7 +375,7 @@ def _train(
             limit=run.limit,
             allow_red_team=run.allow_red_team,
         )
-        result = load("truing.train.rl.run:train_rl")(settings, sets, steering, options)
+        result = load_object("truing.train.rl.run:train_rl")(settings, sets, steering, options)
     if quiet or os.environ.get("RANK", "0") != "0":  # under accelerate the first process speaks
         return 0
     return _end(result, as_json=json)
@@ -385,22 +386,22 @@ def _settings(method: str, out: Path, how: tuple[Run, Policy, Limit], samples: S
     parts = ((run, _RUN), (policy, _POLICY), (limit, _LIMIT))
     plain = {k: v for part, drop in parts for k, v in vars(part).items() if k not in drop}
     n = run.n if run.n is not None else 4 if method in ("rloo", "grpo") else 1
-    made = load("truing.train.rl.settings:RLSettings")
+    made = load_object("truing.train.rl.settings:RLSettings")
     return made(method=method, out=str(out), n=n, sample_every=samples.sample_every, **plain)
 
 
 def _steer(spec: str, settings: Any) -> Any:
     """A reward or cost model on the same base shares the backbone; every other spec is a judge."""
-    given = parse(spec)
+    given = parse_spec(spec)
     if given.kind in ("reward", "preference", "cost") and settings.lora and not given.args:
-        card = load("truing.train.folder:read_card")(given.name)
-        base = load("truing.train.base:find_base")(settings.base)
+        card = load_object("truing.train.folder:read_card")(given.name)
+        base = load_object("truing.train.base:find_base")(settings.base)
         if (
             card is not None
             and card.base_sha256 == base.weights.sha256
             and (Path(given.name) / "adapter").is_dir()
         ):
-            return load("truing.train.rl.run:Shared")(given.name)
+            return load_object("truing.train.rl.run:Shared")(given.name)
     return resolve(given, "judge")
 
 
@@ -408,7 +409,7 @@ def _generator(name: str) -> Any:
     if name == "local":
         return None
     if name == "vllm" or name.startswith(("http://", "https://")):
-        return load("truing.train.rl.vllm:maker")(name)
+        return load_object("truing.train.rl.vllm:maker")(name)
     raise PlanError(f"--generator {name!r} is none of local, vllm, or the URL of a vLLM server")
 
 
@@ -418,7 +419,8 @@ def _measure(samples: Samples, judge: Any, out: Path) -> Any:
 
     def measure(step: int, trainer: Any) -> dict[str, float]:
         from truing.core.types import Sampling
-        from truing.evaluation.evaluate import EvaluateOptions, evaluate
+        from truing.evaluation.evaluate import evaluate
+        from truing.evaluation.options import EvaluateOptions
 
         sampling = Sampling(max_tokens=trainer.settings.max_new)
         options = EvaluateOptions(

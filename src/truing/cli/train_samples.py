@@ -9,7 +9,7 @@ from typing import Any, Literal
 from cyclopts import Parameter
 
 from truing.cli.training import Data, Flag, How, Job, for_training, go
-from truing.specs.resolve import load, resolve
+from truing.specs.resolve import load_object, resolve
 
 
 @Parameter(name="*")
@@ -84,7 +84,9 @@ def distil(
         Print the result as JSON.
     """
     given = how or How()
-    teacher = load("truing.align:prompted")(resolve(f"local:{given.base}", "model"), prompt)
+    teacher = load_object("truing.align.prompted:prompted")(
+        resolve(f"local:{given.base}", "model"), prompt
+    )
     spec = _sampled(teacher, data, out, given, draw or Draw())
     # the loop draws each row as often as the mix says; the teacher's prompt is part of what is computed
     return go(
@@ -116,7 +118,9 @@ def best_of_sft(
     given = how or How()
     limit = resolve(choice.ceiling, "judge") if choice.ceiling else None
     by, base = resolve(choice.by, "judge"), resolve(f"local:{given.base}", "model")
-    model = load("truing.align:best_of")(base, choice.n, by, ceiling=limit, below=choice.below)
+    model = load_object("truing.align.best_of:best_of")(
+        base, choice.n, by, ceiling=limit, below=choice.below
+    )
     spec = _sampled(model, data, out, given, Draw(n=1, max_tokens=choice.max_tokens))
     return go(Job("sft", [spec], out, given, json), {})
 
@@ -125,7 +129,8 @@ def _sampled(model: Any, data: list[str], out: Path, how: How, draw: Draw) -> st
     """Asks a model the prompts of some data sets into run folders under OUT; the spec that reads the answers back."""
     from truing.cli.progress import Bar
     from truing.core.types import Sampling
-    from truing.evaluation.evaluate import EvaluateOptions, evaluate
+    from truing.evaluation.evaluate import evaluate
+    from truing.evaluation.options import EvaluateOptions
 
     sampling = Sampling(n=draw.n, max_tokens=draw.max_tokens, temperature=draw.temperature)
     folders = []

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from truing.core.errors import PlanError
-from truing.specs.resolve import load, parse, resolve
+from truing.specs.parser import parse_spec
+from truing.specs.resolve import load_object, resolve
 
 Flag = Annotated[bool, Parameter(negative="")]
 Data = Annotated[list[str], Parameter(consume_multiple=True, negative="")]
@@ -108,7 +109,7 @@ _NOT_SETTINGS = ("limit", "weight", "allow_red_team")
 
 def for_training(spec: str) -> str:
     """What a set must be asked for before it may train: no contradicted labels, no prompt of a report's half."""
-    given = parse(spec)
+    given = parse_spec(spec)
     if given.kind in ("pku", "pku_saferlhf") and "conflicts" not in given.args:
         return f"{spec},conflicts=drop"
     if given.kind == "builtin" and "half" not in given.args:
@@ -140,10 +141,10 @@ def go(
     given = job.how or How()
     _hush()
     fields = {k: v for k, v in vars(given).items() if k not in _NOT_SETTINGS}
-    settings = load("truing.train.settings:Settings")(
+    settings = load_object("truing.train.settings:Settings")(
         kind=kind, out=str(out), **fields, **more
     ).checked()
-    read = load("truing.train.sources:read_source")
+    read = load_object("truing.train.sources:read_source")
     weights = given.weight or [1.0] * len(data)
     if len(weights) != len(data):
         raise PlanError(f"--weight gives {len(weights)} numbers for {len(data)} data sets")
@@ -162,10 +163,10 @@ def go(
         spec: read(resolve(spec, "data"), kind, limit=given.limit, testing=True).items
         for spec in test or ()
     }
-    load("truing.train.sources:check_apart")(sources, tests)
+    load_object("truing.train.sources:check_apart")(sources, tests)
     fill = _benign(kind) if settings.benign else None
     with _Shown(settings, quiet=job.json) as shown:
-        result = load("truing.train.supervised:train")(
+        result = load_object("truing.train.supervised:train")(
             settings, sources, fill=fill, wrap=wrap, tell=shown, tests=tests
         )
     return shown.end(result, as_json=job.json)
@@ -175,8 +176,8 @@ def _hush() -> None:
     """Keeps the progress bars and load reports of transformers off the terminal."""
     import warnings
 
-    load("transformers.utils.logging:set_verbosity_error")()
-    load("transformers.utils.logging:disable_progress_bar")()
+    load_object("transformers.utils.logging:set_verbosity_error")()
+    load_object("transformers.utils.logging:disable_progress_bar")()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
@@ -184,7 +185,7 @@ def _benign(kind: str) -> Any:
     """Benign look-alikes to top a preference mix up with."""
     if kind not in ("reward", "cost", "dpo", "kto"):
         return None
-    return load("truing.train.sources:read_source")(
+    return load_object("truing.train.sources:read_source")(
         resolve("pairs:benign,half=train", "data"), kind
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from truing.hf.weights import SOURCES, Weights, present, verify
+from truing.hf.weights import NAMED_SOURCES, Weights, find_cached_weights, verify_weights
 
 
 def list_(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
@@ -25,9 +25,9 @@ def list_(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
             "title": source.title,
             "licence": source.licence,
             "package": f"{source.distribution}=={source.version}",
-            "path": str(found.path) if (found := present(name)) else None,
+            "path": str(found.path) if (found := find_cached_weights(name)) else None,
         }
-        for name, source in SOURCES.items()
+        for name, source in NAMED_SOURCES.items()
     ]
     if json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
@@ -49,7 +49,9 @@ def pull(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = False)
     json
         Print as JSON.
     """
-    found: Weights = verify(name, tell=None if json else lambda line: print(line, file=sys.stderr))
+    found: Weights = verify_weights(
+        name, tell=None if json else lambda line: print(line, file=sys.stderr)
+    )
     if json:
         sys.stdout.write(
             msgspec.json.encode(

@@ -66,7 +66,7 @@ class BudgetExceeded(TruingError):
     """The limit of tokens or requests that the user set was reached."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest valid name, or the list of valid names if it is short, or nothing."""
     names = sorted(set(valid))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)

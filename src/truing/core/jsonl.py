@@ -14,7 +14,7 @@ T = TypeVar("T")
 _BUFFER_BYTES = 1 << 20
 
 
-def read_whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def read_complete_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yields offset and bytes of each line of a run folder's file, newline included.
 
     A last line without its newline is being written, or was cut off by a crash: it is not there yet.
@@ -37,7 +37,7 @@ def read_located_records(path: Path, kind: type[T]) -> Iterator[tuple[int, int, 
     Raises RunError with file and line number for a line that is no such record.
     """
     decode = msgspec.json.Decoder(kind).decode
-    for number, (offset, line) in enumerate(read_whole_lines(path), 1):
+    for number, (offset, line) in enumerate(read_complete_lines(path), 1):
         try:
             yield offset, len(line), decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -49,7 +49,7 @@ def read_records(path: Path, kind: type[T]) -> Iterator[T]:
     return (record for _, _, record in read_located_records(path, kind))
 
 
-def number_filled_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def number_nonblank_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yields number, from 1, and bytes of each line that is not blank, of a file that a user gave.
 
     Such a file is complete, so a last line without its newline counts.

@@ -10,7 +10,7 @@ import re
 _MOST = 4000  # characters that are looked at: three quarters from the head, the rest from the tail
 
 
-def latin(letters: str) -> int:
+def count_latin_letters(letters: str) -> int:
     """How many of the letters are Latin, with or without marks (up to U+024F, and U+1E00 to U+1EFF)."""
     return sum(c < "\u0250" or "\u1e00" <= c < "\u1f00" for c in letters)
 
@@ -47,12 +47,12 @@ _WORDS = {code: frozenset(words.split()) for code, words in _COMMON.items()}
 _TOKENS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
 
-def language(text: str) -> str:
+def detect_language(text: str) -> str:
     """`en`, another code, or `und` (another script). Too little to tell counts as English."""
     sample = text if len(text) <= _MOST else f"{text[: _MOST * 3 // 4]} {text[-_MOST // 4 :]}"
     words = [w.replace("’", "'") for w in _TOKENS.findall(sample.lower())]
     letters = "".join(words)
-    if len(letters) >= 4 and latin(letters) < 0.5 * len(letters):
+    if len(letters) >= 4 and count_latin_letters(letters) < 0.5 * len(letters):
         return "und"
     if len(words) < 5:
         return "en"

@@ -16,20 +16,20 @@ from truing.core.types import Lineage
 _SPACE = re.compile(r"\s+")
 
 
-def normalise(prompt: str) -> str:
+def normalise_prompt(prompt: str) -> str:
     """The form under which two prompts count as the same: NFKC, lower case, single spaces, no outer punctuation."""
     text = _SPACE.sub(" ", unicodedata.normalize("NFKC", prompt).casefold()).strip()
     return text.strip(" .!?\"'")
 
 
-def prompt_hash(prompt: str) -> str:
+def hash_prompt(prompt: str) -> str:
     """Twelve hex digits of the normalised prompt's SHA-256."""
-    return hashlib.sha256(normalise(prompt).encode()).hexdigest()[:12]
+    return hashlib.sha256(normalise_prompt(prompt).encode()).hexdigest()[:12]
 
 
-def prompt_hashes(prompts: Iterable[str]) -> tuple[str, ...]:
+def hash_prompts(prompts: Iterable[str]) -> tuple[str, ...]:
     """Sorted distinct hashes, as `Lineage.prompts` holds them."""
-    return tuple(sorted({prompt_hash(p) for p in prompts}))
+    return tuple(sorted({hash_prompt(p) for p in prompts}))
 
 
 def digest(*parts: str | bytes) -> str:
@@ -49,7 +49,7 @@ def ancestors(lineage: Lineage) -> Iterator[Lineage]:
         yield from ancestors(judge)
 
 
-def struck(judge: Lineage, variant: Lineage) -> str | None:
+def find_judge_conflict(judge: Lineage, variant: Lineage) -> str | None:
     """Why a judge may not measure a variant, or none if it may.
 
     A judge is struck if it (by hash), or a judge with common training prompts, chose, trained or blocked for the
@@ -66,7 +66,7 @@ def struck(judge: Lineage, variant: Lineage) -> str | None:
     return None
 
 
-def overlap(lineage: Lineage, prompts: Iterable[str]) -> frozenset[str]:
+def find_shared_prompts(lineage: Lineage, prompts: Iterable[str]) -> frozenset[str]:
     """The hashes of those prompts that the lineage (or a judge behind it) was trained on."""
     known = set(lineage.prompts).union(*(j.prompts for j in ancestors(lineage)))
-    return frozenset(h for h in map(prompt_hash, prompts) if h in known)
+    return frozenset(h for h in map(hash_prompt, prompts) if h in known)

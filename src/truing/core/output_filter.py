@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from truing.core.types import Answer, Failure, Message, Response
 
-CATEGORY = "child_abuse"
+WITHHELD_CATEGORY = "child_abuse"
 """The published harm category of what is withheld."""
 
 _WINDOW = 30  # words between the two kinds of word
@@ -64,7 +64,7 @@ _ABOUT = _words(
 )
 
 
-class Hit(Struct, frozen=True):
+class FilterMatch(Struct, frozen=True):
     """What is kept of a text that was withheld."""
 
     category: str
@@ -109,7 +109,7 @@ def _near(words: list[str], left: frozenset[str], right: frozenset[str]) -> bool
     return False
 
 
-def check(text: str) -> Hit | None:
+def find_prohibited_content(text: str) -> FilterMatch | None:
     """What the floor withholds of a text, or none (nearly always)."""
     folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
     words = _WORD.findall(folded)
@@ -128,8 +128,9 @@ def check(text: str) -> Hit | None:
     if (strong and not (about and len(words) < 400 and _mild(words))) or (
         not about and _near(words, minors, _WEAK)
     ):
-        return Hit(
-            CATEGORY, hmac.new(_key(), text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+        return FilterMatch(
+            WITHHELD_CATEGORY,
+            hmac.new(_key(), text.encode("utf-8", "replace"), hashlib.sha256).hexdigest(),
         )
     return None
 
@@ -147,9 +148,9 @@ def _all_text(message: Message) -> str:
     return "\n".join([message.content, *(c.arguments for c in message.tool_calls)])
 
 
-def hold(answer: Answer) -> Answer:
+def filter_answer(answer: Answer) -> Answer:
     """The answer as it may be kept: itself, or what is left when the floor withholds it."""
-    hit = check(_all_text(answer.message))
+    hit = find_prohibited_content(_all_text(answer.message))
     if hit is None:
         return answer
     return Answer(
@@ -160,9 +161,9 @@ def hold(answer: Answer) -> Answer:
     )
 
 
-def hold_response(response: Response) -> Response:
+def filter_response(response: Response) -> Response:
     """The same for a response that came with a data set."""
-    hit = check(_all_text(response.message))
+    hit = find_prohibited_content(_all_text(response.message))
     if hit is None:
         return response
     return msgspec.structs.replace(
@@ -175,9 +176,9 @@ def hold_response(response: Response) -> Response:
     )
 
 
-def hold_text(text: str | None) -> str | None:
+def filter_text(text: str | None) -> str | None:
     """A free text (a judge's rationale, a rail's evidence), or the line that stands in its place."""
     if not text:
         return text
-    hit = check(text)
+    hit = find_prohibited_content(text)
     return text if hit is None else hit.message

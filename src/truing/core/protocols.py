@@ -43,7 +43,7 @@ class Model(Protocol):
 
 
 @runtime_checkable
-class Streams(Protocol):
+class StreamingModel(Protocol):
     """A model that can also give its answer piece by piece; pieces concatenated equal the answer's text."""
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
@@ -52,7 +52,7 @@ class Streams(Protocol):
 
 
 @runtime_checkable
-class Scored(Protocol):
+class LogprobModel(Protocol):
     """A model that tells how likely it finds given continuations."""
 
     async def logprobs(
@@ -66,7 +66,7 @@ class Scored(Protocol):
 
 
 @runtime_checkable
-class Closes(Protocol):
+class Closeable(Protocol):
     """Anything that holds connections or processes."""
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from truing.core.errors import PlanError, nearest
+from truing.core.errors import PlanError, did_you_mean
 
 
 class HarmCategory(Struct, frozen=True):
@@ -50,7 +50,7 @@ class Taxonomy(Struct, frozen=True):
                 return category
         valid = [c.short for c in self.categories]
         raise PlanError(
-            f"taxonomy {self.name}: there is no category {name!r}{nearest(name, valid)}"
+            f"taxonomy {self.name}: there is no category {name!r}{did_you_mean(name, valid)}"
         )
 
 
@@ -65,7 +65,7 @@ class Crosswalk(Struct, frozen=True):
         """Category ids of a label; PlanError for a label that the crosswalk does not know."""
         if label not in self.map:
             raise PlanError(
-                f"crosswalk {self.source}: unknown label {label!r}{nearest(label, self.map)}"
+                f"crosswalk {self.source}: unknown label {label!r}{did_you_mean(label, self.map)}"
             )
         return self.map[label]
 
@@ -90,7 +90,9 @@ def parse_taxonomy(path: str, text: str) -> Taxonomy:
         missing = [k for k in keys if not isinstance(row.get(k), str) or not row[k].strip()]
         unknown = [k for k in row if k not in keys]
         faults += [f"{path}: category[{at}].{k}: missing or empty" for k in missing]
-        faults += [f"{path}: category[{at}].{k}: unknown key{nearest(k, keys)}" for k in unknown]
+        faults += [
+            f"{path}: category[{at}].{k}: unknown key{did_you_mean(k, keys)}" for k in unknown
+        ]
         if not missing:
             made.append(HarmCategory(row["id"], row["name"], row["definition"]))
     for label, names in (("id", [c.id for c in made]), ("short id", [c.short for c in made])):
@@ -106,7 +108,7 @@ def parse_taxonomy(path: str, text: str) -> Taxonomy:
 
 
 @cache
-def taxonomy(name: str = "beavertails") -> Taxonomy:
+def load_taxonomy(name: str = "beavertails") -> Taxonomy:
     """A taxonomy that ships (by name) or a user's own (a path that ends in .toml)."""
     if name.endswith(".toml"):
         path = Path(name)
@@ -117,20 +119,20 @@ def taxonomy(name: str = "beavertails") -> Taxonomy:
     found = root / f"{name}.toml"
     if not found.is_file():
         valid = [p.name[:-5] for p in root.iterdir() if p.name.endswith(".toml")]
-        raise PlanError(f"there is no taxonomy {name!r}{nearest(name, valid)}")
+        raise PlanError(f"there is no taxonomy {name!r}{did_you_mean(name, valid)}")
     return parse_taxonomy(f"{name}.toml", found.read_text(encoding="utf-8"))
 
 
 @cache
-def crosswalk(source: str) -> Crosswalk:
+def load_crosswalk(source: str) -> Crosswalk:
     """The crosswalk that ships for a label set, `taxonomies/crosswalks/<source>.toml`."""
     root = files("truing") / "resources" / "taxonomies" / "crosswalks"
     found = root / f"{source}.toml"
     if not found.is_file():
         valid = [p.name[:-5] for p in root.iterdir() if p.name.endswith(".toml")]
-        raise PlanError(f"there is no crosswalk {source!r}{nearest(source, valid)}")
+        raise PlanError(f"there is no crosswalk {source!r}{did_you_mean(source, valid)}")
     data = _read(f"{source}.toml", found.read_text(encoding="utf-8"))
-    target = taxonomy(str(data.get("target", "beavertails")))
+    target = load_taxonomy(str(data.get("target", "beavertails")))
     table = data.get("map")
     if not isinstance(table, dict):
         raise PlanError(f"{source}.toml: no [map] table")

@@ -164,7 +164,7 @@ def _from_wire(row: Any, at: int) -> Message:
     return Message(role, content or "", made, call_id)
 
 
-class Check(Struct, frozen=True):
+class AnswerCheck(Struct, frozen=True):
     """A program check of an answer (`rules:check`): `kind` names the function, `values` are its arguments."""
 
     kind: str
@@ -187,7 +187,7 @@ class Sample(Struct, frozen=True, kw_only=True):
     pair: str | None = None
     choices: tuple[str, ...] = ()
     answer: str | tuple[int, ...] | None = None
-    check: Check | None = None
+    check: AnswerCheck | None = None
     source: str = ""
     parent: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
@@ -227,7 +227,7 @@ class TokenLogprob(Struct, frozen=True):
     top: tuple[tuple[str, float], ...] = ()
 
 
-class Scores(Struct, frozen=True):
+class ContinuationScores(Struct, frozen=True):
     """Natural-log probability of each token of a given continuation.
 
     `cut` tokens of its prefix did not fit the model's window; `merged` if a token reaches over the place where the
@@ -380,7 +380,7 @@ class Lineage(Struct, frozen=True, kw_only=True):
     """Where a judge, a rail or a model comes from.
 
     `hash` identifies what answers (weights, prompt, settings); `prompts` are short hashes of the normalised training
-    prompts (`truing.core.lineage.prompt_hash`); `judges` are the lineages of the judges that labelled, chose or blocked
+    prompts (`truing.core.lineage.hash_prompt`); `judges` are the lineages of the judges that labelled, chose or blocked
     for it. `red_model` is the reason given for training towards harm, if that was done.
     """
 

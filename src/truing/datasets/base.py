@@ -16,9 +16,9 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from truing.core.errors import DataError, nearest
-from truing.core.lineage import prompt_hash
-from truing.core.taxonomy import Taxonomy, taxonomy
+from truing.core.errors import DataError, did_you_mean
+from truing.core.lineage import hash_prompt
+from truing.core.taxonomy import Taxonomy, load_taxonomy
 from truing.core.types import (
     DataInfo,
     Failure,
@@ -49,7 +49,7 @@ class Options(Struct, frozen=True, kw_only=True):
     distinct: bool = False
     replay: bool = False
     skip_malformed: bool = False
-    taxonomy: Taxonomy = field(default_factory=taxonomy)
+    taxonomy: Taxonomy = field(default_factory=load_taxonomy)
     extra: dict[str, str] = field(default_factory=dict)
 
 
@@ -196,7 +196,7 @@ class FileSet:
                 if not self._wanted(named.sample):
                     continue
                 if self.options.distinct:
-                    key = prompt_hash(
+                    key = hash_prompt(
                         "\n".join(m.content for m in named.sample.conversation.messages)
                     )
                     if key in prompts:
@@ -248,7 +248,7 @@ class FileSet:
 
 def half_of(prompt: str) -> Half:
     """The half on which a prompt stands, by its normalised form."""
-    return "train" if int(prompt_hash(prompt), 16) % 2 == 0 else "report"
+    return "train" if int(hash_prompt(prompt), 16) % 2 == 0 else "report"
 
 
 def _identified(row: Row, seen: dict[str, int], source: str) -> Row:
@@ -280,7 +280,7 @@ def options_of(args: Args, about: Published) -> Options:
     parts = list(about.parts)
     part = args.text("part", parts[0] if parts else "")
     if parts and part not in parts:
-        raise args.fault(f"part={part!r}{nearest(part, parts)}")
+        raise args.fault(f"part={part!r}{did_you_mean(part, parts)}")
     halves: dict[str, Half] = {"": "", "train": "train", "report": "report"}
     half = halves.get(args.text("half", ""))
     if half is None:
@@ -288,7 +288,7 @@ def options_of(args: Args, about: Published) -> Options:
     limit = args.integer("limit")
     if limit is not None and limit < 0:
         raise args.fault(f"limit={limit} is negative")
-    known = taxonomy(args.text("taxonomy", "beavertails"))
+    known = load_taxonomy(args.text("taxonomy", "beavertails"))
     wanted = args.text("only" if "category" in about.takes else "category", "")
     return Options(
         part=part,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Conversation, Row, Sample
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
@@ -13,7 +13,7 @@ from truing.datasets.read import Record
 def convert(record: Record, options: Options) -> Iterable[Row]:
     """A QA pair with the annotators' common label, or a prompt with its category."""
     prompt = Conversation.of(record.text("prompt"))
-    ids = taxonomy().ids
+    ids = load_taxonomy().ids
     if "response" not in record.data:
         harm = record.choice("category", ids)
         yield Row(

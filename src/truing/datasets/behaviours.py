@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from truing.core.taxonomy import Crosswalk, crosswalk
+from truing.core.taxonomy import Crosswalk, load_crosswalk
 from truing.core.types import Conversation, Expect, Row, Sample
 from truing.datasets.base import Options, Published, builder
 from truing.datasets.read import Record
@@ -27,7 +27,7 @@ def harmbench(record: Record, options: Options) -> Iterable[Row]:
             conversation=Conversation.of(
                 f"{context}\n\n---\n\n{behaviour}" if context else behaviour
             ),
-            harms=_mapped(record, "SemanticCategory", crosswalk("harmbench")),
+            harms=_mapped(record, "SemanticCategory", load_crosswalk("harmbench")),
             expect="refuse",
             tags=tags,
         )
@@ -42,7 +42,7 @@ def jailbreakbench(record: Record, options: Options) -> Iterable[Row]:
     if "Goal" not in record.data:
         is_benign = record.choice("label", ("safe", "harmful")) == "safe"
         harms = (
-            _mapped(record, "category", crosswalk("jailbreakbench"))
+            _mapped(record, "category", load_crosswalk("jailbreakbench"))
             if record.has("category")
             else ()
         )
@@ -52,7 +52,7 @@ def jailbreakbench(record: Record, options: Options) -> Iterable[Row]:
         return
     is_benign = "benign" in Path(record.path).name
     tags = {"behaviour": record.text("Behavior"), "category_source": record.text("Category")}
-    harms = _mapped(record, "Category", crosswalk("jailbreakbench"))
+    harms = _mapped(record, "Category", load_crosswalk("jailbreakbench"))
     yield Row(sample=_behaviour(record.text("Goal"), is_benign, harms, tags, record.maybe("Index")))
 
 
@@ -78,7 +78,7 @@ def ailuminate(record: Record, options: Options) -> Iterable[Row]:
     yield Row(
         sample=Sample(
             conversation=Conversation.of(record.text("prompt_text")),
-            harms=_mapped(record, "hazard", crosswalk("ailuminate")),
+            harms=_mapped(record, "hazard", load_crosswalk("ailuminate")),
             expect="none" if hazard.startswith("spc") else "refuse",
             tags=tags,
         )
@@ -100,7 +100,7 @@ def _refusable(record: Record, prompt: str, key: str, walk: str, keep: tuple[str
     return Row(
         sample=Sample(
             conversation=Conversation.of(record.text(prompt)),
-            harms=_mapped(record, key, crosswalk(walk)),
+            harms=_mapped(record, key, load_crosswalk(walk)),
             expect="refuse",
             tags=tags,
         )
@@ -110,7 +110,9 @@ def _refusable(record: Record, prompt: str, key: str, walk: str, keep: tuple[str
 def refusal_direction(record: Record, options: Options) -> Iterable[Row]:
     """A harmless instruction (to be answered) or a harmful one (HarmBench's categories)."""
     harmful = Path(record.path).name.startswith("harmful")
-    harms = _mapped(record, "category", crosswalk("harmbench")) if record.has("category") else ()
+    harms = (
+        _mapped(record, "category", load_crosswalk("harmbench")) if record.has("category") else ()
+    )
     expect: Expect = "refuse" if harmful else "comply"
     sample = Sample(
         conversation=Conversation.of(record.text("instruction")), harms=harms, expect=expect

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from truing.core.errors import nearest
-from truing.core.types import Check, Conversation, Expect, Row, Sample
+from truing.core.errors import did_you_mean
+from truing.core.types import AnswerCheck, Conversation, Expect, Row, Sample
 from truing.datasets.base import FileSet, Options, Published, half_of, options_of
 from truing.datasets.read import Record
 from truing.specs.resolve import Args
@@ -62,7 +62,7 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
             else tuple(answer)
             if isinstance(answer, list)
             else answer,
-            check=Check(check.text("kind"), tuple(map(str, check.items("values"))))
+            check=AnswerCheck(check.text("kind"), tuple(map(str, check.items("values"))))
             if check
             else None,
             tags=tags,
@@ -93,7 +93,7 @@ ABOUTS = {
 def build(args: Args) -> FileSet:
     """`builtin:safety` and its like."""
     if args.name not in TITLES:
-        raise args.fault(f"there is no built-in set {args.name!r}{nearest(args.name, TITLES)}")
+        raise args.fault(f"there is no built-in set {args.name!r}{did_you_mean(args.name, TITLES)}")
     about = ABOUTS[args.name]
     return BuiltinSet(
         about, (HOME / f"{args.name}.jsonl",), options_of(args, about), str(args.spec)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from truing.core.taxonomy import crosswalk
+from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Message, Preference, Row, Sample
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
@@ -141,7 +141,9 @@ def safetybench(record: Record, options: Options) -> Iterable[Row]:
         conversation=Conversation.of(record.text("question")),
         choices=choices,
         answer=answer,
-        harms=crosswalk("safetybench")(record.choice("category", crosswalk("safetybench").map)),
+        harms=load_crosswalk("safetybench")(
+            record.choice("category", load_crosswalk("safetybench").map)
+        ),
         tags={"topic": kind, "language": language, "id": record.maybe("id") or ""},
     )
     yield Row(sample=sample)

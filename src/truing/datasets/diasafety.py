@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from truing.core.taxonomy import crosswalk
+from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Row, Sample
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
@@ -15,7 +15,7 @@ from truing.datasets.read import Record
 
 def convert(record: Record, options: Options) -> Iterable[Row]:
     """A context and its answer; both may be lists of turns in other releases, never here."""
-    walk = crosswalk("diasafety")
+    walk = load_crosswalk("diasafety")
     category = record.choice("category", walk.map)
     unsafe = record.choice("label", ("Safe", "Unsafe")) == "Unsafe"
     harms = walk(category) if unsafe else ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from truing.core.taxonomy import crosswalk
+from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Row, Sample
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
@@ -22,7 +22,7 @@ def head(text: str) -> str:
 
 def convert(record: Record, options: Options) -> Iterable[Row]:
     """A question with one model's answer, or (the published prompt file) the question alone."""
-    walk = crosswalk("do_not_answer")
+    walk = load_crosswalk("do_not_answer")
     kind = record.text("types_of_harm" if record.has("types_of_harm") else "type_of_harm")
     specific = head(record.text("specific_harm"))
     name = specific if specific in walk.map else kind

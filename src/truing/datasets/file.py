@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from truing.core.errors import DataError, PlanError, nearest
+from truing.core.errors import DataError, PlanError, did_you_mean
 from truing.core.types import (
     Conversation,
     Dimension,
@@ -62,7 +62,7 @@ class _Columns:
         self.names = {k: options.extra.get(k, k) for k in COLUMNS}
         for key, name in options.extra.items():
             if key in COLUMNS and name and name not in record.data:
-                raise record.fault(f"no column {name!r}{nearest(name, record.data)}")
+                raise record.fault(f"no column {name!r}{did_you_mean(name, record.data)}")
 
     def has(self, key: str) -> bool:
         """Whether there is a value that is neither null nor blank."""

@@ -17,13 +17,14 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from truing.core.errors import nearest
+from truing.core.errors import did_you_mean
 from truing.core.protocols import Dataset
 from truing.core.types import Conversation, DataInfo, Message, Preference, Row, Sample, stream_seed
 from truing.datasets.base import FileSet, Options, Published, options_of, recorded
 from truing.datasets.choices import build_truthfulqa
 from truing.datasets.read import Record
-from truing.specs.resolve import Args, Spec
+from truing.specs.parser import Spec
+from truing.specs.resolve import Args
 
 NAMES = ("benign", "truthful", "synthetic", "helpful")
 HOME = Path(__file__).parents[1] / "resources" / "datasets"
@@ -226,7 +227,7 @@ def build(args: Args) -> Dataset:
     """`pairs:benign`, `pairs:truthful`, `pairs:helpful`, `pairs:synthetic,of=(SPEC)`; `half`, `limit`."""
     spec = str(args.spec)
     if args.name not in NAMES:
-        raise args.fault(f"there are no pairs {args.name!r}{nearest(args.name, NAMES)}")
+        raise args.fault(f"there are no pairs {args.name!r}{did_you_mean(args.name, NAMES)}")
     if args.name == "benign":
         return _benign(args, spec)
     if args.name == "truthful":

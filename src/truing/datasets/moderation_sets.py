@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from truing.core.taxonomy import crosswalk
+from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Judgement, Row, Sample
 from truing.datasets.base import Options, Published, builder, label, recorded
 from truing.datasets.read import Record
@@ -31,7 +31,7 @@ def openai_moderation(record: Record, options: Options) -> Iterable[Row]:
 
     Harmful if any label is 1; not harmful only if all eight were judged 0; otherwise open.
     """
-    walk = crosswalk("openai_moderation_2022")
+    walk = load_crosswalk("openai_moderation_2022")
     judged = {k: record.integer(k, low=0, high=1) for k in LETTERS if record.has(k)}
     positive = [k for k, v in judged.items() if v]
     targets = {i for k in LETTERS for i in walk(k)}
@@ -75,7 +75,7 @@ def toxic_chat(record: Record, options: Options) -> Iterable[Row]:
 
 def wildguard(record: Record, options: Options) -> Iterable[Row]:
     """A prompt and an answer with three labels (Han et al. 2024, arXiv 2406.18495); people labelled the test split."""
-    walk = crosswalk("wildguard")
+    walk = load_crosswalk("wildguard")
     kind = record.maybe("subcategory")
     if kind is not None and kind not in walk.map:
         raise record.fault(f"subcategory: {kind[:40]!r} is none of the published ones")

@@ -14,7 +14,7 @@ import msgspec
 
 from truing.core.errors import DataError
 from truing.core.lineage import digest
-from truing.core.taxonomy import crosswalk
+from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Judgement, Message, Preference, Row, Sample
 from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
 from truing.datasets.read import Record
@@ -35,7 +35,7 @@ def _harms(record: Record, index: int, options: Options) -> dict[str, float]:
     key = f"response_{index}_harm_category"
     if not record.has(key):
         return {}
-    walk = crosswalk("pku_saferlhf")
+    walk = load_crosswalk("pku_saferlhf")
     flags = record.inside(key)
     made = dict.fromkeys(sorted({i for ids in walk.map.values() for i in ids}), 0.0)
     for name in flags.data:

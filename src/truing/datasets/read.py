@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 from msgspec import Struct
 
-from truing.core.errors import DataError, MissingExtra, nearest
+from truing.core.errors import DataError, MissingExtra, did_you_mean
 
 Unpack = Callable[[Any], Iterable[tuple[str, Any]]]
 _PACKED = {".gz", ".xz"}
@@ -44,7 +44,7 @@ class Record(Struct, frozen=True):
     def raw(self, key: str) -> Any:
         """The value under a key; a missing column is a fault with the nearest name."""
         if key not in self.data:
-            raise self.fault(f"no column {key!r}{nearest(key, self.data)}")
+            raise self.fault(f"no column {key!r}{did_you_mean(key, self.data)}")
         return self.data[key]
 
     def text(self, key: str, *, empty: bool = False) -> str:

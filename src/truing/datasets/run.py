@@ -18,7 +18,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from truing.core.errors import DataError, nearest
+from truing.core.errors import DataError, did_you_mean
 from truing.core.types import (
     DataInfo,
     Dimension,
@@ -94,7 +94,9 @@ class RunSet:
             return ""
         known = {j.name: j.question for run in self.runs for j in run.manifest.judges}
         if self.by not in known:
-            raise DataError(f"run: no judge {self.by!r} has judged it{nearest(self.by, known)}")
+            raise DataError(
+                f"run: no judge {self.by!r} has judged it{did_you_mean(self.by, known)}"
+            )
         return known[self.by]
 
     def sha256(self) -> str:

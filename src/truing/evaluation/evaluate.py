@@ -24,15 +24,13 @@ import msgspec
 
 from truing.core import output_filter
 from truing.core.errors import DataError, PlanError, RunError
-from truing.core.lineage import digest, struck
+from truing.core.lineage import digest, find_judge_conflict
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.types import Judgement, Lineage
 from truing.core.version import __version__
-from truing.evaluation.options import EvaluateOptions as EvaluateOptions
-from truing.evaluation.options import Progress as Progress
-from truing.evaluation.options import Until as Until
-from truing.evaluation.scheduler import Engine
-from truing.http.limits import CONCURRENCY, RATES, close_all
+from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.scheduler import Scheduler
+from truing.http.limits import INITIAL_CONCURRENCY, RATE_LIMITS, close_connections
 from truing.runs.folder import (
     DataRecord,
     JudgeRecord,
@@ -71,7 +69,9 @@ def evaluate(
     """
     given = options or EvaluateOptions()
     _check(model, judges, given, attack)
-    rates = authority(model, given, attacked=attack is not None or is_attacked(dataset))
+    rates = select_rate_limits(
+        model, given, attacked=attack is not None or is_attacked_dataset(dataset)
+    )
     manifest = _manifest(model, dataset, attack, given)
     with _open(out, manifest) as writer:
         known = {record.file for record in writer.record.judges}
@@ -94,25 +94,27 @@ def evaluate(
         writer.record.complete = False
         _note_authority(writer, given, rates)
         _note_judges(writer, judges, writer.record.lineage)
-        engine = Engine(writer, given, judges, model=model, attack=attack)
-        wait_for(_run(engine, given.concurrency, rates))
+        engine = Scheduler(writer, given, judges, model=model, attack=attack)
+        run_coroutine(_run(engine, given.concurrency, rates))
     return Run(out)
 
 
-def is_attacked(dataset: Dataset) -> bool:
+def is_attacked_dataset(dataset: Dataset) -> bool:
     """Whether the prompts of a set are attacks already (`attacked:...`)."""
     return dataset.info.spec.startswith("attacked:")
 
 
-def authority(model: Model | None, options: EvaluateOptions, *, attacked: bool) -> dict[str, float]:
+def select_rate_limits(
+    model: Model | None, options: EvaluateOptions, *, attacked: bool
+) -> dict[str, float]:
     """The rates to which endpoints are held; PlanError for an attack on another machine that nobody answers for."""
     if model is None or (not attacked and options.rate is None):
         return {}
     if options.rate is not None and not options.rate > 0:
         raise PlanError(f"rate: {options.rate:g} is no rate; give requests a second, above 0")
-    from truing.http.client import reached
+    from truing.http.client import find_endpoints
 
-    endpoints = reached(model)
+    endpoints = find_endpoints(model)
     remote = [e for e in endpoints if e.remote]
     if attacked and remote and not options.authorised.strip():
         hosts = ", ".join(sorted({str(e.url.host) for e in remote}))
@@ -150,9 +152,9 @@ def judge_run(
             raise RunError(f"{found.path}: there are no answers to judge yet")
         writer.record.notes["judging"] = "not finished"
         _note_judges(writer, listed, writer.record.lineage)
-        engine = Engine(writer, given, listed)
+        engine = Scheduler(writer, given, listed)
         engine.completes = writer.record.complete
-        wait_for(_run(engine, given.concurrency, {}))
+        run_coroutine(_run(engine, given.concurrency, {}))
     return Run(found.path)
 
 
@@ -165,16 +167,16 @@ def _open(out: str | Path, manifest: Manifest) -> Iterator[RunWriter]:
         writer.close()
 
 
-async def _run(engine: Engine, concurrency: int, rates: dict[str, float]) -> None:
-    CONCURRENCY.set(concurrency)
-    RATES.set(rates)
+async def _run(engine: Scheduler, concurrency: int, rates: dict[str, float]) -> None:
+    INITIAL_CONCURRENCY.set(concurrency)
+    RATE_LIMITS.set(rates)
     try:
         await engine.run()
     finally:
-        await close_all()
+        await close_connections()
 
 
-def wait_for(work: Coroutine[Any, Any, T]) -> T:
+def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
     """Runs to the end and gives the result, also where an event loop runs already (a notebook)."""
     try:
         asyncio.get_running_loop()
@@ -290,7 +292,7 @@ def _note_judges(writer: RunWriter, judges: Sequence[Judge], variant: Lineage) -
                 question=judge.question,
                 file=file,
                 lineage=judge.lineage,
-                struck=struck(judge.lineage, variant),
+                struck=find_judge_conflict(judge.lineage, variant),
             )
             writer.record.judges.append(record)
     writer.save()
@@ -318,13 +320,13 @@ class _People:
         chunk = self.pending.setdefault(file, bytearray())
         chunk += encode_line(judgement)
         if len(chunk) > _CHUNK:
-            self.writer.journal(f"{file}.part").append(chunk)
+            self.writer.open_file(f"{file}.part").append(chunk)
             self.pending[file] = bytearray()
 
     def finish(self) -> None:
         """Writes what is left and gives the files their names."""
         for file, chunk in self.pending.items():
-            self.writer.journal(f"{file}.part").append(chunk)
+            self.writer.open_file(f"{file}.part").append(chunk)
             self.writer.rename(f"{file}.part", file)
         known = {record.file for record in self.writer.record.judges}
         self.writer.record.judges += [r for f, r in self.records.items() if f not in known]
@@ -356,17 +358,17 @@ def _ingest(
                 break
         samples += encode_line(sample)
         if len(samples) > _CHUNK:
-            writer.journal(parts[0]).append(samples)
+            writer.open_file(parts[0]).append(samples)
             samples = bytearray()
         if recorded:
             for response in row.responses:
-                answers += encode_line(output_filter.hold_response(response))
+                answers += encode_line(output_filter.filter_response(response))
                 answered += 1
                 models.add(response.model)
             for judgement in row.judgements:
                 people.add(judgement)
             if len(answers) > _CHUNK:
-                writer.journal(parts[1]).append(answers)
+                writer.open_file(parts[1]).append(answers)
                 answers = bytearray()
     if faults:
         raise DataError(*faults)
@@ -375,12 +377,12 @@ def _ingest(
     if recorded and not answered:
         raise DataError(f"{dataset.info.spec}: has no recorded answers; give a model that answers")
     if recorded:
-        writer.journal(parts[1]).append(answers)
+        writer.open_file(parts[1]).append(answers)
         writer.rename(parts[1], "responses.jsonl")
         people.finish()
         if len(models) == 1:  # the set says which model answered
             writer.record.model = models.pop()
-    writer.journal(parts[0]).append(samples)
+    writer.open_file(parts[0]).append(samples)
     writer.record.data[0] = msgspec.structs.replace(
         writer.record.data[0], n=len(ids), skipped=int(getattr(dataset, "skipped", 0))
     )

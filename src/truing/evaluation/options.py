@@ -9,13 +9,15 @@ from msgspec.structs import replace
 
 from truing.core import output_filter
 from truing.core.types import Answer, Failure, Judgement, Message, Sampling
-from truing.runs.folder import mend
+from truing.runs.folder import replace_surrogates
 
-LONGEST = 1_000_000  # characters of an answer; a longer one is a failure, and its start is kept
-KEPT = 20_000
+MAX_ANSWER_CHARS = (
+    1_000_000  # characters of an answer; a longer one is a failure, and its start is kept
+)
+KEPT_ANSWER_CHARS = 20_000
 
 
-class Until(Protocol):
+class StoppingRule(Protocol):
     """Tells when a run knows enough. One prompt is one draw; draws come in a random order fixed by the seed."""
 
     @property
@@ -28,7 +30,7 @@ class Until(Protocol):
         ...
 
 
-class Progress(Protocol):
+class ProgressCallback(Protocol):
     """Hears how far a run is."""
 
     def __call__(self, done: int, total: int, failures: int) -> None:
@@ -47,8 +49,8 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
     seed: int = 0
     limit: int | None = None
     concurrency: int = 16
-    until: Until | None = None
-    progress: Progress | None = None
+    until: StoppingRule | None = None
+    progress: ProgressCallback | None = None
     plan: dict[str, Any] = field(default_factory=dict)
     taxonomy: str = "beavertails"
     retry_failures: bool = False
@@ -56,20 +58,20 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
     rate: float | None = None
 
 
-def checked(made: object) -> Judgement:
+def validate_judgement(made: object) -> Judgement:
     """A judgement as it may be stored: a real one, its rationale past the floor; TypeError for anything else."""
     if not isinstance(made, Judgement):
         raise TypeError(f"the judge gave a {type(made).__name__}, not a Judgement")
     if made.verdict is not None and not isinstance(made.verdict, bool):
         made = replace(made, verdict=bool(made.verdict))
     if made.rationale:
-        held = output_filter.hold_text(made.rationale)
+        held = output_filter.filter_text(made.rationale)
         if held is not made.rationale:
             made = replace(made, rationale=held)
     return made
 
 
-def kept(answer: Any) -> Answer:
+def prepare_answer(answer: Any) -> Answer:
     """An answer as it may be stored: a real one, of bounded length, in Unicode, past the floor."""
     if not isinstance(answer, Answer):
         return Answer.failed(
@@ -84,12 +86,12 @@ def kept(answer: Any) -> Answer:
         try:
             text.encode()
         except UnicodeEncodeError:
-            text = mend(text)
+            text = replace_surrogates(text)
             answer = replace(answer, message=replace(answer.message, content=text))
-    held = output_filter.hold(answer)
-    if len(text) > LONGEST and held is answer:
-        said = f"an answer of {len(text)} characters; the first {KEPT} are kept"
-        message = Message("assistant", text[:KEPT], answer.message.tool_calls)
+    held = output_filter.filter_answer(answer)
+    if len(text) > MAX_ANSWER_CHARS and held is answer:
+        said = f"an answer of {len(text)} characters; the first {KEPT_ANSWER_CHARS} are kept"
+        message = Message("assistant", text[:KEPT_ANSWER_CHARS], answer.message.tool_calls)
         return replace(
             answer,
             message=message,

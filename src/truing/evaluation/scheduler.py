@@ -32,10 +32,10 @@ from truing.core.types import (
     content_id,
     stream_seed,
 )
-from truing.evaluation.options import EvaluateOptions, checked, kept
-from truing.http.limits import PARKED
+from truing.evaluation.options import EvaluateOptions, prepare_answer, validate_judgement
+from truing.http.limits import BACKOFF_CALLBACK
 from truing.runs.folder import RunWriter, encode_line, judgement_file
-from truing.runs.index import IdIndex, Key, Named, SampleStore, Spans
+from truing.runs.index import IdIndex, LineSpans, ResponseKey, SampleKey, SampleStore
 
 
 class _Verdict(Struct, frozen=True):
@@ -49,14 +49,14 @@ class _Failed(Struct, frozen=True):
     failure: Failure | None = None
 
 
-class Desk:
+class JudgeStage:
     """A judge, and which of its judgements are written."""
 
-    def __init__(self, judge: Judge, writer: RunWriter, engine: Engine) -> None:
+    def __init__(self, judge: Judge, writer: RunWriter, engine: Scheduler) -> None:
         self.judge = judge
         self.name = judge.name
         self.file = judgement_file(judge.name, judge.lineage.hash)
-        self.journal = writer.journal(self.file)
+        self.journal = writer.open_file(self.file)
         self.spans = engine.read_spans(self.file)
 
     async def judge_one(self, sample: Sample, response: Response) -> Judgement:
@@ -64,7 +64,7 @@ class Desk:
         failure = response.failure
         if failure is None:
             try:
-                made = checked(await self.judge.judge(sample, response))
+                made = validate_judgement(await self.judge.judge(sample, response))
                 if made.sample_id == sample.id and made.index == response.index:
                     return made
                 return replace(made, sample_id=sample.id, index=response.index)
@@ -85,7 +85,7 @@ class Desk:
         )
 
 
-class Engine:
+class Scheduler:
     """One pass over a run folder; `run` comes back when all that can be done is done and in order."""
 
     def __init__(
@@ -103,12 +103,12 @@ class Engine:
         )
         self.total = len(self.base)
         self.ids = self.base.ids if attack is None else IdIndex()
-        self.attacked: Spans | None = self._read_attacked() if attack is not None else None
+        self.attacked: LineSpans | None = self._read_attacked() if attack is not None else None
         self.stride = options.sampling.n if model is not None else self._widest()
         self.responses = self.read_spans("responses.jsonl")
-        self.journal = writer.journal("responses.jsonl")
+        self.journal = writer.open_file("responses.jsonl")
         self.failures = 0
-        self.desks = [Desk(judge, writer, self) for judge in judges]
+        self.desks = [JudgeStage(judge, writer, self) for judge in judges]
         self.completes = True  # whether the run is complete when this pass is
         self.halt: Exception | None = None
         self.cut: int | None = None
@@ -122,29 +122,33 @@ class Engine:
 
     def _widest(self) -> int:
         path = self.writer.path / "responses.jsonl"
-        return 1 + max((key.index for _, _, key in read_located_records(path, Key)), default=0)
+        return 1 + max(
+            (key.index for _, _, key in read_located_records(path, ResponseKey)), default=0
+        )
 
-    def _read_attacked(self) -> Spans:
-        spans = Spans(self.total)
-        for start, length, named in read_located_records(self.writer.path / "samples.jsonl", Named):
+    def _read_attacked(self) -> LineSpans:
+        spans = LineSpans(self.total)
+        for start, length, named in read_located_records(
+            self.writer.path / "samples.jsonl", SampleKey
+        ):
             position = self.base.ids.get(named.parent or "")
             if position is None:
                 raise RunError(
                     f"{self.writer.path}/samples.jsonl: {named.id} comes from no sample of this run"
                 )
             self.ids.add(named.id, position)
-            spans.note(position, start, length)
+            spans.add(position, start, length)
         return spans
 
-    def read_spans(self, file: str) -> Spans:
+    def read_spans(self, file: str) -> LineSpans:
         """Which lines a file of responses or judgements holds already."""
-        spans = Spans(self.total * self.stride)
+        spans = LineSpans(self.total * self.stride)
         path = self.writer.path / file
-        for start, length, key in read_located_records(path, Key):
+        for start, length, key in read_located_records(path, ResponseKey):
             position = self.ids.get(key.sample_id)
             if position is None or not 0 <= key.index < self.stride:
                 raise RunError(f"{path}: {key.sample_id}/{key.index} is no answer of this run")
-            spans.note(position * self.stride + key.index, start, length)
+            spans.add(position * self.stride + key.index, start, length)
         return spans
 
     # -- the run
@@ -216,7 +220,7 @@ class Engine:
     async def _answer(self, source: Iterator[int], queue: asyncio.Queue[Any]) -> None:
         assert self.model is not None
         options, generate = self.options, self.model.generate
-        PARKED.set(self._park)
+        BACKOFF_CALLBACK.set(self._park)
         for position in source:
             sample, trouble = await self._sample(position)
             sampling = replace(options.sampling, seed=stream_seed(options.seed, sample.id))
@@ -267,7 +271,11 @@ class Engine:
         try:
             made = await self.attack.attack(sample, self.model)
             text = "\n".join(m.content for m in made.conversation.messages if m.role != "system")
-            hit = output_filter.check(text) if made.conversation != sample.conversation else None
+            hit = (
+                output_filter.find_prohibited_content(text)
+                if made.conversation != sample.conversation
+                else None
+            )
             if hit is not None:
                 made, trouble = sample, Failure("floor", "withheld", hit.message)
         except BudgetExceeded:
@@ -284,7 +292,7 @@ class Engine:
             made = replace(made, id=content_id(made))
         self.ids.add(made.id, position)
         line = encode_line(made)
-        self.attacked.note(position, self.writer.journal("samples.jsonl").append(line), len(line))
+        self.attacked.add(position, self.writer.open_file("samples.jsonl").append(line), len(line))
         return made, trouble
 
     def _stored_attack(self, position: int) -> Sample:
@@ -303,7 +311,7 @@ class Engine:
         lines: list[bytes] = []
         for index in range(self.stride):
             if index < given:
-                answer = kept(answers[index])
+                answer = prepare_answer(answers[index])
             else:
                 answer = Answer.failed("empty", f"the model gave {given} of {self.stride} answers")
             response = Response.of(sample.id, index, name, answer)
@@ -316,7 +324,7 @@ class Engine:
         at = self.journal.append(lines[0] if len(lines) == 1 else b"".join(lines))
         for index, line in enumerate(lines):
             if line:
-                self.responses.note(first + index, at, len(line))
+                self.responses.add(first + index, at, len(line))
                 at += len(line)
         return responses
 
@@ -333,7 +341,7 @@ class Engine:
                 self._tell()
 
     async def _at_desk(
-        self, desk: Desk, position: int, sample: Sample, responses: list[Response]
+        self, desk: JudgeStage, position: int, sample: Sample, responses: list[Response]
     ) -> None:
         lines: list[tuple[int, bytes]] = []
         verdicts: list[bool | None] = []
@@ -348,7 +356,7 @@ class Engine:
             return
         at = desk.journal.append(b"".join(line for _, line in lines))
         for key, line in lines:
-            desk.spans.note(key, at, len(line))
+            desk.spans.add(key, at, len(line))
             at += len(line)
         if self._order is not None and desk is self._watched:
             self._settle(position, verdicts)
@@ -401,17 +409,17 @@ class Engine:
             ):
                 for key in range(position * self.stride, (position + 1) * self.stride):
                     for spans in (self.responses, *(desk.spans for desk in self.desks)):
-                        spans.forget(key)
+                        spans.remove(key)
         for file, spans in (
             ("responses.jsonl", self.responses),
             *((d.file, d.spans) for d in self.desks),
         ):
             if not spans.ordered:
-                self.writer.reorder(file, spans)
-        self.journal = self.writer.journal("responses.jsonl")
+                self.writer.rewrite_in_order(file, spans)
+        self.journal = self.writer.open_file("responses.jsonl")
         self.responses = self.read_spans("responses.jsonl")
         for desk in self.desks:
-            desk.journal, desk.spans = self.writer.journal(desk.file), self.read_spans(desk.file)
+            desk.journal, desk.spans = self.writer.open_file(desk.file), self.read_spans(desk.file)
 
     # -- stopping when enough is known
 
@@ -460,13 +468,13 @@ class Engine:
             for position in self._order[self.cut :]:
                 for key in range(position * self.stride, (position + 1) * self.stride):
                     for spans in (self.responses, *(desk.spans for desk in self.desks)):
-                        spans.forget(key)
+                        spans.remove(key)
             self.writer.record.notes["until"] = f"stopped after {self.cut} of {self.total} draws"
         if self.attacked is not None:
-            self.writer.reorder("samples.jsonl", self.attacked)
-        self.writer.reorder("responses.jsonl", self.responses)
+            self.writer.rewrite_in_order("samples.jsonl", self.attacked)
+        self.writer.rewrite_in_order("responses.jsonl", self.responses)
         for desk in self.desks:
-            self.writer.reorder(desk.file, desk.spans)
+            self.writer.rewrite_in_order(desk.file, desk.spans)
         self.writer.record.notes.pop("judging", None)
         self.writer.record.complete = self.completes
         self.writer.save()

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from truing.core.errors import DataError, nearest
+from truing.core.errors import DataError, did_you_mean
 from truing.core.types import (
     DataInfo,
     Failure,
@@ -132,7 +132,7 @@ def file_of(args: Args, what: str) -> Path:
             [p.name for p in path.parent.glob("*")] if args.name and path.parent.is_dir() else []
         )
         raise args.fault(
-            f"there is no file {args.name!r} ({what}){nearest(path.name, beside) if beside else ''}"
+            f"there is no file {args.name!r} ({what}){did_you_mean(path.name, beside) if beside else ''}"
         )
     return path
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import DataError
-from truing.core.jsonl import number_filled_lines
+from truing.core.jsonl import number_nonblank_lines
 from truing.core.types import Conversation, Judgement, Message, Response, Row, Sample
 from truing.exchange.base import HIT, Report, answered, decoded, file_of, said
 from truing.specs.resolve import Args
@@ -71,7 +71,7 @@ class _Setup(Struct):
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, _Head]]:
     with path.open("rb") as stream:
-        for number, line in number_filled_lines(stream):
+        for number, line in number_nonblank_lines(stream):
             head = decoded(path, line, _Head, number)
             assert isinstance(head, _Head)
             yield number, line, head

@@ -26,7 +26,7 @@ from truing.core.errors import RunError, UserError
 from truing.core.jsonl import read_located_records
 from truing.core.types import Conversation, Judgement, Message, Response, Sample
 from truing.runs.folder import JudgeRecord, Manifest, Run
-from truing.runs.index import Key
+from truing.runs.index import ResponseKey
 
 VERSION = 2
 _SHOWN = 500
@@ -46,7 +46,7 @@ class _Lines:
 
     def __init__(self, path: Path, kind: type[Struct]) -> None:
         self._at: dict[tuple[str, int], list[tuple[int, int]]] = {}
-        for start, length, key in read_located_records(path, Key):
+        for start, length, key in read_located_records(path, ResponseKey):
             self._at.setdefault((key.sample_id, key.index), []).append((start, length))
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
         self._stream = path.open("rb") if path.exists() else None

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from truing.core.errors import DataError
-from truing.core.taxonomy import crosswalk
+from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Judgement, Response, Row, Sample
 from truing.exchange.base import Report, answered, decoded, file_of, said
 from truing.specs.resolve import Args
@@ -143,7 +143,7 @@ def _share(score: float | None) -> float | None:
 
 
 def _harms(metadata: dict[str, Any]) -> tuple[str, ...]:
-    walk = crosswalk("promptfoo")
+    walk = load_crosswalk("promptfoo")
     plugin = str(metadata.get("pluginId") or metadata.get("harmCategory") or "")
     return walk(plugin) if plugin in walk.map else ()
 

@@ -30,9 +30,9 @@ from truing.analysis.verdict_table import (
     lines,
     read_columns,
 )
-from truing.core.errors import DataError, LineageError, PlanError, RunError, nearest
+from truing.core.errors import DataError, LineageError, PlanError, RunError, did_you_mean
 from truing.core.types import Failure, stream_seed
-from truing.runs.folder import Journal, Run, encode_line
+from truing.runs.folder import AppendOnlyFile, Run, encode_line
 from truing.stats.conformal import Tested, anytime_p, binomial_p, learn_then_test
 from truing.stats.intervals import Interval, upper_bound, wilson
 
@@ -120,7 +120,9 @@ def _scores(columns: Columns, judge: str) -> tuple[dict[tuple[int, int], float],
     record = next((r for r in columns.manifest.judges if r.name == judge), None)
     if record is None:
         names = [r.name for r in columns.manifest.judges]
-        raise RunError(f"{columns.path}: {judge} has not judged this run{nearest(judge, names)}")
+        raise RunError(
+            f"{columns.path}: {judge} has not judged this run{did_you_mean(judge, names)}"
+        )
     out: dict[tuple[int, int], float] = {}
     for row in lines(columns.path / record.file, _Scored):
         at = columns.position(row.sample_id)
@@ -261,7 +263,7 @@ def rows_to_label(run: Run | str | Path, asked: Asked, n: int) -> list[Draw]:
         for at, u in new
     ]
     if rows:
-        journal = Journal(folder(found) / "draws.jsonl")
+        journal = AppendOnlyFile(folder(found) / "draws.jsonl")
         try:
             journal.append(b"".join(encode_line(d) for d in rows))
             journal.sync()
@@ -279,7 +281,7 @@ def _labels(run: Run, question: str, people: str | None) -> dict[tuple[str, int]
         if record is None:
             raise RunError(
                 f"{run.path}: {people} has not judged this run"
-                f"{nearest(people, [r.name for r in run.manifest.judges])}"
+                f"{did_you_mean(people, [r.name for r in run.manifest.judges])}"
             )
         votes = {}
         for row in run.judgements(people):

@@ -19,9 +19,9 @@ from truing.analysis.delta import Delta
 from truing.analysis.judge_card import read_card
 from truing.analysis.rates import ALIASES, AXES, Rate
 from truing.analysis.summary import Summary, summarise
-from truing.core.errors import PlanError, UserError, nearest
-from truing.core.lineage import overlap
-from truing.core.taxonomy import taxonomy
+from truing.core.errors import PlanError, UserError, did_you_mean
+from truing.core.lineage import find_shared_prompts
+from truing.core.taxonomy import load_taxonomy
 from truing.gates.rules import Rule, Rules
 from truing.runs.folder import JudgeRecord, Run
 from truing.stats.intervals import wilson
@@ -214,7 +214,7 @@ def _more(rule: Rule, rate: Rate, figure: str) -> str:
 def _find(gate: _Gate, rule: Rule, question: str) -> Rate | None:
     category = None
     if rule.category is not None:
-        category = taxonomy(gate.summary.taxonomy).find(rule.category).id
+        category = load_taxonomy(gate.summary.taxonomy).find(rule.category).id
     return gate.summary.find(question, category, rule.judge)
 
 
@@ -236,17 +236,17 @@ def _check(gate: _Gate) -> None:
             continue
         if rule.question not in KNOWN and rule.question not in there:
             faults.append(
-                f"{rule.text!r}: there is no question {rule.question!r}{nearest(rule.question, [*KNOWN, *there])}"
+                f"{rule.text!r}: there is no question {rule.question!r}{did_you_mean(rule.question, [*KNOWN, *there])}"
             )
         if rule.category is not None:
             try:
-                taxonomy(gate.summary.taxonomy).find(rule.category)
+                load_taxonomy(gate.summary.taxonomy).find(rule.category)
             except UserError as error:
                 faults += [f"{rule.text!r}: {fault}" for fault in error.faults]
         names = [j.name for j in gate.judges]
         if rule.judge is not None and rule.judge not in [*names, "engine"]:
             faults.append(
-                f"{rule.text!r}: {rule.judge!r} did not judge this run{nearest(rule.judge, names)}"
+                f"{rule.text!r}: {rule.judge!r} did not judge this run{did_you_mean(rule.judge, names)}"
             )
     if faults:
         raise PlanError(*faults)
@@ -366,7 +366,7 @@ def _trained(run: Run, judges: Sequence[JudgeRecord]) -> dict[str, int]:
     if not made:
         return {}
     prompts = [s.prompt for s in run.samples()]
-    return {j.name: n for j in made if (n := len(overlap(j.lineage, prompts)))}
+    return {j.name: n for j in made if (n := len(find_shared_prompts(j.lineage, prompts)))}
 
 
 def gate_run(

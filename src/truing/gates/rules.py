@@ -21,7 +21,7 @@ from typing import Any, Literal, cast
 
 from msgspec import Struct
 
-from truing.core.errors import PlanError, nearest
+from truing.core.errors import PlanError, did_you_mean
 
 Figure = Literal["auto", "raw", "corrected", "transported"]
 ALLOWED = ("uncarded", "transported", "overlap")
@@ -81,7 +81,7 @@ def parse_rule(text: str) -> Rule:
         )
     bound, op, figure = found["bound"], found["op"][0], found["figure"]
     if figure is not None and figure not in FIGURES:
-        raise ValueError(f"{figure!r} is no figure{nearest(figure, FIGURES)}")
+        raise ValueError(f"{figure!r} is no figure{did_you_mean(figure, FIGURES)}")
     if bound not in ("upper", "lower"):
         raise ValueError(f"a gate binds on a bound, not on {bound!r}: use .upper < or .lower >")
     if (bound, op) not in (("upper", "<"), ("lower", ">")):
@@ -116,7 +116,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
 def _table(given: dict[str, Any], where: str, faults: list[str]) -> Rule | None:
     for key, value in given.items():
         if key not in _KEYS:
-            faults.append(f"{where}.{key}: unknown key{nearest(key, _KEYS)}")
+            faults.append(f"{where}.{key}: unknown key{did_you_mean(key, _KEYS)}")
         elif not isinstance(value, _KEYS[key]) or isinstance(value, bool):
             faults.append(f"{where}.{key}: {value!r} is of the wrong type")
     if not isinstance(given.get("check"), str):
@@ -130,10 +130,10 @@ def _table(given: dict[str, Any], where: str, faults: list[str]) -> Rule | None:
     allow = given.get("allow", [])
     for word in allow if isinstance(allow, list) else ():
         if word not in ALLOWED:
-            faults.append(f"{where}.allow: {word!r}{nearest(str(word), ALLOWED)}")
+            faults.append(f"{where}.allow: {word!r}{did_you_mean(str(word), ALLOWED)}")
     figure = given.get("figure", rule.figure)
     if figure not in ("auto", *FIGURES):
-        faults.append(f"{where}.figure: {figure!r}{nearest(str(figure), FIGURES)}")
+        faults.append(f"{where}.figure: {figure!r}{did_you_mean(str(figure), FIGURES)}")
     if "figure" in given and rule.figure not in ("auto", figure):
         faults.append(f"{where}.figure: {figure!r}, but the check says {rule.figure!r}")
     from msgspec.structs import replace
@@ -156,7 +156,7 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> Rules
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{where}: {error}") from error
     faults = [
-        f"{where}: {k}: unknown key{nearest(k, ('rules', 'rule', 'cards', 'title'))}"
+        f"{where}: {k}: unknown key{did_you_mean(k, ('rules', 'rule', 'cards', 'title'))}"
         for k in given
         if k not in ("rules", "rule", "cards", "title")
     ]

@@ -13,14 +13,14 @@ from truing.core.errors import UserError
 from truing.core.types import Message
 
 _NAMES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
-LEAST = 8  # tokens of a prompt that stay when it has to give way to a long answer
+MIN_PROMPT_TOKENS = 8  # tokens of a prompt that stay when it has to give way to a long answer
 
 
-class TooLong(Exception):
+class AnswerTooLong(Exception):
     """An answer that does not fit in the window."""
 
 
-class Turns:
+class ChatTokenizer:
     """Renders conversations with the tokenizer's chat template (`plain` = as `User:` / `Assistant:` turns instead).
 
     The end token that closes an answer is part of it. `name` is what errors call the model.
@@ -36,7 +36,7 @@ class Turns:
             raise UserError(
                 f"{name}: the tokenizer has no end token, so an answer would never stop"
             )
-        self.end = int(end)
+        self.eos_token_id = int(end)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The text up to where the next answer begins, or to the end of the last answer."""
@@ -59,7 +59,7 @@ class Turns:
                 f"{self.name}: the chat template refuses a conversation: {error}"
             ) from error
 
-    def ids(self, text: str, *, first: bool) -> list[int]:
+    def encode_text(self, text: str, *, first: bool) -> list[int]:
         """Token ids; only the beginning of a plain text gets the tokenizer's own special tokens."""
         made = list(self.tokenizer(text, add_special_tokens=self.plain and first).input_ids)
         tail = self.tokenizer.sep_token_id
@@ -69,29 +69,29 @@ class Turns:
             else made
         )
 
-    def answer(self, conversation: Sequence[Message], text: str) -> list[int]:
+    def encode_answer(self, conversation: Sequence[Message], text: str) -> list[int]:
         """The answer's ids after a conversation, its end token included."""
         before = self.render(conversation)
         whole = self.render([*conversation, Message("assistant", text)])
         said = whole[len(before) :] if whole.startswith(before) else text
-        made = self.ids(said, first=False)
-        if self.end in made:
-            return made[: len(made) - made[::-1].index(self.end)]
-        return [*made, self.end]
+        made = self.encode_text(said, first=False)
+        if self.eos_token_id in made:
+            return made[: len(made) - made[::-1].index(self.eos_token_id)]
+        return [*made, self.eos_token_id]
 
-    def prompt(self, conversation: Sequence[Message]) -> list[int]:
+    def encode_prompt(self, conversation: Sequence[Message]) -> list[int]:
         """The ids of a conversation, up to where the answer begins."""
-        return self.ids(self.render(conversation), first=True)
+        return self.encode_text(self.render(conversation), first=True)
 
-    def row(self, conversation: Sequence[Message], text: str, window: int) -> list[int]:
+    def encode_row(self, conversation: Sequence[Message], text: str, window: int) -> list[int]:
         """Prompt and answer within a window; a long prompt is cut from the left. TooLong if the answer does not fit."""
-        prompt, answer = self.prompt(conversation), self.answer(conversation, text)
-        return [*fit(prompt, len(answer), window), *answer]
+        prompt, answer = self.encode_prompt(conversation), self.encode_answer(conversation, text)
+        return [*truncate_prompt(prompt, len(answer), window), *answer]
 
 
-def fit(prompt: Sequence[int], answer: int, window: int) -> Sequence[int]:
+def truncate_prompt(prompt: Sequence[int], answer: int, window: int) -> Sequence[int]:
     """The end of the prompt that leaves room for an answer of so many tokens; TooLong where too little would stay."""
     room = window - answer
-    if room < min(LEAST, len(prompt)):
-        raise TooLong
+    if room < min(MIN_PROMPT_TOKENS, len(prompt)):
+        raise AnswerTooLong
     return prompt[-room:] if room < len(prompt) else prompt

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from truing.core.errors import UserError, nearest
-from truing.hf.weights import Weights, find
+from truing.core.errors import UserError, did_you_mean
+from truing.hf.weights import Weights, find_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,7 +32,7 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def best_device(name: str = "auto") -> torch.device:
+def select_device(name: str = "auto") -> torch.device:
     """CUDA, then MPS, then the CPU; or the device that was asked for, if it is there."""
     if name == "auto":
         name = (
@@ -53,13 +53,13 @@ def best_device(name: str = "auto") -> torch.device:
     return device
 
 
-def best_dtype(name: str = "auto", device: torch.device | None = None) -> torch.dtype:
+def select_dtype(name: str = "auto", device: torch.device | None = None) -> torch.dtype:
     """bfloat16 where the hardware multiplies it (AMX or AVX-512 BF16 on a CPU; CUDA from Ampere on), else float32."""
     if name != "auto":
         if name not in DTYPES:
-            raise UserError(f"dtype={name!r} is unknown{nearest(name, DTYPES)}")
+            raise UserError(f"dtype={name!r} is unknown{did_you_mean(name, DTYPES)}")
         return DTYPES[name]
-    where = device or best_device()
+    where = device or select_device()
     if where.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if where.type == "cpu" and cpu_flags() & {"amx_bf16", "avx512_bf16"}:
@@ -67,13 +67,13 @@ def best_dtype(name: str = "auto", device: torch.device | None = None) -> torch.
     return torch.float32
 
 
-def int8_pays() -> bool:
+def prefers_int8() -> bool:
     """Whether the CPU has 8-bit dot products but no bfloat16 ones, so that int8 (ONNX Runtime) is the faster path."""
     flags = cpu_flags()
     return bool(flags & {"avx512_vnni", "avx_vnni"}) and not flags & {"amx_bf16", "avx512_bf16"}
 
 
-def one_thread_pool() -> int:
+def limit_torch_threads() -> int:
     """The number of threads that torch uses, never more than the processors that this process may use."""
     allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -84,7 +84,7 @@ def one_thread_pool() -> int:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model with its tokenizer and the weights that it came from."""
 
     model: Any
@@ -109,37 +109,39 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _load(name: str | Weights, auto: str, dtype: str, device: str, attention: str | None) -> Loaded:
+def _load(
+    name: str | Weights, auto: str, dtype: str, device: str, attention: str | None
+) -> LoadedModel:
     import transformers
     from safetensors import SafetensorError
     from transformers.utils import logging
 
-    weights = find(name) if isinstance(name, str) else name
-    where = best_device(device)
+    weights = find_weights(name) if isinstance(name, str) else name
+    where = select_device(device)
     logging.disable_progress_bar()
     tokenizer = load_tokenizer(weights.path)
     try:
         model = getattr(transformers, auto).from_pretrained(
-            str(weights.path), dtype=best_dtype(dtype, where), attn_implementation=attention
+            str(weights.path), dtype=select_dtype(dtype, where), attn_implementation=attention
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"local:{weights.name}: the model cannot be loaded: {_line(error)}"
         ) from error
     model.requires_grad_(False)
-    return Loaded(model.to(where).eval(), tokenizer, weights)
+    return LoadedModel(model.to(where).eval(), tokenizer, weights)
 
 
-def load_causal(
+def load_causal_lm(
     name: str | Weights, *, dtype: str = "auto", device: str = "auto", attention: str | None = None
-) -> Loaded:
+) -> LoadedModel:
     """A causal language model, in evaluation mode and without gradients."""
     made = _load(name, "AutoModelForCausalLM", dtype, device, attention)
-    contiguous_head(made.model)
+    make_lm_head_contiguous(made.model)
     return made
 
 
-def contiguous_head(model: Any) -> None:
+def make_lm_head_contiguous(model: Any) -> None:
     """Lets the language-model head read its rows in one piece.
 
     `logits_to_keep` hands it a slice of the hidden states, which `torch.matmul` does not fold: it multiplies a copy of the
@@ -155,7 +157,7 @@ def _in_one_piece(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].contiguous(), *args[1:])
 
 
-def training_attention(length: int, device: torch.device) -> str | None:
+def select_training_attention(length: int, device: torch.device) -> str | None:
     """The attention to train with rows of at most that many tokens: on a CPU the plain one is a fifth faster a step for
     short rows than the fused one, whose backward pass is slow there (measured: 100 tokens, bfloat16).
     """
@@ -164,12 +166,12 @@ def training_attention(length: int, device: torch.device) -> str | None:
 
 def load_encoder(
     name: str | Weights, *, dtype: str = "auto", device: str = "auto", attention: str | None = None
-) -> Loaded:
+) -> LoadedModel:
     """A text encoder without a task head."""
     return _load(name, "AutoModel", dtype, device, attention)
 
 
-def window(model: Any) -> int:
+def context_length(model: Any) -> int:
     """The longest sequence that the model takes."""
     config = (
         model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
@@ -181,7 +183,7 @@ def window(model: Any) -> int:
     return 2048
 
 
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+def eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """The token ids that end an answer, as transformers' own `generate` reads them, or else the tokenizer's."""
     given = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if given is None:
@@ -191,7 +193,7 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return known or frozenset(i for i in (tokenizer.eos_token_id,) if i is not None)
 
 
-def pad(
+def pad_rows(
     rows: Sequence[Sequence[int]], value: int, *, side: Literal["left", "right"] = "right"
 ) -> tuple[Tensor, Tensor]:
     """Token rows as one `[B, T]` tensor and its mask (1 = real token, whatever its id)."""
@@ -206,12 +208,12 @@ def pad(
     return ids, mask
 
 
-def positions(mask: Tensor) -> Tensor:
+def position_ids(mask: Tensor) -> Tensor:
     """Position ids of real tokens counted from 0, right under left and right padding alike."""
     return (mask.cumsum(dim=-1) - 1).clamp(min=0)
 
 
-def batches_by_length(
+def batch_by_length(
     lengths: Sequence[int], *, tokens: int = 4096, rows: int = 256
 ) -> Iterator[list[int]]:
     """Indexes in batches of similar length, longest first, with at most so many padded tokens and rows each."""
@@ -247,13 +249,13 @@ class ScalarModel(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """`[B, T]` values (`[B, T, outputs]` where there are several)."""
         out = self.body(
-            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
+            input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
         )
         values = self.head(out.last_hidden_state.to(self.head.weight.dtype))
         return values.squeeze(-1) if self.head.out_features == 1 else values
 
     @staticmethod
-    def at_end(values: Tensor, mask: Tensor) -> Tensor:
+    def last_token_values(values: Tensor, mask: Tensor) -> Tensor:
         """The values at the last real token of each row."""
         where = torch.arange(mask.shape[1], device=mask.device)
         last = torch.where(mask.bool(), where, -1).argmax(dim=1)
@@ -274,7 +276,7 @@ class ScalarModel(nn.Module):
             tokenizer.save_pretrained(folder)
 
 
-def load_scalar(
+def load_scalar_model(
     path: str | Path, *, dtype: str = "auto", device: str = "auto"
 ) -> tuple[ScalarModel, Any]:
     """A `ScalarModel` that `save` wrote, with its tokenizer; the head stays in float32."""

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from truing.hf.weights import Weights, find
+from truing.hf.weights import Weights, find_weights
 
 Floats = npt.NDArray[np.float32]
 
 
-class Encoder:
+class SentenceEncoder:
     """Turns texts into unit vectors; one instance is safe to share between threads."""
 
     def __init__(
@@ -30,7 +30,7 @@ class Encoder:
         max_tokens: int = 256,
         device: str = "auto",
     ) -> None:
-        from truing.hf.loading import load_encoder, one_thread_pool
+        from truing.hf.loading import limit_torch_threads, load_encoder
 
         loaded = load_encoder(weights, dtype=dtype, device=device)
         self.weights = loaded.weights
@@ -41,7 +41,7 @@ class Encoder:
         self._tokenizer.no_padding()
         self._pad = loaded.tokenizer.pad_token_id or 0
         self._lock = threading.Lock()
-        one_thread_pool()
+        limit_torch_threads()
 
     @property
     def dim(self) -> int:
@@ -62,13 +62,13 @@ class Encoder:
         """As `encode`, for rows of token ids."""
         import torch
 
-        from truing.hf.loading import batches_by_length, pad
+        from truing.hf.loading import batch_by_length, pad_rows
 
         out = np.empty((len(rows), self.dim), dtype=np.float32)
         device = next(self._model.parameters()).device
         with self._lock, torch.inference_mode():
-            for batch in batches_by_length([len(r) for r in rows], tokens=batch_tokens):
-                ids, mask = pad([rows[i] for i in batch], self._pad)
+            for batch in batch_by_length([len(r) for r in rows], tokens=batch_tokens):
+                ids, mask = pad_rows([rows[i] for i in batch], self._pad)
                 hidden = self._hidden(ids.to(device), mask.to(device))
                 weight = mask.to(hidden.device).unsqueeze(-1).float()
                 pooled = (hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
@@ -81,6 +81,6 @@ class Encoder:
 
 
 @cache
-def encoder(name: str = "minilm", dtype: str = "auto") -> Encoder:
+def shared_encoder(name: str = "minilm", dtype: str = "auto") -> SentenceEncoder:
     """The one encoder of this process; loaded at the first call."""
-    return Encoder(find(name), dtype=dtype)
+    return SentenceEncoder(find_weights(name), dtype=dtype)

@@ -27,9 +27,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
-from truing.core.errors import MissingExtra, UserError, nearest
+from truing.core.errors import MissingExtra, UserError, did_you_mean
 
-MARK = "truing-weights.json"
+MARKER_FILE = "truing-weights.json"
 
 
 class Weights(Struct, frozen=True, kw_only=True):
@@ -64,7 +64,7 @@ class _Mark(Struct, kw_only=True):
     files: dict[str, str] = field(default_factory=dict)
 
 
-SOURCES: dict[str, _Source] = {
+NAMED_SOURCES: dict[str, _Source] = {
     "smollm2": _Source(
         title="SmolLM2-135M-Instruct, Q4_1 dequantised",
         licence="Apache-2.0",
@@ -112,14 +112,14 @@ def sha256_folder(path: Path) -> str:
     """One SHA-256 over a model folder: its weight files, config and tokenizer, by name and content."""
     whole = hashlib.sha256()
     kinds = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
-    skip = {"trainer_state.json", "truing.json", "manifest.json", "evaluation.json", MARK}
+    skip = {"trainer_state.json", "truing.json", "manifest.json", "evaluation.json", MARKER_FILE}
     for file in sorted(path.iterdir()):
         if file.is_file() and file.suffix in kinds and file.name not in skip:
             whole.update(f"{file.name}\0{sha256_file(file)}\n".encode())
     return whole.hexdigest()
 
 
-def find(
+def find_weights(
     name: str, *, revision: str | None = None, tell: Callable[[str], None] | None = None
 ) -> Weights:
     """The weights of a folder, of a name that truing knows, or of a hub id; fetched at the first use.
@@ -130,36 +130,36 @@ def find(
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(path)
-    if name in SOURCES:
+    if name in NAMED_SOURCES:
         return _named(name, say)
     if "/" in name and not name.startswith((".", "/", "~")):
         return _hub(name, revision)
     what = (
         "no such folder"
         if "/" in name
-        else f"no weights of that name, and no such folder{nearest(name, SOURCES)}"
+        else f"no weights of that name, and no such folder{did_you_mean(name, NAMED_SOURCES)}"
     )
     raise UserError(f"local:{name}: {what}")
 
 
-def present(name: str) -> Weights | None:
+def find_cached_weights(name: str) -> Weights | None:
     """The weights of a known name if this machine has them; nothing is fetched."""
-    source = SOURCES[name]
+    source = NAMED_SOURCES[name]
     target = cache_dir() / "weights" / f"{name}-{source.files[source.main][:12]}"
     return _weights(name, target) if _whole(target, source) else None
 
 
-def verify(name: str, *, tell: Callable[[str], None] | None = None) -> Weights:
+def verify_weights(name: str, *, tell: Callable[[str], None] | None = None) -> Weights:
     """As `find`, but the files of a known name are hashed again; a damaged copy is fetched anew."""
-    found = find(name, tell=tell)
-    if name in SOURCES:
+    found = find_weights(name, tell=tell)
+    if name in NAMED_SOURCES:
         mark = _mark(found.path)
         if mark is not None and any(
             sha256_file(found.path / f) != digest for f, digest in mark.files.items()
         ):
             with _locked(name):
                 shutil.rmtree(found.path, ignore_errors=True)
-            found = find(name, tell=tell)
+            found = find_weights(name, tell=tell)
     return found
 
 
@@ -169,7 +169,7 @@ def _folder(path: Path) -> Weights:
             f"local:{path}: no config.json in this folder, so it is no model folder in the HF layout"
         )
     mark = _mark(path)
-    if mark is not None and mark.name in SOURCES:
+    if mark is not None and mark.name in NAMED_SOURCES:
         return _weights(mark.name, path)
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
         raise UserError(f"local:{path}: a config.json but no weight files (*.safetensors)")
@@ -200,7 +200,7 @@ def _hub(name: str, revision: str | None) -> Weights:
 
 
 def _weights(name: str, path: Path) -> Weights:
-    source = SOURCES[name]
+    source = NAMED_SOURCES[name]
     return Weights(
         path=path,
         name=name,
@@ -212,7 +212,7 @@ def _weights(name: str, path: Path) -> Weights:
 
 def _mark(path: Path) -> _Mark | None:
     try:
-        return msgspec.json.decode((path / MARK).read_bytes(), type=_Mark)
+        return msgspec.json.decode((path / MARKER_FILE).read_bytes(), type=_Mark)
     except (OSError, msgspec.DecodeError):
         return None
 
@@ -236,7 +236,7 @@ def _locked(name: str) -> Iterator[None]:
 
 
 def _named(name: str, say: Callable[[str], None]) -> Weights:
-    source = SOURCES[name]
+    source = NAMED_SOURCES[name]
     target = cache_dir() / "weights" / f"{name}-{source.files[source.main][:12]}"
     if _whole(target, source):
         return _weights(name, target)
@@ -278,7 +278,7 @@ def _fetch(name: str, source: _Source, work: Path, say: Callable[[str], None]) -
         sizes={p.name: p.stat().st_size for p in files},
         files={p.name: sha256_file(p) for p in files},
     )
-    (made / MARK).write_bytes(msgspec.json.encode(mark))
+    (made / MARKER_FILE).write_bytes(msgspec.json.encode(mark))
 
 
 def _cached_hub(source: _Source) -> Path | None:

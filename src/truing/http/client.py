@@ -28,7 +28,14 @@ from yarl import URL
 from truing.core.errors import SpecError
 from truing.core.lineage import digest
 from truing.core.types import Failure
-from truing.http.limits import CONCURRENCY, PARKED, RATES, Budget, Limiter, on_close
+from truing.http.limits import (
+    BACKOFF_CALLBACK,
+    INITIAL_CONCURRENCY,
+    RATE_LIMITS,
+    AdaptiveLimiter,
+    RequestBudget,
+    register_close_callback,
+)
 from truing.specs.resolve import Args
 
 T = TypeVar("T")
@@ -45,7 +52,7 @@ _SPAN = re.compile(
 )
 
 
-class Patience(Struct, frozen=True, kw_only=True):
+class RetryPolicy(Struct, frozen=True, kw_only=True):
     """How long to wait, how often to ask again, how much to read."""
 
     timeout: float = 120.0
@@ -54,7 +61,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     max_bytes: int = 8 << 20
 
     @classmethod
-    def of(cls, args: Args) -> Patience:
+    def from_args(cls, args: Args) -> RetryPolicy:
         """From a spec's `timeout=`, `retries=`, `max_wait=`."""
         made = cls(
             timeout=args.number("timeout", 120.0),
@@ -66,12 +73,12 @@ class Patience(Struct, frozen=True, kw_only=True):
         return made
 
 
-def budget_of(args: Args) -> Budget:
+def read_budget(args: Args) -> RequestBudget:
     """From a spec's `budget_requests=` and `budget_tokens=`."""
-    return Budget(args.integer("budget_requests"), args.integer("budget_tokens"))
+    return RequestBudget(args.integer("budget_requests"), args.integer("budget_tokens"))
 
 
-def checked_url(args: Args, text: str) -> str:
+def validate_url(args: Args, text: str) -> str:
     """An http or https URL without a password; SpecError otherwise."""
     try:
         url = URL(text)
@@ -93,7 +100,7 @@ class _Shared:
         proxied = any(
             os.environ.get(k) for k in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
         )
-        self.limiters: dict[str, Limiter] = {}
+        self.limiters: dict[str, AdaptiveLimiter] = {}
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -109,7 +116,7 @@ def _shared() -> _Shared:
     found = _SHARED.get(loop)
     if found is None or found.session.closed:
         found = _SHARED[loop] = _Shared()
-        on_close(found.session.close)
+        register_close_callback(found.session.close)
         _raise_file_limit()
     return found
 
@@ -150,12 +157,12 @@ class Endpoint:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        patience: Patience | None = None,
-        budget: Budget | None = None,
+        patience: RetryPolicy | None = None,
+        budget: RequestBudget | None = None,
     ) -> None:
         self.url = URL(url)
-        self.patience = patience or Patience()
-        self.budget = budget or Budget()
+        self.patience = patience or RetryPolicy()
+        self.budget = budget or RequestBudget()
         self._key = key or ""
         self._headers = {
             "Content-Type": "application/json",
@@ -168,20 +175,20 @@ class Endpoint:
         self._worked = False
         self._failing_since: float | None = None
 
-    def at(self, url: str) -> Endpoint:
+    def with_url(self, url: str) -> Endpoint:
         """Another path of the same account: with its key, patience and budget."""
         return Endpoint(
             url, key=self._key, headers=self._headers, patience=self.patience, budget=self.budget
         )
 
     @property
-    def limiter(self) -> Limiter:
+    def limiter(self) -> AdaptiveLimiter:
         """The window of this origin and key in the running event loop."""
         shared = _shared()
         found = shared.limiters.get(self.scope)
         if found is None:
-            found = shared.limiters[self.scope] = Limiter(
-                CONCURRENCY.get(), rate=RATES.get().get(self.scope)
+            found = shared.limiters[self.scope] = AdaptiveLimiter(
+                INITIAL_CONCURRENCY.get(), rate=RATE_LIMITS.get().get(self.scope)
             )
         return found
 
@@ -196,7 +203,7 @@ class Endpoint:
         except ValueError:
             return True
 
-    async def ask(
+    async def send_request(
         self, body: bytes, read: Callable[[bytes], T], method: str = "POST"
     ) -> T | Failure:
         """What `read` makes of the answer's bytes; it raises ValueError for what it cannot read."""
@@ -221,7 +228,7 @@ class Endpoint:
                         else f"{trouble.message} (asked {attempt} times)"
                     )
                     return Failure("model", trouble.kind, self._clean(said))
-                parked = PARKED.get()
+                parked = BACKOFF_CALLBACK.get()
                 parked(True)
                 try:
                     await asyncio.sleep(wait)
@@ -263,7 +270,7 @@ class Endpoint:
                         said = _unreadable(reply, data, error)
                         raise _Trouble("unparsable", said, tries=_UNPARSABLE_TRIES) from error
             except TimeoutError as error:
-                limiter.answered(time.monotonic() - started)
+                limiter.record_response(time.monotonic() - started)
                 said = f"no answer within {self.patience.timeout:g} s"
                 raise _Trouble("timeout", said, tries=_TIMEOUT_TRIES) from error
             except (aiohttp.ClientError, OSError) as error:
@@ -309,14 +316,14 @@ class Endpoint:
         raise _Trouble("too_large", f"an answer of more than {most} bytes", tries=0)
 
     @staticmethod
-    def _note(reply: aiohttp.ClientResponse, limiter: Limiter, started: float) -> None:
+    def _note(reply: aiohttp.ClientResponse, limiter: AdaptiveLimiter, started: float) -> None:
         headers = reply.headers
-        limiter.answered(time.monotonic() - started, throttled=reply.status in _BUSY)
+        limiter.record_response(time.monotonic() - started, throttled=reply.status in _BUSY)
         for what in ("requests", "tokens"):
             if headers.get(f"x-ratelimit-remaining-{what}") == "0":
-                reset = parse_span(headers.get(f"x-ratelimit-reset-{what}", ""))
+                reset = parse_duration(headers.get(f"x-ratelimit-reset-{what}", ""))
                 if reset is not None:
-                    limiter.quota_spent(reset)
+                    limiter.pause_for_quota(reset)
 
     async def stream(self, body: bytes) -> AsyncIterator[bytes]:
         """The data of server-sent events, one by one; raises ConnectionError with one line for what goes wrong."""
@@ -347,7 +354,7 @@ class Endpoint:
             limiter.release()
 
 
-def reached(model: object) -> tuple[Endpoint, ...]:
+def find_endpoints(model: object) -> tuple[Endpoint, ...]:
     """Every endpoint that a model of this house asks, also through the models that it is made of.
 
     What a `python:` function asks cannot be seen. A wrapper that holds its model in some attribute needs no word of its
@@ -406,7 +413,10 @@ def _refused(reply: aiohttp.ClientResponse, data: bytes) -> _Trouble:
     if status in _RETRY:
         busy = status in _BUSY
         return _Trouble(
-            "rate_limited" if busy else "http", message, wait=retry_after(reply.headers), busy=busy
+            "rate_limited" if busy else "http",
+            message,
+            wait=parse_retry_after(reply.headers),
+            busy=busy,
         )
     return _Trouble("http", message, tries=0)
 
@@ -420,7 +430,7 @@ def _unreadable(reply: aiohttp.ClientResponse, data: bytes, error: Exception) ->
     return f"an answer in another form: {error}"
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date) asks for; none if it says nothing.
 
     A date is taken against the server's own `Date`, so that a clock of ours that is wrong or jumps changes nothing.
@@ -445,7 +455,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         )
 
 
-def parse_span(text: str) -> float | None:
+def parse_duration(text: str) -> float | None:
     """Seconds of `20ms`, `1.5s`, `6m0s`, `2h`, or a bare number; none for anything else."""
     try:
         return float(text)

@@ -18,20 +18,22 @@ from weakref import WeakKeyDictionary
 
 from truing.core.errors import BudgetExceeded
 
-CONCURRENCY: ContextVar[int] = ContextVar("truing_concurrency", default=64)
+INITIAL_CONCURRENCY: ContextVar[int] = ContextVar("truing_concurrency", default=64)
 """The window with which an endpoint's limiter starts; a run sets it to its own concurrency."""
 
-RATES: ContextVar[Mapping[str, float]] = ContextVar("truing_rates", default={})  # noqa: B039 read only
+RATE_LIMITS: ContextVar[Mapping[str, float]] = ContextVar("truing_rates", default={})  # noqa: B039 read only
 """Endpoint (its scope) -> the most requests a second; a run sets it for the endpoints that it caps."""
 
-PARKED: ContextVar[Callable[[bool], None]] = ContextVar("truing_parked", default=lambda waits: None)
+BACKOFF_CALLBACK: ContextVar[Callable[[bool], None]] = ContextVar(
+    "truing_parked", default=lambda waits: None
+)
 """Hears True when a request begins to wait before it is sent again, and False when it goes on: meanwhile another may be sent."""
 
 _SHARE = 0.05
 _SHRINK = 0.7
 
 
-class Limiter:
+class AdaptiveLimiter:
     """A window of requests in flight that gives way when the endpoint says so."""
 
     def __init__(
@@ -89,7 +91,7 @@ class Limiter:
                 self.in_flight += 1
                 turn.set_result(None)
 
-    def answered(self, seconds: float, *, throttled: bool = False) -> None:
+    def record_response(self, seconds: float, *, throttled: bool = False) -> None:
         """Takes note of an answer and its round trip; shrinks or grows the window when a round trip is over."""
         if not throttled:
             self._round_trip += 0.1 * (seconds - self._round_trip)
@@ -108,7 +110,7 @@ class Limiter:
                 self.window = min(float(self.ceiling), self.window + 1)
             self._new_epoch(now)
 
-    def quota_spent(self, seconds: float) -> None:
+    def pause_for_quota(self, seconds: float) -> None:
         """The headers say that nothing is left for so many seconds: nobody sends until then, and the window shrinks."""
         now = self._clock()
         self._paused_until = max(self._paused_until, now + min(max(seconds, 0.0), 300.0))
@@ -125,7 +127,7 @@ class Limiter:
         self._seen = self._throttled = 0
 
 
-class Budget:
+class RequestBudget:
     """The most requests and tokens that a model may use; raises BudgetExceeded instead of going over."""
 
     def __init__(self, requests: int | None = None, tokens: int | None = None) -> None:
@@ -154,12 +156,12 @@ _CLOSERS: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], Awaitab
 )
 
 
-def on_close(closer: Callable[[], Awaitable[None]]) -> None:
+def register_close_callback(closer: Callable[[], Awaitable[None]]) -> None:
     """Has `closer` called by `close_all` in the running event loop (connections belong to one loop)."""
     _CLOSERS.setdefault(asyncio.get_running_loop(), []).append(closer)
 
 
-async def close_all() -> None:
+async def close_connections() -> None:
     """Closes what was opened in the running event loop; models open it again when they are used in another."""
     for closer in _CLOSERS.pop(asyncio.get_running_loop(), []):
         await closer()

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 
-from truing.core.types import Check
+from truing.core.types import AnswerCheck
 
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d[\d,]*(?:\.\d+)?(?!\w)")
 _WORDS = [
@@ -184,6 +184,6 @@ KINDS: dict[str, Callable[[str, tuple[str, ...]], bool]] = {
 }
 
 
-def passes(check: Check, text: str) -> bool:
+def passes(check: AnswerCheck, text: str) -> bool:
     """Whether a text passes; an empty one never does. KeyError for a kind that does not exist."""
     return KINDS[check.kind](text, check.values) if text.strip() else False

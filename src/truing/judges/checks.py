@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from truing.core.lineage import digest, normalise
+from truing.core.lineage import digest, normalise_prompt
 from truing.core.protocols import Judge
-from truing.core.types import Check, Judgement, Lineage, Response, Sample
+from truing.core.types import AnswerCheck, Judgement, Lineage, Response, Sample
 from truing.judges.answers import KINDS, passes
 from truing.judges.confidence import stated_confidence, token_confidence
 from truing.judges.refusal import classify
@@ -62,11 +62,11 @@ def asks_back(text: str, prompt: str = "") -> bool:
 
     Neither a closing offer of more help, nor a quotation, nor an echo of the prompt is one.
     """
-    asked, words = normalise(prompt), 0
+    asked, words = normalise_prompt(prompt), 0
     for at, sentence in enumerate(_sentences(_QUOTED.sub(" ", text))):
         if at >= 4 or words > 60:
             return False
-        if normalise(sentence) in asked:
+        if normalise_prompt(sentence) in asked:
             continue
         if _ASKS.search(sentence) and not _OFFER.search(sentence):
             return True
@@ -219,14 +219,14 @@ class CheckRule:
 _FORMS = frozenset({"max_words", "items", "frame", "excludes"})
 
 
-def check_of(sample: Sample) -> Check | None:
+def check_of(sample: Sample) -> AnswerCheck | None:
     """The sample's check, or one made from its right choices or its answer."""
     if sample.check is not None:
         return sample.check
     if isinstance(sample.answer, tuple) and sample.choices:
-        return Check("choice", (*map(str, sample.answer), "|", *sample.choices))
+        return AnswerCheck("choice", (*map(str, sample.answer), "|", *sample.choices))
     if isinstance(sample.answer, str) and sample.answer.strip():
-        return Check("contains", (sample.answer,))
+        return AnswerCheck("contains", (sample.answer,))
     return None
 
 

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.lineage import digest
-from truing.core.taxonomy import Crosswalk, crosswalk
+from truing.core.taxonomy import Crosswalk, load_crosswalk
 from truing.core.types import Failure, Judgement, Lineage, Response, Sample
-from truing.http.client import Endpoint, Patience, budget_of, checked_url
+from truing.http.client import Endpoint, RetryPolicy, read_budget, validate_url
 from truing.judges.verdicts import no_answer, opinion, unscored
 from truing.specs.resolve import Args
 
@@ -62,7 +62,7 @@ class EndpointJudge:
         self._model = model
         self._endpoint = endpoint
         self._with_prompt = with_prompt
-        self._walk = crosswalk("openai_moderation_api")
+        self._walk = load_crosswalk("openai_moderation_api")
         told = digest("openai-moderation", model, str(endpoint.url), str(with_prompt))
         self.lineage = Lineage(name=self.name, hash=told, base=model)
 
@@ -78,7 +78,7 @@ class EndpointJudge:
             if self._with_prompt and sample.prompt
             else response.text
         )
-        found = await self._endpoint.ask(
+        found = await self._endpoint.send_request(
             msgspec.json.encode({"model": self._model, "input": text}), read_reply
         )
         if isinstance(found, Failure):
@@ -108,10 +108,10 @@ def mapped(scores: dict[str, float], walk: Crosswalk) -> dict[str, float]:
 
 def build(args: Args) -> EndpointJudge:
     """The builder behind `openai-moderation:`."""
-    base = checked_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
+    base = validate_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
     key = args.secret()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    patience, budget = Patience.of(args), budget_of(args)
+    patience, budget = RetryPolicy.from_args(args), read_budget(args)
     endpoint = Endpoint(
         f"{base}/moderations", key=key, headers=headers, patience=patience, budget=budget
     )

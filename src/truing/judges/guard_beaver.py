@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from truing.core.errors import MissingExtra, UserError
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.moderation.judge import Gather
 from truing.judges.verdicts import no_answer, opinion, unscored
@@ -31,16 +31,16 @@ class BeaverDam:
             import torch
             from transformers import AutoModelForSequenceClassification
 
-            from truing.hf.loading import best_device, best_dtype, load_tokenizer
+            from truing.hf.loading import load_tokenizer, select_device, select_dtype
         except ModuleNotFoundError as error:
             raise MissingExtra("local", "guard:beaver-dam") from error
-        from truing.hf.weights import find
+        from truing.hf.weights import find_weights
 
-        weights = find(path)
-        where = best_device(device)
+        weights = find_weights(path)
+        where = select_device(device)
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
-                str(weights.path), dtype=best_dtype(dtype, where), use_safetensors=True
+                str(weights.path), dtype=select_dtype(dtype, where), use_safetensors=True
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(
@@ -106,7 +106,7 @@ class BeaverDam:
 
 def labels_of(id2label: dict[Any, str], path: str) -> list[str]:
     """The taxonomy's ids in the order of the head; UserError if the labels are not those 14."""
-    ids = taxonomy("beavertails").ids
+    ids = load_taxonomy("beavertails").ids
     labels = [str(id2label[k]) for k in sorted(id2label, key=int)]
     if sorted(labels) != sorted(ids):
         raise UserError(

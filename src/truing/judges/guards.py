@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import math
 
-from truing.core.errors import nearest
+from truing.core.errors import did_you_mean
 from truing.core.lineage import digest
 from truing.core.protocols import Judge, Model
-from truing.core.taxonomy import crosswalk
+from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
 from truing.judges.guard_formats import FORMATS, Format, Reading
 from truing.judges.verdicts import no_answer, opinion, unscored
@@ -30,7 +30,7 @@ class GuardJudge:
         self.question = question
         self._form = form
         self._model = model
-        self._walk = crosswalk(form.crosswalk).map if form.crosswalk else {}
+        self._walk = load_crosswalk(form.crosswalk).map if form.crosswalk else {}
         own = model.lineage
         self.lineage = Lineage(
             name=self.name,
@@ -117,7 +117,7 @@ def build(args: Args) -> Judge:
             raise args.fault("path=... is missing: the folder or hub id of beaver-dam-7b")
         return BeaverDam(path, dtype=args.text("dtype", "auto"), device=args.text("device", "auto"))
     if args.name not in FORMATS:
-        raise args.fault(f"there is no guard {args.name!r}{nearest(args.name, names)}")
+        raise args.fault(f"there is no guard {args.name!r}{did_you_mean(args.name, names)}")
     form = FORMATS[args.name]
     question = args.text("question", "harmful")
     if question not in form.questions:

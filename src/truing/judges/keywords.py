@@ -12,7 +12,7 @@ from pathlib import Path
 
 from truing.core.errors import DataError, UserError
 from truing.core.lineage import digest
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.verdicts import no_answer, opinion, unscored
 from truing.specs.resolve import Args
@@ -111,7 +111,7 @@ class KeywordJudge:
     def __init__(self, name: str, words: dict[str, tuple[str, ...]]) -> None:
         self.name = name
         self._patterns = {category: _pattern(phrases) for category, phrases in words.items()}
-        self._known = frozenset(taxonomy().ids)
+        self._known = frozenset(load_taxonomy().ids)
         spelled = "\n".join(f"{c}: {w}" for c, phrases in sorted(words.items()) for w in phrases)
         self.lineage = Lineage(name=name, hash=digest("keywords/1", spelled), licence="Apache-2.0")
 
@@ -137,8 +137,8 @@ def read_words(path: Path) -> dict[str, tuple[str, ...]]:
         raise UserError(f"keywords:{path}: cannot be read: {error}") from error
     words: dict[str, list[str]] = {}
     known = {
-        **{c.id: c.id for c in taxonomy().categories},
-        **{c.short: c.id for c in taxonomy().categories},
+        **{c.id: c.id for c in load_taxonomy().categories},
+        **{c.short: c.id for c in load_taxonomy().categories},
     }
     for number, line in enumerate(lines, 1):
         text = line.split("#", 1)[0].strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from truing.core.errors import SpecError, nearest
+from truing.core.errors import SpecError, did_you_mean
 from truing.core.lineage import digest
 from truing.core.protocols import Judge
 from truing.core.types import Judgement, Lineage, Response, Sample
@@ -24,7 +24,7 @@ class Panel:
 
     def __init__(self, rule: str, members: Sequence[Judge], *, threshold: float = 0.5) -> None:
         if rule not in RULES:
-            raise SpecError(f"panel: there is no rule {rule!r}{nearest(rule, RULES)}")
+            raise SpecError(f"panel: there is no rule {rule!r}{did_you_mean(rule, RULES)}")
         if len(members) < 2:
             raise SpecError("panel: needs two members or more, as j1=(...),j2=(...)")
         questions = sorted({m.question for m in members})

@@ -21,9 +21,15 @@ from msgspec import Struct
 from truing.core.errors import UserError
 from truing.core.lineage import digest
 from truing.core.types import Conversation, Judgement, Lineage, Response, Sample
-from truing.hf.chat_tokens import TooLong, Turns
-from truing.hf.loading import ScalarModel, batches_by_length, load_scalar, pad, window
-from truing.hf.weights import find, sha256_folder
+from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
+from truing.hf.loading import (
+    ScalarModel,
+    batch_by_length,
+    context_length,
+    load_scalar_model,
+    pad_rows,
+)
+from truing.hf.weights import find_weights, sha256_folder
 from truing.judges.verdicts import no_answer, opinion, unscored
 from truing.specs.resolve import Args
 
@@ -43,14 +49,14 @@ class Scorer:
     """Conversations with an answer as numbers: one forward pass over rows of similar length."""
 
     def __init__(
-        self, model: ScalarModel, turns: Turns, window: int, *, tokens: int = 4096
+        self, model: ScalarModel, turns: ChatTokenizer, window: int, *, tokens: int = 4096
     ) -> None:
         self.model, self.turns, self.window, self.tokens = model, turns, window, tokens
         self._lock = threading.Lock()
 
     def row(self, conversation: Conversation, text: str) -> list[int]:
         """Token ids of prompt and answer; TooLong where the answer does not fit."""
-        return self.turns.row(conversation.messages, text, self.window)
+        return self.turns.encode_row(conversation.messages, text, self.window)
 
     def scores(
         self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "right"
@@ -60,9 +66,9 @@ class Scorer:
         fill = self.turns.tokenizer.pad_token_id or 0
         device = next(self.model.parameters()).device
         with self._lock, torch.inference_mode():
-            for batch in batches_by_length([len(r) for r in rows], tokens=self.tokens):
-                ids, mask = pad([rows[k] for k in batch], fill, side=side)
-                ends = self.model.at_end(
+            for batch in batch_by_length([len(r) for r in rows], tokens=self.tokens):
+                ids, mask = pad_rows([rows[k] for k in batch], fill, side=side)
+                ends = self.model.last_token_values(
                     self.model(ids.to(device), mask.to(device)), mask.to(device)
                 )
                 for k, value in zip(batch, ends.float().tolist()):
@@ -129,8 +135,8 @@ class PreferenceJudge:
             raise UserError(
                 f"{kind}:{folder}: this folder holds a {card.kind} model, not a {kind} model"
             )
-        model, tokenizer = load_scalar(path, dtype=dtype, device=device)
-        turns = Turns(tokenizer, plain=card.template == "plain", name=str(folder))
+        model, tokenizer = load_scalar_model(path, dtype=dtype, device=device)
+        turns = ChatTokenizer(tokenizer, plain=card.template == "plain", name=str(folder))
         made = card.lineage.hash or digest(kind, sha256_folder(path))
         lineage = msgspec.structs.replace(card.lineage, name=f"{kind}:{path.name}", hash=made)
         return cls(
@@ -147,7 +153,7 @@ class PreferenceJudge:
         """A model that others trained; its lineage knows the weights alone."""
         from truing.judges.published import load_published
 
-        weights = find(name)
+        weights = find_weights(name)
         model, tokenizer = load_published(weights, dtype=dtype, device=device)
         label = f"{kind}:{weights.title or weights.name}"
         lineage = Lineage(
@@ -160,7 +166,12 @@ class PreferenceJudge:
         return cls(
             kind,
             label,
-            Scorer(model, Turns(tokenizer, name=name), window(model.body), tokens=tokens),
+            Scorer(
+                model,
+                ChatTokenizer(tokenizer, name=name),
+                context_length(model.body),
+                tokens=tokens,
+            ),
             lineage,
         )
 
@@ -173,7 +184,7 @@ class PreferenceJudge:
             return unscored(self, sample, response, "empty", "the answer is empty")
         try:
             row = self.scorer.row(sample.conversation, response.text)
-        except TooLong:
+        except AnswerTooLong:
             what = f"the answer is longer than the {self.scorer.window} tokens that the model was trained on"
             return unscored(self, sample, response, "too-long", what)
         except UserError as error:
@@ -204,7 +215,7 @@ class PreferenceJudge:
         for text in candidates:
             try:
                 rows.append(self.scorer.row(conversation, text))
-            except TooLong:
+            except AnswerTooLong:
                 rows.append(None)
         found = iter(
             await asyncio.to_thread(self.scorer.scores, [r for r in rows if r is not None])
@@ -230,7 +241,7 @@ def _build(args: Args, kind: Kind) -> PreferenceJudge:
     tokens = args.integer("batch", 4096)
     if tokens < 1:
         raise args.fault(f"batch={tokens}: at least 1 token")
-    args.done()  # a wrong argument is told before the weights are loaded
+    args.reject_unknown()  # a wrong argument is told before the weights are loaded
     return PreferenceJudge.load(kind, args.name, tokens=tokens, **more)
 
 

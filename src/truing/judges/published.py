@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from truing.core.errors import UserError
-from truing.hf.loading import ScalarModel, best_device, best_dtype, load_tokenizer
+from truing.hf.loading import ScalarModel, load_tokenizer, select_device, select_dtype
 from truing.hf.weights import Weights
 
 
@@ -33,10 +33,10 @@ def load_published(weights: Weights, *, dtype: str, device: str) -> tuple[Scalar
             f"{weights.name}: gives {config.num_labels} numbers; a reward or cost model gives one"
         )
     logging.disable_progress_bar()
-    where = best_device(device)
+    where = select_device(device)
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            str(weights.path), dtype=best_dtype(dtype, where)
+            str(weights.path), dtype=select_dtype(dtype, where)
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from truing.core.errors import nearest
+from truing.core.errors import did_you_mean
 from truing.core.lineage import digest
 from truing.core.protocols import Model
-from truing.core.taxonomy import Taxonomy, taxonomy
+from truing.core.taxonomy import Taxonomy, load_taxonomy
 from truing.core.types import Conversation, Judgement, Lineage, Message, Response, Sample, Sampling
 from truing.judges.verdicts import no_answer, opinion, unscored
 from truing.specs.resolve import Args
@@ -176,11 +176,11 @@ def build(args: Args) -> RubricJudge:
     """The builder behind `llm:`."""
     rubrics = ("harm", "refusal", "policy")
     if args.name not in rubrics:
-        raise args.fault(f"there is no rubric {args.name!r}{nearest(args.name, rubrics)}")
+        raise args.fault(f"there is no rubric {args.name!r}{did_you_mean(args.name, rubrics)}")
     model: Model = args.required("model", "model")
     shown = f"llm:{args.name}({model.name})"
     if args.name == "harm":
-        names = taxonomy(args.text("taxonomy", "beavertails"))
+        names = load_taxonomy(args.text("taxonomy", "beavertails"))
         listed = "\n".join(f"- {c.id}: {c.definition}" for c in names.categories)
         return RubricJudge(shown, "harmful", _HARM.replace("{categories}", listed), model, names)
     if args.name == "refusal":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from truing.core.errors import nearest
+from truing.core.errors import did_you_mean
 from truing.core.protocols import Judge
 from truing.judges.checks import CHECKS
 from truing.judges.degenerate import DegenerateRule
@@ -20,5 +20,5 @@ def build(args: Args) -> Judge:
         **CHECKS,
     }
     if args.name not in made:
-        raise args.fault(f"there is no rule {args.name!r}{nearest(args.name, made)}")
+        raise args.fault(f"there is no rule {args.name!r}{did_you_mean(args.name, made)}")
     return made[args.name]()

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from truing.core.errors import DataError, MissingExtra, SpecError, nearest
-from truing.core.jsonl import number_filled_lines
+from truing.core.errors import DataError, MissingExtra, SpecError, did_you_mean
+from truing.core.jsonl import number_nonblank_lines
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.runs.folder import Run
@@ -85,7 +85,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             ) from error
     else:
         with path.open("rb") as stream:
-            for number, line in number_filled_lines(stream):
+            for number, line in number_nonblank_lines(stream):
                 try:
                     row = json.loads(line)
                 except UnicodeDecodeError as error:
@@ -134,11 +134,13 @@ def read_pairs(
             raise DataError.at(path, number, str(error)) from error
         if conversation is None:
             raise DataError.at(
-                path, number, f"no column {prompt or 'prompt'!r}{nearest(prompt or 'prompt', row)}"
+                path,
+                number,
+                f"no column {prompt or 'prompt'!r}{did_you_mean(prompt or 'prompt', row)}",
             )
         if text is None:
             wanted = response or "response"
-            raise DataError.at(path, number, f"no column {wanted!r}{nearest(wanted, row)}")
+            raise DataError.at(path, number, f"no column {wanted!r}{did_you_mean(wanted, row)}")
         if conversation.messages and conversation.last.role == "assistant":
             conversation = Conversation(conversation.messages[:-1])
         yield conversation, text

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from msgspec.structs import replace
 
-from truing.core.protocols import Closes, Model, Streams
+from truing.core.protocols import Closeable, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 
 
@@ -49,7 +49,7 @@ class Memo:
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
         """The wrapped model's stream, or its whole answer at once."""
-        if isinstance(self.inner, Streams):
+        if isinstance(self.inner, StreamingModel):
             async for piece in self.inner.stream(conversation, sampling):
                 yield piece
             return
@@ -64,5 +64,5 @@ class Memo:
 
     async def close(self) -> None:
         """Closes the wrapped model."""
-        if isinstance(self.inner, Closes):
+        if isinstance(self.inner, Closeable):
             await self.inner.close()

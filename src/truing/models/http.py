@@ -20,7 +20,7 @@ import msgspec
 
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Failure, Lineage, Message, Sampling, stream_seed
-from truing.http.client import Endpoint, Patience, budget_of, checked_url
+from truing.http.client import Endpoint, RetryPolicy, read_budget, validate_url
 from truing.specs.resolve import Args
 
 _USUAL = (
@@ -118,7 +118,7 @@ class HttpModel:
             "seed": seed & 0x7FFFFFFF,
         }
         body = b"" if self._method == "GET" else msgspec.json.encode(fill(self._body, values))
-        made = await self.endpoint.ask(body, self._read, self._method)
+        made = await self.endpoint.send_request(body, self._read, self._method)
         if isinstance(made, Failure):
             return Answer(message=Message("assistant"), finish_reason="error", failure=made)
         text, given = made
@@ -175,14 +175,18 @@ def _object(args: Args, key: str, default: str, kind: type | tuple[type, ...] = 
 def build(args: Args) -> HttpModel:
     """The model of an `http:` spec; `http:host/path` and `http:https://host/path` both work."""
     url = args.name if "://" in args.name else f"http://{args.name.lstrip('/')}"
-    checked_url(args, url)
+    validate_url(args, url)
     headers: dict[str, str] = {str(k): str(v) for k, v in _object(args, "headers", "{}").items()}
     key = args.secret() if "api_key_env" in args.spec.args or "api_key" in args.spec.args else None
     name = args.text("auth_header", "Authorization")
     if key:
         headers[name] = f"Bearer {key}" if name == "Authorization" else key
     endpoint = Endpoint(
-        url, key=key, headers=headers, patience=Patience.of(args), budget=budget_of(args)
+        url,
+        key=key,
+        headers=headers,
+        patience=RetryPolicy.from_args(args),
+        budget=read_budget(args),
     )
     method = args.text("method", "POST").upper()
     if method not in ("GET", "POST", "PUT"):

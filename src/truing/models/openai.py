@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from truing.core.errors import UserError
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Failure, Lineage, Sampling, stream_seed
-from truing.http.client import Endpoint, Patience, budget_of, checked_url
+from truing.http.client import Endpoint, RetryPolicy, read_budget, validate_url
 from truing.models.openai_format import Assembly, Completion, answers_of
 from truing.specs.resolve import Args
 
@@ -101,7 +101,7 @@ class OpenAIModel:
             if self._stream:
                 got = [await self._streamed(conversation, sampling, seed)]
             else:
-                made = await self.endpoint.ask(
+                made = await self.endpoint.send_request(
                     self._request(conversation, sampling, left, seed, False), _read
                 )
                 if isinstance(made, Failure):
@@ -166,7 +166,7 @@ class OpenAIModel:
                     "temperature": 0,
                 }
             )
-            scored = await self._scoring.ask(body, _read_scored)
+            scored = await self._scoring.send_request(body, _read_scored)
             if isinstance(scored, Failure):
                 raise UserError(
                     f"{self.name}: no log-probabilities from this endpoint: {scored.message}"
@@ -209,10 +209,10 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
     """The model of an `openai:` spec (or of another kind that speaks the same)."""
     if not args.name:
         raise args.fault("give the model's name: openai:NAME")
-    base = checked_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
+    base = validate_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
     key = args.secret()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    patience, budget = Patience.of(args), budget_of(args)
+    patience, budget = RetryPolicy.from_args(args), read_budget(args)
     try:
         body = json.loads(args.text("body", "{}"))
     except json.JSONDecodeError as error:

@@ -18,10 +18,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError, nearest
-from truing.core.protocols import Scored, Streams
+from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError, did_you_mean
+from truing.core.protocols import LogprobModel, StreamingModel
 from truing.core.types import Answer, Conversation, Lineage, Sampling
-from truing.specs.resolve import Args, Spec, kinds, parse, resolve
+from truing.specs.parser import Spec, parse_spec
+from truing.specs.resolve import Args, list_kinds, resolve
 
 _STORE = 80 << 20  # bytes of Ray's object store: requests and answers are small
 _GATHERED = 1000  # requests that a copy holds at the same time
@@ -83,7 +84,7 @@ class Copy:
 
     async def logprobs(self, prefix: bytes, continuations: list[str]) -> list[list[float]]:
         """See `Scored`; UserError where the model has none."""
-        if not isinstance(self._model, Scored):
+        if not isinstance(self._model, LogprobModel):
             raise UserError(f"{self._model.name}: gives no log-probabilities")
         asked: Conversation | str = msgspec.msgpack.decode(prefix, type=Conversation | str)
         return await self._model.logprobs(asked, continuations)
@@ -92,7 +93,7 @@ class Copy:
         """Pieces of text, or the whole answer where the model gives no pieces."""
         asked = msgspec.msgpack.decode(conversation, type=Conversation)
         how = msgspec.msgpack.decode(sampling, type=Sampling)
-        if isinstance(self._model, Streams):
+        if isinstance(self._model, StreamingModel):
             async for piece in self._model.stream(asked, how):
                 yield piece
         else:
@@ -129,11 +130,13 @@ class Pool:
 
     @property
     def endpoints(self) -> tuple[Any, ...]:
-        """What the copies will ask over the network (`truing.http.client.reached`)."""
-        from truing.http.client import reached
+        """What the copies will ask over the network (`truing.http.client.find_endpoints`)."""
+        from truing.http.client import find_endpoints
 
         return tuple(
-            e for spec in _over_http(parse(self.spec)) for e in reached(resolve(spec, "model"))
+            e
+            for spec in _over_http(parse_spec(self.spec))
+            for e in find_endpoints(resolve(spec, "model"))
         )
 
     def _known(self) -> _Face:
@@ -306,16 +309,16 @@ def build(args: Args) -> Pool:
     )
     if size.copies < 1 or size.cpus < 0 or size.gpus < 0 or size.restarts < 0:
         raise args.fault("copies must be 1 or more; cpus, gpus and restarts not below 0")
-    given = args.rest().pop("of", None)
+    given = args.take_remaining().pop("of", None)
     unknown = [k for k in args.spec.args if k not in ("of", "cpus", "gpus", "restarts", "address")]
     if unknown:
         raise args.fault("; ".join(f"unknown argument {k!r}" for k in unknown))
     if given is None:
         raise args.fault("of=(...) is missing: the model to copy")
-    inner = given if isinstance(given, Spec) else parse(given)
-    if inner.kind not in kinds("model"):
+    inner = given if isinstance(given, Spec) else parse_spec(given)
+    if inner.kind not in list_kinds("model"):
         raise args.fault(
-            f"there is no model of kind {inner.kind!r}{nearest(inner.kind, kinds('model'))}"
+            f"there is no model of kind {inner.kind!r}{did_you_mean(inner.kind, list_kinds('model'))}"
         )
     _ray()
     return Pool(inner, size)

@@ -20,7 +20,7 @@ import msgspec
 from truing.core.errors import BudgetExceeded, SpecError
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Lineage, Sampling, stream_seed
-from truing.specs.resolve import Args, load
+from truing.specs.resolve import Args, load_object
 
 
 class PythonModel:
@@ -147,7 +147,7 @@ def build(args: Args) -> PythonModel:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        function = load(args.name)
+        function = load_object(args.name)
     except ModuleNotFoundError as error:
         raise SpecError(f"spec '{args.spec}': there is no module {error.name!r}") from error
     except AttributeError as error:

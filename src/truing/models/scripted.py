@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from truing.core.errors import SpecError, nearest
+from truing.core.errors import SpecError, did_you_mean
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Usage, stream_seed
 from truing.specs.resolve import Args
@@ -135,7 +135,9 @@ def build(args: Args) -> Scripted:
     }
     name = args.name or "mixed"
     if name not in scripts:
-        raise SpecError(f"spec '{args.spec}': there is no script {name!r}{nearest(name, scripts)}")
+        raise SpecError(
+            f"spec '{args.spec}': there is no script {name!r}{did_you_mean(name, scripts)}"
+        )
     return Scripted(
         scripts[name],
         name=f"scripted:{name}",

@@ -32,7 +32,7 @@ from truing.core.types import (
     Usage,
     stream_seed,
 )
-from truing.hf.weights import Weights, find
+from truing.hf.weights import Weights, find_weights
 from truing.models.vllm_server import VllmServer
 from truing.models.vllm_server import build as build_server
 from truing.specs.resolve import Args
@@ -263,8 +263,8 @@ def build(args: Args) -> VllmModel | VllmServer:
         "max_model_len": args.integer("max_length"),
         "tensor_parallel_size": args.integer("tensor_parallel", 1),
     }
-    args.done()  # a wrong argument is told before anything is loaded
+    args.reject_unknown()  # a wrong argument is told before anything is loaded
     if not 0 < settings["gpu_memory_utilization"] <= 1:  # type: ignore[operator]
         raise args.fault("gpu_memory is a share of the card, above 0 and at most 1")
     _vllm()
-    return VllmModel(find(args.name), {k: v for k, v in settings.items() if v is not None})
+    return VllmModel(find_weights(args.name), {k: v for k, v in settings.items() if v is not None})

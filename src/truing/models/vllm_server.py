@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from truing.core.errors import UserError
 from truing.core.types import Conversation, Failure
-from truing.http.client import Endpoint, checked_url
+from truing.http.client import Endpoint, validate_url
 from truing.models.openai import OpenAIModel
 from truing.models.openai import build as build_openai
 from truing.specs.resolve import Args
@@ -91,7 +91,7 @@ class VllmServer(OpenAIModel):
         return made
 
     async def _ask(self, endpoint: Endpoint, body: dict[str, Any], read: Any) -> Any:
-        made = await endpoint.ask(_encode(body), read)
+        made = await endpoint.send_request(_encode(body), read)
         if isinstance(made, Failure):
             raise UserError(
                 f"{self.name}: no log-probabilities from {endpoint.url}: {made.message}"
@@ -101,10 +101,10 @@ class VllmServer(OpenAIModel):
 
 def build(args: Args) -> VllmServer:
     """The model of a `vllm:` spec with `base_url=`; the other arguments are those of `openai:`."""
-    base = checked_url(args, args.text("base_url", "")).rstrip("/")
+    base = validate_url(args, args.text("base_url", "")).rstrip("/")
     made = build_openai(args, VllmServer)
     made.name = f"vllm:{args.name}"
     made.lineage = msgspec.structs.replace(made.lineage, name=made.name)
-    made.chat, made.completions = made.endpoint, made.endpoint.at(f"{base}/completions")
-    made.tokenize = made.endpoint.at(f"{base.removesuffix('/v1')}/tokenize")
+    made.chat, made.completions = made.endpoint, made.endpoint.with_url(f"{base}/completions")
+    made.tokenize = made.endpoint.with_url(f"{base.removesuffix('/v1')}/tokenize")
     return made

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from truing.core.lineage import digest
-from truing.core.protocols import Closes, Judge, Model
+from truing.core.protocols import Closeable, Judge, Model
 from truing.core.types import (
     Answer,
     Conversation,
@@ -171,7 +171,7 @@ class Guarded:
     async def close(self) -> None:
         """Closes its models."""
         for model in (self.model, *self.runtime.services.models.values()):
-            if isinstance(model, Closes):
+            if isinstance(model, Closeable):
                 await model.close()
 
 

@@ -17,7 +17,7 @@ from string import ascii_uppercase
 
 from msgspec import Struct, field
 
-from truing.core.protocols import Model, Scored
+from truing.core.protocols import LogprobModel, Model
 from truing.core.types import Conversation, Failure, Message, Sampling
 from truing.rankers.measures import Form, Measure, measure
 from truing.rankers.questions import Question
@@ -69,7 +69,7 @@ def failed(question: Question, ranker: str, failure: Failure) -> Ranked:
     return replace(_base(question, ranker), failure=failure)
 
 
-async def by_likelihood(model: Scored, question: Question, form: Form) -> Ranked:
+async def by_likelihood(model: LogprobModel, question: Question, form: Form) -> Ranked:
     """Scores `sum`, `token`, `byte`, `char` and `pmi` (sum minus that without the question)."""
     from msgspec.structs import replace
 
@@ -114,7 +114,7 @@ def lettered(question: Question, order: Sequence[int]) -> Conversation:
 
 
 async def by_letter(
-    model: Scored, question: Question, form: Form, *, permutations: int = 26
+    model: LogprobModel, question: Question, form: Form, *, permutations: int = 26
 ) -> Ranked:
     """Score `letter`: the mean over rotations of each choice's share of the letters' probability."""
     from msgspec.structs import replace

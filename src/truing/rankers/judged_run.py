@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.errors import UserError
-from truing.core.lineage import struck
+from truing.core.lineage import find_judge_conflict
 from truing.core.protocols import Judge
 from truing.core.types import Dimension, Failure, Judgement, Preference, Response, Sample
 from truing.rankers.figures import Figure
@@ -44,7 +44,7 @@ def rank_run(
     Raises UserError for a run without several answers a sample, and for a judge that chose or trained this model.
     """
     run = Run(path)
-    why = struck(judge.lineage, run.manifest.lineage)
+    why = find_judge_conflict(judge.lineage, run.manifest.lineage)
     if why:
         raise UserError(f"{judge.name} may not order the answers of this run: {why}")
     samples = {s.id: s for s in run.samples()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from truing.core.errors import UserError, nearest
-from truing.core.protocols import Scored
+from truing.core.errors import UserError, did_you_mean
+from truing.core.protocols import LogprobModel
 from truing.core.types import Conversation
 from truing.rankers.measures import UNITS, Form, measure
 
@@ -17,10 +17,10 @@ class LikelihoodRanker:
     Candidates that cannot be scored raise UserError with the reason.
     """
 
-    def __init__(self, model: Scored, by: str = "token", form: Form | None = None) -> None:
+    def __init__(self, model: LogprobModel, by: str = "token", form: Form | None = None) -> None:
         if by not in (*UNITS, "pmi"):
             raise UserError(
-                f"by={by!r} is none of {', '.join((*UNITS, 'pmi'))}{nearest(by, (*UNITS, 'pmi'))}"
+                f"by={by!r} is none of {', '.join((*UNITS, 'pmi'))}{did_you_mean(by, (*UNITS, 'pmi'))}"
             )
         self.model: Any = model
         self.by = by

@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 from msgspec import Struct
 
 from truing.core.errors import UserError
-from truing.core.protocols import Scored
-from truing.core.types import Conversation, Failure, Message, Scores
+from truing.core.protocols import LogprobModel
+from truing.core.types import ContinuationScores, Conversation, Failure, Message
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,7 +46,7 @@ class Measure(Struct, frozen=True, kw_only=True):
 class _Detailed(Protocol):
     async def score(
         self, prefix: Conversation | str, continuations: Sequence[str]
-    ) -> list[Scores]: ...
+    ) -> list[ContinuationScores]: ...
 
 
 class Form(Struct, frozen=True, kw_only=True):
@@ -94,7 +94,7 @@ class Measured(Struct, frozen=True, kw_only=True):
 
 
 async def measure(
-    model: Scored, prefix: Conversation | str, texts: Sequence[str], form: Form
+    model: LogprobModel, prefix: Conversation | str, texts: Sequence[str], form: Form
 ) -> Measured:
     """Asks the model; a number that is none, and whatever the model could not score, is a failure of all of them."""
     try:
@@ -102,7 +102,7 @@ async def measure(
             scores = list(await model.score(prefix, [form.after(t) for t in texts]))
         else:
             rows = await model.logprobs(prefix, [form.after(t) for t in texts])
-            scores = [Scores(tuple(r)) for r in rows]
+            scores = [ContinuationScores(tuple(r)) for r in rows]
     except UserError as error:
         return Measured(failure=Failure("ranker", "unscored", str(error)))
     failure = next((s.failure for s in scores if s.failure is not None), None)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.core.protocols import Scored
+from truing.core.protocols import LogprobModel
 from truing.core.types import Conversation, Failure
 from truing.rankers.measures import Form, Measure, measure
 from truing.rankers.questions import Pair, Text
@@ -78,7 +78,7 @@ def strangers(pairs: Sequence[Pair]) -> list[Conversation | None]:
 
 
 async def compare(
-    model: Scored, pair: Pair, other: Conversation | None, form: Form, *, plain: bool = True
+    model: LogprobModel, pair: Pair, other: Conversation | None, form: Form, *, plain: bool = True
 ) -> Compared:
     """Measures both answers under every condition; `plain` also as text without the chat template."""
     empty = Compared(sample_id=pair.id, cluster=pair.cluster, harms=pair.harms)
@@ -114,7 +114,7 @@ async def compare(
     return replace(empty, safe=safe, unsafe=unsafe, cut=max(m.cut for m in made))
 
 
-async def detect(model: Scored, text: Text, form: Form) -> Detected:
+async def detect(model: LogprobModel, text: Text, form: Form) -> Detected:
     """Measures one labelled text after its question and without it."""
     empty = Detected(sample_id=text.id, cluster=text.cluster, harms=text.harms, unsafe=text.unsafe)
     if not text.text.strip():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct, field
 
-from truing.core.lineage import digest, prompt_hash
+from truing.core.lineage import digest, hash_prompt
 from truing.core.protocols import Dataset
 from truing.core.types import Conversation, Preference, Row, Sample
 
@@ -72,7 +72,7 @@ class Text(Struct, frozen=True, kw_only=True):
 
 
 def _name(conversation: Conversation) -> str:
-    return prompt_hash("\n".join(m.content for m in conversation.messages))
+    return hash_prompt("\n".join(m.content for m in conversation.messages))
 
 
 def questions(dataset: Dataset) -> Iterator[Question]:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from truing.core.errors import DataError, UserError
 from truing.core.jsonl import read_records
 from truing.core.lineage import digest
-from truing.core.protocols import Dataset, Model, Scored
+from truing.core.protocols import Dataset, LogprobModel, Model
 from truing.core.types import Failure, Sample, stream_seed
 from truing.rankers import bias
 from truing.rankers.choice import Ranked, by_generation, by_letter, by_likelihood
@@ -110,7 +110,7 @@ class _Store:
 
 
 def _scored(model: Model) -> Any:
-    if not isinstance(model, Scored):
+    if not isinstance(model, LogprobModel):
         raise UserError(
             f"{model.name}: gives no log-probabilities of given text, so it cannot be ranked by likelihood, letter or "
             f"perplexity; by generation it can (rank mcq --by generation)"
@@ -179,10 +179,10 @@ def rank_choices(
         for how in given.how:
             rows = await _rows(
                 items,
-                lambda q, how=how: ask(how, q),
+                lambda q, how=how: ask(how, q),  # type: ignore[misc]
                 store,
                 f"mcq-{how}",
-                Ranked,  # type: ignore[misc]
+                Ranked,
                 together=given.together,
                 tell=tell,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from truing.analysis.rates import SMALL, Rate
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.report.blocks import Cell
 from truing.stats.intervals import Interval
 
@@ -42,7 +42,7 @@ def category_name(category: str | None, name: str = "beavertails") -> str:
     if category is None:
         return "all"
     try:
-        return taxonomy(name).find(category).name
+        return load_taxonomy(name).find(category).name
     except Exception:  # a category of a taxonomy that is not at hand is shown by its id
         return category
 

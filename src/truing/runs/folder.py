@@ -23,9 +23,9 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import RunError
-from truing.runs.index import Spans
 from truing.core.jsonl import read_records
 from truing.core.types import Judgement, Lineage, Response, Sample
+from truing.runs.index import LineSpans
 
 T = TypeVar("T")
 
@@ -106,14 +106,14 @@ class Run:
                 yield from read_records(self.path / record.file, Judgement)
 
 
-class Journal:
+class AppendOnlyFile:
     """One append-only file: what is appended goes to the operating system whole and at once, or is taken back."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            truncate_torn(path)
+            truncate_partial_line(path)
             self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self.size = os.fstat(self._fd).st_size
         except OSError as error:
@@ -152,8 +152,14 @@ class Journal:
 
 
 def _trouble(path: Path, error: OSError) -> RunError:
-    word = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error.strerror
-    return RunError(f"{path}: {word}; what was written before is safe, and the same command goes on from there")
+    word = (
+        "the disk is full"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        else error.strerror
+    )
+    return RunError(
+        f"{path}: {word}; what was written before is safe, and the same command goes on from there"
+    )
 
 
 class RunWriter(Run):
@@ -165,14 +171,16 @@ class RunWriter(Run):
 
     def __init__(self, path: str | Path, manifest: Manifest) -> None:
         self.path = Path(path)
-        self._journals: dict[str, Journal] = {}
+        self._journals: dict[str, AppendOnlyFile] = {}
         self._lock = self._hold()
         known = self.path / "manifest.json"
         try:
             if known.exists():
                 old = self.manifest
                 if old.plan_hash != manifest.plan_hash:
-                    raise RunError(f"{self.path}: holds a run of another plan{_differences(old, manifest)}")
+                    raise RunError(
+                        f"{self.path}: holds a run of another plan{_differences(old, manifest)}"
+                    )
                 self.record = old
                 self.fresh = False
             else:
@@ -200,22 +208,24 @@ class RunWriter(Run):
 
     def save(self) -> None:
         """Writes the manifest: to a temporary file, synced, then renamed."""
-        self.replace("manifest.json", msgspec.json.format(msgspec.json.encode(self.record), indent=2) + b"\n")
+        self.replace(
+            "manifest.json", msgspec.json.format(msgspec.json.encode(self.record), indent=2) + b"\n"
+        )
 
     def replace(self, file: str, data: bytes) -> None:
         """Writes a whole file under its name at once: whoever reads sees the old one or the new one."""
         replace_file(self.path / file, data)
 
-    def journal(self, file: str) -> Journal:
+    def open_file(self, file: str) -> AppendOnlyFile:
         """The open append-only file of that name; a line that a crash cut off is gone."""
         found = self._journals.get(file)
         if found is None:
-            found = self._journals[file] = Journal(self.path / file)
+            found = self._journals[file] = AppendOnlyFile(self.path / file)
         return found
 
     def append(self, file: str, row: Struct) -> int:
         """Appends one line and gives its offset."""
-        return self.journal(file).append(encode_line(row))
+        return self.open_file(file).append(encode_line(row))
 
     def rename(self, old: str, new: str) -> None:
         """Closes a file that is whole now, and gives it its name."""
@@ -226,13 +236,13 @@ class RunWriter(Run):
         (self.path / old).replace(self.path / new)
         self._sync_folder((self.path / new).parent)
 
-    def reorder(self, file: str, spans: Spans) -> bool:
+    def rewrite_in_order(self, file: str, spans: LineSpans) -> bool:
         """Puts the lines of a file in the order of their keys (and drops those without one), if they are not yet so.
 
         Lines are appended as answers come, so that nothing waits in memory; this makes a finished run the same, byte
         for byte, whatever order the answers came in and however often the run was killed.
         """
-        journal = self.journal(file)
+        journal = self.open_file(file)
         if spans.ordered and sum(spans.lengths) == journal.size:
             return False
         journal.sync()
@@ -316,17 +326,17 @@ def encode_line(row: Struct) -> bytes:
     try:
         return _encode(row) + b"\n"
     except UnicodeEncodeError:
-        return _encode(mend(msgspec.to_builtins(row))) + b"\n"
+        return _encode(replace_surrogates(msgspec.to_builtins(row))) + b"\n"
 
 
-def mend(value: Any) -> Any:
+def replace_surrogates(value: Any) -> Any:
     """The same plain data with lone surrogates replaced."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {mend(k): mend(v) for k, v in value.items()}
+        return {replace_surrogates(k): replace_surrogates(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [mend(v) for v in value]
+        return [replace_surrogates(v) for v in value]
     return value
 
 
@@ -346,7 +356,7 @@ def replace_file(target: Path, data: bytes) -> None:
         raise _trouble(target, error) from error
 
 
-def truncate_torn(path: Path) -> int:
+def truncate_partial_line(path: Path) -> int:
     """Cuts a last line without a newline off a file; gives the number of bytes cut."""
     if not path.exists():
         return 0

@@ -22,14 +22,14 @@ T = TypeVar("T")
 _MASK = (1 << 64) - 1
 
 
-class Key(Struct, frozen=True):
+class ResponseKey(Struct, frozen=True):
     """The part of a response or a judgement that says which answer it belongs to."""
 
     sample_id: str
     index: int = 0
 
 
-class Named(Struct, frozen=True):
+class SampleKey(Struct, frozen=True):
     """The part of a sample that says which it is."""
 
     id: str
@@ -88,7 +88,7 @@ class IdIndex:
         return None
 
 
-class Spans:
+class LineSpans:
     """Where the lines of a file start and how long they are, by key; a length of 0 means that there is none."""
 
     def __init__(self, size: int) -> None:
@@ -104,7 +104,7 @@ class Spans:
     def __contains__(self, key: int) -> bool:
         return self.lengths[key] != 0
 
-    def note(self, key: int, start: int, length: int) -> bool:
+    def add(self, key: int, start: int, length: int) -> bool:
         """Notes a line; False if the key had one before (the first stays)."""
         if self.lengths[key]:
             self.ordered = False  # a second line for one key: the rewrite at the end drops it
@@ -117,7 +117,7 @@ class Spans:
         self._end = key
         return True
 
-    def forget(self, key: int) -> None:
+    def remove(self, key: int) -> None:
         """Takes a line out, so that the rewrite drops it."""
         if self.lengths[key]:
             self.lengths[key] = 0
@@ -132,7 +132,7 @@ class SampleStore:
         self.ids = IdIndex()
         self._starts = array("Q")
         self._lengths = array("I")
-        for at, length, named in read_located_records(path, Named):
+        for at, length, named in read_located_records(path, SampleKey):
             if not self.ids.add(named.id, len(self._starts)):
                 raise RunError(f"{path}: the id {named.id!r} stands more than once")
             self._starts.append(at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TABLE: dict[str, dict[str, str]] = {
+BUILDERS: dict[str, dict[str, str]] = {
     "model": {
         "scripted": "truing.models.scripted:build",
         "openai": "truing.models.openai:build",
@@ -12,9 +12,9 @@ TABLE: dict[str, dict[str, str]] = {
         "local": "truing.models.local:build",
         "vllm": "truing.models.vllm:build",
         "pool": "truing.models.pool:build",
-        "prompted": "truing.align:build_prompted",
-        "best-of": "truing.align:build_best_of",
-        "guarded": "truing.align:build_guarded",
+        "prompted": "truing.align.build:build_prompted",
+        "best-of": "truing.align.build:build_best_of",
+        "guarded": "truing.align.build:build_guarded",
     },
     "judge": {
         "rules": "truing.judges.rules:build",
@@ -66,7 +66,7 @@ TABLE: dict[str, dict[str, str]] = {
         "rm-bench": "truing.datasets.comparisons:build_rm_bench",
         "prompt-injections": "truing.datasets.topics:build_injections",
         "banking77": "truing.datasets.topics:build_banking77",
-        "attacked": "truing.attacks.attacked:build",
+        "attacked": "truing.attacks.dataset:build",
         "garak": "truing.exchange.garak:build",
         "pyrit": "truing.exchange.pyrit:build",
         "promptfoo": "truing.exchange.promptfoo:build",

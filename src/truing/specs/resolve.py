@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TypeVar, overload
 
-from msgspec import Struct, field
-
-from truing.core.errors import MissingExtra, SpecError, nearest
-from truing.specs.builders import TABLE
+from truing.core.errors import MissingExtra, SpecError, did_you_mean
+from truing.specs.builders import BUILDERS
+from truing.specs.parser import Spec, parse_spec
 
 RoleName = Literal["model", "judge", "data", "attack", "aligner", "rail"]
 T = TypeVar("T")
@@ -51,94 +49,6 @@ _EXTRAS = {
     "presidio_analyzer": "presidio",
     "opentelemetry": "otel",
 }
-
-
-class Spec(Struct, frozen=True):
-    """A parsed spec string. `str(spec)` gives the canonical text, which parses back to an equal value."""
-
-    kind: str
-    name: str = ""
-    args: dict[str, Any] = field(default_factory=dict)  # str -> str | Spec
-
-    def __str__(self) -> str:
-        head = f"{self.kind}:{_quote(self.name)}" if self.name else self.kind
-        return ",".join([head, *(f"{k}={_show(v)}" for k, v in self.args.items())])
-
-
-def _quote(text: str) -> str:
-    bare = bool(text) and not any(c in text for c in ',"()=\n') and text == text.strip()
-    return text if bare else json.dumps(text, ensure_ascii=False)
-
-
-def _show(value: str | Spec) -> str:
-    return f"({value})" if isinstance(value, Spec) else _quote(value)
-
-
-def parse(text: str) -> Spec:
-    """Reads a spec string; raises SpecError with the position of the fault."""
-    spec, at = _spec(text, 0)
-    if at != len(text):
-        raise SpecError(f"spec {text!r}, at {at}: unexpected {text[at]!r}")
-    return spec
-
-
-def _spec(text: str, at: int) -> tuple[Spec, int]:
-    start = at
-    while at < len(text) and (text[at].isalnum() or text[at] in "-_."):
-        at += 1
-    kind = text[start:at]
-    if not kind:
-        raise SpecError(f"spec {text!r}, at {at}: expected a kind such as local: or openai:")
-    name = ""
-    if at < len(text) and text[at] == ":":
-        given, at = _value(text, at + 1)
-        if isinstance(given, Spec):
-            raise SpecError(
-                f"spec {text!r}, at {at}: a name is text; give nested specs as key=(...)"
-            )
-        name = given
-    args: dict[str, str | Spec] = {}
-    while at < len(text) and text[at] == ",":
-        key, at = _key(text, at + 1)
-        if key in args:
-            raise SpecError(f"spec {text!r}, at {at}: {key!r} stands twice")
-        args[key], at = _value(text, at)
-    return Spec(kind, name, args), at
-
-
-def _key(text: str, at: int) -> tuple[str, int]:
-    end = text.find("=", at)
-    key = text[at:end].strip() if end >= 0 else ""
-    if not key or not key.replace("_", "").replace("-", "").isalnum():
-        raise SpecError(f"spec {text!r}, at {at}: expected key=value")
-    return key.replace("-", "_"), end + 1
-
-
-def _value(text: str, at: int) -> tuple[str | Spec, int]:
-    if at < len(text) and text[at] == "(":
-        spec, end = _spec(text, at + 1)
-        if end >= len(text) or text[end] != ")":
-            raise SpecError(
-                f"spec {text!r}, at {end}: the parenthesis opened at {at} is not closed"
-            )
-        return spec, end + 1
-    if at < len(text) and text[at] == '"':
-        try:
-            value, end = json.JSONDecoder().raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise SpecError(f"spec {text!r}, at {at}: the quoted text is not closed") from error
-        return str(value), end
-    end = at
-    depth = 0
-    while end < len(text) and not (text[end] == "," and depth == 0):
-        if text[end] == "(":
-            depth += 1
-        elif text[end] == ")":
-            if depth == 0:
-                break
-            depth -= 1
-        end += 1
-    return text[at:end].strip(), end
 
 
 class Args:
@@ -228,7 +138,7 @@ class Args:
         value = self._raw(key)
         if value is None:
             return None
-        return resolve(value if isinstance(value, Spec) else parse(value), role)
+        return resolve(value if isinstance(value, Spec) else parse_spec(value), role)
 
     def required(self, key: str, role: RoleName) -> Any:
         """As `nested`, but absence is a fault."""
@@ -237,30 +147,30 @@ class Args:
             raise self.fault(f"{key}=(...) is missing: a {role} spec")
         return made
 
-    def rest(self) -> dict[str, str | Spec]:
+    def take_remaining(self) -> dict[str, str | Spec]:
         """All arguments that nobody asked for yet; afterwards they count as asked for."""
         left = {k: v for k, v in self.spec.args.items() if k not in self._asked}
         self._asked.update(left)
         return left
 
-    def done(self) -> None:
+    def reject_unknown(self) -> None:
         """Raises SpecError for arguments that nobody asked for."""
         unknown = [k for k in self.spec.args if k not in self._asked]
         if unknown:
             raise self.fault(
-                "; ".join(f"unknown argument {k!r}{nearest(k, self._asked)}" for k in unknown)
+                "; ".join(f"unknown argument {k!r}{did_you_mean(k, self._asked)}" for k in unknown)
             )
 
 
-def kinds(role: RoleName) -> dict[str, str]:
+def list_kinds(role: RoleName) -> dict[str, str]:
     """Kind -> dotted path of its builder, plug-ins included."""
-    table = dict(TABLE[role])
+    table = dict(BUILDERS[role])
     for point in importlib.metadata.entry_points(group=f"truing.{role}"):
         table.setdefault(point.name, point.value)
     return table
 
 
-def load(path: str) -> Any:
+def load_object(path: str) -> Any:
     """The object at ``package.module:name``; a missing optional package becomes `MissingExtra`."""
     module, _, attribute = path.partition(":")
     try:
@@ -279,7 +189,7 @@ _shared: ContextVar[tuple[dict[tuple[str, str], Any], Wrap] | None] = ContextVar
 
 
 @contextmanager
-def sharing(wrap: Wrap | None = None) -> Iterator[dict[tuple[str, str], Any]]:
+def share_instances(wrap: Wrap | None = None) -> Iterator[dict[tuple[str, str], Any]]:
     """Within it a spec is resolved once, however often it stands nested in others, and `wrap`ped once."""
     made: dict[tuple[str, str], Any] = {}
     token = _shared.set((made, wrap or (lambda role, spec, built: built)))
@@ -291,7 +201,7 @@ def sharing(wrap: Wrap | None = None) -> Iterator[dict[tuple[str, str], Any]]:
 
 def resolve(spec: str | Spec, role: RoleName, **made: Any) -> Any:
     """The object that a spec names in a role; `made` gives nested arguments as objects."""
-    given = parse(spec) if isinstance(spec, str) else spec
+    given = parse_spec(spec) if isinstance(spec, str) else spec
     shared = _shared.get()
     if shared is None or made:
         return _build(given, role, made)
@@ -303,12 +213,12 @@ def resolve(spec: str | Spec, role: RoleName, **made: Any) -> Any:
 
 
 def _build(given: Spec, role: RoleName, made: Mapping[str, Any]) -> Any:
-    table = kinds(role)
+    table = list_kinds(role)
     if given.kind not in table:
         raise SpecError(
-            f"spec '{given}': there is no {role} of kind {given.kind!r}{nearest(given.kind, table)}"
+            f"spec '{given}': there is no {role} of kind {given.kind!r}{did_you_mean(given.kind, table)}"
         )
     args = Args(given, made)
-    built = load(table[given.kind])(args)
-    args.done()
+    built = load_object(table[given.kind])(args)
+    args.reject_unknown()
     return built

@@ -15,14 +15,14 @@ from truing.core.errors import MissingExtra, PlanError, UserError
 from truing.core.types import Lineage
 from truing.hf.loading import (
     ScalarModel,
-    best_dtype,
-    load_causal,
+    context_length,
+    load_causal_lm,
     load_encoder,
-    load_scalar,
-    training_attention,
-    window,
+    load_scalar_model,
+    select_dtype,
+    select_training_attention,
 )
-from truing.hf.weights import Weights, find
+from truing.hf.weights import Weights, find_weights
 from truing.train.checkpoint import seed_all
 from truing.train.objectives import Trained, freeze_copy
 from truing.train.settings import Settings
@@ -41,7 +41,7 @@ class _Card(Struct):
 
 def find_base(name: str) -> Base:
     """The weights by name, folder or hub id, with the lineage of a folder that truing trained."""
-    weights = find(name.removeprefix("local:"))
+    weights = find_weights(name.removeprefix("local:"))
     card = Path(weights.path) / "truing.json"
     found: Lineage | None = None
     if card.is_file():
@@ -60,7 +60,7 @@ def find_base(name: str) -> Base:
 
 def arithmetic(settings: Settings, device: torch.device) -> torch.dtype:
     """float32 or bfloat16 (weights stay in float32; the forward pass runs under autocast)."""
-    made = best_dtype(settings.dtype, device)
+    made = select_dtype(settings.dtype, device)
     return torch.float32 if made is torch.float16 else made
 
 
@@ -82,17 +82,19 @@ def build(settings: Settings, base: Base, device: torch.device) -> Trained:
     model: Any
     if settings.scalar:
         model, tokenizer = _scalar(
-            base.weights, name, training_attention(settings.max_length, device)
+            base.weights, name, select_training_attention(settings.max_length, device)
         )
-        widest = window(model.body)
+        widest = context_length(model.body)
         model.body = _trainable(model.body, settings)
         model.head.requires_grad_(True)
     else:
         short = (
-            training_attention(settings.max_length, device) if settings.kind != "distil" else None
+            select_training_attention(settings.max_length, device)
+            if settings.kind != "distil"
+            else None
         )
-        loaded = load_causal(base.weights, dtype="float32", device=name, attention=short)
-        tokenizer, widest = loaded.tokenizer, window(loaded.model)
+        loaded = load_causal_lm(base.weights, dtype="float32", device=name, attention=short)
+        tokenizer, widest = loaded.tokenizer, context_length(loaded.model)
         model = _trainable(loaded.model, settings)
     if settings.max_length > widest:
         raise PlanError(
@@ -111,7 +113,7 @@ def build(settings: Settings, base: Base, device: torch.device) -> Trained:
 def _scalar(weights: Weights, device: str, attention: str | None) -> tuple[ScalarModel, Any]:
     """A reward or cost model goes on from its head; any other causal model or encoder gets a new one."""
     if (Path(weights.path) / "head.safetensors").is_file():
-        model, tokenizer = load_scalar(weights.path, dtype="float32", device=device)
+        model, tokenizer = load_scalar_model(weights.path, dtype="float32", device=device)
         if model.head.out_features != 1:
             raise PlanError(
                 f"{weights.path}: its head gives {model.head.out_features} numbers, not one"

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from truing.core.errors import UserError
 from truing.core.types import Conversation, Message
-from truing.hf.chat_tokens import TooLong, Turns, fit
-from truing.hf.loading import pad
+from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer, truncate_prompt
+from truing.hf.loading import pad_rows
 from truing.train.settings import Item, Settings
 
 Wrap = Callable[[Conversation], Conversation]
@@ -42,7 +42,7 @@ class Encoded:
         return (*(0 for _ in self.prompt), *(1 for _ in self.answers[which]))
 
 
-class Encoder(Turns):
+class Encoder(ChatTokenizer):
     """As `Turns`, for whole training rows: answers fit in the window, long prompts are cut from the left."""
 
     def __init__(
@@ -62,11 +62,11 @@ class Encoder(Turns):
     def encode(self, item: Item) -> Encoded:
         """Ids of prompt and answers within the window; raises TooLong if an answer alone does not fit."""
         messages = item.conversation.messages
-        answers = tuple(tuple(self.answer(messages, a)) for a in item.answers)
+        answers = tuple(tuple(self.encode_answer(messages, a)) for a in item.answers)
         if item.cut:
             answers = tuple(a[:-1] for a in answers)
-        prompt = fit(
-            self.prompt(messages),
+        prompt = truncate_prompt(
+            self.encode_prompt(messages),
             max((len(a) for a in answers), default=0),
             self.settings.max_length,
         )
@@ -74,7 +74,7 @@ class Encoder(Turns):
             return self._dialogue(item)
         teacher: tuple[int, ...] = ()
         if self.wrap is not None:
-            teacher = tuple(self.prompt(self.wrap(item.conversation).messages))
+            teacher = tuple(self.encode_prompt(self.wrap(item.conversation).messages))
         return Encoded(item, tuple(prompt), answers, teacher)
 
     def _dialogue(self, item: Item) -> Encoded:
@@ -83,14 +83,14 @@ class Encoder(Turns):
         ids: list[int] = []
         marks: list[int] = []
         done = ""
-        stop = str(self.tokenizer.decode([self.end]))
+        stop = str(self.tokenizer.decode([self.eos_token_id]))
         for at, message in enumerate(messages):
             if message.role != "assistant":
                 continue
             before = self.render(messages[:at])
             gap = before[len(done) :] if before.startswith(done) else before
-            new = self.ids(gap, first=not ids)
-            said = self.answer(messages[:at], message.content)
+            new = self.encode_text(gap, first=not ids)
+            said = self.encode_answer(messages[:at], message.content)
             whole = self.render(messages[: at + 1])
             # what the template writes behind the end token (a line break) belongs to the turn that follows
             done = (
@@ -108,7 +108,7 @@ class Encoder(Turns):
         for item in items:
             try:
                 kept.append(self.encode(item))
-            except TooLong:
+            except AnswerTooLong:
                 long.append(item.name)
         return kept, long
 
@@ -128,8 +128,8 @@ class Rows:
 
 def collate(rows: Sequence[Sequence[int]], marks: Sequence[Sequence[int]], fill: int) -> Rows:
     """Right-padded rows."""
-    ids, mask = pad(rows, fill)
-    answer, _ = pad(marks, 0)
+    ids, mask = pad_rows(rows, fill)
+    answer, _ = pad_rows(marks, 0)
     return Rows(ids, mask, answer)
 
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.errors import UserError
-from truing.core.lineage import digest, prompt_hashes
+from truing.core.lineage import digest, hash_prompts
 from truing.core.types import Lineage
 from truing.hf.weights import sha256_folder
 from truing.runs.folder import replace_file
@@ -61,7 +61,7 @@ def lineage_of(
 ) -> Lineage:
     """Base, data, hashes of the training prompts (of the base's training too), and the judges that labelled or chose."""
     below = base.lineage
-    prompts = prompt_hashes(i.conversation.prompt for s in sources for i in s.items)
+    prompts = hash_prompts(i.conversation.prompt for s in sources for i in s.items)
     judges = {j.hash or j.name: j for s in sources for j in s.judges} | {
         j.hash or j.name: j for j in below.judges
     }

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from truing.core.jsonl import read_records
-from truing.runs.folder import Journal, replace_file, truncate_torn
+from truing.runs.folder import AppendOnlyFile, replace_file, truncate_partial_line
 
 FILE = "log.jsonl"
 Tell = Callable[[dict[str, Any]], None]
@@ -52,11 +52,11 @@ class Log:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / FILE
-        truncate_torn(path)
+        truncate_partial_line(path)
         kept = [row for row in read_log(self.folder) if int(row.get("step", 0)) < first]
         if path.exists():
             replace_file(path, b"".join(msgspec.json.encode(row) + b"\n" for row in kept))
-        self._journal = Journal(path)
+        self._journal = AppendOnlyFile(path)
         self._tell = tell
         self._started = time.monotonic()
         self._before = float(kept[-1].get("seconds", 0.0)) if kept else 0.0

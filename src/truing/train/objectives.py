@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from truing.core.errors import PlanError, nearest
-from truing.hf.loading import ScalarModel, positions
+from truing.core.errors import PlanError, did_you_mean
+from truing.hf.loading import ScalarModel, position_ids
 from truing.train import losses as L
 from truing.train.batches import Encoded, Rows, collate, collate_answers
 from truing.train.settings import Settings
@@ -57,7 +57,7 @@ class Trained:
         out = model(
             input_ids=rows.ids,
             attention_mask=rows.mask,
-            position_ids=positions(rows.mask),
+            position_ids=position_ids(rows.mask),
             use_cache=False,
         )
         return out.logits
@@ -129,7 +129,9 @@ def kto(t: Trained, batch: Sequence[Encoded]) -> Step:
     good = torch.tensor([bool(e.item.desirable) for e in batch], device=t.device)
     kind = s.loss or "kto"
     if kind not in ("kto", "apo_zero_unpaired"):
-        raise PlanError(f"kto has no loss {kind!r}{nearest(kind, ('kto', 'apo_zero_unpaired'))}")
+        raise PlanError(
+            f"kto has no loss {kind!r}{did_you_mean(kind, ('kto', 'apo_zero_unpaired'))}"
+        )
     loss = L.kto_loss(logps, ref, good, kl, ref_kl, kind=kind, beta=s.beta)  # type: ignore[arg-type]
     gain = s.beta * (logps.detach().sum(-1) - ref.sum(-1))
     shown = {"kl": float((kl.sum(-1) - ref_kl.sum(-1)).mean().clamp(min=0))}
@@ -225,7 +227,7 @@ def _teacher_logits(t: Trained, batch: Sequence[Encoded]) -> Tensor:
         out = model(
             input_ids=rows.ids,
             attention_mask=mask,
-            position_ids=positions(mask)[:, n:],
+            position_ids=position_ids(mask)[:, n:],
             past_key_values=past,
         )
         return _at_answers(
@@ -270,7 +272,7 @@ def score_answers(
     for at in range(0, len(ordered), batch):
         some = ordered[at : at + batch]
         padded = collate([rows[k] for k in some], [rows[k] for k in some], fill).to(device)
-        ends = model.at_end(model(padded.ids, padded.mask), padded.mask)
+        ends = model.last_token_values(model(padded.ids, padded.mask), padded.mask)
         for k, value in zip(some, ends.float().tolist()):
             scores[k] = value
     return scores

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from truing.core.errors import PlanError, nearest
+from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
 from truing.core.types import Conversation, Lineage
 
@@ -97,7 +97,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Itself, or a PlanError with all faults together."""
         faults = []
         if self.kind not in KINDS:
-            faults.append(f"kind {self.kind!r} is unknown{nearest(self.kind, KINDS)}")
+            faults.append(f"kind {self.kind!r} is unknown{did_you_mean(self.kind, KINDS)}")
         for name, low in (
             ("batch", 1),
             ("micro", 1),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from truing.core.errors import DataError, LineageError, PlanError
-from truing.core.lineage import prompt_hash
+from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
 from truing.core.types import Conversation, Lineage, Preference, Row, stream_seed
 from truing.train.guard import benign_share, check_data
@@ -256,9 +256,9 @@ def check_benign(
 
 def check_apart(sources: Sequence[Source], tests: Mapping[str, Sequence[Item]]) -> None:
     """LineageError if a prompt that trains also stands in a set that is to measure the model."""
-    known = {prompt_hash(i.conversation.prompt) for s in sources for i in s.items}
+    known = {hash_prompt(i.conversation.prompt) for s in sources for i in s.items}
     for name, items in tests.items():
-        shared = len({prompt_hash(i.conversation.prompt) for i in items} & known)
+        shared = len({hash_prompt(i.conversation.prompt) for i in items} & known)
         if shared:
             raise LineageError(
                 f"--test {name}: {shared} of its prompts are trained on; take another half (half=report)"
@@ -309,7 +309,7 @@ def split_held_out(sources: Sequence[Source], share: float) -> tuple[list[Source
 
     def out(conversation: Conversation) -> bool:
         return (
-            int(prompt_hash("\n".join(m.content for m in conversation.messages)), 16) % 1000
+            int(hash_prompt("\n".join(m.content for m in conversation.messages)), 16) % 1000
             < 1000 * share
         )
 

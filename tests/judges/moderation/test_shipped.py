@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from truing.core.lineage import struck
-from truing.core.taxonomy import taxonomy
+from truing.core.lineage import find_judge_conflict
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample
 from truing.judges.moderation.scorer import SHIPPED, Scorer, folder_of
 from truing.judges.moderation.tokens import Piece
@@ -68,7 +68,7 @@ def test_the_category_is_named() -> None:
         max(found.categories, key=lambda c: found.categories[c])
         == "financial_crime,property_crime,theft"
     )
-    assert set(found.categories) == set(taxonomy().ids)
+    assert set(found.categories) == set(load_taxonomy().ids)
 
 
 def test_they_share_no_training_prompt_so_one_may_measure_what_the_other_chose() -> None:
@@ -76,7 +76,10 @@ def test_they_share_no_training_prompt_so_one_may_measure_what_the_other_chose()
     assert len(default.prompts) > 5000 and len(open_.prompts) > 5000
     assert not set(default.prompts) & set(open_.prompts)
     chosen = Lineage(name="variant", hash="f" * 16, judges=(open_,))
-    assert struck(default, chosen) is None and struck(open_, chosen) is not None
+    assert (
+        find_judge_conflict(default, chosen) is None
+        and find_judge_conflict(open_, chosen) is not None
+    )
 
 
 def test_the_licences_are_said() -> None:
@@ -134,9 +137,9 @@ def test_the_fast_path_is_near_to_float32() -> None:
 def test_the_int8_path_is_near_to_float32_and_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from truing.hf.weights import cache_dir, find
+    from truing.hf.weights import cache_dir, find_weights
 
-    find("minilm")
+    find_weights("minilm")
     before = cache_dir()
     monkeypatch.setenv("TRUING_CACHE", str(tmp_path))
     (tmp_path / "weights").symlink_to(before / "weights")

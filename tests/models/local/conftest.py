@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 import torch
 
-from truing.hf.weights import find
+from truing.hf.weights import find_weights
 from truing.models.local import LocalModel
 
 TEMPLATE = (
@@ -113,5 +113,5 @@ def tiny(make: Callable[..., Path]) -> LocalModel:
 @pytest.fixture(scope="session")
 def smollm2() -> LocalModel:
     """The embedded default model in float32."""
-    find("smollm2")
+    find_weights("smollm2")
     return LocalModel.load("smollm2", dtype="float32", device="cpu")

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from truing.core.errors import UserError
-from truing.core.protocols import Model, Scored, Streams
+from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sampling, Tool
-from truing.hf.loading import load_causal, pad
+from truing.hf.loading import load_causal_lm, pad_rows
 from truing.models.local import LocalModel
 from truing.models.local.template import Template
 from truing.specs.resolve import resolve
@@ -50,11 +50,11 @@ def texts(model: Model, asks: Sequence[Conversation], sampling: Sampling) -> lis
 
 def reference(path: str, asks: Sequence[Conversation], n: int, *, side: Any = "left") -> list[str]:
     """What transformers' own `generate` writes, one prompt at a time (or left-padded together)."""
-    loaded = load_causal(path, dtype="float32", device="cpu")
+    loaded = load_causal_lm(path, dtype="float32", device="cpu")
     template = Template(loaded.tokenizer)
     made = []
     for ask in asks:
-        ids, mask = pad([template.prompt(ask).ids], loaded.tokenizer.pad_token_id, side=side)
+        ids, mask = pad_rows([template.prompt(ask).ids], loaded.tokenizer.pad_token_id, side=side)
         out = loaded.model.generate(
             input_ids=ids, attention_mask=mask, max_new_tokens=n, do_sample=False
         )
@@ -157,16 +157,16 @@ def test_draws_follow_the_distribution(tiny: LocalModel) -> None:
 
 def test_padding_on_either_side_is_the_same_model(tiny: LocalModel) -> None:
     """Rows carry masks and positions, so that pad = eos is safe and left padding equals right padding."""
-    from truing.hf.loading import positions
+    from truing.hf.loading import position_ids
 
     rows = [list(tiny.template.prompt(ask).ids) for ask in ASKS]
     ends = []
     with torch.inference_mode():
         sides: tuple[Any, ...] = ("left", "right")
         for side in sides:
-            ids, mask = pad(rows, tiny.forward.tokenizer.pad_token_id, side=side)
+            ids, mask = pad_rows(rows, tiny.forward.tokenizer.pad_token_id, side=side)
             out = tiny.forward.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions(mask)
+                input_ids=ids, attention_mask=mask, position_ids=position_ids(mask)
             ).logits
             last = [-1] * len(rows) if side == "left" else [len(r) - 1 for r in rows]
             ends.append(torch.stack([out[i, at] for i, at in enumerate(last)]))
@@ -287,7 +287,11 @@ class _NoSystem:
 def test_specs_and_what_can_be_wrong_with_them(make: Callable[..., Path], tmp_path: Path) -> None:
     path = make("llama")
     model = resolve(f"local:{path},dtype=float32,batch=3", "model")
-    assert isinstance(model, Model) and isinstance(model, Scored) and isinstance(model, Streams)
+    assert (
+        isinstance(model, Model)
+        and isinstance(model, LogprobModel)
+        and isinstance(model, StreamingModel)
+    )
     assert isinstance(model, LocalModel) and model.dtype == "float32"
     assert model.lineage.base_sha256
     half = resolve(f"local:{path},dtype=bfloat16", "model")

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from truing.core.errors import UserError
-from truing.core.types import Conversation, Scores
-from truing.hf.loading import load_causal
+from truing.core.types import ContinuationScores, Conversation
+from truing.hf.loading import load_causal_lm
 from truing.models.local import LocalModel
 from truing.models.local.likelihood import Budget, Likelihood, Query
 from truing.models.local.prefix import Close, Head, Segment, Tree
@@ -42,7 +42,7 @@ QUERIES = [
 
 def plain(path: str, query: Query, model: LocalModel) -> list[list[float]]:
     """One continuation at a time: the whole text tokenised, one forward pass of transformers' own attention."""
-    loaded = load_causal(path, dtype="float32", device="cpu")
+    loaded = load_causal_lm(path, dtype="float32", device="cpu")
     made = []
     for continuation in query.continuations:
         context = (
@@ -61,7 +61,7 @@ def plain(path: str, query: Query, model: LocalModel) -> list[list[float]]:
 
 
 def check(
-    made: list[list[Scores]], wanted: list[list[list[float]]], tolerance: float = 1e-4
+    made: list[list[ContinuationScores]], wanted: list[list[list[float]]], tolerance: float = 1e-4
 ) -> int:
     """How many continuations were compared; each within the tolerance."""
     compared = 0
@@ -141,7 +141,7 @@ def test_concurrent_calls_are_one_tree(tiny: LocalModel) -> None:
     calls: list[int] = []
     score = tiny._worker._score
 
-    def counted(queries: Sequence[Query]) -> list[list[Scores]]:
+    def counted(queries: Sequence[Query]) -> list[list[ContinuationScores]]:
         calls.append(len(queries))
         return score(queries)
 
@@ -162,7 +162,7 @@ def test_concurrent_calls_are_one_tree(tiny: LocalModel) -> None:
 
 
 def test_what_cannot_be_scored_is_said(tiny: LocalModel, make: Callable[..., Path]) -> None:
-    def one(prefix: Conversation | str, *continuations: str) -> list[Scores]:
+    def one(prefix: Conversation | str, *continuations: str) -> list[ContinuationScores]:
         with torch.inference_mode():
             return tiny.likelihood.score([Query(prefix, continuations)])[0]
 

@@ -10,7 +10,7 @@ import pytest
 from adapter_truing import Words
 
 from truing.core.errors import PlanError
-from truing.core.protocols import Streams
+from truing.core.protocols import StreamingModel
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import spec_of
@@ -125,7 +125,7 @@ def test_it_streams_and_closes_where_the_model_does() -> None:
 
     assert asyncio.run(go()) == "Good day." and ear.closed
     assert ear.heard[0][1].max_tokens == 33
-    assert not isinstance(configured(Ear(), GIVEN), Streams)
+    assert not isinstance(configured(Ear(), GIVEN), StreamingModel)
     assert configured(ear, {"streaming": True, "timeout": 3}) is ear
 
 

@@ -28,7 +28,8 @@ from truing.rails.guarded import Guarded
 from truing.rails.library import distress
 from truing.rails.library.catalog import names, on_demand
 from truing.rails.library.tone import Policy, build_judge
-from truing.specs.resolve import Args, parse, resolve
+from truing.specs.parser import parse_spec
+from truing.specs.resolve import Args, resolve
 
 
 class Judge:
@@ -314,7 +315,7 @@ def test_tone_is_rewritten_by_the_model_then_mended_then_withheld(tmp_path: Path
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "config.yml").write_text("rails: {}\n")
     with pytest.raises(SpecError, match="no truing: tone"):
-        build_judge(Args(parse(f"tone:{tmp_path / 'none'}"), {}))
+        build_judge(Args(parse_spec(f"tone:{tmp_path / 'none'}"), {}))
 
 
 def test_text_checks_mend_or_block(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from truing.distributed.process_group import Pace, World  # noqa: E402
-from truing.hf.loading import contiguous_head  # noqa: E402
+from truing.hf.loading import make_lm_head_contiguous  # noqa: E402
 from truing.train.rl.policy_models import ACTOR, CRITICS, WRITER, SharedCrew  # noqa: E402
 
 IDS = torch.tensor([[4, 5, 6, 7], [5, 4, 4, 6]])
@@ -69,8 +69,8 @@ def test_the_head_reads_its_rows_in_one_piece(task: Any) -> None:
     model = task.model(0)
     seen: list[bool] = []
     whole = model(input_ids=IDS).logits[:, -2:]
-    contiguous_head(model)
-    contiguous_head(model)  # once is enough
+    make_lm_head_contiguous(model)
+    make_lm_head_contiguous(model)  # once is enough
     model.get_output_embeddings().register_forward_pre_hook(
         lambda _, args: seen.append(args[0].is_contiguous())
     )

@@ -269,9 +269,9 @@ def test_the_command_with_weights_in_pieces_leaves_a_whole_model(
         timeout=200,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    from truing.hf.loading import load_causal
+    from truing.hf.loading import load_causal_lm
 
-    made = dict(load_causal(str(out), dtype="float32").model.named_parameters())
-    first = dict(load_causal(str(base), dtype="float32").model.named_parameters())
+    made = dict(load_causal_lm(str(out), dtype="float32").model.named_parameters())
+    first = dict(load_causal_lm(str(base), dtype="float32").model.named_parameters())
     assert {k: p.shape for k, p in made.items()} == {k: p.shape for k, p in first.items()}
     assert (out / "samples" / "step-2" / "responses.jsonl").is_file() and len(rows(out)) == 2

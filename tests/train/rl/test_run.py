@@ -16,8 +16,9 @@ pytest.importorskip("peft")
 
 from truing.core.errors import LineageError, PlanError, UserError  # noqa: E402
 from truing.datasets.file import build as file_data  # noqa: E402
-from truing.hf.loading import load_causal  # noqa: E402
-from truing.specs.resolve import Args, parse, resolve  # noqa: E402
+from truing.hf.loading import load_causal_lm  # noqa: E402
+from truing.specs.parser import parse_spec
+from truing.specs.resolve import Args, resolve  # noqa: E402
 from truing.train.folder import read_card  # noqa: E402
 from truing.train.logs import read_log  # noqa: E402
 from truing.train.rl.reward_signals import FunctionSignal  # noqa: E402
@@ -57,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
             for k, p in enumerate(["ash", "bay cob", "dew"])
         )
     )
-    return file_data(Args(parse(f"file:{path}")))
+    return file_data(Args(parse_spec(f"file:{path}")))
 
 
 def train(
@@ -93,7 +94,7 @@ def test_a_run_leaves_a_model_folder(
         card is not None and card.kind == "ppo-lag" and card.lineage.judges and card.lineage.prompts
     )
     after, before = (
-        dict(load_causal(str(f), dtype="float32").model.named_parameters()) for f in (out, base)
+        dict(load_causal_lm(str(f), dtype="float32").model.named_parameters()) for f in (out, base)
     )
     moved = max(float((after[k] - before[k]).abs().max()) for k in before)
     assert moved > 1e-4
@@ -108,7 +109,7 @@ def test_a_run_leaves_a_model_folder(
 def test_adapters_off_are_the_reference_and_trained_roles_stay_apart(base: Path) -> None:
     from truing.train.rl.policy_models import SharedCrew
 
-    loaded = load_causal(str(base), dtype="float32")
+    loaded = load_causal_lm(str(base), dtype="float32")
     ids = torch.tensor([[4, 5, 6]])
     plain = loaded.model(input_ids=ids).logits
     crew = SharedCrew(loaded.model, loaded.tokenizer, ("reward_critic", "cost_critic"), rank=4)
@@ -170,7 +171,7 @@ def test_a_reward_model_on_the_shared_backbone_scores_as_its_judge(
     from truing.train.rl.reward_signals import JudgeSignal
     from truing.train.rl.rollout import Prompt, Rollout
 
-    loaded = load_causal(str(base), dtype="float32")
+    loaded = load_causal_lm(str(base), dtype="float32")
     crew = SharedCrew(loaded.model, loaded.tokenizer, ("reward_critic",), rank=4)
     signal = AdapterSignal.of(crew, str(scorer), "rewards0", read_card(scorer).base_sha256)  # type: ignore[union-attr]
     texts = ("gold", "ash log log", "", "kit jam gold elm")
@@ -404,7 +405,7 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(
     from transformers import PreTrainedTokenizerFast
 
     from truing.core.types import Conversation, Sample
-    from truing.hf.loading import load_scalar
+    from truing.hf.loading import load_scalar_model
     from truing.judges.preference import PreferenceJudge
     from truing.train.rl.reward_signals import JudgeSignal
     from truing.train.rl.rollout import Prompt, Rollout
@@ -433,7 +434,7 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(
         ("gold risk",),
     )
     got = JudgeSignal(PreferenceJudge.load("reward", other)).score(rollout, cost=False)[0]
-    model, _ = load_scalar(other, dtype="float32")
+    model, _ = load_scalar_model(other, dtype="float32")
     text = "User: ash bay\n\nAssistant: gold risk"
     row = torch.tensor([[*tokenizer(text).input_ids, tokenizer.eos_token_id]])
     with torch.no_grad():

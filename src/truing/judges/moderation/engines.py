@@ -16,8 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from truing.core.errors import MissingExtra, UserError, nearest
-from truing.hf.loading import batches_by_length, best_device, best_dtype, int8_pays, one_thread_pool
+from truing.core.errors import MissingExtra, UserError, did_you_mean
+from truing.hf.loading import (
+    batch_by_length,
+    limit_torch_threads,
+    prefers_int8,
+    select_device,
+    select_dtype,
+)
 from truing.hf.weights import cache_dir
 from truing.judges.moderation import lean_llama
 from truing.judges.moderation.lean import LeanBert, fits
@@ -68,8 +74,8 @@ class TorchEngine:
         device: str = "auto",
         tokens: int = 4096,
     ) -> None:
-        where = best_device(device)
-        kind = best_dtype(dtype, where)
+        where = select_device(device)
+        kind = select_dtype(dtype, where)
         self._network = copy(network.eval().requires_grad_(False).to(where))
         self._network._modules = dict(network._modules)  # the caller's network keeps its own body
         self._network.body = _lean(network.body, kind)
@@ -78,14 +84,14 @@ class TorchEngine:
         self._tokens = tokens
         self._lock = threading.Lock()
         self.name = f"torch {str(kind).removeprefix('torch.')} {where.type}"
-        one_thread_pool()
+        limit_torch_threads()
 
     def logits(self, rows: Sequence[Encoded]) -> Floats:
         """Batches of similar length, at most `tokens` tokens each."""
         outputs = self._network.head.out_features
         made = np.zeros((len(rows), outputs), np.float32)
         with self._lock, torch.inference_mode():
-            for batch in batches_by_length([len(r.ids) for r in rows], tokens=self._tokens):
+            for batch in batch_by_length([len(r.ids) for r in rows], tokens=self._tokens):
                 ids, segments, mask = (
                     torch.from_numpy(a).to(self._where)
                     for a in _tensors([rows[i] for i in batch], self._pad)
@@ -112,7 +118,7 @@ class OnnxEngine:
             raise MissingExtra("local", "engine=onnx") from error
         path = exported(network, digest)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or one_thread_pool()
+        options.intra_op_num_threads = threads or limit_torch_threads()
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
@@ -132,7 +138,7 @@ class OnnxEngine:
     def logits(self, rows: Sequence[Encoded]) -> Floats:
         """As `TorchEngine.logits`."""
         parts: list[tuple[list[int], Floats]] = []
-        for batch in batches_by_length([len(r.ids) for r in rows], tokens=self._tokens):
+        for batch in batch_by_length([len(r.ids) for r in rows], tokens=self._tokens):
             ids, segments, mask = _tensors([rows[i] for i in batch], self._pad)
             out = self._session.run(None, {"ids": ids, "segments": segments, "mask": mask})[0]
             parts.append((batch, out))
@@ -228,13 +234,13 @@ def make_engine(
     ONNX is for encoders: a language model runs in torch whatever was asked for.
     """
     if engine not in ENGINES:
-        raise UserError(f"engine={engine!r} is unknown{nearest(engine, ENGINES)}")
+        raise UserError(f"engine={engine!r} is unknown{did_you_mean(engine, ENGINES)}")
     if network.causal:
         return TorchEngine(network, pad=pad, dtype=dtype, device=device)
     if engine == "onnx" or (
-        engine == "auto" and dtype == "auto" and device in ("auto", "cpu") and int8_pays()
+        engine == "auto" and dtype == "auto" and device in ("auto", "cpu") and prefers_int8()
     ):
-        if best_device(device).type == "cpu":
+        if select_device(device).type == "cpu":
             return OnnxEngine(network, pad=pad, digest=digest)
         if engine == "onnx":
             raise UserError("engine=onnx runs on the CPU alone")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from truing.core.errors import UserError
 from truing.hf.loading import load_encoder, load_tokenizer
-from truing.hf.weights import find
+from truing.hf.weights import find_weights
 from truing.judges.moderation.causal import shorten
 from truing.judges.moderation.net import EXTRA, Network
 from truing.judges.moderation.ngrams import Ngrams
@@ -158,7 +158,7 @@ def new_network(body: Any, categories: int) -> Network:
 def read_network(folder: Path, settings: Settings) -> tuple[Network, Any]:
     """The network in float32 on the CPU, and its tokenizer; UserError for a folder that does not fit together."""
     if settings.form == "delta":
-        weights = find(settings.base)
+        weights = find_weights(settings.base)
         if weights.sha256 != settings.base_sha256:
             raise UserError(
                 f"{folder}: made for {settings.base} {settings.base_sha256[:12]}, not {weights.sha256[:12]}"

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 
 from truing.core.errors import UserError
-from truing.core.language_id import language
+from truing.core.language_id import detect_language
 from truing.core.lineage import digest
 from truing.hf.weights import sha256_file
 from truing.judges.moderation.member import Member
@@ -99,7 +99,7 @@ class Scorer:
     def reads(self, piece: Piece) -> str | None:
         """The language of what is judged where the card does not name it, else none."""
         text = piece.response if piece.response is not None else " ".join(piece.turns[-1:])
-        found = language(text)
+        found = detect_language(text)
         return None if found in self.settings.languages else found
 
     def _member(self, name: str, how: dict[str, str]) -> Member:

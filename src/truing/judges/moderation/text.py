@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from truing.core.language_id import latin
+from truing.core.language_id import count_latin_letters
 
 MOST = 20_000  # characters that are looked at: the head and the tail of a longer text
 
@@ -44,11 +44,11 @@ def _homoglyphs(text: str) -> str:
     if text.isascii():
         return text
     letters = "".join(_WORD.findall(text))
-    mostly = latin(letters) >= 0.5 * len(letters)
+    mostly = count_latin_letters(letters) >= 0.5 * len(letters)
 
     def fold(match: re.Match[str]) -> str:
         word = match.group()
-        n = latin(word)
+        n = count_latin_letters(word)
         if n == len(word):
             return word
         made = word.translate(_LOOKALIKE)

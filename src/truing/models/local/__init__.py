@@ -18,5 +18,5 @@ def build(args: Args) -> LocalModel:
     if batch < 1:
         raise args.fault(f"batch={batch} is less than 1")
     dtype, device = args.text("dtype", "auto"), args.text("device", "auto")
-    args.done()  # a wrong argument is told before the weights are loaded
+    args.reject_unknown()  # a wrong argument is told before the weights are loaded
     return LocalModel.load(args.name or "smollm2", dtype=dtype, device=device, batch=batch)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from truing.core.errors import UserError
-from truing.hf.loading import Loaded, end_tokens, one_thread_pool, window
+from truing.hf.loading import LoadedModel, context_length, eos_token_ids, limit_torch_threads
 from truing.models.local.attention import NAME, Block, Group, Packed, Step, during, register
 
 
 class Forward:
     """Runs a loaded causal model; not for several threads at once."""
 
-    def __init__(self, loaded: Loaded, *, prefix_bytes: int = 256 << 20) -> None:
+    def __init__(self, loaded: LoadedModel, *, prefix_bytes: int = 256 << 20) -> None:
         register()
         model = loaded.model
         if not getattr(model, "_supports_attention_backend", False):
@@ -29,15 +29,15 @@ class Forward:
         self.body = model.base_model
         self.head = model.get_output_embeddings()
         self.tokenizer = loaded.tokenizer
-        self.window = window(model)
-        self.ends = end_tokens(model, loaded.tokenizer)
+        self.window = context_length(model)
+        self.ends = eos_token_ids(model, loaded.tokenizer)
         config = model.config.get_text_config()
         self._cap = getattr(config, "final_logit_softcapping", None)
         scale = getattr(config, "logits_scaling", None)
         self._scale = 1.0 / scale if scale else getattr(config, "logit_scale", None)
         self._blocks: OrderedDict[tuple[int, ...], Block] = OrderedDict()
         self._limit = prefix_bytes
-        one_thread_pool()
+        limit_torch_threads()
 
     @property
     def device(self) -> torch.device:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from truing.core.errors import UserError
-from truing.core.types import Conversation, Failure, Scores
+from truing.core.types import ContinuationScores, Conversation, Failure
 from truing.models.local.attention import Block, Group, Packed
 from truing.models.local.forward import Forward, causal
 from truing.models.local.prefix import Close, Head, Ints, Segment, Tree, Wanted
@@ -52,20 +52,22 @@ class Likelihood:
         large = Budget(tokens=16384, tree=1024, logits=512 << 20)
         self.budget = budget or (large if forward.device.type == "cuda" else Budget())
 
-    def score(self, queries: Sequence[Query]) -> list[list[Scores]]:
+    def score(self, queries: Sequence[Query]) -> list[list[ContinuationScores]]:
         """The scores of every continuation of every query, in their order."""
         encoded = self._encode(queries)
         whole = [e for e in encoded if e.failure is None]
         tree = Tree([e.read for e in whole], [e.start for e in whole], [e.targets for e in whole])
         out = _Run(self, int(sum(len(e.targets) for e in whole))).all(tree)
-        made: list[Scores] = []
+        made: list[ContinuationScores] = []
         place = 0
         for e in encoded:
             if e.failure is not None:
-                made.append(Scores((), e.cut, e.merged, e.failure))
+                made.append(ContinuationScores((), e.cut, e.merged, e.failure))
                 continue
             made.append(
-                Scores(tuple(out[place : place + len(e.targets)].tolist()), e.cut, e.merged)
+                ContinuationScores(
+                    tuple(out[place : place + len(e.targets)].tolist()), e.cut, e.merged
+                )
             )
             place += len(e.targets)
         sizes = np.cumsum([0, *(len(q.continuations) for q in queries)])

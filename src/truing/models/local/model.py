@@ -10,8 +10,16 @@ import msgspec
 
 from truing.core.errors import UserError
 from truing.core.lineage import digest
-from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Scores, Usage
-from truing.hf.loading import Loaded, load_causal
+from truing.core.types import (
+    Answer,
+    ContinuationScores,
+    Conversation,
+    Lineage,
+    Message,
+    Sampling,
+    Usage,
+)
+from truing.hf.loading import LoadedModel, load_causal_lm
 from truing.hf.weights import Weights
 from truing.models.local.decoding import Decoder, Request
 from truing.models.local.forward import Forward
@@ -29,7 +37,7 @@ class LocalModel:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         *,
         name: str = "",
         batch: int = 64,
@@ -55,7 +63,7 @@ class LocalModel:
         batch: int = 64,
     ) -> LocalModel:
         """Finds the weights (fetching them at the first use) and loads them."""
-        return cls(load_causal(name, dtype=dtype, device=device), batch=batch)
+        return cls(load_causal_lm(name, dtype=dtype, device=device), batch=batch)
 
     @property
     def name(self) -> str:
@@ -145,7 +153,9 @@ class LocalModel:
                 raise UserError(f"{self.name}: {one.failure.message}")
         return [list(s.logprobs) for s in made]
 
-    async def score(self, prefix: Conversation | str, continuations: Sequence[str]) -> list[Scores]:
+    async def score(
+        self, prefix: Conversation | str, continuations: Sequence[str]
+    ) -> list[ContinuationScores]:
         """As `logprobs`, with what was cut or merged, and a failure as data; concurrent calls are read as one tree."""
         return await self._worker.score(Query(prefix, tuple(continuations)))
 

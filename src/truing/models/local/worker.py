@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from truing.core.types import Scores
+from truing.core.types import ContinuationScores
 from truing.models.local.decoding import Decoder, Request
 from truing.models.local.forward import Forward
 from truing.models.local.likelihood import Query
@@ -28,7 +28,7 @@ class Worker:
         self,
         forward: Forward,
         decoder: Decoder,
-        score: Callable[[Sequence[Query]], list[list[Scores]]],
+        score: Callable[[Sequence[Query]], list[list[ContinuationScores]]],
         *,
         gather: float = 0.004,
         longest: float = 0.5,
@@ -39,7 +39,9 @@ class Worker:
         self.gather = gather
         self.longest = longest
         self._new: list[Request] = []
-        self._queries: list[tuple[Query, Callable[[list[Scores] | Exception], None]]] = []
+        self._queries: list[
+            tuple[Query, Callable[[list[ContinuationScores] | Exception], None]]
+        ] = []
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -50,12 +52,12 @@ class Worker:
             self._new += requests
             self._start()
 
-    async def score(self, query: Query) -> list[Scores]:
+    async def score(self, query: Query) -> list[ContinuationScores]:
         """The scores of a query, read together with those that others ask for at the time."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Scores]] = loop.create_future()
+        future: asyncio.Future[list[ContinuationScores]] = loop.create_future()
 
-        def ended(made: list[Scores] | Exception) -> None:
+        def ended(made: list[ContinuationScores] | Exception) -> None:
             _tell(
                 loop,
                 *(
@@ -115,10 +117,10 @@ class Worker:
         return len(self._new) + len(self._queries)
 
     def _answer(
-        self, queries: list[tuple[Query, Callable[[list[Scores] | Exception], None]]]
+        self, queries: list[tuple[Query, Callable[[list[ContinuationScores] | Exception], None]]]
     ) -> None:
         try:
-            made: list[list[Scores]] | Exception = self._score([q for q, _ in queries])
+            made: list[list[ContinuationScores]] | Exception = self._score([q for q, _ in queries])
         except Exception as error:
             made = error
         for at, (_, ended) in enumerate(queries):

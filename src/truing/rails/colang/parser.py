@@ -16,7 +16,7 @@ from typing import Any
 from lark import Lark, Token, Transformer, UnexpectedInput
 from lark.lexer import Lexer
 
-from truing.core.errors import PlanError, nearest
+from truing.core.errors import PlanError, did_you_mean
 from truing.rails.colang import ast as n
 from truing.rails.colang.lexer import Line, keyword, logical_lines, without
 from truing.rails.colang.messages import bot_texts, user_examples
@@ -83,7 +83,7 @@ class _Definition:
         self.kind, _, self.name = rest.partition(" ")
         self.name = self.name.strip()
         if self.kind not in _KINDS:
-            hint = nearest(self.kind, (*_KINDS, *_MODIFIERS))
+            hint = did_you_mean(self.kind, (*_KINDS, *_MODIFIERS))
             raise ColangError(line.number, f"cannot define {self.kind!r}{hint}")
         if self.kind == "subflow":
             self.meta["subflow"] = True
@@ -202,7 +202,9 @@ class _Tokens:
                 line.number,
             )
         else:
-            raise ColangError(line.number, f"unknown statement {word!r}{nearest(word, _KNOWN)}")
+            raise ColangError(
+                line.number, f"unknown statement {word!r}{did_you_mean(word, _KNOWN)}"
+            )
 
     def _when(self, line: Line, text: str, word: str) -> Iterator[Token]:
         rest = without(word, text)

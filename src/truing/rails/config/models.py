@@ -10,11 +10,12 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from truing.core.errors import PlanError, nearest
+from truing.core.errors import PlanError, did_you_mean
 from truing.core.protocols import Model
 from truing.rails.config.loader import ModelEntry, RailsConfig
 from truing.rails.config.parameters import ADDRESSES, body, configured, faults
-from truing.specs.resolve import Spec, resolve
+from truing.specs.parser import Spec
+from truing.specs.resolve import resolve
 
 # Engines whose servers speak the OpenAI chat API -> the address used where the configuration gives none.
 ENGINES: dict[str, str | None] = {
@@ -81,7 +82,7 @@ def engine_fault(entry: ModelEntry) -> str | None:
     if entry.engine == "truing":
         return None
     if entry.engine not in ENGINES:
-        hint = nearest(entry.engine, (*ENGINES, "truing"))
+        hint = did_you_mean(entry.engine, (*ENGINES, "truing"))
         return (
             f"the engine {entry.engine!r} is not known{hint} (engine: truing takes any truing spec)"
         )

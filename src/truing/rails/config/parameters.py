@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from truing.core.errors import nearest
-from truing.core.protocols import Closes, Model, Streams
+from truing.core.errors import did_you_mean
+from truing.core.protocols import Closeable, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Sampling
 
 ADDRESSES = ("base_url", "openai_api_base", "endpoint_url", "api_base")
@@ -63,7 +63,7 @@ def faults(given: Mapping[str, Any], engine: str) -> Iterator[tuple[str, str]]:
             hint = (
                 " (engine: truing takes it in the spec: model)"
                 if key in _CONNECTION or key in _BODY
-                else nearest(key, known)
+                else did_you_mean(key, known)
             )
             yield key, f"the parameter {key!r} of the model is not known{hint}"
         elif value is not None:
@@ -151,7 +151,7 @@ class Configured:
 
     async def close(self) -> None:
         """Closes the model, where it has anything to close."""
-        if isinstance(self.model, Closes):
+        if isinstance(self.model, Closeable):
             await self.model.close()
 
 
@@ -160,7 +160,7 @@ class ConfiguredStream(Configured):
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
         """As the model."""
-        assert isinstance(self.model, Streams)
+        assert isinstance(self.model, StreamingModel)
         async for piece in self.model.stream(conversation, sampling):
             yield piece
 
@@ -170,4 +170,8 @@ def configured(model: Model, parameters: Mapping[str, Any]) -> Model:
     own = Own.of(parameters)
     if own == Own():
         return model
-    return ConfiguredStream(model, own) if isinstance(model, Streams) else Configured(model, own)
+    return (
+        ConfiguredStream(model, own)
+        if isinstance(model, StreamingModel)
+        else Configured(model, own)
+    )

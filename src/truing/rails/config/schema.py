@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from truing.core.errors import nearest
+from truing.core.errors import did_you_mean
 
 Path = tuple[str | int, ...]
 ANY: dict[str, Any] = {"*": None}  # any keys
@@ -222,7 +222,7 @@ def faults(value: Any, schema: Any, path: Path = ()) -> Iterator[tuple[Path, str
             if "*" in schema:
                 continue
             if key not in schema:
-                yield here, f"unknown key {str(key)!r} in {where}{nearest(str(key), schema)}"
+                yield here, f"unknown key {str(key)!r} in {where}{did_you_mean(str(key), schema)}"
             else:
                 yield from faults(inner, schema[key], here)
         return

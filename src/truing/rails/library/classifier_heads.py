@@ -44,8 +44,8 @@ def head(name: str) -> Head:
 async def score(name: str, text: str) -> tuple[float, bool]:
     """The probability, and whether the text is over the head's threshold. For messages of people: both heads learned from
     short ones, and on pages of documents the injection head raises false alarms (docs/log)."""
-    from truing.hf.sentence_encoder import encoder
+    from truing.hf.sentence_encoder import shared_encoder
 
     found = head(name)
-    best = found.logit((await asyncio.to_thread(lambda: encoder().encode([text])))[0])
+    best = found.logit((await asyncio.to_thread(lambda: shared_encoder().encode([text])))[0])
     return 1 / (1 + math.exp(-max(-60.0, min(60.0, best)))), best >= found.threshold

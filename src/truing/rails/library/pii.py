@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from truing.core.errors import PlanError, nearest
+from truing.core.errors import PlanError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def check_names(entities: Iterable[str], where: str) -> tuple[list[str], list[st
             model.append(entity)
         else:
             faults.append(
-                f"{where}: there is no entity {entity!r}{nearest(entity, [*_COMPILED, *BY_PRESIDIO])}"
+                f"{where}: there is no entity {entity!r}{did_you_mean(entity, [*_COMPILED, *BY_PRESIDIO])}"
             )
     if faults:
         raise PlanError(*faults)

@@ -13,14 +13,14 @@ from typing import Any
 
 from truing.core.errors import PlanError
 from truing.rails.library.pii import NAMED, Span
-from truing.specs.resolve import load
+from truing.specs.resolve import load_object
 
 _PREFERRED = ("en_core_web_lg", "en_core_web_md", "en_core_web_sm")
 
 
 def _model() -> str | None:
     """The best English model of spaCy that is installed, or none. Nothing is downloaded."""
-    installed = load("spacy.util:get_installed_models")()
+    installed = load_object("spacy.util:get_installed_models")()
     return next(
         iter(
             [
@@ -62,23 +62,23 @@ def _engine(model: str | None) -> Any:
             ]
         }
         given = {"nlp_engine_name": "spacy", "models": named, "ner_model_configuration": mapping}
-        engine = load("presidio_analyzer.nlp_engine:NlpEngineProvider")(
+        engine = load_object("presidio_analyzer.nlp_engine:NlpEngineProvider")(
             nlp_configuration=given
         ).create_engine()
     else:
-        engine = load("presidio_analyzer.nlp_engine:SpacyNlpEngine")(models=named)
-        blank = load("spacy:blank")("en")
-        load("spacy.language:Language").component("truing_lower", func=_lower)
+        engine = load_object("presidio_analyzer.nlp_engine:SpacyNlpEngine")(models=named)
+        blank = load_object("spacy:blank")("en")
+        load_object("spacy.language:Language").component("truing_lower", func=_lower)
         blank.add_pipe("truing_lower")
         engine.nlp = {"en": blank}
-    return load("presidio_analyzer:AnalyzerEngine")(nlp_engine=engine)
+    return load_object("presidio_analyzer:AnalyzerEngine")(nlp_engine=engine)
 
 
 def find_by_model(text: str, entities: Iterable[str], threshold: float = 0.4) -> list[Span]:
     """What Presidio finds of these kinds; MissingExtra without it, PlanError without a model where one is needed, so that the
     rail blocks with the reason."""
     wanted = list(entities)
-    load("presidio_analyzer:AnalyzerEngine")  # the extra first, then its model
+    load_object("presidio_analyzer:AnalyzerEngine")  # the extra first, then its model
     model = _model()
     if model is None and NAMED & set(wanted):
         kinds = ", ".join(sorted(NAMED & set(wanted)))

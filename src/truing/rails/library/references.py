@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from truing.core.errors import nearest
+from truing.core.errors import did_you_mean
 from truing.rails.colang.ast import Flow
 from truing.rails.colang.flow_reference import flow_name
 from truing.rails.config.loader import RailsConfig, rail_names, stages
@@ -38,7 +38,7 @@ def wiring_faults(
             place = config.place("key", f"rails.{stage}.flows.{at}")
             bare = flow_name(name)
             if bare not in known:
-                yield place, f"there is no flow {bare!r}{nearest(bare, known)}"
+                yield place, f"there is no flow {bare!r}{did_you_mean(bare, known)}"
             task = TASKS.get(bare)
             if task is not None and "variant" not in name and not prompts.has(task):
                 yield place, f"the rail {name!r} needs a prompt for the task {task!r} under prompts"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from truing.core.protocols import Judge
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.rails.actions import RailOutcome
 from truing.rails.colang.flow_reference import flow_parameters
@@ -117,7 +117,7 @@ def _limit(thresholds: dict[str, Any], category: str) -> float | None:
 
 def _name(category: str) -> str:
     try:
-        return taxonomy("beavertails").find(category).name.lower() if category else ""
+        return load_taxonomy("beavertails").find(category).name.lower() if category else ""
     except Exception:  # a judge of another taxonomy: its own id is the name
         return category
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from truing.core.language_id import language
+from truing.core.language_id import detect_language
 from truing.rails.actions import RailOutcome
 from truing.rails.library import pii
 from truing.rails.runtime.turn_context import Turn
@@ -183,7 +183,7 @@ def _language(found: _Mended, settings: Mapping[str, Any]) -> None:
     allowed = [str(c) for c in settings.get("allow") or ("en",)]
     if len(found.text.split()) < int(settings.get("min_words", 3)):
         return  # too short to tell: a name or a number has no language
-    spoken = language(found.text)
+    spoken = detect_language(found.text)
     if spoken not in allowed:
         found.object(f"I only speak {', '.join(allowed)}")
 

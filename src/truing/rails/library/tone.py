@@ -20,7 +20,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from truing.core.errors import PlanError, nearest
+from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
 from truing.core.types import Failure, Judgement, Lineage, Response, Sample
 from truing.specs.resolve import Args
@@ -69,7 +69,9 @@ class Policy(Struct, frozen=True, kw_only=True):
     def of(cls, settings: Mapping[str, Any]) -> Policy:
         """From ``truing: tone:``; PlanError for keys that are none of its."""
         wrong = [
-            f"truing.tone: unknown key {k!r}{nearest(k, _KEYS)}" for k in settings if k not in _KEYS
+            f"truing.tone: unknown key {k!r}{did_you_mean(k, _KEYS)}"
+            for k in settings
+            if k not in _KEYS
         ]
         if wrong:
             raise PlanError(*wrong)

@@ -60,9 +60,9 @@ class Shared:
 
     def encode(self, texts: list[str]) -> Any:
         """Its vectors."""
-        from truing.hf.sentence_encoder import encoder
+        from truing.hf.sentence_encoder import shared_encoder
 
-        return encoder().encode(texts)
+        return shared_encoder().encode(texts)
 
 
 def default_encoder(config: RailsConfig) -> Encodes:
@@ -80,9 +80,9 @@ def default_encoder(config: RailsConfig) -> Encodes:
         return Shared()
     if not config.user_messages or find_spec("torch") is None:
         return Lexical()
-    from truing.hf.weights import present
+    from truing.hf.weights import find_cached_weights
 
-    return Shared() if present("minilm") is not None else Lexical()
+    return Shared() if find_cached_weights("minilm") is not None else Lexical()
 
 
 class Vectors:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from truing.core.errors import TruingError
-from truing.core.protocols import Model, Streams
+from truing.core.protocols import Model, StreamingModel
 from truing.core.types import (
     Conversation,
     Failure,
@@ -229,7 +229,7 @@ class Llm:
         return Reply(text, thinking, answer.message.tool_calls, answer.finish_reason)
 
     async def _streamed(self, conversation: Conversation, sampling: Sampling, sink: Sink) -> Reply:
-        if isinstance(self.model, Streams) and not sampling.tools:
+        if isinstance(self.model, StreamingModel) and not sampling.tools:
             try:
                 async for piece in self.model.stream(conversation, sampling):
                     await sink.push(piece)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from truing.core.errors import nearest
+from truing.core.errors import did_you_mean
 from truing.rails.colang import ast as n
 from truing.rails.colang.expressions import variables
 from truing.rails.colang.flow_reference import flow_name, flow_parameters
@@ -86,7 +86,7 @@ class Names:
                     and step.intent not in intents
                     and not guessed
                 ):
-                    hint = nearest(step.intent, intents - UNRESOLVED)
+                    hint = did_you_mean(step.intent, intents - UNRESOLVED)
                     yield Finding(
                         place=place,
                         kind="intent",
@@ -104,7 +104,7 @@ class Names:
                         place=place,
                         kind="subflow",
                         what=f"there is no subflow {step.flow!r}"
-                        f"{nearest(step.flow, {f.name for f in self.config.flows} or subflows)}",
+                        f"{did_you_mean(step.flow, {f.name for f in self.config.flows} or subflows)}",
                     )
                 elif isinstance(step, n.Execute):
                     yield from self._action(step, place)
@@ -114,7 +114,7 @@ class Names:
     def _message(self, name: str, place: str, known: set[str]) -> Iterator[Finding]:
         if name in UNRESOLVED or name.startswith("$") or name in known:
             return
-        hint = nearest(name, self.config.bot_messages)
+        hint = did_you_mean(name, self.config.bot_messages)
         yield Finding(
             place=place,
             kind="message",
@@ -140,7 +140,7 @@ class Names:
             hint = (
                 f"; did you mean {close[0]!r}?"
                 if close
-                else nearest(step.action, self.sources.actions)
+                else did_you_mean(step.action, self.sources.actions)
             )
             level = "warning" if self.sources.open_ended else "error"
             yield Finding(
@@ -167,7 +167,7 @@ class Names:
                     place=place,
                     kind="parameter",
                     what=f"the action {step.action!r} takes no parameter {name!r}"
-                    f"{nearest(name, takes - {'turn', 'self'})}",
+                    f"{did_you_mean(name, takes - {'turn', 'self'})}",
                 )
         if len(given) == len(step.params):
             for name in sorted(n_ for n_ in needs - given if not n_.startswith("__context__")):
@@ -196,7 +196,7 @@ class Names:
                     place=f"{flow.file}:{flow.line}",
                     kind="unused",
                     level="warning",
-                    what=f"the subflow {flow.name!r} is never called{nearest(flow.name, called)}",
+                    what=f"the subflow {flow.name!r} is never called{did_you_mean(flow.name, called)}",
                 )
 
     def _replaces(self, name: str) -> bool:
@@ -227,7 +227,7 @@ class Names:
         for place, name in self._read():
             if name not in known and (place, name) not in seen:
                 seen.add((place, name))
-                hint = nearest(
+                hint = did_you_mean(
                     name,
                     likely
                     | {"user_message", "bot_message", "last_user_message", "relevant_chunks"},

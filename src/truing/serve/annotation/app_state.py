@@ -18,8 +18,8 @@ from msgspec import Struct
 from truing.annotation import study as studies
 from truing.annotation.group_commit import MOST
 from truing.annotation.store import Refused, Store, Tx
-from truing.core.protocols import Closes, Model
-from truing.http.limits import close_all
+from truing.core.protocols import Closeable, Model
+from truing.http.limits import close_connections
 from truing.serve.annotation.live_pairs import Live
 from truing.serve.annotation.template_filters import FILTERS
 
@@ -146,9 +146,9 @@ class House:
         """Waits for answers under way, then lets go of models and database."""
         await self.live.finish()
         for model in self.models.values():
-            if isinstance(model, Closes):
+            if isinstance(model, Closeable):
                 await model.close()
-        await close_all()
+        await close_connections()
         for threads in (self._readers, self._writers, self._slow):
             threads.shutdown(wait=True)
         self.store.close()

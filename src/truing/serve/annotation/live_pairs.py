@@ -18,7 +18,7 @@ from truing.annotation.dialogues import LONGEST_ANSWER, Job, keep_answer
 from truing.annotation.store import Tx
 from truing.annotation.study import Study
 from truing.core.errors import TruingError
-from truing.core.protocols import Model, Streams
+from truing.core.protocols import Model, StreamingModel
 from truing.core.types import Answer, Sampling
 
 _log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Live:
         )
         try:
             async with asyncio.timeout(self._answer_seconds):
-                if not isinstance(model, Streams):
+                if not isinstance(model, StreamingModel):
                     answer = (await model.generate(job.conversation, sampling))[0]
                     side.text = answer.text
                     return answer

@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from truing.core.errors import PlanError, UserError
-from truing.core.protocols import Closes, Judge, Model
+from truing.core.protocols import Closeable, Judge, Model
 from truing.rails.guarded import Guarded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
@@ -100,7 +100,7 @@ class Desk:
     async def close(self) -> None:
         """Lets go of all models."""
         for one in (self.model, *self.guarded.values()):
-            if isinstance(one, Closes):
+            if isinstance(one, Closeable):
                 await one.close()
 
 

@@ -17,7 +17,7 @@ from litestar.datastructures import State
 from litestar.response import Stream
 from msgspec.structs import replace
 
-from truing.core.protocols import Judge, Model, Streams
+from truing.core.protocols import Judge, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sample, Sampling, stream_seed
 from truing.core.types import Response as Given
 from truing.rails.guarded import Guarded
@@ -169,7 +169,7 @@ async def _pieces(
             if isinstance(piece, Answer):
                 doors.heard(model, asked[0], (piece,), began)
             yield piece
-    elif isinstance(model, Streams) and not asked[1].tools:
+    elif isinstance(model, StreamingModel) and not asked[1].tools:
         async for text in model.stream(*asked):
             yield text
     else:

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from truing.core.types import Answer
-from truing.specs.resolve import load
+from truing.specs.resolve import load_object
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -22,8 +22,11 @@ class Traces:
     def __init__(self, provider: Any) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer("truing")
-        self._in = load("opentelemetry.trace:set_span_in_context")
-        self._status = load("opentelemetry.trace:Status"), load("opentelemetry.trace:StatusCode")
+        self._in = load_object("opentelemetry.trace:set_span_in_context")
+        self._status = (
+            load_object("opentelemetry.trace:Status"),
+            load_object("opentelemetry.trace:StatusCode"),
+        )
 
     def turn(self, model: str, answer: Answer, began: int) -> None:
         """One turn that began at a time in ns and ends now."""
@@ -69,10 +72,14 @@ def from_environment() -> Traces | None:
     """Traces to the collector that the environment names, if it names one; MissingExtra without the `otel` extra."""
     if not any(os.environ.get(name) for name in _ENDPOINTS):
         return None
-    resource = load("opentelemetry.sdk.resources:Resource").create(
+    resource = load_object("opentelemetry.sdk.resources:Resource").create(
         {"service.name": os.environ.get("OTEL_SERVICE_NAME", "truing")}
     )
-    provider = load("opentelemetry.sdk.trace:TracerProvider")(resource=resource)
-    exporter = load("opentelemetry.exporter.otlp.proto.http.trace_exporter:OTLPSpanExporter")()
-    provider.add_span_processor(load("opentelemetry.sdk.trace.export:BatchSpanProcessor")(exporter))
+    provider = load_object("opentelemetry.sdk.trace:TracerProvider")(resource=resource)
+    exporter = load_object(
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter:OTLPSpanExporter"
+    )()
+    provider.add_span_processor(
+        load_object("opentelemetry.sdk.trace.export:BatchSpanProcessor")(exporter)
+    )
     return Traces(provider)

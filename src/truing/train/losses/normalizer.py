@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truing.core.errors import nearest
+from truing.core.errors import did_you_mean
 
 _KINDS = {
     "RunningMeanStd": "running",
@@ -39,10 +39,12 @@ class ScoreNormalizer:
     ) -> None:
         if kind not in _KINDS:
             raise ValueError(
-                f"normaliser {kind!r} is unknown{nearest(str(kind), [k for k in _KINDS if k])}"
+                f"normaliser {kind!r} is unknown{did_you_mean(str(kind), [k for k in _KINDS if k])}"
             )
         if function not in _FUNCTIONS:
-            raise ValueError(f"function {function!r} is unknown{nearest(function, _FUNCTIONS)}")
+            raise ValueError(
+                f"function {function!r} is unknown{did_you_mean(function, _FUNCTIONS)}"
+            )
         self.kind, self.function = _KINDS[kind], function
         if self.kind == "ema" and not (momentum is not None and 0 < momentum < 1):
             raise ValueError(f"momentum {momentum}: between 0 and 1")

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from truing.core.errors import PlanError, UserError
-from truing.core.taxonomy import taxonomy
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Lineage
 from truing.judges.moderation.scorer import folder_hash
 from truing.judges.moderation.settings import Blend, read_settings
@@ -70,7 +70,7 @@ def blend(members: Sequence[Path], sources: Sequence[Source], out: Path) -> Resu
     home = np.array([i.source == measured[0].source for i in measured])
     prompts = np.array([i.alone for i in measured])
     choice = choose(evidence, home, prompts, wide=True)
-    ids = taxonomy().ids
+    ids = load_taxonomy().ids
     out.mkdir(parents=True, exist_ok=True)
     (out / "truing.json").unlink(missing_ok=True)
     names = _copied(members, out)

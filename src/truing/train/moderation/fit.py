@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from truing.core.errors import MissingExtra, PlanError, RunError, UserError
-from truing.hf.loading import best_dtype, load_encoder
+from truing.hf.loading import load_encoder, select_dtype
 from truing.hf.weights import Weights
 from truing.judges.moderation.causal import plain, shorten
 from truing.judges.moderation.engines import TorchEngine
@@ -244,7 +244,7 @@ def _step(
     drawn = [draw(item, job.settings, rng) for item in items]
     ids, segments, mask = tensors([row for row, _ in drawn], pad, job.here.device)
     targets = torch.tensor([t for _, t in drawn], device=job.here.device)
-    dtype = best_dtype(job.settings.dtype, job.here.device)
+    dtype = select_dtype(job.settings.dtype, job.here.device)
     half = (
         contextlib.nullcontext()
         if dtype is torch.float32

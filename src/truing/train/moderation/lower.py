@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from truing.hf.loading import best_dtype
+from truing.hf.loading import select_dtype
 from truing.judges.moderation.causal import states
 from truing.judges.moderation.tokens import Encoded
 
@@ -20,7 +20,7 @@ class Lower:
 
     def __init__(self, layers: int, *, dtype: str, device: Any) -> None:
         self.layers = layers
-        self._kind = best_dtype(dtype, device)
+        self._kind = select_dtype(dtype, device)
         self._device = device
         self._kept: dict[tuple[int, ...], Tensor] = {}
         self._bytes = 0

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.errors import DataError, PlanError
-from truing.core.lineage import prompt_hash
+from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
 from truing.core.types import Judgement, Lineage, Sample
 from truing.core.types import Row as DataRow
@@ -111,7 +111,7 @@ def _item(
 ) -> Item:
     return Item(
         source=sample.source,
-        key=prompt_hash(sample.prompt),
+        key=hash_prompt(sample.prompt),
         piece=Piece.of(sample.conversation, response),
         targets=tuple(targets),
         pair=pair,

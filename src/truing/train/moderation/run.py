@@ -21,11 +21,11 @@ import torch
 from safetensors.torch import save_file
 
 from truing.core.errors import PlanError
-from truing.core.lineage import digest, prompt_hashes
-from truing.core.taxonomy import taxonomy
+from truing.core.lineage import digest, hash_prompts
+from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Lineage
 from truing.hf.loading import load_encoder
-from truing.hf.weights import Weights, find
+from truing.hf.weights import Weights, find_weights
 from truing.judges.moderation.causal import shorten
 from truing.judges.moderation.folder import read_tensors, write_body, write_head
 from truing.judges.moderation.net import Network
@@ -96,7 +96,7 @@ def encoder_of(tokenizer: Any, settings: Settings) -> Rows:
 
 
 def _world(settings: Settings, sources: Sequence[Source]) -> _World:
-    base = find(settings.base)
+    base = find_weights(settings.base)
     tokenizer = load_encoder(base, dtype="float32", device="cpu").tokenizer
     items = [i for s in sources for i in s.items]
     encoded = encoder_of(tokenizer, settings).encode([i.piece for i in items])
@@ -112,7 +112,7 @@ def _world(settings: Settings, sources: Sequence[Source]) -> _World:
         digest=digest(settings.digest(), *(s.sha256 for s in sources)),
         base_sha256=base.sha256,
     )
-    return _World(settings, sources, items, folds, base, tokenizer, taxonomy().ids, mark)
+    return _World(settings, sources, items, folds, base, tokenizer, load_taxonomy().ids, mark)
 
 
 def train(settings: Settings, sources: Sequence[Source], *, tell: Tell | None = None) -> Result:
@@ -377,7 +377,7 @@ def _folder_settings(world: _World) -> FolderSettings:
         base=world.base.title or world.base.name,
         base_sha256=world.base.sha256,
         data=data,
-        prompts=prompt_hashes(i.piece.turns[-1] for i in world.items if i.piece.turns),
+        prompts=hash_prompts(i.piece.turns[-1] for i in world.items if i.piece.turns),
         licence=licences,
         judges=tuple(j for x in world.sources for j in x.judges),
     )

@@ -11,8 +11,8 @@ import torch
 from truing.core.errors import PlanError, UserError
 from truing.core.lineage import digest
 from truing.core.types import Lineage
-from truing.hf.chat_tokens import TooLong, Turns
-from truing.hf.loading import ScalarModel, batches_by_length, pad
+from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
+from truing.hf.loading import ScalarModel, batch_by_length, pad_rows
 from truing.train.folder import Card, read_card
 from truing.train.rl.policy_models import SharedCrew
 from truing.train.rl.rollout import Rollout
@@ -25,7 +25,7 @@ class AdapterSignal:
 
     def __init__(self, crew: SharedCrew, adapter: str, card: Card, *, tokens: int = 4096) -> None:
         self.crew, self.adapter, self.tokens, self.window = crew, adapter, tokens, card.max_length
-        self.turns = Turns(crew.tokenizer, plain=card.template == "plain")
+        self.turns = ChatTokenizer(crew.tokenizer, plain=card.template == "plain")
         self.name, self.lineage = adapter, card.lineage
         self.question = "harmful" if card.kind == "cost" else "reward"
 
@@ -65,13 +65,15 @@ class AdapterSignal:
             if not text:
                 continue
             try:
-                rows[at] = self.turns.row(prompt.sample.conversation.messages, text, self.window)
-            except TooLong:
+                rows[at] = self.turns.encode_row(
+                    prompt.sample.conversation.messages, text, self.window
+                )
+            except AnswerTooLong:
                 found[at] = "too-long"
         places = list(rows)
         with self.crew.role(self.adapter) as model:
             for batch in self.crew.pace.each(
-                batches_by_length([len(rows[k]) for k in places], tokens=self.tokens)
+                batch_by_length([len(rows[k]) for k in places], tokens=self.tokens)
             ):
                 if (
                     batch is None
@@ -84,10 +86,10 @@ class AdapterSignal:
                     )
                     continue
                 ids, mask = (
-                    x.to(self.crew.device) for x in pad([rows[places[k]] for k in batch], 0)
+                    x.to(self.crew.device) for x in pad_rows([rows[places[k]] for k in batch], 0)
                 )
                 for k, value in zip(
-                    batch, ScalarModel.at_end(model(ids, mask), mask).float().tolist()
+                    batch, ScalarModel.last_token_values(model(ids, mask), mask).float().tolist()
                 ):
                     found[places[k]] = value if math.isfinite(value) else "not a finite number"
         return found

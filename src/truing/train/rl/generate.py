@@ -18,7 +18,7 @@ from torch import Tensor
 
 from truing.core.errors import UserError
 from truing.core.types import stream_seed
-from truing.hf.loading import pad, positions
+from truing.hf.loading import pad_rows, position_ids
 from truing.train.rl.rollout import Answered
 
 
@@ -116,11 +116,13 @@ class LocalGenerator:
             at for at, p in enumerate(prompts) if at == 0 or tuple(p) != tuple(prompts[at - 1])
         ]
         counts = [b - a for a, b in zip(heads, [*heads[1:], len(prompts)])]
-        ids, mask = (x.to(device) for x in pad([prompts[h] for h in heads], self.fill, side="left"))
+        ids, mask = (
+            x.to(device) for x in pad_rows([prompts[h] for h in heads], self.fill, side="left")
+        )
         out = self.model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=positions(mask),
+            position_ids=position_ids(mask),
             use_cache=True,
             logits_to_keep=1,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Usage, stream_seed
-from truing.hf.chat_tokens import Turns
+from truing.hf.chat_tokens import ChatTokenizer
 from truing.train.rl.generate import LocalGenerator, streams
 from truing.train.rl.policy_models import WRITER, Crew
 
@@ -26,7 +26,9 @@ class PolicyModel:
     `lineage` names the judges that steer the training, so that a report strikes them out as its measure.
     """
 
-    def __init__(self, crew: Crew, turns: Turns, ends: frozenset[int], lineage: Lineage) -> None:
+    def __init__(
+        self, crew: Crew, turns: ChatTokenizer, ends: frozenset[int], lineage: Lineage
+    ) -> None:
         self.crew, self.turns, self.ends, self.lineage = crew, turns, ends, lineage
         self.name = lineage.name
         self._waiting: list[_Asked] = []
@@ -35,7 +37,7 @@ class PolicyModel:
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """`sampling.n` answers."""
         asked = _Asked(
-            self.turns.prompt(conversation.messages),
+            self.turns.encode_prompt(conversation.messages),
             sampling,
             asyncio.get_running_loop().create_future(),
         )

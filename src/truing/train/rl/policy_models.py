@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from truing.core.errors import MissingExtra, UserError
 from truing.distributed.process_group import Pace, World
-from truing.hf.loading import ScalarModel, contiguous_head, positions
+from truing.hf.loading import ScalarModel, make_lm_head_contiguous, position_ids
 from truing.train.rl.generate import tempered
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.rollout_model import Writer
@@ -81,7 +81,7 @@ def log_probs(model: Any, rollout: Rollout, *, temperature: float = 1.0) -> Tens
     out = model(
         input_ids=rollout.ids,
         attention_mask=rollout.mask,
-        position_ids=positions(rollout.mask),
+        position_ids=position_ids(rollout.mask),
         use_cache=False,
         logits_to_keep=width + 1,
     )
@@ -176,7 +176,7 @@ class SeparateCrew:
     ) -> None:
         self.tokenizer, self.critics, self.half = tokenizer, tuple(critics), half
         self.pace = Pace()
-        contiguous_head(model)
+        make_lm_head_contiguous(model)
         self.reference = copy.deepcopy(model).eval().requires_grad_(False)
         self.models: dict[str, Any] = {}
         for name in critics:
@@ -268,7 +268,7 @@ class SharedCrew:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        contiguous_head(model)
+        make_lm_head_contiguous(model)
         self.peft = get_peft_model(model, config, adapter_name=ACTOR)
         self.heads: dict[str, nn.Linear] = {}
         self.writer: Writer | None = None

@@ -24,7 +24,7 @@ from truing.core.errors import PlanError
 from truing.core.lineage import digest
 from truing.core.protocols import Judge
 from truing.core.types import Judgement, Lineage, Response, Sample
-from truing.http.limits import CONCURRENCY
+from truing.http.limits import INITIAL_CONCURRENCY
 from truing.train.guard import require_reason
 from truing.train.rl.rollout import Rollout
 
@@ -87,7 +87,7 @@ class JudgeSignal:
         return [read(j, cost=cost) for j in JudgeSignal._loop.wait(self._all(pairs))]
 
     async def _all(self, pairs: Sequence[tuple[Sample, Response]]) -> list[Judgement | str]:
-        CONCURRENCY.set(self.concurrency)
+        INITIAL_CONCURRENCY.set(self.concurrency)
         gate = asyncio.Semaphore(self.concurrency)
 
         async def one(sample: Sample, response: Response) -> Judgement | str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from truing.core.errors import DataError
 from truing.core.types import Response, Sample, stream_seed
-from truing.hf.loading import pad
+from truing.hf.loading import pad_rows
 from truing.train.batches import Encoder
 
 
@@ -104,7 +104,7 @@ def read_prompts(
     kept: list[Prompt] = []
     left: list[str] = []
     for sample in samples:
-        ids = tuple(encoder.ids(encoder.render(sample.conversation.messages), first=True))
+        ids = tuple(encoder.encode_text(encoder.render(sample.conversation.messages), first=True))
         if 0 < len(ids) <= longest:
             kept.append(Prompt(sample, ids))
         else:
@@ -137,8 +137,8 @@ def assemble(
     fill: int,
 ) -> Rollout:
     """The padded rollout of drawn answers."""
-    left, left_mask = pad([p.ids for p in prompts], fill, side="left")
-    right, right_mask = pad(answered.ids, fill)
+    left, left_mask = pad_rows([p.ids for p in prompts], fill, side="left")
+    right, right_mask = pad_rows(answered.ids, fill)
     texts = tokenizer.batch_decode([list(a) for a in answered.ids], skip_special_tokens=True)
     width = right.shape[1]
     return Rollout(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from truing.hf.loading import contiguous_head
+from truing.hf.loading import make_lm_head_contiguous
 
 
 class Writer:
@@ -26,7 +26,7 @@ class Writer:
             type(self.base)(config).to(device=device, dtype=half).eval().requires_grad_(False)
         )
         self.model.generation_config = self.base.generation_config
-        contiguous_head(self.model)
+        make_lm_head_contiguous(self.model)
         self._copy(
             {
                 k: p

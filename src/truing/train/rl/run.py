@@ -20,11 +20,16 @@ from msgspec import Struct
 from torch import Tensor
 
 from truing.core.errors import LineageError, PlanError, RunError
-from truing.core.lineage import digest, prompt_hashes, struck
+from truing.core.lineage import digest, find_judge_conflict, hash_prompts
 from truing.core.protocols import Dataset, Judge
 from truing.core.types import Lineage
 from truing.distributed.process_group import World
-from truing.hf.loading import best_device, load_causal, training_attention, window
+from truing.hf.loading import (
+    context_length,
+    load_causal_lm,
+    select_device,
+    select_training_attention,
+)
 from truing.runs.folder import replace_file
 from truing.train import checkpoint
 from truing.train.base import Base, arithmetic, find_base
@@ -200,13 +205,13 @@ def _build(
     for one in data:
         check_data(one.info, allow_red_team=given.allow_red_team)
     seed_all(settings.seed)
-    device = best_device()
-    attention = training_attention(settings.max_length, device)
-    loaded = load_causal(base.weights, dtype="float32", device=str(device), attention=attention)
+    device = select_device()
+    attention = select_training_attention(settings.max_length, device)
+    loaded = load_causal_lm(base.weights, dtype="float32", device=str(device), attention=attention)
     plain = Settings(
         kind="distil", out=settings.out, base=settings.base, template=settings.template
     )
-    widest = window(loaded.model)
+    widest = context_length(loaded.model)
     if settings.max_length > widest:
         raise PlanError(
             f"max_prompt + max_new = {settings.max_length}: {base.weights.name} reads {widest} tokens at most"
@@ -220,7 +225,7 @@ def _build(
     )
     signals = _signals(crew, steering, encoder, base)
     mark = signals.mark(settings.red_model) or base.lineage.red_model
-    hashes = prompt_hashes(p.sample.prompt for p in prompts)
+    hashes = hash_prompts(p.sample.prompt for p in prompts)
     lineage = policy_lineage(
         f"{settings.method}:{settings.folder.name}",
         base.lineage,
@@ -231,7 +236,7 @@ def _build(
         licence=base.lineage.licence,
     )
     if given.watcher is not None:
-        why = struck(given.watcher.lineage, lineage)
+        why = find_judge_conflict(given.watcher.lineage, lineage)
         if why is not None:
             raise LineageError(
                 f"{given.watcher.name} may not measure this run: {why}; give a judge that had no part in it"
@@ -252,7 +257,9 @@ def _crew(
 
 def _one_piece(settings: RLSettings, parts: _Parts) -> SharedCrew | SeparateCrew:
     """The actor of the last checkpoint on a backbone of its own, for the weights of the run are in pieces."""
-    made = _crew(settings, load_causal(parts.base.weights, dtype="float32", device="cpu"), (), None)
+    made = _crew(
+        settings, load_causal_lm(parts.base.weights, dtype="float32", device="cpu"), (), None
+    )
     found = checkpoint.latest(settings.folder)
     if found is None:
         raise RunError(f"{settings.folder}: the run left no checkpoint to make the model from")

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from truing.core.errors import PlanError, nearest
+from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
 
 Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
@@ -170,7 +170,7 @@ class RLSettings(Struct, frozen=True, kw_only=True):
         """Itself, or a PlanError with all faults together; `costs` says whether there is a cost signal."""
         faults = [*self._sizes(), *self._shares()]
         if self.method not in METHODS:
-            faults.append(f"method {self.method!r} is unknown{nearest(self.method, METHODS)}")
+            faults.append(f"method {self.method!r} is unknown{did_you_mean(self.method, METHODS)}")
         if self.method in ("ppo-lag", "reward-shaping") and not costs:
             faults.append(
                 f"{self.method} needs a cost: --cost SPEC (a judge whose value or score is the cost)"

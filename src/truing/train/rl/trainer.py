@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from truing.core.errors import PlanError, RunError
-from truing.core.lineage import digest, prompt_hashes
+from truing.core.lineage import digest, hash_prompts
 from truing.core.types import Lineage
 from truing.distributed.process_group import World
-from truing.hf.chat_tokens import Turns
-from truing.hf.loading import end_tokens
+from truing.hf.chat_tokens import ChatTokenizer
+from truing.hf.loading import eos_token_ids
 from truing.train import checkpoint
 from truing.train.logs import Log, Tell
 from truing.train.optimizer import rate
@@ -83,7 +83,7 @@ class Trainer:
             self.fill = int(crew.tokenizer.pad_token_id or 0)
             self.generator = self.extras.generator or LocalGenerator(
                 model,
-                end_tokens(model, crew.tokenizer),
+                eos_token_ids(model, crew.tokenizer),
                 temperature=s.temperature,
                 top_p=s.top_p,
                 fill=self.fill,
@@ -174,9 +174,9 @@ class Trainer:
     def policy(self, name: str) -> PolicyModel:
         """The actor as it is now, as a `Model`; the judges that steer it stand in its lineage."""
         with self.crew.role(ACTOR) as model:
-            ends = end_tokens(model, self.crew.tokenizer)
-        turns = Turns(self.crew.tokenizer, plain=self.settings.template == "plain")
-        hashes = prompt_hashes(p.sample.prompt for p in self.prompts)
+            ends = eos_token_ids(model, self.crew.tokenizer)
+        turns = ChatTokenizer(self.crew.tokenizer, plain=self.settings.template == "plain")
+        hashes = hash_prompts(p.sample.prompt for p in self.prompts)
         lineage = policy_lineage(
             name,
             Lineage(name=self.settings.base),

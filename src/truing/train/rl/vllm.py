@@ -217,7 +217,9 @@ class ServerEngine:
         self._name = f"policy-{version}"
 
     def _tell(self, endpoint: Endpoint, body: dict[str, str]) -> None:
-        made = self._loop.wait(endpoint.ask(msgspec.json.encode(body), lambda data: data.decode()))
+        made = self._loop.wait(
+            endpoint.send_request(msgspec.json.encode(body), lambda data: data.decode())
+        )
         if isinstance(made, Failure):
             raise RunError(
                 f"{endpoint.url}: {made.message} (does the server run with --enable-lora and "
@@ -246,7 +248,7 @@ class ServerEngine:
                 "logprobs": 0,
                 "return_token_ids": True,
             }
-            made = await self._complete.ask(msgspec.json.encode(body), _read)
+            made = await self._complete.send_request(msgspec.json.encode(body), _read)
             if isinstance(made, Failure):
                 raise RunError(
                     f"{self._complete.url}: {made.message}; the same command goes on from the last checkpoint"
@@ -271,7 +273,7 @@ def maker(name: str) -> Callable[[Crew, RLSettings], VllmGenerator]:
     """What makes the generator of `--generator vllm` or of a server's URL once the crew is there."""
 
     def make(crew: Crew, settings: RLSettings) -> VllmGenerator:
-        from truing.hf.loading import end_tokens
+        from truing.hf.loading import eos_token_ids
 
         engine: Engine
         if name == "vllm":
@@ -279,7 +281,7 @@ def maker(name: str) -> Callable[[Crew, RLSettings], VllmGenerator]:
         else:
             engine = ServerEngine(name)
         with crew.role(ACTOR) as model:
-            ends = sorted(end_tokens(model, crew.tokenizer))
+            ends = sorted(eos_token_ids(model, crew.tokenizer))
         return VllmGenerator(crew, settings, engine, ends)
 
     return make

@@ -10,25 +10,30 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from truing.attacks.base import Chain, Rewrite, attackable
+from truing.attacks.base import ChainedAttack, RewriteAttack, is_attackable
 from truing.attacks.rewrites import REWRITES
-from truing.core.errors import nearest
+from truing.core.errors import did_you_mean
 from truing.core.protocols import Dataset
 from truing.core.types import DataInfo, Preference, Row
 from truing.specs.resolve import Args
 
 
-def rewrite(name: str, seed: int = 0) -> Rewrite:
+def make_rewrite(name: str, seed: int = 0) -> RewriteAttack:
     """The rewrite of a name."""
     change, paper = REWRITES[name]
-    return Rewrite(name, change, paper=paper, seed=seed)
+    return RewriteAttack(name, change, paper=paper, seed=seed)
 
 
-class Attacked:
+class AttackedDataset:
     """Wraps a data set; prompts about minors and benign twins are left out. `plain` keeps the parents too."""
 
     def __init__(
-        self, dataset: Dataset, attack: Rewrite | Chain, *, tries: int = 1, plain: bool = True
+        self,
+        dataset: Dataset,
+        attack: RewriteAttack | ChainedAttack,
+        *,
+        tries: int = 1,
+        plain: bool = True,
     ) -> None:
         self._dataset = dataset
         self._attack = attack
@@ -50,19 +55,19 @@ class Attacked:
         """The plain sample (if wanted), then its tries."""
         for row in self._dataset.rows():
             sample = row.sample
-            if sample.expect == "comply" or not attackable(sample):
+            if sample.expect == "comply" or not is_attackable(sample):
                 continue
             if self._plain:
                 yield Row(sample=sample)
             for at in range(self._tries):
-                yield Row(sample=self._attack.once(sample, at))
+                yield Row(sample=self._attack.attack_once(sample, at))
 
     def preferences(self) -> Iterator[Preference]:
         """None: an attacked set has no pairs."""
         return iter(())
 
 
-def build(args: Args) -> Attacked:
+def build(args: Args) -> AttackedDataset:
     """The builder behind `attacked:`; the name may be a chain, `role-play+base64`."""
     seed, tries = args.integer("seed", 0), args.integer("tries", 1)
     if not 1 <= tries <= 1000:
@@ -70,9 +75,9 @@ def build(args: Args) -> Attacked:
     names = args.name.split("+")
     for name in names:
         if name not in REWRITES:
-            raise args.fault(f"there is no rewrite {name!r}{nearest(name, REWRITES)}")
-    parts = [rewrite(name, seed) for name in names]
-    attack = parts[0] if len(parts) == 1 else Chain(*parts)
-    return Attacked(
+            raise args.fault(f"there is no rewrite {name!r}{did_you_mean(name, REWRITES)}")
+    parts = [make_rewrite(name, seed) for name in names]
+    attack = parts[0] if len(parts) == 1 else ChainedAttack(*parts)
+    return AttackedDataset(
         args.required("of", "data"), attack, tries=tries, plain=args.flag("plain", True)
     )

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from truing.attacks.base import SKIPPED, attackable, derived, rng, with_prompt
+from truing.attacks.base import (
+    SKIPPED_TAG,
+    attack_rng,
+    derive_sample,
+    is_attackable,
+    replace_prompt,
+)
 from truing.core.lineage import digest
 from truing.core.protocols import Model
 from truing.core.types import Conversation, Lineage, Sample, Sampling
@@ -26,7 +32,7 @@ INSTRUCTIONS: dict[str, tuple[str, str]] = {
 }
 
 
-class Rewriter:
+class ModelRewriteAttack:
     """Asks `attacker` to rewrite the prompt; a failed or empty rewrite leaves the plain prompt and a tag."""
 
     def __init__(
@@ -43,10 +49,10 @@ class Rewriter:
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
         """One rewrite by the attacker model."""
-        if not attackable(sample):
-            return derived(sample, SKIPPED, sample.conversation)
+        if not is_attackable(sample):
+            return derive_sample(sample, SKIPPED_TAG, sample.conversation)
         asked = Conversation.of(f"{self._instruction}\n\n{sample.prompt}")
-        seed = rng(self._seed, sample, self.name).getrandbits(31)
+        seed = attack_rng(self._seed, sample, self.name).getrandbits(31)
         answer = (
             await self._attacker.generate(
                 asked, Sampling(max_tokens=200, temperature=0.7, seed=seed)
@@ -54,6 +60,6 @@ class Rewriter:
         )[0]
         text = answer.text.strip().strip('"').strip()
         if answer.failure is not None or not text or answer.finish_reason == "length":
-            made = derived(sample, self.name, sample.conversation, rewrite="failed")
+            made = derive_sample(sample, self.name, sample.conversation, rewrite="failed")
             return replace(made, tags={**made.tags, "queries": "1"})
-        return derived(sample, self.name, with_prompt(sample, text), queries="1")
+        return derive_sample(sample, self.name, replace_prompt(sample, text), queries="1")
