@@ -17,7 +17,7 @@ pytest.importorskip("peft")
 from truing.core.errors import LineageError, PlanError, UserError  # noqa: E402
 from truing.datasets.file import build as file_data  # noqa: E402
 from truing.hf.loading import load_causal_lm  # noqa: E402
-from truing.specs.parser import parse_spec
+from truing.specs.parser import parse_spec  # noqa: E402
 from truing.specs.resolve import Args, resolve  # noqa: E402
 from truing.train.folder import read_card  # noqa: E402
 from truing.train.logs import read_log  # noqa: E402
