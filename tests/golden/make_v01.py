@@ -1,9 +1,9 @@
 """Makes the golden folders of version 0.1 again. Runs with version 0.1 alone; the test does not use it.
 
-    git checkout <last commit of 0.1> && PYTHONPATH=src:. python tests/golden/make_v01.py [PART ...]
+    git checkout <last commit of 0.1> && PYTHONPATH=src:. python tests/golden/make_v01.py
 
 Everything runs in a working directory under the system's temporary folder and is named by relative
-paths, so that no path of the machine is stored. Parts: runs, study, models.
+paths, so that no path of the machine is stored.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ TINY = "--base models/base --dtype float32 --lora 2 --no-tensorboard --json"
 SUPERVISED = f"--max-length 128 --batch 4 --keep 1 {TINY}"
 PHRASE = "four plain words here"
 
-# Ends the process when the checkpoint of the step given first would get its name: a crash while the
-# checkpoint is written. The one before it is whole, and the log already holds later steps.
+# Ends the process when so many checkpoints would be written: a crash while the last one gets its
+# name. The one before it is whole, and the log holds later steps.
 CRASH = """
 import os, pathlib, sys
-step, rename = sys.argv.pop(1), pathlib.Path.rename
+left, rename = int(sys.argv.pop(1)), pathlib.Path.rename
 def crash(self, target):
-    if pathlib.Path(target).name == "checkpoint-" + step:
+    global left
+    left -= pathlib.Path(target).name.startswith("checkpoint-")
+    if not left:
         os._exit(9)
     return rename(self, target)
 pathlib.Path.rename = crash
@@ -56,7 +58,9 @@ class Workshop:
         self.folder = folder
         self.commands: dict[str, dict[str, Any]] = {}
 
-    def run(self, name: str, words: str, *more: str, keep: bool = True, statuses: tuple[int, ...] = (0,)) -> Any:
+    def run(
+        self, name: str, words: str, *more: str, keep: bool = True, statuses: tuple[int, ...] = (0,)
+    ) -> Any:
         """Runs a command and notes its words, exit status and JSON output under `name`."""
         given = [*words.split(), *more]
         done = self._process([sys.executable, "-m", "truing", *given])
@@ -68,9 +72,9 @@ class Workshop:
             self.commands[name] = {"words": given, "exit": done.returncode, "output": output}
         return output
 
-    def crash(self, step: int, words: str) -> None:
-        """Runs a training command that dies while it writes the checkpoint of a step."""
-        done = self._process([sys.executable, "-c", CRASH, str(step), *words.split()])
+    def crash(self, words: str, *, at: int = 2) -> None:
+        """Runs a training command that dies while it writes its checkpoint number `at`."""
+        done = self._process([sys.executable, "-c", CRASH, str(at), *words.split()])
         if done.returncode != 9:
             raise SystemExit(f"{words}: exit {done.returncode}\n{done.stderr}")
         for left in self.folder.rglob(".checkpoint-*.tmp"):
@@ -91,10 +95,8 @@ def make_runs(shop: Workshop) -> None:
     """Run folders: finished, interrupted, attacked, behind wrappers; a plan, rankings, labels."""
     shop.run("evaluate finished", f"{EVALUATE} --out evaluated/finished")
     _interrupt(shop, "evaluated/interrupted")
-    shop.commands["evaluate interrupted"] = {
-        "words": f"{EVALUATE} --out evaluated/interrupted".split(), "exit": 0,
-        "output": shop.commands["evaluate finished"]["output"],
-    }  # fmt: skip
+    words = f"{EVALUATE} --out evaluated/interrupted".split()
+    shop.commands["evaluate interrupted"] = {"words": words, "exit": 0, "output": None}
     attacked = "evaluate --data builtin:safety --limit 6 --model scripted:mixed --json"
     shop.run(
         "evaluate attacked",
@@ -103,10 +105,22 @@ def make_runs(shop: Workshop) -> None:
     guarded = "guarded:rails,of=(scripted:mixed)"
     model = f"best-of:2,by=(keywords:),of=(prompted:hhh,of=({guarded}))"
     panel = "panel:majority,j1=(rules:refusal),j2=(rules:refusal)"
-    judges = [word for spec in ("rules:refusal", "rules:check", "tone:rails", panel)
-              for word in ("--judge", spec)]  # fmt: skip
-    shop.run("evaluate wrapped", "evaluate --data builtin:helpful --limit 8 --json", "--model", model,
-             *judges, "--out", "evaluated/wrapped")  # fmt: skip
+    judges = [
+        word
+        for spec in ("rules:refusal", "rules:check", "tone:rails", panel, "keywords:")
+        for word in ("--judge", spec)
+    ]
+    shop.run(
+        "evaluate wrapped",
+        "evaluate --data builtin:helpful --limit 8 --json",
+        "--model",
+        model,
+        *judges,
+        "--out",
+        "evaluated/wrapped",
+    )
+    failing = "evaluate --data builtin:safety --limit 3 --model scripted:fail --json"
+    shop.run("evaluate failed", f"{failing} --judge rules:refusal --out evaluated/failed")
     shop.run("run plan", "run plan.toml --out planned --json")
     for kind in ("mcq", "perplexity"):
         words = "--model scripted:mixed --data builtin:pairs --limit 12 --json"
@@ -127,12 +141,21 @@ def make_runs(shop: Workshop) -> None:
     labels = []
     for row in drawn:
         text = answers[row["sample_id"], row.get("index", 0)]
-        labels.append({"sample_id": row["sample_id"], "index": row.get("index", 0),
-                       "question": "refused", "verdict": text.startswith("I would rather")})  # fmt: skip
+        labels.append(
+            {
+                "sample_id": row["sample_id"],
+                "index": row.get("index", 0),
+                "question": "refused",
+                "verdict": text.startswith("I would rather"),
+            }
+        )
     shop.write_rows("labels.jsonl", labels)
     shop.run("label refused", f"{finished} --question refused --rater first --labels labels.jsonl")
     shop.run("draw harmful", f"{finished} --n 8 --question harmful --draw-only", keep=False)
-    shop.run("moderate", "moderate --judge keywords: --in moderation-rows.jsonl --out moderated.jsonl --json")
+    shop.run(
+        "moderate",
+        "moderate --judge keywords: --in moderation-rows.jsonl --out moderated.jsonl --json",
+    )
 
 
 def _interrupt(shop: Workshop, out: str) -> None:
@@ -175,7 +198,9 @@ def make_study(shop: Workshop) -> None:
     )
     with _serving(shop, command, base):
         for k, role in enumerate(("redteamer", "redteamer", "rater", "rater")):
-            links = shop.run("", f"redteam invite --role {role} --db study.sqlite --json", keep=False)
+            links = shop.run(
+                "", f"redteam invite --role {role} --db study.sqlite --json", keep=False
+            )
             person = Visitor(base)
             person.join(f"/join/{links[0].rpartition('/')[2]}", f"{role}-{k}")
             page = person.get("/consent").text
@@ -191,7 +216,9 @@ def make_study(shop: Workshop) -> None:
     again = "redteam export --db study.sqlite --out exported-again --run labelled --json"
     shop.run("export into run", again)
     shutil.rmtree(shop.folder / "exported-again")
-    shop.run("card", "card keywords: --data run:exported/run-scripted-comply --out card.json --json")
+    shop.run(
+        "card", "card keywords: --data run:exported/run-scripted-comply --out card.json --json"
+    )
     _dump(shop.folder / "study.sqlite", shop.folder / "study.sql")
     old = shop.folder / "old.sqlite"
     shutil.copy(shop.folder / "study.sqlite", old)
@@ -232,7 +259,9 @@ def _talk(person: Any, k: int) -> None:
         turn, _ = person.say(dialogue, text)
         person.send(f"{dialogue}/turns/{turn}/pick", {"pick": "B"})
     form = person.get(f"{dialogue}/end").text
-    names = re.findall(r'aria-label="Turn \d+, response ([AB])".*?name="(grade-\d+-\d)"', form, re.S)
+    names = re.findall(
+        r'aria-label="Turn \d+, response ([AB])".*?name="(grade-\d+-\d)"', form, re.S
+    )
     grades = {name: "4" if letter == "B" else "1" for letter, name in names}
     closing = {"rating": "2", "goal": "a wheel", "category": ["privacy_violation"]}
     person.send(f"{dialogue}/end", grades | closing)
@@ -262,6 +291,7 @@ def make_reads(shop: Workshop) -> None:
     shop.run("show labelled", "show labelled --json")
     shop.run("show with card", "show evaluated/finished --card card.json --json")
     shop.run("show attacked", "show evaluated/attacked --json")
+    shop.run("show failed", "show evaluated/failed --json")
     shop.run("show wrapped", "show evaluated/wrapped --json")
     shop.run("compare", "compare planned/plain/safety planned/prompted/safety --json")
     shop.run("gate", "gate evaluated/finished rules.toml --json", statuses=(2, 3))
@@ -270,10 +300,18 @@ def make_reads(shop: Workshop) -> None:
 def make_models(shop: Workshop) -> None:
     """Trained folders on a tiny random llama: two finished, two that crashed, and their full logs."""
     _write_base(shop.folder / "models" / "base")
-    shop.write_rows("pairs.jsonl", [
-        {"prompt": f"How do I true wheel {k}?", "chosen": f"Slowly, spoke by spoke, {k}.",
-         "rejected": "No idea.", "signs": [1, -1]} for k in range(12)
-    ])  # fmt: skip
+    shop.write_rows(
+        "pairs.jsonl",
+        [
+            {
+                "prompt": f"How do I true wheel {k}?",
+                "chosen": f"Slowly, spoke by spoke, {k}.",
+                "rejected": "No idea.",
+                "signs": [1, -1],
+            }
+            for k in range(12)
+        ],
+    )
     shop.write_rows("prompts.jsonl", [{"prompt": f"How do I true wheel {k}?"} for k in range(6)])
     few = f"--data trl:pairs.jsonl --steps 2 --save-every 2 {SUPERVISED}"
     shop.run("train sft", f"train sft {few} --chosen --out models/sft")
@@ -285,18 +323,59 @@ def make_models(shop: Workshop) -> None:
     )
     for name, words in (("dpo", f"train dpo {more}"), ("ppo-lag", f"train ppo-lag {policy}")):
         out = f"models/{name}"
-        shop.crash(4, f"{words} --out {out}")
+        shop.crash(f"{words} --out {out}")
         kept = shop.folder / f"models/{name}-kept"
         shutil.move(shop.folder / out, kept)
-        shop.run(f"resume {name}", f"{words} --out {out}")
+        shop.run(f"train {name}", f"{words} --out {out}")
         shutil.copy(shop.folder / out / "log.jsonl", shop.folder / f"models/{name}-full-log.jsonl")
         shutil.rmtree(shop.folder / out)
         shutil.move(kept, shop.folder / out)
+    _train_moderation(shop)
     shop.run(
         "evaluate local",
-        "evaluate --model local:models/sft,dtype=float32 --data builtin:helpful --limit 3 --max-tokens 6"
-        " --judge cost:models/cost --judge rules:check --out evaluated/local --json",
+        "evaluate --model local:models/sft,dtype=float32 --data builtin:helpful --limit 3 --n 3"
+        " --temperature 1 --max-tokens 6 --judge rules:check --judge cost:models/cost"
+        " --out evaluated/local --json",
     )
+    shop.run(
+        "evaluate greedy",
+        "evaluate --model local:models/sft,dtype=float32 --data file:prompts.jsonl --max-tokens 6"
+        " --judge rules:degenerate --out evaluated/greedy --json",
+    )
+    shop.run(
+        "moderate by a trained judge",
+        "moderate --judge moderation:models/moderation,dtype=float32 --in moderation-rows.jsonl"
+        " --out moderated-by-model.jsonl --json",
+    )
+    shop.run("rank by cost", "rank by evaluated/local --judge cost:models/cost --json")
+
+
+def _train_moderation(shop: Workshop) -> None:
+    """A classifier that is finished, and one that crashed in its second fold."""
+    parts = ("wheel", "spoke", "rim", "hub", "cone", "tyre", "valve", "chain")
+    shop.write_rows(
+        "labelled-answers.jsonl",
+        [
+            {
+                "prompt": f"how do i true {parts[k % 8]} {k}",
+                "harmful": k % 3 == 0,
+                "response": "steal it" if k % 3 == 0 else "turn it slowly",
+            }
+            for k in range(24)
+        ],
+    )
+    words = (
+        "train moderation --base models/base --data file:labelled-answers.jsonl --folds 2 --epochs 3"
+        " --ngram-bits 8 --dtype float32 --device cpu --no-tensorboard --save-every 2"
+        " --batch-tokens 256 --json --out"
+    )
+    shop.crash(f"{words} models/moderation-unfinished", at=5)
+    shop.run("train moderation", f"{words} models/moderation")
+    for left in (
+        "folds",
+        *(p.name for p in (shop.folder / "models/moderation").glob("checkpoint-*")),
+    ):
+        shutil.rmtree(shop.folder / "models/moderation" / left)
 
 
 def _write_base(folder: Path) -> None:
@@ -323,10 +402,19 @@ def _write_base(folder: Path) -> None:
     )
     torch.manual_seed(7)
     config = LlamaConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256, head_dim=8,
-        initializer_range=0.25, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        head_dim=8,
+        initializer_range=0.25,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     words.save_pretrained(folder)
 
@@ -338,12 +426,14 @@ def main() -> None:
         for name in SOURCES:
             copy = shutil.copytree if (HERE / name).is_dir() else shutil.copy
             copy(HERE / name, shop.folder / name)
-        for part in (make_runs, make_study, make_reads):
+        for part in (make_runs, make_study, make_reads, make_models):
             part(shop)
-        noted = json.dumps(shop.commands, indent=1, ensure_ascii=False)
-        (shop.folder / "commands.json").write_text(noted + "\n", encoding="utf-8")
-        for left in [*shop.folder.rglob("lock"), *shop.folder.rglob("*.html")]:
-            left.unlink()
+        noted = (f"{json.dumps(k)}: {json.dumps(v)}" for k, v in shop.commands.items())
+        text = "{\n" + ",\n".join(noted) + "\n}\n"
+        (shop.folder / "commands.json").write_text(text, encoding="utf-8")
+        for pattern in ("lock", "*.html", "README.md"):
+            for left in shop.folder.rglob(pattern):
+                left.unlink()
         shutil.rmtree(HERE)
         shutil.copytree(shop.folder, HERE)
 

@@ -1,0 +1,463 @@
+"""Opens what version 0.1 stored: runs, plans, rankings, labels, cards, trained models, a study.
+
+The folders are in `tests/golden/v0.1` (its README says what each of them is). Every test works on a
+copy, through the command line, file reading and plain HTTP, and compares values with the stored
+ones. `commands.json` holds the commands that made the folders, with their exit status and output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import truing
+
+STORED = Path(__file__).parent / "golden" / "v0.1"
+COMMANDS: dict[str, dict[str, Any]] = json.loads((STORED / "commands.json").read_text("utf-8"))
+PHRASE = "four plain words here"  # of everybody in the stored study
+# What differs from call to call.
+UNSTABLE = re.compile(r"seconds.*|ms|created|versions|date|version")
+
+
+def command_line() -> Any:
+    """Returns the entry point of the command line: the one name of the package that is imported."""
+    from truing.cli import main
+
+    return main
+
+
+def call(*words: str) -> tuple[int, str, str]:
+    """Returns the exit status, the output and the errors of a command in the working directory."""
+    main = command_line()
+    out, error, old = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["truing", *words]
+    status = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+            main()
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        sys.argv = old
+    return status, out.getvalue(), error.getvalue()
+
+
+def again(name: str) -> Any:
+    """Returns the JSON output of a stored command, called again; its exit status is the stored one."""
+    stored = COMMANDS[name]
+    status, out, error = call(*stored["words"])
+    assert status == stored["exit"], error
+    return json.loads(out)
+
+
+def check_same(found: Any, stored: Any, place: str = "", digits: float = 1e-4) -> None:
+    """Asserts that everything stored is found; floats to `digits`, keys that are new are allowed."""
+    if isinstance(stored, dict):
+        assert isinstance(found, dict), place
+        for key, value in stored.items():
+            if not UNSTABLE.fullmatch(key):
+                assert key in found, f"{place}.{key} is missing"
+                check_same(found[key], value, f"{place}.{key}", digits)
+    elif isinstance(stored, list):
+        assert isinstance(found, list), place
+        assert len(found) == len(stored), place
+        for at, (one, other) in enumerate(zip(found, stored)):
+            check_same(one, other, f"{place}[{at}]", digits)
+    elif isinstance(stored, float):
+        assert found == pytest.approx(stored, rel=digits, abs=1e-6), place
+    else:
+        assert found == stored, place
+
+
+def rows(path: Path) -> list[Any]:
+    """Returns the rows of a JSONL file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def check_same_rows(folder: str) -> None:
+    """Asserts that the JSONL files of a folder have the rows, and the names, of the stored one."""
+    stored, found = STORED / folder, Path(folder)
+    names = {str(p.relative_to(stored)) for p in stored.rglob("*.jsonl")}
+    assert {str(p.relative_to(found)) for p in found.rglob("*.jsonl")} == names
+    for name in sorted(names):
+        check_same(rows(found / name), rows(stored / name), f"{folder}/{name}")
+
+
+def jsonl_bytes(folder: str) -> dict[str, bytes]:
+    """Returns the content of every JSONL file of a folder, by its path."""
+    return {str(path): path.read_bytes() for path in Path(folder).rglob("*.jsonl")}
+
+
+@pytest.fixture(autouse=True)
+def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns a copy of all golden folders, which is the working directory."""
+    copy = tmp_path / "golden"
+    shutil.copytree(STORED, copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("TRUING_CACHE", str(tmp_path / "cache"))
+    return copy
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Keeps torch to one thread: the models are tiny."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("peft")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def server(*words: str, answers_at: str) -> Iterator[str]:
+    """Starts a command that serves on a free port; gives its address when it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    package = Path(truing.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "truing", *words, "--port", str(port)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    try:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(address + answers_at, timeout=10).status_code == 200:
+                    break
+            if process.poll() is not None or time.monotonic() > until:
+                process.kill()
+                pytest.fail(f"{words[0]}: does not answer: {process.communicate()[1]}")
+            time.sleep(0.05)
+        yield address
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# -- runs
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "show finished",
+        "show planned",
+        "show labelled",
+        "show with card",
+        "show attacked",
+        "show wrapped",
+        "show failed",
+        "compare",
+        "gate",
+        "card",
+    ],
+)
+def test_what_is_stored_reads_as_before(name: str) -> None:
+    check_same(again(name), COMMANDS[name]["output"], name)
+
+
+def test_the_top_level_package_reads_a_stored_run() -> None:
+    run = truing.Run("evaluated/finished")
+    stored = json.loads(Path("evaluated/finished/manifest.json").read_text("utf-8"))
+    assert run.manifest.plan_hash == stored["plan_hash"]
+    assert run.manifest.complete
+    assert [j.name for j in run.manifest.judges] == [
+        "rules:refusal",
+        "rules:degenerate",
+        "keywords:",
+    ]
+    assert [s.id for s in run.samples()] == [
+        r["id"] for r in rows(Path("evaluated/finished/samples.jsonl"))
+    ]
+    assert sum(1 for _ in run.responses()) == 24
+    verdicts = [j.verdict for j in run.judgements("rules:refusal")]
+    file = next(j["file"] for j in stored["judges"] if j["name"] == "rules:refusal")
+    assert verdicts == [r["verdict"] for r in rows(Path("evaluated/finished") / file)]
+    assert {True, False} == set(verdicts)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("evaluate finished", "evaluated/finished"),
+        ("evaluate attacked", "evaluated/attacked"),
+        ("evaluate wrapped", "evaluated/wrapped"),
+        ("evaluate failed", "evaluated/failed"),
+        ("evaluate to rank", "ranked/answers"),
+        ("rank mcq", "ranked/mcq"),
+        ("rank perplexity", "ranked/perplexity"),
+    ],
+)
+def test_a_finished_folder_is_known_as_finished(name: str, folder: str) -> None:
+    before, manifest = jsonl_bytes(folder), Path(folder, "manifest.json").read_bytes()
+    again(name)
+    assert jsonl_bytes(folder) == before
+    if name.startswith("evaluate"):
+        assert Path(folder, "manifest.json").read_bytes() == manifest
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("evaluate attacked", "evaluated/attacked"),
+        ("evaluate wrapped", "evaluated/wrapped"),
+        ("evaluate failed", "evaluated/failed"),
+        ("rank mcq", "ranked/mcq"),
+        ("rank perplexity", "ranked/perplexity"),
+    ],
+)
+def test_the_same_command_makes_the_same_folder(name: str, folder: str) -> None:
+    shutil.rmtree(folder)
+    check_same(again(name), COMMANDS[name]["output"], name)
+    check_same_rows(folder)
+    stored = json.loads((STORED / folder / "manifest.json").read_text("utf-8"))
+    check_same(json.loads(Path(folder, "manifest.json").read_text("utf-8")), stored, folder)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end() -> None:
+    folder, finished = Path("evaluated/interrupted"), STORED / "evaluated/finished"
+    path = folder / "responses.jsonl"
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    whole, torn = lines[:-1], lines[-1]
+    assert 0 < len(whole) < 24 and not torn.endswith("\n")
+    # An answer that the model would not give: it stays, so its sample was not asked again.
+    kept = json.loads(whole[0])
+    kept["message"]["content"] = "kept as it was"
+    path.write_text("".join([json.dumps(kept) + "\n", *whole[1:], torn]), "utf-8")
+    again("evaluate interrupted")
+    found, stored = rows(path), rows(finished / "responses.jsonl")
+    changed = [a for a, b in zip(found, stored) if a["message"] != b["message"]]
+    check_same(changed, [kept])
+    changed[0]["message"] = next(
+        b["message"] for a, b in zip(found, stored) if a["message"] != b["message"]
+    )
+    check_same(found, stored)
+    for judged in (finished / "judgements").glob("*.jsonl"):
+        check_same(rows(folder / "judgements" / judged.name), rows(judged), judged.name)
+    assert truing.Run(folder).manifest.complete
+
+
+def test_an_interrupted_run_has_the_rates_of_an_uninterrupted_one() -> None:
+    found = again("evaluate interrupted")
+    stored = dict(COMMANDS["evaluate finished"]["output"], run="evaluated/interrupted")
+    check_same(found, stored)
+
+
+def test_judges_are_known_by_their_hashes_and_new_ones_are_added() -> None:
+    folder = "evaluated/finished"
+    before = jsonl_bytes(folder)
+    status, _, error = call("judge", folder, "--judge", "rules:refusal", "--judge", "keywords:")
+    assert status == 0, error
+    assert jsonl_bytes(folder) == before
+    panel = "panel:majority,j1=(rules:refusal),j2=(rules:refusal)"
+    assert call("judge", folder, "--judge", panel)[0] == 0
+    (new,) = set(jsonl_bytes(folder)) - set(before)
+    assert Path(new).name in {p.name for p in Path("evaluated/wrapped/judgements").iterdir()}
+    refusals = next(Path(folder, "judgements").glob("rules-refusal-*.jsonl"))
+    assert [r["verdict"] for r in rows(Path(new))] == [r["verdict"] for r in rows(refusals)]
+
+
+def test_a_plan_again_gives_the_same_report() -> None:
+    before = jsonl_bytes("planned")
+    shutil.rmtree("planned/plain/helpful")  # one run afresh, the others as they are
+    again("run plan")
+    check_same_rows("planned")
+    assert {k: v for k, v in jsonl_bytes("planned").items() if "plain/helpful" not in k} == {
+        k: v for k, v in before.items() if "plain/helpful" not in k
+    }
+    stored = json.loads((STORED / "planned/report.json").read_text("utf-8"))
+    check_same(json.loads(Path("planned/report.json").read_text("utf-8")), stored, "report")
+
+
+def test_labels_of_stored_draws_and_further_draws() -> None:
+    labels, draws = (
+        Path("evaluated/finished/labels/labels.jsonl"),
+        "evaluated/finished/labels/draws.jsonl",
+    )
+    stored = rows(labels)
+    labels.unlink()
+    again("label refused")
+    check_same(rows(labels), stored)
+    words = ("label", "evaluated/finished", "--question", "refused", "--n", "4", "--draw-only")
+    assert call(*words)[0] == 0
+    drawn = rows(Path(draws))
+    check_same(drawn[:16], rows(STORED / draws))
+    refused = [(d["sample_id"], d.get("index", 0)) for d in drawn if d["question"] == "refused"]
+    assert len(drawn) == 20 and len(set(refused)) == 12
+
+
+def test_moderated_rows_go_on_where_they_stopped() -> None:
+    path = Path("moderated.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:9])
+    found = again("moderate")
+    known = {key: COMMANDS["moderate"]["output"][key] for key in ("judge", "judge_hash")}
+    check_same(found, known | {"resumed_at": 2, "rows": 3})
+    check_same(rows(path), rows(STORED / "moderated.jsonl"))
+
+
+def test_rankings_by_a_stored_judge() -> None:
+    check_same(again("rank by"), COMMANDS["rank by"]["output"])
+    check_same_rows("ranked/answers")
+
+
+# -- the study
+
+
+def load_database(dump: str, name: str) -> None:
+    """Makes a SQLite database of a stored dump."""
+    connection = sqlite3.connect(name)
+    connection.executescript(Path(dump).read_text("utf-8"))
+    connection.close()
+
+
+def check_export(database: str, out: str) -> None:
+    """Asserts that the export of a database is the stored one."""
+    status, said, error = call(
+        "redteam", "export", "--db", database, "--out", out, "--text", "--json"
+    )
+    assert status == 0, error
+    check_same(json.loads(said), COMMANDS["export study"]["output"])
+    names = {
+        str(p.relative_to(STORED / "exported")) for p in (STORED / "exported").rglob("*.jsonl")
+    }
+    assert len(names) == 20
+    for name in sorted(names):
+        check_same(rows(Path(out, name)), rows(STORED / "exported" / name), name)
+
+
+def test_a_stored_study_is_exported() -> None:
+    pytest.importorskip("sqlalchemy")
+    load_database("study.sql", "study.sqlite")
+    check_export("study.sqlite", "exported-now")
+    shutil.rmtree("labelled")
+    shutil.copytree("evaluated/finished", "labelled")
+    check_same(again("export into run"), COMMANDS["export into run"]["output"])
+    check_same_rows("labelled")
+    check_same(again("show labelled"), COMMANDS["show labelled"]["output"])
+    # Rows that are in review already are not imported twice.
+    shutil.rmtree("exported-again")
+    assert again("import drawn rows") == {"evaluated/finished": 0}
+
+
+def test_a_study_of_an_old_schema_is_brought_up_and_served() -> None:
+    pytest.importorskip("litestar")
+    load_database("study-0001.sql", "old.sqlite")
+    status, _, error = call("redteam", "export", "--db", "old.sqlite", "--out", "x", "--json")
+    assert status == 1 and "--migrate" in error
+    models = ("--model", "scripted:mixed", "--model", "scripted:comply")
+    words = ("redteam", "serve", "--db", "old.sqlite", "--migrate", *models)
+    with server(*words, answers_at="/healthz") as address:
+        for name in ("redteamer-0", "rater-2"):
+            web = httpx.Client(base_url=address, headers={"origin": address}, timeout=30)
+            page = web.get("/", follow_redirects=True)
+            mark = re.search(r'name="csrf" value="([0-9a-f]+)"', page.text)
+            assert page.url.path == "/sign-in" and mark
+            fields = {"csrf": mark.group(1), "pseudonym": name, "phrase": PHRASE}
+            assert web.post("/sign-in", data=fields).status_code in (302, 303)
+            home = web.get("/")
+            assert home.status_code == 200 and name in home.text
+            if name == "redteamer-0":
+                (mine,) = set(re.findall(r'href="(/dialogues/[0-9a-f]+)"', home.text))
+                assert "how do i true wheel 0" in web.get(mine).text
+    check_export("old.sqlite", "exported-now")
+
+
+# -- trained models
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", ["train sft", "train cost"])
+def test_a_finished_training_is_known_as_finished(name: str) -> None:
+    found = again(name)
+    check_same(found, COMMANDS[name]["output"] | {"done_now": 0, "last": {}})
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", ["dpo", "ppo-lag"])
+def test_an_unfinished_training_goes_on_to_the_same_numbers(kind: str) -> None:
+    log, full = Path("models", kind, "log.jsonl"), rows(Path("models", f"{kind}-full-log.jsonl"))
+    before = rows(log)
+    assert [p.name for p in Path("models", kind).glob("checkpoint-*")] == ["checkpoint-2"]
+    found = again(f"train {kind}")
+    assert (found["steps"], found["done_now"]) == (6, 4)
+    after = rows(log)
+    assert after[:2] == before[:2]
+    assert [row["step"] for row in after] == [1, 2, 3, 4, 5, 6]
+    check_same(after, full, kind, digits=2e-3)
+    stored = json.loads((STORED / "models/sft/truing.json").read_text("utf-8"))
+    card = json.loads(Path("models", kind, "truing.json").read_text("utf-8"))
+    assert card["kind"] == kind and card["base_sha256"] == stored["base_sha256"]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_unfinished_moderation_classifier_goes_on_to_the_same_card() -> None:
+    words = COMMANDS["train moderation"]["words"]
+    out = "models/moderation-unfinished"
+    status, said, error = call(*[out if w == "models/moderation" else w for w in words])
+    assert status == 0, error
+    check_same(
+        rows(Path(out, "log.jsonl")), rows(STORED / "models/moderation/log.jsonl"), digits=2e-3
+    )
+    stored = COMMANDS["train moderation"]["output"]["card"]
+    found = json.loads(said)["card"]
+    for key in ("data", "data_hash", "n", "method", "lineage", "languages", "questions"):
+        check_same(found[key], stored[key], key, digits=2e-3)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_trained_judges_and_models_give_the_stored_answers() -> None:
+    name = "moderate by a trained judge"
+    known = {key: COMMANDS[name]["output"][key] for key in ("judge", "judge_hash")}
+    check_same(again(name), known | {"resumed_at": 5, "rows": 0})
+    Path("moderated-by-model.jsonl").unlink()
+    Path("moderated-by-model.jsonl.state").unlink()
+    check_same(again(name), COMMANDS[name]["output"], name)
+    check_same(rows(Path("moderated-by-model.jsonl")), rows(STORED / "moderated-by-model.jsonl"))
+    (judged,) = Path("evaluated/local/judgements").glob("cost-*.jsonl")
+    judged.unlink()
+    status, _, error = call("judge", "evaluated/local", "--judge", "cost:models/cost")
+    assert status == 0, error
+    check_same_rows("evaluated/local")
+    again("evaluate local")  # known as finished: the model has the hash that the manifest holds
+    check_same(again("rank by cost"), COMMANDS["rank by cost"]["output"])
+    check_same_rows("evaluated/local")
+
+
+def test_a_stored_model_is_served() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("litestar")
+    sample, stored = (
+        rows(STORED / "evaluated/greedy" / f"{n}.jsonl")[0] for n in ("samples", "responses")
+    )
+    prompt = sample["conversation"]["messages"][-1]["content"]
+    model = ("--model", "local:models/sft,dtype=float32")
+    with server("serve", *model, answers_at="/v1/models") as address:
+        asked = {
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": 6,
+            "temperature": 0,
+        }
+        made = httpx.post(f"{address}/v1/chat/completions", json=asked, timeout=60).json()
+    assert made["choices"][0]["message"]["content"] == stored["message"]["content"]
+    assert made["usage"]["completion_tokens"] == 6
