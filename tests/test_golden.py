@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
 import shutil
 import socket
 import sqlite3
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +31,9 @@ COMMANDS: dict[str, dict[str, Any]] = json.loads((STORED / "commands.json").read
 PHRASE = "four plain words here"  # of everybody in the stored study
 # What differs from call to call.
 UNSTABLE = re.compile(r"seconds.*|ms|created|versions|date|version")
+
+# Commands run in this process, with their words in `sys.argv`.
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked")
 
 
 def command_line() -> Any:
@@ -126,32 +128,44 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def server(*words: str, answers_at: str) -> Iterator[str]:
-    """Starts a command that serves on a free port; gives its address when it answers."""
+    """Runs a command that serves, in a thread and on a free port; gives its address."""
+    import uvicorn
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    package = Path(truing.__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "truing", *words, "--port", str(port)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    made: list[uvicorn.Server] = []
+    start, argv, interval = uvicorn.Server.__init__, sys.argv, sys.getswitchinterval()
+
+    def remember(self: uvicorn.Server, *args: Any, **more: Any) -> None:
+        made.append(self)
+        start(self, *args, **more)
+
+    def serve() -> None:
+        with contextlib.suppress(SystemExit):
+            command_line()()
+
+    uvicorn.Server.__init__ = remember  # type: ignore[method-assign]
+    sys.argv = ["truing", *words, "--port", str(port)]
+    thread = threading.Thread(target=serve, daemon=True)
     address, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
     try:
+        thread.start()
         while True:
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(address + answers_at, timeout=10).status_code == 200:
                     break
-            if process.poll() is not None or time.monotonic() > until:
-                process.kill()
-                pytest.fail(f"{words[0]}: does not answer: {process.communicate()[1]}")
-            time.sleep(0.05)
+            if not thread.is_alive() or time.monotonic() > until:
+                pytest.fail(f"{words[0]}: does not answer")
+            time.sleep(0.02)
         yield address
     finally:
-        process.kill()
-        process.communicate()
+        for one in made:
+            one.should_exit = True
+        thread.join(20)
+        uvicorn.Server.__init__ = start  # type: ignore[method-assign]
+        sys.argv = argv
+        sys.setswitchinterval(interval)
 
 
 # -- runs
@@ -444,8 +458,8 @@ def test_trained_judges_and_models_give_the_stored_answers() -> None:
     check_same_rows("evaluated/local")
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_stored_model_is_served() -> None:
-    pytest.importorskip("torch")
     pytest.importorskip("litestar")
     sample, stored = (
         rows(STORED / "evaluated/greedy" / f"{n}.jsonl")[0] for n in ("samples", "responses")

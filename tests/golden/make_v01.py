@@ -120,7 +120,8 @@ def make_runs(shop: Workshop) -> None:
         "evaluated/wrapped",
     )
     failing = "evaluate --data builtin:safety --limit 3 --model scripted:fail --json"
-    shop.run("evaluate failed", f"{failing} --judge rules:refusal --out evaluated/failed")
+    failing += " --judge rules:refusal --out evaluated/failed"
+    shop.run("evaluate failed", failing, statuses=(1,))
     shop.run("run plan", "run plan.toml --out planned --json")
     for kind in ("mcq", "perplexity"):
         words = "--model scripted:mixed --data builtin:pairs --limit 12 --json"
