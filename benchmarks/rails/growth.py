@@ -76,7 +76,7 @@ class Ours:
 
         began = time.process_time()
         self.runtime = build_runtime(
-            RailsConfig.of(yaml, flows), Script(), Parts(encoder=Lexical())
+            RailsConfig.from_text(yaml, flows), Script(), Parts(encoder=Lexical())
         )
         self.built = time.process_time() - began
 

@@ -10,12 +10,12 @@ import pytest
 from truing.cli.rails_models import main_model
 from truing.core.errors import PlanError, SpecError
 from truing.rails.config.loader import RailsConfig
-from truing.rails.config.models import spec_of, task_models
+from truing.rails.config.models import build_model_spec, build_task_models
 from truing.specs.parser import Spec
 
 
 def _config(models: str) -> RailsConfig:
-    return RailsConfig.of(models)
+    return RailsConfig.from_text(models)
 
 
 def test_an_openai_entry_becomes_an_openai_spec(
@@ -28,7 +28,7 @@ def test_an_openai_entry_becomes_an_openai_spec(
         "      frequency_penalty: 0.5\n"
     )
     config = RailsConfig.load(tmp_path)
-    spec = spec_of(config.models[0], config)
+    spec = build_model_spec(config.models[0], config)
     assert isinstance(spec, Spec)
     assert spec.args["base_url"] == "http://localhost:9/v1"
     assert spec.args["api_key_env"] == "MY_KEY"
@@ -46,7 +46,7 @@ def test_the_engine_truing_takes_any_spec_and_tasks_have_models_of_their_own() -
         "  - {type: embeddings, engine: FastEmbed, model: all-MiniLM-L6-v2}\n"
     )
     assert main_model(config).name.startswith("scripted")
-    assert list(task_models(config)) == ["self_check_input"]
+    assert list(build_task_models(config)) == ["self_check_input"]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from truing.rails.runtime.app import Parts, RailsError, Runtime
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.templates import PromptError, render
 from truing.rails.static import check
-from truing.rails.static.diagram import svg, tree
+from truing.rails.static.diagram import render_svg, render_tree
 
 CALM = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 MARKS = [
@@ -101,7 +101,9 @@ class Says:
 def _guarded(
     yaml: str = "models: []\n", colang: str = "", *, say: str = "fine", **parts: Any
 ) -> Guarded:
-    return Guarded(RailsConfig.of(yaml, colang), Says(say), parts=Parts(encoder=Words(), **parts))
+    return Guarded(
+        RailsConfig.from_text(yaml, colang), Says(say), parts=Parts(encoder=Words(), **parts)
+    )
 
 
 def _ask(model: Guarded, *texts: str) -> Answer:
@@ -117,7 +119,7 @@ def _ask(model: Guarded, *texts: str) -> Answer:
 def test_any_text_as_yaml_or_colang_is_read_or_a_plan_error(text: str) -> None:
     for yaml, colang in ((text, ""), ("", text), ("", f"define flow\n  user a\n  {text}\n")):
         try:
-            RailsConfig.of(yaml, colang)
+            RailsConfig.from_text(yaml, colang)
         except PlanError as error:
             faults = error.faults
         else:
@@ -175,10 +177,10 @@ def test_grammar_based_configurations_with_faults_never_crash(tmp_path: Path, bl
             )
         if made["actions"]:
             (folder / "actions.py").write_text(actions_source(made["actions"], ACTIONS_PRELUDE))
-        report = check.check(folder)
+        report = check.check_rails_config(folder)
         if report.config is not None:
-            svg(report.config.flows)
-            tree(report.config.flows)
+            render_svg(report.config.flows)
+            render_tree(report.config.flows)
         try:
             config = RailsConfig.load(folder)
             runtime = build_runtime(
@@ -200,7 +202,7 @@ def test_billion_laughs_and_deep_nesting_are_refused_at_once() -> None:
     for text in (laughs, *deep, "a: !!python/object/apply:os.system [x]"):
         began = time.perf_counter()
         with pytest.raises(PlanError):
-            RailsConfig.of(text)
+            RailsConfig.from_text(text)
         assert time.perf_counter() - began < 5
 
 
@@ -225,7 +227,7 @@ def test_a_deeply_nested_flow_is_refused_or_compiled() -> None:
     )
     said = "nested"
     try:
-        RailsConfig.of("", "\n".join(rows))
+        RailsConfig.from_text("", "\n".join(rows))
     except PlanError as error:
         said = str(error)
     assert "nested" in said

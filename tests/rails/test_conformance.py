@@ -9,7 +9,7 @@ from typing import Any
 from adapter_truing import ACTIONS_PRELUDE, run_case
 from rails_cases import write_config
 
-from truing.rails.static.check import check
+from truing.rails.static.check import check_rails_config
 
 
 def _passes(case: dict[str, Any], said: list[str]) -> str | None:
@@ -64,7 +64,7 @@ def test_the_worst_case_of_llm_calls_is_never_exceeded(
         folder = tmp_path / case["id"]
         folder.mkdir()
         write_config(case, folder, ACTIONS_PRELUDE)
-        calls = check(folder).calls
+        calls = check_rails_config(folder).calls
         assert calls is not None, case["id"]
         most = calls.total.most * len(case["turns"])
         if not calls.total.open and case["llm_calls"] > most:

@@ -36,13 +36,13 @@ def check(
         Print JSON.
     """
     from truing.rails.static import check
-    from truing.rails.static.diagram import svg
-    from truing.rails.static.diagram import tree as tree_of
+    from truing.rails.static.diagram import render_svg
+    from truing.rails.static.diagram import render_tree as tree_of
 
-    report = check.check(folder)
+    report = check.check_rails_config(folder)
     flows = report.config.flows if report.config is not None else []
     if picture is not None and report.config is not None:
-        picture.write_text(svg(flows), encoding="utf-8")
+        picture.write_text(render_svg(flows), encoding="utf-8")
     warnings = len(report.findings) - len(report.errors)
     calls = report.calls
     if json:

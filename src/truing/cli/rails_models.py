@@ -7,7 +7,7 @@ from pathlib import Path
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.rails.config.loader import RailsConfig
-from truing.rails.config.models import model_of
+from truing.rails.config.models import build_model
 
 
 def main_model(path: str | Path | RailsConfig) -> Model:
@@ -15,8 +15,8 @@ def main_model(path: str | Path | RailsConfig) -> Model:
     config = path if isinstance(path, RailsConfig) else RailsConfig.load(path)
     entry = next((m for m in config.models if m.type == "main"), None)
     if entry is None:
-        place = config.place("key", "models")
+        place = config.locate("key", "models")
         raise PlanError(
             f"{place}: no model of type main is named; add one under models:, or give --model SPEC"
         )
-    return model_of(entry, config)
+    return build_model(entry, config)

@@ -28,7 +28,7 @@ from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.rails.config.loader import RailsConfig
-from truing.rails.config.schema import ANY, faults
+from truing.rails.config.schema import ANY_KEYS, find_schema_faults
 from truing.rails.guarded import Guarded
 from truing.rails.runtime.app import Parts, RailsError, Result, Runtime
 from truing.rails.runtime.llm_client import LlmError
@@ -37,10 +37,10 @@ from truing.rails.yaml_lines import load_with_lines
 TESTS = "tests"
 _TURN: dict[str, Any] = {
     "user": str,
-    "event": ANY,
-    "context": ANY,
-    "tool": ANY,
-    "options": ANY,
+    "event": ANY_KEYS,
+    "context": ANY_KEYS,
+    "tool": ANY_KEYS,
+    "options": ANY_KEYS,
     "bot": str,
     "bot_any": [str],
     "bot_contains": object,
@@ -53,7 +53,7 @@ _TURN: dict[str, Any] = {
     "flow_says": [str],
     "llm_calls": int,
     "tools": [str],
-    "variables": ANY,
+    "variables": ANY_KEYS,
     "assistant": str,
 }
 _SCHEMA: dict[str, Any] = {
@@ -139,7 +139,7 @@ def read(files: Sequence[Path]) -> list[Dialogue]:
         if not isinstance(value, dict) or not isinstance(value.get("dialogues"), list):
             wrong.append(f"{file.name}:1: expected dialogues: with a list")
             continue
-        bad = [(p, what) for p, what in faults(value, _SCHEMA)]
+        bad = [(p, what) for p, what in find_schema_faults(value, _SCHEMA)]
         wrong += [f"{file.name}:{_line(lines, p)}: {what}" for p, what in bad]
         if not bad:
             for at, raw in enumerate(value["dialogues"]):

@@ -28,8 +28,8 @@ from truing.core.types import (
     stream_seed,
 )
 from truing.rails.build import build_runtime
-from truing.rails.config.loader import RailsConfig, rail_names
-from truing.rails.config.models import task_models
+from truing.rails.config.loader import RailsConfig, list_rail_flow_names
+from truing.rails.config.models import build_task_models
 from truing.rails.library.safety import judge_specs
 from truing.rails.runtime.app import Parts, RailsError, Result
 from truing.rails.runtime.llm_client import LlmError
@@ -56,10 +56,10 @@ class Guarded:
         parts = parts or Parts()
         if judges is not None:
             parts.judges = {**parts.judges, **judges}
-        needed = judge_specs(self.config.truing, rail_names(self.config))
+        needed = judge_specs(self.config.truing, list_rail_flow_names(self.config))
         missing = {spec: resolve(spec, "judge") for spec in needed if spec not in parts.judges}
         parts.judges = {**missing, **parts.judges}
-        parts.models = {**task_models(self.config, parts.models), **parts.models}
+        parts.models = {**build_task_models(self.config, parts.models), **parts.models}
         self.model = model
         self.runtime = build_runtime(self.config, model, parts)
         self.options = options

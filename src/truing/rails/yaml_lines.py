@@ -1,4 +1,4 @@
-"""YAML, read safely: no tags that build objects, no alias bombs, the line of every key."""
+"""Safe YAML: no tags that build objects, no alias bombs, and the line of every key."""
 
 from __future__ import annotations
 
@@ -9,11 +9,46 @@ import yaml
 MAX_NODES = 200_000
 MAX_ALIASES = 1_000
 MAX_DEPTH = 60
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there
+MAX_KEY_DEPTH = 40  # deeper keys get no line number
+
+# The path of a key or list item: dictionary keys and list indices from the root.
+KeyPath = tuple[str | int, ...]
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, if it is installed
 
 
-def _counted(text: str) -> None:
-    """Refuses what is too deep or has too many aliases, before anything is built of it."""
+def safe_load(text: str) -> Any:
+    """Returns the value of a document; yaml.YAMLError if it is malformed or too large."""
+    return load_with_lines(text)[0]
+
+
+def load_with_lines(text: str) -> tuple[Any, dict[KeyPath, int]]:
+    """Returns the value of a document, and the line of each key and list item by its path."""
+    try:
+        # Parser events come before any object is built: a bomb costs nothing here.
+        _check_depth_and_aliases(text)
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
+    except ValueError as error:
+        raise yaml.YAMLError(str(error)) from error
+    loader = _LOADER(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None, {}
+        _count_nodes(root, {}, frozenset())
+        lines: dict[KeyPath, int] = {}
+        _collect_lines(root, (), lines)
+        return loader.construct_document(root), lines
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
+    except ValueError as error:
+        raise yaml.YAMLError(str(error)) from error
+    finally:
+        loader.dispose()
+
+
+def _check_depth_and_aliases(text: str) -> None:
     depth = aliases = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -28,70 +63,47 @@ def _counted(text: str) -> None:
                 raise yaml.YAMLError("too many aliases")
 
 
-def _sized(node: Any, sizes: dict[int, int], path: frozenset[int]) -> int:
-    """How many nodes there are once aliases are followed; refuses bombs, and nodes that hold themselves."""
-    known = sizes.get(id(node))
+def _count_nodes(node: Any, counts: dict[int, int], ancestors: frozenset[int]) -> int:
+    """Returns the number of nodes under `node` once aliases are followed.
+
+    An alias is the same node object again, so that counting each object once is fast even for a
+    document that would expand to billions of nodes. Raises yaml.YAMLError for one of those, and
+    for a node that contains itself.
+    """
+    known = counts.get(id(node))
     if known is not None:
         return known
-    if id(node) in path:
+    if id(node) in ancestors:
         raise yaml.YAMLError("an alias that refers to what holds it")
-    inner = path | {id(node)}
-    size = 1 + sum(
-        1 if isinstance(c, yaml.ScalarNode) else _sized(c, sizes, inner) for c in _children(node)
-    )
-    if size > MAX_NODES:
+    count = 1
+    for child in _child_nodes(node):
+        if isinstance(child, yaml.ScalarNode):
+            count += 1
+        else:
+            count += _count_nodes(child, counts, ancestors | {id(node)})
+    if count > MAX_NODES:
         raise yaml.YAMLError("too many nodes (aliases that multiply?)")
-    sizes[id(node)] = size
-    return size
+    counts[id(node)] = count
+    return count
 
 
-def _children(node: Any) -> list[Any]:
+def _child_nodes(node: Any) -> list[Any]:
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
     if isinstance(node, yaml.MappingNode):
-        return [part for pair in node.value for part in pair]
+        return [part for key_and_value in node.value for part in key_and_value]
     return []
 
 
-def safe_load(text: str) -> Any:
-    """The value of a document; yaml.YAMLError for a malformed one or a bomb."""
-    return load_with_lines(text)[0]
-
-
-def load_with_lines(text: str) -> tuple[Any, dict[tuple[str | int, ...], int]]:
-    """The value of a document and the line of each key and list item by its path."""
-    try:
-        _counted(text)
-    except (RecursionError, ValueError) as error:
-        raise yaml.YAMLError(
-            "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        ) from error
-    loader = _LOADER(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None, {}
-        _sized(node, {}, frozenset())
-        lines: dict[tuple[str | int, ...], int] = {}
-        _place(node, (), lines)
-        return loader.construct_document(node), lines
-    except RecursionError as error:
-        raise yaml.YAMLError("nested too deeply") from error
-    except ValueError as error:
-        raise yaml.YAMLError(str(error)) from error
-    finally:
-        loader.dispose()
-
-
-def _place(node: Any, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]) -> None:
-    if len(lines) > MAX_NODES or len(path) > 40:
+def _collect_lines(node: Any, path: KeyPath, lines: dict[KeyPath, int]) -> None:
+    if len(lines) > MAX_NODES or len(path) > MAX_KEY_DEPTH:
         return
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            name = (*path, str(key.value))
-            lines[name] = key.start_mark.line + 1
-            _place(value, name, lines)
+            key_path = (*path, str(key.value))
+            lines[key_path] = key.start_mark.line + 1
+            _collect_lines(value, key_path, lines)
     elif isinstance(node, yaml.SequenceNode):
-        for at, value in enumerate(node.value):
-            _place(value, (*path, at), lines)
+        for index, item in enumerate(node.value):
+            _collect_lines(item, (*path, index), lines)

@@ -13,11 +13,15 @@ from truing.core.errors import PlanError
 from truing.core.protocols import StreamingModel
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling
 from truing.rails.config.loader import RailsConfig
-from truing.rails.config.models import spec_of
-from truing.rails.config.parameters import Own, configured, faults
+from truing.rails.config.models import build_model_spec
+from truing.rails.config.parameters import (
+    DefaultSampling,
+    find_parameter_faults,
+    with_default_sampling,
+)
 from truing.rails.guarded import Guarded
 from truing.rails.runtime.app import Parts
-from truing.rails.static.check import check
+from truing.rails.static.check import check_rails_config
 
 GIVEN = {"temperature": 0.7, "max_tokens": 33, "top_p": 0.9, "stop": ["END"]}
 DIALOG = 'define user greet\n  "hello"\n\ndefine flow\n  user greet\n  bot answer greeting\n'
@@ -58,7 +62,9 @@ def _ask(
     ear: Ear, yaml: str, colang: str = "", sampling: Sampling | None = None, **more: object
 ) -> Answer:
     bot = Guarded(
-        RailsConfig.of(yaml, colang), configured(ear, GIVEN), parts=Parts(encoder=Words())
+        RailsConfig.from_text(yaml, colang),
+        with_default_sampling(ear, GIVEN),
+        parts=Parts(encoder=Words()),
     )
     return asyncio.run(bot.answer(Conversation.of("hello"), sampling or Sampling(seed=5), **more))  # type: ignore[arg-type]
 
@@ -115,7 +121,9 @@ def test_options_of_a_request_go_before_all() -> None:
 def test_it_streams_and_closes_where_the_model_does() -> None:
     ear = Speaking()
     bot = Guarded(
-        RailsConfig.of("models: []"), configured(ear, GIVEN), parts=Parts(encoder=Words())
+        RailsConfig.from_text("models: []"),
+        with_default_sampling(ear, GIVEN),
+        parts=Parts(encoder=Words()),
     )
 
     async def go() -> str:
@@ -125,15 +133,15 @@ def test_it_streams_and_closes_where_the_model_does() -> None:
 
     assert asyncio.run(go()) == "Good day." and ear.closed
     assert ear.heard[0][1].max_tokens == 33
-    assert not isinstance(configured(Ear(), GIVEN), StreamingModel)
-    assert configured(ear, {"streaming": True, "timeout": 3}) is ear
+    assert not isinstance(with_default_sampling(Ear(), GIVEN), StreamingModel)
+    assert with_default_sampling(ear, {"streaming": True, "timeout": 3}) is ear
 
 
 def test_a_seed_and_a_single_stop() -> None:
-    own = Own.of({"seed": 9, "stop": "X", "max_completion_tokens": 7})
-    assert own.under(Sampling(), None) == Sampling(seed=9, stop=("X",), max_tokens=7)
-    assert own.under(Sampling(seed=4), None).seed == 4
-    assert own.under(Sampling(seed=0), {"seed"}).seed == 0
+    own = DefaultSampling.from_parameters({"seed": 9, "stop": "X", "max_completion_tokens": 7})
+    assert own.apply_to(Sampling(), None) == Sampling(seed=9, stop=("X",), max_tokens=7)
+    assert own.apply_to(Sampling(seed=4), None).seed == 4
+    assert own.apply_to(Sampling(seed=0), {"seed"}).seed == 0
 
 
 @pytest.mark.parametrize(
@@ -157,13 +165,13 @@ def test_a_seed_and_a_single_stop() -> None:
     ],
 )
 def test_wrong_parameters(given: dict[str, object], said: str) -> None:
-    ((key, what),) = faults(given, "openai")
+    ((key, what),) = find_parameter_faults(given, "openai")
     assert key in given and said in what
 
 
 def test_the_engine_truing_takes_sampling_alone() -> None:
-    assert list(faults(GIVEN, "truing")) == []
-    ((_, what),) = faults({"base_url": "http://x"}, "truing")
+    assert list(find_parameter_faults(GIVEN, "truing")) == []
+    ((_, what),) = find_parameter_faults({"base_url": "http://x"}, "truing")
     assert "takes it in the spec" in what
 
 
@@ -173,7 +181,7 @@ def test_check_gives_every_fault_with_its_line(tmp_path: Path) -> None:
         "      temperature: hot\n      max_token: 30\n  - {type: self_check_input, engine: opanai, model: x}\n"
         "  - {type: embeddings, engine: FastEmbed, model: y, parameters: {device: cpu}}\n"
     )
-    report = check(tmp_path)
+    report = check_rails_config(tmp_path)
     assert [str(f).split(", got")[0] for f in report.findings] == [
         "config.yml:6: error: parameters.temperature: expected a number from 0 to 2",
         "config.yml:7: error: the parameter 'max_token' of the model is not known; did you mean 'max_tokens'?",
@@ -181,5 +189,5 @@ def test_check_gives_every_fault_with_its_line(tmp_path: Path) -> None:
     ]
     config = RailsConfig.load(tmp_path)
     with pytest.raises(PlanError) as caught:
-        spec_of(config.models[0], config)
+        build_model_spec(config.models[0], config)
     assert len(caught.value.faults) == 2 and caught.value.faults[0].startswith("config.yml:6")

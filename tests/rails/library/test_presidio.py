@@ -13,7 +13,7 @@ from truing.core.types import Answer, Conversation, Sampling
 from truing.models.scripted import Scripted
 from truing.rails.guarded import Guarded
 from truing.rails.library import presidio
-from truing.rails.static.check import check
+from truing.rails.static.check import check_rails_config
 
 TEXT = "My US passport number is 912803456, issued in Paris to Anna Smith."
 
@@ -73,7 +73,7 @@ def test_a_kind_that_nobody_finds_is_an_error_with_its_line(tmp_path: Path) -> N
         "rails:\n  input: {flows: [mask sensitive data on input]}\n  config:\n    sensitive_data_detection:\n      input:\n"
         "        entities:\n          - PERSON\n          - EMAIL_ADRESS\ntruing:\n  sensitive: {entities: [US_PASSPORTS]}\n"
     )
-    assert [(f.place, f.what.partition("; ")[2]) for f in check(tmp_path).errors] == [
+    assert [(f.place, f.what.partition("; ")[2]) for f in check_rails_config(tmp_path).errors] == [
         ("config.yml:8", "did you mean 'EMAIL_ADDRESS'?"),
         ("config.yml:10", "did you mean 'US_PASSPORT'?"),
     ]

@@ -10,8 +10,8 @@ import pytest
 
 from truing.cli.rails import check as command
 from truing.core.errors import PlanError
-from truing.rails.static.check import Report, check
-from truing.rails.static.diagram import svg, tree
+from truing.rails.static.check import RailsCheckReport, check_rails_config
+from truing.rails.static.diagram import render_svg, render_tree
 
 MESSAGES = """
 define user express greeting
@@ -27,16 +27,16 @@ define bot say hello
 
 def _check(
     folder: Path, colang: str = "", config: str = "models: []\n", actions: str | None = None
-) -> Report:
+) -> RailsCheckReport:
     (folder / "config.yml").write_text(config)
     if colang:
         (folder / "rails.co").write_text(MESSAGES + colang)
     if actions is not None:
         (folder / "actions.py").write_text(actions)
-    return check(folder)
+    return check_rails_config(folder)
 
 
-def _said(report: Report, level: str = "error") -> list[str]:
+def _said(report: RailsCheckReport, level: str = "error") -> list[str]:
     return [str(f) for f in report.findings if f.level == level]
 
 
@@ -282,7 +282,7 @@ def test_the_picture_is_well_formed_and_holds_every_step(tmp_path: Path) -> None
     )
     report = _check(tmp_path, flow)
     assert report.config is not None
-    root = ET.fromstring(svg(report.config.flows))
+    root = ET.fromstring(render_svg(report.config.flows))
     texts = "".join(root.itertext())
     for part in (
         "prices & <more>",
@@ -293,7 +293,7 @@ def test_the_picture_is_well_formed_and_holds_every_step(tmp_path: Path) -> None
         "stop",
     ):
         assert part in texts
-    assert "├─ user ask price" in tree(report.config.flows)
+    assert "├─ user ask price" in render_tree(report.config.flows)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from truing.core.types import (
     ToolCall,
 )
 from truing.models.scripted import Scripted
-from truing.rails.config.parameters import configured
+from truing.rails.config.parameters import with_default_sampling
 from truing.serve.openai.app import chat_app
 from truing.serve.openai.audit import Audit
 from truing.serve.openai.model_router import Desk, Limits, find_configs
@@ -331,7 +331,7 @@ def test_what_a_request_does_not_name_comes_from_the_configuration(tmp_path: Pat
 
     (tmp_path / "config.yml").write_text("models: []\n")
     desk = Desk(
-        configured(Ear("good day"), {"temperature": 0.7, "max_tokens": 9, "seed": 3}),
+        with_default_sampling(Ear("good day"), {"temperature": 0.7, "max_tokens": 9, "seed": 3}),
         find_configs(tmp_path),
     )
     with TestClient(chat_app(desk)) as c:

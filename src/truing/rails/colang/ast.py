@@ -1,4 +1,4 @@
-"""What the Colang parser gives: messages, flows and their steps, each with its line."""
+"""The syntax tree of Colang 1.0: a file holds flows, a flow holds steps; each node knows its line."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Step:
-    """Any step of a flow; `line` is its place in the file, `comment` the comment above it."""
+class FlowStep:
+    """Base class of the nodes in a flow. `comment` is the comment directly above the line."""
 
     line: int = 0
     comment: str | None = None
 
 
 @dataclass(slots=True)
-class User(Step):
-    """``user NAME``: waits for an intent; ``...`` is any. `variable` is the name after ``as $``."""
+class UserIntent(FlowStep):
+    """``user INTENT [as $variable]``: waits for an intent; the intent ``...`` matches any."""
 
     intent: str = ""
     variable: str | None = None
 
 
 @dataclass(slots=True)
-class Bot(Step):
-    """``bot NAME``, ``bot $variable``, ``bot ...``; `text` for ``bot "text"`` without a name."""
+class BotMessage(FlowStep):
+    """``bot NAME``, ``bot $variable`` or ``bot ...``; for ``bot "text"`` only `text` is set."""
 
     intent: str = ""
     text: str | None = None
 
 
 @dataclass(slots=True)
-class Event(Step):
-    """``event TYPE(field=value)``: waits for an event."""
+class MatchEvent(FlowStep):
+    """``event TYPE(field=value)``: waits for an event with these field values."""
 
     type: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class Create(Step):
-    """``create event TYPE(field=value)``."""
+class CreateEvent(FlowStep):
+    """``create event TYPE(field=value)``: emits an event."""
 
-    event: Event | User | Bot = field(default_factory=Event)
+    event: MatchEvent | UserIntent | BotMessage = field(default_factory=MatchEvent)
 
 
 @dataclass(slots=True)
-class Execute(Step):
-    """``execute ACTION(name=value)``, with ``$result =`` before it."""
+class ExecuteAction(FlowStep):
+    """``[$result =] execute ACTION(name=value)``: calls a Python action."""
 
     action: str = ""
     params: dict[str, Any] = field(default_factory=dict)
@@ -55,84 +55,100 @@ class Execute(Step):
 
 
 @dataclass(slots=True)
-class Do(Step):
-    """``do SUBFLOW``; the name may be an expression that starts with a variable."""
+class CallFlow(FlowStep):
+    """``do SUBFLOW``; `flow` is an expression if it starts with ``$``."""
 
     flow: str = ""
     params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class Set(Step):
-    """``$name = expression``; the expression ``...`` is a value that the LLM makes."""
+class Assign(FlowStep):
+    """``$variable = expression``; the expression ``...`` asks the LLM for the value."""
 
-    name: str = ""
+    variable: str = ""
     expression: str = ""
 
 
 @dataclass(slots=True)
-class Check(Step):
-    """``check expression``."""
+class CheckCondition(FlowStep):
+    """``check expression``: the turn fails unless the expression is true."""
 
     expression: str = ""
 
 
 @dataclass(slots=True)
-class If(Step):
-    """``if`` / ``else if`` / ``else``."""
+class If(FlowStep):
+    """``if`` / ``else``; an ``else if`` is a single nested `If` in `orelse`."""
 
     condition: str = ""
-    then: list[Step] = field(default_factory=list)
-    other: list[Step] = field(default_factory=list)
+    body: list[FlowStep] = field(default_factory=list)
+    orelse: list[FlowStep] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class While(Step):
-    """``while``."""
+class While(FlowStep):
+    """``while condition``."""
 
     condition: str = ""
-    body: list[Step] = field(default_factory=list)
+    body: list[FlowStep] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class When(Step):
-    """``when A`` / ``else when B`` / ``else``: a branch starts with what it waits for; `other` follows any user intent."""
+class When(FlowStep):
+    """``when A`` / ``else when B`` / ``else``.
 
-    branches: list[list[Step]] = field(default_factory=list)
-    other: list[Step] | None = None
+    The first step of each branch is what the branch waits for. `orelse` runs on any other user
+    intent; None without an ``else``.
+    """
 
-
-@dataclass(slots=True)
-class AnyOf(Step):
-    """An ``any`` block or ``user a or user b``."""
-
-    steps: list[Step] = field(default_factory=list)
+    branches: list[list[FlowStep]] = field(default_factory=list)
+    orelse: list[FlowStep] | None = None
 
 
 @dataclass(slots=True)
-class Label(Step):
-    """``label NAME``."""
+class AnyOf(FlowStep):
+    """An ``any`` block, or ``user A or user B``."""
+
+    steps: list[FlowStep] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class FlowLabel(FlowStep):
+    """``label NAME``: the target of a ``goto``."""
 
     name: str = ""
 
 
 @dataclass(slots=True)
-class Goto(Step):
+class Goto(FlowStep):
     """``goto NAME``."""
 
-    name: str = ""
+    label: str = ""
 
 
 @dataclass(slots=True)
-class Leave(Step):
-    """``break``, ``continue``, ``return``."""
-
-    kind: str = "break"
+class Break(FlowStep):
+    """``break``: leaves the innermost ``while``."""
 
 
 @dataclass(slots=True)
-class Text:
-    """One text of a bot message, and the expressions that must hold for it (texts under ``if`` in ``define bot``)."""
+class Continue(FlowStep):
+    """``continue`` or ``pass``: the next iteration; outside a loop, the next step."""
+
+
+@dataclass(slots=True)
+class Return(FlowStep):
+    """``return`` or ``done``: ends the flow."""
+
+
+@dataclass(slots=True)
+class BotText:
+    """One wording of a bot message.
+
+    `conditions` are the expressions that must all be true for it: texts under ``if`` in
+    ``define bot``.
+    """
 
     text: str
     line: int
@@ -141,10 +157,14 @@ class Text:
 
 @dataclass(slots=True)
 class Flow:
-    """One flow or subflow; `source` is its code as it stands in prompts."""
+    """A flow or subflow.
+
+    `meta` holds NeMo's flow properties (``priority``, ``is_extension``, ``subflow``, ...), `source`
+    the code as prompts show it. `system` marks flows of the library and flows used as rails.
+    """
 
     name: str
-    steps: list[Step]
+    steps: list[FlowStep]
     file: str = ""
     line: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
@@ -153,12 +173,16 @@ class Flow:
 
 
 @dataclass(slots=True)
-class Parsed:
-    """One file: intents with their examples, bot messages, flows, imports; `places` maps ("user", name) to a line."""
+class ColangFile:
+    """The root node: the definitions of one file.
+
+    `user_messages` maps an intent to its example messages, `bot_messages` a bot message to its
+    texts. `definition_lines` maps ``("user" | "bot", name)`` to the line of the definition.
+    """
 
     file: str = ""
-    users: dict[str, list[str]] = field(default_factory=dict)
-    bots: dict[str, list[Text]] = field(default_factory=dict)
+    user_messages: dict[str, list[str]] = field(default_factory=dict)
+    bot_messages: dict[str, list[BotText]] = field(default_factory=dict)
     flows: list[Flow] = field(default_factory=list)
     imports: list[str] = field(default_factory=list)
-    places: dict[tuple[str, str], int] = field(default_factory=dict)
+    definition_lines: dict[tuple[str, str], int] = field(default_factory=dict)

@@ -1,7 +1,8 @@
-"""Flows, compiled once: the tree of a flow becomes a flat program of elements with relative jumps.
+"""Compiles a flow's syntax tree to a flat list of instructions with relative jumps.
 
-Elements either match events (user, bot, action, event, branch) or are slid over (if, while, jump, set, ...). What a flow
-waits for first decides in which bucket of the `Program` index it lies, so that an event touches only flows that can start.
+Instructions that match an event (user, bot, action, event, branch) make the interpreter wait; it
+"slides" (NeMo's word) over all others (if, while, jump, set, ...) without waiting. `Program` indexes
+the flows by the event that they wait for first, so that an event only touches flows it can start.
 """
 
 from __future__ import annotations
@@ -10,328 +11,390 @@ from collections.abc import Iterable
 from typing import Any
 
 from truing.core.errors import PlanError
-from truing.rails.colang import ast as n
-from truing.rails.colang.expressions import Evaluate, compile_expression
+from truing.rails.colang import ast
+from truing.rails.colang.expressions import Evaluator, compile_expression
 
-# Operations. Up to EVENT they match an event; BRANCH looks at several; FLOW calls; the rest is slid over.
-USER, BOT, ACTION, EVENT, BRANCH, FLOW, NEVER, IF, WHILE, JUMP, CONTINUE, BREAK, SET, CHECK = range(
-    14
-)
-SLIDING = 7  # IF and above
+# Opcodes. The order matters: those up to EVENT match one event, and those from
+# FIRST_SLIDING_OP on are executed without waiting.
+USER = 0  # waits for a user intent
+BOT = 1  # says a bot message, or waits for another flow to say it
+ACTION = 2  # starts an action, and waits for its result
+EVENT = 3  # waits for any other event
+BRANCH = 4  # waits for the first of several events
+FLOW = 5  # calls a subflow
+NEVER = 6  # matches nothing
+IF = 7  # falls through if its expression is true, else takes `jump`
+WHILE = 8  # falls through if its expression is true, else takes `break_offset`
+JUMP = 9  # takes `jump`; a jump of 0 ends the flow
+CONTINUE = 10  # takes `continue_offset`
+BREAK = 11  # takes `break_offset`
+SET = 12  # assigns its expression to a variable
+CHECK = 13  # fails the turn unless its expression is true
+FIRST_SLIDING_OP = IF
 
+# Events that every active flow reacts to; a flow also reacts to the events that it creates itself.
 BASE_TRIGGERS = frozenset({"UserIntent", "BotIntent", "run_action", "InternalSystemActionFinished"})
 
+ANY_NAME = "..."
 
-class Element:
-    """One instruction of a program; which fields it uses depends on `op`."""
+
+class Instruction:
+    """One instruction of a compiled flow.
+
+    `op` decides which attributes are used. `name` is the intent, message, action, event type,
+    subflow or variable; for jumps it tells "label NAME", "goto NAME" and "return" apart. `source` is
+    the text of `expression`. All offsets are relative to this instruction; for the loop offsets 0
+    means "not in a loop", for `else_offset` "no else branch".
+    """
 
     __slots__ = (
+        "branch_offsets",
+        "break_offset",
         "comment",
+        "continue_offset",
+        "else_offset",
         "expression",
         "fields",
-        "heads",
         "jump",
         "line",
         "name",
-        "on_break",
-        "on_continue",
         "op",
-        "other",
         "params",
         "result",
         "source",
     )
 
-    def __init__(self, op: int, line: int = 0, **given: Any) -> None:
+    def __init__(
+        self,
+        op: int,
+        line: int = 0,
+        *,
+        name: str = "",
+        params: dict[str, Any] | None = None,
+        fields: tuple[tuple[str, Any], ...] = (),
+        **operands: Any,
+    ) -> None:
         self.op = op
         self.line = line
-        self.name: str = given.get(
-            "name", ""
-        )  # intent, message, action, event type, subflow, variable, label
-        self.params: dict[str, Any] = given.get("params", {})
-        self.fields: tuple[tuple[str, Any], ...] = given.get("fields", ())
-        self.result: str | None = given.get("result")
-        self.expression: Evaluate | None = given.get("expression")
-        self.source: str = given.get("source", "")
-        self.comment: str | None = given.get("comment")
-        self.heads: tuple[int, ...] = given.get("heads", ())
-        self.other: int = given.get("other", 0)
-        self.jump: int = given.get("jump", 1)
-        self.on_break: int = given.get("on_break", 0)
-        self.on_continue: int = given.get("on_continue", 0)
+        self.name = name
+        self.params: dict[str, Any] = {} if params is None else params
+        self.fields = fields
+        self.result: str | None = operands.get("result")
+        self.expression: Evaluator | None = operands.get("expression")
+        self.source: str = operands.get("source", "")
+        self.comment: str | None = operands.get("comment")
+        self.jump: int = operands.get("jump", 1)
+        self.branch_offsets: tuple[int, ...] = ()
+        self.else_offset = 0
+        self.break_offset = 0
+        self.continue_offset = 0
 
     @property
     def actionable(self) -> bool:
-        """Whether it can be the next step: an action or a bot message, but not ``bot ...``."""
-        return self.op == ACTION or (self.op == BOT and self.name != "...")
+        """Whether the bot can do this next: an action or a bot message, but not ``bot ...``."""
+        return self.op == ACTION or (self.op == BOT and self.name != ANY_NAME)
 
 
-class FlowProgram:
-    """A compiled flow. `index` is its place in the order of precedence."""
+class CompiledFlow:
+    """The instructions and properties of a flow. `index` is its place in the order of precedence."""
 
     __slots__ = (
-        "elements",
-        "extension",
+        "allow_multiple",
         "file",
         "id",
         "index",
-        "interruptible",
+        "instructions",
+        "is_extension",
+        "is_interruptible",
+        "is_subflow",
         "line",
-        "multiple",
         "priority",
         "source",
-        "subflow",
         "system",
-        "triggers",
+        "trigger_types",
     )
 
-    def __init__(self, flow: n.Flow, elements: list[Element]) -> None:
+    def __init__(self, flow: ast.Flow, instructions: list[Instruction]) -> None:
         meta = flow.meta
         self.id = flow.name
-        self.file, self.line, self.source, self.system = (
-            flow.file,
-            flow.line,
-            flow.source,
-            flow.system,
-        )
-        self.elements = elements
+        self.file = flow.file
+        self.line = flow.line
+        self.source = flow.source
+        self.system = flow.system
+        self.instructions = instructions
         self.priority = float(meta.get("priority", 1.0))
-        self.extension = bool(meta.get("is_extension", False))
-        self.interruptible = bool(meta.get("interruptable", True))
-        self.subflow = bool(meta.get("subflow", False))
-        self.multiple = bool(meta.get("allow_multiple", False))
-        created = {
-            _event_type(flow, e) for e in elements if e.op == ACTION and e.name == "create_event"
+        self.is_extension = bool(meta.get("is_extension", False))
+        self.is_interruptible = bool(meta.get("interruptable", True))
+        self.is_subflow = bool(meta.get("subflow", False))
+        self.allow_multiple = bool(meta.get("allow_multiple", False))
+        created_types = {
+            _created_event_type(flow, instruction)
+            for instruction in instructions
+            if instruction.op == ACTION and instruction.name == "create_event"
         }
-        self.triggers = BASE_TRIGGERS | created
-        self.index = 0
+        self.trigger_types = BASE_TRIGGERS | created_types
+        self.index = 0  # set by `Program.add`
 
 
-def _event_type(flow: n.Flow, element: Element) -> str:
-    event = element.params.get("event")
+def _created_event_type(flow: ast.Flow, instruction: Instruction) -> str:
+    """Returns the event type of a ``create event``; PlanError for a bare ``execute create_event``."""
+    event = instruction.params.get("event")
     if not isinstance(event, dict) or not isinstance(event.get("_type"), str):
         raise PlanError(
-            f"{flow.file}:{element.line}: an event is created by 'create event NAME(field=value)'"
+            f"{flow.file}:{instruction.line}: "
+            "an event is created by 'create event NAME(field=value)'"
         )
     return str(event["_type"])
 
 
-def _expression(text: str, file: str, line: int) -> Evaluate:
-    try:
-        return compile_expression(text)
-    except Exception as error:
-        raise PlanError(f"{file}:{line}: {error}") from error
-
-
-class _Flatten:
-    """Tree to elements."""
+class _CodeGenerator:
+    """Generates the instructions of steps; ``visit_X`` handles the node class `X`."""
 
     def __init__(self, file: str) -> None:
         self.file = file
 
-    def many(self, steps: Iterable[n.Step]) -> list[Element]:
-        made: list[Element] = []
+    def visit_block(self, steps: Iterable[ast.FlowStep]) -> list[Instruction]:
+        code: list[Instruction] = []
         for step in steps:
-            made.extend(getattr(self, f"on_{type(step).__name__.lower()}")(step))
-        return made
+            visit = getattr(self, f"visit_{type(step).__name__}")
+            code.extend(visit(step))
+        return code
 
-    def on_user(self, s: n.User) -> list[Element]:
-        made = [Element(USER, s.line, name=s.intent)]
-        if s.variable:
-            take = compile_expression("$last_user_message")
-            made.append(
-                Element(SET, s.line, name=s.variable, expression=take, source="$last_user_message")
-            )
-        return made
+    def _with_expression(self, op: int, line: int, text: str, name: str = "") -> Instruction:
+        try:
+            expression = compile_expression(text)
+        except Exception as error:
+            raise PlanError(f"{self.file}:{line}: {error}") from error
+        return Instruction(op, line, name=name, expression=expression, source=text)
 
-    def on_bot(self, s: n.Bot) -> list[Element]:
-        name = s.intent if s.text is None else f'"{s.text}"'
-        return [Element(BOT, s.line, name=name, comment=s.comment)]
+    def visit_UserIntent(self, step: ast.UserIntent) -> list[Instruction]:
+        code = [Instruction(USER, step.line, name=step.intent)]
+        if step.variable:
+            code.append(self._with_expression(SET, step.line, "$last_user_message", step.variable))
+        return code
 
-    def on_event(self, s: n.Event) -> list[Element]:
-        fields = tuple((k, v) for k, v in s.fields.items() if not k.startswith("_") and v != "...")
-        return [Element(EVENT, s.line, name=s.type, fields=fields, params=s.fields)]
+    def visit_BotMessage(self, step: ast.BotMessage) -> list[Instruction]:
+        # A text without a message name is stored under its quoted text.
+        name = step.intent if step.text is None else f'"{step.text}"'
+        return [Instruction(BOT, step.line, name=name, comment=step.comment)]
 
-    def on_create(self, s: n.Create) -> list[Element]:
-        event = s.event
-        if isinstance(event, n.User):
-            spec: dict[str, Any] = {
-                "_type": "UserIntent",
-                "intent_name": event.intent,
-                "intent_params": {},
-            }
-        elif isinstance(event, n.Bot):
-            spec = {
-                "_type": "run_action",
-                "action_name": "utter",
-                "action_params": {"value": event.intent},
-            }
-        else:
-            spec = {"_type": event.type, **event.fields}
-        return [
-            Element(ACTION, s.line, name="create_event", params={"event": spec}, comment=s.comment)
-        ]
-
-    def on_execute(self, s: n.Execute) -> list[Element]:
-        return [
-            Element(
-                ACTION, s.line, name=s.action, params=s.params, result=s.result, comment=s.comment
-            )
-        ]
-
-    def on_do(self, s: n.Do) -> list[Element]:
-        expression = _expression(s.flow, self.file, s.line) if s.flow.startswith("$") else None
-        return [Element(FLOW, s.line, name=s.flow, params=s.params, expression=expression)]
-
-    def on_set(self, s: n.Set) -> list[Element]:
-        if s.expression == "...":
-            params = {"instructions": s.comment}
-            return [Element(ACTION, s.line, name="generate_value", params=params, result=s.name)]
-        expression = _expression(s.expression, self.file, s.line)
-        return [Element(SET, s.line, name=s.name, expression=expression, source=s.expression)]
-
-    def on_check(self, s: n.Check) -> list[Element]:
-        return [
-            Element(
-                CHECK,
-                s.line,
-                expression=_expression(s.expression, self.file, s.line),
-                source=s.expression,
-            )
-        ]
-
-    def on_if(self, s: n.If) -> list[Element]:
-        then, other = self.many(s.then), self.many(s.other)
-        first = Element(
-            IF, s.line, expression=_expression(s.condition, self.file, s.line), source=s.condition
+    def visit_MatchEvent(self, step: ast.MatchEvent) -> list[Instruction]:
+        fields = tuple(
+            (key, value)
+            for key, value in step.fields.items()
+            if not key.startswith("_") and value != ANY_NAME
         )
-        first.jump = len(then) + 1
-        if not other:
-            return [first, *then]
-        first.jump += 1
-        return [first, *then, Element(JUMP, jump=len(other) + 1), *other]
+        return [Instruction(EVENT, step.line, name=step.type, fields=fields, params=step.fields)]
 
-    def on_while(self, s: n.While) -> list[Element]:
-        body = self.many(s.body)
-        first = Element(
-            WHILE,
-            s.line,
-            expression=_expression(s.condition, self.file, s.line),
-            source=s.condition,
-        )
-        first.on_break = len(body) + 2
-        for at, element in enumerate(body):
-            if not element.on_break:
-                element.on_break = len(body) + 1 - at
-                element.on_continue = -at - 1
-        return [first, *body, Element(JUMP, jump=-(len(body) + 1))]
+    def visit_CreateEvent(self, step: ast.CreateEvent) -> list[Instruction]:
+        event: dict[str, Any]
+        match step.event:
+            case ast.UserIntent(intent=intent):
+                event = {"_type": "UserIntent", "intent_name": intent, "intent_params": {}}
+            case ast.BotMessage(intent=intent):
+                event = {
+                    "_type": "run_action",
+                    "action_name": "utter",
+                    "action_params": {"value": intent},
+                }
+            case ast.MatchEvent(type=event_type, fields=fields):
+                event = {"_type": event_type, **fields}
+        params = {"event": event}
+        return [
+            Instruction(ACTION, step.line, name="create_event", params=params, comment=step.comment)
+        ]
 
-    def on_when(self, s: n.When) -> list[Element]:
-        paths = [self.many(b) for b in s.branches]
-        branch = Element(BRANCH, s.line)
-        if s.other is not None:
-            paths.append(self.many(s.other))
-        made = [branch]
-        heads: list[int] = []
-        for at, path in enumerate(paths):
-            heads.append(len(made))
-            made.extend(path)
-            made.append(Element(JUMP, jump=1 + sum(len(p) + 1 for p in paths[at + 1 :])))
-        branch.heads = tuple(heads[: len(s.branches)])
-        branch.other = heads[-1] if s.other is not None else 0
-        return made
+    def visit_ExecuteAction(self, step: ast.ExecuteAction) -> list[Instruction]:
+        return [
+            Instruction(
+                ACTION,
+                step.line,
+                name=step.action,
+                params=step.params,
+                result=step.result,
+                comment=step.comment,
+            )
+        ]
 
-    def on_anyof(self, s: n.AnyOf) -> list[Element]:
-        return [Element(NEVER, s.line), *self.many(s.steps)]
+    def visit_CallFlow(self, step: ast.CallFlow) -> list[Instruction]:
+        if step.flow.startswith("$"):
+            call = self._with_expression(FLOW, step.line, step.flow, step.flow)
+            call.params = step.params
+            # The name of the subflow is not a read of a variable for `parallel_rails.effects`.
+            call.source = ""
+            return [call]
+        return [Instruction(FLOW, step.line, name=step.flow, params=step.params)]
 
-    def on_label(self, s: n.Label) -> list[Element]:
-        return [Element(JUMP, s.line, name=f"label {s.name}")]
-
-    def on_goto(self, s: n.Goto) -> list[Element]:
-        return [Element(JUMP, s.line, name=f"goto {s.name}")]
-
-    def on_leave(self, s: n.Leave) -> list[Element]:
-        if s.kind == "return":
-            return [Element(JUMP, s.line, jump=0, name="return")]
-        return [Element(BREAK if s.kind == "break" else CONTINUE, s.line)]
-
-
-def compile_flow(flow: n.Flow) -> FlowProgram:
-    """Compiles a flow; PlanError for a bad expression or a label that does not exist."""
-    elements = _Flatten(flow.file).many(flow.steps)
-    labels: dict[str, int] = {}
-    for at, element in enumerate(elements):
-        if element.op == JUMP and element.name.startswith("label "):
-            name = element.name[6:]
-            if name in labels:
-                raise PlanError(
-                    f"{flow.file}:{element.line}: the label {name!r} stands twice in this flow"
+    def visit_Assign(self, step: ast.Assign) -> list[Instruction]:
+        if step.expression == ANY_NAME:
+            # The comment above tells the LLM which value is wanted.
+            params = {"instructions": step.comment}
+            return [
+                Instruction(
+                    ACTION, step.line, name="generate_value", params=params, result=step.variable
                 )
-            labels[name] = at
-    for at, element in enumerate(elements):
-        if element.op == JUMP and element.name.startswith("goto "):
-            name = element.name[5:]
-            if name not in labels:
+            ]
+        return [self._with_expression(SET, step.line, step.expression, step.variable)]
+
+    def visit_CheckCondition(self, step: ast.CheckCondition) -> list[Instruction]:
+        return [self._with_expression(CHECK, step.line, step.expression)]
+
+    def visit_If(self, step: ast.If) -> list[Instruction]:
+        body = self.visit_block(step.body)
+        orelse = self.visit_block(step.orelse)
+        test = self._with_expression(IF, step.line, step.condition)
+        if not orelse:
+            test.jump = len(body) + 1
+            return [test, *body]
+        # test | body | jump over orelse | orelse
+        test.jump = len(body) + 2
+        return [test, *body, Instruction(JUMP, jump=len(orelse) + 1), *orelse]
+
+    def visit_While(self, step: ast.While) -> list[Instruction]:
+        # test | body | jump back to test
+        body = self.visit_block(step.body)
+        test = self._with_expression(WHILE, step.line, step.condition)
+        test.break_offset = len(body) + 2
+        for index, instruction in enumerate(body):
+            # Instructions of an inner loop already have the offsets of that loop.
+            if not instruction.break_offset:
+                instruction.break_offset = len(body) + 1 - index
+                instruction.continue_offset = -index - 1
+        return [test, *body, Instruction(JUMP, jump=-(len(body) + 1))]
+
+    def visit_When(self, step: ast.When) -> list[Instruction]:
+        # branch | path 1 | jump to the end | path 2 | jump to the end | ...
+        paths = [self.visit_block(branch) for branch in step.branches]
+        if step.orelse is not None:
+            paths.append(self.visit_block(step.orelse))
+        branch = Instruction(BRANCH, step.line)
+        code = [branch]
+        path_offsets: list[int] = []
+        for index, path in enumerate(paths):
+            path_offsets.append(len(code))
+            code.extend(path)
+            remaining = sum(len(later_path) + 1 for later_path in paths[index + 1 :])
+            code.append(Instruction(JUMP, jump=remaining + 1))
+        branch.branch_offsets = tuple(path_offsets[: len(step.branches)])
+        if step.orelse is not None:
+            branch.else_offset = path_offsets[-1]
+        return code
+
+    def visit_AnyOf(self, step: ast.AnyOf) -> list[Instruction]:
+        # NeMo's Colang 1.0 runtime never matches these; truing does the same, and
+        # `truing rails check` reports them.
+        return [Instruction(NEVER, step.line), *self.visit_block(step.steps)]
+
+    def visit_FlowLabel(self, step: ast.FlowLabel) -> list[Instruction]:
+        return [Instruction(JUMP, step.line, name=f"label {step.name}")]
+
+    def visit_Goto(self, step: ast.Goto) -> list[Instruction]:
+        return [Instruction(JUMP, step.line, name=f"goto {step.label}")]
+
+    def visit_Break(self, step: ast.Break) -> list[Instruction]:
+        return [Instruction(BREAK, step.line)]
+
+    def visit_Continue(self, step: ast.Continue) -> list[Instruction]:
+        return [Instruction(CONTINUE, step.line)]
+
+    def visit_Return(self, step: ast.Return) -> list[Instruction]:
+        return [Instruction(JUMP, step.line, jump=0, name="return")]
+
+
+def _resolve_gotos(flow: ast.Flow, instructions: list[Instruction]) -> None:
+    """Sets the jump of each ``goto``; PlanError for an unknown or a duplicate label."""
+    label_positions: dict[str, int] = {}
+    for position, instruction in enumerate(instructions):
+        if instruction.op == JUMP and instruction.name.startswith("label "):
+            label = instruction.name.removeprefix("label ")
+            if label in label_positions:
                 raise PlanError(
-                    f"{flow.file}:{element.line}: there is no label {name!r} in this flow"
+                    f"{flow.file}:{instruction.line}: the label {label!r} stands twice in this flow"
                 )
-            element.jump = labels[name] - at
-    return FlowProgram(flow, elements)
+            label_positions[label] = position
+    for position, instruction in enumerate(instructions):
+        if instruction.op == JUMP and instruction.name.startswith("goto "):
+            label = instruction.name.removeprefix("goto ")
+            if label not in label_positions:
+                raise PlanError(
+                    f"{flow.file}:{instruction.line}: there is no label {label!r} in this flow"
+                )
+            instruction.jump = label_positions[label] - position
+
+
+def compile_flow(flow: ast.Flow) -> CompiledFlow:
+    """Compiles a flow; PlanError for a malformed expression or a label that does not exist."""
+    instructions = _CodeGenerator(flow.file).visit_block(flow.steps)
+    _resolve_gotos(flow, instructions)
+    return CompiledFlow(flow, instructions)
 
 
 class Program:
-    """All flows of a configuration in their order of precedence, indexed by what each waits for first.
+    """All flows of a configuration in order of precedence, indexed by what each waits for first.
 
-    `pure_actions` are the names of actions that read only the message, the retrieved chunks and settings, and write
-    only their result.
+    `pure_actions` names the actions that read only the message, the retrieved chunks and settings,
+    and write only their result.
     """
 
-    def __init__(self, flows: Iterable[FlowProgram], pure_actions: Iterable[str] = ()) -> None:
+    def __init__(self, flows: Iterable[CompiledFlow], pure_actions: Iterable[str] = ()) -> None:
         self.pure_actions = frozenset(pure_actions) | {"create_event"}
-        self.flows: dict[str, FlowProgram] = {}
-        self.start: dict[tuple[int, str], list[FlowProgram]] = {}
-        self.moving: list[FlowProgram] = []
+        self.flows: dict[str, CompiledFlow] = {}
+        # (opcode, name) of the first instruction -> flows; and the flows whose first
+        # instruction depends on the context (if, set, ...), which any event may start.
+        self._flows_by_first_match: dict[tuple[int, str], list[CompiledFlow]] = {}
+        self._flows_that_slide_first: list[CompiledFlow] = []
         for flow in flows:
             self.add(flow)
 
-    def add(self, flow: FlowProgram) -> None:
-        """Adds a flow unless one of that name is there."""
+    def add(self, flow: CompiledFlow) -> None:
+        """Adds a flow; does nothing if a flow of that name exists (the first definition wins)."""
         if flow.id in self.flows:
             return
         flow.index = len(self.flows)
         self.flows[flow.id] = flow
-        if flow.subflow or not flow.elements:
+        if flow.is_subflow or not flow.instructions:
             return
-        at = 0
-        for _ in range(len(flow.elements)):
-            if (
-                at < 0
-                or at >= len(flow.elements)
-                or flow.elements[at].op != JUMP
-                or not flow.elements[at].jump
-            ):
-                break
-            at += flow.elements[at].jump
-        first = flow.elements[at] if 0 <= at < len(flow.elements) else None
-        if first is None or first.op >= SLIDING:
-            self.moving.append(flow)
+        first = _first_instruction(flow.instructions)
+        if first is None or first.op >= FIRST_SLIDING_OP:
+            self._flows_that_slide_first.append(flow)
         elif first.op <= EVENT:
-            self.start.setdefault((first.op, first.name), []).append(flow)
+            self._flows_by_first_match.setdefault((first.op, first.name), []).append(flow)
 
     def fork(self) -> Program:
-        """A copy to which flows can be added."""
-        other = Program((), self.pure_actions)
-        other.flows = dict(self.flows)
-        other.start = {k: list(v) for k, v in self.start.items()}
-        other.moving = list(self.moving)
-        return other
+        """Returns a copy to which flows can be added; the compiled flows are shared."""
+        copy = Program((), self.pure_actions)
+        copy.flows = dict(self.flows)
+        copy._flows_by_first_match = {
+            key: list(flows) for key, flows in self._flows_by_first_match.items()
+        }
+        copy._flows_that_slide_first = list(self._flows_that_slide_first)
+        return copy
 
-    def candidates(self, op: int, name: str) -> list[FlowProgram]:
-        """The flows that an event of a kind may start, in order: those that wait for it, and those that start by sliding."""
-        exact = self.start.get((op, name), ())
-        wild = self.start.get((op, "..."), ()) if op in (USER, BOT) else ()
-        if not wild and not self.moving:
+    def find_candidates(self, op: int, name: str) -> list[CompiledFlow]:
+        """Returns the flows that an event may start, in order of precedence.
+
+        The event is given by the opcode and name of an instruction that matches it.
+        """
+        exact = self._flows_by_first_match.get((op, name), [])
+        wildcard = self._flows_by_first_match.get((op, ANY_NAME), []) if op in (USER, BOT) else []
+        if not wildcard and not self._flows_that_slide_first:
             return list(exact)
-        found = [*exact, *wild, *self.moving]
-        found.sort(key=lambda f: f.index)
-        return found
+        candidates = [*exact, *wildcard, *self._flows_that_slide_first]
+        candidates.sort(key=lambda flow: flow.index)
+        return candidates
+
+
+def _first_instruction(instructions: list[Instruction]) -> Instruction | None:
+    """Follows unconditional jumps from the start; None if they lead out of the flow.
+
+    Stops at a ``return`` (jump 0), and in a circle of jumps after one step per instruction.
+    """
+    position = 0
+    for _ in range(len(instructions)):
+        if not 0 <= position < len(instructions):
+            return None
+        instruction = instructions[position]
+        if instruction.op != JUMP or not instruction.jump:
+            return instruction
+        position += instruction.jump
+    return instructions[position] if 0 <= position < len(instructions) else None

@@ -1,7 +1,8 @@
-"""Colang expressions, evaluated safely: an own evaluator over a white list of Python's syntax, bounded in time and size.
+"""Evaluates Colang expressions in a sandbox: an allow list of Python syntax, bounded in time and size.
 
-An expression is compiled once into nested closures. Nothing of Python's own evaluation is used; a variable is looked up
-in the conversation's context, an unset one is none. There are no list or dictionary literals, as in Colang 1.0.
+An expression is parsed with Python's `ast` and compiled once to nested closures; `eval` is never
+used. A variable is looked up in the conversation's context, where an unset one is None. There are
+no list or dictionary literals, as in Colang 1.0.
 """
 
 from __future__ import annotations
@@ -16,103 +17,120 @@ from typing import Any
 
 from truing.core.errors import TruingError
 
-MAX_TEXT = 100_000
-MAX_NODES = 400
-MAX_SOURCE = 8_000
-MAX_BITS = 20_000
+MAX_LENGTH = 100_000  # of a resulting string or list
+MAX_NODES = 400  # of an expression's syntax tree
+MAX_SOURCE = 8_000  # characters of an expression
+MAX_BITS = 20_000  # of a resulting integer; `9**9**9` would take minutes and gigabytes
 
 Context = Mapping[str, Any]
-Evaluate = Callable[[Context], Any]
+Evaluator = Callable[[Context], Any]
 
 VARIABLE = re.compile(r"\$([a-zA-Z_][a-zA-Z0-9_]*)")
 
 
 class ExpressionError(TruingError):
-    """An expression is malformed, uses something that is not allowed, or failed when it was evaluated."""
+    """An expression is malformed, uses something that is not allowed, or failed to evaluate."""
 
 
-class Fields(dict[str, Any]):
-    """A dictionary whose keys can also be read as attributes; a missing key is none."""
+class AttributeDict(dict[str, Any]):
+    """A dictionary whose keys can also be read as attributes; a missing key reads as None."""
 
     def __getattr__(self, name: str) -> Any:
         value = self.get(name)
         if isinstance(value, dict):
-            return Fields(value)
+            return AttributeDict(value)
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            return [Fields(v) for v in value]
+            return [AttributeDict(item) for item in value]
         return value
 
 
-_TEXT_METHODS = (
-    "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit isidentifier "
-    "islower isnumeric isprintable isspace istitle isupper lower lstrip partition removeprefix "
-    "removesuffix rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title "
-    "upper join replace center ljust rjust zfill "
+_STRING_METHODS = (
+    "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit "
+    "isidentifier islower isnumeric isprintable isspace istitle isupper lower lstrip partition "
+    "removeprefix removesuffix rfind rindex rpartition rsplit rstrip split splitlines startswith "
+    "strip swapcase title upper join replace center ljust rjust zfill"
 )
+_DICT_METHODS = frozenset({"get", "keys", "values", "items", "copy"})
 
-# Methods that cannot change their object and whose result is bounded by a check below or by the object's own size.
-_METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(_TEXT_METHODS.split()),
+# The methods that expressions may call, by exact type. None of them changes its object. Their
+# results are bounded by the object's size or by `_check_result_size`. `str.format` is missing
+# because it reads attributes: "{0.__class__}".
+_ALLOWED_METHODS: dict[type, frozenset[str]] = {
+    str: frozenset(_STRING_METHODS.split()),
     int: frozenset({"bit_length", "conjugate", "as_integer_ratio"}),
     float: frozenset({"is_integer", "conjugate", "as_integer_ratio", "hex"}),
     bool: frozenset({"bit_length", "conjugate"}),
     list: frozenset({"index", "count", "copy"}),
     tuple: frozenset({"index", "count"}),
-    dict: frozenset({"get", "keys", "values", "items", "copy"}),
-    Fields: frozenset({"get", "keys", "values", "items", "copy"}),
+    dict: _DICT_METHODS,
+    AttributeDict: _DICT_METHODS,
     set: frozenset(
         {"issubset", "issuperset", "isdisjoint", "union", "intersection", "difference", "copy"}
     ),
 }
-_PADDING = frozenset({"center", "ljust", "rjust", "zfill"})
+_PADDING_METHODS = frozenset({"center", "ljust", "rjust", "zfill"})
 
 
-def _bounded(value: Any) -> Any:
-    if isinstance(value, (str, bytes, list, tuple)) and len(value) > MAX_TEXT:
-        raise ExpressionError(f"the result is longer than {MAX_TEXT}")
+# -- operators -------------------------------------------------------------------------------------
+# Each checks the size of its result before it computes it, where the operands tell it.
+
+
+def _too_long() -> ExpressionError:
+    return ExpressionError(f"the result is longer than {MAX_LENGTH}")
+
+
+def _too_large() -> ExpressionError:
+    return ExpressionError("the number is too large")
+
+
+def _check_bounds(value: Any) -> Any:
+    """Returns the value; ExpressionError if it is too long or too large."""
+    if isinstance(value, (str, bytes, list, tuple)) and len(value) > MAX_LENGTH:
+        raise _too_long()
     if type(value) is int and value.bit_length() > MAX_BITS:
-        raise ExpressionError("the number is too large")
+        raise _too_large()
     return value
 
 
-def _add(a: Any, b: Any) -> Any:
-    if hasattr(a, "__len__") and hasattr(b, "__len__") and len(a) + len(b) > MAX_TEXT:
-        raise ExpressionError(f"the result is longer than {MAX_TEXT}")
-    return _bounded(a + b)
+def _add(left: Any, right: Any) -> Any:
+    are_sized = hasattr(left, "__len__") and hasattr(right, "__len__")
+    if are_sized and len(left) + len(right) > MAX_LENGTH:
+        raise _too_long()
+    return _check_bounds(left + right)
 
 
-def _multiply(a: Any, b: Any) -> Any:
-    for text, times in ((a, b), (b, a)):
-        if (
-            hasattr(text, "__len__")
-            and isinstance(times, int)
-            and len(text) * max(times, 0) > MAX_TEXT
-        ):
-            raise ExpressionError(f"the result is longer than {MAX_TEXT}")
-    if isinstance(a, int) and isinstance(b, int) and a.bit_length() + b.bit_length() > MAX_BITS:
-        raise ExpressionError("the number is too large")
-    return a * b
+def _multiply(left: Any, right: Any) -> Any:
+    for sequence, count in ((left, right), (right, left)):
+        is_repetition = hasattr(sequence, "__len__") and isinstance(count, int)
+        if is_repetition and len(sequence) * max(count, 0) > MAX_LENGTH:
+            raise _too_long()
+    are_integers = isinstance(left, int) and isinstance(right, int)
+    if are_integers and left.bit_length() + right.bit_length() > MAX_BITS:
+        raise _too_large()
+    return left * right
 
 
-def _power(a: Any, b: Any) -> Any:
-    if isinstance(a, int) and isinstance(b, int) and a.bit_length() * abs(b) > MAX_BITS:
-        raise ExpressionError("the number is too large")
-    return a**b
+def _power(base: Any, exponent: Any) -> Any:
+    are_integers = isinstance(base, int) and isinstance(exponent, int)
+    if are_integers and base.bit_length() * abs(exponent) > MAX_BITS:
+        raise _too_large()
+    return base**exponent
 
 
-def _modulo(a: Any, b: Any) -> Any:
-    if isinstance(a, (str, bytes)):
+def _modulo(left: Any, right: Any) -> Any:
+    # "%1000000000d" % 1 would build a string of a gigabyte.
+    if isinstance(left, (str, bytes)):
         raise ExpressionError("% on a text is not allowed")
-    return a % b
+    return left % right
 
 
-def _shift(a: Any, b: Any) -> Any:
-    if isinstance(b, int) and b > MAX_BITS:
-        raise ExpressionError("the number is too large")
-    return _bounded(a << b)
+def _shift_left(value: Any, count: Any) -> Any:
+    if isinstance(count, int) and count > MAX_BITS:
+        raise _too_large()
+    return _check_bounds(value << count)
 
 
-_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+_BINARY_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: _add,
     ast.Sub: operator.sub,
     ast.Mult: _multiply,
@@ -120,19 +138,19 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: _modulo,
     ast.Pow: _power,
-    ast.LShift: _shift,
+    ast.LShift: _shift_left,
     ast.RShift: operator.rshift,
     ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_,
     ast.BitXor: operator.xor,
 }
-_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+_UNARY_OPERATORS: dict[type[ast.unaryop], Callable[[Any], Any]] = {
     ast.Not: operator.not_,
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
     ast.Invert: operator.invert,
 }
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -141,217 +159,242 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
     ast.Is: operator.is_,
     ast.IsNot: operator.is_not,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
+    ast.In: lambda item, container: item in container,
+    ast.NotIn: lambda item, container: item not in container,
 }
 
 
-def _attribute(value: Any, name: str) -> Any:
+# -- attributes and methods ------------------------------------------------------------------------
+
+
+def _read_attribute(value: Any, name: str) -> Any:
+    """Returns an attribute, or a key of a dictionary.
+
+    Refuses private names, and everything that leads to code: modules, classes and callables.
+    """
+    forbidden = ExpressionError(f"access to {name!r} is not allowed")
+    # func_globals, func_code: Python 2 names that Jinja's sandbox refuses as well.
     if name.startswith("_") or name.startswith("func_"):
-        raise ExpressionError(f"access to {name!r} is not allowed")
-    methods = _METHODS.get(type(value))
+        raise forbidden
+    methods = _ALLOWED_METHODS.get(type(value))
     if methods is not None and not isinstance(value, dict):
         raise ExpressionError(
             f"a {type(value).__name__} has no attribute {name!r} that may be used"
         )
     if isinstance(value, dict) and methods is not None and name in methods and name not in value:
         return getattr(value, name)
-    if isinstance(value, Fields):
+    if isinstance(value, AttributeDict):
         return getattr(value, name)
     if isinstance(value, dict):
         if name in value:
             return value[name]
         raise ExpressionError(f"there is no key {name!r}")
     if isinstance(value, (type, ModuleType)) or callable(value):
-        raise ExpressionError(f"access to {name!r} is not allowed")
+        raise forbidden
     try:
-        found = getattr(value, name)
+        attribute = getattr(value, name)
     except AttributeError as error:
         raise ExpressionError(f"a {type(value).__name__} has no attribute {name!r}") from error
-    if isinstance(found, ModuleType) or (callable(found) and not hasattr(found, "__dict__")):
-        raise ExpressionError(f"access to {name!r} is not allowed")
-    return found
+    is_builtin_method = callable(attribute) and not hasattr(attribute, "__dict__")
+    if isinstance(attribute, ModuleType) or is_builtin_method:
+        raise forbidden
+    return attribute
 
 
-def _call(value: Any, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
-    if name not in _METHODS.get(type(value), ()):
+def _check_result_size(text: str, method: str, args: list[Any]) -> None:
+    """Refuses string methods whose result would be too long, before they are called."""
+    length = 0
+    if method in _PADDING_METHODS and args and isinstance(args[0], int):
+        length = args[0]
+    elif method == "replace" and len(args) > 1:
+        length = len(text) + (text.count(args[0]) + 1) * len(args[1])
+    elif method == "join" and args:
+        length = sum(len(str(item)) + len(text) for item in args[0])
+    if length > MAX_LENGTH:
+        raise _too_long()
+
+
+def _call_method(value: Any, name: str, args: list[Any], keywords: dict[str, Any]) -> Any:
+    if name not in _ALLOWED_METHODS.get(type(value), ()):
         raise ExpressionError(f"a {type(value).__name__} has no method {name!r} that may be called")
     if isinstance(value, str):
-        if name in _PADDING and args and isinstance(args[0], int) and args[0] > MAX_TEXT:
-            raise ExpressionError(f"the result is longer than {MAX_TEXT}")
-        if (
-            name == "replace"
-            and len(args) > 1
-            and len(value) + (value.count(args[0]) + 1) * len(args[1]) > MAX_TEXT
-        ):
-            raise ExpressionError(f"the result is longer than {MAX_TEXT}")
-        if name == "join" and args and sum(len(str(a)) + len(value) for a in args[0]) > MAX_TEXT:
-            raise ExpressionError(f"the result is longer than {MAX_TEXT}")
+        _check_result_size(value, name, args)
     result = getattr(value, name)(*args, **keywords)
     return list(result) if name in ("keys", "values", "items") else result
 
 
-class _Compiler:
-    """Turns a syntax tree into closures; refuses every node that is not named here."""
+# -- compiler --------------------------------------------------------------------------------------
+
+
+class _ExpressionCompiler:
+    """Compiles a Python syntax tree to closures; ``_visit_X`` handles the node class `X`.
+
+    Node classes without a method are refused.
+    """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.node_count = 0
 
-    def compile(self, node: ast.AST) -> Evaluate:
-        self.count += 1
-        if self.count > MAX_NODES:
+    def compile(self, node: ast.AST) -> Evaluator:
+        self.node_count += 1
+        if self.node_count > MAX_NODES:
             raise ExpressionError("the expression is too large")
-        made = getattr(self, f"_{type(node).__name__.lower()}", None)
-        if made is None:
+        visit = getattr(self, f"_visit_{type(node).__name__}", None)
+        if visit is None:
             raise ExpressionError(f"{type(node).__name__} is not allowed in expressions")
-        result: Evaluate = made(node)
-        return result
+        evaluator: Evaluator = visit(node)
+        return evaluator
 
-    def _constant(self, node: ast.Constant) -> Evaluate:
+    def _visit_Constant(self, node: ast.Constant) -> Evaluator:
         value = node.value
         if not isinstance(value, (str, int, float, bool, type(None))):
             raise ExpressionError(f"{type(value).__name__} constants are not allowed")
-        _bounded(value)
+        _check_bounds(value)
         return lambda context: value
 
-    def _name(self, node: ast.Name) -> Evaluate:
+    def _visit_Name(self, node: ast.Name) -> Evaluator:
+        # `compile_expression` has rewritten $name to var_name.
         if not node.id.startswith("var_"):
             raise ExpressionError(f"{node.id!r} is not defined (variables are written ${node.id})")
-        name = node.id[4:]
+        name = node.id.removeprefix("var_")
 
         def look_up(context: Context) -> Any:
             value = context.get(name)
-            return Fields(value) if type(value) is dict else value
+            return AttributeDict(value) if type(value) is dict else value
 
         return look_up
 
-    def _unaryop(self, node: ast.UnaryOp) -> Evaluate:
-        do, operand = _UNARY[type(node.op)], self.compile(node.operand)
-        return lambda context: do(operand(context))
+    def _visit_UnaryOp(self, node: ast.UnaryOp) -> Evaluator:
+        apply = _UNARY_OPERATORS[type(node.op)]
+        operand = self.compile(node.operand)
+        return lambda context: apply(operand(context))
 
-    def _binop(self, node: ast.BinOp) -> Evaluate:
-        do = _BINARY.get(type(node.op))
-        if do is None:
+    def _visit_BinOp(self, node: ast.BinOp) -> Evaluator:
+        apply = _BINARY_OPERATORS.get(type(node.op))
+        if apply is None:
             raise ExpressionError(f"the operator {type(node.op).__name__} is not allowed")
         left, right = self.compile(node.left), self.compile(node.right)
-        return lambda context: do(left(context), right(context))
+        return lambda context: apply(left(context), right(context))
 
-    def _boolop(self, node: ast.BoolOp) -> Evaluate:
-        values = [self.compile(v) for v in node.values]
-        stop_on = isinstance(node.op, ast.Or)
+    def _visit_BoolOp(self, node: ast.BoolOp) -> Evaluator:
+        operands = [self.compile(value) for value in node.values]
+        # `or` stops at the first true operand, `and` at the first false one.
+        stops_at = isinstance(node.op, ast.Or)
 
-        def decide(context: Context) -> Any:
+        def evaluate(context: Context) -> Any:
             value: Any = False
-            for evaluate in values:
-                value = evaluate(context)
-                if bool(value) is stop_on:
+            for operand in operands:
+                value = operand(context)
+                if bool(value) is stops_at:
                     break
             return value
 
-        return decide
+        return evaluate
 
-    def _compare(self, node: ast.Compare) -> Evaluate:
+    def _visit_Compare(self, node: ast.Compare) -> Evaluator:
         first = self.compile(node.left)
-        if len(node.ops) == 1:
-            do, other = _COMPARE[type(node.ops[0])], self.compile(node.comparators[0])
-            return lambda context: do(first(context), other(context))
-        rest = [
-            (_COMPARE[type(o)], self.compile(c))
-            for o, c in zip(node.ops, node.comparators, strict=True)
+        comparisons = [
+            (_COMPARISONS[type(op)], self.compile(comparator))
+            for op, comparator in zip(node.ops, node.comparators, strict=True)
         ]
+        if len(comparisons) == 1:
+            compare, second = comparisons[0]
+            return lambda context: compare(first(context), second(context))
 
-        def chain(context: Context) -> Any:
+        def evaluate_chain(context: Context) -> Any:
+            # 1 < x < 9: each operand is evaluated once, up to the first comparison that fails.
             right, result = first(context), True
-            for do, other in rest:
+            for compare, operand in comparisons:
                 if not result:
                     break
-                left, right = right, other(context)
-                result = do(left, right)
+                left, right = right, operand(context)
+                result = compare(left, right)
             return result
 
-        return chain
+        return evaluate_chain
 
-    def _ifexp(self, node: ast.IfExp) -> Evaluate:
-        test, body, other = (
-            self.compile(node.test),
-            self.compile(node.body),
-            self.compile(node.orelse),
-        )
-        return lambda context: body(context) if test(context) else other(context)
+    def _visit_IfExp(self, node: ast.IfExp) -> Evaluator:
+        test = self.compile(node.test)
+        body = self.compile(node.body)
+        orelse = self.compile(node.orelse)
+        return lambda context: body(context) if test(context) else orelse(context)
 
-    def _subscript(self, node: ast.Subscript) -> Evaluate:
+    def _visit_Subscript(self, node: ast.Subscript) -> Evaluator:
         value, key = self.compile(node.value), self.compile(node.slice)
         return lambda context: value(context)[key(context)]
 
-    def _slice(self, node: ast.Slice) -> Evaluate:
-        nothing: Evaluate = lambda context: None  # noqa: E731
-        parts = [
-            self.compile(p) if p is not None else nothing
-            for p in (node.lower, node.upper, node.step)
+    def _visit_Slice(self, node: ast.Slice) -> Evaluator:
+        bounds = [
+            self.compile(ast.Constant(None) if bound is None else bound)
+            for bound in (node.lower, node.upper, node.step)
         ]
-        return lambda context: slice(*(p(context) for p in parts))
+        return lambda context: slice(*(bound(context) for bound in bounds))
 
-    def _attribute(self, node: ast.Attribute) -> Evaluate:
+    def _visit_Attribute(self, node: ast.Attribute) -> Evaluator:
         value, name = self.compile(node.value), node.attr
-        return lambda context: _attribute(value(context), name)
+        return lambda context: _read_attribute(value(context), name)
 
-    def _call(self, node: ast.Call) -> Evaluate:
-        args = [self.compile(a) for a in node.args]
+    def _visit_Call(self, node: ast.Call) -> Evaluator:
+        args = [self.compile(arg) for arg in node.args]
         keywords = {k.arg: self.compile(k.value) for k in node.keywords if k.arg is not None}
         if len(keywords) != len(node.keywords):
             raise ExpressionError("** is not allowed in a call")
         if isinstance(node.func, ast.Name) and node.func.id == "len":
-            return lambda context: len(*(a(context) for a in args))
+            return lambda context: len(*(arg(context) for arg in args))
         if not isinstance(node.func, ast.Attribute):
             raise ExpressionError(
                 "only len(...) and methods of texts, lists and dictionaries can be called"
             )
-        value, name = self.compile(node.func.value), node.func.attr
-        return lambda context: _bounded(
-            _call(
-                value(context),
-                name,
-                [a(context) for a in args],
-                {k: v(context) for k, v in keywords.items()},
-            )
-        )
+        receiver, method = self.compile(node.func.value), node.func.attr
 
-    def _joinedstr(self, node: ast.JoinedStr) -> Evaluate:
-        parts = [self.compile(v) for v in node.values]
-        return lambda context: _bounded("".join(str(p(context)) for p in parts))
+        def evaluate_call(context: Context) -> Any:
+            value = receiver(context)
+            arg_values = [arg(context) for arg in args]
+            keyword_values = {name: keyword(context) for name, keyword in keywords.items()}
+            return _check_bounds(_call_method(value, method, arg_values, keyword_values))
 
-    def _formattedvalue(self, node: ast.FormattedValue) -> Evaluate:
+        return evaluate_call
+
+    def _visit_JoinedStr(self, node: ast.JoinedStr) -> Evaluator:
+        parts = [self.compile(value) for value in node.values]
+        return lambda context: _check_bounds("".join(str(part(context)) for part in parts))
+
+    def _visit_FormattedValue(self, node: ast.FormattedValue) -> Evaluator:
+        # f"{1:1000000000d}" would build a string of a gigabyte.
         if node.format_spec is not None:
             raise ExpressionError("format specifications are not allowed")
         return self.compile(node.value)
 
 
 @lru_cache(maxsize=8192)
-def compile_expression(text: str) -> Evaluate:
-    """A function from a context to the expression's value; raises ExpressionError, at once or when it is called."""
+def compile_expression(text: str) -> Evaluator:
+    """Compiles an expression to a function from a context to its value.
+
+    Raises ExpressionError for a malformed expression; the function raises it for one that fails.
+    """
     if len(text) > MAX_SOURCE:
         raise ExpressionError("the expression is too long")
     source = VARIABLE.sub(r"var_\1", text).strip()
     try:
-        body = ast.parse(source).body
+        statements = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ExpressionError(f"{text!r} is not an expression") from error
-    if not body or not isinstance(body[0], (ast.Expr, ast.Assign)):
+    if not statements or not isinstance(statements[0], (ast.Expr, ast.Assign)):
         raise ExpressionError(f"{text!r} is not an expression")
     try:
-        evaluate = _Compiler().compile(body[0].value)
+        evaluate = _ExpressionCompiler().compile(statements[0].value)
     except (KeyError, RecursionError) as error:
         raise ExpressionError(f"{text!r}: not allowed in expressions") from error
 
-    def run(context: Context) -> Any:
+    def evaluate_expression(context: Context) -> Any:
         try:
             return evaluate(context)
         except Exception as error:
             raise ExpressionError(f"error evaluating {text!r}: {error}") from error
 
-    return run
+    return evaluate_expression
 
 
-def variables(text: str) -> frozenset[str]:
-    """The names of the variables that an expression (or any text) mentions as $name."""
+def find_variables(text: str) -> frozenset[str]:
+    """Returns the names of the variables that an expression (or any text) contains as $name."""
     return frozenset(VARIABLE.findall(text))

@@ -1,99 +1,119 @@
-"""The bodies of ``define user`` and ``define bot``: examples of an intent, texts of a bot message."""
+"""The bodies of ``define user`` (examples of an intent) and ``define bot`` (texts of a message)."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from truing.rails.colang.ast import Parsed, Text
-from truing.rails.colang.lexer import Line, split_outside
-from truing.rails.colang.statements import ColangError
+from truing.rails.colang.ast import BotText, ColangFile
+from truing.rails.colang.lexer import LogicalLine, split_outside_quotes
+from truing.rails.colang.statements import ColangSyntaxError
 
-_PARAMETER_WORDS = frozenset(
+# Lines that declare parameters of a message; they have no effect on its texts.
+_PARAMETER_KEYWORDS = frozenset(
     {"param", "parameter", "entity", "property", "attribute", "attr", "prop", "set", "context"}
 )
-_LINK = re.compile(r"\[(.*?)\]\((.*?)\)")
+_MARKED_PARAMETER = re.compile(r"\[(.*?)\]\((.*?)\)")
 _VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]*(?:\w|]))")
 
 
-def _marked(text: str) -> str:
-    """``[shown](name)`` becomes ``{name}``: the mark of a captured parameter in examples."""
-    for shown, name in _LINK.findall(text):
-        text = text.replace(f"[{shown}]({name})", "{" + name + "}")
+def _replace_marked_parameters(text: str) -> str:
+    """Replaces ``[Oslo](city)``, an example value of a parameter, by ``{city}``."""
+    for value, name in _MARKED_PARAMETER.findall(text):
+        text = text.replace(f"[{value}]({name})", "{" + name + "}")
     return text
 
 
-def _quoted(part: str, line: Line) -> str:
-    if len(part) < 2 or part[-1] != '"':
-        raise ColangError(line.number, 'the quoted text is not closed: missing "')
-    return part[1:-1]
+def _unquote(text: str, line: LogicalLine) -> str:
+    if len(text) < 2 or text[-1] != '"':
+        raise ColangSyntaxError(line.number, 'the quoted text is not closed: missing "')
+    return text[1:-1]
 
 
-def _first_line(text: str) -> list[str]:
-    """A text over several lines counts by its first line; further lines that start with - or * are texts of their own."""
-    first, *rest = text.split("\n")
-    more = [r.strip()[1:].strip() for r in rest if r.strip()[:1] in ("-", "*")]
-    return [t for t in (first.strip(), *more) if t or t == first.strip()]
+def _split_multiline_text(text: str) -> list[str]:
+    """Returns the first line of a text, and each further line that starts with ``-`` or ``*``.
+
+    As in NeMo, other further lines are dropped.
+    """
+    first, *further = text.split("\n")
+    texts = [first.strip()]
+    for line in further:
+        line = line.strip()
+        if line[:1] in ("-", "*") and line[1:].strip():
+            texts.append(line[1:].strip())
+    return texts
 
 
-def user_examples(name: str, lines: list[Line], into: Parsed) -> None:
-    """Adds the examples of an intent; an intent without any has its own name as example."""
-    found = into.users.setdefault(name, [])
+def add_user_examples(name: str, lines: list[LogicalLine], tree: ColangFile) -> None:
+    """Adds the examples of an intent; one without examples has its name as its only example."""
+    examples = tree.user_messages.setdefault(name, [])
     if not lines:
-        found.append(name)
+        examples.append(name)
     for line in lines:
-        words = split_outside(line.text, " ")
-        if words and words[0] in _PARAMETER_WORDS:
+        words = split_outside_quotes(line.text, " ")
+        if words and words[0] in _PARAMETER_KEYWORDS:
             continue
         if words and words[0] == "bot":
-            raise ColangError(
+            raise ColangSyntaxError(
                 line.number, "a bot message cannot stand in 'define user'; write a flow"
             )
-        texts = []
-        for part in split_outside(line.text, " and "):
+        parts = []
+        for part in split_outside_quotes(line.text, " and "):
             if part.startswith('"'):
-                text = _quoted(part, line)
-                for variable in dict.fromkeys(_VARIABLE.findall(text)):
-                    text = text.replace(f"${variable}", "{" + variable + "}")
-                texts.append(text)
-            else:
-                texts.append(part)
-        found.extend(_marked(t) for t in _first_line(" and ".join(texts)))
+                part = _unquote(part, line)
+                for variable in dict.fromkeys(_VARIABLE.findall(part)):
+                    part = part.replace(f"${variable}", "{" + variable + "}")
+            parts.append(part)
+        for text in _split_multiline_text(" and ".join(parts)):
+            examples.append(_replace_marked_parameters(text))
 
 
-def bot_texts(name: str, lines: list[Line], into: Parsed) -> None:
-    """Adds the texts of a bot message, each with the conditions of the ``if`` / ``else`` above it."""
-    found = into.bots.setdefault(name, [])
-    conditions: list[
-        tuple[int, list[str]]
-    ] = []  # (indentation, expressions): earlier branches negated
+@dataclass(slots=True)
+class _Condition:
+    """An open ``if``; the last expression is the current branch, earlier ones are negated."""
+
+    indent: int
+    expressions: list[str]
+
+
+def add_bot_texts(name: str, lines: list[LogicalLine], tree: ColangFile) -> None:
+    """Adds the texts of a bot message, each with the conditions of the ``if``/``else`` above it."""
+    texts = tree.bot_messages.setdefault(name, [])
+    open_conditions: list[_Condition] = []
     for line in lines:
-        words = split_outside(line.text, " ")
-        head = words[0].rstrip(":") if words else ""
-        if head in _PARAMETER_WORDS:
+        words = split_outside_quotes(line.text, " ")
+        keyword = words[0].rstrip(":") if words else ""
+        if keyword in _PARAMETER_KEYWORDS:
             continue
-        if head in ("if", "else"):
-            _condition(line, conditions)
+        if keyword in ("if", "else"):
+            _update_conditions(line, open_conditions)
             continue
-        while conditions and line.indent <= conditions[-1][0]:
-            conditions.pop()
+        while open_conditions and line.indent <= open_conditions[-1].indent:
+            open_conditions.pop()
         if not line.text.startswith('"'):
-            raise ColangError(line.number, f"expected a quoted text in 'define bot {name}'")
-        text = re.sub(r"`(.*?)`", r"$\1", "\n".join(_first_line(_quoted(line.text, line))[:1]))
-        found.append(Text(_marked(text), line.number, tuple(e for _, es in conditions for e in es)))
+            raise ColangSyntaxError(line.number, f"expected a quoted text in 'define bot {name}'")
+        first_line = _split_multiline_text(_unquote(line.text, line))[0]
+        text = re.sub(r"`(.*?)`", r"$\1", first_line)
+        expressions = tuple(
+            expression for condition in open_conditions for expression in condition.expressions
+        )
+        texts.append(BotText(_replace_marked_parameters(text), line.number, expressions))
 
 
-def _condition(line: Line, conditions: list[tuple[int, list[str]]]) -> None:
+def _update_conditions(line: LogicalLine, open_conditions: list[_Condition]) -> None:
+    """Opens a condition for ``if``; for ``else`` and ``else if`` moves on to the next branch."""
     text = line.text.removesuffix(":").strip()
-    while conditions and conditions[-1][0] > line.indent:
-        conditions.pop()
+    while open_conditions and open_conditions[-1].indent > line.indent:
+        open_conditions.pop()
     if text.startswith("if "):
-        if conditions and conditions[-1][0] == line.indent:
-            conditions.pop()
-        conditions.append((line.indent, [text[3:].strip()]))
+        if open_conditions and open_conditions[-1].indent == line.indent:
+            open_conditions.pop()
+        condition = text.removeprefix("if ").strip()
+        open_conditions.append(_Condition(line.indent, [condition]))
         return
-    if not conditions or conditions[-1][0] != line.indent:
-        raise ColangError(line.number, "'else' without an 'if' above it")
-    expressions = conditions[-1][1]
+    if not open_conditions or open_conditions[-1].indent != line.indent:
+        raise ColangSyntaxError(line.number, "'else' without an 'if' above it")
+    expressions = open_conditions[-1].expressions
     expressions[-1] = f"not ({expressions[-1]})"
     if text.startswith("else if "):
-        expressions.append(text[8:].strip())
+        expressions.append(text.removeprefix("else if ").strip())

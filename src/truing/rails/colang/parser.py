@@ -1,12 +1,11 @@
-"""The parser of Colang 1.0: logical lines become tokens, a lark grammar gives the blocks, a transformer the nodes.
+"""The parser of Colang 1.0: an LALR grammar over the tokens of `tokenizer`, and the tree builder.
 
-A line belongs to the innermost open block whose indentation it reaches. Only a line that opens a block (define, if, else,
-while, when, any) can be followed by deeper lines, apart from the parameters and texts under a statement.
+`parse_colang` is the entry point. lark parses; `_TreeBuilder` (a lark transformer) turns each rule
+of the grammar into nodes of `ast` from the bottom up.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import textwrap
 from collections.abc import Iterator
@@ -16,428 +15,274 @@ from typing import Any
 from lark import Lark, Token, Transformer, UnexpectedInput
 from lark.lexer import Lexer
 
-from truing.core.errors import PlanError, did_you_mean
-from truing.rails.colang import ast as n
-from truing.rails.colang.lexer import Line, keyword, logical_lines, without
-from truing.rails.colang.messages import bot_texts, user_examples
+from truing.core.errors import PlanError
+from truing.rails.colang import ast
+from truing.rails.colang.lexer import (
+    LogicalLine,
+    leading_keyword,
+    read_logical_lines,
+    strip_keyword,
+)
+from truing.rails.colang.messages import add_bot_texts, add_user_examples
 from truing.rails.colang.statements import (
-    SIMPLE,
-    TAKES_LINES,
-    ColangError,
+    ColangSyntaxError,
     Statement,
-    bot_parts,
-    normalise,
     parse_meta,
     parse_step,
+    split_bot_message,
 )
+from truing.rails.colang.tokenizer import ANONYMOUS_PREFIX, Definition, Tokenizer
 
 GRAMMAR = r"""
 start: (define_user | define_bot | define_flow | SKIPPED | IMPORT)*
 define_user: DEFINE_USER
 define_bot: DEFINE_BOT
-define_flow: DEFINE_FLOW _OPEN body _CLOSE
+define_flow: DEFINE_FLOW _INDENT body _DEDENT
 body: (STEP | META | if_ | while_ | when | any_)*
-if_: IF _OPEN body _CLOSE (else_if | else_)?
-else_if: ELSE_IF _OPEN body _CLOSE (else_if | else_)?
-else_: ELSE _OPEN body _CLOSE
-while_: WHILE _OPEN body _CLOSE
+if_: IF _INDENT body _DEDENT (else_if | else_)?
+else_if: ELSE_IF _INDENT body _DEDENT (else_if | else_)?
+else_: ELSE _INDENT body _DEDENT
+while_: WHILE _INDENT body _DEDENT
 when: (branch)+ otherwise?
-branch: WHEN _OPEN body _CLOSE
-otherwise: ELSE _OPEN body _CLOSE
-any_: ANY _OPEN body _CLOSE
+branch: WHEN _INDENT body _DEDENT
+otherwise: ELSE _INDENT body _DEDENT
+any_: ANY _INDENT body _DEDENT
 
-%declare DEFINE_USER DEFINE_BOT DEFINE_FLOW SKIPPED IMPORT STEP META IF ELSE_IF ELSE WHILE WHEN ANY _OPEN _CLOSE
+%declare DEFINE_USER DEFINE_BOT DEFINE_FLOW SKIPPED IMPORT
+%declare STEP META IF ELSE_IF ELSE WHILE WHEN ANY _INDENT _DEDENT
 """
 
-_OPENERS = {"if": "IF", "else if": "ELSE_IF", "else": "ELSE", "while": "WHILE", "any": "ANY"}
-_MODIFIERS: dict[str, tuple[str, Any]] = {
-    "interruption": ("is_interruption_flow", True),
-    "repair": ("is_interruption_flow", True),
-    "test": ("is_test", True),
-    "non-interruptable": ("interruptable", False),
-    "noninterruptable": ("interruptable", False),
-    "continuous": ("interruptable", False),
-    "recursive": ("allow_multiple", True),
-    "parallel": ("allow_multiple", True),
-    "extension": ("is_extension", True),
-    "sample": ("is_sample", True),
-    "response": ("is_response", True),
-}
-_KINDS = ("user", "bot", "flow", "subflow", "action", "snippet", "topic", "template")
-_KNOWN = (*SIMPLE, *_OPENERS, "when", "define", "execute", "create", "priority", "import", "meta")
 
+class _LineSource:
+    """The input that lark passes on to the lexer; lark asks it for its length."""
 
-class _Definition:
-    """A ``define`` line: its kind, name and modifiers, and for messages the lines under it."""
-
-    __slots__ = ("kind", "line", "lines", "meta", "name")
-
-    def __init__(self, line: Line, text: str) -> None:
-        self.line, self.meta, self.lines = line, dict[str, Any](), list[Line]()
-        rest = without("define", text)
-        while rest.split(" ", 1)[0] in _MODIFIERS:
-            word = rest.split(" ", 1)[0]
-            key, value = _MODIFIERS[word]
-            self.meta[key] = value
-            rest = without(word, rest)
-        self.kind, _, self.name = rest.partition(" ")
-        self.name = self.name.strip()
-        if self.kind not in _KINDS:
-            hint = did_you_mean(self.kind, (*_KINDS, *_MODIFIERS))
-            raise ColangError(line.number, f"cannot define {self.kind!r}{hint}")
-        if self.kind == "subflow":
-            self.meta["subflow"] = True
-
-
-class _Tokens:
-    """Turns logical lines into tokens; the block structure becomes _OPEN and _CLOSE."""
-
-    def __init__(self, lines: list[Line]) -> None:
-        self.lines = lines
-        self.at = 0
-        self.blocks: list[int] = []
-
-    def __iter__(self) -> Iterator[Token]:
-        while self.at < len(self.lines):
-            line = self.lines[self.at]
-            text = normalise(line.text)
-            word = keyword(text)
-            if word in ("define", "import", "include"):
-                yield from self._close(-1)
-                yield from self._top(line, text, word)
-                continue
-            yield from self._close(line.indent)
-            if not self.blocks:
-                raise ColangError(line.number, f"expected 'define ...', got {line.text[:60]!r}")
-            yield from self._statement(line, text, word)
-        yield from self._close(-1)
-
-    def _token(self, kind: str, value: Any, line: int) -> Token:
-        token = Token(kind, "", line=line)
-        token.value = value
-        return token
-
-    def _close(self, indent: int) -> Iterator[Token]:
-        while self.blocks and indent < self.blocks[-1]:
-            self.blocks.pop()
-            yield self._token("_CLOSE", "", self.lines[min(self.at, len(self.lines) - 1)].number)
-
-    def _deeper(self, indent: int) -> list[Line]:
-        """The lines after this one that are deeper, consumed."""
-        start = self.at
-        while self.at < len(self.lines) and self.lines[self.at].indent > indent:
-            self.at += 1
-        return self.lines[start : self.at]
-
-    def _top(self, line: Line, text: str, word: str) -> Iterator[Token]:
-        self.at += 1
-        if word != "define":
-            yield self._token(
-                "IMPORT", without(word, text).strip("\"'").removeprefix("bot/"), line.number
-            )
-            return
-        made = _Definition(line, text)
-        if made.kind in ("user", "bot", "template"):
-            yield from self._message(made)
-        elif made.kind in ("action", "snippet", "topic"):
-            self._deeper(0)
-            yield self._token("SKIPPED", made, line.number)
-        else:
-            if not made.name:
-                made.name = "anonymous-" + self._hash(line)
-            yield self._token("DEFINE_FLOW", made, line.number)
-            yield self._open(line)
-
-    def _hash(self, line: Line) -> str:
-        at, text = self.at, ""
-        while at < len(self.lines) and self.lines[at].indent > line.indent:
-            text += self.lines[at].text
-            at += 1
-        return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
-
-    def _message(self, made: _Definition) -> Iterator[Token]:
-        first = self.lines[self.at] if self.at < len(self.lines) else None
-        if not made.name:
-            raise ColangError(made.line.number, f"a name is missing after 'define {made.kind}'")
-        if (
-            first is not None
-            and first.indent > made.line.indent
-            and keyword(first.text) != "define"
-        ):
-            while (
-                self.at < len(self.lines)
-                and self.lines[self.at].indent >= first.indent
-                and keyword(self.lines[self.at].text) not in ("define", "def")
-            ):
-                made.lines.append(self.lines[self.at])
-                self.at += 1
-        elif made.kind != "user":
-            raise ColangError(made.line.number, "expected an indented block after 'define bot'")
-        yield self._token(
-            "DEFINE_USER" if made.kind == "user" else "DEFINE_BOT", made, made.line.number
-        )
-
-    def _open(self, line: Line) -> Token:
-        following = self.lines[self.at] if self.at < len(self.lines) else None
-        if following is None or following.indent <= line.indent:
-            raise ColangError(line.number, f"expected an indented block after {line.text[:40]!r}")
-        self.blocks.append(following.indent)
-        return self._token("_OPEN", "", line.number)
-
-    def _statement(self, line: Line, text: str, word: str) -> Iterator[Token]:
-        self.at += 1
-        if word in ("when", "else when"):
-            yield from self._when(line, text, word)
-        elif word in _OPENERS:
-            condition = without(word, text)
-            if word not in ("else", "any") and not condition:
-                raise ColangError(line.number, f"a condition is missing after {word!r}")
-            yield self._token(_OPENERS[word], (line, condition), line.number)
-            yield self._open(line)
-        elif word in SIMPLE or word == "meta":
-            under = self._deeper(line.indent) if word in TAKES_LINES else []
-            yield self._token(
-                "META" if word == "meta" else "STEP",
-                Statement(line, text, word, under),
-                line.number,
-            )
-        else:
-            raise ColangError(
-                line.number, f"unknown statement {word!r}{did_you_mean(word, _KNOWN)}"
-            )
-
-    def _when(self, line: Line, text: str, word: str) -> Iterator[Token]:
-        rest = without(word, text)
-        negative = rest.startswith("no ")
-        rest = without("no", rest) if negative else rest
-        head = Statement(line, rest, keyword(rest))
-        if head.word not in ("user", "bot", "event", "any"):
-            raise ColangError(line.number, f"'when' cannot wait for {head.word!r}")
-        ahead = self.at
-        while ahead < len(self.lines) and self.lines[ahead].indent > line.indent:
-            ahead += 1
-        body = self.lines[self.at : ahead]
-        lowest = min((b.indent for b in body), default=0)
-        if (
-            body and body[0].indent > lowest
-        ):  # parameters stand two levels deeper than the branch's steps
-            while self.lines[self.at].indent > lowest:
-                head.under.append(self.lines[self.at])
-                self.at += 1
-        yield self._token("WHEN", (head, negative), line.number)
-        if not body:
-            raise ColangError(line.number, "expected an indented block after 'when'")
-        self.blocks.append(lowest)
-        yield self._token("_OPEN", "", line.number)
-
-
-class _ColangLexer(Lexer):
-    """Hands the tokens to lark."""
-
-    def __init__(self, lexer_conf: Any) -> None:
-        pass
-
-    def lex(self, data: Any) -> Iterator[Token]:  # type: ignore[override]
-        yield from _Tokens(data.lines)
-
-
-class _Source:
-    """What lark is given as its text."""
-
-    def __init__(self, lines: list[Line]) -> None:
+    def __init__(self, lines: list[LogicalLine]) -> None:
         self.lines = lines
 
     def __len__(self) -> int:
         return len(self.lines)
 
 
+class _LarkLexer(Lexer):
+    """Adapts `Tokenizer` to lark's interface for custom lexers."""
+
+    def __init__(self, lexer_conf: Any) -> None:
+        pass
+
+    def lex(self, data: Any) -> Iterator[Token]:  # type: ignore[override]
+        yield from Tokenizer(data.lines)
+
+
 @lru_cache(maxsize=1)
 def _grammar() -> Lark:
-    return Lark(GRAMMAR, parser="lalr", lexer=_ColangLexer)
+    return Lark(GRAMMAR, parser="lalr", lexer=_LarkLexer)
 
 
-class _Build(Transformer[Token, Any]):
-    """Tree to nodes."""
+class _TreeBuilder(Transformer[Token, Any]):
+    """Builds the syntax tree: each method receives the children of the rule of its name.
 
-    def __init__(self, parsed: n.Parsed, content: str) -> None:
+    `body` returns a pair (flow properties, steps); the blocks around it only use the steps, as
+    ``meta`` counts at the top level of a flow.
+    """
+
+    def __init__(self, tree: ast.ColangFile, content: str) -> None:
         super().__init__()
-        self.parsed = parsed
-        self.rows = content.split("\n")
+        self.tree = tree
+        self.source_lines = content.split("\n")
 
-    def start(self, items: list[Any]) -> n.Parsed:
-        for item in items:
-            if (
-                isinstance(item, Token)
-                and item.type == "IMPORT"
-                and item.value not in self.parsed.imports
-            ):
-                self.parsed.imports.append(item.value)
-        return self.parsed
+    def start(self, children: list[Any]) -> ast.ColangFile:
+        for child in children:
+            is_import = isinstance(child, Token) and child.type == "IMPORT"
+            if is_import and child.value not in self.tree.imports:
+                self.tree.imports.append(child.value)
+        return self.tree
 
-    def define_user(self, items: list[Any]) -> None:
-        made: _Definition = items[0].value
-        self.parsed.places.setdefault(("user", made.name), made.line.number)
-        user_examples(made.name, made.lines, self.parsed)
+    def define_user(self, children: list[Any]) -> None:
+        definition: Definition = children[0].value
+        key = ("user", definition.name)
+        self.tree.definition_lines.setdefault(key, definition.line.number)
+        add_user_examples(definition.name, definition.body, self.tree)
 
-    def define_bot(self, items: list[Any]) -> None:
-        made: _Definition = items[0].value
-        self.parsed.places.setdefault(("bot", made.name), made.line.number)
-        bot_texts(made.name, made.lines, self.parsed)
+    def define_bot(self, children: list[Any]) -> None:
+        definition: Definition = children[0].value
+        key = ("bot", definition.name)
+        self.tree.definition_lines.setdefault(key, definition.line.number)
+        add_bot_texts(definition.name, definition.body, self.tree)
 
-    def define_flow(self, items: list[Any]) -> None:
-        made: _Definition = items[0].value
-        meta, steps = items[1]
+    def define_flow(self, children: list[Any]) -> None:
+        definition: Definition = children[0].value
+        name, line = definition.name, definition.line.number
+        meta, steps = children[1]
         if not steps:
-            raise ColangError(made.line.number, f"the flow {made.name!r} has no steps")
-        flow = n.Flow(made.name, steps, self.parsed.file, made.line.number, {**meta, **made.meta})
-        flow.source = self._code(steps)
-        same = next((f for f in self.parsed.flows if f.name == flow.name), None)
-        if same is None:
-            self.parsed.flows.append(flow)
-        elif not flow.name.startswith("anonymous-"):
-            raise ColangError(
-                made.line.number, f"the flow {flow.name!r} is already defined in line {same.line}"
+            raise ColangSyntaxError(line, f"the flow {name!r} has no steps")
+        flow = ast.Flow(name, steps, self.tree.file, line, {**meta, **definition.meta})
+        flow.source = self._source_of(steps)
+        first = next((known for known in self.tree.flows if known.name == name), None)
+        if first is None:
+            self.tree.flows.append(flow)
+        elif not name.startswith(ANONYMOUS_PREFIX):
+            # Anonymous flows are named by a hash of their body: two equal ones are one flow.
+            raise ColangSyntaxError(
+                line, f"the flow {name!r} is already defined in line {first.line}"
             )
 
-    def _code(self, steps: list[n.Step]) -> str | None:
-        numbers = [s.line for s in walk(steps) if s.line]
+    def _source_of(self, steps: list[ast.FlowStep]) -> str | None:
+        numbers = [step.line for step in walk_steps(steps) if step.line]
         if not numbers:
             return None
-        rows = [r for r in self.rows[min(numbers) - 1 : max(numbers)] if r.strip()]
-        return textwrap.dedent("\n".join(rows))
+        lines = self.source_lines[min(numbers) - 1 : max(numbers)]
+        return textwrap.dedent("\n".join(line for line in lines if line.strip()))
 
-    def body(self, items: list[Any]) -> tuple[dict[str, Any], list[n.Step]]:
+    def body(self, children: list[Any]) -> tuple[dict[str, Any], list[ast.FlowStep]]:
         meta: dict[str, Any] = {}
-        steps: list[n.Step] = []
-        for item in items:
-            if isinstance(item, Token) and item.type == "META":
-                meta.update(parse_meta(item.value))
-            elif isinstance(item, Token):
-                steps.append(self._step(item.value))
+        steps: list[ast.FlowStep] = []
+        for child in children:
+            if isinstance(child, Token) and child.type == "META":
+                meta.update(parse_meta(child.value))
+            elif isinstance(child, Token):
+                steps.append(self._simple_step(child.value))
             else:
-                steps.append(item)
+                steps.append(child)
         return meta, steps
 
-    def _step(self, statement: Statement) -> n.Step:
-        if statement.word != "bot":
+    def _simple_step(self, statement: Statement) -> ast.FlowStep:
+        """Parses a statement; texts under or after ``bot NAME`` also define that message."""
+        if statement.keyword != "bot":
             return parse_step(statement)
-        under = statement.under
-        first = next(
-            (i for i, u in enumerate(under) if u.text.startswith('"') or keyword(u.text) == "if"),
-            len(under),
-        )
-        statement.under = under[:first]
+        # Parameters come first, then the texts.
+        lines = statement.indented_lines
+        first_text = len(lines)
+        for index, line in enumerate(lines):
+            if line.text.startswith('"') or leading_keyword(line.text) == "if":
+                first_text = index
+                break
+        statement.indented_lines = lines[:first_text]
+        text_lines = lines[first_text:]
         step = parse_step(statement)
-        if isinstance(step, n.Bot) and step.text is None:
-            _, quoted = bot_parts(without("bot", statement.text))
-            texts = under[first:]
+        if isinstance(step, ast.BotMessage) and step.text is None:
+            _, quoted = split_bot_message(strip_keyword("bot", statement.text))
             if quoted is not None:
-                texts = [statement.line.with_text(quoted), *texts]
-            if texts:
-                bot_texts(step.intent, texts, self.parsed)
+                text_lines = [statement.line.with_text(quoted), *text_lines]
+            if text_lines:
+                add_bot_texts(step.intent, text_lines, self.tree)
         return step
 
-    def if_(self, items: list[Any]) -> n.If:
-        line, condition = items[0].value
-        other = items[2] if len(items) > 2 else []
-        return n.If(line.number, line.comment, condition, items[1][1], other)
+    def if_(self, children: list[Any]) -> ast.If:
+        line, condition = children[0].value
+        _, body = children[1]
+        orelse = children[2] if len(children) > 2 else []
+        return ast.If(line.number, line.comment, condition, body, orelse)
 
-    def else_if(self, items: list[Any]) -> list[n.Step]:
-        return [self.if_(items)]
+    def else_if(self, children: list[Any]) -> list[ast.FlowStep]:
+        return [self.if_(children)]
 
-    def else_(self, items: list[Any]) -> list[n.Step]:
-        return list(items[1][1])
+    def else_(self, children: list[Any]) -> list[ast.FlowStep]:
+        _, body = children[1]
+        return list(body)
 
     otherwise = else_
 
-    def while_(self, items: list[Any]) -> n.While:
-        line, condition = items[0].value
-        return n.While(line.number, line.comment, condition, items[1][1])
+    def while_(self, children: list[Any]) -> ast.While:
+        line, condition = children[0].value
+        _, body = children[1]
+        return ast.While(line.number, line.comment, condition, body)
 
-    def branch(self, items: list[Any]) -> tuple[list[n.Step], bool]:
-        head, negative = items[0].value
-        first: n.Step
-        if head.word == "any":
-            first = n.AnyOf(head.line.number)
+    def branch(self, children: list[Any]) -> tuple[list[ast.FlowStep], bool]:
+        awaited, is_negated = children[0].value
+        _, body = children[1]
+        first: ast.FlowStep
+        if awaited.keyword == "any":
+            first = ast.AnyOf(awaited.line.number)
         else:
-            first = self._step(head)
-        return [first, *items[1][1]], negative
+            first = self._simple_step(awaited)
+        return [first, *body], is_negated
 
-    def when(self, items: list[Any]) -> n.When:
-        branches = [b for b in items if isinstance(b, tuple)]
-        other = next((b for b in items if isinstance(b, list)), None)
-        made = [steps for steps, _ in branches]
-        if any(negative for _, negative in branches):
-            # ``when no X``: on X go on after the whole, on anything else do the steps
-            if len(branches) > 1 or other is not None:
-                raise ColangError(made[0][0].line, "'when no ...' takes no other branch")
-            made, other = [[made[0][0]]], made[0][1:]
-        return n.When(made[0][0].line, None, made, other)
+    def when(self, children: list[Any]) -> ast.When:
+        branches: list[list[ast.FlowStep]] = []
+        any_negated = False
+        orelse: list[ast.FlowStep] | None = None
+        for child in children:
+            if isinstance(child, tuple):
+                branch, is_negated = child
+                branches.append(branch)
+                any_negated = any_negated or is_negated
+            else:
+                orelse = child
+        awaited = branches[0][0]
+        if any_negated:
+            # ``when no X`` with a body: X continues after the block, anything else runs the body.
+            if len(branches) > 1 or orelse is not None:
+                raise ColangSyntaxError(awaited.line, "'when no ...' takes no other branch")
+            branches, orelse = [[awaited]], branches[0][1:]
+        return ast.When(awaited.line, None, branches, orelse)
 
-    def any_(self, items: list[Any]) -> n.AnyOf:
-        return n.AnyOf(items[0].value[0].number, None, items[1][1])
+    def any_(self, children: list[Any]) -> ast.AnyOf:
+        line, _ = children[0].value
+        _, body = children[1]
+        return ast.AnyOf(line.number, None, body)
 
 
-def walk(steps: list[n.Step]) -> Iterator[n.Step]:
-    """Every step, nested ones included."""
+def walk_steps(steps: list[ast.FlowStep]) -> Iterator[ast.FlowStep]:
+    """Yields every step, including nested ones, in the order of the source."""
     for step in steps:
         yield step
-        if isinstance(step, n.If):
-            yield from walk(step.then)
-            yield from walk(step.other)
-        elif isinstance(step, n.While):
-            yield from walk(step.body)
-        elif isinstance(step, n.When):
+        if isinstance(step, ast.If):
+            yield from walk_steps(step.body)
+            yield from walk_steps(step.orelse)
+        elif isinstance(step, ast.While):
+            yield from walk_steps(step.body)
+        elif isinstance(step, ast.When):
             for branch in step.branches:
-                yield from walk(branch)
-            yield from walk(step.other or [])
-        elif isinstance(step, n.AnyOf):
-            yield from walk(step.steps)
+                yield from walk_steps(branch)
+            yield from walk_steps(step.orelse or [])
+        elif isinstance(step, ast.AnyOf):
+            yield from walk_steps(step.steps)
 
 
 def is_colang_2(content: str) -> bool:
     """Whether a file is in Colang 2: it has statements, and none of them is a ``define``."""
-    bare = re.sub(r'""".*?"""', "", content, flags=re.DOTALL)
-    bare = re.sub(r"#.*$", "", bare, flags=re.MULTILINE)
-    rows = [r for r in bare.split("\n") if r.strip()]
-    if not rows or any(re.match(r"^\s*def(ine)?\b", r) for r in rows):
+    code = re.sub(r'""".*?"""', "", content, flags=re.DOTALL)
+    code = re.sub(r"#.*$", "", code, flags=re.MULTILINE)
+    lines = [line for line in code.split("\n") if line.strip()]
+    if not lines or any(re.match(r"^\s*def(ine)?\b", line) for line in lines):
         return False
-    return any(
-        re.match(r"^(flow |@|import |  +(match|await|send|start|activate)\b)", r) for r in rows
-    )
+    colang_2_statement = r"^(flow |@|import |  +(match|await|send|start|activate)\b)"
+    return any(re.match(colang_2_statement, line) for line in lines)
 
 
-def parse_colang(name: str, content: str) -> n.Parsed:
-    """Parses a file; PlanError names file and line of the fault."""
-    parsed = n.Parsed(file=name)
+def parse_colang(name: str, content: str) -> ast.ColangFile:
+    """Parses a file; raises PlanError with ``name:line: message`` for a syntax error."""
     if is_colang_2(content):
         raise PlanError(
-            f"{name}:1: this is Colang 2; truing reads Colang 1.0 (define user, define bot, define flow)"
+            f"{name}:1: this is Colang 2; "
+            "truing reads Colang 1.0 (define user, define bot, define flow)"
         )
+    tree = ast.ColangFile(file=name)
     try:
-        _Build(parsed, content).transform(_grammar().parse(_Source(logical_lines(content))))
-    except ColangError as error:
+        parse_tree = _grammar().parse(_LineSource(read_logical_lines(content)))
+        _TreeBuilder(tree, content).transform(parse_tree)
+    except ColangSyntaxError as error:
         raise PlanError(f"{name}:{error.line}: {error}") from error
     except UnexpectedInput as error:
-        raise PlanError(
-            f"{name}:{max(getattr(error, 'line', 1), 1)}: {_unexpected(error)}"
-        ) from error
+        line = max(getattr(error, "line", 1), 1)
+        raise PlanError(f"{name}:{line}: {_describe_unexpected(error)}") from error
     except RecursionError as error:
         raise PlanError(f"{name}:1: nested too deeply") from error
     except Exception as error:
+        # lark wraps what a transformer method raises in a VisitError.
         cause = getattr(error, "orig_exc", None)
-        if isinstance(cause, ColangError):
+        if isinstance(cause, ColangSyntaxError):
             raise PlanError(f"{name}:{cause.line}: {cause}") from error
         if isinstance(cause, RecursionError):
             raise PlanError(f"{name}:1: nested too deeply") from error
         raise
-    return parsed
+    return tree
 
 
-def _unexpected(error: UnexpectedInput) -> str:
-    kind = getattr(getattr(error, "token", None), "type", "")
-    words = {
-        "ELSE": "'else' without an 'if' or 'when' above it",
-        "ELSE_IF": "'else if' without an 'if' above it",
-    }
-    return words.get(kind, "this cannot stand here")
+def _describe_unexpected(error: UnexpectedInput) -> str:
+    token_type = getattr(getattr(error, "token", None), "type", "")
+    if token_type == "ELSE":
+        return "'else' without an 'if' or 'when' above it"
+    if token_type == "ELSE_IF":
+        return "'else if' without an 'if' above it"
+    return "this cannot stand here"

@@ -1,6 +1,7 @@
-"""Colang 1.0, one statement at a time: the short forms are rewritten to one form, then each becomes a step.
+"""Parses single Colang statements: every short form is rewritten to one form, which becomes a node.
 
-A `Statement` is a logical line with the deeper lines under it that belong to it (parameters, texts of a bot message).
+A `Statement` is a logical line together with the deeper lines under it that belong to it: the
+parameters of a call, or the texts of a bot message.
 """
 
 from __future__ import annotations
@@ -14,51 +15,57 @@ from typing import Any
 
 from truing.rails.colang.ast import (
     AnyOf,
-    Bot,
-    Check,
-    Create,
-    Do,
-    Event,
-    Execute,
+    Assign,
+    BotMessage,
+    Break,
+    CallFlow,
+    CheckCondition,
+    Continue,
+    CreateEvent,
+    ExecuteAction,
+    FlowLabel,
+    FlowStep,
     Goto,
-    Label,
-    Leave,
-    Set,
-    Step,
-    User,
+    MatchEvent,
+    Return,
+    UserIntent,
 )
 from truing.rails.colang.lexer import (
-    Line,
-    keyword,
-    single_spaced,
+    LogicalLine,
+    collapse_spaces,
+    leading_keyword,
     split_arguments,
-    split_outside,
-    without,
+    split_outside_quotes,
+    strip_keyword,
 )
 from truing.rails.yaml_lines import safe_load
 
+MAX_LITERAL = 10_000  # characters; `literal_eval` takes time and memory in proportion
 
-class ColangError(Exception):
-    """A fault in one line; `line` is its number."""
 
-    def __init__(self, line: int, what: str) -> None:
+class ColangSyntaxError(Exception):
+    """A syntax error; `line` is the line number in the file."""
+
+    def __init__(self, line: int, message: str) -> None:
         self.line = line
-        super().__init__(what)
+        super().__init__(message)
 
 
 @dataclass(slots=True)
 class Statement:
-    """A normalised line, its keyword, and the lines under it."""
+    """A statement in its normal form: `text` starts with `keyword`."""
 
-    line: Line
+    line: LogicalLine
     text: str
-    word: str
-    under: list[Line] = field(default_factory=list)
+    keyword: str
+    indented_lines: list[LogicalLine] = field(default_factory=list)
 
 
-_REWRITE = [
-    (re.compile(pattern), into)
-    for pattern, into in (
+# (pattern, replacement), applied in this order. They follow the rewrites of NeMo's Colang 1.0
+# parser, so that the same short forms are accepted.
+_NORMAL_FORMS = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
         (r":$", r""),
         (r"^infer (?!user )(?!bot )(?!event )", "infer event "),
         (r"^when (?!user )(?!bot )(?!event )(?!flow )(?!no )(?!any)", "when event "),
@@ -81,35 +88,38 @@ _REWRITE = [
 ]
 
 
-def normalise(text: str) -> str:
-    """The one form of a statement's text."""
-    text = single_spaced(text)
-    for pattern, into in _REWRITE:
-        text = pattern.sub(into, text)
+def normalise_statement(text: str) -> str:
+    """Rewrites a statement to its normal form, e.g. ``$x = execute f`` to ``run $x = f``."""
+    text = collapse_spaces(text)
+    for pattern, replacement in _NORMAL_FORMS:
+        text = pattern.sub(replacement, text)
     return text
 
 
-_WITH = (
-    re.compile(r"(?P<name>.*?)(?: (?:with|for) (?P<vars>\$.+)$)"),
-    re.compile(r"(?P<name>.*?)(?: (?:with|for) (?P<vars>\w+\s*=\s*.+)$)"),
+# -- parameters ------------------------------------------------------------------------------------
+
+_WITH_CLAUSES = (
+    re.compile(r"(?P<name>.*?)(?: (?:with|for) (?P<arguments>\$.+)$)"),
+    re.compile(r"(?P<name>.*?)(?: (?:with|for) (?P<arguments>\w+\s*=\s*.+)$)"),
 )
-EXISTS = "<<IS NOT NONE>>"
+# The value of a parameter that is given without ``=``; NeMo's parser uses the same marker.
+POSITIONAL = "<<IS NOT NONE>>"
 
 
-def _with_parameters(text: str) -> str:
-    """``name with $x`` and ``name for a=1`` as ``name($x)``, ``name(a=1)``."""
-    for pattern in _WITH:
-        found = pattern.match(text)
-        if found:
-            return f"{found['name']}({found['vars']})"
+def _with_clause_to_call(text: str) -> str:
+    """Rewrites ``name with $x`` to ``name($x)``, and ``name for a=1`` to ``name(a=1)``."""
+    for pattern in _WITH_CLAUSES:
+        match = pattern.match(text)
+        if match:
+            return f"{match['name']}({match['arguments']})"
     return text
 
 
-def _value(text: Any) -> Any:
-    """A literal; a reference to a variable stays as it is."""
+def _parse_value(text: Any) -> Any:
+    """Evaluates a literal; a reference to a variable stays a string."""
     if not isinstance(text, str) or re.match(r"\$([a-zA-Z_][a-zA-Z0-9_]*)", text):
         return text
-    if len(text) > 10_000:
+    if len(text) > MAX_LITERAL:
         raise ValueError("the literal is too long")
     try:
         return literal_eval(text)
@@ -117,123 +127,148 @@ def _value(text: Any) -> Any:
         raise ValueError(f"{text!r} is neither a literal nor a $variable") from error
 
 
-def _inline(text: str) -> tuple[str, dict[str, Any]]:
-    """``name(a=1, $b)`` as name and parameters."""
+def _parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Splits ``name(a=1, $b)`` into the name and the parameters."""
     if "(" not in text:
         return text, {}
-    name, _, rest = text.partition("(")
-    rest = rest.strip()
-    if not rest.endswith(")"):
+    name, _, arguments = text.partition("(")
+    arguments = arguments.strip()
+    if not arguments.endswith(")"):
         raise ValueError(f"the parenthesis in {text!r} is not closed")
     params: dict[str, Any] = {}
-    for pair in split_arguments(rest[:-1]):
-        if pair == "":
+    for argument in split_arguments(arguments[:-1]):
+        if argument == "":
             continue
-        parts = split_outside(pair, "=")
+        parts = split_outside_quotes(argument, "=")
         if len(parts) > 2:
-            raise ValueError(f"{pair!r} is no name=value")
+            raise ValueError(f"{argument!r} is no name=value")
         if len(parts) == 2:
-            params[parts[0].strip()] = _value(parts[1].strip())
+            params[parts[0].strip()] = _parse_value(parts[1].strip())
         else:
-            params[str(_value(pair))] = EXISTS
+            params[str(_parse_value(argument))] = POSITIONAL
     return name.strip(), params
 
 
-def _tokens(text: str) -> list[str]:
-    """The tokens of a parameter line: words, quoted texts and the marks - : , =."""
-    found: list[str] = []
-    at = start = 0
-    quoted = False
-    while at < len(text):
-        if quoted:
-            quoted = text[at] != '"'
-        elif text[at] == '"':
-            quoted = True
-        elif text[at] in " -:,=":
-            if text[start:at].strip():
-                found.append(text[start:at].strip())
-            if text[at] != " ":
-                found.append(text[at])
-            start = at + 1
-        at += 1
-    if text[start:].strip():
-        found.append(text[start:].strip())
-    return found
+def _tokenize_parameter_line(text: str) -> list[str]:
+    """Splits a parameter line into words, quoted texts and the marks ``- : , =``."""
+    tokens: list[str] = []
+    token_start = 0
+    in_quotes = False
+    for position, char in enumerate(text):
+        if in_quotes:
+            in_quotes = char != '"'
+        elif char == '"':
+            in_quotes = True
+        elif char in " -:,=":
+            token = text[token_start:position].strip()
+            if token:
+                tokens.append(token)
+            if char != " ":
+                tokens.append(char)
+            token_start = position + 1
+    if text[token_start:].strip():
+        tokens.append(text[token_start:].strip())
+    return tokens
 
 
-def _parameter(line: Line, following: Line | None) -> str:
-    """One indented parameter line as YAML."""
-    text = line.text
-    for pattern, into in ((r"^set \$?([\w.]+) (?:to|=)", r"_\1:"), (r'^(".*")', r"_text: \1")):
-        text = re.sub(pattern, into, text)
-    tokens = _tokens(text)
+def _parameter_line_to_yaml(line: LogicalLine, next_line: LogicalLine | None) -> str:
+    """Rewrites one indented parameter line as a line of YAML."""
+    text = re.sub(r"^set \$?([\w.]+) (?:to|=)", r"_\1:", line.text)
+    text = re.sub(r'^(".*")', r"_text: \1", text)
+    tokens = _tokenize_parameter_line(text)
     if len(tokens) > 3 and tokens[1] == ":" and tokens[3] == ",":
+        # name: a, b
         tokens = [*tokens[:2], "[", *tokens[2:], "]"]
     elif len(tokens) > 2 and tokens[1] != ":" and tokens[2] == ",":
+        # name a, b
         tokens = [tokens[0], ":", "[", *tokens[1:], "]"]
     elif len(tokens) == 2 and tokens[1] != ":" and tokens[0] != "-":
+        # name value
         tokens = [tokens[0], ":", tokens[1]]
     elif len(tokens) == 3 and tokens[1] == "=":
+        # name = value
         tokens[1] = ":"
     elif len(tokens) == 1:
-        deeper = following is not None and following.indent > line.indent
-        tokens = [tokens[0], ":"] if deeper else ["-", tokens[0]]
+        # a mapping if deeper lines follow, else an item of a list
+        has_children = next_line is not None and next_line.indent > line.indent
+        tokens = [tokens[0], ":"] if has_children else ["-", tokens[0]]
     return " ".join(tokens)
 
 
-def parameters(under: list[Line]) -> dict[str, Any]:
-    """The indented parameter lines of a statement as a dictionary; ValueError if they are none."""
-    if not under:
+def parse_indented_parameters(lines: list[LogicalLine]) -> dict[str, Any]:
+    """Parses the indented parameter lines of a statement; ValueError if they are not a mapping."""
+    if not lines:
         return {}
-    plain = not any(mark in line.text for line in under for mark in "{[")
-    rows = [
-        " " * max(line.indent - under[0].indent, 0)
-        + (_parameter(line, under[i + 1] if i + 1 < len(under) else None) if plain else line.text)
-        for i, line in enumerate(under)
-    ]
+    # Lines with flow collections ({...}, [...]) are taken as YAML as they stand.
+    is_yaml = any(mark in line.text for line in lines for mark in "{[")
+    yaml_lines = []
+    for index, line in enumerate(lines):
+        next_line = lines[index + 1] if index + 1 < len(lines) else None
+        text = line.text if is_yaml else _parameter_line_to_yaml(line, next_line)
+        indent = max(line.indent - lines[0].indent, 0)
+        yaml_lines.append(" " * indent + text)
     try:
-        value = safe_load("\n".join(rows))
+        value = safe_load("\n".join(yaml_lines))
     except Exception as error:
         raise ValueError("the indented parameters cannot be read") from error
     if isinstance(value, str):
         value = {"$0": value}
     if not isinstance(value, dict):
         raise ValueError("expected parameters (name: value) in the indented lines")
-    return {str(k).removeprefix("$"): v for k, v in value.items()}
+    return {str(name).removeprefix("$"): param for name, param in value.items()}
 
 
-def _user(s: Statement) -> Step:
-    parts = split_outside(s.text, " or ")
-    if " or " in s.text and len(parts) > 1:
-        wrong = next((p for p in parts if not p.startswith("user ")), None)
-        if wrong is not None:
-            raise ValueError(f"expected 'user {wrong}' after 'or'")
-        return AnyOf(steps=[_user(Statement(s.line, p, "user")) for p in parts])
-    value = without("user", s.text)
+def _parse_indented_values(statement: Statement) -> dict[str, Any]:
+    params = parse_indented_parameters(statement.indented_lines)
+    return {name: _parse_value(value) for name, value in params.items()}
+
+
+# -- statements ------------------------------------------------------------------------------------
+
+
+def _parse_user(statement: Statement) -> FlowStep:
+    alternatives = split_outside_quotes(statement.text, " or ")
+    if " or " in statement.text and len(alternatives) > 1:
+        for alternative in alternatives:
+            if not alternative.startswith("user "):
+                raise ValueError(f"expected 'user {alternative}' after 'or'")
+        return AnyOf(
+            steps=[
+                _parse_user(Statement(statement.line, alternative, "user"))
+                for alternative in alternatives
+            ]
+        )
+    intent = strip_keyword("user", statement.text)
     variable = None
-    found = re.match(r"(?P<intent>.*?)(?: as \$(?P<var>.+)$)", value)
-    if found:
-        value, variable = found["intent"], found["var"]
-    value = _with_parameters(value)
-    if not value:
+    match = re.match(r"(?P<intent>.*?)(?: as \$(?P<variable>.+)$)", intent)
+    if match:
+        intent, variable = match["intent"], match["variable"]
+    intent = _with_clause_to_call(intent)
+    if not intent:
         raise ValueError("an intent is missing after 'user'")
-    if value[0] in "'\"":
-        parameters(s.under)
-        return User(intent=value[1:-1], variable=variable)
-    name, _ = _inline(value)
-    for extra in parameters(s.under).values():
-        _value(extra)
-    return User(intent=name, variable=variable)
+    if intent[0] in "'\"":
+        parse_indented_parameters(statement.indented_lines)
+        return UserIntent(intent=intent[1:-1], variable=variable)
+    # As in NeMo, the parameters of an intent have no effect; they are parsed for their errors.
+    name, _ = _parse_call(intent)
+    _parse_indented_values(statement)
+    return UserIntent(intent=name, variable=variable)
 
 
-def bot_parts(text: str) -> tuple[str, str | None]:
-    """``NAME "text"``: the name (may be empty) and the quoted text."""
-    one = r"\$[\w.]+"
-    given = r'\$?[\w.]+\s*=\s*(?:"[^"]*"|\$[\w.]+|[-\d.]+)'
-    more = r'\$?[\w.]+\s*(?:=\s*(?:"[^"]*"|\$[\w.]+|[-\d.]+))?'
-    found = re.match(rf"^.* ((?:with|for) (?:{one}|{given})(?:\s*,\s*{more})*)$", text)
-    if found:
-        text = text[: -len(found[1])].strip()
+_VALUE = r'(?:"[^"]*"|\$[\w.]+|[-\d.]+)'
+_FIRST_ARGUMENT = rf"(?:\$[\w.]+|\$?[\w.]+\s*=\s*{_VALUE})"
+_NEXT_ARGUMENT = rf"\$?[\w.]+\s*(?:=\s*{_VALUE})?"
+_BOT_WITH_CLAUSE = re.compile(rf"^.* ((?:with|for) {_FIRST_ARGUMENT}(?:\s*,\s*{_NEXT_ARGUMENT})*)$")
+
+
+def split_bot_message(text: str) -> tuple[str, str | None]:
+    """Splits ``NAME "text"`` into the name (may be empty) and the quoted text (None without one).
+
+    A ``with`` clause after the name is dropped.
+    """
+    match = _BOT_WITH_CLAUSE.match(text)
+    if match:
+        text = text[: -len(match[1])].strip()
     quoted = re.findall(r'"[^"]*"', text)
     if len(quoted) > 1:
         raise ValueError("only one quoted text can follow a bot message's name")
@@ -242,138 +277,150 @@ def bot_parts(text: str) -> tuple[str, str | None]:
     return text.replace(quoted[0], "").strip(), quoted[0]
 
 
-def _bot(s: Statement) -> Step:
-    text = without("bot", s.text)
+def _parse_bot(statement: Statement) -> FlowStep:
+    text = strip_keyword("bot", statement.text)
     if not text:
         raise ValueError("a name, a $variable or a text is missing after 'bot'")
     if text.startswith("{"):
         raise ValueError("rich bot messages ({...}) are not supported")
-    name, quoted = bot_parts(text)
+    name, quoted = split_bot_message(text)
     if not name:
-        return Bot(text=(quoted or '""')[1:-1])
-    return Bot(intent=_inline(name)[0])
+        return BotMessage(text=(quoted or '""')[1:-1])
+    return BotMessage(intent=_parse_call(name)[0])
 
 
-def _event(s: Statement) -> Step:
-    name, fields = _inline(_with_parameters(without("event", s.text)))
+def _parse_event(statement: Statement) -> FlowStep:
+    name, fields = _parse_call(_with_clause_to_call(strip_keyword("event", statement.text)))
     if not name:
         raise ValueError("an event's name is missing")
-    fields = {**{k: _value(v) for k, v in parameters(s.under).items()}, **fields}
-    return Event(type=name, fields=fields)
+    return MatchEvent(type=name, fields={**_parse_indented_values(statement), **fields})
 
 
-def _create(s: Statement) -> Step:
-    rest = without("infer", s.text)
-    under = s.under
-    if not rest:
-        if not under:
+def _parse_create(statement: Statement) -> FlowStep:
+    text = strip_keyword("infer", statement.text)
+    indented_lines = statement.indented_lines
+    if not text:
+        # ``create`` alone: the event stands on the next line.
+        if not indented_lines:
             raise ValueError("an event is missing after 'create'")
-        rest, under = normalise(under[0].text), under[1:]
-    made = parse_step(Statement(s.line, rest, keyword(rest), under))
-    if not isinstance(made, (Event, User, Bot)):
+        text = normalise_statement(indented_lines[0].text)
+        indented_lines = indented_lines[1:]
+    event = parse_step(Statement(statement.line, text, leading_keyword(text), indented_lines))
+    if not isinstance(event, (MatchEvent, UserIntent, BotMessage)):
         raise ValueError("expected 'create event NAME(...)'")
-    return Create(event=made)
+    return CreateEvent(event=event)
 
 
-def _name_and_parameters(s: Statement, word: str) -> tuple[str, str | None, dict[str, Any]]:
-    value = _with_parameters(without(word, s.text))
-    name, _, rest = value.partition("(")
+def _parse_assigned_call(statement: Statement) -> tuple[str, str | None, dict[str, Any]]:
+    """Parses ``[$result =] NAME(arguments)`` into the name, the result and the parameters.
+
+    Positional parameters are named $1, $2, ...
+    """
+    text = _with_clause_to_call(strip_keyword(statement.keyword, statement.text))
+    name, parenthesis, arguments = text.partition("(")
     result = None
     if "=" in name:
-        left, _, name = name.partition("=")
-        result, name = left.strip().removeprefix("$"), name.strip()
-    name, params = _inline(name.strip() + ("(" + rest if "(" in value else ""))
-    positional = [k for k, v in params.items() if v == EXISTS]
-    params = {k: v for k, v in params.items() if v != EXISTS}
-    params.update({f"${i}": k for i, k in enumerate(positional, 1)})
-    return name, result, {**{k: _value(v) for k, v in parameters(s.under).items()}, **params}
+        target, _, name = name.partition("=")
+        result = target.strip().removeprefix("$")
+    name, params = _parse_call(name.strip() + parenthesis + arguments)
+    positional = [value for value, marker in params.items() if marker == POSITIONAL]
+    named = {key: value for key, value in params.items() if value != POSITIONAL}
+    numbered = {f"${number}": value for number, value in enumerate(positional, 1)}
+    return name, result, {**_parse_indented_values(statement), **named, **numbered}
 
 
-def _run(s: Statement) -> Step:
-    name, result, params = _name_and_parameters(s, "run")
+def _parse_run(statement: Statement) -> FlowStep:
+    name, result, params = _parse_assigned_call(statement)
     if not name:
         raise ValueError("an action's name is missing")
-    return Execute(action=name, params=params, result=result)
+    return ExecuteAction(action=name, params=params, result=result)
 
 
-def _do(s: Statement) -> Step:
-    value = without("do", s.text)
-    if value.startswith("$") and "=" not in value:
-        return Do(flow=value)
-    name, _, params = _name_and_parameters(s, "do")
+def _parse_do(statement: Statement) -> FlowStep:
+    text = strip_keyword("do", statement.text)
+    if text.startswith("$") and "=" not in text:
+        return CallFlow(flow=text)
+    name, _, params = _parse_assigned_call(statement)
     if not name:
         raise ValueError("a subflow's name is missing after 'do'")
-    return Do(flow=name, params=params)
+    return CallFlow(flow=name, params=params)
 
 
-def _set(s: Statement) -> Step:
-    value = without("set", s.text)
-    left, sign, right = value.partition("=")
-    if not sign or not left.strip() or not right.strip():
+def _parse_set(statement: Statement) -> FlowStep:
+    variable, equals, expression = strip_keyword("set", statement.text).partition("=")
+    variable, expression = variable.strip(), expression.strip()
+    if not equals or not variable or not expression:
         raise ValueError("expected $name = expression")
-    return Set(name=left.strip().removeprefix("$"), expression=right.strip())
+    return Assign(variable=variable.removeprefix("$"), expression=expression)
 
 
-def _label(s: Statement) -> Step:
-    found = re.findall(
-        r'([^$"]+)(\$.*|".*")?', s.text.split(" ", 1)[1].strip() if " " in s.text else ""
-    )
-    if len(found) != 1:
+def _parse_check(statement: Statement) -> FlowStep:
+    return CheckCondition(expression=strip_keyword("check", statement.text))
+
+
+def _parse_label(statement: Statement) -> FlowStep:
+    _, _, text = statement.text.partition(" ")
+    # A name, optionally followed by a value, which has no effect.
+    names = re.findall(r'([^$"]+)(\$.*|".*")?', text.strip())
+    if len(names) != 1:
         raise ValueError("expected a label's name")
-    return Label(name=found[0][0].strip())
+    return FlowLabel(name=names[0][0].strip())
 
 
-def _goto(s: Statement) -> Step:
-    name = without(s.word, s.text)
-    if not name:
+def _parse_goto(statement: Statement) -> FlowStep:
+    label = strip_keyword(statement.keyword, statement.text)
+    if not label:
         raise ValueError("a label's name is missing after 'goto'")
-    return Goto(name=name)
+    return Goto(label=label)
 
 
-_STEPS: dict[str, Callable[[Statement], Step]] = {
-    "user": _user,
-    "bot": _bot,
-    "event": _event,
-    "infer": _create,
-    "run": _run,
-    "do": _do,
-    "set": _set,
-    "check": lambda s: Check(expression=without("check", s.text)),
-    "label": _label,
-    "checkpoint": _label,
-    "goto": _goto,
-    "go to": _goto,
-    "break": lambda s: Leave(kind="break"),
-    "continue": lambda s: Leave(kind="continue"),
-    "pass": lambda s: Leave(kind="continue"),
-    "return": lambda s: Leave(kind="return"),
-    "done": lambda s: Leave(kind="return"),
-    "stop": lambda s: Bot(intent="stop"),
-    "abort": lambda s: Bot(intent="stop"),
+_PARSERS: dict[str, Callable[[Statement], FlowStep]] = {
+    "user": _parse_user,
+    "bot": _parse_bot,
+    "event": _parse_event,
+    "infer": _parse_create,
+    "run": _parse_run,
+    "do": _parse_do,
+    "set": _parse_set,
+    "check": _parse_check,
+    "label": _parse_label,
+    "checkpoint": _parse_label,
+    "goto": _parse_goto,
+    "go to": _parse_goto,
+    "break": lambda statement: Break(),
+    "continue": lambda statement: Continue(),
+    "pass": lambda statement: Continue(),
+    "return": lambda statement: Return(),
+    "done": lambda statement: Return(),
+    "stop": lambda statement: BotMessage(intent="stop"),
+    "abort": lambda statement: BotMessage(intent="stop"),
 }
-SIMPLE = frozenset(_STEPS)
-TAKES_LINES = frozenset(
+SIMPLE_STATEMENTS = frozenset(_PARSERS)
+STATEMENTS_WITH_INDENTED_LINES = frozenset(
     {"user", "bot", "event", "infer", "run", "do", "set", "check", "label", "checkpoint", "meta"}
 )
 
 
-def parse_step(s: Statement) -> Step:
-    """The step of a simple statement; ColangError with its line."""
+def parse_step(statement: Statement) -> FlowStep:
+    """Parses a simple statement (one without a block); raises ColangSyntaxError."""
+    line = statement.line
     try:
-        step = _STEPS[s.word](s)
+        step = _PARSERS[statement.keyword](statement)
     except KeyError as error:
-        raise ColangError(s.line.number, f"unknown statement {s.word!r}") from error
+        raise ColangSyntaxError(line.number, f"unknown statement {statement.keyword!r}") from error
     except ValueError as error:
-        raise ColangError(s.line.number, str(error)) from error
-    step.line, step.comment = s.line.number, s.line.comment
+        raise ColangSyntaxError(line.number, str(error)) from error
+    step.line, step.comment = line.number, line.comment
     return step
 
 
-def parse_meta(s: Statement) -> dict[str, Any]:
-    """The keys of a ``meta`` statement (``priority 2`` is one)."""
-    text = without("meta", s.text)
+def parse_meta(statement: Statement) -> dict[str, Any]:
+    """Parses a ``meta`` statement (``priority 2`` is one) into its keys and values."""
+    text = strip_keyword("meta", statement.text)
     try:
         inline = json.loads(text) if text.startswith("{") else {}
-        return {**inline, **parameters(s.under)}
+        return {**inline, **parse_indented_parameters(statement.indented_lines)}
     except ValueError as error:
-        raise ColangError(s.line.number, f"the meta value {text!r} cannot be read") from error
+        raise ColangSyntaxError(
+            statement.line.number, f"the meta value {text!r} cannot be read"
+        ) from error

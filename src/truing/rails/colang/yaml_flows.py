@@ -1,15 +1,16 @@
-"""Flows written as YAML (``flows:`` in config.yml): the same steps in another dress."""
+"""Flows written as YAML (``flows:`` in config.yml), parsed to the same nodes as Colang files."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from truing.core.errors import PlanError
-from truing.rails.colang import ast as n
-from truing.rails.colang.lexer import Line
-from truing.rails.colang.statements import ColangError, Statement, parse_step
+from truing.rails.colang import ast
+from truing.rails.colang.lexer import LogicalLine
+from truing.rails.colang.statements import ColangSyntaxError, Statement, parse_step
 
-_WORDS = {
+# Key of a YAML element -> keyword of the Colang statement.
+_STATEMENT_KEYWORDS = {
     "user": "user",
     "intent": "user",
     "you": "user",
@@ -30,82 +31,88 @@ _WORDS = {
     "checkpoint": "label",
     "goto": "goto",
 }
-_BARE = {"break": "break", "continue": "continue", "pass": "continue", "return": "return"}
+_JUMPS: dict[str, type[ast.Break | ast.Continue | ast.Return]] = {
+    "break": ast.Break,
+    "continue": ast.Continue,
+    "pass": ast.Continue,
+    "return": ast.Return,
+}
+# Key of a YAML flow -> flow property, with NeMo's spelling.
+_FLOW_PROPERTIES = {
+    "priority": "priority",
+    "is_extension": "is_extension",
+    "is_interruptible": "interruptable",
+    "is_subflow": "subflow",
+    "allow_multiple": "allow_multiple",
+}
 
 
-def flow_from_yaml(
-    raw: dict[str, Any], at: int, places: dict[tuple[str, str], tuple[str, int]]
-) -> n.Flow:
-    """A flow from its YAML entry; PlanError with the place of a step that cannot be read."""
-    file, line = places.get(("key", f"flows.{at}"), ("config.yml", 1))
-    meta = {
-        key: raw[name]
-        for name, key in (
-            ("priority", "priority"),
-            ("is_extension", "is_extension"),
-            ("is_interruptible", "interruptable"),
-            ("is_subflow", "subflow"),
-            ("allow_multiple", "allow_multiple"),
-        )
-        if name in raw
-    }
-    items = list(raw.get("elements") or [])
-    if items and isinstance(items[0], dict) and "meta" in items[0]:
-        meta.update(items.pop(0)["meta"] or {})
+def parse_yaml_flow(
+    raw: dict[str, Any], index: int, locations: dict[tuple[str, str], tuple[str, int]]
+) -> ast.Flow:
+    """Parses the entry `index` of ``flows:``; raises PlanError with its file and line.
+
+    `locations` maps ``("key", dotted path)`` to file and line. All steps get the line of the entry.
+    """
+    file, line = locations.get(("key", f"flows.{index}"), ("config.yml", 1))
+    meta = {name: raw[key] for key, name in _FLOW_PROPERTIES.items() if key in raw}
+    elements = list(raw.get("elements") or [])
+    if elements and isinstance(elements[0], dict) and "meta" in elements[0]:
+        meta.update(elements.pop(0)["meta"] or {})
     try:
-        steps = _steps(items, line)
-    except ColangError as error:
+        steps = _parse_steps(elements, line)
+    except ColangSyntaxError as error:
         raise PlanError(f"{file}:{line}: {error}") from error
     if not steps:
         raise PlanError(f"{file}:{line}: the flow has no elements")
-    return n.Flow(str(raw.get("id") or f"flow-{at}"), steps, file, line, meta)
+    return ast.Flow(str(raw.get("id") or f"flow-{index}"), steps, file, line, meta)
 
 
-def _steps(items: list[Any], line: int) -> list[n.Step]:
-    made: list[n.Step] = []
-    branches: list[list[n.Step]] = []
-    for item in items:
-        if isinstance(item, list):
-            branches.append(_steps(item, line))
+def _parse_steps(elements: list[Any], line: int) -> list[ast.FlowStep]:
+    """Parses a list of elements; consecutive nested lists are the branches of one ``when``."""
+    steps: list[ast.FlowStep] = []
+    branches: list[list[ast.FlowStep]] = []
+    for element in elements:
+        if isinstance(element, list):
+            branches.append(_parse_steps(element, line))
             continue
         if branches:
-            made.append(n.When(line, None, branches))
+            steps.append(ast.When(line, None, branches))
             branches = []
-        made.append(_step(item, line))
+        steps.append(_parse_element(element, line))
     if branches:
-        made.append(n.When(line, None, branches))
-    return made
+        steps.append(ast.When(line, None, branches))
+    return steps
 
 
-def _step(item: Any, line: int) -> n.Step:
-    if not isinstance(item, dict) or not item:
-        raise ColangError(line, f"{item!r} is no flow element")
-    word, value = next(iter(item.items()))
-    if word == "if":
-        return n.If(
-            line,
-            None,
-            str(value),
-            _steps(item.get("then") or [], line),
-            _steps(item.get("else") or [], line),
-        )
-    if word == "while":
-        return n.While(line, None, str(value), _steps(item.get("do") or [], line))
-    if word in ("any", "or"):
-        return n.AnyOf(line, None, _steps(value, line))
-    if word in ("infer", "add", "new", "post"):
-        inner = _step(value[0] if isinstance(value, list) else value, line)
-        if not isinstance(inner, (n.Event, n.User, n.Bot)):
-            raise ColangError(line, "only events can be created")
-        return n.Create(line, None, inner)
-    if word in ("stop", "abort"):
-        return n.Bot(line, None, "stop")
-    if word in _BARE:
-        return n.Leave(line, None, _BARE[word])
-    if word not in _WORDS:
-        raise ColangError(line, f"unknown flow element {word!r}")
-    kind = _WORDS[word]
-    step = parse_step(Statement(Line("", line, 0), f"{kind} {value}", kind))
-    if isinstance(step, (n.Execute, n.Do)):
-        step.params.update({k: v for k, v in item.items() if k != word and not k.startswith("_")})
+def _parse_element(element: Any, line: int) -> ast.FlowStep:
+    if not isinstance(element, dict) or not element:
+        raise ColangSyntaxError(line, f"{element!r} is no flow element")
+    key, value = next(iter(element.items()))
+    if key == "if":
+        body = _parse_steps(element.get("then") or [], line)
+        orelse = _parse_steps(element.get("else") or [], line)
+        return ast.If(line, None, str(value), body, orelse)
+    if key == "while":
+        return ast.While(line, None, str(value), _parse_steps(element.get("do") or [], line))
+    if key in ("any", "or"):
+        return ast.AnyOf(line, None, _parse_steps(value, line))
+    if key in ("infer", "add", "new", "post"):
+        event = _parse_element(value[0] if isinstance(value, list) else value, line)
+        if not isinstance(event, (ast.MatchEvent, ast.UserIntent, ast.BotMessage)):
+            raise ColangSyntaxError(line, "only events can be created")
+        return ast.CreateEvent(line, None, event)
+    if key in ("stop", "abort"):
+        return ast.BotMessage(line, None, "stop")
+    if key in _JUMPS:
+        return _JUMPS[key](line, None)
+    if key not in _STATEMENT_KEYWORDS:
+        raise ColangSyntaxError(line, f"unknown flow element {key!r}")
+    keyword = _STATEMENT_KEYWORDS[key]
+    step = parse_step(Statement(LogicalLine("", line, 0), f"{keyword} {value}", keyword))
+    if isinstance(step, (ast.ExecuteAction, ast.CallFlow)):
+        # The other keys of the element are the parameters of the call.
+        for name, param in element.items():
+            if name != key and not name.startswith("_"):
+                step.params[name] = param
     return step

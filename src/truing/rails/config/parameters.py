@@ -1,13 +1,13 @@
-"""`parameters:` of an entry of `models:`: checked, and used as the sampling of calls that ask for nothing else.
+"""`parameters:` of an entry of `models:`: validation, and the sampling defaults that they set.
 
-As in NeMo Guardrails: what a task sets for its call (a low temperature for a canonical form, the length of a self check)
-goes first, then what the request asks for, then the model's parameters.
+Precedence, as in NeMo Guardrails: what a task sets for its call (a low temperature for a canonical
+form, the length of a self check), then what the request sets, then the model's parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -16,36 +16,42 @@ from truing.core.errors import did_you_mean
 from truing.core.protocols import Closeable, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Sampling
 
-ADDRESSES = ("base_url", "openai_api_base", "endpoint_url", "api_base")
-# key -> type, least, most (for texts and mappings: none)
-_SAMPLING: dict[str, tuple[type, float, float]] = {
-    "max_tokens": (int, 1, 1_000_000),
-    "max_completion_tokens": (int, 1, 1_000_000),
-    "temperature": (float, 0, 2),
-    "top_p": (float, 1e-6, 1),
-    "seed": (int, 0, 2**63 - 1),
-    "stop": (list, 0, 0),
+
+class _Range(NamedTuple):
+    """The type of a parameter; `least` and `most` apply to numbers."""
+
+    type: type
+    least: float = 0
+    most: float = 0
+
+
+ADDRESS_KEYS = ("base_url", "openai_api_base", "endpoint_url", "api_base")
+_SAMPLING = {
+    "max_tokens": _Range(int, 1, 1_000_000),
+    "max_completion_tokens": _Range(int, 1, 1_000_000),
+    "temperature": _Range(float, 0, 2),
+    "top_p": _Range(float, 1e-6, 1),
+    "seed": _Range(int, 0, 2**63 - 1),
+    "stop": _Range(list),
 }
-_IGNORED = {
-    "streaming": (bool, 0, 1),
-    "stream": (bool, 0, 1),
-}  # truing streams where the caller asks for it
-_CONNECTION: dict[str, tuple[type, float, float]] = {
-    **dict.fromkeys(ADDRESSES, (str, 0, 0)),
-    "api_key": (str, 0, 0),
-    "timeout": (float, 1e-3, 1e6),
-    "request_timeout": (float, 1e-3, 1e6),
-    "max_retries": (int, 0, 100),
+# Accepted without effect: truing streams if the request asks for it.
+_IGNORED = {"streaming": _Range(bool), "stream": _Range(bool)}
+_CONNECTION = {
+    **dict.fromkeys(ADDRESS_KEYS, _Range(str)),
+    "api_key": _Range(str),
+    "timeout": _Range(float, 1e-3, 1e6),
+    "request_timeout": _Range(float, 1e-3, 1e6),
+    "max_retries": _Range(int, 0, 100),
 }
-_BODY: dict[str, tuple[type, float, float]] = {
-    "frequency_penalty": (float, -2, 2),
-    "presence_penalty": (float, -2, 2),
-    "logit_bias": (dict, 0, 0),
-    "reasoning_effort": (str, 0, 0),
-    "extra_body": (dict, 0, 0),
-    "model_kwargs": (dict, 0, 0),
+_REQUEST_BODY = {
+    "frequency_penalty": _Range(float, -2, 2),
+    "presence_penalty": _Range(float, -2, 2),
+    "logit_bias": _Range(dict),
+    "reasoning_effort": _Range(str),
+    "extra_body": _Range(dict),
+    "model_kwargs": _Range(dict),
 }
-_WORDS = {
+_TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
     str: "a text",
@@ -55,53 +61,55 @@ _WORDS = {
 }
 
 
-def faults(given: Mapping[str, Any], engine: str) -> Iterator[tuple[str, str]]:
-    """(key, what is wrong) for unknown keys, wrong types and values out of range."""
-    known = {**_SAMPLING, **_IGNORED, **({} if engine == "truing" else {**_CONNECTION, **_BODY})}
-    for key, value in given.items():
+def find_parameter_faults(parameters: Mapping[str, Any], engine: str) -> Iterator[tuple[str, str]]:
+    """Yields (key, message) for unknown keys, wrong types and values out of range."""
+    known = {**_SAMPLING, **_IGNORED}
+    if engine != "truing":
+        known.update(_CONNECTION)
+        known.update(_REQUEST_BODY)
+    for key, value in parameters.items():
         if key not in known:
-            hint = (
-                " (engine: truing takes it in the spec: model)"
-                if key in _CONNECTION or key in _BODY
-                else did_you_mean(key, known)
-            )
+            if key in _CONNECTION or key in _REQUEST_BODY:
+                hint = " (engine: truing takes it in the spec: model)"
+            else:
+                hint = did_you_mean(key, known)
             yield key, f"the parameter {key!r} of the model is not known{hint}"
-        elif value is not None:
-            what = _fault(value, *known[key])
-            if what:
-                yield key, f"parameters.{key}: expected {what}, got {value!r}"
+        elif value is not None and not _is_in_range(value, known[key]):
+            expected = _describe_range(known[key])
+            yield key, f"parameters.{key}: expected {expected}, got {value!r}"
 
 
-def _fault(value: Any, kind: type, least: float, most: float) -> str | None:
-    if kind is list:
-        good = isinstance(value, str) or (
-            isinstance(value, list) and all(isinstance(v, str) for v in value)
-        )
-        return None if good else _WORDS[list]
-    if kind in (int, float):
-        number = isinstance(value, (int, float) if kind is float else int) and not isinstance(
-            value, bool
-        )
-        return (
-            None
-            if number and least <= value <= most
-            else f"{_WORDS[kind]} from {least:g} to {most:g}"
-        )
-    return None if isinstance(value, kind) else _WORDS[kind]
+def _is_in_range(value: Any, allowed: _Range) -> bool:
+    if allowed.type is list:
+        texts = value if isinstance(value, list) else [value]
+        return all(isinstance(text, str) for text in texts)
+    if allowed.type in (int, float):
+        number_types = (int, float) if allowed.type is float else int
+        # bool is a subclass of int; NaN fails both comparisons.
+        is_number = isinstance(value, number_types) and not isinstance(value, bool)
+        return is_number and allowed.least <= value <= allowed.most
+    return isinstance(value, allowed.type)
 
 
-def body(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that go into every request of an endpoint as they are."""
-    made: dict[str, Any] = {}
-    for key in _BODY:
-        value = given.get(key)
+def _describe_range(allowed: _Range) -> str:
+    name = _TYPE_NAMES[allowed.type]
+    if allowed.type in (int, float):
+        return f"{name} from {allowed.least:g} to {allowed.most:g}"
+    return name
+
+
+def build_request_body(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters that go unchanged into the body of every request."""
+    body: dict[str, Any] = {}
+    for key in _REQUEST_BODY:
+        value = parameters.get(key)
         if value is not None:
-            made.update(value if key in ("extra_body", "model_kwargs") else {key: value})
-    return made
+            body.update(value if key in ("extra_body", "model_kwargs") else {key: value})
+    return body
 
 
-class Own(Struct, frozen=True, kw_only=True):
-    """The sampling that a configuration gives a model; none where it gives nothing."""
+class DefaultSampling(Struct, frozen=True, kw_only=True):
+    """The sampling that a configuration sets for a model; None where it sets nothing."""
 
     max_tokens: int | None = None
     temperature: float | None = None
@@ -110,68 +118,79 @@ class Own(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Own:
-        """From parameters without faults."""
-        stop = given.get("stop")
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> DefaultSampling:
+        """Reads parameters without faults."""
+        stop = parameters.get("stop")
+        if isinstance(stop, str):
+            stop = (stop,)
         return cls(
-            max_tokens=given.get("max_tokens") or given.get("max_completion_tokens"),
-            temperature=given.get("temperature"),
-            top_p=given.get("top_p"),
-            seed=given.get("seed"),
-            stop=None if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
+            max_tokens=parameters.get("max_tokens") or parameters.get("max_completion_tokens"),
+            temperature=parameters.get("temperature"),
+            top_p=parameters.get("top_p"),
+            seed=parameters.get("seed"),
+            stop=None if stop is None else tuple(stop),
         )
 
-    def under(self, base: Sampling, asked: Collection[str] | None) -> Sampling:
-        """The sampling of a request with these values where it asks for none. `asked` names what it asks for; without it, what
-        differs from `Sampling`'s own defaults."""
-        default = Sampling()
-        mine = {
+    def apply_to(self, request: Sampling, explicit_fields: Collection[str] | None) -> Sampling:
+        """Fills in the fields of a request's sampling that the request does not set.
+
+        `explicit_fields` names the fields that the request sets. If it is None, these are taken to
+        be the fields that differ from `Sampling()`.
+        """
+        if explicit_fields is None:
+            unset = Sampling()
+            explicit_fields = {
+                name
+                for name in self.__struct_fields__
+                if getattr(request, name) != getattr(unset, name)
+            }
+        defaults = {
             name: value
             for name, value in asdict(self).items()
-            if value is not None
-            and (
-                name not in asked
-                if asked is not None
-                else getattr(base, name) == getattr(default, name)
-            )
+            if value is not None and name not in explicit_fields
         }
-        return replace(base, **mine) if mine else base
+        return replace(request, **defaults) if defaults else request
 
 
-class Configured:
-    """A model with the sampling of its entry in `models:`; the rails' calls read `own`."""
+class ConfiguredModel:
+    """A model with the sampling defaults of its entry in `models:`.
 
-    def __init__(self, model: Model, own: Own) -> None:
-        self.model, self.own = model, own
-        self.name, self.lineage = model.name, model.lineage
+    `generate` passes its sampling on unchanged: the rails' LLM client reads `default_sampling` and
+    applies it, since it knows what the task and the request set.
+    """
+
+    def __init__(self, model: Model, default_sampling: DefaultSampling) -> None:
+        self.model = model
+        self.default_sampling = default_sampling
+        self.name = model.name
+        self.lineage = model.lineage
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """As the model."""
+        """Calls the model."""
         return await self.model.generate(conversation, sampling)
 
     async def close(self) -> None:
-        """Closes the model, where it has anything to close."""
+        """Closeable the model if it holds resources."""
         if isinstance(self.model, Closeable):
             await self.model.close()
 
 
-class ConfiguredStream(Configured):
-    """The same of a model that streams."""
+class ConfiguredStreamingModel(ConfiguredModel):
+    """A `ConfiguredModel` for a model that can stream."""
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """As the model."""
+        """StreamingModel from the model."""
         assert isinstance(self.model, StreamingModel)
-        async for piece in self.model.stream(conversation, sampling):
-            yield piece
+        async for chunk in self.model.stream(conversation, sampling):
+            yield chunk
 
 
-def configured(model: Model, parameters: Mapping[str, Any]) -> Model:
-    """The model with its own sampling; the model itself where there is none."""
-    own = Own.of(parameters)
-    if own == Own():
+def with_default_sampling(model: Model, parameters: Mapping[str, Any]) -> Model:
+    """Wraps a model with the sampling in `parameters`; returns it unchanged if there is none."""
+    default_sampling = DefaultSampling.from_parameters(parameters)
+    if default_sampling == DefaultSampling():
         return model
-    return (
-        ConfiguredStream(model, own)
-        if isinstance(model, StreamingModel)
-        else Configured(model, own)
-    )
+    # Two classes, because `isinstance(model, StreamingModel)` looks for the method.
+    if isinstance(model, StreamingModel):
+        return ConfiguredStreamingModel(model, default_sampling)
+    return ConfiguredModel(model, default_sampling)

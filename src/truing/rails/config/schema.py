@@ -1,4 +1,8 @@
-"""The keys of ``config.yml``: NeMo's, and ours under ``truing:``. Unknown ones are faults with the nearest name."""
+"""The keys of ``config.yml`` with their types: NeMo's, and truing's own under ``truing:``.
+
+A schema is a type (str, bool, int, float; object accepts anything), a list with the schema of its
+items, or a dictionary from keys to schemas.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from truing.core.errors import did_you_mean
+from truing.rails.yaml_lines import KeyPath
 
-Path = tuple[str | int, ...]
-ANY: dict[str, Any] = {"*": None}  # any keys
-_PROVIDER = {
+ANY_KEYS: dict[str, Any] = {"*": None}
+_EMBEDDING_PROVIDER = {
     "name": str,
-    "parameters": ANY,
-    "cache": {"enabled": bool, "key_generator": str, "store": str, "store_config": ANY},
+    "parameters": ANY_KEYS,
+    "cache": {"enabled": bool, "key_generator": str, "store": str, "store_config": ANY_KEYS},
 }
-_FLOWS = {"flows": [str], "parallel": bool}
+_RAIL_STAGE = {"flows": [str], "parallel": bool}
 
-# The library blocks under rails.config that truing reads; the others of NeMo call services or models that it has not.
-OWN_BLOCKS = (
+# NeMo's library blocks under rails.config: those that truing reads, and those of rails that call a
+# service or a model which truing does not have.
+SUPPORTED_BLOCKS = (
     "sensitive_data_detection",
     "jailbreak_detection",
     "regex_detection",
@@ -26,7 +31,7 @@ OWN_BLOCKS = (
     "content_safety",
     "context_bloat_detection",
 )
-FOREIGN_BLOCKS = (
+UNSUPPORTED_BLOCKS = (
     "activefence",
     "ai_defense",
     "autoalign",
@@ -54,11 +59,11 @@ FOREIGN_BLOCKS = (
 _MODERATION: dict[str, Any] = {
     "judge": str,
     "threshold": float,
-    "thresholds": ANY,
+    "thresholds": ANY_KEYS,
     "alternative": str,
 }
 _STAGES: dict[str, Any] = {"stages": [str]}
-TRUING: dict[str, Any] = {
+TRUING_SCHEMA: dict[str, Any] = {
     "intent_margin": float,
     "generated_messages": bool,
     "generated_intents": bool,
@@ -89,7 +94,7 @@ TRUING: dict[str, Any] = {
         "allow": [str],
         "deny": [str],
         "max_calls": int,
-        "arguments": {"*": {"*": None}},
+        "arguments": {"*": ANY_KEYS},
         "results": {"max_characters": int, "injection": bool},
     },
     "secrets": {"action": str, **_STAGES},
@@ -100,8 +105,8 @@ TRUING: dict[str, Any] = {
     "language": {"allow": [str], "min_words": int, **_STAGES},
     "sensitive": {"entities": [str]},
     "library": {"nemo_alias": bool},
-    "models": ANY,
-    "bad_input": ANY,
+    "models": ANY_KEYS,
+    "bad_input": ANY_KEYS,
 }
 
 SCHEMA: dict[str, Any] = {
@@ -111,7 +116,7 @@ SCHEMA: dict[str, Any] = {
             "engine": str,
             "model": str,
             "api_key_env_var": str,
-            "parameters": ANY,
+            "parameters": ANY_KEYS,
             "mode": str,
             "cache": {
                 "enabled": bool,
@@ -137,8 +142,8 @@ SCHEMA: dict[str, Any] = {
         }
     ],
     "prompting_mode": str,
-    "user_messages": ANY,
-    "bot_messages": ANY,
+    "user_messages": ANY_KEYS,
+    "bot_messages": ANY_KEYS,
     "flows": [
         {
             "id": str,
@@ -155,14 +160,14 @@ SCHEMA: dict[str, Any] = {
     "lowest_temperature": float,
     "enable_multi_step_generation": bool,
     "colang_version": object,
-    "custom_data": ANY,
-    "knowledge_base": {"folder": str, "embedding_search_provider": _PROVIDER},
-    "core": {"embedding_search_provider": _PROVIDER},
+    "custom_data": ANY_KEYS,
+    "knowledge_base": {"folder": str, "embedding_search_provider": _EMBEDDING_PROVIDER},
+    "core": {"embedding_search_provider": _EMBEDDING_PROVIDER},
     "rails": {
-        "config": dict.fromkeys((*OWN_BLOCKS, *FOREIGN_BLOCKS), ANY),
-        "input": {**_FLOWS, "speculative_generation": bool},
+        "config": dict.fromkeys((*SUPPORTED_BLOCKS, *UNSUPPORTED_BLOCKS), ANY_KEYS),
+        "input": {**_RAIL_STAGE, "speculative_generation": bool},
         "output": {
-            **_FLOWS,
+            **_RAIL_STAGE,
             "streaming": {
                 "enabled": bool,
                 "chunk_size": int,
@@ -180,8 +185,8 @@ SCHEMA: dict[str, Any] = {
             },
         },
         "actions": {"instant_actions": [str]},
-        "tool_output": _FLOWS,
-        "tool_input": _FLOWS,
+        "tool_output": _RAIL_STAGE,
+        "tool_input": _RAIL_STAGE,
     },
     "streaming": bool,
     "enable_rails_exceptions": bool,
@@ -190,15 +195,15 @@ SCHEMA: dict[str, Any] = {
     "event_source_uid": str,
     "tracing": {
         "enabled": bool,
-        "adapters": [ANY],
+        "adapters": [ANY_KEYS],
         "span_format": str,
         "enable_content_capture": bool,
     },
     "metrics": {"enabled": bool},
-    "truing": TRUING,
+    "truing": TRUING_SCHEMA,
 }
 
-_WORDS = {
+_TYPE_NAMES = {
     str: "text",
     bool: "true or false",
     int: "a whole number",
@@ -206,48 +211,56 @@ _WORDS = {
     list: "a list",
     dict: "keys",
 }
+# The type of a value that YAML has read.
+_VALUE_NAMES = {
+    str: "a text",
+    bool: "true/false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "keys",
+}
 
 
-def faults(value: Any, schema: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """The places at which a document differs from the schema, and what is wrong there."""
+def find_schema_faults(
+    value: Any, schema: Any, path: KeyPath = ()
+) -> Iterator[tuple[KeyPath, str]]:
+    """Yields (path, message) for every place where a document differs from its schema.
+
+    An empty value is accepted everywhere, as in NeMo.
+    """
     if value is None or schema is object or schema is None:
         return
-    where = ".".join(str(p) for p in path) or "the document"
+    where = ".".join(str(key) for key in path) or "the document"
     if isinstance(schema, dict):
         if not isinstance(value, dict):
-            yield path, f"{where}: expected keys, got {_kind(value)}"
+            yield path, f"{where}: expected keys, got {_describe_type(value)}"
             return
-        for key, inner in value.items():
-            here = (*path, str(key))
-            if "*" in schema:
-                continue
-            if key not in schema:
-                yield here, f"unknown key {str(key)!r} in {where}{did_you_mean(str(key), schema)}"
+        if "*" in schema:
+            return
+        for key, child in value.items():
+            child_path = (*path, str(key))
+            if key in schema:
+                yield from find_schema_faults(child, schema[key], child_path)
             else:
-                yield from faults(inner, schema[key], here)
-        return
-    if isinstance(schema, list):
+                hint = did_you_mean(str(key), schema)
+                yield child_path, f"unknown key {str(key)!r} in {where}{hint}"
+    elif isinstance(schema, list):
         if not isinstance(value, list):
-            yield path, f"{where}: expected a list, got {_kind(value)}"
+            yield path, f"{where}: expected a list, got {_describe_type(value)}"
             return
-        for at, inner in enumerate(value):
-            yield from faults(inner, schema[0], (*path, at))
-        return
-    good = (
-        isinstance(value, (int, float)) and not isinstance(value, bool)
-        if schema is float
-        else type(value) is schema
-    )
-    if not good:
-        yield path, f"{where}: expected {_WORDS[schema]}, got {_kind(value)}"
+        for index, item in enumerate(value):
+            yield from find_schema_faults(item, schema[0], (*path, index))
+    elif not _has_type(value, schema):
+        yield path, f"{where}: expected {_TYPE_NAMES[schema]}, got {_describe_type(value)}"
 
 
-def _kind(value: Any) -> str:
-    return {
-        str: "a text",
-        bool: "true/false",
-        int: "a number",
-        float: "a number",
-        list: "a list",
-        dict: "keys",
-    }.get(type(value), type(value).__name__)
+def _has_type(value: Any, expected: type) -> bool:
+    if expected is float:
+        # YAML reads 1 as an int; bool is a subclass of int.
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is expected
+
+
+def _describe_type(value: Any) -> str:
+    return _VALUE_NAMES.get(type(value), type(value).__name__)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from truing.rails.colang.ast import Flow, Text
+from truing.rails.colang.ast import BotText, Flow
 from truing.rails.colang.parser import parse_colang
 from truing.rails.library import checks, safety, texts, tools
 from truing.rails.runtime.rail_library import RailLibrary
@@ -61,7 +61,7 @@ def load_for(used: Iterable[str]) -> RailLibrary:
         load(),
         *(part for part in on_demand().values() if any(f.name in wanted for f in part.flows)),
     ]
-    bots: dict[str, list[Text]] = {}
+    bots: dict[str, list[BotText]] = {}
     for part in parts:
         for message, said in part.bots.items():
             bots.setdefault(message, said)
@@ -75,7 +75,7 @@ def load_for(used: Iterable[str]) -> RailLibrary:
 
 def _library(modules: Iterable[tuple[str, Sequence[Callable[..., Any]]]]) -> RailLibrary:
     flows: list[Flow] = []
-    bots: dict[str, list[Text]] = {}
+    bots: dict[str, list[BotText]] = {}
     actions: list[Callable[..., Any]] = []
     for name, own in modules:
         text = (files("truing.rails.library") / f"{name}.co").read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def _library(modules: Iterable[tuple[str, Sequence[Callable[..., Any]]]]) -> Rai
         for flow in parsed.flows:
             flow.system = True
         flows.extend(parsed.flows)
-        for message, said in parsed.bots.items():
+        for message, said in parsed.bot_messages.items():
             bots.setdefault(message, said)
         actions.extend(own)
     return RailLibrary(tuple(flows), bots, tuple(actions))

@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 
 from truing.rails.actions import RailOutcome
-from truing.rails.colang.flow_reference import flow_name, flow_parameters
+from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 from truing.rails.runtime.llm_client import LlmError
 from truing.rails.runtime.prompt_filters import message_text, unquoted
 from truing.rails.runtime.turn_context import Turn
@@ -20,9 +20,9 @@ EXTRA_ANSWERS = 2
 def _variant(turn: Turn, stage: str, flow: str, task: str) -> str:
     """The task of a self check whose rail is configured as ``self check input $variant=NAME``."""
     rail = turn.talk.context.get(f"triggered_{stage}_rail") or turn.rail or ""
-    if not isinstance(rail, str) or flow_name(rail) != flow:
+    if not isinstance(rail, str) or parse_flow_name(rail) != flow:
         return task
-    return flow_parameters(rail).get("variant") or task
+    return parse_flow_parameters(rail).get("variant") or task
 
 
 async def _ask(turn: Turn, task: str, default: str, given: dict[str, Any]) -> RailOutcome:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from truing.core.errors import did_you_mean
 from truing.rails.colang.ast import Flow
-from truing.rails.colang.flow_reference import flow_name
-from truing.rails.config.loader import RailsConfig, rail_names, stages
+from truing.rails.colang.flow_reference import parse_flow_name
+from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
 from truing.rails.library.catalog import load_for, names
 from truing.rails.runtime.prompts import Prompts
 from truing.rails.runtime.rail_library import RailLibrary
@@ -23,7 +23,7 @@ TASKS = {
 
 def library_of(config: RailsConfig) -> RailLibrary:
     """The part of the library that a configuration uses: by its rails, or by ``do`` in its flows."""
-    wanted = set(rail_names(config))
+    wanted = set(list_rail_flow_names(config))
     written = "\n".join(f.source or repr(f) for f in config.flows)
     return load_for(wanted | {name for name in names() if name in written})
 
@@ -33,10 +33,10 @@ def wiring_faults(
 ) -> Iterator[tuple[str, str]]:
     """(place, what is wrong) for rails without a flow and library rails without their prompt."""
     known = {f.name for f in flows} | names()
-    for stage, block in stages(config):
+    for stage, block in iterate_stages(config):
         for at, name in enumerate(block.flows):
-            place = config.place("key", f"rails.{stage}.flows.{at}")
-            bare = flow_name(name)
+            place = config.locate("key", f"rails.{stage}.flows.{at}")
+            bare = parse_flow_name(name)
             if bare not in known:
                 yield place, f"there is no flow {bare!r}{did_you_mean(bare, known)}"
             task = TASKS.get(bare)

@@ -14,7 +14,7 @@ from truing.core.protocols import Judge
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.rails.actions import RailOutcome
-from truing.rails.colang.flow_reference import flow_parameters
+from truing.rails.colang.flow_reference import parse_flow_parameters
 from truing.rails.library import distress, tone
 from truing.rails.library.classifier_heads import score as head_score
 from truing.rails.library.texts import block
@@ -287,7 +287,7 @@ async def tone_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
 def _named(turn: Turn, stage: str) -> str:
     """The model of a rail such as ``content safety check input $model=guard``."""
     rail = turn.talk.context.get(f"triggered_{stage}_rail") or turn.rail or ""
-    found = flow_parameters(rail).get("model") if isinstance(rail, str) else None
+    found = parse_flow_parameters(rail).get("model") if isinstance(rail, str) else None
     return str(found or turn.talk.context.get("model") or "").strip("'\"")
 
 

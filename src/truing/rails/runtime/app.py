@@ -16,8 +16,8 @@ from typing import Any
 from truing.core.errors import TruingError
 from truing.core.protocols import Model
 from truing.core.types import Failure, Ruling, Sampling, ToolCall, Usage
-from truing.rails.colang.compiler import FlowProgram, Program, compile_flow
-from truing.rails.config.loader import RailsConfig, rail_names
+from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
+from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.runtime import dialog_actions
 from truing.rails.runtime.action_registry import Actions
 from truing.rails.runtime.conversation_state import Talk, chain, step
@@ -131,14 +131,14 @@ class Runtime:
     def _compile_program(self) -> Program:
         """The configuration's flows before the library's: the first definition of a name stands."""
         config = self.config
-        rails = rail_names(config)
+        rails = list_rail_flow_names(config)
         for name, texts in self.library.bots.items():
             config.bot_messages.setdefault(name, texts)
-        compiled: list[FlowProgram] = []
+        compiled: list[CompiledFlow] = []
         for flow in (*config.flows, *self.library.flows):
             flow_program = compile_flow(flow)
             if flow_program.id in rails:
-                flow_program.system = flow_program.subflow = True
+                flow_program.system = flow_program.is_subflow = True
             compiled.append(flow_program)
         return Program(compiled, self.library.pure_actions)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from truing.core.errors import PlanError
 from truing.rails.colang import ast as n
-from truing.rails.colang.compiler import EVENT, Element, Program, compile_flow
+from truing.rails.colang.compiler import EVENT, Instruction, Program, compile_flow
 from truing.rails.colang.parser import parse_colang
 from truing.rails.runtime.interpreter import Event, Machine
 
@@ -167,7 +167,9 @@ class Talk:
         )
         flow: n.Flow = parse_colang("dynamic.co", code).flows[0]
         compiled = compile_flow(flow)
-        compiled.elements.insert(0, Element(EVENT, name="start_flow", fields=(("flow_id", name),)))
+        compiled.instructions.insert(
+            0, Instruction(EVENT, name="start_flow", fields=(("flow_id", name),))
+        )
         self.program = self.program.fork()
         self.program.add(compiled)
         self.machine.program = self.program

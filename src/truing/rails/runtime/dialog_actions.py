@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from truing.rails.actions import ActionResult
-from truing.rails.colang.ast import Text
+from truing.rails.colang.ast import BotText
 from truing.rails.colang.expressions import compile_expression
 from truing.rails.runtime.conversation_state import flat_text, parses
 from truing.rails.runtime.example_index import KnowledgeBase, nemo_score
@@ -232,7 +232,7 @@ async def generate_bot_message(turn: Turn) -> ActionResult:
     return result
 
 
-def _choose(turn: Turn, texts: Sequence[Text]) -> str:
+def _choose(turn: Turn, texts: Sequence[BotText]) -> str:
     fitting = [t for t in texts if all(_holds(c, turn.talk.context) for c in t.conditions)] or list(
         texts
     )

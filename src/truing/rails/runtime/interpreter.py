@@ -11,7 +11,7 @@ from typing import Any
 
 from truing.core.errors import TruingError
 from truing.rails.colang import compiler as p
-from truing.rails.colang.flow_reference import flow_name, flow_parameters
+from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 
 Event = dict[str, Any]
 ACTIVE, INTERRUPTED, ABORTED, COMPLETED = range(4)
@@ -31,7 +31,7 @@ class Frame:
 
     __slots__ = ("by", "flow", "head", "status", "uid")
 
-    def __init__(self, flow: p.FlowProgram, head: int) -> None:
+    def __init__(self, flow: p.CompiledFlow, head: int) -> None:
         self.uid = next(_uids)
         self.flow = flow
         self.head = head
@@ -69,7 +69,7 @@ def _key(event: Event) -> tuple[int, str]:
     return p.EVENT, kind
 
 
-def matches(element: p.Element, event: Event) -> bool:
+def matches(element: p.Instruction, event: Event) -> bool:
     """Whether an element waits for this event."""
     kind = event["type"]
     op = element.op
@@ -95,7 +95,7 @@ class Machine:
         self.context: dict[str, Any] = {}
         self.frames: list[Frame] = []
         self.updates: dict[str, Any] = {}
-        self.step: p.Element | None = None
+        self.step: p.Instruction | None = None
         self.step_by: int | None = None
         self.step_priority = 0.0
         self.marks: _Mark | None = None
@@ -171,8 +171,8 @@ class Machine:
                 self.frames.append(frame)
                 continue
             flow = frame.flow
-            element = flow.elements[frame.head]
-            if kind not in flow.triggers:
+            element = flow.instructions[frame.head]
+            if kind not in flow.trigger_types:
                 self.frames.append(frame)
                 self._propose(frame, 0.9)
                 continue
@@ -182,41 +182,41 @@ class Machine:
                 self._slide(frame, 0)
                 if frame.head < 0:
                     frame.status = COMPLETED
-                    finished = finished or flow.extension
-            elif flow.elements[frame.head].actionable or not flow.interruptible:
+                    finished = finished or flow.is_extension
+            elif flow.instructions[frame.head].actionable or not flow.is_interruptible:
                 frame.status = ABORTED
             else:
                 frame.status = INTERRUPTED
             self.frames.append(frame)
         return finished
 
-    def _matching(self, frame: Frame, element: p.Element, event: Event) -> int | None:
+    def _matching(self, frame: Frame, element: p.Instruction, event: Event) -> int | None:
         if element.op != p.BRANCH:
             return frame.head + 1 if matches(element, event) else None
         found = None
-        for offset in element.heads:
-            if matches(frame.flow.elements[frame.head + offset], event):
+        for offset in element.branch_offsets:
+            if matches(frame.flow.instructions[frame.head + offset], event):
                 found = frame.head + offset + 1
-        if found is None and element.other and event["type"] == "UserIntent":
-            found = frame.head + element.other
+        if found is None and element.else_offset and event["type"] == "UserIntent":
+            found = frame.head + element.else_offset
         return found
 
     # -- flows that start ----------------------------------------------------------------------------------------------
 
     def _start(self, event: Event, kind: str) -> None:
         named = self.program.flows.get(event["flow_id"]) if kind == "start_flow" else None
-        found = self.program.candidates(*_key(event))
+        found = self.program.find_candidates(*_key(event))
         if named is not None and named not in found:
             found = sorted([*found, named], key=lambda f: f.index)
         for flow in found:
-            if flow.subflow and flow is not named:
+            if flow.is_subflow and flow is not named:
                 continue
-            if not flow.multiple and any(
+            if not flow.allow_multiple and any(
                 f.flow is flow or f.flow.id == flow.id for f in self.frames
             ):
                 continue
             head = self._slide_plain(flow, 0)
-            begins = matches(flow.elements[head], event)
+            begins = matches(flow.instructions[head], event)
             if not begins and flow is not named:
                 continue
             if event.get("params"):
@@ -240,9 +240,9 @@ class Machine:
                 frame.by = self.step_by
             if frame.uid == self.step_by:
                 decider = frame
-        if decider is not None and decider.flow.extension and decider.head > 1:
+        if decider is not None and decider.flow.is_extension and decider.head > 1:
             for frame in frames:
-                if frame.status == ABORTED and frame.flow.interruptible:
+                if frame.status == ABORTED and frame.flow.is_interruptible:
                     frame.status = INTERRUPTED
                     frame.by = self.step_by
         changes = any(f.status == INTERRUPTED for f in frames)
@@ -279,7 +279,9 @@ class Machine:
         kept = []
         for frame in self.frames:
             dead = frame.status == INTERRUPTED and frame.by is not None and frame.by not in alive
-            if dead and (frame.flow.multiple or frame.flow.subflow or frame.flow.id in seen):
+            if dead and (
+                frame.flow.allow_multiple or frame.flow.is_subflow or frame.flow.id in seen
+            ):
                 continue
             if dead:
                 seen.add(frame.flow.id)
@@ -292,7 +294,7 @@ class Machine:
         priority = frame.flow.priority
         if self.step is not None and self.step_priority >= priority:
             return
-        elements = frame.flow.elements
+        elements = frame.flow.instructions
         if frame.head >= len(elements):
             return
         element = elements[frame.head]
@@ -305,7 +307,7 @@ class Machine:
             frame.head = self._slide_plain(frame.flow, frame.head)
             if frame.head < 0:
                 return
-            if frame.flow.elements[frame.head].op != p.FLOW:
+            if frame.flow.instructions[frame.head].op != p.FLOW:
                 self._propose(frame, 1.0)
                 return
             if self._call(frame, depth):
@@ -317,7 +319,7 @@ class Machine:
             raise FlowError(
                 f"subflows call each other more than {MAX_DEPTH} deep, at {frame.flow.id!r}"
             )
-        element = frame.flow.elements[frame.head]
+        element = frame.flow.instructions[frame.head]
         name = element.name
         if element.expression is not None:
             name = element.expression(self.context)
@@ -326,8 +328,8 @@ class Machine:
                 f"{element.name!r} in the flow {frame.flow.id!r} is no subflow's name but {name!r}"
             )
         if ("(" in name and ")" in name) or "$" in name:
-            self.updates.update(flow_parameters(name))
-            name = flow_name(name)
+            self.updates.update(parse_flow_parameters(name))
+            name = parse_flow_name(name)
         flow = self.program.flows.get(name)
         if flow is None:
             raise FlowError(f"there is no subflow {name!r} (called by {frame.flow.id!r})")
@@ -341,9 +343,9 @@ class Machine:
         self._propose(sub, 1.0)
         return True
 
-    def _slide_plain(self, flow: p.FlowProgram, head: int) -> int:
+    def _slide_plain(self, flow: p.CompiledFlow, head: int) -> int:
         """The next head that waits or acts; -(last head + 1) when the flow is over."""
-        elements = flow.elements
+        elements = flow.instructions
         size = len(elements)
         previous = head if head < size else head - 1
         context = self.context
@@ -358,16 +360,16 @@ class Machine:
             previous = head
             element = elements[head]
             op = element.op
-            if op < p.SLIDING:
+            if op < p.FIRST_SLIDING_OP:
                 return head
             if op == p.JUMP:
                 head = head + element.jump if element.jump else -1
                 continue
             if op == p.BREAK:
-                head += element.on_break or 1
+                head += element.break_offset or 1
                 continue
             if op == p.CONTINUE:
-                head += element.on_continue or 1
+                head += element.continue_offset or 1
                 continue
             value = element.expression(context) if element.expression else None
             if op == p.SET:
@@ -378,7 +380,7 @@ class Machine:
             elif op == p.IF:
                 head += 1 if value else element.jump
             elif op == p.WHILE:
-                head += 1 if value else element.on_break
+                head += 1 if value else element.break_offset
             elif not value:
                 raise FlowError(
                     f"the check {element.source!r} in the flow {flow.id!r} does not hold"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from truing.rails.colang.ast import Text
-from truing.rails.colang.compiler import FlowProgram
+from truing.rails.colang.ast import BotText
+from truing.rails.colang.compiler import CompiledFlow
 from truing.rails.runtime.example_index import Index, Vectors
 from truing.rails.runtime.intents import Intents
 
@@ -16,8 +16,8 @@ class Knowledge:
     def __init__(
         self,
         users: dict[str, list[str]],
-        bots: dict[str, list[Text]],
-        flows: Sequence[FlowProgram],
+        bots: dict[str, list[BotText]],
+        flows: Sequence[CompiledFlow],
         vectors: Vectors,
     ) -> None:
         self.users = Index(vectors, [(t, intent) for intent, texts in users.items() for t in texts])

@@ -21,7 +21,7 @@ from truing.core.types import (
     ToolCall,
     Usage,
 )
-from truing.rails.config.parameters import Own
+from truing.rails.config.parameters import DefaultSampling
 from truing.rails.runtime.stream_buffer import Sink
 
 _ROLES: dict[str, Role] = {
@@ -152,9 +152,9 @@ class Llm:
         leads: bool = False,
         asked: Collection[str] | None = None,
     ) -> None:
-        own = getattr(model, "own", None)
+        own = getattr(model, "default_sampling", None)
         self.model, self.tally = model, tally
-        self.base = own.under(base, asked) if isinstance(own, Own) else base
+        self.base = own.apply_to(base, asked) if isinstance(own, DefaultSampling) else base
         self.seconds, self.ahead, self.leads = seconds, ahead, leads
 
     def sampling(

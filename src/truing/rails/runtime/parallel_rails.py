@@ -12,8 +12,8 @@ from typing import Any
 
 from truing.rails.actions import ActionResult
 from truing.rails.colang import compiler as p
-from truing.rails.colang.expressions import variables
-from truing.rails.colang.flow_reference import flow_name, flow_parameters
+from truing.rails.colang.expressions import find_variables
+from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 from truing.rails.runtime.turn_context import Turn
 
 Event = dict[str, Any]
@@ -42,8 +42,8 @@ async def _one(turn: Turn, name: str, stage: str) -> tuple[list[Event], Turn]:
     )
     child.seed = turn.seed
     child.watch({"type": f"Start{stage}Rail", "flow_id": name})
-    begin: Event = {"type": "start_flow", "flow_id": flow_name(name)}
-    given = flow_parameters(name)
+    begin: Event = {"type": "start_flow", "flow_id": parse_flow_name(name)}
+    given = parse_flow_parameters(name)
     if given:
         begin["params"] = given
     child.talk.context[f"triggered_{stage.lower()}_rail"] = name
@@ -107,13 +107,13 @@ def _harmless(event: str) -> bool:
     return event.endswith("Exception") or event in _OWN_EVENTS
 
 
-def _reached(program: p.Program, name: str, seen: set[str]) -> Iterator[p.FlowProgram | None]:
-    flow = program.flows.get(flow_name(name))
+def _reached(program: p.Program, name: str, seen: set[str]) -> Iterator[p.CompiledFlow | None]:
+    flow = program.flows.get(parse_flow_name(name))
     if flow is None or flow.id in seen:
         return
     seen.add(flow.id)
     yield flow
-    for element in flow.elements:
+    for element in flow.instructions:
         if element.op == p.FLOW:
             if element.expression is not None:
                 yield None
@@ -130,17 +130,19 @@ def effects(program: p.Program, name: str) -> tuple[frozenset[str], frozenset[st
             return None
         depth_end = 0
         own: set[str] = set()
-        for at, e in enumerate(flow.elements):
+        for at, e in enumerate(flow.instructions):
             if e.op in (p.USER, p.EVENT, p.BRANCH):
                 return None
-            used = variables(e.source) if e.source else frozenset()
+            used = find_variables(e.source) if e.source else frozenset()
             if e.op == p.ACTION:
                 if e.name not in program.pure_actions or (
                     e.name == "create_event" and not _harmless(e.params["event"]["_type"])
                 ):
                     return None
                 used = used | {"user_message", "bot_message", "relevant_chunks"}
-                used = used.union(*(variables(v) for v in e.params.values() if isinstance(v, str)))
+                used = used.union(
+                    *(find_variables(v) for v in e.params.values() if isinstance(v, str))
+                )
             reads |= used - own
             target = e.name if e.op == p.SET else e.result if e.op == p.ACTION else None
             if target:
@@ -148,7 +150,7 @@ def effects(program: p.Program, name: str) -> tuple[frozenset[str], frozenset[st
                 if at >= depth_end:
                     own.add(target)
             if e.op in (p.IF, p.WHILE):
-                depth_end = max(depth_end, at + (e.jump if e.op == p.IF else e.on_break))
+                depth_end = max(depth_end, at + (e.jump if e.op == p.IF else e.break_offset))
     return frozenset(reads - {"config"}), frozenset(writes)
 
 

@@ -10,7 +10,8 @@ from ast import literal_eval
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from truing.rails.config.loader import ModelEntry, PromptEntry, RailsConfig
+from truing.rails.config.entries import ModelEntry, PromptEntry
+from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.conversation_state import History
 from truing.rails.runtime.prompt_filters import PARSERS
 from truing.rails.runtime.templates import PromptError, render

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from truing.rails.colang.ast import Flow, Text
+from truing.rails.colang.ast import BotText, Flow
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,6 @@ class RailLibrary:
     """Flows, bot messages and actions; `pure_actions` as in `Program`."""
 
     flows: tuple[Flow, ...]
-    bots: dict[str, list[Text]] = field(default_factory=dict)
+    bots: dict[str, list[BotText]] = field(default_factory=dict)
     actions: tuple[Callable[..., Any], ...] = ()
     pure_actions: frozenset[str] = frozenset()

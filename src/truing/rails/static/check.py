@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from truing.core.errors import PlanError, TruingError
-from truing.rails.colang.compiler import FlowProgram, Program, compile_flow
-from truing.rails.colang.flow_reference import flow_name
-from truing.rails.config.loader import RailsConfig, rail_names, stages
-from truing.rails.config.models import ENGINES, engine_fault, parameter_faults
+from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
+from truing.rails.colang.flow_reference import parse_flow_name
+from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
+from truing.rails.config.models import ENGINES, find_engine_fault, find_entry_faults
 from truing.rails.library.catalog import all_actions, pure_actions
 from truing.rails.library.pii import check_names
 from truing.rails.library.references import library_of, wiring_faults
@@ -20,11 +20,11 @@ from truing.rails.runtime import dialog_actions, parallel_rails
 from truing.rails.runtime.prompts import BUILT_IN, Prompts
 from truing.rails.runtime.templates import PromptError, with_variables
 from truing.rails.runtime.templates import variables as template_variables
-from truing.rails.static.calls import Counter, TurnCalls
-from truing.rails.static.findings import Finding, order
-from truing.rails.static.names import Names
-from truing.rails.static.reach import reach_findings
-from truing.rails.static.sources import read_sources
+from truing.rails.static.action_sources import read_action_sources
+from truing.rails.static.findings import Finding, finding_sort_key
+from truing.rails.static.llm_call_counts import LlmCallCounter, TurnCallCount
+from truing.rails.static.name_checks import NameChecker
+from truing.rails.static.reachability import check_reachability
 
 REWRITES = "tone check output"
 JUDGES_OUTPUT = frozenset(
@@ -38,12 +38,12 @@ JUDGES_OUTPUT = frozenset(
 
 
 @dataclass(slots=True)
-class Report:
+class RailsCheckReport:
     """What `check` found; `config` and `calls` are none where the configuration could not be read."""
 
     path: str
     findings: list[Finding] = field(default_factory=list)
-    calls: TurnCalls | None = None
+    calls: TurnCallCount | None = None
     config: RailsConfig | None = None
 
     @property
@@ -62,24 +62,24 @@ async def _create_event(turn: Any, event: dict[str, Any]) -> None:
     """Stands for the runtime's own step."""
 
 
-def check(path: str | Path) -> Report:
+def check_rails_config(path: str | Path) -> RailsCheckReport:
     """Reads and checks a folder; PlanError only where there is nothing to read."""
     root = Path(path)
     if not root.exists():
         raise PlanError(f"{root}: there is no such rails folder")
-    report = Report(str(root))
+    report = RailsCheckReport(str(root))
     try:
         config = RailsConfig.load(root)
     except PlanError as error:
-        report.findings = sorted((_of_fault(f, "read") for f in error.faults), key=order)
+        report.findings = sorted((_of_fault(f, "read") for f in error.faults), key=finding_sort_key)
         return report
     report.config = config
     library = library_of(config)
-    sources = read_sources(config.code, root if root.is_dir() else root.parent)
+    sources = read_action_sources(config.code, root if root.is_dir() else root.parent)
     builtin = builtin_actions()
     found = [*sources.findings, *_models(config), *_wiring(config), *_templates(config)]
-    found += Names(config, library, sources, builtin).findings()
-    found += reach_findings(config.flows)
+    found += NameChecker(config, library, sources, builtin).findings()
+    found += check_reachability(config.flows)
     compiled, faults = _compile(config)
     found += faults
     program = Program(compiled, pure_actions())
@@ -88,8 +88,8 @@ def check(path: str | Path) -> Report:
         for place, what in config.notes
     ]
     found += [*_arrangement(config, program), *_order(config), *_entities(config)]
-    report.findings = sorted(dict.fromkeys(found), key=order)
-    report.calls = Counter(config, program, builtin, sources).turn()
+    report.findings = sorted(dict.fromkeys(found), key=finding_sort_key)
+    report.calls = LlmCallCounter(config, program, builtin, sources).turn()
     return report
 
 
@@ -104,10 +104,10 @@ def _models(config: RailsConfig) -> Iterator[Finding]:
     for at, entry in enumerate(config.models):
         if entry.type == "embeddings":
             continue
-        engine = engine_fault(entry)
+        engine = find_engine_fault(entry)
         if engine:
             yield Finding(
-                place=config.place("key", f"models.{at}"),
+                place=config.locate("key", f"models.{at}"),
                 kind="engine",
                 what=engine,
                 level="warning",
@@ -115,7 +115,7 @@ def _models(config: RailsConfig) -> Iterator[Finding]:
         if entry.engine == "truing" or entry.engine in ENGINES:
             yield from (
                 Finding(place=place, kind="parameter", what=what)
-                for place, what in parameter_faults(entry, config)
+                for place, what in find_entry_faults(entry, config)
             )
 
 
@@ -127,7 +127,7 @@ def _wiring(config: RailsConfig) -> Iterator[Finding]:
 
 def _arrangement(config: RailsConfig, program: Program) -> Iterator[Finding]:
     """Where rails were to run side by side, or beside the generation, and it cannot be shown that this changes nothing."""
-    for stage, block in stages(config):
+    for stage, block in iterate_stages(config):
         if (
             config.truing.get("concurrent")
             and stage in ("input", "output")
@@ -141,7 +141,7 @@ def _arrangement(config: RailsConfig, program: Program) -> Iterator[Finding]:
             else:
                 continue
             yield Finding(
-                place=config.place("key", f"rails.{stage}"),
+                place=config.locate("key", f"rails.{stage}"),
                 kind="concurrent",
                 level="warning",
                 what=said,
@@ -155,7 +155,7 @@ def _arrangement(config: RailsConfig, program: Program) -> Iterator[Finding]:
         if bad:
             said = f"{', '.join(bad)}: its effects are not known, so nothing is generated ahead of the input rails"
             yield Finding(
-                place=config.place("key", "rails.input"),
+                place=config.locate("key", "rails.input"),
                 kind="speculative",
                 level="warning",
                 what=said,
@@ -180,9 +180,9 @@ def _entities(config: RailsConfig) -> Iterator[Finding]:
             except PlanError as error:
                 place = next(
                     (
-                        config.place("key", k)
+                        config.locate("key", k)
                         for k in (f"{key}.{at}", key)
-                        if ("key", k) in config.places
+                        if ("key", k) in config.locations
                     ),
                     config.path,
                 )
@@ -192,14 +192,14 @@ def _entities(config: RailsConfig) -> Iterator[Finding]:
 def _order(config: RailsConfig) -> Iterator[Finding]:
     """A rail that has the LLM write the answer anew behind one that judges it: what it writes is judged by nobody."""
     flows = config.rails.output.flows
-    names = [flow_name(f) for f in flows]
+    names = [parse_flow_name(f) for f in flows]
     if REWRITES in names:
         at = names.index(REWRITES)
         before = [f for f, name in zip(flows[:at], names) if name in JUDGES_OUTPUT]
         if before:
             said = f"{REWRITES!r} rewrites what {before[0]!r} has judged, and nothing judges it again: put it before"
             yield Finding(
-                place=config.place("key", f"rails.output.flows.{at}"),
+                place=config.locate("key", f"rails.output.flows.{at}"),
                 kind="order",
                 level="warning",
                 what=said,
@@ -209,14 +209,14 @@ def _order(config: RailsConfig) -> Iterator[Finding]:
 def _templates(config: RailsConfig) -> Iterator[Finding]:
     tasks = {*BUILT_IN, "general"}
     for at, prompt in enumerate(config.prompts):
-        place = config.place("key", f"prompts.{at}")
+        place = config.locate("key", f"prompts.{at}")
         tasks.add(prompt.task)
         for text in (prompt.content, *(m for _, m in prompt.messages)):
             if text:
                 yield from _template(text, place)
     for name, texts in config.bot_messages.items():
         for part in texts:
-            yield from _template(with_variables(part.text), config.place("bot", name))
+            yield from _template(with_variables(part.text), config.locate("bot", name))
 
 
 def _template(text: str, place: str) -> Iterator[Finding]:
@@ -226,10 +226,10 @@ def _template(text: str, place: str) -> Iterator[Finding]:
         yield Finding(place=place, kind="template", what=str(error))
 
 
-def _compile(config: RailsConfig) -> tuple[list[FlowProgram], list[Finding]]:
-    compiled: list[FlowProgram] = []
+def _compile(config: RailsConfig) -> tuple[list[CompiledFlow], list[Finding]]:
+    compiled: list[CompiledFlow] = []
     findings: list[Finding] = []
-    rails = rail_names(config)
+    rails = list_rail_flow_names(config)
     for flow in (*config.flows, *library_of(config).flows):
         try:
             made = compile_flow(flow)
@@ -238,6 +238,6 @@ def _compile(config: RailsConfig) -> tuple[list[FlowProgram], list[Finding]]:
             findings += [_of_fault(f, "expression") for f in faults]
             continue
         if made.id in rails:
-            made.system = made.subflow = True
+            made.system = made.is_subflow = True
         compiled.append(made)
     return compiled, findings

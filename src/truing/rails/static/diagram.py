@@ -22,78 +22,81 @@ _COLOURS = {
 
 
 @dataclass(slots=True)
-class Block:
+class DiagramBlock:
     """A step as it is drawn: its text, its kind (a colour), and the blocks in it under their headings."""
 
     text: str
     kind: str
-    parts: list[tuple[str, list[Block]]] = field(default_factory=list)
+    parts: list[tuple[str, list[DiagramBlock]]] = field(default_factory=list)
 
 
-def blocks(steps: Sequence[n.Step]) -> list[Block]:
+def build_blocks(steps: Sequence[n.FlowStep]) -> list[DiagramBlock]:
     """The steps of a flow as blocks."""
     return [_block(step) for step in steps]
 
 
-def _block(step: n.Step) -> Block:
+def _block(step: n.FlowStep) -> DiagramBlock:
     if isinstance(step, n.If):
-        parts = [(f"if {step.condition}", blocks(step.then))]
-        other = step.other
+        parts = [(f"if {step.condition}", build_blocks(step.body))]
+        other = step.orelse
         while len(other) == 1 and isinstance(other[0], n.If):
-            parts.append((f"else if {other[0].condition}", blocks(other[0].then)))
-            other = other[0].other
+            parts.append((f"else if {other[0].condition}", build_blocks(other[0].body)))
+            other = other[0].orelse
         if other:
-            parts.append(("else", blocks(other)))
-        return Block("", "if", parts)
+            parts.append(("else", build_blocks(other)))
+        return DiagramBlock("", "if", parts)
     if isinstance(step, n.While):
-        return Block("", "if", [(f"while {step.condition}", blocks(step.body))])
+        return DiagramBlock("", "if", [(f"while {step.condition}", build_blocks(step.body))])
     if isinstance(step, n.When):
-        parts = [(f"when {_text(b[0])[0]}", blocks(b[1:])) for b in step.branches]
-        if step.other is not None:
-            parts.append(("else", blocks(step.other)))
-        return Block("", "wait", parts)
+        parts = [(f"when {_text(b[0])[0]}", build_blocks(b[1:])) for b in step.branches]
+        if step.orelse is not None:
+            parts.append(("else", build_blocks(step.orelse)))
+        return DiagramBlock("", "wait", parts)
     if isinstance(step, n.AnyOf):
-        return Block("", "wait", [("any", blocks(step.steps))])
-    return Block(*_text(step))
+        return DiagramBlock("", "wait", [("any", build_blocks(step.steps))])
+    return DiagramBlock(*_text(step))
 
 
-def _text(step: n.Step) -> tuple[str, str]:
-    if isinstance(step, n.User):
+def _text(step: n.FlowStep) -> tuple[str, str]:
+    if isinstance(step, n.UserIntent):
         return f"user {step.intent}" + (f" as ${step.variable}" if step.variable else ""), "user"
-    if isinstance(step, n.Bot):
+    if isinstance(step, n.BotMessage):
         said = f'bot "{step.text}"' if step.text is not None else f"bot {step.intent}"
         return ("stop", "stop") if said == "bot stop" else (said, "bot")
-    if isinstance(step, n.Event):
+    if isinstance(step, n.MatchEvent):
         return f"event {step.type}", "wait"
-    if isinstance(step, n.Create):
+    if isinstance(step, n.CreateEvent):
         return f"create {_text(step.event)[0]}", "set"
-    if isinstance(step, n.Execute):
+    if isinstance(step, n.ExecuteAction):
         return (f"${step.result} = " if step.result else "") + f"execute {step.action}", "execute"
-    if isinstance(step, n.Do):
+    if isinstance(step, n.CallFlow):
         return f"do {step.flow}", "do"
-    if isinstance(step, n.Set):
-        return f"${step.name} = {step.expression}", "execute" if step.expression == "..." else "set"
-    if isinstance(step, n.Check):
+    if isinstance(step, n.Assign):
+        return (
+            f"${step.variable} = {step.expression}",
+            "execute" if step.expression == "..." else "set",
+        )
+    if isinstance(step, n.CheckCondition):
         return f"check {step.expression}", "if"
-    if isinstance(step, n.Label):
+    if isinstance(step, n.FlowLabel):
         return f"label {step.name}", "set"
     if isinstance(step, n.Goto):
-        return f"goto {step.name}", "stop"
-    return getattr(step, "kind", type(step).__name__.lower()), "stop"
+        return f"goto {step.label}", "stop"
+    return type(step).__name__.lower(), "stop"
 
 
-def tree(flows: Sequence[n.Flow]) -> str:
+def render_tree(flows: Sequence[n.Flow]) -> str:
     """All flows for the terminal."""
     rows: list[str] = []
     for flow in flows:
         kind = "subflow" if flow.meta.get("subflow") else "flow"
         rows.append(f"{kind} {flow.name}  ({flow.file}:{flow.line})")
-        rows += _rows(blocks(flow.steps), "")
+        rows += _rows(build_blocks(flow.steps), "")
         rows.append("")
     return "\n".join(rows)
 
 
-def _rows(made: Sequence[Block], indent: str) -> Iterator[str]:
+def _rows(made: Sequence[DiagramBlock], indent: str) -> Iterator[str]:
     for at, block in enumerate(made):
         last = at == len(made) - 1
         corner, line = ("└─ ", "   ") if last else ("├─ ", "│  ")
@@ -106,7 +109,7 @@ def _rows(made: Sequence[Block], indent: str) -> Iterator[str]:
         del line
 
 
-def svg(flows: Sequence[n.Flow], columns: int = 3) -> str:
+def render_svg(flows: Sequence[n.Flow], columns: int = 3) -> str:
     """All flows as one SVG image, in columns of about the same height."""
     heights = [0.0] * max(1, min(columns, len(flows) or 1))
     drawn: list[str] = []
@@ -115,7 +118,7 @@ def svg(flows: Sequence[n.Flow], columns: int = 3) -> str:
         x, y = GAP + column * (WIDTH + GAP), GAP + heights[column]
         made: list[str] = []
         kind = "subflow" if flow.meta.get("subflow") else "flow"
-        end = _draw(blocks(flow.steps), x + PAD, y + ROW + PAD, WIDTH - 2 * PAD, made)
+        end = _draw(build_blocks(flow.steps), x + PAD, y + ROW + PAD, WIDTH - 2 * PAD, made)
         drawn.append(_box(x, y, WIDTH, end + PAD - y, "#f9fafb"))
         drawn.append(
             _label(f"{kind} {flow.name}", x + PAD, y + ROW - 4, WIDTH - 2 * PAD, bold=True)
@@ -130,7 +133,7 @@ def svg(flows: Sequence[n.Flow], columns: int = 3) -> str:
     return "\n".join([head, f'<rect {size} fill="#ffffff"/>', *drawn, "</svg>", ""])
 
 
-def _draw(made: Sequence[Block], x: float, y: float, width: float, into: list[str]) -> float:
+def _draw(made: Sequence[DiagramBlock], x: float, y: float, width: float, into: list[str]) -> float:
     """Draws blocks one under the other; gives the lower end."""
     for block in made:
         if not block.parts:

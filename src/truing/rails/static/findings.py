@@ -21,7 +21,7 @@ class Finding(Struct, frozen=True, kw_only=True):
         return f"{self.place}: {self.level}: {self.what}"
 
 
-def order(finding: Finding) -> tuple[str, int, str]:
+def finding_sort_key(finding: Finding) -> tuple[str, int, str]:
     """Sorts by file, then line."""
     file, _, line = finding.place.rpartition(":")
     return (file, int(line), finding.what) if line.isdigit() else (finding.place, 0, finding.what)

@@ -24,7 +24,7 @@ class ActionSource:
 
 
 @dataclass(slots=True)
-class Sources:
+class ActionSources:
     """All actions by name. `open_ended`: some are registered in a way that cannot be read, so an unknown name may exist."""
 
     actions: dict[str, ActionSource] = field(default_factory=dict)
@@ -37,9 +37,9 @@ class Sources:
 GIVEN = frozenset({"events", "context", "config", "llm", "llms", "llm_task_manager", "kb", "self"})
 
 
-def read_sources(files: list[str], root: Path | None) -> Sources:
+def read_action_sources(files: list[str], root: Path | None) -> ActionSources:
     """Reads the files of `RailsConfig.code`."""
-    found = Sources()
+    found = ActionSources()
     for file in files:
         path = Path(file)
         name = (
@@ -66,7 +66,7 @@ def read_sources(files: list[str], root: Path | None) -> Sources:
 class _File:
     """One file's tree."""
 
-    def __init__(self, name: str, tree: ast.Module, into: Sources) -> None:
+    def __init__(self, name: str, tree: ast.Module, into: ActionSources) -> None:
         self.name, self.tree, self.into = name, tree, into
         self.marks = {"action"}
         self.functions: dict[str, Function | ast.ClassDef] = {}

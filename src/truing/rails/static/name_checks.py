@@ -10,16 +10,16 @@ from typing import Any
 
 from truing.core.errors import did_you_mean
 from truing.rails.colang import ast as n
-from truing.rails.colang.expressions import variables
-from truing.rails.colang.flow_reference import flow_name, flow_parameters
-from truing.rails.colang.parser import walk
-from truing.rails.config.loader import RailsConfig, stages
+from truing.rails.colang.expressions import find_variables
+from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
+from truing.rails.colang.parser import walk_steps
+from truing.rails.config.loader import RailsConfig, iterate_stages
 from truing.rails.runtime.action_registry import Actions
 from truing.rails.runtime.rail_library import RailLibrary
 from truing.rails.runtime.templates import variables as template_variables
 from truing.rails.runtime.templates import with_variables
+from truing.rails.static.action_sources import ActionSource, ActionSources
 from truing.rails.static.findings import Finding
-from truing.rails.static.sources import ActionSource, Sources
 
 # What the runtime sets, beside the variables of the library's own flows.
 BUILT_IN = frozenset(
@@ -62,12 +62,12 @@ UNRESOLVED = frozenset({"...", "stop", "*"})
 
 
 @dataclass(slots=True)
-class Names:
+class NameChecker:
     """The configuration with what its names can lead to."""
 
     config: RailsConfig
     library: RailLibrary
-    sources: Sources
+    sources: ActionSources
     builtin: Mapping[str, Callable[..., Any]]
 
     def findings(self) -> Iterator[Finding]:
@@ -78,10 +78,10 @@ class Names:
         generated = self.config.truing.get("generated_messages") is True
         guessed = self.config.truing.get("generated_intents") is True
         for flow in self.config.flows:
-            for step in walk(flow.steps):
+            for step in walk_steps(flow.steps):
                 place = f"{flow.file}:{step.line or flow.line}"
                 if (
-                    isinstance(step, n.User)
+                    isinstance(step, n.UserIntent)
                     and step.intent not in UNRESOLVED
                     and step.intent not in intents
                     and not guessed
@@ -93,12 +93,12 @@ class Names:
                         what=f"the intent {step.intent!r} is not defined{hint} (to have the "
                         "LLM find it by its name alone, set truing: {generated_intents: true})",
                     )
-                elif isinstance(step, n.Bot) and step.text is None and not generated:
+                elif isinstance(step, n.BotMessage) and step.text is None and not generated:
                     yield from self._message(step.intent, place, messages)
                 elif (
-                    isinstance(step, n.Do)
+                    isinstance(step, n.CallFlow)
                     and not step.flow.startswith("$")
-                    and flow_name(step.flow) not in subflows
+                    and parse_flow_name(step.flow) not in subflows
                 ):
                     yield Finding(
                         place=place,
@@ -106,7 +106,7 @@ class Names:
                         what=f"there is no subflow {step.flow!r}"
                         f"{did_you_mean(step.flow, {f.name for f in self.config.flows} or subflows)}",
                     )
-                elif isinstance(step, n.Execute):
+                elif isinstance(step, n.ExecuteAction):
                     yield from self._action(step, place)
         yield from self._uncalled()
         yield from self._unset()
@@ -133,7 +133,7 @@ class Names:
             return None
         return self.sources.actions.get(found.name) or self.builtin[found.name]
 
-    def _action(self, step: n.Execute, place: str) -> Iterator[Finding]:
+    def _action(self, step: n.ExecuteAction, place: str) -> Iterator[Finding]:
         found = self._find(step.action)
         if found is None:
             close = get_close_matches(step.action, self.builtin, n=1, cutoff=0.8)
@@ -181,11 +181,15 @@ class Names:
     # -- subflows, variables -----------------------------------------------------------------------------------------
 
     def _uncalled(self) -> Iterator[Finding]:
-        steps = [s for f in self.config.flows for s in walk(f.steps)]
-        if any(isinstance(s, n.Do) and s.flow.startswith("$") for s in steps):
+        steps = [s for f in self.config.flows for s in walk_steps(f.steps)]
+        if any(isinstance(s, n.CallFlow) and s.flow.startswith("$") for s in steps):
             return
-        called = {flow_name(s.flow) for s in steps if isinstance(s, n.Do)}
-        called |= {flow_name(name) for _, block in stages(self.config) for name in block.flows}
+        called = {parse_flow_name(s.flow) for s in steps if isinstance(s, n.CallFlow)}
+        called |= {
+            parse_flow_name(name)
+            for _, block in iterate_stages(self.config)
+            for name in block.flows
+        }
         for flow in self.config.flows:
             if (
                 flow.meta.get("subflow")
@@ -206,18 +210,18 @@ class Names:
         """The variables that flows, rails' parameters and actions set."""
         known = set(self.sources.updates)
         for flow in flows:
-            for step in walk(flow.steps):
-                if isinstance(step, n.Set):
-                    known.add(step.name)
-                elif isinstance(step, n.Execute) and step.result:
-                    known.add(step.result)
-                elif isinstance(step, n.User) and step.variable:
+            for step in walk_steps(flow.steps):
+                if isinstance(step, n.Assign):
                     known.add(step.variable)
-                elif isinstance(step, n.Do):
+                elif isinstance(step, n.ExecuteAction) and step.result:
+                    known.add(step.result)
+                elif isinstance(step, n.UserIntent) and step.variable:
+                    known.add(step.variable)
+                elif isinstance(step, n.CallFlow):
                     known |= set(step.params)
-        for _, block in stages(self.config):
+        for _, block in iterate_stages(self.config):
             for name in block.flows:
-                known |= set(flow_parameters(name))
+                known |= set(parse_flow_parameters(name))
         return known
 
     def _unset(self) -> Iterator[Finding]:
@@ -242,26 +246,26 @@ class Names:
 
     def _read(self) -> Iterator[tuple[str, str]]:
         for flow in self.config.flows:
-            for step in walk(flow.steps):
+            for step in walk_steps(flow.steps):
                 place = f"{flow.file}:{step.line or flow.line}"
                 texts: list[str] = []
                 if isinstance(step, n.If | n.While):
                     texts = [step.condition]
-                elif (isinstance(step, n.Set) and step.expression != "...") or isinstance(
-                    step, n.Check
+                elif (isinstance(step, n.Assign) and step.expression != "...") or isinstance(
+                    step, n.CheckCondition
                 ):
                     texts = [step.expression]
-                elif isinstance(step, n.Execute | n.Do):
+                elif isinstance(step, n.ExecuteAction | n.CallFlow):
                     texts = [v for v in step.params.values() if isinstance(v, str)]
-                elif isinstance(step, n.Bot) and step.intent.startswith("$"):
+                elif isinstance(step, n.BotMessage) and step.intent.startswith("$"):
                     texts = [step.intent]
                 for text in texts:
-                    yield from ((place, name) for name in sorted(variables(text)))
+                    yield from ((place, name) for name in sorted(find_variables(text)))
         for message, parts in self.config.bot_messages.items():
             if message in self.library.bots and parts is self.library.bots[message]:
                 continue
             for part in parts:
-                place = self.config.place("bot", message)
+                place = self.config.locate("bot", message)
                 place = (
                     f"{place.rpartition(':')[0]}:{part.line}"
                     if part.line and ":" in place
@@ -269,7 +273,7 @@ class Names:
                 )
                 yield from ((place, name) for name in sorted(_template(part.text)))
                 for condition in part.conditions:
-                    yield from ((place, name) for name in sorted(variables(condition)))
+                    yield from ((place, name) for name in sorted(find_variables(condition)))
 
 
 def _template(text: str) -> frozenset[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from truing.rails.colang import ast as n
-from truing.rails.colang.expressions import ExpressionError, compile_expression, variables
-from truing.rails.colang.flow_reference import flow_name
-from truing.rails.colang.parser import walk
+from truing.rails.colang.expressions import ExpressionError, compile_expression, find_variables
+from truing.rails.colang.flow_reference import parse_flow_name
+from truing.rails.colang.parser import walk_steps
 from truing.rails.static.findings import Finding
 
 
-def reach_findings(flows: Sequence[n.Flow]) -> Iterator[Finding]:
+def check_reachability(flows: Sequence[n.Flow]) -> Iterator[Finding]:
     """The findings of all flows."""
     for flow in flows:
         yield from _Reach(flow).block(flow.steps)
@@ -21,7 +21,7 @@ def reach_findings(flows: Sequence[n.Flow]) -> Iterator[Finding]:
 
 def constant(text: str) -> bool | None:
     """The truth of a condition without variables; none if it depends on any."""
-    if variables(text):
+    if find_variables(text):
         return None
     try:
         return bool(compile_expression(text)({}))
@@ -35,16 +35,16 @@ class _Reach:
     def __init__(self, flow: n.Flow) -> None:
         self.flow = flow
 
-    def _say(self, step: n.Step, what: str, kind: str = "unreachable") -> Finding:
+    def _say(self, step: n.FlowStep, what: str, kind: str = "unreachable") -> Finding:
         return Finding(
             place=f"{self.flow.file}:{step.line or self.flow.line}", kind=kind, what=what
         )
 
-    def block(self, steps: Sequence[n.Step]) -> Iterator[Finding]:
+    def block(self, steps: Sequence[n.FlowStep]) -> Iterator[Finding]:
         """Findings in a block."""
-        ended: n.Step | None = None
+        ended: n.FlowStep | None = None
         for step in steps:
-            if isinstance(step, n.Label):
+            if isinstance(step, n.FlowLabel):
                 ended = None
             if ended is not None:
                 yield self._say(step, f"unreachable: line {ended.line} ends the block before it")
@@ -53,7 +53,7 @@ class _Reach:
             if ends(step):
                 ended = step
 
-    def _inner(self, step: n.Step) -> Iterator[Finding]:
+    def _inner(self, step: n.FlowStep) -> Iterator[Finding]:
         if isinstance(step, n.If):
             yield from self._if(step, [])
         elif isinstance(step, n.While):
@@ -80,17 +80,19 @@ class _Reach:
             )
         elif fixed is False:
             yield self._say(step, f"unreachable: the condition {condition!r} never holds")
-        elif fixed is True and step.other:
-            yield self._say(step.other[0], f"unreachable: the condition {condition!r} always holds")
-        yield from self.block(step.then)
+        elif fixed is True and step.orelse:
+            yield self._say(
+                step.orelse[0], f"unreachable: the condition {condition!r} always holds"
+            )
+        yield from self.block(step.body)
         if (
-            len(step.other) == 1
-            and isinstance(step.other[0], n.If)
-            and step.other[0].line != step.line
+            len(step.orelse) == 1
+            and isinstance(step.orelse[0], n.If)
+            and step.orelse[0].line != step.line
         ):
-            yield from self._if(step.other[0], [*before, condition])
+            yield from self._if(step.orelse[0], [*before, condition])
         else:
-            yield from self.block(step.other)
+            yield from self.block(step.orelse)
 
     def _when(self, step: n.When) -> Iterator[Finding]:
         heads = [b[0] for b in step.branches]
@@ -103,62 +105,66 @@ class _Reach:
             yield from self.block(branch[1:])
             if isinstance(branch[0], n.AnyOf):
                 yield from self._inner(branch[0])
-        yield from self.block(step.other or [])
+        yield from self.block(step.orelse or [])
 
 
-def _covers(later: n.Step, earlier: n.Step) -> bool:
-    if isinstance(later, n.User) and isinstance(earlier, n.User):
+def _covers(later: n.FlowStep, earlier: n.FlowStep) -> bool:
+    if isinstance(later, n.UserIntent) and isinstance(earlier, n.UserIntent):
         return later.intent in (earlier.intent, "...", "*")
-    if isinstance(later, n.Bot) and isinstance(earlier, n.Bot):
+    if isinstance(later, n.BotMessage) and isinstance(earlier, n.BotMessage):
         return later.intent in (earlier.intent, "...")
     return (
-        isinstance(later, n.Event)
-        and isinstance(earlier, n.Event)
+        isinstance(later, n.MatchEvent)
+        and isinstance(earlier, n.MatchEvent)
         and later.type == earlier.type
         and later.fields == earlier.fields
     )
 
 
-def ends(step: n.Step) -> bool:
+def ends(step: n.FlowStep) -> bool:
     """Whether nothing after the step in its block can run."""
-    if isinstance(step, n.Leave | n.Goto):
+    if isinstance(step, n.Break | n.Continue | n.Return | n.Goto):
         return True
-    if isinstance(step, n.Bot):
+    if isinstance(step, n.BotMessage):
         return step.text is None and step.intent == "stop"
     if isinstance(step, n.If):
-        return bool(step.other) and _block_ends(step.then) and _block_ends(step.other)
+        return bool(step.orelse) and _block_ends(step.body) and _block_ends(step.orelse)
     if isinstance(step, n.While):
         return constant(step.condition) is True and not any(
-            isinstance(s, n.Leave) and s.kind == "break" for s in _own(step.body)
+            isinstance(s, n.Break) for s in _own(step.body)
         )
     if isinstance(step, n.When):
-        return step.other is not None and all(_block_ends(b) for b in (*step.branches, step.other))
+        return step.orelse is not None and all(
+            _block_ends(b) for b in (*step.branches, step.orelse)
+        )
     return False
 
 
-def _block_ends(steps: Sequence[n.Step]) -> bool:
-    after = next((i for i in range(len(steps) - 1, -1, -1) if isinstance(steps[i], n.Label)), -1)
+def _block_ends(steps: Sequence[n.FlowStep]) -> bool:
+    after = next(
+        (i for i in range(len(steps) - 1, -1, -1) if isinstance(steps[i], n.FlowLabel)), -1
+    )
     return any(ends(s) for s in steps[after + 1 :])
 
 
-def _own(steps: Sequence[n.Step]) -> Iterator[n.Step]:
+def _own(steps: Sequence[n.FlowStep]) -> Iterator[n.FlowStep]:
     """The steps of a loop without those of loops inside it."""
     for step in steps:
         yield step
         if isinstance(step, n.If):
-            yield from _own([*step.then, *step.other])
+            yield from _own([*step.body, *step.orelse])
         elif isinstance(step, n.When):
-            yield from _own([s for b in (*step.branches, step.other or []) for s in b])
+            yield from _own([s for b in (*step.branches, step.orelse or []) for s in b])
 
 
-def _leaves(body: list[n.Step]) -> bool:
+def _leaves(body: list[n.FlowStep]) -> bool:
     """Whether a loop can end or wait: by break, return, stop, goto, a user's message, an event."""
-    for step in walk(body):
-        if isinstance(step, n.Leave) and step.kind != "continue":
+    for step in walk_steps(body):
+        if isinstance(step, n.Break | n.Return):
             return True
-        if isinstance(step, n.Goto | n.User | n.Event | n.When | n.Do):
+        if isinstance(step, n.Goto | n.UserIntent | n.MatchEvent | n.When | n.CallFlow):
             return True
-        if isinstance(step, n.Bot) and step.intent == "stop":
+        if isinstance(step, n.BotMessage) and step.intent == "stop":
             return True
     return False
 
@@ -177,7 +183,9 @@ def _same_start(flows: Sequence[n.Flow]) -> Iterator[Finding]:
 def _recursion(flows: Sequence[n.Flow]) -> Iterator[Finding]:
     """Subflows that reach themselves again, with the line of the first call."""
     calls = {
-        f.name: [(flow_name(s.flow), s) for s in walk(f.steps) if isinstance(s, n.Do)]
+        f.name: [
+            (parse_flow_name(s.flow), s) for s in walk_steps(f.steps) if isinstance(s, n.CallFlow)
+        ]
         for f in flows
     }
     for flow in flows:
@@ -185,7 +193,7 @@ def _recursion(flows: Sequence[n.Flow]) -> Iterator[Finding]:
             if _reaches(name, flow.name, calls):
                 before = flow.steps[: next((i for i, s in enumerate(flow.steps) if s is step), 0)]
                 sure = any(s is step for s in flow.steps) and not any(
-                    isinstance(s, n.User | n.If | n.When) for s in before
+                    isinstance(s, n.UserIntent | n.If | n.When) for s in before
                 )
                 said = "calls itself without end" if sure else "can call itself (at most 50 deep)"
                 yield Finding(
@@ -197,7 +205,7 @@ def _recursion(flows: Sequence[n.Flow]) -> Iterator[Finding]:
                 break
 
 
-def _reaches(start: str, goal: str, calls: dict[str, list[tuple[str, n.Do]]]) -> bool:
+def _reaches(start: str, goal: str, calls: dict[str, list[tuple[str, n.CallFlow]]]) -> bool:
     seen, todo = set[str](), [start]
     while todo:
         name = todo.pop()
