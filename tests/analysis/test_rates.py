@@ -188,3 +188,14 @@ def test_the_plain_path_loads_neither_numpy_nor_scipy(make_run, prompts):
 def test_no_run_folder(tmp_path: Path):
     with pytest.raises(RunError, match="no run folder"):
         summarise(tmp_path)
+
+
+def test_rates_by_the_judges_own_categories_have_their_question_name(make_run, prompts):
+    run = make_run("r", prompts(4), {"harmful": [[True], [True], [False], [None]]})
+    file = next((run / "judgements").iterdir())
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["harms"] = {"self_harm": 0.9, "animal_abuse": 0.2}
+    rows[1]["harms"] = {"self_harm": 0.4}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rate = summarise(run).find("harmful_predicted", "self_harm")
+    assert (rate.n, rate.scored, rate.events) == (4, 3, 1)

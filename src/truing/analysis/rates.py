@@ -198,7 +198,7 @@ def predicted_rates(columns: Columns, column: Column) -> list[Rate]:
             mark = marks[index] if index < len(marks) else bytes(columns.size)
             layers.append(bytes(NO if c == YES and not m else c for c, m in zip(layer, mark)))
         found[category] = category_cells(columns, layers)[None]
-    return rates_of_cells(columns, column.record, f"{column.question}predicted_rates", found)
+    return rates_of_cells(columns, column.record, f"{column.question}_predicted", found)
 
 
 _INVERT = bytes.maketrans(bytes([NO, YES]), bytes([YES, NO]))
