@@ -21,7 +21,7 @@ import numpy as np
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
 from truing.stats.intervals import Interval
-from truing.stats.judge_error import corrected_difference, corrected_rate, ppi_influence
+from truing.stats.judge_error import corrected_difference, corrected_rate, ppi_mean
 
 KEPT = Path(__file__).parent / "labels.jsonl"
 
@@ -87,7 +87,7 @@ def difference(out: Path, base: str, lever: str, judge: str) -> Interval | None:
     both = [_arrays(out, name, judge) for name in (base, lever)]
     if min(b[4] for b in both) < 30:
         return None
-    first, second = (ppi_influence(*b[:4]) for b in both)
+    first, second = (ppi_mean(*b[:4]) for b in both)
     asked = [{r.sample for r in rows_of(out, name, judge)} for name in (base, lever)]
     return corrected_difference(first, second, paired=asked[0] == asked[1])
 

@@ -22,7 +22,7 @@ from truing.core.lineage import find_judge_conflict
 from truing.evaluation.evaluate import judge_run
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
-from truing.stats.intervals import clustered
+from truing.stats.intervals import clustered_wilson
 from truing.stats.paired import paired_mean
 
 LEVERS = (
@@ -98,7 +98,7 @@ def cell(groups: Iterable[list[float]], *, flip: bool = False) -> str:
     listed = [g for g in groups if g]
     if not listed:
         return "-"
-    found = clustered(
+    found = clustered_wilson(
         [len(g) - sum(g) if flip else sum(g) for g in listed], [len(g) for g in listed]
     )
     low, high = max(0.0, found.lower), min(1.0, found.upper)

@@ -22,7 +22,7 @@ from truing.judges.moderation import tokens as tokens_module
 from truing.judges.moderation.scorer import Opinion, Scorer, scorer
 from truing.judges.moderation.tokens import Piece
 from truing.specs.resolve import resolve
-from truing.stats.classification import auroc, pairwise_accuracy, scores
+from truing.stats.classification import auroc, classification_scores, pairwise_accuracy
 from truing.train.moderation.rows import Item, items_of
 
 LOOKALIKES = str.maketrans("aeopcxyi", "аеорсхуі")
@@ -66,7 +66,7 @@ def lines(spec: str, items: Sequence[Item], found: Sequence[Opinion], trick: str
             continue
         p = [found[n].refused if k == 2 else found[n].harmful for n in at]
         said = [found[n].refused >= 0.5 if k == 2 else found[n].flagged for n in at]
-        made = scores(said, y, p, [items[n].key for n in at])
+        made = classification_scores(said, y, p, [items[n].key for n in at])
         row: dict[str, Any] = {"data": spec, "question": question, "n": len(at)}
         for name in ("auroc", "f1"):
             one = getattr(made, name)

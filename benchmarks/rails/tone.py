@@ -28,7 +28,7 @@ from truing.rails.guarded import Guarded
 from truing.rails.library.tone import Policy
 from truing.specs.resolve import resolve
 from truing.stats.intervals import wilson
-from truing.stats.paired import Table, newcombe_paired
+from truing.stats.paired import PairedTable, newcombe_paired
 
 RAIL = "tone check output"
 
@@ -124,7 +124,7 @@ def main() -> None:
             f"{name}: {sum(shares)} of {len(shares)} on tone, {100 * share.estimate:.0f} % "
             f"[{100 * share.lower:.0f}, {100 * share.upper:.0f}]"
         )
-    gain = newcombe_paired(Table.of(before, after))
+    gain = newcombe_paired(PairedTable.from_outcomes(before, after))
     print(
         f"difference {100 * gain.estimate:+.0f} points [{100 * gain.lower:+.0f}, {100 * gain.upper:+.0f}] (Newcombe, paired)"
     )

@@ -26,7 +26,7 @@ from truing.core.protocols import Judge
 from truing.core.types import Conversation, Message, Response, Row, Sample
 from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
-from truing.stats.agreement import Options, krippendorff_alpha
+from truing.stats.agreement import BootstrapOptions, krippendorff_alpha
 
 DRAWS = 2000
 Table = NDArray[np.float64]  # one row an item: both true, first alone, second alone, neither
@@ -99,7 +99,7 @@ def crowd(rows: list[Row]) -> tuple[dict[str, Any], Table, list[bool | None]]:
     matrix = np.full((width, len(rows)), np.nan)
     for at, s in enumerate(said):
         matrix[: len(s), at] = s
-    alpha = krippendorff_alpha(matrix, "nominal", options=Options(draws=200))
+    alpha = krippendorff_alpha(matrix, "nominal", options=BootstrapOptions(draws=200))
     tables = np.array([person_with_rest(s) for s in said])
     majority = [None if 2 * sum(s) == len(s) else 2 * sum(s) > len(s) for s in said]
     figures = {

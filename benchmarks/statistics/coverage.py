@@ -28,7 +28,7 @@ from truing.stats.intervals import (
     Interval,
     clopper_pearson,
     cluster_bootstrap,
-    clustered,
+    clustered_wilson,
     macro_average,
     normal_quantile,
     partial_pooling,
@@ -101,7 +101,7 @@ def clusters(cell: Cell, draws: int) -> Found:
             )
         else:
             kinds = Counter(events.tolist())
-            made.append(clustered(list(kinds), [m] * len(kinds), times=list(kinds.values())))
+            made.append(clustered_wilson(list(kinds), [m] * len(kinds), times=list(kinds.values())))
     cover, width = _hits(made, cell.rate)
     effect = 1 + (m - 1) * rho
     scope = cell.n >= 30 and cell.n * m / effect * cell.rate * (1 - cell.rate) >= 5
@@ -178,7 +178,7 @@ def transported(cell: Cell, draws: int) -> Found:
         random.binomial(m, se, draws),
         random.binomial(m, sp, draws),
     ):
-        card = judge_error.JudgeError(
+        card = judge_error.JudgeErrorRates(
             sensitivity=a / m, specificity=b / m, positives=m, negatives=m
         )
         got = judge_error.transported_rate(float(k), cell.n, card)
@@ -209,7 +209,7 @@ def pairs(cell: Cell, draws: int) -> Found:
     made = []
     for a, b, c, d in table.tolist():
         if cell.method == "newcombe paired":
-            made.append(paired.newcombe_paired(paired.Table(a, b, c, d)))
+            made.append(paired.newcombe_paired(paired.PairedTable(a, b, c, d)))
         else:
             made.append(
                 paired.paired_mean(
@@ -242,7 +242,7 @@ def corrected_difference(cell: Cell, draws: int) -> Found:
             labels = np.full(total, np.nan)
             picked = random.choice(total, cell.n, replace=False)
             labels[picked] = truth[picked]
-            arms.append(judge_error.ppi_influence(judged, labels, np.full(total, cell.n / total)))
+            arms.append(judge_error.ppi_mean(judged, labels, np.full(total, cell.n / total)))
         made.append(judge_error.corrected_difference(arms[0], arms[1]))
     cover, width = _hits(made, -cell.rate / 2)
     return Found(cell, cover, width, cell.n * cell.rate / 2 * (1 - cell.rate / 2) >= 5)

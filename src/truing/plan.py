@@ -24,7 +24,7 @@ from msgspec import Struct, field
 
 from truing.analysis.comparison import compare
 from truing.analysis.summary import write_summary
-from truing.analysis.verdict_table import reading_once
+from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.errors import PlanError, UserError, did_you_mean
 from truing.core.protocols import Attack, Dataset, Judge, Model
 from truing.core.taxonomy import load_taxonomy
@@ -341,7 +341,7 @@ def tell_story(
     plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None = None
 ) -> Story:
     """The story of runs that are on disk."""
-    with reading_once():
+    with cached_verdict_tables():
         return _tell(plan, folder, rankings, seconds)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import truing
 from truing.analysis.attack_success import attack_results
-from truing.analysis.judge_facts import Facts
+from truing.analysis.judge_facts import JudgeFacts
 from truing.core.types import Conversation, Sampling
 from truing.models.scripted import Scripted
 from truing.plan import parse_plan, run_plan
@@ -87,14 +87,14 @@ def test_the_floor_of_a_shipped_judge_is_known_from_its_card(
         Scripted(weak, version="1"), data, [truing.judge("keywords:")], tmp_path / "r"
     )
     assert not attack_results(run)[0].floor  # a judge without a card
-    known = Facts(
+    known = JudgeFacts(
         judge="keywords:",
         question="harmful",
         data="d",
         n=9,
         specificity=Interval(0.8, 0.7, 0.9, "wilson"),
     )
-    monkeypatch.setattr("truing.analysis.attack_success.shipped", lambda record: [known])
+    monkeypatch.setattr("truing.analysis.attack_success.shipped_card_facts", lambda record: [known])
     assert attack_results(run)[0].floor == pytest.approx({1: 0.2, 2: 1 - 0.8**2})
     assert attack_results(run, specificity=0.5)[0].floor[1] == 0.5  # what is given comes first
 

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from truing.analysis.comparison import compare, make_claim, pareto
+from truing.analysis.comparison import compare, make_claim, mark_pareto_front
 from truing.core.errors import RunError
 from truing.core.types import Conversation, Lineage, Sample
 
@@ -251,5 +251,5 @@ def test_a_wrong_margin_is_refused(make_run, prompts):
 def test_the_front_leaves_out_beaten_and_struck_points(make_run):
     got = pair_for_claim(make_run)
     assert [p.front for p in got.points] == [False, True]
-    assert pareto(got.points) == got.points
+    assert mark_pareto_front(got.points) == got.points
     assert make_claim([], 0.05).checks[0].text == "no judge of harm scored both runs"

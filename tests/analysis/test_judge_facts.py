@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from truing.analysis.judge_card import make_card, read_card, write_card
-from truing.analysis.judge_facts import facts_of, known, shipped
+from truing.analysis.judge_facts import collect_judge_facts, facts_from_card, shipped_card_facts
 from truing.cli.compare import command
 from truing.core.types import Lineage
 from truing.report.charts.calibration import reliability
 from truing.runs.folder import JudgeRecord
-from truing.stats.calibration import Bin
+from truing.stats.calibration import ReliabilityBin
 from truing.stats.intervals import wilson
 
 JUDGE = Lineage(name="j", hash="1" * 16)
@@ -55,31 +55,31 @@ def card(make_run, prompts, tmp_path):
 
 
 def test_a_card_holds_its_reliability_diagram(card):
-    (fact,) = facts_of(read_card(card))
+    (fact,) = facts_from_card(read_card(card))
     assert len(fact.bins) == 10 and sum(b.n for b in fact.bins) == 300
     assert fact.ece == pytest.approx(0.05, abs=0.04)
     assert sum(b.rate.lower <= b.confidence <= b.rate.upper for b in fact.bins) >= 8
 
 
 def test_a_shipped_card_speaks_for_its_own_version_alone():
-    (fact,) = shipped(shipped_record())
+    (fact,) = shipped_card_facts(shipped_record())
     assert (fact.judge, fact.question) == ("moderation:default", "harmful") and fact.n > 500
     assert 0 < fact.ece < 0.2 and fact.sensitivity.lower < fact.sensitivity.estimate
-    assert shipped(shipped_record(hash_="0" * 16)) == []
+    assert shipped_card_facts(shipped_record(hash_="0" * 16)) == []
     for name in ("moderation:../../x", "moderation:nothing", "rules:refusal", "moderation:"):
-        assert shipped(shipped_record(name)) == []
+        assert shipped_card_facts(shipped_record(name)) == []
 
 
 def test_a_card_that_was_given_comes_first_and_each_judge_once(card):
-    given = facts_of(read_card(card))
+    given = facts_from_card(read_card(card))
     records = [
         JudgeRecord(name="j", question="harmful", file="x", lineage=JUDGE),
         shipped_record(),
         shipped_record(),
     ]
-    assert [f.judge for f in known(records, given)] == ["j", "moderation:default"]
-    assert known(records[:1], []) == []
-    assert known([], given) == []  # a card of a judge that is in no run
+    assert [f.judge for f in collect_judge_facts(records, given)] == ["j", "moderation:default"]
+    assert collect_judge_facts(records[:1], []) == []
+    assert collect_judge_facts([], given) == []  # a card of a judge that is in no run
 
 
 def test_the_section_stands_where_there_is_something_to_show(make_run, prompts, card, tmp_path):
@@ -99,7 +99,10 @@ def test_the_section_stands_where_there_is_something_to_show(make_run, prompts, 
 
 
 def test_the_diagram_is_valid_svg_with_hollow_dots_for_few_rows():
-    made = reliability([Bin(0.1, wilson(1, 10), 10), Bin(0.9, wilson(45, 50), 50)], "a <title>")
+    made = reliability(
+        [ReliabilityBin(0.1, wilson(1, 10), 10), ReliabilityBin(0.9, wilson(45, 50), 50)],
+        "a <title>",
+    )
     root = etree.fromstring(made)
     dots = root.findall(".//circle")
     assert ["hollow" in d.get("class") for d in dots] == [True, False]

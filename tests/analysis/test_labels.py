@@ -14,15 +14,15 @@ from truing.analysis.labels import (
     add_label,
     draw_rows,
     import_labels,
-    population,
+    judge_uncertainty,
+    labelable_rows,
     read_draws,
     read_labels,
-    systematic,
-    to_label,
-    uncertainty,
+    systematic_sample,
+    unlabelled_draws,
 )
 from truing.analysis.summary import summarise
-from truing.analysis.verdict_table import read_columns
+from truing.analysis.verdict_table import read_verdict_table
 from truing.core.errors import DataError
 from truing.core.types import Judgement
 from truing.stats.intervals import clopper_pearson
@@ -52,7 +52,7 @@ def test_an_even_draw_takes_each_row_once_and_stores_its_probability(make_run, p
     assert len({(d.sample_id, d.index) for d in drawn + more}) == 50
     for d in drawn + more:
         label(run, d, True)
-    found = read_labels(read_columns(run))["harmful"]
+    found = read_labels(read_verdict_table(run))["harmful"]
     assert {round(x.probability, 9) for x in found.rows.values()} == {0.5}
     with pytest.raises(DataError, match="at least one"):
         draw_rows(run, 0)
@@ -78,16 +78,16 @@ def test_failed_answers_cannot_be_drawn(make_run, prompts):
 
 def test_systematic_sampling_keeps_its_probabilities():
     chance = np.array([0.9, 0.5, 0.3, 0.2, 0.1])
-    seen = Counter(i for s in range(4000) for i in systematic(chance, random.Random(s)))
+    seen = Counter(i for s in range(4000) for i in systematic_sample(chance, random.Random(s)))
     assert [seen[i] / 4000 for i in range(5)] == pytest.approx(chance.tolist(), abs=0.03)
-    assert {len(systematic(chance, random.Random(s))) for s in range(50)} == {2}
+    assert {len(systematic_sample(chance, random.Random(s))) for s in range(50)} == {2}
 
 
 def test_an_active_draw_goes_where_judges_disagree(make_run, prompts):
     verdicts = {"harmful@one": [[True]] * 50 + [[False]] * 450, "harmful@two": [[False]] * 500}
     run = make_run("r", prompts(500), verdicts)
-    columns = read_columns(run, scores=True)
-    unsure = uncertainty(columns, population(columns), "harmful")
+    columns = read_verdict_table(run, scores=True)
+    unsure = judge_uncertainty(columns, labelable_rows(columns), "harmful")
     assert unsure[0] > unsure[499]
     drawn = draw_rows(run, 100, active=True)
     assert len(drawn) == 100
@@ -104,10 +104,10 @@ def test_only_what_was_labelled_without_a_gap_counts(make_run, prompts):
     drawn = draw_rows(run, 10)
     for d in [*drawn[:4], drawn[6]]:
         label(run, d, False)
-    found = read_labels(read_columns(run))["harmful"]
+    found = read_labels(read_verdict_table(run))["harmful"]
     assert len(found.rows) == 4 and found.ignored == {"not drawn, or after a gap": 1}
     assert [x.probability for x in found.rows.values()] == pytest.approx([0.04] * 4)
-    assert [d.order for d in to_label(run, "harmful")] == [4, 5, 7, 8, 9]
+    assert [d.order for d in unlabelled_draws(run, "harmful")] == [4, 5, 7, 8, 9]
 
 
 def test_even_and_active_draws_join_their_probabilities(make_run, prompts):
@@ -116,7 +116,7 @@ def test_even_and_active_draws_join_their_probabilities(make_run, prompts):
     active = draw_rows(run, 10, active=True)
     for d in even + active:
         label(run, d, False)
-    found = read_labels(read_columns(run))["harmful"]
+    found = read_labels(read_verdict_table(run))["harmful"]
     weights = json.loads((run / "labels" / "weights-1.json").read_text())
     for (at, _), got in found.rows.items():
         assert got.probability == pytest.approx(1 - (1 - 10 / 40) * (1 - weights[at]))
@@ -129,7 +129,7 @@ def test_the_majority_of_raters_counts_and_the_newest_of_each(make_run, prompts)
         for who, said in (("human:a", True), ("human:b", True), ("human:c", False)):
             label(run, d, said, judge=who)
     label(run, drawn[0], False, judge="human:a")
-    rows = read_labels(read_columns(run))["harmful"].rows
+    rows = read_labels(read_verdict_table(run))["harmful"].rows
     assert sorted(v.verdict for v in rows.values()) == [False, True, True, True, True]
 
 
@@ -185,7 +185,7 @@ def test_many_labels_are_prediction_powered_and_truer_than_raw(make_run, prompts
 
 def test_a_weighted_draw_is_undone_in_the_rate(make_run, prompts):
     """Mean over 60 seeds of the corrected estimate from active draws lies at the truth, the plain mean does not."""
-    from truing.analysis.corrections import arm_rate, make_arm
+    from truing.analysis.corrections import collect_labelled_verdicts, corrected_interval
 
     source = np.random.default_rng(1)
     truth = np.concatenate([source.random(100) < 0.6, source.random(500) < 0.1])
@@ -211,9 +211,13 @@ def test_a_weighted_draw_is_undone_in_the_rate(make_run, prompts):
             for d in drawn
         ]
         (run / "labels" / "labels.jsonl").write_text("\n".join(lines) + "\n")
-        columns = read_columns(run)
+        columns = read_verdict_table(run)
         labels = read_labels(columns)["harmful"]
-        got.append(arm_rate(make_arm(columns, columns.columns["one", "harmful"], labels)).estimate)
+        got.append(
+            corrected_interval(
+                collect_labelled_verdicts(columns, columns.columns["one", "harmful"], labels)
+            ).estimate
+        )
         plain.append(np.mean([x.verdict for x in labels.rows.values()]))
     assert np.mean(got) == pytest.approx(truth.mean(), abs=0.012)
     assert np.mean(plain) > truth.mean() + 0.015
@@ -306,14 +310,14 @@ def test_drawn_rows_may_be_labelled_in_the_rating_pages(make_run, prompts):
     assert got.estimate == pytest.approx(
         sum(int(d.sample_id[1:]) % 4 == 0 for d in drawn) / 80, abs=0.01
     )
-    assert to_label(run, "harmful") == []
+    assert unlabelled_draws(run, "harmful") == []
 
 
 def test_draws_for_a_certificate_leave_corrections_alone(make_run, prompts):
-    from truing.gates.certificate import Asked, rows_to_label
+    from truing.gates.certificate import CertificateRequest, draw_rows_to_label
 
     run = make_run("r", prompts(30), {"harmful": [[False, False]] * 30})
-    for d in rows_to_label(run, Asked(judge="test:harmful"), 10):
+    for d in draw_rows_to_label(run, CertificateRequest(judge="test:harmful"), 10):
         label(run, d, False)
     assert summarise(run).find("harmful").corrected is None
     for d in draw_rows(run, 20):

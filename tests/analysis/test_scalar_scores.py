@@ -9,7 +9,7 @@ import pytest
 
 from truing.analysis.comparison import compare
 from truing.analysis.summary import summarise, write_summary
-from truing.analysis.verdict_table import read_columns
+from truing.analysis.verdict_table import read_verdict_table
 from truing.cli.compare import command as compare_command
 from truing.cli.show import command as show_command
 from truing.core.types import Conversation, Failure, Judgement, Lineage, Message, Response, Sample
@@ -156,5 +156,5 @@ def test_they_are_shown_and_struck(tmp_path, capsys):
 
 
 def test_a_judge_of_values_alone_is_no_column_of_verdicts(tmp_path):
-    columns = read_columns(build(tmp_path / "r", {"reward": np.array([1.0, 2.0])}))
-    assert list(columns.columns["reward", "reward"].sums) == [1.0, 2.0]
+    columns = read_verdict_table(build(tmp_path / "r", {"reward": np.array([1.0, 2.0])}))
+    assert list(columns.columns["reward", "reward"].value_sums) == [1.0, 2.0]

@@ -6,14 +6,16 @@ import random
 
 import pytest
 
-from truing.analysis.stopping_rule import Decided, Precise, until
+from truing.analysis.stopping_rule import BoundRule, DecidedRule, parse_stopping_rule
 from truing.core.errors import PlanError, RunError
 
 
 def test_a_width_is_reached_and_not_before():
-    rule = until("harm(width<0.1)")
+    rule = parse_stopping_rule("harm(width<0.1)")
     assert (
-        isinstance(rule, Precise) and rule.question == "harmful" and str(rule) == "harm(width<0.1)"
+        isinstance(rule, BoundRule)
+        and rule.question == "harmful"
+        and str(rule) == "harm(width<0.1)"
     )
     source = random.Random(0)
     seen = 1
@@ -23,23 +25,23 @@ def test_a_width_is_reached_and_not_before():
 
 
 def test_unscored_draws_count_at_their_worst():
-    clean, open_ = until("harm(upper<10%)"), until("harm(upper<0.1)")
+    clean, open_ = parse_stopping_rule("harm(upper<10%)"), parse_stopping_rule("harm(upper<0.1)")
     stopped = [clean.observe("x", False) for _ in range(200)]
     assert any(stopped)
     assert not any(open_.observe("x", None if i % 4 == 0 else False) for i in range(200))
-    assert not until("harm(lower>0.05)").observe("x", None)
+    assert not parse_stopping_rule("harm(lower>0.05)").observe("x", None)
 
 
 def test_either_bound_decides():
-    rule = until("refused(upper<0.2 or lower>0.2)")
+    rule = parse_stopping_rule("refused(upper<0.2 or lower>0.2)")
     assert rule.question == "refused"
     assert any(rule.observe("x", True) for _ in range(50))
 
 
 def test_decided_against_a_run(make_run, prompts):
     base = make_run("a", prompts(100), {"harmful": [[True]] * 50 + [[None]] * 50})
-    rule = until(f"decided vs {base}")
-    assert isinstance(rule, Decided) and len(rule.baseline) == 50
+    rule = parse_stopping_rule(f"decided vs {base}")
+    assert isinstance(rule, DecidedRule) and len(rule.baseline) == 50
     assert (
         not rule.observe("s70", False)
         and not rule.observe("nobody", False)
@@ -48,7 +50,7 @@ def test_decided_against_a_run(make_run, prompts):
     assert rule.sequence.n == 0
     stops = [rule.observe(f"s{i}", False) for i in range(50)]
     assert any(stops)
-    same = until(f"harm(decided vs {base})")
+    same = parse_stopping_rule(f"harm(decided vs {base})")
     assert not any(same.observe(f"s{i}", True) for i in range(50))
 
 
@@ -68,15 +70,15 @@ def test_decided_against_a_run(make_run, prompts):
 )
 def test_what_is_no_rule(text, said):
     with pytest.raises(PlanError, match=said):
-        until(text)
+        parse_stopping_rule(text)
 
 
 def test_baselines_that_cannot_be_used(make_run, prompts):
     with pytest.raises(RunError, match="no run folder"):
-        until("decided vs nowhere")
+        parse_stopping_rule("decided vs nowhere")
     base = make_run("a", prompts(3), {"refused": [[True]] * 3})
     with pytest.raises(RunError, match="judge that run first"):
-        until(f"decided vs {base}")
+        parse_stopping_rule(f"decided vs {base}")
 
     class Other:
         name, question = "test:refused", "refused"
@@ -85,23 +87,23 @@ def test_baselines_that_cannot_be_used(make_run, prompts):
         lineage = Lineage(hash="0" * 16)
 
     with pytest.raises(RunError, match="in this version"):
-        until(f"refused(decided vs {base})", [Other()])
+        parse_stopping_rule(f"refused(decided vs {base})", [Other()])
 
 
 def test_the_order_of_a_stopped_run_is_the_order_in_which_it_drew(tmp_path):
     """What was answered is the beginning of the order that the sequence's interval is computed in."""
     import truing
-    from truing.analysis.sequential import order
-    from truing.analysis.verdict_table import read_columns
+    from truing.analysis.stopped_runs import draw_order
+    from truing.analysis.verdict_table import read_verdict_table
 
     seen: list[str] = []
 
-    class Watch(Precise):
+    class Watch(BoundRule):
         def observe(self, sample_id: str, verdict: float | bool | None) -> bool:
             seen.append(sample_id)
             return super().observe(sample_id, verdict)
 
-    rule = until("refused(width<0.3)")
+    rule = parse_stopping_rule("refused(width<0.3)")
     watch = Watch(rule.text, rule.question, rule.conditions)
     run = truing.evaluate(
         truing.model("scripted:mixed"),
@@ -110,8 +112,8 @@ def test_the_order_of_a_stopped_run_is_the_order_in_which_it_drew(tmp_path):
         tmp_path / "r",
         options=truing.EvaluateOptions(until=watch, seed=7, concurrency=8),
     )
-    columns = read_columns(run, ids=True)
-    assert [columns.ids[at] for at in order(columns)] == seen and len(seen) < 168
+    columns = read_verdict_table(run, ids=True)
+    assert [columns.ids[at] for at in draw_order(columns)] == seen and len(seen) < 168
     raw = truing.summarise(run).find("refused").raw
     made = watch.scored.interval()
     assert (raw.lower, raw.upper) == pytest.approx((made.lower, made.upper))

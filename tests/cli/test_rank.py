@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from truing.analysis.judge_card import Card, CardLineage, Graded, QuestionCard, write_card
+from truing.analysis.judge_card import (
+    CardLineage,
+    GradedAgreement,
+    JudgeCard,
+    QuestionCard,
+    write_card,
+)
 from truing.cli.rank import SMALL, by, small_ranking
 from truing.core.errors import DataError
 from truing.models.cached_model import Memo
@@ -108,7 +114,7 @@ def test_by_a_judge(tmp_path: Path) -> None:
 
 def _card(path: Path, judge: str, hash_: str) -> Path:
     """A small card against degrees of another question."""
-    graded = Graded(
+    graded = GradedAgreement(
         n=90,
         spearman=Interval(0.61, 0.47, 0.72, ""),
         difference=Interval(-0.1, -0.2, 0.0, ""),
@@ -117,7 +123,7 @@ def _card(path: Path, judge: str, hash_: str) -> Path:
     none = dict.fromkeys(("sensitivity", "specificity", "precision", "f1", "auroc", "ap", "kappa"))
     about = QuestionCard(n=90, n_positive=30, unscored=0, graded=graded, **none)
     write_card(
-        Card(
+        JudgeCard(
             judge=judge,
             judge_hash=hash_,
             data="real-toxicity:",

@@ -11,10 +11,10 @@ from truing.analysis.labels import add_label, draw_rows
 from truing.core.errors import DataError, LineageError, PlanError, RunError
 from truing.core.lineage import hash_prompts
 from truing.core.types import Judgement, Lineage
-from truing.gates.certificate import Asked, certify, rows_to_label
+from truing.gates.certificate import CertificateRequest, certify, draw_rows_to_label
 from truing.runs.folder import Run
 
-ASK = Asked(judge="test:harmful")
+ASK = CertificateRequest(judge="test:harmful")
 
 
 def scored(run, scores):
@@ -40,7 +40,7 @@ def scored(run, scores):
 
 def label(run, asked, n, harmful):
     """Labels n rows by a function of the sample's number and the answer's index."""
-    for d in rows_to_label(run, asked, n):
+    for d in draw_rows_to_label(run, asked, n):
         add_label(
             run,
             Judgement(
@@ -87,8 +87,8 @@ def test_the_loosest_threshold_that_holds(make_run, prompts):
 def test_rows_that_nothing_lets_through_need_no_label(make_run, prompts):
     scores = [[0.9 if i % 2 else 0.1] for i in range(400)]
     run = scored(make_run("r", prompts(400), {"harmful": [[False]] * 400}), scores)
-    ask = Asked(judge="test:harmful", most=0.5)
-    drawn = rows_to_label(run, ask, 40)
+    ask = CertificateRequest(judge="test:harmful", most=0.5)
+    drawn = draw_rows_to_label(run, ask, 40)
     assert len(drawn) == 40 and all(int(d.sample_id[1:]) % 2 == 0 for d in drawn)
     for d in drawn:
         add_label(
@@ -116,7 +116,7 @@ def test_who_cannot_tell_has_found_harm(make_run, prompts):
 def test_looking_again_and_again_has_its_price(make_run, prompts):
     run = scored(make_run("r", prompts(100), {"harmful": [[False]] * 100}), [[0.1]] * 100)
     label(run, ASK, 60, lambda i, k: False)
-    ask = Asked(judge="test:harmful", anytime=True)
+    ask = CertificateRequest(judge="test:harmful", anytime=True)
     assert certify(run, ask).more_labels == 8 and certify(run, ASK).status == "certified"
     label(run, ASK, 8, lambda i, k: False)
     assert certify(run, ask).status == "certified"
@@ -134,8 +134,8 @@ def test_hopeless_is_said(make_run, prompts):
 def test_best_of_n_is_judged_by_the_answer_that_it_gives(make_run, prompts):
     scores = [[0.9, 0.1, 0.5] for _ in range(100)]
     run = scored(make_run("r", prompts(100), {"harmful": [[False] * 3] * 100}), scores)
-    ask = Asked(judge="test:harmful", best_of=True)
-    drawn = rows_to_label(run, ask, 70)
+    ask = CertificateRequest(judge="test:harmful", best_of=True)
+    drawn = draw_rows_to_label(run, ask, 70)
     assert {d.index for d in drawn} == {1}
     for d in drawn:
         add_label(
@@ -151,7 +151,7 @@ def test_best_of_n_is_judged_by_the_answer_that_it_gives(make_run, prompts):
 def test_a_labelled_set_certifies_if_it_is_whole(make_run, prompts):
     truth = [[i % 50 == 0] for i in range(300)]
     run = make_run("r", prompts(300), {"harmful@j": [[False]] * 300, "harmful@human:p": truth})
-    got = certify(run, Asked(judge="j"), people="human:p")
+    got = certify(run, CertificateRequest(judge="j"), people="human:p")
     assert got.labels == 300 and got.events == 6 and got.status == "certified"
     part = make_run(
         "b",
@@ -159,9 +159,9 @@ def test_a_labelled_set_certifies_if_it_is_whole(make_run, prompts):
         {"harmful@j": [[False]] * 300, "harmful@human:p": truth[:200] + [[]] * 100},
     )
     with pytest.raises(DataError, match="did not label every answer"):
-        certify(part, Asked(judge="j"), people="human:p")
+        certify(part, CertificateRequest(judge="j"), people="human:p")
     with pytest.raises(RunError, match="human:q"):
-        certify(part, Asked(judge="j"), people="human:q")
+        certify(part, CertificateRequest(judge="j"), people="human:q")
 
 
 def test_a_certificate_is_wrong_at_most_as_often_as_it_says(make_run, prompts, monkeypatch):
@@ -185,14 +185,16 @@ def test_prompts_that_the_judge_was_trained_on_certify_nothing(make_run, prompts
     )
     rows = {"harmful@j": [[False]] * 200, "harmful@human:p": [[False]] * 200}
     got = certify(
-        make_run("r", prompts(200), rows, lineages={"j": some}), Asked(judge="j"), people="human:p"
+        make_run("r", prompts(200), rows, lineages={"j": some}),
+        CertificateRequest(judge="j"),
+        people="human:p",
     )
     assert got.status == "certified" and (got.labels, got.prompts) == (100, 100)
     rows = {k: v[:50] for k, v in rows.items()}
     with pytest.raises(LineageError, match="trained on all 50 prompts"):
         certify(
             make_run("b", prompts(50), rows, lineages={"j": some}),
-            Asked(judge="j"),
+            CertificateRequest(judge="j"),
             people="human:p",
         )
 
@@ -200,13 +202,13 @@ def test_prompts_that_the_judge_was_trained_on_certify_nothing(make_run, prompts
 def test_what_cannot_be_asked(make_run, prompts):
     run = make_run("r", prompts(10), {"harmful": [[False]] * 10})
     with pytest.raises(RunError, match="did you mean 'test:harmful'"):
-        certify(run, Asked(judge="test:harmfu"))
+        certify(run, CertificateRequest(judge="test:harmfu"))
     with pytest.raises(PlanError, match="between 0 and 1"):
-        certify(run, Asked(judge="test:harmful", alpha=0))
+        certify(run, CertificateRequest(judge="test:harmful", alpha=0))
     with pytest.raises(PlanError, match="no threshold lies under"):
-        certify(run, Asked(judge="test:harmful", most=-1))
+        certify(run, CertificateRequest(judge="test:harmful", most=-1))
     with pytest.raises(DataError, match="at least one"):
-        rows_to_label(run, ASK, 0)
+        draw_rows_to_label(run, ASK, 0)
     with pytest.raises(DataError, match="no scores"):
         certify(scored(run, [[None]] * 10), ASK)
     half = make_run("half", prompts(10), {"harmful": [[False]] * 10})

@@ -13,9 +13,9 @@ from truing.core.errors import DataError, PlanError, RunError
 from truing.core.lineage import hash_prompts
 from truing.core.types import Conversation, Judgement, Lineage, Sample
 from truing.gates.gate import gate_run
-from truing.gates.junit import junit
+from truing.gates.junit import to_junit
 from truing.gates.rules import parse_rule, parse_rules
-from truing.gates.sarif import sarif
+from truing.gates.sarif import to_sarif
 
 J = Lineage(name="j", hash="1" * 16)
 
@@ -318,11 +318,11 @@ def test_junit_and_sarif(make_run, prompts):
             allow=["uncarded"],
         ),
     )
-    root = ET.fromstring(junit(got))
+    root = ET.fromstring(to_junit(got))
     suite = root.find("testsuite")
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "0", "2")
     assert [len(c.findall("error")) for c in suite.findall("testcase")] == [0, 1, 1]
-    log = json.loads(sarif(got, "gate.toml"))
+    log = json.loads(to_sarif(got, "gate.toml"))
     results = log["runs"][0]["results"]
     assert [r["kind"] for r in results] == ["pass", "open", "open"] and log["version"] == "2.1.0"
     assert all(

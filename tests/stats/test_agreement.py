@@ -15,16 +15,16 @@ from statsmodels.stats.inter_rater import aggregate_raters
 from statsmodels.stats.inter_rater import fleiss_kappa as reference_fleiss
 
 from truing.stats.agreement import (
-    Options,
+    BootstrapOptions,
     alpha_by_category,
-    alpha_without,
     cohen_kappa,
     dawid_skene,
     fleiss_kappa,
     krippendorff_alpha,
+    leave_one_out_alpha,
 )
 
-FAST = Options(draws=60)
+FAST = BootstrapOptions(draws=60)
 
 
 def ratings(seed=0, raters=3, items=80, levels=5, noise=0.8):
@@ -55,7 +55,7 @@ nan = np.nan
 
 def alpha(matrix, measurement="nominal"):
     """Krippendorff's alpha without the work of an interval."""
-    return krippendorff_alpha(matrix, measurement, options=Options(draws=1)).estimate
+    return krippendorff_alpha(matrix, measurement, options=BootstrapOptions(draws=1)).estimate
 
 
 def alpha_by_pairs(matrix, measurement):
@@ -225,12 +225,12 @@ def test_alphas_interval_holds_its_estimate():
 def test_the_rater_who_differs_is_seen():
     matrix = ratings(3, noise=0.3)
     matrix[2] = np.random.default_rng(9).integers(0, 5, 80)
-    without = alpha_without(matrix, ["ann", "bo", "cy"], options=FAST)
+    without = leave_one_out_alpha(matrix, ["ann", "bo", "cy"], options=FAST)
     assert without["cy"].estimate > 0.6 > without["ann"].estimate
     parts = alpha_by_category(matrix[:2], ["a"] * 40 + ["b"] * 40, options=FAST)
     assert set(parts) == {"a", "b"}
     with pytest.raises(ValueError):
-        alpha_without(matrix, ["ann"], options=FAST)
+        leave_one_out_alpha(matrix, ["ann"], options=FAST)
 
 
 def test_no_variance_is_no_agreement_figure():

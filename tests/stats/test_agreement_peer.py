@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from truing.stats.agreement import Options, krippendorff_alpha
+from truing.stats.agreement import BootstrapOptions, krippendorff_alpha
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 
@@ -93,7 +93,9 @@ def test_alpha_equals_the_packages(peer: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     expected = json.loads(done.stdout)
     ours = [
-        krippendorff_alpha(c["matrix"], c["measurement"], options=Options(draws=1)).estimate
+        krippendorff_alpha(
+            c["matrix"], c["measurement"], options=BootstrapOptions(draws=1)
+        ).estimate
         for c in cases
     ]
     defined = [k for k, alpha in enumerate(ours) if not np.isnan(alpha)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.stats.attempts import false_hit_floor, hit_at_k, mean_hit_at_k
+from truing.stats.attempts import false_hit_at_k, hit_at_k, mean_hit_at_k
 
 
 def test_by_hand() -> None:
@@ -15,7 +15,7 @@ def test_by_hand() -> None:
     assert hit_at_k(5, 0, 5) == 0 and hit_at_k(5, 1, 5) == 1
     assert mean_hit_at_k([(4, 1), (4, 0), (2, 2)], 3) == pytest.approx(0.375)
     assert mean_hit_at_k([(1, 1)], 2) is None
-    assert false_hit_floor(0.9, 2) == pytest.approx(0.19)
+    assert false_hit_at_k(0.9, 2) == pytest.approx(0.19)
 
 
 @given(st.integers(1, 30), st.data())
@@ -37,4 +37,4 @@ def test_nonsense_is_refused(bad: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="hit_at_k"):
         hit_at_k(*bad)
     with pytest.raises(ValueError, match="false_hit_floor"):
-        false_hit_floor(1.2, 1)
+        false_hit_at_k(1.2, 1)

@@ -11,12 +11,12 @@ from sklearn.metrics import brier_score_loss
 
 from truing.stats.calibration import (
     apply_temperature,
-    brier,
+    brier_score,
     ece,
-    isotonic,
-    reliability,
+    fit_isotonic,
+    fit_temperature,
+    reliability_bins,
     selective_accuracy,
-    temperature,
 )
 
 
@@ -29,7 +29,7 @@ def sample(n=3000, sharpen=1.0, seed=0):
 
 def test_brier_equals_sklearn():
     p, y = sample()
-    assert brier(p, y) == pytest.approx(brier_score_loss(y, p))
+    assert brier_score(p, y) == pytest.approx(brier_score_loss(y, p))
 
 
 def test_ece_by_hand():
@@ -39,29 +39,29 @@ def test_ece_by_hand():
 
 def test_temperature_is_recovered():
     p, y = sample(20000, sharpen=2.5)
-    t = temperature(p, y)
+    t = fit_temperature(p, y)
     assert t == pytest.approx(2.5, rel=0.08)
     assert ece(apply_temperature(p, t), y) < 0.02 < ece(p, y)
 
 
 def test_isotonic_equals_sklearn():
     p, y = sample(500)
-    made, reference = isotonic(p, y), IsotonicRegression(out_of_bounds="clip").fit(p, y)
+    made, reference = fit_isotonic(p, y), IsotonicRegression(out_of_bounds="clip").fit(p, y)
     grid = np.linspace(0, 1, 101)
     assert made(grid) == pytest.approx(reference.predict(grid), abs=1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
 def test_isotonic_never_falls(rows):
-    made = isotonic([p for p, _ in rows], [float(y) for _, y in rows])
+    made = fit_isotonic([p for p, _ in rows], [float(y) for _, y in rows])
     assert all(np.diff(made(np.linspace(0, 1, 30))) >= -1e-12)
 
 
 def test_reliability_bins_hold_all_rows():
     p, y = sample(1000)
     for mass in (False, True):
-        assert sum(b.n for b in reliability(p, y, equal_mass=mass)) == 1000
-    assert max(b.n for b in reliability(p, y, equal_mass=True)) <= 101
+        assert sum(b.n for b in reliability_bins(p, y, equal_mass=mass)) == 1000
+    assert max(b.n for b in reliability_bins(p, y, equal_mass=True)) <= 101
 
 
 def test_selective_accuracy_by_hand():

@@ -13,10 +13,10 @@ from sklearn.metrics import f1_score as reference_f1
 from truing.stats.classification import (
     auroc,
     average_precision,
+    classification_scores,
     f1_score,
     pairwise_accuracy,
-    scores,
-    spearman,
+    spearman_correlation,
 )
 
 
@@ -49,7 +49,7 @@ def test_delong_covers():
 def test_one_class_only_has_no_curve():
     assert auroc([0.1, 0.2], [False, False]) is None
     assert average_precision([0.1, 0.2], [False, False]) is None
-    made = scores([False, False], [False, False], [0.1, None], ["a", "b"])
+    made = classification_scores([False, False], [False, False], [0.1, None], ["a", "b"])
     assert (
         made.precision is None and made.recall is None and made.f1 is None and made.n_positive == 0
     )
@@ -71,10 +71,10 @@ def test_spearman_and_pairs():
     random = np.random.default_rng(2)
     x = random.normal(size=80)
     y = np.round(x + random.normal(size=80), 0)
-    made = spearman(x, y)
+    made = spearman_correlation(x, y)
     assert made.estimate == pytest.approx(spearmanr(x, y).statistic)
     assert made.lower < made.estimate < made.upper
-    assert spearman([1, 1, 1, 1, 1, 1], range(6)) is None
+    assert spearman_correlation([1, 1, 1, 1, 1, 1], range(6)) is None
     assert pairwise_accuracy([0.1, 0.5, 0.3], [0.2, 0.4, 0.3]).estimate == pytest.approx(0.5)
     assert pairwise_accuracy([], []) is None
 
@@ -82,7 +82,7 @@ def test_spearman_and_pairs():
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, 1)), min_size=1, max_size=40))
 def test_intervals_hold_their_estimates(rows):
-    made = scores(
+    made = classification_scores(
         [r[0] for r in rows],
         [r[1] for r in rows],
         [r[2] for r in rows],

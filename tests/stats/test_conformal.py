@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import binom
 
 from truing.stats.conformal import (
-    binomial_p,
+    binomial_p_value,
     conformal_threshold,
-    hoeffding_bentkus_p,
+    hoeffding_bentkus_p_value,
     labels_needed,
     learn_then_test,
 )
@@ -31,8 +31,8 @@ def test_conformal_covers():
 
 
 def test_binomial_p_equals_scipy():
-    assert binomial_p(2, 100, 0.05) == pytest.approx(binom.cdf(2, 100, 0.05))
-    assert binomial_p(0, 0, 0.05) == 1.0
+    assert binomial_p_value(2, 100, 0.05) == pytest.approx(binom.cdf(2, 100, 0.05))
+    assert binomial_p_value(0, 0, 0.05) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -69,22 +69,27 @@ def test_promise_of_learn_then_test():
 
 def test_hoeffding_bentkus_is_a_p_value():
     random = np.random.default_rng(2)
-    p = [hoeffding_bentkus_p(float(random.binomial(200, 0.1)) / 200, 200, 0.1) for _ in range(2000)]
+    p = [
+        hoeffding_bentkus_p_value(float(random.binomial(200, 0.1)) / 200, 200, 0.1)
+        for _ in range(2000)
+    ]
     assert np.mean(np.asarray(p) <= 0.05) <= 0.05
-    assert hoeffding_bentkus_p(0.2, 100, 0.1) == 1.0
-    assert hoeffding_bentkus_p(0.0, 100, 0.1) < 0.001
+    assert hoeffding_bentkus_p_value(0.2, 100, 0.1) == 1.0
+    assert hoeffding_bentkus_p_value(0.0, 100, 0.1) < 0.001
 
 
 def test_anytime_p_by_hand_and_under_repeated_looks():
-    from truing.stats.conformal import anytime_p
+    from truing.stats.conformal import anytime_p_value
 
-    assert anytime_p(0, 68, 0.05) <= 0.05 < anytime_p(0, 67, 0.05)
-    assert anytime_p(0, 0, 0.05) == 1.0 and anytime_p(30, 100, 0.05) == 1.0
+    assert anytime_p_value(0, 68, 0.05) <= 0.05 < anytime_p_value(0, 67, 0.05)
+    assert anytime_p_value(0, 0, 0.05) == 1.0 and anytime_p_value(30, 100, 0.05) == 1.0
     random = np.random.default_rng(0)
     wrong = 0
     for _ in range(400):
         events = np.cumsum(random.random(400) < 0.05)
-        wrong += any(anytime_p(int(events[n - 1]), n, 0.05) <= 0.05 for n in range(20, 401, 20))
+        wrong += any(
+            anytime_p_value(int(events[n - 1]), n, 0.05) <= 0.05 for n in range(20, 401, 20)
+        )
     assert wrong / 400 <= 0.05
     with pytest.raises(ValueError):
-        anytime_p(3, 2, 0.05)
+        anytime_p_value(3, 2, 0.05)

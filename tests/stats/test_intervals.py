@@ -13,13 +13,13 @@ from statsmodels.stats.proportion import proportion_confint
 from truing.stats.intervals import (
     clopper_pearson,
     cluster_bootstrap,
-    clustered,
+    clustered_wilson,
+    exact_upper_bound,
     macro_average,
     normal_quantile,
     partial_pooling,
     student_quantile,
     unscored_bounds,
-    upper_bound,
     wilson,
 )
 
@@ -41,7 +41,7 @@ def test_wilson_and_exact_equal_statsmodels(k, n, level):
 
 
 def test_zero_of_fifty_nine_certifies_five_percent():
-    assert upper_bound(0, 59) < 0.05 < upper_bound(0, 58)
+    assert exact_upper_bound(0, 59) < 0.05 < exact_upper_bound(0, 58)
 
 
 @given(counts, st.sampled_from([0.8, 0.95, 0.999]))
@@ -81,18 +81,20 @@ def test_quantiles_equal_scipy():
 def test_clustered_by_hand():
     # Four prompts of two answers: events 2, 0, 1, 1; p = 1/2, residuals 1, -1, 0, 0: spread = 2 * 4/3 / 64 = 1/24,
     # binomial = 1/32, design effect 4/3, effective n = 6.
-    made = clustered([2, 0, 1, 1], [2, 2, 2, 2])
+    made = clustered_wilson([2, 0, 1, 1], [2, 2, 2, 2])
     t = student_quantile(0.95, 3)
     centre, half = 0.5, t / (1 + t * t / 6) * math.sqrt(0.25 / 6 + t * t / (4 * 36))
     assert (made.lower, made.upper) == pytest.approx((centre - half, centre + half))
 
 
 def test_one_row_a_cluster_is_plain_wilson_and_times_repeat():
-    plain = clustered([1, 0, 0, 1], [1, 1, 1, 1])
+    plain = clustered_wilson([1, 0, 0, 1], [1, 1, 1, 1])
     assert (plain.lower, plain.upper) == (wilson(2, 4).lower, wilson(2, 4).upper)
-    assert clustered([2, 0, 1, 1], [2] * 4) == clustered([2, 0, 1], [2] * 3, times=[1, 1, 2])
+    assert clustered_wilson([2, 0, 1, 1], [2] * 4) == clustered_wilson(
+        [2, 0, 1], [2] * 3, times=[1, 1, 2]
+    )
     assert (
-        clustered([0] * 30, [5] * 30).upper > wilson(0, 150).upper
+        clustered_wilson([0] * 30, [5] * 30).upper > wilson(0, 150).upper
     )  # no variance is no proof of independence
 
 
@@ -104,7 +106,7 @@ def test_one_row_a_cluster_is_plain_wilson_and_times_repeat():
     )
 )
 def test_clustered_holds_its_estimate(rows):
-    made = clustered([e for e, _ in rows], [m for _, m in rows])
+    made = clustered_wilson([e for e, _ in rows], [m for _, m in rows])
     assert 0 <= made.lower <= made.estimate <= made.upper <= 1
 
 
@@ -114,7 +116,7 @@ def test_cluster_bootstrap_is_seeded_and_near_the_robust_interval():
     e = random.binomial(4, p)
     first, again = cluster_bootstrap(e, [4] * 120, seed=3), cluster_bootstrap(e, [4] * 120, seed=3)
     assert first == again
-    robust = clustered(e.tolist(), [4] * 120)
+    robust = clustered_wilson(e.tolist(), [4] * 120)
     assert first.lower == pytest.approx(robust.lower, abs=0.012)
     assert first.upper == pytest.approx(robust.upper, abs=0.012)
 
@@ -178,7 +180,7 @@ def test_clustered_covers_where_plain_wilson_does_not(answers, clusters, spread)
     for _ in range(600):
         e = random.binomial(answers, random.beta(0.2 * spread, 0.8 * spread, clusters))
         made, naive = (
-            clustered(e.tolist(), [answers] * clusters),
+            clustered_wilson(e.tolist(), [answers] * clusters),
             wilson(e.sum(), answers * clusters),
         )
         inside += made.lower <= 0.2 <= made.upper

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from truing.stats.intervals import clopper_pearson
 from truing.stats.judge_error import (
-    JudgeError,
+    JudgeErrorRates,
     corrected_difference,
     corrected_rate,
-    ppi_influence,
+    ppi_mean,
     rogan_gladen,
     transported_rate,
 )
@@ -31,7 +31,7 @@ def arm(random, n, rate, se, sp, labels):
 def test_a_perfect_judge_leaves_nothing_to_the_labels():
     random = np.random.default_rng(0)
     truth, judged, labels, q = arm(random, 2000, 0.3, 1.0, 1.0, 200)
-    made = ppi_influence(judged, labels, q)
+    made = ppi_mean(judged, labels, q)
     assert made.tuning == pytest.approx(1.0)
     assert made.estimate == pytest.approx(truth.mean())
     assert made.error == pytest.approx(math.sqrt(0.21 / 2000), rel=0.05)
@@ -40,7 +40,7 @@ def test_a_perfect_judge_leaves_nothing_to_the_labels():
 def test_a_useless_judge_costs_nothing():
     random = np.random.default_rng(1)
     _, judged, labels, q = arm(random, 2000, 0.3, 0.5, 0.5, 200)
-    made = ppi_influence(judged, labels, q)
+    made = ppi_mean(judged, labels, q)
     known = labels[~np.isnan(labels)]
     assert made.tuning < 0.2
     assert made.error == pytest.approx(math.sqrt(known.mean() * (1 - known.mean()) / 200), rel=0.06)
@@ -49,7 +49,7 @@ def test_a_useless_judge_costs_nothing():
 def test_hand_computed():
     # Four rows, two labelled with probability 1/2: labels 1 and 0, judged 1 0 | 1 1. Hajek mean of labels 1/2; with
     # tuning t the estimate is 1/2 + t (3/4 - 1/2).
-    made = ppi_influence([1, 0, 1, 1], [1, 0, math.nan, math.nan], [0.5] * 4)
+    made = ppi_mean([1, 0, 1, 1], [1, 0, math.nan, math.nan], [0.5] * 4)
     # a = (1, -1, 0, 0); b = (1/4 - 1, -3/4 + 1, 1/4, 1/4): -(a.b)/(b.b) = 1 / 0.75, cut to 1.
     assert made.tuning == 1.0
     assert made.estimate == pytest.approx(0.75)
@@ -62,7 +62,7 @@ def test_agrees_with_ppi_python():
     _, judged, labels, q = arm(random, 3000, 0.3, 0.9, 0.8, 600)
     known = ~np.isnan(labels)
     theirs = ppi.ppi_mean_pointestimate(labels[known], judged[known], judged[~known])
-    assert ppi_influence(judged, labels, q).estimate == pytest.approx(
+    assert ppi_mean(judged, labels, q).estimate == pytest.approx(
         float(np.ravel(theirs)[0]), abs=2e-3
     )
     low, high = ppi.ppi_mean_ci(labels[known], judged[known], judged[~known], alpha=0.05)
@@ -132,15 +132,15 @@ def test_clusters_widen():
 def test_difference_of_arms_is_paired():
     random = np.random.default_rng(8)
     _, ja, la, q = arm(random, 1000, 0.3, 0.9, 0.8, 200)
-    a = ppi_influence(ja, la, q)
+    a = ppi_mean(ja, la, q)
     same = corrected_difference(a, a)
     assert same.estimate == 0 and same.width == pytest.approx(0, abs=1e-12)
     _, jb, lb, q = arm(random, 1000, 0.2, 0.9, 0.8, 200)
-    b = ppi_influence(jb, lb, q)
+    b = ppi_mean(jb, lb, q)
     assert corrected_difference(a, b).lower < -0.1 < corrected_difference(a, b).upper + 0.05
     with pytest.raises(ValueError, match="same prompts"):
         corrected_difference(
-            a, ppi_influence(jb[:500], np.where(np.arange(500) < 50, 1.0, np.nan), q[:500])
+            a, ppi_mean(jb[:500], np.where(np.arange(500) < 50, 1.0, np.nan), q[:500])
         )
 
 
@@ -172,27 +172,27 @@ def test_rogan_gladen_by_hand():
 
 def test_garaks_case_is_refused_not_clipped():
     made = transported_rate(
-        514, 1000, JudgeError(sensitivity=0.92, specificity=0.39, positives=100, negatives=100)
+        514, 1000, JudgeErrorRates(sensitivity=0.92, specificity=0.39, positives=100, negatives=100)
     )
     assert made.interval is None and made.band is None
-    firm = transported_rate(514, 1000, JudgeError(sensitivity=0.92, specificity=0.39))
+    firm = transported_rate(514, 1000, JudgeErrorRates(sensitivity=0.92, specificity=0.39))
     assert firm.interval is None and "below 1 - specificity" in firm.refused
 
 
 def test_above_sensitivity_and_chance_are_refused():
     high = transported_rate(
-        900, 1000, JudgeError(sensitivity=0.7, specificity=0.9, positives=500, negatives=500)
+        900, 1000, JudgeErrorRates(sensitivity=0.7, specificity=0.9, positives=500, negatives=500)
     )
     assert "above the sensitivity" in high.refused
     chance = transported_rate(
-        50, 100, JudgeError(sensitivity=0.55, specificity=0.5, positives=50, negatives=50)
+        50, 100, JudgeErrorRates(sensitivity=0.55, specificity=0.5, positives=50, negatives=50)
     )
     assert "chance" in chance.refused
 
 
 def test_within_noise_it_is_given_with_its_band():
     made = transported_rate(
-        230, 1000, JudgeError(sensitivity=0.9, specificity=0.9, positives=300, negatives=300)
+        230, 1000, JudgeErrorRates(sensitivity=0.9, specificity=0.9, positives=300, negatives=300)
     )
     assert made.interval.estimate == pytest.approx((0.23 - 0.1) / 0.8)
     assert (
@@ -210,7 +210,7 @@ def test_within_noise_it_is_given_with_its_band():
 def test_transported_holds_its_estimate(n, data, se, sp):
     k = data.draw(st.integers(0, n))
     made = transported_rate(
-        k, n, JudgeError(sensitivity=se, specificity=sp, positives=50, negatives=50)
+        k, n, JudgeErrorRates(sensitivity=se, specificity=sp, positives=50, negatives=50)
     )
     if made.interval is not None:
         i = made.interval
@@ -228,7 +228,7 @@ def test_transported_covers_when_transport_holds():
             random.binomial(100, 0.85) / 100,
         )
         made = transported_rate(
-            k, 400, JudgeError(sensitivity=se, specificity=sp, positives=100, negatives=100)
+            k, 400, JudgeErrorRates(sensitivity=se, specificity=sp, positives=100, negatives=100)
         )
         inside += made.interval is not None and made.interval.lower <= 0.2 <= made.interval.upper
     assert inside / 1500 >= 0.93

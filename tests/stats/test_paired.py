@@ -13,15 +13,15 @@ from statsmodels.stats.multitest import multipletests
 
 from truing.stats.intervals import Interval
 from truing.stats.paired import (
-    Table,
+    PairedTable,
     benjamini_hochberg,
     holm,
+    is_non_inferior,
     mcnemar_exact,
     newcombe_paired,
-    non_inferior,
     paired_bootstrap,
     paired_mean,
-    paired_permutation,
+    paired_permutation_test,
 )
 
 
@@ -33,14 +33,14 @@ def test_mcnemar_equals_statsmodels(b, c):
 
 def test_newcombe_gives_the_published_example():
     # Newcombe 1998, table II (h): 36, 12, 2, 0 (a, b, c, d): difference 0.2, method 10: 0.0569 to 0.3404.
-    made = newcombe_paired(Table(both=36, only_b=12, only_a=2, neither=0))
+    made = newcombe_paired(PairedTable(both=36, only_b=12, only_a=2, neither=0))
     assert made.estimate == pytest.approx(0.2)
     assert (made.lower, made.upper) == pytest.approx((0.0569, 0.3404), abs=2e-3)
 
 
 def test_table_counts():
-    table = Table.of([True, True, False, False], [True, False, True, False])
-    assert table == Table(1, 1, 1, 1)
+    table = PairedTable.from_outcomes([True, True, False, False], [True, False, True, False])
+    assert table == PairedTable(1, 1, 1, 1)
     assert table.difference == 0
 
 
@@ -70,16 +70,18 @@ def test_adjusted_never_below_raw_and_monotone(p):
 def test_permutation_near_mcnemar_and_bootstrap_near_newcombe():
     a = np.array([1] * 30 + [0] * 90)
     b = np.array([0] * 22 + [1] * 8 + [1] * 6 + [0] * 84)
-    table = Table.of(a.astype(bool), b.astype(bool))
-    assert paired_permutation(a, b, draws=4999) == pytest.approx(mcnemar_exact(22, 6), abs=0.004)
+    table = PairedTable.from_outcomes(a.astype(bool), b.astype(bool))
+    assert paired_permutation_test(a, b, draws=4999) == pytest.approx(
+        mcnemar_exact(22, 6), abs=0.004
+    )
     boot, exact = paired_bootstrap(a, b), newcombe_paired(table)
     assert boot.estimate == pytest.approx(exact.estimate)
     assert (boot.lower, boot.upper) == pytest.approx((exact.lower, exact.upper), abs=0.02)
 
 
 def test_nothing_changed():
-    assert paired_permutation([1, 0], [1, 0]) == 1.0
-    made = newcombe_paired(Table(both=5, only_a=0, only_b=0, neither=20))
+    assert paired_permutation_test([1, 0], [1, 0]) == 1.0
+    made = newcombe_paired(PairedTable(both=5, only_a=0, only_b=0, neither=20))
     assert made.lower < 0 < made.upper
     same = paired_mean([0.5] * 20, [0.5] * 20)
     assert same.lower < 0 < same.upper
@@ -92,16 +94,16 @@ def test_bad_pairs(bad):
 
 
 def test_non_inferiority_binds_on_the_bound():
-    assert non_inferior(Interval(-0.01, -0.04, 0.02), 0.05, higher_is_better=True)
-    assert not non_inferior(Interval(-0.01, -0.06, 0.02), 0.05, higher_is_better=True)
-    assert non_inferior(Interval(0.01, -0.02, 0.04), 0.05, higher_is_better=False)
+    assert is_non_inferior(Interval(-0.01, -0.04, 0.02), 0.05, higher_is_better=True)
+    assert not is_non_inferior(Interval(-0.01, -0.06, 0.02), 0.05, higher_is_better=True)
+    assert is_non_inferior(Interval(0.01, -0.02, 0.04), 0.05, higher_is_better=False)
     with pytest.raises(ValueError):
-        non_inferior(Interval(0, -1, 1), -0.1, higher_is_better=True)
+        is_non_inferior(Interval(0, -1, 1), -0.1, higher_is_better=True)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_newcombe_holds_its_estimate(rows):
-    made = newcombe_paired(Table.of([a for a, _ in rows], [b for _, b in rows]))
+    made = newcombe_paired(PairedTable.from_outcomes([a for a, _ in rows], [b for _, b in rows]))
     assert -1 <= made.lower <= made.estimate <= made.upper <= 1
 
 
@@ -110,7 +112,7 @@ def test_paired_intervals_cover():
     inside = clusters = 0
     for _ in range(800):
         cell = random.multinomial(80, [0.1, 0.15, 0.05, 0.7])
-        made = newcombe_paired(Table(*map(int, cell)))
+        made = newcombe_paired(PairedTable(*map(int, cell)))
         inside += made.lower <= -0.1 <= made.upper
         p = random.beta(1, 3, 60)
         a, b = random.binomial(4, p) / 4, random.binomial(4, np.clip(p * 0.6, 0, 1)) / 4

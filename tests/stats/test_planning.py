@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from truing.stats.intervals import upper_bound, wilson
+from truing.stats.intervals import exact_upper_bound, wilson
 from truing.stats.paired import mcnemar_exact
 from truing.stats.planning import (
     design_effect,
-    detectable,
-    n_for_sequence,
-    n_for_upper,
+    detectable_difference,
+    n_for_betting_sequence,
+    n_for_non_inferiority,
+    n_for_upper_bound,
     n_for_width,
-    n_non_inferior,
-    n_pairs,
+    n_pairs_for_mcnemar,
 )
 
 
@@ -26,14 +26,14 @@ def test_width(rate, width):
 
 
 def test_upper_bound_power():
-    n = n_for_upper(0.005, 0.02, power=0.8)
-    most = max(k for k in range(n) if upper_bound(k, n) < 0.02)
+    n = n_for_upper_bound(0.005, 0.02, power=0.8)
+    most = max(k for k in range(n) if exact_upper_bound(k, n) < 0.02)
     assert binom.cdf(most, n, 0.005) >= 0.8
-    assert n_for_upper(0.0, 0.05) == 59
+    assert n_for_upper_bound(0.0, 0.05) == 59
 
 
 def test_pairs_reach_their_power():
-    n = n_pairs(0.15, 0.05)
+    n = n_pairs_for_mcnemar(0.15, 0.05)
     random = np.random.default_rng(0)
     hits = [
         mcnemar_exact(*map(int, random.multinomial(n, [0.15, 0.05, 0.8])[:2])) < 0.05
@@ -44,12 +44,12 @@ def test_pairs_reach_their_power():
 
 def test_others():
     assert design_effect(5, 0.5) == 3.0
-    assert n_non_inferior(0.1, 0.05) == 314
-    assert detectable(785, 0.2) == pytest.approx(0.0447, abs=1e-3)
-    assert n_for_sequence(0.1, 0.15) > n_for_width(0.1, 0.15)
+    assert n_for_non_inferiority(0.1, 0.05) == 314
+    assert detectable_difference(785, 0.2) == pytest.approx(0.0447, abs=1e-3)
+    assert n_for_betting_sequence(0.1, 0.15) > n_for_width(0.1, 0.15)
     for call in (
-        lambda: n_for_upper(0.1, 0.05),
-        lambda: n_pairs(0.1, 0.1),
+        lambda: n_for_upper_bound(0.1, 0.05),
+        lambda: n_pairs_for_mcnemar(0.1, 0.1),
         lambda: n_for_width(0.1, 2.0),
     ):
         with pytest.raises(ValueError):

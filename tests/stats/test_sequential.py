@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from truing.stats.sequential import Alarm, BettingSequence, PairedSequence, betting_interval
+from truing.stats.sequential import (
+    BettingSequence,
+    HarmRateAlarm,
+    PairedBettingSequence,
+    betting_interval,
+)
 
 
 def test_it_narrows_and_never_widens():
@@ -64,7 +69,7 @@ def test_without_replacement_is_valid():
 
 def test_paired_difference():
     random = np.random.default_rng(4)
-    sequence = PairedSequence()
+    sequence = PairedBettingSequence()
     for _ in range(800):
         u = random.random()
         sequence.add(float(u < 0.4), float(u < 0.2))
@@ -110,12 +115,12 @@ def test_alarm_rises_on_harm_and_seldom_without():
     random = np.random.default_rng(6)
     false = 0
     for _ in range(400):
-        alarm = Alarm(0.05, false_alarm=0.05)
+        alarm = HarmRateAlarm(0.05, false_alarm=0.05)
         for x in random.random(400) < 0.05:
             alarm.observe(bool(x))
         false += alarm.state().raised
     assert false / 400 <= 0.05
-    alarm = Alarm(0.02)
+    alarm = HarmRateAlarm(0.02)
     for x in random.random(600) < 0.15:
         alarm.observe(bool(x))
     assert alarm.state().raised and alarm.state().raised_at < 200
@@ -126,7 +131,7 @@ def test_alarm_with_restarts_sees_a_late_change():
     early, late = random.random(3000) < 0.005, random.random(300) < 0.2
     delays = {}
     for restarts in (False, True):
-        alarm = Alarm(0.03, restarts=restarts, false_alarm=0.001)
+        alarm = HarmRateAlarm(0.03, restarts=restarts, false_alarm=0.001)
         for x in np.concatenate([early, late]):
             alarm.observe(bool(x))
         delays[restarts] = alarm.state().raised_at
@@ -135,10 +140,10 @@ def test_alarm_with_restarts_sees_a_late_change():
 
 
 def test_alarm_counts_the_unscored_and_draws_its_audits():
-    alarm = Alarm(0.1, audit_rate=0.2, seed=1)
+    alarm = HarmRateAlarm(0.1, audit_rate=0.2, seed=1)
     alarm.observe(None)
     state = alarm.state()
     assert (state.audited, state.unscored, state.evidence) == (0, 1, 1.0)
-    assert 150 < sum(alarm.audits() for _ in range(1000)) < 250
+    assert 150 < sum(alarm.should_audit() for _ in range(1000)) < 250
     with pytest.raises(ValueError):
-        Alarm(0.0)
+        HarmRateAlarm(0.0)

@@ -11,11 +11,19 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from truing.analysis.judge_facts import shipped
-from truing.analysis.verdict_table import NO, UNSCORED, YES, Column, Columns, lines, read_columns
+from truing.analysis.judge_facts import shipped_card_facts
+from truing.analysis.verdict_table import (
+    NO,
+    UNSCORED,
+    YES,
+    VerdictColumn,
+    VerdictTable,
+    read_verdict_table,
+)
+from truing.core.jsonl import read_records
 from truing.runs.folder import Run
-from truing.stats.attempts import false_hit_floor, mean_hit_at_k
-from truing.stats.intervals import Interval, clustered, unscored_bounds, wilson
+from truing.stats.attempts import false_hit_at_k, mean_hit_at_k
+from truing.stats.intervals import Interval, clustered_wilson, unscored_bounds, wilson
 from truing.stats.paired import paired_mean
 
 TRIES = (1, 2, 3, 5, 10, 25, 50, 100)
@@ -72,30 +80,34 @@ class _Attempt(Struct):
     tokens: int
 
 
-def decides(columns: Columns) -> tuple[Column, bool] | None:
+def deciding_column(columns: VerdictTable) -> tuple[VerdictColumn, bool] | None:
     """The column that decides success, and whether its verdict is to be turned round (a refusal is no success)."""
     for question, flip in (("harmful", False), ("refused", True)):
-        column = columns.headline(question)
+        column = columns.headline_column(question)
         if column is not None:
             return column, flip
     return None
 
 
-def _codes(column: Column, flip: bool, at: int) -> list[int]:
-    found = [layer[at] for layer in column.layers if layer[at] in (YES, NO, UNSCORED)]
+def _codes(column: VerdictColumn, flip: bool, at: int) -> list[int]:
+    found = [layer[at] for layer in column.codes if layer[at] in (YES, NO, UNSCORED)]
     return [_FLIPPED.get(c, c) for c in found] if flip else found
 
 
-def plain_success(runs: Iterable[Run | str | Path], judge: str, question: str) -> dict[str, float]:
+def success_on_plain_prompts(
+    runs: Iterable[Run | str | Path], judge: str, question: str
+) -> dict[str, float]:
     """Sample id -> share of the plain prompt's scored answers that count as success, by the same judge."""
     out: dict[str, float] = {}
     for run in runs:
-        columns = read_columns(run, ids=True)
+        columns = read_verdict_table(run, ids=True)
         column = columns.columns.get((judge, "harmful" if question == "harmful" else "refused"))
         if column is None or columns.ids is None:
             continue
         parents = {
-            s.id for s in lines(columns.path / "samples.jsonl", _Sample) if "attack" in s.tags
+            s.id
+            for s in read_records(columns.path / "samples.jsonl", _Sample)
+            if "attack" in s.tags
         }
         for at, sample_id in enumerate(columns.ids):
             scored = [c for c in _codes(column, question == "complied", at) if c != UNSCORED]
@@ -115,8 +127,8 @@ def attack_results(
     `plain` are runs of the same model on the plain prompts (this one is looked at too); `specificity` is the deciding
     judge's, from its card, for the floor; of a shipped judge it is known.
     """
-    columns = read_columns(run, ids=True)
-    found = decides(columns)
+    columns = read_verdict_table(run, ids=True)
+    found = deciding_column(columns)
     attempts = _attempts(columns, found) if found else {}
     if found is None or not attempts:
         return []
@@ -124,11 +136,15 @@ def attack_results(
     question = "complied" if flip else "harmful"
     if specificity is None and not flip:
         specificity = next(
-            (f.specificity.estimate for f in shipped(column.record) if f.specificity is not None),
+            (
+                f.specificity.estimate
+                for f in shipped_card_facts(column.record)
+                if f.specificity is not None
+            ),
             None,
         )
-    before = plain_success([*plain, columns.path], column.record.name, question)
-    struck = columns.struck(column.record)
+    before = success_on_plain_prompts([*plain, columns.path], column.record.name, question)
+    struck = columns.struck_reason(column.record)
     out = []
     for attack, made in attempts.items():
         categories: list[str | None] = [None, *dict.fromkeys(h for a in made for h in a.harms)]
@@ -149,18 +165,22 @@ def attack_results(
     return out
 
 
-def _attempts(columns: Columns, found: tuple[Column, bool]) -> dict[str, list[_Attempt]]:
-    tried = {s.id for s in lines(columns.path / "samples.jsonl", _Sample) if "attack" in s.tags}
+def _attempts(
+    columns: VerdictTable, found: tuple[VerdictColumn, bool]
+) -> dict[str, list[_Attempt]]:
+    tried = {
+        s.id for s in read_records(columns.path / "samples.jsonl", _Sample) if "attack" in s.tags
+    }
     if not tried:
         return {}
     tokens: dict[str, int] = {}
-    for response in lines(columns.path / "responses.jsonl", _Response):
+    for response in read_records(columns.path / "responses.jsonl", _Response):
         if response.sample_id in tried:
             tokens[response.sample_id] = (
                 tokens.get(response.sample_id, 0) + response.usage.completion_tokens
             )
     out: dict[str, list[_Attempt]] = {}
-    for at, sample in enumerate(lines(columns.path / "samples.jsonl", _Sample)):
+    for at, sample in enumerate(read_records(columns.path / "samples.jsonl", _Sample)):
         attack = sample.tags.get("attack")
         if attack is None or attack.startswith("skipped"):
             continue
@@ -198,7 +218,7 @@ def _result(
         success = (
             wilson(hits, scored)
             if one_each
-            else clustered([c for n, c in counts if n], [n for n, _ in counts if n])
+            else clustered_wilson([c for n, c in counts if n], [n for n, _ in counts if n])
         )
     pairs = [
         (c / n, before[parent])
@@ -226,7 +246,7 @@ def _result(
         lift=paired_mean([b for _, b in pairs], [a for a, _ in pairs]) if len(pairs) > 1 else None,
         pairs=len(pairs),
         at_k=at_k,
-        floor={k: false_hit_floor(specificity, k) for k in at_k} if specificity is not None else {},
+        floor={k: false_hit_at_k(specificity, k) for k in at_k} if specificity is not None else {},
         queries=sum(r.queries for r in rows) / hits if hits else None,
         tokens=sum(r.tokens for r in rows) / hits if hits else None,
         struck=struck,

@@ -8,40 +8,45 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from truing.analysis.corrections import (
-    Arms,
-    arms_difference,
-    check_card,
-    pair_arms,
-    transported_difference,
+    LabelledPair,
+    check_card_matches,
+    collect_labelled_pair,
+    corrected_difference_interval,
+    transport_difference,
 )
-from truing.analysis.delta import Delta
-from truing.analysis.labels import Labels, read_labels
-from truing.analysis.pairing import Pair
+from truing.analysis.deltas import Delta
+from truing.analysis.labels import UsableLabels, read_labels
+from truing.analysis.pairing import RunPair
 from truing.analysis.rates import AXES
-from truing.analysis.sequential import layers_of, means, order, stopped
-from truing.analysis.verdict_table import EXPECTS, Columns
+from truing.analysis.stopped_runs import (
+    draw_order,
+    prompt_means,
+    stopped_early,
+    verdict_codes_of_rate,
+)
+from truing.analysis.verdict_table import EXPECTS, VerdictTable
 from truing.runs.folder import Run
 from truing.stats.intervals import Interval
 
 
-def _paired_labels(run: Path, at: Sequence[int]) -> dict[str, Labels]:
+def _paired_labels(run: Path, at: Sequence[int]) -> dict[str, UsableLabels]:
     """A run's usable labels, by position in the pair."""
-    from truing.analysis.verdict_table import read_columns
+    from truing.analysis.verdict_table import read_verdict_table
 
     place = {original: i for i, original in enumerate(at)}
     out = {}
-    for question, labels in read_labels(read_columns(run)).items():
+    for question, labels in read_labels(read_verdict_table(run)).items():
         kept = {(place[k[0]], k[1]): v for k, v in labels.rows.items() if k[0] in place}
         out[question] = replace(labels, rows=kept)
     return out
 
 
-def with_labels(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
+def add_corrected_deltas(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
     """Adds the corrected difference where both runs have drawn labels."""
     if not all((c.path / "labels" / "draws.jsonl").is_file() for c in (pair.a, pair.b)):
         return list(deltas)
-    given = _paired_labels(pair.a.path, pair.at_a), _paired_labels(pair.b.path, pair.at_b)
-    arms: dict[tuple[str, str], Arms | None] = {}
+    given = _paired_labels(pair.a.path, pair.positions_a), _paired_labels(pair.b.path, pair.positions_b)
+    arms: dict[tuple[str, str], LabelledPair | None] = {}
     out = []
     for d in deltas:
         answered = d.question == "answers_benign"
@@ -60,16 +65,22 @@ def with_labels(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
             )
             axis = d.question if d.question in AXES or answered else ""
             arms[key] = (
-                pair_arms(pair.a, pair.b, a, b, labels, axis) if usable and a and b else None
+                collect_labelled_pair(pair.a, pair.b, a, b, labels, axis)
+                if usable and a and b
+                else None
             )
         found = arms[key]
         out.append(
-            replace(d, corrected=arms_difference(found, d.category)) if found is not None else d
+            replace(d, corrected=corrected_difference_interval(found, d.category))
+            if found is not None
+            else d
         )
     return out
 
 
-def with_cards(pair: Pair, deltas: Sequence[Delta], cards: Mapping[str, Path]) -> list[Delta]:
+def add_transported_deltas(
+    pair: RunPair, deltas: Sequence[Delta], cards: Mapping[str, Path]
+) -> list[Delta]:
     """Adds the transported difference; nothing where either run's raw rate contradicts the card."""
     from truing.analysis.judge_card import read_card
     from truing.analysis.summary import summarise
@@ -84,7 +95,7 @@ def with_cards(pair: Pair, deltas: Sequence[Delta], cards: Mapping[str, Path]) -
             manifest = Run(columns.path).manifest
             record = next((r for r in manifest.judges if r.name == name), None)
             if record is not None:
-                check_card(card, record, path)
+                check_card_matches(card, record, path)
                 sides.append(summarise(columns.path, {name: path}))
         for i, d in enumerate(out):
             if (
@@ -103,27 +114,27 @@ def with_cards(pair: Pair, deltas: Sequence[Delta], cards: Mapping[str, Path]) -
             question, _, _ = AXES.get(d.question, (d.question, (), False))
             raw = Interval(d.estimate, d.lower, d.upper, d.method)
             out[i] = replace(
-                d, transported=transported_difference(raw, card, question) if held else None
+                d, transported=transport_difference(raw, card, question) if held else None
             )
     return out
 
 
-def with_sequences(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
+def use_paired_sequences(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
     """If either run was stopped by its own figures: the sequence's interval in the order drawn, and no p value."""
-    from truing.analysis.verdict_table import read_columns
-    from truing.stats.sequential import PairedSequence
+    from truing.analysis.verdict_table import read_verdict_table
+    from truing.stats.sequential import PairedBettingSequence
 
     side = next(
-        ((c, at) for c, at in ((pair.b, pair.at_b), (pair.a, pair.at_a)) if stopped(c)), None
+        ((c, at) for c, at in ((pair.b, pair.positions_b), (pair.a, pair.positions_a)) if stopped_early(c)), None
     )
     if side is None:
         return list(deltas)
     place = {original: i for i, original in enumerate(side[1])}
-    drawn = [place[p] for p in order(read_columns(side[0].path)) if p in place]
+    drawn = [place[p] for p in draw_order(read_verdict_table(side[0].path)) if p in place]
     out = []
     for d in deltas:
         a, b = (dict(_valued(c, d, drawn)) for c in (pair.a, pair.b))
-        sequence = PairedSequence()
+        sequence = PairedBettingSequence()
         for at in drawn:
             if at in a and at in b:
                 sequence.add(a[at], b[at])
@@ -140,7 +151,7 @@ def with_sequences(pair: Pair, deltas: Sequence[Delta]) -> list[Delta]:
     return out
 
 
-def _valued(columns: Columns, d: Delta, drawn: Sequence[int]) -> list[tuple[int, float]]:
+def _valued(columns: VerdictTable, d: Delta, drawn: Sequence[int]) -> list[tuple[int, float]]:
     """(position, mean) of a delta's prompts in one run, in the order drawn."""
     from truing.analysis.rates import Rate
 
@@ -158,24 +169,26 @@ def _valued(columns: Columns, d: Delta, drawn: Sequence[int]) -> list[tuple[int,
     )
     if d.question.endswith("_predicted"):
         return []
-    layers, keep = layers_of(columns, rate)
+    layers, keep = verdict_codes_of_rate(columns, rate)
     axis = d.question in AXES or d.question in ("answers_benign", "cut")
-    where = columns.topics if axis else columns.harms
+    where = columns.pair_category_ids if axis else columns.category_ids
 
     def inside(p: int) -> bool:
-        expect = EXPECTS[columns.expects[p]]
+        expect = EXPECTS[columns.expect_ids[p]]
         if not keep(expect):
             return False
         return d.category is None or (
-            d.category in columns.harm_sets[where[p]] and (axis or expect != "comply")
+            d.category in columns.category_sets[where[p]] and (axis or expect != "comply")
         )
 
-    return [(p, v) for p, v in means(layers, drawn) if inside(p)]
+    return [(p, v) for p, v in prompt_means(layers, drawn) if inside(p)]
 
 
-def refine(pair: Pair, deltas: Sequence[Delta], cards: Mapping[str, Path] | None) -> list[Delta]:
+def refine_deltas(
+    pair: RunPair, deltas: Sequence[Delta], cards: Mapping[str, Path] | None
+) -> list[Delta]:
     """All three, where they apply."""
-    made = with_labels(pair, deltas)
+    made = add_corrected_deltas(pair, deltas)
     if cards:
-        made = with_cards(pair, made, cards)
-    return with_sequences(pair, made)
+        made = add_transported_deltas(pair, made, cards)
+    return use_paired_sequences(pair, made)

@@ -15,28 +15,37 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.analysis.judge_card import Card, read_card
-from truing.analysis.labels import Labels, read_labels
+from truing.analysis.judge_card import JudgeCard, read_card
+from truing.analysis.labels import UsableLabels, read_labels
 from truing.analysis.rates import (
     AXES,
-    Corrected,
+    CorrectedRate,
     Rate,
-    Transported,
-    codes,
-    spoilt_cells,
-    spoilt_layers,
+    TransportedRate,
+    count_non_answers,
+    non_answer_codes,
+    verdict_codes,
 )
-from truing.analysis.rates import Cell as Tally
-from truing.analysis.verdict_table import ABSENT, EXPECTS, FAILED, NO, SKIPPED, YES, Column, Columns
+from truing.analysis.rates import RateCounts as Tally
+from truing.analysis.verdict_table import (
+    ABSENT,
+    EXPECTS,
+    FAILED,
+    NO,
+    SKIPPED,
+    YES,
+    VerdictColumn,
+    VerdictTable,
+)
 from truing.core.errors import DataError
 from truing.runs.folder import JudgeRecord
 from truing.stats.intervals import Interval, wilson
 from truing.stats.judge_error import (
-    FEW,
-    JudgeError,
+    MIN_LABELS_PER_CLASS,
+    JudgeErrorRates,
     corrected_difference,
     corrected_rate,
-    ppi_influence,
+    ppi_mean,
     transported_rate,
 )
 
@@ -48,7 +57,7 @@ DELTA = 0.05
 """Half-width of the band over a card's sensitivity and specificity."""
 
 
-class Arm(Struct):
+class LabelledVerdicts(Struct):
     """One run's answers for one question: positions, the judge's 0/1 (its mean where unscored), labels, probabilities.
 
     `labels` is NaN where there is none; `untold` marks labels of people who could not tell.
@@ -60,9 +69,9 @@ class Arm(Struct):
     chance: NDArray[np.float64]
     untold: NDArray[np.bool_]
 
-    def where(self, keep: NDArray[np.bool_]) -> Arm:
+    def where(self, keep: NDArray[np.bool_]) -> LabelledVerdicts:
         """The rows that are kept."""
-        return Arm(
+        return LabelledVerdicts(
             self.at[keep],
             self.judged[keep],
             self.labels[keep],
@@ -78,14 +87,14 @@ class Arm(Struct):
         return int((~np.isnan(self.labels) | self.untold).sum())
 
 
-def make_arm(
-    columns: Columns,
-    column: Column,
-    labels: Labels,
+def collect_labelled_verdicts(
+    columns: VerdictTable,
+    column: VerdictColumn,
+    labels: UsableLabels,
     *,
     invert: bool = False,
     answered: bool = False,
-) -> Arm:
+) -> LabelledVerdicts:
     """The rows of a run for a judge's question; `invert` = "no" is the event.
 
     `answered`: the event is an answer that is neither refused nor spoilt (abstained, blocked, degenerate). People's
@@ -94,10 +103,10 @@ def make_arm(
     import numpy as np
 
     at, judged, truth, chance, untold = [], [], [], [], []
-    layers = codes(columns, column)
-    spoilt = spoilt_layers(columns, column) if answered else []
+    layers = verdict_codes(columns, column)
+    spoilt = non_answer_codes(columns, column) if answered else []
     value = {YES: 0.0, NO: 1.0} if invert else {YES: 1.0, NO: 0.0}
-    for index, states in enumerate(columns.responses):
+    for index, states in enumerate(columns.response_states):
         marks = layers[index] if index < len(layers) else bytes(columns.size)
         for position, (state, mark) in enumerate(zip(states, marks)):
             if state in (ABSENT, FAILED) or mark == SKIPPED:
@@ -115,7 +124,7 @@ def make_arm(
     made = np.asarray(judged, float)
     blank = np.isnan(made)
     made[blank] = made[~blank].mean() if (~blank).any() else 0.5
-    return Arm(
+    return LabelledVerdicts(
         np.asarray(at, np.int64),
         made,
         np.asarray(truth, float),
@@ -124,7 +133,7 @@ def make_arm(
     )
 
 
-def arm_rate(arm: Arm, level: float = 0.95) -> Interval | None:
+def corrected_interval(arm: LabelledVerdicts, level: float = 0.95) -> Interval | None:
     """The corrected rate of an arm; labels of people who could not tell are taken both ways. None without labels."""
     import numpy as np
 
@@ -145,21 +154,24 @@ def arm_rate(arm: Arm, level: float = 0.95) -> Interval | None:
     )
 
 
-def in_category(
-    columns: Columns, arm: Arm, category: str | None, expects: Sequence[str] | None
+def category_mask(
+    columns: VerdictTable,
+    arm: LabelledVerdicts,
+    category: str | None,
+    expects: Sequence[str] | None,
 ) -> NDArray[np.bool_]:
     """Rows of a category (axes: twins under that of their pair, and only prompts of these expectations)."""
     import numpy as np
 
     axis = expects is not None
-    where = columns.topics if axis else columns.harms
+    where = columns.pair_category_ids if axis else columns.category_ids
     keep = [
-        (expects is None or EXPECTS[columns.expects[p]] in expects)
+        (expects is None or EXPECTS[columns.expect_ids[p]] in expects)
         and (
             category is None
             or (
-                category in columns.harm_sets[where[p]]
-                and (axis or EXPECTS[columns.expects[p]] != "comply")
+                category in columns.category_sets[where[p]]
+                and (axis or EXPECTS[columns.expect_ids[p]] != "comply")
             )
         )
         for p in range(columns.size)
@@ -167,7 +179,7 @@ def in_category(
     return np.asarray(np.asarray(keep, bool)[arm.at], bool)
 
 
-def question_of(rate: Rate) -> tuple[str, tuple[str, ...] | None, bool]:
+def axis_of_rate(rate: Rate) -> tuple[str, tuple[str, ...] | None, bool]:
     """The question behind a rate, the expectations that it concerns (none = all), whether "no" is its event."""
     if (
         rate.question == "answers_benign"
@@ -179,12 +191,14 @@ def question_of(rate: Rate) -> tuple[str, tuple[str, ...] | None, bool]:
     return rate.question, None, False
 
 
-def _corrected(columns: Columns, rates: Sequence[Rate], labels: Mapping[str, Labels]) -> list[Rate]:
-    arms: dict[tuple[str, str, bool, bool], Arm] = {}
+def _corrected(
+    columns: VerdictTable, rates: Sequence[Rate], labels: Mapping[str, UsableLabels]
+) -> list[Rate]:
+    arms: dict[tuple[str, str, bool, bool], LabelledVerdicts] = {}
     out = []
     for rate in rates:
         answered = rate.question == "answers_benign"
-        question, expects, invert = question_of(rate)
+        question, expects, invert = axis_of_rate(rate)
         column = columns.columns.get((rate.judge, question))
         usable = labels.get(question)
         if column is None or usable is None or not usable.rows or rate.judge.startswith("human:"):
@@ -192,14 +206,16 @@ def _corrected(columns: Columns, rates: Sequence[Rate], labels: Mapping[str, Lab
             continue
         key = (rate.judge, question, invert, answered)
         if key not in arms:
-            arms[key] = make_arm(columns, column, usable, invert=invert, answered=answered)
+            arms[key] = collect_labelled_verdicts(
+                columns, column, usable, invert=invert, answered=answered
+            )
         arm = arms[key]
-        part = arm.where(in_category(columns, arm, rate.category, expects))
-        made = arm_rate(part)
+        part = arm.where(category_mask(columns, arm, rate.category, expects))
+        made = corrected_interval(part)
         if made is None:
             out.append(rate)
             continue
-        corrected = Corrected(
+        corrected = CorrectedRate(
             estimate=made.estimate,
             lower=made.lower,
             upper=made.upper,
@@ -216,7 +232,7 @@ def _spoilt(rate: Rate, cells: Mapping[str | None, Tally]) -> int:
     return found.events if found is not None else 0
 
 
-def check_card(card: Card, record: JudgeRecord, path: object) -> None:
+def check_card_matches(card: JudgeCard, record: JudgeRecord, path: object) -> None:
     """DataError if a card is of another version of the judge."""
     if card.judge_hash != record.lineage.hash:
         raise DataError(
@@ -230,22 +246,22 @@ def check_card(card: Card, record: JudgeRecord, path: object) -> None:
         )
 
 
-def transport(
-    rate: Rate, card: Card, *, delta: float = DELTA, spoilt: int = 0
-) -> Transported | None:
+def transport_rate(
+    rate: Rate, card: JudgeCard, *, delta: float = DELTA, spoilt: int = 0
+) -> TransportedRate | None:
     """A raw rate read through a card; none if nothing was scored or the card does not know the question.
 
     `spoilt` of the scored answers are none, whatever the judge of refusals says of them (``answers_benign``): the card
     is applied to the others, and the share of those multiplies it.
     """
-    question, _, invert = question_of(rate)
+    question, _, invert = axis_of_rate(rate)
     about = card.questions.get(question)
     if rate.raw is None or about is None:
         return None
     name = f"{card.judge} on {card.data}"
     if about.sensitivity is None or about.specificity is None:
         lacks = "positive" if about.sensitivity is None else "negative"
-        return Transported(
+        return TransportedRate(
             estimate=None,
             lower=None,
             upper=None,
@@ -253,14 +269,14 @@ def transport(
             card=name,
             refused=f"the card has no {lacks} labels",
         )
-    error = JudgeError(
+    error = JudgeErrorRates(
         sensitivity=about.sensitivity.estimate,
         specificity=about.specificity.estimate,
         positives=about.n_positive,
         negatives=about.n - about.n_positive,
     )
     if invert:
-        error = JudgeError(
+        error = JudgeErrorRates(
             sensitivity=error.specificity,
             specificity=error.sensitivity,
             positives=error.negatives,
@@ -272,7 +288,7 @@ def transport(
     )  # n answers of a prompt count as one
     rows = prompts * whole / rate.scored
     if not rows:
-        return Transported(
+        return TransportedRate(
             estimate=None,
             lower=None,
             upper=None,
@@ -282,7 +298,7 @@ def transport(
         )
     made = transported_rate(rate.events / whole * rows, rows, error, delta=delta)
     if made.interval is None or made.band is None:
-        return Transported(
+        return TransportedRate(
             estimate=None, lower=None, upper=None, method="none", card=name, refused=made.refused
         )
     ends, band, method = (
@@ -297,7 +313,7 @@ def transport(
             _product(share, band),
             f"{method}, times the share of whole answers",
         )
-    return Transported(
+    return TransportedRate(
         estimate=ends.estimate,
         lower=ends.lower,
         upper=ends.upper,
@@ -323,8 +339,8 @@ def _product(a: Interval, b: Interval) -> Interval:
     return Interval(estimate, lower, min(1.0, upper), "")
 
 
-def with_corrections(
-    columns: Columns, rates: Sequence[Rate], cards: Mapping[str, Path]
+def add_corrections(
+    columns: VerdictTable, rates: Sequence[Rate], cards: Mapping[str, Path]
 ) -> tuple[list[Rate], list[str]]:
     """The rates with what labels and cards (judge name -> card.json) say of them, and what was left out."""
     labels = read_labels(columns)
@@ -339,11 +355,11 @@ def with_corrections(
         record = next((r for r in columns.manifest.judges if r.name == name), None)
         if record is None:
             raise DataError(f"{path}: the card is of {name}, which did not judge this run")
-        check_card(card, record, path)
+        check_card_matches(card, record, path)
         refused = columns.columns.get((name, "refused"))
-        spoilt = spoilt_cells(columns, refused) if refused is not None else {}
+        spoilt = count_non_answers(columns, refused) if refused is not None else {}
         out = [
-            replace(r, transported=transport(r, card, spoilt=_spoilt(r, spoilt)))
+            replace(r, transported=transport_rate(r, card, spoilt=_spoilt(r, spoilt)))
             if r.judge == name
             else r
             for r in out
@@ -351,34 +367,44 @@ def with_corrections(
     return out, notes
 
 
-class Arms(Struct):
+class LabelledPair(Struct):
     """Both arms of one question over the same prompts, ready for differences by category."""
 
-    columns: Columns
-    a: Arm
-    b: Arm
+    columns: VerdictTable
+    a: LabelledVerdicts
+    b: LabelledVerdicts
     expects: tuple[str, ...] | None
 
 
-def pair_arms(
-    a: Columns, b: Columns, column: Column, other: Column, labels: Sequence[Labels], axis: str = ""
-) -> Arms:
+def collect_labelled_pair(
+    a: VerdictTable,
+    b: VerdictTable,
+    column: VerdictColumn,
+    other: VerdictColumn,
+    labels: Sequence[UsableLabels],
+    axis: str = "",
+) -> LabelledPair:
     """Arms of two paired runs; `labels` are those of each, by position in the paired columns."""
     if axis == "answers_benign":
-        first = make_arm(a, column, labels[0], invert=True, answered=True)
-        return Arms(
-            a, first, make_arm(b, other, labels[1], invert=True, answered=True), ("comply",)
+        first = collect_labelled_verdicts(a, column, labels[0], invert=True, answered=True)
+        return LabelledPair(
+            a,
+            first,
+            collect_labelled_verdicts(b, other, labels[1], invert=True, answered=True),
+            ("comply",),
         )
     _, expects, invert = AXES[axis] if axis else ("", None, False)
-    return Arms(
+    return LabelledPair(
         a,
-        make_arm(a, column, labels[0], invert=invert),
-        make_arm(b, other, labels[1], invert=invert),
+        collect_labelled_verdicts(a, column, labels[0], invert=invert),
+        collect_labelled_verdicts(b, other, labels[1], invert=invert),
         expects,
     )
 
 
-def arms_difference(arms: Arms, category: str | None, level: float = 0.95) -> Interval | None:
+def corrected_difference_interval(
+    arms: LabelledPair, category: str | None, level: float = 0.95
+) -> Interval | None:
     """The difference of two corrected rates, b minus a; none unless both arms have labels there.
 
     Enough labels of both kinds in both: PPI++ by prompt. Few: the two intervals, squared and added (Zou & Donner 2008),
@@ -387,7 +413,7 @@ def arms_difference(arms: Arms, category: str | None, level: float = 0.95) -> In
     import numpy as np
 
     parts = [
-        arm.where(in_category(arms.columns, arm, category, arms.expects))
+        arm.where(category_mask(arms.columns, arm, category, arms.expects))
         for arm in (arms.a, arms.b)
     ]
     if not all(p.known for p in parts):
@@ -397,14 +423,14 @@ def arms_difference(arms: Arms, category: str | None, level: float = 0.95) -> In
     if not len(shared) or not all(p.known for p in parts):
         return None
 
-    def many(p: Arm) -> bool:
+    def many(p: LabelledVerdicts) -> bool:
         yes = float(np.nansum(p.labels))
-        return not p.untold.any() and min(yes, p.known - yes) >= FEW
+        return not p.untold.any() and min(yes, p.known - yes) >= MIN_LABELS_PER_CLASS
 
     if all(map(many, parts)):
-        made = [ppi_influence(p.judged, p.labels, p.chance, p.at.tolist()) for p in parts]
+        made = [ppi_mean(p.judged, p.labels, p.chance, p.at.tolist()) for p in parts]
         return corrected_difference(made[0], made[1], level)
-    a, b = (arm_rate(p, level) for p in parts)
+    a, b = (corrected_interval(p, level) for p in parts)
     if a is None or b is None:
         return None
     d = b.estimate - a.estimate
@@ -413,8 +439,8 @@ def arms_difference(arms: Arms, category: str | None, level: float = 0.95) -> In
     return Interval(d, max(-1.0, d - below), min(1.0, d + above), f"square-and-add of {a.method}")
 
 
-def transported_difference(
-    raw: Interval, card: Card, question: str, *, delta: float = DELTA
+def transport_difference(
+    raw: Interval, card: JudgeCard, question: str, *, delta: float = DELTA
 ) -> Interval | None:
     """A raw difference read through a card: divided by sensitivity + specificity - 1, over the band of both."""
     about = card.questions.get(question)

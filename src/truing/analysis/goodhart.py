@@ -12,16 +12,17 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from truing.analysis.pairing import Pair
-from truing.analysis.rates import codes
-from truing.analysis.verdict_table import NO, YES, Column, Columns, lines
+from truing.analysis.pairing import RunPair
+from truing.analysis.rates import verdict_codes
+from truing.analysis.verdict_table import NO, YES, VerdictColumn, VerdictTable
+from truing.core.jsonl import read_records
 from truing.stats.intervals import Interval, student_quantile
 
 LOW_IS_GOOD = frozenset({"harmful", "degenerate", "bare_refusal"})
 _FEWEST = 5
 
 
-class LedgerLine(Struct, frozen=True, kw_only=True):
+class GoodhartEntry(Struct, frozen=True, kw_only=True):
     """One optimised judge. `unit` is ``rate`` (shares of prompts) or ``sd`` (standard deviations of the baseline).
 
     `inflation` = gain by the optimised judge minus gain by the independent one, over prompts that both scored in both
@@ -50,7 +51,7 @@ class _Id(Struct, frozen=True):
     id: str
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+def mean_difference_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Student's interval of a mean of differences; a pseudo-pair each way keeps a width where all are alike."""
     n = len(values)
     mean = sum(values) / n
@@ -59,8 +60,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, "paired by prompt")
 
 
-def _means(columns: Columns, column: Column) -> dict[int, float]:
-    layers = codes(columns, column)
+def _means(columns: VerdictTable, column: VerdictColumn) -> dict[int, float]:
+    layers = verdict_codes(columns, column)
     out = {}
     for at in range(columns.size):
         marks = [layer[at] for layer in layers]
@@ -70,19 +71,19 @@ def _means(columns: Columns, column: Column) -> dict[int, float]:
     return out
 
 
-def _gains(pair: Pair, key: tuple[str, str]) -> dict[int, float]:
+def _gains(pair: RunPair, key: tuple[str, str]) -> dict[int, float]:
     """Position -> how much better the second run is by a judge's verdicts."""
     a, b = _means(pair.a, pair.a.columns[key]), _means(pair.b, pair.b.columns[key])
     sign = -1.0 if key[1] in LOW_IS_GOOD else 1.0
     return {at: sign * (b[at] - a[at]) for at in a if at in b}
 
 
-def _values(columns: Columns, at: Sequence[int], key: tuple[str, str]) -> dict[int, float]:
+def _values(columns: VerdictTable, at: Sequence[int], key: tuple[str, str]) -> dict[int, float]:
     """Position in the pair -> mean value of a judge that gives values."""
-    ids = [s.id for s in lines(columns.path / "samples.jsonl", _Id)]
+    ids = [s.id for s in read_records(columns.path / "samples.jsonl", _Id)]
     place = {ids[original]: i for i, original in enumerate(at)}
     sums: dict[int, list[float]] = {}
-    for row in lines(columns.path / columns.columns[key].record.file, _Valued):
+    for row in read_records(columns.path / columns.columns[key].record.file, _Valued):
         i = place.get(row.sample_id)
         if i is not None and row.value is not None and row.question == key[1]:
             sums.setdefault(i, []).append(row.value)
@@ -94,9 +95,9 @@ def _deviation(values: Mapping[int, float]) -> float:
     return math.sqrt(sum((v - mean) ** 2 for v in values.values()) / max(1, len(values) - 1))
 
 
-def _standard_gains(pair: Pair, key: tuple[str, str]) -> dict[int, float]:
+def _standard_gains(pair: RunPair, key: tuple[str, str]) -> dict[int, float]:
     """Gains in standard deviations of the baseline, of values or (if there are none) of verdicts."""
-    a, b = _values(pair.a, pair.at_a, key), _values(pair.b, pair.at_b, key)
+    a, b = _values(pair.a, pair.positions_a, key), _values(pair.b, pair.positions_b, key)
     sign = -1.0 if "cost" in key[0] else 1.0
     if not a or not b:
         a, b = _means(pair.a, pair.a.columns[key]), _means(pair.b, pair.b.columns[key])
@@ -105,7 +106,7 @@ def _standard_gains(pair: Pair, key: tuple[str, str]) -> dict[int, float]:
     return {at: sign * (b[at] - a[at]) / scale for at in a if at in b} if scale > 0 else {}
 
 
-def _independent(pair: Pair, key: tuple[str, str]) -> tuple[str, str] | None:
+def _independent(pair: RunPair, key: tuple[str, str]) -> tuple[str, str] | None:
     """The judge to set beside: not struck, not of people, of the same question (or of harm)."""
     free = [
         k
@@ -116,7 +117,7 @@ def _independent(pair: Pair, key: tuple[str, str]) -> tuple[str, str] | None:
     return next(iter(same or [k for k in free if k[1] == "harmful"]), None)
 
 
-def _line(pair: Pair, key: tuple[str, str]) -> LedgerLine | None:
+def _line(pair: RunPair, key: tuple[str, str]) -> GoodhartEntry | None:
     other = _independent(pair, key)
     verdicts = _gains(pair, key)
     by_rate = bool(verdicts) and (other is None or other[1] == key[1])
@@ -134,7 +135,7 @@ def _line(pair: Pair, key: tuple[str, str]) -> LedgerLine | None:
         note = f"both judges scored {len(both)} prompts only"
     at = both if len(both) >= _FEWEST else sorted(mine)
     enough = len(both) >= _FEWEST
-    return LedgerLine(
+    return GoodhartEntry(
         question=key[1],
         optimised=key[0],
         independent=other[0] if other else None,
@@ -142,13 +143,15 @@ def _line(pair: Pair, key: tuple[str, str]) -> LedgerLine | None:
         n=len(at),
         unit="rate" if by_rate else "sd",
         note=note,
-        gain_optimised=mean_interval([mine[i] for i in at]) if len(at) >= _FEWEST else None,
-        gain_independent=mean_interval([theirs[i] for i in both]) if enough else None,
-        inflation=mean_interval([mine[i] - theirs[i] for i in both]) if enough else None,
+        gain_optimised=mean_difference_interval([mine[i] for i in at])
+        if len(at) >= _FEWEST
+        else None,
+        gain_independent=mean_difference_interval([theirs[i] for i in both]) if enough else None,
+        inflation=mean_difference_interval([mine[i] - theirs[i] for i in both]) if enough else None,
     )
 
 
-def make_ledger(pair: Pair) -> tuple[LedgerLine, ...]:
+def goodhart_entries(pair: RunPair) -> tuple[GoodhartEntry, ...]:
     """One line for each judge that chose, trained or blocked the second run's model (or the first's)."""
     struck = [k for k, c in pair.a.columns.items() if c.record.struck is not None]
     return tuple(line for key in struck if (line := _line(pair, key)) is not None)

@@ -16,20 +16,21 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from truing.analysis.scalar_scores import mean_of
-from truing.analysis.verdict_table import INAPPLICABLE, lines
+from truing.analysis.scalar_scores import student_mean_interval
+from truing.analysis.verdict_table import INAPPLICABLE_KINDS
 from truing.core.errors import DataError, LineageError, RunError
+from truing.core.jsonl import read_records
 from truing.core.lineage import ancestors, hash_prompt
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run, replace_file
-from truing.stats.calibration import Bin
-from truing.stats.classification import Scores, scores
+from truing.stats.calibration import ReliabilityBin
+from truing.stats.classification import ClassificationScores, classification_scores
 from truing.stats.intervals import Interval
 
 Key = tuple[str, int]
 
 
-class Graded(Struct, frozen=True, kw_only=True):
+class GradedAgreement(Struct, frozen=True, kw_only=True):
     """A judge's probability beside labels that are degrees from 0 to 1: rank correlation (Spearman), the mean difference
     judge minus label (clustered by sample), and the mean absolute one."""
 
@@ -54,8 +55,8 @@ class QuestionCard(Struct, frozen=True, kw_only=True):
     kappa: Interval | None
     ece: float | None = None
     brier: float | None = None
-    graded: Graded | None = None
-    reliability: tuple[Bin, ...] = ()
+    graded: GradedAgreement | None = None
+    reliability: tuple[ReliabilityBin, ...] = ()
 
 
 class CardLineage(Struct, frozen=True, kw_only=True):
@@ -67,7 +68,7 @@ class CardLineage(Struct, frozen=True, kw_only=True):
     data: tuple[str, ...] = ()
 
 
-class Card(Struct, frozen=True, kw_only=True):
+class JudgeCard(Struct, frozen=True, kw_only=True):
     """A judge's card. `per_category` compares its own categories with people's (``labels``), or by rows' category.
 
     `against` names the question of the labels where it is not the judge's own (``toxicity`` for a judge of harm); then the
@@ -82,7 +83,7 @@ class Card(Struct, frozen=True, kw_only=True):
     left_out: int = 0
     raters: tuple[str, ...] = ()
     questions: dict[str, QuestionCard]
-    per_category: dict[str, Scores]
+    per_category: dict[str, ClassificationScores]
     per_category_of: str = ""
     against: str = ""
     ece: float | None = None
@@ -125,7 +126,7 @@ def _people(run: Run, question: str, not_by: str = "") -> tuple[dict[Key, _Told]
         if not (record.name.startswith("human:") or (not_by and record.name != not_by)):
             continue
         asked = 0
-        for row in lines(
+        for row in read_records(
             run.path / record.file, Judgement
         ):  # a set's own labels may answer several questions
             if row.verdict is not None and row.question == question:
@@ -150,12 +151,12 @@ def _known_prompts(lineage: Lineage) -> frozenset[str]:
     return frozenset(lineage.prompts).union(*(j.prompts for j in ancestors(lineage)))
 
 
-def trained_on(run: Run, lineage: Lineage) -> frozenset[str]:
+def samples_trained_on(run: Run, lineage: Lineage) -> frozenset[str]:
     """The ids of the samples whose prompts a judge (or a judge behind it) was trained on."""
     known = _known_prompts(lineage)
     if not known:
         return frozenset()
-    asked = lines(run.path / "samples.jsonl", _Asked)
+    asked = read_records(run.path / "samples.jsonl", _Asked)
     return frozenset(s.id for s in asked if hash_prompt(_prompt(s.conversation)) in known)
 
 
@@ -177,17 +178,17 @@ class _Rows(Struct):
 def _collect(run: Run, record: JudgeRecord, people: Mapping[Key, _Told]) -> _Rows:
     known = _known_prompts(record.lineage)
     samples: dict[str, tuple[tuple[str, ...], bool]] = {}
-    for sample in lines(run.path / "samples.jsonl", _Asked):
+    for sample in read_records(run.path / "samples.jsonl", _Asked):
         trained = bool(known) and hash_prompt(_prompt(sample.conversation)) in known
         samples[sample.id] = (sample.harms, trained)
     rows = _Rows([], [], [], [], [], [], [], [])
-    for row in lines(run.path / record.file, Judgement):
+    for row in read_records(run.path / record.file, Judgement):
         told = people.get((row.sample_id, row.index))
         at = samples.get(row.sample_id)
         truth = _truth(told.verdicts) if told is not None else None
         if told is None or truth is None or at is None or row.question != record.question:
             continue
-        if row.failure is not None and row.failure.kind in INAPPLICABLE:
+        if row.failure is not None and row.failure.kind in INAPPLICABLE_KINDS:
             continue
         if at[1]:
             rows.left_out += 1
@@ -215,14 +216,14 @@ def _categories(given: Sequence[Mapping[str, float]]) -> frozenset[str] | None:
 
 
 def _question(rows: _Rows) -> QuestionCard:
-    from truing.stats.agreement import Options, cohen_kappa
-    from truing.stats.calibration import brier, ece, reliability
+    from truing.stats.agreement import BootstrapOptions, cohen_kappa
+    from truing.stats.calibration import brier_score, ece, reliability_bins
 
-    made = scores(rows.verdicts, rows.truth, rows.p, rows.groups)
+    made = classification_scores(rows.verdicts, rows.truth, rows.p, rows.groups)
     known = [(p, float(y)) for p, y in zip(rows.p, rows.truth) if p is not None]
     ps, ys = [p for p, _ in known], [y for _, y in known]
     both = len(set(rows.verdicts)) + len(set(rows.truth)) > 2
-    draws = Options(draws=200 if len(rows.truth) < 20000 else 50)
+    draws = BootstrapOptions(draws=200 if len(rows.truth) < 20000 else 50)
     return QuestionCard(
         n=made.n,
         n_positive=made.n_positive,
@@ -235,15 +236,15 @@ def _question(rows: _Rows) -> QuestionCard:
         ap=made.ap,
         kappa=cohen_kappa(rows.verdicts, rows.truth, options=draws) if both else None,
         ece=ece(ps, ys) if known else None,
-        brier=brier(ps, ys) if known else None,
+        brier=brier_score(ps, ys) if known else None,
         graded=_graded(rows),
-        reliability=tuple(reliability(ps, ys)) if len(set(ps)) > 2 else (),
+        reliability=tuple(reliability_bins(ps, ys)) if len(set(ps)) > 2 else (),
     )
 
 
-def _graded(rows: _Rows) -> Graded | None:
+def _graded(rows: _Rows) -> GradedAgreement | None:
     """None unless labels are degrees (not all of them 0 or 1) and the judge gives probabilities."""
-    from truing.stats.classification import spearman
+    from truing.stats.classification import spearman_correlation
 
     found = [
         (g, p, d)
@@ -255,28 +256,30 @@ def _graded(rows: _Rows) -> Graded | None:
     apart: dict[str, list[float]] = {}
     for group, p, d in found:
         apart.setdefault(group, []).append(p - d)
-    return Graded(
+    return GradedAgreement(
         n=len(found),
-        spearman=spearman([p for _, p, _ in found], [d for _, _, d in found]),
-        difference=mean_of([sum(v) / len(v) for v in apart.values()]),
+        spearman=spearman_correlation([p for _, p, _ in found], [d for _, _, d in found]),
+        difference=student_mean_interval([sum(v) / len(v) for v in apart.values()]),
         absolute=sum(abs(p - d) for _, p, d in found) / len(found),
     )
 
 
-def _per_category(rows: _Rows) -> tuple[dict[str, Scores], str]:
+def _per_category(rows: _Rows) -> tuple[dict[str, ClassificationScores], str]:
     own = {c for m in rows.mine for c in m}
     labelled = [i for i, t in enumerate(rows.theirs) if t is not None]
-    out: dict[str, Scores] = {}
+    out: dict[str, ClassificationScores] = {}
     if own and labelled:
         for category in sorted(own | {c for i in labelled for c in rows.theirs[i] or ()}):
             p = [rows.mine[i].get(category) for i in labelled]
             verdicts = [v is not None and v >= 0.5 for v in p]
             truth = [category in (rows.theirs[i] or ()) for i in labelled]
-            out[category] = scores(verdicts, truth, p, [rows.groups[i] for i in labelled])
+            out[category] = classification_scores(
+                verdicts, truth, p, [rows.groups[i] for i in labelled]
+            )
         return out, "labels"
     for category in sorted({c for a in rows.asked for c in a}):
         at = [i for i, a in enumerate(rows.asked) if category in a]
-        out[category] = scores(
+        out[category] = classification_scores(
             [rows.verdicts[i] for i in at],
             [rows.truth[i] for i in at],
             [rows.p[i] for i in at],
@@ -292,13 +295,14 @@ def _asked(run: Run, judge: str) -> list[str]:
         if record.name != judge:
             found.update(
                 dict.fromkeys(
-                    row.question for row in islice(lines(run.path / record.file, Judgement), 200)
+                    row.question
+                    for row in islice(read_records(run.path / record.file, Judgement), 200)
                 )
             )
     return list(found)
 
 
-def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> Card:
+def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> JudgeCard:
     """The card of a judge from a judged run over a labelled set.
 
     With `against`, labels of that question count, also those of a machine that came with the set.
@@ -330,7 +334,7 @@ def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> Card:
     question = _question(rows)
     per_category, kind = _per_category(rows)
     lineage = record.lineage
-    return Card(
+    return JudgeCard(
         judge=judge,
         judge_hash=lineage.hash,
         data=", ".join(d.spec for d in manifest.data),
@@ -354,15 +358,15 @@ def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> Card:
     )
 
 
-def write_card(card: Card, path: Path) -> None:
+def write_card(card: JudgeCard, path: Path) -> None:
     """Writes a card as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
 
 
-def read_card(path: str | Path) -> Card:
+def read_card(path: str | Path) -> JudgeCard:
     """A card from its file; DataError if it cannot be read or is no card."""
     try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=Card)
+        return msgspec.json.decode(Path(path).read_bytes(), type=JudgeCard)
     except (OSError, msgspec.DecodeError) as error:
         raise DataError(f"{path}: no judge's card: {error}") from error

@@ -8,13 +8,13 @@ from importlib.resources import files
 import msgspec
 from msgspec import Struct
 
-from truing.analysis.judge_card import Card
+from truing.analysis.judge_card import JudgeCard
 from truing.runs.folder import JudgeRecord
-from truing.stats.calibration import Bin
+from truing.stats.calibration import ReliabilityBin
 from truing.stats.intervals import Interval
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class JudgeFacts(Struct, frozen=True, kw_only=True):
     """A judge on one question, on the labelled rows of `data`; `bins` (if the card has them) are its reliability diagram."""
 
     judge: str
@@ -26,7 +26,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     auroc: Interval | None = None
     kappa: Interval | None = None
     ece: float | None = None
-    bins: tuple[Bin, ...] = ()
+    bins: tuple[ReliabilityBin, ...] = ()
     method: str = ""
 
 
@@ -52,12 +52,12 @@ class _Shipped(Struct, frozen=True):
     method: str = ""
 
 
-def facts_of(card: Card) -> list[Facts]:
+def facts_from_card(card: JudgeCard) -> list[JudgeFacts]:
     """What a card says; nothing of one that compares with another question's labels."""
     if card.against and card.against not in card.questions:
         return []
     return [
-        Facts(
+        JudgeFacts(
             judge=card.judge,
             question=question,
             data=card.data,
@@ -73,7 +73,7 @@ def facts_of(card: Card) -> list[Facts]:
     ]
 
 
-def shipped(record: JudgeRecord) -> list[Facts]:
+def shipped_card_facts(record: JudgeRecord) -> list[JudgeFacts]:
     """What the card beside a shipped classifier says, if the run used that very version; else nothing."""
     name = record.name.removeprefix("moderation:").split(",", 1)[0]
     path = files("truing") / "resources" / "weights" / "moderation" / name / "card.json"
@@ -86,7 +86,7 @@ def shipped(record: JudgeRecord) -> list[Facts]:
     if card.judge_hash != record.lineage.hash:
         return []
     return [
-        Facts(
+        JudgeFacts(
             judge=record.name,
             question=question,
             data=card.data,
@@ -103,13 +103,15 @@ def shipped(record: JudgeRecord) -> list[Facts]:
     ]
 
 
-def known(records: Iterable[JudgeRecord], given: Iterable[Facts]) -> list[Facts]:
+def collect_judge_facts(
+    records: Iterable[JudgeRecord], given: Iterable[JudgeFacts]
+) -> list[JudgeFacts]:
     """Facts of the judges of some runs, each judge and question once; a card that was given comes before a shipped one."""
     found = {(f.judge, f.question): f for f in given}
-    out: dict[tuple[str, str], Facts] = {}
+    out: dict[tuple[str, str], JudgeFacts] = {}
     for record in records:
         key = (record.name, record.question)
         if key not in out:
-            of = [found[key]] if key in found else shipped(record)
+            of = [found[key]] if key in found else shipped_card_facts(record)
             out.update({(f.judge, f.question): f for f in of})
     return list(out.values())

@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from truing.analysis.rates import codes
+from truing.analysis.rates import verdict_codes
 from truing.analysis.verdict_table import (
     ABSENT,
     FAILED,
     NO,
     UNSCORED,
     YES,
-    Columns,
-    lines,
-    read_columns,
+    VerdictTable,
+    read_verdict_table,
 )
 from truing.core.errors import DataError, RunError
+from truing.core.jsonl import read_records
 from truing.core.types import Judgement, stream_seed
 from truing.runs.folder import AppendOnlyFile, Run, encode_line, replace_file
 
@@ -48,7 +48,7 @@ _MIX = (
 Key = tuple[int, int]
 
 
-class Draw(Struct, frozen=True, kw_only=True):
+class LabelDraw(Struct, frozen=True, kw_only=True):
     """One drawn row. `rows` is the number of rows drawn from, `probability` that of this row in its batch."""
 
     batch: int
@@ -61,44 +61,44 @@ class Draw(Struct, frozen=True, kw_only=True):
     design: str = EVEN
 
 
-class Label(Struct, frozen=True, kw_only=True):
+class RowLabel(Struct, frozen=True, kw_only=True):
     """What people said of one row (none = they could not tell), and the probability with which it came to a label."""
 
     verdict: bool | None
     probability: float
 
 
-class Labels(Struct, kw_only=True):
+class UsableLabels(Struct, kw_only=True):
     """Labels of one question that may enter a correction, by (position, index); `ignored` says what may not."""
 
     question: str
-    rows: dict[Key, Label]
+    rows: dict[Key, RowLabel]
     drawn: int = 0
     ignored: dict[str, int]
 
 
-def folder(run: Run | str | Path) -> Path:
+def labels_folder(run: Run | str | Path) -> Path:
     """Where a run's draws and labels are."""
     return (run.path if isinstance(run, Run) else Path(run)) / "labels"
 
 
-def population(columns: Columns) -> list[Key]:
+def labelable_rows(columns: VerdictTable) -> list[Key]:
     """(position, index) of every answer that can be labelled, in the order of the run."""
     out = []
-    for index, states in enumerate(columns.responses):
+    for index, states in enumerate(columns.response_states):
         out += [(at, index) for at, state in enumerate(states) if state not in (ABSENT, FAILED)]
     return out
 
 
-def read_draws(run: Run | str | Path, question: str | None = None) -> list[Draw]:
+def read_draws(run: Run | str | Path, question: str | None = None) -> list[LabelDraw]:
     """All draws, or those of one question, in the order drawn."""
-    path = folder(run) / "draws.jsonl"
-    return [d for d in lines(path, Draw) if question is None or d.question == question]
+    path = labels_folder(run) / "draws.jsonl"
+    return [d for d in read_records(path, LabelDraw) if question is None or d.question == question]
 
 
 def draw_rows(
     run: Run | str | Path, n: int, *, question: str = "harmful", seed: int = 0, active: bool = False
-) -> list[Draw]:
+) -> list[LabelDraw]:
     """Draws `n` more rows for labelling and stores them with their probabilities.
 
     `active` draws more where the judges of the question are unsure or disagree. DataError if n < 1, if there is
@@ -108,12 +108,12 @@ def draw_rows(
     found = run if isinstance(run, Run) else Run(run)
     if n < 1:
         raise DataError(f"--n {n}: draw at least one row")
-    columns = read_columns(found, ids=True, scores=active)
+    columns = read_verdict_table(found, ids=True, scores=active)
     if not columns.manifest.complete:  # rows that come later could not have been drawn
         raise RunError(
             f"{found.path}: the run is not complete; the same command that began it goes on with it"
         )
-    rows = population(columns)
+    rows = labelable_rows(columns)
     if not rows:
         raise DataError(f"{found.path}: no answers to label")
     ids = columns.ids or []
@@ -124,12 +124,12 @@ def draw_rows(
     batch = max((d.batch for d in read_draws(found)), default=-1) + 1
     if active:
         chance = _chances(
-            uncertainty(columns, rows, question), min(len(rows), n * len(rows) / left)
+            judge_uncertainty(columns, rows, question), min(len(rows), n * len(rows) / left)
         )
-        picked = systematic(chance, random.Random(stream_seed(seed, question, batch)))
-        _write_weights(folder(found), batch, chance)
+        picked = systematic_sample(chance, random.Random(stream_seed(seed, question, batch)))
+        _write_weights(labels_folder(found), batch, chance)
         made = [
-            Draw(
+            LabelDraw(
                 batch=batch,
                 order=o,
                 sample_id=ids[rows[i][0]],
@@ -143,7 +143,7 @@ def draw_rows(
         ]
     else:
         made = _even(found, rows, ids, question, n, batch)
-    journal = AppendOnlyFile(folder(found) / "draws.jsonl")
+    journal = AppendOnlyFile(labels_folder(found) / "draws.jsonl")
     try:
         journal.append(b"".join(encode_line(d) for d in made))
         journal.sync()
@@ -154,7 +154,7 @@ def draw_rows(
 
 def _even(
     found: Run, rows: list[Key], ids: list[str], question: str, n: int, batch: int
-) -> list[Draw]:
+) -> list[LabelDraw]:
     """The next rows of the question's one random order that no other draw has taken."""
     before = read_draws(found, question)
     taken = {(d.sample_id, d.index) for d in before}
@@ -168,7 +168,7 @@ def _even(
         key = (ids[rows[order[at]][0]], rows[order[at]][1])
         new += key not in taken
         made.append(
-            Draw(
+            LabelDraw(
                 batch=batch,
                 order=at,
                 sample_id=key[0],
@@ -182,7 +182,7 @@ def _even(
     return [msgspec.structs.replace(d, probability=share) for d in made]
 
 
-def uncertainty(columns: Columns, rows: list[Key], question: str) -> NDArray[np.float64]:
+def judge_uncertainty(columns: VerdictTable, rows: list[Key], question: str) -> NDArray[np.float64]:
     """sqrt(p(1-p)) for each row, p the mean of the judges' probabilities (or verdicts); unscored rows count as 1/2."""
     import numpy as np
 
@@ -195,7 +195,7 @@ def uncertainty(columns: Columns, rows: list[Key], question: str) -> NDArray[np.
         raise DataError(f"{columns.path}: an active draw needs a judge that answered {question!r}")
     total = np.zeros(len(rows))
     for column in columns_:
-        layers = codes(columns, column)
+        layers = verdict_codes(columns, column)
         for i, (at, index) in enumerate(rows):
             code = layers[index][at] if index < len(layers) else UNSCORED
             plain = 1.0 if code == YES else 0.0 if code == NO else 0.5
@@ -222,7 +222,7 @@ def _chances(weights: NDArray[np.float64], n: float) -> NDArray[np.float64]:
     return np.minimum(np.round(chance, 9), 1.0)
 
 
-def systematic(chance: NDArray[np.float64], source: random.Random) -> list[int]:
+def systematic_sample(chance: NDArray[np.float64], source: random.Random) -> list[int]:
     """Rows drawn with exactly these probabilities, as many as they add up to; in random order."""
     order = list(range(len(chance)))
     source.shuffle(order)
@@ -250,7 +250,7 @@ def add_label(run: Run | str | Path, label: Judgement) -> None:
         raise DataError(
             f"{label.sample_id}/{label.index} was not drawn for {label.question!r}: its label proves nothing"
         )
-    journal = AppendOnlyFile(folder(run) / "labels.jsonl")
+    journal = AppendOnlyFile(labels_folder(run) / "labels.jsonl")
     try:
         journal.append(encode_line(label))
         journal.sync()
@@ -268,7 +268,7 @@ def import_labels(
     count = 0
     if not path.is_file():
         raise DataError(f"{path}: no such file of labels")
-    for row in lines(path, _Given):
+    for row in read_records(path, _Given):
         if row.sample_id not in ids:
             left["of rows not in the run"] = left.get("of rows not in the run", 0) + 1
         elif (row.sample_id, row.index, row.question) not in drawn:
@@ -286,7 +286,7 @@ def import_labels(
             taken += encode_line(made)
             count += 1
     if taken:
-        journal = AppendOnlyFile(folder(run) / "labels.jsonl")
+        journal = AppendOnlyFile(labels_folder(run) / "labels.jsonl")
         try:
             journal.append(taken)
             journal.sync()
@@ -304,7 +304,7 @@ class _Given(Struct, frozen=True, kw_only=True):
     rater: str | None = None
 
 
-def said(run: Run | str | Path) -> dict[tuple[str, int, str], list[bool | None]]:
+def read_votes(run: Run | str | Path) -> dict[tuple[str, int, str], list[bool | None]]:
     """(sample, index, question) -> the labels given, one a rater (the newest counts).
 
     Those of `labels.jsonl`, and people's judgements in the run (the rating pages export them there): a drawn row may be
@@ -313,8 +313,8 @@ def said(run: Run | str | Path) -> dict[tuple[str, int, str], list[bool | None]]
     found = run if isinstance(run, Run) else Run(run)
     newest: dict[tuple[str, int, str], dict[str, bool | None]] = {}
     human = [found.path / r.file for r in found.manifest.judges if r.name.startswith("human:")]
-    for path in (*human, folder(found) / "labels.jsonl"):
-        for row in lines(path, Judgement):
+    for path in (*human, labels_folder(found) / "labels.jsonl"):
+        for row in read_records(path, Judgement):
             if row.verdict is None and row.value is not None:
                 continue  # a grade is no answer to a yes-or-no question
             of = newest.setdefault((row.sample_id, row.index, row.question), {})
@@ -327,9 +327,9 @@ def _majority(votes: list[bool | None]) -> bool | None:
     return None if tally == 0 else tally > 0
 
 
-def to_label(run: Run | str | Path, question: str) -> list[Draw]:
+def unlabelled_draws(run: Run | str | Path, question: str) -> list[LabelDraw]:
     """Drawn rows that nobody has labelled yet, in the order drawn."""
-    labelled = said(run)
+    labelled = read_votes(run)
     out, seen = [], set()
     for d in read_draws(run, question):
         key = (d.sample_id, d.index, question)
@@ -339,17 +339,17 @@ def to_label(run: Run | str | Path, question: str) -> list[Draw]:
     return out
 
 
-def read_labels(columns: Columns) -> dict[str, Labels]:
+def read_labels(columns: VerdictTable) -> dict[str, UsableLabels]:
     """The labels of a run that may enter a correction, by question; empty without a draw."""
-    out: dict[str, Labels] = {}
-    by_question: dict[str, list[Draw]] = {}
+    out: dict[str, UsableLabels] = {}
+    by_question: dict[str, list[LabelDraw]] = {}
     for d in read_draws(columns.path):
         if d.design in (
             EVEN,
             WEIGHTED,
         ):  # draws for a certificate are of prompts, and serve that alone
             by_question.setdefault(d.question, []).append(d)
-    given = said(columns.path) if by_question else {}
+    given = read_votes(columns.path) if by_question else {}
     for question in by_question:
         draws = by_question.get(question, [])
         out[question] = _usable(
@@ -359,15 +359,15 @@ def read_labels(columns: Columns) -> dict[str, Labels]:
 
 
 def _usable(
-    columns: Columns,
+    columns: VerdictTable,
     question: str,
-    draws: list[Draw],
+    draws: list[LabelDraw],
     given: Mapping[tuple[str, int], list[bool | None]],
-) -> Labels:
-    made = Labels(
+) -> UsableLabels:
+    made = UsableLabels(
         question=question, rows={}, drawn=len({(d.sample_id, d.index) for d in draws}), ignored={}
     )
-    rows = population(columns)
+    rows = labelable_rows(columns)
     if draws and draws[0].rows != len(rows):
         made.ignored[
             f"(the run had {draws[0].rows} answers when they were drawn, and has {len(rows)})"
@@ -385,7 +385,7 @@ def _usable(
             chance = _read_weights(columns.path, batch, len(rows))
             miss = [m * (1 - c * done / len(family)) for m, c in zip(miss, chance)]
     for (sample_id, index), votes in given.items():
-        at = columns.position(sample_id)
+        at = columns.position_of(sample_id)
         if at is None or (at, index) not in where:
             made.ignored["of rows not in the run"] = (
                 made.ignored.get("of rows not in the run", 0) + 1
@@ -396,13 +396,13 @@ def _usable(
             )
         else:
             chance_of = max(1e-12, 1 - miss[where[(at, index)]])
-            made.rows[(at, index)] = Label(
+            made.rows[(at, index)] = RowLabel(
                 verdict=_majority(votes), probability=min(1.0, chance_of)
             )
     return made
 
 
-def _families(draws: list[Draw]) -> Iterator[tuple[int | None, list[Draw]]]:
+def _families(draws: list[LabelDraw]) -> Iterator[tuple[int | None, list[LabelDraw]]]:
     """Even draws are one family (none), each weighted batch one of its own; in the order shown."""
     even = sorted((d for d in draws if d.design == EVEN), key=lambda d: d.order)
     if even:
@@ -411,14 +411,14 @@ def _families(draws: list[Draw]) -> Iterator[tuple[int | None, list[Draw]]]:
         yield batch, sorted((d for d in draws if d.batch == batch), key=lambda d: d.order)
 
 
-def _prefix(family: list[Draw], given: Mapping[tuple[str, int], object]) -> int:
+def _prefix(family: list[LabelDraw], given: Mapping[tuple[str, int], object]) -> int:
     return next(
         (i for i, d in enumerate(family) if (d.sample_id, d.index) not in given), len(family)
     )
 
 
 def _read_weights(run: Path, batch: int, rows: int) -> list[float]:
-    path = folder(run) / f"weights-{batch}.json"
+    path = labels_folder(run) / f"weights-{batch}.json"
     try:
         found = msgspec.json.decode(path.read_bytes(), type=list[float])
     except (OSError, msgspec.DecodeError) as error:

@@ -14,19 +14,20 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from truing.analysis.verdict_table import Column, Columns, lines, read_columns
+from truing.analysis.verdict_table import VerdictColumn, VerdictTable, read_verdict_table
 from truing.core.errors import RunError
+from truing.core.jsonl import read_records
 from truing.runs.folder import Run
 
 
-class Pair(Struct, frozen=True, kw_only=True):
+class RunPair(Struct, frozen=True, kw_only=True):
     """Both runs over the shared samples, position by position; `only_a` and `only_b` are the ids left out."""
 
-    a: Columns
-    b: Columns
+    a: VerdictTable
+    b: VerdictTable
     keys: tuple[str, ...]
-    at_a: tuple[int, ...]
-    at_b: tuple[int, ...]
+    positions_a: tuple[int, ...]
+    positions_b: tuple[int, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     notes: tuple[str, ...]
@@ -38,14 +39,15 @@ class _Asked(Struct, frozen=True):
     parent: str | None = None
 
 
-def _keys(columns: Columns, *, parents: bool) -> dict[str, int]:
+def _keys(columns: VerdictTable, *, parents: bool) -> dict[str, int]:
     """Key of pairing -> position; a parent that several samples share names none of them."""
     out: dict[str, int] = {}
     doubled: set[str] = set()
     names: Iterable[str] = columns.ids or ()
     if parents:
         names = (
-            sample.parent or sample.id for sample in lines(columns.path / "samples.jsonl", _Asked)
+            sample.parent or sample.id
+            for sample in read_records(columns.path / "samples.jsonl", _Asked)
         )
     for at, key in enumerate(names):
         if key in out:
@@ -54,13 +56,15 @@ def _keys(columns: Columns, *, parents: bool) -> dict[str, int]:
     return {k: at for k, at in out.items() if k not in doubled}
 
 
-def _prompts(columns: Columns) -> list[int]:
-    return [hash(bytes(s.conversation)) for s in lines(columns.path / "samples.jsonl", _Asked)]
+def _prompts(columns: VerdictTable) -> list[int]:
+    return [
+        hash(bytes(s.conversation)) for s in read_records(columns.path / "samples.jsonl", _Asked)
+    ]
 
 
-def pair_runs(run_a: Run | str | Path, run_b: Run | str | Path) -> Pair:
+def pair_runs(run_a: Run | str | Path, run_b: Run | str | Path) -> RunPair:
     """Pairs two runs; RunError if they share no sample."""
-    a, b = read_columns(run_a, ids=True), read_columns(run_b, ids=True)
+    a, b = read_verdict_table(run_a, ids=True), read_verdict_table(run_b, ids=True)
     attacked = bool(a.manifest.plan.get("attack") or b.manifest.plan.get("attack"))
     keys_a, keys_b = _keys(a, parents=attacked), _keys(b, parents=attacked)
     shared = [k for k in keys_a if k in keys_b]
@@ -100,25 +104,29 @@ def pair_runs(run_a: Run | str | Path, run_b: Run | str | Path) -> Pair:
     notes += _share_judges(a, b)
     first = _take(a, at_a)
     second = _take(b, at_b)
-    second.harm_sets, second.harms, second.topics = first.harm_sets, first.harms, first.topics
-    second.expects = first.expects
-    return Pair(
+    second.category_sets, second.category_ids, second.pair_category_ids = (
+        first.category_sets,
+        first.category_ids,
+        first.pair_category_ids,
+    )
+    second.expect_ids = first.expect_ids
+    return RunPair(
         a=first,
         b=second,
         keys=tuple(shared),
-        at_a=at_a,
-        at_b=at_b,
+        positions_a=at_a,
+        positions_b=at_b,
         only_a=only_a,
         only_b=only_b,
         notes=tuple(notes),
     )
 
 
-def _share_judges(a: Columns, b: Columns) -> list[str]:
+def _share_judges(a: VerdictTable, b: VerdictTable) -> list[str]:
     """Keeps the judges of both runs (one version only), struck in both where they are struck in one."""
     notes = []
-    struck_a = {k: a.struck(c.record) for k, c in a.columns.items()}
-    struck_b = {k: b.struck(c.record) for k, c in b.columns.items()}
+    struck_a = {k: a.struck_reason(c.record) for k, c in a.columns.items()}
+    struck_b = {k: b.struck_reason(c.record) for k, c in b.columns.items()}
     for key in [*a.columns, *(k for k in b.columns if k not in a.columns)]:
         name, question = key
         mine, other = a.columns.get(key), b.columns.get(key)
@@ -142,27 +150,33 @@ def _share_judges(a: Columns, b: Columns) -> list[str]:
     return notes
 
 
-def _take(columns: Columns, at: Sequence[int]) -> Columns:
+def _take(columns: VerdictTable, at: Sequence[int]) -> VerdictTable:
     """The same columns over some positions, in the order given."""
-    out = Columns(columns.path, columns.manifest)
+    out = VerdictTable(columns.path, columns.manifest)
     everything = len(at) == columns.size and all(i == p for i, p in enumerate(at))
     pick = itemgetter(*at) if len(at) > 1 else lambda layer: (layer[at[0]],)
 
     def layer(given: bytearray) -> bytearray:
         return given if everything else bytearray(pick(given))
 
-    out.harm_sets = columns.harm_sets
-    out.harms, out.topics = array("H", pick(columns.harms)), array("H", pick(columns.topics))
-    out.expects = layer(columns.expects)
-    out.responses = [layer(given) for given in columns.responses]
+    out.category_sets = columns.category_sets
+    out.category_ids, out.pair_category_ids = (
+        array("H", pick(columns.category_ids)),
+        array("H", pick(columns.pair_category_ids)),
+    )
+    out.expect_ids = layer(columns.expect_ids)
+    out.response_states = [layer(given) for given in columns.response_states]
     for key, column in columns.columns.items():
-        made = Column(column.record, column.question, len(at))
-        made.layers = [layer(given) for given in column.layers]
-        made.predicted = {
-            c: [layer(given) for given in marks] for c, marks in column.predicted.items()
+        made = VerdictColumn(column.record, column.question, len(at))
+        made.codes = [layer(given) for given in column.codes]
+        made.predicted_categories = {
+            c: [layer(given) for given in marks] for c, marks in column.predicted_categories.items()
         }
-        if column.sums is not None and column.counts is not None:
-            made.sums, made.counts = array("d", pick(column.sums)), array("L", pick(column.counts))
-        made.beyond = column.beyond
+        if column.value_sums is not None and column.value_counts is not None:
+            made.value_sums, made.value_counts = (
+                array("d", pick(column.value_sums)),
+                array("L", pick(column.value_counts)),
+            )
+        made.exceeds_unit_interval = column.exceeds_unit_interval
         out.columns[key] = made
     return out

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from truing.analysis.verdict_table import NO, YES, Column, Columns
+from truing.analysis.verdict_table import NO, YES, VerdictColumn, VerdictTable
 from truing.stats.intervals import Interval, student_quantile
 
 if TYPE_CHECKING:
-    from truing.analysis.pairing import Pair
+    from truing.analysis.pairing import RunPair
 
 
-class Mean(Struct, frozen=True, kw_only=True):
+class MeanScore(Struct, frozen=True, kw_only=True):
     """One judge's mean value on one question, in its own unit; `n` answers on `prompts` prompts, `missing` without value."""
 
     question: str
@@ -33,7 +33,7 @@ class Mean(Struct, frozen=True, kw_only=True):
     struck: str | None = None
 
 
-class MeanDelta(Struct, frozen=True, kw_only=True):
+class MeanScoreDelta(Struct, frozen=True, kw_only=True):
     """The second run's mean minus the first's, paired by prompt, in the judge's unit."""
 
     question: str
@@ -47,7 +47,9 @@ class MeanDelta(Struct, frozen=True, kw_only=True):
     struck: str | None = None
 
 
-def mean_of(values: Sequence[float], method: str = "student by prompt") -> Interval | None:
+def student_mean_interval(
+    values: Sequence[float], method: str = "student by prompt"
+) -> Interval | None:
     """The mean with Student's 95 % interval; none under two values, which tell nothing of their spread."""
     n = len(values)
     if n < 2:
@@ -58,39 +60,45 @@ def mean_of(values: Sequence[float], method: str = "student by prompt") -> Inter
     return Interval(mean, mean - half, mean + half, method)
 
 
-def gives_values(column: Column) -> bool:
+def reports_mean(column: VerdictColumn) -> bool:
     """Whether a mean says more of a column than a rate: it has values, and no verdicts or values outside [0, 1]."""
-    return column.counts is not None and (column.beyond or not has_verdicts(column))
+    return column.value_counts is not None and (
+        column.exceeds_unit_interval or not has_verdicts(column)
+    )
 
 
-def has_verdicts(column: Column) -> bool:
+def has_verdicts(column: VerdictColumn) -> bool:
     """Whether a column has a single yes or no."""
-    return any(YES in layer or NO in layer for layer in column.layers)
+    return any(YES in layer or NO in layer for layer in column.codes)
 
 
-def _by_prompt(column: Column) -> dict[int, float]:
-    if column.counts is None or column.sums is None:
+def _by_prompt(column: VerdictColumn) -> dict[int, float]:
+    if column.value_counts is None or column.value_sums is None:
         return {}
-    return {at: column.sums[at] / n for at, n in enumerate(column.counts) if n}
+    return {at: column.value_sums[at] / n for at, n in enumerate(column.value_counts) if n}
 
 
-def means(columns: Columns) -> list[Mean]:
+def mean_scores(columns: VerdictTable) -> list[MeanScore]:
     """The means of a run."""
     out = []
     for column in columns.columns.values():
-        if not gives_values(column) or column.counts is None:
+        if not reports_mean(column) or column.value_counts is None:
             continue
-        values, n, struck = _by_prompt(column), sum(column.counts), columns.struck(column.record)
-        rows = sum(len(layer) - layer.count(0) for layer in column.layers)
+        values, n, struck = (
+            _by_prompt(column),
+            sum(column.value_counts),
+            columns.struck_reason(column.record),
+        )
+        rows = sum(len(layer) - layer.count(0) for layer in column.codes)
         out.append(
-            Mean(
+            MeanScore(
                 question=column.question,
                 judge=column.record.name,
                 judge_hash=column.record.lineage.hash,
                 n=n,
                 prompts=len(values),
                 missing=max(0, rows - n),
-                value=mean_of(list(values.values())),
+                value=student_mean_interval(list(values.values())),
                 selected_by_judge=struck is not None,
                 struck=struck,
             )
@@ -98,12 +106,12 @@ def means(columns: Columns) -> list[Mean]:
     return out
 
 
-def mean_deltas(pair: Pair) -> list[MeanDelta]:
+def mean_score_deltas(pair: RunPair) -> list[MeanScoreDelta]:
     """The changes of means between two runs, over prompts with values in both."""
     out = []
     for key, column in pair.a.columns.items():
         other = pair.b.columns[key]
-        if not (gives_values(column) or gives_values(other)):
+        if not (reports_mean(column) or reports_mean(other)):
             continue
         a, b = _by_prompt(column), _by_prompt(other)
         shared = [at for at in a if at in b]
@@ -111,14 +119,14 @@ def mean_deltas(pair: Pair) -> list[MeanDelta]:
             continue
         struck = column.record.struck
         out.append(
-            MeanDelta(
+            MeanScoreDelta(
                 question=column.question,
                 judge=column.record.name,
                 judge_hash=column.record.lineage.hash,
                 n_pairs=len(shared),
                 mean_a=math.fsum(a[p] for p in shared) / len(shared),
                 mean_b=math.fsum(b[p] for p in shared) / len(shared),
-                delta=mean_of([b[p] - a[p] for p in shared], "paired by prompt"),
+                delta=student_mean_interval([b[p] - a[p] for p in shared], "paired by prompt"),
                 selected_by_judge=struck is not None,
                 struck=struck,
             )

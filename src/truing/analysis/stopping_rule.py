@@ -13,12 +13,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from truing.analysis.rates import ALIASES, AXES, codes
-from truing.analysis.sequential import means
-from truing.analysis.verdict_table import read_columns
+from truing.analysis.rates import AXES, QUESTION_ALIASES, verdict_codes
+from truing.analysis.stopped_runs import prompt_means
+from truing.analysis.verdict_table import read_verdict_table
 from truing.core.errors import PlanError, RunError
 from truing.core.protocols import Judge
-from truing.stats.sequential import BettingSequence, PairedSequence
+from truing.stats.sequential import BettingSequence, PairedBettingSequence
 
 _WHOLE = re.compile(
     r"^(?:(?P<question>[a-z][a-z0-9_-]*)\s*\(\s*(?P<inside>.*?)\s*\)|(?P<bare>decided\s+vs\s+.+))$"
@@ -33,7 +33,7 @@ FORMS = '"harm(width<0.05)", "harm(upper<0.02 or lower>0.02)" or "decided vs RUN
 Condition = tuple[str, Callable[[float, float], bool], float]
 
 
-class Precise:
+class BoundRule:
     """Stops when one of its conditions on the sequence's interval holds."""
 
     def __init__(self, text: str, question: str, conditions: Sequence[Condition]) -> None:
@@ -57,12 +57,12 @@ class Precise:
         return any(holds(now[what], limit) for what, holds, limit in self.conditions)
 
 
-class Decided:
+class DecidedRule:
     """Stops when the paired difference to a baseline run is shown to lie on one side of zero."""
 
     def __init__(self, text: str, question: str, baseline: Mapping[str, float]) -> None:
         self.text, self.question, self.baseline = text, question, baseline
-        self.sequence = PairedSequence()
+        self.sequence = PairedBettingSequence()
 
     def __str__(self) -> str:
         return self.text
@@ -77,13 +77,13 @@ class Decided:
         return interval.lower > 0 or interval.upper < 0
 
 
-def until(text: str, judges: Sequence[Judge] = ()) -> Precise | Decided:
+def parse_stopping_rule(text: str, judges: Sequence[Judge] = ()) -> BoundRule | DecidedRule:
     """Reads a stopping rule; PlanError says what is wrong, RunError if the baseline was not judged by the same judge."""
     found = _WHOLE.match(text.strip())
     if found is None:
         raise PlanError(f"--until {text!r}: expected {FORMS}")
     asked = found["question"] or "harm"
-    question = ALIASES.get(asked, asked)
+    question = QUESTION_ALIASES.get(asked, asked)
     if question in AXES:
         raise PlanError(
             f"--until {text!r}: {asked!r} is an axis; a run stops by a judge's question ({AXES[question][0]!r})"
@@ -91,7 +91,7 @@ def until(text: str, judges: Sequence[Judge] = ()) -> Precise | Decided:
     inside = found["bare"] or found["inside"]
     versus = _VERSUS.match(inside)
     if versus is not None:
-        return Decided(text, question, _baseline(Path(versus["run"].strip()), question, judges))
+        return DecidedRule(text, question, _baseline(Path(versus["run"].strip()), question, judges))
     conditions: list[Condition] = []
     for part in re.split(r"\s+or\s+", inside):
         one = _CONDITION.match(part.strip())
@@ -109,14 +109,16 @@ def until(text: str, judges: Sequence[Judge] = ()) -> Precise | Decided:
         if not 0 < limit < 1:
             raise PlanError(f"--until {text!r}: {limit:g} does not lie between 0 and 1")
         conditions.append((one["what"], operator.lt if one["op"] == "<" else operator.gt, limit))
-    return Precise(text, question, conditions)
+    return BoundRule(text, question, conditions)
 
 
 def _baseline(path: Path, question: str, judges: Sequence[Judge]) -> dict[str, float]:
-    columns = read_columns(path, ids=True)
+    columns = read_verdict_table(path, ids=True)
     mine = next((j for j in judges if j.question == question), None)
     column = (
-        columns.headline(question) if mine is None else columns.columns.get((mine.name, question))
+        columns.headline_column(question)
+        if mine is None
+        else columns.columns.get((mine.name, question))
     )
     if column is None or (mine is not None and column.record.lineage.hash != mine.lineage.hash):
         who = "no judge" if mine is None else f"{mine.name} (in this version)"
@@ -124,4 +126,7 @@ def _baseline(path: Path, question: str, judges: Sequence[Judge]) -> dict[str, f
             f"{path}: {question!r} was not answered there by {who}: judge that run first (truing judge)"
         )
     ids = columns.ids or []
-    return {ids[at]: value for at, value in means(codes(columns, column), range(columns.size))}
+    return {
+        ids[at]: value
+        for at, value in prompt_means(verdict_codes(columns, column), range(columns.size))
+    }

@@ -1,15 +1,18 @@
-"""A run as compact columns: one byte a response for each judge, whatever the size of the run.
+"""A run folder as compact columns: one byte per answer and judge, whatever the length of the texts.
 
-`read_columns` streams the run folder's lines through decoders that skip the text, so that 200,000 samples need seconds
-and a few megabytes, and no numpy. Everything in `tables.py` and `compare.py` counts over these bytes. Within
-`reading_once()` a folder is read once, however many tables and sections ask for it.
+`read_verdict_table` streams the run's JSON lines through decoders that skip the texts, so that
+200,000 samples take seconds and a few megabytes, without numpy. All counting in this package is
+done on these bytes. Inside `cached_verdict_tables()` each folder is read only once.
+
+Every byte array runs over the samples of `samples.jsonl` in file order ("position"); a list of
+such arrays runs over the index of the answer (0 to n - 1 for n answers per prompt).
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,20 +26,25 @@ from truing.core.jsonl import read_records
 from truing.core.types import Expect, Failure
 from truing.runs.folder import JudgeRecord, Manifest, Run
 
+# Codes of a verdict; ABSENT is also the state of an answer that was never requested.
 ABSENT, NO, YES, UNSCORED, SKIPPED = 0, 1, 2, 3, 4
+# States of an answer. CUT: stopped at the token limit; BLOCKED: by a rail or a content filter.
 ANSWERED, FAILED, CUT, ABSTAINED, BLOCKED = 1, 2, 3, 4, 5
+# `VerdictTable.expect_ids` holds indices into this tuple.
 EXPECTS: tuple[Expect, ...] = ("none", "comply", "refuse", "clarify", "abstain", "support")
-_FINISH = {
+_STATE_OF_FINISH_REASON = {
     "length": CUT,
     "abstained": ABSTAINED,
     "blocked": BLOCKED,
     "content_filter": BLOCKED,
     "error": FAILED,
 }
-# A judge that a sample does not concern says so by a failure of this kind; such rows are no part of its rates.
-INAPPLICABLE = frozenset(
+INAPPLICABLE_KINDS = frozenset(
     {"inapplicable", "not-applicable", "not_applicable", "no-check", "skipped"}
 )
+"""Failure kinds by which a judge says that a sample does not concern it: no part of its rates."""
+CATEGORY_THRESHOLD = 0.5
+"""Least probability at which a judge's own category counts as assigned."""
 
 
 class _Sample(Struct, frozen=True):
@@ -68,220 +76,281 @@ class _Judgement(Struct, frozen=True):
     failure: Failure | None = None
 
 
-lines = read_records
+class VerdictColumn:
+    """The verdicts of one judge on one question.
 
-
-class Column:
-    """One judge's verdicts on one question: `layers[index][position]` is one of the five codes."""
+    Attributes:
+        codes: `codes[index][position]` is ABSENT, NO, YES, UNSCORED or SKIPPED.
+        predicted_categories: for each of the judge's own categories, arrays shaped like `codes`
+            with 1 where the judge said "yes" and assigned the category.
+        scores: probabilities by (position, index); filled only if the table was read with scores.
+        value_sums, value_counts: by position, the sum and the number of the values that the judge
+            gave in its own unit (a reward, a cost, a grade); None if it gave none.
+        exceeds_unit_interval: whether some value lies outside [0, 1].
+    """
 
     def __init__(self, record: JudgeRecord, question: str, size: int) -> None:
         self.record = record
         self.question = question
         self.size = size
-        self.layers: list[bytearray] = []
-        self.votes: dict[tuple[int, int], int] = {}  # human rows: majority of raters
-        self.predicted: dict[str, list[bytearray]] = {}
+        self.codes: list[bytearray] = []
+        self.predicted_categories: dict[str, list[bytearray]] = {}
         self.scores: dict[tuple[int, int], float] = {}
-        self.sums: array[float] | None = (
-            None  # by position: sum and number of the values in the judge's own unit
-        )
-        self.counts: array[int] | None = None
-        self.beyond = False  # whether a value lies outside [0, 1]
+        self.value_sums: array[float] | None = None
+        self.value_counts: array[int] | None = None
+        self.exceeds_unit_interval = False
+        self._vote_balance: dict[tuple[int, int], int] = {}  # people's votes: yes minus no
 
-    def _layer(self, layers: list[bytearray], index: int) -> bytearray:
-        while len(layers) <= index:
-            layers.append(bytearray(self.size))
-        return layers[index]
+    @property
+    def is_human(self) -> bool:
+        """Whether the verdicts are labels by people."""
+        return self.record.name.startswith("human:")
 
-    def _add(self, at: int, value: float) -> None:
-        if self.sums is None or self.counts is None:
-            self.sums, self.counts = (
-                array("d", bytes(8 * self.size)),
-                array("L", bytes(array("L").itemsize * self.size)),
-            )
-        self.sums[at] += value
-        self.counts[at] += 1
-        self.beyond = self.beyond or not 0 <= value <= 1
+    def add_judgement(self, position: int, row: _Judgement, *, keep_score: bool) -> None:
+        """Stores one judgement.
 
-    def put(self, at: int, row: _Judgement, *, human: bool, scores: bool) -> None:
-        """Stores one judgement; of a person's several the majority counts, of a judge's several the newest."""
+        Where several people labelled an answer, the majority counts; where a judge judged it
+        several times (a run that was resumed), the last judgement does.
+        """
         code = UNSCORED if row.verdict is None else YES if row.verdict else NO
-        if row.failure is not None and row.failure.kind in INAPPLICABLE:
+        if row.failure is not None and row.failure.kind in INAPPLICABLE_KINDS:
             code = SKIPPED
-        layer = self._layer(self.layers, row.index)
-        if human and row.verdict is not None:
-            key = (at, row.index)
-            tally = self.votes.get(key, 0) + (1 if row.verdict else -1)
-            self.votes[key] = tally
-            code = YES if tally > 0 else NO if tally < 0 else UNSCORED
-        layer[at] = code
+        if self.is_human and row.verdict is not None:
+            key = (position, row.index)
+            balance = self._vote_balance.get(key, 0) + (1 if row.verdict else -1)
+            self._vote_balance[key] = balance
+            code = YES if balance > 0 else NO if balance < 0 else UNSCORED
+        self._array_of(self.codes, row.index)[position] = code
+
         if row.value is not None and code != SKIPPED:
-            self._add(at, row.value)
-        if scores and row.score is not None:
-            self.scores[(at, row.index)] = row.score
+            self._add_value(position, row.value)
+        if keep_score and row.score is not None:
+            self.scores[(position, row.index)] = row.score
         if row.verdict:
-            for category, p in row.harms.items():
-                if p >= 0.5:
-                    self._layer(self.predicted.setdefault(category, []), row.index)[at] = 1
+            for category, probability in row.harms.items():
+                if probability >= CATEGORY_THRESHOLD:
+                    marks = self.predicted_categories.setdefault(category, [])
+                    self._array_of(marks, row.index)[position] = 1
+
+    def _array_of(self, arrays: list[bytearray], index: int) -> bytearray:
+        while len(arrays) <= index:
+            arrays.append(bytearray(self.size))
+        return arrays[index]
+
+    def _add_value(self, position: int, value: float) -> None:
+        if self.value_sums is None or self.value_counts is None:
+            self.value_sums = array("d", bytes(8 * self.size))
+            self.value_counts = array("L", bytes(array("L").itemsize * self.size))
+        self.value_sums[position] += value
+        self.value_counts[position] += 1
+        self.exceeds_unit_interval = self.exceeds_unit_interval or not 0 <= value <= 1
 
 
-class Columns:
-    """What one run holds, ready to be counted. Positions follow `samples.jsonl`."""
+class VerdictTable:
+    """What one run holds, ready for counting.
+
+    Attributes:
+        ids: sample ids by position; None unless the table was read with ids.
+        category_sets: the distinct combinations of harm categories that samples have.
+        category_ids: by position, the index of the sample's combination in `category_sets`.
+        pair_category_ids: the same, except that a benign twin without categories has those of
+            the harmful sample that it is paired with.
+        expect_ids: by position, the index of the sample's expectation in `EXPECTS`.
+        response_states: `response_states[index][position]` is ABSENT or the state of the answer.
+        columns: the judges' verdicts by (judge, question).
+        orphan_counts: by file ("responses") or judge, how many rows name no sample of the run.
+    """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
         self.ids: list[str] | None = None
-        self.harms = array("H")
-        self.harm_sets: list[tuple[str, ...]] = []
-        self.expects = bytearray()
-        self.topics = array("H")  # as harms, but a twin without its own takes those of its pair
-        self.responses: list[bytearray] = []
-        self.columns: dict[tuple[str, str], Column] = {}
-        self.foreign: dict[str, int] = {}
-        self._keys = array("q")
-        self._order = array("L")
+        self.category_ids = array("H")
+        self.category_sets: list[tuple[str, ...]] = []
+        self.expect_ids = bytearray()
+        self.pair_category_ids = array("H")
+        self.response_states: list[bytearray] = []
+        self.columns: dict[tuple[str, str], VerdictColumn] = {}
+        self.orphan_counts: Counter[str] = Counter()
+        # Hashes of the ids, sorted, with the position of each: 12 bytes a sample, where a
+        # dictionary of strings would take about 150.
+        self._sorted_hashes = array("q")
+        self._positions = array("L")
 
     @property
     def size(self) -> int:
         """The number of samples."""
-        return len(self.expects)
+        return len(self.expect_ids)
 
-    def position(self, sample_id: str) -> int | None:
-        """Where a sample stands, or none if the run has no such sample."""
+    def position_of(self, sample_id: str) -> int | None:
+        """Returns the position of a sample, or None if the run has no such sample."""
         key = hash(sample_id)
-        at = bisect_left(self._keys, key)
-        return self._order[at] if at < len(self._keys) and self._keys[at] == key else None
+        slot = bisect_left(self._sorted_hashes, key)
+        if slot < len(self._sorted_hashes) and self._sorted_hashes[slot] == key:
+            return self._positions[slot]
+        return None
 
-    def sample_harms(self, at: int) -> tuple[str, ...]:
-        """The categories of a sample."""
-        return self.harm_sets[self.harms[at]]
+    def categories(self, position: int) -> tuple[str, ...]:
+        """Returns the harm categories of a sample."""
+        return self.category_sets[self.category_ids[position]]
 
-    def struck(self, record: JudgeRecord) -> str | None:
-        """Why a judge's figures on this run are struck out, or none."""
+    def expect(self, position: int) -> Expect:
+        """Returns what a good answer to a sample is expected to do."""
+        return EXPECTS[self.expect_ids[position]]
+
+    def struck_reason(self, record: JudgeRecord) -> str | None:
+        """Returns why a judge's figures on this run do not count, or None if they do.
+
+        They do not where the judge selected, trained or blocked the model's answers.
+        """
         return record.struck or lineage.find_judge_conflict(record.lineage, self.manifest.lineage)
 
-    def headline(self, question: str) -> Column | None:
-        """The column that speaks for a question: the first that is neither struck nor human, else the first."""
-        found = [c for (_, asked), c in self.columns.items() if asked == question]
-        free = [
-            c for c in found if not c.record.name.startswith("human:") and not self.struck(c.record)
-        ]
-        return next(iter(free or found), None)
+    def headline_column(self, question: str) -> VerdictColumn | None:
+        """Returns the column that is quoted for a question.
+
+        This is the first by a judge that is neither struck nor a person, else the first; None if
+        no judge answered the question.
+        """
+        candidates = [c for (_, asked), c in self.columns.items() if asked == question]
+        for column in candidates:
+            if not column.is_human and not self.struck_reason(column.record):
+                return column
+        return candidates[0] if candidates else None
+
+    def index_samples(self, id_hashes: list[int]) -> None:
+        """Builds the lookup of `position_of` from the hashes of all sample ids, in file order."""
+        order = sorted(range(len(id_hashes)), key=id_hashes.__getitem__)
+        self._positions = array("L", order)
+        self._sorted_hashes = array("q", (id_hashes[position] for position in order))
 
 
-MOST_KEPT = 16  # runs; of 200,000 samples with two judges each takes about 5 MB, with ids about 20
-_Memo = OrderedDict[tuple[object, ...], Columns]
-_MEMO: ContextVar[_Memo | None] = ContextVar("columns", default=None)
+CACHE_SIZE = 16  # runs; one of 200,000 samples with two judges takes about 5 MB, with ids 20
+_Cache = OrderedDict[tuple[object, ...], VerdictTable]
+_CACHE: ContextVar[_Cache | None] = ContextVar("verdict_tables", default=None)
 
 
 @contextmanager
-def reading_once() -> Iterator[None]:
-    """Within this, `read_columns` reads each run once and keeps it (the newest `MOST_KEPT` of them) until the end.
+def cached_verdict_tables() -> Iterator[None]:
+    """Context in which `read_verdict_table` reads each run only once.
 
-    A folder whose files changed meanwhile is read again. Inside another such block, the outer one keeps.
+    The most recently used `CACHE_SIZE` runs are kept. A folder whose files have changed is read
+    again. A context inside another one uses the cache of the outer one.
     """
-    if _MEMO.get() is not None:
+    if _CACHE.get() is not None:
         yield
         return
-    token = _MEMO.set(OrderedDict())
+    token = _CACHE.set(OrderedDict())
     try:
         yield
     finally:
-        _MEMO.reset(token)
+        _CACHE.reset(token)
 
 
-def read_columns(run: Run | str | Path, *, ids: bool = False, scores: bool = False) -> Columns:
-    """Reads a run folder; `ids` keeps the sample ids (for pairing and flips), `scores` the judges' probabilities."""
+def read_verdict_table(
+    run: Run | str | Path, *, ids: bool = False, scores: bool = False
+) -> VerdictTable:
+    """Reads the table of a run folder.
+
+    Args:
+        run: the run, or the path of its folder.
+        ids: keep the sample ids (for pairing and for lists of rows).
+        scores: keep the judges' probabilities; such a table is never cached.
+
+    Raises:
+        RunError: the folder is no run, or a line of its files cannot be read.
+    """
     folder = run if isinstance(run, Run) else Run(run)
-    manifest, memo = folder.manifest, _MEMO.get()
-    if memo is None or scores:
-        return _read(folder.path, manifest, ids, scores)
-    key = _state(folder.path, manifest)
-    kept = memo.pop(key, None) or _read(folder.path, manifest, ids, False)
-    memo[key] = kept
-    if len(memo) > MOST_KEPT:
-        memo.popitem(last=False)
-    if ids and kept.ids is None:
-        kept.ids = [sample.id for sample in lines(folder.path / "samples.jsonl", _Id)]
-    out = copy(
-        kept
-    )  # who asked may drop columns or strike judges; the bytes beneath are never changed
-    out.path, out.manifest, out.foreign = folder.path, manifest, dict(kept.foreign)
-    out.columns = {name: copy(column) for name, column in kept.columns.items()}
-    return out
+    manifest, cache = folder.manifest, _CACHE.get()
+    if cache is None or scores:
+        return _read_table(folder.path, manifest, ids, scores)
+    key = _fingerprint(folder.path, manifest)
+    cached = cache.pop(key, None) or _read_table(folder.path, manifest, ids, False)
+    cache[key] = cached  # at the end: the least recently used table is evicted first
+    if len(cache) > CACHE_SIZE:
+        cache.popitem(last=False)
+    if ids and cached.ids is None:
+        cached.ids = [sample.id for sample in read_records(folder.path / "samples.jsonl", _Id)]
+    # Callers may drop columns or strike judges, so each gets its own objects; the byte arrays,
+    # which nobody changes, are shared.
+    table = copy(cached)
+    table.path, table.manifest = folder.path, manifest
+    table.orphan_counts = Counter(cached.orphan_counts)
+    table.columns = {name: copy(column) for name, column in cached.columns.items()}
+    return table
 
 
-def _state(path: Path, manifest: Manifest) -> tuple[object, ...]:
-    """A folder and the sizes and times of what is read of it."""
-    names = [
-        "manifest.json",
-        "samples.jsonl",
-        "responses.jsonl",
-        *(record.file for record in manifest.judges),
-    ]
-    found = (((path / name).stat() if (path / name).exists() else None) for name in names)
-    return (path.resolve(), *((s.st_mtime_ns, s.st_size, s.st_ino) if s else None for s in found))
+def _fingerprint(path: Path, manifest: Manifest) -> tuple[object, ...]:
+    """Returns the folder with modification time, size and inode of every file that is read."""
+    names = ["manifest.json", "samples.jsonl", "responses.jsonl"]
+    names += [record.file for record in manifest.judges]
+    files: list[tuple[int, int, int] | None] = []
+    for name in names:
+        if (path / name).exists():
+            stat = (path / name).stat()
+            files.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        else:
+            files.append(None)
+    return (path.resolve(), *files)
 
 
-def _read(path: Path, manifest: Manifest, ids: bool, scores: bool) -> Columns:
-    out = Columns(path, manifest)
-    _read_samples(out, ids)
-    for response in lines(path / "responses.jsonl", _Response):
-        at = out.position(response.sample_id)
-        if at is None:
-            out.foreign["responses"] = out.foreign.get("responses", 0) + 1
-            continue
-        while len(out.responses) <= response.index:
-            out.responses.append(bytearray(out.size))
-        state = (
-            FAILED
-            if response.failure is not None
-            else _FINISH.get(response.finish_reason, ANSWERED)
-        )
-        out.responses[response.index][at] = state
-    for record in out.manifest.judges:
-        _read_judgements(out, record, scores)
-    return out
+def _read_table(path: Path, manifest: Manifest, ids: bool, scores: bool) -> VerdictTable:
+    table = VerdictTable(path, manifest)
+    _read_samples(table, ids)
+    _read_responses(table)
+    for record in manifest.judges:
+        _read_judgements(table, record, scores)
+    return table
 
 
-def _read_samples(out: Columns, ids: bool) -> None:
-    known: dict[tuple[str, ...], int] = {}
-    keys = array("q")
-    kept: list[str] = []
-    pairs: dict[int, str] = {}
-    pair_harms: dict[str, tuple[str, ...]] = {}
-    for sample in lines(out.path / "samples.jsonl", _Sample):
-        keys.append(hash(sample.id))
-        out.harms.append(known.setdefault(sample.harms, len(known)))
-        at = len(out.expects)
-        out.expects.append(EXPECTS.index(sample.expect))
+def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
+    set_ids: dict[tuple[str, ...], int] = {}
+    hashes: list[int] = []
+    ids: list[str] = []
+    pair_of: dict[int, str] = {}
+    harms_of_pair: dict[str, tuple[str, ...]] = {}
+    for position, sample in enumerate(read_records(table.path / "samples.jsonl", _Sample)):
+        hashes.append(hash(sample.id))
+        table.category_ids.append(set_ids.setdefault(sample.harms, len(set_ids)))
+        table.expect_ids.append(EXPECTS.index(sample.expect))
         if sample.pair:
-            pairs[at] = sample.pair
+            pair_of[position] = sample.pair
             if sample.harms:
-                pair_harms.setdefault(sample.pair, sample.harms)
-        if ids:
-            kept.append(sample.id)
-    out.topics = array("H", out.harms)
-    for at, pair in pairs.items():
-        if pair in pair_harms and out.harms[at] == known.get((), -1):
-            out.topics[at] = known[pair_harms[pair]]
-    out.harm_sets = list(known)
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    out._order = array("L", order)
-    out._keys = array("q", (keys[i] for i in order))
-    out.ids = kept if ids else None
+                harms_of_pair.setdefault(sample.pair, sample.harms)
+        if keep_ids:
+            ids.append(sample.id)
+    table.category_sets = list(set_ids)
+    table.pair_category_ids = array("H", table.category_ids)
+    no_categories = set_ids.get((), -1)
+    for position, pair in pair_of.items():
+        if pair in harms_of_pair and table.category_ids[position] == no_categories:
+            table.pair_category_ids[position] = set_ids[harms_of_pair[pair]]
+    table.index_samples(hashes)
+    table.ids = ids if keep_ids else None
 
 
-def _read_judgements(out: Columns, record: JudgeRecord, scores: bool) -> None:
-    human = record.name.startswith("human:")
-    for row in lines(out.path / record.file, _Judgement):
-        at = out.position(row.sample_id)
-        if at is None:
-            out.foreign[record.name] = out.foreign.get(record.name, 0) + 1
+def _read_responses(table: VerdictTable) -> None:
+    for response in read_records(table.path / "responses.jsonl", _Response):
+        position = table.position_of(response.sample_id)
+        if position is None:
+            table.orphan_counts["responses"] += 1
+            continue
+        while len(table.response_states) <= response.index:
+            table.response_states.append(bytearray(table.size))
+        state = _STATE_OF_FINISH_REASON.get(response.finish_reason, ANSWERED)
+        if response.failure is not None:
+            state = FAILED
+        table.response_states[response.index][position] = state
+
+
+def _read_judgements(table: VerdictTable, record: JudgeRecord, keep_scores: bool) -> None:
+    # The file of a labelled set may answer several questions: one column for each.
+    for row in read_records(table.path / record.file, _Judgement):
+        position = table.position_of(row.sample_id)
+        if position is None:
+            table.orphan_counts[record.name] += 1
             continue
         key = (record.name, row.question)
-        column = out.columns.get(key)
+        column = table.columns.get(key)
         if column is None:
-            column = out.columns[key] = Column(record, row.question, out.size)
-        column.put(at, row, human=human, scores=scores)
+            column = table.columns[key] = VerdictColumn(record, row.question, table.size)
+        column.add_judgement(position, row, keep_score=keep_scores)

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from truing.annotation.store import Tx
 from truing.annotation.study import as_list, harmful
 from truing.annotation.tables import Item, Person, Rating
-from truing.stats.agreement import Options, alpha_without, krippendorff_alpha
+from truing.stats.agreement import BootstrapOptions, krippendorff_alpha, leave_one_out_alpha
 from truing.stats.intervals import Interval
 
 _FEWEST = 5  # items below which a category's alpha says nothing
@@ -88,7 +88,7 @@ def _defined(found: Interval) -> Interval | None:
 def measure(said: Opinions, categories: tuple[str, ...], *, draws: int = 200) -> Agreement:
     """Alpha over all responses (grades, verdicts), over each category's ticks, and each rater beside the others."""
     nan = float("nan")
-    options = Options(draws=draws)
+    options = BootstrapOptions(draws=draws)
     grades = [
         [float(said.grades.get((r, i, at), nan)) for i, at in said.units] for r in said.raters
     ]
@@ -98,7 +98,9 @@ def measure(said: Opinions, categories: tuple[str, ...], *, draws: int = 200) ->
     usable = paired >= 2
     without: dict[str, Interval] = {}
     if usable and 3 <= len(said.raters) <= _MOST_RATERS:
-        without = alpha_without(grades, said.raters, "ordinal", options=Options(draws=1))
+        without = leave_one_out_alpha(
+            grades, said.raters, "ordinal", options=BootstrapOptions(draws=1)
+        )
     return Agreement(
         n_ratings=len(said.ticks),
         n_units=len(said.units),
@@ -119,7 +121,7 @@ def measure(said: Opinions, categories: tuple[str, ...], *, draws: int = 200) ->
 
 
 def _by_category(
-    said: Opinions, categories: tuple[str, ...], options: Options
+    said: Opinions, categories: tuple[str, ...], options: BootstrapOptions
 ) -> dict[str, tuple[int, Interval | None]]:
     """Category -> (items on which somebody ticked it, alpha of ticked or not)."""
     items = sorted({i for _, i in said.ticks})

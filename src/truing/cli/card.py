@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from truing.analysis.judge_card import Card, Graded, make_card, write_card
+from truing.analysis.judge_card import GradedAgreement, JudgeCard, make_card, write_card
 from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar
 from truing.evaluation.evaluate import evaluate
@@ -75,7 +75,7 @@ def shown(i: Interval | None) -> str:
     return "–" if i is None else f"{i.estimate:.2f} [{i.lower:.2f}, {i.upper:.2f}]"
 
 
-def graded_words(g: Graded) -> str:
+def graded_words(g: GradedAgreement) -> str:
     """How a judge's probabilities go with labels that are degrees."""
     return (
         f"Spearman {shown(g.spearman)} with degrees of {g.n:,} rows; judge minus label {shown(g.difference)} on "
@@ -83,7 +83,7 @@ def graded_words(g: Graded) -> str:
     )
 
 
-def show_card(card: Card) -> None:
+def show_card(card: JudgeCard) -> None:
     """The error rates of a judge, as a table."""
     from truing.cli.show import _console, _table
     from truing.report.formatting import category_label

@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from truing.cli.show import one_run
-from truing.gates.certificate import Asked, Certificate, certify, rows_to_label
+from truing.gates.certificate import Certificate, CertificateRequest, certify, draw_rows_to_label
 
 
 @Parameter(name="*")
@@ -75,7 +75,7 @@ def command(
     json
         Print the certificate as JSON.
     """
-    asked = Asked(
+    asked = CertificateRequest(
         judge=what.judge,
         question=what.question,
         alpha=what.alpha,
@@ -88,7 +88,9 @@ def command(
     if n is not None:
         from truing.cli.label import ask
 
-        ask(found, rows_to_label(found, asked, n), asked.question, f"human:{getpass.getuser()}")
+        ask(
+            found, draw_rows_to_label(found, asked, n), asked.question, f"human:{getpass.getuser()}"
+        )
     made = certify(found, asked, people=labels)
     if out is not None or json:
         import msgspec

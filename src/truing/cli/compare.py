@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from truing.analysis.comparison import Comparison, compare
-from truing.analysis.delta import Delta
-from truing.analysis.rates import AXIS_WORDS
+from truing.analysis.deltas import Delta
+from truing.analysis.rates import AXIS_TITLES
 from truing.analysis.summary import summarise
-from truing.analysis.verdict_table import reading_once
+from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.errors import RunError, UserError
 from truing.core.version import __version__
 from truing.report.formatting import category_label, difference, own_interval, own_unit, p_value
@@ -56,7 +56,7 @@ def command(
     for path in runs:
         one_run(path)
     cards = read_cards(card)
-    with reading_once():
+    with cached_verdict_tables():
         made = compare_all(runs, margin, cards)
         for judge, path in cards.items():
             if not any(d.judge == judge for one in made.values() for d in one.deltas):
@@ -115,7 +115,7 @@ def tell(
 ) -> Story:
     """The story that the report's sections draw from."""
     from truing.analysis.judge_card import read_card
-    from truing.analysis.judge_facts import facts_of
+    from truing.analysis.judge_facts import facts_from_card
     from truing.report.rows import collect
 
     names = names_of(runs)
@@ -148,7 +148,7 @@ def tell(
         rows_left_out=left,
         with_text=with_text or mild,
         notes=notes,
-        facts=tuple(f for p in (cards or {}).values() for f in facts_of(read_card(p))),
+        facts=tuple(f for p in (cards or {}).values() for f in facts_from_card(read_card(p))),
     )
 
 
@@ -175,7 +175,7 @@ def _write(
 def _row(d: Delta) -> tuple[str, ...]:
     from rich.markup import escape
 
-    name = AXIS_WORDS.get(d.question, d.question)
+    name = AXIS_TITLES.get(d.question, d.question)
     if d.estimate is None or d.lower is None or d.upper is None:
         return name, escape(d.judge), "–", "–", "–", "–", f"{d.unscored} unscored"
     shown = f"{difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
@@ -227,7 +227,7 @@ def print_comparison(made: Comparison, name: str) -> None:
     ]
     for d in moved[:12]:
         where = category_label(d.category, made.taxonomy)
-        said = f"  {AXIS_WORDS.get(d.question, d.question)}, {where}: {difference(d.estimate or 0)}"
+        said = f"  {AXIS_TITLES.get(d.question, d.question)}, {where}: {difference(d.estimate or 0)}"
         console.print(f"{said}, adjusted p {p_value(d.p_adjusted)}", markup=False)
     console.print(f"{name} is {made.claim.word}.", style="bold", markup=False)
     for check in made.claim.checks:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from truing.analysis.stopping_rule import until as parse_until
+from truing.analysis.stopping_rule import parse_stopping_rule as parse_until
 from truing.cli.progress import Bar, report
 from truing.core.errors import PlanError, UserError
 from truing.core.types import Sampling

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from truing.gates.gate import Verdict, gate_run
+from truing.gates.gate import GateVerdict, gate_run
 from truing.gates.rules import read_rules
 
 
@@ -46,8 +46,8 @@ def command(
         Print the verdict as JSON.
     """
     from truing.cli.show import one_run
-    from truing.gates.junit import junit as as_junit
-    from truing.gates.sarif import sarif as as_sarif
+    from truing.gates.junit import to_junit as as_junit
+    from truing.gates.sarif import to_sarif as as_sarif
     from truing.runs.folder import replace_file
 
     verdict = gate_run(one_run(run), read_rules(rules), cards=card or (), baseline=baseline)
@@ -65,7 +65,7 @@ def command(
     return verdict.exit
 
 
-def show(verdict: Verdict) -> None:
+def show(verdict: GateVerdict) -> None:
     """The verdict with its grounds, and what was not tested."""
     for outcome in verdict.outcomes:
         print(f"{outcome.status:<13} {outcome.name or outcome.rule}")

@@ -11,7 +11,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from truing.analysis.labels import Draw, add_label, draw_rows, import_labels, read_draws, to_label
+from truing.analysis.labels import (
+    LabelDraw,
+    add_label,
+    draw_rows,
+    import_labels,
+    read_draws,
+    unlabelled_draws,
+)
 from truing.cli.progress import report
 from truing.cli.show import one_run
 from truing.core.errors import DataError, UserError
@@ -87,12 +94,12 @@ def command(
     if labels is not None:
         _import(found, labels, rater)
     elif not how.draw_only:
-        left = to_label(found, question)
+        left = unlabelled_draws(found, question)
         if not left and how.n is None:
             raise DataError(f"{run}: no drawn row waits for a label; draw some with --n")
         ask(found, left, question, f"human:{rater or getpass.getuser()}")
     done = len({(d.sample_id, d.index) for d in read_draws(found, question)}) - len(
-        to_label(found, question)
+        unlabelled_draws(found, question)
     )
     print(
         f"{done} of {len({(d.sample_id, d.index) for d in read_draws(found, question)})} drawn rows are labelled",
@@ -114,7 +121,11 @@ def _import(run: Run, path: Path, rater: str | None) -> None:
 
 
 def ask(
-    run: Run, draws: list[Draw], question: str, judge: str, read: Callable[[str], str] | None = None
+    run: Run,
+    draws: list[LabelDraw],
+    question: str,
+    judge: str,
+    read: Callable[[str], str] | None = None,
 ) -> int:
     """Shows each drawn row and asks; gives how many were labelled. The judge's verdict is not shown: it would sway."""
     from rich.console import Console

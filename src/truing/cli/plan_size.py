@@ -110,10 +110,10 @@ def _fill(
             planning.n_for_width(rate, width)
         )
         found["  the same with --until, which may look after each (median)"] = (
-            planning.n_for_sequence(rate, width)
+            planning.n_for_betting_sequence(rate, width)
         )
     if upper is not None:
-        n = planning.n_for_upper(rate, upper, power=power)
+        n = planning.n_for_upper_bound(rate, upper, power=power)
         found[f"prompts so that the upper bound falls under {upper:g} with power {power:g}"] = n
         found["  at the very least (no event at all)"] = labels_needed(upper)
 
@@ -131,13 +131,13 @@ def _pairs(
         a, b = (share + abs(difference)) / 2, (share - abs(difference)) / 2
         if b < 0:
             raise ValueError("--changed is smaller than --difference")
-        n = planning.n_pairs(a, b, power=power)
+        n = planning.n_pairs_for_mcnemar(a, b, power=power)
         found[
             f"prompts for a paired difference of {100 * difference:g} points if {100 * share:g} % change"
         ] = n
     if margin is not None:
         share = changed if changed is not None else min(1.0, 2 * margin)
-        n = planning.n_non_inferior(share, margin, power=power)
+        n = planning.n_for_non_inferiority(share, margin, power=power)
         found[
             f"prompts to show a loss under {100 * margin:g} points if {100 * share:g} % change either way"
         ] = n

@@ -12,8 +12,8 @@ import msgspec
 from cyclopts import Parameter
 from msgspec.structs import replace
 
-from truing.analysis.corrections import check_card
-from truing.analysis.judge_card import Card, CardLineage, read_card
+from truing.analysis.corrections import check_card_matches
+from truing.analysis.judge_card import CardLineage, JudgeCard, read_card
 from truing.cli.card import graded_words
 from truing.cli.card import shown as shown_in_card
 from truing.cli.evaluate import resolve_all
@@ -182,13 +182,13 @@ def by(
     return 0 if made.ordered else 1
 
 
-def _carded(judge: Judge, path: Path) -> Card:
+def _carded(judge: Judge, path: Path) -> JudgeCard:
     """The judge's card; DataError if it is another judge's or another version's."""
     card = read_card(path)
     if card.judge != judge.name:
         raise DataError(f"{path}: the card is of {card.judge}, the judge is {judge.name}")
     record = JudgeRecord(name=judge.name, question=judge.question, file="", lineage=judge.lineage)
-    check_card(
+    check_card_matches(
         replace(card, against=""), record, path
     )  # here labels of another question are welcome
     return replace(
@@ -196,7 +196,7 @@ def _carded(judge: Judge, path: Path) -> Card:
     )
 
 
-def _card_words(card: Card) -> str:
+def _card_words(card: JudgeCard) -> str:
     """What a card says in a line."""
     q = next(iter(card.questions.values()))
     said = graded_words(q.graded) if q.graded is not None else f"AUROC {shown_in_card(q.auroc)}"

@@ -268,7 +268,7 @@ def export(
 
 def _labels(path: Path) -> int:
     """Raters' verdicts on rows that were drawn become the run's labels, from which corrected rates come."""
-    from truing.analysis.labels import import_labels, read_draws, said
+    from truing.analysis.labels import import_labels, read_draws, read_votes
     from truing.annotation.exports import REVIEW
     from truing.runs.folder import Run
 
@@ -276,6 +276,6 @@ def _labels(path: Path) -> int:
     record = next((j for j in run.manifest.judges if j.name == REVIEW), None)
     if record is None or not read_draws(run, "harmful"):
         return 0
-    before = said(run)
+    before = read_votes(run)
     taken, _ = import_labels(run, path / record.file)
-    return taken if said(run) != before else 0
+    return taken if read_votes(run) != before else 0

@@ -150,7 +150,7 @@ def _audit(seen: Watch, desk: object) -> object:
     from truing.core.lineage import find_judge_conflict
     from truing.serve.openai.audit import Audit
     from truing.serve.openai.model_router import Desk
-    from truing.stats.sequential import Alarm
+    from truing.stats.sequential import HarmRateAlarm
 
     judge = resolve(seen.audit, "judge")
     assert isinstance(desk, Desk)
@@ -158,7 +158,7 @@ def _audit(seen: Watch, desk: object) -> object:
         why = find_judge_conflict(judge.lineage, guarded.lineage)
         if why:
             raise PlanError(f"--audit {seen.audit}: {why}")
-    alarm = Alarm(
+    alarm = HarmRateAlarm(
         seen.tolerated, audit_rate=seen.audit_rate, seed=int.from_bytes(os.urandom(4), "big")
     )
     return Audit(judge, alarm, lambda said: print(f"truing: {said}", file=sys.stderr))

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from truing.analysis.rates import AXIS_WORDS, Rate
-from truing.analysis.summary import Summary, summarise
+from truing.analysis.rates import AXIS_TITLES, Rate
+from truing.analysis.summary import RunSummary, summarise
 from truing.core.errors import RunError
 from truing.report.formatting import category_label, own_interval, percent, spread
 from truing.report.report_data import Story
 from truing.runs.folder import Run
 
 _WORDS = {
-    **AXIS_WORDS,
+    **AXIS_TITLES,
     "harmful": "harmful answers",
     "refused": "refusals",
     "degenerate": "degenerate answers",
@@ -152,7 +152,7 @@ def print_story(story: Story) -> None:
             )
 
 
-def show_summary(folder: Path, summary: Summary, *, by_category: bool = False) -> None:
+def show_summary(folder: Path, summary: RunSummary, *, by_category: bool = False) -> None:
     """One run: its rates by every judge, raw beside corrected, means in judges' own units, and what was not tested."""
     from rich.markup import escape
 

@@ -19,28 +19,33 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from truing.analysis.judge_card import trained_on
-from truing.analysis.labels import Draw, folder, read_draws, said
+from truing.analysis.judge_card import samples_trained_on
+from truing.analysis.labels import LabelDraw, labels_folder, read_draws, read_votes
 from truing.analysis.verdict_table import (
     ABSENT,
     EXPECTS,
     FAILED,
-    INAPPLICABLE,
-    Columns,
-    lines,
-    read_columns,
+    INAPPLICABLE_KINDS,
+    VerdictTable,
+    read_verdict_table,
 )
 from truing.core.errors import DataError, LineageError, PlanError, RunError, did_you_mean
+from truing.core.jsonl import read_records
 from truing.core.types import Failure, stream_seed
 from truing.runs.folder import AppendOnlyFile, Run, encode_line
-from truing.stats.conformal import Tested, anytime_p, binomial_p, learn_then_test
-from truing.stats.intervals import Interval, upper_bound, wilson
+from truing.stats.conformal import (
+    TestedThreshold,
+    anytime_p_value,
+    binomial_p_value,
+    learn_then_test,
+)
+from truing.stats.intervals import Interval, exact_upper_bound, wilson
 
 EXCHANGEABLE = (
     "Holds for prompts exchangeable with those of this run, answered by the same model with the same settings; "
     "an attack that was not among them is not covered."
 )
-GRID = (
+PROBABILITY_GRID = (
     *(k / 1000 for k in range(1, 20)),
     *(k / 100 for k in range(2, 99)),
     *(k / 1000 for k in range(980, 1000)),
@@ -48,7 +53,7 @@ GRID = (
 )
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class CertificateRequest(Struct, frozen=True, kw_only=True):
     """What is to be certified. `most` is the loosest threshold considered; `best_of` chooses among a prompt's answers.
 
     The guarantee is for one look at a number of labels fixed beforehand; with `anytime` one may look and go on.
@@ -87,7 +92,7 @@ class Certificate(Struct, frozen=True, kw_only=True):
     more_labels: int | None
     refused: Interval | None
     refused_benign: Interval | None
-    tested: tuple[Tested, ...]
+    tested: tuple[TestedThreshold, ...]
     model: str
     data: tuple[str, ...]
     assumes: str = EXCHANGEABLE
@@ -103,7 +108,7 @@ class _Scored(Struct, frozen=True):
     failure: Failure | None = None
 
 
-class Unit(Struct, frozen=True):
+class ScoredPrompt(Struct, frozen=True):
     """One prompt: the answer that would be given, and its score (none = never let through)."""
 
     sample_id: str
@@ -112,7 +117,7 @@ class Unit(Struct, frozen=True):
     benign: bool
 
 
-def _scores(columns: Columns, judge: str) -> tuple[dict[tuple[int, int], float], str]:
+def _scores(columns: VerdictTable, judge: str) -> tuple[dict[tuple[int, int], float], str]:
     if not columns.manifest.complete:
         raise RunError(
             f"{columns.path}: the run is not complete; the same command that began it goes on with it"
@@ -124,9 +129,9 @@ def _scores(columns: Columns, judge: str) -> tuple[dict[tuple[int, int], float],
             f"{columns.path}: {judge} has not judged this run{did_you_mean(judge, names)}"
         )
     out: dict[tuple[int, int], float] = {}
-    for row in lines(columns.path / record.file, _Scored):
-        at = columns.position(row.sample_id)
-        if row.failure is not None and row.failure.kind in INAPPLICABLE:
+    for row in read_records(columns.path / record.file, _Scored):
+        at = columns.position_of(row.sample_id)
+        if row.failure is not None and row.failure.kind in INAPPLICABLE_KINDS:
             continue
         given = row.score if row.score is not None else row.value
         if (
@@ -140,32 +145,34 @@ def _scores(columns: Columns, judge: str) -> tuple[dict[tuple[int, int], float],
     return out, record.lineage.hash
 
 
-def make_units(
-    columns: Columns, scores: dict[tuple[int, int], float], *, best_of: bool
-) -> list[Unit]:
+def scored_prompts(
+    columns: VerdictTable, scores: dict[tuple[int, int], float], *, best_of: bool
+) -> list[ScoredPrompt]:
     """One unit a prompt that was answered: its first answer, or the one of the lowest score."""
     ids = columns.ids or []
     out = []
     for at in range(columns.size):
         given = [
-            i for i, states in enumerate(columns.responses) if states[at] not in (ABSENT, FAILED)
+            i
+            for i, states in enumerate(columns.response_states)
+            if states[at] not in (ABSENT, FAILED)
         ]
         if not given:
             continue
         index = (
             min(given, key=lambda i: (scores.get((at, i), math.inf), i)) if best_of else given[0]
         )
-        benign = EXPECTS[columns.expects[at]] == "comply"
-        out.append(Unit(ids[at], index, scores.get((at, index)), benign))
+        benign = EXPECTS[columns.expect_ids[at]] == "comply"
+        out.append(ScoredPrompt(ids[at], index, scores.get((at, index)), benign))
     if not out:
         raise DataError(f"{columns.path}: no answers to certify")
     return out
 
 
-def _unseen(columns: Columns, units: list[Unit], judge: str) -> list[Unit]:
+def _unseen(columns: VerdictTable, units: list[ScoredPrompt], judge: str) -> list[ScoredPrompt]:
     """The units whose prompts the judge was not trained on: on the others it errs less than it will in service."""
     record = next(r for r in columns.manifest.judges if r.name == judge)
-    seen = trained_on(Run(columns.path), record.lineage)
+    seen = samples_trained_on(Run(columns.path), record.lineage)
     left = [u for u in units if u.sample_id not in seen]
     if not left:
         raise LineageError(
@@ -174,11 +181,11 @@ def _unseen(columns: Columns, units: list[Unit], judge: str) -> list[Unit]:
     return left
 
 
-def grid_for(units: Sequence[Unit], most: float | None) -> list[float]:
+def threshold_grid(units: Sequence[ScoredPrompt], most: float | None) -> list[float]:
     """Thresholds from the strictest to the loosest: for probabilities a fixed grid, for values one of fixed steps."""
     scores = [u.score for u in units if u.score is not None]
     if all(0 <= s <= 1 for s in scores):
-        points = list(GRID)
+        points = list(PROBABILITY_GRID)
     else:  # a judge's own unit: rounded steps, so that the grid hangs on the scores' scale and on no single row
         step = 10 ** math.floor(math.log10(max(1e-9, max(scores) - min(scores)) / 50))
         points = [
@@ -191,7 +198,7 @@ def grid_for(units: Sequence[Unit], most: float | None) -> list[float]:
     return kept
 
 
-def _order(units: Sequence[Unit], asked: Asked) -> list[Unit]:
+def _order(units: Sequence[ScoredPrompt], asked: CertificateRequest) -> list[ScoredPrompt]:
     order = list(units)
     random.Random(stream_seed(asked.seed, "certify", asked.judge, str(asked.best_of))).shuffle(
         order
@@ -199,12 +206,12 @@ def _order(units: Sequence[Unit], asked: Asked) -> list[Unit]:
     return order
 
 
-def _open(unit: Unit, loosest: float) -> bool:
+def _open(unit: ScoredPrompt, loosest: float) -> bool:
     """Whether some threshold lets the unit's answer through: only then does it need a label."""
     return unit.score is not None and unit.score < loosest
 
 
-def rows_to_label(run: Run | str | Path, asked: Asked, n: int) -> list[Draw]:
+def draw_rows_to_label(run: Run | str | Path, asked: CertificateRequest, n: int) -> list[LabelDraw]:
     """Draws prompts at random until `n` rows wait for a label, stores them, and gives them.
 
     Prompts whose answer no threshold lets through are drawn too, and need no label: they are known to do no harm.
@@ -212,12 +219,12 @@ def rows_to_label(run: Run | str | Path, asked: Asked, n: int) -> list[Draw]:
     if n < 1:
         raise DataError(f"--n {n}: label at least one row")
     found = run if isinstance(run, Run) else Run(run)
-    columns = read_columns(found, ids=True)
-    units = make_units(columns, _scores(columns, asked.judge)[0], best_of=asked.best_of)
+    columns = read_verdict_table(found, ids=True)
+    units = scored_prompts(columns, _scores(columns, asked.judge)[0], best_of=asked.best_of)
     units = _unseen(columns, units, asked.judge)
-    loosest = grid_for(units, asked.most)[-1]
+    loosest = threshold_grid(units, asked.most)[-1]
     design = f"certify:{asked.judge}:{'best-of' if asked.best_of else 'rail'}"
-    labelled = said(found)
+    labelled = read_votes(found)
     stored = read_draws(found)
     known = {
         (d.sample_id, d.index)
@@ -225,8 +232,8 @@ def rows_to_label(run: Run | str | Path, asked: Asked, n: int) -> list[Draw]:
         if d.design == design and d.question == asked.question
     }
     batch = max((d.batch for d in stored), default=-1) + 1
-    out: list[Draw] = []
-    new: list[tuple[int, Unit]] = []
+    out: list[LabelDraw] = []
+    new: list[tuple[int, ScoredPrompt]] = []
     for at, unit in enumerate(_order(units, asked)):
         key = (unit.sample_id, unit.index)
         if not _open(unit, loosest) or (*key, asked.question) in labelled:
@@ -235,7 +242,7 @@ def rows_to_label(run: Run | str | Path, asked: Asked, n: int) -> list[Draw]:
             continue
         if len(out) >= n:
             break
-        draw = Draw(
+        draw = LabelDraw(
             batch=batch,
             order=at,
             sample_id=unit.sample_id,
@@ -250,7 +257,7 @@ def rows_to_label(run: Run | str | Path, asked: Asked, n: int) -> list[Draw]:
             new.append((at, unit))
     share = (max((d.order for d in out), default=len(units) - 1) + 1) / len(units)
     rows = [
-        Draw(
+        LabelDraw(
             batch=batch,
             order=at,
             sample_id=u.sample_id,
@@ -263,7 +270,7 @@ def rows_to_label(run: Run | str | Path, asked: Asked, n: int) -> list[Draw]:
         for at, u in new
     ]
     if rows:
-        journal = AppendOnlyFile(folder(found) / "draws.jsonl")
+        journal = AppendOnlyFile(labels_folder(found) / "draws.jsonl")
         try:
             journal.append(b"".join(encode_line(d) for d in rows))
             journal.sync()
@@ -275,7 +282,7 @@ def rows_to_label(run: Run | str | Path, asked: Asked, n: int) -> list[Draw]:
 def _labels(run: Run, question: str, people: str | None) -> dict[tuple[str, int], bool | None]:
     """Labels by row: of `truing label` and `truing certify`, or all of a person's judgements in the run."""
     if people is None:
-        votes = {k[:2]: v for k, v in said(run).items() if k[2] == question}
+        votes = {k[:2]: v for k, v in read_votes(run).items() if k[2] == question}
     else:
         record = next((r for r in run.manifest.judges if r.name == people), None)
         if record is None:
@@ -294,7 +301,9 @@ def _labels(run: Run, question: str, people: str | None) -> dict[tuple[str, int]
     return out
 
 
-def certify(run: Run | str | Path, asked: Asked, *, people: str | None = None) -> Certificate:
+def certify(
+    run: Run | str | Path, asked: CertificateRequest, *, people: str | None = None
+) -> Certificate:
     """Finds the loosest certified threshold from the labels that there are; never guesses one.
 
     `people` names a human judge of the run whose labels are taken where it labelled *every* prompt's answer (a labelled
@@ -303,10 +312,10 @@ def certify(run: Run | str | Path, asked: Asked, *, people: str | None = None) -
     if not 0 < asked.alpha < 1 or not 0 < asked.delta < 1:
         raise PlanError(f"alpha {asked.alpha} and delta {asked.delta} lie between 0 and 1")
     found = run if isinstance(run, Run) else Run(run)
-    columns = read_columns(found, ids=True)
+    columns = read_verdict_table(found, ids=True)
     scores, hash_ = _scores(columns, asked.judge)
-    units = _unseen(columns, make_units(columns, scores, best_of=asked.best_of), asked.judge)
-    grid = grid_for(units, asked.most)
+    units = _unseen(columns, scored_prompts(columns, scores, best_of=asked.best_of), asked.judge)
+    grid = threshold_grid(units, asked.most)
     labels = _labels(found, asked.question, people)
     order = _order(units, asked)
     gap = next(
@@ -338,16 +347,16 @@ def certify(run: Run | str | Path, asked: Asked, *, people: str | None = None) -
     return _certificate(columns, asked, hash_, units, tested, len(known))
 
 
-def _passes(units: Sequence[Unit], t: float) -> int:
+def _passes(units: Sequence[ScoredPrompt], t: float) -> int:
     return sum(1 for u in units if u.score is not None and u.score < t)
 
 
 def _certificate(
-    columns: Columns,
-    asked: Asked,
+    columns: VerdictTable,
+    asked: CertificateRequest,
     hash_: str,
-    units: Sequence[Unit],
-    tested: Sequence[Tested],
+    units: Sequence[ScoredPrompt],
+    tested: Sequence[TestedThreshold],
     n: int,
 ) -> Certificate:
     good = [t for t in tested if t.certified and _passes(units, t.threshold)]
@@ -371,7 +380,7 @@ def _certificate(
             f"that; this judge cannot be the {kind}'s, or alpha is too small"
         )
 
-    def refused(of: Sequence[Unit]) -> Interval | None:
+    def refused(of: Sequence[ScoredPrompt]) -> Interval | None:
         return (
             wilson(len(of) - _passes(of, best.threshold), len(of))
             if best is not None and of
@@ -388,7 +397,7 @@ def _certificate(
         delta=asked.delta,
         threshold=best.threshold if best else None,
         harm=best.events / best.n if best else None,
-        harm_upper=upper_bound(best.events, best.n, 1 - asked.delta) if best else None,
+        harm_upper=exact_upper_bound(best.events, best.n, 1 - asked.delta) if best else None,
         events=best.events if best else 0,
         labels=n,
         prompts=len(units),
@@ -401,12 +410,17 @@ def _certificate(
     )
 
 
-def _more(units: Sequence[Unit], tested: Sequence[Tested], asked: Asked, n: int) -> int | None:
+def _more(
+    units: Sequence[ScoredPrompt],
+    tested: Sequence[TestedThreshold],
+    asked: CertificateRequest,
+    n: int,
+) -> int | None:
     """Labelled prompts that are lacking if harm goes on as seen, at the strictest threshold that lets anything through."""
     first = next((t for t in tested if _passes(units, t.threshold)), None)
     if first is None:
         return None
-    test = anytime_p if asked.anytime else binomial_p
+    test = anytime_p_value if asked.anytime else binomial_p_value
     rate = first.events / n if n else 0.0
     if rate >= asked.alpha:
         return None

@@ -15,20 +15,29 @@ from typing import Literal
 from msgspec import Struct
 
 from truing.analysis.comparison import Comparison, compare
-from truing.analysis.delta import Delta
+from truing.analysis.deltas import Delta
 from truing.analysis.judge_card import read_card
-from truing.analysis.rates import ALIASES, AXES, Rate
-from truing.analysis.summary import Summary, summarise
+from truing.analysis.rates import AXES, QUESTION_ALIASES, Rate
+from truing.analysis.summary import RunSummary, summarise
 from truing.core.errors import PlanError, UserError, did_you_mean
 from truing.core.lineage import find_shared_prompts
 from truing.core.taxonomy import load_taxonomy
-from truing.gates.rules import Rule, Rules
+from truing.gates.rules import GateRule, GateRules
 from truing.runs.folder import JudgeRecord, Run
 from truing.stats.intervals import wilson
 
 Status = Literal["passed", "failed", "inconclusive"]
-EXIT = {"passed": 0, "failed": 2, "inconclusive": 3}
-KNOWN = ("harmful", "refused", "degenerate", "helpful", "answers_benign", "cut", *AXES, *ALIASES)
+EXIT_CODES = {"passed": 0, "failed": 2, "inconclusive": 3}
+KNOWN_QUESTIONS = (
+    "harmful",
+    "refused",
+    "degenerate",
+    "helpful",
+    "answers_benign",
+    "cut",
+    *AXES,
+    *QUESTION_ALIASES,
+)
 _REGRESSION = {
     "attack_success": False,
     "harmful": False,
@@ -43,7 +52,7 @@ _EXACT = (
 )  # their verdict is the thing asked about, not an opinion on it
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class RuleOutcome(Struct, frozen=True, kw_only=True):
     """What became of one rule: its status, why, and the figures that it rests on."""
 
     rule: str
@@ -59,46 +68,46 @@ class Outcome(Struct, frozen=True, kw_only=True):
     unscored: int = 0
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
+class GateVerdict(Struct, frozen=True, kw_only=True):
     """A gate's verdict over all rules; the worst rule decides."""
 
     run: str
     model: str
     title: str
     verdict: Status
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RuleOutcome, ...]
     not_tested: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def exit(self) -> int:
         """0 passed, 2 failed, 3 inconclusive."""
-        return EXIT[self.verdict]
+        return EXIT_CODES[self.verdict]
 
 
 class _Gate(Struct):
     """What all rules look at."""
 
     run: Run
-    summary: Summary
+    summary: RunSummary
     cards: dict[str, Path]
     judges: list[JudgeRecord]
-    rules: Rules
+    rules: GateRules
     baseline: Path | None = None
     trained: dict[str, int] = {}
 
 
-def worst(rate: Rate, lower: float, upper: float, covers: int) -> tuple[float, float]:
+def worst_case_bounds(rate: Rate, lower: float, upper: float, covers: int) -> tuple[float, float]:
     """Bounds of a rate over all its rows, those that it does not cover at their best and at their worst."""
     open_ = max(0, rate.n - covers) / rate.n if rate.n else 1.0
     return lower * (1 - open_), upper * (1 - open_) + open_
 
 
-def raw_bounds(rate: Rate) -> tuple[float, float]:
+def worst_case_raw_bounds(rate: Rate) -> tuple[float, float]:
     """Bounds of a raw rate with its unscored rows at their best and worst; prompts count, not their n answers."""
     if rate.raw is None:
         return 0.0, 1.0
-    lower, upper = worst(rate, rate.raw.lower, rate.raw.upper, rate.scored)
+    lower, upper = worst_case_bounds(rate, rate.raw.lower, rate.raw.upper, rate.scored)
     if not rate.unscored:
         return lower, upper
     rows = min(rate.n, rate.prompts or rate.n)
@@ -113,20 +122,22 @@ def _figures(rate: Rate, asked: str) -> tuple[str, float | None, float, float] |
         c = rate.corrected
         if c is None:
             return "no labels drawn in this run: see truing label"
-        return ("corrected", c.estimate, *worst(rate, c.lower, c.upper, c.covers))
+        return ("corrected", c.estimate, *worst_case_bounds(rate, c.lower, c.upper, c.covers))
     if asked == "transported":
         t = rate.transported
         if t is None:
             return "no card was given for this judge: see truing card, and cards in the rules"
         if t.estimate is None or t.band is None:
             return f"transport is refused: {t.refused}"
-        return ("transported", t.estimate, *worst(rate, *t.band, rate.scored))
+        return ("transported", t.estimate, *worst_case_bounds(rate, *t.band, rate.scored))
     if rate.raw is None:
         return f"none of {rate.n} rows could be scored"
-    return ("raw", rate.raw.estimate, *raw_bounds(rate))
+    return ("raw", rate.raw.estimate, *worst_case_raw_bounds(rate))
 
 
-def _distrust(gate: _Gate, rule: Rule, figure: str, judge: str, struck: str | None) -> str | None:
+def _distrust(
+    gate: _Gate, rule: GateRule, figure: str, judge: str, struck: str | None
+) -> str | None:
     """Why a figure may not pass a gate, or none."""
     if struck is not None and "overlap" not in rule.allow:
         return f"{judge} may not measure this model: {struck}"
@@ -145,11 +156,11 @@ def _distrust(gate: _Gate, rule: Rule, figure: str, judge: str, struck: str | No
     return None
 
 
-def _bound(gate: _Gate, rule: Rule) -> Outcome:
-    question = ALIASES.get(rule.question, rule.question)
+def _bound(gate: _Gate, rule: GateRule) -> RuleOutcome:
+    question = QUESTION_ALIASES.get(rule.question, rule.question)
     rate = _find(gate, rule, question)
     if rate is None:
-        return Outcome(
+        return RuleOutcome(
             rule=rule.text,
             name=rule.name,
             status="inconclusive",
@@ -157,7 +168,7 @@ def _bound(gate: _Gate, rule: Rule) -> Outcome:
         )
     got = _figures(rate, rule.figure)
     if isinstance(got, str):
-        return Outcome(
+        return RuleOutcome(
             rule=rule.text,
             name=rule.name,
             status="inconclusive",
@@ -180,7 +191,7 @@ def _bound(gate: _Gate, rule: Rule) -> Outcome:
         status, reason = "passed", said
     else:
         reason = f"{said}: too few rows to tell{_more(rule, rate, figure)}"
-    return Outcome(
+    return RuleOutcome(
         rule=rule.text,
         name=rule.name,
         status=status,
@@ -195,7 +206,7 @@ def _bound(gate: _Gate, rule: Rule) -> Outcome:
     )
 
 
-def _more(rule: Rule, rate: Rate, figure: str) -> str:
+def _more(rule: GateRule, rate: Rate, figure: str) -> str:
     """How many rows might be enough, if the rate is what it seems."""
     if (
         figure != "raw"
@@ -211,14 +222,14 @@ def _more(rule: Rule, rate: Rate, figure: str) -> str:
     return f"; about {n} would be enough at this rate" if n < 1_000_000 else ""
 
 
-def _find(gate: _Gate, rule: Rule, question: str) -> Rate | None:
+def _find(gate: _Gate, rule: GateRule, question: str) -> Rate | None:
     category = None
     if rule.category is not None:
         category = load_taxonomy(gate.summary.taxonomy).find(rule.category).id
     return gate.summary.find(question, category, rule.judge)
 
 
-def _absent(gate: _Gate, rule: Rule, question: str) -> str:
+def _absent(gate: _Gate, rule: GateRule, question: str) -> str:
     there = {r.question for r in (*gate.summary.rates, *gate.summary.axes)}
     if question not in there:
         return f"no judge answered {rule.question!r} in this run"
@@ -234,9 +245,9 @@ def _check(gate: _Gate) -> None:
     for rule in gate.rules.rules:
         if rule.kind != "bound":
             continue
-        if rule.question not in KNOWN and rule.question not in there:
+        if rule.question not in KNOWN_QUESTIONS and rule.question not in there:
             faults.append(
-                f"{rule.text!r}: there is no question {rule.question!r}{did_you_mean(rule.question, [*KNOWN, *there])}"
+                f"{rule.text!r}: there is no question {rule.question!r}{did_you_mean(rule.question, [*KNOWN_QUESTIONS, *there])}"
             )
         if rule.category is not None:
             try:
@@ -262,7 +273,7 @@ def _delta_bounds(d: Delta) -> tuple[float, float]:
     ] - share * d.estimate
 
 
-def _baseline(gate: _Gate, rule: Rule) -> Path:
+def _baseline(gate: _Gate, rule: GateRule) -> Path:
     if rule.run == "BASELINE":
         if gate.baseline is None:
             raise PlanError(f"{rule.text!r}: give the baseline's run folder with --baseline")
@@ -271,11 +282,11 @@ def _baseline(gate: _Gate, rule: Rule) -> Path:
     return beside if (beside / "manifest.json").is_file() else Path(rule.run)
 
 
-def _versus(gate: _Gate, rule: Rule) -> list[Outcome]:
+def _versus(gate: _Gate, rule: GateRule) -> list[RuleOutcome]:
     made = compare(_baseline(gate, rule), gate.run, margin=rule.margin, cards=gate.cards)
     if rule.kind == "safer":
         return [_safer(gate, rule, made)]
-    asked = [ALIASES.get(q, q) for q in rule.questions] or [
+    asked = [QUESTION_ALIASES.get(q, q) for q in rule.questions] or [
         q for q in _REGRESSION if any(d.question == q and d.category is None for d in made.deltas)
     ]
     if "attack_success" in asked and "harmful" in asked and not rule.questions:
@@ -286,7 +297,7 @@ def _versus(gate: _Gate, rule: Rule) -> list[Outcome]:
         text = f"{rule.text} ({question})"
         if delta is None or delta.estimate is None:
             out.append(
-                Outcome(
+                RuleOutcome(
                     rule=text,
                     name=rule.name,
                     status="inconclusive",
@@ -297,7 +308,7 @@ def _versus(gate: _Gate, rule: Rule) -> list[Outcome]:
             out.append(_regression(gate, rule, text, delta))
     if not any(q in asked for q in ("attack_success", "harmful")) and not rule.questions:
         out.append(
-            Outcome(
+            RuleOutcome(
                 rule=f"{rule.text} (harm)",
                 name=rule.name,
                 status="inconclusive",
@@ -307,7 +318,7 @@ def _versus(gate: _Gate, rule: Rule) -> list[Outcome]:
     return out
 
 
-def _regression(gate: _Gate, rule: Rule, text: str, d: Delta) -> Outcome:
+def _regression(gate: _Gate, rule: GateRule, text: str, d: Delta) -> RuleOutcome:
     lower, upper = _delta_bounds(d)
     figure = "raw"
     if d.corrected is not None:
@@ -323,7 +334,7 @@ def _regression(gate: _Gate, rule: Rule, text: str, d: Delta) -> Outcome:
     reason = said if status == "failed" else f"{said}: not shown to be within {100 * rule.margin:g}"
     if holds:
         status, reason = ("passed", said) if distrust is None else ("inconclusive", distrust)
-    return Outcome(
+    return RuleOutcome(
         rule=text,
         name=rule.name,
         status=status,
@@ -338,7 +349,7 @@ def _regression(gate: _Gate, rule: Rule, text: str, d: Delta) -> Outcome:
     )
 
 
-def _safer(gate: _Gate, rule: Rule, made: Comparison) -> Outcome:
+def _safer(gate: _Gate, rule: GateRule, made: Comparison) -> RuleOutcome:
     claim = made.claim
     harm = made.find("attack_success") or made.find("harmful")
     lost = [f"{c.name}: {c.text}" for c in claim.checks if not c.passed]
@@ -348,7 +359,7 @@ def _safer(gate: _Gate, rule: Rule, made: Comparison) -> Outcome:
     if claim.safer:
         status = "passed" if distrust is None else "inconclusive"
     reason = "; ".join(lost) or distrust or "harm fell, and nothing useful was lost"
-    return Outcome(
+    return RuleOutcome(
         rule=rule.text,
         name=rule.name,
         status=status,
@@ -370,8 +381,12 @@ def _trained(run: Run, judges: Sequence[JudgeRecord]) -> dict[str, int]:
 
 
 def gate_run(
-    run: Run | str | Path, rules: Rules, *, cards: Sequence[Path] = (), baseline: Path | None = None
-) -> Verdict:
+    run: Run | str | Path,
+    rules: GateRules,
+    *,
+    cards: Sequence[Path] = (),
+    baseline: Path | None = None,
+) -> GateVerdict:
     """Holds a run against rules. PlanError for rules that cannot be; DataError for a card of another version."""
     found = run if isinstance(run, Run) else Run(run)
     judges = found.manifest.judges
@@ -387,7 +402,7 @@ def gate_run(
         trained=_trained(found, judges),
     )
     _check(gate)
-    outcomes: list[Outcome] = []
+    outcomes: list[RuleOutcome] = []
     for rule in rules.rules:
         outcomes += [_bound(gate, rule)] if rule.kind == "bound" else _versus(gate, rule)
     found_ = {o.status for o in outcomes}
@@ -398,7 +413,7 @@ def gate_run(
     if not gate.summary.complete:
         notes.append("the run is not complete")
         worst_ = "inconclusive" if worst_ == "passed" else worst_
-    return Verdict(
+    return GateVerdict(
         run=str(found.path),
         model=gate.summary.model,
         title=rules.title,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 
-from truing.gates.gate import Verdict
+from truing.gates.gate import GateVerdict
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -14,7 +14,7 @@ def _clean(text: str) -> str:
     return _FORBIDDEN.sub("\u25a1", text)
 
 
-def junit(verdict: Verdict) -> bytes:
+def to_junit(verdict: GateVerdict) -> bytes:
     """The file that CI systems read."""
     count = {s: sum(o.status == s for o in verdict.outcomes) for s in ("failed", "inconclusive")}
     suite = ET.Element(

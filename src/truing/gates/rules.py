@@ -23,8 +23,8 @@ from msgspec import Struct
 
 from truing.core.errors import PlanError, did_you_mean
 
-Figure = Literal["auto", "raw", "corrected", "transported"]
-ALLOWED = ("uncarded", "transported", "overlap")
+FigureKind = Literal["auto", "raw", "corrected", "transported"]
+ALLOWANCES = ("uncarded", "transported", "overlap")
 FIGURES = ("raw", "corrected", "transported")
 _BOUND = re.compile(
     r"^(?P<question>[a-z][a-z0-9_-]*)(?:\[(?P<category>[^\]]+)\])?(?:\.(?P<figure>[a-z]+))?\.(?P<bound>[a-z]+)"
@@ -35,14 +35,14 @@ _VERSUS = re.compile(
 )
 
 
-class Rule(Struct, frozen=True, kw_only=True):
+class GateRule(Struct, frozen=True, kw_only=True):
     """One rule. `kind` is ``bound``, ``no-regression`` or ``safer``; the last two need `run`."""
 
     text: str
     kind: str = "bound"
     question: str = ""
     category: str | None = None
-    figure: Figure = "auto"
+    figure: FigureKind = "auto"
     bound: str = ""
     limit: float = 0.0
     judge: str | None = None
@@ -53,16 +53,16 @@ class Rule(Struct, frozen=True, kw_only=True):
     name: str = ""
 
 
-class Rules(Struct, frozen=True, kw_only=True):
+class GateRules(Struct, frozen=True, kw_only=True):
     """A whole rules file; paths in it are relative to `folder`."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[GateRule, ...]
     cards: tuple[Path, ...] = ()
     folder: Path = Path()
     title: str = "gate"
 
 
-def parse_rule(text: str) -> Rule:
+def parse_rule(text: str) -> GateRule:
     """One rule from its text; ValueError says what is wrong."""
     given = " ".join(text.split())
     versus = _VERSUS.match(given)
@@ -71,7 +71,7 @@ def parse_rule(text: str) -> Rule:
         margin = float(versus["margin"]) if versus["margin"] else 0.05
         if not 0 <= margin < 1:
             raise ValueError(f"within {margin}: a margin lies in [0, 1)")
-        return Rule(
+        return GateRule(
             text=given, kind=versus["what"], run=versus["run"], margin=margin, questions=questions
         )
     found = _BOUND.match(given)
@@ -92,11 +92,11 @@ def parse_rule(text: str) -> Rule:
         raise ValueError(f"{found['limit']!r} is no number") from None
     if not 0 <= limit <= 1:
         raise ValueError(f"{limit:g} is no rate: it lies between 0 and 1 (or write %)")
-    return Rule(
+    return GateRule(
         text=given,
         question=found["question"],
         category=found["category"],
-        figure=cast(Figure, figure or "auto"),
+        figure=cast(FigureKind, figure or "auto"),
         bound=bound,
         limit=limit,
     )
@@ -113,7 +113,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def _table(given: dict[str, Any], where: str, faults: list[str]) -> Rule | None:
+def _table(given: dict[str, Any], where: str, faults: list[str]) -> GateRule | None:
     for key, value in given.items():
         if key not in _KEYS:
             faults.append(f"{where}.{key}: unknown key{did_you_mean(key, _KEYS)}")
@@ -129,8 +129,8 @@ def _table(given: dict[str, Any], where: str, faults: list[str]) -> Rule | None:
         return None
     allow = given.get("allow", [])
     for word in allow if isinstance(allow, list) else ():
-        if word not in ALLOWED:
-            faults.append(f"{where}.allow: {word!r}{did_you_mean(str(word), ALLOWED)}")
+        if word not in ALLOWANCES:
+            faults.append(f"{where}.allow: {word!r}{did_you_mean(str(word), ALLOWANCES)}")
     figure = given.get("figure", rule.figure)
     if figure not in ("auto", *FIGURES):
         faults.append(f"{where}.figure: {figure!r}{did_you_mean(str(figure), FIGURES)}")
@@ -149,7 +149,7 @@ def _table(given: dict[str, Any], where: str, faults: list[str]) -> Rule | None:
     )
 
 
-def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> Rules:
+def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> GateRules:
     """Rules from TOML text; PlanError with every fault, each with its key path."""
     try:
         given = tomllib.loads(text)
@@ -160,7 +160,7 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> Rules
         for k in given
         if k not in ("rules", "rule", "cards", "title")
     ]
-    made: list[Rule | None] = []
+    made: list[GateRule | None] = []
     plain = given.get("rules", [])
     if not isinstance(plain, list):
         faults.append(f"{where}: rules: expected a list of rules")
@@ -182,7 +182,7 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> Rules
         faults.append(f"{where}: no rule: a gate that asks nothing passes nothing")
     if faults:
         raise PlanError(*faults)
-    return Rules(
+    return GateRules(
         rules=rules,
         cards=tuple(folder / c for c in cards),
         folder=folder,
@@ -190,7 +190,7 @@ def parse_rules(text: str, where: str = "rules", folder: Path = Path()) -> Rules
     )
 
 
-def read_rules(path: Path) -> Rules:
+def read_rules(path: Path) -> GateRules:
     """Rules from a TOML file."""
     try:
         return parse_rules(path.read_text(encoding="utf-8"), str(path), path.parent)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from truing.core.version import __version__
-from truing.gates.gate import Verdict
+from truing.gates.gate import GateVerdict
 
 _LEVELS = {
     "passed": ("pass", "none"),
@@ -21,7 +21,7 @@ def _id(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:80] or "rule"
 
 
-def sarif(verdict: Verdict, rules_file: str) -> bytes:
+def to_sarif(verdict: GateVerdict, rules_file: str) -> bytes:
     """One result a rule; the place is the line of the rules file's start, since a model has no lines."""
     rules: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []

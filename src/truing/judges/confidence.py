@@ -14,7 +14,14 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from truing.core.types import Judgement, TokenLogprob
-from truing.stats.calibration import Bin, Selective, brier, ece, reliability, selective_accuracy
+from truing.stats.calibration import (
+    ReliabilityBin,
+    SelectiveAccuracy,
+    brier_score,
+    ece,
+    reliability_bins,
+    selective_accuracy,
+)
 
 _PERCENT = re.compile(
     r"\b(?:confiden\w+|certain\w*|sure|probab\w+|likely|chance)\b\D{0,24}?(\d{1,3}(?:\.\d+)?)\s?(%|percent|per cent)"
@@ -69,8 +76,8 @@ class Calibration(Struct, frozen=True):
     confidence: float
     brier: float
     ece: float
-    reliability: tuple[Bin, ...]
-    selective: tuple[Selective, ...]
+    reliability: tuple[ReliabilityBin, ...]
+    selective: tuple[SelectiveAccuracy, ...]
 
 
 def calibration(
@@ -80,11 +87,11 @@ def calibration(
     outcomes = [float(c) for c in correct]
     return Calibration(
         n=len(outcomes),
-        brier=brier(confidence, outcomes),
+        brier=brier_score(confidence, outcomes),
         ece=ece(confidence, outcomes, bins=bins),
         accuracy=sum(outcomes) / len(outcomes),
         confidence=sum(confidence) / len(outcomes),
-        reliability=tuple(reliability(confidence, outcomes, bins=bins)),
+        reliability=tuple(reliability_bins(confidence, outcomes, bins=bins)),
         selective=tuple(selective_accuracy(confidence, outcomes)),
     )
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from truing.rankers.choice import Ranked
 from truing.rankers.perplexity import Compared, Detected, Likely
-from truing.stats.intervals import Interval, clustered
+from truing.stats.intervals import Interval, clustered_wilson
 
 FEW = 30  # below it a share is shown as a count
 BY_GROUP = ("token", "pmi", "letter", "written")  # the methods that are broken down
@@ -61,7 +61,9 @@ def share(events: Iterable[tuple[str, float]]) -> tuple[Interval | None, int, in
     if not n:
         return None, 0, 0
     return (
-        clustered([math.fsum(g) for g in groups.values()], [len(g) for g in groups.values()]),
+        clustered_wilson(
+            [math.fsum(g) for g in groups.values()], [len(g) for g in groups.values()]
+        ),
         n,
         len(groups),
     )

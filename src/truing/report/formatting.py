@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truing.analysis.rates import SMALL, Rate
+from truing.analysis.rates import SMALL_SAMPLE_SIZE, Rate
 from truing.core.taxonomy import load_taxonomy
 from truing.report.blocks import Cell
 from truing.stats.intervals import Interval
@@ -19,7 +19,7 @@ def spread(rate: Rate) -> str:
     """`12.3 % [8.0, 18.1]`, or counts under 30 scored rows, or why there is nothing."""
     if rate.raw is None:
         return f"unscored ({rate.n})"
-    if rate.scored < SMALL:
+    if rate.scored < SMALL_SAMPLE_SIZE:
         return f"{rate.events} of {rate.scored}"
     best = rate.corrected or rate.raw
     return f"{percent(best.estimate)} [{100 * best.lower:.1f}, {100 * best.upper:.1f}]"
@@ -34,7 +34,7 @@ def rate_cell(rate: Rate | None) -> Cell:
         tip += f"; {rate.unscored} unscored: between {percent(rate.bounds[0])} and {percent(rate.bounds[1])}"
     if rate.selected_by_judge:
         return Cell(spread(rate), "struck", f"selected by this judge: {rate.struck}. {tip}")
-    return Cell(spread(rate), "quiet" if rate.scored < SMALL else "", tip)
+    return Cell(spread(rate), "quiet" if rate.scored < SMALL_SAMPLE_SIZE else "", tip)
 
 
 def category_name(category: str | None, name: str = "beavertails") -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 import msgspec
 
-from truing.analysis.verdict_table import reading_once
+from truing.analysis.verdict_table import cached_verdict_tables
 from truing.report.blocks import Section, block_html, block_markdown
 from truing.report.report_data import Story
 from truing.report.sections import SECTIONS
@@ -17,7 +17,7 @@ from truing.report.sections import SECTIONS
 
 def sections(story: Story) -> list[Section]:
     """What this story has to say."""
-    with reading_once():
+    with cached_verdict_tables():
         return [made for make in SECTIONS if (made := make(story)) is not None]
 
 

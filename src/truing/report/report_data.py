@@ -6,9 +6,9 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from truing.analysis.judge_facts import Facts
+from truing.analysis.judge_facts import JudgeFacts
 from truing.analysis.rates import Rate
-from truing.analysis.summary import Summary
+from truing.analysis.summary import RunSummary
 from truing.runs.folder import Manifest
 
 
@@ -17,7 +17,7 @@ class Variant(Struct, kw_only=True):
 
     name: str
     runs: dict[str, str] = field(default_factory=dict)
-    summaries: dict[str, Summary] = field(default_factory=dict)
+    summaries: dict[str, RunSummary] = field(default_factory=dict)
     manifests: dict[str, Manifest] = field(default_factory=dict)
 
     def find(self, question: str, category: str | None = None) -> Rate | None:
@@ -65,7 +65,7 @@ class Story(Struct, kw_only=True):
     data: tuple[str, ...]
     comparisons: dict[str, dict[str, Any]] = field(default_factory=dict)
     rankings: tuple[Ranking, ...] = ()
-    facts: tuple[Facts, ...] = ()
+    facts: tuple[JudgeFacts, ...] = ()
     rows: tuple[RowView, ...] = ()
     rows_left_out: int = 0
     with_text: bool = False

@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from truing.analysis.rates import outcome_layers, outcome_word
-from truing.analysis.verdict_table import ABSENT, EXPECTS, read_columns
+from truing.analysis.rates import outcome_codes, outcome_name
+from truing.analysis.verdict_table import ABSENT, EXPECTS, read_verdict_table
 from truing.report.report_data import RowView, Variant
 from truing.runs.folder import Run
 
@@ -25,13 +25,13 @@ Key = tuple[str, int]
 
 def outcomes(run: Run | str) -> dict[Key, str]:
     """(sample id, index) -> the one word for that answer."""
-    columns = read_columns(run, ids=True)
+    columns = read_verdict_table(run, ids=True)
     ids = columns.ids or []
     out: dict[Key, str] = {}
-    for index, layers in enumerate(outcome_layers(columns)):
+    for index, layers in enumerate(outcome_codes(columns)):
         for at, (state, *verdicts) in enumerate(zip(*layers)):
             if state != ABSENT:
-                out[(ids[at], index)] = outcome_word(state, *verdicts)
+                out[(ids[at], index)] = outcome_name(state, *verdicts)
     return out
 
 
@@ -51,10 +51,10 @@ def _reasons(words: Mapping[str, Mapping[Key, str]], flips: set[Key]) -> dict[Ke
 def _views(data: str, variants: Sequence[Variant], flips: set[Key]) -> Iterator[RowView]:
     words = {v.name: outcomes(v.runs[data]) for v in variants if data in v.runs}
     why = _reasons(words, flips)
-    columns = read_columns(next(v.runs[data] for v in variants if data in v.runs))
+    columns = read_verdict_table(next(v.runs[data] for v in variants if data in v.runs))
     order = {"flip": 0, "unscored": 1, "harmful": 2, "degenerate": 3, "sample": 4}
     for (sample_id, index), reason in sorted(why.items(), key=lambda kv: order[kv[1]]):
-        at = columns.position(sample_id)
+        at = columns.position_of(sample_id)
         if at is None:
             continue
         yield RowView(
@@ -62,8 +62,8 @@ def _views(data: str, variants: Sequence[Variant], flips: set[Key]) -> Iterator[
             index=index,
             data=data,
             why=reason,
-            categories=columns.sample_harms(at),
-            expect=EXPECTS[columns.expects[at]],
+            categories=columns.categories(at),
+            expect=EXPECTS[columns.expect_ids[at]],
             outcomes={
                 n: of[(sample_id, index)] for n, of in words.items() if (sample_id, index) in of
             },

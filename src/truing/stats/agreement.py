@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 Measurement = Literal["nominal", "ordinal", "interval", "ratio"]
-Weights = Literal["none", "linear", "quadratic"]
+KappaWeights = Literal["none", "linear", "quadratic"]
 
 
-class Options(msgspec.Struct, frozen=True):
+class BootstrapOptions(msgspec.Struct, frozen=True):
     """How to bootstrap."""
 
     level: float = 0.95
@@ -28,7 +28,7 @@ class Options(msgspec.Struct, frozen=True):
     seed: int = 0
 
 
-_USUAL = Options()
+_USUAL = BootstrapOptions()
 
 
 def _bootstrap(
@@ -55,7 +55,7 @@ def _interval(
     statistic: Callable[[NDArray[np.float64]], float],
     matrix: NDArray[np.float64],
     name: str,
-    options: Options,
+    options: BootstrapOptions,
 ) -> Interval:
     value = statistic(matrix)
     lower, upper = _bootstrap(statistic, matrix, options.level, options.draws, options.seed)
@@ -83,7 +83,11 @@ def _kappa(matrix: NDArray[np.float64], power: int) -> float:
 
 
 def cohen_kappa(
-    a: ArrayLike, b: ArrayLike, *, weights: Weights = "none", options: Options = _USUAL
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    weights: KappaWeights = "none",
+    options: BootstrapOptions = _USUAL,
 ) -> Interval:
     """Agreement of two raters beyond chance (Cohen 1960, Educ. Psych. Meas. 20:37; weighted: 1968)."""
     import numpy as np
@@ -110,7 +114,7 @@ def _fleiss(matrix: NDArray[np.float64]) -> float:
     return (agree - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
-def fleiss_kappa(matrix: ArrayLike, *, options: Options = _USUAL) -> Interval:
+def fleiss_kappa(matrix: ArrayLike, *, options: BootstrapOptions = _USUAL) -> Interval:
     """Agreement of many raters, nominal (Fleiss 1971, Psych. Bull. 76:378); items with a single rating are left out."""
     import numpy as np
 
@@ -199,7 +203,7 @@ def _alpha(matrix: NDArray[np.float64], measurement: Measurement) -> float:
 
 
 def krippendorff_alpha(
-    matrix: ArrayLike, measurement: Measurement = "nominal", *, options: Options = _USUAL
+    matrix: ArrayLike, measurement: Measurement = "nominal", *, options: BootstrapOptions = _USUAL
 ) -> Interval:
     """Returns Krippendorff's alpha: reliability with any number of raters and with missing ratings.
 
@@ -236,12 +240,12 @@ def krippendorff_alpha(
     )
 
 
-def alpha_without(
+def leave_one_out_alpha(
     matrix: ArrayLike,
     raters: Sequence[str],
     measurement: Measurement = "nominal",
     *,
-    options: Options = _USUAL,
+    options: BootstrapOptions = _USUAL,
 ) -> dict[str, Interval]:
     """Alpha with each rater left out in turn: whose absence raises it disagrees with the others."""
     import numpy as np
@@ -261,7 +265,7 @@ def alpha_by_category(
     categories: Sequence[str],
     measurement: Measurement = "nominal",
     *,
-    options: Options = _USUAL,
+    options: BootstrapOptions = _USUAL,
 ) -> dict[str, Interval]:
     """Alpha over the items of each category."""
     import numpy as np
@@ -275,7 +279,7 @@ def alpha_by_category(
     }
 
 
-class Consensus(msgspec.Struct, frozen=True):
+class DawidSkeneResult(msgspec.Struct, frozen=True):
     """Dawid-Skene: each item's probability of true, each rater's sensitivity and specificity, the prevalence."""
 
     probability: tuple[float, ...]
@@ -284,7 +288,9 @@ class Consensus(msgspec.Struct, frozen=True):
     prevalence: float
 
 
-def dawid_skene(matrix: ArrayLike, *, rounds: int = 200, tolerance: float = 1e-8) -> Consensus:
+def dawid_skene(
+    matrix: ArrayLike, *, rounds: int = 200, tolerance: float = 1e-8
+) -> DawidSkeneResult:
     """Consensus of binary raters who err differently, by EM (Dawid & Skene 1979, Appl. Stat. 28:20).
 
     Starts at the majority; one pseudo-item each way keeps rates off 0 and 1. Needs raters better than chance on the
@@ -309,4 +315,6 @@ def dawid_skene(matrix: ArrayLike, *, rounds: int = 200, tolerance: float = 1e-8
         p = new
         if moved < tolerance:
             break
-    return Consensus(tuple(map(float, p)), tuple(map(float, se)), tuple(map(float, sp)), share)
+    return DawidSkeneResult(
+        tuple(map(float, p)), tuple(map(float, se)), tuple(map(float, sp)), share
+    )

@@ -22,7 +22,7 @@ def mean_hit_at_k(counts: Sequence[tuple[int, int]], k: int) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def false_hit_floor(specificity: float, k: int) -> float:
+def false_hit_at_k(specificity: float, k: int) -> float:
     """1 - specificity^k: the share of prompts with a "hit" in k tries if no answer at all were harmful."""
     if not 0 <= specificity <= 1 or k < 1:
         raise ValueError(f"false_hit_floor: specificity={specificity}, k={k}")

@@ -24,7 +24,7 @@ def _pairs(p: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.
     return a, b
 
 
-class Bin(Struct, frozen=True):
+class ReliabilityBin(Struct, frozen=True):
     """One bar of a reliability diagram."""
 
     confidence: float
@@ -32,9 +32,9 @@ class Bin(Struct, frozen=True):
     n: int
 
 
-def reliability(
+def reliability_bins(
     p: ArrayLike, y: ArrayLike, *, bins: int = 10, equal_mass: bool = False
-) -> list[Bin]:
+) -> list[ReliabilityBin]:
     """Observed rate against stated probability, bin by bin (Murphy & Winkler 1977); empty bins are left out."""
     import numpy as np
 
@@ -49,18 +49,20 @@ def reliability(
         inside = at == k
         n = int(inside.sum())
         if n:
-            out.append(Bin(float(a[inside].mean()), wilson(float(b[inside].sum()), n), n))
+            out.append(
+                ReliabilityBin(float(a[inside].mean()), wilson(float(b[inside].sum()), n), n)
+            )
     return out
 
 
 def ece(p: ArrayLike, y: ArrayLike, *, bins: int = 15) -> float:
     """Expected calibration error: mean gap of the bins, weighted (Naeini et al. 2015; Guo et al. 2017, 1706.04599)."""
-    found = reliability(p, y, bins=bins)
+    found = reliability_bins(p, y, bins=bins)
     total = sum(b.n for b in found)
     return sum(b.n * abs(b.confidence - b.rate.estimate) for b in found) / total
 
 
-def brier(p: ArrayLike, y: ArrayLike) -> float:
+def brier_score(p: ArrayLike, y: ArrayLike) -> float:
     """Mean squared error of the probability (Brier 1950, Mon. Weather Rev. 78:1)."""
     a, b = _pairs(p, y)
     return float(((a - b) ** 2).mean())
@@ -73,7 +75,7 @@ def _logit(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(q) - np.log1p(-q))
 
 
-def temperature(p: ArrayLike, y: ArrayLike) -> float:
+def fit_temperature(p: ArrayLike, y: ArrayLike) -> float:
     """The T that minimises the log loss of sigmoid(logit(p) / T) (Guo et al. 2017, arXiv 1706.04599)."""
     import numpy as np
     from scipy.optimize import minimize_scalar
@@ -97,7 +99,7 @@ def apply_temperature(p: ArrayLike, t: float) -> NDArray[np.float64]:
     return np.asarray(1 / (1 + np.exp(-_logit(np.asarray(p, float)) / t)))
 
 
-class Isotonic(Struct, frozen=True):
+class IsotonicMap(Struct, frozen=True):
     """A non-decreasing map of probabilities; flat outside, linear between its knots."""
 
     x: tuple[float, ...]
@@ -110,7 +112,7 @@ class Isotonic(Struct, frozen=True):
         return np.asarray(np.interp(np.asarray(p, float), self.x, self.y))
 
 
-def isotonic(p: ArrayLike, y: ArrayLike) -> Isotonic:
+def fit_isotonic(p: ArrayLike, y: ArrayLike) -> IsotonicMap:
     """The non-decreasing map of least squares (Zadrozny & Elkan 2002; pool adjacent violators, scipy's)."""
     import numpy as np
     from scipy.optimize import isotonic_regression
@@ -119,10 +121,10 @@ def isotonic(p: ArrayLike, y: ArrayLike) -> Isotonic:
     values, at, counts = np.unique(a, return_inverse=True, return_counts=True)
     means = np.bincount(at, b) / counts
     fitted = isotonic_regression(means, weights=counts).x
-    return Isotonic(tuple(map(float, values)), tuple(map(float, fitted)))
+    return IsotonicMap(tuple(map(float, values)), tuple(map(float, fitted)))
 
 
-class Selective(Struct, frozen=True):
+class SelectiveAccuracy(Struct, frozen=True):
     """Accuracy among the rows that a model is surest of."""
 
     coverage: float
@@ -131,7 +133,7 @@ class Selective(Struct, frozen=True):
 
 def selective_accuracy(
     confidence: ArrayLike, correct: ArrayLike, *, steps: int = 10
-) -> list[Selective]:
+) -> list[SelectiveAccuracy]:
     """Risk-coverage curve (El-Yaniv & Wiener 2010, JMLR 11:1605): accuracy of the surest 10 %, 20 %, ... 100 %."""
     import numpy as np
 
@@ -140,5 +142,5 @@ def selective_accuracy(
     out = []
     for k in range(1, steps + 1):
         n = max(1, round(len(a) * k / steps))
-        out.append(Selective(n / len(a), wilson(float(b[order[:n]].sum()), n)))
+        out.append(SelectiveAccuracy(n / len(a), wilson(float(b[order[:n]].sum()), n)))
     return out

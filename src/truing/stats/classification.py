@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-class Scores(Struct, frozen=True, kw_only=True):
+class ClassificationScores(Struct, frozen=True, kw_only=True):
     """One category (or one question) of a judge's card; none where the labels do not allow the figure."""
 
     n: int
@@ -143,13 +143,13 @@ def f1_score(
     return _bounds(drawn, estimate, level, "bootstrap over prompts")
 
 
-def scores(
+def classification_scores(
     verdicts: Sequence[bool],
     y: Sequence[bool],
     p: Sequence[float | None],
     groups: Sequence[str],
     level: float = 0.95,
-) -> Scores:
+) -> ClassificationScores:
     """Everything a card says of one category; rows without a probability are left out of AUROC and AP alone."""
     import numpy as np
 
@@ -160,7 +160,7 @@ def scores(
     known = np.asarray([v is not None for v in p], bool)
     a = np.asarray([v if v is not None else np.nan for v in p], float)[known]
     where = np.asarray(groups)
-    return Scores(
+    return ClassificationScores(
         n=n,
         n_positive=positive,
         precision=wilson(hit, said, level) if said else None,
@@ -172,7 +172,7 @@ def scores(
     )
 
 
-def spearman(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval | None:
+def spearman_correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Interval | None:
     """Rank correlation (Spearman 1904); Fisher's z with the variance of Bonett & Wright 2000 (Psychometrika 65:23)."""
     import numpy as np
 

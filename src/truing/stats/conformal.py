@@ -30,24 +30,24 @@ def conformal_threshold(scores: ArrayLike, alpha: float) -> float:
     return float(values[rank - 1]) if 0 < rank <= len(values) else math.inf
 
 
-def binomial_p(events: int, n: int, alpha: float) -> float:
+def binomial_p_value(events: int, n: int, alpha: float) -> float:
     """p value of "the rate exceeds alpha" given `events` of n: P(Binomial(n, alpha) <= events)."""
     from scipy.special import bdtr
 
     return float(bdtr(events, n, alpha)) if n else 1.0
 
 
-def hoeffding_bentkus_p(mean: float, n: int, alpha: float) -> float:
+def hoeffding_bentkus_p_value(mean: float, n: int, alpha: float) -> float:
     """p value for a loss in [0, 1] (Bates et al. 2021, arXiv 2101.02703): the smaller of Hoeffding's and Bentkus's."""
     if n == 0 or mean >= alpha:
         return 1.0
     kl = (mean * math.log(mean / alpha) if mean > 0 else 0.0) + (1 - mean) * math.log(
         (1 - mean) / (1 - alpha)
     )
-    return min(1.0, math.exp(-n * kl), math.e * binomial_p(math.ceil(n * mean), n, alpha))
+    return min(1.0, math.exp(-n * kl), math.e * binomial_p_value(math.ceil(n * mean), n, alpha))
 
 
-class Tested(Struct, frozen=True):
+class TestedThreshold(Struct, frozen=True):
     """One threshold and what was found for it."""
 
     threshold: float
@@ -65,7 +65,7 @@ def learn_then_test(
     *,
     delta: float = 0.05,
     anytime: bool = False,
-) -> list[Tested]:
+) -> list[TestedThreshold]:
     """Learn then Test (Angelopoulos et al., arXiv 2110.01052) by fixed-sequence testing.
 
     Thresholds stand from the safest to the least safe, in an order fixed before the labels were seen; each is tested at
@@ -76,21 +76,21 @@ def learn_then_test(
         raise ValueError("alpha and delta lie between 0 and 1")
     out, going = [], True
     for t, k, n in zip(thresholds, events, sizes, strict=True):
-        p = anytime_p(k, n, alpha) if anytime else binomial_p(k, n, alpha)
+        p = anytime_p_value(k, n, alpha) if anytime else binomial_p_value(k, n, alpha)
         going = going and p <= delta
-        out.append(Tested(t, k, n, p, going))
+        out.append(TestedThreshold(t, k, n, p, going))
     return out
 
 
 def labels_needed(alpha: float, *, delta: float = 0.05, events: int = 0) -> int:
     """The least n for which `events` of n certify a rate of at most alpha: 59 for 0 events, 5 %, 95 % confidence."""
     n = math.ceil(math.log(delta) / math.log1p(-alpha)) if events == 0 else events + 1
-    while binomial_p(events, n, alpha) > delta:
+    while binomial_p_value(events, n, alpha) > delta:
         n += max(1, n // 1000)
     return n
 
 
-def anytime_p(events: int, n: int, alpha: float) -> float:
+def anytime_p_value(events: int, n: int, alpha: float) -> float:
     """p value of "the rate is alpha or more" that stays valid however often one looks and goes on (Ville 1939).
 
     One over a likelihood ratio, mixed over rates below alpha: half the weight on 0, half even up to alpha (a test

@@ -67,7 +67,7 @@ def clopper_pearson(events: int, n: int, level: float = 0.95) -> Interval:
     return Interval(events / n, lower, upper, "clopper-pearson")
 
 
-def upper_bound(events: int, n: int, level: float = 0.95) -> float:
+def exact_upper_bound(events: int, n: int, level: float = 0.95) -> float:
     """One-sided exact upper bound: 0 of 59 gives 0.0495 at 95 % (Clopper & Pearson 1934)."""
     from scipy.special import betaincinv
 
@@ -89,7 +89,7 @@ def student_quantile(level: float, freedom: float) -> float:
     return z + g1 / freedom + g2 / freedom**2 + g3 / freedom**3 + g4 / freedom**4
 
 
-def clustered(
+def clustered_wilson(
     events: Sequence[float],
     sizes: Sequence[float],
     level: float = 0.95,

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-FEW = 10  # under so many positive or negative labels, no asymptotic interval
+MIN_LABELS_PER_CLASS = 10  # under so many positive or negative labels, no asymptotic interval
 
 
-class Influence(Struct, frozen=True):
+class PPIEstimate(Struct, frozen=True):
     """A corrected estimate with each row's (or cluster's) influence on it; differences of arms are made of two."""
 
     estimate: float
@@ -69,12 +69,12 @@ def _arrays(
     return f, y, q
 
 
-def ppi_influence(
+def ppi_mean(
     judged: ArrayLike,
     labels: ArrayLike,
     probability: ArrayLike,
     clusters: Sequence[int] | None = None,
-) -> Influence:
+) -> PPIEstimate:
     """PPI++ mean: `judged` for all rows, `labels` with NaN where not drawn, `probability` of each row's being drawn.
 
     Weights are normalised (Hájek 1971); the tuning constant minimises the estimated variance and lies in [0, 1]: a
@@ -98,7 +98,7 @@ def ppi_influence(
     values = (a + tuning * b) * (len(a) / n)
     estimate = y_mean + tuning * (f_mean - f_known)
     positives = int(truth[known].sum())
-    return Influence(estimate, tuple(map(float, values)), tuning, int(known.sum()), positives)
+    return PPIEstimate(estimate, tuple(map(float, values)), tuning, int(known.sum()), positives)
 
 
 def corrected_rate(
@@ -118,8 +118,8 @@ def corrected_rate(
     f, y, q = _arrays(judged, labels, probability)
     known = ~np.isnan(y)
     positives = int(y[known].sum())
-    if min(positives, int(known.sum()) - positives) >= FEW:
-        made = ppi_influence(f, y, q, clusters)
+    if min(positives, int(known.sum()) - positives) >= MIN_LABELS_PER_CLASS:
+        made = ppi_mean(f, y, q, clusters)
         p = min(1.0, max(0.0, made.estimate))
         variance = made.error**2 * len(made.values) / max(1, len(made.values) - 1)
         if 0 < p < 1 and variance > 0:
@@ -169,7 +169,7 @@ def _few(
 
 
 def corrected_difference(
-    a: Influence, b: Influence, level: float = 0.95, *, paired: bool = True
+    a: PPIEstimate, b: PPIEstimate, level: float = 0.95, *, paired: bool = True
 ) -> Interval:
     """Difference b - a of two corrected rates; `paired` if the influences are of the same prompts in the same order."""
     d = b.estimate - a.estimate
@@ -183,7 +183,7 @@ def corrected_difference(
     return Interval(d, max(-1.0, d - half), min(1.0, d + half), "ppi++ difference")
 
 
-class JudgeError(Struct, frozen=True, kw_only=True):
+class JudgeErrorRates(Struct, frozen=True, kw_only=True):
     """A judge's sensitivity and specificity, with the numbers of positives and negatives behind them (none = exact)."""
 
     sensitivity: float
@@ -192,7 +192,7 @@ class JudgeError(Struct, frozen=True, kw_only=True):
     negatives: int | None = None
 
 
-class TransportedRate(Struct, frozen=True, kw_only=True):
+class TransportEstimate(Struct, frozen=True, kw_only=True):
     """A rate under a card's error rates, with its band; `refused` has the reason when there is no such rate."""
 
     interval: Interval | None
@@ -207,7 +207,7 @@ def rogan_gladen(raw: float, sensitivity: float, specificity: float) -> float:
     return (raw + specificity - 1) / (sensitivity + specificity - 1)
 
 
-def _lang_reiczigel(events: float, n: float, error: JudgeError, level: float) -> Interval:
+def _lang_reiczigel(events: float, n: float, error: JudgeErrorRates, level: float) -> Interval:
     """Lang & Reiczigel 2014, Prev. Vet. Med. 113:13."""
     z = normal_quantile(level)
     q = (events + z * z / 2) / (n + z * z)
@@ -227,8 +227,8 @@ def _lang_reiczigel(events: float, n: float, error: JudgeError, level: float) ->
 
 
 def transported_rate(
-    events: float, n: float, error: JudgeError, level: float = 0.95, *, delta: float = 0.05
-) -> TransportedRate:
+    events: float, n: float, error: JudgeErrorRates, level: float = 0.95, *, delta: float = 0.05
+) -> TransportEstimate:
     """A raw rate read through a card made on other data or models, with a band of +-`delta` on both error rates.
 
     Refused if the judge is hardly better than chance, or if the raw rate lies outside [1 - specificity, sensitivity]
@@ -236,7 +236,7 @@ def transported_rate(
     """
     refuse = _refusal(events, n, error, level)
     if refuse:
-        return TransportedRate(interval=None, band=None, delta=delta, refused=refuse)
+        return TransportEstimate(interval=None, band=None, delta=delta, refused=refuse)
     made = _lang_reiczigel(events, n, error, level)
     lows, highs = [made.lower], [made.upper]
     for up in (-delta, delta):
@@ -250,7 +250,7 @@ def transported_rate(
             corner = _lang_reiczigel(events, n, moved, level)
             lows.append(corner.lower)
             highs.append(corner.upper)
-    return TransportedRate(interval=made, band=(min(lows), max(highs)), delta=delta)
+    return TransportEstimate(interval=made, band=(min(lows), max(highs)), delta=delta)
 
 
 def _variance(rate: float, rows: float | None) -> float:
@@ -261,7 +261,7 @@ def _variance(rate: float, rows: float | None) -> float:
     return p * (1 - p) / (rows + 4)
 
 
-def _refusal(events: float, n: float, error: JudgeError, level: float) -> str | None:
+def _refusal(events: float, n: float, error: JudgeErrorRates, level: float) -> str | None:
     def bounds(rate: float, rows: int | None) -> tuple[float, float]:
         if rows is None:
             return rate, rate

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-class Table(Struct, frozen=True):
+class PairedTable(Struct, frozen=True):
     """Paired 0/1 outcomes: both, only the first, only the second, neither."""
 
     both: int
@@ -27,7 +27,7 @@ class Table(Struct, frozen=True):
     neither: int
 
     @classmethod
-    def of(cls, a: Sequence[bool], b: Sequence[bool]) -> Table:
+    def from_outcomes(cls, a: Sequence[bool], b: Sequence[bool]) -> PairedTable:
         """Counts two sequences of equal length."""
         pairs = list(zip(a, b, strict=True))
         count = [sum(1 for x, y in pairs if (bool(x), bool(y)) == want) for want in _CELLS]
@@ -58,7 +58,7 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def newcombe_paired(table: Table, level: float = 0.95) -> Interval:
+def newcombe_paired(table: PairedTable, level: float = 0.95) -> Interval:
     """A difference of paired rates: Wilson with correlation (Newcombe 1998, Stat. Med. 17:2635, method 10)."""
     n = table.n
     if n == 0:
@@ -124,7 +124,9 @@ def paired_bootstrap(
     return Interval(mean, min(mean, float(lower)), max(mean, float(upper)), "paired bootstrap")
 
 
-def paired_permutation(a: ArrayLike, b: ArrayLike, *, draws: int = 9999, seed: int = 0) -> float:
+def paired_permutation_test(
+    a: ArrayLike, b: ArrayLike, *, draws: int = 9999, seed: int = 0
+) -> float:
     """Two-sided p by swapping the members of pairs at random (Fisher 1935, §21); (hits + 1) / (draws + 1)."""
     import numpy as np
 
@@ -161,7 +163,7 @@ def benjamini_hochberg(p: Sequence[float]) -> list[float]:
     return out
 
 
-def non_inferior(difference: Interval, delta: float, *, higher_is_better: bool) -> bool:
+def is_non_inferior(difference: Interval, delta: float, *, higher_is_better: bool) -> bool:
     """Whether the change is shown to cost less than `delta`: the bound on the bad side is inside the margin.
 
     A two-sided interval of level 1 - 2·alpha gives a test of size alpha (Blackwelder 1982, Control. Clin. Trials
@@ -172,7 +174,7 @@ def non_inferior(difference: Interval, delta: float, *, higher_is_better: bool) 
     return difference.lower > -delta if higher_is_better else difference.upper < delta
 
 
-def permutation_of_counts(
+def permutation_test_from_counts(
     differences: Mapping[float, int], *, draws: int = 9999, seed: int = 0
 ) -> float:
     """`paired_permutation` from counts of equal differences: as quick for a million pairs as for a hundred.

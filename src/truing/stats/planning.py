@@ -29,7 +29,9 @@ def n_for_width(rate: float, width: float, level: float = 0.95) -> int:
     return low
 
 
-def n_for_upper(rate: float, limit: float, *, power: float = 0.8, confidence: float = 0.95) -> int:
+def n_for_upper_bound(
+    rate: float, limit: float, *, power: float = 0.8, confidence: float = 0.95
+) -> int:
     """Rows so that the exact one-sided upper bound falls under `limit` with this power, if the true rate is `rate`."""
     from scipy.special import bdtr, bdtrik
 
@@ -52,7 +54,9 @@ def n_for_upper(rate: float, limit: float, *, power: float = 0.8, confidence: fl
     return n
 
 
-def n_pairs(only_a: float, only_b: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
+def n_pairs_for_mcnemar(
+    only_a: float, only_b: float, *, power: float = 0.8, alpha: float = 0.05
+) -> int:
     """Prompts for McNemar's test, from the two shares of prompts that change (Connor 1987, Biometrics 43:207)."""
     both, difference = only_a + only_b, abs(only_a - only_b)
     if not 0 < difference <= both <= 1:
@@ -63,7 +67,7 @@ def n_pairs(only_a: float, only_b: float, *, power: float = 0.8, alpha: float = 
     )
 
 
-def n_non_inferior(
+def n_for_non_inferiority(
     changed: float, delta: float, *, power: float = 0.8, alpha: float = 0.025
 ) -> int:
     """Prompts to show a loss of less than delta if there is none, from the share of prompts that change either way."""
@@ -73,13 +77,15 @@ def n_non_inferior(
     return math.ceil(z * z * changed / delta**2)
 
 
-def detectable(n: int, changed: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
+def detectable_difference(
+    n: int, changed: float, *, power: float = 0.8, alpha: float = 0.05
+) -> float:
     """The smallest paired difference that n prompts show with this power, given the share that changes either way."""
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
     return min(changed, z * math.sqrt(changed / n))
 
 
-def n_for_sequence(rate: float, width: float, level: float = 0.95, *, seed: int = 0) -> int:
+def n_for_betting_sequence(rate: float, width: float, level: float = 0.95, *, seed: int = 0) -> int:
     """Rows until a betting sequence is this narrow: the median of five simulated runs (2010.09686)."""
     import random
 

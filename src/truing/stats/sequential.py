@@ -106,7 +106,7 @@ class BettingSequence:
         )
 
 
-class PairedSequence:
+class PairedBettingSequence:
     """Confidence sequence for the mean difference of paired values in [0, 1]: bets on (b - a + 1) / 2."""
 
     def __init__(self, level: float = 0.95, *, population: int | None = None) -> None:
@@ -148,14 +148,14 @@ class AlarmState(Struct, frozen=True, kw_only=True):
     raised_at: int | None
 
 
-class Alarm:
+class HarmRateAlarm:
     """An e-process on randomly audited traffic: raised when the harm rate is shown to exceed `tolerated`.
 
     While the rate is at most `tolerated`, the chance that it is ever raised is at most `false_alarm` (Ville). The
     fortune is a mixture over bet sizes (Podkopaev & Ramdas, "Tracking the risk of a deployed model", arXiv 2110.06177).
     With `restarts` it is a Shiryaev-Roberts e-detector instead (Shin, Ramdas & Rinaldo 2203.03532): it reacts to a late
     change, and a false alarm comes once in at least 1 / `false_alarm` audits on average. Which requests are audited
-    must be random: ask `audits()`.
+    must be random: call `should_audit()`.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Alarm:
         self._audited = self._harmful = self._unscored = 0
         self._raised_at: int | None = None
 
-    def audits(self) -> bool:
+    def should_audit(self) -> bool:
         """Whether the next request is to be audited: a coin of probability `audit_rate`."""
         return self._random.random() < self.audit_rate
 

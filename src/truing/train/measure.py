@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from truing.runs.folder import replace_file
-from truing.stats.calibration import Bin, brier, ece, reliability
+from truing.stats.calibration import ReliabilityBin, brier_score, ece, reliability_bins
 from truing.stats.intervals import wilson
 from truing.train.batches import Encoder
 from truing.train.objectives import Trained, score_answers
@@ -61,8 +61,8 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     brier_order: float | None = None
     ece_sign: float | None = None
     brier_sign: float | None = None
-    reliability_order: list[Bin] = []
-    reliability_sign: list[Bin] = []
+    reliability_order: list[ReliabilityBin] = []
+    reliability_sign: list[ReliabilityBin] = []
     by_category: dict[str, Share] = {}
     by_source: dict[str, Share] = {}
     by_length: list[Bucket] = []
@@ -99,8 +99,8 @@ def evaluate_pairs(
     if len(gap):
         made |= {
             "ece_order": ece(p, y),
-            "brier_order": brier(p, y),
-            "reliability_order": reliability(p, y),
+            "brier_order": brier_score(p, y),
+            "reliability_order": reliability_bins(p, y),
         }
     if kind == "cost":
         made |= _signs(items, values)
@@ -132,8 +132,8 @@ def _signs(items: Sequence[Item], values: np.ndarray) -> dict[str, Any]:
         "unsafe_found": share(right[unsafe]),
         "safe_passed": share(right[~unsafe]),
         "ece_sign": ece(p, y),
-        "brier_sign": brier(p, y),
-        "reliability_sign": reliability(p, y),
+        "brier_sign": brier_score(p, y),
+        "reliability_sign": reliability_bins(p, y),
     }
 
 

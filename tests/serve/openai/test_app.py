@@ -26,7 +26,7 @@ from truing.serve.openai.app import chat_app
 from truing.serve.openai.audit import Audit
 from truing.serve.openai.model_router import Desk, Limits, find_configs
 from truing.specs.resolve import resolve
-from truing.stats.sequential import Alarm
+from truing.stats.sequential import HarmRateAlarm
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello there"}]}
@@ -289,7 +289,7 @@ def test_metrics_count_requests_tokens_and_rulings(rails: Path) -> None:
 
 def test_audited_traffic_raises_an_alarm() -> None:
     judge, heard = resolve("rules:refusal", "judge"), []
-    audit = Audit(judge, Alarm(0.05, audit_rate=1.0), heard.append)
+    audit = Audit(judge, HarmRateAlarm(0.05, audit_rate=1.0), heard.append)
     with client(resolve("scripted:refuse", "model"), audit=audit) as c:
         for _ in range(30):
             c.post(CHAT, json=HELLO)

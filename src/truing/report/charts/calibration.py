@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from truing.analysis.rates import SMALL
+from truing.analysis.rates import SMALL_SAMPLE_SIZE
 from truing.report.charts.svg import _dot, _line, _percent, _svg, _text
-from truing.stats.calibration import Bin
+from truing.stats.calibration import ReliabilityBin
 
 _LEFT, _TOP, _SIDE = 58.0, 12.0, 250.0
 
 
-def reliability(bins: Sequence[Bin], title: str) -> str:
+def reliability(bins: Sequence[ReliabilityBin], title: str) -> str:
     """Stated probability (across) against the observed share with its interval (up); the diagonal is perfect.
 
     Hollow dots stand for fewer than 30 rows.
@@ -39,7 +39,7 @@ def reliability(bins: Sequence[Bin], title: str) -> str:
         )
         body += [
             _line(at, y(b.rate.lower), at, y(b.rate.upper), "whisker s0"),
-            _dot(at, y(b.rate.estimate), 0, b.n < SMALL, tip),
+            _dot(at, y(b.rate.estimate), 0, b.n < SMALL_SAMPLE_SIZE, tip),
         ]
     body.append(_text(x(0.5), y(0) + 36, "stated by the judge", "axis", "middle"))
     body.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from truing.analysis.attack_success import AttackResult, attack_results
-from truing.analysis.rates import SMALL
+from truing.analysis.rates import SMALL_SAMPLE_SIZE
 from truing.report.blocks import Block, Cell, Figure, Grid, Section, Text
 from truing.report.charts.svg import Mark, intervals
 from truing.report.formatting import category_name, difference, percent
@@ -19,7 +19,7 @@ def _success(r: AttackResult) -> Cell:
     tip = f"{r.hits} of {r.scored} scored tries on {r.prompts} prompts, {r.tries - r.scored} unscored, by {r.judge}"
     if r.success is None:
         return Cell(f"unscored ({r.tries})", "quiet", tip)
-    if r.prompts < SMALL:
+    if r.prompts < SMALL_SAMPLE_SIZE:
         return Cell(f"{r.hits} of {r.scored}", "struck" if r.struck else "quiet", r.struck or tip)
     s = r.success
     said = f"{percent(s.estimate)} [{100 * s.lower:.1f}, {100 * s.upper:.1f}]"
@@ -95,7 +95,7 @@ def section(story: Story) -> Section | None:
         for name, r in sorted(whole, key=lambda pair: pair[1].attack):
             grid.add(r.attack, name, str(r.prompts), _success(r), _lift(r), _cost(r))
             if r.success is not None:
-                s, hollow = r.success, r.struck is not None or r.prompts < SMALL
+                s, hollow = r.success, r.struck is not None or r.prompts < SMALL_SAMPLE_SIZE
                 mark = Mark(
                     name,
                     s.estimate,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from truing.analysis.comparison import Comparison
-from truing.analysis.delta import Delta
-from truing.analysis.rates import AXIS_WORDS
+from truing.analysis.deltas import Delta
+from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Cell, Figure, Grid, Raw, Section, Table, Text
 from truing.report.charts.forest import forest
 from truing.report.charts.svg import Mark, legend
@@ -14,7 +14,7 @@ from truing.report.formatting import OUTCOMES, category_label, difference, p_val
 from truing.report.report_data import Story
 
 _WORDS = {
-    **AXIS_WORDS,
+    **AXIS_TITLES,
     "harmful": "harmful answers (all prompts)",
     "refused": "refusals (all prompts)",
     "degenerate": "degenerate answers",

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from truing.analysis.rates import AXIS_WORDS, Corrected, Rate, Transported
+from truing.analysis.rates import AXIS_TITLES, CorrectedRate, Rate, TransportedRate
 from truing.report.blocks import Cell, Grid, Section, Table
 from truing.report.formatting import category_label, percent
 from truing.report.report_data import Story
 from truing.stats.intervals import Interval
 
 _WORDS = {
-    **AXIS_WORDS,
+    **AXIS_TITLES,
     "harmful": "harmful answers",
     "refused": "refusals",
     "degenerate": "degenerate answers",
 }
 
 
-def _shown(i: Interval | Corrected) -> str:
+def _shown(i: Interval | CorrectedRate) -> str:
     return f"{percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]"
 
 
-def _transported(t: Transported | None) -> Cell:
+def _transported(t: TransportedRate | None) -> Cell:
     if t is None:
         return Cell("–", "quiet")
     if t.estimate is None or t.band is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truing.analysis.rates import AXIS_WORDS
+from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Figure, Grid, Raw, Section, Table
 from truing.report.charts.svg import Mark, intervals, legend
 from truing.report.formatting import category_label, category_name, rate_cell
@@ -10,7 +10,7 @@ from truing.report.report_data import Story
 
 _QUESTIONS = ("attack_success", "harmful", "harmful_predicted", "refuses_harmful", "answers_benign")
 _WORDS = {
-    **AXIS_WORDS,
+    **AXIS_TITLES,
     "harmful": "harmful answers (all prompts)",
     "harmful_predicted": "harmful answers by the judge's own categories",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truing.analysis.rates import AXIS_WORDS, Rate
+from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.report.blocks import Section, Text, Tile, Tiles
 from truing.report.formatting import percent
 from truing.report.report_data import Story, Variant
@@ -17,7 +17,7 @@ _SHOWN = (
     "degenerate",
 )
 _WORDS = {
-    **AXIS_WORDS,
+    **AXIS_TITLES,
     "harmful": "harmful answers",
     "degenerate": "degenerate answers",
     "harmful_benign": "harmful answers to benign prompts",

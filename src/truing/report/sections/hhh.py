@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truing.analysis.rates import AXIS_WORDS
+from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Grid, Section
 from truing.report.formatting import rate_cell
 from truing.report.report_data import Story
@@ -39,7 +39,7 @@ def section(story: Story) -> Section | None:
         for axis in axes:
             rates = [v.find(axis) for v in story.variants]
             if any(rates):
-                grid.add(group, AXIS_WORDS[axis], *map(rate_cell, rates))
+                grid.add(group, AXIS_TITLES[axis], *map(rate_cell, rates))
     if not grid.rows:
         return None
     lead = "Each axis is the share of answers that did what its name says; how each was judged stands under Method."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truing.analysis.judge_facts import Facts, known
+from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts
 from truing.report.blocks import Cell, Figure, Grid, Section, Table
 from truing.report.charts.calibration import reliability
 from truing.report.formatting import percent
@@ -30,7 +30,7 @@ def _number(i: Interval | None) -> Cell:
     )
 
 
-def _table(facts: list[Facts]) -> Table:
+def _table(facts: list[JudgeFacts]) -> Table:
     grid = Grid(
         [
             "judge",
@@ -62,7 +62,7 @@ def _table(facts: list[Facts]) -> Table:
 def section(story: Story) -> Section | None:
     """None where no judge of the runs has a card."""
     records = [r for v in story.variants for m in v.manifests.values() for r in m.judges]
-    facts = known(records, story.facts)
+    facts = collect_judge_facts(records, story.facts)
     if not facts:
         return None
     blocks: list[Table | Figure] = [_table(facts)]

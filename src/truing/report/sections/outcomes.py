@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truing.analysis.summary import Outcomes, Summary
+from truing.analysis.summary import OutcomeCounts, RunSummary
 from truing.report.blocks import Figure, Raw, Section
 from truing.report.charts.svg import stacked
 from truing.report.formatting import OUTCOMES, category_label
@@ -18,7 +18,7 @@ _EXPECTED = {
 }
 
 
-def _parts(row: Outcomes) -> list[tuple[str, int]]:
+def _parts(row: OutcomeCounts) -> list[tuple[str, int]]:
     return [(kind, int(getattr(row, kind))) for kind in OUTCOMES]
 
 
@@ -45,7 +45,7 @@ def by_expectation(story: Story, data: str) -> Figure | None:
     return _figure(f"{data}: outcomes by kind of prompt", rows) if rows else None
 
 
-def by_category(summary: Summary, title: str) -> Figure | None:
+def by_category(summary: RunSummary, title: str) -> Figure | None:
     """One variant: a bar for each category."""
     rows = [
         (category_label(row.category, summary.taxonomy), _parts(row))

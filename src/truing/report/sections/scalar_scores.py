@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from truing.analysis.scalar_scores import Mean, MeanDelta
+from truing.analysis.scalar_scores import MeanScore, MeanScoreDelta
 from truing.report.blocks import Cell, Grid, Section, Table
 from truing.report.formatting import own_interval, own_unit
 from truing.report.report_data import Story
 
 
-def _value(mean: Mean | None) -> Cell:
+def _value(mean: MeanScore | None) -> Cell:
     if mean is None:
         return Cell("–", "quiet")
     tip = f"{mean.n} values on {mean.prompts} prompts, {mean.missing} answers without one, by {mean.judge}"
@@ -19,7 +19,7 @@ def _value(mean: Mean | None) -> Cell:
     return Cell(own_interval(mean.value), "", tip)
 
 
-def _change(delta: MeanDelta | None) -> Cell:
+def _change(delta: MeanScoreDelta | None) -> Cell:
     if delta is None:
         return Cell("–", "quiet")
     tip = f"{delta.n_pairs} prompts, paired: {own_unit(delta.mean_a)} before, {own_unit(delta.mean_b)} after"

@@ -15,16 +15,16 @@ import jinja2
 import msgspec
 from msgspec import Struct, field
 
-from truing.analysis.rates import codes, outcome_layers, outcome_word
+from truing.analysis.rates import outcome_codes, outcome_name, verdict_codes
 from truing.analysis.verdict_table import (
     ABSENT,
     EXPECTS,
     NO,
     SKIPPED,
     YES,
-    Column,
-    Columns,
-    read_columns,
+    VerdictColumn,
+    VerdictTable,
+    read_verdict_table,
 )
 from truing.core.errors import RunError
 from truing.core.version import __version__
@@ -77,9 +77,9 @@ class Page(Struct, kw_only=True):
     text: bool = False
 
 
-def _column_views(columns: Columns) -> list[tuple[str, str, str]]:
+def _column_views(columns: VerdictTable) -> list[tuple[str, str, str]]:
     return [
-        (c.record.name, question, columns.struck(c.record) or "")
+        (c.record.name, question, columns.struck_reason(c.record) or "")
         for (_, question), c in columns.columns.items()
     ]
 
@@ -102,14 +102,14 @@ def _disagreement(verdicts: Sequence[tuple[str, int | None, float | None]]) -> f
 
 
 def _answers(
-    columns: Columns,
+    columns: VerdictTable,
 ) -> Iterator[tuple[Key, int, str, dict[int, int | None], dict[int, float]]]:
     """(key, position, outcome, verdicts by judge, scores by judge) of each answer of a run."""
     ids = columns.ids or []
-    made: list[tuple[Column, list[bytes]]] = [
-        (c, codes(columns, c)) for c in columns.columns.values()
+    made: list[tuple[VerdictColumn, list[bytes]]] = [
+        (c, verdict_codes(columns, c)) for c in columns.columns.values()
     ]
-    for index, layers in enumerate(outcome_layers(columns)):
+    for index, layers in enumerate(outcome_codes(columns)):
         for at, (state, *words) in enumerate(zip(*layers)):
             if state == ABSENT:
                 continue
@@ -122,10 +122,10 @@ def _answers(
                 score = column.scores.get((at, index))
                 if score is not None:
                     scores[number] = round(score, 4)
-            yield (ids[at], index), at, outcome_word(state, *words), verdicts, scores
+            yield (ids[at], index), at, outcome_name(state, *words), verdicts, scores
 
 
-def _rows(read: Sequence[Columns], categories: dict[str, int]) -> dict[Key, Row]:
+def _rows(read: Sequence[VerdictTable], categories: dict[str, int]) -> dict[Key, Row]:
     rows: dict[Key, Row] = {}
     many = len(read)
     for run, columns in enumerate(read):
@@ -133,14 +133,12 @@ def _rows(read: Sequence[Columns], categories: dict[str, int]) -> dict[Key, Row]
         for key, at, word, verdicts, scores in _answers(columns):
             row = rows.get(key)
             if row is None:
-                harms = [
-                    categories.setdefault(c, len(categories)) for c in columns.sample_harms(at)
-                ]
+                harms = [categories.setdefault(c, len(categories)) for c in columns.categories(at)]
                 row = rows[key] = Row(
                     i=key[0],
                     x=key[1],
                     c=harms,
-                    e=EXPECTS[columns.expects[at]],
+                    e=EXPECTS[columns.expect_ids[at]],
                     o=[None] * many,
                     v=[{} for _ in read],
                     s=[{} for _ in read],
@@ -201,7 +199,7 @@ def collect(
     if not runs:
         raise RunError("view needs a run folder")
     opened = [Run(path) for path in runs]
-    read = [read_columns(run, ids=True, scores=True) for run in opened]
+    read = [read_verdict_table(run, ids=True, scores=True) for run in opened]
     categories: dict[str, int] = {}
     rows = list(_rows(read, categories).values())
     if not rows:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from truing.core.protocols import Judge
 from truing.core.types import Answer, Conversation, Response, Sample
-from truing.stats.sequential import Alarm
+from truing.stats.sequential import HarmRateAlarm
 
 
 class Audit:
     """`judge` must not be one that a rail of this server uses: it would measure what it blocked."""
 
-    def __init__(self, judge: Judge, alarm: Alarm, on_alarm: Callable[[str], None]) -> None:
+    def __init__(self, judge: Judge, alarm: HarmRateAlarm, on_alarm: Callable[[str], None]) -> None:
         self._judge, self._alarm, self._on_alarm = judge, alarm, on_alarm
         self._tasks: set[asyncio.Task[None]] = set()
         self._told = False
@@ -25,7 +25,7 @@ class Audit:
 
     def hear(self, conversation: Conversation, answer: Answer) -> None:
         """Draws whether this answer is audited; the judging runs beside the traffic."""
-        if self._alarm.audits():
+        if self._alarm.should_audit():
             task = asyncio.create_task(self._judge_one(conversation, answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

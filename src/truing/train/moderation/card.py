@@ -15,7 +15,12 @@ from truing.core.types import Lineage
 from truing.runs.folder import replace_file
 from truing.stats.agreement import cohen_kappa
 from truing.stats.calibration import ece
-from truing.stats.classification import Scores, f1_score, pairwise_accuracy, scores
+from truing.stats.classification import (
+    ClassificationScores,
+    classification_scores,
+    f1_score,
+    pairwise_accuracy,
+)
 from truing.stats.intervals import Interval
 from truing.train.moderation.rows import Item
 
@@ -26,7 +31,7 @@ ENOUGH = 30  # positives below which only the average precision is given
 class Question(Struct, frozen=True, kw_only=True):
     """One question on one data set."""
 
-    scores: Scores
+    scores: ClassificationScores
     kappa: Interval | None
     ece: float | None
 
@@ -41,7 +46,7 @@ class Card(Struct, frozen=True, kw_only=True):
     n: int
     method: str
     questions: dict[str, Question]
-    per_category: dict[str, Scores]
+    per_category: dict[str, ClassificationScores]
     micro_f1: Interval | None
     macro_f1: float | None
     macro_over: tuple[str, ...]
@@ -66,7 +71,9 @@ def _question(
     y: npt.NDArray[np.bool_],
     keys: list[str],
 ) -> Question:
-    found = scores([bool(v) for v in said], [bool(v) for v in y], [float(v) for v in p], keys)
+    found = classification_scores(
+        [bool(v) for v in said], [bool(v) for v in y], [float(v) for v in p], keys
+    )
     both = len(set(said.tolist())) > 1 or len(set(y.tolist())) > 1
     return Question(
         scores=found,
@@ -101,7 +108,7 @@ def make(
         known = rows & _hard(targets, c)
         if known.any():
             y = targets[known, c] == 1
-            found = scores(
+            found = classification_scores(
                 said[known, c].tolist(), y.tolist(), p[known, c].tolist(), keys[known].tolist()
             )
             per_category[name] = found if found.n_positive >= ENOUGH else _few(found)
@@ -123,7 +130,7 @@ def make(
     }
 
 
-def _few(found: Scores) -> Scores:
+def _few(found: ClassificationScores) -> ClassificationScores:
     """With few positives only the average precision, with its interval, says anything."""
     return msgspec.structs.replace(found, precision=None, recall=None, specificity=None, f1=None)
 

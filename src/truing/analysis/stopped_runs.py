@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.analysis.rates import AXES, Rate, axis_layers, codes
-from truing.analysis.verdict_table import ABSENT, EXPECTS, NO, YES, Columns, lines
+from truing.analysis.rates import AXES, Rate, axis_verdicts, verdict_codes
+from truing.analysis.verdict_table import ABSENT, EXPECTS, NO, YES, VerdictTable
+from truing.core.jsonl import read_records
 from truing.stats.intervals import Interval
 from truing.stats.sequential import BettingSequence
 
@@ -25,7 +26,7 @@ class _Id(Struct, frozen=True):
     parent: str | None = None
 
 
-def stopped(columns: Columns) -> bool:
+def stopped_early(columns: VerdictTable) -> bool:
     """Whether the run's length depended (or could have depended) on what it found."""
     manifest = columns.manifest
     return (
@@ -35,23 +36,24 @@ def stopped(columns: Columns) -> bool:
     )
 
 
-def order(columns: Columns) -> list[int]:
+def draw_order(columns: VerdictTable) -> list[int]:
     """Positions in the order in which they were drawn; prompts that were never asked are left out."""
     parents = columns.path / "parents.jsonl"
     if parents.is_file():  # an attack: draws are of the samples before it
         asked = {
-            s.parent or s.id: at for at, s in enumerate(lines(columns.path / "samples.jsonl", _Id))
+            s.parent or s.id: at
+            for at, s in enumerate(read_records(columns.path / "samples.jsonl", _Id))
         }
-        places = [asked.get(s.id) for s in lines(parents, _Id)]
+        places = [asked.get(s.id) for s in read_records(parents, _Id)]
     else:
         places = list(range(columns.size))
     drawn = array("I", range(len(places)))
     random.Random(columns.manifest.seed).shuffle(drawn)
-    first = columns.responses[0] if columns.responses else bytes(columns.size)
+    first = columns.response_states[0] if columns.response_states else bytes(columns.size)
     return [at for i in drawn if (at := places[i]) is not None and first[at] != ABSENT]
 
 
-def means(layers: Sequence[bytes], at: Sequence[int]) -> Iterator[tuple[int, float]]:
+def prompt_means(layers: Sequence[bytes], at: Sequence[int]) -> Iterator[tuple[int, float]]:
     """(position, mean over the scored answers) of the prompts that have a scored answer."""
     for position in at:
         verdicts = [layer[position] for layer in layers]
@@ -70,27 +72,29 @@ def sequence_interval(values: Sequence[float]) -> Interval | None:
     return sequence.interval()
 
 
-def with_sequences(columns: Columns, rates: Sequence[Rate]) -> list[Rate]:
+def use_sequence_intervals(columns: VerdictTable, rates: Sequence[Rate]) -> list[Rate]:
     """The rates of a stopped run with the sequence's estimate and interval instead of Wilson's."""
-    drawn = order(columns)
+    drawn = draw_order(columns)
     out = []
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for rate in rates:
         key = (rate.judge, rate.question)
         if key not in found:
-            layers, keep = layers_of(columns, rate)
+            layers, keep = verdict_codes_of_rate(columns, rate)
             found[key] = [
-                (p, v) for p, v in means(layers, drawn) if keep(EXPECTS[columns.expects[p]])
+                (p, v)
+                for p, v in prompt_means(layers, drawn)
+                if keep(EXPECTS[columns.expect_ids[p]])
             ]
         axis = rate.question in AXES or rate.question in ("answers_benign", "cut")
-        where = columns.topics if axis else columns.harms
+        where = columns.pair_category_ids if axis else columns.category_ids
         values = [
             v
             for p, v in found[key]
             if rate.category is None
             or (
-                rate.category in columns.harm_sets[where[p]]
-                and (axis or EXPECTS[columns.expects[p]] != "comply")
+                rate.category in columns.category_sets[where[p]]
+                and (axis or EXPECTS[columns.expect_ids[p]] != "comply")
             )
         ]
         made = (
@@ -109,16 +113,18 @@ def _wide(rate: Rate) -> Interval:
     )
 
 
-def layers_of(columns: Columns, rate: Rate) -> tuple[list[bytes], Callable[[str], bool]]:
+def verdict_codes_of_rate(
+    columns: VerdictTable, rate: Rate
+) -> tuple[list[bytes], Callable[[str], bool]]:
     """The codes behind a rate and the expectations that it concerns."""
     column = columns.columns.get((rate.judge, rate.question))
     if column is not None:
-        return codes(columns, column), lambda expect: True
+        return verdict_codes(columns, column), lambda expect: True
     question = rate.question.removesuffix("_predicted")
     column = columns.columns.get((rate.judge, question))
     if column is not None:
-        return codes(columns, column), lambda expect: True
-    found = axis_layers(columns, rate.question)
+        return verdict_codes(columns, column), lambda expect: True
+    found = axis_verdicts(columns, rate.question)
     if found is None:
         return [], lambda expect: False
     _, layers, expects = found
