@@ -45,7 +45,10 @@ def add_corrected_deltas(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
     """Adds the corrected difference where both runs have drawn labels."""
     if not all((c.path / "labels" / "draws.jsonl").is_file() for c in (pair.a, pair.b)):
         return list(deltas)
-    given = _paired_labels(pair.a.path, pair.positions_a), _paired_labels(pair.b.path, pair.positions_b)
+    given = (
+        _paired_labels(pair.a.path, pair.positions_a),
+        _paired_labels(pair.b.path, pair.positions_b),
+    )
     arms: dict[tuple[str, str], LabelledPair | None] = {}
     out = []
     for d in deltas:
@@ -125,7 +128,12 @@ def use_paired_sequences(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
     from truing.stats.sequential import PairedBettingSequence
 
     side = next(
-        ((c, at) for c, at in ((pair.b, pair.positions_b), (pair.a, pair.positions_a)) if stopped_early(c)), None
+        (
+            (c, at)
+            for c, at in ((pair.b, pair.positions_b), (pair.a, pair.positions_a))
+            if stopped_early(c)
+        ),
+        None,
     )
     if side is None:
         return list(deltas)

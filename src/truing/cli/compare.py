@@ -227,7 +227,9 @@ def print_comparison(made: Comparison, name: str) -> None:
     ]
     for d in moved[:12]:
         where = category_label(d.category, made.taxonomy)
-        said = f"  {AXIS_TITLES.get(d.question, d.question)}, {where}: {difference(d.estimate or 0)}"
+        said = (
+            f"  {AXIS_TITLES.get(d.question, d.question)}, {where}: {difference(d.estimate or 0)}"
+        )
         console.print(f"{said}, adjusted p {p_value(d.p_adjusted)}", markup=False)
     console.print(f"{name} is {made.claim.word}.", style="bold", markup=False)
     for check in made.claim.checks:
