@@ -36,5 +36,5 @@ def test_unbiased_by_simulation() -> None:
 def test_nonsense_is_refused(bad: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="hit_at_k"):
         hit_at_k(*bad)
-    with pytest.raises(ValueError, match="false_hit_floor"):
+    with pytest.raises(ValueError, match="false_hit_at_k"):
         false_hit_at_k(1.2, 1)

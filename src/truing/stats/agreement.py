@@ -1,6 +1,7 @@
-"""Agreement between raters: Cohen, Fleiss, Krippendorff, each with a bootstrap interval over items; Dawid-Skene.
+"""Agreement between raters: Cohen, Fleiss, Krippendorff; a consensus of raters by Dawid-Skene.
 
-A ratings matrix has one row a rater and one column an item; NaN where a rater did not rate.
+A ratings matrix has one row per rater and one column per item, with NaN where a rater did not
+rate. All coefficients come with a percentile bootstrap interval over items.
 """
 
 from __future__ import annotations
@@ -16,70 +17,72 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+    Coefficient = Callable[[NDArray[np.float64]], float]
+
 Measurement = Literal["nominal", "ordinal", "interval", "ratio"]
 KappaWeights = Literal["none", "linear", "quadratic"]
 
 
 class BootstrapOptions(msgspec.Struct, frozen=True):
-    """How to bootstrap."""
+    """Confidence level, number of bootstrap replicates and seed."""
 
     level: float = 0.95
     draws: int = 500
     seed: int = 0
 
 
-_USUAL = BootstrapOptions()
+_DEFAULT_BOOTSTRAP = BootstrapOptions()
 
 
-def _bootstrap(
-    statistic: Callable[[NDArray[np.float64]], float],
-    matrix: NDArray[np.float64],
-    level: float,
-    draws: int,
-    seed: int,
-) -> tuple[float, float]:
-    """Percentile bounds over items drawn with replacement; draws without variance are left out."""
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    items = matrix.shape[1]
-    got = [statistic(matrix[:, random.integers(0, items, items)]) for _ in range(draws)]
-    kept = np.asarray([g for g in got if not np.isnan(g)])
-    if not len(kept):
-        return float("nan"), float("nan")
-    lower, upper = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
-    return float(lower), float(upper)
-
-
-def _interval(
-    statistic: Callable[[NDArray[np.float64]], float],
-    matrix: NDArray[np.float64],
-    name: str,
+def _bootstrap_interval(
+    coefficient: Coefficient,
+    ratings: NDArray[np.float64],
+    method: str,
     options: BootstrapOptions,
 ) -> Interval:
-    value = statistic(matrix)
-    lower, upper = _bootstrap(statistic, matrix, options.level, options.draws, options.seed)
-    return Interval(value, min(value, lower), max(value, upper), name)
+    """Returns a coefficient with its percentile interval over items drawn with replacement.
 
-
-def _kappa(matrix: NDArray[np.float64], power: int) -> float:
+    Replicates in which the coefficient is undefined (all ratings alike) are left out.
+    """
     import numpy as np
 
-    both = matrix[:, ~np.isnan(matrix).any(0)]
-    values = np.unique(both)
-    if both.shape[1] == 0 or len(values) < 2:
-        return float("nan")
-    at = np.searchsorted(values, both)
-    k = len(values)
-    table = np.zeros((k, k))
-    np.add.at(table, (at[0], at[1]), 1)
-    table /= table.sum()
-    rank = np.arange(k)
-    distance = (np.abs(rank[:, None] - rank) ** power if power else (rank[:, None] != rank)).astype(
-        float
+    estimate = coefficient(ratings)
+    rng = np.random.default_rng(options.seed)
+    n_items = ratings.shape[1]
+    replicates = np.asarray(
+        [coefficient(ratings[:, rng.integers(0, n_items, n_items)]) for _ in range(options.draws)]
     )
-    expected = float((distance * np.outer(table.sum(1), table.sum(0))).sum())
-    return 1 - float((distance * table).sum()) / expected if expected else float("nan")
+    defined = replicates[~np.isnan(replicates)]
+    if len(defined):
+        tails = [(1 - options.level) / 2, (1 + options.level) / 2]
+        lower, upper = map(float, np.quantile(defined, tails))
+    else:
+        lower = upper = float("nan")
+    return Interval(estimate, min(estimate, lower), max(estimate, upper), method)
+
+
+def _weighted_kappa(ratings: NDArray[np.float64], power: int) -> float:
+    """Returns Cohen's kappa of two raters with disagreement |i - j|^power (0: i != j)."""
+    import numpy as np
+
+    both_rated = ratings[:, ~np.isnan(ratings).any(0)]
+    values = np.unique(both_rated)
+    if both_rated.shape[1] == 0 or len(values) < 2:
+        return float("nan")
+    value_index = np.searchsorted(values, both_rated)
+    k = len(values)
+    confusion = np.zeros((k, k))
+    np.add.at(confusion, (value_index[0], value_index[1]), 1)
+    confusion /= confusion.sum()
+    rank = np.arange(k)
+    if power:
+        disagreement = (np.abs(rank[:, None] - rank) ** power).astype(float)
+    else:
+        disagreement = (rank[:, None] != rank).astype(float)
+    by_chance = np.outer(confusion.sum(1), confusion.sum(0))
+    expected = float((disagreement * by_chance).sum())
+    observed = float((disagreement * confusion).sum())
+    return 1 - observed / expected if expected else float("nan")
 
 
 def cohen_kappa(
@@ -87,38 +90,47 @@ def cohen_kappa(
     b: ArrayLike,
     *,
     weights: KappaWeights = "none",
-    options: BootstrapOptions = _USUAL,
+    options: BootstrapOptions = _DEFAULT_BOOTSTRAP,
 ) -> Interval:
-    """Agreement of two raters beyond chance (Cohen 1960, Educ. Psych. Meas. 20:37; weighted: 1968)."""
+    """Returns the agreement of two raters beyond chance (Cohen 1960, Educ. Psych. Meas. 20:37).
+
+    Linear and quadratic weights are those of Cohen 1968, over the ranks of the values. NaN if
+    only one value occurs. Raises ValueError unless `a` and `b` are of equal shape [items].
+    """
     import numpy as np
 
     x, y = np.asarray(a, float), np.asarray(b, float)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"ratings of shapes {x.shape} and {y.shape}")
     power = {"none": 0, "linear": 1, "quadratic": 2}[weights]
-    return _interval(lambda m: _kappa(m, power), np.stack([x, y]), "cohen kappa", options)
+    return _bootstrap_interval(
+        lambda ratings: _weighted_kappa(ratings, power), np.stack([x, y]), "cohen kappa", options
+    )
 
 
-def _fleiss(matrix: NDArray[np.float64]) -> float:
+def _fleiss(ratings: NDArray[np.float64]) -> float:
     import numpy as np
 
-    values = np.unique(matrix[~np.isnan(matrix)])
-    counts = np.stack([(matrix == v).sum(0) for v in values], 1).astype(float)
+    values = np.unique(ratings[~np.isnan(ratings)])
+    counts = np.stack([(ratings == v).sum(0) for v in values], 1).astype(float)
     counts = counts[counts.sum(1) >= 2]
     if len(values) < 2 or not len(counts):
         return float("nan")
     n = counts.sum(1)
-    agree = float(((counts * (counts - 1)).sum(1) / (n * (n - 1))).mean())
-    share = counts.sum(0) / counts.sum()
-    chance = float((share**2).sum())
-    return (agree - chance) / (1 - chance) if chance < 1 else float("nan")
+    p_observed = float(((counts * (counts - 1)).sum(1) / (n * (n - 1))).mean())
+    p_values = counts.sum(0) / counts.sum()
+    p_chance = float((p_values**2).sum())
+    return (p_observed - p_chance) / (1 - p_chance) if p_chance < 1 else float("nan")
 
 
-def fleiss_kappa(matrix: ArrayLike, *, options: BootstrapOptions = _USUAL) -> Interval:
-    """Agreement of many raters, nominal (Fleiss 1971, Psych. Bull. 76:378); items with a single rating are left out."""
+def fleiss_kappa(matrix: ArrayLike, *, options: BootstrapOptions = _DEFAULT_BOOTSTRAP) -> Interval:
+    """Returns the nominal agreement of many raters (Fleiss 1971, Psych. Bull. 76:378).
+
+    Items with a single rating are left out; the others may have different numbers of ratings.
+    """
     import numpy as np
 
-    return _interval(_fleiss, np.asarray(matrix, float), "fleiss kappa", options)
+    return _bootstrap_interval(_fleiss, np.asarray(matrix, float), "fleiss kappa", options)
 
 
 def _count_values(
@@ -163,7 +175,7 @@ def _coincidences(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 def _squared_differences(
     values: NDArray[np.float64], totals: NDArray[np.float64], measurement: Measurement
 ) -> NDArray[np.float64]:
-    """Returns the squared difference of every two values, `[values, values]`, at a level of measurement.
+    """Returns the squared difference of every two values, `[values, values]`.
 
     `totals` holds n_c, how often each value occurs in pairable items: the distance of two ranks is
     the number of ratings between them.
@@ -196,19 +208,23 @@ def _alpha(matrix: NDArray[np.float64], measurement: Measurement) -> float:
     coincidences = _coincidences(counts)
     totals = counts.sum(0)
     differences = _squared_differences(values, totals, measurement)
-    # D_o = sum(o d) / n and D_e = sum(n_c n_k d) / (n (n - 1)): ratings are drawn without replacement.
+    # D_o = sum(o d) / n and D_e = sum(n_c n_k d) / (n (n - 1)): the ratings are drawn without
+    # replacement.
     observed = float((coincidences * differences).sum())
     expected = float((np.outer(totals, totals) * differences).sum())
     return 1 - (float(totals.sum()) - 1) * observed / expected
 
 
 def krippendorff_alpha(
-    matrix: ArrayLike, measurement: Measurement = "nominal", *, options: BootstrapOptions = _USUAL
+    matrix: ArrayLike,
+    measurement: Measurement = "nominal",
+    *,
+    options: BootstrapOptions = _DEFAULT_BOOTSTRAP,
 ) -> Interval:
     """Returns Krippendorff's alpha: reliability with any number of raters and with missing ratings.
 
     1 is perfect agreement, 0 what chance gives, below 0 systematic disagreement. Written from
-    Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability": alpha is one less the
+    Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability": alpha is 1 minus the
     observed over the expected disagreement, both taken from the coincidence matrix.
 
     Args:
@@ -228,15 +244,18 @@ def krippendorff_alpha(
     """
     import numpy as np
 
-    made = np.asarray(matrix, float)
-    if made.ndim != 2:
-        raise ValueError(f"ratings of shape {made.shape}; expected [raters, items]")
-    if np.isinf(made).any():
+    ratings = np.asarray(matrix, float)
+    if ratings.ndim != 2:
+        raise ValueError(f"ratings of shape {ratings.shape}; expected [raters, items]")
+    if np.isinf(ratings).any():
         raise ValueError("ratings hold infinite values")
-    if measurement == "ratio" and (made < 0).any():
+    if measurement == "ratio" and (ratings < 0).any():
         raise ValueError("ratings at the ratio level hold negative values")
-    return _interval(
-        lambda m: _alpha(m, measurement), made, f"krippendorff alpha, {measurement}", options
+    return _bootstrap_interval(
+        lambda sample: _alpha(sample, measurement),
+        ratings,
+        f"krippendorff alpha, {measurement}",
+        options,
     )
 
 
@@ -245,18 +264,21 @@ def leave_one_out_alpha(
     raters: Sequence[str],
     measurement: Measurement = "nominal",
     *,
-    options: BootstrapOptions = _USUAL,
+    options: BootstrapOptions = _DEFAULT_BOOTSTRAP,
 ) -> dict[str, Interval]:
-    """Alpha with each rater left out in turn: whose absence raises it disagrees with the others."""
+    """Returns alpha without each rater in turn, by the name of the rater left out.
+
+    A rater without whom alpha rises disagrees with the others. Raises ValueError unless there is
+    one name per row.
+    """
     import numpy as np
 
-    made = np.asarray(matrix, float)
-    if len(raters) != len(made):
-        raise ValueError(f"{len(raters)} raters for {len(made)} rows")
-    keep = {name: np.arange(len(made)) != at for at, name in enumerate(raters)}
+    ratings = np.asarray(matrix, float)
+    if len(raters) != len(ratings):
+        raise ValueError(f"{len(raters)} raters for {len(ratings)} rows")
     return {
-        name: krippendorff_alpha(made[mask], measurement, options=options)
-        for name, mask in keep.items()
+        rater: krippendorff_alpha(np.delete(ratings, row, axis=0), measurement, options=options)
+        for row, rater in enumerate(raters)
     }
 
 
@@ -265,22 +287,22 @@ def alpha_by_category(
     categories: Sequence[str],
     measurement: Measurement = "nominal",
     *,
-    options: BootstrapOptions = _USUAL,
+    options: BootstrapOptions = _DEFAULT_BOOTSTRAP,
 ) -> dict[str, Interval]:
-    """Alpha over the items of each category."""
+    """Returns alpha over the items of each category. Raises ValueError unless each item has one."""
     import numpy as np
 
-    made, names = np.asarray(matrix, float), np.asarray(categories)
-    if len(names) != made.shape[1]:
-        raise ValueError(f"{len(names)} categories for {made.shape[1]} items")
+    ratings, names = np.asarray(matrix, float), np.asarray(categories)
+    if len(names) != ratings.shape[1]:
+        raise ValueError(f"{len(names)} categories for {ratings.shape[1]} items")
     return {
-        str(c): krippendorff_alpha(made[:, names == c], measurement, options=options)
-        for c in np.unique(names)
+        str(name): krippendorff_alpha(ratings[:, names == name], measurement, options=options)
+        for name in np.unique(names)
     }
 
 
 class DawidSkeneResult(msgspec.Struct, frozen=True):
-    """Dawid-Skene: each item's probability of true, each rater's sensitivity and specificity, the prevalence."""
+    """Probability of "true" by item, sensitivity and specificity by rater, and the prevalence."""
 
     probability: tuple[float, ...]
     sensitivity: tuple[float, ...]
@@ -291,30 +313,47 @@ class DawidSkeneResult(msgspec.Struct, frozen=True):
 def dawid_skene(
     matrix: ArrayLike, *, rounds: int = 200, tolerance: float = 1e-8
 ) -> DawidSkeneResult:
-    """Consensus of binary raters who err differently, by EM (Dawid & Skene 1979, Appl. Stat. 28:20).
+    """Fits the consensus of binary raters with different error rates, by expectation maximisation.
 
-    Starts at the majority; one pseudo-item each way keeps rates off 0 and 1. Needs raters better than chance on the
-    whole: with the labels' names swapped the likelihood is the same.
+    Dawid & Skene 1979, Appl. Stat. 28:20. The raters must be better than chance on the whole: the
+    likelihood is the same with the two labels exchanged, and the start at the majority decides
+    between the two solutions.
+
+    Args:
+        matrix: ratings 0 or 1, `[raters, items]`, NaN where a rater gave none.
+        rounds: the largest number of iterations.
+        tolerance: stop when no probability changes by this much.
+
+    Raises:
+        ValueError: an item has no rating.
     """
     import numpy as np
 
-    made = np.asarray(matrix, float)
-    seen = ~np.isnan(made)
-    if not seen.any(0).all():
+    ratings = np.asarray(matrix, float)
+    rated = ~np.isnan(ratings)
+    if not rated.any(0).all():
         raise ValueError("an item without any rating")
-    yes, no = seen & (made == 1), seen & (made == 0)
-    p = np.clip(yes.sum(0) / seen.sum(0), 0.01, 0.99)
+    yes, no = rated & (ratings == 1), rated & (ratings == 0)
+    p = np.clip(yes.sum(0) / rated.sum(0), 0.01, 0.99)
     for _ in range(rounds):
-        se = (yes @ p + 1) / (seen @ p + 2)
-        sp = (no @ (1 - p) + 1) / (seen @ (1 - p) + 2)
-        share = float(p.mean())
-        up = np.log(share) + np.log(se) @ yes + np.log(1 - se) @ no
-        down = np.log(1 - share) + np.log(1 - sp) @ yes + np.log(sp) @ no
-        new = np.clip(1 / (1 + np.exp(np.clip(down - up, -700, 700))), 1e-9, 1 - 1e-9)
-        moved = float(np.abs(new - p).max())
-        p = new
-        if moved < tolerance:
+        # M step. One pseudo-item of each kind keeps the error rates off 0 and 1.
+        sensitivity = (yes @ p + 1) / (rated @ p + 2)
+        specificity = (no @ (1 - p) + 1) / (rated @ (1 - p) + 2)
+        prevalence = float(p.mean())
+        # E step, in logarithms: products over many raters underflow.
+        log_true = np.log(prevalence) + np.log(sensitivity) @ yes + np.log(1 - sensitivity) @ no
+        log_false = (
+            np.log(1 - prevalence) + np.log(1 - specificity) @ yes + np.log(specificity) @ no
+        )
+        posterior = 1 / (1 + np.exp(np.clip(log_false - log_true, -700, 700)))
+        posterior = np.clip(posterior, 1e-9, 1 - 1e-9)
+        largest_change = float(np.abs(posterior - p).max())
+        p = posterior
+        if largest_change < tolerance:
             break
     return DawidSkeneResult(
-        tuple(map(float, p)), tuple(map(float, se)), tuple(map(float, sp)), share
+        tuple(map(float, p)),
+        tuple(map(float, sensitivity)),
+        tuple(map(float, specificity)),
+        prevalence,
     )

@@ -1,4 +1,8 @@
-"""Is a probability a probability? Reliability, ECE, Brier; temperature and isotonic repair; selective accuracy."""
+"""Calibration of probabilities: reliability, ECE, Brier score, recalibration, selective accuracy.
+
+Everywhere `p` holds stated probabilities of shape [n] and `y` the outcomes, 0 or 1, of the same
+shape. Both are checked: ValueError for other shapes, NaN, or probabilities outside [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,21 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-def _pairs(p: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _check_probabilities(
+    p: ArrayLike, y: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     import numpy as np
 
-    a, b = np.asarray(p, float), np.asarray(y, float)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError(f"probabilities and outcomes of shapes {a.shape} and {b.shape}")
-    if np.isnan(a).any() or np.isnan(b).any() or a.min() < 0 or a.max() > 1:
+    p, y = np.asarray(p, float), np.asarray(y, float)
+    if p.shape != y.shape or p.ndim != 1 or not len(p):
+        raise ValueError(f"probabilities and outcomes of shapes {p.shape} and {y.shape}")
+    if np.isnan(p).any() or np.isnan(y).any() or p.min() < 0 or p.max() > 1:
         raise ValueError("probabilities must lie in [0, 1] and hold no NaN")
-    return a, b
+    return p, y
 
 
 class ReliabilityBin(Struct, frozen=True):
-    """One bar of a reliability diagram."""
+    """One bin of a reliability diagram: mean probability, observed rate, number of rows."""
 
     confidence: float
     rate: Interval
@@ -35,63 +41,72 @@ class ReliabilityBin(Struct, frozen=True):
 def reliability_bins(
     p: ArrayLike, y: ArrayLike, *, bins: int = 10, equal_mass: bool = False
 ) -> list[ReliabilityBin]:
-    """Observed rate against stated probability, bin by bin (Murphy & Winkler 1977); empty bins are left out."""
+    """Returns the observed rate against the stated probability (Murphy & Winkler 1977).
+
+    Bins have equal width, or with `equal_mass` about equal numbers of rows. Empty bins are left
+    out.
+    """
     import numpy as np
 
-    a, b = _pairs(p, y)
-    if equal_mass:
-        edges = np.quantile(a, np.linspace(0, 1, bins + 1))[1:-1]
-    else:
-        edges = np.linspace(0, 1, bins + 1)[1:-1]
-    at = np.searchsorted(edges, a, side="right")
-    out = []
+    p, y = _check_probabilities(p, y)
+    quantiles = np.linspace(0, 1, bins + 1)
+    edges = (np.quantile(p, quantiles) if equal_mass else quantiles)[1:-1]
+    bin_of_row = np.searchsorted(edges, p, side="right")
+    diagram = []
     for k in range(bins):
-        inside = at == k
+        inside = bin_of_row == k
         n = int(inside.sum())
         if n:
-            out.append(
-                ReliabilityBin(float(a[inside].mean()), wilson(float(b[inside].sum()), n), n)
-            )
-    return out
+            rate = wilson(float(y[inside].sum()), n)
+            diagram.append(ReliabilityBin(float(p[inside].mean()), rate, n))
+    return diagram
 
 
 def ece(p: ArrayLike, y: ArrayLike, *, bins: int = 15) -> float:
-    """Expected calibration error: mean gap of the bins, weighted (Naeini et al. 2015; Guo et al. 2017, 1706.04599)."""
-    found = reliability_bins(p, y, bins=bins)
-    total = sum(b.n for b in found)
-    return sum(b.n * abs(b.confidence - b.rate.estimate) for b in found) / total
+    """Returns the expected calibration error with bins of equal width.
+
+    This is the mean of |confidence - rate| over the bins, weighted by their rows (Naeini et al.
+    2015; Guo et al. 2017, arXiv 1706.04599).
+    """
+    diagram = reliability_bins(p, y, bins=bins)
+    n = sum(b.n for b in diagram)
+    return sum(b.n * abs(b.confidence - b.rate.estimate) for b in diagram) / n
 
 
 def brier_score(p: ArrayLike, y: ArrayLike) -> float:
-    """Mean squared error of the probability (Brier 1950, Mon. Weather Rev. 78:1)."""
-    a, b = _pairs(p, y)
-    return float(((a - b) ** 2).mean())
+    """Returns the mean squared error of the probability (Brier 1950, Mon. Weather Rev. 78:1)."""
+    p, y = _check_probabilities(p, y)
+    return float(((p - y) ** 2).mean())
 
 
 def _logit(p: NDArray[np.float64]) -> NDArray[np.float64]:
     import numpy as np
 
-    q = np.clip(p, 1e-7, 1 - 1e-7)
-    return np.asarray(np.log(q) - np.log1p(-q))
+    clipped = np.clip(p, 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 def fit_temperature(p: ArrayLike, y: ArrayLike) -> float:
-    """The T that minimises the log loss of sigmoid(logit(p) / T) (Guo et al. 2017, arXiv 1706.04599)."""
+    """Returns the T that minimises the log loss of sigmoid(logit(p) / T).
+
+    Temperature scaling of Guo et al. 2017 (arXiv 1706.04599).
+    """
     import numpy as np
     from scipy.optimize import minimize_scalar
 
-    a, b = _pairs(p, y)
-    z = _logit(a)
+    p, y = _check_probabilities(p, y)
+    z = _logit(p)
 
-    def loss(log_t: float) -> float:
-        s = z / np.exp(log_t)
-        return float((np.logaddexp(0, s) - b * s).mean())
+    def log_loss(log_t: float) -> float:
+        scaled = z / np.exp(log_t)
+        # -log sigmoid(s) = log(1 + e^-s), without overflow for large |s|.
+        return float((np.logaddexp(0, scaled) - y * scaled).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+    return float(np.exp(minimize_scalar(log_loss, bounds=(-4, 4), method="bounded").x))
 
 
 def apply_temperature(p: ArrayLike, t: float) -> NDArray[np.float64]:
-    """sigmoid(logit(p) / t)."""
+    """Returns sigmoid(logit(p) / t). Raises ValueError unless t > 0."""
     import numpy as np
 
     if not t > 0:
@@ -100,32 +115,36 @@ def apply_temperature(p: ArrayLike, t: float) -> NDArray[np.float64]:
 
 
 class IsotonicMap(Struct, frozen=True):
-    """A non-decreasing map of probabilities; flat outside, linear between its knots."""
+    """A non-decreasing map of probabilities: linear between its knots, constant outside them."""
 
     x: tuple[float, ...]
     y: tuple[float, ...]
 
     def __call__(self, p: ArrayLike) -> NDArray[np.float64]:
-        """Maps probabilities."""
+        """Maps probabilities of any shape."""
         import numpy as np
 
         return np.asarray(np.interp(np.asarray(p, float), self.x, self.y))
 
 
 def fit_isotonic(p: ArrayLike, y: ArrayLike) -> IsotonicMap:
-    """The non-decreasing map of least squares (Zadrozny & Elkan 2002; pool adjacent violators, scipy's)."""
+    """Returns the non-decreasing map of least squares (Zadrozny & Elkan 2002).
+
+    Fitted by scipy's pool-adjacent-violators algorithm.
+    """
     import numpy as np
     from scipy.optimize import isotonic_regression
 
-    a, b = _pairs(p, y)
-    values, at, counts = np.unique(a, return_inverse=True, return_counts=True)
-    means = np.bincount(at, b) / counts
+    p, y = _check_probabilities(p, y)
+    # Ties have to be averaged first: isotonic_regression takes the rows in the order given.
+    knots, knot_of_row, counts = np.unique(p, return_inverse=True, return_counts=True)
+    means = np.bincount(knot_of_row, y) / counts
     fitted = isotonic_regression(means, weights=counts).x
-    return IsotonicMap(tuple(map(float, values)), tuple(map(float, fitted)))
+    return IsotonicMap(tuple(map(float, knots)), tuple(map(float, fitted)))
 
 
 class SelectiveAccuracy(Struct, frozen=True):
-    """Accuracy among the rows that a model is surest of."""
+    """Accuracy on the most confident share (`coverage`) of the rows."""
 
     coverage: float
     accuracy: Interval
@@ -134,13 +153,17 @@ class SelectiveAccuracy(Struct, frozen=True):
 def selective_accuracy(
     confidence: ArrayLike, correct: ArrayLike, *, steps: int = 10
 ) -> list[SelectiveAccuracy]:
-    """Risk-coverage curve (El-Yaniv & Wiener 2010, JMLR 11:1605): accuracy of the surest 10 %, 20 %, ... 100 %."""
+    """Returns the risk-coverage curve (El-Yaniv & Wiener 2010, JMLR 11:1605).
+
+    One point for the most confident 1/steps of the rows, one for 2/steps, and so on to all rows.
+    """
     import numpy as np
 
-    a, b = _pairs(confidence, correct)
-    order = np.argsort(-a, kind="stable")
-    out = []
+    confidence, correct = _check_probabilities(confidence, correct)
+    order = np.argsort(-confidence, kind="stable")
+    curve = []
     for k in range(1, steps + 1):
-        n = max(1, round(len(a) * k / steps))
-        out.append(SelectiveAccuracy(n / len(a), wilson(float(b[order[:n]].sum()), n)))
-    return out
+        n = max(1, round(len(order) * k / steps))
+        accuracy = wilson(float(correct[order[:n]].sum()), n)
+        curve.append(SelectiveAccuracy(n / len(order), accuracy))
+    return curve
