@@ -1,4 +1,4 @@
-"""The syntax tree of Colang 1.0: a file holds flows, a flow holds steps; each node knows its line."""
+"""The syntax tree of Colang 1.0: a file holds flows, a flow holds steps, each with its line."""
 
 from __future__ import annotations
 

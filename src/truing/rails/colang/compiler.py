@@ -1,8 +1,9 @@
 """Compiles a flow's syntax tree to a flat list of instructions with relative jumps.
 
 Instructions that match an event (user, bot, action, event, branch) make the interpreter wait; it
-"slides" (NeMo's word) over all others (if, while, jump, set, ...) without waiting. `Program` indexes
-the flows by the event that they wait for first, so that an event only touches flows it can start.
+"slides" (NeMo's word) over all others (if, while, jump, set, ...) without waiting. `Program`
+indexes the flows by the event that they wait for first, so that an event only touches flows that
+it can start.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ class Instruction:
     """One instruction of a compiled flow.
 
     `op` decides which attributes are used. `name` is the intent, message, action, event type,
-    subflow or variable; for jumps it tells "label NAME", "goto NAME" and "return" apart. `source` is
-    the text of `expression`. All offsets are relative to this instruction; for the loop offsets 0
-    means "not in a loop", for `else_offset` "no else branch".
+    subflow or variable; for jumps it tells "label NAME", "goto NAME" and "return" apart. `source`
+    is the text of `expression`. All offsets are relative to this instruction; for the loop offsets
+    0 means "not in a loop", for `else_offset` "no else branch".
     """
 
     __slots__ = (
@@ -96,7 +97,7 @@ class Instruction:
 
 
 class CompiledFlow:
-    """The instructions and properties of a flow. `index` is its place in the order of precedence."""
+    """The instructions and properties of a flow; `index` is its rank in the order of precedence."""
 
     __slots__ = (
         "allow_multiple",
@@ -137,7 +138,7 @@ class CompiledFlow:
 
 
 def _created_event_type(flow: ast.Flow, instruction: Instruction) -> str:
-    """Returns the event type of a ``create event``; PlanError for a bare ``execute create_event``."""
+    """Returns the type of a created event; PlanError for a bare ``execute create_event``."""
     event = instruction.params.get("event")
     if not isinstance(event, dict) or not isinstance(event.get("_type"), str):
         raise PlanError(

@@ -1,4 +1,4 @@
-"""Evaluates Colang expressions in a sandbox: an allow list of Python syntax, bounded in time and size.
+"""Evaluates Colang expressions in a sandbox: a subset of Python, bounded in time and size.
 
 An expression is parsed with Python's `ast` and compiled once to nested closures; `eval` is never
 used. A variable is looked up in the conversation's context, where an unset one is None. There are

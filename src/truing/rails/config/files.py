@@ -25,8 +25,8 @@ class ConfigFiles:
     """The content of a configuration folder, or of one YAML file.
 
     `raw` is the merged YAML, `colang` the parsed Colang files in the order of reading, `code` the
-    paths of Python files. `locations` maps ``("key", dotted path)`` to file and line. `faults` holds
-    one line ``file:line: message`` for each error, so that all of them can be reported together.
+    paths of Python files. `locations` maps ``("key", dotted path)`` to file and line. `faults`
+    holds one line ``file:line: message`` for each error, so that all are reported together.
     """
 
     def __init__(self, root: Path | None) -> None:
@@ -87,7 +87,7 @@ class ConfigFiles:
     def _read_folder(self, root: Path) -> None:
         """Reads all files, sorted by name; those of a folder before those of its subfolders.
 
-        The order decides which of two definitions of a name wins, so it must not depend on the disk.
+        The order decides which of two definitions wins, so it must not depend on the disk.
         """
         ignored = self._read_ignore_patterns(root)
         for folder, subfolders, names in os.walk(root, followlinks=False):
@@ -162,7 +162,7 @@ class ConfigFiles:
                     )
 
     def _resolve_import(self, name: str) -> Path:
-        """Looks for a folder, a file, or a file without ".co": in the folder, beside it, absolute."""
+        """Looks in the folder, beside it, and for an absolute path; ".co" may be missing."""
         base = self.root if self.root is not None and self.root.is_dir() else Path()
         for candidate in (base / name, base.parent / name, Path(name)):
             for path in (candidate, candidate.with_name(candidate.name + ".co")):

@@ -53,8 +53,8 @@ class RailsConfig:
     """A loaded configuration.
 
     `raw` is the merged YAML, `truing` its block of truing's own settings, `code` the paths of the
-    Python files. `locations` maps a kind ("key", "user", "bot") and a name to file and line. `notes`
-    are pairs (place, message) about what is no error, but rarely meant.
+    Python files. `locations` maps a kind ("key", "user", "bot") and a name to file and line.
+    `notes` are pairs (place, message) about what is no error, but rarely intended.
     """
 
     path: str = ""
@@ -254,10 +254,10 @@ def _set_rails(config: RailsConfig, raw: dict[str, Any]) -> None:
 def _find_rail_faults(config: RailsConfig, raw: dict[str, Any]) -> Iterator[str]:
     for name in raw.get("config") or {}:
         if name in UNSUPPORTED_BLOCKS:
+            place = config.locate("key", f"rails.config.{name}")
             yield (
-                f"{config.locate('key', f'rails.config.{name}')}: the library rail {name!r} calls a "
-                "service or a model that truing does not have; docs/from-nemo.md names what to use "
-                "in its place"
+                f"{place}: the library rail {name!r} calls a service or a model that truing does "
+                "not have; docs/from-nemo.md names what to use in its place"
             )
     if config.passthrough and config.single_call:
         place = config.locate("key", "passthrough")

@@ -113,7 +113,7 @@ def find_engine_fault(entry: ModelEntry) -> str | None:
 
 
 def build_model_spec(entry: ModelEntry, config: RailsConfig) -> Spec | str:
-    """Returns the spec of an entry of `models:`; PlanError if its engine or parameters are wrong."""
+    """Returns the spec of an entry; PlanError if its engine or parameters are wrong."""
     faults: list[str] = []
     engine_fault = find_engine_fault(entry)
     if engine_fault:

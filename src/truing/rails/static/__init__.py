@@ -1,1 +1,6 @@
-"""`rails check`: what can be known of a configuration without running it."""
+"""`truing rails check`: what can be known of a configuration without running it.
+
+`check.check_rails_config` returns a report; `diagram` draws the flows. The other modules each find
+one kind of fault (`name_checks`, `reachability`), read `actions.py` as text (`action_sources`), or
+count the LLM calls of a turn (`llm_call_counts`).
+"""

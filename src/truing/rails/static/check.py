@@ -1,5 +1,8 @@
-"""A configuration looked at without being run: `check` gives every fault with its place, the worst-case number of LLM
-calls of a turn, and the flows for a picture. `actions.py` is read as text, never imported."""
+"""Checks a configuration without running it.
+
+`check_rails_config` reports every fault with its place, the largest number of LLM calls of a turn,
+and the loaded configuration. `actions.py` is read as text, never imported.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,27 @@ from truing.core.errors import PlanError, TruingError
 from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
 from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
-from truing.rails.config.models import ENGINES, find_engine_fault, find_entry_faults
+from truing.rails.config.models import (
+    ENGINES,
+    TRUING_ENGINE,
+    find_engine_fault,
+    find_entry_faults,
+)
 from truing.rails.library.catalog import all_actions, pure_actions
 from truing.rails.library.pii import check_names
 from truing.rails.library.references import library_of, wiring_faults
 from truing.rails.runtime import dialog_actions, parallel_rails
-from truing.rails.runtime.prompts import BUILT_IN, Prompts
+from truing.rails.runtime.prompts import Prompts
 from truing.rails.runtime.templates import PromptError, with_variables
-from truing.rails.runtime.templates import variables as template_variables
+from truing.rails.runtime.templates import variables as find_template_variables
 from truing.rails.static.action_sources import read_action_sources
 from truing.rails.static.findings import Finding, finding_sort_key
 from truing.rails.static.llm_call_counts import LlmCallCounter, TurnCallCount
 from truing.rails.static.name_checks import NameChecker
 from truing.rails.static.reachability import check_reachability
 
-REWRITES = "tone check output"
-JUDGES_OUTPUT = frozenset(
+REWRITING_OUTPUT_RAIL = "tone check output"
+JUDGING_OUTPUT_RAILS = frozenset(
     {
         "moderation check output",
         "self check output",
@@ -39,7 +47,7 @@ JUDGES_OUTPUT = frozenset(
 
 @dataclass(slots=True)
 class RailsCheckReport:
-    """What `check` found; `config` and `calls` are none where the configuration could not be read."""
+    """The result of a check; without `config` and `calls` if the configuration cannot be read."""
 
     path: str
     findings: list[Finding] = field(default_factory=list)
@@ -49,21 +57,11 @@ class RailsCheckReport:
     @property
     def errors(self) -> list[Finding]:
         """The findings that make a configuration wrong."""
-        return [f for f in self.findings if f.level == "error"]
-
-
-def builtin_actions() -> dict[str, Callable[..., Any]]:
-    """The actions that every runtime has, by name."""
-    made = {call.__name__: call for call in (*dialog_actions.ACTIONS, *all_actions())}
-    return {**made, "create_event": _create_event, **parallel_rails.ACTIONS}
-
-
-async def _create_event(turn: Any, event: dict[str, Any]) -> None:
-    """Stands for the runtime's own step."""
+        return [finding for finding in self.findings if finding.level == "error"]
 
 
 def check_rails_config(path: str | Path) -> RailsCheckReport:
-    """Reads and checks a folder; PlanError only where there is nothing to read."""
+    """Loads and checks a folder; raises PlanError only if it does not exist."""
     root = Path(path)
     if not root.exists():
         raise PlanError(f"{root}: there is no such rails folder")
@@ -71,173 +69,208 @@ def check_rails_config(path: str | Path) -> RailsCheckReport:
     try:
         config = RailsConfig.load(root)
     except PlanError as error:
-        report.findings = sorted((_of_fault(f, "read") for f in error.faults), key=finding_sort_key)
+        findings = [_finding_from_fault(fault, "read") for fault in error.faults]
+        report.findings = sorted(findings, key=finding_sort_key)
         return report
-    report.config = config
     library = library_of(config)
     sources = read_action_sources(config.code, root if root.is_dir() else root.parent)
-    builtin = builtin_actions()
-    found = [*sources.findings, *_models(config), *_wiring(config), *_templates(config)]
-    found += NameChecker(config, library, sources, builtin).findings()
-    found += check_reachability(config.flows)
-    compiled, faults = _compile(config)
-    found += faults
+    actions = collect_builtin_actions()
+    compiled, compile_findings = _compile_flows(config)
     program = Program(compiled, pure_actions())
-    found += [
-        Finding(place=place, kind="twice", what=what, level="warning")
-        for place, what in config.notes
+    findings = [
+        *sources.findings,
+        *_check_models(config),
+        *_check_rail_references(config),
+        *_check_templates(config),
+        *NameChecker(config, library, sources, actions).check(),
+        *check_reachability(config.flows),
+        *compile_findings,
+        *_notes_to_findings(config),
+        *_check_concurrency(config, program),
+        *_check_speculation(config, program),
+        *_check_rail_order(config),
+        *_check_entities(config),
     ]
-    found += [*_arrangement(config, program), *_order(config), *_entities(config)]
-    report.findings = sorted(dict.fromkeys(found), key=finding_sort_key)
-    report.calls = LlmCallCounter(config, program, builtin, sources).turn()
+    # Two checks may find the same: `dict.fromkeys` drops duplicates.
+    report.findings = sorted(dict.fromkeys(findings), key=finding_sort_key)
+    report.calls = LlmCallCounter(config, program, actions, sources).count_turn()
+    report.config = config
     return report
 
 
-def _of_fault(text: str, kind: str) -> Finding:
-    """A fault of an error as a finding: ``file:line: what``."""
-    head, sign, rest = text.partition(": ")
-    return Finding(place=head if sign else "config", kind=kind, what=rest if sign else text)
+def collect_builtin_actions() -> dict[str, Callable[..., Any]]:
+    """Returns the actions that every runtime has, by name."""
+    functions = (*dialog_actions.ACTIONS, *all_actions())
+    actions = {function.__name__: function for function in functions}
+    return {**actions, "create_event": _create_event, **parallel_rails.ACTIONS}
 
 
-def _models(config: RailsConfig) -> Iterator[Finding]:
-    """Faults in `models:`. An engine that truing does not know is a warning: another model may be given in its place."""
-    for at, entry in enumerate(config.models):
+async def _create_event(turn: Any, event: dict[str, Any]) -> None:
+    """Has the signature of ``create_event``, which the runtime runs without an action."""
+
+
+def _finding_from_fault(fault: str, kind: str) -> Finding:
+    """Splits a fault of the form ``file:line: message``."""
+    place, colon, message = fault.partition(": ")
+    if not colon:
+        return Finding(place="config", kind=kind, what=fault)
+    return Finding(place=place, kind=kind, what=message)
+
+
+def _notes_to_findings(config: RailsConfig) -> Iterator[Finding]:
+    for place, message in config.notes:
+        yield Finding(place=place, kind="twice", what=message, level="warning")
+
+
+def _compile_flows(config: RailsConfig) -> tuple[list[CompiledFlow], list[Finding]]:
+    compiled: list[CompiledFlow] = []
+    findings: list[Finding] = []
+    rail_names = list_rail_flow_names(config)
+    for flow in (*config.flows, *library_of(config).flows):
+        try:
+            compiled_flow = compile_flow(flow)
+        except TruingError as error:
+            faults = getattr(error, "faults", (str(error),))
+            findings += [_finding_from_fault(fault, "expression") for fault in faults]
+            continue
+        if compiled_flow.id in rail_names:
+            # As in the runtime: a flow used as a rail does not start by itself.
+            compiled_flow.system = compiled_flow.is_subflow = True
+        compiled.append(compiled_flow)
+    return compiled, findings
+
+
+def _check_models(config: RailsConfig) -> Iterator[Finding]:
+    """An unknown engine is only a warning: a model may be passed in its place (``--model``)."""
+    for index, entry in enumerate(config.models):
         if entry.type == "embeddings":
             continue
-        engine = find_engine_fault(entry)
-        if engine:
-            yield Finding(
-                place=config.locate("key", f"models.{at}"),
-                kind="engine",
-                what=engine,
-                level="warning",
-            )
-        if entry.engine == "truing" or entry.engine in ENGINES:
-            yield from (
-                Finding(place=place, kind="parameter", what=what)
-                for place, what in find_entry_faults(entry, config)
-            )
+        engine_fault = find_engine_fault(entry)
+        if engine_fault:
+            place = config.locate("key", f"models.{index}")
+            yield Finding(place=place, kind="engine", what=engine_fault, level="warning")
+        if entry.engine == TRUING_ENGINE or entry.engine in ENGINES:
+            for place, message in find_entry_faults(entry, config):
+                yield Finding(place=place, kind="parameter", what=message)
 
 
-def _wiring(config: RailsConfig) -> Iterator[Finding]:
+def _check_rail_references(config: RailsConfig) -> Iterator[Finding]:
+    """Rails without a flow, and library rails without their prompt."""
     flows = [*config.flows, *library_of(config).flows]
-    for place, what in wiring_faults(config, flows, Prompts(config)):
-        yield Finding(place=place, kind="rail", what=what)
+    for place, message in wiring_faults(config, flows, Prompts(config)):
+        yield Finding(place=place, kind="rail", what=message)
 
 
-def _arrangement(config: RailsConfig, program: Program) -> Iterator[Finding]:
-    """Where rails were to run side by side, or beside the generation, and it cannot be shown that this changes nothing."""
-    for stage, block in iterate_stages(config):
-        if (
-            config.truing.get("concurrent")
-            and stage in ("input", "output")
-            and len(block.flows) > 1
-        ):
-            bad = [name for name in block.flows if parallel_rails.effects(program, name) is None]
-            if bad:
-                said = f"{', '.join(bad)}: what it does to the others is not known, so the {stage} rails run one after the other"
-            elif not parallel_rails.independent(program, block.flows):
-                said = f"one of the {stage} rails writes what another reads, so they run one after the other"
-            else:
-                continue
-            yield Finding(
-                place=config.locate("key", f"rails.{stage}"),
-                kind="concurrent",
-                level="warning",
-                what=said,
-            )
-    if config.truing.get("speculative") and config.rails.input.flows:
-        bad = [
-            name
-            for name in config.rails.input.flows
-            if parallel_rails.effects(program, name) is None
-        ]
-        if bad:
-            said = f"{', '.join(bad)}: its effects are not known, so nothing is generated ahead of the input rails"
-            yield Finding(
-                place=config.locate("key", "rails.input"),
-                kind="speculative",
-                level="warning",
-                what=said,
-            )
-
-
-def _entities(config: RailsConfig) -> Iterator[Finding]:
-    """Kinds of personal data that nobody can find."""
-    own = (config.raw.get("rails") or {}).get("config") or {}
-    blocks = [
-        (f"rails.config.sensitive_data_detection.{stage}.entities", (given or {}).get("entities"))
-        for stage, given in (own.get("sensitive_data_detection") or {}).items()
-        if isinstance(given, dict)
-    ]
-    blocks.append(
-        ("truing.sensitive.entities", (config.truing.get("sensitive") or {}).get("entities"))
-    )
-    for key, entities in blocks:
-        for at, entity in enumerate(entities or []):
-            try:
-                check_names([str(entity)], key)
-            except PlanError as error:
-                place = next(
-                    (
-                        config.locate("key", k)
-                        for k in (f"{key}.{at}", key)
-                        if ("key", k) in config.locations
-                    ),
-                    config.path,
-                )
-                yield Finding(place=place, kind="entity", what=error.faults[0])
-
-
-def _order(config: RailsConfig) -> Iterator[Finding]:
-    """A rail that has the LLM write the answer anew behind one that judges it: what it writes is judged by nobody."""
-    flows = config.rails.output.flows
-    names = [parse_flow_name(f) for f in flows]
-    if REWRITES in names:
-        at = names.index(REWRITES)
-        before = [f for f, name in zip(flows[:at], names) if name in JUDGES_OUTPUT]
-        if before:
-            said = f"{REWRITES!r} rewrites what {before[0]!r} has judged, and nothing judges it again: put it before"
-            yield Finding(
-                place=config.locate("key", f"rails.output.flows.{at}"),
-                kind="order",
-                level="warning",
-                what=said,
-            )
-
-
-def _templates(config: RailsConfig) -> Iterator[Finding]:
-    tasks = {*BUILT_IN, "general"}
-    for at, prompt in enumerate(config.prompts):
-        place = config.locate("key", f"prompts.{at}")
-        tasks.add(prompt.task)
-        for text in (prompt.content, *(m for _, m in prompt.messages)):
-            if text:
-                yield from _template(text, place)
+def _check_templates(config: RailsConfig) -> Iterator[Finding]:
+    for index, prompt in enumerate(config.prompts):
+        place = config.locate("key", f"prompts.{index}")
+        for template in (prompt.content, *(text for _, text in prompt.messages)):
+            if template:
+                yield from _check_template(template, place)
     for name, texts in config.bot_messages.items():
-        for part in texts:
-            yield from _template(with_variables(part.text), config.locate("bot", name))
+        for text in texts:
+            yield from _check_template(with_variables(text.text), config.locate("bot", name))
 
 
-def _template(text: str, place: str) -> Iterator[Finding]:
+def _check_template(template: str, place: str) -> Iterator[Finding]:
     try:
-        template_variables(text)
+        find_template_variables(template)
     except PromptError as error:
         yield Finding(place=place, kind="template", what=str(error))
 
 
-def _compile(config: RailsConfig) -> tuple[list[CompiledFlow], list[Finding]]:
-    compiled: list[CompiledFlow] = []
-    findings: list[Finding] = []
-    rails = list_rail_flow_names(config)
-    for flow in (*config.flows, *library_of(config).flows):
-        try:
-            made = compile_flow(flow)
-        except TruingError as error:
-            faults = getattr(error, "faults", (str(error),))
-            findings += [_of_fault(f, "expression") for f in faults]
+def _rails_with_unknown_effects(program: Program, references: list[str]) -> list[str]:
+    return [
+        reference for reference in references if parallel_rails.effects(program, reference) is None
+    ]
+
+
+def _check_concurrency(config: RailsConfig, program: Program) -> Iterator[Finding]:
+    """``truing.concurrent`` has no effect on rails that are not shown to be independent."""
+    if not config.truing.get("concurrent"):
+        return
+    for name, stage in iterate_stages(config):
+        if name not in ("input", "output") or len(stage.flows) < 2:
             continue
-        if made.id in rails:
-            made.system = made.is_subflow = True
-        compiled.append(made)
-    return compiled, findings
+        unknown = _rails_with_unknown_effects(program, stage.flows)
+        if unknown:
+            message = (
+                f"{', '.join(unknown)}: what it does to the others is not known, "
+                f"so the {name} rails run one after the other"
+            )
+        elif not parallel_rails.independent(program, stage.flows):
+            message = (
+                f"one of the {name} rails writes what another reads, "
+                "so they run one after the other"
+            )
+        else:
+            continue
+        place = config.locate("key", f"rails.{name}")
+        yield Finding(place=place, kind="concurrent", level="warning", what=message)
+
+
+def _check_speculation(config: RailsConfig, program: Program) -> Iterator[Finding]:
+    """``truing.speculative`` has no effect beside an input rail whose effects are not known."""
+    if not config.truing.get("speculative"):
+        return
+    unknown = _rails_with_unknown_effects(program, config.rails.input.flows)
+    if unknown:
+        message = (
+            f"{', '.join(unknown)}: its effects are not known, "
+            "so nothing is generated ahead of the input rails"
+        )
+        place = config.locate("key", "rails.input")
+        yield Finding(place=place, kind="speculative", level="warning", what=message)
+
+
+def _check_rail_order(config: RailsConfig) -> Iterator[Finding]:
+    """A rail that lets the LLM rewrite the answer after another has judged it.
+
+    The rewritten answer would be shown without being judged.
+    """
+    flows = config.rails.output.flows
+    names = [parse_flow_name(reference) for reference in flows]
+    if REWRITING_OUTPUT_RAIL not in names:
+        return
+    position = names.index(REWRITING_OUTPUT_RAIL)
+    for reference, name in zip(flows[:position], names):
+        if name in JUDGING_OUTPUT_RAILS:
+            yield Finding(
+                place=config.locate("key", f"rails.output.flows.{position}"),
+                kind="order",
+                level="warning",
+                what=f"{REWRITING_OUTPUT_RAIL!r} rewrites what {reference!r} has judged, "
+                "and nothing judges it again: put it before",
+            )
+            return
+
+
+def _check_entities(config: RailsConfig) -> Iterator[Finding]:
+    """Kinds of personal data that no detector knows."""
+    detection = _as_dict(_as_dict(config.raw.get("rails")).get("config"))
+    entity_lists: list[tuple[str, Any]] = []
+    for stage, block in _as_dict(detection.get("sensitive_data_detection")).items():
+        if isinstance(block, dict):
+            key = f"rails.config.sensitive_data_detection.{stage}.entities"
+            entity_lists.append((key, block.get("entities")))
+    sensitive = _as_dict(config.truing.get("sensitive"))
+    entity_lists.append(("truing.sensitive.entities", sensitive.get("entities")))
+    for key, entities in entity_lists:
+        for index, entity in enumerate(entities or []):
+            try:
+                check_names([str(entity)], key)
+            except PlanError as error:
+                place = _locate_first(config, f"{key}.{index}", key)
+                yield Finding(place=place, kind="entity", what=error.faults[0])
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _locate_first(config: RailsConfig, *keys: str) -> str:
+    """Returns the place of the first key that has one; the folder if none has."""
+    for key in keys:
+        if ("key", key) in config.locations:
+            return config.locate("key", key)
+    return config.path

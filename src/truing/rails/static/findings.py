@@ -1,4 +1,4 @@
-"""What a static check has to say: a place, how grave it is, what is wrong."""
+"""A finding of a static check: where, how serious, and what is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ Level = Literal["error", "warning"]
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One fault of a configuration. `place` is ``file:line``; `kind` a short name for tools."""
+    """One fault of a configuration.
+
+    `place` is ``file:line`` (or the file), `kind` a short name for tools, `what` the message.
+    """
 
     place: str
     kind: str
@@ -22,6 +25,8 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 def finding_sort_key(finding: Finding) -> tuple[str, int, str]:
-    """Sorts by file, then line."""
+    """Returns a key that sorts by file, then by line as a number."""
     file, _, line = finding.place.rpartition(":")
-    return (file, int(line), finding.what) if line.isdigit() else (finding.place, 0, finding.what)
+    if line.isdigit():
+        return file, int(line), finding.what
+    return finding.place, 0, finding.what

@@ -1,7 +1,8 @@
-"""How many LLM calls one turn can take at most, rail by rail: the longest path through the compiled flows.
+"""Bounds the number of LLM calls of one turn: the longest path through the compiled flows.
 
-Between two messages of the user a flow runs from one element that waits to the next; the dearest such stretch counts. A
-loop with calls in it, or an action of the configuration that is given the LLM, makes the number a lower end (`open`).
+Between two events that a flow waits for, it runs a stretch of instructions; the stretch with the
+most calls counts. Where a loop contains calls, or an action of the configuration is given the LLM,
+no upper bound is known: the number is then a lower bound, and `open` says why.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from truing.rails.colang import compiler as p
+from truing.rails.colang import compiler
+from truing.rails.colang.compiler import CompiledFlow, Instruction, Program
 from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.config.loader import RailsConfig, iterate_stages
 from truing.rails.library.references import library_of
 from truing.rails.static.action_sources import ActionSources
 
+MAX_PATH_LENGTH = 800  # instructions; the search recurses once for each
+
 
 @dataclass(frozen=True)
 class LlmCallCount:
-    """A number of calls; `open` names what can add to it without a bound that is known."""
+    """At most `most` calls, plus what `open` names: sources of calls without a known bound."""
 
     most: int = 0
     open: frozenset[str] = frozenset()
@@ -27,8 +31,8 @@ class LlmCallCount:
     def __add__(self, other: LlmCallCount) -> LlmCallCount:
         return LlmCallCount(self.most + other.most, self.open | other.open)
 
-    def larger(self, other: LlmCallCount) -> LlmCallCount:
-        """The dearer of two ways."""
+    def max_with(self, other: LlmCallCount) -> LlmCallCount:
+        """Returns the bound for a choice between two paths."""
         return LlmCallCount(max(self.most, other.most), self.open | other.open)
 
     def __str__(self) -> str:
@@ -37,240 +41,269 @@ class LlmCallCount:
 
 @dataclass(frozen=True)
 class PathCosts:
-    """The dearest way that goes on after the flow, and the dearest that ends the turn (``stop``), if there is one."""
+    """The costs of a flow's paths, by how they end; None if no path ends so.
 
-    on: LlmCallCount | None = LlmCallCount()
+    `completed` are the paths after which the turn goes on, `stopped` those that end the turn
+    (``stop``).
+    """
+
+    completed: LlmCallCount | None = LlmCallCount()
     stopped: LlmCallCount | None = None
 
-    def larger(self, other: PathCosts) -> PathCosts:
-        """The dearer of each kind."""
-        return PathCosts(_dearer(self.on, other.on), _dearer(self.stopped, other.stopped))
-
-    def then(self, other: PathCosts) -> PathCosts:
-        """This, and after it the other."""
-        if self.on is None:
-            return self
-        stopped = self.on + other.stopped if other.stopped is not None else None
+    def max_with(self, other: PathCosts) -> PathCosts:
+        """Returns the costs of a choice between two sets of paths."""
         return PathCosts(
-            self.on + other.on if other.on is not None else None, _dearer(self.stopped, stopped)
+            _max_cost(self.completed, other.completed), _max_cost(self.stopped, other.stopped)
         )
+
+    def then(self, following: PathCosts) -> PathCosts:
+        """Returns the costs of these paths, followed by others where they do not stop."""
+        if self.completed is None:
+            return self
+        completed = stopped = None
+        if following.completed is not None:
+            completed = self.completed + following.completed
+        if following.stopped is not None:
+            stopped = self.completed + following.stopped
+        return PathCosts(completed, _max_cost(self.stopped, stopped))
 
     @property
     def worst(self) -> LlmCallCount:
-        """The dearer of both kinds."""
-        return _dearer(self.on, self.stopped) or LlmCallCount()
+        """The most expensive path of either kind."""
+        return _max_cost(self.completed, self.stopped) or LlmCallCount()
 
 
-def _dearer(a: LlmCallCount | None, b: LlmCallCount | None) -> LlmCallCount | None:
-    return b if a is None else a if b is None else a.larger(b)
+def _max_cost(first: LlmCallCount | None, second: LlmCallCount | None) -> LlmCallCount | None:
+    if first is None or second is None:
+        return first or second
+    return first.max_with(second)
 
 
 @dataclass
 class TurnCallCount:
-    """The dearest turn: its parts by name, and the sum."""
+    """The most expensive turn: its total, and its parts by name."""
 
     total: LlmCallCount = field(default_factory=LlmCallCount)
     parts: dict[str, LlmCallCount] = field(default_factory=dict)
 
 
 class LlmCallCounter:
-    """Counts over the compiled flows of a configuration."""
+    """Counts the LLM calls of the compiled flows of a configuration."""
 
     def __init__(
         self,
         config: RailsConfig,
-        program: p.Program,
+        program: Program,
         builtin: Mapping[str, Callable[..., Any]],
         sources: ActionSources,
     ) -> None:
-        self.config, self.program, self.builtin, self.sources = config, program, builtin, sources
-        self._flows: dict[str, PathCosts] = {}
-        self._running: set[str] = set()
-        self._rails = {stage: block.flows for stage, block in iterate_stages(config)}
-        self._messages: dict[str, LlmCallCount] = {}
-        self._texts = {*config.bot_messages, *library_of(config).bots}
+        self.config = config
+        self.program = program
+        self.builtin = builtin
+        self.sources = sources
+        self._rails = {name: stage.flows for name, stage in iterate_stages(config)}
+        self._messages_with_text = {*config.bot_messages, *library_of(config).bots}
+        self._flow_costs: dict[str, PathCosts] = {}
+        self._message_costs: dict[str, LlmCallCount] = {}
+        self._active_flows: set[str] = set()
 
-    def turn(self) -> TurnCallCount:
-        """The dearest turn of this configuration: through all input rails and the dialog, or stopped by an input rail."""
-        rails, dialog = self.stage("input"), self._dialog()
-        total = rails.then(PathCosts(dialog)).worst
-        return TurnCallCount(total, {"input rails": rails.worst, "dialog and output rails": dialog})
+    def count_turn(self) -> TurnCallCount:
+        """Returns the worst turn: through all input rails and the dialog, or stopped by a rail."""
+        input_rails = self.count_stage("input")
+        dialog = self._count_dialog()
+        return TurnCallCount(
+            total=input_rails.then(PathCosts(dialog)).worst,
+            parts={"input rails": input_rails.worst, "dialog and output rails": dialog},
+        )
 
-    def stage(self, stage: str) -> PathCosts:
-        """All rails of a stage, one after the other."""
-        made = PathCosts()
-        for name in self._rails.get(stage, ()):
-            made = made.then(self.flow(parse_flow_name(name)))
-        return made
+    def count_stage(self, stage: str) -> PathCosts:
+        """Returns the costs of all rails of a stage, one after the other."""
+        costs = PathCosts()
+        for reference in self._rails.get(stage, ()):
+            costs = costs.then(self.count_flow(parse_flow_name(reference)))
+        return costs
 
-    def flow(self, name: str) -> PathCosts:
-        """The dearest ways through a flow, from its start to a wait or its end."""
-        if name in self._flows:
-            return self._flows[name]
+    def count_flow(self, name: str) -> PathCosts:
+        """Returns the costs of the worst stretch of a flow."""
+        if name in self._flow_costs:
+            return self._flow_costs[name]
+        if name in self._active_flows:
+            return PathCosts(LlmCallCount(0, frozenset({f"{name} calls itself"})))
         flow = self.program.flows.get(name)
-        if flow is None or name in self._running:
-            return PathCosts(
-                LlmCallCount(
-                    0, frozenset({f"{name} calls itself"}) if name in self._running else frozenset()
-                )
-            )
-        self._running.add(name)
-        made = _Paths(self, flow).dearest()
-        self._running.discard(name)
-        self._flows[name] = made
-        return made
+        if flow is None:
+            return PathCosts()
+        self._active_flows.add(name)
+        costs = _PathSearch(self, flow).find_worst()
+        self._active_flows.discard(name)
+        self._flow_costs[name] = costs
+        return costs
 
-    def message(self, name: str) -> LlmCallCount:
-        """What a bot message takes: retrieval rails, its generation, output rails."""
+    def count_message(self, name: str) -> LlmCallCount:
+        """Returns the cost of a bot message: retrieval rails, its generation, output rails."""
         if name in ("...", "stop"):
             return LlmCallCount()
-        if name not in self._messages:
-            own = name not in self._texts and not name.startswith('"')
-            again = f"the output rails say {name!r}, which passes through them again"
-            self._messages[name] = LlmCallCount(
-                0, frozenset({again} if own and self._rails.get("output") else ())
-            )
-            made = self.stage("retrieval").worst
-            if own:
-                made += LlmCallCount(0 if name.startswith("$") else 1) + self.stage("output").worst
-            self._messages[name] = made
-        return self._messages[name]
+        if name in self._message_costs:
+            return self._message_costs[name]
+        has_text = name in self._messages_with_text or name.startswith('"')
+        # An output rail that says a message without a text starts the output rails again. While
+        # this message is counted, a nested one of the same name gets this open count.
+        repeats = frozenset[str]()
+        if not has_text and self._rails.get("output"):
+            repeats = frozenset({f"the output rails say {name!r}, which passes through them again"})
+        self._message_costs[name] = LlmCallCount(0, repeats)
+        cost = self.count_stage("retrieval").worst
+        if not has_text:
+            # `bot $variable` has its text in a variable: nothing is generated.
+            generation = LlmCallCount(0 if name.startswith("$") else 1)
+            cost += generation + self.count_stage("output").worst
+        self._message_costs[name] = cost
+        return cost
 
-    def action(self, name: str) -> LlmCallCount:
-        """What an action takes."""
+    def count_action(self, name: str) -> LlmCallCount:
+        """Returns the cost of an action."""
         if name in self.builtin:
             return LlmCallCount(int(getattr(self.builtin[name], "llm_calls", 0)))
-        own = self.sources.actions.get(name)
-        if own is not None and own.asks_llm:
+        source = self.sources.actions.get(name)
+        if source is not None and source.takes_llm:
             return LlmCallCount(1, frozenset({f"the action {name} is given the LLM"}))
         return LlmCallCount()
 
-    def _dialog(self) -> LlmCallCount:
+    def _count_dialog(self) -> LlmCallCount:
+        """Returns the cost of the part of a turn after the input rails."""
         config = self.config
-        after = self.stage("output").worst + self.stage("retrieval").worst
-        answer = LlmCallCount(1) + after
+        rails_of_answer = self.count_stage("output").worst + self.count_stage("retrieval").worst
+        general_answer = LlmCallCount(1) + rails_of_answer
         if not config.user_messages:
-            own = [f for f in self.program.flows.values() if not f.system and not f.is_subflow]
-            if not own:
-                return answer
-            return answer.larger(self._flows_worst())
-        sure = config.embeddings_only and (
+            flows = self.program.flows.values()
+            if not any(not flow.system and not flow.is_subflow for flow in flows):
+                return general_answer
+            return general_answer.max_with(self._count_flows_of_turn())
+        if config.single_call:
+            # Intent, next step and message come from one call.
+            return LlmCallCount(1) + self._count_flows_of_turn().max_with(rails_of_answer)
+        intent_is_embedded = config.embeddings_only and (
             config.embeddings_threshold is None or bool(config.embeddings_fallback)
         )
-        intent = LlmCallCount(0 if sure else 1)
-        if config.single_call:
-            return LlmCallCount(1) + self._flows_worst().larger(after)
-        free = (
-            LlmCallCount(1) + answer
-        )  # no flow goes on: the next step and its message are generated
+        intent = LlmCallCount(0 if intent_is_embedded else 1)
+        # No flow matches the intent: the LLM generates the next step and its message.
+        generated = LlmCallCount(1) + general_answer
         if config.multi_step:
-            free = LlmCallCount(free.most, frozenset({"several steps can be generated at once"}))
-        return intent + self._flows_worst().larger(free)
+            generated = LlmCallCount(
+                generated.most, frozenset({"several steps can be generated at once"})
+            )
+        return intent + self._count_flows_of_turn().max_with(generated)
 
-    def _flows_worst(self) -> LlmCallCount:
-        worst, after = LlmCallCount(), LlmCallCount()
+    def _count_flows_of_turn(self) -> LlmCallCount:
+        """Returns the worst flow started by an intent, plus the worst started by a message."""
+        started_by_intent = started_by_message = LlmCallCount()
         for flow in self.program.flows.values():
             if flow.system or flow.is_subflow:
                 continue
-            cost = self.flow(flow.id).worst
-            if flow.instructions and flow.instructions[0].op == p.BOT:
-                after = after.larger(cost)
+            cost = self.count_flow(flow.id).worst
+            if flow.instructions and flow.instructions[0].op == compiler.BOT:
+                started_by_message = started_by_message.max_with(cost)
             else:
-                worst = worst.larger(cost)
-        return worst + after
+                started_by_intent = started_by_intent.max_with(cost)
+        return started_by_intent + started_by_message
 
 
-class _Paths:
-    """The longest stretch of one flow between waits."""
+class _PathSearch:
+    """Finds the most expensive stretch of one flow between waits (depth-first, memoised)."""
 
-    def __init__(self, counter: LlmCallCounter, flow: p.CompiledFlow) -> None:
-        self.counter, self.flow = counter, flow
-        self.known: dict[int, PathCosts] = {}
-        self.path: set[int] = set()
+    def __init__(self, counter: LlmCallCounter, flow: CompiledFlow) -> None:
+        self.counter = counter
+        self.flow = flow
+        self._costs_from: dict[int, PathCosts] = {}
+        self._path: set[int] = set()
 
-    def dearest(self) -> PathCosts:
-        """The ways from the start, and from each wait on."""
-        elements = self.flow.instructions
-        starts = [0, *(i + 1 for i, e in enumerate(elements) if e.op in (p.USER, p.EVENT))]
-        starts += [
-            i + h + 1
-            for i, e in enumerate(elements)
-            if e.op == p.BRANCH
-            for h in (*e.branch_offsets, e.else_offset or e.branch_offsets[0])
-        ]
+    def find_worst(self) -> PathCosts:
+        """Returns the costs from the start, and from after each wait."""
         worst = PathCosts()
-        for start in starts:
-            self.path.clear()
-            waits = (
-                start == 0 and not self.flow.is_subflow
-            )  # a flow waits for its first element, a subflow begins with it
-            worst = worst.larger(self.after(start, first=waits))
+        for start in self._find_starts():
+            self._path.clear()
+            # A flow starts when its first instruction has matched; a subflow executes it.
+            is_matched = start == 0 and not self.flow.is_subflow
+            worst = worst.max_with(self._costs_at(start, is_matched=is_matched))
         return worst
 
-    def after(self, at: int, *, first: bool = False) -> PathCosts:
-        """From an element on, up to the next wait."""
-        elements = self.flow.instructions
-        if not 0 <= at < len(elements) or at in self.path:
+    def _find_starts(self) -> list[int]:
+        starts = [0]
+        branch_starts: list[int] = []
+        for position, instruction in enumerate(self.flow.instructions):
+            if instruction.op in (compiler.USER, compiler.EVENT):
+                starts.append(position + 1)
+            elif instruction.op == compiler.BRANCH:
+                offsets = [*instruction.branch_offsets]
+                offsets.append(instruction.else_offset or instruction.branch_offsets[0])
+                branch_starts += [position + offset + 1 for offset in offsets]
+        return starts + branch_starts
+
+    def _costs_at(self, position: int, *, is_matched: bool = False) -> PathCosts:
+        """Returns the costs from an instruction to the next wait or the end of the flow."""
+        instructions = self.flow.instructions
+        if not 0 <= position < len(instructions) or position in self._path:
             return PathCosts()
-        if at in self.known and not first:
-            return self.known[at]
-        if len(self.path) > 800:
+        if position in self._costs_from and not is_matched:
+            return self._costs_from[position]
+        if len(self._path) > MAX_PATH_LENGTH:
             return PathCosts(LlmCallCount(0, frozenset({f"{self.flow.id} is too long to follow"})))
-        e = elements[at]
-        if e.op in (p.USER, p.EVENT, p.NEVER) and not first:
-            return PathCosts()
-        if e.op == p.BOT and e.name == "stop" and not first:
-            return PathCosts(None, LlmCallCount())
-        self.path.add(at)
+        instruction = instructions[position]
+        if not is_matched:
+            if instruction.op in (compiler.USER, compiler.EVENT, compiler.NEVER):
+                return PathCosts()
+            if instruction.op == compiler.BOT and instruction.name == "stop":
+                return PathCosts(None, LlmCallCount())
+        self._path.add(position)
         following: PathCosts | None = None
         loops = frozenset[str]()
-        for target in self._next(e, at):
-            if target in self.path:
-                around = self._around(target, at)
-                if around.most or around.open:
-                    loops |= {f"a loop in {self.flow.id}, line {elements[target].line}"}
+        for target in self._find_successors(instruction, position):
+            if target in self._path:
+                loop_cost = self._sum_costs(target, position)
+                if loop_cost.most or loop_cost.open:
+                    loops |= {f"a loop in {self.flow.id}, line {instructions[target].line}"}
                 continue
-            found = self.after(target)
-            following = found if following is None else following.larger(found)
-        self.path.discard(at)
-        made = (
-            self._own(e, first)
-            .then(PathCosts(LlmCallCount(0, loops)))
-            .then(following or PathCosts())
-        )
-        if not first:
-            self.known[at] = made
-        return made
+            target_costs = self._costs_at(target)
+            following = target_costs if following is None else following.max_with(target_costs)
+        self._path.discard(position)
+        costs = self._cost_of(instruction, is_matched)
+        costs = costs.then(PathCosts(LlmCallCount(0, loops))).then(following or PathCosts())
+        if not is_matched:
+            self._costs_from[position] = costs
+        return costs
 
-    def _own(self, e: p.Instruction, first: bool) -> PathCosts:
-        if e.op == p.BOT:
-            return PathCosts() if first else PathCosts(self.counter.message(e.name))
-        if e.op == p.ACTION:
-            return PathCosts(self.counter.action(e.name))
-        if e.op == p.FLOW:
-            if e.expression is not None:
-                return PathCosts(
-                    LlmCallCount(0, frozenset({f"{self.flow.id} calls subflows by a variable"}))
-                )
-            return self.counter.flow(parse_flow_name(e.name))
+    def _cost_of(self, instruction: Instruction, is_matched: bool = False) -> PathCosts:
+        if instruction.op == compiler.BOT:
+            if is_matched:
+                return PathCosts()
+            return PathCosts(self.counter.count_message(instruction.name))
+        if instruction.op == compiler.ACTION:
+            return PathCosts(self.counter.count_action(instruction.name))
+        if instruction.op == compiler.FLOW:
+            if instruction.expression is not None:
+                reason = f"{self.flow.id} calls subflows by a variable"
+                return PathCosts(LlmCallCount(0, frozenset({reason})))
+            return self.counter.count_flow(parse_flow_name(instruction.name))
         return PathCosts()
 
-    def _next(self, e: p.Instruction, at: int) -> list[int]:
-        if e.op == p.IF:
-            return [at + 1, at + e.jump]
-        if e.op == p.WHILE:
-            return [at + 1, at + e.break_offset]
-        if e.op == p.JUMP:
-            return [at + e.jump] if e.jump else []
-        if e.op == p.BREAK:
-            return [at + (e.break_offset or 1)]
-        if e.op == p.CONTINUE:
-            return [at + (e.continue_offset or 1)]
-        if e.op == p.BRANCH:
-            return []
-        return [at + 1]
+    def _find_successors(self, instruction: Instruction, position: int) -> list[int]:
+        match instruction.op:
+            case compiler.IF:
+                offsets = [1, instruction.jump]
+            case compiler.WHILE:
+                offsets = [1, instruction.break_offset]
+            case compiler.JUMP:
+                offsets = [instruction.jump] if instruction.jump else []
+            case compiler.BREAK:
+                offsets = [instruction.break_offset or 1]
+            case compiler.CONTINUE:
+                offsets = [instruction.continue_offset or 1]
+            case compiler.BRANCH:
+                offsets = []  # a wait; its paths are starts of their own
+            case _:
+                offsets = [1]
+        return [position + offset for offset in offsets]
 
-    def _around(self, start: int, end: int) -> LlmCallCount:
-        """What the elements between the head of a loop and its end take."""
-        body = self.flow.instructions[min(start, end) : max(start, end) + 1]
-        return sum((self._own(e, False).worst for e in body), LlmCallCount())
+    def _sum_costs(self, first: int, last: int) -> LlmCallCount:
+        """Returns the cost of all instructions between the head of a loop and its end."""
+        body = self.flow.instructions[min(first, last) : max(first, last) + 1]
+        return sum((self._cost_of(instruction).worst for instruction in body), LlmCallCount())

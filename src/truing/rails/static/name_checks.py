@@ -1,4 +1,4 @@
-"""Names that must lead somewhere: intents, messages, subflows, actions and their parameters, variables."""
+"""Finds names that lead nowhere: intents, messages, subflows, actions, parameters, variables."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from difflib import get_close_matches
 from typing import Any
 
 from truing.core.errors import did_you_mean
-from truing.rails.colang import ast as n
+from truing.rails.colang import ast
 from truing.rails.colang.expressions import find_variables
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 from truing.rails.colang.parser import walk_steps
 from truing.rails.config.loader import RailsConfig, iterate_stages
 from truing.rails.runtime.action_registry import Actions
 from truing.rails.runtime.rail_library import RailLibrary
-from truing.rails.runtime.templates import variables as template_variables
+from truing.rails.runtime.templates import variables as find_template_variables
 from truing.rails.runtime.templates import with_variables
 from truing.rails.static.action_sources import ActionSource, ActionSources
 from truing.rails.static.findings import Finding
 
-# What the runtime sets, beside the variables of the library's own flows.
-BUILT_IN = frozenset(
+# Variables that the runtime sets.
+RUNTIME_VARIABLES = frozenset(
     {
         "user_message",
         "bot_message",
@@ -49,7 +49,8 @@ BUILT_IN = frozenset(
         "i",
     }
 )
-TEMPLATE_GIVEN = frozenset(
+# Names that only templates can use.
+TEMPLATE_VARIABLES = frozenset(
     {
         "history",
         "general_instructions",
@@ -58,61 +59,72 @@ TEMPLATE_GIVEN = frozenset(
         "range",
     }
 )
-UNRESOLVED = frozenset({"...", "stop", "*"})
+# Runtime variables that are worth a "did you mean".
+_SUGGESTED_VARIABLES = frozenset(
+    {"user_message", "bot_message", "last_user_message", "relevant_chunks"}
+)
+# Intents and messages that need no definition.
+_WILDCARDS = frozenset({"...", "stop", "*"})
+
+
+def _place_of(step: ast.FlowStep, flow: ast.Flow) -> str:
+    return f"{flow.file}:{step.line or flow.line}"
 
 
 @dataclass(slots=True)
 class NameChecker:
-    """The configuration with what its names can lead to."""
+    """Checks the names in a configuration against what it, its library and its actions define."""
 
     config: RailsConfig
     library: RailLibrary
     sources: ActionSources
     builtin: Mapping[str, Callable[..., Any]]
 
-    def findings(self) -> Iterator[Finding]:
-        """Everything that is named and not there."""
-        subflows = {f.name for f in (*self.config.flows, *self.library.flows)}
-        messages = {*self.config.bot_messages, *self.library.bots}
-        intents = {*self.config.user_messages, self.config.embeddings_fallback or "..."}
-        generated = self.config.truing.get("generated_messages") is True
-        guessed = self.config.truing.get("generated_intents") is True
+    def check(self) -> Iterator[Finding]:
+        """Yields a finding for every name that is used, but not defined."""
+        yield from self._check_steps()
+        yield from self._find_unused_subflows()
+        yield from self._find_unset_variables()
+
+    # -- intents, messages and subflows ------------------------------------------------------------
+
+    def _check_steps(self) -> Iterator[Finding]:
+        messages_are_generated = self.config.truing.get("generated_messages") is True
+        intents_are_generated = self.config.truing.get("generated_intents") is True
+        own_flows = {flow.name for flow in self.config.flows}
+        known_flows = own_flows | {flow.name for flow in self.library.flows}
         for flow in self.config.flows:
             for step in walk_steps(flow.steps):
-                place = f"{flow.file}:{step.line or flow.line}"
-                if (
-                    isinstance(step, n.UserIntent)
-                    and step.intent not in UNRESOLVED
-                    and step.intent not in intents
-                    and not guessed
-                ):
-                    hint = did_you_mean(step.intent, intents - UNRESOLVED)
-                    yield Finding(
-                        place=place,
-                        kind="intent",
-                        what=f"the intent {step.intent!r} is not defined{hint} (to have the "
-                        "LLM find it by its name alone, set truing: {generated_intents: true})",
-                    )
-                elif isinstance(step, n.BotMessage) and step.text is None and not generated:
-                    yield from self._message(step.intent, place, messages)
-                elif (
-                    isinstance(step, n.CallFlow)
-                    and not step.flow.startswith("$")
-                    and parse_flow_name(step.flow) not in subflows
-                ):
-                    yield Finding(
-                        place=place,
-                        kind="subflow",
-                        what=f"there is no subflow {step.flow!r}"
-                        f"{did_you_mean(step.flow, {f.name for f in self.config.flows} or subflows)}",
-                    )
-                elif isinstance(step, n.ExecuteAction):
-                    yield from self._action(step, place)
-        yield from self._uncalled()
-        yield from self._unset()
+                place = _place_of(step, flow)
+                match step:
+                    case ast.UserIntent():
+                        if not intents_are_generated:
+                            yield from self._check_intent(step.intent, place)
+                    case ast.BotMessage(text=None):
+                        if not messages_are_generated:
+                            yield from self._check_message(step.intent, place)
+                    case ast.CallFlow():
+                        yield from self._check_subflow(step.flow, place, own_flows, known_flows)
+                    case ast.ExecuteAction():
+                        yield from self._check_action(step, place)
 
-    def _message(self, name: str, place: str, known: set[str]) -> Iterator[Finding]:
-        if name in UNRESOLVED or name.startswith("$") or name in known:
+    def _check_intent(self, intent: str, place: str) -> Iterator[Finding]:
+        known = {*self.config.user_messages}
+        if self.config.embeddings_fallback:
+            known.add(self.config.embeddings_fallback)
+        if intent in _WILDCARDS or intent in known:
+            return
+        hint = did_you_mean(intent, known - _WILDCARDS)
+        yield Finding(
+            place=place,
+            kind="intent",
+            what=f"the intent {intent!r} is not defined{hint} (to have the "
+            "LLM find it by its name alone, set truing: {generated_intents: true})",
+        )
+
+    def _check_message(self, name: str, place: str) -> Iterator[Finding]:
+        is_defined = name in self.config.bot_messages or name in self.library.bots
+        if is_defined or name in _WILDCARDS or name.startswith("$"):
             return
         hint = did_you_mean(name, self.config.bot_messages)
         yield Finding(
@@ -122,55 +134,86 @@ class NameChecker:
             "write such messages, set truing: {generated_messages: true})",
         )
 
-    # -- actions -----------------------------------------------------------------------------------------------------
+    def _check_subflow(
+        self, reference: str, place: str, own_flows: set[str], known_flows: set[str]
+    ) -> Iterator[Finding]:
+        if reference.startswith("$") or parse_flow_name(reference) in known_flows:
+            return
+        hint = did_you_mean(reference, own_flows or known_flows)
+        yield Finding(
+            place=place,
+            kind="subflow",
+            what=f"there is no subflow {reference!r}{hint}",
+        )
 
-    def _find(self, name: str) -> ActionSource | Callable[..., Any] | None:
-        own = Actions()
-        for known in (*self.builtin, *self.sources.actions):
-            own.register(_nothing, known)
-        found = own.find(name)
-        if found is None:
+    def _find_unused_subflows(self) -> Iterator[Finding]:
+        calls = [
+            step
+            for flow in self.config.flows
+            for step in walk_steps(flow.steps)
+            if isinstance(step, ast.CallFlow)
+        ]
+        if any(call.flow.startswith("$") for call in calls):
+            # The name of the called subflow is only known at run time.
+            return
+        used = {parse_flow_name(call.flow) for call in calls}
+        for _, stage in iterate_stages(self.config):
+            used |= {parse_flow_name(reference) for reference in stage.flows}
+        # A flow with the name of a library flow replaces that.
+        replaced = {flow.name for flow in self.library.flows}
+        for flow in self.config.flows:
+            if flow.meta.get("subflow") and flow.name not in (used | replaced):
+                yield Finding(
+                    place=f"{flow.file}:{flow.line}",
+                    kind="unused",
+                    level="warning",
+                    what=f"the subflow {flow.name!r} is never called"
+                    f"{did_you_mean(flow.name, used)}",
+                )
+
+    # -- actions -----------------------------------------------------------------------------------
+
+    def _find_action(self, name: str) -> ActionSource | Callable[..., Any] | None:
+        """Looks an action up as the runtime does, which also accepts other spellings of a name."""
+        registry = Actions()
+        for known_name in (*self.builtin, *self.sources.actions):
+            registry.register(_placeholder_action, known_name)
+        entry = registry.find(name)
+        if entry is None:
             return None
-        return self.sources.actions.get(found.name) or self.builtin[found.name]
+        return self.sources.actions.get(entry.name) or self.builtin[entry.name]
 
-    def _action(self, step: n.ExecuteAction, place: str) -> Iterator[Finding]:
-        found = self._find(step.action)
-        if found is None:
+    def _check_action(self, step: ast.ExecuteAction, place: str) -> Iterator[Finding]:
+        action = self._find_action(step.action)
+        if action is None:
             close = get_close_matches(step.action, self.builtin, n=1, cutoff=0.8)
-            hint = (
-                f"; did you mean {close[0]!r}?"
-                if close
-                else did_you_mean(step.action, self.sources.actions)
-            )
-            level = "warning" if self.sources.open_ended else "error"
+            if close:
+                hint = f"; did you mean {close[0]!r}?"
+            else:
+                hint = did_you_mean(step.action, self.sources.actions)
             yield Finding(
                 place=place,
                 kind="action",
                 what=f"there is no action {step.action!r}{hint}",
-                level="warning" if level == "warning" else "error",
+                level="warning" if self.sources.open_ended else "error",
             )
             return
-        given = {k for k in step.params if not k.startswith("$")}
-        if isinstance(found, ActionSource):
-            takes, needs = found.parameters, found.required
-        else:
-            parts = inspect.signature(found).parameters.values()
-            takes = (
-                None
-                if any(p.kind is p.VAR_KEYWORD for p in parts)
-                else frozenset(p.name for p in parts)
-            )
-            needs = frozenset()
-        if takes is not None:
-            for name in sorted(given - takes):
+        accepted, required = _describe_parameters(action)
+        passed = {name for name in step.params if not name.startswith("$")}
+        if accepted is not None:
+            for name in sorted(passed - accepted):
+                hint = did_you_mean(name, accepted - {"turn", "self"})
                 yield Finding(
                     place=place,
                     kind="parameter",
-                    what=f"the action {step.action!r} takes no parameter {name!r}"
-                    f"{did_you_mean(name, takes - {'turn', 'self'})}",
+                    what=f"the action {step.action!r} takes no parameter {name!r}{hint}",
                 )
-        if len(given) == len(step.params):
-            for name in sorted(n_ for n_ in needs - given if not n_.startswith("__context__")):
+        has_positional = len(passed) < len(step.params)
+        if has_positional:
+            # Which parameters these fill is decided at run time.
+            return
+        for name in sorted(required - passed):
+            if not name.startswith("__context__"):
                 yield Finding(
                     place=place,
                     kind="parameter",
@@ -178,110 +221,103 @@ class NameChecker:
                     what=f"the action {step.action!r} needs the parameter {name!r}",
                 )
 
-    # -- subflows, variables -----------------------------------------------------------------------------------------
+    # -- variables ---------------------------------------------------------------------------------
 
-    def _uncalled(self) -> Iterator[Finding]:
-        steps = [s for f in self.config.flows for s in walk_steps(f.steps)]
-        if any(isinstance(s, n.CallFlow) and s.flow.startswith("$") for s in steps):
-            return
-        called = {parse_flow_name(s.flow) for s in steps if isinstance(s, n.CallFlow)}
-        called |= {
-            parse_flow_name(name)
-            for _, block in iterate_stages(self.config)
-            for name in block.flows
-        }
-        for flow in self.config.flows:
-            if (
-                flow.meta.get("subflow")
-                and flow.name not in called
-                and not self._replaces(flow.name)
-            ):
-                yield Finding(
-                    place=f"{flow.file}:{flow.line}",
-                    kind="unused",
-                    level="warning",
-                    what=f"the subflow {flow.name!r} is never called{did_you_mean(flow.name, called)}",
-                )
+    def _find_unset_variables(self) -> Iterator[Finding]:
+        own_variables = self._collect_set_variables(self.config.flows)
+        known = own_variables | RUNTIME_VARIABLES | self._collect_set_variables(self.library.flows)
+        reported: set[tuple[str, str]] = set()
+        for place, name in self._find_reads():
+            if name in known or (place, name) in reported:
+                continue
+            reported.add((place, name))
+            hint = did_you_mean(name, own_variables | _SUGGESTED_VARIABLES)
+            # Without a close name, the list of all variables would not help.
+            hint = hint if "did you mean" in hint else ""
+            yield Finding(
+                place=place,
+                kind="variable",
+                level="warning",
+                what=f"nothing sets the variable ${name}{hint}",
+            )
 
-    def _replaces(self, name: str) -> bool:
-        return any(f.name == name for f in self.library.flows)
-
-    def _set(self, flows: Iterable[n.Flow]) -> set[str]:
-        """The variables that flows, rails' parameters and actions set."""
-        known = set(self.sources.updates)
+    def _collect_set_variables(self, flows: Iterable[ast.Flow]) -> set[str]:
+        """Returns the variables that flows, parameters of rails and actions set."""
+        names = set(self.sources.updates)
         for flow in flows:
             for step in walk_steps(flow.steps):
-                if isinstance(step, n.Assign):
-                    known.add(step.variable)
-                elif isinstance(step, n.ExecuteAction) and step.result:
-                    known.add(step.result)
-                elif isinstance(step, n.UserIntent) and step.variable:
-                    known.add(step.variable)
-                elif isinstance(step, n.CallFlow):
-                    known |= set(step.params)
-        for _, block in iterate_stages(self.config):
-            for name in block.flows:
-                known |= set(parse_flow_parameters(name))
-        return known
+                match step:
+                    case ast.Assign():
+                        names.add(step.variable)
+                    case ast.ExecuteAction(result=str(result)) if result:
+                        names.add(result)
+                    case ast.UserIntent(variable=str(variable)) if variable:
+                        names.add(variable)
+                    case ast.CallFlow():
+                        names |= set(step.params)
+        for _, stage in iterate_stages(self.config):
+            for reference in stage.flows:
+                names |= set(parse_flow_parameters(reference))
+        return names
 
-    def _unset(self) -> Iterator[Finding]:
-        likely = self._set(self.config.flows)
-        known = likely | BUILT_IN | self._set(self.library.flows)
-        seen: set[tuple[str, str]] = set()
-        for place, name in self._read():
-            if name not in known and (place, name) not in seen:
-                seen.add((place, name))
-                hint = did_you_mean(
-                    name,
-                    likely
-                    | {"user_message", "bot_message", "last_user_message", "relevant_chunks"},
-                )
-                hint = hint if "did you mean" in hint else ""
-                yield Finding(
-                    place=place,
-                    kind="variable",
-                    level="warning",
-                    what=f"nothing sets the variable ${name}{hint}",
-                )
-
-    def _read(self) -> Iterator[tuple[str, str]]:
+    def _find_reads(self) -> Iterator[tuple[str, str]]:
+        """Yields (place, variable) for every read of a variable in a flow or a bot message."""
         for flow in self.config.flows:
             for step in walk_steps(flow.steps):
-                place = f"{flow.file}:{step.line or flow.line}"
-                texts: list[str] = []
-                if isinstance(step, n.If | n.While):
-                    texts = [step.condition]
-                elif (isinstance(step, n.Assign) and step.expression != "...") or isinstance(
-                    step, n.CheckCondition
-                ):
-                    texts = [step.expression]
-                elif isinstance(step, n.ExecuteAction | n.CallFlow):
-                    texts = [v for v in step.params.values() if isinstance(v, str)]
-                elif isinstance(step, n.BotMessage) and step.intent.startswith("$"):
-                    texts = [step.intent]
-                for text in texts:
-                    yield from ((place, name) for name in sorted(find_variables(text)))
-        for message, parts in self.config.bot_messages.items():
-            if message in self.library.bots and parts is self.library.bots[message]:
+                for expression in _expressions_of(step):
+                    for name in sorted(find_variables(expression)):
+                        yield _place_of(step, flow), name
+        for message, texts in self.config.bot_messages.items():
+            if texts is self.library.bots.get(message):
                 continue
-            for part in parts:
+            for text in texts:
                 place = self.config.locate("bot", message)
-                place = (
-                    f"{place.rpartition(':')[0]}:{part.line}"
-                    if part.line and ":" in place
-                    else place
-                )
-                yield from ((place, name) for name in sorted(_template(part.text)))
-                for condition in part.conditions:
-                    yield from ((place, name) for name in sorted(find_variables(condition)))
+                file, colon, _ = place.rpartition(":")
+                if text.line and colon:
+                    place = f"{file}:{text.line}"
+                for name in sorted(_variables_of_template(text.text)):
+                    yield place, name
+                for condition in text.conditions:
+                    for name in sorted(find_variables(condition)):
+                        yield place, name
 
 
-def _template(text: str) -> frozenset[str]:
+def _describe_parameters(
+    action: ActionSource | Callable[..., Any],
+) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """Returns the accepted parameters (None for any), and the required ones."""
+    if isinstance(action, ActionSource):
+        return action.parameters, action.required
+    parameters = inspect.signature(action).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None, frozenset()
+    # The runtime fills in what a built-in action needs.
+    return frozenset(parameter.name for parameter in parameters), frozenset()
+
+
+def _expressions_of(step: ast.FlowStep) -> list[str]:
+    """Returns the texts in a step in which $name reads a variable."""
+    match step:
+        case ast.If() | ast.While():
+            return [step.condition]
+        case ast.Assign(expression="..."):
+            return []
+        case ast.Assign() | ast.CheckCondition():
+            return [step.expression]
+        case ast.ExecuteAction() | ast.CallFlow():
+            return [value for value in step.params.values() if isinstance(value, str)]
+        case ast.BotMessage() if step.intent.startswith("$"):
+            return [step.intent]
+    return []
+
+
+def _variables_of_template(text: str) -> frozenset[str]:
     try:
-        return template_variables(with_variables(text)) - TEMPLATE_GIVEN
-    except Exception:  # a template that cannot be read is reported by the check of templates
+        return find_template_variables(with_variables(text)) - TEMPLATE_VARIABLES
+    except Exception:
+        # `check` reports a malformed template itself.
         return frozenset()
 
 
-def _nothing() -> None:
-    """Stands for an action whose name alone matters."""
+def _placeholder_action() -> None:
+    """Is registered for an action of which only the name matters."""
