@@ -186,7 +186,7 @@ def _rails_with_unknown_effects(program: Program, references: list[str]) -> list
 
 
 def _check_concurrency(config: RailsConfig, program: Program) -> Iterator[Finding]:
-    """``truing.concurrent`` has no effect on rails that are not shown to be independent."""
+    """The setting `concurrent` has no effect on rails that are not shown to be independent."""
     if not config.truing.get("concurrent"):
         return
     for name, stage in iterate_stages(config):
@@ -210,7 +210,7 @@ def _check_concurrency(config: RailsConfig, program: Program) -> Iterator[Findin
 
 
 def _check_speculation(config: RailsConfig, program: Program) -> Iterator[Finding]:
-    """``truing.speculative`` has no effect beside an input rail whose effects are not known."""
+    """The setting `speculative` has no effect beside a rail whose effects are not known."""
     if not config.truing.get("speculative"):
         return
     unknown = _rails_with_unknown_effects(program, config.rails.input.flows)
