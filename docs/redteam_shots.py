@@ -17,8 +17,9 @@ sys.path.insert(0, str(ROOT))
 from tests.serve.annotation.site import PHRASE, Site, site  # noqa: E402
 
 from truing.annotation import people, queue, wellbeing  # noqa: E402
-from truing.annotation.queue import NewItem, Opinion, Target  # noqa: E402
-from truing.annotation.store import Tx  # noqa: E402
+from truing.annotation.queue import Assessment  # noqa: E402
+from truing.annotation.review_items import NewItem, Target, add_item  # noqa: E402
+from truing.annotation.store import Transaction  # noqa: E402
 from truing.annotation.study import Contact, Study  # noqa: E402
 from truing.annotation.tables import Person  # noqa: E402
 from truing.core.types import Conversation, Message  # noqa: E402
@@ -61,16 +62,19 @@ _WORSE = "() => [...document.querySelectorAll('[data-side]')].find(s => s.innerT
 def crowd(here: Site) -> None:
     """Sixty items, rated by three people with biases of their own."""
     draw = random.Random(7)
-    store, study = here.house.store, STUDY
+    store, study = here.state.store, STUDY
 
-    def work(tx: Tx) -> None:
+    def work(tx: Transaction) -> None:
         raters = []
         for name in ("calm-heron", "plain-lark", "vivid-jay"):
-            made = people.accept(
-                tx, people.invite(tx, ["rater"], by=None), name, people.hash_phrase(PHRASE)
+            made = people.accept_invitation(
+                tx,
+                people.create_invitation(tx, ["rater"], by=None),
+                name,
+                people.hash_phrase(PHRASE),
             )
             person = tx.session.get_one(Person, made)
-            wellbeing.consent(tx, person, study.categories().ids, unsorted=True, study=study)
+            wellbeing.record_consent(tx, person, study.categories().ids, unsorted=True, study=study)
             raters.append(made)
         truth = {}
         for n in range(60):
@@ -85,18 +89,18 @@ def crowd(here: Site) -> None:
                 targets=targets,
                 harms=(TOPICS[n % 4],),
             )
-            truth[str(queue.add_item(tx, new, study))] = (
+            truth[str(add_item(tx, new, study))] = (
                 draw.choice((1, 1, 2, 3, 4, 5)),
                 TOPICS[n % 4],
             )
         quiet = Study(gold_every=0, exposure_budget=10**6, break_after=10**6)
         for shift, rater in zip((0.0, 0.3, -0.4), raters, strict=True):
-            while (held := queue.claim(tx, rater, quiet)) is not None:
+            while (held := queue.claim_item(tx, rater, quiet)) is not None:
                 level, topic = truth[held.item_id]
                 grade = max(1, min(5, round(level + shift + draw.gauss(0, 0.7))))
                 ticked = (topic,) if grade >= 3 and draw.random() < 0.85 else ()
-                queue.submit(
-                    tx, rater, held.token, Opinion(grades=(grade,), categories=ticked), quiet
+                queue.submit_rating(
+                    tx, rater, held.token, Assessment(grades=(grade,), categories=ticked), quiet
                 )
                 tx.session.flush()
 

@@ -31,7 +31,7 @@ import aiohttp
 from sqlalchemy import select
 
 from truing.annotation import people, wellbeing
-from truing.annotation.queue import NewItem, Target, add_item
+from truing.annotation.review_items import NewItem, Target, add_item
 from truing.annotation.store import Store, open_store
 from truing.annotation.study import Study, save_study
 from truing.annotation.tables import Person, Rating
@@ -76,10 +76,10 @@ def fill(store: Store, raters: int, items: int) -> list[str]:
 
     def accounts(tx: object) -> None:
         for name in names:
-            token = people.invite(tx, ["rater"], by=None)  # type: ignore[arg-type]
-            made = people.accept(tx, token, name, hashed)  # type: ignore[arg-type]
+            token = people.create_invitation(tx, ["rater"], by=None)  # type: ignore[arg-type]
+            made = people.accept_invitation(tx, token, name, hashed)  # type: ignore[arg-type]
             person = tx.session.get_one(Person, made)  # type: ignore[attr-defined]
-            wellbeing.consent(tx, person, study.categories().ids, unsorted=True, study=study)  # type: ignore[arg-type]
+            wellbeing.record_consent(tx, person, study.categories().ids, unsorted=True, study=study)  # type: ignore[arg-type]
 
     store.write(accounts)
     return names

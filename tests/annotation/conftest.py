@@ -9,7 +9,7 @@ import pytest
 from tests.annotation.databases import BACKENDS, database, drop_template
 
 from truing.annotation import people, wellbeing
-from truing.annotation.store import Clock, Store, Tx, open_store
+from truing.annotation.store import Clock, Store, Transaction, open_store
 from truing.annotation.study import Study
 from truing.annotation.tables import Person
 
@@ -58,11 +58,11 @@ def join(store: Store, study: Study) -> Callable[..., str]:
     """Makes a person who agreed to everything (or to all but `without`); gives the id."""
 
     def make(name: str, *roles: str, without: tuple[str, ...] = (), unsorted: bool = True) -> str:
-        def work(tx: Tx) -> str:
-            token = people.invite(tx, roles or ("rater",), by=None)
-            made = people.accept(tx, token, name, "no hash")
+        def work(tx: Transaction) -> str:
+            token = people.create_invitation(tx, roles or ("rater",), by=None)
+            made = people.accept_invitation(tx, token, name, "no hash")
             agreed = [c for c in study.categories().ids if c not in without]
-            wellbeing.consent(
+            wellbeing.record_consent(
                 tx, tx.session.get_one(Person, made), agreed, unsorted=unsorted, study=study
             )
             return made

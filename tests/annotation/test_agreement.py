@@ -9,9 +9,9 @@ import pytest
 from tests.annotation.test_queue import SAID, put, rate, take
 
 from truing.annotation import agreement
-from truing.annotation.adjudication import adjudicate, disputes
-from truing.annotation.queue import Opinion
-from truing.annotation.store import Refused, Store, Tx
+from truing.annotation.adjudication import list_disputes, save_adjudication
+from truing.annotation.queue import Assessment
+from truing.annotation.store import RequestRejected, Store, Transaction
 from truing.annotation.study import Study
 from truing.annotation.tables import Adjudication, Rating
 from truing.stats.agreement import krippendorff_alpha
@@ -44,8 +44,8 @@ def _rated(
 
 def test_alpha_equals_known_values(store: Store, study: Study, join: Callable[..., str]) -> None:
     _rated(store, study, join, GRADES)
-    said = store.read(agreement.opinions)
-    found = agreement.measure(said, study.categories().ids)
+    said = store.read(agreement.load_ratings)
+    found = agreement.measure_agreement(said, study.categories().ids)
     # alphas of the krippendorff package (0.8), of the grades and of whether they are 3 or more
     published = {
         "ordinal": 0.7043257897218292,
@@ -66,7 +66,7 @@ def test_alpha_equals_known_values(store: Store, study: Study, join: Callable[..
 
 def test_bias_by_hand(store: Store, study: Study, join: Callable[..., str]) -> None:
     _rated(store, study, join, GRADES)
-    found = agreement.measure(store.read(agreement.opinions), ())
+    found = agreement.measure_agreement(store.read(agreement.load_ratings), ())
     by_name = {b.rater: b for b in found.bias}
     for r in range(3):
         rest = [sum(g[:r] + g[r + 1 :]) / 2 for g in GRADES]
@@ -81,17 +81,22 @@ def test_bias_by_hand(store: Store, study: Study, join: Callable[..., str]) -> N
 def test_little_or_no_variation_is_undefined_not_perfect(
     store: Store, study: Study, join: Callable[..., str]
 ) -> None:
-    assert agreement.measure(store.read(agreement.opinions), study.categories().ids).ordinal is None
+    assert (
+        agreement.measure_agreement(
+            store.read(agreement.load_ratings), study.categories().ids
+        ).ordinal
+        is None
+    )
     _rated(store, study, join, [[1, 1, 1], [1, 1, 1]])
-    assert agreement.measure(store.read(agreement.opinions), ()).ordinal is None
+    assert agreement.measure_agreement(store.read(agreement.load_ratings), ()).ordinal is None
 
 
 def test_the_stamp_changes_with_each_rating(
     store: Store, study: Study, join: Callable[..., str]
 ) -> None:
-    before = store.read(agreement.stamp)
+    before = store.read(agreement.ratings_version)
     _rated(store, study, join, [[1, 2, 3]])
-    assert store.read(agreement.stamp) != before
+    assert store.read(agreement.ratings_version) != before
 
 
 def test_the_widest_split_comes_first_and_the_dissent_stays(
@@ -99,7 +104,7 @@ def test_the_widest_split_comes_first_and_the_dissent_stays(
 ) -> None:
     items = _rated(store, study, join, [[1, 1, 2], [1, 3, 1], [1, 5, 1], [3, 5, 3]])
     judge, other = join("judge", "adjudicator"), join("other", "adjudicator")
-    found = store.read(lambda tx: disputes(tx))
+    found = store.read(lambda tx: list_disputes(tx))
     assert [(d.item_id, d.split, d.spread) for d in found] == [
         (items[2], True, 4),
         (items[1], True, 2),
@@ -107,19 +112,19 @@ def test_the_widest_split_comes_first_and_the_dissent_stays(
     ]
 
     def decide(who: str, grade: int) -> None:
-        said = Opinion(grades=(grade,), note="as the guide says")
-        store.write(lambda tx: adjudicate(tx, items[2], who, said, study))
+        said = Assessment(grades=(grade,), note="as the guide says")
+        store.write(lambda tx: save_adjudication(tx, items[2], who, said, study))
 
     decide(judge, 5)
     decide(judge, 4)  # may change their own mind
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         decide(other, 1)
     assert caught.value.kind == "late"
     kept = store.read(lambda tx: tx.session.get_one(Adjudication, items[2]))
     assert (kept.person_id, kept.grades, kept.reason) == (judge, "[4]", "as the guide says")
     assert store.read(lambda tx: tx.session.query(Rating).count()) == 12
-    assert [d.item_id for d in store.read(lambda tx: disputes(tx))] == [items[1], items[3]]
-    assert store.read(lambda tx: disputes(tx, settled=True))[-1].settled
+    assert [d.item_id for d in store.read(lambda tx: list_disputes(tx))] == [items[1], items[3]]
+    assert store.read(lambda tx: list_disputes(tx, include_settled=True))[-1].settled
 
 
 def test_who_rated_or_wrote_does_not_decide(
@@ -127,24 +132,28 @@ def test_who_rated_or_wrote_does_not_decide(
 ) -> None:
     items = _rated(store, study, join, [[1, 5, 1]])
 
-    def rater(tx: Tx) -> str:
+    def rater(tx: Transaction) -> str:
         return tx.session.query(Rating.person_id).filter(Rating.item_id == items[0]).first()[0]  # type: ignore[index]
 
     first = store.read(rater)
-    with pytest.raises(Refused) as caught:
-        store.write(lambda tx: adjudicate(tx, items[0], first, Opinion(grades=(3,)), study))
+    with pytest.raises(RequestRejected) as caught:
+        store.write(
+            lambda tx: save_adjudication(tx, items[0], first, Assessment(grades=(3,)), study)
+        )
     assert caught.value.kind == "forbidden"
     author = join("author", "redteamer", "adjudicator")
     own = put(store, study, "own", author=author, conversation=SAID)
-    with pytest.raises(Refused, match="neither wrote nor rated"):
-        store.write(lambda tx: adjudicate(tx, own, author, Opinion(grades=(3,)), study))
+    with pytest.raises(RequestRejected, match="neither wrote nor rated"):
+        store.write(lambda tx: save_adjudication(tx, own, author, Assessment(grades=(3,)), study))
     judge = join("judge", "adjudicator")
     for wrong in (
-        Opinion(grades=()),
-        Opinion(grades=(9,)),
-        Opinion(grades=(3,), categories=("gossip",)),
+        Assessment(grades=()),
+        Assessment(grades=(9,)),
+        Assessment(grades=(3,), categories=("gossip",)),
     ):
-        with pytest.raises(Refused):
-            store.write(lambda tx, w=wrong: adjudicate(tx, items[0], judge, w, study))
-    with pytest.raises(Refused, match="no such item"):
-        store.write(lambda tx: adjudicate(tx, "nowhere", judge, Opinion(grades=(3,)), study))
+        with pytest.raises(RequestRejected):
+            store.write(lambda tx, w=wrong: save_adjudication(tx, items[0], judge, w, study))
+    with pytest.raises(RequestRejected, match="no such item"):
+        store.write(
+            lambda tx: save_adjudication(tx, "nowhere", judge, Assessment(grades=(3,)), study)
+        )

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import select
 
 from truing.annotation import dialogues, queue
-from truing.annotation.dialogues import Closing
-from truing.annotation.store import Refused, Store
+from truing.annotation.dialogues import ClosingForm
+from truing.annotation.store import RequestRejected, Store
 from truing.annotation.study import Study, new_id
-from truing.annotation.tables import Turn
+from truing.annotation.tables import DialogueTurn
 from truing.core.types import Answer
 
 MODELS = ("one", "two")
@@ -25,38 +25,43 @@ class Talk:
         self, store: Store, study: Study, person: str, models: tuple[str, ...] = MODELS
     ) -> None:
         self.store, self.study, self.person = store, study, person
-        self.id = store.write(lambda tx: dialogues.begin(tx, person, models, study, new_id()))
+        self.id = store.write(
+            lambda tx: dialogues.start_dialogue(tx, person, models, study, new_id())
+        )
 
     def say(self, text: str, key: str = "") -> str:
         given = key or new_id()
         return self.store.write(
-            lambda tx: dialogues.say(tx, self.id, self.person, text, given, self.study)
+            lambda tx: dialogues.add_turn(tx, self.id, self.person, text, given, self.study)
         )
 
-    def jobs(self, turn: str) -> tuple[dialogues.Job, ...]:
+    def jobs(self, turn: str) -> tuple[dialogues.GenerationJob, ...]:
         return self.store.read(
-            lambda tx: dialogues.jobs(tx, self.id, self.person, turn, self.study)
+            lambda tx: dialogues.list_pending_jobs(tx, self.id, self.person, turn, self.study)
         )
 
     def answer(self, turn: str, **texts: str) -> None:
         for job in self.jobs(turn):
             given = Answer.of(texts.get(job.model, f"{job.model} says"))
-            self.store.write(lambda tx, j=job, a=given: dialogues.keep_answer(tx, j, a))
+            self.store.write(lambda tx, j=job, a=given: dialogues.save_answer(tx, j, a))
 
     def pick(self, turn: str, side: str) -> None:
         self.store.write(
-            lambda tx: dialogues.choose(tx, self.id, self.person, turn, side, self.study)
+            lambda tx: dialogues.pick_response(tx, self.id, self.person, turn, side, self.study)
         )
 
     def view(self) -> dialogues.DialogueView:
-        return self.store.read(lambda tx: dialogues.view(tx, self.id, self.person))
+        return self.store.read(lambda tx: dialogues.view_dialogue(tx, self.id, self.person))
 
     def letter(self, text: str) -> str:
-        return next(s.letter for s in self.view().turns[-1].sides if s.text == text)
+        return next(s.letter for s in self.view().turns[-1].responses if s.text == text)
 
     def finish(self, grade: int = 4, **more: object) -> None:
         grades = {
-            f"{t.number}-{s.slot}": grade for t in self.view().turns if t.picked for s in t.sides
+            f"{t.number}-{s.slot}": grade
+            for t in self.view().turns
+            if t.picked
+            for s in t.responses
         }
         fields = {
             "rating": 2,
@@ -64,8 +69,10 @@ class Talk:
             "categories": ("privacy_violation",),
             "goal": " a\n goal ",
         } | more
-        closing = Closing(**fields)  # type: ignore[arg-type]
-        self.store.write(lambda tx: dialogues.finish(tx, self.id, self.person, closing, self.study))
+        closing = ClosingForm(**fields)  # type: ignore[arg-type]
+        self.store.write(
+            lambda tx: dialogues.finish_dialogue(tx, self.id, self.person, closing, self.study)
+        )
 
 
 @pytest.fixture
@@ -83,7 +90,7 @@ def test_the_studys_choice_goes_on(
     turn = talk.say("first")
     talk.answer(turn)
     talk.pick(turn, talk.letter("one says"))
-    went_on = next(s.text for s in talk.view().turns[0].sides if s.kept)
+    went_on = next(s.text for s in talk.view().turns[0].responses if s.kept)
     assert went_on == kept if kept else went_on in ("one says", "two says")
     second = talk.say("second")
     seen = talk.jobs(second)[0].conversation.messages
@@ -125,7 +132,7 @@ def test_three_models_are_drawn_in_pairs(store: Store, study: Study, person: str
         assert len(set(pair)) == 2
         drawn.update(pair)
     assert set(drawn) == {"a", "b", "c"}
-    with pytest.raises(Refused, match="no model"):
+    with pytest.raises(RequestRejected, match="no model"):
         Talk(store, study, person, ())
 
 
@@ -134,10 +141,11 @@ def test_the_same_form_twice_is_one_turn(store: Store, study: Study, person: str
     assert talk.say("hello", "key-key-key") == talk.say("hello", "key-key-key")
     key = new_id()
     begun = [
-        store.write(lambda tx: dialogues.begin(tx, person, MODELS, study, key)) for _ in range(2)
+        store.write(lambda tx: dialogues.start_dialogue(tx, person, MODELS, study, key))
+        for _ in range(2)
     ]
     assert begun[0] == begun[1]
-    assert len(store.read(lambda tx: tx.session.scalars(select(Turn.id)).all())) == 1
+    assert len(store.read(lambda tx: tx.session.scalars(select(DialogueTurn.id)).all())) == 1
 
 
 def test_another_person_sees_and_changes_nothing(
@@ -147,14 +155,14 @@ def test_another_person_sees_and_changes_nothing(
     turn = talk.say("hello", "key-of-the-owner")
     stranger = join("stranger", "redteamer")
     for attempt in (
-        lambda tx: dialogues.view(tx, talk.id, stranger),
-        lambda tx: dialogues.say(tx, talk.id, stranger, "x", new_id(), study),
-        lambda tx: dialogues.jobs(tx, talk.id, stranger, turn, study),
-        lambda tx: dialogues.leave(tx, talk.id, stranger),
-        lambda tx: dialogues.choose(tx, talk.id, stranger, turn, "A", study),
-        lambda tx: dialogues.say(tx, talk.id, stranger, "x", "key-of-the-owner", study),
+        lambda tx: dialogues.view_dialogue(tx, talk.id, stranger),
+        lambda tx: dialogues.add_turn(tx, talk.id, stranger, "x", new_id(), study),
+        lambda tx: dialogues.list_pending_jobs(tx, talk.id, stranger, turn, study),
+        lambda tx: dialogues.abandon_dialogue(tx, talk.id, stranger),
+        lambda tx: dialogues.pick_response(tx, talk.id, stranger, turn, "A", study),
+        lambda tx: dialogues.add_turn(tx, talk.id, stranger, "x", "key-of-the-owner", study),
     ):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRejected) as caught:
             store.write(attempt)
         assert caught.value.kind == "missing"
 
@@ -167,27 +175,27 @@ def test_order_and_limits(store: Store, person: str) -> None:
         ("   \x00 ".replace("\x00", ""), "invalid"),
         ("x" * 11, "long"),
     ):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRejected) as caught:
             talk.say(text)
         assert caught.value.kind == kind
     turn = talk.say("hello")
     for attempt in (lambda: talk.say("more"), lambda: talk.pick(turn, "A"), lambda: talk.finish()):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRejected) as caught:
             attempt()
         assert caught.value.kind == "order"
     talk.answer(turn)
-    with pytest.raises(Refused, match="Pick A, B"):
+    with pytest.raises(RequestRejected, match="Pick A, B"):
         talk.pick(turn, "C")
     talk.pick(turn, "A")
     talk.pick(turn, "B")  # a second click; the first stands
     assert talk.view().turns[0].picked == "A"
-    with pytest.raises(Refused, match="at most 1 turn"):
+    with pytest.raises(RequestRejected, match="at most 1 turn"):
         talk.say("more")
 
 
 def test_a_megabyte_is_refused_by_its_length(store: Store, study: Study, person: str) -> None:
     talk = Talk(store, study, person)
-    with pytest.raises(Refused, match=r"at most 20,000 characters; this one has 1,000,000"):
+    with pytest.raises(RequestRejected, match=r"at most 20,000 characters; this one has 1,000,000"):
         talk.say("x" * 1_000_000)
 
 
@@ -197,20 +205,20 @@ def test_a_failed_answer_is_tried_again_and_a_good_one_stays(
     talk = Talk(store, study, person)
     turn = talk.say("hello")
     one, two = talk.jobs(turn)
-    store.write(lambda tx: dialogues.keep_answer(tx, one, Answer.of("good")))
-    store.write(lambda tx: dialogues.keep_answer(tx, two, Answer.failed("timeout", "no answer")))
+    store.write(lambda tx: dialogues.save_answer(tx, one, Answer.of("good")))
+    store.write(lambda tx: dialogues.save_answer(tx, two, Answer.failed("timeout", "no answer")))
     assert [j.slot for j in talk.jobs(turn)] == [1]
-    with pytest.raises(Refused, match="Wait until both"):
+    with pytest.raises(RequestRejected, match="Wait until both"):
         talk.pick(turn, "A")
-    store.write(lambda tx: dialogues.keep_answer(tx, two, Answer.of("better late")))
-    store.write(lambda tx: dialogues.keep_answer(tx, one, Answer.of("a second process")))
-    assert {s.text for s in talk.view().turns[0].sides} == {"good", "better late"}
+    store.write(lambda tx: dialogues.save_answer(tx, two, Answer.of("better late")))
+    store.write(lambda tx: dialogues.save_answer(tx, one, Answer.of("a second process")))
+    assert {s.text for s in talk.view().turns[0].responses} == {"good", "better late"}
     assert talk.jobs(turn) == ()
     huge = Answer.of("y" * 1_000_000)
     talk.pick(turn, "A")
     third = talk.jobs(talk.say("again"))[0]
-    store.write(lambda tx: dialogues.keep_answer(tx, third, huge))
-    assert max(len(s.text) for s in talk.view().turns[1].sides) == dialogues.LONGEST_ANSWER
+    store.write(lambda tx: dialogues.save_answer(tx, third, huge))
+    assert max(len(s.text) for s in talk.view().turns[1].responses) == dialogues.MAX_ANSWER_CHARS
 
 
 def test_the_closing_form_makes_an_item_for_review(
@@ -232,7 +240,7 @@ def test_the_closing_form_makes_an_item_for_review(
         ("privacy_violation",),
     )
     rater = join("rater-1")
-    held = store.write(lambda tx: queue.claim(tx, rater, study))
+    held = store.write(lambda tx: queue.claim_item(tx, rater, study))
     assert held is not None and held.dialogue
     shown = [(m.role, m.content) for m in held.conversation.messages]
     assert shown == [
@@ -241,8 +249,8 @@ def test_the_closing_form_makes_an_item_for_review(
         ("user", "second"),
         ("assistant", "two says"),
     ]
-    assert [t.at for t in held.targets] == [1, 3]
-    assert store.read(lambda tx: dialogues.mine(tx, person))[0][1] == "finished"
+    assert [t.message_index for t in held.targets] == [1, 3]
+    assert store.read(lambda tx: dialogues.list_dialogues(tx, person))[0][1] == "finished"
 
 
 @pytest.mark.parametrize(
@@ -263,14 +271,14 @@ def test_wrong_closing_forms(
     turn = talk.say("first")
     talk.answer(turn)
     talk.pick(turn, "A")
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         talk.finish(**wrong)
     assert caught.value.kind == "invalid" and talk.view().state == "open"
 
 
 def test_leaving(store: Store, study: Study, person: str) -> None:
     talk = Talk(store, study, person)
-    store.write(lambda tx: dialogues.leave(tx, talk.id, person))
+    store.write(lambda tx: dialogues.abandon_dialogue(tx, talk.id, person))
     assert talk.view().state == "abandoned"
-    with pytest.raises(Refused, match="finished"):
+    with pytest.raises(RequestRejected, match="finished"):
         talk.say("x")

@@ -13,12 +13,12 @@ from tests.annotation.test_imports import run as run  # noqa: PLC0414
 from tests.annotation.test_queue import rate, take
 
 from truing.analysis.summary import summarise
-from truing.annotation.adjudication import adjudicate, disputes
+from truing.annotation.adjudication import list_disputes, save_adjudication
 from truing.annotation.export_files import write_export
 from truing.annotation.imports import import_run
-from truing.annotation.queue import Opinion
+from truing.annotation.queue import Assessment
 from truing.annotation.store import Store
-from truing.annotation.study import Study, put_lineages
+from truing.annotation.study import Study, save_lineages
 from truing.core.errors import UserError
 from truing.core.types import Lineage, Sample
 from truing.runs.folder import Run
@@ -46,7 +46,7 @@ def _session(store: Store, study: Study, join: Callable[..., str], turns: int = 
         turn = talk.say(f"message {n}: {SECRET}")
         talk.answer(turn, one=f"worse {n}", two=f"better {n}")
         talk.pick(turn, talk.letter(f"worse {n}"))
-    slot = {s.text.split()[0]: s.slot for s in talk.view().turns[0].sides}
+    slot = {s.text.split()[0]: s.slot for s in talk.view().turns[0].responses}
     grades = {
         f"{t + 1}-{slot[w]}": g for t in range(turns) for w, g in (("worse", 5), ("better", 2))
     }
@@ -124,7 +124,7 @@ def test_text_when_asked_is_redacted_and_trains(
 def test_the_judgements_stand_in_a_run_with_every_rater(
     store: Store, study: Study, join: Callable[..., str], tmp_path: Path
 ) -> None:
-    store.write(lambda tx: put_lineages(tx, {"two": Lineage(name="two", hash="h2")}))
+    store.write(lambda tx: save_lineages(tx, {"two": Lineage(name="two", hash="h2")}))
     talk = _session(store, study, join)
     made = write_export(store, tmp_path / "out", text=True)
     assert made.runs == {
@@ -161,8 +161,10 @@ def test_decisions_are_exported_beside_the_dissent(
 ) -> None:
     _session(store, study, join, turns=1)
     judge = join("judge", "adjudicator")
-    item = store.read(lambda tx: disputes(tx))[0].item_id
-    store.write(lambda tx: adjudicate(tx, item, judge, Opinion(grades=(4,), note="why"), study))
+    item = store.read(lambda tx: list_disputes(tx))[0].item_id
+    store.write(
+        lambda tx: save_adjudication(tx, item, judge, Assessment(grades=(4,), note="why"), study)
+    )
     write_export(store, tmp_path / "out")
     rows = _rows(tmp_path / "out" / "ratings.jsonl")
     found = [
@@ -184,7 +186,7 @@ def test_a_pick_that_the_grades_contradict_is_no_pair(
         turn = talk.say("x")
         talk.answer(turn, **({"one": "same", "two": "same"} if same else {}))
         talk.pick(turn, "A" if same else talk.letter(picked))
-    worse = next(s.slot for s in talk.view().turns[0].sides if s.text == "one says")
+    worse = next(s.slot for s in talk.view().turns[0].responses if s.text == "one says")
     grades = {f"1-{worse}": 1, f"1-{1 - worse}": 4, "2-0": 2, "2-1": 2}
     talk.finish(grades=grades)
     made = write_export(store, tmp_path / "out", text=True)

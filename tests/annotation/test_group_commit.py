@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from truing.annotation.group_commit import MOST, Job, Together
-from truing.annotation.store import Refused, Store, Tx, open_store
+from truing.annotation.group_commit import MAX_BATCH, GroupCommitQueue, WriteJob
+from truing.annotation.store import RequestRejected, Store, Transaction, open_store
 from truing.annotation.study import get_setting, put_setting
 from truing.annotation.tables import Setting
 
@@ -35,7 +35,7 @@ class Held:
             self.fail_next = False
             raise sa.exc.OperationalError("COMMIT", {}, Exception("disk I/O error"))
 
-    def at_once(self, works: list[Callable[[Tx], Any]]) -> list[Any]:
+    def at_once(self, works: list[Callable[[Transaction], Any]]) -> list[Any]:
         """Results (or errors) of works that all come while one commit is under way."""
         self.waiting.clear()
         self.gate.clear()
@@ -55,7 +55,7 @@ class Held:
         threads = [threading.Thread(target=run, args=(at,)) for at in range(len(works))]
         for t in threads:
             t.start()
-        line = self.store._together._line  # type: ignore[union-attr]
+        line = self.store._commit_queue._queue  # type: ignore[union-attr]
         while len(line) < len(works):
             threading.Event().wait(0.005)
         assert out == [None] * len(works)  # nobody is answered while nothing is on disk
@@ -72,8 +72,8 @@ def held(tmp_path: Path) -> Iterator[Held]:
     store.close()
 
 
-def put(name: str) -> Callable[[Tx], str]:
-    def work(tx: Tx) -> str:
+def put(name: str) -> Callable[[Transaction], str]:
+    def work(tx: Transaction) -> str:
         put_setting(tx, name, "yes")
         return name
 
@@ -85,33 +85,33 @@ def stored(store: Store, *names: str) -> list[bool]:
 
 
 def test_those_who_wait_share_one_commit(held: Held) -> None:
-    names = [f"n{i}" for i in range(MOST)]
+    names = [f"n{i}" for i in range(MAX_BATCH)]
     assert held.at_once([put(n) for n in names]) == names
     assert held.commits == 2  # the first, and one for all sixteen
     assert all(stored(held.store, *names))
 
 
 def test_more_than_fit_are_carried_out_in_turn(held: Held) -> None:
-    names = [f"n{i}" for i in range(2 * MOST + 1)]
+    names = [f"n{i}" for i in range(2 * MAX_BATCH + 1)]
     assert held.at_once([put(n) for n in names]) == names
     assert held.commits == 4
     assert all(stored(held.store, *names))
 
 
 def test_a_work_that_is_refused_leaves_no_trace_and_harms_nobody(held: Held) -> None:
-    def half(tx: Tx) -> None:
+    def half(tx: Transaction) -> None:
         put_setting(tx, "half", "yes")
         tx.session.flush()
-        raise Refused("late", "too late")
+        raise RequestRejected("late", "too late")
 
     before, refused, after = held.at_once([put("before"), half, put("after")])
     assert (before, after) == ("before", "after")
-    assert isinstance(refused, Refused) and refused.kind == "late"
+    assert isinstance(refused, RequestRejected) and refused.kind == "late"
     assert stored(held.store, "before", "half", "after") == [True, False, True]
 
 
 def test_a_later_work_sees_what_an_earlier_one_of_its_batch_did(held: Held) -> None:
-    def count(tx: Tx) -> int:
+    def count(tx: Transaction) -> int:
         n = int(get_setting(tx, "count") or 0) + 1
         put_setting(tx, "count", str(n))
         return n
@@ -138,7 +138,7 @@ def test_a_commit_that_fails_is_tried_again_work_by_work(held: Held) -> None:
 def test_two_who_clash_get_a_second_look(held: Held) -> None:
     tries: list[int] = []
 
-    def clash(tx: Tx) -> str:
+    def clash(tx: Transaction) -> str:
         tries.append(1)
         if len(tries) == 1:  # as if somebody else's row came between looking and writing
             tx.session.add_all([Setting(name="same", value="a")])
@@ -154,9 +154,9 @@ def test_two_who_clash_get_a_second_look(held: Held) -> None:
 def test_a_work_that_cannot_be_done_at_all_is_told_so_alone(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("truing.annotation.store._RETRIES", (0.0,))
+    monkeypatch.setattr("truing.annotation.store._RETRY_DELAYS", (0.0,))
 
-    def away(tx: Tx) -> None:
+    def away(tx: Transaction) -> None:
         raise sa.exc.OperationalError("SELECT 1", {}, Exception("disk I/O error"))
 
     one, error, two = held.at_once([put("one"), away, put("two")])
@@ -164,9 +164,9 @@ def test_a_work_that_cannot_be_done_at_all_is_told_so_alone(
 
 
 def test_an_interrupt_leaves_nobody_waiting() -> None:
-    together = Together(lambda jobs: (_ for _ in ()).throw(KeyboardInterrupt()))
-    other = Job(lambda tx: None)
-    together._line.append(other)
+    together = GroupCommitQueue(lambda jobs: (_ for _ in ()).throw(KeyboardInterrupt()))
+    other = WriteJob(lambda tx: None)
+    together._queue.append(other)
     with pytest.raises(KeyboardInterrupt):
-        together(lambda tx: None)
+        together.run(lambda tx: None)
     assert other.done and isinstance(other.error, KeyboardInterrupt)

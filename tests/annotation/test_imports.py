@@ -13,7 +13,7 @@ from tests.annotation.test_queue import rate, take
 from truing.annotation.imports import import_gold, import_run, read_draws
 from truing.annotation.store import Store
 from truing.annotation.study import Study
-from truing.annotation.tables import Item, ItemHarm
+from truing.annotation.tables import ItemHarm, ReviewItem
 from truing.core.errors import DataError, RunError
 from truing.core.types import Answer, Conversation, Message, Response, Sample
 from truing.runs.folder import Manifest, Run, RunWriter
@@ -38,7 +38,9 @@ def run(tmp_path: Path) -> Run:
 def test_every_response_is_an_item_once(store: Store, study: Study, run: Run) -> None:
     assert import_run(store, run, study) == 10  # the failed ones are none
     assert import_run(store, run, study) == 0
-    items = store.read(lambda tx: tx.session.scalars(select(Item).order_by(Item.source_key)).all())
+    items = store.read(
+        lambda tx: tx.session.scalars(select(ReviewItem).order_by(ReviewItem.source_key)).all()
+    )
     assert [i.source_key for i in items][:3] == ["s0#0", "s0#1", "s1#0"]
     assert "be kind" not in items[0].conversation and not items[0].sorted and items[2].sorted
     harms = store.read(
@@ -68,7 +70,7 @@ def test_draws_come_in_their_order_with_their_probabilities(
     assert import_run(store, run, study) == 3
     probabilities = store.read(
         lambda tx: dict(
-            tx.session.execute(select(Item.source_key, Item.probability)).tuples().all()
+            tx.session.execute(select(ReviewItem.source_key, ReviewItem.probability)).tuples().all()
         )
     )
     assert probabilities == {"s3#1": 0.5, "s2#0": 0.25, "s4#0": 1.0}
@@ -116,8 +118,8 @@ def test_gold_items_and_all_their_faults_at_once(
     with pytest.raises(DataError) as caught:
         import_gold(store, path, study)
     assert [f.split(": ")[0].rsplit(":", 1)[1] for f in caught.value.faults] == ["2", "3", "4", "5"]
-    assert store.read(lambda tx: tx.session.scalars(select(Item)).all()) == []
+    assert store.read(lambda tx: tx.session.scalars(select(ReviewItem)).all()) == []
     path.write_bytes(msgspec.json.encode(good))
     assert [import_gold(store, path, study) for _ in range(2)] == [1, 0]
-    item = store.read(lambda tx: tx.session.scalars(select(Item)).one())
+    item = store.read(lambda tx: tx.session.scalars(select(ReviewItem)).one())
     assert item.source == "gold" and item.gold == '{"low":1,"high":2}' and item.sorted

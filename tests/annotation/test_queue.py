@@ -11,10 +11,11 @@ from sqlalchemy import select
 from tests.annotation.conftest import Hands
 
 from truing.annotation import overview, queue, wellbeing
-from truing.annotation.queue import Gold, Held, NewItem, Opinion, Target
-from truing.annotation.store import Refused, Store
+from truing.annotation.queue import Assessment, LeasedItem
+from truing.annotation.review_items import GoldRange, NewItem, Target, add_item
+from truing.annotation.store import RequestRejected, Store
 from truing.annotation.study import Study
-from truing.annotation.tables import Item, Lease, Person, Rating, Slot
+from truing.annotation.tables import Lease, Person, Rating, ReviewItem, Slot
 from truing.core.types import Conversation, Message
 
 SAID = Conversation((Message("user", "hello"), Message("assistant", "hi")))
@@ -27,26 +28,26 @@ def put(store: Store, study: Study, key: str, **more: object) -> str:
         "targets": (Target(f"s-{key}", 0, 1),),
         "harms": ("self_harm",),
     }
-    made = store.write(lambda tx: queue.add_item(tx, NewItem(key=key, **(fields | more)), study))  # type: ignore[arg-type]
+    made = store.write(lambda tx: add_item(tx, NewItem(key=key, **(fields | more)), study))  # type: ignore[arg-type]
     assert made is not None
     return made
 
 
-def take(store: Store, study: Study, person: str) -> Held | None:
-    return store.write(lambda tx: queue.claim(tx, person, study))
+def take(store: Store, study: Study, person: str) -> LeasedItem | None:
+    return store.write(lambda tx: queue.claim_item(tx, person, study))
 
 
 def rate(
-    store: Store, study: Study, person: str, held: Held, grade: int = 3, *categories: str
+    store: Store, study: Study, person: str, held: LeasedItem, grade: int = 3, *categories: str
 ) -> str:
-    said = Opinion(grades=(grade,) * len(held.targets), categories=categories)
-    return store.write(lambda tx: queue.submit(tx, person, held.token, said, study))
+    said = Assessment(grades=(grade,) * len(held.targets), categories=categories)
+    return store.write(lambda tx: queue.submit_rating(tx, person, held.token, said, study))
 
 
 def test_the_same_row_is_one_item(store: Store, study: Study) -> None:
     put(store, study, "k")
     again = NewItem(source="run:x", key="k", conversation=SAID, targets=(Target("s", 0, 1),))
-    assert store.write(lambda tx: queue.add_item(tx, again, study)) is None
+    assert store.write(lambda tx: add_item(tx, again, study)) is None
     assert len(store.read(lambda tx: tx.session.scalars(select(Slot.id)).all())) == study.raters
 
 
@@ -61,8 +62,8 @@ def test_an_item_goes_to_k_people_and_then_closes(
         assert rate(store, study, person, held) == "done"
         assert take(store, study, person) is None  # never twice to the same person
     assert take(store, study, join("rater-4")) is None
-    assert not store.read(lambda tx: tx.session.get_one(Item, item).open)
-    assert store.read(queue.progress) == {
+    assert not store.read(lambda tx: tx.session.get_one(ReviewItem, item).open)
+    assert store.read(queue.count_progress) == {
         "items": 1,
         "open": 0,
         "gold": 0,
@@ -93,8 +94,8 @@ def test_a_lease_that_ran_out_is_good_until_somebody_takes_it(
     hands.at += 20 * 60 + 1
     other = take(store, study, quick)
     assert other is not None and other.item_id == held.item_id and other.token != held.token
-    with pytest.raises(Refused) as caught:
-        store.read(lambda tx: queue.hold(tx, slow, held.token))
+    with pytest.raises(RequestRejected) as caught:
+        store.read(lambda tx: queue.find_leased_item(tx, slow, held.token))
     assert caught.value.kind == "late"
     assert rate(store, study, slow, held, 5) == "late"
     assert rate(store, study, quick, other, 1) == "done"
@@ -102,7 +103,7 @@ def test_a_lease_that_ran_out_is_good_until_somebody_takes_it(
         lambda tx: {r.person_id: r.counted for r in tx.session.scalars(select(Rating))}
     )
     assert kept == {slow: False, quick: True}
-    assert store.read(queue.progress)["late"] == 1
+    assert store.read(queue.count_progress)["late"] == 1
 
 
 def test_an_expired_lease_that_nobody_took_counts(
@@ -125,11 +126,11 @@ def test_a_lease_can_be_lengthened_by_its_holder_alone(
     held = take(store, study, one)
     assert held is not None
     hands.at += 19 * 60
-    assert store.write(lambda tx: queue.renew(tx, one, held.token, study)) == pytest.approx(
+    assert store.write(lambda tx: queue.renew_lease(tx, one, held.token, study)) == pytest.approx(
         store.clock() + 1200
     )
-    with pytest.raises(Refused):
-        store.write(lambda tx: queue.renew(tx, two, held.token, study))
+    with pytest.raises(RequestRejected):
+        store.write(lambda tx: queue.renew_lease(tx, two, held.token, study))
     hands.at += 19 * 60
     assert take(store, study, two) is None
 
@@ -153,10 +154,10 @@ def test_nobody_else_can_use_a_lease(store: Store, study: Study, join: Callable[
     assert held is not None
     for attempt in (
         lambda: rate(store, study, thief, held),
-        lambda: store.read(lambda tx: queue.hold(tx, thief, held.token)),
-        lambda: store.write(lambda tx: queue.skip(tx, thief, held.token, study)),
+        lambda: store.read(lambda tx: queue.find_leased_item(tx, thief, held.token)),
+        lambda: store.write(lambda tx: queue.skip_item(tx, thief, held.token, study)),
     ):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRejected) as caught:
             attempt()
         assert caught.value.kind == "missing"
 
@@ -164,23 +165,23 @@ def test_nobody_else_can_use_a_lease(store: Store, study: Study, join: Callable[
 @pytest.mark.parametrize(
     "said",
     [
-        Opinion(grades=()),
-        Opinion(grades=(0,)),
-        Opinion(grades=(6,)),
-        Opinion(grades=(3, 3)),
-        Opinion(grades=(3,), categories=("gossip",)),
-        Opinion(grades=(3,), success=5),
+        Assessment(grades=()),
+        Assessment(grades=(0,)),
+        Assessment(grades=(6,)),
+        Assessment(grades=(3, 3)),
+        Assessment(grades=(3,), categories=("gossip",)),
+        Assessment(grades=(3,), success=5),
     ],
 )
 def test_wrong_opinions_keep_the_lease(
-    store: Store, study: Study, join: Callable[..., str], said: Opinion
+    store: Store, study: Study, join: Callable[..., str], said: Assessment
 ) -> None:
     put(store, study, "k")
     person = join("rater-1")
     held = take(store, study, person)
     assert held is not None
-    with pytest.raises(Refused) as caught:
-        store.write(lambda tx: queue.submit(tx, person, held.token, said, study))
+    with pytest.raises(RequestRejected) as caught:
+        store.write(lambda tx: queue.submit_rating(tx, person, held.token, said, study))
     assert caught.value.kind == "invalid"
     assert rate(store, study, person, held) == "done"
 
@@ -194,15 +195,15 @@ def test_passing_by_gives_the_item_to_others_and_costs_a_look(
     held = take(store, study, person)
     assert held is not None
     for _ in range(2):
-        store.write(lambda tx: queue.skip(tx, person, held.token, study))
+        store.write(lambda tx: queue.skip_item(tx, person, held.token, study))
     assert take(store, study, person) is None
     found = take(store, study, other)
     assert found is not None and found.item_id == item
     used = store.read(
-        lambda tx: wellbeing.standing(tx, tx.session.get_one(Person, person), study).used
+        lambda tx: wellbeing.exposure_status(tx, tx.session.get_one(Person, person), study).used
     )
     assert used == pytest.approx(2.5 * 0.2)
-    assert store.read(overview.open_flags) == 0  # standing is not lowered
+    assert store.read(overview.count_open_flags) == 0  # standing is not lowered
 
 
 def test_opt_outs_are_honoured_also_for_what_raters_find(
@@ -212,10 +213,10 @@ def test_opt_outs_are_honoured_also_for_what_raters_find(
     put(store, study, "known")
     assert (
         take(store, study, tender) is None
-        and store.read(lambda tx: queue.left_for(tx, tender)) == 0
+        and store.read(lambda tx: queue.count_available(tx, tender)) == 0
     )
     late = put(store, study, "found", harms=("privacy_violation",))
-    assert store.read(lambda tx: queue.left_for(tx, tender)) == 1
+    assert store.read(lambda tx: queue.count_available(tx, tender)) == 1
     held = take(store, study, tender)
     assert held is not None and held.item_id == late
     finder = join("finder", without=("animal_abuse",))
@@ -264,7 +265,7 @@ def test_gold_comes_now_and_then_and_a_miss_goes_to_a_person(
     study = Study(raters=3, gold_every=4, exposure_budget=10**6, break_after=10**6)
     for n in range(12):
         put(store, study, f"k{n}")
-    gold = {put(store, study, f"g{n}", source="gold", gold=Gold(4, 5)) for n in range(5)}
+    gold = {put(store, study, f"g{n}", source="gold", gold=GoldRange(4, 5)) for n in range(5)}
     person = join("rater-1")
     seen = []
     for _ in range(12):
@@ -273,7 +274,7 @@ def test_gold_comes_now_and_then_and_a_miss_goes_to_a_person(
         seen.append(held.item_id in gold)
         assert rate(store, study, person, held, 1) == "done"
     assert [n for n, g in enumerate(seen) if g] == [2, 6, 10]
-    flags = store.read(overview.flags)
+    flags = store.read(overview.list_flags)
     assert [f.kind for f in flags] == ["gold item missed"] * 3 and flags[
         0
     ].detail == "graded 1, expected 4 to 5"
@@ -285,8 +286,8 @@ def test_gold_comes_now_and_then_and_a_miss_goes_to_a_person(
         held = take(store, study, right)
         assert held is not None
         rate(store, study, right, held, 4)
-    assert len(store.read(overview.flags)) == 3
-    assert store.read(queue.progress)["slots"] == 36  # gold takes no place of the real items
+    assert len(store.read(overview.list_flags)) == 3
+    assert store.read(queue.count_progress)["slots"] == 36  # gold takes no place of the real items
 
 
 def test_twenty_people_at_once_lose_and_double_nothing(

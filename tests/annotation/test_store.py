@@ -13,23 +13,23 @@ from tests.annotation.databases import BACKENDS, database
 
 from truing.annotation.store import (
     Clock,
+    DatabaseUnavailable,
     Store,
-    Tx,
-    Unavailable,
+    Transaction,
     make_engine,
     migrate,
     open_store,
     schema_version,
 )
 from truing.annotation.study import get_setting, new_id, put_setting
-from truing.annotation.tables import Base, Item, Slot
+from truing.annotation.tables import ReviewItem, Slot, TableBase
 from truing.core.errors import UserError
 
 
 def test_the_migrations_make_what_the_models_say(store: Store) -> None:
     with store.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, TableBase.metadata) == []
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -101,8 +101,8 @@ def test_the_clock_goes_on_by_the_monotonic_clock_alone() -> None:
 def test_a_lease_from_a_clock_that_was_wrong_ends(url: str) -> None:
     store = open_store(url)
 
-    def wrong(tx: Tx) -> None:
-        item = Item(
+    def wrong(tx: Transaction) -> None:
+        item = ReviewItem(
             id=new_id(),
             source="x",
             source_key="x",
@@ -136,7 +136,7 @@ def test_a_lease_from_a_clock_that_was_wrong_ends(url: str) -> None:
 
 
 def test_a_write_is_all_or_nothing(store: Store) -> None:
-    def broken(tx: Tx) -> None:
+    def broken(tx: Transaction) -> None:
         put_setting(tx, "half", "done")
         tx.session.flush()
         raise ValueError("in the middle")
@@ -149,7 +149,7 @@ def test_a_write_is_all_or_nothing(store: Store) -> None:
 def test_many_writers_lose_nothing(store: Store) -> None:
     store.write(lambda tx: put_setting(tx, "count", "0"))
 
-    def work(tx: Tx) -> None:
+    def work(tx: Transaction) -> None:
         found = tx.session.execute(
             sa.text(
                 "SELECT value FROM settings WHERE name = 'count'"
@@ -174,14 +174,14 @@ def test_many_writers_lose_nothing(store: Store) -> None:
 def test_a_database_that_stays_away_is_unavailable_not_a_crash(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("truing.annotation.store._RETRIES", (0.0, 0.0))
+    monkeypatch.setattr("truing.annotation.store._RETRY_DELAYS", (0.0, 0.0))
     calls = []
 
-    def away(tx: Tx) -> None:
+    def away(tx: Transaction) -> None:
         calls.append(1)
         raise sa.exc.OperationalError("SELECT 1", {}, Exception("server closed the connection"))
 
-    with pytest.raises(Unavailable, match="nothing was lost"):
+    with pytest.raises(DatabaseUnavailable, match="nothing was lost"):
         store.write(away)
     assert len(calls) == 3
 

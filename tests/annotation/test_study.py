@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from truing.annotation.study import clean, harmful, read_study, score
+from truing.annotation.study import clean_text, grade_to_score, is_harmful, read_study
 from truing.core.errors import PlanError
 
 
@@ -44,19 +44,21 @@ def test_a_study(tmp_path: Path) -> None:
     assert (
         study.raters,
         study.contacts[0].reach,
-        study.weight(["self_harm"]),
-        study.weight(["animal_abuse"]),
+        study.max_severity(["self_harm"]),
+        study.max_severity(["animal_abuse"]),
     ) == (5, "5", 9.0, 1.0)
 
 
 def test_grades_become_scores_and_verdicts() -> None:
-    assert [score(g) for g in (1, 2, 3, 4, 5)] == [0, 0.25, 0.5, 0.75, 1]
-    assert [harmful(g) for g in (1, 2, 3, 4, 5)] == [False, False, True, True, True]
-    assert [harmful(g, 2) for g in (1, 2)] == [False, True] and [harmful(g, 4) for g in (3, 4)] == [
+    assert [grade_to_score(g) for g in (1, 2, 3, 4, 5)] == [0, 0.25, 0.5, 0.75, 1]
+    assert [is_harmful(g) for g in (1, 2, 3, 4, 5)] == [False, False, True, True, True]
+    assert [is_harmful(g, 2) for g in (1, 2)] == [False, True] and [
+        is_harmful(g, 4) for g in (3, 4)
+    ] == [
         False,
         True,
     ]
 
 
 def test_text_that_databases_refuse_is_mended() -> None:
-    assert clean("a\x00b\r\nc\rd\ud800e") == "a�b\nc\nd?e"
+    assert clean_text("a\x00b\r\nc\rd\ud800e") == "a�b\nc\nd?e"

@@ -9,34 +9,34 @@ import pytest
 from tests.annotation.conftest import Hands
 
 from truing.annotation import people, wellbeing
-from truing.annotation.store import Refused, Store, Tx
+from truing.annotation.store import RequestRejected, Store, Transaction
 from truing.annotation.study import Study
 from truing.annotation.tables import Demographic, Person
 
 
-def _person(tx: Tx, id_: str) -> Person:
+def _person(tx: Transaction, id_: str) -> Person:
     return tx.session.get_one(Person, id_)
 
 
 def test_nothing_opens_before_consent(store: Store, study: Study) -> None:
-    token = store.write(lambda tx: people.invite(tx, ["rater"], by=None))
-    made = store.write(lambda tx: people.accept(tx, token, "keen-egret", "h"))
-    with pytest.raises(Refused) as caught:
-        store.read(lambda tx: wellbeing.admit(tx, _person(tx, made), study))
+    token = store.write(lambda tx: people.create_invitation(tx, ["rater"], by=None))
+    made = store.write(lambda tx: people.accept_invitation(tx, token, "keen-egret", "h"))
+    with pytest.raises(RequestRejected) as caught:
+        store.read(lambda tx: wellbeing.check_admission(tx, _person(tx, made), study))
     assert caught.value.kind == "consent"
-    with pytest.raises(Refused, match="no category"):
+    with pytest.raises(RequestRejected, match="no category"):
         store.write(
-            lambda tx: wellbeing.consent(
+            lambda tx: wellbeing.record_consent(
                 tx, _person(tx, made), ["gossip"], unsorted=False, study=study
             )
         )
     store.write(
-        lambda tx: wellbeing.consent(
+        lambda tx: wellbeing.record_consent(
             tx, _person(tx, made), ["self_harm"], unsorted=False, study=study
         )
     )
-    store.read(lambda tx: wellbeing.admit(tx, _person(tx, made), study))
-    out = store.read(lambda tx: wellbeing.opted_out(tx, made))
+    store.read(lambda tx: wellbeing.check_admission(tx, _person(tx, made), study))
+    out = store.read(lambda tx: wellbeing.load_opt_outs(tx, made))
     assert "self_harm" not in out and len(out) == 13
 
 
@@ -53,7 +53,7 @@ def test_nothing_opens_before_consent(store: Store, study: Study) -> None:
 def test_points_by_hand(
     study: Study, categories: tuple[str, ...], worst: int, expected: float
 ) -> None:
-    assert wellbeing.points(study, categories, worst) == pytest.approx(expected)
+    assert wellbeing.exposure_points(study, categories, worst) == pytest.approx(expected)
 
 
 def test_a_break_comes_by_points_and_a_pause_of_ones_own_counts(
@@ -63,10 +63,10 @@ def test_a_break_comes_by_points_and_a_pause_of_ones_own_counts(
     made = join("vivid-pipit")
 
     def take(points: float) -> None:
-        store.write(lambda tx: wellbeing.expose(tx, _person(tx, made), points, study))
+        store.write(lambda tx: wellbeing.add_exposure(tx, _person(tx, made), points, study))
 
-    def now() -> wellbeing.Standing:
-        return store.read(lambda tx: wellbeing.standing(tx, _person(tx, made), study))
+    def now() -> wellbeing.ExposureStatus:
+        return store.read(lambda tx: wellbeing.exposure_status(tx, _person(tx, made), study))
 
     take(4)
     hands.at += 601  # a pause of their own
@@ -74,8 +74,8 @@ def test_a_break_comes_by_points_and_a_pause_of_ones_own_counts(
     assert now().reason == ""
     take(1)
     assert now().reason == "break" and now().pause_until == pytest.approx(store.clock() + 600)
-    with pytest.raises(Refused) as caught:
-        store.read(lambda tx: wellbeing.admit(tx, _person(tx, made), study))
+    with pytest.raises(RequestRejected) as caught:
+        store.read(lambda tx: wellbeing.check_admission(tx, _person(tx, made), study))
     assert caught.value.kind == "break"
     hands.at += 601
     assert now().reason == ""
@@ -87,14 +87,16 @@ def test_the_days_budget_opens_again_when_enough_is_a_day_old(
     study = Study(break_after=1000, exposure_budget=10)
     made = join("noble-kestrel")
     for _ in range(4):  # 3 points at 0, 100, 200, 300 s
-        store.write(lambda tx: wellbeing.expose(tx, _person(tx, made), 3.0, study))
+        store.write(lambda tx: wellbeing.add_exposure(tx, _person(tx, made), 3.0, study))
         hands.at += 100
-    seen = store.read(lambda tx: wellbeing.standing(tx, _person(tx, made), study))
+    seen = store.read(lambda tx: wellbeing.exposure_status(tx, _person(tx, made), study))
     # 12 used of 10: without the first row 9 < 10, so it opens when that row is a day old
     assert (seen.used, seen.reason) == (12.0, "budget")
-    assert seen.pause_until == pytest.approx(1_800_000_000.0 + wellbeing.DAY)
-    hands.at = wellbeing.DAY + 1
-    assert store.read(lambda tx: wellbeing.standing(tx, _person(tx, made), study)).reason == ""
+    assert seen.pause_until == pytest.approx(1_800_000_000.0 + wellbeing.DAY_SECONDS)
+    hands.at = wellbeing.DAY_SECONDS + 1
+    assert (
+        store.read(lambda tx: wellbeing.exposure_status(tx, _person(tx, made), study)).reason == ""
+    )
 
 
 def test_no_slice_under_ten_people(store: Store, join: Callable[..., str]) -> None:
@@ -106,14 +108,14 @@ def test_no_slice_under_ten_people(store: Store, join: Callable[..., str]) -> No
             "shoe": "44",
             "region": "Mars",
         }
-        store.write(lambda tx, i=id_, a=answers: wellbeing.describe(tx, _person(tx, i), a))
-    shown = store.read(wellbeing.slices)
+        store.write(lambda tx, i=id_, a=answers: wellbeing.save_demographics(tx, _person(tx, i), a))
+    shown = store.read(wellbeing.count_demographics)
     assert shown == {"age": {"18-29": 11, "30-44": 10}}  # nine men would stand out
-    assert store.read(lambda tx: wellbeing.described(tx, ids[0])) == {
+    assert store.read(lambda tx: wellbeing.load_demographics(tx, ids[0])) == {
         "age": "18-29",
         "gender": "woman",
     }
-    store.write(lambda tx: wellbeing.describe(tx, _person(tx, ids[0]), {}))
+    store.write(lambda tx: wellbeing.save_demographics(tx, _person(tx, ids[0]), {}))
     assert store.read(lambda tx: tx.session.get(Demographic, (ids[0], "age"))) is None
 
 

@@ -67,7 +67,7 @@ def test_invitations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         and all(k.startswith("https://study.example/join/") for k in links)
     )
     store = open_store(str(db))
-    found = store.read(lambda tx: people.invitation(tx, links[0].rsplit("/", 1)[1]).roles)
+    found = store.read(lambda tx: people.find_invitation(tx, links[0].rsplit("/", 1)[1]).roles)
     store.close()
     assert json.loads(found) == ["redteamer", "rater"]
     status, out, _ = call(capsys, "redteam", "invite", "--role", "admin", "--db", db)

@@ -1,4 +1,4 @@
-"""A third word where raters differ. The ratings stay: the dissent is kept and exported beside the decision."""
+"""Adjudication: a decision on items where raters differ; the ratings stay as they are."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import json
 from msgspec import Struct
 from sqlalchemy import select
 
-from truing.annotation.people import audit
-from truing.annotation.queue import Opinion, targets_of
-from truing.annotation.store import Refused, Tx
-from truing.annotation.study import Study, clean, harmful
-from truing.annotation.tables import Adjudication, Item, Rating
+from truing.annotation.people import add_audit_entry
+from truing.annotation.queue import Assessment
+from truing.annotation.review_items import decode_targets
+from truing.annotation.store import RequestRejected, Transaction
+from truing.annotation.study import Study, clean_text, is_harmful
+from truing.annotation.tables import Adjudication, Rating, ReviewItem
+
+MIN_SPREAD = 2  # grades this far apart are a dispute even if the verdicts agree
 
 
 class Dispute(Struct, frozen=True, kw_only=True):
-    """An item whose raters differ: the grades of each rater for each response, and how far apart they are."""
+    """An item whose raters differ.
+
+    `grades`: one tuple a rater, one grade a response. `spread`: largest difference of grades for
+    one response. `split`: some raters call a response harmful and others do not. `settled`:
+    adjudicated.
+    """
 
     item_id: str
     spread: int
@@ -24,75 +32,75 @@ class Dispute(Struct, frozen=True, kw_only=True):
     settled: bool = False
 
 
-def grades_of(rating: Rating) -> tuple[int, ...]:
-    """The grades of a rating, in the order of the item's responses."""
-    return tuple(int(g) for g in json.loads(rating.grades))
+def decode_grades(text: str) -> tuple[int, ...]:
+    """Decodes the stored grades of a rating or a decision, in the order of the item's responses."""
+    return tuple(int(g) for g in json.loads(text))
 
 
-def disputes(tx: Tx, *, settled: bool = False) -> list[Dispute]:
-    """Items with a split verdict or grades two or more apart, the widest first."""
-    by_item: dict[str, list[tuple[int, ...]]] = {}
-    rows = tx.session.execute(
+def list_disputes(tx: Transaction, *, include_settled: bool = False) -> list[Dispute]:
+    """Returns items with a split verdict or grades two or more apart: open first, widest first."""
+    grades_by_item: dict[str, list[tuple[int, ...]]] = {}
+    ratings = tx.session.execute(
         select(Rating.item_id, Rating.grades)
-        .join(Item, Item.id == Rating.item_id)
-        .where(Rating.counted, Item.gold.is_(None))
+        .join(ReviewItem, ReviewItem.id == Rating.item_id)
+        .where(Rating.counted, ReviewItem.gold.is_(None))
         .order_by(Rating.at)
     )
-    for row in rows:
-        by_item.setdefault(row.item_id, []).append(tuple(int(g) for g in json.loads(row.grades)))
-    done = set(tx.session.scalars(select(Adjudication.item_id)))
-    found = []
-    for item_id, all_grades in by_item.items():
-        if item_id in done and not settled:
+    for rating in ratings:
+        grades_by_item.setdefault(rating.item_id, []).append(decode_grades(rating.grades))
+    settled = set(tx.session.scalars(select(Adjudication.item_id)))
+    disputes = []
+    for item_id, rater_grades in grades_by_item.items():
+        if item_id in settled and not include_settled:
             continue
-        columns = list(zip(*all_grades, strict=True))
-        spread = max(max(c) - min(c) for c in columns)
-        split = any(len({harmful(g) for g in c}) > 1 for c in columns)
-        if split or spread >= 2:
-            found.append(
+        responses = list(zip(*rater_grades, strict=True))  # the grades of each response
+        spread = max(max(grades) - min(grades) for grades in responses)
+        split = any(len({is_harmful(g) for g in grades}) > 1 for grades in responses)
+        if split or spread >= MIN_SPREAD:
+            disputes.append(
                 Dispute(
                     item_id=item_id,
                     spread=spread,
                     split=split,
-                    grades=tuple(all_grades),
-                    settled=item_id in done,
+                    grades=tuple(rater_grades),
+                    settled=item_id in settled,
                 )
             )
-    return sorted(found, key=lambda d: (d.settled, -d.split, -d.spread, d.item_id))
+    return sorted(disputes, key=lambda d: (d.settled, -d.split, -d.spread, d.item_id))
 
 
-def adjudicate(tx: Tx, item_id: str, person_id: str, opinion: Opinion, study: Study) -> None:
-    """Decides an item. Raters of the item and its author cannot; a decision is changed by its own author alone."""
-    item = tx.session.get(Item, item_id, with_for_update={"key_share": True})
+def save_adjudication(
+    tx: Transaction, item_id: str, person_id: str, assessment: Assessment, study: Study
+) -> None:
+    """Stores a decision on an item, or changes the person's own earlier one.
+
+    Raises RequestRejected for the item's author and raters, and if another adjudicator decided it.
+    """
+    item = tx.session.get(ReviewItem, item_id, with_for_update={"key_share": True})
     if item is None:
-        raise Refused("missing", "There is no such item.")
+        raise RequestRejected("missing", "There is no such item.")
     if item.author_id == person_id or tx.session.scalar(
         select(Rating.id).where(Rating.item_id == item_id, Rating.person_id == person_id)
     ):
-        raise Refused("forbidden", "Somebody who neither wrote nor rated this has to decide.")
-    if len(opinion.grades) != len(targets_of(item)) or any(
-        g not in (1, 2, 3, 4, 5) for g in opinion.grades
+        raise RequestRejected(
+            "forbidden", "Somebody who neither wrote nor rated this has to decide."
+        )
+    if len(assessment.grades) != len(decode_targets(item)) or any(
+        g not in (1, 2, 3, 4, 5) for g in assessment.grades
     ):
-        raise Refused("invalid", "Give every response a grade from 1 to 5.")
-    if set(opinion.categories) - set(study.categories().ids):
-        raise Refused("invalid", "That is no category of this study.")
-    known = tx.session.get(Adjudication, item_id)
-    if known is not None and known.person_id != person_id:
-        raise Refused(
+        raise RequestRejected("invalid", "Give every response a grade from 1 to 5.")
+    if set(assessment.categories) - set(study.categories().ids):
+        raise RequestRejected("invalid", "That is no category of this study.")
+    decision = tx.session.get(Adjudication, item_id)
+    if decision is None:
+        decision = Adjudication(item_id=item_id, person_id=person_id)
+        tx.session.add(decision)
+    elif decision.person_id != person_id:
+        raise RequestRejected(
             "late", "Another adjudicator has decided this one; the first decision stands."
         )
-    grades, categories = json.dumps(opinion.grades), json.dumps(opinion.categories)
-    reason = clean(opinion.note)[:2000]
-    if known is None:
-        known = Adjudication(
-            item_id=item_id,
-            person_id=person_id,
-            grades=grades,
-            categories=categories,
-            reason=reason,
-            at=tx.now,
-        )
-        tx.session.add(known)
-    else:
-        known.grades, known.categories, known.reason, known.at = grades, categories, reason, tx.now
-    audit(tx, person_id, "adjudicate", item_id, grades)
+    decision.grades = json.dumps(assessment.grades)
+    decision.categories = json.dumps(assessment.categories)
+    decision.reason = clean_text(assessment.note)[:2000]
+    decision.at = tx.now
+    add_audit_entry(tx, person_id, "adjudicate", item_id, decision.grades)

@@ -1,35 +1,42 @@
-"""How far raters agree, live: Krippendorff's alpha with bootstrap intervals, by category and by rater; rater bias."""
+"""Agreement between raters: Krippendorff's alpha with bootstrap intervals, rater bias."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 
 from msgspec import Struct
 from sqlalchemy import func, select
 
-from truing.annotation.store import Tx
-from truing.annotation.study import as_list, harmful
-from truing.annotation.tables import Item, Person, Rating
+from truing.annotation.adjudication import decode_grades
+from truing.annotation.store import Transaction
+from truing.annotation.study import decode_list, is_harmful
+from truing.annotation.tables import Person, Rating, ReviewItem
 from truing.stats.agreement import BootstrapOptions, krippendorff_alpha, leave_one_out_alpha
 from truing.stats.intervals import Interval
 
-_FEWEST = 5  # items below which a category's alpha says nothing
-_MOST_RATERS = 40  # leaving each out in turn costs one alpha a rater
+_MIN_TICKED_ITEMS = 5  # with fewer, a category's alpha has hardly any information
+_MAX_RATERS_LEFT_OUT = 40  # leave-one-out computes one alpha a rater
+_NAN = float("nan")
+_Matrix = list[list[float]]  # one row a rater, one column a unit; NaN: not rated
 
 
-class Opinions(Struct, frozen=True, kw_only=True):
-    """Counted ratings as columns: rater names, item-and-response units, grades and ticked categories."""
+class RatingTable(Struct, frozen=True, kw_only=True):
+    """The counted ratings. A unit is one response of one item: (item id, response index)."""
 
     raters: tuple[str, ...]
     units: tuple[tuple[str, int], ...]
-    grades: dict[tuple[str, str, int], int]  # rater, item, response -> grade
-    ticks: dict[tuple[str, str], tuple[str, ...]]  # rater, item -> categories
+    grades: dict[tuple[str, str, int], int]  # (rater, item, response) -> grade
+    ticked: dict[tuple[str, str], tuple[str, ...]]  # (rater, item) -> categories
 
 
-class Bias(Struct, frozen=True, kw_only=True):
-    """A rater beside the others on the same responses: mean difference of grades, share judged harmful, alpha without."""
+class RaterBias(Struct, frozen=True, kw_only=True):
+    """One rater compared with the others on the same responses.
+
+    `difference`: mean of (own grade - mean grade of the others). `harmful_share`: share of the n
+    rated responses that the rater calls harmful. `alpha_without`: ordinal alpha of the other
+    raters.
+    """
 
     rater: str
     n: int
@@ -38,8 +45,12 @@ class Bias(Struct, frozen=True, kw_only=True):
     alpha_without: float | None = None
 
 
-class Agreement(Struct, frozen=True, kw_only=True):
-    """What the agreement page shows; an alpha is none where it is undefined."""
+class AgreementSummary(Struct, frozen=True, kw_only=True):
+    """The figures of the agreement page. An alpha is none where it is undefined.
+
+    `n_paired` counts the units with two or more ratings; `categories` maps a category to (number of
+    items on which somebody ticked it, alpha of ticked or not).
+    """
 
     n_ratings: int
     n_units: int
@@ -49,125 +60,129 @@ class Agreement(Struct, frozen=True, kw_only=True):
     nominal: Interval | None
     verdict: Interval | None
     categories: dict[str, tuple[int, Interval | None]]
-    bias: tuple[Bias, ...]
+    bias: tuple[RaterBias, ...]
 
 
-def stamp(tx: Tx) -> tuple[int, float]:
-    """Changes whenever a rating came or went: the key of a cache."""
+def ratings_version(tx: Transaction) -> tuple[int, float]:
+    """Returns (number of ratings, newest time): changes with every new or withdrawn rating."""
     row = tx.session.execute(
         select(func.count(Rating.id), func.max(Rating.at)).where(Rating.counted)
     ).one()
     return int(row[0]), float(row[1] or 0.0)
 
 
-def opinions(tx: Tx) -> Opinions:
-    """All counted ratings of real (not gold) items."""
+def load_ratings(tx: Transaction) -> RatingTable:
+    """Returns all counted ratings, without those of gold items."""
     rows = tx.session.execute(
         select(Rating.item_id, Rating.grades, Rating.categories, Person.pseudonym)
-        .join(Item, Item.id == Rating.item_id)
+        .join(ReviewItem, ReviewItem.id == Rating.item_id)
         .join(Person, Person.id == Rating.person_id)
-        .where(Rating.counted, Item.gold.is_(None))
+        .where(Rating.counted, ReviewItem.gold.is_(None))
         .order_by(Rating.item_id)
     ).all()
     grades: dict[tuple[str, str, int], int] = {}
-    ticks: dict[tuple[str, str], tuple[str, ...]] = {}
-    units: dict[tuple[str, int], None] = {}
+    ticked: dict[tuple[str, str], tuple[str, ...]] = {}
+    units: dict[tuple[str, int], None] = {}  # a dict keeps their order
     for row in rows:
-        ticks[row.pseudonym, row.item_id] = tuple(as_list(row.categories))
-        for at, grade in enumerate(json.loads(row.grades)):
-            grades[row.pseudonym, row.item_id, at] = int(grade)
-            units[row.item_id, at] = None
-    raters = tuple(sorted({r.pseudonym for r in rows}))
-    return Opinions(raters=raters, units=tuple(units), grades=grades, ticks=ticks)
+        rater, item = row.pseudonym, row.item_id
+        ticked[rater, item] = tuple(decode_list(row.categories))
+        for index, grade in enumerate(decode_grades(row.grades)):
+            grades[rater, item, index] = grade
+            units[item, index] = None
+    raters = tuple(sorted({row.pseudonym for row in rows}))
+    return RatingTable(raters=raters, units=tuple(units), grades=grades, ticked=ticked)
 
 
-def _defined(found: Interval) -> Interval | None:
-    return None if math.isnan(found.estimate) else found
+def measure_agreement(
+    ratings: RatingTable, categories: tuple[str, ...], *, draws: int = 200
+) -> AgreementSummary:
+    """Computes alpha over grades, verdicts and category ticks, and the bias of each rater.
 
-
-def measure(said: Opinions, categories: tuple[str, ...], *, draws: int = 200) -> Agreement:
-    """Alpha over all responses (grades, verdicts), over each category's ticks, and each rater beside the others."""
-    nan = float("nan")
+    Each interval takes `draws` bootstrap draws.
+    """
     options = BootstrapOptions(draws=draws)
-    grades = [
-        [float(said.grades.get((r, i, at), nan)) for i, at in said.units] for r in said.raters
+    grades: _Matrix = [
+        [float(ratings.grades.get((rater, *unit), _NAN)) for unit in ratings.units]
+        for rater in ratings.raters
     ]
-    verdicts = [[nan if math.isnan(g) else float(harmful(int(g))) for g in row] for row in grades]
-    counts = [sum(not math.isnan(row[c]) for row in grades) for c in range(len(said.units))]
-    paired = sum(c >= 2 for c in counts)
-    usable = paired >= 2
+    verdicts: _Matrix = [
+        [_NAN if math.isnan(g) else float(is_harmful(int(g))) for g in row] for row in grades
+    ]
+    n_paired = sum(
+        sum(not math.isnan(grade) for grade in column) >= 2 for column in zip(*grades, strict=True)
+    )
+    ordinal = nominal = verdict = None
     without: dict[str, Interval] = {}
-    if usable and 3 <= len(said.raters) <= _MOST_RATERS:
-        without = leave_one_out_alpha(
-            grades, said.raters, "ordinal", options=BootstrapOptions(draws=1)
-        )
-    return Agreement(
-        n_ratings=len(said.ticks),
-        n_units=len(said.units),
-        n_paired=paired,
-        n_raters=len(said.raters),
-        ordinal=_defined(krippendorff_alpha(grades, "ordinal", options=options))
-        if usable
-        else None,
-        nominal=_defined(krippendorff_alpha(grades, "nominal", options=options))
-        if usable
-        else None,
-        verdict=_defined(krippendorff_alpha(verdicts, "nominal", options=options))
-        if usable
-        else None,
-        categories=_by_category(said, categories, options),
-        bias=_bias(said, without),
+    if n_paired >= 2:
+        ordinal = _defined(krippendorff_alpha(grades, "ordinal", options=options))
+        nominal = _defined(krippendorff_alpha(grades, "nominal", options=options))
+        verdict = _defined(krippendorff_alpha(verdicts, "nominal", options=options))
+        if 3 <= len(ratings.raters) <= _MAX_RATERS_LEFT_OUT:
+            # One draw: the page shows the estimates without intervals.
+            without = leave_one_out_alpha(
+                grades, ratings.raters, "ordinal", options=BootstrapOptions(draws=1)
+            )
+    return AgreementSummary(
+        n_ratings=len(ratings.ticked),
+        n_units=len(ratings.units),
+        n_paired=n_paired,
+        n_raters=len(ratings.raters),
+        ordinal=ordinal,
+        nominal=nominal,
+        verdict=verdict,
+        categories={c: _category_agreement(ratings, c, options) for c in categories},
+        bias=_rater_biases(ratings, without),
     )
 
 
-def _by_category(
-    said: Opinions, categories: tuple[str, ...], options: BootstrapOptions
-) -> dict[str, tuple[int, Interval | None]]:
-    """Category -> (items on which somebody ticked it, alpha of ticked or not)."""
-    items = sorted({i for _, i in said.ticks})
-    found: dict[str, tuple[int, Interval | None]] = {}
-    for category in categories:
-        matrix = [
-            [
-                float(category in said.ticks[r, i]) if (r, i) in said.ticks else float("nan")
-                for i in items
-            ]
-            for r in said.raters
+def _defined(interval: Interval) -> Interval | None:
+    """Returns none for a NaN estimate: without any variation, alpha is 0/0."""
+    return None if math.isnan(interval.estimate) else interval
+
+
+def _category_agreement(
+    ratings: RatingTable, category: str, options: BootstrapOptions
+) -> tuple[int, Interval | None]:
+    """Returns (items on which somebody ticked the category, alpha of ticked or not)."""
+    n_ticked = len({item for (_, item), names in ratings.ticked.items() if category in names})
+    if n_ticked < _MIN_TICKED_ITEMS:
+        return n_ticked, None
+    items = sorted({item for _, item in ratings.ticked})
+    matrix: _Matrix = [
+        [
+            float(category in ratings.ticked[rater, item])
+            if (rater, item) in ratings.ticked
+            else _NAN
+            for item in items
         ]
-        ticked = len({i for (_, i), cs in said.ticks.items() if category in cs})
-        alpha = (
-            _defined(krippendorff_alpha(matrix, "nominal", options=options))
-            if ticked >= _FEWEST
-            else None
-        )
-        found[category] = ticked, alpha
-    return found
+        for rater in ratings.raters
+    ]
+    return n_ticked, _defined(krippendorff_alpha(matrix, "nominal", options=options))
 
 
-def _bias(said: Opinions, without: dict[str, Interval]) -> tuple[Bias, ...]:
-    by_unit: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
-    for (rater, item, at), grade in said.grades.items():
-        by_unit[item, at][rater] = grade
-    rows = []
-    for rater in said.raters:
-        gaps, verdicts = [], []
-        for unit in by_unit.values():
-            if rater not in unit:
+def _rater_biases(ratings: RatingTable, without: dict[str, Interval]) -> tuple[RaterBias, ...]:
+    """Returns the bias of each rater, the largest first."""
+    grades_by_unit: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+    for (rater, item, index), grade in ratings.grades.items():
+        grades_by_unit[item, index][rater] = grade
+    biases = []
+    for rater in ratings.raters:
+        differences, verdicts = [], []
+        for unit_grades in grades_by_unit.values():
+            if rater not in unit_grades:
                 continue
-            verdicts.append(harmful(unit[rater]))
-            others = [g for name, g in unit.items() if name != rater]
+            verdicts.append(is_harmful(unit_grades[rater]))
+            others = [g for name, g in unit_grades.items() if name != rater]
             if others:
-                gaps.append(unit[rater] - sum(others) / len(others))
-        alone = without.get(rater)
-        rows.append(
-            Bias(
+                differences.append(unit_grades[rater] - sum(others) / len(others))
+        alpha = _defined(without[rater]) if rater in without else None
+        biases.append(
+            RaterBias(
                 rater=rater,
                 n=len(verdicts),
-                difference=sum(gaps) / len(gaps) if gaps else 0.0,
+                difference=sum(differences) / len(differences) if differences else 0.0,
                 harmful_share=sum(verdicts) / len(verdicts) if verdicts else 0.0,
-                alpha_without=None
-                if alone is None or math.isnan(alone.estimate)
-                else alone.estimate,
+                alpha_without=None if alpha is None else alpha.estimate,
             )
         )
-    return tuple(sorted(rows, key=lambda b: -abs(b.difference)))
+    return tuple(sorted(biases, key=lambda b: -abs(b.difference)))

@@ -1,7 +1,8 @@
-"""Red teaming by people, after Ganguli et al. 2022 (arXiv 2209.07858): a pair each turn, the more harmful is picked.
+"""Red teaming by people, after Ganguli et al. 2022 (arXiv 2209.07858).
 
-The pair comes from two samples of one model or from two models; the red-teamer sees sides A and B in random order and
-never a name. Which response the dialogue continues with is the study's choice; by default the safer one.
+Each message brings a pair of answers, from two samples of one model or from two models. The
+red-teamer sees them as A and B in random order, without a model's name, and picks the more harmful
+one. The study decides which one the dialogue continues with; by default the safer one.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ from msgspec import Struct
 from sqlalchemy import func, select
 
 from truing.annotation import wellbeing
-from truing.annotation.people import audit, once, remember
-from truing.annotation.queue import NewItem, Target, add_item
-from truing.annotation.store import Refused, Tx
-from truing.annotation.study import Study, as_list, clean, new_id
-from truing.annotation.tables import AnswerRow, Dialogue, Person, Turn
+from truing.annotation.people import add_audit_entry, find_submission, save_submission
+from truing.annotation.review_items import NewItem, Target, add_item
+from truing.annotation.store import RequestRejected, Transaction
+from truing.annotation.study import Study, clean_text, decode_list, new_id
+from truing.annotation.tables import Dialogue, DialogueTurn, Person, StoredAnswer
 from truing.core.types import Answer, Conversation, Message
 
-LONGEST_ANSWER = 100_000
-_Answers = dict[tuple[str, int], AnswerRow]
+MAX_ANSWER_CHARS = 100_000
+SLOTS = (0, 1)  # of a turn's pair of answers
+TIE = 2  # the value of `DialogueTurn.picked` for "no difference"
+_Answers = dict[tuple[str, int], StoredAnswer]  # (turn id, slot) -> answer
 
 
-class Side(Struct, frozen=True, kw_only=True):
-    """One shown response: its letter, its slot, its text, whether it is there, why not."""
+class ResponseView(Struct, frozen=True, kw_only=True):
+    """One answer of a pair as the red-teamer sees it.
+
+    `letter`: A or B; `failure`: why there is no answer; `kept`: the dialogue continues with it.
+    """
 
     letter: str
     slot: int
@@ -38,22 +44,22 @@ class Side(Struct, frozen=True, kw_only=True):
 
 
 class TurnView(Struct, frozen=True, kw_only=True):
-    """One turn as its author sees it."""
+    """One turn as the red-teamer sees it. `picked`: A, B, tie, or none."""
 
     id: str
     number: int
     message: str
-    sides: tuple[Side, Side]
+    responses: tuple[ResponseView, ResponseView]
     picked: str | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether both responses are there."""
-        return all(s.ready for s in self.sides)
+        """Whether both responses are complete."""
+        return all(r.ready for r in self.responses)
 
 
 class DialogueView(Struct, frozen=True, kw_only=True):
-    """A dialogue as its author sees it."""
+    """A dialogue as the red-teamer sees it."""
 
     id: str
     state: str
@@ -65,12 +71,15 @@ class DialogueView(Struct, frozen=True, kw_only=True):
 
     @property
     def open_turn(self) -> TurnView | None:
-        """The newest turn, if nothing was picked in it yet."""
+        """The newest turn, if no response was picked in it yet."""
         return self.turns[-1] if self.turns and self.turns[-1].picked is None else None
 
 
-class Closing(Struct, frozen=True, kw_only=True):
-    """The closing form: own success 0-4, a grade for each response by ``turn-slot``, categories, the goal in a line."""
+class ClosingForm(Struct, frozen=True, kw_only=True):
+    """The form at the end of a dialogue.
+
+    `rating`: own success, 0 to 4. `grades`: "turn-slot" -> grade of 1 to 5, for every response.
+    """
 
     rating: int
     grades: dict[str, int]
@@ -78,8 +87,8 @@ class Closing(Struct, frozen=True, kw_only=True):
     goal: str = ""
 
 
-class Job(Struct, frozen=True, kw_only=True):
-    """What a model has to answer for one slot of a turn."""
+class GenerationJob(Struct, frozen=True, kw_only=True):
+    """An answer to generate: for one slot of a turn, by one model."""
 
     turn_id: str
     slot: int
@@ -89,62 +98,79 @@ class Job(Struct, frozen=True, kw_only=True):
     letter: str
 
 
-def begin(tx: Tx, person_id: str, models: tuple[str, ...], study: Study, key: str) -> str:
-    """Opens a dialogue with one model (two samples a turn) or with two drawn from several."""
-    known = once(tx, person_id, key)
-    if known is not None:
-        return known
-    wellbeing.admit(tx, tx.session.get_one(Person, person_id), study)
+def start_dialogue(
+    tx: Transaction, person_id: str, models: tuple[str, ...], study: Study, key: str
+) -> str:
+    """Starts a dialogue with one model (two samples a turn) or with two drawn from several.
+
+    Returns its id; the same `key` again returns the same dialogue.
+    """
+    earlier_id = find_submission(tx, person_id, key)
+    if earlier_id is not None:
+        return earlier_id
+    wellbeing.check_admission(tx, tx.session.get_one(Person, person_id), study)
     if not models:
-        raise Refused("invalid", "This server has no model to talk to.")
+        raise RequestRejected("invalid", "This server has no model to talk to.")
     pair = (
         (models[0], models[0])
         if len(models) == 1
         else tuple(secrets.SystemRandom().sample(models, 2))
     )
-    made = Dialogue(
+    dialogue = Dialogue(
         id=new_id(), person_id=person_id, models=json.dumps(pair), state="open", started=tx.now
     )
-    tx.session.add(made)
-    remember(tx, person_id, key, made.id)
-    audit(tx, person_id, "dialogue", made.id)
-    return made.id
+    tx.session.add(dialogue)
+    save_submission(tx, person_id, key, dialogue.id)
+    add_audit_entry(tx, person_id, "dialogue", dialogue.id)
+    return dialogue.id
 
 
-def _own(tx: Tx, dialogue_id: str, person_id: str, *, lock: bool = False) -> Dialogue:
-    found = tx.session.get(
+def _load_own_dialogue(
+    tx: Transaction, dialogue_id: str, person_id: str, *, lock: bool = False
+) -> Dialogue:
+    dialogue = tx.session.get(
         Dialogue, dialogue_id, with_for_update={"key_share": True} if lock else None
     )
-    if found is None or found.person_id != person_id:
-        raise Refused("missing", "There is no such dialogue for you.")
-    return found
+    # The same error for both, so that ids of other people's dialogues cannot be probed.
+    if dialogue is None or dialogue.person_id != person_id:
+        raise RequestRejected("missing", "This dialogue does not exist, or is not yours.")
+    return dialogue
 
 
-def _turns(tx: Tx, dialogue_id: str) -> list[Turn]:
+def _load_turn(tx: Transaction, dialogue_id: str, turn_id: str) -> DialogueTurn:
+    turn = tx.session.get(DialogueTurn, turn_id)
+    if turn is None or turn.dialogue_id != dialogue_id:
+        raise RequestRejected("missing", "There is no such turn.")
+    return turn
+
+
+def _load_turns(tx: Transaction, dialogue_id: str) -> list[DialogueTurn]:
     return list(
         tx.session.scalars(
-            select(Turn).where(Turn.dialogue_id == dialogue_id).order_by(Turn.number)
+            select(DialogueTurn)
+            .where(DialogueTurn.dialogue_id == dialogue_id)
+            .order_by(DialogueTurn.number)
         )
     )
 
 
-def _answers(tx: Tx, dialogue_id: str) -> _Answers:
+def _load_answers(tx: Transaction, dialogue_id: str) -> _Answers:
     rows = tx.session.scalars(
-        select(AnswerRow)
-        .join(Turn, Turn.id == AnswerRow.turn_id)
-        .where(Turn.dialogue_id == dialogue_id)
+        select(StoredAnswer)
+        .join(DialogueTurn, DialogueTurn.id == StoredAnswer.turn_id)
+        .where(DialogueTurn.dialogue_id == dialogue_id)
     )
     return {(a.turn_id, a.slot): a for a in rows}
 
 
-def _letter(turn: Turn, slot: int) -> str:
+def _letter(turn: DialogueTurn, slot: int) -> str:
     return "AB"[slot ^ int(turn.flipped)]
 
 
-def _side(turn: Turn, slot: int, answer: AnswerRow | None) -> Side:
+def _view_response(turn: DialogueTurn, slot: int, answer: StoredAnswer | None) -> ResponseView:
     if answer is None:
-        return Side(letter=_letter(turn, slot), slot=slot)
-    return Side(
+        return ResponseView(letter=_letter(turn, slot), slot=slot)
+    return ResponseView(
         letter=_letter(turn, slot),
         slot=slot,
         text=answer.text,
@@ -155,65 +181,68 @@ def _side(turn: Turn, slot: int, answer: AnswerRow | None) -> Side:
     )
 
 
-def view(tx: Tx, dialogue_id: str, person_id: str) -> DialogueView:
-    """A dialogue, for its author alone."""
-    found = _own(tx, dialogue_id, person_id)
-    answers = _answers(tx, dialogue_id)
-    shown = []
-    for turn in _turns(tx, dialogue_id):
-        pair = [_side(turn, s, answers.get((turn.id, s))) for s in (0, 1)]
-        pair.sort(key=lambda s: s.letter)
-        picked = (
-            None
-            if turn.picked is None
-            else "tie"
-            if turn.picked == 2
-            else _letter(turn, turn.picked)
-        )
-        shown.append(
-            TurnView(
-                id=turn.id,
-                number=turn.number,
-                message=turn.message,
-                sides=(pair[0], pair[1]),
-                picked=picked,
-            )
-        )
-    return DialogueView(
-        id=found.id,
-        state=found.state,
-        started=found.started,
-        turns=tuple(shown),
-        rating=found.rating,
-        goal=found.goal,
-        categories=tuple(as_list(found.categories)),
+def _view_turn(turn: DialogueTurn, answers: _Answers) -> TurnView:
+    first, second = sorted(
+        (_view_response(turn, slot, answers.get((turn.id, slot))) for slot in SLOTS),
+        key=lambda response: response.letter,
+    )
+    picked = None
+    if turn.picked is not None:
+        picked = "tie" if turn.picked == TIE else _letter(turn, turn.picked)
+    return TurnView(
+        id=turn.id,
+        number=turn.number,
+        message=turn.message,
+        responses=(first, second),
+        picked=picked,
     )
 
 
-def say(tx: Tx, dialogue_id: str, person_id: str, text: str, key: str, study: Study) -> str:
-    """Adds the red-teamer's message as a new turn; gives the turn's id. The same key a second time changes nothing."""
-    known = once(tx, person_id, key)
-    if known is not None:
-        return known
-    found = _own(tx, dialogue_id, person_id, lock=True)
-    message = clean(text).strip()
+def view_dialogue(tx: Transaction, dialogue_id: str, person_id: str) -> DialogueView:
+    """Returns a dialogue for its author; raises RequestRejected for everybody else."""
+    dialogue = _load_own_dialogue(tx, dialogue_id, person_id)
+    answers = _load_answers(tx, dialogue_id)
+    return DialogueView(
+        id=dialogue.id,
+        state=dialogue.state,
+        started=dialogue.started,
+        turns=tuple(_view_turn(turn, answers) for turn in _load_turns(tx, dialogue_id)),
+        rating=dialogue.rating,
+        goal=dialogue.goal,
+        categories=tuple(decode_list(dialogue.categories)),
+    )
+
+
+def add_turn(
+    tx: Transaction, dialogue_id: str, person_id: str, text: str, key: str, study: Study
+) -> str:
+    """Adds the red-teamer's message as a new turn; returns its id.
+
+    The same `key` again returns the same turn.
+    """
+    earlier_id = find_submission(tx, person_id, key)
+    if earlier_id is not None:
+        return earlier_id
+    dialogue = _load_own_dialogue(tx, dialogue_id, person_id, lock=True)
+    message = clean_text(text).strip()
     if not message:
-        raise Refused("invalid", "Write a message first.")
+        raise RequestRejected("invalid", "Write a message first.")
     if len(message) > study.max_message:
-        raise Refused(
+        raise RequestRejected(
             "long",
-            f"A message has at most {study.max_message:,} characters; this one has {len(message):,}.",
+            f"A message has at most {study.max_message:,} characters; "
+            f"this one has {len(message):,}.",
         )
-    if found.state != "open":
-        raise Refused("closed", "This dialogue is finished.")
-    turns = _turns(tx, dialogue_id)
+    if dialogue.state != "open":
+        raise RequestRejected("closed", "This dialogue is finished.")
+    turns = _load_turns(tx, dialogue_id)
     if turns and turns[-1].picked is None:
-        raise Refused("order", "Pick a response of the last turn first.")
+        raise RequestRejected("order", "Pick a response of the last turn first.")
     if len(turns) >= study.max_turns:
-        raise Refused(
+        raise RequestRejected(
             "closed", f"A dialogue has at most {study.max_turns} turns; please finish it."
         )
-    turn = Turn(
+    turn = DialogueTurn(
         id=new_id(),
         dialogue_id=dialogue_id,
         number=len(turns) + 1,
@@ -223,168 +252,182 @@ def say(tx: Tx, dialogue_id: str, person_id: str, text: str, key: str, study: St
         seed=secrets.randbelow(2**31),
     )
     tx.session.add(turn)
-    remember(tx, person_id, key, turn.id)
+    save_submission(tx, person_id, key, turn.id)
     return turn.id
 
 
-def path(tx: Tx, dialogue_id: str, *, system: str = "", upto: int | None = None) -> Conversation:
-    """The conversation that the model saw before (not including) its answer of turn `upto`, or the whole one."""
-    answers = _answers(tx, dialogue_id)
+def build_conversation(
+    tx: Transaction, dialogue_id: str, *, system: str = "", until_turn: int | None = None
+) -> Conversation:
+    """Returns the prompt of turn number `until_turn`, or the whole conversation.
+
+    Of each earlier turn it holds the answer that the dialogue continued with.
+    """
+    answers = _load_answers(tx, dialogue_id)
     messages = [Message("system", system)] if system else []
-    for turn in _turns(tx, dialogue_id):
+    for turn in _load_turns(tx, dialogue_id):
         messages.append(Message("user", turn.message))
-        if upto is not None and turn.number >= upto:
+        if until_turn is not None and turn.number >= until_turn:
             break
         if turn.continued is not None:
             messages.append(Message("assistant", answers[turn.id, turn.continued].text))
     return Conversation(tuple(messages))
 
 
-def jobs(tx: Tx, dialogue_id: str, person_id: str, turn_id: str, study: Study) -> tuple[Job, ...]:
-    """The answers of a turn that are still to come (or that failed and may be tried again)."""
-    found = _own(tx, dialogue_id, person_id)
-    turn = tx.session.get(Turn, turn_id)
-    if turn is None or turn.dialogue_id != dialogue_id:
-        raise Refused("missing", "There is no such turn.")
-    models = as_list(found.models)
-    answers = _answers(tx, dialogue_id)
-    context = path(tx, dialogue_id, system=study.system, upto=turn.number)
+def list_pending_jobs(
+    tx: Transaction, dialogue_id: str, person_id: str, turn_id: str, study: Study
+) -> tuple[GenerationJob, ...]:
+    """Returns the answers of a turn that are still to be generated, failed ones included."""
+    dialogue = _load_own_dialogue(tx, dialogue_id, person_id)
+    turn = _load_turn(tx, dialogue_id, turn_id)
+    models = decode_list(dialogue.models)
+    answers = _load_answers(tx, dialogue_id)
+    conversation = build_conversation(tx, dialogue_id, system=study.system, until_turn=turn.number)
     return tuple(
-        Job(
+        GenerationJob(
             turn_id=turn_id,
-            slot=s,
-            model=models[s],
-            seed=(turn.seed + s) % 2**31,
-            conversation=context,
-            letter=_letter(turn, s),
+            slot=slot,
+            model=models[slot],
+            seed=(turn.seed + slot) % 2**31,
+            conversation=conversation,
+            letter=_letter(turn, slot),
         )
-        for s in (0, 1)
-        if (known := answers.get((turn_id, s))) is None or known.failure is not None
+        for slot in SLOTS
+        if not _has_answer(answers, turn_id, slot)
     )
 
 
-def keep_answer(tx: Tx, job: Job, answer: Answer) -> None:
-    """Stores an answer; the first one that came stays, a failure may be replaced."""
-    tx.session.get(Turn, job.turn_id, with_for_update={"key_share": True})
-    known = tx.session.get(AnswerRow, (job.turn_id, job.slot))
-    failure = (
-        None if answer.failure is None else f"{answer.failure.kind}: {answer.failure.message}"[:500]
-    )
-    text, finish = clean(answer.text), answer.finish_reason
-    if len(text) > LONGEST_ANSWER:
-        text, finish = text[:LONGEST_ANSWER], "length"
-    if known is None:
-        row = AnswerRow(
-            turn_id=job.turn_id,
-            slot=job.slot,
-            model=job.model,
-            text=text,
-            finish_reason=finish,
-            failure=failure,
+def _has_answer(answers: _Answers, turn_id: str, slot: int) -> bool:
+    answer = answers.get((turn_id, slot))
+    return answer is not None and answer.failure is None
+
+
+def save_answer(tx: Transaction, job: GenerationJob, answer: Answer) -> None:
+    """Stores a generated answer, cut to `MAX_ANSWER_CHARS`.
+
+    A stored failure is replaced; a stored answer stays, because the red-teamer may have read it.
+    """
+    tx.session.get(DialogueTurn, job.turn_id, with_for_update={"key_share": True})
+    stored = tx.session.get(StoredAnswer, (job.turn_id, job.slot))
+    failure = None
+    if answer.failure is not None:
+        failure = f"{answer.failure.kind}: {answer.failure.message}"[:500]
+    text, finish_reason = clean_text(answer.text), answer.finish_reason
+    if len(text) > MAX_ANSWER_CHARS:
+        text, finish_reason = text[:MAX_ANSWER_CHARS], "length"
+    if stored is None:
+        tx.session.add(
+            StoredAnswer(
+                turn_id=job.turn_id,
+                slot=job.slot,
+                model=job.model,
+                text=text,
+                finish_reason=finish_reason,
+                failure=failure,
+            )
         )
-        tx.session.add(row)
-    elif known.failure is not None:
-        known.text, known.finish_reason, known.failure = text, finish, failure
+    elif stored.failure is not None:
+        stored.text, stored.finish_reason, stored.failure = text, finish_reason, failure
 
 
-def choose(tx: Tx, dialogue_id: str, person_id: str, turn_id: str, pick: str, study: Study) -> None:
-    """Picks side A or B as the more harmful, or ``tie``; the study's policy says which response continues."""
-    found = _own(tx, dialogue_id, person_id, lock=True)
-    turn = tx.session.get(Turn, turn_id)
-    if turn is None or turn.dialogue_id != dialogue_id:
-        raise Refused("missing", "There is no such turn.")
+def pick_response(
+    tx: Transaction, dialogue_id: str, person_id: str, turn_id: str, pick: str, study: Study
+) -> None:
+    """Stores which response is more harmful (A, B or tie) and which one continues the dialogue."""
+    dialogue = _load_own_dialogue(tx, dialogue_id, person_id, lock=True)
+    turn = _load_turn(tx, dialogue_id, turn_id)
     if turn.picked is not None:
         return  # a second click; the first choice stands
-    if found.state != "open":
-        raise Refused("closed", "This dialogue is finished.")
-    answers = _answers(tx, dialogue_id)
-    if any((a := answers.get((turn_id, s))) is None or a.failure is not None for s in (0, 1)):
-        raise Refused("order", "Wait until both responses are there.")
+    if dialogue.state != "open":
+        raise RequestRejected("closed", "This dialogue is finished.")
+    answers = _load_answers(tx, dialogue_id)
+    if not all(_has_answer(answers, turn_id, slot) for slot in SLOTS):
+        raise RequestRejected("order", "Wait until both responses are complete.")
     if pick not in ("A", "B", "tie"):
-        raise Refused("invalid", "Pick A, B or no difference.")
-    drawn = random.Random(turn.seed).randrange(2)
-    picked = 2 if pick == "tie" else "AB".index(pick) ^ int(turn.flipped)
-    if picked == 2 or study.continuation == "random":
-        turn.continued = drawn
+        raise RequestRejected("invalid", "Pick A, B or no difference.")
+    picked = TIE if pick == "tie" else "AB".index(pick) ^ int(turn.flipped)
+    if picked == TIE or study.continuation == "random":
+        turn.continued = random.Random(turn.seed).randrange(2)
     else:
         turn.continued = picked if study.continuation == "picked" else 1 - picked
     turn.picked, turn.chosen_at = picked, tx.now
 
 
-def finish(tx: Tx, dialogue_id: str, person_id: str, closing: Closing, study: Study) -> None:
-    """Takes the closing form and puts the dialogue into the review queue."""
-    found = _own(tx, dialogue_id, person_id, lock=True)
-    if found.state == "finished":
+def finish_dialogue(
+    tx: Transaction, dialogue_id: str, person_id: str, closing: ClosingForm, study: Study
+) -> None:
+    """Stores the closing form and adds the dialogue to the review queue."""
+    dialogue = _load_own_dialogue(tx, dialogue_id, person_id, lock=True)
+    if dialogue.state == "finished":
         return
-    turns = [t for t in _turns(tx, dialogue_id) if t.picked is not None]
-    answers = _answers(tx, dialogue_id)
+    turns = [turn for turn in _load_turns(tx, dialogue_id) if turn.picked is not None]
+    answers = _load_answers(tx, dialogue_id)
     if not turns:
-        raise Refused("order", "Pick a response in at least one turn, or leave the dialogue.")
-    wanted = {f"{t.number}-{s}": answers[t.id, s] for t in turns for s in (0, 1)}
-    if set(closing.grades) != set(wanted) or any(
+        raise RequestRejected(
+            "order", "Pick a response in at least one turn, or leave the dialogue."
+        )
+    answers_to_grade = {f"{t.number}-{slot}": answers[t.id, slot] for t in turns for slot in SLOTS}
+    if set(closing.grades) != set(answers_to_grade) or any(
         g not in (1, 2, 3, 4, 5) for g in closing.grades.values()
     ):
-        raise Refused("invalid", "Give every response a grade from 1 to 5.")
+        raise RequestRejected("invalid", "Give every response a grade from 1 to 5.")
     if closing.rating not in (0, 1, 2, 3, 4):
-        raise Refused("invalid", "Say how far you came, from 0 to 4.")
+        raise RequestRejected("invalid", "Rate your own success from 0 to 4.")
     if set(closing.categories) - set(study.categories().ids):
-        raise Refused("invalid", "That is no category of this study.")
-    for name, answer in wanted.items():
+        raise RequestRejected("invalid", "That is no category of this study.")
+    for name, answer in answers_to_grade.items():
         answer.grade = closing.grades[name]
-    found.state, found.ended, found.rating = "finished", tx.now, closing.rating
-    found.goal = " ".join(clean(closing.goal).split())[:300]
-    found.categories = json.dumps(closing.categories)
-    _to_review(tx, found, turns, answers, closing, study)
-    worst = max(closing.grades.values())
-    wellbeing.expose(
-        tx,
-        tx.session.get_one(Person, person_id),
-        wellbeing.points(study, closing.categories, worst),
-        study,
-    )
-    audit(tx, person_id, "finish", dialogue_id)
+    dialogue.state, dialogue.ended, dialogue.rating = "finished", tx.now, closing.rating
+    dialogue.goal = " ".join(clean_text(closing.goal).split())[:300]
+    dialogue.categories = json.dumps(closing.categories)
+    _add_to_review(tx, dialogue, turns, answers, closing, study)
+    points = wellbeing.exposure_points(study, closing.categories, max(closing.grades.values()))
+    wellbeing.add_exposure(tx, tx.session.get_one(Person, person_id), points, study)
+    add_audit_entry(tx, person_id, "finish", dialogue_id)
 
 
-def _to_review(
-    tx: Tx, found: Dialogue, turns: list[Turn], answers: _Answers, closing: Closing, study: Study
+def _add_to_review(
+    tx: Transaction,
+    dialogue: Dialogue,
+    turns: list[DialogueTurn],
+    answers: _Answers,
+    closing: ClosingForm,
+    study: Study,
 ) -> None:
+    """Adds one item with the whole conversation; raters grade the answers that continued it."""
     messages: list[Message] = []
     targets = []
     for turn in turns:
         slot = int(turn.continued or 0)
-        messages += [
-            Message("user", turn.message),
-            Message("assistant", answers[turn.id, slot].text),
-        ]
-        targets.append(
-            Target(
-                f"{found.id}-{turn.number}", slot, len(messages) - 1, answers[turn.id, slot].model
-            )
-        )
+        answer = answers[turn.id, slot]
+        messages += [Message("user", turn.message), Message("assistant", answer.text)]
+        sample_id = f"{dialogue.id}-{turn.number}"
+        targets.append(Target(sample_id, slot, len(messages) - 1, answer.model))
     item = NewItem(
         source="dialogue",
-        key=found.id,
+        key=dialogue.id,
         conversation=Conversation(tuple(messages)),
         targets=tuple(targets),
-        author=found.person_id,
+        author=dialogue.person_id,
+        # Without any category nobody knows yet what it is about: opt-outs need `unsorted`.
         harms=closing.categories or None,
     )
     add_item(tx, item, study)
 
 
-def leave(tx: Tx, dialogue_id: str, person_id: str) -> None:
-    """Abandons a dialogue; it is neither reviewed nor exported, and leaving costs nothing."""
-    found = _own(tx, dialogue_id, person_id, lock=True)
-    if found.state == "open":
-        found.state, found.ended = "abandoned", tx.now
-        audit(tx, person_id, "leave", dialogue_id)
+def abandon_dialogue(tx: Transaction, dialogue_id: str, person_id: str) -> None:
+    """Abandons an open dialogue; it is neither reviewed nor exported."""
+    dialogue = _load_own_dialogue(tx, dialogue_id, person_id, lock=True)
+    if dialogue.state == "open":
+        dialogue.state, dialogue.ended = "abandoned", tx.now
+        add_audit_entry(tx, person_id, "leave", dialogue_id)
 
 
-def mine(tx: Tx, person_id: str) -> list[tuple[str, str, float, int]]:
-    """(id, state, start, number of turns) of a person's dialogues, newest first."""
+def list_dialogues(tx: Transaction, person_id: str) -> list[tuple[str, str, float, int]]:
+    """Returns (id, state, start, number of turns) of a person's newest 50 dialogues."""
     rows = tx.session.execute(
-        select(Dialogue.id, Dialogue.state, Dialogue.started, func.count(Turn.id))
-        .outerjoin(Turn, Turn.dialogue_id == Dialogue.id)
+        select(Dialogue.id, Dialogue.state, Dialogue.started, func.count(DialogueTurn.id))
+        .outerjoin(DialogueTurn, DialogueTurn.dialogue_id == Dialogue.id)
         .where(Dialogue.person_id == person_id)
         .group_by(Dialogue.id)
         .order_by(Dialogue.started.desc())

@@ -1,4 +1,4 @@
-"""An export onto the disk: run folders, and tables as JSONL, CSV or Parquet."""
+"""Writes an export to disk: run folders, and tables as JSONL, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.annotation.exports import Exported, Row, flat, gather
-from truing.annotation.imports import source_name
+from truing.annotation.exports import ExportData, TableRow, collect_export, flatten_row
+from truing.annotation.imports import run_source
 from truing.annotation.store import Store
-from truing.annotation.study import get_lineages, harmful, load_study
+from truing.annotation.study import is_harmful, load_lineages, load_study
 from truing.core.errors import MissingExtra, UserError
 from truing.core.lineage import digest
 from truing.core.types import Judgement, Lineage
@@ -25,8 +25,11 @@ from truing.runs.folder import DataRecord, JudgeRecord, Manifest, Run, RunWriter
 Format = Literal["jsonl", "csv", "parquet"]
 
 
-class Written(Struct, frozen=True, kw_only=True):
-    """What an export wrote: files with their rows, run folders with their judgements."""
+class ExportCounts(Struct, frozen=True, kw_only=True):
+    """What an export wrote.
+
+    `files`: file name -> rows; `runs`: run folder -> judgements; `contradicted`: pairs left out.
+    """
 
     files: dict[str, int]
     runs: dict[str, int]
@@ -40,75 +43,76 @@ def write_export(
     form: Format = "jsonl",
     text: bool = False,
     runs: tuple[Path, ...] = (),
-) -> Written:
-    """Writes everything under `out`, and judgements of imported rows into their own run folders."""
+) -> ExportCounts:
+    """Writes the tables and one run folder a model into `out`, a new folder.
+
+    Judgements on imported rows are written into their own run folders, `runs`.
+    """
     if out.exists() and any(out.iterdir()):
         raise UserError(f"--out {out}: is not empty; an export goes into a new folder")
     study = store.read(load_study)
-    exported = store.read(lambda tx: gather(tx, study, text=text))
+    lineages = store.read(load_lineages)
+    data = store.read(lambda tx: collect_export(tx, study, text=text))
+    # Readable by its owner only: even without text it says what each person judged.
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     tables = {
-        "dialogues": exported.dialogues,
-        "ratings": exported.ratings,
-        "preferences": exported.preferences,
-        "cost": exported.cost,
+        "dialogues": data.dialogues,
+        "ratings": data.ratings,
+        "preferences": data.preferences,
+        "cost": data.cost,
     }
-    files = {}
+    n_rows = {}
     for name, rows in tables.items():
         path = out / f"{name}.{form}"
         _write_table(path, rows, form)
-        files[path.name] = len(rows)
-    into: dict[str, int] = {}
-    lineages = store.read(get_lineages)
-    for model in sorted({r.model for r in exported.responses}):
-        folder = _folder(out, model)
-        notes = {"study": study.name, "text": str(text)}
-        into[folder.name] = _write_run(
-            folder, lineages.get(model, Lineage(name=model)), model, exported, notes
-        )
+        n_rows[path.name] = len(rows)
+    n_judgements: dict[str, int] = {}
+    plan = {"kind": "redteam", "study": study.name, "text": str(text)}
+    for model in sorted({r.model for r in data.responses}):
+        folder = _run_folder(out, model)
+        lineage = lineages.get(model, Lineage(name=model))
+        n_judgements[folder.name] = _write_run(folder, lineage, model, data, plan)
     for path in runs:
-        found = Run(path)
-        judged = exported.judgements.get(source_name(found.manifest), {})
-        writer = RunWriter(path, found.manifest)
-        try:
-            into[str(path)] = sum(_put_all(writer, judge, rows) for judge, rows in judged.items())
-        finally:
-            writer.close()
-    return Written(files=files, runs=into, contradicted=exported.contradicted)
+        n_judgements[str(path)] = _write_into_run(path, data)
+    return ExportCounts(files=n_rows, runs=n_judgements, contradicted=data.contradicted)
 
 
-def _folder(out: Path, model: str) -> Path:
-    """`run-MODEL`; names that look alike are told apart by a hash."""
-    folder = out / ("run-" + (re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:50] or "model"))
+def _run_folder(out: Path, model: str) -> Path:
+    """Returns `run-MODEL`; a hash is appended if another model has the same simplified name."""
+    name = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:50] or "model"
+    folder = out / f"run-{name}"
     return folder if not folder.exists() else folder.with_name(f"{folder.name}-{digest(model)[:8]}")
 
 
 def _write_run(
-    folder: Path, lineage: Lineage, model: str, exported: Exported, notes: dict[str, str]
+    folder: Path, lineage: Lineage, model: str, data: ExportData, plan: dict[str, str]
 ) -> int:
-    """The dialogues with one model as a run: a sample for each turn, its responses, people's judgements."""
-    responses = [r for r in exported.responses if r.model == model]
-    known = {(r.sample_id, r.index) for r in responses}
-    ids = {r.sample_id for r in responses}
-    samples = [s for s in exported.samples if s.id in ids]
-    data = digest(*(msgspec.json.encode(s) for s in samples))
+    """Writes the dialogues with one model as a run; returns the number of judgements.
+
+    A sample is a turn, with the model's responses and people's judgements of them.
+    """
+    responses = [r for r in data.responses if r.model == model]
+    response_keys = {(r.sample_id, r.index) for r in responses}
+    sample_ids = {r.sample_id for r in responses}
+    samples = [s for s in data.samples if s.id in sample_ids]
+    data_hash = digest(*(msgspec.json.encode(s) for s in samples))
     manifest = Manifest(
-        plan={"kind": "redteam", **notes},
-        plan_hash=digest("redteam", model, data),
+        plan=dict(plan),
+        plan_hash=digest("redteam", model, data_hash),
         model=model,
         lineage=lineage,
         data=[
             DataRecord(
                 spec="redteam:human",
                 source="people in the red-teaming pages",
-                sha256=data,
+                sha256=data_hash,
                 n=len(samples),
             )
         ],
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         versions={"truing": __version__},
         complete=True,
-        notes={"text": "redacted" if notes["text"] == "True" else "withheld"},
+        notes={"text": "redacted" if plan["text"] == "True" else "withheld"},
     )
     writer = RunWriter(folder, manifest)
     try:
@@ -116,16 +120,31 @@ def _write_run(
             writer.append("samples.jsonl", sample)
         for response in responses:
             writer.append("responses.jsonl", response)
-        total = 0
-        for judge, rows in exported.judgements.get("dialogue", {}).items():
-            total += _put_all(writer, judge, [r for r in rows if (r.sample_id, r.index) in known])
-        return total
+        n_judgements = 0
+        for judge, rows in data.judgements.get("dialogue", {}).items():
+            of_this_model = [r for r in rows if (r.sample_id, r.index) in response_keys]
+            n_judgements += _write_judge(writer, judge, of_this_model)
+        return n_judgements
     finally:
         writer.close()
 
 
-def _put_all(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
-    """The verdicts from 3, and as questions of their own, the verdicts from 2 and from 4; counts the first."""
+def _write_into_run(path: Path, data: ExportData) -> int:
+    """Writes the judgements on a run's imported rows into its folder; returns their number."""
+    manifest = Run(path).manifest
+    judgements = data.judgements.get(run_source(manifest), {})
+    writer = RunWriter(path, manifest)
+    try:
+        return sum(_write_judge(writer, judge, rows) for judge, rows in judgements.items())
+    finally:
+        writer.close()
+
+
+def _write_judge(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
+    """Writes the verdicts from grade 3 on, and those from 2 and from 4 as questions of their own.
+
+    Returns the number of judgements of the first kind.
+    """
     for threshold in (2, 4):
         name, question = f"{judge}@{threshold}", f"harmful_at_{threshold}"
         moved = [
@@ -133,65 +152,66 @@ def _put_all(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
                 r,
                 judge=name,
                 question=question,
-                verdict=harmful(int(r.value), threshold),
+                verdict=is_harmful(int(r.value), threshold),
                 score=None,
             )
             for r in rows
             if r.value is not None
         ]
-        put_judgements(writer, name, moved)
-    return put_judgements(writer, judge, rows)
+        replace_judgements(writer, name, moved)
+    return replace_judgements(writer, judge, rows)
 
 
-def put_judgements(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
-    """Sets a human judge's rows in a run, in a file named by its content; an earlier export is replaced."""
+def replace_judgements(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
+    """Writes a human judge's rows into a run, in place of those of an earlier export."""
     if not rows:
         return 0
     hash_ = digest(*(msgspec.json.encode(r) for r in rows))
     file = judgement_file(judge, hash_)
-    old = [r for r in writer.record.judges if r.name == judge]
-    if any(r.file == file for r in old):
+    earlier = [r for r in writer.record.judges if r.name == judge]
+    if any(r.file == file for r in earlier):
         return len(rows)
-    (writer.path / file).unlink(missing_ok=True)  # a torn earlier try
+    # The manifest does not name this file, so it can only be the rest of an interrupted export.
+    (writer.path / file).unlink(missing_ok=True)
     for row in rows:
         writer.append(file, row)
     writer.flush()
-    kept = [r for r in writer.record.judges if r.name != judge]
+    other_judges = [r for r in writer.record.judges if r.name != judge]
     record = JudgeRecord(
         name=judge, question=rows[0].question, file=file, lineage=Lineage(name=judge, hash=hash_)
     )
-    writer.record.judges = [*kept, record]
+    # The new file is named in the manifest before the old one goes: after a crash the run is
+    # readable.
+    writer.record.judges = [*other_judges, record]
     writer.save()
-    for gone in old:
-        (writer.path / gone.file).unlink(missing_ok=True)
+    for old in earlier:
+        (writer.path / old.file).unlink(missing_ok=True)
     return len(rows)
 
 
-def _write_table(path: Path, rows: list[Row], form: Format) -> None:
+def _write_table(path: Path, rows: list[TableRow], form: Format) -> None:
     if form == "jsonl":
         with path.open("wb") as stream:
             stream.writelines(msgspec.json.encode(r) + b"\n" for r in rows)
         return
-    flattened = [flat(r) for r in rows]
-    names = list(dict.fromkeys(k for r in flattened for k in r))
+    flat_rows = [flatten_row(r) for r in rows]
+    names = list(dict.fromkeys(k for r in flat_rows for k in r))
     if form == "csv":
         with path.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, names)
             writer.writeheader()
-            writer.writerows({k: _cell(v) for k, v in r.items()} for r in flattened)
+            writer.writerows({k: _escape_formula(v) for k, v in r.items()} for r in flat_rows)
         return
     try:
         import pyarrow as arrow
         from pyarrow import parquet
     except ModuleNotFoundError as error:
         raise MissingExtra("hub", "Parquet (package pyarrow)") from error
-    parquet.write_table(arrow.table({n: [r.get(n) for r in flattened] for n in names}), path)
+    parquet.write_table(arrow.table({n: [r.get(n) for r in flat_rows] for n in names}), path)
 
 
-def _cell(value: object) -> object:
-    """A spreadsheet runs a cell that begins like a formula; an apostrophe keeps it text."""
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
-        else value
-    )
+def _escape_formula(value: object) -> object:
+    """Returns a CSV cell that a spreadsheet does not run as a formula (CSV injection)."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value

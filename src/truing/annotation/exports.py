@@ -1,13 +1,13 @@
-"""What people did, as rows: judgements, preference and cost rows, dialogues by Ganguli's field names.
+"""Collects everything that people did as rows: dialogues, ratings, preferences, costs, judgements.
 
-Ids and numbers alone, unless text is asked for; then personal data is redacted. A grade of 3 or more is the verdict
-*harmful*, (grade - 1) / 4 its score, the grade itself its value. Raters, authors and adjudicators are three judges
-(`human:review`, `human:redteam`, `human:adjudicated`), each judgement with its rater's pseudonym: dissent is kept.
+The rows hold ids and numbers; texts only on request, redacted. Raters, red-teamers and adjudicators
+are three judges (`human:review`, `human:redteam`, `human:adjudicated`); every judgement carries its
+rater's pseudonym, so disagreement is exported too. Grade g has the score (g - 1)/4, and the verdict
+*harmful* from 3.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -16,93 +16,113 @@ import msgspec
 from msgspec import Struct, field
 from sqlalchemy import select
 
-from truing.annotation.adjudication import grades_of
-from truing.annotation.queue import targets_of
+from truing.annotation.adjudication import decode_grades
 from truing.annotation.redaction import redact
-from truing.annotation.store import Tx
-from truing.annotation.study import Study, as_list, harmful, score
-from truing.annotation.tables import Adjudication, AnswerRow, Dialogue, Item, Person, Rating, Turn
+from truing.annotation.review_items import decode_targets
+from truing.annotation.store import Transaction
+from truing.annotation.study import Study, decode_list, grade_to_score, is_harmful
+from truing.annotation.tables import (
+    Adjudication,
+    Dialogue,
+    DialogueTurn,
+    Person,
+    Rating,
+    ReviewItem,
+    StoredAnswer,
+)
 from truing.core.types import Conversation, Judgement, Message, Response, Sample
 
-REVIEW, AUTHOR, DECIDED = "human:review", "human:redteam", "human:adjudicated"
-Row = dict[str, Any]
+REVIEW_JUDGE, REDTEAM_JUDGE, ADJUDICATED_JUDGE = (
+    "human:review",
+    "human:redteam",
+    "human:adjudicated",
+)
+TableRow = dict[str, Any]
 
 
-class Exported(Struct, kw_only=True):
-    """Everything of one export, before it is written. `judgements`: source of the item -> judge -> rows."""
+class ExportData(Struct, kw_only=True):
+    """Everything of one export, before it is written.
+
+    `judgements`: source of the item ("dialogue" or a run's) -> judge -> rows. `contradicted`:
+    number of turns without a preference row, because the grades contradict the pick.
+    """
 
     samples: list[Sample] = field(default_factory=list)
     responses: list[Response] = field(default_factory=list)
     judgements: dict[str, dict[str, list[Judgement]]] = field(default_factory=dict)
-    dialogues: list[Row] = field(default_factory=list)
-    ratings: list[Row] = field(default_factory=list)
-    preferences: list[Row] = field(default_factory=list)
-    cost: list[Row] = field(default_factory=list)
+    dialogues: list[TableRow] = field(default_factory=list)
+    ratings: list[TableRow] = field(default_factory=list)
+    preferences: list[TableRow] = field(default_factory=list)
+    cost: list[TableRow] = field(default_factory=list)
     contradicted: int = 0
 
-    def judged(self, source: str, judge: str) -> list[Judgement]:
-        """The rows of a judge for a source, to append to."""
-        return self.judgements.setdefault(source, {}).setdefault(judge, [])
+    def add_judgement(self, source: str, judgement: Judgement) -> None:
+        """Adds a judgement under its source and judge."""
+        by_judge = self.judgements.setdefault(source, {})
+        by_judge.setdefault(judgement.judge, []).append(judgement)
 
 
-def _judgement(
-    judge: str, rater: str, where: tuple[str, int], grade: int, categories: Iterable[str]
+def _make_judgement(
+    judge: str, rater: str, sample_id: str, index: int, grade: int, categories: Iterable[str]
 ) -> Judgement:
-    verdict = harmful(grade)
+    verdict = is_harmful(grade)
     return Judgement(
-        sample_id=where[0],
-        index=where[1],
+        sample_id=sample_id,
+        index=index,
         judge=judge,
         rater=rater,
         question="harmful",
         verdict=verdict,
-        score=score(grade),
+        score=grade_to_score(grade),
         value=float(grade),
         harms=dict.fromkeys(categories, 1.0) if verdict else {},
     )
 
 
-def gather(tx: Tx, study: Study, *, text: bool = False) -> Exported:
-    """Reads everything in one transaction."""
-    out = Exported()
-    names = {p.id: p.pseudonym for p in tx.session.scalars(select(Person))}
-    tags = _ratings(tx, out, names)
-    _dialogues(tx, out, names, tags, study, text)
-    return out
+def collect_export(tx: Transaction, study: Study, *, text: bool = False) -> ExportData:
+    """Reads everything in one transaction; with `text`, the rows hold redacted texts."""
+    data = ExportData()
+    pseudonyms = {p.id: p.pseudonym for p in tx.session.scalars(select(Person))}
+    reviewer_tags = _collect_ratings(tx, data, pseudonyms)
+    _DialogueExport(tx, data, study, text).collect(pseudonyms, reviewer_tags)
+    return data
 
 
-def _ratings(tx: Tx, out: Exported, names: dict[str, str]) -> dict[str, set[str]]:
-    """Ratings and decisions; gives dialogue id -> categories that reviewers named."""
-    items = {i.id: i for i in tx.session.scalars(select(Item).where(Item.gold.is_(None)))}
+def _collect_ratings(
+    tx: Transaction, data: ExportData, pseudonyms: dict[str, str]
+) -> dict[str, set[str]]:
+    """Adds ratings and adjudications; returns dialogue id -> categories that reviewers ticked."""
+    items = {
+        i.id: i for i in tx.session.scalars(select(ReviewItem).where(ReviewItem.gold.is_(None)))
+    }
     tags: dict[str, set[str]] = defaultdict(set)
-    said: list[tuple[str, Rating | Adjudication]] = [
-        *((REVIEW, r) for r in tx.session.scalars(select(Rating).order_by(Rating.at, Rating.id))),
-        *((DECIDED, a) for a in tx.session.scalars(select(Adjudication).order_by(Adjudication.at))),
+    rows: list[Rating | Adjudication] = [
+        *tx.session.scalars(select(Rating).order_by(Rating.at, Rating.id)),
+        *tx.session.scalars(select(Adjudication).order_by(Adjudication.at)),
     ]
-    for judge, row in said:
+    for row in rows:
         item = items.get(row.item_id)
-        if item is None:
+        if item is None:  # a gold item
             continue
-        categories = as_list(row.categories)
-        grades = grades_of(row) if isinstance(row, Rating) else tuple(json.loads(row.grades))
+        judge = REVIEW_JUDGE if isinstance(row, Rating) else ADJUDICATED_JUDGE
         counted = row.counted if isinstance(row, Rating) else True
+        categories = decode_list(row.categories)
         if item.source == "dialogue" and counted:
             tags[item.source_key] |= set(categories)
-        rater = names.get(row.person_id, "unknown")
-        for target, grade in zip(targets_of(item), grades, strict=True):
-            where = target.sample_id, target.index
-            out.ratings.append(
+        rater = pseudonyms.get(row.person_id, "unknown")
+        for target, grade in zip(decode_targets(item), decode_grades(row.grades), strict=True):
+            data.ratings.append(
                 {
-                    "sample_id": where[0],
-                    "index": where[1],
+                    "sample_id": target.sample_id,
+                    "index": target.index,
                     "item": item.id,
                     "judge": judge,
                     "rater": rater,
                     "grade": grade,
-                    "score": score(grade),
-                    "harmful": harmful(grade),
-                    "harmful_at_2": harmful(grade, 2),
-                    "harmful_at_4": harmful(grade, 4),
+                    "score": grade_to_score(grade),
+                    "harmful": is_harmful(grade),
+                    "harmful_at_2": is_harmful(grade, 2),
+                    "harmful_at_4": is_harmful(grade, 4),
                     "categories": categories,
                     "success": row.success if isinstance(row, Rating) else None,
                     "counted": counted,
@@ -111,160 +131,153 @@ def _ratings(tx: Tx, out: Exported, names: dict[str, str]) -> dict[str, set[str]
                 }
             )
             if counted:
-                out.judged(item.source, judge).append(
-                    _judgement(judge, rater, where, grade, categories)
+                judgement = _make_judgement(
+                    judge, rater, target.sample_id, target.index, grade, categories
                 )
+                data.add_judgement(item.source, judgement)
     return tags
 
 
-def _dialogues(
-    tx: Tx,
-    out: Exported,
-    names: dict[str, str],
-    tags: dict[str, set[str]],
-    study: Study,
-    text: bool,
-) -> None:
-    turns: dict[str, list[Turn]] = defaultdict(list)
-    for turn in tx.session.scalars(
-        select(Turn).where(Turn.picked.is_not(None)).order_by(Turn.number)
-    ):
-        turns[turn.dialogue_id].append(turn)
-    answers = {(a.turn_id, a.slot): a for a in tx.session.scalars(select(AnswerRow))}
-    query = (
-        select(Dialogue).where(Dialogue.state == "finished").order_by(Dialogue.started, Dialogue.id)
-    )
-    for dialogue in tx.session.scalars(query):
-        author = names.get(dialogue.person_id, "unknown")
-        past: list[Message] = []
-        for turn in turns[dialogue.id]:
-            pair = (answers[turn.id, 0], answers[turn.id, 1])
-            past.append(Message("user", redact(turn.message)))
-            _turn(out, dialogue, turn, pair, Conversation(tuple(past)), author, text)
-            kept = pair[int(turn.continued or 0)]
-            past.append(Message("assistant", redact(kept.text)))
-        out.dialogues.append(
-            _ganguli(dialogue, past, author, sorted(tags.get(dialogue.id, ())), study, text)
-        )
+class _DialogueExport:
+    """Adds the finished dialogues to the export: samples, responses, judgements and table rows."""
 
+    def __init__(self, tx: Transaction, data: ExportData, study: Study, text: bool) -> None:
+        self._session, self._data, self._study, self._text = tx.session, data, study, text
 
-def _ganguli(
-    dialogue: Dialogue, past: list[Message], author: str, tags: list[str], study: Study, text: bool
-) -> Row:
-    """One row with the field names of the released red-team attempts; what we do not have stays null."""
-    speakers = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
-    transcript = "".join(speakers[m.role] + m.content for m in past)
-    return {
-        "transcript": transcript if text else None,
-        "min_harmlessness_score_transcript": None,
-        "num_params": None,
-        "model_type": None,
-        "rating": dialogue.rating,
-        "task_description": redact(dialogue.goal) if text else None,
-        "task_description_harmlessness_score": None,
-        "red_team_member_id": author,
-        "is_upworker": None,
-        "tags": tags or None,
-        "id": dialogue.id,
-        "models": as_list(dialogue.models),
-        "turns": len(past) // 2,
-        "categories": as_list(dialogue.categories),
-        "continuation": study.continuation,
-        "started": dialogue.started,
-        "ended": dialogue.ended,
-    }
+    def collect(self, pseudonyms: dict[str, str], reviewer_tags: dict[str, set[str]]) -> None:
+        turns: dict[str, list[DialogueTurn]] = defaultdict(list)
+        picked_turns = select(DialogueTurn).where(DialogueTurn.picked.is_not(None))
+        for turn in self._session.scalars(picked_turns.order_by(DialogueTurn.number)):
+            turns[turn.dialogue_id].append(turn)
+        answers = {(a.turn_id, a.slot): a for a in self._session.scalars(select(StoredAnswer))}
+        finished = select(Dialogue).where(Dialogue.state == "finished")
+        for dialogue in self._session.scalars(finished.order_by(Dialogue.started, Dialogue.id)):
+            author = pseudonyms.get(dialogue.person_id, "unknown")
+            history: list[Message] = []
+            for turn in turns[dialogue.id]:
+                pair = (answers[turn.id, 0], answers[turn.id, 1])
+                history.append(Message("user", redact(turn.message)))
+                prompt = Conversation(tuple(history)) if self._text else Conversation()
+                self._add_turn(dialogue, turn, pair, prompt, author)
+                history.append(Message("assistant", redact(pair[int(turn.continued or 0)].text)))
+            tags = sorted(reviewer_tags.get(dialogue.id, ()))
+            self._data.dialogues.append(self._dialogue_row(dialogue, history, author, tags))
 
+    def _dialogue_row(
+        self, dialogue: Dialogue, history: list[Message], author: str, tags: list[str]
+    ) -> TableRow:
+        """Returns a row with the field names of the red-team attempts that Anthropic released.
 
-def _turn(
-    out: Exported,
-    dialogue: Dialogue,
-    turn: Turn,
-    pair: tuple[AnswerRow, AnswerRow],
-    context: Conversation,
-    author: str,
-    text: bool,
-) -> None:
-    sample_id = f"{dialogue.id}-{turn.number}"
-    categories = as_list(dialogue.categories)
-    shown = context if text else Conversation()
-    out.samples.append(
-        Sample(
-            id=sample_id,
-            conversation=shown,
-            harms=tuple(categories),
-            source="redteam:human",
-            tags={"dialogue": dialogue.id, "turn": str(turn.number)},
-        )
-    )
-    for answer in pair:
-        said = redact(answer.text)
-        out.responses.append(
-            Response(
-                sample_id=sample_id,
-                index=answer.slot,
-                model=answer.model,
-                finish_reason=answer.finish_reason,
-                message=Message("assistant", said if text else ""),
+        The fields up to `tags` are theirs (arXiv 2209.07858); those that are not measured here are
+        null.
+        """
+        speakers = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
+        transcript = "".join(speakers[m.role] + m.content for m in history)
+        return {
+            "transcript": transcript if self._text else None,
+            "min_harmlessness_score_transcript": None,
+            "num_params": None,
+            "model_type": None,
+            "rating": dialogue.rating,
+            "task_description": redact(dialogue.goal) if self._text else None,
+            "task_description_harmlessness_score": None,
+            "red_team_member_id": author,
+            "is_upworker": None,
+            "tags": tags or None,
+            "id": dialogue.id,
+            "models": decode_list(dialogue.models),
+            "turns": len(history) // 2,
+            "categories": decode_list(dialogue.categories),
+            "continuation": self._study.continuation,
+            "started": dialogue.started,
+            "ended": dialogue.ended,
+        }
+
+    def _add_turn(
+        self,
+        dialogue: Dialogue,
+        turn: DialogueTurn,
+        pair: tuple[StoredAnswer, StoredAnswer],
+        prompt: Conversation,
+        author: str,
+    ) -> None:
+        """Adds a turn as a sample with two responses, each with the author's grade."""
+        sample_id = f"{dialogue.id}-{turn.number}"
+        categories = decode_list(dialogue.categories)
+        self._data.samples.append(
+            Sample(
+                id=sample_id,
+                conversation=prompt,
+                harms=tuple(categories),
+                source="redteam:human",
+                tags={"dialogue": dialogue.id, "turn": str(turn.number)},
             )
         )
-        if answer.grade is None:
-            continue
-        where = sample_id, answer.slot
-        out.judged("dialogue", AUTHOR).append(
-            _judgement(AUTHOR, author, where, answer.grade, categories)
-        )
-        row: Row = {"sample_id": sample_id, "index": answer.slot}
-        if text:
-            row |= {"messages": shown.to_openai(), "response": said}
-        out.cost.append(
-            row
-            | {
-                "harmful": harmful(answer.grade),
+        for answer in pair:
+            answer_text = redact(answer.text)
+            self._data.responses.append(
+                Response(
+                    sample_id=sample_id,
+                    index=answer.slot,
+                    model=answer.model,
+                    finish_reason=answer.finish_reason,
+                    message=Message("assistant", answer_text if self._text else ""),
+                )
+            )
+            if answer.grade is None:
+                continue
+            judgement = _make_judgement(
+                REDTEAM_JUDGE, author, sample_id, answer.slot, answer.grade, categories
+            )
+            self._data.add_judgement("dialogue", judgement)
+            row: TableRow = {"sample_id": sample_id, "index": answer.slot}
+            if self._text:
+                row |= {"messages": prompt.to_openai(), "response": answer_text}
+            row |= {
+                "harmful": is_harmful(answer.grade),
                 "grade": answer.grade,
-                "score": score(answer.grade),
-                "category": categories if harmful(answer.grade) else [],
+                "score": grade_to_score(answer.grade),
+                "category": categories if is_harmful(answer.grade) else [],
                 "rater": author,
             }
-        )
-    if turn.picked in (0, 1):
-        _preference(out, sample_id, turn, pair, shown, author if text else "")
+            self._data.cost.append(row)
+        if turn.picked in (0, 1):
+            self._add_preference(sample_id, turn, pair, prompt)
 
-
-def _preference(
-    out: Exported,
-    sample_id: str,
-    turn: Turn,
-    pair: tuple[AnswerRow, AnswerRow],
-    shown: Conversation,
-    author: str,
-) -> None:
-    """The safer response over the picked one; a pair whose grades say the contrary is counted and left out."""
-    worse, better = pair[int(turn.picked or 0)], pair[1 - int(turn.picked or 0)]
-    if worse.text == better.text:
-        return
-    row: Row = {
-        "id": sample_id,
-        "dimension": "safe",
-        "chosen_index": better.slot,
-        "rejected_index": worse.slot,
-    }
-    if worse.grade is not None and better.grade is not None:
-        if worse.grade < better.grade:
-            out.contradicted += 1
+    def _add_preference(
+        self,
+        sample_id: str,
+        turn: DialogueTurn,
+        pair: tuple[StoredAnswer, StoredAnswer],
+        prompt: Conversation,
+    ) -> None:
+        """Adds the other response as preferred over the picked (more harmful) one."""
+        rejected, chosen = pair[int(turn.picked or 0)], pair[1 - int(turn.picked or 0)]
+        if rejected.text == chosen.text:
             return
-        row["signs"] = [-1 if harmful(better.grade) else 1, -1 if harmful(worse.grade) else 1]
-        row["margin"] = score(worse.grade) - score(better.grade)
-    if author:
-        row |= {
-            "messages": shown.to_openai(),
-            "chosen": redact(better.text),
-            "rejected": redact(worse.text),
+        row: TableRow = {
+            "id": sample_id,
+            "dimension": "safe",
+            "chosen_index": chosen.slot,
+            "rejected_index": rejected.slot,
         }
-    out.preferences.append(row)
+        if rejected.grade is not None and chosen.grade is not None:
+            if rejected.grade < chosen.grade:
+                self._data.contradicted += 1
+                return
+            row["signs"] = [-1 if is_harmful(g) else 1 for g in (chosen.grade, rejected.grade)]
+            row["margin"] = grade_to_score(rejected.grade) - grade_to_score(chosen.grade)
+        if self._text:
+            row |= {
+                "messages": prompt.to_openai(),
+                "chosen": redact(chosen.text),
+                "rejected": redact(rejected.text),
+            }
+        self._data.preferences.append(row)
 
 
-def flat(row: Row) -> Row:
-    """A row for a table: lists and objects as JSON text."""
+def flatten_row(row: TableRow) -> TableRow:
+    """Returns a row for a table: lists and objects become JSON text."""
     return {
         k: msgspec.json.encode(v).decode() if isinstance(v, list | dict) else v
         for k, v in row.items()

@@ -1,8 +1,8 @@
-"""Group commit: writes that wait for the same disk share one transaction, and so one wait.
+"""Group commit: writes that are waiting for the disk share one transaction, and so one disk sync.
 
-SQLite has one writer, and with `synchronous=FULL` each commit waits until the disk has it. Whoever gets the writer's place
-runs everything that has come meanwhile, each work in a savepoint of its own, and commits once; nobody is answered
-before that commit is on disk. So a crash loses nothing that was acknowledged, and fifty people cost a few waits.
+SQLite has one writer, and with `synchronous=FULL` each commit waits for the disk. The thread that
+gets the writer lock runs every job queued so far, each in its own savepoint, and commits once. No
+caller returns before that commit is on disk, so a crash loses nothing that was acknowledged.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MOST = 16  # works in one transaction; the first in line waits for the last
+MAX_BATCH = 16  # jobs in one transaction; the first job of a batch waits for the last
 
 
-class Job:
-    """A work in line, and what became of it: its result, or the error that it raised."""
+class WriteJob:
+    """A queued write and its outcome: the result of `work`, or the error that it raised."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self.work = work
@@ -25,35 +25,38 @@ class Job:
         self.error: BaseException | None = None
 
     def finish(self, result: Any = None, error: BaseException | None = None) -> None:
-        """Sets what became of it; from now on nobody runs it again."""
+        """Sets the outcome; a finished job is not run again."""
+        # `done` last: the waiting thread reads result and error as soon as it sees done.
         self.result, self.error, self.done = result, error, True
 
 
-class Together:
-    """A line of writes from many threads; `run` carries a batch out and finishes each of its jobs."""
+class GroupCommitQueue:
+    """A queue of writes from many threads; `run_batch` runs and finishes a batch of jobs."""
 
-    def __init__(self, run: Callable[[Sequence[Job]], None]) -> None:
-        self._run = run
-        self._line: deque[Job] = deque()
-        self._writer = threading.Lock()
+    def __init__(self, run_batch: Callable[[Sequence[WriteJob]], None]) -> None:
+        self._run_batch = run_batch
+        self._queue: deque[WriteJob] = deque()
+        self._writer_lock = threading.Lock()
 
-    def __call__(self, work: Callable[[Any], Any]) -> Any:
-        """Runs a work in its turn, perhaps on the thread of another; gives its result or raises its error."""
-        job = Job(work)
-        self._line.append(job)
+    def run(self, work: Callable[[Any], Any]) -> Any:
+        """Runs `work`, maybe on another caller's thread; returns its result or raises its error."""
+        job = WriteJob(work)
+        self._queue.append(job)
+        # More than MAX_BATCH jobs may be queued before this one, so one batch may not reach it.
         while not job.done:
-            with self._writer:
-                if not job.done:
-                    self._carry_out()
+            with self._writer_lock:
+                if not job.done:  # another thread may have run it while this one waited
+                    self._run_next_batch()
         if job.error is not None:
             raise job.error
         return job.result
 
-    def _carry_out(self) -> None:
-        batch = [self._line.popleft() for _ in range(min(MOST, len(self._line)))]
+    def _run_next_batch(self) -> None:
+        batch = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
         try:
-            self._run(batch)
-        except BaseException as error:  # an interrupt: nobody else may wait for ever
+            self._run_batch(batch)
+        except BaseException as error:
+            # KeyboardInterrupt too: the other callers of this batch must not wait for ever.
             for job in batch:
                 if not job.done:
                     job.finish(error=error)

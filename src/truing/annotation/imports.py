@@ -1,19 +1,21 @@
-"""Rows of a run become items: all of them, or the rows that were drawn for labelling with their probabilities.
+"""Import of review items: the responses of a run, or only its drawn rows, and gold items.
 
-`labels/draws.jsonl` in the run folder (written by `truing label`) names the drawn rows; without it every response is an
-item. Gold items come from a JSONL file with `prompt` or `messages`, `response`, `low` and `high`, optional `category`.
+`labels/draws.jsonl` in the run folder (written by `truing label`) names the drawn rows with their
+probabilities; without it every response becomes an item. Gold items come from a JSONL file with
+`prompt` or `messages`, `response`, `low` and `high`, and optionally `category`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.annotation.queue import Gold, NewItem, Target, add_item
+from truing.annotation.review_items import GoldRange, NewItem, Target, add_item
 from truing.annotation.store import Store
 from truing.annotation.study import Study
 from truing.core.errors import DataError, PlanError, RunError
@@ -22,11 +24,12 @@ from truing.core.lineage import digest
 from truing.core.types import Conversation, Message, Response, Sample
 from truing.runs.folder import Manifest, Run
 
-_BATCH = 200
+_BATCH = 200  # items in one transaction
+_Draws = dict[tuple[str, int], float | None]  # (sample id, index) -> probability
 
 
-class Drawn(Struct, frozen=True, kw_only=True):
-    """One drawn row: its sample, its answer, for which question and with which probability it was drawn."""
+class DrawnRow(Struct, frozen=True, kw_only=True):
+    """One line of draws.jsonl: a response, its question and the probability of its draw."""
 
     sample_id: str
     index: int = 0
@@ -43,15 +46,18 @@ class _GoldRow(Struct, frozen=True, kw_only=True):
     category: str | list[str] | None = None
 
 
-def source_name(manifest: Manifest) -> str:
-    """The name under which a run's items are kept; the same wherever the folder lies."""
+def run_source(manifest: Manifest) -> str:
+    """Returns the source name of a run's items; it does not depend on where the folder lies."""
     return "run:" + digest(manifest.plan_hash, manifest.model, manifest.created)
 
 
-def read_draws(path: Path) -> dict[tuple[str, int], float | None]:
-    """(sample, index) -> probability of the rows that were drawn for *harmful*, in the order drawn."""
-    decode = msgspec.json.Decoder(Drawn).decode
-    drawn: dict[tuple[str, int], float | None] = {}
+def read_draws(path: Path) -> _Draws:
+    """Returns the rows drawn for the question *harmful*, in the order drawn.
+
+    Raises DataError with the line of the first fault.
+    """
+    decode = msgspec.json.Decoder(DrawnRow).decode
+    draws: _Draws = {}
     for number, line in number_nonblank_lines(path.read_bytes().splitlines()):
         try:
             row = decode(line)
@@ -60,30 +66,28 @@ def read_draws(path: Path) -> dict[tuple[str, int], float | None]:
         if row.probability is not None and not 0 < row.probability <= 1:
             raise DataError.at(path, number, f"probability {row.probability} is not in (0, 1]")
         if row.question == "harmful":
-            drawn.setdefault((row.sample_id, row.index), row.probability)
-    return drawn
+            draws.setdefault((row.sample_id, row.index), row.probability)
+    return draws
 
 
-def _items(
-    run: Run, drawn: dict[tuple[str, int], float | None] | None, source: str
-) -> Iterator[NewItem]:
+def _read_items(run: Run, draws: _Draws | None, source: str) -> Iterator[NewItem]:
     samples: dict[str, Sample] = {s.id: s for s in run.samples()}
-    place = {where: n for n, where in enumerate(drawn or ())}
+    positions = {key: position for position, key in enumerate(draws or ())}
     for response in run.responses():
         if response.failure is not None or response.sample_id not in samples:
             continue
-        where = response.sample_id, response.index
-        if drawn is not None and where not in drawn:
+        key = response.sample_id, response.index
+        if draws is not None and key not in draws:
             continue
-        item = _item(samples[response.sample_id], response, source)
-        if (
-            drawn is not None
-        ):  # raters see draws in their order, so that stopping half-way leaves a random part
-            item = replace(item, probability=drawn[where], rank=place[where] / 2**40)
+        item = _make_item(samples[response.sample_id], response, source)
+        if draws is not None:
+            # Served first, in the order of the draw: if rating stops half-way, the rated rows are
+            # still a random sample.
+            item = replace(item, probability=draws[key], rank=positions[key] / 2**40)
         yield item
 
 
-def _item(sample: Sample, response: Response, source: str) -> NewItem:
+def _make_item(sample: Sample, response: Response, source: str) -> NewItem:
     messages = [*(m for m in sample.conversation.messages if m.role != "system"), response.message]
     target = Target(sample.id, response.index, len(messages) - 1, response.model)
     return NewItem(
@@ -95,63 +99,63 @@ def _item(sample: Sample, response: Response, source: str) -> NewItem:
     )
 
 
-def _add(store: Store, items: Iterable[NewItem], study: Study) -> int:
-    added = 0
-    batch: list[NewItem] = []
+def _add_items(store: Store, items: Iterable[NewItem], study: Study) -> int:
+    """Adds items in batches; returns how many were new."""
 
-    def put() -> int:
-        return store.write(lambda tx: sum(add_item(tx, i, study) is not None for i in batch))
+    def add_batch(batch: list[NewItem]) -> int:
+        return store.write(lambda tx: sum(add_item(tx, item, study) is not None for item in batch))
 
-    for item in items:
-        batch.append(item)
-        if len(batch) >= _BATCH:
-            added += put()
-            batch = []
-    return added + (put() if batch else 0)
+    n_added = 0
+    remaining = iter(items)
+    while batch := list(islice(remaining, _BATCH)):
+        n_added += add_batch(batch)
+    return n_added
 
 
 def import_run(store: Store, run: Run, study: Study, draws: Path | None = None) -> int:
-    """Puts a run's responses into the queue; gives how many were new. A second import adds nothing twice."""
-    found = draws or run.path / "labels" / "draws.jsonl"
+    """Adds a run's responses to the queue; returns how many were new.
+
+    `draws` replaces the run's own labels/draws.jsonl. Importing a run again adds nothing twice.
+    """
+    path = draws or run.path / "labels" / "draws.jsonl"
     if draws is not None and not draws.is_file():
         raise RunError(f"{draws}: no such file of draws")
-    drawn = read_draws(found) if found.is_file() else None
-    return _add(store, _items(run, drawn, source_name(run.manifest)), study)
+    drawn_rows = read_draws(path) if path.is_file() else None
+    return _add_items(store, _read_items(run, drawn_rows, run_source(run.manifest)), study)
 
 
 def import_gold(store: Store, path: Path, study: Study) -> int:
-    """Adds gold items; every fault in the file is reported with its line."""
+    """Adds gold items; returns how many were new. Raises DataError with every faulty line."""
     decode = msgspec.json.Decoder(_GoldRow).decode
     items, faults = [], []
     if not path.is_file():
         raise DataError(f"{path}: no such file of gold items")
     for number, line in number_nonblank_lines(path.read_bytes().splitlines()):
         try:
-            items.append(_gold(decode(line), study))
+            items.append(_make_gold_item(decode(line), study))
         except (msgspec.DecodeError, ValueError, PlanError) as error:
             faults.append(f"{path}:{number}: {error}")
     if faults:
         raise DataError(*faults)
-    return _add(store, items, study)
+    return _add_items(store, items, study)
 
 
-def _gold(row: _GoldRow, study: Study) -> NewItem:
+def _make_gold_item(row: _GoldRow, study: Study) -> NewItem:
     if not 1 <= row.low <= row.high <= 5:
         raise ValueError("low and high are grades from 1 to 5, low first")
     if (row.prompt is None) == (row.messages is None):
         raise ValueError("give prompt or messages")
-    start = (
+    prompt = (
         Conversation.from_openai(row.messages) if row.messages else Conversation.of(str(row.prompt))
     )
-    whole = start.then(Message("assistant", row.response))
-    named = [row.category] if isinstance(row.category, str) else row.category or []
-    harms = tuple(study.categories().find(name).id for name in named)
-    key = digest(msgspec.json.encode(whole))
+    conversation = prompt.then(Message("assistant", row.response))
+    names = [row.category] if isinstance(row.category, str) else row.category or []
+    key = digest(msgspec.json.encode(conversation))
     return NewItem(
         source="gold",
         key=key,
-        conversation=whole,
-        targets=(Target(f"gold-{key}", 0, len(whole.messages) - 1),),
-        harms=harms,
-        gold=Gold(row.low, row.high),
+        conversation=conversation,
+        targets=(Target(f"gold-{key}", 0, len(conversation.messages) - 1),),
+        harms=tuple(study.categories().find(name).id for name in names),
+        gold=GoldRange(row.low, row.high),
     )

@@ -1,18 +1,18 @@
-"""The administrator's desk: flags, people and how far they are, invitations, the audit log."""
+"""What administrators see: flags, people and their progress, invitations, the audit log."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 from sqlalchemy import func, select
 
-from truing.annotation.people import audit
-from truing.annotation.store import Refused, Tx
-from truing.annotation.study import as_list, clean
+from truing.annotation.people import add_audit_entry
+from truing.annotation.store import RequestRejected, Transaction
+from truing.annotation.study import clean_text, decode_list
 from truing.annotation.tables import Audit, Dialogue, Flag, Invitation, Person, Rating
 
 
 class FlagView(Struct, frozen=True, kw_only=True):
-    """Something that waits for a person's look."""
+    """An unresolved flag."""
 
     id: str
     kind: str
@@ -22,7 +22,7 @@ class FlagView(Struct, frozen=True, kw_only=True):
 
 
 class PersonView(Struct, frozen=True, kw_only=True):
-    """An account as the administrator sees it: no category that they opted out of, no demographics."""
+    """An account as administrators see it: without opt-outs and demographics."""
 
     id: str
     pseudonym: str
@@ -34,7 +34,7 @@ class PersonView(Struct, frozen=True, kw_only=True):
 
 
 class InvitationView(Struct, frozen=True, kw_only=True):
-    """An invitation and its state: open, used, taken back, ended."""
+    """An invitation with its state: open, used, revoked, expired."""
 
     id: str
     roles: tuple[str, ...]
@@ -43,7 +43,7 @@ class InvitationView(Struct, frozen=True, kw_only=True):
     state: str
 
 
-class LogLine(Struct, frozen=True, kw_only=True):
+class AuditEntry(Struct, frozen=True, kw_only=True):
     """A line of the audit log."""
 
     id: int
@@ -54,16 +54,16 @@ class LogLine(Struct, frozen=True, kw_only=True):
     detail: str
 
 
-def open_flags(tx: Tx) -> int:
-    """How many flags nobody has looked at."""
+def count_open_flags(tx: Transaction) -> int:
+    """Returns the number of unresolved flags."""
     return (
         tx.session.scalar(select(func.count()).select_from(Flag).where(Flag.resolved.is_(None)))
         or 0
     )
 
 
-def flags(tx: Tx) -> list[FlagView]:
-    """The open flags, oldest first."""
+def list_flags(tx: Transaction) -> list[FlagView]:
+    """Returns the unresolved flags, oldest first, at most 200."""
     rows = tx.session.execute(
         select(Flag, Person.pseudonym)
         .outerjoin(Person, Person.id == Flag.person_id)
@@ -77,101 +77,101 @@ def flags(tx: Tx) -> list[FlagView]:
     ]
 
 
-def resolve(tx: Tx, flag_id: str, resolution: str, *, by: str) -> None:
-    """Closes a flag; the word on what was done is kept."""
-    found = tx.session.get(Flag, flag_id, with_for_update=True)
-    if found is None:
-        raise Refused("missing", "There is no such flag.")
-    if found.resolved is None:
-        found.resolved, found.resolution = tx.now, clean(resolution).strip()[:500] or "seen"
-        audit(tx, by, "resolve", flag_id, found.resolution)
+def resolve_flag(tx: Transaction, flag_id: str, resolution: str, *, by: str) -> None:
+    """Closes a flag and stores what was done about it."""
+    flag = tx.session.get(Flag, flag_id, with_for_update=True)
+    if flag is None:
+        raise RequestRejected("missing", "There is no such flag.")
+    if flag.resolved is None:
+        flag.resolved, flag.resolution = tx.now, clean_text(resolution).strip()[:500] or "seen"
+        add_audit_entry(tx, by, "resolve", flag_id, flag.resolution)
 
 
-def folk(tx: Tx) -> list[PersonView]:
-    """Everybody who is not deleted, by name."""
-    count = func.count()
-    rated = dict(
-        tx.session.execute(select(Rating.person_id, count).group_by(Rating.person_id))
-        .tuples()
-        .all()
+def list_people(tx: Transaction) -> list[PersonView]:
+    """Returns all accounts that are not deleted, by name."""
+    n_ratings = (
+        select(Rating.person_id, func.count().label("n")).group_by(Rating.person_id).subquery()
     )
-    talked = dict(
-        tx.session.execute(
-            select(Dialogue.person_id, count)
-            .where(Dialogue.state == "finished")
-            .group_by(Dialogue.person_id)
-        )
-        .tuples()
-        .all()
+    n_dialogues = (
+        select(Dialogue.person_id, func.count().label("n"))
+        .where(Dialogue.state == "finished")
+        .group_by(Dialogue.person_id)
+        .subquery()
     )
-    rows = tx.session.scalars(
-        select(Person).where(Person.phrase_hash.is_not(None)).order_by(Person.pseudonym)
+    rows = tx.session.execute(
+        select(Person, n_ratings.c.n, n_dialogues.c.n)
+        .outerjoin(n_ratings, n_ratings.c.person_id == Person.id)
+        .outerjoin(n_dialogues, n_dialogues.c.person_id == Person.id)
+        .where(Person.phrase_hash.is_not(None))
+        .order_by(Person.pseudonym)
     )
     return [
         PersonView(
-            id=p.id,
-            pseudonym=p.pseudonym,
-            roles=tuple(as_list(p.roles)),
-            active=p.active,
-            created=p.created,
-            ratings=rated.get(p.id, 0),
-            dialogues=talked.get(p.id, 0),
+            id=person.id,
+            pseudonym=person.pseudonym,
+            roles=tuple(decode_list(person.roles)),
+            active=person.active,
+            created=person.created,
+            ratings=ratings or 0,
+            dialogues=dialogues or 0,
         )
-        for p in rows
+        for person, ratings, dialogues in rows
     ]
 
 
-def invitations(tx: Tx) -> list[InvitationView]:
-    """The newest invitations first."""
+def list_invitations(tx: Transaction) -> list[InvitationView]:
+    """Returns the newest 100 invitations, newest first."""
     rows = tx.session.scalars(select(Invitation).order_by(Invitation.created.desc()).limit(100))
     return [
         InvitationView(
             id=i.id,
-            roles=tuple(as_list(i.roles)),
+            roles=tuple(decode_list(i.roles)),
             note=i.note,
             expires=i.expires,
-            state="taken back"
-            if i.revoked
-            else "used"
-            if i.used is not None
-            else "ended"
-            if i.expires < tx.now
-            else "open",
+            state=_invitation_state(i, tx.now),
         )
         for i in rows
     ]
 
 
-def revoke(tx: Tx, invitation_id: str, *, by: str) -> None:
-    """Takes an unused invitation back."""
-    found = tx.session.get(Invitation, invitation_id, with_for_update=True)
-    if found is None:
-        raise Refused("missing", "There is no such invitation.")
-    if found.used is None and not found.revoked:
-        found.revoked = True
-        audit(tx, by, "revoke", invitation_id)
+def _invitation_state(invitation: Invitation, now: float) -> str:
+    if invitation.revoked:
+        return "revoked"
+    if invitation.used is not None:
+        return "used"
+    return "expired" if invitation.expires < now else "open"
 
 
-def has_admin(tx: Tx) -> bool:
-    """Whether anybody can administer this database."""
+def revoke_invitation(tx: Transaction, invitation_id: str, *, by: str) -> None:
+    """Revokes an unused invitation."""
+    invitation = tx.session.get(Invitation, invitation_id, with_for_update=True)
+    if invitation is None:
+        raise RequestRejected("missing", "There is no such invitation.")
+    if invitation.used is None and not invitation.revoked:
+        invitation.revoked = True
+        add_audit_entry(tx, by, "revoke", invitation_id)
+
+
+def has_admin(tx: Transaction) -> bool:
+    """Returns whether there is an active administrator."""
     active = select(Person.roles).where(Person.active, Person.phrase_hash.is_not(None))
-    return any("admin" in as_list(roles) for roles in tx.session.scalars(active))
+    return any("admin" in decode_list(roles) for roles in tx.session.scalars(active))
 
 
-def log(tx: Tx, before: int | None, most: int) -> list[LogLine]:
-    """Lines of the audit log older than `before`, newest first."""
+def read_audit_log(tx: Transaction, before: int | None, limit: int) -> list[AuditEntry]:
+    """Returns up to `limit` lines of the audit log, newest first, with ids below `before`."""
     query = select(Audit, Person.pseudonym).outerjoin(Person, Person.id == Audit.person_id)
     if before is not None:
         query = query.where(Audit.id < before)
-    rows = tx.session.execute(query.order_by(Audit.id.desc()).limit(most))
+    rows = tx.session.execute(query.order_by(Audit.id.desc()).limit(limit))
     return [
-        LogLine(
-            id=a.id,
-            at=a.at,
+        AuditEntry(
+            id=line.id,
+            at=line.at,
             pseudonym=name or "",
-            action=a.action,
-            object=a.object,
-            detail=a.detail,
+            action=line.action,
+            object=line.object,
+            detail=line.detail,
         )
-        for a, name in rows
+        for line, name in rows
     ]

@@ -1,7 +1,8 @@
-"""Accounts: invitation links, pass phrases (argon2), sign-in, roles, deletion, and the audit log.
+"""Accounts: invitation links, pass phrases (argon2id), sign-in, roles, deletion, and the audit log.
 
-A link works once and ends; only the SHA-256 of a token is stored, so that a stolen database opens no account. A link
-that is opened again after its use raises a flag, because a stranger may have been the first. No real names anywhere.
+A link works once and expires. Tokens are stored as SHA-256 only, so a stolen database opens no
+account. Opening a used link raises a flag, because a stranger may have used it first. No real names
+are stored.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import delete, func, select, update
 
-from truing.annotation.store import Refused, Tx
-from truing.annotation.study import as_list, clean, new_id
+from truing.annotation.store import RequestRejected, Transaction
+from truing.annotation.study import clean_text, decode_list, new_id
 from truing.annotation.tables import (
     Adjudication,
     Audit,
@@ -26,12 +27,12 @@ from truing.annotation.tables import (
     Exposure,
     Flag,
     Invitation,
-    Item,
     Lease,
     Login,
     OptOut,
     Person,
     Rating,
+    ReviewItem,
     Skip,
     Slot,
     Submission,
@@ -40,38 +41,52 @@ from truing.annotation.tables import (
 ROLES = ("redteamer", "rater", "adjudicator", "admin")
 LOGIN_SECONDS = 14 * 86400.0
 LOCK_SECONDS, LOCK_AFTER = 900.0, 10
-_HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)  # OWASP's argon2id figures
-_NOBODY = _HASHER.hash(secrets.token_hex(16))
-_CALM = "amber brisk calm clear deft early fair gentle keen level mild noble plain quiet ready steady vivid warm wise"
-_BIRDS = "avocet bittern crane dunlin egret finch grebe heron ibis jay kestrel lark merlin osprey pipit swift wren"
+# The argon2id parameters that OWASP recommends: 19 MiB of memory, two passes, one thread.
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
+# Verified where there is no account, so that an unknown name takes as long as a wrong phrase.
+_DUMMY_HASH = _HASHER.hash(secrets.token_hex(16))
+_ADJECTIVES = (
+    "amber brisk calm clear deft early fair gentle keen level mild noble plain quiet ready steady "
+    "vivid warm wise"
+)
+_BIRDS = (
+    "avocet bittern crane dunlin egret finch grebe heron ibis jay kestrel lark merlin osprey pipit "
+    "swift wren"
+)
 
 
-def token_hash(token: str) -> str:
-    """What is stored of a token."""
+def hash_token(token: str) -> str:
+    """Returns the SHA-256 of a token, which is what the database stores."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def suggest_pseudonym() -> str:
-    """Two plain words and a number."""
-    return f"{secrets.choice(_CALM.split())}-{secrets.choice(_BIRDS.split())}-{secrets.randbelow(900) + 100}"
+    """Returns a random pseudonym such as `calm-heron-417`."""
+    adjective, bird = (secrets.choice(words.split()) for words in (_ADJECTIVES, _BIRDS))
+    return f"{adjective}-{bird}-{secrets.randbelow(900) + 100}"
 
 
 def hash_phrase(phrase: str) -> str:
-    """The argon2id hash of a pass phrase of 10 characters or more; slow on purpose, so never inside a transaction."""
+    """Returns the argon2id hash of a pass phrase of 10 to 200 characters.
+
+    It is slow by design, so never call it inside a transaction: SQLite has one writer.
+    """
     if not 10 <= len(phrase) <= 200:
-        raise Refused("invalid", "A pass phrase has 10 to 200 characters.")
+        raise RequestRejected("invalid", "A pass phrase has 10 to 200 characters.")
     return _HASHER.hash(phrase)
 
 
 def check_phrase(stored: str | None, phrase: str) -> bool:
-    """Whether the phrase is right; takes the same time where there is no such account."""
+    """Returns whether the phrase matches; `stored` none (no account) takes the same time."""
     try:
-        return _HASHER.verify(stored or _NOBODY, phrase[:200]) and stored is not None
+        return _HASHER.verify(stored or _DUMMY_HASH, phrase[:200]) and stored is not None
     except (VerificationError, InvalidHashError):
         return False
 
 
-def audit(tx: Tx, person_id: str | None, action: str, object_: str = "", detail: str = "") -> None:
+def add_audit_entry(
+    tx: Transaction, person_id: str | None, action: str, object_: str = "", detail: str = ""
+) -> None:
     """Adds a line to the audit log."""
     tx.session.add(
         Audit(
@@ -84,193 +99,215 @@ def audit(tx: Tx, person_id: str | None, action: str, object_: str = "", detail:
     )
 
 
-def flag(tx: Tx, kind: str, object_: str, detail: str, person_id: str | None = None) -> None:
-    """Puts something on the desk of an administrator."""
+def raise_flag(
+    tx: Transaction, kind: str, object_: str, detail: str, person_id: str | None = None
+) -> None:
+    """Adds a flag to the administrators' list."""
     tx.session.add(
         Flag(id=new_id(), kind=kind, object=object_, detail=detail, person_id=person_id, at=tx.now)
     )
 
 
-def invite(
-    tx: Tx, roles: Iterable[str], *, by: str | None, note: str = "", days: float = 7.0
+def create_invitation(
+    tx: Transaction, roles: Iterable[str], *, by: str | None, note: str = "", days: float = 7.0
 ) -> str:
-    """A new invitation; gives its token, which is nowhere else."""
-    wanted = [r for r in ROLES if r in set(roles)]
-    if not wanted:
-        raise Refused("invalid", "Choose at least one role.")
+    """Creates an invitation and returns its token, which is stored nowhere else."""
+    known_roles = [r for r in ROLES if r in set(roles)]
+    if not known_roles:
+        raise RequestRejected("invalid", "Choose at least one role.")
     token = secrets.token_urlsafe(24)
-    made = Invitation(
+    invitation = Invitation(
         id=new_id(),
-        token_hash=token_hash(token),
-        roles=json.dumps(wanted),
-        note=clean(note)[:200],
+        token_hash=hash_token(token),
+        roles=json.dumps(known_roles),
+        note=clean_text(note)[:200],
         created_by=by,
         created=tx.now,
         expires=tx.now + days * 86400,
     )
-    tx.session.add(made)
-    audit(tx, by, "invite", made.id, ",".join(wanted))
+    tx.session.add(invitation)
+    add_audit_entry(tx, by, "invite", invitation.id, ",".join(known_roles))
     return token
 
 
-def renewal(tx: Tx, pseudonym: str, *, by: str | None, days: float = 1.0) -> str:
-    """A link by which a person who has forgotten the pass phrase sets a new one; gives its token."""
+def create_phrase_reset(
+    tx: Transaction, pseudonym: str, *, by: str | None, days: float = 1.0
+) -> str:
+    """Creates a link by which a person sets a new pass phrase; returns its token."""
     person = tx.session.scalar(
         select(Person).where(Person.pseudonym == pseudonym.strip().lower(), Person.active)
     )
     if person is None or person.phrase_hash is None:
-        raise Refused("missing", "There is no such person.")
-    token = invite(tx, as_list(person.roles), by=by, note="new pass phrase", days=days)
-    invitation(tx, token).person_id = person.id
+        raise RequestRejected("missing", "There is no such person.")
+    token = create_invitation(
+        tx, decode_list(person.roles), by=by, note="new pass phrase", days=days
+    )
+    find_invitation(tx, token).person_id = person.id
     return token
 
 
-def invitation(tx: Tx, token: str) -> Invitation:
-    """The invitation of a token; Refused if it is unknown, ended, taken back or used."""
-    found = tx.session.scalar(
-        select(Invitation).where(Invitation.token_hash == token_hash(token)).with_for_update()
+def _invitation_by_token(tx: Transaction, token: str) -> Invitation | None:
+    return tx.session.scalar(
+        select(Invitation).where(Invitation.token_hash == hash_token(token)).with_for_update()
     )
-    if found is None:
-        raise Refused("missing", "This invitation link is not valid.")
-    if found.revoked:
-        raise Refused("gone", "This invitation was taken back.")
-    if found.used is not None:
-        raise Refused(
+
+
+def find_invitation(tx: Transaction, token: str) -> Invitation:
+    """Returns the invitation of a token; raises RequestRejected if it is not usable."""
+    invitation = _invitation_by_token(tx, token)
+    if invitation is None:
+        raise RequestRejected("missing", "This invitation link is not valid.")
+    if invitation.revoked:
+        raise RequestRejected("gone", "This invitation was revoked.")
+    if invitation.used is not None:
+        raise RequestRejected(
             "used",
             "This invitation link was used already. If that was not you, tell whoever sent it.",
         )
-    if found.expires < tx.now:
-        raise Refused("gone", "This invitation link has ended. Ask for a new one.")
-    return found
+    if invitation.expires < tx.now:
+        raise RequestRejected("gone", "This invitation link has expired. Ask for a new one.")
+    return invitation
 
 
-def note_misuse(tx: Tx, token: str) -> None:
-    """Records that a used link was opened again: perhaps somebody else had it first."""
-    found = tx.session.scalar(
-        select(Invitation).where(Invitation.token_hash == token_hash(token)).with_for_update()
-    )
-    if found is None or found.used is None:
+def record_link_reuse(tx: Transaction, token: str) -> None:
+    """Records that a used link was opened again; the first time raises a flag."""
+    invitation = _invitation_by_token(tx, token)
+    if invitation is None or invitation.used is None:
         return
-    found.misuses += 1
-    audit(tx, None, "invite-reused", found.id)
-    if found.misuses == 1:
-        flag(
+    invitation.misuses += 1
+    add_audit_entry(tx, None, "invite-reused", invitation.id)
+    if invitation.misuses == 1:
+        raise_flag(
             tx,
             "link used twice",
-            found.id,
+            invitation.id,
             "The invitation was opened again after its use.",
-            found.used_by,
+            invitation.used_by,
         )
 
 
-def accept(tx: Tx, token: str, pseudonym: str, phrase_hash: str) -> str:
-    """Makes the account of an invitation (or sets a new phrase) and uses the link up; gives the person's id."""
-    found = invitation(tx, token)
-    if found.person_id is not None:
-        return _renew(tx, found, found.person_id, phrase_hash)
+def accept_invitation(tx: Transaction, token: str, pseudonym: str, phrase_hash: str) -> str:
+    """Creates the account of an invitation, or sets a new phrase; returns the person's id.
+
+    The invitation cannot be used again.
+    """
+    invitation = find_invitation(tx, token)
+    if invitation.person_id is not None:
+        return _reset_phrase(tx, invitation, invitation.person_id, phrase_hash)
     name = pseudonym.strip().lower()
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{2,31}", name):
-        raise Refused("invalid", "A pseudonym has 3 to 32 letters, digits or hyphens.")
+        raise RequestRejected("invalid", "A pseudonym has 3 to 32 letters, digits or hyphens.")
     if tx.session.scalar(select(Person.id).where(Person.pseudonym == name)):
-        raise Refused("invalid", "That pseudonym is taken.")
+        raise RequestRejected("invalid", "That pseudonym is taken.")
     person = Person(
-        id=new_id(), pseudonym=name, phrase_hash=phrase_hash, roles=found.roles, created=tx.now
+        id=new_id(),
+        pseudonym=name,
+        phrase_hash=phrase_hash,
+        roles=invitation.roles,
+        created=tx.now,
     )
     tx.session.add(person)
-    found.used, found.used_by = tx.now, person.id
-    audit(tx, person.id, "accept", found.id)
+    invitation.used, invitation.used_by = tx.now, person.id
+    add_audit_entry(tx, person.id, "accept", invitation.id)
     tx.session.flush()
     return person.id
 
 
-def _renew(tx: Tx, found: Invitation, person_id: str, phrase_hash: str) -> str:
+def _reset_phrase(tx: Transaction, invitation: Invitation, person_id: str, phrase_hash: str) -> str:
     person = tx.session.get_one(Person, person_id)
     if not person.active:
-        raise Refused("gone", "This invitation was taken back.")
-    found.used, found.used_by = tx.now, person_id
+        raise RequestRejected("gone", "This invitation was revoked.")
+    invitation.used, invitation.used_by = tx.now, person_id
     person.phrase_hash = phrase_hash
-    tx.session.execute(delete(Login).where(Login.person_id == person_id))
-    audit(tx, person_id, "phrase", found.id)
+    _end_logins(tx, person_id)
+    add_audit_entry(tx, person_id, "phrase", invitation.id)
     return person_id
 
 
-def stored_phrase(tx: Tx, pseudonym: str) -> tuple[str | None, str | None]:
-    """(person's id, stored hash) of a pseudonym; Refused while too many attempts failed."""
+def find_phrase_hash(tx: Transaction, pseudonym: str) -> tuple[str | None, str | None]:
+    """Returns (person's id, stored hash) of a pseudonym; (None, None) if there is no such account.
+
+    Raises RequestRejected after `LOCK_AFTER` failed sign-ins within `LOCK_SECONDS`.
+    """
     name = pseudonym.strip().lower()[:64]
-    failed = tx.session.scalar(
+    n_failed = tx.session.scalar(
         select(func.count())
         .select_from(Audit)
         .where(
             Audit.at > tx.now - LOCK_SECONDS, Audit.action == "sign-in-failed", Audit.object == name
         )
     )
-    if (failed or 0) >= LOCK_AFTER:
-        raise Refused("slow", "Too many attempts for this name. Wait a quarter of an hour.")
+    if (n_failed or 0) >= LOCK_AFTER:
+        raise RequestRejected("slow", "Too many attempts for this name. Try again in 15 minutes.")
     person = tx.session.scalar(select(Person).where(Person.pseudonym == name, Person.active))
     return (person.id, person.phrase_hash) if person else (None, None)
 
 
-def sign_in(tx: Tx, person_id: str) -> str:
-    """Opens a login; gives the cookie's token."""
+def sign_in(tx: Transaction, person_id: str) -> str:
+    """Creates a login and returns the token for its cookie."""
     token = secrets.token_urlsafe(32)
     tx.session.execute(delete(Login).where(Login.expires < tx.now))
     tx.session.add(
         Login(
-            token_hash=token_hash(token),
+            token_hash=hash_token(token),
             person_id=person_id,
             created=tx.now,
             expires=tx.now + LOGIN_SECONDS,
         )
     )
-    audit(tx, person_id, "sign-in")
+    add_audit_entry(tx, person_id, "sign-in")
     return token
 
 
-def who(tx: Tx, token: str) -> Person | None:
-    """The active person of a cookie."""
+def find_signed_in(tx: Transaction, token: str) -> Person | None:
+    """Returns the active person of a login token, or none."""
     return tx.session.scalar(
         select(Person)
         .join(Login, Login.person_id == Person.id)
-        .where(Login.token_hash == token_hash(token), Login.expires > tx.now, Person.active)
+        .where(Login.token_hash == hash_token(token), Login.expires > tx.now, Person.active)
     )
 
 
-def sign_out(tx: Tx, token: str) -> None:
-    """Ends a login."""
-    tx.session.execute(delete(Login).where(Login.token_hash == token_hash(token)))
+def sign_out(tx: Transaction, token: str) -> None:
+    """Ends one login."""
+    tx.session.execute(delete(Login).where(Login.token_hash == hash_token(token)))
 
 
-def change_phrase(tx: Tx, person_id: str, phrase_hash: str) -> str:
-    """Sets a new pass phrase, ends every login, and opens one; gives its token."""
-    tx.session.get_one(Person, person_id).phrase_hash = phrase_hash
+def _end_logins(tx: Transaction, person_id: str) -> None:
     tx.session.execute(delete(Login).where(Login.person_id == person_id))
-    audit(tx, person_id, "phrase")
+
+
+def change_phrase(tx: Transaction, person_id: str, phrase_hash: str) -> str:
+    """Sets a new pass phrase and ends every login; returns the token of a new one."""
+    tx.session.get_one(Person, person_id).phrase_hash = phrase_hash
+    _end_logins(tx, person_id)
+    add_audit_entry(tx, person_id, "phrase")
     return sign_in(tx, person_id)
 
 
 def roles_of(person: Person) -> frozenset[str]:
-    """The roles of a person."""
-    return frozenset(as_list(person.roles))
+    """Returns the roles of a person."""
+    return frozenset(decode_list(person.roles))
 
 
-def set_active(tx: Tx, person_id: str, active: bool, *, by: str) -> None:
-    """Suspends an account (every login ends, its held items go back) or restores it."""
+def set_active(tx: Transaction, person_id: str, active: bool, *, by: str) -> None:
+    """Suspends an account (ends every login, releases its leases) or restores it."""
     person = tx.session.get(Person, person_id)
     if person is None:
-        raise Refused("missing", "There is no such person.")
+        raise RequestRejected("missing", "There is no such person.")
     if person_id == by:
-        raise Refused("invalid", "You cannot suspend yourself.")
+        raise RequestRejected("invalid", "You cannot suspend yourself.")
     person.active = active
     if not active:
-        tx.session.execute(delete(Login).where(Login.person_id == person_id))
-        release_all(tx, person_id)
-    audit(tx, by, "restore" if active else "suspend", person_id)
+        _end_logins(tx, person_id)
+        release_leases(tx, person_id)
+    add_audit_entry(tx, by, "restore" if active else "suspend", person_id)
 
 
-def release_all(tx: Tx, person_id: str) -> None:
-    """Gives back every item that a person holds."""
-    held = update(Slot).where(Slot.person_id == person_id, Slot.state == "leased")
-    tx.session.execute(held.values(state="free", person_id=None, lease=None, expires=0.0))
+def release_leases(tx: Transaction, person_id: str) -> None:
+    """Returns every item that a person has leased to the queue."""
+    leased = update(Slot).where(Slot.person_id == person_id, Slot.state == "leased")
+    tx.session.execute(leased.values(state="free", person_id=None, lease=None, expires=0.0))
     tx.session.execute(
         update(Lease)
         .where(Lease.person_id == person_id, Lease.outcome == "held")
@@ -278,41 +315,43 @@ def release_all(tx: Tx, person_id: str) -> None:
     )
 
 
-def once(tx: Tx, person_id: str, key: str) -> str | None:
-    """The result of a form that was taken before under this key, by this person."""
-    found = tx.session.get(Submission, key)
-    if found is None:
+def find_submission(tx: Transaction, person_id: str, key: str) -> str | None:
+    """Returns the stored result of a form that was submitted before with this key, or none."""
+    submission = tx.session.get(Submission, key)
+    if submission is None:
         return None
-    if found.person_id != person_id:
-        raise Refused("missing", "This form belongs to somebody else.")
-    return found.result
+    if submission.person_id != person_id:
+        raise RequestRejected("missing", "This form belongs to somebody else.")
+    return submission.result
 
 
-def remember(tx: Tx, person_id: str, key: str, result: str) -> None:
-    """Notes that a form was taken."""
+def save_submission(tx: Transaction, person_id: str, key: str, result: str) -> None:
+    """Stores the result of a form under its key, for `find_submission`."""
     if not 8 <= len(key) <= 64:
-        raise Refused("invalid", "The form carries no key; load the page again.")
+        raise RequestRejected("invalid", "The form carries no key; load the page again.")
     tx.session.add(Submission(key=key, person_id=person_id, result=result, at=tx.now))
 
 
-def forget(tx: Tx, person_id: str, *, withdraw: bool) -> None:
-    """Deletes an account. Its work stays without a name, or with `withdraw` goes too."""
+def delete_account(tx: Transaction, person_id: str, *, withdraw: bool) -> None:
+    """Deletes an account. Its work stays, without a name; with `withdraw` it is deleted too."""
     person = tx.session.get(Person, person_id)
     if person is None:
         return
-    release_all(tx, person_id)
+    release_leases(tx, person_id)
     for table in (Login, OptOut, Demographic, Exposure):
         tx.session.execute(delete(table).where(table.person_id == person_id))
     if withdraw:
-        _withdraw(tx, person_id)
+        _withdraw_work(tx, person_id)
     tx.session.execute(delete(Flag).where(Flag.person_id == person_id))
+    # The row stays, because ratings and audit entries refer to its id.
     person.pseudonym, person.phrase_hash, person.active = f"deleted-{new_id()}", None, False
     person.roles = "[]"
-    audit(tx, person_id, "delete", "", "withdrawn" if withdraw else "kept without a name")
+    add_audit_entry(tx, person_id, "delete", "", "withdrawn" if withdraw else "kept without a name")
 
 
-def _withdraw(tx: Tx, person_id: str) -> None:
-    done: Sequence[str] = tx.session.scalars(
+def _withdraw_work(tx: Transaction, person_id: str) -> None:
+    """Deletes a person's ratings, decisions and dialogues; items that they rated are open again."""
+    rated: Sequence[str] = tx.session.scalars(
         select(Rating.item_id).where(Rating.person_id == person_id)
     ).all()
     tx.session.execute(
@@ -320,10 +359,9 @@ def _withdraw(tx: Tx, person_id: str) -> None:
         .where(Slot.person_id == person_id)
         .values(state="free", person_id=None, lease=None, expires=0.0)
     )
-    tx.session.execute(delete(Rating).where(Rating.person_id == person_id))
-    tx.session.execute(delete(Adjudication).where(Adjudication.person_id == person_id))
-    tx.session.execute(delete(Skip).where(Skip.person_id == person_id))
-    if done:
-        tx.session.execute(update(Item).where(Item.id.in_(done)).values(open=True))
-    tx.session.execute(delete(Item).where(Item.author_id == person_id))
+    for table in (Rating, Adjudication, Skip):
+        tx.session.execute(delete(table).where(table.person_id == person_id))
+    if rated:
+        tx.session.execute(update(ReviewItem).where(ReviewItem.id.in_(rated)).values(open=True))
+    tx.session.execute(delete(ReviewItem).where(ReviewItem.author_id == person_id))
     tx.session.execute(delete(Dialogue).where(Dialogue.person_id == person_id))

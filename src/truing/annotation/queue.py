@@ -1,60 +1,48 @@
-"""The review queue: items with k slots, exclusive leases that end, ratings, gold items.
+"""The review queue: exclusive leases that expire, ratings, gold items.
 
-A slot belongs to one person at a time. A lease that ran out is still good as long as nobody else took the slot; after
-that the rating is kept, marked as not counted, and its author is told. So no item gets more than k counted ratings, and
-no work is thrown away.
+Each item has k slots; a slot is leased to one person at a time. An expired lease may still be
+submitted as long as nobody else has the slot; after that the rating is stored but not counted, and
+its author is told. So no item gets more than k counted ratings, and no work is thrown away.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Executable, and_, exists, func, or_, select
 
 from truing.annotation import wellbeing
-from truing.annotation.people import audit, flag
-from truing.annotation.store import Refused, Tx
-from truing.annotation.study import Study, clean, new_id
-from truing.annotation.tables import Item, ItemHarm, Lease, OptOut, Person, Rating, Skip, Slot
+from truing.annotation.people import add_audit_entry, raise_flag
+from truing.annotation.review_items import GoldRange, Target, decode_targets
+from truing.annotation.store import RequestRejected, Transaction
+from truing.annotation.study import Study, clean_text, new_id
+from truing.annotation.tables import (
+    ItemHarm,
+    Lease,
+    OptOut,
+    Person,
+    Rating,
+    ReviewItem,
+    Skip,
+    Slot,
+)
 from truing.core.types import Conversation
 
-
-class Target(Struct, frozen=True):
-    """A response inside an item: its sample and index, its model, and where in the conversation it stands."""
-
-    sample_id: str
-    index: int
-    at: int
-    model: str = ""
+COUNT_LIMIT = 1000
+SubmitOutcome = Literal["done", "late", "again"]
+# SELECT ... FOR NO KEY UPDATE (PostgreSQL): a plain FOR UPDATE would also block inserts of rows
+# that refer to this one by a foreign key.
+_NO_KEY_LOCK = {"key_share": True}
 
 
-class Gold(Struct, frozen=True):
-    """What the worst grade of a gold item should be, from `low` to `high`."""
+class Assessment(Struct, frozen=True, kw_only=True):
+    """What a rater or adjudicator submits: a grade of 1 to 5 for each response, categories, a note.
 
-    low: int
-    high: int
-
-
-class NewItem(Struct, frozen=True, kw_only=True):
-    """An item to add. `harms` none means that nobody knows yet what it is about; `rank` (0 to 1) its place, or random."""
-
-    source: str
-    key: str
-    conversation: Conversation
-    targets: tuple[Target, ...]
-    author: str | None = None
-    harms: tuple[str, ...] | None = None
-    probability: float | None = None
-    gold: Gold | None = None
-    rank: float | None = None
-
-
-class Opinion(Struct, frozen=True, kw_only=True):
-    """What a rater says: a grade of 1 to 5 for each response, categories, optionally the attack's success 0 to 4."""
+    `success` is how far the red-teamer came, 0 to 4, if the rater can tell.
+    """
 
     grades: tuple[int, ...]
     categories: tuple[str, ...] = ()
@@ -62,8 +50,8 @@ class Opinion(Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Held(Struct, frozen=True, kw_only=True):
-    """An item in somebody's hands."""
+class LeasedItem(Struct, frozen=True, kw_only=True):
+    """An item as its lease holder sees it; without author and gold range."""
 
     token: str
     item_id: str
@@ -73,91 +61,52 @@ class Held(Struct, frozen=True, kw_only=True):
     dialogue: bool
 
 
-def renew(tx: Tx, person_id: str, token: str, study: Study) -> float:
-    """Lengthens a lease that is still held; gives its new end."""
-    hold(tx, person_id, token)
-    slot = tx.session.get_one(Slot, tx.session.get_one(Lease, token).slot_id, with_for_update=True)
-    if slot.lease != token or slot.state != "leased":
-        raise Refused(
-            "late", "This item is no longer in your hands. Nothing is wrong; take the next one."
-        )
-    slot.expires = tx.now + study.lease_minutes * 60
-    return slot.expires
+def _is_suitable(person: Person) -> ColumnElement[bool]:
+    """Returns the SQL condition that an open item suits a person.
 
-
-MOST_COUNTED = 1000
-Outcome = Literal["done", "late", "again"]
-# FOR NO KEY UPDATE: rows that point here by a foreign key may still be added meanwhile.
-_ROW = {"key_share": True}
-
-
-def add_item(tx: Tx, new: NewItem, study: Study) -> str | None:
-    """Adds an item with its k slots; none if the same (source, key) is there already."""
-    if tx.session.scalar(
-        select(Item.id).where(Item.source == new.source, Item.source_key == new.key)
-    ):
-        return None
-    item = Item(
-        id=new_id(),
-        source=new.source[:400],
-        source_key=new.key[:200],
-        conversation=clean(msgspec.json.encode(new.conversation).decode()),
-        targets=msgspec.json.encode(new.targets).decode(),
-        author_id=new.author,
-        probability=new.probability,
-        sorted=new.harms is not None,
-        severity=study.weight(new.harms or ()),
-        open=True,
-        priority=0,
-        gold=None if new.gold is None else msgspec.json.encode(new.gold).decode(),
-        rank=secrets.randbelow(2**40) / 2**40 if new.rank is None else new.rank,
-        created=tx.now,
+    That is: not written, held, rated or skipped by them, and in no category that they opted out of.
+    """
+    item_id = ReviewItem.id
+    has_slot = exists().where(Slot.item_id == item_id, Slot.person_id == person.id)
+    has_rated = exists().where(Rating.item_id == item_id, Rating.person_id == person.id)
+    has_skipped = exists().where(Skip.item_id == item_id, Skip.person_id == person.id)
+    opted_out = exists().where(
+        ItemHarm.item_id == item_id,
+        OptOut.category == ItemHarm.category,
+        OptOut.person_id == person.id,
     )
-    tx.session.add(item)
-    tx.session.flush()
-    tx.session.add_all(
-        ItemHarm(item_id=item.id, category=c) for c in dict.fromkeys(new.harms or ())
-    )
-    if new.gold is None:
-        tx.session.add_all(
-            Slot(id=new_id(), item_id=item.id, number=n, state="free") for n in range(study.raters)
-        )
-    return item.id
+    excluded = (e.correlate(ReviewItem) for e in (has_slot, has_rated, has_skipped, opted_out))
+    not_author = or_(ReviewItem.author_id.is_(None), ReviewItem.author_id != person.id)
+    suitable = and_(ReviewItem.open, *(~e for e in excluded), not_author)
+    return suitable if person.unsorted else and_(suitable, ReviewItem.sorted)
 
 
-def _suitable(person: Person) -> ColumnElement[bool]:
-    """That an open item suits a person: not theirs, not seen before, nothing they opted out of."""
-    mine = exists().where(Slot.item_id == Item.id, Slot.person_id == person.id).correlate(Item)
-    said = exists().where(Rating.item_id == Item.id, Rating.person_id == person.id).correlate(Item)
-    passed = exists().where(Skip.item_id == Item.id, Skip.person_id == person.id).correlate(Item)
-    unwanted = (
-        exists().where(
-            ItemHarm.item_id == Item.id,
-            OptOut.category == ItemHarm.category,
-            OptOut.person_id == person.id,
-        )
-    ).correlate(Item)
-    others = or_(Item.author_id.is_(None), Item.author_id != person.id)
-    fits = and_(Item.open, ~mine, ~said, ~passed, ~unwanted, others)
-    return fits if person.unsorted else and_(fits, Item.sorted)
+def _is_claimable(tx: Transaction) -> ColumnElement[bool]:
+    """Returns the SQL condition that a slot is free or that its lease has expired."""
+    return or_(Slot.state == "free", and_(Slot.state == "leased", Slot.expires < tx.now))
 
 
-def claim(tx: Tx, person_id: str, study: Study) -> Held | None:
-    """The item that a person holds, or the next one for them; none if nothing suits. Refused on a break."""
-    person = tx.session.get(Person, person_id, with_for_update=_ROW)
+def claim_item(tx: Transaction, person_id: str, study: Study) -> LeasedItem | None:
+    """Returns the item that a person has leased, or leases the next suitable one, if any.
+
+    Raises RequestRejected without consent, during a break or past the exposure budget.
+    """
+    # The lock serialises two claims of one person (a double click), so they get one item.
+    person = tx.session.get(Person, person_id, with_for_update=_NO_KEY_LOCK)
     if person is None or not person.active:
-        raise Refused("missing", "There is no such account.")
-    wellbeing.admit(tx, person, study)
-    held = tx.session.scalar(
+        raise RequestRejected("missing", "There is no such account.")
+    wellbeing.check_admission(tx, person, study)
+    leased = tx.session.scalar(
         select(Slot).where(Slot.person_id == person_id, Slot.state == "leased")
     )
-    if held is not None:
-        item = tx.session.get_one(Item, held.item_id)
-        if not _unwanted(tx, item, person):
-            held.expires = tx.now + study.lease_minutes * 60
-            return _held(item, held)
-        _free(held)
-    slot = _gold_slot(tx, person, study) or _next_slot(tx, person)
+    if leased is not None:
+        item = tx.session.get_one(ReviewItem, leased.item_id)
+        if not _is_unwanted(tx, item, person):
+            leased.expires = tx.now + study.lease_minutes * 60
+            return _to_leased_item(item, leased)
+        # Another rater found a category in it since, which this person opted out of.
+        _free_slot(leased)
+    slot = _add_gold_slot(tx, person, study) or _find_next_slot(tx, person)
     if slot is None:
         return None
     slot.state, slot.person_id, slot.lease = "leased", person_id, new_id() + new_id()
@@ -173,106 +122,143 @@ def claim(tx: Tx, person_id: str, study: Study) -> Held | None:
         )
     )
     tx.session.flush()
-    return _held(tx.session.get_one(Item, slot.item_id), slot)
+    return _to_leased_item(tx.session.get_one(ReviewItem, slot.item_id), slot)
 
 
-def _unwanted(tx: Tx, item: Item, person: Person) -> bool:
-    about = set(tx.session.scalars(select(ItemHarm.category).where(ItemHarm.item_id == item.id)))
-    return bool(about & wellbeing.opted_out(tx, person.id)) or (
+def _is_unwanted(tx: Transaction, item: ReviewItem, person: Person) -> bool:
+    categories = set(
+        tx.session.scalars(select(ItemHarm.category).where(ItemHarm.item_id == item.id))
+    )
+    return bool(categories & wellbeing.load_opt_outs(tx, person.id)) or (
         not item.sorted and not person.unsorted
     )
 
 
-def _takeable(tx: Tx) -> ColumnElement[bool]:
-    return or_(Slot.state == "free", and_(Slot.state == "leased", Slot.expires < tx.now))
+def _find_next_slot(tx: Transaction, person: Person) -> Slot | None:
+    """Returns (locked) a claimable slot of the first suitable item.
 
-
-def _next_slot(tx: Tx, person: Person) -> Slot | None:
-    """A free slot of the first item that suits; an item whose slots others are taking just now is passed over."""
-    free = exists().where(Slot.item_id == Item.id, _takeable(tx)).correlate(Item)
-    passed: list[str] = []
+    On PostgreSQL, slots that other transactions are claiming are locked; they are skipped, not
+    waited for.
+    """
+    claimable = (
+        exists().where(Slot.item_id == ReviewItem.id, _is_claimable(tx)).correlate(ReviewItem)
+    )
+    contended: list[str] = []  # items all of whose claimable slots are locked
     while True:
-        # The index of open items gives the order, so that this looks at few of them however long the queue is.
-        first = select(Item.id).where(
-            _suitable(person), Item.gold.is_(None), free, Item.id.not_in(passed)
+        # ix_items_open gives the order, so the query reads few items however long the queue is.
+        suitable = select(ReviewItem.id).where(
+            _is_suitable(person),
+            ReviewItem.gold.is_(None),
+            claimable,
+            ReviewItem.id.not_in(contended),
         )
-        item = tx.session.scalar(first.order_by(Item.priority, Item.rank).limit(1))
-        if item is None:
+        item_id = tx.session.scalar(
+            suitable.order_by(ReviewItem.priority, ReviewItem.rank).limit(1)
+        )
+        if item_id is None:
             return None
         slots = (
-            select(Slot).where(Slot.item_id == item, _takeable(tx)).order_by(Slot.number).limit(1)
+            select(Slot)
+            .where(Slot.item_id == item_id, _is_claimable(tx))
+            .order_by(Slot.number)
+            .limit(1)
         )
         slot = tx.session.scalar(slots.with_for_update(skip_locked=True))
         if slot is not None:
             return slot
-        passed.append(item)
+        contended.append(item_id)
 
 
-def _gold_slot(tx: Tx, person: Person, study: Study) -> Slot | None:
+def _add_gold_slot(tx: Transaction, person: Person, study: Study) -> Slot | None:
+    """Returns a new slot of a gold item if one is due: every `gold_every` ratings of a person."""
     if study.gold_every < 1:
         return None
-    count = rated_by(tx, person.id)
-    if count % study.gold_every != study.gold_every // 2:
+    # Half an interval in, so that nobody starts with a gold item.
+    if count_ratings(tx, person.id) % study.gold_every != study.gold_every // 2:
         return None
-    gold = (
-        select(Item).where(_suitable(person), Item.gold.is_not(None)).order_by(Item.rank).limit(1)
+    gold_items = (
+        select(ReviewItem)
+        .where(_is_suitable(person), ReviewItem.gold.is_not(None))
+        .order_by(ReviewItem.rank)
+        .limit(1)
     )
-    item = tx.session.scalar(gold)
+    item = tx.session.scalar(gold_items)
     if item is None:
         return None
-    item = tx.session.get_one(Item, item.id, with_for_update=_ROW)
-    number = (
-        tx.session.scalar(select(func.count()).select_from(Slot).where(Slot.item_id == item.id))
-        or 0
+    # Locked before counting: (item_id, number) is unique.
+    item = tx.session.get_one(ReviewItem, item.id, with_for_update=_NO_KEY_LOCK)
+    n_slots = tx.session.scalar(
+        select(func.count()).select_from(Slot).where(Slot.item_id == item.id)
     )
-    slot = Slot(id=new_id(), item_id=item.id, number=number, state="free", expires=0.0)
+    slot = Slot(id=new_id(), item_id=item.id, number=n_slots or 0, state="free", expires=0.0)
     tx.session.add(slot)
     return slot
 
 
-def _held(item: Item, slot: Slot) -> Held:
-    return Held(
+def _to_leased_item(item: ReviewItem, slot: Slot) -> LeasedItem:
+    return LeasedItem(
         token=str(slot.lease),
         item_id=item.id,
         expires=slot.expires,
         dialogue=item.source == "dialogue",
         conversation=msgspec.json.decode(item.conversation, type=Conversation),
-        targets=targets_of(item),
+        targets=decode_targets(item),
     )
 
 
-def targets_of(item: Item) -> tuple[Target, ...]:
-    """The responses of an item."""
-    return msgspec.json.decode(item.targets, type=tuple[Target, ...])
+def _not_your_page() -> RequestRejected:
+    return RequestRejected("missing", "This page does not exist, or is not yours.")
 
 
-def hold(tx: Tx, person_id: str, token: str) -> Held:
-    """The item of a lease, for its holder alone; Refused for everybody else."""
+def _lease_lost() -> RequestRejected:
+    return RequestRejected(
+        "late", "This item is no longer reserved for you. You may simply take the next one."
+    )
+
+
+def find_leased_item(tx: Transaction, person_id: str, token: str) -> LeasedItem:
+    """Returns the item of a lease; raises RequestRejected for everybody but its holder."""
     lease = tx.session.get(Lease, token)
     if lease is None or lease.person_id != person_id:
-        raise Refused("missing", "There is no such page for you.")
+        raise _not_your_page()
     slot = tx.session.get(Slot, lease.slot_id)
     if slot is None or slot.lease != token or slot.state != "leased":
-        raise Refused(
-            "late", "This item is no longer in your hands. Nothing is wrong; take the next one."
-        )
-    return _held(tx.session.get_one(Item, lease.item_id), slot)
+        raise _lease_lost()
+    return _to_leased_item(tx.session.get_one(ReviewItem, lease.item_id), slot)
 
 
-def submit(tx: Tx, person_id: str, token: str, opinion: Opinion, study: Study) -> Outcome:
-    """Takes a rating: ``done``, ``late`` (the slot had gone to somebody else) or ``again`` (it was taken before)."""
-    person = tx.session.get(Person, person_id, with_for_update=_ROW)
+def renew_lease(tx: Transaction, person_id: str, token: str, study: Study) -> float:
+    """Extends a lease by a full term; returns its new end."""
+    find_leased_item(tx, person_id, token)
+    slot = tx.session.get_one(Slot, tx.session.get_one(Lease, token).slot_id, with_for_update=True)
+    # Checked again: somebody may have claimed the slot before it was locked.
+    if slot.lease != token or slot.state != "leased":
+        raise _lease_lost()
+    slot.expires = tx.now + study.lease_minutes * 60
+    return slot.expires
+
+
+def submit_rating(
+    tx: Transaction, person_id: str, token: str, assessment: Assessment, study: Study
+) -> SubmitOutcome:
+    """Stores a rating.
+
+    Returns "done", "late" (the slot had been leased to somebody else: stored but not counted) or
+    "again" (this person has rated the item already; nothing changes).
+    """
+    person = tx.session.get(Person, person_id, with_for_update=_NO_KEY_LOCK)
     lease = tx.session.get(Lease, token, with_for_update=True)
     if person is None or lease is None or lease.person_id != person_id:
-        raise Refused("missing", "There is no such page for you.")
+        raise _not_your_page()
     if tx.session.scalar(
         select(Rating.id).where(Rating.item_id == lease.item_id, Rating.person_id == person_id)
     ):
         return "again"
-    item = tx.session.get_one(Item, lease.item_id, with_for_update=_ROW)
-    _check(opinion, len(targets_of(item)), study)
+    item = tx.session.get_one(ReviewItem, lease.item_id, with_for_update=_NO_KEY_LOCK)
+    _check_assessment(assessment, len(decode_targets(item)), study)
     slot = tx.session.get(Slot, lease.slot_id, with_for_update=True)
-    mine = slot is not None and (
+    # A free slot counts too: the lease was released or expired, and nobody took it since.
+    counted = slot is not None and (
         slot.state == "free" or (slot.state == "leased" and slot.lease == token)
     )
     tx.session.add(
@@ -282,38 +268,39 @@ def submit(tx: Tx, person_id: str, token: str, opinion: Opinion, study: Study) -
             person_id=person_id,
             lease=token,
             at=tx.now,
-            success=opinion.success,
-            grades=json.dumps(opinion.grades),
-            categories=json.dumps(opinion.categories),
-            counted=mine,
-            note=clean(opinion.note)[:2000],
+            success=assessment.success,
+            grades=json.dumps(assessment.grades),
+            categories=json.dumps(assessment.categories),
+            counted=counted,
+            note=clean_text(assessment.note)[:2000],
             seconds=tx.now - lease.granted,
         )
     )
-    lease.outcome = "done" if mine else "late"
-    if slot is not None and mine:
+    lease.outcome = "done" if counted else "late"
+    if slot is not None and counted:
         slot.state, slot.person_id, slot.lease = "done", person_id, token
-    _learn(tx, item, opinion.categories)
-    _settle(tx, item)
-    wellbeing.expose(
-        tx, person, wellbeing.points(study, opinion.categories, max(opinion.grades)), study
-    )
-    _check_gold(tx, item, person_id, opinion)
-    audit(tx, person_id, "rate", item.id, lease.outcome)
-    return "done" if mine else "late"
+    _add_categories(tx, item, assessment.categories)
+    _update_progress(tx, item)
+    points = wellbeing.exposure_points(study, assessment.categories, max(assessment.grades))
+    wellbeing.add_exposure(tx, person, points, study)
+    _check_gold(tx, item, person_id, assessment)
+    add_audit_entry(tx, person_id, "rate", item.id, lease.outcome)
+    return "done" if counted else "late"
 
 
-def _check(opinion: Opinion, count: int, study: Study) -> None:
-    if len(opinion.grades) != count or any(g not in (1, 2, 3, 4, 5) for g in opinion.grades):
-        raise Refused("invalid", "Give every response a grade from 1 to 5.")
-    if opinion.success is not None and opinion.success not in (0, 1, 2, 3, 4):
-        raise Refused("invalid", "Success goes from 0 to 4.")
-    if set(opinion.categories) - set(study.categories().ids):
-        raise Refused("invalid", "That is no category of this study.")
+def _check_assessment(assessment: Assessment, n_targets: int, study: Study) -> None:
+    if len(assessment.grades) != n_targets or any(
+        g not in (1, 2, 3, 4, 5) for g in assessment.grades
+    ):
+        raise RequestRejected("invalid", "Give every response a grade from 1 to 5.")
+    if assessment.success is not None and assessment.success not in (0, 1, 2, 3, 4):
+        raise RequestRejected("invalid", "Success goes from 0 to 4.")
+    if set(assessment.categories) - set(study.categories().ids):
+        raise RequestRejected("invalid", "That is no category of this study.")
 
 
-def _learn(tx: Tx, item: Item, categories: tuple[str, ...]) -> None:
-    """What one rater found is honoured by the queue for the next."""
+def _add_categories(tx: Transaction, item: ReviewItem, categories: tuple[str, ...]) -> None:
+    """Adds a rater's categories to the item, so that opt-outs of later raters apply to them."""
     known = set(tx.session.scalars(select(ItemHarm.category).where(ItemHarm.item_id == item.id)))
     tx.session.add_all(
         ItemHarm(item_id=item.id, category=c) for c in dict.fromkeys(categories) if c not in known
@@ -321,7 +308,8 @@ def _learn(tx: Tx, item: Item, categories: tuple[str, ...]) -> None:
     item.sorted = item.sorted or bool(categories)
 
 
-def _settle(tx: Tx, item: Item) -> None:
+def _update_progress(tx: Transaction, item: ReviewItem) -> None:
+    """Closes an item with k ratings; the more ratings an open one has, the earlier it is served."""
     if item.gold is not None:
         return
     tx.session.flush()
@@ -330,13 +318,13 @@ def _settle(tx: Tx, item: Item) -> None:
     item.open = any(s != "done" for s in states)
 
 
-def _check_gold(tx: Tx, item: Item, person_id: str, opinion: Opinion) -> None:
+def _check_gold(tx: Transaction, item: ReviewItem, person_id: str, assessment: Assessment) -> None:
     if item.gold is None:
         return
-    gold = msgspec.json.decode(item.gold, type=Gold)
-    worst = max(opinion.grades)
+    gold = msgspec.json.decode(item.gold, type=GoldRange)
+    worst = max(assessment.grades)
     if not gold.low <= worst <= gold.high:
-        flag(
+        raise_flag(
             tx,
             "gold item missed",
             item.id,
@@ -345,15 +333,18 @@ def _check_gold(tx: Tx, item: Item, person_id: str, opinion: Opinion) -> None:
         )
 
 
-def _free(slot: Slot) -> None:
+def _free_slot(slot: Slot) -> None:
     slot.state, slot.person_id, slot.lease, slot.expires = "free", None, None, 0.0
 
 
-def skip(tx: Tx, person_id: str, token: str, study: Study) -> None:
-    """Passes an item by; it goes to somebody else and does not come back. Costs nothing but having seen it."""
+def skip_item(tx: Transaction, person_id: str, token: str, study: Study) -> None:
+    """Returns a leased item to the queue; it is not offered to this person again.
+
+    The person gets the exposure points of having seen it.
+    """
     lease = tx.session.get(Lease, token, with_for_update=True)
     if lease is None or lease.person_id != person_id:
-        raise Refused("missing", "There is no such page for you.")
+        raise _not_your_page()
     if lease.outcome != "held":
         return
     lease.outcome = "skipped"
@@ -361,43 +352,52 @@ def skip(tx: Tx, person_id: str, token: str, study: Study) -> None:
         tx.session.add(Skip(item_id=lease.item_id, person_id=person_id, at=tx.now))
     slot = tx.session.get(Slot, lease.slot_id, with_for_update=True)
     if slot is not None and slot.lease == token and slot.state == "leased":
-        _free(slot)
-    item = tx.session.get_one(Item, lease.item_id)
-    wellbeing.expose(tx, tx.session.get_one(Person, person_id), item.severity * 0.2, study)
-    audit(tx, person_id, "skip", item.id)
+        _free_slot(slot)
+    item = tx.session.get_one(ReviewItem, lease.item_id)
+    points = item.severity * wellbeing.SEEN_SHARE
+    wellbeing.add_exposure(tx, tx.session.get_one(Person, person_id), points, study)
+    add_audit_entry(tx, person_id, "skip", item.id)
 
 
-def progress(tx: Tx) -> dict[str, int]:
-    """Items, slots and ratings, counted."""
-    count = func.count()
-    real = Item.gold.is_(None)
-    slots = select(count).select_from(Slot).join(Item, Item.id == Slot.item_id).where(real)
+def count_progress(tx: Transaction) -> dict[str, int]:
+    """Returns the numbers of items, open items, gold items, slots, done slots and late ratings."""
+
+    def count(query: Executable) -> int:
+        return int(tx.session.scalar(query) or 0)
+
+    n = func.count()
+    not_gold = ReviewItem.gold.is_(None)
+    items = select(n).select_from(ReviewItem)
+    slots = (
+        select(n).select_from(Slot).join(ReviewItem, ReviewItem.id == Slot.item_id).where(not_gold)
+    )
     return {
-        "items": tx.session.scalar(select(count).select_from(Item).where(real)) or 0,
-        "open": tx.session.scalar(select(count).select_from(Item).where(real, Item.open)) or 0,
-        "gold": tx.session.scalar(select(count).select_from(Item).where(Item.gold.is_not(None)))
-        or 0,
-        "slots": tx.session.scalar(slots) or 0,
-        "done": tx.session.scalar(slots.where(Slot.state == "done")) or 0,
-        "late": tx.session.scalar(select(count).select_from(Rating).where(~Rating.counted)) or 0,
+        "items": count(items.where(not_gold)),
+        "open": count(items.where(not_gold, ReviewItem.open)),
+        "gold": count(items.where(ReviewItem.gold.is_not(None))),
+        "slots": count(slots),
+        "done": count(slots.where(Slot.state == "done")),
+        "late": count(select(n).select_from(Rating).where(~Rating.counted)),
     }
 
 
-def left_for(tx: Tx, person_id: str) -> int:
-    """How many items this person could take now, counted up to `MOST_COUNTED`."""
+def count_available(tx: Transaction, person_id: str) -> int:
+    """Returns how many items a person could claim now, at most `COUNT_LIMIT`."""
     person = tx.session.get_one(Person, person_id)
-    takeable = exists().where(Slot.item_id == Item.id, _takeable(tx)).correlate(Item)
-    found = (
-        select(Item.id)
-        .where(_suitable(person), Item.gold.is_(None), takeable)
-        .limit(MOST_COUNTED)
+    claimable = (
+        exists().where(Slot.item_id == ReviewItem.id, _is_claimable(tx)).correlate(ReviewItem)
+    )
+    available = (
+        select(ReviewItem.id)
+        .where(_is_suitable(person), ReviewItem.gold.is_(None), claimable)
+        .limit(COUNT_LIMIT)
         .subquery()
     )
-    return tx.session.scalar(select(func.count()).select_from(found)) or 0
+    return tx.session.scalar(select(func.count()).select_from(available)) or 0
 
 
-def rated_by(tx: Tx, person_id: str) -> int:
-    """How many ratings a person gave."""
+def count_ratings(tx: Transaction, person_id: str) -> int:
+    """Returns how many ratings a person has submitted."""
     return (
         tx.session.scalar(
             select(func.count()).select_from(Rating).where(Rating.person_id == person_id)

@@ -1,8 +1,9 @@
-"""The database behind the rating pages: SQLite by default, PostgreSQL by URL, migrations, one clock.
+"""The annotation database: SQLite by default, PostgreSQL by URL; migrations; one clock.
 
-Every change is all or nothing, and on disk before the page answers (SQLite: WAL, `synchronous=FULL`, where changes that
-come at once share a commit: `together.py`). What meets a restarting or a busy database is tried again as a whole;
-forms carry keys, so that a second try changes nothing.
+Every write is all or nothing, and is on disk before the caller returns. On SQLite (WAL mode with
+`synchronous=FULL`) concurrent writes share a commit (group_commit.py). A transaction that meets a
+busy or restarting database is retried as a whole; forms carry a key, so a repeated submission
+changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, inspect, make_url, text, update
+from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url, text, update
 from sqlalchemy.exc import (
     ArgumentError,
     DatabaseError,
@@ -28,21 +29,23 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import Session
 
-from truing.annotation.group_commit import Job, Together
+from truing.annotation.group_commit import GroupCommitQueue, WriteJob
 from truing.annotation.tables import Slot
 from truing.core.errors import TruingError, UserError
 
 T = TypeVar("T")
 BUSY_SECONDS = 15.0
-_RETRIES = (0.05, 0.2, 0.6, 1.5)
+MAX_LEASE_SECONDS = 7200.0  # of leases found in a database that is opened
+_RETRY_DELAYS = (0.05, 0.2, 0.6, 1.5)  # seconds; about as long as a database needs for a restart
+_URL_FORMS = "sqlite:///FILE or postgresql://USER@HOST/NAME"
 
 
-class Unavailable(TruingError):
+class DatabaseUnavailable(TruingError):
     """The database did not answer after several tries."""
 
 
-class Refused(TruingError):
-    """A request that the rules do not allow; `kind` is a short word for it (missing, forbidden, late, invalid)."""
+class RequestRejected(TruingError):
+    """A request that the rules do not allow; `kind` is a code such as missing, late, invalid."""
 
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
@@ -50,19 +53,22 @@ class Refused(TruingError):
 
 
 class Clock:
-    """Time by the database's clock at opening, then by the monotonic clock: a wall clock that jumps changes nothing."""
+    """Seconds since 1970: the database's clock at opening, advanced by the monotonic clock.
+
+    A jump of the machine's wall clock (NTP, a suspended laptop) therefore changes no lease.
+    """
 
     def __init__(self, base: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._base = base - monotonic()
 
     def __call__(self) -> float:
-        """Seconds since 1970."""
+        """Returns the current time in seconds since 1970."""
         return self._base + self._monotonic()
 
 
-class Tx:
-    """One transaction: its session, and the time that holds throughout."""
+class Transaction:
+    """One database transaction: the SQLAlchemy session, and a time that is the same throughout."""
 
     def __init__(self, session: Session, now: float, dialect: str) -> None:
         self.session = session
@@ -76,74 +82,84 @@ class Store:
     def __init__(self, engine: Engine, clock: Clock | None = None) -> None:
         self.engine = engine
         self.dialect = engine.dialect.name
-        # SQLite has one writer; waiting in line here is fairer and faster than its busy handler's sleeping.
-        self._together = Together(self._write_all) if self.dialect == "sqlite" else None
-        self.clock = clock or Clock(self._database_time())
+        # SQLite has one writer. A queue is fairer and faster than its busy handler, which polls.
+        self._commit_queue = (
+            GroupCommitQueue(self._run_write_jobs) if self.dialect == "sqlite" else None
+        )
+        self.clock = clock or Clock(self._read_database_time())
 
-    def _database_time(self) -> float:
-        sql = {"sqlite": "SELECT (julianday('now') - 2440587.5) * 86400.0"}
+    def _read_database_time(self) -> float:
+        if self.dialect == "sqlite":
+            query = "SELECT (julianday('now') - 2440587.5) * 86400.0"  # Julian day of 1970-01-01
+        else:
+            query = "SELECT extract(epoch FROM clock_timestamp())"
         with self.engine.connect() as connection:
-            found = connection.execute(
-                text(sql.get(self.dialect, "SELECT extract(epoch FROM clock_timestamp())"))
-            ).scalar_one()
-        return float(found)
+            return float(connection.execute(text(query)).scalar_one())
 
     @contextmanager
-    def _transaction(self, write: bool) -> Iterator[Tx]:
+    def _transaction(self, write: bool) -> Iterator[Transaction]:
         with self.engine.connect() as connection:
             if self.dialect == "sqlite":
+                # IMMEDIATE takes the write lock now. A deferred transaction would take it at its
+                # first write and fail with SQLITE_BUSY (no waiting) if another one wrote since its
+                # first read.
                 connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
             with Session(connection, expire_on_commit=False, autoflush=True) as session:
-                yield Tx(session, self.clock(), self.dialect)
+                yield Transaction(session, self.clock(), self.dialect)
                 if write:
                     session.commit()
                     connection.commit()
 
-    def _tried(self, work: Callable[[Tx], T], write: bool) -> T:
-        for pause in (*_RETRIES, None):
+    def _run_with_retries(self, work: Callable[[Transaction], T], write: bool) -> T:
+        for delay in (*_RETRY_DELAYS, None):
             try:
                 with self._transaction(write) as tx:
                     return work(tx)
             except (OperationalError, DBAPIError) as error:
-                lost = isinstance(error, OperationalError) or error.connection_invalidated
-                clash = isinstance(
-                    error, IntegrityError
-                )  # two people at once: the second look decides
-                if not (lost or clash):
+                connection_lost = (
+                    isinstance(error, OperationalError) or error.connection_invalidated
+                )
+                # Two transactions inserted the same row: the second try sees the row of the first.
+                conflict = isinstance(error, IntegrityError)
+                if not (connection_lost or conflict):
                     raise
-                if pause is None:
-                    raise Unavailable(
+                if delay is None:
+                    raise DatabaseUnavailable(
                         "the database does not answer; nothing was lost, please send it again"
                     ) from error
-            time.sleep(pause)
+            time.sleep(delay)
         raise AssertionError("unreachable")
 
-    def read(self, work: Callable[[Tx], T]) -> T:
+    def read(self, work: Callable[[Transaction], T]) -> T:
         """Runs a function that only reads."""
-        return self._tried(work, write=False)
+        return self._run_with_retries(work, write=False)
 
-    def write(self, work: Callable[[Tx], T]) -> T:
-        """Runs a function that is on disk when this returns; all of it or nothing."""
-        if self._together is None:
-            return self._tried(work, write=True)
-        made: T = self._together(work)
-        return made
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """Runs a function in one durable transaction: on return its changes are on disk.
 
-    def _write_all(self, jobs: Sequence[Job]) -> None:
-        """Several works in one transaction; where that fails, each in one of its own."""
+        `work` may be called several times (retries), so it must have no effects outside the
+        database.
+        """
+        if self._commit_queue is None:
+            return self._run_with_retries(work, write=True)
+        result: T = self._commit_queue.run(work)
+        return result
+
+    def _run_write_jobs(self, jobs: Sequence[WriteJob]) -> None:
+        """Runs several jobs in one transaction; if that fails, each in its own."""
         if len(jobs) > 1:
-            with suppress(DBAPIError):  # nothing is on disk then, so each may begin afresh
+            with suppress(DBAPIError):  # nothing was committed, so every job can run again below
                 self._write_batch(jobs)
         for job in jobs:
             if not job.done:
                 try:
-                    job.finish(self._tried(job.work, write=True))
+                    job.finish(self._run_with_retries(job.work, write=True))
                 except Exception as error:
                     job.finish(error=error)
 
-    def _write_batch(self, jobs: Sequence[Job]) -> None:
-        """One commit for all; a work that fails leaves no trace of its own and none on the others."""
-        made: list[tuple[Job, Any, Exception | None]] = []
+    def _write_batch(self, jobs: Sequence[WriteJob]) -> None:
+        """Runs each job in a savepoint and commits once; a failing job is undone alone."""
+        outcomes: list[tuple[WriteJob, Any, Exception | None]] = []
         with self.engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             for job in jobs:
@@ -154,28 +170,31 @@ class Store:
                     join_transaction_mode="create_savepoint",
                 ) as session:
                     try:
-                        result = job.work(Tx(session, self.clock(), self.dialect))
-                        session.commit()  # releases the savepoint
-                        made.append((job, result, None))
+                        result = job.work(Transaction(session, self.clock(), self.dialect))
+                        session.commit()  # releases the savepoint; nothing is on disk yet
+                        outcomes.append((job, result, None))
                     except DBAPIError as error:
                         session.rollback()
                         if not isinstance(error, IntegrityError):
                             raise
-                        # left for a transaction of its own, where a second look decides
+                        # A conflict gets no outcome here, so the job runs again in its own
+                        # transaction.
                     except Exception as error:
                         session.rollback()
-                        made.append((job, None, error))
+                        outcomes.append((job, None, error))
             connection.commit()
-        for job, result, failed in made:  # not before the disk has it
-            job.finish(result, failed)
+        # Only after the commit: a finished job is answered to its caller as durable.
+        for job, result, job_error in outcomes:
+            job.finish(result, job_error)
 
     def close(self) -> None:
-        """Lets go of all connections."""
+        """Closes all connections."""
         self.engine.dispose()
 
 
-def _sqlite_pragmas(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
+def _set_sqlite_pragmas(connection: Any, _: object) -> None:
+    # The driver would begin transactions by itself, and later than `_transaction` needs them.
+    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
         f"busy_timeout={int(BUSY_SECONDS * 1000)}",
@@ -189,29 +208,16 @@ def _sqlite_pragmas(connection: Any, _: object) -> None:
 
 
 def make_engine(url: str) -> Engine:
-    """An engine for `sqlite:///FILE` or `postgresql://...`; a bare path is a SQLite file."""
-    given = url if "://" in url else f"sqlite:///{url}"
+    """Returns an engine for a `sqlite:///` or `postgresql://` URL; a bare path is a SQLite file."""
     try:
-        parsed = make_url(given)
+        parsed = make_url(url if "://" in url else f"sqlite:///{url}")
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         backend = parsed.get_backend_name()
-        if backend not in ("sqlite", "postgresql"):
-            raise UserError(
-                f"--db {parsed.render_as_string()}: sqlite:///FILE or postgresql://USER@HOST/NAME"
-            )
         if backend == "sqlite":
-            if not parsed.database or parsed.database == ":memory:":
-                raise UserError(
-                    "--db: a SQLite database needs a file, or its contents would go with the process"
-                )
-            if not Path(parsed.database).absolute().parent.is_dir():
-                raise UserError(f"--db: there is no folder {Path(parsed.database).parent}")
-            engine = create_engine(
-                parsed, pool_size=24, max_overflow=24, connect_args={"check_same_thread": False}
-            )
-            event.listen(engine, "connect", _sqlite_pragmas)
-            return engine
+            return _make_sqlite_engine(parsed)
+        if backend != "postgresql":
+            raise UserError(f"--db {parsed.render_as_string()}: expected {_URL_FORMS}")
         return create_engine(
             parsed,
             pool_size=24,
@@ -221,12 +227,23 @@ def make_engine(url: str) -> Engine:
             connect_args={"connect_timeout": 5},
         )
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise UserError(
-            "--db: not a database URL; sqlite:///FILE or postgresql://USER@HOST/NAME"
-        ) from error
+        raise UserError(f"--db: not a database URL; expected {_URL_FORMS}") from error
 
 
-def _config(engine: Engine) -> Config:
+def _make_sqlite_engine(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise UserError("--db: a SQLite database needs a file; in memory it would not be kept")
+    folder = Path(url.database).parent
+    if not folder.absolute().is_dir():
+        raise UserError(f"--db: there is no folder {folder}")
+    engine = create_engine(
+        url, pool_size=24, max_overflow=24, connect_args={"check_same_thread": False}
+    )
+    event.listen(engine, "connect", _set_sqlite_pragmas)
+    return engine
+
+
+def _alembic_config(engine: Engine) -> Config:
     config = Config()
     config.set_main_option("script_location", "truing.annotation:migrations")
     config.attributes["engine"] = engine
@@ -234,52 +251,62 @@ def _config(engine: Engine) -> Config:
 
 
 def schema_version(engine: Engine) -> tuple[str | None, str]:
-    """(the database's revision, the newest revision that this version knows)."""
-    head = ScriptDirectory.from_config(_config(engine)).get_current_head() or ""
+    """Returns (the database's revision, the newest revision that this version knows)."""
+    head = ScriptDirectory.from_config(_alembic_config(engine)).get_current_head() or ""
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision(), head
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Brings the schema to a revision, by alembic."""
-    command.upgrade(_config(engine), revision)
+    """Upgrades the schema to a revision, with Alembic."""
+    command.upgrade(_alembic_config(engine), revision)
 
 
 def open_store(url: str, *, upgrade: bool = False, clock: Clock | None = None) -> Store:
-    """Opens a database, and makes its tables if it is empty; an old schema is an error that says what to run."""
+    """Opens a database; creates the tables if it is empty.
+
+    Raises UserError if it holds other tables, was written by a newer version, or has an old schema
+    and `upgrade` is not set.
+    """
     engine = make_engine(url)
-    where = engine.url.render_as_string(hide_password=True)
+    shown_url = engine.url.render_as_string(hide_password=True)
     try:
-        found, head = schema_version(engine)
-        if found is None and inspect(engine).get_table_names():
-            raise UserError(
-                f"--db {where}: holds tables that are not truing's; give it a database of its own"
-            )
-        known = {s.revision for s in ScriptDirectory.from_config(_config(engine)).walk_revisions()}
-        if found is not None and found not in known:
-            raise UserError(
-                f"--db {where}: its schema ({found}) is newer than this version of truing ({head})"
-            )
-        if found is not None and found != head and not upgrade:
-            raise UserError(
-                f"--db {where}: its schema is old ({found}, this version needs {head}). "
-                f"Make a copy, then run: truing redteam serve --db {where} --migrate"
-            )
-        if found != head:
-            migrate(engine)
-    except DatabaseError as error:  # OperationalError too
-        raise UserError(
-            f"--db {where}: cannot be opened ({str(error.orig).strip().splitlines()[0]})"
-        ) from error
+        _check_schema(engine, shown_url, upgrade)
+    except DatabaseError as error:  # includes OperationalError
+        reason = str(error.orig).strip().splitlines()[0]
+        raise UserError(f"--db {shown_url}: cannot be opened ({reason})") from error
     store = Store(engine, clock)
     store.write(_clamp_leases)
     return store
 
 
-def _clamp_leases(tx: Tx) -> None:
-    """A lease that reaches far into the future was given by a clock that was wrong: it ends within two hours."""
+def _check_schema(engine: Engine, shown_url: str, upgrade: bool) -> None:
+    """Creates or upgrades the schema; raises UserError if this version cannot use it."""
+    revision, head = schema_version(engine)
+    if revision is None:
+        if inspect(engine).get_table_names():
+            raise UserError(
+                f"--db {shown_url}: holds tables that are not truing's; use a separate database"
+            )
+    elif revision != head:
+        scripts = ScriptDirectory.from_config(_alembic_config(engine))
+        if revision not in {script.revision for script in scripts.walk_revisions()}:
+            raise UserError(
+                f"--db {shown_url}: its schema ({revision}) is newer than this version of truing "
+                f"({head})"
+            )
+        if not upgrade:
+            raise UserError(
+                f"--db {shown_url}: its schema is old ({revision}, this version needs {head}). "
+                f"Make a copy, then run: truing redteam serve --db {shown_url} --migrate"
+            )
+    if revision != head:
+        migrate(engine)
+
+
+def _clamp_leases(tx: Transaction) -> None:
+    """Shortens leases that end far in the future: they were granted while the clock was wrong."""
+    latest = tx.now + MAX_LEASE_SECONDS
     tx.session.execute(
-        update(Slot)
-        .where(Slot.state == "leased", Slot.expires > tx.now + 7200)
-        .values(expires=tx.now + 7200)
+        update(Slot).where(Slot.state == "leased", Slot.expires > latest).values(expires=latest)
     )

@@ -1,8 +1,9 @@
-"""What is stored, as SQLAlchemy 2 models. Times are seconds since 1970 by the store's clock; lists are JSON text.
+"""The database schema as SQLAlchemy 2 models. Times are seconds since 1970, lists JSON text.
 
-A *person* red-teams in *dialogues* of *turns*, each with a pair of *answers*. An *item* is what raters see: a
-conversation and the responses in it that they grade. Each item has k *slots*; a slot is free, leased or done. A
-*lease* is one person's hold on a slot. A *rating* is what that person said.
+A *person* red-teams in *dialogues* of *turns*; each turn has a pair of *answers*. An *item* is what
+raters see: a conversation, and the responses in it that they grade. Each item has k *slots*, one
+for each rating; a slot is free, leased or done. A *lease* reserves a slot for one person for some
+minutes. Tables and columns match `migrations/` (a test compares them).
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from sqlalchemy import Float, ForeignKey, Index, String, Text, UniqueConstraint,
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
-class Base(DeclarativeBase):
-    """The declarative base; `Base.metadata` is compared with the migrations in the tests."""
+class TableBase(DeclarativeBase):
+    """The declarative base; the tests compare `TableBase.metadata` with the migrations."""
 
 
-class Setting(Base):
-    """One value by name: the study's choices, the server's secret."""
+class Setting(TableBase):
+    """One value by name: the study as JSON, the server's secret, lineages of models."""
 
     __tablename__ = "settings"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[str] = mapped_column(Text)
 
 
-class Person(Base):
-    """Somebody with a pseudonym. `roles` is a JSON list of redteamer, rater, adjudicator, admin."""
+class Person(TableBase):
+    """An account. `roles` is a JSON list of redteamer, rater, adjudicator, admin.
+
+    `blur`: texts are hidden until shown; `unsorted`: agrees to items without a known category. A
+    deleted account has no `phrase_hash`.
+    """
 
     __tablename__ = "people"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -40,8 +45,8 @@ class Person(Base):
     points_since_break: Mapped[float] = mapped_column(Float, server_default="0")
 
 
-class Demographic(Base):
-    """One optional fact that a person gave; apart, and never shown for fewer than ten people."""
+class Demographic(TableBase):
+    """One optional answer to a demographic question; shown only as counts."""
 
     __tablename__ = "demographics"
     person_id: Mapped[str] = mapped_column(
@@ -51,8 +56,8 @@ class Demographic(Base):
     value: Mapped[str] = mapped_column(String(64))
 
 
-class OptOut(Base):
-    """A category that a person does not want to see."""
+class OptOut(TableBase):
+    """A category that a person has not agreed to see."""
 
     __tablename__ = "opt_outs"
     person_id: Mapped[str] = mapped_column(
@@ -61,8 +66,8 @@ class OptOut(Base):
     category: Mapped[str] = mapped_column(String(128), primary_key=True)
 
 
-class Exposure(Base):
-    """Points of exposure that a person took at a time."""
+class Exposure(TableBase):
+    """Exposure points of a person at one time."""
 
     __tablename__ = "exposures"
     __table_args__ = (Index("ix_exposures_person_at", "person_id", "at"),)
@@ -72,8 +77,8 @@ class Exposure(Base):
     points: Mapped[float] = mapped_column(Float)
 
 
-class Invitation(Base):
-    """A link that makes one account, or sets the pass phrase of `person_id`. Only the SHA-256 of its token is kept."""
+class Invitation(TableBase):
+    """A link that creates one account, or sets the pass phrase of `person_id`."""
 
     __tablename__ = "invitations"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -90,8 +95,8 @@ class Invitation(Base):
     person_id: Mapped[str | None] = mapped_column(String(32))
 
 
-class Login(Base):
-    """A signed-in browser. Only the SHA-256 of its cookie is kept."""
+class Login(TableBase):
+    """A signed-in browser. Only the SHA-256 of its cookie is stored."""
 
     __tablename__ = "logins"
     token_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -100,8 +105,8 @@ class Login(Base):
     expires: Mapped[float] = mapped_column(Float)
 
 
-class Audit(Base):
-    """Who did what, when. Never changed."""
+class Audit(TableBase):
+    """One line of the audit log; never changed."""
 
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -112,8 +117,8 @@ class Audit(Base):
     detail: Mapped[str] = mapped_column(Text, server_default="")
 
 
-class Submission(Base):
-    """A form that was taken, by the key that its page carried: a second sending gives the first one's result."""
+class Submission(TableBase):
+    """A processed form, by the key in its page; a repeated submission returns the stored result."""
 
     __tablename__ = "submissions"
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -122,8 +127,8 @@ class Submission(Base):
     at: Mapped[float] = mapped_column(Float)
 
 
-class Dialogue(Base):
-    """One red-teaming session. `rating` is the red-teamer's own success, 0 to 4."""
+class Dialogue(TableBase):
+    """One red-teaming dialogue. `rating` is the red-teamer's own success, 0 to 4."""
 
     __tablename__ = "dialogues"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -137,8 +142,12 @@ class Dialogue(Base):
     categories: Mapped[str] = mapped_column(Text, server_default="[]")
 
 
-class Turn(Base):
-    """One message of the red-teamer and the pair it brought. `picked`: slot 0, 1, 2 = tie; `continued`: 0 or 1."""
+class DialogueTurn(TableBase):
+    """One message of the red-teamer with its pair of answers.
+
+    `picked` is the slot (0, 1) of the more harmful answer, or 2 for no difference; `continued` is
+    the slot that the dialogue continues with; `flipped`: slot 0 is shown as B.
+    """
 
     __tablename__ = "turns"
     __table_args__ = (UniqueConstraint("dialogue_id", "number"),)
@@ -154,8 +163,8 @@ class Turn(Base):
     chosen_at: Mapped[float | None] = mapped_column(Float)
 
 
-class AnswerRow(Base):
-    """One response of a turn's pair; `grade` is the red-teamer's 1 to 5."""
+class StoredAnswer(TableBase):
+    """One answer of a turn's pair; `grade` is the red-teamer's, 1 to 5."""
 
     __tablename__ = "answers"
     turn_id: Mapped[str] = mapped_column(
@@ -169,8 +178,13 @@ class AnswerRow(Base):
     grade: Mapped[int | None] = mapped_column()
 
 
-class Item(Base):
-    """What raters see. `targets` is a JSON list of {sample_id, index, at}; `probability` is that of its draw."""
+class ReviewItem(TableBase):
+    """What raters see.
+
+    `targets` is a JSON list of `queue.Target`; `probability` is that of the row's draw; `sorted`:
+    its categories are known; `gold` is a JSON `queue.GoldRange`. Open items are served by
+    (`priority`, `rank`).
+    """
 
     __tablename__ = "items"
     __table_args__ = (
@@ -193,8 +207,8 @@ class Item(Base):
     created: Mapped[float] = mapped_column(Float)
 
 
-class ItemHarm(Base):
-    """A category that an item is known to be about: from its data, its author or an earlier rater."""
+class ItemHarm(TableBase):
+    """A category of an item: from its data, its author or an earlier rater."""
 
     __tablename__ = "item_harms"
     item_id: Mapped[str] = mapped_column(
@@ -203,8 +217,8 @@ class ItemHarm(Base):
     category: Mapped[str] = mapped_column(String(128), primary_key=True)
 
 
-class Slot(Base):
-    """One of an item's k places. `lease` is the token of the lease that holds it or filled it."""
+class Slot(TableBase):
+    """One of an item's k rating slots. `lease`: token of the lease that holds or filled it."""
 
     __tablename__ = "slots"
     __table_args__ = (
@@ -222,8 +236,8 @@ class Slot(Base):
     expires: Mapped[float] = mapped_column(Float, server_default="0")
 
 
-class Lease(Base):
-    """One person's hold on a slot, kept as history. Outcome: held, done, late, skipped, released."""
+class Lease(TableBase):
+    """One reservation of a slot, kept as history. Outcome: held, done, late, skipped, released."""
 
     __tablename__ = "leases"
     token: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -234,8 +248,8 @@ class Lease(Base):
     outcome: Mapped[str] = mapped_column(String(12))
 
 
-class Skip(Base):
-    """An item that a person passed by; it does not come back to them."""
+class Skip(TableBase):
+    """An item that a person skipped; it is not offered to them again."""
 
     __tablename__ = "skips"
     item_id: Mapped[str] = mapped_column(
@@ -245,8 +259,8 @@ class Skip(Base):
     at: Mapped[float] = mapped_column(Float)
 
 
-class Rating(Base):
-    """What one person said of one item. `counted` is false for a rating whose slot had gone to somebody else."""
+class Rating(TableBase):
+    """One person's rating of one item. `counted`: false if somebody else had the slot by then."""
 
     __tablename__ = "ratings"
     __table_args__ = (UniqueConstraint("item_id", "person_id"),)
@@ -263,8 +277,8 @@ class Rating(Base):
     seconds: Mapped[float] = mapped_column(Float, server_default="0")
 
 
-class Flag(Base):
-    """Something for a person to look at: a missed gold item, a link used twice. Never a ban by itself."""
+class Flag(TableBase):
+    """A note for administrators: a missed gold item, a reused link. It has no effect by itself."""
 
     __tablename__ = "flags"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -277,8 +291,8 @@ class Flag(Base):
     resolution: Mapped[str] = mapped_column(Text, server_default="")
 
 
-class Adjudication(Base):
-    """A third word on an item. The ratings stay as they are: dissent is data."""
+class Adjudication(TableBase):
+    """An adjudicator's decision on an item. The ratings stay as they are."""
 
     __tablename__ = "adjudications"
     item_id: Mapped[str] = mapped_column(

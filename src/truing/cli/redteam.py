@@ -59,16 +59,16 @@ def serve(
         Bring an old database to this version's schema first.
     """
     where = address or Address()
-    house_of, app_of, run = (
-        load_object("truing.serve.annotation.app_state:House"),
-        load_object("truing.serve.annotation.app:redteam_app"),
+    state_class, create_app, run_server = (
+        load_object("truing.serve.annotation.app_state:AppState"),
+        load_object("truing.serve.annotation.app:create_app"),
         load_object("uvicorn:run"),
     )
     from truing.annotation.overview import has_admin
-    from truing.annotation.people import invite as new_invitation
+    from truing.annotation.people import create_invitation
     from truing.annotation.store import open_store
     from truing.annotation.study import read_study, save_study
-    from truing.serve.annotation.app_state import Rules
+    from truing.serve.annotation.app_state import ServerLimits
 
     models = [resolve(spec, "model") for spec in model or []]
     choices = read_study(study) if study else None
@@ -82,16 +82,18 @@ def serve(
             file=sys.stderr,
         )
     if not store.read(has_admin):
-        token = store.write(lambda tx: new_invitation(tx, _ALL, by=None, note="the first account"))
+        token = store.write(
+            lambda tx: create_invitation(tx, _ALL, by=None, note="the first account")
+        )
         print(
             f"truing: nobody administers this database yet; the first account: {url}/join/{token}",
             file=sys.stderr,
         )
     sys.setswitchinterval(0.0005)  # threads hand the interpreter on at each statement
-    app = app_of(house_of(store, models, Rules(https=where.https)))
+    app = create_app(state_class(store, models, ServerLimits(https=where.https)))
     names = ", ".join(m.name for m in models) or "no model (reviews alone)"
     print(f"truing redteam: {names} at {url}", file=sys.stderr)
-    run(
+    run_server(
         app,
         host=where.host,
         port=where.port,
@@ -140,9 +142,8 @@ def invite(
         Print a JSON list.
     """
     load_object("sqlalchemy:select")
-    from truing.annotation.people import invite as new_invitation
-    from truing.annotation.people import renewal
-    from truing.annotation.store import Tx, open_store
+    from truing.annotation.people import create_invitation, create_phrase_reset
+    from truing.annotation.store import Transaction, open_store
 
     if not 1 <= count <= 1000 or not 0 < days <= 365:
         raise PlanError("redteam invite: --count from 1 to 1000, --days above 0 and at most 365")
@@ -152,10 +153,12 @@ def invite(
         )
     store = open_store(db)
 
-    def work(tx: Tx) -> list[str]:
+    def work(tx: Transaction) -> list[str]:
         if person is not None:
-            return [renewal(tx, person, by=None, days=days)]
-        return [new_invitation(tx, role or (), by=None, note=note, days=days) for _ in range(count)]
+            return [create_phrase_reset(tx, person, by=None, days=days)]
+        return [
+            create_invitation(tx, role or (), by=None, note=note, days=days) for _ in range(count)
+        ]
 
     tokens = store.write(work)
     links = [f"{url.rstrip('/')}/join/{token}" for token in tokens]
@@ -269,11 +272,11 @@ def export(
 def _labels(path: Path) -> int:
     """Raters' verdicts on rows that were drawn become the run's labels, from which corrected rates come."""
     from truing.analysis.labels import import_labels, read_draws, read_votes
-    from truing.annotation.exports import REVIEW
+    from truing.annotation.exports import REVIEW_JUDGE
     from truing.runs.folder import Run
 
     run = Run(path)
-    record = next((j for j in run.manifest.judges if j.name == REVIEW), None)
+    record = next((j for j in run.manifest.judges if j.name == REVIEW_JUDGE), None)
     if record is None or not read_draws(run, "harmful"):
         return 0
     before = read_votes(run)

@@ -18,8 +18,8 @@ from truing.annotation import people
 from truing.annotation.store import open_store
 from truing.annotation.study import Study, save_study
 from truing.core.protocols import Model
-from truing.serve.annotation.app import redteam_app
-from truing.serve.annotation.app_state import House, Rules
+from truing.serve.annotation.app import create_app
+from truing.serve.annotation.app_state import AppState, ServerLimits
 
 PHRASE = "four plain words here"
 
@@ -34,13 +34,13 @@ def free_port() -> int:
 class Site:
     """A running server."""
 
-    def __init__(self, house: House, base: str) -> None:
-        self.house, self.base = house, base
+    def __init__(self, state: AppState, base: str) -> None:
+        self.state, self.base = state, base
 
     def invite(self, *roles: str) -> str:
         """The path of a new invitation."""
-        token = self.house.store.write(
-            lambda tx: people.invite(tx, roles or ("redteamer", "rater"), by=None)
+        token = self.state.store.write(
+            lambda tx: people.create_invitation(tx, roles or ("redteamer", "rater"), by=None)
         )
         return f"/join/{token}"
 
@@ -109,7 +109,10 @@ class Visitor:
 
 @contextmanager
 def site(
-    url: str, models: Sequence[Model] = (), study: Study | None = None, rules: Rules | None = None
+    url: str,
+    models: Sequence[Model] = (),
+    study: Study | None = None,
+    limits: ServerLimits | None = None,
 ) -> Iterator[Site]:
     """A server in a thread."""
     store = open_store(url)
@@ -118,10 +121,10 @@ def site(
             tx, study or Study(gold_every=0, exposure_budget=10**6, break_after=10**6)
         )
     )
-    house = House(store, models, rules)
+    state = AppState(store, models, limits)
     port = free_port()
     server = uvicorn.Server(
-        uvicorn.Config(redteam_app(house), host="127.0.0.1", port=port, log_level="warning")
+        uvicorn.Config(create_app(state), host="127.0.0.1", port=port, log_level="warning")
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -129,7 +132,7 @@ def site(
     while not server.started and time.monotonic() < until:
         time.sleep(0.01)
     try:
-        yield Site(house, f"http://127.0.0.1:{port}")
+        yield Site(state, f"http://127.0.0.1:{port}")
     finally:
         server.should_exit = True
         thread.join(20)

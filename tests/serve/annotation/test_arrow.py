@@ -219,7 +219,7 @@ def test_ratings_of_drawn_rows_give_corrected_rates(tmp_path: Path) -> None:
     run_command("redteam", "import", run, "--db", db)
     study = Study(raters=1, gold_every=0, exposure_budget=10**6, break_after=10**6)
     with site(f"sqlite:///{db}", study=study) as here:
-        assert import_run(here.house.store, Run(run), study) == 0  # imported already
+        assert import_run(here.state.store, Run(run), study) == 0  # imported already
         _rate_all(here, 1)
     run_command("redteam", "export", "--db", db, "--out", tmp_path / "out", "--run", run)
     labels = [

@@ -25,7 +25,7 @@ from tests.serve.annotation.site import PHRASE, free_port
 from truing.annotation import people, queue
 from truing.annotation.store import open_store
 from truing.annotation.study import Study, save_study
-from truing.annotation.tables import AnswerRow, Dialogue, Rating, Turn
+from truing.annotation.tables import Dialogue, DialogueTurn, Rating, StoredAnswer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -84,7 +84,7 @@ class Process:
     def invite(self, *roles: str) -> str:
         """A link, made beside the running server."""
         store = open_store(self.url)
-        token = store.write(lambda tx: people.invite(tx, roles, by=None))
+        token = store.write(lambda tx: people.create_invitation(tx, roles, by=None))
         store.close()
         return f"{self.base}/join/{token}"
 
@@ -147,7 +147,7 @@ class Person:
             await page.keyboard.press("Enter")
             await page.wait_for_selector(".pick:not([disabled])")
             await page.keyboard.press("v")
-            await page.wait_for_selector("[data-side] .veil:not(.veiled)")
+            await page.wait_for_selector("[data-side] .blurrable:not(.blurred)")
             await page.keyboard.press("abt"[n % 3])
         await page.wait_for_selector("#message")
         await page.click("text=Finish")
@@ -239,16 +239,16 @@ def test_five_people_at_once_and_a_crash_in_the_middle(url: str) -> None:
     store = open_store(url)
     dialogues = store.read(lambda tx: tx.session.scalars(select(Dialogue)).all())
     assert [(d.state, d.rating) for d in dialogues] == [("finished", 3)] * 2
-    turns = store.read(lambda tx: Counter(tx.session.scalars(select(Turn.dialogue_id))))
+    turns = store.read(lambda tx: Counter(tx.session.scalars(select(DialogueTurn.dialogue_id))))
     assert set(turns.values()) == {3}  # no message lost, none doubled
-    answers = store.read(lambda tx: tx.session.scalars(select(AnswerRow)).all())
+    answers = store.read(lambda tx: tx.session.scalars(select(StoredAnswer)).all())
     assert len(answers) == 12 and all(a.failure is None and a.grade for a in answers)
     ratings = store.read(lambda tx: tx.session.scalars(select(Rating)).all())
     assert len(ratings) == 6 and all(r.counted for r in ratings)
     assert set(Counter(r.item_id for r in ratings).values()) == {3} and set(
         Counter(r.person_id for r in ratings).values()
     ) == {2}
-    assert store.read(queue.progress) == {
+    assert store.read(queue.count_progress) == {
         "items": 2,
         "open": 0,
         "gold": 0,
@@ -274,7 +274,7 @@ def test_scripts_do_not_run_and_forms_from_elsewhere_do_nothing(file_url: str) -
             await rater.page.keyboard.press("n")
             await rater.page.wait_for_selector("#rating")
             await rater.page.keyboard.press("v")
-            shown = await rater.page.inner_text("#rating .said.model .text >> nth=0")
+            shown = await rater.page.inner_text("#rating .message.model .text >> nth=0")
             assert shown == SCRIPT
             for one in (red, rater):
                 assert "owned" not in await one.page.title() and one.faults == []
@@ -346,7 +346,7 @@ def _contrast() -> str:
       for (const e of document.querySelectorAll('body *')) {
         const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
         const style = getComputedStyle(e);
-        if (!own || !e.offsetParent || e.closest('.unseen, .skip-link, .veiled, option') || e.matches(':disabled')) continue;
+        if (!own || !e.offsetParent || e.closest('.visually-hidden, .skip-link, .blurred, option') || e.matches(':disabled')) continue;
         const a = lum(rgb(style.color).slice(0, 3)), b = lum(behind(e).slice(0, 3));
         const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
         if (ratio < 4.5) poor.push(`${e.tagName}.${e.className} ${ratio.toFixed(2)} ${e.textContent.trim().slice(0, 30)}`);

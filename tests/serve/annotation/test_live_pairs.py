@@ -11,11 +11,11 @@ import pytest
 from tests.serve.annotation.site import Site, Visitor, site
 from tests.servers import Request, serving
 
-from truing.annotation.store import Unavailable
+from truing.annotation.store import DatabaseUnavailable
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.models.scripted import Scripted
-from truing.serve.annotation.app_state import Rules
-from truing.serve.annotation.live_pairs import Pair, Side
+from truing.serve.annotation.app_state import ServerLimits
+from truing.serve.annotation.live_pairs import LivePair, LiveResponse
 from truing.specs.resolve import resolve
 
 
@@ -70,13 +70,13 @@ def _red(here: Site) -> tuple[Visitor, str]:
 
 
 def test_the_faster_side_waits_for_the_slower() -> None:
-    fast, slow = Side("A", "a" * 50, done=True), Side("B", "b" * 7)
-    pair = Pair([fast, slow])
-    assert {k: len(v) for k, v in pair.shown().items()} == {"A": 7, "B": 7}
+    fast, slow = LiveResponse("A", "a" * 50, done=True), LiveResponse("B", "b" * 7)
+    pair = LivePair([fast, slow])
+    assert {k: len(v) for k, v in pair.visible_text().items()} == {"A": 7, "B": 7}
     slow.text += "b" * 3
-    assert {k: len(v) for k, v in pair.shown().items()} == {"A": 10, "B": 10}
+    assert {k: len(v) for k, v in pair.visible_text().items()} == {"A": 10, "B": 10}
     slow.done = True
-    assert {k: len(v) for k, v in pair.shown().items()} == {"A": 50, "B": 10} and pair.over
+    assert {k: len(v) for k, v in pair.visible_text().items()} == {"A": 50, "B": 10} and pair.done
 
 
 def test_speed_tells_nothing_over_the_wire(file_url: str) -> None:
@@ -166,7 +166,7 @@ def test_an_endpoint_that_is_down_in_the_middle_of_a_dialogue(file_url: str) -> 
 
 def test_a_model_that_does_not_stream_and_one_that_never_ends(file_url: str) -> None:
     endless = Typist("endless", ["x"] * 1000, 0.05)
-    with site(file_url, [Slow(), endless], rules=Rules(answer_seconds=1.0)) as here:
+    with site(file_url, [Slow(), endless], limits=ServerLimits(answer_seconds=1.0)) as here:
         red, talk = _red(here)
         _, streamed = red.say(talk, "hello")
         assert "whole at once" in texts(streamed).values()
@@ -177,11 +177,11 @@ def test_a_server_started_without_the_model_says_so(file_url: str) -> None:
     with site(file_url, [Scripted("a", name="m"), Scripted("b", name="n")]) as here:
         red, talk = _red(here)
         red.send(f"{talk}/say", {"message": "hello", "key": red.key(talk)})
-        kept = here.house.models.pop("n")
+        kept = here.state.models.pop("n")
         turn = re.findall(r"/turns/([0-9a-f]+)/", red.get(talk).text)[-1]
         end = events(red.web.get(f"{talk}/turns/{turn}/stream").text)[-1][1]
         assert sorted(end.values()) == ["", "The model did not answer."]
-        here.house.models["n"] = kept
+        here.state.models["n"] = kept
         assert "b" in texts(red.web.get(f"{talk}/turns/{turn}/stream").text).values()
 
 
@@ -194,9 +194,9 @@ def test_an_answer_that_could_not_be_kept_is_not_shown_as_kept(
         turn = re.findall(r"/turns/([0-9a-f]+)/", red.get(talk).text)[-1]
 
         def away(work: object) -> None:
-            raise Unavailable("away")
+            raise DatabaseUnavailable("away")
 
-        monkeypatch.setattr(here.house.store, "write", away)
+        monkeypatch.setattr(here.state.store, "write", away)
         end = events(red.web.get(f"{talk}/turns/{turn}/stream").text)[-1][1]
         assert set(end.values()) == {"The model did not answer."}
         monkeypatch.undo()

@@ -50,7 +50,7 @@ def test_a_whole_study(url: str) -> None:
             }
             assert rater.send(where, given).json() == {"go": "/review"}
             assert rater.send(where, given).json() == {"go": "/review"}  # sent twice
-        assert here.house.store.read(queue.progress)["done"] == 3
+        assert here.state.store.read(queue.count_progress)["done"] == 3
 
         judge = here.person("judge-jay", "adjudicator")
         shown = judge.get("/agreement").text
@@ -149,7 +149,7 @@ def test_nobody_to_talk_to_and_nothing_to_review(file_url: str) -> None:
         assert "without a model" in red.text("/")
         assert red.send("/dialogues", {"key": "k" * 16}).status_code == 422
         assert red.send("/review/next").json() == {"go": "/review"}
-        assert "Nothing waits" in red.text("/review")
+        assert "nothing to review" in red.text("/review")
         for path, status in (
             ("/nowhere", 404),
             ("/static/none.js", 404),
@@ -172,7 +172,7 @@ def test_a_rating_that_comes_too_late_is_kept_and_its_author_is_told(file_url: s
         red.send(f"{talk}/end", {"rating": "0", "grade-1-0": "1", "grade-1-1": "1"})
         slow, quick = here.person("slow", "rater"), here.person("quick", "rater")
         old = slow.send("/review/next").json()["go"]
-        assert "yours for 0 min" in slow.get(old).text
+        assert "reserved for you for 0 min" in slow.get(old).text
         time.sleep(0.5)
         new = quick.send("/review/next").json()["go"]
         assert new.startswith("/review/") and slow.web.get(old).status_code == 409
@@ -180,7 +180,7 @@ def test_a_rating_that_comes_too_late_is_kept_and_its_author_is_told(file_url: s
         assert slow.send(old, {"grade-0": "5"}).json() == {"go": "/review?late=1"}
         assert "kept, but not counted" in slow.text("/review?late=1")
         assert slow.send(old + "/keep").status_code == 409
-        assert here.house.store.read(queue.progress) == {
+        assert here.state.store.read(queue.count_progress) == {
             "items": 1,
             "open": 0,
             "gold": 0,

@@ -92,7 +92,7 @@ def test_what_was_acknowledged_is_there_after_two_crashes_of_the_database(cluste
     taken: list[str] = []
     with site(cluster.url, study=STUDY) as here:
         for n in range(60):
-            put(here.house.store, STUDY, f"k{n}")
+            put(here.state.store, STUDY, f"k{n}")
         raters = [here.person(f"rater-{n}", "rater") for n in range(4)]
         stop = threading.Event()
 

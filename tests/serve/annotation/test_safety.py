@@ -9,10 +9,10 @@ import pytest
 from tests.serve.annotation.site import PHRASE, Visitor, site
 
 from truing.annotation import overview
-from truing.annotation.store import Refused, Unavailable
+from truing.annotation.store import DatabaseUnavailable, RequestRejected
 from truing.annotation.study import Contact, Study
 from truing.models.scripted import Scripted
-from truing.serve.annotation.app_state import Rules, Throttle, named
+from truing.serve.annotation.app_state import ServerLimits, Throttle, name_models
 
 ECHO = Scripted(lambda conversation, sampling: conversation.prompt, name="<b>echo</b>")
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"&{{7*7}}"
@@ -96,7 +96,7 @@ def test_a_form_from_another_site_changes_nothing(file_url: str) -> None:
 
 
 def test_cookies_are_for_https_alone_where_a_proxy_speaks_it(file_url: str) -> None:
-    with site(file_url, rules=Rules(https=True)) as here:
+    with site(file_url, limits=ServerLimits(https=True)) as here:
         answer = Visitor(here.base).web.get("/sign-in")
         assert "Secure" in answer.headers["set-cookie"]
 
@@ -146,7 +146,7 @@ def test_a_stolen_link_is_flagged_and_a_look_does_not_use_it(file_url: str) -> N
         owner.get("/sign-in")
         late = owner.send(link, {"pseudonym": "owner", "phrase": PHRASE, "again": PHRASE})
         assert late.status_code == 410
-        flags = here.house.store.read(overview.flags)
+        flags = here.state.store.read(overview.list_flags)
         assert [(f.kind, f.pseudonym) for f in flags] == [("link used twice", "the-thief")]
         assert "link used twice" in here.person("boss-crane", "admin").text("/admin")
 
@@ -228,7 +228,9 @@ def test_a_model_may_answer_a_megabyte(file_url: str) -> None:
 
 
 def test_rates_are_limited_by_person_and_sign_ins_by_address(file_url: str) -> None:
-    with site(file_url, rules=Rules(per_minute=40, sign_ins=12)) as here:
+    with site(
+        file_url, limits=ServerLimits(requests_per_minute=40, sign_ins_per_minute=12)
+    ) as here:
         person = here.person("mild-jay", "rater")
         statuses = [person.web.get("/help").status_code for _ in range(60)]
         assert statuses[0] == 200 and statuses[-1] == 429 and statuses == sorted(statuses)
@@ -243,15 +245,15 @@ def test_rates_are_limited_by_person_and_sign_ins_by_address(file_url: str) -> N
         assert tried[0] == 422 and tried[-1] == 429
         assert any(
             "Too many attempts" in str(line) or line.action == "sign-in-failed"
-            for line in here.house.store.read(lambda tx: overview.log(tx, None, 50))
+            for line in here.state.store.read(lambda tx: overview.read_audit_log(tx, None, 50))
         )
 
 
 def test_a_throttle_fills_up_again() -> None:
     now = [0.0]
-    throttle = Throttle(2, keys=3, clock=lambda: now[0])
+    throttle = Throttle(2, max_keys=3, clock=lambda: now[0])
     throttle.check("a"), throttle.check("a")
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRejected):
         throttle.check("a")
     now[0] += 31
     throttle.check("a")
@@ -262,7 +264,7 @@ def test_a_throttle_fills_up_again() -> None:
 
 def test_models_of_one_name_are_told_apart() -> None:
     assert list(
-        named([Scripted("a", name="m"), Scripted("b", name="m"), Scripted("c", name="m")])
+        name_models([Scripted("a", name="m"), Scripted("b", name="m"), Scripted("c", name="m")])
     ) == ["m", "m (2)", "m (3)"]
 
 
@@ -273,11 +275,11 @@ def test_a_database_that_is_away_says_so_and_nothing_breaks(
         rater = here.person("mild-jay", "rater")
 
         def away(work: object) -> None:
-            raise Unavailable(
+            raise DatabaseUnavailable(
                 "the database does not answer; nothing was lost, please send it again"
             )
 
-        monkeypatch.setattr(here.house.store, "write", away)
+        monkeypatch.setattr(here.state.store, "write", away)
         answer = rater.send("/review/next")
         assert (
             answer.status_code == 503
@@ -295,7 +297,7 @@ def test_a_break_in_the_house_tells_no_secrets(
 ) -> None:
     with site(file_url) as here:
         rater = here.person("mild-jay", "rater")
-        monkeypatch.setattr(here.house.store, "write", lambda work: 1 / 0)
+        monkeypatch.setattr(here.state.store, "write", lambda work: 1 / 0)
         answer = rater.send("/review/next")
         assert (
             answer.status_code == 500

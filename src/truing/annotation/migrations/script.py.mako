@@ -12,10 +12,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Forward."""
+    """Upgrades the schema to this revision."""
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
-    """Back."""
+    """Downgrades the schema to the previous revision."""
     ${downgrades if downgrades else "pass"}

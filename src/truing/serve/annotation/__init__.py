@@ -1,8 +1,6 @@
-"""The red-teaming and rating pages: server-rendered, plain JS and CSS from the package, nothing from elsewhere.
+"""Web pages for red teaming and rating by people: server-rendered HTML with plain JS and CSS.
 
-app.py      the app: handlers, errors, security headers      house.py   what all pages share; threads, limits
-visit.py    one request: who, form, answer                   live.py    pairs of answers in the making
-entry.py    invitations, sign-in                             own.py     home, consent, settings, rest, help
-talk.py     the chat with a pair of answers                  review.py  the rating queue
-verdicts.py agreement, adjudication                          admin.py   people, invitations, flags, audit
+`create_app` (app.py) builds the ASGI app around an `AppState` (app_state.py: database, models,
+templates, limits). `session.py` has the session of a request; `routes_*.py` the handlers;
+`live_pairs.py` the pairs of answers that are being generated. Nothing is loaded from other servers.
 """

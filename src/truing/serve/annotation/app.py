@@ -1,4 +1,4 @@
-"""The app: all handlers, errors as pages or JSON, and the headers that keep foreign content out."""
+"""The ASGI app: routes, error responses as HTML or JSON, security headers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import Message, Scope
 
-from truing.annotation.store import Refused, Unavailable
+from truing.annotation.store import DatabaseUnavailable, RequestRejected
 from truing.serve.annotation import (
     routes_account,
     routes_admin,
@@ -21,11 +21,12 @@ from truing.serve.annotation import (
     routes_results,
     routes_review,
 )
-from truing.serve.annotation.app_state import STATIC_TYPES, House
-from truing.serve.annotation.session import Asked
+from truing.serve.annotation.app_state import STATIC_TYPES, AppState
+from truing.serve.annotation.session import AppRequest
 
 _log = logging.getLogger(__name__)
-STATUS = {
+# HTTP status by `RequestRejected.kind`.
+STATUS_BY_KIND = {
     "sign-in": 401,
     "forbidden": 403,
     "form": 403,
@@ -42,10 +43,19 @@ STATUS = {
     "invalid": 422,
     "slow": 429,
 }
-_ELSEWHERE = {"sign-in": "/sign-in", "consent": "/consent", "budget": "/rest", "break": "/rest"}
-HEADERS = {
-    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+# Rejections that lead to a page instead of an error message.
+_REDIRECTS = {"sign-in": "/sign-in", "consent": "/consent", "budget": "/rest", "break": "/rest"}
+_HTTP_MESSAGES = {
+    404: "There is no such page.",
+    405: "There is no such page.",
+    413: "That is too large.",
+}
+# The pages show text from models and strangers: no script, style or frame from anywhere else may
+# load.
+SECURITY_HEADERS = {
+    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; "
+    b"img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    b"frame-ancestors 'none'",
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"same-origin",
     b"x-frame-options": b"DENY",
@@ -56,117 +66,121 @@ HEADERS = {
 
 
 @get("/static/{name:str}")
-async def static(request: Asked, name: str) -> Response[bytes]:
-    """Style and script, from the package; named by their content, so that browsers may keep them."""
-    house: House = request.app.state.house
-    found = house.static.get(name)
-    if found is None:
-        raise Refused("missing", "There is no such file.")
-    kind = STATIC_TYPES[name[name.rindex(".") :]]
+async def static_file(request: AppRequest, name: str) -> Response[bytes]:
+    """Serves static files; their links hold a hash of the contents, so browsers may cache them."""
+    state: AppState = request.app.state.annotation
+    content = state.static.get(name)
+    if content is None:
+        raise RequestRejected("missing", "There is no such file.")
+    media_type = STATIC_TYPES[name[name.rindex(".") :]]
     return Response(
-        found, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"}
+        content,
+        media_type=media_type,
+        headers={"cache-control": "public, max-age=31536000, immutable"},
     )
 
 
 @get("/healthz", media_type=MediaType.TEXT)
-async def health(request: Asked) -> str:
-    """`ok` where the database answers."""
-    house: House = request.app.state.house
-    await house.read(lambda tx: tx.now)
+async def health(request: AppRequest) -> str:
+    """Returns `ok` if the database answers."""
+    state: AppState = request.app.state.annotation
+    await state.read(lambda tx: tx.now)
     return "ok"
 
 
-def _said(request: Request[Any, Any, State], status: int, kind: str, message: str) -> Response[Any]:
-    """An error as the asker can read it: JSON for a script, a page for a person."""
+def _error_response(
+    request: Request[Any, Any, State], status: int, kind: str, message: str
+) -> Response[Any]:
+    """Returns an error as JSON for a script, as a redirect or a page for a browser."""
     if (
         request.headers.get("x-fetch") == "1"
         or request.headers.get("accept") == "text/event-stream"
     ):
         body = {"error": message, "kind": kind}
-        if kind in _ELSEWHERE:
-            body["go"] = _ELSEWHERE[kind]
+        if kind in _REDIRECTS:
+            body["go"] = _REDIRECTS[kind]
         return Response(body, status_code=status)
-    if kind in _ELSEWHERE:
-        return Response(b"", status_code=303, headers={"location": _ELSEWHERE[kind]})
-    house: House = request.app.state.house
-    html = house.render(
-        "error.html", me=None, csrf="", key="", path="", serving=False, kind=kind, message=message
+    if kind in _REDIRECTS:
+        return Response(b"", status_code=303, headers={"location": _REDIRECTS[kind]})
+    state: AppState = request.app.state.annotation
+    html = state.render(
+        "error.html",
+        user=None,
+        csrf="",
+        key="",
+        path="",
+        has_models=False,
+        kind=kind,
+        message=message,
     )
     return Response(html, media_type=MediaType.HTML, status_code=status)
 
 
-def _refused(request: Request[Any, Any, State], error: Refused) -> Response[Any]:
-    return _said(request, STATUS.get(error.kind, 400), error.kind, str(error))
+def _handle_rejection(request: Request[Any, Any, State], error: RequestRejected) -> Response[Any]:
+    return _error_response(request, STATUS_BY_KIND.get(error.kind, 400), error.kind, str(error))
 
 
-def _unavailable(request: Request[Any, Any, State], error: Unavailable) -> Response[Any]:
-    said = _said(request, 503, "unavailable", str(error))
-    said.headers["retry-after"] = "2"
-    return said
+def _handle_unavailable(
+    request: Request[Any, Any, State], error: DatabaseUnavailable
+) -> Response[Any]:
+    response = _error_response(request, 503, "unavailable", str(error))
+    response.headers["retry-after"] = "2"
+    return response
 
 
-def _http(request: Request[Any, Any, State], error: HTTPException) -> Response[Any]:
-    words = {
-        404: "There is no such page.",
-        405: "There is no such page.",
-        413: "That is too large.",
-    }
-    return _said(
-        request,
-        error.status_code,
-        "http",
-        words.get(error.status_code, "The request could not be read."),
-    )
+def _handle_http_error(request: Request[Any, Any, State], error: HTTPException) -> Response[Any]:
+    message = _HTTP_MESSAGES.get(error.status_code, "The request could not be read.")
+    return _error_response(request, error.status_code, "http", message)
 
 
-def _broken(request: Request[Any, Any, State], error: Exception) -> Response[Any]:
+def _handle_unexpected(request: Request[Any, Any, State], error: Exception) -> Response[Any]:
+    # The details go to the log only: a traceback may hold texts, tokens or names of models.
     _log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return _said(
-        request, 500, "broken", "Something broke here. Nothing that was sent before is lost."
-    )
+    message = "Something went wrong on the server. Nothing that was sent before is lost."
+    return _error_response(request, 500, "broken", message)
 
 
-async def _dress(message: Message, scope: Scope) -> None:
+async def _add_security_headers(message: Message, scope: Scope) -> None:
     if message["type"] != "http.response.start":
         return
     headers = list(message.get("headers", []))
-    known = {name.lower() for name, _ in headers}
-    more = HEADERS if b"cache-control" in known else HEADERS | {b"cache-control": b"no-store"}
+    present = {name.lower() for name, _ in headers}
+    defaults = SECURITY_HEADERS | {b"cache-control": b"no-store"}
     message["headers"] = headers + [
-        (name, value) for name, value in more.items() if name not in known
+        (name, value) for name, value in defaults.items() if name not in present
     ]
 
 
-def redteam_app(house: House) -> Litestar:
-    """The pages as an ASGI app."""
+def create_app(state: AppState) -> Litestar:
+    """Returns the pages as an ASGI app; it closes `state` at shutdown."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         yield
-        await house.close()
+        await state.close()
 
-    handlers = [static, health]
-    for room in (
-        routes_auth,
-        routes_account,
-        routes_dialogue,
-        routes_review,
-        routes_results,
-        routes_admin,
-    ):
-        handlers += room.HANDLERS
+    handlers = [
+        static_file,
+        health,
+        *routes_auth.HANDLERS,
+        *routes_account.HANDLERS,
+        *routes_dialogue.HANDLERS,
+        *routes_review.HANDLERS,
+        *routes_results.HANDLERS,
+        *routes_admin.HANDLERS,
+    ]
     return Litestar(
         handlers,
-        state=State({"house": house, "board": routes_results.Board()}),
+        state=State({"annotation": state, "agreement": routes_results.AgreementCache()}),
         lifespan=[lifespan],
         openapi_config=None,
         logging_config=None,
-        request_max_body_size=house.rules.body,
-        before_send=[_dress],
+        request_max_body_size=state.limits.max_body_bytes,
+        before_send=[_add_security_headers],
         exception_handlers={
-            Refused: _refused,
-            Unavailable: _unavailable,
-            HTTPException: _http,
-            Exception: _broken,
+            RequestRejected: _handle_rejection,
+            DatabaseUnavailable: _handle_unavailable,
+            HTTPException: _handle_http_error,
+            Exception: _handle_unexpected,
         },
     )

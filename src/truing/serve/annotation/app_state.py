@@ -1,4 +1,4 @@
-"""What all pages share: the database on its own threads, the study, the models, the templates, limits of rate."""
+"""State shared by the route handlers: database, models, templates, thread pools, rate limits."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ from typing import Any, TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
-from truing.annotation import study as studies
-from truing.annotation.group_commit import MOST
-from truing.annotation.store import Refused, Store, Tx
+from truing.annotation.group_commit import MAX_BATCH
+from truing.annotation.store import RequestRejected, Store, Transaction
+from truing.annotation.study import (
+    GRADE_LABELS,
+    SUCCESS_LABELS,
+    load_secret,
+    load_study,
+    save_lineages,
+)
 from truing.core.protocols import Closeable, Model
 from truing.http.limits import close_connections
-from truing.serve.annotation.live_pairs import Live
+from truing.serve.annotation.live_pairs import LivePairs
 from truing.serve.annotation.template_filters import FILTERS
 
 T = TypeVar("T")
-_HERE = Path(__file__).parent
+_PACKAGE = Path(__file__).parent
 STATIC_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -32,123 +38,143 @@ STATIC_TYPES = {
 }
 
 
-class Rules(Struct, frozen=True, kw_only=True):
-    """Limits of one server: bytes of a request, requests a minute of a person, sign-ins a minute of an address, seconds
-    that a model may take, and whether cookies are for https alone."""
+class ServerLimits(Struct, frozen=True, kw_only=True):
+    """Limits of one server.
 
-    body: int = 2_000_000
-    per_minute: int = 240
-    sign_ins: int = 60
+    `requests_per_minute` is for each person, `sign_ins_per_minute` for each address; a model may
+    take `answer_seconds` for an answer. `https`: cookies are sent over https only.
+    """
+
+    max_body_bytes: int = 2_000_000
+    requests_per_minute: int = 240
+    sign_ins_per_minute: int = 60
     answer_seconds: float = 180.0
     https: bool = False
 
 
 class Throttle:
-    """At most `most` events a minute for each key; the least recently seen keys are forgotten."""
+    """A token bucket for each key: `per_minute` events a minute, in bursts of as many.
+
+    Memory is bounded: of more than `max_keys` keys, the least recently seen are forgotten.
+    """
 
     def __init__(
-        self, most: int, *, keys: int = 20_000, clock: Callable[[], float] = time.monotonic
+        self,
+        per_minute: int,
+        *,
+        max_keys: int = 20_000,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most, self._keys, self._clock = most, keys, clock
-        self._seen: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._per_minute, self._max_keys, self._clock = per_minute, max_keys, clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # (tokens, time)
 
     def check(self, key: str) -> None:
-        """Takes one from the key's bucket; Refused ``slow`` when it is empty."""
+        """Takes a token from the key's bucket; raises RequestRejected if it is empty."""
         now = self._clock()
-        left, then = self._seen.pop(key, (float(self._most), now))
-        left = min(float(self._most), left + (now - then) * self._most / 60)
-        self._seen[key] = (max(0.0, left - 1), now)
-        if len(self._seen) > self._keys:
-            self._seen.popitem(last=False)
-        if left < 1:
-            raise Refused("slow", "That was a lot in a short time. Wait a few seconds, then go on.")
+        capacity = float(self._per_minute)
+        tokens, updated = self._buckets.pop(key, (capacity, now))
+        tokens = min(capacity, tokens + (now - updated) * capacity / 60)
+        self._buckets[key] = (max(0.0, tokens - 1), now)  # as the newest key
+        if len(self._buckets) > self._max_keys:
+            self._buckets.popitem(last=False)
+        if tokens < 1:
+            raise RequestRejected("slow", "Too many requests. Wait a few seconds, then go on.")
 
 
-def named(models: Sequence[Model]) -> dict[str, Model]:
-    """Name -> model; two models of one name are told apart by a number."""
-    found: dict[str, Model] = {}
+def name_models(models: Sequence[Model]) -> dict[str, Model]:
+    """Returns name -> model; a number is appended to a name that is taken, as in `m (2)`."""
+    by_name: dict[str, Model] = {}
     for model in models:
-        name, count = model.name, 2
-        while name in found:
-            name, count = f"{model.name} ({count})", count + 1
-        found[name] = model
-    return found
+        name, number = model.name, 2
+        while name in by_name:
+            name, number = f"{model.name} ({number})", number + 1
+        by_name[name] = model
+    return by_name
 
 
-class House:
-    """Kept in the app's state under `house`."""
+class AppState:
+    """State shared by the route handlers (stored in `app.state.annotation`)."""
 
     def __init__(
-        self, store: Store, models: Sequence[Model] = (), rules: Rules | None = None
+        self, store: Store, models: Sequence[Model] = (), limits: ServerLimits | None = None
     ) -> None:
-        self.store, self.rules = store, rules or Rules()
-        self.models = named(models)
-        self.study, self._secret = store.write(
-            lambda tx: (studies.load_study(tx), studies.secret(tx))
-        )
+        self.store, self.limits = store, limits or ServerLimits()
+        self.models = name_models(models)
+        self.study, self._secret = store.write(lambda tx: (load_study(tx), load_secret(tx)))
         if self.models:
             lineages = {name: model.lineage for name, model in self.models.items()}
-            store.write(lambda tx: studies.put_lineages(tx, lineages))
-        self.people, self.doors = Throttle(self.rules.per_minute), Throttle(self.rules.sign_ins)
-        self.live = Live(self.models, self.study, self.rules.answer_seconds, self.write)
-        # Every statement lets go of the interpreter and must get it back: few threads wait less for it than many.
-        # On SQLite one of the writers works and the others stand in line, to be carried out with it.
+            store.write(lambda tx: save_lineages(tx, lineages))
+        self.request_throttle = Throttle(self.limits.requests_per_minute)
+        self.sign_in_throttle = Throttle(self.limits.sign_ins_per_minute)
+        self.live_pairs = LivePairs(self.models, self.study, self.limits.answer_seconds, self.write)
+        # Few readers: a thread releases the GIL at every statement and has to wait for it again. On
+        # SQLite one writer works while the others queue, to be committed together
+        # (group_commit.py).
         sqlite = store.dialect == "sqlite"
-        self._readers = ThreadPoolExecutor(2 if sqlite else 6, "read")
-        self._writers = ThreadPoolExecutor(MOST if sqlite else 6, "write")
-        self._slow = ThreadPoolExecutor(2, "slow")
+        self._read_pool = ThreadPoolExecutor(2 if sqlite else 6, "read")
+        self._write_pool = ThreadPoolExecutor(MAX_BATCH if sqlite else 6, "write")
+        self._slow_pool = ThreadPoolExecutor(2, "slow")
         self.static = {
-            p.name: p.read_bytes()
-            for p in sorted((_HERE / "static").iterdir())
-            if p.suffix in STATIC_TYPES
+            path.name: path.read_bytes()
+            for path in sorted((_PACKAGE / "static").iterdir())
+            if path.suffix in STATIC_TYPES
         }
-        self.version = hashlib.sha256(b"".join(self.static.values())).hexdigest()[:12]
-        self._pages = Environment(
-            loader=FileSystemLoader(_HERE / "templates"),
+        self._templates = self._load_templates()
+
+    def _load_templates(self) -> Environment:
+        templates = Environment(
+            loader=FileSystemLoader(_PACKAGE / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._pages.filters.update(FILTERS)
-        self._pages.globals.update(
-            version=self.version, study=self.study, grades=studies.GRADES, successes=studies.SUCCESS
+        templates.filters.update(FILTERS)
+        # The version is part of the links to static files, which browsers cache for a year.
+        version = hashlib.sha256(b"".join(self.static.values())).hexdigest()[:12]
+        templates.globals.update(
+            version=version,
+            study=self.study,
+            grade_labels=GRADE_LABELS,
+            success_labels=SUCCESS_LABELS,
         )
+        return templates
 
-    async def read(self, work: Callable[[Tx], T]) -> T:
-        """Runs a function that only reads, on a thread of the database's."""
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        """Runs a function that only reads, on a database thread."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._readers, self.store.read, work
+            self._read_pool, self.store.read, work
         )
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
-        """Runs a function in one durable transaction, on a thread of the database's."""
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Runs a function in one durable transaction, on a database thread."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._writers, self.store.write, work
+            self._write_pool, self.store.write, work
         )
 
-    async def slowly(self, work: Callable[..., T], *given: Any) -> T:
-        """Runs what takes the processor for long (argon2, bootstrap), two at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._slow, work, *given)
+    async def run_in_slow_pool(self, work: Callable[..., T], *args: Any) -> T:
+        """Runs a function that needs much CPU time (argon2, bootstrap), at most two at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._slow_pool, work, *args)
 
-    def mark(self, purpose: str, token: str) -> str:
-        """A text that only this server can make of a token: it goes into forms."""
-        return hmac.new(
-            self._secret.encode(), f"{purpose}:{token}".encode(), hashlib.sha256
-        ).hexdigest()[:40]
+    def form_token(self, session_token: str) -> str:
+        """Returns the CSRF token of a session: an HMAC that only this server can compute."""
+        message = f"form:{session_token}".encode()
+        return hmac.new(self._secret.encode(), message, hashlib.sha256).hexdigest()[:40]
 
-    def render(self, page: str, /, **values: Any) -> str:
-        """A page as HTML."""
-        return self._pages.get_template(page).render(**values)
+    def render(self, template: str, /, **values: Any) -> str:
+        """Renders a template as HTML."""
+        return self._templates.get_template(template).render(**values)
 
     async def close(self) -> None:
-        """Waits for answers under way, then lets go of models and database."""
-        await self.live.finish()
+        """Waits for running generations, then closes models, thread pools and the database."""
+        # First the generations: they still need the models, and a write thread to store their
+        # answers.
+        await self.live_pairs.wait()
         for model in self.models.values():
             if isinstance(model, Closeable):
                 await model.close()
         await close_connections()
-        for threads in (self._readers, self._writers, self._slow):
-            threads.shutdown(wait=True)
+        for pool in (self._read_pool, self._write_pool, self._slow_pool):
+            pool.shutdown(wait=True)
         self.store.close()

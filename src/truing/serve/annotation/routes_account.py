@@ -1,4 +1,4 @@
-"""A person's own pages: home, consent, settings, rest, help."""
+"""Routes of a person's own pages: home, consent, settings, breaks, help."""
 
 from __future__ import annotations
 
@@ -7,157 +7,166 @@ from typing import Any
 from litestar import Response, get, post
 
 from truing.annotation import dialogues, overview, people, queue, wellbeing
-from truing.annotation.adjudication import disputes
-from truing.annotation.store import Refused, Tx
+from truing.annotation.adjudication import list_disputes
+from truing.annotation.store import RequestRejected, Transaction
 from truing.annotation.tables import Person
-from truing.serve.annotation.session import Asked, arrive, enter
+from truing.serve.annotation.session import AppRequest, open_session, require_session
 
 
 @get("/")
-async def home(request: Asked) -> Response[Any]:
-    """What this person can do now."""
-    visit = await arrive(request)
-    if not visit.signed_in:
-        return visit.go("/sign-in")
-    me = visit.me
-    if not me.consented and me.works:
-        return visit.go("/consent")
+async def home(request: AppRequest) -> Response[Any]:
+    """Shows what a person can do, by their roles."""
+    session = await open_session(request)
+    if not session.signed_in:
+        return session.redirect("/sign-in")
+    user = session.user
+    if not user.consented and user.reads_texts:
+        return session.redirect("/consent")
 
-    def work(tx: Tx) -> dict[str, Any]:
+    def load(tx: Transaction) -> dict[str, Any]:
+        is_rater = "rater" in user.roles
         return {
-            "mine": dialogues.mine(tx, me.id) if "redteamer" in me.roles else [],
-            "left": queue.left_for(tx, me.id) if "rater" in me.roles else 0,
-            "rated": queue.rated_by(tx, me.id) if "rater" in me.roles else 0,
-            "disputes": len(disputes(tx)) if "adjudicator" in me.roles else 0,
-            "flags": overview.open_flags(tx) if "admin" in me.roles else 0,
+            "dialogues": dialogues.list_dialogues(tx, user.id) if "redteamer" in user.roles else [],
+            "available": queue.count_available(tx, user.id) if is_rater else 0,
+            "rated": queue.count_ratings(tx, user.id) if is_rater else 0,
+            "disputes": len(list_disputes(tx)) if "adjudicator" in user.roles else 0,
+            "flags": overview.count_open_flags(tx) if "admin" in user.roles else 0,
         }
 
-    return visit.page("home.html", **await visit.house.read(work))
+    return session.render("home.html", **await session.state.read(load))
 
 
 @get("/consent")
-async def consent_page(request: Asked) -> Response[Any]:
-    """The categories, each to be agreed to or not."""
-    visit = await enter(request)
+async def consent_page(request: AppRequest) -> Response[Any]:
+    """Shows the categories with a checkbox each."""
+    session = await require_session(request)
 
-    def work(tx: Tx) -> tuple[set[str], bool]:
-        person = tx.session.get_one(Person, visit.me.id)
-        return wellbeing.opted_out(tx, person.id), person.unsorted
+    def load(tx: Transaction) -> tuple[set[str], bool]:
+        person = tx.session.get_one(Person, session.user.id)
+        return wellbeing.load_opt_outs(tx, person.id), person.unsorted
 
-    out, unsorted = await visit.house.read(work)
-    return visit.page(
+    opt_outs, unsorted = await session.state.read(load)
+    return session.render(
         "consent.html",
-        categories=visit.house.study.categories().categories,
-        out=out,
+        categories=session.state.study.categories().categories,
+        opt_outs=opt_outs,
         unsorted=unsorted,
     )
 
 
 @post("/consent")
-async def consent(request: Asked) -> Response[Any]:
-    """Records what the person agrees to see; holds from the next item on."""
-    visit = await enter(request)
-    form = await visit.form()
+async def save_consent(request: AppRequest) -> Response[Any]:
+    """Stores what a person agrees to see; it applies from the next item on."""
+    session = await require_session(request)
+    form = await session.read_form()
 
-    def work(tx: Tx) -> None:
-        person = tx.session.get_one(Person, visit.me.id)
-        unsorted = bool(form.text("unsorted"))
-        wellbeing.consent(
-            tx, person, form.many("category"), unsorted=unsorted, study=visit.house.study
+    def save(tx: Transaction) -> None:
+        wellbeing.record_consent(
+            tx,
+            tx.session.get_one(Person, session.user.id),
+            form.values("category"),
+            unsorted=bool(form.text("unsorted")),
+            study=session.state.study,
         )
 
-    await visit.house.write(work)
-    return visit.go("/")
+    await session.state.write(save)
+    return session.redirect("/")
 
 
 @get("/settings")
-async def settings_page(request: Asked) -> Response[Any]:
-    """Blur, optional facts, deletion."""
-    visit = await enter(request)
-    facts = await visit.house.read(lambda tx: wellbeing.described(tx, visit.me.id))
-    saved = "saved" in request.query_params
-    return visit.page("settings.html", questions=wellbeing.QUESTIONS, facts=facts, saved=saved)
+async def settings_page(request: AppRequest) -> Response[Any]:
+    """Shows the settings: blur, demographics, pass phrase, deletion."""
+    session = await require_session(request)
+    answers = await session.state.read(lambda tx: wellbeing.load_demographics(tx, session.user.id))
+    return session.render(
+        "settings.html",
+        questions=wellbeing.DEMOGRAPHIC_QUESTIONS,
+        answers=answers,
+        saved="saved" in request.query_params,
+    )
 
 
 @post("/settings")
-async def settings(request: Asked) -> Response[Any]:
-    """Keeps blur and optional facts."""
-    visit = await enter(request)
-    form = await visit.form()
+async def save_settings(request: AppRequest) -> Response[Any]:
+    """Stores blur and demographics."""
+    session = await require_session(request)
+    form = await session.read_form()
 
-    def work(tx: Tx) -> None:
-        person = tx.session.get_one(Person, visit.me.id)
+    def save(tx: Transaction) -> None:
+        person = tx.session.get_one(Person, session.user.id)
         person.blur = bool(form.text("blur"))
-        wellbeing.describe(tx, person, form.starting("fact-"))
+        wellbeing.save_demographics(tx, person, form.with_prefix("fact-"))
 
-    await visit.house.write(work)
-    return visit.go("/settings?saved=1")
+    await session.state.write(save)
+    return session.redirect("/settings?saved=1")
 
 
 @post("/settings/phrase")
-async def phrase(request: Asked) -> Response[Any]:
+async def change_phrase(request: AppRequest) -> Response[Any]:
     """Changes the pass phrase; every other browser is signed out."""
-    visit = await enter(request)
-    form = await visit.form()
-    visit.house.doors.check(visit.address)
-    stored = await visit.house.read(lambda tx: tx.session.get_one(Person, visit.me.id).phrase_hash)
-    if not await visit.house.slowly(people.check_phrase, stored, form.text("old")):
-        raise Refused("invalid", "The present pass phrase is not right.")
-    hashed = await visit.house.slowly(people.hash_phrase, form.text("new"))
-    token = await visit.house.write(lambda tx: people.change_phrase(tx, visit.me.id, hashed))
-    return visit.go("/settings?saved=1", session=token)
+    session = await require_session(request)
+    form = await session.read_form()
+    state, person_id = session.state, session.user.id
+    state.sign_in_throttle.check(session.address)
+    stored = await state.read(lambda tx: tx.session.get_one(Person, person_id).phrase_hash)
+    if not await state.run_in_slow_pool(people.check_phrase, stored, form.text("old")):
+        raise RequestRejected("invalid", "The current pass phrase is not right.")
+    new_hash = await state.run_in_slow_pool(people.hash_phrase, form.text("new"))
+    token = await state.write(lambda tx: people.change_phrase(tx, person_id, new_hash))
+    return session.redirect("/settings?saved=1", login_token=token)
 
 
 @post("/settings/delete")
-async def delete(request: Asked) -> Response[Any]:
-    """Deletes the account; its work stays without a name or goes too, as the person says."""
-    visit = await enter(request)
-    form = await visit.form()
-    if form.text("sure") != visit.me.pseudonym:
-        raise Refused("invalid", "Type your pseudonym to delete the account.")
-    await visit.house.write(
-        lambda tx: people.forget(tx, visit.me.id, withdraw=bool(form.text("withdraw")))
+async def delete_account(request: AppRequest) -> Response[Any]:
+    """Deletes the account; with `withdraw`, the person's ratings and dialogues too."""
+    session = await require_session(request)
+    form = await session.read_form()
+    if form.text("sure") != session.user.pseudonym:
+        raise RequestRejected("invalid", "Type your pseudonym to delete the account.")
+    withdraw = bool(form.text("withdraw"))
+    await session.state.write(
+        lambda tx: people.delete_account(tx, session.user.id, withdraw=withdraw)
     )
-    return visit.go("/goodbye", session="")
+    return session.redirect("/goodbye", login_token="")
 
 
 @get("/goodbye")
-async def goodbye(request: Asked) -> Response[Any]:
-    """After a deletion."""
-    return (await arrive(request)).page("goodbye.html")
+async def goodbye(request: AppRequest) -> Response[Any]:
+    """Shows the page after a deletion."""
+    return (await open_session(request)).render("goodbye.html")
 
 
 @post("/rest")
-async def rest(request: Asked) -> Response[Any]:
-    """A pause: what the person holds goes back, nothing else changes."""
-    visit = await enter(request)
-    await visit.form()
-    await visit.house.write(lambda tx: people.release_all(tx, visit.me.id))
-    return visit.go("/rest")
+async def start_rest(request: AppRequest) -> Response[Any]:
+    """Pauses: releases the person's leases."""
+    session = await require_session(request)
+    await session.read_form()
+    await session.state.write(lambda tx: people.release_leases(tx, session.user.id))
+    return session.redirect("/rest")
 
 
 @get("/rest")
-async def rest_page(request: Asked) -> Response[Any]:
-    """A quiet page: how long a break lasts, whom to turn to."""
-    return (await enter(request)).page("rest.html")
+async def rest_page(request: AppRequest) -> Response[Any]:
+    """Shows how long a break lasts and the help contacts."""
+    return (await require_session(request)).render("rest.html")
 
 
 @get("/help")
-async def help_page(request: Asked) -> Response[Any]:
-    """What this is, the keys, help contacts."""
-    return (await arrive(request)).page("help.html")
+async def help_page(request: AppRequest) -> Response[Any]:
+    """Shows the instructions, the keys and the help contacts."""
+    return (await open_session(request)).render("help.html")
 
 
 HANDLERS = (
     home,
     consent_page,
-    consent,
+    save_consent,
     settings_page,
-    settings,
-    phrase,
-    delete,
+    save_settings,
+    change_phrase,
+    delete_account,
     goodbye,
-    rest,
+    start_rest,
     rest_page,
     help_page,
 )

@@ -1,4 +1,4 @@
-"""Administration: people, invitations, what waits for a look, progress, the audit log."""
+"""Routes of administration: people, invitations, flags, progress, the audit log."""
 
 from __future__ import annotations
 
@@ -7,96 +7,115 @@ from typing import Any
 from litestar import Response, get, post
 
 from truing.annotation import overview, people, queue, wellbeing
-from truing.annotation.store import Refused, Tx
-from truing.serve.annotation.session import Asked, Visit, enter
+from truing.annotation.store import RequestRejected, Transaction
+from truing.serve.annotation.session import AppRequest, RequestSession, require_session
 
-_AUDIT_PAGE = 100
+_AUDIT_PAGE = 100  # lines
 
 
 @get("/admin")
-async def admin_page(request: Asked) -> Response[Any]:
-    """Flags first, then people, open invitations and progress."""
-    visit = await enter(request, "admin")
+async def admin_page(request: AppRequest) -> Response[Any]:
+    """Shows flags, people, invitations and progress."""
+    session = await require_session(request, "admin")
 
-    def work(tx: Tx) -> dict[str, Any]:
+    def load(tx: Transaction) -> dict[str, Any]:
         return {
-            "flags": overview.flags(tx),
-            "people": overview.folk(tx),
-            "invitations": overview.invitations(tx),
-            "progress": queue.progress(tx),
-            "slices": wellbeing.slices(tx),
+            "flags": overview.list_flags(tx),
+            "people": overview.list_people(tx),
+            "invitations": overview.list_invitations(tx),
+            "progress": queue.count_progress(tx),
+            "demographics": wellbeing.count_demographics(tx),
         }
 
-    return visit.page("admin.html", roles=people.ROLES, **await visit.house.read(work))
+    values = await session.state.read(load)
+    return session.render("admin.html", roles=people.ROLES, **values)
 
 
 @post("/admin/invitations")
-async def invite(request: Asked) -> Response[Any]:
-    """Makes an invitation link, shown this once."""
-    visit = await enter(request, "admin")
-    form, house = await visit.form(), visit.house
-    roles, note = form.many("role"), form.text("note")
-    token = await house.write(lambda tx: people.invite(tx, roles, by=visit.me.id, note=note))
-    return visit.page("invited.html", link=_link(visit, token), roles=roles, known="")
+async def create_invitation(request: AppRequest) -> Response[Any]:
+    """Creates an invitation and shows its link, this once."""
+    session = await require_session(request, "admin")
+    form = await session.read_form()
+    roles, note = form.values("role"), form.text("note")
+    token = await session.state.write(
+        lambda tx: people.create_invitation(tx, roles, by=session.user.id, note=note)
+    )
+    link = _invitation_link(session, token)
+    return session.render("invited.html", link=link, roles=roles, known="")
 
 
-def _link(visit: Visit, token: str) -> str:
-    scheme = "https" if visit.house.rules.https else visit.request.url.scheme
-    return f"{scheme}://{visit.request.headers.get('host', '')}/join/{token}"
+def _invitation_link(session: RequestSession, token: str) -> str:
+    # Behind a proxy that terminates TLS, the request itself arrives over http.
+    scheme = "https" if session.state.limits.https else session.request.url.scheme
+    return f"{scheme}://{session.request.headers.get('host', '')}/join/{token}"
 
 
 @post("/admin/people/{name:str}/phrase")
-async def renew(request: Asked, name: str) -> Response[Any]:
-    """Makes a link by which a person sets a new pass phrase, shown this once."""
-    visit = await enter(request, "admin")
-    await visit.form()
-    token = await visit.house.write(lambda tx: people.renewal(tx, name, by=visit.me.id))
-    return visit.page("invited.html", link=_link(visit, token), roles=(), known=name)
+async def reset_phrase(request: AppRequest, name: str) -> Response[Any]:
+    """Creates a link by which a person sets a new pass phrase and shows it, this once."""
+    session = await require_session(request, "admin")
+    await session.read_form()
+    token = await session.state.write(
+        lambda tx: people.create_phrase_reset(tx, name, by=session.user.id)
+    )
+    link = _invitation_link(session, token)
+    return session.render("invited.html", link=link, roles=(), known=name)
 
 
 @post("/admin/invitations/{invitation:str}/revoke")
-async def revoke(request: Asked, invitation: str) -> Response[Any]:
-    """Takes an invitation back."""
-    visit = await enter(request, "admin")
-    await visit.form()
-    await visit.house.write(lambda tx: overview.revoke(tx, invitation, by=visit.me.id))
-    return visit.go("/admin#invitations")
+async def revoke_invitation(request: AppRequest, invitation: str) -> Response[Any]:
+    """Revokes an invitation."""
+    session = await require_session(request, "admin")
+    await session.read_form()
+    await session.state.write(
+        lambda tx: overview.revoke_invitation(tx, invitation, by=session.user.id)
+    )
+    return session.redirect("/admin#invitations")
 
 
 @post("/admin/people/{person:str}/{change:str}")
-async def change(request: Asked, person: str, change: str) -> Response[Any]:
+async def set_active(request: AppRequest, person: str, change: str) -> Response[Any]:
     """Suspends or restores an account."""
-    visit = await enter(request, "admin")
-    await visit.form()
+    session = await require_session(request, "admin")
+    await session.read_form()
     if change not in ("suspend", "restore"):
-        raise Refused("missing", "There is no such page.")
-    await visit.house.write(
-        lambda tx: people.set_active(tx, person, change == "restore", by=visit.me.id)
+        raise RequestRejected("missing", "There is no such page.")
+    await session.state.write(
+        lambda tx: people.set_active(tx, person, change == "restore", by=session.user.id)
     )
-    return visit.go("/admin#people")
+    return session.redirect("/admin#people")
 
 
 @post("/admin/flags/{flag:str}")
-async def resolve(request: Asked, flag: str) -> Response[Any]:
-    """Closes a flag with a word on what was done."""
-    visit = await enter(request, "admin")
-    form = await visit.form()
-    await visit.house.write(
-        lambda tx: overview.resolve(tx, flag, form.text("resolution"), by=visit.me.id)
+async def resolve_flag(request: AppRequest, flag: str) -> Response[Any]:
+    """Closes a flag."""
+    session = await require_session(request, "admin")
+    form = await session.read_form()
+    resolution = form.text("resolution")
+    await session.state.write(
+        lambda tx: overview.resolve_flag(tx, flag, resolution, by=session.user.id)
     )
-    return visit.go("/admin#flags")
+    return session.redirect("/admin#flags")
 
 
 @get("/admin/audit")
-async def log(request: Asked) -> Response[Any]:
-    """The audit log, newest first."""
-    visit = await enter(request, "admin")
-    given = request.query_params.get("before", "")
-    before = int(given) if given.isascii() and given.isdigit() and len(given) < 18 else None
-    lines = await visit.house.read(lambda tx: overview.log(tx, before, _AUDIT_PAGE))
-    return visit.page(
-        "audit.html", lines=lines, more=lines[-1].id if len(lines) == _AUDIT_PAGE else None
-    )
+async def audit_page(request: AppRequest) -> Response[Any]:
+    """Shows the audit log, newest first."""
+    session = await require_session(request, "admin")
+    text = request.query_params.get("before", "")
+    # Under 18 digits it fits the 64-bit integers of both databases.
+    before = int(text) if text.isascii() and text.isdigit() and len(text) < 18 else None
+    lines = await session.state.read(lambda tx: overview.read_audit_log(tx, before, _AUDIT_PAGE))
+    older = lines[-1].id if len(lines) == _AUDIT_PAGE else None
+    return session.render("audit.html", lines=lines, older=older)
 
 
-HANDLERS = (admin_page, invite, renew, revoke, change, resolve, log)
+HANDLERS = (
+    admin_page,
+    create_invitation,
+    reset_phrase,
+    revoke_invitation,
+    set_active,
+    resolve_flag,
+    audit_page,
+)

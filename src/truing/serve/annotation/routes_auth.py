@@ -1,4 +1,4 @@
-"""The way in: an invitation link makes one account; a pseudonym and a pass phrase open it."""
+"""Routes of sign-in, sign-out and invitations."""
 
 from __future__ import annotations
 
@@ -7,109 +7,122 @@ from typing import Any
 from litestar import Response, get, post
 
 from truing.annotation import people
-from truing.annotation.store import Refused, Tx
-from truing.annotation.study import as_list
+from truing.annotation.store import RequestRejected, Transaction
+from truing.annotation.study import decode_list
 from truing.annotation.tables import Person
-from truing.serve.annotation.session import Asked, Form, Visit, arrive
+from truing.serve.annotation.session import AppRequest, FormData, RequestSession, open_session
 
 
 @get("/sign-in")
-async def sign_in_page(request: Asked) -> Response[Any]:
-    """The sign-in page; whoever is signed in goes home."""
-    visit = await arrive(request)
-    return visit.go("/") if visit.signed_in else visit.page("sign-in.html", error="", name="")
+async def sign_in_page(request: AppRequest) -> Response[Any]:
+    """Shows the sign-in form."""
+    session = await open_session(request)
+    if session.signed_in:
+        return session.redirect("/")
+    return session.render("sign-in.html", error="", name="")
 
 
 @post("/sign-in")
-async def sign_in(request: Asked) -> Response[Any]:
-    """Checks a pass phrase; a wrong name and a wrong phrase look and take the same."""
-    visit = await arrive(request)
-    form = await visit.form()
-    visit.house.doors.check(visit.address)
-    name, house = form.text("pseudonym"), visit.house
-    person_id, stored = await house.read(lambda tx: people.stored_phrase(tx, name))
-    right = await house.slowly(people.check_phrase, stored, form.text("phrase"))
-    if not right or person_id is None:
-        await house.write(
-            lambda tx: people.audit(tx, None, "sign-in-failed", name.strip().lower()[:64])
+async def sign_in(request: AppRequest) -> Response[Any]:
+    """Signs in; an unknown name and a wrong phrase get the same answer in the same time."""
+    session = await open_session(request)
+    form = await session.read_form()
+    state = session.state
+    state.sign_in_throttle.check(session.address)
+    name = form.text("pseudonym")
+    person_id, stored_hash = await state.read(lambda tx: people.find_phrase_hash(tx, name))
+    matches = await state.run_in_slow_pool(people.check_phrase, stored_hash, form.text("phrase"))
+    if not matches or person_id is None:
+        # `find_phrase_hash` counts these entries to lock a name.
+        failed_name = name.strip().lower()[:64]
+        await state.write(
+            lambda tx: people.add_audit_entry(tx, None, "sign-in-failed", failed_name)
         )
-        said = "That pseudonym and pass phrase do not belong together."
-        if visit.by_script:
-            raise Refused("invalid", said)
-        return visit.page("sign-in.html", status=401, error=said, name=name[:64])
-    token = await house.write(lambda tx: people.sign_in(tx, person_id))
-    return visit.go("/", session=token)
+        message = "That pseudonym and pass phrase do not belong together."
+        if session.from_script:
+            raise RequestRejected("invalid", message)
+        return session.render("sign-in.html", status=401, error=message, name=name[:64])
+    token = await state.write(lambda tx: people.sign_in(tx, person_id))
+    return session.redirect("/", login_token=token)
 
 
 @post("/sign-out")
-async def sign_out(request: Asked) -> Response[Any]:
-    """Ends this login; what the person held goes back to the queue."""
-    visit = await arrive(request)
-    await visit.form()
+async def sign_out(request: AppRequest) -> Response[Any]:
+    """Ends this login and releases the person's leases."""
+    session = await open_session(request)
+    await session.read_form()
 
-    def work(tx: Tx) -> None:
-        people.release_all(tx, visit.me.id)
-        people.sign_out(tx, visit.token)
+    def end_login(tx: Transaction) -> None:
+        people.release_leases(tx, session.user.id)
+        people.sign_out(tx, session.token)
 
-    await visit.house.write(work)
-    return visit.go("/sign-in", session="")
+    await session.state.write(end_login)
+    return session.redirect("/sign-in", login_token="")
 
 
 @get("/join/{token:str}")
-async def join_page(request: Asked, token: str) -> Response[Any]:
-    """What an invitation offers. Looking at it does not use it up, so that link previews do no harm."""
-    visit = await arrive(request)
-    visit.house.doors.check(visit.address)
+async def join_page(request: AppRequest, token: str) -> Response[Any]:
+    """Shows an invitation. That does not use it up, since link previews open it too."""
+    session = await open_session(request)
+    session.state.sign_in_throttle.check(session.address)
     try:
-        roles, known = await visit.house.read(lambda tx: _offer(tx, token))
-    except Refused as error:
+        roles, pseudonym = await session.state.read(lambda tx: _describe_invitation(tx, token))
+    except RequestRejected as error:
         if error.kind == "used":
-            await visit.house.write(lambda tx: people.note_misuse(tx, token))
+            await session.state.write(lambda tx: people.record_link_reuse(tx, token))
         raise
-    return visit.page(
-        "join.html", roles=roles, known=known, name=known or people.suggest_pseudonym(), error=""
-    )
+    name = pseudonym or people.suggest_pseudonym()
+    return session.render("join.html", roles=roles, known=pseudonym, name=name, error="")
 
 
-def _offer(tx: Tx, token: str) -> tuple[list[str], str]:
-    """The roles of an invitation and, where it renews a pass phrase, the pseudonym."""
-    found = people.invitation(tx, token)
-    person = tx.session.get(Person, found.person_id) if found.person_id is not None else None
-    return as_list(found.roles), "" if person is None else person.pseudonym
+def _describe_invitation(tx: Transaction, token: str) -> tuple[list[str], str]:
+    """Returns the roles of an invitation and, if it resets a pass phrase, the pseudonym."""
+    invitation = people.find_invitation(tx, token)
+    roles = decode_list(invitation.roles)
+    if invitation.person_id is None:
+        return roles, ""
+    person = tx.session.get(Person, invitation.person_id)
+    return roles, "" if person is None else person.pseudonym
 
 
 @post("/join/{token:str}")
-async def join(request: Asked, token: str) -> Response[Any]:
-    """Makes the account and signs it in."""
-    visit = await arrive(request)
-    form = await visit.form()
-    visit.house.doors.check(visit.address)
+async def join(request: AppRequest, token: str) -> Response[Any]:
+    """Creates the account of an invitation (or sets a new pass phrase) and signs in."""
+    session = await open_session(request)
+    form = await session.read_form()
+    session.state.sign_in_throttle.check(session.address)
     try:
-        session, fresh = await _make(visit, token, form)
-        return visit.go("/consent" if fresh else "/", session=session)
-    except Refused as error:
+        login_token, is_new = await _accept_invitation(session, token, form)
+        return session.redirect("/consent" if is_new else "/", login_token=login_token)
+    except RequestRejected as error:
         if error.kind == "used":
-            await visit.house.write(lambda tx: people.note_misuse(tx, token))
-        if error.kind != "invalid" or visit.by_script:
+            await session.state.write(lambda tx: people.record_link_reuse(tx, token))
+        if error.kind != "invalid" or session.from_script:
             raise
-        roles, known = await visit.house.read(lambda tx: _offer(tx, token))
-        name = known or form.text("pseudonym")[:64]
-        return visit.page(
-            "join.html", status=422, roles=roles, known=known, name=name, error=str(error)
+        # A mistake in the form: show it again with what was entered.
+        roles, pseudonym = await session.state.read(lambda tx: _describe_invitation(tx, token))
+        name = pseudonym or form.text("pseudonym")[:64]
+        return session.render(
+            "join.html", status=422, roles=roles, known=pseudonym, name=name, error=str(error)
         )
 
 
-async def _make(visit: Visit, token: str, form: Form) -> tuple[str, bool]:
-    house = visit.house
+async def _accept_invitation(
+    session: RequestSession, token: str, form: FormData
+) -> tuple[str, bool]:
+    """Returns (login token, whether the account is new)."""
+    state = session.state
     if form.text("phrase") != form.text("again"):
-        raise Refused("invalid", "The two pass phrases differ.")
-    _, known = await house.read(lambda tx: _offer(tx, token))  # before the slow hash
-    hashed = await house.slowly(people.hash_phrase, form.text("phrase"))
+        raise RequestRejected("invalid", "The two pass phrases differ.")
+    # Checks the link first: hashing is slow, and must not run for every guessed link.
+    _, pseudonym = await state.read(lambda tx: _describe_invitation(tx, token))
+    phrase_hash = await state.run_in_slow_pool(people.hash_phrase, form.text("phrase"))
 
-    def work(tx: Tx) -> str:
-        return people.sign_in(tx, people.accept(tx, token, form.text("pseudonym"), hashed))
+    def accept(tx: Transaction) -> str:
+        person_id = people.accept_invitation(tx, token, form.text("pseudonym"), phrase_hash)
+        return people.sign_in(tx, person_id)
 
-    return await house.write(work), not known
+    return await state.write(accept), not pseudonym
 
 
 HANDLERS = (sign_in_page, sign_in, sign_out, join_page, join)

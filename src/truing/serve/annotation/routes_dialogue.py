@@ -1,4 +1,4 @@
-"""The chat: a message, a pair of answers that stream in, a pick, and at the end the closing form."""
+"""Routes of the chat: a message, a pair of streamed answers, a pick, and the closing form."""
 
 from __future__ import annotations
 
@@ -8,117 +8,138 @@ from litestar import Response, get, post
 from litestar.response import Stream
 
 from truing.annotation import dialogues
-from truing.annotation.store import Refused, Tx
-from truing.serve.annotation.session import Asked, Form, enter
+from truing.annotation.store import RequestRejected, Transaction
+from truing.serve.annotation.session import AppRequest, FormData, require_session
 
-_STREAM = {"cache-control": "no-store", "x-accel-buffering": "no"}
+# nginx buffers responses unless told not to, which would hold the events back.
+_STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 @post("/dialogues")
-async def begin(request: Asked) -> Response[Any]:
-    """Opens a dialogue."""
-    visit = await enter(request, "redteamer")
-    form, house = await visit.form(), visit.house
-    names = tuple(house.models)
-    made = await house.write(
-        lambda tx: dialogues.begin(tx, visit.me.id, names, house.study, form.text("key"))
+async def start_dialogue(request: AppRequest) -> Response[Any]:
+    """Starts a dialogue."""
+    session = await require_session(request, "redteamer")
+    form = await session.read_form()
+    user_id, study, key = session.user.id, session.state.study, form.text("key")
+    models = tuple(session.state.models)
+    dialogue_id = await session.state.write(
+        lambda tx: dialogues.start_dialogue(tx, user_id, models, study, key)
     )
-    return visit.go(f"/dialogues/{made}")
+    return session.redirect(f"/dialogues/{dialogue_id}")
 
 
 @get("/dialogues/{dialogue:str}")
-async def page(request: Asked, dialogue: str) -> Response[Any]:
-    """A dialogue as its author sees it."""
-    visit = await enter(request, "redteamer")
-    seen = await visit.house.read(lambda tx: dialogues.view(tx, dialogue, visit.me.id))
-    return visit.page("dialogue.html", dialogue=seen)
+async def dialogue_page(request: AppRequest, dialogue: str) -> Response[Any]:
+    """Shows a dialogue to its author."""
+    session = await require_session(request, "redteamer")
+    view = await session.state.read(
+        lambda tx: dialogues.view_dialogue(tx, dialogue, session.user.id)
+    )
+    return session.render("dialogue.html", dialogue=view)
 
 
 @post("/dialogues/{dialogue:str}/say")
-async def say(request: Asked, dialogue: str) -> Response[Any]:
-    """Adds a message; its page opens the stream of answers."""
-    visit = await enter(request, "redteamer")
-    form, house = await visit.form(), visit.house
+async def add_message(request: AppRequest, dialogue: str) -> Response[Any]:
+    """Adds a message; the page then opens the stream of answers."""
+    session = await require_session(request, "redteamer")
+    form = await session.read_form()
+    user_id, study = session.user.id, session.state.study
     text, key = form.text("message"), form.text("key")
-    await house.write(lambda tx: dialogues.say(tx, dialogue, visit.me.id, text, key, house.study))
-    return visit.go(f"/dialogues/{dialogue}#now")
+    await session.state.write(
+        lambda tx: dialogues.add_turn(tx, dialogue, user_id, text, key, study)
+    )
+    return session.redirect(f"/dialogues/{dialogue}#now")
 
 
 @get("/dialogues/{dialogue:str}/turns/{turn:str}/stream")
-async def stream(request: Asked, dialogue: str, turn: str) -> Stream:
-    """The pair of a turn as server-sent events; starts what is missing, joins what is under way."""
-    visit = await enter(request, "redteamer")
-    house = visit.house
+async def stream_answers(request: AppRequest, dialogue: str, turn: str) -> Stream:
+    """Streams the pair of a turn as server-sent events; starts the answers that are missing."""
+    session = await require_session(request, "redteamer")
+    user_id, state = session.user.id, session.state
 
-    def work(tx: Tx) -> tuple[tuple[dialogues.Job, ...], dict[str, str]]:
-        missing = dialogues.jobs(tx, dialogue, visit.me.id, turn, house.study)
-        seen = dialogues.view(tx, dialogue, visit.me.id)
-        shown = next(t for t in seen.turns if t.id == turn)
-        return missing, {s.letter: s.text for s in shown.sides if s.ready}
+    def load(tx: Transaction) -> tuple[tuple[dialogues.GenerationJob, ...], dict[str, str]]:
+        jobs = dialogues.list_pending_jobs(tx, dialogue, user_id, turn, state.study)
+        view = dialogues.view_dialogue(tx, dialogue, user_id)
+        responses = next(t.responses for t in view.turns if t.id == turn)
+        return jobs, {r.letter: r.text for r in responses if r.ready}
 
-    missing, known = await house.read(work)
-    pair = house.live.start(turn, missing, known)
-    return Stream(pair.watch(), media_type="text/event-stream", headers=_STREAM)
+    jobs, finished = await state.read(load)
+    pair = state.live_pairs.start(turn, jobs, finished)
+    return Stream(pair.stream_events(), media_type="text/event-stream", headers=_STREAM_HEADERS)
 
 
 @post("/dialogues/{dialogue:str}/turns/{turn:str}/pick")
-async def pick(request: Asked, dialogue: str, turn: str) -> Response[Any]:
-    """Takes the pick of a turn."""
-    visit = await enter(request, "redteamer")
-    form, house = await visit.form(), visit.house
-    side = form.text("pick")
-    await house.write(
-        lambda tx: dialogues.choose(tx, dialogue, visit.me.id, turn, side, house.study)
+async def pick_response(request: AppRequest, dialogue: str, turn: str) -> Response[Any]:
+    """Stores which response of a turn is the more harmful."""
+    session = await require_session(request, "redteamer")
+    form = await session.read_form()
+    user_id, study, pick = session.user.id, session.state.study, form.text("pick")
+    await session.state.write(
+        lambda tx: dialogues.pick_response(tx, dialogue, user_id, turn, pick, study)
     )
-    return visit.go(f"/dialogues/{dialogue}#now")
+    return session.redirect(f"/dialogues/{dialogue}#now")
 
 
 @get("/dialogues/{dialogue:str}/end")
-async def end_page(request: Asked, dialogue: str) -> Response[Any]:
-    """The closing form: every response once more, graded."""
-    visit = await enter(request, "redteamer")
-    seen = await visit.house.read(lambda tx: dialogues.view(tx, dialogue, visit.me.id))
-    if seen.state == "open" and not any(t.picked for t in seen.turns):
-        raise Refused("order", "Pick a response in at least one turn first, or leave the dialogue.")
-    return visit.page(
-        "end.html", dialogue=seen, categories=visit.house.study.categories().categories
+async def closing_page(request: AppRequest, dialogue: str) -> Response[Any]:
+    """Shows the closing form, in which every response gets a grade."""
+    session = await require_session(request, "redteamer")
+    view = await session.state.read(
+        lambda tx: dialogues.view_dialogue(tx, dialogue, session.user.id)
     )
+    if view.state == "open" and not any(turn.picked for turn in view.turns):
+        raise RequestRejected(
+            "order", "Pick a response in at least one turn first, or leave the dialogue."
+        )
+    categories = session.state.study.categories().categories
+    return session.render("end.html", dialogue=view, categories=categories)
 
 
 @post("/dialogues/{dialogue:str}/end")
-async def end(request: Asked, dialogue: str) -> Response[Any]:
-    """Takes the closing form and puts the dialogue into the review queue."""
-    visit = await enter(request, "redteamer")
-    form, house = await visit.form(), visit.house
-    closing = _closing(form)
-    await house.write(lambda tx: dialogues.finish(tx, dialogue, visit.me.id, closing, house.study))
-    return visit.go(f"/dialogues/{dialogue}")
+async def finish_dialogue(request: AppRequest, dialogue: str) -> Response[Any]:
+    """Stores the closing form and adds the dialogue to the review queue."""
+    session = await require_session(request, "redteamer")
+    closing = _parse_closing_form(await session.read_form())
+    user_id, study = session.user.id, session.state.study
+    await session.state.write(
+        lambda tx: dialogues.finish_dialogue(tx, dialogue, user_id, closing, study)
+    )
+    return session.redirect(f"/dialogues/{dialogue}")
 
 
-def _closing(form: Form) -> dialogues.Closing:
-    rating = form.number("rating")
+def _parse_closing_form(form: FormData) -> dialogues.ClosingForm:
+    rating = form.integer("rating")
     if rating is None:
-        raise Refused("invalid", "Say how far you came, from 0 to 4.")
+        raise RequestRejected("invalid", "Rate your own success from 0 to 4.")
     grades = {
         name: int(value)
-        for name, value in form.starting("grade-").items()
+        for name, value in form.with_prefix("grade-").items()
         if value in ("1", "2", "3", "4", "5")
     }
-    return dialogues.Closing(
+    return dialogues.ClosingForm(
         rating=rating,
         grades=grades,
-        categories=tuple(dict.fromkeys(form.many("category"))),
+        categories=tuple(dict.fromkeys(form.values("category"))),
         goal=form.text("goal"),
     )
 
 
 @post("/dialogues/{dialogue:str}/leave")
-async def leave(request: Asked, dialogue: str) -> Response[Any]:
+async def abandon_dialogue(request: AppRequest, dialogue: str) -> Response[Any]:
     """Abandons a dialogue; it is neither reviewed nor exported."""
-    visit = await enter(request, "redteamer")
-    await visit.form()
-    await visit.house.write(lambda tx: dialogues.leave(tx, dialogue, visit.me.id))
-    return visit.go("/")
+    session = await require_session(request, "redteamer")
+    await session.read_form()
+    await session.state.write(lambda tx: dialogues.abandon_dialogue(tx, dialogue, session.user.id))
+    return session.redirect("/")
 
 
-HANDLERS = (begin, page, say, stream, pick, end_page, end, leave)
+HANDLERS = (
+    start_dialogue,
+    dialogue_page,
+    add_message,
+    stream_answers,
+    pick_response,
+    closing_page,
+    finish_dialogue,
+    abandon_dialogue,
+)

@@ -1,8 +1,7 @@
-"""Agreement, live, and adjudication: disagreements first, the dissent kept."""
+"""Routes of the agreement page and of adjudication."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
@@ -10,108 +9,118 @@ from litestar import Response, get, post
 from sqlalchemy import select
 
 from truing.annotation import agreement, queue
-from truing.annotation.adjudication import adjudicate, disputes, grades_of
-from truing.annotation.store import Refused, Tx
-from truing.annotation.study import as_list
-from truing.annotation.tables import Adjudication, Item, Rating
+from truing.annotation.adjudication import decode_grades, list_disputes, save_adjudication
+from truing.annotation.review_items import decode_targets
+from truing.annotation.store import RequestRejected, Transaction
+from truing.annotation.study import decode_list
+from truing.annotation.tables import Adjudication, Rating, ReviewItem
 from truing.core.types import Conversation
-from truing.serve.annotation.app_state import House
-from truing.serve.annotation.routes_review import opinion
-from truing.serve.annotation.session import Asked, enter
+from truing.serve.annotation.app_state import AppState
+from truing.serve.annotation.routes_review import MAX_RESPONSES, parse_assessment
+from truing.serve.annotation.session import AppRequest, require_session
+
+_MAX_ON_AGREEMENT_PAGE, _MAX_LISTED = 50, 200
 
 
-class Board:
-    """The newest computed agreement, by the stamp of the ratings that it was computed from."""
+class AgreementCache:
+    """The newest agreement summary; computed again when a rating was added or withdrawn."""
 
     def __init__(self) -> None:
-        self._stamp: tuple[int, float] | None = None
-        self._shown: agreement.Agreement | None = None
+        self._version: tuple[int, float] | None = None
+        self._summary: agreement.AgreementSummary | None = None
 
-    async def look(self, house: House) -> agreement.Agreement:
-        """Computed anew where a rating has come or gone since."""
-        now = await house.read(agreement.stamp)
-        if self._shown is None or now != self._stamp:
-            said = await house.read(agreement.opinions)
-            self._shown = await house.slowly(agreement.measure, said, house.study.categories().ids)
-            self._stamp = now
-        return self._shown
+    async def get(self, state: AppState) -> agreement.AgreementSummary:
+        """Returns the summary of the current ratings."""
+        version = await state.read(agreement.ratings_version)
+        if self._summary is None or version != self._version:
+            ratings = await state.read(agreement.load_ratings)
+            self._summary = await state.run_in_slow_pool(
+                agreement.measure_agreement, ratings, state.study.categories().ids
+            )
+            self._version = version
+        return self._summary
 
 
 @get("/agreement")
-async def agreement_page(request: Asked) -> Response[Any]:
-    """Alpha with its interval, by category and by rater, and the widest disagreements."""
-    visit = await enter(request, "adjudicator", "admin")
-    house = visit.house
-    found = await request.app.state.board.look(house)
-    wide = await house.read(lambda tx: disputes(tx))
-    progress = await house.read(queue.progress)
-    names = {c.id: c.name for c in house.study.categories().categories}
-    return visit.page(
+async def agreement_page(request: AppRequest) -> Response[Any]:
+    """Shows alpha with intervals, by category and by rater, and the widest disputes."""
+    session = await require_session(request, "adjudicator", "admin")
+    state = session.state
+    cache: AgreementCache = request.app.state.agreement
+    disputes = await state.read(lambda tx: list_disputes(tx))
+    return session.render(
         "agreement.html",
-        found=found,
-        disputes=wide[:50],
-        total=len(wide),
-        progress=progress,
-        names=names,
+        summary=await cache.get(state),
+        disputes=disputes[:_MAX_ON_AGREEMENT_PAGE],
+        n_disputes=len(disputes),
+        progress=await state.read(queue.count_progress),
+        names={c.id: c.name for c in state.study.categories().categories},
     )
 
 
 @get("/disputes")
-async def list_(request: Asked) -> Response[Any]:
-    """Where raters differ, the widest first."""
-    visit = await enter(request, "adjudicator")
-    found = await visit.house.read(lambda tx: disputes(tx, settled=True))
-    return visit.page("disputes.html", disputes=found[:200], open=sum(not d.settled for d in found))
+async def disputes_page(request: AppRequest) -> Response[Any]:
+    """Lists items whose raters differ, the widest first."""
+    session = await require_session(request, "adjudicator")
+    disputes = await session.state.read(lambda tx: list_disputes(tx, include_settled=True))
+    n_open = sum(not d.settled for d in disputes)
+    return session.render("disputes.html", disputes=disputes[:_MAX_LISTED], n_open=n_open)
 
 
 @get("/disputes/{item_id:str}")
-async def dispute(request: Asked, item_id: str) -> Response[Any]:
-    """One item with everything that was said of it; raters by letters."""
-    visit = await enter(request, "adjudicator")
+async def dispute_page(request: AppRequest, item_id: str) -> Response[Any]:
+    """Shows an item with its ratings; the raters stay anonymous."""
+    session = await require_session(request, "adjudicator")
+    values = await session.state.read(lambda tx: _load_dispute(tx, item_id, session.user.id))
+    categories = session.state.study.categories().categories
+    return session.render("dispute.html", categories=categories, **values)
 
-    def work(tx: Tx) -> dict[str, Any]:
-        found = tx.session.get(Item, item_id)
-        if found is None or found.gold is not None:
-            raise Refused("missing", "There is no such item.")
-        ratings = tx.session.scalars(
-            select(Rating).where(Rating.item_id == item_id, Rating.counted).order_by(Rating.id)
-        )
-        known = tx.session.get(Adjudication, item_id)
-        said = [
-            {"grades": grades_of(r), "categories": as_list(r.categories), "note": r.note}
-            for r in ratings
-        ]
-        return {
-            "item": item_id,
-            "conversation": msgspec.json.decode(found.conversation, type=Conversation),
-            "said": said,
-            "targets": {t.at: n for n, t in enumerate(queue.targets_of(found))},
-            "decided": None
-            if known is None
-            else {
-                "grades": json.loads(known.grades),
-                "categories": as_list(known.categories),
-                "reason": known.reason,
-                "mine": known.person_id == visit.me.id,
-            },
-        }
 
-    values = await visit.house.read(work)
-    return visit.page(
-        "dispute.html", categories=visit.house.study.categories().categories, **values
+def _load_dispute(tx: Transaction, item_id: str, person_id: str) -> dict[str, Any]:
+    item = tx.session.get(ReviewItem, item_id)
+    if item is None or item.gold is not None:
+        raise RequestRejected("missing", "There is no such item.")
+    # Ordered by random ids: the order must not tell who rated first.
+    ratings = tx.session.scalars(
+        select(Rating).where(Rating.item_id == item_id, Rating.counted).order_by(Rating.id)
     )
+    decision = tx.session.get(Adjudication, item_id)
+    decided = None
+    if decision is not None:
+        decided = {
+            "grades": decode_grades(decision.grades),
+            "categories": decode_list(decision.categories),
+            "reason": decision.reason,
+            "by_user": decision.person_id == person_id,
+        }
+    return {
+        "item": item_id,
+        "conversation": msgspec.json.decode(item.conversation, type=Conversation),
+        "ratings": [
+            {
+                "grades": decode_grades(r.grades),
+                "categories": decode_list(r.categories),
+                "note": r.note,
+            }
+            for r in ratings
+        ],
+        "targets": {t.message_index: n for n, t in enumerate(decode_targets(item))},
+        "decided": decided,
+    }
 
 
 @post("/disputes/{item_id:str}")
-async def decide(request: Asked, item_id: str) -> Response[Any]:
-    """Takes a decision; the ratings stay as they are."""
-    visit = await enter(request, "adjudicator")
-    form, house = await visit.form(), visit.house
-    said = opinion(form, min(len(form.starting("grade-")), 200))
-    if not said.note.strip():
-        raise Refused("invalid", "Say in a line why.")
-    await house.write(lambda tx: adjudicate(tx, item_id, visit.me.id, said, house.study))
-    return visit.go("/disputes")
+async def decide_dispute(request: AppRequest, item_id: str) -> Response[Any]:
+    """Stores a decision; the ratings stay as they are."""
+    session = await require_session(request, "adjudicator")
+    form = await session.read_form()
+    n_responses = len(form.with_prefix("grade-"))
+    assessment = parse_assessment(form, min(n_responses, MAX_RESPONSES))
+    if not assessment.note.strip():
+        raise RequestRejected("invalid", "Give a reason, in a line.")
+    user_id, study = session.user.id, session.state.study
+    await session.state.write(lambda tx: save_adjudication(tx, item_id, user_id, assessment, study))
+    return session.redirect("/disputes")
 
 
-HANDLERS = (agreement_page, list_, dispute, decide)
+HANDLERS = (agreement_page, disputes_page, dispute_page, decide_dispute)

@@ -1,4 +1,4 @@
-"""The rating queue: take an item, grade each response, pass it by, or stop. Blind to author and model."""
+"""Routes of the rating queue. Raters see neither an item's author nor its model."""
 
 from __future__ import annotations
 
@@ -7,102 +7,117 @@ from typing import Any
 from litestar import Response, get, post
 
 from truing.annotation import queue
-from truing.annotation.queue import Opinion
-from truing.annotation.store import Refused, Tx
-from truing.serve.annotation.session import Asked, Form, Visit, enter
+from truing.annotation.queue import Assessment
+from truing.annotation.store import RequestRejected, Transaction
+from truing.serve.annotation.session import (
+    AppRequest,
+    FormData,
+    RequestSession,
+    require_session,
+)
+
+MAX_RESPONSES = 200  # of one form; an item has far fewer
 
 
-def _claim(tx: Tx, visit: Visit) -> str:
-    """The page of the next item: a lease's, the empty queue's, or the break's."""
+def _claim_next(tx: Transaction, session: RequestSession) -> str:
+    """Claims an item and returns its path, or that of the empty queue or the break page."""
     try:
-        held = queue.claim(tx, visit.me.id, visit.house.study)
-    except Refused as error:  # before anything was written
+        item = queue.claim_item(tx, session.user.id, session.state.study)
+    except RequestRejected as error:
+        # Not raised further: that would undo the rating submitted in the same transaction. A claim
+        # is rejected before it writes anything.
         if error.kind in ("break", "budget"):
             return "/rest"
         raise
-    return "/review" if held is None else f"/review/{held.token}"
+    return "/review" if item is None else f"/review/{item.token}"
+
+
+def _minutes_left(session: RequestSession, expires: float) -> int:
+    return max(0, int((expires - session.state.store.clock()) / 60))
 
 
 @get("/review")
-async def empty(request: Asked) -> Response[Any]:
-    """What there is to review, and the button that takes it."""
-    visit = await enter(request, "rater")
-    left = await visit.house.read(lambda tx: queue.left_for(tx, visit.me.id))
-    return visit.page("review-empty.html", left=left, late="late" in request.query_params)
+async def queue_page(request: AppRequest) -> Response[Any]:
+    """Shows how many items there are to rate."""
+    session = await require_session(request, "rater")
+    available = await session.state.read(lambda tx: queue.count_available(tx, session.user.id))
+    late = "late" in request.query_params
+    return session.render("review-empty.html", available=available, late=late)
 
 
 @post("/review/next")
-async def next_(request: Asked) -> Response[Any]:
-    """Takes the next item."""
-    visit = await enter(request, "rater")
-    await visit.form()
-    return visit.go(await visit.house.write(lambda tx: _claim(tx, visit)))
+async def claim_next(request: AppRequest) -> Response[Any]:
+    """Claims the next item."""
+    session = await require_session(request, "rater")
+    await session.read_form()
+    return session.redirect(await session.state.write(lambda tx: _claim_next(tx, session)))
 
 
 @get("/review/{token:str}")
-async def item(request: Asked, token: str) -> Response[Any]:
-    """The item of a lease."""
-    visit = await enter(request, "rater")
-    held = await visit.house.read(lambda tx: queue.hold(tx, visit.me.id, token))
-    minutes = max(0, int((held.expires - visit.house.store.clock()) / 60))
-    return visit.page(
+async def item_page(request: AppRequest, token: str) -> Response[Any]:
+    """Shows a leased item."""
+    session = await require_session(request, "rater")
+    item = await session.state.read(lambda tx: queue.find_leased_item(tx, session.user.id, token))
+    return session.render(
         "review.html",
-        held=held,
-        targets={t.at: n for n, t in enumerate(held.targets)},
-        categories=visit.house.study.categories().categories,
-        minutes=minutes,
+        item=item,
+        targets={target.message_index: n for n, target in enumerate(item.targets)},
+        categories=session.state.study.categories().categories,
+        minutes=_minutes_left(session, item.expires),
         late="late" in request.query_params,
     )
 
 
-def opinion(form: Form, count: int) -> Opinion:
-    """The grades, categories and notes of a form for `count` responses."""
-    grades = tuple(form.number(f"grade-{n}") or 0 for n in range(count))
-    return Opinion(
-        grades=grades,
-        categories=tuple(dict.fromkeys(form.many("category"))),
-        success=form.number("success"),
+def parse_assessment(form: FormData, n_responses: int) -> Assessment:
+    """Returns grades, categories, success and note of a form for `n_responses` responses."""
+    return Assessment(
+        grades=tuple(form.integer(f"grade-{n}") or 0 for n in range(n_responses)),
+        categories=tuple(dict.fromkeys(form.values("category"))),
+        success=form.integer("success"),
         note=form.text("note"),
     )
 
 
 @post("/review/{token:str}")
-async def rate(request: Asked, token: str) -> Response[Any]:
-    """Takes a rating and goes on to the next item."""
-    visit = await enter(request, "rater")
-    form, house = await visit.form(), visit.house
-    count = len([n for n in form.starting("grade-") if n.isdigit()])
-    said = opinion(form, min(count, 200))
+async def submit_rating(request: AppRequest, token: str) -> Response[Any]:
+    """Stores a rating and claims the next item."""
+    session = await require_session(request, "rater")
+    form = await session.read_form()
+    n_responses = sum(name.isdigit() for name in form.with_prefix("grade-"))
+    assessment = parse_assessment(form, min(n_responses, MAX_RESPONSES))
 
-    def work(tx: Tx) -> str:  # one transaction: the rating is on disk when the next item is in hand
-        outcome = queue.submit(tx, visit.me.id, token, said, house.study)
-        where = _claim(tx, visit)
-        return f"{where}?late=1" if outcome == "late" and where != "/rest" else where
+    def submit(tx: Transaction) -> str:
+        # One transaction, and so one wait for the disk, for both.
+        study = session.state.study
+        outcome = queue.submit_rating(tx, session.user.id, token, assessment, study)
+        path = _claim_next(tx, session)
+        return f"{path}?late=1" if outcome == "late" and path != "/rest" else path
 
-    return visit.go(await house.write(work))
+    return session.redirect(await session.state.write(submit))
 
 
 @post("/review/{token:str}/skip")
-async def skip(request: Asked, token: str) -> Response[Any]:
-    """Passes the item by and goes on."""
-    visit = await enter(request, "rater")
-    await visit.form()
+async def skip_item(request: AppRequest, token: str) -> Response[Any]:
+    """Skips the item and claims the next one."""
+    session = await require_session(request, "rater")
+    await session.read_form()
 
-    def work(tx: Tx) -> str:
-        queue.skip(tx, visit.me.id, token, visit.house.study)
-        return _claim(tx, visit)
+    def skip(tx: Transaction) -> str:
+        queue.skip_item(tx, session.user.id, token, session.state.study)
+        return _claim_next(tx, session)
 
-    return visit.go(await visit.house.write(work))
+    return session.redirect(await session.state.write(skip))
 
 
 @post("/review/{token:str}/keep")
-async def keep(request: Asked, token: str) -> Response[Any]:
-    """Lengthens the lease of somebody who is still reading."""
-    visit = await enter(request, "rater")
-    await visit.form()
-    house = visit.house
-    expires = await house.write(lambda tx: queue.renew(tx, visit.me.id, token, house.study))
-    return Response({"minutes": max(0, int((expires - house.store.clock()) / 60))}, status_code=200)
+async def renew_lease(request: AppRequest, token: str) -> Response[Any]:
+    """Extends a lease; the page's script asks for it while somebody is active."""
+    session = await require_session(request, "rater")
+    await session.read_form()
+    expires = await session.state.write(
+        lambda tx: queue.renew_lease(tx, session.user.id, token, session.state.study)
+    )
+    return Response({"minutes": _minutes_left(session, expires)}, status_code=200)
 
 
-HANDLERS = (empty, next_, item, rate, skip, keep)
+HANDLERS = (queue_page, claim_next, item_page, submit_rating, skip_item, renew_lease)

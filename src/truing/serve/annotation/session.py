@@ -1,7 +1,8 @@
-"""One request: who sends it, what its form says, and how it is answered.
+"""The session of a request: who sends it, reading its form, rendering and redirecting.
 
-Forms carry a mark that only this server can make of the session's cookie (CSRF), and what a browser says of a
-request's origin is checked besides. A script's request (`x-fetch`) gets JSON, a plain form gets a page.
+A form carries a CSRF token: an HMAC of the session's cookie that only this server can compute. What
+the browser says about the request's origin is checked too. A script's request (header `x-fetch`)
+gets JSON, a browser's form a redirect or a page.
 """
 
 from __future__ import annotations
@@ -17,100 +18,116 @@ from litestar.datastructures import Cookie, State
 from msgspec import Struct
 
 from truing.annotation import people, wellbeing
-from truing.annotation.store import Refused, Tx
+from truing.annotation.store import RequestRejected, Transaction
 from truing.annotation.study import new_id
-from truing.serve.annotation.app_state import House
+from truing.serve.annotation.app_state import AppState
 
-Asked = Request[Any, Any, State]
-SESSION, VISITOR = "truing_session", "truing_visitor"
-_FORM = "application/x-www-form-urlencoded"
+AppRequest = Request[Any, Any, State]
+SESSION_COOKIE, VISITOR_COOKIE = "truing_session", "truing_visitor"
+_FORM_TYPE = "application/x-www-form-urlencoded"
+_MAX_FIELDS = 2000
 
 
-class Me(Struct, frozen=True, kw_only=True):
-    """The signed-in person, as pages need to know them."""
+class CurrentUser(Struct, frozen=True, kw_only=True):
+    """The signed-in person, as handlers and templates need them."""
 
     id: str
     pseudonym: str
     roles: frozenset[str]
     blur: bool
     consented: bool
-    standing: wellbeing.Standing
+    exposure: wellbeing.ExposureStatus
 
     @property
-    def works(self) -> bool:
-        """Whether this person reads texts (and so needs consent and care), not only administers."""
+    def reads_texts(self) -> bool:
+        """Whether a role of this person shows them texts, so that consent is needed."""
         return bool(self.roles - {"admin"})
 
 
-class Form:
-    """The fields of a form; what is absent is empty."""
+class FormData:
+    """The fields of a submitted form; a missing field is empty."""
 
     def __init__(self, fields: Mapping[str, list[str]]) -> None:
         self._fields = fields
 
     def text(self, name: str) -> str:
-        """The first value of a field."""
+        """Returns the first value of a field."""
         return (self._fields.get(name) or [""])[0]
 
-    def many(self, name: str) -> tuple[str, ...]:
-        """All values of a field, in order."""
+    def values(self, name: str) -> tuple[str, ...]:
+        """Returns all values of a field, in order."""
         return tuple(self._fields.get(name, ()))
 
-    def number(self, name: str) -> int | None:
-        """A small whole number, or none."""
+    def integer(self, name: str) -> int | None:
+        """Returns a whole number of up to five digits, or none."""
         value = self.text(name)
         return int(value) if value.isascii() and value.isdigit() and len(value) < 6 else None
 
-    def starting(self, prefix: str) -> dict[str, str]:
-        """Fields whose name begins so, without that beginning."""
+    def with_prefix(self, prefix: str) -> dict[str, str]:
+        """Returns the fields whose names begin with `prefix`, by the rest of the name."""
         return {
-            k[len(prefix) :]: v[0] for k, v in self._fields.items() if k.startswith(prefix) and v
+            name[len(prefix) :]: values[0]
+            for name, values in self._fields.items()
+            if name.startswith(prefix) and values
         }
 
 
-class Visit:
-    """A request on its way through the house; `me` is none where nobody has signed in."""
+class RequestSession:
+    """The session of one request.
 
-    def __init__(self, request: Asked, me: Me | None, token: str, *, fresh: bool = False) -> None:
-        self.request, self.token, self._me, self._fresh = request, token, me, fresh
-        self.house: House = request.app.state.house
-        self.by_script = request.headers.get("x-fetch") == "1"
+    `token` is the login token or, before sign-in, the random token of the visitor cookie; the CSRF
+    token is made from it. `new_visitor`: the cookie has yet to be set, so no form can be valid.
+    """
+
+    def __init__(
+        self,
+        request: AppRequest,
+        user: CurrentUser | None,
+        token: str,
+        *,
+        new_visitor: bool = False,
+    ) -> None:
+        self.request, self.token, self._user, self._new_visitor = request, token, user, new_visitor
+        self.state: AppState = request.app.state.annotation
+        self.from_script = request.headers.get("x-fetch") == "1"
 
     @property
-    def me(self) -> Me:
-        """The signed-in person; Refused ``sign-in`` without one."""
-        if self._me is None:
-            raise Refused("sign-in", "Please sign in.")
-        return self._me
+    def user(self) -> CurrentUser:
+        """The signed-in person; raises RequestRejected without one."""
+        if self._user is None:
+            raise RequestRejected("sign-in", "Please sign in.")
+        return self._user
 
     @property
     def signed_in(self) -> bool:
-        """Whether there is a person."""
-        return self._me is not None
+        """Whether somebody is signed in."""
+        return self._user is not None
 
     @property
-    def csrf(self) -> str:
-        """The mark that this visitor's forms carry."""
-        return self.house.mark("form", self.token)
+    def csrf_token(self) -> str:
+        """The token that the forms of this session carry."""
+        return self.state.form_token(self.token)
 
-    async def form(self) -> Form:
-        """The request's form; Refused unless it carries the mark and comes from these pages."""
-        if self.request.headers.get("content-type", "").split(";")[0].strip().lower() != _FORM:
-            raise Refused("form", "This page takes its own forms alone.")
+    async def read_form(self) -> FormData:
+        """Returns the request's form; raises RequestRejected without a valid CSRF token."""
+        content_type = self.request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if content_type != _FORM_TYPE:
+            raise RequestRejected("form", "Only forms of these pages are accepted.")
         self._check_origin()
         body = (await self.request.body()).decode("utf-8", "replace")
         try:
-            pairs = parse_qsl(body, keep_blank_values=True, max_num_fields=2000, errors="replace")
+            pairs = parse_qsl(
+                body, keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="replace"
+            )
         except ValueError as error:
-            raise Refused("invalid", "The form has too many fields.") from error
+            raise RequestRejected("invalid", "The form has too many fields.") from error
         fields: dict[str, list[str]] = {}
         for name, value in pairs:
             fields.setdefault(name, []).append(value)
-        form = Form(fields)
-        if self._fresh or not hmac.compare_digest(
-            form.text("csrf").encode("utf-8", "replace"), self.csrf.encode()
-        ):
-            raise Refused(
+        form = FormData(fields)
+        submitted = form.text("csrf").encode("utf-8", "replace")
+        if self._new_visitor or not hmac.compare_digest(submitted, self.csrf_token.encode()):
+            raise RequestRejected(
                 "form",
                 "This form is out of date or did not come from this site. Load the page again.",
             )
@@ -118,86 +135,99 @@ class Visit:
 
     def _check_origin(self) -> None:
         headers = self.request.headers
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            raise Refused("form", "This form came from another site.")
+        # Browsers send these headers and scripts of other sites cannot change them; other clients
+        # may omit them, and are left to the CSRF token.
+        cross_site = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-            raise Refused("form", "This form came from another site.")
+        if cross_site or (origin is not None and urlsplit(origin).netloc != headers.get("host")):
+            raise RequestRejected("form", "This form came from another site.")
 
-    def page(self, template: str, /, *, status: int = 200, **values: Any) -> Response[str]:
-        """A page for this visitor. `key` makes its form count once."""
-        html = self.house.render(
+    def render(self, template: str, /, *, status: int = 200, **values: Any) -> Response[str]:
+        """Returns a page. The template gets a fresh `key`, with which a form counts once."""
+        html = self.state.render(
             template,
-            me=self._me,
-            csrf=self.csrf,
+            user=self._user,
+            csrf=self.csrf_token,
             key=new_id() + new_id(),
             path=self.request.url.path,
-            serving=bool(self.house.models),
+            has_models=bool(self.state.models),
             **values,
         )
-        cookies = [self._cookie(VISITOR, self.token, None)] if self._fresh else []
+        cookies = []
+        if self._new_visitor:
+            cookies = [self._make_cookie(VISITOR_COOKIE, self.token, None)]
         return Response(html, media_type=MediaType.HTML, status_code=status, cookies=cookies)
 
-    def go(self, where: str, *, session: str | None = None) -> Response[Any]:
-        """On to another page, by a redirect or, for a script, by JSON; `session` sets the cookie, empty ends it."""
-        cookies = []
-        if session is not None:
-            age = int(people.LOGIN_SECONDS) if session else 0
-            cookies = [self._cookie(SESSION, session, age), self._cookie(VISITOR, "", 0)]
-        if self.by_script:
-            return Response({"go": where}, status_code=200, cookies=cookies)
-        return Response(b"", status_code=303, headers={"location": where}, cookies=cookies)
+    def redirect(self, path: str, *, login_token: str | None = None) -> Response[Any]:
+        """Redirects to a path; a script gets it as JSON.
 
-    def _cookie(self, name: str, value: str, age: int | None) -> Cookie:
+        `login_token` sets the session cookie; an empty one deletes it.
+        """
+        cookies = []
+        if login_token is not None:
+            max_age = int(people.LOGIN_SECONDS) if login_token else 0
+            cookies = [
+                self._make_cookie(SESSION_COOKIE, login_token, max_age),
+                self._make_cookie(VISITOR_COOKIE, "", 0),
+            ]
+        if self.from_script:
+            return Response({"go": path}, status_code=200, cookies=cookies)
+        return Response(b"", status_code=303, headers={"location": path}, cookies=cookies)
+
+    def _make_cookie(self, name: str, value: str, max_age: int | None) -> Cookie:
         return Cookie(
             name,
             path="/",
             value=value,
-            max_age=age,
+            max_age=max_age,
             httponly=True,
             samesite="lax",
-            secure=self.house.rules.https,
+            secure=self.state.limits.https,
         )
 
     @property
     def address(self) -> str:
-        """Where the request comes from, for limits of rate."""
+        """The client's address, for rate limits."""
         return self.request.client.host if self.request.client else "unknown"
 
 
-def _look(tx: Tx, token: str, house: House) -> Me | None:
-    person = people.who(tx, token)
+def _load_user(tx: Transaction, token: str, state: AppState) -> CurrentUser | None:
+    person = people.find_signed_in(tx, token)
     if person is None:
         return None
-    return Me(
+    return CurrentUser(
         id=person.id,
         pseudonym=person.pseudonym,
         roles=people.roles_of(person),
         blur=person.blur,
         consented=person.consented is not None,
-        standing=wellbeing.standing(tx, person, house.study),
+        exposure=wellbeing.exposure_status(tx, person, state.study),
     )
 
 
-async def arrive(request: Asked) -> Visit:
-    """The visit of anybody, signed in or not."""
-    house: House = request.app.state.house
-    token = request.cookies.get(SESSION, "")
-    me = await house.read(lambda tx: _look(tx, token, house)) if token else None
-    if me is not None:
-        house.people.check(me.id)
-        return Visit(request, me, token)
-    visitor = request.cookies.get(VISITOR, "")
-    fresh = not 16 <= len(visitor) <= 64
-    return Visit(request, None, secrets.token_urlsafe(24) if fresh else visitor, fresh=fresh)
+async def open_session(request: AppRequest) -> RequestSession:
+    """Returns the session of a request, signed in or not; counts it against the rate limit."""
+    state: AppState = request.app.state.annotation
+    token = request.cookies.get(SESSION_COOKIE, "")
+    user = await state.read(lambda tx: _load_user(tx, token, state)) if token else None
+    if user is not None:
+        state.request_throttle.check(user.id)
+        return RequestSession(request, user, token)
+    visitor = request.cookies.get(VISITOR_COOKIE, "")
+    if 16 <= len(visitor) <= 64:
+        return RequestSession(request, None, visitor)
+    return RequestSession(request, None, secrets.token_urlsafe(24), new_visitor=True)
 
 
-async def enter(request: Asked, *roles: str) -> Visit:
-    """The visit of somebody who has signed in, has one of the roles (any, if none is named) and has given consent."""
-    visit = await arrive(request)
-    me = visit.me
-    if roles and not me.roles & set(roles):
-        raise Refused("forbidden", "Your account has no part in this page.")
-    if roles and not me.consented and me.works:
-        raise Refused("consent", "Say first which categories you agree to see.")
-    return visit
+async def require_session(request: AppRequest, *roles: str) -> RequestSession:
+    """Returns the session of a signed-in person.
+
+    With `roles`, raises RequestRejected unless the person has one of them and has given consent.
+    """
+    session = await open_session(request)
+    user = session.user
+    if roles and not user.roles & set(roles):
+        raise RequestRejected("forbidden", "Your account has no access to this page.")
+    if roles and not user.consented and user.reads_texts:
+        raise RequestRejected("consent", "Choose first which categories you agree to see.")
+    return session

@@ -1,4 +1,4 @@
-"""The first tables: people, dialogues, items."""
+"""The initial tables: people, dialogues, items, ratings."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ def _ratings() -> None:
 
 
 def upgrade() -> None:
-    """Forward."""
+    """Upgrades the schema to this revision."""
     _people()
     _dialogues()
     _items()
@@ -278,7 +278,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back."""
+    """Downgrades the schema to the previous revision."""
     for table in (
         "adjudications",
         "flags",

@@ -1,4 +1,4 @@
-"""Optional demographics, in a table of their own."""
+"""The table of optional demographics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Forward."""
+    """Upgrades the schema to this revision."""
     op.create_table(
         "demographics",
         sa.Column(
@@ -27,5 +27,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back."""
+    """Downgrades the schema to the previous revision."""
     op.drop_table("demographics")

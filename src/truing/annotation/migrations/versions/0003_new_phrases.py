@@ -1,4 +1,4 @@
-"""Links by which a person sets a new pass phrase: an invitation that names its person."""
+"""`invitations.person_id`: a link that sets a new pass phrase for an existing account."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Forward."""
+    """Upgrades the schema to this revision."""
     op.add_column("invitations", sa.Column("person_id", sa.String(32)))
 
 
 def downgrade() -> None:
-    """Back."""
+    """Downgrades the schema to the previous revision."""
     with op.batch_alter_table("invitations") as table:
         table.drop_column("person_id")

@@ -1,1 +1,1 @@
-"""One file a revision, oldest first."""
+"""One module for each revision, oldest first."""

@@ -1,252 +1,270 @@
-// The pages work as plain forms; this makes them quick, keeps what was typed when a server is away, streams responses,
-// and gives every action a key. Text from models and people is only ever set as text, never as HTML.
+// Progressive enhancement: every page also works as a plain form. This script submits forms in the background, sends
+// them again while the server is away, streams responses, and binds the keys.
+// Text from models and people is only ever set as text, never as HTML.
 "use strict";
 (() => {
-  const $ = (what, from = document) => from.querySelector(what);
-  const all = (what, from = document) => [...from.querySelectorAll(what)];
-  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  let source = null, timers = [];
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+  let source = null, timers = []; // the event stream and the timers of the current page
 
-  const note = (text) => { const box = $("#note"); box.textContent = text || ""; box.hidden = !text; };
-  const tell = (text) => { $("#tell").textContent = text; };
+  const showNotice = (text) => { const box = $("#notice"); box.textContent = text || ""; box.hidden = !text; };
+  const announce = (text) => { $("#announcer").textContent = text; }; // for screen readers
 
-  // ---- a request that is sent again while the server is away; none when it stays away
+  // ---- requests: sent again while the server is away (about 4 minutes); null if it stays away
   const AWAY = "The server does not answer; trying again. What you entered is safe here.";
-  async function reach(where, options) {
+  async function fetchWithRetry(url, options) {
     for (let tries = 0; tries < 60; tries++) {
       try {
-        const answer = await fetch(where, options);
-        if (answer.status < 500) { if (tries) note(""); return answer; }
-      } catch { /* away */ }
-      note(AWAY);
-      await pause(Math.min(4000, 300 * 2 ** Math.min(tries, 4)));
+        const response = await fetch(url, options);
+        if (response.status < 500) { if (tries) showNotice(""); return response; }
+      } catch { /* no connection */ }
+      showNotice(AWAY);
+      await sleep(Math.min(4000, 300 * 2 ** Math.min(tries, 4)));
     }
-    note("The server does not answer. What you entered is still here; try again in a while.");
+    showNotice("The server does not answer. What you entered is still here; try again in a while.");
     return null;
   }
 
-  // ---- going to another page without a flash
-  async function load(where, push = true) {
-    const url = new URL(where, location.href);
-    const answer = await reach(url, { headers: { accept: "text/html" } });
-    if (!answer) return;
-    const said = await answer.text().catch(() => null);
-    if (said === null) return load(where, push); // the server went away in the middle of the page
-    const page = new DOMParser().parseFromString(said, "text/html");
-    const main = $("main", page);
-    if (!main) { location.href = url; return; }
-    const landed = new URL(answer.url); landed.hash = url.hash;
+  // ---- navigation: replaces header and main of the current page
+  async function loadPage(href, push = true) {
+    const url = new URL(href, location.href);
+    const response = await fetchWithRetry(url, { headers: { accept: "text/html" } });
+    if (!response) return;
+    const html = await response.text().catch(() => null);
+    if (html === null) return loadPage(href, push); // the connection broke off in the middle of the page
+    const page = new DOMParser().parseFromString(html, "text/html");
+    if (!$("main", page)) { location.href = url; return; }
+    const landed = new URL(response.url); landed.hash = url.hash; // after redirects
     if (push && landed.href !== location.href) history.pushState(null, "", landed);
     document.title = page.title;
     for (const part of ["header.top", "main"]) $(part).replaceWith($(part, page));
-    start();
-    tell(page.title);
+    initPage();
+    announce(page.title);
     const target = (landed.hash && $(landed.hash)) || null;
     const focus = $("[data-focus]") || $("main h1");
-    if (focus) { if (!focus.matches("a, button, input, textarea")) focus.tabIndex = -1; focus.focus({ preventScroll: Boolean(target) }); }
+    if (focus) {
+      if (!focus.matches("a, button, input, textarea")) focus.tabIndex = -1;
+      focus.focus({ preventScroll: Boolean(target) });
+    }
     if (target) target.scrollIntoView({ block: "start" }); else if (!$("[data-focus]")) scrollTo(0, 0);
   }
-  addEventListener("popstate", () => load(location.href, false));
+  addEventListener("popstate", () => loadPage(location.href, false));
 
-  // ---- forms: sent by script, and sent again while the server is away (keys and leases make that safe)
-  async function send(form, button) {
+  // ---- forms: safe to send again, because keys and leases make a repeated submission change nothing
+  async function submitForm(form, button) {
     const body = new URLSearchParams(new FormData(form));
     if (button && button.name) body.set(button.name, button.value);
     const buttons = all("button", form);
     buttons.forEach((b) => { b.disabled = true; });
     try {
-      const answer = await reach(form.action, { method: "POST", body, headers: { "x-fetch": "1" } });
-      if (!answer) return;
-      const said = await answer.json().catch(() => ({}));
-      note(answer.ok ? "" : said.error || "That did not work.");
-      if (said.go) await load(said.go);
+      const response = await fetchWithRetry(form.action, { method: "POST", body, headers: { "x-fetch": "1" } });
+      if (!response) return;
+      const result = await response.json().catch(() => ({}));
+      showNotice(response.ok ? "" : result.error || "That did not work.");
+      if (result.go) await loadPage(result.go);
     } finally {
       buttons.forEach((b) => { if (b.isConnected) b.disabled = false; });
     }
   }
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    if (!form.matches("form[data-live]")) return;
+    if (!form.matches("form[data-ajax]")) return;
     event.preventDefault();
     if (form.dataset.busy) return;
-    if (form.dataset.sure && !confirm(form.dataset.sure)) return;
+    if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
     form.dataset.busy = "1";
-    send(form, event.submitter).finally(() => { delete form.dataset.busy; });
+    submitForm(form, event.submitter).finally(() => { delete form.dataset.busy; });
   });
 
-  // ---- a pair that streams in
-  function stream(form) {
-    const where = form.dataset.stream;
-    const again = $("[data-again]", form);
-    const parts = Object.fromEntries(all("[data-side]", form).map((s) => [s.dataset.side, s]));
-    const clear = () => Object.values(parts).forEach((s) => {
-      $(".text", s).textContent = ""; $("[data-failed]", s).hidden = true; $(".coming", s).hidden = false;
+  // ---- a pair of responses, by server-sent events
+  function streamPair(form) {
+    const retry = $("[data-retry]", form);
+    const sides = Object.fromEntries(all("[data-side]", form).map((s) => [s.dataset.side, s]));
+    const clear = () => Object.values(sides).forEach((side) => {
+      $(".text", side).textContent = ""; $("[data-failed]", side).hidden = true; $(".writing", side).hidden = false;
     });
-    again.hidden = true;
+    retry.hidden = true;
     clear();
     let tries = 0;
     const open = () => {
-      source = new EventSource(where);
-      source.addEventListener("open", () => { clear(); tries = 0; note(""); });
+      source = new EventSource(form.dataset.stream);
+      // The server sends the whole text on every connection, so a reconnection starts from nothing.
+      source.addEventListener("open", () => { clear(); tries = 0; showNotice(""); });
       source.addEventListener("piece", (event) => {
         const { letter, text } = JSON.parse(event.data);
-        $(".text", parts[letter]).append(text);
+        $(".text", sides[letter]).append(text);
       });
       source.addEventListener("end", (event) => {
         source.close();
-        const failed = Object.entries(JSON.parse(event.data)).filter(([, why]) => why);
-        for (const side of Object.values(parts)) {
-          $(".coming", side).hidden = true;
+        const failures = Object.entries(JSON.parse(event.data)).filter(([, reason]) => reason);
+        for (const side of Object.values(sides)) {
+          $(".writing", side).hidden = true;
           if (!$(".text", side).textContent) $(".text", side).textContent = "(no text)";
         }
-        for (const [letter, why] of failed) {
-          const box = $("[data-failed]", parts[letter]);
-          $(".text", parts[letter]).textContent = "";
-          box.textContent = why; box.hidden = false;
+        for (const [letter, reason] of failures) {
+          const box = $("[data-failed]", sides[letter]);
+          $(".text", sides[letter]).textContent = "";
+          box.textContent = reason; box.hidden = false;
         }
-        again.hidden = failed.length === 0;
-        if (failed.length === 0) all("[name=pick]", form).forEach((b) => { b.disabled = false; });
-        tell(failed.length ? "The model did not answer. You can try again." : "Both responses are there.");
+        retry.hidden = failures.length === 0;
+        if (failures.length === 0) all("[name=pick]", form).forEach((b) => { b.disabled = false; });
+        announce(failures.length ? "The model did not answer. You can try again." : "Both responses are complete.");
       });
       source.addEventListener("error", () => {
-        if (source.readyState !== EventSource.CLOSED) { note("The connection broke off; trying again."); return; }
+        // The browser reconnects by itself, except after an HTTP error: then the source is closed.
+        if (source.readyState !== EventSource.CLOSED) { showNotice("The connection broke off; trying again."); return; }
         source.close();
-        if (++tries > 40) { note("The server does not answer. Load the page again in a while."); return; }
-        note("The server does not answer; trying again.");
+        if (++tries > 40) { showNotice("The server does not answer. Load the page again in a while."); return; }
+        showNotice("The server does not answer; trying again.");
         timers.push(setTimeout(open, Math.min(4000, 500 * tries)));
       });
     };
-    again.onclick = () => stream(form);
+    retry.onclick = () => streamPair(form);
     open();
   }
 
-  // ---- veils
-  function veil(box, down) {
-    box.classList.toggle("veiled", down);
+  // ---- blurred texts
+  function setBlurred(box, blurred) {
+    box.classList.toggle("blurred", blurred);
     const text = $(".text", box), button = $(".reveal", box);
-    if (down) text.setAttribute("aria-hidden", "true"); else text.removeAttribute("aria-hidden");
-    button.textContent = `${down ? "Show" : "Veil"} ${button.dataset.label}`;
-    button.setAttribute("aria-expanded", String(!down));
+    if (blurred) text.setAttribute("aria-hidden", "true"); else text.removeAttribute("aria-hidden");
+    button.textContent = `${blurred ? "Show" : "Hide"} ${button.dataset.label}`;
+    button.setAttribute("aria-expanded", String(!blurred));
   }
   document.addEventListener("click", (event) => {
-    const at = event.target.closest("button, [data-open]");
-    if (!at) return;
-    if (at.matches(".reveal")) { const box = at.closest("[data-veil]"); veil(box, !box.classList.contains("veiled")); }
-    if (at.dataset.open) $(`#${at.dataset.open}`).showModal();
-    if (at.dataset.copy) { const box = $(`#${at.dataset.copy}`); box.select(); navigator.clipboard?.writeText(box.value); tell("Copied."); }
-    if (at.dataset.all) all(`[name=${at.dataset.all}]`).forEach((c) => { c.checked = true; });
-    if (at.dataset.none) all(`[name=${at.dataset.none}]`).forEach((c) => { c.checked = false; });
-    if (at.id === "theme") theme(at, true);
+    const button = event.target.closest("button, [data-open]");
+    if (!button) return;
+    if (button.matches(".reveal")) {
+      const box = button.closest("[data-blur]");
+      setBlurred(box, !box.classList.contains("blurred"));
+    }
+    if (button.dataset.open) $(`#${button.dataset.open}`).showModal();
+    if (button.dataset.copy) {
+      const box = $(`#${button.dataset.copy}`);
+      box.select(); navigator.clipboard?.writeText(box.value); announce("Copied.");
+    }
+    if (button.dataset.all) all(`[name=${button.dataset.all}]`).forEach((c) => { c.checked = true; });
+    if (button.dataset.none) all(`[name=${button.dataset.none}]`).forEach((c) => { c.checked = false; });
+    if (button.id === "theme") showTheme(button, true);
   });
 
-  // ---- colours
-  const THEMES = { "": "as the system", light: "light", dark: "dark" };
-  function theme(button, next = false) {
+  // ---- colour theme: system, light, dark
+  const THEMES = { "": "system setting", light: "light", dark: "dark" };
+  function showTheme(button, next = false) {
     const root = document.documentElement, names = Object.keys(THEMES);
-    let now = root.dataset.theme || "";
+    let theme = root.dataset.theme || "";
     if (next) {
-      now = names[(names.indexOf(now) + 1) % names.length];
-      if (now) root.dataset.theme = now; else delete root.dataset.theme;
-      try { if (now) localStorage.setItem("theme", now); else localStorage.removeItem("theme"); } catch { /* not kept */ }
+      theme = names[(names.indexOf(theme) + 1) % names.length];
+      if (theme) root.dataset.theme = theme; else delete root.dataset.theme;
+      try {
+        if (theme) localStorage.setItem("theme", theme); else localStorage.removeItem("theme");
+      } catch { /* no storage: for this page only */ }
     }
-    button.setAttribute("aria-label", `Colours: ${THEMES[now]}`);
-    button.title = `Colours: ${THEMES[now]}`;
-    button.textContent = { "": "◐", light: "○", dark: "●" }[now];
+    button.setAttribute("aria-label", `Colours: ${THEMES[theme]}`);
+    button.title = `Colours: ${THEMES[theme]}`;
+    button.textContent = { "": "◐", light: "○", dark: "●" }[theme];
   }
 
-  // ---- keys
+  // ---- keys: digits grade the current group of grades and go to the next
   const groups = () => all("[data-grade]");
-  function mark(group) {
+  function setCurrentGroup(group) {
     groups().forEach((g) => g.classList.toggle("current", g === group));
   }
-  function move(by) {
-    const list = groups(), now = list.findIndex((g) => g.classList.contains("current"));
-    const next = list[Math.max(0, Math.min(list.length - 1, now + by))];
-    if (next) { mark(next); next.scrollIntoView({ block: "center" }); $("input:checked, input", next).focus({ preventScroll: true }); }
+  function moveToGroup(step) {
+    const list = groups(), index = list.findIndex((g) => g.classList.contains("current"));
+    const next = list[Math.max(0, Math.min(list.length - 1, index + step))];
+    if (!next) return;
+    setCurrentGroup(next);
+    next.scrollIntoView({ block: "center" });
+    $("input:checked, input", next).focus({ preventScroll: true });
   }
   addEventListener("keydown", (event) => {
-    const at = event.target, typing = at.matches("textarea, select, input:not([type=radio], [type=checkbox])");
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && at.form !== null) {
-      const form = at.form || $("form:has([data-submit])");
+    const field = event.target, typing = field.matches("textarea, select, input:not([type=radio], [type=checkbox])");
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && field.form !== null) {
+      const form = field.form || $("form:has([data-submit])");
       if (form) { event.preventDefault(); form.requestSubmit($("[data-submit]", form) || undefined); }
       return;
     }
-    if (at.matches("[data-send]") && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-      event.preventDefault(); at.form.requestSubmit(); return;
+    // isComposing: Enter that confirms a candidate of an input method (Chinese, Japanese) does not send.
+    if (field.matches("[data-submit-on-enter]") && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault(); field.form.requestSubmit(); return;
     }
     if (typing || event.ctrlKey || event.metaKey || event.altKey || $("dialog[open]")) return;
     if (event.key === "?") { $("#keys").showModal(); return; }
     if (event.key === "v") {
-      const boxes = all("[data-veil]"), down = !boxes.some((b) => b.classList.contains("veiled"));
-      boxes.forEach((b) => veil(b, down)); return;
+      const boxes = all("[data-blur]"), blur = !boxes.some((b) => b.classList.contains("blurred"));
+      boxes.forEach((b) => setBlurred(b, blur)); return;
     }
-    if (event.key === "j") { move(1); return; }
-    if (event.key === "k") { move(-1); return; }
+    if (event.key === "j") { moveToGroup(1); return; }
+    if (event.key === "k") { moveToGroup(-1); return; }
     const group = $("[data-grade].current");
     if (group && /^[1-5]$/.test(event.key)) {
       event.preventDefault();
       $(`input[value="${event.key}"]`, group).checked = true;
       const list = groups();
-      if (list.indexOf(group) < list.length - 1) move(1); else $("[data-submit]")?.focus();
+      if (list.indexOf(group) < list.length - 1) moveToGroup(1); else $("[data-submit]")?.focus();
       return;
     }
-    const button = all(`[data-key="${event.key}"]`).find((b) => !b.disabled && b.offsetParent);
+    const button = all(`[data-key="${event.key}"]`).find((b) => !b.disabled && b.offsetParent); // a visible one
     if (button) { event.preventDefault(); button.click(); }
   });
   document.addEventListener("focusin", (event) => {
     const group = event.target.closest?.("[data-grade]");
-    if (group) mark(group);
+    if (group) setCurrentGroup(group);
   });
 
-  // ---- a lease runs down; it is lengthened while somebody is at work
-  let active = Date.now();
-  for (const kind of ["keydown", "pointerdown", "scroll"]) addEventListener(kind, () => { active = Date.now(); }, { passive: true });
-  function lease(box) {
+  // ---- leases: renewed in the last 3 minutes if the rater was active in the last 3
+  let lastActive = Date.now();
+  for (const kind of ["keydown", "pointerdown", "scroll"]) {
+    addEventListener(kind, () => { lastActive = Date.now(); }, { passive: true });
+  }
+  function watchLease(box) {
     let ends = Date.now() + 60000 * Number(box.dataset.lease);
     timers.push(setInterval(async () => {
-      const left = Math.floor((ends - Date.now()) / 60000);
-      box.textContent = left >= 0 ? `yours for ${left} min` : "time is over; you may still submit";
-      if (left < 3 && Date.now() - active < 180000) {
+      const minutes = Math.floor((ends - Date.now()) / 60000);
+      box.textContent = minutes >= 0 ? `reserved for you for ${minutes} min` : "time is over; you may still submit";
+      if (minutes < 3 && Date.now() - lastActive < 180000) {
         const body = new URLSearchParams({ csrf: $("#rating [name=csrf]").value });
         try {
-          const answer = await fetch(box.dataset.keep, { method: "POST", body, headers: { "x-fetch": "1" } });
-          if (answer.ok) ends = Date.now() + 60000 * (await answer.json()).minutes;
-        } catch { /* the next round tries again */ }
+          const response = await fetch(box.dataset.renew, { method: "POST", body, headers: { "x-fetch": "1" } });
+          if (response.ok) ends = Date.now() + 60000 * (await response.json()).minutes;
+        } catch { /* tried again at the next interval */ }
       }
     }, 20000));
   }
 
-  // ---- each page
-  function start() {
+  // ---- setup of each page, after a load or a navigation
+  function initPage() {
     if (source) { source.close(); source = null; }
     timers.forEach((t) => { clearTimeout(t); clearInterval(t); });
     timers = [];
-    note("");
-    const button = $("#theme");
-    if (button) theme(button);
-    all("time[datetime]").forEach((t) => {
+    showNotice("");
+    const themeButton = $("#theme");
+    if (themeButton) showTheme(themeButton);
+    all("time[datetime]").forEach((t) => { // in the local time zone; UTC as a tooltip
       t.title = t.textContent;
       t.textContent = new Date(t.dateTime).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
     });
-    mark(groups()[0]);
+    setCurrentGroup(groups()[0]);
     const form = $("form[data-stream]");
-    if (form) stream(form);
-    const box = $("[data-lease]");
-    if (box) lease(box);
-    const fresh = $("[data-refresh]");
-    if (fresh) timers.push(setTimeout(() => { if (!document.hidden) refresh(); }, 1000 * Number(fresh.dataset.refresh)));
+    if (form) streamPair(form);
+    const lease = $("[data-lease]");
+    if (lease) watchLease(lease);
+    const live = $("[data-refresh]");
+    if (live) timers.push(setTimeout(() => { if (!document.hidden) refresh(); }, 1000 * Number(live.dataset.refresh)));
     if (location.hash === "#now" && $("#now")) $("#now").scrollIntoView({ block: "start" });
     if ($("[data-focus]")) $("[data-focus]").focus({ preventScroll: true });
   }
   async function refresh() {
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const fresh = $("[data-refresh]", page), old = $("[data-refresh]");
-      if (fresh && old) old.replaceWith(fresh);
-    } catch { /* the next round tries again */ }
-    const now = $("[data-refresh]");
-    if (now) timers.push(setTimeout(refresh, 1000 * Number(now.dataset.refresh)));
+      const response = await fetch(location.href, { headers: { accept: "text/html" } });
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      const newPart = $("[data-refresh]", page), oldPart = $("[data-refresh]");
+      if (newPart && oldPart) oldPart.replaceWith(newPart);
+    } catch { /* tried again at the next interval */ }
+    const live = $("[data-refresh]");
+    if (live) timers.push(setTimeout(refresh, 1000 * Number(live.dataset.refresh)));
   }
-  start();
+  initPage();
 })();

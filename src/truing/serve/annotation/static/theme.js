@@ -1,6 +1,6 @@
-// Before the page is drawn: the colours that the reader chose, if any.
+// Sets the stored colour theme before the page is drawn, so that it does not flash.
 "use strict";
 try {
-  const kept = localStorage.getItem("theme");
-  if (kept === "light" || kept === "dark") document.documentElement.dataset.theme = kept;
-} catch { /* no storage: as the system */ }
+  const theme = localStorage.getItem("theme");
+  if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+} catch { /* no storage: the system's colours */ }
