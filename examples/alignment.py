@@ -25,9 +25,9 @@ from truing.evaluation.options import EvaluateOptions
 from truing.plan import parse_plan, run_plan
 from truing.report import render
 from truing.specs.resolve import resolve
-from truing.train.settings import Settings
-from truing.train.sources import read_source
-from truing.train.supervised import train
+from truing.train.settings import TrainingSettings
+from truing.train.supervised import train_supervised
+from truing.train.training_data import read_training_set
 
 PLAN = """
 title = "One model, four levers"
@@ -52,9 +52,11 @@ spec = "builtin:safety,half=report"
 
 def learn(kind: Any, specs: tuple[str, ...], out: Path, steps: int, lr: float) -> None:
     """Trains a model of a kind on some pairs."""
-    sources = [read_source(resolve(spec, "data"), kind) for spec in specs]
-    settings = Settings(kind=kind, out=str(out / kind), steps=steps, batch=8, max_length=160, lr=lr)
-    result = train(
+    sources = [read_training_set(resolve(spec, "data"), kind) for spec in specs]
+    settings = TrainingSettings(
+        kind=kind, out=str(out / kind), steps=steps, batch=8, max_length=160, lr=lr
+    )
+    result = train_supervised(
         settings,
         sources,
         tell=lambda row: print(f"  step {row['step']}: loss {row['loss']:.3f}", flush=True),

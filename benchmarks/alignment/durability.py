@@ -15,9 +15,9 @@ from truing.evaluation.evaluate import evaluate
 from truing.hf.chat_tokens import ChatTokenizer
 from truing.hf.loading import LoadedModel, load_causal_lm
 from truing.specs.resolve import resolve
-from truing.train.settings import Settings
-from truing.train.sources import read_source
-from truing.train.supervised import train
+from truing.train.settings import TrainingSettings
+from truing.train.supervised import train_supervised
+from truing.train.training_data import read_training_set
 
 TRAINED = ("distilled", "sft", "dpo", "ppo", "ppo-lag", "grpo-lag")
 DEPTH = 16
@@ -100,7 +100,7 @@ def rounded(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
 def retuned(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
     """After fine-tuning on answers to benign prompts, which teach neither caution nor harm."""
     out = bench.out / "models" / f"{name}-tuned"
-    given = Settings(
+    given = TrainingSettings(
         kind="sft",
         out=str(out),
         base=folder,
@@ -113,6 +113,8 @@ def retuned(bench: Any, name: str, folder: str, pairs: list[Any]) -> None:
         keep=1,
         tensorboard=False,
     )
-    train(given, [read_source(resolve("pairs:benign", "data"), "sft", chosen=True)])
+    train_supervised(
+        given, [read_training_set(resolve("pairs:benign", "data"), "sft", chosen=True)]
+    )
     with loaded(str(out)) as model:
         plainly(bench, name, "tuned", model, pairs)

@@ -41,9 +41,11 @@ from truing.evaluation.options import EvaluateOptions
 from truing.models.answers import StoredAnswers, read_pairs
 from truing.models.local import LocalModel
 from truing.specs.resolve import resolve
-from truing.train.settings import Item, Settings, Source
-from truing.train.sources import read_source, split_held_out
-from truing.train.supervised import train
+from truing.train.data_mix import split_held_out
+from truing.train.examples import TrainingExample, TrainingSet
+from truing.train.settings import TrainingSettings
+from truing.train.supervised import train_supervised
+from truing.train.training_data import read_training_set
 
 SYSTEM = (
     "You are a careful assistant. Help with what is harmless; decline what could hurt people, say why in a "
@@ -243,7 +245,7 @@ class Bench:
         """The base, n answers to each prompt."""
         self.answer("base", self.base, self.size.n)
 
-    def settings(self, kind: str, name: str, **more: Any) -> Settings:
+    def settings(self, kind: str, name: str, **more: Any) -> TrainingSettings:
         """Shared settings of the training runs."""
         s = self.size
         given = {
@@ -257,28 +259,28 @@ class Bench:
             "keep": 1,
             **more,
         }
-        return Settings(kind=kind, out=str(self.out / "models" / name), **given)  # type: ignore[arg-type]
+        return TrainingSettings(kind=kind, out=str(self.out / "models" / name), **given)  # type: ignore[arg-type]
 
-    def scalar(self, kind: str, **more: Any) -> Settings:
+    def scalar(self, kind: str, **more: Any) -> TrainingSettings:
         """A reward or cost model: adapters on the base, so that RLHF holds one backbone for all."""
         return self.settings(
             kind, kind, steps=self.size.judge_steps, batch=2 * self.size.batch, lr=2e-4, **more
         )
 
-    def pku(self, kind: str, *, chosen: bool = False) -> tuple[Source, list[Item]]:
+    def pku(self, kind: str, *, chosen: bool = False) -> tuple[TrainingSet, list[TrainingExample]]:
         """PKU pairs whose prompts measure nothing here, and of them a fifth set apart."""
         banned = {
             hash_prompt(r.sample.prompt) for d in eval_sets(self.size).values() for r in d.rows()
         }
         banned |= {hash_prompt(r.sample.prompt) for r in resolve("beavertails", "data").rows()}
-        made = read_source(resolve("pku,conflicts=drop", "data"), kind, chosen=chosen)  # type: ignore[arg-type]
+        made = read_training_set(resolve("pku,conflicts=drop", "data"), kind, chosen=chosen)  # type: ignore[arg-type]
         kept = tuple(i for i in made.items if hash_prompt(i.conversation.prompt) not in banned)
         sources, held = split_held_out([msgspec.structs.replace(made, items=kept)], 0.2)
         return sources[0], held
 
-    def benign(self, kind: str) -> Source:
+    def benign(self, kind: str) -> TrainingSet:
         """Benign look-alikes to top up with."""
-        return read_source(resolve("pairs:benign,half=train", "data"), kind)  # type: ignore[arg-type]
+        return read_training_set(resolve("pairs:benign,half=train", "data"), kind)  # type: ignore[arg-type]
 
     def reward(self) -> None:
         """Helpfulness pairs from helpfulness: truthful, benign, damaged (synthetic). No program check has a part in it, so
@@ -289,7 +291,9 @@ class Bench:
             "pairs:benign,half=train": 2.0,
             "pairs:synthetic,of=(pairs:benign,half=train)": 2.0,
         }
-        sources = [read_source(resolve(s, "data"), "reward", weight=w) for s, w in specs.items()]
+        sources = [
+            read_training_set(resolve(s, "data"), "reward", weight=w) for s, w in specs.items()
+        ]
         m = self.size.measured
         specs_seen = (
             f"pairs:truthful,half=report,limit={m}",
@@ -297,17 +301,21 @@ class Bench:
             f"llmbar,limit={m}",
         )
         tests = {
-            s: read_source(resolve(s, "data"), "reward", testing=True).items for s in specs_seen
+            s: read_training_set(resolve(s, "data"), "reward", testing=True).items
+            for s in specs_seen
         }
-        train(self.scalar("reward", center=0.01), sources, tests=tests)
+        train_supervised(self.scalar("reward", center=0.01), sources, tests=tests)
 
     def cost(self) -> None:
         """PKU pairs with their labels, three in ten benign."""
         source, held = self.pku("cost")
         m = self.size.measured
         look = f"pairs:benign,half=report,limit={m}"
-        tests = {"pku held out": held[:m], look: read_source(resolve(look, "data"), "cost").items}
-        train(self.scalar("cost"), [source], fill=self.benign("cost"), tests=tests)
+        tests = {
+            "pku held out": held[:m],
+            look: read_training_set(resolve(look, "data"), "cost").items,
+        }
+        train_supervised(self.scalar("cost"), [source], fill=self.benign("cost"), tests=tests)
 
     def prompted(self) -> None:
         """A plain system prompt, and the 14 conversations."""
@@ -328,10 +336,10 @@ class Bench:
         evaluate(
             teacher, Listed("prompts for distillation", samples), [], folder, options=self.options()
         )
-        source = read_source(resolve(f"run:{folder}", "data"), "distil")
+        source = read_training_set(resolve(f"run:{folder}", "data"), "distil")
         for seed in self.size.seeds:
             name = "distilled" if not seed else f"distilled-{seed}"
-            train(
+            train_supervised(
                 self.settings("distil", name, teacher="hhh", seed=seed), [source], wrap=teacher.wrap
             )
             self.local(name)
@@ -346,7 +354,7 @@ class Bench:
         source, _ = self.pku("sft", chosen=True)
         for seed in self.size.seeds:
             name = "sft" if not seed else f"sft-{seed}"
-            train(self.settings("sft", name, seed=seed), [source])
+            train_supervised(self.settings("sft", name, seed=seed), [source])
             self.local(name)
 
     def dpo(self) -> None:
@@ -354,7 +362,7 @@ class Bench:
         source, _ = self.pku("dpo")
         for seed in self.size.seeds:
             name = "dpo" if not seed else f"dpo-{seed}"
-            train(
+            train_supervised(
                 self.settings("dpo", name, lr=3e-4, seed=seed, steps=self.size.pair_steps),
                 [source],
                 fill=self.benign("dpo"),

@@ -18,12 +18,12 @@ from typing import Any
 
 from truing.core.lineage import hash_prompt
 from truing.core.taxonomy import load_taxonomy
-from truing.judges.moderation import tokens as tokens_module
-from truing.judges.moderation.scorer import Opinion, Scorer, scorer
-from truing.judges.moderation.tokens import Piece
+from truing.judges.moderation import inputs as tokens_module
+from truing.judges.moderation.inputs import ModerationInput
+from truing.judges.moderation.scorer import ModerationScore, ModerationScorer, shared_scorer
 from truing.specs.resolve import resolve
 from truing.stats.classification import auroc, classification_scores, pairwise_accuracy
-from truing.train.moderation.rows import Item, items_of
+from truing.train.moderation.examples import ModerationExample, examples_of_row
 
 LOOKALIKES = str.maketrans("aeopcxyi", "аеорсхуі")
 DIGITS = str.maketrans("aeiost", "431057")
@@ -43,11 +43,11 @@ TRICKS: dict[str, Callable[[str, random.Random], str]] = {
 }
 
 
-def unseen(judge: Scorer, spec: str, most: int) -> tuple[list[Item], int]:
+def unseen(judge: ModerationScorer, spec: str, most: int) -> tuple[list[ModerationExample], int]:
     """The labelled rows of a set that the judge was not trained on, and how many it was."""
     known = set(judge.settings.lineage.prompts)
     ids = load_taxonomy().ids
-    rows = [i for row in resolve(spec, "data").rows() for i in items_of(row, ids)]
+    rows = [i for row in resolve(spec, "data").rows() for i in examples_of_row(row, ids)]
     kept = [i for i in rows if not i.piece.turns or hash_prompt(i.piece.turns[-1]) not in known]
     lost = len(rows) - len(kept)
     if len(kept) > most:  # by prompts, so that pairs stay together
@@ -57,7 +57,9 @@ def unseen(judge: Scorer, spec: str, most: int) -> tuple[list[Item], int]:
     return kept, lost
 
 
-def lines(spec: str, items: Sequence[Item], found: Sequence[Opinion], trick: str = "") -> None:
+def lines(
+    spec: str, items: Sequence[ModerationExample], found: Sequence[ModerationScore], trick: str = ""
+) -> None:
     """Prints the figures of one set."""
     for k, question in ((0, "harmful"), (1, "harmful_prompt"), (2, "refused")):
         at = [n for n, i in enumerate(items) if i.targets[k] in (0.0, 1.0) and (k != 1 or i.alone)]
@@ -77,7 +79,7 @@ def lines(spec: str, items: Sequence[Item], found: Sequence[Opinion], trick: str
     _pairs(spec, items, found)
 
 
-def _pairs(spec: str, items: Sequence[Item], found: Sequence[Opinion]) -> None:
+def _pairs(spec: str, items: Sequence[ModerationExample], found: Sequence[ModerationScore]) -> None:
     pairs: dict[str, list[int]] = {}
     for n, item in enumerate(items):
         if item.pair is not None:
@@ -101,23 +103,23 @@ def _pairs(spec: str, items: Sequence[Item], found: Sequence[Opinion]) -> None:
         )
 
 
-def changed(item: Item, trick: str) -> Piece:
+def changed(item: ModerationExample, trick: str) -> ModerationInput:
     """The piece with its answer (or, without one, its prompt) rewritten."""
     rng = random.Random(item.key)
     piece = item.piece
     if piece.response is None:
-        return Piece((*piece.turns[:-1], TRICKS[trick](piece.turns[-1], rng)), None)
-    return Piece(piece.turns, TRICKS[trick](piece.response, rng))
+        return ModerationInput((*piece.turns[:-1], TRICKS[trick](piece.turns[-1], rng)), None)
+    return ModerationInput(piece.turns, TRICKS[trick](piece.response, rng))
 
 
-def engines(name: str, spec: str, items: Sequence[Item]) -> None:
+def engines(name: str, spec: str, items: Sequence[ModerationExample]) -> None:
     """How far the fast engines are from float32: probabilities, verdicts, AUROC."""
     pieces = [i.piece for i in items]
     labelled = [n for n, i in enumerate(items) if i.targets[0] in (0.0, 1.0)]
     y = [items[n].targets[0] == 1.0 for n in labelled]
-    exact: list[Opinion] = []
+    exact: list[ModerationScore] = []
     for engine, dtype in (("torch", "float32"), ("torch", "bfloat16"), ("onnx", "auto")):
-        found = scorer(name, engine, dtype).score(pieces)
+        found = shared_scorer(name, engine, dtype).score(pieces)
         exact = exact or found
         apart = sorted(abs(a.harmful - b.harmful) for a, b in zip(exact, found))
         flips = [abs(a.harmful - 0.5) for a, b in zip(exact, found) if a.flagged != b.flagged]
@@ -146,7 +148,7 @@ def main() -> None:
     parser.add_argument("--tricks", action="store_true")
     parser.add_argument("--engines", action="store_true", help="compare float32, bfloat16 and int8")
     given = parser.parse_args()
-    judge = scorer(given.judge.removeprefix("moderation:"))
+    judge = shared_scorer(given.judge.removeprefix("moderation:"))
     for spec in given.data:
         items, lost = unseen(judge, spec, given.most)
         print(

@@ -25,10 +25,10 @@ import torch
 
 from truing.hf.loading import cpu_flags
 from truing.hf.weights import find_weights
-from truing.judges.moderation.causal import shorten
-from truing.judges.moderation.scorer import Scorer, folder_of
+from truing.judges.moderation.causal_layers import truncate_layers
+from truing.judges.moderation.inputs import ModerationInput
+from truing.judges.moderation.scorer import ModerationScorer, find_classifier_folder
 from truing.judges.moderation.settings import read_settings
-from truing.judges.moderation.tokens import Piece
 
 WORDS = (
     "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not what "
@@ -37,7 +37,7 @@ WORDS = (
 )
 
 
-def pairs(n: int, seed: int = 0) -> list[Piece]:
+def pairs(n: int, seed: int = 0) -> list[ModerationInput]:
     """Question and answer of random words; lengths are log-normal, as in BeaverTails."""
     rng = random.Random(seed)
 
@@ -46,19 +46,19 @@ def pairs(n: int, seed: int = 0) -> list[Piece]:
             rng.choices(WORDS.split(), k=max(3, min(400, int(rng.lognormvariate(0, 0.6) * mean))))
         )
 
-    return [Piece((text(14),), text(68)) for _ in range(n)]
+    return [ModerationInput((text(14),), text(68)) for _ in range(n)]
 
 
-def peers(judge: str) -> Callable[[list[Piece]], Any]:
+def peers(judge: str) -> Callable[[list[ModerationInput]], Any]:
     """Every base of a judge, one after another."""
-    folder = folder_of(judge)
+    folder = find_classifier_folder(judge)
     settings = read_settings(folder)
     parts = [read_settings(folder / m) for m in settings.members] or [settings]
     each = [peer(s.base, s.layers) for s in parts]
     return lambda rows: [run(rows) for run in each]
 
 
-def peer(base: str, layers: int) -> Callable[[list[Piece]], Any]:
+def peer(base: str, layers: int) -> Callable[[list[ModerationInput]], Any]:
     """Plain transformers, float32, eager, batches of 32 as they come."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
@@ -71,11 +71,11 @@ def peer(base: str, layers: int) -> Callable[[list[Piece]], Any]:
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     if layers:
-        shorten(model.model, layers)
+        truncate_layers(model.model, layers)
     model.eval().float()
 
     @torch.inference_mode()
-    def run(rows: list[Piece]) -> Any:
+    def run(rows: list[ModerationInput]) -> Any:
         made = []
         for at in range(0, len(rows), 32):
             part = rows[at : at + 32]
@@ -103,7 +103,7 @@ def timed(work: Callable[[], Any]) -> float:
 def one_core(judge: str, options: dict[str, str], repeat: int) -> float:
     """Median milliseconds of one pair of about 100 tokens on one thread."""
     torch.set_num_threads(1)
-    scorer = Scorer(folder_of(judge), **options)
+    scorer = ModerationScorer(find_classifier_folder(judge), **options)
     row = next(
         p for p in pairs(400, 7) if len(scorer.members[0].encode([p])[0].ids) in range(98, 103)
     )
@@ -128,7 +128,7 @@ def main() -> None:
         "ours, onnx int8": {"engine": "onnx"},
     }
     name = given.judge.removeprefix("moderation:")
-    scorers = {k: Scorer(folder_of(name), **v) for k, v in engines.items()}
+    scorers = {k: ModerationScorer(find_classifier_folder(name), **v) for k, v in engines.items()}
     tokens = sum(len(r.ids) for r in scorers["ours, torch float32"].members[0].encode(rows)) / len(
         rows
     )

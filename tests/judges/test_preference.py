@@ -21,10 +21,10 @@ from truing.core.types import Conversation, Response, Sample, Sampling
 from truing.judges.preference import PreferenceJudge
 from truing.models.scripted import Scripted
 from truing.specs.resolve import resolve
-from truing.train.base import build, find_base
-from truing.train.batches import Encoder
+from truing.train.batches import ExampleEncoder
 from truing.train.objectives import score_answers
-from truing.train.supervised import train
+from truing.train.supervised import train_supervised
+from truing.train.trainable_model import build_trainable_model, find_base_model
 
 TEXTS = [("wheel " * (k % 7 + 1)).strip() + ("!" if k % 2 else ".") for k in range(24)]
 ASK = Conversation.of("How do I true a wheel?")
@@ -38,7 +38,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     made = {"base": base}
     for kind in ("reward", "cost"):
         made[kind] = str(root / kind)
-        train(settings(kind, made[kind], base, steps=10, lr=3e-3), [source(12, signs=(1, -1))])
+        train_supervised(
+            settings(kind, made[kind], base, steps=10, lr=3e-3), [source(12, signs=(1, -1))]
+        )
     return made
 
 
@@ -85,7 +87,7 @@ def test_saved_loaded_and_merged_the_scores_are_those_of_training(
     inner = supervised.save_model
 
     def save(t: Any, *more: Any) -> Any:
-        coded = Encoder(t.tokenizer, t.settings).all([item(k) for k in range(12)])[0]
+        coded = ExampleEncoder(t.tokenizer, t.settings).all([item(k) for k in range(12)])[0]
         rows = [e.row(k) for e in coded for k in (0, 1)]
         t.plain.eval()
         seen["adapters"] = score_answers(t.plain, rows, fill=0)
@@ -95,7 +97,7 @@ def test_saved_loaded_and_merged_the_scores_are_those_of_training(
 
     supervised.save_model = save
     try:
-        train(
+        train_supervised(
             settings("reward", str(tmp_path / "r"), folders["base"], steps=8, lr=5e-3), [source(12)]
         )
     finally:
@@ -241,8 +243,10 @@ def test_a_head_on_an_encoder(tmp_path: Path) -> None:
     base = str(tmp_path / "bert")
     for lora in (0, 4):
         given = settings("reward", str(tmp_path / f"r{lora}"), base, lora=lora, steps=6, lr=3e-3)
-        assert build(given, find_base(base), torch.device("cpu")).plain.head.weight.requires_grad
-        train(given, [source(12)])
+        assert build_trainable_model(
+            given, find_base_model(base), torch.device("cpu")
+        ).plain.head.weight.requires_grad
+        train_supervised(given, [source(12)])
         judge = PreferenceJudge.load("reward", given.out)
         rows = [judge.scorer.row(ASK, t) for t in TEXTS]
         one = [judge.scorer.scores([r])[0] for r in rows]

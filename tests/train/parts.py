@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from truing.core.types import Conversation, DataInfo, Message, Preference, Row
-from truing.train.settings import Item, Settings, Source
+from truing.train.examples import TrainingExample, TrainingSet
+from truing.train.settings import TrainingSettings
 
 WORDS = (
     "wheel",
@@ -27,7 +28,7 @@ WORDS = (
 )
 
 
-def item(k: int, **more: Any) -> Item:
+def item(k: int, **more: Any) -> TrainingExample:
     """A pair about part k of a bicycle; lengths differ from row to row."""
     word = WORDS[k % len(WORDS)]
     given = {
@@ -37,19 +38,19 @@ def item(k: int, **more: Any) -> Item:
         "source": "pairs",
         **more,
     }
-    return Item(**given)
+    return TrainingExample(**given)
 
 
 def source(
     n: int = 12, *, weight: float = 1.0, spec: str = "pairs", width: int = 2, **more: Any
-) -> Source:
+) -> TrainingSet:
     """n rows; `width` 1 keeps the first answer alone."""
     items = [item(k, **more) for k in range(n)]
     items = [msgspec.structs.replace(i, answers=i.answers[:width]) for i in items]
-    return Source(spec=spec, sha256="0" * 64, items=tuple(items), weight=weight)
+    return TrainingSet(spec=spec, sha256="0" * 64, items=tuple(items), weight=weight)
 
 
-def settings(kind: str, out: str, base: str, **more: Any) -> Settings:
+def settings(kind: str, out: str, base: str, **more: Any) -> TrainingSettings:
     """Quick settings in float32, without what tests do not look at."""
     given = {
         "steps": 4,
@@ -64,7 +65,7 @@ def settings(kind: str, out: str, base: str, **more: Any) -> Settings:
         "save_every": 2,
         **more,
     }
-    return Settings(kind=kind, out=out, base=base, **given)  # type: ignore[arg-type]
+    return TrainingSettings(kind=kind, out=out, base=base, **given)  # type: ignore[arg-type]
 
 
 class Data:

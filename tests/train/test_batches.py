@@ -14,11 +14,11 @@ from tests.train.parts import item, settings
 from truing.core.errors import UserError
 from truing.core.types import Conversation, Message
 from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
-from truing.train.batches import Encoder, collate_answers
+from truing.train.batches import ExampleEncoder, collate_examples
 
 
-def encoder(**more: Any) -> Encoder:
-    return Encoder(tokenizer(), settings(more.pop("kind", "dpo"), "out", "base", **more))
+def encoder(**more: Any) -> ExampleEncoder:
+    return ExampleEncoder(tokenizer(), settings(more.pop("kind", "dpo"), "out", "base", **more))
 
 
 def test_the_end_token_is_part_of_the_answer_although_it_pads() -> None:
@@ -26,7 +26,7 @@ def test_the_end_token_is_part_of_the_answer_although_it_pads() -> None:
     words = made.tokenizer
     assert words.pad_token_id == words.eos_token_id == made.eos_token_id
     coded = [made.encode(item(k)) for k in range(3)]
-    rows = collate_answers(coded, words.pad_token_id)
+    rows = collate_examples(coded, words.pad_token_id)
     for k, one in enumerate(coded):
         assert (
             one.answers[0][-1] == made.eos_token_id and one.answers[0].count(made.eos_token_id) == 1
@@ -78,8 +78,8 @@ def test_all_turns_of_a_dialogue() -> None:
 def test_plain_turns_where_there_is_no_template() -> None:
     bare = tokenizer(template=False)
     with pytest.raises(UserError, match="--template plain"):
-        Encoder(bare, settings("dpo", "out", "base"))
-    made = Encoder(bare, settings("dpo", "out", "base", template="plain"))
+        ExampleEncoder(bare, settings("dpo", "out", "base"))
+    made = ExampleEncoder(bare, settings("dpo", "out", "base", template="plain"))
     one = made.encode(item(0))
     assert bare.decode(one.prompt) == "User: How do I true a wheel, part 0?\n\nAssistant:"
     assert one.answers[0][-1] == made.eos_token_id

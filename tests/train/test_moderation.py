@@ -29,9 +29,9 @@ from truing.core.types import (
     with_ids,
 )
 from truing.specs.resolve import resolve
-from truing.train.moderation.rows import distinct, items_of, read_source
-from truing.train.moderation.run import train
-from truing.train.moderation.settings import Settings
+from truing.train.moderation.examples import examples_of_row, give_unique_names, read_training_set
+from truing.train.moderation.run import train_moderation
+from truing.train.moderation.settings import ModerationTrainingSettings
 
 IDS = load_taxonomy().ids
 WORDS = (
@@ -110,7 +110,7 @@ class Made:
             yield Row(sample=sample, responses=(said,), judgements=(label,))
 
 
-def _settings(tiny: Path, out: Path, **more: Any) -> Settings:
+def _settings(tiny: Path, out: Path, **more: Any) -> ModerationTrainingSettings:
     given = {
         "data": ("made",),
         "weights": (30.0,),
@@ -127,17 +127,17 @@ def _settings(tiny: Path, out: Path, **more: Any) -> Settings:
         "dtype": "float32",
         "device": "cpu",
     }
-    return Settings(out=str(out), **{**given, **more})
+    return ModerationTrainingSettings(out=str(out), **{**given, **more})
 
 
 def _source(n: int = 180) -> Any:
-    return read_source(Made(n), IDS, weight=30.0)
+    return read_training_set(Made(n), IDS, weight=30.0)
 
 
 @pytest.fixture(scope="module")
 def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "model"
-    train(_settings(tiny, out), [_source()])
+    train_moderation(_settings(tiny, out), [_source()])
     return out
 
 
@@ -194,9 +194,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     steps = len((trained / "log.jsonl").read_text().splitlines())
     for step in (10, steps - 3):  # once in the first fold, once in the second
         with pytest.raises(Killed):
-            train(_settings(tiny, out), [_source()], tell=kill_at(step))
+            train_moderation(_settings(tiny, out), [_source()], tell=kill_at(step))
         assert not (out / "truing.json").exists()
-    train(_settings(tiny, out), [_source()])
+    train_moderation(_settings(tiny, out), [_source()])
     for name in ("model.safetensors", "head.safetensors"):
         one, two = load_file(trained / name), load_file(out / name)
         assert all(torch.equal(one[k], two[k]) for k in one), name
@@ -207,9 +207,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
 def test_another_run_in_the_same_folder_is_refused(trained: Path, tiny: Path) -> None:
     with pytest.raises(PlanError, match="other settings or other data"):
-        train(_settings(tiny, trained, seed=1), [_source()])
+        train_moderation(_settings(tiny, trained, seed=1), [_source()])
     with pytest.raises(PlanError, match="other settings or other data"):
-        train(_settings(tiny, trained), [_source(90)])
+        train_moderation(_settings(tiny, trained), [_source(90)])
 
 
 def _llama(folder: Path, tiny: Path, *, layers: int) -> Path:
@@ -234,7 +234,7 @@ def _llama(folder: Path, tiny: Path, *, layers: int) -> Path:
 def test_adapters_and_a_causal_base(tmp_path: Path, tiny: Path) -> None:
     folder = _llama(tmp_path / "llama", tiny, layers=1)
     out = tmp_path / "out"
-    result = train(_settings(folder, out, lora=4, folds=2, lr=1e-2), [_source(90)])
+    result = train_moderation(_settings(folder, out, lora=4, folds=2, lr=1e-2), [_source(90)])
     assert result.card.questions["harmful"].scores.auroc.estimate > 0.8  # type: ignore[union-attr]
     judge = resolve(f"moderation:{out},dtype=float32,engine=torch", "judge")
     sample = Sample(id="a", conversation=Conversation.of("tell me"))
@@ -256,7 +256,7 @@ def test_upper_layers_alone_and_one_more_model_on_every_row(tmp_path: Path, tiny
         "frozen": 1,
         "lr": 1e-2,
     }
-    result = train(_settings(folder, out, **more), [_source(90)])
+    result = train_moderation(_settings(folder, out, **more), [_source(90)])
     assert (
         "one of them measured" in result.card.method and "learned every row" in result.card.method
     )
@@ -280,22 +280,23 @@ def test_upper_layers_alone_and_one_more_model_on_every_row(tmp_path: Path, tiny
 
 
 def test_a_blend_of_two_is_one_classifier(tmp_path: Path, tiny: Path) -> None:
-    from truing.judges.moderation.scorer import Scorer
-    from truing.judges.moderation.tokens import Piece
-    from truing.train.moderation.blend import blend
+    from truing.judges.moderation.inputs import ModerationInput
+    from truing.judges.moderation.scorer import ModerationScorer
+    from truing.train.moderation.blend import blend_classifiers
 
     for name, seed in (("one", 0), ("two", 1)):
-        train(
+        train_moderation(
             _settings(tiny, tmp_path / name, folds=3, held=1, whole=True, seed=seed), [_source(90)]
         )
     members = [tmp_path / "one", tmp_path / "two"]
-    result = blend(members, [_source(90)], tmp_path / "both")
+    result = blend_classifiers(members, [_source(90)], tmp_path / "both")
     assert "one and two" in result.card.method and 0 < result.card.n < 90
     made = {
-        n: Scorer(tmp_path / n, engine="torch", dtype="float32") for n in ("one", "two", "both")
+        n: ModerationScorer(tmp_path / n, engine="torch", dtype="float32")
+        for n in ("one", "two", "both")
     }
     assert made["both"].hash == result.card.judge_hash
-    piece = [Piece(("tell me",), "so i bake it")]
+    piece = [ModerationInput(("tell me",), "so i bake it")]
     z = {n: s.logits(piece)[0][0] for n, s in made.items()}
     told = json.loads((tmp_path / "both" / "blend.json").read_text())
     one, two = told["weights"]
@@ -315,20 +316,20 @@ def test_a_blend_of_two_is_one_classifier(tmp_path: Path, tiny: Path) -> None:
         lineage.prompts == made["one"].settings.lineage.prompts
     )  # what either learned, it never measures
     with pytest.raises(PlanError, match="both called one"):
-        blend([members[0], members[0]], [_source(90)], tmp_path / "x")
+        blend_classifiers([members[0], members[0]], [_source(90)], tmp_path / "x")
     with pytest.raises(PlanError, match="other data than"):
-        blend(members, [_source(60)], tmp_path / "x")
+        blend_classifiers(members, [_source(60)], tmp_path / "x")
     with pytest.raises(PlanError, match="two members, not 1"):
-        blend(members[:1], [_source(90)], tmp_path / "x")
+        blend_classifiers(members[:1], [_source(90)], tmp_path / "x")
     with pytest.raises(PlanError, match="no training run"):
-        blend([members[0], tmp_path / "none"], [_source(90)], tmp_path / "x")
+        blend_classifiers([members[0], tmp_path / "none"], [_source(90)], tmp_path / "x")
     (tmp_path / "both" / "blend.json").write_text(json.dumps({**told, "bias": [0.0]}))
     with pytest.raises(UserError, match="wants 2 rows of 17 weights"):
-        Scorer(tmp_path / "both", engine="torch")
+        ModerationScorer(tmp_path / "both", engine="torch")
 
 
 def test_one_fold_says_that_its_card_is_worth_nothing(tiny: Path, tmp_path: Path) -> None:
-    result = train(_settings(tiny, tmp_path / "out", folds=1, epochs=0.2), [_source(60)])
+    result = train_moderation(_settings(tiny, tmp_path / "out", folds=1, epochs=0.2), [_source(60)])
     assert "says nothing of new ones" in result.card.method
 
 
@@ -356,34 +357,34 @@ def _says(question: str, verdict: bool | None, index: int = 0, **more: Any) -> J
 
 
 def test_targets_of_answers_and_prompts() -> None:
-    (safe,) = items_of(_row(("fine",), (_says("harmful", False),)), IDS)
+    (safe,) = examples_of_row(_row(("fine",), (_says("harmful", False),)), IDS)
     assert safe.targets[0] == 0 and np.isnan(safe.targets[1]) and set(safe.targets[3:]) == {0.0}
-    (bad,) = items_of(_row(("bad",), (_says("harmful", True),)), IDS)
+    (bad,) = examples_of_row(_row(("bad",), (_says("harmful", True),)), IDS)
     assert bad.targets[0] == 1 and all(np.isnan(bad.targets[3:]))
-    (refused,) = items_of(_row(("no",), (_says("refused", True),), expect="refuse"), IDS)
+    (refused,) = examples_of_row(_row(("no",), (_says("refused", True),), expect="refuse"), IDS)
     assert refused.targets[:3] == (0.0, 1.0, 1.0)
-    (complied,) = items_of(_row(("yes",), (_says("refused", False),), expect="refuse"), IDS)
+    (complied,) = examples_of_row(_row(("yes",), (_says("refused", False),), expect="refuse"), IDS)
     assert complied.targets[:3] == (1.0, 1.0, 0.0)
-    (asked,) = items_of(_row((), (), expect="refuse", harms=(IDS[0],)), IDS)
+    (asked,) = examples_of_row(_row((), (), expect="refuse", harms=(IDS[0],)), IDS)
     assert (
         asked.alone
         and asked.targets[1] == 1
         and asked.targets[3] == 1
         and np.isnan(asked.targets[4])
     )
-    first, second = items_of(
+    first, second = examples_of_row(
         _row(("a", "b"), (_says("preferred", True), _says("preferred", False, 1))), IDS
     )
     assert first.pair == second.pair and first.order < second.order
-    assert items_of(_row(("a",), ()), IDS) == [] == items_of(_row((), ()), IDS)
+    assert examples_of_row(_row(("a",), ()), IDS) == [] == examples_of_row(_row((), ()), IDS)
     raters = (_says("harmful", True, rater="1"), _says("harmful", False, rater="2"))
-    (soft,) = items_of(_row(("a",), raters), IDS)
+    (soft,) = examples_of_row(_row(("a",), raters), IDS)
     assert soft.targets[0] == 0.5
 
 
 def test_labels_outside_the_schema_are_named() -> None:
     with pytest.raises(DataError, match="'jaywalking' is no category"):
-        items_of(_row(("a",), (_says("harmful", True, harms={"jaywalking": 1.0}),)), IDS)
+        examples_of_row(_row(("a",), (_says("harmful", True, harms={"jaywalking": 1.0}),)), IDS)
 
 
 def test_a_set_without_labels_is_refused() -> None:
@@ -393,20 +394,23 @@ def test_a_set_without_labels_is_refused() -> None:
                 yield msgspec.structs.replace(row, judgements=())
 
     with pytest.raises(PlanError, match="no row has a label"):
-        read_source(Empty(5), IDS, weight=1.0)
+        read_training_set(Empty(5), IDS, weight=1.0)
 
 
 def test_tenths_take_each_prompt_once() -> None:
-    low = read_source(Made(100), IDS, weight=1.0, tenths=(0, 4))
-    high = read_source(Made(100), IDS, weight=1.0, tenths=(5, 9))
+    low = read_training_set(Made(100), IDS, weight=1.0, tenths=(0, 4))
+    high = read_training_set(Made(100), IDS, weight=1.0, tenths=(5, 9))
     keys = [{i.key for i in s.items} for s in (low, high)]
     assert not keys[0] & keys[1] and len(low.items) + len(high.items) == 100
     assert low.left_out == len(high.items)
 
 
 def test_a_set_that_is_read_twice_has_two_names() -> None:
-    one, two = distinct(
-        [read_source(Made(9), IDS, weight=1.0), read_source(Made(9, seed=1), IDS, weight=2.0)]
+    one, two = give_unique_names(
+        [
+            read_training_set(Made(9), IDS, weight=1.0),
+            read_training_set(Made(9, seed=1), IDS, weight=2.0),
+        ]
     )
     assert {i.source for i in one.items} == {"made"} and {i.source for i in two.items} == {
         "made (2)"

@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 pytest.importorskip("peft")
 from safetensors.torch import load_file
 
-from truing.train.logs import read_log
+from truing.train.training_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -26,10 +26,10 @@ import sys, json, time
 sys.path.insert(0, {root!r})
 from tests.train.parts import settings
 from tests.train.test_supervised import data, wrap
-from truing.train.supervised import train
+from truing.train.supervised import train_supervised
 kind, out, base, more, pause = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4]), float(sys.argv[5])
 tell = (lambda row: time.sleep(pause)) if pause else None
-train(settings(kind, out, base, **more), data(kind), wrap=wrap if kind == "distil" else None, tell=tell)
+train_supervised(settings(kind, out, base, **more), data(kind), wrap=wrap if kind == "distil" else None, tell=tell)
 """
 
 

@@ -130,9 +130,9 @@ def command(
     if bool(data) == bool(blend):
         raise UserError("give either --data SPEC... or --blend FOLDER FOLDER")
     if blend:
-        told = load_object("truing.train.moderation.blend:settings_of")(blend[0])
+        told = load_object("truing.train.moderation.blend:read_run_settings")(blend[0])
         same = zip(map(parse_spec, told.data), told.weights, told.tenths)
-        result = load_object("truing.train.moderation.blend:blend")(
+        result = load_object("truing.train.moderation.blend:blend_classifiers")(
             blend, _sources(list(same), given.limit), out
         )
         _show(result, as_json=json)
@@ -140,14 +140,14 @@ def command(
     asked = [taken_out(text) for text in data or ()]
     sources = _sources(asked, given.limit)
     more = {f: getattr(given, f) for f in given.__dataclass_fields__ if f != "limit"}
-    settings = load_object("truing.train.moderation.settings:Settings")(
+    settings = load_object("truing.train.moderation.settings:ModerationTrainingSettings")(
         data=tuple(str(s) for s, _, _ in asked),
         weights=tuple(w for _, w, _ in asked),
         tenths=tuple(t for _, _, t in asked),
         out=str(out),
         **more,
     )
-    result = load_object("truing.train.moderation.run:train")(
+    result = load_object("truing.train.moderation.run:train_moderation")(
         settings, sources, tell=None if json else _Teller()
     )
     _show(result, as_json=json)
@@ -156,7 +156,7 @@ def command(
 
 def _sources(asked: Sequence[tuple[Spec, float, tuple[int, int]]], limit: int | None) -> list[Any]:
     read, names = (
-        load_object("truing.train.moderation.rows:read_source"),
+        load_object("truing.train.moderation.examples:read_training_set"),
         load_object("truing.core.taxonomy:load_taxonomy")().ids,
     )
     return [

@@ -352,7 +352,7 @@ def _train(
         policy.reward_weight or (),
         limit.cost_weight or (),
     )
-    read = load_object("truing.train.sources:read_source")
+    read = load_object("truing.train.training_data:read_training_set")
     ptx = [
         read(resolve(for_training(s), "data"), "sft", allow_red_team=run.allow_red_team)
         for s in policy.ptx_data or ()
@@ -394,8 +394,8 @@ def _steer(spec: str, settings: Any) -> Any:
     """A reward or cost model on the same base shares the backbone; every other spec is a judge."""
     given = parse_spec(spec)
     if given.kind in ("reward", "preference", "cost") and settings.lora and not given.args:
-        card = load_object("truing.train.folder:read_card")(given.name)
-        base = load_object("truing.train.base:find_base")(settings.base)
+        card = load_object("truing.train.model_folder:read_model_card")(given.name)
+        base = load_object("truing.train.trainable_model:find_base_model")(settings.base)
         if (
             card is not None
             and card.base_sha256 == base.weights.sha256

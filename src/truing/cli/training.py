@@ -141,10 +141,10 @@ def go(
     given = job.how or How()
     _hush()
     fields = {k: v for k, v in vars(given).items() if k not in _NOT_SETTINGS}
-    settings = load_object("truing.train.settings:Settings")(
+    settings = load_object("truing.train.settings:TrainingSettings")(
         kind=kind, out=str(out), **fields, **more
     ).checked()
-    read = load_object("truing.train.sources:read_source")
+    read = load_object("truing.train.training_data:read_training_set")
     weights = given.weight or [1.0] * len(data)
     if len(weights) != len(data):
         raise PlanError(f"--weight gives {len(weights)} numbers for {len(data)} data sets")
@@ -163,10 +163,10 @@ def go(
         spec: read(resolve(spec, "data"), kind, limit=given.limit, testing=True).items
         for spec in test or ()
     }
-    load_object("truing.train.sources:check_apart")(sources, tests)
+    load_object("truing.train.training_data:check_no_test_overlap")(sources, tests)
     fill = _benign(kind) if settings.benign else None
     with _Shown(settings, quiet=job.json) as shown:
-        result = load_object("truing.train.supervised:train")(
+        result = load_object("truing.train.supervised:train_supervised")(
             settings, sources, fill=fill, wrap=wrap, tell=shown, tests=tests
         )
     return shown.end(result, as_json=job.json)
@@ -185,7 +185,7 @@ def _benign(kind: str) -> Any:
     """Benign look-alikes to top a preference mix up with."""
     if kind not in ("reward", "cost", "dpo", "kto"):
         return None
-    return load_object("truing.train.sources:read_source")(
+    return load_object("truing.train.training_data:read_training_set")(
         resolve("pairs:benign,half=train", "data"), kind
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 from truing.core.errors import MissingExtra, UserError
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Judgement, Lineage, Response, Sample
-from truing.judges.moderation.judge import Gather
+from truing.judges.call_batcher import CallBatcher
 from truing.judges.verdicts import no_answer, opinion, unscored
 
 TEMPLATE = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
@@ -54,7 +54,7 @@ class BeaverDam:
         self._tokens = tokens
         self._lock = threading.Lock()
         self.name = f"guard:beaver-dam({weights.title or weights.name})"
-        self._gather: Gather[str, dict[str, float]] = Gather(self._score, most=32)
+        self._gather: CallBatcher[str, dict[str, float]] = CallBatcher(self._score, most=32)
         self.lineage = Lineage(
             name=self.name,
             hash=weights.sha256[:16],

@@ -16,16 +16,17 @@ from truing.core.errors import UserError
 from truing.core.types import Conversation, Message
 from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer, truncate_prompt
 from truing.hf.loading import pad_rows
-from truing.train.settings import Item, Settings
+from truing.train.examples import TrainingExample
+from truing.train.settings import TrainingSettings
 
-Wrap = Callable[[Conversation], Conversation]
+PromptWrapper = Callable[[Conversation], Conversation]
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExample:
     """Token ids of a prompt and of each answer; `labels` marks the answer's tokens (1) where several turns are learned."""
 
-    item: Item
+    item: TrainingExample
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
     teacher: tuple[int, ...] = ()
@@ -42,11 +43,16 @@ class Encoded:
         return (*(0 for _ in self.prompt), *(1 for _ in self.answers[which]))
 
 
-class Encoder(ChatTokenizer):
+class ExampleEncoder(ChatTokenizer):
     """As `Turns`, for whole training rows: answers fit in the window, long prompts are cut from the left."""
 
     def __init__(
-        self, tokenizer: Any, settings: Settings, *, encoder: bool = False, wrap: Wrap | None = None
+        self,
+        tokenizer: Any,
+        settings: TrainingSettings,
+        *,
+        encoder: bool = False,
+        wrap: PromptWrapper | None = None,
     ) -> None:
         has = bool(getattr(tokenizer, "chat_template", None))
         if not has and settings.template != "plain" and not encoder:
@@ -59,7 +65,7 @@ class Encoder(ChatTokenizer):
         )
         self.settings, self.wrap = settings, wrap
 
-    def encode(self, item: Item) -> Encoded:
+    def encode(self, item: TrainingExample) -> EncodedExample:
         """Ids of prompt and answers within the window; raises TooLong if an answer alone does not fit."""
         messages = item.conversation.messages
         answers = tuple(tuple(self.encode_answer(messages, a)) for a in item.answers)
@@ -75,9 +81,9 @@ class Encoder(ChatTokenizer):
         teacher: tuple[int, ...] = ()
         if self.wrap is not None:
             teacher = tuple(self.encode_prompt(self.wrap(item.conversation).messages))
-        return Encoded(item, tuple(prompt), answers, teacher)
+        return EncodedExample(item, tuple(prompt), answers, teacher)
 
-    def _dialogue(self, item: Item) -> Encoded:
+    def _dialogue(self, item: TrainingExample) -> EncodedExample:
         """All assistant turns as targets."""
         messages = [*item.conversation.messages, Message("assistant", item.answers[0])]
         ids: list[int] = []
@@ -99,11 +105,11 @@ class Encoder(ChatTokenizer):
             ids += [*new, *said]
             marks += [0] * len(new) + [1] * len(said)
         cut = max(0, len(ids) - self.settings.max_length)
-        return Encoded(item, (), (tuple(ids[cut:]),), marks=tuple(marks[cut:]))
+        return EncodedExample(item, (), (tuple(ids[cut:]),), marks=tuple(marks[cut:]))
 
-    def all(self, items: Iterable[Item]) -> tuple[list[Encoded], list[str]]:
+    def all(self, items: Iterable[TrainingExample]) -> tuple[list[EncodedExample], list[str]]:
         """Encoded rows, and the names of those that are too long."""
-        kept: list[Encoded] = []
+        kept: list[EncodedExample] = []
         long: list[str] = []
         for item in items:
             try:
@@ -114,28 +120,30 @@ class Encoder(ChatTokenizer):
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenBatch:
     """A padded batch: ids, mask of real tokens, mask of the answers' tokens; all `[B, T]`."""
 
     ids: Tensor
     mask: Tensor
     answer: Tensor
 
-    def to(self, device: Any) -> Rows:
+    def to(self, device: Any) -> TokenBatch:
         """The same on another device."""
-        return Rows(self.ids.to(device), self.mask.to(device), self.answer.to(device))
+        return TokenBatch(self.ids.to(device), self.mask.to(device), self.answer.to(device))
 
 
-def collate(rows: Sequence[Sequence[int]], marks: Sequence[Sequence[int]], fill: int) -> Rows:
+def pad_batch(
+    rows: Sequence[Sequence[int]], marks: Sequence[Sequence[int]], fill: int
+) -> TokenBatch:
     """Right-padded rows."""
     ids, mask = pad_rows(rows, fill)
     answer, _ = pad_rows(marks, 0)
-    return Rows(ids, mask, answer)
+    return TokenBatch(ids, mask, answer)
 
 
-def collate_answers(batch: Sequence[Encoded], fill: int) -> Rows:
+def collate_examples(batch: Sequence[EncodedExample], fill: int) -> TokenBatch:
     """First answers in order, then (for pairs) the second answers in the same order."""
     width = max(len(e.answers) for e in batch)
     rows = [e.row(k) for k in range(width) for e in batch]
     marks = [e.mark(k) for k in range(width) for e in batch]
-    return collate(rows, marks, fill)
+    return pad_batch(rows, marks, fill)

@@ -27,11 +27,11 @@ from msgspec import Struct
 
 from truing.core.errors import PlanError, RunError
 
-MARK = "mark.json"
-Part = Callable[[Path], None]
+IDENTITY_FILE = "mark.json"
+FileWriter = Callable[[Path], None]
 
 
-class Mark(Struct, frozen=True, kw_only=True):
+class CheckpointIdentity(Struct, frozen=True, kw_only=True):
     """Which run a checkpoint belongs to: `digest` over settings and data, `base_sha256` over the weights it began with."""
 
     step: int
@@ -40,24 +40,26 @@ class Mark(Struct, frozen=True, kw_only=True):
     base_sha256: str = ""
 
 
-def folder_of(out: str | Path, step: int) -> Path:
+def checkpoint_folder(out: str | Path, step: int) -> Path:
     """`OUT/checkpoint-N`."""
     return Path(out) / f"checkpoint-{step}"
 
 
-def write(out: str | Path, mark: Mark, parts: Mapping[str, Part], *, keep: int = 2) -> Path:
+def write_checkpoint(
+    out: str | Path, mark: CheckpointIdentity, parts: Mapping[str, FileWriter], *, keep: int = 2
+) -> Path:
     """Writes a checkpoint of named files (each part gets the path to write), then drops all but the newest `keep`.
 
     RunError where the disk is full; the checkpoint before it stays.
     """
-    target = folder_of(out, mark.step)
+    target = checkpoint_folder(out, mark.step)
     work = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(parents=True)
         for name, part in parts.items():
             part(work / name)
-        (work / MARK).write_bytes(msgspec.json.encode(mark))
+        (work / IDENTITY_FILE).write_bytes(msgspec.json.encode(mark))
         _sync(work)
         shutil.rmtree(target, ignore_errors=True)
         work.rename(target)
@@ -67,13 +69,13 @@ def write(out: str | Path, mark: Mark, parts: Mapping[str, Part], *, keep: int =
         RuntimeError,
     ) as error:  # torch raises RuntimeError where its zip writer meets a full disk
         shutil.rmtree(work, ignore_errors=True)
-        raise trouble(target, error) from error
-    for old in listed(out)[:-keep]:
+        raise describe_write_error(target, error) from error
+    for old in list_checkpoints(out)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def trouble(path: Path, error: OSError | RuntimeError) -> RunError:
+def describe_write_error(path: Path, error: OSError | RuntimeError) -> RunError:
     """The error of a write that failed: a full disk is named as such."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     text = str(error)
@@ -101,33 +103,33 @@ def _sync_one(path: Path) -> None:
         os.close(handle)
 
 
-def listed(out: str | Path) -> list[Path]:
+def list_checkpoints(out: str | Path) -> list[Path]:
     """The whole checkpoints of a run, oldest first."""
     made: list[tuple[int, Path]] = []
     for path in Path(out).glob("checkpoint-*"):
         number = path.name.removeprefix("checkpoint-")
-        if number.isdigit() and (path / MARK).is_file():
+        if number.isdigit() and (path / IDENTITY_FILE).is_file():
             made.append((int(number), path))
     return [path for _, path in sorted(made)]
 
 
-def latest(out: str | Path) -> Path | None:
+def latest_checkpoint(out: str | Path) -> Path | None:
     """The newest whole checkpoint, or none."""
-    found = listed(out)
+    found = list_checkpoints(out)
     return found[-1] if found else None
 
 
-def read_mark(path: Path) -> Mark:
+def read_identity(path: Path) -> CheckpointIdentity:
     """Which run a checkpoint belongs to."""
     try:
-        return msgspec.json.decode((path / MARK).read_bytes(), type=Mark)
+        return msgspec.json.decode((path / IDENTITY_FILE).read_bytes(), type=CheckpointIdentity)
     except (OSError, msgspec.DecodeError) as error:
-        raise RunError(f"{path / MARK}: {error}") from error
+        raise RunError(f"{path / IDENTITY_FILE}: {error}") from error
 
 
-def check(path: Path, wanted: Mark) -> Mark:
+def check_identity(path: Path, wanted: CheckpointIdentity) -> CheckpointIdentity:
     """The mark of a checkpoint, if it is of the run that `wanted` describes (its step does not count)."""
-    found = read_mark(path)
+    found = read_identity(path)
     if found.kind != wanted.kind:
         raise PlanError(
             f"{path}: is of a {found.kind} run, not of {wanted.kind}; give another --out"
@@ -144,12 +146,12 @@ def check(path: Path, wanted: Mark) -> Mark:
     return found
 
 
-def torch_part(state: Any) -> Part:
+def torch_writer(state: Any) -> FileWriter:
     """A part that holds tensors and plain values."""
     return lambda path: torch.save(state, path)
 
 
-def load_part(path: Path, name: str) -> Any:
+def load_torch_file(path: Path, name: str) -> Any:
     """What `torch_part` wrote, on the CPU; no code in the file is run."""
     try:
         return torch.load(path / name, map_location="cpu", weights_only=True)

@@ -7,11 +7,9 @@ micro-batches and processes and divides by the whole step's weight, so that accu
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,60 +17,14 @@ from torch import Tensor
 from truing.core.errors import PlanError, did_you_mean
 from truing.hf.loading import ScalarModel, position_ids
 from truing.train import losses as L
-from truing.train.batches import Encoded, Rows, collate, collate_answers
-from truing.train.settings import Settings
+from truing.train.batches import EncodedExample, collate_examples, pad_batch
+from truing.train.settings import TrainingSettings
+from truing.train.trainable_model import TrainableModel
 
-Step = tuple[Tensor, dict[str, float]]
-
-
-@dataclass
-class Trained:
-    """The model in training: `model` is called (it may be wrapped for several processes), `plain` is the bare one."""
-
-    model: Any
-    plain: Any
-    tokenizer: Any
-    settings: Settings
-    device: Any
-    frozen: Any = None  # the reference where there are no adapters to switch off
-    prefix_cache: tuple[tuple[int, ...], Any] | None = None
-
-    @property
-    def fill(self) -> int:
-        """The padding id; any id does, since masks come from lengths."""
-        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0)
-
-    @contextlib.contextmanager
-    def reference(self) -> Iterator[Any]:
-        """The model as it was before training, without gradients: adapters off, or a frozen copy."""
-        with torch.no_grad():
-            if self.frozen is not None:
-                yield self.frozen
-            else:
-                with self.plain.disable_adapter():
-                    yield self.plain
-
-    def logits(self, model: Any, rows: Rows) -> Tensor:
-        """`[B, T, V]`."""
-        out = model(
-            input_ids=rows.ids,
-            attention_mask=rows.mask,
-            position_ids=position_ids(rows.mask),
-            use_cache=False,
-        )
-        return out.logits
-
-    def answer_logps(self, model: Any, rows: Rows) -> Tensor:
-        """Log-probabilities of the answers' tokens, 0 elsewhere; `[B, T-1]`."""
-        return L.token_log_probs(self.logits(model, rows), rows.ids) * rows.answer[:, 1:]
+LossAndMetrics = tuple[Tensor, dict[str, float]]
 
 
-def freeze_copy(model: Any) -> Any:
-    """A frozen copy for full fine-tuning, where no adapter can be switched off."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
-
-
-def weight_of(settings: Settings, batch: Sequence[Encoded]) -> float:
+def batch_weight(settings: TrainingSettings, batch: Sequence[EncodedExample]) -> float:
     """The weight of rows in a step."""
     if settings.kind == "sft":
         # the first token of a row has no prediction, so a row that is all answer has one target fewer
@@ -80,17 +32,17 @@ def weight_of(settings: Settings, batch: Sequence[Encoded]) -> float:
     return float(len(batch))
 
 
-def sft(t: Trained, batch: Sequence[Encoded]) -> Step:
+def sft_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
     """Cross-entropy of the assistant's tokens, mean over tokens."""
-    rows = collate_answers(batch, t.fill).to(t.device)
+    rows = collate_examples(batch, t.fill).to(t.device)
     labels = torch.where(rows.answer.bool(), rows.ids, torch.full_like(rows.ids, -100))
     return L.sft_loss(t.logits(t.model, rows), labels), {}
 
 
-def dpo(t: Trained, batch: Sequence[Encoded]) -> Step:
+def dpo_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
     """Any of the fifteen kinds, against the model as it was."""
     s = t.settings
-    rows = collate_answers(batch, t.fill).to(t.device)
+    rows = collate_examples(batch, t.fill).to(t.device)
     logps = t.answer_logps(t.model, rows)
     with t.reference() as model:
         ref = t.answer_logps(model, rows)
@@ -111,16 +63,16 @@ def dpo(t: Trained, batch: Sequence[Encoded]) -> Step:
     }
 
 
-def kto(t: Trained, batch: Sequence[Encoded]) -> Step:
+def kto_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
     """Unpaired answers; the KL comes from prompts with another row's answer."""
     s = t.settings
-    rows = collate_answers(batch, t.fill).to(t.device)
+    rows = collate_examples(batch, t.fill).to(t.device)
     other = [(*e.prompt, *batch[(k + 1) % len(batch)].answers[0]) for k, e in enumerate(batch)]
     marks = [
         (*(0 for _ in e.prompt), *(1 for _ in batch[(k + 1) % len(batch)].answers[0]))
         for k, e in enumerate(batch)
     ]
-    crossed = collate(other, marks, t.fill).to(t.device)
+    crossed = pad_batch(other, marks, t.fill).to(t.device)
     logps = t.answer_logps(t.model, rows)
     with torch.no_grad():
         kl = t.answer_logps(t.plain, crossed)
@@ -141,14 +93,14 @@ def kto(t: Trained, batch: Sequence[Encoded]) -> Step:
     return loss, shown
 
 
-def _pair_scores(t: Trained, batch: Sequence[Encoded]) -> L.PairScores:
-    rows = collate_answers(batch, t.fill).to(t.device)
+def _pair_scores(t: TrainableModel, batch: Sequence[EncodedExample]) -> L.PairScores:
+    rows = collate_examples(batch, t.fill).to(t.device)
     chosen, rejected = t.model(rows.ids, rows.mask).float().chunk(2)
     (m_w, m_l), (i_w, i_l) = rows.mask.chunk(2), rows.ids.chunk(2)
     return L.PairScores(chosen, rejected, m_w, m_l, i_w, i_l)
 
 
-def reward(t: Trained, batch: Sequence[Encoded]) -> Step:
+def reward_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
     """Bradley-Terry."""
     s = t.settings
     pairs = _pair_scores(t, batch)
@@ -171,7 +123,7 @@ def reward(t: Trained, batch: Sequence[Encoded]) -> Step:
     }
 
 
-def cost(t: Trained, batch: Sequence[Encoded]) -> Step:
+def cost_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
     """Pairwise plus sign terms: a cost above 0 means unsafe."""
     s = t.settings
     pairs = _pair_scores(t, batch)
@@ -183,9 +135,9 @@ def cost(t: Trained, batch: Sequence[Encoded]) -> Step:
     }
 
 
-def distil(t: Trained, batch: Sequence[Encoded]) -> Step:
+def distillation_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
     """KL from the prompted self, over sampled continuations."""
-    rows = collate_answers(batch, t.fill).to(t.device)
+    rows = collate_examples(batch, t.fill).to(t.device)
     student = _at_answers(
         t.logits(t.model, rows), [len(e.prompt) for e in batch], [len(e.answers[0]) for e in batch]
     )
@@ -208,7 +160,7 @@ def _at_answers(logits: Tensor, starts: Sequence[int], lengths: Sequence[int]) -
     return logits.gather(1, where.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
 
 
-def _teacher_logits(t: Trained, batch: Sequence[Encoded]) -> Tensor:
+def _teacher_logits(t: TrainableModel, batch: Sequence[EncodedExample]) -> Tensor:
     """The teacher reads the prefix that all rows share once, and keeps its keys and values for the whole run."""
     with t.reference() as model:
         if t.prefix_cache is None:
@@ -218,7 +170,7 @@ def _teacher_logits(t: Trained, batch: Sequence[Encoded]) -> Tensor:
         prefix, cache = t.prefix_cache
         n = len(prefix)
         tails = [(*e.teacher[n:], *e.answers[0]) for e in batch]
-        rows = collate(tails, tails, t.fill).to(t.device)
+        rows = pad_batch(tails, tails, t.fill).to(t.device)
         mask = torch.cat(
             [torch.ones(len(batch), n, dtype=rows.mask.dtype, device=t.device), rows.mask], dim=1
         )
@@ -235,7 +187,7 @@ def _teacher_logits(t: Trained, batch: Sequence[Encoded]) -> Tensor:
         )
 
 
-def make_prefix_cache(t: Trained, rows: Sequence[Encoded]) -> None:
+def cache_teacher_prefix(t: TrainableModel, rows: Sequence[EncodedExample]) -> None:
     """Reads the tokens that all teachers' prompts begin with, once."""
     shared = list(rows[0].teacher[:-1])
     for e in rows:
@@ -251,13 +203,13 @@ def make_prefix_cache(t: Trained, rows: Sequence[Encoded]) -> None:
     t.prefix_cache = (tuple(shared), out.past_key_values)
 
 
-OBJECTIVES: dict[str, Callable[[Trained, Sequence[Encoded]], Step]] = {
-    "sft": sft,
-    "distil": distil,
-    "reward": reward,
-    "cost": cost,
-    "dpo": dpo,
-    "kto": kto,
+OBJECTIVES: dict[str, Callable[[TrainableModel, Sequence[EncodedExample]], LossAndMetrics]] = {
+    "sft": sft_objective,
+    "distil": distillation_objective,
+    "reward": reward_objective,
+    "cost": cost_objective,
+    "dpo": dpo_objective,
+    "kto": kto_objective,
 }
 
 
@@ -271,7 +223,7 @@ def score_answers(
     device = next(model.parameters()).device
     for at in range(0, len(ordered), batch):
         some = ordered[at : at + batch]
-        padded = collate([rows[k] for k in some], [rows[k] for k in some], fill).to(device)
+        padded = pad_batch([rows[k] for k in some], [rows[k] for k in some], fill).to(device)
         ends = model.last_token_values(model(padded.ids, padded.mask), padded.mask)
         for k, value in zip(some, ends.float().tolist()):
             scores[k] = value

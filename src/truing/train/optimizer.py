@@ -12,7 +12,7 @@ from torch import Tensor, nn
 Schedule = Literal["linear", "cosine", "constant"]
 
 
-def adamw(
+def build_adamw(
     named: Iterable[tuple[str, nn.Parameter]], *, lr: float, weight_decay: float = 0.0
 ) -> torch.optim.AdamW:
     """AdamW over what requires a gradient; biases and norms (one-dimensional tensors) are not decayed."""
@@ -28,7 +28,7 @@ def adamw(
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.95))
 
 
-def rate(
+def learning_rate(
     step: int, steps: int, *, lr: float, warmup: float = 0.1, schedule: Schedule = "linear"
 ) -> float:
     """The learning rate of step 1..steps: linear warm-up over a share of the steps, then down to 0 (or constant)."""
@@ -41,13 +41,13 @@ def rate(
     return lr * ((1 - done) if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def set_rate(optimizer: Any, value: float) -> None:
+def set_learning_rate(optimizer: Any, value: float) -> None:
     """Sets the learning rate of every group."""
     for group in optimizer.param_groups:
         group["lr"] = value
 
 
-def clip(parameters: Iterable[Tensor], most: float) -> float:
+def clip_gradients(parameters: Iterable[Tensor], most: float) -> float:
     """Clips the gradient's norm to `most` (0 = not at all) and gives the norm before; not finite where a gradient is not."""
     listed = [p for p in parameters if p.grad is not None]
     norm: Any = torch.nn.utils.clip_grad_norm_(listed, most if most > 0 else math.inf)

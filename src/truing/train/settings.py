@@ -6,54 +6,22 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
-from truing.core.types import Conversation, Lineage
 
-Kind = Literal["sft", "distil", "reward", "cost", "dpo", "kto"]
-KINDS: tuple[Kind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")
-POLICIES = ("sft", "distil", "dpo", "kto")
+TrainingKind = Literal["sft", "distil", "reward", "cost", "dpo", "kto"]
+TRAINING_KINDS: tuple[TrainingKind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")
+POLICY_KINDS = ("sft", "distil", "dpo", "kto")
 # Settings that change how a run is kept, not what it computes.
 _KEPT = ("out", "save_every", "keep", "tensorboard", "micro", "checkpointing")
 
 
-class Item(Struct, frozen=True, kw_only=True):
-    """One training row: a prompt and one answer (sft, distil, kto) or two (pairs: the preferred one first).
-
-    `cut` marks an answer that a limit of tokens ended, so that no end token is learned from it.
-    """
-
-    name: str
-    conversation: Conversation
-    answers: tuple[str, ...]
-    signs: tuple[int, int] | None = None
-    margin: float | None = None
-    desirable: bool | None = None
-    harms: tuple[str, ...] = ()
-    benign: bool = False
-    synthetic: bool = False
-    cut: bool = False
-    source: str = ""
-
-
-class Source(Struct, frozen=True, kw_only=True):
-    """Rows of one data set, with its weight in the mix and what was left out, by reason."""
-
-    spec: str
-    sha256: str
-    items: tuple[Item, ...]
-    weight: float = 1.0
-    licence: str = ""
-    dropped: dict[str, int] = field(default_factory=dict)
-    judges: tuple[Lineage, ...] = ()
-
-
-class Settings(Struct, frozen=True, kw_only=True):
+class TrainingSettings(Struct, frozen=True, kw_only=True):
     """How to train. `batch` rows a step in all, in micro-batches of `micro` a process; the loss is the whole batch's."""
 
-    kind: Kind
+    kind: TrainingKind
     out: str
     base: str = "smollm2"
     steps: int | None = None
@@ -93,11 +61,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         plain = msgspec.to_builtins(self)
         return digest(*(f"{k}={plain[k]}" for k in sorted(plain) if k not in _KEPT))
 
-    def checked(self) -> Settings:
+    def checked(self) -> TrainingSettings:
         """Itself, or a PlanError with all faults together."""
         faults = []
-        if self.kind not in KINDS:
-            faults.append(f"kind {self.kind!r} is unknown{did_you_mean(self.kind, KINDS)}")
+        if self.kind not in TRAINING_KINDS:
+            faults.append(f"kind {self.kind!r} is unknown{did_you_mean(self.kind, TRAINING_KINDS)}")
         for name, low in (
             ("batch", 1),
             ("micro", 1),

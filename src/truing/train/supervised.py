@@ -9,13 +9,12 @@ that is not finite stops the run before it reaches the weights: the last good st
 
 from __future__ import annotations
 
-import fcntl
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import torch
@@ -26,25 +25,41 @@ from truing.core.lineage import digest
 from truing.core.types import Lineage
 from truing.runs.folder import replace_file
 from truing.train import checkpoint as ck
-from truing.train.base import Base, autocast, build, find_base, load_trainable, trainable_state
-from truing.train.batches import Encoded, Encoder, Wrap
-from truing.train.folder import lineage_of, read_card, save_model
-from truing.train.guard import benign_share, check_red
-from truing.train.logs import Log, Tell
-from truing.train.objectives import OBJECTIVES, Trained, make_prefix_cache, weight_of
-from truing.train.optimizer import adamw, clip, rate, set_rate
-from truing.train.settings import Item, Settings, Source
-from truing.train.shard import gather, scatter, shard
-from truing.train.sources import check_benign, schedule_rows, split_held_out, step_count
+from truing.train.batches import EncodedExample, ExampleEncoder, PromptWrapper
+from truing.train.data_mix import (
+    add_benign_examples,
+    benign_share,
+    count_steps,
+    iterate_step_rows,
+    split_held_out,
+)
+from truing.train.examples import TrainingExample, TrainingSet
+from truing.train.harm_check import check_objective
+from truing.train.model_folder import build_lineage, read_model_card, save_model
+from truing.train.objectives import OBJECTIVES, batch_weight, cache_teacher_prefix
+from truing.train.optimizer import build_adamw, clip_gradients, learning_rate, set_learning_rate
+from truing.train.run_lock import lock_run_folder
+from truing.train.settings import TrainingSettings
+from truing.train.sharding import gather_training_state, load_training_state, shard_model
+from truing.train.trainable_model import (
+    BaseModel,
+    TrainableModel,
+    autocast,
+    build_trainable_model,
+    find_base_model,
+    load_trainable_state,
+    trainable_state,
+)
+from truing.train.training_log import StepCallback, TrainingLog
 
-STATE = "state.pt"
+STATE_FILE = "state.pt"
 
 
-class NotFinite(UserError):
+class NonFiniteLossError(UserError):
     """The loss or a gradient was not finite; the message names the rows and the checkpoint that is good."""
 
 
-class Result(Struct, frozen=True, kw_only=True):
+class TrainingResult(Struct, frozen=True, kw_only=True):
     """What a run left: the folder, its lineage, how many steps were done in this call, the last log line, held-out rows."""
 
     folder: Path
@@ -52,13 +67,13 @@ class Result(Struct, frozen=True, kw_only=True):
     steps: int
     done_now: int
     last: dict[str, Any] = {}
-    held_out: tuple[Item, ...] = ()
+    held_out: tuple[TrainingExample, ...] = ()
 
 
 class _Plan(Struct, frozen=True, kw_only=True):
     """The run as data: what `manifest.json` shows."""
 
-    settings: Settings
+    settings: TrainingSettings
     sources: list[dict[str, Any]]
     base: str
     base_sha256: str
@@ -71,10 +86,10 @@ class _Plan(Struct, frozen=True, kw_only=True):
 class _Rows:
     """The encoded rows of each source, and who reads what in a step."""
 
-    def __init__(self, sources: Sequence[Source], encoder: Encoder) -> None:
+    def __init__(self, sources: Sequence[TrainingSet], encoder: ExampleEncoder) -> None:
         self.encoder = encoder
-        self.sources: list[Source] = []
-        self.encoded: list[list[Encoded]] = []
+        self.sources: list[TrainingSet] = []
+        self.encoded: list[list[EncodedExample]] = []
         pairs = encoder.settings.kind in ("reward", "cost", "dpo")
         for source in sources:
             kept, long = encoder.all(source.items)
@@ -94,12 +109,14 @@ class _Rows:
                 msgspec.structs.replace(source, items=items, dropped=dropped, weight=weight)
             )
 
-    def rows(self, step: Sequence[tuple[int, int]]) -> list[Encoded]:
+    def rows(self, step: Sequence[tuple[int, int]]) -> list[EncodedExample]:
         """The rows of a step, longest first, so that a micro-batch is padded little."""
         return sorted((self.encoded[s][k] for s, k in step), key=lambda e: -len(e.row()))
 
 
-def micro_batches(rows: Sequence[Encoded], size: int, *, least: int = 1) -> list[Sequence[Encoded]]:
+def split_micro_batches(
+    rows: Sequence[EncodedExample], size: int, *, least: int = 1
+) -> list[Sequence[EncodedExample]]:
     """Near-equal parts of at most `size` rows, and of at least `least` where there are so many."""
     parts = max(1, math.ceil(len(rows) / size))
     parts = max(1, min(parts, len(rows) // least))
@@ -107,31 +124,15 @@ def micro_batches(rows: Sequence[Encoded], size: int, *, least: int = 1) -> list
     return [rows[a:b] for a, b in pairwise(edges) if b > a]
 
 
-@contextmanager
-def alone(out: Path) -> Any:
-    """Holds the run folder: one run writes to it at a time."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock: IO[bytes] = (out / "lock").open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise RunError(f"{out}: another process is training into this folder") from error
-    try:
-        yield
-    finally:
-        lock.close()
-
-
-def train(
-    settings: Settings,
-    sources: Sequence[Source],
+def train_supervised(
+    settings: TrainingSettings,
+    sources: Sequence[TrainingSet],
     *,
-    fill: Source | None = None,
-    wrap: Wrap | None = None,
-    tell: Tell | None = None,
-    tests: Mapping[str, Sequence[Item]] | None = None,
-) -> Result:
+    fill: TrainingSet | None = None,
+    wrap: PromptWrapper | None = None,
+    tell: StepCallback | None = None,
+    tests: Mapping[str, Sequence[TrainingExample]] | None = None,
+) -> TrainingResult:
     """Trains, or goes on training, into `settings.out`, and gives what is there.
 
     `fill` tops the mix up with benign look-alikes; `wrap` is the teacher's prompt (distil); a reward or cost model is
@@ -140,23 +141,23 @@ def train(
     from accelerate import Accelerator
 
     settings = settings.checked()
-    base = find_base(settings.base)
-    listed, held = split_held_out(check_benign(settings, sources, fill), settings.held_out)
-    red = check_red(settings, listed, base.lineage)
+    base = find_base_model(settings.base)
+    listed, held = split_held_out(add_benign_examples(settings, sources, fill), settings.held_out)
+    red = check_objective(settings, listed, base.lineage)
     here = Accelerator(cpu=not torch.cuda.is_available())
-    with alone(settings.folder) if here.is_main_process else nullcontext():
-        trained = build(settings, base, here.device)
+    with lock_run_folder(settings.folder) if here.is_main_process else nullcontext():
+        trained = build_trainable_model(settings, base, here.device)
         rows = _Rows(listed, _encoder(trained, base, wrap))
-        steps = step_count(rows.sources, settings)
+        steps = count_steps(rows.sources, settings)
         plan = _plan(settings, rows.sources, base, steps, red)
-        lineage = lineage_of(settings, base, rows.sources, red)
+        lineage = build_lineage(settings, base, rows.sources, red)
         done = _finished(settings, plan)
         if done is not None:
-            return Result(
+            return TrainingResult(
                 folder=settings.folder, lineage=done, steps=steps, done_now=0, held_out=tuple(held)
             )
         if settings.kind == "distil":
-            make_prefix_cache(trained, [e for part in rows.encoded for e in part])
+            cache_teacher_prefix(trained, [e for part in rows.encoded for e in part])
         run = _Loop(here, trained, rows, plan, tell)
         last, now = run.go()
         here.wait_for_everyone()
@@ -166,9 +167,9 @@ def train(
             if settings.scalar:
                 _measure(trained, rows.encoder, {"held_out": held, **(tests or {})})
             save_model(trained, base, lineage)
-            lineage = (read_card(settings.folder) or _missing(settings)).lineage
+            lineage = (read_model_card(settings.folder) or _missing(settings)).lineage
         here.wait_for_everyone()
-    return Result(
+    return TrainingResult(
         folder=settings.folder,
         lineage=lineage,
         steps=steps,
@@ -178,37 +179,45 @@ def train(
     )
 
 
-def _whole(settings: Settings, base: Base, device: torch.device) -> Trained:
+def _whole(settings: TrainingSettings, base: BaseModel, device: torch.device) -> TrainableModel:
     """The trained model in one piece, from the checkpoint of its last step."""
-    made = build(settings, base, device)
-    path = ck.latest(settings.folder)
-    load_trainable(made.plain, ck.load_part(path, STATE)["weights"] if path else {})
+    made = build_trainable_model(settings, base, device)
+    path = ck.latest_checkpoint(settings.folder)
+    load_trainable_state(
+        made.plain, ck.load_torch_file(path, STATE_FILE)["weights"] if path else {}
+    )
     return made
 
 
-def _measure(t: Trained, encoder: Encoder, sets: Mapping[str, Sequence[Item]]) -> None:
-    from truing.train.measure import measure, write
+def _measure(
+    t: TrainableModel, encoder: ExampleEncoder, sets: Mapping[str, Sequence[TrainingExample]]
+) -> None:
+    from truing.train.pair_evaluation import evaluate_model, write_evaluation
 
-    made = {name: measure(t, items, encoder) for name, items in sets.items() if items}
+    made = {name: evaluate_model(t, items, encoder) for name, items in sets.items() if items}
     if made:
-        write(t.settings.folder, made)
+        write_evaluation(t.settings.folder, made)
 
 
-def _missing(settings: Settings) -> Any:
+def _missing(settings: TrainingSettings) -> Any:
     raise RunError(f"{settings.folder}: the model folder is not there although it was written")
 
 
-def _encoder(t: Trained, base: Base, wrap: Wrap | None) -> Encoder:
+def _encoder(t: TrainableModel, base: BaseModel, wrap: PromptWrapper | None) -> ExampleEncoder:
     body = t.plain.body if t.settings.scalar else t.plain
     kinds = getattr(body.config, "architectures", None) or [""]
     bidirectional = (
         t.settings.scalar and not getattr(t.tokenizer, "chat_template", None) and "Bert" in kinds[0]
     )
-    return Encoder(t.tokenizer, t.settings, encoder=bidirectional, wrap=wrap)
+    return ExampleEncoder(t.tokenizer, t.settings, encoder=bidirectional, wrap=wrap)
 
 
 def _plan(
-    settings: Settings, sources: Sequence[Source], base: Base, steps: int, red: str | None
+    settings: TrainingSettings,
+    sources: Sequence[TrainingSet],
+    base: BaseModel,
+    steps: int,
+    red: str | None,
 ) -> _Plan:
     facts = [
         {
@@ -238,11 +247,11 @@ def _plan(
     )
 
 
-def _finished(settings: Settings, plan: _Plan) -> Lineage | None:
+def _finished(settings: TrainingSettings, plan: _Plan) -> Lineage | None:
     """The lineage of a run that is done, where it is this run; PlanError where the folder holds another."""
-    card, path = read_card(settings.folder), ck.latest(settings.folder)
+    card, path = read_model_card(settings.folder), ck.latest_checkpoint(settings.folder)
     if path is not None:
-        found = ck.check(path, _mark(plan, 0))
+        found = ck.check_identity(path, _mark(plan, 0))
         return card.lineage if card is not None and found.step == plan.steps else None
     if card is not None:
         raise RunError(
@@ -251,8 +260,8 @@ def _finished(settings: Settings, plan: _Plan) -> Lineage | None:
     return None
 
 
-def _mark(plan: _Plan, step: int) -> ck.Mark:
-    return ck.Mark(
+def _mark(plan: _Plan, step: int) -> ck.CheckpointIdentity:
+    return ck.CheckpointIdentity(
         step=step, kind=plan.settings.kind, digest=plan.digest, base_sha256=plan.base_sha256
     )
 
@@ -261,7 +270,12 @@ class _Loop:
     """Steps, with what they need."""
 
     def __init__(
-        self, here: Any, trained: Trained, rows: _Rows, plan: _Plan, tell: Tell | None
+        self,
+        here: Any,
+        trained: TrainableModel,
+        rows: _Rows,
+        plan: _Plan,
+        tell: StepCallback | None,
     ) -> None:
         self.here, self.t, self.rows, self.plan, self.tell = here, trained, rows, plan, tell
         s = plan.settings
@@ -271,8 +285,10 @@ class _Loop:
                 raise PlanError(
                     f"--shard: a batch of {s.batch} does not divide among {here.num_processes} processes"
                 )
-            trained.model = trained.plain = shard(trained.plain, here.num_processes, trained.device)
-        self.optimizer = adamw(
+            trained.model = trained.plain = shard_model(
+                trained.plain, here.num_processes, trained.device
+            )
+        self.optimizer = build_adamw(
             trained.plain.named_parameters(), lr=s.lr, weight_decay=s.weight_decay
         )
         self.step = self._resume()
@@ -281,15 +297,15 @@ class _Loop:
             trained.model = here.prepare(trained.model)
 
     def _resume(self) -> int:
-        path = ck.latest(self.plan.settings.folder)
+        path = ck.latest_checkpoint(self.plan.settings.folder)
         if path is None:
             return 0
-        mark = ck.check(path, _mark(self.plan, 0))
-        state = ck.load_part(path, STATE)
+        mark = ck.check_identity(path, _mark(self.plan, 0))
+        state = ck.load_torch_file(path, STATE_FILE)
         if self.spread:
-            scatter(self.t.plain, self.optimizer, state["weights"], state["optimizer"])
+            load_training_state(self.t.plain, self.optimizer, state["weights"], state["optimizer"])
         else:
-            load_trainable(self.t.plain, state["weights"])
+            load_trainable_state(self.t.plain, state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
         ck.set_rng_state(state["rng"])
         return mark.step
@@ -299,15 +315,15 @@ class _Loop:
         s = self.plan.settings
         if self.saved != self.step or not self.step:
             if self.spread:
-                weights, optimizer = gather(self.t.plain, self.optimizer)
+                weights, optimizer = gather_training_state(self.t.plain, self.optimizer)
             else:
                 weights, optimizer = trainable_state(self.t.plain), self.optimizer.state_dict()
             if self.here.is_main_process:
                 state = {"weights": weights, "optimizer": optimizer, "rng": ck.rng_state()}
-                ck.write(
+                ck.write_checkpoint(
                     s.folder,
                     _mark(self.plan, self.step),
-                    {STATE: ck.torch_part(state)},
+                    {STATE_FILE: ck.torch_writer(state)},
                     keep=s.keep,
                 )
             self.saved = self.step
@@ -320,10 +336,12 @@ class _Loop:
         if self.here.is_main_process:
             manifest = msgspec.json.format(msgspec.json.encode(self.plan), indent=2)
             replace_file(s.folder / "manifest.json", manifest)
-            log = Log(s.folder, first=first + 1, tensorboard=s.tensorboard, tell=self.tell)
+            log = TrainingLog(s.folder, first=first + 1, tensorboard=s.tensorboard, tell=self.tell)
         values: dict[str, Any] = {}
         try:
-            for at, chosen in enumerate(schedule_rows(self.rows.sources, s, self.plan.steps), 1):
+            for at, chosen in enumerate(
+                iterate_step_rows(self.rows.sources, s, self.plan.steps), 1
+            ):
                 if at <= first:
                     continue
                 values = self.one(at, self.rows.rows(chosen))
@@ -338,15 +356,15 @@ class _Loop:
                 log.close()
         return values, self.plan.steps - first
 
-    def one(self, at: int, rows: Sequence[Encoded]) -> dict[str, Any]:
+    def one(self, at: int, rows: Sequence[EncodedExample]) -> dict[str, Any]:
         """One optimiser step over a whole batch; gives what is logged."""
         s, here = self.plan.settings, self.here
-        lr = rate(at, self.plan.steps, lr=s.lr, warmup=s.warmup, schedule=s.schedule)
-        set_rate(self.optimizer, lr)
-        whole = weight_of(s, rows)
+        lr = learning_rate(at, self.plan.steps, lr=s.lr, warmup=s.warmup, schedule=s.schedule)
+        set_learning_rate(self.optimizer, lr)
+        whole = batch_weight(s, rows)
         mine = rows[here.process_index :: here.num_processes]
         least = 2 if s.kind == "kto" else 1
-        parts = micro_batches(mine, s.micro, least=least)
+        parts = split_micro_batches(mine, s.micro, least=least)
         sums = torch.zeros(2 + 2 * len(_NAMES), dtype=torch.float64)
         for k, part in enumerate(parts):
             last = k == len(parts) - 1
@@ -359,7 +377,7 @@ class _Loop:
             ):
                 self._backward(part, whole, sums)
         loss, shown = self._reduced(sums)
-        norm = clip(self.t.plain.parameters(), s.clip_norm)
+        norm = clip_gradients(self.t.plain.parameters(), s.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._stop(at, mine)
         self.optimizer.step()
@@ -373,11 +391,11 @@ class _Loop:
             **shown,
         }
 
-    def _backward(self, part: Sequence[Encoded], whole: float, sums: torch.Tensor) -> None:
+    def _backward(self, part: Sequence[EncodedExample], whole: float, sums: torch.Tensor) -> None:
         s, here = self.plan.settings, self.here
         with autocast(s, self.t.device):
             loss, shown = OBJECTIVES[s.kind](self.t, part)
-        share = weight_of(s, part) / whole
+        share = batch_weight(s, part) / whole
         # several processes average their gradients, so each counts as many times
         (loss * share * here.num_processes).backward()
         sums[0] += float(loss.detach()) * share
@@ -397,7 +415,7 @@ class _Loop:
         }
         return float(made[0]), shown
 
-    def _stop(self, at: int, rows: Sequence[Encoded]) -> None:
+    def _stop(self, at: int, rows: Sequence[EncodedExample]) -> None:
         """Keeps the state before the bad step and names the rows."""
         self.optimizer.zero_grad(set_to_none=True)
         bad: list[str] = []
@@ -409,9 +427,9 @@ class _Loop:
         self.save()
         named = ", ".join((bad or [r.item.name for r in rows])[:8])
         what = f"the loss of {named}" if bad else f"a gradient of the batch {named}"
-        raise NotFinite(
+        raise NonFiniteLossError(
             f"step {at}: {what} is not finite. The weights are those of step {self.step} "
-            f"({ck.folder_of(self.plan.settings.folder, self.step)}); lower --lr, or leave these rows out"
+            f"({ck.checkpoint_folder(self.plan.settings.folder, self.step)}); lower --lr, or leave these rows out"
         )
 
 

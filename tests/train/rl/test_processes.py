@@ -17,8 +17,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from truing.train.checkpoint import load_part  # noqa: E402
-from truing.train.logs import read_log  # noqa: E402
+from truing.train.checkpoint import load_torch_file  # noqa: E402
+from truing.train.training_log import read_log  # noqa: E402
 
 WORKER = Path(__file__).with_name("worker.py")
 pytestmark = pytest.mark.slow
@@ -70,15 +70,15 @@ def test_a_killed_run_goes_on_to_the_same_next_step(tmp_path: Path, method: str)
         assert process.wait() == -signal.SIGKILL
     assert alone(cut, method, steps=8).wait(timeout=200) == 0
     assert rows(cut) == rows(whole) and len(rows(whole)) == 8
-    states = [load_part(p / "checkpoint-8", "state.pt") for p in (whole, cut)]
+    states = [load_torch_file(p / "checkpoint-8", "state.pt") for p in (whole, cut)]
     assert (
         states[0]["constraint"] == states[1]["constraint"]
         and states[0]["constraint"]["multiplier"]["costs"]
     )
     for name in ("actor", "reward_critic", "cost_critic") if method == "ppo-lag" else ("actor",):
         same(
-            load_part(whole / "checkpoint-8", f"{name}.pt"),
-            load_part(cut / "checkpoint-8", f"{name}.pt"),
+            load_torch_file(whole / "checkpoint-8", f"{name}.pt"),
+            load_torch_file(cut / "checkpoint-8", f"{name}.pt"),
             rtol=0,
             atol=0,
         )

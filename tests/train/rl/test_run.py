@@ -19,12 +19,12 @@ from truing.datasets.file import build as file_data  # noqa: E402
 from truing.hf.loading import load_causal_lm  # noqa: E402
 from truing.specs.parser import parse_spec  # noqa: E402
 from truing.specs.resolve import Args, resolve  # noqa: E402
-from truing.train.folder import read_card  # noqa: E402
-from truing.train.logs import read_log  # noqa: E402
+from truing.train.model_folder import read_model_card  # noqa: E402
 from truing.train.rl.reward_signals import FunctionSignal  # noqa: E402
 from truing.train.rl.run import Options, Shared, Steering, train_rl  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
 from truing.train.rl.training_page import _ticks, render  # noqa: E402
+from truing.train.training_log import read_log  # noqa: E402
 
 TINY: dict[str, Any] = {
     "template": "plain",
@@ -89,7 +89,7 @@ def test_a_run_leaves_a_model_folder(
     out = tmp_path / "run"
     result = train(base, data, out, task, lora=lora)
     assert (result.steps, result.done_now, result.left_out) == (2, 2, 0)
-    card = read_card(out)
+    card = read_model_card(out)
     assert (
         card is not None and card.kind == "ppo-lag" and card.lineage.judges and card.lineage.prompts
     )
@@ -135,15 +135,18 @@ def test_adapters_off_are_the_reference_and_trained_roles_stay_apart(base: Path)
 def scorer(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reward model that supervised training left: an adapter on the same base."""
     from truing.core.types import Conversation
-    from truing.train.settings import Item, Settings, Source
-    from truing.train.supervised import train as supervised
+    from truing.train.examples import TrainingExample, TrainingSet
+    from truing.train.settings import TrainingSettings
+    from truing.train.supervised import train_supervised as supervised
 
     out = tmp_path_factory.mktemp("rm") / "reward"
     items = tuple(
-        Item(name=f"i{k}", conversation=Conversation.of("ash bay"), answers=("gold gold", w))
+        TrainingExample(
+            name=f"i{k}", conversation=Conversation.of("ash bay"), answers=("gold gold", w)
+        )
         for k, w in enumerate(["log", "kit", "jam"])
     )
-    settings = Settings(
+    settings = TrainingSettings(
         kind="reward",
         base=str(base),
         out=str(out),
@@ -157,7 +160,7 @@ def scorer(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tensorboard=False,
         dtype="float32",
     )
-    supervised(settings, [Source(spec="x", sha256="", items=items)])
+    supervised(settings, [TrainingSet(spec="x", sha256="", items=items)])
     return out
 
 
@@ -173,7 +176,7 @@ def test_a_reward_model_on_the_shared_backbone_scores_as_its_judge(
 
     loaded = load_causal_lm(str(base), dtype="float32")
     crew = SharedCrew(loaded.model, loaded.tokenizer, ("reward_critic",), rank=4)
-    signal = AdapterSignal.of(crew, str(scorer), "rewards0", read_card(scorer).base_sha256)  # type: ignore[union-attr]
+    signal = AdapterSignal.of(crew, str(scorer), "rewards0", read_model_card(scorer).base_sha256)  # type: ignore[union-attr]
     texts = ("gold", "ash log log", "", "kit jam gold elm")
     one = torch.ones(4, 1, dtype=torch.long)
     rollout = Rollout(
@@ -207,7 +210,7 @@ def test_a_shared_reward_model_trains_and_another_base_is_refused(
     settings = RLSettings(method="ppo", base=str(base), out=str(tmp_path / "a"), **TINY)
     result = train_rl(settings, [data], Steering([Shared(str(scorer))]))
     assert "reward/reward:reward" in result.last
-    assert result.lineage.judges[0].hash == read_card(scorer).lineage.hash  # type: ignore[union-attr]
+    assert result.lineage.judges[0].hash == read_model_card(scorer).lineage.hash  # type: ignore[union-attr]
     other = tmp_path / "other"
     task.model(9).save_pretrained(other)
     task.tokenizer().save_pretrained(other)

@@ -12,10 +12,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from truing.core.errors import DataError, PlanError, RunError  # noqa: E402
-from truing.train.logs import read_log  # noqa: E402
 from truing.train.rl.reward_signals import FunctionSignal, Signals  # noqa: E402
 from truing.train.rl.settings import METHODS, RLSettings  # noqa: E402
 from truing.train.rl.trainer import Extras  # noqa: E402
+from truing.train.training_log import read_log  # noqa: E402
 
 CONTRACT = {"step", "loss", "reward_mean", "kl_k1", "kl_k3", "clip_fraction", "entropy"}
 
@@ -161,10 +161,10 @@ def test_nan_rewards_stop_the_run_and_leave_nothing_half_done(trainer: Any, tmp_
 
 def test_prompts_longer_than_the_window_are_left_out(task: Any) -> None:
     from truing.core.types import Conversation, Sample
-    from truing.train.batches import Encoder
+    from truing.train.batches import ExampleEncoder
     from truing.train.rl.rollout import read_prompts
 
-    encoder = Encoder(task.tokenizer(), _plain())
+    encoder = ExampleEncoder(task.tokenizer(), _plain())
     samples = [
         Sample(conversation=Conversation.of(" ".join(["ash"] * n)), id=f"s{n}") for n in (1, 30)
     ]
@@ -175,9 +175,9 @@ def test_prompts_longer_than_the_window_are_left_out(task: Any) -> None:
 
 
 def _plain() -> Any:
-    from truing.train.settings import Settings
+    from truing.train.settings import TrainingSettings
 
-    return Settings(kind="distil", out="", template="plain")
+    return TrainingSettings(kind="distil", out="", template="plain")
 
 
 def test_settings_say_all_faults_at_once() -> None:

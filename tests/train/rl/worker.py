@@ -34,7 +34,7 @@ def work(out: str, method: str, given: dict[str, Any]) -> Any:
     from truing.train.rl.reward_signals import FunctionSignal, Signals
     from truing.train.rl.settings import RLSettings
     from truing.train.rl.trainer import Extras, Trainer
-    from truing.train.shard import whole
+    from truing.train.sharding import gather_tensors
 
     torch.set_num_threads(1)
     known = task()
@@ -78,7 +78,9 @@ def work(out: str, method: str, given: dict[str, Any]) -> Any:
     rank = dist.get_rank() if dist.is_initialized() else 0
     held = sum((p.to_local() if hasattr(p, "to_local") else p).numel() for p in _every(crew))
     weights = {
-        f"{n}.{k}": whole(p.detach()) for n in ("actor", *crew.critics) for k, p in crew.named(n)
+        f"{n}.{k}": gather_tensors(p.detach())
+        for n in ("actor", *crew.critics)
+        for k, p in crew.named(n)
     }
     torch.save(weights, Path(out) / f"weights-{rank}.pt")
     Path(out, f"held-{rank}.json").write_text(json.dumps({"numbers": held}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.core.errors import MissingExtra
 from truing.judges.moderation.judge import ModerationJudge
-from truing.judges.moderation.judge import build as _build
+from truing.judges.moderation.judge import build_judge as _build
 from truing.specs.resolve import Args
 
 

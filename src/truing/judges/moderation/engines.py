@@ -25,26 +25,26 @@ from truing.hf.loading import (
     select_dtype,
 )
 from truing.hf.weights import cache_dir
-from truing.judges.moderation import lean_llama
-from truing.judges.moderation.lean import LeanBert, fits
-from truing.judges.moderation.net import Network
-from truing.judges.moderation.tokens import Encoded
+from truing.judges.moderation import fast_llama
+from truing.judges.moderation.fast_bert import FastBert, supports_fast_bert
+from truing.judges.moderation.inputs import EncodedInput
+from truing.judges.moderation.network import ModerationNetwork
 
 Floats = npt.NDArray[np.float32]
 ENGINES = ("auto", "torch", "onnx")
 
 
-class Engine(Protocol):
+class InferenceEngine(Protocol):
     """Logits of token rows."""
 
     name: str
 
-    def logits(self, rows: Sequence[Encoded]) -> Floats:
+    def logits(self, rows: Sequence[EncodedInput]) -> Floats:
         """`[len(rows), outputs]` float32, in the order given."""
         ...
 
 
-def _tensors(rows: Sequence[Encoded], pad: int) -> tuple[Any, Any, Any]:
+def _tensors(rows: Sequence[EncodedInput], pad: int) -> tuple[Any, Any, Any]:
     width = max(len(r.ids) for r in rows)
     ids = np.full((len(rows), width), pad, np.int64)
     segments, mask = np.zeros((2, len(rows), width), np.int64)
@@ -56,10 +56,10 @@ def _tensors(rows: Sequence[Encoded], pad: int) -> tuple[Any, Any, Any]:
 
 def _lean(body: Any, kind: torch.dtype) -> Any:
     """The body for inference in `kind`; the caller's is left as it is."""
-    if lean_llama.fits(body):
-        return lean_llama.LeanLlama(body, kind).eval()
+    if fast_llama.supports_fast_llama(body):
+        return fast_llama.FastLlama(body, kind).eval()
     made = body if kind is next(body.parameters()).dtype else deepcopy(body).to(kind)
-    return LeanBert(made).eval() if fits(made) else made
+    return FastBert(made).eval() if supports_fast_bert(made) else made
 
 
 class TorchEngine:
@@ -67,7 +67,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        network: Network,
+        network: ModerationNetwork,
         *,
         pad: int,
         dtype: str = "auto",
@@ -86,7 +86,7 @@ class TorchEngine:
         self.name = f"torch {str(kind).removeprefix('torch.')} {where.type}"
         limit_torch_threads()
 
-    def logits(self, rows: Sequence[Encoded]) -> Floats:
+    def logits(self, rows: Sequence[EncodedInput]) -> Floats:
         """Batches of similar length, at most `tokens` tokens each."""
         outputs = self._network.head.out_features
         made = np.zeros((len(rows), outputs), np.float32)
@@ -105,7 +105,7 @@ class OnnxEngine:
 
     def __init__(
         self,
-        network: Network,
+        network: ModerationNetwork,
         *,
         pad: int,
         digest: str,
@@ -116,7 +116,7 @@ class OnnxEngine:
             import onnxruntime
         except ImportError as error:
             raise MissingExtra("local", "engine=onnx") from error
-        path = exported(network, digest)
+        path = export_int8_onnx(network, digest)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or limit_torch_threads()
         options.log_severity_level = 3
@@ -135,7 +135,7 @@ class OnnxEngine:
         self._tokens = tokens
         self.name = "onnx int8 cpu"
 
-    def logits(self, rows: Sequence[Encoded]) -> Floats:
+    def logits(self, rows: Sequence[EncodedInput]) -> Floats:
         """As `TorchEngine.logits`."""
         parts: list[tuple[list[int], Floats]] = []
         for batch in batch_by_length([len(r.ids) for r in rows], tokens=self._tokens):
@@ -148,7 +148,7 @@ class OnnxEngine:
         return made
 
 
-def exported(network: Network, digest: str) -> Path:
+def export_int8_onnx(network: ModerationNetwork, digest: str) -> Path:
     """The int8 file for these weights in the cache; made at the first call, whole or not at all."""
     key = hashlib.sha256(f"{digest} {torch.__version__} 2".encode()).hexdigest()[:16]
     folder = cache_dir() / "moderation"
@@ -183,7 +183,7 @@ def exported(network: Network, digest: str) -> Path:
     return path
 
 
-def _export(network: Network, path: Path) -> None:
+def _export(network: ModerationNetwork, path: Path) -> None:
     import contextlib
     import io
     import logging
@@ -221,14 +221,14 @@ def _export(network: Network, path: Path) -> None:
 
 
 def make_engine(
-    network: Network,
+    network: ModerationNetwork,
     *,
     pad: int,
     digest: str,
     engine: str = "auto",
     dtype: str = "auto",
     device: str = "auto",
-) -> Engine:
+) -> InferenceEngine:
     """The engine asked for; `auto` is ONNX int8 on CPUs with 8-bit products and no bfloat16, else torch.
 
     ONNX is for encoders: a language model runs in torch whatever was asked for.

@@ -6,65 +6,17 @@ not name) is unscored: never safe, never harmful.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 from truing.core.types import Judgement, Lineage, Response, Sample
-from truing.judges.moderation.scorer import Opinion, Scorer, scorer
-from truing.judges.moderation.tokens import Piece
+from truing.judges.call_batcher import CallBatcher
+from truing.judges.moderation.inputs import ModerationInput
+from truing.judges.moderation.scorer import ModerationScore, ModerationScorer, shared_scorer
 from truing.judges.verdicts import no_answer, opinion, unscored
 from truing.specs.resolve import Args
 
 Question = Literal["harmful", "harmful_prompt", "refused"]
 QUESTIONS: tuple[Question, ...] = ("harmful", "harmful_prompt", "refused")
-In = TypeVar("In")
-Out = TypeVar("Out")
-
-
-class Gather(Generic[In, Out]):
-    """Concurrent calls become one call of `work` in a thread; while it runs, the next batch collects."""
-
-    def __init__(self, work: Callable[[Sequence[In]], Sequence[Out]], *, most: int = 512) -> None:
-        self._work = work
-        self._most = most
-        self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[In, asyncio.Future[Out]]]] = {}
-        self._tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
-
-    async def __call__(self, item: In) -> Out:
-        """The result for one item; raises what `work` raised."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Out] = loop.create_future()
-        self._waiting.setdefault(loop, []).append((item, future))
-        if loop not in self._tasks:
-            self._tasks[loop] = loop.create_task(self._drain(loop))
-        return await future
-
-    async def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            while waiting := self._waiting.get(loop):
-                await asyncio.sleep(
-                    0
-                )  # callers that are ready in this turn of the loop join the batch
-                waiting = self._waiting[loop]
-                batch, self._waiting[loop] = waiting[: self._most], waiting[self._most :]
-                await self._run(batch)
-        finally:
-            self._tasks.pop(loop, None)
-            for _, future in self._waiting.pop(loop, []):
-                future.cancel()
-
-    async def _run(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
-        try:
-            made = await asyncio.to_thread(self._work, [item for item, _ in batch])
-        except Exception as error:  # the callers' to handle, all of them
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), result in zip(batch, made, strict=True):
-            if not future.done():
-                future.set_result(result)
 
 
 class ModerationJudge:
@@ -73,7 +25,7 @@ class ModerationJudge:
     def __init__(
         self,
         name: str,
-        by: Scorer,
+        by: ModerationScorer,
         *,
         question: Question = "harmful",
         threshold: float | None = None,
@@ -83,7 +35,7 @@ class ModerationJudge:
         self.scorer = by
         self._threshold = threshold
         self._prompts: ModerationJudge | None = None
-        self._gather: Gather[Piece, Opinion] = Gather(by.score)
+        self._gather: CallBatcher[ModerationInput, ModerationScore] = CallBatcher(by.score)
         made = by.settings.lineage
         self.lineage = Lineage(
             name=name,
@@ -102,7 +54,7 @@ class ModerationJudge:
         if failed is not None and self.question != "harmful_prompt":
             return failed
         asked = self.question == "harmful_prompt"
-        piece = Piece.of(sample.conversation, None if asked else response.text)
+        piece = ModerationInput.of(sample.conversation, None if asked else response.text)
         text = sample.prompt if asked else response.text
         if not text.strip():
             return unscored(self, sample, response, "empty", "there is no text to judge")
@@ -136,7 +88,7 @@ class ModerationJudge:
         """The categories over their fitted thresholds."""
         return tuple(c for c, p in harms.items() if p >= self.scorer.thresholds.of(c))
 
-    def _judgement(self, sample: Sample, response: Response, found: Opinion) -> Judgement:
+    def _judgement(self, sample: Sample, response: Response, found: ModerationScore) -> Judgement:
         cut = f"{found.cut} tokens in the middle were not read" if found.cut else None
         if self.question == "refused":
             limit = self.scorer.thresholds.refused if self._threshold is None else self._threshold
@@ -155,7 +107,7 @@ class ModerationJudge:
         )
 
 
-def build(args: Args) -> ModerationJudge:
+def build_judge(args: Args) -> ModerationJudge:
     """The builder behind `moderation:`."""
     if not args.name:
         raise args.fault("a name is missing: default, open, or a folder")
@@ -165,7 +117,7 @@ def build(args: Args) -> ModerationJudge:
     threshold = args.number("threshold")
     if threshold is not None and not 0 <= threshold <= 1:
         raise args.fault(f"threshold={threshold:g} is no probability")
-    made = scorer(
+    made = shared_scorer(
         args.name,
         args.text("engine", "auto"),
         args.text("dtype", "auto"),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from truing.judges.moderation.tokens import Encoded
+from truing.judges.moderation.inputs import EncodedInput
 
 Floats = npt.NDArray[np.float32]
 _A, _B, _C, _D = (
@@ -21,7 +21,7 @@ _A, _B, _C, _D = (
 )
 
 
-def buckets(row: Encoded, bits: int) -> npt.NDArray[np.int64]:
+def ngram_buckets(row: EncodedInput, bits: int) -> npt.NDArray[np.int64]:
     """The distinct buckets of a row's n-grams, ascending; special tokens only mark the ends."""
     ids = np.asarray(row.ids, dtype=np.uint64) + np.uint64(7)
     segments = np.asarray(row.segments, dtype=np.uint64)
@@ -46,7 +46,7 @@ def buckets(row: Encoded, bits: int) -> npt.NDArray[np.int64]:
     return np.unique((mixed & np.uint64((1 << bits) - 1)).astype(np.int64))
 
 
-class Ngrams:
+class NgramModel:
     """`weight` [2 ** bits, outputs] int8 with a scale for each output, `idf` [2 ** bits]; the bias is the head's."""
 
     def __init__(self, weight: npt.NDArray[np.int8], scale: Floats, idf: Floats) -> None:
@@ -65,11 +65,11 @@ class Ngrams:
         self._scale = scale.astype(np.float32)
         self._idf = idf.astype(np.float32)
 
-    def logits(self, rows: Sequence[Encoded]) -> Floats:
+    def logits(self, rows: Sequence[EncodedInput]) -> Floats:
         """`[len(rows), outputs]`, to be added to the encoder's logits."""
         made = np.zeros((len(rows), self._weight.shape[1]), np.float32)
         for at, row in enumerate(rows):
-            found = buckets(row, self.bits)
+            found = ngram_buckets(row, self.bits)
             if len(found):
                 value = self._idf[found]
                 value = value / max(float(np.sqrt(value @ value)), 1e-9)
@@ -77,7 +77,7 @@ class Ngrams:
         return made * self._scale
 
 
-def quantise(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
+def quantise_columns(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
     """int8 with one scale a column, so that the largest weight of a column is 127."""
     scale = np.maximum(np.abs(weight).max(0), 1e-9) / 127.0
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)

@@ -15,23 +15,23 @@ from truing.core.errors import UserError
 from truing.core.language_id import detect_language
 from truing.core.lineage import digest
 from truing.hf.weights import sha256_file
-from truing.judges.moderation.member import Member
+from truing.judges.moderation.ensemble_member import EnsembleMember
+from truing.judges.moderation.inputs import ModerationInput
 from truing.judges.moderation.settings import (
-    Blend,
-    Settings,
-    Thresholds,
+    BlendWeights,
+    ClassifierSettings,
+    ClassifierThresholds,
     read_blend,
     read_settings,
     read_thresholds,
 )
-from truing.judges.moderation.tokens import Piece
 
 SHIPPED = ("default", "open")
 _log = logging.getLogger("truing.moderation")
 _told: set[str] = set()  # classifiers whose notice this process has given
 
 
-class Opinion(Struct, frozen=True, kw_only=True):
+class ModerationScore(Struct, frozen=True, kw_only=True):
     """What the classifier says of a piece. `harmful` is the probability for its mode, `flagged` its verdict."""
 
     mode: str
@@ -43,7 +43,7 @@ class Opinion(Struct, frozen=True, kw_only=True):
     cut: int = 0
 
 
-def folder_of(name: str) -> Path:
+def find_classifier_folder(name: str) -> Path:
     """The folder of a shipped classifier, or the folder of that path; UserError if there is none."""
     if name in SHIPPED:
         return Path(str(resources.files("truing") / "resources" / "weights" / "moderation" / name))
@@ -53,7 +53,7 @@ def folder_of(name: str) -> Path:
     return path
 
 
-def folder_hash(folder: Path) -> str:
+def hash_classifier_folder(folder: Path) -> str:
     """Sixteen hex digits over everything that decides a probability or a verdict."""
     names = (
         "truing.json",
@@ -67,64 +67,66 @@ def folder_hash(folder: Path) -> str:
         f"{n} {sha256_file(folder / n)}" for n in (*names, "blend.json") if (folder / n).is_file()
     ]
     parts = sorted(p.parent for p in folder.glob("*/head.safetensors"))
-    return digest(*own, *(f"{p.name} {folder_hash(p)}" for p in parts))
+    return digest(*own, *(f"{p.name} {hash_classifier_folder(p)}" for p in parts))
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -60.0, 60.0))))
 
 
-class Scorer:
+class ModerationScorer:
     """Loads a folder; safe to share between threads. Raises UserError for a folder that does not fit together."""
 
     def __init__(
         self, folder: Path, *, engine: str = "auto", dtype: str = "auto", device: str = "auto"
     ) -> None:
         self.folder = folder
-        self.settings: Settings = read_settings(folder)
-        self.thresholds: Thresholds = read_thresholds(folder, self.settings)
-        self.hash = folder_hash(folder)
-        self.blend: Blend | None
+        self.settings: ClassifierSettings = read_settings(folder)
+        self.thresholds: ClassifierThresholds = read_thresholds(folder, self.settings)
+        self.hash = hash_classifier_folder(folder)
+        self.blend: BlendWeights | None
         how = {"engine": engine, "dtype": dtype, "device": device}
         if self.settings.members:
             self.blend = read_blend(folder, self.settings)
             self.members = [self._member(name, how) for name in self.settings.members]
         else:
             self.blend = None
-            self.members = [Member(folder, self.settings, self.hash, **how)]
+            self.members = [EnsembleMember(folder, self.settings, self.hash, **how)]
         if self.settings.notice and self.hash not in _told:
             _told.add(self.hash)
             _log.warning("%s: %s", self.settings.lineage.name or folder, self.settings.notice)
 
-    def reads(self, piece: Piece) -> str | None:
+    def reads(self, piece: ModerationInput) -> str | None:
         """The language of what is judged where the card does not name it, else none."""
         text = piece.response if piece.response is not None else " ".join(piece.turns[-1:])
         found = detect_language(text)
         return None if found in self.settings.languages else found
 
-    def _member(self, name: str, how: dict[str, str]) -> Member:
+    def _member(self, name: str, how: dict[str, str]) -> EnsembleMember:
         folder = self.folder / name
         settings = read_settings(folder)
         if settings.members or settings.categories != self.settings.categories:
             raise UserError(
                 f"{folder / 'truing.json'}: a member has the blend's categories and no members of its own"
             )
-        return Member(folder, settings, folder_hash(folder), **how)
+        return EnsembleMember(folder, settings, hash_classifier_folder(folder), **how)
 
-    def logits(self, pieces: Sequence[Piece]) -> tuple[np.ndarray, list[int]]:
+    def logits(self, pieces: Sequence[ModerationInput]) -> tuple[np.ndarray, list[int]]:
         """`[len(pieces), 3 + categories]` before temperature and bias, and how many tokens of each piece nobody read."""
         rows = [member.encode(pieces) for member in self.members]
         found = [member.logits(r) for member, r in zip(self.members, rows)]
         unread = [min(row.cut for row in of_piece) for of_piece in zip(*rows)]
         return (found[0] if self.blend is None else self.blend.apply(found)), unread
 
-    def score(self, pieces: Sequence[Piece]) -> list[Opinion]:
+    def score(self, pieces: Sequence[ModerationInput]) -> list[ModerationScore]:
         """One opinion a piece, in order. A text alone (mode response) may be either side, so the worse of the two counts."""
         if not pieces:
             return []
         modes = [p.mode for p in pieces]
         doubled = [
-            Piece((p.response or "",), None) for p, m in zip(pieces, modes) if m == "response"
+            ModerationInput((p.response or "",), None)
+            for p, m in zip(pieces, modes)
+            if m == "response"
         ]
         logits, unread = self.logits([*pieces, *doubled])
         asked = iter(range(len(pieces), len(logits)))
@@ -135,7 +137,9 @@ class Scorer:
             for at, (mode, cut) in enumerate(zip(modes, unread))
         ]
 
-    def _opinion(self, mode: str, cut: int, z: np.ndarray, as_prompt: np.ndarray | None) -> Opinion:
+    def _opinion(
+        self, mode: str, cut: int, z: np.ndarray, as_prompt: np.ndarray | None
+    ) -> ModerationScore:
         t = self.thresholds
         value = z[1] if mode == "prompt" else z[0]
         logit = value / t.temperature[mode] + t.bias[mode]
@@ -145,7 +149,7 @@ class Scorer:
             categories = np.maximum(categories, as_prompt[3:])
         harmful = float(_sigmoid(np.asarray(logit)))
         named = {c: float(p) for c, p in zip(self.settings.categories, _sigmoid(categories))}
-        return Opinion(
+        return ModerationScore(
             mode=mode,
             harmful=harmful,
             flagged=harmful >= t.harmful[mode],
@@ -157,6 +161,8 @@ class Scorer:
 
 
 @cache
-def scorer(name: str, engine: str = "auto", dtype: str = "auto", device: str = "auto") -> Scorer:
+def shared_scorer(
+    name: str, engine: str = "auto", dtype: str = "auto", device: str = "auto"
+) -> ModerationScorer:
     """The one scorer of this process for a folder or shipped name."""
-    return Scorer(folder_of(name), engine=engine, dtype=dtype, device=device)
+    return ModerationScorer(find_classifier_folder(name), engine=engine, dtype=dtype, device=device)

@@ -21,12 +21,12 @@ from msgspec import Struct, field
 from truing.core.errors import UserError
 from truing.core.types import Lineage
 
-Mode = Literal["pair", "prompt", "response"]
-MODES: tuple[Mode, ...] = ("pair", "prompt", "response")
+InputMode = Literal["pair", "prompt", "response"]
+INPUT_MODES: tuple[InputMode, ...] = ("pair", "prompt", "response")
 T = TypeVar("T")
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class ClassifierSettings(Struct, frozen=True, kw_only=True):
     """`truing.json` of a moderation folder."""
 
     kind: str
@@ -48,7 +48,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     notice: str = ""
 
 
-class Blend(Struct, frozen=True, kw_only=True):
+class BlendWeights(Struct, frozen=True, kw_only=True):
     """One logit of several members': `weights` `[member][output]`, `gate` (of the first member's harmful logit) for each
     category, `bias` for each output."""
 
@@ -66,12 +66,12 @@ class Blend(Struct, frozen=True, kw_only=True):
         return made
 
 
-class Thresholds(Struct, frozen=True, kw_only=True):
+class ClassifierThresholds(Struct, frozen=True, kw_only=True):
     """Where a probability becomes a verdict. A logit is divided by its mode's temperature, then shifted by its bias."""
 
-    temperature: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MODES, 1.0))
-    bias: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MODES, 0.0))
-    harmful: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MODES, 0.5))
+    temperature: dict[str, float] = field(default_factory=lambda: dict.fromkeys(INPUT_MODES, 1.0))
+    bias: dict[str, float] = field(default_factory=lambda: dict.fromkeys(INPUT_MODES, 0.0))
+    harmful: dict[str, float] = field(default_factory=lambda: dict.fromkeys(INPUT_MODES, 0.5))
     categories: dict[str, float] = field(default_factory=dict)
     refused: float = 0.5
 
@@ -80,7 +80,7 @@ class Thresholds(Struct, frozen=True, kw_only=True):
         return self.categories.get(category, 0.5)
 
 
-def read(path: Path, kind: type[T]) -> T:
+def read_json(path: Path, kind: type[T]) -> T:
     """A JSON file as a struct; UserError with path and reason otherwise."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
@@ -90,9 +90,9 @@ def read(path: Path, kind: type[T]) -> T:
         raise UserError(f"{path}: {error}") from error
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path) -> ClassifierSettings:
     """`truing.json`, checked."""
-    made = read(folder / "truing.json", Settings)
+    made = read_json(folder / "truing.json", ClassifierSettings)
     if made.kind != "moderation":
         raise UserError(f"{folder / 'truing.json'}: kind is {made.kind!r}, not 'moderation'")
     if not made.categories or len(set(made.categories)) != len(made.categories):
@@ -106,10 +106,10 @@ def read_settings(folder: Path) -> Settings:
     return made
 
 
-def read_blend(folder: Path, settings: Settings) -> Blend:
+def read_blend(folder: Path, settings: ClassifierSettings) -> BlendWeights:
     """`blend.json`, checked against members and categories."""
     path = folder / "blend.json"
-    made = read(path, Blend)
+    made = read_json(path, BlendWeights)
     outputs = len(settings.categories) + 3
     whole = len(made.weights) == len(settings.members) and len(made.gate) == len(
         settings.categories
@@ -123,10 +123,10 @@ def read_blend(folder: Path, settings: Settings) -> Blend:
     return made
 
 
-def read_thresholds(folder: Path, settings: Settings) -> Thresholds:
+def read_thresholds(folder: Path, settings: ClassifierSettings) -> ClassifierThresholds:
     """`thresholds.json`, checked against the categories."""
     path = folder / "thresholds.json"
-    made = read(path, Thresholds)
+    made = read_json(path, ClassifierThresholds)
     faults = [
         f"{path}: categories.{c}: no such category"
         for c in made.categories
@@ -134,7 +134,7 @@ def read_thresholds(folder: Path, settings: Settings) -> Thresholds:
     ]
     for name in ("temperature", "bias", "harmful"):
         table: dict[str, float] = getattr(made, name)
-        faults += [f"{path}: {name}.{mode}: missing" for mode in MODES if mode not in table]
+        faults += [f"{path}: {name}.{mode}: missing" for mode in INPUT_MODES if mode not in table]
     faults += [
         f"{path}: temperature.{m}: must be positive"
         for m, t in made.temperature.items()
@@ -151,7 +151,7 @@ def read_thresholds(folder: Path, settings: Settings) -> Thresholds:
     return made
 
 
-def write(path: Path, value: Struct) -> None:
+def write_json(path: Path, value: Struct) -> None:
     """A struct as indented JSON, replaced whole."""
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")

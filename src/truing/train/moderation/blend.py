@@ -18,15 +18,30 @@ import numpy as np
 from truing.core.errors import PlanError, UserError
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Lineage
-from truing.judges.moderation.scorer import folder_hash
-from truing.judges.moderation.settings import Blend, read_settings
-from truing.judges.moderation.settings import Settings as FolderSettings
-from truing.judges.moderation.settings import write as write_json
+from truing.judges.moderation.scorer import hash_classifier_folder
+from truing.judges.moderation.settings import BlendWeights, read_settings
+from truing.judges.moderation.settings import ClassifierSettings as FolderSettings
+from truing.judges.moderation.settings import write_json as write_json
 from truing.train.moderation import card as cards
-from truing.train.moderation.calibrate import Choice, Evidence, choose, crossfit
-from truing.train.moderation.rows import Item, Source, distinct, fold_of
-from truing.train.moderation.run import MIXED, Result, halves, thresholds
-from truing.train.moderation.settings import Settings
+from truing.train.moderation.calibration import (
+    Calibration,
+    OutOfFoldLogits,
+    cross_fit,
+    fit_calibration,
+)
+from truing.train.moderation.examples import (
+    ModerationExample,
+    ModerationTrainingSet,
+    fold_of,
+    give_unique_names,
+)
+from truing.train.moderation.run import (
+    MIXED_LOGITS_FILE,
+    ModerationResult,
+    build_thresholds,
+    split_in_halves,
+)
+from truing.train.moderation.settings import ModerationTrainingSettings
 
 _SHARED = ("data", "tenths", "folds", "held")
 _TAKEN = (
@@ -42,12 +57,12 @@ _TAKEN = (
 )
 
 
-def settings_of(member: Path) -> Settings:
+def read_run_settings(member: Path) -> ModerationTrainingSettings:
     """What a member's training was told; PlanError where the folder is of no finished training."""
     path = member / "run.json"
     try:
         given = msgspec.json.decode(path.read_bytes())["settings"]
-        made = msgspec.convert(given, Settings)
+        made = msgspec.convert(given, ModerationTrainingSettings)
     except (OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
         raise PlanError(
             f"{path}: no training run of a moderation classifier ({str(error)[:120]})"
@@ -57,51 +72,53 @@ def settings_of(member: Path) -> Settings:
     return made
 
 
-def blend(members: Sequence[Path], sources: Sequence[Source], out: Path) -> Result:
+def blend_classifiers(
+    members: Sequence[Path], sources: Sequence[ModerationTrainingSet], out: Path
+) -> ModerationResult:
     """Writes the blend's folder. `sources` are the members' own data; PlanError where they were trained differently."""
     told = _alike(members)
     measured = [
         i
-        for s in distinct(sources)
+        for s in give_unique_names(sources)
         for i in s.items
         if fold_of(i.key, told.folds) < told.trained_folds
     ]
     evidence = _evidence(members, measured, told)
     home = np.array([i.source == measured[0].source for i in measured])
     prompts = np.array([i.alone for i in measured])
-    choice = choose(evidence, home, prompts, wide=True)
+    choice = fit_calibration(evidence, home, prompts, wide=True)
     ids = load_taxonomy().ids
     out.mkdir(parents=True, exist_ok=True)
     (out / "truing.json").unlink(missing_ok=True)
     names = _copied(members, out)
     write_json(out / "blend.json", _weights(choice))
-    write_json(out / "thresholds.json", thresholds(ids, choice))
+    write_json(out / "thresholds.json", build_thresholds(ids, choice))
     settings = _settings(members, names, out)
     write_json(out / "truing.json", settings)
-    p, said = crossfit(evidence, home, prompts, wide=True)
-    found = cards.make(measured, p, said, measured[0].source, ids)
+    p, said = cross_fit(evidence, home, prompts, wide=True)
+    found = cards.compute_card_metrics(measured, p, said, measured[0].source, ids)
     asked = found["questions"].get("harmful")
-    card = cards.Card(
+    card = cards.ClassifierCard(
         judge=settings.lineage.name,
-        judge_hash=folder_hash(out),
+        judge_hash=hash_classifier_folder(out),
         data=sources[0].spec,
         data_hash=sources[0].sha256,
         method=_method(told, names),
         ece=asked.ece if asked else None,
         kappa=asked.kappa if asked else None,
         languages=settings.languages,
-        lineage=cards.lineage_part(settings.lineage),
+        lineage=cards.summarise_lineage(settings.lineage),
         licence=settings.licence,
         **found,
     )
-    cards.write(out / "card.json", card)
-    return Result(out, card.judge_hash, card)
+    cards.write_card(out / "card.json", card)
+    return ModerationResult(out, card.judge_hash, card)
 
 
-def _alike(members: Sequence[Path]) -> Settings:
+def _alike(members: Sequence[Path]) -> ModerationTrainingSettings:
     if len(members) != 2:
         raise PlanError(f"a blend has two members, not {len(members)}")
-    one, two = (settings_of(m) for m in members)
+    one, two = (read_run_settings(m) for m in members)
     differ = [k for k in _SHARED if getattr(one, k) != getattr(two, k)]
     if differ:
         raise PlanError(
@@ -114,10 +131,12 @@ def _alike(members: Sequence[Path]) -> Settings:
     return one
 
 
-def _evidence(members: Sequence[Path], measured: Sequence[Item], told: Settings) -> Evidence:
+def _evidence(
+    members: Sequence[Path], measured: Sequence[ModerationExample], told: ModerationTrainingSettings
+) -> OutOfFoldLogits:
     found = []
     for member in members:
-        path = member / "folds" / MIXED
+        path = member / "folds" / MIXED_LOGITS_FILE
         try:
             z = np.asarray(np.load(path), dtype=np.float64)
         except (OSError, ValueError) as error:
@@ -129,18 +148,18 @@ def _evidence(members: Sequence[Path], measured: Sequence[Item], told: Settings)
         found.append(z)
     targets = np.array([i.targets for i in measured], float)
     parts = np.array([fold_of(i.key, told.folds) for i in measured])
-    return Evidence(
+    return OutOfFoldLogits(
         found[0],
         found[1],
         targets,
-        parts if told.trained_folds > 1 else halves(measured, told.folds),
+        parts if told.trained_folds > 1 else split_in_halves(measured, told.folds),
     )
 
 
-def _weights(choice: Choice) -> Blend:
+def _weights(choice: Calibration) -> BlendWeights:
     mix = choice.mix
     a, b, gate, bias = (tuple(map(float, values)) for values in (mix.a, mix.b, mix.gate, mix.bias))
-    return Blend(weights=(a, b), gate=gate, bias=bias)
+    return BlendWeights(weights=(a, b), gate=gate, bias=bias)
 
 
 def _copied(members: Sequence[Path], out: Path) -> tuple[str, ...]:
@@ -178,7 +197,7 @@ def _settings(members: Sequence[Path], names: tuple[str, ...], out: Path) -> Fol
     return msgspec.structs.replace(first, members=names, lineage=lineage)
 
 
-def _method(told: Settings, names: tuple[str, ...]) -> str:
+def _method(told: ModerationTrainingSettings, names: tuple[str, ...]) -> str:
     part = "one of them measured, weights and thresholds for each half of it chosen on the other"
     if told.trained_folds > 1:
         part = (

@@ -22,13 +22,13 @@ from truing.stats.classification import (
     pairwise_accuracy,
 )
 from truing.stats.intervals import Interval
-from truing.train.moderation.rows import Item
+from truing.train.moderation.examples import ModerationExample
 
 QUESTIONS = ("harmful", "harmful_prompt", "refused")
-ENOUGH = 30  # positives below which only the average precision is given
+MIN_POSITIVES = 30  # positives below which only the average precision is given
 
 
-class Question(Struct, frozen=True, kw_only=True):
+class QuestionScores(Struct, frozen=True, kw_only=True):
     """One question on one data set."""
 
     scores: ClassificationScores
@@ -36,7 +36,7 @@ class Question(Struct, frozen=True, kw_only=True):
     ece: float | None
 
 
-class Card(Struct, frozen=True, kw_only=True):
+class ClassifierCard(Struct, frozen=True, kw_only=True):
     """`card.json`. `questions` and `per_category` are on the home set; `sets` has every set; `method` says how."""
 
     judge: str
@@ -45,12 +45,12 @@ class Card(Struct, frozen=True, kw_only=True):
     data_hash: str
     n: int
     method: str
-    questions: dict[str, Question]
+    questions: dict[str, QuestionScores]
     per_category: dict[str, ClassificationScores]
     micro_f1: Interval | None
     macro_f1: float | None
     macro_over: tuple[str, ...]
-    sets: dict[str, dict[str, Question]]
+    sets: dict[str, dict[str, QuestionScores]]
     pairs: dict[str, Interval | None]
     ece: float | None
     kappa: Interval | None
@@ -70,20 +70,20 @@ def _question(
     said: npt.NDArray[np.bool_],
     y: npt.NDArray[np.bool_],
     keys: list[str],
-) -> Question:
+) -> QuestionScores:
     found = classification_scores(
         [bool(v) for v in said], [bool(v) for v in y], [float(v) for v in p], keys
     )
     both = len(set(said.tolist())) > 1 or len(set(y.tolist())) > 1
-    return Question(
+    return QuestionScores(
         scores=found,
         kappa=cohen_kappa([bool(v) for v in said], [bool(v) for v in y]) if both else None,
-        ece=ece(p, y) if len(y) >= ENOUGH else None,
+        ece=ece(p, y) if len(y) >= MIN_POSITIVES else None,
     )
 
 
-def make(
-    items: Sequence[Item],
+def compute_card_metrics(
+    items: Sequence[ModerationExample],
     p: npt.NDArray[np.float64],
     said: npt.NDArray[np.bool_],
     home: str,
@@ -93,7 +93,7 @@ def make(
     targets = np.array([i.targets for i in items], float)
     sources = np.array([i.source for i in items])
     keys = np.array([i.key for i in items])
-    sets: dict[str, dict[str, Question]] = {}
+    sets: dict[str, dict[str, QuestionScores]] = {}
     for source in dict.fromkeys(sources.tolist()):
         for k, question in enumerate(QUESTIONS):
             rows = (sources == source) & _hard(targets, k)
@@ -111,8 +111,8 @@ def make(
             found = classification_scores(
                 said[known, c].tolist(), y.tolist(), p[known, c].tolist(), keys[known].tolist()
             )
-            per_category[name] = found if found.n_positive >= ENOUGH else _few(found)
-            over += [name] if found.n_positive >= ENOUGH else []
+            per_category[name] = found if found.n_positive >= MIN_POSITIVES else _few(found)
+            over += [name] if found.n_positive >= MIN_POSITIVES else []
     known_all = rows[:, None] & ((targets == 0) | (targets == 1))
     known_all[:, : len(QUESTIONS)] = False
     groups = np.repeat(keys[:, None], targets.shape[1], 1)[known_all]
@@ -135,7 +135,9 @@ def _few(found: ClassificationScores) -> ClassificationScores:
     return msgspec.structs.replace(found, precision=None, recall=None, specificity=None, f1=None)
 
 
-def _pairs(items: Sequence[Item], p: npt.NDArray[np.float64]) -> dict[str, Interval | None]:
+def _pairs(
+    items: Sequence[ModerationExample], p: npt.NDArray[np.float64]
+) -> dict[str, Interval | None]:
     """Pairwise accuracy on human pairs, by data set."""
     found: dict[str, dict[str, list[int]]] = {}
     for at, item in enumerate(items):
@@ -156,12 +158,12 @@ def _pairs(items: Sequence[Item], p: npt.NDArray[np.float64]) -> dict[str, Inter
     return made
 
 
-def write(path: Path, card: Card) -> None:
+def write_card(path: Path, card: ClassifierCard) -> None:
     """Indented JSON, replaced whole."""
     replace_file(path, msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
 
 
-def lineage_part(lineage: Lineage) -> dict[str, Any]:
+def summarise_lineage(lineage: Lineage) -> dict[str, Any]:
     """What a card says of where the classifier comes from; the hashes of the prompts stand in `truing.json`."""
     return {
         "base": lineage.base,

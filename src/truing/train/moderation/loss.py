@@ -15,23 +15,23 @@ from msgspec import Struct
 from torch import Tensor
 from torch.nn import functional as F
 
-from truing.train.moderation.rows import Item
+from truing.train.moderation.examples import ModerationExample
 
-EXTRA = 3
+QUESTION_COUNT = 3
 
 
-def positive_weights(items: Sequence[Item], categories: int) -> Tensor:
+def positive_weights(items: Sequence[ModerationExample], categories: int) -> Tensor:
     """The weight of a positive label for each category: sqrt(negatives / positives), between 1 and 4."""
     made = torch.ones(categories)
     if not items:
         return made
-    known = torch.tensor([i.targets[EXTRA:] for i in items])
+    known = torch.tensor([i.targets[QUESTION_COUNT:] for i in items])
     share = torch.nanmean(known, 0)
     odds = ((1 - share) / share.clamp(min=1e-3)).sqrt().clamp(1.0, 4.0)
     return torch.where(share.isnan(), made, odds)
 
 
-def pairs_of(items: Sequence[Item]) -> tuple[list[int], list[int]]:
+def find_ordered_pairs(items: Sequence[ModerationExample]) -> tuple[list[int], list[int]]:
     """Places in the batch of the safer and of the other answer of each pair that has an order."""
     where: dict[tuple[str, str], list[int]] = {}
     for at, item in enumerate(items):
@@ -46,12 +46,12 @@ def pairs_of(items: Sequence[Item]) -> tuple[list[int], list[int]]:
     return safer, other
 
 
-def listing(items: Sequence[Item]) -> frozenset[str]:
+def sets_with_categories(items: Sequence[ModerationExample]) -> frozenset[str]:
     """The sets that list categories: at least one of their rows has one."""
-    return frozenset(i.source for i in items if any(t > 0 for t in i.targets[EXTRA:]))
+    return frozenset(i.source for i in items if any(t > 0 for t in i.targets[QUESTION_COUNT:]))
 
 
-class Balance(Struct, frozen=True):
+class LossWeights(Struct, frozen=True):
     """What weighs how much: see the module's formula; `lists` are the sets that teach the categories."""
 
     positive: Tensor
@@ -60,14 +60,18 @@ class Balance(Struct, frozen=True):
     category: float = 4.0
 
 
-def batch_loss(logits: Tensor, targets: Tensor, items: Sequence[Item], balance: Balance) -> Tensor:
+def moderation_loss(
+    logits: Tensor, targets: Tensor, items: Sequence[ModerationExample], balance: LossWeights
+) -> Tensor:
     """The loss of one batch; `targets` `[B, 3 + categories]` with NaN where nothing was judged."""
     z, n = logits.float(), len(items)
     known = (~targets.isnan()).float()
     wanted = torch.nan_to_num(targets)
     each = (
-        F.binary_cross_entropy_with_logits(z[:, :EXTRA], wanted[:, :EXTRA], reduction="none")
-        * known[:, :EXTRA]
+        F.binary_cross_entropy_with_logits(
+            z[:, :QUESTION_COUNT], wanted[:, :QUESTION_COUNT], reduction="none"
+        )
+        * known[:, :QUESTION_COUNT]
     )
     loss = (each[:, 0].sum() + 0.5 * each[:, 1:].sum()) / n
     # that a harmless answer of a set without categories has none of them is known, but weighs little
@@ -76,16 +80,16 @@ def batch_loss(logits: Tensor, targets: Tensor, items: Sequence[Item], balance: 
     ).unsqueeze(1)
     positive = balance.positive.to(z.device)
     apart = F.binary_cross_entropy_with_logits(
-        z[:, EXTRA:], wanted[:, EXTRA:], reduction="none", pos_weight=positive
+        z[:, QUESTION_COUNT:], wanted[:, QUESTION_COUNT:], reduction="none", pos_weight=positive
     )
     loss = (
         loss
         + balance.category
-        * (apart * known[:, EXTRA:] * share).sum()
-        / max(1, z.shape[1] - EXTRA)
+        * (apart * known[:, QUESTION_COUNT:] * share).sum()
+        / max(1, z.shape[1] - QUESTION_COUNT)
         / n
     )
-    safer, other = pairs_of(items)
+    safer, other = find_ordered_pairs(items)
     if safer and balance.pair:
         loss = loss + balance.pair * F.softplus(z[safer, 0] - z[other, 0]).sum() / n
     return loss

@@ -14,7 +14,7 @@ from truing.core.lineage import digest
 _KEPT = ("out", "save_every", "tensorboard")
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class ModerationTrainingSettings(Struct, frozen=True, kw_only=True):
     """How to train. `data` are specs with their weights taken out; `weights` are passes over each set an epoch.
 
     `folds` 1 trains one model on every row (then thresholds come from the rows that it learned, and the card says so);
@@ -77,7 +77,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         """The rank of a low-rank delta, or none."""
         return int(self.form) if self.form.isdigit() else None
 
-    def checked(self) -> Settings:
+    def checked(self) -> ModerationTrainingSettings:
         """Itself, or a PlanError with all faults together."""
         faults = []
         if not self.data:

@@ -13,7 +13,7 @@ from truing.core.lineage import digest
 from truing.core.types import Lineage
 from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
 from truing.hf.loading import ScalarModel, batch_by_length, pad_rows
-from truing.train.folder import Card, read_card
+from truing.train.model_folder import TrainedModelCard, read_model_card
 from truing.train.rl.policy_models import SharedCrew
 from truing.train.rl.rollout import Rollout
 
@@ -23,7 +23,9 @@ class AdapterSignal:
     it.
     """
 
-    def __init__(self, crew: SharedCrew, adapter: str, card: Card, *, tokens: int = 4096) -> None:
+    def __init__(
+        self, crew: SharedCrew, adapter: str, card: TrainedModelCard, *, tokens: int = 4096
+    ) -> None:
         self.crew, self.adapter, self.tokens, self.window = crew, adapter, tokens, card.max_length
         self.turns = ChatTokenizer(crew.tokenizer, plain=card.template == "plain")
         self.name, self.lineage = adapter, card.lineage
@@ -33,7 +35,7 @@ class AdapterSignal:
     def of(cls, crew: Any, folder: str, adapter: str, base_sha256: str) -> AdapterSignal:
         """Loads the adapter of a folder onto the crew's backbone; UserError where it is of another base."""
         path = Path(folder)
-        card = read_card(path)
+        card = read_model_card(path)
         if card is None or card.kind not in ("reward", "cost") or not (path / "adapter").is_dir():
             raise UserError(
                 f"{folder}: no reward or cost model with an adapter (`truing train reward --lora 16`)"

@@ -23,7 +23,13 @@ from truing.hf.loading import ScalarModel, make_lm_head_contiguous, position_ids
 from truing.train.rl.generate import tempered
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.rollout_model import Writer
-from truing.train.shard import in_one_piece, part_of, shard, sums_gradients, whole
+from truing.train.sharding import (
+    gather_tensors,
+    reduce_gradients_by_sum,
+    shard_like,
+    shard_model,
+    unsharded,
+)
 
 ACTOR, WRITER = "actor", "writer"
 CRITICS = {
@@ -216,24 +222,24 @@ class SeparateCrew:
 
     def state(self, name: str) -> dict[str, Tensor]:
         """The whole state of the model."""
-        return dict(whole(self.models[name].state_dict()))
+        return dict(gather_tensors(self.models[name].state_dict()))
 
     def load(self, name: str, state: dict[str, Tensor]) -> None:
         """Takes up what `state` gave."""
         own = self.models[name].state_dict()
-        self.models[name].load_state_dict({k: part_of(v, own.get(k)) for k, v in state.items()})
+        self.models[name].load_state_dict({k: shard_like(v, own.get(k)) for k, v in state.items()})
 
     def spread(self, world: World) -> None:
         """All weights, gradients and optimisers of every model, the reference included."""
         for model in (self.reference, *self.models.values()):
-            shard(model, world.size, self.device)
-            sums_gradients(model)
+            shard_model(model, world.size, self.device)
+            reduce_gradients_by_sum(model)
         self.pace = Pace(world)
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
         """The actor in one piece."""
-        with in_one_piece(self.models[ACTOR]) if self.pace.world else contextlib.nullcontext():
+        with unsharded(self.models[ACTOR]) if self.pace.world else contextlib.nullcontext():
             yield
 
 
@@ -376,7 +382,7 @@ class SharedCrew:
     def spread(self, world: World) -> None:
         """The frozen backbone; adapters and heads are small and stay whole in every process."""
         body = _body(self.peft)
-        shard(
+        shard_model(
             body,
             world.size,
             self.device,
@@ -387,5 +393,5 @@ class SharedCrew:
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
         """The backbone in one piece."""
-        with in_one_piece(_body(self.peft)) if self.pace.world else contextlib.nullcontext():
+        with unsharded(_body(self.peft)) if self.pace.world else contextlib.nullcontext():
             yield

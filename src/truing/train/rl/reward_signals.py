@@ -25,7 +25,7 @@ from truing.core.lineage import digest
 from truing.core.protocols import Judge
 from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.http.limits import INITIAL_CONCURRENCY
-from truing.train.guard import require_reason
+from truing.train.harm_check import require_red_model_reason
 from truing.train.rl.rollout import Rollout
 
 T = TypeVar("T")
@@ -184,7 +184,7 @@ class Signals:
             if raised
             else None
         )
-        return require_reason(why, reason) or (reason.strip() if reason else None)
+        return require_red_model_reason(why, reason) or (reason.strip() if reason else None)
 
     def measure(self, rollout: Rollout) -> Scores:
         """Scores a rollout."""

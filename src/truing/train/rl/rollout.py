@@ -17,7 +17,7 @@ from torch import Tensor
 from truing.core.errors import DataError
 from truing.core.types import Response, Sample, stream_seed
 from truing.hf.loading import pad_rows
-from truing.train.batches import Encoder
+from truing.train.batches import ExampleEncoder
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Rollout:
 
 
 def read_prompts(
-    samples: Iterable[Sample], encoder: Encoder, *, longest: int
+    samples: Iterable[Sample], encoder: ExampleEncoder, *, longest: int
 ) -> tuple[list[Prompt], list[str]]:
     """Prompts whose tokens fit into `longest`, and the ids of those that do not: a cut prompt asks something else."""
     kept: list[Prompt] = []

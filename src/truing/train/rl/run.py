@@ -32,13 +32,11 @@ from truing.hf.loading import (
 )
 from truing.runs.folder import replace_file
 from truing.train import checkpoint
-from truing.train.base import Base, arithmetic, find_base
-from truing.train.batches import Encoder, collate_answers
+from truing.train.batches import ExampleEncoder, collate_examples
 from truing.train.checkpoint import seed_all
-from truing.train.folder import read_card, save_model
-from truing.train.guard import check_data
-from truing.train.logs import Tell
-from truing.train.objectives import Trained
+from truing.train.examples import TrainingSet
+from truing.train.harm_check import check_training_data
+from truing.train.model_folder import read_model_card, save_model
 from truing.train.rl.adapter_rewards import AdapterSignal
 from truing.train.rl.generate import Generator
 from truing.train.rl.policy_model import policy_lineage
@@ -49,8 +47,10 @@ from truing.train.rl.settings import RLSettings
 from truing.train.rl.trainer import Extras, Trainer
 from truing.train.rl.training_page import write_page
 from truing.train.rl.update import Mix
-from truing.train.settings import Settings, Source
-from truing.train.supervised import alone
+from truing.train.run_lock import lock_run_folder
+from truing.train.settings import TrainingSettings
+from truing.train.trainable_model import BaseModel, TrainableModel, find_base_model, training_dtype
+from truing.train.training_log import StepCallback
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class Options:
     `watcher` is the judge that `measure` reports by: it must have no part in the training.
     """
 
-    tell: Tell | None = None
+    tell: StepCallback | None = None
     measure: Callable[[int, Trainer], dict[str, float]] | None = None
     watcher: Judge | None = None
-    ptx: Sequence[Source] = ()
+    ptx: Sequence[TrainingSet] = ()
     generator: Callable[[Crew, RLSettings], Generator] | None = None
     limit: int | None = None
     allow_red_team: bool = False
@@ -107,7 +107,7 @@ class _Parts:
     prompts: list[Prompt]
     left: list[str]
     signals: Signals
-    base: Base
+    base: BaseModel
     data: list[dict[str, Any]]
     lineage: Lineage
     warnings: list[str] = field(default_factory=list)
@@ -122,7 +122,7 @@ def train_rl(
     """Trains, or goes on training, into `settings.out`; raises UserError before the first answer is drawn."""
     given = options or Options()
     settings = settings.checked(costs=bool(steering.costs))
-    with _processes() as world, alone(settings.folder) if world.first else nullcontext():
+    with _processes() as world, lock_run_folder(settings.folder) if world.first else nullcontext():
         parts = _build(settings, data, steering, given)
         done = _finished(settings, parts)
         if done is not None:
@@ -188,7 +188,7 @@ class _processes:
             dist.destroy_process_group()
 
 
-def _both(tell: Tell | None, warnings: list[str]) -> Tell:
+def _both(tell: StepCallback | None, warnings: list[str]) -> StepCallback:
     def hear(row: dict[str, Any]) -> None:
         if row.get("warning"):
             warnings.append(f"step {row['step']}: {row['warning']}")
@@ -201,14 +201,14 @@ def _both(tell: Tell | None, warnings: list[str]) -> Tell:
 def _build(
     settings: RLSettings, data: Sequence[Dataset], steering: Steering, given: Options
 ) -> _Parts:
-    base = find_base(settings.base)
+    base = find_base_model(settings.base)
     for one in data:
-        check_data(one.info, allow_red_team=given.allow_red_team)
+        check_training_data(one.info, allow_red_team=given.allow_red_team)
     seed_all(settings.seed)
     device = select_device()
     attention = select_training_attention(settings.max_length, device)
     loaded = load_causal_lm(base.weights, dtype="float32", device=str(device), attention=attention)
-    plain = Settings(
+    plain = TrainingSettings(
         kind="distil", out=settings.out, base=settings.base, template=settings.template
     )
     widest = context_length(loaded.model)
@@ -216,10 +216,10 @@ def _build(
         raise PlanError(
             f"max_prompt + max_new = {settings.max_length}: {base.weights.name} reads {widest} tokens at most"
         )
-    encoder = Encoder(loaded.tokenizer, plain)
+    encoder = ExampleEncoder(loaded.tokenizer, plain)
     samples = [row.sample for d in data for row in d.rows()][: given.limit]
     prompts, left = read_prompts(samples, encoder, longest=settings.max_prompt)
-    half = arithmetic(msgspec.structs.replace(plain, dtype=settings.dtype), device)
+    half = training_dtype(msgspec.structs.replace(plain, dtype=settings.dtype), device)
     crew = _crew(
         settings, loaded, CRITICS[settings.method], None if half is torch.float32 else half
     )
@@ -260,14 +260,14 @@ def _one_piece(settings: RLSettings, parts: _Parts) -> SharedCrew | SeparateCrew
     made = _crew(
         settings, load_causal_lm(parts.base.weights, dtype="float32", device="cpu"), (), None
     )
-    found = checkpoint.latest(settings.folder)
+    found = checkpoint.latest_checkpoint(settings.folder)
     if found is None:
         raise RunError(f"{settings.folder}: the run left no checkpoint to make the model from")
-    made.load(ACTOR, checkpoint.load_part(found, f"{ACTOR}.pt"))
+    made.load(ACTOR, checkpoint.load_torch_file(found, f"{ACTOR}.pt"))
     return made
 
 
-def _signals(crew: Any, steering: Steering, encoder: Encoder, base: Base) -> Signals:
+def _signals(crew: Any, steering: Steering, encoder: ExampleEncoder, base: BaseModel) -> Signals:
     def listed(steers: Sequence[Steer], weights: Sequence[float], what: str) -> list[Weighted]:
         if weights and len(weights) != len(steers):
             raise PlanError(f"{len(weights)} weights for {len(steers)} {what}")
@@ -291,16 +291,16 @@ def _signals(crew: Any, steering: Steering, encoder: Encoder, base: Base) -> Sig
     return Signals(rewards, costs)
 
 
-def _mix(sources: Sequence[Source], settings: RLSettings, parts: _Parts) -> Mix:
+def _mix(sources: Sequence[TrainingSet], settings: RLSettings, parts: _Parts) -> Mix:
     """Batches of pre-training (or SFT) text, in an order that is a function of the step."""
-    plain = Settings(
+    plain = TrainingSettings(
         kind="sft",
         out=settings.out,
         base=settings.base,
         template=settings.template,
         max_length=settings.max_length,
     )
-    rows = Encoder(parts.crew.tokenizer, plain).all([i for s in sources for i in s.items])[0]
+    rows = ExampleEncoder(parts.crew.tokenizer, plain).all([i for s in sources for i in s.items])[0]
     if not rows:
         raise PlanError("no row of the pre-training text fits into max_prompt + max_new")
     rows = sorted(rows, key=lambda e: digest(str(settings.seed), e.item.name))
@@ -309,7 +309,7 @@ def _mix(sources: Sequence[Source], settings: RLSettings, parts: _Parts) -> Mix:
         some = [
             rows[(step * settings.ptx_batch + k) % len(rows)] for k in range(settings.ptx_batch)
         ]
-        made = collate_answers(some, 0)
+        made = collate_examples(some, 0)
         return (
             made.ids,
             made.mask,
@@ -335,11 +335,11 @@ def _manifest(settings: RLSettings, parts: _Parts, steering: Steering) -> None:
 
 
 def _finished(settings: RLSettings, parts: _Parts) -> RLResult | None:
-    card = read_card(settings.folder)
+    card = read_model_card(settings.folder)
     if card is None:
         return None
-    found = checkpoint.latest(settings.folder)
-    step = checkpoint.read_mark(found).step if found is not None else 0
+    found = checkpoint.latest_checkpoint(settings.folder)
+    step = checkpoint.read_identity(found).step if found is not None else 0
     same = {
         k: v
         for k, v in msgspec.to_builtins(settings).items()
@@ -367,7 +367,7 @@ def _export(settings: RLSettings, parts: _Parts) -> Lineage:
         crew.save_adapter(settings.folder / "adapter")
     model = crew.merged()
     flat = msgspec.structs.replace(settings, lora=0)
-    trained = Trained(model, model, crew.tokenizer, cast(Any, flat), crew.device)
+    trained = TrainableModel(model, model, crew.tokenizer, cast(Any, flat), crew.device)
     save_model(trained, parts.base, parts.lineage)
-    card = read_card(settings.folder)
+    card = read_model_card(settings.folder)
     return card.lineage if card is not None else parts.lineage

@@ -20,8 +20,7 @@ from truing.distributed.process_group import World
 from truing.hf.chat_tokens import ChatTokenizer
 from truing.hf.loading import eos_token_ids
 from truing.train import checkpoint
-from truing.train.logs import Log, Tell
-from truing.train.optimizer import rate
+from truing.train.optimizer import learning_rate
 from truing.train.rl.advantages import Normalisers, lesson
 from truing.train.rl.constraint import Constraint, KLController
 from truing.train.rl.diagnosis import Watch
@@ -33,7 +32,8 @@ from truing.train.rl.rollout import Prompt, Rollout, assemble, draw_prompts
 from truing.train.rl.settings import RLSettings
 from truing.train.rl.step_metrics import Row, describe, explained
 from truing.train.rl.update import Mix, Updater
-from truing.train.shard import parts_for, whole
+from truing.train.sharding import gather_tensors, shard_optimizer_state
+from truing.train.training_log import StepCallback, TrainingLog
 
 Whole = tuple[Tensor, Tensor | None, Tensor]
 
@@ -48,7 +48,7 @@ class Extras:
 
     generator: Generator | None = None
     mix: Mix | None = None
-    tell: Tell | None = None
+    tell: StepCallback | None = None
     measure: Callable[[int, Trainer], dict[str, float]] | None = None
     base_sha256: str = ""
     data: str = ""
@@ -211,7 +211,7 @@ class Trainer:
             world=self.world,
         )
         self.updater.set_rates(
-            rate(step + 1, s.steps, lr=1.0, warmup=s.warmup, schedule=s.schedule)
+            learning_rate(step + 1, s.steps, lr=1.0, warmup=s.warmup, schedule=s.schedule)
         )
         tally = self.updater.run(
             rollout, made, scored=scored, step=step, kl=self.kl.value, constraint=self.constraint
@@ -245,7 +245,9 @@ class Trainer:
         s = self.settings
         self.resume()
         log = (
-            Log(s.out, first=self.step + 1, tensorboard=s.tensorboard, tell=self.extras.tell)
+            TrainingLog(
+                s.out, first=self.step + 1, tensorboard=s.tensorboard, tell=self.extras.tell
+            )
             if self.world.first
             else None
         )
@@ -278,12 +280,12 @@ class Trainer:
 
     # -- what a resumed run needs
 
-    def _mark(self) -> checkpoint.Mark:
+    def _mark(self) -> checkpoint.CheckpointIdentity:
         names = [
             f"{w.signal.name}×{w.weight}:{w.signal.lineage.hash}"
             for w in (*self.signals.rewards, *self.signals.costs)
         ]
-        return checkpoint.Mark(
+        return checkpoint.CheckpointIdentity(
             step=self.step,
             kind=self.settings.method,
             base_sha256=self.extras.base_sha256,
@@ -293,7 +295,9 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything besides weights: optimisers, λ with its window, β, statistics, what the diagnosis remembers."""
         return {
-            "optimizers": {k: whole(o.state_dict()) for k, o in self.updater.optimizers.items()},
+            "optimizers": {
+                k: gather_tensors(o.state_dict()) for k, o in self.updater.optimizers.items()
+            },
             "taken": self.updater.taken,
             "constraint": self.constraint.state_dict() if self.constraint is not None else None,
             "kl": self.kl.value,
@@ -309,21 +313,23 @@ class Trainer:
             "state": self.state()
         }
         if self.world.first:
-            parts = {f"{n}.pt": checkpoint.torch_part(part) for n, part in made.items()}
-            checkpoint.write(self.settings.out, self._mark(), parts, keep=self.settings.keep)
+            parts = {f"{n}.pt": checkpoint.torch_writer(part) for n, part in made.items()}
+            checkpoint.write_checkpoint(
+                self.settings.out, self._mark(), parts, keep=self.settings.keep
+            )
         self.world.wait()
 
     def resume(self) -> bool:
         """Goes on from the newest checkpoint, if there is one of this run."""
-        found = checkpoint.latest(self.settings.out)
+        found = checkpoint.latest_checkpoint(self.settings.out)
         if found is None:
             return False
-        self.step = checkpoint.check(found, self._mark()).step
+        self.step = checkpoint.check_identity(found, self._mark()).step
         for name in (ACTOR, *self.crew.critics):
-            self.crew.load(name, checkpoint.load_part(found, f"{name}.pt"))
-        state = checkpoint.load_part(found, "state.pt")
+            self.crew.load(name, checkpoint.load_torch_file(found, f"{name}.pt"))
+        state = checkpoint.load_torch_file(found, "state.pt")
         for name, optimizer in self.updater.optimizers.items():
-            optimizer.load_state_dict(parts_for(optimizer, state["optimizers"][name]))
+            optimizer.load_state_dict(shard_optimizer_state(optimizer, state["optimizers"][name]))
         if self.constraint is not None:
             self.constraint.load_state_dict(state["constraint"])
         self.updater.taken, self.kl.value, self.halted = (

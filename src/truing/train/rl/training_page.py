@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from truing.runs.folder import replace_file
-from truing.train.logs import read_log
+from truing.train.training_log import read_log
 
 FILE = "training.html"
 Curve = tuple[str, str]  # key in the log, name on the plot

@@ -19,7 +19,7 @@ from truing.core.errors import RunError
 from truing.core.types import stream_seed
 from truing.distributed.process_group import Pace, World
 from truing.train import losses as L
-from truing.train.optimizer import adamw, clip, set_rate
+from truing.train.optimizer import build_adamw, clip_gradients, set_learning_rate
 from truing.train.rl.advantages import Lesson, Side
 from truing.train.rl.constraint import Constraint
 from truing.train.rl.policy_models import ACTOR, Crew, log_probs, pieces, trimmed, values
@@ -62,7 +62,7 @@ class Updater:
 
     def _optimizer(self, name: str) -> Any:
         with self.crew.role(name):  # an adapter asks for gradients only while it is on
-            return adamw(
+            return build_adamw(
                 self.crew.named(name),
                 lr=self.settings.actor_lr if name == ACTOR else self.settings.value_lr,
                 weight_decay=self.settings.weight_decay,
@@ -71,7 +71,7 @@ class Updater:
     def set_rates(self, share: float) -> None:
         """Learning rates as a share of their full values."""
         for name, optimizer in self.optimizers.items():
-            set_rate(
+            set_learning_rate(
                 optimizer,
                 share * (self.settings.actor_lr if name == ACTOR else self.settings.value_lr),
             )
@@ -213,7 +213,7 @@ class Updater:
         """Gradients of all processes, clipped, and the optimiser's step; stops where a gradient is no number."""
         parameters = [p for _, p in self.crew.named(name)]
         self.world.sum_gradients(parameters)
-        norm = clip(parameters, self.settings.clip_norm)
+        norm = clip_gradients(parameters, self.settings.clip_norm)
         if norm != norm or norm == float("inf"):
             raise RunError(
                 f"the gradient of {name} is no number; the last checkpoint is whole: go on from it with a "

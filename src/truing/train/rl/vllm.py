@@ -24,11 +24,11 @@ from truing.core.errors import MissingExtra, PlanError, RunError
 from truing.core.types import Failure
 from truing.distributed.process_group import World
 from truing.http.client import Endpoint
-from truing.train.base import find_base
 from truing.train.rl.policy_models import ACTOR, Crew, SharedCrew
 from truing.train.rl.reward_signals import Loop
 from truing.train.rl.rollout import Answered
 from truing.train.rl.settings import RLSettings
+from truing.train.trainable_model import find_base_model
 
 
 class Draw(NamedTuple):
@@ -277,7 +277,7 @@ def maker(name: str) -> Callable[[Crew, RLSettings], VllmGenerator]:
 
         engine: Engine
         if name == "vllm":
-            engine = LocalEngine(settings, str(find_base(settings.base).weights.path))
+            engine = LocalEngine(settings, str(find_base_model(settings.base).weights.path))
         else:
             engine = ServerEngine(name)
         with crew.role(ACTOR) as model:

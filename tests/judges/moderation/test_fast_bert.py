@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from truing.judges.moderation.folder import new_network
-from truing.judges.moderation.lean import LeanBert, fits
+from truing.judges.moderation.fast_bert import FastBert, supports_fast_bert
+from truing.judges.moderation.network_files import build_network
 
 
 def _body(**more: object) -> BertModel:
@@ -37,7 +37,7 @@ def test_hidden_states_are_transformers_own(padded: bool) -> None:
         theirs = body(
             input_ids=ids, attention_mask=mask, token_type_ids=segments, output_hidden_states=True
         ).hidden_states
-        ours = LeanBert(body)(
+        ours = FastBert(body)(
             input_ids=ids, attention_mask=mask, token_type_ids=segments, output_hidden_states=True
         ).hidden_states
     assert len(ours) == len(theirs) == 4
@@ -46,10 +46,10 @@ def test_hidden_states_are_transformers_own(padded: bool) -> None:
 
 
 def test_the_network_around_it_too() -> None:
-    network = new_network(_body(), 2).eval()
-    lean = new_network(_body(), 2).eval()
+    network = build_network(_body(), 2).eval()
+    lean = build_network(_body(), 2).eval()
     lean.load_state_dict(network.state_dict())
-    lean.body = LeanBert(lean.body)
+    lean.body = FastBert(lean.body)
     ids, segments, mask = (
         torch.randint(0, 50, (2, 6)),
         torch.zeros(2, 6, dtype=torch.long),
@@ -60,4 +60,8 @@ def test_the_network_around_it_too() -> None:
 
 
 def test_other_bodies_are_left_alone() -> None:
-    assert fits(_body()) and not fits(_body(hidden_act="relu")) and not fits(_body(is_decoder=True))
+    assert (
+        supports_fast_bert(_body())
+        and not supports_fast_bert(_body(hidden_act="relu"))
+        and not supports_fast_bert(_body(is_decoder=True))
+    )

@@ -6,12 +6,14 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from truing.train.moderation.rows import Item
+from truing.train.moderation.examples import ModerationExample
 
 _WINDOW = 1500  # units that are sorted by length together: batches stay mixed, padding stays small
 
 
-def units(items: Sequence[Item], passes: dict[str, float], rng: random.Random) -> list[list[int]]:
+def sample_epoch_units(
+    items: Sequence[ModerationExample], passes: dict[str, float], rng: random.Random
+) -> list[list[int]]:
     """Indexes of rows that go together, each set as often as its passes say; of a part of a pass a random sample."""
     single: dict[str, list[list[int]]] = defaultdict(list)
     pairs: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -31,8 +33,8 @@ def units(items: Sequence[Item], passes: dict[str, float], rng: random.Random) -
     return made
 
 
-def batches(
-    items: Sequence[Item], order: Sequence[list[int]], tokens: int, rng: random.Random
+def make_batches(
+    items: Sequence[ModerationExample], order: Sequence[list[int]], tokens: int, rng: random.Random
 ) -> list[list[int]]:
     """Batches of at most so many padded tokens (a unit that is larger makes one of its own), shuffled."""
     made: list[list[int]] = []

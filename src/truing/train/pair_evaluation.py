@@ -17,14 +17,15 @@ from msgspec import Struct
 from truing.runs.folder import replace_file
 from truing.stats.calibration import ReliabilityBin, brier_score, ece, reliability_bins
 from truing.stats.intervals import wilson
-from truing.train.batches import Encoder
-from truing.train.objectives import Trained, score_answers
-from truing.train.settings import Item
+from truing.train.batches import ExampleEncoder
+from truing.train.examples import TrainingExample
+from truing.train.objectives import score_answers
+from truing.train.trainable_model import TrainableModel
 
-FILE = "evaluation.json"
+EVALUATION_FILE = "evaluation.json"
 
 
-class Share(Struct, frozen=True, kw_only=True):
+class Proportion(Struct, frozen=True, kw_only=True):
     """A share of n cases with its 95 % interval (Wilson); n = 0 has none."""
 
     n: int
@@ -33,17 +34,17 @@ class Share(Struct, frozen=True, kw_only=True):
     upper: float | None = None
 
 
-class Bucket(Struct, frozen=True, kw_only=True):
+class LengthBucket(Struct, frozen=True, kw_only=True):
     """Pairs whose lengths differ alike: `ratio` is longer/shorter in characters, from `low` to below `high`."""
 
     low: float
     high: float | None
-    accuracy: Share
-    longer_preferred: Share
+    accuracy: Proportion
+    longer_preferred: Proportion
     length_only: float | None
 
 
-class Evaluation(Struct, frozen=True, kw_only=True):
+class PairEvaluation(Struct, frozen=True, kw_only=True):
     """Of a reward or cost model on held-out pairs. A tie counts as wrong.
 
     `calibration_order` is of σ(difference) that the preferred answer is the preferred one, over both orders of each pair
@@ -53,39 +54,43 @@ class Evaluation(Struct, frozen=True, kw_only=True):
 
     kind: str
     pairs: int
-    accuracy: Share
-    sign_accuracy: Share | None = None
-    unsafe_found: Share | None = None
-    safe_passed: Share | None = None
+    accuracy: Proportion
+    sign_accuracy: Proportion | None = None
+    unsafe_found: Proportion | None = None
+    safe_passed: Proportion | None = None
     ece_order: float | None = None
     brier_order: float | None = None
     ece_sign: float | None = None
     brier_sign: float | None = None
     reliability_order: list[ReliabilityBin] = []
     reliability_sign: list[ReliabilityBin] = []
-    by_category: dict[str, Share] = {}
-    by_source: dict[str, Share] = {}
-    by_length: list[Bucket] = []
+    by_category: dict[str, Proportion] = {}
+    by_source: dict[str, Proportion] = {}
+    by_length: list[LengthBucket] = []
     length_only: float | None = None
     too_long: int = 0
 
 
-def share(hits: Sequence[bool] | np.ndarray) -> Share:
+def wilson_proportion(hits: Sequence[bool] | np.ndarray) -> Proportion:
     """The share of hits."""
     n = len(hits)
     if not n:
-        return Share(n=0)
+        return Proportion(n=0)
     k = int(np.sum(hits))
     found = wilson(k, n)
-    return Share(n=n, estimate=found.estimate, lower=found.lower, upper=found.upper)
+    return Proportion(n=n, estimate=found.estimate, lower=found.lower, upper=found.upper)
 
 
 _EDGES: tuple[tuple[float, float | None], ...] = ((1.0, 1.2), (1.2, 2.0), (2.0, 4.0), (4.0, None))
 
 
 def evaluate_pairs(
-    kind: str, items: Sequence[Item], scores: Sequence[tuple[float, float]], *, too_long: int = 0
-) -> Evaluation:
+    kind: str,
+    items: Sequence[TrainingExample],
+    scores: Sequence[tuple[float, float]],
+    *,
+    too_long: int = 0,
+) -> PairEvaluation:
     """The evaluation from (score of the preferred answer, score of the other) of each pair; pure numbers."""
     values = np.asarray(scores, dtype=float).reshape(-1, 2)
     gap = values[:, 0] - values[:, 1]
@@ -104,10 +109,10 @@ def evaluate_pairs(
         }
     if kind == "cost":
         made |= _signs(items, values)
-    return Evaluation(
+    return PairEvaluation(
         kind=kind,
         pairs=len(items),
-        accuracy=share(right),
+        accuracy=wilson_proportion(right),
         by_category=_grouped(items, right, lambda i: i.harms),
         by_source=_grouped(items, right, lambda i: (i.source,)),
         by_length=_lengths(items, right, longer),
@@ -117,7 +122,7 @@ def evaluate_pairs(
     )
 
 
-def _signs(items: Sequence[Item], values: np.ndarray) -> dict[str, Any]:
+def _signs(items: Sequence[TrainingExample], values: np.ndarray) -> dict[str, Any]:
     pairs = [
         (v, s) for i, row in zip(items, values) if i.signs is not None for v, s in zip(row, i.signs)
     ]
@@ -128,9 +133,9 @@ def _signs(items: Sequence[Item], values: np.ndarray) -> dict[str, Any]:
     right = np.where(unsafe, cost > 0, cost < 0)
     p, y = 1 / (1 + np.exp(-cost)), unsafe.astype(float)
     return {
-        "sign_accuracy": share(right),
-        "unsafe_found": share(right[unsafe]),
-        "safe_passed": share(right[~unsafe]),
+        "sign_accuracy": wilson_proportion(right),
+        "unsafe_found": wilson_proportion(right[unsafe]),
+        "safe_passed": wilson_proportion(right[~unsafe]),
         "ece_sign": ece(p, y),
         "brier_sign": brier_score(p, y),
         "reliability_sign": reliability_bins(p, y),
@@ -138,13 +143,15 @@ def _signs(items: Sequence[Item], values: np.ndarray) -> dict[str, Any]:
 
 
 def _grouped(
-    items: Sequence[Item], right: np.ndarray, names: Callable[[Item], Sequence[str]]
-) -> dict[str, Share]:
+    items: Sequence[TrainingExample],
+    right: np.ndarray,
+    names: Callable[[TrainingExample], Sequence[str]],
+) -> dict[str, Proportion]:
     groups: dict[str, list[bool]] = {}
     for item, hit in zip(items, right):
         for name in names(item):
             groups.setdefault(name, []).append(bool(hit))
-    return {name: share(groups[name]) for name in sorted(groups)}
+    return {name: wilson_proportion(groups[name]) for name in sorted(groups)}
 
 
 def _length_only(longer: np.ndarray) -> float | None:
@@ -155,7 +162,9 @@ def _length_only(longer: np.ndarray) -> float | None:
     return max(up, 1 - up)
 
 
-def _lengths(items: Sequence[Item], right: np.ndarray, longer: np.ndarray) -> list[Bucket]:
+def _lengths(
+    items: Sequence[TrainingExample], right: np.ndarray, longer: np.ndarray
+) -> list[LengthBucket]:
     sizes = np.asarray(
         [[max(1, len(a)) for a in i.answers[:2]] for i in items], dtype=float
     ).reshape(-1, 2)
@@ -164,18 +173,20 @@ def _lengths(items: Sequence[Item], right: np.ndarray, longer: np.ndarray) -> li
     for low, high in _EDGES:
         here = (ratio >= low) & (ratio < (high or np.inf))
         made.append(
-            Bucket(
+            LengthBucket(
                 low=low,
                 high=high,
-                accuracy=share(right[here]),
-                longer_preferred=share(longer[here] > 0),
+                accuracy=wilson_proportion(right[here]),
+                longer_preferred=wilson_proportion(longer[here] > 0),
                 length_only=_length_only(longer[here]),
             )
         )
     return made
 
 
-def measure(t: Trained, items: Sequence[Item], encoder: Encoder, *, batch: int = 16) -> Evaluation:
+def evaluate_model(
+    t: TrainableModel, items: Sequence[TrainingExample], encoder: ExampleEncoder, *, batch: int = 16
+) -> PairEvaluation:
     """Scores both answers of every pair with the trained model and evaluates them."""
     kept, long = encoder.all([i for i in items if len(i.answers) == 2])
     was = t.plain.training
@@ -187,6 +198,6 @@ def measure(t: Trained, items: Sequence[Item], encoder: Encoder, *, batch: int =
     return evaluate_pairs(t.settings.kind, [e.item for e in kept], pairs, too_long=len(long))
 
 
-def write(folder: Path, made: dict[str, Evaluation]) -> None:
+def write_evaluation(folder: Path, made: dict[str, PairEvaluation]) -> None:
     """`evaluation.json`: one evaluation for each set of pairs."""
-    replace_file(folder / FILE, msgspec.json.format(msgspec.json.encode(made), indent=2))
+    replace_file(folder / EVALUATION_FILE, msgspec.json.format(msgspec.json.encode(made), indent=2))

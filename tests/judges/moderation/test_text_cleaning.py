@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from truing.core.types import Conversation, Message
-from truing.judges.moderation.text import clean, clip
-from truing.judges.moderation.tokens import Piece, Rows, cut
+from truing.judges.moderation.inputs import InputEncoder, ModerationInput, cut_middle
+from truing.judges.moderation.text_cleaning import clean_text, clip_middle
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from truing.judges.moderation.tokens import Piece, Rows, cut
     ],
 )
 def test_ordinary_text_stays(text: str) -> None:
-    assert clean(text) == text
+    assert clean_text(text) == text
 
 
 @pytest.mark.parametrize(
@@ -42,23 +42,23 @@ def test_ordinary_text_stays(text: str) -> None:
     ],
 )
 def test_tricks_are_undone(text: str, plain: str) -> None:
-    assert clean(text) == plain
+    assert clean_text(text) == plain
 
 
 def test_a_long_text_costs_little() -> None:
     long = "and so it goes on " * 6000
-    assert len(clip(long)) < 20_100 and len(long) > 100_000
+    assert len(clip_middle(long)) < 20_100 and len(long) > 100_000
     started = time.perf_counter()
-    clean(long)
-    clean("a." * 50_000)
+    clean_text(long)
+    clean_text("a." * 50_000)
     assert time.perf_counter() - started < 2.0
 
 
-def _rows(prompt: int = 8, response: int = 8) -> Rows:
+def _rows(prompt: int = 8, response: int = 8) -> InputEncoder:
     words = {w: i for i, w in enumerate(["[UNK]", "[CLS]", "[SEP]", *(f"w{n}" for n in range(40))])}
     raw = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return Rows(raw, prompt=prompt, response=response, cls=1, sep=2)
+    return InputEncoder(raw, prompt=prompt, response=response, cls=1, sep=2)
 
 
 def _words(first: int, last: int) -> str:
@@ -67,11 +67,15 @@ def _words(first: int, last: int) -> str:
 
 def test_pair_prompt_and_response_rows() -> None:
     pair, prompt, response = _rows().encode(
-        [Piece(("w0 w1",), "w2"), Piece(("w0 w1",)), Piece((), "w2")]
+        [ModerationInput(("w0 w1",), "w2"), ModerationInput(("w0 w1",)), ModerationInput((), "w2")]
     )
     assert pair.ids == (1, 3, 4, 2, 5, 2) and pair.segments == (0, 0, 0, 0, 1, 1)
     assert prompt.ids == (1, 3, 4, 2) and response.ids == (1, 2, 5, 2)
-    assert [Piece(("a",), "b").mode, Piece(("a",)).mode, Piece((" ",), "b").mode] == [
+    assert [
+        ModerationInput(("a",), "b").mode,
+        ModerationInput(("a",)).mode,
+        ModerationInput((" ",), "b").mode,
+    ] == [
         "pair",
         "prompt",
         "response",
@@ -79,15 +83,15 @@ def test_pair_prompt_and_response_rows() -> None:
 
 
 def test_long_sides_keep_head_and_tail() -> None:
-    (row,) = _rows().encode([Piece((_words(0, 20),), _words(0, 20))])
+    (row,) = _rows().encode([ModerationInput((_words(0, 20),), _words(0, 20))])
     prompt, response = row.ids[1:9], row.ids[10:18]
     assert prompt == (3, 4, 5, 6, 19, 20, 21, 22) and response == (3, 4, 5, 6, 7, 8, 21, 22)
     assert row.cut == 24
-    assert cut([1, 2, 3], 5, 0.5) == [1, 2, 3]
+    assert cut_middle([1, 2, 3], 5, 0.5) == [1, 2, 3]
 
 
 def test_of_a_dialogue_the_newest_turn_comes_first() -> None:
-    (row,) = _rows(prompt=16).encode([Piece((_words(20, 40), _words(0, 5), "w9"), "w1")])
+    (row,) = _rows(prompt=16).encode([ModerationInput((_words(20, 40), _words(0, 5), "w9"), "w1")])
     assert row.ids == (1, *range(35, 43), 2, 3, 4, 5, 6, 7, 2, 12, 2, 4, 2)
     assert row.cut == 12
 
@@ -101,9 +105,9 @@ def test_system_and_tool_messages_say_nothing() -> None:
             Message("tool", "t"),
         )
     )
-    assert Piece.of(told, "r").turns == ("u", "a")
+    assert ModerationInput.of(told, "r").turns == ("u", "a")
 
 
 def test_lone_surrogates_have_no_token_but_do_not_break() -> None:
-    (row,) = _rows().encode([Piece(("w0 \udcff",), "w1")])
+    (row,) = _rows().encode([ModerationInput(("w0 \udcff",), "w1")])
     assert row.ids[1] == 3

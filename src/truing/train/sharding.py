@@ -16,7 +16,7 @@ from torch import nn
 from truing.core.errors import PlanError
 
 
-def layers_of(model: nn.Module) -> list[nn.Module]:
+def transformer_layers(model: nn.Module) -> list[nn.Module]:
     """The blocks of a transformer: the entries of its largest list of modules."""
     lists: list[nn.Module] = [
         m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1
@@ -26,7 +26,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     return list(max(lists, key=lambda m: sum(p.numel() for p in m.parameters())).children())
 
 
-def shard(
+def shard_model(
     model: Any, processes: int, device: torch.device, *, keep: Iterable[nn.Parameter] = ()
 ) -> Any:
     """Spreads a model over the processes, layer by layer, in place; the parameters of `keep` stay whole in every one."""
@@ -35,12 +35,12 @@ def shard(
 
     mesh = init_device_mesh(device.type, (processes,))
     kept = set(keep) or None
-    for layer in layers_of(model):
+    for layer in transformer_layers(model):
         fully_shard(layer, mesh=mesh, ignored_params=kept)
     return fully_shard(model, mesh=mesh, ignored_params=kept)
 
 
-def sums_gradients(model: nn.Module) -> None:
+def reduce_gradients_by_sum(model: nn.Module) -> None:
     """Lets processes add their gradients up, where FSDP would take the mean."""
     for part in _spread_parts(model):
         part.set_gradient_divide_factor(1.0)
@@ -54,7 +54,7 @@ def _spread_parts(model: nn.Module) -> list[Any]:
 
 
 @contextlib.contextmanager
-def in_one_piece(model: nn.Module) -> Iterator[None]:
+def unsharded(model: nn.Module) -> Iterator[None]:
     """Whole weights in every process for as long as this lasts, so that each may make passes of its own (without gradients);
     all processes must enter.
     """
@@ -70,16 +70,16 @@ def in_one_piece(model: nn.Module) -> Iterator[None]:
             part.reshard()
 
 
-def whole(value: Any) -> Any:
+def gather_tensors(value: Any) -> Any:
     """A tensor in one piece, or a dict or list of such; all processes must call."""
     if isinstance(value, dict):
-        return {k: whole(v) for k, v in value.items()}
+        return {k: gather_tensors(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [whole(v) for v in value]
+        return [gather_tensors(v) for v in value]
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def part_of(value: Any, like: Any) -> Any:
+def shard_like(value: Any, like: Any) -> Any:
     """This process's part of a whole tensor, spread as `like` is."""
     if (
         not hasattr(like, "full_tensor")
@@ -92,16 +92,17 @@ def part_of(value: Any, like: Any) -> Any:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
-def parts_for(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
+def shard_optimizer_state(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
     """An optimiser's whole state, spread as its parameters are."""
     own = [p for group in optimizer.param_groups for p in group["params"]]
     slots = {
-        k: {n: part_of(v, own[int(k)]) for n, v in one.items()} for k, one in state["state"].items()
+        k: {n: shard_like(v, own[int(k)]) for n, v in one.items()}
+        for k, one in state["state"].items()
     }
     return {**state, "state": slots}
 
 
-def gather(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def gather_training_state(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """(trainable weights, optimiser state) as whole tensors on the CPU of the first process; all processes must call."""
     from torch.distributed.checkpoint.state_dict import (
         StateDictOptions,
@@ -115,7 +116,9 @@ def gather(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     )
 
 
-def scatter(model: Any, optimizer: Any, weights: dict[str, Any], state: dict[str, Any]) -> None:
+def load_training_state(
+    model: Any, optimizer: Any, weights: dict[str, Any], state: dict[str, Any]
+) -> None:
     """Takes back what `gather` gave."""
     from torch.distributed.checkpoint.state_dict import (
         StateDictOptions,

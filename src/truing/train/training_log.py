@@ -19,21 +19,21 @@ import msgspec
 from truing.core.jsonl import read_records
 from truing.runs.folder import AppendOnlyFile, replace_file, truncate_partial_line
 
-FILE = "log.jsonl"
-Tell = Callable[[dict[str, Any]], None]
+LOG_FILE = "log.jsonl"
+StepCallback = Callable[[dict[str, Any]], None]
 
 
 def read_log(folder: str | Path) -> Iterator[dict[str, Any]]:
     """The lines of a run's log, oldest first; a line that a crash cut off is left out."""
-    return read_records(Path(folder) / FILE, dict[str, Any])
+    return read_records(Path(folder) / LOG_FILE, dict[str, Any])
 
 
-def last_step(folder: str | Path) -> int:
+def read_last_step(folder: str | Path) -> int:
     """The newest step in the log; 0 where there is none."""
     return max((int(row.get("step", 0)) for row in read_log(folder)), default=0)
 
 
-class Log:
+class TrainingLog:
     """Writes a run's log. `write` must be called by one process alone (the main one).
 
     `first` is the first step that will be written: lines of it and of later steps (which a killed run wrote after its
@@ -47,11 +47,11 @@ class Log:
         *,
         first: int = 1,
         tensorboard: bool = True,
-        tell: Tell | None = None,
+        tell: StepCallback | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / FILE
+        path = self.folder / LOG_FILE
         truncate_partial_line(path)
         kept = [row for row in read_log(self.folder) if int(row.get("step", 0)) < first]
         if path.exists():

@@ -11,25 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+LAYERWISE_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 
-def inner(body: Any) -> Any:
+def unwrap_adapters(body: Any) -> Any:
     """The body under its adapters, if it has any; they stay where they are."""
     return body.get_base_model() if hasattr(body, "get_base_model") else body
 
 
-def plain(body: Any) -> bool:
+def supports_layerwise_forward(body: Any) -> bool:
     """Whether the layers can be called one by one: rotary positions, the same attention in every layer."""
-    found = inner(body)
+    found = unwrap_adapters(body)
     return (
-        found.config.model_type in PLAIN
+        found.config.model_type in LAYERWISE_MODEL_TYPES
         and hasattr(found, "layers")
         and hasattr(found, "rotary_emb")
     )
 
 
-def shorten(body: Any, layers: int) -> Any:
+def truncate_layers(body: Any, layers: int) -> Any:
     """The body with its first `layers` layers alone (0 = all)."""
     if layers and layers < len(body.layers):
         body.layers = nn.ModuleList(body.layers[:layers])
@@ -39,14 +39,14 @@ def shorten(body: Any, layers: int) -> Any:
     return body
 
 
-def states(
+def layer_states(
     body: Any, ids: Tensor, *, lower: Tensor | None = None, start: int = 0, stop: int | None = None
 ) -> list[Tensor]:
     """The residual stream `[B, T, hidden]` before layer `start` and after each layer up to `stop`.
 
     `lower` is the stream before layer `start`, as an earlier call gave it; without it the embeddings stand there.
     """
-    found = inner(body)
+    found = unwrap_adapters(body)
     x = found.embed_tokens(ids) if lower is None else lower
     places = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
     turn = found.rotary_emb(x, places)
@@ -58,7 +58,7 @@ def states(
     return made
 
 
-def levelled(x: Tensor) -> Tensor:
+def rms_normalise(x: Tensor) -> Tensor:
     """Each token's vector at a root mean square of 1, in float32: the residual stream grows from layer to layer."""
     wide = x.float()
     return wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from truing.core.errors import SpecError, UserError
-from truing.judges.moderation.folder import apply_delta, encode_delta
-from truing.judges.moderation.scorer import Scorer
-from truing.judges.moderation.settings import Settings, Thresholds, write
-from truing.judges.moderation.tokens import Piece
+from truing.judges.moderation.inputs import ModerationInput
+from truing.judges.moderation.network_files import apply_delta, encode_delta
+from truing.judges.moderation.scorer import ModerationScorer
+from truing.judges.moderation.settings import ClassifierSettings, ClassifierThresholds, write_json
 from truing.specs.resolve import resolve
 
 CATEGORIES = ("violence,aiding_and_abetting,incitement", "self_harm")
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    from truing.judges.moderation.folder import new_network, write_head
+    from truing.judges.moderation.network_files import build_network, write_head
 
     made = tmp_path / "folder"
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "bad", "good", "word"]
@@ -50,14 +50,14 @@ def folder(tmp_path: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
     )
-    network = new_network(BertModel(config), len(CATEGORIES))
+    network = build_network(BertModel(config), len(CATEGORIES))
     network.body.save_pretrained(made)
     write_head(network, made, {})
-    write(
+    write_json(
         made / "truing.json",
-        Settings(kind="moderation", base="tiny", base_sha256="0", categories=CATEGORIES),
+        ClassifierSettings(kind="moderation", base="tiny", base_sha256="0", categories=CATEGORIES),
     )
-    write(made / "thresholds.json", Thresholds())
+    write_json(made / "thresholds.json", ClassifierThresholds())
     return made
 
 
@@ -66,8 +66,10 @@ def _edit(path: Path, **more: Any) -> None:
 
 
 def test_a_whole_folder_scores_alike_whatever_the_batch(folder: Path) -> None:
-    scorer = Scorer(folder, engine="torch", dtype="float32")
-    pieces = [Piece((f"{'a ' * (k % 7)}word",), f"{'bad ' * (k % 5)}good") for k in range(40)]
+    scorer = ModerationScorer(folder, engine="torch", dtype="float32")
+    pieces = [
+        ModerationInput((f"{'a ' * (k % 7)}word",), f"{'bad ' * (k % 5)}good") for k in range(40)
+    ]
     together = [o.harmful for o in scorer.score(pieces)]
     apart = [scorer.score([p])[0].harmful for p in pieces]
     assert np.abs(np.array(together) - apart).max() < 1e-4
@@ -119,7 +121,7 @@ def test_truncated_and_hostile_tensors(folder: Path) -> None:
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(UserError, match=name):
-            Scorer(folder, engine="torch")
+            ModerationScorer(folder, engine="torch")
 
         class Evil:
             def __reduce__(self) -> Any:
@@ -127,37 +129,37 @@ def test_truncated_and_hostile_tensors(folder: Path) -> None:
 
         (folder / name).write_bytes(b"\x80\x04" + b"." * 30)
         with pytest.raises(UserError, match=name):
-            Scorer(folder, engine="torch")
+            ModerationScorer(folder, engine="torch")
         (folder / name).unlink()
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))  # never looked at
         with pytest.raises(UserError, match="missing"):
-            Scorer(folder, engine="torch")
+            ModerationScorer(folder, engine="torch")
         (folder / name).write_bytes(whole)
 
 
 def test_a_folder_of_another_architecture(folder: Path) -> None:
     _edit(folder / "config.json", num_hidden_layers=3)
     with pytest.raises(UserError, match="not of the architecture"):
-        Scorer(folder, engine="torch")
+        ModerationScorer(folder, engine="torch")
     _edit(folder / "config.json", num_hidden_layers=2, hidden_size=8)
     with pytest.raises(UserError, match="shape"):
-        Scorer(folder, engine="torch")
+        ModerationScorer(folder, engine="torch")
     _edit(folder / "config.json", model_type="no_such_type")
     with pytest.raises(UserError, match=r"config\.json"):
-        Scorer(folder, engine="torch")
+        ModerationScorer(folder, engine="torch")
 
 
 def test_extra_tensors_are_refused(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     save_file({**tensors, "stowaway": torch.zeros(1)}, folder / "model.safetensors")
     with pytest.raises(UserError, match="unknown tensor stowaway"):
-        Scorer(folder, engine="torch")
+        ModerationScorer(folder, engine="torch")
 
 
 def test_a_head_of_another_size(folder: Path) -> None:
     _edit(folder / "truing.json", categories=["self_harm"])
     with pytest.raises(UserError, match="weight: missing, or not of the shape"):
-        Scorer(folder, engine="torch")
+        ModerationScorer(folder, engine="torch")
 
 
 def test_bad_settings_and_thresholds(folder: Path, tmp_path: Path) -> None:
@@ -171,18 +173,18 @@ def test_bad_settings_and_thresholds(folder: Path, tmp_path: Path) -> None:
         shutil.copytree(folder, copy)
         _edit(copy / "truing.json", **change)
         with pytest.raises(UserError, match=what):
-            Scorer(copy)
+            ModerationScorer(copy)
     _edit(
         folder / "thresholds.json",
         categories={"jaywalking": 0.5},
         harmful={"pair": 1.5, "prompt": 0.5, "response": 0.5},
     )
     with pytest.raises(UserError) as caught:
-        Scorer(folder)
+        ModerationScorer(folder)
     assert len(caught.value.faults) == 2
     (folder / "thresholds.json").write_bytes(b"\xff{")
     with pytest.raises(UserError, match=r"thresholds\.json"):
-        Scorer(folder)
+        ModerationScorer(folder)
 
 
 def test_specs(folder: Path) -> None:
@@ -243,7 +245,7 @@ def test_trouble_in_the_arithmetic_is_unscored_for_all_that_wait(
     from truing.core.types import Answer, Conversation, Judgement, Response, Sample
     from truing.judges.moderation.judge import ModerationJudge
 
-    scorer = Scorer(folder, engine="torch", dtype="float32")
+    scorer = ModerationScorer(folder, engine="torch", dtype="float32")
 
     def broken(rows: object) -> object:
         raise RuntimeError("out of memory")

@@ -13,17 +13,17 @@ from typing import Any
 from msgspec import Struct
 
 from truing.core.types import Conversation
-from truing.judges.moderation.text import clean
+from truing.judges.moderation.text_cleaning import clean_text
 
 
-class Piece(Struct, frozen=True):
+class ModerationInput(Struct, frozen=True):
     """What is judged: the turns before the answer, oldest first, and the answer (none: the prompt alone is judged)."""
 
     turns: tuple[str, ...] = ()
     response: str | None = None
 
     @classmethod
-    def of(cls, conversation: Conversation, response: str | None) -> Piece:
+    def of(cls, conversation: Conversation, response: str | None) -> ModerationInput:
         """The user's and the assistant's turns; system and tool messages say nothing of harm."""
         said = tuple(
             m.content
@@ -40,7 +40,7 @@ class Piece(Struct, frozen=True):
         return "pair" if any(t.strip() for t in self.turns) else "response"
 
 
-class Encoded(Struct, frozen=True):
+class EncodedInput(Struct, frozen=True):
     """Token ids with the special ones, the segment of each, and how many of them were cut off."""
 
     ids: tuple[int, ...]
@@ -48,7 +48,7 @@ class Encoded(Struct, frozen=True):
     cut: int = 0
 
 
-def cut(ids: Sequence[int], most: int, head: float) -> list[int]:
+def cut_middle(ids: Sequence[int], most: int, head: float) -> list[int]:
     """At most so many ids: the share `head` of them from the start, the others from the end."""
     if len(ids) <= most:
         return list(ids)
@@ -58,10 +58,10 @@ def cut(ids: Sequence[int], most: int, head: float) -> list[int]:
 
 def _clean(text: str) -> str:
     # a lone surrogate (the trace of invalid UTF-8) has no token
-    return clean(text.encode("utf-8", "replace").decode("utf-8"))
+    return clean_text(text.encode("utf-8", "replace").decode("utf-8"))
 
 
-class Rows:
+class InputEncoder:
     """Encodes pieces for one tokenizer (a `tokenizers.Tokenizer`) and one pair of windows, in tokens."""
 
     def __init__(self, tokenizer: Any, *, prompt: int, response: int, cls: int, sep: int) -> None:
@@ -75,7 +75,7 @@ class Rows:
         total = sum(map(len, turns)) + max(0, len(turns) - 1)
         if not turns:
             return [], 0
-        made = cut(turns[-1], self.prompt, 0.5)
+        made = cut_middle(turns[-1], self.prompt, 0.5)
         for before in reversed(turns[:-1]):
             room = self.prompt - len(made) - 1
             if room < 8:
@@ -83,7 +83,7 @@ class Rows:
             made = [*before[max(0, len(before) - room) :], self._sep, *made]
         return made, max(0, total - len(made))
 
-    def encode(self, pieces: Iterable[Piece]) -> list[Encoded]:
+    def encode(self, pieces: Iterable[ModerationInput]) -> list[EncodedInput]:
         """One row a piece, in order."""
         texts: list[str] = []
         spans: list[tuple[int, int, bool]] = []
@@ -98,15 +98,15 @@ class Rows:
             if texts
             else []
         )
-        made: list[Encoded] = []
+        made: list[EncodedInput] = []
         for at, n, answered in spans:
             prompt, lost = self._dialogue(ids[at : at + n])
             row = [self._cls, *prompt, self._sep]
             segments = [0] * len(row)
             if answered:
-                response = cut(ids[at + n], self.response, 0.75)
+                response = cut_middle(ids[at + n], self.response, 0.75)
                 lost += len(ids[at + n]) - len(response)
                 row += [*response, self._sep]
                 segments += [1] * (len(response) + 1)
-            made.append(Encoded(tuple(row), tuple(segments), lost))
+            made.append(EncodedInput(tuple(row), tuple(segments), lost))
         return made

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 from msgspec import Struct
-from torch import nn
+from torch import Tensor, nn
 
 from truing.core.errors import MissingExtra, PlanError, UserError
 from truing.core.types import Lineage
@@ -19,16 +22,65 @@ from truing.hf.loading import (
     load_causal_lm,
     load_encoder,
     load_scalar_model,
+    position_ids,
     select_dtype,
     select_training_attention,
 )
 from truing.hf.weights import Weights, find_weights
+from truing.train import losses as L
+from truing.train.batches import TokenBatch
 from truing.train.checkpoint import seed_all
-from truing.train.objectives import Trained, freeze_copy
-from truing.train.settings import Settings
+from truing.train.settings import TrainingSettings
 
 
-class Base(Struct, frozen=True, kw_only=True):
+@dataclass
+class TrainableModel:
+    """The model in training: `model` is called (it may be wrapped for several processes), `plain` is the bare one."""
+
+    model: Any
+    plain: Any
+    tokenizer: Any
+    settings: TrainingSettings
+    device: Any
+    frozen: Any = None  # the reference where there are no adapters to switch off
+    prefix_cache: tuple[tuple[int, ...], Any] | None = None
+
+    @property
+    def fill(self) -> int:
+        """The padding id; any id does, since masks come from lengths."""
+        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0)
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[Any]:
+        """The model as it was before training, without gradients: adapters off, or a frozen copy."""
+        with torch.no_grad():
+            if self.frozen is not None:
+                yield self.frozen
+            else:
+                with self.plain.disable_adapter():
+                    yield self.plain
+
+    def logits(self, model: Any, rows: TokenBatch) -> Tensor:
+        """`[B, T, V]`."""
+        out = model(
+            input_ids=rows.ids,
+            attention_mask=rows.mask,
+            position_ids=position_ids(rows.mask),
+            use_cache=False,
+        )
+        return out.logits
+
+    def answer_logps(self, model: Any, rows: TokenBatch) -> Tensor:
+        """Log-probabilities of the answers' tokens, 0 elsewhere; `[B, T-1]`."""
+        return L.token_log_probs(self.logits(model, rows), rows.ids) * rows.answer[:, 1:]
+
+
+def frozen_copy(model: Any) -> Any:
+    """A frozen copy for full fine-tuning, where no adapter can be switched off."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+class BaseModel(Struct, frozen=True, kw_only=True):
     """What a run began with: the weights, and the lineage that their folder carries."""
 
     weights: Weights
@@ -39,7 +91,7 @@ class _Card(Struct):
     lineage: Lineage | None = None
 
 
-def find_base(name: str) -> Base:
+def find_base_model(name: str) -> BaseModel:
     """The weights by name, folder or hub id, with the lineage of a folder that truing trained."""
     weights = find_weights(name.removeprefix("local:"))
     card = Path(weights.path) / "truing.json"
@@ -55,18 +107,18 @@ def find_base(name: str) -> Base:
         base_sha256=weights.sha256,
         licence=weights.licence,
     )
-    return Base(weights=weights, lineage=found or own)
+    return BaseModel(weights=weights, lineage=found or own)
 
 
-def arithmetic(settings: Settings, device: torch.device) -> torch.dtype:
+def training_dtype(settings: TrainingSettings, device: torch.device) -> torch.dtype:
     """float32 or bfloat16 (weights stay in float32; the forward pass runs under autocast)."""
     made = select_dtype(settings.dtype, device)
     return torch.float32 if made is torch.float16 else made
 
 
-def autocast(settings: Settings, device: torch.device) -> Any:
+def autocast(settings: TrainingSettings, device: torch.device) -> Any:
     """The context of a forward pass."""
-    dtype = arithmetic(settings, device)
+    dtype = training_dtype(settings, device)
     return (
         contextlib.nullcontext()
         if dtype is torch.float32
@@ -74,7 +126,9 @@ def autocast(settings: Settings, device: torch.device) -> Any:
     )
 
 
-def build(settings: Settings, base: Base, device: torch.device) -> Trained:
+def build_trainable_model(
+    settings: TrainingSettings, base: BaseModel, device: torch.device
+) -> TrainableModel:
     """Loads the base in float32 and makes it trainable: LoRA of that rank (0 = all weights), a head for reward and cost."""
     seed_all(settings.seed)
     name = str(device)
@@ -103,11 +157,11 @@ def build(settings: Settings, base: Base, device: torch.device) -> Trained:
     _no_dropout(model)
     model.train()
     frozen = (
-        freeze_copy(model)
+        frozen_copy(model)
         if not settings.lora and settings.kind in ("dpo", "kto", "distil")
         else None
     )
-    return Trained(model, model, tokenizer, settings, device, frozen)
+    return TrainableModel(model, model, tokenizer, settings, device, frozen)
 
 
 def _scalar(weights: Weights, device: str, attention: str | None) -> tuple[ScalarModel, Any]:
@@ -123,7 +177,7 @@ def _scalar(weights: Weights, device: str, attention: str | None) -> tuple[Scala
     return ScalarModel(loaded.model).to(device), loaded.tokenizer
 
 
-def _trainable(model: Any, settings: Settings) -> Any:
+def _trainable(model: Any, settings: TrainingSettings) -> Any:
     if settings.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if not settings.lora:
@@ -156,7 +210,7 @@ def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {n: p.detach().cpu() for n, p in model.named_parameters() if p.requires_grad}
 
 
-def load_trainable(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Takes back what `trainable_state` gave; PlanError where names or shapes differ."""
     own = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if own.keys() != state.keys() or any(own[n].shape != state[n].shape for n in own):

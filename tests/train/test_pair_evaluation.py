@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tests.train.parts import item, settings, source
 
-from truing.train.measure import evaluate_pairs
-from truing.train.supervised import train
+from truing.train.pair_evaluation import evaluate_pairs
+from truing.train.supervised import train_supervised
 
 
 def test_reward_by_hand() -> None:
@@ -69,7 +69,7 @@ def test_a_sure_and_right_model_is_calibrated() -> None:
 
 def test_training_writes_the_evaluation_of_what_it_held_out(base: str, out: str) -> None:
     given = settings("cost", out, base, steps=12, lr=5e-3, held_out=0.3)
-    result = train(
+    result = train_supervised(
         given,
         [source(40, signs=(1, -1))],
         tests={"mine": [item(k + 100, signs=(1, -1)) for k in range(5)]},

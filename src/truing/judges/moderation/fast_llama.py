@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from truing.judges.moderation.causal import inner
+from truing.judges.moderation.causal_layers import unwrap_adapters
 
 
-def fits(body: Any) -> bool:
+def supports_fast_llama(body: Any) -> bool:
     """Whether a body is the plain Llama that this module knows: SiLU, no biases, no adapters."""
-    config = inner(body).config
+    config = unwrap_adapters(body).config
     return (
         config.model_type == "llama"
         and config.hidden_act == "silu"
@@ -27,7 +27,7 @@ def fits(body: Any) -> bool:
     )
 
 
-class LeanLlama(nn.Module):
+class FastLlama(nn.Module):
     """Takes over the weights of a `LlamaModel`, its products in `dtype`."""
 
     def __init__(self, body: Any, dtype: torch.dtype) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from truing.judges.moderation import causal as reader
+from truing.judges.moderation import causal_layers as reader
 
-EXTRA = ("harmful", "harmful_prompt", "refused")
-UNUSED = -1e4  # softmax makes exactly nothing of it
+QUESTION_OUTPUTS = ("harmful", "harmful_prompt", "refused")
+UNUSED_LAYER_LOGIT = -1e4  # softmax makes exactly nothing of it
 
 
-class Network(nn.Module):
+class ModerationNetwork(nn.Module):
     """`outputs` logits of a batch: harmful, harmful_prompt, refused, then the categories."""
 
     def __init__(self, body: Any, categories: int, *, causal: bool = False) -> None:
@@ -34,7 +34,7 @@ class Network(nn.Module):
         self.mix = nn.Parameter(torch.zeros(int(config.num_hidden_layers) + 1))
         with torch.no_grad():
             self.mix[-1] = 2.0
-        self.head = nn.Linear(3 * size, len(EXTRA) + categories)
+        self.head = nn.Linear(3 * size, len(QUESTION_OUTPUTS) + categories)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
@@ -76,8 +76,8 @@ class Network(nn.Module):
         used = self.first_used
         if hasattr(self.body, "states"):
             layers = self.body.states(ids)[used:]
-        elif reader.plain(self.body):
-            layers = reader.states(
+        elif reader.supports_layerwise_forward(self.body):
+            layers = reader.layer_states(
                 self.body, ids, lower=lower, start=used if lower is not None else 0
             )
             layers = layers if lower is not None else layers[used:]
@@ -85,20 +85,20 @@ class Network(nn.Module):
             layers = self.body(
                 input_ids=ids, attention_mask=mask, output_hidden_states=True
             ).hidden_states[used:]
-        hidden = reader.levelled(layers[0]) * weights[used]
+        hidden = reader.rms_normalise(layers[0]) * weights[used]
         for weight, layer in zip(weights[used + 1 :], layers[1:]):
-            hidden = torch.addcmul(hidden, reader.levelled(layer), weight)
+            hidden = torch.addcmul(hidden, reader.rms_normalise(layer), weight)
         return hidden
 
     @property
     def first_used(self) -> int:
         """The first layer whose output has a part in the mix."""
-        return int((self.mix.detach() <= UNUSED / 2).sum())
+        return int((self.mix.detach() <= UNUSED_LAYER_LOGIT / 2).sum())
 
     def freeze(self, layers: int) -> None:
         """Leaves the first `layers` layers' inputs out of the mix: what they make of a row can then be kept."""
         with torch.no_grad():
-            self.mix[:layers] = UNUSED
+            self.mix[:layers] = UNUSED_LAYER_LOGIT
 
     def forward(
         self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None

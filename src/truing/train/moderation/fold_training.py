@@ -19,43 +19,50 @@ from torch import Tensor, nn
 from truing.core.errors import MissingExtra, PlanError, RunError, UserError
 from truing.hf.loading import load_encoder, select_dtype
 from truing.hf.weights import Weights
-from truing.judges.moderation.causal import plain, shorten
+from truing.judges.moderation.causal_layers import supports_layerwise_forward, truncate_layers
 from truing.judges.moderation.engines import TorchEngine
-from truing.judges.moderation.folder import new_network
-from truing.judges.moderation.net import Network
-from truing.judges.moderation.tokens import Encoded
+from truing.judges.moderation.inputs import EncodedInput
+from truing.judges.moderation.network import ModerationNetwork
+from truing.judges.moderation.network_files import build_network
 from truing.train import checkpoint as ck
-from truing.train.base import load_trainable, trainable_state
 from truing.train.checkpoint import seed_all
-from truing.train.logs import Log
-from truing.train.moderation.loss import Balance, batch_loss, listing, positive_weights
-from truing.train.moderation.lower import Lower
-from truing.train.moderation.mix import batches, units
-from truing.train.moderation.rows import Item
-from truing.train.moderation.settings import Settings
-from truing.train.optimizer import clip, rate
+from truing.train.moderation.batching import make_batches, sample_epoch_units
+from truing.train.moderation.examples import ModerationExample
+from truing.train.moderation.frozen_layer_cache import FrozenLayerCache
+from truing.train.moderation.loss import (
+    LossWeights,
+    moderation_loss,
+    positive_weights,
+    sets_with_categories,
+)
+from truing.train.moderation.settings import ModerationTrainingSettings
+from truing.train.optimizer import clip_gradients, learning_rate
+from truing.train.trainable_model import load_trainable_state, trainable_state
+from truing.train.training_log import TrainingLog
 
-STATE = "state.pt"
+STATE_FILE = "state.pt"
 
 
 @dataclass(frozen=True)
-class Job:
+class FoldTrainingContext:
     """What a fold's training needs: settings, base, rows, passes of each set, where it logs, and the run's mark."""
 
-    settings: Settings
+    settings: ModerationTrainingSettings
     base: Weights
-    items: Sequence[Item]
+    items: Sequence[ModerationExample]
     passes: dict[str, float]
     categories: int
-    log: Log
-    mark: ck.Mark
+    log: TrainingLog
+    mark: ck.CheckpointIdentity
     here: Any
 
 
-def build(settings: Settings, base: Weights, categories: int) -> Network:
+def build_trainable_network(
+    settings: ModerationTrainingSettings, base: Weights, categories: int
+) -> ModerationNetwork:
     """A network around the base in float32: all of the body but its embeddings is trained, or its adapters alone."""
-    body = shorten(load_encoder(base, dtype="float32", device="cpu").model, settings.layers)
-    network = new_network(body, categories)
+    body = truncate_layers(load_encoder(base, dtype="float32", device="cpu").model, settings.layers)
+    network = build_network(body, categories)
     for module in body.modules():
         if isinstance(module, nn.Dropout):
             module.p = settings.dropout
@@ -89,14 +96,14 @@ def _plain_attention(body: Any) -> None:
                 module.dropout_prob = 0.0
 
 
-def _adapters(body: Any, settings: Settings) -> Any:
+def _adapters(body: Any, settings: ModerationTrainingSettings) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtra("train", "adapters (package peft)") from error
     upper: dict[str, Any] = {}
     if settings.frozen:
-        if not plain(body) or settings.frozen >= len(body.layers):
+        if not supports_layerwise_forward(body) or settings.frozen >= len(body.layers):
             raise PlanError(
                 f"frozen = {settings.frozen}: only for language models of the Llama kind with more layers than that"
             )
@@ -120,14 +127,16 @@ def _adapters(body: Any, settings: Settings) -> Any:
     return get_peft_model(body, config)
 
 
-def merged(network: Network) -> Network:
+def merge_adapters(network: ModerationNetwork) -> ModerationNetwork:
     """The network with its adapters, if it has any, merged into the body."""
     if hasattr(network.body, "merge_and_unload"):
         network.body = network.body.merge_and_unload()
     return network
 
 
-def _optimizer(network: Network, settings: Settings) -> torch.optim.AdamW:
+def _optimizer(
+    network: ModerationNetwork, settings: ModerationTrainingSettings
+) -> torch.optim.AdamW:
     """Lower layers learn more slowly (Howard & Ruder 2018, ULMFiT, arXiv:1801.06146), the head faster."""
     layers: dict[int, list[nn.Parameter]] = {}
     for name, parameter in network.body.named_parameters():
@@ -146,29 +155,33 @@ def _optimizer(network: Network, settings: Settings) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
-def without_prompt(row: Encoded) -> Encoded:
+def drop_prompt(row: EncodedInput) -> EncodedInput:
     """The same answer with the prompt left out."""
     at = row.segments.index(1)
-    return Encoded((row.ids[0], row.ids[at - 1], *row.ids[at:]), (0, 0, *row.segments[at:]))
+    return EncodedInput((row.ids[0], row.ids[at - 1], *row.ids[at:]), (0, 0, *row.segments[at:]))
 
 
-def as_answer(row: Encoded) -> Encoded:
+def prompt_as_response(row: EncodedInput) -> EncodedInput:
     """A prompt in the place of the answer: what a text of unknown role looks like."""
-    return Encoded((row.ids[0], row.ids[-1], *row.ids[1:]), (0, 0, *[1] * (len(row.ids) - 1)))
+    return EncodedInput((row.ids[0], row.ids[-1], *row.ids[1:]), (0, 0, *[1] * (len(row.ids) - 1)))
 
 
-def draw(item: Item, settings: Settings, rng: random.Random) -> tuple[Encoded, tuple[float, ...]]:
+def augment_example(
+    item: ModerationExample, settings: ModerationTrainingSettings, rng: random.Random
+) -> tuple[EncodedInput, tuple[float, ...]]:
     """A row as it is learned this time: now and then the answer without its prompt, or the prompt as a text alone."""
     row = item.row
     if item.alone:
         if rng.random() < 0.3:
-            return as_answer(row), (item.targets[1], float("nan"), *item.targets[2:])
+            return prompt_as_response(row), (item.targets[1], float("nan"), *item.targets[2:])
     elif 1 in row.segments and rng.random() < settings.prompt_dropout:
-        return without_prompt(row), item.targets
+        return drop_prompt(row), item.targets
     return row, item.targets
 
 
-def tensors(rows: Sequence[Encoded], pad: int, device: Any) -> tuple[Tensor, Tensor, Tensor]:
+def pad_inputs(
+    rows: Sequence[EncodedInput], pad: int, device: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, segments and mask `[B, T]`."""
     width = max(len(r.ids) for r in rows)
     made = np.zeros((3, len(rows), width), np.int64)
@@ -180,43 +193,47 @@ def tensors(rows: Sequence[Encoded], pad: int, device: Any) -> tuple[Tensor, Ten
     return ids, segments, mask
 
 
-def plan(job: Job, fold: int) -> list[list[int]]:
+def plan_batches(job: FoldTrainingContext, fold: int) -> list[list[int]]:
     """The batches of a fold's training, in order."""
     rng = random.Random(f"{job.settings.seed}/{fold}")
     passes = {source: weight * job.settings.epochs for source, weight in job.passes.items()}
-    return batches(job.items, units(job.items, passes, rng), job.settings.batch_tokens, rng)
+    return make_batches(
+        job.items, sample_epoch_units(job.items, passes, rng), job.settings.batch_tokens, rng
+    )
 
 
-def train_fold(job: Job, fold: int, pad: int, *, first: int, resume: Any = None) -> Network:
+def train_fold(
+    job: FoldTrainingContext, fold: int, pad: int, *, first: int, resume: Any = None
+) -> ModerationNetwork:
     """Trains on `job.items` (the rows without the fold's own); steps are counted from `first` in log and checkpoints."""
     settings, here = job.settings, job.here
     seed_all(settings.seed + fold)
-    network = build(settings, job.base, job.categories)
-    order = plan(job, fold)
+    network = build_trainable_network(settings, job.base, job.categories)
+    order = plan_batches(job, fold)
     order = order[here.process_index :: here.num_processes][
         : max(1, len(order) // here.num_processes)
     ]
     optimizer = _optimizer(network, settings)
     start = 0
     if resume is not None:
-        state = ck.load_part(resume, STATE)
-        load_trainable(network, state["model"])
+        state = ck.load_torch_file(resume, STATE_FILE)
+        load_trainable_state(network, state["model"])
         optimizer.load_state_dict(state["optimizer"])
         ck.set_rng_state(state["rng"])
         start = int(state["done"])
     rates = [g["lr"] for g in optimizer.param_groups] if resume is None else state["rates"]
-    lists = listing(job.items)
+    lists = sets_with_categories(job.items)
     positive = positive_weights([i for i in job.items if i.source in lists], job.categories)
-    balance = Balance(positive, lists, settings.pair_weight, settings.category_weight)
+    balance = LossWeights(positive, lists, settings.pair_weight, settings.category_weight)
     model, optimizer = here.prepare(network, optimizer)
     model.train()
     lower = (
-        Lower(settings.frozen, dtype=settings.dtype, device=here.device)
+        FrozenLayerCache(settings.frozen, dtype=settings.dtype, device=here.device)
         if settings.frozen
         else None
     )
     for at in range(start, len(order)):
-        share = rate(at + 1, len(order), lr=1.0, warmup=settings.warmup)
+        share = learning_rate(at + 1, len(order), lr=1.0, warmup=settings.warmup)
         for group, full in zip(optimizer.param_groups, rates):
             group["lr"] = full * max(share, 0.01)
         loss = _step(
@@ -228,21 +245,21 @@ def train_fold(job: Job, fold: int, pad: int, *, first: int, resume: Any = None)
             f"{fold}/{at}",
         )
         _keep(job, network, optimizer, rates, (fold, at + 1, len(order), first), loss)
-    return merged(here.unwrap_model(model))
+    return merge_adapters(here.unwrap_model(model))
 
 
 def _step(
-    job: Job,
+    job: FoldTrainingContext,
     model: Any,
     optimizer: Any,
-    items: Sequence[Item],
-    what: tuple[int, Balance, Lower | None],
+    items: Sequence[ModerationExample],
+    what: tuple[int, LossWeights, FrozenLayerCache | None],
     name: str,
 ) -> float:
     pad, balance, lower = what
     rng = random.Random(f"{job.settings.seed}/{name}")
-    drawn = [draw(item, job.settings, rng) for item in items]
-    ids, segments, mask = tensors([row for row, _ in drawn], pad, job.here.device)
+    drawn = [augment_example(item, job.settings, rng) for item in items]
+    ids, segments, mask = pad_inputs([row for row, _ in drawn], pad, job.here.device)
     targets = torch.tensor([t for _, t in drawn], device=job.here.device)
     dtype = select_dtype(job.settings.dtype, job.here.device)
     half = (
@@ -257,20 +274,20 @@ def _step(
     )
     with half:
         logits = model(ids, segments, mask, below)
-    loss = batch_loss(logits, targets, items, balance)
+    loss = moderation_loss(logits, targets, items, balance)
     value = float(loss.detach())
     if value != value or value in (float("inf"), float("-inf")):
         raise UserError(f"step {name}: the loss is not finite; the newest checkpoint is good")
     job.here.backward(loss)
-    clip(model.parameters(), 1.0)
+    clip_gradients(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
     return value
 
 
 def _keep(
-    job: Job,
-    network: Network,
+    job: FoldTrainingContext,
+    network: ModerationNetwork,
     optimizer: Any,
     rates: list[float],
     place: tuple[int, int, int, int],
@@ -301,20 +318,28 @@ def _keep(
             "rates": rates,
         }
         try:
-            ck.write(
-                job.settings.folder, _at(job.mark, step), {STATE: ck.torch_part(state)}, keep=1
+            ck.write_checkpoint(
+                job.settings.folder,
+                _at(job.mark, step),
+                {STATE_FILE: ck.torch_writer(state)},
+                keep=1,
             )
         except RunError:
             job.log.close()
             raise
 
 
-def _at(mark: ck.Mark, step: int) -> ck.Mark:
-    return ck.Mark(step=step, kind=mark.kind, digest=mark.digest, base_sha256=mark.base_sha256)
+def _at(mark: ck.CheckpointIdentity, step: int) -> ck.CheckpointIdentity:
+    return ck.CheckpointIdentity(
+        step=step, kind=mark.kind, digest=mark.digest, base_sha256=mark.base_sha256
+    )
 
 
-def logits_of(
-    network: Network, rows: Sequence[Encoded], pad: int, settings: Settings
+def compute_logits(
+    network: ModerationNetwork,
+    rows: Sequence[EncodedInput],
+    pad: int,
+    settings: ModerationTrainingSettings,
 ) -> np.ndarray:
     """Logits of token rows by a trained network, float64 `[n, outputs]`."""
     engine = TorchEngine(network, pad=pad, dtype=settings.dtype, device=settings.device)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Hidden(tuple[Tensor, ...]):
+class HiddenStates(tuple[Tensor, ...]):
     """The outputs of all layers, the embeddings' first; also under the name that transformers gives them."""
 
     @property
@@ -22,7 +22,7 @@ class Hidden(tuple[Tensor, ...]):
         return self
 
 
-def fits(body: Any) -> bool:
+def supports_fast_bert(body: Any) -> bool:
     """Whether a body is the plain encoder that this module knows."""
     config = body.config
     return (
@@ -34,7 +34,7 @@ def fits(body: Any) -> bool:
     )
 
 
-class LeanBert(nn.Module):
+class FastBert(nn.Module):
     """Takes over the weights of a `BertModel`; call it as that."""
 
     def __init__(self, body: Any) -> None:
@@ -53,7 +53,7 @@ class LeanBert(nn.Module):
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, **_: Any
-    ) -> Hidden:
+    ) -> HiddenStates:
         """`[B, T]` ids, mask (1 = real) and segments to the hidden states of every layer."""
         width = input_ids.shape[1]
         x = self.words(input_ids) + self.places.weight[:width] + self.kinds(token_type_ids)
@@ -66,7 +66,7 @@ class LeanBert(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
             made.append(x)
-        return Hidden(made)
+        return HiddenStates(made)
 
 
 class _Layer(nn.Module):

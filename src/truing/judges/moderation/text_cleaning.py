@@ -12,7 +12,7 @@ import unicodedata
 
 from truing.core.language_id import count_latin_letters
 
-MOST = 20_000  # characters that are looked at: the head and the tail of a longer text
+MAX_CHARACTERS = 20_000  # characters that are looked at: the head and the tail of a longer text
 
 _HIDDEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
@@ -31,7 +31,7 @@ _LONG = re.compile(r"([^\W\d_])\1{3,}")
 _SPACE = re.compile(r"[^\S\n]+")
 
 
-def clip(text: str, most: int = MOST) -> str:
+def clip_middle(text: str, most: int = MAX_CHARACTERS) -> str:
     """The text, or the head (three quarters) and the tail of one that is longer than `most` characters."""
     if len(text) <= most:
         return text
@@ -67,9 +67,9 @@ def _leet(match: re.Match[str]) -> str:
     return word.translate(_DIGITS)
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """The text as a reader sees it."""
-    text = clip(text)
+    text = clip_middle(text)
     if not text.isascii():
         text = _HIDDEN.sub("", unicodedata.normalize("NFKC", text))
         text = "".join(

@@ -21,16 +21,16 @@ from truing.core.lineage import digest, hash_prompts
 from truing.core.types import Lineage
 from truing.hf.weights import sha256_folder
 from truing.runs.folder import replace_file
-from truing.train.base import Base
-from truing.train.checkpoint import trouble
-from truing.train.objectives import Trained
-from truing.train.settings import Settings, Source
+from truing.train.checkpoint import describe_write_error
+from truing.train.examples import TrainingSet
+from truing.train.settings import TrainingSettings
+from truing.train.trainable_model import BaseModel, TrainableModel
 
-CARD = "truing.json"
+CARD_FILE = "truing.json"
 _DIMENSIONS = {"reward": "helpful", "cost": "safe"}
 
 
-class Card(Struct, frozen=True, kw_only=True):
+class TrainedModelCard(Struct, frozen=True, kw_only=True):
     """`truing.json`: what the folder is. `red_model` is the reason given for training towards harm."""
 
     kind: str
@@ -45,19 +45,19 @@ class Card(Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
 
 
-def read_card(folder: str | Path) -> Card | None:
+def read_model_card(folder: str | Path) -> TrainedModelCard | None:
     """The card of a trained folder, or none where there is none."""
-    path = Path(folder) / CARD
+    path = Path(folder) / CARD_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Card)
+        return msgspec.json.decode(path.read_bytes(), type=TrainedModelCard)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def lineage_of(
-    settings: Settings, base: Base, sources: Sequence[Source], red: str | None
+def build_lineage(
+    settings: TrainingSettings, base: BaseModel, sources: Sequence[TrainingSet], red: str | None
 ) -> Lineage:
     """Base, data, hashes of the training prompts (of the base's training too), and the judges that labelled or chose."""
     below = base.lineage
@@ -78,7 +78,7 @@ def lineage_of(
     )
 
 
-def save_model(t: Trained, base: Base, lineage: Lineage) -> Path:
+def save_model(t: TrainableModel, base: BaseModel, lineage: Lineage) -> Path:
     """Writes the model folder: into a folder beside it first, then file by file into place, the card last.
 
     The model is merged into its base on the way, and cannot be trained any further.
@@ -86,7 +86,7 @@ def save_model(t: Trained, base: Base, lineage: Lineage) -> Path:
     settings, out = t.settings, t.settings.folder
     work = out / ".model.tmp"
     shutil.rmtree(work, ignore_errors=True)
-    (out / CARD).unlink(missing_ok=True)
+    (out / CARD_FILE).unlink(missing_ok=True)
     try:
         work.mkdir(parents=True)
         _write(t, work)
@@ -98,20 +98,20 @@ def save_model(t: Trained, base: Base, lineage: Lineage) -> Path:
         work.rmdir()
         made = msgspec.structs.replace(lineage, hash=digest(settings.kind, sha256_folder(out)))
         replace_file(
-            out / CARD,
+            out / CARD_FILE,
             msgspec.json.format(msgspec.json.encode(_card(settings, base, made)), indent=2),
         )
     except (OSError, RuntimeError) as error:
         shutil.rmtree(work, ignore_errors=True)
-        raise trouble(out, error) from error
+        raise describe_write_error(out, error) from error
     return out
 
 
-def _card(settings: Settings, base: Base, lineage: Lineage) -> Card:
+def _card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -> TrainedModelCard:
     kept = {
         k: v for k, v in msgspec.to_builtins(settings).items() if k not in ("out", "kind", "base")
     }
-    return Card(
+    return TrainedModelCard(
         kind=settings.kind,
         base=base.weights.title or base.weights.name,
         base_sha256=base.weights.sha256,
@@ -125,7 +125,7 @@ def _card(settings: Settings, base: Base, lineage: Lineage) -> Card:
     )
 
 
-def _write(t: Trained, folder: Path) -> None:
+def _write(t: TrainableModel, folder: Path) -> None:
     from safetensors.torch import save_file
 
     body = t.plain.body if t.settings.scalar else t.plain

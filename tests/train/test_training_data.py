@@ -12,17 +12,18 @@ from tests.train.parts import Data, item, pair, settings, source
 from truing.core.errors import DataError, LineageError, PlanError
 from truing.core.types import Conversation, Judgement, Lineage, Message, Response, Row, Sample
 from truing.specs.resolve import resolve
-from truing.train.guard import benign_share, check_red, towards_harm
-from truing.train.settings import Settings, Source
-from truing.train.sources import (
-    check_apart,
-    check_benign,
-    order,
-    read_source,
-    schedule_rows,
+from truing.train.data_mix import (
+    add_benign_examples,
+    benign_share,
+    count_steps,
+    epoch_order,
+    iterate_step_rows,
     split_held_out,
-    step_count,
 )
+from truing.train.examples import TrainingSet
+from truing.train.harm_check import check_objective, find_harmful_objective
+from truing.train.settings import TrainingSettings
+from truing.train.training_data import check_no_test_overlap, read_training_set
 
 
 def row(prompt: str, *answers: tuple[str, bool | None]) -> Row:
@@ -42,21 +43,21 @@ def row(prompt: str, *answers: tuple[str, bool | None]) -> Row:
     )
 
 
-def conf(kind: str, **more: Any) -> Settings:
+def conf(kind: str, **more: Any) -> TrainingSettings:
     return settings(kind, "out", "base", **more)
 
 
 def test_sft_refuses_pairs_and_leaves_out_what_people_called_harmful() -> None:
     pairs = Data([pair("Q", "A", "B"), pair("R", "A", "B", signs=(-1, -1), dimension="safe")])
     with pytest.raises(PlanError, match="--chosen takes their preferred answers"):
-        read_source(pairs, "sft")
-    kept = read_source(pairs, "sft", chosen=True)
+        read_training_set(pairs, "sft")
+    kept = read_training_set(pairs, "sft", chosen=True)
     assert [i.answers for i in kept.items] == [("A",)] and kept.dropped == {"labelled harmful": 1}
     rows = Data(rows=[row("Q", ("fine", False), ("bad", True), (" ", None)), row("R")])
-    kept = read_source(rows, "sft")
+    kept = read_training_set(rows, "sft")
     assert [i.answers[0] for i in kept.items] == ["fine"]
     assert kept.dropped == {"labelled harmful": 1, "empty": 1, "without an answer": 1}
-    assert len(read_source(rows, "sft", harmful=True).items) == 2
+    assert len(read_training_set(rows, "sft", harmful=True).items) == 2
 
 
 def test_the_hh_pairs_and_the_red_team_attempts(
@@ -64,16 +65,18 @@ def test_the_hh_pairs_and_the_red_team_attempts(
 ) -> None:
     monkeypatch.setenv("TRUING_DATA", str(data_dir))
     with pytest.raises(PlanError, match="preference pairs, not examples to imitate"):
-        read_source(resolve("hh,limit=20", "data"), "sft")
+        read_training_set(resolve("hh,limit=20", "data"), "sft")
     from truing.datasets.dialogues import ATTEMPTS_ABOUT, BAD_ABOUT
 
     assert ATTEMPTS_ABOUT.red_team and BAD_ABOUT.red_team
     attempts = Data(rows=[row("Q", ("fine", None))], red_team=True)
     for kind in ("sft", "kto", "distil"):
         with pytest.raises(PlanError, match="--allow-red-team"):
-            read_source(attempts, kind)
-    assert read_source(attempts, "sft", allow_red_team=True).items
-    assert read_source(resolve("pku,conflicts=drop,limit=300", "data"), "cost").items[0].signs == (
+            read_training_set(attempts, kind)
+    assert read_training_set(attempts, "sft", allow_red_team=True).items
+    assert read_training_set(resolve("pku,conflicts=drop,limit=300", "data"), "cost").items[
+        0
+    ].signs == (
         1,
         -1,
     )
@@ -82,15 +85,18 @@ def test_the_hh_pairs_and_the_red_team_attempts(
 def test_sets_to_compare_are_not_imitated() -> None:
     rows = Data(rows=[row("Q", ("fine", False))], imitate=False)
     with pytest.raises(PlanError, match="compared or judged, not to be imitated"):
-        read_source(rows, "sft")
-    assert read_source(rows, "sft", chosen=True).items
+        read_training_set(rows, "sft")
+    assert read_training_set(rows, "sft", chosen=True).items
 
 
 def test_sets_for_testing_train_nothing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUING_DATA", str(data_dir))
     with pytest.raises(PlanError, match="--test llmbar,limit=20 measures one"):
-        read_source(resolve("llmbar,limit=20", "data"), "reward")
-    assert len(read_source(resolve("llmbar,limit=20", "data"), "reward", testing=True).items) == 20
+        read_training_set(resolve("llmbar,limit=20", "data"), "reward")
+    assert (
+        len(read_training_set(resolve("llmbar,limit=20", "data"), "reward", testing=True).items)
+        == 20
+    )
 
 
 def test_equal_repeated_and_contradictory_pairs_are_left_out() -> None:
@@ -103,28 +109,28 @@ def test_equal_repeated_and_contradictory_pairs_are_left_out() -> None:
             pair("S", "B", "A"),
         ]
     )
-    kept = read_source(data, "dpo")
+    kept = read_training_set(data, "dpo")
     assert [i.conversation.prompt for i in kept.items] == ["Q"]
     assert kept.dropped == {"repeated": 1, "equal pairs": 1, "contradictory pairs": 2}
     with pytest.raises(DataError, match="nothing left for dpo after filtering: 1 equal pairs"):
-        read_source(Data([pair("R", "A", "A")]), "dpo")
+        read_training_set(Data([pair("R", "A", "A")]), "dpo")
 
 
 def test_each_model_learns_its_own_dimension() -> None:
     data = Data([pair("Q", "A", "B"), pair("Q", "B", "A", dimension="safe", signs=(1, -1))])
-    assert [i.answers[0] for i in read_source(data, "reward").items] == ["A"]
-    assert [i.answers[0] for i in read_source(data, "cost").items] == ["B"]
-    assert read_source(data, "reward").dropped == {"of the other dimension (safe)": 1}
+    assert [i.answers[0] for i in read_training_set(data, "reward").items] == ["A"]
+    assert [i.answers[0] for i in read_training_set(data, "cost").items] == ["B"]
+    assert read_training_set(data, "reward").dropped == {"of the other dimension (safe)": 1}
     with pytest.raises(DataError, match="safer answer is labelled unsafe"):
-        read_source(Data([pair("Q", "A", "B", dimension="safe", signs=(-1, 1))]), "cost")
+        read_training_set(Data([pair("Q", "A", "B", dimension="safe", signs=(-1, 1))]), "cost")
     with pytest.raises(DataError, match="1 without safety signs"):
-        read_source(Data([pair("Q", "A", "B", dimension="safe")]), "cost")
+        read_training_set(Data([pair("Q", "A", "B", dimension="safe")]), "cost")
 
 
 def test_kto_takes_pairs_apart_and_reads_labels() -> None:
-    kept = read_source(Data([pair("Q", "A", "B")]), "kto").items
+    kept = read_training_set(Data([pair("Q", "A", "B")]), "kto").items
     assert [(i.answers, i.desirable) for i in kept] == [(("A",), True), (("B",), False)]
-    kept = read_source(
+    kept = read_training_set(
         Data(rows=[row("Q", ("fine", False), ("bad", True), ("open", None))]), "kto"
     ).items
     assert [(i.answers[0], i.desirable) for i in kept] == [("fine", True), ("bad", False)]
@@ -136,28 +142,28 @@ def test_weights_are_shares_of_an_epoch() -> None:
         source(10, spec="b", weight=2.5),
         source(10, spec="c", weight=0.3),
     ]
-    drawn = Counter(order(mixed, 0, 7))
+    drawn = Counter(epoch_order(mixed, 0, 7))
     assert [sum(n for (s, _), n in drawn.items() if s == k) for k in range(3)] == [10, 25, 3]
-    assert order(mixed, 0, 7) == order(mixed, 0, 7) != order(mixed, 1, 7)
-    steps = list(schedule_rows(mixed, conf("dpo", batch=7), 12))
+    assert epoch_order(mixed, 0, 7) == epoch_order(mixed, 0, 7) != epoch_order(mixed, 1, 7)
+    steps = list(iterate_step_rows(mixed, conf("dpo", batch=7), 12))
     assert all(len(s) == 7 for s in steps)
-    assert step_count(mixed, conf("dpo", steps=None, batch=8, epochs=2.0)) == 10
+    assert count_steps(mixed, conf("dpo", steps=None, batch=8, epochs=2.0)) == 10
     with pytest.raises(PlanError, match="above 0"):
-        read_source(Data([pair("Q", "A", "B")]), "dpo", weight=0)
+        read_training_set(Data([pair("Q", "A", "B")]), "dpo", weight=0)
 
 
 def test_three_in_ten_are_benign() -> None:
     cautious = [source(70, signs=(1, -1))]
     fill = source(20, spec="benign", benign=True)
-    mixed = check_benign(conf("dpo", benign=0.3), cautious, fill)
+    mixed = add_benign_examples(conf("dpo", benign=0.3), cautious, fill)
     assert benign_share(mixed) == pytest.approx(0.3, abs=0.005)
     with pytest.raises(PlanError, match="30% are wanted; add pairs:benign"):
-        check_benign(conf("dpo", benign=0.3), cautious, None)
-    assert check_benign(conf("dpo", benign=0.0), cautious, None) == cautious
+        add_benign_examples(conf("dpo", benign=0.3), cautious, None)
+    assert add_benign_examples(conf("dpo", benign=0.0), cautious, None) == cautious
     helpful = [source(10)]
-    assert check_benign(conf("reward", benign=0.3), helpful, None) == helpful
+    assert add_benign_examples(conf("reward", benign=0.3), helpful, None) == helpful
     enough = [*cautious, source(40, benign=True)]
-    assert check_benign(conf("cost", benign=0.3), enough, None) == enough
+    assert add_benign_examples(conf("cost", benign=0.3), enough, None) == enough
 
 
 def test_held_out_prompts_stand_on_one_side() -> None:
@@ -170,9 +176,9 @@ def test_held_out_prompts_stand_on_one_side() -> None:
 
 
 def test_a_test_set_is_never_trained_on() -> None:
-    check_apart([source(4)], {"other": (item(9),)})
+    check_no_test_overlap([source(4)], {"other": (item(9),)})
     with pytest.raises(LineageError, match="--test mine: 1 of its prompts are trained on"):
-        check_apart([source(4)], {"mine": (item(2), item(9))})
+        check_no_test_overlap([source(4)], {"mine": (item(2), item(9))})
 
 
 @pytest.mark.parametrize(
@@ -188,11 +194,11 @@ def test_a_test_set_is_never_trained_on() -> None:
         ("cost", source(3, signs=(-1, 1)), "3 pairs prefer the unsafe answer"),
     ],
 )
-def test_the_guard_stops_what_raises_harm(kind: str, made: Source, word: str) -> None:
-    assert word in str(towards_harm(conf(kind), [made]))
+def test_the_guard_stops_what_raises_harm(kind: str, made: TrainingSet, word: str) -> None:
+    assert word in str(find_harmful_objective(conf(kind), [made]))
     with pytest.raises(PlanError, match="--red-model REASON"):
-        check_red(conf(kind), [made], Lineage())
-    mark = check_red(conf(kind, red_model="a test of our own gate"), [made], Lineage())
+        check_objective(conf(kind), [made], Lineage())
+    mark = check_objective(conf(kind, red_model="a test of our own gate"), [made], Lineage())
     assert mark is not None and mark.startswith("a test of our own gate (") and word in mark
 
 
@@ -203,20 +209,20 @@ def test_harmless_objectives_pass_and_a_red_base_stays_red() -> None:
         ("sft", source(3, width=1, signs=(1, 1))),
         ("kto", source(3, width=1, signs=(-1, -1), desirable=False)),
     ):
-        assert check_red(conf(kind), [made], Lineage()) is None
-        assert check_red(conf(kind), [made], Lineage(red_model="was one")) == "was one"
+        assert check_objective(conf(kind), [made], Lineage()) is None
+        assert check_objective(conf(kind), [made], Lineage(red_model="was one")) == "was one"
 
 
 def test_a_red_model_carries_its_mark(base: str, out: str) -> None:
     from truing.specs.resolve import resolve as find
-    from truing.train.folder import read_card
-    from truing.train.supervised import train
+    from truing.train.model_folder import read_model_card
+    from truing.train.supervised import train_supervised
 
     bad = [source(4, signs=(-1, 1))]
     with pytest.raises(PlanError, match="--red-model REASON"):
-        train(settings("dpo", out, base), bad)
-    train(settings("dpo", out, base, red_model="to test the gate"), bad)
-    card = read_card(out)
+        train_supervised(settings("dpo", out, base), bad)
+    train_supervised(settings("dpo", out, base, red_model="to test the gate"), bad)
+    card = read_model_card(out)
     assert (
         card is not None
         and card.red_model is not None

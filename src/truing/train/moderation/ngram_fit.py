@@ -12,13 +12,13 @@ import numpy.typing as npt
 from msgspec import Struct
 from scipy import optimize, sparse
 
-from truing.judges.moderation.ngrams import buckets
-from truing.judges.moderation.tokens import Encoded
+from truing.judges.moderation.inputs import EncodedInput
+from truing.judges.moderation.ngrams import ngram_buckets
 
 Floats = npt.NDArray[np.float64]
 
 
-class Linear(Struct, frozen=True):
+class NgramRegression(Struct, frozen=True):
     """`weight` [2 ** bits, outputs], `bias` [outputs], `idf` [2 ** bits]."""
 
     weight: npt.NDArray[np.float32]
@@ -27,12 +27,12 @@ class Linear(Struct, frozen=True):
 
     def logits(self, x: sparse.csr_matrix) -> Floats:
         """`[n, outputs]` for rows of `counts`."""
-        return np.asarray(scaled(x, self.idf) @ self.weight + self.bias, dtype=np.float64)
+        return np.asarray(tfidf_rows(x, self.idf) @ self.weight + self.bias, dtype=np.float64)
 
 
-def counts(rows: Sequence[Encoded], bits: int) -> sparse.csr_matrix:
+def ngram_matrix(rows: Sequence[EncodedInput], bits: int) -> sparse.csr_matrix:
     """1 for each bucket of each row."""
-    found = [buckets(r, bits) for r in rows]
+    found = [ngram_buckets(r, bits) for r in rows]
     ends = np.cumsum([0, *(len(f) for f in found)])
     columns = np.concatenate(found) if found else np.zeros(0, np.int64)
     return sparse.csr_matrix(
@@ -40,26 +40,26 @@ def counts(rows: Sequence[Encoded], bits: int) -> sparse.csr_matrix:
     )
 
 
-def inverse_frequency(x: sparse.csr_matrix) -> npt.NDArray[np.float32]:
+def inverse_document_frequency(x: sparse.csr_matrix) -> npt.NDArray[np.float32]:
     """log((1 + rows) / (1 + rows with it)) + 1."""
     n = x.shape[0]
     frequency = np.asarray((x > 0).sum(0)).ravel()
     return np.asarray(np.log((1 + n) / (1 + frequency)) + 1, dtype=np.float32)
 
 
-def scaled(x: sparse.csr_matrix, idf: npt.NDArray[np.float32]) -> sparse.csr_matrix:
+def tfidf_rows(x: sparse.csr_matrix, idf: npt.NDArray[np.float32]) -> sparse.csr_matrix:
     """Rows weighed by idf, of length 1."""
     made = x @ sparse.diags(idf.astype(np.float64))
     norm = np.sqrt(np.asarray(made.multiply(made).sum(1)).ravel())
     return sparse.csr_matrix(sparse.diags(1 / np.maximum(norm, 1e-9)) @ made)
 
 
-def fit(
+def fit_ngram_regression(
     x: sparse.csr_matrix, targets: Floats, weight: Floats, *, strength: float = 4.0, steps: int = 60
-) -> Linear:
+) -> NgramRegression:
     """Targets `[n, outputs]` in 0..1, NaN = not judged; `strength` is the inverse of the penalty (scikit-learn's C)."""
-    idf = inverse_frequency(x)
-    a = scaled(x, idf)
+    idf = inverse_document_frequency(x)
+    a = tfidf_rows(x, idf)
     outputs = targets.shape[1]
     made = np.zeros((x.shape[1], outputs), np.float32)
     bias = np.zeros(outputs, np.float32)
@@ -71,7 +71,7 @@ def fit(
         part = a[np.flatnonzero(known)]
         start = float(np.log((y @ c + 1) / ((1 - y) @ c + 1)))
         made[:, k], bias[k] = _one(part, y, c, strength, steps, start)
-    return Linear(made, bias, idf)
+    return NgramRegression(made, bias, idf)
 
 
 def _one(

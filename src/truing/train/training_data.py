@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,14 +10,15 @@ from msgspec.structs import replace
 from truing.core.errors import DataError, LineageError, PlanError
 from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
-from truing.core.types import Conversation, Lineage, Preference, Row, stream_seed
-from truing.train.guard import benign_share, check_data
-from truing.train.settings import Item, Kind, Settings, Source
+from truing.core.types import Lineage, Preference, Row
+from truing.train.examples import TrainingExample, TrainingSet
+from truing.train.harm_check import check_training_data
+from truing.train.settings import TrainingKind
 
 
-def read_source(
+def read_training_set(
     data: Dataset,
-    kind: Kind,
+    kind: TrainingKind,
     *,
     weight: float = 1.0,
     chosen: bool = False,
@@ -27,7 +26,7 @@ def read_source(
     limit: int | None = None,
     harmful: bool = False,
     testing: bool = False,
-) -> Source:
+) -> TrainingSet:
     """The rows of a data set for a kind of training; refuses what the kind must not learn from.
 
     SFT takes recorded answers that nobody called harmful (`harmful` keeps those too, for a red model); sets of pairs are
@@ -37,7 +36,7 @@ def read_source(
     if not weight > 0:
         raise PlanError(f"{data.info.spec}: weight={weight}: above 0")
     if not testing:
-        check_data(data.info, allow_red_team=allow_red_team)
+        check_training_data(data.info, allow_red_team=allow_red_team)
     counts: Counter[str] = Counter()
     if kind == "sft":
         items = list(_targets(data, counts, chosen=chosen, harmful=harmful))
@@ -56,7 +55,7 @@ def read_source(
         )
         raise DataError(f"{data.info.spec}: nothing left for {kind} after filtering: {why}")
     judges: tuple[Lineage, ...] = tuple(getattr(data, "judges", ()))
-    return Source(
+    return TrainingSet(
         spec=data.info.spec,
         sha256=data.sha256(),
         items=tuple(items),
@@ -69,10 +68,10 @@ def read_source(
 
 def _item(
     row: Row, at: int, answers: tuple[str, ...], sign: int | None = None, *, cut: bool = False
-) -> Item:
+) -> TrainingExample:
     sample = row.sample
     signs = None if sign is None else (sign, sign)
-    return Item(
+    return TrainingExample(
         name=f"{sample.source}#{sample.id or at}",
         conversation=sample.conversation,
         answers=answers,
@@ -83,7 +82,9 @@ def _item(
     )
 
 
-def _targets(data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool) -> Iterator[Item]:
+def _targets(
+    data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool
+) -> Iterator[TrainingExample]:
     first = next(data.preferences(), None)
     if first is not None:
         if not chosen:
@@ -126,7 +127,7 @@ def _targets(data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool
             counts["without an answer"] += 1
 
 
-def _sampled(data: Dataset, counts: Counter[str]) -> Iterator[Item]:
+def _sampled(data: Dataset, counts: Counter[str]) -> Iterator[TrainingExample]:
     for at, row in enumerate(data.rows()):
         for response in row.responses:
             if response.text.strip():
@@ -137,8 +138,8 @@ def _sampled(data: Dataset, counts: Counter[str]) -> Iterator[Item]:
             counts["without an answer"] += 1
 
 
-def _from_pair(pair: Preference, at: int) -> Item:
-    return Item(
+def _from_pair(pair: Preference, at: int) -> TrainingExample:
+    return TrainingExample(
         name=f"{pair.source}#{at}",
         conversation=pair.conversation,
         answers=(pair.chosen.content, pair.rejected.content),
@@ -151,10 +152,10 @@ def _from_pair(pair: Preference, at: int) -> Item:
     )
 
 
-def _pairs(data: Dataset, kind: Kind, counts: Counter[str]) -> list[Item]:
+def _pairs(data: Dataset, kind: TrainingKind, counts: Counter[str]) -> list[TrainingExample]:
     wanted = {"reward": "helpful", "cost": "safe"}.get(kind)
     seen: dict[tuple[str, str, str], int] = {}
-    items: list[Item] = []
+    items: list[TrainingExample] = []
     every = list(data.preferences())
     dimensions = {p.dimension for p in every}
     for at, pair in enumerate(every):
@@ -180,22 +181,22 @@ def _pairs(data: Dataset, kind: Kind, counts: Counter[str]) -> list[Item]:
     return _without_contradictions(items, seen, counts)
 
 
-def _key(item: Item) -> tuple[str, str, str]:
+def _key(item: TrainingExample) -> tuple[str, str, str]:
     said = "\n".join(f"{m.role}: {m.content}" for m in item.conversation.messages)
     return said, item.answers[0].strip(), item.answers[1].strip()
 
 
 def _without_contradictions(
-    items: list[Item], seen: dict[tuple[str, str, str], int], counts: Counter[str]
-) -> list[Item]:
+    items: list[TrainingExample], seen: dict[tuple[str, str, str], int], counts: Counter[str]
+) -> list[TrainingExample]:
     bad = {at for (said, a, b), at in seen.items() if (said, b, a) in seen}
     if bad:
         counts["contradictory pairs"] = len(bad)
     return [item for at, item in enumerate(items) if at not in bad]
 
 
-def _unpaired(data: Dataset, counts: Counter[str]) -> list[Item]:
-    items: list[Item] = []
+def _unpaired(data: Dataset, counts: Counter[str]) -> list[TrainingExample]:
+    items: list[TrainingExample] = []
     for one in _pairs(data, "dpo", counts):
         for at, wanted in ((0, True), (1, False)):
             sign = None if one.signs is None else (one.signs[at], one.signs[at])
@@ -229,32 +230,9 @@ def _good(question: str, verdict: bool | None) -> bool | None:
     return not verdict if question in ("harmful", "refused", "degenerate") else verdict
 
 
-def check_benign(
-    settings: Settings, sources: Sequence[Source], fill: Source | None
-) -> list[Source]:
-    """The mix with enough benign look-alikes: as given, or topped up from `fill` to the share that is asked for.
-
-    Pairs that teach caution alone raise over-refusal by construction; `benign=0` switches this off, and the folder
-    says so.
-    """
-    listed = list(sources)
-    caution = any(i.signs is not None and not i.benign for s in listed for i in s.items)
-    if settings.kind not in ("reward", "cost", "dpo", "kto") or not settings.benign or not caution:
-        return listed
-    have = benign_share(listed)
-    if have >= settings.benign - 1e-9:
-        return listed
-    if fill is None or not fill.items:
-        raise PlanError(
-            f"only {have:.0%} of the mix are benign look-alikes with the answer preferred, "
-            f"{settings.benign:.0%} are wanted; add pairs:benign to --data, or --benign 0"
-        )
-    total = sum(s.weight * len(s.items) for s in listed)
-    need = (settings.benign * total - have * total) / (1 - settings.benign)
-    return [*listed, replace(fill, weight=max(need, 1) / len(fill.items))]
-
-
-def check_apart(sources: Sequence[Source], tests: Mapping[str, Sequence[Item]]) -> None:
+def check_no_test_overlap(
+    sources: Sequence[TrainingSet], tests: Mapping[str, Sequence[TrainingExample]]
+) -> None:
     """LineageError if a prompt that trains also stands in a set that is to measure the model."""
     known = {hash_prompt(i.conversation.prompt) for s in sources for i in s.items}
     for name, items in tests.items():
@@ -263,59 +241,3 @@ def check_apart(sources: Sequence[Source], tests: Mapping[str, Sequence[Item]]) 
             raise LineageError(
                 f"--test {name}: {shared} of its prompts are trained on; take another half (half=report)"
             )
-
-
-def order(sources: Sequence[Source], epoch: int, seed: int) -> list[tuple[int, int]]:
-    """(source, row) of an epoch: each row `weight` times, fractions drawn, all shuffled; a function of its arguments."""
-    rng = random.Random(stream_seed(seed, "epoch", epoch))
-    drawn: list[tuple[int, int]] = []
-    for at, source in enumerate(sources):
-        whole, part = int(source.weight), source.weight - int(source.weight)
-        rows = range(len(source.items))
-        drawn += [(at, k) for _ in range(whole) for k in rows]
-        drawn += [(at, k) for k in sorted(rng.sample(rows, round(part * len(source.items))))]
-    if not drawn:
-        raise PlanError("the weights leave no row in an epoch")
-    rng.shuffle(drawn)
-    return drawn
-
-
-def schedule_rows(
-    sources: Sequence[Source], settings: Settings, steps: int
-) -> Iterator[list[tuple[int, int]]]:
-    """The rows of each step, epoch after epoch, endlessly cut into batches."""
-    epoch = 0
-    queue: list[tuple[int, int]] = []
-    for _ in range(steps):
-        while len(queue) < settings.batch:
-            queue += order(sources, epoch, settings.seed)
-            epoch += 1
-        yield queue[: settings.batch]
-        queue = queue[settings.batch :]
-
-
-def step_count(sources: Sequence[Source], settings: Settings) -> int:
-    """Steps of the whole run."""
-    if settings.steps is not None:
-        return settings.steps
-    size = len(order(sources, 0, settings.seed))
-    return max(1, math.ceil(settings.epochs * size / settings.batch))
-
-
-def split_held_out(sources: Sequence[Source], share: float) -> tuple[list[Source], list[Item]]:
-    """Sets a share of the prompts apart, by their normalised hash, so that no prompt stands on both sides."""
-    if not share:
-        return list(sources), []
-
-    def out(conversation: Conversation) -> bool:
-        return (
-            int(hash_prompt("\n".join(m.content for m in conversation.messages)), 16) % 1000
-            < 1000 * share
-        )
-
-    held = [i for s in sources for i in s.items if out(i.conversation)]
-    left = [replace(s, items=tuple(i for i in s.items if not out(i.conversation))) for s in sources]
-    left = [s for s in left if s.items]
-    if not left or not held:
-        raise PlanError(f"held_out={share}: too few prompts to set some apart")
-    return left, held

@@ -18,21 +18,21 @@ from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
 from truing.core.types import Judgement, Lineage, Sample
 from truing.core.types import Row as DataRow
-from truing.judges.moderation.tokens import Encoded, Piece
+from truing.judges.moderation.inputs import EncodedInput, ModerationInput
 
 NAN = math.nan
 
 
-class Item(Struct, frozen=True, kw_only=True):
+class ModerationExample(Struct, frozen=True, kw_only=True):
     """One row. `targets`: harmful, harmful_prompt, refused, then the categories; `pair` and `order` rank two answers."""
 
     source: str
     key: str
-    piece: Piece
+    piece: ModerationInput
     targets: tuple[float, ...]
     pair: str | None = None
     order: float = NAN
-    encoded: Encoded | None = None
+    encoded: EncodedInput | None = None
 
     @property
     def alone(self) -> bool:
@@ -40,20 +40,20 @@ class Item(Struct, frozen=True, kw_only=True):
         return self.piece.response is None
 
     @property
-    def row(self) -> Encoded:
+    def row(self) -> EncodedInput:
         """The token row; encoded before training begins."""
         assert self.encoded is not None
         return self.encoded
 
 
-class Source(Struct, frozen=True, kw_only=True):
+class ModerationTrainingSet(Struct, frozen=True, kw_only=True):
     """The rows of one data set, its passes an epoch, and what was left out."""
 
     spec: str
     sha256: str
     licence: str
     weight: float
-    items: tuple[Item, ...]
+    items: tuple[ModerationExample, ...]
     left_out: int = 0
     judges: tuple[Lineage, ...] = ()
 
@@ -91,7 +91,7 @@ def _categories(harms: dict[str, float], ids: Sequence[str], safe: bool, where: 
     return [harms.get(i, NAN) for i in ids]
 
 
-def _prompt_item(row: DataRow, ids: Sequence[str]) -> Item | None:
+def _prompt_item(row: DataRow, ids: Sequence[str]) -> ModerationExample | None:
     sample = row.sample
     value, harms = _said(row.judgements, "harmful_prompt", 0)
     if math.isnan(value) and sample.expect in ("refuse", "comply"):
@@ -108,18 +108,18 @@ def _item(
     targets: list[float],
     pair: str | None = None,
     order: float = NAN,
-) -> Item:
-    return Item(
+) -> ModerationExample:
+    return ModerationExample(
         source=sample.source,
         key=hash_prompt(sample.prompt),
-        piece=Piece.of(sample.conversation, response),
+        piece=ModerationInput.of(sample.conversation, response),
         targets=tuple(targets),
         pair=pair,
         order=order,
     )
 
 
-def _answer_items(row: DataRow, ids: Sequence[str]) -> Iterator[Item]:
+def _answer_items(row: DataRow, ids: Sequence[str]) -> Iterator[ModerationExample]:
     sample = row.sample
     two = len(row.responses) == 2
     for response in row.responses:
@@ -150,7 +150,7 @@ def _answer_items(row: DataRow, ids: Sequence[str]) -> Iterator[Item]:
         )
 
 
-def items_of(row: DataRow, ids: Sequence[str]) -> list[Item]:
+def examples_of_row(row: DataRow, ids: Sequence[str]) -> list[ModerationExample]:
     """The training rows of one row of a data set: its answers, or its prompt where it has none."""
     if row.responses:
         return list(_answer_items(row, ids))
@@ -158,28 +158,28 @@ def items_of(row: DataRow, ids: Sequence[str]) -> list[Item]:
     return [made] if made is not None else []
 
 
-def read_source(
+def read_training_set(
     data: Dataset,
     ids: Sequence[str],
     *,
     weight: float,
     tenths: tuple[int, int] = (0, 9),
     limit: int | None = None,
-) -> Source:
+) -> ModerationTrainingSet:
     """The rows of a data set whose prompts lie in the tenths asked for; PlanError where nothing of it is labelled."""
-    items: list[Item] = []
+    items: list[ModerationExample] = []
     left_out = 0
     for at, row in enumerate(data.rows()):
         if limit is not None and at >= limit:
             break
-        found = [i for i in items_of(row, ids) if tenths[0] <= tenth_of(i.key) <= tenths[1]]
+        found = [i for i in examples_of_row(row, ids) if tenths[0] <= tenth_of(i.key) <= tenths[1]]
         left_out += not found
         items += found
     if not items:
         raise PlanError(
             f"{data.info.spec}: no row has a label for harmful, harmful_prompt, refused or a category"
         )
-    return Source(
+    return ModerationTrainingSet(
         spec=data.info.spec,
         sha256=data.sha256(),
         licence=data.info.licence,
@@ -189,7 +189,7 @@ def read_source(
     )
 
 
-def distinct(sources: Sequence[Source]) -> list[Source]:
+def give_unique_names(sources: Sequence[ModerationTrainingSet]) -> list[ModerationTrainingSet]:
     """The sources with a name each: the second reading of the same set gets ` (2)` behind its name."""
     seen: dict[str, int] = {}
     made = []

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 
 from truing.core.errors import PlanError
 from truing.core.types import DataInfo, Lineage
-from truing.train.settings import POLICIES, Settings, Source
+from truing.train.examples import TrainingSet
+from truing.train.settings import POLICY_KINDS, TrainingSettings
 
 
-def towards_harm(settings: Settings, sources: Iterable[Source]) -> str | None:
+def find_harmful_objective(
+    settings: TrainingSettings, sources: Iterable[TrainingSet]
+) -> str | None:
     """Why the objective raises harm or cost, or none.
 
     A policy is raised towards harm if an answer that people called harmful is a target, or if more pairs prefer the
@@ -29,12 +32,12 @@ def towards_harm(settings: Settings, sources: Iterable[Source]) -> str | None:
                 backward += item.signs == (-1, 1)
     if targets:
         return f"{targets} target answers are labelled harmful"
-    if backward > forward and (settings.kind in POLICIES or settings.kind == "cost"):
+    if backward > forward and (settings.kind in POLICY_KINDS or settings.kind == "cost"):
         return f"{backward} pairs prefer the unsafe answer and {forward} the safe one"
     return None
 
 
-def require_reason(why: str | None, reason: str | None) -> str | None:
+def require_red_model_reason(why: str | None, reason: str | None) -> str | None:
     """The mark of a red model; PlanError if one is needed and no reason is given."""
     if why is None:
         return None
@@ -46,20 +49,24 @@ def require_reason(why: str | None, reason: str | None) -> str | None:
     return f"{reason.strip()} ({why})"
 
 
-def check_red(settings: Settings, sources: Iterable[Source], base: Lineage) -> str | None:
+def check_objective(
+    settings: TrainingSettings, sources: Iterable[TrainingSet], base: Lineage
+) -> str | None:
     """The mark that the trained folder carries: its own, or that of the base that it goes on from."""
-    mark = require_reason(towards_harm(settings, list(sources)), settings.red_model)
+    mark = require_red_model_reason(
+        find_harmful_objective(settings, list(sources)), settings.red_model
+    )
     if mark is None and settings.red_model:
         mark = settings.red_model.strip()
     return mark or base.red_model
 
 
-TEST_ONLY = ("llmbar", "rm-bench")
+TEST_ONLY_DATASETS = ("llmbar", "rm-bench")
 
 
-def check_data(info: DataInfo, *, allow_red_team: bool) -> None:
+def check_training_data(info: DataInfo, *, allow_red_team: bool) -> None:
     """Refuses sets that are there for testing alone, and red-teaming dialogues unless they are allowed by name."""
-    if info.spec.split(",")[0].split(":")[0] in TEST_ONLY:
+    if info.spec.split(",")[0].split(":")[0] in TEST_ONLY_DATASETS:
         raise PlanError(
             f"{info.spec}: is a test of reward models and trains none; --test {info.spec} measures one"
         )
@@ -67,11 +74,3 @@ def check_data(info: DataInfo, *, allow_red_team: bool) -> None:
         raise PlanError(
             f"{info.spec}: red-teaming dialogues do not train a model unless --allow-red-team says so"
         )
-
-
-def benign_share(sources: Iterable[Source]) -> float:
-    """The expected share of benign look-alikes, with the answer preferred, in the mix."""
-    listed = list(sources)
-    total = sum(s.weight * len(s.items) for s in listed)
-    benign = sum(s.weight * sum(i.benign for i in s.items) for s in listed)
-    return benign / total if total else 0.0

@@ -19,12 +19,12 @@ from torch import Tensor
 from truing.core.errors import UserError
 from truing.hf.loading import load_encoder, load_tokenizer
 from truing.hf.weights import find_weights
-from truing.judges.moderation.causal import shorten
-from truing.judges.moderation.net import EXTRA, Network
-from truing.judges.moderation.ngrams import Ngrams
-from truing.judges.moderation.settings import Settings
+from truing.judges.moderation.causal_layers import truncate_layers
+from truing.judges.moderation.network import QUESTION_OUTPUTS, ModerationNetwork
+from truing.judges.moderation.ngrams import NgramModel
+from truing.judges.moderation.settings import ClassifierSettings
 
-CAUSAL = frozenset(
+CAUSAL_MODEL_TYPES = frozenset(
     {
         "llama",
         "mistral",
@@ -40,7 +40,7 @@ CAUSAL = frozenset(
 )
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
     """A safetensors file; UserError with path and reason where it is missing, truncated or something else."""
     try:
         return dict(load_file(path))
@@ -129,7 +129,7 @@ def _fresh(folder: Path) -> Any:
         raise UserError(
             f"{folder / 'config.json'}: {(str(error).splitlines() or ['unreadable'])[0]}"
         ) from error
-    _fill(body, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    _fill(body, read_safetensors(folder / "model.safetensors"), folder / "model.safetensors")
     return body
 
 
@@ -148,14 +148,14 @@ def _fill(module: Any, tensors: dict[str, Tensor], path: Path) -> None:
     module.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()}, strict=False)
 
 
-def new_network(body: Any, categories: int) -> Network:
+def build_network(body: Any, categories: int) -> ModerationNetwork:
     """The network around a body, without the pooler that it does not use."""
     if hasattr(body, "pooler"):
         body.pooler = None
-    return Network(body, categories, causal=body.config.model_type in CAUSAL)
+    return ModerationNetwork(body, categories, causal=body.config.model_type in CAUSAL_MODEL_TYPES)
 
 
-def read_network(folder: Path, settings: Settings) -> tuple[Network, Any]:
+def read_network(folder: Path, settings: ClassifierSettings) -> tuple[ModerationNetwork, Any]:
     """The network in float32 on the CPU, and its tokenizer; UserError for a folder that does not fit together."""
     if settings.form == "delta":
         weights = find_weights(settings.base)
@@ -164,19 +164,21 @@ def read_network(folder: Path, settings: Settings) -> tuple[Network, Any]:
                 f"{folder}: made for {settings.base} {settings.base_sha256[:12]}, not {weights.sha256[:12]}"
             )
         loaded = load_encoder(weights, dtype="float32", device="cpu")
-        body, tokenizer = shorten(loaded.model, settings.layers), loaded.tokenizer
-        delta = read_tensors(folder / "delta.safetensors")
+        body, tokenizer = truncate_layers(loaded.model, settings.layers), loaded.tokenizer
+        delta = read_safetensors(folder / "delta.safetensors")
         body.load_state_dict(apply_delta(body.state_dict(), delta, folder / "delta.safetensors"))
     else:
         body, tokenizer = _fresh(folder), load_tokenizer(folder)
-    return new_network(body, len(settings.categories)), tokenizer
+    return build_network(body, len(settings.categories)), tokenizer
 
 
-def read_head(network: Network, folder: Path, settings: Settings) -> Ngrams | None:
+def read_head(
+    network: ModerationNetwork, folder: Path, settings: ClassifierSettings
+) -> NgramModel | None:
     """Fills mix and head from `head.safetensors`; gives the n-gram model where there is one."""
     path = folder / "head.safetensors"
-    tensors = read_tensors(path)
-    outputs = len(EXTRA) + len(settings.categories)
+    tensors = read_safetensors(path)
+    outputs = len(QUESTION_OUTPUTS) + len(settings.categories)
     wanted = {"mix": network.mix, "weight": network.head.weight, "bias": network.head.bias}
     for name, parameter in wanted.items():
         if name not in tensors or tensors[name].shape != parameter.shape:
@@ -193,12 +195,12 @@ def read_head(network: Network, folder: Path, settings: Settings) -> Ngrams | No
             raise ValueError(
                 f"weights of type {weight.dtype} and shape {tuple(weight.shape)} for {outputs} outputs"
             )
-        return Ngrams(weight.numpy(), scale.float().numpy(), idf.float().numpy())
+        return NgramModel(weight.numpy(), scale.float().numpy(), idf.float().numpy())
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: ngram: {error}") from error
 
 
-def write_head(network: Network, folder: Path, ngrams: dict[str, Tensor]) -> None:
+def write_head(network: ModerationNetwork, folder: Path, ngrams: dict[str, Tensor]) -> None:
     """`head.safetensors`: mix, head, and the n-gram tensors (`weight` int8, `scale`, `idf`) if there are any."""
     tensors = {"mix": network.mix, "weight": network.head.weight, "bias": network.head.bias}
     made = {k: v.detach().float().cpu().contiguous() for k, v in tensors.items()}
@@ -209,7 +211,11 @@ def write_head(network: Network, folder: Path, ngrams: dict[str, Tensor]) -> Non
 
 
 def write_body(
-    network: Network, tokenizer: Any, folder: Path, base: dict[str, Tensor] | None, rank: int | None
+    network: ModerationNetwork,
+    tokenizer: Any,
+    folder: Path,
+    base: dict[str, Tensor] | None,
+    rank: int | None,
 ) -> None:
     """The body whole with its tokenizer, or (with the tensors of its `base`) only what changed."""
     if base is None:

@@ -1,0 +1,26 @@
+"""A lock file that keeps two processes from training into one folder."""
+
+from __future__ import annotations
+
+import fcntl
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from truing.core.errors import RunError
+
+
+@contextmanager
+def lock_run_folder(out: Path) -> Any:
+    """Holds the run folder: one run writes to it at a time."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock: IO[bytes] = (out / "lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RunError(f"{out}: another process is training into this folder") from error
+    try:
+        yield
+    finally:
+        lock.close()
