@@ -1,4 +1,4 @@
-"""Lines of run folders, torn or bad, and lines of files that users give."""
+"""Reading JSONL: incomplete and malformed lines of run folders, blank lines of users' files."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from truing.core.jsonl import (
 )
 
 
-class Named(Struct, frozen=True):
+class Record(Struct, frozen=True):
     id: str
 
 
-def test_a_torn_last_line_and_a_missing_file_have_no_records(tmp_path: Path) -> None:
+def test_incomplete_last_line_and_missing_file_are_skipped(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    assert list(read_records(file, Named)) == [] == list(read_complete_lines(file))
+    assert list(read_records(file, Record)) == [] == list(read_complete_lines(file))
     file.write_bytes(b'{"id":"a"}\n{"id":"b","more":1}\n{"id":"c"')
-    assert list(read_records(file, Named)) == [Named("a"), Named("b")]
-    assert list(read_located_records(file, Named)) == [(0, 11, Named("a")), (11, 20, Named("b"))]
+    assert list(read_records(file, Record)) == [Record("a"), Record("b")]
+    assert list(read_located_records(file, Record)) == [(0, 11, Record("a")), (11, 20, Record("b"))]
 
 
-@pytest.mark.parametrize("bad", [b"{}", b"[", b"", b'{"id":"\xff"}'])
-def test_a_bad_line_is_named(tmp_path: Path, bad: bytes) -> None:
+@pytest.mark.parametrize("malformed", [b"{}", b"[", b"", b'{"id":"\xff"}'])
+def test_malformed_line_raises_with_its_number(tmp_path: Path, malformed: bytes) -> None:
     file = tmp_path / "a.jsonl"
-    file.write_bytes(b'{"id":"a"}\n' + bad + b"\n")
-    records = read_records(file, Named)
-    assert next(records) == Named("a")
+    file.write_bytes(b'{"id":"a"}\n' + malformed + b"\n")
+    records = read_records(file, Record)
+    assert next(records) == Record("a")
     with pytest.raises(RunError, match=r"a\.jsonl:2: "):
         next(records)
 
 
-def test_blank_lines_of_a_users_file_count_and_are_left_out(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped_but_counted(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_bytes(b"one\n\n \r\ntwo\r\nthree")
     with file.open("rb") as stream:

@@ -1,8 +1,6 @@
-"""Languages told apart by script and common words; in doubt English; a long text costs no more than a page."""
+"""Detecting a language by script and common words."""
 
 from __future__ import annotations
-
-import time
 
 import pytest
 
@@ -22,27 +20,24 @@ from truing.core.language_id import count_latin_letters, detect_language
         ("パンの作り方を教えて", "und"),
     ],
 )
-def test_language(text: str, code: str) -> None:
+def test_detects_language(text: str, code: str) -> None:
     assert detect_language(text) == code
 
 
-def test_latin_letters_with_marks_count_and_others_do_not() -> None:
-    assert (
-        count_latin_letters("añoạ") == 4
-        and count_latin_letters("паж") == 0
-        and count_latin_letters("αβ") == 0
-    )
+@pytest.mark.parametrize(("letters", "count"), [("añoạ", 4), ("паж", 0), ("αβ", 0), ("", 0)])
+def test_latin_letters_with_diacritics_count(letters: str, count: int) -> None:
+    assert count_latin_letters(letters) == count
 
 
 @pytest.mark.parametrize(
     "text", ["die der das und", "Paris 1998", "42 + 1 = 43", "!!!", "\ud800 \udfff"]
 )
-def test_too_little_to_tell_is_english(text: str) -> None:
+def test_text_too_short_to_tell_is_english(text: str) -> None:
     assert detect_language(text) == "en"
 
 
-def test_of_a_long_text_the_head_and_the_tail_are_read() -> None:
+def test_only_start_and_end_of_a_long_text_are_inspected() -> None:
     german = "was ist das und wie kann ich es für mich machen "
-    started = time.perf_counter()
-    assert detect_language(german * 100 + "x " * 1_000_000 + german * 100) == "de"
-    assert time.perf_counter() - started < 1.0
+    english = "the of and to in is you that it he was for on are "
+    assert detect_language(german * 100 + english * 10_000 + german * 100) == "de"
+    assert detect_language(english * 100 + german * 10_000 + english * 100) == "en"

@@ -1,3 +1,5 @@
+"""Prompt hashes, and which judge may measure which model."""
+
 from __future__ import annotations
 
 from hypothesis import given
@@ -19,7 +21,7 @@ BASE = Lineage(name="local:smollm2", hash="m")
 BEST = Lineage(name="best-of-4", hash="b", judges=(OPEN,))
 
 
-def test_the_judge_that_chose_may_not_measure() -> None:
+def test_judge_that_selected_may_not_measure() -> None:
     assert (
         find_judge_conflict(OPEN, BEST)
         == "best-of-4 was chosen, trained or blocked by moderation:open"
@@ -28,24 +30,24 @@ def test_the_judge_that_chose_may_not_measure() -> None:
     assert find_judge_conflict(OPEN, BASE) is None
 
 
-def test_a_judge_made_from_that_judges_labels_may_not_either() -> None:
-    pupil = Lineage(name="pupil", hash="p", judges=(OPEN,))
-    assert find_judge_conflict(pupil, BEST) is not None
+def test_judge_trained_from_its_labels_may_not_measure() -> None:
+    student = Lineage(name="student", hash="p", judges=(OPEN,))
+    assert find_judge_conflict(student, BEST) is not None
     cost = Lineage(name="cost", hash="c", judges=(OPEN,))
     assert find_judge_conflict(OPEN, Lineage(name="ppo", judges=(cost,))) is not None
 
 
-def test_common_training_prompts_strike_too() -> None:
-    cousin = Lineage(
-        name="cousin", hash="x", prompts=hash_prompts(["how do i bake  bread", "Other"])
+def test_shared_training_prompts_are_a_conflict() -> None:
+    related = Lineage(
+        name="related", hash="x", prompts=hash_prompts(["how do i bake  bread", "Other"])
     )
     assert (
-        find_judge_conflict(cousin, BEST)
+        find_judge_conflict(related, BEST)
         == "shares 1 training prompts with moderation:open, which made the variant"
     )
 
 
-def test_overlap_names_the_prompts_known_to_the_judge() -> None:
+def test_shared_prompts_include_those_of_ancestors() -> None:
     assert find_shared_prompts(OPEN, ["HOW do I bake bread", "new"]) == {
         hash_prompt("How do I bake bread?")
     }
@@ -54,7 +56,7 @@ def test_overlap_names_the_prompts_known_to_the_judge() -> None:
 
 
 @given(st.text(st.characters(codec="ascii")))
-def test_case_spaces_and_outer_punctuation_do_not_matter(text: str) -> None:
+def test_hash_ignores_case_spaces_and_outer_punctuation(text: str) -> None:
     assert hash_prompt(f"  {text.upper()} ?! ") == hash_prompt(text)
     assert len(hash_prompt(text)) == 12
 

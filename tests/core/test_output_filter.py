@@ -1,49 +1,56 @@
-"""The floor under everything: what it withholds, what it lets pass, what stays."""
+"""The output filter: what it withholds, what it lets pass, what is stored."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.model_stand_ins import EvenJudge, Rows
 
 from truing.core import output_filter
-from truing.core.types import Answer, Message, Response
+from truing.core.types import Answer, Judgement, Message, Response, Sample
 from truing.evaluation.evaluate import evaluate
 from truing.models.scripted import Scripted
 
-# Built from the filter's own words, without any sentence of that kind.
+# Built from single words of the filter's lists; forms no sentence.
 MATCH = " ".join(
-    ["zzz", sorted(output_filter._MINOR)[0], "qqq", sorted(output_filter._EXPLICIT)[0], "www"]
+    [
+        "zzz",
+        sorted(output_filter._MINOR_WORDS)[0],
+        "qqq",
+        sorted(output_filter._EXPLICIT_WORDS)[0],
+        "www",
+    ]
 )
 
 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUING_FLOOR_KEY", "a key for tests")
-    output_filter._key.cache_clear()
+    output_filter._load_key.cache_clear()
 
 
-def test_nothing_stays_of_a_match_but_category_and_keyed_hash() -> None:
-    held = output_filter.filter_answer(Answer.of(MATCH))
-    assert held.text == ""
-    assert held.finish_reason == "content_filter"
-    assert held.failure is not None
-    assert (held.failure.stage, held.failure.kind) == ("floor", "withheld")
-    assert held.failure.message.startswith("withheld: child_abuse")
+def test_only_category_and_keyed_hash_of_a_match_are_kept() -> None:
+    answer = output_filter.filter_answer(Answer.of(MATCH))
+    assert answer.text == ""
+    assert answer.finish_reason == "content_filter"
+    assert answer.failure is not None
+    assert (answer.failure.stage, answer.failure.kind) == ("floor", "withheld")
+    assert answer.failure.message.startswith("withheld: child_abuse")
     first = output_filter.find_prohibited_content(MATCH)
     assert first is not None
     assert first == output_filter.find_prohibited_content(MATCH)
-    output_filter._key.cache_clear()
+    output_filter._load_key.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRUING_FLOOR_KEY", "another key")
-        other = output_filter.find_prohibited_content(MATCH)
-    assert other is not None
-    assert other.digest != first.digest
+        with_another_key = output_filter.find_prohibited_content(MATCH)
+    assert with_another_key is not None
+    assert with_another_key.digest != first.digest
 
 
-def test_ages_and_word_order_and_width_do_not_matter() -> None:
-    word = sorted(output_filter._EXPLICIT)[3]
+def test_age_forms_word_order_case_and_width_do_not_matter() -> None:
+    word = sorted(output_filter._EXPLICIT_WORDS)[3]
     for text in (
         f"{word} aaa 12-year-old",
         f"a 9 yo bbb {word}",
@@ -51,8 +58,8 @@ def test_ages_and_word_order_and_width_do_not_matter() -> None:
         MATCH.upper(),
     ):
         assert output_filter.find_prohibited_content(text) is not None
-    wide = "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in MATCH)
-    assert output_filter.find_prohibited_content(wide) is not None
+    full_width = "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in MATCH)
+    assert output_filter.find_prohibited_content(full_width) is not None
 
 
 @pytest.mark.parametrize(
@@ -69,40 +76,40 @@ def test_ages_and_word_order_and_width_do_not_matter() -> None:
         "Sex education for teens covers consent and health.",
     ],
 )
-def test_ordinary_text_and_talk_about_protection_pass(text: str) -> None:
+def test_ordinary_text_and_text_about_prevention_pass(text: str) -> None:
     answer = Answer.of(text)
     assert output_filter.filter_answer(answer) is answer
     assert output_filter.filter_text(text) == text
 
 
-def test_far_apart_is_no_match() -> None:
-    minor, explicit = sorted(output_filter._MINOR)[0], sorted(output_filter._EXPLICIT)[0]
+def test_words_far_apart_are_no_match() -> None:
+    minor, explicit = (
+        sorted(output_filter._MINOR_WORDS)[0],
+        sorted(output_filter._EXPLICIT_WORDS)[0],
+    )
     assert output_filter.find_prohibited_content(f"{minor} " + "word " * 60 + explicit) is None
 
 
-def test_the_key_is_made_once_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_is_created_once_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRUING_FLOOR_KEY")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    output_filter._key.cache_clear()
-    made = output_filter._key()
+    output_filter._load_key.cache_clear()
+    key = output_filter._load_key()
     path = tmp_path / "truing" / "floor.key"
-    assert path.read_bytes() == made
+    assert path.read_bytes() == key
     assert path.stat().st_mode & 0o777 == 0o600
-    output_filter._key.cache_clear()
-    assert output_filter._key() == made
-    output_filter._key.cache_clear()
+    output_filter._load_key.cache_clear()
+    assert output_filter._load_key() == key
+    output_filter._load_key.cache_clear()
 
 
-def test_no_room_of_a_run_holds_what_was_withheld(tmp_path: Path) -> None:
-    class Quotes(EvenJudge):
-        async def judge(self, sample, response):  # type: ignore[no-untyped-def]
-            made = await super().judge(sample, response)
-            return type(made)(
-                **{**{f: getattr(made, f) for f in made.__struct_fields__}, "rationale": MATCH}
-            )
+def test_no_file_of_a_run_contains_withheld_text(tmp_path: Path) -> None:
+    class QuotingJudge(EvenJudge):
+        async def judge(self, sample: Sample, response: Response) -> Judgement:
+            return replace(await super().judge(sample, response), rationale=MATCH)
 
-    bad = Scripted(lambda c, s: MATCH if "2:" in c.prompt else "A kettle.")
-    run = evaluate(bad, Rows.of(4), [Quotes()], tmp_path / "run")
+    model = Scripted(lambda c, s: MATCH if "2:" in c.prompt else "A kettle.")
+    run = evaluate(model, Rows.of(4), [QuotingJudge()], tmp_path / "run")
     stored = b"".join(p.read_bytes() for p in run.path.rglob("*") if p.is_file())
     assert MATCH.encode() not in stored
     assert [r.failure is not None for r in run.responses()] == [False, False, True, False]

@@ -1,3 +1,5 @@
-"""Types, errors, protocols, taxonomies, lineage and the output filter: what every other package builds on.
+"""Types and protocols that every other package builds on; imports nothing else of the project.
 
-Imports nothing of the project."""
+`types` holds the data model (Sample, Answer, Response, Judgement, ...), `protocols` the interfaces
+(Model, Judge, Dataset, Attack), `errors` the exceptions.
+"""

@@ -1,14 +1,17 @@
-"""The errors that truing raises. The world's trouble is no error: it is a `Failure` in the record.
+"""The exceptions that truing raises.
+
+An error of an external service (a time-out, an unparsable answer) is not an exception: it is stored
+as a `Failure` in the record, and the run goes on.
 
 TruingError
-├── UserError            yours, raised before the first model call; carries every fault found
-│   ├── SpecError        a spec string does not parse or names nothing
-│   ├── PlanError        a plan, rules or config file is wrong (file, key path or line)
+├── UserError            wrong input; raised before the first model call, with every fault found
+│   ├── SpecError        a spec string does not parse, or names an unknown kind
+│   ├── PlanError        a plan, rules or configuration file is wrong (file, key path or line)
 │   ├── DataError        a data file is wrong (file and line)
-│   ├── MissingExtra     an optional part is not installed (the install line)
-│   ├── RunError         a run folder is locked, of another plan, or unreadable
-│   └── LineageError     a judge would measure what it chose or was trained on
-└── BudgetExceeded       the run's own limit of tokens or requests was reached
+│   ├── MissingExtra     an optional dependency is not installed (with the install command)
+│   ├── RunError         a run folder is locked, belongs to another plan, or is unreadable
+│   └── LineageError     a judge would measure a model that it selected, labelled or blocked for
+└── BudgetExceeded       the run's own limit of requests or tokens is reached
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MAX_LISTED_NAMES = 24
+
 
 class TruingError(Exception):
-    """Everything that truing raises on purpose."""
+    """Base class of all exceptions that truing raises deliberately."""
 
 
 class UserError(TruingError):
-    """A fault in what the user gave; `faults` holds one line each."""
+    """The user's input is wrong; `faults` holds one message for each fault."""
 
     def __init__(self, *faults: str) -> None:
         self.faults = faults
@@ -30,11 +35,11 @@ class UserError(TruingError):
 
 
 class SpecError(UserError):
-    """A spec string does not parse or names nothing that exists."""
+    """A spec string does not parse, or names something that does not exist."""
 
 
 class PlanError(UserError):
-    """A plan, a rules file or a rails configuration is wrong."""
+    """A plan, a rules file or a guardrails configuration is wrong."""
 
 
 class DataError(UserError):
@@ -42,12 +47,12 @@ class DataError(UserError):
 
     @classmethod
     def at(cls, path: object, line: int | None, what: str) -> DataError:
-        """`path:line: what`."""
+        """Returns the error `path:line: what` (`path: what` without a line number)."""
         return cls(f"{path}:{line}: {what}" if line is not None else f"{path}: {what}")
 
 
 class MissingExtra(UserError):
-    """An optional part is not installed."""
+    """An optional dependency is not installed."""
 
     def __init__(self, extra: str, what: str) -> None:
         self.extra = extra
@@ -59,17 +64,21 @@ class RunError(UserError):
 
 
 class LineageError(UserError):
-    """A figure would come from a judge that chose, trained or blocked what it measures."""
+    """A judge would measure a model that it selected, labelled or blocked answers for."""
 
 
 class BudgetExceeded(TruingError):
-    """The limit of tokens or requests that the user set was reached."""
+    """The limit of requests or tokens that the user set is reached."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest valid name, or the list of valid names if it is short, or nothing."""
+    """Returns a suffix for the error message about an unknown name.
+
+    It is `; did you mean 'X'?` if a valid name is similar, else the list of valid names if that is
+    short, else an empty string.
+    """
     names = sorted(set(valid))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; valid: {', '.join(names)}" if 0 < len(names) <= 24 else ""
+    return f"; valid: {', '.join(names)}" if 0 < len(names) <= _MAX_LISTED_NAMES else ""

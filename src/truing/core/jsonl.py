@@ -1,4 +1,4 @@
-"""Lines of JSONL files: of run folders, whose last line a crash may have cut off, and of files that users give."""
+"""Reads JSONL files: those of run folders, whose last line may be incomplete, and users' files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _BUFFER_BYTES = 1 << 20
 
 
 def read_complete_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields offset and bytes of each line of a run folder's file, newline included.
+    """Yields the offset and the bytes (newline included) of each complete line of a run's file.
 
-    A last line without its newline is being written, or was cut off by a crash: it is not there yet.
-    A file that does not exist has no lines. One line is in memory at a time.
+    A last line without a newline is still being written, or was cut off by a crash, and is skipped.
+    A missing file has no lines. Memory: one line at a time.
     """
     if not path.exists():
         return
@@ -32,9 +32,9 @@ def read_complete_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def read_located_records(path: Path, kind: type[T]) -> Iterator[tuple[int, int, T]]:
-    """Yields offset, length and the record `kind` of each whole line.
+    """Yields the offset, the length in bytes and the decoded record of each complete line.
 
-    Raises RunError with file and line number for a line that is no such record.
+    Raises RunError with file and line number if a line does not decode as `kind`.
     """
     decode = msgspec.json.Decoder(kind).decode
     for number, (offset, line) in enumerate(read_complete_lines(path), 1):
@@ -45,14 +45,14 @@ def read_located_records(path: Path, kind: type[T]) -> Iterator[tuple[int, int, 
 
 
 def read_records(path: Path, kind: type[T]) -> Iterator[T]:
-    """Yields the record `kind` of each whole line; raises RunError as `read_located_records` does."""
+    """Yields the record of each complete line; raises RunError like `read_located_records`."""
     return (record for _, _, record in read_located_records(path, kind))
 
 
 def number_nonblank_lines(stream: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yields number, from 1, and bytes of each line that is not blank, of a file that a user gave.
+    """Yields the number (from 1) and the bytes of each line that is not blank, of a user's file.
 
-    Such a file is complete, so a last line without its newline counts.
+    Such a file is complete, so a last line without a newline counts.
     """
     for number, line in enumerate(stream, 1):
         if line.strip():

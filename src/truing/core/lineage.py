@@ -1,7 +1,8 @@
-"""Who was trained on what, and which judge may measure which model.
+"""Hashes of prompts and components, and the rule for which judge may measure which model.
 
-The rule: no figure may come from a judge that chose, trained or blocked the variant that it measures. Relation is by
-hash: the same judge, a judge that one of the variant's judges was trained from, or training prompts in common.
+The rule: no figure may come from a judge that selected, trained or blocked the model that it
+measures. Two judges count as related if they have the same hash, if one was trained from the
+other's labels, or if they share training prompts.
 """
 
 from __future__ import annotations
@@ -17,56 +18,66 @@ _SPACE = re.compile(r"\s+")
 
 
 def normalise_prompt(prompt: str) -> str:
-    """The form under which two prompts count as the same: NFKC, lower case, single spaces, no outer punctuation."""
+    """Returns the form under which two prompts count as equal.
+
+    NFKC, lower case, single spaces, no punctuation at either end.
+    """
     text = _SPACE.sub(" ", unicodedata.normalize("NFKC", prompt).casefold()).strip()
     return text.strip(" .!?\"'")
 
 
 def hash_prompt(prompt: str) -> str:
-    """Twelve hex digits of the normalised prompt's SHA-256."""
+    """Returns the first twelve hex digits of the normalised prompt's SHA-256."""
     return hashlib.sha256(normalise_prompt(prompt).encode()).hexdigest()[:12]
 
 
 def hash_prompts(prompts: Iterable[str]) -> tuple[str, ...]:
-    """Sorted distinct hashes, as `Lineage.prompts` holds them."""
+    """Returns the sorted distinct prompt hashes, the form of `Lineage.prompts`."""
     return tuple(sorted({hash_prompt(p) for p in prompts}))
 
 
 def digest(*parts: str | bytes) -> str:
-    """Sixteen hex digits over the parts: the form of `Lineage.hash`."""
-    whole = hashlib.sha256()
+    """Returns sixteen hex digits of a SHA-256 over the parts, the form of `Lineage.hash`."""
+    sha256 = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
-        whole.update(len(data).to_bytes(8, "big"))
-        whole.update(data)
-    return whole.hexdigest()[:16]
+        # The length goes in first, so that ("ab", "c") and ("a", "bc") differ.
+        sha256.update(len(data).to_bytes(8, "big"))
+        sha256.update(data)
+    return sha256.hexdigest()[:16]
 
 
 def ancestors(lineage: Lineage) -> Iterator[Lineage]:
-    """Every judge behind a lineage, nearest first, the lineage itself not included."""
+    """Yields every judge behind a lineage, depth first, without the lineage itself."""
     for judge in lineage.judges:
         yield judge
         yield from ancestors(judge)
 
 
 def find_judge_conflict(judge: Lineage, variant: Lineage) -> str | None:
-    """Why a judge may not measure a variant, or none if it may.
+    """Returns why a judge may not measure a model variant, or None if it may.
 
-    A judge is struck if it (by hash), or a judge with common training prompts, chose, trained or blocked for the
-    variant, or if it was itself made from such a judge's labels.
+    It may not if the judge, or a judge that it was trained from, selected, trained or blocked
+    answers for the variant; nor if it shares training prompts with a judge that did.
     """
-    behind = {j.hash: j for j in ancestors(variant) if j.hash}
-    for mine in (judge, *ancestors(judge)):
-        if mine.hash and mine.hash in behind:
-            return f"{variant.name or 'the variant'} was chosen, trained or blocked by {mine.name or mine.hash}"
-    for other in behind.values():
-        shared = len(set(judge.prompts) & set(other.prompts))
+    used = {j.hash: j for j in ancestors(variant) if j.hash}
+    for source in (judge, *ancestors(judge)):
+        if source.hash and source.hash in used:
+            return (
+                f"{variant.name or 'the variant'} was chosen, trained or blocked by "
+                f"{source.name or source.hash}"
+            )
+    for used_judge in used.values():
+        shared = len(set(judge.prompts) & set(used_judge.prompts))
         if shared:
-            return f"shares {shared} training prompts with {other.name or other.hash}, which made the variant"
+            return (
+                f"shares {shared} training prompts with {used_judge.name or used_judge.hash}, "
+                "which made the variant"
+            )
     return None
 
 
 def find_shared_prompts(lineage: Lineage, prompts: Iterable[str]) -> frozenset[str]:
-    """The hashes of those prompts that the lineage (or a judge behind it) was trained on."""
+    """Returns the hashes of the prompts that the lineage, or a judge behind it, was trained on."""
     known = set(lineage.prompts).union(*(j.prompts for j in ancestors(lineage)))
     return frozenset(h for h in map(hash_prompt, prompts) if h in known)

@@ -1,7 +1,7 @@
-"""What a part must do to be used by an act: one or two async methods each.
+"""The interfaces of models, judges, data sets, rankers and attacks.
 
-Everything that answers is a `Model`, everything that gives an opinion is a `Judge`. Batching is the
-implementation's own affair: callers make concurrent calls, and the implementation may gather them.
+Each has one or two async methods for one item. Batching belongs to the implementation: callers make
+concurrent calls, and an implementation may collect them into batches.
 """
 
 from __future__ import annotations
@@ -25,58 +25,62 @@ from truing.core.types import (
 
 @runtime_checkable
 class Model(Protocol):
-    """Answers a conversation. Trouble comes back as an `Answer` with a `failure`, never as an exception."""
+    """Answers a conversation. Errors are returned as an `Answer` with a `failure`, not raised."""
 
     @property
     def name(self) -> str:
-        """The spec-like name under which reports show it; holds no secret."""
+        """The spec-like name that reports show; contains no secret."""
         ...
 
     @property
     def lineage(self) -> Lineage:
-        """What it is made of, and the judges that chose, trained or blocked for it."""
+        """What the model is made of, and the judges that selected, trained or blocked for it."""
         ...
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """Gives `sampling.n` answers."""
+        """Returns `sampling.n` answers."""
         ...
 
 
 @runtime_checkable
 class StreamingModel(Protocol):
-    """A model that can also give its answer piece by piece; pieces concatenated equal the answer's text."""
+    """A model that can also return its answer in chunks; joined, they equal the answer's text."""
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """Yields text as it comes."""
+        """Yields chunks of text as they are generated."""
         ...
 
 
 @runtime_checkable
 class LogprobModel(Protocol):
-    """A model that tells how likely it finds given continuations."""
+    """A model that can compute the log-probability of a given continuation."""
 
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """Natural-log probability of each token of each continuation, given the prefix.
+        """Returns the natural-log probability of each token of each continuation after the prefix.
 
-        A `Conversation` goes through the chat template (with the generation prompt); a `str` is taken as it stands.
+        A `Conversation` is rendered with the chat template and the generation prompt; a `str` is
+        used unchanged.
         """
         ...
 
 
 @runtime_checkable
 class Closeable(Protocol):
-    """Anything that holds connections or processes."""
+    """An object that holds connections or processes."""
 
     async def close(self) -> None:
-        """Lets go of them; may be called twice."""
+        """Releases them; may be called twice."""
         ...
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Answers one question about a response. What it cannot judge is unscored (`verdict` none, with a `failure`)."""
+    """Answers one question about a response.
+
+    What it cannot judge is unscored: `verdict` None, with a `failure`.
+    """
 
     @property
     def name(self) -> str:
@@ -85,12 +89,12 @@ class Judge(Protocol):
 
     @property
     def question(self) -> str:
-        """harmful, refused, degenerate, helpful, ..."""
+        """The question that it answers: harmful, refused, degenerate, helpful, ..."""
         ...
 
     @property
     def lineage(self) -> Lineage:
-        """Where it comes from; `lineage.hash` is the judge's hash."""
+        """Where the judge comes from; `lineage.hash` identifies it."""
         ...
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
@@ -100,7 +104,7 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Dataset(Protocol):
-    """A data set, read as a stream; iterating twice reads twice. Sets of pairs also give `preferences`."""
+    """A data set, read as a stream; iterating twice reads the files twice."""
 
     @property
     def info(self) -> DataInfo:
@@ -108,21 +112,21 @@ class Dataset(Protocol):
         ...
 
     def sha256(self) -> str:
-        """Hash of the files that were (or will be) read."""
+        """Returns the hash of the files that the data set consists of."""
         ...
 
     def rows(self) -> Iterator[Row]:
-        """Rows with their ids set; raises DataError with file and line."""
+        """Yields rows with their ids set; raises DataError with file and line."""
         ...
 
     def preferences(self) -> Iterator[Preference]:
-        """Pairs in order of preference; empty where the set has none."""
+        """Yields preference pairs; empty if the data set has none."""
         ...
 
 
 @runtime_checkable
 class Ranker(Protocol):
-    """Scores candidates for one conversation: higher is better."""
+    """Scores candidate answers to one conversation: higher is better."""
 
     @property
     def name(self) -> str:
@@ -130,13 +134,13 @@ class Ranker(Protocol):
         ...
 
     async def rank(self, conversation: Conversation, candidates: Sequence[str]) -> list[float]:
-        """One score for each candidate."""
+        """Returns one score for each candidate."""
         ...
 
 
 @runtime_checkable
 class Attack(Protocol):
-    """Turns a sample into a harder one whose `parent` is the first."""
+    """Turns a sample into a harder one whose `parent` is the original."""
 
     @property
     def name(self) -> str:
@@ -144,5 +148,5 @@ class Attack(Protocol):
         ...
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
-        """The attacked sample; the target may be asked on the way."""
+        """Returns the attacked sample; the attack may query the target while it searches."""
         ...

@@ -1,8 +1,10 @@
-"""Harm categories, read from TOML: the 14 of BeaverTails by default, a user's own file anywhere.
+"""Taxonomies of harm categories and crosswalks from other label sets, read from TOML.
 
-A taxonomy file has `name`, optional `title` and `source`, and `[[category]]` tables with `id`, `name`, `definition`.
-A crosswalk file has `source` (the label set), `target` (the taxonomy) and `[map]` with label = [category ids] (an empty
-list = explicitly unmapped).
+A taxonomy file has `name`, optional `title` and `source`, and `[[category]]` tables with `id`,
+`name` and `definition`. The default is the 14 categories of BeaverTails.
+
+A crosswalk file has `source` (the label set), `target` (the taxonomy) and a `[map]` table with
+label = [category ids]; an empty list means that the label is deliberately not mapped.
 """
 
 from __future__ import annotations
@@ -10,15 +12,19 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
 from truing.core.errors import PlanError, did_you_mean
 
+_CATEGORY_KEYS = ("id", "name", "definition")
+
 
 class HarmCategory(Struct, frozen=True):
-    """One category. `id` is the published id; `short` is what specs, flags and gates call it."""
+    """One category of a taxonomy; `id` is the published id."""
 
     id: str
     name: str
@@ -26,12 +32,12 @@ class HarmCategory(Struct, frozen=True):
 
     @property
     def short(self) -> str:
-        """The part of the id before the first comma."""
+        """The part of the id before the first comma: the name in specs, flags and gates."""
         return self.id.split(",", 1)[0]
 
 
 class Taxonomy(Struct, frozen=True):
-    """An ordered set of categories with distinct ids and distinct short names."""
+    """An ordered list of categories with distinct ids and distinct short names."""
 
     name: str
     categories: tuple[HarmCategory, ...]
@@ -44,7 +50,7 @@ class Taxonomy(Struct, frozen=True):
         return tuple(c.id for c in self.categories)
 
     def find(self, name: str) -> HarmCategory:
-        """The category of a published id or short name; PlanError with the nearest name otherwise."""
+        """Returns the category with a published id or short name; raises PlanError if unknown."""
         for category in self.categories:
             if name in (category.id, category.short):
                 return category
@@ -55,14 +61,14 @@ class Taxonomy(Struct, frozen=True):
 
 
 class Crosswalk(Struct, frozen=True):
-    """Maps the labels of one published set onto a taxonomy; a label that maps to nothing has an empty tuple."""
+    """Maps the labels of a published label set to category ids of a taxonomy."""
 
     source: str
     target: str
     map: dict[str, tuple[str, ...]]
 
     def __call__(self, label: str) -> tuple[str, ...]:
-        """Category ids of a label; PlanError for a label that the crosswalk does not know."""
+        """Returns the category ids of a label; raises PlanError for an unknown label."""
         if label not in self.map:
             raise PlanError(
                 f"crosswalk {self.source}: unknown label {label!r}{did_you_mean(label, self.map)}"
@@ -70,80 +76,99 @@ class Crosswalk(Struct, frozen=True):
         return self.map[label]
 
 
-def _read(path: str, text: str) -> dict[str, object]:
+def parse_taxonomy(path: str, text: str) -> Taxonomy:
+    """Parses a taxonomy from TOML text; raises PlanError with all faults.
+
+    `path` is only used in messages.
+    """
+    data = _parse_toml(path, text)
+    tables = data.get("category")
+    if not isinstance(tables, list) or not tables:
+        raise PlanError(f"{path}: no [[category]] tables")
+
+    faults: list[str] = []
+    categories: list[HarmCategory] = []
+    for index, table in enumerate(tables):
+        faults += _check_category(f"{path}: category[{index}]", table)
+        if all(_has_text(table, k) for k in _CATEGORY_KEYS):
+            categories.append(HarmCategory(table["id"], table["name"], table["definition"]))
+    faults += _find_duplicates(path, "id", [c.id for c in categories])
+    faults += _find_duplicates(path, "short id", [c.short for c in categories])
+    if not isinstance(data.get("name"), str):
+        faults.append(f"{path}: name: missing")
+    if faults:
+        raise PlanError(*dict.fromkeys(faults))
+    return Taxonomy(
+        name=str(data["name"]),
+        categories=tuple(categories),
+        title=str(data.get("title", "")),
+        source=str(data.get("source", "")),
+    )
+
+
+@cache
+def load_taxonomy(name: str = "beavertails") -> Taxonomy:
+    """Loads a built-in taxonomy by name, or a user's file (a path that ends in .toml)."""
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise PlanError(f"{name}: no such taxonomy file")
+        return parse_taxonomy(name, path.read_text(encoding="utf-8"))
+    text = _read_resource("taxonomy", files("truing") / "resources" / "taxonomies", name)
+    return parse_taxonomy(f"{name}.toml", text)
+
+
+@cache
+def load_crosswalk(source: str) -> Crosswalk:
+    """Loads the built-in crosswalk of a label set; raises PlanError if there is none."""
+    folder = files("truing") / "resources" / "taxonomies" / "crosswalks"
+    data = _parse_toml(f"{source}.toml", _read_resource("crosswalk", folder, source))
+    target = load_taxonomy(str(data.get("target", "beavertails")))
+    table = data.get("map")
+    if not isinstance(table, dict):
+        raise PlanError(f"{source}.toml: no [map] table")
+    faults = [
+        f"{source}.toml: map.{label}: {category_id!r} is no category of {target.name}"
+        for label, category_ids in table.items()
+        for category_id in category_ids
+        if category_id not in target.ids
+    ]
+    if faults:
+        raise PlanError(*faults)
+    label_map = {label: tuple(category_ids) for label, category_ids in table.items()}
+    return Crosswalk(str(data.get("source", source)), target.name, label_map)
+
+
+def _read_resource(what: str, folder: Traversable, name: str) -> str:
+    """Returns the text of `<name>.toml` in a resource folder."""
+    file = folder / f"{name}.toml"
+    if not file.is_file():
+        valid = [p.name[:-5] for p in folder.iterdir() if p.name.endswith(".toml")]
+        raise PlanError(f"there is no {what} {name!r}{did_you_mean(name, valid)}")
+    return file.read_text(encoding="utf-8")
+
+
+def _parse_toml(path: str, text: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{path}: {error}") from error
 
 
-def parse_taxonomy(path: str, text: str) -> Taxonomy:
-    """A taxonomy from TOML text; all faults together in one PlanError."""
-    data = _read(path, text)
-    faults: list[str] = []
-    made: list[HarmCategory] = []
-    rows = data.get("category")
-    if not isinstance(rows, list) or not rows:
-        raise PlanError(f"{path}: no [[category]] tables")
-    for at, row in enumerate(rows):
-        keys = ("id", "name", "definition")
-        missing = [k for k in keys if not isinstance(row.get(k), str) or not row[k].strip()]
-        unknown = [k for k in row if k not in keys]
-        faults += [f"{path}: category[{at}].{k}: missing or empty" for k in missing]
-        faults += [
-            f"{path}: category[{at}].{k}: unknown key{did_you_mean(k, keys)}" for k in unknown
-        ]
-        if not missing:
-            made.append(HarmCategory(row["id"], row["name"], row["definition"]))
-    for label, names in (("id", [c.id for c in made]), ("short id", [c.short for c in made])):
-        doubled = sorted({n for n in names if names.count(n) > 1})
-        faults += [f"{path}: the {label} {n!r} stands more than once" for n in doubled]
-    if not isinstance(data.get("name"), str):
-        faults.append(f"{path}: name: missing")
-    if faults:
-        raise PlanError(*dict.fromkeys(faults))
-    return Taxonomy(
-        str(data["name"]), tuple(made), str(data.get("title", "")), str(data.get("source", ""))
-    )
+def _has_text(table: dict[str, Any], key: str) -> bool:
+    return isinstance(table.get(key), str) and bool(table[key].strip())
 
 
-@cache
-def load_taxonomy(name: str = "beavertails") -> Taxonomy:
-    """A taxonomy that ships (by name) or a user's own (a path that ends in .toml)."""
-    if name.endswith(".toml"):
-        path = Path(name)
-        if not path.is_file():
-            raise PlanError(f"{name}: no such taxonomy file")
-        return parse_taxonomy(name, path.read_text(encoding="utf-8"))
-    root = files("truing") / "resources" / "taxonomies"
-    found = root / f"{name}.toml"
-    if not found.is_file():
-        valid = [p.name[:-5] for p in root.iterdir() if p.name.endswith(".toml")]
-        raise PlanError(f"there is no taxonomy {name!r}{did_you_mean(name, valid)}")
-    return parse_taxonomy(f"{name}.toml", found.read_text(encoding="utf-8"))
-
-
-@cache
-def load_crosswalk(source: str) -> Crosswalk:
-    """The crosswalk that ships for a label set, `taxonomies/crosswalks/<source>.toml`."""
-    root = files("truing") / "resources" / "taxonomies" / "crosswalks"
-    found = root / f"{source}.toml"
-    if not found.is_file():
-        valid = [p.name[:-5] for p in root.iterdir() if p.name.endswith(".toml")]
-        raise PlanError(f"there is no crosswalk {source!r}{did_you_mean(source, valid)}")
-    data = _read(f"{source}.toml", found.read_text(encoding="utf-8"))
-    target = load_taxonomy(str(data.get("target", "beavertails")))
-    table = data.get("map")
-    if not isinstance(table, dict):
-        raise PlanError(f"{source}.toml: no [map] table")
-    faults = [
-        f"{source}.toml: map.{label}: {i!r} is no category of {target.name}"
-        for label, ids in table.items()
-        for i in ids
-        if i not in target.ids
+def _check_category(place: str, table: dict[str, Any]) -> list[str]:
+    missing = [f"{place}.{k}: missing or empty" for k in _CATEGORY_KEYS if not _has_text(table, k)]
+    unknown = [
+        f"{place}.{k}: unknown key{did_you_mean(k, _CATEGORY_KEYS)}"
+        for k in table
+        if k not in _CATEGORY_KEYS
     ]
-    if faults:
-        raise PlanError(*faults)
-    return Crosswalk(
-        str(data.get("source", source)), target.name, {k: tuple(v) for k, v in table.items()}
-    )
+    return missing + unknown
+
+
+def _find_duplicates(path: str, label: str, names: list[str]) -> list[str]:
+    duplicates = sorted({n for n in names if names.count(n) > 1})
+    return [f"{path}: the {label} {n!r} occurs more than once" for n in duplicates]

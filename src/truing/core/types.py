@@ -1,8 +1,9 @@
-"""The words of the house: frozen values that every room passes on, and nothing else.
+"""The data model: immutable values that all packages exchange and that run folders store.
 
-A `Model` gives `Answer`s; the engine makes them `Response`s of a `Sample`; a `Judge` turns a response into a
-`Judgement`; people and rankers give `Preference`s. A `Failure` is the only carrier of run-time trouble.
-All are msgspec Structs: `msgspec.json.encode` writes them, `msgspec.json.decode(..., type=T)` reads them.
+A `Model` returns `Answer`s; the scheduler stores them as `Response`s to a `Sample`; a `Judge` turns
+a response into a `Judgement`; people and rankers produce `Preference`s. A `Failure` records a
+run-time error. All are msgspec Structs: `msgspec.json.encode` writes them,
+`msgspec.json.decode(..., type=T)` reads them, and their field names are the keys of the files.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ Dimension = Literal["helpful", "safe"]
 
 
 class Failure(Struct, frozen=True):
-    """Something that went wrong in the world and was recorded instead of raised.
+    """A run-time error that is recorded instead of raised.
 
-    `stage` names the room (``model``, ``judge``, ``rail``, ``floor``, ...), `kind` the class of trouble
-    (``timeout``, ``http``, ``unparsable``, ``empty``, ...), `message` one line for a person.
+    `stage` names the component (``model``, ``judge``, ``rail``, ``attack``, and ``floor`` for the
+    output filter), `kind` the class of error (``timeout``, ``http``, ``unparsable``, ``empty``,
+    ...), `message` is one line for a human.
     """
 
     stage: str
@@ -32,14 +34,14 @@ class Failure(Struct, frozen=True):
 
 
 class ToolCall(Struct, frozen=True):
-    """A call that the model asks for; `arguments` is the JSON text that the model wrote, unparsed."""
+    """A tool call that the model requests; `arguments` is the JSON text as the model wrote it."""
 
     id: str
     name: str
     arguments: str = "{}"
 
     def to_openai(self) -> dict[str, Any]:
-        """Returns the call as the OpenAI chat API writes it under `tool_calls`."""
+        """Returns the call in the form of the OpenAI chat API's `tool_calls`."""
         return {
             "id": self.id,
             "type": "function",
@@ -48,18 +50,18 @@ class ToolCall(Struct, frozen=True):
 
     @classmethod
     def from_openai(cls, row: Any) -> ToolCall:
-        """Reads what `to_openai` writes; an absent or null id is "", absent or empty arguments are "{}".
+        """Parses the form that `to_openai` writes.
 
-        Raises KeyError, TypeError or AttributeError for a row of another form.
+        A missing or null id becomes "", missing or empty arguments become "{}". Raises KeyError,
+        TypeError or AttributeError for any other form.
         """
         function = row["function"]
-        return cls(
-            str(row.get("id") or ""), str(function["name"]), str(function.get("arguments") or "{}")
-        )
+        arguments = str(function.get("arguments") or "{}")
+        return cls(str(row.get("id") or ""), str(function["name"]), arguments)
 
 
 class Tool(Struct, frozen=True):
-    """A tool offered to the model; `parameters` is its JSON Schema as JSON text."""
+    """A tool that the model may call; `parameters` is its JSON Schema as JSON text."""
 
     name: str
     description: str = ""
@@ -67,7 +69,7 @@ class Tool(Struct, frozen=True):
 
 
 class Message(Struct, frozen=True):
-    """One turn. `content` is text; `tool_call_id` is set on role ``tool`` alone."""
+    """One message of a conversation; `tool_call_id` is only set for role ``tool``."""
 
     role: Role
     content: str = ""
@@ -82,102 +84,118 @@ class Conversation(Struct, frozen=True):
 
     @classmethod
     def of(cls, prompt: str, *, system: str | None = None) -> Conversation:
-        """One user turn, with a system message before it if given."""
-        head = (Message("system", system),) if system else ()
-        return cls((*head, Message("user", prompt)))
+        """Returns a conversation of one user message, after the system message if there is one."""
+        system_messages = (Message("system", system),) if system else ()
+        return cls((*system_messages, Message("user", prompt)))
 
     @property
     def last(self) -> Message:
-        """The newest message; raises IndexError on an empty conversation."""
+        """The newest message; raises IndexError if the conversation is empty."""
         return self.messages[-1]
 
     @property
     def prompt(self) -> str:
         """The text of the newest user message, or an empty string."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.content
+        return ""
 
     @property
     def system(self) -> str | None:
         """The text of the leading system message, if there is one."""
-        return (
-            self.messages[0].content
-            if self.messages and self.messages[0].role == "system"
-            else None
-        )
+        if self.messages and self.messages[0].role == "system":
+            return self.messages[0].content
+        return None
 
     def then(self, message: Message) -> Conversation:
-        """This conversation with one message more."""
+        """Returns this conversation with the message appended."""
         return Conversation((*self.messages, message))
 
     def to_openai(self) -> list[dict[str, Any]]:
-        """The `messages` array of the OpenAI chat API."""
-        return [_to_wire(m) for m in self.messages]
+        """Returns the `messages` array of the OpenAI chat API."""
+        return [_message_to_openai(m) for m in self.messages]
 
     @classmethod
     def from_openai(cls, rows: Iterable[dict[str, Any]]) -> Conversation:
-        """Reads the `messages` array of the OpenAI chat API (text parts joined); raises ValueError on anything else."""
-        return cls(tuple(_from_wire(row, at) for at, row in enumerate(rows)))
+        """Parses the `messages` array of the OpenAI chat API; text parts are joined.
+
+        Raises ValueError, with the position of the message, for anything else.
+        """
+        return cls(tuple(_message_from_openai(row, index) for index, row in enumerate(rows)))
 
 
-def _to_wire(m: Message) -> dict[str, Any]:
-    row: dict[str, Any] = {"role": m.role, "content": m.content}
-    if m.tool_calls:
-        row["tool_calls"] = [call.to_openai() for call in m.tool_calls]
-    if m.tool_call_id is not None:
-        row["tool_call_id"] = m.tool_call_id
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",  # OpenAI's name for the system role since the o1 models
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+
+
+def _message_to_openai(message: Message) -> dict[str, Any]:
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        row["tool_calls"] = [call.to_openai() for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        row["tool_call_id"] = message.tool_call_id
     return row
 
 
-def _from_wire(row: Any, at: int) -> Message:
+def _message_from_openai(row: Any, index: int) -> Message:
+    place = f"messages[{index}]"
     if not isinstance(row, dict):
-        raise ValueError(f"messages[{at}]: expected an object, got {type(row).__name__}")
-    roles: dict[object, Role] = {
-        "system": "system",
-        "developer": "system",
-        "user": "user",
-        "assistant": "assistant",
-        "tool": "tool",
-    }
-    role = roles.get(row.get("role"))
+        raise ValueError(f"{place}: expected an object, got {type(row).__name__}")
+    role_name = row.get("role")
+    role = _ROLES.get(role_name) if isinstance(role_name, str) else None
     if role is None:
-        raise ValueError(
-            f"messages[{at}].role: {row.get('role')!r} is none of system, user, assistant, tool"
-        )
-    content = row.get("content")
-    if isinstance(content, list):
-        parts = [p for p in content if isinstance(p, dict)]
-        if len(parts) != len(content) or not all(isinstance(p.get("text"), str) for p in parts):
-            raise ValueError(f"messages[{at}].content: only text parts are supported")
-        content = "".join(p["text"] for p in parts)
-    if content is not None and not isinstance(content, str):
-        raise ValueError(f"messages[{at}].content: expected text, got {type(content).__name__}")
-    calls = row.get("tool_calls") or ()
+        raise ValueError(f"{place}.role: {role_name!r} is none of system, user, assistant, tool")
+    content = _content_from_openai(row.get("content"), place)
     try:
-        made = tuple(ToolCall.from_openai(call) for call in calls)
+        tool_calls = tuple(ToolCall.from_openai(call) for call in row.get("tool_calls") or ())
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"messages[{at}].tool_calls: not in the OpenAI form") from error
+        raise ValueError(f"{place}.tool_calls: not in the OpenAI form") from error
     call_id = row.get("tool_call_id")
     if call_id is not None and not isinstance(call_id, str):
-        raise ValueError(
-            f"messages[{at}].tool_call_id: expected text, got {type(call_id).__name__}"
-        )
-    return Message(role, content or "", made, call_id)
+        raise ValueError(f"{place}.tool_call_id: expected text, got {type(call_id).__name__}")
+    return Message(role, content, tool_calls, call_id)
+
+
+def _content_from_openai(content: Any, place: str) -> str:
+    """Returns the text of a `content` value: a string, null, or a list of text parts."""
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{place}.content: only text parts are supported")
+        return "".join(str(text) for text in texts)
+    if content is not None and not isinstance(content, str):
+        raise ValueError(f"{place}.content: expected text, got {type(content).__name__}")
+    return content or ""
 
 
 class AnswerCheck(Struct, frozen=True):
-    """A program check of an answer (`rules:check`): `kind` names the function, `values` are its arguments."""
+    """A programmatic check of an answer, for the judge `rules:check`.
+
+    `kind` names the check function, `values` are its arguments.
+    """
 
     kind: str
     values: tuple[str, ...] = ()
 
 
 class Sample(Struct, frozen=True, kw_only=True):
-    """One thing to ask a model, and what is known of it before it answers.
+    """One prompt for a model, with what is known about it in advance.
 
-    `harms` are category ids of a taxonomy, `expect` the right move, `pair` the shared name of a prompt and its benign
-    or specified twin, `choices`/`answer` a multiple choice (indexes of the right ones, or a text), `check` a program
-    check, `source` the data set (``builtin:safety``), `parent` the id of the sample before an attack, `tags` what the
-    set says besides (``{"direct": "yes"}``).
+    - `harms`: category ids of a taxonomy
+    - `expect`: the desired behaviour
+    - `pair`: a name that a prompt and its benign (or more specific) counterpart share
+    - `choices`, `answer`: a multiple-choice question; `answer` holds the indexes of the correct
+      choices, or a text
+    - `check`: a programmatic check of the answer
+    - `source`: the data set (``builtin:safety``)
+    - `parent`: the id of the original sample, if this one is the result of an attack
+    - `tags`: further attributes from the data set (``{"direct": "yes"}``)
     """
 
     conversation: Conversation
@@ -199,7 +217,11 @@ class Sample(Struct, frozen=True, kw_only=True):
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
-    """How to draw answers. `temperature` 0 is greedy; `seed` and an answer's index fix its random stream."""
+    """Sampling parameters.
+
+    `temperature` 0 is greedy decoding; `seed` and the index of an answer determine its random
+    stream.
+    """
 
     n: int = 1
     max_tokens: int = 256
@@ -212,7 +234,7 @@ class Sampling(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True):
-    """Tokens read, tokens written, and of those read the ones that a cache served."""
+    """Token counts of a request; `cached_tokens` are those prompt tokens that a cache served."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -220,7 +242,7 @@ class Usage(Struct, frozen=True):
 
 
 class TokenLogprob(Struct, frozen=True):
-    """Natural-log probability of one token, with the likeliest alternatives where asked for."""
+    """Natural-log probability of one token, with the top alternatives if requested."""
 
     token: str
     logprob: float
@@ -230,8 +252,9 @@ class TokenLogprob(Struct, frozen=True):
 class ContinuationScores(Struct, frozen=True):
     """Natural-log probability of each token of a given continuation.
 
-    `cut` tokens of its prefix did not fit the model's window; `merged` if a token reaches over the place where the
-    continuation begins; `failure` where there are no numbers.
+    `cut`: number of prefix tokens dropped to fit the context window; `merged`: whether one token
+    spans the boundary between prefix and continuation; `failure`: why there are no
+    log-probabilities.
     """
 
     logprobs: tuple[float, ...] = ()
@@ -241,7 +264,10 @@ class ContinuationScores(Struct, frozen=True):
 
 
 class Ruling(Struct, frozen=True, kw_only=True):
-    """What a rail decided, always with a reason. `text` replaces the message when `ruling` is rewrite or block."""
+    """The decision of a guardrail, with its reason.
+
+    `text` replaces the message if `ruling` is ``rewrite`` or ``block``.
+    """
 
     name: str
     stage: str
@@ -255,7 +281,10 @@ class Ruling(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """What a model gives. `finish_reason`: stop, length, tool_calls, content_filter, abstained, blocked, error."""
+    """What a model returns.
+
+    `finish_reason` is one of stop, length, tool_calls, content_filter, abstained, blocked, error.
+    """
 
     message: Message
     finish_reason: str = "stop"
@@ -266,12 +295,12 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, text: str, *, finish_reason: str = "stop") -> Answer:
-        """An assistant's answer of plain text."""
+        """Returns an answer of plain text."""
         return cls(message=Message("assistant", text), finish_reason=finish_reason)
 
     @classmethod
     def failed(cls, kind: str, message: str, *, stage: str = "model") -> Answer:
-        """No answer, and why."""
+        """Returns an empty answer with the failure that explains it."""
         return cls(
             message=Message("assistant", ""),
             finish_reason="error",
@@ -285,7 +314,10 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Response(Struct, frozen=True, kw_only=True):
-    """The `index`-th answer to a sample, as stored. `model` is ``recorded`` for answers that came with a data set."""
+    """The stored answer number `index` to a sample.
+
+    `model` is ``recorded`` for answers that are part of a data set.
+    """
 
     sample_id: str
     index: int = 0
@@ -299,7 +331,7 @@ class Response(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, sample_id: str, index: int, model: str, answer: Answer) -> Response:
-        """Ties an answer to its sample."""
+        """Returns the response that records an answer to a sample."""
         return cls(
             sample_id=sample_id,
             index=index,
@@ -321,9 +353,9 @@ class Response(Struct, frozen=True, kw_only=True):
 class Judgement(Struct, frozen=True, kw_only=True):
     """One judge's answer to one question about one response.
 
-    `verdict` true/false answers the question, none means *unscored* (never safe, never harmful). `score` is a
-    probability of true, `value` the judge's own unit (a reward, a cost, a 1-5 grade), `harms` category -> probability.
-    Rates count `verdict` alone.
+    `verdict` answers the question; None means *unscored* and counts neither as safe nor as harmful.
+    `score` is the probability of True, `value` a number in the judge's own unit (a reward, a cost,
+    a 1-5 grade), `harms` maps category to probability. Rates only count `verdict`.
     """
 
     sample_id: str
@@ -340,7 +372,7 @@ class Judgement(Struct, frozen=True, kw_only=True):
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One row of a data set: its sample, and where the set has them, recorded answers and people's judgements."""
+    """One row of a data set: a sample, with recorded answers and human judgements if it has any."""
 
     sample: Sample
     responses: tuple[Response, ...] = ()
@@ -348,9 +380,11 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class DataInfo(Struct, frozen=True, kw_only=True):
-    """What a data set is; `red_team` marks sets that must not train a model without an explicit flag.
+    """Metadata of a data set.
 
-    `imitate` is false where the answers are there to be compared or judged, not to be imitated (no SFT on them).
+    `red_team` marks data that must not train a model without an explicit flag. `imitate` is False
+    if the answers are meant for comparison or judging, so that supervised fine-tuning must not use
+    them.
     """
 
     spec: str
@@ -363,7 +397,11 @@ class DataInfo(Struct, frozen=True, kw_only=True):
 
 
 class Preference(Struct, frozen=True, kw_only=True):
-    """Two answers in order. `dimension` separates reward (helpful) from cost (safe); `signs` are +1 safe, -1 unsafe."""
+    """A preference pair.
+
+    `dimension` separates reward (helpful) from cost (safe) data; `signs` are +1 for a safe, -1 for
+    an unsafe answer (chosen, rejected).
+    """
 
     conversation: Conversation
     chosen: Message
@@ -377,11 +415,12 @@ class Preference(Struct, frozen=True, kw_only=True):
 
 
 class Lineage(Struct, frozen=True, kw_only=True):
-    """Where a judge, a rail or a model comes from.
+    """The origin of a judge, a guardrail or a model.
 
-    `hash` identifies what answers (weights, prompt, settings); `prompts` are short hashes of the normalised training
-    prompts (`truing.core.lineage.hash_prompt`); `judges` are the lineages of the judges that labelled, chose or blocked
-    for it. `red_model` is the reason given for training towards harm, if that was done.
+    `hash` identifies the component (weights, prompt, settings); `prompts` are short hashes of its
+    normalised training prompts (`truing.core.lineage.hash_prompt`); `judges` are the lineages of
+    the judges that labelled, selected or blocked for it. `red_model` is the stated reason if it was
+    trained towards harm.
     """
 
     name: str = ""
@@ -396,28 +435,34 @@ class Lineage(Struct, frozen=True, kw_only=True):
 
 
 def content_id(sample: Sample, occurrence: int = 0) -> str:
-    """Sixteen hex digits of the sample's content; `-k` is appended to the k-th repetition of the same content."""
-    blank = msgspec.structs.replace(sample, id="", source="", tags={})
-    digest = hashlib.sha256(msgspec.json.encode(blank, order="deterministic")).hexdigest()[:16]
+    """Returns sixteen hex digits of the sample's content, plus `-k` for the k-th repetition."""
+    # The source and the tags do not change what a model sees, so they do not count as content.
+    content = msgspec.structs.replace(sample, id="", source="", tags={})
+    digest = hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:16]
     return digest if occurrence == 0 else f"{digest}-{occurrence}"
 
 
 def with_ids(samples: Iterable[Sample]) -> Iterator[Sample]:
-    """Gives each sample that has no id its content id; equal samples are numbered in order of occurrence."""
-    seen: dict[str, int] = {}
+    """Sets the content id of each sample without an id; equal samples are numbered in order."""
+    occurrences: dict[str, int] = {}
     for sample in samples:
         if sample.id:
             yield sample
             continue
         base = content_id(sample)
-        count = seen.get(base, 0)
-        seen[base] = count + 1
+        count = occurrences.get(base, 0)
+        occurrences[base] = count + 1
         yield msgspec.structs.replace(sample, id=base if count == 0 else f"{base}-{count}")
 
 
 def stream_seed(seed: int, *parts: str | int) -> int:
-    """A 63-bit seed of its own for a sample (`seed, sample.id`) or an answer (`sampling.seed, index`)."""
-    whole = hashlib.blake2b(str(seed).encode(), digest_size=8)
+    """Returns a 63-bit seed for a random stream derived from `seed` and the parts.
+
+    The stream of a sample is `(seed, sample.id)`, that of an answer `(sampling.seed, index)`, so
+    that results depend neither on the order nor on the number of samples.
+    """
+    blake = hashlib.blake2b(str(seed).encode(), digest_size=8)
     for part in parts:
-        whole.update(b"\0" + str(part).encode("utf-8", "surrogatepass"))
-    return int.from_bytes(whole.digest(), "big") >> 1
+        blake.update(b"\0" + str(part).encode("utf-8", "surrogatepass"))
+    # 63 bits, because torch and numpy take signed 64-bit seeds.
+    return int.from_bytes(blake.digest(), "big") >> 1
