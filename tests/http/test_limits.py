@@ -1,9 +1,8 @@
-"""The window of requests and the budget."""
+"""The adaptive limiter, the rate limit and the request budget."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -12,36 +11,39 @@ from truing.http.limits import AdaptiveLimiter, RequestBudget
 
 
 class Clock:
+    """A clock that only moves when the test moves it."""
+
     now = 100.0
 
     def __call__(self) -> float:
         return self.now
 
 
-def made(window: int) -> tuple[AdaptiveLimiter, Clock]:
+def make_limiter(window: int) -> tuple[AdaptiveLimiter, Clock]:
     clock = Clock()
     return AdaptiveLimiter(window, clock=clock), clock
 
 
-def round_trip(limiter: AdaptiveLimiter, clock: Clock, answers: int, throttled: int) -> None:
-    for i in range(answers):
-        clock.now += 0.2 / answers
+def run_round_trip(limiter: AdaptiveLimiter, clock: Clock, responses: int, throttled: int) -> None:
+    """Records one round trip of responses, the first `throttled` of which are 429s."""
+    for i in range(responses):
+        clock.now += 0.2 / responses
         limiter.record_response(0.1, throttled=i < throttled)
 
 
-def test_a_single_429_changes_no_window() -> None:
+def test_a_single_429_does_not_shrink_the_window() -> None:
     for window in (1, 4, 64):
-        limiter, clock = made(window)
-        round_trip(limiter, clock, window, 1)
+        limiter, clock = make_limiter(window)
+        run_round_trip(limiter, clock, window, 1)
         assert limiter.window == window
         assert limiter.shrinks == 0
 
 
-def test_five_percent_is_the_line() -> None:
-    limiter, clock = made(100)
-    round_trip(limiter, clock, 100, 5)
+def test_window_shrinks_above_five_percent_of_429s() -> None:
+    limiter, clock = make_limiter(100)
+    run_round_trip(limiter, clock, 100, 5)
     assert limiter.shrinks == 0
-    limiter, clock = made(100)
+    limiter, clock = make_limiter(100)
     limiter.in_flight = 100
     for i in range(100):
         clock.now += 0.002
@@ -50,8 +52,8 @@ def test_five_percent_is_the_line() -> None:
     assert limiter.window == 70.0
 
 
-def test_at_most_one_shrink_a_round_trip() -> None:
-    limiter, clock = made(64)
+def test_window_shrinks_at_most_once_a_round_trip() -> None:
+    limiter, clock = make_limiter(64)
     for _ in range(64):  # all at once: one round trip
         clock.now += 0.0001
         limiter.record_response(0.1, throttled=True)
@@ -64,48 +66,52 @@ def test_at_most_one_shrink_a_round_trip() -> None:
     assert limiter.shrinks == 1
 
 
-def test_the_window_grows_back_by_one_a_round_trip_up_to_its_start() -> None:
-    limiter, clock = made(10)
+def test_window_grows_by_one_a_round_trip_up_to_its_start() -> None:
+    limiter, clock = make_limiter(10)
     limiter.window = 7.0
     for expected in (8, 9, 10, 10):
-        round_trip(limiter, clock, 10, 0)
+        run_round_trip(limiter, clock, 10, 0)
         assert limiter.window == expected
 
 
-def test_a_spent_quota_shrinks_and_makes_everybody_wait() -> None:
-    limiter, clock = made(10)
+def test_used_up_quota_shrinks_once_and_pauses() -> None:
+    limiter, clock = make_limiter(10)
     clock.now += 1
     limiter.pause_for_quota(5.0)
     limiter.pause_for_quota(5.0)
     assert (limiter.window, limiter.shrinks) == (7.0, 1)
+    assert limiter._paused_until == clock.now + 5.0
+    limiter.pause_for_quota(10_000.0)
+    assert limiter._paused_until == clock.now + 300.0
 
 
-def test_no_more_in_flight_than_the_window_and_first_come_first_served() -> None:
+def test_in_flight_stays_within_the_window_in_order_of_arrival() -> None:
     async def run() -> tuple[int, list[int]]:
         limiter = AdaptiveLimiter(3)
-        most, order = 0, []
+        max_in_flight = 0
+        order: list[int] = []
 
-        async def one(i: int) -> None:
-            nonlocal most
+        async def send(i: int) -> None:
+            nonlocal max_in_flight
             await limiter.acquire()
-            most = max(most, limiter.in_flight)
+            max_in_flight = max(max_in_flight, limiter.in_flight)
             order.append(i)
             await asyncio.sleep(0.001)
             limiter.release()
 
-        tasks = [asyncio.create_task(one(i)) for i in range(12)]
+        tasks = [asyncio.create_task(send(i)) for i in range(12)]
         await asyncio.sleep(0)
         tasks[5].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert limiter.in_flight == 0
-        return most, order
+        return max_in_flight, order
 
-    most, order = asyncio.run(run())
-    assert most == 3
+    max_in_flight, order = asyncio.run(run())
+    assert max_in_flight == 3
     assert order == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
 
 
-def test_the_budget_stops_before_it_is_passed() -> None:
+def test_budget_raises_before_it_is_exceeded() -> None:
     budget = RequestBudget(requests=2)
     budget.spend_request()
     budget.spend_request()
@@ -118,21 +124,29 @@ def test_the_budget_stops_before_it_is_passed() -> None:
         budget.spend_request()
 
 
-def test_a_rate_keeps_requests_apart_and_a_cancelled_one_gives_its_place_back() -> None:
-    async def run() -> tuple[float, int]:
-        limiter = AdaptiveLimiter(10, rate=200.0)
-        started = time.monotonic()
+def test_rate_limit_spaces_requests_and_a_cancelled_one_frees_its_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a clock that stands still, the n-th request sleeps for n intervals."""
+    sleeps: list[float] = []
 
-        async def one() -> None:
+    async def run() -> int:
+        limiter = AdaptiveLimiter(10, rate=200.0, clock=Clock())
+        real_sleep = asyncio.sleep
+
+        async def sleep(seconds: float) -> None:
+            sleeps.append(round(seconds * 200.0, 6))
+            if len(sleeps) == 4:
+                raise asyncio.CancelledError
+            await real_sleep(0)
+
+        monkeypatch.setattr("truing.http.limits.asyncio.sleep", sleep)
+        for _ in range(4):
             await limiter.acquire()
             limiter.release()
+        with pytest.raises(asyncio.CancelledError):
+            await limiter.acquire()
+        return limiter.in_flight
 
-        tasks = [asyncio.create_task(one()) for _ in range(11)]
-        await asyncio.sleep(0.01)
-        tasks[-1].cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return time.monotonic() - started, limiter.in_flight
-
-    took, left = asyncio.run(run())
-    assert took >= 9 / 200
-    assert left == 0
+    assert asyncio.run(run()) == 0
+    assert sleeps == [1.0, 2.0, 3.0, 4.0]

@@ -1,1 +1,4 @@
-"""The HTTP client of all endpoints (retries, caches, transcripts) and the limits on how fast it may send."""
+"""HTTP requests to model endpoints.
+
+`client` (Endpoint), `retry` (RetryPolicy), `limits` (adaptive concurrency, rate limits, budgets).
+"""

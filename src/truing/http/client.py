@@ -1,19 +1,16 @@
-"""HTTP to endpoints that answer JSON: one session, retries that listen, one window of requests per endpoint and key.
+"""The HTTP client for JSON endpoints, with retries, a request budget and adaptive concurrency.
 
-What an endpoint does wrong comes back as a `Failure`, never as an exception: ``timeout``, ``connect``, ``dropped``,
-``tls``, ``auth``, ``rate_limited``, ``http``, ``unparsable``, ``too_large``. A 429 or a 5xx is asked again after its
-Retry-After (plus a little jitter), others after an exponential time with full jitter (Brooker 2015). A secret never
-stands in a message.
+All endpoints of an event loop share one session; endpoints with the same origin and key share one
+limiter. An endpoint's error is returned as a `Failure`, never raised: ``timeout``, ``connect``,
+``dropped``, ``tls``, ``auth``, ``rate_limited``, ``http``, ``unparsable``, ``too_large``. A message
+never contains the API key.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import ipaddress
 import os
-import random
-import re
 import resource
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -36,50 +33,38 @@ from truing.http.limits import (
     RequestBudget,
     register_close_callback,
 )
+from truing.http.retry import (
+    RETRYABLE_STATUSES,
+    THROTTLED_STATUSES,
+    RequestError,
+    RetryPolicy,
+    backoff_delay,
+    parse_duration,
+    parse_retry_after,
+)
 from truing.specs.resolve import Args
 
 T = TypeVar("T")
 
-_RETRY = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
-_BUSY = frozenset({429, 529})
-_OUTAGE = 60.0  # seconds without any success after which a request is tried once only
-_NEVER = 10.0  # the same where nothing ever succeeded
-_UNPARSABLE_TRIES = 2
-_TIMEOUT_TRIES = 2
-_PARTS = 1000
-_SPAN = re.compile(
-    r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$"
-)
+# An endpoint that has failed for so many seconds counts as down: requests are sent once, without
+# retry.
+_OUTAGE_SECONDS = 60.0
+_OUTAGE_SECONDS_BEFORE_FIRST_SUCCESS = 10.0
 
-
-class RetryPolicy(Struct, frozen=True, kw_only=True):
-    """How long to wait, how often to ask again, how much to read."""
-
-    timeout: float = 120.0
-    retries: int = 5
-    max_wait: float = 120.0
-    max_bytes: int = 8 << 20
-
-    @classmethod
-    def from_args(cls, args: Args) -> RetryPolicy:
-        """From a spec's `timeout=`, `retries=`, `max_wait=`."""
-        made = cls(
-            timeout=args.number("timeout", 120.0),
-            retries=args.integer("retries", 5),
-            max_wait=args.number("max_wait", 120.0),
-        )
-        if made.timeout <= 0 or made.retries < 0 or made.max_wait < 0:
-            raise args.fault("timeout must be above 0, retries and max_wait not below 0")
-        return made
+_UNPARSABLE_RETRIES = 2
+_TIMEOUT_RETRIES = 2
+_MAX_MESSAGE_CHARS = 400
+_MAX_OPEN_FILES = 65536
+_MAX_SEARCHED_ITEMS = 1000
 
 
 def read_budget(args: Args) -> RequestBudget:
-    """From a spec's `budget_requests=` and `budget_tokens=`."""
+    """Reads `budget_requests=` and `budget_tokens=` of a spec."""
     return RequestBudget(args.integer("budget_requests"), args.integer("budget_tokens"))
 
 
 def validate_url(args: Args, text: str) -> str:
-    """An http or https URL without a password; SpecError otherwise."""
+    """Returns the text if it is an http or https URL without a password; else raises SpecError."""
     try:
         url = URL(text)
     except ValueError as error:
@@ -87,69 +72,58 @@ def validate_url(args: Args, text: str) -> str:
     if url.scheme not in ("http", "https") or not url.host:
         raise args.fault(f"{text!r} is no http or https URL")
     if url.user or url.password:
+        # Not args.fault(): its message would show the spec, and with it the password.
         raise SpecError(
-            f"spec of kind {args.spec.kind!r}: secrets never stand in a URL; use api_key_env=NAME"
+            f"spec of kind {args.spec.kind!r}: a URL must not contain secrets; use api_key_env=NAME"
         )
     return text
 
 
-class _Shared:
-    """What all endpoints of one event loop share: the session, and a limiter for each origin and key."""
+class _Connections:
+    """What all endpoints of one event loop share: the session and the limiters."""
 
     def __init__(self) -> None:
-        proxied = any(
-            os.environ.get(k) for k in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
-        )
+        proxy_variables = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
         self.limiters: dict[str, AdaptiveLimiter] = {}
         self.session = aiohttp.ClientSession(
+            # No limit on connections: the limiters bound the requests in flight.
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=proxied,
+            # trust_env reads ~/.netrc for each request, so it is only set if a proxy is.
+            trust_env=any(os.environ.get(name) for name in proxy_variables),
         )
 
 
-_SHARED: WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = WeakKeyDictionary()
+_CONNECTIONS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = WeakKeyDictionary()
 
 
-def _shared() -> _Shared:
+def _get_connections() -> _Connections:
+    """Returns the connections of the running event loop; opens them at the first call."""
     loop = asyncio.get_running_loop()
-    found = _SHARED.get(loop)
-    if found is None or found.session.closed:
-        found = _SHARED[loop] = _Shared()
-        register_close_callback(found.session.close)
+    connections = _CONNECTIONS.get(loop)
+    if connections is None or connections.session.closed:
+        connections = _CONNECTIONS[loop] = _Connections()
+        register_close_callback(connections.session.close)
         _raise_file_limit()
-    return found
+    return connections
 
 
 def _raise_file_limit() -> None:
-    """A thousand requests in flight need a thousand sockets; many systems start with 1,024 files."""
+    """Raises the soft limit on open files.
+
+    A thousand requests in flight need a thousand sockets; many systems start with 1,024 open files.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else hard
-    if soft < wanted:
+    target = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+    if soft < target:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, 65536), hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(target, _MAX_OPEN_FILES), hard))
         except (ValueError, OSError):
             return
 
 
-class _Trouble(Exception):
-    """One try that did not work: why, whether another may, and how long the endpoint asks to wait."""
-
-    def __init__(
-        self,
-        kind: str,
-        message: str,
-        *,
-        tries: int | None = None,
-        wait: float | None = None,
-        busy: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.kind, self.message, self.tries, self.wait, self.busy = kind, message, tries, wait, busy
-
-
 class Endpoint:
-    """One URL of one account."""
+    """One URL with its API key, retry policy and budget."""
 
     def __init__(
         self,
@@ -157,11 +131,11 @@ class Endpoint:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        patience: RetryPolicy | None = None,
+        retry_policy: RetryPolicy | None = None,
         budget: RequestBudget | None = None,
     ) -> None:
         self.url = URL(url)
-        self.patience = patience or RetryPolicy()
+        self.retry_policy = retry_policy or RetryPolicy()
         self.budget = budget or RequestBudget()
         self._key = key or ""
         self._headers = {
@@ -169,32 +143,35 @@ class Endpoint:
             "Accept": "application/json",
             **(headers or {}),
         }
+        # Names origin and account: endpoints with the same scope share a limiter and a rate limit.
         self.scope = digest(str(self.url.origin()), self._key)
-        longest = self.patience.timeout
-        self._timeout = aiohttp.ClientTimeout(total=longest, sock_connect=min(10.0, longest))
-        self._worked = False
+        timeout = self.retry_policy.timeout
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(10.0, timeout))
+        self._has_succeeded = False
         self._failing_since: float | None = None
 
     def with_url(self, url: str) -> Endpoint:
-        """Another path of the same account: with its key, patience and budget."""
+        """Returns an endpoint for another URL with the same key, retry policy and budget."""
         return Endpoint(
-            url, key=self._key, headers=self._headers, patience=self.patience, budget=self.budget
+            url,
+            key=self._key,
+            headers=self._headers,
+            retry_policy=self.retry_policy,
+            budget=self.budget,
         )
 
     @property
     def limiter(self) -> AdaptiveLimiter:
-        """The window of this origin and key in the running event loop."""
-        shared = _shared()
-        found = shared.limiters.get(self.scope)
-        if found is None:
-            found = shared.limiters[self.scope] = AdaptiveLimiter(
-                INITIAL_CONCURRENCY.get(), rate=RATE_LIMITS.get().get(self.scope)
-            )
-        return found
+        """The limiter of this origin and key in the running event loop."""
+        limiters = _get_connections().limiters
+        if self.scope not in limiters:
+            rate = RATE_LIMITS.get().get(self.scope)
+            limiters[self.scope] = AdaptiveLimiter(INITIAL_CONCURRENCY.get(), rate=rate)
+        return limiters[self.scope]
 
     @property
     def remote(self) -> bool:
-        """Whether it is another machine than this one."""
+        """Whether the host is another machine than this one."""
         host = (self.url.host or "").rstrip(".").lower()
         if host == "localhost" or host.endswith(".localhost"):
             return False
@@ -204,55 +181,56 @@ class Endpoint:
             return True
 
     async def send_request(
-        self, body: bytes, read: Callable[[bytes], T], method: str = "POST"
+        self, body: bytes, parse: Callable[[bytes], T], method: str = "POST"
     ) -> T | Failure:
-        """What `read` makes of the answer's bytes; it raises ValueError for what it cannot read."""
+        """Sends a request, with retries, and returns the parsed reply or a `Failure`.
+
+        `parse` turns the bytes of a reply with status 200 into the result; it raises ValueError if
+        it cannot.
+        """
         attempt = 0
         while True:
             try:
-                return await self._once(body, read, method)
-            except _Trouble as trouble:
+                return await self._send_once(body, parse, method)
+            except RequestError as error:
                 attempt += 1
-                allowed = (
-                    self.patience.retries
-                    if trouble.tries is None
-                    else min(trouble.tries, self.patience.retries)
-                )
-                if not trouble.busy and self._is_down():
-                    allowed = 0
-                wait = self._pause(attempt, trouble.wait)
-                if attempt > allowed or wait > self.patience.max_wait:
-                    said = (
-                        trouble.message
-                        if attempt == 1
-                        else f"{trouble.message} (asked {attempt} times)"
-                    )
-                    return Failure("model", trouble.kind, self._clean(said))
-                parked = BACKOFF_CALLBACK.get()
-                parked(True)
-                try:
-                    await asyncio.sleep(wait)
-                finally:
-                    parked(False)
+                delay = backoff_delay(attempt, error.retry_after)
+                too_long = delay > self.retry_policy.max_wait
+                if attempt > self._allowed_retries(error) or too_long:
+                    attempts = f" (asked {attempt} times)" if attempt > 1 else ""
+                    return Failure("model", error.kind, self._clean(error.message + attempts))
+                await _wait_before_retry(delay)
 
-    @staticmethod
-    def _pause(attempt: int, asked: float | None) -> float:
-        if asked is not None:
-            return asked + random.uniform(0, min(0.05 * asked, 1.0))
-        return random.uniform(0, min(30.0, 0.5 * 2**attempt))
+    def _allowed_retries(self, error: RequestError) -> int:
+        # While an endpoint is down, each sample would otherwise wait through all of its retries.
+        if not error.throttled and self._is_down():
+            return 0
+        if error.max_retries is None:
+            return self.retry_policy.retries
+        return min(error.max_retries, self.retry_policy.retries)
+
+    def _is_down(self) -> bool:
+        """Whether the endpoint has failed for so long that a retry is pointless."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        longest = _OUTAGE_SECONDS if self._has_succeeded else _OUTAGE_SECONDS_BEFORE_FIRST_SUCCESS
+        return now - self._failing_since > longest
 
     def _clean(self, message: str) -> str:
-        said = " ".join(message.split())[:400]
-        return said.replace(self._key, "***") if self._key else said
+        """Returns the message on one line, shortened, without the API key."""
+        line = " ".join(message.split())[:_MAX_MESSAGE_CHARS]
+        return line.replace(self._key, "***") if self._key else line
 
-    async def _once(self, body: bytes, read: Callable[[bytes], T], method: str) -> T:
-        shared, limiter = _shared(), self.limiter
+    async def _send_once(self, body: bytes, parse: Callable[[bytes], T], method: str) -> T:
+        """Sends one request; raises RequestError if it fails."""
+        connections, limiter = _get_connections(), self.limiter
         await limiter.acquire()
         try:
             self.budget.spend_request()
             started = time.monotonic()
             try:
-                async with shared.session.request(
+                async with connections.session.request(
                     method,
                     self.url,
                     data=body,
@@ -260,78 +238,55 @@ class Endpoint:
                     timeout=self._timeout,
                     allow_redirects=False,
                 ) as reply:
-                    data = await self._read(reply)
-                    self._note(reply, limiter, started)
-                    if reply.status != 200:
-                        raise _refused(reply, data)
-                    try:
-                        made = read(data)
-                    except (ValueError, msgspec.MsgspecError) as error:
-                        said = _unreadable(reply, data, error)
-                        raise _Trouble("unparsable", said, tries=_UNPARSABLE_TRIES) from error
+                    data = await self._read_body(reply)
+                    _update_limiter(limiter, reply, time.monotonic() - started)
+                    result = _parse_reply(reply, data, parse)
             except TimeoutError as error:
                 limiter.record_response(time.monotonic() - started)
-                said = f"no answer within {self.patience.timeout:g} s"
-                raise _Trouble("timeout", said, tries=_TIMEOUT_TRIES) from error
+                message = f"no answer within {self.retry_policy.timeout:g} s"
+                raise RequestError("timeout", message, max_retries=_TIMEOUT_RETRIES) from error
             except (aiohttp.ClientError, OSError) as error:
-                raise self._broken(error) from error
+                raise self._connection_error(error) from error
         finally:
             limiter.release()
-        self._worked, self._failing_since = True, None
-        return made
+        self._has_succeeded, self._failing_since = True, None
+        return result
 
-    def _is_down(self) -> bool:
-        """Whether the endpoint has failed for so long that asking again makes no sense."""
-        now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        return now - self._failing_since > (_OUTAGE if self._worked else _NEVER)
-
-    def _broken(self, error: Exception) -> _Trouble:
-        if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
-            return _Trouble("tls", f"{self.url.host}: {error}", tries=0)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return _Trouble(
-                "connect",
-                f"no connection to {self.url.host}:{self.url.port}: {error.strerror or error}",
-            )
-        return _Trouble("dropped", f"the connection broke: {type(error).__name__} {error}")
-
-    async def _read(self, reply: aiohttp.ClientResponse) -> bytes:
-        most = self.patience.max_bytes
+    async def _read_body(self, reply: aiohttp.ClientResponse) -> bytes:
+        """Reads the body, up to `max_bytes`; stops in the middle of a larger one."""
+        max_bytes = self.retry_policy.max_bytes
         length = reply.content_length
-        if length is not None and length <= most:
+        if length is not None and length <= max_bytes:
             return await reply.read()
-        parts: list[bytes] = []
-        size = 0
         if length is None:
-            async for part in reply.content.iter_any():
-                parts.append(part)
-                size += len(part)
-                if size > most:
+            # A chunked reply: its length is only known at the end.
+            chunks: list[bytes] = []
+            size = 0
+            async for chunk in reply.content.iter_any():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > max_bytes:
                     break
             else:
-                return b"".join(parts)
+                return b"".join(chunks)
         reply.close()
-        raise _Trouble("too_large", f"an answer of more than {most} bytes", tries=0)
+        raise RequestError("too_large", f"an answer of more than {max_bytes} bytes", max_retries=0)
 
-    @staticmethod
-    def _note(reply: aiohttp.ClientResponse, limiter: AdaptiveLimiter, started: float) -> None:
-        headers = reply.headers
-        limiter.record_response(time.monotonic() - started, throttled=reply.status in _BUSY)
-        for what in ("requests", "tokens"):
-            if headers.get(f"x-ratelimit-remaining-{what}") == "0":
-                reset = parse_duration(headers.get(f"x-ratelimit-reset-{what}", ""))
-                if reset is not None:
-                    limiter.pause_for_quota(reset)
+    def _connection_error(self, error: Exception) -> RequestError:
+        if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
+            return RequestError("tls", f"{self.url.host}: {error}", max_retries=0)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            place = f"{self.url.host}:{self.url.port}"
+            return RequestError("connect", f"no connection to {place}: {error.strerror or error}")
+        return RequestError("dropped", f"the connection broke: {type(error).__name__} {error}")
 
     async def stream(self, body: bytes) -> AsyncIterator[bytes]:
-        """The data of server-sent events, one by one; raises ConnectionError with one line for what goes wrong."""
+        """Yields the data of each server-sent event; raises ConnectionError if it fails."""
         limiter = self.limiter
         await limiter.acquire()
         try:
             self.budget.spend_request()
-            async with _shared().session.post(
+            async with _get_connections().session.post(
                 self.url,
                 data=body,
                 headers=self._headers,
@@ -339,7 +294,8 @@ class Endpoint:
                 allow_redirects=False,
             ) as reply:
                 if reply.status != 200:
-                    raise ConnectionError(self._clean(_refused(reply, await reply.read()).message))
+                    error_reply = _status_error(reply, await reply.read())
+                    raise ConnectionError(self._clean(error_reply.message))
                 async for line in reply.content:
                     if line.startswith(b"data:"):
                         data = line[5:].strip()
@@ -347,121 +303,120 @@ class Endpoint:
                             return
                         yield data
         except TimeoutError as error:
-            raise ConnectionError(f"no answer within {self.patience.timeout:g} s") from error
+            raise ConnectionError(f"no answer within {self.retry_policy.timeout:g} s") from error
         except aiohttp.ClientError as error:
-            raise ConnectionError(self._broken(error).message) from error
+            raise ConnectionError(self._connection_error(error).message) from error
         finally:
             limiter.release()
 
 
-def find_endpoints(model: object) -> tuple[Endpoint, ...]:
-    """Every endpoint that a model of this house asks, also through the models that it is made of.
-
-    What a `python:` function asks cannot be seen. A wrapper that holds its model in some attribute needs no word of its
-    own; one that does not (a pool of processes) lists them as `endpoints`.
-    """
-    found: dict[int, Endpoint] = {}
-    seen: set[int] = set()
-    todo: list[object] = [model]
-    while todo:
-        item = todo.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, Endpoint):
-            found[id(item)] = item
-        elif isinstance(item, list | tuple | dict):
-            if len(item) <= _PARTS:  # more are answers that a model remembers
-                todo += item.values() if isinstance(item, dict) else item
-        elif type(item).__module__.startswith("truing.") and not isinstance(item, Struct):
-            todo += [*getattr(item, "__dict__", {}).values(), *getattr(item, "endpoints", ())]
-    return tuple(found.values())
+async def _wait_before_retry(delay: float) -> None:
+    """Sleeps, and tells the scheduler so that it starts another request meanwhile."""
+    on_backoff = BACKOFF_CALLBACK.get()
+    on_backoff(True)
+    try:
+        await asyncio.sleep(delay)
+    finally:
+        on_backoff(False)
 
 
-class _Error(Struct):
+def _update_limiter(
+    limiter: AdaptiveLimiter, reply: aiohttp.ClientResponse, seconds: float
+) -> None:
+    """Passes the round trip and the endpoint's quota headers to the limiter."""
+    limiter.record_response(seconds, throttled=reply.status in THROTTLED_STATUSES)
+    for quota in ("requests", "tokens"):
+        if reply.headers.get(f"x-ratelimit-remaining-{quota}") == "0":
+            reset = parse_duration(reply.headers.get(f"x-ratelimit-reset-{quota}", ""))
+            if reset is not None:
+                limiter.pause_for_quota(reset)
+
+
+def _parse_reply(reply: aiohttp.ClientResponse, data: bytes, parse: Callable[[bytes], T]) -> T:
+    if reply.status != 200:
+        raise _status_error(reply, data)
+    try:
+        return parse(data)
+    except (ValueError, msgspec.MsgspecError) as error:
+        if not data.strip():
+            message = "an empty answer with status 200"
+        elif "json" not in reply.content_type:
+            message = f"an answer of type {reply.content_type}, not JSON"
+        else:
+            message = f"an answer in another form: {error}"
+        raise RequestError("unparsable", message, max_retries=_UNPARSABLE_RETRIES) from error
+
+
+class _ErrorDetail(Struct):
     message: str | None = None
     code: str | int | None = None
     type: str | None = None
 
 
 class _ErrorBody(Struct):
-    error: _Error | str | None = None
+    """An error's body: `error` (object or text; OpenAI), `message`, or `detail` (FastAPI)."""
+
+    error: _ErrorDetail | str | None = None
     message: str | None = None
     detail: str | None = None
 
 
-def _refused(reply: aiohttp.ClientResponse, data: bytes) -> _Trouble:
-    said, code = "", ""
+def _status_error(reply: aiohttp.ClientResponse, data: bytes) -> RequestError:
+    """Returns the error for a status other than 200."""
+    status = reply.status
+    text, code = _read_error_body(data)
+    message = f"{status} {reply.reason or ''}: {text}".strip(": ")
+    if status in (401, 403):
+        return RequestError("auth", message, max_retries=0)
+    if status == 429 and "insufficient_quota" in code:
+        # OpenAI also answers 429 when the account has no credit left: no wait helps.
+        return RequestError("rate_limited", message, max_retries=0)
+    if status not in RETRYABLE_STATUSES:
+        return RequestError("http", message, max_retries=0)
+    throttled = status in THROTTLED_STATUSES
+    return RequestError(
+        "rate_limited" if throttled else "http",
+        message,
+        retry_after=parse_retry_after(reply.headers),
+        throttled=throttled,
+    )
+
+
+def _read_error_body(data: bytes) -> tuple[str, str]:
+    """Returns the message and the error code of an error's body."""
     try:
         body = msgspec.json.decode(data, type=_ErrorBody)
-        inner = body.error
-        said = (
-            (inner.message if isinstance(inner, _Error) else inner)
-            or body.message
-            or body.detail
-            or ""
-        )
-        code = f"{inner.code} {inner.type}" if isinstance(inner, _Error) else ""
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        said = "(HTML)" if data.lstrip()[:1] == b"<" else data[:200].decode("utf-8", "replace")
-    message = f"{reply.status} {reply.reason or ''}: {said}".strip(": ")
-    status = reply.status
-    if status in (401, 403):
-        return _Trouble("auth", message, tries=0)
-    if status == 429 and "insufficient_quota" in code:
-        return _Trouble("rate_limited", message, tries=0)
-    if status in _RETRY:
-        busy = status in _BUSY
-        return _Trouble(
-            "rate_limited" if busy else "http",
-            message,
-            wait=parse_retry_after(reply.headers),
-            busy=busy,
-        )
-    return _Trouble("http", message, tries=0)
+        is_html = data.lstrip()[:1] == b"<"
+        return "(HTML)" if is_html else data[:200].decode("utf-8", "replace"), ""
+    if isinstance(body.error, _ErrorDetail):
+        text, code = body.error.message, f"{body.error.code} {body.error.type}"
+    else:
+        text, code = body.error, ""
+    return text or body.message or body.detail or "", code
 
 
-def _unreadable(reply: aiohttp.ClientResponse, data: bytes, error: Exception) -> str:
-    if not data.strip():
-        return "an empty answer with status 200"
-    kind = reply.content_type
-    if "json" not in kind:
-        return f"an answer of type {kind}, not JSON"
-    return f"an answer in another form: {error}"
+def find_endpoints(model: object) -> tuple[Endpoint, ...]:
+    """Returns every endpoint that a model sends requests to, also through the models that it wraps.
 
-
-def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `retry-after-ms` or `Retry-After` (seconds or a date) asks for; none if it says nothing.
-
-    A date is taken against the server's own `Date`, so that a clock of ours that is wrong or jumps changes nothing.
+    Searches the attributes of truing's own objects, so a wrapper that stores its model in an
+    attribute needs no extra code; an object that does not (a pool of processes) lists them as
+    `endpoints`. What a `python:` function sends cannot be seen.
     """
-    exact = headers.get("retry-after-ms")
-    if exact is not None and exact.strip().isdigit():
-        return int(exact) / 1000
-    given = headers.get("Retry-After")
-    if given is None:
-        return None
-    try:
-        return max(0.0, float(given))
-    except ValueError:
-        at = email.utils.parsedate_tz(given)
-        now = email.utils.parsedate_tz(headers.get("Date", ""))
-        if at is None:
-            return None
-        return max(
-            0.0,
-            email.utils.mktime_tz(at)
-            - (email.utils.mktime_tz(now) if now is not None else time.time()),
-        )
-
-
-def parse_duration(text: str) -> float | None:
-    """Seconds of `20ms`, `1.5s`, `6m0s`, `2h`, or a bare number; none for anything else."""
-    try:
-        return float(text)
-    except ValueError:
-        found = _SPAN.match(text.strip())
-    if not text.strip() or found is None:
-        return None
-    hours, minutes, seconds, thousandths = (float(g) if g else 0.0 for g in found.groups())
-    return hours * 3600 + minutes * 60 + seconds + thousandths / 1000
+    endpoints: dict[int, Endpoint] = {}
+    visited: set[int] = set()
+    pending: list[object] = [model]
+    while pending:
+        item = pending.pop()
+        if id(item) in visited:
+            continue
+        visited.add(id(item))
+        if isinstance(item, Endpoint):
+            endpoints[id(item)] = item
+        elif isinstance(item, list | tuple | dict):
+            # Larger collections are caches of answers, not parts of a model.
+            if len(item) <= _MAX_SEARCHED_ITEMS:
+                pending += item.values() if isinstance(item, dict) else item
+        elif type(item).__module__.startswith("truing.") and not isinstance(item, Struct):
+            pending += [*getattr(item, "__dict__", {}).values(), *getattr(item, "endpoints", ())]
+    return tuple(endpoints.values())

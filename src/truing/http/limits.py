@@ -1,10 +1,11 @@
-"""How fast and how much: the window of requests in flight, the budget of a model, and what closes with a run.
+"""Adaptive concurrency, rate limits and budgets of requests, and the clean-up at the end of a run.
 
-The window (`Limiter`) is one per endpoint and key, shared by target, judge and attacker. It starts at the run's
-concurrency. A single 429 delays that request alone; the window shrinks at most once a round trip, and only when more
-than one in twenty answers of it were 429 (and at least two), or the endpoint's headers say that the quota is spent.
-It grows back by one a round trip (additive increase, multiplicative decrease: Chiu & Jain 1989). A rate, where a run
-sets one, keeps requests a fixed time apart.
+One `AdaptiveLimiter` for each endpoint and key bounds the requests in flight; a target model, a
+judge and an attacker that use the same account share it. It starts at the run's concurrency. The
+window shrinks multiplicatively, at most once a round trip, if more than one in twenty responses of
+that round trip (and at least two) are 429s, or if the response headers say that the quota is used
+up. It grows by one a round trip (additive increase, multiplicative decrease: Chiu & Jain 1989). A
+rate limit, if set, spaces requests evenly.
 """
 
 from __future__ import annotations
@@ -19,116 +20,125 @@ from weakref import WeakKeyDictionary
 from truing.core.errors import BudgetExceeded
 
 INITIAL_CONCURRENCY: ContextVar[int] = ContextVar("truing_concurrency", default=64)
-"""The window with which an endpoint's limiter starts; a run sets it to its own concurrency."""
+"""The window size with which a limiter starts; a run sets it to its own concurrency."""
 
-RATE_LIMITS: ContextVar[Mapping[str, float]] = ContextVar("truing_rates", default={})  # noqa: B039 read only
-"""Endpoint (its scope) -> the most requests a second; a run sets it for the endpoints that it caps."""
+RATE_LIMITS: ContextVar[Mapping[str, float]] = ContextVar(
+    "truing_rates",
+    default={},  # noqa: B039 read only
+)
+"""Endpoint scope -> maximum requests per second; a run sets it for the endpoints that it limits."""
 
 BACKOFF_CALLBACK: ContextVar[Callable[[bool], None]] = ContextVar(
-    "truing_parked", default=lambda waits: None
+    "truing_parked", default=lambda started: None
 )
-"""Hears True when a request begins to wait before it is sent again, and False when it goes on: meanwhile another may be sent."""
+"""Called with True when a request starts to wait for its retry, with False when the wait ends."""
 
-_SHARE = 0.05
-_SHRINK = 0.7
+_THROTTLED_SHARE = 0.05
+_SHRINK_FACTOR = 0.7
+_MIN_ROUND_TRIP_SECONDS = 0.05
+_MAX_QUOTA_PAUSE_SECONDS = 300.0
 
 
 class AdaptiveLimiter:
-    """A window of requests in flight that gives way when the endpoint says so."""
+    """Bounds the requests in flight; the bound adapts to the endpoint's 429 responses."""
 
     def __init__(
         self, window: int, *, rate: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.ceiling = max(1, window)
-        self.window = float(self.ceiling)
+        self.max_window = max(1, window)
+        self.window = float(self.max_window)
         self.in_flight = 0
         self.shrinks = 0
         self._clock = clock
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._round_trip = 0.1
-        self._epoch = clock()
-        self._seen = 0
-        self._throttled = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._round_trip = 0.1  # seconds, moving average
+        # Responses are counted for one round trip at a time, so that a burst counts once.
+        self._epoch_start = clock()
+        self._epoch_responses = 0
+        self._epoch_throttled = 0
         self._paused_until = 0.0
-        self._gap = 1.0 / rate if rate else 0.0
-        self._next = 0.0
+        self._interval = 1.0 / rate if rate else 0.0
+        self._next_send = 0.0
 
     async def acquire(self) -> None:
-        """Waits for a place in the window, and with a rate for the next moment at which a request may leave."""
-        await self._place()
-        if self._gap:
-            now = self._clock()
-            at = max(now, self._next)
-            self._next = at + self._gap
-            if at > now:
-                try:
-                    await asyncio.sleep(at - now)
-                except asyncio.CancelledError:
-                    self.release()
-                    raise
+        """Waits for a slot in the window, then for the rate limit."""
+        await self._acquire_slot()
+        if not self._interval:
+            return
+        now = self._clock()
+        send_at = max(now, self._next_send)
+        self._next_send = send_at + self._interval
+        if send_at > now:
+            try:
+                await asyncio.sleep(send_at - now)
+            except asyncio.CancelledError:
+                self.release()
+                raise
 
-    async def _place(self) -> None:
+    async def _acquire_slot(self) -> None:
         if self._paused_until:
             await asyncio.sleep(max(0.0, self._paused_until - self._clock()))
-        if self.in_flight < int(self.window) and not self._waiting:
+        if self.in_flight < int(self.window) and not self._waiters:
             self.in_flight += 1
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            await turn
+            await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            # `release` may have given the slot to this waiter before it was cancelled.
+            if waiter.done() and not waiter.cancelled():
                 self.release()
             raise
 
     def release(self) -> None:
-        """Gives the place to the next."""
+        """Frees the slot and wakes the next waiters, first come first served."""
         self.in_flight -= 1
-        while self._waiting and self.in_flight < int(self.window):
-            turn = self._waiting.popleft()
-            if not turn.done():
+        while self._waiters and self.in_flight < int(self.window):
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                # The slot is taken here and not in the waiter, so that no newcomer gets it first.
                 self.in_flight += 1
-                turn.set_result(None)
+                waiter.set_result(None)
 
     def record_response(self, seconds: float, *, throttled: bool = False) -> None:
-        """Takes note of an answer and its round trip; shrinks or grows the window when a round trip is over."""
+        """Counts a response; resizes the window when a round trip is over."""
         if not throttled:
+            # A 429 comes back faster than an answer and says nothing about the round trip.
             self._round_trip += 0.1 * (seconds - self._round_trip)
-        self._seen += 1
-        self._throttled += throttled
+        self._epoch_responses += 1
+        self._epoch_throttled += throttled
         now = self._clock()
-        over = now - self._epoch >= max(self._round_trip, 0.05)
-        if (
-            self._throttled >= 2
-            and over
-            and self._throttled > _SHARE * max(self._seen, int(self.window))
-        ):
+        if now - self._epoch_start < max(self._round_trip, _MIN_ROUND_TRIP_SECONDS):
+            return
+        responses = max(self._epoch_responses, int(self.window))
+        if self._epoch_throttled >= 2 and self._epoch_throttled > _THROTTLED_SHARE * responses:
             self._shrink(now)
-        elif over and self._seen >= int(self.window):
-            if self._throttled == 0:
-                self.window = min(float(self.ceiling), self.window + 1)
-            self._new_epoch(now)
+        elif self._epoch_responses >= int(self.window):
+            if self._epoch_throttled == 0:
+                self.window = min(float(self.max_window), self.window + 1)
+            self._start_epoch(now)
 
     def pause_for_quota(self, seconds: float) -> None:
-        """The headers say that nothing is left for so many seconds: nobody sends until then, and the window shrinks."""
+        """Pauses all requests until the quota resets (at most five minutes); shrinks the window."""
         now = self._clock()
-        self._paused_until = max(self._paused_until, now + min(max(seconds, 0.0), 300.0))
-        if now - self._epoch >= self._round_trip:
+        pause = min(max(seconds, 0.0), _MAX_QUOTA_PAUSE_SECONDS)
+        self._paused_until = max(self._paused_until, now + pause)
+        if now - self._epoch_start >= self._round_trip:
             self._shrink(now)
 
     def _shrink(self, now: float) -> None:
-        self.window = max(1.0, self.window * _SHRINK)
+        self.window = max(1.0, self.window * _SHRINK_FACTOR)
         self.shrinks += 1
-        self._new_epoch(now)
+        self._start_epoch(now)
 
-    def _new_epoch(self, now: float) -> None:
-        self._epoch = now
-        self._seen = self._throttled = 0
+    def _start_epoch(self, now: float) -> None:
+        self._epoch_start = now
+        self._epoch_responses = self._epoch_throttled = 0
 
 
 class RequestBudget:
-    """The most requests and tokens that a model may use; raises BudgetExceeded instead of going over."""
+    """The maximum number of requests and tokens of a model; raises BudgetExceeded beyond it."""
 
     def __init__(self, requests: int | None = None, tokens: int | None = None) -> None:
         self.requests = requests
@@ -137,7 +147,7 @@ class RequestBudget:
         self.used_tokens = 0
 
     def spend_request(self) -> None:
-        """Before each request, retries included."""
+        """Counts a request; called before each one, retries included."""
         if self.requests is not None and self.used_requests >= self.requests:
             raise BudgetExceeded(f"the budget of {self.requests} requests is spent")
         if self.tokens is not None and self.used_tokens >= self.tokens:
@@ -147,21 +157,24 @@ class RequestBudget:
         self.used_requests += 1
 
     def spend_tokens(self, tokens: int) -> None:
-        """After each answer."""
+        """Counts the tokens of a response."""
         self.used_tokens += tokens
 
 
-_CLOSERS: WeakKeyDictionary[asyncio.AbstractEventLoop, list[Callable[[], Awaitable[None]]]] = (
-    WeakKeyDictionary()
-)
+_CLOSE_CALLBACKS: WeakKeyDictionary[
+    asyncio.AbstractEventLoop, list[Callable[[], Awaitable[None]]]
+] = WeakKeyDictionary()
 
 
-def register_close_callback(closer: Callable[[], Awaitable[None]]) -> None:
-    """Has `closer` called by `close_all` in the running event loop (connections belong to one loop)."""
-    _CLOSERS.setdefault(asyncio.get_running_loop(), []).append(closer)
+def register_close_callback(callback: Callable[[], Awaitable[None]]) -> None:
+    """Registers a callback for `close_connections` in the running event loop."""
+    _CLOSE_CALLBACKS.setdefault(asyncio.get_running_loop(), []).append(callback)
 
 
 async def close_connections() -> None:
-    """Closes what was opened in the running event loop; models open it again when they are used in another."""
-    for closer in _CLOSERS.pop(asyncio.get_running_loop(), []):
-        await closer()
+    """Closes the connections of the running event loop.
+
+    Connections belong to one event loop; a model opens new ones when it is used in another.
+    """
+    for callback in _CLOSE_CALLBACKS.pop(asyncio.get_running_loop(), []):
+        await callback()

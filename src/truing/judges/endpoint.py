@@ -15,7 +15,8 @@ from msgspec import Struct, field
 from truing.core.lineage import digest
 from truing.core.taxonomy import Crosswalk, load_crosswalk
 from truing.core.types import Failure, Judgement, Lineage, Response, Sample
-from truing.http.client import Endpoint, RetryPolicy, read_budget, validate_url
+from truing.http.client import Endpoint, read_budget, validate_url
+from truing.http.retry import RetryPolicy
 from truing.judges.verdicts import no_answer, opinion, unscored
 from truing.specs.resolve import Args
 
@@ -111,8 +112,8 @@ def build(args: Args) -> EndpointJudge:
     base = validate_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
     key = args.secret()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    patience, budget = RetryPolicy.from_args(args), read_budget(args)
+    retry_policy, budget = RetryPolicy.from_args(args), read_budget(args)
     endpoint = Endpoint(
-        f"{base}/moderations", key=key, headers=headers, patience=patience, budget=budget
+        f"{base}/moderations", key=key, headers=headers, retry_policy=retry_policy, budget=budget
     )
     return EndpointJudge(args.name or DEFAULT, endpoint, with_prompt=args.flag("prompt", False))

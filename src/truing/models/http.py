@@ -20,7 +20,8 @@ import msgspec
 
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Failure, Lineage, Message, Sampling, stream_seed
-from truing.http.client import Endpoint, RetryPolicy, read_budget, validate_url
+from truing.http.client import Endpoint, read_budget, validate_url
+from truing.http.retry import RetryPolicy
 from truing.specs.resolve import Args
 
 _USUAL = (
@@ -185,7 +186,7 @@ def build(args: Args) -> HttpModel:
         url,
         key=key,
         headers=headers,
-        patience=RetryPolicy.from_args(args),
+        retry_policy=RetryPolicy.from_args(args),
         budget=read_budget(args),
     )
     method = args.text("method", "POST").upper()

@@ -17,7 +17,8 @@ from msgspec import Struct, field
 from truing.core.errors import UserError
 from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Failure, Lineage, Sampling, stream_seed
-from truing.http.client import Endpoint, RetryPolicy, read_budget, validate_url
+from truing.http.client import Endpoint, read_budget, validate_url
+from truing.http.retry import RetryPolicy
 from truing.models.openai_format import Assembly, Completion, answers_of
 from truing.specs.resolve import Args
 
@@ -124,7 +125,7 @@ class OpenAIModel:
                 ):
                     assembly.add(data)
             except (ConnectionError, ValueError, msgspec.MsgspecError) as error:
-                if last or self.endpoint.patience.retries == 0:
+                if last or self.endpoint.retry_policy.retries == 0:
                     kind = "dropped" if isinstance(error, ConnectionError) else "unparsable"
                     return Answer.failed(kind, " ".join(str(error).split())[:300])
                 continue
@@ -212,7 +213,7 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
     base = validate_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
     key = args.secret()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    patience, budget = RetryPolicy.from_args(args), read_budget(args)
+    retry_policy, budget = RetryPolicy.from_args(args), read_budget(args)
     try:
         body = json.loads(args.text("body", "{}"))
     except json.JSONDecodeError as error:
@@ -220,7 +221,9 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
     if not isinstance(body, dict):
         raise args.fault("body is no JSON object")
     made = [
-        Endpoint(f"{base}/{path}", key=key, headers=headers, patience=patience, budget=budget)
+        Endpoint(
+            f"{base}/{path}", key=key, headers=headers, retry_policy=retry_policy, budget=budget
+        )
         for path in ("chat/completions", "completions")
     ]
     return kind(

@@ -123,7 +123,7 @@ class Args:
         """The value of the environment variable that the argument names; a secret itself never stands in a spec."""
         if "api_key" in self.spec.args:
             raise SpecError(
-                f"spec of kind {self.spec.kind!r}: secrets never stand in a spec; use api_key_env=NAME"
+                f"spec of kind {self.spec.kind!r}: a spec must not contain secrets; use api_key_env=NAME"
             )
         variable = self.text(key)
         if variable is not None and variable not in os.environ:

@@ -167,7 +167,7 @@ def test_a_server_that_is_not_there(task: Any, tmp_path: Path) -> None:
         ServerEngine("http://127.0.0.1:9"),
         [1],
     )
-    generator.engine._load.patience = type(generator.engine._load.patience)(retries=0)  # type: ignore[attr-defined]
+    generator.engine._load.retry_policy = type(generator.engine._load.retry_policy)(retries=0)  # type: ignore[attr-defined]
     with pytest.raises(RunError, match="load_lora_adapter"):
         generator([[4]], np.zeros((1, 4)))
 
