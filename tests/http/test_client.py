@@ -160,7 +160,7 @@ def test_find_endpoints_searches_wrappers_and_lists_each_once() -> None:
         def __init__(self, **attributes: object) -> None:
             self.__dict__.update(attributes)
 
-    Wrapper.__module__ = "truing.models.wrapper"
+    Wrapper.__module__ = "truing.models.pool"
     inner = Wrapper(endpoint=endpoint)
     outer = Wrapper(model=inner, again=[inner, {"judge": other}])
     assert set(find_endpoints(outer)) == {endpoint, other}
