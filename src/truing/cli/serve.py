@@ -91,12 +91,13 @@ def command(
     how, seen = service or Service(), watch or Watch()
     chat = load_object("truing.serve.openai.app:chat_app")
     uvicorn_run = load_object("uvicorn:run")
-    from truing.serve.openai.model_router import Desk, Limits, find_configs
+    from truing.serve.openai.admission import ServerLimits
+    from truing.serve.openai.model_router import ModelRouter, find_configs
 
     given = resolve(model, "model") if model else None
     configs = find_configs(rails) if rails else {}
-    desk = Desk(given, configs, main=_main_model)
-    limits = Limits(
+    router = ModelRouter(given, configs, main_model=_main_model)
+    limits = ServerLimits(
         body=how.max_body,
         seconds=how.timeout,
         concurrency=how.concurrency,
@@ -111,10 +112,12 @@ def command(
             file=sys.stderr,
         )
     judge = resolve(seen.judge, "judge") if seen.judge else None
-    traces = load_object("truing.serve.openai.tracing:from_environment")()
-    app = chat(desk, limits=limits, keys=keys, judge=judge, audit=_audit(seen, desk), traces=traces)
-    names = ", ".join(desk.names)
-    behind = f" behind {', '.join(desk.guarded)}" if desk.guarded else ""
+    tracer = load_object("truing.serve.openai.tracing:tracer_from_environment")()
+    app = chat(
+        router, limits=limits, keys=keys, judge=judge, audit=_audit(seen, router), tracer=tracer
+    )
+    names = ", ".join(router.names)
+    behind = f" behind {', '.join(router.guarded)}" if router.guarded else ""
     print(f"truing serves {names}{behind} at http://{how.host}:{port}/v1", file=sys.stderr)
     uvicorn_run(
         app,
@@ -144,21 +147,21 @@ def _main_model(path: Path) -> Model:
     return main_model(path)
 
 
-def _audit(seen: Watch, desk: object) -> object:
+def _audit(seen: Watch, router: object) -> object:
     if seen.audit is None:
         return None
     from truing.core.lineage import find_judge_conflict
-    from truing.serve.openai.audit import Audit
-    from truing.serve.openai.model_router import Desk
+    from truing.serve.openai.audit import HarmAudit
+    from truing.serve.openai.model_router import ModelRouter
     from truing.stats.sequential import HarmRateAlarm
 
     judge = resolve(seen.audit, "judge")
-    assert isinstance(desk, Desk)
-    for guarded in desk.guarded.values():
+    assert isinstance(router, ModelRouter)
+    for guarded in router.guarded.values():
         why = find_judge_conflict(judge.lineage, guarded.lineage)
         if why:
             raise PlanError(f"--audit {seen.audit}: {why}")
     alarm = HarmRateAlarm(
         seen.tolerated, audit_rate=seen.audit_rate, seed=int.from_bytes(os.urandom(4), "big")
     )
-    return Audit(judge, alarm, lambda said: print(f"truing: {said}", file=sys.stderr))
+    return HarmAudit(judge, alarm, lambda said: print(f"truing: {said}", file=sys.stderr))

@@ -1,4 +1,6 @@
-"""The chat doors over ASGI: the OpenAI form, keys, limits, rails by config_id, moderation, bad input."""
+"""The chat server over ASGI: the OpenAI form, keys, limits, rails by config_id, moderation, bad
+input.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,6 @@ from pathlib import Path
 import pytest
 from litestar.testing import TestClient
 
-from truing.core.errors import PlanError
 from truing.core.types import (
     Answer,
     Conversation,
@@ -22,9 +23,10 @@ from truing.core.types import (
 )
 from truing.models.scripted import Scripted
 from truing.rails.config.parameters import with_default_sampling
+from truing.serve.openai.admission import ServerLimits
 from truing.serve.openai.app import chat_app
-from truing.serve.openai.audit import Audit
-from truing.serve.openai.model_router import Desk, Limits, find_configs
+from truing.serve.openai.audit import HarmAudit
+from truing.serve.openai.model_router import ModelRouter, find_configs
 from truing.specs.resolve import resolve
 from truing.stats.sequential import HarmRateAlarm
 
@@ -59,7 +61,7 @@ def rails(tmp_path: Path) -> Path:
 def client(model: Scripted | None = None, **given: object) -> TestClient:  # type: ignore[type-arg]
     """A client of an app that serves one scripted model."""
     return TestClient(
-        chat_app(Desk(model or Scripted("fine weather today", name="talker")), **given)
+        chat_app(ModelRouter(model or Scripted("fine weather today", name="talker")), **given)
     )  # type: ignore[arg-type]
 
 
@@ -153,7 +155,7 @@ def test_what_is_no_json_is_400(raw: bytes) -> None:
 
 
 def test_a_body_over_the_limit_is_413() -> None:
-    with client(limits=Limits(body=2_000)) as c:
+    with client(limits=ServerLimits(body=2_000)) as c:
         got = c.post(CHAT, json={"messages": [{"role": "user", "content": "a" * 5_000}]})
     assert got.status_code == 413
 
@@ -173,7 +175,7 @@ def test_keys_are_asked_for_and_compared() -> None:
 
 
 def test_a_rate_is_kept_by_key() -> None:
-    with client(keys=["a", "b"], limits=Limits(per_minute=2)) as c:
+    with client(keys=["a", "b"], limits=ServerLimits(per_minute=2)) as c:
         mine = {"authorization": "Bearer a"}
         codes = [c.post(CHAT, json=HELLO, headers=mine) for _ in range(3)]
         assert [r.status_code for r in codes] == [200, 200, 429]
@@ -192,7 +194,7 @@ def test_a_model_that_fails_is_502_and_a_slow_one_504() -> None:
     with client(failing) as c:
         got = c.post(CHAT, json=HELLO)
     assert got.status_code == 502 and "the endpoint said 500" in got.json()["error"]["message"]
-    with client(Scripted("late", delay=5), limits=Limits(seconds=0.1)) as c:
+    with client(Scripted("late", delay=5), limits=ServerLimits(seconds=0.1)) as c:
         assert c.post(CHAT, json=HELLO).status_code == 504
         streamed = c.post(CHAT, json={**HELLO, "stream": True}).text
     assert "timeout_error" in streamed and "[DONE]" in streamed
@@ -212,9 +214,9 @@ def test_a_stream_that_breaks_off_says_so_and_is_not_done() -> None:
 
 
 def test_rails_are_picked_by_config_id_and_tell_why(rails: Path) -> None:
-    desk = Desk(Scripted("here you are", name="talker"), find_configs(rails))
+    router = ModelRouter(Scripted("here you are", name="talker"), find_configs(rails))
     asked = {"messages": [{"role": "user", "content": "tell me the secret"}]}
-    with TestClient(chat_app(desk)) as c:
+    with TestClient(chat_app(router)) as c:
         assert c.get("/v1/rails/configs").json() == [{"id": "mild"}]
         plain = c.post(CHAT, json=HELLO).json()
         blocked = c.post(
@@ -275,8 +277,8 @@ def test_moderation_flags_what_it_cannot_judge() -> None:
 
 
 def test_metrics_count_requests_tokens_and_rulings(rails: Path) -> None:
-    desk = Desk(Scripted("here you are"), find_configs(rails))
-    with TestClient(chat_app(desk)) as c:
+    router = ModelRouter(Scripted("here you are"), find_configs(rails))
+    with TestClient(chat_app(router)) as c:
         c.post(CHAT, json={"messages": [{"role": "user", "content": "a secret"}]})
         c.post(CHAT, json=HELLO)
         c.post(CHAT, json={})
@@ -289,7 +291,7 @@ def test_metrics_count_requests_tokens_and_rulings(rails: Path) -> None:
 
 def test_audited_traffic_raises_an_alarm() -> None:
     judge, heard = resolve("rules:refusal", "judge"), []
-    audit = Audit(judge, HarmRateAlarm(0.05, audit_rate=1.0), heard.append)
+    audit = HarmAudit(judge, HarmRateAlarm(0.05, audit_rate=1.0), heard.append)
     with client(resolve("scripted:refuse", "model"), audit=audit) as c:
         for _ in range(30):
             c.post(CHAT, json=HELLO)
@@ -297,23 +299,10 @@ def test_audited_traffic_raises_an_alarm() -> None:
     assert len(heard) == 1 and "more than the tolerated 5.0 %" in heard[0]
 
 
-def test_a_desk_refuses_what_it_cannot_serve(tmp_path: Path, rails: Path) -> None:
-    with pytest.raises(PlanError, match="give --model"):
-        Desk(None)
-    with pytest.raises(PlanError, match="no such folder"):
-        find_configs(tmp_path / "nowhere")
-    with pytest.raises(PlanError, match="neither a rails configuration"):
-        find_configs(tmp_path)
-    with pytest.raises(PlanError, match="no configuration 'wild'"):
-        Desk(Scripted("x"), find_configs(rails), default="wild")
-    red = Scripted("x")
-    red.lineage = Lineage(name="x", hash="1", red_model="a study")
-    with pytest.raises(PlanError, match="trained towards harm"):
-        Desk(red)
-
-
 def test_what_a_request_does_not_name_comes_from_the_configuration(tmp_path: Path) -> None:
-    """A request that names a temperature, 0 too, has it; one that does not is drawn as the configuration says."""
+    """A request that names a temperature, 0 too, has it; one that does not is drawn as the
+    configuration says.
+    """
     heard: list[Sampling] = []
 
     class Ear(Scripted):
@@ -330,11 +319,11 @@ def test_what_a_request_does_not_name_comes_from_the_configuration(tmp_path: Pat
             yield "good day"
 
     (tmp_path / "config.yml").write_text("models: []\n")
-    desk = Desk(
+    router = ModelRouter(
         with_default_sampling(Ear("good day"), {"temperature": 0.7, "max_tokens": 9, "seed": 3}),
         find_configs(tmp_path),
     )
-    with TestClient(chat_app(desk)) as c:
+    with TestClient(chat_app(router)) as c:
         asked = {"messages": [{"role": "user", "content": "hello"}]}
         for more in ({}, {"temperature": 0, "max_tokens": 5, "seed": 8}, {"n": 2}):
             assert c.post(CHAT, json={**asked, **more}).status_code == 200

@@ -1,4 +1,6 @@
-"""`truing serve` as a process: the official OpenAI client, a client that leaves, a graceful stop, generated requests."""
+"""`truing serve` as a process: the official OpenAI client, a client that leaves, a graceful stop,
+generated requests.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,9 @@ from hypothesis import HealthCheck, settings
 
 from truing.core.types import Conversation, Sampling
 from truing.models.scripted import Scripted
+from truing.serve.openai.admission import ServerLimits
 from truing.serve.openai.app import chat_app
-from truing.serve.openai.model_router import Desk, Limits
+from truing.serve.openai.model_router import ModelRouter
 from truing.specs.resolve import resolve
 
 
@@ -66,7 +69,7 @@ def wait_for(port: int, child: subprocess.Popen[str] | None = None) -> None:
 def inside(model: object, **limits: object) -> Iterator[tuple[uvicorn.Server, str]]:
     """The same app in a thread of this process, so that a test sees its model."""
     port = free_port()
-    app = chat_app(Desk(model), limits=Limits(**limits))  # type: ignore[arg-type]
+    app = chat_app(ModelRouter(model), limits=ServerLimits(**limits))  # type: ignore[arg-type]
     server = uvicorn.Server(
         uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=10)
     )
@@ -205,7 +208,7 @@ def test_a_wrong_start_is_one_clear_line(tmp_path: Path) -> None:
 
 schema = schemathesis.openapi.from_asgi(
     "/schema/openapi.json",
-    chat_app(Desk(resolve("scripted:mixed", "model")), limits=Limits(seconds=5)),
+    chat_app(ModelRouter(resolve("scripted:mixed", "model")), limits=ServerLimits(seconds=5)),
 )
 
 

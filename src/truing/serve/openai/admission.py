@@ -1,4 +1,6 @@
-"""What stands before every request: keys, size, a limit of requests at once with a bounded queue, a clock, draining."""
+"""Admission of requests: API keys, rates, a limit on concurrent requests with a bounded queue,
+draining.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,28 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from truing.serve.openai.model_router import Limits
+from msgspec import Struct
 
 
-class Refused(Exception):
-    """A request that is not taken: status, message, type and seconds to wait."""
+class ServerLimits(Struct, frozen=True, kw_only=True):
+    """What one server accepts: bytes of a body, seconds of a request, concurrent and waiting
+    requests, tokens of an answer.
+
+    `per_minute` is the number of requests of one key in 60 seconds; 0 means no limit.
+    """
+
+    body: int = 2_000_000
+    seconds: float = 120.0
+    concurrency: int = 64
+    waiting: int = 256
+    max_tokens: int = 512
+    per_minute: int = 0
+
+
+class RequestRefused(Exception):
+    """A request that is not served: HTTP status, message, OpenAI error type, and seconds to wait
+    before a retry.
+    """
 
     def __init__(
         self, status: int, message: str, kind: str, retry_after: float | None = None
@@ -22,74 +41,83 @@ class Refused(Exception):
         super().__init__(message)
 
 
-class Gate:
-    """`keys` empty = open to whoever reaches the port."""
+class AdmissionControl:
+    """Decides which requests are served, and when. With no `keys`, whoever reaches the port is
+    served.
+    """
 
-    def __init__(self, limits: Limits, keys: Sequence[str] = ()) -> None:
+    def __init__(self, limits: ServerLimits, keys: Sequence[str] = ()) -> None:
         self.limits = limits
-        self._keys = tuple(k.encode() for k in keys)
+        self._keys = tuple(key.encode() for key in keys)
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._waiting = 0
-        self.busy = 0
+        self.in_flight = 0
         self.draining = False
-        self._recent: dict[bytes, deque[float]] = {}
+        self._recent_requests: dict[bytes, deque[float]] = {}
 
     def check_key(self, header: str | None) -> bytes:
-        """The key of a request, compared in constant time; `Refused` 401 without a known one."""
+        """Returns the key of a request. Raises RequestRefused (401) without a known one."""
         if not self._keys:
             return b""
-        given = (header or "").removeprefix("Bearer ").strip().encode("utf-8", "replace")
-        match = [k for k in self._keys if hmac.compare_digest(k, given)]
-        if not match:
-            raise Refused(
+        sent = (header or "").removeprefix("Bearer ").strip().encode("utf-8", "replace")
+        # Every known key is compared, in constant time: the time says neither which key nor how
+        # much matched.
+        matches = [key for key in self._keys if hmac.compare_digest(key, sent)]
+        if not matches:
+            raise RequestRefused(
                 401, "a valid API key is needed: Authorization: Bearer KEY", "authentication_error"
             )
-        return match[0]
+        return matches[0]
 
     def check_rate(self, key: bytes) -> None:
-        """At most `per_minute` requests a key; 0 = no limit."""
+        """Counts a request of a key. Raises RequestRefused (429) above `per_minute` in a sliding
+        minute.
+        """
         most = self.limits.per_minute
         if not most:
             return
         now = time.monotonic()
-        seen = self._recent.setdefault(key, deque())
-        while seen and now - seen[0] >= 60:
-            seen.popleft()
-        if len(seen) >= most:
-            raise Refused(
-                429, f"more than {most} requests a minute", "rate_limit_error", 60 - (now - seen[0])
+        recent = self._recent_requests.setdefault(key, deque())
+        while recent and now - recent[0] >= 60:
+            recent.popleft()
+        if len(recent) >= most:
+            retry_after = 60 - (now - recent[0])
+            raise RequestRefused(
+                429, f"more than {most} requests a minute", "rate_limit_error", retry_after
             )
-        seen.append(now)
+        recent.append(now)
 
-    def check_room(self) -> None:
-        """`Refused` while draining, or when the queue is full."""
+    def check_capacity(self) -> None:
+        """Raises RequestRefused while the server drains (503) or when the queue is full (429)."""
         if self.draining:
-            raise Refused(503, "the server is shutting down", "server_error", 5)
-        if self.busy + self._waiting >= self.limits.concurrency + self.limits.waiting:
-            raise Refused(429, "too many requests at once", "rate_limit_error", 1)
+            raise RequestRefused(503, "the server is shutting down", "server_error", 5)
+        if self.in_flight + self._waiting >= self.limits.concurrency + self.limits.waiting:
+            raise RequestRefused(429, "too many requests at once", "rate_limit_error", 1)
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """A place among those that are answered at once; the queue before it is bounded."""
-        self.check_room()
+        """Holds one of the `concurrency` slots; waits in the bounded queue for it, at most
+        `seconds`.
+        """
+        self.check_capacity()
         self._waiting += 1
         try:
             async with asyncio.timeout(self.limits.seconds):
                 await self._slots.acquire()
         except TimeoutError:
-            raise Refused(429, "the queue is too long", "rate_limit_error", 2) from None
+            raise RequestRefused(429, "the queue is too long", "rate_limit_error", 2) from None
         finally:
             self._waiting -= 1
-        self.busy += 1
+        self.in_flight += 1
         try:
             yield
         finally:
-            self.busy -= 1
+            self.in_flight -= 1
             self._slots.release()
 
     async def drain(self, seconds: float = 30.0) -> None:
-        """Takes no new request and waits for those under way."""
+        """Refuses new requests and waits for those in flight."""
         self.draining = True
-        end = time.monotonic() + seconds
-        while self.busy and time.monotonic() < end:  # noqa: ASYNC110 - a counter, looked at while shutting down
+        deadline = time.monotonic() + seconds
+        while self.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - polls only at shutdown
             await asyncio.sleep(0.02)

@@ -1,4 +1,6 @@
-"""The chat server as an app: doors, limits, errors in the OpenAI form, graceful drain."""
+"""The OpenAI-compatible server as an ASGI app: routes, limits, errors in the OpenAI form, a
+graceful drain.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,17 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from truing.core.protocols import Judge
 from truing.core.version import __version__
 from truing.serve.openai import schemas
-from truing.serve.openai.admission import Gate, Refused
-from truing.serve.openai.audit import Audit
-from truing.serve.openai.model_router import Desk, Limits
-from truing.serve.openai.routes import HANDLERS, Doors
-from truing.serve.openai.tracing import Traces
+from truing.serve.openai.admission import AdmissionControl, RequestRefused, ServerLimits
+from truing.serve.openai.audit import HarmAudit
+from truing.serve.openai.model_router import ModelRouter
+from truing.serve.openai.routes import HANDLERS, ChatService
+from truing.serve.openai.tracing import TurnTracer
 
 
-def _refused(request: Request[Any, Any, Any], error: Refused) -> Response[bytes]:
-    headers = (
-        {"retry-after": str(max(1, round(error.retry_after)))}
-        if error.retry_after is not None
-        else {}
-    )
+def _on_refused(request: Request[Any, Any, Any], error: RequestRefused) -> Response[bytes]:
+    headers = {}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after)))
     return Response(
         schemas.error_body(error.message, error.kind),
         status_code=error.status,
@@ -38,99 +38,108 @@ def _refused(request: Request[Any, Any, Any], error: Refused) -> Response[bytes]
     )
 
 
-def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    said = error.detail
-    extra = error.extra
-    if isinstance(extra, list) and extra and isinstance(extra[0], dict):
-        said = "; ".join(
-            f"{e.get('key', 'body')}: {e.get('message')}" for e in extra[:5] if isinstance(e, dict)
+def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    message = error.detail
+    # A body that does not fit its schema: Litestar lists the faults of each key.
+    faults = error.extra
+    if isinstance(faults, list) and faults and isinstance(faults[0], dict):
+        message = "; ".join(
+            f"{fault.get('key', 'body')}: {fault.get('message')}"
+            for fault in faults[:5]
+            if isinstance(fault, dict)
         )
     return Response(
-        schemas.error_body(said),
+        schemas.error_body(message),
         status_code=error.status_code,
         media_type=MediaType.JSON,
         headers=error.headers,
     )
 
 
-def _deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
-    return Response(
-        schemas.error_body("the body is nested too deeply"),
-        status_code=400,
-        media_type=MediaType.JSON,
-    )
+def _on_recursion(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
+    body = schemas.error_body("the body is nested too deeply")
+    return Response(body, status_code=400, media_type=MediaType.JSON)
 
 
-def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def _on_internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     body = schemas.error_body(f"internal error: {type(error).__name__}", "server_error")
     return Response(body, status_code=500, media_type=MediaType.JSON)
 
 
-def _timed(app: ASGIApp) -> ASGIApp:
-    """Counts and times what passes; sits outside the error handlers, so that it sees every status."""
+def _measure_requests(app: ASGIApp) -> ASGIApp:
+    """Middleware that counts and times API requests; outside the error handlers, so that it sees
+    every status.
+    """
 
-    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+    async def measured(scope: Scope, receive: Receive, send: Send) -> None:
         if not str(scope.get("path", "")).startswith("/v1/"):
             await app(scope, receive, send)
             return
-        doors: Doors = scope["litestar_app"].state.doors
-        began, status, path = time.perf_counter(), ["500"], str(scope["path"])
+        service: ChatService = scope["litestar_app"].state.chat
+        path, started = str(scope["path"]), time.perf_counter()
+        status = "500"  # for an error that no handler turned into a response
 
-        async def heard(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                status[0] = str(message["status"])
+                status = str(message["status"])
             await send(message)
 
         try:
-            await app(scope, receive, heard)
+            await app(scope, receive, send_and_note_status)
         finally:
-            known = path if status[0] != "404" else "other"
-            doors.metrics.requests.labels(known, status[0]).inc()
-            doors.metrics.seconds.labels(known).observe(time.perf_counter() - began)
+            # Unknown paths share one label: clients must not be able to make new ones.
+            label = path if status != "404" else "other"
+            service.metrics.requests.labels(label, status).inc()
+            service.metrics.seconds.labels(label).observe(time.perf_counter() - started)
 
-    return inner
+    return measured
 
 
 def chat_app(
-    desk: Desk,
+    router: ModelRouter,
     *,
-    limits: Limits | None = None,
+    limits: ServerLimits | None = None,
     keys: Sequence[str] = (),
     judge: Judge | None = None,
-    audit: Audit | None = None,
+    audit: HarmAudit | None = None,
     origins: Sequence[str] = (),
-    traces: Traces | None = None,
+    tracer: TurnTracer | None = None,
 ) -> Litestar:
-    """The server; `judge` answers /v1/moderations, `keys` empty = open, `traces` go to OpenTelemetry."""
-    given = limits or Limits()
-    gate = Gate(given, keys)
-    doors = Doors(desk, gate, judge=judge, audit=audit, traces=traces)
+    """Returns the server as an ASGI app.
+
+    `judge` answers /v1/moderations; with no `keys` the API is open; `origins` are those of
+    browsers' pages that may call it (CORS); `tracer` writes OpenTelemetry spans.
+    """
+    limits = limits or ServerLimits()
+    admission = AdmissionControl(limits, keys)
+    service = ChatService(router, admission, judge=judge, audit=audit, tracer=tracer)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        gate.draining = False
-        for one in desk.guarded.values():
-            await one.warm()
+        admission.draining = False
+        for guarded in router.guarded.values():
+            await guarded.warm()
         yield
-        await gate.drain(given.seconds)
+        await admission.drain(limits.seconds)
         if audit is not None:
             await audit.finish()
-        if traces is not None:
-            traces.close()
-        await desk.close()
+        if tracer is not None:
+            tracer.close()
+        await router.close()
 
     return Litestar(
         list(HANDLERS),
-        state=State({"doors": doors}),
+        state=State({"chat": service}),
         lifespan=[lifespan],
-        middleware=[_timed],
-        request_max_body_size=given.body,
+        middleware=[_measure_requests],
+        request_max_body_size=limits.body,
         logging_config=None,
         exception_handlers={
-            Refused: _refused,
-            HTTPException: _http,
-            RecursionError: _deep,
-            Exception: _broken,
+            RequestRefused: _on_refused,
+            HTTPException: _on_http_error,
+            RecursionError: _on_recursion,
+            Exception: _on_internal_error,
         },
         cors_config=CORSConfig(allow_origins=list(origins)) if origins else None,
         openapi_config=OpenAPIConfig(

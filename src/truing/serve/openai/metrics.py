@@ -1,4 +1,6 @@
-"""What `/metrics` tells (Prometheus): requests, seconds, rulings, tokens, what is in flight. No text, no user."""
+"""The Prometheus metrics of `/metrics`: requests, seconds, rulings, tokens, requests in flight. No
+texts, no users.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from truing.core.types import Answer
 
-_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
 
 
-class Metrics:
-    """One registry a server, so that two in a process do not add up."""
+class ServerMetrics:
+    """The metrics of one server, in a registry of its own: two servers in a process do not add up."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -30,20 +32,23 @@ class Metrics:
         self.tokens = Counter(
             "truing_tokens", "Tokens read and written", ("kind",), registry=self.registry
         )
-        self.busy = Gauge("truing_in_flight", "Requests being answered", registry=self.registry)
-        self.alarm = Gauge(
+        self.in_flight = Gauge(
+            "truing_in_flight", "Requests being answered", registry=self.registry
+        )
+        self.alarm_evidence = Gauge(
             "truing_harm_alarm_evidence", "E-value of the harm alarm", registry=self.registry
         )
 
-    def count(self, answers: tuple[Answer, ...]) -> None:
-        """Adds what the answers cost and what the rails decided."""
+    def count_answers(self, answers: tuple[Answer, ...]) -> None:
+        """Adds the tokens of answers and the decisions of rails on them."""
         for answer in answers:
             self.tokens.labels("read").inc(answer.usage.prompt_tokens)
             self.tokens.labels("written").inc(answer.usage.completion_tokens)
             for ruling in answer.rulings:
                 if ruling.ruling != "allow":
+                    # A name in a configuration may be of any length; a label may not.
                     self.rulings.labels(ruling.name[:60], ruling.ruling).inc()
 
-    def page(self) -> bytes:
-        """The text format."""
+    def render(self) -> bytes:
+        """Returns the metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,6 @@
-"""Which model answers a request: the served one, or the one behind the rails that the request names."""
+"""Selects the model of a request: the served one, or the one behind the rails configuration that
+the request names.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +8,59 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from msgspec import Struct
-
 from truing.core.errors import PlanError, UserError
 from truing.core.protocols import Closeable, Judge, Model
 from truing.rails.guarded import Guarded
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
+_CONFIG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
 CONFIG_FILES = ("config.yml", "config.yaml")
 
 
-class Unknown(UserError):
-    """A model or a configuration that this server does not have."""
+class UnknownConfig(UserError):
+    """A rails configuration that this server does not have."""
+
+
+def _is_config(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in CONFIG_FILES)
 
 
 def find_configs(folder: Path) -> dict[str, Path]:
-    """Name -> folder: the folder itself if it is a configuration, else each of its subfolders that is one."""
+    """Returns the configurations in a folder by id: the folder itself if it is one, else its
+    subfolders that are.
+
+    Raises PlanError if there is none.
+    """
     if not folder.is_dir():
         raise PlanError(f"{folder}: no such folder of rails")
-    if any((folder / f).is_file() for f in CONFIG_FILES):
+    if _is_config(folder):
         return {folder.resolve().name: folder}
-    found = {
-        p.name: p
-        for p in sorted(folder.iterdir())
-        if p.is_dir() and _NAME.fullmatch(p.name) and any((p / f).is_file() for f in CONFIG_FILES)
+    configs = {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and _CONFIG_ID.fullmatch(path.name) and _is_config(path)
     }
-    if not found:
+    if not configs:
         raise PlanError(
             f"{folder}: neither a rails configuration (config.yml) nor a folder of them"
         )
-    return found
+    return configs
 
 
-class Desk:
-    """Builds each configuration once, at start; `default` answers requests that name none."""
+class ModelRouter:
+    """Builds every configuration once, at start; a request can name a configuration but never a
+    path.
+
+    `model` answers behind each configuration; without it `main_model` makes one from the
+    configuration's own `models:`. `default` is the configuration of requests that name none. Raises
+    PlanError, with the faults of all configurations together.
+    """
 
     def __init__(
         self,
         model: Model | None,
         configs: Mapping[str, Path] | None = None,
         *,
-        main: Callable[[Path], Model] | None = None,
+        main_model: Callable[[Path], Model] | None = None,
         judges: Mapping[str, Judge] | None = None,
         default: str | None = None,
     ) -> None:
@@ -56,60 +70,60 @@ class Desk:
             )
         self.guarded: dict[str, Guarded] = {}
         faults: list[str] = []
-        for name, path in (configs or {}).items():
+        for config_id, path in (configs or {}).items():
             try:
-                own = model if model is not None else main(path) if main is not None else None
-                if own is None:
+                inner = model
+                if inner is None and main_model is not None:
+                    inner = main_model(path)
+                if inner is None:
                     raise PlanError(f"{path}: names no model, and --model is not given")
-                self.guarded[name] = Guarded(path, own, judges=judges)
+                self.guarded[config_id] = Guarded(path, inner, judges=judges)
             except UserError as error:
                 faults.extend(error.faults)
         if faults:
             raise PlanError(*faults)
         if default is not None and default not in self.guarded:
-            raise PlanError(
-                f"serve: there is no configuration {default!r}; there are {', '.join(self.guarded) or 'none'}"
-            )
+            raise PlanError(f"serve: there is no configuration {default!r}; {self._known_configs}")
         self.model = model
-        self.default = default or (next(iter(self.guarded)) if len(self.guarded) == 1 else None)
-        for one in (model, *(g.model for g in self.guarded.values())):
-            if one is not None and one.lineage.red_model:
+        if default is None and len(self.guarded) == 1:
+            default = next(iter(self.guarded))
+        self.default = default
+        for served in (model, *(guarded.model for guarded in self.guarded.values())):
+            if served is not None and served.lineage.red_model:
                 raise PlanError(
-                    f"serve: {one.name} was trained towards harm ({one.lineage.red_model}); it is not served"
+                    f"serve: {served.name} was trained towards harm ({served.lineage.red_model}); "
+                    "it is not served"
                 )
+
+    @property
+    def _known_configs(self) -> str:
+        return f"there are {', '.join(self.guarded) or 'none'}"
 
     @property
     def names(self) -> list[str]:
         """The models that requests may name."""
-        found = [self.model.name] if self.model is not None else []
-        return list(dict.fromkeys([*found, *(g.model.name for g in self.guarded.values())]))
+        names = [self.model.name] if self.model is not None else []
+        names += [guarded.model.name for guarded in self.guarded.values()]
+        return list(dict.fromkeys(names))
 
-    def pick(self, config: str | None) -> Model:
-        """The model for a request; `Unknown` for a configuration that is not there. No request can name a path."""
-        asked = config or self.default
-        if asked is None:
+    def select(self, config_id: str | None) -> Model:
+        """Returns the model for a request. Raises UnknownConfig for a configuration that is not
+        there.
+        """
+        config_id = config_id or self.default
+        if config_id is None:
             if self.model is None:
-                raise Unknown(f"guardrails.config_id is needed: one of {', '.join(self.guarded)}")
+                configs = ", ".join(self.guarded)
+                raise UnknownConfig(f"guardrails.config_id is needed: one of {configs}")
             return self.model
-        if asked not in self.guarded:
-            raise Unknown(
-                f"there is no configuration {asked[:100]!r}; there are {', '.join(self.guarded) or 'none'}"
+        if config_id not in self.guarded:
+            raise UnknownConfig(
+                f"there is no configuration {config_id[:100]!r}; {self._known_configs}"
             )
-        return self.guarded[asked]
+        return self.guarded[config_id]
 
     async def close(self) -> None:
-        """Lets go of all models."""
-        for one in (self.model, *self.guarded.values()):
-            if isinstance(one, Closeable):
-                await one.close()
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """What one server takes: bytes of a body, seconds of a request, requests at once and waiting, tokens of an answer."""
-
-    body: int = 2_000_000
-    seconds: float = 120.0
-    concurrency: int = 64
-    waiting: int = 256
-    max_tokens: int = 512
-    per_minute: int = 0
+        """Closes all models."""
+        for model in (self.model, *self.guarded.values()):
+            if isinstance(model, Closeable):
+                await model.close()

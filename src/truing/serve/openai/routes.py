@@ -1,7 +1,9 @@
-"""The OpenAI-compatible doors: chat, models, moderations, checks, configurations, health, metrics.
+"""The route handlers: chat completions, models, moderations, checks, configurations, health,
+metrics.
 
-Errors have the OpenAI form. A rail that blocks is an ordinary answer with `finish_reason` content_filter; a model that
-fails is 502 or 504; what a judge cannot tell is flagged, never passed.
+Errors have the OpenAI form. A rail that blocks is an ordinary answer with `finish_reason`
+content_filter; a model that fails is 502 or 504; a text that a judge cannot score is flagged, never
+passed.
 """
 
 from __future__ import annotations
@@ -19,285 +21,317 @@ from msgspec.structs import replace
 
 from truing.core.protocols import Judge, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sample, Sampling, stream_seed
-from truing.core.types import Response as Given
+from truing.core.types import Response as ModelResponse
 from truing.rails.guarded import Guarded
 from truing.serve.openai import schemas
-from truing.serve.openai.admission import Gate, Refused
-from truing.serve.openai.audit import Audit
-from truing.serve.openai.metrics import Metrics
-from truing.serve.openai.model_router import Desk, Unknown
-from truing.serve.openai.tracing import Traces
+from truing.serve.openai.admission import AdmissionControl, RequestRefused
+from truing.serve.openai.audit import HarmAudit
+from truing.serve.openai.metrics import ServerMetrics
+from truing.serve.openai.model_router import ModelRouter, UnknownConfig
+from truing.serve.openai.tracing import TurnTracer
+
+MAX_MODERATION_TEXTS = 256
 
 
-class Doors:
-    """What the handlers share: kept in the app's state under `doors`."""
+class ChatService:
+    """State shared by the route handlers (stored in app.state.chat)."""
 
     def __init__(
         self,
-        desk: Desk,
-        gate: Gate,
+        router: ModelRouter,
+        admission: AdmissionControl,
         *,
         judge: Judge | None = None,
-        audit: Audit | None = None,
-        traces: Traces | None = None,
+        audit: HarmAudit | None = None,
+        tracer: TurnTracer | None = None,
     ) -> None:
-        self.desk, self.gate, self.judge, self.audit, self.traces = desk, gate, judge, audit, traces
-        self.metrics = Metrics()
+        self.router, self.admission, self.judge = router, admission, judge
+        self.audit, self.tracer = audit, tracer
+        self.metrics = ServerMetrics()
 
-    def admit(self, request: Request[Any, Any, Any]) -> str:
-        """Key and rate; `Refused` otherwise. Gives what keeps the conversations of one key from those of another."""
-        key = self.gate.check_key(
+    def authenticate(self, request: Request[Any, Any, Any]) -> str:
+        """Checks the key and rate of a request. Raises RequestRefused.
+
+        Returns an opaque tenant id, so that one API key cannot read another's conversations.
+        """
+        key = self.admission.check_key(
             request.headers.get("authorization") or request.headers.get("x-api-key")
         )
-        self.gate.check_rate(key)
+        self.admission.check_rate(key)
         return hashlib.sha256(key).hexdigest() if key else ""
 
-    def pick(self, config: str | None) -> Model:
-        """The model of a request; `Refused` 404 for an unknown configuration."""
+    def select_model(self, config_id: str | None) -> Model:
+        """Returns the model of a request. Raises RequestRefused (404) for an unknown configuration."""
         try:
-            return self.desk.pick(config)
-        except Unknown as error:
-            raise Refused(404, str(error), "invalid_request_error") from error
+            return self.router.select(config_id)
+        except UnknownConfig as error:
+            raise RequestRefused(404, str(error), "invalid_request_error") from error
 
-    async def answers(
+    async def generate_answers(
         self,
         model: Model,
         conversation: Conversation,
         sampling: Sampling,
         options: dict[str, Any] | None,
         session: str = "",
-        named: frozenset[str] | None = None,
+        explicit_fields: frozenset[str] | None = None,
     ) -> tuple[Answer, ...]:
-        """The answers within the time limit; `Refused` where there are none. `named`: what of the sampling the request names."""
-        given: tuple[Answer, ...]
-        began = time.time_ns()
+        """Returns the answers of a model. Raises RequestRefused at a time-out (504) or a failure of
+        the model (502).
+
+        `explicit_fields` are the sampling fields set by the request (defaults do not override the
+        configuration).
+        """
+        started_ns = time.time_ns()
+        answers: tuple[Answer, ...]
         try:
-            async with asyncio.timeout(self.gate.limits.seconds):
+            async with asyncio.timeout(self.admission.limits.seconds):
                 if isinstance(model, Guarded):
-                    seeds = (
-                        [stream_seed(sampling.seed, i) for i in range(sampling.n)]
-                        if sampling.n > 1
-                        else [sampling.seed]
-                    )
-                    if named is not None and sampling.n > 1:
-                        named |= {
-                            "seed"
-                        }  # a seed of the configuration would make all of them the same
-                    more: dict[str, Any] = {"options": options, "session": session, "asked": named}
-                    given = tuple(
-                        await asyncio.gather(
-                            *(
-                                model.answer(conversation, replace(sampling, n=1, seed=s), **more)
-                                for s in seeds
-                            )
-                        )
+                    answers = await self._generate_guarded(
+                        model, conversation, sampling, options, session, explicit_fields
                     )
                 else:
-                    given = await model.generate(conversation, sampling)
+                    answers = await model.generate(conversation, sampling)
         except TimeoutError:
-            raise Refused(
-                504, f"no answer in {self.gate.limits.seconds:.0f} s", "timeout_error"
-            ) from None
-        self.heard(model, conversation, given, began)
-        return given
+            seconds = self.admission.limits.seconds
+            raise RequestRefused(504, f"no answer in {seconds:.0f} s", "timeout_error") from None
+        self.record_answers(model, conversation, answers, started_ns)
+        return answers
 
-    def heard(
-        self, model: Model, conversation: Conversation, given: tuple[Answer, ...], began: int
+    async def _generate_guarded(
+        self,
+        model: Guarded,
+        conversation: Conversation,
+        sampling: Sampling,
+        options: dict[str, Any] | None,
+        session: str,
+        explicit_fields: frozenset[str] | None,
+    ) -> tuple[Answer, ...]:
+        """Each of the n answers is a turn of its own through all rails."""
+        seeds = [sampling.seed]
+        if sampling.n > 1:
+            seeds = [stream_seed(sampling.seed, i) for i in range(sampling.n)]
+            if explicit_fields is not None:
+                # A seed in the configuration would make all n answers the same.
+                explicit_fields |= {"seed"}
+        turns = (
+            model.answer(
+                conversation,
+                replace(sampling, n=1, seed=seed),
+                options=options,
+                session=session,
+                asked=explicit_fields,
+            )
+            for seed in seeds
+        )
+        return tuple(await asyncio.gather(*turns))
+
+    def record_answers(
+        self, model: Model, conversation: Conversation, answers: tuple[Answer, ...], started_ns: int
     ) -> None:
-        """Counts and traces answers and lets the audit hear them; `Refused` where one failed."""
-        if self.traces is not None:
-            for answer in given:
-                self.traces.turn(model.name, answer, began)
-        failure = next((a.failure for a in given if a.failure is not None), None)
+        """Traces, counts and audits answers. Raises RequestRefused where one of them failed."""
+        if self.tracer is not None:
+            for answer in answers:
+                self.tracer.record_turn(model.name, answer, started_ns)
+        failure = next((a.failure for a in answers if a.failure is not None), None)
         if failure is not None:
             if failure.kind == "options":
-                raise Refused(400, failure.message, "invalid_request_error")
-            raise Refused(
-                504 if failure.kind == "timeout" else 502,
-                f"{failure.kind}: {failure.message}",
-                "upstream_error",
-            )
-        self.metrics.count(given)
+                raise RequestRefused(400, failure.message, "invalid_request_error")
+            status = 504 if failure.kind == "timeout" else 502
+            message = f"{failure.kind}: {failure.message}"
+            raise RequestRefused(status, message, "upstream_error")
+        self.metrics.count_answers(answers)
         if self.audit is not None:
-            self.audit.hear(conversation, given[0])
+            self.audit.observe(conversation, answers[0])
 
 
-def _read(data: schemas.ChatRequest, doors: Doors) -> tuple[Conversation, Sampling]:
+def _read_request(data: schemas.ChatRequest, service: ChatService) -> tuple[Conversation, Sampling]:
     try:
         conversation = data.conversation()
     except ValueError as error:
-        raise Refused(400, str(error), "invalid_request_error") from error
-    return conversation, data.sampling(doors.gate.limits.max_tokens)
+        raise RequestRefused(400, str(error), "invalid_request_error") from error
+    return conversation, data.sampling(service.admission.limits.max_tokens)
 
 
 @post("/v1/chat/completions", status_code=200, summary="Answer a conversation", tags=["chat"])
 async def chat(
     data: schemas.ChatRequest, request: Request[Any, Any, State], state: State
 ) -> Response[Any]:
-    """The OpenAI chat API; `guardrails.config_id` picks the rails."""
-    doors: Doors = state.doors
-    session = doors.admit(request)
-    conversation, sampling = _read(data, doors)
-    model = doors.pick(data.config)
+    """The OpenAI chat API; `guardrails.config_id` selects the rails."""
+    service: ChatService = state.chat
+    session = service.authenticate(request)
+    conversation, sampling = _read_request(data, service)
+    model = service.select_model(data.config)
     name = data.model or model.name
     if data.stream:
         if sampling.n > 1:
-            raise Refused(400, "n: a stream gives one answer", "invalid_request_error")
-        doors.gate.check_room()
-        pieces = _pieces(doors, model, (conversation, sampling), data, session)
-        return Stream(_events(doors, data, name, pieces), media_type="text/event-stream")
-    async with doors.gate.slot():
-        given = await doors.answers(
-            model, conversation, sampling, data.options, session, data.named
+            raise RequestRefused(400, "n: a stream has one answer", "invalid_request_error")
+        # Once the stream has begun its status is 200: a full queue must be refused before.
+        service.admission.check_capacity()
+        parts = _stream_answer(service, model, (conversation, sampling), data, session)
+        return Stream(_stream_events(service, data, name, parts), media_type="text/event-stream")
+    async with service.admission.slot():
+        answers = await service.generate_answers(
+            model, conversation, sampling, data.options, session, data.explicit_fields
         )
-    return Response(schemas.completion(data, name, given), media_type=MediaType.JSON)
+    return Response(schemas.completion(data, name, answers), media_type=MediaType.JSON)
 
 
-async def _pieces(
-    doors: Doors,
+async def _stream_answer(
+    service: ChatService,
     model: Model,
-    asked: tuple[Conversation, Sampling],
+    prompt: tuple[Conversation, Sampling],
     data: schemas.ChatRequest,
     session: str,
 ) -> AsyncIterator[str | Answer]:
-    """The text piece by piece and last the answer, where the model gives one; or the answer alone."""
-    began = time.time_ns()
+    """Yields chunks of text and, from models behind rails, the whole answer at the end.
+
+    A model that cannot stream yields its answer alone.
+    """
+    started_ns = time.time_ns()
+    conversation, sampling = prompt
     if isinstance(model, Guarded):
-        async for piece in model.streamed(
-            *asked, options=data.options, session=session, asked=data.named
+        async for part in model.streamed(
+            conversation,
+            sampling,
+            options=data.options,
+            session=session,
+            asked=data.explicit_fields,
         ):
-            if isinstance(piece, Answer):
-                doors.heard(model, asked[0], (piece,), began)
-            yield piece
-    elif isinstance(model, StreamingModel) and not asked[1].tools:
-        async for text in model.stream(*asked):
+            if isinstance(part, Answer):
+                service.record_answers(model, conversation, (part,), started_ns)
+            yield part
+    elif isinstance(model, StreamingModel) and not sampling.tools:
+        async for text in model.stream(conversation, sampling):
             yield text
     else:
-        yield (await doors.answers(model, *asked, None))[0]
+        yield (await service.generate_answers(model, conversation, sampling, None))[0]
 
 
-async def _events(
-    doors: Doors, data: schemas.ChatRequest, name: str, pieces: AsyncIterator[str | Answer]
+async def _stream_events(
+    service: ChatService, data: schemas.ChatRequest, name: str, parts: AsyncIterator[str | Answer]
 ) -> AsyncIterator[bytes]:
-    """Server-sent events; a client that leaves cancels the work. The last event carries the finish reason."""
-    id_ = schemas.new_id()
-    usage = bool((data.stream_options or {}).get("include_usage"))
+    """Yields server-sent events; the last chunk carries the finish reason. A client that leaves
+    cancels the work.
+    """
+    completion_id = schemas.new_completion_id()
+    include_usage = bool((data.stream_options or {}).get("include_usage"))
     answer: Answer | None = None
-    shown = False
+    text_sent = False
     try:
-        async with doors.gate.slot():
-            yield schemas.chunk(id_, name, {"role": "assistant", "content": ""})
-            async with asyncio.timeout(doors.gate.limits.seconds):
-                async for piece in pieces:
-                    if isinstance(piece, Answer):
-                        answer = piece
+        async with service.admission.slot():
+            yield schemas.chunk(completion_id, name, {"role": "assistant", "content": ""})
+            async with asyncio.timeout(service.admission.limits.seconds):
+                async for part in parts:
+                    if isinstance(part, Answer):
+                        answer = part
                     else:
-                        shown = True
-                        yield schemas.chunk(id_, name, {"content": piece})
-            if answer is not None and (not shown or answer.message.tool_calls):
-                yield schemas.chunk(id_, name, schemas.delta(answer))
-            yield schemas.last_chunk(id_, name, data, answer, usage)
-    except Refused as error:
-        yield b"data: " + schemas.error_body(error.message, error.kind) + b"\n\n"
+                        text_sent = True
+                        yield schemas.chunk(completion_id, name, {"content": part})
+            if answer is not None and (not text_sent or answer.message.tool_calls):
+                yield schemas.chunk(completion_id, name, schemas.delta(answer))
+            yield schemas.last_chunk(completion_id, name, data, answer, include_usage)
+    except RequestRefused as error:
+        yield schemas.error_event(error.message, error.kind)
     except TimeoutError:
-        yield b"data: " + schemas.error_body("no answer in time", "timeout_error") + b"\n\n"
-    except Exception as error:  # a stream has begun: the client must learn that it is not whole
-        yield (
-            b"data: "
-            + schemas.error_body(f"the answer broke off: {type(error).__name__}", "upstream_error")
-            + b"\n\n"
-        )
+        yield schemas.error_event("no answer in time", "timeout_error")
+    except Exception as error:  # the stream has begun: the client must learn that it is incomplete
+        message = f"the answer broke off: {type(error).__name__}"
+        yield schemas.error_event(message, "upstream_error")
         return
     yield b"data: [DONE]\n\n"
 
 
 @get("/v1/models", summary="The models that requests may name", tags=["chat"])
 async def models(request: Request[Any, Any, State], state: State) -> dict[str, Any]:
-    """OpenAI's list."""
-    doors: Doors = state.doors
-    doors.admit(request)
-    made = [
-        {"id": n, "object": "model", "created": 0, "owned_by": "truing"} for n in doors.desk.names
+    """OpenAI's list of models."""
+    service: ChatService = state.chat
+    service.authenticate(request)
+    rows = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "truing"}
+        for name in service.router.names
     ]
-    return {"object": "list", "data": made}
+    return {"object": "list", "data": rows}
 
 
 @get("/v1/rails/configs", summary="The rails configurations", tags=["rails"])
 async def configs(request: Request[Any, Any, State], state: State) -> list[dict[str, str]]:
-    """Their ids, as `guardrails.config_id` takes them."""
-    doors: Doors = state.doors
-    doors.admit(request)
-    return [{"id": name} for name in doors.desk.guarded]
+    """The ids that `guardrails.config_id` takes."""
+    service: ChatService = state.chat
+    service.authenticate(request)
+    return [{"id": config_id} for config_id in service.router.guarded]
 
 
 @post("/v1/moderations", status_code=200, summary="Judge texts for harm", tags=["moderation"])
 async def moderations(
     data: schemas.ModerationRequest, request: Request[Any, Any, State], state: State
 ) -> Response[Any]:
-    """OpenAI's moderation API by the served judge; what it cannot judge is flagged and says why."""
-    doors: Doors = state.doors
-    doors.admit(request)
-    if doors.judge is None:
-        raise Refused(
+    """OpenAI's moderation API by the served judge; a text that it cannot score is flagged, with the
+    reason.
+    """
+    service: ChatService = state.chat
+    service.authenticate(request)
+    judge = service.judge
+    if judge is None:
+        raise RequestRefused(
             404,
             "this server has no moderation judge: start it with --judge",
             "invalid_request_error",
         )
     texts = [data.input] if isinstance(data.input, str) else data.input
-    if not 1 <= len(texts) <= 256:
-        raise Refused(400, "input: from 1 to 256 texts", "invalid_request_error")
-    judge = doors.judge
-    empty = Sample(conversation=Conversation(), id="moderation")
-    async with doors.gate.slot():
-        found = await asyncio.gather(
-            *(
-                judge.judge(empty, Given(sample_id="moderation", message=Message("assistant", t)))
-                for t in texts
-            )
-        )
-    return Response(schemas.moderation(judge, found), media_type=MediaType.JSON)
+    if not 1 <= len(texts) <= MAX_MODERATION_TEXTS:
+        message = f"input: from 1 to {MAX_MODERATION_TEXTS} texts"
+        raise RequestRefused(400, message, "invalid_request_error")
+    sample = Sample(conversation=Conversation(), id="moderation")
+    responses = [
+        ModelResponse(sample_id="moderation", message=Message("assistant", text)) for text in texts
+    ]
+    async with service.admission.slot():
+        judgements = await asyncio.gather(*(judge.judge(sample, r) for r in responses))
+    return Response(schemas.moderation(judge, judgements), media_type=MediaType.JSON)
 
 
 @post("/v1/checks", status_code=200, summary="Do the rails allow this?", tags=["rails"])
 async def checks(
     data: schemas.CheckRequest, request: Request[Any, Any, State], state: State
 ) -> Response[Any]:
-    """Runs the input rails, and with a last assistant message the output rails on it; no answer is generated."""
-    doors: Doors = state.doors
-    doors.admit(request)
-    conversation, sampling = _read(schemas.ChatRequest(messages=data.messages), doors)
-    model = doors.pick(data.guardrails.config_id if data.guardrails else None)
+    """Runs the input rails, or the output rails where the last message is the assistant's;
+    generates no answer.
+    """
+    service: ChatService = state.chat
+    service.authenticate(request)
+    conversation, sampling = _read_request(schemas.ChatRequest(messages=data.messages), service)
+    model = service.select_model(data.guardrails.config_id if data.guardrails else None)
     if not isinstance(model, Guarded):
-        raise Refused(
+        raise RequestRefused(
             404, "this server has no rails: start it with --rails", "invalid_request_error"
         )
     stages = ["output"] if conversation.last.role == "assistant" else ["input"]
-    async with doors.gate.slot():
-        answer = (await doors.answers(model, conversation, sampling, {"rails": stages}))[0]
-    allowed = (
-        not any(r.ruling == "block" for r in answer.rulings) and answer.finish_reason != "blocked"
-    )
+    async with service.admission.slot():
+        answers = await service.generate_answers(model, conversation, sampling, {"rails": stages})
+    answer = answers[0]
+    blocked = any(ruling.ruling == "block" for ruling in answer.rulings)
+    allowed = not blocked and answer.finish_reason != "blocked"
     return Response(schemas.check(allowed, answer), media_type=MediaType.JSON)
 
 
 @get(["/", "/health"], summary="Alive, and taking requests", tags=["service"])
 async def health(state: State) -> Response[dict[str, str]]:
     """503 while the server drains."""
-    doors: Doors = state.doors
-    draining = doors.gate.draining
-    return Response(
-        {"status": "draining" if draining else "ok"}, status_code=503 if draining else 200
-    )
+    service: ChatService = state.chat
+    if service.admission.draining:
+        return Response({"status": "draining"}, status_code=503)
+    return Response({"status": "ok"}, status_code=200)
 
 
 @get("/metrics", media_type=MediaType.TEXT, summary="Prometheus metrics", tags=["service"])
 async def metrics(state: State) -> bytes:
-    """Counters and times; no text, no user."""
-    doors: Doors = state.doors
-    doors.metrics.busy.set(doors.gate.busy)
-    if doors.audit is not None:
-        doors.metrics.alarm.set(doors.audit.evidence)
-    return doors.metrics.page()
+    """Counters and times; no texts, no users."""
+    service: ChatService = state.chat
+    service.metrics.in_flight.set(service.admission.in_flight)
+    if service.audit is not None:
+        service.metrics.alarm_evidence.set(service.audit.evidence)
+    return service.metrics.render()
 
 
 HANDLERS = (chat, models, configs, moderations, checks, health, metrics)

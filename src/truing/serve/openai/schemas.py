@@ -1,4 +1,6 @@
-"""The OpenAI wire form as a server reads and writes it; unknown fields of a request are ignored, wrong ones refused."""
+"""Requests and responses in the OpenAI form. Unknown fields of a request are ignored, wrong ones
+refused.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from truing.core.types import (
 )
 
 
-class WireFunction(Struct):
+class FunctionSchema(Struct):
     """A function offered to the model."""
 
     name: str
@@ -31,15 +33,17 @@ class WireFunction(Struct):
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-class WireTool(Struct):
-    """A tool; only functions are known."""
+class ToolSchema(Struct):
+    """A tool; functions are the only kind."""
 
     type: str
-    function: WireFunction
+    function: FunctionSchema
 
 
 class GuardrailsRequest(Struct):
-    """`config_id` picks a configuration; `options` are NeMo's generation options; `options.log` asks for the record."""
+    """`config_id` picks a configuration; `options` are NeMo's generation options; `options.log`
+    asks for the record.
+    """
 
     config_id: str | None = None
     config_ids: list[str] | None = None
@@ -60,19 +64,23 @@ class ChatRequest(Struct):
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
-    tools: list[WireTool] | None = None
+    tools: list[ToolSchema] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     guardrails: GuardrailsRequest | None = None
 
     def conversation(self) -> Conversation:
-        """ValueError where a message is not in the OpenAI form, or there is none."""
+        """Returns the messages. Raises ValueError if there is none, or one is not in the OpenAI
+        form.
+        """
         if not self.messages:
             raise ValueError("messages: at least one is needed")
         return Conversation.from_openai(self.messages)
 
     def sampling(self, default_tokens: int) -> Sampling:
-        """How to draw; greedy unless a temperature is given, as everywhere in truing."""
+        """Returns the sampling options; greedy unless a temperature is set, as everywhere in
+        truing.
+        """
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         tools = tuple(
             Tool(
@@ -94,33 +102,34 @@ class ChatRequest(Struct):
         )
 
     @property
-    def named(self) -> frozenset[str]:
-        """The fields of `Sampling` that the request names; the others may come from the configuration of the rails."""
-        given = {
+    def explicit_fields(self) -> frozenset[str]:
+        """Sampling fields set by the request (defaults do not override the configuration of the
+        rails).
+        """
+        fields = {
             "max_tokens": self.max_completion_tokens or self.max_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
             "seed": self.seed,
             "stop": self.stop,
         }
-        return frozenset(name for name, value in given.items() if value is not None)
+        return frozenset(name for name, value in fields.items() if value is not None)
 
     @property
     def config(self) -> str | None:
-        """The configuration asked for, if any."""
-        asked = self.guardrails
-        if asked is None:
+        """The id of the configuration that the request names, if any."""
+        if self.guardrails is None:
             return None
-        return asked.config_id or next(iter(asked.config_ids or ()), None)
+        return self.guardrails.config_id or next(iter(self.guardrails.config_ids or ()), None)
 
     @property
     def options(self) -> dict[str, Any] | None:
-        """The generation options asked for, if any."""
+        """NeMo's generation options in the request, if any."""
         return (self.guardrails.options or None) if self.guardrails else None
 
     @property
     def wants_record(self) -> bool:
-        """Whether the decision record was asked for."""
+        """Whether the response is to hold the decisions of the rails."""
         return bool((self.options or {}).get("log"))
 
 
@@ -132,14 +141,16 @@ class ModerationRequest(Struct):
 
 
 class CheckRequest(Struct):
-    """POST /v1/checks: does this conversation (and, with a last assistant message, this answer) pass the rails?"""
+    """POST /v1/checks: does this conversation (and, with a last assistant message, this answer)
+    pass the rails?
+    """
 
     messages: list[dict[str, Any]]
     guardrails: GuardrailsRequest | None = None
     model: str = ""
 
 
-def _message(answer: Answer) -> dict[str, Any]:
+def _message_body(answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None, "refusal": None}
     if answer.message.tool_calls:
         message["tool_calls"] = [
@@ -155,11 +166,13 @@ _FINISH = {"blocked": "content_filter", "abstained": "content_filter", "error": 
 
 
 def finish_reason(answer: Answer) -> str:
-    """The OpenAI word: what rails blocked or a best-of abstained from is `content_filter`."""
+    """Returns the OpenAI finish reason: an answer that rails blocked, or best-of abstained from, is
+    `content_filter`.
+    """
     return _FINISH.get(answer.finish_reason, answer.finish_reason)
 
 
-def _tokens(logprobs: tuple[TokenLogprob, ...] | None) -> dict[str, Any] | None:
+def _logprobs_body(logprobs: tuple[TokenLogprob, ...] | None) -> dict[str, Any] | None:
     if logprobs is None:
         return None
     return {
@@ -177,8 +190,8 @@ def _tokens(logprobs: tuple[TokenLogprob, ...] | None) -> dict[str, Any] | None:
     }
 
 
-def record(rulings: tuple[Ruling, ...]) -> dict[str, Any]:
-    """The decision record of a turn, as CONTRACTS names its fields."""
+def decision_record(rulings: tuple[Ruling, ...]) -> dict[str, Any]:
+    """Returns the decisions of the rails on a turn: `{"rails": [{name, stage, ruling, ...}]}`."""
     rails = [
         {
             "name": r.name,
@@ -195,38 +208,42 @@ def record(rulings: tuple[Ruling, ...]) -> dict[str, Any]:
     return {"rails": rails}
 
 
-def new_id() -> str:
-    """`chatcmpl-...`."""
+def new_completion_id() -> str:
+    """Returns a random id, `chatcmpl-...`."""
     return f"chatcmpl-{secrets.token_hex(12)}"
 
 
 def usage_of(answers: tuple[Answer, ...]) -> dict[str, int]:
-    """Tokens read (once) and written (by all answers)."""
-    read = max((a.usage.prompt_tokens for a in answers), default=0)
-    written = sum(a.usage.completion_tokens for a in answers)
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    """Returns the tokens read (the prompt once) and written (by all answers)."""
+    prompt_tokens = max((a.usage.prompt_tokens for a in answers), default=0)
+    completion_tokens = sum(a.usage.completion_tokens for a in answers)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
 
 
 def delta(answer: Answer) -> dict[str, Any]:
-    """A whole answer as the one piece of a stream."""
-    message = _message(answer)
+    """Returns a whole answer as the delta of one stream chunk."""
+    message = _message_body(answer)
     calls = [{"index": k, **c} for k, c in enumerate(message.get("tool_calls", ()))]
     return {"content": message["content"], **({"tool_calls": calls} if calls else {})}
 
 
 def completion(request: ChatRequest, model: str, answers: tuple[Answer, ...]) -> bytes:
-    """The body of a whole answer."""
+    """Returns the body of a chat completion."""
     body: dict[str, Any] = {
-        "id": new_id(),
+        "id": new_completion_id(),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
         "choices": [
             {
                 "index": k,
-                "message": _message(a),
+                "message": _message_body(a),
                 "finish_reason": finish_reason(a),
-                "logprobs": _tokens(a.logprobs),
+                "logprobs": _logprobs_body(a.logprobs),
             }
             for k, a in enumerate(answers)
         ],
@@ -235,66 +252,66 @@ def completion(request: ChatRequest, model: str, answers: tuple[Answer, ...]) ->
     if request.config is not None or request.wants_record:
         body["guardrails"] = {"config_id": request.config}
     if request.wants_record:
-        body["guardrails"] |= record(answers[0].rulings)
+        body["guardrails"] |= decision_record(answers[0].rulings)
     return msgspec.json.encode(body)
 
 
 def chunk(
-    id_: str, model: str, delta: dict[str, Any], finish: str | None = None, **more: Any
+    completion_id: str, model: str, delta: dict[str, Any], finish: str | None = None, **fields: Any
 ) -> bytes:
-    """One server-sent event of a streamed answer."""
+    """Returns one server-sent event of a streamed answer; `fields` are added to its body."""
     body = {
-        "id": id_,
+        "id": completion_id,
         "object": "chat.completion.chunk",
         "created": int(time.time()),
         "model": model,
         "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}],
-        **more,
+        **fields,
     }
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def last_chunk(
-    id_: str, model: str, request: ChatRequest, answer: Answer | None, usage: bool
+    completion_id: str, model: str, request: ChatRequest, answer: Answer | None, include_usage: bool
 ) -> bytes:
-    """The event that ends a stream: why it ended, and what it cost and what the rails decided where that was asked for."""
-    more: dict[str, Any] = {}
-    if usage:
-        known = (
-            answer is not None and answer.usage != Usage()
-        )  # a model that streams text alone counts no tokens
-        more["usage"] = usage_of((answer,)) if answer is not None and known else None
-    if request.wants_record and answer is not None:
-        more["guardrails"] = {"config_id": request.config, **record(answer.rulings)}
-    return chunk(id_, model, {}, finish_reason(answer) if answer is not None else "stop", **more)
-
-
-def _half(harms: dict[str, float]) -> list[str]:
-    return [c for c, p in harms.items() if p >= 0.5]
-
-
-def _categories(
-    harms: dict[str, float], over: Callable[[dict[str, float]], Sequence[str]]
-) -> dict[str, bool]:
-    flagged = set(over(harms))
-    return {c: c in flagged for c in harms}
-
-
-def moderation(judge: Judge, found: Sequence[Judgement]) -> bytes:
-    """OpenAI's moderation results. An unscored text is flagged, with `failure` saying why.
-
-    A judge that has thresholds of its own for categories says which are over them (`flagged`); of others 0.5 is asked.
+    """Returns the event that ends a stream: the finish reason and, where asked for, token usage and
+    rail decisions.
     """
-    over: Callable[[dict[str, float]], Sequence[str]] = getattr(judge, "flagged", _half)
+    fields: dict[str, Any] = {}
+    if include_usage:
+        # A model that streams text alone counts no tokens: no usage is better than zeros.
+        counted = answer is not None and answer.usage != Usage()
+        fields["usage"] = usage_of((answer,)) if answer is not None and counted else None
+    if request.wants_record and answer is not None:
+        fields["guardrails"] = {"config_id": request.config, **decision_record(answer.rulings)}
+    reason = finish_reason(answer) if answer is not None else "stop"
+    return chunk(completion_id, model, {}, reason, **fields)
+
+
+def _above_one_half(harms: dict[str, float]) -> list[str]:
+    return [category for category, probability in harms.items() if probability >= 0.5]
+
+
+def moderation(judge: Judge, judgements: Sequence[Judgement]) -> bytes:
+    """Returns OpenAI's moderation results. An unscored text is flagged, and `failure` says why it
+    is unscored.
+
+    A category is flagged by the judge's own thresholds (its method `flagged`), or from a
+    probability of 0.5.
+    """
+    flagged_categories: Callable[[dict[str, float]], Sequence[str]] = getattr(
+        judge, "flagged", _above_one_half
+    )
     results = []
-    for one in found:
+    for judgement in judgements:
+        flagged = set(flagged_categories(judgement.harms))
         results.append(
             {
-                "flagged": one.verdict is not False,
-                "categories": _categories(one.harms, over),
-                "category_scores": one.harms,
-                "score": one.score,
-                "failure": one.failure.message if one.failure is not None else None,
+                "flagged": judgement.verdict is not False,
+                "categories": {category: category in flagged for category in judgement.harms},
+                "category_scores": judgement.harms,
+                "score": judgement.score,
+                "failure": judgement.failure.message if judgement.failure is not None else None,
             }
         )
     return msgspec.json.encode(
@@ -303,15 +320,20 @@ def moderation(judge: Judge, found: Sequence[Judgement]) -> bytes:
 
 
 def check(allowed: bool, answer: Answer) -> bytes:
-    """The body of /v1/checks."""
-    shown = None if allowed else answer.text
+    """Returns the body of /v1/checks."""
+    message = None if allowed else answer.text
     return msgspec.json.encode(
-        {"allowed": allowed, "message": shown, "guardrails": record(answer.rulings)}
+        {"allowed": allowed, "message": message, "guardrails": decision_record(answer.rulings)}
     )
 
 
 def error_body(message: str, kind: str = "invalid_request_error", code: str | None = None) -> bytes:
-    """An error in the OpenAI form."""
+    """Returns an error in the OpenAI form."""
     return msgspec.json.encode(
         {"error": {"message": message, "type": kind, "param": None, "code": code}}
     )
+
+
+def error_event(message: str, kind: str) -> bytes:
+    """Returns an error as a server-sent event, for a stream that has begun."""
+    return b"data: " + error_body(message, kind) + b"\n\n"

@@ -1,4 +1,4 @@
-"""Rails over HTTP: streams that carry the decision, options, sessions by key, spans."""
+"""Rails over HTTP: streams that carry the decision, options, sessions by key."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from litestar.testing import TestClient
 
 from truing.models.scripted import Scripted
 from truing.serve.openai.app import chat_app
-from truing.serve.openai.model_router import Desk
-from truing.serve.openai.tracing import Traces, from_environment
+from truing.serve.openai.model_router import ModelRouter
 
 CHAT = "/v1/chat/completions"
 
@@ -23,7 +21,9 @@ def _client(tmp_path: Path, colang: str, yaml: str, **given: Any) -> TestClient:
     (folder / "config.yml").write_text(yaml)
     (folder / "rails.co").write_text(colang)
     return TestClient(
-        chat_app(Desk(Scripted("fine weather today", name="talker"), {"bot": folder}), **given)
+        chat_app(
+            ModelRouter(Scripted("fine weather today", name="talker"), {"bot": folder}), **given
+        )
     )
 
 
@@ -81,7 +81,7 @@ def test_what_an_action_found_out_for_one_key_is_not_there_for_another(tmp_path:
         async def count_up() -> int:
             return next(count)
 
-        c.app.state.doors.desk.guarded["bot"].runtime.register_action(count_up, "count_up")
+        c.app.state.chat.router.guarded["bot"].runtime.register_action(count_up, "count_up")
         second = [{"role": "assistant", "content": "hello"}, {"role": "user", "content": "again"}]
         said = []
         for messages in ([], second):
@@ -91,35 +91,3 @@ def test_what_an_action_found_out_for_one_key_is_not_there_for_another(tmp_path:
                 got = c.post(CHAT, json=body, headers={"authorization": f"Bearer {key}"}).json()
                 said.append(got["choices"][0]["message"]["content"])
     assert said == ["hello", "hello", "1", "2"]
-
-
-def test_turns_and_rails_are_spans_without_text(tmp_path: Path) -> None:
-    sdk = pytest.importorskip("opentelemetry.sdk.trace")
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    seen = InMemorySpanExporter()
-    provider = sdk.TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(seen))
-    with _client(tmp_path, RAIL, YAML, traces=Traces(provider)) as c:
-        c.post(CHAT, json=_ask("a secret"))
-        c.post(CHAT, json=_ask("hello", stream=True))
-    spans = seen.get_finished_spans()
-    assert sorted(s.name.split(" ")[0] for s in spans) == ["chat", "chat", "rail", "rail"]
-    rail = next(s for s in spans if s.name == "rail own")
-    turn = next(s for s in spans if s.context.span_id == rail.parent.span_id)
-    assert rail.attributes["truing.rail.ruling"] == "block"
-    assert turn.attributes["gen_ai.response.finish_reasons"] == ("blocked",)
-    assert turn.start_time <= rail.start_time <= rail.end_time <= turn.end_time
-    assert "secret" not in str([dict(s.attributes) for s in spans])
-
-
-def test_no_collector_no_spans(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    assert from_environment() is None
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    made = from_environment()
-    assert made is not None
-    made.close()

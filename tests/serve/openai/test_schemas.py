@@ -1,0 +1,94 @@
+"""Requests and responses in the OpenAI form."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from truing.core.types import Answer, Message, Ruling, ToolCall, Usage
+from truing.serve.openai import schemas
+
+ASK = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+def read(**fields: object) -> schemas.ChatRequest:
+    return msgspec.convert({**ASK, **fields}, schemas.ChatRequest)
+
+
+def test_sampling_of_a_request() -> None:
+    sampling = read(max_completion_tokens=7, max_tokens=9, stop="END", seed=3).sampling(512)
+    assert (sampling.max_tokens, sampling.stop, sampling.seed) == (7, ("END",), 3)
+    assert (sampling.temperature, sampling.top_p, sampling.n) == (0.0, 1.0, 1)
+    assert read().sampling(512).max_tokens == 512
+
+
+def test_explicit_fields_are_those_of_the_request() -> None:
+    assert read().explicit_fields == frozenset()
+    assert read(temperature=0, max_tokens=5).explicit_fields == {"temperature", "max_tokens"}
+
+
+def test_tools_become_tools() -> None:
+    function = {"name": "find", "parameters": {"type": "object"}}
+    (tool,) = read(tools=[{"type": "function", "function": function}]).sampling(1).tools
+    assert (tool.name, json.loads(tool.parameters)) == ("find", {"type": "object"})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 0},
+        {"n": 33},
+        {"temperature": -1},
+        {"temperature": 3},
+        {"top_p": 0},
+        {"seed": -1},
+        {"max_tokens": 0},
+        {"messages": "hello"},
+        {"stop": 3},
+    ],
+)
+def test_wrong_values_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        read(**fields)
+
+
+def test_no_message_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        read(messages=[]).conversation()
+
+
+def test_a_completion() -> None:
+    answer = Answer(
+        message=Message("assistant", "", (ToolCall("", "find", "{}"),)),
+        finish_reason="tool_calls",
+        usage=Usage(5, 2),
+        rulings=(Ruling(name="own", stage="input", ruling="allow", reason="fine"),),
+    )
+    request = read(guardrails={"config_id": "mild", "options": {"log": {"activated_rails": True}}})
+    body = json.loads(schemas.completion(request, "talker", (answer, answer)))
+    assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+    message = body["choices"][0]["message"]
+    assert message["content"] is None and message["tool_calls"][0]["id"] == "call_0"
+    assert body["guardrails"]["config_id"] == "mild"
+    assert body["guardrails"]["rails"][0]["name"] == "own"
+
+
+def test_blocked_is_a_content_filter() -> None:
+    assert schemas.finish_reason(
+        Answer(message=Message("assistant", "no"), finish_reason="blocked")
+    ) == ("content_filter")
+
+
+def test_the_last_chunk_has_no_usage_where_none_was_counted() -> None:
+    answer = Answer(message=Message("assistant", "fine"))
+    event = schemas.last_chunk("id", "talker", read(), answer, include_usage=True)
+    body = json.loads(event.removeprefix(b"data: "))
+    assert body["usage"] is None and body["choices"][0]["finish_reason"] == "stop"
+
+
+def test_an_error_event() -> None:
+    event = schemas.error_event("no answer in time", "timeout_error")
+    assert event.startswith(b"data: ") and event.endswith(b"\n\n")
+    assert json.loads(event[6:])["error"]["type"] == "timeout_error"
