@@ -9,7 +9,7 @@ MAX_WHEEL_MB := 40
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test test-slow test-peers coverage docs bench wheel clean
+.PHONY: format help setup run check test test-slow test-peers coverage docs bench wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -33,8 +33,13 @@ run: .venv/.ready-run ## the main job on the embedded default model: measure, al
 
 check: setup ## style, types, layers
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+format: setup ## sorts imports and formats
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
 
 test: setup ## the suite (at most 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not peers" -rs --durations=15 $(if $(COVERAGE),--cov --cov-report=term)
