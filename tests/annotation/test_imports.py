@@ -70,7 +70,7 @@ def test_draws_come_in_their_order_with_their_probabilities(
     assert import_run(store, run, study) == 3
     probabilities = store.read(
         lambda tx: dict(
-            tx.session.execute(select(ReviewItem.source_key, ReviewItem.probability)).tuples().all()
+            tx.session.execute(select(ReviewItem.source_key, ReviewItem.probability)).all()
         )
     )
     assert probabilities == {"s3#1": 0.5, "s2#0": 0.25, "s4#0": 1.0}

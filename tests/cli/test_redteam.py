@@ -177,3 +177,4 @@ def test_the_first_start_prints_the_first_account(tmp_path: Path) -> None:
     finally:
         process.terminate()
         assert process.wait(30) in (0, -15)  # uvicorn ends, then raises the signal again
+        process.stderr.close()

@@ -61,7 +61,13 @@ class Visitor:
     """A browser without a face: cookies, forms with their marks."""
 
     def __init__(self, base: str) -> None:
-        self.web = httpx.Client(base_url=base, timeout=20, headers={"origin": base})
+        # Connections are not kept, so that none is left open when a test forgets its visitors.
+        self.web = httpx.Client(
+            base_url=base,
+            timeout=20,
+            headers={"origin": base},
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
         self.csrf = ""
 
     def get(self, path: str, **more: Any) -> httpx.Response:

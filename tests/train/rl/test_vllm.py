@@ -94,6 +94,7 @@ def server(task: Any) -> Iterator[Any]:
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     yield SimpleNamespace(url=f"http://127.0.0.1:{httpd.server_port}", other=other)
     httpd.shutdown()
+    httpd.server_close()
 
 
 def crew_of(task: Any, lora: int) -> Any:

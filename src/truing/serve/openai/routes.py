@@ -12,10 +12,11 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import MediaType, Request, Response, get, post
 from litestar.datastructures import State
+from litestar.params import Body
 from litestar.response import Stream
 from msgspec.structs import replace
 
@@ -155,7 +156,7 @@ def _read_request(data: schemas.ChatRequest, service: ChatService) -> tuple[Conv
 
 @post("/v1/chat/completions", status_code=200, summary="Answer a conversation", tags=["chat"])
 async def chat(
-    data: schemas.ChatRequest, request: Request[Any, Any, State], state: State
+    data: Annotated[schemas.ChatRequest, Body()], request: Request[Any, Any, State], state: State
 ) -> Response[Any]:
     """The OpenAI chat API; `guardrails.config_id` selects the rails."""
     service: ChatService = state.chat
@@ -264,7 +265,9 @@ async def configs(request: Request[Any, Any, State], state: State) -> list[dict[
 
 @post("/v1/moderations", status_code=200, summary="Judge texts for harm", tags=["moderation"])
 async def moderations(
-    data: schemas.ModerationRequest, request: Request[Any, Any, State], state: State
+    data: Annotated[schemas.ModerationRequest, Body()],
+    request: Request[Any, Any, State],
+    state: State,
 ) -> Response[Any]:
     """OpenAI's moderation API by the served judge; a text that it cannot score is flagged, with the
     reason.
@@ -293,7 +296,7 @@ async def moderations(
 
 @post("/v1/checks", status_code=200, summary="Do the rails allow this?", tags=["rails"])
 async def checks(
-    data: schemas.CheckRequest, request: Request[Any, Any, State], state: State
+    data: Annotated[schemas.CheckRequest, Body()], request: Request[Any, Any, State], state: State
 ) -> Response[Any]:
     """Runs the input rails, or the output rails where the last message is the assistant's;
     generates no answer.
