@@ -24,7 +24,7 @@ import yaml
 
 from truing.core.types import Answer, Conversation, Row, Sampling
 from truing.models.scripted import Scripted
-from truing.rails.guarded import Guarded
+from truing.rails.guarded import GuardedModel
 from truing.specs.resolve import resolve
 from truing.stats.intervals import wilson
 
@@ -195,7 +195,7 @@ def measure(
         config = {"rails": {stage: {"flows": [rail]}}, **({"truing": settings} if settings else {})}
         (Path(folder) / "config.yml").write_text(yaml.safe_dump(config))
         recorded = {t[0]: t[1] for t in texts if isinstance(t, tuple)}
-        one = Guarded(
+        one = GuardedModel(
             folder, Scripted(lambda c, s: recorded.get(c.prompt, c.prompt), name="recorded")
         )
 

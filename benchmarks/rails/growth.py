@@ -64,8 +64,8 @@ class Ours:
         from truing.core.types import Answer, Lineage
         from truing.rails.build import build_runtime
         from truing.rails.config.loader import RailsConfig
-        from truing.rails.runtime.app import Parts
-        from truing.rails.runtime.example_index import Lexical
+        from truing.rails.runtime.app import RuntimeParts
+        from truing.rails.runtime.embeddings import LexicalEncoder
 
         class Script:
             name, lineage, calls = "script", Lineage(name="script"), 0
@@ -82,7 +82,7 @@ class Ours:
 
     async def ask(self, history: list[dict[str, Any]]) -> dict[str, Any]:
         """The bot's message."""
-        return (await self.runtime.turn(history)).message
+        return (await self.runtime.run_turn(history)).message
 
 
 class Theirs:

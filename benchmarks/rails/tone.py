@@ -23,9 +23,9 @@ from random import Random
 from truing.core.protocols import Model
 from truing.core.types import Answer, Conversation, Sampling
 from truing.rails.config.loader import RailsConfig
-from truing.rails.dialogue_tests import find, read
-from truing.rails.guarded import Guarded
-from truing.rails.library.tone import Policy
+from truing.rails.dialogue_tests import find_dialogue_files, read_dialogues
+from truing.rails.guarded import GuardedModel
+from truing.rails.library.tone import TonePolicy
 from truing.specs.resolve import resolve
 from truing.stats.intervals import wilson
 from truing.stats.paired import PairedTable, newcombe_paired
@@ -49,7 +49,12 @@ class Ear:
 
 def prompts(folder: Path, config: RailsConfig, n: int) -> list[str]:
     """The users' turns of the dialogues, then examples and everyday instructions by a seed."""
-    own = [str(t["user"]) for d in read(find(folder)) for t in d.turns if "user" in t]
+    own = [
+        str(t["user"])
+        for d in read_dialogues(find_dialogue_files(folder))
+        for t in d.turns
+        if "user" in t
+    ]
     more = [text for texts in config.user_messages.values() for text in texts]
     for spec in ("builtin:helpful", "builtin:honest"):
         more += [row.sample.prompt for row in resolve(spec, "data").rows()]
@@ -72,8 +77,8 @@ def alone(folder: Path) -> RailsConfig:
 async def measure(folder: Path, model: Model, texts: list[str], tokens: int) -> dict[str, object]:
     """Each prompt once."""
     config = alone(folder)
-    policy, ear = Policy.of(config.truing["tone"]), Ear(model)
-    bot = Guarded(config, ear)
+    policy, ear = TonePolicy.from_settings(config.truing["tone"]), Ear(model)
+    bot = GuardedModel(config, ear)
     before, after, ms = list[bool](), list[bool](), list[float]()
     ways, calls = Counter[str](), 0
     for text in texts:
@@ -83,8 +88,8 @@ async def measure(folder: Path, model: Model, texts: list[str], tokens: int) -> 
         if ear.first is None or not ear.first.text.strip() or ruling is None:
             ways["no answer"] += 1
             continue
-        before.append(not policy.faults(ear.first.text.strip()))
-        after.append(answer.finish_reason != "blocked" and not policy.faults(answer.text))
+        before.append(not policy.violations(ear.first.text.strip()))
+        after.append(answer.finish_reason != "blocked" and not policy.violations(answer.text))
         ways[re.split(r"[:;]", ruling.reason or "")[0]] += 1
         ms.append(ruling.ms)
         calls += ruling.llm_calls

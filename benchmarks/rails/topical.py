@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from truing.hf.sentence_encoder import shared_encoder
-from truing.rails.runtime.intents import Intents
+from truing.rails.runtime.intents import IntentClassifier
 
 
 class Known:
@@ -26,7 +26,7 @@ class Known:
     def __init__(self, texts: list[str], rows: np.ndarray) -> None:
         self._rows = dict(zip(texts, rows, strict=True))
 
-    def many(self, texts: list[str]) -> np.ndarray:
+    def encode(self, texts: list[str]) -> np.ndarray:
         """Rows of texts."""
         return np.stack([self._rows[t] for t in texts])
 
@@ -58,11 +58,11 @@ def main() -> None:
                 order = rng.permutation(len(all_))
                 asked += [(all_[i], intent) for i in order[:10]]
                 examples[intent] = [all_[i] for i in order[10:][:k]]
-            q, truth = known.many([t for t, _ in asked]), np.array([i for _, i in asked])
+            q, truth = known.encode([t for t, _ in asked]), np.array([i for _, i in asked])
             flat = [(t, i) for i, ts in examples.items() for t in ts]
-            best = (q @ known.many([t for t, _ in flat]).T).argmax(1)
+            best = (q @ known.encode([t for t, _ in flat]).T).argmax(1)
             nearest.append(float((np.array([i for _, i in flat])[best] == truth).mean()))
-            intents = Intents(known, examples)  # type: ignore[arg-type]
+            intents = IntentClassifier(known, examples)  # type: ignore[arg-type]
             scores = intents.scores(q)
             right = np.array(intents.names)[scores.argmax(1)] == truth
             ours.append(float(right.mean()))

@@ -127,10 +127,10 @@ def attack(spec: str) -> Attack:
 
 
 def guard(inner: Model, folder: str | Path, **parts: Any) -> Model:
-    """A model behind the rails of a NeMo-format folder; `parts` as `truing.rails.guarded.guarded` takes them."""
-    from truing.rails.guarded import guarded
+    """A model behind the rails of a NeMo-format folder; `parts` as `truing.rails.guarded.guard_model` takes them."""
+    from truing.rails.guarded import guard_model
 
-    return guarded(inner, folder, **parts)
+    return guard_model(inner, folder, **parts)
 
 
 def ask(inner: Model, prompt: str | Conversation, sampling: Sampling | None = None) -> str:

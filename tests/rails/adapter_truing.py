@@ -12,8 +12,8 @@ import numpy as np
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.rails.build import build_runtime
 from truing.rails.config.loader import RailsConfig
-from truing.rails.runtime.app import Parts, Runtime
-from truing.rails.runtime.stream_buffer import Sink
+from truing.rails.runtime.app import Runtime, RuntimeParts
+from truing.rails.runtime.stream_buffer import StreamBuffer
 
 ACTIONS_PRELUDE = "from truing.rails.actions import ActionResult, action\n"
 
@@ -57,7 +57,7 @@ def run_case(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> 
 async def _run(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> list[str]:
     model = Script(list(llm_outputs))
     runtime = build_runtime(
-        RailsConfig.load(config_dir), model, Parts(encoder=Words(), nemo_alias=True)
+        RailsConfig.load(config_dir), model, RuntimeParts(encoder=Words(), nemo_alias=True)
     )
     history: list[dict[str, Any]] = []
     said: list[str] = []
@@ -75,7 +75,7 @@ async def _run(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -
             text = await _streamed(runtime, history)
             message: dict[str, Any] = {"role": "assistant", "content": text}
         else:
-            result = await runtime.turn(history, options=turn.get("options"))
+            result = await runtime.run_turn(history, options=turn.get("options"))
             message = result.message
             content = message["content"]
             text = f"EXCEPTION {content['type']}" if message["role"] == "exception" else content
@@ -86,10 +86,10 @@ async def _run(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -
 
 
 async def _streamed(runtime: Runtime, history: list[dict[str, Any]]) -> str:
-    sink = Sink()
-    task = asyncio.create_task(runtime.turn(history, sink=sink))
-    task.add_done_callback(lambda _: sink.end())
-    pieces = [piece async for piece in sink]
+    buffer = StreamBuffer()
+    task = asyncio.create_task(runtime.run_turn(history, stream=buffer))
+    task.add_done_callback(lambda _: buffer.end())
+    pieces = [piece async for piece in buffer]
     await task
     return "".join(pieces)
 

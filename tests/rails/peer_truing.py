@@ -14,8 +14,8 @@ from truing.core.errors import PlanError, TruingError
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.rails.build import build_runtime
 from truing.rails.config.loader import RailsConfig
-from truing.rails.runtime.app import Parts, Runtime
-from truing.rails.runtime.stream_buffer import Sink
+from truing.rails.runtime.app import Runtime, RuntimeParts
+from truing.rails.runtime.stream_buffer import StreamBuffer
 
 _MARKS = {
     "Answer with the canonical form": "intent",
@@ -79,7 +79,7 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
             config = RailsConfig.load(folder)
             model = ByTask(case["llm"], config.multi_step)
             models = {"generate_bot_message": model.for_messages()}
-            runtime = build_runtime(config, model, Parts(encoder=Words(), models=models))
+            runtime = build_runtime(config, model, RuntimeParts(encoder=Words(), models=models))
         except PlanError as error:
             return {"id": case["id"], "refused": str(error)}
         said = asyncio.run(_turns(runtime, case["turns"]))
@@ -103,7 +103,7 @@ async def _turns(runtime: Runtime, turns: list[dict[str, Any]]) -> list[str]:
                 text = await _stream(runtime, history)
                 message: dict[str, Any] = {"role": "assistant", "content": text}
             else:
-                message = (await runtime.turn(history, options=turn.get("options"))).message
+                message = (await runtime.run_turn(history, options=turn.get("options"))).message
                 content = message["content"]
                 text = f"EXCEPTION {content['type']}" if message["role"] == "exception" else content
         except TruingError as error:
@@ -115,9 +115,9 @@ async def _turns(runtime: Runtime, turns: list[dict[str, Any]]) -> list[str]:
 
 
 async def _stream(runtime: Runtime, history: list[dict[str, Any]]) -> str:
-    sink = Sink()
-    task = asyncio.create_task(runtime.turn(list(history), sink=sink))
-    task.add_done_callback(lambda _: sink.end())
-    pieces = [piece async for piece in sink]
+    buffer = StreamBuffer()
+    task = asyncio.create_task(runtime.run_turn(list(history), stream=buffer))
+    task.add_done_callback(lambda _: buffer.end())
+    pieces = [piece async for piece in buffer]
     await task
     return "".join(pieces)

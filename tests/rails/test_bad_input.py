@@ -21,10 +21,10 @@ from truing.core.types import Answer, Conversation, Lineage, Message, Sampling
 from truing.rails.build import build_runtime
 from truing.rails.colang.expressions import ExpressionError, compile_expression
 from truing.rails.config.loader import RailsConfig
-from truing.rails.guarded import BLOCKED, Guarded
-from truing.rails.runtime.app import Parts, RailsError, Runtime
+from truing.rails.guarded import BLOCKED_MESSAGE, GuardedModel
+from truing.rails.runtime.app import RailsError, Runtime, RuntimeParts
 from truing.rails.runtime.llm_client import LlmError
-from truing.rails.runtime.templates import PromptError, render
+from truing.rails.runtime.templates import PromptError, render_template
 from truing.rails.static import check
 from truing.rails.static.diagram import render_svg, render_tree
 
@@ -106,7 +106,7 @@ def _guarded(
     )
 
 
-def _ask(model: Guarded, *texts: str) -> Answer:
+def _ask(model: GuardedModel, *texts: str) -> Answer:
     conversation = Conversation(tuple(Message("user", t) for t in texts))
     return asyncio.run(model.answer(conversation, Sampling()))
 
@@ -155,7 +155,7 @@ async def _talk(runtime: Runtime, turns: list[dict[str, Any]]) -> None:
             else {"role": "user", "content": turn["user"]}
         )
         try:
-            history.append((await asyncio.wait_for(runtime.turn(history), 20)).message)
+            history.append((await asyncio.wait_for(runtime.run_turn(history), 20)).message)
         except (RailsError, LlmError):
             return
 
@@ -184,7 +184,7 @@ def test_grammar_based_configurations_with_faults_never_crash(tmp_path: Path, bl
         try:
             config = RailsConfig.load(folder)
             runtime = build_runtime(
-                config, ByTask(made["llm"], config.multi_step), Parts(encoder=Words())
+                config, ByTask(made["llm"], config.multi_step), RuntimeParts(encoder=Words())
             )
         except PlanError:
             assert report.errors, f"seed {seed}: the runtime refuses what the check lets pass"
@@ -341,7 +341,7 @@ def test_templates_cannot_leave_the_sandbox_or_grow_without_bound(text: str) -> 
     began = time.perf_counter()
     context = {"x": {"k": 1}, "big": "b" * 90_000}
     try:
-        made = render(text, context)
+        made = render_template(text, context)
     except PromptError:
         made = ""
     assert time.perf_counter() - began < 3
@@ -378,7 +378,7 @@ def test_flows_that_do_not_end_fail_closed_with_a_reason(name: str) -> None:
     answer = _ask(model, "hi")
     assert time.perf_counter() - began < 10
     assert answer.finish_reason == "blocked"
-    assert answer.text == BLOCKED
+    assert answer.text == BLOCKED_MESSAGE
     assert answer.rulings[-1].reason
 
 

@@ -23,8 +23,8 @@ from truing.core.types import (
     Usage,
 )
 from truing.rails.config.loader import RailsConfig
-from truing.rails.guarded import BLOCKED, Guarded
-from truing.rails.runtime.app import Parts
+from truing.rails.guarded import BLOCKED_MESSAGE, GuardedModel
+from truing.rails.runtime.app import RuntimeParts
 from truing.specs.resolve import resolve
 
 CHECK_OUTPUT = """
@@ -71,7 +71,7 @@ def _guard(model: Any, yaml: str = "models: []\n", colang: str = "", **parts: An
     )
 
 
-def _ask(model: Guarded, *messages: Message | str, tools: tuple[Tool, ...] = ()) -> Answer:
+def _ask(model: GuardedModel, *messages: Message | str, tools: tuple[Tool, ...] = ()) -> Answer:
     rows = tuple(Message("user", m) if isinstance(m, str) else m for m in messages)
     return asyncio.run(model.generate(Conversation(rows), Sampling(tools=tools)))[0]
 
@@ -132,9 +132,9 @@ def test_a_turn_that_breaks_down_fails_closed_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = _guard(Fake())
-    monkeypatch.setattr(model.runtime, "advance", lambda turn: 1 / 0)
+    monkeypatch.setattr(model.runtime, "run_until_listen", lambda turn: 1 / 0)
     answer = _ask(model, "hello")
-    assert (answer.finish_reason, answer.text) == ("blocked", BLOCKED)
+    assert (answer.finish_reason, answer.text) == ("blocked", BLOCKED_MESSAGE)
     assert "ZeroDivisionError" in answer.rulings[0].reason
 
 
@@ -298,7 +298,7 @@ def test_the_knowledge_base_reaches_the_prompt_through_the_retrieval_rails(tmp_p
         'define subflow censor\n  $relevant_chunks = $relevant_chunks.replace("noon", "[hidden]")\n'
     )
     model = Fake(lambda t: "  ask" if "canonical form" in t else '  "They eat."')
-    guarded = Guarded(tmp_path, model, parts=Parts(encoder=Words()))
+    guarded = GuardedModel(tmp_path, model, parts=RuntimeParts(encoder=Words()))
     assert _ask(guarded, "when do the lions eat?").text == "They eat."
     assert "The lions eat at [hidden]." in model.asked[-1]
     assert model.asked[-1].index("lions eat at") < model.asked[-1].index(
@@ -309,9 +309,12 @@ def test_the_knowledge_base_reaches_the_prompt_through_the_retrieval_rails(tmp_p
 # -- streaming ---------------------------------------------------------------------------------------------------------
 
 
-def _stream(model: Guarded, said: str = "hello", **given: Any) -> tuple[list[str], Answer]:
+def _stream(model: GuardedModel, said: str = "hello", **given: Any) -> tuple[list[str], Answer]:
     async def collect() -> list[Any]:
-        return [piece async for piece in model.streamed(Conversation.of(said), Sampling(), **given)]
+        return [
+            piece
+            async for piece in model.stream_with_answer(Conversation.of(said), Sampling(), **given)
+        ]
 
     *pieces, answer = asyncio.run(collect())
     assert all(isinstance(p, str) for p in pieces)
@@ -436,7 +439,7 @@ def _folder(path: Path, yaml: str) -> Path:
 def test_actions_written_for_nemo_run_unchanged_where_asked_for(tmp_path: Path) -> None:
     embedded = "rails: {dialog: {user_messages: {embeddings_only: true}}}\n"
     folder = _folder(tmp_path, embedded + "truing: {library: {nemo_alias: true}}\n")
-    guarded = Guarded(folder, Fake("yo"), parts=Parts(encoder=Words()))
+    guarded = GuardedModel(folder, Fake("yo"), parts=RuntimeParts(encoder=Words()))
     assert _ask(guarded, "hi").text == "HI!yo True 2026"
     import sys
 
@@ -445,4 +448,4 @@ def test_actions_written_for_nemo_run_unchanged_where_asked_for(tmp_path: Path) 
 
 def test_without_the_alias_the_way_to_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"actions.py:3: ModuleNotFoundError.*nemo_alias: true"):
-        Guarded(_folder(tmp_path, "models: []\n"), Fake())
+        GuardedModel(_folder(tmp_path, "models: []\n"), Fake())

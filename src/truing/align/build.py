@@ -11,7 +11,7 @@ from truing.specs.resolve import Args
 
 def guarded(model: Model, rails: str) -> Model:
     """The model behind the rails of a configuration folder."""
-    from truing.rails.guarded import guarded as behind
+    from truing.rails.guarded import guard_model as behind
 
     return behind(model, rails)
 

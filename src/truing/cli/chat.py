@@ -50,9 +50,9 @@ def command(
         assert rails is not None
         talker = main_model(rails)
     if rails is not None:
-        from truing.rails.guarded import Guarded
+        from truing.rails.guarded import GuardedModel
 
-        talker = Guarded(rails, talker)
+        talker = GuardedModel(rails, talker)
     # what is not given stays at its default, and there the parameters of a configuration hold
     given = {"max_tokens": max_tokens, "temperature": temperature}
     sampling = Sampling(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -91,13 +91,13 @@ async def _talk(
 async def _answer(
     model: Model, talk: Conversation, sampling: Sampling, asked: frozenset[str], decisions: bool
 ) -> Answer:
-    from truing.rails.guarded import Guarded
+    from truing.rails.guarded import GuardedModel
 
     print("bot> ", end="", flush=True)
     answer = None
     pieces: list[str] = []
-    if isinstance(model, Guarded):
-        async for piece in model.streamed(talk, sampling, asked=asked):
+    if isinstance(model, GuardedModel):
+        async for piece in model.stream_with_answer(talk, sampling, explicit_fields=asked):
             if isinstance(piece, Answer):
                 answer = piece
             else:

@@ -102,14 +102,18 @@ def run_dialogues(
     """
     from truing.rails import dialogue_tests as d
     from truing.rails.config.loader import RailsConfig
-    from truing.rails.runtime.app import Parts
+    from truing.rails.runtime.app import RuntimeParts
 
     config = RailsConfig.load(folder)
-    chosen = [one for one in d.read(d.find(folder, dialogues)) if filter in one.name]
+    chosen = [
+        one
+        for one in d.read_dialogues(d.find_dialogue_files(folder, dialogues))
+        if filter in one.name
+    ]
     if not chosen:
         raise PlanError(f"no dialogue's name holds {filter!r}")
     talker = _model(model, config) if any(one.llm is None for one in chosen) else None
-    runner = d.Runner(config, talker, Parts(nemo_alias=True if nemo_alias else None))
+    runner = d.DialogueRunner(config, talker, RuntimeParts(nemo_alias=True if nemo_alias else None))
     outcomes = runner.run(chosen)
     failed = [one for one in outcomes if not one.passed]
     if json:

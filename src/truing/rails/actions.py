@@ -1,8 +1,10 @@
-"""Actions: what flows `execute`. A folder's ``actions.py`` is trusted code and runs with the rights of this process.
+"""Actions, which flows `execute`: the decorator, and the results that they may return.
 
-An action is a function (or a class with `run`) under `@action`; parameters named context, events, config, llm,
-llm_task_manager, kb, or registered ones are filled in. `ActionResult` also changes the context or adds events. Files that
-import from ``nemoguardrails`` work unchanged with ``truing: {library: {nemo_alias: true}}`` or `nemo_alias=True`.
+An action is a function (or a class with a method `run`) with the decorator `@action`. Its
+parameters named context, events, config, llm, llms, llm_task_manager or kb, and those registered by
+`register_action_param`, are filled in. An `ActionResult` also changes the context or adds events. A
+folder's ``actions.py`` is trusted code: it runs with the rights of this process. Files that import
+from ``nemoguardrails`` work unchanged with ``truing: {library: {nemo_alias: true}}``.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ def action(
             "is_system_action": is_system_action,
             "execute_async": execute_async,
         }
-        setattr(getattr(target, "__func__", target), "action_meta", meta)  # noqa: B010 - a mark on foreign functions
+        # A bound method takes no attributes; its function does.
+        marked: Any = getattr(target, "__func__", target)
+        marked.action_meta = meta
         return target
 
     return mark
@@ -33,7 +37,7 @@ def action(
 
 @dataclass
 class ActionResult:
-    """What an action gives back besides a plain value: events to add, variables to set."""
+    """The result of an action beside a plain value: events to add, variables to set."""
 
     return_value: Any = None
     events: list[dict[str, Any]] | None = None
@@ -42,7 +46,11 @@ class ActionResult:
 
 @dataclass(frozen=True)
 class RailOutcome:
-    """A rail's verdict: allow, block or transform; `transforms` maps user_message, bot_message, relevant_chunks to texts."""
+    """A rail's verdict: allow, block or transform.
+
+    `transforms` maps the rewritten variables (user_message, bot_message, relevant_chunks) to their
+    texts.
+    """
 
     decision: Literal["allow", "block", "transform"] = "allow"
     reason: str | None = None
@@ -68,14 +76,14 @@ class RailOutcome:
     def allow(
         cls, *, reason: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> RailOutcome:
-        """Nothing to object."""
+        """Returns the verdict that lets the turn go on."""
         return cls("allow", reason, dict(metadata or {}))
 
     @classmethod
     def block(
         cls, *, reason: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> RailOutcome:
-        """Stop the turn."""
+        """Returns the verdict that stops the turn."""
         return cls("block", reason, dict(metadata or {}))
 
     @classmethod
@@ -86,6 +94,7 @@ class RailOutcome:
         reason: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> RailOutcome:
-        """Rewrite one or more texts."""
-        made = {str(getattr(target, "value", target)): text for target, text in rewrites}
-        return cls("transform", reason, dict(metadata or {}), made)
+        """Returns the verdict that rewrites texts; `rewrites` are (variable, text)."""
+        # NeMo's variables are members of an enum.
+        texts = {str(getattr(target, "value", target)): text for target, text in rewrites}
+        return cls("transform", reason, dict(metadata or {}), texts)

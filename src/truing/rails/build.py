@@ -1,24 +1,25 @@
-"""Builds the runtime of a configuration: the part of the library that it uses, its references checked."""
+"""Builds the runtime of a configuration with the part of the library that it uses."""
 
 from __future__ import annotations
 
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
 from truing.rails.config.loader import RailsConfig
-from truing.rails.library.references import library_of, wiring_faults
-from truing.rails.runtime.app import Parts, Runtime
-from truing.rails.runtime.prompts import Prompts
+from truing.rails.library.references import find_missing_references, library_for_config
+from truing.rails.runtime.app import Runtime, RuntimeParts
+from truing.rails.runtime.prompts import PromptManager
 
 
-def build_runtime(config: RailsConfig, model: Model, parts: Parts | None = None) -> Runtime:
+def build_runtime(config: RailsConfig, model: Model, parts: RuntimeParts | None = None) -> Runtime:
     """Returns the runtime of a configuration in front of `model`.
 
-    Raises PlanError, with all places, for rails without a flow and library rails without their prompt. Imports the
-    folder's `actions.py` and `config.py`: they are trusted code.
+    Raises PlanError, with all places, for rails without a flow and for library rails without their
+    prompt. Imports the folder's `actions.py` and `config.py`, which are trusted code.
     """
-    library = library_of(config)
+    library = library_for_config(config)
     flows = [*config.flows, *library.flows]
-    faults = [f"{place}: {what}" for place, what in wiring_faults(config, flows, Prompts(config))]
+    missing = find_missing_references(config, flows, PromptManager(config))
+    faults = [f"{place}: {fault}" for place, fault in missing]
     if faults:
         raise PlanError(*faults)
     return Runtime(config, model, library, parts)

@@ -1,16 +1,14 @@
-"""Dialogues written in YAML, run against a configuration: tests of rails for a user's own CI.
+"""Tests of rails for a user's own CI: dialogues in YAML, run against a configuration.
 
     dialogues:
-      - name: greeting
-        llm: ["  express greeting"]          # what the LLM says, call by call; without it a model answers
-        turns:
-          - user: Hello!
-            bot: Hello, how can I help?      # or bot_any, bot_contains, bot_not_contains, bot_matches
-            blocked: false                   # by any rail; or blocked_by: self check input
-            intent: express greeting
-            llm_calls: 1
+      - name: greeting llm: ["  express greeting"]          # the LLM's replies, call by call;
+        without it a model answers turns:
+          - user: Hello! bot: Hello, how can I help?      # or bot_any, bot_contains,
+            bot_not_contains, bot_matches blocked: false                   # by any rail; or
+            blocked_by: self check input intent: express greeting llm_calls: 1
 
-They lie in ``DIR/tests/*.yml``, which configurations do not read. A wrong key is a fault with file and line.
+The files are ``DIR/tests/*.yml``, which configurations do not read. A wrong key is reported with
+file and line.
 """
 
 from __future__ import annotations
@@ -29,12 +27,13 @@ from truing.core.protocols import Model
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.schema import ANY_KEYS, find_schema_faults
-from truing.rails.guarded import Guarded
-from truing.rails.runtime.app import Parts, RailsError, Result, Runtime
+from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.app import RailsError, Runtime, RuntimeParts
 from truing.rails.runtime.llm_client import LlmError
+from truing.rails.runtime.turn_result import TurnResult
 from truing.rails.yaml_lines import load_with_lines
 
-TESTS = "tests"
+TESTS_FOLDER = "tests"
 _TURN: dict[str, Any] = {
     "user": str,
     "event": ANY_KEYS,
@@ -59,11 +58,16 @@ _TURN: dict[str, Any] = {
 _SCHEMA: dict[str, Any] = {
     "dialogues": [{"name": str, "llm": [str], "seed": int, "turns": [_TURN]}]
 }
-_INPUTS = ("user", "event", "tool")
+_INPUT_KEYS = ("user", "event", "tool")
+_Lines = dict[tuple[str | int, ...], int]  # path of a YAML key -> its line
 
 
-class Dialogue(Struct, frozen=True, kw_only=True):
-    """One dialogue: its place, the LLM's scripted texts (none: a model answers), its turns as they stand in the file."""
+class DialogueTest(Struct, frozen=True, kw_only=True):
+    """One dialogue of a file.
+
+    `place` is its ``file:line``, `lines` the lines of its turns. `llm` holds the LLM's scripted
+    replies; None: a model answers. The turns are the mappings of the file.
+    """
 
     place: str
     name: str
@@ -73,8 +77,8 @@ class Dialogue(Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
-    """How a dialogue went: the faults with their places, what the bot said."""
+class DialogueOutcome(Struct, frozen=True, kw_only=True):
+    """The outcome of a dialogue: what the bot said, and the failed expectations."""
 
     dialogue: str
     place: str
@@ -85,255 +89,285 @@ class Outcome(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
-class Scripted:
-    """A model that says given texts, one a call; one call too many is a failure."""
+class ScriptedLlm:
+    """A model that returns the given replies, one per call; a call too many is a failed answer."""
 
     name = "scripted"
     lineage = Lineage(name="scripted")
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts, self.calls = list(texts), 0
+    def __init__(self, replies: Sequence[str]) -> None:
+        self.replies, self.calls = list(replies), 0
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """The next text."""
+        """Returns the next reply."""
         self.calls += 1
-        if self.calls > len(self.texts):
-            said = (
-                f"call {self.calls} of the LLM, and the dialogue's llm: has {len(self.texts)} texts"
+        if self.calls > len(self.replies):
+            message = (
+                f"call {self.calls} of the LLM, and the dialogue's llm: has {len(self.replies)} "
+                f"texts"
             )
-            return (Answer.failed("no_text", said),)
-        return (Answer.of(self.texts[self.calls - 1]),)
+            return (Answer.failed("no_text", message),)
+        return (Answer.of(self.replies[self.calls - 1]),)
 
 
-def find(folder: Path, given: Sequence[Path] = ()) -> list[Path]:
-    """The files of dialogues: the given ones, or ``DIR/tests/*.yml``; PlanError where there are none."""
-    files = list(given)
-    if not files:
-        files = sorted(p for p in (folder / TESTS).glob("*") if p.suffix in (".yml", ".yaml"))
-    if not files:
-        raise PlanError(
-            f"{folder / TESTS}: no dialogues (*.yml); docs/rails.md shows how to write them"
-        )
-    return files
+# -- reading files -----------------------------------------------------------------------------
 
 
-def read(files: Sequence[Path]) -> list[Dialogue]:
-    """Reads files of dialogues; PlanError with every fault."""
-    found: list[Dialogue] = []
-    wrong: list[str] = []
-    for file in files:
-        try:
-            value, lines = load_with_lines(file.read_bytes().decode("utf-8"))
-        except UnicodeDecodeError:
-            wrong.append(f"{file.name}:1: not valid UTF-8")
-            continue
-        except OSError as error:
-            wrong.append(f"{file}: {error.strerror}")
-            continue
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            wrong.append(
-                f"{file.name}:{mark.line + 1 if mark else 1}: {getattr(error, 'problem', None) or error}"
-            )
-            continue
-        if not isinstance(value, dict) or not isinstance(value.get("dialogues"), list):
-            wrong.append(f"{file.name}:1: expected dialogues: with a list")
-            continue
-        bad = [(p, what) for p, what in find_schema_faults(value, _SCHEMA)]
-        wrong += [f"{file.name}:{_line(lines, p)}: {what}" for p, what in bad]
-        if not bad:
-            for at, raw in enumerate(value["dialogues"]):
-                wrong += _dialogue(file.name, at, raw or {}, lines, found)
-    if wrong:
-        raise PlanError(*wrong)
+def find_dialogue_files(folder: Path, files: Sequence[Path] = ()) -> list[Path]:
+    """Returns the given files, or else ``DIR/tests/*.yml``. Raises PlanError if there are none."""
+    if files:
+        return list(files)
+    tests = folder / TESTS_FOLDER
+    found = sorted(path for path in tests.glob("*") if path.suffix in (".yml", ".yaml"))
+    if not found:
+        raise PlanError(f"{tests}: no dialogues (*.yml); docs/rails.md shows how to write them")
     return found
 
 
-def _line(lines: dict[tuple[str | int, ...], int], path: tuple[str | int, ...]) -> int:
+def read_dialogues(files: Sequence[Path]) -> list[DialogueTest]:
+    """Reads files of dialogues. Raises PlanError with all faults of all files."""
+    dialogues: list[DialogueTest] = []
+    errors: list[str] = []
+    for file in files:
+        try:
+            dialogues += _read_file(file)
+        except PlanError as error:
+            errors += error.faults
+    if errors:
+        raise PlanError(*errors)
+    return dialogues
+
+
+def _read_file(file: Path) -> list[DialogueTest]:
+    try:
+        value, lines = load_with_lines(file.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{file.name}:1: not valid UTF-8") from error
+    except OSError as error:
+        raise PlanError(f"{file}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        problem = getattr(error, "problem", None) or error
+        raise PlanError(f"{file.name}:{line}: {problem}") from error
+    if not isinstance(value, dict) or not isinstance(value.get("dialogues"), list):
+        raise PlanError(f"{file.name}:1: expected dialogues: with a list")
+    errors = [
+        f"{file.name}:{_line_of(lines, path)}: {what}"
+        for path, what in find_schema_faults(value, _SCHEMA)
+    ]
+    if errors:
+        raise PlanError(*errors)
+    dialogues = [
+        _parse_dialogue(file.name, index, raw or {}, lines)
+        for index, raw in enumerate(value["dialogues"])
+    ]
+    errors = [error for dialogue in dialogues for error in _dialogue_errors(dialogue)]
+    if errors:
+        raise PlanError(*errors)
+    return dialogues
+
+
+def _line_of(lines: _Lines, path: tuple[str | int, ...]) -> int:
+    """Returns the line of a key, or of the nearest key above it that has one."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
 
 
-def _dialogue(
-    file: str,
-    at: int,
-    raw: dict[str, Any],
-    lines: dict[tuple[str | int, ...], int],
-    into: list[Dialogue],
-) -> Iterator[str]:
-    turns = [dict(t or {}) for t in raw.get("turns") or []]
-    numbers = tuple(_line(lines, ("dialogues", at, "turns", k)) for k in range(len(turns)))
-    place = f"{file}:{_line(lines, ('dialogues', at))}"
-    if not turns:
-        yield f"{place}: a dialogue needs turns"
-    for turn, line in zip(turns, numbers):
-        if sum(k in turn for k in _INPUTS) != 1:
-            yield f"{file}:{line}: a turn needs one of {', '.join(_INPUTS)}"
-        for key in ("bot_matches",):
-            try:
-                re.compile(turn.get(key, ""))
-            except re.error as error:
-                yield f"{file}:{line}: {key}: {error}"
+def _parse_dialogue(file: str, index: int, raw: dict[str, Any], lines: _Lines) -> DialogueTest:
+    turns = tuple(dict(turn or {}) for turn in raw.get("turns") or [])
+    path = ("dialogues", index)
     llm = raw.get("llm")
-    into.append(
-        Dialogue(
-            place=place,
-            name=str(raw.get("name") or f"dialogue {at + 1}"),
-            turns=tuple(turns),
-            lines=numbers,
-            llm=tuple(str(t) for t in llm) if llm is not None else None,
-            seed=int(raw.get("seed") or 0),
-        )
+    return DialogueTest(
+        place=f"{file}:{_line_of(lines, path)}",
+        name=str(raw.get("name") or f"dialogue {index + 1}"),
+        turns=turns,
+        lines=tuple(_line_of(lines, (*path, "turns", k)) for k in range(len(turns))),
+        llm=tuple(str(reply) for reply in llm) if llm is not None else None,
+        seed=int(raw.get("seed") or 0),
     )
 
 
-class Runner:
+def _dialogue_errors(dialogue: DialogueTest) -> Iterator[str]:
+    """Yields what the schema cannot say: missing turns, the input of a turn, invalid patterns."""
+    file = dialogue.place.rpartition(":")[0]
+    if not dialogue.turns:
+        yield f"{dialogue.place}: a dialogue needs turns"
+    for turn, line in zip(dialogue.turns, dialogue.lines, strict=True):
+        if sum(key in turn for key in _INPUT_KEYS) != 1:
+            yield f"{file}:{line}: a turn needs one of {', '.join(_INPUT_KEYS)}"
+        try:
+            re.compile(turn.get("bot_matches", ""))
+        except re.error as error:
+            yield f"{file}:{line}: bot_matches: {error}"
+
+
+# -- running -----------------------------------------------------------------------------------
+
+
+class DialogueRunner:
     """Runs dialogues on a configuration. `model` answers where a dialogue scripts no LLM."""
 
     def __init__(
-        self, config: RailsConfig, model: Model | None, parts: Parts | None = None
+        self, config: RailsConfig, model: Model | None, parts: RuntimeParts | None = None
     ) -> None:
-        self.config, self.model, self.parts = config, model, parts or Parts()
+        self.config, self.model, self.parts = config, model, parts or RuntimeParts()
 
-    def run(self, dialogues: Sequence[Dialogue]) -> list[Outcome]:
-        """The outcome of each dialogue."""
-        return asyncio.run(self._all(dialogues))
+    def run(self, dialogues: Sequence[DialogueTest]) -> list[DialogueOutcome]:
+        """Returns the outcome of each dialogue."""
+        return asyncio.run(self._run_all(dialogues))
 
-    async def _all(self, dialogues: Sequence[Dialogue]) -> list[Outcome]:
-        return [await self._one(d) for d in dialogues]
+    async def _run_all(self, dialogues: Sequence[DialogueTest]) -> list[DialogueOutcome]:
+        # One after the other: a scripted LLM counts its calls.
+        return [await self._run_dialogue(dialogue) for dialogue in dialogues]
 
-    async def _one(self, dialogue: Dialogue) -> Outcome:
+    def _build_runtime(self, model: Model, is_scripted: bool) -> Runtime:
+        """Builds a fresh runtime; a scripted LLM also answers for the models of single tasks."""
+        models = self.parts.models
+        if is_scripted:
+            tasks = (m.type for m in self.config.models if m.type not in ("main", "embeddings"))
+            models = dict.fromkeys(tasks, model)
+        parts = RuntimeParts(
+            models=models,
+            judges=self.parts.judges,
+            encoder=self.parts.encoder,
+            actions=self.parts.actions,
+            nemo_alias=self.parts.nemo_alias,
+        )
+        runtime = GuardedModel(self.config, model, parts=parts).runtime
+        self.parts.judges = parts.judges  # loading judges is slow: the next dialogue takes the same
+        return runtime
+
+    async def _run_dialogue(self, dialogue: DialogueTest) -> DialogueOutcome:
         clock = asyncio.get_running_loop().time
-        began = clock()
-        scripted = dialogue.llm is not None or self.model is None
-        model: Model = (
-            Scripted(dialogue.llm or ()) if scripted or self.model is None else self.model
-        )
-        tasks = {m.type: model for m in self.config.models if m.type not in ("main", "embeddings")}
-        given = self.parts
-        parts = Parts(
-            tasks if scripted else given.models,
-            given.judges,
-            given.encoder,
-            given.actions,
-            given.nemo_alias,
-        )
-        runtime = Guarded(self.config, model, parts=parts).runtime
-        given.judges = parts.judges  # resolved once
+        start_time = clock()
+        scripted: ScriptedLlm | None = None
+        if dialogue.llm is not None or self.model is None:
+            scripted = ScriptedLlm(dialogue.llm or ())
+        model: Model | None = scripted if scripted is not None else self.model
+        assert model is not None
+        runtime = self._build_runtime(model, scripted is not None)
         file = dialogue.place.rpartition(":")[0]
         history: list[dict[str, Any]] = []
-        faults: list[str] = []
-        said: list[str] = []
-        calls = 0
-        for turn, line in zip(dialogue.turns, dialogue.lines):
-            history += _inputs(turn)
-            result = await _turn(runtime, history, turn, dialogue.seed)
+        errors: list[str] = []
+        replies: list[str] = []
+        llm_calls = 0
+        for turn, line in zip(dialogue.turns, dialogue.lines, strict=True):
+            history += _input_messages(turn)
+            result = await _run_turn(runtime, history, turn, dialogue.seed)
             if isinstance(result, str):
-                faults.append(f"{file}:{line}: {result}")
+                errors.append(f"{file}:{line}: {result}")
                 break
-            calls += result.llm_calls
-            said.append(result.text)
-            history.append(
-                result.message
-                if result.message["role"] == "assistant"
-                else {"role": "assistant", "content": ""}
+            llm_calls += result.llm_calls
+            replies.append(result.text)
+            # An exception is no message of the conversation.
+            is_message = result.message["role"] == "assistant"
+            history.append(result.message if is_message else {"role": "assistant", "content": ""})
+            errors += [f"{file}:{line}: {fault}" for fault in unmet_expectations(turn, result)]
+        if scripted is not None and not errors and scripted.calls < len(scripted.replies):
+            errors.append(
+                f"{dialogue.place}: the LLM was asked {scripted.calls} times, "
+                f"and llm: has {len(scripted.replies)} texts"
             )
-            faults += [f"{file}:{line}: {what}" for what in expectations(turn, result)]
-        if (
-            scripted
-            and isinstance(model, Scripted)
-            and dialogue.llm
-            and model.calls < len(dialogue.llm)
-            and not faults
-        ):
-            faults.append(
-                f"{dialogue.place}: the LLM was asked {model.calls} times, and llm: has {len(dialogue.llm)} texts"
-            )
-        return Outcome(
+        return DialogueOutcome(
             dialogue=dialogue.name,
             place=dialogue.place,
-            passed=not faults,
-            faults=tuple(faults),
-            said=tuple(said),
-            llm_calls=calls,
-            seconds=round(clock() - began, 4),
+            passed=not errors,
+            faults=tuple(errors),
+            said=tuple(replies),
+            llm_calls=llm_calls,
+            seconds=round(clock() - start_time, 4),
         )
 
 
-def _inputs(turn: dict[str, Any]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _input_messages(turn: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the messages that a turn of the file adds to the conversation."""
+    messages: list[dict[str, Any]] = []
     if "context" in turn:
-        rows.append({"role": "context", "content": turn["context"]})
+        messages.append({"role": "context", "content": turn["context"]})
     if "event" in turn:
-        rows.append({"role": "event", "event": dict(turn["event"] or {})})
+        messages.append({"role": "event", "event": dict(turn["event"] or {})})
     elif "tool" in turn:
-        rows.append({"role": "tool", "tool_call_id": "call", **turn["tool"]})
+        messages.append({"role": "tool", "tool_call_id": "call", **turn["tool"]})
     else:
-        rows.append({"role": "user", "content": turn["user"]})
+        messages.append({"role": "user", "content": turn["user"]})
     if "assistant" in turn:
-        rows.append({"role": "assistant", "content": turn["assistant"]})
-    return rows
+        messages.append({"role": "assistant", "content": turn["assistant"]})
+    return messages
 
 
-async def _turn(
+async def _run_turn(
     runtime: Runtime, history: list[dict[str, Any]], turn: dict[str, Any], seed: int
-) -> Result | str:
+) -> TurnResult | str:
+    """Returns the result of a turn, or why it could not be finished."""
     if "event" in turn and not isinstance((turn["event"] or {}).get("type"), str):
         return "an event needs a type"
     try:
-        return await runtime.turn(
+        return await runtime.run_turn(
             history, options=turn.get("options"), sampling=Sampling(seed=seed)
         )
     except (LlmError, RailsError) as error:
         return f"the turn could not be finished: {error}"
 
 
-def _many(value: Any) -> list[str]:
-    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+# -- expectations ------------------------------------------------------------------------------
 
 
-def expectations(turn: dict[str, Any], result: Result) -> Iterator[str]:
-    """What a turn expects and the result does not hold."""
-    text = result.text
+def unmet_expectations(turn: dict[str, Any], result: TurnResult) -> Iterator[str]:
+    """Yields what a turn of the file expects and the result does not meet."""
     if result.failure is not None and not turn.get("blocked"):
         yield f"the turn failed: {result.failure.message}"
-    if "bot" in turn and text != turn["bot"]:
-        yield f"expected {turn['bot']!r}, the bot said {text!r}"
-    if "bot_any" in turn and text not in turn["bot_any"]:
-        yield f"expected one of {turn['bot_any']}, the bot said {text!r}"
-    for part in _many(turn["bot_contains"]) if "bot_contains" in turn else []:
-        if part not in text:
-            yield f"expected {part!r} in {text!r}"
-    for part in _many(turn["bot_not_contains"]) if "bot_not_contains" in turn else []:
-        if part in text:
-            yield f"{part!r} must not stand in {text!r}"
-    if "bot_matches" in turn and re.search(turn["bot_matches"], text) is None:
-        yield f"{turn['bot_matches']!r} does not match {text!r}"
-    if "blocked" in turn and result.blocked is not turn["blocked"]:
-        by = ", ".join(f"{r.name}: {r.reason}" for r in result.rulings if r.ruling == "block")
-        yield (
-            f"blocked by {by or 'an exception'}"
-            if result.blocked
-            else f"not blocked, the bot said {text!r}"
-        )
-    for key, ruling in (("blocked_by", "block"), ("rewritten_by", "rewrite")):
-        names = [r.name for r in result.rulings if r.ruling == ruling]
-        if key in turn and turn[key] not in names:
-            yield f"{key}: expected {turn[key]!r}, it was {names or 'no rail'}"
-    intents = [e["intent"] for e in result.events if e["type"] == "UserIntent"]
-    if "intent" in turn and turn["intent"] not in intents:
-        yield f"expected the intent {turn['intent']!r}, it was {intents or 'none'}"
-    messages = [
-        e["intent"] for e in result.events if e["type"] == "BotIntent" and e["intent"] != "stop"
-    ]
-    if "flow_says" in turn and messages != list(turn["flow_says"]):
-        yield f"expected the bot messages {turn['flow_says']}, they were {messages}"
+    yield from _unmet_texts(turn, result.text)
+    yield from _unmet_rulings(turn, result)
+    yield from _unmet_events(turn, result)
     if "llm_calls" in turn and result.llm_calls != turn["llm_calls"]:
         yield f"expected {turn['llm_calls']} LLM calls, there were {result.llm_calls}"
-    tools = [c.name for c in result.tool_calls]
+    tools = [call.name for call in result.tool_calls]
     if "tools" in turn and tools != list(turn["tools"]):
         yield f"expected the tool calls {turn['tools']}, they were {tools}"
     for name, value in (turn.get("variables") or {}).items():
         if result.context.get(name) != value:
             yield f"expected ${name} = {value!r}, it is {result.context.get(name)!r}"
+
+
+def _as_list(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _unmet_texts(turn: dict[str, Any], text: str) -> Iterator[str]:
+    if "bot" in turn and text != turn["bot"]:
+        yield f"expected {turn['bot']!r}, the bot said {text!r}"
+    if "bot_any" in turn and text not in turn["bot_any"]:
+        yield f"expected one of {turn['bot_any']}, the bot said {text!r}"
+    for part in _as_list(turn["bot_contains"]) if "bot_contains" in turn else []:
+        if part not in text:
+            yield f"expected {part!r} in {text!r}"
+    for part in _as_list(turn["bot_not_contains"]) if "bot_not_contains" in turn else []:
+        if part in text:
+            yield f"{part!r} must not stand in {text!r}"
+    if "bot_matches" in turn and re.search(turn["bot_matches"], text) is None:
+        yield f"{turn['bot_matches']!r} does not match {text!r}"
+
+
+def _unmet_rulings(turn: dict[str, Any], result: TurnResult) -> Iterator[str]:
+    if "blocked" in turn and result.blocked is not turn["blocked"]:
+        if result.blocked:
+            blocks = [f"{r.name}: {r.reason}" for r in result.rulings if r.ruling == "block"]
+            yield f"blocked by {', '.join(blocks) or 'an exception'}"
+        else:
+            yield f"not blocked, the bot said {result.text!r}"
+    for key, ruling in (("blocked_by", "block"), ("rewritten_by", "rewrite")):
+        rails = [r.name for r in result.rulings if r.ruling == ruling]
+        if key in turn and turn[key] not in rails:
+            yield f"{key}: expected {turn[key]!r}, it was {rails or 'no rail'}"
+
+
+def _unmet_events(turn: dict[str, Any], result: TurnResult) -> Iterator[str]:
+    user_intents = [e["intent"] for e in result.events if e["type"] == "UserIntent"]
+    if "intent" in turn and turn["intent"] not in user_intents:
+        yield f"expected the intent {turn['intent']!r}, it was {user_intents or 'none'}"
+    bot_intents = [e["intent"] for e in result.events if e["type"] == "BotIntent"]
+    bot_messages = [intent for intent in bot_intents if intent != "stop"]
+    if "flow_says" in turn and bot_messages != list(turn["flow_says"]):
+        yield f"expected the bot messages {turn['flow_says']}, they were {bot_messages}"

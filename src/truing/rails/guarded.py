@@ -1,7 +1,8 @@
-"""A model behind rails is a model: `truing run` measures it like any other.
+"""A model behind rails is itself a Model, so that `truing run` measures it like any other.
 
-Every rail's decision stands in `Answer.rulings`. What cannot be finished is not answered: a rail that fails, an action that
-hangs, a flow that does not end give an answer with `finish_reason` blocked and a ruling that names the reason.
+Every rail's ruling stands in `Answer.rulings`. A turn that cannot be finished (a rail that fails,
+an action that hangs, a flow without end) shows nothing: the answer's `finish_reason` is blocked,
+and a ruling names the reason.
 """
 
 from __future__ import annotations
@@ -30,18 +31,24 @@ from truing.core.types import (
 from truing.rails.build import build_runtime
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.config.models import build_task_models
-from truing.rails.library.safety import judge_specs
-from truing.rails.runtime.app import Parts, RailsError, Result
+from truing.rails.library.safety import required_judge_specs
+from truing.rails.runtime.app import RailsError, RuntimeParts
 from truing.rails.runtime.llm_client import LlmError
-from truing.rails.runtime.stream_buffer import Sink
+from truing.rails.runtime.stream_buffer import StreamBuffer
 from truing.rails.runtime.stream_guard import StreamGuard
+from truing.rails.runtime.turn_result import TurnResult
 from truing.specs.resolve import resolve
 
-BLOCKED = "I can't answer this: a check that has to run first did not finish."
+BLOCKED_MESSAGE = "I can't answer this: a check that has to run first did not finish."
+DEFAULT_MAX_MESSAGE = 200_000  # characters
 
 
-class Guarded:
-    """The model behind the rails of a configuration. `judges` (spec -> judge) are used instead of resolving what it names."""
+class GuardedModel:
+    """The model behind the rails of a configuration (or of the folder that holds it).
+
+    `judges` (spec -> judge) are used instead of resolving the judges that the configuration names.
+    `options` are NeMo's generation options for all calls that bring none.
+    """
 
     def __init__(
         self,
@@ -49,50 +56,53 @@ class Guarded:
         model: Model,
         *,
         judges: Mapping[str, Judge] | None = None,
-        parts: Parts | None = None,
+        parts: RuntimeParts | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config if isinstance(config, RailsConfig) else RailsConfig.load(config)
-        parts = parts or Parts()
+        parts = parts or RuntimeParts()
         if judges is not None:
             parts.judges = {**parts.judges, **judges}
-        needed = judge_specs(self.config.truing, list_rail_flow_names(self.config))
-        missing = {spec: resolve(spec, "judge") for spec in needed if spec not in parts.judges}
-        parts.judges = {**missing, **parts.judges}
+        required = required_judge_specs(self.config.truing, list_rail_flow_names(self.config))
+        resolved = {spec: resolve(spec, "judge") for spec in required if spec not in parts.judges}
+        parts.judges = {**resolved, **parts.judges}
         parts.models = {**build_task_models(self.config, parts.models), **parts.models}
         self.model = model
         self.runtime = build_runtime(self.config, model, parts)
         self.options = options
         self.name = f"guarded:{Path(self.config.path).name or 'rails'},of=({model.name})"
-        used = tuple(one.lineage for one in (*parts.judges.values(), *parts.models.values()))
-        own = digest(
+        self.lineage = self._make_lineage(parts)
+
+    def _make_lineage(self, parts: RuntimeParts) -> Lineage:
+        """Returns the lineage, with the rails' judges and models: they must not measure it."""
+        model = self.model.lineage
+        used = tuple(part.lineage for part in (*parts.judges.values(), *parts.models.values()))
+        config_hash = digest(
             "guarded",
             json.dumps(self.config.raw, sort_keys=True, default=str),
-            *(f.source or f.name for f in self.config.flows),
-            model.lineage.hash,
+            *(flow.source or flow.name for flow in self.config.flows),
+            model.hash,
         )
-        inner = model.lineage
-        self.lineage = Lineage(
+        return Lineage(
             name=self.name,
-            hash=own,
-            base=inner.base,
-            base_sha256=inner.base_sha256,
-            data=inner.data,
-            prompts=inner.prompts,
-            judges=(*inner.judges, *used),
-            licence=inner.licence,
-            red_model=inner.red_model,
+            hash=config_hash,
+            base=model.base,
+            base_sha256=model.base_sha256,
+            data=model.data,
+            prompts=model.prompts,
+            judges=(*model.judges, *used),
+            licence=model.licence,
+            red_model=model.red_model,
         )
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """`sampling.n` answers, each through all rails."""
-        one = replace(sampling, n=1)
+        """Returns `sampling.n` answers, each through all rails and with a seed of its own."""
+        single = replace(sampling, n=1)
         if sampling.n == 1:
-            return (await self.answer(conversation, one),)
-        seeds = (stream_seed(sampling.seed, i) for i in range(sampling.n))
-        return tuple(
-            await asyncio.gather(*(self.answer(conversation, replace(one, seed=s)) for s in seeds))
-        )
+            return (await self.answer(conversation, single),)
+        seeds = (stream_seed(sampling.seed, index) for index in range(sampling.n))
+        calls = (self.answer(conversation, replace(single, seed=seed)) for seed in seeds)
+        return tuple(await asyncio.gather(*calls))
 
     async def answer(
         self,
@@ -100,58 +110,65 @@ class Guarded:
         sampling: Sampling,
         *,
         options: Mapping[str, Any] | None = None,
-        sink: Sink | None = None,
+        stream: StreamBuffer | None = None,
         session: str = "",
-        asked: Collection[str] | None = None,
+        explicit_fields: Collection[str] | None = None,
     ) -> Answer:
-        """One answer through all rails; the doors also give options, a sink for streaming, a `session` (conversations of
-        different sessions share no state even where their words are the same) and what of the sampling was `asked` for
-        (it goes before the configuration's `parameters`; without it, what differs from `Sampling`'s defaults does)."""
-        longest = int(self.config.truing.get("max_message", 200_000))
-        if any(len(m.content) > longest for m in conversation.messages):
-            return blocked("too_long", f"a message is longer than {longest} characters")
-        began = time.perf_counter()
+        """Returns one answer through all rails.
+
+        Conversations of different `session`s share no state, even where their messages are equal.
+        `explicit_fields` names the sampling fields that the request sets itself: they override the
+        configuration's `parameters` (None: those that differ from `Sampling`'s defaults).
+        """
+        max_message = int(self.config.truing.get("max_message", DEFAULT_MAX_MESSAGE))
+        if any(len(message.content) > max_message for message in conversation.messages):
+            return blocked_answer("too_long", f"a message is longer than {max_message} characters")
+        start_time = time.perf_counter()
         try:
-            result = await self.runtime.turn(
+            result = await self.runtime.run_turn(
                 conversation.to_openai(),
                 options=options or self.options,
                 sampling=sampling,
-                sink=sink,
+                stream=stream,
                 session=session,
-                asked=asked,
+                explicit_fields=explicit_fields,
             )
         except LlmError as error:
-            return replace(
-                Answer.failed(error.failure.kind, error.failure.message), rulings=_rulings(error)
-            )
+            # The model's failure, not a decision of the rails: a run may count or repeat it as
+            # such.
+            answer = Answer.failed(error.failure.kind, error.failure.message)
+            return replace(answer, rulings=error.rulings)
         except RailsError as error:
-            return blocked(
-                error.failure.kind, str(error), _rulings(error), time.perf_counter() - began
-            )
-        except Exception as error:  # nothing of a turn that broke down may be shown
-            why = f"the turn broke down: {type(error).__name__}: {error}"
-            return blocked("internal", why, seconds=time.perf_counter() - began)
-        return as_answer(result)
+            seconds = time.perf_counter() - start_time
+            return blocked_answer(error.failure.kind, str(error), error.rulings, seconds)
+        except Exception as error:
+            # Nothing of a turn that broke down may be shown, whatever the reason.
+            reason = f"the turn broke down: {type(error).__name__}: {error}"
+            return blocked_answer("internal", reason, seconds=time.perf_counter() - start_time)
+        return answer_from_result(result)
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """The answer in pieces. Nothing is shown that is then blocked: with output rails the text is held back until they
-        have passed it; without, it comes as the model writes it."""
-        async for piece in self.streamed(conversation, sampling):
-            if isinstance(piece, str):
-                yield piece
-            elif piece.failure is not None:
-                raise ConnectionError(f"{piece.failure.kind}: {piece.failure.message}")
+        """Yields the answer in chunks; nothing is yielded that the rails block later.
 
-    async def streamed(
+        With output rails the text is held until they have passed it; without, it comes as the model
+        writes it. Raises ConnectionError if the answer fails.
+        """
+        async for chunk in self.stream_with_answer(conversation, sampling):
+            if isinstance(chunk, str):
+                yield chunk
+            elif chunk.failure is not None:
+                raise ConnectionError(f"{chunk.failure.kind}: {chunk.failure.message}")
+
+    async def stream_with_answer(
         self,
         conversation: Conversation,
         sampling: Sampling,
         *,
         options: Mapping[str, Any] | None = None,
         session: str = "",
-        asked: Collection[str] | None = None,
+        explicit_fields: Collection[str] | None = None,
     ) -> AsyncIterator[str | Answer]:
-        """As `stream`, and last the whole answer with its decisions."""
+        """Yields the chunks as `stream` does, and last the whole Answer with its rulings."""
         guard = StreamGuard(
             self.answer,
             self.config,
@@ -159,66 +176,65 @@ class Guarded:
             sampling,
             options or self.options,
             session,
-            asked,
+            explicit_fields,
         )
-        async for piece in guard.pieces():
-            yield piece
+        async for chunk in guard.chunks():
+            yield chunk
 
-    async def warm(self) -> None:
+    async def warm_up(self) -> None:
         """Loads what the first turn would otherwise wait for."""
-        await self.runtime.warm()
+        await self.runtime.warm_up()
 
     async def close(self) -> None:
-        """Closes its models."""
+        """Closeable the model and the models of single tasks."""
         for model in (self.model, *self.runtime.services.models.values()):
             if isinstance(model, Closeable):
                 await model.close()
 
 
-def _rulings(error: BaseException) -> tuple[Ruling, ...]:
-    return tuple(getattr(error, "rulings", ()))
-
-
-def as_answer(result: Result) -> Answer:
-    """A turn's result as an answer."""
-    reason = (
-        "blocked" if result.blocked else "tool_calls" if result.tool_calls else result.finish_reason
-    )
-    failed = result.failure
-    if failed is not None:
-        reason = "blocked"
+def answer_from_result(result: TurnResult) -> Answer:
+    """Returns a turn's result as an Answer."""
+    if result.blocked or result.failure is not None:
+        finish_reason = "blocked"
+    else:
+        finish_reason = "tool_calls" if result.tool_calls else result.finish_reason
     rulings = result.rulings
-    if failed is not None and not any(r.ruling == "block" for r in rulings):
-        rulings = (
-            *rulings,
-            Ruling(name="runtime", stage="dialog", ruling="block", reason=failed.message),
-        )
-    message = Message(
-        "assistant", result.text if result.message["role"] == "assistant" else "", result.tool_calls
-    )
+    failure = result.failure
+    if failure is not None and not any(r.ruling == "block" for r in rulings):
+        # Every blocked answer names its reason, also where no rail but the runtime stopped the
+        # turn.
+        ruling = Ruling(name="runtime", stage="dialog", ruling="block", reason=failure.message)
+        rulings = (*rulings, ruling)
     if result.message["role"] == "exception":
-        message = Message("assistant", str(result.message["content"].get("message") or BLOCKED))
-    return Answer(message=message, finish_reason=reason, usage=result.usage, rulings=rulings)
+        content = str(result.message["content"].get("message") or BLOCKED_MESSAGE)
+        message = Message("assistant", content)
+    else:
+        text = result.text if result.message["role"] == "assistant" else ""
+        message = Message("assistant", text, result.tool_calls)
+    return Answer(message=message, finish_reason=finish_reason, usage=result.usage, rulings=rulings)
 
 
-def blocked(kind: str, why: str, rulings: tuple[Ruling, ...] = (), seconds: float = 0.0) -> Answer:
-    """No answer of the model: the rails could not finish."""
+def blocked_answer(
+    kind: str, reason: str, rulings: tuple[Ruling, ...] = (), seconds: float = 0.0
+) -> Answer:
+    """Returns the answer of a turn that could not be finished; `kind` is that of the failure."""
     ruling = Ruling(
         name="runtime",
         stage="dialog",
         ruling="block",
-        reason=why,
-        text=BLOCKED,
+        reason=reason,
+        text=BLOCKED_MESSAGE,
         ms=round(seconds * 1000, 3),
     )
     return Answer(
-        message=Message("assistant", BLOCKED),
+        message=Message("assistant", BLOCKED_MESSAGE),
         finish_reason="blocked",
         rulings=(*rulings, ruling),
-        failure=None if kind != "options" else Failure("rail", kind, why),
+        # Wrong options are a fault of the caller, not a decision of the rails.
+        failure=Failure("rail", kind, reason) if kind == "options" else None,
     )
 
 
-def guarded(model: Model, config: str | Path | RailsConfig, **given: Any) -> Guarded:
-    """The model behind the rails of a folder."""
-    return Guarded(config, model, **given)
+def guard_model(model: Model, config: str | Path | RailsConfig, **arguments: Any) -> GuardedModel:
+    """Returns the model behind the rails of a folder; the arguments are those of `GuardedModel`."""
+    return GuardedModel(config, model, **arguments)

@@ -19,8 +19,8 @@ from truing.rails.config.parameters import (
     find_parameter_faults,
     with_default_sampling,
 )
-from truing.rails.guarded import Guarded
-from truing.rails.runtime.app import Parts
+from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.app import RuntimeParts
 from truing.rails.static.check import check_rails_config
 
 GIVEN = {"temperature": 0.7, "max_tokens": 33, "top_p": 0.9, "stop": ["END"]}
@@ -61,10 +61,10 @@ class Speaking(Ear):
 def _ask(
     ear: Ear, yaml: str, colang: str = "", sampling: Sampling | None = None, **more: object
 ) -> Answer:
-    bot = Guarded(
+    bot = GuardedModel(
         RailsConfig.from_text(yaml, colang),
         with_default_sampling(ear, GIVEN),
-        parts=Parts(encoder=Words()),
+        parts=RuntimeParts(encoder=Words()),
     )
     return asyncio.run(bot.answer(Conversation.of("hello"), sampling or Sampling(seed=5), **more))  # type: ignore[arg-type]
 
@@ -120,10 +120,10 @@ def test_options_of_a_request_go_before_all() -> None:
 
 def test_it_streams_and_closes_where_the_model_does() -> None:
     ear = Speaking()
-    bot = Guarded(
+    bot = GuardedModel(
         RailsConfig.from_text("models: []"),
         with_default_sampling(ear, GIVEN),
-        parts=Parts(encoder=Words()),
+        parts=RuntimeParts(encoder=Words()),
     )
 
     async def go() -> str:

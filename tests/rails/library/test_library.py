@@ -24,10 +24,10 @@ from truing.core.types import (
     ToolCall,
 )
 from truing.models.scripted import Scripted
-from truing.rails.guarded import Guarded
+from truing.rails.guarded import GuardedModel
 from truing.rails.library import distress
-from truing.rails.library.catalog import names, on_demand
-from truing.rails.library.tone import Policy, build_judge
+from truing.rails.library.catalog import library_flow_names, load_optional_modules
+from truing.rails.library.tone import TonePolicy, build_judge
 from truing.specs.parser import parse_spec
 from truing.specs.resolve import Args, resolve
 
@@ -52,16 +52,18 @@ class Judge:
         )
 
 
-def bot(folder: Path, config: dict[str, Any], model: Any = None, judge: str = "test") -> Guarded:
+def bot(
+    folder: Path, config: dict[str, Any], model: Any = None, judge: str = "test"
+) -> GuardedModel:
     """A guarded model of a configuration; its answers are the prompt again unless a model is given."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yml").write_text(yaml.safe_dump(config))
-    return Guarded(
+    return GuardedModel(
         folder, model or Scripted(lambda c, s: c.prompt, name="echo"), judges={judge: Judge()}
     )
 
 
-def ask(one: Guarded, text: str, *more: Message, tools: tuple[Tool, ...] = ()) -> Answer:
+def ask(one: GuardedModel, text: str, *more: Message, tools: tuple[Tool, ...] = ()) -> Answer:
     """One answer."""
     talk = Conversation((*more, Message("user", text)))
     return asyncio.run(one.generate(talk, Sampling(tools=tools)))[0]
@@ -120,7 +122,7 @@ def test_what_moderation_cannot_judge_is_blocked(tmp_path: Path) -> None:
         async def judge(self, sample: Sample, response: Response) -> Judgement:
             raise RuntimeError("out of memory")
 
-    one = Guarded(tmp_path, Scripted("x"), judges={"test": Broken()})
+    one = GuardedModel(tmp_path, Scripted("x"), judges={"test": Broken()})
     broken = ask(one, "hello")
     assert broken.finish_reason == "blocked" and "out of memory" in str(
         [r.reason for r in broken.rulings]
@@ -157,7 +159,9 @@ def test_each_stage_may_have_a_threshold_and_a_judge_of_its_own(tmp_path: Path) 
     )
     other = Judge()
     other.name, other.lineage = "other:harm", Lineage(name="other:harm", hash="o")
-    one = Guarded(tmp_path, Scripted("a risky answer"), judges={"test": Judge(), "other": other})
+    one = GuardedModel(
+        tmp_path, Scripted("a risky answer"), judges={"test": Judge(), "other": other}
+    )
     assert ask(one, "fine").text == "a risky answer"  # 0.4 on the way out, where 0.95 is the limit
     stopped = last(ask(one, "risky"))
     assert stopped.stage == "input" and "other says harmful" in (stopped.reason or "")
@@ -188,7 +192,7 @@ def test_input_is_judged_as_a_prompt_where_the_judge_knows_prompts(tmp_path: Pat
             {**rails(input=["moderation check input"]), "truing": {"moderation": {"judge": "test"}}}
         )
     )
-    one = Guarded(tmp_path, Scripted("x"), judges={"test": Reader()})
+    one = GuardedModel(tmp_path, Scripted("x"), judges={"test": Reader()})
     assert last(ask(one, "a plan")).ruling == "block" and ask(one, "a bad thing").text == "x"
 
 
@@ -231,7 +235,7 @@ def test_self_harm_gets_support_with_local_help_and_never_a_bare_block(tmp_path:
 )
 def test_words_of_self_harm(text: str, found: bool) -> None:
     assert (
-        distress.in_distress(text) is not None
+        distress.find_distress_signs(text) is not None
     ) is found  # wide on purpose: a supportive word too many costs little
 
 
@@ -295,7 +299,7 @@ def test_tone_is_rewritten_by_the_model_then_mended_then_withheld(tmp_path: Path
     assert (
         ask(strays, "when?").text == "It closes at 6."
     )  # mended by rule: the rewrite said something else
-    keeps = Policy().keeps
+    keeps = TonePolicy().preserves_content
     assert keeps("DUDE, ten cents a page!!!", "It is ten cents a page.") and keeps("OK!", "Fine.")
     assert not keeps("It costs 10 cents!", "It costs 12 cents.") and not keeps(
         "It closes at 6!", "It closes soon."
@@ -311,7 +315,7 @@ def test_tone_is_rewritten_by_the_model_then_mended_then_withheld(tmp_path: Path
     ]
     assert [m.verdict for m in made] == [True, False, None] and made[0].question == "on_tone"
     with pytest.raises(PlanError, match="exclamation_marks"):
-        Policy.of({"exclamation_mark": 0})
+        TonePolicy.from_settings({"exclamation_mark": 0})
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "config.yml").write_text("rails: {}\n")
     with pytest.raises(SpecError, match="no truing: tone"):
@@ -417,12 +421,14 @@ def test_guard_models_by_nemos_names_fail_closed(tmp_path: Path) -> None:
             "output_parser": "is_content_safe",
         }
     ]
-    from truing.rails.runtime.app import Parts
+    from truing.rails.runtime.app import RuntimeParts
 
-    def guarded(says: str) -> Guarded:
+    def guarded(says: str) -> GuardedModel:
         tmp_path.mkdir(exist_ok=True)
         (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
-        return Guarded(tmp_path, Scripted("fine"), parts=Parts(models={"guard": Scripted(says)}))
+        return GuardedModel(
+            tmp_path, Scripted("fine"), parts=RuntimeParts(models={"guard": Scripted(says)})
+        )
 
     assert ask(guarded("safe"), "hello").text == "fine"
     assert ask(guarded("unsafe S1"), "hello").finish_reason == "blocked"
@@ -435,5 +441,8 @@ def test_unknown_settings_are_errors_and_unused_modules_are_not_loaded(tmp_path:
     with pytest.raises(PlanError, match="moderation check input"):
         bot(tmp_path / "b", rails(input=["moderation check inputs"]))
     plain = bot(tmp_path / "c", rails(input=[]))
-    assert "check text input" not in plain.runtime.program.flows and "check text input" in names()
-    assert set(on_demand()) == {"texts", "safety", "tools"}
+    assert (
+        "check text input" not in plain.runtime.program.flows
+        and "check text input" in library_flow_names()
+    )
+    assert set(load_optional_modules()) == {"texts", "safety", "tools"}

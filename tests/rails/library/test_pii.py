@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from truing.core.errors import PlanError
 from truing.rails.library import pii
-from truing.rails.library.pii import PERSONAL, SECRETS, Span, find, mask
+from truing.rails.library.pii import (
+    PERSONAL_PATTERNS,
+    SECRET_PATTERNS,
+    EntitySpan,
+    find_spans,
+    mask_spans,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +33,7 @@ from truing.rails.library.pii import PERSONAL, SECRETS, Span, find, mask
     ],
 )
 def test_personal_data_is_found(text: str, entity: str) -> None:
-    assert entity in {s.entity for s in find(text, PERSONAL)}
+    assert entity in {s.entity for s in find_spans(text, PERSONAL_PATTERNS)}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +52,11 @@ def test_personal_data_is_found(text: str, entity: str) -> None:
     ],
 )
 def test_what_only_looks_like_it_is_not(text: str) -> None:
-    assert [s for s in find(text, PERSONAL) if s.entity != "PHONE_NUMBER" or "365" in text] == []
+    assert [
+        s
+        for s in find_spans(text, PERSONAL_PATTERNS)
+        if s.entity != "PHONE_NUMBER" or "365" in text
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -61,35 +71,38 @@ def test_what_only_looks_like_it_is_not(text: str) -> None:
     ],
 )
 def test_secrets_are_found_and_masked(text: str, entity: str) -> None:
-    found = find(f"x {text} y", SECRETS)
+    found = find_spans(f"x {text} y", SECRET_PATTERNS)
     assert [s.entity for s in found] == [entity]
-    assert mask(f"x {text} y", found).endswith(f"<{entity}> y") or entity == "PASSWORD"
+    assert mask_spans(f"x {text} y", found).endswith(f"<{entity}> y") or entity == "PASSWORD"
 
 
 def test_ordinary_words_are_no_secrets() -> None:
     assert (
-        find("The password is required. token: of appreciation, the secret of happiness", SECRETS)
+        find_spans(
+            "The password is required. token: of appreciation, the secret of happiness",
+            SECRET_PATTERNS,
+        )
         == []
     )
 
 
 @given(st.text(max_size=400))
 def test_any_text_is_read_and_masking_ends_it(text: str) -> None:
-    spans = find(text, [*PERSONAL, *SECRETS])
+    spans = find_spans(text, [*PERSONAL_PATTERNS, *SECRET_PATTERNS])
     assert all(a.end <= b.start for a, b in zip(spans, spans[1:]))
     assert all(text[s.start : s.end] for s in spans)
     if not spans:
-        assert mask(text, spans) == text
+        assert mask_spans(text, spans) == text
 
 
 def test_luhn_iban_and_overlaps() -> None:
-    assert pii.luhn("79927398713") and not pii.luhn("79927398710")
-    assert pii.iban("DE89 3704 0044 0532 0130 00")
-    assert mask("abcdef", [Span("X", 1, 3)]) == "a<X>def"
-    assert len(find("mail bob@example.org", ["EMAIL_ADDRESS", "URL"])) == 1
+    assert pii.is_luhn_valid("79927398713") and not pii.is_luhn_valid("79927398710")
+    assert pii.is_iban_valid("DE89 3704 0044 0532 0130 00")
+    assert mask_spans("abcdef", [EntitySpan("X", 1, 3)]) == "a<X>def"
+    assert len(find_spans("mail bob@example.org", ["EMAIL_ADDRESS", "URL"])) == 1
 
 
 def test_an_unknown_entity_is_an_error_with_the_nearest() -> None:
     with pytest.raises(PlanError, match="EMAIL_ADDRESS"):
-        pii.check_names(["EMAIL_ADRESS"], "config.yml")
-    assert pii.check_names(["PERSON", "URL"], "x") == (["URL"], ["PERSON"])
+        pii.split_entities(["EMAIL_ADRESS"], "config.yml")
+    assert pii.split_entities(["PERSON", "URL"], "x") == (["URL"], ["PERSON"])

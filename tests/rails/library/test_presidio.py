@@ -11,7 +11,7 @@ import yaml
 from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
 from truing.models.scripted import Scripted
-from truing.rails.guarded import Guarded
+from truing.rails.guarded import GuardedModel
 from truing.rails.library import presidio
 from truing.rails.static.check import check_rails_config
 
@@ -26,7 +26,7 @@ def _ask(folder: Path, stage: str, entities: list[str]) -> Answer:
         }
     }
     (folder / "config.yml").write_text(yaml.safe_dump(config))
-    bot = Guarded(folder, Scripted(lambda c, s: c.prompt, name="echo"))
+    bot = GuardedModel(folder, Scripted(lambda c, s: c.prompt, name="echo"))
     return asyncio.run(bot.answer(Conversation.of(TEXT), Sampling()))
 
 
@@ -45,21 +45,21 @@ def test_without_a_model_patterns_are_found_and_names_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("presidio_analyzer")
-    monkeypatch.setattr(presidio, "_model", lambda: None)
+    monkeypatch.setattr(presidio, "installed_spacy_model", lambda: None)
     assert "number is <US_PASSPORT>, issued" in _ask(tmp_path, "mask", ["US_PASSPORT"]).text
-    (span,) = presidio.find_by_model(
+    (span,) = presidio.find_presidio_spans(
         "Pay to wallet 16Yeky6GMjeNkAiNcBY7ZhrLoMSgg1BoyZ please", ["CRYPTO", "DATE_TIME"]
     )
     assert (span.entity, span.start, span.end) == ("CRYPTO", 14, 48)
     with pytest.raises(PlanError, match="PERSON: needs an English model of spaCy"):
-        presidio.find_by_model(TEXT, ["PERSON", "CRYPTO"])
+        presidio.find_presidio_spans(TEXT, ["PERSON", "CRYPTO"])
     blocked = _ask(tmp_path, "mask", ["PERSON"])
     assert blocked.finish_reason == "blocked" and "spaCy" in (blocked.rulings[0].reason or "")
 
 
 def test_with_a_model_names_and_places_are_masked(tmp_path: Path) -> None:
     pytest.importorskip("presidio_analyzer")
-    if presidio._model() is None:
+    if presidio.installed_spacy_model() is None:
         pytest.skip("no English model of spaCy")
     said = _ask(tmp_path, "mask", ["PERSON", "LOCATION", "US_PASSPORT"]).text
     assert said.endswith(

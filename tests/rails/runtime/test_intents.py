@@ -11,10 +11,15 @@ import pytest
 
 from truing.core.types import Conversation, Sampling
 from truing.models.scripted import Scripted
-from truing.rails.guarded import Guarded
-from truing.rails.runtime.app import Parts
-from truing.rails.runtime.example_index import Lexical, Vectors
-from truing.rails.runtime.intents import EXAMPLES_HALF, NAME_WEIGHT, SHARPNESS, Intents
+from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.app import RuntimeParts
+from truing.rails.runtime.embeddings import EmbeddingCache, LexicalEncoder
+from truing.rails.runtime.intents import (
+    EXAMPLES_FOR_HALF_WEIGHT,
+    NAME_WEIGHT,
+    SHARPNESS,
+    IntentClassifier,
+)
 
 EXAMPLES = {
     "ask about card arrival": [
@@ -28,11 +33,11 @@ EXAMPLES = {
 
 
 def test_scores_are_the_formula() -> None:
-    vectors = Vectors(Lexical())
-    intents = Intents(vectors, EXAMPLES)
-    q = vectors.many(["my new card please"])[0]
-    rows = {n: vectors.many(ts) for n, ts in EXAMPLES.items()}
-    names = vectors.many(list(EXAMPLES))
+    vectors = EmbeddingCache(LexicalEncoder())
+    intents = IntentClassifier(vectors, EXAMPLES)
+    q = vectors.encode(["my new card please"])[0]
+    rows = {n: vectors.encode(ts) for n, ts in EXAMPLES.items()}
+    names = vectors.encode(list(EXAMPLES))
     center = np.concatenate([*rows.values(), names]).mean(0)
 
     def unit(v: np.ndarray) -> np.ndarray:
@@ -43,19 +48,21 @@ def test_scores_are_the_formula() -> None:
         prototype = unit(sum(ex) + NAME_WEIGHT * unit(names[at] - center))
         cosines = [float(e @ unit(q - center)) for e in ex]
         smooth = math.log(sum(math.exp(SHARPNESS * (c - 1)) for c in cosines)) / SHARPNESS + 1
-        w = len(ex) / (len(ex) + EXAMPLES_HALF)
+        w = len(ex) / (len(ex) + EXAMPLES_FOR_HALF_WEIGHT)
         expected = (1 - w) * float(prototype @ unit(q - center)) + w * smooth
         assert float(intents.scores(q)[0][at]) == pytest.approx(expected, abs=1e-5), name
 
 
 def test_the_best_form_comes_first_and_nothing_is_found_in_nothing() -> None:
-    intents = Intents(Vectors(Lexical()), EXAMPLES)
+    intents = IntentClassifier(EmbeddingCache(LexicalEncoder()), EXAMPLES)
     ranked = asyncio.run(intents.rank("has my card arrived"))
     assert ranked[0][1] == "ask about card arrival" and [s for s, _ in ranked] == sorted(
         (s for s, _ in ranked), reverse=True
     )
-    assert asyncio.run(Intents(Vectors(Lexical()), {}).rank("hello")) == []
-    alone = asyncio.run(Intents(Vectors(Lexical()), {"greet": ["hello"]}).rank("hello"))
+    assert asyncio.run(IntentClassifier(EmbeddingCache(LexicalEncoder()), {}).rank("hello")) == []
+    alone = asyncio.run(
+        IntentClassifier(EmbeddingCache(LexicalEncoder()), {"greet": ["hello"]}).rank("hello")
+    )
     assert alone[0][1] == "greet" and math.isfinite(alone[0][0])
 
 
@@ -67,7 +74,7 @@ def test_a_margin_keeps_the_llm_out_where_the_form_is_certain(tmp_path: Path) ->
         "define flow card\n  user ask card\n  bot tell card\n"
     )
     llm = Scripted("user greet", name="llm")
-    one = Guarded(tmp_path, llm, parts=Parts(encoder=Lexical()))
+    one = GuardedModel(tmp_path, llm, parts=RuntimeParts(encoder=LexicalEncoder()))
     answer = asyncio.run(one.generate(Conversation.of("my card has not arrived yet"), Sampling()))[
         0
     ]

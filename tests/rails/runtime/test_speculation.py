@@ -11,9 +11,9 @@ from adapter_truing import Words
 
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling
 from truing.rails.config.loader import RailsConfig
-from truing.rails.guarded import Guarded
-from truing.rails.runtime.app import Parts
-from truing.rails.runtime.parallel_rails import effects, independent
+from truing.rails.guarded import GuardedModel
+from truing.rails.runtime.app import RuntimeParts
+from truing.rails.runtime.parallel_rails import can_run_in_parallel, variable_effects
 
 CHECKS = """
 prompts:
@@ -188,10 +188,10 @@ def test_independence_is_shown_or_denied(first: str, second: str, free: bool) ->
     guarded = Guarded(
         RailsConfig.from_text("rails: {input: {flows: [one, two]}}\n", colang),
         Slow(),
-        parts=Parts(encoder=Words()),
+        parts=RuntimeParts(encoder=Words()),
     )
-    assert independent(guarded.runtime.program, ["one", "two"]) is free
-    assert effects(guarded.runtime.program, "two") is not None
+    assert can_run_in_parallel(guarded.runtime.program, ["one", "two"]) is free
+    assert variable_effects(guarded.runtime.program, "two") is not None
 
 
 def test_an_llm_that_takes_too_long_fails_closed_with_its_reason() -> None:

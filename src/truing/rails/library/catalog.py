@@ -1,6 +1,7 @@
-"""The rails that ship: their flows (``*.co``) and the actions that these execute.
+"""The shipped rails: their flows (``*.co``) and the actions that these execute.
 
-A library file is a pair ``NAME.co`` and ``NAME.py``; the module names its actions in `ACTIONS`. `MODULES` lists them all.
+A library module is a pair ``NAME.co`` and ``NAME.py``; the Python file names its actions in
+`ACTIONS`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from truing.rails.colang.parser import parse_colang
 from truing.rails.library import checks, safety, texts, tools
 from truing.rails.runtime.rail_library import RailLibrary
 
-MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
+# (name, actions) of the modules that every configuration has.
+BASE_MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
     ("pipeline", ()),
     ("checks", checks.ACTIONS),
 )
-# Read only where a configuration names one of their flows: others are neither slower nor see their messages.
-ON_DEMAND: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
+# Those that are read only where a configuration names one of their flows: a runtime without them
+# starts faster, and their bot messages do not become examples in its prompts.
+OPTIONAL_MODULES: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
     ("texts", texts.ACTIONS),
     ("safety", safety.ACTIONS),
     ("tools", tools.ACTIONS),
@@ -28,62 +31,73 @@ ON_DEMAND: tuple[tuple[str, Sequence[Callable[..., Any]]], ...] = (
 
 
 @lru_cache(maxsize=1)
-def load() -> RailLibrary:
-    """What every configuration has; an earlier definition of a message stands."""
-    return _library(MODULES)
+def load_base_library() -> RailLibrary:
+    """Returns the part that every configuration has."""
+    return _read_library(BASE_MODULES)
 
 
 @lru_cache(maxsize=1)
-def on_demand() -> dict[str, RailLibrary]:
-    """The other modules by name."""
-    return {module[0]: _library((module,)) for module in ON_DEMAND}
+def load_optional_modules() -> dict[str, RailLibrary]:
+    """Returns the optional modules by name."""
+    return {module[0]: _read_library((module,)) for module in OPTIONAL_MODULES}
 
 
-def names() -> frozenset[str]:
-    """The flows of the whole library."""
-    return frozenset(f.name for part in (load(), *on_demand().values()) for f in part.flows)
-
-
-def all_actions() -> tuple[Callable[..., Any], ...]:
-    """The actions of the whole library."""
-    return tuple(a for part in (load(), *on_demand().values()) for a in part.actions)
-
-
-def pure_actions() -> frozenset[str]:
-    """The names of the library's actions: all read only the message, the chunks and settings, and write only their result."""
-    return frozenset(a.__name__ for a in all_actions())
-
-
-def load_for(used: Iterable[str]) -> RailLibrary:
-    """The library for a configuration that uses these flows."""
-    wanted = set(used)
-    parts = [
-        load(),
-        *(part for part in on_demand().values() if any(f.name in wanted for f in part.flows)),
-    ]
-    bots: dict[str, list[BotText]] = {}
+def load_library_for(flow_names: Iterable[str]) -> RailLibrary:
+    """Returns the base library and each optional module that has one of these flows."""
+    used = set(flow_names)
+    optional = (
+        module
+        for module in load_optional_modules().values()
+        if any(flow.name in used for flow in module.flows)
+    )
+    parts = [load_base_library(), *optional]
+    bot_messages: dict[str, list[BotText]] = {}
     for part in parts:
-        for message, said in part.bots.items():
-            bots.setdefault(message, said)
+        for name, message_texts in part.bot_messages.items():
+            bot_messages.setdefault(name, message_texts)
     return RailLibrary(
-        tuple(f for p in parts for f in p.flows),
-        bots,
-        tuple(a for p in parts for a in p.actions),
-        pure_actions(),
+        flows=tuple(flow for part in parts for flow in part.flows),
+        bot_messages=bot_messages,
+        actions=tuple(action for part in parts for action in part.actions),
+        pure_actions=pure_action_names(),
     )
 
 
-def _library(modules: Iterable[tuple[str, Sequence[Callable[..., Any]]]]) -> RailLibrary:
+def _whole_library() -> tuple[RailLibrary, ...]:
+    return load_base_library(), *load_optional_modules().values()
+
+
+def library_flow_names() -> frozenset[str]:
+    """Returns the names of all flows of the library."""
+    return frozenset(flow.name for part in _whole_library() for flow in part.flows)
+
+
+def all_actions() -> tuple[Callable[..., Any], ...]:
+    """Returns all actions of the library."""
+    return tuple(action for part in _whole_library() for action in part.actions)
+
+
+def pure_action_names() -> frozenset[str]:
+    """Returns the names of the library's actions.
+
+    All of them are pure: they read only the message, the retrieved chunks and settings, and write
+    only their result.
+    """
+    return frozenset(action.__name__ for action in all_actions())
+
+
+def _read_library(modules: Iterable[tuple[str, Sequence[Callable[..., Any]]]]) -> RailLibrary:
+    """Parses the Colang files of modules; of two messages of one name the first holds."""
     flows: list[Flow] = []
-    bots: dict[str, list[BotText]] = {}
+    bot_messages: dict[str, list[BotText]] = {}
     actions: list[Callable[..., Any]] = []
-    for name, own in modules:
-        text = (files("truing.rails.library") / f"{name}.co").read_text(encoding="utf-8")
-        parsed = parse_colang(f"library/{name}.co", text)
+    for name, module_actions in modules:
+        source = (files("truing.rails.library") / f"{name}.co").read_text(encoding="utf-8")
+        parsed = parse_colang(f"library/{name}.co", source)
         for flow in parsed.flows:
             flow.system = True
         flows.extend(parsed.flows)
-        for message, said in parsed.bot_messages.items():
-            bots.setdefault(message, said)
-        actions.extend(own)
-    return RailLibrary(tuple(flows), bots, tuple(actions))
+        for message, message_texts in parsed.bot_messages.items():
+            bot_messages.setdefault(message, message_texts)
+        actions.extend(module_actions)
+    return RailLibrary(tuple(flows), bot_messages, tuple(actions))

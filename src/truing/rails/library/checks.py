@@ -1,6 +1,7 @@
-"""Self checks: the LLM is asked whether a message may pass, whether an answer follows from the facts, or agrees with others.
+"""Self checks: the LLM says whether a message may pass, is supported, or is self-consistent.
 
-Hallucination by self-consistency after Manakul, Liusie and Gales 2023 (SelfCheckGPT, arXiv:2303.08896).
+The hallucination check by self-consistency follows Manakul, Liusie and Gales 2023 (SelfCheckGPT,
+arXiv:2303.08896).
 """
 
 from __future__ import annotations
@@ -10,146 +11,153 @@ from typing import Any
 
 from truing.rails.actions import RailOutcome
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
-from truing.rails.runtime.llm_client import LlmError
-from truing.rails.runtime.prompt_filters import message_text, unquoted
-from truing.rails.runtime.turn_context import Turn
+from truing.rails.runtime.llm_client import LlmError, LlmReply
+from truing.rails.runtime.prompt_filters import extract_bot_message, strip_quotes
+from truing.rails.runtime.turn_context import TurnContext
 
 EXTRA_ANSWERS = 2
+DEFAULT_MAX_TOKENS = 1024  # of a verdict; reasoning models think before it
+EVIDENCE_CHARACTERS = 200
 
 
-def _variant(turn: Turn, stage: str, flow: str, task: str) -> str:
-    """The task of a self check whose rail is configured as ``self check input $variant=NAME``."""
-    rail = turn.talk.context.get(f"triggered_{stage}_rail") or turn.rail or ""
-    if not isinstance(rail, str) or parse_flow_name(rail) != flow:
+def _variant_task(turn: TurnContext, stage: str, rail: str, task: str) -> str:
+    """Returns NAME for a rail configured as ``self check input $variant=NAME``, else `task`."""
+    triggered = turn.state.context.get(f"triggered_{stage}_rail") or turn.rail_name or ""
+    if not isinstance(triggered, str) or parse_flow_name(triggered) != rail:
         return task
-    return parse_flow_parameters(rail).get("variant") or task
+    return parse_flow_parameters(triggered).get("variant") or task
 
 
-async def _ask(turn: Turn, task: str, default: str, given: dict[str, Any]) -> RailOutcome:
+async def _ask_verdict(
+    turn: TurnContext, task: str, default_task: str, variables: dict[str, Any]
+) -> RailOutcome:
+    """Asks the LLM by the task's prompt, and blocks unless the verdict is clearly safe."""
     prompts = turn.services.prompts
-    scoped = f"{default} $variant={task}"
-    name = (
-        default
-        if task == default
-        else scoped
-        if prompts.has(scoped) or not prompts.has(task)
-        else task
-    )
-    prompt = prompts.render_task_prompt(name, given)
-    models = turn.services.models
-    llm = turn.llm(task if task in models else default)
+    prompt_name = default_task
+    if task != default_task:
+        # The prompt of a variant may be named in either way.
+        scoped = f"{default_task} $variant={task}"
+        use_scoped = prompts.has_prompt(scoped) or not prompts.has_prompt(task)
+        prompt_name = scoped if use_scoped else task
+    llm = turn.llm(task if task in turn.services.models else default_task)
     reply = await llm(
-        prompt,
-        stop=prompts.get_stop_tokens(name),
+        prompts.render_task_prompt(prompt_name, variables),
+        stop=prompts.get_stop_tokens(prompt_name),
         temperature=turn.services.config.lowest_temperature,
-        max_tokens=prompts.get_max_tokens(name) or 1024,
+        max_tokens=prompts.get_max_tokens(prompt_name) or DEFAULT_MAX_TOKENS,
     )
-    forced = None if prompts.has_output_parser(name) else "is_content_safe"
-    verdict = prompts.parse_task_output(name, reply.content, forced)
+    verdict = _parse_verdict(turn, prompt_name, reply)
     if verdict and verdict[0]:
-        turn.because("the LLM has nothing to object")
+        turn.set_reason("the LLM has nothing to object")
         return RailOutcome.allow()
-    clear = reply.content.lower().split()[:2]
-    unclear = not any(word.strip(".,:;!*\"'") in ("yes", "unsafe") for word in clear)
-    turn.because(
-        "the LLM's verdict is unclear, which counts as no" if unclear else "the LLM objects",
-        evidence=reply.content[:200],
+    first_words = [word.strip(".,:;!*\"'") for word in reply.content.lower().split()[:2]]
+    is_clear = any(word in ("yes", "unsafe") for word in first_words)
+    turn.set_reason(
+        "the LLM objects" if is_clear else "the LLM's verdict is unclear, which counts as no",
+        evidence=reply.content[:EVIDENCE_CHARACTERS],
     )
     return RailOutcome.block(metadata={"violations": list(verdict[1:]) if verdict else []})
 
 
-async def self_check_input(turn: Turn, **params: Any) -> RailOutcome:
+def _parse_verdict(turn: TurnContext, task: str, reply: LlmReply) -> Any:
+    """Returns [True] or [False, violations...], by the prompt's parser or by `is_content_safe`."""
+    prompts = turn.services.prompts
+    parser = None if prompts.has_output_parser(task) else "is_content_safe"
+    return prompts.parse_task_output(task, reply.content, parser)
+
+
+async def self_check_input(turn: TurnContext, **params: Any) -> RailOutcome:
     """Asks whether the user's message should be blocked; anything but a clear no blocks."""
-    message = turn.talk.context.get("user_message")
+    message = turn.state.context.get("user_message")
     if not message:
-        turn.because("an empty message is blocked")
+        turn.set_reason("an empty message is blocked")
         return RailOutcome.block()
-    task = params.get("variant") or _variant(turn, "input", "self check input", "self_check_input")
-    return await _ask(turn, task, "self_check_input", {"user_input": message})
+    default = "self_check_input"
+    task = params.get("variant") or _variant_task(turn, "input", "self check input", default)
+    return await _ask_verdict(turn, task, default, {"user_input": message})
 
 
-async def self_check_output(turn: Turn, **params: Any) -> RailOutcome:
+async def self_check_output(turn: TurnContext, **params: Any) -> RailOutcome:
     """Asks whether the bot's message should be blocked; anything but a clear no blocks."""
-    context = turn.talk.context
+    context = turn.state.context
     message = context.get("bot_message")
     if not message:
-        turn.because("an empty message is blocked")
+        turn.set_reason("an empty message is blocked")
         return RailOutcome.block()
-    task = params.get("variant") or _variant(
-        turn, "output", "self check output", "self_check_output"
-    )
-    given = {
+    default = "self_check_output"
+    task = params.get("variant") or _variant_task(turn, "output", "self check output", default)
+    variables = {
         "user_input": context.get("user_message"),
         "bot_response": message,
         "bot_thinking": context.get("bot_thinking"),
     }
-    return await _ask(turn, task, "self_check_output", given)
+    return await _ask_verdict(turn, task, default, variables)
 
 
-async def self_check_facts(turn: Turn, **params: Any) -> RailOutcome:
-    """Asks whether the bot's message follows from the retrieved facts; without facts there is nothing to check."""
-    context, prompts, task = turn.talk.context, turn.services.prompts, "self_check_facts"
+async def self_check_facts(turn: TurnContext, **params: Any) -> RailOutcome:
+    """Asks whether the bot's message follows from the retrieved facts; without facts it passes."""
+    context, prompts, task = turn.state.context, turn.services.prompts, "self_check_facts"
     evidence = context.get("relevant_chunks", [])
     if not evidence:
         return RailOutcome.allow(metadata={"accuracy": 1.0})
-    prompt = prompts.render_task_prompt(
-        task, {"evidence": evidence, "response": context.get("bot_message")}
-    )
+    variables = {"evidence": evidence, "response": context.get("bot_message")}
     reply = await turn.llm(task)(
-        prompt,
+        prompts.render_task_prompt(task, variables),
         stop=prompts.get_stop_tokens(task),
         temperature=turn.services.config.lowest_temperature,
-        max_tokens=prompts.get_max_tokens(task) or 1024,
+        max_tokens=prompts.get_max_tokens(task) or DEFAULT_MAX_TOKENS,
     )
-    forced = None if prompts.has_output_parser(task) else "is_content_safe"
-    supported = not prompts.parse_task_output(task, reply.content, forced)[
-        0
-    ]  # here yes means supported
-    turn.because(
-        "supported by the facts" if supported else "not supported by the facts",
-        score=float(supported),
+    # The parser reads "yes" as unsafe, but to the question of this prompt yes means supported.
+    is_supported = not _parse_verdict(turn, task, reply)[0]
+    turn.set_reason(
+        "supported by the facts" if is_supported else "not supported by the facts",
+        score=float(is_supported),
     )
-    if supported:
+    if is_supported:
         return RailOutcome.allow(metadata={"accuracy": 1.0})
     return RailOutcome.block(metadata={"accuracy": 0.0})
 
 
-async def self_check_hallucination(turn: Turn, **params: Any) -> RailOutcome:
+async def self_check_hallucination(turn: TurnContext, **params: Any) -> RailOutcome:
     """Draws more answers to the same prompt and asks whether the bot's message agrees with them."""
-    context, prompts, task = turn.talk.context, turn.services.prompts, "self_check_hallucination"
+    context, prompts, task = turn.state.context, turn.services.prompts, "self_check_hallucination"
     message, prompt = context.get("bot_message"), context.get("_last_bot_prompt")
     if not message or not prompt:
         return RailOutcome.allow(metadata={"is_hallucination": False})
     llm = turn.llm(task)
-    drawn = await asyncio.gather(
+    replies = await asyncio.gather(
         *(llm(prompt, temperature=1.0) for _ in range(EXTRA_ANSWERS)), return_exceptions=True
     )
-    others = []
-    for reply in drawn:
+    other_answers: list[str] = []
+    for reply in replies:
+        if isinstance(reply, LlmError):
+            continue  # as in NeMo, the answers that came are enough
         if isinstance(reply, BaseException):
-            if not isinstance(reply, LlmError):
-                raise reply
-            continue
-        others.append(unquoted(message_text(reply.content)))
-    if not others:
+            raise reply
+        other_answers.append(strip_quotes(extract_bot_message(reply.content)))
+    if not other_answers:
         return RailOutcome.allow(metadata={"is_hallucination": False})
-    ask = prompts.render_task_prompt(task, {"statement": message, "paragraph": ". ".join(others)})
-    stop = prompts.get_stop_tokens(task)
-    said = (
-        await llm(ask, stop=stop, temperature=turn.services.config.lowest_temperature)
-    ).content.lower()
-    if "no" in said:
-        turn.because("other answers to the same question differ", evidence=said[:200])
+    variables = {"statement": message, "paragraph": ". ".join(other_answers)}
+    reply = await llm(
+        prompts.render_task_prompt(task, variables),
+        stop=prompts.get_stop_tokens(task),
+        temperature=turn.services.config.lowest_temperature,
+    )
+    verdict = reply.content.lower()
+    if "no" in verdict:
+        evidence = verdict[:EVIDENCE_CHARACTERS]
+        turn.set_reason("other answers to the same question differ", evidence=evidence)
         return RailOutcome.block(metadata={"is_hallucination": True})
     return RailOutcome.allow(metadata={"is_hallucination": False})
 
 
-for _call, _calls in (
+# For the worst-case count of `truing rails check`.
+for _action, _llm_calls in (
     (self_check_input, 1),
     (self_check_output, 1),
     (self_check_facts, 1),
     (self_check_hallucination, EXTRA_ANSWERS + 1),
 ):
-    vars(_call)["llm_calls"] = _calls  # for the worst-case count of `truing rails check`
+    vars(_action)["llm_calls"] = _llm_calls
 
 ACTIONS = (self_check_input, self_check_output, self_check_facts, self_check_hallucination)

@@ -1,6 +1,7 @@
-"""Small heads on the shared text encoder: a logistic regression of a few hundred numbers, shipped as JSON with its card.
+"""Classifier heads on the sentence encoder: logistic regressions, shipped with a model card.
 
-How they were trained and measured: benchmarks/rails/heads.py. They need the `local` extra (the encoder's weights).
+Training and measurement: benchmarks/rails/heads.py. They need the `local` extra (the encoder's
+weights).
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from typing import Any
 
 from msgspec import Struct
 
+MAX_LOGIT = 60.0  # beyond it the probability is 0 or 1 in floating point, and exp could overflow
 
-class Head(Struct, frozen=True):
-    """Weights over a unit vector of the encoder, a bias, the threshold on the log-odds, and where it was measured."""
+
+class ClassifierHead(Struct, frozen=True):
+    """A logistic regression over the encoder's unit vectors.
+
+    `threshold` is on the logit (log-odds); `base` names the encoder; `card` says on what the head
+    was measured.
+    """
 
     name: str
     base: str
@@ -26,26 +33,29 @@ class Head(Struct, frozen=True):
     card: dict[str, Any]
 
     def logit(self, vector: Any) -> float:
-        """The log-odds for one vector."""
-        return (
-            float(sum(w * float(v) for w, v in zip(self.weights, vector, strict=True))) + self.bias
-        )
+        """Returns the log-odds for one vector, `[len(weights)]`."""
+        products = (w * float(v) for w, v in zip(self.weights, vector, strict=True))
+        return float(sum(products)) + self.bias
 
 
 @cache
-def head(name: str) -> Head:
-    """A head that ships: ``injection`` or ``distress``."""
-    raw = json.loads(
-        (files("truing") / "resources" / "heads" / f"{name}.json").read_text(encoding="utf-8")
-    )
-    return Head(**{**raw, "weights": tuple(raw["weights"])})
+def load_head(name: str) -> ClassifierHead:
+    """Returns a shipped head: ``injection`` or ``distress``."""
+    path = files("truing") / "resources" / "heads" / f"{name}.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    return ClassifierHead(**{**fields, "weights": tuple(fields["weights"])})
 
 
-async def score(name: str, text: str) -> tuple[float, bool]:
-    """The probability, and whether the text is over the head's threshold. For messages of people: both heads learned from
-    short ones, and on pages of documents the injection head raises false alarms (docs/log)."""
+async def score_text(name: str, text: str) -> tuple[float, bool]:
+    """Returns the head's probability for a text, and whether it is over the head's threshold.
+
+    For messages of people: both heads were trained on short ones, and on pages of documents the
+    injection head raises false alarms (docs/log).
+    """
     from truing.hf.sentence_encoder import shared_encoder
 
-    found = head(name)
-    best = found.logit((await asyncio.to_thread(lambda: shared_encoder().encode([text])))[0])
-    return 1 / (1 + math.exp(-max(-60.0, min(60.0, best)))), best >= found.threshold
+    head = load_head(name)
+    vectors = await asyncio.to_thread(lambda: shared_encoder().encode([text]))
+    logit = head.logit(vectors[0])
+    probability = 1 / (1 + math.exp(-max(-MAX_LOGIT, min(MAX_LOGIT, logit))))
+    return probability, logit >= head.threshold

@@ -1,8 +1,8 @@
-"""Finds personal data and secrets in text, by pattern and check digit; no model is needed.
+"""Finds personal data and secrets in text by pattern and check digit; no model is needed.
 
-Names of entities are Presidio's. What has no pattern here (PERSON, LOCATION, US_PASSPORT, ...) is left to Presidio, where
-it is installed.
-Check digits: Luhn (ISO/IEC 7812-1) for cards, mod 97 (ISO 13616) for IBANs, mod 11 for NHS numbers.
+The names of entities are Presidio's. Entities without a pattern here (PERSON, LOCATION,
+US_PASSPORT, ...) are left to Presidio, where it is installed. Check digits: Luhn (ISO/IEC 7812-1)
+for cards, mod 97 (ISO 13616) for IBANs, mod 11 for NHS numbers.
 """
 
 from __future__ import annotations
@@ -11,56 +11,65 @@ import ipaddress
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from truing.core.errors import PlanError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """What was found: its kind, and where it stands."""
+class EntitySpan:
+    """A found entity: its kind, and its characters `start` to `end` (exclusive)."""
 
     entity: str
     start: int
     end: int
 
 
-def luhn(digits: str) -> bool:
-    """Whether a card number's check digit is right."""
+# -- check digits and other tests of a match ---------------------------------------------------
+
+
+def is_luhn_valid(digits: str) -> bool:
+    """Returns whether a card number's check digit is right (Luhn)."""
     total = 0
-    for at, digit in enumerate(reversed(digits)):
-        value = int(digit) * (2 if at % 2 else 1)
+    for position, digit in enumerate(reversed(digits)):
+        value = int(digit) * (2 if position % 2 else 1)
         total += value - 9 if value > 9 else value
     return total % 10 == 0
 
 
-def iban(text: str) -> bool:
-    """Whether an IBAN's check digits are right."""
-    plain = text.replace(" ", "").upper()
-    if not 15 <= len(plain) <= 34:
+def is_iban_valid(text: str) -> bool:
+    """Returns whether an IBAN's check digits are right (mod 97)."""
+    iban = text.replace(" ", "").upper()
+    if not 15 <= len(iban) <= 34:
         return False
-    moved = plain[4:] + plain[:4]
-    return int("".join(str(int(c, 36)) for c in moved)) % 97 == 1
+    rearranged = iban[4:] + iban[:4]
+    # Letters count as two digits: A = 10, ..., Z = 35, as int() reads them in base 36.
+    return int("".join(str(int(c, 36)) for c in rearranged)) % 97 == 1
 
 
-def _card(text: str) -> bool:
+def _is_card(text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and luhn(digits)
+    # A run of one digit passes Luhn, e.g. zeros.
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and is_luhn_valid(digits)
 
 
-def _nhs(text: str) -> bool:
+def _is_nhs_number(text: str) -> bool:
     digits = [int(c) for c in re.sub(r"\D", "", text)]
-    check = 11 - sum(d * (10 - at) for at, d in enumerate(digits[:9])) % 11
-    return len(digits) == 10 and check != 10 and (0 if check == 11 else check) == digits[9]
+    if len(digits) != 10:
+        return False
+    weighted_sum = sum(digit * (10 - index) for index, digit in enumerate(digits[:9]))
+    check_digit = (11 - weighted_sum % 11) % 11  # 11 counts as 0; 10 is never issued
+    return check_digit != 10 and check_digit == digits[9]
 
 
-def _ssn(text: str) -> bool:
+def _is_ssn(text: str) -> bool:
+    # Numbers that are never issued: area 000, 666 and 900-999, group 00, serial 0000.
     area, group, serial = text.split("-")
     return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
 
 
-def _ip(text: str) -> bool:
+def _is_ip_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -68,45 +77,53 @@ def _ip(text: str) -> bool:
     return True
 
 
-def _phone(text: str) -> bool:
+def _is_phone_number(text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    return 8 <= len(digits) <= 15 and (
-        text.startswith(("+", "(", "00")) or bool(re.search(r"[\s.-]", text.strip()))
-    )
+    has_prefix = text.startswith(("+", "(", "00"))
+    has_separator = re.search(r"[\s.-]", text.strip()) is not None
+    return 8 <= len(digits) <= 15 and (has_prefix or has_separator)
 
 
 def _entropy(text: str) -> float:
+    """Returns the entropy of the text's characters, in bits per character."""
     counts = Counter(text)
     return -sum(n / len(text) * math.log2(n / len(text)) for n in counts.values())
 
 
-def _random_looking(text: str) -> bool:
+def _has_random_value(text: str) -> bool:
+    """Returns whether the value of ``key = value`` looks generated, unlike ``token: of thanks``."""
     value = re.split(r"[:=\s]", text, maxsplit=1)[-1].strip(" '\":=")
     return len(value) >= 16 and _entropy(value) > 3.5 and any(c.isdigit() for c in value)
 
 
-_Check = Callable[[str], bool] | None
-PERSONAL: dict[str, tuple[str, _Check]] = {
+# -- patterns ----------------------------------------------------------------------------------
+
+# entity -> (pattern, test of a match or None). The repetitions are bounded, so that no text makes a
+# search slow.
+_MatchTest = Callable[[str], bool] | None
+PERSONAL_PATTERNS: dict[str, tuple[str, _MatchTest]] = {
     "EMAIL_ADDRESS": (
-        r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}\.){1,5}[A-Za-z]{2,24}\b",
+        r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}"
+        r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}\.){1,5}[A-Za-z]{2,24}\b",
         None,
     ),
-    "CREDIT_CARD": (r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])", _card),
-    "IBAN_CODE": (r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", iban),
-    "US_SSN": (r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _ssn),
-    "UK_NHS": (r"(?<![\d-])\d{3}[ -]\d{3}[ -]\d{4}(?![\d-])", _nhs),
+    "CREDIT_CARD": (r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])", _is_card),
+    "IBAN_CODE": (r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", is_iban_valid),
+    "US_SSN": (r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _is_ssn),
+    "UK_NHS": (r"(?<![\d-])\d{3}[ -]\d{3}[ -]\d{4}(?![\d-])", _is_nhs_number),
     "IP_ADDRESS": (
-        r"(?<![\w.:])(?:(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{1,4})(?![\w.:])",
-        _ip,
+        r"(?<![\w.:])(?:(?:\d{1,3}\.){3}\d{1,3}"
+        r"|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{1,4})(?![\w.:])",
+        _is_ip_address,
     ),
     "PHONE_NUMBER": (
         r"(?<![\w.+-])(?:\+|00)?\(?\d{1,4}\)?(?:[ .-]?\(?\d{2,4}\)?){2,5}(?![\w-])",
-        _phone,
+        _is_phone_number,
     ),
     "MAC_ADDRESS": (r"\b(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\b", None),
     "URL": (r"\bhttps?://[^\s<>\"')\]]+", None),
 }
-SECRETS: dict[str, tuple[str, _Check]] = {
+SECRET_PATTERNS: dict[str, tuple[str, _MatchTest]] = {
     "AWS_KEY": (r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", None),
     "GITHUB_TOKEN": (r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,})\b", None),
     "SLACK_TOKEN": (r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}\b", None),
@@ -114,19 +131,23 @@ SECRETS: dict[str, tuple[str, _Check]] = {
     "API_KEY": (r"\bsk-(?:[a-z]+-)?[A-Za-z0-9_-]{20,}\b", None),
     "JWT": (r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", None),
     "PRIVATE_KEY": (
-        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{0,8000}?(?:-----END [A-Z ]{0,40}KEY-----|$)",
+        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{0,8000}?(?:-----END [A-Z ]{0,40}KEY-----"
+        r"|$)",
         None,
     ),
     "PASSWORD": (
-        r"(?i)\b(?:api[_-]?key|secret|token|passw(?:or)?d|access[_-]?key)\b\s{0,3}[:=]\s{0,3}['\"]?[A-Za-z0-9_\-+/=.]{16,200}",
-        _random_looking,
+        r"(?i)\b(?:api[_-]?key|secret|token|passw(?:or)?d"
+        r"|access[_-]?key)\b\s{0,3}[:=]\s{0,3}['\"]?[A-Za-z0-9_\-+/=.]{16,200}",
+        _has_random_value,
     ),
 }
 _COMPILED = {
-    name: (re.compile(pattern), check) for name, (pattern, check) in {**PERSONAL, **SECRETS}.items()
+    name: (re.compile(pattern), is_match)
+    for name, (pattern, is_match) in {**PERSONAL_PATTERNS, **SECRET_PATTERNS}.items()
 }
-NAMED = frozenset({"PERSON", "LOCATION", "NRP", "ORGANIZATION"})  # Presidio with a model of spaCy
-BY_PRESIDIO = NAMED | {
+# Entities that Presidio finds with a spaCy model, and all that it finds for us.
+SPACY_ENTITIES = frozenset({"PERSON", "LOCATION", "NRP", "ORGANIZATION"})
+PRESIDIO_ENTITIES = SPACY_ENTITIES | {
     "CRYPTO",
     "DATE_TIME",
     "MEDICAL_LICENSE",
@@ -137,46 +158,55 @@ BY_PRESIDIO = NAMED | {
 }
 
 
-def find(text: str, entities: Iterable[str]) -> list[Span]:
-    """The spans of the wanted kinds, in order; of two that overlap the longer stands."""
-    found: list[Span] = []
+# -- finding and masking -----------------------------------------------------------------------
+
+
+def find_spans(text: str, entities: Iterable[str]) -> list[EntitySpan]:
+    """Returns the spans of the given entities, in order of position and without overlaps."""
+    spans: list[EntitySpan] = []
     for entity in entities:
-        pattern, check = _COMPILED[entity]
+        pattern, is_match = _COMPILED[entity]
         for match in pattern.finditer(text):
-            if check is None or check(match.group()):
-                found.append(Span(entity, *match.span()))
-    return list(_apart(found))
+            if is_match is None or is_match(match.group()):
+                spans.append(EntitySpan(entity, *match.span()))
+    return remove_overlaps(spans)
 
 
-def _apart(spans: list[Span]) -> Iterator[Span]:
-    kept: list[Span] = []
+def remove_overlaps(spans: Iterable[EntitySpan]) -> list[EntitySpan]:
+    """Returns the spans in order of position; of spans that overlap, the longest is kept."""
+    selected: list[EntitySpan] = []
     for span in sorted(spans, key=lambda s: (s.start - s.end, s.start)):
-        if all(span.end <= k.start or span.start >= k.end for k in kept):
-            kept.append(span)
-    yield from sorted(kept, key=lambda s: s.start)
+        if all(span.end <= other.start or span.start >= other.end for other in selected):
+            selected.append(span)
+    return sorted(selected, key=lambda s: s.start)
 
 
-def mask(text: str, spans: Iterable[Span]) -> str:
-    """Each span as ``<ENTITY>``."""
-    out, at = [], 0
+def mask_spans(text: str, spans: Iterable[EntitySpan]) -> str:
+    """Returns the text with each span replaced by ``<ENTITY>``; the spans are in order."""
+    parts: list[str] = []
+    position = 0
     for span in spans:
-        out += [text[at : span.start], f"<{span.entity}>"]
-        at = span.end
-    return "".join(out) + text[at:]
+        parts += [text[position : span.start], f"<{span.entity}>"]
+        position = span.end
+    return "".join(parts) + text[position:]
 
 
-def check_names(entities: Iterable[str], where: str) -> tuple[list[str], list[str]]:
-    """The entities that patterns find, and those that need Presidio; PlanError for a name that nobody knows."""
-    own, model, faults = [], [], []
+def split_entities(entities: Iterable[str], place: str) -> tuple[list[str], list[str]]:
+    """Returns the entities that patterns find, and those that need Presidio.
+
+    Raises PlanError, with `place`, for unknown names.
+    """
+    by_pattern: list[str] = []
+    by_presidio: list[str] = []
+    errors: list[str] = []
     for entity in entities:
         if entity in _COMPILED:
-            own.append(entity)
-        elif entity in BY_PRESIDIO:
-            model.append(entity)
+            by_pattern.append(entity)
+        elif entity in PRESIDIO_ENTITIES:
+            by_presidio.append(entity)
         else:
-            faults.append(
-                f"{where}: there is no entity {entity!r}{did_you_mean(entity, [*_COMPILED, *BY_PRESIDIO])}"
-            )
-    if faults:
-        raise PlanError(*faults)
-    return own, model
+            hint = did_you_mean(entity, [*_COMPILED, *PRESIDIO_ENTITIES])
+            errors.append(f"{place}: there is no entity {entity!r}{hint}")
+    if errors:
+        raise PlanError(*errors)
+    return by_pattern, by_presidio

@@ -1,4 +1,4 @@
-"""What must be there before a configuration can run: the flows that its rails name, and the prompts that these need."""
+"""What a configuration refers to: library rails, and flows or prompts that are missing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from truing.core.errors import did_you_mean
 from truing.rails.colang.ast import Flow
 from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
-from truing.rails.library.catalog import load_for, names
-from truing.rails.runtime.prompts import Prompts
+from truing.rails.library.catalog import library_flow_names, load_library_for
+from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.rail_library import RailLibrary
 
-# Rails of the library -> the task whose prompt the configuration must give.
-TASKS = {
+# Library rails whose prompt the configuration must bring -> the prompt's task.
+REQUIRED_PROMPTS = {
     "self check input": "self_check_input",
     "self check output": "self_check_output",
     "self check facts": "self_check_facts",
@@ -21,24 +21,29 @@ TASKS = {
 }
 
 
-def library_of(config: RailsConfig) -> RailLibrary:
-    """The part of the library that a configuration uses: by its rails, or by ``do`` in its flows."""
-    wanted = set(list_rail_flow_names(config))
-    written = "\n".join(f.source or repr(f) for f in config.flows)
-    return load_for(wanted | {name for name in names() if name in written})
+def library_for_config(config: RailsConfig) -> RailLibrary:
+    """Returns the part of the library that a configuration uses by its rails or its flows.
+
+    Flows are searched as text: a name that stands there by chance only loads a module that is not
+    needed.
+    """
+    flow_text = "\n".join(flow.source or repr(flow) for flow in config.flows)
+    mentioned = {name for name in library_flow_names() if name in flow_text}
+    return load_library_for(set(list_rail_flow_names(config)) | mentioned)
 
 
-def wiring_faults(
-    config: RailsConfig, flows: Sequence[Flow], prompts: Prompts
+def find_missing_references(
+    config: RailsConfig, flows: Sequence[Flow], prompts: PromptManager
 ) -> Iterator[tuple[str, str]]:
-    """(place, what is wrong) for rails without a flow and library rails without their prompt."""
-    known = {f.name for f in flows} | names()
-    for stage, block in iterate_stages(config):
-        for at, name in enumerate(block.flows):
-            place = config.locate("key", f"rails.{stage}.flows.{at}")
-            bare = parse_flow_name(name)
-            if bare not in known:
-                yield place, f"there is no flow {bare!r}{did_you_mean(bare, known)}"
-            task = TASKS.get(bare)
-            if task is not None and "variant" not in name and not prompts.has(task):
-                yield place, f"the rail {name!r} needs a prompt for the task {task!r} under prompts"
+    """Yields (place, fault) for rails without a flow and for library rails without their prompt."""
+    known = {flow.name for flow in flows} | library_flow_names()
+    for stage, rails in iterate_stages(config):
+        for index, rail in enumerate(rails.flows):
+            place = config.locate("key", f"rails.{stage}.flows.{index}")
+            name = parse_flow_name(rail)
+            if name not in known:
+                yield place, f"there is no flow {name!r}{did_you_mean(name, known)}"
+            task = REQUIRED_PROMPTS.get(name)
+            # A rail with $variant=... takes a task of its own, which is looked up when it runs.
+            if task is not None and "variant" not in rail and not prompts.has_prompt(task):
+                yield place, f"the rail {rail!r} needs a prompt for the task {task!r} under prompts"

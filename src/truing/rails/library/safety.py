@@ -1,12 +1,11 @@
-"""Rails that ask a judge, a guard model or the encoder: moderation, self-harm, jailbreak, injection, topic, tone.
+"""Rails on safety, by a judge, a guard model, the encoder or patterns; also topic and tone.
 
-What cannot be told blocks, with the reason. A judge that is used here never measures the guarded model: it stands in the
-model's lineage.
+Content that cannot be judged is blocked, with the reason. A judge that is used here never measures
+the guarded model: it stands in the model's lineage.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,336 +14,350 @@ from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Answer, Conversation, Judgement, Message, Response, Sample
 from truing.rails.actions import RailOutcome
 from truing.rails.colang.flow_reference import parse_flow_parameters
-from truing.rails.library import distress, tone
-from truing.rails.library.classifier_heads import score as head_score
-from truing.rails.library.texts import block
-from truing.rails.runtime.turn_context import Turn
+from truing.rails.library import distress
+from truing.rails.library.classifier_heads import score_text
+from truing.rails.library.jailbreak_patterns import find_injected_instruction, find_jailbreak_sign
+from truing.rails.library.texts import rail_settings
+from truing.rails.library.tone import TonePolicy
+from truing.rails.runtime.turn_context import TurnContext
 
 DEFAULT_JUDGE = "moderation:open"
-ALTERNATIVE = "If there is something safe behind your question, tell me about it and I'll gladly help with that."
-GUARD_TOKENS = 1024
+DEFAULT_ALTERNATIVE = (
+    "If there is something safe behind your question, tell me about it and I'll gladly help with "
+    "that."
+)
+GUARD_MAX_TOKENS = 1024
+GUARD_TEMPERATURE = 1e-20  # NeMo's value
+EVIDENCE_CHARACTERS = 200
+_EMPTY_CONVERSATION = Conversation()
 
 
-def judge_specs(truing: dict[str, Any], rails: frozenset[str]) -> list[str]:
-    """The judges that the configured rails need, as spec strings."""
-    stages = (stage for stage in ("input", "output") if f"moderation check {stage}" in rails)
-    wanted = list(
-        dict.fromkeys(_moderation(truing.get("moderation") or {}, stage)[0] for stage in stages)
-    )
-    own = (truing.get("self_harm") or {}).get("judge")
-    if own and "self harm support" in rails:
-        wanted.append(str(own))
-    return wanted
+# -- moderation --------------------------------------------------------------------------------
 
 
-def _moderation(settings: Mapping[str, Any], source: str) -> tuple[str, dict[str, Any]]:
-    """The judge's spec and the settings of a stage: what stands under ``input:`` or ``output:`` goes before the common ones."""
-    found = {**settings, **(settings.get(source) or {})}
-    return str(found.get("judge") or DEFAULT_JUDGE), found
+def required_judge_specs(truing: dict[str, Any], rails: frozenset[str]) -> list[str]:
+    """Returns the spec strings of the judges that the configured rails need."""
+    settings = truing.get("moderation") or {}
+    stages = [stage for stage in ("input", "output") if f"moderation check {stage}" in rails]
+    specs = list(dict.fromkeys(_moderation_judge(settings, stage)[0] for stage in stages))
+    self_harm_judge = (truing.get("self_harm") or {}).get("judge")
+    if self_harm_judge and "self harm support" in rails:
+        specs.append(str(self_harm_judge))
+    return specs
 
 
-async def _judged(turn: Turn, judge: Judge, source: str, text: str) -> Judgement:
-    """Of input the message: as a prompt where the judge knows prompts, else as if it were an answer. Of output the answer to
-    the conversation."""
-    answer = Response.of("rail", 0, "rail", Answer.of(text))
+def _moderation_judge(settings: Mapping[str, Any], source: str) -> tuple[str, dict[str, Any]]:
+    """Returns the judge's spec and settings of a stage; those under its own key go first."""
+    merged = {**settings, **(settings.get(source) or {})}
+    return str(merged.get("judge") or DEFAULT_JUDGE), merged
+
+
+async def _judge_text(turn: TurnContext, judge: Judge, source: str, text: str) -> Judgement:
+    """Judges an output as the answer to the conversation, and an input as a prompt.
+
+    A judge that does not know prompts (no `of_prompts`) judges the input as if it were an answer.
+    """
+    response = Response.of("rail", 0, "rail", Answer.of(text))
     if source != "input":
-        return await judge.judge(Sample(conversation=_prompt(turn), id="rail"), answer)
-    prompts = getattr(judge, "of_prompts", None)
-    if prompts is None:
-        return await judge.judge(Sample(conversation=Conversation(), id="rail"), answer)
-    made: Judgement = await prompts().judge(
-        Sample(conversation=Conversation.of(text), id="rail"), answer
-    )
-    return made
+        return await judge.judge(Sample(conversation=_prompt(turn), id="rail"), response)
+    of_prompts = getattr(judge, "of_prompts", None)
+    if of_prompts is None:
+        return await judge.judge(Sample(conversation=_EMPTY_CONVERSATION, id="rail"), response)
+    sample = Sample(conversation=Conversation.of(text), id="rail")
+    judgement: Judgement = await of_prompts().judge(sample, response)
+    return judgement
 
 
-def _prompt(turn: Turn) -> Conversation:
-    """The conversation up to the user's newest message."""
-    rows = [
+def _prompt(turn: TurnContext) -> Conversation:
+    """Returns the conversation up to the user's newest message."""
+    messages = [
         m
-        for m in turn.chat
+        for m in turn.messages
         if m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)
     ]
-    while rows and rows[-1]["role"] != "user":
-        rows.pop()
-    return Conversation(tuple(Message(m["role"], m["content"]) for m in rows))
+    while messages and messages[-1]["role"] != "user":
+        messages.pop()
+    return Conversation(tuple(Message(m["role"], m["content"]) for m in messages))
 
 
-async def moderation_check(turn: Turn, source: str, text: str, **params: Any) -> RailOutcome:
-    """Asks the judge of ``truing: moderation: judge:``; over its threshold, or unscored, the text is blocked.
+async def moderation_check(turn: TurnContext, source: str, text: str, **params: Any) -> RailOutcome:
+    """Asks the judge of ``truing: moderation: judge:``; blocks a text that is harmful or unscored.
 
-    `threshold` is for harm of any kind (default: the judge's own verdict), `thresholds` for categories by name; both, and the
-    judge, may differ for `input:` and `output:`.
+    `threshold` is for harm of any kind (default: the judge's own verdict), `thresholds` for
+    categories by name. Where only the latter are set, they alone decide. All settings may differ
+    for `input:` and `output:`.
     """
-    spec, settings = _moderation(block(turn, "moderation"), source)
-    made = await _judged(turn, turn.services.judges[spec], source, text or "")
-    alternative = str(settings.get("alternative") or ALTERNATIVE)
-    over = {
-        category: p
-        for category, p in made.harms.items()
-        if (limit := _limit(settings.get("thresholds") or {}, category)) is not None and p >= limit
-    }
-    threshold = settings.get("threshold")
-    harmful = (
-        made.score is not None and made.score >= float(threshold)
-        if threshold is not None
-        else made.verdict is not False
-    )
-    if made.verdict is None and made.score is None:
-        why = made.failure.message if made.failure else "no verdict"
-        turn.because(f"could not be judged: {why}")
+    spec, settings = _moderation_judge(rail_settings(turn, "moderation"), source)
+    judgement = await _judge_text(turn, turn.services.judges[spec], source, text or "")
+    alternative = str(settings.get("alternative") or DEFAULT_ALTERNATIVE)
+    if judgement.verdict is None and judgement.score is None:
+        failure = judgement.failure.message if judgement.failure else "no verdict"
+        turn.set_reason(f"could not be judged: {failure}")
         return RailOutcome.block(
             reason="I could not check that it is safe", metadata={"alternative": alternative}
         )
-    if not over and not (harmful and (threshold is not None or not settings.get("thresholds"))):
-        turn.because("the judge has nothing to object", score=made.score)
+    thresholds = settings.get("thresholds") or {}
+    harms_over_threshold = {
+        category: probability
+        for category, probability in judgement.harms.items()
+        if (limit := _category_threshold(thresholds, category)) is not None and probability >= limit
+    }
+    if not harms_over_threshold and not _is_harmful(judgement, settings):
+        turn.set_reason("the judge has nothing to object", score=judgement.score)
         return RailOutcome.allow()
-    worst = max(over or made.harms or {"": 0.0}, key=lambda c: (over or made.harms or {"": 0.0})[c])
-    name = _name(worst)
-    turn.because(
-        f"{spec} says harmful{f', {name}' if name else ''}", score=over.get(worst, made.score)
+    harms = harms_over_threshold or judgement.harms
+    worst = max(harms, key=lambda category: harms[category], default="")
+    name = _category_name(worst)
+    turn.set_reason(
+        f"{spec} says harmful{f', {name}' if name else ''}",
+        score=harms_over_threshold.get(worst, judgement.score),
     )
-    reason = f"it could do harm ({name})" if name else "it could do harm"
     return RailOutcome.block(
-        reason=reason, metadata={"alternative": alternative, "category": worst}
+        reason=f"it could do harm ({name})" if name else "it could do harm",
+        metadata={"alternative": alternative, "category": worst},
     )
 
 
-def _limit(thresholds: dict[str, Any], category: str) -> float | None:
-    found = thresholds.get(category, thresholds.get(category.split(",", 1)[0]))
-    return float(found) if found is not None else None
+def _is_harmful(judgement: Judgement, settings: Mapping[str, Any]) -> bool:
+    """Returns whether a text is harmful by the overall threshold, else by the judge's verdict."""
+    threshold = settings.get("threshold")
+    if threshold is not None:
+        return judgement.score is not None and judgement.score >= float(threshold)
+    return judgement.verdict is not False and not settings.get("thresholds")
 
 
-def _name(category: str) -> str:
+def _category_threshold(thresholds: dict[str, Any], category: str) -> float | None:
+    """Returns the threshold of a category, by its id or by the part before the first comma."""
+    threshold = thresholds.get(category, thresholds.get(category.split(",", 1)[0]))
+    return float(threshold) if threshold is not None else None
+
+
+def _category_name(category: str) -> str:
     try:
         return load_taxonomy("beavertails").find(category).name.lower() if category else ""
-    except Exception:  # a judge of another taxonomy: its own id is the name
-        return category
+    except Exception:
+        return category  # a judge with another taxonomy: its id is the name
 
 
-async def self_harm_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
-    """Blocks with a supportive message, with the help of ``truing: self_harm:``, never with a bare refusal.
+# -- self-harm ---------------------------------------------------------------------------------
 
-    Words of self-harm are found by pattern; with ``encoder: true`` distress of any kind by the shared encoder, with
-    ``judge: SPEC`` the judge's category self_harm at `threshold` (0.5) counts too. A judge that cannot tell is not enough
-    to stop: the other rails decide.
+
+async def self_harm_check(turn: TurnContext, text: str, **params: Any) -> RailOutcome:
+    """Blocks with a supportive message, never with a bare refusal (``truing: self_harm:``).
+
+    Words of self-harm are found by pattern. With ``encoder: true``, distress of any kind by the
+    shared encoder counts too; with ``judge: SPEC``, the judge's category self_harm at `threshold`
+    (0.5). A judge that cannot tell is not enough to stop: the other rails decide.
     """
-    settings = block(turn, "self_harm")
-    words = distress.in_distress(text or "")
-    why, value = (f"words of self-harm: {words!r}", 1.0) if words else (None, None)
-    if why is None and settings.get("encoder") and (text or "").strip():
-        value, over = await head_score("distress", text)
-        why = "the message sounds like distress" if over else None
-    if why is None and settings.get("judge"):
-        judge = turn.services.judges[str(settings["judge"])]
-        response = Response.of("rail", 0, "rail", Answer.of(text or ""))
-        made = await judge.judge(Sample(conversation=Conversation(), id="rail"), response)
-        value = next((p for c, p in made.harms.items() if c.startswith("self_harm")), None)
-        why = (
-            "the judge says self-harm"
-            if value is not None and value >= float(settings.get("threshold", 0.5))
-            else None
-        )
-    if why is None:
+    settings = rail_settings(turn, "self_harm")
+    text = text or ""
+    reason: str | None = None
+    score: float | None = None
+    words = distress.find_distress_signs(text)
+    if words:
+        reason, score = f"words of self-harm: {words!r}", 1.0
+    if reason is None and settings.get("encoder") and text.strip():
+        score, is_over_threshold = await score_text("distress", text)
+        reason = "the message sounds like distress" if is_over_threshold else None
+    if reason is None and settings.get("judge"):
+        score = await _self_harm_score(turn.services.judges[str(settings["judge"])], text)
+        if score is not None and score >= float(settings.get("threshold", 0.5)):
+            reason = "the judge says self-harm"
+    if reason is None:
         return RailOutcome.allow()
-    turn.because(why, score=value)
-    return RailOutcome.block(
-        reason=why,
-        metadata={"message": distress.support(settings.get("message"), settings.get("help"))},
-    )
+    turn.set_reason(reason, score=score)
+    message = distress.support_message(settings.get("message"), settings.get("help"))
+    return RailOutcome.block(reason=reason, metadata={"message": message})
 
 
-_ORDERS = re.compile(
-    r"(?i)\b(?:ignore|disregard|forget|override|bypass)\b[^.\n]{0,40}"
-    r"\b(?:instructions?|rules?|guidelines?|prompts?|restrictions?)\b"
-    r"|\b(?:ignore|disregard|forget) (?:all|everything|anything) (?:of )?(?:the |that )?(?:above|before|previous|said)"
-    r"|\b(?:you are now|act as|pretend (?:to be|you are)|from now on you|you speak only as|play the role of)\b[^\n]{0,90}\b(?:dan"
-    r"|jailbroken|unfiltered|uncensored|amoral|without (?:any )?(?:restrictions?|rules|filters?|limits?|ethics)"
-    r"|no (?:restrictions?|rules|filters?|limits?|ethics)|(?:answers?|says|tells) (?:every|any|all|anything|everything))"
-    r"|\bdo anything now\b|\bdeveloper mode\b[^.\n]{0,40}\b(?:on|enabled|activated)\b"
-    r"|\b(?:reveal|print|repeat|show|tell me)\b[^.\n]{0,30}\b(?:system prompt|hidden prompt"
-    r"|initial instructions|your instructions)\b"
-    r"|\bwithout (?:any )?(?:warnings?|disclaimers?|ethical|moral)\b[^.\n]{0,40}"
-    r"\b(?:constraints?|considerations?|warnings?|at all)\b"
-    r"|\b(?:never|do not|don't|must not|cannot) (?:say|use|write|include|output)\b[^.\n]{0,40}"
-    r"\b(?:sorry|cannot|can't|unable|however)\b"
-    r"|\bno (?:apolog(?:y|ies)|refusals?)\b[^.\n]{0,60}\b(?:warnings?|cannot|disclaimers?|unable)\b"
-    r"|\b(?:never|do not|don't) refuse\b"
-    r"|\b(?:begin|start|open) (?:your|the|every) (?:answer|response|reply) (?:with|by)\b[^.\n]{0,60}"
-    r"\b(?:sure|absolutely|of course|certainly|yes)\b"
-    r"|\b(?:decode|decipher|translate) (?:it|this|the following)\b[^\n]{0,40}\b(?:then|and) (?:answer|follow|do|obey)\b"
-)
-_ENCODED = re.compile(
-    r"(?:[A-Za-z0-9+/]{40,}={0,2})|(?:(?:[.-]{1,6}|/) ){14,}|(?:\b[01]{8}\b ?){6,}"
-)
+async def _self_harm_score(judge: Judge, text: str) -> float | None:
+    response = Response.of("rail", 0, "rail", Answer.of(text))
+    sample = Sample(conversation=_EMPTY_CONVERSATION, id="rail")
+    judgement = await judge.judge(sample, response)
+    scores = (p for category, p in judgement.harms.items() if category.startswith("self_harm"))
+    return next(scores, None)
 
 
-async def jailbreak_detection_heuristics(turn: Turn, text: str, **params: Any) -> RailOutcome:
-    """Generic signs of a jailbreak: orders to drop the rules, unbound personas, forced openings, encoded payloads, and the
-    unlikely character runs of optimised suffixes. No model is needed; NeMo asks a gpt2-large here."""
-    plain = text or ""
-    sign = None
-    if found := _ORDERS.search(plain):
-        sign = f"an order to drop the rules: {found.group()[:60]!r}"
-    elif _ENCODED.search(plain):
-        sign = "a long encoded run"
-    elif _scrambled(plain):
-        sign = "an unlikely run of characters"
+# -- jailbreak and injection -------------------------------------------------------------------
+
+
+async def jailbreak_detection_heuristics(
+    turn: TurnContext, text: str, **params: Any
+) -> RailOutcome:
+    """Blocks a text with generic signs of a jailbreak, by pattern.
+
+    (NeMo uses the perplexity of gpt2-large here.)
+    """
+    sign = find_jailbreak_sign(text or "")
     if sign is None:
         return RailOutcome.allow()
-    turn.because(sign, score=1.0)
+    turn.set_reason(sign, score=1.0)
     return RailOutcome.block(reason=sign)
 
 
-def _scrambled(text: str) -> bool:
-    """The tail of optimised suffixes: twenty words of which most mix letters, brackets and other marks."""
-    words = text.split()
-    if len(words) < 20:
-        return False
-    odd = [
-        w
-        for w in words[-20:]
-        if len(re.findall(r"[^\w\s.,!?'\"-]", w)) >= 2 or re.search(r"[a-z][A-Z][a-z]+[A-Z]", w)
-    ]
-    return len(odd) >= 8
+async def injection_check(turn: TurnContext, text: str, **params: Any) -> RailOutcome:
+    """Blocks by the injection head of the shared encoder.
 
-
-async def injection_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
-    """The injection head of the shared encoder; `threshold` under ``truing: injection:`` is a probability."""
+    `threshold` under ``truing: injection:`` is a probability; the default is the head's own
+    threshold.
+    """
     if not (text or "").strip():
         return RailOutcome.allow()
-    value, over = await head_score("injection", text)
-    limit = block(turn, "injection").get("threshold")
-    if not (value >= float(limit) if limit is not None else over):
-        turn.because("no sign of an injection", score=value)
+    score, is_over_threshold = await score_text("injection", text)
+    threshold = rail_settings(turn, "injection").get("threshold")
+    if threshold is not None:
+        is_over_threshold = score >= float(threshold)
+    if not is_over_threshold:
+        turn.set_reason("no sign of an injection", score=score)
         return RailOutcome.allow()
-    turn.because("it tries to give the assistant new orders", score=value)
-    return RailOutcome.block(reason="it tries to give the assistant new orders")
+    reason = "it tries to give the assistant new orders"
+    turn.set_reason(reason, score=score)
+    return RailOutcome.block(reason=reason)
 
 
-def orders_in(text: str) -> str | None:
-    """The words of a document that give orders to the assistant, by pattern, or none."""
-    found = _ORDERS.search(text)
-    return found.group()[:60] if found else None
+async def injection_check_chunks(turn: TurnContext, text: Any, **params: Any) -> RailOutcome:
+    """Drops the retrieved chunks that give orders to the assistant.
 
-
-async def injection_check_chunks(turn: Turn, text: Any, **params: Any) -> RailOutcome:
-    """Drops the retrieved pieces that give orders to the assistant, by pattern: the head learned from short messages only."""
-    parts = text if isinstance(text, list) else str(text or "").split("\n\n")
-    kept = [p for p in parts if orders_in(str(p)) is None]
-    if len(kept) == len(parts):
+    By pattern, not by the injection head, which was trained on short messages only.
+    """
+    chunks = text if isinstance(text, list) else str(text or "").split("\n\n")
+    clean = [chunk for chunk in chunks if find_injected_instruction(str(chunk)) is None]
+    if len(clean) == len(chunks):
         return RailOutcome.allow()
-    turn.because(f"{len(parts) - len(kept)} of {len(parts)} retrieved pieces give orders")
-    joined: Any = kept if isinstance(text, list) else "\n\n".join(map(str, kept))
-    return RailOutcome(decision="transform", transforms={"relevant_chunks": joined})
+    dropped = len(chunks) - len(clean)
+    turn.set_reason(f"{dropped} of {len(chunks)} retrieved chunks give orders")
+    rewritten: Any = clean if isinstance(text, list) else "\n\n".join(map(str, clean))
+    return RailOutcome(decision="transform", transforms={"relevant_chunks": rewritten})
 
 
-async def topic_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
-    """On topic if near one of ``truing: topic: allow:`` (examples), off if nearer to one of `deny`; `threshold` is a cosine."""
-    settings = block(turn, "topic")
-    allow, deny = (
-        [str(t) for t in settings.get("allow") or ()],
-        [str(t) for t in settings.get("deny") or ()],
-    )
+# -- topic and tone ----------------------------------------------------------------------------
+
+
+async def topic_check(turn: TurnContext, text: str, **params: Any) -> RailOutcome:
+    """Blocks a text that is off topic, by similarity to examples under ``truing: topic:``.
+
+    On topic is a text with a cosine of at least `threshold` (0.25) to one of `allow`, unless one of
+    `deny` is nearer.
+    """
+    settings = rail_settings(turn, "topic")
+    allow = [str(example) for example in settings.get("allow") or ()]
+    deny = [str(example) for example in settings.get("deny") or ()]
     if not (text or "").strip() or not allow:
         return RailOutcome.allow()
-    vectors = turn.services.vectors
-    one = await vectors.one(text)
-    near = max(float(one @ v) for v in vectors.many(allow))
-    far = max((float(one @ v) for v in vectors.many(deny)), default=-1.0)
-    if near >= float(settings.get("threshold", 0.25)) and near >= far:
-        turn.because("on topic", score=near)
+    embeddings = turn.services.embeddings
+    vector = await embeddings.embed(text)
+    allow_similarity = max(float(vector @ v) for v in embeddings.encode(allow))
+    deny_similarity = max((float(vector @ v) for v in embeddings.encode(deny)), default=-1.0)
+    threshold = float(settings.get("threshold", 0.25))
+    if allow_similarity >= max(threshold, deny_similarity):
+        turn.set_reason("on topic", score=allow_similarity)
         return RailOutcome.allow()
-    turn.because("off topic", score=near)
+    turn.set_reason("off topic", score=allow_similarity)
     alternative = str(settings.get("alternative") or f"I can help with: {', '.join(allow[:3])}.")
     return RailOutcome.block(reason="off topic", metadata={"alternative": alternative})
 
 
-async def tone_check(turn: Turn, text: str, **params: Any) -> RailOutcome:
-    """An answer off the tone policy is rewritten by the LLM, at most `rewrites` times (1), then by rule; else withheld."""
-    policy = tone.Policy.of(block(turn, "tone"))
-    faults = policy.faults(text or "")
-    if not faults:
-        turn.because("on tone")
+async def tone_check(turn: TurnContext, text: str, **params: Any) -> RailOutcome:
+    """Rewrites an answer that is off the tone policy.
+
+    By the LLM, at most `rewrites` times (1), and if that fails by rule. Blocks an answer that is
+    still off tone.
+    """
+    policy = TonePolicy.from_settings(rail_settings(turn, "tone"))
+    violations = policy.violations(text or "")
+    if not violations:
+        turn.set_reason("on tone")
         return RailOutcome.allow()
-    said = text
+    description = "; ".join(violations)
+    temperature = turn.services.config.lowest_temperature
     for _ in range(policy.rewrites):
-        reply = await turn.llm("tone")(
-            policy.prompt(said, faults), temperature=turn.services.config.lowest_temperature
-        )
-        made = reply.content.strip().strip('"')
-        if made and not policy.faults(made) and policy.keeps(said, made):
-            turn.because(f"rewritten: {'; '.join(faults)}")
-            return RailOutcome(decision="transform", transforms={"bot_message": made})
-    mended = policy.mend(said)
-    if mended and not policy.faults(mended):
-        turn.because(f"mended by rule: {'; '.join(faults)}")
-        return RailOutcome(decision="transform", transforms={"bot_message": mended})
-    turn.because(f"off tone: {'; '.join(faults)}")
-    return RailOutcome.block(reason="; ".join(faults))
+        prompt = policy.rewrite_prompt(text, violations)
+        reply = await turn.llm("tone")(prompt, temperature=temperature)
+        rewrite = reply.content.strip().strip('"')
+        is_on_tone = bool(rewrite) and not policy.violations(rewrite)
+        if is_on_tone and policy.preserves_content(text, rewrite):
+            turn.set_reason(f"rewritten: {description}")
+            return RailOutcome(decision="transform", transforms={"bot_message": rewrite})
+    fixed = policy.fix_by_rules(text)
+    if fixed and not policy.violations(fixed):
+        turn.set_reason(f"fixed by rule: {description}")
+        return RailOutcome(decision="transform", transforms={"bot_message": fixed})
+    turn.set_reason(f"off tone: {description}")
+    return RailOutcome.block(reason=description)
 
 
-def _named(turn: Turn, stage: str) -> str:
-    """The model of a rail such as ``content safety check input $model=guard``."""
-    rail = turn.talk.context.get(f"triggered_{stage}_rail") or turn.rail or ""
-    found = parse_flow_parameters(rail).get("model") if isinstance(rail, str) else None
-    return str(found or turn.talk.context.get("model") or "").strip("'\"")
+# -- NeMo's guard models -----------------------------------------------------------------------
 
 
-async def _guard(turn: Turn, task: str, given: dict[str, Any], name: str) -> RailOutcome:
+def _guard_name(turn: TurnContext, stage: str) -> str:
+    """Returns NAME of a rail such as ``content safety check input $model=NAME``."""
+    rail = turn.state.context.get(f"triggered_{stage}_rail") or turn.rail_name or ""
+    name = parse_flow_parameters(rail).get("model") if isinstance(rail, str) else None
+    return str(name or turn.state.context.get("model") or "").strip("'\"")
+
+
+async def _ask_guard(
+    turn: TurnContext, task: str, variables: dict[str, Any], name: str
+) -> RailOutcome:
+    """Asks a guard model by the configuration's prompt; blocks unless the content is safe."""
     prompts = turn.services.prompts
     if name not in turn.services.models:
-        turn.because(f"there is no model {name!r}")
+        turn.set_reason(f"there is no model {name!r}")
         return RailOutcome.block(reason=f"there is no model {name!r} for {task}")
-    scoped = f"{task} $model={name}"
-    prompt = prompts.render_task_prompt(scoped, {**given, "reasoning_enabled": False})
+    scoped_task = f"{task} $model={name}"
     reply = await turn.llm(name)(
-        prompt,
-        stop=prompts.get_stop_tokens(scoped),
-        temperature=1e-20,
-        max_tokens=prompts.get_max_tokens(scoped) or GUARD_TOKENS,
+        prompts.render_task_prompt(scoped_task, {**variables, "reasoning_enabled": False}),
+        stop=prompts.get_stop_tokens(scoped_task),
+        temperature=GUARD_TEMPERATURE,
+        max_tokens=prompts.get_max_tokens(scoped_task) or GUARD_MAX_TOKENS,
     )
-    verdict = prompts.parse_task_output(
-        scoped, reply.content, None if prompts.has_output_parser(scoped) else "is_content_safe"
-    )
-    if isinstance(verdict, (list, tuple)) and verdict and verdict[0] is True:
-        turn.because("the guard model has nothing to object")
+    parser = None if prompts.has_output_parser(scoped_task) else "is_content_safe"
+    verdict = prompts.parse_task_output(scoped_task, reply.content, parser)
+    parsed = list(verdict) if isinstance(verdict, (list, tuple)) else []
+    if parsed and parsed[0] is True:
+        turn.set_reason("the guard model has nothing to object")
         return RailOutcome.allow(metadata={"policy_violations": []})
-    violated = [str(v) for v in verdict[1:]] if isinstance(verdict, (list, tuple)) else []
-    turn.because(
-        f"the guard model objects: {', '.join(violated) or 'no category'}",
-        evidence=reply.content[:200],
+    violations = [str(violation) for violation in parsed[1:]]
+    turn.set_reason(
+        f"the guard model objects: {', '.join(violations) or 'no category'}",
+        evidence=reply.content[:EVIDENCE_CHARACTERS],
     )
-    return RailOutcome.block(metadata={"policy_violations": violated})
+    return RailOutcome.block(metadata={"policy_violations": violations})
 
 
-async def content_safety_check_input(turn: Turn, **params: Any) -> RailOutcome:
-    """NeMo's content safety rail on the input: the guard model named by ``$model=``, with its prompt."""
-    given = {"user_input": turn.talk.context.get("user_message") or ""}
-    return await _guard(turn, "content_safety_check_input", given, _named(turn, "input"))
+async def content_safety_check_input(turn: TurnContext, **params: Any) -> RailOutcome:
+    """NeMo's content safety rail on the input: asks the guard model named by ``$model=``."""
+    variables = {"user_input": turn.state.context.get("user_message") or ""}
+    name = _guard_name(turn, "input")
+    return await _ask_guard(turn, "content_safety_check_input", variables, name)
 
 
-async def content_safety_check_output(turn: Turn, **params: Any) -> RailOutcome:
+async def content_safety_check_output(turn: TurnContext, **params: Any) -> RailOutcome:
     """NeMo's content safety rail on the output."""
-    context = turn.talk.context
-    given = {
+    context = turn.state.context
+    variables = {
         "user_input": context.get("user_message") or "",
         "bot_response": context.get("bot_message") or "",
     }
-    return await _guard(turn, "content_safety_check_output", given, _named(turn, "output"))
+    name = _guard_name(turn, "output")
+    return await _ask_guard(turn, "content_safety_check_output", variables, name)
 
 
+# NeMo's text.
 _TOPIC_ENDING = (
     'If any of the above conditions are violated, please respond with "off-topic". '
     'Otherwise, respond with "on-topic". You must respond with "on-topic" or "off-topic".'
 )
 
 
-async def topic_safety_check_input(turn: Turn, **params: Any) -> RailOutcome:
-    """NeMo's topic rail: the model named by ``$model=`` says on-topic or off-topic; anything but a clear on-topic blocks."""
-    name = _named(turn, "input")
+async def topic_safety_check_input(turn: TurnContext, **params: Any) -> RailOutcome:
+    """NeMo's topic rail: the model named by ``$model=`` says on-topic or off-topic.
+
+    Anything but a clear on-topic blocks.
+    """
+    name = _guard_name(turn, "input")
     if name not in turn.services.models:
-        turn.because(f"there is no model {name!r}")
+        turn.set_reason(f"there is no model {name!r}")
         return RailOutcome.block(reason=f"there is no model {name!r}")
     task = f"topic_safety_check_input $model={name}"
     system = str(turn.services.prompts.render_task_prompt(task, {})).strip()
@@ -352,29 +365,30 @@ async def topic_safety_check_input(turn: Turn, **params: Any) -> RailOutcome:
         system = f"{system}\n\n{_TOPIC_ENDING}"
     history = [
         {"type": m["role"], "content": m["content"]}
-        for m in turn.chat
+        for m in turn.messages
         if m.get("role") in ("user", "assistant")
     ]
-    reply = await turn.llm(name)(
-        [{"type": "system", "content": system}, *history], temperature=0.01
-    )
-    said = reply.content.lower().strip().strip(".\"'")
-    if said == "on-topic":
+    prompt = [{"type": "system", "content": system}, *history]
+    reply = await turn.llm(name)(prompt, temperature=0.01)
+    verdict = reply.content.lower().strip().strip(".\"'")
+    if verdict == "on-topic":
         return RailOutcome.allow()
-    turn.because(
-        "off topic" if said == "off-topic" else "the verdict is unclear, which counts as off topic",
-        evidence=said[:80],
+    is_clear = verdict == "off-topic"
+    turn.set_reason(
+        "off topic" if is_clear else "the verdict is unclear, which counts as off topic",
+        evidence=verdict[:80],
     )
     return RailOutcome.block()
 
 
-for _call in (
+# For the worst-case count of `truing rails check`.
+for _action in (
     content_safety_check_input,
     content_safety_check_output,
     topic_safety_check_input,
     tone_check,
 ):
-    vars(_call)["llm_calls"] = 1  # for the worst-case count of `truing rails check`
+    vars(_action)["llm_calls"] = 1
 
 ACTIONS = (
     moderation_check,

@@ -1,7 +1,8 @@
-"""Rails on the text alone: personal data, patterns, secrets, links, hidden characters, length, repetition, language.
+"""Rails on the text alone: personal data, patterns, secrets, links, hidden characters, length, ...
 
-`check text input` and `check text output` run every check that has a block under ``truing:``. What can be mended is
-mended (hidden characters dropped, secrets and foreign links masked); the rest blocks with its reason.
+`check text input` and `check text output` run every check that has a block under ``truing:``. A
+check either fixes the text (drops hidden characters, masks secrets and links) or blocks it with a
+reason.
 """
 
 from __future__ import annotations
@@ -15,204 +16,227 @@ from typing import Any
 from truing.core.language_id import detect_language
 from truing.rails.actions import RailOutcome
 from truing.rails.library import pii
-from truing.rails.runtime.turn_context import Turn
+from truing.rails.runtime.turn_context import TurnContext
 
-_TARGET = {"input": "user_message", "output": "bot_message", "retrieval": "relevant_chunks"}
-# Characters that do not show: zero-width, bidirectional controls, tags (the carrier of "ASCII smuggling"), soft hyphens.
+# The source that a rail checks -> the variable that it may rewrite.
+_VARIABLES = {"input": "user_message", "output": "bot_message", "retrieval": "relevant_chunks"}
+# Characters that do not show: soft hyphens, zero-width characters, bidirectional controls, and
+# tags, which carry instructions in "ASCII smuggling".
 _HIDDEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 _LINK = re.compile(r"(?i)\b(?:https?|ftp)://([^\s/<>\"')\]]+)[^\s<>\"')\]]*")
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]{0,300}\]\(\s*(?:https?:)?//[^)]{0,2000}\)")
-SECONDS = 2.0  # for the user's own patterns
+REGEX_TIMEOUT_SECONDS = 2.0  # for the user's own patterns
 
 
-def block(turn: Turn, name: str) -> dict[str, Any]:
-    """The settings under ``truing: NAME:``; empty where there are none."""
-    found = turn.services.config.truing.get(name)
-    return dict(found) if isinstance(found, Mapping) else {}
+def rail_settings(turn: TurnContext, name: str) -> dict[str, Any]:
+    """Returns the settings under ``truing: NAME:``; empty where there are none."""
+    settings = turn.services.config.truing.get(name)
+    return dict(settings) if isinstance(settings, Mapping) else {}
 
 
-def _nemo(turn: Turn, name: str, source: str) -> dict[str, Any]:
+def _nemo_settings(turn: TurnContext, name: str, source: str) -> dict[str, Any]:
+    """Returns the settings under ``rails: config: NAME: SOURCE:``, where NeMo has them."""
     rails = (turn.services.config.raw.get("rails") or {}).get("config") or {}
     return dict((rails.get(name) or {}).get(source) or {})
 
 
-def _sensitive(turn: Turn, source: str, text: str) -> list[pii.Span]:
-    options = _nemo(turn, "sensitive_data_detection", source)
-    wanted = (
-        options.get("entities") or block(turn, "sensitive").get("entities") or list(pii.PERSONAL)
+# -- personal data and patterns ----------------------------------------------------------------
+
+
+def _find_sensitive_data(turn: TurnContext, source: str, text: str) -> list[pii.EntitySpan]:
+    """Returns the spans of the configured entities (default: all that have a pattern)."""
+    settings = _nemo_settings(turn, "sensitive_data_detection", source)
+    own_settings = rail_settings(turn, "sensitive")
+    entities = (
+        settings.get("entities") or own_settings.get("entities") or list(pii.PERSONAL_PATTERNS)
     )
-    own, by_model = pii.check_names(wanted, "sensitive_data_detection")
-    found = pii.find(text, own)
-    if by_model:
-        from truing.rails.library.presidio import find_by_model
+    by_pattern, by_presidio = pii.split_entities(entities, "sensitive_data_detection")
+    spans = pii.find_spans(text, by_pattern)
+    if not by_presidio:
+        return spans
+    from truing.rails.library.presidio import find_presidio_spans
 
-        found = list(
-            pii._apart(
-                [*found, *find_by_model(text, by_model, float(options.get("score_threshold", 0.4)))]
-            )
-        )
-    return found
+    threshold = float(settings.get("score_threshold", 0.4))
+    return pii.remove_overlaps([*spans, *find_presidio_spans(text, by_presidio, threshold)])
 
 
-def _kinds(found: list[pii.Span]) -> str:
-    return ", ".join(f"{n} x {e}" for e, n in sorted(Counter(s.entity for s in found).items()))
+def _describe_spans(spans: list[pii.EntitySpan]) -> str:
+    counts = Counter(span.entity for span in spans)
+    return ", ".join(f"{count} x {entity}" for entity, count in sorted(counts.items()))
 
 
-async def detect_sensitive_data(turn: Turn, source: str, text: str, **params: Any) -> RailOutcome:
-    """Blocks a text with personal data of the wanted kinds."""
-    found = _sensitive(turn, source, text or "")
-    if not found:
+async def detect_sensitive_data(
+    turn: TurnContext, source: str, text: str, **params: Any
+) -> RailOutcome:
+    """Blocks a text with personal data of the configured kinds."""
+    spans = _find_sensitive_data(turn, source, text or "")
+    if not spans:
         return RailOutcome.allow(metadata={"has_sensitive_data": False})
-    turn.because(f"personal data: {_kinds(found)}", score=1.0)
-    return RailOutcome.block(reason=_kinds(found), metadata={"has_sensitive_data": True})
+    turn.set_reason(f"personal data: {_describe_spans(spans)}", score=1.0)
+    return RailOutcome.block(reason=_describe_spans(spans), metadata={"has_sensitive_data": True})
 
 
-async def mask_sensitive_data(turn: Turn, source: str, text: str, **params: Any) -> RailOutcome:
-    """Puts ``<ENTITY>`` in the place of personal data of the wanted kinds."""
-    found = _sensitive(turn, source, text or "")
-    if not found:
+async def mask_sensitive_data(
+    turn: TurnContext, source: str, text: str, **params: Any
+) -> RailOutcome:
+    """Replaces personal data of the configured kinds by ``<ENTITY>``."""
+    spans = _find_sensitive_data(turn, source, text or "")
+    if not spans:
         return RailOutcome.allow()
-    turn.because(f"masked {_kinds(found)}", score=1.0)
-    masked = pii.mask(text, found)
+    turn.set_reason(f"masked {_describe_spans(spans)}", score=1.0)
+    masked = pii.mask_spans(text, spans)
     return RailOutcome(
-        decision="transform", transforms={_TARGET[source]: masked}, metadata={"masked_text": masked}
+        decision="transform",
+        transforms={_VARIABLES[source]: masked},
+        metadata={"masked_text": masked},
     )
 
 
-async def detect_regex_pattern(turn: Turn, source: str, text: str, **params: Any) -> RailOutcome:
-    """Blocks a text that one of the configuration's patterns finds; retrieved chunks are dropped instead."""
-    options = _nemo(turn, "regex_detection", source)
-    flags = re.IGNORECASE if options.get("case_insensitive") else 0
-    patterns = [(p, re.compile(str(p), flags)) for p in options.get("patterns") or ()]
+async def detect_regex_pattern(
+    turn: TurnContext, source: str, text: str, **params: Any
+) -> RailOutcome:
+    """Blocks a text that a configured pattern matches; drops retrieved chunks instead."""
+    settings = _nemo_settings(turn, "regex_detection", source)
+    flags = re.IGNORECASE if settings.get("case_insensitive") else 0
+    patterns = [(p, re.compile(str(p), flags)) for p in settings.get("patterns") or ()]
     if not patterns or not text:
         return RailOutcome.allow()
-    # A pattern of the user's may be slow on some text: it runs beside the event loop, and too slow counts as found.
+    # A user's pattern may take exponential time on some text: it runs in a thread, and a timeout
+    # counts as a match.
     try:
-        work = asyncio.to_thread(lambda: [p for p, made in patterns if made.search(text)])
-        found = await asyncio.wait_for(work, SECONDS)
+        search = asyncio.to_thread(lambda: [p for p, regex in patterns if regex.search(text)])
+        detections = await asyncio.wait_for(search, REGEX_TIMEOUT_SECONDS)
     except TimeoutError:
-        found = ["(took too long)"]
-    if not found:
+        detections = ["(took too long)"]
+    if not detections:
         return RailOutcome.allow()
-    turn.because(f"matches {', '.join(map(str, found))}", score=1.0)
+    turn.set_reason(f"matches {', '.join(map(str, detections))}", score=1.0)
     if source == "retrieval":
         return RailOutcome(decision="transform", transforms={"relevant_chunks": ""})
-    return RailOutcome.block(metadata={"detections": found})
+    return RailOutcome.block(metadata={"detections": detections})
 
 
-class _Mended:
-    """A text on its way through the checks: what was changed, and the first reason to block."""
+# -- text checks -------------------------------------------------------------------------------
+
+
+class _CheckedText:
+    """A text on its way through the checks: its fixes so far, and the first reason to block it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.changes: list[str] = []
-        self.reason: str | None = None
+        self.fixes: list[str] = []
+        self.block_reason: str | None = None
 
-    def object(self, reason: str) -> None:
-        """The first objection stands."""
-        self.reason = self.reason or reason
+    def fix(self, text: str, description: str) -> None:
+        """Replaces the text."""
+        self.text = text
+        self.fixes.append(description)
+
+    def block(self, reason: str) -> None:
+        """Blocks the text; the first reason is kept."""
+        self.block_reason = self.block_reason or reason
 
 
-def _invisible(found: _Mended, settings: Mapping[str, Any]) -> None:
-    hidden = _HIDDEN.findall(found.text)
+def _check_invisible(checked: _CheckedText, settings: Mapping[str, Any]) -> None:
+    hidden = _HIDDEN.findall(checked.text)
     if not hidden:
         return
     if settings.get("action", "remove") == "block":
-        found.object("it holds characters that do not show")
+        checked.block("it holds characters that do not show")
     else:
-        found.text = _HIDDEN.sub("", found.text)
-        found.changes.append(f"{len(hidden)} hidden characters removed")
+        text = _HIDDEN.sub("", checked.text)
+        checked.fix(text, f"{len(hidden)} hidden characters removed")
 
 
-def _secrets(found: _Mended, settings: Mapping[str, Any]) -> None:
-    spans = pii.find(found.text, pii.SECRETS)
+def _check_secrets(checked: _CheckedText, settings: Mapping[str, Any]) -> None:
+    spans = pii.find_spans(checked.text, pii.SECRET_PATTERNS)
     if not spans:
         return
     if settings.get("action", "mask") == "block":
-        found.object(f"it holds a secret ({_kinds(spans)})")
+        checked.block(f"it holds a secret ({_describe_spans(spans)})")
     else:
-        found.text = pii.mask(found.text, spans)
-        found.changes.append(f"masked {_kinds(spans)}")
+        checked.fix(pii.mask_spans(checked.text, spans), f"masked {_describe_spans(spans)}")
 
 
-def _urls(found: _Mended, settings: Mapping[str, Any]) -> None:
-    allowed = [str(d).lower() for d in settings.get("allow") or ()]
+def _check_urls(checked: _CheckedText, settings: Mapping[str, Any]) -> None:
+    allowed_domains = [str(domain).lower() for domain in settings.get("allow") or ()]
 
-    def foreign(host: str) -> bool:
-        bare = host.rpartition("@")[2].split(":")[0].lower()
-        return not any(bare == d or bare.endswith(f".{d}") for d in allowed)
+    def is_foreign(host: str) -> bool:
+        # The host in ``user@host:port``: what stands before the @ is chosen to deceive.
+        domain = host.rpartition("@")[2].split(":")[0].lower()
+        return not any(domain == d or domain.endswith(f".{d}") for d in allowed_domains)
 
-    hosts = [m.group(1) for m in _LINK.finditer(found.text) if foreign(m.group(1))]
-    # A remote image carries data away as soon as it is shown, before anybody clicks.
+    links = [m.group(1) for m in _LINK.finditer(checked.text) if is_foreign(m.group(1))]
+    # A remote image sends data in its address as soon as it is shown, without a click. Its address
+    # may lack the scheme, so that _LINK does not match it.
     images = [
-        m
-        for m in _MARKDOWN_IMAGE.findall(found.text)
-        if (link := _LINK.search(m)) is None or foreign(link.group(1))
+        image
+        for image in _MARKDOWN_IMAGE.findall(checked.text)
+        if (link := _LINK.search(image)) is None or is_foreign(link.group(1))
     ]
-    if not hosts and not images:
+    if not links and not images:
         return
     if settings.get("action", "block") == "mask":
-        found.text = _LINK.sub(
-            lambda m: "<URL>" if foreign(m.group(1)) else m.group(),
-            _MARKDOWN_IMAGE.sub("<URL>", found.text),
-        )
-        found.changes.append(f"{len(hosts) or len(images)} links masked")
+        text = _MARKDOWN_IMAGE.sub("<URL>", checked.text)
+        text = _LINK.sub(lambda m: "<URL>" if is_foreign(m.group(1)) else m.group(), text)
+        checked.fix(text, f"{len(links) or len(images)} links masked")
     else:
-        found.object("it links to a place that is not on the list")
+        checked.block("it links to a place that is not on the list")
 
 
-def _length(found: _Mended, settings: Mapping[str, Any]) -> None:
-    characters, words = settings.get("max_characters"), settings.get("max_words")
-    if characters is not None and len(found.text) > int(characters):
-        found.object(f"it is longer than {int(characters)} characters")
-    if words is not None and len(found.text.split()) > int(words):
-        found.object(f"it is longer than {int(words)} words")
+def _check_length(checked: _CheckedText, settings: Mapping[str, Any]) -> None:
+    max_characters, max_words = settings.get("max_characters"), settings.get("max_words")
+    if max_characters is not None and len(checked.text) > int(max_characters):
+        checked.block(f"it is longer than {int(max_characters)} characters")
+    if max_words is not None and len(checked.text.split()) > int(max_words):
+        checked.block(f"it is longer than {int(max_words)} words")
 
 
-def _repetition(found: _Mended, settings: Mapping[str, Any]) -> None:
-    words = re.findall(r"\w+", found.text.lower())
+def _check_repetition(checked: _CheckedText, settings: Mapping[str, Any]) -> None:
+    """Blocks a text of which too many trigrams of words occur more than once."""
+    words = re.findall(r"\w+", checked.text.lower())
     if len(words) < int(settings.get("min_words", 40)):
         return
-    grams = Counter(zip(words, words[1:], words[2:], strict=False))
-    repeated = sum(n for n in grams.values() if n > 1) / max(1, sum(grams.values()))
-    if repeated > float(settings.get("max_share", 0.5)):
-        found.object("it repeats itself over and over")
+    trigrams = Counter(zip(words, words[1:], words[2:], strict=False))
+    repeated = sum(count for count in trigrams.values() if count > 1)
+    if repeated / max(1, sum(trigrams.values())) > float(settings.get("max_share", 0.5)):
+        checked.block("it repeats itself over and over")
 
 
-def _language(found: _Mended, settings: Mapping[str, Any]) -> None:
-    allowed = [str(c) for c in settings.get("allow") or ("en",)]
-    if len(found.text.split()) < int(settings.get("min_words", 3)):
+def _check_language(checked: _CheckedText, settings: Mapping[str, Any]) -> None:
+    allowed = [str(code) for code in settings.get("allow") or ("en",)]
+    if len(checked.text.split()) < int(settings.get("min_words", 3)):
         return  # too short to tell: a name or a number has no language
-    spoken = detect_language(found.text)
-    if spoken not in allowed:
-        found.object(f"I only speak {', '.join(allowed)}")
+    if detect_language(checked.text) not in allowed:
+        checked.block(f"I only speak {', '.join(allowed)}")
 
 
+# In this order: later checks read the text that earlier ones have fixed.
 _CHECKS = {
-    "invisible": _invisible,
-    "secrets": _secrets,
-    "urls": _urls,
-    "length": _length,
-    "repetition": _repetition,
-    "language": _language,
+    "invisible": _check_invisible,
+    "secrets": _check_secrets,
+    "urls": _check_urls,
+    "length": _check_length,
+    "repetition": _check_repetition,
+    "language": _check_language,
 }
 
 
-async def check_text(turn: Turn, source: str, text: str, **params: Any) -> RailOutcome:
-    """Runs the checks that have a block under ``truing:``; a block may name its stages (``stages: [input]``)."""
-    found = _Mended(text or "")
+async def check_text(turn: TurnContext, source: str, text: str, **params: Any) -> RailOutcome:
+    """Runs the checks that have a block under ``truing:`` (for its `stages`; default: both)."""
+    checked = _CheckedText(text or "")
     for name, check in _CHECKS.items():
         if name not in turn.services.config.truing:
             continue
-        settings = block(turn, name)
+        settings = rail_settings(turn, name)
         if source in (settings.get("stages") or ("input", "output")):
-            check(found, settings)
-    if found.reason is not None:
-        turn.because(found.reason, score=1.0)
-        return RailOutcome.block(reason=found.reason)
-    if found.text != (text or ""):
-        turn.because("; ".join(found.changes))
-        return RailOutcome(decision="transform", transforms={_TARGET[source]: found.text})
+            check(checked, settings)
+    if checked.block_reason is not None:
+        turn.set_reason(checked.block_reason, score=1.0)
+        return RailOutcome.block(reason=checked.block_reason)
+    if checked.text != (text or ""):
+        turn.set_reason("; ".join(checked.fixes))
+        return RailOutcome(decision="transform", transforms={_VARIABLES[source]: checked.text})
     return RailOutcome.allow()
 
 

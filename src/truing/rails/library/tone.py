@@ -1,4 +1,4 @@
-"""Tone: a policy in a few words and checkable rules, a rewrite by the LLM, a mend by rule, and a judge that measures it.
+"""Tone: a policy with checkable rules, fixes by rule, and a judge that measures it.
 
     truing:
       tone:
@@ -9,7 +9,8 @@
         capitals: false                    # WORDS THAT SHOUT
         max_words: 80
 
-`tone:DIR` is the judge of a folder's policy, by the rules alone, so that it may measure what the LLM rewrote.
+`tone:DIR` is the judge of a folder's policy. It uses the rules alone, no model, so that it may
+measure what the LLM rewrote.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from msgspec import Struct
 from truing.core.errors import PlanError, did_you_mean
 from truing.core.lineage import digest
 from truing.core.types import Failure, Judgement, Lineage, Response, Sample
+from truing.rails.config.loader import RailsConfig
 from truing.specs.resolve import Args
 
 _EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf\ufe0f]")
-_SHOUT = re.compile(r"\b[A-Z]{4,}\b(?:\W+\b[A-Z]{2,}\b)*")
-_RUDE = (
+# A word of four capitals or more, and the shorter ones after it. Three may be an abbreviation.
+_SHOUTING = re.compile(r"\b[A-Z]{4,}\b(?:\W+\b[A-Z]{2,}\b)*")
+_RUDE_PHRASES = (
     "idiot",
     "stupid",
     "dumb",
@@ -41,7 +44,7 @@ _RUDE = (
     "who cares",
     "calm down",
 )
-_KEYS = (
+_SETTINGS = (
     "policy",
     "avoid",
     "exclamation_marks",
@@ -53,8 +56,11 @@ _KEYS = (
 )
 
 
-class Policy(Struct, frozen=True, kw_only=True):
-    """What an answer must keep to. `text` is for the LLM that rewrites; the rest is checked."""
+class TonePolicy(Struct, frozen=True, kw_only=True):
+    """The rules for the tone of an answer.
+
+    `text` is for the LLM that rewrites; the others are checked.
+    """
 
     text: str = "Polite, calm and plain."
     avoid: tuple[str, ...] = ()
@@ -66,79 +72,96 @@ class Policy(Struct, frozen=True, kw_only=True):
     rewrites: int = 1
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Policy:
-        """From ``truing: tone:``; PlanError for keys that are none of its."""
-        wrong = [
-            f"truing.tone: unknown key {k!r}{did_you_mean(k, _KEYS)}"
-            for k in settings
-            if k not in _KEYS
+    def from_settings(cls, settings: Mapping[str, Any]) -> TonePolicy:
+        """Returns the policy of ``truing: tone:``. Raises PlanError for unknown keys."""
+        errors = [
+            f"truing.tone: unknown key {key!r}{did_you_mean(key, _SETTINGS)}"
+            for key in settings
+            if key not in _SETTINGS
         ]
-        if wrong:
-            raise PlanError(*wrong)
-        most = settings.get("exclamation_marks")
-        words = settings.get("max_words")
+        if errors:
+            raise PlanError(*errors)
+        exclamation_marks = settings.get("exclamation_marks")
+        max_words = settings.get("max_words")
         return cls(
             text=str(settings.get("policy") or cls.__struct_defaults__[0]),
             avoid=tuple(map(str, settings.get("avoid") or ())),
-            exclamation_marks=int(most) if most is not None else None,
+            exclamation_marks=int(exclamation_marks) if exclamation_marks is not None else None,
             emoji=bool(settings.get("emoji", True)),
             capitals=bool(settings.get("capitals", True)),
-            max_words=int(words) if words is not None else None,
+            max_words=int(max_words) if max_words is not None else None,
             rudeness=bool(settings.get("rudeness", False)),
             rewrites=int(settings.get("rewrites", 1)),
         )
 
-    def faults(self, text: str) -> list[str]:
-        """What is off tone; empty = on tone."""
-        found = [f"says {word!r}" for word in self.avoid if _said(word, text)]
+    def violations(self, text: str) -> list[str]:
+        """Returns the rules that a text breaks, described; empty for a text that is on tone."""
+        violations = [f"says {phrase!r}" for phrase in self.avoid if _contains(text, phrase)]
         if not self.rudeness:
-            found += [f"is rude ({word!r})" for word in _RUDE if _said(word, text)]
-        if self.exclamation_marks is not None and text.count("!") > self.exclamation_marks:
-            found.append(f"has {text.count('!')} exclamation marks")
+            rude = (phrase for phrase in _RUDE_PHRASES if _contains(text, phrase))
+            violations += [f"is rude ({phrase!r})" for phrase in rude]
+        if self._has_too_many_exclamation_marks(text):
+            violations.append(f"has {text.count('!')} exclamation marks")
         if not self.emoji and _EMOJI.search(text):
-            found.append("has emoji")
-        if not self.capitals and _SHOUT.search(text):
-            found.append("shouts in capitals")
+            violations.append("has emoji")
+        if not self.capitals and _SHOUTING.search(text):
+            violations.append("shouts in capitals")
         if self.max_words is not None and len(text.split()) > self.max_words:
-            found.append(f"has more than {self.max_words} words")
-        return found
+            violations.append(f"has more than {self.max_words} words")
+        return violations
 
-    def prompt(self, text: str, faults: list[str]) -> str:
-        """What the LLM is asked."""
+    def _has_too_many_exclamation_marks(self, text: str) -> bool:
+        return self.exclamation_marks is not None and text.count("!") > self.exclamation_marks
+
+    def rewrite_prompt(self, text: str, violations: list[str]) -> str:
+        """Returns the prompt that asks the LLM for a rewrite."""
         return (
-            f"Rewrite the answer below so that it keeps to this tone: {self.text} Keep what it says and its facts. "
-            f"What is wrong with it now: {'; '.join(faults)}. Give only the rewritten answer.\n\nAnswer: {text}\n\nRewritten:"
+            f"Rewrite the answer below so that it keeps to this tone: {self.text} Keep what it "
+            f"says "
+            f"and its facts. What is wrong with it now: {'; '.join(violations)}. Give only the "
+            f"rewritten answer.\n\nAnswer: {text}\n\nRewritten:"
         )
 
-    def keeps(self, text: str, made: str) -> bool:
-        """Whether a rewritten text still says what the text said, as far as words show it: no number that was not there, none
-        lost, and at least a third of its longer words from the text. A small LLM often writes something else."""
-        if _numbers(text) != _numbers(made):
-            return False
-        words, own = _long_words(made), _long_words(text)
-        return not words or not own or len(words & own) >= len(words) / 3
+    def preserves_content(self, text: str, rewrite: str) -> bool:
+        """Returns whether a rewrite still says what the text said, as far as its words show it.
 
-    def mend(self, text: str) -> str:
-        """The text with what a rule can mend: marks, emoji, capitals, whole sentences beyond the length, avoided words'
-        sentences. Empty where nothing is left."""
+        It must have the same numbers, and at least a third of its longer words must be from the
+        text. Small LLMs often write something else.
+        """
+        if _numbers(text) != _numbers(rewrite):
+            return False
+        new_words, old_words = _long_words(rewrite), _long_words(text)
+        if not new_words or not old_words:
+            return True
+        return len(new_words & old_words) >= len(new_words) / 3
+
+    def fix_by_rules(self, text: str) -> str:
+        """Returns the text with its marks, emoji and capitals fixed.
+
+        Sentences with avoided words, and those beyond the allowed length, are left out; the result
+        may be empty.
+        """
         if not self.emoji:
             text = _EMOJI.sub("", text)
-        if self.exclamation_marks is not None and text.count("!") > self.exclamation_marks:
+        if self._has_too_many_exclamation_marks(text):
             text = re.sub(r"!+", ".", text)
         if not self.capitals:
-            text = _SHOUT.sub(
-                lambda m: m.group().capitalize() if m.start() == 0 else m.group().lower(), text
-            )
-        kept: list[str] = []
+            text = _SHOUTING.sub(_to_lower_case, text)
+        forbidden = self.avoid if self.rudeness else (*self.avoid, *_RUDE_PHRASES)
+        sentences: list[str] = []
         for sentence in re.split(r"(?<=[.?!])\s+", text.strip()):
-            bad = any(_said(w, sentence) for w in (*self.avoid, *(() if self.rudeness else _RUDE)))
-            long = (
-                self.max_words is not None
-                and len(" ".join([*kept, sentence]).split()) > self.max_words
-            )
-            if not bad and not long:
-                kept.append(sentence)
-        return re.sub(r"[^\S\n]{2,}", " ", " ".join(kept)).strip()
+            if any(_contains(sentence, phrase) for phrase in forbidden):
+                continue
+            words = " ".join([*sentences, sentence]).split()
+            if self.max_words is None or len(words) <= self.max_words:
+                sentences.append(sentence)
+        # Removed emoji leave double spaces behind; line breaks stay.
+        return re.sub(r"[^\S\n]{2,}", " ", " ".join(sentences)).strip()
+
+
+def _to_lower_case(match: re.Match[str]) -> str:
+    is_start = match.start() == 0
+    return match.group().capitalize() if is_start else match.group().lower()
 
 
 def _numbers(text: str) -> set[str]:
@@ -146,46 +169,47 @@ def _numbers(text: str) -> set[str]:
 
 
 def _long_words(text: str) -> set[str]:
-    return {
-        w[:6] for w in re.findall(r"[^\W\d_]{4,}", text.lower())
-    }  # by their beginnings: open, opens, opening
+    """Returns the first six letters of words of four or more, as a crude stem."""
+    return {word[:6] for word in re.findall(r"[^\W\d_]{4,}", text.lower())}
 
 
-def _said(word: str, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
+def _contains(text: str, phrase: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 class ToneJudge:
-    """Is the answer on tone? By the policy's rules; an answer that says nothing is unscored."""
+    """Judges by the policy's rules whether an answer is on tone; an empty answer is unscored."""
 
     question = "on_tone"
 
-    def __init__(self, policy: Policy, name: str) -> None:
+    def __init__(self, policy: TonePolicy, name: str) -> None:
         self.policy = policy
         self.name = name
-        self.lineage = Lineage(name=name, hash=digest("tone", name, repr(policy)))
+        # The hash must stay the one of earlier versions, in which the class was called Policy.
+        policy_repr = repr(policy).replace("TonePolicy(", "Policy(", 1)
+        self.lineage = Lineage(name=name, hash=digest("tone", name, policy_repr))
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        """The faults stand in the rationale."""
-        made: dict[str, Any] = {
+        """Returns the judgement; its rationale lists the violations."""
+        fields: dict[str, Any] = {
             "sample_id": response.sample_id,
             "index": response.index,
             "judge": self.name,
             "question": self.question,
         }
         if not response.text.strip():
-            return Judgement(**made, failure=Failure("judge", "empty", "there is no text"))
-        faults = self.policy.faults(response.text)
-        return Judgement(**made, verdict=not faults, rationale="; ".join(faults) or None)
+            return Judgement(**fields, failure=Failure("judge", "empty", "there is no text"))
+        violations = self.policy.violations(response.text)
+        rationale = "; ".join(violations) or None
+        return Judgement(**fields, verdict=not violations, rationale=rationale)
 
 
 def build_judge(args: Args) -> ToneJudge:
-    """`tone:DIR`: the tone policy of a rails folder."""
-    from truing.rails.config.loader import RailsConfig
-
+    """Builds `tone:DIR`, the judge of the tone policy of a rails folder."""
     if not args.name:
         raise args.fault("give the folder of the rails configuration: tone:DIR")
     settings = RailsConfig.load(args.name).truing.get("tone")
     if not isinstance(settings, Mapping):
         raise args.fault(f"{args.name}: there is no truing: tone: in its config.yml")
-    return ToneJudge(Policy.of(settings), f"tone:{args.name.rstrip('/').rpartition('/')[2]}")
+    folder_name = args.name.rstrip("/").rpartition("/")[2]
+    return ToneJudge(TonePolicy.from_settings(settings), f"tone:{folder_name}")

@@ -1,4 +1,4 @@
-"""Rails on tools: which may be called, with which arguments, how many at once; and what their results may hold.
+"""Rails on tools: which may be called, with which arguments, and what their results may contain.
 
 truing:
   tools:
@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from truing.rails.actions import RailOutcome
-from truing.rails.library.safety import orders_in
-from truing.rails.library.texts import block
-from truing.rails.runtime.turn_context import Turn
+from truing.rails.library.jailbreak_patterns import find_injected_instruction
+from truing.rails.library.texts import rail_settings
+from truing.rails.runtime.turn_context import TurnContext
 
+# JSON Schema's names of types.
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
     "number": (int, float),
@@ -31,34 +32,40 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def argument_fault(value: Any, rule: Mapping[str, Any]) -> str | None:
-    """Why a value breaks its rule, or none."""
+def find_argument_fault(value: Any, rule: Mapping[str, Any]) -> str | None:
+    """Returns how a value breaks its rule, or None."""
     kind = rule.get("type")
-    if kind is not None and (
-        not isinstance(value, _TYPES[str(kind)]) or (kind != "boolean" and isinstance(value, bool))
-    ):
-        return f"is no {kind}"
+    if kind is not None:
+        # In Python, but not in JSON, a bool is an int.
+        is_bool_as_number = kind != "boolean" and isinstance(value, bool)
+        if is_bool_as_number or not isinstance(value, _TYPES[str(kind)]):
+            return f"is no {kind}"
     if "enum" in rule and value not in rule["enum"]:
         return "is not one of the allowed values"
     if "pattern" in rule and not re.fullmatch(str(rule["pattern"]), str(value)):
         return "is not of the allowed form"
     if "max_length" in rule and len(str(value)) > int(rule["max_length"]):
         return f"is longer than {rule['max_length']} characters"
-    return _range_fault(value, rule.get("minimum"), rule.get("maximum"))
+    return _find_range_fault(value, rule.get("minimum"), rule.get("maximum"))
 
 
-def _range_fault(value: Any, low: Any, high: Any) -> str | None:
-    if low is None and high is None:
+def _find_range_fault(value: Any, minimum: Any, maximum: Any) -> str | None:
+    if minimum is None and maximum is None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return "is no number"
-    if low is not None and value < low:
-        return f"is below {low}"
-    return f"is above {high}" if high is not None and value > high else None
+    if minimum is not None and value < minimum:
+        return f"is below {minimum}"
+    if maximum is not None and value > maximum:
+        return f"is above {maximum}"
+    return None
 
 
-def call_fault(name: str, arguments: str, settings: Mapping[str, Any]) -> str | None:
-    """Why a call is not allowed, or none. Arguments that are no JSON object are not allowed where rules stand for them."""
+def find_call_fault(name: str, arguments: str, settings: Mapping[str, Any]) -> str | None:
+    """Returns why a call is not allowed, or None.
+
+    Where a tool has rules, its arguments must be a JSON object.
+    """
     allow, deny = settings.get("allow"), settings.get("deny") or ()
     if (allow is not None and name not in allow) or name in deny:
         return f"the tool {name} is not allowed here"
@@ -66,52 +73,51 @@ def call_fault(name: str, arguments: str, settings: Mapping[str, Any]) -> str | 
     if not rules:
         return None
     try:
-        given = json.loads(arguments or "{}")
+        values = json.loads(arguments or "{}")
     except (json.JSONDecodeError, RecursionError):
-        given = None
-    if not isinstance(given, dict):
+        values = None
+    if not isinstance(values, dict):
         return f"the arguments of {name} are no JSON object"
     for key, rule in rules.items():
-        if key not in given:
-            if rule.get("required"):
-                return f"{name} needs {key}"
-            continue
-        fault = argument_fault(given[key], rule)
-        if fault:
-            return f"{key} of {name} {fault}"
+        if key in values:
+            fault = find_argument_fault(values[key], rule)
+            if fault:
+                return f"{key} of {name} {fault}"
+        elif rule.get("required"):
+            return f"{name} needs {key}"
     return None
 
 
-async def check_tool_calls(turn: Turn, calls: Any, **params: Any) -> RailOutcome:
-    """Every call must be allowed; one that is not blocks them all."""
-    settings = block(turn, "tools")
-    listed = [c for c in calls or () if isinstance(c, Mapping)]
-    most = settings.get("max_calls")
-    if most is not None and len(listed) > int(most):
-        turn.because(f"{len(listed)} calls at once, at most {most} are allowed")
-        return RailOutcome.block(reason=f"more than {most} tools at once are not allowed")
-    for call in listed:
+async def check_tool_calls(turn: TurnContext, calls: Any, **params: Any) -> RailOutcome:
+    """Blocks all calls if one of them is not allowed, or if there are too many."""
+    settings = rail_settings(turn, "tools")
+    tool_calls = [call for call in calls or () if isinstance(call, Mapping)]
+    max_calls = settings.get("max_calls")
+    if max_calls is not None and len(tool_calls) > int(max_calls):
+        turn.set_reason(f"{len(tool_calls)} calls at once, at most {max_calls} are allowed")
+        return RailOutcome.block(reason=f"more than {max_calls} tools at once are not allowed")
+    for call in tool_calls:
         function = call.get("function") or {}
-        fault = call_fault(
-            str(function.get("name")), str(function.get("arguments") or "{}"), settings
-        )
+        arguments = str(function.get("arguments") or "{}")
+        fault = find_call_fault(str(function.get("name")), arguments, settings)
         if fault:
-            turn.because(fault, score=1.0)
+            turn.set_reason(fault, score=1.0)
             return RailOutcome.block(reason=fault)
     return RailOutcome.allow()
 
 
-async def check_tool_result(turn: Turn, name: str, text: Any, **params: Any) -> RailOutcome:
-    """A result that is too long, or gives orders to the assistant, is not read on."""
-    settings = block(turn, "tools")
-    rules = settings.get("results") or {}
-    said = text if isinstance(text, str) else json.dumps(text, default=str)
-    most = rules.get("max_characters")
-    if most is not None and len(said) > int(most):
-        turn.because(f"the result of {name} is longer than {most} characters")
+async def check_tool_result(turn: TurnContext, name: str, text: Any, **params: Any) -> RailOutcome:
+    """Blocks a result that is too long or gives orders to the assistant (prompt injection)."""
+    settings = rail_settings(turn, "tools").get("results") or {}
+    result_text = text if isinstance(text, str) else json.dumps(text, default=str)
+    max_characters = settings.get("max_characters")
+    if max_characters is not None and len(result_text) > int(max_characters):
+        turn.set_reason(f"the result of {name} is longer than {max_characters} characters")
         return RailOutcome.block(reason=f"the result of {name} is too long")
-    if rules.get("injection") and (order := orders_in(said)) is not None:
-        turn.because(f"the result of {name} gives orders to the assistant: {order!r}", score=1.0)
+    instruction = find_injected_instruction(result_text) if settings.get("injection") else None
+    if instruction is not None:
+        reason = f"the result of {name} gives orders to the assistant: {instruction!r}"
+        turn.set_reason(reason, score=1.0)
         return RailOutcome.block(reason=f"the result of {name} cannot be trusted")
     return RailOutcome.allow()
 

@@ -1,4 +1,4 @@
-"""The registry of actions: how a registered function or class is called, and by which names it is found."""
+"""The registry of actions: by which names an action is found, and how it is called."""
 
 from __future__ import annotations
 
@@ -8,68 +8,84 @@ import re
 from typing import Any
 
 
-class Action:
-    """A registered action and how to call it. `builtin` ones get the turn itself and are no user code."""
+class RegisteredAction:
+    """A registered action and how to call it.
 
-    __slots__ = ("builtin", "call", "name", "parameters", "system", "wants_all")
+    `builtin` actions are truing's own: they take the TurnContext as their first argument. All
+    others are user code and get only the parameters that they name.
+    """
+
+    __slots__ = ("accepts_any_keyword", "builtin", "call", "name", "parameters", "system")
 
     def __init__(
         self, name: str, call: Any, *, system: bool = False, builtin: bool = False
     ) -> None:
         self.name, self.call, self.system, self.builtin = name, call, system, builtin
-        target = call if inspect.isfunction(call) or inspect.ismethod(call) else None
-        found = inspect.signature(target).parameters if target is not None else {}
-        self.parameters = frozenset(p for p, v in found.items() if v.kind is not v.VAR_KEYWORD)
-        self.wants_all = any(v.kind is v.VAR_KEYWORD for v in found.values())
+        # The signature of a class or of an object with `run` is not that of the action: it gets the
+        # parameters of the flow as they are.
+        is_function = inspect.isfunction(call) or inspect.ismethod(call)
+        parameters = inspect.signature(call).parameters if is_function else {}
+        self.parameters = frozenset(
+            name for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD
+        )
+        self.accepts_any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
-    async def run(self, params: dict[str, Any], seconds: float) -> Any:
-        """The action's value; TimeoutError when it takes too long. Synchronous functions run in a thread."""
+    async def run(self, params: dict[str, Any], timeout: float) -> Any:
+        """Calls the action and returns its value; raises TimeoutError after `timeout` seconds.
+
+        Synchronous functions run in a thread, so that they do not block the event loop.
+        """
+        if inspect.isclass(self.call):
+            self.call = self.call()  # one instance for all calls, made when it is first needed
         call = self.call
-        if inspect.isclass(call):
-            call = self.call = call()
-        invoke = getattr(call, "ainvoke", None)
         if not (inspect.isfunction(call) or inspect.ismethod(call)):
+            invoke = getattr(call, "ainvoke", None)  # a LangChain runnable
             if callable(invoke):
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(timeout):
                     return await invoke(input=params)
             call = call.run
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(timeout):
             if inspect.iscoroutinefunction(call):
                 return await call(**params)
             value = await asyncio.to_thread(call, **params)
             return await value if inspect.isawaitable(value) else value
 
 
-class Actions:
-    """The actions of a runtime by name; later registrations win, except over the folder's own."""
+class ActionRegistry:
+    """The actions of a runtime by name."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Action] = {}
+        self._actions: dict[str, RegisteredAction] = {}
 
     def register(
         self, call: Any, name: str | None = None, *, override: bool = True, builtin: bool = False
     ) -> None:
-        """Adds an action under a name, or under the name of its `@action`."""
+        """Adds an action under `name`, or under the name that its `@action` decorator gives.
+
+        A later registration replaces an earlier one of the same name unless `override` is false.
+        Raises ValueError if the action has no name.
+        """
         meta = getattr(call, "action_meta", {})
-        title = name or meta.get("name") or getattr(call, "__name__", "")
-        if not title:
+        action_name = name or meta.get("name") or getattr(call, "__name__", "")
+        if not action_name:
             raise ValueError("an action without a name needs name=")
-        if override or title not in self._known:
-            self._known[title] = Action(
-                title, call, system=bool(meta.get("is_system_action")), builtin=builtin
+        if override or action_name not in self._actions:
+            self._actions[action_name] = RegisteredAction(
+                action_name, call, system=bool(meta.get("is_system_action")), builtin=builtin
             )
 
-    def find(self, name: str) -> Action | None:
-        """An action by name; ``CheckFactsAction`` also finds ``check_facts``."""
-        found = self._known.get(name)
-        if found is None:
-            title = name.replace("Action", "") if name.endswith("Action") else name
-            title = re.sub(
-                "([a-z0-9])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", title)
-            ).lower()
-            found = self._known.get(title)
-        return found
+    def find(self, name: str) -> RegisteredAction | None:
+        """Returns an action by name, or None; ``CheckFactsAction`` also finds ``check_facts``."""
+        return self._actions.get(name) or self._actions.get(_snake_case(name))
 
     def names(self) -> frozenset[str]:
-        """All names."""
-        return frozenset(self._known)
+        """Returns all registered names."""
+        return frozenset(self._actions)
+
+
+def _snake_case(name: str) -> str:
+    """Returns ``check_facts`` for ``CheckFactsAction``, by NeMo's rules."""
+    if name.endswith("Action"):
+        name = name.replace("Action", "")
+    name = re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    return re.sub("([a-z0-9])([A-Z])", r"\1_\2", name).lower()

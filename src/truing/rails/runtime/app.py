@@ -1,7 +1,8 @@
-"""Rails at work: a configuration is built once, then each turn runs its flows, actions and LLM calls.
+"""The runtime: a configuration is built once; each turn then runs its flows, actions and LLM calls.
 
-`Runtime.turn` takes the messages so far and gives the answer with a record of every decision. The state after each turn is
-kept under a hash of the whole conversation, so that the next turn goes on from there at a cost that does not grow.
+`Runtime.run_turn` takes the messages so far and returns the answer with a record of every ruling.
+The state after each turn is cached under a hash of the whole conversation, so that the next turn
+continues from it and costs the same however long the conversation is.
 """
 
 from __future__ import annotations
@@ -15,31 +16,51 @@ from typing import Any
 
 from truing.core.errors import TruingError
 from truing.core.protocols import Model
-from truing.core.types import Failure, Ruling, Sampling, ToolCall, Usage
+from truing.core.types import Failure, Ruling, Sampling
 from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.runtime import dialog_actions
-from truing.rails.runtime.action_registry import Actions
-from truing.rails.runtime.conversation_state import Talk, chain, step
-from truing.rails.runtime.events import created, events_of, finish, give_up
-from truing.rails.runtime.example_index import Encodes, KnowledgeBase, Vectors, default_encoder
+from truing.rails.runtime.action_registry import ActionRegistry, RegisteredAction
+from truing.rails.runtime.conversation_state import (
+    ConversationState,
+    conversation_keys,
+    extend_conversation_key,
+)
+from truing.rails.runtime.embeddings import EmbeddingCache, TextEncoder, choose_encoder
+from truing.rails.runtime.events import (
+    aborted_turn_result,
+    action_finished_events,
+    events_for_create_event,
+    events_from_messages,
+)
+from truing.rails.runtime.example_index import DialogExamples
 from truing.rails.runtime.interpreter import FlowError
-from truing.rails.runtime.knowledge import Knowledge
-from truing.rails.runtime.llm_client import Ahead, LlmError, NoFurther
-from truing.rails.runtime.nemo_compat import load_code
+from truing.rails.runtime.knowledge_base import KnowledgeBase
+from truing.rails.runtime.llm_client import LlmError, SpeculationCache, SpeculationStopped
+from truing.rails.runtime.nemo_compat import load_config_code
 from truing.rails.runtime.parallel_rails import ACTIONS as parallel_actions
-from truing.rails.runtime.parallel_rails import independent
-from truing.rails.runtime.prompts import Prompts
+from truing.rails.runtime.parallel_rails import can_run_in_parallel
+from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.rail_library import RailLibrary
-from truing.rails.runtime.speculation import possible, run_ahead, switched_off
-from truing.rails.runtime.stream_buffer import Sink
-from truing.rails.runtime.turn_context import Services, Turn, full_options
+from truing.rails.runtime.speculation import (
+    can_speculate,
+    options_without_text_rails,
+    run_speculative_copy,
+)
+from truing.rails.runtime.stream_buffer import StreamBuffer
+from truing.rails.runtime.turn_context import (
+    RuntimeServices,
+    TurnContext,
+    expand_generation_options,
+)
+from truing.rails.runtime.turn_result import TurnResult, build_result, collect_output
 
 Event = dict[str, Any]
-MAX_EVENTS = 300
-REMEMBERED = 512
-APOLOGY = "I'm sorry, an internal error has occurred."
-LISTEN: Event = {"type": "Listen"}
+MAX_EVENTS_PER_TURN = 300
+MAX_CACHED_CONVERSATIONS = 512
+DEFAULT_ACTION_TIMEOUT = 60.0  # seconds
+INTERNAL_ERROR_MESSAGE = "I'm sorry, an internal error has occurred."
+LISTEN_EVENT: Event = {"type": "Listen"}
 
 
 class RailsError(TruingError):
@@ -52,87 +73,71 @@ class RailsError(TruingError):
 
 
 @dataclass(slots=True)
-class Result:
-    """What a turn gives: the message (role assistant or exception), the decisions, the events, what it cost."""
+class RuntimeParts:
+    """What a runtime can be given beside its model.
 
-    message: dict[str, Any]
-    rulings: tuple[Ruling, ...] = ()
-    events: list[Event] = field(default_factory=list)
-    llm_calls: int = 0
-    usage: Usage = field(default_factory=Usage)
-    tool_calls: tuple[ToolCall, ...] = ()
-    context: dict[str, Any] = field(default_factory=dict)
-    blocked: bool = False
-    failure: Failure | None = None
-    finish_reason: str = "stop"
-
-    @property
-    def text(self) -> str:
-        """The text of the message; for an exception its type and message."""
-        content = self.message["content"]
-        return (
-            content
-            if isinstance(content, str)
-            else f"{content.get('type')}: {content.get('message', '')}"
-        )
-
-
-@dataclass(slots=True)
-class Parts:
-    """What a runtime can be given besides its model: models by task, judges by name, an encoder, actions by name."""
+    Models by task, judges by spec, an encoder, and actions by name. `nemo_alias` lets `actions.py`
+    import from `nemoguardrails`; None leaves that to the configuration.
+    """
 
     models: Mapping[str, Model] = field(default_factory=dict)
     judges: Mapping[str, Any] = field(default_factory=dict)
-    encoder: Encodes | None = None
+    encoder: TextEncoder | None = None
     actions: Mapping[str, Any] = field(default_factory=dict)
     nemo_alias: bool | None = None
 
 
 class Runtime:
-    """A configuration built for use with a model. Imports the folder's `actions.py`: it is trusted code.
+    """A configuration built for use with a model.
 
-    `library` is what ships of rails and actions; `truing.rails.build.build_runtime` chooses it for a configuration.
+    `library` holds the shipped rails and actions; `truing.rails.build.build_runtime` chooses them
+    for a configuration.
     """
 
     def __init__(
-        self, config: RailsConfig, model: Model, library: RailLibrary, parts: Parts | None = None
+        self,
+        config: RailsConfig,
+        model: Model,
+        library: RailLibrary,
+        parts: RuntimeParts | None = None,
     ) -> None:
-        parts = parts or Parts()
+        parts = parts or RuntimeParts()
         self.config = config
         self.library = library
-        self.prompts = Prompts(config)
-        self.actions = Actions()
-        self.params: dict[str, Any] = {}
-        self.timeout = float(config.truing.get("action_timeout", 60.0))
-        self._names = count(1)
-        self._talks: OrderedDict[bytes, Talk] = OrderedDict()
+        self.prompts = PromptManager(config)
+        self.actions = ActionRegistry()
+        self.action_params: dict[str, Any] = {}
+        self.action_timeout = float(config.truing.get("action_timeout", DEFAULT_ACTION_TIMEOUT))
+        self._flow_numbers = count(1)
+        self._states: OrderedDict[bytes, ConversationState] = OrderedDict()
         self._register_actions(parts)
         self.program = self._compile_program()
         self.services = self._make_services(model, parts)
         self._choose_concurrency()
 
-    # -- building ------------------------------------------------------------------------------------------------------
+    # -- building --------------------------------------------------------------------------------
 
-    def _register_actions(self, parts: Parts) -> None:
+    def _register_actions(self, parts: RuntimeParts) -> None:
+        """Registers truing's actions, then the configuration's and the caller's over them."""
         for call in (*dialog_actions.ACTIONS, *self.library.actions):
             self.actions.register(call, builtin=True)
-        for name, run in parallel_actions.items():
-            self.actions.register(run, name, builtin=True)
-        alias = parts.nemo_alias
-        if alias is None:
-            alias = bool((self.config.truing.get("library") or {}).get("nemo_alias"))
-        code = load_code(self.config.code, nemo_alias=alias)
+        for name, call in parallel_actions.items():
+            self.actions.register(call, name, builtin=True)
+        nemo_alias = parts.nemo_alias
+        if nemo_alias is None:
+            nemo_alias = bool((self.config.truing.get("library") or {}).get("nemo_alias"))
+        code = load_config_code(self.config.code, nemo_alias=nemo_alias)
         for name, call in {**code, **parts.actions}.items():
             if name.startswith("init:"):
-                call(self)
+                call(self)  # config.py's init(app), which may register more
             else:
                 self.actions.register(call, name)
 
     def _compile_program(self) -> Program:
-        """The configuration's flows before the library's: the first definition of a name stands."""
+        """Compiles the flows; the configuration's go first: the first of a name holds."""
         config = self.config
         rails = list_rail_flow_names(config)
-        for name, texts in self.library.bots.items():
+        for name, texts in self.library.bot_messages.items():
             config.bot_messages.setdefault(name, texts)
         compiled: list[CompiledFlow] = []
         for flow in (*config.flows, *self.library.flows):
@@ -142,39 +147,41 @@ class Runtime:
             compiled.append(flow_program)
         return Program(compiled, self.library.pure_actions)
 
-    def _make_services(self, model: Model, parts: Parts) -> Services:
+    def _make_services(self, model: Model, parts: RuntimeParts) -> RuntimeServices:
         config = self.config
-        vectors = Vectors(parts.encoder or default_encoder(config))
-        user_flows = [f for f in self.program.flows.values() if not f.system]
+        embeddings = EmbeddingCache(parts.encoder or choose_encoder(config))
+        dialog_flows = [flow for flow in self.program.flows.values() if not flow.system]
         llm_timeout = config.truing.get("llm_timeout")
-        return Services(
+        return RuntimeServices(
             config=config,
             model=model,
             models=dict(parts.models),
             judges=dict(parts.judges),
             prompts=self.prompts,
-            vectors=vectors,
-            knowledge=Knowledge(config.user_messages, config.bot_messages, user_flows, vectors),
-            kb=KnowledgeBase(config.docs, vectors) if config.docs else None,
+            embeddings=embeddings,
+            examples=DialogExamples(
+                config.user_messages, config.bot_messages, dialog_flows, embeddings
+            ),
+            kb=KnowledgeBase(config.docs, embeddings) if config.docs else None,
             llm_timeout=float(llm_timeout) if llm_timeout is not None else None,
-            advance=self.advance,
-            new_flow_name=lambda: f"dynamic-{next(self._names)}",
+            run_until_listen=self.run_until_listen,
+            new_flow_name=lambda: f"dynamic-{next(self._flow_numbers)}",
         )
 
     def _choose_concurrency(self) -> None:
-        """Rails side by side and generation ahead, where the configuration asks for it and it is shown to change nothing."""
+        """Turns on parallel rails and speculation where configured and proved to change nothing."""
         rails = self.config.rails
         if self.config.truing.get("concurrent"):
-            for block in (rails.input, rails.output):
-                block.parallel = block.parallel or (
-                    len(block.flows) > 1 and independent(self.program, block.flows)
-                )
-        wanted = self.config.truing.get("speculative") or (self.config.raw.get("rails") or {}).get(
-            "input", {}
-        ).get("speculative_generation")
-        self.speculative = bool(wanted) and possible(self.program, rails.input.flows)
+            for stage in (rails.input, rails.output):
+                if len(stage.flows) > 1 and can_run_in_parallel(self.program, stage.flows):
+                    stage.parallel = True
+        nemo_input = (self.config.raw.get("rails") or {}).get("input", {})
+        requested = self.config.truing.get("speculative") or nemo_input.get(
+            "speculative_generation"
+        )
+        self.speculative = bool(requested) and can_speculate(self.program, rails.input.flows)
 
-    # What an `init(app)` of config.py may call.
+    # What NeMo calls the app: the methods that `init(app)` of a config.py may call.
 
     def register_action(self, call: Any, name: str | None = None) -> Runtime:
         """Adds an action."""
@@ -182,13 +189,13 @@ class Runtime:
         return self
 
     def register_action_param(self, name: str, value: Any) -> Runtime:
-        """Adds a value that actions get by the name of a parameter."""
-        self.params[name] = value
+        """Adds a value that actions get if they have a parameter of that name."""
+        self.action_params[name] = value
         return self
 
     def register_prompt_context(self, name: str, value: Any) -> Runtime:
         """Adds a variable to all prompts."""
-        self.prompts.extra[name] = value
+        self.prompts.extra_context[name] = value
         return self
 
     def register_output_parser(self, parse: Any, name: str) -> Runtime:
@@ -196,260 +203,256 @@ class Runtime:
         self.prompts.parsers[name] = parse
         return self
 
-    async def warm(self) -> None:
-        """Loads the encoder and computes the indexes, so that the first turn need not wait for them."""
-        knowledge, kb = self.services.knowledge, self.services.kb
-        for index in (knowledge.users, knowledge.flows, knowledge.bots):
+    async def warm_up(self) -> None:
+        """Loads the encoder and computes the indexes, for which the first turn would wait."""
+        examples, kb = self.services.examples, self.services.kb
+        for index in (examples.user_messages, examples.flows, examples.bot_messages):
             await index.search("hello", 1)
         if kb is not None:
             await kb.search_relevant_chunks("hello")
 
-    # -- a turn --------------------------------------------------------------------------------------------------------
+    # -- a turn ----------------------------------------------------------------------------------
 
-    async def turn(
+    async def run_turn(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
         options: Mapping[str, Any] | None = None,
         sampling: Sampling | None = None,
-        sink: Sink | None = None,
+        stream: StreamBuffer | None = None,
         session: str = "",
-        asked: Collection[str] | None = None,
-    ) -> Result:
-        """Answers the last message; `sampling.tools` are what the LLM may call, `asked` what of the sampling goes before the
-        configuration's. RailsError or LlmError when the turn could not be finished."""
+        explicit_fields: Collection[str] | None = None,
+    ) -> TurnResult:
+        """Answers the last message.
+
+        `sampling.tools` are the tools that the LLM may call. `explicit_fields` names the sampling
+        fields that the request sets itself; they override the configuration's `parameters`. Raises
+        RailsError or LlmError if the turn could not be finished.
+        """
         try:
-            chosen = full_options(options)
+            expanded_options = expand_generation_options(options)
         except ValueError as error:
             raise RailsError("options", str(error)) from error
         sampling = sampling or Sampling()
-        chat = [dict(m) for m in messages]
-        rows = list(chat)
-        if chosen is not None:
-            context: dict[str, Any] = {"generation_options": chosen}
-            last = rows[-1] if rows else {}
-            if (
-                chosen["rails"]["dialog"] is False
-                and last.get("role") == "assistant"
-                and not last.get("tool_calls")
-            ):
-                context["bot_message"] = last.get("content")
-                rows.pop()
-            rows.insert(0, {"role": "context", "content": context})
-        hashes = chain(rows, session)
-        talk = self._talk(rows, hashes)
-        turn = Turn(self.services, talk, sampling, chosen, sink, chat, sampling.tools, asked=asked)
-        turn.seed = f"{sampling.seed}:{len(rows)}"
-        beside = self._begin_ahead(turn)
+        chat = [dict(message) for message in messages]
+        rows = _with_options(chat, expanded_options)
+        keys = conversation_keys(rows, session)
+        turn = TurnContext(
+            services=self.services,
+            state=self._load_state(rows, keys),
+            sampling=sampling,
+            options=expanded_options,
+            stream=stream,
+            messages=chat,
+            tools=sampling.tools,
+            seed=f"{sampling.seed}:{len(rows)}",
+            explicit_fields=explicit_fields,
+        )
+        speculative_task = self._start_speculation(turn)
         try:
-            new = await self.advance(turn)
+            events = await self.run_until_listen(turn)
         except TruingError as error:
             turn.error = str(error)
-            turn.close("block")
-            raise _unfinished(turn, error) from error
+            turn.finish_rail("block")
+            raise _error_with_rulings(turn, error) from error
         finally:
-            if beside is not None:
-                beside.cancel()
-        return self._result(turn, hashes, new)
+            if speculative_task is not None:
+                speculative_task.cancel()
+        turn.finish_rail("block")  # a rail that is still open has stopped the turn
+        output = collect_output(events)
+        key = extend_conversation_key(keys[-1] if keys else b"", output.message())
+        self._store_state(key, turn.state)
+        return build_result(turn, output, events)
 
-    def _begin_ahead(self, turn: Turn) -> asyncio.Task[None] | None:
-        """Starts the generation beside the input rails, where that is on and this turn is one of the user's messages."""
-        history = turn.talk.history
-        asked = (turn.options or {}).get("rails") or {}
-        if (
-            not self.speculative
-            or not history
-            or history[-1]["type"] != "UtteranceUserActionFinished"
-        ):
+    def _start_speculation(self, turn: TurnContext) -> asyncio.Task[None] | None:
+        """Starts the speculative copy of a turn that answers a user message, if it is on."""
+        history = turn.state.history
+        rails = (turn.options or {}).get("rails") or {}
+        is_user_turn = bool(history) and history[-1]["type"] == "UtteranceUserActionFinished"
+        if not self.speculative or not is_user_turn:
             return None
-        if asked.get("input") is False or asked.get("dialog") is False:
+        if rails.get("input") is False or rails.get("dialog") is False:
             return None
-        turn.ahead = Ahead()
-        talk = turn.talk.fork()
-        last = talk.history.pop()
-        off = switched_off(turn.options)
-        talk.add({"type": "ContextUpdate", "data": {"generation_options": off}})
-        talk.add(last)
-        child = Turn(
-            self.services, talk, turn.sampling, off, None, turn.chat, turn.tools, turn.tally
+        state = turn.state.fork()
+        last_event = state.history.pop()
+        options = options_without_text_rails(turn.options)
+        state.add({"type": "ContextUpdate", "data": {"generation_options": options}})
+        state.add(last_event)
+        turn.speculation = SpeculationCache()
+        copy = TurnContext(
+            services=self.services,
+            state=state,
+            sampling=turn.sampling,
+            options=options,
+            stream=None,
+            messages=turn.messages,
+            tools=turn.tools,
+            counter=turn.counter,
+            seed=turn.seed,
+            speculation=turn.speculation,
+            is_speculative_copy=True,
+            explicit_fields=turn.explicit_fields,
         )
-        child.seed, child.ahead, child.leads, child.asked = turn.seed, turn.ahead, True, turn.asked
-        turn.ahead.copy = asyncio.create_task(run_ahead(child))
-        return turn.ahead.copy
+        turn.speculation.task = asyncio.create_task(run_speculative_copy(copy))
+        return turn.speculation.task
 
-    def _talk(self, rows: list[dict[str, Any]], hashes: list[bytes]) -> Talk:
-        """The state after the longest known beginning of the conversation, and the rest as events."""
+    def _load_state(self, rows: list[dict[str, Any]], keys: list[bytes]) -> ConversationState:
+        """Returns the state after all messages, continued from the longest cached prefix."""
+        state: ConversationState | None = None
+        start = 0
         for end in range(len(rows) - 1, 0, -1):
-            hashed = hashes[end - 1]
-            stored = self._talks.get(hashed)
-            if stored is not None:
-                self._talks.move_to_end(hashed)
-                talk, start = stored.fork(), end
+            cached = self._states.get(keys[end - 1])
+            if cached is not None:
+                self._states.move_to_end(keys[end - 1])
+                state, start = cached.fork(), end
                 break
-        else:
-            talk, start = Talk(self.program, self.config), 0
-        for event in events_of(rows, start, bool(self.config.rails.tool_input.flows)):
-            talk.add(event)
-        return talk
+        if state is None:
+            state = ConversationState(self.program, self.config)
+        has_tool_rails = bool(self.config.rails.tool_input.flows)
+        for event in events_from_messages(rows, start, has_tool_rails):
+            state.add(event)
+        return state
 
-    async def advance(self, turn: Turn) -> list[Event]:
-        """Runs a turn's events until the bot listens again, and gives them."""
-        talk, new = turn.talk, list[Event]()
-        history = talk.history
-        if not history:
+    def _store_state(self, key: bytes, state: ConversationState) -> None:
+        self._states[key] = state
+        self._states.move_to_end(key)
+        while len(self._states) > MAX_CACHED_CONVERSATIONS:
+            self._states.popitem(last=False)
+
+    async def run_until_listen(self, turn: TurnContext) -> list[Event]:
+        """Runs the events of a turn until the bot listens again, and returns those that it added.
+
+        Raises RailsError for an empty conversation, FlowError for flows without an end.
+        """
+        state, new_events = turn.state, list[Event]()
+        if not state.history:
             raise RailsError("empty", "there is no message to answer")
         while True:
-            last = history[-1]
-            kind = last["type"]
-            if kind == "StartInternalSystemAction":
-                steps = await self._act(turn, last)
+            event = state.history[-1]
+            if event["type"] == "StartInternalSystemAction":
+                steps = await self._run_action(turn, event)
             else:
-                if kind == "start_flow" and last.get("flow_body"):
-                    talk.start_flow(last["flow_id"], last["flow_body"])
-                steps = talk.next_steps() or [LISTEN]
-            for event in steps:
-                self._see(turn, event)
-                talk.add(event)
-            new.extend(steps)
+                if event["type"] == "start_flow" and event.get("flow_body"):
+                    state.add_dynamic_flow(event["flow_id"], event["flow_body"])
+                steps = state.next_steps() or [LISTEN_EVENT]
+            for step in steps:
+                self._observe_event(turn, step)
+                state.add(step)
+            new_events.extend(steps)
             if steps[-1]["type"] == "Listen":
-                return new
-            if len(new) > MAX_EVENTS:
+                return new_events
+            if len(new_events) > MAX_EVENTS_PER_TURN:
                 raise FlowError("too many events in one turn: the flows do not come to an end")
 
-    def _see(self, turn: Turn, event: Event) -> None:
+    def _observe_event(self, turn: TurnContext, event: Event) -> None:
+        """Marks system actions (which prompts do not show) and keeps the record of rails."""
         kind = event["type"]
         if kind == "StartInternalSystemAction":
-            found = self.actions.find(event["action_name"])
+            action = self.actions.find(event["action_name"])
             event["is_system_action"] = event["action_name"] == "create_event" or (
-                found is not None and (found.system or found.builtin)
+                action is not None and (action.system or action.builtin)
             )
         elif kind.endswith(("Rail", "RailFinished", "Exception")):
-            turn.watch(event)
+            turn.track_rail_event(event)
         elif kind == "BotIntent" and event["intent"] == "stop":
-            turn.close("block")
+            turn.finish_rail("block")
 
-    # -- actions -------------------------------------------------------------------------------------------------------
+    # -- actions ---------------------------------------------------------------------------------
 
-    async def _act(self, turn: Turn, event: Event) -> list[Event]:
+    async def _run_action(self, turn: TurnContext, event: Event) -> list[Event]:
+        """Runs the action that `event` starts, and returns the events after it.
+
+        A failed action ends the turn.
+        """
         name, params = event["action_name"], event["action_params"]
         if name == "create_event":
-            return created(event, params["event"], turn.talk.context)
-        found = self.actions.find(name)
-        if turn.leads and (found is None or not found.builtin):
-            raise NoFurther(f"the action {name!r} is not run twice")
+            return events_for_create_event(event, params["event"], turn.state.context)
+        action = self.actions.find(name)
+        if turn.is_speculative_copy and (action is None or not action.builtin):
+            raise SpeculationStopped(f"the action {name!r} is not run twice")
         status, result = "success", None
-        if found is None:
-            status, result = "failed", give_up(f"Action '{name}' not found.")
+        if action is None:
             turn.error = f"there is no action {name!r}"
+            status, result = "failed", aborted_turn_result(f"Action '{name}' not found.")
         else:
             try:
-                result = await self._call(turn, found, dict(params))
-            except (LlmError, FlowError, NoFurther):
+                result = await self._call_action(turn, action, dict(params))
+            except (LlmError, FlowError, SpeculationStopped):
                 raise
             except TimeoutError:
-                turn.error = f"the action {name!r} took longer than {self.timeout:g} s"
-            except (Exception, SystemExit) as error:  # an action that exits must not end the server
+                turn.error = f"the action {name!r} took longer than {self.action_timeout:g} s"
+            except (Exception, SystemExit) as error:
+                # SystemExit too: an action that exits must not end the server.
                 turn.error = f"the action {name!r} failed: {type(error).__name__}: {error}"
             if turn.error is not None and result is None:
-                status, result = "failed", give_up(APOLOGY)
+                status, result = "failed", aborted_turn_result(INTERNAL_ERROR_MESSAGE)
         if status == "failed":
             turn.failure = Failure("rail", "action", turn.error or name)
-        return finish(event, result, status, bool(event.get("is_system_action")))
+        is_system = bool(event.get("is_system_action"))
+        return action_finished_events(event, result, status, is_system)
 
-    async def _call(self, turn: Turn, action: Any, kwargs: dict[str, Any]) -> Any:
-        context = turn.talk.context
+    async def _call_action(
+        self, turn: TurnContext, action: RegisteredAction, kwargs: dict[str, Any]
+    ) -> Any:
+        """Calls an action with the flow's arguments; user code also gets what it names."""
+        context = turn.state.context
         for parameter in action.parameters:
             if parameter.startswith("__context__"):
-                kwargs[parameter] = context.get(parameter[11:])
+                kwargs[parameter] = context.get(parameter.removeprefix("__context__"))
         for name, value in kwargs.items():
             if isinstance(value, str) and value.startswith("$") and value[1:] in context:
                 kwargs[name] = context[value[1:]]
-        before, turn.error = turn.error, None
+        # An error of this action is told apart from one that an earlier action left.
+        previous_error, turn.error = turn.error, None
         if action.builtin:
             value = await action.call(turn, **kwargs)
         else:
-            given = {
-                "events": turn.talk.history,
-                "context": dict(context),
-                "config": self.config,
-                "llm_task_manager": self.prompts,
-                "llm": turn.llm(action.name),
-                "kb": self.services.kb,
-                "llms": {t: turn.llm(t) for t in self.services.models},
-                **self.params,
-            }
-            kwargs.update(
-                {
-                    k: v
-                    for k, v in given.items()
-                    if k in action.parameters and (k != "kb" or v is not None)
-                }
-            )
-            value = await action.run(kwargs, self.timeout)
-        turn.error = before
+            injected = self._injected_arguments(turn, action)
+            kwargs.update({k: v for k, v in injected.items() if k in action.parameters})
+            value = await action.run(kwargs, self.action_timeout)
+        turn.error = previous_error
         return value
 
-    # -- what comes out ------------------------------------------------------------------------------------------------
-
-    def _result(self, turn: Turn, hashes: list[bytes], new: list[Event]) -> Result:
-        said: list[str] = []
-        exception: Event | None = None
-        calls: list[Any] | None = None
-        thinking = None
-        for event in new:
-            kind = event["type"]
-            if kind == "StartUtteranceBotAction":
-                if event["script"] == "(remove last message)":
-                    said = said[:-1]
-                else:
-                    said.append(
-                        event["script"]
-                        if isinstance(event["script"], str)
-                        else str(event["script"])
-                    )
-            elif kind.endswith("Exception"):
-                exception = event
-            elif kind == "StartToolCallBotAction" and event.get("tool_calls") is not None:
-                calls = event["tool_calls"]
-            elif kind == "BotThinking":
-                thinking = thinking or event.get("content")
-        turn.close("block")
-        message: dict[str, Any] = {"role": "assistant", "content": "\n".join(said)}
-        if exception is not None:
-            message = {"role": "exception", "content": exception}
-        if calls:
-            message = {**message, "tool_calls": calls}
-        self._remember(step(hashes[-1] if hashes else b"", message), turn.talk)
-        message.pop("tool_calls", None)
-        if thinking and turn.options is None and exception is None:
-            message = {**message, "content": f"<think>{thinking}</think>\n{message['content']}"}
-        made = tuple(
-            ToolCall.from_openai(call)
-            for call in calls or ()
-            if isinstance(call, dict) and isinstance(call.get("function"), dict)
-        )
-        return Result(
-            message,
-            tuple(turn.rulings),
-            new,
-            turn.tally.calls,
-            turn.tally.usage(),
-            made,
-            turn.talk.context,
-            blocked=any(r.ruling == "block" for r in turn.rulings) or exception is not None,
-            failure=turn.failure,
-            finish_reason=turn.finish,
-        )
-
-    def _remember(self, hashed: bytes, talk: Talk) -> None:
-        self._talks[hashed] = talk
-        self._talks.move_to_end(hashed)
-        while len(self._talks) > REMEMBERED:
-            self._talks.popitem(last=False)
+    def _injected_arguments(self, turn: TurnContext, action: RegisteredAction) -> dict[str, Any]:
+        """Returns the values that actions get by parameter name, as in NeMo."""
+        services = self.services
+        arguments = {
+            "events": turn.state.history,
+            "context": dict(turn.state.context),
+            "config": self.config,
+            "llm_task_manager": self.prompts,
+            "llm": turn.llm(action.name),
+            "kb": services.kb,
+            "llms": {task: turn.llm(task) for task in services.models},
+            **self.action_params,
+        }
+        if arguments["kb"] is None:
+            del arguments["kb"]  # the parameter's default holds
+        return arguments
 
 
-def _unfinished(turn: Turn, error: TruingError) -> RailsError | LlmError:
-    """The error with the decisions up to it."""
-    made = error if isinstance(error, (RailsError, LlmError)) else RailsError("flow", str(error))
-    made.rulings = tuple(turn.rulings)
-    return made
+def _with_options(
+    chat: list[dict[str, Any]], options: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Returns the messages with the generation options as context variables.
+
+    Without dialog rails, a last message of the assistant is the text that the output rails check.
+    """
+    rows = list(chat)
+    if options is None:
+        return rows
+    context: dict[str, Any] = {"generation_options": options}
+    last = rows[-1] if rows else {}
+    is_bot_message = last.get("role") == "assistant" and not last.get("tool_calls")
+    if options["rails"]["dialog"] is False and is_bot_message:
+        context["bot_message"] = last.get("content")
+        rows.pop()
+    return [{"role": "context", "content": context}, *rows]
+
+
+def _error_with_rulings(turn: TurnContext, error: TruingError) -> RailsError | LlmError:
+    """Returns the error with the rulings up to it; other errors become a RailsError."""
+    if not isinstance(error, (RailsError, LlmError)):
+        error = RailsError("flow", str(error))
+    error.rulings = tuple(turn.rulings)
+    return error

@@ -1,4 +1,4 @@
-"""One conversation with rails: its events, the context that actions see, and the machine that its flows run on."""
+"""The state of a conversation behind rails: events, context variables, and interpreter."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from truing.core.errors import PlanError
 from truing.rails.colang import ast as n
 from truing.rails.colang.compiler import EVENT, Instruction, Program, compile_flow
 from truing.rails.colang.parser import parse_colang
-from truing.rails.runtime.interpreter import Event, Machine
+from truing.rails.runtime.interpreter import Event, Interpreter
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
-HIDDEN = "<hidden: the assistant does not talk about this>"
+MASKED_MESSAGE = "<hidden: the assistant does not talk about this>"
+MAX_RESULT_CHARACTERS = 2000  # of an action's result, in a prompt
 
 
-def flat_text(content: Any) -> str:
-    """The text of a message whose content may be a list of parts."""
+def content_text(content: Any) -> str:
+    """Returns the text of a message's content, which may be a list of parts (OpenAI's form)."""
     if isinstance(content, str):
         return content
-    if isinstance(content, list):
-        parts = [p for p in content if isinstance(p, dict)]
-        text = " ".join(
-            p["text"] for p in parts if p.get("type") == "text" and isinstance(p.get("text"), str)
-        )
-        return (
-            f"{text} [+ image]".strip()
-            if any(p.get("type") == "image_url" for p in parts)
-            else text
-        )
-    return str(content)
+    if not isinstance(content, list):
+        return str(content)
+    parts = [part for part in content if isinstance(part, dict)]
+    text = " ".join(
+        part["text"]
+        for part in parts
+        if part.get("type") == "text" and isinstance(part.get("text"), str)
+    )
+    if any(part.get("type") == "image_url" for part in parts):
+        return f"{text} [+ image]".strip()
+    return text
 
 
-def colang_part(event: Event) -> str:
-    """How one event stands in a conversation written as Colang; empty if it does not."""
+def render_event(event: Event) -> str:
+    """Returns the lines of one event in a conversation written as Colang; empty if it has none."""
     kind = event["type"]
     if kind == "UserMessage":
-        return f'user "{flat_text(event["text"])}"\n'
+        return f'user "{content_text(event["text"])}"\n'
     if kind == "UserIntent":
         return f"  {event['intent']}\n"
     if kind == "BotIntent":
@@ -50,36 +51,43 @@ def colang_part(event: Event) -> str:
     if kind == "StartInternalSystemAction" and not event.get("is_system_action"):
         return f"execute {event['action_name']}\n"
     if kind == "InternalSystemActionFinished" and not event.get("is_system_action"):
-        said = str(event["return_value"])[:2000].replace("\n", " ")
-        return f"# The result was {said}\n"
+        result = str(event["return_value"])[:MAX_RESULT_CHARACTERS].replace("\n", " ")
+        return f"# The result was {result}\n"
     return ""
 
 
-class History(list[Event]):
-    """The events of a conversation, with their rendering as Colang and as chat kept up to date."""
+class EventHistory(list[Event]):
+    """The events of a conversation, with their rendering as Colang and as chat kept up to date.
+
+    Prompts show the conversation at every LLM call; rendering each event once, when it is added,
+    keeps the cost of a turn independent of the length of the conversation.
+    """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:
         super().__init__()
-        self.parts: list[str] = []
+        self.rendered: list[str] = []
         self.chat: list[tuple[str, Any]] = []
-        self.last_bot = -1
-        self.instructions: str | None = None
+        self.last_bot_intent = -1  # its index in `rendered`
+        self.instructions: str | None = None  # the comment above that bot intent in its flow
         self.chunks: str | None = None  # $relevant_chunks as last set
-        self.fresh_chunks: str | None = None  # the same, since the last user message
+        self.fresh_chunks: str | None = (
+            None  # the same, but only if set since the last user message
+        )
         for event in events:
             self.add(event)
 
     def add(self, event: Event) -> None:
-        """Appends an event."""
+        """Appends an event and renders it."""
         self.append(event)
         kind = event["type"]
         if kind == "mask_prev_user_message":
-            self._mask()
-        part = colang_part(event)
+            self._mask_last_user_message()
+        rendered = render_event(event)
         if kind == "BotIntent":
-            self.last_bot, self.instructions = len(self.parts), event.get("instructions")
-        if part:
-            self.parts.append(part)
+            self.last_bot_intent = len(self.rendered)
+            self.instructions = event.get("instructions")
+        if rendered:
+            self.rendered.append(rendered)
         if kind == "UserMessage":
             self.chat.append(("user", event["text"]))
             self.fresh_chunks = None
@@ -90,58 +98,64 @@ class History(list[Event]):
         elif kind == "SystemMessage":
             self.chat.append(("system", event.get("content", "")))
 
-    def _mask(self) -> None:
-        for at in range(len(self.parts) - 1, -1, -1):
-            if self.parts[at].startswith('user "'):
-                self.parts[at] = f'user "{HIDDEN}"\n'
+    def _mask_last_user_message(self) -> None:
+        for index in range(len(self.rendered) - 1, -1, -1):
+            if self.rendered[index].startswith('user "'):
+                self.rendered[index] = f'user "{MASKED_MESSAGE}"\n'
                 break
 
-    def fork(self) -> History:
-        """A copy."""
-        other = History()
-        other.extend(self)
-        other.parts, other.chat = list(self.parts), list(self.chat)
-        other.last_bot, other.instructions = self.last_bot, self.instructions
-        other.chunks, other.fresh_chunks = self.chunks, self.fresh_chunks
-        return other
+    def fork(self) -> EventHistory:
+        """Returns an independent copy."""
+        fork = EventHistory()
+        fork.extend(self)
+        fork.rendered, fork.chat = list(self.rendered), list(self.chat)
+        fork.last_bot_intent, fork.instructions = self.last_bot_intent, self.instructions
+        fork.chunks, fork.fresh_chunks = self.chunks, self.fresh_chunks
+        return fork
 
     def colang(self, skip: int = 0) -> str:
-        """The conversation as Colang, without its first `skip` parts."""
-        if self.instructions is None or self.last_bot < skip:
-            return "".join(self.parts[skip:])
-        head, tail = self.parts[skip : self.last_bot], self.parts[self.last_bot :]
-        return "".join(head) + f"# {self.instructions}\n" + "".join(tail)
+        """Returns the conversation as Colang, without its first `skip` rendered events.
 
-    def recent(self, kind: str) -> Event | None:
-        """The newest event of a type."""
-        return next((e for e in reversed(self) if e["type"] == kind), None)
+        The instructions of a flow stand as a comment above the last bot intent, which the LLM
+        continues.
+        """
+        if self.instructions is None or self.last_bot_intent < skip:
+            return "".join(self.rendered[skip:])
+        before = self.rendered[skip : self.last_bot_intent]
+        after = self.rendered[self.last_bot_intent :]
+        return "".join(before) + f"# {self.instructions}\n" + "".join(after)
+
+    def latest(self, kind: str) -> Event | None:
+        """Returns the newest event of a type, or None."""
+        return next((event for event in reversed(self) if event["type"] == kind), None)
 
 
-class Talk:
-    """A conversation's state. `fork` gives an independent copy, so that a stored state is never changed."""
+class ConversationState:
+    """The state of a conversation: its history, the context that actions see, and its interpreter.
 
-    __slots__ = ("context", "done", "history", "machine", "program")
+    The runtime caches states by conversation and continues on a `fork`, so that a cached state
+    never changes.
+    """
+
+    __slots__ = ("context", "history", "interpreter", "processed", "program")
 
     def __init__(self, program: Program, config: Any) -> None:
         self.program = program
-        self.machine = Machine(program, config)
-        self.history = History()
+        self.interpreter = Interpreter(program, config)
+        self.history = EventHistory()
         self.context: dict[str, Any] = {"last_user_message": None, "last_bot_message": None}
-        self.done = 0
+        self.processed = 0  # so many events of the history were given to the interpreter
 
-    def fork(self) -> Talk:
-        """A copy that goes its own way."""
-        other = Talk.__new__(Talk)
-        other.program, other.machine = self.program, self.machine.fork()
-        other.history, other.context, other.done = (
-            self.history.fork(),
-            dict(self.context),
-            self.done,
-        )
-        return other
+    def fork(self) -> ConversationState:
+        """Returns an independent copy."""
+        fork = ConversationState.__new__(ConversationState)
+        fork.program, fork.interpreter = self.program, self.interpreter.fork()
+        fork.history, fork.context = self.history.fork(), dict(self.context)
+        fork.processed = self.processed
+        return fork
 
     def add(self, event: Event) -> None:
-        """Appends an event; the flows see it at the next `next_steps`."""
+        """Appends an event; the flows see it at the next call of `next_steps`."""
         self.history.add(event)
         kind = event["type"]
         if kind == "ContextUpdate":
@@ -153,62 +167,63 @@ class Talk:
         self.context["event"] = event
 
     def next_steps(self) -> list[Event]:
-        """Advances the flows by all events that they have not seen, and says what follows."""
-        machine, history = self.machine, self.history
-        while self.done < len(history):
-            machine.process(history[self.done])
-            self.done += 1
-        return machine.next_steps()
+        """Gives the flows the events that they have not seen; returns the events that follow."""
+        interpreter, history = self.interpreter, self.history
+        while self.processed < len(history):
+            interpreter.process(history[self.processed])
+            self.processed += 1
+        return interpreter.next_steps()
 
-    def start_flow(self, name: str, body: str) -> None:
+    def add_dynamic_flow(self, name: str, body: str) -> None:
         """Adds a flow that the LLM wrote; it starts at the `start_flow` event of its name."""
-        code = f"define flow {name}:\n" + "\n".join(
-            f"  {row}" if row.strip() else row for row in body.split("\n")
-        )
+        code = f"define flow {name}:\n" + _indent(body)
         flow: n.Flow = parse_colang("dynamic.co", code).flows[0]
         compiled = compile_flow(flow)
         compiled.instructions.insert(
             0, Instruction(EVENT, name="start_flow", fields=(("flow_id", name),))
         )
+        # A copy: the runtime's program is shared by all conversations.
         self.program = self.program.fork()
         self.program.add(compiled)
-        self.machine.program = self.program
+        self.interpreter.program = self.program
 
 
-def step(before: bytes, message: Mapping[str, Any]) -> bytes:
-    """The key of a conversation after one message more; no two different conversations share one."""
-    row = (
+def _indent(code: str) -> str:
+    return "\n".join(f"  {line}" if line.strip() else line for line in code.split("\n"))
+
+
+def is_valid_flow_body(body: str) -> bool:
+    """Returns whether a text can be parsed and compiled as the steps of a flow."""
+    try:
+        compile_flow(parse_colang("dynamic.co", f"define flow dynamic:\n{_indent(body)}").flows[0])
+    except (PlanError, IndexError):
+        return False
+    return True
+
+
+def extend_conversation_key(key: bytes, message: Mapping[str, Any]) -> bytes:
+    """Returns the key of a conversation after one more message: a hash over all of its messages."""
+    fields = (
         message.get("role"),
         message.get("content"),
         message.get("event"),
         message.get("tool_calls"),
     )
     try:
-        text = _encode(row)
+        encoded = _encode(fields)
     except (TypeError, ValueError, UnicodeError, OverflowError, RecursionError):
-        text = json.dumps(row, default=str, sort_keys=True).encode()
-    return hashlib.blake2b(before + text, digest_size=16).digest()
+        # Context variables may hold anything, e.g. objects or lone surrogates.
+        encoded = json.dumps(fields, default=str, sort_keys=True).encode()
+    return hashlib.blake2b(key + encoded, digest_size=16).digest()
 
 
-def chain(messages: Sequence[Mapping[str, Any]], session: str = "") -> list[bytes]:
-    """The keys after each message; conversations of different sessions share none."""
-    made: list[bytes] = []
-    last = (
-        hashlib.blake2b(session.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        if session
-        else b""
-    )
+def conversation_keys(messages: Sequence[Mapping[str, Any]], session: str = "") -> list[bytes]:
+    """Returns the keys after each message; conversations of different sessions share none."""
+    key = b""
+    if session:
+        key = hashlib.blake2b(session.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    keys: list[bytes] = []
     for message in messages:
-        last = step(last, message)
-        made.append(last)
-    return made
-
-
-def parses(body: str) -> bool:
-    """Whether a text can be read as Colang: definitions, or the steps of a flow."""
-    code = "\n".join(f"  {row}" if row.strip() else row for row in body.split("\n"))
-    try:
-        compile_flow(parse_colang("dynamic.co", f"define flow dynamic:\n{code}").flows[0])
-    except (PlanError, IndexError):
-        return False
-    return True
+        key = extend_conversation_key(key, message)
+        keys.append(key)
+    return keys

@@ -1,4 +1,7 @@
-"""The built-in actions of dialog rails: canonical form, next step, message, value, and all three in one call."""
+"""The built-in actions of dialog rails: user intent, next step, bot message, and values.
+
+The functions' names are NeMo's action names; the tasks that they render are those of `prompts`.
+"""
 
 from __future__ import annotations
 
@@ -10,301 +13,262 @@ from typing import Any
 from truing.rails.actions import ActionResult
 from truing.rails.colang.ast import BotText
 from truing.rails.colang.expressions import compile_expression
-from truing.rails.runtime.conversation_state import flat_text, parses
-from truing.rails.runtime.example_index import KnowledgeBase, nemo_score
-from truing.rails.runtime.prompt_filters import first_line, first_lines, message_text, unquoted
-from truing.rails.runtime.templates import render_message
-from truing.rails.runtime.turn_context import Turn
+from truing.rails.runtime.conversation_state import content_text, is_valid_flow_body
+from truing.rails.runtime.dialog_messages import (
+    add_message_events,
+    answer_without_dialog,
+    ask_llm,
+    original_messages,
+    push_to_stream,
+)
+from truing.rails.runtime.example_index import nemo_similarity
+from truing.rails.runtime.prompt_filters import (
+    extract_bot_message,
+    first_code_lines,
+    first_nonempty_line,
+    strip_quotes,
+)
+from truing.rails.runtime.templates import render_bot_message
+from truing.rails.runtime.turn_context import TurnContext
 
 Event = dict[str, Any]
-SPEECHLESS = "I'm not sure what to say."
+EMPTY_MESSAGE_REPLACEMENT = "I'm not sure what to say."
+FALLBACK_INTENT = "general response"
+EXAMPLES_IN_PROMPT = 5
+_VERBOSE_PARSERS = ("verbose_v1", "bot_message")
 
 
-async def generate_user_intent(turn: Turn) -> ActionResult:
-    """The canonical form of what the user said; without any canonical forms, the answer itself."""
+# -- user intent -------------------------------------------------------------------------------
+
+
+async def generate_user_intent(turn: TurnContext) -> ActionResult:
+    """Determines the canonical form of the user's message; without any, answers the message."""
     config = turn.services.config
     if config.single_call:
         return await generate_intent_steps_message(turn)
-    event = turn.talk.history.recent("UserMessage")
+    event = turn.state.history.latest("UserMessage")
     if event is None:
         raise ValueError("there is no user message to understand")
     if not config.user_messages:
-        return await _answer(turn, event)
-    text = flat_text(event["text"])
-    intent, examples, potential = await _by_embedding(turn, text)
+        return await answer_without_dialog(turn, event)
+    text = content_text(event["text"])
+    intent = await _intent_by_margin(turn, text)
     if intent is None:
-        intent = await _intent_by_llm(turn, examples, potential)
+        intent = await _intent_by_examples(turn, text)
     return ActionResult(events=[{"type": "UserIntent", "intent": intent}])
 
 
-async def _by_embedding(turn: Turn, text: str) -> tuple[str | None, str, str]:
-    """The intent if embeddings alone decide it; and the examples and candidates for the LLM otherwise."""
-    config, knowledge = turn.services.config, turn.services.knowledge
-    if not any(config.user_messages.values()):
-        return None, "", ""
+async def _intent_by_margin(turn: TurnContext, text: str) -> str | None:
+    """Returns the best-scored intent if it leads by ``truing: {intent_margin: ...}``, else None.
+
+    With embeddings only there is no LLM to ask: then the fallback intent or the best one is
+    returned.
+    """
+    config, classifier = turn.services.config, turn.services.examples.intents
     margin = config.truing.get("intent_margin")
-    if margin is not None:
-        ranked = await knowledge.intents.rank(text)
-        second = ranked[1][0] if len(ranked) > 1 else -1.0
-        certain = ranked[0][0] - second >= float(margin) and ranked[0][0] >= float(
-            config.truing.get("intent_threshold", 0.0)
-        )
-        if certain or config.embeddings_only:
-            return ranked[0][1] if certain else config.embeddings_fallback or ranked[0][1], "", ""
-    found = await knowledge.users.search(text, 5)
-    if config.embeddings_only and found:
+    if margin is None or not any(config.user_messages.values()):
+        return None
+    ranked = await classifier.rank(text)
+    best_score, best = ranked[0]
+    second_score = ranked[1][0] if len(ranked) > 1 else -1.0
+    threshold = float(config.truing.get("intent_threshold", 0.0))
+    if best_score - second_score >= float(margin) and best_score >= threshold:
+        return best
+    return (config.embeddings_fallback or best) if config.embeddings_only else None
+
+
+async def _intent_by_examples(turn: TurnContext, text: str) -> str:
+    """Returns the nearest example's intent (embeddings only), or asks the LLM with several."""
+    config, index = turn.services.config, turn.services.examples.user_messages
+    if not any(config.user_messages.values()):
+        return await _intent_by_llm(turn, [])
+    matches = await index.search(text, EXAMPLES_IN_PROMPT)
+    if config.embeddings_only and matches:
+        cosine, _, intent = matches[0]
         threshold = config.embeddings_threshold
-        if threshold is None or nemo_score(found[0][0]) >= threshold:
-            return found[0][2], "", ""
+        if threshold is None or nemo_similarity(cosine) >= threshold:
+            return intent
         if config.embeddings_fallback:
-            return config.embeddings_fallback, "", ""
-    examples = "".join(
-        f'user "{example}"\n  {intent}\n\n' for _, example, intent in reversed(found)
-    )
-    return None, examples, ", ".join(dict.fromkeys(intent for _, _, intent in reversed(found)))
+            return config.embeddings_fallback
+    return await _intent_by_llm(turn, [(example, intent) for _, example, intent in matches])
 
 
-async def _intent_by_llm(turn: Turn, examples: str, potential: str) -> str:
-    task = "generate_user_intent"
-    given = {"examples": examples, "potential_user_intents": potential}
-    said = await _ask(turn, task, given, temperature=turn.services.config.lowest_temperature)
-    return (first_line(said) or "unknown message").removeprefix("user ")
+async def _intent_by_llm(turn: TurnContext, examples: list[tuple[str, str]]) -> str:
+    """Asks the LLM for the intent; `examples` are (text, intent), the nearest first."""
+    # The nearest example stands last, closest to the message.
+    nearest_last = list(reversed(examples))
+    variables = {
+        "examples": "".join(f'user "{text}"\n  {intent}\n\n' for text, intent in nearest_last),
+        "potential_user_intents": ", ".join(dict.fromkeys(intent for _, intent in nearest_last)),
+    }
+    temperature = turn.services.config.lowest_temperature
+    reply = await ask_llm(turn, "generate_user_intent", variables, temperature=temperature)
+    return (first_nonempty_line(reply) or "unknown message").removeprefix("user ")
 
 
-async def _ask(turn: Turn, task: str, given: dict[str, Any], **params: Any) -> str:
-    """One call of a task's prompt, its answer parsed."""
-    prompts = turn.services.prompts
-    prompt = prompts.render_task_prompt(task, given, turn.talk.history)
-    reply = await turn.llm(task)(prompt, stop=prompts.get_stop_tokens(task), **params)
-    turn.thinking = reply.thinking
-    return str(prompts.parse_task_output(task, reply.content))
+# -- next step ---------------------------------------------------------------------------------
 
 
-async def _answer(turn: Turn, event: Event) -> ActionResult:
-    """The plain answer of the main LLM."""
-    config, prompts = turn.services.config, turn.services.prompts
-    llm, params = turn.llm("generate_user_intent"), turn.llm_params
-    if config.passthrough:
-        prompt: Any = _passed_through(turn, event["text"])
-        reply = await llm(prompt, sink=turn.sink, tools=turn.tools, **params)
-        text = str(prompts.parse_task_output("general", reply.content))
-    else:
-        kb = turn.services.kb
-        if kb is not None:
-            chunks: str | None = "\n".join(
-                c["body"] for c in await kb.search_relevant_chunks(flat_text(event["text"]))
-            )
-        else:
-            chunks = turn.talk.history.chunks
-        prompt = _with_tools(
-            turn,
-            prompts.render_task_prompt("general", {"relevant_chunks": chunks}, turn.talk.history),
-            event,
-        )
-        if turn.sink is not None:
-            turn.sink.expect(stop=["User:"])
-        reply = await llm(prompt, stop=["User:"], sink=turn.sink, tools=turn.tools, **params)
-        text = str(prompts.parse_task_output("general", reply.content)).strip()
-        if text.startswith('"'):
-            text = text[1:-1]
-    await _stream(turn, text)
-    turn.thinking, turn.finish = reply.thinking, reply.finish
-    result = ActionResult(events=[], context_updates={})
-    _say(turn, result, text, reply.tool_calls)
-    return result
-
-
-def _say(turn: Turn, result: ActionResult, text: str, calls: Sequence[Any] = ()) -> None:
-    """Adds the message (or the tool calls) and what was thought before it."""
-    events = result.events if result.events is not None else []
-    if turn.thinking:
-        events.append({"type": "BotThinking", "content": turn.thinking})
-        result.context_updates = {**(result.context_updates or {}), "bot_thinking": turn.thinking}
-        turn.thinking = None
-    if calls:
-        events.append({"type": "BotToolCalls", "tool_calls": [call.to_openai() for call in calls]})
-    else:
-        events.append({"type": "BotMessage", "text": text})
-    result.events = events
-
-
-async def _stream(turn: Turn, text: str) -> None:
-    if turn.sink is not None:
-        await turn.sink.push(text)
-
-
-def _passed_through(turn: Turn, text: Any) -> Any:
-    """The user's conversation as it came, with the last message as the input rails left it."""
-    rows = [
-        dict(m)
-        for m in turn.chat
-        if m.get("role") in ("system", "user", "assistant", "tool", "developer")
-    ]
-    if not rows:
-        return text
-    at = next((i for i in range(len(rows) - 1, -1, -1) if rows[i]["role"] == "user"), None)
-    if at is not None:
-        rows[at]["content"] = text
-    return rows
-
-
-def _with_tools(turn: Turn, prompt: Any, event: Event) -> Any:
-    """The prompt with the calls and results of tools, where the conversation has any: the system message, then all as it came."""
-    if not isinstance(prompt, list) or not any(
-        m.get("role") == "tool" or m.get("tool_calls") for m in turn.chat
-    ):
-        return prompt
-    head = [row for row in prompt if row.get("type") == "system"][:1]
-    return [
-        *head,
-        *(row for row in _passed_through(turn, event["text"]) if row["role"] != "system"),
-    ]
-
-
-async def generate_next_steps(turn: Turn) -> ActionResult:
-    """The bot's next step where no flow decides it."""
+async def generate_next_steps(turn: TurnContext) -> ActionResult:
+    """Determines the bot's next step by the LLM, where no flow decides it."""
     services, config = turn.services, turn.services.config
-    event = turn.talk.history.recent("UserIntent")
+    event = turn.state.history.latest("UserIntent")
     if event is None:
         raise ValueError("there is no user intent to continue from")
     if config.single_call:
         return ActionResult(events=[event["additional_info"]["bot_intent_event"]])
-    near = await services.knowledge.near_flows(event["intent"], 5)
-    examples = "".join(f"{code}\n\n" for code in reversed(near))
-    said = await _ask(
-        turn, "generate_next_steps", {"examples": examples}, temperature=config.lowest_temperature
+    flows = await services.examples.nearest_flows(event["intent"], EXAMPLES_IN_PROMPT)
+    variables = {"examples": "".join(f"{source}\n\n" for source in reversed(flows))}
+    reply = await ask_llm(
+        turn, "generate_next_steps", variables, temperature=config.lowest_temperature
     )
     if config.multi_step:
-        return ActionResult(events=[_new_flow(said, services.new_flow_name())])
-    row = first_line(said)
-    if not row or not row.startswith("bot "):
-        return ActionResult(events=[{"type": "BotIntent", "intent": "general response"}])
-    intent = row[4:]
+        return ActionResult(events=[_dynamic_flow_event(reply, services.new_flow_name())])
+    line = first_nonempty_line(reply)
+    if not line or not line.startswith("bot "):
+        return ActionResult(events=[_bot_intent_event(FALLBACK_INTENT)])
+    intent = line.removeprefix("bot ")
+    # LLMs like to go on with the message itself: bot express greeting "Hello".
     for mark in ('"', ","):
         if mark in intent:
             intent = intent.split(mark)[0].strip()
-    return ActionResult(events=[{"type": "BotIntent", "intent": intent}])
+    return ActionResult(events=[_bot_intent_event(intent)])
 
 
-def _new_flow(said: str, name: str) -> Event:
-    """The longest beginning of what the LLM wrote that can be read as a flow."""
-    rows = said.split("\n")
-    while rows and not parses("\n".join(rows)):
-        rows.pop()
-    if not rows:
-        return {"type": "BotIntent", "intent": "general response"}
-    return {"type": "start_flow", "flow_id": name, "flow_body": "\n".join(rows)}
+def _bot_intent_event(intent: str) -> Event:
+    return {"type": "BotIntent", "intent": intent}
 
 
-async def generate_bot_message(turn: Turn) -> ActionResult:
-    """The text of a bot message: predefined, a variable's value, or made by the LLM."""
-    config, context = turn.services.config, turn.talk.context
-    event = turn.talk.history.recent("BotIntent")
+def _dynamic_flow_event(reply: str, name: str) -> Event:
+    """Returns the start event of the LLM's flow: the longest beginning that is valid Colang."""
+    lines = reply.split("\n")
+    while lines and not is_valid_flow_body("\n".join(lines)):
+        lines.pop()
+    if not lines:
+        return _bot_intent_event(FALLBACK_INTENT)
+    return {"type": "start_flow", "flow_id": name, "flow_body": "\n".join(lines)}
+
+
+# -- bot message -------------------------------------------------------------------------------
+
+
+async def generate_bot_message(turn: TurnContext) -> ActionResult:
+    """Determines the text of a bot message: predefined, a variable's value, or by the LLM."""
+    config, context = turn.services.config, turn.state.context
+    event = turn.state.history.latest("BotIntent")
     if event is None:
         raise ValueError("there is no bot intent to put into words")
     intent = event["intent"]
-    result = ActionResult(events=[], context_updates={})
-    updates: dict[str, Any] = result.context_updates or {}
-    result.context_updates = updates
-    if turn.sink is not None and config.rails.output.streaming.enabled:
-        updates["skip_output_rails"] = True
+    updates: dict[str, Any] = {}
+    if turn.stream is not None and config.rails.output.streaming.enabled:
+        updates["skip_output_rails"] = True  # the stream guard checks the chunks
     if intent in config.bot_messages:
-        text: Any = render_message(_choose(turn, config.bot_messages[intent]), context)
-        updates["skip_output_rails"] = True
+        template = _choose_text(turn, config.bot_messages[intent])
+        text: Any = render_bot_message(template, context)
+        updates["skip_output_rails"] = True  # predefined messages are trusted, as in NeMo
     elif intent.startswith('"'):
-        text = render_message(intent[1:-1], context)
+        text = render_bot_message(intent[1:-1], context)
         updates["skip_output_rails"] = True
     elif intent.startswith("$") and intent[1:] in context:
         text = context[intent[1:]]
     else:
         if config.single_call:
-            ready = await _from_single_call(turn, intent)
-            if ready is not None:
-                return ready
+            result = await _message_of_single_call(turn, intent)
+            if result is not None:
+                return result
         text, prompt = await _message_by_llm(turn, event)
-        updates["_last_bot_prompt"] = prompt
-    if text:
-        text = text.replace("\\n", "\n")
-    else:
-        text = SPEECHLESS
-    await _stream(turn, text)
-    _say(turn, result, text)
+        updates["_last_bot_prompt"] = prompt  # `self check hallucination` draws other answers to it
+    text = text.replace("\\n", "\n") if text else EMPTY_MESSAGE_REPLACEMENT
+    await push_to_stream(turn, text)
+    result = ActionResult(events=[], context_updates=updates)
+    add_message_events(turn, result, text)
     return result
 
 
-def _choose(turn: Turn, texts: Sequence[BotText]) -> str:
-    fitting = [t for t in texts if all(_holds(c, turn.talk.context) for c in t.conditions)] or list(
-        texts
-    )
-    return fitting[0].text if len(fitting) == 1 else turn.choose(fitting).text
+def _choose_text(turn: TurnContext, texts: Sequence[BotText]) -> str:
+    """Draws one of a message's texts: of those whose conditions hold, or of all if none do."""
+    context = turn.state.context
+    candidates = [
+        text
+        for text in texts
+        if all(compile_expression(condition)(context) for condition in text.conditions)
+    ]
+    candidates = candidates or list(texts)
+    return candidates[0].text if len(candidates) == 1 else turn.choose(candidates).text
 
 
-def _holds(condition: str, context: dict[str, Any]) -> bool:
-    return bool(compile_expression(condition)(context))
-
-
-async def _from_single_call(turn: Turn, intent: str) -> ActionResult | None:
-    """The message that the single call made, if it was made for this intent."""
-    event = turn.talk.history.recent("UserIntent")
+async def _message_of_single_call(turn: TurnContext, intent: str) -> ActionResult | None:
+    """Returns the message of the single call, or None if it was written for another intent."""
+    event = turn.state.history.latest("UserIntent")
     if event is None:
         raise ValueError("there is no user intent that the single call found")
     info = event["additional_info"]
     if info["bot_intent_event"]["intent"] != intent:
         return None
-    message = info["bot_message_event"]
-    await _stream(turn, message["text"])
+    text = info["bot_message_event"]["text"]
+    await push_to_stream(turn, text)
     result = ActionResult(events=[], context_updates={})
-    _say(turn, result, message["text"])
+    add_message_events(turn, result, text)
     return result
 
 
-async def _message_by_llm(turn: Turn, event: Event) -> tuple[str, Any]:
-    services, config = turn.services, turn.services.config
+async def _message_by_llm(turn: TurnContext, event: Event) -> tuple[str, Any]:
+    """Returns the LLM's text for a bot intent, and the prompt."""
+    services, config, prompts = turn.services, turn.services.config, turn.services.prompts
+    llm = turn.llm("generate_bot_message")
     if config.passthrough:
-        prompt = _passed_through(turn, turn.talk.context.get("user_message"))
+        prompt = original_messages(turn, turn.state.context.get("user_message"))
         if not prompt:
             raise ValueError("there is no prompt to pass through")
-        reply = await turn.llm("generate_bot_message")(prompt, sink=turn.sink, **turn.llm_params)
-        turn.thinking, turn.finish = reply.thinking, reply.finish
-        return str(services.prompts.parse_task_output("general", reply.content)), prompt
-    near = await services.knowledge.bots.search(event["intent"], 5) if config.user_messages else []
-    examples = "".join(f'bot {name}\n  "{text}"\n\n' for _, name, text in reversed(near))
-    given = {"examples": examples, "relevant_chunks": turn.talk.history.fresh_chunks}
-    prompt = services.prompts.render_task_prompt("generate_bot_message", given, turn.talk.history)
-    if turn.sink is not None:
-        parser = services.prompts.parser("generate_bot_message")
-        turn.sink.expect(
-            'Bot message: "' if parser in ("verbose_v1", "bot_message") else '  "', '"'
-        )
-    reply = await turn.llm("generate_bot_message")(prompt, sink=turn.sink, **turn.llm_params)
-    turn.thinking, turn.finish = reply.thinking, reply.finish
-    said = str(services.prompts.parse_task_output("generate_bot_message", reply.content))
-    return unquoted(message_text(said)), prompt
+        reply = await llm(prompt, stream=turn.stream, **turn.llm_params)
+        turn.thinking, turn.finish_reason = reply.thinking, reply.finish_reason
+        return str(prompts.parse_task_output("general", reply.content)), prompt
+    matches: list[tuple[float, str, str]] = []
+    if config.user_messages:
+        matches = await services.examples.bot_messages.search(event["intent"], EXAMPLES_IN_PROMPT)
+    variables = {
+        "examples": "".join(f'bot {name}\n  "{text}"\n\n' for _, name, text in reversed(matches)),
+        "relevant_chunks": turn.state.history.fresh_chunks,
+    }
+    prompt = prompts.render_task_prompt("generate_bot_message", variables, turn.state.history)
+    if turn.stream is not None:
+        is_verbose = prompts.parser_name("generate_bot_message") in _VERBOSE_PARSERS
+        turn.stream.expect('Bot message: "' if is_verbose else '  "', '"')
+    reply = await llm(prompt, stream=turn.stream, **turn.llm_params)
+    turn.thinking, turn.finish_reason = reply.thinking, reply.finish_reason
+    text = str(prompts.parse_task_output("generate_bot_message", reply.content))
+    return strip_quotes(extract_bot_message(text)), prompt
+
+
+# -- values ------------------------------------------------------------------------------------
 
 
 async def generate_value(
-    turn: Turn, instructions: str | None = None, var_name: str | None = None
+    turn: TurnContext, instructions: str | None = None, var_name: str | None = None
 ) -> Any:
-    """The value of a variable: a quoted literal, or the text as it is."""
+    """Returns a variable's value (``$x = ...``) by the LLM: a literal, or the text as it is."""
     services = turn.services
-    name = var_name or turn.talk.history[-1].get("action_result_key")
-    near = [
-        c
-        for c in await services.knowledge.near_flows(f"${name} = ", 5)
-        if not re.search(r"=\s+\.\.\.", c)
-    ]
-    given = {
-        "examples": "".join(f"{c}\n\n" for c in reversed(near)),
+    name = var_name or turn.state.history[-1].get("action_result_key")
+    flows = await services.examples.nearest_flows(f"${name} = ", EXAMPLES_IN_PROMPT)
+    # Flows that leave the value to the LLM themselves are no examples of values.
+    examples = [source for source in flows if not re.search(r"=\s+\.\.\.", source)]
+    variables = {
+        "examples": "".join(f"{source}\n\n" for source in reversed(examples)),
         "instructions": instructions,
         "var_name": name,
     }
-    said = await _ask(turn, "generate_value", given, temperature=services.config.lowest_temperature)
-    value = said.strip().split("\n")[0].removesuffix(";")
+    temperature = services.config.lowest_temperature
+    reply = await ask_llm(turn, "generate_value", variables, temperature=temperature)
+    return _parse_value(reply.strip().split("\n")[0].removesuffix(";"))
+
+
+def _parse_value(value: str) -> Any:
     if value[:1] in ("'", '"') and value[-1:] in ("'", '"'):
         try:
             return literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             pass
+    # Not a literal: taken as a text, in which escapes such as \n still count.
     try:
         escaped = value.replace("'", "\\'").replace('"', '\\"')
         return literal_eval(f"'{escaped}'")
@@ -312,90 +276,102 @@ async def generate_value(
         raise ValueError(f"the value {value!r} cannot be read") from error
 
 
-async def generate_intent_steps_message(turn: Turn) -> ActionResult:
-    """Canonical form, next step and message in one call."""
+# -- single call -------------------------------------------------------------------------------
+
+
+async def generate_intent_steps_message(turn: TurnContext) -> ActionResult:
+    """Determines user intent, next step and message in one LLM call."""
     services, config = turn.services, turn.services.config
-    event = turn.talk.history.recent("UserMessage")
+    event = turn.state.history.latest("UserMessage")
     if event is None:
         raise ValueError("there is no user message to understand")
     if not config.user_messages:
-        said = await _ask(turn, "general", {}, **turn.llm_params)
-        text = said.strip()
+        text = (await ask_llm(turn, "general", {}, **turn.llm_params)).strip()
         text = text[1:-1] if text.startswith('"') else text
-        await _stream(turn, text)
+        await push_to_stream(turn, text)
         return ActionResult(events=[{"type": "BotMessage", "text": text}])
-    found = await services.knowledge.users.search(flat_text(event["text"]), 10)
-    potential = list(dict.fromkeys(intent for _, _, intent in found))
-    kb: KnowledgeBase | None = services.kb
-    chunks = await kb.search_relevant_chunks(flat_text(event["text"])) if kb is not None else []
-    given = {
-        "examples": "\n\n".join(reversed([await _example(turn, t, i) for _, t, i in found[:5]])),
-        "potential_user_intents": ", ".join(potential),
-        "relevant_chunks": "\n".join(c["body"] for c in chunks).strip(),
+    message = content_text(event["text"])
+    # More matches than examples: their intents are the candidates that the prompt names.
+    matches = await services.examples.user_messages.search(message, 2 * EXAMPLES_IN_PROMPT)
+    examples = [
+        await _single_call_example(turn, text, intent)
+        for _, text, intent in matches[:EXAMPLES_IN_PROMPT]
+    ]
+    kb = services.kb
+    chunks = await kb.search_relevant_chunks(message) if kb is not None else []
+    variables = {
+        "examples": "\n\n".join(reversed(examples)),
+        "potential_user_intents": ", ".join(dict.fromkeys(intent for _, _, intent in matches)),
+        "relevant_chunks": "\n".join(chunk["body"] for chunk in chunks).strip(),
     }
     params = {**turn.llm_params, "temperature": config.lowest_temperature}
-    said = await _ask(turn, "generate_intent_steps_message", given, **params)
-    user, bot, message = _three(said)
+    reply = await ask_llm(turn, "generate_intent_steps_message", variables, **params)
+    user_intent, bot_intent, bot_message = _parse_single_call(reply)
+    # The next two actions take these from the event instead of asking the LLM again.
     info = {
-        "bot_intent_event": {"type": "BotIntent", "intent": bot},
-        "bot_message_event": {"type": "BotMessage", "text": message},
+        "bot_intent_event": _bot_intent_event(bot_intent),
+        "bot_message_event": {"type": "BotMessage", "text": bot_message},
     }
-    return ActionResult(events=[{"type": "UserIntent", "intent": user, "additional_info": info}])
-
-
-async def _example(turn: Turn, text: str, intent: str) -> str:
-    """An example for the single call: the message, its form, and how the nearest flow goes on."""
-    row = f'user "{text}"\n  {intent}\n'
-    for code in await turn.services.knowledge.near_flows(intent, 2):
-        first, _, rest = code.partition("\n")
-        if rest and first[5:] == intent:
-            row += f"{rest}\n"
-            last = rest.rpartition("\n")[2]
-            if last.startswith("bot "):
-                texts = turn.services.config.bot_messages.get(last[4:])
-                row += (
-                    f'  "{texts[0].text}"\n' if texts else f"  # a message for {last[4:]} follows\n"
-                )
-            break
-    return row
-
-
-def _three(said: str) -> tuple[str, str, str]:
-    """Canonical form, next step and message in what the LLM wrote."""
-    rows = first_lines(said, 2)
-    if not rows:
-        raise ValueError("the answer of the single call is empty")
-    user = (
-        rows[0].removeprefix("user ")
-        if rows[0].startswith("user ")
-        else rows[0].removeprefix("User intent: ")
+    return ActionResult(
+        events=[{"type": "UserIntent", "intent": user_intent, "additional_info": info}]
     )
-    second = rows[1] if len(rows) > 1 else ""
-    message = ""
-    if second:
-        at = said.find(second)
-        message = unquoted(message_text(said[at + len(second) :])) if at >= 0 else ""
-    if second.startswith("bot "):
-        bot = second[4:]
-    elif second.startswith("Bot intent: "):
-        bot = second[12:]
+
+
+async def _single_call_example(turn: TurnContext, text: str, intent: str) -> str:
+    """Returns an example: the message, its intent, and how the nearest flow goes on."""
+    example = f'user "{text}"\n  {intent}\n'
+    for source in await turn.services.examples.nearest_flows(intent, 2):
+        first_line, _, following = source.partition("\n")
+        if not following or first_line != f"user {intent}":
+            continue
+        example += f"{following}\n"
+        last_line = following.rpartition("\n")[2]
+        if last_line.startswith("bot "):
+            name = last_line.removeprefix("bot ")
+            texts = turn.services.config.bot_messages.get(name)
+            example += f'  "{texts[0].text}"\n' if texts else f"  # a message for {name} follows\n"
+        break
+    return example
+
+
+def _parse_single_call(reply: str) -> tuple[str, str, str]:
+    """Returns (user intent, bot intent, bot message) of a reply in Colang or in verbose form."""
+    lines = first_code_lines(reply, 2)
+    if not lines:
+        raise ValueError("the answer of the single call is empty")
+    first, second = lines[0], lines[1] if len(lines) > 1 else ""
+    if first.startswith("user "):
+        user_intent = first.removeprefix("user ")
     else:
-        bot = "general response"
-    return user, bot, message if message.strip() else SPEECHLESS
+        user_intent = first.removeprefix("User intent: ")
+    bot_intent = FALLBACK_INTENT
+    for prefix in ("bot ", "Bot intent: "):
+        if second.startswith(prefix):
+            bot_intent = second.removeprefix(prefix)
+            break
+    message = ""
+    if second and second in reply:
+        message = strip_quotes(extract_bot_message(reply.partition(second)[2]))
+    return user_intent, bot_intent, message if message.strip() else EMPTY_MESSAGE_REPLACEMENT
 
 
-async def retrieve_relevant_chunks(turn: Turn) -> ActionResult:
-    """The chunks of the knowledge base for the user's message, into $relevant_chunks."""
-    context, kb = turn.talk.context, turn.services.kb
+# -- retrieval ---------------------------------------------------------------------------------
+
+
+async def retrieve_relevant_chunks(turn: TurnContext) -> ActionResult:
+    """Sets $relevant_chunks to the knowledge base's chunks nearest to the user's message."""
+    context, kb = turn.state.context, turn.services.kb
     message = context.get("last_user_message")
     if message and kb is not None:
-        found = [c["body"] for c in await kb.search_relevant_chunks(flat_text(message))]
+        chunks = await kb.search_relevant_chunks(content_text(message))
+        bodies = [chunk["body"] for chunk in chunks]
         updates: dict[str, Any] = {
-            "relevant_chunks": "\n".join(found),
-            "relevant_chunks_sep": found,
+            "relevant_chunks": "\n".join(bodies),
+            "relevant_chunks_sep": bodies,
             "retrieved_for": message,
         }
     else:
+        # Chunks may come from the caller's context; NeMo adds the line break.
         updates = {
             "relevant_chunks": context.get("relevant_chunks", "") + "\n",
             "relevant_chunks_sep": context.get("relevant_chunks_sep", []),
@@ -404,17 +380,19 @@ async def retrieve_relevant_chunks(turn: Turn) -> ActionResult:
     return ActionResult(updates["relevant_chunks"], context_updates=updates)
 
 
-def _costs(call: Callable[..., Any], calls: int) -> Callable[..., Any]:
-    vars(call)["llm_calls"] = calls
-    return call
+def _with_llm_calls(action: Callable[..., Any], calls: int) -> Callable[..., Any]:
+    """Notes the LLM calls of an action, for the worst-case count of `truing rails check`."""
+    vars(action)["llm_calls"] = calls
+    return action
 
 
-# What they ask the LLM for is counted by `static.calls` with the course of the turn, save for single values.
+# The LLM calls of the other actions depend on the course of the turn: `static.calls` counts them
+# there.
 ACTIONS = (
     generate_user_intent,
     generate_next_steps,
     generate_bot_message,
-    _costs(generate_value, 1),
+    _with_llm_calls(generate_value, 1),
     generate_intent_steps_message,
     retrieve_relevant_chunks,
 )

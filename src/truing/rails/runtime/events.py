@@ -1,4 +1,4 @@
-"""Events: chat messages as the events of a conversation, and the events that follow when an action is over."""
+"""Chat messages as conversation events, and the events that follow when an action has finished."""
 
 from __future__ import annotations
 
@@ -10,64 +10,87 @@ from truing.rails.actions import ActionResult
 Event = dict[str, Any]
 
 
-def events_of(rows: Sequence[dict[str, Any]], start: int, tool_rails: bool) -> Iterator[Event]:
-    """The events of the messages from `start` on."""
-    last = len(rows) - 1
-    for at in range(start, len(rows)):
-        row = rows[at]
-        role, content = row.get("role"), row.get("content")
+def events_from_messages(
+    messages: Sequence[dict[str, Any]], start: int, has_tool_rails: bool
+) -> Iterator[Event]:
+    """Yields the events of the messages from index `start` on.
+
+    Only the last message asks for an answer: earlier user messages become `UserMessage` events that
+    have already passed the input rails, and earlier tool results add nothing.
+    """
+    last = len(messages) - 1
+    for index in range(start, len(messages)):
+        message = messages[index]
+        role, content = message.get("role"), message.get("content")
         if role == "user":
             yield {"type": "UtteranceUserActionFinished", "final_transcript": content}
-            if at != last:
+            if index != last:
                 yield {"type": "UserMessage", "text": content}
         elif role == "assistant":
-            if row.get("tool_calls"):
-                yield {"type": "BotToolCalls", "tool_calls": row["tool_calls"]}
-            else:
-                yield {"type": "StartUtteranceBotAction", "script": content}
-                yield {
-                    "type": "UtteranceBotActionFinished",
-                    "final_script": content,
-                    "is_success": True,
-                }
+            yield from _assistant_events(message)
         elif role == "context":
             yield {"type": "ContextUpdate", "data": dict(content or {})}
         elif role == "event":
-            yield row["event"]
+            yield message["event"]
         elif role in ("system", "developer"):
             yield {"type": "SystemMessage", "content": content}
-        elif role == "tool" and at == last:
-            yield from _tool(rows, tool_rails)
+        elif role == "tool" and index == last:
+            yield from _tool_result_events(messages, has_tool_rails)
 
 
-def _tool(rows: Sequence[dict[str, Any]], tool_rails: bool) -> Iterator[Event]:
-    """Tool results that ask for an answer: through the tool rails where there are any."""
-    asked = next((r.get("content") for r in reversed(rows[:-1]) if r.get("role") == "user"), None)
-    if not asked:
+def _assistant_events(message: dict[str, Any]) -> Iterator[Event]:
+    if message.get("tool_calls"):
+        yield {"type": "BotToolCalls", "tool_calls": message["tool_calls"]}
         return
-    if not tool_rails:
-        yield {"type": "UserMessage", "text": asked}
+    content = message.get("content")
+    yield {"type": "StartUtteranceBotAction", "script": content}
+    yield {"type": "UtteranceBotActionFinished", "final_script": content, "is_success": True}
+
+
+def _tool_result_events(
+    messages: Sequence[dict[str, Any]], has_tool_rails: bool
+) -> Iterator[Event]:
+    """Yields the event that asks for an answer to tool results.
+
+    With tool rails that is `UserToolMessages`, which they check; without, the user's last message
+    again.
+    """
+    user_text = next(
+        (m.get("content") for m in reversed(messages[:-1]) if m.get("role") == "user"), None
+    )
+    if not user_text:
         return
-    names = {
-        c.get("id"): (c.get("function") or {}).get("name")
-        for r in rows
-        for c in r.get("tool_calls") or ()
-        if isinstance(c, dict)
+    if not has_tool_rails:
+        yield {"type": "UserMessage", "text": user_text}
+        return
+    tool_names = {
+        call.get("id"): (call.get("function") or {}).get("name")
+        for message in messages
+        for call in message.get("tool_calls") or ()
+        if isinstance(call, dict)
     }
-    found = [
+    tool_messages = [
         {
-            "content": r.get("content"),
-            "tool_call_id": r.get("tool_call_id", ""),
-            "name": r.get("name") or names.get(r.get("tool_call_id")) or "unknown",
+            "content": m.get("content"),
+            "tool_call_id": m.get("tool_call_id", ""),
+            "name": m.get("name") or tool_names.get(m.get("tool_call_id")) or "unknown",
         }
-        for r in rows
-        if r.get("role") == "tool"
+        for m in messages
+        if m.get("role") == "tool"
     ]
-    yield {"type": "UserToolMessages", "tool_messages": found, "user_message": asked}
+    yield {
+        "type": "UserToolMessages",
+        "tool_messages": tool_messages,
+        "user_message": user_text,
+    }
 
 
-def give_up(message: str) -> ActionResult:
-    """The turn ends with a message and is forgotten by the flows."""
+def aborted_turn_result(message: str) -> ActionResult:
+    """Returns the result of a failed action: the bot says `message` and the turn ends.
+
+    `hide_prev_turn` restores the flows to their state before the turn, so that none stays half
+    done.
+    """
     return ActionResult(
         events=[
             {"type": "BotIntent", "intent": "inform internal error occurred"},
@@ -78,38 +101,47 @@ def give_up(message: str) -> ActionResult:
     )
 
 
-def finish(event: Event, result: Any, status: str, system: bool) -> list[Event]:
-    """The events at the end of an action: what it changes, that it is done, and those that it adds."""
-    value, extra, updates = result, list[Event](), dict[str, Any]()
+def action_finished_events(event: Event, result: Any, status: str, is_system: bool) -> list[Event]:
+    """Returns the events after the action that `event` started.
+
+    They are, in this order: the changes to the context, the end of the action, and the events that
+    its ActionResult adds.
+    """
+    return_value, added_events, updates = result, list[Event](), dict[str, Any]()
+    # By name too: an actions.py may bring NeMo's own ActionResult class.
     if isinstance(result, ActionResult) or type(result).__name__ == "ActionResult":
-        value, extra = result.return_value, list(result.events or ())
+        return_value = result.return_value
+        added_events = list(result.events or ())
         updates.update(result.context_updates or {})
     if event["action_result_key"]:
-        updates[event["action_result_key"]] = value
-    steps: list[Event] = [{"type": "ContextUpdate", "data": updates}] if updates else []
-    steps.append(
-        {
-            "type": "InternalSystemActionFinished",
-            "action_name": event["action_name"],
-            "action_params": event["action_params"],
-            "action_result_key": event["action_result_key"],
-            "status": status,
-            "is_success": status != "failed",
-            "return_value": value,
-            "is_system_action": system,
-        }
-    )
-    return steps + extra
+        updates[event["action_result_key"]] = return_value
+    finished: Event = {
+        "type": "InternalSystemActionFinished",
+        "action_name": event["action_name"],
+        "action_params": event["action_params"],
+        "action_result_key": event["action_result_key"],
+        "status": status,
+        "is_success": status != "failed",
+        "return_value": return_value,
+        "is_system_action": is_system,
+    }
+    context_update: list[Event] = [{"type": "ContextUpdate", "data": updates}] if updates else []
+    return [*context_update, finished, *added_events]
 
 
-def created(event: Event, spec: dict[str, Any], context: dict[str, Any]) -> list[Event]:
-    """The event that ``create event`` makes, its variables filled in."""
-    made: Event = {"type": spec["_type"]}
+def events_for_create_event(
+    event: Event, spec: dict[str, Any], context: dict[str, Any]
+) -> list[Event]:
+    """Returns the events of ``create event``: the end of the step, and the event that it creates.
+
+    A field whose value is ``$name`` gets the value of that variable.
+    """
+    created: Event = {"type": spec["_type"]}
     for name, value in spec.items():
         if name != "_type":
-            refers = isinstance(value, str) and value.startswith("$")
-            made[name] = context.get(value[1:]) if refers else value
-    done: Event = {
+            is_variable = isinstance(value, str) and value.startswith("$")
+            created[name] = context.get(value[1:]) if is_variable else value
+    finished: Event = {
         "type": "InternalSystemActionFinished",
         "action_name": "create_event",
         "status": "success",
@@ -119,4 +151,4 @@ def created(event: Event, spec: dict[str, Any], context: dict[str, Any]) -> list
         "return_value": None,
         "is_system_action": True,
     }
-    return [done, made]
+    return [finished, created]

@@ -1,75 +1,91 @@
-"""Canonical forms by embedding, better than the nearest example where examples are few.
+"""Classifies user messages into intents (canonical forms) by embeddings, from few examples.
 
-The score of a form is a mix of its prototype (the mean of its examples and, as so many more, its own name: "ask about card
-arrival" says what it is) and the smooth maximum over its examples; the more examples, the more the latter counts. Vectors
-are centred on the mean of all, since sentence embeddings share a common direction (Mu and Viswanath 2018,
-arXiv:1702.01417); prototypes after Snell et al. 2017 (arXiv:1703.05175). The three constants were set on banking77, draws of
-seeds 0-9, and are measured on other draws in benchmarks/rails/topical.py.
+The score of an intent mixes two similarities to the message: with its prototype (the mean of its
+examples and of its own name, which counts as 1.5 examples: "ask about card arrival" says what the
+intent is), and the smooth maximum over its examples. The more examples, the more the second counts.
+Vectors are centred on the mean of all, since sentence embeddings share a common direction (Mu and
+Viswanath 2018, arXiv:1702.01417); prototypes are those of Snell et al. 2017 (arXiv:1703.05175). The
+three constants were chosen on banking77 with the draws of seeds 0-9; benchmarks/rails/topical.py
+measures on other draws.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from truing.rails.runtime.example_index import Vectors
+from truing.rails.runtime.embeddings import EmbeddingCache
 
-NAME_WEIGHT = 1.5  # so many examples the name stands for
-EXAMPLES_HALF = 6.0  # with so many examples prototype and nearest count alike
-SHARPNESS = 20.0  # of the smooth maximum
+NAME_WEIGHT = 1.5  # the intent's name counts as this many examples in the prototype
+EXAMPLES_FOR_HALF_WEIGHT = 6.0  # with this many examples, prototype and nearest example count alike
+SHARPNESS = 20.0  # of the smooth maximum (log-sum-exp); larger is closer to the maximum
 
 
-class Intents:
-    """All canonical forms of a configuration with their examples; the matrices are computed when first asked."""
+class _IntentVectors(NamedTuple):
+    """Centred unit vectors: n examples, grouped by intent, of m intents."""
 
-    def __init__(self, vectors: Vectors, examples: Mapping[str, Sequence[str]]) -> None:
-        self.vectors = vectors
+    center: Any  # [dim], the mean that was subtracted
+    examples: Any  # [n, dim]
+    starts: Any  # [m], the index of each intent's first example
+    example_weight: Any  # [m], the weight of the smooth maximum against the prototype
+    prototypes: Any  # [m, dim]
+
+
+class IntentClassifier:
+    """All intents of a configuration with their examples; the vectors are computed at first use."""
+
+    def __init__(self, embeddings: EmbeddingCache, examples: Mapping[str, Sequence[str]]) -> None:
+        self.embeddings = embeddings
         self.names = [name for name, texts in examples.items() if texts]
-        self._texts = [(at, text) for at, name in enumerate(self.names) for text in examples[name]]
-        self._built: tuple[Any, ...] | None = None
+        self._examples = [
+            (index, text) for index, name in enumerate(self.names) for text in examples[name]
+        ]
+        self._vectors: _IntentVectors | None = None
 
-    def _build(self) -> tuple[Any, ...]:
+    def _compute_vectors(self) -> _IntentVectors:
         import numpy as np
 
-        rows = self.vectors.many([t for _, t in self._texts])
-        names = self.vectors.many([n.replace("_", " ") for n in self.names])
-        center = (
-            np.concatenate([rows, names]).mean(0)
-            if len(self.names) > 1
-            else np.zeros(rows.shape[1], dtype=rows.dtype)
-        )
-        rows, names = _unit(rows - center), _unit(names - center)
-        owner = np.array([at for at, _ in self._texts])
-        starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-        counts = np.diff(np.r_[starts, len(owner)]).astype(rows.dtype)
-        prototypes = _unit(np.add.reduceat(rows, starts) + NAME_WEIGHT * names)
-        return center, rows, starts, counts / (counts + EXAMPLES_HALF), prototypes
+        examples = self.embeddings.encode([text for _, text in self._examples])
+        names = self.embeddings.encode([name.replace("_", " ") for name in self.names])
+        # With a single intent the mean would be the intent itself, and nothing would remain.
+        if len(self.names) > 1:
+            center = np.concatenate([examples, names]).mean(0)
+        else:
+            center = np.zeros(examples.shape[1], dtype=examples.dtype)
+        examples, names = _normalise(examples - center), _normalise(names - center)
+        intent_of_example = np.array([index for index, _ in self._examples])
+        starts = np.flatnonzero(np.r_[True, intent_of_example[1:] != intent_of_example[:-1]])
+        counts = np.diff(np.r_[starts, len(intent_of_example)]).astype(examples.dtype)
+        prototypes = _normalise(np.add.reduceat(examples, starts) + NAME_WEIGHT * names)
+        example_weight = counts / (counts + EXAMPLES_FOR_HALF_WEIGHT)
+        return _IntentVectors(center, examples, starts, example_weight, prototypes)
 
     def scores(self, vectors: Any) -> Any:
-        """`[n, forms]` scores (about a cosine) of `[n, dim]` unit vectors."""
+        """Returns the scores (about a cosine) of unit vectors: `[n, dim]` -> `[n, intents]`."""
         import numpy as np
 
-        if self._built is None:
-            self._built = self._build()
-        center, rows, starts, weight, prototypes = self._built
-        q = _unit(np.atleast_2d(vectors) - center)
-        near = np.exp(SHARPNESS * (q @ rows.T - 1.0))
-        smooth = np.log(np.add.reduceat(near, starts, axis=1)) / SHARPNESS + 1.0
-        return (1 - weight) * (q @ prototypes.T) + weight * smooth
+        if self._vectors is None:
+            self._vectors = self._compute_vectors()
+        center, examples, starts, example_weight, prototypes = self._vectors
+        queries = _normalise(np.atleast_2d(vectors) - center)
+        # log-sum-exp around 1, the largest cosine, so that exp never overflows.
+        exponentials = np.exp(SHARPNESS * (queries @ examples.T - 1.0))
+        smooth_max = np.log(np.add.reduceat(exponentials, starts, axis=1)) / SHARPNESS + 1.0
+        return (1 - example_weight) * (queries @ prototypes.T) + example_weight * smooth_max
 
     async def rank(self, text: str) -> list[tuple[float, str]]:
-        """(score, form), best first; empty without forms."""
+        """Returns (score, intent) of all intents, best first; empty without intents."""
         if not self.names:
             return []
-        vector = await self.vectors.one(text)
-        if self._built is None:
-            self._built = await asyncio.to_thread(self._build)
-        found = self.scores(vector)[0]
-        return sorted(zip(map(float, found), self.names, strict=True), key=lambda pair: -pair[0])
+        vector = await self.embeddings.embed(text)
+        if self._vectors is None:
+            self._vectors = await asyncio.to_thread(self._compute_vectors)
+        scores = map(float, self.scores(vector)[0])
+        return sorted(zip(scores, self.names, strict=True), key=lambda pair: -pair[0])
 
 
-def _unit(rows: Any) -> Any:
+def _normalise(rows: Any) -> Any:
     import numpy as np
 
     norms = np.linalg.norm(rows, axis=1, keepdims=True)

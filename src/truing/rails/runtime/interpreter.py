@@ -1,7 +1,8 @@
-"""The state of one conversation's flows, advanced event by event.
+"""Interprets the compiled Colang flows of one conversation, event by event.
 
-The rules are those of NeMo Guardrails' Colang 1.0 runtime, but the state is kept and advanced instead of being computed
-anew from the whole history at each step. An event touches the active flows and those that can start on it.
+The semantics are those of NeMo Guardrails' Colang 1.0 runtime. NeMo computes the state anew from
+the whole history at each step; here the state (the frames of running flows and the context) is kept
+and advanced, so that an event touches only the running flows and those that can start on it.
 """
 
 from __future__ import annotations
@@ -14,51 +15,61 @@ from truing.rails.colang import compiler as p
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 
 Event = dict[str, Any]
+# The states of a frame. The order matters: ABORTED and COMPLETED frames are dropped at the next
+# event.
 ACTIVE, INTERRUPTED, ABORTED, COMPLETED = range(4)
-MAX_SLIDES = 10_000
-MAX_DEPTH = 50
-MAX_MARKS = 8
+MAX_STEPS_PER_EVENT = 10_000
+MAX_CALL_DEPTH = 50
+MAX_SNAPSHOTS = 8
+MAX_FRAMES = 64  # above this, frames that can never resume are dropped
 
-_uids = count(1)
+_frame_ids = count(1)
 
 
 class FlowError(TruingError):
-    """A flow cannot go on: an endless loop, a recursion too deep, an unknown subflow."""
+    """A flow cannot go on: an endless loop, too deep a recursion, an unknown subflow."""
 
 
-class Frame:
-    """A running flow: where it stands, and which frame interrupted it."""
+class FlowFrame:
+    """A running flow: its program counter, its status, and the frame that it waits for.
 
-    __slots__ = ("by", "flow", "head", "status", "uid")
+    `pc` is the index of the instruction that runs next; it is negative once the flow is over.
+    `interrupted_by` is the `uid` of a subflow's frame, or of the flow that took precedence.
+    """
 
-    def __init__(self, flow: p.CompiledFlow, head: int) -> None:
-        self.uid = next(_uids)
+    __slots__ = ("flow", "interrupted_by", "pc", "status", "uid")
+
+    def __init__(self, flow: p.FlowProgram, pc: int) -> None:
+        self.uid = next(_frame_ids)
         self.flow = flow
-        self.head = head
+        self.pc = pc
         self.status = ACTIVE
-        self.by: int | None = None
+        self.interrupted_by: int | None = None
 
-    def copy(self) -> Frame:
-        """The same frame, with the same uid."""
-        other = Frame.__new__(Frame)
-        other.uid, other.flow, other.head = self.uid, self.flow, self.head
-        other.status, other.by = self.status, self.by
-        return other
+    def copy(self) -> FlowFrame:
+        """Returns a copy with the same uid, to which `interrupted_by` of others still refers."""
+        frame = FlowFrame.__new__(FlowFrame)
+        frame.uid, frame.flow, frame.pc = self.uid, self.flow, self.pc
+        frame.status, frame.interrupted_by = self.status, self.interrupted_by
+        return frame
 
 
-class _Mark:
-    """What the state was before a user's utterance, so that a failed turn can be taken back."""
+class _Snapshot:
+    """The state before a user's utterance, to which `hide_prev_turn` returns."""
 
-    __slots__ = ("before", "context", "depth", "frames")
+    __slots__ = ("context", "depth", "frames", "previous")
 
-    def __init__(self, before: _Mark | None, context: dict[str, Any], frames: list[Frame]) -> None:
-        self.before = before
+    def __init__(
+        self, previous: _Snapshot | None, context: dict[str, Any], frames: list[FlowFrame]
+    ) -> None:
+        self.previous = previous
         self.context = dict(context)
-        self.frames = [f.copy() for f in frames]
-        self.depth: int = 1 if before is None else before.depth + 1
+        self.frames = [frame.copy() for frame in frames]
+        self.depth: int = 1 if previous is None else previous.depth + 1
 
 
-def _key(event: Event) -> tuple[int, str]:
+def event_key(event: Event) -> tuple[int, str]:
+    """Returns the (operation, name) of the instructions that an event can match."""
     kind = event["type"]
     if kind == "UserIntent":
         return p.USER, event["intent"]
@@ -69,82 +80,90 @@ def _key(event: Event) -> tuple[int, str]:
     return p.EVENT, kind
 
 
-def matches(element: p.Instruction, event: Event) -> bool:
-    """Whether an element waits for this event."""
+def matches(instruction: p.Instruction, event: Event) -> bool:
+    """Returns whether an instruction waits for this event."""
     kind = event["type"]
-    op = element.op
+    op = instruction.op
     if kind == "UserIntent":
-        return op == p.USER and (element.name == "..." or element.name == event["intent"])
+        return op == p.USER and (instruction.name == "..." or instruction.name == event["intent"])
     if kind == "BotIntent":
-        return op == p.BOT and (element.name == "..." or element.name == event["intent"])
+        return op == p.BOT and (instruction.name == "..." or instruction.name == event["intent"])
     if kind == "InternalSystemActionFinished":
         if event["status"] != "success" or op != p.ACTION:
             return False
-        return bool(element.name == event["action_name"])
-    if op != p.EVENT or element.name != kind:
+        return bool(instruction.name == event["action_name"])
+    if op != p.EVENT or instruction.name != kind:
         return False
-    return all(event.get(name) == value for name, value in element.fields)
+    return all(event.get(name) == value for name, value in instruction.fields)
 
 
-class Machine:
-    """The flows of one conversation. `process` takes events one after the other, `next_steps` says what follows."""
+class Interpreter:
+    """Runs the flows of one conversation.
+
+    `process` takes one event and advances all flows; `next_steps` returns what the flows decided to
+    do next. Of several flows that could act, the one with the highest priority decides (the first
+    one, among equals).
+    """
 
     def __init__(self, program: p.Program, config: Any = None) -> None:
         self.program = program
         self.config = config
         self.context: dict[str, Any] = {}
-        self.frames: list[Frame] = []
+        self.frames: list[FlowFrame] = []
+        # What the last event led to: variables set, the instruction to run next and the frame that
+        # proposed it.
         self.updates: dict[str, Any] = {}
-        self.step: p.Instruction | None = None
-        self.step_by: int | None = None
-        self.step_priority = 0.0
-        self.marks: _Mark | None = None
-        self.last: Event | None = None
-        self.slides = 0
+        self.next_instruction: p.Instruction | None = None
+        self.deciding_frame_id: int | None = None
+        self.next_priority = 0.0
+        self.snapshots: _Snapshot | None = None
+        self.last_event: Event | None = None
+        self.steps_taken = 0
 
-    def fork(self) -> Machine:
-        """A copy that goes its own way."""
-        other = Machine(self.program, self.config)
-        other.context = dict(self.context)
-        other.frames = [f.copy() for f in self.frames]
-        other.marks, other.last = self.marks, self.last
-        return other
+    def fork(self) -> Interpreter:
+        """Returns an independent copy, without the decision on the next step."""
+        fork = Interpreter(self.program, self.config)
+        fork.context = dict(self.context)
+        fork.frames = [frame.copy() for frame in self.frames]
+        fork.snapshots, fork.last_event = self.snapshots, self.last_event
+        return fork
 
-    # -- what comes in -------------------------------------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------------
 
     def process(self, event: Event) -> None:
-        """Advances the flows by one event."""
+        """Advances the flows by one event. Raises FlowError if a flow cannot go on."""
         kind = event["type"]
         if kind == "hide_prev_turn":
-            self._take_back()
+            self._restore_snapshot()
             return
         if kind == "UtteranceUserActionFinished":
-            before = self.marks if self.marks is None or self.marks.depth < MAX_MARKS else None
-            self.marks = _Mark(before, self.context, self.frames)
-        self.last = event
+            previous = self.snapshots
+            if previous is not None and previous.depth >= MAX_SNAPSHOTS:
+                previous = None  # bounds the memory of long conversations
+            self.snapshots = _Snapshot(previous, self.context, self.frames)
+        self.last_event = event
         if kind == "StartInternalSystemAction":
             return
         if kind == "ContextUpdate":
             self.context.update(event["data"])
             self.updates = {}
-            self.step = None
+            self.next_instruction = None
             return
-        self._advance(event, kind)
+        self._advance_flows(event, kind)
         if kind == "BotIntent" and event["intent"] == "stop":
             self.frames = []
 
-    def _take_back(self) -> None:
-        if self.marks is None:
+    def _restore_snapshot(self) -> None:
+        snapshot = self.snapshots
+        if snapshot is None:
             raise FlowError("a turn that did not start with a user's message cannot be taken back")
-        mark = self.marks
-        self.context, self.frames, self.marks = (
-            dict(mark.context),
-            [f.copy() for f in mark.frames],
-            mark.before,
-        )
-        self.updates, self.step, self.step_by, self.last = {}, None, None, None
+        self.context = dict(snapshot.context)
+        self.frames = [frame.copy() for frame in snapshot.frames]
+        self.snapshots = snapshot.previous
+        self.updates, self.next_instruction = {}, None
+        self.deciding_frame_id, self.last_event = None, None
 
-    def _advance(self, event: Event, kind: str) -> None:
+    def _advance_flows(self, event: Event, kind: str) -> None:
         context = self.context
         if kind == "UserMessage":
             context["last_user_message"] = event["text"]
@@ -152,270 +171,299 @@ class Machine:
             context["last_bot_message"] = event["script"]
         context["event"] = event
         context["config"] = self.config
-        old, self.frames = self.frames, []
-        self.updates, self.step, self.step_by, self.step_priority = {}, None, None, 0.0
-        self.slides = 0
-        finished = self._continue(old, event, kind)
-        self._start(event, kind)
-        self._settle(finished)
+        running, self.frames = self.frames, []
+        self.updates, self.next_instruction = {}, None
+        self.deciding_frame_id, self.next_priority = None, 0.0
+        self.steps_taken = 0
+        extension_finished = self._continue_flows(running, event, kind)
+        self._start_flows(event, kind)
+        self._resolve_interruptions(extension_finished)
 
-    # -- flows that run ------------------------------------------------------------------------------------------------
+    # -- running flows ---------------------------------------------------------------------------
 
-    def _continue(self, old: list[Frame], event: Event, kind: str) -> bool:
-        """Advances the frames that run; tells whether an extension flow finished."""
-        finished = False
-        for frame in old:
+    def _continue_flows(self, running: list[FlowFrame], event: Event, kind: str) -> bool:
+        """Advances the frames of running flows; returns whether an extension flow finished."""
+        extension_finished = False
+        for frame in running:
             if frame.status >= ABORTED:
                 continue
             if frame.status == INTERRUPTED:
                 self.frames.append(frame)
                 continue
             flow = frame.flow
-            element = flow.instructions[frame.head]
             if kind not in flow.trigger_types:
                 self.frames.append(frame)
+                # It has waited since an earlier event: at equal priority, a flow that this event
+                # moved goes first.
                 self._propose(frame, 0.9)
                 continue
-            head = self._matching(frame, element, event)
-            if head:
-                frame.head = head
-                self._slide(frame, 0)
-                if frame.head < 0:
+            next_pc = self._match_frame(frame, event)
+            if next_pc:
+                frame.pc = next_pc
+                self._run_frame(frame, 0)
+                if frame.pc < 0:
                     frame.status = COMPLETED
-                    finished = finished or flow.is_extension
-            elif flow.instructions[frame.head].actionable or not flow.is_interruptible:
+                    extension_finished = extension_finished or flow.is_extension
+            elif flow.instructions[frame.pc].actionable or not flow.is_interruptible:
+                # Another step was taken than the one that this flow proposed.
                 frame.status = ABORTED
             else:
                 frame.status = INTERRUPTED
             self.frames.append(frame)
-        return finished
+        return extension_finished
 
-    def _matching(self, frame: Frame, element: p.Instruction, event: Event) -> int | None:
-        if element.op != p.BRANCH:
-            return frame.head + 1 if matches(element, event) else None
-        found = None
-        for offset in element.branch_offsets:
-            if matches(frame.flow.instructions[frame.head + offset], event):
-                found = frame.head + offset + 1
-        if found is None and element.else_offset and event["type"] == "UserIntent":
-            found = frame.head + element.else_offset
-        return found
+    def _match_frame(self, frame: FlowFrame, event: Event) -> int | None:
+        """Returns the program counter after the instruction that the event matches, or None."""
+        instructions = frame.flow.instructions
+        instruction = instructions[frame.pc]
+        if instruction.op != p.BRANCH:
+            return frame.pc + 1 if matches(instruction, event) else None
+        next_pc = None
+        for offset in instruction.branch_offsets:
+            # No break: as in NeMo, the last branch that matches wins.
+            if matches(instructions[frame.pc + offset], event):
+                next_pc = frame.pc + offset + 1
+        if next_pc is None and instruction.else_offset and event["type"] == "UserIntent":
+            next_pc = frame.pc + instruction.else_offset
+        return next_pc
 
-    # -- flows that start ----------------------------------------------------------------------------------------------
+    # -- new flows -------------------------------------------------------------------------------
 
-    def _start(self, event: Event, kind: str) -> None:
-        named = self.program.flows.get(event["flow_id"]) if kind == "start_flow" else None
-        found = self.program.find_candidates(*_key(event))
-        if named is not None and named not in found:
-            found = sorted([*found, named], key=lambda f: f.index)
-        for flow in found:
-            if flow.is_subflow and flow is not named:
+    def _start_flows(self, event: Event, kind: str) -> None:
+        """Starts the flows whose first instruction matches, or the one that `start_flow` names."""
+        requested = self.program.flows.get(event["flow_id"]) if kind == "start_flow" else None
+        candidates = self.program.find_candidates(*event_key(event))
+        if requested is not None and requested not in candidates:
+            candidates = sorted([*candidates, requested], key=lambda flow: flow.index)
+        for flow in candidates:
+            if flow.is_subflow and flow is not requested:
                 continue
-            if not flow.allow_multiple and any(
-                f.flow is flow or f.flow.id == flow.id for f in self.frames
-            ):
+            is_running = any(f.flow is flow or f.flow.id == flow.id for f in self.frames)
+            if is_running and not flow.allow_multiple:
                 continue
-            head = self._slide_plain(flow, 0)
-            begins = matches(flow.instructions[head], event)
-            if not begins and flow is not named:
+            pc = self._run_to_wait(flow, 0)
+            is_match = matches(flow.instructions[pc], event)
+            if not is_match and flow is not requested:
                 continue
             if event.get("params"):
                 self.updates.update(event["params"])
-            frame = Frame(flow, head + 1 if begins else head)
+            frame = FlowFrame(flow, pc + 1 if is_match else pc)
             self.frames.append(frame)
-            self._slide(frame, 0)
+            self._run_frame(frame, 0)
 
-    # -- who decides, who waits ----------------------------------------------------------------------------------------
+    # -- interruptions ---------------------------------------------------------------------------
 
-    def _settle(self, extension_finished: bool) -> None:
-        frames = self.frames
+    def _resolve_interruptions(self, extension_finished: bool) -> None:
+        """Settles which frames wait for the deciding one, and resumes those whose wait is over."""
         if extension_finished:
-            for frame in frames:
+            # The extension stepped in between: what it pushed aside goes on.
+            for frame in self.frames:
                 if frame.status == ABORTED:
                     frame.status = ACTIVE
                     self._propose(frame, 1.0)
-        decider = None
-        for frame in frames:
-            if frame.status == INTERRUPTED and frame.by is None:
-                frame.by = self.step_by
-            if frame.uid == self.step_by:
-                decider = frame
-        if decider is not None and decider.flow.is_extension and decider.head > 1:
-            for frame in frames:
+        deciding = None
+        for frame in self.frames:
+            if frame.status == INTERRUPTED and frame.interrupted_by is None:
+                frame.interrupted_by = self.deciding_frame_id
+            if frame.uid == self.deciding_frame_id:
+                deciding = frame
+        if deciding is not None and deciding.flow.is_extension and deciding.pc > 1:
+            for frame in self.frames:
                 if frame.status == ABORTED and frame.flow.is_interruptible:
                     frame.status = INTERRUPTED
-                    frame.by = self.step_by
-        changes = any(f.status == INTERRUPTED for f in frames)
-        while changes:
-            changes = self._resume()
-        if len(frames) > 64:
-            self._forget()
+                    frame.interrupted_by = self.deciding_frame_id
+        # A frame that finishes may release another one: repeat until nothing changes.
+        changed = any(frame.status == INTERRUPTED for frame in self.frames)
+        while changed:
+            changed = self._resume_frames()
+        if len(self.frames) > MAX_FRAMES:
+            self._drop_dead_frames()
 
-    def _resume(self) -> bool:
-        """One pass over the interrupted frames: those whose interrupter finished go on, those whose it was aborted stop."""
-        changes = False
-        status = {f.uid: f for f in self.frames}
+    def _resume_frames(self) -> bool:
+        """Makes one pass over the interrupted frames; returns whether anything changed.
+
+        A frame goes on when the one that interrupted it is complete, and aborts when that one
+        aborted.
+        """
+        changed = False
+        frames_by_id = {frame.uid: frame for frame in self.frames}
+        # The list grows while it is iterated: a resumed frame may call a subflow, whose frame is
+        # appended.
         for frame in self.frames:
             if frame.status != INTERRUPTED:
                 continue
-            by = status.get(frame.by) if frame.by is not None else None
-            if by is None and frame.by is not None:
-                by = next((f for f in self.frames if f.uid == frame.by), None)
-            if frame.by is None or (by is not None and by.status == COMPLETED):
-                frame.status, frame.by = ACTIVE, None
-                self._slide(frame, 0)
-                if frame.head < 0:
-                    frame.status = COMPLETED
-                changes = True
-            elif by is not None and by.status == ABORTED:
-                frame.status, frame.by = ABORTED, None
-                changes = True
-        return changes
-
-    def _forget(self) -> None:
-        """Drops frames that can never go on (their interrupter is gone), except one for each flow that runs only once."""
-        alive = {f.uid for f in self.frames}
-        seen: set[str] = set()
-        kept = []
-        for frame in self.frames:
-            dead = frame.status == INTERRUPTED and frame.by is not None and frame.by not in alive
-            if dead and (
-                frame.flow.allow_multiple or frame.flow.is_subflow or frame.flow.id in seen
+            blocker = None
+            if frame.interrupted_by is not None:
+                blocker = frames_by_id.get(frame.interrupted_by)
+                if blocker is None:
+                    blocker = next((f for f in self.frames if f.uid == frame.interrupted_by), None)
+            if frame.interrupted_by is None or (
+                blocker is not None and blocker.status == COMPLETED
             ):
+                frame.status, frame.interrupted_by = ACTIVE, None
+                self._run_frame(frame, 0)
+                if frame.pc < 0:
+                    frame.status = COMPLETED
+                changed = True
+            elif blocker is not None and blocker.status == ABORTED:
+                frame.status, frame.interrupted_by = ABORTED, None
+                changed = True
+        return changed
+
+    def _drop_dead_frames(self) -> None:
+        """Drops frames that can never resume because the frame they wait for is gone.
+
+        One frame of each flow that runs only once is kept: its presence keeps the flow from
+        starting again.
+        """
+        alive = {frame.uid for frame in self.frames}
+        seen: set[str] = set()
+        remaining = []
+        for frame in self.frames:
+            is_dead = (
+                frame.status == INTERRUPTED
+                and frame.interrupted_by is not None
+                and frame.interrupted_by not in alive
+            )
+            flow = frame.flow
+            if is_dead and (flow.allow_multiple or flow.is_subflow or flow.id in seen):
                 continue
-            if dead:
-                seen.add(frame.flow.id)
-            kept.append(frame)
-        self.frames = kept
+            if is_dead:
+                seen.add(flow.id)
+            remaining.append(frame)
+        self.frames = remaining
 
-    # -- sliding -------------------------------------------------------------------------------------------------------
+    # -- running a frame -------------------------------------------------------------------------
 
-    def _propose(self, frame: Frame, weight: float) -> None:
+    def _propose(self, frame: FlowFrame, weight: float) -> None:
+        """Makes the frame's instruction the next step, if its priority is above the proposed one's."""
         priority = frame.flow.priority
-        if self.step is not None and self.step_priority >= priority:
+        if self.next_instruction is not None and self.next_priority >= priority:
             return
-        elements = frame.flow.instructions
-        if frame.head >= len(elements):
+        instructions = frame.flow.instructions
+        if frame.pc >= len(instructions):
             return
-        element = elements[frame.head]
-        if element.actionable:
-            self.step, self.step_by, self.step_priority = element, frame.uid, priority * weight
+        instruction = instructions[frame.pc]
+        if instruction.actionable:
+            self.next_instruction, self.deciding_frame_id = instruction, frame.uid
+            self.next_priority = priority * weight
 
-    def _slide(self, frame: Frame, depth: int) -> None:
-        """Moves a frame to its next element that waits or acts, calling subflows on the way."""
+    def _run_frame(self, frame: FlowFrame, depth: int) -> None:
+        """Runs a frame up to its next instruction that waits or acts, calling subflows on the way."""
         while True:
-            frame.head = self._slide_plain(frame.flow, frame.head)
-            if frame.head < 0:
+            frame.pc = self._run_to_wait(frame.flow, frame.pc)
+            if frame.pc < 0:
                 return
-            if frame.flow.instructions[frame.head].op != p.FLOW:
+            if frame.flow.instructions[frame.pc].op != p.FLOW:
                 self._propose(frame, 1.0)
                 return
-            if self._call(frame, depth):
+            if self._call_subflow(frame, depth):
                 return
 
-    def _call(self, frame: Frame, depth: int) -> bool:
-        """Calls a subflow; tells whether it is still running."""
-        if depth > MAX_DEPTH:
+    def _call_subflow(self, frame: FlowFrame, depth: int) -> bool:
+        """Runs the subflow at the program counter; returns whether it has not finished yet."""
+        flow_id = frame.flow.id
+        if depth > MAX_CALL_DEPTH:
             raise FlowError(
-                f"subflows call each other more than {MAX_DEPTH} deep, at {frame.flow.id!r}"
+                f"subflows call each other more than {MAX_CALL_DEPTH} deep, at {flow_id!r}"
             )
-        element = frame.flow.instructions[frame.head]
-        name = element.name
-        if element.expression is not None:
-            name = element.expression(self.context)
+        instruction = frame.flow.instructions[frame.pc]
+        name = instruction.name
+        if instruction.expression is not None:
+            name = instruction.expression(self.context)
         if not isinstance(name, str):
             raise FlowError(
-                f"{element.name!r} in the flow {frame.flow.id!r} is no subflow's name but {name!r}"
+                f"{instruction.name!r} in the flow {flow_id!r} should name a subflow, but its value is "
+                f"{name!r}"
             )
         if ("(" in name and ")" in name) or "$" in name:
             self.updates.update(parse_flow_parameters(name))
             name = parse_flow_name(name)
-        flow = self.program.flows.get(name)
-        if flow is None:
-            raise FlowError(f"there is no subflow {name!r} (called by {frame.flow.id!r})")
-        sub = Frame(flow, 0)
-        frame.head += 1
-        self._slide(sub, depth + 1)
-        if sub.head < 0:
+        subflow = self.program.flows.get(name)
+        if subflow is None:
+            raise FlowError(f"there is no subflow {name!r} (called by {flow_id!r})")
+        callee = FlowFrame(subflow, 0)
+        frame.pc += 1
+        self._run_frame(callee, depth + 1)
+        if callee.pc < 0:
             return False
-        frame.status, frame.by = INTERRUPTED, sub.uid
-        self.frames.append(sub)
-        self._propose(sub, 1.0)
+        frame.status, frame.interrupted_by = INTERRUPTED, callee.uid
+        self.frames.append(callee)
+        self._propose(callee, 1.0)
         return True
 
-    def _slide_plain(self, flow: p.CompiledFlow, head: int) -> int:
-        """The next head that waits or acts; -(last head + 1) when the flow is over."""
-        elements = flow.instructions
-        size = len(elements)
-        previous = head if head < size else head - 1
+    def _run_to_wait(self, flow: p.FlowProgram, pc: int) -> int:
+        """Executes the instructions from `pc` that neither wait nor act (if, while, set, jump, ...).
+
+        Returns the index of the next instruction that does, or, when the flow is over, -(last index +
+        1).
+        """
+        instructions = flow.instructions
+        size = len(instructions)
+        previous = pc if pc < size else pc - 1
         context = self.context
         while True:
-            if head == size or head < 0:
+            if pc == size or pc < 0:
                 return -(previous + 1)
-            self.slides += 1
-            if self.slides > MAX_SLIDES:
+            self.steps_taken += 1
+            if self.steps_taken > MAX_STEPS_PER_EVENT:
                 raise FlowError(
-                    f"the flow {flow.id!r} does not come to an end (line {elements[previous].line})"
+                    f"the flow {flow.id!r} does not come to an end (line {instructions[previous].line})"
                 )
-            previous = head
-            element = elements[head]
-            op = element.op
+            previous = pc
+            instruction = instructions[pc]
+            op = instruction.op
             if op < p.FIRST_SLIDING_OP:
-                return head
+                return pc
             if op == p.JUMP:
-                head = head + element.jump if element.jump else -1
+                pc = pc + instruction.jump if instruction.jump else -1  # a jump of 0 is `return`
                 continue
             if op == p.BREAK:
-                head += element.break_offset or 1
+                pc += instruction.break_offset or 1
                 continue
             if op == p.CONTINUE:
-                head += element.continue_offset or 1
+                pc += instruction.continue_offset or 1
                 continue
-            value = element.expression(context) if element.expression else None
+            value = instruction.expression(context) if instruction.expression else None
             if op == p.SET:
                 value = list(value) if isinstance(value, tuple) else value
-                context[element.name] = value
-                self.updates[element.name] = value
-                head += 1
+                context[instruction.name] = value
+                self.updates[instruction.name] = value
+                pc += 1
             elif op == p.IF:
-                head += 1 if value else element.jump
+                pc += 1 if value else instruction.jump
             elif op == p.WHILE:
-                head += 1 if value else element.break_offset
+                pc += 1 if value else instruction.break_offset
             elif not value:
                 raise FlowError(
-                    f"the check {element.source!r} in the flow {flow.id!r} does not hold"
+                    f"the check {instruction.source!r} in the flow {flow.id!r} does not hold"
                 )
             else:
-                head += 1
+                pc += 1
 
-    # -- what comes out ------------------------------------------------------------------------------------------------
+    # -- decisions -------------------------------------------------------------------------------
 
     def next_steps(self) -> list[Event]:
-        """The events that follow from the last one."""
-        last = self.last
+        """Returns the events that follow: context updates, then a bot intent or an action."""
+        last = self.last_event
         if last is not None and last["type"] == "BotIntent" and last["intent"] == "stop":
             return []
-        found: list[Event] = []
+        steps: list[Event] = []
         if self.updates:
-            found.append({"type": "ContextUpdate", "data": self.updates})
-        step = self.step
-        if step is None:
-            return found
-        if step.op == p.BOT:
-            event: Event = {"type": "BotIntent", "intent": step.name}
-            if step.comment:
-                event["instructions"] = step.comment
+            steps.append({"type": "ContextUpdate", "data": self.updates})
+        instruction = self.next_instruction
+        if instruction is None:
+            return steps
+        if instruction.op == p.BOT:
+            event: Event = {"type": "BotIntent", "intent": instruction.name}
+            if instruction.comment:
+                event["instructions"] = instruction.comment
         else:
             event = {
                 "type": "StartInternalSystemAction",
-                "action_name": step.name,
-                "action_params": step.params,
-                "action_result_key": step.result,
+                "action_name": instruction.name,
+                "action_params": instruction.params,
+                "action_result_key": instruction.result,
             }
-        found.append(event)
-        return found
-
-    @property
-    def decider(self) -> str | None:
-        """The name of the flow that decided the next step."""
-        return next((f.flow.id for f in self.frames if f.uid == self.step_by), None)
+        steps.append(event)
+        return steps

@@ -1,4 +1,4 @@
-"""The LLMs of a runtime, as actions see them: any `Model`, called with a prompt, its failures raised."""
+"""The LLMs of a runtime as actions see them: any `Model`, called with a prompt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from truing.core.types import (
     Usage,
 )
 from truing.rails.config.parameters import DefaultSampling
-from truing.rails.runtime.stream_buffer import Sink
+from truing.rails.runtime.stream_buffer import StreamBuffer
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -46,121 +46,140 @@ class LlmError(TruingError):
         super().__init__(f"{failure.kind}: {failure.message}")
 
 
+class SpeculationStopped(TruingError):
+    """The speculative copy of a turn reached what must not run twice, or was cancelled."""
+
+
 @dataclass(slots=True)
-class Reply:
-    """What the LLM said: the text without a ``<think>`` part, that part, tool calls."""
+class LlmReply:
+    """An LLM's reply: its text without the ``<think>`` part, that part, and its tool calls."""
 
     content: str
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
-    finish: str = "stop"
+    finish_reason: str = "stop"
 
 
 @dataclass(slots=True)
-class Tally:
-    """Counts the calls and tokens of one turn."""
+class CallCounter:
+    """Counts the LLM calls and tokens of one turn."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
     def usage(self) -> Usage:
-        """As a `Usage`."""
+        """Returns the tokens as a `Usage`."""
         return Usage(self.prompt_tokens, self.completion_tokens)
 
 
-Key = tuple[int, Conversation, Sampling]
+CallKey = tuple[int, Conversation, Sampling]  # id of the model, prompt, sampling
 
 
-class NoFurther(TruingError):
-    """The copy has come to something that must not be done twice."""
+class SpeculationCache:
+    """The replies that a turn's speculative copy has asked for, by model, prompt and sampling.
 
-
-class Ahead:
-    """The answers that are on their way, by model, prompt and sampling."""
+    The copy calls `fetch`; the turn itself calls `take`, and waits for the reply if it is still on
+    its way.
+    """
 
     def __init__(self) -> None:
-        self._asked: dict[Key, asyncio.Future[Reply]] = {}
-        self.copy: asyncio.Task[None] | None = None
+        self._replies: dict[CallKey, asyncio.Future[LlmReply]] = {}
+        self.task: asyncio.Task[None] | None = None  # the task that runs the copy
 
-    async def ask(self, key: Key, call: Callable[[], Awaitable[Reply]]) -> Reply:
-        """The copy's side: asks, and keeps what comes."""
-        if key in self._asked:
-            return await self._asked[key]
-        future = self._asked[key] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may want it
+    async def fetch(self, key: CallKey, call: Callable[[], Awaitable[LlmReply]]) -> LlmReply:
+        """Makes a call of the copy and stores its reply (or its error) for the turn."""
+        if key in self._replies:
+            return await self._replies[key]
+        future = self._replies[key] = asyncio.get_running_loop().create_future()
+        # Marks an error as retrieved: the turn may never ask for it, and asyncio would warn.
+        future.add_done_callback(lambda f: f.cancelled() or f.exception())
         try:
             reply = await call()
         except BaseException as error:
             if not future.done():
-                future.set_exception(
-                    error if isinstance(error, Exception) else NoFurther("cancelled")
-                )
+                # A cancellation of the copy must not cancel the turn that waits for the future.
+                is_error = isinstance(error, Exception)
+                future.set_exception(error if is_error else SpeculationStopped("cancelled"))
             raise
         if not future.done():
             future.set_result(reply)
         return reply
 
-    def find(self, key: Key) -> asyncio.Future[Reply] | None:
-        """The turn's side: the answer to an equal question, which is used once. If there is none, the turn has taken another
-        way than its copy, or has overtaken it: the copy is of no more use."""
-        found = self._asked.pop(key, None)
-        if found is None and self.copy is not None:
-            self.copy.cancel()
-        return found
+    def take(self, key: CallKey) -> asyncio.Future[LlmReply] | None:
+        """Removes and returns the reply to a call; on a miss, cancels the speculative copy.
+
+        A miss means that the turn has diverged from its copy or has overtaken it: the copy is
+        useless.
+        """
+        reply = self._replies.pop(key, None)
+        if reply is None and self.task is not None:
+            self.task.cancel()
+        return reply
 
 
-def as_conversation(prompt: str | Sequence[dict[str, Any]]) -> Conversation:
-    """A prompt as a conversation: a text is one user message."""
+def conversation_from_prompt(prompt: str | Sequence[dict[str, Any]]) -> Conversation:
+    """Returns a prompt (a text, or chat messages with `type` or `role`) as a conversation."""
     if isinstance(prompt, str):
         return Conversation((Message("user", prompt),))
-    rows = []
+    messages = []
     for row in prompt:
         role = _ROLES.get(str(row.get("type") or row.get("role")), "user")
-        calls = tuple(
+        tool_calls = tuple(
             ToolCall.from_openai(call)
             for call in row.get("tool_calls") or ()
             if isinstance(call, dict) and "function" in call
         )
-        content = row.get("content")
-        text = content if isinstance(content, str) else _parts(content)
-        rows.append(Message(role, text, calls, row.get("tool_call_id")))
-    return Conversation(tuple(rows))
+        text = _prompt_text(row.get("content"))
+        messages.append(Message(role, text, tool_calls, row.get("tool_call_id")))
+    return Conversation(tuple(messages))
 
 
-def _parts(content: Any) -> str:
+def _prompt_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
     if isinstance(content, list):
         return " ".join(
-            str(p.get("text", ""))
-            for p in content
-            if isinstance(p, dict) and p.get("type") == "text"
+            str(part.get("text", ""))
+            for part in content
+            if isinstance(part, dict) and part.get("type") == "text"
         )
     return "" if content is None else str(content)
 
 
-class Llm:
-    """One LLM for one turn. `__call__` gives a `Reply`; `generate_async` and `ainvoke` serve existing actions."""
+class LlmClient:
+    """One LLM for one turn; actions get it as `llm`.
+
+    Calling it returns an `LlmReply`. `generate_async` and `ainvoke` are the methods that actions
+    written for NeMo Guardrails and for LangChain call. `timeout` (seconds) bounds each call.
+    """
 
     def __init__(
         self,
         model: Model,
-        tally: Tally,
+        counter: CallCounter,
         base: Sampling,
         *,
-        seconds: float | None = None,
-        ahead: Ahead | None = None,
-        leads: bool = False,
-        asked: Collection[str] | None = None,
+        timeout: float | None = None,
+        speculation: SpeculationCache | None = None,
+        is_speculative_copy: bool = False,
+        explicit_fields: Collection[str] | None = None,
     ) -> None:
-        own = getattr(model, "default_sampling", None)
-        self.model, self.tally = model, tally
-        self.base = own.apply_to(base, asked) if isinstance(own, DefaultSampling) else base
-        self.seconds, self.ahead, self.leads = seconds, ahead, leads
+        default_sampling = getattr(model, "default_sampling", None)
+        if isinstance(default_sampling, DefaultSampling):
+            base = default_sampling.apply_to(base, explicit_fields)
+        self.model, self.counter, self.base = model, counter, base
+        self.timeout = timeout
+        self.speculation, self.is_speculative_copy = speculation, is_speculative_copy
 
     def sampling(
         self, params: dict[str, Any], stop: Sequence[str] | None, tools: tuple[Tool, ...] = ()
     ) -> Sampling:
-        """The call's sampling: the task's parameters, else the request's, else the model's own in the configuration."""
+        """Returns the sampling of a call.
+
+        The task's parameters go first, then the request's, then the model's own of the
+        configuration.
+        """
         base = self.base
         return Sampling(
             max_tokens=int(params.get("max_tokens") or base.max_tokens),
@@ -176,77 +195,81 @@ class Llm:
         prompt: str | Sequence[dict[str, Any]],
         *,
         stop: Sequence[str] | None = None,
-        sink: Sink | None = None,
+        stream: StreamBuffer | None = None,
         tools: tuple[Tool, ...] = (),
         **params: Any,
-    ) -> Reply:
-        """One call; raises LlmError."""
-        conversation, sampling = as_conversation(prompt), self.sampling(params, stop, tools)
-        if self.ahead is None:
-            return await self._bounded(conversation, sampling, sink)
+    ) -> LlmReply:
+        """Makes one call, or takes its reply from the speculation cache. Raises LlmError."""
+        conversation = conversation_from_prompt(prompt)
+        sampling = self.sampling(params, stop, tools)
+        if self.speculation is None:
+            return await self._call_with_timeout(conversation, sampling, stream)
         key = (id(self.model), conversation, sampling)
-        if self.leads:
-            return await self.ahead.ask(key, lambda: self._bounded(conversation, sampling, None))
-        found = self.ahead.find(key)
-        if found is None:
-            return await self._bounded(conversation, sampling, sink)
-        reply = await found
-        if sink is not None:
-            await sink.push(reply.content)
-            await sink.finish()
-            return Reply(sink.completion, reply.thinking, reply.tool_calls, reply.finish)
-        return reply
+        if self.is_speculative_copy:
+            return await self.speculation.fetch(
+                key, lambda: self._call_with_timeout(conversation, sampling, None)
+            )
+        cached = self.speculation.take(key)
+        if cached is None:
+            return await self._call_with_timeout(conversation, sampling, stream)
+        reply = await cached
+        if stream is None:
+            return reply
+        await stream.push(reply.content)
+        await stream.finish()
+        return LlmReply(stream.completion, reply.thinking, reply.tool_calls, reply.finish_reason)
 
-    async def _bounded(
-        self, conversation: Conversation, sampling: Sampling, sink: Sink | None
-    ) -> Reply:
-        """One call within the time that it may take."""
-        self.tally.calls += 1
+    async def _call_with_timeout(
+        self, conversation: Conversation, sampling: Sampling, stream: StreamBuffer | None
+    ) -> LlmReply:
+        self.counter.calls += 1
         try:
-            async with asyncio.timeout(self.seconds):
-                if sink is not None:
-                    return await self._streamed(conversation, sampling, sink)
-                return await self._whole(conversation, sampling)
+            async with asyncio.timeout(self.timeout):
+                if stream is not None:
+                    return await self._call_streaming(conversation, sampling, stream)
+                return await self._call_model(conversation, sampling)
         except TimeoutError as error:
-            raise LlmError(
-                Failure("model", "timeout", f"the LLM took longer than {self.seconds:g} s")
-            ) from error
+            message = f"the LLM took longer than {self.timeout:g} s"
+            raise LlmError(Failure("model", "timeout", message)) from error
 
-    async def _whole(self, conversation: Conversation, sampling: Sampling) -> Reply:
+    async def _call_model(self, conversation: Conversation, sampling: Sampling) -> LlmReply:
         answers = await self.model.generate(conversation, sampling)
         if not answers:
             raise LlmError(Failure("model", "empty", "no answer came back"))
         answer = answers[0]
         if answer.failure is not None:
             raise LlmError(answer.failure)
-        self.tally.prompt_tokens += answer.usage.prompt_tokens
-        self.tally.completion_tokens += answer.usage.completion_tokens
+        self.counter.prompt_tokens += answer.usage.prompt_tokens
+        self.counter.completion_tokens += answer.usage.completion_tokens
         text, thinking = answer.text, None
         if "<think>" in text and "</think>" in text:
-            found = _THINK.search(text)
-            thinking = found[1].strip() if found else None
+            match = _THINK.search(text)
+            thinking = match[1].strip() if match else None
             text = _THINK.sub("", text).strip()
-        return Reply(text, thinking, answer.message.tool_calls, answer.finish_reason)
+        return LlmReply(text, thinking, answer.message.tool_calls, answer.finish_reason)
 
-    async def _streamed(self, conversation: Conversation, sampling: Sampling, sink: Sink) -> Reply:
+    async def _call_streaming(
+        self, conversation: Conversation, sampling: Sampling, stream: StreamBuffer
+    ) -> LlmReply:
+        # Tool calls do not come through `stream`, so a call with tools is made as a whole.
         if isinstance(self.model, StreamingModel) and not sampling.tools:
             try:
-                async for piece in self.model.stream(conversation, sampling):
-                    await sink.push(piece)
+                async for chunk in self.model.stream(conversation, sampling):
+                    await stream.push(chunk)
             except (TruingError, ConnectionError, ValueError) as error:
                 raise LlmError(Failure("model", "stream", str(error))) from error
         else:
-            reply = await self._whole(conversation, sampling)
+            reply = await self._call_model(conversation, sampling)
             if reply.tool_calls:
                 return reply
-            await sink.push(reply.content)
-        await sink.finish()
-        return Reply(sink.completion)
+            await stream.push(reply.content)
+        await stream.finish()
+        return LlmReply(stream.completion)
 
-    async def generate_async(self, prompt: Any, *, stop: Any = None, **params: Any) -> Reply:
-        """For actions written for NeMo."""
+    async def generate_async(self, prompt: Any, *, stop: Any = None, **params: Any) -> LlmReply:
+        """Makes one call, for actions written for NeMo Guardrails."""
         return await self(prompt, stop=stop, **params)
 
-    async def ainvoke(self, input: Any, **params: Any) -> Reply:
-        """For actions written for LangChain models."""
+    async def ainvoke(self, input: Any, **params: Any) -> LlmReply:
+        """Makes one call, for actions written for LangChain models."""
         return await self(input if isinstance(input, (str, list)) else str(input), **params)

@@ -1,4 +1,9 @@
-"""The names under which existing ``actions.py`` files import from nemoguardrails, filled with truing's own."""
+"""Imports the Python files of a configuration folder, also those written for NeMo Guardrails.
+
+With the alias, ``from nemoguardrails.actions import action`` in an existing ``actions.py`` gets
+truing's own decorator. The alias lasts only for the import; NeMo Guardrails itself is neither
+needed nor touched.
+"""
 
 from __future__ import annotations
 
@@ -15,124 +20,132 @@ from truing.core.errors import PlanError
 from truing.rails import actions
 from truing.rails.config import loader
 from truing.rails.runtime import prompt_filters
-from truing.rails.runtime.llm_client import Llm, Reply
+from truing.rails.runtime.llm_client import LlmClient, LlmReply
 
 
 async def llm_call(
-    llm: Llm | None,
+    llm: LlmClient | None,
     prompt: str | Sequence[dict[str, Any]],
     model_name: str | None = None,
     model_provider: str | None = None,
     stop: Sequence[str] | None = None,
     llm_params: dict[str, Any] | None = None,
     **_: Any,
-) -> Reply:
-    """One call of the LLM that an action was given."""
+) -> LlmReply:
+    """Calls the LLM that an action got; NeMo's `llm_call` with its signature."""
     if llm is None:
         raise ValueError("no LLM was given")
     return await llm(prompt, stop=stop, **(llm_params or {}))
 
 
-def _module(name: str, **names: Any) -> ModuleType:
-    made = ModuleType(name, "truing's own, under NeMo's name")
-    vars(made).update(names)
-    made.__path__ = []
-    return made
+def _make_module(name: str, attributes: dict[str, Any]) -> ModuleType:
+    module = ModuleType(name, "truing's implementation under NeMo's name")
+    vars(module).update(attributes)
+    module.__path__ = []  # marks it as a package, so that its submodules can be imported
+    return module
 
 
-def modules() -> dict[str, ModuleType]:
-    """Module name -> module."""
-    own: dict[str, Any] = {
+def nemo_modules() -> dict[str, ModuleType]:
+    """Returns the modules that stand in for NeMo's, by name."""
+    action_names: dict[str, Any] = {
         "action": actions.action,
         "ActionResult": actions.ActionResult,
         "RailOutcome": actions.RailOutcome,
     }
     utils = {
         "llm_call": llm_call,
-        "get_multiline_response": prompt_filters.message_text,
-        "strip_quotes": prompt_filters.unquoted,
-        "get_first_nonempty_line": prompt_filters.first_line,
-        "get_colang_history": prompt_filters.colang,
+        "get_multiline_response": prompt_filters.extract_bot_message,
+        "strip_quotes": prompt_filters.strip_quotes,
+        "get_first_nonempty_line": prompt_filters.first_nonempty_line,
+        "get_colang_history": prompt_filters.render_colang,
     }
-    made = {
-        "nemoguardrails": {"RailsConfig": loader.RailsConfig, **own},
-        "nemoguardrails.actions": own,
-        "nemoguardrails.actions.actions": own,
-        "nemoguardrails.actions.rail_outcome": own,
+    config = {"RailsConfig": loader.RailsConfig}
+    attributes: dict[str, dict[str, Any]] = {
+        "nemoguardrails": {**config, **action_names},
+        "nemoguardrails.actions": action_names,
+        "nemoguardrails.actions.actions": action_names,
+        "nemoguardrails.actions.rail_outcome": action_names,
         "nemoguardrails.actions.llm": {},
         "nemoguardrails.actions.llm.utils": utils,
         "nemoguardrails.llm": {},
         "nemoguardrails.llm.call": utils,
         "nemoguardrails.llm.completion_parsing": utils,
-        "nemoguardrails.rails": {"RailsConfig": loader.RailsConfig},
+        "nemoguardrails.rails": config,
         "nemoguardrails.rails.llm": {},
-        "nemoguardrails.rails.llm.config": {"RailsConfig": loader.RailsConfig},
+        "nemoguardrails.rails.llm.config": config,
     }
-    found = {name: _module(name, **names) for name, names in made.items()}
-    for name, module in found.items():
-        parent, _, leaf = name.rpartition(".")
+    modules = {name: _make_module(name, values) for name, values in attributes.items()}
+    for name, module in modules.items():
+        parent, _, child = name.rpartition(".")
         if parent:
-            setattr(found[parent], leaf, module)
-    return found
+            setattr(modules[parent], child, module)
+    return modules
 
 
-def load_code(files: Iterable[str], *, nemo_alias: bool = False) -> dict[str, Any]:
-    """Imports a folder's Python files and gives its actions by name, and ``init`` functions as ``init:FILE``."""
-    found: dict[str, Any] = {}
-    with alias() if nemo_alias else contextlib.nullcontext():
-        for at, file in enumerate(files):
-            module = _import(Path(file), at)
+@contextlib.contextmanager
+def nemo_import_alias() -> Iterator[None]:
+    """Makes ``import nemoguardrails`` find truing's modules while the context is active."""
+    modules = nemo_modules()
+    previous = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in previous.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
+
+
+def load_config_code(files: Iterable[str], *, nemo_alias: bool = False) -> dict[str, Any]:
+    """Imports a folder's Python files; returns actions by name, `init` functions as ``init:FILE``.
+
+    Raises PlanError with file and line if an import fails.
+    """
+    loaded: dict[str, Any] = {}
+    with nemo_import_alias() if nemo_alias else contextlib.nullcontext():
+        for index, file in enumerate(files):
+            module = _import_file(Path(file), index)
             if Path(file).name == "config.py":
                 if callable(getattr(module, "init", None)):
-                    found[f"init:{file}"] = module.init
+                    loaded[f"init:{file}"] = module.init
                 continue
             for value in vars(module).values():
                 meta = getattr(value, "action_meta", None)
                 if meta and (inspect.isfunction(value) or inspect.isclass(value)):
-                    found[meta["name"]] = value
-    return found
+                    loaded[meta["name"]] = value
+    return loaded
 
 
-def _import(path: Path, at: int) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"truing_rails_code_{at}_{path.stem}", path)
+def _import_file(path: Path, index: int) -> ModuleType:
+    # The index keeps files of the same name apart.
+    spec = importlib.util.spec_from_file_location(f"truing_rails_code_{index}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise PlanError(f"{path}: cannot be imported")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        line = _line(error, path)
-        hint = ""
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(
+        is_nemo_import = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(
             "nemoguardrails"
-        ):
+        )
+        hint = ""
+        if is_nemo_import:
             hint = "; set truing: {library: {nemo_alias: true}} in config.yml to run it unchanged"
+        line = _error_line(error, path)
         raise PlanError(f"{path.name}:{line}: {type(error).__name__}: {error}{hint}") from error
     return module
 
 
-def _line(error: BaseException, path: Path) -> int:
+def _error_line(error: BaseException, path: Path) -> int:
+    """Returns the last line of the file that the traceback passes through."""
     if isinstance(error, SyntaxError) and error.lineno:
         return error.lineno
-    trace, line = error.__traceback__, 1
+    line = 1
+    trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(path):
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
-
-
-@contextlib.contextmanager
-def alias() -> Iterator[None]:
-    """For the time of an import, ``nemoguardrails`` and the modules that actions import are truing's."""
-    made = modules()
-    before = {name: sys.modules.get(name) for name in made}
-    sys.modules.update(made)
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            if old is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = old

@@ -1,167 +1,215 @@
-"""Rails side by side: each runs on its own copy of the conversation, the first that stops the turn decides.
+"""Runs the rails of a stage in parallel, each on its own copy of the conversation.
 
-`independent` shows statically that rails can run so: none writes a variable that another reads before it sets it itself.
-Rails that call an action whose effects are not known are never independent.
+`can_run_in_parallel` proves statically that this changes nothing: no rail reads a variable that
+another one writes (unless it sets it itself first). A rail that calls an action whose effects are
+not known is never proved.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from truing.rails.actions import ActionResult
 from truing.rails.colang import compiler as p
 from truing.rails.colang.expressions import find_variables
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
-from truing.rails.runtime.turn_context import Turn
+from truing.rails.runtime.turn_context import TurnContext
 
 Event = dict[str, Any]
 
-_OWN_EVENTS = frozenset({"mask_prev_user_message", "BotMessage"})
+# Events that rails may create, beside exceptions: they end in the rail's own copy or in the turn's
+# answer.
+_HARMLESS_EVENTS = frozenset({"mask_prev_user_message", "BotMessage"})
+# What every pure action may read.
+_ACTION_READS = frozenset({"user_message", "bot_message", "relevant_chunks"})
 
 
-def _stops(events: list[Event]) -> bool:
+# -- running -----------------------------------------------------------------------------------
+
+
+def _stops_turn(events: list[Event]) -> bool:
     return any(
         (e["type"] == "BotIntent" and e["intent"] == "stop") or e["type"].endswith("Exception")
         for e in events
     )
 
 
-async def _one(turn: Turn, name: str, stage: str) -> tuple[list[Event], Turn]:
-    """Runs one rail on a copy of the conversation."""
-    child = Turn(
-        turn.services,
-        turn.talk.fork(),
-        turn.sampling,
-        turn.options,
-        None,
-        turn.chat,
-        turn.tools,
-        turn.tally,
+async def _run_rail(turn: TurnContext, rail: str, stage: str) -> tuple[list[Event], TurnContext]:
+    """Runs one rail on a copy of the conversation; returns its events and the copy's context."""
+    copy = TurnContext(
+        services=turn.services,
+        state=turn.state.fork(),
+        sampling=turn.sampling,
+        options=turn.options,
+        stream=None,
+        messages=turn.messages,
+        tools=turn.tools,
+        counter=turn.counter,
+        seed=turn.seed,
+        explicit_fields=turn.explicit_fields,
     )
-    child.seed = turn.seed
-    child.watch({"type": f"Start{stage}Rail", "flow_id": name})
-    begin: Event = {"type": "start_flow", "flow_id": parse_flow_name(name)}
-    given = parse_flow_parameters(name)
-    if given:
-        begin["params"] = given
-    child.talk.context[f"triggered_{stage.lower()}_rail"] = name
-    child.talk.add(begin)
-    events = [e for e in await turn.services.advance(child) if e["type"] != "Listen"]
-    if not _stops(events):
-        child.close("allow")
-    return events, child
+    copy.track_rail_event({"type": f"Start{stage}Rail", "flow_id": rail})
+    start: Event = {"type": "start_flow", "flow_id": parse_flow_name(rail)}
+    parameters = parse_flow_parameters(rail)
+    if parameters:
+        start["params"] = parameters
+    copy.state.context[f"triggered_{stage.lower()}_rail"] = rail
+    copy.state.add(start)
+    events = [e for e in await turn.services.run_until_listen(copy) if e["type"] != "Listen"]
+    if not _stops_turn(events):
+        copy.finish_rail("allow")
+    return events, copy
 
 
-async def run_side_by_side(turn: Turn, names: list[str], stage: str) -> ActionResult:
-    """Runs the rails of a stage; the first that stops cancels the others. A rail that fails stops the turn."""
-    tasks = [asyncio.create_task(_one(turn, name, stage)) for name in names]
-    stopped: tuple[list[Event], Turn] | None = None
+async def run_rails_in_parallel(turn: TurnContext, rails: list[str], stage: str) -> ActionResult:
+    """Runs the rails of a stage; the first one that stops the turn cancels the others.
+
+    The result holds that rail's events, and the context updates of all rails that finished. A rail
+    that raises an error raises it here, which stops the turn.
+    """
+    tasks = [asyncio.create_task(_run_rail(turn, rail, stage)) for rail in rails]
+    stopped: tuple[list[Event], TurnContext] | None = None
     try:
         for future in asyncio.as_completed(tasks):
-            events, child = await future
-            if _stops(events):
-                stopped = (events, child)
+            events, copy = await future
+            if _stops_turn(events):
+                stopped = (events, copy)
                 break
     finally:
         for task in tasks:
             if not task.done():
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    # In the configured order, not in that of completion, so that records and updates do not depend
+    # on timing.
     updates: dict[str, Any] = {}
     for task in tasks:
         if task.cancelled() or task.exception() is not None:
             continue
-        events, child = task.result()
-        if stopped is not None and child is stopped[1]:
+        events, copy = task.result()
+        if stopped is not None and copy is stopped[1]:
             continue
-        turn.rulings.extend(child.rulings)
+        turn.rulings.extend(copy.rulings)
         for event in events:
             if event["type"] == "ContextUpdate":
                 updates.update(event["data"])
     if stopped is None:
         return ActionResult(context_updates=updates)
-    turn.rulings.extend(stopped[1].rulings)
-    turn.failure = turn.failure or stopped[1].failure
-    return ActionResult(events=stopped[0], context_updates=updates)
+    events, copy = stopped
+    turn.rulings.extend(copy.rulings)
+    turn.failure = turn.failure or copy.failure
+    return ActionResult(events=events, context_updates=updates)
 
 
-async def _input(turn: Turn, flows: Sequence[str]) -> ActionResult:
-    """Runs the input rails side by side."""
-    return await run_side_by_side(turn, list(flows), "Input")
+async def _run_input_rails(turn: TurnContext, flows: Sequence[str]) -> ActionResult:
+    return await run_rails_in_parallel(turn, list(flows), "Input")
 
 
-async def _output(turn: Turn, flows: Sequence[str]) -> ActionResult:
-    """Runs the output rails side by side."""
-    return await run_side_by_side(turn, list(flows), "Output")
+async def _run_output_rails(turn: TurnContext, flows: Sequence[str]) -> ActionResult:
+    return await run_rails_in_parallel(turn, list(flows), "Output")
 
 
-ACTIONS = {"run_input_rails_in_parallel": _input, "run_output_rails_in_parallel": _output}
+ACTIONS = {
+    "run_input_rails_in_parallel": _run_input_rails,
+    "run_output_rails_in_parallel": _run_output_rails,
+}
 
 
-# -- the static proof --------------------------------------------------------------------------------------------------
+# -- the static proof --------------------------------------------------------------------------
 
 
-def _harmless(event: str) -> bool:
-    return event.endswith("Exception") or event in _OWN_EVENTS
+class RailEffects(NamedTuple):
+    """The variables that a rail reads before it sets them itself, and those that it writes."""
+
+    reads: frozenset[str]
+    writes: frozenset[str]
 
 
-def _reached(program: p.Program, name: str, seen: set[str]) -> Iterator[p.CompiledFlow | None]:
+def _reachable_flows(
+    program: p.Program, name: str, seen: set[str]
+) -> Iterator[p.FlowProgram | None]:
+    """Yields a flow and all subflows that it calls; None for a call by variable."""
     flow = program.flows.get(parse_flow_name(name))
     if flow is None or flow.id in seen:
         return
     seen.add(flow.id)
     yield flow
-    for element in flow.instructions:
-        if element.op == p.FLOW:
-            if element.expression is not None:
+    for instruction in flow.instructions:
+        if instruction.op == p.FLOW:
+            if instruction.expression is not None:
                 yield None
             else:
-                yield from _reached(program, element.name, seen)
+                yield from _reachable_flows(program, instruction.name, seen)
 
 
-def effects(program: p.Program, name: str) -> tuple[frozenset[str], frozenset[str]] | None:
-    """The variables that a rail reads before it sets them, and those that it writes; none if that cannot be shown."""
+def variable_effects(program: p.Program, rail: str) -> RailEffects | None:
+    """Returns the effects of a rail on variables, or None if they cannot be shown statically."""
     reads: set[str] = set()
     writes: set[str] = set()
-    for flow in _reached(program, name, set()):
-        if flow is None:
+    for flow in _reachable_flows(program, rail, set()):
+        effects = _flow_effects(program, flow) if flow is not None else None
+        if effects is None:
             return None
-        depth_end = 0
-        own: set[str] = set()
-        for at, e in enumerate(flow.instructions):
-            if e.op in (p.USER, p.EVENT, p.BRANCH):
+        reads |= effects.reads
+        writes |= effects.writes
+    return RailEffects(frozenset(reads - {"config"}), frozenset(writes))
+
+
+def _flow_effects(program: p.Program, flow: p.FlowProgram) -> RailEffects | None:
+    reads: set[str] = set()
+    writes: set[str] = set()
+    definitely_set: set[str] = set()
+    conditional_until = 0  # instructions before this index may be skipped, or run more than once
+    for index, instruction in enumerate(flow.instructions):
+        if instruction.op in (p.USER, p.EVENT, p.BRANCH):
+            return None  # waits for another event
+        instruction_reads = (
+            find_variables(instruction.source) if instruction.source else frozenset()
+        )
+        if instruction.op == p.ACTION:
+            if not _is_harmless_action(program, instruction):
                 return None
-            used = find_variables(e.source) if e.source else frozenset()
-            if e.op == p.ACTION:
-                if e.name not in program.pure_actions or (
-                    e.name == "create_event" and not _harmless(e.params["event"]["_type"])
-                ):
-                    return None
-                used = used | {"user_message", "bot_message", "relevant_chunks"}
-                used = used.union(
-                    *(find_variables(v) for v in e.params.values() if isinstance(v, str))
-                )
-            reads |= used - own
-            target = e.name if e.op == p.SET else e.result if e.op == p.ACTION else None
-            if target:
-                writes.add(target)
-                if at >= depth_end:
-                    own.add(target)
-            if e.op in (p.IF, p.WHILE):
-                depth_end = max(depth_end, at + (e.jump if e.op == p.IF else e.break_offset))
-    return frozenset(reads - {"config"}), frozenset(writes)
+            arguments = (
+                find_variables(v) for v in instruction.params.values() if isinstance(v, str)
+            )
+            instruction_reads = instruction_reads.union(_ACTION_READS, *arguments)
+        reads |= instruction_reads - definitely_set
+        target = _assigned_variable(instruction)
+        if target:
+            writes.add(target)
+            if index >= conditional_until:
+                definitely_set.add(target)
+        if instruction.op in (p.IF, p.WHILE):
+            length = instruction.jump if instruction.op == p.IF else instruction.break_offset
+            conditional_until = max(conditional_until, index + length)
+    return RailEffects(frozenset(reads), frozenset(writes))
 
 
-def independent(program: p.Program, names: list[str]) -> bool:
-    """Whether rails can run side by side with the same outcome as one after the other."""
-    found = [effects(program, name) for name in names]
-    if any(f is None for f in found):
+def _is_harmless_action(program: p.Program, instruction: p.Instruction) -> bool:
+    if instruction.name == "create_event":
+        event = instruction.params["event"]["_type"]
+        return bool(event.endswith("Exception") or event in _HARMLESS_EVENTS)
+    return instruction.name in program.pure_actions
+
+
+def _assigned_variable(instruction: p.Instruction) -> str | None:
+    if instruction.op == p.SET:
+        return instruction.name
+    return instruction.result if instruction.op == p.ACTION else None
+
+
+def can_run_in_parallel(program: p.Program, rails: list[str]) -> bool:
+    """Returns whether these rails provably have the same outcome in parallel as in sequence."""
+    effects = [variable_effects(program, rail) for rail in rails]
+    known = [e for e in effects if e is not None]
+    if len(known) < len(effects):
         return False
-    pairs = [f for f in found if f is not None]
-    for at, (_, writes) in enumerate(pairs):
-        for other, (reads, _) in enumerate(pairs):
-            if at != other and writes & reads:
-                return False
-    return True
+    return not any(
+        writer.writes & reader.reads
+        for i, writer in enumerate(known)
+        for j, reader in enumerate(known)
+        if i != j
+    )

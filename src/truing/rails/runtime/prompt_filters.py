@@ -1,4 +1,13 @@
-"""What prompt templates can use: filters that turn a conversation into text, and parsers of what the LLM answers."""
+"""Jinja filters that turn a conversation into prompt text, and parsers of LLM replies.
+
+A conversation in Colang has lines of four forms, which the functions here tell apart by their
+beginnings::
+
+    user "Hello!"          the user's message
+      express greeting     its canonical form (also: user express greeting)
+    bot express greeting   the bot's canonical form
+      "Hi there!"          the bot's message
+"""
 
 from __future__ import annotations
 
@@ -7,122 +16,148 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from truing.rails.runtime.conversation_state import History, flat_text
+from truing.rails.runtime.conversation_state import EventHistory, content_text
+
+MAX_INDENT = 80  # templates are not trusted: no filter may blow up a text
 
 
-def colang(events: Any) -> str:
-    """A conversation as Colang."""
-    return (events if isinstance(events, History) else History(events or ())).colang()
+# -- filters -----------------------------------------------------------------------------------
+
+
+def _as_history(events: Any) -> EventHistory:
+    return events if isinstance(events, EventHistory) else EventHistory(events or ())
+
+
+def render_colang(events: Any) -> str:
+    """Returns a conversation as Colang."""
+    return _as_history(events).colang()
 
 
 def to_chat_messages(events: Any) -> list[dict[str, Any]]:
-    """The user's and the bot's messages, as chat messages."""
-    history = events if isinstance(events, History) else History(events or ())
-    return [{"role": role, "content": content} for role, content in history.chat]
+    """Returns the system's, the user's and the bot's messages as chat messages."""
+    return [{"role": role, "content": content} for role, content in _as_history(events).chat]
 
 
 def user_assistant_sequence(events: Any) -> str:
-    """``User: ...`` and ``Assistant: ...`` lines."""
+    """Returns ``User: ...`` and ``Assistant: ...`` lines."""
     names = {"user": "User", "assistant": "Assistant"}
-    rows = [(m["role"], flat_text(m["content"])) for m in to_chat_messages(events)]
-    return "\n".join(f"{names[role]}: {text}" for role, text in rows if role in names)
+    return "\n".join(
+        f"{names[m['role']]}: {content_text(m['content'])}"
+        for m in to_chat_messages(events)
+        if m["role"] in names
+    )
 
 
 def remove_text_messages(history: str) -> str:
-    """Only the canonical forms."""
+    """Returns Colang with only the canonical forms left."""
     history = re.sub(r'user "[^\n]+"\n {2}', "user ", history)
     history = re.sub(r"^\s*user [^\n]+\n\n", "", history)
     return re.sub(r'bot ([^\n]+)\n {2}"[\s\S]*?"', r"bot \1", history)
 
 
-def _turn_starts(rows: list[str]) -> list[int]:
+def _turn_starts(lines: list[str]) -> list[int]:
     return [
-        i
-        for i, row in enumerate(rows)
-        if row.startswith('user "') or row.startswith("user action: ")
+        index
+        for index, line in enumerate(lines)
+        if line.startswith('user "') or line.startswith("user action: ")
     ]
 
 
 def first_turns(history: str, n: int) -> str:
-    """The first n turns."""
-    rows = history.split("\n")
-    starts = _turn_starts(rows)
-    return "\n".join(rows[: starts[n]] if len(starts) > n else rows)
+    """Returns the first n turns of a Colang history."""
+    lines = history.split("\n")
+    starts = _turn_starts(lines)
+    return "\n".join(lines[: starts[n]] if len(starts) > n else lines)
 
 
 def last_turns(history: str, n: int) -> str:
-    """The last n turns."""
-    rows = history.split("\n")
-    starts = _turn_starts(rows)
-    return "\n".join(rows[starts[-n] :] if 0 < n <= len(starts) else rows)
+    """Returns the last n turns of a Colang history."""
+    lines = history.split("\n")
+    starts = _turn_starts(lines)
+    return "\n".join(lines[starts[-n] :] if 0 < n <= len(starts) else lines)
 
 
 def verbose_v1(history: str) -> str:
-    """Colang with the role of each line spelled out."""
-    rows = history.split("\n")
-    for i, row in enumerate(rows):
-        if row.startswith('user "'):
-            rows[i] = 'User message: "' + row[6:]
-        elif row.startswith("  ") and i > 0 and rows[i - 1].startswith("User message: "):
-            rows[i] = "User intent: " + row.strip()
-        elif row.startswith("user "):
-            rows[i] = "User intent: " + row[5:].strip()
-        elif row.startswith("bot "):
-            rows[i] = "Bot intent: " + row[4:]
-        elif row.startswith('  "'):
-            rows[i] = "Bot message: " + row[2:]
-    return "\n".join(rows)
+    """Returns Colang with the meaning of each line spelled out (``User message: ...``)."""
+    lines = history.split("\n")
+    for index, line in enumerate(lines):
+        if line.startswith('user "'):
+            lines[index] = 'User message: "' + line.removeprefix('user "')
+        elif line.startswith("  ") and index > 0 and lines[index - 1].startswith("User message: "):
+            lines[index] = "User intent: " + line.strip()
+        elif line.startswith("user "):
+            lines[index] = "User intent: " + line.removeprefix("user ").strip()
+        elif line.startswith("bot "):
+            lines[index] = "Bot intent: " + line.removeprefix("bot ")
+        elif line.startswith('  "'):
+            lines[index] = "Bot message: " + line.removeprefix("  ")
+    return "\n".join(lines)
 
 
 def to_messages(history: str) -> list[dict[str, str]]:
-    """Colang as chat messages: what the user said, and all else as the assistant's."""
+    """Returns Colang as chat messages: the user's texts, and all other lines as the assistant's."""
     messages: list[dict[str, str]] = []
-    bot: list[str] = []
-    rows = [*history.split("\n"), ""]
-    for i, row in enumerate(rows):
-        if row.startswith('user "') or not row.strip():
-            if bot:
-                messages.append({"type": "assistant", "content": "\n".join(bot)})
-                bot = []
-            if row.strip():
-                messages.append({"type": "user", "content": row[6:-1]})
-        elif i > 0 and rows[i - 1].startswith('user "'):
-            bot.append("User intent: " + row.strip())
+    assistant_lines: list[str] = []
+    lines = [*history.split("\n"), ""]  # the empty line flushes the last assistant message
+    for index, line in enumerate(lines):
+        if line.startswith('user "') or not line.strip():
+            if assistant_lines:
+                messages.append({"type": "assistant", "content": "\n".join(assistant_lines)})
+                assistant_lines = []
+            if line.strip():
+                messages.append({"type": "user", "content": _quoted_user_text(line)})
+        elif index > 0 and lines[index - 1].startswith('user "'):
+            assistant_lines.append("User intent: " + line.strip())
         else:
-            bot.append(verbose_v1(row))
+            assistant_lines.append(verbose_v1(line))
     return messages
 
 
+def _quoted_user_text(line: str) -> str:
+    return line.removeprefix('user "')[:-1]
+
+
 def to_intent_messages(history: str) -> list[dict[str, str]]:
-    """Only the canonical forms, as chat messages."""
-    made: list[dict[str, str]] = []
-    rows = history.split("\n")
-    for i, row in enumerate(rows):
-        if i > 0 and rows[i - 1].startswith('user "'):
-            made.append({"type": "user", "content": "User intent: " + row.strip()})
-        elif row.startswith("user ") and not row.startswith('user "'):
-            made.append({"type": "user", "content": "User intent: " + row[5:].strip()})
-        elif row.startswith("bot "):
-            made.append({"type": "assistant", "content": "Bot intent: " + row[4:].strip()})
-    return made
+    """Returns only the canonical forms of a Colang history, as chat messages."""
+    messages: list[dict[str, str]] = []
+    lines = history.split("\n")
+    for index, line in enumerate(lines):
+        if index > 0 and lines[index - 1].startswith('user "'):
+            messages.append({"type": "user", "content": "User intent: " + line.strip()})
+        elif line.startswith("user ") and not line.startswith('user "'):
+            intent = line.removeprefix("user ").strip()
+            messages.append({"type": "user", "content": "User intent: " + intent})
+        elif line.startswith("bot "):
+            messages.append(_bot_intent_message(line))
+    return messages
 
 
 def to_intent_messages_2(history: str) -> list[dict[str, str]]:
-    """What the user said, and the bot's canonical forms and messages, as chat messages."""
-    made: list[dict[str, str]] = []
-    for row in history.split("\n"):
-        if row.startswith('user "'):
-            made.append({"type": "user", "content": row[6:-1]})
-        elif row.startswith("bot "):
-            made.append({"type": "assistant", "content": "Bot intent: " + row[4:].strip()})
-        elif row.startswith('  "'):
-            made.append({"type": "assistant", "content": "Bot message: " + row[2:].strip()})
-    return made
+    """Returns the user's texts and the bot's canonical forms and texts, as chat messages."""
+    messages: list[dict[str, str]] = []
+    for line in history.split("\n"):
+        if line.startswith('user "'):
+            messages.append({"type": "user", "content": _quoted_user_text(line)})
+        elif line.startswith("bot "):
+            messages.append(_bot_intent_message(line))
+        elif line.startswith('  "'):
+            text = line.removeprefix("  ").strip()
+            messages.append({"type": "assistant", "content": "Bot message: " + text})
+    return messages
+
+
+def _bot_intent_message(line: str) -> dict[str, str]:
+    intent = line.removeprefix("bot ").strip()
+    return {"type": "assistant", "content": "Bot intent: " + intent}
+
+
+def _indent(text: str, n: int = 4) -> str:
+    return textwrap.indent(text, " " * min(int(n), MAX_INDENT))
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "colang": colang,
-    "colang_without_identifiers": colang,
+    "colang": render_colang,
+    "colang_without_identifiers": render_colang,
     "remove_text_messages": remove_text_messages,
     "first_turns": first_turns,
     "last_turns": last_turns,
@@ -132,82 +167,92 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "to_intent_messages_2": to_intent_messages_2,
     "to_chat_messages": to_chat_messages,
     "verbose_v1": verbose_v1,
-    "indent": lambda text, n=4: textwrap.indent(text, " " * min(int(n), 80)),
+    "indent": _indent,
 }
 
 
-# -- parsers -----------------------------------------------------------------------------------------------------------
+# -- parsers -----------------------------------------------------------------------------------
 
 
-def _prefix(text: str, prefix: str, into: str) -> str:
-    return into + text[len(prefix) :].strip() if text.startswith(prefix) else text
+def _replace_prefix(text: str, prefix: str, replacement: str) -> str:
+    if not text.startswith(prefix):
+        return text
+    return replacement + text.removeprefix(prefix).strip()
 
 
-def _verbose(text: str) -> str:
-    rows = text.split("\n")
-    pairs = (
+def parse_verbose_v1(text: str) -> str:
+    """Returns Colang for a reply in the form of `verbose_v1`; the labels may be in lower case."""
+    replacements = (
         ("User message: ", "user "),
         ("Bot message: ", "  "),
         ("User intent: ", "  "),
         ("Bot intent: ", "bot "),
     )
-    for i, row in enumerate(rows):
-        rows[i] = row.strip()
-        for prefix, into in pairs:
-            rows[i] = _prefix(_prefix(rows[i], prefix, into), prefix.lower(), into)
-    return "\n".join(rows)
+    lines = [line.strip() for line in text.split("\n")]
+    for index, line in enumerate(lines):
+        for prefix, replacement in replacements:
+            line = _replace_prefix(line, prefix, replacement)
+            line = _replace_prefix(line, prefix.lower(), replacement)
+        lines[index] = line
+    return "\n".join(lines)
 
 
 def is_content_safe(text: str) -> list[Any]:
-    """[True] or [False, violations...] from a yes/no or safe/unsafe answer; anything unclear is unsafe."""
-    plain = re.sub(r"\W+", " ", text.lower().strip())
-    first = plain.split(" ")[:2]
-    if "safe" in first:
+    """Parses a yes/no or safe/unsafe reply; returns [True] or [False, violations...].
+
+    "yes" means that the content is to be blocked. Anything unclear is unsafe.
+    """
+    words = re.sub(r"\W+", " ", text.lower().strip())
+    first_words = words.split(" ")[:2]
+    if "safe" in first_words:
         return [True]
-    if "unsafe" in first:
-        kept = re.sub(r"\W+", " ", text.strip())
-        at = kept.lower().find("unsafe")
-        return [False, *kept[at + 6 :].split()]
-    if "yes" in first:
+    if "unsafe" in first_words:
+        words = re.sub(r"\W+", " ", text.strip())
+        end = words.lower().find("unsafe") + len("unsafe")
+        return [False, *words[end:].split()]
+    if "yes" in first_words:
         return [False]
-    return [True] if "no" in first else [False]
+    return [True] if "no" in first_words else [False]
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {
-    "user_intent": lambda s: _prefix(s.strip(), "User intent: ", "  "),
-    "bot_intent": lambda s: _prefix(s.strip(), "Bot intent: ", "bot "),
-    "bot_message": lambda s: _prefix(s.strip(), "Bot message: ", "  "),
-    "verbose_v1": _verbose,
+    "user_intent": lambda text: _replace_prefix(text.strip(), "User intent: ", "  "),
+    "bot_intent": lambda text: _replace_prefix(text.strip(), "Bot intent: ", "bot "),
+    "bot_message": lambda text: _replace_prefix(text.strip(), "Bot message: ", "  "),
+    "verbose_v1": parse_verbose_v1,
     "is_content_safe": is_content_safe,
 }
 
 
-def first_line(text: str) -> str | None:
-    """The first line that is not empty, stripped."""
-    return next((row.strip() for row in text.split("\n") if row.strip()), None)
+def first_nonempty_line(text: str) -> str | None:
+    """Returns the first line that is not empty, stripped."""
+    return next((line.strip() for line in text.split("\n") if line.strip()), None)
 
 
-def first_lines(text: str, k: int) -> list[str]:
-    """The first k lines that are neither empty nor comments, stripped."""
-    rows = [row.strip() for row in text.split("\n")]
-    return [row for row in rows if row and not row.startswith("#")][:k]
+def first_code_lines(text: str, k: int) -> list[str]:
+    """Returns the first k lines that are neither empty nor comments, stripped."""
+    lines = [line.strip() for line in text.split("\n")]
+    return [line for line in lines if line and not line.startswith("#")][:k]
 
 
-def message_text(text: str) -> str:
-    """The bot's message in a completion: up to a line that ends with a quote or a new user turn, empty lines left out."""
-    text = text.split("\nuser")[0]
-    kept: list[str] = []
-    for row in text.split("\n"):
-        row = row.strip()
-        if row:
-            kept.append(row)
-            if row.endswith('"'):
+def extract_bot_message(text: str) -> str:
+    """Returns the bot's message in a completion.
+
+    It ends at a line that ends with a quote, or where the LLM goes on with a turn of the user.
+    Empty lines are left out.
+    """
+    lines: list[str] = []
+    for line in text.split("\nuser")[0].split("\n"):
+        line = line.strip()
+        if line:
+            lines.append(line)
+            if line.endswith('"'):
                 break
-    return "\n".join(kept)
+    return "\n".join(lines)
 
 
-def unquoted(text: str) -> str:
-    """Without the quotes around it; an opening quote alone goes too."""
+def strip_quotes(text: str) -> str:
+    """Returns the text without the double quotes around it, or without an opening one alone."""
     if text.startswith('"'):
         return text[1:-1] if text[-1] == '"' else text[1:]
     return text

@@ -1,4 +1,4 @@
-"""What a runtime adds to a configuration: the flows, messages and actions of the rails that ship."""
+"""What a runtime adds to a configuration: the flows, messages and actions of the shipped rails."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from truing.rails.colang.ast import BotText, Flow
 
 @dataclass(frozen=True)
 class RailLibrary:
-    """Flows, bot messages and actions; `pure_actions` as in `Program`."""
+    """Flows, bot messages and actions; `pure_actions` has the meaning that it has in `Program`."""
 
     flows: tuple[Flow, ...]
-    bots: dict[str, list[BotText]] = field(default_factory=dict)
+    bot_messages: dict[str, list[BotText]] = field(default_factory=dict)
     actions: tuple[Callable[..., Any], ...] = ()
     pure_actions: frozenset[str] = frozenset()

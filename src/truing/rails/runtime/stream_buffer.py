@@ -1,4 +1,4 @@
-"""A stream of text on its way to the user: prefix and suffix taken off, cut at stop texts, then handed on in pieces."""
+"""An asyncio stream of text with its prefix and suffix removed, cut at stop texts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 
-class Sink:
-    """Takes pieces and hands them on. After `finish` (or a stop text) further pieces are dropped."""
+class StreamBuffer:
+    """Takes chunks of text with `push` and yields them as an async iterator.
+
+    Text that may be the start of a suffix or of a stop text is held until the next chunk decides.
+    After `finish`, `end` or a stop text, further chunks are dropped.
+    """
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str | None] = asyncio.Queue()
@@ -16,62 +20,65 @@ class Sink:
         self.prefix = ""
         self.suffix = ""
         self.stop: tuple[str, ...] = ()
-        self._held = ""
+        self._pending = ""
 
     def expect(self, prefix: str = "", suffix: str = "", stop: Sequence[str] = ()) -> None:
-        """What the text starts and ends with, and where it is cut."""
+        """Sets the prefix and suffix to remove, and the texts at which the stream is cut."""
         self.prefix, self.suffix, self.stop = prefix, suffix, tuple(stop)
 
-    async def push(self, piece: str) -> None:
-        """Takes a piece."""
+    async def push(self, chunk: str) -> None:
+        """Adds a chunk."""
         if self.finished:
             return
-        self._held += piece
+        self._pending += chunk
         if self.prefix:
-            if not self._held.startswith(self.prefix):
+            if not self._pending.startswith(self.prefix):
                 return
-            self._held = self._held[len(self.prefix) :]
+            self._pending = self._pending.removeprefix(self.prefix)
             self.prefix = ""
-        for mark in (self.suffix, *self.stop):
-            if mark and any(self._held.endswith(mark[: n + 1]) for n in range(len(mark))):
-                return  # may be the start of a suffix or stop text
-        self._hand_on()
+        for marker in (self.suffix, *self.stop):
+            partial = (marker[: length + 1] for length in range(len(marker)))
+            if any(self._pending.endswith(start) for start in partial):
+                return  # may be the start of the marker
+        self._flush()
 
-    def _hand_on(self) -> None:
-        piece, self._held = self._held, ""
-        before = len(self.completion)
-        self.completion += piece
-        for mark in self.stop:
-            if mark in self.completion:
-                self.completion = self.completion.split(mark)[0]
-                piece = self.completion[before:]
-                if piece:
-                    self.queue.put_nowait(piece)
+    def _flush(self) -> None:
+        """Moves the pending text to the queue, up to a stop text."""
+        chunk, self._pending = self._pending, ""
+        sent = len(self.completion)
+        self.completion += chunk
+        for marker in self.stop:
+            # In the whole completion: a stop text may span several chunks.
+            if marker in self.completion:
+                self.completion = self.completion.split(marker)[0]
+                chunk = self.completion[sent:]
+                if chunk:
+                    self.queue.put_nowait(chunk)
                 self.end()
                 return
-        if piece:
-            self.queue.put_nowait(piece)
+        if chunk:
+            self.queue.put_nowait(chunk)
 
     async def finish(self) -> None:
-        """The text of one message is complete."""
+        """Completes the text of one message: removes the suffix, flushes, and ends the stream."""
         if self.finished:
             return
         if self.suffix:
-            self._held = self._held.removesuffix(self.suffix)
-        if self._held:
-            self._hand_on()
+            self._pending = self._pending.removesuffix(self.suffix)
+        if self._pending:
+            self._flush()
         self.end()
         self.prefix = self.suffix = ""
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Ends the iteration; pending text is dropped."""
         if not self.finished:
             self.finished = True
-            self.queue.put_nowait(None)
+            self.queue.put_nowait(None)  # the iterator's end mark
 
     async def __aiter__(self) -> AsyncIterator[str]:
         while True:
-            piece = await self.queue.get()
-            if piece is None:
+            chunk = await self.queue.get()
+            if chunk is None:
                 return
-            yield piece
+            yield chunk

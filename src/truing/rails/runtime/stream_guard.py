@@ -1,9 +1,11 @@
-"""Streaming through rails: the text of a turn in pieces, of which none is taken back, and at the end the whole answer.
+"""StreamingModel the answer of a turn through the output rails; nothing that was sent is taken back.
 
-Without output rails the pieces come as the model writes them, once the input rails have passed. With output rails they are held
-back: until the turn is over (`mode: hold`, the default), or chunk by chunk (`mode: chunked`, as NeMo's
-``rails.output.streaming.enabled``): each chunk, with the end of the one before it as context, passes the output rails
-before it is shown, and the whole passes them once more at the end.
+Without output rails, chunks are sent as the model writes them, once the input rails have passed.
+With output rails there are two modes (``truing: {streaming: {mode: ...}}``):
+
+- `hold` (the default): the text is sent when the whole of it has passed;
+- `chunked` (NeMo's ``rails.output.streaming.enabled``): the text is checked chunk by chunk, each
+  with the end of the text before it as context, and the whole once more at the end.
 """
 
 from __future__ import annotations
@@ -16,16 +18,17 @@ from msgspec.structs import replace
 
 from truing.core.types import Answer, Conversation, Message, Sampling
 from truing.rails.config.loader import RailsConfig
-from truing.rails.runtime.stream_buffer import Sink
+from truing.rails.runtime.stream_buffer import StreamBuffer
 
-PIECE = 24
+CHUNK_CHARACTERS = 24  # of a finished text that is sent in chunks
 _STAGES = ("input", "output", "dialog", "retrieval", "tool_output", "tool_input")
 
 
 class StreamGuard:
-    """One answer on its way.
+    """StreamingModel one answer.
 
-    `answer` returns the whole answer of a model behind rails (`Guarded.answer`); `config` says what its output rails are.
+    `answer` returns the whole answer of a model behind rails (`GuardedModel.answer`); its keyword
+    arguments `options`, `session` and `explicit_fields` are passed on.
     """
 
     def __init__(
@@ -36,152 +39,166 @@ class StreamGuard:
         sampling: Sampling,
         options: Mapping[str, Any] | None,
         session: str,
-        asked: Collection[str] | None = None,
+        explicit_fields: Collection[str] | None = None,
     ) -> None:
-        self.answer, self.config, self.conversation, self.sampling = (
-            answer,
-            config,
-            conversation,
-            sampling,
-        )
-        self.options, self.session, self.asked = options, session, asked
+        self.answer, self.config = answer, config
+        self.conversation, self.sampling = conversation, sampling
+        self.options, self.session, self.explicit_fields = options, session, explicit_fields
         self.settings: dict[str, Any] = dict(config.truing.get("streaming") or {})
 
-    async def pieces(self) -> AsyncIterator[str | Answer]:
-        """The pieces, and last the answer; its text is that of the pieces, unless it failed on the way."""
+    async def chunks(self) -> AsyncIterator[str | Answer]:
+        """Yields the text in chunks, and last the Answer with the same text (unless it failed)."""
         rails = self.config.rails.output
         mode = self.settings.get("mode", "chunked" if rails.streaming.enabled else "hold")
-        if not rails.flows or _off(self.options, "output"):
-            made = self._direct()
+        if not rails.flows or _is_stage_off(self.options, "output"):
+            stream = self._stream_unchecked()
         elif mode == "chunked" and not self.sampling.tools:
-            made = self._chunked()
+            stream = self._stream_checked_chunks()
         else:
-            made = self._held()
-        async for piece in made:
-            yield piece
+            stream = self._stream_when_complete()
+        async for chunk in stream:
+            yield chunk
 
-    async def _whole(self, **more: Any) -> Answer:
-        given = {"options": self.options, "session": self.session, "asked": self.asked, **more}
-        return await self.answer(self.conversation, self.sampling, **given)
+    async def _generate(self, conversation: Conversation, **overrides: Any) -> Answer:
+        arguments = {
+            "options": self.options,
+            "session": self.session,
+            "explicit_fields": self.explicit_fields,
+            **overrides,
+        }
+        return await self.answer(conversation, self.sampling, **arguments)
 
-    async def _held(self) -> AsyncIterator[str | Answer]:
-        answer = await self._whole()
-        for piece in pieces(answer.text):
-            yield piece
+    def _start_turn(
+        self, options: Mapping[str, Any] | None
+    ) -> tuple[asyncio.Task[Answer], StreamBuffer]:
+        """Starts the turn as a task that writes to the returned buffer and ends it."""
+        buffer = StreamBuffer()
+        task = asyncio.create_task(
+            self._generate(self.conversation, stream=buffer, options=options)
+        )
+        task.add_done_callback(lambda _: buffer.end())
+        return task, buffer
+
+    async def _stream_when_complete(self) -> AsyncIterator[str | Answer]:
+        answer = await self._generate(self.conversation)
+        for chunk in split_text(answer.text):
+            yield chunk
         yield answer
 
-    async def _direct(self) -> AsyncIterator[str | Answer]:
-        """As the model writes; what the sink has not carried (further messages of the turn, a block) follows at the end."""
-        sink = Sink()
-        task = asyncio.create_task(self._whole(sink=sink))
-        task.add_done_callback(lambda _: sink.end())
-        shown = ""
+    async def _stream_unchecked(self) -> AsyncIterator[str | Answer]:
+        """Yields the chunks as the model writes them.
+
+        Text of the answer that did not go through the buffer (further messages of the turn, the
+        message of a rail that blocked) follows at the end.
+        """
+        task, buffer = self._start_turn(self.options)
+        sent = ""
         try:
-            async for piece in sink:
-                shown += piece
-                yield piece
+            async for chunk in buffer:
+                sent += chunk
+                yield chunk
             answer = await task
         finally:
             if not task.done():
-                task.cancel()
-        for piece in pieces(remainder(shown, answer)):
-            yield piece
+                task.cancel()  # the client has left
+        for chunk in split_text(unsent_text(sent, answer)):
+            yield chunk
         yield answer
 
-    async def _chunked(self) -> AsyncIterator[str | Answer]:
-        """Input rails and the draft first; then chunk after chunk of the draft through the output rails."""
-        rails = self.config.rails.output
-        size = int(self.settings.get("chunk_size", rails.streaming.chunk_size))
-        overlap = int(self.settings.get("context_size", rails.streaming.context_size))
-        sink = Sink()
-        task = asyncio.create_task(self._whole(sink=sink, options=_without_output(self.options)))
-        task.add_done_callback(lambda _: sink.end())
+    async def _stream_checked_chunks(self) -> AsyncIterator[str | Answer]:
+        """Runs the turn without output rails; checks each chunk by them before it is sent."""
+        streaming = self.config.rails.output.streaming
+        chunk_words = int(self.settings.get("chunk_size", streaming.chunk_size))
+        context_words = int(self.settings.get("context_size", streaming.context_size))
+        task, buffer = self._start_turn(_without_output_rails(self.options))
         text = ""
-        passed = 0
+        sent = 0  # characters of the text
         try:
-            async for piece in sink:
-                text += piece
-                if len(text[passed:].split()) >= size:
-                    verdict = await self._check(_with_context(text, passed, overlap))
-                    if verdict is not None:
-                        yield verdict.text
-                        yield _joined(text[:passed], verdict)
-                        return
-                    yield text[passed:]
-                    passed = len(text)
+            async for chunk in buffer:
+                text += chunk
+                if len(text[sent:].split()) < chunk_words:
+                    continue
+                replacement = await self._check_output(_with_context(text, sent, context_words))
+                if replacement is not None:
+                    yield replacement.text
+                    yield _stopped_answer(text[:sent], replacement)
+                    return
+                yield text[sent:]
+                sent = len(text)
             answer = await task
         finally:
             if not task.done():
                 task.cancel()
-        if answer.failure is not None or (answer.finish_reason == "blocked" and not passed):
-            for piece in pieces(answer.text):
-                yield piece
+        if answer.failure is not None or (answer.finish_reason == "blocked" and not sent):
+            for chunk in split_text(answer.text):
+                yield chunk
             yield answer
             return
-        text += remainder(text, answer)
-        if text[passed:]:
-            verdict = await self._check(text)
-            yield verdict.text if verdict is not None else text[passed:]
-            if verdict is not None:
-                yield _joined(text[:passed], verdict)
+        text += unsent_text(text, answer)
+        if text[sent:]:
+            # The whole text: what a rail looks for may be spread over several chunks.
+            replacement = await self._check_output(text)
+            if replacement is not None:
+                yield replacement.text
+                yield _stopped_answer(text[:sent], replacement)
                 return
+            yield text[sent:]
         yield replace(answer, message=replace(answer.message, content=text))
 
-    async def _check(self, text: str) -> Answer | None:
-        """None if the output rails let the text pass as it is; otherwise what is shown in its place."""
-        asked = self.conversation.then(Message("assistant", text))
-        more: dict[str, Any] = {
-            "options": {"rails": ["output"]},
-            "session": self.session,
-            "asked": self.asked,
-        }
-        answer = await self.answer(asked, self.sampling, **more)
+    async def _check_output(self, text: str) -> Answer | None:
+        """Returns None if the output rails pass the text unchanged, else the replacement."""
+        conversation = self.conversation.then(Message("assistant", text))
+        answer = await self._generate(conversation, options={"rails": ["output"]})
         if answer.finish_reason == "blocked" or answer.failure is not None:
             return answer
         return None if answer.text == text else answer
 
 
-def _off(options: Mapping[str, Any] | None, stage: str) -> bool:
+def _is_stage_off(options: Mapping[str, Any] | None, stage: str) -> bool:
     rails = (options or {}).get("rails")
     if isinstance(rails, (list, tuple)):
         return stage not in rails
     return isinstance(rails, Mapping) and rails.get(stage) is False
 
 
-def _without_output(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    stages = [s for s in _STAGES if s != "output" and not _off(options, s)]
+def _without_output_rails(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    stages = [s for s in _STAGES if s != "output" and not _is_stage_off(options, s)]
     return {**(options or {}), "rails": stages}
 
 
-def _joined(before: str, verdict: Answer) -> Answer:
-    """The answer of a stream that was stopped: what was shown, then what the rails put in place of the rest."""
-    return replace(verdict, message=Message("assistant", before + verdict.text))
+def _stopped_answer(sent: str, replacement: Answer) -> Answer:
+    """Returns the answer of a stopped stream: the sent text, then the replacement."""
+    return replace(replacement, message=Message("assistant", sent + replacement.text))
 
 
-def pieces(text: str) -> list[str]:
-    """A finished text in small pieces, cut after blanks."""
-    made: list[str] = []
+def split_text(text: str) -> list[str]:
+    """Splits a finished text into chunks of at least CHUNK_CHARACTERS, before blanks."""
+    chunks: list[str] = []
     current = ""
-    for word in text.split(" "):
-        current += word if not current and not made else " " + word
-        if len(current) >= PIECE:
-            made.append(current)
+    for index, word in enumerate(text.split(" ")):
+        current += word if index == 0 else " " + word
+        if len(current) >= CHUNK_CHARACTERS:
+            chunks.append(current)
             current = ""
-    return [*made, current] if current else made
+    return [*chunks, current] if current else chunks
 
 
-def remainder(shown: str, answer: Answer) -> str:
-    """What of the answer has not been shown yet; a stream that was cut by a failure gives nothing more."""
+def unsent_text(sent: str, answer: Answer) -> str:
+    """Returns the part of the answer's text that is not in `sent`; none of a failed answer."""
     if answer.failure is not None:
         return ""
     text = answer.text
-    if text.startswith(shown):
-        return text[len(shown) :]
-    if text.startswith(shown.strip()):
-        return text[len(shown.strip()) :]
-    return "" if text.strip() in shown else ("\n" if shown else "") + text
+    if text.startswith(sent):
+        return text[len(sent) :]
+    stripped = sent.strip()  # the answer's text is stripped, the stream is not
+    if text.startswith(stripped):
+        return text[len(stripped) :]
+    if text.strip() in sent:
+        return ""
+    return ("\n" if sent else "") + text
 
 
-def _with_context(text: str, start: int, overlap: int) -> str:
-    before = text[:start].split()[-overlap:] if overlap else []
-    return " ".join([*before, text[start:].lstrip()])
+def _with_context(text: str, start: int, context_words: int) -> str:
+    """Returns the text from `start` on, after the last words before it."""
+    context = text[:start].split()[-context_words:] if context_words else []
+    return " ".join([*context, text[start:].lstrip()])

@@ -1,4 +1,8 @@
-"""Templates of prompts and bot messages: Jinja in a sandbox, bounded in time and size."""
+"""Templates of prompts and bot messages: Jinja in a sandbox, bounded in time and size.
+
+Configurations may come from people who are not trusted with the process, so a template can neither
+reach Python objects nor fill the memory from a few characters.
+"""
 
 from __future__ import annotations
 
@@ -14,152 +18,161 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from truing.core.errors import TruingError
 from truing.rails.runtime.prompt_filters import FILTERS
 
-MAX_OUTPUT = 1_000_000
-MAX_LOOPS = 2
-MAX_STEPS = 20_000
-_STRING_BOMBS = frozenset(
+MAX_OUTPUT = 1_000_000  # characters
+MAX_LOOP_DEPTH = 2
+MAX_RANGE = 1000
+MAX_OUTPUT_STEPS = 20_000  # parts that a template yields; bounds the iterations of its loops
+# Methods of texts whose result can be far larger than the text.
+_GROWING_METHODS = frozenset(
     ["ljust", "rjust", "center", "zfill", "expandtabs", "format", "format_map", "replace", "join"]
 )
-_VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]*(?:\w|]))")
+# Filters with the same problem, or that show Python objects.
+_REMOVED_FILTERS = (
+    "format",
+    "center",
+    "xmlattr",
+    "pprint",
+    "filesizeformat",
+    "wordwrap",
+    "batch",
+    "slice",
+    "replace",
+)
+_FORBIDDEN_NODES = (
+    nodes.Macro,
+    nodes.CallBlock,
+    nodes.Include,
+    nodes.Import,
+    nodes.FromImport,
+    nodes.Extends,
+)
+_DOLLAR_VARIABLE = re.compile(r"\$([^ \"'!?\-,;</]*(?:\w|]))")
 
 
 class PromptError(TruingError):
     """A template is malformed, tries to leave the sandbox, or grows without bound."""
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, without what can fill the memory from a short template."""
+class _BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, without what can fill the memory from a short template."""
 
     intercepted_binops = frozenset({"*", "**", "%", "+", "~"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Arithmetic with bounded results."""
+        """Evaluates a binary operation whose result is bounded; raises SecurityError for others."""
         if operator in ("*", "**"):
-            sized = any(hasattr(v, "__len__") for v in (left, right))
-            large = (
-                isinstance(left, int)
+            has_length = any(hasattr(value, "__len__") for value in (left, right))
+            is_large_power = (
+                operator == "**"
+                and isinstance(left, int)
                 and isinstance(right, int)
                 and (abs(left) > 10**9 or abs(right) > 10**4)
             )
-            if sized or (operator == "**" and large):
+            if has_length or is_large_power:
                 raise SecurityError(f"{operator} is not allowed on these values")
         if operator == "%" and isinstance(left, str):
             raise SecurityError("% on a text is not allowed")
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Neither underscores nor methods that multiply a text."""
-        if isinstance(obj, (str, bytes)) and attr in _STRING_BOMBS:
+        """Refuses underscores (as the sandbox does) and the methods of texts that multiply them."""
+        if isinstance(obj, (str, bytes)) and attr in _GROWING_METHODS:
             return False
         return bool(super().is_safe_attribute(obj, attr, value))
 
 
-def _range(*args: int) -> range:
-    made = range(*args)
-    if len(made) > 1000:
-        raise SecurityError("range is limited to 1000")
-    return made
+def _bounded_range(*args: int) -> range:
+    numbers = range(*args)
+    if len(numbers) > MAX_RANGE:
+        raise SecurityError(f"range is limited to {MAX_RANGE}")
+    return numbers
 
 
-@lru_cache(maxsize=1)
-def environment() -> _Environment:
-    """The one environment; templates are compiled once."""
-    made = _Environment(cache_size=1024)
-    made.globals.clear()
-    made.globals["range"] = _range
-    for name in (
-        "format",
-        "center",
-        "xmlattr",
-        "pprint",
-        "filesizeformat",
-        "wordwrap",
-        "batch",
-        "slice",
-        "replace",
-    ):
-        made.filters.pop(name, None)
-    made.filters.update(FILTERS)
-    made.filters["replace"] = _replace
-    return made
-
-
-def _replace(text: Any, old: str, new: str) -> str:
+def _bounded_replace(text: Any, old: str, new: str) -> str:
     text = str(text)
     if len(text) + text.count(old) * len(new) > MAX_OUTPUT:
         raise SecurityError("the text grows too large")
-    made: str = text.replace(old, new)
-    return made
+    replaced: str = text.replace(old, new)
+    return replaced
+
+
+@lru_cache(maxsize=1)
+def jinja_environment() -> _BoundedEnvironment:
+    """Returns the environment of all templates."""
+    environment = _BoundedEnvironment(cache_size=1024)
+    environment.globals.clear()
+    environment.globals["range"] = _bounded_range
+    for name in _REMOVED_FILTERS:
+        environment.filters.pop(name, None)
+    environment.filters.update(FILTERS)
+    environment.filters["replace"] = _bounded_replace
+    return environment
 
 
 @lru_cache(maxsize=4096)
-def _compiled(text: str) -> tuple[Any, frozenset[str]]:
-    if len(text) > MAX_OUTPUT:
+def _compile_template(source: str) -> tuple[Any, frozenset[str]]:
+    """Returns the compiled template and the variables that it reads."""
+    if len(source) > MAX_OUTPUT:
         raise PromptError("the template is too long")
     try:
-        tree = environment().parse(text)
-        _check_loops(tree, 0)
-        return environment().from_string(text), frozenset(meta.find_undeclared_variables(tree))
+        tree = jinja_environment().parse(source)
+        _check_nodes(tree, 0)
+        template = jinja_environment().from_string(source)
+        return template, frozenset(meta.find_undeclared_variables(tree))
     except (TemplateError, RecursionError, MemoryError) as error:
         raise PromptError(f"the template cannot be read: {error}") from error
 
 
-def _check_loops(node: nodes.Node, depth: int) -> None:
-    if isinstance(
-        node,
-        (
-            nodes.Macro,
-            nodes.CallBlock,
-            nodes.Include,
-            nodes.Import,
-            nodes.FromImport,
-            nodes.Extends,
-        ),
-    ):
+def _check_nodes(node: nodes.Node, loop_depth: int) -> None:
+    """Raises PromptError for nodes that read files or define macros, and for deep loops."""
+    if isinstance(node, _FORBIDDEN_NODES):
         raise PromptError(f"{type(node).__name__.lower()} is not allowed in templates")
     if isinstance(node, nodes.For):
-        depth += 1
-        if depth > MAX_LOOPS or node.recursive:
-            raise PromptError(f"loops may be nested {MAX_LOOPS} deep at most")
+        loop_depth += 1
+        if loop_depth > MAX_LOOP_DEPTH or node.recursive:
+            raise PromptError(f"loops may be nested {MAX_LOOP_DEPTH} deep at most")
     for child in node.iter_child_nodes():
-        _check_loops(child, depth)
+        _check_nodes(child, loop_depth)
 
 
-def variables(text: str) -> frozenset[str]:
-    """The variables that a template asks for."""
-    return _compiled(text)[1]
+def template_variables(source: str) -> frozenset[str]:
+    """Returns the variables that a template reads."""
+    return _compile_template(source)[1]
 
 
-def render(text: str, context: Mapping[str, Any]) -> str:
-    """A template with the variables of a context; a missing variable is empty. PromptError on any fault."""
-    if "{" not in text:
-        return text
-    template, names = _compiled(text)
-    made: list[str] = []
+def render_template(source: str, context: Mapping[str, Any]) -> str:
+    """Renders a template with the variables of a context; a missing variable is empty.
+
+    Raises PromptError if the template is malformed, fails, or grows too large.
+    """
+    if "{" not in source:
+        return source  # plain text, which most bot messages are
+    template, names = _compile_template(source)
+    # Only what the template reads: the context may hold many large values.
+    variables = {name: context[name] for name in names if name in context}
+    parts: list[str] = []
     size = 0
     try:
-        for step, piece in enumerate(
-            template.generate({n: context[n] for n in names if n in context})
-        ):
-            size += len(piece)
-            if size > MAX_OUTPUT or step > MAX_STEPS:
+        for step, part in enumerate(template.generate(variables)):
+            size += len(part)
+            if size > MAX_OUTPUT or step > MAX_OUTPUT_STEPS:
                 raise PromptError("the template's output grows without bound")
-            made.append(piece)
+            parts.append(part)
     except PromptError:
         raise
     except Exception as error:
         raise PromptError(f"the template failed: {error}") from error
-    return "".join(made)
+    return "".join(parts)
 
 
 @lru_cache(maxsize=4096)
-def with_variables(text: str) -> str:
-    """A bot message's ``$name`` as ``{{name}}``."""
-    for name in _VARIABLE.findall(text):
+def dollar_to_jinja(text: str) -> str:
+    """Returns a bot message with each ``$name`` written as ``{{name}}``."""
+    for name in _DOLLAR_VARIABLE.findall(text):
         text = text.replace(f"${name}", "{{" + name + "}}")
     return text
 
 
-def render_message(text: str, context: Mapping[str, Any]) -> str:
-    """A predefined bot message with its variables."""
-    return render(with_variables(text), context)
+def render_bot_message(text: str, context: Mapping[str, Any]) -> str:
+    """Renders a predefined bot message, whose variables are ``$name`` or ``{{ name }}``."""
+    return render_template(dollar_to_jinja(text), context)

@@ -21,13 +21,13 @@ from truing.rails.config.models import (
     find_engine_fault,
     find_entry_faults,
 )
-from truing.rails.library.catalog import all_actions, pure_actions
-from truing.rails.library.pii import check_names
-from truing.rails.library.references import library_of, wiring_faults
+from truing.rails.library.catalog import all_actions, pure_action_names
+from truing.rails.library.pii import split_entities
+from truing.rails.library.references import find_missing_references, library_for_config
 from truing.rails.runtime import dialog_actions, parallel_rails
-from truing.rails.runtime.prompts import Prompts
-from truing.rails.runtime.templates import PromptError, with_variables
-from truing.rails.runtime.templates import variables as find_template_variables
+from truing.rails.runtime.prompts import PromptManager
+from truing.rails.runtime.templates import PromptError, dollar_to_jinja
+from truing.rails.runtime.templates import template_variables as find_template_variables
 from truing.rails.static.action_sources import read_action_sources
 from truing.rails.static.findings import Finding, finding_sort_key
 from truing.rails.static.llm_call_counts import LlmCallCounter, TurnCallCount
@@ -72,11 +72,11 @@ def check_rails_config(path: str | Path) -> RailsCheckReport:
         findings = [_finding_from_fault(fault, "read") for fault in error.faults]
         report.findings = sorted(findings, key=finding_sort_key)
         return report
-    library = library_of(config)
+    library = library_for_config(config)
     sources = read_action_sources(config.code, root if root.is_dir() else root.parent)
     actions = collect_builtin_actions()
     compiled, compile_findings = _compile_flows(config)
-    program = Program(compiled, pure_actions())
+    program = Program(compiled, pure_action_names())
     findings = [
         *sources.findings,
         *_check_models(config),
@@ -126,7 +126,7 @@ def _compile_flows(config: RailsConfig) -> tuple[list[CompiledFlow], list[Findin
     compiled: list[CompiledFlow] = []
     findings: list[Finding] = []
     rail_names = list_rail_flow_names(config)
-    for flow in (*config.flows, *library_of(config).flows):
+    for flow in (*config.flows, *library_for_config(config).flows):
         try:
             compiled_flow = compile_flow(flow)
         except TruingError as error:
@@ -156,8 +156,8 @@ def _check_models(config: RailsConfig) -> Iterator[Finding]:
 
 def _check_rail_references(config: RailsConfig) -> Iterator[Finding]:
     """Rails without a flow, and library rails without their prompt."""
-    flows = [*config.flows, *library_of(config).flows]
-    for place, message in wiring_faults(config, flows, Prompts(config)):
+    flows = [*config.flows, *library_for_config(config).flows]
+    for place, message in find_missing_references(config, flows, PromptManager(config)):
         yield Finding(place=place, kind="rail", what=message)
 
 
@@ -169,7 +169,7 @@ def _check_templates(config: RailsConfig) -> Iterator[Finding]:
                 yield from _check_template(template, place)
     for name, texts in config.bot_messages.items():
         for text in texts:
-            yield from _check_template(with_variables(text.text), config.locate("bot", name))
+            yield from _check_template(dollar_to_jinja(text.text), config.locate("bot", name))
 
 
 def _check_template(template: str, place: str) -> Iterator[Finding]:
@@ -181,7 +181,9 @@ def _check_template(template: str, place: str) -> Iterator[Finding]:
 
 def _rails_with_unknown_effects(program: Program, references: list[str]) -> list[str]:
     return [
-        reference for reference in references if parallel_rails.effects(program, reference) is None
+        reference
+        for reference in references
+        if parallel_rails.variable_effects(program, reference) is None
     ]
 
 
@@ -198,7 +200,7 @@ def _check_concurrency(config: RailsConfig, program: Program) -> Iterator[Findin
                 f"{', '.join(unknown)}: what it does to the others is not known, "
                 f"so the {name} rails run one after the other"
             )
-        elif not parallel_rails.independent(program, stage.flows):
+        elif not parallel_rails.can_run_in_parallel(program, stage.flows):
             message = (
                 f"one of the {name} rails writes what another reads, "
                 "so they run one after the other"
@@ -258,7 +260,7 @@ def _check_entities(config: RailsConfig) -> Iterator[Finding]:
     for key, entities in entity_lists:
         for index, entity in enumerate(entities or []):
             try:
-                check_names([str(entity)], key)
+                split_entities([str(entity)], key)
             except PlanError as error:
                 place = _locate_first(config, f"{key}.{index}", key)
                 yield Finding(place=place, kind="entity", what=error.faults[0])

@@ -15,7 +15,7 @@ from truing.rails.colang import compiler
 from truing.rails.colang.compiler import CompiledFlow, Instruction, Program
 from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.config.loader import RailsConfig, iterate_stages
-from truing.rails.library.references import library_of
+from truing.rails.library.references import library_for_config
 from truing.rails.static.action_sources import ActionSources
 
 MAX_PATH_LENGTH = 800  # instructions; the search recurses once for each
@@ -102,7 +102,7 @@ class LlmCallCounter:
         self.builtin = builtin
         self.sources = sources
         self._rails = {name: stage.flows for name, stage in iterate_stages(config)}
-        self._messages_with_text = {*config.bot_messages, *library_of(config).bots}
+        self._messages_with_text = {*config.bot_messages, *library_for_config(config).bot_messages}
         self._flow_costs: dict[str, PathCosts] = {}
         self._message_costs: dict[str, LlmCallCount] = {}
         self._active_flows: set[str] = set()

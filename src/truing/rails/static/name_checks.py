@@ -14,10 +14,10 @@ from truing.rails.colang.expressions import find_variables
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
 from truing.rails.colang.parser import walk_steps
 from truing.rails.config.loader import RailsConfig, iterate_stages
-from truing.rails.runtime.action_registry import Actions
+from truing.rails.runtime.action_registry import ActionRegistry
 from truing.rails.runtime.rail_library import RailLibrary
-from truing.rails.runtime.templates import variables as find_template_variables
-from truing.rails.runtime.templates import with_variables
+from truing.rails.runtime.templates import dollar_to_jinja
+from truing.rails.runtime.templates import template_variables as find_template_variables
 from truing.rails.static.action_sources import ActionSource, ActionSources
 from truing.rails.static.findings import Finding
 
@@ -123,7 +123,7 @@ class NameChecker:
         )
 
     def _check_message(self, name: str, place: str) -> Iterator[Finding]:
-        is_defined = name in self.config.bot_messages or name in self.library.bots
+        is_defined = name in self.config.bot_messages or name in self.library.bot_messages
         if is_defined or name in _WILDCARDS or name.startswith("$"):
             return
         hint = did_you_mean(name, self.config.bot_messages)
@@ -175,7 +175,7 @@ class NameChecker:
 
     def _find_action(self, name: str) -> ActionSource | Callable[..., Any] | None:
         """Looks an action up as the runtime does, which also accepts other spellings of a name."""
-        registry = Actions()
+        registry = ActionRegistry()
         for known_name in (*self.builtin, *self.sources.actions):
             registry.register(_placeholder_action, known_name)
         entry = registry.find(name)
@@ -268,7 +268,7 @@ class NameChecker:
                     for name in sorted(find_variables(expression)):
                         yield _place_of(step, flow), name
         for message, texts in self.config.bot_messages.items():
-            if texts is self.library.bots.get(message):
+            if texts is self.library.bot_messages.get(message):
                 continue
             for text in texts:
                 place = self.config.locate("bot", message)
@@ -313,7 +313,7 @@ def _expressions_of(step: ast.FlowStep) -> list[str]:
 
 def _variables_of_template(text: str) -> frozenset[str]:
     try:
-        return find_template_variables(with_variables(text)) - TEMPLATE_VARIABLES
+        return find_template_variables(dollar_to_jinja(text)) - TEMPLATE_VARIABLES
     except Exception:
         # `check` reports a malformed template itself.
         return frozenset()

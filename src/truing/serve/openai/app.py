@@ -119,7 +119,7 @@ def chat_app(
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         admission.draining = False
         for guarded in router.guarded.values():
-            await guarded.warm()
+            await guarded.warm_up()
         yield
         await admission.drain(limits.seconds)
         if audit is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from truing.core.errors import PlanError, UserError
 from truing.core.protocols import Closeable, Judge, Model
-from truing.rails.guarded import Guarded
+from truing.rails.guarded import GuardedModel
 
 _CONFIG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}")
 CONFIG_FILES = ("config.yml", "config.yaml")
@@ -68,7 +68,7 @@ class ModelRouter:
             raise PlanError(
                 "serve: give --model, or --rails with a configuration that names its models"
             )
-        self.guarded: dict[str, Guarded] = {}
+        self.guarded: dict[str, GuardedModel] = {}
         faults: list[str] = []
         for config_id, path in (configs or {}).items():
             try:
@@ -77,7 +77,7 @@ class ModelRouter:
                     inner = main_model(path)
                 if inner is None:
                     raise PlanError(f"{path}: names no model, and --model is not given")
-                self.guarded[config_id] = Guarded(path, inner, judges=judges)
+                self.guarded[config_id] = GuardedModel(path, inner, judges=judges)
             except UserError as error:
                 faults.extend(error.faults)
         if faults:

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from truing.core.protocols import Judge, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sample, Sampling, stream_seed
 from truing.core.types import Response as ModelResponse
-from truing.rails.guarded import Guarded
+from truing.rails.guarded import GuardedModel
 from truing.serve.openai import schemas
 from truing.serve.openai.admission import AdmissionControl, RequestRefused
 from truing.serve.openai.audit import HarmAudit
@@ -87,7 +87,7 @@ class ChatService:
         answers: tuple[Answer, ...]
         try:
             async with asyncio.timeout(self.admission.limits.seconds):
-                if isinstance(model, Guarded):
+                if isinstance(model, GuardedModel):
                     answers = await self._generate_guarded(
                         model, conversation, sampling, options, session, explicit_fields
                     )
@@ -101,7 +101,7 @@ class ChatService:
 
     async def _generate_guarded(
         self,
-        model: Guarded,
+        model: GuardedModel,
         conversation: Conversation,
         sampling: Sampling,
         options: dict[str, Any] | None,
@@ -121,7 +121,7 @@ class ChatService:
                 replace(sampling, n=1, seed=seed),
                 options=options,
                 session=session,
-                asked=explicit_fields,
+                explicit_fields=explicit_fields,
             )
             for seed in seeds
         )
@@ -191,13 +191,13 @@ async def _stream_answer(
     """
     started_ns = time.time_ns()
     conversation, sampling = prompt
-    if isinstance(model, Guarded):
-        async for part in model.streamed(
+    if isinstance(model, GuardedModel):
+        async for part in model.stream_with_answer(
             conversation,
             sampling,
             options=data.options,
             session=session,
-            asked=data.explicit_fields,
+            explicit_fields=data.explicit_fields,
         ):
             if isinstance(part, Answer):
                 service.record_answers(model, conversation, (part,), started_ns)
@@ -305,7 +305,7 @@ async def checks(
     service.authenticate(request)
     conversation, sampling = _read_request(schemas.ChatRequest(messages=data.messages), service)
     model = service.select_model(data.guardrails.config_id if data.guardrails else None)
-    if not isinstance(model, Guarded):
+    if not isinstance(model, GuardedModel):
         raise RequestRefused(
             404, "this server has no rails: start it with --rails", "invalid_request_error"
         )

@@ -1,0 +1,110 @@
+"""LLM calls of dialog actions, and the events of the messages that they result in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from truing.rails.actions import ActionResult
+from truing.rails.runtime.conversation_state import content_text
+from truing.rails.runtime.turn_context import TurnContext
+
+Event = dict[str, Any]
+_CHAT_ROLES = ("system", "user", "assistant", "tool", "developer")
+
+
+async def ask_llm(turn: TurnContext, task: str, variables: dict[str, Any], **params: Any) -> str:
+    """Makes the LLM call of a task and returns its parsed reply."""
+    prompts = turn.services.prompts
+    prompt = prompts.render_task_prompt(task, variables, turn.state.history)
+    reply = await turn.llm(task)(prompt, stop=prompts.get_stop_tokens(task), **params)
+    turn.thinking = reply.thinking
+    return str(prompts.parse_task_output(task, reply.content))
+
+
+async def answer_without_dialog(turn: TurnContext, event: Event) -> ActionResult:
+    """Returns the main LLM's answer to the user's message."""
+    prompts = turn.services.prompts
+    llm, params = turn.llm("generate_user_intent"), turn.llm_params
+    if turn.services.config.passthrough:
+        prompt: Any = original_messages(turn, event["text"])
+        reply = await llm(prompt, stream=turn.stream, tools=turn.tools, **params)
+        text = str(prompts.parse_task_output("general", reply.content))
+    else:
+        chunks = await _relevant_chunks(turn, event)
+        prompt = prompts.render_task_prompt(
+            "general", {"relevant_chunks": chunks}, turn.state.history
+        )
+        prompt = _with_tool_messages(turn, prompt, event)
+        if turn.stream is not None:
+            turn.stream.expect(stop=["User:"])
+        reply = await llm(prompt, stop=["User:"], stream=turn.stream, tools=turn.tools, **params)
+        text = str(prompts.parse_task_output("general", reply.content)).strip()
+        if text.startswith('"'):
+            text = text[1:-1]
+    await push_to_stream(turn, text)
+    turn.thinking, turn.finish_reason = reply.thinking, reply.finish_reason
+    result = ActionResult(events=[], context_updates={})
+    add_message_events(turn, result, text, reply.tool_calls)
+    return result
+
+
+async def _relevant_chunks(turn: TurnContext, event: Event) -> str | None:
+    kb = turn.services.kb
+    if kb is None:
+        return turn.state.history.chunks
+    chunks = await kb.search_relevant_chunks(content_text(event["text"]))
+    return "\n".join(chunk["body"] for chunk in chunks)
+
+
+def original_messages(turn: TurnContext, text: Any) -> Any:
+    """Returns the caller's messages, the last user message with the text that the input rails left.
+
+    Without any messages (a conversation of events) the text itself is the prompt.
+    """
+    messages = [dict(m) for m in turn.messages if m.get("role") in _CHAT_ROLES]
+    if not messages:
+        return text
+    for message in reversed(messages):
+        if message["role"] == "user":
+            message["content"] = text
+            break
+    return messages
+
+
+def _with_tool_messages(turn: TurnContext, prompt: Any, event: Event) -> Any:
+    """Returns the prompt; with the original messages if these have tool calls.
+
+    The rendered history has no form for tool calls and results. The system message of the prompt
+    stays.
+    """
+    has_tools = any(m.get("role") == "tool" or m.get("tool_calls") for m in turn.messages)
+    if not isinstance(prompt, list) or not has_tools:
+        return prompt
+    system = [message for message in prompt if message.get("type") == "system"][:1]
+    original = original_messages(turn, event["text"])
+    return [*system, *(message for message in original if message["role"] != "system")]
+
+
+async def push_to_stream(turn: TurnContext, text: str) -> None:
+    """StreamingModel a text as a whole; dropped if the LLM's own stream has already finished."""
+    if turn.stream is not None:
+        await turn.stream.push(text)
+
+
+def add_message_events(
+    turn: TurnContext, result: ActionResult, text: str, tool_calls: Sequence[Any] = ()
+) -> None:
+    """Adds the bot message (or the tool calls), and before it the LLM's thinking."""
+    events = result.events if result.events is not None else []
+    if turn.thinking:
+        events.append({"type": "BotThinking", "content": turn.thinking})
+        result.context_updates = {**(result.context_updates or {}), "bot_thinking": turn.thinking}
+        turn.thinking = None
+    if tool_calls:
+        events.append(
+            {"type": "BotToolCalls", "tool_calls": [call.to_openai() for call in tool_calls]}
+        )
+    else:
+        events.append({"type": "BotMessage", "text": text})
+    result.events = events

@@ -1,0 +1,102 @@
+"""The result of a turn: the message, gathered from the turn's events, and the rulings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from truing.core.types import Failure, Ruling, ToolCall, Usage
+from truing.rails.runtime.turn_context import TurnContext
+
+Event = dict[str, Any]
+REMOVE_LAST_MESSAGE = "(remove last message)"  # NeMo's script by which a flow takes a message back
+
+
+@dataclass(slots=True)
+class TurnResult:
+    """The message of a turn (role assistant or exception), its rulings, events and costs."""
+
+    message: dict[str, Any]
+    rulings: tuple[Ruling, ...] = ()
+    events: list[Event] = field(default_factory=list)
+    llm_calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    tool_calls: tuple[ToolCall, ...] = ()
+    context: dict[str, Any] = field(default_factory=dict)
+    blocked: bool = False
+    failure: Failure | None = None
+    finish_reason: str = "stop"
+
+    @property
+    def text(self) -> str:
+        """The text of the message; of an exception its type and message."""
+        content = self.message["content"]
+        if isinstance(content, str):
+            return content
+        return f"{content.get('type')}: {content.get('message', '')}"
+
+
+@dataclass(slots=True)
+class TurnOutput:
+    """The output in a turn's events: texts, exception event, OpenAI tool calls, thinking."""
+
+    texts: list[str] = field(default_factory=list)
+    exception: Event | None = None
+    tool_calls: list[Any] | None = None
+    thinking: str | None = None
+
+    def message(self) -> dict[str, Any]:
+        """Returns the message of the conversation (with tool calls, without thinking)."""
+        if self.exception is not None:
+            message: dict[str, Any] = {"role": "exception", "content": self.exception}
+        else:
+            message = {"role": "assistant", "content": "\n".join(self.texts)}
+        return {**message, "tool_calls": self.tool_calls} if self.tool_calls else message
+
+
+def collect_output(events: Sequence[Event]) -> TurnOutput:
+    """Gathers the output of a turn from its events."""
+    output = TurnOutput()
+    for event in events:
+        kind = event["type"]
+        if kind == "StartUtteranceBotAction":
+            if event["script"] == REMOVE_LAST_MESSAGE:
+                output.texts = output.texts[:-1]
+            else:
+                output.texts.append(str(event["script"]))
+        elif kind.endswith("Exception"):
+            output.exception = event
+        elif kind == "StartToolCallBotAction" and event.get("tool_calls") is not None:
+            output.tool_calls = event["tool_calls"]
+        elif kind == "BotThinking":
+            output.thinking = output.thinking or event.get("content")
+    return output
+
+
+def build_result(turn: TurnContext, output: TurnOutput, events: list[Event]) -> TurnResult:
+    """Returns the result of a finished turn."""
+    message = output.message()
+    message.pop("tool_calls", None)
+    # As in NeMo: thinking is part of the text only where the caller sets no options.
+    if output.thinking and turn.options is None and output.exception is None:
+        content = f"<think>{output.thinking}</think>\n{message['content']}"
+        message = {**message, "content": content}
+    tool_calls = tuple(
+        ToolCall.from_openai(call)
+        for call in output.tool_calls or ()
+        if isinstance(call, dict) and isinstance(call.get("function"), dict)
+    )
+    is_blocked = output.exception is not None or any(r.ruling == "block" for r in turn.rulings)
+    return TurnResult(
+        message=message,
+        rulings=tuple(turn.rulings),
+        events=events,
+        llm_calls=turn.counter.calls,
+        usage=turn.counter.usage(),
+        tool_calls=tool_calls,
+        context=turn.state.context,
+        blocked=is_blocked,
+        failure=turn.failure,
+        finish_reason=turn.finish_reason,
+    )
