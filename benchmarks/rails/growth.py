@@ -76,7 +76,7 @@ class Ours:
 
         began = time.process_time()
         self.runtime = build_runtime(
-            RailsConfig.from_text(yaml, flows), Script(), Parts(encoder=Lexical())
+            RailsConfig.from_text(yaml, flows), Script(), RuntimeParts(encoder=LexicalEncoder())
         )
         self.built = time.process_time() - began
 

@@ -100,9 +100,9 @@ class Says:
 
 def _guarded(
     yaml: str = "models: []\n", colang: str = "", *, say: str = "fine", **parts: Any
-) -> Guarded:
-    return Guarded(
-        RailsConfig.from_text(yaml, colang), Says(say), parts=Parts(encoder=Words(), **parts)
+) -> GuardedModel:
+    return GuardedModel(
+        RailsConfig.from_text(yaml, colang), Says(say), parts=RuntimeParts(encoder=Words(), **parts)
     )
 
 

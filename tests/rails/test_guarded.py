@@ -65,9 +65,9 @@ class Fake:
             yield word + " "
 
 
-def _guard(model: Any, yaml: str = "models: []\n", colang: str = "", **parts: Any) -> Guarded:
-    return Guarded(
-        RailsConfig.from_text(yaml, colang), model, parts=Parts(encoder=Words(), **parts)
+def _guard(model: Any, yaml: str = "models: []\n", colang: str = "", **parts: Any) -> GuardedModel:
+    return GuardedModel(
+        RailsConfig.from_text(yaml, colang), model, parts=RuntimeParts(encoder=Words(), **parts)
     )
 
 
@@ -177,8 +177,8 @@ def test_the_lineage_names_the_config_the_model_and_the_judges() -> None:
     class Judge:
         name, question, lineage = "j", "harmful", Lineage(name="j", hash="1")
 
-    one = Guarded(RailsConfig.from_text("models: []\n"), Fake(), judges={"j": Judge()})  # type: ignore[dict-item]
-    two = Guarded(RailsConfig.from_text("passthrough: true\n"), Fake())
+    one = GuardedModel(RailsConfig.from_text("models: []\n"), Fake(), judges={"j": Judge()})  # type: ignore[dict-item]
+    two = GuardedModel(RailsConfig.from_text("passthrough: true\n"), Fake())
     assert one.lineage.judges == (Judge.lineage,)
     assert one.lineage.hash != two.lineage.hash
 

@@ -108,7 +108,7 @@ def test_the_request_goes_before_the_parameters(
 ) -> None:
     """By name where the door says what was asked for; else by what differs from the defaults."""
     ear = Ear()
-    _ask(ear, "models: []", sampling=sampling, asked=asked)
+    _ask(ear, "models: []", sampling=sampling, explicit_fields=asked)
     assert (ear.heard[0][1].temperature, ear.heard[0][1].max_tokens) == want
 
 

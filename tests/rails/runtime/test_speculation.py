@@ -59,8 +59,8 @@ class Slow:
 def _run(
     model: Slow, yaml: str, colang: str = "", said: str = "hello", **parts: Any
 ) -> tuple[Answer, float]:
-    guarded = Guarded(
-        RailsConfig.from_text(yaml, colang), model, parts=Parts(encoder=Words(), **parts)
+    guarded = GuardedModel(
+        RailsConfig.from_text(yaml, colang), model, parts=RuntimeParts(encoder=Words(), **parts)
     )
     began = time.perf_counter()
     answer = asyncio.run(guarded.answer(Conversation.of(said), Sampling()))
@@ -136,10 +136,10 @@ def test_rails_with_actions_of_the_user_are_not_run_beside_anything() -> None:
 
     model = Slow(0.0)
     yaml = "rails: {input: {flows: [own]}}\ntruing: {speculative: true, concurrent: true}\n"
-    guarded = Guarded(
+    guarded = GuardedModel(
         RailsConfig.from_text(yaml, colang),
         model,
-        parts=Parts(encoder=Words(), actions={"mine": mine}),
+        parts=RuntimeParts(encoder=Words(), actions={"mine": mine}),
     )
     assert guarded.runtime.speculative is False
     asyncio.run(guarded.answer(Conversation.of("hello"), Sampling()))
@@ -185,7 +185,7 @@ def test_side_by_side_the_first_that_blocks_decides() -> None:
 )
 def test_independence_is_shown_or_denied(first: str, second: str, free: bool) -> None:
     colang = f"define subflow one\n  {first}\n\ndefine subflow two\n  {second}\n"
-    guarded = Guarded(
+    guarded = GuardedModel(
         RailsConfig.from_text("rails: {input: {flows: [one, two]}}\n", colang),
         Slow(),
         parts=RuntimeParts(encoder=Words()),
@@ -210,7 +210,9 @@ def test_conversations_do_not_mix_under_load() -> None:
         'define bot say\n  "mine: $mine"\n'
     )
     yaml = "rails: {dialog: {user_messages: {embeddings_only: true}}}\n"
-    guarded = Guarded(RailsConfig.from_text(yaml, colang), Slow(0), parts=Parts(encoder=Words()))
+    guarded = GuardedModel(
+        RailsConfig.from_text(yaml, colang), Slow(0), parts=RuntimeParts(encoder=Words())
+    )
 
     async def talk(k: int) -> None:
         messages: tuple[Message, ...] = ()

@@ -30,8 +30,8 @@ class RegisteredAction:
         )
         self.accepts_any_keyword = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
-    async def run(self, params: dict[str, Any], timeout: float) -> Any:
-        """Calls the action and returns its value; raises TimeoutError after `timeout` seconds.
+    async def run(self, params: dict[str, Any], seconds: float) -> Any:
+        """Calls the action and returns its value; raises TimeoutError after `seconds`.
 
         Synchronous functions run in a thread, so that they do not block the event loop.
         """
@@ -41,10 +41,10 @@ class RegisteredAction:
         if not (inspect.isfunction(call) or inspect.ismethod(call)):
             invoke = getattr(call, "ainvoke", None)  # a LangChain runnable
             if callable(invoke):
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(seconds):
                     return await invoke(input=params)
             call = call.run
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             if inspect.iscoroutinefunction(call):
                 return await call(**params)
             value = await asyncio.to_thread(call, **params)

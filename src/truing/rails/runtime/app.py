@@ -121,8 +121,8 @@ class Runtime:
         """Registers truing's actions, then the configuration's and the caller's over them."""
         for call in (*dialog_actions.ACTIONS, *self.library.actions):
             self.actions.register(call, builtin=True)
-        for name, call in parallel_actions.items():
-            self.actions.register(call, name, builtin=True)
+        for name, action in parallel_actions.items():
+            self.actions.register(action, name, builtin=True)
         nemo_alias = parts.nemo_alias
         if nemo_alias is None:
             nemo_alias = bool((self.config.truing.get("library") or {}).get("nemo_alias"))

@@ -65,7 +65,8 @@ class DialogExamples:
         flow_lines = [
             (line, flow.source)
             for flow in flows
-            for line in (flow.source or "").split("\n")
+            if flow.source
+            for line in flow.source.split("\n")
             if line.strip()
         ]
         self.flows = ExampleIndex(embeddings, flow_lines)

@@ -39,7 +39,7 @@ class FlowFrame:
 
     __slots__ = ("flow", "interrupted_by", "pc", "status", "uid")
 
-    def __init__(self, flow: p.FlowProgram, pc: int) -> None:
+    def __init__(self, flow: p.CompiledFlow, pc: int) -> None:
         self.uid = next(_frame_ids)
         self.flow = flow
         self.pc = pc
@@ -392,7 +392,7 @@ class Interpreter:
         self._propose(callee, 1.0)
         return True
 
-    def _run_to_wait(self, flow: p.FlowProgram, pc: int) -> int:
+    def _run_to_wait(self, flow: p.CompiledFlow, pc: int) -> int:
         """Executes the instructions from `pc` that neither wait nor act (if, while, set, jump, ...).
 
         Returns the index of the next instruction that does, or, when the flow is over, -(last index +

@@ -130,7 +130,7 @@ class RailEffects(NamedTuple):
 
 def _reachable_flows(
     program: p.Program, name: str, seen: set[str]
-) -> Iterator[p.FlowProgram | None]:
+) -> Iterator[p.CompiledFlow | None]:
     """Yields a flow and all subflows that it calls; None for a call by variable."""
     flow = program.flows.get(parse_flow_name(name))
     if flow is None or flow.id in seen:
@@ -158,7 +158,7 @@ def variable_effects(program: p.Program, rail: str) -> RailEffects | None:
     return RailEffects(frozenset(reads - {"config"}), frozenset(writes))
 
 
-def _flow_effects(program: p.Program, flow: p.FlowProgram) -> RailEffects | None:
+def _flow_effects(program: p.Program, flow: p.CompiledFlow) -> RailEffects | None:
     reads: set[str] = set()
     writes: set[str] = set()
     definitely_set: set[str] = set()
