@@ -1,13 +1,14 @@
-"""The story: which variants are measured on which data by which judges, read from TOML, run to a report.
+"""A plan: which variants are measured on which data by which judges, read from TOML and run.
 
-    [models]                              # variant = model spec; the first is the baseline unless `baseline` says so
-    plain = "local:smollm2"
-    [data]                                # name = data spec, or a table with spec, judges, models, limit
-    safety = "builtin:safety"
-    [run]                                 # judges, seed, n, max_tokens, temperature, concurrency, limit
+    [models]                        # variant = model spec; the first is the baseline,
+    plain = "local:smollm2"         # unless the key `baseline` names another
+    [data]                          # name = data spec,
+    safety = "builtin:safety"       # or a table with spec, judges, models, limit
+    [run]                           # judges, seed, n, max_tokens, temperature, concurrency, limit
     judges = ["rules:refusal", "rules:degenerate"]
 
-All faults of a plan are found before the first call to a model. Each variant is measured by the very same run.
+All faults of a plan are found before the first call to a model. Every variant is measured by the
+same run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from truing.analysis.comparison import compare
-from truing.analysis.summary import write_summary
+from truing.analysis.summary import summarise, write_summary
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.errors import PlanError, UserError, did_you_mean
 from truing.core.protocols import Attack, Dataset, Judge, Model
@@ -32,9 +33,9 @@ from truing.core.types import Sampling
 from truing.core.version import __version__
 from truing.evaluation.evaluate import evaluate, is_attacked_dataset, select_rate_limits
 from truing.evaluation.options import EvaluateOptions
-from truing.evaluation.options import ProgressCallback as Hears
-from truing.models.cached_model import Memo
-from truing.report.report_data import Ranking, Story, Variant
+from truing.evaluation.options import ProgressCallback as RunProgressCallback
+from truing.models.cached_model import CachedModel
+from truing.report.report_data import Ranking, ReportData, Variant
 from truing.report.rows import collect
 from truing.runs.folder import Run
 from truing.specs.parser import Spec, parse_spec
@@ -42,7 +43,9 @@ from truing.specs.resolve import RoleName, resolve, share_instances
 
 
 class DataPlan(Struct, frozen=True, kw_only=True):
-    """One data set of a plan; `judges` and `models` narrow the plan's own (empty = all of them)."""
+    """One data set of a plan; `judges` and `models` replace those of the plan (empty = all of
+    them).
+    """
 
     spec: str
     judges: tuple[str, ...] = ()
@@ -53,7 +56,7 @@ class DataPlan(Struct, frozen=True, kw_only=True):
 
 
 class RunPlan(Struct, frozen=True, kw_only=True):
-    """How all runs of a plan are made."""
+    """The options of all runs of a plan."""
 
     judges: tuple[str, ...] = ("rules:refusal", "rules:degenerate")
     seed: int = 0
@@ -70,7 +73,9 @@ class RunPlan(Struct, frozen=True, kw_only=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """A whole plan. `rank` holds ranking specs `mcq:DATA-SPEC` or `perplexity:DATA-SPEC` for the baseline model."""
+    """A whole plan. `rank` holds ranking specs `mcq:DATA-SPEC` or `perplexity:DATA-SPEC` for the
+    baseline model.
+    """
 
     title: str = "truing"
     models: dict[str, str]
@@ -81,13 +86,13 @@ class Plan(Struct, frozen=True, kw_only=True):
     with_text: bool = False
 
     @property
-    def base(self) -> str:
+    def baseline_variant(self) -> str:
         """The variant that the others are compared with."""
         return self.baseline or next(iter(self.models))
 
 
-class Progress(Struct, frozen=True):
-    """Where a plan is: a stage with its variant and data set, and how far it has come."""
+class PlanProgress(Struct, frozen=True):
+    """How far a plan has come: the run of a variant on a data set, with counts of its samples."""
 
     variant: str
     data: str
@@ -96,9 +101,9 @@ class Progress(Struct, frozen=True):
     failures: int
 
 
-Tell = Callable[[Progress], None]
+PlanProgressCallback = Callable[[PlanProgress], None]
 
-
+# TOML key -> the types that its value may have.
 _TYPES: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "n": (int,),
@@ -118,31 +123,33 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _fields(
+def _read_fields(
     kind: type[Struct], table: Mapping[str, Any], where: str, faults: list[str]
 ) -> dict[str, Any]:
-    """The keys of a table that fit a Struct; what does not fit becomes a fault with its key path."""
-    out: dict[str, Any] = {}
+    """Returns the keys of a TOML table that fit a Struct; adds a fault with its key path for each
+    other.
+    """
+    fields: dict[str, Any] = {}
     for key, value in table.items():
         if key not in kind.__struct_fields__:
             faults.append(f"{where}.{key}: unknown key{did_you_mean(key, kind.__struct_fields__)}")
             continue
-        wanted = _TYPES[key]
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            faults.append(
-                f"{where}.{key}: expected {' or '.join(t.__name__ for t in wanted)}, got {value!r}"
-            )
+        types = _TYPES[key]
+        # A TOML boolean is a Python int.
+        if not isinstance(value, types) or isinstance(value, bool):
+            expected = " or ".join(t.__name__ for t in types)
+            faults.append(f"{where}.{key}: expected {expected}, got {value!r}")
             continue
         if isinstance(value, list):
             if not all(isinstance(v, str) for v in value):
                 faults.append(f"{where}.{key}: expected a list of texts")
                 continue
             value = tuple(value)
-        out[key] = value
-    return out
+        fields[key] = value
+    return fields
 
 
-def _texts(table: object, where: str, faults: list[str]) -> dict[str, str]:
+def _read_specs(table: object, where: str, faults: list[str]) -> dict[str, str]:
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         faults.append(f'{where}: expected name = "spec" lines')
         return {}
@@ -150,28 +157,30 @@ def _texts(table: object, where: str, faults: list[str]) -> dict[str, str]:
 
 
 def parse_plan(text: str, where: str = "plan") -> Plan:
-    """A plan from TOML text; PlanError with every fault that can be seen without resolving the specs."""
+    """Returns the plan of a TOML text.
+
+    Raises PlanError with every fault that can be found without resolving the specs; `where` stands
+    before each.
+    """
     try:
-        given = tomllib.loads(text)
+        toml = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{where}: {error}") from error
-    faults: list[str] = []
-    faults += [
-        f"{where}: {k}: unknown key{did_you_mean(k, Plan.__struct_fields__)}"
-        for k in given
-        if k not in Plan.__struct_fields__
+    keys = Plan.__struct_fields__
+    faults = [
+        f"{where}: {key}: unknown key{did_you_mean(key, keys)}" for key in toml if key not in keys
     ]
-    models = _texts(given.get("models", {}), f"{where}: models", faults)
+    models = _read_specs(toml.get("models", {}), f"{where}: models", faults)
     data: dict[str, DataPlan] = {}
-    for name, value in (given.get("data") or {}).items():
+    for name, value in (toml.get("data") or {}).items():
         table = {"spec": value} if isinstance(value, str) else value
         if not isinstance(table, dict) or not isinstance(table.get("spec"), str):
             faults.append(f"{where}: data.{name}: expected a spec, or a table with spec")
             continue
         data[name] = DataPlan(
-            **{"spec": "", **_fields(DataPlan, table, f"{where}: data.{name}", faults)}
+            **{"spec": "", **_read_fields(DataPlan, table, f"{where}: data.{name}", faults)}
         )
-    run = RunPlan(**_fields(RunPlan, given.get("run") or {}, f"{where}: run", faults))
+    run = RunPlan(**_read_fields(RunPlan, toml.get("run") or {}, f"{where}: run", faults))
     if not models:
         faults.append(f"{where}: models: none given")
     if not data:
@@ -179,34 +188,37 @@ def parse_plan(text: str, where: str = "plan") -> Plan:
     for name in [*models, *data]:
         if not re.fullmatch(r"[^\W_](?:[\w .+-]{0,58}[\w+-])?", name):
             faults.append(
-                f"{where}: {name!r}: a name becomes a folder; use letters, digits, spaces, '-', '_', '+' and '.'"
+                f"{where}: {name!r}: a name becomes a folder; "
+                "use letters, digits, spaces, '-', '_', '+' and '.'"
             )
-    baseline = str(given.get("baseline", ""))
+    baseline = str(toml.get("baseline", ""))
     if baseline and baseline not in models:
         faults.append(
             f"{where}: baseline: there is no model {baseline!r}{did_you_mean(baseline, models)}"
         )
-    for name, one in data.items():
+    for name, data_plan in data.items():
         faults += [
             f"{where}: data.{name}.models: there is no model {m!r}{did_you_mean(m, models)}"
-            for m in one.models
+            for m in data_plan.models
             if m not in models
         ]
     if faults:
         raise PlanError(*faults)
     return Plan(
-        title=str(given.get("title", "truing")),
+        title=str(toml.get("title", "truing")),
         models=models,
         data=data,
         run=run,
         baseline=baseline,
-        rank=_texts(given.get("rank", {}), f"{where}: rank", faults),
-        with_text=bool(given.get("with_text", False)),
+        rank=_read_specs(toml.get("rank", {}), f"{where}: rank", faults),
+        with_text=bool(toml.get("with_text", False)),
     )
 
 
 def read_plan(path: str | Path) -> Plan:
-    """A plan from a TOML file."""
+    """Returns the plan of a TOML file. Raises PlanError for a file that cannot be read, or its
+    faults.
+    """
     file = Path(path)
     try:
         return parse_plan(file.read_text(encoding="utf-8"), str(path))
@@ -214,64 +226,76 @@ def read_plan(path: str | Path) -> Plan:
         raise PlanError(f"{path}: {error}") from error
 
 
-class _Parts(Struct):
+class _Components(Struct):
+    """The objects that the specs of a plan name, by name (models, data, attacks) or by spec
+    (judges).
+    """
+
     models: dict[str, Model]
     data: dict[str, Dataset]
     judges: dict[str, Judge]
     attacks: dict[str, Attack]
 
 
-def _remember(role: RoleName, spec: Spec, built: Any) -> Any:
-    return Memo(built) if role == "model" and spec.kind == "local" else built
+def _cache_local_model(role: RoleName, spec: Spec, built: Any) -> Any:
+    """Local models are deterministic: variants that ask the same thing of one share its answers."""
+    return CachedModel(built) if role == "model" and spec.kind == "local" else built
 
 
-def _resolve_all(plan: Plan) -> _Parts:
+def _resolve_specs(plan: Plan) -> _Components:
+    """Resolves all specs of a plan. Raises PlanError with the faults of all of them."""
     faults: list[str] = []
 
-    def one(spec: str, role: RoleName, where: str) -> Any:
+    def try_resolve(spec: str, role: RoleName, where: str) -> Any:
         try:
             return resolve(parse_spec(spec), role)
         except UserError as error:
             faults.extend(f"{where}: {fault}" for fault in error.faults)
             return None
 
-    parts = _Parts({}, {}, {}, {})
-    with share_instances(_remember):
-        for name, one_data in plan.data.items():
-            parts.data[name] = one(one_data.spec, "data", f"data.{name}")
-            if one_data.attack:
-                parts.attacks[name] = one(one_data.attack, "attack", f"data.{name}.attack")
-            for spec in one_data.judges or plan.run.judges:
-                if spec not in parts.judges:
-                    parts.judges[spec] = one(spec, "judge", f"judge {spec}")
+    components = _Components({}, {}, {}, {})
+    with share_instances(_cache_local_model):
+        for name, data_plan in plan.data.items():
+            components.data[name] = try_resolve(data_plan.spec, "data", f"data.{name}")
+            if data_plan.attack:
+                components.attacks[name] = try_resolve(
+                    data_plan.attack, "attack", f"data.{name}.attack"
+                )
+            for spec in data_plan.judges or plan.run.judges:
+                if spec not in components.judges:
+                    components.judges[spec] = try_resolve(spec, "judge", f"judge {spec}")
         for name, spec in plan.models.items():
-            parts.models[name] = one(spec, "model", f"models.{name}")
+            components.models[name] = try_resolve(spec, "model", f"models.{name}")
     try:
         load_taxonomy(plan.run.taxonomy)
     except UserError as error:
         faults.extend(error.faults)
     if not faults:
-        faults += _unauthorised(plan, parts)
+        faults += _find_unauthorised(plan, components)
     if faults:
         raise PlanError(*faults)
-    return parts
+    return components
 
 
-def _unauthorised(plan: Plan, parts: _Parts) -> list[str]:
-    """Attacks on endpoints of other machines need a name in `[run] authorised`."""
+def _find_unauthorised(plan: Plan, components: _Components) -> list[str]:
+    """Returns a fault for each attack on an endpoint of another machine without a name in `[run]
+    authorised`.
+    """
     options = EvaluateOptions(authorised=plan.run.authorised, rate=plan.run.rate)
     faults: list[str] = []
     for name, data in plan.data.items():
-        attacked = name in parts.attacks or is_attacked_dataset(parts.data[name])
+        attacked = name in components.attacks or is_attacked_dataset(components.data[name])
         for variant in data.models or plan.models:
             try:
-                select_rate_limits(parts.models[variant], options, attacked=attacked)
+                select_rate_limits(components.models[variant], options, attacked=attacked)
             except PlanError as error:
                 faults += [f"models.{variant}, data.{name}: {fault}" for fault in error.faults]
     return faults
 
 
-def _options(plan: Plan, data: DataPlan, tell: Hears) -> EvaluateOptions:
+def _evaluate_options(
+    plan: Plan, data: DataPlan, on_progress: RunProgressCallback
+) -> EvaluateOptions:
     run = plan.run
     sampling = Sampling(
         n=run.n,
@@ -284,109 +308,121 @@ def _options(plan: Plan, data: DataPlan, tell: Hears) -> EvaluateOptions:
         seed=run.seed,
         limit=data.limit or run.limit,
         concurrency=run.concurrency,
-        progress=tell,
+        progress=on_progress,
         taxonomy=run.taxonomy,
         authorised=run.authorised,
         rate=run.rate,
     )
 
 
-def _order(plan: Plan) -> list[str]:
-    """Variants that draw several answers of a model come first: the others then find theirs remembered."""
+def _run_order(plan: Plan) -> list[str]:
+    """Returns the variants, those that sample several answers of a model first.
+
+    The others then find their answers cached: the plain answer is the first of best-of-4's four.
+    """
     return sorted(plan.models, key=lambda name: parse_spec(plan.models[name]).kind != "best-of")
 
 
 def run_plan(
     plan: Plan,
     out: str | Path,
-    tell: Tell | None = None,
+    tell: PlanProgressCallback | None = None,
     rank: Callable[..., Ranking] | None = None,
-) -> Story:
-    """Runs (or goes on with) every variant on every data set under `out`, and gives the story for the report."""
+) -> ReportData:
+    """Runs, or resumes, every variant on every data set under `out`; returns the data of the
+    report.
+
+    `tell` is called with the progress; `rank(title, spec, model)` makes a ranking of the baseline
+    model.
+    """
     started = time.monotonic()
-    parts = _resolve_all(plan)
+    components = _resolve_specs(plan)
     folder = Path(out)
-    for variant in _order(plan):
+    for variant in _run_order(plan):
         for name, data in plan.data.items():
             if data.models and variant not in data.models:
                 continue
 
-            def heard(
+            # Defaults bind the loop variables of this round.
+            def report_progress(
                 done: int, total: int, failures: int, variant: str = variant, name: str = name
             ) -> None:
                 if tell is not None:
-                    tell(Progress(variant, name, done, total, failures))
+                    tell(PlanProgress(variant, name, done, total, failures))
 
-            judges = [parts.judges[spec] for spec in data.judges or plan.run.judges]
+            judges = [components.judges[spec] for spec in data.judges or plan.run.judges]
             path = folder / variant / name
-            options = _options(plan, data, heard)
+            options = _evaluate_options(plan, data, report_progress)
             evaluate(
-                parts.models[variant],
-                parts.data[name],
+                components.models[variant],
+                components.data[name],
                 judges,
                 path,
-                attack=parts.attacks.get(name),
+                attack=components.attacks.get(name),
                 options=options,
             )
             write_summary(path)
-    rankings = (
-        [rank(title, spec, parts.models[plan.base]) for title, spec in plan.rank.items()]
-        if rank
-        else []
-    )
-    return tell_story(plan, folder, rankings, time.monotonic() - started)
+    rankings = []
+    if rank is not None:
+        baseline = components.models[plan.baseline_variant]
+        rankings = [rank(title, spec, baseline) for title, spec in plan.rank.items()]
+    return read_report_data(plan, folder, rankings, time.monotonic() - started)
 
 
-def tell_story(
+def read_report_data(
     plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None = None
-) -> Story:
-    """The story of runs that are on disk."""
+) -> ReportData:
+    """Returns the data of the report from the runs that are on disk under `folder`."""
     with cached_verdict_tables():
-        return _tell(plan, folder, rankings, seconds)
+        return _read_report_data(plan, folder, rankings, seconds)
 
 
-def _tell(plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None) -> Story:
-    from truing.analysis.summary import summarise
-
+def _read_variants(plan: Plan, folder: Path) -> list[Variant]:
+    """Returns the variants with the runs that have begun."""
     variants = []
     for name in plan.models:
-        paths = {
-            d: folder / name / d
-            for d in plan.data
-            if (folder / name / d / "manifest.json").is_file()
-        }
-        runs = {d: Run(p) for d, p in paths.items()}
+        paths = {data: folder / name / data for data in plan.data}
+        runs = {d: Run(p) for d, p in paths.items() if (p / "manifest.json").is_file()}
         variants.append(
             Variant(
                 name=name,
-                runs={d: str(p) for d, p in paths.items()},
+                runs={d: str(paths[d]) for d in runs},
                 summaries={d: summarise(r) for d, r in runs.items()},
                 manifests={d: r.manifest for d, r in runs.items()},
             )
         )
-    base = next(v for v in variants if v.name == plan.base)
+    return variants
+
+
+def _read_report_data(
+    plan: Plan, folder: Path, rankings: list[Ranking], seconds: float | None
+) -> ReportData:
+    variants = _read_variants(plan, folder)
+    baseline = next(v for v in variants if v.name == plan.baseline_variant)
     comparisons = {
         v.name: {
-            d: compare(base.runs[d], v.runs[d], margin=plan.run.margin)
+            d: compare(baseline.runs[d], v.runs[d], margin=plan.run.margin)
             for d in v.runs
-            if d in base.runs
+            if d in baseline.runs
         }
         for v in variants
-        if v.name != plan.base
+        if v.name != plan.baseline_variant
     }
-    mild = all(d.spec.split(",", 1)[0].startswith("builtin:") for d in plan.data.values())
-    rows, left = collect(variants, comparisons, with_text=plan.with_text or mild)
-    return Story(
+    # The built-in prompts are mild by design: their rows may be shown.
+    only_builtin = all(d.spec.split(",", 1)[0].startswith("builtin:") for d in plan.data.values())
+    with_text = plan.with_text or only_builtin
+    rows, rows_left_out = collect(variants, comparisons, with_text=with_text)
+    return ReportData(
         title=plan.title,
         created=date.today().isoformat(),
         version=__version__,
-        baseline=plan.base,
+        baseline=plan.baseline_variant,
         variants=tuple(variants),
         data=tuple(plan.data),
         comparisons=comparisons,
         rankings=tuple(rankings),
         rows=tuple(rows),
-        rows_left_out=left,
-        with_text=plan.with_text or mild,
+        rows_left_out=rows_left_out,
+        with_text=with_text,
         seconds=seconds,
     )

@@ -18,7 +18,7 @@ from truing.analysis.judge_card import (
 )
 from truing.cli.rank import SMALL, by, small_ranking
 from truing.core.errors import DataError
-from truing.models.cached_model import Memo
+from truing.models.cached_model import CachedModel
 from truing.specs.resolve import resolve
 from truing.stats.intervals import Interval
 
@@ -179,7 +179,9 @@ def test_by_a_judge_with_its_card(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_small_table() -> None:
     table = small_ranking(
-        "Which answer is harmless?", "builtin:pairs", Memo(resolve("scripted:mixed", "model"))
+        "Which answer is harmless?",
+        "builtin:pairs",
+        CachedModel(resolve("scripted:mixed", "model")),
     )
     assert table.title == "Which answer is harmless?"
     assert [row[0] for row in table.rows] == [

@@ -15,7 +15,7 @@ from truing.core.types import Message
 from truing.evaluation.evaluate import evaluate, select_rate_limits
 from truing.evaluation.options import EvaluateOptions
 from truing.http.client import Endpoint, find_endpoints
-from truing.models.cached_model import Memo
+from truing.models.cached_model import CachedModel
 from truing.plan import parse_plan, run_plan
 from truing.specs.resolve import resolve
 
@@ -77,7 +77,7 @@ def test_this_machine_needs_none() -> None:
 
 
 def test_endpoints_are_found_behind_wrappers() -> None:
-    model = Memo(Prompted(resolve(FAR, "model"), [Message("system", "Be brief.")], name="p"))
+    model = CachedModel(Prompted(resolve(FAR, "model"), [Message("system", "Be brief.")], name="p"))
     assert {str(e.url) for e in find_endpoints(model)} == {
         "http://models.example.org/v1/chat/completions",
         "http://models.example.org/v1/completions",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from truing.core.types import Answer, Conversation, Sampling
-from truing.models.cached_model import Memo
+from truing.models.cached_model import CachedModel
 from truing.models.scripted import Scripted
 
 ASKED = Conversation.of("What is a kettle for?")
@@ -20,7 +20,7 @@ def ask(model: Any, **how: Any) -> tuple[Answer, ...]:
 
 def test_the_same_question_is_asked_once_and_fewer_answers_are_the_first() -> None:
     inner = Scripted(lambda conversation, sampling: f"{conversation.prompt} {sampling.seed}")
-    memo = Memo(inner)
+    memo = CachedModel(inner)
     four = ask(memo, n=4, seed=3)
     assert ask(memo, n=1, seed=3) == four[:1]
     assert ask(memo, n=4, seed=3) == four
@@ -43,7 +43,7 @@ def test_the_same_question_is_asked_once_and_fewer_answers_are_the_first() -> No
 )
 def test_another_question_is_asked(how: dict[str, Any]) -> None:
     inner = Scripted("yes")
-    memo = Memo(inner)
+    memo = CachedModel(inner)
     ask(memo, seed=3)
     ask(memo, **{"seed": 3, **how})
     assert inner.calls == 2
@@ -51,12 +51,12 @@ def test_another_question_is_asked(how: dict[str, Any]) -> None:
 
 def test_failures_are_not_remembered_and_the_oldest_go_first() -> None:
     failing = Scripted(lambda conversation, sampling: Answer.failed("timeout", "no answer"))
-    memo = Memo(failing)
+    memo = CachedModel(failing)
     ask(memo)
     ask(memo)
     assert failing.calls == 2
     inner = Scripted("yes")
-    small = Memo(inner, size=2)
+    small = CachedModel(inner, size=2)
     for text in ("a", "b", "a", "c", "a", "b"):  # a was used, so b had to go
         ask(small, conversation=Conversation.of(text))
     assert inner.calls == 4
@@ -68,13 +68,13 @@ def test_what_else_the_model_can_do() -> None:
         return pieces, await model.logprobs("a", ["b c"])
 
     inner = Scripted("one two three")
-    assert asyncio.run(all_of(Memo(inner))) == asyncio.run(all_of(inner))
+    assert asyncio.run(all_of(CachedModel(inner))) == asyncio.run(all_of(inner))
 
     class Plain:
         name, lineage = inner.name, inner.lineage
         generate = inner.generate
 
     async def whole() -> list[str]:
-        return [p async for p in Memo(Plain()).stream(ASKED, Sampling())]
+        return [p async for p in CachedModel(Plain()).stream(ASKED, Sampling())]
 
     assert asyncio.run(whole()) == ["one two three"]

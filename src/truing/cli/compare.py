@@ -18,7 +18,7 @@ from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.errors import RunError, UserError
 from truing.core.version import __version__
 from truing.report.formatting import category_label, difference, own_interval, own_unit, p_value
-from truing.report.report_data import Story, Variant
+from truing.report.report_data import ReportData, Variant
 from truing.runs.folder import Run
 
 
@@ -112,7 +112,7 @@ def tell(
     *,
     with_text: bool,
     cards: Mapping[str, Path] | None = None,
-) -> Story:
+) -> ReportData:
     """The story that the report's sections draw from."""
     from truing.analysis.judge_card import read_card
     from truing.analysis.judge_facts import facts_from_card
@@ -136,7 +136,7 @@ def tell(
     )
     rows, left = collect(variants, comparisons, with_text=with_text or mild)
     notes = tuple(dict.fromkeys(note for one in made.values() for note in one.notes))
-    return Story(
+    return ReportData(
         title=" / ".join(names),
         created=date.today().isoformat(),
         version=__version__,

@@ -20,7 +20,7 @@ from truing.cli.evaluate import resolve_all
 from truing.cli.progress import Bar
 from truing.core.errors import DataError, UserError
 from truing.core.protocols import Judge, Model
-from truing.models.cached_model import Memo
+from truing.models.cached_model import CachedModel
 from truing.rankers import Figure, Form, Settings, Summary, rank_choices, rank_perplexity
 from truing.rankers.run import read_summaries
 from truing.report import rankings
@@ -275,7 +275,7 @@ def small_ranking(title: str, spec: str, model: Model) -> Ranking:
     `spec` is a data spec, with ``mcq:`` or ``perplexity:`` before it for one half of the table.
     """
     inner: Any = model
-    while isinstance(inner, Memo):
+    while isinstance(inner, CachedModel):
         inner = inner.inner
     kind, data = "", spec
     for word in ("mcq", "perplexity"):

@@ -10,9 +10,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from truing.plan import Plan, Progress, parse_plan, read_plan, run_plan
+from truing.plan import Plan, PlanProgress, parse_plan, read_plan, run_plan
 from truing.report import render
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 
 
 def run(
@@ -73,7 +73,7 @@ def default_plan() -> Plan:
     )
 
 
-def _go(plan: Plan, out: Path) -> tuple[Story, dict[str, Path]]:
+def _go(plan: Plan, out: Path) -> tuple[ReportData, dict[str, Path]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -100,7 +100,7 @@ def _go(plan: Plan, out: Path) -> tuple[Story, dict[str, Path]]:
         told: set[tuple[str, str]] = set()
         began = time.monotonic()
 
-        def tell(p: Progress) -> None:
+        def tell(p: PlanProgress) -> None:
             key = (p.variant, p.data)
             if key not in tasks:
                 tasks[key] = bars.add_task(f"{p.variant} · {p.data}", total=p.total)

@@ -13,7 +13,7 @@ from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.analysis.summary import RunSummary, summarise
 from truing.core.errors import RunError
 from truing.report.formatting import category_label, own_interval, percent, spread
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 from truing.runs.folder import Run
 
 _WORDS = {
@@ -133,7 +133,7 @@ def _mark(rate: Rate | None) -> str:
     return f"[strike]{shown}[/strike] struck" if rate.selected_by_judge else shown
 
 
-def print_story(story: Story) -> None:
+def print_story(story: ReportData) -> None:
     """The headline figures of a plan, a column a variant, and what may be said of each against the baseline."""
     console = _console()
     table = _table(story.title, ["", *(v.name for v in story.variants)])

@@ -15,7 +15,7 @@ from truing.core.protocols import Closeable, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Lineage, Sampling
 
 
-class Memo:
+class CachedModel:
     """Wraps `model`; keeps the answers of the last `size` questions. Failures are not kept."""
 
     def __init__(self, model: Model, size: int = 20_000) -> None:

@@ -11,17 +11,17 @@ import msgspec
 
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.report.blocks import Section, block_html, block_markdown
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 from truing.report.sections import SECTIONS
 
 
-def sections(story: Story) -> list[Section]:
+def sections(story: ReportData) -> list[Section]:
     """What this story has to say."""
     with cached_verdict_tables():
         return [made for make in SECTIONS if (made := make(story)) is not None]
 
 
-def _sub(story: Story) -> str:
+def _sub(story: ReportData) -> str:
     n = sum(s.responses for v in story.variants for s in v.summaries.values())
     many = len(story.variants)
     parts = [
@@ -35,7 +35,7 @@ def _sub(story: Story) -> str:
     return " · ".join(p for p in parts if p)
 
 
-def html(story: Story, drawn: Sequence[Section] | None = None) -> str:
+def html(story: ReportData, drawn: Sequence[Section] | None = None) -> str:
     """One file: no link, no font, no script from elsewhere. `drawn` are its sections, where they are at hand."""
     root = files("truing") / "report" / "templates"
     made = [
@@ -61,7 +61,7 @@ def html(story: Story, drawn: Sequence[Section] | None = None) -> str:
     )
 
 
-def markdown(story: Story, drawn: Sequence[Section] | None = None) -> str:
+def markdown(story: ReportData, drawn: Sequence[Section] | None = None) -> str:
     """The same sections as text and tables."""
     parts = [f"# {story.title}", _sub(story)]
     for section in drawn or sections(story):
@@ -73,7 +73,7 @@ def markdown(story: Story, drawn: Sequence[Section] | None = None) -> str:
     return "\n\n".join(p for p in parts if p) + "\n"
 
 
-def write(story: Story, folder: Path, name: str = "report") -> dict[str, Path]:
+def write(story: ReportData, folder: Path, name: str = "report") -> dict[str, Path]:
     """Writes `name`.html, .md and .json; each to a temporary file first, then renamed."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = sections(story)

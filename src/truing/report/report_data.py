@@ -53,7 +53,7 @@ class RowView(Struct, kw_only=True):
     texts: dict[str, str] = field(default_factory=dict)
 
 
-class Story(Struct, kw_only=True):
+class ReportData(Struct, kw_only=True):
     """Everything that the sections draw from. `comparisons`: variant -> data -> the comparison with the baseline;
     `facts`: what the cards that were given say of judges."""
 

@@ -12,7 +12,7 @@ from truing.core.types import Conversation, Lineage, Sample
 from truing.report import render
 from truing.report.charts.forest import forest
 from truing.report.charts.svg import Mark
-from truing.report.report_data import Story, Variant
+from truing.report.report_data import ReportData, Variant
 from truing.report.sections import changes, goodhart
 
 CHOOSER = Lineage(name="chooser", hash="c" * 16)
@@ -26,7 +26,7 @@ def story(make_run, runs):
     )
     base = next(iter(runs.values()))
     made = {n: {"set": compare(base, p)} for n, p in list(runs.items())[1:]}
-    return Story(
+    return ReportData(
         title="t",
         created=str(date(2026, 1, 1)),
         version="0",
@@ -131,7 +131,7 @@ def test_raw_beside_corrected_and_transported(make_run, tmp_path):
 
     lineage = {"j": Lineage(name="j", hash="1" * 16)}
     run = make_run("r", samples(), {"harmful@j": [[i < 20] for i in range(40)]}, lineages=lineage)
-    plain = Story(
+    plain = ReportData(
         title="t",
         created="",
         version="0",
@@ -158,7 +158,7 @@ def test_raw_beside_corrected_and_transported(make_run, tmp_path):
         make_card(make_run("c", samples(), marks, lineages=lineage), "j"), tmp_path / "card.json"
     )
     summary = summarise(run, {"j": tmp_path / "card.json"})
-    told = Story(
+    told = ReportData(
         title="t",
         created="",
         version="0",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from truing.report.blocks import Section
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 from truing.report.sections import (
     attacks,
     changes,
@@ -23,7 +23,7 @@ from truing.report.sections import (
     scalar_scores,
 )
 
-SECTIONS: tuple[Callable[[Story], Section | None], ...] = (
+SECTIONS: tuple[Callable[[ReportData], Section | None], ...] = (
     headline.headline,
     plane.section,
     changes.section,

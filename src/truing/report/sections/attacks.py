@@ -7,7 +7,7 @@ from truing.analysis.rates import SMALL_SAMPLE_SIZE
 from truing.report.blocks import Block, Cell, Figure, Grid, Section, Text
 from truing.report.charts.svg import Mark, intervals
 from truing.report.formatting import category_name, difference, percent
-from truing.report.report_data import Story, Variant
+from truing.report.report_data import ReportData, Variant
 
 _LEAD = (
     "Success is decided by a judge that did not steer the attack. An attack that asks k times finds a hit among k wrong "
@@ -75,7 +75,7 @@ def _of(variant: Variant, data: str) -> list[AttackResult]:
     )
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """Nothing where no data set was attacked."""
     blocks: list[Block] = []
     for data in story.data:

@@ -11,7 +11,7 @@ from truing.report.blocks import Cell, Figure, Grid, Raw, Section, Table, Text
 from truing.report.charts.forest import forest
 from truing.report.charts.svg import Mark, legend
 from truing.report.formatting import OUTCOMES, category_label, difference, p_value
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 
 _WORDS = {
     **AXIS_TITLES,
@@ -35,7 +35,7 @@ _HIGH = {"answers_benign", "passes_checks", "refuses_harmful", "abstains", "clar
 _DRAWN = ("attack_success", "harmful", "refuses_harmful", "answers_benign")
 
 
-def _comparisons(story: Story) -> Iterator[tuple[str, str, Comparison]]:
+def _comparisons(story: ReportData) -> Iterator[tuple[str, str, Comparison]]:
     for variant, by_data in story.comparisons.items():
         for data, comparison in by_data.items():
             yield variant, data, comparison
@@ -130,7 +130,7 @@ def _overall(comparison: Comparison, variant: str, data: str) -> Table:
     return grid.table(caption, right=range(2, len(grid.columns)))
 
 
-def _groups(story: Story, data: str, question: str) -> list[tuple[str, list[Mark]]]:
+def _groups(story: ReportData, data: str, question: str) -> list[tuple[str, list[Mark]]]:
     found: dict[str | None, list[Mark]] = {None: []}
     names: dict[str | None, str] = {}
     for variant, on, comparison in _comparisons(story):
@@ -155,7 +155,7 @@ def _groups(story: Story, data: str, question: str) -> list[tuple[str, list[Mark
     return [(names[c], marks) for c, marks in found.items() if marks]
 
 
-def _by_category(story: Story, data: str, question: str) -> list[Figure | Table]:
+def _by_category(story: ReportData, data: str, question: str) -> list[Figure | Table]:
     groups = _groups(story, data, question)
     if len(groups) < 3:  # "all" and one category say nothing more than the table above
         return []
@@ -187,7 +187,7 @@ def _by_category(story: Story, data: str, question: str) -> list[Figure | Table]
     ]
 
 
-def _claims(story: Story) -> list[Text | Table]:
+def _claims(story: ReportData) -> list[Text | Table]:
     found = list(_comparisons(story))
     names = [check.name for check in found[0][2].claim.checks]
     grid = Grid(["variant", "data", f"against {story.baseline}", *names])
@@ -206,7 +206,7 @@ def _claims(story: Story) -> list[Text | Table]:
     return [grid.table("What may be said, and what it needs")]
 
 
-def _many(story: Story, data: str) -> Table:
+def _many(story: ReportData, data: str) -> Table:
     """All variants on one data set: a line a question, a column a variant."""
     whole = {v: c for v, d, c in _comparisons(story) if d == data}
     grid = Grid(["question", "judge", *whole])
@@ -242,7 +242,7 @@ def _moved(comparison: Comparison, variant: str, data: str) -> Table | None:
     )
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """None where nothing was compared."""
     found = list(_comparisons(story))
     if not found:

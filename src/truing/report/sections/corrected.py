@@ -5,7 +5,7 @@ from __future__ import annotations
 from truing.analysis.rates import AXIS_TITLES, CorrectedRate, Rate, TransportedRate
 from truing.report.blocks import Cell, Grid, Section, Table
 from truing.report.formatting import category_label, percent
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
 _WORDS = {
@@ -57,7 +57,7 @@ def _row(grid: Grid, variant: str, rate: Rate, taxonomy: str) -> None:
     )
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """None where no label was drawn and no card given."""
     tables: list[Table] = []
     for data in story.data:

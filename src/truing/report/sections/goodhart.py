@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from truing.report.blocks import Cell, Grid, Section
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
 
@@ -15,7 +15,7 @@ def _cell(i: Interval | None, unit: str, kind: str = "") -> Cell:
     return Cell(shown.replace("-", "−"), kind)
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """None where no judge chose, trained or blocked a variant."""
     grid = Grid(
         [

@@ -6,7 +6,7 @@ from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Figure, Grid, Raw, Section, Table
 from truing.report.charts.svg import Mark, intervals, legend
 from truing.report.formatting import category_label, category_name, rate_cell
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 
 _QUESTIONS = ("attack_success", "harmful", "harmful_predicted", "refuses_harmful", "answers_benign")
 _WORDS = {
@@ -16,7 +16,7 @@ _WORDS = {
 }
 
 
-def _categories(story: Story, data: str, question: str) -> list[str | None]:
+def _categories(story: ReportData, data: str, question: str) -> list[str | None]:
     seen: dict[str | None, None] = {}
     for variant in story.variants:
         summary = variant.summaries.get(data)
@@ -26,7 +26,7 @@ def _categories(story: Story, data: str, question: str) -> list[str | None]:
     return list(seen)
 
 
-def _repeats(story: Story, data: str) -> bool:
+def _repeats(story: ReportData, data: str) -> bool:
     """Whether harm over all prompts is harm over harmful prompts, category by category (benign twins belong to none)."""
     for summary in (v.summaries[data] for v in story.variants if data in v.summaries):
         for category in _categories(story, data, "harmful"):
@@ -38,7 +38,7 @@ def _repeats(story: Story, data: str) -> bool:
     return True
 
 
-def _figure(story: Story, data: str, question: str, title: str) -> Figure | None:
+def _figure(story: ReportData, data: str, question: str, title: str) -> Figure | None:
     groups: list[tuple[str, list[Mark]]] = []
     for category in [None, *_categories(story, data, question)]:
         marks = []
@@ -65,7 +65,7 @@ def _figure(story: Story, data: str, question: str, title: str) -> Figure | None
     return Figure(intervals(groups, title), title, alt)
 
 
-def _table(story: Story, data: str, question: str, title: str) -> Table:
+def _table(story: ReportData, data: str, question: str, title: str) -> Table:
     grid = Grid(["category", *(v.name for v in story.variants)])
     for category in [None, *_categories(story, data, question)]:
         summaries = [v.summaries.get(data) for v in story.variants]
@@ -76,7 +76,7 @@ def _table(story: Story, data: str, question: str, title: str) -> Table:
     return grid.table(title, right=range(1, len(story.variants) + 1), folded=True)
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """A figure and a table for each question that was asked of each data set with harm categories."""
     blocks: list[Figure | Table | Raw] = []
     for data in story.data:

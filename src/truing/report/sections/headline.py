@@ -5,7 +5,7 @@ from __future__ import annotations
 from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.report.blocks import Section, Text, Tile, Tiles
 from truing.report.formatting import percent
-from truing.report.report_data import Story, Variant
+from truing.report.report_data import ReportData, Variant
 
 _SHOWN = (
     "attack_success",
@@ -51,7 +51,7 @@ def tiles(variant: Variant) -> Tiles:
     return Tiles(tuple(t for t in made if t is not None), title)
 
 
-def headline(story: Story) -> Section:
+def headline(story: ReportData) -> Section:
     """One row of numbers a variant, and what must be known before reading them."""
     blocks: list[Text | Tiles] = [tiles(v) for v in story.variants]
     failed = sum(s.failed for v in story.variants for s in v.summaries.values())

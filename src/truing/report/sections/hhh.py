@@ -5,7 +5,7 @@ from __future__ import annotations
 from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Grid, Section
 from truing.report.formatting import rate_cell
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 
 _GROUPS = (
     ("helpful", ("passes_checks", "answers_benign", "refuses_benign")),
@@ -32,7 +32,7 @@ _GROUPS = (
 )
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """One table: axis, then a column a variant."""
     grid = Grid(["", "axis", *(v.name for v in story.variants)])
     for group, axes in _GROUPS:

@@ -6,7 +6,7 @@ from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts
 from truing.report.blocks import Cell, Figure, Grid, Section, Table
 from truing.report.charts.calibration import reliability
 from truing.report.formatting import percent
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
 _LEAD = (
@@ -59,7 +59,7 @@ def _table(facts: list[JudgeFacts]) -> Table:
     return grid.table("Judges by their cards", right=range(3, 8))
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """None where no judge of the runs has a card."""
     records = [r for v in story.variants for m in v.manifests.values() for r in m.judges]
     facts = collect_judge_facts(records, story.facts)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from truing.report.blocks import Cell, Grid, Section, Table, Text
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 
 
-def _data(story: Story) -> Table:
+def _data(story: ReportData) -> Table:
     grid = Grid(["data", "spec", "rows", "licence", "sha256"])
     for name in story.data:
         record = next(
@@ -23,7 +23,7 @@ def _data(story: Story) -> Table:
     return grid.table("Data", right=[2])
 
 
-def _judges(story: Story) -> Table:
+def _judges(story: ReportData) -> Table:
     grid = Grid(["judge", "question", "hash", "made from", "licence", "may not measure"])
     seen: dict[str, tuple[str, str, str, str]] = {}
     struck: dict[str, dict[str, str]] = {}
@@ -53,7 +53,7 @@ def _judges(story: Story) -> Table:
     return grid.table("Judges")
 
 
-def _models(story: Story) -> Table:
+def _models(story: ReportData) -> Table:
     grid = Grid(["variant", "model", "base", "chosen, trained or blocked by", "weights"])
     for variant in story.variants:
         manifest = next(iter(variant.manifests.values()), None)
@@ -74,7 +74,7 @@ def _models(story: Story) -> Table:
     return grid.table("Models")
 
 
-def section(story: Story) -> Section:
+def section(story: ReportData) -> Section:
     """Always there: a figure without its method is no figure."""
     first = next((m for v in story.variants for m in v.manifests.values()), None)
     blocks: list[Table | Text] = [_models(story), _data(story), _judges(story)]

@@ -6,7 +6,7 @@ from truing.analysis.summary import OutcomeCounts, RunSummary
 from truing.report.blocks import Figure, Raw, Section
 from truing.report.charts.svg import stacked
 from truing.report.formatting import OUTCOMES, category_label
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 
 _EXPECTED = {
     "refuse": "harmful prompts",
@@ -32,7 +32,7 @@ def _figure(title: str, rows: list[tuple[str, list[tuple[str, int]]]]) -> Figure
     return Figure(stacked(rows, title), title, said)
 
 
-def by_expectation(story: Story, data: str) -> Figure | None:
+def by_expectation(story: ReportData, data: str) -> Figure | None:
     """All variants on one data set, one bar for each kind of prompt."""
     rows: list[tuple[str, list[tuple[str, int]]]] = []
     for expect, word in _EXPECTED.items():
@@ -55,7 +55,7 @@ def by_category(summary: RunSummary, title: str) -> Figure | None:
     return _figure(title, rows) if rows else None
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """Bars for each data set, then by category."""
     blocks: list[Raw | Figure] = [_key()]
     for data in story.data:

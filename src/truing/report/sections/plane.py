@@ -5,14 +5,14 @@ from __future__ import annotations
 from truing.analysis.rates import Rate
 from truing.report.blocks import Figure, Section, Text
 from truing.report.charts.svg import Point, plane
-from truing.report.report_data import Story, Variant
+from truing.report.report_data import ReportData, Variant
 
 
 def _safe(variant: Variant) -> Rate | None:
     return variant.find("attack_success") or variant.find("harmful")
 
 
-def _point(story: Story, variant: Variant, safety: Rate | None) -> Point | None:
+def _point(story: ReportData, variant: Variant, safety: Rate | None) -> Point | None:
     helpful = variant.find("answers_benign")
     if helpful is None or helpful.raw is None or safety is None or safety.raw is None:
         return None
@@ -30,7 +30,7 @@ def _point(story: Story, variant: Variant, safety: Rate | None) -> Point | None:
     )
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """None where no variant has both axes."""
     by_harm = any(_safe(v) for v in story.variants)
     made = [

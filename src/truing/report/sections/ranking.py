@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from truing.report.blocks import Grid, Section, Table, Text
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """One table a ranker."""
     blocks: list[Table | Text] = []
     for ranking in story.rankings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.report.blocks import Raw, Section, escape
 from truing.report.formatting import category_name
-from truing.report.report_data import RowView, Story
+from truing.report.report_data import ReportData, RowView
 
 
 def _texts(row: RowView) -> str:
@@ -31,7 +31,7 @@ def _row(row: RowView, names: list[str]) -> str:
     )
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """A filterable table; the texts, where they may be shown, are blurred until clicked."""
     if not story.rows:
         return None

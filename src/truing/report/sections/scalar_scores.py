@@ -5,7 +5,7 @@ from __future__ import annotations
 from truing.analysis.scalar_scores import MeanScore, MeanScoreDelta
 from truing.report.blocks import Cell, Grid, Section, Table
 from truing.report.formatting import own_interval, own_unit
-from truing.report.report_data import Story
+from truing.report.report_data import ReportData
 
 
 def _value(mean: MeanScore | None) -> Cell:
@@ -27,7 +27,7 @@ def _change(delta: MeanScoreDelta | None) -> Cell:
     return Cell(own_interval(delta.delta, sign=True), kind, tip)
 
 
-def _table(story: Story, data: str) -> Table | None:
+def _table(story: ReportData, data: str) -> Table | None:
     found = {
         v.name: {(m.judge, m.question): m for m in v.summaries[data].means}
         for v in story.variants
@@ -48,7 +48,7 @@ def _table(story: Story, data: str) -> Table | None:
     return grid.table(data, right=range(2, len(grid.columns)))
 
 
-def section(story: Story) -> Section | None:
+def section(story: ReportData) -> Section | None:
     """None where every judge gives verdicts alone."""
     tables = [made for data in story.data if (made := _table(story, data)) is not None]
     if not tables:
