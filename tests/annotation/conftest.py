@@ -1,4 +1,4 @@
-"""Every test here runs on SQLite and on PostgreSQL."""
+"""Fixtures of the annotation tests; each test runs on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from truing.annotation.study import Study
 from truing.annotation.tables import Person
 
 
-class Hands:
-    """Turns the clock by hand."""
+class ManualClock:
+    """A monotonic clock that a test advances by hand."""
 
     def __init__(self) -> None:
-        self.at = 0.0
+        self.seconds = 0.0
 
     def __call__(self) -> float:
-        return self.at
+        return self.seconds
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_template_left() -> Iterator[None]:
+def _drop_template() -> Iterator[None]:
     yield
     drop_template()
 
 
 @pytest.fixture(params=BACKENDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with database(request.param, tmp_path) as made:
-        yield made
+    with database(request.param, tmp_path) as database_url:
+        yield database_url
 
 
 @pytest.fixture
-def hands() -> Hands:
-    return Hands()
+def manual_clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def store(url: str, hands: Hands) -> Iterator[Store]:
-    made = open_store(url, clock=Clock(1_800_000_000.0, hands))
-    yield made
-    made.close()
+def store(url: str, manual_clock: ManualClock) -> Iterator[Store]:
+    opened = open_store(url, clock=Clock(1_800_000_000.0, manual_clock))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -54,19 +54,19 @@ def study() -> Study:
 
 
 @pytest.fixture
-def join(store: Store, study: Study) -> Callable[..., str]:
-    """Makes a person who agreed to everything (or to all but `without`); gives the id."""
+def add_person(store: Store, study: Study) -> Callable[..., str]:
+    """Returns a function that adds a person who agreed to all categories but `without`; returns the id."""
 
-    def make(name: str, *roles: str, without: tuple[str, ...] = (), unsorted: bool = True) -> str:
+    def add(name: str, *roles: str, without: tuple[str, ...] = (), unsorted: bool = True) -> str:
         def work(tx: Transaction) -> str:
             token = people.create_invitation(tx, roles or ("rater",), by=None)
-            made = people.accept_invitation(tx, token, name, "no hash")
+            person_id = people.accept_invitation(tx, token, name, "no hash")
             agreed = [c for c in study.categories().ids if c not in without]
             wellbeing.record_consent(
-                tx, tx.session.get_one(Person, made), agreed, unsorted=unsorted, study=study
+                tx, tx.session.get_one(Person, person_id), agreed, unsorted=unsorted, study=study
             )
-            return made
+            return person_id
 
         return store.write(work)
 
-    return make
+    return add

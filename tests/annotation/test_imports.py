@@ -1,4 +1,4 @@
-"""Rows of a run, drawn rows and gold items become items."""
+"""Import of the rows of a run, drawn rows and gold items."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from sqlalchemy import select
-from tests.annotation.test_queue import rate, take
+from tests.annotation.test_queue import claim, submit
 
 from truing.annotation.imports import import_gold, import_run, read_draws
 from truing.annotation.store import Store
@@ -23,10 +23,10 @@ from truing.runs.folder import Manifest, Run, RunWriter
 def run(tmp_path: Path) -> Run:
     writer = RunWriter(tmp_path / "run", Manifest(plan_hash="p", model="m", created="now"))
     for n in range(6):
-        asked = Conversation((Message("system", "be kind"), Message("user", f"question {n}")))
+        prompt = Conversation((Message("system", "be kind"), Message("user", f"question {n}")))
         writer.append(
             "samples.jsonl",
-            Sample(id=f"s{n}", conversation=asked, harms=("self_harm",) if n else ()),
+            Sample(id=f"s{n}", conversation=prompt, harms=("self_harm",) if n else ()),
         )
         answer = Answer.failed("timeout", "no answer") if n == 5 else Answer.of(f"answer {n}")
         for index in (0, 1):
@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "run")
 
 
-def test_every_response_is_an_item_once(store: Store, study: Study, run: Run) -> None:
+def test_every_response_becomes_one_item(store: Store, study: Study, run: Run) -> None:
     assert import_run(store, run, study) == 10  # the failed ones are none
     assert import_run(store, run, study) == 0
     items = store.read(
@@ -51,8 +51,8 @@ def test_every_response_is_an_item_once(store: Store, study: Study, run: Run) ->
     assert harms == ["self_harm"]
 
 
-def test_draws_come_in_their_order_with_their_probabilities(
-    store: Store, study: Study, run: Run, tmp_path: Path, join: Callable[..., str]
+def test_drawn_rows_keep_their_order_and_probabilities(
+    store: Store, study: Study, run: Run, tmp_path: Path, add_person: Callable[..., str]
 ) -> None:
     draws = tmp_path / "run" / "labels" / "draws.jsonl"
     draws.parent.mkdir()
@@ -74,52 +74,50 @@ def test_draws_come_in_their_order_with_their_probabilities(
         )
     )
     assert probabilities == {"s3#1": 0.5, "s2#0": 0.25, "s4#0": 1.0}
-    person, seen = join("rater-1"), []
-    while (held := take(store, study, person)) is not None:
-        seen.append(held.targets[0].sample_id)
-        rate(store, study, person, held)
-    assert seen == ["s3", "s2", "s4"]
+    person, rated = add_person("rater-1"), []
+    while (leased := claim(store, study, person)) is not None:
+        rated.append(leased.targets[0].sample_id)
+        submit(store, study, person, leased)
+    assert rated == ["s3", "s2", "s4"]
 
 
 @pytest.mark.parametrize(
-    ("line", "word"),
+    ("line", "message"),
     [
         ("{", "draws.jsonl:1"),
         ('{"index": 1}', "draws.jsonl:1"),
         ('{"sample_id": "s", "probability": 0}', r"not in \(0, 1\]"),
     ],
 )
-def test_wrong_draws_are_named_by_line(tmp_path: Path, line: str, word: str) -> None:
+def test_invalid_draws_are_reported_by_line(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "draws.jsonl"
     path.write_text(line + "\n")
-    with pytest.raises(DataError, match=word):
+    with pytest.raises(DataError, match=message):
         read_draws(path)
 
 
-def test_absent_files(store: Store, study: Study, run: Run, tmp_path: Path) -> None:
+def test_missing_files(store: Store, study: Study, run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such file of draws"):
         import_run(store, run, study, tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="no such file of gold"):
         import_gold(store, tmp_path / "none.jsonl", study)
 
 
-def test_gold_items_and_all_their_faults_at_once(
-    store: Store, study: Study, tmp_path: Path
-) -> None:
+def test_gold_items_report_all_faults_at_once(store: Store, study: Study, tmp_path: Path) -> None:
     path = tmp_path / "gold.jsonl"
-    good = {"prompt": "hello", "response": "hi", "low": 1, "high": 2, "category": "self_harm"}
-    bad = [
-        good | {"low": 4},
-        good | {"prompt": None},
-        good | {"category": "gossip"},
+    valid = {"prompt": "hello", "response": "hi", "low": 1, "high": 2, "category": "self_harm"}
+    faulty = [
+        valid | {"low": 4},
+        valid | {"prompt": None},
+        valid | {"category": "gossip"},
         {"response": "x"},
     ]
-    path.write_bytes(b"\n".join(msgspec.json.encode(r) for r in [good, *bad]))
+    path.write_bytes(b"\n".join(msgspec.json.encode(r) for r in [valid, *faulty]))
     with pytest.raises(DataError) as caught:
         import_gold(store, path, study)
     assert [f.split(": ")[0].rsplit(":", 1)[1] for f in caught.value.faults] == ["2", "3", "4", "5"]
     assert store.read(lambda tx: tx.session.scalars(select(ReviewItem)).all()) == []
-    path.write_bytes(msgspec.json.encode(good))
+    path.write_bytes(msgspec.json.encode(valid))
     assert [import_gold(store, path, study) for _ in range(2)] == [1, 0]
     item = store.read(lambda tx: tx.session.scalars(select(ReviewItem)).one())
     assert item.source == "gold" and item.gold == '{"low":1,"high":2}' and item.sorted

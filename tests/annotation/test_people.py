@@ -1,4 +1,4 @@
-"""Accounts: links work once, stolen links raise a flag, phrases are hashed, leaving leaves nothing behind."""
+"""Accounts: invitations, reused links, hashed phrases, sign-in, suspension, deletion."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select
-from tests.annotation.conftest import Hands
+from tests.annotation.conftest import ManualClock
 
 from truing.annotation import overview, people, queue, wellbeing
 from truing.annotation.queue import Assessment
@@ -27,14 +27,14 @@ from truing.annotation.tables import (
 from truing.core.types import Conversation, Message
 
 
-def _invite(store: Store, **more: float) -> str:
-    return store.write(lambda tx: people.create_invitation(tx, ["rater"], by=None, **more))
+def _invite(store: Store, **options: float) -> str:
+    return store.write(lambda tx: people.create_invitation(tx, ["rater"], by=None, **options))
 
 
-def test_a_link_works_once_and_its_second_use_is_flagged(store: Store) -> None:
+def test_a_link_works_once_and_its_reuse_raises_a_flag(store: Store) -> None:
     token = _invite(store)
-    made = store.write(lambda tx: people.accept_invitation(tx, token, " Calm-Heron ", "hash"))
-    assert store.read(lambda tx: tx.session.get_one(Person, made).pseudonym) == "calm-heron"
+    person_id = store.write(lambda tx: people.accept_invitation(tx, token, " Calm-Heron ", "hash"))
+    assert store.read(lambda tx: tx.session.get_one(Person, person_id).pseudonym) == "calm-heron"
     with pytest.raises(RequestRejected) as caught:
         store.write(lambda tx: people.accept_invitation(tx, token, "thief", "hash"))
     assert caught.value.kind == "used"
@@ -47,26 +47,26 @@ def test_a_link_works_once_and_its_second_use_is_flagged(store: Store) -> None:
     assert store.read(lambda tx: tx.session.get_one(Flag, flags[0].id).resolution) == "asked them"
 
 
-def test_links_end_and_can_be_taken_back(store: Store, hands: Hands) -> None:
-    late = _invite(store, days=1.0)
-    hands.at += 86401
+def test_links_expire_and_can_be_revoked(store: Store, manual_clock: ManualClock) -> None:
+    expired = _invite(store, days=1.0)
+    manual_clock.seconds += 86401
     with pytest.raises(RequestRejected, match="has expired"):
-        store.read(lambda tx: people.find_invitation(tx, late).id)
-    gone = _invite(store)
-    which = store.read(lambda tx: people.find_invitation(tx, gone).id)
-    store.write(lambda tx: overview.revoke_invitation(tx, which, by="admin"))
+        store.read(lambda tx: people.find_invitation(tx, expired).id)
+    revoked = _invite(store)
+    invitation_id = store.read(lambda tx: people.find_invitation(tx, revoked).id)
+    store.write(lambda tx: overview.revoke_invitation(tx, invitation_id, by="admin"))
     with pytest.raises(RequestRejected, match="revoked"):
-        store.write(lambda tx: people.accept_invitation(tx, gone, "somebody", "hash"))
+        store.write(lambda tx: people.accept_invitation(tx, revoked, "somebody", "hash"))
     with pytest.raises(RequestRejected, match="not valid"):
         store.read(lambda tx: people.find_invitation(tx, "a guess").id)
 
 
-def test_no_token_and_no_phrase_stands_in_the_database(store: Store) -> None:
+def test_the_database_stores_no_token_and_no_phrase(store: Store) -> None:
     token = _invite(store)
     hashed = people.hash_phrase("four plain words here")
-    made = store.write(lambda tx: people.accept_invitation(tx, token, "plain-wren", hashed))
-    cookie = store.write(lambda tx: people.sign_in(tx, made))
-    assert store.read(lambda tx: people.find_signed_in(tx, cookie)) is not None
+    person_id = store.write(lambda tx: people.accept_invitation(tx, token, "plain-wren", hashed))
+    login_token = store.write(lambda tx: people.sign_in(tx, person_id))
+    assert store.read(lambda tx: people.find_signed_in(tx, login_token)) is not None
     stored = store.read(
         lambda tx: [
             *tx.session.scalars(select(Invitation.token_hash)),
@@ -74,7 +74,7 @@ def test_no_token_and_no_phrase_stands_in_the_database(store: Store) -> None:
             *tx.session.scalars(select(Person.phrase_hash)),
         ]
     )
-    assert not {token, cookie, "four plain words here"} & set(stored)
+    assert not {token, login_token, "four plain words here"} & set(stored)
     assert hashed.startswith("$argon2id$")
     assert people.check_phrase(hashed, "four plain words here")
     assert not people.check_phrase(hashed, "four plain words")
@@ -84,14 +84,14 @@ def test_no_token_and_no_phrase_stands_in_the_database(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "ab", "-ab", "a" * 33, "with space", "käse", "<script>"])
-def test_wrong_pseudonyms(store: Store, name: str) -> None:
+def test_invalid_pseudonyms(store: Store, name: str) -> None:
     token = _invite(store)
     with pytest.raises(RequestRejected, match="pseudonym"):
         store.write(lambda tx: people.accept_invitation(tx, token, name, "hash"))
     assert store.read(lambda tx: people.find_invitation(tx, token).used) is None
 
 
-def test_a_pseudonym_is_taken_once_and_a_phrase_is_long(store: Store) -> None:
+def test_pseudonyms_are_unique_and_phrases_have_a_minimum_length(store: Store) -> None:
     store.write(
         lambda tx: people.accept_invitation(
             tx, people.create_invitation(tx, ["rater"], by=None), "one-name", "h"
@@ -109,35 +109,35 @@ def test_a_pseudonym_is_taken_once_and_a_phrase_is_long(store: Store) -> None:
         store.write(lambda tx: people.create_invitation(tx, ["emperor"], by=None))
 
 
-def test_ten_failures_lock_a_name_for_a_quarter_of_an_hour(
-    store: Store, hands: Hands, join: Callable[..., str]
+def test_ten_failures_lock_a_name_for_15_minutes(
+    store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
 ) -> None:
-    made = join("quiet-jay")
+    person_id = add_person("quiet-jay")
     for _ in range(10):
-        assert store.read(lambda tx: people.find_phrase_hash(tx, "Quiet-Jay"))[0] == made
+        assert store.read(lambda tx: people.find_phrase_hash(tx, "Quiet-Jay"))[0] == person_id
         store.write(lambda tx: people.add_audit_entry(tx, None, "sign-in-failed", "quiet-jay"))
     with pytest.raises(RequestRejected) as caught:
         store.read(lambda tx: people.find_phrase_hash(tx, "quiet-jay"))
     assert caught.value.kind == "slow"
-    hands.at += people.LOCK_SECONDS + 1
-    assert store.read(lambda tx: people.find_phrase_hash(tx, "quiet-jay"))[0] == made
+    manual_clock.seconds += people.LOCK_SECONDS + 1
+    assert store.read(lambda tx: people.find_phrase_hash(tx, "quiet-jay"))[0] == person_id
 
 
-def test_logins_end_by_time_by_signing_out_and_by_a_new_phrase(
-    store: Store, hands: Hands, join: Callable[..., str]
+def test_logins_end_by_expiry_sign_out_and_a_new_phrase(
+    store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
 ) -> None:
-    made = join("warm-lark")
-    first, second = (store.write(lambda tx: people.sign_in(tx, made)) for _ in range(2))
+    person_id = add_person("warm-lark")
+    first, second = (store.write(lambda tx: people.sign_in(tx, person_id)) for _ in range(2))
     store.write(lambda tx: people.sign_out(tx, first))
     assert store.read(lambda tx: people.find_signed_in(tx, first)) is None
-    third = store.write(lambda tx: people.change_phrase(tx, made, "new hash"))
+    third = store.write(lambda tx: people.change_phrase(tx, person_id, "new hash"))
     assert store.read(lambda tx: people.find_signed_in(tx, second)) is None
-    assert store.read(lambda tx: people.find_signed_in(tx, third).id) == made  # type: ignore[union-attr]
-    hands.at += people.LOGIN_SECONDS + 1
+    assert store.read(lambda tx: people.find_signed_in(tx, third).id) == person_id  # type: ignore[union-attr]
+    manual_clock.seconds += people.LOGIN_SECONDS + 1
     assert store.read(lambda tx: people.find_signed_in(tx, third)) is None
 
 
-def _item(store: Store, study: Study, key: str = "k", author: str | None = None) -> str:
+def _add_item(store: Store, study: Study, key: str = "k", author: str | None = None) -> str:
     conversation = Conversation((Message("user", "hello"), Message("assistant", "hi")))
     new = NewItem(
         source="run:x",
@@ -154,93 +154,91 @@ def add(tx: object, new: NewItem, study: Study) -> str | None:
     return add_item(tx, new, study)  # type: ignore[arg-type]
 
 
-def test_a_suspended_person_holds_nothing_and_comes_back(
-    store: Store, study: Study, join: Callable[..., str]
+def test_a_suspended_person_loses_leases_and_can_be_restored(
+    store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
-    _item(store, study)
-    made, admin = join("deft-ibis"), join("boss-crane", "admin")
-    cookie = store.write(lambda tx: people.sign_in(tx, made))
-    assert store.write(lambda tx: queue.claim_item(tx, made, study)) is not None
-    store.write(lambda tx: people.set_active(tx, made, False, by=admin))
-    assert store.read(lambda tx: people.find_signed_in(tx, cookie)) is None
+    _add_item(store, study)
+    person_id, admin = add_person("deft-ibis"), add_person("boss-crane", "admin")
+    login_token = store.write(lambda tx: people.sign_in(tx, person_id))
+    assert store.write(lambda tx: queue.claim_item(tx, person_id, study)) is not None
+    store.write(lambda tx: people.set_active(tx, person_id, False, by=admin))
+    assert store.read(lambda tx: people.find_signed_in(tx, login_token)) is None
     assert store.read(lambda tx: set(tx.session.scalars(select(Slot.state)))) == {"free"}
     with pytest.raises(RequestRejected, match="no such account"):
-        store.write(lambda tx: queue.claim_item(tx, made, study))
+        store.write(lambda tx: queue.claim_item(tx, person_id, study))
     with pytest.raises(RequestRejected, match="yourself"):
         store.write(lambda tx: people.set_active(tx, admin, False, by=admin))
-    store.write(lambda tx: people.set_active(tx, made, True, by=admin))
-    assert store.write(lambda tx: queue.claim_item(tx, made, study)) is not None
+    store.write(lambda tx: people.set_active(tx, person_id, True, by=admin))
+    assert store.write(lambda tx: queue.claim_item(tx, person_id, study)) is not None
 
 
 @pytest.mark.parametrize("withdraw", [False, True])
-def test_deletion_leaves_no_trace_of_the_person(
-    store: Store, study: Study, join: Callable[..., str], withdraw: bool
+def test_deletion_removes_personal_data(
+    store: Store, study: Study, add_person: Callable[..., str], withdraw: bool
 ) -> None:
-    _item(store, study)
-    made = join("mild-swift", without=("animal_abuse",))
+    _add_item(store, study)
+    person_id = add_person("mild-swift", without=("animal_abuse",))
 
     def rate(tx: object) -> None:
-        held = queue.claim_item(tx, made, study)  # type: ignore[arg-type]
-        queue.submit_rating(tx, made, held.token, Assessment(grades=(4,)), study)  # type: ignore[arg-type, union-attr]
-        wellbeing.save_demographics(tx, tx.session.get_one(Person, made), {"age": "30-44"})  # type: ignore[arg-type, attr-defined]
+        leased = queue.claim_item(tx, person_id, study)  # type: ignore[arg-type]
+        queue.submit_rating(tx, person_id, leased.token, Assessment(grades=(4,)), study)  # type: ignore[arg-type, union-attr]
+        wellbeing.save_demographics(tx, tx.session.get_one(Person, person_id), {"age": "30-44"})  # type: ignore[arg-type, attr-defined]
 
     store.write(rate)
-    store.write(lambda tx: people.delete_account(tx, made, withdraw=withdraw))
-    left = store.read(
+    store.write(lambda tx: people.delete_account(tx, person_id, withdraw=withdraw))
+    remaining = store.read(
         lambda tx: [
-            tx.session.scalars(select(t).where(t.person_id == made)).all()
+            tx.session.scalars(select(t).where(t.person_id == person_id)).all()
             for t in (Login, OptOut, Demographic, Exposure, Flag)
         ]
     )
-    assert left == [[]] * 5
-    person = store.read(lambda tx: tx.session.get_one(Person, made))
+    assert remaining == [[]] * 5
+    person = store.read(lambda tx: tx.session.get_one(Person, person_id))
     assert (
         person.pseudonym.startswith("deleted-") and person.phrase_hash is None and not person.active
     )
     ratings = store.read(lambda tx: len(tx.session.scalars(select(Rating)).all()))
     assert ratings == (0 if withdraw else 1)
-    free = store.read(lambda tx: list(tx.session.scalars(select(Slot.state))).count("free"))
-    assert free == (3 if withdraw else 2)  # a withdrawn rating's place is given again
+    n_free = store.read(lambda tx: list(tx.session.scalars(select(Slot.state))).count("free"))
+    assert n_free == (3 if withdraw else 2)  # the slot of a withdrawn rating is free again
 
 
-def test_the_desk_shows_people_without_what_they_opted_out_of(
-    store: Store, join: Callable[..., str]
-) -> None:
-    join("wise-finch", "rater", "redteamer", without=("self_harm",))
-    folk = store.read(overview.list_people)
-    assert [(p.pseudonym, p.roles) for p in folk] == [("wise-finch", ("redteamer", "rater"))]
-    assert "self_harm" not in str(folk)
+def test_administrators_see_no_opt_outs(store: Store, add_person: Callable[..., str]) -> None:
+    add_person("wise-finch", "rater", "redteamer", without=("self_harm",))
+    people_list = store.read(overview.list_people)
+    assert [(p.pseudonym, p.roles) for p in people_list] == [("wise-finch", ("redteamer", "rater"))]
+    assert "self_harm" not in str(people_list)
     lines = store.read(lambda tx: overview.read_audit_log(tx, None, 100))
     assert {line.action for line in lines} == {"invite", "accept", "consent"}
     assert "animal_abuse" not in str(lines)
     assert not store.read(overview.has_admin)
-    join("boss-crane", "admin")
+    add_person("boss-crane", "admin")
     assert store.read(overview.has_admin)
 
 
-def test_a_forgotten_phrase_is_renewed_by_a_link_that_ends_every_login(
-    store: Store, hands: Hands, join: Callable[..., str]
+def test_a_phrase_reset_ends_every_login(
+    store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
 ) -> None:
-    made = join("warm-lark")
-    old = store.write(lambda tx: people.sign_in(tx, made))
+    person_id = add_person("warm-lark")
+    old_login = store.write(lambda tx: people.sign_in(tx, person_id))
     token = store.write(lambda tx: people.create_phrase_reset(tx, " Warm-Lark", by=None))
     assert (
         store.write(lambda tx: people.accept_invitation(tx, token, "another-name", "new hash"))
-        == made
+        == person_id
     )
-    person = store.read(lambda tx: tx.session.get_one(Person, made))
+    person = store.read(lambda tx: tx.session.get_one(Person, person_id))
     assert (person.pseudonym, person.phrase_hash) == ("warm-lark", "new hash")
-    assert store.read(lambda tx: people.find_signed_in(tx, old)) is None
+    assert store.read(lambda tx: people.find_signed_in(tx, old_login)) is None
     with pytest.raises(RequestRejected) as caught:
         store.write(lambda tx: people.accept_invitation(tx, token, "x", "third hash"))
     assert caught.value.kind == "used"
-    late = store.write(lambda tx: people.create_phrase_reset(tx, "warm-lark", by=None))
-    hands.at += 86401
+    expired = store.write(lambda tx: people.create_phrase_reset(tx, "warm-lark", by=None))
+    manual_clock.seconds += 86401
     with pytest.raises(RequestRejected, match="has expired"):
-        store.write(lambda tx: people.accept_invitation(tx, late, "x", "third hash"))
+        store.write(lambda tx: people.accept_invitation(tx, expired, "x", "third hash"))
     with pytest.raises(RequestRejected, match="no such person"):
         store.write(lambda tx: people.create_phrase_reset(tx, "nobody-here", by=None))
-    soon = store.write(lambda tx: people.create_phrase_reset(tx, "warm-lark", by=None))
-    store.write(lambda tx: people.set_active(tx, made, False, by="admin"))
+    unused = store.write(lambda tx: people.create_phrase_reset(tx, "warm-lark", by=None))
+    store.write(lambda tx: people.set_active(tx, person_id, False, by="admin"))
     with pytest.raises(RequestRejected, match="revoked"):
-        store.write(lambda tx: people.accept_invitation(tx, soon, "x", "third hash"))
+        store.write(lambda tx: people.accept_invitation(tx, unused, "x", "third hash"))

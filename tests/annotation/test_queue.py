@@ -1,4 +1,4 @@
-"""The queue: k places, exclusive leases, late and doubled ratings, opt-outs, gold; twenty people at once."""
+"""The queue: leases, late and repeated ratings, opt-outs, gold items, concurrent raters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import select
-from tests.annotation.conftest import Hands
+from tests.annotation.conftest import ManualClock
 
 from truing.annotation import overview, queue, wellbeing
 from truing.annotation.queue import Assessment, LeasedItem
@@ -18,50 +18,52 @@ from truing.annotation.study import Study
 from truing.annotation.tables import Lease, Person, Rating, ReviewItem, Slot
 from truing.core.types import Conversation, Message
 
-SAID = Conversation((Message("user", "hello"), Message("assistant", "hi")))
+CONVERSATION = Conversation((Message("user", "hello"), Message("assistant", "hi")))
 
 
-def put(store: Store, study: Study, key: str, **more: object) -> str:
+def add_queue_item(store: Store, study: Study, key: str, **overrides: object) -> str:
     fields = {
         "source": "run:x",
-        "conversation": SAID,
+        "conversation": CONVERSATION,
         "targets": (Target(f"s-{key}", 0, 1),),
         "harms": ("self_harm",),
     }
-    made = store.write(lambda tx: add_item(tx, NewItem(key=key, **(fields | more)), study))  # type: ignore[arg-type]
-    assert made is not None
-    return made
+    item_id = store.write(lambda tx: add_item(tx, NewItem(key=key, **(fields | overrides)), study))  # type: ignore[arg-type]
+    assert item_id is not None
+    return item_id
 
 
-def take(store: Store, study: Study, person: str) -> LeasedItem | None:
+def claim(store: Store, study: Study, person: str) -> LeasedItem | None:
     return store.write(lambda tx: queue.claim_item(tx, person, study))
 
 
-def rate(
-    store: Store, study: Study, person: str, held: LeasedItem, grade: int = 3, *categories: str
+def submit(
+    store: Store, study: Study, person: str, leased: LeasedItem, grade: int = 3, *categories: str
 ) -> str:
-    said = Assessment(grades=(grade,) * len(held.targets), categories=categories)
-    return store.write(lambda tx: queue.submit_rating(tx, person, held.token, said, study))
+    assessment = Assessment(grades=(grade,) * len(leased.targets), categories=categories)
+    return store.write(lambda tx: queue.submit_rating(tx, person, leased.token, assessment, study))
 
 
-def test_the_same_row_is_one_item(store: Store, study: Study) -> None:
-    put(store, study, "k")
-    again = NewItem(source="run:x", key="k", conversation=SAID, targets=(Target("s", 0, 1),))
+def test_adding_the_same_row_twice_adds_one_item(store: Store, study: Study) -> None:
+    add_queue_item(store, study, "k")
+    again = NewItem(
+        source="run:x", key="k", conversation=CONVERSATION, targets=(Target("s", 0, 1),)
+    )
     assert store.write(lambda tx: add_item(tx, again, study)) is None
     assert len(store.read(lambda tx: tx.session.scalars(select(Slot.id)).all())) == study.raters
 
 
-def test_an_item_goes_to_k_people_and_then_closes(
-    store: Store, study: Study, join: Callable[..., str]
+def test_an_item_closes_after_k_ratings(
+    store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
-    item = put(store, study, "k")
+    item = add_queue_item(store, study, "k")
     for n in range(3):
-        person = join(f"rater-{n}")
-        held = take(store, study, person)
-        assert held is not None and held.item_id == item
-        assert rate(store, study, person, held) == "done"
-        assert take(store, study, person) is None  # never twice to the same person
-    assert take(store, study, join("rater-4")) is None
+        person = add_person(f"rater-{n}")
+        leased = claim(store, study, person)
+        assert leased is not None and leased.item_id == item
+        assert submit(store, study, person, leased) == "done"
+        assert claim(store, study, person) is None  # never twice to the same person
+    assert claim(store, study, add_person("rater-4")) is None
     assert not store.read(lambda tx: tx.session.get_one(ReviewItem, item).open)
     assert store.read(queue.count_progress) == {
         "items": 1,
@@ -73,89 +75,99 @@ def test_an_item_goes_to_k_people_and_then_closes(
     }
 
 
-def test_a_second_claim_gives_the_same_item(
-    store: Store, study: Study, join: Callable[..., str]
+def test_a_second_claim_returns_the_same_item(
+    store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
-    put(store, study, "a"), put(store, study, "b")
-    person = join("rater-1")
-    first, second = take(store, study, person), take(store, study, person)
+    add_queue_item(store, study, "a"), add_queue_item(store, study, "b")
+    person = add_person("rater-1")
+    first, second = claim(store, study, person), claim(store, study, person)
     assert first is not None and second is not None and first.token == second.token
 
 
-def test_a_lease_that_ran_out_is_good_until_somebody_takes_it(
-    store: Store, hands: Hands, join: Callable[..., str]
+def test_an_expired_lease_is_lost_when_somebody_else_claims_the_item(
+    store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
 ) -> None:
     study = Study(raters=1, lease_minutes=20, gold_every=0)
-    put(store, study, "k")
-    slow, quick = join("slow"), join("quick")
-    held = take(store, study, slow)
-    assert held is not None
-    assert take(store, study, quick) is None  # exclusive
-    hands.at += 20 * 60 + 1
-    other = take(store, study, quick)
-    assert other is not None and other.item_id == held.item_id and other.token != held.token
+    add_queue_item(store, study, "k")
+    slow, quick = add_person("slow"), add_person("quick")
+    leased = claim(store, study, slow)
+    assert leased is not None
+    assert claim(store, study, quick) is None  # exclusive
+    manual_clock.seconds += 20 * 60 + 1
+    second_lease = claim(store, study, quick)
+    assert (
+        second_lease is not None
+        and second_lease.item_id == leased.item_id
+        and second_lease.token != leased.token
+    )
     with pytest.raises(RequestRejected) as caught:
-        store.read(lambda tx: queue.find_leased_item(tx, slow, held.token))
+        store.read(lambda tx: queue.find_leased_item(tx, slow, leased.token))
     assert caught.value.kind == "late"
-    assert rate(store, study, slow, held, 5) == "late"
-    assert rate(store, study, quick, other, 1) == "done"
-    kept = store.read(
+    assert submit(store, study, slow, leased, 5) == "late"
+    assert submit(store, study, quick, second_lease, 1) == "done"
+    counted = store.read(
         lambda tx: {r.person_id: r.counted for r in tx.session.scalars(select(Rating))}
     )
-    assert kept == {slow: False, quick: True}
+    assert counted == {slow: False, quick: True}
     assert store.read(queue.count_progress)["late"] == 1
 
 
-def test_an_expired_lease_that_nobody_took_counts(
-    store: Store, hands: Hands, join: Callable[..., str]
+def test_an_expired_lease_counts_if_nobody_else_claimed_the_item(
+    store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
 ) -> None:
     study = Study(raters=1, lease_minutes=20, gold_every=0)
-    put(store, study, "k")
-    person = join("slow")
-    held = take(store, study, person)
-    hands.at += 3600
-    assert held is not None and rate(store, study, person, held) == "done"
+    add_queue_item(store, study, "k")
+    person = add_person("slow")
+    leased = claim(store, study, person)
+    manual_clock.seconds += 3600
+    assert leased is not None and submit(store, study, person, leased) == "done"
 
 
-def test_a_lease_can_be_lengthened_by_its_holder_alone(
-    store: Store, hands: Hands, join: Callable[..., str]
+def test_only_the_holder_can_renew_a_lease(
+    store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
 ) -> None:
     study = Study(raters=1, lease_minutes=20, gold_every=0)
-    put(store, study, "k")
-    one, two = join("one"), join("two")
-    held = take(store, study, one)
-    assert held is not None
-    hands.at += 19 * 60
-    assert store.write(lambda tx: queue.renew_lease(tx, one, held.token, study)) == pytest.approx(
+    add_queue_item(store, study, "k")
+    one, two = add_person("one"), add_person("two")
+    leased = claim(store, study, one)
+    assert leased is not None
+    manual_clock.seconds += 19 * 60
+    assert store.write(lambda tx: queue.renew_lease(tx, one, leased.token, study)) == pytest.approx(
         store.clock() + 1200
     )
     with pytest.raises(RequestRejected):
-        store.write(lambda tx: queue.renew_lease(tx, two, held.token, study))
-    hands.at += 19 * 60
-    assert take(store, study, two) is None
+        store.write(lambda tx: queue.renew_lease(tx, two, leased.token, study))
+    manual_clock.seconds += 19 * 60
+    assert claim(store, study, two) is None
 
 
-def test_a_second_sending_changes_nothing(
-    store: Store, study: Study, join: Callable[..., str]
+def test_a_repeated_submission_changes_nothing(
+    store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
-    put(store, study, "k")
-    person = join("rater-1")
-    held = take(store, study, person)
-    assert held is not None
-    assert [rate(store, study, person, held, g) for g in (2, 5, 5)] == ["done", "again", "again"]
+    add_queue_item(store, study, "k")
+    person = add_person("rater-1")
+    leased = claim(store, study, person)
+    assert leased is not None
+    assert [submit(store, study, person, leased, g) for g in (2, 5, 5)] == [
+        "done",
+        "again",
+        "again",
+    ]
     rows = store.read(lambda tx: tx.session.scalars(select(Rating.grades)).all())
     assert rows == ["[2]"]
 
 
-def test_nobody_else_can_use_a_lease(store: Store, study: Study, join: Callable[..., str]) -> None:
-    put(store, study, "k")
-    owner, thief = join("owner"), join("thief")
-    held = take(store, study, owner)
-    assert held is not None
+def test_only_the_holder_can_use_a_lease(
+    store: Store, study: Study, add_person: Callable[..., str]
+) -> None:
+    add_queue_item(store, study, "k")
+    owner, thief = add_person("owner"), add_person("thief")
+    leased = claim(store, study, owner)
+    assert leased is not None
     for attempt in (
-        lambda: rate(store, study, thief, held),
-        lambda: store.read(lambda tx: queue.find_leased_item(tx, thief, held.token)),
-        lambda: store.write(lambda tx: queue.skip_item(tx, thief, held.token, study)),
+        lambda: submit(store, study, thief, leased),
+        lambda: store.read(lambda tx: queue.find_leased_item(tx, thief, leased.token)),
+        lambda: store.write(lambda tx: queue.skip_item(tx, thief, leased.token, study)),
     ):
         with pytest.raises(RequestRejected) as caught:
             attempt()
@@ -163,7 +175,7 @@ def test_nobody_else_can_use_a_lease(store: Store, study: Study, join: Callable[
 
 
 @pytest.mark.parametrize(
-    "said",
+    "assessment",
     [
         Assessment(grades=()),
         Assessment(grades=(0,)),
@@ -173,107 +185,111 @@ def test_nobody_else_can_use_a_lease(store: Store, study: Study, join: Callable[
         Assessment(grades=(3,), success=5),
     ],
 )
-def test_wrong_opinions_keep_the_lease(
-    store: Store, study: Study, join: Callable[..., str], said: Assessment
+def test_an_invalid_assessment_keeps_the_lease(
+    store: Store, study: Study, add_person: Callable[..., str], assessment: Assessment
 ) -> None:
-    put(store, study, "k")
-    person = join("rater-1")
-    held = take(store, study, person)
-    assert held is not None
+    add_queue_item(store, study, "k")
+    person = add_person("rater-1")
+    leased = claim(store, study, person)
+    assert leased is not None
     with pytest.raises(RequestRejected) as caught:
-        store.write(lambda tx: queue.submit_rating(tx, person, held.token, said, study))
+        store.write(lambda tx: queue.submit_rating(tx, person, leased.token, assessment, study))
     assert caught.value.kind == "invalid"
-    assert rate(store, study, person, held) == "done"
+    assert submit(store, study, person, leased) == "done"
 
 
-def test_passing_by_gives_the_item_to_others_and_costs_a_look(
-    store: Store, join: Callable[..., str]
+def test_a_skipped_item_goes_to_others_and_adds_seen_exposure(
+    store: Store, add_person: Callable[..., str]
 ) -> None:
     study = Study(raters=1, gold_every=0)
-    item = put(store, study, "k")
-    person, other = join("one"), join("two")
-    held = take(store, study, person)
-    assert held is not None
+    item = add_queue_item(store, study, "k")
+    person, second_lease = add_person("one"), add_person("two")
+    leased = claim(store, study, person)
+    assert leased is not None
     for _ in range(2):
-        store.write(lambda tx: queue.skip_item(tx, person, held.token, study))
-    assert take(store, study, person) is None
-    found = take(store, study, other)
-    assert found is not None and found.item_id == item
+        store.write(lambda tx: queue.skip_item(tx, person, leased.token, study))
+    assert claim(store, study, person) is None
+    claimed = claim(store, study, second_lease)
+    assert claimed is not None and claimed.item_id == item
     used = store.read(
         lambda tx: wellbeing.exposure_status(tx, tx.session.get_one(Person, person), study).used
     )
     assert used == pytest.approx(2.5 * 0.2)
-    assert store.read(overview.count_open_flags) == 0  # standing is not lowered
+    assert store.read(overview.count_open_flags) == 0  # a skip has no other consequence
 
 
-def test_opt_outs_are_honoured_also_for_what_raters_find(
-    store: Store, study: Study, join: Callable[..., str]
+def test_opt_outs_apply_to_categories_that_raters_add(
+    store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
-    tender = join("tender", without=("self_harm",))
-    put(store, study, "known")
+    opted_out_rater = add_person("tender", without=("self_harm",))
+    add_queue_item(store, study, "known")
     assert (
-        take(store, study, tender) is None
-        and store.read(lambda tx: queue.count_available(tx, tender)) == 0
+        claim(store, study, opted_out_rater) is None
+        and store.read(lambda tx: queue.count_available(tx, opted_out_rater)) == 0
     )
-    late = put(store, study, "found", harms=("privacy_violation",))
-    assert store.read(lambda tx: queue.count_available(tx, tender)) == 1
-    held = take(store, study, tender)
-    assert held is not None and held.item_id == late
-    finder = join("finder", without=("animal_abuse",))
-    while (got := take(store, study, finder)) is not None:
-        rate(store, study, finder, got, 4, "self_harm")
-    assert take(store, study, tender) is None  # what they held turned out to be about it
+    later_item = add_queue_item(store, study, "found", harms=("privacy_violation",))
+    assert store.read(lambda tx: queue.count_available(tx, opted_out_rater)) == 1
+    leased = claim(store, study, opted_out_rater)
+    assert leased is not None and leased.item_id == later_item
+    finder = add_person("finder", without=("animal_abuse",))
+    while (claimed := claim(store, study, finder)) is not None:
+        submit(store, study, finder, claimed, 4, "self_harm")
+    assert (
+        claim(store, study, opted_out_rater) is None
+    )  # the item leased to them has the category now
 
 
-def test_unsorted_items_go_to_those_who_agreed(
-    store: Store, study: Study, join: Callable[..., str]
+def test_uncategorised_items_need_consent(
+    store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
-    put(store, study, "k", harms=None)
-    assert take(store, study, join("careful", unsorted=False)) is None
-    bold = join("bold")
-    held = take(store, study, bold)
-    assert held is not None
-    rate(store, study, bold, held, 3, "hate_speech,offensive_language")
-    assert take(store, study, join("later", unsorted=False)) is not None  # now it is sorted
+    add_queue_item(store, study, "k", harms=None)
+    assert claim(store, study, add_person("careful", unsorted=False)) is None
+    willing = add_person("bold")
+    leased = claim(store, study, willing)
+    assert leased is not None
+    submit(store, study, willing, leased, 3, "hate_speech,offensive_language")
+    assert claim(store, study, add_person("later", unsorted=False)) is not None  # now it is sorted
 
 
-def test_nobody_rates_their_own_dialogue(
-    store: Store, study: Study, join: Callable[..., str]
+def test_authors_do_not_rate_their_own_dialogue(
+    store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
-    author = join("author", "redteamer", "rater")
-    put(store, study, "k", author=author)
-    assert take(store, study, author) is None
-    assert take(store, study, join("other")) is not None
+    author = add_person("author", "redteamer", "rater")
+    add_queue_item(store, study, "k", author=author)
+    assert claim(store, study, author) is None
+    assert claim(store, study, add_person("other")) is not None
 
 
-def test_the_most_rated_items_are_finished_first(
-    store: Store, study: Study, join: Callable[..., str]
+def test_the_most_rated_items_are_served_first(
+    store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
     for n in range(6):
-        put(store, study, f"k{n}")
-    first = join("first")
-    held = take(store, study, first)
-    assert held is not None
-    rate(store, study, first, held)
-    second = take(store, study, join("second"))
-    assert second is not None and second.item_id == held.item_id
+        add_queue_item(store, study, f"k{n}")
+    first = add_person("first")
+    leased = claim(store, study, first)
+    assert leased is not None
+    submit(store, study, first, leased)
+    second = claim(store, study, add_person("second"))
+    assert second is not None and second.item_id == leased.item_id
 
 
-def test_gold_comes_now_and_then_and_a_miss_goes_to_a_person(
-    store: Store, join: Callable[..., str]
+def test_gold_items_come_at_intervals_and_a_miss_raises_a_flag(
+    store: Store, add_person: Callable[..., str]
 ) -> None:
     study = Study(raters=3, gold_every=4, exposure_budget=10**6, break_after=10**6)
     for n in range(12):
-        put(store, study, f"k{n}")
-    gold = {put(store, study, f"g{n}", source="gold", gold=GoldRange(4, 5)) for n in range(5)}
-    person = join("rater-1")
-    seen = []
+        add_queue_item(store, study, f"k{n}")
+    gold = {
+        add_queue_item(store, study, f"g{n}", source="gold", gold=GoldRange(4, 5)) for n in range(5)
+    }
+    person = add_person("rater-1")
+    was_gold = []
     for _ in range(12):
-        held = take(store, study, person)
-        assert held is not None
-        seen.append(held.item_id in gold)
-        assert rate(store, study, person, held, 1) == "done"
-    assert [n for n, g in enumerate(seen) if g] == [2, 6, 10]
+        leased = claim(store, study, person)
+        assert leased is not None
+        was_gold.append(leased.item_id in gold)
+        assert submit(store, study, person, leased, 1) == "done"
+    assert [n for n, g in enumerate(was_gold) if g] == [2, 6, 10]
     flags = store.read(overview.list_flags)
     assert [f.kind for f in flags] == ["gold item missed"] * 3 and flags[
         0
@@ -281,32 +297,34 @@ def test_gold_comes_now_and_then_and_a_miss_goes_to_a_person(
     assert store.read(
         lambda tx: tx.session.get_one(Person, person).active
     )  # never an automatic ban
-    right = join("rater-2")
+    careful_rater = add_person("rater-2")
     for _ in range(3):
-        held = take(store, study, right)
-        assert held is not None
-        rate(store, study, right, held, 4)
+        leased = claim(store, study, careful_rater)
+        assert leased is not None
+        submit(store, study, careful_rater, leased, 4)
     assert len(store.read(overview.list_flags)) == 3
-    assert store.read(queue.count_progress)["slots"] == 36  # gold takes no place of the real items
+    assert store.read(queue.count_progress)["slots"] == 36  # gold items use no slots of other items
 
 
-def test_twenty_people_at_once_lose_and_double_nothing(
-    store: Store, study: Study, join: Callable[..., str]
+def test_twenty_concurrent_raters_lose_and_duplicate_nothing(
+    store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:
     for n in range(30):
-        put(store, study, f"k{n}")
-    people = [join(f"rater-{n:02d}") for n in range(20)]
+        add_queue_item(store, study, f"k{n}")
+    rater_ids = [add_person(f"rater-{n:02d}") for n in range(20)]
     errors: list[BaseException] = []
 
     def work(person: str) -> None:
         try:
-            while (held := take(store, study, person)) is not None:
-                outcomes = [rate(store, study, person, held, 1 + len(person) % 5) for _ in range(2)]
+            while (leased := claim(store, study, person)) is not None:
+                outcomes = [
+                    submit(store, study, person, leased, 1 + len(person) % 5) for _ in range(2)
+                ]
                 assert outcomes == ["done", "again"]
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(p,)) for p in people]
+    threads = [threading.Thread(target=work, args=(p,)) for p in rater_ids]
     for t in threads:
         t.start()
     for t in threads:

@@ -1,4 +1,4 @@
-"""Personal data by pattern: what is hidden, what is not, and that nothing is hidden twice."""
+"""Redaction: which patterns count as personal data and which do not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from truing.annotation.redaction import passes_luhn, redact
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("mail jane.roe+x@mail.example.org now", "mail [email] now"),
         ("call +44 20 7946 0958.", "call [phone]."),
@@ -25,8 +25,8 @@ from truing.annotation.redaction import passes_luhn, redact
         ("postgres://me:pw@host/db", "[url with credentials]"),
     ],
 )
-def test_hidden(text: str, shown: str) -> None:
-    assert redact(text) == shown
+def test_personal_data_is_redacted(text: str, expected: str) -> None:
+    assert redact(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,17 @@ def test_hidden(text: str, shown: str) -> None:
         "1234567",
     ],
 )
-def test_shown(text: str) -> None:
+def test_other_numbers_stay(text: str) -> None:
     assert redact(text) == text
 
 
 @given(st.text())
-def test_redacting_twice_changes_nothing_and_never_breaks(text: str) -> None:
+def test_redaction_is_idempotent(text: str) -> None:
     once = redact(text)
     assert redact(once) == once
 
 
 @given(st.integers(10**11, 10**15))
-def test_luhn(number: int) -> None:
+def test_exactly_one_check_digit_passes_luhn(number: int) -> None:
     digits = str(number)
     assert sum(passes_luhn(digits + str(d)) for d in range(10)) == 1

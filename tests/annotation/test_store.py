@@ -1,4 +1,4 @@
-"""The database: schema and models agree, old and foreign schemas, clocks, two writers, wrong URLs."""
+"""The database: migrations, old and foreign schemas, the clock, concurrent writers, invalid URLs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from truing.annotation.tables import ReviewItem, Slot, TableBase
 from truing.core.errors import UserError
 
 
-def test_the_migrations_make_what_the_models_say(store: Store) -> None:
+def test_migrations_and_models_agree(store: Store) -> None:
     with store.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, TableBase.metadata) == []
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_old_schema_says_what_to_run_and_is_brought_up(backend: str, tmp_path: Path) -> None:
+def test_an_old_schema_is_upgraded_on_request(backend: str, tmp_path: Path) -> None:
     with database(backend, tmp_path, empty=True) as url:
         engine = make_engine(url)
         migrate(engine, "0001")
@@ -49,7 +49,7 @@ def test_an_old_schema_says_what_to_run_and_is_brought_up(backend: str, tmp_path
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_newer_schema_and_a_foreign_database_are_refused(backend: str, tmp_path: Path) -> None:
+def test_a_newer_schema_and_a_foreign_database_are_rejected(backend: str, tmp_path: Path) -> None:
     with database(backend, tmp_path, empty=True) as url:
         engine = make_engine(url)
         with engine.begin() as connection:
@@ -67,7 +67,7 @@ def test_a_newer_schema_and_a_foreign_database_are_refused(backend: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("url", "word"),
+    ("url", "message"),
     [
         ("mysql://somebody@host/db", "sqlite:///FILE or postgresql"),
         ("sqlite://", "needs a file"),
@@ -77,20 +77,20 @@ def test_a_newer_schema_and_a_foreign_database_are_refused(backend: str, tmp_pat
         ("what://:", "database URL"),
     ],
 )
-def test_wrong_urls_say_what_is_wrong(url: str, word: str) -> None:
-    with pytest.raises(UserError, match=word) as caught:
+def test_invalid_urls(url: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         open_store(url)
     assert "hush" not in str(caught.value)
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("these are notes, and no database at all " * 50)
     with pytest.raises(UserError):
         open_store(str(path))
 
 
-def test_the_clock_goes_on_by_the_monotonic_clock_alone() -> None:
+def test_the_clock_advances_with_the_monotonic_clock() -> None:
     seconds = [50.0]
     clock = Clock(1_000.0, lambda: seconds[0])
     assert clock() == 1_000.0
@@ -98,10 +98,10 @@ def test_the_clock_goes_on_by_the_monotonic_clock_alone() -> None:
     assert clock() == 1_007.5
 
 
-def test_a_lease_from_a_clock_that_was_wrong_ends(url: str) -> None:
+def test_leases_far_in_the_future_are_shortened(url: str) -> None:
     store = open_store(url)
 
-    def wrong(tx: Transaction) -> None:
+    def add_far_lease(tx: Transaction) -> None:
         item = ReviewItem(
             id=new_id(),
             source="x",
@@ -126,31 +126,31 @@ def test_a_lease_from_a_clock_that_was_wrong_ends(url: str) -> None:
             )
         )
 
-    store.write(wrong)
+    store.write(add_far_lease)
     store.close()
-    again = open_store(url)
-    assert again.read(lambda tx: tx.session.get_one(Slot, "s").expires - tx.now) == pytest.approx(
-        7200, abs=60
-    )
-    again.close()
+    reopened = open_store(url)
+    assert reopened.read(
+        lambda tx: tx.session.get_one(Slot, "s").expires - tx.now
+    ) == pytest.approx(7200, abs=60)
+    reopened.close()
 
 
 def test_a_write_is_all_or_nothing(store: Store) -> None:
-    def broken(tx: Transaction) -> None:
+    def fail_half_way(tx: Transaction) -> None:
         put_setting(tx, "half", "done")
         tx.session.flush()
         raise ValueError("in the middle")
 
     with pytest.raises(ValueError, match="in the middle"):
-        store.write(broken)
+        store.write(fail_half_way)
     assert store.read(lambda tx: get_setting(tx, "half")) is None
 
 
-def test_many_writers_lose_nothing(store: Store) -> None:
+def test_concurrent_writers_lose_nothing(store: Store) -> None:
     store.write(lambda tx: put_setting(tx, "count", "0"))
 
     def work(tx: Transaction) -> None:
-        found = tx.session.execute(
+        count = tx.session.execute(
             sa.text(
                 "SELECT value FROM settings WHERE name = 'count'"
                 + (" FOR UPDATE" if tx.dialect == "postgresql" else "")
@@ -158,7 +158,7 @@ def test_many_writers_lose_nothing(store: Store) -> None:
         ).scalar_one()
         tx.session.execute(
             sa.text("UPDATE settings SET value = :v WHERE name = 'count'"),
-            {"v": str(int(found) + 1)},
+            {"v": str(int(count) + 1)},
         )
 
     threads = [
@@ -171,22 +171,22 @@ def test_many_writers_lose_nothing(store: Store) -> None:
     assert store.read(lambda tx: get_setting(tx, "count")) == "80"
 
 
-def test_a_database_that_stays_away_is_unavailable_not_a_crash(
+def test_a_database_that_stays_away_is_unavailable(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("truing.annotation.store._RETRY_DELAYS", (0.0, 0.0))
     calls = []
 
-    def away(tx: Transaction) -> None:
+    def fail(tx: Transaction) -> None:
         calls.append(1)
         raise sa.exc.OperationalError("SELECT 1", {}, Exception("server closed the connection"))
 
     with pytest.raises(DatabaseUnavailable, match="nothing was lost"):
-        store.write(away)
+        store.write(fail)
     assert len(calls) == 3
 
 
-def test_a_database_that_restarts_is_met_again(store: Store) -> None:
+def test_writes_survive_lost_connections(store: Store) -> None:
     """Every pooled connection is cut by the server; the next write goes through."""
     if store.dialect != "postgresql":
         store.engine.dispose()

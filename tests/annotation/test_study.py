@@ -1,4 +1,4 @@
-"""A study's file: every fault is named."""
+"""Study settings: reading and checking the file, grades, text cleaning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from truing.core.errors import PlanError
 
 
 @pytest.mark.parametrize(
-    ("text", "word"),
+    ("text", "message"),
     [
         ("raters = 0", "raters: from 1 to 20"),
         ("lease_minutes = -1", "lease_minutes: must be above 0"),
@@ -23,19 +23,19 @@ from truing.core.errors import PlanError
         ("taxonomy = 'none'", "no taxonomy"),
     ],
 )
-def test_faults(tmp_path: Path, text: str, word: str) -> None:
+def test_every_fault_is_reported_with_its_key(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "study.toml"
     path.write_text(text)
-    with pytest.raises(PlanError, match=word):
+    with pytest.raises(PlanError, match=message):
         read_study(path)
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"none\.toml"):
         read_study(tmp_path / "none.toml")
 
 
-def test_a_study(tmp_path: Path) -> None:
+def test_reading_a_study(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text(
         "name = 'Pilot'\nraters = 5\n[[contacts]]\nname = 'Desk'\nreach = '5'\n[severity]\nself_harm = 9.0\n"
@@ -49,7 +49,7 @@ def test_a_study(tmp_path: Path) -> None:
     ) == (5, "5", 9.0, 1.0)
 
 
-def test_grades_become_scores_and_verdicts() -> None:
+def test_scores_and_verdicts_of_grades() -> None:
     assert [grade_to_score(g) for g in (1, 2, 3, 4, 5)] == [0, 0.25, 0.5, 0.75, 1]
     assert [is_harmful(g) for g in (1, 2, 3, 4, 5)] == [False, False, True, True, True]
     assert [is_harmful(g, 2) for g in (1, 2)] == [False, True] and [
@@ -60,5 +60,5 @@ def test_grades_become_scores_and_verdicts() -> None:
     ]
 
 
-def test_text_that_databases_refuse_is_mended() -> None:
+def test_text_is_cleaned_for_databases() -> None:
     assert clean_text("a\x00b\r\nc\rd\ud800e") == "a�b\nc\nd?e"

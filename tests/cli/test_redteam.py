@@ -26,8 +26,8 @@ def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
         status = int(end.code or 0)
     finally:
         sys.argv = old
-    said = capsys.readouterr()
-    return status, said.out, said.err
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
 
 
 @pytest.fixture
@@ -67,21 +67,23 @@ def test_invitations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         and all(k.startswith("https://study.example/join/") for k in links)
     )
     store = open_store(str(db))
-    found = store.read(lambda tx: people.find_invitation(tx, links[0].rsplit("/", 1)[1]).roles)
+    roles = store.read(lambda tx: people.find_invitation(tx, links[0].rsplit("/", 1)[1]).roles)
     store.close()
-    assert json.loads(found) == ["redteamer", "rater"]
+    assert json.loads(roles) == ["redteamer", "rater"]
     status, out, _ = call(capsys, "redteam", "invite", "--role", "admin", "--db", db)
     assert status == 0 and out.startswith("http://127.0.0.1:8100/join/")
-    for wrong in (("--count", 0), ("--days", 0), ("--days", 1000)):
-        status, _, error = call(capsys, "redteam", "invite", "--role", "rater", "--db", db, *wrong)
+    for options in (("--count", 0), ("--days", 0), ("--days", 1000)):
+        status, _, error = call(
+            capsys, "redteam", "invite", "--role", "rater", "--db", db, *options
+        )
         assert status == 1 and "--count from 1 to 1000" in error
-    for words, said in (
+    for words, message in (
         ((), "give --role"),
         (("--role", "rater", "--person", "x"), "give --role"),
         (("--person", "x"), "no such"),
     ):
         status, _, error = call(capsys, "redteam", "invite", "--db", db, *words)
-        assert status == 1 and said in error, words
+        assert status == 1 and message in error, words
     assert call(capsys, "redteam", "invite", "--role", "emperor", "--db", db)[0] != 0
 
 
@@ -111,7 +113,7 @@ def test_import_and_export(tmp_path: Path, run: Path, capsys: pytest.CaptureFixt
 
 def test_wrong_imports(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     db = tmp_path / "study.sqlite"
-    for words, said in (
+    for words, message in (
         ((), "give a run folder"),
         ((run, run, "--draws", "x"), "--draws goes with one run"),
         ((tmp_path / "none",), "no run folder"),
@@ -119,7 +121,7 @@ def test_wrong_imports(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[
         (("--gold", tmp_path / "none"), "no such file of gold"),
     ):
         status, _, error = call(capsys, "redteam", "import", *words, "--db", db)
-        assert status == 1 and said in error, words
+        assert status == 1 and message in error, words
 
 
 def test_wrong_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +131,7 @@ def test_wrong_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     engine.dispose()
     study = tmp_path / "study.toml"
     study.write_text("raterz = 3\n")
-    for words, said in (
+    for words, message in (
         (("--db", db), "its schema is old (0001"),
         (("--db", "mysql://x/y"), "sqlite:///FILE or postgresql"),
         (("--db", tmp_path / "no" / "such.sqlite"), "there is no folder"),
@@ -138,7 +140,7 @@ def test_wrong_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (("--study", tmp_path / "none.toml", "--db", db), "none.toml"),
     ):
         status, _, error = call(capsys, "redteam", "serve", *words)
-        assert status == 1 and said in error, (words, error)
+        assert status == 1 and message in error, (words, error)
 
 
 def test_the_first_start_prints_the_first_account(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_the_first_start_prints_the_first_account(tmp_path: Path) -> None:
         visitor = Visitor(f"http://127.0.0.1:{port}")
         for _ in range(100):
             try:
-                visitor.web.get("/healthz")
+                visitor.client.get("/healthz")
                 break
             except Exception:
                 import time

@@ -1,4 +1,4 @@
-"""The pages on a real port, and people who use them over HTTP."""
+"""Runs the pages on a real port, with people who use them over HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PHRASE = "four plain words here"
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Returns a free TCP port."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
@@ -38,31 +38,31 @@ class Site:
         self.state, self.base = state, base
 
     def invite(self, *roles: str) -> str:
-        """The path of a new invitation."""
+        """Creates an invitation; returns the path of its link."""
         token = self.state.store.write(
             lambda tx: people.create_invitation(tx, roles or ("redteamer", "rater"), by=None)
         )
         return f"/join/{token}"
 
-    def person(self, name: str, *roles: str, consent: bool = True) -> Visitor:
-        """Somebody who has followed an invitation."""
-        made = Visitor(self.base)
-        made.join(self.invite(*roles), name)
+    def add_person(self, name: str, *roles: str, consent: bool = True) -> Visitor:
+        """Returns a visitor who has accepted an invitation and, by default, given consent."""
+        visitor = Visitor(self.base)
+        visitor.join(self.invite(*roles), name)
         if consent:
-            page = made.get("/consent").text
-            made.send(
+            page = visitor.get("/consent").text
+            visitor.submit(
                 "/consent",
                 {"category": re.findall(r'name="category" value="([^"]+)"', page), "unsorted": "1"},
             )
-        return made
+        return visitor
 
 
 class Visitor:
-    """A browser without a face: cookies, forms with their marks."""
+    """An HTTP client with cookies that submits forms with their CSRF token."""
 
     def __init__(self, base: str) -> None:
         # Connections are not kept, so that none is left open when a test forgets its visitors.
-        self.web = httpx.Client(
+        self.client = httpx.Client(
             base_url=base,
             timeout=20,
             headers={"origin": base},
@@ -70,57 +70,61 @@ class Visitor:
         )
         self.csrf = ""
 
-    def get(self, path: str, **more: Any) -> httpx.Response:
-        """A page; remembers the mark of its forms."""
-        answer = self.web.get(path, follow_redirects=True, **more)
-        found = re.search(r'name="csrf" value="([0-9a-f]+)"', answer.text)
-        if found:
-            self.csrf = found.group(1)
-        return answer
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """Loads a page and remembers the CSRF token of its forms."""
+        response = self.client.get(path, follow_redirects=True, **options)
+        match = re.search(r'name="csrf" value="([0-9a-f]+)"', response.text)
+        if match:
+            self.csrf = match.group(1)
+        return response
 
-    def send(
+    def submit(
         self, path: str, fields: dict[str, Any] | None = None, **headers: str
     ) -> httpx.Response:
-        """A form; by script, so that the answer says where to go."""
-        return self.web.post(
+        """Submits a form as a script does: the response is JSON."""
+        return self.client.post(
             path, data={"csrf": self.csrf} | (fields or {}), headers={"x-fetch": "1"} | headers
         )
 
     def join(self, path: str, name: str) -> None:
-        """Makes an account."""
+        """Accepts an invitation."""
         self.get(path)
-        answer = self.send(path, {"pseudonym": name, "phrase": PHRASE, "again": PHRASE})
-        assert answer.json() == {"go": "/consent"}, answer.text
+        response = self.submit(path, {"pseudonym": name, "phrase": PHRASE, "again": PHRASE})
+        assert response.json() == {"go": "/consent"}, response.text
 
-    def begin(self) -> str:
-        """Opens a dialogue; gives its path."""
-        key = self.key("/")
-        return str(self.send("/dialogues", {"key": key}).json()["go"])
+    def start_dialogue(self) -> str:
+        """Starts a dialogue; returns its path."""
+        form = {"key": self.form_key("/")}
+        return str(self.submit("/dialogues", form).json()["go"])
 
-    def key(self, path: str) -> str:
-        """The key of the form on a page."""
+    def form_key(self, path: str) -> str:
+        """Returns the key of the form on a page, with which it counts once."""
         return re.findall(r'name="key" value="([0-9a-f]+)"', self.get(path).text)[0]
 
-    def say(self, dialogue: str, text: str) -> tuple[str, str]:
-        """Says something; gives the turn's id and everything that streamed in."""
-        answer = self.send(f"{dialogue}/say", {"message": text, "key": self.key(dialogue)})
-        assert answer.status_code == 200, answer.text
+    def send_message(self, dialogue: str, text: str) -> tuple[str, str]:
+        """Sends a message; returns the turn's id and the whole event stream."""
+        response = self.submit(f"{dialogue}/say", {"message": text, "key": self.form_key(dialogue)})
+        assert response.status_code == 200, response.text
         turn = re.findall(r"/turns/([0-9a-f]+)/", self.get(dialogue).text)[-1]
-        return turn, self.web.get(f"{dialogue}/turns/{turn}/stream").text
+        return turn, self.read_stream(dialogue, turn)
+
+    def read_stream(self, dialogue: str, turn: str) -> str:
+        """Returns the event stream of a turn, from its beginning to its end."""
+        return self.client.get(f"{dialogue}/turns/{turn}/stream").text
 
     def text(self, path: str) -> str:
-        """What a page shows, as text."""
+        """Returns a page as text, without tags."""
         return unescape(re.sub(r"<[^>]+>", " ", self.get(path).text))
 
 
 @contextmanager
-def site(
+def run_site(
     url: str,
     models: Sequence[Model] = (),
     study: Study | None = None,
     limits: ServerLimits | None = None,
 ) -> Iterator[Site]:
-    """A server in a thread."""
+    """Runs a server in a thread."""
     store = open_store(url)
     store.write(
         lambda tx: save_study(
@@ -134,8 +138,8 @@ def site(
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until = time.monotonic() + 20
-    while not server.started and time.monotonic() < until:
+    deadline = time.monotonic() + 20
+    while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
         yield Site(state, f"http://127.0.0.1:{port}")

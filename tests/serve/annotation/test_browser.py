@@ -1,5 +1,6 @@
-"""In a real Chromium, against the real command: two red-teamers and three raters at once, kill -9 in the middle, scripts,
-keys, phone and dark. Nothing that a person has sent is lost or doubled.
+"""The pages in Chromium, served by the real command: concurrent people, kill -9, keys, accessibility.
+
+Nothing that a person has submitted may be lost or duplicated.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def _chromium() -> None:
         pytest.skip("chromium is not installed")
 
 
-class Process:
-    """The command, started, killed and started again on one port."""
+class ServerProcess:
+    """The server process; it can be killed and started again on the same port."""
 
     def __init__(self, url: str, *models: str) -> None:
         self.url, self.models, self.port = url, models, free_port()
@@ -48,7 +49,7 @@ class Process:
         self.running: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when the pages answer."""
+        """Starts the server; returns when it answers."""
         models = [word for spec in self.models for word in ("--model", spec)]
         command = [
             sys.executable,
@@ -65,8 +66,8 @@ class Process:
         self.running = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             try:
                 if httpx.get(self.base + "/healthz", timeout=2).text == "ok":
                     return
@@ -75,14 +76,14 @@ class Process:
         raise AssertionError("the server does not come up")
 
     def kill(self) -> None:
-        """As a crash would."""
+        """Kills the server with SIGKILL."""
         if self.running is not None:
             self.running.send_signal(signal.SIGKILL)
             self.running.wait()
             self.running = None
 
     def invite(self, *roles: str) -> str:
-        """A link, made beside the running server."""
+        """Creates an invitation while the server is running; returns its link."""
         store = open_store(self.url)
         token = store.write(lambda tx: people.create_invitation(tx, roles, by=None))
         store.close()
@@ -91,7 +92,7 @@ class Process:
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Any]:
-    """A browser."""
+    """Launches a headless browser."""
     from playwright.async_api import async_playwright
 
     async with async_playwright() as driver:
@@ -102,8 +103,8 @@ async def chromium() -> AsyncIterator[Any]:
         await browser.close()
 
 
-class Person:
-    """Somebody before a browser; `faults` collects what the console says."""
+class BrowserUser:
+    """A person with a browser page; `faults` collects script errors and CSP violations."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -115,16 +116,16 @@ class Person:
         )
 
     @classmethod
-    async def arrive(cls, browser: Any, link: str, name: str, **context: Any) -> Person:
-        """Follows an invitation and agrees to see everything."""
-        made = cls(
+    async def join(cls, browser: Any, link: str, name: str, **context: Any) -> BrowserUser:
+        """Accepts an invitation and agrees to see everything."""
+        user = cls(
             await (
                 await browser.new_context(viewport={"width": 1200, "height": 800})
                 if not context
                 else await browser.new_context(**context)
             ).new_page()
         )
-        page = made.page
+        page = user.page
         page.set_default_timeout(30_000)
         await page.goto(link)
         await page.fill("[name=pseudonym]", name)
@@ -135,10 +136,10 @@ class Person:
         await page.check("[name=unsorted]")
         await page.click("text=I agree to see")
         await page.wait_for_selector(".hello")
-        return made
+        return user
 
-    async def dialogue(self, messages: list[str]) -> None:
-        """A whole dialogue by keys and clicks."""
+    async def run_dialogue(self, messages: list[str]) -> None:
+        """Runs a whole dialogue, with keys and clicks."""
         page = self.page
         await page.click("text=Start a dialogue")
         for n, text in enumerate(messages):
@@ -164,11 +165,11 @@ class Person:
         await page.click(".summary >> text=Home")
         await page.wait_for_selector(".hello")
 
-    async def rate(self, wanted: int, grade: int) -> int:
-        """Rates until so many items are done; by keys alone."""
-        page, done = self.page, 0
+    async def rate(self, n_items: int, grade: int) -> int:
+        """Rates `n_items` items, with keys only."""
+        page, n_done = self.page, 0
         await page.goto(re.sub(r"(https?://[^/]+).*", r"\1/review", page.url))
-        while done < wanted:
+        while n_done < n_items:
             if await page.query_selector("#rating") is None:
                 await page.wait_for_selector('[data-key="n"]:not([disabled])')
                 before = page.url
@@ -185,24 +186,24 @@ class Person:
             await page.keyboard.press("Control+Enter")
             await page.wait_for_function("was => location.href !== was", arg=token, timeout=60_000)
             await page.wait_for_load_state()
-            done += 1
-        return done
+            n_done += 1
+        return n_done
 
 
-def prepare(url: str, **choices: Any) -> None:
-    """Keeps a study that asks for no breaks."""
+def save_relaxed_study(url: str, **settings: Any) -> None:
+    """Stores a study without breaks and gold items."""
     store = open_store(url)
     store.write(
         lambda tx: save_study(
-            tx, Study(gold_every=0, exposure_budget=10**6, break_after=10**6, **choices)
+            tx, Study(gold_every=0, exposure_budget=10**6, break_after=10**6, **settings)
         )
     )
     store.close()
 
 
-def test_five_people_at_once_and_a_crash_in_the_middle(url: str) -> None:
-    prepare(url)
-    server = Process(url, "scripted:mixed,delay=0.15", "scripted:echo,delay=0.1")
+def test_five_people_and_a_crash_of_the_server(url: str) -> None:
+    save_relaxed_study(url)
+    server = ServerProcess(url, "scripted:mixed,delay=0.15", "scripted:echo,delay=0.1")
     server.start()
     try:
         links = [server.invite("redteamer") for _ in range(2)] + [
@@ -215,25 +216,25 @@ def test_five_people_at_once_and_a_crash_in_the_middle(url: str) -> None:
             await asyncio.sleep(1.0)
             await asyncio.to_thread(server.start)
 
-        async def everybody() -> list[Person]:
+        async def run_users() -> list[BrowserUser]:
             async with chromium() as browser:
                 names = ["red-one", "red-two", "rater-one", "rater-two", "rater-three"]
-                present = await asyncio.gather(
-                    *(Person.arrive(browser, k, n) for k, n in zip(links, names, strict=True))
+                users = await asyncio.gather(
+                    *(BrowserUser.join(browser, k, n) for k, n in zip(links, names, strict=True))
                 )
-                reds, raters = present[:2], present[2:]
+                redteamers, raters = users[:2], users[2:]
                 await asyncio.gather(
                     *(
-                        p.dialogue([f"{n} first", f"{n} second", f"{n} third"])
-                        for p, n in zip(reds, names, strict=False)
+                        p.run_dialogue([f"{n} first", f"{n} second", f"{n} third"])
+                        for p, n in zip(redteamers, names, strict=False)
                     ),
                     *(p.rate(2, g) for g, p in enumerate(raters)),
                     crash(),
                 )
-                return present
+                return users
 
-        present = asyncio.run(everybody())
-        assert [f for p in present for f in p.faults] == []
+        users = asyncio.run(run_users())
+        assert [f for p in users for f in p.faults] == []
     finally:
         server.kill()
     store = open_store(url)
@@ -259,62 +260,66 @@ def test_five_people_at_once_and_a_crash_in_the_middle(url: str) -> None:
     store.close()
 
 
-def test_scripts_do_not_run_and_forms_from_elsewhere_do_nothing(file_url: str) -> None:
-    prepare(file_url, raters=1)
-    server = Process(file_url, "scripted:echo")
+def test_scripts_do_not_run_and_cross_site_forms_are_rejected(file_url: str) -> None:
+    save_relaxed_study(file_url, raters=1)
+    server = ServerProcess(file_url, "scripted:echo")
     server.start()
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with chromium() as browser:
-            red = await Person.arrive(browser, server.invite("redteamer", "rater"), "red-one")
-            page = red.page
-            await red.dialogue([SCRIPT, SCRIPT])
-            rater = await Person.arrive(browser, server.invite("rater"), "rater-one")
+            redteamer = await BrowserUser.join(
+                browser, server.invite("redteamer", "rater"), "red-one"
+            )
+            page = redteamer.page
+            await redteamer.run_dialogue([SCRIPT, SCRIPT])
+            rater = await BrowserUser.join(browser, server.invite("rater"), "rater-one")
             await rater.page.goto(server.base + "/review")
             await rater.page.keyboard.press("n")
             await rater.page.wait_for_selector("#rating")
             await rater.page.keyboard.press("v")
-            shown = await rater.page.inner_text("#rating .message.model .text >> nth=0")
-            assert shown == SCRIPT
-            for one in (red, rater):
-                assert "owned" not in await one.page.title() and one.faults == []
-                assert await one.page.query_selector("main img, main script") is None
+            text = await rater.page.inner_text("#rating .message.model .text >> nth=0")
+            assert text == SCRIPT
+            for user in (redteamer, rater):
+                assert "owned" not in await user.page.title() and user.faults == []
+                assert await user.page.query_selector("main img, main script") is None
             # a page of another site (another port) posts a form that deletes the account, with this browser's cookies
-            other = free_port()
-            trap = f'<form method=post action="{server.base}/settings/delete"><input name=sure value=red-one></form>'
-            answer = f"<html><body>{trap}<script>document.forms[0].submit()</script></body></html>"
+            other_port = free_port()
+            form = f'<form method=post action="{server.base}/settings/delete"><input name=sure value=red-one></form>'
+            html = f"<html><body>{form}<script>document.forms[0].submit()</script></body></html>"
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await reader.readuntil(b"\r\n\r\n")
                 writer.write(
-                    f"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {len(answer)}\r\n\r\n{answer}".encode()
+                    f"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {len(html)}\r\n\r\n{html}".encode()
                 )
                 await writer.drain()
                 writer.close()
 
-            listening = await asyncio.start_server(serve, "127.0.0.1", other)
-            async with page.expect_response(lambda r: r.url.endswith("/settings/delete")) as seen:
-                await page.goto(f"http://localhost:{other}/")
-            assert (await seen.value).status in (303, 403)
+            listening = await asyncio.start_server(serve, "127.0.0.1", other_port)
+            async with page.expect_response(
+                lambda r: r.url.endswith("/settings/delete")
+            ) as response_info:
+                await page.goto(f"http://localhost:{other_port}/")
+            assert (await response_info.value).status in (303, 403)
             listening.close()
             await page.goto(server.base + "/")
             assert "red-one" in await page.inner_text(".hello")
 
     try:
-        asyncio.run(story())
+        asyncio.run(scenario())
     finally:
         server.kill()
 
 
-def test_a_stolen_link_and_a_stolen_page(file_url: str) -> None:
-    prepare(file_url)
-    server = Process(file_url, "scripted:comply")
+def test_a_reused_link_and_a_copied_page_address(file_url: str) -> None:
+    save_relaxed_study(file_url)
+    server = ServerProcess(file_url, "scripted:comply")
     server.start()
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with chromium() as browser:
             link = server.invite("redteamer")
-            owner = await Person.arrive(browser, link, "red-one")
+            owner = await BrowserUser.join(browser, link, "red-one")
             await owner.page.click("text=Start a dialogue")
             await owner.page.wait_for_selector("#message")
             thief = await (await browser.new_context()).new_page()
@@ -322,18 +327,18 @@ def test_a_stolen_link_and_a_stolen_page(file_url: str) -> None:
             assert "used already" in await thief.inner_text("main")
             await thief.goto(owner.page.url)
             assert thief.url.endswith("/sign-in")
-            admin = await Person.arrive(browser, server.invite("admin", "rater"), "boss-crane")
+            admin = await BrowserUser.join(browser, server.invite("admin", "rater"), "boss-crane")
             await admin.page.goto(server.base + "/admin")
             assert "link used twice" in await admin.page.inner_text("#flags")
 
     try:
-        asyncio.run(story())
+        asyncio.run(scenario())
     finally:
         server.kill()
 
 
 def _contrast() -> str:
-    """Script that gives texts on the page whose contrast with what lies behind them is under 4.5 to 1."""
+    """Returns a script that lists texts with a contrast under 4.5 to 1 (WCAG 2 AA)."""
     return """() => {
       const lum = (c) => c.map((v) => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; })
         .reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0);
@@ -362,12 +367,12 @@ _WIDER = "() => document.documentElement.scrollWidth - innerWidth"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_labels_contrast_and_a_phone(file_url: str, scheme: str) -> None:
-    prepare(file_url, raters=1)
-    server = Process(file_url, "scripted:mixed", "scripted:comply")
+def test_labels_contrast_and_phone_width(file_url: str, scheme: str) -> None:
+    save_relaxed_study(file_url, raters=1)
+    server = ServerProcess(file_url, "scripted:mixed", "scripted:comply")
     server.start()
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with chromium() as browser:
             link = server.invite("redteamer", "rater", "adjudicator", "admin")
             phone = {
@@ -376,11 +381,11 @@ def test_labels_contrast_and_a_phone(file_url: str, scheme: str) -> None:
                 "is_mobile": True,
                 "color_scheme": scheme,
             }
-            one = await Person.arrive(browser, link, "calm-heron", **phone)
-            page, found = one.page, {}
+            user = await BrowserUser.join(browser, link, "calm-heron", **phone)
+            page, problems = user.page, {}
 
-            async def look(name: str) -> None:
-                found[name] = [
+            async def check_page(name: str) -> None:
+                problems[name] = [
                     await page.evaluate(_contrast()),
                     await page.evaluate(_UNLABELLED),
                     max(0, await page.evaluate(_WIDER)),
@@ -391,17 +396,17 @@ def test_labels_contrast_and_a_phone(file_url: str, scheme: str) -> None:
             await page.fill("#message", "a" * 300 + " hello")
             await page.click("text=Send")
             await page.wait_for_selector(".pick:not([disabled])")
-            await look("pair")
+            await check_page("pair")
             await page.click(".pick >> nth=0")
             await page.click("text=Finish")
             await page.wait_for_selector("[name=rating]")
-            await look("end")
-            rater = await Person.arrive(browser, server.invite("redteamer"), "red-two", **phone)
-            await rater.dialogue(["hello there"])
+            await check_page("end")
+            rater = await BrowserUser.join(browser, server.invite("redteamer"), "red-two", **phone)
+            await rater.run_dialogue(["hello there"])
             await page.goto(server.base + "/review")
             await page.click("text=Take the next item")
             await page.wait_for_selector("#rating")
-            await look("review")
+            await check_page("review")
             for path in (
                 "",
                 "consent",
@@ -414,11 +419,11 @@ def test_labels_contrast_and_a_phone(file_url: str, scheme: str) -> None:
                 "admin/audit",
             ):
                 await page.goto(f"{server.base}/{path}")
-                await look(path or "home")
-            assert {k: v for k, v in found.items() if v != [[], [], 0]} == {}
-            assert one.faults == []
+                await check_page(path or "home")
+            assert {k: v for k, v in problems.items() if v != [[], [], 0]} == {}
+            assert user.faults == []
 
     try:
-        asyncio.run(story())
+        asyncio.run(scenario())
     finally:
         server.kill()

@@ -1,4 +1,4 @@
-"""Pairs in the making: in step, made once however many watch, failures that may be tried again."""
+"""Live pairs: same pace, one generation for all watchers, failures that can be retried."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.serve.annotation.site import Site, Visitor, site
+from tests.serve.annotation.site import Site, Visitor, run_site
 from tests.servers import Request, serving
 
 from truing.annotation.store import DatabaseUnavailable
@@ -19,8 +19,8 @@ from truing.serve.annotation.live_pairs import LivePair, LiveResponse
 from truing.specs.resolve import resolve
 
 
-class Typist:
-    """Streams its words with a pause after each; can be told to break off."""
+class StreamingModel:
+    """Streams its words with a pause after each; with `broken`, fails after the first."""
 
     def __init__(self, name: str, words: list[str], pause: float = 0.0) -> None:
         self.name, self.words, self.pause = name, words, pause
@@ -40,7 +40,7 @@ class Typist:
                 raise ConnectionError(f"{self.name} went away")
 
 
-class Slow:
+class NonStreamingModel:
     """A model that does not stream."""
 
     name, lineage = "slow", Lineage(name="slow")
@@ -50,26 +50,26 @@ class Slow:
         return (Answer.of("whole at once"),)
 
 
-def events(text: str) -> list[tuple[str, dict[str, str]]]:
+def parse_events(text: str) -> list[tuple[str, dict[str, str]]]:
     return [
         (name, json.loads(data)) for name, data in re.findall(r"event: (\w+)\ndata: (.*)\n", text)
     ]
 
 
-def texts(text: str) -> dict[str, str]:
-    made = {"A": "", "B": ""}
-    for name, data in events(text):
+def join_text(text: str) -> dict[str, str]:
+    text_by_letter = {"A": "", "B": ""}
+    for name, data in parse_events(text):
         if name == "piece":
-            made[data["letter"]] += data["text"]
-    return made
+            text_by_letter[data["letter"]] += data["text"]
+    return text_by_letter
 
 
-def _red(here: Site) -> tuple[Visitor, str]:
-    red = here.person("red-wren", "redteamer")
-    return red, red.begin()
+def _start_dialogue(site: Site) -> tuple[Visitor, str]:
+    redteamer = site.add_person("red-wren", "redteamer")
+    return redteamer, redteamer.start_dialogue()
 
 
-def test_the_faster_side_waits_for_the_slower() -> None:
+def test_visible_text_is_limited_by_the_unfinished_response() -> None:
     fast, slow = LiveResponse("A", "a" * 50, done=True), LiveResponse("B", "b" * 7)
     pair = LivePair([fast, slow])
     assert {k: len(v) for k, v in pair.visible_text().items()} == {"A": 7, "B": 7}
@@ -79,136 +79,157 @@ def test_the_faster_side_waits_for_the_slower() -> None:
     assert {k: len(v) for k, v in pair.visible_text().items()} == {"A": 50, "B": 10} and pair.done
 
 
-def test_speed_tells_nothing_over_the_wire(file_url: str) -> None:
-    quick, slow = Typist("quick", ["quick words here "] * 10), Typist("slow", ["slow "] * 10, 0.02)
-    with site(file_url, [quick, slow]) as here:
-        red, talk = _red(here)
-        _, streamed = red.say(talk, "hello")
+def test_both_responses_stream_at_the_same_pace(file_url: str) -> None:
+    fast, slow = (
+        StreamingModel("quick", ["quick words here "] * 10),
+        StreamingModel("slow", ["slow "] * 10, 0.02),
+    )
+    with run_site(file_url, [fast, slow]) as site:
+        redteamer, dialogue = _start_dialogue(site)
+        _, streamed = redteamer.send_message(dialogue, "hello")
         lengths = {"A": 0, "B": 0}
-        order = []
-        for name, data in events(streamed):
+        lengths_seen = []
+        for name, data in parse_events(streamed):
             if name == "piece":
                 lengths[data["letter"]] += len(data["text"])
-                order.append(dict(lengths))
-        assert set(texts(streamed).values()) == {"quick words here " * 10, "slow " * 10}
-        short = 50
-        assert all(abs(seen["A"] - seen["B"]) <= 10 for seen in order if max(seen.values()) < short)
+                lengths_seen.append(dict(lengths))
+        assert set(join_text(streamed).values()) == {"quick words here " * 10, "slow " * 10}
+        shorter_length = 50
+        assert all(
+            abs(lengths["A"] - lengths["B"]) <= 10
+            for lengths in lengths_seen
+            if max(lengths.values()) < shorter_length
+        )
 
 
-def test_many_watchers_one_generation_and_a_closed_page_loses_nothing(file_url: str) -> None:
-    one, two = Typist("one", ["word "] * 20, 0.02), Typist("two", ["term "] * 20, 0.02)
-    with site(file_url, [one, two]) as here:
-        red, talk = _red(here)
-        red.send(f"{talk}/say", {"message": "hello", "key": red.key(talk)})
-        turn = re.findall(r"/turns/([0-9a-f]+)/", red.get(talk).text)[-1]
-        with red.web.stream("GET", f"{talk}/turns/{turn}/stream") as stream:
+def test_several_watchers_share_one_generation(file_url: str) -> None:
+    one, two = (
+        StreamingModel("one", ["word "] * 20, 0.02),
+        StreamingModel("two", ["term "] * 20, 0.02),
+    )
+    with run_site(file_url, [one, two]) as site:
+        redteamer, dialogue = _start_dialogue(site)
+        redteamer.submit(
+            f"{dialogue}/say", {"message": "hello", "key": redteamer.form_key(dialogue)}
+        )
+        turn = re.findall(r"/turns/([0-9a-f]+)/", redteamer.get(dialogue).text)[-1]
+        with redteamer.client.stream("GET", f"{dialogue}/turns/{turn}/stream") as stream:
             next(stream.iter_bytes())  # and the page is closed
-        whole = red.web.get(f"{talk}/turns/{turn}/stream").text
-        again = red.web.get(f"{talk}/turns/{turn}/stream").text
-        assert texts(whole) == texts(again) and set(texts(whole).values()) == {
+        first_stream = redteamer.read_stream(dialogue, turn)
+        second_stream = redteamer.read_stream(dialogue, turn)
+        assert join_text(first_stream) == join_text(second_stream) and set(
+            join_text(first_stream).values()
+        ) == {
             "word " * 20,
             "term " * 20,
         }
         assert (one.calls, two.calls) == (1, 1)
-        assert "disabled" not in re.findall(r'<button name="pick"[^>]*>', red.get(talk).text)[0]
-
-
-def test_a_model_that_breaks_off_is_tried_again_and_not_named(file_url: str) -> None:
-    good, bad = Typist("good", ["fine"]), Typist("bad-model", ["half "])
-    bad.broken = True
-    with site(file_url, [good, bad]) as here:
-        red, talk = _red(here)
-        turn, streamed = red.say(talk, "hello")
-        end = events(streamed)[-1][1]
         assert (
-            sorted(end.values()) == ["", "The model did not answer."]
+            "disabled"
+            not in re.findall(r'<button name="pick"[^>]*>', redteamer.get(dialogue).text)[0]
+        )
+
+
+def test_a_failing_model_can_be_retried_and_is_not_named(file_url: str) -> None:
+    working, failing = StreamingModel("good", ["fine"]), StreamingModel("bad-model", ["half "])
+    failing.broken = True
+    with run_site(file_url, [working, failing]) as site:
+        redteamer, dialogue = _start_dialogue(site)
+        turn, streamed = redteamer.send_message(dialogue, "hello")
+        failures = parse_events(streamed)[-1][1]
+        assert (
+            sorted(failures.values()) == ["", "The model did not answer."]
             and "bad-model" not in streamed
         )
-        assert "bad-model" not in red.get(talk).text
-        refused = red.send(f"{talk}/turns/{turn}/pick", {"pick": "A"})
-        assert (refused.status_code, refused.json()["kind"]) == (409, "order")
-        bad.broken = False
-        again = red.web.get(f"{talk}/turns/{turn}/stream").text
-        assert set(texts(again).values()) == {"fine", "half "} and good.calls == 1
-        assert red.send(f"{talk}/turns/{turn}/pick", {"pick": "A"}).status_code == 200
+        assert "bad-model" not in redteamer.get(dialogue).text
+        rejected = redteamer.submit(f"{dialogue}/turns/{turn}/pick", {"pick": "A"})
+        assert (rejected.status_code, rejected.json()["kind"]) == (409, "order")
+        failing.broken = False
+        second_stream = redteamer.read_stream(dialogue, turn)
+        assert set(join_text(second_stream).values()) == {"fine", "half "} and working.calls == 1
+        assert redteamer.submit(f"{dialogue}/turns/{turn}/pick", {"pick": "A"}).status_code == 200
 
 
-def test_an_endpoint_that_is_down_in_the_middle_of_a_dialogue(file_url: str) -> None:
-    up = [True]
+def test_an_endpoint_that_fails_during_a_dialogue(file_url: str) -> None:
+    is_up = [True]
 
     async def endpoint(request: Request) -> None:
-        if not up[0]:
+        if not is_up[0]:
             await request.send(500, {"error": {"message": "down"}})
             return
         chunk = {
             "choices": [{"index": 0, "delta": {"content": "from afar"}, "finish_reason": None}]
         }
-        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-        body = f"data: {json.dumps(chunk)}\n\ndata: {json.dumps(end)}\n\ndata: [DONE]\n\n".encode()
+        last_chunk = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        body = f"data: {json.dumps(chunk)}\n\ndata: {json.dumps(last_chunk)}\n\ndata: [DONE]\n\n".encode()
         await request.send(200, body, kind="text/event-stream")
 
     with serving(endpoint) as server:
         model = resolve(f"openai:m,base_url={server.url}/v1,retries=0", "model")
-        with site(file_url, [model]) as here:
-            red, talk = _red(here)
-            turn, streamed = red.say(talk, "first")
-            assert set(texts(streamed).values()) == {"from afar"}
-            red.send(f"{talk}/turns/{turn}/pick", {"pick": "tie"})
-            up[0] = False
-            turn, streamed = red.say(talk, "second")
-            assert set(events(streamed)[-1][1].values()) == {"The model did not answer."}
-            assert "second" in red.get(talk).text
-            up[0] = True
-            assert set(texts(red.web.get(f"{talk}/turns/{turn}/stream").text).values()) == {
-                "from afar"
-            }
+        with run_site(file_url, [model]) as site:
+            redteamer, dialogue = _start_dialogue(site)
+            turn, streamed = redteamer.send_message(dialogue, "first")
+            assert set(join_text(streamed).values()) == {"from afar"}
+            redteamer.submit(f"{dialogue}/turns/{turn}/pick", {"pick": "tie"})
+            is_up[0] = False
+            turn, streamed = redteamer.send_message(dialogue, "second")
+            assert set(parse_events(streamed)[-1][1].values()) == {"The model did not answer."}
+            assert "second" in redteamer.get(dialogue).text
+            is_up[0] = True
+            assert set(join_text(redteamer.read_stream(dialogue, turn)).values()) == {"from afar"}
 
 
-def test_a_model_that_does_not_stream_and_one_that_never_ends(file_url: str) -> None:
-    endless = Typist("endless", ["x"] * 1000, 0.05)
-    with site(file_url, [Slow(), endless], limits=ServerLimits(answer_seconds=1.0)) as here:
-        red, talk = _red(here)
-        _, streamed = red.say(talk, "hello")
-        assert "whole at once" in texts(streamed).values()
-        assert sorted(events(streamed)[-1][1].values()) == ["", "The model did not answer."]
+def test_a_model_without_streaming_and_a_timeout(file_url: str) -> None:
+    endless = StreamingModel("endless", ["x"] * 1000, 0.05)
+    with run_site(
+        file_url, [NonStreamingModel(), endless], limits=ServerLimits(answer_seconds=1.0)
+    ) as site:
+        redteamer, dialogue = _start_dialogue(site)
+        _, streamed = redteamer.send_message(dialogue, "hello")
+        assert "whole at once" in join_text(streamed).values()
+        assert sorted(parse_events(streamed)[-1][1].values()) == ["", "The model did not answer."]
 
 
-def test_a_server_started_without_the_model_says_so(file_url: str) -> None:
-    with site(file_url, [Scripted("a", name="m"), Scripted("b", name="n")]) as here:
-        red, talk = _red(here)
-        red.send(f"{talk}/say", {"message": "hello", "key": red.key(talk)})
-        kept = here.state.models.pop("n")
-        turn = re.findall(r"/turns/([0-9a-f]+)/", red.get(talk).text)[-1]
-        end = events(red.web.get(f"{talk}/turns/{turn}/stream").text)[-1][1]
-        assert sorted(end.values()) == ["", "The model did not answer."]
-        here.state.models["n"] = kept
-        assert "b" in texts(red.web.get(f"{talk}/turns/{turn}/stream").text).values()
+def test_a_dialogue_with_a_model_that_is_not_served(file_url: str) -> None:
+    with run_site(file_url, [Scripted("a", name="m"), Scripted("b", name="n")]) as site:
+        redteamer, dialogue = _start_dialogue(site)
+        redteamer.submit(
+            f"{dialogue}/say", {"message": "hello", "key": redteamer.form_key(dialogue)}
+        )
+        removed_model = site.state.models.pop("n")
+        turn = re.findall(r"/turns/([0-9a-f]+)/", redteamer.get(dialogue).text)[-1]
+        failures = parse_events(redteamer.read_stream(dialogue, turn))[-1][1]
+        assert sorted(failures.values()) == ["", "The model did not answer."]
+        site.state.models["n"] = removed_model
+        assert "b" in join_text(redteamer.read_stream(dialogue, turn)).values()
 
 
-def test_an_answer_that_could_not_be_kept_is_not_shown_as_kept(
+def test_an_answer_that_could_not_be_stored_is_a_failure(
     file_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with site(file_url, [Scripted("a", name="m")]) as here:
-        red, talk = _red(here)
-        red.send(f"{talk}/say", {"message": "hello", "key": red.key(talk)})
-        turn = re.findall(r"/turns/([0-9a-f]+)/", red.get(talk).text)[-1]
+    with run_site(file_url, [Scripted("a", name="m")]) as site:
+        redteamer, dialogue = _start_dialogue(site)
+        redteamer.submit(
+            f"{dialogue}/say", {"message": "hello", "key": redteamer.form_key(dialogue)}
+        )
+        turn = re.findall(r"/turns/([0-9a-f]+)/", redteamer.get(dialogue).text)[-1]
 
-        def away(work: object) -> None:
+        def fail(work: object) -> None:
             raise DatabaseUnavailable("away")
 
-        monkeypatch.setattr(here.state.store, "write", away)
-        end = events(red.web.get(f"{talk}/turns/{turn}/stream").text)[-1][1]
-        assert set(end.values()) == {"The model did not answer."}
+        monkeypatch.setattr(site.state.store, "write", fail)
+        failures = parse_events(redteamer.read_stream(dialogue, turn))[-1][1]
+        assert set(failures.values()) == {"The model did not answer."}
         monkeypatch.undo()
-        assert set(events(red.web.get(f"{talk}/turns/{turn}/stream").text)[-1][1].values()) == {""}
+        assert set(parse_events(redteamer.read_stream(dialogue, turn))[-1][1].values()) == {""}
 
 
-def test_the_stream_of_another_person_is_not_there(file_url: str) -> None:
-    with site(file_url, [Scripted("secret words", name="m")]) as here:
-        red, talk = _red(here)
-        turn, _ = red.say(talk, "hello")
-        other = here.person("nosy-ibis", "redteamer")
-        answer = other.web.get(
-            f"{talk}/turns/{turn}/stream", headers={"accept": "text/event-stream"}
+def test_the_stream_of_another_person_is_not_found(file_url: str) -> None:
+    with run_site(file_url, [Scripted("secret words", name="m")]) as site:
+        redteamer, dialogue = _start_dialogue(site)
+        turn, _ = redteamer.send_message(dialogue, "hello")
+        stranger = site.add_person("nosy-ibis", "redteamer")
+        answer = stranger.client.get(
+            f"{dialogue}/turns/{turn}/stream", headers={"accept": "text/event-stream"}
         )
         assert answer.status_code == 404 and "secret" not in answer.text

@@ -1,4 +1,4 @@
-"""Who may do what: sessions, roles, marks of forms, foreign origins, stolen links, scripts in every field, rates, sizes."""
+"""Security: sign-in, roles, CSRF, cross-site forms, reused links, escaping, rate and size limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.serve.annotation.site import PHRASE, Visitor, site
+from tests.serve.annotation.site import PHRASE, Visitor, run_site
 
 from truing.annotation import overview
 from truing.annotation.store import DatabaseUnavailable, RequestRejected
@@ -29,37 +29,42 @@ PATHS = (
 )
 
 
-def test_without_a_login_every_page_leads_to_the_door(file_url: str) -> None:
-    with site(file_url) as here:
-        stranger = Visitor(here.base)
+def test_every_page_needs_a_login(file_url: str) -> None:
+    with run_site(file_url) as site:
+        stranger = Visitor(site.base)
         for path in PATHS:
             assert stranger.get(path).url.path == "/sign-in", path
-        assert stranger.send("/review/next").status_code == 401
-        stranger.web.cookies.set("truing_session", "a-guess")
+        assert stranger.submit("/review/next").status_code == 401
+        stranger.client.cookies.set("truing_session", "a-guess")
         assert stranger.get("/admin").url.path == "/sign-in"
 
 
-def test_roles_open_their_own_doors_alone(file_url: str) -> None:
-    with site(file_url) as here:
-        doors = {
+def test_each_role_reaches_only_its_own_pages(file_url: str) -> None:
+    with run_site(file_url) as site:
+        allowed_paths = {
             "rater": {"/review"},
             "redteamer": set(),
             "adjudicator": {"/disputes", "/agreement"},
             "admin": {"/admin", "/admin/audit", "/agreement"},
         }
-        for n, (role, allowed) in enumerate(doors.items()):
-            person = here.person(f"person-{n}", role)
+        for n, (role, allowed) in enumerate(allowed_paths.items()):
+            person = site.add_person(f"person-{n}", role)
             for path in ("/review", "/disputes", "/agreement", "/admin", "/admin/audit"):
-                assert (person.web.get(path).status_code == 200) == (path in allowed), (role, path)
-        assert person.send("/dialogues", {"key": "k" * 16}).status_code == 403
+                assert (person.client.get(path).status_code == 200) == (path in allowed), (
+                    role,
+                    path,
+                )
+        assert person.submit("/dialogues", {"key": "k" * 16}).status_code == 403
 
 
-@pytest.mark.parametrize("mark", ["", "0" * 40, "somebody else's", "\ud83d"])
-def test_a_form_without_its_mark_changes_nothing(file_url: str, mark: str) -> None:
-    with site(file_url) as here:
-        victim, attacker = here.person("victim", "rater"), here.person("attacker", "rater")
+@pytest.mark.parametrize("token", ["", "0" * 40, "somebody else's", "\ud83d"])
+def test_a_form_without_a_valid_csrf_token_is_rejected(file_url: str, token: str) -> None:
+    with run_site(file_url) as site:
+        victim, attacker = site.add_person("victim", "rater"), site.add_person("attacker", "rater")
         victim.csrf = (
-            attacker.csrf if mark == "somebody else's" else mark.encode("utf-8", "replace").decode()
+            attacker.csrf
+            if token == "somebody else's"
+            else token.encode("utf-8", "replace").decode()
         )
         for path in (
             "/settings/delete",
@@ -69,42 +74,42 @@ def test_a_form_without_its_mark_changes_nothing(file_url: str, mark: str) -> No
             "/sign-out",
             "/review/next",
         ):
-            answer = victim.send(path, {"sure": "victim"})
+            answer = victim.submit(path, {"sure": "victim"})
             assert (answer.status_code, answer.json()["kind"]) == (403, "form"), path
         assert victim.get("/").url.path == "/"
 
 
-def test_a_form_from_another_site_changes_nothing(file_url: str) -> None:
-    with site(file_url) as here:
-        victim = here.person("victim", "rater")
+def test_a_form_from_another_site_is_rejected(file_url: str) -> None:
+    with run_site(file_url) as site:
+        victim = site.add_person("victim", "rater")
         for headers in (
             {"origin": "https://evil.example"},
             {"origin": "null"},
             {"sec-fetch-site": "cross-site"},
         ):
-            assert victim.send("/rest", None, **headers).status_code == 403, headers
-        plain = victim.web.post(
+            assert victim.submit("/rest", None, **headers).status_code == 403, headers
+        plain = victim.client.post(
             "/rest", content="csrf=" + victim.csrf, headers={"content-type": "text/plain"}
         )
         assert plain.status_code == 403
-        assert victim.send("/rest").status_code == 200
-        cookie = next(c for c in victim.web.cookies.jar if c.name == "truing_session")
+        assert victim.submit("/rest").status_code == 200
+        cookie = next(c for c in victim.client.cookies.jar if c.name == "truing_session")
         assert (
             cookie.has_nonstandard_attr("HttpOnly")
             and cookie.get_nonstandard_attr("SameSite") == "lax"
         )
 
 
-def test_cookies_are_for_https_alone_where_a_proxy_speaks_it(file_url: str) -> None:
-    with site(file_url, limits=ServerLimits(https=True)) as here:
-        answer = Visitor(here.base).web.get("/sign-in")
+def test_cookies_are_secure_behind_an_https_proxy(file_url: str) -> None:
+    with run_site(file_url, limits=ServerLimits(https=True)) as site:
+        answer = Visitor(site.base).client.get("/sign-in")
         assert "Secure" in answer.headers["set-cookie"]
 
 
-def test_headers_keep_foreign_content_out(file_url: str) -> None:
-    with site(file_url) as here:
+def test_security_headers(file_url: str) -> None:
+    with run_site(file_url) as site:
         for path in ("/sign-in", "/nowhere", "/static/app.js", "/static/app.css"):
-            headers = Visitor(here.base).web.get(path).headers
+            headers = Visitor(site.base).client.get(path).headers
             policy = headers["content-security-policy"]
             assert (
                 "default-src 'none'" in policy
@@ -115,14 +120,14 @@ def test_headers_keep_foreign_content_out(file_url: str) -> None:
                 headers["x-content-type-options"] == "nosniff"
                 and headers["referrer-policy"] == "same-origin"
             )
-        assert Visitor(here.base).web.get("/sign-in").headers["cache-control"] == "no-store"
+        assert Visitor(site.base).client.get("/sign-in").headers["cache-control"] == "no-store"
 
 
-def test_nothing_comes_from_elsewhere() -> None:
-    import truing.serve.annotation as room
+def test_pages_load_nothing_from_other_servers_and_run_no_inline_script() -> None:
+    import truing.serve.annotation as package
 
     files = [
-        p for p in Path(room.__file__).parent.rglob("*") if p.suffix in (".html", ".js", ".css")
+        p for p in Path(package.__file__).parent.rglob("*") if p.suffix in (".html", ".js", ".css")
     ]
     assert len(files) > 20
     for path in files:
@@ -134,171 +139,177 @@ def test_nothing_comes_from_elsewhere() -> None:
         ), path
 
 
-def test_a_stolen_link_is_flagged_and_a_look_does_not_use_it(file_url: str) -> None:
-    with site(file_url) as here:
-        link = here.invite("rater")
+def test_a_reused_link_is_flagged_and_viewing_does_not_use_it(file_url: str) -> None:
+    with run_site(file_url) as site:
+        link = site.invite("rater")
         for _ in range(3):
-            assert Visitor(here.base).get(link).status_code == 200  # previews
-        Visitor(here.base).join(link, "the-thief")
-        owner = Visitor(here.base)
+            assert Visitor(site.base).get(link).status_code == 200  # as link previews do
+        Visitor(site.base).join(link, "the-thief")
+        owner = Visitor(site.base)
         answer = owner.get(link)
         assert answer.status_code == 410 and "used already" in answer.text
         owner.get("/sign-in")
-        late = owner.send(link, {"pseudonym": "owner", "phrase": PHRASE, "again": PHRASE})
-        assert late.status_code == 410
-        flags = here.state.store.read(overview.list_flags)
+        reused = owner.submit(link, {"pseudonym": "owner", "phrase": PHRASE, "again": PHRASE})
+        assert reused.status_code == 410
+        flags = site.state.store.read(overview.list_flags)
         assert [(f.kind, f.pseudonym) for f in flags] == [("link used twice", "the-thief")]
-        assert "link used twice" in here.person("boss-crane", "admin").text("/admin")
+        assert "link used twice" in site.add_person("boss-crane", "admin").text("/admin")
 
 
-def test_scripts_in_every_field_stay_text(file_url: str) -> None:
+def test_scripts_in_every_field_are_escaped(file_url: str) -> None:
     study = Study(name=SCRIPT, contacts=(Contact(SCRIPT, SCRIPT),), gold_every=0, raters=2)
-    with site(file_url, [ECHO], study) as here:
-        red = here.person("red-wren", "redteamer")
-        talk = red.begin()
-        turn, _ = red.say(talk, SCRIPT)
-        shown = [red.get(talk).text]
-        red.send(f"{talk}/turns/{turn}/pick", {"pick": "A"})
-        shown += [red.get(talk).text, red.get(f"{talk}/end").text]
-        given = {
+    with run_site(file_url, [ECHO], study) as site:
+        redteamer = site.add_person("red-wren", "redteamer")
+        dialogue = redteamer.start_dialogue()
+        turn, _ = redteamer.send_message(dialogue, SCRIPT)
+        pages = [redteamer.get(dialogue).text]
+        redteamer.submit(f"{dialogue}/turns/{turn}/pick", {"pick": "A"})
+        pages += [redteamer.get(dialogue).text, redteamer.get(f"{dialogue}/end").text]
+        closing = {
             "rating": "1",
             "grade-1-0": "1",
             "grade-1-1": "1",
             "goal": SCRIPT,
             "category": ["self_harm"],
         }
-        assert red.send(f"{talk}/end", given).status_code == 200
-        shown += [red.get(p).text for p in (talk, "/", "/help", "/rest", "/settings")]
+        assert redteamer.submit(f"{dialogue}/end", closing).status_code == 200
+        pages += [redteamer.get(p).text for p in (dialogue, "/", "/help", "/rest", "/settings")]
         for n in (1, 2):
-            rater = here.person(f"rater-{n}", "rater")
-            where = rater.send("/review/next").json()["go"]
-            shown.append(rater.get(where).text)
-            rater.send(where, {"grade-0": str(1 + 3 * (n - 1)), "note": SCRIPT})
-        judge = here.person("judge-jay", "adjudicator", "admin")
-        item = re.findall(r'href="/disputes/([0-9a-f]+)"', judge.get("/disputes").text)[0]
-        judge.send(f"/disputes/{item}", {"grade-0": "2", "note": SCRIPT})
-        judge.get("/admin")
-        made = judge.web.post(
-            "/admin/invitations", data={"csrf": judge.csrf, "role": ["rater"], "note": SCRIPT}
+            rater = site.add_person(f"rater-{n}", "rater")
+            path = rater.submit("/review/next").json()["go"]
+            pages.append(rater.get(path).text)
+            rater.submit(path, {"grade-0": str(1 + 3 * (n - 1)), "note": SCRIPT})
+        adjudicator = site.add_person("judge-jay", "adjudicator", "admin")
+        item = re.findall(r'href="/disputes/([0-9a-f]+)"', adjudicator.get("/disputes").text)[0]
+        adjudicator.submit(f"/disputes/{item}", {"grade-0": "2", "note": SCRIPT})
+        adjudicator.get("/admin")
+        response = adjudicator.client.post(
+            "/admin/invitations", data={"csrf": adjudicator.csrf, "role": ["rater"], "note": SCRIPT}
         )
-        shown += [
-            made.text,
+        pages += [
+            response.text,
             *(
-                judge.get(p).text
+                adjudicator.get(p).text
                 for p in (f"/disputes/{item}", "/agreement", "/admin", "/admin/audit")
             ),
         ]
-        shown.append(red.get(f"/{SCRIPT}").text)
-        for page in shown:
+        pages.append(redteamer.get(f"/{SCRIPT}").text)
+        for page in pages:
             assert (
                 page.count("<script") == 2
                 and "<img" not in page
                 and "49" not in re.findall(r"&amp;\{\{.*?\}\}", page)
             )
             assert "&lt;script&gt;document.title" in page
-        errors = Visitor(here.base)
-        errors.get("/sign-in")
-        wrong = errors.web.post(
-            "/sign-in", data={"csrf": errors.csrf, "pseudonym": SCRIPT, "phrase": SCRIPT}
+        visitor = Visitor(site.base)
+        visitor.get("/sign-in")
+        response = visitor.client.post(
+            "/sign-in", data={"csrf": visitor.csrf, "pseudonym": SCRIPT, "phrase": SCRIPT}
         )
-        assert wrong.status_code == 401 and "<img" not in wrong.text
+        assert response.status_code == 401 and "<img" not in response.text
 
 
-def test_a_megabyte_is_refused_by_its_length_and_more_by_its_size(file_url: str) -> None:
-    with site(file_url, [ECHO]) as here:
-        red = here.person("red-wren", "redteamer")
-        talk = red.begin()
-        key = red.key(talk)
-        answer = red.send(f"{talk}/say", {"message": "x" * 1_000_000, "key": key})
+def test_long_messages_large_bodies_and_many_fields_are_rejected(file_url: str) -> None:
+    with run_site(file_url, [ECHO]) as site:
+        redteamer = site.add_person("red-wren", "redteamer")
+        dialogue = redteamer.start_dialogue()
+        key = redteamer.form_key(dialogue)
+        answer = redteamer.submit(f"{dialogue}/say", {"message": "x" * 1_000_000, "key": key})
         assert answer.status_code == 413 and "at most 20,000 characters" in answer.json()["error"]
-        assert red.send(f"{talk}/say", {"message": "x" * 3_000_000, "key": key}).status_code == 413
-        assert red.send(f"{talk}/say", {f"f{n}": "x" for n in range(2500)}).status_code == 422
-        assert red.send(f"{talk}/say", {"message": "fine", "key": key}).status_code == 200
+        assert (
+            redteamer.submit(
+                f"{dialogue}/say", {"message": "x" * 3_000_000, "key": key}
+            ).status_code
+            == 413
+        )
+        assert (
+            redteamer.submit(f"{dialogue}/say", {f"f{n}": "x" for n in range(2500)}).status_code
+            == 422
+        )
+        assert (
+            redteamer.submit(f"{dialogue}/say", {"message": "fine", "key": key}).status_code == 200
+        )
 
 
-def test_a_model_may_answer_a_megabyte(file_url: str) -> None:
+def test_a_long_answer_is_cut(file_url: str) -> None:
     huge = Scripted("word " * 200_000, name="huge")
-    with site(file_url, [huge], Study(max_tokens=10**6, exposure_budget=10**6)) as here:
-        red = here.person("red-wren", "redteamer")
-        talk = red.begin()
-        turn, streamed = red.say(talk, "hello")
+    with run_site(file_url, [huge], Study(max_tokens=10**6, exposure_budget=10**6)) as site:
+        redteamer = site.add_person("red-wren", "redteamer")
+        dialogue = redteamer.start_dialogue()
+        turn, streamed = redteamer.send_message(dialogue, "hello")
         assert streamed.endswith('event: end\ndata: {"A":"","B":""}\n\n')
-        assert red.send(f"{talk}/turns/{turn}/pick", {"pick": "A"}).status_code == 200
-        assert len(red.get(talk).text) < 1_000_000
+        assert redteamer.submit(f"{dialogue}/turns/{turn}/pick", {"pick": "A"}).status_code == 200
+        assert len(redteamer.get(dialogue).text) < 1_000_000
 
 
-def test_rates_are_limited_by_person_and_sign_ins_by_address(file_url: str) -> None:
-    with site(
+def test_requests_are_limited_by_person_and_sign_ins_by_address(file_url: str) -> None:
+    with run_site(
         file_url, limits=ServerLimits(requests_per_minute=40, sign_ins_per_minute=12)
-    ) as here:
-        person = here.person("mild-jay", "rater")
-        statuses = [person.web.get("/help").status_code for _ in range(60)]
+    ) as site:
+        person = site.add_person("mild-jay", "rater")
+        statuses = [person.client.get("/help").status_code for _ in range(60)]
         assert statuses[0] == 200 and statuses[-1] == 429 and statuses == sorted(statuses)
-        stranger = Visitor(here.base)
+        stranger = Visitor(site.base)
         stranger.get("/sign-in")
-        tried = [
-            stranger.send(
+        attempts = [
+            stranger.submit(
                 "/sign-in", {"pseudonym": "mild-jay", "phrase": "wrong phrase"}
             ).status_code
             for _ in range(14)
         ]
-        assert tried[0] == 422 and tried[-1] == 429
+        assert attempts[0] == 422 and attempts[-1] == 429
         assert any(
             "Too many attempts" in str(line) or line.action == "sign-in-failed"
-            for line in here.state.store.read(lambda tx: overview.read_audit_log(tx, None, 50))
+            for line in site.state.store.read(lambda tx: overview.read_audit_log(tx, None, 50))
         )
 
 
-def test_a_throttle_fills_up_again() -> None:
-    now = [0.0]
-    throttle = Throttle(2, max_keys=3, clock=lambda: now[0])
+def test_a_throttle_refills() -> None:
+    seconds = [0.0]
+    throttle = Throttle(2, max_keys=3, clock=lambda: seconds[0])
     throttle.check("a"), throttle.check("a")
     with pytest.raises(RequestRejected):
         throttle.check("a")
-    now[0] += 31
+    seconds[0] += 31
     throttle.check("a")
     for key in "bcd":
-        throttle.check(key)  # "a" is forgotten: memory is bounded
+        throttle.check(key)  # "a" is forgotten: at most three keys are kept
     throttle.check("a"), throttle.check("a")
 
 
-def test_models_of_one_name_are_told_apart() -> None:
+def test_models_with_one_name_get_numbers() -> None:
     assert list(
         name_models([Scripted("a", name="m"), Scripted("b", name="m"), Scripted("c", name="m")])
     ) == ["m", "m (2)", "m (3)"]
 
 
-def test_a_database_that_is_away_says_so_and_nothing_breaks(
-    file_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with site(file_url) as here:
-        rater = here.person("mild-jay", "rater")
+def test_an_unavailable_database_gives_503(file_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_site(file_url) as site:
+        rater = site.add_person("mild-jay", "rater")
 
-        def away(work: object) -> None:
+        def fail(work: object) -> None:
             raise DatabaseUnavailable(
                 "the database does not answer; nothing was lost, please send it again"
             )
 
-        monkeypatch.setattr(here.state.store, "write", away)
-        answer = rater.send("/review/next")
+        monkeypatch.setattr(site.state.store, "write", fail)
+        answer = rater.submit("/review/next")
         assert (
             answer.status_code == 503
             and answer.headers["retry-after"] == "2"
             and "nothing was lost" in answer.text
         )
-        plain = rater.web.post("/review/next", data={"csrf": rater.csrf})
+        plain = rater.client.post("/review/next", data={"csrf": rater.csrf})
         assert plain.status_code == 503 and "A moment, please" in plain.text
         monkeypatch.undo()
-        assert rater.send("/review/next").status_code == 200
+        assert rater.submit("/review/next").status_code == 200
 
 
-def test_a_break_in_the_house_tells_no_secrets(
-    file_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with site(file_url) as here:
-        rater = here.person("mild-jay", "rater")
-        monkeypatch.setattr(here.state.store, "write", lambda work: 1 / 0)
-        answer = rater.send("/review/next")
+def test_an_internal_error_shows_no_details(file_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_site(file_url) as site:
+        rater = site.add_person("mild-jay", "rater")
+        monkeypatch.setattr(site.state.store, "write", lambda work: 1 / 0)
+        answer = rater.submit("/review/next")
         assert (
             answer.status_code == 500
             and "ZeroDivision" not in answer.text
