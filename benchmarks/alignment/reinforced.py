@@ -9,7 +9,7 @@ from typing import Any
 from levers import Listed
 
 from truing.core.types import Sample
-from truing.train.rl.run import Shared, Steering, train_rl
+from truing.train.rl.run import RewardSpec, SharedScorer, train_rl
 from truing.train.rl.settings import RLSettings
 
 BENIGN = 0.3  # at least this share of the prompts: a policy that only sees harm learns to refuse everything
@@ -35,7 +35,7 @@ def prompts(bench: Any) -> Listed:
 def reinforce(bench: Any, name: str) -> None:
     """One method, every seed."""
     size, given = bench.size, METHODS[name]
-    reward, cost = (Shared(str(bench.out / "models" / k)) for k in ("reward", "cost"))
+    reward, cost = (SharedScorer(str(bench.out / "models" / k)) for k in ("reward", "cost"))
     for seed in size.seeds:
         lever = f"{name}-{seed}" if seed else name
         settings = RLSettings(
@@ -57,5 +57,5 @@ def reinforce(bench: Any, name: str) -> None:
             **given,
         )
         costs = [] if name == "ppo" else [cost]
-        train_rl(settings, [prompts(bench)], Steering([reward], costs))
+        train_rl(settings, [prompts(bench)], RewardSpec([reward], costs))
         bench.local(lever)

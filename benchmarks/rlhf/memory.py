@@ -21,10 +21,10 @@ import task
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from truing.hf.loading import ScalarModel
-from truing.train.rl.policy_models import CRITICS, SeparateCrew, SharedCrew
-from truing.train.rl.reward_signals import FunctionSignal, Signals
+from truing.train.rl.policy_models import CRITICS_BY_METHOD, SeparateModels, SharedBackboneModels
+from truing.train.rl.reward_signals import FunctionSignal, RewardSignals
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.trainer import Trainer
+from truing.train.rl.trainer import RLTrainer
 
 
 def model(hidden: int, layers: int) -> Any:
@@ -50,15 +50,15 @@ def one(kind: str, hidden: int, layers: int) -> None:
     torch.set_num_threads(1)
     base = model(hidden, layers)
     size = sum(p.numel() for p in base.parameters())
-    crew: Any
+    models: Any
     if kind == "shared":
-        crew = SharedCrew(base, task.tokenizer(), CRITICS["ppo-lag"], rank=16)
+        models = SharedBackboneModels(base, task.tokenizer(), CRITICS_BY_METHOD["ppo-lag"], rank=16)
         for name in ("reward", "cost"):
-            crew.peft.add_adapter(name, crew.peft.peft_config["actor"])
-            crew.heads[name] = torch.nn.Linear(hidden, 1, bias=False).requires_grad_(False)
+            models.peft.add_adapter(name, models.peft.peft_config["actor"])
+            models.heads[name] = torch.nn.Linear(hidden, 1, bias=False).requires_grad_(False)
         scorers = {"reward": None, "cost": None}
     else:
-        crew = SeparateCrew(base, task.tokenizer(), CRITICS["ppo-lag"])
+        models = SeparateModels(base, task.tokenizer(), CRITICS_BY_METHOD["ppo-lag"])
         scorers = {k: ScalarModel(model(hidden, layers).model) for k in ("reward", "cost")}
 
     def score(name: str) -> Any:
@@ -66,11 +66,12 @@ def one(kind: str, hidden: int, layers: int) -> None:
             with torch.no_grad():
                 if scorers[name] is not None:
                     return ScalarModel.last_token_values(
-                        scorers[name](rollout.ids, rollout.mask), rollout.mask
+                        scorers[name](rollout.input_ids, rollout.attention_mask),
+                        rollout.attention_mask,
                     )
-                with crew.role(name) as scorer:
+                with models.active(name) as scorer:
                     return ScalarModel.last_token_values(
-                        scorer(rollout.ids, rollout.mask), rollout.mask
+                        scorer(rollout.input_ids, rollout.attention_mask), rollout.attention_mask
                     )
 
         return FunctionSignal(name, function)
@@ -85,10 +86,10 @@ def one(kind: str, hidden: int, layers: int) -> None:
             lora=16 if kind == "shared" else 0,
             tensorboard=False,
         )
-        trainer = Trainer(
-            crew, task.prompts(), Signals([score("reward")], [score("cost")]), settings
+        trainer = RLTrainer(
+            models, task.prompts(), RewardSignals([score("reward")], [score("cost")]), settings
         )
-        trainer.one_step()
+        trainer.train_step()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print("FIGURES " + json.dumps({"parameters": size, "mb": peak}))
 

@@ -110,15 +110,16 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
 
     from truing.core.types import Conversation, Sample
     from truing.hf.loading import ScalarModel
-    from truing.train.rl.policy_models import SeparateCrew, trimmed
-    from truing.train.rl.reward_signals import FunctionSignal, Signals
+    from truing.train.rl.forward import trim_padding
+    from truing.train.rl.policy_models import SeparateModels
+    from truing.train.rl.reward_signals import FunctionSignal, RewardSignals
     from truing.train.rl.rollout import Prompt
     from truing.train.rl.settings import RLSettings
-    from truing.train.rl.trainer import Trainer
+    from truing.train.rl.trainer import RLTrainer
 
     model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
-    crew = SeparateCrew(model, tokenizer, ("reward_critic",) if method == "ppo" else ())
+    models = SeparateModels(model, tokenizer, ("reward_critic",) if method == "ppo" else ())
     model.generation_config.eos_token_id = 1
 
     if method == "ppo":
@@ -129,12 +130,14 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
 
         def reward(rollout: Any) -> Any:
             with torch.no_grad():
-                some = trimmed(rollout)
-                return scorer.last_token_values(scorer(some.ids, some.mask), some.mask)
+                trimmed = trim_padding(rollout)
+                return scorer.last_token_values(
+                    scorer(trimmed.input_ids, trimmed.attention_mask), trimmed.attention_mask
+                )
     else:
 
         def reward(rollout: Any) -> Any:
-            return (rollout.targets % 7 == 0).double().mean(-1)
+            return (rollout.answer_ids % 7 == 0).double().mean(-1)
 
     n = 1 if method == "ppo" else shape["group"]
     asked = [
@@ -159,11 +162,11 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
             save_every=1000,
             tensorboard=False,
         )
-        trainer = Trainer(crew, asked, Signals([FunctionSignal("r", reward)]), settings)
+        trainer = RLTrainer(models, asked, RewardSignals([FunctionSignal("r", reward)]), settings)
         times = []
         for _ in range(STEPS + 1):
             began = time.process_time()
-            row = trainer.one_step()
+            row = trainer.train_step()
             trainer.step += 1
             times.append(time.process_time() - began)
             assert row["length"] == shape["answer"], row["length"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import tempfile
@@ -21,13 +20,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import task
 
-from truing.train.rl.policy_models import CRITICS, SeparateCrew
-from truing.train.rl.reward_signals import FunctionSignal, Signals
+from truing.train.rl.policy_models import CRITICS_BY_METHOD, SeparateModels
+from truing.train.rl.reward_signals import FunctionSignal, RewardSignals
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.trainer import Extras, Trainer
+from truing.train.rl.trainer import RLTrainer, TrainerOptions
 
 THRESHOLD = 2.0
-BEST, HELD = 2.0 * task.LENGTH, task.LENGTH + THRESHOLD
+# The largest reward without a constraint, and under one that holds the cost at THRESHOLD.
+BEST_REWARD = 2.0 * task.LENGTH
+BEST_CONSTRAINED_REWARD = task.LENGTH + THRESHOLD
 
 COMMON: dict[str, Any] = {
     "prompts": 16,
@@ -84,108 +85,97 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(name: str, seed: int, out: str, **more: Any) -> dict[str, Any]:
-    """One run; figures are means over the last quarter of the steps, λ also as a path."""
-    settings = RLSettings(**{**COMMON, **RUNS[name], "seed": seed, "out": out, **more})
+def run(name: str, seed: int, out: str, **changes: Any) -> dict[str, Any]:
+    """Trains once; returns means over the last quarter of the steps, and the path of λ."""
+    settings = RLSettings(**{**COMMON, **RUNS[name], "seed": seed, "out": out, **changes})
     constrained = settings.method not in ("ppo", "rloo")
     costs = [FunctionSignal("risk", task.cost)] if constrained else []
     rows: list[dict[str, Any]] = []
-    crew = SeparateCrew(task.model(seed), task.tokenizer(), CRITICS[settings.method])
-    began = time.perf_counter()
-    Trainer(
-        crew,
-        task.prompts(),
-        Signals([FunctionSignal("gold", task.reward)], costs),
-        settings,
-        Extras(tell=rows.append),
-    ).run()
-    tail = rows[-len(rows) // 4 :]
-    made = {
+    models = SeparateModels(task.model(seed), task.tokenizer(), CRITICS_BY_METHOD[settings.method])
+    signals = RewardSignals([FunctionSignal("gold", task.reward)], costs)
+    options = TrainerOptions(on_log=rows.append)
+    started = time.perf_counter()
+    RLTrainer(models, task.prompts(), signals, settings, options).run()
+    last_quarter = rows[-len(rows) // 4 :]
+    result = {
         "run": name,
         "seed": seed,
-        "reward": statistics.fmean(r["reward_mean"] for r in tail),
-        "seconds": time.perf_counter() - began,
+        "reward": statistics.fmean(row["reward_mean"] for row in last_quarter),
+        "seconds": time.perf_counter() - started,
     }
     if constrained:
-        path = [r["lambda"] for r in rows]
-        last = [r["lambda"] for r in tail]
-        made |= {
-            "cost": statistics.fmean(r["cost_mean"] for r in tail),
+        path = [row["lambda"] for row in rows]
+        last = [row["lambda"] for row in last_quarter]
+        result |= {
+            "cost": statistics.fmean(row["cost_mean"] for row in last_quarter),
             "lambda_first": path[0],
             "lambda_most": max(path),
             "lambda_last": statistics.fmean(last),
             "lambda_spread": statistics.pstdev(last),
             "path": [round(x, 3) for x in path[:: max(1, len(path) // 24)]],
         }
-    return made
+    return result
 
 
-def verdict(made: dict[str, Any]) -> bool:
-    """What the run should have done: 95 % of the optimum; the constraint met (at most 5 % above the threshold, and not idle), λ
-    risen and settled; or missed.
+def meets_expectation(result: dict[str, Any]) -> bool:
+    """Whether a run did what its method should do.
+
+    Without a constraint: 95 % of the optimum. Under a constraint: the cost at most 5 % above the
+    threshold and not far below it, λ risen and settled. With a fixed price: the threshold missed.
     """
-    name = made["run"]
+    name = result["run"]
     if name in ("ppo", "rloo"):
-        return bool(made["reward"] >= 0.95 * BEST)
+        return bool(result["reward"] >= 0.95 * BEST_REWARD)
     if name.startswith("shaping"):
-        return bool(abs(made["cost"] - THRESHOLD) > 0.25 * THRESHOLD)
-    settled = (
-        made["lambda_spread"] < 0.15 * made["lambda_last"]
-        and made["lambda_last"] > 1.3 * made["lambda_first"]
-    )
-    return bool(0.75 * THRESHOLD <= made["cost"] <= 1.05 * THRESHOLD and settled)
+        return bool(abs(result["cost"] - THRESHOLD) > 0.25 * THRESHOLD)
+    met = 0.75 * THRESHOLD <= result["cost"] <= 1.05 * THRESHOLD
+    risen = result["lambda_last"] > 1.3 * result["lambda_first"]
+    settled = result["lambda_spread"] < 0.15 * result["lambda_last"]
+    return bool(met and risen and settled)
+
+
+def table_row(name: str, results: list[dict[str, Any]]) -> str:
+    """Returns the line of the table for all seeds of a run."""
+    rewards = [result["reward"] for result in results]
+    reward = f"{statistics.fmean(rewards):.2f} ({min(rewards):.2f}-{max(rewards):.2f})"
+    cost = multiplier = "-"
+    if "cost" in results[0]:
+        costs = [result["cost"] for result in results]
+        cost = f"{statistics.fmean(costs):.2f} ({min(costs):.2f}-{max(costs):.2f})"
+        multiplier = " → ".join(
+            f"{statistics.fmean(result[key] for result in results):.2f}"
+            for key in ("lambda_first", "lambda_most", "lambda_last")
+        )
+    met = f"{sum(map(meets_expectation, results))} of {len(results)}"
+    return f"| {name} | {reward} | {cost} | {multiplier} | {met} |"
 
 
 def main() -> None:
-    """Prints one line a run and a table."""
+    """Prints one line per run, and a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", nargs="+", default=list(RUNS))
     parser.add_argument("--json", help="where the figures go")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    every = []
-    for name in given.methods:
-        for seed in given.seeds:
+    results = []
+    for name in arguments.methods:
+        for seed in arguments.seeds:
             with tempfile.TemporaryDirectory() as out:
-                made = run(name, seed, out)
-            every.append(made)
-            print(
-                json.dumps(
-                    {
-                        **{k: round(v, 3) if isinstance(v, float) else v for k, v in made.items()},
-                        "ok": verdict(made),
-                    },
-                    ensure_ascii=False,
-                ),
-                flush=True,
-            )
-    if given.json:
-        Path(given.json).write_text(json.dumps(every, ensure_ascii=False, indent=1))
+                result = run(name, seed, out)
+            results.append(result)
+            rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in result.items()}
+            line = {**rounded, "ok": meets_expectation(result)}
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, ensure_ascii=False, indent=1))
     print(
-        f"\n| run | reward (best {BEST:g}, held {HELD:g}) | cost (threshold {THRESHOLD:g}) | λ first → most → last | as expected |"
+        f"\n| run | reward (best {BEST_REWARD:g}, constrained {BEST_CONSTRAINED_REWARD:g}) "
+        f"| cost (threshold {THRESHOLD:g}) | λ first → most → last | as expected |"
     )
     print("|---|---|---|---|---|")
-    for name in given.methods:
-        some = [m for m in every if m["run"] == name]
-        mean = {
-            k: statistics.fmean(m.get(k, math.nan) for m in some)
-            for k in ("reward", "cost", "lambda_first", "lambda_most", "lambda_last")
-        }
-        cost = (
-            f"{mean['cost']:.2f} ({min(m['cost'] for m in some):.2f}-{max(m['cost'] for m in some):.2f})"
-            if "cost" in some[0]
-            else "-"
-        )
-        path = (
-            " → ".join(f"{mean[k]:.2f}" for k in ("lambda_first", "lambda_most", "lambda_last"))
-            if "cost" in some[0]
-            else "-"
-        )
-        spread = f"{min(m['reward'] for m in some):.2f}-{max(m['reward'] for m in some):.2f}"
-        print(
-            f"| {name} | {mean['reward']:.2f} ({spread}) | {cost} | {path} | {sum(map(verdict, some))} of {len(some)} |"
-        )
+    for name in arguments.methods:
+        print(table_row(name, [result for result in results if result["run"] == name]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""A task whose optimum is known: answers of at most 8 words; `gold` pays 1 a word, `risk` pays 2 and costs 1.
+"""A task with a known optimum: answers of at most 8 words, with a reward and a cost per word.
 
-Without a constraint the best answer is eight times `risk`: reward 16, cost 8. With at most d `risk` an answer it is d of them and
-8 - d of `gold`: reward 8 + d. A fixed price ν (reward shaping) makes `risk` the better word everywhere (ν < 1) or nowhere (ν > 1).
+Each `gold` has reward 1, each `risk` reward 2 and cost 1. Without a constraint the best answer is
+eight times `risk`: reward 16, cost 8. With at most d `risk` per answer it is d of them and 8 - d
+`gold`: reward 8 + d. A fixed price ν (reward shaping) makes `risk` the better word everywhere
+(ν < 1) or nowhere (ν > 1).
 """
 
 from __future__ import annotations
@@ -40,14 +42,14 @@ GOLD, RISK = WORDS.index("gold"), WORDS.index("risk")
 
 
 def tokenizer() -> Any:
-    """One id a word."""
+    """A tokenizer with one id per word."""
     raw = Tokenizer(models.WordLevel({w: k for k, w in enumerate(WORDS)}, unk_token="<pad>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
 
 
 def model(seed: int, *, layers: int = 2, size: int = 32, dtype: torch.dtype = torch.float32) -> Any:
-    """A tiny Llama of random weights."""
+    """A tiny Llama with random weights."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(WORDS),
@@ -65,29 +67,29 @@ def model(seed: int, *, layers: int = 2, size: int = 32, dtype: torch.dtype = to
 
 
 def prompts(count: int = 16, seed: int = 0) -> list[Prompt]:
-    """Prompts of one to four words, half of them of a category of their own."""
+    """Prompts of one to four words in two harm categories."""
     rng = random.Random(seed)
-    made = []
+    result = []
     for k in range(count):
         ids = tuple(rng.randrange(4, len(WORDS)) for _ in range(rng.randint(1, 4)))
         text = " ".join(WORDS[i] for i in ids)
         harms = ("odd",) if k % 2 else ("even",)
-        made.append(
+        result.append(
             Prompt(Sample(conversation=Conversation.of(text), id=f"p{k}", harms=harms), ids)
         )
-    return made
+    return result
 
 
 def count(rollout: Rollout, word: int) -> Tensor:
-    """How often a word stands in each answer."""
-    return ((rollout.targets == word) * rollout.answer).sum(-1).double()
+    """The number of occurrences of a word in each answer."""
+    return ((rollout.answer_ids == word) * rollout.answer_mask).sum(-1).double()
 
 
 def reward(rollout: Rollout) -> Tensor:
-    """1 a `gold`, 2 a `risk`."""
+    """1 per `gold`, 2 per `risk`."""
     return count(rollout, GOLD) + 2 * count(rollout, RISK)
 
 
 def cost(rollout: Rollout) -> Tensor:
-    """1 a `risk`."""
+    """1 per `risk`."""
     return count(rollout, RISK)

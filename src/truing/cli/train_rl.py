@@ -287,7 +287,7 @@ def _verb(method: str, doc: str) -> Any:
         how = (run or Run(), policy or Policy(), limit or Limit())
         what = (data, reward, out)
         if how[0].workers:
-            return _on_ray(method, what, how, samples or Samples(), json)
+            return _train_on_ray(method, what, how, samples or Samples(), json)
         return _train(method, what, how, samples or Samples(), json)
 
     command.__name__ = method.replace("-", "_")
@@ -322,12 +322,12 @@ grpo = _verb(
 )
 
 
-def _on_ray(
+def _train_on_ray(
     method: str, what: Any, how: tuple[Run, Policy, Limit], samples: Samples, json: bool
 ) -> int:
     """The same command in every worker of a Ray cluster; shows what the first one left."""
     whole = (method, what, how, samples)
-    load_object("truing.distributed.ray_launcher:on_ray")(
+    load_object("truing.distributed.ray_launcher:run_on_ray")(
         lambda: _train(*whole, True, quiet=True), workers=how[0].workers, out=what[2]
     )
     return _train(*whole, json)
@@ -345,8 +345,8 @@ def _train(
     (data, rewards, out), (run, policy, limit) = what, how
     settings = _settings(method, out, how, samples)
     costs = limit.cost or []
-    settings = settings.checked(costs=bool(costs))
-    steering = load_object("truing.train.rl.run:Steering")(
+    settings = settings.validated(costs=bool(costs))
+    reward_spec = load_object("truing.train.rl.run:RewardSpec")(
         [_steer(s, settings) for s in rewards],
         [_steer(s, settings) for s in costs],
         policy.reward_weight or (),
@@ -357,7 +357,7 @@ def _train(
         read(resolve(for_training(s), "data"), "sft", allow_red_team=run.allow_red_team)
         for s in policy.ptx_data or ()
     ]
-    watcher = resolve(samples.sample_judge, "judge") if samples.sample_every else None
+    evaluation_judge = resolve(samples.sample_judge, "judge") if samples.sample_every else None
     sets = [resolve(for_training(s), "data") for s in data]
     shown = Live(
         f"{method}:{out.name}",
@@ -366,16 +366,16 @@ def _train(
         quiet=json,
     )
     with shown:
-        options = load_object("truing.train.rl.run:Options")(
-            tell=shown,
-            watcher=watcher,
-            measure=_measure(samples, watcher, out) if watcher is not None else None,
-            ptx=ptx,
-            generator=_generator(run.generator),
+        options = load_object("truing.train.rl.run:RLOptions")(
+            on_log=shown,
+            evaluation_judge=evaluation_judge,
+            measure=None if evaluation_judge is None else _measure(samples, evaluation_judge, out),
+            ptx_sources=ptx,
+            make_generator=_generator(run.generator),
             limit=run.limit,
             allow_red_team=run.allow_red_team,
         )
-        result = load_object("truing.train.rl.run:train_rl")(settings, sets, steering, options)
+        result = load_object("truing.train.rl.run:train_rl")(settings, sets, reward_spec, options)
     if quiet or os.environ.get("RANK", "0") != "0":  # under accelerate the first process speaks
         return 0
     return _end(result, as_json=json)
@@ -401,7 +401,7 @@ def _steer(spec: str, settings: Any) -> Any:
             and card.base_sha256 == base.weights.sha256
             and (Path(given.name) / "adapter").is_dir()
         ):
-            return load_object("truing.train.rl.run:Shared")(given.name)
+            return load_object("truing.train.rl.run:SharedScorer")(given.name)
     return resolve(given, "judge")
 
 
@@ -409,7 +409,7 @@ def _generator(name: str) -> Any:
     if name == "local":
         return None
     if name == "vllm" or name.startswith(("http://", "https://")):
-        return load_object("truing.train.rl.vllm:maker")(name)
+        return load_object("truing.train.rl.vllm:vllm_generator_factory")(name)
     raise PlanError(f"--generator {name!r} is none of local, vllm, or the URL of a vLLM server")
 
 
@@ -430,7 +430,7 @@ def _measure(samples: Samples, judge: Any, out: Path) -> Any:
             seed=trainer.settings.seed,
         )
         folder = evaluate(
-            trainer.policy(f"step-{step}"),
+            trainer.current_policy(f"step-{step}"),
             data,
             [judge],
             out / "samples" / f"step-{step}",

@@ -1,4 +1,4 @@
-"""Which process this is, and the few things that processes tell one another: scores, sums, gradients."""
+"""The process group of a run: rank, size, and the collectives that training needs."""
 
 from __future__ import annotations
 
@@ -12,75 +12,94 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-class World:
-    """One process, or those of an initialised `torch.distributed` group (accelerate, torchrun, Ray Train).
+class ProcessGroup:
+    """The initialised `torch.distributed` group (accelerate, torchrun, Ray Train), or one process.
 
-    Every quantity of a step is a sum over all processes, so that two processes compute what one computes.
+    Every quantity of a training step is a sum over all processes divided by a global count, so that
+    two processes compute what one process computes.
     """
 
     def __init__(self) -> None:
-        on = dist.is_available() and dist.is_initialized()
-        self.rank: int = dist.get_rank() if on else 0
-        self.size: int = dist.get_world_size() if on else 1
+        initialized = dist.is_available() and dist.is_initialized()
+        self.rank: int = dist.get_rank() if initialized else 0
+        self.size: int = dist.get_world_size() if initialized else 1
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes files."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files (rank 0)."""
         return self.rank == 0
 
-    def mine(self, count: int) -> range:
-        """The prompts of this process among `count`."""
+    def local_indices(self, count: int) -> range:
+        """Returns which of `count` items belong to this process (every size-th, from its rank)."""
         return range(self.rank, count, self.size)
 
-    def gather(self, values: Tensor, index: Sequence[int], count: int) -> Tensor:
-        """`[count, ...]` of all processes from `[b, ...]` of this one, each row put at its place."""
-        whole = torch.zeros((count, *values.shape[1:]), dtype=torch.float64, device=values.device)
-        whole[torch.as_tensor(list(index), device=values.device)] = values.double()
-        return self.sum(whole)
+    def gather_rows(self, values: Tensor, index: Sequence[int], count: int) -> Tensor:
+        """Returns `[count, ...]` of all processes from the `[b, ...]` rows of this one, as float64.
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over processes."""
+        `index` holds the global position of each local row.
+        """
+        gathered = torch.zeros(
+            (count, *values.shape[1:]), dtype=torch.float64, device=values.device
+        )
+        gathered[torch.as_tensor(list(index), device=values.device)] = values.double()
+        # Each row is non-zero in one process only, so the sum puts the rows together. Unlike
+        # all_gather this needs no equal number of rows per process.
+        return self.all_reduce(gathered)
+
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """Returns the sum over all processes; changes `values` in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def sum_gradients(self, parameters: Iterable[Any]) -> None:
-        """Adds up gradients over processes, in one message a dtype; those of weights in pieces were added on the way."""
+    def all_reduce_gradients(self, parameters: Iterable[Any]) -> None:
+        """Sums the gradients over all processes, in one message per dtype."""
         if self.size == 1:
             return
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for p in parameters:
-            if not hasattr(p, "full_tensor") and (p.requires_grad or p.grad is not None):
-                if p.grad is None:
-                    p.grad = torch.zeros_like(p)
-                by_dtype.setdefault(p.grad.dtype, []).append(p.grad)
-        for grads in by_dtype.values():
-            flat = torch.cat([g.reshape(-1) for g in grads])
+        for parameter in parameters:
+            # FSDP has already reduced the gradients of sharded parameters in the backward pass.
+            if hasattr(parameter, "full_tensor"):
+                continue
+            if parameter.grad is None and not parameter.requires_grad:
+                continue
+            if parameter.grad is None:
+                # Another process may have a gradient here; messages must have the same length.
+                parameter.grad = torch.zeros_like(parameter)
+            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+        for gradients in by_dtype.values():
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
             dist.all_reduce(flat)
-            at = 0
-            for g in grads:
-                g.copy_(flat[at : at + g.numel()].view_as(g))
-                at += g.numel()
+            sizes = [gradient.numel() for gradient in gradients]
+            for gradient, summed in zip(gradients, flat.split(sizes)):
+                gradient.copy_(summed.view_as(gradient))
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def barrier(self) -> None:
+        """Waits until all processes have reached this call."""
         if self.size > 1:
             dist.barrier()
 
 
-class Pace:
-    """Keeps processes at the same number of passes where a pass needs all of them: their weights are in pieces."""
+class Lockstep:
+    """Makes all processes take the same number of forward passes over sharded weights.
 
-    def __init__(self, world: World | None = None) -> None:
-        self.world = world
+    With FSDP each forward pass is a collective: a process with fewer micro-batches than another
+    has to take part in the remaining passes, or the others would wait for it for ever.
+    Without a process group (weights are replicated) it changes nothing.
+    """
 
-    def each(self, items: Iterable[T]) -> Iterator[T | None]:
-        """The items, then None for every pass that another process still makes."""
+    def __init__(self, processes: ProcessGroup | None = None) -> None:
+        self.processes = processes
+
+    def iterate(self, items: Iterable[T]) -> Iterator[T | None]:
+        """Yields the items, then None for each pass that another process still makes."""
         for item in items:
-            self._any(True)
+            self._any_has_items(True)
             yield item
-        while self._any(False):
+        while self._any_has_items(False):
             yield None
 
-    def _any(self, busy: bool) -> bool:
-        return self.world is not None and bool(self.world.sum(torch.tensor(float(busy))) > 0)
+    def _any_has_items(self, has_items: bool) -> bool:
+        if self.processes is None:
+            return False
+        return bool(self.processes.all_reduce(torch.tensor(float(has_items))) > 0)

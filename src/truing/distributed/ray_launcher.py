@@ -1,9 +1,10 @@
-"""The same run on several machines by Ray Train: each worker is one process of the group, as under `accelerate launch`.
+"""Runs a training function on several machines by Ray Train.
 
-    on_ray(work, workers=2)      # `work` is called once in every worker, with torch.distributed ready
+    run_on_ray(train, workers=2, out="runs/safe")
 
-The folder of the run must be one that all machines see; a worker that dies ends the run, and the same call goes on from the
-newest checkpoint (up to `retries` times by itself).
+`train` is called once in every worker with `torch.distributed` initialised, as under
+`accelerate launch`. All machines must see the folder of the run: a worker that dies ends the
+attempt, and the next attempt resumes from the newest checkpoint in that folder.
 """
 
 from __future__ import annotations
@@ -14,20 +15,30 @@ from typing import Any
 
 from truing.core.errors import MissingExtra, RunError
 
+# Ray reserves 30 % of the memory for its object store by default. The workers share results by
+# the run folder, so the store stays nearly empty.
+_OBJECT_STORE_BYTES = 200 * 2**20
 
-def on_ray(
+
+def run_on_ray(
     work: Callable[[], Any], *, workers: int, out: str | Path, gpu: bool = False, retries: int = 1
 ) -> None:
-    """Runs `work` in `workers` processes of a Ray cluster (the one that RAY_ADDRESS names, or a new one on this machine)."""
+    """Calls `work` in `workers` processes of a Ray cluster and waits for all of them.
+
+    Uses the cluster that RAY_ADDRESS names, else starts one on this machine. A failed attempt is
+    repeated up to `retries` times. Raises RunError if the last attempt failed.
+    """
     try:
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
     except ImportError as error:
         raise MissingExtra("ray", "several machines (package ray)") from error
-    own = not ray.is_initialized()
-    if own:
-        ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    starts_cluster = not ray.is_initialized()
+    if starts_cluster:
+        ray.init(
+            include_dashboard=False, log_to_driver=False, object_store_memory=_OBJECT_STORE_BYTES
+        )
     try:
         trainer = TorchTrainer(
             lambda _config: work(),
@@ -40,14 +51,16 @@ def on_ray(
         )
         result = trainer.fit()
         if result.error is not None:
-            raise RunError(f"a worker failed: {result.error}")
+            raise RunError(f"a Ray worker failed: {result.error}")
+    except RunError:
+        raise
     except Exception as error:
-        if isinstance(error, RunError):
-            raise
-        line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        # Ray's messages are whole remote tracebacks; their last line names the cause.
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise RunError(
-            f"Ray Train: {line}; the newest checkpoint is whole, and the same command goes on from it"
+            f"Ray Train: {cause}; the newest checkpoint is intact, and the same command resumes "
+            f"from it"
         ) from error
     finally:
-        if own:
+        if starts_cluster:
             ray.shutdown()

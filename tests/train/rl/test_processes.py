@@ -1,11 +1,10 @@
-"""What needs processes of its own: kill -9 and resume, a full disk, two processes equal one, two Ray workers, a dead
-worker.
-"""
+"""Runs in processes of their own: kill and resume, full disk, two processes, FSDP, Ray."""
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,261 +16,209 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from truing.distributed.ray_launcher import run_on_ray  # noqa: E402
+from truing.hf.loading import load_causal_lm  # noqa: E402
 from truing.train.checkpoint import load_torch_file  # noqa: E402
 from truing.train.training_log import read_log  # noqa: E402
 
 WORKER = Path(__file__).with_name("worker.py")
+TIMEOUT = 200
 pytestmark = pytest.mark.slow
 
 
-def alone(out: Path, method: str, **given: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(WORKER), str(out), method, json.dumps(given)],
-        start_new_session=True,
-    )
+def start_worker(out: Path, method: str, **changes: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-W", "ignore", str(WORKER), str(out), method, json.dumps(changes)]
+    return subprocess.Popen(command, start_new_session=True)
 
 
-def two(out: Path, method: str, **given: Any) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--standalone",
-        str(WORKER),
-        str(out),
-        method,
-        json.dumps(given),
-    ]
+def run_one_process(out: Path, method: str, **changes: Any) -> None:
+    assert start_worker(out, method, **changes).wait(timeout=TIMEOUT) == 0
+
+
+def two_process_launcher() -> list[str]:
+    launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run"]
+    return [*launcher, "--nproc_per_node", "2", "--standalone"]
+
+
+def run_two_processes(out: Path, method: str, **changes: Any) -> None:
+    command = [*two_process_launcher(), str(WORKER), str(out), method, json.dumps(changes)]
     subprocess.run(command, check=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def rows(out: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in r.items() if "seconds" not in k} for r in read_log(out)]
+def log_rows(out: Path) -> list[dict[str, Any]]:
+    """The log without its times."""
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in read_log(out)]
 
 
-def same(a: dict[str, Any], b: dict[str, Any], **tolerance: float) -> None:
-    assert a.keys() == b.keys()
-    for key in a:
-        torch.testing.assert_close(a[key], b[key], **tolerance)
+def load_weights(out: Path, rank: int = 0) -> dict[str, Any]:
+    weights: dict[str, Any] = torch.load(out / f"weights-{rank}.pt")
+    return weights
+
+
+def assert_equal_weights(
+    left: dict[str, Any], right: dict[str, Any], *, rtol: float, atol: float
+) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=rtol, atol=atol)
+
+
+def assert_equal_logs(left: Path, right: Path) -> None:
+    for a, b in zip(log_rows(left), log_rows(right), strict=True):
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(b[key], rel=1e-6, abs=1e-9), key
 
 
 @pytest.mark.parametrize("method", ["ppo-lag", "grpo"])
-def test_a_killed_run_goes_on_to_the_same_next_step(tmp_path: Path, method: str) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert alone(whole, method, steps=8).wait(timeout=200) == 0
-    for wanted in (2, 5):
-        process = alone(cut, method, steps=8, slow=0.3)
-        until = time.monotonic() + 200
-        while len(rows(cut)) < wanted and time.monotonic() < until and process.poll() is None:
+def test_a_killed_run_resumes_to_the_same_end(tmp_path: Path, method: str) -> None:
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    run_one_process(uninterrupted, method, steps=8)
+    for steps_before_kill in (2, 5):
+        process = start_worker(killed, method, steps=8, slow=0.3)
+        deadline = time.monotonic() + TIMEOUT
+        while len(log_rows(killed)) < steps_before_kill and process.poll() is None:
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert alone(cut, method, steps=8).wait(timeout=200) == 0
-    assert rows(cut) == rows(whole) and len(rows(whole)) == 8
-    states = [load_torch_file(p / "checkpoint-8", "state.pt") for p in (whole, cut)]
-    assert (
-        states[0]["constraint"] == states[1]["constraint"]
-        and states[0]["constraint"]["multiplier"]["costs"]
-    )
-    for name in ("actor", "reward_critic", "cost_critic") if method == "ppo-lag" else ("actor",):
-        same(
-            load_torch_file(whole / "checkpoint-8", f"{name}.pt"),
-            load_torch_file(cut / "checkpoint-8", f"{name}.pt"),
-            rtol=0,
-            atol=0,
-        )
+    run_one_process(killed, method, steps=8)
+
+    assert len(log_rows(uninterrupted)) == 8
+    assert log_rows(killed) == log_rows(uninterrupted)
+    checkpoints = [folder / "checkpoint-8" for folder in (uninterrupted, killed)]
+    constraints = [load_torch_file(path, "state.pt")["constraint"] for path in checkpoints]
+    assert constraints[0] == constraints[1]
+    assert constraints[0]["multiplier"]["costs"]
+    roles = ("actor", "reward_critic", "cost_critic") if method == "ppo-lag" else ("actor",)
+    for role in roles:
+        weights = [load_torch_file(path, f"{role}.pt") for path in checkpoints]
+        assert_equal_weights(*weights, rtol=0, atol=0)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert alone(out, "grpo", steps=2).wait(timeout=200) == 0
-    kept = sorted(p.name for p in out.glob("checkpoint-*"))
-    limited = f"ulimit -f 40; exec {sys.executable} -W ignore {WORKER} {out} grpo '{json.dumps({'steps': 4})}'"
-    done = subprocess.run(
-        ["bash", "-c", f"trap '' XFSZ; {limited}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
+    run_one_process(out, "grpo", steps=2)
+    before = sorted(path.name for path in out.glob("checkpoint-*"))
+    arguments = f"{WORKER} {out} grpo '{json.dumps({'steps': 4})}'"
+    # Files of more than 40 KiB cannot be written; without the trap the process would be killed.
+    script = f"trap '' XFSZ; ulimit -f 40; exec {sys.executable} -W ignore {arguments}"
+    limited = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
-    assert done.returncode != 0 and "the disk is full" in done.stderr
-    assert sorted(p.name for p in out.glob("checkpoint-*")) == kept
-    assert alone(out, "grpo", steps=4).wait(timeout=200) == 0
-    assert [r["step"] for r in rows(out)] == [1, 2, 3, 4]
+    assert limited.returncode != 0
+    assert "the disk is full" in limited.stderr
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == before
+    run_one_process(out, "grpo", steps=4)
+    assert [row["step"] for row in log_rows(out)] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("method", ["ppo-lag", "grpo"])
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, method: str) -> None:
-    assert alone(tmp_path / "one", method, steps=3).wait(timeout=200) == 0
-    two(tmp_path / "two", method, steps=3)
-    one, a, b = (
-        torch.load(tmp_path / n)
-        for n in ("one/weights-0.pt", "two/weights-0.pt", "two/weights-1.pt")
-    )
-    same(a, b, rtol=0, atol=0)
-    same(one, a, rtol=1e-7, atol=1e-9)
-    for x, y in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        assert x.keys() == y.keys()
-        assert all(
-            x[k] == pytest.approx(y[k], rel=1e-6, abs=1e-9) for k in x if isinstance(x[k], float)
-        ), (x, y)
+    run_one_process(tmp_path / "one", method, steps=3)
+    run_two_processes(tmp_path / "two", method, steps=3)
+    first, second = (load_weights(tmp_path / "two", rank) for rank in (0, 1))
+    assert_equal_weights(first, second, rtol=0, atol=0)
+    assert_equal_weights(load_weights(tmp_path / "one"), first, rtol=1e-7, atol=1e-9)
+    assert_equal_logs(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.parametrize(("method", "lora"), [("ppo-lag", 0), ("grpo", 0), ("ppo-lag", 4)])
-def test_two_processes_with_weights_in_pieces_take_the_steps_of_one(
-    tmp_path: Path, method: str, lora: int
-) -> None:
-    given = {"steps": 2, "lora": lora}
-    assert alone(tmp_path / "one", method, **given).wait(timeout=200) == 0
-    two(tmp_path / "two", method, **given, shard=True)
-    one, a = (torch.load(tmp_path / n) for n in ("one/weights-0.pt", "two/weights-0.pt"))
-    same(one, a, rtol=1e-7, atol=1e-9)
-    for x, y in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        assert all(
-            x[k] == pytest.approx(y[k], rel=1e-6, abs=1e-9) for k in x if isinstance(x[k], float)
-        ), (x, y)
-    held = [
-        json.loads((tmp_path / n).read_text())["numbers"]
-        for n in ("one/held-0.json", "two/held-0.json")
-    ]
+def test_sharded_processes_take_the_steps_of_one(tmp_path: Path, method: str, lora: int) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    run_one_process(one, method, steps=2, lora=lora)
+    run_two_processes(two, method, steps=2, lora=lora, shard=True)
+    assert_equal_weights(load_weights(one), load_weights(two), rtol=1e-7, atol=1e-9)
+    assert_equal_logs(one, two)
+    held = [json.loads((out / "held-0.json").read_text())["numbers"] for out in (one, two)]
     assert held[1] < (0.55 if not lora else 0.9) * held[0]
-    # the checkpoint holds whole tensors: one process goes on where two stopped, and two where one did
-    assert alone(tmp_path / "two", method, **{**given, "steps": 3}).wait(timeout=200) == 0
-    two(tmp_path / "one", method, **{**given, "steps": 3}, shard=True)
-    ends = [torch.load(tmp_path / n) for n in ("one/weights-0.pt", "two/weights-0.pt")]
-    same(*ends, rtol=1e-6, atol=1e-8)
+    # Checkpoints hold whole tensors, so that a run resumes with another number of processes.
+    run_one_process(two, method, steps=3, lora=lora)
+    run_two_processes(one, method, steps=3, lora=lora, shard=True)
+    assert_equal_weights(load_weights(one), load_weights(two), rtol=1e-6, atol=1e-8)
 
 
-def test_weights_in_pieces_in_single_precision(tmp_path: Path) -> None:
-    """gloo adds float32 up in one way only, and float64 in another."""
-    given = {"steps": 2, "single": True}
-    assert alone(tmp_path / "one", "ppo-lag", **given).wait(timeout=200) == 0
-    two(tmp_path / "two", "ppo-lag", **given, shard=True)
-    same(
-        *(torch.load(tmp_path / n) for n in ("one/weights-0.pt", "two/weights-0.pt")),
-        rtol=1e-2,
-        atol=1e-3,
-    )
+def test_sharded_processes_in_single_precision(tmp_path: Path) -> None:
+    """gloo reduces float32 in another way than float64."""
+    run_one_process(tmp_path / "one", "ppo-lag", steps=2, single=True)
+    run_two_processes(tmp_path / "two", "ppo-lag", steps=2, single=True, shard=True)
+    weights = [load_weights(tmp_path / name) for name in ("one", "two")]
+    assert_equal_weights(*weights, rtol=1e-2, atol=1e-3)
 
 
 def test_two_ray_workers_take_the_steps_of_one(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    import importlib.util
+    out, worker = str(tmp_path / "two"), str(WORKER)
 
-    from truing.distributed.ray_launcher import on_ray
+    def train() -> None:
+        runpy.run_path(worker)["train"](out, "ppo-lag", {"steps": 3})
 
-    spec = importlib.util.spec_from_file_location("rl_worker", WORKER)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    out, path = str(tmp_path / "two"), str(WORKER)
-
-    def work() -> None:
-        import runpy
-
-        runpy.run_path(path)["work"](out, "ppo-lag", {"steps": 3})
-
-    on_ray(work, workers=2, out=tmp_path / "two")
-    assert alone(tmp_path / "one", "ppo-lag", steps=3).wait(timeout=200) == 0
-    same(
-        torch.load(tmp_path / "one" / "weights-0.pt"),
-        torch.load(tmp_path / "two" / "weights-1.pt"),
-        rtol=1e-7,
-        atol=1e-9,
-    )
+    run_on_ray(train, workers=2, out=out)
+    run_one_process(tmp_path / "one", "ppo-lag", steps=3)
+    weights = load_weights(tmp_path / "one"), load_weights(tmp_path / "two", rank=1)
+    assert_equal_weights(*weights, rtol=1e-7, atol=1e-9)
 
 
-def test_a_ray_worker_that_dies_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+def test_a_run_with_a_dead_ray_worker_resumes_from_the_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    from truing.distributed.ray_launcher import on_ray
+    out, worker, died = str(tmp_path / "two"), str(WORKER), str(tmp_path / "died")
 
-    out, path, flag = str(tmp_path / "two"), str(WORKER), str(tmp_path / "died")
-
-    def work() -> None:
-        import runpy
-
-        module = runpy.run_path(path)
-        if not os.path.exists(flag):
-            module["work"](out, "grpo", {"steps": 2})
+    def train() -> None:
+        train_task = runpy.run_path(worker)["train"]
+        if not os.path.exists(died):
+            train_task(out, "grpo", {"steps": 2})
             if int(os.environ.get("RANK", "0")) == 1:
-                Path(flag).touch()
+                Path(died).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
-        module["work"](out, "grpo", {"steps": 4})
+        train_task(out, "grpo", {"steps": 4})
 
-    on_ray(work, workers=2, out=tmp_path / "two", retries=2)
-    assert Path(flag).exists()
-    assert [r["step"] for r in rows(tmp_path / "two")] == [1, 2, 3, 4]
+    run_on_ray(train, workers=2, out=out, retries=2)
+    assert Path(died).exists()
+    assert [row["step"] for row in log_rows(tmp_path / "two")] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("lora", [0, 4])
-def test_the_command_with_weights_in_pieces_leaves_a_whole_model(
-    tmp_path: Path, task: Any, lora: int
+def test_the_command_with_sharded_weights_exports_a_whole_model(
+    tmp_path: Path, base_folder: Path, lora: int
 ) -> None:
-    base, data, out = tmp_path / "base", tmp_path / "prompts.jsonl", tmp_path / "out"
-    task.model(0).save_pretrained(base)
-    task.tokenizer().save_pretrained(base)
-    data.write_text(
-        "\n".join(
-            json.dumps({"prompt": p, "id": p})
-            for p in ("ash bay", "bay ash log", "log kit", "kit jam")
-        )
-    )
-    words = [
-        "--base",
-        str(base),
-        "--data",
-        f"file:{data}",
-        "--reward",
-        "rules:refusal",
-        "--out",
-        str(out),
-        "--steps",
-        "2",
-        "--prompts",
-        "4",
-        "--max-new",
-        "4",
-        "--max-prompt",
-        "10",
-        "--lora",
-        str(lora),
-        "--template",
-        "plain",
-        "--no-tensorboard",
-        "--shard",
-        "--sample-every",
-        "1",
-        "--sample-data",
-        f"file:{data}",
-        "--sample-judge",
-        "rules:degenerate",
-        "--red-model",
-        "a test",
-    ]
-    launch = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--standalone",
-        "-m",
-        "truing",
-    ]
+    data, out = tmp_path / "prompts.jsonl", tmp_path / "out"
+    prompts = ("ash bay", "bay ash log", "log kit", "kit jam")
+    data.write_text("\n".join(json.dumps({"prompt": p, "id": p}) for p in prompts))
+    options = {
+        "--base": str(base_folder),
+        "--data": f"file:{data}",
+        "--reward": "rules:refusal",
+        "--out": str(out),
+        "--steps": "2",
+        "--prompts": "4",
+        "--max-new": "4",
+        "--max-prompt": "10",
+        "--lora": str(lora),
+        "--template": "plain",
+        "--sample-every": "1",
+        "--sample-data": f"file:{data}",
+        "--sample-judge": "rules:degenerate",
+        "--red-model": "a test",
+    }
+    flags = [word for option in options.items() for word in option]
+    command = ["-m", "truing", "train", "grpo", *flags, "--shard", "--no-tensorboard"]
     subprocess.run(
-        [*launch, "train", "grpo", *words],
+        [*two_process_launcher(), *command],
         check=True,
-        timeout=200,
+        timeout=TIMEOUT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    from truing.hf.loading import load_causal_lm
-
-    made = dict(load_causal_lm(str(out), dtype="float32").model.named_parameters())
-    first = dict(load_causal_lm(str(base), dtype="float32").model.named_parameters())
-    assert {k: p.shape for k, p in made.items()} == {k: p.shape for k, p in first.items()}
-    assert (out / "samples" / "step-2" / "responses.jsonl").is_file() and len(rows(out)) == 2
+    shapes = [
+        {
+            name: parameter.shape
+            for name, parameter in load_causal_lm(
+                str(folder), dtype="float32"
+            ).model.named_parameters()
+        }
+        for folder in (out, base_folder)
+    ]
+    assert shapes[0] == shapes[1]
+    assert (out / "samples" / "step-2" / "responses.jsonl").is_file()
+    assert len(log_rows(out)) == 2

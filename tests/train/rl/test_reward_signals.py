@@ -1,4 +1,4 @@
-"""Judges as rewards and costs: how a judgement is read, what is not scored, what raises harm."""
+"""Judges and functions as rewards and costs: numbers, sums, unscored answers, harm."""
 
 from __future__ import annotations
 
@@ -13,23 +13,32 @@ torch = pytest.importorskip("torch")
 
 from truing.core.errors import PlanError  # noqa: E402
 from truing.core.types import Failure, Judgement, Lineage, Response, Sample  # noqa: E402
-from truing.train.rl.reward_signals import FunctionSignal, JudgeSignal, Signals, Weighted, read  # noqa: E402
-from truing.train.rl.rollout import Rollout  # noqa: E402
+from truing.train.rl.reward_signals import (  # noqa: E402
+    FunctionSignal,
+    JudgeSignal,
+    RewardSignals,
+    WeightedSignal,
+    judgement_number,
+)
 
 
-class Words:
-    """A judge by a function of the text."""
+class TextJudge:
+    """A judge whose value is a function of the answer's text; counts concurrent calls."""
 
-    name, lineage = "words", Lineage(name="words", hash="w")
+    name = "words"
+    lineage = Lineage(name="words", hash="w")
 
     def __init__(self, value: Callable[[str], float | None], question: str = "helpful") -> None:
-        self.value, self.question, self.live, self.most = value, question, 0, 0
+        self.value = value
+        self.question = question
+        self.running = 0
+        self.most_running = 0
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        self.live += 1
-        self.most = max(self.most, self.live)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
         await asyncio.sleep(0.001)
-        self.live -= 1
+        self.running -= 1
         return Judgement(
             sample_id=sample.id,
             index=response.index,
@@ -39,94 +48,103 @@ class Words:
         )
 
 
-def rollout(task: Any, texts: list[str]) -> Rollout:
-    prompts = tuple(task.prompts(len(texts)))
-    one = torch.ones(len(texts), 2, dtype=torch.long)
-    return Rollout(
-        prompts,
-        tuple(range(len(texts))),
-        one,
-        one,
-        one[:, :1],
-        one[:, :1].float(),
-        (True,) * len(texts),
-        tuple(texts),
+def judgement(**fields: Any) -> Judgement:
+    return Judgement(sample_id="s", judge="j", question="q", **fields)
+
+
+def constant_signal(name: str, *values: float) -> FunctionSignal:
+    return FunctionSignal(name, lambda rollout: torch.tensor(values))
+
+
+@pytest.mark.parametrize(
+    ("fields", "as_reward", "as_cost"),
+    [
+        ({"value": -3.5, "score": 0.9}, -3.5, -3.5),
+        ({"score": 0.75, "verdict": True}, 0.75, 0.5),
+        ({"verdict": True}, 1.0, 1.0),
+        ({"verdict": False}, 0.0, -1.0),
+        ({"value": math.nan}, "not a finite number", "not a finite number"),
+        ({}, "neither value nor score nor verdict", "neither value nor score nor verdict"),
+    ],
+)
+def test_number_of_a_judgement(fields: dict[str, Any], as_reward: Any, as_cost: Any) -> None:
+    assert judgement_number(judgement(**fields), cost=False) == as_reward
+    assert judgement_number(judgement(**fields), cost=True) == as_cost
+
+
+def test_a_failed_judgement_has_no_number() -> None:
+    failed = judgement(value=1.0, failure=Failure("judge", "timeout", "slow"))
+    assert judgement_number(failed, cost=True) == "timeout: slow"
+
+
+def test_weighted_sum_and_each_signal(make_rollout: Any) -> None:
+    judge = TextJudge(lambda text: float(len(text)))
+    signals = RewardSignals(
+        [WeightedSignal(JudgeSignal(judge), 0.5), constant_signal("one", 1.0, 1.0)],
+        [constant_signal("c", -1.0, 2.0)],
     )
+    scores = signals.score_rollout(make_rollout(("ab", "abcd")))
+    assert scores.reward.tolist() == [2.0, 3.0]
+    assert scores.cost is not None
+    assert scores.cost.tolist() == [-1.0, 2.0]
+    assert scores.parts["reward/words"].tolist() == [2.0, 4.0]
+    assert scores.scored.tolist() == [True, True]
+    assert judge.most_running == 2  # both answers are judged concurrently
+    assert signals.lineages[0].hash == "w"
 
 
-def made(**given: Any) -> Judgement:
-    return Judgement(sample_id="s", judge="j", question="q", **given)
-
-
-def test_how_a_judgement_is_read() -> None:
-    assert read(made(value=-3.5, score=0.9), cost=True) == -3.5
-    assert read(made(score=0.75, verdict=True), cost=False) == 0.75
-    assert read(made(score=0.75), cost=True) == 0.5
-    assert [read(made(verdict=v), cost=True) for v in (True, False)] == [1.0, -1.0]
-    assert [read(made(verdict=v), cost=False) for v in (True, False)] == [1.0, 0.0]
-    assert read(made(), cost=True) == "neither value nor score nor verdict"
-    assert read(made(value=math.nan), cost=True) == "not a finite number"
+def test_without_costs_there_is_no_cost(make_rollout: Any) -> None:
     assert (
-        read(made(value=1.0, failure=Failure("judge", "timeout", "slow")), cost=True)
-        == "timeout: slow"
+        RewardSignals([constant_signal("r", 1.0)]).score_rollout(make_rollout(("a",))).cost is None
     )
 
 
-def test_weighted_sums_and_each_part(task: Any) -> None:
-    judge = Words(lambda t: float(len(t)))
-    signals = Signals(
-        [
-            Weighted(JudgeSignal(judge), 0.5),
-            FunctionSignal("one", lambda r: torch.ones(len(r.texts))),
-        ],
-        [FunctionSignal("c", lambda r: torch.tensor([-1.0, 2.0]))],
+def test_an_answer_that_one_signal_cannot_score_is_unscored(make_rollout: Any) -> None:
+    values = {"ok": 1.0, "missing": None, "nan": math.nan}
+    signals = RewardSignals(
+        [constant_signal("one", 1.0, 1.0, 1.0)], [JudgeSignal(TextJudge(values.__getitem__))]
     )
-    got = signals.measure(rollout(task, ["ab", "abcd"]))
-    assert (
-        got.reward.tolist() == [2.0, 3.0]
-        and got.cost is not None
-        and got.cost.tolist() == [-1.0, 2.0]
-    )
-    assert got.parts["reward/words"].tolist() == [2.0, 4.0]
-    assert judge.most == 2  # asked concurrently
-    assert next(x.hash for x in signals.lineages) == "w"
+    scores = signals.score_rollout(make_rollout(("ok", "missing", "nan")))
+    assert scores.scored.tolist() == [True, False, False]
+    assert scores.reward.tolist() == [1.0, 0.0, 0.0]
+    assert scores.failure_reasons == {
+        "words: neither value nor score nor verdict": 1,
+        "words: not a finite number": 1,
+    }
 
 
-def test_what_cannot_be_judged_is_unscored(task: Any) -> None:
-    signals = Signals(
-        [FunctionSignal("one", lambda r: torch.ones(3))],
-        [JudgeSignal(Words(lambda t: None if t == "?" else math.nan if t == "n" else 1.0))],
-    )
-    got = signals.measure(rollout(task, ["ok", "?", "n"]))
-    assert got.scored.tolist() == [True, False, False]
-    assert got.reward.tolist() == [1.0, 0.0, 0.0]
-    assert sum(got.reasons.values()) == 2
-
-
-def test_a_judge_that_raises_is_unscored(task: Any) -> None:
-    def bad(text: str) -> float:
+def test_an_answer_whose_judge_raises_is_unscored(make_rollout: Any) -> None:
+    def fail(text: str) -> float:
         raise RuntimeError("boom")
 
-    got = Signals([JudgeSignal(Words(bad))]).measure(rollout(task, ["a"]))
-    assert not got.scored.any() and "words: RuntimeError: boom" in got.reasons
+    signals = RewardSignals([JudgeSignal(TextJudge(fail))])
+    scores = signals.score_rollout(make_rollout(("a",)))
+    assert scores.scored.tolist() == [False]
+    assert scores.failure_reasons == {"words: RuntimeError: boom": 1}
 
 
-def test_an_objective_that_raises_harm_needs_a_reason() -> None:
-    harmful, helpful = (
-        JudgeSignal(Words(lambda t: 0.0, "harmful")),
-        JudgeSignal(Words(lambda t: 0.0)),
-    )
+def test_an_objective_that_rewards_harm_needs_a_reason() -> None:
+    harmful = JudgeSignal(TextJudge(lambda text: 0.0, "harmful"))
+    helpful = JudgeSignal(TextJudge(lambda text: 0.0))
     with pytest.raises(PlanError, match="raises harm"):
-        Signals([harmful]).mark(None)
+        RewardSignals([harmful]).red_model_mark(None)
     with pytest.raises(PlanError, match="raises harm"):
-        Signals([helpful], [Weighted(harmful, -1.0)]).mark(None)
-    assert Signals([helpful], [harmful]).mark(None) is None
-    assert Signals([helpful, Weighted(harmful, -1.0)]).mark(None) is None
-    assert "rails need an attacker" in (Signals([harmful]).mark("rails need an attacker") or "")
+        RewardSignals([helpful], [WeightedSignal(harmful, -1.0)]).red_model_mark(None)
+    mark = RewardSignals([harmful]).red_model_mark("rails need an attacker")
+    assert mark is not None
+    assert "rails need an attacker" in mark
 
 
-def test_no_reward_or_no_weight() -> None:
+def test_an_objective_that_lowers_harm_has_no_mark() -> None:
+    harmful = JudgeSignal(TextJudge(lambda text: 0.0, "harmful"))
+    helpful = JudgeSignal(TextJudge(lambda text: 0.0))
+    assert RewardSignals([helpful], [harmful]).red_model_mark(None) is None
+    penalised = RewardSignals([helpful, WeightedSignal(harmful, -1.0)])
+    assert penalised.red_model_mark(None) is None
+
+
+def test_a_run_needs_a_reward_and_weights() -> None:
     with pytest.raises(PlanError, match="needs a reward"):
-        Signals([])
-    with pytest.raises(PlanError, match="weight of 0"):
-        Signals([Weighted(FunctionSignal("a", lambda r: torch.ones(1)), 0.0)])
+        RewardSignals([])
+    with pytest.raises(PlanError, match="is 0 or not finite"):
+        RewardSignals([WeightedSignal(constant_signal("a", 1.0), 0.0)])

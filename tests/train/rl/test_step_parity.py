@@ -1,5 +1,6 @@
-"""Whole steps of this room (lesson, λ, losses, as the trainer calls them) against what safe-rlhf and TRL log, over every
-case.
+"""Whole RL steps (advantages, λ, losses) against the numbers that safe-rlhf and TRL log.
+
+Runs all cases of the parity folder (`TRUING_PARITY`).
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +19,21 @@ torch = pytest.importorskip("torch")
 
 from msgspec.structs import replace  # noqa: E402
 
-from truing.distributed.process_group import World  # noqa: E402
+from truing.distributed.process_group import ProcessGroup  # noqa: E402
 from truing.train import losses as L  # noqa: E402
-from truing.train.rl.advantages import Normalisers, critic_side, group_side, lesson  # noqa: E402
-from truing.train.rl.constraint import Constraint  # noqa: E402
-from truing.train.rl.policy_models import CRITICS  # noqa: E402
+from truing.train.rl.advantages import (  # noqa: E402
+    ScoreNormalizers,
+    compute_advantages,
+    critic_advantages,
+    group_relative_advantages,
+)
+from truing.train.rl.constraint import CostConstraint  # noqa: E402
+from truing.train.rl.policy_loss import policy_loss  # noqa: E402
+from truing.train.rl.policy_models import CRITICS_BY_METHOD, POLICY  # noqa: E402
+from truing.train.rl.reward_signals import GlobalScores  # noqa: E402
 from truing.train.rl.rollout import Rollout  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
-from truing.train.rl.update import Updater, policy_loss  # noqa: E402
+from truing.train.rl.update import PolicyUpdater  # noqa: E402
 
 FOLDER = Path(
     os.environ.get("TRUING_PARITY") or Path(__file__).parents[3].parent / "shared" / "parity"
@@ -32,306 +41,325 @@ FOLDER = Path(
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}
 
 
-def cases(name: str) -> list[Any]:
+def load_cases(name: str) -> list[Any]:
     path = FOLDER / f"{name}.json"
     if not path.exists():
         if os.environ.get("CI") == "true":
-            raise FileNotFoundError(f"{path}: the parity cases are not there (TRUING_PARITY)")
-        return [
-            pytest.param(
-                None,
-                marks=pytest.mark.skip(reason=f"no parity cases at {path} (set TRUING_PARITY)"),
-            )
-        ]
-    return [pytest.param(c, id=c["id"]) for c in json.loads(path.read_text())["cases"]]
+            raise FileNotFoundError(f"{path}: no parity cases (set TRUING_PARITY)")
+        reason = f"no parity cases at {path} (set TRUING_PARITY)"
+        return [pytest.param(None, marks=pytest.mark.skip(reason=reason))]
+    return [pytest.param(case, id=case["id"]) for case in json.loads(path.read_text())["cases"]]
 
 
-def t(x: Any) -> Any:
-    return torch.tensor(x, dtype=torch.float64)
+def float64(values: Any) -> Any:
+    return torch.tensor(values, dtype=torch.float64)
 
 
-def close(got: Any, want: Any) -> None:
-    torch.testing.assert_close(
-        torch.as_tensor(got, dtype=torch.float64).detach(), t(want), **TOLERANCE
+def assert_close(actual: Any, expected: Any) -> None:
+    actual = torch.as_tensor(actual, dtype=torch.float64).detach()
+    torch.testing.assert_close(actual, float64(expected), **TOLERANCE)
+
+
+def make_rollout(
+    mask: Any, old_log_probs: Any, ref_log_probs: Any = None, *, ids: Any = None, start: int = 0
+) -> Rollout:
+    """A rollout of answers that begin at column `start`, all of them ended."""
+    count = len(mask)
+    return Rollout(
+        prompts=(None,) * count,  # type: ignore[arg-type]
+        global_rows=tuple(range(count)),
+        input_ids=mask if ids is None else ids,
+        attention_mask=mask,
+        answer_mask=mask[:, start:],
+        log_probs=old_log_probs,
+        ended=(True,) * count,
+        texts=("",) * count,
+        ref_log_probs=ref_log_probs,
     )
 
 
-class Leaf(torch.nn.Module):
-    """A model that returns a stored tensor, with a gradient."""
+class StoredOutput(torch.nn.Module):
+    """A model whose output is a parameter."""
 
-    def __init__(self, stored: Any) -> None:
+    def __init__(self, output: Any) -> None:
         super().__init__()
-        self.stored = torch.nn.Parameter(stored.clone())
-        self.rows: Any = None
+        self.output = torch.nn.Parameter(output.clone())
 
 
-class Stored:
-    """A crew whose models give the stored logits and values, whatever they read."""
+class StoredModels:
+    """Policy models that return stored logits and values for the rows of one rollout."""
 
     tokenizer = None
     device = torch.device("cpu")
 
-    def __init__(self, logits: Any, scores: dict[str, Any]) -> None:
-        self.critics = tuple(scores)
-        self.models = {"actor": Leaf(logits), **{k: Leaf(v) for k, v in scores.items()}}
+    def __init__(self, rollout_ids: Any, logits: Any, values: dict[str, Any]) -> None:
+        self.rollout_ids = rollout_ids
+        self.critics = tuple(values)
+        self.models = {POLICY: StoredOutput(logits)}
+        self.models |= {critic: StoredOutput(stored) for critic, stored in values.items()}
 
-    def _rows(self, ids: Any, name: str) -> Any:
-        """The stored rows of the rows that are asked for (a piece is reordered and trimmed)."""
-        whole, stored = self.ids, self.models[name].stored
-        found, lo = [], 0
-        for row in ids:
-            at = next(
-                i
-                for i in range(len(whole))
-                if any(
-                    torch.equal(whole[i, k : k + len(row)], row)
-                    for k in range(whole.shape[1] - len(row) + 1)
-                )
-                and i not in found
-            )
-            found.append(at)
-        lo = next(
-            k
-            for k in range(whole.shape[1])
-            if torch.equal(whole[found][:, k : k + ids.shape[1]], ids)
-        )
-        return stored[found][:, lo : lo + ids.shape[1]]
+    def _stored_rows(self, ids: Any, role: str) -> Any:
+        """Returns the stored output of `ids`: rows of the rollout, reordered and trimmed."""
+        stored, width = self.models[role].output, ids.shape[1]
+        for first in range(self.rollout_ids.shape[1] - width + 1):
+            rows: list[int] = []
+            window = self.rollout_ids[:, first : first + width]
+            for row_ids in ids:
+                matches = [
+                    row
+                    for row in range(len(window))
+                    if row not in rows and torch.equal(window[row], row_ids)
+                ]
+                rows += matches[:1]
+            if len(rows) == len(ids):
+                return stored[rows][:, first : first + width]
+        raise AssertionError("the micro-batch is no part of the rollout")
 
     @contextlib.contextmanager
-    def role(self, name: str) -> Any:
-        if name == "actor":
+    def active(self, role: str) -> Iterator[Any]:
+        if role != POLICY:
+            yield lambda ids, mask: self._stored_rows(ids, role)
+            return
 
-            def actor(*, input_ids: Any, logits_to_keep: int, **_: Any) -> Any:
-                return SimpleNamespace(logits=self._rows(input_ids, name)[:, -logits_to_keep:])
+        def policy(*, input_ids: Any, logits_to_keep: int, **_: Any) -> Any:
+            logits = self._stored_rows(input_ids, role)
+            return SimpleNamespace(logits=logits[:, -logits_to_keep:])
 
-            yield actor
-        else:
-            yield lambda ids, mask: self._rows(ids, name)
+        yield policy
 
-    def named(self, name: str) -> Any:
-        return list(self.models[name].named_parameters())
-
-
-def rollout_of(i: Any) -> Rollout:
-    ids, mask, start = (
-        torch.tensor(i["input_ids"]),
-        torch.tensor(i["attention_mask"]),
-        i["prompt_length"],
-    )
-    n = len(ids)
-    shift = start - 1
-    return Rollout(
-        prompts=(None,) * n,
-        index=tuple(range(n)),
-        ids=ids,
-        mask=mask,
-        answer=mask[:, start:],  # type: ignore[arg-type]
-        log_probs=t(i["old_log_probs"])[:, shift:],
-        ended=(True,) * n,
-        texts=("",) * n,
-        ref_log_probs=t(i["ref_log_probs"])[:, shift:],
-    )
+    def named_parameters(self, role: str) -> Any:
+        return list(self.models[role].named_parameters())
 
 
-@pytest.mark.parametrize("case", cases("rl_step_end_to_end"))
-@pytest.mark.parametrize("micro", [1, 3, 64])
-def test_rl_step(case: Any, micro: int) -> None:
-    i, want = case["inputs"], case["expected"]
-    h, start = i["hyperparameters"], i["prompt_length"]
-    method = "reward-shaping" if "lambda_value" in i else "ppo-lag" if "lambda_init" in i else "ppo"
-    rollout = rollout_of(i)
-    n = len(rollout.texts)
-    s = RLSettings(
-        method=method,
+def step_settings(inputs: Any, method: str, count: int, micro: int) -> RLSettings:
+    hyper = inputs["hyperparameters"]
+    return RLSettings(
+        method=method,  # type: ignore[arg-type]
         out="",
-        prompts=n,
-        kl=h["kl_coeff"],
-        clip=h["clip_range_ratio"],
-        clip_score=h["clip_range_score"],
-        clip_value=h["clip_range_value"],
-        gamma=h["gamma"],
-        gae_lambda=h["gae_lambda"],
+        prompts=count,
+        kl=hyper["kl_coeff"],
+        clip=hyper["clip_range_ratio"],
+        clip_score=hyper["clip_range_score"],
+        clip_value=hyper["clip_range_value"],
+        gamma=hyper["gamma"],
+        gae_lambda=hyper["gae_lambda"],
         micro=micro,
         lr=1e-12,
-        nu=i.get("lambda_value", 1.0),
-        lambda_init=i.get("lambda_init", 1.0),
-        lambda_lr=i.get("lambda_lr", 0.1),
-        lambda_max=i.get("lambda_max"),
-        threshold=i.get("threshold", 0.0),
+        nu=inputs.get("lambda_value", 1.0),
+        lambda_init=inputs.get("lambda_init", 1.0),
+        lambda_lr=inputs.get("lambda_lr", 0.1),
+        lambda_max=inputs.get("lambda_max"),
+        threshold=inputs.get("threshold", 0.0),
         clip_norm=0.0,
     )
-    now = {"reward_critic": i["reward_critic_scores_now"]}
-    old = {"reward_critic": i["old_reward_values"]}
-    if method == "ppo-lag":
-        now["cost_critic"], old["cost_critic"] = i["cost_critic_scores_now"], i["old_cost_values"]
-    crew = Stored(t(i["actor_logits_now"]), {k: t(now[k]) for k in CRITICS[method]})
-    crew.ids = rollout.ids
-    constraint = Constraint(s)
-    cost = None
-    if "cost" in i:
-        cost = t(i["cost"])
-        constraint.observe(t(i["episode_cost_window"]) if "episode_cost_window" in i else cost)
-    before = {
-        k: t(v)[:, start - 1 : start - 1 + rollout.answer.shape[1]] * rollout.answer
-        for k, v in old.items()
-    }
-    scored = torch.ones(n, dtype=torch.bool)
-    made = lesson(
-        s,
-        rollout,
-        (t(i["reward"]), cost, scored),
-        before,
-        kl=s.kl,
-        constraint=constraint,
-        normalisers=Normalisers.of(s),
-        world=World(),
+
+
+def method_of(inputs: Any) -> str:
+    if "lambda_value" in inputs:
+        return "reward-shaping"
+    return "ppo-lag" if "lambda_init" in inputs else "ppo"
+
+
+@pytest.mark.parametrize("case", load_cases("rl_step_end_to_end"))
+@pytest.mark.parametrize("micro", [1, 3, 64])
+def test_a_step_matches_safe_rlhf(case: Any, micro: int) -> None:
+    inputs, expected = case["inputs"], case["expected"]
+    method, start = method_of(inputs), inputs["prompt_length"]
+    rollout = make_rollout(
+        torch.tensor(inputs["attention_mask"]),
+        float64(inputs["old_log_probs"])[:, start - 1 :],
+        float64(inputs["ref_log_probs"])[:, start - 1 :],
+        ids=torch.tensor(inputs["input_ids"]),
+        start=start,
     )
-    tally = (
-        Updater(crew, s, World())
-        .run(rollout, made, scored=scored, step=0, kl=s.kl, constraint=constraint)
+    mask, count = rollout.answer_mask, len(rollout.texts)
+    settings = step_settings(inputs, method, count, micro)
+    new_values = {"reward_critic": inputs["reward_critic_scores_now"]}
+    old_values = {"reward_critic": inputs["old_reward_values"]}
+    if method == "ppo-lag":
+        new_values["cost_critic"] = inputs["cost_critic_scores_now"]
+        old_values["cost_critic"] = inputs["old_cost_values"]
+    models = StoredModels(
+        rollout.input_ids,
+        float64(inputs["actor_logits_now"]),
+        {critic: float64(new_values[critic]) for critic in CRITICS_BY_METHOD[method]},
+    )
+    constraint, cost = CostConstraint(settings), None
+    if "cost" in inputs:
+        cost = float64(inputs["cost"])
+        window = inputs.get("episode_cost_window")
+        constraint.observe(cost if window is None else float64(window))
+    scored = torch.ones(count, dtype=torch.bool)
+
+    advantages = compute_advantages(
+        settings,
+        rollout,
+        GlobalScores(float64(inputs["reward"]), cost, scored),
+        {
+            critic: float64(values)[:, start - 1 : start - 1 + mask.shape[1]] * mask
+            for critic, values in old_values.items()
+        },
+        kl_coefficient=settings.kl,
+        constraint=constraint,
+        normalizers=ScoreNormalizers.from_settings(settings),
+        processes=ProcessGroup(),
+    )
+    metrics = (
+        PolicyUpdater(models, settings, ProcessGroup())  # type: ignore[arg-type]
+        .update(
+            rollout,
+            advantages,
+            scored=scored,
+            step=0,
+            kl_coefficient=settings.kl,
+            constraint=constraint,
+        )
         .means()
     )
-    close(tally["actor_loss"], want["train/actor_loss"])
-    close(tally["reward_critic_loss"], want["train/reward_critic_loss"])
-    tail = rollout.answer
-    gain = made.reward.advantage
-    close(
-        L.masked_mean(gain, tail),
-        want.get("train/reward_advantage", want.get("train/shaped_reward_advantage")),
+
+    assert_close(metrics["actor_loss"], expected["train/actor_loss"])
+    assert_close(metrics["reward_critic_loss"], expected["train/reward_critic_loss"])
+    shaped = "shaped_" if "train/shaped_reward_advantage" in expected else ""
+    assert_close(
+        L.masked_mean(advantages.reward.advantages, mask),
+        expected[f"train/{shaped}reward_advantage"],
     )
     if method == "ppo-lag":
-        close(constraint.multiplier.value, want["train/lambda"])
-        close(constraint.multiplier.episode_cost, want["train/episode_cost"])
-        close(tally["cost_critic_loss"], want["train/cost_critic_loss"])
-        close(L.masked_mean(made.cost.advantage, tail), want["train/cost_advantage"])
-        close(L.masked_mean(made.critics["cost_critic"].returns, tail), want["train/cost_return"])
-    kl = ((rollout.log_probs - rollout.ref_log_probs) * tail).sum(-1).mean()
-    close(kl, want["train/kl_divergence"])
+        assert advantages.cost is not None
+        assert_close(constraint.multiplier.value, expected["train/lambda"])
+        assert_close(constraint.multiplier.episode_cost, expected["train/episode_cost"])
+        assert_close(metrics["cost_critic_loss"], expected["train/cost_critic_loss"])
+        assert_close(
+            L.masked_mean(advantages.cost.advantages, mask), expected["train/cost_advantage"]
+        )
+        returns = advantages.critics["cost_critic"].returns
+        assert_close(L.masked_mean(returns, mask), expected["train/cost_return"])
+    kl = ((rollout.log_probs - rollout.ref_log_probs) * mask).sum(-1).mean()
+    assert_close(kl, expected["train/kl_divergence"])
 
 
-@pytest.mark.parametrize("case", cases("actor_loss"))
-def test_both_readings_of_the_surrogate(case: Any) -> None:
-    i, want = case["inputs"], case["expected"]
-    mask = torch.tensor(i["mask"])
-    now = t(i["log_probs"]).requires_grad_()
-    n = len(mask)
-    piece = Rollout(
-        (), tuple(range(n)), mask, mask, mask, t(i["old_log_probs"]), (True,) * n, ("",) * n
-    )
-    s = RLSettings(method="ppo-lag", out="", clip=i["clip_range_ratio"])
-    pair = (t(i["reward_advantages"]), t(i["cost_advantages"]))
-    loss = policy_loss(s, now, piece, pair, i["lambda"], 0.0)
-    close(loss, want["ppo_lag_loss"])
-    close(torch.autograd.grad(loss, now)[0], want["ppo_lag_dloss_dlog_probs"])
-    close(
-        policy_loss(s, now, piece, (pair[0], None), 0.0, 0.0), want["ppo_loss_on_reward_advantages"]
-    )
+@pytest.mark.parametrize("case", load_cases("actor_loss"))
+def test_combined_and_separate_surrogate(case: Any) -> None:
+    inputs, expected = case["inputs"], case["expected"]
+    new_log_probs = float64(inputs["log_probs"]).requires_grad_()
+    rollout = make_rollout(torch.tensor(inputs["mask"]), float64(inputs["old_log_probs"]))
+    settings = RLSettings(method="ppo-lag", out="", clip=inputs["clip_range_ratio"])
+    reward = float64(inputs["reward_advantages"])
+    cost = float64(inputs["cost_advantages"])
+
+    loss = policy_loss(settings, new_log_probs, rollout, (reward, cost), inputs["lambda"], 0.0)
+    assert_close(loss, expected["ppo_lag_loss"])
+    gradient = torch.autograd.grad(loss, new_log_probs)[0]
+    assert_close(gradient, expected["ppo_lag_dloss_dlog_probs"])
+
+    reward_loss = policy_loss(settings, new_log_probs, rollout, (reward, None), 0.0, 0.0)
+    assert_close(reward_loss, expected["ppo_loss_on_reward_advantages"])
     if case.get("reference_only"):
-        apart = policy_loss(replace(s, surrogate="separate"), now, piece, pair, i["lambda"], 0.0)
-        close(apart, case["reference_only"]["paper_separate_clip_loss"])
+        separate = replace(settings, surrogate="separate")
+        loss = policy_loss(separate, new_log_probs, rollout, (reward, cost), inputs["lambda"], 0.0)
+        assert_close(loss, case["reference_only"]["paper_separate_clip_loss"])
 
 
-@pytest.mark.parametrize("case", cases("lambda_update"))
-def test_multiplier_of_the_constraint(case: Any) -> None:
-    i = case["inputs"]
-    s = RLSettings(
+@pytest.mark.parametrize("case", load_cases("lambda_update"))
+def test_constraint_updates_the_multiplier(case: Any) -> None:
+    inputs = case["inputs"]
+    settings = RLSettings(
         method="ppo-lag",
         out="",
-        lambda_init=i["lambda_init"],
-        lambda_lr=i["lambda_lr"],
-        threshold=i["threshold"],
-        lambda_max=i["lambda_max"],
-        window=i["episode_cost_window_size"],
-        delay=i["lambda_update_delay_steps"],
+        lambda_init=inputs["lambda_init"],
+        lambda_lr=inputs["lambda_lr"],
+        threshold=inputs["threshold"],
+        lambda_max=inputs["lambda_max"],
+        window=inputs["episode_cost_window_size"],
+        delay=inputs["lambda_update_delay_steps"],
     )
-    constraint, after = Constraint(s), iter(case["expected"]["after_each_rl_step"])
-    for batch in i["cost_batches"]:
-        constraint.observe(t(batch))
-        for _ in range(i["update_iters"]):
-            state = next(after)
-            close(constraint.step(), state["lambda"])
-            close(constraint.multiplier.episode_cost, state["episode_cost"])
+    constraint = CostConstraint(settings)
+    expected_states = iter(case["expected"]["after_each_rl_step"])
+    for batch in inputs["cost_batches"]:
+        constraint.observe(float64(batch))
+        for _ in range(inputs["update_iters"]):
+            expected = next(expected_states)
+            assert_close(constraint.step(), expected["lambda"])
+            assert_close(constraint.multiplier.episode_cost, expected["episode_cost"])
 
 
-@pytest.mark.parametrize("case", cases("gae"))
-def test_gae_over_the_answers_alone(case: Any) -> None:
-    """Arrays that begin with the answer give what safe-rlhf gets from whole rows and a start."""
-    i, want = case["inputs"], case["expected"]
-    cut = i["start"]
-    got = L.gae(
-        t(i["values"])[:, cut:],
-        t(i["rewards"])[:, cut:],
-        torch.tensor(i["sequence_mask"])[:, cut:],
+@pytest.mark.parametrize("case", load_cases("gae"))
+def test_gae_of_the_answer_columns_alone(case: Any) -> None:
+    """Arrays that begin with the answer give what safe-rlhf computes from whole rows."""
+    inputs, expected = case["inputs"], case["expected"]
+    start = inputs["start"]
+    advantages, returns = L.gae(
+        float64(inputs["values"])[:, start:],
+        float64(inputs["rewards"])[:, start:],
+        torch.tensor(inputs["sequence_mask"])[:, start:],
         0,
-        gamma=i["gamma"],
-        lam=i["gae_lambda"],
+        gamma=inputs["gamma"],
+        lam=inputs["gae_lambda"],
     )
-    close(got[0], want["advantages"])
-    close(got[1], want["returns"])
+    assert_close(advantages, expected["advantages"])
+    assert_close(returns, expected["returns"])
 
 
-@pytest.mark.parametrize("case", cases("trl_grpo_rloo_loss"))
-def test_group_losses(case: Any) -> None:
-    i, want = case["inputs"], case["expected"]
-    mask = torch.tensor(i["completion_mask"])
-    n = len(mask)
-    now = t(i["token_logps"]).requires_grad_()
-    ref = None if i.get("ref_token_logps") is None else t(i["ref_token_logps"])
-    piece = Rollout(
-        (), tuple(range(n)), mask, mask, mask, t(i["old_token_logps"]), (True,) * n, ("",) * n, ref
+@pytest.mark.parametrize("case", load_cases("trl_grpo_rloo_loss"))
+def test_group_losses_match_trl(case: Any) -> None:
+    inputs, expected = case["inputs"], case["expected"]
+    mask = torch.tensor(inputs["completion_mask"])
+    new_log_probs = float64(inputs["token_logps"]).requires_grad_()
+    ref = inputs.get("ref_token_logps")
+    rollout = make_rollout(
+        mask, float64(inputs["old_token_logps"]), None if ref is None else float64(ref)
     )
-    kind = i.get("loss_type")
-    s = RLSettings(
+    kind = inputs.get("loss_type")
+    settings = RLSettings(
         method="grpo" if kind else "rloo",
         out="",
         n=2,
-        clip=i["epsilon"],
+        clip=inputs["epsilon"],
         loss=kind or "auto",
-        max_new=i.get("max_completion_length") or mask.shape[1],
+        max_new=inputs.get("max_completion_length") or mask.shape[1],
     )
-    loss = policy_loss(s, now, piece, (t(i["advantages"]), None), 0.0, i.get("beta") or 0.0)
-    close(loss, want["loss"])
-    close(torch.autograd.grad(loss, now)[0], want["dloss_dlogps"])
+    advantages = (float64(inputs["advantages"]), None)
+    kl_coefficient = inputs.get("beta") or 0.0
+    loss = policy_loss(settings, new_log_probs, rollout, advantages, 0.0, kl_coefficient)
+    assert_close(loss, expected["loss"])
+    assert_close(torch.autograd.grad(loss, new_log_probs)[0], expected["dloss_dlogps"])
 
 
-@pytest.mark.parametrize("case", cases("trl_group_advantages"))
-def test_group_advantages(case: Any) -> None:
-    i, want = case["inputs"], case["expected"]
-    n = i["num_generations"]
-    if "rewards_per_func" in i:
-        rewards = (t(i["rewards_per_func"]) * t(i["reward_weights"])).nansum(1)
-        s = RLSettings(method="grpo", out="", n=n, scale=i["scale_rewards"])
+@pytest.mark.parametrize("case", load_cases("trl_group_advantages"))
+def test_group_advantages_match_trl(case: Any) -> None:
+    inputs = case["inputs"]
+    n = inputs["num_generations"]
+    if "rewards_per_func" in inputs:
+        weights = float64(inputs["reward_weights"])
+        rewards = (float64(inputs["rewards_per_func"]) * weights).nansum(1)
+        settings = RLSettings(method="grpo", out="", n=n, scale=inputs["scale_rewards"])
     else:
-        rewards = t(i["rewards"])
-        s = RLSettings(
-            method="rloo", out="", n=n, scale="batch" if i["normalize_advantages"] else "none"
-        )
-    close(group_side(s, rewards, torch.ones(len(rewards), dtype=torch.bool)), want["advantages"])
+        rewards = float64(inputs["rewards"])
+        scale = "batch" if inputs["normalize_advantages"] else "none"
+        settings = RLSettings(method="rloo", out="", n=n, scale=scale)
+    scored = torch.ones(len(rewards), dtype=torch.bool)
+    advantages = group_relative_advantages(settings, rewards, scored)
+    assert_close(advantages, case["expected"]["advantages"])
 
 
-@pytest.mark.parametrize("case", cases("kl_penalised_rewards"))
-def test_the_kl_of_the_reward_has_both_signs(case: Any) -> None:
-    """With λ_GAE = 1, γ = 1 and no values, the first return of an answer is the sum of its token rewards."""
-    i, want = case["inputs"], case["expected"]
-    mask = torch.tensor(i["sequence_mask"])
-    n = len(mask)
-    made = Rollout(
-        (),
-        tuple(range(n)),
-        mask,
-        mask,
-        mask,
-        t(i["log_probs"]),
-        (True,) * n,
-        ("",) * n,
-        t(i["ref_log_probs"]),
+@pytest.mark.parametrize("case", load_cases("kl_penalised_rewards"))
+def test_kl_penalty_of_reward_and_cost(case: Any) -> None:
+    """With λ_GAE = 1, γ = 1 and values of 0 the first return is the sum of the token rewards."""
+    inputs, expected = case["inputs"], case["expected"]
+    mask = torch.tensor(inputs["sequence_mask"])
+    rollout = make_rollout(mask, float64(inputs["log_probs"]), float64(inputs["ref_log_probs"]))
+    settings = RLSettings(
+        method="ppo-lag", out="", clip_score=inputs["clip_range_score"], gae_lambda=1.0
     )
-    s = RLSettings(method="ppo-lag", out="", clip_score=i["clip_range_score"], gae_lambda=1.0)
-    for score, sign, name in (
-        (i["reward"], 1, "ppo_lag_rewards"),
-        (i["cost"], -1, "ppo_lag_costs"),
-    ):
-        side = critic_side(
-            s, made, t(score), torch.zeros_like(made.log_probs), kl=i["kl_coeff"], sign=sign
+    for score, sign, name in (("reward", 1, "ppo_lag_rewards"), ("cost", -1, "ppo_lag_costs")):
+        side = critic_advantages(
+            settings,
+            rollout,
+            float64(inputs[score]),
+            torch.zeros_like(rollout.log_probs),
+            kl_coefficient=inputs["kl_coeff"],
+            sign=sign,
         )
-        close(side.returns[:, 0], (t(want[name]) * mask).sum(-1).tolist())
+        assert side.returns is not None
+        token_rewards = float64(expected[name]) * mask
+        assert_close(side.returns[:, 0], token_rewards.sum(-1).tolist())

@@ -1,5 +1,6 @@
-"""The task with a known optimum: one seed of the main claims; all seeds and methods in the slow run
-(`benchmarks/rlhf/synthetic.py`).
+"""The task with a known optimum (benchmarks/rlhf/synthetic.py).
+
+One seed of the main claims; all seeds and methods in the slow test.
 """
 
 from __future__ import annotations
@@ -32,32 +33,23 @@ def synthetic() -> Any:
 
 
 def test_ppo_finds_the_optimum(synthetic: Any, tmp_path: Path) -> None:
-    made = synthetic.run("ppo", 0, str(tmp_path), steps=32, n=4, lr=3e-3)
-    assert made["reward"] >= 0.95 * synthetic.BEST
+    result = synthetic.run("ppo", 0, str(tmp_path), steps=32, n=4, lr=3e-3)
+    assert result["reward"] >= 0.95 * synthetic.BEST_REWARD
 
 
-def test_the_multiplier_rises_and_the_constraint_is_met(synthetic: Any, tmp_path: Path) -> None:
-    made = synthetic.run(
-        "ppo-lag",
-        0,
-        str(tmp_path),
-        steps=110,
-        n=4,
-        lr=2e-3,
-        lambda_lr=0.01,
-        lambda_max=2.0,
-        window=64,
-    )
-    assert made["cost"] <= 1.2 * synthetic.THRESHOLD and made["reward"] > 6.0
-    assert (
-        made["lambda_most"] > 3 * made["lambda_first"]
-        and made["lambda_last"] > 2 * made["lambda_first"]
-    )
+def test_ppo_lagrangian_meets_the_constraint(synthetic: Any, tmp_path: Path) -> None:
+    changes = {"steps": 110, "n": 4, "lr": 2e-3}
+    multiplier = {"lambda_lr": 0.01, "lambda_max": 2.0, "window": 64}
+    result = synthetic.run("ppo-lag", 0, str(tmp_path), **changes, **multiplier)
+    assert result["cost"] <= 1.2 * synthetic.THRESHOLD
+    assert result["reward"] > 6.0
+    assert result["lambda_most"] > 3 * result["lambda_first"]
+    assert result["lambda_last"] > 2 * result["lambda_first"]
 
 
-def test_a_fixed_price_misses(synthetic: Any, tmp_path: Path) -> None:
-    made = synthetic.run("shaping ν=0.5", 0, str(tmp_path), steps=32, n=4, lr=3e-3)
-    assert made["cost"] > 2 * synthetic.THRESHOLD
+def test_a_fixed_price_misses_the_threshold(synthetic: Any, tmp_path: Path) -> None:
+    result = synthetic.run("shaping ν=0.5", 0, str(tmp_path), steps=32, n=4, lr=3e-3)
+    assert result["cost"] > 2 * synthetic.THRESHOLD
 
 
 @pytest.mark.slow
@@ -66,6 +58,6 @@ def test_a_fixed_price_misses(synthetic: Any, tmp_path: Path) -> None:
     "name",
     ["ppo", "rloo", "ppo-lag", "ppo-lag (separate)", "grpo-lag", "shaping ν=0.5", "shaping ν=2"],
 )
-def test_five_of_five_seeds(synthetic: Any, tmp_path: Path, name: str) -> None:
-    made = [synthetic.run(name, seed, str(tmp_path / str(seed))) for seed in range(5)]
-    assert all(map(synthetic.verdict, made)), made
+def test_all_five_seeds(synthetic: Any, tmp_path: Path, name: str) -> None:
+    results = [synthetic.run(name, seed, str(tmp_path / str(seed))) for seed in range(5)]
+    assert all(map(synthetic.meets_expectation, results)), results

@@ -1,4 +1,4 @@
-"""Generation by vLLM, against stand-ins that hold a real model of their own and take only what is pushed to them."""
+"""Generation by vLLM, against stand-ins that hold a model of their own and use pushed weights."""
 
 from __future__ import annotations
 
@@ -19,69 +19,81 @@ pytest.importorskip("peft")
 
 from truing.core.errors import MissingExtra, PlanError, RunError  # noqa: E402
 from truing.train.rl.generate import LocalGenerator  # noqa: E402
-from truing.train.rl.policy_models import SeparateCrew, SharedCrew  # noqa: E402
+from truing.train.rl.policy_models import SeparateModels, SharedBackboneModels  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
-from truing.train.rl.vllm import LocalEngine, ServerEngine, VllmGenerator  # noqa: E402
+from truing.train.rl.trainer import TrainerOptions  # noqa: E402
+from truing.train.rl.vllm import (  # noqa: E402
+    InProcessEngine,
+    VllmAnswer,
+    VllmGenerator,
+    VllmServerEngine,
+    _parse_completion,
+)
+
+END_ID = 1
 
 
-class Other:
-    """The base model again, elsewhere; adapters are read from their folder, as vLLM reads them."""
+class ServedModel:
+    """A second copy of the base model; adapters are read from their folders, as vLLM does.
+
+    With `ignores_new_adapters` it goes on with the first adapter.
+    """
 
     def __init__(self, task: Any) -> None:
-        self.base, self.loaded = task.model(0), {}
-        self.stale = False
+        self.model = task.model(0)
+        self.adapter_folders: dict[str, str] = {}
+        self.ignores_new_adapters = False
 
-    def load(self, name: str, folder: str) -> None:
+    def load_adapter(self, name: str, folder: str) -> None:
         from peft import PeftModel
 
-        if isinstance(self.base, PeftModel):
-            self.base.load_adapter(folder, adapter_name=name)
+        if isinstance(self.model, PeftModel):
+            self.model.load_adapter(folder, adapter_name=name)
         else:
-            self.base = PeftModel.from_pretrained(self.base, folder, adapter_name=name)
-        self.loaded[name] = folder
+            self.model = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
+        self.adapter_folders[name] = folder
 
-    def draw(self, name: str | None, prompt: list[int], seed: int, longest: int) -> Any:
-        if name is not None and not self.stale:
-            self.base.set_adapter(name)
-        model = self.base if name is None else self.base.get_base_model()
-        return LocalGenerator(model.eval(), frozenset({1}))(
-            [prompt], np.random.default_rng(seed).random((1, longest))
-        )
+    def sample(self, adapter: str | None, prompt: list[int], seed: int, max_tokens: int) -> Any:
+        """Returns (ids, log-probabilities, finish reason) of one answer."""
+        if adapter is not None and not self.ignores_new_adapters:
+            self.model.set_adapter(adapter)
+        model = self.model if adapter is None else self.model.get_base_model()
+        generator = LocalGenerator(model.eval(), frozenset({END_ID}))
+        answers = generator([prompt], np.random.default_rng(seed).random((1, max_tokens)))
+        ids = list(answers.ids[0])
+        log_probs = answers.log_probs[0, : len(ids)].tolist()
+        return ids, log_probs, "stop" if answers.ended[0] else "length"
 
 
 @pytest.fixture
 def server(task: Any) -> Iterator[Any]:
-    other, lock = Other(task), threading.Lock()
+    """An HTTP server with the routes of `vllm serve --enable-lora`."""
+    served, lock = ServedModel(task), threading.Lock()
+
+    def answer(path: str, body: dict[str, Any]) -> bytes:
+        if path == "/v1/load_lora_adapter":
+            served.load_adapter(body["lora_name"], body["lora_path"])
+            return b"Success"
+        if path == "/v1/unload_lora_adapter":
+            del served.adapter_folders[body["lora_name"]]
+            return b"Success"
+        assert body["model"] in served.adapter_folders
+        assert body["return_token_ids"]
+        ids, log_probs, finish_reason = served.sample(
+            body["model"], body["prompt"], body["seed"], body["max_tokens"]
+        )
+        choice = {
+            "token_ids": ids,
+            "finish_reason": finish_reason,
+            "logprobs": {"token_logprobs": log_probs},
+        }
+        return json.dumps({"choices": [choice]}).encode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
-                if self.path == "/v1/load_lora_adapter":
-                    other.load(body["lora_name"], body["lora_path"])
-                    data = b"Success"
-                elif self.path == "/v1/unload_lora_adapter":
-                    other.loaded.pop(body["lora_name"])
-                    data = b"Success"
-                else:
-                    assert body["model"] in other.loaded and body["return_token_ids"]
-                    made = other.draw(
-                        body["model"], body["prompt"], body["seed"], body["max_tokens"]
-                    )
-                    ids = list(made.ids[0])
-                    data = json.dumps(
-                        {
-                            "choices": [
-                                {
-                                    "token_ids": ids,
-                                    "finish_reason": "stop" if made.ended[0] else "length",
-                                    "logprobs": {
-                                        "token_logprobs": made.log_probs[0, : len(ids)].tolist()
-                                    },
-                                }
-                            ]
-                        }
-                    ).encode()
+                data = answer(self.path, body)
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -90,149 +102,165 @@ def server(task: Any) -> Iterator[Any]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield SimpleNamespace(url=f"http://127.0.0.1:{httpd.server_port}", other=other)
-    httpd.shutdown()
-    httpd.server_close()
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http_server.serve_forever, daemon=True).start()
+    yield SimpleNamespace(url=f"http://127.0.0.1:{http_server.server_port}", served=served)
+    http_server.shutdown()
+    http_server.server_close()
 
 
-def crew_of(task: Any, lora: int) -> Any:
-    model = task.model(0)
-    return (
-        SharedCrew(model, task.tokenizer(), rank=lora)
-        if lora
-        else SeparateCrew(model, task.tokenizer())
-    )
+def build_models(task: Any, lora: int) -> Any:
+    model, tokenizer = task.model(0), task.tokenizer()
+    if lora:
+        return SharedBackboneModels(model, tokenizer, rank=lora)
+    return SeparateModels(model, tokenizer)
 
 
-def run_of(trainer: Any, task: Any, engine: Any, lora: int, out: Path) -> Any:
-    from truing.train.rl.trainer import Extras
-
-    crew = crew_of(task, lora)
+def build_generator(task: Any, engine: Any, out: Path, lora: int) -> VllmGenerator:
     settings = RLSettings(method="grpo", out=str(out), lora=lora, max_new=6)
-    generator = VllmGenerator(crew, settings, engine, [1])
-    run = trainer(
+    return VllmGenerator(build_models(task, lora), settings, engine, [END_ID])
+
+
+def build_trainer(make_trainer: Any, task: Any, engine: Any, out: Path, lora: int) -> Any:
+    generator = build_generator(task, engine, out, lora)
+    return make_trainer(
         "grpo",
-        crew=crew,
-        extras=Extras(generator=generator),
+        models=generator.models,
+        options=TrainerOptions(generator=generator),
         lora=lora,
         out=str(out),
         lr=3e-2,
         max_new=6,
         steps=3,
     )
-    return run
 
 
-def test_a_server_draws_from_the_newest_policy(
-    trainer: Any, task: Any, server: Any, tmp_path: Path
+def test_a_server_samples_from_the_newest_policy(
+    make_trainer: Any, task: Any, server: Any, tmp_path: Path
 ) -> None:
-    run = run_of(trainer, task, ServerEngine(server.url + "/v1"), 4, tmp_path / "run")
-    last = run.run()
-    assert (
-        last["drift"] < 1e-5 and last["kl_k3"] > 0.01
-    )  # the policy has moved, and the server with it
-    assert list(server.other.loaded) == ["policy-3"]
-    assert sorted(p.name for p in (tmp_path / "run" / "pushed").iterdir()) == [
-        "policy-2",
-        "policy-3",
-    ]
+    engine = VllmServerEngine(server.url + "/v1")
+    last = build_trainer(make_trainer, task, engine, tmp_path / "run", 4).run()
+    assert last["drift"] < 1e-5
+    assert last["kl_k3"] > 0.01  # the policy has moved, and the server with it
+    assert list(server.served.adapter_folders) == ["policy-3"]
+    pushed = sorted(path.name for path in (tmp_path / "run" / "pushed").iterdir())
+    assert pushed == ["policy-2", "policy-3"]
 
 
-def test_weights_out_of_step_stop_the_run(
-    trainer: Any, task: Any, server: Any, tmp_path: Path
+def test_old_weights_in_the_server_stop_the_run(
+    make_trainer: Any, task: Any, server: Any, tmp_path: Path
 ) -> None:
-    run = run_of(trainer, task, ServerEngine(server.url), 4, tmp_path / "run")
-    run.generator.limit = 1e-4
-    server.other.stale = True  # the server takes adapters but goes on with the first
+    engine = VllmServerEngine(server.url)
+    trainer = build_trainer(make_trainer, task, engine, tmp_path / "run", 4)
+    trainer.generator.max_drift = 1e-4
+    server.served.ignores_new_adapters = True
     with pytest.raises(RunError, match="out of step"):
-        run.run()
+        trainer.run()
 
 
 def test_a_server_takes_no_whole_weights(task: Any, server: Any, tmp_path: Path) -> None:
-    generator = VllmGenerator(
-        crew_of(task, 0),
-        RLSettings(method="grpo", out=str(tmp_path), lora=0),
-        ServerEngine(server.url),
-        [1],
-    )
+    generator = build_generator(task, VllmServerEngine(server.url), tmp_path, 0)
     with pytest.raises(PlanError, match="takes adapters"):
         generator([[4]], np.zeros((1, 4)))
 
 
-def test_a_server_that_is_not_there(task: Any, tmp_path: Path) -> None:
-    generator = VllmGenerator(
-        crew_of(task, 2),
-        RLSettings(method="grpo", out=str(tmp_path), lora=2),
-        ServerEngine("http://127.0.0.1:9"),
-        [1],
-    )
-    generator.engine._load.retry_policy = type(generator.engine._load.retry_policy)(retries=0)  # type: ignore[attr-defined]
+def test_an_unreachable_server_is_named(task: Any, tmp_path: Path) -> None:
+    engine = VllmServerEngine("http://127.0.0.1:9")
+    endpoint = engine._load_adapter
+    endpoint.retry_policy = type(endpoint.retry_policy)(retries=0)
     with pytest.raises(RunError, match="load_lora_adapter"):
-        generator([[4]], np.zeros((1, 4)))
+        build_generator(task, engine, tmp_path, 2)([[4]], np.zeros((1, 4)))
 
 
-class LLM:
-    """What `LocalEngine` uses of `vllm.LLM`."""
+def test_an_answer_without_token_ids_needs_a_newer_server() -> None:
+    with pytest.raises(ValueError, match=r"vLLM 0\.10\.2"):
+        _parse_completion(b'{"choices": [{"text": "gold"}]}')
 
-    other: Any = None
 
-    def __init__(self, **given: Any) -> None:
-        self.given, self.resets = given, 0
-        inner = SimpleNamespace(
-            load_weights=lambda pairs: self.other.base.load_state_dict(dict(pairs), strict=False)
-        )
-        self.llm_engine = SimpleNamespace(
-            model_executor=SimpleNamespace(
-                driver_worker=SimpleNamespace(model_runner=SimpleNamespace(model=inner))
-            )
-        )
+def test_a_missing_end_token_is_added(task: Any, tmp_path: Path) -> None:
+    class EngineWithoutEndTokens:
+        def push_weights(self, *_: Any) -> None:
+            pass
+
+        def sample(self, *_: Any) -> list[VllmAnswer]:
+            return [
+                VllmAnswer([4], [-0.5], True),
+                VllmAnswer([4, END_ID], [-0.5, -0.7], True),
+                VllmAnswer([5], [-0.2], False),
+            ]
+
+    generator = build_generator(task, EngineWithoutEndTokens(), tmp_path, 0)
+    answers = generator([[4]] * 3, np.zeros((3, 4)))
+    assert answers.ids == ((4, END_ID), (4, END_ID), (5,))
+    assert answers.ended == (True, True, False)
+    assert answers.log_probs.shape == (3, 2)
+
+
+class FakeLLM:
+    """The part of `vllm.LLM` that `InProcessEngine` uses."""
+
+    served: Any = None
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.cache_resets = 0
+        model = SimpleNamespace(load_weights=self.load_weights)
+        worker = SimpleNamespace(model_runner=SimpleNamespace(model=model))
+        executor = SimpleNamespace(driver_worker=worker)
+        self.llm_engine = SimpleNamespace(model_executor=executor)
+
+    def load_weights(self, named_weights: Any) -> None:
+        self.served.model.load_state_dict(dict(named_weights), strict=False)
 
     def reset_prefix_cache(self) -> None:
-        self.resets += 1
+        self.cache_resets += 1
 
     def generate(self, prompts: Any, params: Any, *, lora_request: Any, use_tqdm: bool) -> Any:
-        name = None
+        adapter = None
         if lora_request is not None:
-            name = lora_request.lora_name
-            if name not in self.other.loaded:
-                self.other.load(name, lora_request.lora_path)
-        for prompt, how in zip(prompts, params):
-            made = self.other.draw(name, prompt["prompt_token_ids"], how.seed, how.max_tokens)
-            chances = [
-                {t: SimpleNamespace(logprob=float(x))}
-                for t, x in zip(made.ids[0], made.log_probs[0])
-            ]
-            one = SimpleNamespace(
-                token_ids=made.ids[0],
-                logprobs=chances,
-                finish_reason="stop" if made.ended[0] else "length",
+            adapter = lora_request.name
+            if adapter not in self.served.adapter_folders:
+                self.served.load_adapter(adapter, lora_request.path)
+        for prompt, sampling in zip(prompts, params):
+            ids, log_probs, finish_reason = self.served.sample(
+                adapter, prompt["prompt_token_ids"], sampling.seed, sampling.max_tokens
             )
-            yield SimpleNamespace(outputs=[one])
+            candidates = [
+                {token: SimpleNamespace(logprob=log_prob)}
+                for token, log_prob in zip(ids, log_probs)
+            ]
+            completion = SimpleNamespace(
+                token_ids=ids, logprobs=candidates, finish_reason=finish_reason
+            )
+            yield SimpleNamespace(outputs=[completion])
 
 
-@pytest.mark.parametrize("lora", [4, 0])
-def test_the_engine_of_this_process(
-    trainer: Any, task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: int
-) -> None:
-    vllm, inside, request = (
-        ModuleType("vllm"),
-        ModuleType("vllm.lora"),
-        ModuleType("vllm.lora.request"),
-    )
-    request.LoRARequest = lambda name, number, path: SimpleNamespace(lora_name=name, lora_path=path)  # type: ignore[attr-defined]
-    vllm.LLM, vllm.TokensPrompt, vllm.SamplingParams = LLM, dict, SimpleNamespace  # type: ignore[attr-defined]
-    for module in (vllm, inside, request):
+@pytest.fixture
+def fake_vllm(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts a package `vllm` with `FakeLLM` into sys.modules."""
+    package: Any = ModuleType("vllm")
+    request: Any = ModuleType("vllm.lora.request")
+    package.LLM, package.TokensPrompt, package.SamplingParams = FakeLLM, dict, SimpleNamespace
+    request.LoRARequest = lambda name, number, path: SimpleNamespace(name=name, path=path)
+    for module in (package, ModuleType("vllm.lora"), request):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    LLM.other = Other(task)
-    engine = LocalEngine(RLSettings(method="grpo", out="", lora=lora), "base")
-    last = run_of(trainer, task, engine, lora, tmp_path / "run").run()
-    assert last["drift"] < 1e-5 and last["kl_k3"] > 0.01
-    assert engine._llm.given.get("max_lora_rank") == (8 if lora else None)
+    FakeLLM.served = ServedModel(task)
+
+
+@pytest.mark.parametrize(("lora", "max_lora_rank"), [(4, 8), (0, None)])
+@pytest.mark.usefixtures("fake_vllm")
+def test_the_engine_of_this_process_samples_from_the_newest_policy(
+    make_trainer: Any, task: Any, tmp_path: Path, lora: int, max_lora_rank: int | None
+) -> None:
+    engine = InProcessEngine(RLSettings(method="grpo", out="", lora=lora), "base")
+    last = build_trainer(make_trainer, task, engine, tmp_path / "run", lora).run()
+    assert last["drift"] < 1e-5
+    assert last["kl_k3"] > 0.01
+    assert engine._llm.options.get("max_lora_rank") == max_lora_rank
+    assert engine._llm.cache_resets == (0 if lora else 3)
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingExtra, match=r"truing\[vllm\]"):
-        LocalEngine(RLSettings(method="grpo", out=""), "base")
+        InProcessEngine(RLSettings(method="grpo", out=""), "base")

@@ -1,7 +1,6 @@
-"""Reinforcement learning from feedback, with a safety constraint: PPO, PPO-Lagrangian, reward shaping, RLOO, GRPO.
+"""Reinforcement learning from feedback under a safety constraint.
 
-    trainer = Trainer(crew, prompts, Signals(rewards=[...], costs=[...]), settings)
-    trainer.run()
-
-The losses are those of `truing.train.losses`; this room draws answers, has them scored, keeps λ, and takes the steps.
+PPO, PPO-Lagrangian, reward shaping, RLOO and GRPO share one loop (`trainer.RLTrainer`): sample
+answers, score them, update the Lagrange multiplier λ, take gradient steps. `run.train_rl` runs it
+from data sets and judges to a model folder. The losses are those of `truing.train.losses`.
 """

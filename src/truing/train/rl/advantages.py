@@ -1,119 +1,264 @@
-"""From scores to advantages: token rewards with the KL penalty, GAE per critic, group advantages, whitening over all
-processes.
+"""From scores to advantages: GAE with a critic for each signal, or comparison within groups.
+
+With critics (PPO): token rewards with the KL penalty inside, then GAE. With groups (RLOO, GRPO):
+one advantage per answer, against the other answers to the same prompt. Statistics are taken over
+the answers of all processes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from truing.distributed.process_group import World
+from truing.distributed.process_group import ProcessGroup
 from truing.train import losses as L
-from truing.train.rl.constraint import Constraint
+from truing.train.rl.constraint import CostConstraint
+from truing.train.rl.policy_models import COST_CRITIC, REWARD_CRITIC
+from truing.train.rl.reward_signals import GlobalScores
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.settings import RLSettings
 
 
 @dataclass(frozen=True)
-class Side:
-    """What one signal (reward or cost) teaches: advantages `[B, A]` (critics) or `[B]` (groups); values and returns with
-    a critic.
+class Advantages:
+    """The advantages of the reward or of the cost.
+
+    `[B, A]` per token with a critic, `[B]` per answer in groups. With a critic also the values V
+    before the update and the returns A + V that the critic learns, `[B, A]`.
     """
 
-    advantage: Tensor
+    advantages: Tensor
     values: Tensor | None = None
     returns: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Everything that the gradient steps of a rollout need besides the models."""
+class AdvantageBatch:
+    """What the gradient steps of a rollout need besides the rollout and the models.
 
-    reward: Side
-    cost: Side | None = None
-    critics: dict[str, Side] = field(default_factory=dict)
+    `reward` and `cost` weight the policy's loss (whitened, where the settings say so); `critics`
+    holds the targets of each critic.
+    """
+
+    reward: Advantages
+    cost: Advantages | None = None
+    critics: dict[str, Advantages] = field(default_factory=dict)
+
+    def select(self, rows: Sequence[int], width: int) -> tuple[Tensor, Tensor | None]:
+        """Returns (reward, cost) advantages of some rows, cut to `width` answer columns."""
+
+        def select_rows(side: Advantages) -> Tensor:
+            selected = side.advantages[list(rows)]
+            return selected[:, :width] if selected.dim() == 2 else selected
+
+        return select_rows(self.reward), None if self.cost is None else select_rows(self.cost)
 
 
 @dataclass
-class Normalisers:
-    """Running statistics of rewards and costs; costs are only scaled, so that their sign stays."""
+class ScoreNormalizers:
+    """Running statistics of rewards and costs.
+
+    Costs are only scaled, not shifted: their sign (safe or unsafe) stays.
+    """
 
     reward: L.ScoreNormalizer
     cost: L.ScoreNormalizer
 
     @classmethod
-    def of(cls, settings: RLSettings) -> Normalisers:
-        """As the settings say."""
+    def from_settings(cls, settings: RLSettings) -> ScoreNormalizers:
+        """Returns fresh statistics as the settings say."""
         kinds = {"none": None, "running": "RunningMeanStd", "ema": "ExponentialMovingAverage"}
 
-        def one(kind: str, function: str) -> L.ScoreNormalizer:
+        def normalizer(kind: str, function: str) -> L.ScoreNormalizer:
             return L.ScoreNormalizer(kinds[kind], function if kind != "none" else "identity")
 
-        return cls(one(settings.normalise_reward, "affine"), one(settings.normalise_cost, "scale"))
+        return cls(
+            reward=normalizer(settings.normalise_reward, "affine"),
+            cost=normalizer(settings.normalise_cost, "scale"),
+        )
+
+    def update(self, scores: GlobalScores) -> None:
+        """Adds the scored answers of a step to the statistics."""
+        if not bool(scores.scored.any()):
+            return
+        self.reward.update(scores.reward[scores.scored])
+        if scores.cost is not None:
+            self.cost.update(scores.cost[scores.scored])
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Returns what a resumed run needs."""
         return {"reward": self.reward.state_dict(), "cost": self.cost.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up where `state_dict` left off."""
+        """Restores what `state_dict` returned."""
         self.reward.load_state_dict(state["reward"])
         self.cost.load_state_dict(state["cost"])
 
 
-def shaped(settings: RLSettings, reward: Tensor, cost: Tensor | None, rollout: Rollout) -> Tensor:
-    """The score of each answer that stands for "reward": clipped, less the price of costs (reward shaping) and of being "
-    "cut off."""
+def compute_advantages(
+    settings: RLSettings,
+    rollout: Rollout,
+    scores: GlobalScores,
+    values: dict[str, Tensor],
+    *,
+    kl_coefficient: float,
+    constraint: CostConstraint | None,
+    normalizers: ScoreNormalizers,
+    processes: ProcessGroup,
+) -> AdvantageBatch:
+    """Returns the advantages of this process's answers.
+
+    `scores` are those of all processes, `values` the critics' values of the local answers. Updates
+    the running statistics of the normalizers.
+    """
+    normalizers.update(scores)
+    reward, cost = normalizers.reward(scores.reward), scores.cost
+    if cost is not None:
+        if constraint is not None:
+            cost = constraint.constrained_costs(cost)
+        cost = normalizers.cost(cost)
+    normalized = GlobalScores(reward, cost, scores.scored)
+    if settings.uses_groups:
+        return _group_batch(settings, rollout, normalized, kl_coefficient, processes)
+    return _critic_batch(settings, rollout, normalized, values, kl_coefficient, processes)
+
+
+def _critic_batch(
+    settings: RLSettings,
+    rollout: Rollout,
+    scores: GlobalScores,
+    values: dict[str, Tensor],
+    kl_coefficient: float,
+    processes: ProcessGroup,
+) -> AdvantageBatch:
+    """PPO: GAE of the reward, and in PPO-Lagrangian of the cost, each with its own critic."""
+    local_rows = torch.as_tensor(rollout.global_rows, device=scores.reward.device)
+    local_cost = None if scores.cost is None else scores.cost[local_rows]
+    score = shape_rewards(settings, scores.reward[local_rows], local_cost, rollout)
+    reward = critic_advantages(
+        settings,
+        rollout,
+        score.to(rollout.log_probs),
+        values[REWARD_CRITIC],
+        kl_coefficient=kl_coefficient,
+    )
+    cost = None
+    if settings.method == "ppo-lag" and local_cost is not None:
+        cost = critic_advantages(
+            settings,
+            rollout,
+            local_cost.to(rollout.log_probs),
+            values[COST_CRITIC],
+            kl_coefficient=kl_coefficient,
+            sign=-1,
+        )
+    critics = {REWARD_CRITIC: reward}
+    if cost is not None:
+        critics[COST_CRITIC] = cost
+    if settings.whiten:
+        # Only the policy sees whitened advantages; the critics learn the returns as they are.
+        reward = _whitened(reward, rollout, processes)
+        cost = None if cost is None else _whitened(cost, rollout, processes)
+    return AdvantageBatch(reward, cost, critics)
+
+
+def _group_batch(
+    settings: RLSettings,
+    rollout: Rollout,
+    scores: GlobalScores,
+    kl_coefficient: float,
+    processes: ProcessGroup,
+) -> AdvantageBatch:
+    """RLOO and GRPO: advantages within the answers to one prompt, reward and cost apart."""
+    local_rows = torch.as_tensor(rollout.global_rows, device=scores.reward.device)
+    local_reward = shape_rewards(settings, scores.reward[local_rows], None, rollout)
+    if not settings.kl_in_loss and rollout.ref_log_probs is not None:
+        # RLOO (Ahmadian et al. 2024): the whole answer is one action, so its KL is one penalty.
+        log_ratio = (rollout.log_probs - rollout.ref_log_probs) * rollout.answer_mask
+        local_reward = local_reward - kl_coefficient * log_ratio.sum(-1).to(local_reward)
+    # A group may be spread over processes, so advantages are computed from the rewards of all.
+    rewards = processes.gather_rows(local_reward, rollout.global_rows, scores.reward.shape[0])
+
+    def local_advantages(global_scores: Tensor) -> Advantages:
+        advantages = group_relative_advantages(settings, global_scores, scores.scored)
+        return Advantages(advantages[local_rows].to(rollout.log_probs))
+
+    return AdvantageBatch(
+        reward=local_advantages(rewards),
+        cost=None if scores.cost is None else local_advantages(scores.cost),
+    )
+
+
+def shape_rewards(
+    settings: RLSettings, reward: Tensor, cost: Tensor | None, rollout: Rollout
+) -> Tensor:
+    """Returns the reward of each answer after clipping, reward shaping and the length limit.
+
+    Reward shaping subtracts ν·cost; `truncation_penalty` is subtracted from answers that reached
+    the length limit.
+    """
     score = reward
     if settings.clip_reward is not None:
         score = score.clamp(-settings.clip_reward, settings.clip_reward)
     if settings.method == "reward-shaping" and cost is not None:
         score = score - settings.nu * cost
     if settings.truncation_penalty:
-        cut = torch.tensor([not e for e in rollout.ended], device=score.device)
-        score = score - settings.truncation_penalty * cut.to(score)
+        truncated = torch.tensor([not ended for ended in rollout.ended], device=score.device)
+        score = score - settings.truncation_penalty * truncated.to(score)
     return score
 
 
-def critic_side(
+def critic_advantages(
     settings: RLSettings,
     rollout: Rollout,
     score: Tensor,
     values: Tensor,
     *,
-    kl: float,
+    kl_coefficient: float,
     sign: int = 1,
-) -> Side:
-    """Token rewards (KL inside, the sum clamped as in safe-rlhf), then GAE, over the answers' tokens."""
+) -> Advantages:
+    """Returns GAE advantages of one signal (Schulman et al. 2016).
+
+    `score` `[B]` is paid at the last answer token, on top of the KL penalty of each token
+    (Ouyang et al. 2022, equation 2); `sign` is -1 for a cost, to which the penalty is added.
+    """
     if rollout.ref_log_probs is None:
-        raise ValueError("the rollout has no log-probabilities of the reference")
-    coefficient = 0.0 if settings.kl_in_loss else kl
-    rewards = L.kl_penalised_rewards(
+        raise ValueError("the rollout has no log-probabilities of the reference model")
+    token_rewards = L.kl_penalised_rewards(
         rollout.log_probs,
         rollout.ref_log_probs,
         score,
-        rollout.answer,
-        coefficient=coefficient,
+        rollout.answer_mask,
+        coefficient=0.0 if settings.kl_in_loss else kl_coefficient,
         clip=settings.clip_score,
         sign=sign,
     )
-    advantage, returns = L.gae(
-        values, rewards, rollout.answer, 0, gamma=settings.gamma, lam=settings.gae_lambda
+    advantages, returns = L.gae(
+        values,
+        token_rewards,
+        rollout.answer_mask,
+        0,
+        gamma=settings.gamma,
+        lam=settings.gae_lambda,
     )
-    return Side(advantage, values, returns)
+    return Advantages(advantages, values, returns)
 
 
-def group_side(settings: RLSettings, scores: Tensor, scored: Tensor) -> Tensor:
-    """Advantages `[N]` of all processes' answers, groups next to one another; unscored answers count as their group's
-    mean.
+def group_relative_advantages(settings: RLSettings, scores: Tensor, scored: Tensor) -> Tensor:
+    """Returns one advantage per answer, `[N]`; the answers to one prompt are adjacent.
+
+    RLOO (Ahmadian et al. 2024) or GRPO (Shao et al. 2024).
     """
-    grouped = scores.reshape(-1, settings.n)
+    groups = scores.reshape(-1, settings.n)
     known = scored.reshape(-1, settings.n).to(scores)
-    mean = (grouped * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)
-    filled = torch.where(known.bool(), grouped, mean).flatten()
+    # An unscored answer counts as the mean of its group: it shifts no baseline, and has no part in
+    # the gradient anyway.
+    group_means = (groups * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)
+    filled = torch.where(known.bool(), groups, group_means).flatten()
     kind: Literal["rloo", "grpo"] = "rloo" if settings.method == "rloo" else "grpo"
     scale = None if settings.scale == "auto" else settings.scale
     if kind == "rloo" and scale == "group":
@@ -121,89 +266,19 @@ def group_side(settings: RLSettings, scores: Tensor, scored: Tensor) -> Tensor:
     return L.group_advantages(filled, None, settings.n, kind=kind, scale=scale)
 
 
-def whiten(advantage: Tensor, mask: Tensor, world: World) -> Tensor:
-    """Mean 0 and variance 1 over the answers' tokens of all processes."""
-    if world.size == 1:
-        return L.whiten(advantage, mask)
+def _whitened(side: Advantages, rollout: Rollout, processes: ProcessGroup) -> Advantages:
+    return Advantages(whiten_over_processes(side.advantages, rollout.answer_mask, processes))
+
+
+def whiten_over_processes(advantages: Tensor, mask: Tensor, processes: ProcessGroup) -> Tensor:
+    """Returns advantages of mean 0 and variance 1 over the answer tokens of all processes."""
+    if processes.size == 1:
+        return L.whiten(advantages, mask)
     weight = mask.double()
-    count, total = world.sum(torch.stack([weight.sum(), (advantage.double() * weight).sum()]))
+    # Two passes, the mean first: the one-pass formula E[x²] - E[x]² loses digits.
+    sums = torch.stack([weight.sum(), (advantages.double() * weight).sum()])
+    count, total = processes.all_reduce(sums)
     mean = total / count.clamp(min=1)
-    spread = world.sum(((advantage.double() - mean).square() * weight).sum()) / (count - 1).clamp(
-        min=1
-    )
-    return (((advantage - mean) * torch.rsqrt(spread + 1e-8)) * weight).to(advantage)
-
-
-def lesson(
-    settings: RLSettings,
-    rollout: Rollout,
-    scores: tuple[Tensor, Tensor | None, Tensor],
-    values: dict[str, Tensor],
-    *,
-    kl: float,
-    constraint: Constraint | None,
-    normalisers: Normalisers,
-    world: World,
-) -> Lesson:
-    """The advantages of this process's answers; `scores` are reward, cost and scored of *all* processes, in order."""
-    reward, cost, scored = scores
-    mine = torch.as_tensor(rollout.index, device=reward.device)
-    if bool(scored.any()):
-        normalisers.reward.update(reward[scored])
-        if cost is not None:
-            normalisers.cost.update(cost[scored])
-    held = None
-    if cost is not None and constraint is not None:
-        held = normalisers.cost(constraint.weighed(cost))
-    elif cost is not None:
-        held = normalisers.cost(cost)
-    reward = normalisers.reward(reward)
-    if settings.grouped:
-        return _group_lesson(settings, rollout, (reward, held, scored), mine, kl=kl, world=world)
-    score = shaped(settings, reward[mine], None if held is None else held[mine], rollout).to(
-        rollout.log_probs
-    )
-    side = critic_side(settings, rollout, score, values["reward_critic"], kl=kl)
-    critics = {"reward_critic": side}
-    cost_side = None
-    if settings.method == "ppo-lag" and held is not None:
-        cost_side = critic_side(
-            settings,
-            rollout,
-            held[mine].to(rollout.log_probs),
-            values["cost_critic"],
-            kl=kl,
-            sign=-1,
-        )
-        critics["cost_critic"] = cost_side
-        if settings.whiten:
-            cost_side = Side(whiten(cost_side.advantage, rollout.answer, world))
-    if settings.whiten:
-        side = Side(whiten(side.advantage, rollout.answer, world))
-    return Lesson(side, cost_side, critics)
-
-
-def _group_lesson(
-    settings: RLSettings,
-    rollout: Rollout,
-    scores: tuple[Tensor, Tensor | None, Tensor],
-    mine: Tensor,
-    *,
-    kl: float,
-    world: World,
-) -> Lesson:
-    reward, cost, scored = scores
-    count = reward.shape[0]
-    own = shaped(settings, reward[mine], None, rollout)
-    if not settings.kl_in_loss and rollout.ref_log_probs is not None:
-        own = own - kl * ((rollout.log_probs - rollout.ref_log_probs) * rollout.answer).sum(-1).to(
-            own
-        )
-    whole = world.gather(own, rollout.index, count)
-    gain = group_side(settings, whole, scored)[mine].to(rollout.log_probs)
-    loss = (
-        None
-        if cost is None
-        else Side(group_side(settings, cost, scored)[mine].to(rollout.log_probs))
-    )
-    return Lesson(Side(gain), loss)
+    squares = processes.all_reduce(((advantages.double() - mean).square() * weight).sum())
+    variance = squares / (count - 1).clamp(min=1)
+    return (((advantages - mean) * torch.rsqrt(variance + 1e-8)) * weight).to(advantages)

@@ -1,4 +1,4 @@
-"""The constraint: what λ holds below the threshold (mean cost, or the mean of the worst), and what a mean can hide."""
+"""The cost constraint of a run: λ, its window of costs, and statistics that a mean can hide."""
 
 from __future__ import annotations
 
@@ -12,42 +12,49 @@ from torch import Tensor
 from truing.train.losses import LagrangeMultiplier
 from truing.train.rl.settings import RLSettings
 
+_COSTS_PER_CATEGORY = 64  # the last costs that a category's mean is taken over
 
-def upper_tail(costs: Sequence[float], share: float) -> tuple[float, float]:
-    """(value at risk, CVaR): the cost that `share` of the answers reach, and the mean of that worst share.
 
-    CVaR_α = VaR + E[(c - VaR)⁺] / α (Rockafellar & Uryasev 2000), which counts a part of an answer where `share` · n
-    is no whole number. NaN where there are no costs.
+def var_and_cvar(costs: Sequence[float], alpha: float) -> tuple[float, float]:
+    """Returns (value at risk, conditional value at risk) of the worst share `alpha` of the costs.
+
+    VaR is the cost that a share α of the answers reaches; CVaR_α = VaR + E[(c - VaR)⁺] / α is the
+    mean of that worst share (Rockafellar & Uryasev 2000). The formula also holds where α·n is not
+    a whole number: the answer at the boundary counts in part. NaN without costs.
     """
     if not costs:
         return math.nan, math.nan
-    ordered = sorted(costs, reverse=True)
-    at = ordered[min(len(ordered) - 1, math.ceil(share * len(ordered) - 1e-9) - 1)]
-    over = math.fsum(max(c - at, 0.0) for c in ordered)
-    return at, at + over / (share * len(ordered))
+    descending = sorted(costs, reverse=True)
+    count = len(descending)
+    # 1e-9: in floating point 0.07 · 100 is 7.000000000000001, which must not be rounded up to 8.
+    boundary = min(count - 1, math.ceil(alpha * count - 1e-9) - 1)
+    var = descending[boundary]
+    excess = math.fsum(max(cost - var, 0.0) for cost in descending)
+    return var, var + excess / (alpha * count)
 
 
-class TailMultiplier(LagrangeMultiplier):
-    """λ that answers the CVaR of its window instead of the mean."""
+class CVaRMultiplier(LagrangeMultiplier):
+    """A Lagrange multiplier that follows the CVaR of its window instead of the mean."""
 
-    tail = 0.1
+    alpha = 0.1
 
     @property
     def episode_cost(self) -> float:
-        """The mean of the worst `tail` share of the window; NaN before the first episode."""
-        return upper_tail(list(self.costs), self.tail)[1]
+        """The mean of the worst share `alpha` of the window; NaN before the first episode."""
+        return var_and_cvar(list(self.costs), self.alpha)[1]
 
 
-class Constraint:
-    """λ, its window, and the costs of the last answers by category.
+class CostConstraint:
+    """λ with its window, and the last costs of each harm category.
 
-    Order of a step, as in safe-rlhf: `observe` the whole rollout, then for each gradient step `step` and only then the loss.
+    Order of a step, as in safe-rlhf: `observe` the whole rollout, then before each gradient step
+    `step`, and only then compute the loss with the new λ.
     """
 
     def __init__(self, settings: RLSettings) -> None:
         self.settings = settings
-        tailed = settings.constraint == "cvar"
-        self.multiplier = (TailMultiplier if tailed else LagrangeMultiplier)(
+        multiplier_type = CVaRMultiplier if settings.constraint == "cvar" else LagrangeMultiplier
+        self.multiplier = multiplier_type(
             settings.lambda_init,
             settings.lambda_lr,
             settings.threshold,
@@ -56,71 +63,86 @@ class Constraint:
             window=settings.window,
             delay=settings.delay,
         )
-        if isinstance(self.multiplier, TailMultiplier):
-            self.multiplier.tail = settings.tail
-        self.by_category: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=64))
+        if isinstance(self.multiplier, CVaRMultiplier):
+            self.multiplier.alpha = settings.tail
+        self.costs_by_category: dict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=_COSTS_PER_CATEGORY)
+        )
 
     def observe(self, costs: Tensor, categories: Iterable[Sequence[str]] = ()) -> None:
-        """Takes the costs of a rollout of all processes, in order, with the harm categories of their prompts."""
+        """Adds the costs of a rollout of all processes, in order.
+
+        `categories` holds the harm categories of the prompt of each cost.
+        """
         self.multiplier.observe(costs)
         for cost, names in zip(costs.tolist(), categories):
             for name in names:
-                self.by_category[name].append(cost)
+                self.costs_by_category[name].append(cost)
 
-    def weighed(self, costs: Tensor) -> Tensor:
-        """The costs whose mean is what λ holds: themselves, or VaR + (c - VaR)⁺ / α for the tail."""
-        if not isinstance(self.multiplier, TailMultiplier) or not self.multiplier.costs:
+    def constrained_costs(self, costs: Tensor) -> Tensor:
+        """Returns per-answer costs whose mean is the quantity that λ constrains.
+
+        These are the costs themselves, or VaR + (c - VaR)⁺ / α for a constraint on the CVaR.
+        """
+        if not isinstance(self.multiplier, CVaRMultiplier) or not self.multiplier.costs:
             return costs
-        at, _ = upper_tail(list(self.multiplier.costs), self.settings.tail)
-        return at + (costs - at).clamp(min=0) / self.settings.tail
+        alpha = self.settings.tail
+        var, _ = var_and_cvar(list(self.multiplier.costs), alpha)
+        return var + (costs - var).clamp(min=0) / alpha
 
     def step(self) -> float:
-        """One update of λ; the fixed price of reward shaping stays."""
-        return (
-            self.settings.nu if self.settings.method == "reward-shaping" else self.multiplier.step()
-        )
+        """Updates λ once and returns it; reward shaping has the fixed price ν instead."""
+        if self.settings.method == "reward-shaping":
+            return self.settings.nu
+        return self.multiplier.step()
 
-    def log(self, costs: Tensor) -> dict[str, float | str]:
-        """λ, the violation, and what the mean cost can hide: share above 0, CVaR 10 %, the worst category."""
-        m, fixed = self.multiplier, self.settings.method == "reward-shaping"
-        row: dict[str, float | str] = {
-            "lambda": self.settings.nu if fixed else m.value,
-            "episode_cost": m.episode_cost,
-            "violation": m.violation,
-            "lambda_at_bound": 0.0 if fixed else float(m.at_bound),
+    def log_metrics(self, costs: Tensor) -> dict[str, float | str]:
+        """Returns the metrics of λ and of the costs of one step.
+
+        A mean below the threshold can hide single harmful answers, so the share of costs above 0,
+        the CVaR at 10 % and the worst category are logged too.
+        """
+        multiplier = self.multiplier
+        fixed = self.settings.method == "reward-shaping"
+        metrics: dict[str, float | str] = {
+            "lambda": self.settings.nu if fixed else multiplier.value,
+            "episode_cost": multiplier.episode_cost,
+            "violation": multiplier.violation,
+            "lambda_at_bound": 0.0 if fixed else float(multiplier.at_bound),
             "cost_mean": float(costs.mean()),
             "cost_positive": float((costs > 0).double().mean()),
-            "cost_cvar10": upper_tail(costs.tolist(), 0.1)[1],
+            "cost_cvar10": var_and_cvar(costs.tolist(), 0.1)[1],
         }
-        means = {k: math.fsum(v) / len(v) for k, v in self.by_category.items() if v}
+        means = {k: math.fsum(c) / len(c) for k, c in self.costs_by_category.items() if c}
         if means:
             worst = max(means, key=means.__getitem__)
-            row |= {"worst_category": worst, "worst_category_cost": means[worst]}
-        return row
+            metrics |= {"worst_category": worst, "worst_category_cost": means[worst]}
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs."""
+        """Returns what a resumed run needs."""
         return {
             "multiplier": self.multiplier.state_dict(),
-            "categories": {k: list(v) for k, v in self.by_category.items()},
+            "categories": {k: list(costs) for k, costs in self.costs_by_category.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up where `state_dict` left off."""
+        """Restores what `state_dict` returned."""
         self.multiplier.load_state_dict(state["multiplier"])
-        self.by_category.clear()
+        self.costs_by_category.clear()
         for name, costs in state["categories"].items():
-            self.by_category[name].extend(costs)
+            self.costs_by_category[name].extend(costs)
 
 
 class KLController:
-    """β of the KL penalty: fixed, or moved towards `kl_target` (Ziegler et al. 2019, 1909.08593, section 2.2)."""
+    """β of the KL penalty: fixed, or adapted to `kl_target` (Ziegler et al. 2019, section 2.2)."""
 
     def __init__(self, settings: RLSettings) -> None:
-        self.settings, self.value = settings, settings.kl
+        self.settings = settings
+        self.value = settings.kl
 
     def update(self, kl: float, answers: int) -> None:
-        """β ← β·(1 + clip(KL / target - 1, ±0.2)·answers / horizon)."""
+        """Sets β ← β·(1 + clip(KL / target - 1, ±0.2)·answers / horizon)."""
         target = self.settings.kl_target
         if target > 0 and math.isfinite(kl):
             error = min(max(kl / target - 1, -0.2), 0.2)

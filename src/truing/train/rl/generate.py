@@ -1,8 +1,8 @@
-"""Draws answers from the model in training: one reading a prompt, a key-value cache, rows that are done dropped.
+"""Samples answers from the policy in training.
 
-Each answer draws from a random stream of its own (seed, step, place), so that neither the batch, nor the number of
-processes, nor
-a resumed run changes it.
+Equal prompts are prefilled once, decoding uses a key-value cache, and finished rows are dropped
+from the batch. Each answer has a random stream of its own (keyed by seed, step and global row), so
+that neither the batch size, nor the number of processes, nor a resume changes the answers.
 """
 
 from __future__ import annotations
@@ -19,171 +19,194 @@ from torch import Tensor
 from truing.core.errors import UserError
 from truing.core.types import stream_seed
 from truing.hf.loading import pad_rows, position_ids
-from truing.train.rl.rollout import Answered
+from truing.train.rl.rollout import GeneratedAnswers
 
 
-class Generator(Protocol):
-    """Draws one answer for each row; `draws` `[B, A]` are uniform numbers, a row's own random stream."""
+class AnswerGenerator(Protocol):
+    """Samples one answer for each prompt."""
 
-    def __call__(self, prompts: Sequence[Sequence[int]], draws: np.ndarray) -> Answered:
-        """Equal prompts next to one another are read once."""
+    def __call__(self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray) -> GeneratedAnswers:
+        """Samples the answers; `uniforms` `[B, A]` holds one uniform number per token to draw."""
         ...
 
 
-def streams(seed: int, step: int, index: Sequence[int], width: int) -> np.ndarray:
-    """Uniform numbers `[B, width]`, each row keyed by (seed, step, its place among all processes)."""
-    rows = [
-        np.random.Generator(np.random.Philox(key=stream_seed(seed, "answer", step, at)))
-        for at in index
+def uniform_draws(seed: int, step: int, global_rows: Sequence[int], width: int) -> np.ndarray:
+    """Returns uniform numbers in [0, 1), `[B, width]`; each row has its own Philox stream."""
+    if not global_rows:
+        return np.zeros((0, width))
+    streams = [
+        np.random.Generator(np.random.Philox(key=stream_seed(seed, "answer", step, row)))
+        for row in global_rows
     ]
-    return np.stack([r.random(width) for r in rows]) if rows else np.zeros((0, width))
+    return np.stack([stream.random(width) for stream in streams])
 
 
-def tempered(logits: Tensor, temperature: float) -> Tensor:
-    """Float32 (or float64) logits of the distribution that answers are drawn from."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return wide if temperature == 1.0 else wide / temperature
+def scale_logits(logits: Tensor, temperature: float) -> Tensor:
+    """Returns logits / temperature in float32 (float64 stays), as the answers are sampled from."""
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    return logits if temperature == 1.0 else logits / temperature
 
 
-def choose(logits: Tensor, draw: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """A token for each row and its log-probability (of the whole distribution, whatever `top_p` left out)."""
-    logs = torch.log_softmax(logits, -1)
-    probs = logs.exp()
+def sample_tokens(logits: Tensor, uniforms: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Returns one token for each row of `[B, V]` logits, and its log-probability.
+
+    The log-probability is that of the whole distribution, also where `top_p` narrowed the sampling
+    (Holtzman et al. 2020): it is what training computes again.
+    """
+    log_probs = torch.log_softmax(logits, -1)
+    probs = log_probs.exp()
     if top_p < 1:
-        top, where = probs.sort(-1, descending=True)
-        top = torch.where(top.cumsum(-1) - top < top_p, top, torch.zeros_like(top))
-        token = where.gather(-1, _invert(top, draw)).squeeze(-1)
+        sorted_probs, token_ids = probs.sort(-1, descending=True)
+        # Keep each token whose predecessors have less than top_p together: the first always stays.
+        mass_before = sorted_probs.cumsum(-1) - sorted_probs
+        nucleus = torch.where(mass_before < top_p, sorted_probs, torch.zeros_like(sorted_probs))
+        tokens = token_ids.gather(-1, _invert_cdf(nucleus, uniforms)).squeeze(-1)
     else:
-        token = _invert(probs, draw).squeeze(-1)
-    return token, logs.gather(-1, token.unsqueeze(-1)).squeeze(-1)
+        tokens = _invert_cdf(probs, uniforms).squeeze(-1)
+    return tokens, log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def _invert(probs: Tensor, draw: Tensor) -> Tensor:
-    total = probs.cumsum(-1)
-    at = draw.to(total).unsqueeze(-1) * total[:, -1:]
-    # right=True: a draw of exactly 0 must not choose a first token of probability 0
-    return torch.searchsorted(total, at, right=True).clamp(max=probs.shape[-1] - 1)
+def _invert_cdf(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Returns `[B, 1]` indices drawn by inverse transform sampling; weights need not sum to 1."""
+    cdf = weights.cumsum(-1)
+    thresholds = uniforms.to(cdf).unsqueeze(-1) * cdf[:, -1:]
+    # right=True: a uniform of exactly 0 must not choose a first token of probability 0.
+    return torch.searchsorted(cdf, thresholds, right=True).clamp(max=weights.shape[-1] - 1)
 
 
 class LocalGenerator:
-    """Generation by the model itself, in this process; `ends` are the ids that end an answer; temperature 0 is greedy."""
+    """Samples with the model itself, in this process.
+
+    `end_ids` are the token ids that end an answer; temperature 0 is greedy decoding; `rows` is the
+    largest decoding batch.
+    """
 
     def __init__(
         self,
         model: Any,
-        ends: frozenset[int],
+        end_ids: frozenset[int],
         *,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        fill: int = 0,
+        pad_id: int = 0,
         rows: int = 64,
     ) -> None:
-        if not ends:
+        if not end_ids:
             raise UserError("the tokenizer has no end token, so an answer would never stop")
-        self.model, self.temperature, self.top_p, self.fill, self.rows = (
-            model,
-            temperature,
-            top_p,
-            fill,
-            rows,
-        )
-        self.ends = torch.tensor(sorted(ends))
-        # transformers renames the argument (`past_key_values` goes in 5.40)
-        named = inspect.signature(type(model).forward).parameters
-        self.cache = "cache" if "cache" in named else "past_key_values"
+        self.model = model
+        self.temperature = temperature
+        self.top_p = top_p
+        self.pad_id = pad_id
+        self.rows = rows
+        self.end_ids = torch.tensor(sorted(end_ids))
+        # transformers renames the argument (`past_key_values` is removed in 5.40).
+        parameters = inspect.signature(type(model).forward).parameters
+        self.cache_argument = "cache" if "cache" in parameters else "past_key_values"
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[Sequence[int]], draws: np.ndarray) -> Answered:
-        """Answers of at most `draws.shape[1]` tokens."""
-        begun = time.perf_counter()
-        device = next(self.model.parameters()).device.type
-        training = self.model.training
+    def __call__(self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray) -> GeneratedAnswers:
+        """Samples answers of at most `uniforms.shape[1]` tokens."""
+        started = time.perf_counter()
+        device_type = next(self.model.parameters()).device.type
+        was_training = self.model.training
         self.model.eval()
-        cuts = [slice(at, at + self.rows) for at in range(0, len(prompts), self.rows)]
-        with torch.autocast(
-            device, enabled=False
-        ):  # one token a row at a time gains nothing from it
-            parts = [self._some(prompts[c], draws[c]) for c in cuts]
-        self.model.train(training)
-        ids = tuple(row for p in parts for row in p[0])
-        ended = tuple(e for p in parts for e in p[2])
-        return Answered(ids, torch.cat([p[1] for p in parts]), ended, time.perf_counter() - begun)
+        slices = [slice(begin, begin + self.rows) for begin in range(0, len(prompts), self.rows)]
+        # Autocast converts weights at each call; with one token per row that does not pay.
+        with torch.autocast(device_type, enabled=False):
+            batches = [self._decode_batch(prompts[rows], uniforms[rows]) for rows in slices]
+        self.model.train(was_training)
+        return GeneratedAnswers(
+            ids=tuple(ids for batch in batches for ids in batch.ids),
+            log_probs=torch.cat([batch.log_probs for batch in batches]),
+            ended=tuple(ended for batch in batches for ended in batch.ended),
+            seconds=time.perf_counter() - started,
+        )
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Any, Tensor]:
-        """Logits of the first tokens, cache and mask; a run of equal prompts is read once."""
+        """Returns the logits of the first answer token, the key-value cache, the attention mask.
+
+        Adjacent equal prompts (the group of GRPO and RLOO) are read once and their cache repeated.
+        """
         device = next(self.model.parameters()).device
-        heads = [
-            at for at, p in enumerate(prompts) if at == 0 or tuple(p) != tuple(prompts[at - 1])
+        group_starts = [
+            row
+            for row, prompt in enumerate(prompts)
+            if row == 0 or tuple(prompt) != tuple(prompts[row - 1])
         ]
-        counts = [b - a for a, b in zip(heads, [*heads[1:], len(prompts)])]
-        ids, mask = (
-            x.to(device) for x in pad_rows([prompts[h] for h in heads], self.fill, side="left")
-        )
-        out = self.model(
+        group_ends = [*group_starts[1:], len(prompts)]
+        group_sizes = [end - start for start, end in zip(group_starts, group_ends)]
+        ids, mask = pad_rows([prompts[row] for row in group_starts], self.pad_id, side="left")
+        ids, mask = ids.to(device), mask.to(device)
+        output = self.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=position_ids(mask),
             use_cache=True,
             logits_to_keep=1,
         )
-        logits, cache = out.logits[:, -1], getattr(out, self.cache)
-        if max(counts) > 1:
-            which = torch.repeat_interleave(torch.arange(len(heads)), torch.tensor(counts)).to(
-                device
-            )
-            if len(set(counts)) == 1:
-                cache.batch_repeat_interleave(counts[0])
-            else:
-                cache.batch_select_indices(which)
-            logits, mask = logits[which], mask[which]
-        return logits, cache, mask
+        logits, cache = output.logits[:, -1], getattr(output, self.cache_argument)
+        if max(group_sizes) == 1:
+            return logits, cache, mask
+        groups = torch.arange(len(group_starts))
+        group_of_row = torch.repeat_interleave(groups, torch.tensor(group_sizes)).to(device)
+        if len(set(group_sizes)) == 1:
+            cache.batch_repeat_interleave(group_sizes[0])
+        else:
+            cache.batch_select_indices(group_of_row)
+        return logits[group_of_row], cache, mask[group_of_row]
 
-    def _some(
-        self, prompts: Sequence[Sequence[int]], draws: np.ndarray
-    ) -> tuple[list[tuple[int, ...]], Tensor, list[bool]]:
-        logits, cache, mask = self._prefill(prompts)
-        device, count, longest = logits.device, len(prompts), draws.shape[1]
-        uniform = torch.from_numpy(draws).to(device)
-        tokens = torch.full((count, longest), self.fill, dtype=torch.long, device=device)
-        log_probs = torch.zeros(
-            (count, longest), dtype=tempered(logits[:1], 1.0).dtype, device=device
-        )
-        length = torch.zeros(count, dtype=torch.long, device=device)
-        ended = torch.zeros(count, dtype=torch.bool, device=device)
-        live = torch.arange(count, device=device)
-        ends = self.ends.to(device)
-        for t in range(longest):
-            if self.temperature == 0:
-                chance, token = torch.log_softmax(tempered(logits, 1.0), -1).max(-1)
-            else:
-                token, chance = choose(
-                    tempered(logits, self.temperature), uniform[live, t], self.top_p
-                )
-            if not bool(torch.isfinite(chance).all()):
-                raise UserError(
-                    "the model gave logits that are no numbers: the policy has diverged (lower the learning "
-                    "rate)"
-                )
-            tokens[live, t], log_probs[live, t] = token, chance
-            length[live] += 1
-            stop = torch.isin(token, ends)
-            ended[live[stop]] = True
-            keep = ~stop
-            if t + 1 == longest or not bool(keep.any()):
-                break
-            if bool(stop.any()):
-                rows = keep.nonzero().squeeze(-1)
-                cache.batch_select_indices(rows)
-                live, token, mask = live[rows], token[rows], mask[rows]
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-            at = mask.sum(-1, keepdim=True) - 1
-            out = self.model(
-                input_ids=token.unsqueeze(-1),
-                attention_mask=mask,
-                position_ids=at,
-                use_cache=True,
-                **{self.cache: cache},
+    def _next_tokens(self, logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the next token of each row and its log-probability."""
+        if self.temperature == 0:
+            log_probs, tokens = torch.log_softmax(scale_logits(logits, 1.0), -1).max(-1)
+        else:
+            scaled = scale_logits(logits, self.temperature)
+            tokens, log_probs = sample_tokens(scaled, uniforms, self.top_p)
+        if not bool(torch.isfinite(log_probs).all()):
+            raise UserError(
+                "the model's logits are not finite: the policy has diverged (lower the learning "
+                "rate)"
             )
-            logits, cache = out.logits[:, -1], getattr(out, self.cache)
-        rows_ = [tuple(r[:n]) for r, n in zip(tokens.tolist(), length.tolist())]
-        return rows_, log_probs, ended.tolist()
+        return tokens, log_probs
+
+    def _decode_batch(
+        self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray
+    ) -> GeneratedAnswers:
+        """Decodes one batch; rows whose answer has ended leave it."""
+        logits, cache, mask = self._prefill(prompts)
+        device, (count, max_tokens) = logits.device, uniforms.shape
+        draws = torch.from_numpy(uniforms).to(device)
+        tokens = torch.full((count, max_tokens), self.pad_id, dtype=torch.long, device=device)
+        log_prob_dtype = scale_logits(logits[:1], 1.0).dtype
+        log_probs = torch.zeros((count, max_tokens), dtype=log_prob_dtype, device=device)
+        lengths = torch.zeros(count, dtype=torch.long, device=device)
+        ended = torch.zeros(count, dtype=torch.bool, device=device)
+        end_ids = self.end_ids.to(device)
+        active_rows = torch.arange(count, device=device)
+        for t in range(max_tokens):
+            next_tokens, next_log_probs = self._next_tokens(logits, draws[active_rows, t])
+            tokens[active_rows, t] = next_tokens
+            log_probs[active_rows, t] = next_log_probs
+            lengths[active_rows] += 1
+            stops = torch.isin(next_tokens, end_ids)
+            ended[active_rows[stops]] = True
+            if t + 1 == max_tokens or bool(stops.all()):
+                break
+            if bool(stops.any()):
+                going_on = (~stops).nonzero().squeeze(-1)
+                cache.batch_select_indices(going_on)
+                active_rows = active_rows[going_on]
+                next_tokens, mask = next_tokens[going_on], mask[going_on]
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+            output = self.model(
+                input_ids=next_tokens.unsqueeze(-1),
+                attention_mask=mask,
+                # Prompts are padded on the left, so a position is a count of real tokens.
+                position_ids=mask.sum(-1, keepdim=True) - 1,
+                use_cache=True,
+                **{self.cache_argument: cache},
+            )
+            logits, cache = output.logits[:, -1], getattr(output, self.cache_argument)
+        ids = tuple(tuple(row[:n]) for row, n in zip(tokens.tolist(), lengths.tolist()))
+        return GeneratedAnswers(ids, log_probs, tuple(ended.tolist()))

@@ -1,8 +1,7 @@
-"""The models of an RL run: actor, reference, critics; separate copies, or adapters on one frozen backbone.
+"""The models of an RL run: policy, reference, critics, and the copy of the policy that samples.
 
-Log-probabilities and values come for the answers' tokens alone, `[B, A]`: the value at t is that of the state before
-answer token t,
-as in safe-rlhf. Only the logits that predict answers are computed.
+`SeparateModels` holds one whole model per role; `SharedBackboneModels` holds one frozen backbone
+with a LoRA adapter per role. The update and the trainer see both by the protocol `PolicyModels`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from truing.core.errors import MissingExtra, UserError
-from truing.distributed.process_group import Pace, World
-from truing.hf.loading import ScalarModel, make_lm_head_contiguous, position_ids
-from truing.train.rl.generate import tempered
-from truing.train.rl.rollout import Rollout
-from truing.train.rl.rollout_model import Writer
+from truing.distributed.process_group import Lockstep, ProcessGroup
+from truing.hf.loading import ScalarModel, make_lm_head_contiguous
+from truing.train.rl.rollout_model import RolloutModel
 from truing.train.sharding import (
     gather_tensors,
     reduce_gradients_by_sum,
@@ -31,144 +27,98 @@ from truing.train.sharding import (
     unsharded,
 )
 
-ACTOR, WRITER = "actor", "writer"
-CRITICS = {
-    "ppo": ("reward_critic",),
-    "reward-shaping": ("reward_critic",),
-    "ppo-lag": ("reward_critic", "cost_critic"),
+# Roles of `PolicyModels.active`. The values of POLICY and of the critics are also the names of
+# checkpoint files and adapters, so they stay.
+POLICY = "actor"
+REFERENCE = "reference"
+ROLLOUT = "rollout"
+REWARD_CRITIC = "reward_critic"
+COST_CRITIC = "cost_critic"
+
+CRITICS_BY_METHOD: dict[str, tuple[str, ...]] = {
+    "ppo": (REWARD_CRITIC,),
+    "reward-shaping": (REWARD_CRITIC,),
+    "ppo-lag": (REWARD_CRITIC, COST_CRITIC),
     "rloo": (),
     "grpo": (),
 }
 
 
-class Crew(Protocol):
-    """The models of a run. `role(name)` makes a model the one that `module` runs; nothing else depends on how they share."""
+class PolicyModels(Protocol):
+    """The models of a run by role, however they share weights.
+
+    `critics` are the roles that learn values. `compute_dtype` is the autocast dtype (weights stay
+    in float32), or None without autocast. `lockstep` keeps the processes at the same number of
+    forward passes once the weights are sharded.
+    """
 
     tokenizer: Any
     critics: tuple[str, ...]
-    half: torch.dtype | None
-    pace: Pace
+    compute_dtype: torch.dtype | None
+    lockstep: Lockstep
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the weights."""
         ...
 
-    def role(self, name: str) -> contextlib.AbstractContextManager[Any]:
-        """The causal model of `actor` or `reference`; the callable `(ids, mask) -> [B, T]` of a critic; as `writer` the
-        model that draws the actor's answers.
+    def active(self, role: str) -> contextlib.AbstractContextManager[Any]:
+        """Activates a role for as long as the context lasts and returns its model.
+
+        POLICY, REFERENCE and ROLLOUT are causal language models; a critic is a callable
+        `(input_ids, attention_mask) -> [B, T]`.
         """
         ...
 
-    def named(self, name: str) -> Iterable[tuple[str, nn.Parameter]]:
-        """The trained parameters of `actor` or of a critic."""
+    def named_parameters(self, role: str) -> Iterable[tuple[str, nn.Parameter]]:
+        """Returns the trained parameters of POLICY or of a critic."""
         ...
 
-    def state(self, name: str) -> dict[str, Tensor]:
-        """What must be kept of a trained model."""
+    def state_dict(self, role: str) -> dict[str, Tensor]:
+        """Returns what a checkpoint stores of a trained role."""
         ...
 
-    def load(self, name: str, state: dict[str, Tensor]) -> None:
-        """Takes up what `state` gave."""
+    def load_state_dict(self, role: str, state: dict[str, Tensor]) -> None:
+        """Restores what `state_dict` returned."""
         ...
 
-    def spread(self, world: World) -> None:
-        """Spreads the weights over the processes (FSDP); from then on every pass needs all of them."""
+    def shard(self, processes: ProcessGroup) -> None:
+        """Shards the weights over the processes (FSDP); each forward pass is then a collective."""
         ...
 
-    def whole(self) -> contextlib.AbstractContextManager[None]:
-        """Whole weights in every process, for answers; all processes must enter."""
+    def unsharded(self) -> contextlib.AbstractContextManager[None]:
+        """Gathers whole weights in every process, for sampling; all processes must enter."""
         ...
 
 
-def log_probs(model: Any, rollout: Rollout, *, temperature: float = 1.0) -> Tensor:
-    """log π of the answers' tokens under the distribution that they are drawn from; 0 behind their ends. `[B, A]`."""
-    width = rollout.answer.shape[1]
-    out = model(
-        input_ids=rollout.ids,
-        attention_mask=rollout.mask,
-        position_ids=position_ids(rollout.mask),
-        use_cache=False,
-        logits_to_keep=width + 1,
-    )
-    logits = tempered(out.logits[:, :-1], temperature)
-    chosen = logits.gather(-1, rollout.targets.unsqueeze(-1)).squeeze(-1)
-    return (chosen - logits.logsumexp(-1)) * rollout.answer
+def _autocast(models: PolicyModels) -> Any:
+    """Returns the autocast context of a forward pass (an empty one in full precision)."""
+    if models.compute_dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(models.device.type, dtype=models.compute_dtype)
 
 
-def values(critic: Any, rollout: Rollout) -> Tensor:
-    """The value before each answer token; 0 behind the ends. `[B, A]`."""
-    every = critic(rollout.ids, rollout.mask)
-    every = every if every.dtype == torch.float64 else every.float()
-    return every[:, rollout.start - 1 : -1] * rollout.answer
+def _transformer_body(model: Any) -> Any:
+    """Returns the transformer without its language-model head."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(base, base.base_model_prefix, base)
 
 
-def trimmed(rollout: Rollout) -> Rollout:
-    """Without the columns that are padding in all of its rows."""
-    first = int(rollout.mask.bool().any(0).to(torch.uint8).argmax())
-    width = int(rollout.lengths.max()) if len(rollout.texts) else 0
-    end = rollout.start + width
-    if first == 0 and end == rollout.ids.shape[1]:
-        return rollout
-    ref = None if rollout.ref_log_probs is None else rollout.ref_log_probs[:, :width]
-    return replace(
-        rollout,
-        ids=rollout.ids[:, first:end],
-        mask=rollout.mask[:, first:end],
-        answer=rollout.answer[:, :width],
-        log_probs=rollout.log_probs[:, :width],
-        ref_log_probs=ref,
-    )
-
-
-def pieces(rollout: Rollout, rows: Sequence[int], size: int) -> Iterator[tuple[list[int], Rollout]]:
-    """`rows` in forwards of at most `size` rows, those of similar length together, without common padding."""
-    total = rollout.mask.sum(-1).tolist()
-    ordered = sorted(rows, key=lambda r: (-total[r], r))
-    for at in range(0, len(ordered), size):
-        some = ordered[at : at + size]
-        yield some, trimmed(rollout.take(some))
-
-
-@torch.no_grad()
-def over_all(rollout: Rollout, size: int, function: Any) -> Tensor:
-    """A `[b, a]` function of pieces, put together for the whole rollout, `[B, A]`."""
-    whole = torch.zeros_like(rollout.log_probs)
-    for rows, piece in pieces(rollout, range(len(rollout.texts)), size):
-        got = function(piece)
-        whole[rows, : got.shape[1]] = got.to(whole)
-    return whole
-
-
-def _body(model: Any) -> Any:
-    """The transformer without its language-model head."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(plain, plain.base_model_prefix, plain)
-
-
-def _head(model: Any, given: nn.Linear | None) -> nn.Linear:
-    """A critic's head: as given, else zero, so that training begins with values of 0 and not of noise."""
-    size = int(model.config.get_text_config().hidden_size)
-    first = next(model.parameters())
-    wide = first.dtype if first.dtype == torch.float64 else torch.float32
-    head = nn.Linear(size, 1, bias=False, dtype=wide, device=first.device)
-    with torch.no_grad():
-        head.weight.zero_() if given is None else head.weight.copy_(given.weight)
+def _new_value_head(model: Any) -> nn.Linear:
+    """Returns a value head of zeros: training begins with values of 0 and not with noise."""
+    hidden_size = int(model.config.get_text_config().hidden_size)
+    weight = next(model.parameters())
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    head = nn.Linear(hidden_size, 1, bias=False, dtype=dtype, device=weight.device)
+    nn.init.zeros_(head.weight)
     return head
 
 
-def arithmetic(crew: Crew) -> Any:
-    """The context of a forward pass: weights stay in float32, `half` is what products are computed in."""
-    if crew.half is None:
-        return contextlib.nullcontext()
-    return torch.autocast(crew.device.type, dtype=crew.half)
+class SeparateModels:
+    """Whole models: the policy, a frozen copy as the reference, a body and head for each critic.
 
-
-class SeparateCrew:
-    """Whole models: the actor as given, a frozen copy of it as the reference, a body with a head for each critic.
-
-    `starts` gives reward and cost models (`ScalarModel`) that critics begin from, as in Safe RLHF; else they begin from
-    the actor's body.
+    `critic_inits` holds reward and cost models (`ScalarModel`) that critics start from, as in Safe
+    RLHF (Dai et al. 2023); a critic without one starts from the policy's body.
     """
 
     def __init__(
@@ -177,77 +127,83 @@ class SeparateCrew:
         tokenizer: Any,
         critics: Sequence[str] = (),
         *,
-        starts: dict[str, ScalarModel] | None = None,
-        half: torch.dtype | None = None,
+        critic_inits: dict[str, ScalarModel] | None = None,
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
-        self.tokenizer, self.critics, self.half = tokenizer, tuple(critics), half
-        self.pace = Pace()
+        self.tokenizer = tokenizer
+        self.critics = tuple(critics)
+        self.compute_dtype = compute_dtype
+        self.lockstep = Lockstep()
         make_lm_head_contiguous(model)
         self.reference = copy.deepcopy(model).eval().requires_grad_(False)
-        self.models: dict[str, Any] = {}
-        for name in critics:
-            start = (starts or {}).get(name)
-            if start is not None:
-                self.models[name] = copy.deepcopy(start).requires_grad_(True)
+        self.trained: dict[str, Any] = {}
+        for critic in critics:
+            init = (critic_inits or {}).get(critic)
+            if init is None:
+                body = copy.deepcopy(_transformer_body(model))
+                scalar_model = ScalarModel(body, head=_new_value_head(model))
             else:
-                self.models[name] = ScalarModel(
-                    copy.deepcopy(_body(model)), head=_head(model, None)
-                ).requires_grad_(True)
-        self.models[ACTOR] = model.requires_grad_(True)
-        for m in self.models.values():
-            m.eval()  # no dropout: the policy that is trained is the one that drew
+                scalar_model = copy.deepcopy(init)
+            self.trained[critic] = scalar_model.requires_grad_(True)
+        self.trained[POLICY] = model.requires_grad_(True)
+        for trained_model in self.trained.values():
+            # No dropout in training either: with it, the ratio of the new policy to the one that
+            # sampled would not be 1 before the first gradient step.
+            trained_model.eval()
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
-        return next(self.models[ACTOR].parameters()).device
+        """The device of the policy."""
+        return next(self.trained[POLICY].parameters()).device
 
     @contextlib.contextmanager
-    def role(self, name: str) -> Iterator[Any]:
-        """The model of that name."""
-        with arithmetic(self):
-            yield (
-                self.reference
-                if name == "reference"
-                else self.models[ACTOR if name == WRITER else name]
-            )
+    def active(self, role: str) -> Iterator[Any]:
+        """Returns the model of a role; the policy itself samples the rollouts."""
+        with _autocast(self):
+            if role == REFERENCE:
+                yield self.reference
+            else:
+                yield self.trained[POLICY if role == ROLLOUT else role]
 
-    def merged(self) -> Any:
-        """The actor as a plain model."""
-        return self.models[ACTOR]
+    def merged_policy(self) -> Any:
+        """Returns the policy as a plain model."""
+        return self.trained[POLICY]
 
-    def named(self, name: str) -> Iterable[tuple[str, nn.Parameter]]:
-        """All parameters of the model."""
-        return list(self.models[name].named_parameters())
+    def named_parameters(self, role: str) -> Iterable[tuple[str, nn.Parameter]]:
+        """Returns all parameters of the model."""
+        return list(self.trained[role].named_parameters())
 
-    def state(self, name: str) -> dict[str, Tensor]:
-        """The whole state of the model."""
-        return dict(gather_tensors(self.models[name].state_dict()))
+    def state_dict(self, role: str) -> dict[str, Tensor]:
+        """Returns the state of the model with whole tensors; all processes must call it."""
+        return dict(gather_tensors(self.trained[role].state_dict()))
 
-    def load(self, name: str, state: dict[str, Tensor]) -> None:
-        """Takes up what `state` gave."""
-        own = self.models[name].state_dict()
-        self.models[name].load_state_dict({k: shard_like(v, own.get(k)) for k, v in state.items()})
+    def load_state_dict(self, role: str, state: dict[str, Tensor]) -> None:
+        """Restores a state of whole tensors into the (possibly sharded) model."""
+        current = self.trained[role].state_dict()
+        local_state = {name: shard_like(value, current.get(name)) for name, value in state.items()}
+        self.trained[role].load_state_dict(local_state)
 
-    def spread(self, world: World) -> None:
-        """All weights, gradients and optimisers of every model, the reference included."""
-        for model in (self.reference, *self.models.values()):
-            shard_model(model, world.size, self.device)
+    def shard(self, processes: ProcessGroup) -> None:
+        """Shards weights, gradients and optimiser state of every model, the reference included."""
+        for model in (self.reference, *self.trained.values()):
+            shard_model(model, processes.size, self.device)
+            # Losses are divided by global counts already: sum the gradients, do not average.
             reduce_gradients_by_sum(model)
-        self.pace = Pace(world)
+        self.lockstep = Lockstep(processes)
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
-        """The actor in one piece."""
-        with unsharded(self.models[ACTOR]) if self.pace.world else contextlib.nullcontext():
+    def unsharded(self) -> Iterator[None]:
+        """Gathers the whole policy in every process."""
+        sharded = self.lockstep.processes is not None
+        with unsharded(self.trained[POLICY]) if sharded else contextlib.nullcontext():
             yield
 
 
-class SharedCrew:
-    """One frozen backbone with an adapter (LoRA) for the actor and for each critic; the reference is the backbone with
-    adapters off.
+class SharedBackboneModels:
+    """One frozen backbone with a LoRA adapter for the policy and for each critic.
 
-    Reward and cost models that are adapters on the same backbone come in by `add_scorer`, so that six models take the
+    The reference is the backbone with all adapters off. Reward and cost models that are adapters
+    on the same backbone are loaded by `add_scoring_adapter`, so that six models take about the
     memory of one.
     """
 
@@ -258,15 +214,17 @@ class SharedCrew:
         critics: Sequence[str] = (),
         *,
         rank: int = 16,
-        half: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError as error:
             raise MissingExtra("train", "adapters (package peft)") from error
 
-        self.tokenizer, self.critics, self.half = tokenizer, tuple(critics), half
-        self.pace = Pace()
+        self.tokenizer = tokenizer
+        self.critics = tuple(critics)
+        self.compute_dtype = compute_dtype
+        self.lockstep = Lockstep()
         config = LoraConfig(
             r=rank,
             lora_alpha=2 * rank,
@@ -275,41 +233,49 @@ class SharedCrew:
             task_type="CAUSAL_LM",
         )
         make_lm_head_contiguous(model)
-        self.peft = get_peft_model(model, config, adapter_name=ACTOR)
+        self.peft = get_peft_model(model, config, adapter_name=POLICY)
         self.heads: dict[str, nn.Linear] = {}
-        self.writer: Writer | None = None
-        for name in critics:
-            self.peft.add_adapter(name, copy.deepcopy(config))
-            self.heads[name] = _head(model, None).requires_grad_(True)
+        self.rollout_model: RolloutModel | None = None
+        for critic in critics:
+            self.peft.add_adapter(critic, copy.deepcopy(config))
+            self.heads[critic] = _new_value_head(model).requires_grad_(True)
         self.peft.eval()
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the backbone."""
         return next(self.peft.parameters()).device
 
     @contextlib.contextmanager
-    def role(self, name: str) -> Iterator[Any]:
-        """The backbone with the adapter of that name on."""
-        if name == WRITER and self.half is not None and self.pace.world is None:
-            self.writer = self.writer or Writer(self.peft, self.half)
-            yield self.writer.refreshed(ACTOR)
-            return
-        name = ACTOR if name == WRITER else name
-        with arithmetic(self):
-            if name == "reference":
+    def active(self, role: str) -> Iterator[Any]:
+        """Switches the adapter of a role on and returns its model.
+
+        In half precision a merged copy of the policy samples the rollouts (see `RolloutModel`).
+        It needs whole weights, so with sharded ones the policy samples itself.
+        """
+        if role == ROLLOUT:
+            if self.compute_dtype is not None and self.lockstep.processes is None:
+                if self.rollout_model is None:
+                    self.rollout_model = RolloutModel(self.peft, self.compute_dtype)
+                yield self.rollout_model.sync(POLICY)
+                return
+            role = POLICY
+        with _autocast(self):
+            if role == REFERENCE:
                 with self.peft.disable_adapter():
                     yield self.peft.get_base_model()
                 return
-            self.peft.set_adapter(name)
-            yield (
-                self.peft.get_base_model()
-                if name == ACTOR
-                else ScalarModel(_body(self.peft), head=self.heads[name])
-            )
+            self.peft.set_adapter(role)
+            if role == POLICY:
+                yield self.peft.get_base_model()
+            else:
+                yield ScalarModel(_transformer_body(self.peft), head=self.heads[role])
 
-    def add_scorer(self, name: str, folder: str | Path) -> None:
-        """Puts a reward or cost model that training left (an adapter on the same base, a head) beside the others, frozen."""
+    def add_scoring_adapter(self, name: str, folder: str | Path) -> None:
+        """Loads a trained reward or cost model (adapter and head) onto the backbone, frozen.
+
+        Raises UserError if its weights do not match the layers of the backbone.
+        """
         from peft import LoraConfig
         from safetensors.torch import load_file
 
@@ -318,80 +284,93 @@ class SharedCrew:
         config.task_type, config.inference_mode = "CAUSAL_LM", True
         self.peft.add_adapter(name, config)
         prefix = self.peft.get_base_model().base_model_prefix
-        own = {k: p for k, p in self.peft.named_parameters() if f".{name}." in k}
+        missing = {k: p for k, p in self.peft.named_parameters() if f".{name}." in k}
         with torch.no_grad():
             for key, value in load_file(adapter / "adapter_model.safetensors").items():
-                # saved from the body alone, so its names lack the body's own
-                there = key.replace("base_model.model.", f"base_model.model.{prefix}.", 1)
-                there = there.replace(".weight", f".{name}.weight")
-                if there not in own:
+                # A reward model is saved from the transformer body, so its keys lack the body's
+                # attribute name ("model." in Llama) and the adapter's name.
+                target = key.replace("base_model.model.", f"base_model.model.{prefix}.", 1)
+                target = target.replace(".weight", f".{name}.weight")
+                if target not in missing:
                     raise UserError(
-                        f"{adapter}: {key} has no place in this model; give the reward model as a judge instead"
+                        f"{adapter}: this model has no layer for {key}; give the reward model as a "
+                        f"judge (reward:DIR) instead"
                     )
-                own.pop(there).copy_(value)
-            head = load_file(Path(folder) / "head.safetensors")["weight"]
-            self.heads[name] = _head(self.peft.get_base_model(), None).requires_grad_(False)
-            self.heads[name].weight.copy_(head)
-        if any("lora_B" in k for k in own):
+                missing.pop(target).copy_(value)
+            head_weight = load_file(Path(folder) / "head.safetensors")["weight"]
+            self.heads[name] = _new_value_head(self.peft.get_base_model()).requires_grad_(False)
+            self.heads[name].weight.copy_(head_weight)
+        if any("lora_B" in key for key in missing):
             raise UserError(
-                f"{adapter}: lacks weights of {len(own)} layers; give the reward model as a judge instead"
+                f"{adapter}: {len(missing)} adapter weights of this model are missing; give the "
+                f"reward model as a judge (reward:DIR) instead"
             )
 
-    def start(self, critic: str, scorer: str) -> bool:
-        """Lets a critic begin from a reward or cost model (as Safe RLHF does); false where their ranks differ."""
-        own = dict(self.named(critic))
-        given = {k.replace(f".{scorer}.", f".{critic}."): p for k, p in self.named(scorer)}
-        if {k: p.shape for k, p in own.items()} != {k: p.shape for k, p in given.items()}:
+    def initialise_critic(self, critic: str, scoring_adapter: str) -> bool:
+        """Copies a reward or cost model into a critic, as Safe RLHF does.
+
+        Returns False, and changes nothing, if their adapters have different shapes (LoRA ranks).
+        """
+        targets = dict(self.named_parameters(critic))
+        sources = {
+            name.replace(f".{scoring_adapter}.", f".{critic}."): parameter
+            for name, parameter in self.named_parameters(scoring_adapter)
+        }
+        target_shapes = {name: parameter.shape for name, parameter in targets.items()}
+        if target_shapes != {name: parameter.shape for name, parameter in sources.items()}:
             return False
         with torch.no_grad():
-            for key, p in own.items():
-                p.copy_(given[key])
+            for name, parameter in targets.items():
+                parameter.copy_(sources[name])
         return True
 
-    def save_adapter(self, folder: str | Path) -> None:
-        """The actor's adapter alone, in peft's layout."""
-        self.peft.save_pretrained(str(folder), selected_adapters=[ACTOR])
-        inside = Path(folder) / ACTOR
-        for path in sorted(inside.iterdir()) if inside.is_dir() else ():
+    def save_policy_adapter(self, folder: str | Path) -> None:
+        """Writes the policy's adapter into `folder` in PEFT's layout."""
+        self.peft.save_pretrained(str(folder), selected_adapters=[POLICY])
+        # PEFT puts adapters that are not called "default" into a subfolder; loaders such as vLLM
+        # expect the files at the top.
+        subfolder = Path(folder) / POLICY
+        if not subfolder.is_dir():
+            return
+        for path in sorted(subfolder.iterdir()):
             path.rename(Path(folder) / path.name)
-        if inside.is_dir():
-            inside.rmdir()
+        subfolder.rmdir()
 
-    def merged(self) -> Any:
-        """The actor merged into the backbone: a plain model; nothing else of the crew can be used afterwards."""
-        self.peft.set_adapter(ACTOR)
+    def merged_policy(self) -> Any:
+        """Merges the policy into the backbone and returns it; no other role can be used after."""
+        self.peft.set_adapter(POLICY)
         for name in list(self.heads):
             self.peft.delete_adapter(name)
         return self.peft.merge_and_unload()
 
-    def named(self, name: str) -> Iterable[tuple[str, nn.Parameter]]:
-        """The adapter's weights and the head."""
-        own = [(k, p) for k, p in self.peft.named_parameters() if f".{name}." in k]
-        return own + ([("head.weight", self.heads[name].weight)] if name in self.heads else [])
+    def named_parameters(self, role: str) -> Iterable[tuple[str, nn.Parameter]]:
+        """Returns the adapter weights of a role, and its head."""
+        parameters = [(k, p) for k, p in self.peft.named_parameters() if f".{role}." in k]
+        if role in self.heads:
+            parameters.append(("head.weight", self.heads[role].weight))
+        return parameters
 
-    def state(self, name: str) -> dict[str, Tensor]:
-        """The adapter's weights and the head."""
-        return {k: p.detach() for k, p in self.named(name)}
+    def state_dict(self, role: str) -> dict[str, Tensor]:
+        """Returns the adapter weights of a role, and its head."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters(role)}
 
-    def load(self, name: str, state: dict[str, Tensor]) -> None:
-        """Takes up what `state` gave."""
+    def load_state_dict(self, role: str, state: dict[str, Tensor]) -> None:
+        """Restores what `state_dict` returned."""
         with torch.no_grad():
-            for key, p in self.named(name):
-                p.copy_(state[key])
+            for name, parameter in self.named_parameters(role):
+                parameter.copy_(state[name])
 
-    def spread(self, world: World) -> None:
-        """The frozen backbone; adapters and heads are small and stay whole in every process."""
-        body = _body(self.peft)
-        shard_model(
-            body,
-            world.size,
-            self.device,
-            keep=[p for k, p in body.named_parameters() if ".lora_" in k],
-        )
-        self.pace = Pace(world)
+    def shard(self, processes: ProcessGroup) -> None:
+        """Shards the frozen backbone; adapters and heads are small and stay whole everywhere."""
+        body = _transformer_body(self.peft)
+        adapter_weights = [p for name, p in body.named_parameters() if ".lora_" in name]
+        shard_model(body, processes.size, self.device, keep=adapter_weights)
+        self.lockstep = Lockstep(processes)
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
-        """The backbone in one piece."""
-        with unsharded(_body(self.peft)) if self.pace.world else contextlib.nullcontext():
+    def unsharded(self) -> Iterator[None]:
+        """Gathers the whole backbone in every process."""
+        sharded = self.lockstep.processes is not None
+        body = _transformer_body(self.peft)
+        with unsharded(body) if sharded else contextlib.nullcontext():
             yield

@@ -1,10 +1,11 @@
-"""Rewards and costs: any judge, or a function of token ids; weighted, added, each one logged.
+"""Rewards and costs: judges or plain functions, weighted and summed; each one is logged.
 
-A judgement is read by its `value` (a reward, a cost, a grade), else its `score` (a probability), else its `verdict`. As
-a reward a
-probability counts as it is; as a cost p counts as 2p - 1 and a verdict as +1 / -1, so that a cost above 0 means "more
-likely harmful
-than not". What could not be judged is unscored: it teaches nothing, and never counts as safe.
+A judgement is read by its `value` (a reward, a cost, a grade), else by its `score` (a probability),
+else by its `verdict`. In a cost, a probability p counts as 2p - 1 and a verdict as +1 or -1, so
+that a cost above 0 means "more likely harmful than not".
+
+An answer that could not be judged is unscored: it has no part in the gradient, and it never counts
+as safe.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from truing.train.harm_check import require_red_model_reason
 from truing.train.rl.rollout import Rollout
 
 T = TypeVar("T")
-_HARM = ("harmful", "unsafe", "cost")
+_HARM_QUESTIONS = ("harmful", "unsafe", "cost")  # a high answer to these means harm
+_NOT_FINITE = "not a finite number"
 
 
-class Signal(Protocol):
-    """Gives each answer a number, or none and why."""
+class RewardSignal(Protocol):
+    """Scores each answer of a rollout, as a reward or as a cost."""
 
     @property
     def name(self) -> str:
@@ -42,21 +44,21 @@ class Signal(Protocol):
 
     @property
     def question(self) -> str:
-        """What it asks; empty for a function."""
+        """The question that a judge answers; empty for a function."""
         ...
 
     @property
     def lineage(self) -> Lineage:
-        """Where it comes from."""
+        """The lineage of the judge."""
         ...
 
     def score(self, rollout: Rollout, *, cost: bool) -> list[float | str]:
-        """One number an answer; a text says why there is none."""
+        """Returns one number per answer, or a text that says why there is none."""
         ...
 
 
-class Loop:
-    """One event loop in a thread of its own, so that judges keep their connections from step to step."""
+class BackgroundEventLoop:
+    """An asyncio event loop in a thread, so that judges keep their connections between steps."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -65,149 +67,186 @@ class Loop:
         )
         self._thread.start()
 
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs to the end."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end and returns its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
 class JudgeSignal:
-    """A judge as a signal. It reads text, so a reward model with another tokenizer re-tokenises by itself."""
+    """A judge as a reward signal.
 
-    _loop: Loop | None = None
+    Judges read text, so a reward model with another tokenizer than the policy's works too.
+    """
+
+    # One loop for all judges: HTTP clients are bound to the loop that first used them.
+    _event_loop: BackgroundEventLoop | None = None
 
     def __init__(self, judge: Judge, *, concurrency: int = 64) -> None:
-        self.judge, self.concurrency = judge, concurrency
-        self.name, self.question, self.lineage = judge.name, judge.question, judge.lineage
+        self.judge = judge
+        self.concurrency = concurrency
+        self.name = judge.name
+        self.question = judge.question
+        self.lineage = judge.lineage
 
     def score(self, rollout: Rollout, *, cost: bool) -> list[float | str]:
-        """Judges all answers, concurrently."""
-        if JudgeSignal._loop is None:
-            JudgeSignal._loop = Loop()
-        pairs = [(p.sample, r) for p, r in zip(rollout.prompts, rollout.responses("policy"))]
-        return [read(j, cost=cost) for j in JudgeSignal._loop.wait(self._all(pairs))]
+        """Judges all answers concurrently."""
+        if JudgeSignal._event_loop is None:
+            JudgeSignal._event_loop = BackgroundEventLoop()
+        responses = rollout.to_responses("policy")
+        pairs = [(prompt.sample, r) for prompt, r in zip(rollout.prompts, responses)]
+        judgements = JudgeSignal._event_loop.run(self._judge_all(pairs))
+        return [judgement_number(judgement, cost=cost) for judgement in judgements]
 
-    async def _all(self, pairs: Sequence[tuple[Sample, Response]]) -> list[Judgement | str]:
+    async def _judge_all(self, pairs: Sequence[tuple[Sample, Response]]) -> list[Judgement | str]:
         INITIAL_CONCURRENCY.set(self.concurrency)
-        gate = asyncio.Semaphore(self.concurrency)
+        semaphore = asyncio.Semaphore(self.concurrency)
 
-        async def one(sample: Sample, response: Response) -> Judgement | str:
-            async with gate:
+        async def judge_one(sample: Sample, response: Response) -> Judgement | str:
+            async with semaphore:
                 try:
                     return await self.judge.judge(sample, response)
                 except Exception as error:
+                    # One failed judgement makes one answer unscored; `max_unscored` limits them.
                     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
-        return list(await asyncio.gather(*(one(s, r) for s, r in pairs)))
+        return list(await asyncio.gather(*(judge_one(s, r) for s, r in pairs)))
 
 
 class FunctionSignal:
-    """A plain function of the rollout, giving `[B]` numbers; for tests and programs."""
+    """A function of the rollout that returns `[B]` numbers, as a reward signal."""
 
     question = ""
 
     def __init__(self, name: str, function: Callable[[Rollout], Tensor]) -> None:
-        self.name, self.function = name, function
+        self.name = name
+        self.function = function
         self.lineage = Lineage(name=name, hash=digest("function", name))
 
     def score(self, rollout: Rollout, *, cost: bool) -> list[float | str]:
-        """The function's numbers."""
-        return [
-            x if math.isfinite(x) else "not a finite number"
-            for x in self.function(rollout).tolist()
-        ]
+        """Returns the numbers of the function."""
+        numbers = self.function(rollout).tolist()
+        return [number if math.isfinite(number) else _NOT_FINITE for number in numbers]
 
 
-def read(judgement: Judgement | str, *, cost: bool) -> float | str:
-    """The number of a judgement, or why there is none."""
+def judgement_number(judgement: Judgement | str, *, cost: bool) -> float | str:
+    """Returns the number of a judgement, or why there is none."""
     if isinstance(judgement, str):
         return judgement
     if judgement.failure is not None:
         return f"{judgement.failure.kind}: {judgement.failure.message}"
     if judgement.value is not None:
-        found = float(judgement.value)
+        number = float(judgement.value)
     elif judgement.score is not None:
-        found = 2 * judgement.score - 1 if cost else judgement.score
+        number = 2 * judgement.score - 1 if cost else judgement.score
     elif judgement.verdict is not None:
-        found = float(judgement.verdict) * 2 - 1 if cost else float(judgement.verdict)
+        number = float(judgement.verdict) * 2 - 1 if cost else float(judgement.verdict)
     else:
         return "neither value nor score nor verdict"
-    return found if math.isfinite(found) else "not a finite number"
+    return number if math.isfinite(number) else _NOT_FINITE
 
 
 @dataclass(frozen=True)
-class Weighted:
+class WeightedSignal:
     """A signal and its weight in the sum."""
 
-    signal: Signal
+    signal: RewardSignal
     weight: float = 1.0
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What the signals say of a rollout: `[B]` reward and cost (0 where not scored), which rows are scored, each part."""
+class RolloutScores:
+    """The scores of a rollout's answers.
+
+    `reward` and `cost` are `[B]`, 0 where an answer is unscored; `scored` says which answers all
+    signals could score. `parts` holds each signal's numbers (NaN = none), `failure_reasons` counts
+    why numbers are missing.
+    """
 
     reward: Tensor
     cost: Tensor | None
     scored: Tensor
     parts: dict[str, Tensor] = field(default_factory=dict)
-    reasons: Counter[str] = field(default_factory=Counter)
+    failure_reasons: Counter[str] = field(default_factory=Counter)
 
 
-class Signals:
-    """Rewards and costs, each a weighted sum."""
+@dataclass(frozen=True)
+class GlobalScores:
+    """Reward, cost and whether scored, `[N]` each, of the answers of all processes in order."""
+
+    reward: Tensor
+    cost: Tensor | None
+    scored: Tensor
+
+
+class RewardSignals:
+    """The reward and the cost of a run, each a weighted sum of signals."""
 
     def __init__(
-        self, rewards: Sequence[Weighted | Signal], costs: Sequence[Weighted | Signal] = ()
+        self,
+        rewards: Sequence[WeightedSignal | RewardSignal],
+        costs: Sequence[WeightedSignal | RewardSignal] = (),
     ) -> None:
-        self.rewards = [w if isinstance(w, Weighted) else Weighted(w) for w in rewards]
-        self.costs = [w if isinstance(w, Weighted) else Weighted(w) for w in costs]
+        self.rewards = [s if isinstance(s, WeightedSignal) else WeightedSignal(s) for s in rewards]
+        self.costs = [s if isinstance(s, WeightedSignal) else WeightedSignal(s) for s in costs]
         if not self.rewards:
             raise PlanError(
-                "a run needs a reward: --reward SPEC (a judge whose value or score is to be raised)"
+                "a run needs a reward: --reward SPEC (a judge whose value or score is maximised)"
             )
-        if any(not w.weight or not math.isfinite(w.weight) for w in (*self.rewards, *self.costs)):
-            raise PlanError("a weight of 0 (or none at all) leaves its signal without effect")
+        if any(not s.weight or not math.isfinite(s.weight) for s in (*self.rewards, *self.costs)):
+            raise PlanError("a weight of a reward or cost is 0 or not finite")
 
     @property
     def lineages(self) -> tuple[Lineage, ...]:
-        """All judges that steer the run: none of them may measure its outcome."""
-        return tuple(w.signal.lineage for w in (*self.rewards, *self.costs))
+        """The lineages of all signals: none of these judges may measure the outcome of the run."""
+        return tuple(s.signal.lineage for s in (*self.rewards, *self.costs))
 
-    def mark(self, reason: str | None) -> str | None:
-        """The mark of a red model where the objective raises harm; PlanError if no reason is given."""
-        raised = [
-            w.signal.name for w in self.rewards if w.signal.question in _HARM and w.weight > 0
+    def red_model_mark(self, reason: str | None) -> str | None:
+        """Returns the red-model mark of the trained folder, if there is one.
+
+        Raises PlanError if the objective rewards harm and no reason is given.
+        """
+        harmful = [
+            s.signal.name
+            for s in self.rewards
+            if s.signal.question in _HARM_QUESTIONS and s.weight > 0
         ]
-        raised += [w.signal.name for w in self.costs if w.signal.question in _HARM and w.weight < 0]
-        why = (
-            f"{', '.join(raised)} says how harmful an answer is, and is rewarded"
-            if raised
-            else None
-        )
-        return require_red_model_reason(why, reason) or (reason.strip() if reason else None)
+        harmful += [
+            s.signal.name
+            for s in self.costs
+            if s.signal.question in _HARM_QUESTIONS and s.weight < 0
+        ]
+        objection = None
+        if harmful:
+            objection = f"{', '.join(harmful)} says how harmful an answer is, and is rewarded"
+        return require_red_model_reason(objection, reason) or (reason.strip() if reason else None)
 
-    def measure(self, rollout: Rollout) -> Scores:
-        """Scores a rollout."""
-        count = len(rollout.texts)
-        good = [True] * count
+    def score_rollout(self, rollout: Rollout) -> RolloutScores:
+        """Returns the weighted sums of all signals; an answer that one cannot score is unscored."""
         parts: dict[str, Tensor] = {}
-        reasons: Counter[str] = Counter()
-        sums: list[Tensor] = []
-        for cost, listed in ((False, self.rewards), (True, self.costs)):
-            total = torch.zeros(count, dtype=torch.float64)
-            for w in listed:
-                got = w.signal.score(rollout, cost=cost)
-                for at, x in enumerate(got):
-                    if isinstance(x, str):
-                        good[at] = False
-                        reasons[f"{w.signal.name}: {x}"] += 1
+        failure_reasons: Counter[str] = Counter()
+        scored = torch.ones(len(rollout.texts), dtype=torch.bool)
+
+        def weighted_sum(signals: Sequence[WeightedSignal], *, cost: bool) -> Tensor:
+            total = torch.zeros(len(rollout.texts), dtype=torch.float64)
+            for weighted in signals:
+                name = weighted.signal.name
+                numbers = weighted.signal.score(rollout, cost=cost)
+                failure_reasons.update(f"{name}: {x}" for x in numbers if isinstance(x, str))
                 column = torch.tensor(
-                    [math.nan if isinstance(x, str) else x for x in got], dtype=torch.float64
+                    [math.nan if isinstance(x, str) else x for x in numbers], dtype=torch.float64
                 )
-                parts[f"{'cost' if cost else 'reward'}/{w.signal.name}"] = column
-                total += w.weight * column.nan_to_num(0.0)
-            sums.append(total)
-        scored = torch.tensor(good)
-        reward = torch.where(scored, sums[0], torch.zeros_like(sums[0]))
-        costs = torch.where(scored, sums[1], torch.zeros_like(sums[1])) if self.costs else None
-        return Scores(reward, costs, scored, parts, reasons)
+                scored.logical_and_(~column.isnan())
+                parts[f"{'cost' if cost else 'reward'}/{name}"] = column
+                total += weighted.weight * column.nan_to_num(0.0)
+            return total
+
+        reward = weighted_sum(self.rewards, cost=False)
+        cost = weighted_sum(self.costs, cost=True) if self.costs else None
+        unscored = ~scored
+        return RolloutScores(
+            reward=reward.masked_fill(unscored, 0.0),
+            cost=None if cost is None else cost.masked_fill(unscored, 0.0),
+            scored=scored,
+            parts=parts,
+            failure_reasons=failure_reasons,
+        )

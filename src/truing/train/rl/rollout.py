@@ -1,7 +1,8 @@
-"""Prompts as token rows, the prompts of each step, and a rollout: answers with their log-probabilities.
+"""Prompts as token ids, the prompts of each step, and the rollout: answers with log-probabilities.
 
-Prompts are padded on the left, answers on the right, so that every answer begins at the same column. Masks come from
-lengths, never from ids: a pad token that equals the end token hides nothing, and a drawn `<unk>` is a real token.
+Prompts are padded on the left and answers on the right, so that all answers of a rollout begin at
+the same column. Masks come from lengths, never from token ids: a pad token may have the same id as
+the end token, and a sampled `<unk>` is a real token.
 """
 
 from __future__ import annotations
@@ -15,22 +16,26 @@ import torch
 from torch import Tensor
 
 from truing.core.errors import DataError
-from truing.core.types import Response, Sample, stream_seed
+from truing.core.types import Message, Response, Sample, stream_seed
 from truing.hf.loading import pad_rows
 from truing.train.batches import ExampleEncoder
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A sample and the token ids that the model reads before it answers."""
+    """A sample and the token ids of its rendered conversation."""
 
     sample: Sample
     ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Answered:
-    """Answers as they were drawn: ids (the end token included), log-probabilities `[B, A]`, whether each one ended."""
+class GeneratedAnswers:
+    """Sampled answers, one for each prompt of a batch.
+
+    `ids` hold each answer's tokens including the end token, `log_probs` `[B, A]` their
+    log-probabilities, `ended` whether the end token was sampled before the length limit.
+    """
 
     ids: tuple[tuple[int, ...], ...]
     log_probs: Tensor
@@ -40,114 +45,130 @@ class Answered:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One step's answers on this process; `[B, P + A]` ids and mask, `[B, A]` everything of the answers.
+    """The answers of one step on this process.
 
-    `index` is each answer's place among all processes; answers to one prompt stand next to one another.
+    `input_ids` and `attention_mask` are `[B, P + A]` (P prompt columns, A answer columns),
+    `answer_mask`, `log_probs` and `ref_log_probs` are `[B, A]`. `global_rows` holds the row of each
+    answer among the answers of all processes; answers to one prompt are adjacent.
     """
 
     prompts: tuple[Prompt, ...]
-    index: tuple[int, ...]
-    ids: Tensor
-    mask: Tensor
-    answer: Tensor
+    global_rows: tuple[int, ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+    answer_mask: Tensor
     log_probs: Tensor
     ended: tuple[bool, ...]
     texts: tuple[str, ...]
     ref_log_probs: Tensor | None = None
 
     @property
-    def start(self) -> int:
-        """The column where the answers begin."""
-        return int(self.ids.shape[1] - self.answer.shape[1])
+    def answer_start(self) -> int:
+        """The column of the first answer token."""
+        return int(self.input_ids.shape[1] - self.answer_mask.shape[1])
 
     @property
-    def lengths(self) -> Tensor:
-        """Tokens of each answer, `[B]`."""
-        return self.answer.sum(-1)
+    def answer_lengths(self) -> Tensor:
+        """Number of tokens of each answer, `[B]`."""
+        return self.answer_mask.sum(-1)
 
     @property
-    def targets(self) -> Tensor:
-        """The answers' ids, `[B, A]`."""
-        return self.ids[:, self.start :]
+    def answer_ids(self) -> Tensor:
+        """The token ids of the answers, `[B, A]`."""
+        return self.input_ids[:, self.answer_start :]
 
-    def take(self, rows: Sequence[int]) -> Rollout:
-        """Some of its rows."""
-        at = torch.as_tensor(list(rows), device=self.ids.device)
-        some = {k: getattr(self, k)[at] for k in ("ids", "mask", "answer", "log_probs")}
-        ref = None if self.ref_log_probs is None else self.ref_log_probs[at]
-        lists = {
-            k: tuple(getattr(self, k)[r] for r in rows)
-            for k in ("prompts", "index", "ended", "texts")
-        }
-        return replace(self, ref_log_probs=ref, **some, **lists)
+    def select_rows(self, rows: Sequence[int]) -> Rollout:
+        """Returns the rollout of these local rows, in this order."""
+        index = torch.as_tensor(list(rows), device=self.input_ids.device)
+        return replace(
+            self,
+            prompts=tuple(self.prompts[row] for row in rows),
+            global_rows=tuple(self.global_rows[row] for row in rows),
+            input_ids=self.input_ids[index],
+            attention_mask=self.attention_mask[index],
+            answer_mask=self.answer_mask[index],
+            log_probs=self.log_probs[index],
+            ended=tuple(self.ended[row] for row in rows),
+            texts=tuple(self.texts[row] for row in rows),
+            ref_log_probs=None if self.ref_log_probs is None else self.ref_log_probs[index],
+        )
 
-    def responses(self, model: str) -> list[Response]:
-        """What the judges read."""
-        from truing.core.types import Message
-
+    def to_responses(self, model_name: str) -> list[Response]:
+        """Returns the answers as the judges read them."""
         return [
             Response(
-                sample_id=p.sample.id,
-                index=at,
-                model=model,
+                sample_id=prompt.sample.id,
+                index=row,
+                model=model_name,
                 message=Message("assistant", text),
                 finish_reason="stop" if ended else "length",
             )
-            for p, at, text, ended in zip(self.prompts, self.index, self.texts, self.ended)
+            for prompt, row, text, ended in zip(
+                self.prompts, self.global_rows, self.texts, self.ended
+            )
         ]
 
 
-def read_prompts(
-    samples: Iterable[Sample], encoder: ExampleEncoder, *, longest: int
+def tokenize_prompts(
+    samples: Iterable[Sample], encoder: ExampleEncoder, *, max_tokens: int
 ) -> tuple[list[Prompt], list[str]]:
-    """Prompts whose tokens fit into `longest`, and the ids of those that do not: a cut prompt asks something else."""
-    kept: list[Prompt] = []
-    left: list[str] = []
+    """Returns the prompts of at most `max_tokens` tokens, and the sample ids of the others.
+
+    Long prompts are left out and not truncated: a truncated prompt asks something else.
+    Raises DataError if no prompt is left.
+    """
+    prompts: list[Prompt] = []
+    too_long: list[str] = []
     for sample in samples:
         ids = tuple(encoder.encode_text(encoder.render(sample.conversation.messages), first=True))
-        if 0 < len(ids) <= longest:
-            kept.append(Prompt(sample, ids))
+        if 0 < len(ids) <= max_tokens:
+            prompts.append(Prompt(sample, ids))
         else:
-            left.append(sample.id)
-    if not kept:
-        raise DataError(f"none of {len(left)} prompts fits into max_prompt = {longest} tokens")
-    return kept, left
+            too_long.append(sample.id)
+    if not prompts:
+        raise DataError(
+            f"none of {len(too_long)} prompts fits into max_prompt = {max_tokens} tokens"
+        )
+    return prompts, too_long
 
 
-def draw_prompts(count: int, step: int, size: int, seed: int) -> list[int]:
-    """Which prompts step `step` (from 0) asks: epoch after epoch, shuffled; a pure function of its arguments."""
-    chosen: list[int] = []
-    orders: dict[int, list[int]] = {}
-    for at in range(step * size, (step + 1) * size):
-        epoch, place = divmod(at, count)
-        if epoch not in orders:
-            orders[epoch] = list(range(count))
-            random.Random(stream_seed(seed, "prompts", epoch)).shuffle(orders[epoch])
-        chosen.append(orders[epoch][place])
-    return chosen
+def sample_prompt_indices(count: int, step: int, size: int, seed: int) -> list[int]:
+    """Returns the `size` prompts (of `count`) of a step, counted from 0.
+
+    The prompts are shuffled anew each epoch. The result depends on the arguments alone, so a
+    resumed run needs no state of the data order.
+    """
+    indices: list[int] = []
+    epoch_orders: dict[int, list[int]] = {}
+    for position in range(step * size, (step + 1) * size):
+        epoch, offset = divmod(position, count)
+        if epoch not in epoch_orders:
+            epoch_orders[epoch] = list(range(count))
+            random.Random(stream_seed(seed, "prompts", epoch)).shuffle(epoch_orders[epoch])
+        indices.append(epoch_orders[epoch][offset])
+    return indices
 
 
-def assemble(
+def build_rollout(
     prompts: Sequence[Prompt],
-    index: Sequence[int],
-    answered: Answered,
+    global_rows: Sequence[int],
+    answers: GeneratedAnswers,
     tokenizer: Any,
     *,
     device: Any,
-    fill: int,
+    pad_id: int,
 ) -> Rollout:
-    """The padded rollout of drawn answers."""
-    left, left_mask = pad_rows([p.ids for p in prompts], fill, side="left")
-    right, right_mask = pad_rows(answered.ids, fill)
-    texts = tokenizer.batch_decode([list(a) for a in answered.ids], skip_special_tokens=True)
-    width = right.shape[1]
+    """Returns the padded rollout of sampled answers."""
+    prompt_ids, prompt_mask = pad_rows([prompt.ids for prompt in prompts], pad_id, side="left")
+    answer_ids, answer_mask = pad_rows(answers.ids, pad_id)
+    texts = tokenizer.batch_decode([list(ids) for ids in answers.ids], skip_special_tokens=True)
     return Rollout(
-        tuple(prompts),
-        tuple(index),
-        torch.cat([left, right], 1).to(device),
-        torch.cat([left_mask, right_mask], 1).to(device),
-        right_mask.to(device),
-        answered.log_probs[:, :width].to(device),
-        answered.ended,
-        tuple(t.strip() for t in texts),
+        prompts=tuple(prompts),
+        global_rows=tuple(global_rows),
+        input_ids=torch.cat([prompt_ids, answer_ids], 1).to(device),
+        attention_mask=torch.cat([prompt_mask, answer_mask], 1).to(device),
+        answer_mask=answer_mask.to(device),
+        log_probs=answers.log_probs[:, : answer_ids.shape[1]].to(device),
+        ended=answers.ended,
+        texts=tuple(text.strip() for text in texts),
     )

@@ -1,8 +1,9 @@
-"""A plain copy of the actor that draws answers: adapters merged, in the arithmetic of the run.
+"""A copy of the policy for sampling: LoRA adapters merged in, in the compute dtype of the run.
 
-One token a row at a time, a model with adapters in float32 spends its time on reading weights and on the adapters'
-many small products; the copy costs half of the backbone's memory and draws several times as fast on a CPU. What it
-draws is read again by the actor itself, and the difference is in the log (`drift`).
+Token-by-token decoding with adapters in float32 is bound by reading the weights and by the many
+small matrix products of the adapters. The copy costs half of the backbone's memory and decodes
+several times as fast on a CPU. The policy itself computes the log-probabilities of the sampled
+answers again; the mean difference is logged as `drift`.
 """
 
 from __future__ import annotations
@@ -15,43 +16,38 @@ import torch
 from truing.hf.loading import make_lm_head_contiguous
 
 
-class Writer:
-    """The copy; `refreshed` brings it up to the actor as it is now."""
+class RolloutModel:
+    """A plain copy of a PEFT model's base; `sync` merges the current adapter weights into it."""
 
-    def __init__(self, peft: Any, half: torch.dtype) -> None:
-        self.base = peft.get_base_model()
+    def __init__(self, peft_model: Any, dtype: torch.dtype) -> None:
+        self.base = peft_model.get_base_model()
         config = copy.deepcopy(self.base.config)
         device = next(self.base.parameters()).device
-        self.model = (
-            type(self.base)(config).to(device=device, dtype=half).eval().requires_grad_(False)
-        )
+        self.model = type(self.base)(config).to(device=device, dtype=dtype)
+        self.model.eval().requires_grad_(False)
         self.model.generation_config = self.base.generation_config
         make_lm_head_contiguous(self.model)
-        self._copy(
-            {
-                k: p
-                for k, p in self.base.named_parameters()
-                if ".base_layer." not in k and ".lora_" not in k
-            }
-        )
+        self._copy_unadapted_weights()
 
     @torch.no_grad()
-    def _copy(self, given: dict[str, Any]) -> None:
-        own = dict(self.model.named_parameters())
-        for key, value in given.items():
-            own[key].copy_(value)
+    def _copy_unadapted_weights(self) -> None:
+        """Copies the weights without an adapter (embeddings, norms); they never change."""
+        targets = dict(self.model.named_parameters())
+        for name, parameter in self.base.named_parameters():
+            if ".base_layer." not in name and ".lora_" not in name:
+                targets[name].copy_(parameter)
 
     @torch.no_grad()
-    def refreshed(self, adapter: str) -> Any:
-        """The copy, with the adapter of that name merged in."""
-        own = dict(self.model.named_parameters())
+    def sync(self, adapter: str) -> Any:
+        """Writes W + ΔW of the named adapter into the copy, and returns the copy."""
+        targets = dict(self.model.named_parameters())
         for name, layer in self.base.named_modules():
             if not hasattr(layer, "get_delta_weight"):
                 continue
             weight = layer.base_layer.weight
             if adapter in layer.lora_A:
                 weight = weight + layer.get_delta_weight(adapter)
-            own[f"{name}.weight"].copy_(weight)
+            targets[f"{name}.weight"].copy_(weight)
             if layer.base_layer.bias is not None:
-                own[f"{name}.bias"].copy_(layer.base_layer.bias)
+                targets[f"{name}.bias"].copy_(layer.base_layer.bias)
         return self.model

@@ -1,21 +1,24 @@
-"""A whole RL run from data and judges to a model folder; the same call goes on where it stopped.
+"""A whole RL run, from data sets and judges to a model folder; the same call resumes.
 
-    result = train_rl(RLSettings(method="ppo-lag", out="runs/safe"), [dataset], Steering([reward], [cost]))
+    settings = RLSettings(method="ppo-lag", out="runs/safe")
+    result = train_rl(settings, [dataset], RewardSpec([reward_judge], [cost_judge]))
 
-Reward and cost models that truing trained with adapters on the run's own base share its backbone (`Shared`); every other
-judge is asked as it is.
+Reward and cost models that truing trained as adapters on the run's own base can share its backbone
+(`SharedScorer`); every other judge runs as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import torch
+import torch.distributed as dist
 from msgspec import Struct
 from torch import Tensor
 
@@ -23,7 +26,7 @@ from truing.core.errors import LineageError, PlanError, RunError
 from truing.core.lineage import digest, find_judge_conflict, hash_prompts
 from truing.core.protocols import Dataset, Judge
 from truing.core.types import Lineage
-from truing.distributed.process_group import World
+from truing.distributed.process_group import ProcessGroup
 from truing.hf.loading import (
     context_length,
     load_causal_lm,
@@ -38,15 +41,28 @@ from truing.train.examples import TrainingSet
 from truing.train.harm_check import check_training_data
 from truing.train.model_folder import read_model_card, save_model
 from truing.train.rl.adapter_rewards import AdapterSignal
-from truing.train.rl.generate import Generator
-from truing.train.rl.policy_model import policy_lineage
-from truing.train.rl.policy_models import ACTOR, CRITICS, Crew, SeparateCrew, SharedCrew
-from truing.train.rl.reward_signals import JudgeSignal, Signal, Signals, Weighted
-from truing.train.rl.rollout import Prompt, read_prompts
+from truing.train.rl.current_policy import policy_lineage
+from truing.train.rl.generate import AnswerGenerator
+from truing.train.rl.policy_models import (
+    COST_CRITIC,
+    CRITICS_BY_METHOD,
+    POLICY,
+    REWARD_CRITIC,
+    PolicyModels,
+    SeparateModels,
+    SharedBackboneModels,
+)
+from truing.train.rl.reward_signals import (
+    JudgeSignal,
+    RewardSignal,
+    RewardSignals,
+    WeightedSignal,
+)
+from truing.train.rl.rollout import Prompt, tokenize_prompts
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.trainer import Extras, Trainer
-from truing.train.rl.training_page import write_page
-from truing.train.rl.update import Mix
+from truing.train.rl.trainer import RLTrainer, TrainerOptions
+from truing.train.rl.training_page import write_training_page
+from truing.train.rl.update import PretrainingBatches
 from truing.train.run_lock import lock_run_folder
 from truing.train.settings import TrainingSettings
 from truing.train.trainable_model import BaseModel, TrainableModel, find_base_model, training_dtype
@@ -54,43 +70,50 @@ from truing.train.training_log import StepCallback
 
 
 @dataclass(frozen=True)
-class Shared:
-    """A folder that `truing train reward` or `cost` left, to be put on the run's own backbone."""
+class SharedScorer:
+    """A folder written by `truing train reward` or `cost`, to load onto the run's own backbone."""
 
     folder: str
 
 
-Steer = Judge | Shared | Signal
+RewardSource = Judge | SharedScorer | RewardSignal
 
 
 @dataclass(frozen=True)
-class Steering:
-    """Rewards and costs with their weights (1 where none is given)."""
+class RewardSpec:
+    """The rewards and costs of a run with their weights (all 1 if no weights are given)."""
 
-    rewards: Sequence[Steer]
-    costs: Sequence[Steer] = ()
+    rewards: Sequence[RewardSource]
+    costs: Sequence[RewardSource] = ()
     reward_weights: Sequence[float] = ()
     cost_weights: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
-class Options:
-    """What else a run may be given: who hears the log, who measures, pre-training text, another generator, limits.
+class RLOptions:
+    """Optional parts of a run.
 
-    `watcher` is the judge that `measure` reports by: it must have no part in the training.
+    `on_log` is called with each line of the log. `measure` is called every `sample_every` steps;
+    `evaluation_judge` is the judge that it measures by, which must have no part in the training.
+    `ptx_sources` is the text of the ptx loss, `make_generator` returns another answer generator,
+    `limit` is the largest number of prompts.
     """
 
-    tell: StepCallback | None = None
-    measure: Callable[[int, Trainer], dict[str, float]] | None = None
-    watcher: Judge | None = None
-    ptx: Sequence[TrainingSet] = ()
-    generator: Callable[[Crew, RLSettings], Generator] | None = None
+    on_log: StepCallback | None = None
+    measure: Callable[[int, RLTrainer], dict[str, float]] | None = None
+    evaluation_judge: Judge | None = None
+    ptx_sources: Sequence[TrainingSet] = ()
+    make_generator: Callable[[PolicyModels, RLSettings], AnswerGenerator] | None = None
     limit: int | None = None
     allow_red_team: bool = False
 
 
 class RLResult(Struct, frozen=True, kw_only=True):
-    """What a run left: the folder, its lineage, steps done, the last line of the log, prompts that did not fit."""
+    """The result of a run.
+
+    `done_now` counts the steps of this call, `last` is the last line of the log, `left_out` counts
+    prompts longer than `max_prompt`.
+    """
 
     folder: Path
     lineage: Lineage
@@ -102,11 +125,13 @@ class RLResult(Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class _Parts:
-    crew: Any
+class _RunParts:
+    """Everything that is loaded before the first step."""
+
+    models: SharedBackboneModels | SeparateModels
     prompts: list[Prompt]
-    left: list[str]
-    signals: Signals
+    too_long: list[str]
+    signals: RewardSignals
     base: BaseModel
     data: list[dict[str, Any]]
     lineage: Lineage
@@ -116,239 +141,293 @@ class _Parts:
 def train_rl(
     settings: RLSettings,
     data: Sequence[Dataset],
-    steering: Steering,
-    options: Options | None = None,
+    reward_spec: RewardSpec,
+    options: RLOptions | None = None,
 ) -> RLResult:
-    """Trains, or goes on training, into `settings.out`; raises UserError before the first answer is drawn."""
-    given = options or Options()
-    settings = settings.checked(costs=bool(steering.costs))
-    with _processes() as world, lock_run_folder(settings.folder) if world.first else nullcontext():
-        parts = _build(settings, data, steering, given)
-        done = _finished(settings, parts)
-        if done is not None:
-            return done
-        mix = _mix(given.ptx, settings, parts) if given.ptx else None
-        if settings.ptx and mix is None:
-            raise PlanError("ptx > 0 needs text: --ptx-data SPEC")
-        extras = Extras(
-            tell=_both(given.tell, parts.warnings),
-            measure=given.measure,
-            mix=mix,
-            base_sha256=parts.base.weights.sha256,
-            data=digest(*(str(d) for d in parts.data)),
-            generator=given.generator(parts.crew, settings) if given.generator else None,
-        )
-        trainer = Trainer(parts.crew, parts.prompts, parts.signals, settings, extras)
-        trainer.resume()
-        first = trainer.step
-        if world.first:
-            _manifest(settings, parts, steering)
-        last = trainer.run()
-        lineage = parts.lineage
-        if world.first:
-            write_page(settings.folder)
-            lineage = _export(settings, parts)
-        world.wait()
+    """Trains into `settings.out`, or resumes there, and writes the model folder.
+
+    Raises UserError before the first answer is sampled if anything is wrong.
+    """
+    options = options or RLOptions()
+    settings = settings.validated(costs=bool(reward_spec.costs))
+    # One process locks the folder for all.
+    with (
+        _distributed_processes() as processes,
+        lock_run_folder(settings.folder) if processes.is_main else nullcontext(),
+    ):
+        return _train(settings, data, reward_spec, options, processes)
+
+
+def _train(
+    settings: RLSettings,
+    data: Sequence[Dataset],
+    reward_spec: RewardSpec,
+    options: RLOptions,
+    processes: ProcessGroup,
+) -> RLResult:
+    parts = _load_parts(settings, data, reward_spec, options)
+    finished = _finished_result(settings, parts)
+    if finished is not None:
+        return finished
+    trainer = _build_trainer(settings, parts, options)
+    trainer.resume()
+    first_step = trainer.step
+    if processes.is_main:
+        _write_manifest(settings, parts)
+    last = trainer.run()
+    lineage = parts.lineage
+    if processes.is_main:
+        write_training_page(settings.folder)
+        lineage = _export_model(settings, parts)
+    processes.barrier()
     return RLResult(
         folder=settings.folder,
         lineage=lineage,
         steps=trainer.step,
-        done_now=trainer.step - first,
+        done_now=trainer.step - first_step,
         last=dict(last),
-        left_out=len(parts.left),
+        left_out=len(parts.too_long),
         warnings=tuple(parts.warnings),
     )
 
 
-class _processes:
-    """The processes that `accelerate launch` or `torchrun` started, if any; an initialised group is left as it is."""
+@contextmanager
+def _distributed_processes() -> Iterator[ProcessGroup]:
+    """Joins the processes that `accelerate launch` or `torchrun` started, if any.
 
-    def __enter__(self) -> World:
-        import os
-
-        import torch.distributed as dist
-
-        self.own = (
-            int(os.environ.get("WORLD_SIZE", "1")) > 1
-            and dist.is_available()
-            and not dist.is_initialized()
-        )
-        if self.own:
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return World()
-
-    def __exit__(self, *error: Any) -> None:
-        if self.own:
-            import torch.distributed as dist
-
-            if not any(error):
-                dist.barrier()  # none leaves while another still has a message under way
-            dist.destroy_process_group()
+    A group that the caller has initialised is used and left as it is.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not launched or not dist.is_available() or dist.is_initialized():
+        yield ProcessGroup()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield ProcessGroup()
+        # No process may leave the group while another still has a message under way. Not after an
+        # error: the others may never reach the barrier.
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
 
 
-def _both(tell: StepCallback | None, warnings: list[str]) -> StepCallback:
-    def hear(row: dict[str, Any]) -> None:
+def _build_trainer(settings: RLSettings, parts: _RunParts, options: RLOptions) -> RLTrainer:
+    pretraining_batches = None
+    if options.ptx_sources:
+        pretraining_batches = _pretraining_batches(options.ptx_sources, settings, parts)
+    elif settings.ptx:
+        raise PlanError("ptx > 0 needs text: --ptx-data SPEC")
+    generator = None
+    if options.make_generator is not None:
+        generator = options.make_generator(parts.models, settings)
+    trainer_options = TrainerOptions(
+        generator=generator,
+        pretraining_batches=pretraining_batches,
+        on_log=_collect_warnings(options.on_log, parts.warnings),
+        measure=options.measure,
+        base_sha256=parts.base.weights.sha256,
+        data_digest=digest(*(str(entry) for entry in parts.data)),
+    )
+    return RLTrainer(parts.models, parts.prompts, parts.signals, settings, trainer_options)
+
+
+def _collect_warnings(on_log: StepCallback | None, warnings: list[str]) -> StepCallback:
+    """Returns a log callback that appends warnings to a list and calls `on_log`."""
+
+    def collect(row: dict[str, Any]) -> None:
         if row.get("warning"):
             warnings.append(f"step {row['step']}: {row['warning']}")
-        if tell is not None:
-            tell(row)
+        if on_log is not None:
+            on_log(row)
 
-    return hear
+    return collect
 
 
-def _build(
-    settings: RLSettings, data: Sequence[Dataset], steering: Steering, given: Options
-) -> _Parts:
+# -- loading
+
+
+def _load_parts(
+    settings: RLSettings, data: Sequence[Dataset], reward_spec: RewardSpec, options: RLOptions
+) -> _RunParts:
     base = find_base_model(settings.base)
-    for one in data:
-        check_training_data(one.info, allow_red_team=given.allow_red_team)
+    for dataset in data:
+        check_training_data(dataset.info, allow_red_team=options.allow_red_team)
     seed_all(settings.seed)
     device = select_device()
     attention = select_training_attention(settings.max_length, device)
     loaded = load_causal_lm(base.weights, dtype="float32", device=str(device), attention=attention)
-    plain = TrainingSettings(
+    most_tokens = context_length(loaded.model)
+    if settings.max_length > most_tokens:
+        raise PlanError(
+            f"max_prompt + max_new = {settings.max_length}: {base.weights.name} reads at most "
+            f"{most_tokens} tokens"
+        )
+    # The encoder, the dtype rule and so on are shared with supervised training, and take its
+    # settings; the kind has no effect on them.
+    supervised_settings = TrainingSettings(
         kind="distil", out=settings.out, base=settings.base, template=settings.template
     )
-    widest = context_length(loaded.model)
-    if settings.max_length > widest:
-        raise PlanError(
-            f"max_prompt + max_new = {settings.max_length}: {base.weights.name} reads {widest} tokens at most"
-        )
-    encoder = ExampleEncoder(loaded.tokenizer, plain)
-    samples = [row.sample for d in data for row in d.rows()][: given.limit]
-    prompts, left = read_prompts(samples, encoder, longest=settings.max_prompt)
-    half = training_dtype(msgspec.structs.replace(plain, dtype=settings.dtype), device)
-    crew = _crew(
-        settings, loaded, CRITICS[settings.method], None if half is torch.float32 else half
+    encoder = ExampleEncoder(loaded.tokenizer, supervised_settings)
+    samples = [row.sample for dataset in data for row in dataset.rows()][: options.limit]
+    prompts, too_long = tokenize_prompts(samples, encoder, max_tokens=settings.max_prompt)
+    dtype = training_dtype(
+        msgspec.structs.replace(supervised_settings, dtype=settings.dtype), device
     )
-    signals = _signals(crew, steering, encoder, base)
-    mark = signals.mark(settings.red_model) or base.lineage.red_model
-    hashes = hash_prompts(p.sample.prompt for p in prompts)
+    compute_dtype = None if dtype is torch.float32 else dtype
+    critics = CRITICS_BY_METHOD[settings.method]
+    models = _build_models(settings, loaded, critics, compute_dtype)
+    signals = _build_signals(models, reward_spec, base)
     lineage = policy_lineage(
         f"{settings.method}:{settings.folder.name}",
         base.lineage,
         signals.lineages,
-        hashes,
-        red_model=mark,
-        data=(*base.lineage.data, *(d.info.spec for d in data)),
+        hash_prompts(prompt.sample.prompt for prompt in prompts),
+        red_model=signals.red_model_mark(settings.red_model) or base.lineage.red_model,
+        data=(*base.lineage.data, *(dataset.info.spec for dataset in data)),
         licence=base.lineage.licence,
     )
-    if given.watcher is not None:
-        why = find_judge_conflict(given.watcher.lineage, lineage)
-        if why is not None:
-            raise LineageError(
-                f"{given.watcher.name} may not measure this run: {why}; give a judge that had no part in it"
-            )
-    facts = [{"spec": d.info.spec, "sha256": d.sha256()} for d in data] + [
-        {"prompts": len(prompts), "too_long": len(left)}
+    _check_evaluation_judge(options.evaluation_judge, lineage)
+    data_entries: list[dict[str, Any]] = [
+        {"spec": dataset.info.spec, "sha256": dataset.sha256()} for dataset in data
     ]
-    return _Parts(crew, prompts, left, signals, base, facts, lineage)
+    data_entries.append({"prompts": len(prompts), "too_long": len(too_long)})
+    return _RunParts(models, prompts, too_long, signals, base, data_entries, lineage)
 
 
-def _crew(
-    settings: RLSettings, loaded: Any, critics: tuple[str, ...], half: torch.dtype | None
-) -> SharedCrew | SeparateCrew:
+def _check_evaluation_judge(judge: Judge | None, lineage: Lineage) -> None:
+    """Raises LineageError if the judge has a part in the training that it should measure."""
+    objection = None if judge is None else find_judge_conflict(judge.lineage, lineage)
+    if judge is not None and objection is not None:
+        raise LineageError(
+            f"{judge.name} may not measure this run: {objection}; give a judge that had no part "
+            f"in it"
+        )
+
+
+def _build_models(
+    settings: RLSettings,
+    loaded: Any,
+    critics: tuple[str, ...],
+    compute_dtype: torch.dtype | None,
+) -> SharedBackboneModels | SeparateModels:
     if settings.lora:
-        return SharedCrew(loaded.model, loaded.tokenizer, critics, rank=settings.lora, half=half)
-    return SeparateCrew(loaded.model, loaded.tokenizer, critics, half=half)
+        return SharedBackboneModels(
+            loaded.model,
+            loaded.tokenizer,
+            critics,
+            rank=settings.lora,
+            compute_dtype=compute_dtype,
+        )
+    return SeparateModels(loaded.model, loaded.tokenizer, critics, compute_dtype=compute_dtype)
 
 
-def _one_piece(settings: RLSettings, parts: _Parts) -> SharedCrew | SeparateCrew:
-    """The actor of the last checkpoint on a backbone of its own, for the weights of the run are in pieces."""
-    made = _crew(
-        settings, load_causal_lm(parts.base.weights, dtype="float32", device="cpu"), (), None
-    )
-    found = checkpoint.latest_checkpoint(settings.folder)
-    if found is None:
-        raise RunError(f"{settings.folder}: the run left no checkpoint to make the model from")
-    made.load(ACTOR, checkpoint.load_torch_file(found, f"{ACTOR}.pt"))
-    return made
+def _build_signals(
+    models: SharedBackboneModels | SeparateModels, reward_spec: RewardSpec, base: BaseModel
+) -> RewardSignals:
+    """Builds the signals; a critic starts from its reward or cost model where that is possible."""
 
-
-def _signals(crew: Any, steering: Steering, encoder: ExampleEncoder, base: BaseModel) -> Signals:
-    def listed(steers: Sequence[Steer], weights: Sequence[float], what: str) -> list[Weighted]:
-        if weights and len(weights) != len(steers):
-            raise PlanError(f"{len(weights)} weights for {len(steers)} {what}")
-        made = []
-        for at, steer in enumerate(steers):
-            signal: Signal
-            if isinstance(steer, Shared):
-                signal = AdapterSignal.of(
-                    crew, steer.folder, f"{what[:-1]}{at}", base.weights.sha256
+    def build(
+        sources: Sequence[RewardSource], weights: Sequence[float], kind: str
+    ) -> list[WeightedSignal]:
+        if weights and len(weights) != len(sources):
+            raise PlanError(f"{len(weights)} weights for {len(sources)} {kind}s")
+        signals = []
+        for position, source in enumerate(sources):
+            signal: RewardSignal
+            if isinstance(source, SharedScorer):
+                signal = AdapterSignal.load(
+                    models, source.folder, f"{kind}s{position}", base.weights.sha256
                 )
+            elif hasattr(source, "score"):
+                signal = cast(RewardSignal, source)
             else:
-                signal = cast(Signal, steer) if hasattr(steer, "score") else JudgeSignal(steer)
-            made.append(Weighted(signal, weights[at] if weights else 1.0))
-        return made
+                signal = JudgeSignal(source)
+            signals.append(WeightedSignal(signal, weights[position] if weights else 1.0))
+        return signals
 
-    rewards = listed(steering.rewards, steering.reward_weights, "rewards")
-    costs = listed(steering.costs, steering.cost_weights, "costs")
-    for critic, some in (("reward_critic", rewards), ("cost_critic", costs)):
-        if critic in crew.critics and len(some) == 1 and isinstance(some[0].signal, AdapterSignal):
-            crew.start(critic, some[0].signal.adapter)
-    return Signals(rewards, costs)
+    rewards = build(reward_spec.rewards, reward_spec.reward_weights, "reward")
+    costs = build(reward_spec.costs, reward_spec.cost_weights, "cost")
+    for critic, signals in ((REWARD_CRITIC, rewards), (COST_CRITIC, costs)):
+        # A critic can start from one model, not from a sum of several.
+        if critic not in models.critics or len(signals) != 1:
+            continue
+        signal = signals[0].signal
+        if isinstance(signal, AdapterSignal) and isinstance(models, SharedBackboneModels):
+            models.initialise_critic(critic, signal.adapter)
+    return RewardSignals(rewards, costs)
 
 
-def _mix(sources: Sequence[TrainingSet], settings: RLSettings, parts: _Parts) -> Mix:
-    """Batches of pre-training (or SFT) text, in an order that is a function of the step."""
-    plain = TrainingSettings(
+def _pretraining_batches(
+    sources: Sequence[TrainingSet], settings: RLSettings, parts: _RunParts
+) -> PretrainingBatches:
+    """Returns batches of pre-training (or SFT) text; a function of the gradient step alone."""
+    sft_settings = TrainingSettings(
         kind="sft",
         out=settings.out,
         base=settings.base,
         template=settings.template,
         max_length=settings.max_length,
     )
-    rows = ExampleEncoder(parts.crew.tokenizer, plain).all([i for s in sources for i in s.items])[0]
+    items = [item for source in sources for item in source.items]
+    rows = ExampleEncoder(parts.models.tokenizer, sft_settings).all(items)[0]
     if not rows:
         raise PlanError("no row of the pre-training text fits into max_prompt + max_new")
-    rows = sorted(rows, key=lambda e: digest(str(settings.seed), e.item.name))
+    # A fixed pseudo-random order, the same in every process and after a resume.
+    rows = sorted(rows, key=lambda row: digest(str(settings.seed), row.item.name))
 
-    def mix(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        some = [
-            rows[(step * settings.ptx_batch + k) % len(rows)] for k in range(settings.ptx_batch)
-        ]
-        made = collate_examples(some, 0)
-        return (
-            made.ids,
-            made.mask,
-            torch.where(made.answer.bool(), made.ids, torch.full_like(made.ids, -100)),
+    def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        first = step * settings.ptx_batch
+        batch = collate_examples(
+            [rows[(first + k) % len(rows)] for k in range(settings.ptx_batch)], 0
         )
+        labels = torch.where(batch.answer.bool(), batch.ids, torch.full_like(batch.ids, -100))
+        return batch.ids, batch.mask, labels
 
-    return mix
+    return batch_of
 
 
-def _manifest(settings: RLSettings, parts: _Parts, steering: Steering) -> None:
-    plan = {
+# -- the run folder
+
+
+def _write_manifest(settings: RLSettings, parts: _RunParts) -> None:
+    def describe_signals(signals: Sequence[WeightedSignal]) -> list[dict[str, Any]]:
+        return [{"name": s.signal.name, "weight": s.weight} for s in signals]
+
+    manifest = {
         "settings": msgspec.to_builtins(settings),
         "data": parts.data,
         "base": parts.base.weights.name,
         "base_sha256": parts.base.weights.sha256,
         "red_model": parts.lineage.red_model,
-        "rewards": [{"name": w.signal.name, "weight": w.weight} for w in parts.signals.rewards],
-        "costs": [{"name": w.signal.name, "weight": w.weight} for w in parts.signals.costs],
+        "rewards": describe_signals(parts.signals.rewards),
+        "costs": describe_signals(parts.signals.costs),
     }
-    replace_file(
-        settings.folder / "manifest.json", msgspec.json.format(msgspec.json.encode(plan), indent=2)
-    )
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    replace_file(settings.folder / "manifest.json", text)
 
 
-def _finished(settings: RLSettings, parts: _Parts) -> RLResult | None:
+def _finished_result(settings: RLSettings, parts: _RunParts) -> RLResult | None:
+    """Returns the result of a run that is already done, or None.
+
+    Raises PlanError if the folder holds a finished model of other settings.
+    """
     card = read_model_card(settings.folder)
     if card is None:
         return None
-    found = checkpoint.latest_checkpoint(settings.folder)
-    step = checkpoint.read_identity(found).step if found is not None else 0
-    same = {
-        k: v
-        for k, v in msgspec.to_builtins(settings).items()
-        if k not in ("out", "base", "steps", "lora")
+    # `steps` may grow; `lora` is 0 in the card of a merged model (see _export_model).
+    compared = {
+        name: value
+        for name, value in msgspec.to_builtins(settings).items()
+        if name not in ("out", "base", "steps", "lora")
     }
-    if any(card.settings.get(k, v) != v for k, v in same.items()):
+    if any(card.settings.get(name, value) != value for name, value in compared.items()):
         raise PlanError(
             f"{settings.folder}: holds a finished model of other settings; give another --out"
         )
+    folder = checkpoint.latest_checkpoint(settings.folder)
+    step = checkpoint.read_identity(folder).step if folder is not None else 0
     if step < settings.steps:
         return None
     return RLResult(
@@ -356,18 +435,38 @@ def _finished(settings: RLSettings, parts: _Parts) -> RLResult | None:
         lineage=card.lineage,
         steps=step,
         done_now=0,
-        left_out=len(parts.left),
+        left_out=len(parts.too_long),
     )
 
 
-def _export(settings: RLSettings, parts: _Parts) -> Lineage:
-    """The model folder, as supervised training leaves it: merged weights, the adapter, the card last."""
-    crew = _one_piece(settings, parts) if parts.crew.pace.world else parts.crew
-    if isinstance(crew, SharedCrew):
-        crew.save_adapter(settings.folder / "adapter")
-    model = crew.merged()
-    flat = msgspec.structs.replace(settings, lora=0)
-    trained = TrainableModel(model, model, crew.tokenizer, cast(Any, flat), crew.device)
+def _export_model(settings: RLSettings, parts: _RunParts) -> Lineage:
+    """Writes the model folder as supervised training does: adapter, merged weights, then the card.
+
+    The card comes last because its presence marks the run as finished.
+    """
+    models = parts.models
+    if models.lockstep.processes is not None:
+        models = _load_from_checkpoint(settings, parts)
+    if isinstance(models, SharedBackboneModels):
+        models.save_policy_adapter(settings.folder / "adapter")
+    policy = models.merged_policy()
+    merged_settings = msgspec.structs.replace(settings, lora=0)
+    trained = TrainableModel(
+        policy, policy, models.tokenizer, cast(Any, merged_settings), models.device
+    )
     save_model(trained, parts.base, parts.lineage)
     card = read_model_card(settings.folder)
     return card.lineage if card is not None else parts.lineage
+
+
+def _load_from_checkpoint(
+    settings: RLSettings, parts: _RunParts
+) -> SharedBackboneModels | SeparateModels:
+    """Loads the policy of the last checkpoint with whole weights; those of the run are sharded."""
+    loaded = load_causal_lm(parts.base.weights, dtype="float32", device="cpu")
+    models = _build_models(settings, loaded, (), None)
+    folder = checkpoint.latest_checkpoint(settings.folder)
+    if folder is None:
+        raise RunError(f"{settings.folder}: the run left no checkpoint to export the model from")
+    models.load_state_dict(POLICY, checkpoint.load_torch_file(folder, f"{POLICY}.pt"))
+    return models

@@ -1,4 +1,4 @@
-"""What an RL run is told: method, sizes, KL, critics, the constraint, the group, what is kept."""
+"""The settings of an RL run: method, sizes, KL penalty, critics, constraint, checkpoints."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from truing.core.lineage import digest
 
 Method = Literal["ppo", "ppo-lag", "reward-shaping", "rloo", "grpo"]
 METHODS: tuple[Method, ...] = ("ppo", "ppo-lag", "reward-shaping", "rloo", "grpo")
-GROUP: tuple[Method, ...] = ("rloo", "grpo")
-# Settings that change how a run is kept or cut into pieces, not what it computes.
-_KEPT = (
+GROUP_METHODS: tuple[Method, ...] = ("rloo", "grpo")
+
+# Settings that change where and how often a run is saved or how it is batched, but not what it
+# computes: a run may be resumed with other values of them.
+_NOT_IN_DIGEST = (
     "out",
     "shard",
     "steps",
@@ -27,16 +29,51 @@ _KEPT = (
     "tensorboard",
 )
 
+_MINIMUM: dict[str, float] = {
+    "steps": 1,
+    "prompts": 1,
+    "n": 1,
+    "epochs": 1,
+    "minibatch": 0,
+    "micro": 1,
+    "score_micro": 1,
+    "max_new": 1,
+    "max_prompt": 1,
+    "lora": 0,
+    "window": 1,
+    "delay": 0,
+    "save_every": 1,
+    "keep": 1,
+    "sample_every": 0,
+    "ptx_batch": 1,
+    "warmup": 0,
+    "ptx": 0,
+    "kl": 0,
+    "kl_target": 0,
+    "nu": 0,
+    "temperature": 1e-6,
+    "clip": 1e-6,
+    "lr": 0,
+    "critic_lr": 0,
+    "lambda_lr": 0,
+}
+
 
 class RLSettings(Struct, frozen=True, kw_only=True):
-    """One RL run. A step draws `prompts` × `n` answers, has them scored, and takes `epochs` passes of gradient steps
-    over them, `minibatch` answers each (0 = all), in forwards of `micro` answers.
+    """The settings of one RL run.
 
-    Sizes count answers over all processes. `kl` is β; `kl_place` puts KL to the reference into the reward (k1, as
-    Safe RLHF) or the loss (k3, as GRPO); `kl_target` > 0 makes β adaptive (Ziegler et al. 2019). `kl_step_limit` ends
-    the passes over a rollout, `kl_limit` the run. `constraint` is what λ holds below `threshold`: the mean cost of
-    the last `window` answers, or the mean of their worst `tail` share (CVaR). `surrogate`: advantages combined and
-    then clipped (Safe RLHF's code), or each clipped by itself (its paper). `nu` is the fixed price of reward shaping.
+    A step samples `n` answers to each of `prompts` prompts, scores them, and takes `epochs` passes
+    over them, with one gradient step per `minibatch` answers (0 = all at once) and forward passes
+    of `micro` answers. All sizes count the answers of all processes.
+
+    `kl` is β. `kl_place` puts the KL from the reference into the reward (k1 estimator, as Safe
+    RLHF) or into the loss (k3, as GRPO); `kl_target` > 0 adapts β (Ziegler et al. 2019).
+    `kl_step_limit` ends the passes over a rollout, `kl_limit` the run.
+
+    `constraint` is what λ holds below `threshold`: the mean cost of the last `window` answers, or
+    the mean of their worst share `tail` (CVaR). `surrogate` says whether reward and cost advantages
+    are combined and then clipped (the code of Safe RLHF) or clipped separately (its paper). `nu` is
+    the fixed price ν of the cost in reward shaping.
     """
 
     method: Method
@@ -49,7 +86,7 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     minibatch: int = 0
     micro: int = 8
     score_micro: int = 16
-    # answers
+    # sampling
     max_new: int = 64
     max_prompt: int = 256
     temperature: float = 1.0
@@ -78,7 +115,7 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     kl_horizon: float = 10_000.0
     kl_step_limit: float = 0.0
     kl_limit: float = 0.0
-    # scores
+    # rewards and costs
     clip_score: float | None = 50.0
     clip_reward: float | None = None
     normalise_reward: Literal["none", "running", "ema"] = "none"
@@ -99,10 +136,10 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     # group methods
     scale: Literal["group", "batch", "none", "auto"] = "auto"
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "auto"] = "auto"
-    # pre-training mix
+    # language-model loss on pre-training text (ptx)
     ptx: float = 0.0
     ptx_batch: int = 8
-    # what is kept
+    # checkpoints, samples, log
     seed: int = 0
     save_every: int = 10
     keep: int = 2
@@ -112,9 +149,9 @@ class RLSettings(Struct, frozen=True, kw_only=True):
     red_model: str | None = None
 
     def digest(self) -> str:
-        """Identifies what is computed, so that a resumed run is the same run."""
+        """Returns a hash of the settings that determine the result; a resumed run must match it."""
         plain = msgspec.to_builtins(self)
-        return digest(*(f"{k}={plain[k]}" for k in sorted(plain) if k not in _KEPT))
+        return digest(*(f"{k}={plain[k]}" for k in sorted(plain) if k not in _NOT_IN_DIGEST))
 
     @property
     def kind(self) -> str:
@@ -123,124 +160,109 @@ class RLSettings(Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> Path:
-        """Where the run lives."""
+        """The folder of the run."""
         return Path(self.out)
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest prompt and answer."""
+        """The largest number of tokens of a prompt with its answer."""
         return self.max_prompt + self.max_new
 
     @property
     def scalar(self) -> bool:
-        """Whether the model gives a number instead of text: a policy does not."""
+        """Whether the trained model returns a number (a reward model); a policy returns text."""
         return False
 
     @property
-    def answers(self) -> int:
-        """Answers a step."""
+    def answers_per_step(self) -> int:
+        """Answers of one step, over all processes."""
         return self.prompts * self.n
 
     @property
-    def grouped(self) -> bool:
-        """Whether answers are compared within their prompt, without a critic."""
-        return self.method in GROUP
+    def uses_groups(self) -> bool:
+        """Whether the answers to one prompt are compared with each other, without a critic."""
+        return self.method in GROUP_METHODS
 
     @property
-    def rows(self) -> int:
-        """Answers a gradient step."""
-        return self.minibatch or self.answers
+    def minibatch_size(self) -> int:
+        """Answers of one gradient step, over all processes."""
+        return self.minibatch or self.answers_per_step
 
     @property
     def kl_in_loss(self) -> bool:
-        """Whether the KL stands in the loss (the default of GRPO alone)."""
+        """Whether the KL penalty is part of the loss (the default of GRPO) or of the reward."""
         return self.kl_place == "loss" or (self.kl_place == "auto" and self.method == "grpo")
 
     @property
-    def actor_lr(self) -> float:
-        """The learning rate as given, or 1e-4 for adapters and 1e-5 for whole models."""
+    def policy_learning_rate(self) -> float:
+        """`lr`, or by default 1e-4 for adapters and 1e-5 for whole models."""
         return self.lr or (1e-4 if self.lora else 1e-5)
 
     @property
-    def value_lr(self) -> float:
-        """The critics' rate as given, or half of the actor's (Safe RLHF: 9.65e-6 and 5e-6)."""
-        return self.critic_lr or self.actor_lr / 2
+    def critic_learning_rate(self) -> float:
+        """`critic_lr`, or by default half of the policy's (Safe RLHF: 9.65e-6 and 5e-6)."""
+        return self.critic_lr or self.policy_learning_rate / 2
 
-    def checked(self, *, costs: bool) -> RLSettings:
-        """Itself, or a PlanError with all faults together; `costs` says whether there is a cost signal."""
-        faults = [*self._sizes(), *self._shares()]
-        if self.method not in METHODS:
-            faults.append(f"method {self.method!r} is unknown{did_you_mean(self.method, METHODS)}")
-        if self.method in ("ppo-lag", "reward-shaping") and not costs:
+    def validated(self, *, costs: bool) -> RLSettings:
+        """Returns the settings themselves; `costs` says whether the run has a cost signal.
+
+        Raises PlanError with all faults together.
+        """
+        faults = [*self._range_faults(), *self._constraint_faults(), *self._method_faults(costs)]
+        if self.answers_per_step % self.minibatch_size:
             faults.append(
-                f"{self.method} needs a cost: --cost SPEC (a judge whose value or score is the cost)"
+                f"minibatch = {self.minibatch} does not divide the {self.answers_per_step} answers "
+                f"of a step"
             )
-        if self.method == "ppo" and costs:
-            faults.append(
-                "ppo has no use for a cost: ppo-lag holds it below --threshold, reward-shaping subtracts it"
-            )
-        if self.grouped and self.n < 2:
-            faults.append(
-                f"{self.method} compares the answers to one prompt: n = {self.n}, at least 2"
-            )
-        if self.answers % self.rows:
-            faults.append(
-                f"minibatch = {self.minibatch} does not divide the {self.answers} answers of a step"
-            )
-        if self.method == "rloo" and self.kl_place == "loss":
-            faults.append("rloo keeps its KL in the reward; grpo has it in the loss")
         if faults:
             raise PlanError(*faults)
         return self
 
-    def _sizes(self) -> list[str]:
-        least = {
-            "steps": 1,
-            "prompts": 1,
-            "n": 1,
-            "epochs": 1,
-            "minibatch": 0,
-            "micro": 1,
-            "score_micro": 1,
-            "max_new": 1,
-            "max_prompt": 1,
-            "lora": 0,
-            "window": 1,
-            "delay": 0,
-            "save_every": 1,
-            "keep": 1,
-            "sample_every": 0,
-            "ptx_batch": 1,
-            "warmup": 0,
-            "ptx": 0,
-            "kl": 0,
-            "kl_target": 0,
-            "nu": 0,
-            "temperature": 1e-6,
-            "clip": 1e-6,
-            "lr": 0,
-            "critic_lr": 0,
-            "lambda_lr": 0,
-        }
-        return [
-            f"{k} = {getattr(self, k)}: at least {low}"
-            for k, low in least.items()
-            if not getattr(self, k) >= low
-        ]
-
-    def _shares(self) -> list[str]:
+    def _range_faults(self) -> list[str]:
+        # `not x >= y` and not `x < y`: a NaN must be a fault too.
         faults = [
-            f"{k} = {getattr(self, k)}: above 0 and at most 1"
-            for k in ("top_p", "tail", "gamma", "gae_lambda")
-            if not 0 < getattr(self, k) <= 1
+            f"{name} = {getattr(self, name)}: at least {minimum}"
+            for name, minimum in _MINIMUM.items()
+            if not getattr(self, name) >= minimum
+        ]
+        faults += [
+            f"{name} = {getattr(self, name)}: above 0 and at most 1"
+            for name in ("top_p", "tail", "gamma", "gae_lambda")
+            if not 0 < getattr(self, name) <= 1
         ]
         if not 0 <= self.max_unscored < 1:
-            faults.append(f"max_unscored = {self.max_unscored}: a share from 0 to below 1")
+            faults.append(f"max_unscored = {self.max_unscored}: a share, from 0 to below 1")
+        return faults
+
+    def _constraint_faults(self) -> list[str]:
+        faults = []
         if not self.lambda_init > 0:
-            faults.append(f"lambda_init = {self.lambda_init}: above 0, for λ lives in log space")
+            faults.append(
+                f"lambda_init = {self.lambda_init}: must be above 0, because log λ is updated"
+            )
         low, high = self.lambda_min or 0.0, self.lambda_max
         if high is not None and not low <= self.lambda_init <= high:
+            faults.append(f"lambda_init = {self.lambda_init} is outside its bounds [{low}, {high}]")
+        return faults
+
+    def _method_faults(self, costs: bool) -> list[str]:
+        faults = []
+        if self.method not in METHODS:
+            faults.append(f"method {self.method!r} is unknown{did_you_mean(self.method, METHODS)}")
+        if self.method in ("ppo-lag", "reward-shaping") and not costs:
             faults.append(
-                f"lambda_init = {self.lambda_init} lies outside its bounds [{low}, {high}]"
+                f"{self.method} needs a cost: --cost SPEC (a judge whose value or score is the "
+                f"cost)"
             )
+        if self.method == "ppo" and costs:
+            faults.append(
+                "ppo does not use a cost: ppo-lag keeps it below --threshold, reward-shaping "
+                "subtracts it from the reward"
+            )
+        if self.uses_groups and self.n < 2:
+            faults.append(
+                f"{self.method} compares the answers to one prompt: n = {self.n}, at least 2"
+            )
+        if self.method == "rloo" and self.kl_place == "loss":
+            faults.append("rloo has its KL penalty in the reward (kl_place); grpo in the loss")
         return faults

@@ -1,4 +1,4 @@
-"""One line of the log: what the answers of a step were like, over all processes."""
+"""The metrics of one step, taken over the answers of all processes: one line of log.jsonl."""
 
 from __future__ import annotations
 
@@ -8,92 +8,108 @@ import math
 import torch
 from torch import Tensor
 
-from truing.distributed.process_group import World
+from truing.distributed.process_group import ProcessGroup
 from truing.train import losses as L
-from truing.train.rl.advantages import Side
-from truing.train.rl.reward_signals import Scores
+from truing.train.rl.advantages import Advantages
+from truing.train.rl.reward_signals import GlobalScores, RolloutScores
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.settings import RLSettings
 
-Row = dict[str, float | int | str | None]
+StepMetrics = dict[str, float | int | str | None]
 
 
-def _fingerprint(text: str) -> float:
-    """A whole number below 2^53, which a double holds exactly."""
-    return float(
-        int.from_bytes(
-            hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=6).digest(), "big"
-        )
-    )
-
-
-def describe(
-    s: RLSettings,
+def compute_step_metrics(
+    settings: RLSettings,
     rollout: Rollout,
-    own: Scores,
-    whole: tuple[Tensor, Tensor | None, Tensor],
-    world: World,
-) -> Row:
-    """KL (the very numbers that the penalty is made of), entropy, length, truncation, sameness, and each signal.
+    local_scores: RolloutScores,
+    scores: GlobalScores,
+    processes: ProcessGroup,
+) -> StepMetrics:
+    """Returns rewards, KL, entropy, lengths, diversity, and the mean of each signal.
 
-    kl_k1 and kl_k3 are sums over an answer's tokens, averaged over answers. The entropy is the sampled estimate -log π,
-    a token.
+    `kl_k1` and `kl_k3` (Schulman 2020) are summed over an answer's tokens and averaged over
+    answers; they use the log-probabilities that the KL penalty is computed from. The entropy is
+    the sampled estimate, the mean of -log π per token. `length_reward` is the correlation of
+    length and reward.
     """
-    device = rollout.ids.device
-    ref = rollout.ref_log_probs if rollout.ref_log_probs is not None else rollout.log_probs
-    gap = (rollout.log_probs - ref) * rollout.answer
-    columns = [
-        gap.sum(-1),
-        (L.kl_estimate(gap, "k3") * rollout.answer).sum(-1),
-        rollout.lengths,
-        -(rollout.log_probs * rollout.answer).sum(-1),
-        torch.tensor([not e for e in rollout.ended], device=device),
-        torch.tensor([_fingerprint(t) for t in rollout.texts], dtype=torch.float64, device=device),
-    ]
-    names = list(own.parts)
-    columns += [own.parts[n].nan_to_num(0.0).to(device) for n in names]
-    columns += [own.parts[n].isfinite().to(device) for n in names]
-    table = world.gather(
-        torch.stack([c.double() for c in columns], 1), rollout.index, s.answers
-    ).cpu()
-    reward, _, scored = whole
-    tokens = float(table[:, 2].sum())
-    row: Row = {
+    mask, device = rollout.answer_mask, rollout.input_ids.device
+    ref_log_probs = rollout.ref_log_probs
+    if ref_log_probs is None:
+        ref_log_probs = rollout.log_probs
+    log_ratio = (rollout.log_probs - ref_log_probs) * mask
+    columns = {
+        "k1": log_ratio.sum(-1),
+        "k3": (L.kl_estimate(log_ratio, "k3") * mask).sum(-1),
+        "length": rollout.answer_lengths,
+        "surprisal": -(rollout.log_probs * mask).sum(-1),
+        "truncated": torch.tensor([not ended for ended in rollout.ended], device=device),
+        "text": torch.tensor(
+            [_text_fingerprint(text) for text in rollout.texts], dtype=torch.float64, device=device
+        ),
+    }
+    for name, numbers in local_scores.parts.items():
+        columns[f"sum {name}"] = numbers.nan_to_num(0.0).to(device)
+        columns[f"count {name}"] = numbers.isfinite().to(device)
+    # One table, so that the processes exchange one message.
+    local_table = torch.stack([column.double() for column in columns.values()], 1)
+    answers = settings.answers_per_step
+    table = processes.gather_rows(local_table, rollout.global_rows, answers).cpu()
+    answer = dict(zip(columns, table.unbind(1)))
+
+    reward, scored = scores.reward, scores.scored
+    metrics: StepMetrics = {
         "reward_mean": float(reward[scored].mean()) if bool(scored.any()) else math.nan,
         "reward_std": float(reward[scored].std()) if int(scored.sum()) > 1 else 0.0,
-        "kl_k1": float(table[:, 0].mean()),
-        "kl_k3": float(table[:, 1].mean()),
-        "entropy": float(table[:, 3].sum()) / tokens,
-        "length": float(table[:, 2].mean()),
-        "truncated": float(table[:, 4].mean()),
-        "distinct": len(set(table[:, 5].tolist())) / s.answers,
+        "kl_k1": float(answer["k1"].mean()),
+        "kl_k3": float(answer["k3"].mean()),
+        "entropy": float(answer["surprisal"].sum()) / float(answer["length"].sum()),
+        "length": float(answer["length"].mean()),
+        "truncated": float(answer["truncated"].mean()),
+        "distinct": len(set(answer["text"].tolist())) / answers,
         "unscored": 1 - float(scored.double().mean()),
-        "length_reward": correlation(table[:, 2][scored], reward[scored]),
+        "length_reward": pearson_correlation(answer["length"][scored], reward[scored]),
     }
-    for at, name in enumerate(names):
-        known = float(table[:, 6 + len(names) + at].sum())
-        row[name] = float(table[:, 6 + at].sum()) / known if known else None
-    return row
+    for name in local_scores.parts:
+        count = float(answer[f"count {name}"].sum())
+        metrics[name] = float(answer[f"sum {name}"].sum()) / count if count else None
+    return metrics
 
 
-def correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's r; 0 where one of the two does not vary."""
+def _text_fingerprint(text: str) -> float:
+    """Returns a hash below 2^48, which float64 holds exactly: texts travel as numbers."""
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=6).digest()
+    return float(int.from_bytes(digest, "big"))
+
+
+def pearson_correlation(x: Tensor, y: Tensor) -> float:
+    """Returns Pearson's r; 0 if x or y is constant or there are fewer than three pairs."""
     if x.numel() < 3:
         return 0.0
-    a, b = x.double() - x.double().mean(), y.double() - y.double().mean()
-    size = float(a.norm() * b.norm())
-    return float((a * b).sum()) / size if size > 1e-12 else 0.0
+    x_centred = x.double() - x.double().mean()
+    y_centred = y.double() - y.double().mean()
+    norms = float(x_centred.norm() * y_centred.norm())
+    return float((x_centred * y_centred).sum()) / norms if norms > 1e-12 else 0.0
 
 
-def explained(side: Side, rollout: Rollout, world: World) -> float:
-    """1 - Var(returns - values) / Var(returns) over the answers' tokens: 1 is a perfect critic, below 0 worse than none."""
+def explained_variance(side: Advantages, rollout: Rollout, processes: ProcessGroup) -> float:
+    """Returns 1 - Var(returns - values) / Var(returns) over the answer tokens of all processes.
+
+    1 is a perfect critic; below 0 the critic is worse than a constant.
+    """
     if side.values is None or side.returns is None:
         return math.nan
-    m, r = rollout.answer.double(), side.returns.double()
-    d = r - side.values.double()
+    mask, returns = rollout.answer_mask.double(), side.returns.double()
+    residuals = returns - side.values.double()
     sums = torch.stack(
-        [m.sum(), (r * m).sum(), (r * r * m).sum(), (d * m).sum(), (d * d * m).sum()]
+        [
+            mask.sum(),
+            (returns * mask).sum(),
+            (returns * returns * mask).sum(),
+            (residuals * mask).sum(),
+            (residuals * residuals * mask).sum(),
+        ]
     )
-    n, a, aa, b, bb = world.sum(sums).tolist()
-    spread = aa / n - (a / n) ** 2
-    return 1 - (bb / n - (b / n) ** 2) / spread if spread > 1e-12 else 0.0
+    count, r_sum, r_squares, d_sum, d_squares = processes.all_reduce(sums).tolist()
+    return_variance = r_squares / count - (r_sum / count) ** 2
+    residual_variance = d_squares / count - (d_sum / count) ** 2
+    return 1 - residual_variance / return_variance if return_variance > 1e-12 else 0.0

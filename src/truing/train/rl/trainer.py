@@ -1,6 +1,6 @@
-"""The loop: draw answers, have them scored, tell λ the costs, take the gradient steps, log, keep.
+"""The training loop: sample answers, score them, update λ, take gradient steps, log, checkpoint.
 
-trainer = Trainer(crew, prompts, Signals([reward], [cost]), settings)
+trainer = RLTrainer(models, prompts, RewardSignals([reward], [cost]), settings)
 trainer.run()
 """
 
@@ -16,328 +16,425 @@ from torch import Tensor
 from truing.core.errors import PlanError, RunError
 from truing.core.lineage import digest, hash_prompts
 from truing.core.types import Lineage
-from truing.distributed.process_group import World
+from truing.distributed.process_group import ProcessGroup
 from truing.hf.chat_tokens import ChatTokenizer
 from truing.hf.loading import eos_token_ids
 from truing.train import checkpoint
 from truing.train.optimizer import learning_rate
-from truing.train.rl.advantages import Normalisers, lesson
-from truing.train.rl.constraint import Constraint, KLController
-from truing.train.rl.diagnosis import Watch
-from truing.train.rl.generate import Generator, LocalGenerator, streams
-from truing.train.rl.policy_model import PolicyModel, policy_lineage
-from truing.train.rl.policy_models import ACTOR, WRITER, Crew, log_probs, over_all, values
-from truing.train.rl.reward_signals import Scores, Signals
-from truing.train.rl.rollout import Prompt, Rollout, assemble, draw_prompts
+from truing.train.rl.advantages import AdvantageBatch, ScoreNormalizers, compute_advantages
+from truing.train.rl.constraint import CostConstraint, KLController
+from truing.train.rl.current_policy import CurrentPolicy, policy_lineage
+from truing.train.rl.diagnosis import RunDiagnosis
+from truing.train.rl.forward import answer_log_probs, answer_values, map_micro_batches
+from truing.train.rl.generate import AnswerGenerator, LocalGenerator, uniform_draws
+from truing.train.rl.policy_models import POLICY, REFERENCE, ROLLOUT, PolicyModels
+from truing.train.rl.reward_signals import GlobalScores, RewardSignals, RolloutScores
+from truing.train.rl.rollout import Prompt, Rollout, build_rollout, sample_prompt_indices
 from truing.train.rl.settings import RLSettings
-from truing.train.rl.step_metrics import Row, describe, explained
-from truing.train.rl.update import Mix, Updater
+from truing.train.rl.step_metrics import StepMetrics, compute_step_metrics, explained_variance
+from truing.train.rl.update import PolicyUpdater, PretrainingBatches, UpdateMetrics
 from truing.train.sharding import gather_tensors, shard_optimizer_state
 from truing.train.training_log import StepCallback, TrainingLog
 
-Whole = tuple[Tensor, Tensor | None, Tensor]
-
 
 @dataclass
-class Extras:
-    """What a run may have besides: another generator, pre-training text, who hears the log, who measures samples.
+class TrainerOptions:
+    """Optional parts of a run.
 
-    `measure(step, trainer)` is called every `sample_every` steps by the first process and gives figures for the log;
-    `base_sha256` and `data` identify the run for its checkpoints.
+    `generator` samples instead of the policy itself (vLLM). `on_log` is called with each line of
+    the log. `measure(step, trainer)` is called every `sample_every` steps by the main process and
+    returns metrics for the log. `base_sha256` and `data_digest` identify the run in checkpoints.
     """
 
-    generator: Generator | None = None
-    mix: Mix | None = None
-    tell: StepCallback | None = None
-    measure: Callable[[int, Trainer], dict[str, float]] | None = None
+    generator: AnswerGenerator | None = None
+    pretraining_batches: PretrainingBatches | None = None
+    on_log: StepCallback | None = None
+    measure: Callable[[int, RLTrainer], dict[str, float]] | None = None
     base_sha256: str = ""
-    data: str = ""
+    data_digest: str = ""
 
 
-class Trainer:
-    """One RL run. `run` goes on from the newest checkpoint in `settings.out`, to the same next step."""
+class RLTrainer:
+    """One RL run; `run` resumes from the newest checkpoint in `settings.out`."""
 
     def __init__(
         self,
-        crew: Crew,
+        models: PolicyModels,
         prompts: Sequence[Prompt],
-        signals: Signals,
+        signals: RewardSignals,
         settings: RLSettings,
-        extras: Extras | None = None,
+        options: TrainerOptions | None = None,
     ) -> None:
-        self.settings = s = settings.checked(costs=bool(signals.costs))
-        self.crew, self.prompts, self.signals = crew, tuple(prompts), signals
-        self.extras = extras or Extras()
-        self.world = World()
-        if s.prompts < self.world.size:
-            raise PlanError(f"prompts = {s.prompts}: fewer than the {self.world.size} processes")
-        if s.shard and self.world.size > 1:
-            for name in ("prompts", *(["ptx_batch"] if s.ptx else [])):
-                if getattr(s, name) % self.world.size:
-                    raise PlanError(
-                        f"shard: {name} = {getattr(s, name)} does not divide among {self.world.size} processes"
-                    )
-            crew.spread(self.world)
-        self.mark = signals.mark(s.red_model)
-        with crew.role(ACTOR) as model:
-            self.fill = int(crew.tokenizer.pad_token_id or 0)
-            self.generator = self.extras.generator or LocalGenerator(
-                model,
-                eos_token_ids(model, crew.tokenizer),
-                temperature=s.temperature,
-                top_p=s.top_p,
-                fill=self.fill,
-            )
-        self.updater = Updater(crew, s, self.world, mix=self.extras.mix)
-        self.constraint = Constraint(s) if signals.costs else None
-        self.kl = KLController(s)
-        self.normalisers = Normalisers.of(s)
-        self.watch = Watch(s)
+        self.settings = settings.validated(costs=bool(signals.costs))
+        self.models = models
+        self.prompts = tuple(prompts)
+        self.signals = signals
+        self.options = options or TrainerOptions()
+        self.processes = ProcessGroup()
+        self._shard_models()
+        self.red_model = signals.red_model_mark(settings.red_model)
+        self.pad_id = int(models.tokenizer.pad_token_id or 0)
+        self.generator = self.options.generator or self._local_generator()
+        self.updater = PolicyUpdater(
+            models,
+            settings,
+            self.processes,
+            pretraining_batches=self.options.pretraining_batches,
+        )
+        self.constraint = CostConstraint(settings) if signals.costs else None
+        self.kl_controller = KLController(settings)
+        self.normalizers = ScoreNormalizers.from_settings(settings)
+        self.diagnosis = RunDiagnosis(settings)
         self.step = 0
         self.halted = ""
         self.drift: float | None = None
 
-    def rollout(self, step: int) -> Rollout:
-        """The answers of this process to the prompts of a step, with the reference's log-probabilities."""
-        s = self.settings
-        chosen = draw_prompts(len(self.prompts), step, s.prompts, s.seed)
-        mine = [
-            (self.prompts[chosen[p]], p * s.n + j)
-            for p in self.world.mine(s.prompts)
-            for j in range(s.n)
-        ]
-        asked, index = [p for p, _ in mine], [at for _, at in mine]
-        with self.crew.whole(), self.crew.role(WRITER) as writer:
-            if isinstance(self.generator, LocalGenerator):
-                self.generator.model = writer
-            answered = self.generator(
-                [p.ids for p in asked], streams(s.seed, step, index, s.max_new)
-            )
-        made = assemble(
-            asked, index, answered, self.crew.tokenizer, device=self.crew.device, fill=self.fill
-        )
-        if (
-            self.extras.generator is not None or self.crew.half is not None
-        ):  # another arithmetic drew: read them again
-            with self.crew.role(ACTOR) as model:
-                again = over_all(
-                    made,
-                    s.score_micro,
-                    lambda piece: log_probs(model, piece, temperature=s.temperature),
+    def _shard_models(self) -> None:
+        """Checks the sizes against the number of processes; shards the weights if wanted."""
+        settings, size = self.settings, self.processes.size
+        if settings.prompts < size:
+            raise PlanError(f"prompts = {settings.prompts}: fewer than the {size} processes")
+        if not settings.shard or size == 1:
+            return
+        for name in ("prompts", *(["ptx_batch"] if settings.ptx else [])):
+            if getattr(settings, name) % size:
+                raise PlanError(
+                    f"shard: {name} = {getattr(settings, name)} does not divide among {size} "
+                    f"processes"
                 )
-            self.drift = float(
-                ((made.log_probs - again).abs() * made.answer).sum() / made.answer.sum()
+        self.models.shard(self.processes)
+
+    def _local_generator(self) -> LocalGenerator:
+        with self.models.active(POLICY) as policy:
+            return LocalGenerator(
+                policy,
+                eos_token_ids(policy, self.models.tokenizer),
+                temperature=self.settings.temperature,
+                top_p=self.settings.top_p,
+                pad_id=self.pad_id,
             )
-            if hasattr(self.generator, "check"):
-                self.generator.check(self.drift)
-            made = replace(made, log_probs=again)
-        with self.crew.role("reference") as model:
-            ref = over_all(
-                made,
-                s.score_micro,
-                lambda piece: log_probs(model, piece, temperature=s.temperature),
+
+    # -- one step
+
+    def train_step(self) -> StepMetrics:
+        """Takes one step (sample, score, update) and returns its line of the log.
+
+        The caller increments `step`.
+        """
+        settings, step = self.settings, self.step
+        started = time.perf_counter()
+        rollout = self.generate_rollout(step)
+        generated = time.perf_counter()
+        local_scores, scores = self.score_rollout(rollout)
+        self._observe_costs(scores)
+        scored = time.perf_counter()
+        advantages = compute_advantages(
+            settings,
+            rollout,
+            scores,
+            self.critic_values(rollout),
+            kl_coefficient=self.kl_controller.value,
+            constraint=self.constraint,
+            normalizers=self.normalizers,
+            processes=self.processes,
+        )
+        self.updater.set_learning_rates(
+            learning_rate(
+                step + 1, settings.steps, lr=1.0, warmup=settings.warmup, schedule=settings.schedule
             )
-        return replace(made, ref_log_probs=ref)
+        )
+        update_metrics = self.updater.update(
+            rollout,
+            advantages,
+            scored=scores.scored,
+            step=step,
+            kl_coefficient=self.kl_controller.value,
+            constraint=self.constraint,
+        )
+        learned = time.perf_counter()
 
-    def scored(self, rollout: Rollout) -> tuple[Scores, Whole]:
-        """What the signals say: of this process's answers, and of all (reward, cost, which are scored)."""
-        own, count = self.signals.measure(rollout), self.settings.answers
+        metrics = self._collect_metrics(rollout, local_scores, scores, advantages, update_metrics)
+        metrics["seconds_generate"] = round(generated - started, 4)
+        metrics["seconds_score"] = round(scored - generated, 4)
+        metrics["seconds_learn"] = round(learned - scored, 4)
+        self._adapt_kl(metrics)
+        return metrics
 
-        def all_of(x: Tensor) -> Tensor:
-            return self.world.gather(x.double().to(self.crew.device), rollout.index, count).cpu()
+    def _collect_metrics(
+        self,
+        rollout: Rollout,
+        local_scores: RolloutScores,
+        scores: GlobalScores,
+        advantages: AdvantageBatch,
+        update_metrics: UpdateMetrics,
+    ) -> StepMetrics:
+        metrics = compute_step_metrics(self.settings, rollout, local_scores, scores, self.processes)
+        update_means = update_metrics.means()
+        metrics |= update_means
+        metrics["loss"] = update_means.get("actor_loss", 0.0)
+        metrics["kl_coefficient"] = self.kl_controller.value
+        for critic, targets in advantages.critics.items():
+            explained = explained_variance(targets, rollout, self.processes)
+            metrics[f"{critic}_explained"] = explained
+        if self.constraint is not None and scores.cost is not None:
+            metrics |= self.constraint.log_metrics(scores.cost[scores.scored])
+        if self.drift is not None:
+            metrics["drift"] = self.drift
+        if update_metrics.stopped_early:
+            metrics["stopped_after"] = update_metrics.gradient_steps
+        return metrics
 
-        scored = all_of(own.scored) > 0.5
-        cost = None if own.cost is None else all_of(own.cost)
-        lost = 1 - float(scored.double().mean())
-        if lost > self.settings.max_unscored:
-            why = (
-                "; ".join(f"{n} × {r}" for r, n in own.reasons.most_common(3))
-                or "on another process"
+    def generate_rollout(self, step: int) -> Rollout:
+        """Samples this process's answers of a step, with policy and reference log-probabilities."""
+        settings, models = self.settings, self.models
+        indices = sample_prompt_indices(len(self.prompts), step, settings.prompts, settings.seed)
+        # All n answers to a prompt stay on one process, so that the prompt is prefilled once.
+        local = list(self.processes.local_indices(settings.prompts))
+        prompts = [self.prompts[indices[p]] for p in local for _ in range(settings.n)]
+        global_rows = [p * settings.n + answer for p in local for answer in range(settings.n)]
+        with models.unsharded(), models.active(ROLLOUT) as rollout_model:
+            if isinstance(self.generator, LocalGenerator):
+                self.generator.model = rollout_model
+            answers = self.generator(
+                [prompt.ids for prompt in prompts],
+                uniform_draws(settings.seed, step, global_rows, settings.max_new),
+            )
+        rollout = build_rollout(
+            prompts,
+            global_rows,
+            answers,
+            models.tokenizer,
+            device=models.device,
+            pad_id=self.pad_id,
+        )
+        # An external generator or half precision has other rounding than the policy's forward pass.
+        # The ratio of the first gradient step must be 1, so the policy reads the answers again.
+        if self.options.generator is not None or models.compute_dtype is not None:
+            rollout = self._recompute_log_probs(rollout)
+        return replace(rollout, ref_log_probs=self._log_probs_of(REFERENCE, rollout))
+
+    def _log_probs_of(self, role: str, rollout: Rollout) -> Tensor:
+        temperature = self.settings.temperature
+        with self.models.active(role) as model:
+            return map_micro_batches(
+                rollout,
+                self.settings.score_micro,
+                lambda micro: answer_log_probs(model, micro, temperature=temperature),
+            )
+
+    def _recompute_log_probs(self, rollout: Rollout) -> Rollout:
+        """Replaces the generator's log-probabilities by the policy's; keeps their difference."""
+        log_probs = self._log_probs_of(POLICY, rollout)
+        difference = (rollout.log_probs - log_probs).abs() * rollout.answer_mask
+        self.drift = float(difference.sum() / rollout.answer_mask.sum())
+        if hasattr(self.generator, "check_drift"):
+            self.generator.check_drift(self.drift)
+        return replace(rollout, log_probs=log_probs)
+
+    def score_rollout(self, rollout: Rollout) -> tuple[RolloutScores, GlobalScores]:
+        """Returns the scores of this process's answers, and those of all processes.
+
+        Raises RunError if too many answers are unscored.
+        """
+        local_scores = self.signals.score_rollout(rollout)
+
+        def gather(values: Tensor) -> Tensor:
+            values = values.double().to(self.models.device)
+            count = self.settings.answers_per_step
+            return self.processes.gather_rows(values, rollout.global_rows, count).cpu()
+
+        scores = GlobalScores(
+            reward=gather(local_scores.reward),
+            cost=None if local_scores.cost is None else gather(local_scores.cost),
+            scored=gather(local_scores.scored) > 0.5,
+        )
+        unscored = 1 - float(scores.scored.double().mean())
+        if unscored > self.settings.max_unscored:
+            reasons = "; ".join(
+                f"{count} × {reason}"
+                for reason, count in local_scores.failure_reasons.most_common(3)
             )
             raise RunError(
-                f"step {self.step + 1}: {lost:.0%} of the answers could not be scored ({why}); what cannot be "
-                f"judged never "
-                f"counts as safe, so the run stops here: mend the judge and give the same command"
+                f"step {self.step + 1}: {unscored:.0%} of the answers could not be scored "
+                f"({reasons or 'on another process'}). An unscored answer never counts as safe, so "
+                f"the run stops (max_unscored = {self.settings.max_unscored}); repair the judge "
+                f"and give the same command"
             )
-        return own, (all_of(own.reward), cost, scored)
+        return local_scores, scores
 
-    def values(self, rollout: Rollout) -> dict[str, Tensor]:
-        """What each critic expects before each token."""
-        made: dict[str, Tensor] = {}
-        for name in self.crew.critics:
-            with self.crew.role(name) as critic:
-                made[name] = over_all(
-                    rollout, self.settings.score_micro, lambda piece, c=critic: values(c, piece)
+    def _observe_costs(self, scores: GlobalScores) -> None:
+        """Adds the costs of the step to the constraint, with the prompts' harm categories."""
+        if self.constraint is None or scores.cost is None:
+            return
+        settings = self.settings
+        indices = sample_prompt_indices(
+            len(self.prompts), self.step, settings.prompts, settings.seed
+        )
+        categories = [self.prompts[i].sample.harms for i in indices for _ in range(settings.n)]
+        rows = scores.scored.nonzero().flatten().tolist()
+        self.constraint.observe(scores.cost[scores.scored], [categories[row] for row in rows])
+
+    def critic_values(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Returns each critic's value before each answer token, `[B, A]`."""
+        values: dict[str, Tensor] = {}
+        for critic in self.models.critics:
+            with self.models.active(critic) as model:
+                values[critic] = map_micro_batches(
+                    rollout,
+                    self.settings.score_micro,
+                    lambda micro, model=model: answer_values(model, micro),
                 )
-        return made
+        return values
 
-    def policy(self, name: str) -> PolicyModel:
-        """The actor as it is now, as a `Model`; the judges that steer it stand in its lineage."""
-        with self.crew.role(ACTOR) as model:
-            ends = eos_token_ids(model, self.crew.tokenizer)
-        turns = ChatTokenizer(self.crew.tokenizer, plain=self.settings.template == "plain")
-        hashes = hash_prompts(p.sample.prompt for p in self.prompts)
+    def _adapt_kl(self, metrics: StepMetrics) -> None:
+        """Adapts β to the measured KL, and halts the run where the KL is above `kl_limit`."""
+        settings, kl = self.settings, metrics.get("kl_k1")
+        if not isinstance(kl, float):
+            return
+        self.kl_controller.update(kl, settings.answers_per_step)
+        if settings.kl_limit and kl > settings.kl_limit:
+            self.halted = f"KL to the reference {kl:.3g} is above kl_limit = {settings.kl_limit}"
+
+    def current_policy(self, name: str) -> CurrentPolicy:
+        """Returns the policy as it is now as a `Model`, for an evaluation during training.
+
+        Its lineage names the judges that reward it, so that none of them may measure it.
+        """
+        with self.models.active(POLICY) as policy:
+            end_ids = eos_token_ids(policy, self.models.tokenizer)
+        turns = ChatTokenizer(self.models.tokenizer, plain=self.settings.template == "plain")
         lineage = policy_lineage(
             name,
             Lineage(name=self.settings.base),
             self.signals.lineages,
-            hashes,
-            red_model=self.mark,
+            hash_prompts(prompt.sample.prompt for prompt in self.prompts),
+            red_model=self.red_model,
         )
-        return PolicyModel(self.crew, turns, ends, lineage)
+        return CurrentPolicy(self.models, turns, end_ids, lineage)
 
-    def one_step(self) -> Row:
-        """Draws, scores, learns; gives the line of the log."""
-        s, step, clock = self.settings, self.step, [time.perf_counter()]
-        rollout = self.rollout(step)
-        clock.append(time.perf_counter())
-        own, whole = self.scored(rollout)
-        _, cost, scored = whole
-        if self.constraint is not None and cost is not None:
-            chosen = draw_prompts(len(self.prompts), step, s.prompts, s.seed)
-            harms = [self.prompts[p].sample.harms for p in chosen for _ in range(s.n)]
-            self.constraint.observe(
-                cost[scored], [harms[k] for k in scored.nonzero().flatten().tolist()]
-            )
-        clock.append(time.perf_counter())
-        made = lesson(
-            s,
-            rollout,
-            whole,
-            self.values(rollout),
-            kl=self.kl.value,
-            constraint=self.constraint,
-            normalisers=self.normalisers,
-            world=self.world,
-        )
-        self.updater.set_rates(
-            learning_rate(step + 1, s.steps, lr=1.0, warmup=s.warmup, schedule=s.schedule)
-        )
-        tally = self.updater.run(
-            rollout, made, scored=scored, step=step, kl=self.kl.value, constraint=self.constraint
-        )
-        clock.append(time.perf_counter())
-        row = describe(s, rollout, own, whole, self.world)
-        row |= tally.means() | {
-            "loss": tally.means().get("actor_loss", 0.0),
-            "kl_coefficient": self.kl.value,
-        }
-        row |= {
-            f"{n}_explained": explained(side, rollout, self.world)
-            for n, side in made.critics.items()
-        }
-        if self.constraint is not None and cost is not None:
-            row |= self.constraint.log(cost[scored])
-        if self.drift is not None:
-            row["drift"] = self.drift
-        if tally.stopped:
-            row["stopped_after"] = tally.steps
-        names = ("seconds_generate", "seconds_score", "seconds_learn")
-        row |= {n: round(b - a, 4) for n, a, b in zip(names, clock, clock[1:])}
-        kl = row.get("kl_k1")
-        self.kl.update(float(kl) if isinstance(kl, float) else 0.0, s.answers)
-        if s.kl_limit and isinstance(kl, float) and kl > s.kl_limit:
-            self.halted = f"KL to the reference {kl:.3g} is above kl_limit = {s.kl_limit}"
-        return row
+    # -- the whole run
 
-    def run(self) -> Row:
-        """All steps that are left; gives the last line of the log."""
-        s = self.settings
+    def run(self) -> StepMetrics:
+        """Takes all remaining steps; returns the last line of the log."""
+        settings = self.settings
         self.resume()
-        log = (
-            TrainingLog(
-                s.out, first=self.step + 1, tensorboard=s.tensorboard, tell=self.extras.tell
-            )
-            if self.world.first
-            else None
-        )
-        row: Row = {}
+        log = self._open_log()
+        metrics: StepMetrics = {}
         try:
-            while self.step < s.steps and not self.halted:
-                row = self.one_step()
+            while self.step < settings.steps and not self.halted:
+                metrics = self.train_step()
                 self.step += 1
-                if (
-                    s.sample_every
-                    and self.extras.measure is not None
-                    and self.step % s.sample_every == 0
-                ):
-                    with self.crew.whole():
-                        row |= self.extras.measure(self.step, self) if self.world.first else {}
-                    self.world.wait()
-                told = self.watch.hear(row)
-                if told:
-                    row["warning"] = " | ".join(told)
+                metrics |= self._measure_samples()
+                warnings = self.diagnosis.check(metrics)
+                if warnings:
+                    metrics["warning"] = " | ".join(warnings)
                 if self.halted:
-                    row["halted"] = self.halted
+                    metrics["halted"] = self.halted
+                # The log before the checkpoint: a crash between them repeats the step, and the
+                # resumed log drops the line of it.
                 if log is not None:
-                    log.write(self.step, row)
-                if self.step % s.save_every == 0 or self.step == s.steps or self.halted:
-                    self.save()
+                    log.write(self.step, metrics)
+                if (
+                    self.step % settings.save_every == 0
+                    or self.step == settings.steps
+                    or self.halted
+                ):
+                    self.save_checkpoint()
         finally:
             if log is not None:
                 log.close()
-        return row
+        return metrics
 
-    # -- what a resumed run needs
+    def _open_log(self) -> TrainingLog | None:
+        if not self.processes.is_main:
+            return None
+        settings = self.settings
+        return TrainingLog(
+            settings.out,
+            first=self.step + 1,
+            tensorboard=settings.tensorboard,
+            tell=self.options.on_log,
+        )
 
-    def _mark(self) -> checkpoint.CheckpointIdentity:
-        names = [
-            f"{w.signal.name}×{w.weight}:{w.signal.lineage.hash}"
-            for w in (*self.signals.rewards, *self.signals.costs)
+    def _measure_samples(self) -> dict[str, float]:
+        """Calls `measure` every `sample_every` steps; returns its metrics on the main process."""
+        measure, every = self.options.measure, self.settings.sample_every
+        if measure is None or not every or self.step % every:
+            return {}
+        metrics: dict[str, float] = {}
+        # All processes enter, because gathering sharded weights is a collective.
+        with self.models.unsharded():
+            if self.processes.is_main:
+                metrics = measure(self.step, self)
+        self.processes.barrier()
+        return metrics
+
+    # -- checkpoints
+
+    def _checkpoint_mark(self) -> checkpoint.CheckpointIdentity:
+        """Returns what identifies the run: a checkpoint of another run is refused."""
+        signal_names = [
+            f"{weighted.signal.name}×{weighted.weight}:{weighted.signal.lineage.hash}"
+            for weighted in (*self.signals.rewards, *self.signals.costs)
         ]
         return checkpoint.CheckpointIdentity(
             step=self.step,
             kind=self.settings.method,
-            base_sha256=self.extras.base_sha256,
-            digest=digest(self.settings.digest(), self.extras.data, *names),
+            base_sha256=self.options.base_sha256,
+            digest=digest(self.settings.digest(), self.options.data_digest, *signal_names),
         )
 
-    def state(self) -> dict[str, Any]:
-        """Everything besides weights: optimisers, λ with its window, β, statistics, what the diagnosis remembers."""
+    def training_state(self) -> dict[str, Any]:
+        """Returns everything besides the weights that the next step depends on."""
+        optimizers = {
+            role: gather_tensors(optimizer.state_dict())
+            for role, optimizer in self.updater.optimizers.items()
+        }
         return {
-            "optimizers": {
-                k: gather_tensors(o.state_dict()) for k, o in self.updater.optimizers.items()
-            },
-            "taken": self.updater.taken,
+            "optimizers": optimizers,
+            "taken": self.updater.gradient_steps,
             "constraint": self.constraint.state_dict() if self.constraint is not None else None,
-            "kl": self.kl.value,
-            "normalisers": self.normalisers.state_dict(),
-            "watch": self.watch.state_dict(),
+            "kl": self.kl_controller.value,
+            "normalisers": self.normalizers.state_dict(),
+            "watch": self.diagnosis.state_dict(),
             "halted": self.halted,
             "rng": checkpoint.rng_state(),
         }
 
-    def save(self) -> None:
-        """Writes a checkpoint (the first process; the others give their pieces and wait)."""
-        made = {n: self.crew.state(n) for n in (ACTOR, *self.crew.critics)} | {
-            "state": self.state()
-        }
-        if self.world.first:
-            parts = {f"{n}.pt": checkpoint.torch_writer(part) for n, part in made.items()}
+    def save_checkpoint(self) -> None:
+        """Writes a checkpoint; all processes must call it, the main process writes."""
+        roles = (POLICY, *self.models.critics)
+        # Collecting the states gathers sharded tensors, so every process takes part.
+        states: dict[str, Any] = {role: self.models.state_dict(role) for role in roles}
+        states["state"] = self.training_state()
+        if self.processes.is_main:
+            parts = {f"{name}.pt": checkpoint.torch_writer(state) for name, state in states.items()}
             checkpoint.write_checkpoint(
-                self.settings.out, self._mark(), parts, keep=self.settings.keep
+                self.settings.out, self._checkpoint_mark(), parts, keep=self.settings.keep
             )
-        self.world.wait()
+        self.processes.barrier()
 
     def resume(self) -> bool:
-        """Goes on from the newest checkpoint, if there is one of this run."""
-        found = checkpoint.latest_checkpoint(self.settings.out)
-        if found is None:
+        """Restores the newest checkpoint; returns False if there is none.
+
+        Raises PlanError if it is of another run.
+        """
+        folder = checkpoint.latest_checkpoint(self.settings.out)
+        if folder is None:
             return False
-        self.step = checkpoint.check_identity(found, self._mark()).step
-        for name in (ACTOR, *self.crew.critics):
-            self.crew.load(name, checkpoint.load_torch_file(found, f"{name}.pt"))
-        state = checkpoint.load_torch_file(found, "state.pt")
-        for name, optimizer in self.updater.optimizers.items():
-            optimizer.load_state_dict(shard_optimizer_state(optimizer, state["optimizers"][name]))
+        self.step = checkpoint.check_identity(folder, self._checkpoint_mark()).step
+        for role in (POLICY, *self.models.critics):
+            self.models.load_state_dict(role, checkpoint.load_torch_file(folder, f"{role}.pt"))
+        state = checkpoint.load_torch_file(folder, "state.pt")
+        for role, optimizer in self.updater.optimizers.items():
+            optimizer.load_state_dict(shard_optimizer_state(optimizer, state["optimizers"][role]))
         if self.constraint is not None:
             self.constraint.load_state_dict(state["constraint"])
-        self.updater.taken, self.kl.value, self.halted = (
-            state["taken"],
-            state["kl"],
-            state["halted"],
-        )
-        self.normalisers.load_state_dict(state["normalisers"])
-        self.watch.load_state_dict(state["watch"])
+        self.updater.gradient_steps = state["taken"]
+        self.kl_controller.value = state["kl"]
+        self.halted = state["halted"]
+        self.normalizers.load_state_dict(state["normalisers"])
+        self.diagnosis.load_state_dict(state["watch"])
+        # Last, so that nothing above draws from the restored generators.
         checkpoint.set_rng_state(state["rng"])
         return True

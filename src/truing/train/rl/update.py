@@ -1,14 +1,15 @@
-"""The gradient steps over one rollout: λ first, then the actor, then the critics, as in safe-rlhf.
+"""The gradient steps over one rollout: λ first, then the policy, then the critics (safe-rlhf).
 
-Every loss is a sum over answers (or tokens) of all processes divided by their number in the gradient step, so that
-neither micro-batches
-nor processes change it.
+Every loss is a sum over answers (or tokens) of all processes divided by their number in the
+gradient step, so that neither micro-batches nor the number of processes change the gradient.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,326 +18,289 @@ from torch import Tensor
 
 from truing.core.errors import RunError
 from truing.core.types import stream_seed
-from truing.distributed.process_group import Pace, World
+from truing.distributed.process_group import Lockstep, ProcessGroup
 from truing.train import losses as L
 from truing.train.optimizer import build_adamw, clip_gradients, set_learning_rate
-from truing.train.rl.advantages import Lesson, Side
-from truing.train.rl.constraint import Constraint
-from truing.train.rl.policy_models import ACTOR, Crew, log_probs, pieces, trimmed, values
+from truing.train.rl.advantages import AdvantageBatch, Advantages
+from truing.train.rl.constraint import CostConstraint
+from truing.train.rl.forward import answer_log_probs, answer_values, micro_batches, trim_padding
+from truing.train.rl.policy_loss import averages_over_tokens, policy_loss
+from truing.train.rl.policy_models import POLICY, PolicyModels
 from truing.train.rl.rollout import Rollout
 from truing.train.rl.settings import RLSettings
 
-Mix = Callable[[int], tuple[Tensor, Tensor, Tensor]]
+# Returns (input_ids, attention_mask, labels), `[b, T]` each, of the k-th pre-training batch.
+PretrainingBatches = Callable[[int], tuple[Tensor, Tensor, Tensor]]
+
+_IGNORED_LABEL = -100
 
 
 @dataclass
-class Tally:
-    """Sums over gradient steps, for the log."""
+class UpdateMetrics:
+    """Metrics of the gradient steps over one rollout, for the log."""
 
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, float] = field(default_factory=dict)
-    stopped: bool = False
-    steps: int = 0
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    gradient_steps: int = 0
+    stopped_early: bool = False
 
-    def add(self, name: str, value: float, weight: float = 1.0) -> None:
-        """One more value."""
-        self.sums[name] = self.sums.get(name, 0.0) + value * weight
-        self.counts[name] = self.counts.get(name, 0.0) + weight
+    def add(self, name: str, value: float) -> None:
+        """Adds the value of one gradient step."""
+        self.values[name].append(value)
 
     def means(self) -> dict[str, float]:
-        """The mean of each."""
-        return {k: v / self.counts[k] for k, v in self.sums.items() if self.counts[k]}
-
-
-class Updater:
-    """Optimisers of actor and critics, and the gradient steps. `mix(k)` gives the k-th batch of pre-training text."""
-
-    def __init__(
-        self, crew: Crew, settings: RLSettings, world: World, *, mix: Mix | None = None
-    ) -> None:
-        self.crew, self.settings, self.world, self.mix = crew, settings, world, mix
-        self.optimizers: dict[str, Any] = {
-            name: self._optimizer(name) for name in (ACTOR, *crew.critics)
-        }
-        self.taken, self.pace = 0, Pace(world if settings.shard and world.size > 1 else None)
-
-    def _optimizer(self, name: str) -> Any:
-        with self.crew.role(name):  # an adapter asks for gradients only while it is on
-            return build_adamw(
-                self.crew.named(name),
-                lr=self.settings.actor_lr if name == ACTOR else self.settings.value_lr,
-                weight_decay=self.settings.weight_decay,
-            )
-
-    def set_rates(self, share: float) -> None:
-        """Learning rates as a share of their full values."""
-        for name, optimizer in self.optimizers.items():
-            set_learning_rate(
-                optimizer,
-                share * (self.settings.actor_lr if name == ACTOR else self.settings.value_lr),
-            )
-
-    def minibatches(self, count: int, step: int, epoch: int) -> Iterator[list[int]]:
-        """Places (among all processes) of the answers of each gradient step; a pure function of seed, step and pass."""
-        order = list(range(count))
-        if self.settings.rows < count:
-            random.Random(stream_seed(self.settings.seed, "minibatch", step, epoch)).shuffle(order)
-        for at in range(0, count, self.settings.rows):
-            yield order[at : at + self.settings.rows]
-
-    def run(
-        self,
-        rollout: Rollout,
-        made: Lesson,
-        *,
-        scored: Tensor,
-        step: int,
-        kl: float,
-        constraint: Constraint | None,
-    ) -> Tally:
-        """All passes over a rollout. `scored` `[N]` says which answers of all processes count."""
-        tally = Tally()
-        place = {at: row for row, at in enumerate(rollout.index)}
-        for epoch in range(self.settings.epochs):
-            for wanted in self.minibatches(scored.shape[0], step, epoch):
-                rows = [place[at] for at in wanted if at in place and bool(scored[at])]
-                total = int(scored[torch.tensor(wanted)].sum())
-                if not total:
-                    continue
-                multiplier = constraint.step() if constraint is not None else 0.0
-                tokens = float(self.world.sum(rollout.lengths[rows].sum().double()))
-                share = Share(self.settings, total, tokens)
-                moved = self._actor(rollout, made, rows, share, multiplier, kl, tally)
-                for name, side in made.critics.items():
-                    self._critic(name, rollout, side, rows, share, tally)
-                tally.steps += 1
-                self.taken += 1
-                limit = self.settings.kl_step_limit
-                if limit and moved > limit:
-                    tally.stopped = True
-                    return tally
-        return tally
-
-    def _actor(
-        self,
-        rollout: Rollout,
-        made: Lesson,
-        rows: list[int],
-        share: Share,
-        multiplier: float,
-        kl: float,
-        tally: Tally,
-    ) -> float:
-        """One step of the actor; gives how far (k3, a token) it stands from the policy that drew."""
-        s, parts = self.settings, dict.fromkeys(("loss", "clipped", "moved"), 0.0)
-        with self.crew.role(ACTOR) as model:
-            for some, piece, counts in self._pieces(rollout, rows):
-                now = log_probs(model, piece, temperature=s.temperature)
-                loss = policy_loss(s, now, piece, cut(made, some, piece), multiplier, kl) * (
-                    counts * share.of(some, piece)
-                )
-                loss.backward()
-                with torch.no_grad():
-                    gap = (now - piece.log_probs) * piece.answer
-                    outside = ((gap.exp() - 1).abs() > s.clip) & piece.answer.bool()
-                    parts["loss"] += float(loss.detach())
-                    parts["clipped"] += counts * float(outside.sum()) / share.tokens
-                    parts["moved"] += (
-                        counts
-                        * float((L.kl_estimate(-gap, "k3") * piece.answer).sum())
-                        / share.tokens
-                    )
-            if self.mix is not None and s.ptx:
-                tally.add("ptx_loss", self._mixed(model))
-        parts = self._summed(parts)
-        for name, key in (
-            ("actor_loss", "loss"),
-            ("clip_fraction", "clipped"),
-            ("kl_step", "moved"),
-        ):
-            tally.add(name, parts[key])
-        tally.add("grad_norm", self._take(ACTOR))
-        return parts["moved"]
-
-    def _pieces(
-        self, rollout: Rollout, rows: list[int]
-    ) -> Iterator[tuple[list[int], Rollout, float]]:
-        """Rows in forwards, each with weight 1; with weight 0 a row again for each pass that another process still makes."""
-        for made in self.pace.each(pieces(rollout, rows, self.settings.micro)):
-            yield (*made, 1.0) if made is not None else ([0], trimmed(rollout.take([0])), 0.0)
-
-    def _mixed(self, model: Any) -> float:
-        """Adds the gradient of the pre-training loss (InstructGPT's ptx); gives the loss without its coefficient."""
-        ids, mask, labels = (self.mix or _none)(self.taken)
-        mine = list(self.world.mine(ids.shape[0]))
-        total = float(self.world.sum((labels[mine][:, 1:] != -100).sum().double()))
-        seen = 0.0
-        for at in self.pace.each(range(0, len(mine), self.settings.micro)):
-            rows = mine[:1] if at is None else mine[at : at + self.settings.micro]
-            x, m, y = (t[rows].to(self.crew.device) for t in (ids, mask, labels))
-            logits = model(input_ids=x, attention_mask=m, use_cache=False).logits
-            part = 0.0 if at is None else float((y[:, 1:] != -100).sum()) / max(total, 1.0)
-            loss = L.ptx_loss(logits, y, coefficient=self.settings.ptx) * part
-            loss.backward()
-            seen += float(loss.detach()) / self.settings.ptx
-        return self._summed({"ptx": seen})["ptx"]
-
-    def _critic(
-        self, name: str, rollout: Rollout, side: Side, rows: list[int], share: Share, tally: Tally
-    ) -> None:
-        s, seen = self.settings, 0.0
-        if side.values is None or side.returns is None:
-            raise ValueError(f"{name} has no values to learn from")
-        with self.crew.role(name) as critic:
-            for some, piece, counts in self._pieces(rollout, rows):
-                width = piece.answer.shape[1]
-                now = values(critic, piece)
-                old, aim = side.values[some, :width], side.returns[some, :width]
-                loss = L.critic_loss(
-                    now, old, aim, piece.answer, clip=s.clip_value, reduction=s.reduction
-                )
-                loss = loss * (counts * share.of(some, piece, reduction=s.reduction))
-                loss.backward()
-                seen += float(loss.detach())
-        tally.add(f"{name}_loss", self._summed({"x": seen})["x"])
-        self._take(name)
-
-    def _summed(self, parts: dict[str, float]) -> dict[str, float]:
-        if self.world.size == 1:
-            return parts
-        got = self.world.sum(
-            torch.tensor(list(parts.values()), dtype=torch.float64, device=self.crew.device)
-        )
-        return dict(zip(parts, got.tolist()))
-
-    def _take(self, name: str) -> float:
-        """Gradients of all processes, clipped, and the optimiser's step; stops where a gradient is no number."""
-        parameters = [p for _, p in self.crew.named(name)]
-        self.world.sum_gradients(parameters)
-        norm = clip_gradients(parameters, self.settings.clip_norm)
-        if norm != norm or norm == float("inf"):
-            raise RunError(
-                f"the gradient of {name} is no number; the last checkpoint is whole: go on from it with a "
-                f"lower --lr"
-            )
-        optimizer = self.optimizers[name]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return norm
-
-
-def _none(_: int) -> tuple[Tensor, Tensor, Tensor]:
-    raise ValueError("no pre-training text was given")
+        """Returns the mean of each metric over the gradient steps."""
+        return {name: sum(values) / len(values) for name, values in self.values.items()}
 
 
 @dataclass(frozen=True)
-class Share:
-    """What part of a gradient step's loss a piece of it is: by answers, or by tokens, of all processes."""
+class Minibatch:
+    """The local part of one gradient step.
 
-    settings: RLSettings
+    `rows` are the local rows that count; `answers` and `tokens` are their numbers over all
+    processes, by which every loss is divided.
+    """
+
+    rollout: Rollout
+    rows: list[int]
     answers: int
     tokens: float
 
-    def of(self, rows: Sequence[int], piece: Rollout, *, reduction: str | None = None) -> float:
-        """The weight of a piece whose loss is a mean over its own answers (or tokens)."""
-        by_token = reduction == "token" if reduction else token_level(self.settings)
-        return float(piece.answer.sum()) / self.tokens if by_token else len(rows) / self.answers
+    def fraction(self, micro: Rollout, *, by_token: bool) -> float:
+        """Returns which part of the minibatch of all processes a micro-batch is.
+
+        A loss is a mean over its micro-batch; weighted by this fraction, the losses of all
+        micro-batches add up to the mean over the minibatch.
+        """
+        if by_token:
+            return float(micro.answer_mask.sum()) / self.tokens
+        return len(micro.texts) / self.answers
 
 
-def token_level(settings: RLSettings) -> bool:
-    """Whether the actor's loss is a mean over all tokens."""
-    if not settings.grouped:
-        return settings.reduction == "token"
-    return settings.loss in ("bnpo", "dapo") and settings.method == "grpo"
+class PolicyUpdater:
+    """Optimisers of policy and critics, and the gradient steps.
 
-
-def cut(made: Lesson, rows: Sequence[int], piece: Rollout) -> tuple[Tensor, Tensor | None]:
-    """Reward and cost advantages of some rows, `[b, a]` (or `[b]` in groups)."""
-
-    def one(side: Side | None) -> Tensor | None:
-        if side is None:
-            return None
-        some = side.advantage[list(rows)]
-        return some[:, : piece.answer.shape[1]] if some.dim() == 2 else some
-
-    reward = one(made.reward)
-    if reward is None:
-        raise ValueError("no advantage of the reward")
-    return reward, one(made.cost)
-
-
-def policy_loss(
-    s: RLSettings,
-    now: Tensor,
-    piece: Rollout,
-    advantages: tuple[Tensor, Tensor | None],
-    multiplier: float,
-    kl: float,
-) -> Tensor:
-    """The actor's loss of a piece: clipped surrogate of reward and cost, by either reading, and KL where it stands in
-    the loss.
+    `pretraining_batches` returns the text of the ptx loss (InstructGPT) for each gradient step.
     """
-    reward, cost = advantages
-    if cost is None:
-        loss = _surrogate(s, now, piece, reward)
-    elif s.surrogate == "combined":
-        loss = _surrogate(s, now, piece, L.combined_advantage(reward, cost, multiplier))
-    elif s.grouped:
-        loss = (
-            _surrogate(s, now, piece, reward) - multiplier * _surrogate(s, now, piece, cost)
-        ) / (1 + multiplier)
-    else:
-        loss = L.separate_actor_loss(
-            now,
-            piece.log_probs,
-            (reward, cost),
-            multiplier,
-            piece.answer,
-            clip=s.clip,
-            reduction=s.reduction,
-        )
-    if s.kl_in_loss and kl:
-        loss = loss + _kl_loss(s, now, piece, kl)
-    return loss
 
+    def __init__(
+        self,
+        models: PolicyModels,
+        settings: RLSettings,
+        processes: ProcessGroup,
+        *,
+        pretraining_batches: PretrainingBatches | None = None,
+    ) -> None:
+        self.models = models
+        self.settings = settings
+        self.processes = processes
+        self.pretraining_batches = pretraining_batches
+        self.optimizers: dict[str, Any] = {
+            role: self._new_optimizer(role) for role in (POLICY, *models.critics)
+        }
+        self.gradient_steps = 0
+        sharded = settings.shard and processes.size > 1
+        self.lockstep = Lockstep(processes if sharded else None)
 
-def _kl_loss(s: RLSettings, now: Tensor, piece: Rollout, kl: float) -> Tensor:
-    """β·k3, averaged as the surrogate is."""
-    if piece.ref_log_probs is None:
-        raise ValueError("KL in the loss needs log-probabilities of the reference")
-    if s.grouped:
-        none = torch.zeros_like(now[:, 0])
-        return L.grpo_loss(
-            now,
-            piece.log_probs,
-            piece.ref_log_probs,
-            none,
-            piece.answer,
-            beta=kl,
-            kind=_kind(s),
-            length=s.max_new,
-        )
-    return kl * L.masked_mean(
-        L.kl_estimate(now - piece.ref_log_probs, "k3"), piece.answer, s.reduction
-    )
+    def _new_optimizer(self, role: str) -> Any:
+        # PEFT sets requires_grad only on the active adapter, and AdamW takes only such weights.
+        with self.models.active(role):
+            return build_adamw(
+                self.models.named_parameters(role),
+                lr=self._full_learning_rate(role),
+                weight_decay=self.settings.weight_decay,
+            )
 
+    def _full_learning_rate(self, role: str) -> float:
+        if role == POLICY:
+            return self.settings.policy_learning_rate
+        return self.settings.critic_learning_rate
 
-def _kind(s: RLSettings) -> str:
-    return "rloo" if s.method == "rloo" else "grpo" if s.loss == "auto" else s.loss
+    def set_learning_rates(self, factor: float) -> None:
+        """Sets the learning rates to `factor` times their full values (the schedule)."""
+        for role, optimizer in self.optimizers.items():
+            set_learning_rate(optimizer, factor * self._full_learning_rate(role))
 
+    def shuffled_minibatches(self, count: int, step: int, epoch: int) -> Iterator[list[int]]:
+        """Yields the global rows of each gradient step; a function of seed, step and epoch alone.
 
-def _surrogate(s: RLSettings, now: Tensor, piece: Rollout, advantage: Tensor) -> Tensor:
-    if not s.grouped:
-        return L.ppo_actor_loss(
-            now, piece.log_probs, advantage, piece.answer, clip=s.clip, reduction=s.reduction
-        )
-    return L.grpo_loss(
-        now,
-        piece.log_probs,
-        None,
-        advantage,
-        piece.answer,
-        epsilon=s.clip,
-        kind=_kind(s),
-        length=s.max_new,
-    )
+        All processes compute the same minibatches, and each uses its own rows of them.
+        """
+        rows, size = list(range(count)), self.settings.minibatch_size
+        if size < count:
+            random.Random(stream_seed(self.settings.seed, "minibatch", step, epoch)).shuffle(rows)
+        for begin in range(0, count, size):
+            yield rows[begin : begin + size]
+
+    def update(
+        self,
+        rollout: Rollout,
+        advantages: AdvantageBatch,
+        *,
+        scored: Tensor,
+        step: int,
+        kl_coefficient: float,
+        constraint: CostConstraint | None,
+    ) -> UpdateMetrics:
+        """Takes all gradient steps over a rollout.
+
+        `scored` `[N]` says which answers of all processes count. Stops early if the policy is
+        further than `kl_step_limit` from the one that sampled.
+        """
+        metrics = UpdateMetrics()
+        local_row = {global_row: row for row, global_row in enumerate(rollout.global_rows)}
+        for epoch in range(self.settings.epochs):
+            for global_rows in self.shuffled_minibatches(len(scored), step, epoch):
+                rows = [local_row[g] for g in global_rows if g in local_row and bool(scored[g])]
+                answers = int(scored[torch.tensor(global_rows)].sum())
+                if not answers:
+                    continue
+                # λ before the policy, at each gradient step: the order of safe-rlhf's trainer.
+                multiplier = constraint.step() if constraint is not None else 0.0
+                local_tokens = rollout.answer_lengths[rows].sum().double()
+                tokens = float(self.processes.all_reduce(local_tokens))
+                minibatch = Minibatch(rollout, rows, answers, tokens)
+                kl = self._policy_step(minibatch, advantages, multiplier, kl_coefficient, metrics)
+                for critic, targets in advantages.critics.items():
+                    self._critic_step(critic, minibatch, targets, metrics)
+                metrics.gradient_steps += 1
+                self.gradient_steps += 1
+                if self.settings.kl_step_limit and kl > self.settings.kl_step_limit:
+                    metrics.stopped_early = True
+                    return metrics
+        return metrics
+
+    def _policy_step(
+        self,
+        minibatch: Minibatch,
+        advantages: AdvantageBatch,
+        multiplier: float,
+        kl_coefficient: float,
+        metrics: UpdateMetrics,
+    ) -> float:
+        """Takes one gradient step on the policy.
+
+        Returns the KL of the new policy from the one that sampled (k3 estimator, nats per answer
+        token; Schulman 2020), before the step.
+        """
+        settings = self.settings
+        by_token = averages_over_tokens(settings)
+        loss_sum = clip_fraction = kl_sum = 0.0
+        with self.models.active(POLICY) as policy:
+            for rows, micro, weight in self._micro_batches(minibatch):
+                new_log_probs = answer_log_probs(policy, micro, temperature=settings.temperature)
+                micro_advantages = advantages.select(rows, micro.answer_mask.shape[1])
+                loss = policy_loss(
+                    settings, new_log_probs, micro, micro_advantages, multiplier, kl_coefficient
+                )
+                loss = loss * (weight * minibatch.fraction(micro, by_token=by_token))
+                loss.backward()
+
+                with torch.no_grad():
+                    mask = micro.answer_mask
+                    log_ratio = (new_log_probs - micro.log_probs) * mask
+                    clipped = ((log_ratio.exp() - 1).abs() > settings.clip) & mask.bool()
+                    # k3 estimates KL(π_old ‖ π_new) from samples of π_old, so its argument is
+                    # log π_old - log π_new.
+                    k3 = L.kl_estimate(-log_ratio, "k3") * mask
+                    loss_sum += float(loss.detach())
+                    clip_fraction += weight * float(clipped.sum()) / minibatch.tokens
+                    kl_sum += weight * float(k3.sum()) / minibatch.tokens
+            if self.pretraining_batches is not None and settings.ptx:
+                ptx_loss = self._pretraining_backward(policy, self.pretraining_batches)
+                metrics.add("ptx_loss", ptx_loss)
+        loss_sum, clip_fraction, kl = self._sum_over_processes(loss_sum, clip_fraction, kl_sum)
+        metrics.add("actor_loss", loss_sum)
+        metrics.add("clip_fraction", clip_fraction)
+        metrics.add("kl_step", kl)
+        metrics.add("grad_norm", self._optimizer_step(POLICY))
+        return kl
+
+    def _critic_step(
+        self, critic: str, minibatch: Minibatch, targets: Advantages, metrics: UpdateMetrics
+    ) -> None:
+        """Takes one gradient step on a critic: the clipped value loss of PPO."""
+        settings = self.settings
+        if targets.values is None or targets.returns is None:
+            raise ValueError(f"{critic} has no values to learn from")
+        loss_sum = 0.0
+        with self.models.active(critic) as critic_model:
+            for rows, micro, weight in self._micro_batches(minibatch):
+                width = micro.answer_mask.shape[1]
+                loss = L.critic_loss(
+                    answer_values(critic_model, micro),
+                    targets.values[rows, :width],
+                    targets.returns[rows, :width],
+                    micro.answer_mask,
+                    clip=settings.clip_value,
+                    reduction=settings.reduction,
+                )
+                by_token = settings.reduction == "token"
+                loss = loss * (weight * minibatch.fraction(micro, by_token=by_token))
+                loss.backward()
+                loss_sum += float(loss.detach())
+        metrics.add(f"{critic}_loss", self._sum_over_processes(loss_sum)[0])
+        self._optimizer_step(critic)
+
+    def _micro_batches(self, minibatch: Minibatch) -> Iterator[tuple[list[int], Rollout, float]]:
+        """Yields (rows, micro-batch, weight 1) of the minibatch.
+
+        A process with fewer micro-batches than another repeats its first row with weight 0, so that
+        all processes make the same number of forward and backward passes over sharded weights.
+        """
+        rollout = minibatch.rollout
+        batches = micro_batches(rollout, minibatch.rows, self.settings.micro)
+        for batch in self.lockstep.iterate(batches):
+            if batch is None:
+                yield [0], trim_padding(rollout.select_rows([0])), 0.0
+            else:
+                yield (*batch, 1.0)
+
+    def _pretraining_backward(self, policy: Any, batches: PretrainingBatches) -> float:
+        """Adds the gradient of the ptx loss of InstructGPT (Ouyang et al. 2022, equation 2).
+
+        Returns the language-model loss without the coefficient, over all processes.
+        """
+        input_ids, attention_mask, labels = batches(self.gradient_steps)
+        local = list(self.processes.local_indices(input_ids.shape[0]))
+        # Labels are shifted by one in the loss, so the first column is never a target.
+        local_targets = (labels[local][:, 1:] != _IGNORED_LABEL).sum().double()
+        targets = max(float(self.processes.all_reduce(local_targets)), 1.0)
+        loss_sum = 0.0
+        for begin in self.lockstep.iterate(range(0, len(local), self.settings.micro)):
+            rows = local[:1] if begin is None else local[begin : begin + self.settings.micro]
+            micro_labels = labels[rows].to(self.models.device)
+            logits = policy(
+                input_ids=input_ids[rows].to(self.models.device),
+                attention_mask=attention_mask[rows].to(self.models.device),
+                use_cache=False,
+            ).logits
+            micro_targets = float((micro_labels[:, 1:] != _IGNORED_LABEL).sum())
+            fraction = 0.0 if begin is None else micro_targets / targets
+            loss = L.ptx_loss(logits, micro_labels, coefficient=self.settings.ptx) * fraction
+            loss.backward()
+            loss_sum += float(loss.detach()) / self.settings.ptx
+        return self._sum_over_processes(loss_sum)[0]
+
+    def _sum_over_processes(self, *values: float) -> list[float]:
+        if self.processes.size == 1:
+            return list(values)
+        local = torch.tensor(values, dtype=torch.float64, device=self.models.device)
+        return list(self.processes.all_reduce(local).tolist())
+
+    def _optimizer_step(self, role: str) -> float:
+        """Sums and clips the gradients and takes the optimiser step; returns the gradient norm.
+
+        Raises RunError, before any weight changes, if a gradient is not finite.
+        """
+        parameters = [parameter for _, parameter in self.models.named_parameters(role)]
+        self.processes.all_reduce_gradients(parameters)
+        norm = clip_gradients(parameters, self.settings.clip_norm)
+        if not math.isfinite(norm):
+            raise RunError(
+                f"the gradient of {role} is not finite; resume from the last checkpoint with a "
+                f"lower --lr"
+            )
+        optimizer = self.optimizers[role]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norm

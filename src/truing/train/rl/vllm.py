@@ -1,14 +1,17 @@
-"""Answers drawn by vLLM: the engine in this process (`--generator vllm`), or `vllm serve` (`--generator http://host:8000`).
+"""Answers sampled by vLLM, in this process (`--generator vllm`) or by a server (`--generator URL`).
 
-The policy's weights are pushed before each step: the adapter, as a folder that engine and server can read (a server needs
-VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora --max-lora-rank), or whole weights into the engine of this
-process. Training reads every
-answer again with its own arithmetic; where vLLM's log-probabilities differ from that by more than `limit` a token, the
-weights are out of step and the run stops (trl #5312, #6688).
+The weights of the policy are pushed before each step: its LoRA adapter as a folder that the engine
+or server can read, or whole weights into the engine of this process. A server needs
+VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, --enable-lora and --max-lora-rank.
+
+The trainer computes the log-probabilities of all answers again. If vLLM's differ by more than
+`max_drift` per token on average, vLLM has old weights or computes differently, and the run stops
+(trl #5312, #6688).
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -22,101 +25,112 @@ from msgspec import Struct
 
 from truing.core.errors import MissingExtra, PlanError, RunError
 from truing.core.types import Failure
-from truing.distributed.process_group import World
+from truing.distributed.process_group import ProcessGroup
+from truing.hf.loading import eos_token_ids
 from truing.http.client import Endpoint
-from truing.train.rl.policy_models import ACTOR, Crew, SharedCrew
-from truing.train.rl.reward_signals import Loop
-from truing.train.rl.rollout import Answered
+from truing.train.rl.policy_models import POLICY, PolicyModels, SharedBackboneModels
+from truing.train.rl.reward_signals import BackgroundEventLoop
+from truing.train.rl.rollout import GeneratedAnswers
 from truing.train.rl.settings import RLSettings
 from truing.train.trainable_model import find_base_model
 
+# The share of GPU memory that vLLM may take: the models in training need the rest.
+_GPU_MEMORY_SHARE = 0.35
+# vLLM accepts only certain LoRA ranks, the smallest is 8; adapters of a lower rank fit in.
+_SMALLEST_LORA_RANK = 8
 
-class Draw(NamedTuple):
-    """One answer of vLLM: ids, log-probabilities, whether it ended."""
+
+class VllmAnswer(NamedTuple):
+    """One answer of vLLM: token ids, their log-probabilities, whether the end token was sampled."""
 
     ids: list[int]
     log_probs: list[float]
     ended: bool
 
 
-class Engine(Protocol):
-    """What draws; `adapter` is the folder of the newest adapter, or none for whole weights."""
+class VllmEngine(Protocol):
+    """A vLLM engine, in this process or behind HTTP."""
 
-    def push(self, crew: Crew, version: int, adapter: Path | None) -> None:
-        """Takes the policy's weights."""
+    def push_weights(self, models: PolicyModels, version: int, adapter: Path | None) -> None:
+        """Loads the policy's weights: the adapter folder, or whole weights if it is None."""
         ...
 
-    def draw(
+    def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
-    ) -> list[Draw]:
-        """One answer a prompt."""
+    ) -> list[VllmAnswer]:
+        """Samples one answer for each prompt, with a seed for each."""
         ...
 
 
 class VllmGenerator:
-    """A `Generator` on an engine; pushes the newest weights first."""
+    """An `AnswerGenerator` on a vLLM engine; pushes the newest weights before each batch."""
 
     def __init__(
         self,
-        crew: Crew,
+        models: PolicyModels,
         settings: RLSettings,
-        engine: Engine,
-        ends: Sequence[int],
+        engine: VllmEngine,
+        end_ids: Sequence[int],
         *,
-        limit: float = 0.2,
+        max_drift: float = 0.2,
     ) -> None:
-        self.crew, self.settings, self.engine, self.ends, self.limit = (
-            crew,
-            settings,
-            engine,
-            frozenset(ends),
-            limit,
-        )
-        self.world = World()
+        self.models = models
+        self.settings = settings
+        self.engine = engine
+        self.end_ids = frozenset(end_ids)
+        self.max_drift = max_drift
+        self.processes = ProcessGroup()
         self.version = 0
 
-    def __call__(self, prompts: Sequence[Sequence[int]], draws: np.ndarray) -> Answered:
-        """Answers under the newest weights; each has a seed of its own."""
-        begun = time.perf_counter()
+    def __call__(self, prompts: Sequence[Sequence[int]], uniforms: np.ndarray) -> GeneratedAnswers:
+        """Samples answers under the newest weights; each has a seed from its own random stream."""
+        started = time.perf_counter()
         self.version += 1
-        self.engine.push(self.crew, self.version, self._adapter())
-        seeds = [int(row[0] * 2**31) for row in draws]
-        made = self.engine.draw(prompts, seeds, self.settings)
-        ids = tuple(tuple(self._ended(d)) for d in made)
+        self.engine.push_weights(self.models, self.version, self._save_adapter())
+        seeds = [int(row[0] * 2**31) for row in uniforms]
+        answers = self.engine.sample(prompts, seeds, self.settings)
+        ids = tuple(tuple(self._ids_with_end(answer)) for answer in answers)
         log_probs = torch.zeros(len(ids), max(map(len, ids), default=1))
-        for at, d in enumerate(made):
-            log_probs[at, : len(d.log_probs)] = torch.tensor(d.log_probs)
-        return Answered(ids, log_probs, tuple(d.ended for d in made), time.perf_counter() - begun)
-
-    def _ended(self, d: Draw) -> list[int]:
-        """The ids with the end token, which some versions leave out."""
-        return (
-            d.ids if not d.ended or (d.ids and d.ids[-1] in self.ends) else [*d.ids, min(self.ends)]
+        for row, answer in enumerate(answers):
+            log_probs[row, : len(answer.log_probs)] = torch.tensor(answer.log_probs)
+        return GeneratedAnswers(
+            ids,
+            log_probs,
+            tuple(answer.ended for answer in answers),
+            time.perf_counter() - started,
         )
 
-    def _adapter(self) -> Path | None:
-        if not isinstance(self.crew, SharedCrew):
+    def _ids_with_end(self, answer: VllmAnswer) -> list[int]:
+        """Returns the token ids with the end token, which some versions of vLLM leave out."""
+        if not answer.ended or (answer.ids and answer.ids[-1] in self.end_ids):
+            return answer.ids
+        return [*answer.ids, min(self.end_ids)]
+
+    def _save_adapter(self) -> Path | None:
+        """Writes the adapter for vLLM to read; None if the policy has whole weights."""
+        if not isinstance(self.models, SharedBackboneModels):
             return None
         root = self.settings.folder / "pushed"
-        target = root / f"policy-{self.version}"
-        if self.world.first:
+        folder = root / f"policy-{self.version}"
+        if self.processes.is_main:
+            # The previous version stays: vLLM may read it until the new one is loaded.
             shutil.rmtree(root / f"policy-{self.version - 2}", ignore_errors=True)
-            self.crew.save_adapter(target)
-        self.world.wait()
-        return target.resolve()
+            self.models.save_policy_adapter(folder)
+        self.processes.barrier()
+        return folder.resolve()
 
-    def check(self, drift: float) -> None:
-        """RunError where the engine's log-probabilities are not those of the policy."""
-        if drift > self.limit:
+    def check_drift(self, drift: float) -> None:
+        """Raises RunError if vLLM's log-probabilities are not those of the policy."""
+        if drift > self.max_drift:
             raise RunError(
-                f"vLLM's log-probabilities differ by {drift:.3g} a token from the policy's (limit "
-                f"{self.limit}): its weights "
-                f"are out of step, or its arithmetic is another; nothing was learned from these answers"
+                f"vLLM's log-probabilities differ by {drift:.3g} per token from the policy's "
+                f"(limit {self.max_drift}): its weights are out of step, or it computes in another "
+                f"precision; no gradient step was taken on these answers"
             )
 
 
-class LocalEngine:
-    """vLLM in this process, beside the training (colocated)."""
+class InProcessEngine:
+    """vLLM in the training process, on the same device."""
 
     def __init__(self, settings: RLSettings, path: str) -> None:
         try:
@@ -124,51 +138,62 @@ class LocalEngine:
             from vllm.lora.request import LoRARequest
         except ImportError as error:
             raise MissingExtra("vllm", "generation by vLLM (package vllm)") from error
-        self._vllm, self._request, self._name = vllm, LoRARequest, path
-        more = (
-            {"enable_lora": True, "max_lora_rank": max(8, settings.lora)} if settings.lora else {}
-        )
+        self._vllm = vllm
+        self._lora_request_type = LoRARequest
+        lora_options: dict[str, Any] = {}
+        if settings.lora:
+            rank = max(_SMALLEST_LORA_RANK, settings.lora)
+            lora_options = {"enable_lora": True, "max_lora_rank": rank}
         self._llm = vllm.LLM(
             model=path,
             dtype=settings.dtype,
             max_model_len=settings.max_length,
-            gpu_memory_utilization=0.35,
+            gpu_memory_utilization=_GPU_MEMORY_SHARE,
             enable_prefix_caching=True,
-            **more,
+            **lora_options,
         )
-        self._adapter: Any = None
+        self._lora_request: Any = None
 
-    def push(self, crew: Crew, version: int, adapter: Path | None) -> None:
-        """The adapter by its folder, or every tensor of the actor."""
+    def push_weights(self, models: PolicyModels, version: int, adapter: Path | None) -> None:
+        """Sets the adapter of the next batch, or copies every tensor of the policy."""
         if adapter is not None:
-            self._adapter = self._request(f"policy-{version}", version, str(adapter))
+            # vLLM caches adapters by their number, so every version needs a new one.
+            self._lora_request = self._lora_request_type(f"policy-{version}", version, str(adapter))
             return
-        with crew.role(ACTOR) as model:
-            inner = self._llm.llm_engine.model_executor.driver_worker.model_runner.model
-            inner.load_weights((name, p.data) for name, p in model.named_parameters())
+        with models.active(POLICY) as policy:
+            runner = self._llm.llm_engine.model_executor.driver_worker.model_runner
+            runner.model.load_weights((name, p.data) for name, p in policy.named_parameters())
+        # Cached prefixes were computed with the old weights.
         self._llm.reset_prefix_cache()
 
-    def draw(
+    def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
-    ) -> list[Draw]:
-        """One batch."""
-        params = [
+    ) -> list[VllmAnswer]:
+        """Samples all answers in one batch."""
+        sampling_params = [
             self._vllm.SamplingParams(
                 max_tokens=settings.max_new,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
-                seed=s,
-                logprobs=0,
+                seed=seed,
+                logprobs=0,  # the sampled token's alone
             )
-            for s in seeds
+            for seed in seeds
         ]
-        asked = [self._vllm.TokensPrompt(prompt_token_ids=list(p)) for p in prompts]
-        made = []
-        for out in self._llm.generate(asked, params, lora_request=self._adapter, use_tqdm=False):
-            one = out.outputs[0]
-            found = [d[t].logprob for t, d in zip(one.token_ids, one.logprobs)]
-            made.append(Draw(list(one.token_ids), found, one.finish_reason == "stop"))
-        return made
+        token_prompts = [self._vllm.TokensPrompt(prompt_token_ids=list(p)) for p in prompts]
+        outputs = self._llm.generate(
+            token_prompts, sampling_params, lora_request=self._lora_request, use_tqdm=False
+        )
+        answers = []
+        for output in outputs:
+            completion = output.outputs[0]
+            log_probs = [
+                candidates[token].logprob
+                for token, candidates in zip(completion.token_ids, completion.logprobs)
+            ]
+            ended = completion.finish_reason == "stop"
+            answers.append(VllmAnswer(list(completion.token_ids), log_probs, ended))
+        return answers
 
 
 class _Logprobs(Struct):
@@ -185,103 +210,105 @@ class _Completion(Struct):
     choices: list[_Choice]
 
 
-class ServerEngine:
-    """`vllm serve --enable-lora` over HTTP; adapters are loaded by their folder, which the server must see."""
+class VllmServerEngine:
+    """`vllm serve --enable-lora` over HTTP; the server must see the folders of the adapters."""
 
     def __init__(self, url: str) -> None:
         root = url.rstrip("/").removesuffix("/v1")
-        self._loop = Loop()
-        self._root = root
-        self._complete, self._load, self._unload = (
-            self._loop.wait(self._endpoint(f"{root}/v1/{p}"))
-            for p in ("completions", "load_lora_adapter", "unload_lora_adapter")
-        )
-        self._name = ""
+        self._event_loop = BackgroundEventLoop()
+        self._completions = self._open_endpoint(f"{root}/v1/completions")
+        self._load_adapter = self._open_endpoint(f"{root}/v1/load_lora_adapter")
+        self._unload_adapter = self._open_endpoint(f"{root}/v1/unload_lora_adapter")
+        self._adapter_name = ""
 
-    @staticmethod
-    async def _endpoint(url: str) -> Endpoint:
-        return Endpoint(url)
+    def _open_endpoint(self, url: str) -> Endpoint:
+        async def open_in_loop() -> Endpoint:
+            # An HTTP client belongs to the event loop in which it is made.
+            return Endpoint(url)
 
-    def push(self, crew: Crew, version: int, adapter: Path | None) -> None:
-        """Loads the newest adapter, and lets go of the one before."""
+        return self._event_loop.run(open_in_loop())
+
+    def push_weights(self, models: PolicyModels, version: int, adapter: Path | None) -> None:
+        """Loads the newest adapter and unloads the one before."""
         if adapter is None:
             raise PlanError(
                 "a vLLM server takes adapters, not whole weights: --lora 16, or --generator vllm"
             )
-        if World().first:
-            name = f"policy-{version}"
-            self._tell(self._load, {"lora_name": name, "lora_path": str(adapter)})
-            if self._name:
-                self._tell(self._unload, {"lora_name": self._name})
-        World().wait()
-        self._name = f"policy-{version}"
+        name = f"policy-{version}"
+        processes = ProcessGroup()
+        if processes.is_main:
+            self._post(self._load_adapter, {"lora_name": name, "lora_path": str(adapter)})
+            if self._adapter_name:
+                self._post(self._unload_adapter, {"lora_name": self._adapter_name})
+        processes.barrier()
+        self._adapter_name = name
 
-    def _tell(self, endpoint: Endpoint, body: dict[str, str]) -> None:
-        made = self._loop.wait(
-            endpoint.send_request(msgspec.json.encode(body), lambda data: data.decode())
-        )
-        if isinstance(made, Failure):
+    def _post(self, endpoint: Endpoint, body: dict[str, str]) -> None:
+        request = endpoint.send_request(msgspec.json.encode(body), lambda data: data.decode())
+        result = self._event_loop.run(request)
+        if isinstance(result, Failure):
             raise RunError(
-                f"{endpoint.url}: {made.message} (does the server run with --enable-lora and "
-                f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and does it see {body.get('lora_path', 'the folder')}?)"
+                f"{endpoint.url}: {result.message} (does the server run with --enable-lora and "
+                f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and can it read "
+                f"{body.get('lora_path', 'the folder')}?)"
             )
 
-    def draw(
+    def sample(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
-    ) -> list[Draw]:
-        """One request an answer, all at once."""
-        return self._loop.wait(self._draw(prompts, seeds, settings))
+    ) -> list[VllmAnswer]:
+        """Samples with one request per answer, all at once; the server batches them."""
+        return self._event_loop.run(self._sample_all(prompts, seeds, settings))
 
-    async def _draw(
+    async def _sample_all(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: RLSettings
-    ) -> list[Draw]:
-        import asyncio
+    ) -> list[VllmAnswer]:
+        requests = (self._sample_one(p, seed, settings) for p, seed in zip(prompts, seeds))
+        return list(await asyncio.gather(*requests))
 
-        async def one(prompt: Sequence[int], seed: int) -> Draw:
-            body = {
-                "model": self._name,
-                "prompt": list(prompt),
-                "max_tokens": settings.max_new,
-                "temperature": settings.temperature,
-                "top_p": settings.top_p,
-                "seed": seed,
-                "logprobs": 0,
-                "return_token_ids": True,
-            }
-            made = await self._complete.send_request(msgspec.json.encode(body), _read)
-            if isinstance(made, Failure):
-                raise RunError(
-                    f"{self._complete.url}: {made.message}; the same command goes on from the last checkpoint"
-                )
-            return made
+    async def _sample_one(
+        self, prompt: Sequence[int], seed: int, settings: RLSettings
+    ) -> VllmAnswer:
+        body = {
+            "model": self._adapter_name,
+            "prompt": list(prompt),
+            "max_tokens": settings.max_new,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "seed": seed,
+            "logprobs": 0,
+            "return_token_ids": True,
+        }
+        answer = await self._completions.send_request(msgspec.json.encode(body), _parse_completion)
+        if isinstance(answer, Failure):
+            raise RunError(
+                f"{self._completions.url}: {answer.message}; the same command resumes from the "
+                f"last checkpoint"
+            )
+        return answer
 
-        return list(await asyncio.gather(*(one(p, s) for p, s in zip(prompts, seeds))))
 
-
-def _read(data: bytes) -> Draw:
+def _parse_completion(data: bytes) -> VllmAnswer:
     choice = msgspec.json.decode(data, type=_Completion).choices[0]
     if choice.token_ids is None or choice.logprobs is None:
         raise ValueError("no token_ids or logprobs in the answer: vLLM 0.10.2 or newer is needed")
-    return Draw(
-        choice.token_ids,
-        [x or 0.0 for x in choice.logprobs.token_logprobs],
-        choice.finish_reason == "stop",
-    )
+    log_probs = [x or 0.0 for x in choice.logprobs.token_logprobs]
+    return VllmAnswer(choice.token_ids, log_probs, choice.finish_reason == "stop")
 
 
-def maker(name: str) -> Callable[[Crew, RLSettings], VllmGenerator]:
-    """What makes the generator of `--generator vllm` or of a server's URL once the crew is there."""
+def vllm_generator_factory(name: str) -> Callable[[PolicyModels, RLSettings], VllmGenerator]:
+    """Returns a function that makes the generator of `--generator NAME` once the models are loaded.
 
-    def make(crew: Crew, settings: RLSettings) -> VllmGenerator:
-        from truing.hf.loading import eos_token_ids
+    `name` is "vllm" for the engine in this process, or the URL of a server.
+    """
 
-        engine: Engine
+    def make_generator(models: PolicyModels, settings: RLSettings) -> VllmGenerator:
+        engine: VllmEngine
         if name == "vllm":
-            engine = LocalEngine(settings, str(find_base_model(settings.base).weights.path))
+            engine = InProcessEngine(settings, str(find_base_model(settings.base).weights.path))
         else:
-            engine = ServerEngine(name)
-        with crew.role(ACTOR) as model:
-            ends = sorted(eos_token_ids(model, crew.tokenizer))
-        return VllmGenerator(crew, settings, engine, ends)
+            engine = VllmServerEngine(name)
+        with models.active(POLICY) as policy:
+            end_ids = sorted(eos_token_ids(policy, models.tokenizer))
+        return VllmGenerator(models, settings, engine, end_ids)
 
-    return make
+    return make_generator

@@ -1,0 +1,30 @@
+"""The live view of an RL run."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from truing.cli.training_monitor import Live, line, spark
+
+
+def test_sparkline() -> None:
+    assert spark([0.0, 1.0, 2.0]) == "▁▅█"
+    assert spark([1.0, 1.0]) == "▄▄"
+    assert spark([]) == ""
+
+
+def test_the_live_view_shows_metrics_and_warnings() -> None:
+    live = Live("ppo-lag:run", 9, threshold=0.1, quiet=True)
+    for step in range(1, 4):
+        row = {"step": step, "reward_mean": step, "episode_cost": 0.5, "lambda": 1.0 + step}
+        live({**row, "warning": "look" if step == 2 else ""})
+    console = Console(record=True, width=120)
+    console.print(live.render())
+    text = console.export_text()
+    assert "step 3/9" in text
+    assert "! step 2: look" in text
+    assert "▁▅█" in text
+
+
+def test_line_of_a_step() -> None:
+    assert line({"step": 3, "reward_mean": 1.0, "lambda": 2.0}, 9) == "step 3/9: reward 1, λ 2"

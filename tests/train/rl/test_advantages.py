@@ -1,0 +1,168 @@
+"""Advantages by hand: shaping, groups with unscored answers, whitening, selection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from truing.distributed.process_group import ProcessGroup  # noqa: E402
+from truing.train import losses as L  # noqa: E402
+from truing.train.rl.advantages import (  # noqa: E402
+    AdvantageBatch,
+    Advantages,
+    ScoreNormalizers,
+    compute_advantages,
+    group_relative_advantages,
+    shape_rewards,
+    whiten_over_processes,
+)
+from truing.train.rl.constraint import CostConstraint  # noqa: E402
+from truing.train.rl.reward_signals import GlobalScores  # noqa: E402
+from truing.train.rl.settings import RLSettings  # noqa: E402
+
+ALL_SCORED = torch.ones(4, dtype=torch.bool)
+
+
+def test_reward_shaping_clips_the_reward_and_subtracts_the_cost(make_rollout: Any) -> None:
+    settings = RLSettings(
+        method="reward-shaping", out="", nu=0.5, clip_reward=2.0, truncation_penalty=0.25
+    )
+    rollout = make_rollout(("a", "b"), ended=(True, False))
+    reward, cost = torch.tensor([5.0, -5.0]), torch.tensor([1.0, 4.0])
+    shaped = shape_rewards(settings, reward, cost, rollout)
+    assert shaped.tolist() == [2.0 - 0.5, -2.0 - 2.0 - 0.25]
+
+
+def test_other_methods_do_not_subtract_the_cost(make_rollout: Any) -> None:
+    settings = RLSettings(method="ppo-lag", out="")
+    shaped = shape_rewards(settings, torch.tensor([5.0]), torch.tensor([1.0]), make_rollout(("a",)))
+    assert shaped.tolist() == [5.0]
+
+
+def test_an_unscored_answer_does_not_shift_the_baseline() -> None:
+    settings = RLSettings(method="rloo", out="", n=3)
+    rewards = torch.tensor([1.0, 3.0, 100.0])
+    scored = torch.tensor([True, True, False])
+    # The unscored answer counts as the mean 2: 1 - (3 + 2) / 2 and 3 - (1 + 2) / 2.
+    advantages = group_relative_advantages(settings, rewards, scored)
+    assert advantages.tolist() == [-1.5, 1.5, 0.0]
+
+
+def test_rloo_does_not_scale_by_group() -> None:
+    settings = RLSettings(method="rloo", out="", n=2, scale="group")
+    with pytest.raises(ValueError, match="rloo scales by"):
+        group_relative_advantages(settings, torch.ones(4), ALL_SCORED)
+
+
+def test_rloo_subtracts_the_kl_of_the_answer_from_its_reward(make_rollout: Any) -> None:
+    settings = RLSettings(method="rloo", out="", prompts=1, n=2, kl=0.5)
+    mask = torch.tensor([[1, 1], [1, 0]])
+    rollout = make_rollout(
+        ("a", "b"),
+        answer_mask=mask,
+        log_probs=torch.tensor([[-1.0, -1.0], [-1.0, 0.0]]),
+        ref_log_probs=torch.tensor([[-2.0, -3.0], [-1.0, 0.0]]),
+    )
+    batch = compute_advantages(
+        settings,
+        rollout,
+        GlobalScores(torch.tensor([2.0, 0.0]), None, torch.tensor([True, True])),
+        {},
+        kl_coefficient=0.5,
+        constraint=None,
+        normalizers=ScoreNormalizers.from_settings(settings),
+        processes=ProcessGroup(),
+    )
+    # rewards 2 - 0.5·(1 + 2) = 0.5 and 0
+    assert batch.reward.advantages.tolist() == [0.5, -0.5]
+    assert batch.cost is None
+    assert batch.critics == {}
+
+
+def test_costs_of_a_group_method_get_advantages_of_their_own(make_rollout: Any) -> None:
+    settings = RLSettings(method="grpo", out="", prompts=1, n=2, scale="none")
+    batch = compute_advantages(
+        settings,
+        make_rollout(("a", "b"), ref_log_probs=torch.zeros(2, 1)),
+        GlobalScores(torch.tensor([1.0, 3.0]), torch.tensor([4.0, 0.0]), torch.tensor([True] * 2)),
+        {},
+        kl_coefficient=0.1,
+        constraint=CostConstraint(settings),
+        normalizers=ScoreNormalizers.from_settings(settings),
+        processes=ProcessGroup(),
+    )
+    assert batch.reward.advantages.tolist() == [-1.0, 1.0]
+    assert batch.cost is not None
+    assert batch.cost.advantages.tolist() == [2.0, -2.0]
+
+
+def test_only_the_policy_sees_whitened_advantages(make_rollout: Any) -> None:
+    settings = RLSettings(method="ppo", out="", kl=0.0, whiten=True)
+    values = torch.zeros(4, 1)
+    batch = compute_advantages(
+        settings,
+        make_rollout(("a", "b", "c", "d"), ref_log_probs=torch.zeros(4, 1)),
+        GlobalScores(torch.tensor([1.0, 2.0, 3.0, 4.0]), None, ALL_SCORED),
+        {"reward_critic": values},
+        kl_coefficient=0.0,
+        constraint=None,
+        normalizers=ScoreNormalizers.from_settings(settings),
+        processes=ProcessGroup(),
+    )
+    assert batch.reward.advantages.mean() == pytest.approx(0, abs=1e-6)
+    assert batch.reward.advantages.std() == pytest.approx(1, abs=1e-5)
+    targets = batch.critics["reward_critic"]
+    assert targets.returns is not None
+    assert targets.returns.flatten().tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert targets.values is values
+
+
+class TwoEqualProcesses(ProcessGroup):
+    """Two processes with the same values: a sum over processes is twice the local value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 2
+
+    def all_reduce(self, values: Any) -> Any:
+        return values * 2
+
+
+def test_whitening_over_processes_equals_whitening_all_rows() -> None:
+    advantages = torch.tensor([[1.0, 3.0], [7.0, 99.0]])
+    mask = torch.tensor([[1, 1], [1, 0]])
+    expected = L.whiten(advantages.repeat(2, 1), mask.repeat(2, 1))[:2]
+    whitened = whiten_over_processes(advantages, mask, TwoEqualProcesses())
+    torch.testing.assert_close(whitened, expected)
+
+
+def test_selection_cuts_token_advantages_and_not_answer_advantages() -> None:
+    token_level = Advantages(torch.arange(6.0).reshape(2, 3))
+    answer_level = Advantages(torch.tensor([7.0, 8.0]))
+    reward, cost = AdvantageBatch(token_level, answer_level).select([1], 2)
+    assert reward.tolist() == [[3.0, 4.0]]
+    assert cost is not None
+    assert cost.tolist() == [8.0]
+
+
+def test_normalizers_scale_costs_without_a_shift() -> None:
+    settings = RLSettings(
+        method="ppo-lag", out="", normalise_reward="running", normalise_cost="running"
+    )
+    normalizers = ScoreNormalizers.from_settings(settings)
+    values = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    normalizers.update(GlobalScores(values, values, torch.tensor([True, True])))
+    std = 2**0.5
+    assert normalizers.reward(values).tolist() == pytest.approx([-1 / std, 1 / std])
+    assert normalizers.cost(values).tolist() == pytest.approx([1 / std, 3 / std])
+
+
+def test_unscored_answers_do_not_enter_the_statistics() -> None:
+    settings = RLSettings(method="ppo", out="", normalise_reward="running")
+    normalizers = ScoreNormalizers.from_settings(settings)
+    nothing_scored = torch.tensor([False, False])
+    normalizers.update(GlobalScores(torch.tensor([9.0, 9.0]), None, nothing_scored))
+    assert normalizers.reward.count.tolist() == [0]
