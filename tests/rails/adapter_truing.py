@@ -1,9 +1,8 @@
-"""Runs a conformance case on truing; see `conformance/adapter_nemo.py` for what an adapter is."""
+"""Runs a conformance case on truing; the interface is that of `conformance/adapter_nemo.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import zlib
 from typing import Any
 
@@ -16,10 +15,11 @@ from truing.rails.runtime.app import Runtime, RuntimeParts
 from truing.rails.runtime.stream_buffer import StreamBuffer
 
 ACTIONS_PRELUDE = "from truing.rails.actions import ActionResult, action\n"
+EMBEDDING_SIZE = 512
 
 
-class Script:
-    """The n-th call gets the n-th text; one call too many is a failure."""
+class ScriptedModel:
+    """Answers the n-th call with the n-th text; a call after the last one fails."""
 
     name = "script"
     lineage = Lineage(name="script")
@@ -28,72 +28,76 @@ class Script:
         self.texts = texts
         self.calls = 0
 
-    def _next(self) -> Answer:
-        if self.calls >= len(self.texts):
-            return Answer.failed("exhausted", "no more texts")
-        self.calls += 1
-        return Answer.of(self.texts[self.calls - 1])
-
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        return (self._next(),)
+        if self.calls >= len(self.texts):
+            return (Answer.failed("exhausted", "no more texts"),)
+        self.calls += 1
+        return (Answer.of(self.texts[self.calls - 1]),)
 
 
-class Words:
+class BagOfWordsEncoder:
     """The hashed bag of words of the reference adapter."""
 
     def encode(self, texts: list[str]) -> Any:
-        made = np.zeros((len(texts), 512), dtype=np.float32)
+        counts = np.zeros((len(texts), EMBEDDING_SIZE), dtype=np.float32)
         for row, text in enumerate(texts):
             for word in text.lower().split():
-                made[row, zlib.crc32(word.strip("?!.,\"'").encode()) % 512] += 1
-        return made
+                counts[row, zlib.crc32(word.strip("?!.,\"'").encode()) % EMBEDDING_SIZE] += 1
+        return counts
 
 
 def run_case(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> list[str]:
-    """The bot's turns."""
-    return asyncio.run(_run(config_dir, llm_outputs, user_turns))
+    """Returns the bot's turns."""
+    return asyncio.run(_run_turns(config_dir, llm_outputs, user_turns))
 
 
-async def _run(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> list[str]:
-    model = Script(list(llm_outputs))
-    runtime = build_runtime(
-        RailsConfig.load(config_dir), model, RuntimeParts(encoder=Words(), nemo_alias=True)
-    )
+async def _run_turns(config_dir: str, llm_outputs: list[str], user_turns: list[Any]) -> list[str]:
+    model = ScriptedModel(list(llm_outputs))
+    parts = RuntimeParts(encoder=BagOfWordsEncoder(), nemo_alias=True)
+    runtime = build_runtime(RailsConfig.load(config_dir), model, parts)
     history: list[dict[str, Any]] = []
-    said: list[str] = []
-    for given in user_turns:
-        turn = {"user": given} if isinstance(given, str) else given
-        if "context" in turn:
-            history.append({"role": "context", "content": turn["context"]})
-        if "event" in turn:
-            history.append({"role": "event", "event": turn["event"]})
-        else:
-            history.append({"role": "user", "content": turn["user"]})
-        if "assistant" in turn:
-            history.append({"role": "assistant", "content": turn["assistant"]})
-        if turn.get("stream"):
-            text = await _streamed(runtime, history)
-            message: dict[str, Any] = {"role": "assistant", "content": text}
-        else:
-            result = await runtime.run_turn(history, options=turn.get("options"))
-            message = result.message
-            content = message["content"]
-            text = f"EXCEPTION {content['type']}" if message["role"] == "exception" else content
+    replies: list[str] = []
+    for user_turn in user_turns:
+        turn = {"user": user_turn} if isinstance(user_turn, str) else user_turn
+        history += user_messages_of(turn)
+        reply_text, message = await run_turn(runtime, history, turn)
         history.append(message)
-        said.append(text)
+        replies.append(reply_text)
     run_case.last_llm_calls = model.calls  # type: ignore[attr-defined]
-    return said
+    return replies
 
 
-async def _streamed(runtime: Runtime, history: list[dict[str, Any]]) -> str:
+def user_messages_of(turn: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the messages that a turn of a case adds to the history before the bot's."""
+    messages: list[dict[str, Any]] = []
+    if "context" in turn:
+        messages.append({"role": "context", "content": turn["context"]})
+    if "event" in turn:
+        messages.append({"role": "event", "event": turn["event"]})
+    else:
+        messages.append({"role": "user", "content": turn["user"]})
+    if "assistant" in turn:
+        messages.append({"role": "assistant", "content": turn["assistant"]})
+    return messages
+
+
+async def run_turn(
+    runtime: Runtime, history: list[dict[str, Any]], turn: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Returns the bot's reply as a case states it, and the message for the history."""
+    if turn.get("stream"):
+        text = await _collect_stream(runtime, history)
+        return text, {"role": "assistant", "content": text}
+    message = (await runtime.run_turn(history, options=turn.get("options"))).message
+    if message["role"] == "exception":
+        return f"EXCEPTION {message['content']['type']}", message
+    return message["content"], message
+
+
+async def _collect_stream(runtime: Runtime, history: list[dict[str, Any]]) -> str:
     buffer = StreamBuffer()
-    task = asyncio.create_task(runtime.run_turn(history, stream=buffer))
+    task = asyncio.create_task(runtime.run_turn(list(history), stream=buffer))
     task.add_done_callback(lambda _: buffer.end())
-    pieces = [piece async for piece in buffer]
+    chunks = [chunk async for chunk in buffer]
     await task
-    return "".join(pieces)
-
-
-def words(text: str) -> list[str]:
-    """Words, for tests."""
-    return re.findall(r"\w+", text)
+    return "".join(chunks)

@@ -1,4 +1,4 @@
-"""The helpers beside the tests are plain modules."""
+"""Makes the helper modules in this folder importable by the tests below it."""
 
 from __future__ import annotations
 

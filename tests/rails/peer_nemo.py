@@ -1,4 +1,7 @@
-"""Runs generated cases on nemoguardrails, in its own environment: cases as JSON lines in, results as JSON lines out."""
+"""Runs generated cases on nemoguardrails, in an environment where that is installed.
+
+Usage: peer_nemo.py CONFORMANCE_FOLDER. Reads cases as JSON lines, writes results as JSON lines.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import random
 import signal
 import sys
 import tempfile
+from collections import Counter
 
 CONFORMANCE = pathlib.Path(sys.argv[1])
 sys.path.insert(0, str(CONFORMANCE))
@@ -21,6 +25,8 @@ from nemoguardrails.testing import FakeLLMModel  # noqa: E402
 from nemoguardrails.types import LLMResponse  # noqa: E402
 from run import write_config  # noqa: E402
 
+SECONDS_PER_CASE = 25
+# Texts and messages are drawn at random: the first is taken on both sides.
 random.choice = lambda items: items[0]
 TASKS = {
     "generate_user_intent": "intent",
@@ -34,33 +40,37 @@ TASKS = {
 }
 
 
-class Scripted(FakeLLMModel):
-    """Answers by task."""
+class TaskScriptedModel(FakeLLMModel):
+    """Answers by task: the n-th call of a task gets its n-th text."""
 
-    def __init__(self, answers, multi):
+    def __init__(self, answers, is_multi_step):
         super().__init__(responses=[])
-        self.answers, self.multi, self.tasks, self.counts = answers, multi, [], {}
+        self.answers = answers
+        self.is_multi_step = is_multi_step
+        self.tasks = []
+        self.calls = Counter()
 
     def _next_response(self):
         info = llm_call_info_var.get()
         task = TASKS.get(info.task if info else "", "general")
-        if task == "next" and self.multi:
+        if task == "next" and self.is_multi_step:
             task = "multi"
-        at = self.counts[task] = self.counts.get(task, -1) + 1
-        if at >= len(self.answers[task]):
+        call = self.calls[task]
+        self.calls[task] += 1
+        if call >= len(self.answers[task]):
             raise RuntimeError("no more answers")
         self.tasks.append(task)
         self.inference_count += 1
-        return LLMResponse(content=self.answers[task][at])
+        return LLMResponse(content=self.answers[task][call])
 
 
-def run(case):
+def run_case(case):
     with tempfile.TemporaryDirectory() as folder:
         write_config(case, folder, adapter.ACTIONS_PRELUDE)
         config = RailsConfig.from_path(folder)
-        llm = Scripted(case["llm"], bool(config.enable_multi_step_generation))
-        app = LLMRails(config, llm=llm)
-        history, said = [], []
+        llm = TaskScriptedModel(case["llm"], bool(config.enable_multi_step_generation))
+        rails = LLMRails(config, llm=llm)
+        history, replies = [], []
         for turn in case["turns"]:
             if "context" in turn:
                 history.append({"role": "context", "content": turn["context"]})
@@ -71,45 +81,49 @@ def run(case):
             if "assistant" in turn:
                 history.append({"role": "assistant", "content": turn["assistant"]})
             try:
-                if turn.get("stream"):
-                    text = asyncio.run(adapter._collect(app, list(history)))
-                    history.append({"role": "assistant", "content": text})
-                else:
-                    kw = {"options": turn["options"]} if "options" in turn else {}
-                    result = app.generate(messages=list(history), **kw)
-                    text = adapter._text(result)
-                    history.append(adapter._message(result))
+                reply_text, message = run_turn(rails, history, turn)
             except Exception as error:
-                said.append(f"RAISES {type(error).__name__}: {str(error)[:160]}")
+                replies.append(f"RAISES {type(error).__name__}: {str(error)[:160]}")
                 break
-            said.append(text)
-        return {"said": said, "tasks": llm.tasks}
+            history.append(message)
+            replies.append(reply_text)
+        return {"replies": replies, "tasks": llm.tasks}
 
 
-class TooLong(BaseException):
-    """The peer does not come to an end."""
+def run_turn(rails, history, turn):
+    if turn.get("stream"):
+        text = asyncio.run(adapter._collect(rails, list(history)))
+        return text, {"role": "assistant", "content": text}
+    keywords = {"options": turn["options"]} if "options" in turn else {}
+    result = rails.generate(messages=list(history), **keywords)
+    return adapter._text(result), adapter._message(result)
 
 
-def _too_long(*_):
-    raise TooLong
+class CaseTimeout(BaseException):
+    """A case does not end. No `Exception`: nemoguardrails would catch it."""
+
+
+def raise_timeout(*_):
+    raise CaseTimeout
 
 
 def main():
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGALRM, raise_timeout)
     logging.disable(logging.CRITICAL)
-    out = sys.stdout
+    # nemoguardrails prints to stdout, which holds the results.
+    results = sys.stdout
     sys.stdout = sys.stderr
     for line in sys.stdin:
         case = json.loads(line)
-        signal.alarm(25)
+        signal.alarm(SECONDS_PER_CASE)
         try:
-            result = run(case)
-        except TooLong:
+            result = run_case(case)
+        except CaseTimeout:
             result = {"slow": True}
         except Exception as error:
             result = {"refused": f"{type(error).__name__}: {str(error)[:200]}"}
-        out.write(json.dumps({"id": case["id"], **result}, default=str) + "\n")
-        out.flush()
+        results.write(json.dumps({"id": case["id"], **result}, default=str) + "\n")
+        results.flush()
         signal.alarm(0)
 
 

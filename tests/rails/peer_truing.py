@@ -1,13 +1,14 @@
-"""Runs generated cases on truing, in the form of `peer_nemo`."""
+"""Runs generated cases on truing, with results in the form of `peer_nemo`."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from typing import Any
 from unittest.mock import patch
 
-from adapter_truing import ACTIONS_PRELUDE, Words
+from adapter_truing import ACTIONS_PRELUDE, BagOfWordsEncoder, run_turn, user_messages_of
 from rails_cases import write_config
 
 from truing.core.errors import PlanError, TruingError
@@ -15,9 +16,9 @@ from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.rails.build import build_runtime
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.app import Runtime, RuntimeParts
-from truing.rails.runtime.stream_buffer import StreamBuffer
 
-_MARKS = {
+# A phrase of each built-in prompt -> the task of the call.
+_PROMPT_PHRASES = {
     "Answer with the canonical form": "intent",
     "Continue with the bot's next step": "next",
     "Write the text of the bot's message": "message",
@@ -28,8 +29,8 @@ _MARKS = {
 }
 
 
-class First:
-    """A random generator that always takes the first."""
+class FirstChoice:
+    """A random generator whose choice is always the first item."""
 
     def __init__(self, seed: object = None) -> None:
         pass
@@ -38,86 +39,76 @@ class First:
         return items[0]
 
 
-class ByTask:
-    """Answers by task."""
+class TaskScriptedModel:
+    """Answers by task: the n-th call of a task gets its n-th text.
+
+    A prompt without a known phrase is one that was passed through; it counts as `default_task`.
+    """
 
     name = "by-task"
     lineage = Lineage(name="by-task")
 
-    def __init__(self, answers: dict[str, list[str]], multi: bool) -> None:
-        self.answers, self.multi = answers, multi
+    def __init__(self, answers: dict[str, list[str]], is_multi_step: bool) -> None:
+        self.answers = answers
+        self.is_multi_step = is_multi_step
         self.tasks: list[str] = []
-        self.counts: dict[str, int] = {}
-        self.otherwise = "general"
+        self.calls: Counter[str] = Counter()
+        self.default_task = "general"
 
-    def for_messages(self) -> ByTask:
-        """The same model for bot messages: a prompt without a mark is one that was passed through."""
-        other = ByTask(self.answers, self.multi)
-        other.tasks, other.counts, other.otherwise = self.tasks, self.counts, "message"
-        return other
+    def for_messages(self) -> TaskScriptedModel:
+        """Returns a model for bot messages that shares the counts with this one."""
+        model = TaskScriptedModel(self.answers, self.is_multi_step)
+        model.tasks, model.calls = self.tasks, self.calls
+        model.default_task = "message"
+        return model
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        text = conversation.messages[-1].content
-        task = next((t for mark, t in _MARKS.items() if mark in text), self.otherwise)
-        if task == "next" and self.multi:
+        prompt = conversation.messages[-1].content
+        task = self.default_task
+        for phrase, phrase_task in _PROMPT_PHRASES.items():
+            if phrase in prompt:
+                task = phrase_task
+                break
+        if task == "next" and self.is_multi_step:
             task = "multi"
-        at = self.counts[task] = self.counts.get(task, -1) + 1
-        if at >= len(self.answers[task]):
+        call = self.calls[task]
+        self.calls[task] += 1
+        if call >= len(self.answers[task]):
             return (Answer.failed("exhausted", "no more answers"),)
         self.tasks.append(task)
-        return (Answer.of(self.answers[task][at]),)
+        return (Answer.of(self.answers[task][call]),)
 
 
-def run(case: dict[str, Any]) -> dict[str, Any]:
-    """What truing says to a generated case."""
+def run_generated_case(case: dict[str, Any]) -> dict[str, Any]:
+    """Returns the replies of truing and the tasks of its LLM calls, or why it refuses the case."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch("truing.rails.runtime.turn_context.Random", First),
+        # NeMo's `random.choice` is patched the same way in `peer_nemo`.
+        patch("truing.rails.runtime.turn_context.Random", FirstChoice),
     ):
         write_config(case, folder, ACTIONS_PRELUDE)
         try:
             config = RailsConfig.load(folder)
-            model = ByTask(case["llm"], config.multi_step)
+            model = TaskScriptedModel(case["llm"], config.multi_step)
             models = {"generate_bot_message": model.for_messages()}
-            runtime = build_runtime(config, model, RuntimeParts(encoder=Words(), models=models))
+            parts = RuntimeParts(encoder=BagOfWordsEncoder(), models=models)
+            runtime = build_runtime(config, model, parts)
         except PlanError as error:
             return {"id": case["id"], "refused": str(error)}
-        said = asyncio.run(_turns(runtime, case["turns"]))
-        return {"id": case["id"], "said": said, "tasks": model.tasks}
+        replies = asyncio.run(_run_turns(runtime, case["turns"]))
+        return {"id": case["id"], "replies": replies, "tasks": model.tasks}
 
 
-async def _turns(runtime: Runtime, turns: list[dict[str, Any]]) -> list[str]:
+async def _run_turns(runtime: Runtime, turns: list[dict[str, Any]]) -> list[str]:
     history: list[dict[str, Any]] = []
-    said: list[str] = []
+    replies: list[str] = []
     for turn in turns:
-        if "context" in turn:
-            history.append({"role": "context", "content": turn["context"]})
-        if "event" in turn:
-            history.append({"role": "event", "event": turn["event"]})
-        else:
-            history.append({"role": "user", "content": turn["user"]})
-        if "assistant" in turn:
-            history.append({"role": "assistant", "content": turn["assistant"]})
+        history += user_messages_of(turn)
         try:
-            if turn.get("stream"):
-                text = await _stream(runtime, history)
-                message: dict[str, Any] = {"role": "assistant", "content": text}
-            else:
-                message = (await runtime.run_turn(history, options=turn.get("options"))).message
-                content = message["content"]
-                text = f"EXCEPTION {content['type']}" if message["role"] == "exception" else content
+            reply_text, message = await run_turn(runtime, history, turn)
         except TruingError as error:
-            said.append(f"RAISES {type(error).__name__}: {str(error)[:160]}")
+            replies.append(f"RAISES {type(error).__name__}: {str(error)[:160]}")
             break
         history.append(message)
-        said.append(text)
-    return said
-
-
-async def _stream(runtime: Runtime, history: list[dict[str, Any]]) -> str:
-    buffer = StreamBuffer()
-    task = asyncio.create_task(runtime.run_turn(list(history), stream=buffer))
-    task.add_done_callback(lambda _: buffer.end())
-    pieces = [piece async for piece in buffer]
-    await task
-    return "".join(pieces)
+        replies.append(reply_text)
+    return replies

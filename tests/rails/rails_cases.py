@@ -1,4 +1,4 @@
-"""Writes a conformance case as a configuration folder, and compares what two runtimes say."""
+"""Writes a conformance case as a configuration folder, and compares the results of two runtimes."""
 
 from __future__ import annotations
 
@@ -6,58 +6,63 @@ from pathlib import Path
 from typing import Any
 
 
-def actions_source(actions: dict[str, Any], prelude: str) -> str:
-    """The text of ``actions.py`` for declared actions."""
-    out = [prelude, ""]
-    for at, (name, spec) in enumerate(actions.items()):
-        params = ", ".join(
-            k if v == "<required>" else f"{k}={v!r}" for k, v in spec.get("params", {}).items()
+def build_actions_source(actions: dict[str, Any], prelude: str) -> str:
+    """Returns the text of an ``actions.py`` with the actions that a case declares."""
+    lines = [prelude, ""]
+    for index, (name, spec) in enumerate(actions.items()):
+        parameters = ", ".join(
+            parameter if default == "<required>" else f"{parameter}={default!r}"
+            for parameter, default in spec.get("params", {}).items()
         )
-        out += [f"@action(name={name!r})", f"async def _action_{at}({params}):"]
+        lines += [f"@action(name={name!r})", f"async def _action_{index}({parameters}):"]
+        result = spec.get("returns", "None")
         if "raises" in spec:
-            out.append(f"    raise Exception({spec['raises']!r})")
+            lines.append(f"    raise Exception({spec['raises']!r})")
         elif "context_updates" in spec:
-            updates = (
-                "{" + ", ".join(f"{k!r}: ({e})" for k, e in spec["context_updates"].items()) + "}"
+            updates = ", ".join(
+                f"{variable!r}: ({expression})"
+                for variable, expression in spec["context_updates"].items()
             )
-            value = spec.get("returns", "None")
-            out.append(
-                f"    return ActionResult(return_value=({value}), context_updates={updates})"
+            lines.append(
+                f"    return ActionResult(return_value=({result}), context_updates={{{updates}}})"
             )
         else:
-            out.append(f"    return {spec.get('returns', 'None')}")
-        out.append("")
-    return "\n".join(out)
+            lines.append(f"    return {result}")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def write_config(case: dict[str, Any], folder: str | Path, prelude: str) -> None:
-    """Writes the case's files."""
+    """Writes the files of a case."""
     for name, text in case["files"].items():
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     if case.get("actions"):
-        (Path(folder) / "actions.py").write_text(
-            actions_source(case["actions"], prelude), encoding="utf-8"
-        )
+        source = build_actions_source(case["actions"], prelude)
+        (Path(folder) / "actions.py").write_text(source, encoding="utf-8")
 
 
-def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
-    """What differs between two results of one case, or none. The kinds of error need not be the same."""
-    if "slow" in theirs:
+def describe_difference(peer: dict[str, Any], truing: dict[str, Any]) -> str | None:
+    """Returns how two results of one case differ; None if they agree.
+
+    Where both refuse or both raise, the kinds of error need not be the same.
+    """
+    if "slow" in peer:
         return None
-    if "list index out of range" in theirs.get("refused", "") or "list index out of range" in str(
-        theirs.get("said")
-    ):
-        return None  # NeMo's parser or runtime falls over
-    if "refused" in theirs or "refused" in ours:
-        if ("refused" in theirs) == ("refused" in ours):
+    crash = "list index out of range"
+    if crash in peer.get("refused", "") or crash in str(peer.get("replies")):
+        return None  # an internal error of NeMo's parser or runtime
+    if "refused" in peer or "refused" in truing:
+        if ("refused" in peer) == ("refused" in truing):
             return None
-        return f"refused: {theirs.get('refused')!r} / {ours.get('refused')!r}"
-    a = ["RAISES" if s.startswith("RAISES") else s for s in map(str, theirs["said"])]
-    b = ["RAISES" if s.startswith("RAISES") else s for s in map(str, ours["said"])]
-    if a != b:
-        return f"said: {theirs['said']} / {ours['said']}"
-    return (
-        None if theirs["tasks"] == ours["tasks"] else f"calls: {theirs['tasks']} / {ours['tasks']}"
-    )
+        return f"refused: {peer.get('refused')!r} / {truing.get('refused')!r}"
+    if _without_error_kinds(peer["replies"]) != _without_error_kinds(truing["replies"]):
+        return f"replies: {peer['replies']} / {truing['replies']}"
+    if peer["tasks"] != truing["tasks"]:
+        return f"LLM calls: {peer['tasks']} / {truing['tasks']}"
+    return None
+
+
+def _without_error_kinds(replies: list[Any]) -> list[str]:
+    return ["RAISES" if str(reply).startswith("RAISES") else str(reply) for reply in replies]

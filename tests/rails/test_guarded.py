@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapter_truing import Words
+from adapter_truing import BagOfWordsEncoder
 
 from truing.core.errors import PlanError
 from truing.core.types import (
@@ -67,7 +67,9 @@ class Fake:
 
 def _guard(model: Any, yaml: str = "models: []\n", colang: str = "", **parts: Any) -> GuardedModel:
     return GuardedModel(
-        RailsConfig.from_text(yaml, colang), model, parts=RuntimeParts(encoder=Words(), **parts)
+        RailsConfig.from_text(yaml, colang),
+        model,
+        parts=RuntimeParts(encoder=BagOfWordsEncoder(), **parts),
     )
 
 
@@ -298,7 +300,7 @@ def test_the_knowledge_base_reaches_the_prompt_through_the_retrieval_rails(tmp_p
         'define subflow censor\n  $relevant_chunks = $relevant_chunks.replace("noon", "[hidden]")\n'
     )
     model = Fake(lambda t: "  ask" if "canonical form" in t else '  "They eat."')
-    guarded = GuardedModel(tmp_path, model, parts=RuntimeParts(encoder=Words()))
+    guarded = GuardedModel(tmp_path, model, parts=RuntimeParts(encoder=BagOfWordsEncoder()))
     assert _ask(guarded, "when do the lions eat?").text == "They eat."
     assert "The lions eat at [hidden]." in model.asked[-1]
     assert model.asked[-1].index("lions eat at") < model.asked[-1].index(
@@ -439,7 +441,7 @@ def _folder(path: Path, yaml: str) -> Path:
 def test_actions_written_for_nemo_run_unchanged_where_asked_for(tmp_path: Path) -> None:
     embedded = "rails: {dialog: {user_messages: {embeddings_only: true}}}\n"
     folder = _folder(tmp_path, embedded + "truing: {library: {nemo_alias: true}}\n")
-    guarded = GuardedModel(folder, Fake("yo"), parts=RuntimeParts(encoder=Words()))
+    guarded = GuardedModel(folder, Fake("yo"), parts=RuntimeParts(encoder=BagOfWordsEncoder()))
     assert _ask(guarded, "hi").text == "HI!yo True 2026"
     import sys
 

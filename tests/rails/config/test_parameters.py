@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from adapter_truing import Words
+from adapter_truing import BagOfWordsEncoder
 
 from truing.core.errors import PlanError
 from truing.core.protocols import StreamingModel
@@ -64,7 +64,7 @@ def _ask(
     bot = GuardedModel(
         RailsConfig.from_text(yaml, colang),
         with_default_sampling(ear, GIVEN),
-        parts=RuntimeParts(encoder=Words()),
+        parts=RuntimeParts(encoder=BagOfWordsEncoder()),
     )
     return asyncio.run(bot.answer(Conversation.of("hello"), sampling or Sampling(seed=5), **more))  # type: ignore[arg-type]
 
@@ -123,7 +123,7 @@ def test_it_streams_and_closes_where_the_model_does() -> None:
     bot = GuardedModel(
         RailsConfig.from_text("models: []"),
         with_default_sampling(ear, GIVEN),
-        parts=RuntimeParts(encoder=Words()),
+        parts=RuntimeParts(encoder=BagOfWordsEncoder()),
     )
 
     async def go() -> str:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from adapter_truing import Words
+from adapter_truing import BagOfWordsEncoder
 
 from truing.core.types import Answer, Conversation, Lineage, Message, Sampling
 from truing.rails.config.loader import RailsConfig
@@ -60,7 +60,9 @@ def _run(
     model: Slow, yaml: str, colang: str = "", said: str = "hello", **parts: Any
 ) -> tuple[Answer, float]:
     guarded = GuardedModel(
-        RailsConfig.from_text(yaml, colang), model, parts=RuntimeParts(encoder=Words(), **parts)
+        RailsConfig.from_text(yaml, colang),
+        model,
+        parts=RuntimeParts(encoder=BagOfWordsEncoder(), **parts),
     )
     began = time.perf_counter()
     answer = asyncio.run(guarded.answer(Conversation.of(said), Sampling()))
@@ -139,7 +141,7 @@ def test_rails_with_actions_of_the_user_are_not_run_beside_anything() -> None:
     guarded = GuardedModel(
         RailsConfig.from_text(yaml, colang),
         model,
-        parts=RuntimeParts(encoder=Words(), actions={"mine": mine}),
+        parts=RuntimeParts(encoder=BagOfWordsEncoder(), actions={"mine": mine}),
     )
     assert guarded.runtime.speculative is False
     asyncio.run(guarded.answer(Conversation.of("hello"), Sampling()))
@@ -188,7 +190,7 @@ def test_independence_is_shown_or_denied(first: str, second: str, free: bool) ->
     guarded = GuardedModel(
         RailsConfig.from_text("rails: {input: {flows: [one, two]}}\n", colang),
         Slow(),
-        parts=RuntimeParts(encoder=Words()),
+        parts=RuntimeParts(encoder=BagOfWordsEncoder()),
     )
     assert can_run_in_parallel(guarded.runtime.program, ["one", "two"]) is free
     assert variable_effects(guarded.runtime.program, "two") is not None
@@ -211,7 +213,9 @@ def test_conversations_do_not_mix_under_load() -> None:
     )
     yaml = "rails: {dialog: {user_messages: {embeddings_only: true}}}\n"
     guarded = GuardedModel(
-        RailsConfig.from_text(yaml, colang), Slow(0), parts=RuntimeParts(encoder=Words())
+        RailsConfig.from_text(yaml, colang),
+        Slow(0),
+        parts=RuntimeParts(encoder=BagOfWordsEncoder()),
     )
 
     async def talk(k: int) -> None:
