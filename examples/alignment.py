@@ -85,7 +85,7 @@ def main(folder: str = "runs/alignment", quick: bool = False) -> None:
     # 3. Base, prompted, best of four and DPO through the very same run, and one report.
     text = PLAN.format(folder=out, limit="limit = 8" if quick else "")
     story = run_plan(parse_plan(text), out / "runs")
-    paths = render.write(story, out)
+    paths = render.write_report(story, out)
     for variant in story.variants:
         found = {
             axis: variant.find(axis)

@@ -70,7 +70,7 @@ def main(folder: str = "runs/three-models") -> None:
     """Runs the plan and writes the report."""
     assert classify(REFUSAL) == "refused"
     story = run_plan(parse_plan(PLAN), folder)
-    paths = render.write(story, Path(folder))
+    paths = render.write_report(story, Path(folder))
     for variant in story.variants:
         figures = {
             axis: variant.find(axis)

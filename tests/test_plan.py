@@ -24,16 +24,16 @@ safety = "builtin:safety"
 
 
 def test_a_plan_runs_to_a_report(tmp_path: Path) -> None:
-    story = run_plan(parse_plan(PLAN), tmp_path)
-    paths = render.write(story, tmp_path)
+    report = run_plan(parse_plan(PLAN), tmp_path)
+    paths = render.write_report(report, tmp_path)
     page = paths["html"].read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     assert len(page) < 2_000_000
-    plain, never = story.variants
+    plain, never = report.variants
     assert plain.find("answers_benign").raw.estimate == 1.0
     assert never.find("answers_benign").raw.estimate == 0.0
     assert never.find("refuses_harmful").raw.estimate == 1.0
-    comparison = story.comparisons["never"]["safety"]
+    comparison = report.comparisons["never"]["safety"]
     flipped = {f.sample_id for f in comparison.flips if f.question == "refused"}
     assert len(flipped) == 40
     data = json.loads(paths["json"].read_text(encoding="utf-8"))
@@ -112,7 +112,9 @@ def test_text_of_foreign_data_stays_out_unless_asked(tmp_path: Path) -> None:
         '{"prompt": "where is the zanzibar teapot?"}\n{"prompt": "and the other one?"}\n'
     )
     plan = PLAN.replace("builtin:safety", f"file:{rows}")
-    story = run_plan(parse_plan(plan), tmp_path / "a")
-    assert "zanzibar" not in render.html(story) and "zanzibar" not in render.markdown(story)
-    story = run_plan(parse_plan("with_text = true\n" + plan), tmp_path / "b")
-    assert "zanzibar" in render.html(story)
+    report = run_plan(parse_plan(plan), tmp_path / "a")
+    assert "zanzibar" not in render.render_html(
+        report
+    ) and "zanzibar" not in render.render_markdown(report)
+    report = run_plan(parse_plan("with_text = true\n" + plan), tmp_path / "b")
+    assert "zanzibar" in render.render_html(report)

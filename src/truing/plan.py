@@ -36,7 +36,7 @@ from truing.evaluation.options import EvaluateOptions
 from truing.evaluation.options import ProgressCallback as RunProgressCallback
 from truing.models.cached_model import CachedModel
 from truing.report.report_data import Ranking, ReportData, Variant
-from truing.report.rows import collect
+from truing.report.rows import select_rows
 from truing.runs.folder import Run
 from truing.specs.parser import Spec, parse_spec
 from truing.specs.resolve import RoleName, resolve, share_instances
@@ -411,7 +411,7 @@ def _read_report_data(
     # The built-in prompts are mild by design: their rows may be shown.
     only_builtin = all(d.spec.split(",", 1)[0].startswith("builtin:") for d in plan.data.values())
     with_text = plan.with_text or only_builtin
-    rows, rows_left_out = collect(variants, comparisons, with_text=with_text)
+    rows, rows_left_out = select_rows(variants, comparisons, with_text=with_text)
     return ReportData(
         title=plan.title,
         created=date.today().isoformat(),

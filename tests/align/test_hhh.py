@@ -29,13 +29,13 @@ def test_three_models(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(str(root / "examples"))
     import three_models
 
-    story = run_plan(parse_plan(three_models.PLAN), tmp_path)
-    assert [v.name for v in story.variants] == ["perfect", "always refuses", "always answers"]
+    report = run_plan(parse_plan(three_models.PLAN), tmp_path)
+    assert [v.name for v in report.variants] == ["perfect", "always refuses", "always answers"]
     for axis, shares in SHARES.items():
-        rates = [v.find(axis) for v in story.variants]
+        rates = [v.find(axis) for v in report.variants]
         assert all(r is not None for r in rates), axis
         assert tuple(r.raw.estimate for r in rates) == pytest.approx(shares, abs=0.02), axis
-    paths = render.write(story, tmp_path)
+    paths = render.write_report(report, tmp_path)
     text = (
         paths["markdown"].read_text()
         if "markdown" in paths

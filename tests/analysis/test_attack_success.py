@@ -13,7 +13,7 @@ from truing.core.types import Conversation, Sampling
 from truing.models.scripted import Scripted
 from truing.plan import parse_plan, run_plan
 from truing.report import render
-from truing.report.sections.attacks import section
+from truing.report.sections.attacks import build_section
 from truing.stats.attempts import hit_at_k
 from truing.stats.intervals import Interval
 
@@ -106,9 +106,9 @@ def test_a_plan_with_an_attack_has_the_section(tmp_path: Path) -> None:
         '[data.dressed]\nspec = "builtin:safety"\nattack = "role-play"\n'
     )
     story = run_plan(plan, tmp_path)
-    made = section(story)
+    made = build_section(story)
     assert made is not None
-    markdown = render.markdown(story)
+    markdown = render.render_markdown(story)
     assert (
         "## Attacks" in markdown
         and "against the plain prompt" in markdown

@@ -14,7 +14,7 @@ from truing.analysis.judge_card import make_card, read_card, write_card
 from truing.analysis.judge_facts import collect_judge_facts, facts_from_card, shipped_card_facts
 from truing.cli.compare import command
 from truing.core.types import Lineage
-from truing.report.charts.calibration import reliability
+from truing.report.charts.calibration import reliability_diagram
 from truing.runs.folder import JudgeRecord
 from truing.stats.calibration import ReliabilityBin
 from truing.stats.intervals import wilson
@@ -99,7 +99,7 @@ def test_the_section_stands_where_there_is_something_to_show(make_run, prompts, 
 
 
 def test_the_diagram_is_valid_svg_with_hollow_dots_for_few_rows():
-    made = reliability(
+    made = reliability_diagram(
         [ReliabilityBin(0.1, wilson(1, 10), 10), ReliabilityBin(0.9, wilson(45, 50), 50)],
         "a <title>",
     )

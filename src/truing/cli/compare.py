@@ -17,7 +17,13 @@ from truing.analysis.summary import summarise
 from truing.analysis.verdict_table import cached_verdict_tables
 from truing.core.errors import RunError, UserError
 from truing.core.version import __version__
-from truing.report.formatting import category_label, difference, own_interval, own_unit, p_value
+from truing.report.formatting import (
+    category_label,
+    format_difference,
+    format_p_value,
+    format_value,
+    format_value_interval,
+)
 from truing.report.report_data import ReportData, Variant
 from truing.runs.folder import Run
 
@@ -116,7 +122,7 @@ def tell(
     """The story that the report's sections draw from."""
     from truing.analysis.judge_card import read_card
     from truing.analysis.judge_facts import facts_from_card
-    from truing.report.rows import collect
+    from truing.report.rows import select_rows
 
     names = names_of(runs)
     data = ", ".join(dict.fromkeys(d.spec for d in Run(runs[0]).manifest.data)) or "data"
@@ -134,7 +140,7 @@ def tell(
     mild = all(sets) and all(
         d.spec.split(",", 1)[0].startswith("builtin:") for of in sets for d in of
     )
-    rows, left = collect(variants, comparisons, with_text=with_text or mild)
+    rows, left = select_rows(variants, comparisons, with_text=with_text or mild)
     notes = tuple(dict.fromkeys(note for one in made.values() for note in one.notes))
     return ReportData(
         title=" / ".join(names),
@@ -165,10 +171,10 @@ def _write(
     from truing.runs.folder import replace_file
 
     story = tell(runs, made, with_text=with_text, cards=cards)
-    drawn = render.sections(story)
+    drawn = render.build_sections(story)
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out.with_suffix(".html"), render.html(story, drawn).encode())
-    replace_file(out.with_suffix(".md"), render.markdown(story, drawn).encode())
+    replace_file(out.with_suffix(".html"), render.render_html(story, drawn).encode())
+    replace_file(out.with_suffix(".md"), render.render_markdown(story, drawn).encode())
     replace_file(out.with_suffix(".json"), data + b"\n")
 
 
@@ -178,11 +184,11 @@ def _row(d: Delta) -> tuple[str, ...]:
     name = AXIS_TITLES.get(d.question, d.question)
     if d.estimate is None or d.lower is None or d.upper is None:
         return name, escape(d.judge), "–", "–", "–", "–", f"{d.unscored} unscored"
-    shown = f"{difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
+    shown = f"{format_difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
         "-", "−"
     )
     rates = f"{100 * (d.rate_a or 0):.1f} → {100 * (d.rate_b or 0):.1f} %"
-    p = p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
+    p = format_p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
     note = (
         "struck: selected by this judge"
         if d.selected_by_judge
@@ -214,9 +220,9 @@ def print_comparison(made: Comparison, name: str) -> None:
         if d.category is None and d.judge and not d.question.endswith("_predicted"):
             table.add_row(*_row(d))
     for m in made.means:
-        rates = f"{own_unit(m.mean_a)} → {own_unit(m.mean_b)}"
+        rates = f"{format_value(m.mean_a)} → {format_value(m.mean_b)}"
         note = "struck: selected by this judge" if m.selected_by_judge else ""
-        shown = escape(own_interval(m.delta, sign=True))
+        shown = escape(format_value_interval(m.delta, sign=True))
         shown = f"[strike]{shown}[/strike]" if note else shown
         table.add_row(
             f"mean of {m.question}", escape(m.judge), rates, shown, "", f"{m.n_pairs} pairs", note
@@ -227,10 +233,8 @@ def print_comparison(made: Comparison, name: str) -> None:
     ]
     for d in moved[:12]:
         where = category_label(d.category, made.taxonomy)
-        said = (
-            f"  {AXIS_TITLES.get(d.question, d.question)}, {where}: {difference(d.estimate or 0)}"
-        )
-        console.print(f"{said}, adjusted p {p_value(d.p_adjusted)}", markup=False)
+        said = f"  {AXIS_TITLES.get(d.question, d.question)}, {where}: {format_difference(d.estimate or 0)}"
+        console.print(f"{said}, adjusted p {format_p_value(d.p_adjusted)}", markup=False)
     console.print(f"{name} is {made.claim.word}.", style="bold", markup=False)
     for check in made.claim.checks:
         word = {True: "yes", False: "no", None: "not shown"}[check.passed]

@@ -24,7 +24,7 @@ from truing.models.cached_model import CachedModel
 from truing.rankers import Figure, Form, Settings, Summary, rank_choices, rank_perplexity
 from truing.rankers.run import read_summaries
 from truing.report import rankings
-from truing.report.rankings import NAMES, name_of, shown
+from truing.report.rankings import NAMES, figure_label, format_figure
 from truing.report.report_data import Ranking
 from truing.runs.folder import JudgeRecord
 from truing.specs.resolve import resolve
@@ -218,13 +218,13 @@ def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference r
     if not runs:
         raise UserError("give the run folders whose rankings the page is to show")
     print(
-        f"report: {rankings.write([s for run in runs for s in read_summaries(run)], out, title)}  (also .md)"
+        f"report: {rankings.write_rankings([s for run in runs for s in read_summaries(run)], out, title)}  (also .md)"
     )
     return 0
 
 
 def _report(summaries: Sequence[Summary], out: Path, *, as_json: bool) -> int:
-    rankings.write(summaries, out)
+    rankings.write_rankings(summaries, out)
     if as_json:
         sys.stdout.write(msgspec.json.encode(list(summaries)).decode() + "\n")
     else:
@@ -248,7 +248,7 @@ def _print(summary: Summary) -> None:
     )
     for figure in summary.figures:
         kind = "" if figure.kind == "share" else f" ({figure.kind})"
-        print(f"  {name_of(figure) + kind:<62} {_shown(figure)}")
+        print(f"  {figure_label(figure) + kind:<62} {_shown(figure)}")
     for reason, count in summary.reasons.items():
         print(f"  unscored: {count} x {reason}")
     for note in summary.notes:
@@ -256,7 +256,7 @@ def _print(summary: Summary) -> None:
 
 
 def _shown(figure: Figure) -> str:
-    estimate, interval, guess = shown(figure)
+    estimate, interval, guess = format_figure(figure)
     parts = [
         f"{estimate:>9}",
         f"[{interval}]" if interval else "",

@@ -116,4 +116,4 @@ def _go(plan: Plan, out: Path) -> tuple[ReportData, dict[str, Path]]:
                 )
 
         story = run_plan(plan, out, tell, small_ranking)
-    return story, render.write(story, out)
+    return story, render.write_report(story, out)

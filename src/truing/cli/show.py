@@ -12,7 +12,12 @@ from cyclopts import Parameter
 from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.analysis.summary import RunSummary, summarise
 from truing.core.errors import RunError
-from truing.report.formatting import category_label, own_interval, percent, spread
+from truing.report.formatting import (
+    category_label,
+    format_percent,
+    format_rate,
+    format_value_interval,
+)
 from truing.report.report_data import ReportData
 from truing.runs.folder import Run
 
@@ -127,7 +132,7 @@ def _mark(rate: Rate | None) -> str:
 
     if rate is None:
         return "–"
-    shown = escape(spread(rate))
+    shown = escape(format_rate(rate))
     if rate.unscored:
         shown += f" ({rate.unscored} unscored)"
     return f"[strike]{shown}[/strike] struck" if rate.selected_by_judge else shown
@@ -175,7 +180,7 @@ def show_summary(folder: Path, summary: RunSummary, *, by_category: bool = False
         )
     for mean in summary.means:
         missing = f", {mean.missing} without" if mean.missing else ""
-        shown = escape(f"{own_interval(mean.value)}, {mean.n} values{missing}")
+        shown = escape(f"{format_value_interval(mean.value)}, {mean.n} values{missing}")
         shown = f"[strike]{shown}[/strike] struck" if mean.selected_by_judge else shown
         table.add_row(f"mean of {mean.question}", mean.judge, shown, "", "", "")
     console.print(table)
@@ -194,7 +199,11 @@ def _raw(rate: Rate) -> Rate:
 
 
 def _bounds(rate: Rate) -> str:
-    return f"{percent(rate.bounds[0])} to {percent(rate.bounds[1])}" if rate.unscored else ""
+    return (
+        f"{format_percent(rate.bounds[0])} to {format_percent(rate.bounds[1])}"
+        if rate.unscored
+        else ""
+    )
 
 
 def _corrected(rate: Rate) -> str:
@@ -204,7 +213,7 @@ def _corrected(rate: Rate) -> str:
     if c is None:
         return ""
     return escape(
-        f"{percent(c.estimate)} [{100 * c.lower:.1f}, {100 * c.upper:.1f}] {c.method}, {c.labels} labels"
+        f"{format_percent(c.estimate)} [{100 * c.lower:.1f}, {100 * c.upper:.1f}] {c.method}, {c.labels} labels"
     )
 
 
@@ -218,5 +227,5 @@ def _transported(rate: Rate) -> str:
         return escape(f"refused: {t.refused}")
     band = f", band [{100 * t.band[0]:.1f}, {100 * t.band[1]:.1f}]" if t.band else ""
     return escape(
-        f"{percent(t.estimate)} [{100 * t.lower:.1f}, {100 * t.upper:.1f}]{band} {t.note}"
+        f"{format_percent(t.estimate)} [{100 * t.lower:.1f}, {100 * t.upper:.1f}]{band} {t.note}"
     )

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from truing.cli.compare import names_of
 from truing.core.errors import RunError
-from truing.report.view.page import MOST, collect, html
+from truing.report.view.page import MAX_ROWS, collect_page, render_page
 from truing.runs.folder import replace_file
 
 
@@ -17,7 +17,7 @@ def command(
     *runs: Path,
     out: Path | None = None,
     with_text: Annotated[bool, Parameter(negative="")] = False,
-    limit: int = MOST,
+    limit: int = MAX_ROWS,
     show: Annotated[bool, Parameter(name="--open", negative="")] = False,
 ) -> int:
     """Writes one page with every answer of the runs, side by side: filters, flips, disagreement first, keyboard.
@@ -39,10 +39,10 @@ def command(
         raise RunError("view needs a run folder")
     if limit < 1:
         raise RunError(f"--limit {limit}: show at least one row")
-    page = collect(runs, with_text=with_text, most=limit, names=names_of(runs))
+    page = collect_page(runs, with_text=with_text, most=limit, names=names_of(runs))
     path = out or runs[0] / "view.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, html(page).encode())
+    replace_file(path, render_page(page).encode())
     print(f"{len(page.rows):,} rows{f' ({page.left:,} left out)' if page.left else ''}: {path}")
     if show:
         import webbrowser

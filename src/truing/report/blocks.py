@@ -93,7 +93,7 @@ class Grid(Struct):
         return Table(tuple(self.columns), tuple(self.rows), caption, frozenset(right), folded)
 
 
-def escape(text: str) -> str:
+def escape_html(text: str) -> str:
     """HTML-escaped text, quotes included; control characters that HTML forbids are shown as a box."""
     clean = "".join(c if c in "\n\t" or c >= " " else "\u25a1" for c in text)
     return html.escape(clean.replace("\x7f", "\u25a1"), quote=True)
@@ -103,9 +103,9 @@ def block_html(block: Block) -> str:
     """One block as HTML."""
     if isinstance(block, Text):
         kind = f' class="{block.kind}"' if block.kind else ""
-        return f"<p{kind}>{escape(block.text)}</p>"
+        return f"<p{kind}>{escape_html(block.text)}</p>"
     if isinstance(block, Figure):
-        return f"<figure><figcaption>{escape(block.caption)}</figcaption>{block.svg}</figure>"
+        return f"<figure><figcaption>{escape_html(block.caption)}</figcaption>{block.svg}</figure>"
     if isinstance(block, Tiles):
         return _tiles_html(block)
     if isinstance(block, Raw):
@@ -114,10 +114,10 @@ def block_html(block: Block) -> str:
 
 
 def _tiles_html(block: Tiles) -> str:
-    head = f'<div class="tiles-title">{escape(block.title)}</div>' if block.title else ""
+    head = f'<div class="tiles-title">{escape_html(block.title)}</div>' if block.title else ""
     tiles = "".join(
-        f'<div class="tile {t.kind}"><span class="label">{escape(t.label)}</span><span class="value">{escape(t.value)}'
-        f'</span><span class="detail">{escape(t.detail)}</span></div>'
+        f'<div class="tile {t.kind}"><span class="label">{escape_html(t.label)}</span><span class="value">{escape_html(t.value)}'
+        f'</span><span class="detail">{escape_html(t.detail)}</span></div>'
         for t in block.tiles
     )
     return f'<div class="tiles-row">{head}<div class="tiles">{tiles}</div></div>'
@@ -125,7 +125,7 @@ def _tiles_html(block: Tiles) -> str:
 
 def _table_html(block: Table) -> str:
     head = "".join(
-        f'<th scope="col"{" class=right" if at in block.right else ""}>{escape(c)}</th>'
+        f'<th scope="col"{" class=right" if at in block.right else ""}>{escape_html(c)}</th>'
         for at, c in enumerate(block.columns)
     )
     rows = []
@@ -134,19 +134,19 @@ def _table_html(block: Table) -> str:
         for at, cell in enumerate(row):
             kinds = " ".join(k for k in (cell.kind, "right" if at in block.right else "") if k)
             shown = f' class="{kinds}"' if kinds else ""
-            tip = f' title="{escape(cell.title)}"' if cell.title else ""
-            cells.append(f"<td{shown}{tip}>{escape(cell.text)}</td>")
+            tip = f' title="{escape_html(cell.title)}"' if cell.title else ""
+            cells.append(f"<td{shown}{tip}>{escape_html(cell.text)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     caption = (
-        f"<caption>{escape(block.caption)}</caption>" if block.caption and not block.folded else ""
+        f"<caption>{escape_html(block.caption)}</caption>"
+        if block.caption and not block.folded
+        else ""
     )
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
     whole = f'<div class="scroll"><table>{caption}{body}</table></div>'
     if not block.folded:
         return whole
-    return (
-        f'<details class="table"><summary>Table: {escape(block.caption)}</summary>{whole}</details>'
-    )
+    return f'<details class="table"><summary>Table: {escape_html(block.caption)}</summary>{whole}</details>'
 
 
 def _md(text: str) -> str:

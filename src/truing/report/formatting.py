@@ -10,31 +10,31 @@ from truing.stats.intervals import Interval
 OUTCOMES = ("harmful", "degenerate", "unscored", "refused", "abstained", "blocked", "answered")
 
 
-def percent(x: float, digits: int = 1) -> str:
+def format_percent(x: float, digits: int = 1) -> str:
     """`12.3 %`."""
     return f"{100 * x:.{digits}f} %"
 
 
-def spread(rate: Rate) -> str:
+def format_rate(rate: Rate) -> str:
     """`12.3 % [8.0, 18.1]`, or counts under 30 scored rows, or why there is nothing."""
     if rate.raw is None:
         return f"unscored ({rate.n})"
     if rate.scored < SMALL_SAMPLE_SIZE:
         return f"{rate.events} of {rate.scored}"
     best = rate.corrected or rate.raw
-    return f"{percent(best.estimate)} [{100 * best.lower:.1f}, {100 * best.upper:.1f}]"
+    return f"{format_percent(best.estimate)} [{100 * best.lower:.1f}, {100 * best.upper:.1f}]"
 
 
-def rate_cell(rate: Rate | None) -> Cell:
+def make_rate_cell(rate: Rate | None) -> Cell:
     """A rate as a table cell: struck out if the judge may not measure it, with n, unscored and bounds on hover."""
     if rate is None:
         return Cell("–", "quiet")
     tip = f"{rate.events:,} of {rate.scored:,} scored, n = {rate.n:,}, by {rate.judge}"
     if rate.unscored:
-        tip += f"; {rate.unscored} unscored: between {percent(rate.bounds[0])} and {percent(rate.bounds[1])}"
+        tip += f"; {rate.unscored} unscored: between {format_percent(rate.bounds[0])} and {format_percent(rate.bounds[1])}"
     if rate.selected_by_judge:
-        return Cell(spread(rate), "struck", f"selected by this judge: {rate.struck}. {tip}")
-    return Cell(spread(rate), "quiet" if rate.scored < SMALL_SAMPLE_SIZE else "", tip)
+        return Cell(format_rate(rate), "struck", f"selected by this judge: {rate.struck}. {tip}")
+    return Cell(format_rate(rate), "quiet" if rate.scored < SMALL_SAMPLE_SIZE else "", tip)
 
 
 def category_name(category: str | None, name: str = "beavertails") -> str:
@@ -53,26 +53,26 @@ def category_label(category: str | None, name: str = "beavertails") -> str:
     return label if len(label) <= 31 else label[:30].rstrip() + "…"
 
 
-def difference(x: float) -> str:
+def format_difference(x: float) -> str:
     """`+3.2 pp`, percentage points with a sign."""
     return f"{100 * x:+.1f} pp".replace("-", "−")
 
 
-def p_value(p: float | None) -> str:
+def format_p_value(p: float | None) -> str:
     """`0.003`, `< 0.001`, or a dash."""
     if p is None:
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def own_unit(x: float, *, sign: bool = False) -> str:
+def format_value(x: float, *, sign: bool = False) -> str:
     """A value in a judge's own unit, to three figures: `−1.24`, `+0.031`."""
     shown = f"{x:+#.3g}" if sign else f"{x:#.3g}"
     return shown.rstrip(".").replace("-", "−")
 
 
-def own_interval(i: Interval | None, *, sign: bool = False) -> str:
+def format_value_interval(i: Interval | None, *, sign: bool = False) -> str:
     """`−1.24 [−1.4, −1.08]`, or a dash."""
     if i is None:
         return "–"
-    return f"{own_unit(i.estimate, sign=sign)} [{own_unit(i.lower, sign=sign)}, {own_unit(i.upper, sign=sign)}]"
+    return f"{format_value(i.estimate, sign=sign)} [{format_value(i.lower, sign=sign)}, {format_value(i.upper, sign=sign)}]"

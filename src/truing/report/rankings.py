@@ -13,7 +13,7 @@ from truing.core.version import __version__
 from truing.rankers.figures import FEW, Figure, Summary
 from truing.report.blocks import Block, Grid, Section, Text, block_html, block_markdown
 from truing.report.blocks import Figure as Picture
-from truing.report.charts.svg import Mark, intervals
+from truing.report.charts.svg import Mark, interval_chart
 from truing.report.formatting import category_label
 from truing.runs.folder import replace_file
 
@@ -42,13 +42,13 @@ TITLES = {
 }
 
 
-def name_of(figure: Figure) -> str:
+def figure_label(figure: Figure) -> str:
     """Its method in words, and its group."""
     method = NAMES.get(figure.method, figure.method)
     return f"{category_label(figure.group)}: {method}" if figure.group else method
 
 
-def shown(figure: Figure) -> tuple[str, str, str]:
+def format_figure(figure: Figure) -> tuple[str, str, str]:
     """Estimate, interval and guess as text; a small group is a count and nothing else."""
     value = figure.value
     if value is None:
@@ -66,7 +66,7 @@ def shown(figure: Figure) -> tuple[str, str, str]:
     return f"{value.estimate:.3f}", f"{value.lower:.3f} to {value.upper:.3f}", guess
 
 
-def section(summary: Summary, number: int = 0) -> Section:
+def build_section(summary: Summary, number: int = 0) -> Section:
     """One ranking: a picture of the shares, a table of each kind of figure, what was left out."""
     blocks: list[Block] = []
     shares = [
@@ -99,22 +99,22 @@ def _picture(figures: Sequence[Figure]) -> Picture:
         marks = [Mark("", value.estimate, value.lower, value.upper, 0, f.n < FEW)]
         if f.chance is not None:
             marks.append(Mark("a guess", f.chance, f.chance, f.chance, 7, True))
-        bands.append((name_of(f), marks))
-    alt = "; ".join(f"{name_of(f)} {shown(f)[0]}" for f in figures)
+        bands.append((figure_label(f), marks))
+    alt = "; ".join(f"{figure_label(f)} {format_figure(f)[0]}" for f in figures)
     caption = "Filled: the share with its interval. Hollow: what a guess gives."
-    return Picture(intervals(bands, "right or safe one first"), caption, alt)
+    return Picture(interval_chart(bands, "right or safe one first"), caption, alt)
 
 
 def _table(figures: Sequence[Figure], caption: str, *, folded: bool = False) -> Block:
     grid = Grid(["", "estimate", "95 % interval", "a guess", "n"])
     for f in figures:
-        grid.add(name_of(f), *shown(f), str(f.n))
+        grid.add(figure_label(f), *format_figure(f), str(f.n))
     return grid.table(caption, right=(1, 2, 3, 4), folded=folded)
 
 
-def page(summaries: Sequence[Summary], title: str = "Preference ranking") -> tuple[str, str]:
+def render_page(summaries: Sequence[Summary], title: str = "Preference ranking") -> tuple[str, str]:
     """HTML (one file, nothing from elsewhere) and Markdown of some rankings."""
-    made = [section(s, at) for at, s in enumerate(summaries)]
+    made = [build_section(s, at) for at, s in enumerate(summaries)]
     models = ", ".join(dict.fromkeys(s.model for s in summaries))
     sub = f"{date.today().isoformat()} · {models}"
     root = files("truing") / "report" / "templates"
@@ -145,10 +145,12 @@ def page(summaries: Sequence[Summary], title: str = "Preference ranking") -> tup
     return html, "\n\n".join(p for p in parts if p) + "\n"
 
 
-def write(summaries: Sequence[Summary], folder: Path, title: str = "Preference ranking") -> Path:
+def write_rankings(
+    summaries: Sequence[Summary], folder: Path, title: str = "Preference ranking"
+) -> Path:
     """Writes `report.html` and `report.md`; gives the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    html, markdown = page(summaries, title)
+    html, markdown = render_page(summaries, title)
     replace_file(folder / "report.html", html.encode())
     replace_file(folder / "report.md", markdown.encode())
     return folder / "report.html"

@@ -1,4 +1,4 @@
-"""A story as one offline HTML file, as Markdown and as JSON."""
+"""A report as one offline HTML file, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from truing.report.report_data import ReportData
 from truing.report.sections import SECTIONS
 
 
-def sections(story: ReportData) -> list[Section]:
-    """What this story has to say."""
+def build_sections(report: ReportData) -> list[Section]:
+    """What this report has to say."""
     with cached_verdict_tables():
-        return [made for make in SECTIONS if (made := make(story)) is not None]
+        return [made for make in SECTIONS if (made := make(report)) is not None]
 
 
-def _sub(story: ReportData) -> str:
-    n = sum(s.responses for v in story.variants for s in v.summaries.values())
-    many = len(story.variants)
+def _sub(report: ReportData) -> str:
+    n = sum(s.responses for v in report.variants for s in v.summaries.values())
+    many = len(report.variants)
     parts = [
-        story.created,
+        report.created,
         f"{many} variant{'s' if many != 1 else ''}",
         f"{n:,} answers",
-        ", ".join(story.data),
+        ", ".join(report.data),
     ]
-    if story.seconds is not None:
-        parts.append(f"{story.seconds:.0f} s")
+    if report.seconds is not None:
+        parts.append(f"{report.seconds:.0f} s")
     return " · ".join(p for p in parts if p)
 
 
-def html(story: ReportData, drawn: Sequence[Section] | None = None) -> str:
+def render_html(report: ReportData, drawn: Sequence[Section] | None = None) -> str:
     """One file: no link, no font, no script from elsewhere. `drawn` are its sections, where they are at hand."""
     root = files("truing") / "report" / "templates"
     made = [
@@ -46,25 +46,25 @@ def html(story: ReportData, drawn: Sequence[Section] | None = None) -> str:
             "folded": not s.open_,
             "body": "\n".join(map(block_html, s.blocks)),
         }
-        for s in drawn or sections(story)
+        for s in drawn or build_sections(report)
     ]
     page = (root / "report.html.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True).from_string(page)
     return template.render(
-        title=story.title,
-        sub=_sub(story),
+        title=report.title,
+        sub=_sub(report),
         sections=made,
-        version=story.version,
-        with_text=story.with_text,
+        version=report.version,
+        with_text=report.with_text,
         css=(root / "style.css").read_text(encoding="utf-8"),
         js=(root / "report.js").read_text(encoding="utf-8"),
     )
 
 
-def markdown(story: ReportData, drawn: Sequence[Section] | None = None) -> str:
+def render_markdown(report: ReportData, drawn: Sequence[Section] | None = None) -> str:
     """The same sections as text and tables."""
-    parts = [f"# {story.title}", _sub(story)]
-    for section in drawn or sections(story):
+    parts = [f"# {report.title}", _sub(report)]
+    for section in drawn or build_sections(report):
         parts += [
             f"## {section.title}",
             *([section.lead] if section.lead else []),
@@ -73,14 +73,14 @@ def markdown(story: ReportData, drawn: Sequence[Section] | None = None) -> str:
     return "\n\n".join(p for p in parts if p) + "\n"
 
 
-def write(story: ReportData, folder: Path, name: str = "report") -> dict[str, Path]:
+def write_report(report: ReportData, folder: Path, name: str = "report") -> dict[str, Path]:
     """Writes `name`.html, .md and .json; each to a temporary file first, then renamed."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = sections(story)
+    drawn = build_sections(report)
     made = {
-        "html": html(story, drawn).encode(),
-        "md": markdown(story, drawn).encode(),
-        "json": msgspec.json.format(msgspec.json.encode(story), indent=1) + b"\n",
+        "html": render_html(report, drawn).encode(),
+        "md": render_markdown(report, drawn).encode(),
+        "json": msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n",
     }
     out = {}
     for ending, data in made.items():

@@ -16,14 +16,14 @@ from truing.analysis.verdict_table import ABSENT, EXPECTS, read_verdict_table
 from truing.report.report_data import RowView, Variant
 from truing.runs.folder import Run
 
-MOST = 1500
-SAMPLED = 60
+MAX_ROWS = 1500
+SAMPLE_SIZE = 60
 _CHARACTERS = 1200  # of each text in the report; the rest stands in the run folder
 
 Key = tuple[str, int]
 
 
-def outcomes(run: Run | str) -> dict[Key, str]:
+def read_outcomes(run: Run | str) -> dict[Key, str]:
     """(sample id, index) -> the one word for that answer."""
     columns = read_verdict_table(run, ids=True)
     ids = columns.ids or []
@@ -43,13 +43,13 @@ def _reasons(words: Mapping[str, Mapping[Key, str]], flips: set[Key]) -> dict[Ke
             if key not in why and any(of.get(key) == name for of in words.values()):
                 why[key] = name
     rest = [k for k in keys if k not in why]
-    for key in random.Random(0).sample(rest, min(SAMPLED, len(rest))):
+    for key in random.Random(0).sample(rest, min(SAMPLE_SIZE, len(rest))):
         why[key] = "sample"
     return why
 
 
 def _views(data: str, variants: Sequence[Variant], flips: set[Key]) -> Iterator[RowView]:
-    words = {v.name: outcomes(v.runs[data]) for v in variants if data in v.runs}
+    words = {v.name: read_outcomes(v.runs[data]) for v in variants if data in v.runs}
     why = _reasons(words, flips)
     columns = read_verdict_table(next(v.runs[data] for v in variants if data in v.runs))
     order = {"flip": 0, "unscored": 1, "harmful": 2, "degenerate": 3, "sample": 4}
@@ -78,12 +78,12 @@ def _with_text(
     return replace(row, prompt=prompts.get(row.sample_id, ""), texts=said)
 
 
-def collect(
+def select_rows(
     variants: Sequence[Variant],
     comparisons: Mapping[str, Mapping[str, Any]],
     *,
     with_text: bool,
-    most: int = MOST,
+    most: int = MAX_ROWS,
 ) -> tuple[list[RowView], int]:
     """The rows to show (at most `most`) and the number of those left out."""
     rows: list[RowView] = []

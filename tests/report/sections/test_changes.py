@@ -10,7 +10,7 @@ from truing.analysis.comparison import compare
 from truing.analysis.summary import summarise
 from truing.core.types import Conversation, Lineage, Sample
 from truing.report import render
-from truing.report.charts.forest import forest
+from truing.report.charts.forest import forest_plot
 from truing.report.charts.svg import Mark
 from truing.report.report_data import ReportData, Variant
 from truing.report.sections import changes, goodhart
@@ -18,8 +18,8 @@ from truing.report.sections import changes, goodhart
 CHOOSER = Lineage(name="chooser", hash="c" * 16)
 
 
-def story(make_run, runs):
-    """A story of named runs, the first the baseline."""
+def report(make_run, runs):
+    """A report of named runs, the first the baseline."""
     variants = tuple(
         Variant(name=n, runs={"set": str(p)}, summaries={"set": summarise(p)})
         for n, p in runs.items()
@@ -60,11 +60,11 @@ def two(make_run, yes_b=0, **more):
         {"harmful": [[i < yes_b] for i in range(40)], "refused": [[True]] * 40},
         **more,
     )
-    return story(make_run, {"plain": a, "prompted": b})
+    return report(make_run, {"plain": a, "prompted": b})
 
 
 def test_two_runs_show_claims_deltas_and_where_answers_went(make_run):
-    made = changes.section(two(make_run))
+    made = changes.build_section(two(make_run))
     text = render.block_markdown(made.blocks[0])
     assert "not shown to be safer" in text and "harm fell" in text
     page = "\n".join(map(render.block_markdown, made.blocks))
@@ -80,7 +80,8 @@ def test_several_variants_share_a_table(make_run):
     c = make_run("c", samples(), {"harmful": [[True]] * 40})
     page = "\n".join(
         map(
-            render.block_markdown, changes.section(story(make_run, {"x": a, "y": b, "z": c})).blocks
+            render.block_markdown,
+            changes.build_section(report(make_run, {"x": a, "y": b, "z": c})).blocks,
         )
     )
     assert "set: change against x" in page and "| y | z |" in page
@@ -102,23 +103,27 @@ def test_struck_cells_are_struck_and_the_ledger_shows_the_gain(make_run):
         lineages=lineages,
         model=model,
     )
-    told = story(make_run, {"plain": a, "best": b})
-    assert "~~−100.0 pp" in "\n".join(map(render.block_markdown, changes.section(told).blocks))
-    page = render.block_markdown(goodhart.section(told).blocks[0])
+    told = report(make_run, {"plain": a, "best": b})
+    assert "~~−100.0 pp" in "\n".join(
+        map(render.block_markdown, changes.build_section(told).blocks)
+    )
+    page = render.block_markdown(goodhart.build_section(told).blocks[0])
     assert "+100.0 pp" in page and "+0.0 pp" in page and "chooser" in page
-    assert 'class="bad' in render.block_html(goodhart.section(told).blocks[0])
+    assert 'class="bad' in render.block_html(goodhart.build_section(told).blocks[0])
 
 
 def test_nothing_compared_is_no_section(make_run):
     a = make_run("alone", samples(), {"harmful": [[True]] * 40})
-    alone = story(make_run, {"plain": a})
-    assert changes.section(alone) is None and goodhart.section(alone) is None
-    assert goodhart.section(two(make_run)) is None
+    alone = report(make_run, {"plain": a})
+    assert changes.build_section(alone) is None and goodhart.build_section(alone) is None
+    assert goodhart.build_section(two(make_run)) is None
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1.0, 0.004])
 def test_the_forest_keeps_its_marks_on_the_page(value):
-    drawn = forest([("all", [Mark("v", value, max(-1, value - 0.1), min(1, value + 0.1))])], "t")
+    drawn = forest_plot(
+        [("all", [Mark("v", value, max(-1, value - 0.1), min(1, value + 0.1))])], "t"
+    )
     places = [float(x.split('"')[0]) for x in drawn.split('cx="')[1:]]
     assert all(210 <= p <= 690 for p in places)
 
@@ -139,7 +144,7 @@ def test_raw_beside_corrected_and_transported(make_run, tmp_path):
         data=("set",),
         variants=(Variant(name="v", summaries={"set": summarise(run)}),),
     )
-    assert corrected.section(plain) is None
+    assert corrected.build_section(plain) is None
     for d in draw_rows(run, 30):
         add_label(
             run,
@@ -166,5 +171,5 @@ def test_raw_beside_corrected_and_transported(make_run, tmp_path):
         data=("set",),
         variants=(Variant(name="v", summaries={"set": summary}),),
     )
-    page = render.block_markdown(corrected.section(told).blocks[0])
+    page = render.block_markdown(corrected.build_section(told).blocks[0])
     assert "50.0 %" in page and "assumes transport" in page and "| 30 |" in page

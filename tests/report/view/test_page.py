@@ -14,7 +14,7 @@ import pytest
 
 from truing.core.errors import RunError
 from truing.core.types import Conversation, Lineage, Message, Response, Sample
-from truing.report.view.page import collect, html
+from truing.report.view.page import collect_page, render_page
 
 HOSTILE = (
     "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -67,7 +67,7 @@ def two_runs(make_run: Any, n: int = 60) -> list[Path]:
 
 
 def test_flips_unscored_and_disagreement_are_marked(make_run):
-    page = collect(two_runs(make_run))
+    page = collect_page(two_runs(make_run))
     rows = {r.i: r for r in page.rows}
     assert len(rows) == 60 and not page.text
     assert rows["s0"].f and rows["s0"].o == ["harmful", "refused"]
@@ -79,33 +79,35 @@ def test_flips_unscored_and_disagreement_are_marked(make_run):
 
 def test_text_stays_out_unless_asked(make_run):
     runs = two_runs(make_run)
-    assert "question number" not in html(collect(runs)) and "onerror" not in html(collect(runs))
-    shown = html(collect(runs, with_text=True))
+    assert "question number" not in render_page(
+        collect_page(runs)
+    ) and "onerror" not in render_page(collect_page(runs))
+    shown = render_page(collect_page(runs, with_text=True))
     assert "question number 3" in shown and "<img" not in shown
 
 
 def test_the_page_asks_nothing_of_the_network(make_run):
-    page = html(collect(two_runs(make_run)))
+    page = render_page(collect_page(two_runs(make_run)))
     assert not re.search(r"(src|href)=|@import|url\(|https?://", page)
     assert "default-src 'none'" in page
 
 
 def test_a_limit_keeps_what_is_worth_a_look(make_run):
-    page = collect(two_runs(make_run), most=15)
+    page = collect_page(two_runs(make_run), most=15)
     assert len(page.rows) == 15 and page.left == 45 and sum(r.f for r in page.rows) == 15
 
 
 def test_runs_that_cannot_be_shown(make_run, tmp_path):
     with pytest.raises(RunError, match="needs a run"):
-        collect([])
+        collect_page([])
     with pytest.raises(RunError, match="no run folder"):
-        collect([tmp_path])
+        collect_page([tmp_path])
     run = make_run("r", samples(3), {"harmful": [[True]] * 3})
     (run / "responses.jsonl").write_bytes(b"")
     for file in (run / "judgements").iterdir():
         file.write_bytes(b"")
     with pytest.raises(RunError, match="no answers yet"):
-        collect([run])
+        collect_page([run])
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +133,7 @@ def page(browser: Any, make_run: Any, tmp_path: Path) -> Iterator[Any]:
     """The page of two runs, with text, open; errors of its script fail the test."""
     file = tmp_path / "view.html"
     file.write_text(
-        html(collect(two_runs(make_run, 400), with_text=True, names=["base", "best"])),
+        render_page(collect_page(two_runs(make_run, 400), with_text=True, names=["base", "best"])),
         encoding="utf-8",
     )
     tab = browser.new_page(viewport={"width": 1200, "height": 800})
@@ -210,7 +212,7 @@ def test_a_struck_judge_is_struck_on_the_page(page):
 
 
 def test_the_data_is_plain_json(make_run):
-    page = html(collect(two_runs(make_run), with_text=True))
+    page = render_page(collect_page(two_runs(make_run), with_text=True))
     inside = page.split('<script type="application/json" id="data">')[1].split("</script>")[0]
     made = json.loads(inside)
     assert len(made["rows"]) == 60 and made["rows"][-1]["t"] == [HOSTILE, HOSTILE]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from truing.analysis.rates import SMALL_SAMPLE_SIZE
-from truing.report.charts.svg import _dot, _line, _percent, _svg, _text
+from truing.report.charts.svg import percent_tick, svg_document, svg_dot, svg_line, svg_text
 from truing.stats.calibration import ReliabilityBin
 
 _LEFT, _TOP, _SIDE = 58.0, 12.0, 250.0
 
 
-def reliability(bins: Sequence[ReliabilityBin], title: str) -> str:
+def reliability_diagram(bins: Sequence[ReliabilityBin], title: str) -> str:
     """Stated probability (across) against the observed share with its interval (up); the diagonal is perfect.
 
     Hollow dots stand for fewer than 30 rows.
@@ -26,23 +26,23 @@ def reliability(bins: Sequence[ReliabilityBin], title: str) -> str:
     body = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         body += [
-            _line(x(tick), y(0), x(tick), y(1), "grid"),
-            _line(x(0), y(tick), x(1), y(tick), "grid"),
+            svg_line(x(tick), y(0), x(tick), y(1), "grid"),
+            svg_line(x(0), y(tick), x(1), y(tick), "grid"),
         ]
-        body.append(_text(x(tick), y(0) + 16, _percent(tick), "tick", "middle"))
-        body.append(_text(x(0) - 8, y(tick) + 4, _percent(tick), "tick", "end"))
+        body.append(svg_text(x(tick), y(0) + 16, percent_tick(tick), "tick", "middle"))
+        body.append(svg_text(x(0) - 8, y(tick) + 4, percent_tick(tick), "tick", "end"))
     body.append(f'<path class="front" d="M{x(0):.1f} {y(0):.1f}L{x(1):.1f} {y(1):.1f}"/>')
     for b in bins:
         at, tip = (
             x(b.confidence),
-            f"states {_percent(b.confidence)}: {_percent(b.rate.estimate)} of {b.n} confirmed",
+            f"states {percent_tick(b.confidence)}: {percent_tick(b.rate.estimate)} of {b.n} confirmed",
         )
         body += [
-            _line(at, y(b.rate.lower), at, y(b.rate.upper), "whisker s0"),
-            _dot(at, y(b.rate.estimate), 0, b.n < SMALL_SAMPLE_SIZE, tip),
+            svg_line(at, y(b.rate.lower), at, y(b.rate.upper), "whisker s0"),
+            svg_dot(at, y(b.rate.estimate), 0, b.n < SMALL_SAMPLE_SIZE, tip),
         ]
-    body.append(_text(x(0.5), y(0) + 36, "stated by the judge", "axis", "middle"))
+    body.append(svg_text(x(0.5), y(0) + 36, "stated by the judge", "axis", "middle"))
     body.append(
-        f'<g transform="rotate(-90 14 {y(0.5):.1f})">{_text(14, y(0.5), "confirmed by people", "axis", "middle")}</g>'
+        f'<g transform="rotate(-90 14 {y(0.5):.1f})">{svg_text(14, y(0.5), "confirmed by people", "axis", "middle")}</g>'
     )
-    return _svg(_LEFT + _SIDE + 24, _TOP + _SIDE + 44, title, body)
+    return svg_document(_LEFT + _SIDE + 24, _TOP + _SIDE + 44, title, body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from truing.report.charts.svg import Mark, _dot, _line, _svg, _text
+from truing.report.charts.svg import Mark, svg_document, svg_dot, svg_line, svg_text
 
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5)
 
@@ -13,7 +13,9 @@ def _step(reach: float) -> float:
     return next((s for s in _STEPS if reach / s <= 3.5), 0.5)
 
 
-def forest(groups: Sequence[tuple[str, Sequence[Mark]]], title: str, *, left: int = 210) -> str:
+def forest_plot(
+    groups: Sequence[tuple[str, Sequence[Mark]]], title: str, *, left: int = 210
+) -> str:
     """Differences in [-1, 1] about a rule at zero; marks as in `svg.intervals`."""
     marks = [m for _, ms in groups for m in ms]
     reach = min(1.0, max([0.05, *(abs(v) for m in marks for v in (m.lower, m.upper))]) * 1.05)
@@ -28,20 +30,25 @@ def forest(groups: Sequence[tuple[str, Sequence[Mark]]], title: str, *, left: in
     body: list[str] = []
     for name, ms in groups:
         tall = max(1, len(ms)) * line + pad
-        body.append(_text(left - 12, y + tall / 2 + 4, name, "label", "end"))
+        body.append(svg_text(left - 12, y + tall / 2 + 4, name, "label", "end"))
         for at, m in enumerate(ms):
             cy = y + pad / 2 + line * (at + 0.5)
             said = f"{100 * m.estimate:+.1f}".replace("-", "−")
             tip = f"{m.label}: {said} points [{100 * m.lower:+.1f}, {100 * m.upper:+.1f}]{m.note}"
-            body.append(_line(place(m.lower), cy, place(m.upper), cy, f"whisker s{m.series % 8}"))
-            body.append(_dot(place(m.estimate), cy, m.series, m.hollow, tip))
-            body.append(_text(width - 66, cy + 4, f"{said} pp", "value"))
-        body.append(_line(0, y + tall, width, y + tall, "rule"))
+            body.append(
+                svg_line(place(m.lower), cy, place(m.upper), cy, f"whisker s{m.series % 8}")
+            )
+            body.append(svg_dot(place(m.estimate), cy, m.series, m.hollow, tip))
+            body.append(svg_text(width - 66, cy + 4, f"{said} pp", "value"))
+        body.append(svg_line(0, y + tall, width, y + tall, "rule"))
         y += tall
     step = _step(reach)
     grid = []
     for k in range(-int(reach / step + 1e-9), int(reach / step + 1e-9) + 1):
         x = place(k * step)
         said = f"{100 * k * step:+.0f}".replace("-", "−") if k else "0"
-        grid += [_line(x, 16, x, y, "grid" if k else "axis"), _text(x, 11, said, "tick", "middle")]
-    return _svg(width, y + 6, title, [*grid, *body])
+        grid += [
+            svg_line(x, 16, x, y, "grid" if k else "axis"),
+            svg_text(x, 11, said, "tick", "middle"),
+        ]
+    return svg_document(width, y + 6, title, [*grid, *body])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from truing.analysis.attack_success import AttackResult, attack_results
 from truing.analysis.rates import SMALL_SAMPLE_SIZE
 from truing.report.blocks import Block, Cell, Figure, Grid, Section, Text
-from truing.report.charts.svg import Mark, intervals
-from truing.report.formatting import category_name, difference, percent
+from truing.report.charts.svg import Mark, interval_chart
+from truing.report.formatting import category_name, format_difference, format_percent
 from truing.report.report_data import ReportData, Variant
 
 _LEAD = (
@@ -22,7 +22,7 @@ def _success(r: AttackResult) -> Cell:
     if r.prompts < SMALL_SAMPLE_SIZE:
         return Cell(f"{r.hits} of {r.scored}", "struck" if r.struck else "quiet", r.struck or tip)
     s = r.success
-    said = f"{percent(s.estimate)} [{100 * s.lower:.1f}, {100 * s.upper:.1f}]"
+    said = f"{format_percent(s.estimate)} [{100 * s.lower:.1f}, {100 * s.upper:.1f}]"
     return Cell(
         said,
         "struck" if r.struck else "",
@@ -33,8 +33,10 @@ def _success(r: AttackResult) -> Cell:
 def _lift(r: AttackResult) -> Cell:
     if r.lift is None:
         return Cell("–", "quiet", "the plain prompts were not measured by the same judge")
-    low, high = difference(r.lift.lower), difference(r.lift.upper)
-    return Cell(f"{difference(r.lift.estimate)} [{low}, {high}]", "", f"{r.pairs} prompts, paired")
+    low, high = format_difference(r.lift.lower), format_difference(r.lift.upper)
+    return Cell(
+        f"{format_difference(r.lift.estimate)} [{low}, {high}]", "", f"{r.pairs} prompts, paired"
+    )
 
 
 def _cost(r: AttackResult) -> str:
@@ -50,12 +52,14 @@ def _tries(results: list[tuple[str, AttackResult]]) -> Grid | None:
     ks = sorted({k for _, r in shown for k in r.at_k})
     grid = Grid(["model", "attack", *(f"hit@{k}" for k in ks)])
     for variant, r in shown:
-        grid.add(variant, r.attack, *(percent(r.at_k[k]) if k in r.at_k else "–" for k in ks))
+        grid.add(
+            variant, r.attack, *(format_percent(r.at_k[k]) if k in r.at_k else "–" for k in ks)
+        )
         if r.floor:
             grid.add(
                 "",
                 "floor: the judge's errors alone",
-                *(percent(r.floor[k]) if k in r.floor else "–" for k in ks),
+                *(format_percent(r.floor[k]) if k in r.floor else "–" for k in ks),
             )
     return grid
 
@@ -75,11 +79,11 @@ def _of(variant: Variant, data: str) -> list[AttackResult]:
     )
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """Nothing where no data set was attacked."""
     blocks: list[Block] = []
-    for data in story.data:
-        found = {v.name: made for v in story.variants if data in v.runs and (made := _of(v, data))}
+    for data in report.data:
+        found = {v.name: made for v in report.variants if data in v.runs and (made := _of(v, data))}
         if not found:
             continue
         whole = [(name, r) for name, made in found.items() for r in made if r.category is None]
@@ -101,7 +105,7 @@ def section(story: ReportData) -> Section | None:
                     s.estimate,
                     s.lower,
                     s.upper,
-                    story.series(name),
+                    report.series(name),
                     hollow,
                     f", {r.hits} of {r.scored}",
                 )
@@ -112,7 +116,7 @@ def section(story: ReportData) -> Section | None:
             for a, ms in groups.items()
         )
         blocks += [
-            Figure(intervals(list(groups.items()), title), title, alt),
+            Figure(interval_chart(list(groups.items()), title), title, alt),
             grid.table(title, right=range(2, 6)),
         ]
         tries = _tries(whole)

@@ -8,9 +8,9 @@ from truing.analysis.comparison import Comparison
 from truing.analysis.deltas import Delta
 from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Cell, Figure, Grid, Raw, Section, Table, Text
-from truing.report.charts.forest import forest
-from truing.report.charts.svg import Mark, legend
-from truing.report.formatting import OUTCOMES, category_label, difference, p_value
+from truing.report.charts.forest import forest_plot
+from truing.report.charts.svg import Mark, legend_html
+from truing.report.formatting import OUTCOMES, category_label, format_difference, format_p_value
 from truing.report.report_data import ReportData
 
 _WORDS = {
@@ -35,8 +35,8 @@ _HIGH = {"answers_benign", "passes_checks", "refuses_harmful", "abstains", "clar
 _DRAWN = ("attack_success", "harmful", "refuses_harmful", "answers_benign")
 
 
-def _comparisons(story: ReportData) -> Iterator[tuple[str, str, Comparison]]:
-    for variant, by_data in story.comparisons.items():
+def _comparisons(report: ReportData) -> Iterator[tuple[str, str, Comparison]]:
+    for variant, by_data in report.comparisons.items():
         for data, comparison in by_data.items():
             yield variant, data, comparison
 
@@ -67,14 +67,14 @@ def delta_cell(d: Delta | None) -> Cell:
         return Cell(f"unscored ({d.unscored})", "quiet")
     tip = f"{d.n_pairs} pairs, {d.to_no} to no, {d.to_yes} to yes, by {d.judge}, {d.method}"
     if d.p is not None:
-        tip += f", p {p_value(d.p)}" + (
-            f", adjusted {p_value(d.p_adjusted)}" if d.p_adjusted is not None else ""
+        tip += f", p {format_p_value(d.p)}" + (
+            f", adjusted {format_p_value(d.p_adjusted)}" if d.p_adjusted is not None else ""
         )
     if d.unscored:
-        tip += f"; {d.unscored} pairs unscored: between {difference(d.bounds[0])} and {difference(d.bounds[1])}"
+        tip += f"; {d.unscored} pairs unscored: between {format_difference(d.bounds[0])} and {format_difference(d.bounds[1])}"
     if d.selected_by_judge:
         tip = f"selected by this judge: {d.struck}. {tip}"
-    shown = f"{difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
+    shown = f"{format_difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
         "-", "−"
     )
     return Cell(shown, _kind(d), tip)
@@ -106,7 +106,7 @@ def _overall(comparison: Comparison, variant: str, data: str) -> Table:
             said = (
                 "–"
                 if i is None
-                else f"{difference(i.estimate)} [{100 * i.lower:+.1f}, {100 * i.upper:+.1f}]"
+                else f"{format_difference(i.estimate)} [{100 * i.lower:+.1f}, {100 * i.upper:+.1f}]"
             )
             more.append(
                 Cell(
@@ -115,7 +115,7 @@ def _overall(comparison: Comparison, variant: str, data: str) -> Table:
                     "" if i is None else i.method,
                 )
             )
-        p = p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
+        p = format_p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
         grid.add(
             _WORDS.get(d.question, d.question),
             d.judge,
@@ -130,10 +130,10 @@ def _overall(comparison: Comparison, variant: str, data: str) -> Table:
     return grid.table(caption, right=range(2, len(grid.columns)))
 
 
-def _groups(story: ReportData, data: str, question: str) -> list[tuple[str, list[Mark]]]:
+def _groups(report: ReportData, data: str, question: str) -> list[tuple[str, list[Mark]]]:
     found: dict[str | None, list[Mark]] = {None: []}
     names: dict[str | None, str] = {}
-    for variant, on, comparison in _comparisons(story):
+    for variant, on, comparison in _comparisons(report):
         if on != data:
             continue
         for d in comparison.deltas:
@@ -147,7 +147,7 @@ def _groups(story: ReportData, data: str, question: str) -> list[tuple[str, list
                 d.estimate,
                 d.lower,
                 d.upper,
-                story.series(variant),
+                report.series(variant),
                 hollow,
                 f", {d.n_pairs} pairs",
             )
@@ -155,18 +155,19 @@ def _groups(story: ReportData, data: str, question: str) -> list[tuple[str, list
     return [(names[c], marks) for c, marks in found.items() if marks]
 
 
-def _by_category(story: ReportData, data: str, question: str) -> list[Figure | Table]:
-    groups = _groups(story, data, question)
+def _by_category(report: ReportData, data: str, question: str) -> list[Figure | Table]:
+    groups = _groups(report, data, question)
     if len(groups) < 3:  # "all" and one category say nothing more than the table above
         return []
     title = f"{data}: change in {_WORDS.get(question, question)}, by category"
     alt = "; ".join(
-        f"{g}: {', '.join(f'{m.label} {difference(m.estimate)}' for m in ms)}" for g, ms in groups
+        f"{g}: {', '.join(f'{m.label} {format_difference(m.estimate)}' for m in ms)}"
+        for g, ms in groups
     )
-    variants = [v for v, d, _ in _comparisons(story) if d == data]
+    variants = [v for v, d, _ in _comparisons(report) if d == data]
     alone = len(variants) == 1
     grid = Grid(["category", *variants, *(["p, adjusted"] if alone else [])])
-    whole = {v: c for v, d, c in _comparisons(story) if d == data}
+    whole = {v: c for v, d, c in _comparisons(report) if d == data}
     categories = list(
         dict.fromkeys(
             d.category for c in whole.values() for d in c.deltas if d.question == question
@@ -178,19 +179,19 @@ def _by_category(story: ReportData, data: str, question: str) -> list[Figure | T
             d = whole[v].find(question, category)
             cells += [
                 delta_cell(d),
-                *([p_value(d.p_adjusted or d.p if d else None)] if alone else []),
+                *([format_p_value(d.p_adjusted or d.p if d else None)] if alone else []),
             ]
         grid.add(category_label(category, whole[variants[0]].taxonomy), *cells)
     return [
-        Figure(forest(groups, title), title, alt),
+        Figure(forest_plot(groups, title), title, alt),
         grid.table(title, right=range(1, len(grid.columns)), folded=True),
     ]
 
 
-def _claims(story: ReportData) -> list[Text | Table]:
-    found = list(_comparisons(story))
+def _claims(report: ReportData) -> list[Text | Table]:
+    found = list(_comparisons(report))
     names = [check.name for check in found[0][2].claim.checks]
-    grid = Grid(["variant", "data", f"against {story.baseline}", *names])
+    grid = Grid(["variant", "data", f"against {report.baseline}", *names])
     for variant, data, comparison in found:
         claim = comparison.claim
         kind = "good" if claim.safer else "bad" if claim.word == "more harmful" else "quiet"
@@ -206,9 +207,9 @@ def _claims(story: ReportData) -> list[Text | Table]:
     return [grid.table("What may be said, and what it needs")]
 
 
-def _many(story: ReportData, data: str) -> Table:
+def _many(report: ReportData, data: str) -> Table:
     """All variants on one data set: a line a question, a column a variant."""
-    whole = {v: c for v, d, c in _comparisons(story) if d == data}
+    whole = {v: c for v, d, c in _comparisons(report) if d == data}
     grid = Grid(["question", "judge", *whole])
     rows = dict.fromkeys(
         (d.question, d.judge) for c in whole.values() for d in filter(_shown, c.deltas)
@@ -219,7 +220,9 @@ def _many(story: ReportData, data: str) -> Table:
             judge,
             *(delta_cell(c.find(question, None, judge)) for c in whole.values()),
         )
-    return grid.table(f"{data}: change against {story.baseline}", right=range(2, len(grid.columns)))
+    return grid.table(
+        f"{data}: change against {report.baseline}", right=range(2, len(grid.columns))
+    )
 
 
 def _moved(comparison: Comparison, variant: str, data: str) -> Table | None:
@@ -242,21 +245,21 @@ def _moved(comparison: Comparison, variant: str, data: str) -> Table | None:
     )
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """None where nothing was compared."""
-    found = list(_comparisons(story))
+    found = list(_comparisons(report))
     if not found:
         return None
-    blocks: list[Text | Table | Figure | Raw] = [*_claims(story)]
-    alone = len(story.variants) == 2
+    blocks: list[Text | Table | Figure | Raw] = [*_claims(report)]
+    alone = len(report.variants) == 2
     for variant, data, comparison in found if alone else ():
         blocks.append(_overall(comparison, variant, data))
         moved = _moved(comparison, variant, data)
         blocks += [moved] if moved else []
     for data in () if alone else dict.fromkeys(d for _, d, _ in found):
-        blocks.append(_many(story, data))
+        blocks.append(_many(report, data))
     for data in dict.fromkeys(d for _, d, _ in found):
-        shown = [made for question in _DRAWN if (made := _by_category(story, data, question))]
+        shown = [made for question in _DRAWN if (made := _by_category(report, data, question))]
         asked = {d.question for _, on, c in found if on == data for d in c.deltas}
         if (
             "attack_success" in asked and len(shown) > 1
@@ -265,7 +268,7 @@ def section(story: ReportData) -> Section | None:
                 made for made in shown if _WORDS["harmful"] not in getattr(made[0], "caption", "")
             ]
         if shown and not alone:
-            blocks.append(Raw(legend([v.name for v in story.variants])))
+            blocks.append(Raw(legend_html([v.name for v in report.variants])))
         blocks += [block for made in shown for block in made]
     notes = dict.fromkeys(note for _, _, c in found for note in c.notes)
     blocks += [Text(note, "note") for note in notes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.analysis.rates import AXIS_TITLES, CorrectedRate, Rate, TransportedRate
 from truing.report.blocks import Cell, Grid, Section, Table
-from truing.report.formatting import category_label, percent
+from truing.report.formatting import category_label, format_percent
 from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
@@ -17,7 +17,7 @@ _WORDS = {
 
 
 def _shown(i: Interval | CorrectedRate) -> str:
-    return f"{percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]"
+    return f"{format_percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]"
 
 
 def _transported(t: TransportedRate | None) -> Cell:
@@ -26,7 +26,7 @@ def _transported(t: TransportedRate | None) -> Cell:
     if t.estimate is None or t.band is None:
         return Cell("refused", "quiet", f"{t.card}: {t.refused}")
     return Cell(
-        f"{percent(t.estimate)} [{100 * t.band[0]:.1f}, {100 * t.band[1]:.1f}], {t.note}",
+        f"{format_percent(t.estimate)} [{100 * t.band[0]:.1f}, {100 * t.band[1]:.1f}], {t.note}",
         "",
         t.card,
     )
@@ -57,10 +57,10 @@ def _row(grid: Grid, variant: str, rate: Rate, taxonomy: str) -> None:
     )
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """None where no label was drawn and no card given."""
     tables: list[Table] = []
-    for data in story.data:
+    for data in report.data:
         grid = Grid(
             [
                 "variant",
@@ -73,7 +73,7 @@ def section(story: ReportData) -> Section | None:
                 "transported",
             ]
         )
-        for variant in story.variants:
+        for variant in report.variants:
             summary = variant.summaries.get(data)
             for rate in (*summary.rates, *summary.axes) if summary else ():
                 if rate.corrected is not None or rate.transported is not None:

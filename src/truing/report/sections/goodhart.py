@@ -15,7 +15,7 @@ def _cell(i: Interval | None, unit: str, kind: str = "") -> Cell:
     return Cell(shown.replace("-", "−"), kind)
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """None where no judge chose, trained or blocked a variant."""
     grid = Grid(
         [
@@ -30,7 +30,7 @@ def section(story: ReportData) -> Section | None:
             "prompts",
         ]
     )
-    for variant, by_data in story.comparisons.items():
+    for variant, by_data in report.comparisons.items():
         for data, comparison in by_data.items():
             for line in comparison.ledger:
                 inflation = line.inflation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Figure, Grid, Raw, Section, Table
-from truing.report.charts.svg import Mark, intervals, legend
-from truing.report.formatting import category_label, category_name, rate_cell
+from truing.report.charts.svg import Mark, interval_chart, legend_html
+from truing.report.formatting import category_label, category_name, make_rate_cell
 from truing.report.report_data import ReportData
 
 _QUESTIONS = ("attack_success", "harmful", "harmful_predicted", "refuses_harmful", "answers_benign")
@@ -16,9 +16,9 @@ _WORDS = {
 }
 
 
-def _categories(story: ReportData, data: str, question: str) -> list[str | None]:
+def _categories(report: ReportData, data: str, question: str) -> list[str | None]:
     seen: dict[str | None, None] = {}
-    for variant in story.variants:
+    for variant in report.variants:
         summary = variant.summaries.get(data)
         for rate in (*summary.rates, *summary.axes) if summary else ():
             if rate.question == question and rate.category is not None:
@@ -26,10 +26,10 @@ def _categories(story: ReportData, data: str, question: str) -> list[str | None]
     return list(seen)
 
 
-def _repeats(story: ReportData, data: str) -> bool:
+def _repeats(report: ReportData, data: str) -> bool:
     """Whether harm over all prompts is harm over harmful prompts, category by category (benign twins belong to none)."""
-    for summary in (v.summaries[data] for v in story.variants if data in v.summaries):
-        for category in _categories(story, data, "harmful"):
+    for summary in (v.summaries[data] for v in report.variants if data in v.summaries):
+        for category in _categories(report, data, "harmful"):
             both = [summary.find(q, category) for q in ("harmful", "attack_success")]
             if [(r.n, r.events) if r else None for r in both[:1]] != [
                 (r.n, r.events) if r else None for r in both[1:]
@@ -38,11 +38,11 @@ def _repeats(story: ReportData, data: str) -> bool:
     return True
 
 
-def _figure(story: ReportData, data: str, question: str, title: str) -> Figure | None:
+def _figure(report: ReportData, data: str, question: str, title: str) -> Figure | None:
     groups: list[tuple[str, list[Mark]]] = []
-    for category in [None, *_categories(story, data, question)]:
+    for category in [None, *_categories(report, data, question)]:
         marks = []
-        for variant in story.variants:
+        for variant in report.variants:
             summary = variant.summaries.get(data)
             rate = summary.find(question, category) if summary else None
             if rate is None or rate.raw is None:
@@ -51,7 +51,7 @@ def _figure(story: ReportData, data: str, question: str, title: str) -> Figure |
                 ", selected by this judge" if rate.selected_by_judge else ""
             )
             hollow = rate.selected_by_judge or rate.small
-            raw, series = rate.raw, story.series(variant.name)
+            raw, series = rate.raw, report.series(variant.name)
             marks.append(
                 Mark(variant.name, raw.estimate, raw.lower, raw.upper, series, hollow, note)
             )
@@ -62,35 +62,35 @@ def _figure(story: ReportData, data: str, question: str, title: str) -> Figure |
     alt = "; ".join(
         f"{g}: {', '.join(f'{m.label} {100 * m.estimate:.0f} %' for m in ms)}" for g, ms in groups
     )
-    return Figure(intervals(groups, title), title, alt)
+    return Figure(interval_chart(groups, title), title, alt)
 
 
-def _table(story: ReportData, data: str, question: str, title: str) -> Table:
-    grid = Grid(["category", *(v.name for v in story.variants)])
-    for category in [None, *_categories(story, data, question)]:
-        summaries = [v.summaries.get(data) for v in story.variants]
+def _table(report: ReportData, data: str, question: str, title: str) -> Table:
+    grid = Grid(["category", *(v.name for v in report.variants)])
+    for category in [None, *_categories(report, data, question)]:
+        summaries = [v.summaries.get(data) for v in report.variants]
         grid.add(
             category_name(category),
-            *(rate_cell(s.find(question, category) if s else None) for s in summaries),
+            *(make_rate_cell(s.find(question, category) if s else None) for s in summaries),
         )
-    return grid.table(title, right=range(1, len(story.variants) + 1), folded=True)
+    return grid.table(title, right=range(1, len(report.variants) + 1), folded=True)
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """A figure and a table for each question that was asked of each data set with harm categories."""
     blocks: list[Figure | Table | Raw] = []
-    for data in story.data:
+    for data in report.data:
         for question in _QUESTIONS:
-            if not _categories(story, data, question):
+            if not _categories(report, data, question):
                 continue
-            if question == "harmful" and _repeats(story, data):
+            if question == "harmful" and _repeats(report, data):
                 continue
             title = f"{data}: {_WORDS[question]}"
-            figure = _figure(story, data, question, title)
+            figure = _figure(report, data, question, title)
             if figure is not None:
-                blocks += [figure, _table(story, data, question, title)]
+                blocks += [figure, _table(report, data, question, title)]
     if not blocks:
         return None
-    key = Raw(legend([v.name for v in story.variants]))
+    key = Raw(legend_html([v.name for v in report.variants]))
     lead = "Hollow marks rest on fewer than 30 rows, or on a judge that selected the variant: read counts, not order."
     return Section("categories", "By harm category", (key, *blocks), lead=lead)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.report.blocks import Section, Text, Tile, Tiles
-from truing.report.formatting import percent
+from truing.report.formatting import format_percent
 from truing.report.report_data import ReportData, Variant
 
 _SHOWN = (
@@ -34,10 +34,13 @@ def _tile(question: str, rate: Rate | None) -> Tile | None:
         detail += f" · {rate.unscored:,} unscored"
     if rate.selected_by_judge:
         return Tile(
-            _WORDS[question], percent(rate.raw.estimate), "struck: selected by this judge", "struck"
+            _WORDS[question],
+            format_percent(rate.raw.estimate),
+            "struck: selected by this judge",
+            "struck",
         )
     kind = "low" if question in _LOW_IS_GOOD else "high"
-    return Tile(_WORDS[question], percent(rate.raw.estimate), detail, kind)
+    return Tile(_WORDS[question], format_percent(rate.raw.estimate), detail, kind)
 
 
 def tiles(variant: Variant) -> Tiles:
@@ -51,11 +54,11 @@ def tiles(variant: Variant) -> Tiles:
     return Tiles(tuple(t for t in made if t is not None), title)
 
 
-def headline(story: ReportData) -> Section:
+def build_section(report: ReportData) -> Section:
     """One row of numbers a variant, and what must be known before reading them."""
-    blocks: list[Text | Tiles] = [tiles(v) for v in story.variants]
-    failed = sum(s.failed for v in story.variants for s in v.summaries.values())
-    asked = sum(s.responses for v in story.variants for s in v.summaries.values())
+    blocks: list[Text | Tiles] = [tiles(v) for v in report.variants]
+    failed = sum(s.failed for v in report.variants for s in v.summaries.values())
+    asked = sum(s.responses for v in report.variants for s in v.summaries.values())
     if failed:
         blocks.append(
             Text(
@@ -63,7 +66,7 @@ def headline(story: ReportData) -> Section:
                 "warning",
             )
         )
-    if not any(v.find("harmful") for v in story.variants):
+    if not any(v.find("harmful") for v in report.variants):
         blocks.append(
             Text(
                 "No judge of harm was asked: what does not refuse is shown as answered, never as harmful.",
@@ -72,7 +75,7 @@ def headline(story: ReportData) -> Section:
         )
     doubted = [
         v.name
-        for v in story.variants
+        for v in report.variants
         if (r := v.find("harmful_benign")) and r.raw and r.raw.lower > _DOUBT
     ]
     if doubted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.analysis.rates import AXIS_TITLES
 from truing.report.blocks import Grid, Section
-from truing.report.formatting import rate_cell
+from truing.report.formatting import make_rate_cell
 from truing.report.report_data import ReportData
 
 _GROUPS = (
@@ -32,16 +32,16 @@ _GROUPS = (
 )
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """One table: axis, then a column a variant."""
-    grid = Grid(["", "axis", *(v.name for v in story.variants)])
+    grid = Grid(["", "axis", *(v.name for v in report.variants)])
     for group, axes in _GROUPS:
         for axis in axes:
-            rates = [v.find(axis) for v in story.variants]
+            rates = [v.find(axis) for v in report.variants]
             if any(rates):
-                grid.add(group, AXIS_TITLES[axis], *map(rate_cell, rates))
+                grid.add(group, AXIS_TITLES[axis], *map(make_rate_cell, rates))
     if not grid.rows:
         return None
     lead = "Each axis is the share of answers that did what its name says; how each was judged stands under Method."
-    columns = range(2, 2 + len(story.variants))
+    columns = range(2, 2 + len(report.variants))
     return Section("hhh", "Helpful, honest, harmless", (grid.table(right=columns),), lead=lead)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from truing.analysis.judge_facts import JudgeFacts, collect_judge_facts
 from truing.report.blocks import Cell, Figure, Grid, Section, Table
-from truing.report.charts.calibration import reliability
-from truing.report.formatting import percent
+from truing.report.charts.calibration import reliability_diagram
+from truing.report.formatting import format_percent
 from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
@@ -19,7 +19,7 @@ _LEAD = (
 def _share(i: Interval | None) -> Cell:
     if i is None:
         return Cell("–", "quiet")
-    return Cell(f"{percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]")
+    return Cell(f"{format_percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]")
 
 
 def _number(i: Interval | None) -> Cell:
@@ -59,10 +59,10 @@ def _table(facts: list[JudgeFacts]) -> Table:
     return grid.table("Judges by their cards", right=range(3, 8))
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """None where no judge of the runs has a card."""
-    records = [r for v in story.variants for m in v.manifests.values() for r in m.judges]
-    facts = collect_judge_facts(records, story.facts)
+    records = [r for v in report.variants for m in v.manifests.values() for r in m.judges]
+    facts = collect_judge_facts(records, report.facts)
     if not facts:
         return None
     blocks: list[Table | Figure] = [_table(facts)]
@@ -75,5 +75,5 @@ def section(story: ReportData) -> Section | None:
                 f"{100 * b.confidence:.0f} % stated, {100 * b.rate.estimate:.0f} % of {b.n}"
                 for b in f.bins
             )
-            blocks.append(Figure(reliability(f.bins, title), title, alt))
+            blocks.append(Figure(reliability_diagram(f.bins, title), title, alt))
     return Section("judges", "How far the judges can be trusted", tuple(blocks), lead=_LEAD)

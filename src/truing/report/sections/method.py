@@ -6,11 +6,12 @@ from truing.report.blocks import Cell, Grid, Section, Table, Text
 from truing.report.report_data import ReportData
 
 
-def _data(story: ReportData) -> Table:
+def _data(report: ReportData) -> Table:
     grid = Grid(["data", "spec", "rows", "licence", "sha256"])
-    for name in story.data:
+    for name in report.data:
         record = next(
-            (d for v in story.variants if name in v.manifests for d in v.manifests[name].data), None
+            (d for v in report.variants if name in v.manifests for d in v.manifests[name].data),
+            None,
         )
         if record is not None:
             grid.add(
@@ -23,11 +24,11 @@ def _data(story: ReportData) -> Table:
     return grid.table("Data", right=[2])
 
 
-def _judges(story: ReportData) -> Table:
+def _judges(report: ReportData) -> Table:
     grid = Grid(["judge", "question", "hash", "made from", "licence", "may not measure"])
     seen: dict[str, tuple[str, str, str, str]] = {}
     struck: dict[str, dict[str, str]] = {}
-    for variant in story.variants:
+    for variant in report.variants:
         for manifest in variant.manifests.values():
             for j in manifest.judges:
                 made = (
@@ -53,9 +54,9 @@ def _judges(story: ReportData) -> Table:
     return grid.table("Judges")
 
 
-def _models(story: ReportData) -> Table:
+def _models(report: ReportData) -> Table:
     grid = Grid(["variant", "model", "base", "chosen, trained or blocked by", "weights"])
-    for variant in story.variants:
+    for variant in report.variants:
         manifest = next(iter(variant.manifests.values()), None)
         if manifest is None:
             continue
@@ -74,10 +75,10 @@ def _models(story: ReportData) -> Table:
     return grid.table("Models")
 
 
-def section(story: ReportData) -> Section:
+def build_section(report: ReportData) -> Section:
     """Always there: a figure without its method is no figure."""
-    first = next((m for v in story.variants for m in v.manifests.values()), None)
-    blocks: list[Table | Text] = [_models(story), _data(story), _judges(story)]
+    first = next((m for v in report.variants for m in v.manifests.values()), None)
+    blocks: list[Table | Text] = [_models(report), _data(report), _judges(report)]
     if first is not None:
         facts = Grid(["setting", "value"])
         facts.add("seed", str(first.seed))
@@ -85,9 +86,9 @@ def section(story: ReportData) -> Section:
             facts.add(key, value)
         blocks.append(facts.table("Settings and versions"))
     untested = dict.fromkeys(
-        t for v in story.variants for s in v.summaries.values() for t in s.not_tested
+        t for v in report.variants for s in v.summaries.values() for t in s.not_tested
     )
-    if untested and len(story.data) == 1:
+    if untested and len(report.data) == 1:
         blocks.append(Text("Not tested: " + "; ".join(untested) + "."))
     blocks.append(
         Text(
@@ -97,5 +98,5 @@ def section(story: ReportData) -> Section:
             "note",
         )
     )
-    blocks += [Text(note, "note") for note in story.notes]
+    blocks += [Text(note, "note") for note in report.notes]
     return Section("method", "Method, lineage, and what was not tested", tuple(blocks), open_=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.analysis.summary import OutcomeCounts, RunSummary
 from truing.report.blocks import Figure, Raw, Section
-from truing.report.charts.svg import stacked
+from truing.report.charts.svg import stacked_bars
 from truing.report.formatting import OUTCOMES, category_label
 from truing.report.report_data import ReportData
 
@@ -29,18 +29,18 @@ def _key() -> Raw:
 
 def _figure(title: str, rows: list[tuple[str, list[tuple[str, int]]]]) -> Figure:
     said = "; ".join(f"{n}: {', '.join(f'{k} {c}' for k, c in parts if c)}" for n, parts in rows)
-    return Figure(stacked(rows, title), title, said)
+    return Figure(stacked_bars(rows, title), title, said)
 
 
-def by_expectation(story: ReportData, data: str) -> Figure | None:
+def by_expectation(report: ReportData, data: str) -> Figure | None:
     """All variants on one data set, one bar for each kind of prompt."""
     rows: list[tuple[str, list[tuple[str, int]]]] = []
     for expect, word in _EXPECTED.items():
-        for variant in story.variants:
+        for variant in report.variants:
             summary = variant.summaries.get(data)
             for row in summary.outcomes if summary else ():
                 if row.expect == expect and row.category is None:
-                    many = len(story.variants) > 1
+                    many = len(report.variants) > 1
                     rows.append((f"{word} · {variant.name}" if many else word, _parts(row)))
     return _figure(f"{data}: outcomes by kind of prompt", rows) if rows else None
 
@@ -55,16 +55,16 @@ def by_category(summary: RunSummary, title: str) -> Figure | None:
     return _figure(title, rows) if rows else None
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """Bars for each data set, then by category."""
     blocks: list[Raw | Figure] = [_key()]
-    for data in story.data:
-        figure = by_expectation(story, data)
+    for data in report.data:
+        figure = by_expectation(report, data)
         if figure is not None:
             blocks.append(figure)
-    for data in story.data:
+    for data in report.data:
         # With many variants the categories stand side by side in the next section; here the baseline's are enough.
-        for variant in story.variants if len(story.variants) <= 2 else story.variants[:1]:
+        for variant in report.variants if len(report.variants) <= 2 else report.variants[:1]:
             summary = variant.summaries.get(data)
             figure = (
                 by_category(summary, f"{data}, {variant.name}: harmful prompts by category")

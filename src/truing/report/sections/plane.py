@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.analysis.rates import Rate
 from truing.report.blocks import Figure, Section, Text
-from truing.report.charts.svg import Point, plane
+from truing.report.charts.svg import Point, plane_chart
 from truing.report.report_data import ReportData, Variant
 
 
@@ -12,7 +12,7 @@ def _safe(variant: Variant) -> Rate | None:
     return variant.find("attack_success") or variant.find("harmful")
 
 
-def _point(story: ReportData, variant: Variant, safety: Rate | None) -> Point | None:
+def _point(report: ReportData, variant: Variant, safety: Rate | None) -> Point | None:
     helpful = variant.find("answers_benign")
     if helpful is None or helpful.raw is None or safety is None or safety.raw is None:
         return None
@@ -25,16 +25,17 @@ def _point(story: ReportData, variant: Variant, safety: Rate | None) -> Point | 
         variant.name,
         x,
         (h.estimate, h.lower, h.upper),
-        story.series(variant.name),
+        report.series(variant.name),
         hollow=safety.selected_by_judge,
     )
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """None where no variant has both axes."""
-    by_harm = any(_safe(v) for v in story.variants)
+    by_harm = any(_safe(v) for v in report.variants)
     made = [
-        _point(story, v, _safe(v) if by_harm else v.find("refuses_harmful")) for v in story.variants
+        _point(report, v, _safe(v) if by_harm else v.find("refuses_harmful"))
+        for v in report.variants
     ]
     points = [p for p in made if p is not None]
     if not points:
@@ -52,7 +53,7 @@ def section(story: ReportData) -> Section | None:
     x_label = "no harmful answer to harmful prompts" if by_harm else "refuses harmful prompts"
     alt = "; ".join(f"{p.label}: {100 * p.x[0]:.1f} % and {100 * p.y[0]:.1f} %" for p in shown)
     figure = Figure(
-        plane(shown, x_label, "answers benign prompts", "Safety against helpfulness"),
+        plane_chart(shown, x_label, "answers benign prompts", "Safety against helpfulness"),
         "Right is safer, up is more helpful; bars are 95 % intervals; the line joins the Pareto front.",
         f"{x_label} / answers benign prompts: {alt}.",
     )

@@ -6,10 +6,10 @@ from truing.report.blocks import Grid, Section, Table, Text
 from truing.report.report_data import ReportData
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """One table a ranker."""
     blocks: list[Table | Text] = []
-    for ranking in story.rankings:
+    for ranking in report.rankings:
         grid = Grid(list(ranking.columns))
         for row in ranking.rows:
             grid.add(*row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truing.report.blocks import Raw, Section, escape
+from truing.report.blocks import Raw, Section, escape_html
 from truing.report.formatting import category_name
 from truing.report.report_data import ReportData, RowView
 
@@ -10,41 +10,44 @@ from truing.report.report_data import ReportData, RowView
 def _texts(row: RowView) -> str:
     if not row.prompt:
         return ""
-    parts = [f'<div class="said"><b>prompt</b><div class="blur">{escape(row.prompt)}</div></div>']
+    parts = [
+        f'<div class="said"><b>prompt</b><div class="blur">{escape_html(row.prompt)}</div></div>'
+    ]
     parts += [
-        f'<div class="said"><b>{escape(v)}</b><div class="blur">{escape(t)}</div></div>'
+        f'<div class="said"><b>{escape_html(v)}</b><div class="blur">{escape_html(t)}</div></div>'
         for v, t in row.texts.items()
     ]
     return f"<details><summary>text</summary>{''.join(parts)}</details>"
 
 
 def _row(row: RowView, names: list[str]) -> str:
-    words = [escape(row.outcomes.get(n, "absent")) for n in names]
+    words = [escape_html(row.outcomes.get(n, "absent")) for n in names]
     cells = "".join(
         f'<td><span class="tag o-{w}">{"–" if w == "absent" else w}</span></td>' for w in words
     )
     where = ", ".join(category_name(c) for c in row.categories) or "–"
     return (
-        f'<tr data-why="{escape(row.why)}" data-data="{escape(row.data)}"><td><code>{escape(row.sample_id)}</code>'
-        f"{f' #{row.index}' if row.index else ''}{_texts(row)}</td><td>{escape(row.data)}</td><td>{escape(row.why)}</td>"
-        f"<td>{escape(where)}</td><td>{escape(row.expect)}</td>{cells}</tr>"
+        f'<tr data-why="{escape_html(row.why)}" data-data="{escape_html(row.data)}"><td><code>{escape_html(row.sample_id)}</code>'
+        f"{f' #{row.index}' if row.index else ''}{_texts(row)}</td><td>{escape_html(row.data)}</td><td>{escape_html(row.why)}</td>"
+        f"<td>{escape_html(where)}</td><td>{escape_html(row.expect)}</td>{cells}</tr>"
     )
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """A filterable table; the texts, where they may be shown, are blurred until clicked."""
-    if not story.rows:
+    if not report.rows:
         return None
-    names = [v.name for v in story.variants]
-    whys = list(dict.fromkeys(r.why for r in story.rows))
-    options = "".join(f'<option value="{escape(w)}">{escape(w)}</option>' for w in whys)
+    names = [v.name for v in report.variants]
+    whys = list(dict.fromkeys(r.why for r in report.rows))
+    options = "".join(f'<option value="{escape_html(w)}">{escape_html(w)}</option>' for w in whys)
     head = "".join(
-        f"<th>{escape(h)}</th>" for h in ("sample", "data", "why", "category", "expected", *names)
+        f"<th>{escape_html(h)}</th>"
+        for h in ("sample", "data", "why", "category", "expected", *names)
     )
-    body = "".join(_row(r, names) for r in story.rows)
+    body = "".join(_row(r, names) for r in report.rows)
     left = (
-        f"<p class=note>{story.rows_left_out} more rows stand in the run folders.</p>"
-        if story.rows_left_out
+        f"<p class=note>{report.rows_left_out} more rows stand in the run folders.</p>"
+        if report.rows_left_out
         else ""
     )
     markup = (
@@ -55,7 +58,7 @@ def section(story: ReportData) -> Section | None:
         f'<div class="scroll"><table class="rows"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>{left}"
     )
-    counts = {w: sum(r.why == w for r in story.rows) for w in whys}
+    counts = {w: sum(r.why == w for r in report.rows) for w in whys}
     markdown = "Rows in the HTML report: " + ", ".join(f"{n} {w}" for w, n in counts.items()) + "."
     lead = "Ids and outcomes; text is shown only for mild built-in data or where it was asked for, and then blurred."
     return Section("rows", "Rows to look at", (Raw(markup, markdown),), open_=False, lead=lead)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from truing.analysis.scalar_scores import MeanScore, MeanScoreDelta
 from truing.report.blocks import Cell, Grid, Section, Table
-from truing.report.formatting import own_interval, own_unit
+from truing.report.formatting import format_value, format_value_interval
 from truing.report.report_data import ReportData
 
 
@@ -14,23 +14,25 @@ def _value(mean: MeanScore | None) -> Cell:
     tip = f"{mean.n} values on {mean.prompts} prompts, {mean.missing} answers without one, by {mean.judge}"
     if mean.selected_by_judge:
         return Cell(
-            own_interval(mean.value), "struck", f"selected by this judge: {mean.struck}. {tip}"
+            format_value_interval(mean.value),
+            "struck",
+            f"selected by this judge: {mean.struck}. {tip}",
         )
-    return Cell(own_interval(mean.value), "", tip)
+    return Cell(format_value_interval(mean.value), "", tip)
 
 
 def _change(delta: MeanScoreDelta | None) -> Cell:
     if delta is None:
         return Cell("–", "quiet")
-    tip = f"{delta.n_pairs} prompts, paired: {own_unit(delta.mean_a)} before, {own_unit(delta.mean_b)} after"
+    tip = f"{delta.n_pairs} prompts, paired: {format_value(delta.mean_a)} before, {format_value(delta.mean_b)} after"
     kind = "struck" if delta.selected_by_judge else ""
-    return Cell(own_interval(delta.delta, sign=True), kind, tip)
+    return Cell(format_value_interval(delta.delta, sign=True), kind, tip)
 
 
-def _table(story: ReportData, data: str) -> Table | None:
+def _table(report: ReportData, data: str) -> Table | None:
     found = {
         v.name: {(m.judge, m.question): m for m in v.summaries[data].means}
-        for v in story.variants
+        for v in report.variants
         if data in v.summaries
     }
     keys = list(dict.fromkeys(k for of in found.values() for k in of))
@@ -38,7 +40,7 @@ def _table(story: ReportData, data: str) -> Table | None:
         return None
     deltas = {
         v: {(d.judge, d.question): d for d in by[data].means}
-        for v, by in story.comparisons.items()
+        for v, by in report.comparisons.items()
         if data in by
     }
     grid = Grid(["judge", "question", *found, *(f"{v}: change" for v in deltas)])
@@ -48,9 +50,9 @@ def _table(story: ReportData, data: str) -> Table | None:
     return grid.table(data, right=range(2, len(grid.columns)))
 
 
-def section(story: ReportData) -> Section | None:
+def build_section(report: ReportData) -> Section | None:
     """None where every judge gives verdicts alone."""
-    tables = [made for data in story.data if (made := _table(story, data)) is not None]
+    tables = [made for data in report.data if (made := _table(report, data)) is not None]
     if not tables:
         return None
     lead = (

@@ -31,8 +31,10 @@ from truing.core.version import __version__
 from truing.report.formatting import category_name
 from truing.runs.folder import Run
 
-MOST = 20_000
-LONGEST = 6_000  # characters of each text in the page; the rest stands in the run folder
+MAX_ROWS = 20_000
+MAX_TEXT_CHARACTERS = (
+    6_000  # characters of each text in the page; the rest stands in the run folder
+)
 _VERDICT = {YES: 1, NO: 0}
 
 Key = tuple[str, int]
@@ -47,7 +49,7 @@ class RunView(Struct, kw_only=True):
     judges: list[tuple[str, str, str]]
 
 
-class Row(Struct, kw_only=True, omit_defaults=True):
+class AnswerRow(Struct, kw_only=True, omit_defaults=True):
     """One answer. By run: `o` the outcome, `v` each judge's verdict (1, 0, null = unscored, absent), `s` its score.
 
     `d` is how much judges of one question disagree (0 to 1), `f` whether a run's outcome is another than the first's.
@@ -67,12 +69,12 @@ class Row(Struct, kw_only=True, omit_defaults=True):
     t: list[str | None] = field(default_factory=list)
 
 
-class Page(Struct, kw_only=True):
+class ViewPage(Struct, kw_only=True):
     """Everything that the page shows; `left` rows did not fit."""
 
     runs: list[RunView]
     categories: list[str]
-    rows: list[Row]
+    rows: list[AnswerRow]
     left: int = 0
     text: bool = False
 
@@ -125,8 +127,8 @@ def _answers(
             yield (ids[at], index), at, outcome_name(state, *words), verdicts, scores
 
 
-def _rows(read: Sequence[VerdictTable], categories: dict[str, int]) -> dict[Key, Row]:
-    rows: dict[Key, Row] = {}
+def _rows(read: Sequence[VerdictTable], categories: dict[str, int]) -> dict[Key, AnswerRow]:
+    rows: dict[Key, AnswerRow] = {}
     many = len(read)
     for run, columns in enumerate(read):
         questions = [q for _, q in columns.columns]
@@ -134,7 +136,7 @@ def _rows(read: Sequence[VerdictTable], categories: dict[str, int]) -> dict[Key,
             row = rows.get(key)
             if row is None:
                 harms = [categories.setdefault(c, len(categories)) for c in columns.categories(at)]
-                row = rows[key] = Row(
+                row = rows[key] = AnswerRow(
                     i=key[0],
                     x=key[1],
                     c=harms,
@@ -153,7 +155,7 @@ def _rows(read: Sequence[VerdictTable], categories: dict[str, int]) -> dict[Key,
     return rows
 
 
-def _add_text(runs: Sequence[Run], rows: Sequence[Row]) -> None:
+def _add_text(runs: Sequence[Run], rows: Sequence[AnswerRow]) -> None:
     by_key = {(r.i, r.x): r for r in rows}
     ids = {r.i for r in rows}
     for number, run in enumerate(runs):
@@ -161,16 +163,17 @@ def _add_text(runs: Sequence[Run], rows: Sequence[Row]) -> None:
             if sample.id in ids:
                 for row in (by_key[k] for k in _indexes(by_key, sample.id)):
                     row.p = row.p or [
-                        (m.role, m.content[:LONGEST]) for m in sample.conversation.messages
+                        (m.role, m.content[:MAX_TEXT_CHARACTERS])
+                        for m in sample.conversation.messages
                     ]
         for response in run.responses():
             found = by_key.get((response.sample_id, response.index))
             if found is not None:
                 found.t = found.t or [None] * len(runs)
-                found.t[number] = response.text[:LONGEST]
+                found.t[number] = response.text[:MAX_TEXT_CHARACTERS]
 
 
-def _indexes(by_key: dict[Key, Row], sample_id: str) -> Iterator[Key]:
+def _indexes(by_key: dict[Key, AnswerRow], sample_id: str) -> Iterator[Key]:
     index = 0
     while (sample_id, index) in by_key:
         yield (sample_id, index)
@@ -185,13 +188,13 @@ def _mild(runs: Sequence[Run]) -> bool:
     )
 
 
-def collect(
+def collect_page(
     runs: Sequence[Path],
     *,
     with_text: bool = False,
-    most: int = MOST,
+    most: int = MAX_ROWS,
     names: Sequence[str] | None = None,
-) -> Page:
+) -> ViewPage:
     """The rows of some runs; at most `most`, flips, unscored and disagreements first among those kept.
 
     RunError if there is no run, or none holds an answer.
@@ -223,7 +226,7 @@ def collect(
         for k, (path, columns) in enumerate(zip(runs, read))
     ]
     taxonomy = read[0].manifest.taxonomy
-    return Page(
+    return ViewPage(
         runs=views,
         categories=[category_name(c, taxonomy) for c in categories],
         rows=rows,
@@ -232,7 +235,7 @@ def collect(
     )
 
 
-def embed(page: Page) -> str:
+def encode_for_script(page: ViewPage) -> str:
     """The data as JSON that cannot end the script element that it stands in."""
     text = msgspec.json.encode(page).decode()
     return (
@@ -243,7 +246,7 @@ def embed(page: Page) -> str:
     )
 
 
-def html(page: Page) -> str:
+def render_page(page: ViewPage) -> str:
     """One file: no link, no font, no script from elsewhere."""
     root = files("truing") / "report" / "view"
     template = jinja2.Environment(autoescape=True).from_string(
@@ -251,7 +254,7 @@ def html(page: Page) -> str:
     )
     return template.render(
         title=" / ".join(r.name for r in page.runs),
-        data=embed(page),
+        data=encode_for_script(page),
         version=__version__,
         text=page.text,
         css=(root / "view.css").read_text(encoding="utf-8"),
