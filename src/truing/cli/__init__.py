@@ -33,7 +33,7 @@ def build() -> App:
 def main() -> None:
     """Runs a verb; exit status 0 done, 1 error, 2 a finding, 3 inconclusive, 130 interrupted."""
     try:
-        status = build()(result_action="return_value")
+        status = build()(sys.argv[1:], result_action="return_value")
     except TruingError as error:
         print(f"truing: {error}", file=sys.stderr)
         sys.exit(1)

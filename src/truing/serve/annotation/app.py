@@ -22,7 +22,7 @@ from truing.serve.annotation import (
     routes_review,
 )
 from truing.serve.annotation.app_state import STATIC_TYPES, AppState
-from truing.serve.annotation.session import AppRequest
+from truing.serve.annotation.session import AppRequest, PathParam
 
 _log = logging.getLogger(__name__)
 # HTTP status by `RequestRejected.kind`.
@@ -66,7 +66,7 @@ SECURITY_HEADERS = {
 
 
 @get("/static/{name:str}")
-async def static_file(request: AppRequest, name: str) -> Response[bytes]:
+async def static_file(request: AppRequest, name: PathParam) -> Response[bytes]:
     """Serves static files; their links hold a hash of the contents, so browsers may cache them."""
     state: AppState = request.app.state.annotation
     content = state.static.get(name)

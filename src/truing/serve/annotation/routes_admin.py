@@ -8,7 +8,7 @@ from litestar import Response, get, post
 
 from truing.annotation import overview, people, queue, wellbeing
 from truing.annotation.store import RequestRejected, Transaction
-from truing.serve.annotation.session import AppRequest, RequestSession, require_session
+from truing.serve.annotation.session import AppRequest, PathParam, RequestSession, require_session
 
 _AUDIT_PAGE = 100  # lines
 
@@ -51,7 +51,7 @@ def _invitation_link(session: RequestSession, token: str) -> str:
 
 
 @post("/admin/people/{name:str}/phrase")
-async def reset_phrase(request: AppRequest, name: str) -> Response[Any]:
+async def reset_phrase(request: AppRequest, name: PathParam) -> Response[Any]:
     """Creates a link by which a person sets a new pass phrase and shows it, this once."""
     session = await require_session(request, "admin")
     await session.read_form()
@@ -63,7 +63,7 @@ async def reset_phrase(request: AppRequest, name: str) -> Response[Any]:
 
 
 @post("/admin/invitations/{invitation:str}/revoke")
-async def revoke_invitation(request: AppRequest, invitation: str) -> Response[Any]:
+async def revoke_invitation(request: AppRequest, invitation: PathParam) -> Response[Any]:
     """Revokes an invitation."""
     session = await require_session(request, "admin")
     await session.read_form()
@@ -74,7 +74,7 @@ async def revoke_invitation(request: AppRequest, invitation: str) -> Response[An
 
 
 @post("/admin/people/{person:str}/{change:str}")
-async def set_active(request: AppRequest, person: str, change: str) -> Response[Any]:
+async def set_active(request: AppRequest, person: PathParam, change: PathParam) -> Response[Any]:
     """Suspends or restores an account."""
     session = await require_session(request, "admin")
     await session.read_form()
@@ -87,7 +87,7 @@ async def set_active(request: AppRequest, person: str, change: str) -> Response[
 
 
 @post("/admin/flags/{flag:str}")
-async def resolve_flag(request: AppRequest, flag: str) -> Response[Any]:
+async def resolve_flag(request: AppRequest, flag: PathParam) -> Response[Any]:
     """Closes a flag."""
     session = await require_session(request, "admin")
     form = await session.read_form()

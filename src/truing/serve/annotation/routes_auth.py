@@ -10,7 +10,13 @@ from truing.annotation import people
 from truing.annotation.store import RequestRejected, Transaction
 from truing.annotation.study import decode_list
 from truing.annotation.tables import Person
-from truing.serve.annotation.session import AppRequest, FormData, RequestSession, open_session
+from truing.serve.annotation.session import (
+    AppRequest,
+    FormData,
+    PathParam,
+    RequestSession,
+    open_session,
+)
 
 
 @get("/sign-in")
@@ -61,7 +67,7 @@ async def sign_out(request: AppRequest) -> Response[Any]:
 
 
 @get("/join/{token:str}")
-async def join_page(request: AppRequest, token: str) -> Response[Any]:
+async def join_page(request: AppRequest, token: PathParam) -> Response[Any]:
     """Shows an invitation. That does not use it up, since link previews open it too."""
     session = await open_session(request)
     session.state.sign_in_throttle.check(session.address)
@@ -86,7 +92,7 @@ def _describe_invitation(tx: Transaction, token: str) -> tuple[list[str], str]:
 
 
 @post("/join/{token:str}")
-async def join(request: AppRequest, token: str) -> Response[Any]:
+async def join(request: AppRequest, token: PathParam) -> Response[Any]:
     """Creates the account of an invitation (or sets a new pass phrase) and signs in."""
     session = await open_session(request)
     form = await session.read_form()

@@ -9,7 +9,7 @@ from litestar.response import Stream
 
 from truing.annotation import dialogues
 from truing.annotation.store import RequestRejected, Transaction
-from truing.serve.annotation.session import AppRequest, FormData, require_session
+from truing.serve.annotation.session import AppRequest, FormData, PathParam, require_session
 
 # nginx buffers responses unless told not to, which would hold the events back.
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -29,7 +29,7 @@ async def start_dialogue(request: AppRequest) -> Response[Any]:
 
 
 @get("/dialogues/{dialogue:str}")
-async def dialogue_page(request: AppRequest, dialogue: str) -> Response[Any]:
+async def dialogue_page(request: AppRequest, dialogue: PathParam) -> Response[Any]:
     """Shows a dialogue to its author."""
     session = await require_session(request, "redteamer")
     view = await session.state.read(
@@ -39,7 +39,7 @@ async def dialogue_page(request: AppRequest, dialogue: str) -> Response[Any]:
 
 
 @post("/dialogues/{dialogue:str}/say")
-async def add_message(request: AppRequest, dialogue: str) -> Response[Any]:
+async def add_message(request: AppRequest, dialogue: PathParam) -> Response[Any]:
     """Adds a message; the page then opens the stream of answers."""
     session = await require_session(request, "redteamer")
     form = await session.read_form()
@@ -52,7 +52,7 @@ async def add_message(request: AppRequest, dialogue: str) -> Response[Any]:
 
 
 @get("/dialogues/{dialogue:str}/turns/{turn:str}/stream")
-async def stream_answers(request: AppRequest, dialogue: str, turn: str) -> Stream:
+async def stream_answers(request: AppRequest, dialogue: PathParam, turn: PathParam) -> Stream:
     """Streams the pair of a turn as server-sent events; starts the answers that are missing."""
     session = await require_session(request, "redteamer")
     user_id, state = session.user.id, session.state
@@ -69,7 +69,7 @@ async def stream_answers(request: AppRequest, dialogue: str, turn: str) -> Strea
 
 
 @post("/dialogues/{dialogue:str}/turns/{turn:str}/pick")
-async def pick_response(request: AppRequest, dialogue: str, turn: str) -> Response[Any]:
+async def pick_response(request: AppRequest, dialogue: PathParam, turn: PathParam) -> Response[Any]:
     """Stores which response of a turn is the more harmful."""
     session = await require_session(request, "redteamer")
     form = await session.read_form()
@@ -81,7 +81,7 @@ async def pick_response(request: AppRequest, dialogue: str, turn: str) -> Respon
 
 
 @get("/dialogues/{dialogue:str}/end")
-async def closing_page(request: AppRequest, dialogue: str) -> Response[Any]:
+async def closing_page(request: AppRequest, dialogue: PathParam) -> Response[Any]:
     """Shows the closing form, in which every response gets a grade."""
     session = await require_session(request, "redteamer")
     view = await session.state.read(
@@ -96,7 +96,7 @@ async def closing_page(request: AppRequest, dialogue: str) -> Response[Any]:
 
 
 @post("/dialogues/{dialogue:str}/end")
-async def finish_dialogue(request: AppRequest, dialogue: str) -> Response[Any]:
+async def finish_dialogue(request: AppRequest, dialogue: PathParam) -> Response[Any]:
     """Stores the closing form and adds the dialogue to the review queue."""
     session = await require_session(request, "redteamer")
     closing = _parse_closing_form(await session.read_form())
@@ -125,7 +125,7 @@ def _parse_closing_form(form: FormData) -> dialogues.ClosingForm:
 
 
 @post("/dialogues/{dialogue:str}/leave")
-async def abandon_dialogue(request: AppRequest, dialogue: str) -> Response[Any]:
+async def abandon_dialogue(request: AppRequest, dialogue: PathParam) -> Response[Any]:
     """Abandons a dialogue; it is neither reviewed nor exported."""
     session = await require_session(request, "redteamer")
     await session.read_form()

@@ -17,7 +17,7 @@ from truing.annotation.tables import Adjudication, Rating, ReviewItem
 from truing.core.types import Conversation
 from truing.serve.annotation.app_state import AppState
 from truing.serve.annotation.routes_review import MAX_RESPONSES, parse_assessment
-from truing.serve.annotation.session import AppRequest, require_session
+from truing.serve.annotation.session import AppRequest, PathParam, require_session
 
 _MAX_ON_AGREEMENT_PAGE, _MAX_LISTED = 50, 200
 
@@ -68,7 +68,7 @@ async def disputes_page(request: AppRequest) -> Response[Any]:
 
 
 @get("/disputes/{item_id:str}")
-async def dispute_page(request: AppRequest, item_id: str) -> Response[Any]:
+async def dispute_page(request: AppRequest, item_id: PathParam) -> Response[Any]:
     """Shows an item with its ratings; the raters stay anonymous."""
     session = await require_session(request, "adjudicator")
     values = await session.state.read(lambda tx: _load_dispute(tx, item_id, session.user.id))
@@ -110,7 +110,7 @@ def _load_dispute(tx: Transaction, item_id: str, person_id: str) -> dict[str, An
 
 
 @post("/disputes/{item_id:str}")
-async def decide_dispute(request: AppRequest, item_id: str) -> Response[Any]:
+async def decide_dispute(request: AppRequest, item_id: PathParam) -> Response[Any]:
     """Stores a decision; the ratings stay as they are."""
     session = await require_session(request, "adjudicator")
     form = await session.read_form()

@@ -12,6 +12,7 @@ from truing.annotation.store import RequestRejected, Transaction
 from truing.serve.annotation.session import (
     AppRequest,
     FormData,
+    PathParam,
     RequestSession,
     require_session,
 )
@@ -54,7 +55,7 @@ async def claim_next(request: AppRequest) -> Response[Any]:
 
 
 @get("/review/{token:str}")
-async def item_page(request: AppRequest, token: str) -> Response[Any]:
+async def item_page(request: AppRequest, token: PathParam) -> Response[Any]:
     """Shows a leased item."""
     session = await require_session(request, "rater")
     item = await session.state.read(lambda tx: queue.find_leased_item(tx, session.user.id, token))
@@ -79,7 +80,7 @@ def parse_assessment(form: FormData, n_responses: int) -> Assessment:
 
 
 @post("/review/{token:str}")
-async def submit_rating(request: AppRequest, token: str) -> Response[Any]:
+async def submit_rating(request: AppRequest, token: PathParam) -> Response[Any]:
     """Stores a rating and claims the next item."""
     session = await require_session(request, "rater")
     form = await session.read_form()
@@ -97,7 +98,7 @@ async def submit_rating(request: AppRequest, token: str) -> Response[Any]:
 
 
 @post("/review/{token:str}/skip")
-async def skip_item(request: AppRequest, token: str) -> Response[Any]:
+async def skip_item(request: AppRequest, token: PathParam) -> Response[Any]:
     """Skips the item and claims the next one."""
     session = await require_session(request, "rater")
     await session.read_form()
@@ -110,7 +111,7 @@ async def skip_item(request: AppRequest, token: str) -> Response[Any]:
 
 
 @post("/review/{token:str}/keep")
-async def renew_lease(request: AppRequest, token: str) -> Response[Any]:
+async def renew_lease(request: AppRequest, token: PathParam) -> Response[Any]:
     """Extends a lease; the page's script asks for it while somebody is active."""
     session = await require_session(request, "rater")
     await session.read_form()

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from litestar import MediaType, Request, Response
 from litestar.datastructures import Cookie, State
+from litestar.params import Parameter
 from msgspec import Struct
 
 from truing.annotation import people, wellbeing
@@ -23,6 +24,8 @@ from truing.annotation.study import new_id
 from truing.serve.annotation.app_state import AppState
 
 AppRequest = Request[Any, Any, State]
+# Litestar 3 will need the marker; `FromPath` would need 2.25.
+PathParam = Annotated[str, Parameter()]
 SESSION_COOKIE, VISITOR_COOKIE = "truing_session", "truing_visitor"
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _MAX_FIELDS = 2000
