@@ -130,7 +130,7 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, root: Path) -> No
     first = run(max(cut, sizes["samples.jsonl"] + 1))
     assert first.returncode == 1, first.stderr
     assert (
-        "the disk is full; what was written before is safe, and the same command goes on from there"
+        "the disk is full; what was written before is safe, and the same command continues from there"
         in first.stdout
     )
     kept = (out / "responses.jsonl").read_bytes()

@@ -273,7 +273,7 @@ def test_faults_of_yours_come_together_and_before_the_first_call(tmp_path: Path)
         )
     assert len(caught.value.faults) == 3
     sample = Sample(id="same", conversation=Conversation.of("x"))
-    with pytest.raises(DataError, match="row 2: the id 'same' stands more than once"):
+    with pytest.raises(DataError, match="row 2: the id 'same' occurs more than once"):
         evaluate(model, Rows([Row(sample=sample)] * 2), [], tmp_path / "b")
     with pytest.raises(DataError, match="no rows"):
         evaluate(model, Rows([]), [], tmp_path / "c")

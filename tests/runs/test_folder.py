@@ -135,7 +135,7 @@ def test_samples_by_position(tmp_path: Path) -> None:
     assert store.ids.get("s7") == 7
     store.close()
     path.write_bytes(encode_line(samples[0]) * 2)
-    with pytest.raises(RunError, match="stands more than once"):
+    with pytest.raises(RunError, match="occurs more than once"):
         SampleStore(path)
 
 

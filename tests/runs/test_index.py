@@ -93,5 +93,5 @@ def test_samples_by_position(tmp_path: Path) -> None:
     store.close()
     store.close()
     file.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[0]) + "\n")
-    with pytest.raises(RunError, match="the id 'i0' stands more than once"):
+    with pytest.raises(RunError, match="the id 'i0' occurs more than once"):
         SampleStore(file)

@@ -168,22 +168,22 @@ def replace_judgements(writer: RunWriter, judge: str, rows: list[Judgement]) -> 
         return 0
     hash_ = digest(*(msgspec.json.encode(r) for r in rows))
     file = judgement_file(judge, hash_)
-    earlier = [r for r in writer.record.judges if r.name == judge]
+    earlier = [r for r in writer.manifest.judges if r.name == judge]
     if any(r.file == file for r in earlier):
         return len(rows)
     # The manifest does not name this file, so it can only be the rest of an interrupted export.
     (writer.path / file).unlink(missing_ok=True)
     for row in rows:
         writer.append(file, row)
-    writer.flush()
-    other_judges = [r for r in writer.record.judges if r.name != judge]
+    writer.sync()
+    other_judges = [r for r in writer.manifest.judges if r.name != judge]
     record = JudgeRecord(
         name=judge, question=rows[0].question, file=file, lineage=Lineage(name=judge, hash=hash_)
     )
     # The new file is named in the manifest before the old one goes: after a crash the run is
     # readable.
-    writer.record.judges = [*other_judges, record]
-    writer.save()
+    writer.manifest.judges = [*other_judges, record]
+    writer.save_manifest()
     for old in earlier:
         (writer.path / old.file).unlink(missing_ok=True)
     return len(rows)

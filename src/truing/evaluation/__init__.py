@@ -1,1 +1,5 @@
-"""Runs a model on a data set and judges its answers: `evaluate`, its scheduler and its options."""
+"""Runs a model on a data set and judges its answers: `evaluate`, `judge_run`, `EvaluateOptions`.
+
+`evaluate` prepares the run folder, `ingest` reads the data set into it, `scheduler` runs the
+workers.
+"""

@@ -1,48 +1,54 @@
-"""What a run is told (options, when to stop, whom to tell) and what it lets pass (answers and judgements to keep)."""
+"""The options of an evaluation, and the interfaces of a stopping rule and a progress callback."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
-from truing.core import output_filter
-from truing.core.types import Answer, Failure, Judgement, Message, Sampling
-from truing.runs.folder import replace_surrogates
-
-MAX_ANSWER_CHARS = (
-    1_000_000  # characters of an answer; a longer one is a failure, and its start is kept
-)
-KEPT_ANSWER_CHARS = 20_000
+from truing.core.types import Sampling
 
 
 class StoppingRule(Protocol):
-    """Tells when a run knows enough. One prompt is one draw; draws come in a random order fixed by the seed."""
+    """Decides when a run has seen enough samples.
+
+    Samples are drawn in a random order that the seed determines; one sample is one draw.
+    """
 
     @property
     def question(self) -> str:
-        """The question whose verdicts it looks at."""
+        """The question whose verdicts the rule looks at."""
         ...
 
     def observe(self, sample_id: str, verdict: float | None) -> bool:
-        """Takes the next draw's mean verdict over its answers (none = unscored); True stops the run."""
+        """Takes the next draw and returns whether the run stops.
+
+        `verdict` is the mean over the sample's answers (1 true, 0 false), None if all are unscored.
+        """
         ...
 
 
 class ProgressCallback(Protocol):
-    """Hears how far a run is."""
+    """Receives the progress of a run."""
 
     def __call__(self, done: int, total: int, failures: int) -> None:
-        """After each sample; must be quick."""
+        """Called after each sample; must return quickly."""
         ...
 
 
 class EvaluateOptions(Struct, frozen=True, kw_only=True):
-    """How to run. `plan` is kept in the manifest beside the run's own; `retry_failures` asks failed samples again.
+    """How to run an evaluation.
 
-    `authorised` says who allowed an attack on an endpoint that is not this machine; `rate` is the most requests a second
-    to the model's endpoint (without it 5 in such an attack, else none).
+    - `sampling`: how answers are generated; its seed is replaced for each sample
+    - `seed`: determines the random stream of each sample
+    - `limit`: use only the first so many rows of the data set
+    - `concurrency`: number of samples in progress at a time
+    - `until`: stops the run early
+    - `plan`: the user's plan, stored in the manifest beside the settings
+    - `retry_failures`: repeat samples whose stored answer is a failure
+    - `authorised`: who allowed an attack on an endpoint that is not this machine
+    - `rate`: maximum requests per second to the model's endpoint; without it, 5 in an attack on
+      another machine, else no maximum
     """
 
     sampling: Sampling = Sampling()
@@ -56,47 +62,3 @@ class EvaluateOptions(Struct, frozen=True, kw_only=True):
     retry_failures: bool = False
     authorised: str = ""
     rate: float | None = None
-
-
-def validate_judgement(made: object) -> Judgement:
-    """A judgement as it may be stored: a real one, its rationale past the floor; TypeError for anything else."""
-    if not isinstance(made, Judgement):
-        raise TypeError(f"the judge gave a {type(made).__name__}, not a Judgement")
-    if made.verdict is not None and not isinstance(made.verdict, bool):
-        made = replace(made, verdict=bool(made.verdict))
-    if made.rationale:
-        held = output_filter.filter_text(made.rationale)
-        if held is not made.rationale:
-            made = replace(made, rationale=held)
-    return made
-
-
-def prepare_answer(answer: Any) -> Answer:
-    """An answer as it may be stored: a real one, of bounded length, in Unicode, past the floor."""
-    if not isinstance(answer, Answer):
-        return Answer.failed(
-            "unparsable", f"the model gave a {type(answer).__name__}, not an Answer"
-        )
-    text = answer.message.content
-    if not isinstance(text, str):
-        return Answer.failed(
-            "unparsable", f"the answer's content is a {type(text).__name__}, not text"
-        )
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = replace_surrogates(text)
-            answer = replace(answer, message=replace(answer.message, content=text))
-    held = output_filter.filter_answer(answer)
-    if len(text) > MAX_ANSWER_CHARS and held is answer:
-        said = f"an answer of {len(text)} characters; the first {KEPT_ANSWER_CHARS} are kept"
-        message = Message("assistant", text[:KEPT_ANSWER_CHARS], answer.message.tool_calls)
-        return replace(
-            answer,
-            message=message,
-            finish_reason="length",
-            logprobs=None,
-            failure=Failure("model", "too_large", said),
-        )
-    return held

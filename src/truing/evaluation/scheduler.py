@@ -1,92 +1,67 @@
-"""The worker pool: asks a model for what a run folder lacks, hands answers to the judges, and writes what comes.
+"""Schedules the work of a run: generates the missing answers, judges them, and stores both.
 
-A fixed number of workers take samples by position; a second pool judges, so that a slow judge does not hold up the
-model. Each answer is on its way to disk before the next is asked for. Positions, ids and offsets are kept in compact
-arrays (`ids.py`); bodies are read when they are needed and then forgotten, so memory does not grow with the run.
+Model workers take samples by position, generate their answers and append them to the run folder;
+then they put them into a bounded queue. Judge workers take them from there, so that a slow judge
+does not hold up the model. An answer is appended before the worker takes the next sample, so a
+crash only loses the requests in flight.
+
+Positions and line offsets are held in compact arrays (`truing.runs.index`), texts only while they
+are needed: memory does not grow with the size of the run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from truing.core import output_filter
 from truing.core.errors import BudgetExceeded, RunError, UserError
 from truing.core.jsonl import read_located_records
 from truing.core.protocols import Attack, Judge, Model
-from truing.core.types import (
-    Answer,
-    Failure,
-    Judgement,
-    Message,
-    Response,
-    Sample,
-    content_id,
-    stream_seed,
-)
-from truing.evaluation.options import EvaluateOptions, prepare_answer, validate_judgement
+from truing.core.types import Answer, Failure, Message, Response, Sample, stream_seed
+from truing.evaluation.attacked_samples import AttackedSamples
+from truing.evaluation.judge_stage import JudgeStage
+from truing.evaluation.options import EvaluateOptions
+from truing.evaluation.stopping import EarlyStopping
+from truing.evaluation.validation import describe_exception, prepare_answer
 from truing.http.limits import BACKOFF_CALLBACK
-from truing.runs.folder import RunWriter, encode_line, judgement_file
-from truing.runs.index import IdIndex, LineSpans, ResponseKey, SampleKey, SampleStore
+from truing.runs.folder import RunWriter, encode_line
+from truing.runs.index import LineSpans, ResponseKey, SampleStore
+
+_RESPONSES = "responses.jsonl"
+_QUEUE_SLOTS_PER_WORKER = 4
+_SYNC_INTERVAL_SECONDS = 1.0
 
 
-class _Verdict(Struct, frozen=True):
+class _StoredVerdict(Struct, frozen=True):
     sample_id: str
     verdict: bool | None = None
 
 
-class _Failed(Struct, frozen=True):
+class _StoredFailure(Struct, frozen=True):
     sample_id: str
-    index: int = 0
     failure: Failure | None = None
 
 
-class JudgeStage:
-    """A judge, and which of its judgements are written."""
+class AnsweredSample(NamedTuple):
+    """A sample whose responses are stored: the item of the judge queue."""
 
-    def __init__(self, judge: Judge, writer: RunWriter, engine: Scheduler) -> None:
-        self.judge = judge
-        self.name = judge.name
-        self.file = judgement_file(judge.name, judge.lineage.hash)
-        self.journal = writer.open_file(self.file)
-        self.spans = engine.read_spans(self.file)
-
-    async def judge_one(self, sample: Sample, response: Response) -> Judgement:
-        """The judge's judgement, or an unscored one with the reason; never raises but for a spent budget."""
-        failure = response.failure
-        if failure is None:
-            try:
-                made = validate_judgement(await self.judge.judge(sample, response))
-                if made.sample_id == sample.id and made.index == response.index:
-                    return made
-                return replace(made, sample_id=sample.id, index=response.index)
-            except BudgetExceeded:
-                raise
-            except Exception as error:
-                failure = Failure(
-                    "judge",
-                    "exception",
-                    f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-                )
-        return Judgement(
-            sample_id=sample.id,
-            index=response.index,
-            judge=self.name,
-            question=self.judge.question,
-            failure=failure,
-        )
+    position: int
+    sample: Sample
+    responses: list[Response]
 
 
 class Scheduler:
-    """One pass over a run folder; `run` comes back when all that can be done is done and in order."""
+    """One pass over a run folder; without a model it only judges stored responses.
+
+    `marks_complete` is the value that the manifest's `complete` gets at the end of the pass.
+    """
 
     def __init__(
         self,
@@ -97,397 +72,370 @@ class Scheduler:
         model: Model | None = None,
         attack: Attack | None = None,
     ) -> None:
-        self.writer, self.options, self.model, self.attack = writer, options, model, attack
+        self.writer, self.options, self.model = writer, options, model
+        self.marks_complete = True
+
+        # The samples of the data set, and with an attack the samples made from them.
         self.base = SampleStore(
             writer.path / ("samples.jsonl" if attack is None else "parents.jsonl")
         )
         self.total = len(self.base)
-        self.ids = self.base.ids if attack is None else IdIndex()
-        self.attacked: LineSpans | None = self._read_attacked() if attack is not None else None
-        self.stride = options.sampling.n if model is not None else self._widest()
-        self.responses = self.read_spans("responses.jsonl")
-        self.journal = writer.open_file("responses.jsonl")
-        self.failures = 0
-        self.desks = [JudgeStage(judge, writer, self) for judge in judges]
-        self.completes = True  # whether the run is complete when this pass is
-        self.halt: Exception | None = None
-        self.cut: int | None = None
-        self._done = self._todo = 0
-        self._order: array[int] | None = None
-        self._verdicts: dict[int, float | None] = {}
-        self._drawn = 0
-        self._feeders: list[asyncio.Task[None]] = []
-        self._answering = self._parked = 0
-        self._more: Callable[[], asyncio.Task[None]] | None = None
+        self.attacked = AttackedSamples(writer, self.base, attack) if attack is not None else None
+        self.ids = self.attacked.ids if self.attacked is not None else self.base.ids
 
-    def _widest(self) -> int:
-        path = self.writer.path / "responses.jsonl"
-        return 1 + max(
-            (key.index for _, _, key in read_located_records(path, ResponseKey)), default=0
+        # Response `index` of the sample at `position` has the key position * answers_per_sample +
+        # index.
+        self.answers_per_sample = (
+            options.sampling.n if model is not None else self._max_stored_answers()
         )
+        self.responses = self._read_spans(_RESPONSES)
+        self.stages = [JudgeStage(judge, writer, self._read_spans) for judge in judges]
+        self.stopping = self._create_stopping()
 
-    def _read_attacked(self) -> LineSpans:
-        spans = LineSpans(self.total)
-        for start, length, named in read_located_records(
-            self.writer.path / "samples.jsonl", SampleKey
-        ):
-            position = self.base.ids.get(named.parent or "")
-            if position is None:
-                raise RunError(
-                    f"{self.writer.path}/samples.jsonl: {named.id} comes from no sample of this run"
-                )
-            self.ids.add(named.id, position)
-            spans.add(position, start, length)
-        return spans
+        self.worker_limit = max(1, min(options.concurrency, self.total))
+        self._queue: asyncio.Queue[AnsweredSample | None] = asyncio.Queue(
+            _QUEUE_SLOTS_PER_WORKER * options.concurrency
+        )
+        self._positions = self._pending_positions()
+        self._group: asyncio.TaskGroup | None = None
+        self._producers: list[asyncio.Task[None]] = []
+        self._active_workers = 0
+        self._backing_off = 0
+        self._budget_error: BudgetExceeded | None = None
+        self._done = self._todo = self._failures = 0
 
-    def read_spans(self, file: str) -> LineSpans:
-        """Which lines a file of responses or judgements holds already."""
-        spans = LineSpans(self.total * self.stride)
+    # -- what the folder holds already
+
+    def _max_stored_answers(self) -> int:
+        path = self.writer.path / _RESPONSES
+        return 1 + max((k.index for _, _, k in read_located_records(path, ResponseKey)), default=0)
+
+    def _read_spans(self, file: str) -> LineSpans:
+        """Reads which lines a file of responses or judgements holds."""
+        spans = LineSpans(self.total * self.answers_per_sample)
         path = self.writer.path / file
         for start, length, key in read_located_records(path, ResponseKey):
             position = self.ids.get(key.sample_id)
-            if position is None or not 0 <= key.index < self.stride:
+            if position is None or not 0 <= key.index < self.answers_per_sample:
                 raise RunError(f"{path}: {key.sample_id}/{key.index} is no answer of this run")
-            spans.add(position * self.stride + key.index, start, length)
+            spans.add(position * self.answers_per_sample + key.index, start, length)
         return spans
+
+    def _keys(self, position: int) -> range:
+        return range(position * self.answers_per_sample, (position + 1) * self.answers_per_sample)
+
+    def _is_answered(self, position: int) -> bool:
+        return all(key in self.responses for key in self._keys(position))
+
+    def _find_unjudged(self) -> array[int]:
+        """Returns the positions with stored responses that some judge has not judged.
+
+        With a model, samples of which only some responses are stored are left out: they are
+        generated again and judged then.
+        """
+        unjudged = array("I")
+        if all(stage.spans.count >= self.responses.count for stage in self.stages):
+            return unjudged
+        for position in range(self.total):
+            if self.model is not None and not self._is_answered(position):
+                continue
+            stored = [key for key in self._keys(position) if key in self.responses]
+            if any(key not in stage.spans for key in stored for stage in self.stages):
+                unjudged.append(position)
+        return unjudged
 
     # -- the run
 
     async def run(self) -> None:
-        """Asks, judges, writes; raises BudgetExceeded or a UserError when it had to stop before the end."""
+        """Runs until everything is answered, judged and in order.
+
+        Raises BudgetExceeded or a UserError if it has to stop before the end; what is stored stays.
+        """
         if self.options.retry_failures:
-            self._forget_failures()
-        self._prepare_until()
-        behind = self._unjudged()
-        self._todo = self.total if self.model is not None else len(behind)
-        self._done = sum(1 for _ in self._answered_before()) if self.model is not None else 0
-        self._tell()
-        queue: asyncio.Queue[tuple[int, Sample, list[Response]] | None] = asyncio.Queue(
-            4 * self.options.concurrency
-        )
+            self._drop_failures()
+        if self.stopping is not None:
+            self._replay_verdicts(self.stopping)
+        unjudged = self._find_unjudged()
+        if self.model is not None:
+            self._todo = self.total
+            # The last response of a sample is stored with all others of it.
+            self._done = sum(self._keys(p)[-1] in self.responses for p in range(self.total))
+        else:
+            self._todo = len(unjudged)
+        self._report_progress()
         try:
             async with asyncio.TaskGroup() as group:
-                ticking = group.create_task(self._sync())
-                judging = [
-                    group.create_task(self._judge(queue))
-                    for _ in range(self._hands())
-                    if self.desks
-                ]
-                self._feeders = [group.create_task(self._catch_up(queue, behind))]
-                if self.model is not None and self.cut is None:
-                    source = self._source()
-                    self._more = lambda: group.create_task(self._answer(source, queue))
-                    self._answering = self._hands()
-                    self._feeders += [self._more() for _ in range(self._answering)]
-                while waiting := [
-                    task for task in self._feeders if not task.done()
-                ]:  # more may come while they work
-                    await asyncio.wait(waiting)
-                for _ in judging:
-                    await queue.put(None)
-                if judging:
-                    await asyncio.wait(judging)
-                ticking.cancel()
-        except BaseExceptionGroup as group_error:
-            raise _first(group_error) from None
+                self._group = group
+                await self._run_workers(group, unjudged)
+        except BaseExceptionGroup as error_group:
+            raise _first_error(error_group) from None
         finally:
             self.base.close()
-        if self.halt is not None:
+        if self._budget_error is not None:
             self.writer.sync()
-            raise self.halt
+            raise self._budget_error
         self._finish()
 
-    def _hands(self) -> int:
-        return max(1, min(self.options.concurrency, self.total))
+    async def _run_workers(self, group: asyncio.TaskGroup, unjudged: Sequence[int]) -> None:
+        syncing = group.create_task(self._sync_periodically())
+        judge_workers = []
+        if self.stages:
+            judge_workers = [
+                group.create_task(self._judge_worker()) for _ in range(self.worker_limit)
+            ]
+        self._producers = [group.create_task(self._queue_unjudged(unjudged))]
+        if self.model is not None and not self._is_stopped():
+            for _ in range(self.worker_limit):
+                self._start_worker()
+        # A loop, because backoffs start further workers while these run.
+        while running := [task for task in self._producers if not task.done()]:
+            await asyncio.wait(running)
+        for _ in judge_workers:
+            await self._queue.put(None)
+        if judge_workers:
+            await asyncio.wait(judge_workers)
+        syncing.cancel()
 
-    def _answered_before(self) -> Iterator[int]:
-        has, stride = self.responses.lengths, self.stride
-        return (p for p in range(self.total) if has[p * stride + stride - 1])
+    def _is_stopped(self) -> bool:
+        stopped_early = self.stopping is not None and self.stopping.stopped_after is not None
+        return self._budget_error is not None or stopped_early
 
-    def _source(self) -> Iterator[int]:
-        has, stride = self.responses.lengths, self.stride
-        for position in self._order if self._order is not None else range(self.total):
-            if self.halt is not None or self.cut is not None:
-                return
-            if not all(has[position * stride : (position + 1) * stride]):
-                yield position
-
-    async def _sync(self) -> None:
+    async def _sync_periodically(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_SYNC_INTERVAL_SECONDS)
             await asyncio.to_thread(self.writer.sync)
 
-    async def _answer(self, source: Iterator[int], queue: asyncio.Queue[Any]) -> None:
-        assert self.model is not None
-        options, generate = self.options, self.model.generate
-        BACKOFF_CALLBACK.set(self._park)
-        for position in source:
-            sample, trouble = await self._sample(position)
-            sampling = replace(options.sampling, seed=stream_seed(options.seed, sample.id))
-            answers: Sequence[Any]
-            if trouble is not None:
-                answers = (
-                    Answer(message=Message("assistant"), finish_reason="error", failure=trouble),
-                ) * self.stride
-            else:
-                try:
-                    answers = tuple(await generate(sample.conversation, sampling))
-                except BudgetExceeded as error:
-                    self.halt = error
-                    return
-                except UserError:
-                    raise
-                except Exception as error:
-                    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                    answers = (Answer.failed("exception", said),) * self.stride
-            responses = self._store(position, sample, answers)
-            if self.desks:
-                await queue.put((position, sample, responses))
-            self._done += 1
-            self._tell()
-            if self._answering > self._hands() + self._parked:
+    # -- model workers
+
+    def _pending_positions(self) -> Iterator[int]:
+        """Yields the positions that lack a response; all model workers share this iterator."""
+        order = self.stopping.order if self.stopping is not None else range(self.total)
+        for position in order:
+            if self._is_stopped():
+                return
+            if not self._is_answered(position):
+                yield position
+
+    def _start_worker(self) -> None:
+        assert self._group is not None
+        self._active_workers += 1
+        self._producers.append(self._group.create_task(self._model_worker()))
+
+    def _on_backoff(self, started: bool) -> None:
+        """Keeps the concurrency up while requests wait for a retry.
+
+        Called when a request starts or ends its wait. Each waiting request allows one extra worker,
+        at most as many as there are workers; a worker that finds too many running returns.
+        """
+        self._backing_off += 1 if started else -1
+        extra_workers = min(self._backing_off, self.worker_limit)
+        if started and self._active_workers < self.worker_limit + extra_workers:
+            self._start_worker()
+
+    async def _model_worker(self) -> None:
+        """Takes samples until none is left, or until there are more workers than needed."""
+        BACKOFF_CALLBACK.set(self._on_backoff)
+        for position in self._positions:
+            try:
+                item = await self._answer_sample(position)
+            except BudgetExceeded as error:
+                self._budget_error = error
                 break
-        self._answering -= 1
+            if self.stages:
+                await self._queue.put(item)
+            self._done += 1
+            self._report_progress()
+            if self._active_workers > self.worker_limit + self._backing_off:
+                break
+        self._active_workers -= 1
 
-    def _park(self, waits: bool) -> None:
-        """While a request waits before it is sent again, another hand takes the next sample; later one hand goes."""
-        self._parked += 1 if waits else -1
-        if (
-            waits
-            and self._more is not None
-            and self._answering < self._hands() + min(self._parked, self._hands())
-        ):
-            self._answering += 1
-            self._feeders.append(self._more())
+    async def _answer_sample(self, position: int) -> AnsweredSample:
+        """Generates and stores the responses to the sample at a position."""
+        assert self.model is not None
+        failure: Failure | None = None
+        if self.attacked is None:
+            sample = self.base.read(position)
+        elif position in self.attacked:
+            sample = self.attacked.read(position)
+        else:
+            sample, failure = await self.attacked.create(position, self.model)
+        if failure is None:
+            answers = await self._generate(self.model, sample)
+        else:
+            failed = Answer(message=Message("assistant"), finish_reason="error", failure=failure)
+            answers = (failed,) * self.answers_per_sample
+        return AnsweredSample(position, sample, self._store(position, sample, answers))
 
-    async def _sample(self, position: int) -> tuple[Sample, Failure | None]:
-        """The sample to ask: the attack's, if there is one (made once, and written before it is asked)."""
-        sample = self.base.read(position)
-        if self.attack is None or self.attacked is None or self.model is None:
-            return sample, None
-        if position in self.attacked:
-            return self._stored_attack(position), None
-        trouble: Failure | None = None
+    async def _generate(self, model: Model, sample: Sample) -> Sequence[Any]:
+        sampling = replace(self.options.sampling, seed=stream_seed(self.options.seed, sample.id))
         try:
-            made = await self.attack.attack(sample, self.model)
-            text = "\n".join(m.content for m in made.conversation.messages if m.role != "system")
-            hit = (
-                output_filter.find_prohibited_content(text)
-                if made.conversation != sample.conversation
-                else None
-            )
-            if hit is not None:
-                made, trouble = sample, Failure("floor", "withheld", hit.message)
-        except BudgetExceeded:
-            raise
-        except UserError:
+            return tuple(await model.generate(sample.conversation, sampling))
+        except (BudgetExceeded, UserError):
             raise
         except Exception as error:
-            made, trouble = (
-                sample,
-                Failure("attack", "exception", f"{type(error).__name__}: {str(error)[:300]}"),
-            )
-        made = replace(made, parent=sample.id)
-        if not made.id or made.id == sample.id:
-            made = replace(made, id=content_id(made))
-        self.ids.add(made.id, position)
-        line = encode_line(made)
-        self.attacked.add(position, self.writer.open_file("samples.jsonl").append(line), len(line))
-        return made, trouble
-
-    def _stored_attack(self, position: int) -> Sample:
-        assert self.attacked is not None
-        handle = os.open(self.writer.path / "samples.jsonl", os.O_RDONLY)
-        try:
-            line = os.pread(handle, self.attacked.lengths[position], self.attacked.starts[position])
-        finally:
-            os.close(handle)
-        return msgspec.json.decode(line, type=Sample)
+            failed = Answer.failed("exception", describe_exception(error))
+            return (failed,) * self.answers_per_sample
 
     def _store(self, position: int, sample: Sample, answers: Sequence[Any]) -> list[Response]:
+        """Appends the responses to a sample in one write."""
         assert self.model is not None
-        given, name, first = len(answers), self.model.name, position * self.stride
         responses: list[Response] = []
-        lines: list[bytes] = []
-        for index in range(self.stride):
-            if index < given:
+        new_lines: list[tuple[int, bytes]] = []
+        for index, key in enumerate(self._keys(position)):
+            if index < len(answers):
                 answer = prepare_answer(answers[index])
             else:
-                answer = Answer.failed("empty", f"the model gave {given} of {self.stride} answers")
-            response = Response.of(sample.id, index, name, answer)
+                reason = f"the model gave {len(answers)} of {self.answers_per_sample} answers"
+                answer = Answer.failed("empty", reason)
+            response = Response.of(sample.id, index, self.model.name, answer)
             responses.append(response)
-            self.failures += answer.failure is not None
-            if first + index not in self.responses:
-                lines.append(encode_line(response))
-            else:
-                lines.append(b"")  # a crash kept the first answers of this sample: the same ones
-        at = self.journal.append(lines[0] if len(lines) == 1 else b"".join(lines))
-        for index, line in enumerate(lines):
-            if line:
-                self.responses.add(first + index, at, len(line))
-                at += len(line)
+            self._failures += answer.failure is not None
+            # After a crash in the middle of this sample some responses are there already. They are
+            # equal to the new ones, because the seed depends on the sample alone.
+            if key not in self.responses:
+                new_lines.append((key, encode_line(response)))
+        data = b"".join(line for _, line in new_lines)
+        offset = self.writer.open_file(_RESPONSES).append(data)
+        for key, line in new_lines:
+            self.responses.add(key, offset, len(line))
+            offset += len(line)
         return responses
 
-    async def _judge(self, queue: asyncio.Queue[tuple[int, Sample, list[Response]] | None]) -> None:
-        while (item := await queue.get()) is not None:
-            position, sample, responses = item
-            for desk in self.desks:
-                try:
-                    await self._at_desk(desk, position, sample, responses)
-                except BudgetExceeded as error:
-                    self.halt = self.halt or error
-            if self.model is None:
-                self._done += 1
-                self._tell()
+    # -- judge workers
 
-    async def _at_desk(
-        self, desk: JudgeStage, position: int, sample: Sample, responses: list[Response]
-    ) -> None:
-        lines: list[tuple[int, bytes]] = []
-        verdicts: list[bool | None] = []
-        for response in responses:
-            key = position * self.stride + response.index
-            if key in desk.spans or self.halt is not None:
-                continue
-            judgement = await desk.judge_one(sample, response)
-            lines.append((key, encode_line(judgement)))
-            verdicts.append(judgement.verdict)
-        if not lines:
-            return
-        at = desk.journal.append(b"".join(line for _, line in lines))
-        for key, line in lines:
-            desk.spans.add(key, at, len(line))
-            at += len(line)
-        if self._order is not None and desk is self._watched:
-            self._settle(position, verdicts)
-
-    async def _catch_up(self, queue: asyncio.Queue[Any], behind: Sequence[int]) -> None:
-        """Hands answers that are stored and not yet judged to the judges."""
-        if not behind:
+    async def _queue_unjudged(self, positions: Sequence[int]) -> None:
+        """Puts stored responses that lack a judgement into the judge queue."""
+        if not positions:
             return
         decode = msgspec.json.Decoder(Response).decode
-        handle = os.open(self.writer.path / "responses.jsonl", os.O_RDONLY)
+        descriptor = os.open(self.writer.path / _RESPONSES, os.O_RDONLY)
         try:
-            for position in behind:
-                keys = range(position * self.stride, (position + 1) * self.stride)
-                spans = [(self.responses.lengths[k], self.responses.starts[k]) for k in keys]
-                responses = [decode(os.pread(handle, length, at)) for length, at in spans if length]
-                sample = (
-                    self.base.read(position)
-                    if self.attacked is None
-                    else self._stored_attack(position)
-                )
-                await queue.put((position, sample, responses))
+            for position in positions:
+                stored = [key for key in self._keys(position) if key in self.responses]
+                starts, lengths = self.responses.starts, self.responses.lengths
+                responses = [
+                    decode(os.pread(descriptor, lengths[key], starts[key])) for key in stored
+                ]
+                samples = self.base if self.attacked is None else self.attacked
+                await self._queue.put(AnsweredSample(position, samples.read(position), responses))
         finally:
-            os.close(handle)
+            os.close(descriptor)
 
-    def _unjudged(self) -> array[int]:
-        """Positions whose stored answers some judge has not seen (only whole samples: others are asked again)."""
-        has, stride = self.responses.lengths, self.stride
-        behind = array("I")
-        if all(desk.spans.count >= self.responses.count for desk in self.desks):
-            return behind
-        for position in range(self.total):
-            keys = range(position * stride, (position + 1) * stride)
-            if self.model is not None and not all(has[k] for k in keys):
-                continue
-            if any(has[k] and not desk.spans.lengths[k] for k in keys for desk in self.desks):
-                behind.append(position)
-        return behind
+    async def _judge_worker(self) -> None:
+        """Judges queued samples with all judges, until the queue ends with None."""
+        while (item := await self._queue.get()) is not None:
+            for stage in self.stages:
+                try:
+                    await self._judge_sample(stage, item)
+                except BudgetExceeded as error:
+                    self._budget_error = self._budget_error or error
+            if self.model is None:
+                self._done += 1
+                self._report_progress()
 
-    def _tell(self) -> None:
-        if self.options.progress is not None:
-            self.options.progress(self._done, self._todo, self.failures)
+    async def _judge_sample(self, stage: JudgeStage, item: AnsweredSample) -> None:
+        first_key = item.position * self.answers_per_sample
+        keys = [first_key + response.index for response in item.responses]
+        verdicts = await stage.judge_responses(
+            keys, item.sample, item.responses, lambda: self._budget_error is not None
+        )
+        watched = self.stopping is not None and stage is self._watched_stage()
+        if verdicts and watched:
+            self._record_verdicts(item.position, verdicts)
 
-    def _forget_failures(self) -> None:
-        for _, _, line in read_located_records(self.writer.path / "responses.jsonl", _Failed):
-            position = self.ids.get(line.sample_id)
-            if (
-                line.failure is not None
-                and line.failure.stage in ("model", "attack")
-                and position is not None
-            ):
-                for key in range(position * self.stride, (position + 1) * self.stride):
-                    for spans in (self.responses, *(desk.spans for desk in self.desks)):
-                        spans.remove(key)
-        for file, spans in (
-            ("responses.jsonl", self.responses),
-            *((d.file, d.spans) for d in self.desks),
-        ):
-            if not spans.ordered:
-                self.writer.rewrite_in_order(file, spans)
-        self.journal = self.writer.open_file("responses.jsonl")
-        self.responses = self.read_spans("responses.jsonl")
-        for desk in self.desks:
-            desk.journal, desk.spans = self.writer.open_file(desk.file), self.read_spans(desk.file)
+    # -- early stopping
 
-    # -- stopping when enough is known
-
-    def _prepare_until(self) -> None:
-        until = self.options.until
-        if until is None:
-            return
-        found = [desk for desk in self.desks if desk.judge.question == until.question]
-        if not found:
+    def _create_stopping(self) -> EarlyStopping | None:
+        rule = self.options.until
+        if rule is None:
+            return None
+        if all(stage.judge.question != rule.question for stage in self.stages):
             raise UserError(
-                f"--until asks about {until.question!r}, and no judge of this run answers that"
+                f"--until asks about {rule.question!r}, and no judge of this run answers that"
             )
-        self._watched = found[0]
-        self._order = array("I", range(self.total))
-        random.Random(self.options.seed).shuffle(self._order)
+        return EarlyStopping(
+            rule, self.total, self.options.seed, lambda position: self.base.read(position).id
+        )
+
+    def _watched_stage(self) -> JudgeStage:
+        """Returns the judge whose verdicts the stopping rule looks at."""
+        assert self.options.until is not None
+        question = self.options.until.question
+        return next(stage for stage in self.stages if stage.judge.question == question)
+
+    def _replay_verdicts(self, stopping: EarlyStopping) -> None:
+        """Shows the stored verdicts to the stopping rule, when a run continues."""
         stored: dict[int, list[bool | None]] = {}
-        for _, _, line in read_located_records(self.writer.path / self._watched.file, _Verdict):
+        path = self.writer.path / self._watched_stage().file
+        for _, _, line in read_located_records(path, _StoredVerdict):
             position = self.ids.get(line.sample_id)
             if position is not None:
                 stored.setdefault(position, []).append(line.verdict)
         for position, verdicts in stored.items():
-            self._settle(position, verdicts)
+            stopping.record(position, verdicts)
 
-    def _settle(self, position: int, verdicts: list[bool | None]) -> None:
-        """Draws are looked at in the order in which they were drawn, whatever the order in which they were judged."""
-        until, order = self.options.until, self._order
-        if until is None or order is None or self.cut is not None:
-            return
-        scored = [v for v in verdicts if v is not None]
-        self._verdicts[position] = (
-            scored[0] if len(scored) == 1 else sum(scored) / len(scored) if scored else None
-        )
-        while self._drawn < self.total and order[self._drawn] in self._verdicts:
-            drawn = order[self._drawn]
-            verdict = self._verdicts.pop(drawn)
-            self._drawn += 1
-            if until.observe(self.base.read(drawn).id, verdict):
-                self.cut = self._drawn
-                for feeder in self._feeders:
-                    feeder.cancel()
-                return
+    def _record_verdicts(self, position: int, verdicts: Sequence[bool | None]) -> None:
+        assert self.stopping is not None
+        if self.stopping.record(position, verdicts):
+            for task in self._producers:
+                task.cancel()
+
+    # -- bookkeeping
+
+    def _report_progress(self) -> None:
+        if self.options.progress is not None:
+            self.options.progress(self._done, self._todo, self._failures)
+
+    def _remove(self, position: int) -> None:
+        """Removes the responses to a sample and their judgements."""
+        for key in self._keys(position):
+            for spans in (self.responses, *(stage.spans for stage in self.stages)):
+                spans.remove(key)
+
+    def _rewrite_in_order(self) -> None:
+        self.writer.rewrite_in_order(_RESPONSES, self.responses)
+        for stage in self.stages:
+            self.writer.rewrite_in_order(stage.file, stage.spans)
+
+    def _drop_failures(self) -> None:
+        """Removes the samples whose stored response is a failure, so that they are repeated."""
+        path = self.writer.path / _RESPONSES
+        for _, _, line in read_located_records(path, _StoredFailure):
+            position = self.ids.get(line.sample_id)
+            retry = line.failure is not None and line.failure.stage in ("model", "attack")
+            if retry and position is not None:
+                self._remove(position)
+        self._rewrite_in_order()
+        # The offsets have changed.
+        self.responses = self._read_spans(_RESPONSES)
+        for stage in self.stages:
+            stage.reload()
 
     def _finish(self) -> None:
-        """Puts lines in order and marks the run complete."""
-        if self.cut is not None and self._order is not None:
-            for position in self._order[self.cut :]:
-                for key in range(position * self.stride, (position + 1) * self.stride):
-                    for spans in (self.responses, *(desk.spans for desk in self.desks)):
-                        spans.remove(key)
-            self.writer.record.notes["until"] = f"stopped after {self.cut} of {self.total} draws"
+        """Puts all lines in order and marks the run as complete."""
+        if self.stopping is not None and self.stopping.stopped_after is not None:
+            # Answers beyond the stop depend on the timing, so they are not part of the result.
+            for position in self.stopping.positions_beyond():
+                self._remove(position)
+            self.writer.manifest.notes["until"] = (
+                f"stopped after {self.stopping.stopped_after} of {self.total} draws"
+            )
         if self.attacked is not None:
-            self.writer.rewrite_in_order("samples.jsonl", self.attacked)
-        self.writer.rewrite_in_order("responses.jsonl", self.responses)
-        for desk in self.desks:
-            self.writer.rewrite_in_order(desk.file, desk.spans)
-        self.writer.record.notes.pop("judging", None)
-        self.writer.record.complete = self.completes
-        self.writer.save()
+            self.writer.rewrite_in_order("samples.jsonl", self.attacked.spans)
+        self._rewrite_in_order()
+        self.writer.manifest.notes.pop("judging", None)
+        self.writer.manifest.complete = self.marks_complete
+        self.writer.save_manifest()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error in a group of tasks, a user's error before others."""
-    leaves: list[BaseException] = []
-    todo: list[BaseException] = [group]
-    while todo:
-        error = todo.pop(0)
+def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Returns the first error in a group of tasks; a UserError has precedence over others."""
+    errors: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop(0)
         if isinstance(error, BaseExceptionGroup):
-            todo += error.exceptions
+            pending += error.exceptions
         else:
-            leaves.append(error)
-    return next((e for e in leaves if isinstance(e, UserError)), leaves[0])
+            errors.append(error)
+    return next((e for e in errors if isinstance(e, UserError)), errors[0])

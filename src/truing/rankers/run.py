@@ -104,8 +104,8 @@ class _Store:
         if summaries is not None:
             data = msgspec.json.format(msgspec.json.encode(list(summaries)), indent=1) + b"\n"
             self.writer.replace("ranking.json", data)
-            self.writer.record.complete = True
-            self.writer.save()
+            self.writer.manifest.complete = True
+            self.writer.save_manifest()
         self.writer.close()
 
 

@@ -1,1 +1,3 @@
-"""The run folder on disk: `Run` reads one, `RunWriter` writes one (append-only, crash-safe, resumable)."""
+"""The run folder on disk: `Run` reads one, `RunWriter` writes one (append-only, crash-safe,
+resumable).
+"""

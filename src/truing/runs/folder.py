@@ -1,11 +1,13 @@
-"""The run folder: what one run leaves on disk, append-only, crash-safe, resumable.
+"""The run folder: the files of one run, append-only, crash-safe and resumable.
 
-    manifest.json   samples.jsonl   responses.jsonl   judgements/<slug>-<hash8>.jsonl   rankings/<ranker>.jsonl
-    summary.json    report.html     parents.jsonl (in runs with an attack: the samples before it)
+    manifest.json   samples.jsonl   responses.jsonl   judgements/<slug>-<hash8>.jsonl
+    summary.json    report.html     rankings/<ranker>.jsonl
+    parents.jsonl   (only in runs with an attack: the samples before the attack)
 
-A line is written whole or not at all; a line that a crash cut off is truncated when the folder is opened for writing.
-While a run goes on, lines stand in the order in which answers came; a finished run has them in the order of its
-samples. One process writes at a time (an advisory lock on the folder's `lock` file). Folders are private (0700).
+A line is written completely or not at all; a line that a crash cut off is truncated when the folder
+is opened for writing. During a run, lines are in order of arrival; a finished run has them in the
+order of its samples. One process writes at a time (an advisory lock on the file `lock`). Folders
+are private (mode 0700).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import msgspec
 from msgspec import Struct, field
@@ -27,11 +29,14 @@ from truing.core.jsonl import read_records
 from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.runs.index import LineSpans
 
-T = TypeVar("T")
+_SCAN_BYTES = 65536
+_BUFFER_BYTES = 1 << 20
+_DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAX_SHOWN_DIFFERENCES = 4
 
 
 class DataRecord(Struct, frozen=True, kw_only=True):
-    """A data set as the run read it."""
+    """The data set of a run, as it was read."""
 
     spec: str
     source: str = ""
@@ -42,7 +47,11 @@ class DataRecord(Struct, frozen=True, kw_only=True):
 
 
 class JudgeRecord(Struct, frozen=True, kw_only=True):
-    """A judge whose judgements stand in `file` (relative to the folder)."""
+    """A judge of a run; its judgements are in `file`, relative to the folder.
+
+    `struck` is the reason why no rate may come from this judge (see `find_judge_conflict`), or
+    None.
+    """
 
     name: str
     question: str
@@ -52,7 +61,11 @@ class JudgeRecord(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, kw_only=True):
-    """Everything needed to run again and to know what was run. `plan` is the plan as plain data."""
+    """Everything needed to repeat a run and to know what was run.
+
+    `plan` holds the settings as plain data; `plan_hash` identifies them, so that a folder is only
+    continued with the same settings.
+    """
 
     plan: dict[str, Any] = field(default_factory=dict)
     plan_hash: str = ""
@@ -70,13 +83,13 @@ class Manifest(Struct, kw_only=True):
 
 
 def judgement_file(name: str, hash_: str) -> str:
-    """`judgements/<slug>-<hash8>.jsonl` for a judge."""
+    """Returns `judgements/<slug>-<hash8>.jsonl` for a judge's name and hash."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "judge"
     return f"judgements/{slug}-{(hash_ or '0' * 8)[:8]}.jsonl"
 
 
 class Run:
-    """A run folder for reading; never loads more than one line at a time unless you keep them."""
+    """A run folder for reading; all iterators hold one line in memory at a time."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -85,29 +98,33 @@ class Run:
 
     @property
     def manifest(self) -> Manifest:
-        """Read afresh at each call."""
-        try:
-            return msgspec.json.decode((self.path / "manifest.json").read_bytes(), type=Manifest)
-        except msgspec.DecodeError as error:
-            raise RunError(f"{self.path / 'manifest.json'}: {error}") from error
+        """The manifest, read from disk at each access."""
+        return _read_manifest(self.path / "manifest.json")
 
     def samples(self) -> Iterator[Sample]:
-        """In the order in which the run read them."""
+        """Yields the samples in the order of the data set."""
         return read_records(self.path / "samples.jsonl", Sample)
 
     def responses(self) -> Iterator[Response]:
-        """In the order in which they came."""
+        """Yields the responses; in the order of the samples if the run is complete."""
         return read_records(self.path / "responses.jsonl", Response)
 
     def judgements(self, judge: str | None = None) -> Iterator[Judgement]:
-        """Of one judge (by name), or of all."""
+        """Yields the judgements of one judge (by name) or of all."""
         for record in self.manifest.judges:
             if judge is None or record.name == judge:
                 yield from read_records(self.path / record.file, Judgement)
 
 
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except msgspec.DecodeError as error:
+        raise RunError(f"{path}: {error}") from error
+
+
 class AppendOnlyFile:
-    """One append-only file: what is appended goes to the operating system whole and at once, or is taken back."""
+    """A file that is only appended to; each append succeeds completely or leaves no trace."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -117,81 +134,78 @@ class AppendOnlyFile:
             self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self.size = os.fstat(self._fd).st_size
         except OSError as error:
-            raise _trouble(path, error) from error
+            raise _write_error(path, error) from error
         self._dirty = False
 
     def append(self, data: bytes | bytearray) -> int:
-        """Appends whole lines and gives the offset of the first; if the disk is full, RunError, and no part stays."""
-        at = self.size
+        """Appends complete lines and returns the offset of the first.
+
+        Raises RunError if the disk is full; what was written of the data is removed again.
+        """
+        offset = self.size
         try:
-            done = os.write(self._fd, data)
-            while done < len(data):
-                done += os.write(self._fd, bytes(data[done:]))
+            # os.write may write only a part, for example when the disk gets full.
+            written = os.write(self._fd, data)
+            while written < len(data):
+                written += os.write(self._fd, bytes(data[written:]))
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, at)
-            raise _trouble(self.path, error) from error
-        self.size = at + len(data)
+                os.ftruncate(self._fd, offset)
+            raise _write_error(self.path, error) from error
+        self.size = offset + len(data)
         self._dirty = True
-        return at
+        return offset
 
     def sync(self) -> None:
-        """Waits until the disk has it."""
+        """Waits until all appended data is on the disk."""
         if self._dirty:
+            # Cleared first: an append during the fsync, from another thread, marks it dirty again.
             self._dirty = False
             try:
                 os.fsync(self._fd)
             except OSError as error:
-                raise _trouble(self.path, error) from error
+                raise _write_error(self.path, error) from error
 
     def close(self) -> None:
-        """Lets go of the file; may be called twice."""
+        """Closes the file; may be called twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
-def _trouble(path: Path, error: OSError) -> RunError:
-    word = (
-        "the disk is full"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        else error.strerror
-    )
-    return RunError(
-        f"{path}: {word}; what was written before is safe, and the same command goes on from there"
-    )
-
-
 class RunWriter(Run):
-    """A run folder open for writing, by this process alone.
+    """A run folder that is open for writing by this process alone.
 
-    Each line reaches the operating system when it is appended, so that a killed process loses nothing that it
-    appended; `sync` waits for the disk and is called about once a second (group commit), against a power cut.
+    An appended line reaches the operating system at once, so a killed process loses nothing that it
+    appended. Against a power failure `sync` waits for the disk; the scheduler calls it about once a
+    second (group commit). `is_new` says whether the folder held no run before.
     """
 
     def __init__(self, path: str | Path, manifest: Manifest) -> None:
         self.path = Path(path)
-        self._journals: dict[str, AppendOnlyFile] = {}
-        self._lock = self._hold()
-        known = self.path / "manifest.json"
+        self._files: dict[str, AppendOnlyFile] = {}
+        self._lock = self._acquire_lock()
+        manifest_path = self.path / "manifest.json"
         try:
-            if known.exists():
-                old = self.manifest
-                if old.plan_hash != manifest.plan_hash:
-                    raise RunError(
-                        f"{self.path}: holds a run of another plan{_differences(old, manifest)}"
-                    )
-                self.record = old
-                self.fresh = False
+            self.is_new = not manifest_path.exists()
+            if self.is_new:
+                self._manifest = manifest
+                self.save_manifest()
             else:
-                self.record = manifest
-                self.fresh = True
-                self.save()
+                self._manifest = _read_manifest(manifest_path)
+                if self._manifest.plan_hash != manifest.plan_hash:
+                    differences = _describe_differences(self._manifest, manifest)
+                    raise RunError(f"{self.path}: holds a run of another plan{differences}")
         except RunError:
             self._lock.close()
             raise
 
-    def _hold(self) -> IO[bytes]:
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest in memory; changes are written by `save_manifest`."""
+        return self._manifest
+
+    def _acquire_lock(self) -> IO[bytes]:
         try:
             if not self.path.exists():
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -200,92 +214,83 @@ class RunWriter(Run):
         except OSError as error:
             raise RunError(f"{self.path}: cannot be a run folder: {error.strerror}") from error
         try:
+            # flock and not a PID file: the kernel releases it when the process dies.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
             raise RunError(f"{self.path}: another process is writing to this run folder") from error
         return lock
 
-    def save(self) -> None:
-        """Writes the manifest: to a temporary file, synced, then renamed."""
-        self.replace(
-            "manifest.json", msgspec.json.format(msgspec.json.encode(self.record), indent=2) + b"\n"
-        )
+    def save_manifest(self) -> None:
+        """Writes the manifest atomically."""
+        encoded = msgspec.json.format(msgspec.json.encode(self._manifest), indent=2)
+        self.replace("manifest.json", encoded + b"\n")
 
     def replace(self, file: str, data: bytes) -> None:
-        """Writes a whole file under its name at once: whoever reads sees the old one or the new one."""
+        """Writes a complete file atomically: a reader sees the old or the new content."""
         replace_file(self.path / file, data)
 
     def open_file(self, file: str) -> AppendOnlyFile:
-        """The open append-only file of that name; a line that a crash cut off is gone."""
-        found = self._journals.get(file)
-        if found is None:
-            found = self._journals[file] = AppendOnlyFile(self.path / file)
-        return found
+        """Returns the append-only file of that name; opens it at the first call."""
+        if file not in self._files:
+            self._files[file] = AppendOnlyFile(self.path / file)
+        return self._files[file]
 
     def append(self, file: str, row: Struct) -> int:
-        """Appends one line and gives its offset."""
+        """Appends one record as a line and returns its offset."""
         return self.open_file(file).append(encode_line(row))
 
     def rename(self, old: str, new: str) -> None:
-        """Closes a file that is whole now, and gives it its name."""
-        journal = self._journals.pop(old, None)
-        if journal is not None:
-            journal.sync()
-            journal.close()
+        """Syncs and closes a complete file, then renames it."""
+        open_file = self._files.pop(old, None)
+        if open_file is not None:
+            open_file.sync()
+            open_file.close()
         (self.path / old).replace(self.path / new)
-        self._sync_folder((self.path / new).parent)
+        _sync_folder((self.path / new).parent)
 
     def rewrite_in_order(self, file: str, spans: LineSpans) -> bool:
-        """Puts the lines of a file in the order of their keys (and drops those without one), if they are not yet so.
+        """Sorts a file's lines by key and drops lines without one; returns whether it had to.
 
-        Lines are appended as answers come, so that nothing waits in memory; this makes a finished run the same, byte
-        for byte, whatever order the answers came in and however often the run was killed.
+        Lines are appended in order of arrival, so that no answer waits in memory for an earlier
+        one. After this rewrite a finished run has the same bytes, whatever the order of arrival and
+        however often the run was interrupted.
         """
-        journal = self.open_file(file)
-        if spans.ordered and sum(spans.lengths) == journal.size:
+        open_file = self.open_file(file)
+        if spans.ordered and sum(spans.lengths) == open_file.size:
             return False
-        journal.sync()
-        source = os.open(journal.path, os.O_RDONLY | os.O_CLOEXEC)
-        target = journal.path.with_name(journal.path.name + ".tmp")
+        open_file.sync()
+        source = os.open(open_file.path, os.O_RDONLY | os.O_CLOEXEC)
+        target = open_file.path.with_name(open_file.path.name + ".tmp")
         try:
-            with target.open("wb", buffering=1 << 20) as stream:
+            with target.open("wb", buffering=_BUFFER_BYTES) as stream:
                 os.fchmod(stream.fileno(), 0o600)
                 for start, length in zip(spans.starts, spans.lengths):
                     if length:
                         stream.write(os.pread(source, length, start))
                 stream.flush()
                 os.fsync(stream.fileno())
-            self._journals.pop(file).close()
-            target.replace(journal.path)
-            self._sync_folder(journal.path.parent)
+            # The descriptor of the old file would go on appending to a deleted file.
+            self._files.pop(file).close()
+            target.replace(open_file.path)
+            _sync_folder(open_file.path.parent)
         except OSError as error:
             target.unlink(missing_ok=True)
-            raise _trouble(target, error) from error
+            raise _write_error(target, error) from error
         finally:
             os.close(source)
         return True
 
-    @staticmethod
-    def _sync_folder(folder: Path) -> None:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
     def sync(self) -> None:
-        """Waits until the disk has all that was appended; safe to call from a thread."""
-        for journal in tuple(self._journals.values()):
-            journal.sync()
-
-    flush = sync
+        """Waits until all appended data is on the disk; may be called from another thread."""
+        for open_file in tuple(self._files.values()):
+            open_file.sync()
 
     def discard(self) -> None:
-        """Takes back a folder in which nothing was answered yet (the data turned out to be unreadable)."""
-        for journal in self._journals.values():
-            journal.close()
-        self._journals.clear()
+        """Deletes a new folder without answers, for example because the data set is unreadable."""
+        for open_file in self._files.values():
+            open_file.close()
+        self._files.clear()
         for name in ("manifest.json", "lock"):
             (self.path / name).unlink(missing_ok=True)
         for part in self.path.rglob("*.part"):
@@ -296,24 +301,35 @@ class RunWriter(Run):
         self._lock.close()
 
     def close(self) -> None:
-        """Syncs and lets go of the folder; may be called twice."""
+        """Syncs, closes all files and releases the lock; may be called twice."""
         try:
             self.sync()
         finally:
-            for journal in self._journals.values():
-                journal.close()
-            self._journals.clear()
+            for open_file in self._files.values():
+                open_file.close()
+            self._files.clear()
             self._lock.close()
 
 
-def _differences(old: Manifest, new: Manifest) -> str:
-    """Which parts of the plan differ, by name."""
+def _write_error(path: Path, error: OSError) -> RunError:
+    reason = "the disk is full" if error.errno in _DISK_FULL_ERRORS else error.strerror
+    return RunError(
+        f"{path}: {reason}; what was written before is safe, and the same command continues "
+        "from there"
+    )
+
+
+def _describe_differences(old: Manifest, new: Manifest) -> str:
+    """Returns the settings that differ, by name, in parentheses."""
     keys = [k for k in {**old.plan, **new.plan} if old.plan.get(k) != new.plan.get(k)]
-    shown = [f"{k}: {_short(old.plan.get(k))}, not {_short(new.plan.get(k))}" for k in keys[:4]]
+    shown = [
+        f"{k}: {_shorten(old.plan.get(k))}, not {_shorten(new.plan.get(k))}"
+        for k in keys[:_MAX_SHOWN_DIFFERENCES]
+    ]
     return f" ({'; '.join(shown)})" if shown else f" ({old.plan_hash}, not {new.plan_hash})"
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -322,7 +338,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode_line(row: Struct) -> bytes:
-    """One line of JSON; text that is not Unicode (lone surrogates) is written with replacement characters."""
+    """Returns a record as one line of JSON; lone surrogates are replaced by `?`."""
     try:
         return _encode(row) + b"\n"
     except UnicodeEncodeError:
@@ -330,7 +346,7 @@ def encode_line(row: Struct) -> bytes:
 
 
 def replace_surrogates(value: Any) -> Any:
-    """The same plain data with lone surrogates replaced."""
+    """Returns plain data with lone surrogates, which UTF-8 cannot encode, replaced by `?`."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
@@ -341,7 +357,7 @@ def replace_surrogates(value: Any) -> Any:
 
 
 def replace_file(target: Path, data: bytes) -> None:
-    """Writes to a temporary file beside the target, syncs, renames: no reader ever sees half a file."""
+    """Writes a file atomically (temporary file, fsync, rename): no reader sees half of it."""
     temporary = target.with_name(target.name + ".tmp")
     try:
         with temporary.open("wb") as stream:
@@ -353,25 +369,35 @@ def replace_file(target: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _trouble(target, error) from error
+        raise _write_error(target, error) from error
 
 
 def truncate_partial_line(path: Path) -> int:
-    """Cuts a last line without a newline off a file; gives the number of bytes cut."""
+    """Removes a last line without a newline; returns the number of bytes removed."""
     if not path.exists():
         return 0
     size = path.stat().st_size
     with path.open("rb+") as stream:
-        at = size
-        while at > 0:
-            step = min(65536, at)
-            stream.seek(at - step)
-            found = stream.read(step).rfind(b"\n")
-            if found >= 0:
-                keep = at - step + found + 1
-                if keep < size:
-                    stream.truncate(keep)
-                return size - keep
-            at -= step
+        # Searches backwards, so that a large file is not read.
+        end = size
+        while end > 0:
+            start = max(0, end - _SCAN_BYTES)
+            stream.seek(start)
+            newline = stream.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                line_end = start + newline + 1
+                if line_end < size:
+                    stream.truncate(line_end)
+                return size - line_end
+            end = start
         stream.truncate(0)
         return size
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,7 +1,8 @@
-"""Compact look-up for runs of any size: which sample stands where, and which lines a file already holds.
+"""Compact indexes over the files of a run: positions of samples, and which lines a file holds.
 
-A Python dict of 100,000 ids costs about 17 MiB; `IdIndex` costs 3 MiB and `Ledger` 12 bytes a line, so that the memory
-of a run stays flat. Ids are kept as 64-bit hashes of this process (two ids in 200,000 collide with a chance of 1e-9).
+Memory: a Python dict of 100,000 ids takes about 17 MiB, `IdIndex` 3 MiB; `LineSpans` takes 12 bytes
+for each line. Ids are stored as 64-bit hashes (salted for each process); two of 200,000 ids collide
+with a probability of 1e-9.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import os
 from array import array
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -18,85 +18,92 @@ from truing.core.errors import RunError
 from truing.core.jsonl import read_located_records
 from truing.core.types import Sample
 
-T = TypeVar("T")
-_MASK = (1 << 64) - 1
+_HASH_MASK = (1 << 64) - 1
 
 
 class ResponseKey(Struct, frozen=True):
-    """The part of a response or a judgement that says which answer it belongs to."""
+    """The fields of a stored response or judgement that identify the response."""
 
     sample_id: str
     index: int = 0
 
 
 class SampleKey(Struct, frozen=True):
-    """The part of a sample that says which it is."""
+    """The fields of a stored sample that identify it."""
 
     id: str
     parent: str | None = None
 
 
 class IdIndex:
-    """Id -> position, in an open-addressed table of 12 bytes a slot."""
+    """A map from id to position: a hash table with linear probing, 12 bytes a slot."""
 
     def __init__(self) -> None:
-        self._size = 1 << 10
-        self._keys = array("Q", bytes(8 * self._size))
-        self._values = array("I", bytes(4 * self._size))
         self._used = 0
+        self._allocate(1 << 10)
+
+    def _allocate(self, slots: int) -> None:
+        # A power of two, so that `hash & (slots - 1)` is a slot. A key of 0 marks an empty slot.
+        self._slots = slots
+        self._keys = array("Q", bytes(8 * slots))
+        self._positions = array("I", bytes(4 * slots))
 
     def __len__(self) -> int:
         return self._used
 
     def add(self, id_: str, position: int) -> bool:
-        """Adds an id; False if it stood there before (its first position stays)."""
-        return self._put((hash(id_) & _MASK) or 1, position)
+        """Adds an id; returns False, and keeps the first position, if the id is already there."""
+        return self._insert(_hash_id(id_), position)
 
-    def _put(self, key: int, position: int) -> bool:
-        keys, mask = self._keys, self._size - 1
-        at = key & mask
-        while (found := keys[at]) != 0:
-            if found == key:
-                return False
-            at = (at + 1) & mask
-        keys[at] = key
-        self._values[at] = position
+    def get(self, id_: str) -> int | None:
+        """Returns the position of an id, or None."""
+        key = _hash_id(id_)
+        slot = self._find_slot(key)
+        return self._positions[slot] if self._keys[slot] == key else None
+
+    def _find_slot(self, key: int) -> int:
+        """Returns the slot that holds the key, or else the empty slot where it belongs."""
+        keys, mask = self._keys, self._slots - 1
+        slot = key & mask
+        while keys[slot] not in (0, key):
+            slot = (slot + 1) & mask
+        return slot
+
+    def _insert(self, key: int, position: int) -> bool:
+        slot = self._find_slot(key)
+        if self._keys[slot] == key:
+            return False
+        self._keys[slot] = key
+        self._positions[slot] = position
         self._used += 1
-        if self._used * 3 > self._size * 2:
+        # Linear probing gets slow when the table is more than two thirds full.
+        if self._used * 3 > self._slots * 2:
             self._grow()
         return True
 
     def _grow(self) -> None:
-        old_keys, old_values = self._keys, self._values
-        self._size *= 2
-        self._keys = array("Q", bytes(8 * self._size))
-        self._values = array("I", bytes(4 * self._size))
+        old_keys, old_positions = self._keys, self._positions
         self._used = 0
-        for key, value in zip(old_keys, old_values):
+        self._allocate(self._slots * 2)
+        for key, position in zip(old_keys, old_positions):
             if key:
-                self._put(key, value)
+                self._insert(key, position)
 
-    def get(self, id_: str) -> int | None:
-        """The position of an id, or none."""
-        key = (hash(id_) & _MASK) or 1
-        keys, mask = self._keys, self._size - 1
-        at = key & mask
-        while (found := keys[at]) != 0:
-            if found == key:
-                return self._values[at]
-            at = (at + 1) & mask
-        return None
+
+def _hash_id(id_: str) -> int:
+    return (hash(id_) & _HASH_MASK) or 1  # 0 is reserved for empty slots
 
 
 class LineSpans:
-    """Where the lines of a file start and how long they are, by key; a length of 0 means that there is none."""
+    """Offset and length of a file's lines by key (0 to size - 1); length 0 means no line."""
 
     def __init__(self, size: int) -> None:
         self.starts = array("Q", bytes(8 * size))
         self.lengths = array("I", bytes(4 * size))
         self.count = 0
         self.ordered = True
-        self._end = -1
+        """Whether the file holds exactly these lines, in the order of their keys."""
+        self._last_key = -1
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -105,20 +112,20 @@ class LineSpans:
         return self.lengths[key] != 0
 
     def add(self, key: int, start: int, length: int) -> bool:
-        """Notes a line; False if the key had one before (the first stays)."""
+        """Adds a line; returns False, and keeps the first one, if the key already has a line."""
         if self.lengths[key]:
-            self.ordered = False  # a second line for one key: the rewrite at the end drops it
+            self.ordered = False  # the rewrite at the end of the run drops the second line
             return False
         self.starts[key] = start
         self.lengths[key] = length
         self.count += 1
-        if key <= self._end:
+        if key <= self._last_key:
             self.ordered = False
-        self._end = key
+        self._last_key = key
         return True
 
     def remove(self, key: int) -> None:
-        """Takes a line out, so that the rewrite drops it."""
+        """Removes a line, so that the rewrite at the end of the run drops it."""
         if self.lengths[key]:
             self.lengths[key] = 0
             self.count -= 1
@@ -126,16 +133,16 @@ class LineSpans:
 
 
 class SampleStore:
-    """Random access to the lines of a finished file of samples, by position."""
+    """Random access by position to the lines of a complete file of samples."""
 
     def __init__(self, path: Path) -> None:
         self.ids = IdIndex()
         self._starts = array("Q")
         self._lengths = array("I")
-        for at, length, named in read_located_records(path, SampleKey):
-            if not self.ids.add(named.id, len(self._starts)):
-                raise RunError(f"{path}: the id {named.id!r} stands more than once")
-            self._starts.append(at)
+        for start, length, sample in read_located_records(path, SampleKey):
+            if not self.ids.add(sample.id, len(self._starts)):
+                raise RunError(f"{path}: the id {sample.id!r} occurs more than once")
+            self._starts.append(start)
             self._lengths.append(length)
         self._decode = msgspec.json.Decoder(Sample).decode
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -144,11 +151,11 @@ class SampleStore:
         return len(self._starts)
 
     def read(self, position: int) -> Sample:
-        """Decodes the line at a position."""
+        """Reads and decodes the sample at a position."""
         return self._decode(os.pread(self._fd, self._lengths[position], self._starts[position]))
 
     def close(self) -> None:
-        """Lets go of the file; may be called twice."""
+        """Closes the file; may be called twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -8,7 +8,7 @@ import pytest
 
 from truing.core import output_filter
 from truing.core.types import Answer, Judgement, Message, ToolCall
-from truing.evaluation.options import (
+from truing.evaluation.validation import (
     KEPT_ANSWER_CHARS,
     MAX_ANSWER_CHARS,
     prepare_answer,
