@@ -1,7 +1,9 @@
-"""The run folder by itself: torn lines, order, mending, and the compact index."""
+"""The run folder: incomplete lines, sorting, failed writes, reading, and the manifest."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,58 +11,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.core.errors import RunError
-from truing.core.types import Conversation, Judgement, Message, Response, Sample
+from truing.core.types import Judgement, Message, Response
 from truing.runs.folder import (
     AppendOnlyFile,
     Manifest,
     Run,
     RunWriter,
-    encode_line,
     judgement_file,
+    replace_surrogates,
     truncate_partial_line,
 )
-from truing.runs.index import IdIndex, LineSpans, SampleStore
+from truing.runs.index import LineSpans
 
 
 @given(
     st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b" ")), max_size=6),
     st.binary(max_size=70000),
 )
-def test_only_a_torn_last_line_is_cut(lines: list[bytes], tail: bytes) -> None:
-    import tempfile
-
+def test_truncates_only_an_incomplete_last_line(lines: list[bytes], tail: bytes) -> None:
     tail = tail.replace(b"\n", b" ")
-    whole = b"".join(line + b"\n" for line in lines)
+    complete = b"".join(line + b"\n" for line in lines)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.jsonl"
-        path.write_bytes(whole + tail)
+        path.write_bytes(complete + tail)
         assert truncate_partial_line(path) == len(tail)
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == complete
 
 
-@given(st.lists(st.text(max_size=8), unique=True, max_size=3000))
-def test_the_index_knows_what_a_dict_knows(ids: list[str]) -> None:
-    index, plain = IdIndex(), {}
-    for at, id_ in enumerate(ids):
-        assert index.add(id_, at)
-        plain[id_] = at
-    assert len(index) == len(plain)
-    assert all(index.get(i) == at for i, at in plain.items())
-    assert index.get("another id altogether") is None
-    if ids:
-        assert not index.add(ids[0], 99)
-        assert index.get(ids[0]) == 0
-
-
-def test_the_index_is_compact() -> None:
-    index = IdIndex()
-    for i in range(100_000):
-        index.add(f"sample-{i}", i)
-    assert index.get("sample-77777") == 77_777
-    assert index._size * 12 <= 3_200_000
-
-
-def test_lines_are_put_in_order_and_strays_dropped(tmp_path: Path) -> None:
+def test_lines_are_sorted_and_removed_ones_dropped(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "run", Manifest(plan_hash="x"))
     spans = LineSpans(4)
     for key in (2, 0, 3):
@@ -79,32 +57,30 @@ def test_lines_are_put_in_order_and_strays_dropped(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_a_journal_takes_back_what_it_could_not_write_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = AppendOnlyFile(tmp_path / "x.jsonl")
-    journal.append(b"one\n")
-    real = __import__("os").write
+def test_failed_append_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = AppendOnlyFile(tmp_path / "x.jsonl")
+    file.append(b"one\n")
+    real_write = os.write
     calls = []
 
     def write(fd: int, data: bytes) -> int:
         calls.append(data)
         if len(calls) == 1:
-            return int(real(fd, data[:3]))
+            return int(real_write(fd, data[:3]))
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("truing.runs.folder.os.write", write)
     with pytest.raises(RunError, match=r"x\.jsonl: the disk is full"):
-        journal.append(b"second line\n")
+        file.append(b"second line\n")
     assert (tmp_path / "x.jsonl").read_bytes() == b"one\n"
-    monkeypatch.setattr("truing.runs.folder.os.write", lambda fd, data: real(fd, data[:2]))
-    assert journal.append(b"third\n") == 4
+    monkeypatch.setattr("truing.runs.folder.os.write", lambda fd, data: real_write(fd, data[:2]))
+    assert file.append(b"third\n") == 4
     assert (tmp_path / "x.jsonl").read_bytes() == b"one\nthird\n"
-    journal.close()
-    journal.close()
+    file.close()
+    file.close()
 
 
-def test_reading_a_folder(tmp_path: Path) -> None:
+def test_reading_stops_before_an_incomplete_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run folder"):
         Run(tmp_path)
     writer = RunWriter(tmp_path / "run", Manifest(plan_hash="x"))
@@ -125,21 +101,36 @@ def test_reading_a_folder(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_samples_by_position(tmp_path: Path) -> None:
-    path = tmp_path / "samples.jsonl"
-    samples = [Sample(id=f"s{i}", conversation=Conversation.of("x" * i)) for i in range(20)]
-    path.write_bytes(b"".join(map(encode_line, samples)))
-    store = SampleStore(path)
-    assert len(store) == 20
-    assert store.read(13) == samples[13]
-    assert store.ids.get("s7") == 7
-    store.close()
-    path.write_bytes(encode_line(samples[0]) * 2)
-    with pytest.raises(RunError, match="occurs more than once"):
-        SampleStore(path)
-
-
-def test_judgement_files() -> None:
+def test_judgement_file_names() -> None:
     name = judgement_file("llm:harm,model=(openai:X)", "0123456789abcdef")
     assert name == "judgements/llm-harm-model-openai-x-01234567.jsonl"
     assert judgement_file("%%", "") == "judgements/judge-00000000.jsonl"
+
+
+def test_writer_saves_its_manifest_and_refuses_another_plan(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", Manifest(plan={"seed": 0}, plan_hash="x"))
+    assert writer.is_new
+    writer.manifest.notes["k"] = "v"
+    assert Run(writer.path).manifest.notes == {}
+    writer.save_manifest()
+    assert Run(writer.path).manifest.notes == {"k": "v"}
+    writer.close()
+    again = RunWriter(tmp_path / "run", Manifest(plan={"seed": 0}, plan_hash="x"))
+    assert not again.is_new
+    assert again.manifest.notes == {"k": "v"}
+    again.close()
+    with pytest.raises(RunError, match=r"another plan \(seed: 0, not 1\)"):
+        RunWriter(tmp_path / "run", Manifest(plan={"seed": 1}, plan_hash="y"))
+    assert (tmp_path / "run" / "manifest.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_discard_removes_a_new_folder(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", Manifest(plan_hash="x"))
+    writer.open_file("samples.jsonl.part").append(b"{}\n")
+    writer.discard()
+    assert not (tmp_path / "run").exists()
+
+
+def test_replace_surrogates_keeps_the_structure() -> None:
+    value = {"a\ud800": ["x", ("\udfff", 3)], "b": None}
+    assert replace_surrogates(value) == {"a?": ["x", ["?", 3]], "b": None}

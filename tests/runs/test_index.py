@@ -1,4 +1,4 @@
-"""The compact index, spans of lines, random access: against dicts and the files themselves."""
+"""The compact indexes, compared with dicts and with the files themselves."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.core.errors import RunError
-from truing.core.jsonl import read_complete_lines, read_located_records
-from truing.runs.index import IdIndex, LineSpans, ResponseKey, SampleStore
+from truing.runs.index import IdIndex, LineSpans, SampleStore
 
 
-def test_an_index_is_a_dict_of_first_positions() -> None:
+def test_id_index_equals_a_dict_of_first_positions() -> None:
     rng = random.Random(0)
-    index, known = IdIndex(), {}
+    index = IdIndex()
+    known: dict[str, int] = {}
     for position in range(20_000):
         id_ = f"s{rng.randrange(12_000)}"
         assert index.add(id_, position) is (id_ not in known)
         known.setdefault(id_, position)
     assert len(index) == len(known)
-    assert all(index.get(id_) == at for id_, at in known.items())
+    assert all(index.get(id_) == position for id_, position in known.items())
     assert index.get("absent") is None
 
 
-def test_an_id_whose_hash_is_zero_is_found() -> None:
+def test_id_with_hash_zero_is_found() -> None:
     class Zero(str):
         __slots__ = ()
 
@@ -40,32 +40,22 @@ def test_an_id_whose_hash_is_zero_is_found() -> None:
     assert index.get(Zero("z")) == 7
 
 
-def test_lines_whole_torn_and_wrong(tmp_path: Path) -> None:
-    file = tmp_path / "a.jsonl"
-    assert list(read_complete_lines(file)) == []
-    file.write_bytes(b'{"sample_id":"a"}\n{"sample_id":"b","index":1,"more":[1]}\n{"sample_id":"c"')
-    assert list(read_complete_lines(file)) == [
-        (0, b'{"sample_id":"a"}\n'),
-        (18, b'{"sample_id":"b","index":1,"more":[1]}\n'),
-    ]
-    assert [
-        (at, n, k.sample_id, k.index) for at, n, k in read_located_records(file, ResponseKey)
-    ] == [(0, 18, "a", 0), (18, 39, "b", 1)]
-    file.write_bytes(b'{"sample_id":"a"}\n{"index":1}\n')
-    with pytest.raises(RunError, match=r"a\.jsonl:2: .*missing required field `sample_id`"):
-        list(read_located_records(file, ResponseKey))
-    file.write_bytes(b'{"sample_id":"\xff"}\n')
-    with pytest.raises(RunError, match=r"a\.jsonl:1:"):
-        list(read_located_records(file, ResponseKey))
+def test_id_index_takes_at_most_32_bytes_an_id() -> None:
+    index = IdIndex()
+    for i in range(100_000):
+        index.add(f"sample-{i}", i)
+    assert index.get("sample-77777") == 77_777
+    assert index._slots * 12 <= 3_200_000
 
 
 @given(st.lists(st.integers(0, 30), max_size=60))
-def test_spans_know_their_order_and_their_doubles(keys: list[int]) -> None:
-    spans, at, first = LineSpans(31), 0, {}
+def test_spans_track_order_and_duplicates(keys: list[int]) -> None:
+    spans, offset = LineSpans(31), 0
+    first: dict[int, int] = {}
     for key in keys:
-        assert spans.add(key, at, 5) is (key not in first)
-        first.setdefault(key, at)
-        at += 5
+        assert spans.add(key, offset, 5) is (key not in first)
+        first.setdefault(key, offset)
+        offset += 5
     assert spans.count == len(first)
     assert spans.ordered is (keys == sorted(set(keys)))
     assert {k: spans.starts[k] for k in range(31) if k in spans} == first
@@ -76,7 +66,7 @@ def test_spans_know_their_order_and_their_doubles(keys: list[int]) -> None:
     assert not spans.ordered or not keys
 
 
-def test_samples_by_position(tmp_path: Path) -> None:
+def test_sample_store_reads_by_position(tmp_path: Path) -> None:
     file = tmp_path / "samples.jsonl"
     rows = [
         {"id": f"i{k}", "conversation": {"messages": [{"role": "user", "content": "ä" * k}]}}
