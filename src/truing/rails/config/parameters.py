@@ -179,7 +179,7 @@ class ConfiguredStreamingModel(ConfiguredModel):
     """A `ConfiguredModel` for a model that can stream."""
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """StreamingModel from the model."""
+        """Streams from the model."""
         assert isinstance(self.model, StreamingModel)
         async for chunk in self.model.stream(conversation, sampling):
             yield chunk

@@ -20,23 +20,19 @@ from truing.core.types import Failure, Ruling, Sampling
 from truing.rails.colang.compiler import CompiledFlow, Program, compile_flow
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.runtime import dialog_actions
-from truing.rails.runtime.action_registry import ActionRegistry, RegisteredAction
+from truing.rails.runtime.action_registry import ActionRegistry
+from truing.rails.runtime.action_runner import ActionRunner
 from truing.rails.runtime.conversation_state import (
     ConversationState,
     conversation_keys,
     extend_conversation_key,
 )
 from truing.rails.runtime.embeddings import EmbeddingCache, TextEncoder, choose_encoder
-from truing.rails.runtime.events import (
-    aborted_turn_result,
-    action_finished_events,
-    events_for_create_event,
-    events_from_messages,
-)
+from truing.rails.runtime.events import events_from_messages
 from truing.rails.runtime.example_index import DialogExamples
 from truing.rails.runtime.interpreter import FlowError
 from truing.rails.runtime.knowledge_base import KnowledgeBase
-from truing.rails.runtime.llm_client import LlmError, SpeculationCache, SpeculationStopped
+from truing.rails.runtime.llm_client import LlmError, SpeculationCache
 from truing.rails.runtime.nemo_compat import load_config_code
 from truing.rails.runtime.parallel_rails import ACTIONS as parallel_actions
 from truing.rails.runtime.parallel_rails import can_run_in_parallel
@@ -59,7 +55,6 @@ Event = dict[str, Any]
 MAX_EVENTS_PER_TURN = 300
 MAX_CACHED_CONVERSATIONS = 512
 DEFAULT_ACTION_TIMEOUT = 60.0  # seconds
-INTERNAL_ERROR_MESSAGE = "I'm sorry, an internal error has occurred."
 LISTEN_EVENT: Event = {"type": "Listen"}
 
 
@@ -106,8 +101,8 @@ class Runtime:
         self.library = library
         self.prompts = PromptManager(config)
         self.actions = ActionRegistry()
-        self.action_params: dict[str, Any] = {}
-        self.action_timeout = float(config.truing.get("action_timeout", DEFAULT_ACTION_TIMEOUT))
+        timeout = float(config.truing.get("action_timeout", DEFAULT_ACTION_TIMEOUT))
+        self._action_runner = ActionRunner(self.actions, timeout)
         self._flow_numbers = count(1)
         self._states: OrderedDict[bytes, ConversationState] = OrderedDict()
         self._register_actions(parts)
@@ -190,7 +185,7 @@ class Runtime:
 
     def register_action_param(self, name: str, value: Any) -> Runtime:
         """Adds a value that actions get if they have a parameter of that name."""
-        self.action_params[name] = value
+        self._action_runner.extra_arguments[name] = value
         return self
 
     def register_prompt_context(self, name: str, value: Any) -> Runtime:
@@ -330,7 +325,7 @@ class Runtime:
         while True:
             event = state.history[-1]
             if event["type"] == "StartInternalSystemAction":
-                steps = await self._run_action(turn, event)
+                steps = await self._action_runner.run(turn, event)
             else:
                 if event["type"] == "start_flow" and event.get("flow_body"):
                     state.add_dynamic_flow(event["flow_id"], event["flow_body"])
@@ -356,79 +351,6 @@ class Runtime:
             turn.track_rail_event(event)
         elif kind == "BotIntent" and event["intent"] == "stop":
             turn.finish_rail("block")
-
-    # -- actions ---------------------------------------------------------------------------------
-
-    async def _run_action(self, turn: TurnContext, event: Event) -> list[Event]:
-        """Runs the action that `event` starts, and returns the events after it.
-
-        A failed action ends the turn.
-        """
-        name, params = event["action_name"], event["action_params"]
-        if name == "create_event":
-            return events_for_create_event(event, params["event"], turn.state.context)
-        action = self.actions.find(name)
-        if turn.is_speculative_copy and (action is None or not action.builtin):
-            raise SpeculationStopped(f"the action {name!r} is not run twice")
-        status, result = "success", None
-        if action is None:
-            turn.error = f"there is no action {name!r}"
-            status, result = "failed", aborted_turn_result(f"Action '{name}' not found.")
-        else:
-            try:
-                result = await self._call_action(turn, action, dict(params))
-            except (LlmError, FlowError, SpeculationStopped):
-                raise
-            except TimeoutError:
-                turn.error = f"the action {name!r} took longer than {self.action_timeout:g} s"
-            except (Exception, SystemExit) as error:
-                # SystemExit too: an action that exits must not end the server.
-                turn.error = f"the action {name!r} failed: {type(error).__name__}: {error}"
-            if turn.error is not None and result is None:
-                status, result = "failed", aborted_turn_result(INTERNAL_ERROR_MESSAGE)
-        if status == "failed":
-            turn.failure = Failure("rail", "action", turn.error or name)
-        is_system = bool(event.get("is_system_action"))
-        return action_finished_events(event, result, status, is_system)
-
-    async def _call_action(
-        self, turn: TurnContext, action: RegisteredAction, kwargs: dict[str, Any]
-    ) -> Any:
-        """Calls an action with the flow's arguments; user code also gets what it names."""
-        context = turn.state.context
-        for parameter in action.parameters:
-            if parameter.startswith("__context__"):
-                kwargs[parameter] = context.get(parameter.removeprefix("__context__"))
-        for name, value in kwargs.items():
-            if isinstance(value, str) and value.startswith("$") and value[1:] in context:
-                kwargs[name] = context[value[1:]]
-        # An error of this action is told apart from one that an earlier action left.
-        previous_error, turn.error = turn.error, None
-        if action.builtin:
-            value = await action.call(turn, **kwargs)
-        else:
-            injected = self._injected_arguments(turn, action)
-            kwargs.update({k: v for k, v in injected.items() if k in action.parameters})
-            value = await action.run(kwargs, self.action_timeout)
-        turn.error = previous_error
-        return value
-
-    def _injected_arguments(self, turn: TurnContext, action: RegisteredAction) -> dict[str, Any]:
-        """Returns the values that actions get by parameter name, as in NeMo."""
-        services = self.services
-        arguments = {
-            "events": turn.state.history,
-            "context": dict(turn.state.context),
-            "config": self.config,
-            "llm_task_manager": self.prompts,
-            "llm": turn.llm(action.name),
-            "kb": services.kb,
-            "llms": {task: turn.llm(task) for task in services.models},
-            **self.action_params,
-        }
-        if arguments["kb"] is None:
-            del arguments["kb"]  # the parameter's default holds
-        return arguments
 
 
 def _with_options(

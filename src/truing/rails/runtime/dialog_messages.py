@@ -87,7 +87,7 @@ def _with_tool_messages(turn: TurnContext, prompt: Any, event: Event) -> Any:
 
 
 async def push_to_stream(turn: TurnContext, text: str) -> None:
-    """StreamingModel a text as a whole; dropped if the LLM's own stream has already finished."""
+    """Streams a text as a whole; dropped if the LLM's own stream has already finished."""
     if turn.stream is not None:
         await turn.stream.push(text)
 

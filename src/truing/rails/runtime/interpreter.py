@@ -7,65 +7,29 @@ and advanced, so that an event touches only the running flows and those that can
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any
 
 from truing.core.errors import TruingError
 from truing.rails.colang import compiler as p
 from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_parameters
+from truing.rails.runtime.flow_frames import (
+    ABORTED,
+    ACTIVE,
+    COMPLETED,
+    INTERRUPTED,
+    FlowFrame,
+    FlowSnapshot,
+)
 
 Event = dict[str, Any]
-# The states of a frame. The order matters: ABORTED and COMPLETED frames are dropped at the next
-# event.
-ACTIVE, INTERRUPTED, ABORTED, COMPLETED = range(4)
 MAX_STEPS_PER_EVENT = 10_000
 MAX_CALL_DEPTH = 50
 MAX_SNAPSHOTS = 8
 MAX_FRAMES = 64  # above this, frames that can never resume are dropped
 
-_frame_ids = count(1)
-
 
 class FlowError(TruingError):
     """A flow cannot go on: an endless loop, too deep a recursion, an unknown subflow."""
-
-
-class FlowFrame:
-    """A running flow: its program counter, its status, and the frame that it waits for.
-
-    `pc` is the index of the instruction that runs next; it is negative once the flow is over.
-    `interrupted_by` is the `uid` of a subflow's frame, or of the flow that took precedence.
-    """
-
-    __slots__ = ("flow", "interrupted_by", "pc", "status", "uid")
-
-    def __init__(self, flow: p.CompiledFlow, pc: int) -> None:
-        self.uid = next(_frame_ids)
-        self.flow = flow
-        self.pc = pc
-        self.status = ACTIVE
-        self.interrupted_by: int | None = None
-
-    def copy(self) -> FlowFrame:
-        """Returns a copy with the same uid, to which `interrupted_by` of others still refers."""
-        frame = FlowFrame.__new__(FlowFrame)
-        frame.uid, frame.flow, frame.pc = self.uid, self.flow, self.pc
-        frame.status, frame.interrupted_by = self.status, self.interrupted_by
-        return frame
-
-
-class _Snapshot:
-    """The state before a user's utterance, to which `hide_prev_turn` returns."""
-
-    __slots__ = ("context", "depth", "frames", "previous")
-
-    def __init__(
-        self, previous: _Snapshot | None, context: dict[str, Any], frames: list[FlowFrame]
-    ) -> None:
-        self.previous = previous
-        self.context = dict(context)
-        self.frames = [frame.copy() for frame in frames]
-        self.depth: int = 1 if previous is None else previous.depth + 1
 
 
 def event_key(event: Event) -> tuple[int, str]:
@@ -116,7 +80,7 @@ class Interpreter:
         self.next_instruction: p.Instruction | None = None
         self.deciding_frame_id: int | None = None
         self.next_priority = 0.0
-        self.snapshots: _Snapshot | None = None
+        self.snapshots: FlowSnapshot | None = None
         self.last_event: Event | None = None
         self.steps_taken = 0
 
@@ -140,7 +104,7 @@ class Interpreter:
             previous = self.snapshots
             if previous is not None and previous.depth >= MAX_SNAPSHOTS:
                 previous = None  # bounds the memory of long conversations
-            self.snapshots = _Snapshot(previous, self.context, self.frames)
+            self.snapshots = FlowSnapshot(previous, self.context, self.frames)
         self.last_event = event
         if kind == "StartInternalSystemAction":
             return
@@ -336,7 +300,8 @@ class Interpreter:
     # -- running a frame -------------------------------------------------------------------------
 
     def _propose(self, frame: FlowFrame, weight: float) -> None:
-        """Makes the frame's instruction the next step, if its priority is above the proposed one's."""
+        """Makes the frame's instruction the next step, if its priority is above the proposed one's.
+        """
         priority = frame.flow.priority
         if self.next_instruction is not None and self.next_priority >= priority:
             return
@@ -349,7 +314,8 @@ class Interpreter:
             self.next_priority = priority * weight
 
     def _run_frame(self, frame: FlowFrame, depth: int) -> None:
-        """Runs a frame up to its next instruction that waits or acts, calling subflows on the way."""
+        """Runs a frame up to its next instruction that waits or acts, calling subflows on the way.
+        """
         while True:
             frame.pc = self._run_to_wait(frame.flow, frame.pc)
             if frame.pc < 0:
@@ -373,7 +339,8 @@ class Interpreter:
             name = instruction.expression(self.context)
         if not isinstance(name, str):
             raise FlowError(
-                f"{instruction.name!r} in the flow {flow_id!r} should name a subflow, but its value is "
+                f"{instruction.name!r} in the flow {flow_id!r} should name a subflow, but its "
+                f"value is "
                 f"{name!r}"
             )
         if ("(" in name and ")" in name) or "$" in name:
@@ -393,10 +360,10 @@ class Interpreter:
         return True
 
     def _run_to_wait(self, flow: p.CompiledFlow, pc: int) -> int:
-        """Executes the instructions from `pc` that neither wait nor act (if, while, set, jump, ...).
+        """Runs the instructions from `pc` that neither wait nor act (if, while, set, jump, ...).
 
-        Returns the index of the next instruction that does, or, when the flow is over, -(last index +
-        1).
+        Returns the index of the next instruction that does, or, when the flow is over, -(last index
+        + 1).
         """
         instructions = flow.instructions
         size = len(instructions)
@@ -408,7 +375,8 @@ class Interpreter:
             self.steps_taken += 1
             if self.steps_taken > MAX_STEPS_PER_EVENT:
                 raise FlowError(
-                    f"the flow {flow.id!r} does not come to an end (line {instructions[previous].line})"
+                    f"the flow {flow.id!r} does not come to an end (line "
+                    f"{instructions[previous].line})"
                 )
             previous = pc
             instruction = instructions[pc]

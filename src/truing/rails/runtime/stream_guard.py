@@ -1,4 +1,4 @@
-"""StreamingModel the answer of a turn through the output rails; nothing that was sent is taken back.
+"""Streams the answer of a turn through the output rails; what was sent is never taken back.
 
 Without output rails, chunks are sent as the model writes them, once the input rails have passed.
 With output rails there are two modes (``truing: {streaming: {mode: ...}}``):
@@ -25,7 +25,7 @@ _STAGES = ("input", "output", "dialog", "retrieval", "tool_output", "tool_input"
 
 
 class StreamGuard:
-    """StreamingModel one answer.
+    """Streams one answer.
 
     `answer` returns the whole answer of a model behind rails (`GuardedModel.answer`); its keyword
     arguments `options`, `session` and `explicit_fields` are passed on.

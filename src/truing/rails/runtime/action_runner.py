@@ -1,0 +1,105 @@
+"""Runs the actions that flows start: with their arguments, and within a time limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from truing.core.types import Failure
+from truing.rails.runtime.action_registry import ActionRegistry, RegisteredAction
+from truing.rails.runtime.events import (
+    aborted_turn_result,
+    action_finished_events,
+    events_for_create_event,
+)
+from truing.rails.runtime.interpreter import FlowError
+from truing.rails.runtime.llm_client import LlmError, SpeculationStopped
+from truing.rails.runtime.turn_context import TurnContext
+
+Event = dict[str, Any]
+INTERNAL_ERROR_MESSAGE = "I'm sorry, an internal error has occurred."
+
+
+class ActionRunner:
+    """Runs registered actions. User code is stopped after `timeout` seconds.
+
+    `extra_arguments` are values that user code gets by parameter name (`register_action_param`).
+    """
+
+    def __init__(self, actions: ActionRegistry, timeout: float) -> None:
+        self.actions = actions
+        self.timeout = timeout
+        self.extra_arguments: dict[str, Any] = {}
+
+    async def run(self, turn: TurnContext, event: Event) -> list[Event]:
+        """Runs the action that `event` starts, and returns the events after it.
+
+        A failed action ends the turn with an apology; `turn.error` and `turn.failure` say why.
+        Raises LlmError and FlowError, which end the turn without an answer, and SpeculationStopped
+        in a speculative copy.
+        """
+        name, params = event["action_name"], event["action_params"]
+        if name == "create_event":
+            return events_for_create_event(event, params["event"], turn.state.context)
+        action = self.actions.find(name)
+        if turn.is_speculative_copy and (action is None or not action.builtin):
+            raise SpeculationStopped(f"the action {name!r} is not run twice")
+        status, result = "success", None
+        if action is None:
+            turn.error = f"there is no action {name!r}"
+            status, result = "failed", aborted_turn_result(f"Action '{name}' not found.")
+        else:
+            try:
+                result = await self._call(turn, action, dict(params))
+            except (LlmError, FlowError, SpeculationStopped):
+                raise
+            except TimeoutError:
+                turn.error = f"the action {name!r} took longer than {self.timeout:g} s"
+            except (Exception, SystemExit) as error:
+                # SystemExit too: an action that exits must not end the server.
+                turn.error = f"the action {name!r} failed: {type(error).__name__}: {error}"
+            if turn.error is not None and result is None:
+                status, result = "failed", aborted_turn_result(INTERNAL_ERROR_MESSAGE)
+        if status == "failed":
+            turn.failure = Failure("rail", "action", turn.error or name)
+        is_system = bool(event.get("is_system_action"))
+        return action_finished_events(event, result, status, is_system)
+
+    async def _call(
+        self, turn: TurnContext, action: RegisteredAction, kwargs: dict[str, Any]
+    ) -> Any:
+        """Calls an action with the flow's arguments; user code also gets what it names."""
+        context = turn.state.context
+        for parameter in action.parameters:
+            if parameter.startswith("__context__"):
+                kwargs[parameter] = context.get(parameter.removeprefix("__context__"))
+        for name, value in kwargs.items():
+            if isinstance(value, str) and value.startswith("$") and value[1:] in context:
+                kwargs[name] = context[value[1:]]
+        # An error of this action is told apart from one that an earlier action left.
+        previous_error, turn.error = turn.error, None
+        if action.builtin:
+            value = await action.call(turn, **kwargs)
+        else:
+            injected = self._injected_arguments(turn, action)
+            kwargs.update({k: v for k, v in injected.items() if k in action.parameters})
+            value = await action.run(kwargs, self.timeout)
+        turn.error = previous_error
+        return value
+
+    def _injected_arguments(self, turn: TurnContext, action: RegisteredAction) -> dict[str, Any]:
+        """Returns the values that user code gets by parameter name, as in NeMo."""
+        services = turn.services
+        arguments = {
+            "events": turn.state.history,
+            "context": dict(turn.state.context),
+            "config": services.config,
+            "llm_task_manager": services.prompts,
+            "llm": turn.llm(action.name),
+            "kb": services.kb,
+            "llms": {task: turn.llm(task) for task in services.models},
+            **self.extra_arguments,
+        }
+        if arguments["kb"] is None:
+            del arguments["kb"]  # the parameter's default holds
+        return arguments
