@@ -1,5 +1,4 @@
-"""Runs the actions that flows start: with their arguments, and within a time limit.
-"""
+"""Runs the actions that flows start: with their arguments, and within a time limit."""
 
 from __future__ import annotations
 

@@ -300,8 +300,7 @@ class Interpreter:
     # -- running a frame -------------------------------------------------------------------------
 
     def _propose(self, frame: FlowFrame, weight: float) -> None:
-        """Makes the frame's instruction the next step, if its priority is above the proposed one's.
-        """
+        """Makes the frame's instruction the next step, if its priority is above the proposed one's."""
         priority = frame.flow.priority
         if self.next_instruction is not None and self.next_priority >= priority:
             return
@@ -314,8 +313,7 @@ class Interpreter:
             self.next_priority = priority * weight
 
     def _run_frame(self, frame: FlowFrame, depth: int) -> None:
-        """Runs a frame up to its next instruction that waits or acts, calling subflows on the way.
-        """
+        """Runs a frame up to its next instruction that waits or acts, calling subflows on the way."""
         while True:
             frame.pc = self._run_to_wait(frame.flow, frame.pc)
             if frame.pc < 0:
