@@ -203,19 +203,6 @@ def test_deletion_removes_personal_data(
     assert n_free == (3 if withdraw else 2)  # the slot of a withdrawn rating is free again
 
 
-def test_administrators_see_no_opt_outs(store: Store, add_person: Callable[..., str]) -> None:
-    add_person("wise-finch", "rater", "redteamer", without=("self_harm",))
-    people_list = store.read(overview.list_people)
-    assert [(p.pseudonym, p.roles) for p in people_list] == [("wise-finch", ("redteamer", "rater"))]
-    assert "self_harm" not in str(people_list)
-    lines = store.read(lambda tx: overview.read_audit_log(tx, None, 100))
-    assert {line.action for line in lines} == {"invite", "accept", "consent"}
-    assert "animal_abuse" not in str(lines)
-    assert not store.read(overview.has_admin)
-    add_person("boss-crane", "admin")
-    assert store.read(overview.has_admin)
-
-
 def test_a_phrase_reset_ends_every_login(
     store: Store, manual_clock: ManualClock, add_person: Callable[..., str]
 ) -> None:

@@ -44,15 +44,6 @@ def submit(
     return store.write(lambda tx: queue.submit_rating(tx, person, leased.token, assessment, study))
 
 
-def test_adding_the_same_row_twice_adds_one_item(store: Store, study: Study) -> None:
-    add_queue_item(store, study, "k")
-    again = NewItem(
-        source="run:x", key="k", conversation=CONVERSATION, targets=(Target("s", 0, 1),)
-    )
-    assert store.write(lambda tx: add_item(tx, again, study)) is None
-    assert len(store.read(lambda tx: tx.session.scalars(select(Slot.id)).all())) == study.raters
-
-
 def test_an_item_closes_after_k_ratings(
     store: Store, study: Study, add_person: Callable[..., str]
 ) -> None:

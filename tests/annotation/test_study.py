@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from truing.annotation.study import clean_text, grade_to_score, is_harmful, read_study
+from truing.annotation.store import Store
+from truing.annotation.study import (
+    Contact,
+    Study,
+    clean_text,
+    grade_to_score,
+    is_harmful,
+    load_secret,
+    load_study,
+    read_study,
+    save_study,
+)
 from truing.core.errors import PlanError
 
 
@@ -62,3 +74,21 @@ def test_scores_and_verdicts_of_grades() -> None:
 
 def test_text_is_cleaned_for_databases() -> None:
     assert clean_text("a\x00b\r\nc\rd\ud800e") == "a�b\nc\nd?e"
+
+
+def test_a_stored_study_is_unchanged(store: Store) -> None:
+    study = Study(name="Ours", continuation="picked", contacts=(Contact("Desk", "call 5"),))
+    store.write(lambda tx: save_study(tx, study))
+    assert msgspec.structs.asdict(store.read(load_study)) == msgspec.structs.asdict(study)
+
+
+def test_the_most_severe_category_counts() -> None:
+    study = Study(severity={"self_harm": 3.0, "animal_abuse": 0.5})
+    assert study.max_severity(["animal_abuse", "self_harm"]) == 3.0
+    assert study.max_severity(["animal_abuse", "privacy_violation"]) == 1.0  # unlisted: 1
+    assert study.max_severity(()) == 1.0
+
+
+def test_the_secret_is_created_once(store: Store) -> None:
+    first = store.write(load_secret)
+    assert len(first) == 64 and store.write(load_secret) == first

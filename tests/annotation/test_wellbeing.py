@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 import pytest
 from tests.annotation.conftest import ManualClock
 
@@ -118,11 +117,3 @@ def test_demographics_hide_groups_under_ten(store: Store, add_person: Callable[.
     }
     store.write(lambda tx: wellbeing.save_demographics(tx, _person(tx, ids[0]), {}))
     assert store.read(lambda tx: tx.session.get(Demographic, (ids[0], "age"))) is None
-
-
-def test_a_stored_study_is_unchanged(store: Store) -> None:
-    from truing.annotation.study import Contact, load_study, save_study
-
-    study = Study(name="Ours", continuation="picked", contacts=(Contact("Desk", "call 5"),))
-    store.write(lambda tx: save_study(tx, study))
-    assert msgspec.structs.asdict(store.read(load_study)) == msgspec.structs.asdict(study)

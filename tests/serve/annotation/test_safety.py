@@ -9,10 +9,10 @@ import pytest
 from tests.serve.annotation.site import PHRASE, Visitor, run_site
 
 from truing.annotation import overview
-from truing.annotation.store import DatabaseUnavailable, RequestRejected
+from truing.annotation.store import DatabaseUnavailable
 from truing.annotation.study import Contact, Study
 from truing.models.scripted import Scripted
-from truing.serve.annotation.app_state import ServerLimits, Throttle, name_models
+from truing.serve.annotation.app_state import ServerLimits
 
 ECHO = Scripted(lambda conversation, sampling: conversation.prompt, name="<b>echo</b>")
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"&{{7*7}}"
@@ -262,25 +262,6 @@ def test_requests_are_limited_by_person_and_sign_ins_by_address(file_url: str) -
             "Too many attempts" in str(line) or line.action == "sign-in-failed"
             for line in site.state.store.read(lambda tx: overview.read_audit_log(tx, None, 50))
         )
-
-
-def test_a_throttle_refills() -> None:
-    seconds = [0.0]
-    throttle = Throttle(2, max_keys=3, clock=lambda: seconds[0])
-    throttle.check("a"), throttle.check("a")
-    with pytest.raises(RequestRejected):
-        throttle.check("a")
-    seconds[0] += 31
-    throttle.check("a")
-    for key in "bcd":
-        throttle.check(key)  # "a" is forgotten: at most three keys are kept
-    throttle.check("a"), throttle.check("a")
-
-
-def test_models_with_one_name_get_numbers() -> None:
-    assert list(
-        name_models([Scripted("a", name="m"), Scripted("b", name="m"), Scripted("c", name="m")])
-    ) == ["m", "m (2)", "m (3)"]
 
 
 def test_an_unavailable_database_gives_503(file_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
