@@ -7,7 +7,9 @@ import json
 import msgspec
 import pytest
 
-from truing.analysis.comparison import compare, make_claim, mark_pareto_front
+from truing.analysis.claims import make_claim
+from truing.analysis.comparison import compare
+from truing.analysis.pareto import mark_pareto_front
 from truing.core.errors import RunError
 from truing.core.types import Conversation, Lineage, Sample
 

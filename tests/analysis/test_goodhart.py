@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from truing.analysis.comparison import compare
-from truing.analysis.labels import add_label, draw_rows
+from truing.analysis.label_draws import draw_rows
+from truing.analysis.labels import add_label
 from truing.analysis.summary import summarise
 from truing.core.types import Judgement, Lineage
 
@@ -61,7 +62,7 @@ def test_no_lever_no_ledger_and_no_witness_is_said(make_run, prompts):
     a = make_run("c", prompts(20), one, lineages={"chooser": CHOOSER})
     b = make_run("d", prompts(20), one, lineages={"chooser": CHOOSER}, model=BEST)
     (line,) = compare(a, b).ledger
-    assert line.independent is None and line.inflation is None and "no witness" in line.note
+    assert line.independent is None and line.inflation is None and "nothing confirms" in line.note
 
 
 def test_a_judge_that_gives_values_is_counted_in_deviations(make_run, prompts):

@@ -10,17 +10,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from truing.analysis.labels import (
-    add_label,
+from truing.analysis.label_draws import (
     draw_rows,
-    import_labels,
     judge_uncertainty,
     labelable_rows,
     read_draws,
-    read_labels,
     systematic_sample,
-    unlabelled_draws,
 )
+from truing.analysis.labels import add_label, import_labels, read_labels, unlabelled_draws
 from truing.analysis.summary import summarise
 from truing.analysis.verdict_table import read_verdict_table
 from truing.core.errors import DataError
@@ -314,7 +311,7 @@ def test_drawn_rows_may_be_labelled_in_the_rating_pages(make_run, prompts):
 
 
 def test_draws_for_a_certificate_leave_corrections_alone(make_run, prompts):
-    from truing.gates.certificate import CertificateRequest, draw_rows_to_label
+    from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
 
     run = make_run("r", prompts(30), {"harmful": [[False, False]] * 30})
     for d in draw_rows_to_label(run, CertificateRequest(judge="test:harmful"), 10):

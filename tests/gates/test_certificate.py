@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from truing.analysis.labels import add_label, draw_rows
+from truing.analysis.label_draws import draw_rows
+from truing.analysis.labels import add_label
 from truing.core.errors import DataError, LineageError, PlanError, RunError
 from truing.core.lineage import hash_prompts
 from truing.core.types import Judgement, Lineage
-from truing.gates.certificate import CertificateRequest, certify, draw_rows_to_label
+from truing.gates.certificate import certify
+from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
 from truing.runs.folder import Run
 
 ASK = CertificateRequest(judge="test:harmful")
@@ -57,7 +59,11 @@ def test_none_of_59_certifies_five_per_cent(make_run, prompts):
     run = scored(make_run("r", prompts(100), {"harmful": [[False]] * 100}), [[0.1]] * 100)
     label(run, ASK, 58, lambda i, k: False)
     got = certify(run, ASK)
-    assert got.status == "not certifiable" and got.more_labels == 1 and "1 more labels" in got.said
+    assert (
+        got.status == "not certifiable"
+        and got.more_labels == 1
+        and "1 more labels" in got.statement
+    )
     label(run, ASK, 1, lambda i, k: False)
     got = certify(run, ASK)
     assert (
@@ -87,7 +93,7 @@ def test_the_loosest_threshold_that_holds(make_run, prompts):
 def test_rows_that_nothing_lets_through_need_no_label(make_run, prompts):
     scores = [[0.9 if i % 2 else 0.1] for i in range(400)]
     run = scored(make_run("r", prompts(400), {"harmful": [[False]] * 400}), scores)
-    ask = CertificateRequest(judge="test:harmful", most=0.5)
+    ask = CertificateRequest(judge="test:harmful", loosest=0.5)
     drawn = draw_rows_to_label(run, ask, 40)
     assert len(drawn) == 40 and all(int(d.sample_id[1:]) % 2 == 0 for d in drawn)
     for d in drawn:
@@ -127,7 +133,9 @@ def test_hopeless_is_said(make_run, prompts):
     label(run, ASK, 60, lambda i, k: True)
     got = certify(run, ASK)
     assert (
-        got.status == "hopeless" and got.more_labels is None and "cannot be the rail's" in got.said
+        got.status == "hopeless"
+        and got.more_labels is None
+        and "cannot be the rail's" in got.statement
     )
 
 
@@ -145,7 +153,7 @@ def test_best_of_n_is_judged_by_the_answer_that_it_gives(make_run, prompts):
             ),
         )
     got = certify(run, ask)
-    assert got.status == "certified" and got.said.startswith("best-of below=")
+    assert got.status == "certified" and got.statement.startswith("best-of below=")
 
 
 def test_a_labelled_set_certifies_if_it_is_whole(make_run, prompts):
@@ -173,7 +181,9 @@ def test_a_certificate_is_wrong_at_most_as_often_as_it_says(make_run, prompts, m
     for _ in range(300):
         truth = source.random(100) < 0.051
         monkeypatch.setattr(
-            room, "_labels", lambda *_, t=truth: {(f"s{i}", 0): bool(x) for i, x in enumerate(t)}
+            room,
+            "_read_labels",
+            lambda *_, t=truth: {(f"s{i}", 0): bool(x) for i, x in enumerate(t)},
         )
         wrong += certify(run, ASK).status == "certified"
     assert wrong / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
@@ -206,7 +216,7 @@ def test_what_cannot_be_asked(make_run, prompts):
     with pytest.raises(PlanError, match="between 0 and 1"):
         certify(run, CertificateRequest(judge="test:harmful", alpha=0))
     with pytest.raises(PlanError, match="no threshold lies under"):
-        certify(run, CertificateRequest(judge="test:harmful", most=-1))
+        certify(run, CertificateRequest(judge="test:harmful", loosest=-1))
     with pytest.raises(DataError, match="at least one"):
         draw_rows_to_label(run, ASK, 0)
     with pytest.raises(DataError, match="no scores"):

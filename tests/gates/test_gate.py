@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from truing.analysis.judge_card import make_card, write_card
-from truing.analysis.labels import add_label, draw_rows
+from truing.analysis.label_draws import draw_rows
+from truing.analysis.labels import add_label
 from truing.core.errors import DataError, PlanError, RunError
 from truing.core.lineage import hash_prompts
 from truing.core.types import Conversation, Judgement, Lineage, Sample

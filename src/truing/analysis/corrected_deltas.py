@@ -1,4 +1,8 @@
-"""Deltas of a comparison made better: corrected from labels, transported from cards, by sequence where a run stopped."""
+"""Refines the deltas of a comparison by labels, by judge cards, and by sequences.
+
+Labels drawn in both runs give corrected deltas; a card of the judge gives transported ones; and
+where a run was stopped by its own figures, a betting sequence replaces interval and p value.
+"""
 
 from __future__ import annotations
 
@@ -9,194 +13,176 @@ from msgspec.structs import replace
 
 from truing.analysis.corrections import (
     LabelledPair,
-    check_card_matches,
     collect_labelled_pair,
     corrected_difference_interval,
-    transport_difference,
 )
 from truing.analysis.deltas import Delta
+from truing.analysis.judge_card import read_card
 from truing.analysis.labels import UsableLabels, read_labels
 from truing.analysis.pairing import RunPair
-from truing.analysis.rates import AXES
-from truing.analysis.stopped_runs import (
-    draw_order,
-    prompt_means,
-    stopped_early,
-    verdict_codes_of_rate,
-)
-from truing.analysis.verdict_table import EXPECTS, VerdictTable
+from truing.analysis.rates import ALL_AXES, AXES, PREDICTED_SUFFIX, belongs_to_category
+from truing.analysis.stopped_runs import draw_order, drawn_prompt_means, stopped_early
+from truing.analysis.summary import RunSummary, summarise
+from truing.analysis.transport import check_card_matches, transport_difference
+from truing.analysis.verdict_table import VerdictTable, read_verdict_table
 from truing.runs.folder import Run
 from truing.stats.intervals import Interval
-
-
-def _paired_labels(run: Path, at: Sequence[int]) -> dict[str, UsableLabels]:
-    """A run's usable labels, by position in the pair."""
-    from truing.analysis.verdict_table import read_verdict_table
-
-    place = {original: i for i, original in enumerate(at)}
-    out = {}
-    for question, labels in read_labels(read_verdict_table(run)).items():
-        kept = {(place[k[0]], k[1]): v for k, v in labels.rows.items() if k[0] in place}
-        out[question] = replace(labels, rows=kept)
-    return out
-
-
-def add_corrected_deltas(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
-    """Adds the corrected difference where both runs have drawn labels."""
-    if not all((c.path / "labels" / "draws.jsonl").is_file() for c in (pair.a, pair.b)):
-        return list(deltas)
-    given = (
-        _paired_labels(pair.a.path, pair.positions_a),
-        _paired_labels(pair.b.path, pair.positions_b),
-    )
-    arms: dict[tuple[str, str], LabelledPair | None] = {}
-    out = []
-    for d in deltas:
-        answered = d.question == "answers_benign"
-        question = (
-            "refused" if answered else AXES[d.question][0] if d.question in AXES else d.question
-        )
-        key = (d.judge, d.question)
-        if key not in arms:
-            a, b = pair.a.columns.get((d.judge, question)), pair.b.columns.get((d.judge, question))
-            labels = [of[question] for of in given if question in of and of[question].rows]
-            usable = (
-                a is not None
-                and b is not None
-                and len(labels) == 2
-                and not d.judge.startswith("human:")
-            )
-            axis = d.question if d.question in AXES or answered else ""
-            arms[key] = (
-                collect_labelled_pair(pair.a, pair.b, a, b, labels, axis)
-                if usable and a and b
-                else None
-            )
-        found = arms[key]
-        out.append(
-            replace(d, corrected=corrected_difference_interval(found, d.category))
-            if found is not None
-            else d
-        )
-    return out
-
-
-def add_transported_deltas(
-    pair: RunPair, deltas: Sequence[Delta], cards: Mapping[str, Path]
-) -> list[Delta]:
-    """Adds the transported difference; nothing where either run's raw rate contradicts the card."""
-    from truing.analysis.judge_card import read_card
-    from truing.analysis.summary import summarise
-
-    out = list(deltas)
-    for name, path in cards.items():
-        if all(d.judge != name for d in out):
-            continue  # not in both runs, or in two versions: nothing to read through the card
-        card = read_card(path)
-        sides = []
-        for columns in (pair.a, pair.b):
-            manifest = Run(columns.path).manifest
-            record = next((r for r in manifest.judges if r.name == name), None)
-            if record is not None:
-                check_card_matches(card, record, path)
-                sides.append(summarise(columns.path, {name: path}))
-        for i, d in enumerate(out):
-            if (
-                d.judge != name
-                or d.estimate is None
-                or d.lower is None
-                or d.upper is None
-                or len(sides) < 2
-            ):
-                continue
-            rates = [s.find(d.question, d.category, name) for s in sides]
-            held = all(
-                r is not None and r.transported is not None and r.transported.estimate is not None
-                for r in rates
-            )
-            question, _, _ = AXES.get(d.question, (d.question, (), False))
-            raw = Interval(d.estimate, d.lower, d.upper, d.method)
-            out[i] = replace(
-                d, transported=transport_difference(raw, card, question) if held else None
-            )
-    return out
-
-
-def use_paired_sequences(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
-    """If either run was stopped by its own figures: the sequence's interval in the order drawn, and no p value."""
-    from truing.analysis.verdict_table import read_verdict_table
-    from truing.stats.sequential import PairedBettingSequence
-
-    side = next(
-        (
-            (c, at)
-            for c, at in ((pair.b, pair.positions_b), (pair.a, pair.positions_a))
-            if stopped_early(c)
-        ),
-        None,
-    )
-    if side is None:
-        return list(deltas)
-    place = {original: i for i, original in enumerate(side[1])}
-    drawn = [place[p] for p in draw_order(read_verdict_table(side[0].path)) if p in place]
-    out = []
-    for d in deltas:
-        a, b = (dict(_valued(c, d, drawn)) for c in (pair.a, pair.b))
-        sequence = PairedBettingSequence()
-        for at in drawn:
-            if at in a and at in b:
-                sequence.add(a[at], b[at])
-        if not sequence.n or d.estimate is None:
-            out.append(
-                replace(d, lower=-1.0, upper=1.0, p=None, p_adjusted=None, p_fdr=None)
-                if d.estimate is not None
-                else d
-            )
-            continue
-        i = sequence.interval()
-        d = replace(d, p=None, p_adjusted=None, p_fdr=None)
-        out.append(replace(d, estimate=i.estimate, lower=i.lower, upper=i.upper, method=i.method))
-    return out
-
-
-def _valued(columns: VerdictTable, d: Delta, drawn: Sequence[int]) -> list[tuple[int, float]]:
-    """(position, mean) of a delta's prompts in one run, in the order drawn."""
-    from truing.analysis.rates import Rate
-
-    rate = Rate(
-        question=d.question,
-        category=d.category,
-        judge=d.judge,
-        judge_hash="",
-        n=0,
-        scored=0,
-        unscored=0,
-        events=0,
-        raw=None,
-        bounds=(0.0, 1.0),
-    )
-    if d.question.endswith("_predicted"):
-        return []
-    layers, keep = verdict_codes_of_rate(columns, rate)
-    axis = d.question in AXES or d.question in ("answers_benign", "cut")
-    where = columns.pair_category_ids if axis else columns.category_ids
-
-    def inside(p: int) -> bool:
-        expect = EXPECTS[columns.expect_ids[p]]
-        if not keep(expect):
-            return False
-        return d.category is None or (
-            d.category in columns.category_sets[where[p]] and (axis or expect != "comply")
-        )
-
-    return [(p, v) for p, v in prompt_means(layers, drawn) if inside(p)]
+from truing.stats.sequential import PairedBettingSequence
 
 
 def refine_deltas(
     pair: RunPair, deltas: Sequence[Delta], cards: Mapping[str, Path] | None
 ) -> list[Delta]:
-    """All three, where they apply."""
-    made = add_corrected_deltas(pair, deltas)
+    """Applies all three refinements where they are possible. `cards`: judge -> card.json."""
+    refined = add_corrected_deltas(pair, deltas)
     if cards:
-        made = add_transported_deltas(pair, made, cards)
-    return use_paired_sequences(pair, made)
+        refined = add_transported_deltas(pair, refined, cards)
+    return use_paired_sequences(pair, refined)
+
+
+def add_corrected_deltas(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
+    """Returns the deltas with the corrected difference, if both runs have drawn labels."""
+    if not all((table.path / "labels" / "draws.jsonl").is_file() for table in (pair.a, pair.b)):
+        return list(deltas)
+    labels_a = _labels_by_paired_position(pair.a.path, pair.positions_a)
+    labels_b = _labels_by_paired_position(pair.b.path, pair.positions_b)
+    labelled: dict[tuple[str, str], LabelledPair | None] = {}
+    corrected = []
+    for delta in deltas:
+        key = (delta.judge, delta.question)
+        if key not in labelled:
+            labelled[key] = _labelled_pair(pair, delta, labels_a, labels_b)
+        verdicts = labelled[key]
+        if verdicts is not None:
+            interval = corrected_difference_interval(verdicts, delta.category)
+            delta = replace(delta, corrected=interval)
+        corrected.append(delta)
+    return corrected
+
+
+def _labels_by_paired_position(run: Path, positions: Sequence[int]) -> dict[str, UsableLabels]:
+    """Returns a run's usable labels by question, with positions as in the pair."""
+    paired_position = {original: i for i, original in enumerate(positions)}
+    by_question = {}
+    for question, labels in read_labels(read_verdict_table(run)).items():
+        rows = {
+            (paired_position[position], index): label
+            for (position, index), label in labels.rows.items()
+            if position in paired_position
+        }
+        by_question[question] = replace(labels, rows=rows)
+    return by_question
+
+
+def _labelled_pair(
+    pair: RunPair,
+    delta: Delta,
+    labels_a: Mapping[str, UsableLabels],
+    labels_b: Mapping[str, UsableLabels],
+) -> LabelledPair | None:
+    """Returns the labelled verdicts behind a delta; None if a run has no labels of its question."""
+    axis = delta.question if delta.question in AXES or delta.question == "answers_benign" else ""
+    if delta.question == "answers_benign":
+        question = "refused"
+    else:
+        question = AXES[delta.question].question if axis else delta.question
+    column_a = pair.a.columns.get((delta.judge, question))
+    column_b = pair.b.columns.get((delta.judge, question))
+    if column_a is None or column_b is None or column_a.is_human:
+        return None
+    labels = [of_run.get(question) for of_run in (labels_a, labels_b)]
+    usable = [of_question for of_question in labels if of_question and of_question.rows]
+    if len(usable) < 2:
+        return None
+    return collect_labelled_pair(pair.a, pair.b, column_a, column_b, usable, axis)
+
+
+def add_transported_deltas(
+    pair: RunPair, deltas: Sequence[Delta], cards: Mapping[str, Path]
+) -> list[Delta]:
+    """Returns the deltas with the transported difference.
+
+    None where the raw rate of either run contradicts the card. Raises DataError for a card of
+    another version of its judge.
+    """
+    transported = list(deltas)
+    for judge, path in cards.items():
+        if all(delta.judge != judge for delta in transported):
+            continue  # not in both runs, or in two versions
+        card = read_card(path)
+        summaries: list[RunSummary] = []
+        for table in (pair.a, pair.b):
+            # Read again: the paired table holds shared judges with their strikes only.
+            manifest = Run(table.path).manifest
+            record = next((r for r in manifest.judges if r.name == judge), None)
+            if record is not None:
+                check_card_matches(card, record, path)
+                summaries.append(summarise(table.path, {judge: path}))
+        if len(summaries) < 2:
+            continue
+        for i, delta in enumerate(transported):
+            if delta.judge != judge:
+                continue
+            if delta.estimate is None or delta.lower is None or delta.upper is None:
+                continue
+            interval = None
+            if all(_is_transportable(summary, delta) for summary in summaries):
+                question = delta.question
+                if question in AXES:
+                    question = AXES[question].question
+                raw = Interval(delta.estimate, delta.lower, delta.upper, delta.method)
+                interval = transport_difference(raw, card, question)
+            transported[i] = replace(delta, transported=interval)
+    return transported
+
+
+def _is_transportable(summary: RunSummary, delta: Delta) -> bool:
+    rate = summary.find(delta.question, delta.category, delta.judge)
+    return (
+        rate is not None and rate.transported is not None and rate.transported.estimate is not None
+    )
+
+
+def use_paired_sequences(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
+    """Returns deltas by a betting sequence without p values, if a run was stopped by its figures.
+
+    The pairs enter in the order in which the stopped run drew them, the second run's if both were
+    stopped. Without such a sequence nothing is claimed: the interval is [-1, 1].
+    """
+    if stopped_early(pair.b):
+        stopped, positions = pair.b, pair.positions_b
+    elif stopped_early(pair.a):
+        stopped, positions = pair.a, pair.positions_a
+    else:
+        return list(deltas)
+    paired_position = {original: i for i, original in enumerate(positions)}
+    order = draw_order(read_verdict_table(stopped.path))
+    drawn = [paired_position[position] for position in order if position in paired_position]
+    return [_with_sequence(pair, delta, drawn) for delta in deltas]
+
+
+def _with_sequence(pair: RunPair, delta: Delta, drawn: Sequence[int]) -> Delta:
+    if delta.estimate is None:
+        return delta
+    delta = replace(delta, p=None, p_adjusted=None, p_fdr=None)
+    means_a, means_b = (_means_behind(table, delta, drawn) for table in (pair.a, pair.b))
+    sequence = PairedBettingSequence()
+    for position in drawn:
+        if position in means_a and position in means_b:
+            sequence.add(means_a[position], means_b[position])
+    if not sequence.n:
+        return replace(delta, lower=-1.0, upper=1.0)
+    i = sequence.interval()
+    return replace(delta, estimate=i.estimate, lower=i.lower, upper=i.upper, method=i.method)
+
+
+def _means_behind(table: VerdictTable, delta: Delta, drawn: Sequence[int]) -> dict[int, float]:
+    """Returns position -> mean verdict of the prompts behind a delta, in one run."""
+    if delta.question.endswith(PREDICTED_SUFFIX):
+        return {}
+    axis = delta.question in ALL_AXES
+    return {
+        position: mean
+        for position, mean in drawn_prompt_means(table, delta.judge, delta.question, drawn)
+        if belongs_to_category(table, position, delta.category, axis=axis)
+    }

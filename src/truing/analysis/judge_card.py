@@ -1,10 +1,11 @@
-"""A judge's card: how well it agrees with people on a labelled set, with intervals, and where it comes from.
+"""Judge cards: how well a judge agrees with people on a labelled set, and where it comes from.
 
-    make_card(run, judge)         # the run is over the recorded answers of a labelled set, judged by this judge
-    read_card("card.json")        # DataError if it is no card
+    card = make_card(run, "rules:refusal")      # a run over the recorded answers of a labelled set
+    write_card(card, Path("card.json"))
+    read_card("card.json")
 
-A labelled set reads as samples, recorded answers and judgements by `human:NAME`, so that a card is the comparison of
-two judges. Rows that the judge was trained on are left out and counted; if nothing else is left, there is no card.
+A labelled set is read as samples, recorded answers and judgements by `human:NAME`, so that a card
+is the comparison of two judges. Rows that the judge was trained on are left out and counted.
 """
 
 from __future__ import annotations
@@ -14,25 +15,34 @@ from itertools import islice
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from truing.analysis.scalar_scores import student_mean_interval
-from truing.analysis.verdict_table import INAPPLICABLE_KINDS
+from truing.analysis.verdict_table import CATEGORY_THRESHOLD, INAPPLICABLE_KINDS
 from truing.core.errors import DataError, LineageError, RunError
 from truing.core.jsonl import read_records
 from truing.core.lineage import ancestors, hash_prompt
 from truing.core.types import Judgement, Lineage
 from truing.runs.folder import JudgeRecord, Run, replace_file
-from truing.stats.calibration import ReliabilityBin
-from truing.stats.classification import ClassificationScores, classification_scores
+from truing.stats.agreement import BootstrapOptions, cohen_kappa
+from truing.stats.calibration import ReliabilityBin, brier_score, ece, reliability_bins
+from truing.stats.classification import (
+    ClassificationScores,
+    classification_scores,
+    spearman_correlation,
+)
 from truing.stats.intervals import Interval
 
-Key = tuple[str, int]
+RowKey = tuple[str, int]  # (sample id, answer index)
+_MANY_ROWS = 20_000  # from here on, kappa's bootstrap takes 50 replicates instead of 200
 
 
 class GradedAgreement(Struct, frozen=True, kw_only=True):
-    """A judge's probability beside labels that are degrees from 0 to 1: rank correlation (Spearman), the mean difference
-    judge minus label (clustered by sample), and the mean absolute one."""
+    """A judge's probability against labels that are degrees from 0 to 1.
+
+    Rank correlation (Spearman), mean difference judge minus label (clustered by sample), and mean
+    absolute difference.
+    """
 
     n: int
     spearman: Interval | None
@@ -41,7 +51,7 @@ class GradedAgreement(Struct, frozen=True, kw_only=True):
 
 
 class QuestionCard(Struct, frozen=True, kw_only=True):
-    """How a judge answers one question: against people's labels, row by row."""
+    """How a judge answers one question, against people's labels of the same rows."""
 
     n: int
     n_positive: int
@@ -60,7 +70,10 @@ class QuestionCard(Struct, frozen=True, kw_only=True):
 
 
 class CardLineage(Struct, frozen=True, kw_only=True):
-    """What the judge was made from; `prompt_hashes` are those of all its training prompts, and of its judges'."""
+    """What the judge was made from.
+
+    `prompt_hashes` are those of all prompts that it, or a judge behind it, was trained on.
+    """
 
     base: str = ""
     base_sha256: str = ""
@@ -69,10 +82,16 @@ class CardLineage(Struct, frozen=True, kw_only=True):
 
 
 class JudgeCard(Struct, frozen=True, kw_only=True):
-    """A judge's card. `per_category` compares its own categories with people's (``labels``), or by rows' category.
+    """The card of one version of a judge, on one labelled set.
 
-    `against` names the question of the labels where it is not the judge's own (``toxicity`` for a judge of harm); then the
-    labels may be another judge's that came with the set (`raters`), and the card says so.
+    Attributes:
+        n: number of rows, without those `left_out` because the judge was trained on them.
+        raters: whose labels these are.
+        per_category: the judge's own categories against people's (`per_category_of` is
+            ``labels``), or the question over the rows of each category.
+        against: the question of the labels, where it is not the judge's own (``toxicity`` for a
+            judge of harm). The labels may then be another judge's that came with the set.
+        ece, kappa: those of the judge's question.
     """
 
     judge: str
@@ -92,259 +111,94 @@ class JudgeCard(Struct, frozen=True, kw_only=True):
     licence: str = ""
 
 
-class _Told(Struct):
-    verdicts: list[bool]
-    harms: list[dict[str, float]]
-    scores: list[float]
+class _RowLabels(Struct):
+    """The labels of one row, one item per rater who gave the value."""
+
+    verdicts: list[bool] = field(default_factory=list)
+    harms: list[dict[str, float]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
 
 
-class _Asked(Struct, frozen=True):
+class _Sample(Struct, frozen=True):
     id: str
     conversation: msgspec.Raw
     harms: tuple[str, ...] = ()
 
 
-class _Turn(Struct, frozen=True):
+class _Message(Struct, frozen=True):
     role: str
     content: str = ""
 
 
-class _Turns(Struct, frozen=True):
-    messages: tuple[_Turn, ...] = ()
+class _Conversation(Struct, frozen=True):
+    messages: tuple[_Message, ...] = ()
 
 
-def _prompt(raw: msgspec.Raw) -> str:
-    turns = msgspec.json.decode(raw, type=_Turns).messages
-    return next((t.content for t in reversed(turns) if t.role == "user"), "")
+class _CardRow(Struct, frozen=True, kw_only=True):
+    """One row of a card: the judge's answer and people's."""
+
+    sample_id: str
+    verdict: bool
+    probability: float | None
+    truth: bool
+    judge_categories: dict[str, float]
+    label_categories: frozenset[str] | None
+    sample_categories: tuple[str, ...]
+    degree: float | None
 
 
-def _people(run: Run, question: str, not_by: str = "") -> tuple[dict[Key, _Told], list[str]]:
-    """What people said of each row, and their names; with `not_by`, everybody but that judge."""
-    out: dict[Key, _Told] = {}
-    names = []
-    for record in run.manifest.judges:
-        if not (record.name.startswith("human:") or (not_by and record.name != not_by)):
-            continue
-        asked = 0
-        for row in read_records(
-            run.path / record.file, Judgement
-        ):  # a set's own labels may answer several questions
-            if row.verdict is not None and row.question == question:
-                asked += 1
-                told = out.setdefault((row.sample_id, row.index), _Told([], [], []))
-                told.verdicts.append(row.verdict)
-                if row.score is not None:
-                    told.scores.append(row.score)
-                if row.harms:
-                    told.harms.append(row.harms)
-        if asked:
-            names.append(record.name)
-    return out, list(dict.fromkeys(names))
-
-
-def _truth(votes: Sequence[bool]) -> bool | None:
-    yes = sum(votes)
-    return None if 2 * yes == len(votes) else 2 * yes > len(votes)
-
-
-def _known_prompts(lineage: Lineage) -> frozenset[str]:
-    return frozenset(lineage.prompts).union(*(j.prompts for j in ancestors(lineage)))
-
-
-def samples_trained_on(run: Run, lineage: Lineage) -> frozenset[str]:
-    """The ids of the samples whose prompts a judge (or a judge behind it) was trained on."""
-    known = _known_prompts(lineage)
-    if not known:
-        return frozenset()
-    asked = read_records(run.path / "samples.jsonl", _Asked)
-    return frozenset(s.id for s in asked if hash_prompt(_prompt(s.conversation)) in known)
-
-
-class _Rows(Struct):
-    """The rows of a card: verdict, probability and categories of the judge, truth and categories of people."""
-
-    groups: list[str]
-    verdicts: list[bool]
-    p: list[float | None]
-    truth: list[bool]
-    mine: list[dict[str, float]]
-    theirs: list[frozenset[str] | None]
-    asked: list[tuple[str, ...]]
-    degrees: list[float | None]
+class _CardRows(Struct):
+    rows: list[_CardRow] = field(default_factory=list)
     unscored: int = 0
     left_out: int = 0
 
 
-def _collect(run: Run, record: JudgeRecord, people: Mapping[Key, _Told]) -> _Rows:
-    known = _known_prompts(record.lineage)
-    samples: dict[str, tuple[tuple[str, ...], bool]] = {}
-    for sample in read_records(run.path / "samples.jsonl", _Asked):
-        trained = bool(known) and hash_prompt(_prompt(sample.conversation)) in known
-        samples[sample.id] = (sample.harms, trained)
-    rows = _Rows([], [], [], [], [], [], [], [])
-    for row in read_records(run.path / record.file, Judgement):
-        told = people.get((row.sample_id, row.index))
-        at = samples.get(row.sample_id)
-        truth = _truth(told.verdicts) if told is not None else None
-        if told is None or truth is None or at is None or row.question != record.question:
-            continue
-        if row.failure is not None and row.failure.kind in INAPPLICABLE_KINDS:
-            continue
-        if at[1]:
-            rows.left_out += 1
-            continue
-        if row.verdict is None:
-            rows.unscored += 1
-            continue
-        rows.groups.append(row.sample_id)
-        rows.verdicts.append(row.verdict)
-        rows.p.append(row.score)
-        rows.truth.append(truth)
-        rows.mine.append(row.harms)
-        rows.theirs.append(_categories(told.harms))
-        rows.asked.append(at[0])
-        rows.degrees.append(sum(told.scores) / len(told.scores) if told.scores else None)
-    return rows
-
-
-def _categories(given: Sequence[Mapping[str, float]]) -> frozenset[str] | None:
-    """The categories that most of the raters who named any gave to a row; none if nobody names categories."""
-    if not given:
-        return None
-    named = {c for g in given for c in g}
-    return frozenset(c for c in named if sum(g.get(c, 0.0) for g in given) / len(given) > 0.5)
-
-
-def _question(rows: _Rows) -> QuestionCard:
-    from truing.stats.agreement import BootstrapOptions, cohen_kappa
-    from truing.stats.calibration import brier_score, ece, reliability_bins
-
-    made = classification_scores(rows.verdicts, rows.truth, rows.p, rows.groups)
-    known = [(p, float(y)) for p, y in zip(rows.p, rows.truth) if p is not None]
-    ps, ys = [p for p, _ in known], [y for _, y in known]
-    both = len(set(rows.verdicts)) + len(set(rows.truth)) > 2
-    draws = BootstrapOptions(draws=200 if len(rows.truth) < 20000 else 50)
-    return QuestionCard(
-        n=made.n,
-        n_positive=made.n_positive,
-        unscored=rows.unscored,
-        sensitivity=made.recall,
-        specificity=made.specificity,
-        precision=made.precision,
-        f1=made.f1,
-        auroc=made.auroc,
-        ap=made.ap,
-        kappa=cohen_kappa(rows.verdicts, rows.truth, options=draws) if both else None,
-        ece=ece(ps, ys) if known else None,
-        brier=brier_score(ps, ys) if known else None,
-        graded=_graded(rows),
-        reliability=tuple(reliability_bins(ps, ys)) if len(set(ps)) > 2 else (),
-    )
-
-
-def _graded(rows: _Rows) -> GradedAgreement | None:
-    """None unless labels are degrees (not all of them 0 or 1) and the judge gives probabilities."""
-    from truing.stats.classification import spearman_correlation
-
-    found = [
-        (g, p, d)
-        for g, p, d in zip(rows.groups, rows.p, rows.degrees)
-        if p is not None and d is not None
-    ]
-    if not found or all(d in (0, 1) for _, _, d in found):
-        return None
-    apart: dict[str, list[float]] = {}
-    for group, p, d in found:
-        apart.setdefault(group, []).append(p - d)
-    return GradedAgreement(
-        n=len(found),
-        spearman=spearman_correlation([p for _, p, _ in found], [d for _, _, d in found]),
-        difference=student_mean_interval([sum(v) / len(v) for v in apart.values()]),
-        absolute=sum(abs(p - d) for _, p, d in found) / len(found),
-    )
-
-
-def _per_category(rows: _Rows) -> tuple[dict[str, ClassificationScores], str]:
-    own = {c for m in rows.mine for c in m}
-    labelled = [i for i, t in enumerate(rows.theirs) if t is not None]
-    out: dict[str, ClassificationScores] = {}
-    if own and labelled:
-        for category in sorted(own | {c for i in labelled for c in rows.theirs[i] or ()}):
-            p = [rows.mine[i].get(category) for i in labelled]
-            verdicts = [v is not None and v >= 0.5 for v in p]
-            truth = [category in (rows.theirs[i] or ()) for i in labelled]
-            out[category] = classification_scores(
-                verdicts, truth, p, [rows.groups[i] for i in labelled]
-            )
-        return out, "labels"
-    for category in sorted({c for a in rows.asked for c in a}):
-        at = [i for i, a in enumerate(rows.asked) if category in a]
-        out[category] = classification_scores(
-            [rows.verdicts[i] for i in at],
-            [rows.truth[i] for i in at],
-            [rows.p[i] for i in at],
-            [rows.groups[i] for i in at],
-        )
-    return out, "rows of the category" if out else ""
-
-
-def _asked(run: Run, judge: str) -> list[str]:
-    """The questions that somebody other than the judge answered, in a run's first lines."""
-    found: dict[str, None] = {}
-    for record in run.manifest.judges:
-        if record.name != judge:
-            found.update(
-                dict.fromkeys(
-                    row.question
-                    for row in islice(read_records(run.path / record.file, Judgement), 200)
-                )
-            )
-    return list(found)
-
-
 def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> JudgeCard:
-    """The card of a judge from a judged run over a labelled set.
+    """Makes the card of a judge from a run over a labelled set that it has judged.
 
-    With `against`, labels of that question count, also those of a machine that came with the set.
+    Args:
+        run: the judged run.
+        judge: name of the judge in the run.
+        against: compare with labels of this question, those of a machine included.
 
-    RunError if the judge or people's labels of its question are not in the run; LineageError if the judge was trained
-    on every labelled row; DataError if it scored none.
+    Raises:
+        RunError: the run lacks the judge, or labels of its question.
+        LineageError: the judge was trained on every labelled row.
+        DataError: the judge scored none of the labelled rows.
     """
-    found = run if isinstance(run, Run) else Run(run)
-    manifest = found.manifest
+    folder = run if isinstance(run, Run) else Run(run)
+    manifest = folder.manifest
     record = next((r for r in manifest.judges if r.name == judge), None)
     if record is None:
-        raise RunError(f"{found.path}: {judge} has not judged this run")
-    question_of_labels = against or record.question
-    people, names = _people(found, question_of_labels, judge if against else "")
-    if not people:
-        others = _asked(found, judge)
-        hint = f"; its labels answer {', '.join(others)}: name one by --against" if others else ""
-        what = f"nobody labelled {question_of_labels!r} here; a card needs a set with labels of it"
-        raise RunError(f"{found.path}: {what}{hint}")
-    rows = _collect(found, record, people)
-    if not rows.truth:
-        if rows.left_out:
+        raise RunError(f"{folder.path}: {judge} has not judged this run")
+    labels, raters = _read_labels(folder, against or record.question, judge if against else "")
+    if not labels:
+        raise RunError(_no_labels_message(folder, judge, against or record.question))
+    collected = _collect_rows(folder, record, labels)
+    if not collected.rows:
+        if collected.left_out:
             raise LineageError(
-                f"{judge} was trained on all {rows.left_out} labelled prompts: no card can be made of them"
+                f"{judge} was trained on all {collected.left_out} labelled prompts: "
+                "no card can be made of them"
             )
         raise DataError(
-            f"{found.path}: {judge} scored none of the {len(people)} labelled rows ({rows.unscored} unscored)"
+            f"{folder.path}: {judge} scored none of the {len(labels)} labelled rows "
+            f"({collected.unscored} unscored)"
         )
-    question = _question(rows)
-    per_category, kind = _per_category(rows)
+    question = _make_question_card(collected)
+    per_category, per_category_of = _scores_per_category(collected.rows)
     lineage = record.lineage
     return JudgeCard(
         judge=judge,
         judge_hash=lineage.hash,
-        data=", ".join(d.spec for d in manifest.data),
-        data_hash=",".join(d.sha256 for d in manifest.data),
+        data=", ".join(data.spec for data in manifest.data),
+        data_hash=",".join(data.sha256 for data in manifest.data),
         n=question.n,
-        left_out=rows.left_out,
-        raters=tuple(names),
+        left_out=collected.left_out,
+        raters=tuple(raters),
         questions={record.question: question},
         per_category=per_category,
-        per_category_of=kind,
+        per_category_of=per_category_of,
         against=against,
         ece=question.ece,
         kappa=question.kappa,
@@ -353,7 +207,7 @@ def make_card(run: Run | str | Path, judge: str, *, against: str = "") -> JudgeC
             base=lineage.base,
             base_sha256=lineage.base_sha256,
             data=lineage.data,
-            prompt_hashes=tuple(sorted(_known_prompts(lineage))),
+            prompt_hashes=tuple(sorted(_training_prompts(lineage))),
         ),
     )
 
@@ -365,8 +219,201 @@ def write_card(card: JudgeCard, path: Path) -> None:
 
 
 def read_card(path: str | Path) -> JudgeCard:
-    """A card from its file; DataError if it cannot be read or is no card."""
+    """Reads a card. Raises DataError if the file cannot be read or is no card."""
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=JudgeCard)
     except (OSError, msgspec.DecodeError) as error:
         raise DataError(f"{path}: no judge's card: {error}") from error
+
+
+def samples_trained_on(run: Run, lineage: Lineage) -> frozenset[str]:
+    """Returns the ids of samples whose prompts a judge, or one behind it, was trained on."""
+    training_prompts = _training_prompts(lineage)
+    if not training_prompts:
+        return frozenset()
+    samples = read_records(run.path / "samples.jsonl", _Sample)
+    return frozenset(s.id for s in samples if hash_prompt(_last_prompt(s)) in training_prompts)
+
+
+def _training_prompts(lineage: Lineage) -> frozenset[str]:
+    return frozenset(lineage.prompts).union(*(judge.prompts for judge in ancestors(lineage)))
+
+
+def _last_prompt(sample: _Sample) -> str:
+    messages = msgspec.json.decode(sample.conversation, type=_Conversation).messages
+    return next((m.content for m in reversed(messages) if m.role == "user"), "")
+
+
+def _read_labels(
+    run: Run, question: str, except_by: str
+) -> tuple[dict[RowKey, _RowLabels], list[str]]:
+    """Returns people's labels of a question by row, and the names of the raters.
+
+    With `except_by`, the judgements of every judge but that one are taken for labels.
+    """
+    labels: dict[RowKey, _RowLabels] = {}
+    raters: dict[str, None] = {}
+    for record in run.manifest.judges:
+        is_rater = record.name.startswith("human:") or (except_by and record.name != except_by)
+        if not is_rater:
+            continue
+        # The labels that come with a set may answer several questions in one file.
+        for row in read_records(run.path / record.file, Judgement):
+            if row.verdict is None or row.question != question:
+                continue
+            raters[record.name] = None
+            of_row = labels.setdefault((row.sample_id, row.index), _RowLabels())
+            of_row.verdicts.append(row.verdict)
+            if row.score is not None:
+                of_row.scores.append(row.score)
+            if row.harms:
+                of_row.harms.append(row.harms)
+    return labels, list(raters)
+
+
+def _no_labels_message(run: Run, judge: str, question: str) -> str:
+    others: dict[str, None] = {}
+    for record in run.manifest.judges:
+        if record.name != judge:
+            rows = islice(read_records(run.path / record.file, Judgement), 200)
+            others.update(dict.fromkeys(row.question for row in rows))
+    hint = f"; its labels answer {', '.join(others)}: name one by --against" if others else ""
+    return (
+        f"{run.path}: nobody labelled {question!r} here; a card needs a set with labels of it{hint}"
+    )
+
+
+def _majority(votes: Sequence[bool]) -> bool | None:
+    """Returns what most raters say, None for a tie."""
+    yes = sum(votes)
+    return None if 2 * yes == len(votes) else 2 * yes > len(votes)
+
+
+def _majority_categories(ratings: Sequence[Mapping[str, float]]) -> frozenset[str] | None:
+    """Returns the categories that most raters gave; None if nobody names categories."""
+    if not ratings:
+        return None
+    named = {category for rating in ratings for category in rating}
+    return frozenset(
+        category
+        for category in named
+        if sum(rating.get(category, 0.0) for rating in ratings) / len(ratings) > 0.5
+    )
+
+
+def _collect_rows(run: Run, record: JudgeRecord, labels: Mapping[RowKey, _RowLabels]) -> _CardRows:
+    """Joins the judge's verdicts with people's labels; ties among people are left out."""
+    samples = read_records(run.path / "samples.jsonl", _Sample)
+    categories_of_sample = {sample.id: sample.harms for sample in samples}
+    trained_on = samples_trained_on(run, record.lineage)
+    collected = _CardRows()
+    for row in read_records(run.path / record.file, Judgement):
+        of_row = labels.get((row.sample_id, row.index))
+        categories = categories_of_sample.get(row.sample_id)
+        if of_row is None or categories is None or row.question != record.question:
+            continue
+        truth = _majority(of_row.verdicts)
+        if truth is None:
+            continue
+        if row.failure is not None and row.failure.kind in INAPPLICABLE_KINDS:
+            continue
+        if row.sample_id in trained_on:
+            collected.left_out += 1
+        elif row.verdict is None:
+            collected.unscored += 1
+        else:
+            scores = of_row.scores
+            collected.rows.append(
+                _CardRow(
+                    sample_id=row.sample_id,
+                    verdict=row.verdict,
+                    probability=row.score,
+                    truth=truth,
+                    judge_categories=row.harms,
+                    label_categories=_majority_categories(of_row.harms),
+                    sample_categories=categories,
+                    degree=sum(scores) / len(scores) if scores else None,
+                )
+            )
+    return collected
+
+
+def _make_question_card(collected: _CardRows) -> QuestionCard:
+    rows = collected.rows
+    verdicts, truth = [row.verdict for row in rows], [row.truth for row in rows]
+    scores = _score_rows(rows)
+    with_probability = [
+        (row.probability, float(row.truth)) for row in rows if row.probability is not None
+    ]
+    p, y = [p for p, _ in with_probability], [y for _, y in with_probability]
+    draws = BootstrapOptions(draws=200 if len(rows) < _MANY_ROWS else 50)
+    # Kappa is undefined if judge and people both give one and the same answer to all rows.
+    varied = len(set(verdicts)) + len(set(truth)) > 2
+    return QuestionCard(
+        n=scores.n,
+        n_positive=scores.n_positive,
+        unscored=collected.unscored,
+        sensitivity=scores.recall,
+        specificity=scores.specificity,
+        precision=scores.precision,
+        f1=scores.f1,
+        auroc=scores.auroc,
+        ap=scores.ap,
+        kappa=cohen_kappa(verdicts, truth, options=draws) if varied else None,
+        ece=ece(p, y) if p else None,
+        brier=brier_score(p, y) if p else None,
+        graded=_graded_agreement(rows),
+        # A judge with two values of its probability states verdicts: no diagram.
+        reliability=tuple(reliability_bins(p, y)) if len(set(p)) > 2 else (),
+    )
+
+
+def _score_rows(rows: Sequence[_CardRow]) -> ClassificationScores:
+    return classification_scores(
+        [row.verdict for row in rows],
+        [row.truth for row in rows],
+        [row.probability for row in rows],
+        [row.sample_id for row in rows],
+    )
+
+
+def _graded_agreement(rows: Sequence[_CardRow]) -> GradedAgreement | None:
+    """Returns None unless labels are degrees (not all 0 or 1) and the judge gives probabilities."""
+    graded = [
+        (row.sample_id, row.probability, row.degree)
+        for row in rows
+        if row.probability is not None and row.degree is not None
+    ]
+    if not graded or all(degree in (0, 1) for _, _, degree in graded):
+        return None
+    differences: dict[str, list[float]] = {}
+    for sample_id, p, degree in graded:
+        differences.setdefault(sample_id, []).append(p - degree)
+    means_by_sample = [sum(values) / len(values) for values in differences.values()]
+    return GradedAgreement(
+        n=len(graded),
+        spearman=spearman_correlation([p for _, p, _ in graded], [d for _, _, d in graded]),
+        difference=student_mean_interval(means_by_sample),
+        absolute=sum(abs(p - d) for _, p, d in graded) / len(graded),
+    )
+
+
+def _scores_per_category(rows: Sequence[_CardRow]) -> tuple[dict[str, ClassificationScores], str]:
+    """Returns scores by category, and what they compare (see `JudgeCard.per_category_of`)."""
+    judge_categories = {category for row in rows for category in row.judge_categories}
+    labelled = [row for row in rows if row.label_categories is not None]
+    scores: dict[str, ClassificationScores] = {}
+    if judge_categories and labelled:
+        label_categories = {c for row in labelled for c in row.label_categories or ()}
+        for category in sorted(judge_categories | label_categories):
+            p = [row.judge_categories.get(category) for row in labelled]
+            scores[category] = classification_scores(
+                [value is not None and value >= CATEGORY_THRESHOLD for value in p],
+                [category in (row.label_categories or ()) for row in labelled],
+                p,
+                [row.sample_id for row in labelled],
+            )
+        return scores, "labels"
+    for category in sorted({category for row in rows for category in row.sample_categories}):
+        scores[category] = _score_rows([r for r in rows if category in r.sample_categories])
+    return scores, "rows of the category" if scores else ""

@@ -1,4 +1,7 @@
-"""What is known of a judge: agreement with people and calibration, from a card that was given or that ships with it."""
+"""What is known about the judges of some runs: error rates and calibration, from judge cards.
+
+A card may be given by the user, or ship with a classifier's weights.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from truing.stats.intervals import Interval
 
 
 class JudgeFacts(Struct, frozen=True, kw_only=True):
-    """A judge on one question, on the labelled rows of `data`; `bins` (if the card has them) are its reliability diagram."""
+    """A judge on one question, measured on the `n` labelled rows of `data`.
+
+    `bins` is its reliability diagram, empty if the card has none.
+    """
 
     judge: str
     question: str
@@ -43,8 +49,8 @@ class _Question(Struct, frozen=True):
     ece: float | None = None
 
 
-class _Shipped(Struct, frozen=True):
-    """The card that training wrote beside a classifier's weights."""
+class _ShippedCard(Struct, frozen=True):
+    """The card that the training of a classifier wrote beside its weights."""
 
     judge_hash: str
     data: str
@@ -53,65 +59,80 @@ class _Shipped(Struct, frozen=True):
 
 
 def facts_from_card(card: JudgeCard) -> list[JudgeFacts]:
-    """What a card says; nothing of one that compares with another question's labels."""
+    """Returns the facts of a card, one for each question.
+
+    Empty for a card that compares with labels of another question: it says nothing about the
+    judge's own.
+    """
     if card.against and card.against not in card.questions:
         return []
     return [
         JudgeFacts(
             judge=card.judge,
-            question=question,
+            question=name,
             data=card.data,
-            n=q.n,
-            sensitivity=q.sensitivity,
-            specificity=q.specificity,
-            auroc=q.auroc,
-            kappa=q.kappa,
-            ece=q.ece,
-            bins=q.reliability,
+            n=question.n,
+            sensitivity=question.sensitivity,
+            specificity=question.specificity,
+            auroc=question.auroc,
+            kappa=question.kappa,
+            ece=question.ece,
+            bins=question.reliability,
         )
-        for question, q in card.questions.items()
+        for name, question in card.questions.items()
     ]
 
 
 def shipped_card_facts(record: JudgeRecord) -> list[JudgeFacts]:
-    """What the card beside a shipped classifier says, if the run used that very version; else nothing."""
+    """Returns the facts of the card that ships with a classifier.
+
+    Empty for other judges, and if the run used another version of the classifier.
+    """
     name = record.name.removeprefix("moderation:").split(",", 1)[0]
+    # The name comes from a run folder: isidentifier() keeps it from leaving the directory.
+    if not record.name.startswith("moderation:") or not name.isidentifier():
+        return []
     path = files("truing") / "resources" / "weights" / "moderation" / name / "card.json"
-    if not record.name.startswith("moderation:") or not name.isidentifier() or not path.is_file():
+    if not path.is_file():
         return []
     try:
-        card = msgspec.json.decode(path.read_bytes(), type=_Shipped)
-    except msgspec.DecodeError:  # of another version of truing: nothing is known then
+        card = msgspec.json.decode(path.read_bytes(), type=_ShippedCard)
+    except msgspec.DecodeError:  # written by another version of truing
         return []
     if card.judge_hash != record.lineage.hash:
+        return []
+    question = card.questions.get(record.question)
+    if question is None:
         return []
     return [
         JudgeFacts(
             judge=record.name,
-            question=question,
+            question=record.question,
             data=card.data,
-            n=q.scores.n,
-            sensitivity=q.scores.recall,
-            specificity=q.scores.specificity,
-            auroc=q.scores.auroc,
-            kappa=q.kappa,
-            ece=q.ece,
+            n=question.scores.n,
+            sensitivity=question.scores.recall,
+            specificity=question.scores.specificity,
+            auroc=question.scores.auroc,
+            kappa=question.kappa,
+            ece=question.ece,
             method=card.method,
         )
-        for question, q in card.questions.items()
-        if question == record.question
     ]
 
 
 def collect_judge_facts(
-    records: Iterable[JudgeRecord], given: Iterable[JudgeFacts]
+    records: Iterable[JudgeRecord], from_cards: Iterable[JudgeFacts]
 ) -> list[JudgeFacts]:
-    """Facts of the judges of some runs, each judge and question once; a card that was given comes before a shipped one."""
-    found = {(f.judge, f.question): f for f in given}
-    out: dict[tuple[str, str], JudgeFacts] = {}
+    """Returns the facts of the judges of some runs, each judge and question once.
+
+    A card given by the user (`from_cards`) takes precedence over a shipped one.
+    """
+    given = {(facts.judge, facts.question): facts for facts in from_cards}
+    collected: dict[tuple[str, str], JudgeFacts] = {}
     for record in records:
         key = (record.name, record.question)
-        if key not in out:
-            of = [found[key]] if key in found else shipped_card_facts(record)
-            out.update({(f.judge, f.question): f for f in of})
-    return list(out.values())
+        if key in collected:
+            continue
+        for facts in [given[key]] if key in given else shipped_card_facts(record):
+            collected[(facts.judge, facts.question)] = facts
+    return list(collected.values())

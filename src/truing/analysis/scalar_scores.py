@@ -1,26 +1,27 @@
-"""What judges give in their own unit (rewards, costs, grades of 1 to 5): means with intervals, and paired changes.
+"""Means of judges that give values in their own unit (rewards, costs, grades), and their changes.
 
-A rate counts verdicts, and a reward has none. A prompt counts once, by the mean over its answers; intervals are Student's
-over prompts. Shown for judges without verdicts, and for those whose values leave [0, 1] (a cost, a grade).
+A rate counts verdicts, and a reward has none. A prompt counts once, with the mean over its answers;
+intervals are Student's over prompts. Means are shown for judges without verdicts, and for judges
+whose values leave [0, 1] (a cost, a grade).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from truing.analysis.verdict_table import NO, YES, VerdictColumn, VerdictTable
+from truing.analysis.pairing import RunPair
+from truing.analysis.verdict_table import ABSENT, NO, YES, VerdictColumn, VerdictTable
 from truing.stats.intervals import Interval, student_quantile
-
-if TYPE_CHECKING:
-    from truing.analysis.pairing import RunPair
 
 
 class MeanScore(Struct, frozen=True, kw_only=True):
-    """One judge's mean value on one question, in its own unit; `n` answers on `prompts` prompts, `missing` without value."""
+    """One judge's mean value on one question: `n` answers on `prompts` prompts.
+
+    `missing` answers have no value. `value` is None with values on fewer than two prompts.
+    """
 
     question: str
     judge: str
@@ -50,85 +51,88 @@ class MeanScoreDelta(Struct, frozen=True, kw_only=True):
 def student_mean_interval(
     values: Sequence[float], method: str = "student by prompt"
 ) -> Interval | None:
-    """The mean with Student's 95 % interval; none under two values, which tell nothing of their spread."""
+    """Returns the mean with Student's 95 % interval; None below two values."""
     n = len(values)
     if n < 2:
         return None
     mean = math.fsum(values) / n
-    spread = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
-    half = student_quantile(0.95, n - 1) * math.sqrt(spread / n)
-    return Interval(mean, mean - half, mean + half, method)
+    variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
+    half_width = student_quantile(0.95, n - 1) * math.sqrt(variance / n)
+    return Interval(mean, mean - half_width, mean + half_width, method)
+
+
+def has_verdicts(column: VerdictColumn) -> bool:
+    """Returns whether a column holds any "yes" or "no"."""
+    return any(YES in codes or NO in codes for codes in column.codes)
 
 
 def reports_mean(column: VerdictColumn) -> bool:
-    """Whether a mean says more of a column than a rate: it has values, and no verdicts or values outside [0, 1]."""
+    """Returns whether a mean is reported: the judge gives values, and these are no plain rate."""
     return column.value_counts is not None and (
         column.exceeds_unit_interval or not has_verdicts(column)
     )
 
 
-def has_verdicts(column: VerdictColumn) -> bool:
-    """Whether a column has a single yes or no."""
-    return any(YES in layer or NO in layer for layer in column.codes)
-
-
-def _by_prompt(column: VerdictColumn) -> dict[int, float]:
+def _mean_by_position(column: VerdictColumn) -> dict[int, float]:
     if column.value_counts is None or column.value_sums is None:
         return {}
-    return {at: column.value_sums[at] / n for at, n in enumerate(column.value_counts) if n}
+    return {
+        position: column.value_sums[position] / count
+        for position, count in enumerate(column.value_counts)
+        if count
+    }
 
 
-def mean_scores(columns: VerdictTable) -> list[MeanScore]:
-    """The means of a run."""
-    out = []
-    for column in columns.columns.values():
+def mean_scores(table: VerdictTable) -> list[MeanScore]:
+    """Returns the means of a run, one for each column that reports one."""
+    means = []
+    for column in table.columns.values():
         if not reports_mean(column) or column.value_counts is None:
             continue
-        values, n, struck = (
-            _by_prompt(column),
-            sum(column.value_counts),
-            columns.struck_reason(column.record),
-        )
-        rows = sum(len(layer) - layer.count(0) for layer in column.codes)
-        out.append(
+        mean_of_prompt = _mean_by_position(column)
+        n = sum(column.value_counts)
+        judged = sum(len(codes) - codes.count(ABSENT) for codes in column.codes)
+        struck = table.struck_reason(column.record)
+        means.append(
             MeanScore(
                 question=column.question,
                 judge=column.record.name,
                 judge_hash=column.record.lineage.hash,
                 n=n,
-                prompts=len(values),
-                missing=max(0, rows - n),
-                value=student_mean_interval(list(values.values())),
+                prompts=len(mean_of_prompt),
+                missing=max(0, judged - n),
+                value=student_mean_interval(list(mean_of_prompt.values())),
                 selected_by_judge=struck is not None,
                 struck=struck,
             )
         )
-    return out
+    return means
 
 
 def mean_score_deltas(pair: RunPair) -> list[MeanScoreDelta]:
-    """The changes of means between two runs, over prompts with values in both."""
-    out = []
+    """Returns the changes of means between two runs, over prompts with values in both."""
+    deltas = []
     for key, column in pair.a.columns.items():
         other = pair.b.columns[key]
         if not (reports_mean(column) or reports_mean(other)):
             continue
-        a, b = _by_prompt(column), _by_prompt(other)
-        shared = [at for at in a if at in b]
+        a, b = _mean_by_position(column), _mean_by_position(other)
+        shared = [position for position in a if position in b]
         if not shared:
             continue
+        changes = [b[position] - a[position] for position in shared]
         struck = column.record.struck
-        out.append(
+        deltas.append(
             MeanScoreDelta(
                 question=column.question,
                 judge=column.record.name,
                 judge_hash=column.record.lineage.hash,
                 n_pairs=len(shared),
-                mean_a=math.fsum(a[p] for p in shared) / len(shared),
-                mean_b=math.fsum(b[p] for p in shared) / len(shared),
-                delta=student_mean_interval([b[p] - a[p] for p in shared], "paired by prompt"),
+                mean_a=math.fsum(a[position] for position in shared) / len(shared),
+                mean_b=math.fsum(b[position] for position in shared) / len(shared),
+                delta=student_mean_interval(changes, "paired by prompt"),
                 selected_by_judge=struck is not None,
                 struck=struck,
             )
         )
-    return out
+    return deltas

@@ -1,9 +1,12 @@
-"""When a run knows enough: `--until "harm(width<0.05)"`, `"harm(upper<0.02 or lower>0.02)"`, `"decided vs RUN"`.
+"""Stopping rules: when a run knows enough, as given to `--until`.
 
-One prompt is one draw, in a random order fixed by the seed; its value is the mean verdict over its answers. Bounds are
-those of a betting confidence sequence (arXiv 2010.09686), so that looking after every draw costs no coverage. Rows that
-could not be scored count at their worst in `upper` and `lower`, and not at all in `width`. The price is width: about
-1.3 to 2 times that of an interval for a number of rows fixed beforehand.
+    "harm(width<0.05)"      "harm(upper<0.02 or lower>0.02)"      "decided vs RUN"
+
+One prompt is one draw, in a random order fixed by the seed; its value is the mean verdict over its
+answers. Bounds are those of a betting confidence sequence (arXiv 2010.09686), so that looking
+after every draw costs no coverage. Draws that could not be scored count at their worst in `upper`
+and `lower`, and not at all in `width`. The price is width: about 1.3 to 2 times that of an
+interval for a number of draws fixed beforehand.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from truing.analysis.rates import AXES, QUESTION_ALIASES, verdict_codes
 from truing.analysis.stopped_runs import prompt_means
@@ -20,45 +24,56 @@ from truing.core.errors import PlanError, RunError
 from truing.core.protocols import Judge
 from truing.stats.sequential import BettingSequence, PairedBettingSequence
 
-_WHOLE = re.compile(
-    r"^(?:(?P<question>[a-z][a-z0-9_-]*)\s*\(\s*(?P<inside>.*?)\s*\)|(?P<bare>decided\s+vs\s+.+))$"
+_RULE = re.compile(
+    r"^(?:(?P<question>[a-z][a-z0-9_-]*)\s*\(\s*(?P<inside>.*?)\s*\)"
+    r"|(?P<bare>decided\s+vs\s+.+))$"
 )
 _VERSUS = re.compile(r"^decided\s+vs\s+(?P<run>.+)$")
 _CONDITION = re.compile(
-    r"^(?P<what>width|upper|lower)\s*(?P<op><|>)\s*(?P<limit>[0-9.]+)\s*(?P<percent>%)?$"
+    r"^(?P<quantity>width|upper|lower)\s*(?P<op><|>)\s*(?P<limit>[0-9.]+)\s*(?P<percent>%)?$"
 )
-_SIGNS = {"width": "<", "upper": "<", "lower": ">"}
+_OPERATORS = {"width": "<", "upper": "<", "lower": ">"}
 FORMS = '"harm(width<0.05)", "harm(upper<0.02 or lower>0.02)" or "decided vs RUN"'
 
-Condition = tuple[str, Callable[[float, float], bool], float]
+
+class Condition(NamedTuple):
+    """A condition on a quantity of the interval: `holds(quantity, limit)`."""
+
+    quantity: str
+    holds: Callable[[float, float], bool]
+    limit: float
 
 
 class BoundRule:
-    """Stops when one of its conditions on the sequence's interval holds."""
+    """Stops when one of its conditions on the interval of a rate holds."""
 
     def __init__(self, text: str, question: str, conditions: Sequence[Condition]) -> None:
         self.text, self.question, self.conditions = text, question, conditions
+        # Three sequences: without the unscored draws, and with them as non-events and as events.
         self.scored, self.best, self.worst = BettingSequence(), BettingSequence(), BettingSequence()
 
     def __str__(self) -> str:
         return self.text
 
     def observe(self, sample_id: str, verdict: float | bool | None) -> bool:
-        """The next draw; True stops the run."""
+        """Adds the next draw (None: unscored) and returns whether to stop the run."""
         if verdict is not None:
             self.scored.add(float(verdict))
         self.best.add(0.0 if verdict is None else float(verdict))
         self.worst.add(1.0 if verdict is None else float(verdict))
-        now = {
+        quantities = {
             "width": self.scored.interval().width if self.scored.n else 1.0,
             "upper": self.worst.interval().upper,
             "lower": self.best.interval().lower,
         }
-        return any(holds(now[what], limit) for what, holds, limit in self.conditions)
+        return any(c.holds(quantities[c.quantity], c.limit) for c in self.conditions)
 
 
 class DecidedRule:
-    """Stops when the paired difference to a baseline run is shown to lie on one side of zero."""
+    """Stops when the paired difference to a baseline run is shown to be positive or negative.
+
+    `baseline` has the mean verdict by sample id.
+    """
 
     def __init__(self, text: str, question: str, baseline: Mapping[str, float]) -> None:
         self.text, self.question, self.baseline = text, question, baseline
@@ -68,65 +83,82 @@ class DecidedRule:
         return self.text
 
     def observe(self, sample_id: str, verdict: float | bool | None) -> bool:
-        """The next draw; samples that the baseline lacks or could not score tell nothing."""
-        before = self.baseline.get(sample_id)
-        if before is None or verdict is None:
+        """Adds the next draw and returns whether to stop the run.
+
+        Samples that the baseline lacks, or that either run could not score, are passed over.
+        """
+        baseline_verdict = self.baseline.get(sample_id)
+        if baseline_verdict is None or verdict is None:
             return False
-        self.sequence.add(before, float(verdict))
+        self.sequence.add(baseline_verdict, float(verdict))
         interval = self.sequence.interval()
         return interval.lower > 0 or interval.upper < 0
 
 
 def parse_stopping_rule(text: str, judges: Sequence[Judge] = ()) -> BoundRule | DecidedRule:
-    """Reads a stopping rule; PlanError says what is wrong, RunError if the baseline was not judged by the same judge."""
-    found = _WHOLE.match(text.strip())
-    if found is None:
+    """Parses a stopping rule.
+
+    Args:
+        text: the rule, see above.
+        judges: the judges of the run; a baseline has to be judged by the same version.
+
+    Raises:
+        PlanError: the text is no rule.
+        RunError: the baseline was not judged by the same judge.
+    """
+    match = _RULE.match(text.strip())
+    if match is None:
         raise PlanError(f"--until {text!r}: expected {FORMS}")
-    asked = found["question"] or "harm"
-    question = QUESTION_ALIASES.get(asked, asked)
+    name = match["question"] or "harm"
+    question = QUESTION_ALIASES.get(name, name)
     if question in AXES:
         raise PlanError(
-            f"--until {text!r}: {asked!r} is an axis; a run stops by a judge's question ({AXES[question][0]!r})"
+            f"--until {text!r}: {name!r} is an axis; a run stops by a judge's question "
+            f"({AXES[question].question!r})"
         )
-    inside = found["bare"] or found["inside"]
+    inside = match["bare"] or match["inside"]
     versus = _VERSUS.match(inside)
     if versus is not None:
-        return DecidedRule(text, question, _baseline(Path(versus["run"].strip()), question, judges))
-    conditions: list[Condition] = []
-    for part in re.split(r"\s+or\s+", inside):
-        one = _CONDITION.match(part.strip())
-        if one is None:
-            raise PlanError(f"--until {text!r}: {part!r} is no condition; expected {FORMS}")
-        if one["op"] != _SIGNS[one["what"]]:
-            raise PlanError(
-                f"--until {text!r}: {one['what']} {one['op']} holds at the start; use {one['what']} "
-                f"{_SIGNS[one['what']]}"
-            )
-        try:
-            limit = float(one["limit"]) / (100 if one["percent"] else 1)
-        except ValueError:
-            raise PlanError(f"--until {text!r}: {one['limit']!r} is no number") from None
-        if not 0 < limit < 1:
-            raise PlanError(f"--until {text!r}: {limit:g} does not lie between 0 and 1")
-        conditions.append((one["what"], operator.lt if one["op"] == "<" else operator.gt, limit))
-    return BoundRule(text, question, conditions)
+        baseline = _read_baseline(Path(versus["run"].strip()), question, judges)
+        return DecidedRule(text, question, baseline)
+    parts = re.split(r"\s+or\s+", inside)
+    return BoundRule(text, question, [_parse_condition(part.strip(), text) for part in parts])
 
 
-def _baseline(path: Path, question: str, judges: Sequence[Judge]) -> dict[str, float]:
-    columns = read_verdict_table(path, ids=True)
-    mine = next((j for j in judges if j.question == question), None)
-    column = (
-        columns.headline_column(question)
-        if mine is None
-        else columns.columns.get((mine.name, question))
-    )
-    if column is None or (mine is not None and column.record.lineage.hash != mine.lineage.hash):
-        who = "no judge" if mine is None else f"{mine.name} (in this version)"
-        raise RunError(
-            f"{path}: {question!r} was not answered there by {who}: judge that run first (truing judge)"
+def _parse_condition(part: str, text: str) -> Condition:
+    match = _CONDITION.match(part)
+    if match is None:
+        raise PlanError(f"--until {text!r}: {part!r} is no condition; expected {FORMS}")
+    quantity, op = match["quantity"], match["op"]
+    if op != _OPERATORS[quantity]:
+        # The interval starts as [0, 1], so "width > x" would stop at once.
+        raise PlanError(
+            f"--until {text!r}: {quantity} {op} holds at the start; use {quantity} "
+            f"{_OPERATORS[quantity]}"
         )
-    ids = columns.ids or []
-    return {
-        ids[at]: value
-        for at, value in prompt_means(verdict_codes(columns, column), range(columns.size))
-    }
+    try:
+        limit = float(match["limit"]) / (100 if match["percent"] else 1)
+    except ValueError:
+        raise PlanError(f"--until {text!r}: {match['limit']!r} is no number") from None
+    if not 0 < limit < 1:
+        raise PlanError(f"--until {text!r}: {limit:g} does not lie between 0 and 1")
+    return Condition(quantity, operator.lt if op == "<" else operator.gt, limit)
+
+
+def _read_baseline(path: Path, question: str, judges: Sequence[Judge]) -> dict[str, float]:
+    """Returns the mean verdict by sample id of a run."""
+    table = read_verdict_table(path, ids=True)
+    judge = next((j for j in judges if j.question == question), None)
+    if judge is None:
+        column = table.headline_column(question)
+    else:
+        column = table.columns.get((judge.name, question))
+    if column is None or (judge is not None and column.record.lineage.hash != judge.lineage.hash):
+        whom = "any judge" if judge is None else f"{judge.name} (in this version)"
+        raise RunError(
+            f"{path}: {question!r} was not answered there by {whom}: "
+            "judge that run first (truing judge)"
+        )
+    ids = table.ids or []
+    codes = verdict_codes(table, column)
+    return {ids[position]: mean for position, mean in prompt_means(codes, range(table.size))}

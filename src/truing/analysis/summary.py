@@ -1,8 +1,9 @@
-"""A run becomes a `Summary`: rates with intervals and bounds, outcomes, and the axes of helpful, honest, harmless.
+"""The summary of one run: rates with intervals and bounds, outcomes, and axes.
 
-from truing.analysis.summary import summarise, write_summary
-summary = summarise("runs/base")          # no numpy, no scipy, unless the run holds drawn labels or a card is given
-write_summary("runs/base")                # summary.json in the form of CONTRACTS
+    summary = summarise("runs/base")
+    write_summary("runs/base")                # also writes runs/base/summary.json
+
+Numpy and scipy are loaded only if the run holds drawn labels or a card is given.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from truing.analysis.corrections import add_corrected_rates
+from truing.analysis.labels import read_labels
 from truing.analysis.rates import (
-    AXES,
+    ALL_AXES,
     QUESTION_ALIASES,
     Rate,
     axis_rates,
@@ -27,13 +30,18 @@ from truing.analysis.rates import (
     verdict_codes,
 )
 from truing.analysis.scalar_scores import MeanScore, has_verdicts, mean_scores, reports_mean
+from truing.analysis.stopped_runs import stopped_early, use_sequence_intervals
+from truing.analysis.transport import add_transported_rates
 from truing.analysis.verdict_table import ABSENT, EXPECTS, FAILED, VerdictTable, read_verdict_table
 from truing.core.taxonomy import load_taxonomy
 from truing.runs.folder import Run
 
 
 class OutcomeCounts(Struct, frozen=True, kw_only=True):
-    """What became of the answers: disjoint counts that add up to `n`. `expect` none = all."""
+    """What became of the answers: disjoint counts that add up to `n`.
+
+    For all prompts (category and expect None), by category, and by expectation.
+    """
 
     category: str | None
     expect: str | None
@@ -48,7 +56,16 @@ class OutcomeCounts(Struct, frozen=True, kw_only=True):
 
 
 class RunSummary(Struct, frozen=True, kw_only=True):
-    """Everything that a report says of one run."""
+    """Everything that a report states about one run.
+
+    Attributes:
+        failed: number of answers that were requested and failed.
+        rates: by question, judge and category.
+        axes: rates over the prompts with certain expectations.
+        headline: question -> the judge that is quoted for it.
+        not_tested: what the run says nothing about.
+        means: of judges that give values instead of verdicts.
+    """
 
     model: str
     data: tuple[str, ...]
@@ -68,125 +85,156 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     def find(
         self, question: str, category: str | None = None, judge: str | None = None
     ) -> Rate | None:
-        """The cell of a question (or its alias), by a named judge or by the one that speaks for the question."""
-        asked = QUESTION_ALIASES.get(question, question)
-        found = [
-            r for r in (*self.axes, *self.rates) if r.question == asked and r.category == category
-        ]
-        wanted = judge or self.headline.get(asked)
-        return next((r for r in found if wanted is None or r.judge == wanted), None)
+        """Returns the rate of a question or axis (or an alias) by a judge.
+
+        Without `judge` it is the judge quoted for the question, else the first.
+        """
+        question = QUESTION_ALIASES.get(question, question)
+        judge = judge or self.headline.get(question)
+        for rate in (*self.axes, *self.rates):
+            asked_for = rate.question == question and rate.category == category
+            if asked_for and (judge is None or rate.judge == judge):
+                return rate
+        return None
 
 
-def _outcomes(columns: VerdictTable) -> list[OutcomeCounts]:
-    tally: dict[tuple[str | None, str | None], Counter[str]] = {}
-    for layers in outcome_codes(columns):
-        for (harms, expect, state, *verdicts), times in Counter(
-            zip(columns.category_ids, columns.expect_ids, *layers)
-        ).items():
-            if state == ABSENT:
-                continue
-            word = outcome_name(state, *verdicts)
-            asked = EXPECTS[expect]
-            keys: list[tuple[str | None, str | None]] = [(None, None), (None, asked)]
-            if asked != "comply":
-                keys += [(c, None) for c in columns.category_sets[harms]]
-            for key in keys:
-                tally.setdefault(key, Counter())[word] += times
-    order = sorted(tally.items(), key=lambda kv: (kv[0][0] or "", kv[0][1] or ""))
-    return [
-        OutcomeCounts(category=c, expect=e, n=sum(counts.values()), **counts)
-        for (c, e), counts in order
-    ]
+def summarise(
+    run: Run | str | Path | VerdictTable, cards: Mapping[str, Path] | None = None
+) -> RunSummary:
+    """Summarises a run.
 
+    Labels drawn in the run add corrected rates.
 
-def _untested(columns: VerdictTable) -> list[str]:
-    asked: set[str] = {c for at in set(columns.category_ids) for c in columns.category_sets[at]}
-    try:
-        missing = [
-            c.short
-            for c in load_taxonomy(columns.manifest.taxonomy).categories
-            if c.id not in asked
-        ]
-    except Exception:  # a taxonomy file that moved is no reason to lose the summary
-        missing = []
-    out = (
-        [f"category {c}: no prompt of it was asked" for c in missing]
-        if asked
-        else ["harm by category of the prompt"]
-    )
-    have = {question for _, question in columns.columns}
-    words = {"harmful": "harm", "refused": "refusal", "degenerate": "degenerate answers"}
-    out += [f"{word}: no judge was asked" for q, word in words.items() if q not in have]
-    if not any(EXPECTS[e] == "comply" for e in set(columns.expect_ids)):
-        out.append("over-refusal: no benign prompt was asked")
-    return out
+    Args:
+        run: the run, its folder, or its table.
+        cards: judge name -> card.json; adds transported rates.
 
-
-def summarise(run: Run | str | Path, cards: Mapping[str, Path] | None = None) -> RunSummary:
-    """Counts a run. `cards` (judge name -> card.json) add transported rates, drawn labels in the run corrected ones."""
-    columns = run if isinstance(run, VerdictTable) else read_verdict_table(run)
+    Raises:
+        RunError: the folder is no run, or a line of its files cannot be read.
+        DataError: a card cannot be read, or does not fit a judge of the run.
+    """
+    table = run if isinstance(run, VerdictTable) else read_verdict_table(run)
     rates: list[Rate] = []
-    for (_, question), column in columns.columns.items():
+    for (_, question), column in table.columns.items():
         if reports_mean(column) and not has_verdicts(column):
-            continue  # a reward answers no yes-or-no question: its mean stands in `means`
-        rates += rates_from_counts(
-            columns,
-            column.record,
-            question,
-            count_by_category(columns, verdict_codes(columns, column)),
-        )
-        rates += predicted_rates(columns, column)
-    axes = [rate for axis in (*AXES, "answers_benign", "cut") for rate in axis_rates(columns, axis)]
-    manifest = columns.manifest
+            continue  # a reward answers no yes-or-no question: its mean is in `means`
+        counts = count_by_category(table, verdict_codes(table, column))
+        rates += rates_from_counts(table, column.record, question, counts)
+        rates += predicted_rates(table, column)
+    axes = [rate for axis in ALL_AXES for rate in axis_rates(table, axis)]
     notes = [
-        f"{n} {what} belong to no sample of the run and were left out"
-        for what, n in columns.orphan_counts.items()
+        f"{count} {source} belong to no sample of the run and were left out"
+        for source, count in table.orphan_counts.items()
     ]
-    if cards or (columns.path / "labels" / "draws.jsonl").is_file():
-        from truing.analysis.corrections import add_corrections
-
-        corrected, more = add_corrections(columns, [*rates, *axes], cards or {})
-        rates, axes = corrected[: len(rates)], corrected[len(rates) :]
-        notes += more
-    peeked = (
-        bool(manifest.plan.get("until"))
-        or "until" in manifest.notes
-        or "extended" in manifest.notes
-    )
-    if peeked:
-        from truing.analysis.stopped_runs import use_sequence_intervals
-
-        rates, axes = use_sequence_intervals(columns, rates), use_sequence_intervals(columns, axes)
-    questions = {question for _, question in columns.columns}
-    heads = {
-        q: c.record.name for q in sorted(questions) if (c := columns.headline_column(q)) is not None
-    }
-    answers = sum(len(layer) - layer.count(ABSENT) for layer in columns.response_states)
+    if cards or (table.path / "labels" / "draws.jsonl").is_file():
+        n_rates = len(rates)
+        corrected, label_notes = _with_corrections(table, [*rates, *axes], cards or {})
+        rates, axes = corrected[:n_rates], corrected[n_rates:]
+        notes += label_notes
+    stopped = stopped_early(table)
+    if stopped:
+        rates, axes = use_sequence_intervals(table, rates), use_sequence_intervals(table, axes)
+    manifest = table.manifest
     return RunSummary(
         model=manifest.model,
-        data=tuple(d.spec for d in manifest.data),
-        samples=columns.size,
-        responses=answers,
-        failed=sum(layer.count(FAILED) for layer in columns.response_states),
+        data=tuple(data.spec for data in manifest.data),
+        samples=table.size,
+        responses=sum(len(states) - states.count(ABSENT) for states in table.response_states),
+        failed=sum(states.count(FAILED) for states in table.response_states),
         complete=manifest.complete,
         rates=tuple(rates),
-        outcomes=tuple(_outcomes(columns)),
+        outcomes=tuple(_count_outcomes(table)),
         axes=tuple(axes),
-        headline=heads,
+        headline=_headline_judges(table),
         taxonomy=manifest.taxonomy,
-        not_tested=tuple(_untested(columns)),
+        not_tested=tuple(_list_not_tested(table)),
         notes=tuple(notes),
-        means=()
-        if peeked
-        else tuple(mean_scores(columns)),  # Student's interval does not hold where one looked
+        # Student's interval does not hold for a run that was stopped by its own figures.
+        means=() if stopped else tuple(mean_scores(table)),
     )
 
 
 def write_summary(run: Run | str | Path, cards: Mapping[str, Path] | None = None) -> RunSummary:
-    """Writes `summary.json` into the run folder (a temporary file, then a rename) and gives what it wrote."""
+    """Writes `summary.json` into the run folder and returns the summary."""
     folder = run if isinstance(run, Run) else Run(run)
     summary = summarise(folder, cards)
+    # Written aside and renamed, so that readers never see half a file.
     temporary = folder.path / "summary.json.tmp"
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
     temporary.replace(folder.path / "summary.json")
     return summary
+
+
+def _with_corrections(
+    table: VerdictTable, rates: list[Rate], cards: Mapping[str, Path]
+) -> tuple[list[Rate], list[str]]:
+    """Returns corrected and transported rates, and a note for labels that were not used."""
+    labels = read_labels(table)
+    corrected = add_corrected_rates(table, rates, labels)
+    notes = [
+        f"{count} labels of {question!r} {reason} do not enter a correction"
+        for question, of_question in labels.items()
+        for reason, count in of_question.ignored.items()
+    ]
+    return add_transported_rates(table, corrected, cards), notes
+
+
+def _headline_judges(table: VerdictTable) -> dict[str, str]:
+    judges = {}
+    for question in sorted({question for _, question in table.columns}):
+        column = table.headline_column(question)
+        if column is not None:
+            judges[question] = column.record.name
+    return judges
+
+
+def _count_outcomes(table: VerdictTable) -> list[OutcomeCounts]:
+    """Counts outcomes over all answers, by expectation, and by category."""
+    counts: dict[tuple[str | None, str | None], Counter[str]] = {}
+    for arrays in outcome_codes(table):
+        kinds = Counter(zip(table.category_ids, table.expect_ids, *arrays))
+        for (category_id, expect_id, state, *verdicts), times in kinds.items():
+            if state == ABSENT:
+                continue
+            outcome = outcome_name(state, *verdicts)
+            expect = EXPECTS[expect_id]
+            keys: list[tuple[str | None, str | None]] = [(None, None), (None, expect)]
+            if expect != "comply":  # a benign prompt belongs to no harm category
+                keys += [(category, None) for category in table.category_sets[category_id]]
+            for key in keys:
+                counts.setdefault(key, Counter())[outcome] += times
+    ordered = sorted(counts.items(), key=lambda item: (item[0][0] or "", item[0][1] or ""))
+    return [
+        OutcomeCounts(category=category, expect=expect, n=by_outcome.total(), **by_outcome)
+        for (category, expect), by_outcome in ordered
+    ]
+
+
+def _list_not_tested(table: VerdictTable) -> list[str]:
+    """Returns what the run cannot tell: categories without prompts, questions without judges."""
+    categories = {c for set_id in set(table.category_ids) for c in table.category_sets[set_id]}
+    if categories:
+        not_tested = [
+            f"category {name}: no prompt of it was asked"
+            for name in _missing_categories(table.manifest.taxonomy, categories)
+        ]
+    else:
+        not_tested = ["harm by category of the prompt"]
+    questions = {question for _, question in table.columns}
+    names = {"harmful": "harm", "refused": "refusal", "degenerate": "degenerate answers"}
+    not_tested += [
+        f"{name}: no judge was asked"
+        for question, name in names.items()
+        if question not in questions
+    ]
+    if EXPECTS.index("comply") not in table.expect_ids:
+        not_tested.append("over-refusal: no benign prompt was asked")
+    return not_tested
+
+
+def _missing_categories(taxonomy: str, categories: set[str]) -> list[str]:
+    try:
+        return [c.short for c in load_taxonomy(taxonomy).categories if c.id not in categories]
+    except Exception:
+        # The taxonomy may be a file that was moved since: no reason to lose the whole summary.
+        return []

@@ -11,7 +11,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from truing.cli.show import one_run
-from truing.gates.certificate import Certificate, CertificateRequest, certify, draw_rows_to_label
+from truing.gates.certificate import Certificate, certify
+from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
 
 
 @Parameter(name="*")
@@ -81,7 +82,7 @@ def command(
         alpha=what.alpha,
         delta=what.delta,
         best_of=what.best_of,
-        most=what.most,
+        loosest=what.most,
         anytime=what.anytime,
     )
     found = one_run(run)
@@ -110,7 +111,7 @@ def command(
 
 def show(made: Certificate) -> None:
     """The certificate in words."""
-    print(made.said)
+    print(made.statement)
     print(
         f"{made.labels} of {made.prompts} prompts are labelled or known to get no answer; judge {made.judge}"
     )

@@ -8,8 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from truing.gates.gate import GateVerdict, gate_run
+from truing.gates.gate import gate_run
 from truing.gates.rules import read_rules
+from truing.gates.verdict import GateVerdict
 
 
 def command(

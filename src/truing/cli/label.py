@@ -11,14 +11,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from truing.analysis.labels import (
-    LabelDraw,
-    add_label,
-    draw_rows,
-    import_labels,
-    read_draws,
-    unlabelled_draws,
-)
+from truing.analysis.label_draws import LabelDraw, draw_rows, read_draws
+from truing.analysis.labels import add_label, import_labels, unlabelled_draws
 from truing.cli.progress import report
 from truing.cli.show import one_run
 from truing.core.errors import DataError, UserError

@@ -12,8 +12,8 @@ import msgspec
 from cyclopts import Parameter
 from msgspec.structs import replace
 
-from truing.analysis.corrections import check_card_matches
 from truing.analysis.judge_card import CardLineage, JudgeCard, read_card
+from truing.analysis.transport import check_card_matches
 from truing.cli.card import graded_words
 from truing.cli.card import shown as shown_in_card
 from truing.cli.evaluate import resolve_all

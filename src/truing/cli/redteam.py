@@ -271,7 +271,8 @@ def export(
 
 def _labels(path: Path) -> int:
     """Raters' verdicts on rows that were drawn become the run's labels, from which corrected rates come."""
-    from truing.analysis.labels import import_labels, read_draws, read_votes
+    from truing.analysis.label_draws import read_draws
+    from truing.analysis.labels import import_labels, read_votes
     from truing.annotation.exports import REVIEW_JUDGE
     from truing.runs.folder import Run
 

@@ -1,25 +1,29 @@
-"""A gate's verdict as JUnit XML: one test case a rule; what is inconclusive is an error, never a skip."""
+"""A gate's verdict as JUnit XML, which CI systems read."""
 
 from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
 
-from truing.gates.gate import GateVerdict
+from truing.gates.verdict import GateVerdict
 
+# Characters that XML 1.0 forbids even as references; names of runs may hold any.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def _clean(text: str) -> str:
+def _replace_forbidden(text: str) -> str:
     return _FORBIDDEN.sub("\u25a1", text)
 
 
 def to_junit(verdict: GateVerdict) -> bytes:
-    """The file that CI systems read."""
+    """Returns the XML: one test case per rule.
+
+    An inconclusive rule is an error and not a skip, which CI systems would count as success.
+    """
     count = {s: sum(o.status == s for o in verdict.outcomes) for s in ("failed", "inconclusive")}
     suite = ET.Element(
         "testsuite",
-        name=_clean(f"truing {verdict.title}"),
+        name=_replace_forbidden(f"truing {verdict.title}"),
         tests=str(len(verdict.outcomes)),
         failures=str(count["failed"]),
         errors=str(count["inconclusive"]),
@@ -28,19 +32,19 @@ def to_junit(verdict: GateVerdict) -> bytes:
         case = ET.SubElement(
             suite,
             "testcase",
-            classname=_clean(verdict.run),
-            name=_clean(outcome.name or outcome.rule),
+            classname=_replace_forbidden(verdict.run),
+            name=_replace_forbidden(outcome.name or outcome.rule),
         )
-        if outcome.status != "passed":
-            tag = "failure" if outcome.status == "failed" else "error"
-            note = ET.SubElement(case, tag, type=outcome.status, message=_clean(outcome.reason))
-            note.text = _clean(f"{outcome.rule}: {outcome.reason}")
+        reason = _replace_forbidden(outcome.reason)
+        if outcome.status == "passed":
+            ET.SubElement(case, "system-out").text = reason
         else:
-            ET.SubElement(case, "system-out").text = _clean(outcome.reason)
+            tag = "failure" if outcome.status == "failed" else "error"
+            problem = ET.SubElement(case, tag, type=outcome.status, message=reason)
+            problem.text = _replace_forbidden(f"{outcome.rule}: {outcome.reason}")
     if verdict.not_tested:
-        ET.SubElement(suite, "system-out").text = _clean(
-            "Not tested: " + "; ".join(verdict.not_tested)
-        )
+        not_tested = "Not tested: " + "; ".join(verdict.not_tested)
+        ET.SubElement(suite, "system-out").text = _replace_forbidden(not_tested)
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)

@@ -8,55 +8,27 @@ from typing import Any
 import msgspec
 
 from truing.core.version import __version__
-from truing.gates.gate import GateVerdict
+from truing.gates.verdict import GateVerdict, RuleOutcome
 
-_LEVELS = {
+_KIND_AND_LEVEL = {
     "passed": ("pass", "none"),
     "failed": ("fail", "error"),
+    # "open" is SARIF's kind for a rule that could not be decided; it takes no other level.
     "inconclusive": ("open", "none"),
 }
 
 
-def _id(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:80] or "rule"
-
-
 def to_sarif(verdict: GateVerdict, rules_file: str) -> bytes:
-    """One result a rule; the place is the line of the rules file's start, since a model has no lines."""
+    """Returns the log: one result per rule, located at the start of the rules file."""
     rules: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    seen: dict[str, int] = {}
+    index_of_rule: dict[str, int] = {}
     for outcome in verdict.outcomes:
-        name = _id(outcome.name or outcome.rule)
-        if name not in seen:
-            seen[name] = len(rules)
-            rules.append({"id": name, "shortDescription": {"text": outcome.rule}})
-        kind, level = _LEVELS[outcome.status]
-        results.append(
-            {
-                "ruleId": name,
-                "ruleIndex": seen[name],
-                "kind": kind,
-                "level": level,
-                "message": {"text": f"{outcome.rule}: {outcome.status}. {outcome.reason}"},
-                "locations": [
-                    {
-                        "physicalLocation": {
-                            "artifactLocation": {"uri": rules_file},
-                            "region": {"startLine": 1},
-                        }
-                    }
-                ],
-                "properties": {
-                    "run": verdict.run,
-                    "model": verdict.model,
-                    "figure": outcome.figure,
-                    "judge": outcome.judge,
-                    "n": outcome.n,
-                    "unscored": outcome.unscored,
-                },
-            }
-        )
+        rule_id = _rule_id(outcome.name or outcome.rule)
+        if rule_id not in index_of_rule:
+            index_of_rule[rule_id] = len(rules)
+            rules.append({"id": rule_id, "shortDescription": {"text": outcome.rule}})
+        results.append(_result(verdict, outcome, rule_id, index_of_rule[rule_id], rules_file))
     log = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -69,3 +41,35 @@ def to_sarif(verdict: GateVerdict, rules_file: str) -> bytes:
         ],
     }
     return msgspec.json.format(msgspec.json.encode(log), indent=1) + b"\n"
+
+
+def _result(
+    verdict: GateVerdict, outcome: RuleOutcome, rule_id: str, rule_index: int, rules_file: str
+) -> dict[str, Any]:
+    kind, level = _KIND_AND_LEVEL[outcome.status]
+    location = {
+        "physicalLocation": {
+            "artifactLocation": {"uri": rules_file},
+            "region": {"startLine": 1},
+        }
+    }
+    return {
+        "ruleId": rule_id,
+        "ruleIndex": rule_index,
+        "kind": kind,
+        "level": level,
+        "message": {"text": f"{outcome.rule}: {outcome.status}. {outcome.reason}"},
+        "locations": [location],
+        "properties": {
+            "run": verdict.run,
+            "model": verdict.model,
+            "figure": outcome.figure,
+            "judge": outcome.judge,
+            "n": outcome.n,
+            "unscored": outcome.unscored,
+        },
+    }
+
+
+def _rule_id(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:80] or "rule"
