@@ -1,0 +1,119 @@
+"""The specs of the models that a configuration names, and faults with their place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from truing.core.errors import PlanError
+from truing.rails.config.loader import RailsConfig
+from truing.rails.config.models import (
+    build_model_spec,
+    build_task_models,
+    find_engine_fault,
+    find_entry_faults,
+)
+from truing.specs.parser import Spec
+
+
+def _load(entry: str) -> RailsConfig:
+    return RailsConfig.from_text(f"models:\n  - {{{entry}}}\n")
+
+
+def _build_spec(entry: str) -> Spec | str:
+    config = _load(entry)
+    return build_model_spec(config.models[0], config)
+
+
+@pytest.mark.parametrize(
+    ("entry", "arguments"),
+    [
+        ("type: main, engine: openai, model: m", {}),
+        (
+            "type: main, engine: openai, model: m, api_key_env_var: MY_KEY",
+            {"api_key_env": "MY_KEY"},
+        ),
+        (
+            "type: main, engine: ollama, model: m",
+            {"base_url": "http://localhost:11434/v1"},
+        ),
+        (
+            "type: main, engine: groq, model: m",
+            {"base_url": "https://api.groq.com/openai/v1", "api_key_env": "GROQ_API_KEY"},
+        ),
+        (
+            "type: main, engine: groq, model: m, parameters: {api_base: 'http://x', api_key: none}",
+            {"base_url": "http://x"},
+        ),
+        (
+            "type: main, engine: vllm, model: m, "
+            "parameters: {base_url: 'http://x/v1', request_timeout: 7, max_retries: 2}",
+            {"base_url": "http://x/v1", "timeout": "7", "retries": "2"},
+        ),
+    ],
+)
+def test_arguments_of_endpoints(entry: str, arguments: dict[str, str]) -> None:
+    assert _build_spec(entry) == Spec("openai", "m", arguments)
+
+
+def test_parameters_of_the_request_body_are_json() -> None:
+    spec = _build_spec(
+        "type: main, engine: openai, model: m, parameters: {presence_penalty: 1, temperature: 0.5}"
+    )
+    assert isinstance(spec, Spec)
+    assert json.loads(spec.args["body"]) == {"presence_penalty": 1}
+
+
+def test_the_engine_truing_passes_its_spec_on() -> None:
+    assert _build_spec("type: main, engine: truing, model: 'scripted:echo'") == "scripted:echo"
+
+
+def test_task_models_leave_out_main_embeddings_and_excluded_tasks() -> None:
+    config = RailsConfig.from_text(
+        "models:\n"
+        "  - {type: main, engine: truing, model: 'scripted:mixed'}\n"
+        "  - {type: embeddings, engine: FastEmbed, model: x}\n"
+        "  - {type: self_check_input, engine: truing, model: 'scripted:refuse'}\n"
+        "  - {type: content_safety, engine: truing, model: 'scripted:echo'}\n"
+    )
+    assert list(build_task_models(config)) == ["self_check_input", "content_safety"]
+    assert list(build_task_models(config, ["content_safety"])) == ["self_check_input"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("type: main, engine: opanai, model: m", "did you mean 'openai'"),
+        ("type: main, engine: vllm_openai, model: m", "needs parameters: base_url"),
+    ],
+)
+def test_engine_faults(entry: str, message: str) -> None:
+    fault = find_engine_fault(_load(entry).models[0])
+    assert fault is not None
+    assert message in fault
+
+
+def test_all_faults_of_an_entry_have_their_line(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text(
+        "models:\n"
+        "  - type: main\n"
+        "    engine: vllm\n"
+        "    model: m\n"
+        "    parameters:\n"
+        "      temperature: hot\n"
+        "      api_key: sk-123\n"
+    )
+    config = RailsConfig.load(tmp_path)
+    with pytest.raises(PlanError) as caught:
+        build_model_spec(config.models[0], config)
+    places = [fault.split(": ")[0] for fault in caught.value.faults]
+    assert places == ["config.yml:2", "config.yml:6", "config.yml:7"]
+    assert "sk-123" not in str(caught.value)
+
+
+@pytest.mark.parametrize("placeholder", ["none", "EMPTY", "not-needed"])
+def test_placeholders_are_no_secret_keys(placeholder: str) -> None:
+    config = _load(f"type: main, engine: openai, model: m, parameters: {{api_key: {placeholder}}}")
+    assert list(find_entry_faults(config.models[0], config)) == []
