@@ -1,4 +1,6 @@
-"""What a report is made of: sections of text, tables and figures, written once and rendered as HTML and Markdown."""
+"""The blocks of a report (text, tables, figures, tiles) and their rendering as HTML and
+Markdown.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Text(Struct, frozen=True, tag="text"):
 
 
 class Table(Struct, frozen=True, tag="table"):
-    """Columns and rows; numbers are right-aligned in `right` columns. `folded`: shown when asked (beside a figure)."""
+    """Columns and rows; the `right` columns are right-aligned. A `folded` table opens on a
+    click.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -35,7 +39,7 @@ class Table(Struct, frozen=True, tag="table"):
 
 
 class Figure(Struct, frozen=True, tag="figure"):
-    """An inline SVG; `alt` says in words what it shows and is what Markdown keeps."""
+    """An inline SVG; `alt` describes it in words and is its Markdown form."""
 
     svg: str
     caption: str
@@ -59,7 +63,7 @@ class Tiles(Struct, frozen=True, tag="tiles"):
 
 
 class Raw(Struct, frozen=True, tag="raw"):
-    """Ready HTML (already escaped by its maker) with its Markdown form."""
+    """HTML that is already escaped, with its Markdown form."""
 
     html: str
     markdown: str = ""
@@ -69,7 +73,7 @@ Block = Text | Table | Figure | Tiles | Raw
 
 
 class Section(Struct, frozen=True):
-    """A heading and what stands under it; `open_` false folds it away in HTML."""
+    """A heading with its blocks; with `open_` false it is folded in HTML."""
 
     id: str
     title: str
@@ -85,22 +89,24 @@ class Grid(Struct):
     rows: list[tuple[Cell, ...]] = field(default_factory=list)
 
     def add(self, *cells: Cell | str) -> None:
-        """Appends a row; text becomes a plain cell."""
+        """Appends a row; a string becomes a plain cell."""
         self.rows.append(tuple(c if isinstance(c, Cell) else Cell(c) for c in cells))
 
     def table(self, caption: str = "", right: Sequence[int] = (), *, folded: bool = False) -> Table:
-        """The finished table."""
+        """Returns the table."""
         return Table(tuple(self.columns), tuple(self.rows), caption, frozenset(right), folded)
 
 
 def escape_html(text: str) -> str:
-    """HTML-escaped text, quotes included; control characters that HTML forbids are shown as a box."""
+    """Returns HTML-escaped text, quotes included; control characters, which HTML forbids, become a
+    box.
+    """
     clean = "".join(c if c in "\n\t" or c >= " " else "\u25a1" for c in text)
     return html.escape(clean.replace("\x7f", "\u25a1"), quote=True)
 
 
 def block_html(block: Block) -> str:
-    """One block as HTML."""
+    """Returns a block as HTML."""
     if isinstance(block, Text):
         kind = f' class="{block.kind}"' if block.kind else ""
         return f"<p{kind}>{escape_html(block.text)}</p>"
@@ -116,7 +122,8 @@ def block_html(block: Block) -> str:
 def _tiles_html(block: Tiles) -> str:
     head = f'<div class="tiles-title">{escape_html(block.title)}</div>' if block.title else ""
     tiles = "".join(
-        f'<div class="tile {t.kind}"><span class="label">{escape_html(t.label)}</span><span class="value">{escape_html(t.value)}'
+        f'<div class="tile {t.kind}"><span class="label">{escape_html(t.label)}</span><span '
+        f'class="value">{escape_html(t.value)}'
         f'</span><span class="detail">{escape_html(t.detail)}</span></div>'
         for t in block.tiles
     )
@@ -125,14 +132,16 @@ def _tiles_html(block: Tiles) -> str:
 
 def _table_html(block: Table) -> str:
     head = "".join(
-        f'<th scope="col"{" class=right" if at in block.right else ""}>{escape_html(c)}</th>'
-        for at, c in enumerate(block.columns)
+        f'<th scope="col"{" class=right" if position in block.right else ""}>{escape_html(c)}</th>'
+        for position, c in enumerate(block.columns)
     )
     rows = []
     for row in block.rows:
         cells = []
-        for at, cell in enumerate(row):
-            kinds = " ".join(k for k in (cell.kind, "right" if at in block.right else "") if k)
+        for position, cell in enumerate(row):
+            kinds = " ".join(
+                k for k in (cell.kind, "right" if position in block.right else "") if k
+            )
             shown = f' class="{kinds}"' if kinds else ""
             tip = f' title="{escape_html(cell.title)}"' if cell.title else ""
             cells.append(f"<td{shown}{tip}>{escape_html(cell.text)}</td>")
@@ -143,34 +152,48 @@ def _table_html(block: Table) -> str:
         else ""
     )
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    whole = f'<div class="scroll"><table>{caption}{body}</table></div>'
+    scrolling_table = f'<div class="scroll"><table>{caption}{body}</table></div>'
     if not block.folded:
-        return whole
-    return f'<details class="table"><summary>Table: {escape_html(block.caption)}</summary>{whole}</details>'
+        return scrolling_table
+    return (
+        '<details class="table"><summary>Table: '
+        f"{escape_html(block.caption)}</summary>{scrolling_table}</details>"
+    )
 
 
-def _md(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 def block_markdown(block: Block) -> str:
-    """One block as Markdown."""
+    """Returns a block as Markdown."""
     if isinstance(block, Text):
-        return ("> " if block.kind else "") + _md(block.text)
+        return ("> " if block.kind else "") + _escape_markdown(block.text)
     if isinstance(block, Figure):
-        return f"*{_md(block.caption)}* {_md(block.alt)}"
+        return f"*{_escape_markdown(block.caption)}* {_escape_markdown(block.alt)}"
     if isinstance(block, Tiles):
         lines = [
-            f"- {_md(t.label)}: **{_md(t.value)}** {_md(t.detail)}".rstrip() for t in block.tiles
+            (
+                f"- {_escape_markdown(t.label)}: **{_escape_markdown(t.value)}** "
+                f"{_escape_markdown(t.detail)}"
+            ).rstrip()
+            for t in block.tiles
         ]
-        return "\n".join([*([f"**{_md(block.title)}**", ""] if block.title else []), *lines])
+        return "\n".join(
+            [*([f"**{_escape_markdown(block.title)}**", ""] if block.title else []), *lines]
+        )
     if isinstance(block, Raw):
         return block.markdown
-    marks = ["---:" if at in block.right else "---" for at in range(len(block.columns))]
-    lines = [f"| {' | '.join(map(_md, block.columns))} |", f"| {' | '.join(marks)} |"]
+    marks = ["---:" if position in block.right else "---" for position in range(len(block.columns))]
+    lines = [f"| {' | '.join(map(_escape_markdown, block.columns))} |", f"| {' | '.join(marks)} |"]
     for row in block.rows:
         shown = [
-            f"~~{_md(c.text)}~~" if c.kind == "struck" and c.text else _md(c.text) for c in row
+            f"~~{_escape_markdown(c.text)}~~"
+            if c.kind == "struck" and c.text
+            else _escape_markdown(c.text)
+            for c in row
         ]
         lines.append(f"| {' | '.join(shown)} |")
-    return "\n".join(([f"*{_md(block.caption)}*", ""] if block.caption else []) + lines)
+    return "\n".join(
+        ([f"*{_escape_markdown(block.caption)}*", ""] if block.caption else []) + lines
+    )

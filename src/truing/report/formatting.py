@@ -1,4 +1,4 @@
-"""Numbers and names as a reader sees them: percentages with intervals, short category names."""
+"""Numbers and names as text: percentages with intervals, short category names."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ OUTCOMES = ("harmful", "degenerate", "unscored", "refused", "abstained", "blocke
 
 
 def format_percent(x: float, digits: int = 1) -> str:
-    """`12.3 %`."""
+    """Returns a share as `12.3 %`."""
     return f"{100 * x:.{digits}f} %"
 
 
 def format_rate(rate: Rate) -> str:
-    """`12.3 % [8.0, 18.1]`, or counts under 30 scored rows, or why there is nothing."""
+    """Returns `12.3 % [8.0, 18.1]`, or counts (`3 of 12`) under 30 scored rows, or `unscored
+    (12)`.
+    """
     if rate.raw is None:
         return f"unscored ({rate.n})"
     if rate.scored < SMALL_SAMPLE_SIZE:
@@ -26,19 +28,25 @@ def format_rate(rate: Rate) -> str:
 
 
 def make_rate_cell(rate: Rate | None) -> Cell:
-    """A rate as a table cell: struck out if the judge may not measure it, with n, unscored and bounds on hover."""
+    """Returns a rate as a table cell, with n, unscored and bounds on hover.
+
+    It is struck out if the judge chose, trained or blocked what it measures.
+    """
     if rate is None:
         return Cell("–", "quiet")
     tip = f"{rate.events:,} of {rate.scored:,} scored, n = {rate.n:,}, by {rate.judge}"
     if rate.unscored:
-        tip += f"; {rate.unscored} unscored: between {format_percent(rate.bounds[0])} and {format_percent(rate.bounds[1])}"
+        tip += (
+            f"; {rate.unscored} unscored: between {format_percent(rate.bounds[0])} and "
+            f"{format_percent(rate.bounds[1])}"
+        )
     if rate.selected_by_judge:
         return Cell(format_rate(rate), "struck", f"selected by this judge: {rate.struck}. {tip}")
     return Cell(format_rate(rate), "quiet" if rate.scored < SMALL_SAMPLE_SIZE else "", tip)
 
 
 def category_name(category: str | None, name: str = "beavertails") -> str:
-    """The category's name for people; all rows are `all`."""
+    """Returns the name of a category in a taxonomy; `all` for None (all rows)."""
     if category is None:
         return "all"
     try:
@@ -48,31 +56,34 @@ def category_name(category: str | None, name: str = "beavertails") -> str:
 
 
 def category_label(category: str | None, name: str = "beavertails") -> str:
-    """The name cut for the margin of a plot: up to the first comma, 30 characters at most."""
+    """Returns the name of a category for a chart: up to the first comma, 30 characters at most."""
     label = category_name(category, name).split(",", 1)[0]
     return label if len(label) <= 31 else label[:30].rstrip() + "…"
 
 
 def format_difference(x: float) -> str:
-    """`+3.2 pp`, percentage points with a sign."""
+    """Returns a difference of shares as percentage points with a sign, `+3.2 pp`."""
     return f"{100 * x:+.1f} pp".replace("-", "−")
 
 
 def format_p_value(p: float | None) -> str:
-    """`0.003`, `< 0.001`, or a dash."""
+    """Returns `0.003`, `< 0.001`, or a dash for None."""
     if p is None:
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def format_value(x: float, *, sign: bool = False) -> str:
-    """A value in a judge's own unit, to three figures: `−1.24`, `+0.031`."""
+    """Returns a score in the judge's own unit with three significant digits: `−1.24`, `+0.031`."""
     shown = f"{x:+#.3g}" if sign else f"{x:#.3g}"
     return shown.rstrip(".").replace("-", "−")
 
 
 def format_value_interval(i: Interval | None, *, sign: bool = False) -> str:
-    """`−1.24 [−1.4, −1.08]`, or a dash."""
+    """Returns `−1.24 [−1.4, −1.08]`, or a dash for None."""
     if i is None:
         return "–"
-    return f"{format_value(i.estimate, sign=sign)} [{format_value(i.lower, sign=sign)}, {format_value(i.upper, sign=sign)}]"
+    return (
+        f"{format_value(i.estimate, sign=sign)} [{format_value(i.lower, sign=sign)}, "
+        f"{format_value(i.upper, sign=sign)}]"
+    )

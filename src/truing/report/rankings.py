@@ -1,4 +1,6 @@
-"""Rankings as a page of their own: one section a data set, figures with their intervals beside what a guess gives."""
+"""A page of rankings: a section for each data set, figures with intervals beside the chance
+level.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import jinja2
 from truing.core.version import __version__
 from truing.rankers.figures import FEW, Figure, Summary
 from truing.report.blocks import Block, Grid, Section, Text, block_html, block_markdown
-from truing.report.blocks import Figure as Picture
+from truing.report.blocks import Figure as ChartBlock
 from truing.report.charts.svg import Mark, interval_chart
 from truing.report.formatting import category_label
 from truing.runs.folder import replace_file
@@ -43,13 +45,13 @@ TITLES = {
 
 
 def figure_label(figure: Figure) -> str:
-    """Its method in words, and its group."""
+    """Returns the method of a figure in words, after its group if it has one."""
     method = NAMES.get(figure.method, figure.method)
     return f"{category_label(figure.group)}: {method}" if figure.group else method
 
 
 def format_figure(figure: Figure) -> tuple[str, str, str]:
-    """Estimate, interval and guess as text; a small group is a count and nothing else."""
+    """Returns estimate, interval and chance level as text; a small group is a count alone."""
     value = figure.value
     if value is None:
         return "", "", ""
@@ -67,18 +69,24 @@ def format_figure(figure: Figure) -> tuple[str, str, str]:
 
 
 def build_section(summary: Summary, number: int = 0) -> Section:
-    """One ranking: a picture of the shares, a table of each kind of figure, what was left out."""
+    """Returns the section of one ranking: a chart of the shares, a table for each kind of figure,
+    what was left out.
+    """
     blocks: list[Block] = []
     shares = [
         f for f in summary.figures if f.kind == "share" and not f.group and f.value is not None
     ]
     if shares:
-        blocks.append(_picture(shares))
+        blocks.append(_chart(shares))
     groups = [f for f in summary.figures if f.kind == "share" and f.group]
     for kind in dict.fromkeys(["share", *(f.kind for f in summary.figures)]):
-        some = [f for f in summary.figures if f.kind == kind and not (kind == "share" and f.group)]
+        figures_of_kind = [
+            f for f in summary.figures if f.kind == kind and not (kind == "share" and f.group)
+        ]
         blocks += (
-            [_table(some, KINDS.get(kind, "the right, or the safe, one first"))] if some else []
+            [_table(figures_of_kind, KINDS.get(kind, "the right, or the safe, one first"))]
+            if figures_of_kind
+            else []
         )
     if groups:
         blocks.append(_table(groups, "by category; under 30 as counts", folded=True))
@@ -90,7 +98,7 @@ def build_section(summary: Summary, number: int = 0) -> Section:
     return Section(f"ranking-{number}", title, tuple(blocks), lead=lead)
 
 
-def _picture(figures: Sequence[Figure]) -> Picture:
+def _chart(figures: Sequence[Figure]) -> ChartBlock:
     bands = []
     for f in figures:
         if f.value is None:
@@ -102,7 +110,7 @@ def _picture(figures: Sequence[Figure]) -> Picture:
         bands.append((figure_label(f), marks))
     alt = "; ".join(f"{figure_label(f)} {format_figure(f)[0]}" for f in figures)
     caption = "Filled: the share with its interval. Hollow: what a guess gives."
-    return Picture(interval_chart(bands, "right or safe one first"), caption, alt)
+    return ChartBlock(interval_chart(bands, "right or safe one first"), caption, alt)
 
 
 def _table(figures: Sequence[Figure], caption: str, *, folded: bool = False) -> Block:
@@ -113,8 +121,8 @@ def _table(figures: Sequence[Figure], caption: str, *, folded: bool = False) -> 
 
 
 def render_page(summaries: Sequence[Summary], title: str = "Preference ranking") -> tuple[str, str]:
-    """HTML (one file, nothing from elsewhere) and Markdown of some rankings."""
-    made = [build_section(s, at) for at, s in enumerate(summaries)]
+    """Returns the HTML (one file, nothing from elsewhere) and the Markdown of rankings."""
+    sections = [build_section(s, at) for at, s in enumerate(summaries)]
     models = ", ".join(dict.fromkeys(s.model for s in summaries))
     sub = f"{date.today().isoformat()} · {models}"
     root = files("truing") / "report" / "templates"
@@ -134,13 +142,13 @@ def render_page(summaries: Sequence[Summary], title: str = "Preference ranking")
                 "folded": False,
                 "body": "\n".join(map(block_html, s.blocks)),
             }
-            for s in made
+            for s in sections
         ],
         css=(root / "style.css").read_text(encoding="utf-8"),
         js=(root / "report.js").read_text(encoding="utf-8"),
     )
     parts = [f"# {title}", sub]
-    for s in made:
+    for s in sections:
         parts += [f"## {s.title}", s.lead, *map(block_markdown, s.blocks)]
     return html, "\n\n".join(p for p in parts if p) + "\n"
 
@@ -148,7 +156,7 @@ def render_page(summaries: Sequence[Summary], title: str = "Preference ranking")
 def write_rankings(
     summaries: Sequence[Summary], folder: Path, title: str = "Preference ranking"
 ) -> Path:
-    """Writes `report.html` and `report.md`; gives the first."""
+    """Writes `report.html` and `report.md`; returns the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     html, markdown = render_page(summaries, title)
     replace_file(folder / "report.html", html.encode())

@@ -18,15 +18,15 @@ from truing.report.sections import SECTIONS
 def build_sections(report: ReportData) -> list[Section]:
     """What this report has to say."""
     with cached_verdict_tables():
-        return [made for make in SECTIONS if (made := make(report)) is not None]
+        return [documents for make in SECTIONS if (documents := make(report)) is not None]
 
 
-def _sub(report: ReportData) -> str:
+def _subtitle(report: ReportData) -> str:
     n = sum(s.responses for v in report.variants for s in v.summaries.values())
-    many = len(report.variants)
+    variant_count = len(report.variants)
     parts = [
         report.created,
-        f"{many} variant{'s' if many != 1 else ''}",
+        f"{variant_count} variant{'s' if variant_count != 1 else ''}",
         f"{n:,} answers",
         ", ".join(report.data),
     ]
@@ -36,9 +36,12 @@ def _sub(report: ReportData) -> str:
 
 
 def render_html(report: ReportData, drawn: Sequence[Section] | None = None) -> str:
-    """One file: no link, no font, no script from elsewhere. `drawn` are its sections, where they are at hand."""
+    """Returns the report as one HTML page without links, fonts or scripts from elsewhere.
+
+    `drawn` are the sections, if they have been built already.
+    """
     root = files("truing") / "report" / "templates"
-    made = [
+    documents = [
         {
             "id": s.id,
             "title": s.title,
@@ -52,8 +55,8 @@ def render_html(report: ReportData, drawn: Sequence[Section] | None = None) -> s
     template = jinja2.Environment(autoescape=True).from_string(page)
     return template.render(
         title=report.title,
-        sub=_sub(report),
-        sections=made,
+        sub=_subtitle(report),
+        sections=documents,
         version=report.version,
         with_text=report.with_text,
         css=(root / "style.css").read_text(encoding="utf-8"),
@@ -62,8 +65,8 @@ def render_html(report: ReportData, drawn: Sequence[Section] | None = None) -> s
 
 
 def render_markdown(report: ReportData, drawn: Sequence[Section] | None = None) -> str:
-    """The same sections as text and tables."""
-    parts = [f"# {report.title}", _sub(report)]
+    """Returns the report as Markdown: the same sections as text and tables."""
+    parts = [f"# {report.title}", _subtitle(report)]
     for section in drawn or build_sections(report):
         parts += [
             f"## {section.title}",
@@ -74,19 +77,22 @@ def render_markdown(report: ReportData, drawn: Sequence[Section] | None = None) 
 
 
 def write_report(report: ReportData, folder: Path, name: str = "report") -> dict[str, Path]:
-    """Writes `name`.html, .md and .json; each to a temporary file first, then renamed."""
+    """Writes `name`.html, .md and .json, and returns their paths by ending.
+
+    Each is written to a temporary file first, then renamed: a reader never sees half a report.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = build_sections(report)
-    made = {
+    documents = {
         "html": render_html(report, drawn).encode(),
         "md": render_markdown(report, drawn).encode(),
         "json": msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n",
     }
-    out = {}
-    for ending, data in made.items():
+    written = {}
+    for ending, data in documents.items():
         path = folder / f"{name}.{ending}"
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_bytes(data)
         temporary.replace(path)
-        out[ending] = path
-    return out
+        written[ending] = path
+    return written

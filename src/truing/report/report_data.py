@@ -1,4 +1,6 @@
-"""What a report tells: variants of a model, each measured on the same data, and what changed between them."""
+"""The data of a report: variants of a model, each measured on the same data, and their
+comparisons.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from truing.runs.folder import Manifest
 
 
 class Variant(Struct, kw_only=True):
-    """One model under one name, with a run folder and a summary for each data set (by the data's name in the plan)."""
+    """One model under one name: its run folder, summary and manifest for each data set (by its name
+    in the plan).
+    """
 
     name: str
     runs: dict[str, str] = field(default_factory=dict)
@@ -21,7 +25,7 @@ class Variant(Struct, kw_only=True):
     manifests: dict[str, Manifest] = field(default_factory=dict)
 
     def find(self, question: str, category: str | None = None) -> Rate | None:
-        """The first rate of a question over the data sets that has one."""
+        """Returns the rate of a question on the first data set that has one."""
         for summary in self.summaries.values():
             rate = summary.find(question, category)
             if rate is not None and rate.n:
@@ -40,7 +44,9 @@ class Ranking(Struct, kw_only=True):
 
 
 class RowView(Struct, kw_only=True):
-    """A row that a reader may want to look at; `prompt` and `texts` are empty unless text may be shown."""
+    """An answer worth reading; `prompt` and `texts` (by variant) are empty unless text may be
+    shown.
+    """
 
     sample_id: str
     index: int
@@ -54,8 +60,11 @@ class RowView(Struct, kw_only=True):
 
 
 class ReportData(Struct, kw_only=True):
-    """Everything that the sections draw from. `comparisons`: variant -> data -> the comparison with the baseline;
-    `facts`: what the cards that were given say of judges."""
+    """Everything that the sections are made from.
+
+    `comparisons` maps variant -> data set -> comparison with the baseline; `facts` are the figures
+    of the judges' cards; `rows_left_out` counts answers that did not fit into `rows`.
+    """
 
     title: str
     created: str
@@ -73,5 +82,5 @@ class ReportData(Struct, kw_only=True):
     notes: tuple[str, ...] = ()
 
     def series(self, name: str) -> int:
-        """The colour of a variant: its place."""
+        """Returns the number of a variant, which decides its colour in all charts."""
         return [v.name for v in self.variants].index(name)

@@ -12,7 +12,8 @@ _LEFT, _TOP, _SIDE = 58.0, 12.0, 250.0
 
 
 def reliability_diagram(bins: Sequence[ReliabilityBin], title: str) -> str:
-    """Stated probability (across) against the observed share with its interval (up); the diagonal is perfect.
+    """Returns the stated probability (x) against the observed share with its interval (y); the
+    diagonal is perfect.
 
     Hollow dots stand for fewer than 30 rows.
     """
@@ -33,16 +34,18 @@ def reliability_diagram(bins: Sequence[ReliabilityBin], title: str) -> str:
         body.append(svg_text(x(0) - 8, y(tick) + 4, percent_tick(tick), "tick", "end"))
     body.append(f'<path class="front" d="M{x(0):.1f} {y(0):.1f}L{x(1):.1f} {y(1):.1f}"/>')
     for b in bins:
-        at, tip = (
+        bin_x, tip = (
             x(b.confidence),
-            f"states {percent_tick(b.confidence)}: {percent_tick(b.rate.estimate)} of {b.n} confirmed",
+            f"states {percent_tick(b.confidence)}: {percent_tick(b.rate.estimate)} of {b.n} "
+            "confirmed",
         )
         body += [
-            svg_line(at, y(b.rate.lower), at, y(b.rate.upper), "whisker s0"),
-            svg_dot(at, y(b.rate.estimate), 0, b.n < SMALL_SAMPLE_SIZE, tip),
+            svg_line(bin_x, y(b.rate.lower), bin_x, y(b.rate.upper), "whisker s0"),
+            svg_dot(bin_x, y(b.rate.estimate), 0, b.n < SMALL_SAMPLE_SIZE, tip),
         ]
     body.append(svg_text(x(0.5), y(0) + 36, "stated by the judge", "axis", "middle"))
     body.append(
-        f'<g transform="rotate(-90 14 {y(0.5):.1f})">{svg_text(14, y(0.5), "confirmed by people", "axis", "middle")}</g>'
+        '<g transform="rotate(-90 14 '
+        f'{y(0.5):.1f})">{svg_text(14, y(0.5), "confirmed by people", "axis", "middle")}</g>'
     )
     return svg_document(_LEFT + _SIDE + 24, _TOP + _SIDE + 44, title, body)

@@ -1,4 +1,4 @@
-"""The plot of differences: one line a delta, its interval, and a rule at zero."""
+"""The forest plot of differences: a line with its interval for each delta, a rule at zero."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def _step(reach: float) -> float:
 def forest_plot(
     groups: Sequence[tuple[str, Sequence[Mark]]], title: str, *, left: int = 210
 ) -> str:
-    """Differences in [-1, 1] about a rule at zero; marks as in `svg.intervals`."""
-    marks = [m for _, ms in groups for m in ms]
+    """Returns differences in [-1, 1] around a rule at zero; marks as in `svg.interval_chart`."""
+    marks = [m for _, band in groups for m in band]
     reach = min(1.0, max([0.05, *(abs(v) for m in marks for v in (m.lower, m.upper))]) * 1.05)
     width, line, pad = 760, 15, 8
     plot = width - left - 76
@@ -28,27 +28,27 @@ def forest_plot(
 
     y = 22.0
     body: list[str] = []
-    for name, ms in groups:
-        tall = max(1, len(ms)) * line + pad
-        body.append(svg_text(left - 12, y + tall / 2 + 4, name, "label", "end"))
-        for at, m in enumerate(ms):
-            cy = y + pad / 2 + line * (at + 0.5)
-            said = f"{100 * m.estimate:+.1f}".replace("-", "−")
-            tip = f"{m.label}: {said} points [{100 * m.lower:+.1f}, {100 * m.upper:+.1f}]{m.note}"
+    for name, band in groups:
+        band_height = max(1, len(band)) * line + pad
+        body.append(svg_text(left - 12, y + band_height / 2 + 4, name, "label", "end"))
+        for row, m in enumerate(band):
+            cy = y + pad / 2 + line * (row + 0.5)
+            shown = f"{100 * m.estimate:+.1f}".replace("-", "−")
+            tip = f"{m.label}: {shown} points [{100 * m.lower:+.1f}, {100 * m.upper:+.1f}]{m.note}"
             body.append(
                 svg_line(place(m.lower), cy, place(m.upper), cy, f"whisker s{m.series % 8}")
             )
             body.append(svg_dot(place(m.estimate), cy, m.series, m.hollow, tip))
-            body.append(svg_text(width - 66, cy + 4, f"{said} pp", "value"))
-        body.append(svg_line(0, y + tall, width, y + tall, "rule"))
-        y += tall
+            body.append(svg_text(width - 66, cy + 4, f"{shown} pp", "value"))
+        body.append(svg_line(0, y + band_height, width, y + band_height, "rule"))
+        y += band_height
     step = _step(reach)
     grid = []
     for k in range(-int(reach / step + 1e-9), int(reach / step + 1e-9) + 1):
         x = place(k * step)
-        said = f"{100 * k * step:+.0f}".replace("-", "−") if k else "0"
+        shown = f"{100 * k * step:+.0f}".replace("-", "−") if k else "0"
         grid += [
             svg_line(x, 16, x, y, "grid" if k else "axis"),
-            svg_text(x, 11, said, "tick", "middle"),
+            svg_text(x, 11, shown, "tick", "middle"),
         ]
     return svg_document(width, y + 6, title, [*grid, *body])

@@ -1,4 +1,4 @@
-"""The sections of a report, in reading order: this list is the only place that knows them all."""
+"""The sections of a report, in reading order. A section returns None if it has nothing to show."""
 
 from __future__ import annotations
 

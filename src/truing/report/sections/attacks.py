@@ -1,4 +1,6 @@
-"""Attacks: how often each succeeds, by category and by number of tries, against the plain prompt."""
+"""Attacks: how often each succeeds, by category and by number of tries, against the plain
+prompt.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +12,31 @@ from truing.report.formatting import category_name, format_difference, format_pe
 from truing.report.report_data import ReportData, Variant
 
 _LEAD = (
-    "Success is decided by a judge that did not steer the attack. An attack that asks k times finds a hit among k wrong "
+    "Success is decided by a judge that did not steer the attack. An attack that asks k times "
+    "finds a hit among k wrong "
     "verdicts sooner or later: the floor beside hit@k is what the judge's errors alone would give."
 )
 
 
-def _success(r: AttackResult) -> Cell:
-    tip = f"{r.hits} of {r.scored} scored tries on {r.prompts} prompts, {r.tries - r.scored} unscored, by {r.judge}"
+def _success_cell(r: AttackResult) -> Cell:
+    tip = (
+        f"{r.hits} of {r.scored} scored tries on {r.prompts} prompts, {r.tries - r.scored} "
+        f"unscored, by {r.judge}"
+    )
     if r.success is None:
         return Cell(f"unscored ({r.tries})", "quiet", tip)
     if r.prompts < SMALL_SAMPLE_SIZE:
         return Cell(f"{r.hits} of {r.scored}", "struck" if r.struck else "quiet", r.struck or tip)
     s = r.success
-    said = f"{format_percent(s.estimate)} [{100 * s.lower:.1f}, {100 * s.upper:.1f}]"
+    shown = f"{format_percent(s.estimate)} [{100 * s.lower:.1f}, {100 * s.upper:.1f}]"
     return Cell(
-        said,
+        shown,
         "struck" if r.struck else "",
         f"selected by this judge: {r.struck}. {tip}" if r.struck else tip,
     )
 
 
-def _lift(r: AttackResult) -> Cell:
+def _lift_cell(r: AttackResult) -> Cell:
     if r.lift is None:
         return Cell("–", "quiet", "the plain prompts were not measured by the same judge")
     low, high = format_difference(r.lift.lower), format_difference(r.lift.upper)
@@ -39,13 +45,13 @@ def _lift(r: AttackResult) -> Cell:
     )
 
 
-def _cost(r: AttackResult) -> str:
+def _cost_text(r: AttackResult) -> str:
     if r.queries is None or r.tokens is None:
         return "no success"
     return f"{r.queries:.1f} queries, {r.tokens:.0f} tokens"
 
 
-def _tries(results: list[tuple[str, AttackResult]]) -> Grid | None:
+def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
     shown = [(v, r) for v, r in results if r.at_k]
     if not shown:
         return None
@@ -64,40 +70,56 @@ def _tries(results: list[tuple[str, AttackResult]]) -> Grid | None:
     return grid
 
 
-def _by_category(results: list[AttackResult]) -> Grid:
+def _category_grid(results: list[AttackResult]) -> Grid:
     attacks = list(dict.fromkeys(r.attack for r in results))
     grid = Grid(["category", *attacks])
     for category in dict.fromkeys(r.category for r in results):
-        cells = {r.attack: _success(r) for r in results if r.category == category}
+        cells = {r.attack: _success_cell(r) for r in results if r.category == category}
         grid.add(category_name(category), *(cells.get(a, Cell("–", "quiet")) for a in attacks))
     return grid
 
 
-def _of(variant: Variant, data: str) -> list[AttackResult]:
+def _variant_results(variant: Variant, data: str) -> list[AttackResult]:
     return attack_results(
         variant.runs[data], [run for name, run in variant.runs.items() if name != data]
     )
 
 
 def build_section(report: ReportData) -> Section | None:
-    """Nothing where no data set was attacked."""
+    """Returns None if no data set was attacked."""
     blocks: list[Block] = []
     for data in report.data:
-        found = {v.name: made for v in report.variants if data in v.runs and (made := _of(v, data))}
-        if not found:
+        results_by_variant = {
+            v.name: results
+            for v in report.variants
+            if data in v.runs and (results := _variant_results(v, data))
+        }
+        if not results_by_variant:
             continue
-        whole = [(name, r) for name, made in found.items() for r in made if r.category is None]
-        word = (
+        overall = [
+            (name, r)
+            for name, results in results_by_variant.items()
+            for r in results
+            if r.category is None
+        ]
+        success_title = (
             "harmful answers"
-            if whole[0][1].question == "harmful"
+            if overall[0][1].question == "harmful"
             else "complied (no refusal; no harm judge was there)"
         )
         groups: dict[str, list[Mark]] = {}
         grid = Grid(
-            ["attack", "model", "prompts", word, "against the plain prompt", "cost of a success"]
+            [
+                "attack",
+                "model",
+                "prompts",
+                success_title,
+                "against the plain prompt",
+                "cost of a success",
+            ]
         )
-        for name, r in sorted(whole, key=lambda pair: pair[1].attack):
-            grid.add(r.attack, name, str(r.prompts), _success(r), _lift(r), _cost(r))
+        for name, r in sorted(overall, key=lambda pair: pair[1].attack):
+            grid.add(r.attack, name, str(r.prompts), _success_cell(r), _lift_cell(r), _cost_text(r))
             if r.success is not None:
                 s, hollow = r.success, r.struck is not None or r.prompts < SMALL_SAMPLE_SIZE
                 mark = Mark(
@@ -119,18 +141,20 @@ def build_section(report: ReportData) -> Section | None:
             Figure(interval_chart(list(groups.items()), title), title, alt),
             grid.table(title, right=range(2, 6)),
         ]
-        tries = _tries(whole)
+        tries = _tries_grid(overall)
         if tries is not None:
             blocks.append(
                 tries.table(f"{data}: by number of tries", right=range(2, len(tries.columns)))
             )
-            if not any(r.floor for _, r in whole):
+            if not any(r.floor for _, r in overall):
                 blocks.append(
                     Text("No floor is shown: the judge has no card with its specificity.", "note")
                 )
-        for name, made in found.items():
-            by = _by_category(made)
+        for name, results in results_by_variant.items():
+            table = _category_grid(results)
             blocks.append(
-                by.table(f"{data}, {name}: success by category", right=range(1, len(by.columns)))
+                table.table(
+                    f"{data}, {name}: success by category", right=range(1, len(table.columns))
+                )
             )
     return Section("attacks", "Attacks", tuple(blocks), lead=_LEAD) if blocks else None

@@ -1,4 +1,6 @@
-"""What changed against the baseline: what may be said, paired deltas by question and category, where answers went."""
+"""Changes against the baseline: claims, paired deltas by question and category, transitions of
+outcomes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ def _comparisons(report: ReportData) -> Iterator[tuple[str, str, Comparison]]:
             yield variant, data, comparison
 
 
-def _kind(d: Delta) -> str:
+def _cell_kind(d: Delta) -> str:
     if d.selected_by_judge:
         return "struck"
     p = d.p_adjusted if d.p_adjusted is not None else d.p
@@ -60,7 +62,9 @@ def _kind(d: Delta) -> str:
 
 
 def delta_cell(d: Delta | None) -> Cell:
-    """`-3.2 pp [-5.0, -1.4]`, struck if the judge may not measure it; the pairs on hover."""
+    """Returns `-3.2 pp [-5.0, -1.4]` as a cell, the pairs on hover; struck if the judge may not
+    measure it.
+    """
     if d is None:
         return Cell("–", "quiet")
     if d.estimate is None or d.lower is None or d.upper is None:
@@ -71,20 +75,23 @@ def delta_cell(d: Delta | None) -> Cell:
             f", adjusted {format_p_value(d.p_adjusted)}" if d.p_adjusted is not None else ""
         )
     if d.unscored:
-        tip += f"; {d.unscored} pairs unscored: between {format_difference(d.bounds[0])} and {format_difference(d.bounds[1])}"
+        tip += (
+            f"; {d.unscored} pairs unscored: between {format_difference(d.bounds[0])} and "
+            f"{format_difference(d.bounds[1])}"
+        )
     if d.selected_by_judge:
         tip = f"selected by this judge: {d.struck}. {tip}"
     shown = f"{format_difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
         "-", "−"
     )
-    return Cell(shown, _kind(d), tip)
+    return Cell(shown, _cell_kind(d), tip)
 
 
-def _shown(d: Delta) -> bool:
+def _is_headline(d: Delta) -> bool:
     return d.category is None and not d.question.endswith("_predicted")
 
 
-def _overall(comparison: Comparison, variant: str, data: str) -> Table:
+def _overall_table(comparison: Comparison, variant: str, data: str) -> Table:
     better = any(d.corrected or d.transported for d in comparison.deltas)
     grid = Grid(
         [
@@ -99,18 +106,18 @@ def _overall(comparison: Comparison, variant: str, data: str) -> Table:
             "no→yes",
         ]
     )
-    for d in filter(_shown, comparison.deltas):
+    for d in filter(_is_headline, comparison.deltas):
         rates = [Cell("–") if r is None else Cell(f"{100 * r:.1f} %") for r in (d.rate_a, d.rate_b)]
-        more = []
+        better_cells = []
         for i in (d.corrected, d.transported) if better else ():
-            said = (
+            shown = (
                 "–"
                 if i is None
                 else f"{format_difference(i.estimate)} [{100 * i.lower:+.1f}, {100 * i.upper:+.1f}]"
             )
-            more.append(
+            better_cells.append(
                 Cell(
-                    said.replace("-", "−"),
+                    shown.replace("-", "−"),
                     "quiet" if i is None else "",
                     "" if i is None else i.method,
                 )
@@ -121,7 +128,7 @@ def _overall(comparison: Comparison, variant: str, data: str) -> Table:
             d.judge,
             *rates,
             delta_cell(d),
-            *more,
+            *better_cells,
             p,
             f"{d.to_no:,}",
             f"{d.to_yes:,}",
@@ -130,8 +137,8 @@ def _overall(comparison: Comparison, variant: str, data: str) -> Table:
     return grid.table(caption, right=range(2, len(grid.columns)))
 
 
-def _groups(report: ReportData, data: str, question: str) -> list[tuple[str, list[Mark]]]:
-    found: dict[str | None, list[Mark]] = {None: []}
+def _mark_groups(report: ReportData, data: str, question: str) -> list[tuple[str, list[Mark]]]:
+    comparisons: dict[str | None, list[Mark]] = {None: []}
     names: dict[str | None, str] = {}
     for variant, on, comparison in _comparisons(report):
         if on != data:
@@ -151,12 +158,12 @@ def _groups(report: ReportData, data: str, question: str) -> list[tuple[str, lis
                 hollow,
                 f", {d.n_pairs} pairs",
             )
-            found.setdefault(d.category, []).append(mark)
-    return [(names[c], marks) for c, marks in found.items() if marks]
+            comparisons.setdefault(d.category, []).append(mark)
+    return [(names[c], marks) for c, marks in comparisons.items() if marks]
 
 
-def _by_category(report: ReportData, data: str, question: str) -> list[Figure | Table]:
-    groups = _groups(report, data, question)
+def _category_blocks(report: ReportData, data: str, question: str) -> list[Figure | Table]:
+    groups = _mark_groups(report, data, question)
     if len(groups) < 3:  # "all" and one category say nothing more than the table above
         return []
     title = f"{data}: change in {_WORDS.get(question, question)}, by category"
@@ -167,32 +174,32 @@ def _by_category(report: ReportData, data: str, question: str) -> list[Figure | 
     variants = [v for v, d, _ in _comparisons(report) if d == data]
     alone = len(variants) == 1
     grid = Grid(["category", *variants, *(["p, adjusted"] if alone else [])])
-    whole = {v: c for v, d, c in _comparisons(report) if d == data}
+    by_variant = {v: c for v, d, c in _comparisons(report) if d == data}
     categories = list(
         dict.fromkeys(
-            d.category for c in whole.values() for d in c.deltas if d.question == question
+            d.category for c in by_variant.values() for d in c.deltas if d.question == question
         )
     )
     for category in categories:
         cells: list[Cell | str] = []
         for v in variants:
-            d = whole[v].find(question, category)
+            d = by_variant[v].find(question, category)
             cells += [
                 delta_cell(d),
                 *([format_p_value(d.p_adjusted or d.p if d else None)] if alone else []),
             ]
-        grid.add(category_label(category, whole[variants[0]].taxonomy), *cells)
+        grid.add(category_label(category, by_variant[variants[0]].taxonomy), *cells)
     return [
         Figure(forest_plot(groups, title), title, alt),
         grid.table(title, right=range(1, len(grid.columns)), folded=True),
     ]
 
 
-def _claims(report: ReportData) -> list[Text | Table]:
-    found = list(_comparisons(report))
-    names = [check.name for check in found[0][2].claim.checks]
+def _claim_tables(report: ReportData) -> list[Text | Table]:
+    comparisons = list(_comparisons(report))
+    names = [check.name for check in comparisons[0][2].claim.checks]
     grid = Grid(["variant", "data", f"against {report.baseline}", *names])
-    for variant, data, comparison in found:
+    for variant, data, comparison in comparisons:
         claim = comparison.claim
         kind = "good" if claim.safer else "bad" if claim.word == "more harmful" else "quiet"
         cells = [
@@ -207,35 +214,38 @@ def _claims(report: ReportData) -> list[Text | Table]:
     return [grid.table("What may be said, and what it needs")]
 
 
-def _many(report: ReportData, data: str) -> Table:
-    """All variants on one data set: a line a question, a column a variant."""
-    whole = {v: c for v, d, c in _comparisons(report) if d == data}
-    grid = Grid(["question", "judge", *whole])
+def _variants_table(report: ReportData, data: str) -> Table:
+    """Returns all variants on one data set: a row for each question, a column for each variant."""
+    by_variant = {v: c for v, d, c in _comparisons(report) if d == data}
+    grid = Grid(["question", "judge", *by_variant])
     rows = dict.fromkeys(
-        (d.question, d.judge) for c in whole.values() for d in filter(_shown, c.deltas)
+        (d.question, d.judge) for c in by_variant.values() for d in filter(_is_headline, c.deltas)
     )
     for question, judge in rows:
         grid.add(
             _WORDS.get(question, question),
             judge,
-            *(delta_cell(c.find(question, None, judge)) for c in whole.values()),
+            *(delta_cell(c.find(question, None, judge)) for c in by_variant.values()),
         )
     return grid.table(
         f"{data}: change against {report.baseline}", right=range(2, len(grid.columns))
     )
 
 
-def _moved(comparison: Comparison, variant: str, data: str) -> Table | None:
-    moved = {a: {b: n for b, n in to.items() if n} for a, to in comparison.outcomes.items()}
-    if not any(a != b for a, to in moved.items() for b in to):
+def _transition_table(comparison: Comparison, variant: str, data: str) -> Table | None:
+    transitions = {a: {b: n for b, n in to.items() if n} for a, to in comparison.outcomes.items()}
+    if not any(a != b for a, to in transitions.items() for b in to):
         return None
-    columns = [o for o in OUTCOMES if any(o in to for to in moved.values())]
+    columns = [o for o in OUTCOMES if any(o in to for to in transitions.values())]
     grid = Grid(["baseline ↓", *columns])
-    for a in (o for o in OUTCOMES if o in moved):
+    for a in (o for o in OUTCOMES if o in transitions):
         grid.add(
             a,
             *(
-                Cell(f"{moved[a].get(b, 0):,}", "quiet" if a == b or not moved[a].get(b) else "")
+                Cell(
+                    f"{transitions[a].get(b, 0):,}",
+                    "quiet" if a == b or not transitions[a].get(b) else "",
+                )
                 for b in columns
             ),
         )
@@ -247,33 +257,41 @@ def _moved(comparison: Comparison, variant: str, data: str) -> Table | None:
 
 def build_section(report: ReportData) -> Section | None:
     """None where nothing was compared."""
-    found = list(_comparisons(report))
-    if not found:
+    comparisons = list(_comparisons(report))
+    if not comparisons:
         return None
-    blocks: list[Text | Table | Figure | Raw] = [*_claims(report)]
+    blocks: list[Text | Table | Figure | Raw] = [*_claim_tables(report)]
     alone = len(report.variants) == 2
-    for variant, data, comparison in found if alone else ():
-        blocks.append(_overall(comparison, variant, data))
-        moved = _moved(comparison, variant, data)
-        blocks += [moved] if moved else []
-    for data in () if alone else dict.fromkeys(d for _, d, _ in found):
-        blocks.append(_many(report, data))
-    for data in dict.fromkeys(d for _, d, _ in found):
-        shown = [made for question in _DRAWN if (made := _by_category(report, data, question))]
-        asked = {d.question for _, on, c in found if on == data for d in c.deltas}
+    for variant, data, comparison in comparisons if alone else ():
+        blocks.append(_overall_table(comparison, variant, data))
+        transitions = _transition_table(comparison, variant, data)
+        blocks += [transitions] if transitions else []
+    for data in () if alone else dict.fromkeys(d for _, d, _ in comparisons):
+        blocks.append(_variants_table(report, data))
+    for data in dict.fromkeys(d for _, d, _ in comparisons):
+        shown = [
+            blocks_of_question
+            for question in _DRAWN
+            if (blocks_of_question := _category_blocks(report, data, question))
+        ]
+        questions = {d.question for _, on, c in comparisons if on == data for d in c.deltas}
         if (
-            "attack_success" in asked and len(shown) > 1
+            "attack_success" in questions and len(shown) > 1
         ):  # harm over all prompts repeats it, category by category
             shown = [
-                made for made in shown if _WORDS["harmful"] not in getattr(made[0], "caption", "")
+                blocks_of_question
+                for blocks_of_question in shown
+                if _WORDS["harmful"] not in getattr(blocks_of_question[0], "caption", "")
             ]
         if shown and not alone:
             blocks.append(Raw(legend_html([v.name for v in report.variants])))
-        blocks += [block for made in shown for block in made]
-    notes = dict.fromkeys(note for _, _, c in found for note in c.notes)
+        blocks += [block for blocks_of_question in shown for block in blocks_of_question]
+    notes = dict.fromkeys(note for _, _, c in comparisons for note in c.notes)
     blocks += [Text(note, "note") for note in notes]
     lead = (
-        "Paired by sample: each prompt is its own control. p values are adjusted (Holm) over the categories of a "
-        "question, and over the questions. “Safer” is said only if harm fell and nothing useful was lost."
+        "Paired by sample: each prompt is its own control. p values are adjusted (Holm) over the "
+        "categories of a "
+        "question, and over the questions. “Safer” is said only if harm fell and nothing useful "
+        "was lost."
     )
     return Section("changes", "What changed", tuple(blocks), lead=lead)

@@ -1,4 +1,4 @@
-"""Raw, corrected, transported: what is left of a rate when the judge's errors are allowed for."""
+"""Rates beside their values corrected for the judge's errors, by labels or by the judge's card."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WORDS = {
 }
 
 
-def _shown(i: Interval | CorrectedRate) -> str:
+def _format_interval(i: Interval | CorrectedRate) -> str:
     return f"{format_percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]"
 
 
-def _transported(t: TransportedRate | None) -> Cell:
+def _transported_cell(t: TransportedRate | None) -> Cell:
     if t is None:
         return Cell("–", "quiet")
     if t.estimate is None or t.band is None:
@@ -32,17 +32,17 @@ def _transported(t: TransportedRate | None) -> Cell:
     )
 
 
-def _row(grid: Grid, variant: str, rate: Rate, taxonomy: str) -> None:
+def _add_row(grid: Grid, variant: str, rate: Rate, taxonomy: str) -> None:
     raw = (
         Cell("–", "quiet")
         if rate.raw is None
-        else Cell(_shown(rate.raw), "struck" if rate.selected_by_judge else "")
+        else Cell(_format_interval(rate.raw), "struck" if rate.selected_by_judge else "")
     )
     c = rate.corrected
     corrected = (
         Cell("–", "quiet")
         if c is None
-        else Cell(_shown(c), "", f"{c.method}, covers {c.covers} of {rate.n} answers")
+        else Cell(_format_interval(c), "", f"{c.method}, covers {c.covers} of {rate.n} answers")
     )
     where = category_label(rate.category, taxonomy)
     grid.add(
@@ -53,12 +53,12 @@ def _row(grid: Grid, variant: str, rate: Rate, taxonomy: str) -> None:
         raw,
         corrected,
         str(c.labels) if c else "–",
-        _transported(rate.transported),
+        _transported_cell(rate.transported),
     )
 
 
 def build_section(report: ReportData) -> Section | None:
-    """None where no label was drawn and no card given."""
+    """Returns None if no label was drawn and no card given."""
     tables: list[Table] = []
     for data in report.data:
         grid = Grid(
@@ -77,14 +77,18 @@ def build_section(report: ReportData) -> Section | None:
             summary = variant.summaries.get(data)
             for rate in (*summary.rates, *summary.axes) if summary else ():
                 if rate.corrected is not None or rate.transported is not None:
-                    _row(grid, variant.name, rate, summary.taxonomy if summary else "beavertails")
+                    _add_row(
+                        grid, variant.name, rate, summary.taxonomy if summary else "beavertails"
+                    )
         if grid.rows:
             tables.append(grid.table(data, right=[4, 5, 6, 7]))
     if not tables:
         return None
     lead = (
-        "Corrected: from labels by people on answers drawn at random in this run. Transported: from the judge's card, made "
-        "on other answers, in a band over its error rates; refused where the raw rate contradicts the card."
+        "Corrected: from labels by people on answers drawn at random in this run. Transported: "
+        "from the judge's card, made "
+        "on other answers, in a band over its error rates; refused where the raw rate contradicts "
+        "the card."
     )
     return Section(
         "corrected",

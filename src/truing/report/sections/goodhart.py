@@ -1,4 +1,6 @@
-"""The Goodhart ledger: the gain by the judge that a lever optimised, beside the gain that another judge saw."""
+"""The Goodhart ledger: the gain by the judge that a lever optimised, beside the gain that another
+judge saw.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,19 @@ from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
 
-def _cell(i: Interval | None, unit: str, kind: str = "") -> Cell:
+def _gain_cell(i: Interval | None, unit: str, kind: str = "") -> Cell:
     if i is None:
         return Cell("–", "quiet")
-    scale, word, digits = (100, " pp", 1) if unit == "rate" else (1, " sd", 2)
-    shown = f"{scale * i.estimate:+.{digits}f}{word} [{scale * i.lower:+.{digits}f}, {scale * i.upper:+.{digits}f}]"
+    scale, suffix, digits = (100, " pp", 1) if unit == "rate" else (1, " sd", 2)
+    shown = (
+        f"{scale * i.estimate:+.{digits}f}{suffix} [{scale * i.lower:+.{digits}f}, "
+        f"{scale * i.upper:+.{digits}f}]"
+    )
     return Cell(shown.replace("-", "−"), kind)
 
 
 def build_section(report: ReportData) -> Section | None:
-    """None where no judge chose, trained or blocked a variant."""
+    """Returns None if no judge chose, trained or blocked a variant."""
     grid = Grid(
         [
             "variant",
@@ -34,22 +39,24 @@ def build_section(report: ReportData) -> Section | None:
         for data, comparison in by_data.items():
             for line in comparison.ledger:
                 inflation = line.inflation
-                over = inflation is not None and inflation.lower > 0
+                inflated = inflation is not None and inflation.lower > 0
                 grid.add(
                     variant,
                     data,
                     line.question,
                     Cell(line.optimised, "", line.why),
-                    _cell(line.gain_optimised, line.unit, "struck"),
+                    _gain_cell(line.gain_optimised, line.unit, "struck"),
                     line.independent or "none",
-                    _cell(line.gain_independent, line.unit),
-                    _cell(inflation, line.unit, "bad" if over else ""),
+                    _gain_cell(line.gain_independent, line.unit),
+                    _gain_cell(inflation, line.unit, "bad" if inflated else ""),
                     Cell(str(line.n), "", line.note),
                 )
     if not grid.rows:
         return None
     lead = (
-        "A lever that optimises a judge also finds the judge's errors. Inflation is the gain by that judge minus the "
-        "gain by a judge of another lineage, on the same prompts; above zero, part of it is not real."
+        "A lever that optimises a judge also finds the judge's errors. Inflation is the gain by "
+        "that judge minus the "
+        "gain by a judge of another lineage, on the same prompts; above zero, part of it is not "
+        "real."
     )
     return Section("ledger", "The Goodhart ledger", (grid.table(right=[4, 6, 7, 8]),), lead=lead)

@@ -17,17 +17,20 @@ _WORDS = {
 
 
 def _categories(report: ReportData, data: str, question: str) -> list[str | None]:
-    seen: dict[str | None, None] = {}
+    categories: dict[str | None, None] = {}
     for variant in report.variants:
         summary = variant.summaries.get(data)
         for rate in (*summary.rates, *summary.axes) if summary else ():
             if rate.question == question and rate.category is not None:
-                seen[rate.category] = None
-    return list(seen)
+                categories[rate.category] = None
+    return list(categories)
 
 
-def _repeats(report: ReportData, data: str) -> bool:
-    """Whether harm over all prompts is harm over harmful prompts, category by category (benign twins belong to none)."""
+def _same_as_attack_success(report: ReportData, data: str) -> bool:
+    """Whether harm over all prompts equals attack success in every category.
+
+    It does where benign prompts belong to no category: the second chart would repeat the first.
+    """
     for summary in (v.summaries[data] for v in report.variants if data in v.summaries):
         for category in _categories(report, data, "harmful"):
             both = [summary.find(q, category) for q in ("harmful", "attack_success")]
@@ -38,7 +41,7 @@ def _repeats(report: ReportData, data: str) -> bool:
     return True
 
 
-def _figure(report: ReportData, data: str, question: str, title: str) -> Figure | None:
+def _category_figure(report: ReportData, data: str, question: str, title: str) -> Figure | None:
     groups: list[tuple[str, list[Mark]]] = []
     for category in [None, *_categories(report, data, question)]:
         marks = []
@@ -65,7 +68,7 @@ def _figure(report: ReportData, data: str, question: str, title: str) -> Figure 
     return Figure(interval_chart(groups, title), title, alt)
 
 
-def _table(report: ReportData, data: str, question: str, title: str) -> Table:
+def _category_table(report: ReportData, data: str, question: str, title: str) -> Table:
     grid = Grid(["category", *(v.name for v in report.variants)])
     for category in [None, *_categories(report, data, question)]:
         summaries = [v.summaries.get(data) for v in report.variants]
@@ -77,20 +80,23 @@ def _table(report: ReportData, data: str, question: str, title: str) -> Table:
 
 
 def build_section(report: ReportData) -> Section | None:
-    """A figure and a table for each question that was asked of each data set with harm categories."""
+    """Returns a chart and a table for each question and data set with harm categories."""
     blocks: list[Figure | Table | Raw] = []
     for data in report.data:
         for question in _QUESTIONS:
             if not _categories(report, data, question):
                 continue
-            if question == "harmful" and _repeats(report, data):
+            if question == "harmful" and _same_as_attack_success(report, data):
                 continue
             title = f"{data}: {_WORDS[question]}"
-            figure = _figure(report, data, question, title)
+            figure = _category_figure(report, data, question, title)
             if figure is not None:
-                blocks += [figure, _table(report, data, question, title)]
+                blocks += [figure, _category_table(report, data, question, title)]
     if not blocks:
         return None
     key = Raw(legend_html([v.name for v in report.variants]))
-    lead = "Hollow marks rest on fewer than 30 rows, or on a judge that selected the variant: read counts, not order."
+    lead = (
+        "Hollow marks rest on fewer than 30 rows, or on a judge that selected the variant: "
+        "read counts, not order."
+    )
     return Section("categories", "By harm category", (key, *blocks), lead=lead)

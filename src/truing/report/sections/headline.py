@@ -1,4 +1,4 @@
-"""The first screen: what was measured, in large numbers."""
+"""The first section: what was measured, in large numbers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ _WORDS = {
     "harmful_benign": "harmful answers to benign prompts",
 }
 _LOW_IS_GOOD = {"attack_success", "harmful", "harmful_benign", "degenerate"}
-_DOUBT = 0.2  # from this share of "harmful" answers to benign prompts on, the reader is told to doubt the judge
+# From this share of answers to benign prompts that are called harmful, a warning doubts the judge.
+_DOUBT = 0.2
 
 
 def _tile(question: str, rate: Rate | None) -> Tile | None:
     if rate is None or rate.raw is None:
         return None
-    detail = f"[{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}] · {rate.events:,} of {rate.scored:,}"
+    detail = (
+        f"[{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}] · {rate.events:,} of "
+        f"{rate.scored:,}"
+    )
     if rate.unscored:
         detail += f" · {rate.unscored:,} unscored"
     if rate.selected_by_judge:
@@ -43,47 +47,55 @@ def _tile(question: str, rate: Rate | None) -> Tile | None:
     return Tile(_WORDS[question], format_percent(rate.raw.estimate), detail, kind)
 
 
-def tiles(variant: Variant) -> Tiles:
-    """The numbers of one variant."""
-    both = (
+def variant_tiles(variant: Variant) -> Tiles:
+    """Returns the numbers of one variant."""
+    has_attack_success = (
         variant.find("attack_success") is not None
     )  # then harm over all prompts says nothing more
-    made = [_tile(q, variant.find(q)) for q in _SHOWN if not (both and q == "harmful")]
+    tiles_of_variant = [
+        _tile(q, variant.find(q)) for q in _SHOWN if not (has_attack_success and q == "harmful")
+    ]
     model = next((s.model for s in variant.summaries.values()), "")
     title = variant.name if not model or model == variant.name else f"{variant.name} · {model}"
-    return Tiles(tuple(t for t in made if t is not None), title)
+    return Tiles(tuple(t for t in tiles_of_variant if t is not None), title)
 
 
 def build_section(report: ReportData) -> Section:
-    """One row of numbers a variant, and what must be known before reading them."""
-    blocks: list[Text | Tiles] = [tiles(v) for v in report.variants]
+    """Returns a row of numbers for each variant, and what a reader must know before trusting
+    them.
+    """
+    blocks: list[Text | Tiles] = [variant_tiles(v) for v in report.variants]
     failed = sum(s.failed for v in report.variants for s in v.summaries.values())
-    asked = sum(s.responses for v in report.variants for s in v.summaries.values())
+    answers = sum(s.responses for v in report.variants for s in v.summaries.values())
     if failed:
         blocks.append(
             Text(
-                f"{failed:,} of {asked:,} answers failed; they count as unscored, never as safe.",
+                f"{failed:,} of {answers:,} answers failed; they count as unscored, never as safe.",
                 "warning",
             )
         )
     if not any(v.find("harmful") for v in report.variants):
         blocks.append(
             Text(
-                "No judge of harm was asked: what does not refuse is shown as answered, never as harmful.",
+                "No judge of harm was asked: what does not refuse is shown as answered, never as "
+                "harmful.",
                 "note",
             )
         )
-    doubted = [
+    doubtful_variants = [
         v.name
         for v in report.variants
         if (r := v.find("harmful_benign")) and r.raw and r.raw.lower > _DOUBT
     ]
-    if doubted:
-        said = f"The judge calls more than {_DOUBT:.0%} of the answers to benign prompts harmful ({', '.join(doubted)}): either "
+    if doubtful_variants:
+        warning = (
+            f"The judge calls more than {_DOUBT:.0%} of the answers to benign prompts "
+            f"harmful ({', '.join(doubtful_variants)}): either "
+        )
         blocks.append(
             Text(
-                said
-                + "they are, or the judge errs on these prompts. Read differences between variants, not "
+                warning + "they are, or the judge errs on these prompts. Read differences between "
+                "variants, not "
                 "levels, and label a random sample (truing label) to correct them.",
                 "warning",
             )

@@ -33,7 +33,7 @@ _GROUPS = (
 
 
 def build_section(report: ReportData) -> Section | None:
-    """One table: axis, then a column a variant."""
+    """Returns a table with a row for each axis and a column for each variant."""
     grid = Grid(["", "axis", *(v.name for v in report.variants)])
     for group, axes in _GROUPS:
         for axis in axes:
@@ -42,6 +42,9 @@ def build_section(report: ReportData) -> Section | None:
                 grid.add(group, AXIS_TITLES[axis], *map(make_rate_cell, rates))
     if not grid.rows:
         return None
-    lead = "Each axis is the share of answers that did what its name says; how each was judged stands under Method."
+    lead = (
+        "Each axis is the share of answers that did what its name says; how each was judged "
+        "stands under Method."
+    )
     columns = range(2, 2 + len(report.variants))
     return Section("hhh", "Helpful, honest, harmless", (grid.table(right=columns),), lead=lead)

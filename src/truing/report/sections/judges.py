@@ -1,4 +1,6 @@
-"""How far the judges can be trusted: agreement with people and calibration, where there is a card."""
+"""How far the judges can be trusted: agreement with people and calibration, where there is a
+card.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,21 @@ from truing.report.report_data import ReportData
 from truing.stats.intervals import Interval
 
 _LEAD = (
-    "From each judge's card: labelled rows that it did not learn from. ECE is the mean gap between the probability that it "
-    "states and the share that people confirm. On answers of another model, or of one tuned against the judge, it may err "
+    "From each judge's card: labelled rows that it did not learn from. ECE is the mean gap "
+    "between the probability that it "
+    "states and the share that people confirm. On answers of another model, or of one tuned "
+    "against the judge, it may err "
     "otherwise."
 )
 
 
-def _share(i: Interval | None) -> Cell:
+def _share_cell(i: Interval | None) -> Cell:
     if i is None:
         return Cell("–", "quiet")
     return Cell(f"{format_percent(i.estimate)} [{100 * i.lower:.1f}, {100 * i.upper:.1f}]")
 
 
-def _number(i: Interval | None) -> Cell:
+def _number_cell(i: Interval | None) -> Cell:
     return (
         Cell("–", "quiet")
         if i is None
@@ -30,7 +34,7 @@ def _number(i: Interval | None) -> Cell:
     )
 
 
-def _table(facts: list[JudgeFacts]) -> Table:
+def _judge_table(facts: list[JudgeFacts]) -> Table:
     grid = Grid(
         [
             "judge",
@@ -50,22 +54,22 @@ def _table(facts: list[JudgeFacts]) -> Table:
             f.judge,
             f.question,
             rows,
-            _share(f.sensitivity),
-            _share(f.specificity),
-            _number(f.auroc),
-            _number(f.kappa),
+            _share_cell(f.sensitivity),
+            _share_cell(f.specificity),
+            _number_cell(f.auroc),
+            _number_cell(f.kappa),
             error,
         )
     return grid.table("Judges by their cards", right=range(3, 8))
 
 
 def build_section(report: ReportData) -> Section | None:
-    """None where no judge of the runs has a card."""
+    """Returns None if no judge of the runs has a card."""
     records = [r for v in report.variants for m in v.manifests.values() for r in m.judges]
     facts = collect_judge_facts(records, report.facts)
     if not facts:
         return None
-    blocks: list[Table | Figure] = [_table(facts)]
+    blocks: list[Table | Figure] = [_judge_table(facts)]
     for f in facts:
         if len(f.bins) > 1:
             title = (

@@ -1,4 +1,4 @@
-"""What was run and with what: data, judges and their lineage, settings, what was not tested."""
+"""The method: data, judges and their lineage, settings, what was not tested."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from truing.report.blocks import Cell, Grid, Section, Table, Text
 from truing.report.report_data import ReportData
 
 
-def _data(report: ReportData) -> Table:
+def _data_table(report: ReportData) -> Table:
     grid = Grid(["data", "spec", "rows", "licence", "sha256"])
     for name in report.data:
         record = next(
@@ -24,26 +24,26 @@ def _data(report: ReportData) -> Table:
     return grid.table("Data", right=[2])
 
 
-def _judges(report: ReportData) -> Table:
+def _judge_table(report: ReportData) -> Table:
     grid = Grid(["judge", "question", "hash", "made from", "licence", "may not measure"])
-    seen: dict[str, tuple[str, str, str, str]] = {}
+    rows: dict[str, tuple[str, str, str, str]] = {}
     struck: dict[str, dict[str, str]] = {}
     for variant in report.variants:
         for manifest in variant.manifests.values():
             for j in manifest.judges:
-                made = (
+                origin = (
                     ", ".join([*j.lineage.data, *([j.lineage.base] if j.lineage.base else [])])
                     or "rules"
                 )
-                seen[j.name] = (
+                rows[j.name] = (
                     j.question,
                     j.lineage.hash[:8] or "–",
-                    made,
+                    origin,
                     j.lineage.licence or "–",
                 )
                 if j.struck:
                     struck.setdefault(j.name, {})[variant.name] = j.struck
-    for name, row in seen.items():
+    for name, row in rows.items():
         grid.add(
             name,
             *row,
@@ -54,7 +54,7 @@ def _judges(report: ReportData) -> Table:
     return grid.table("Judges")
 
 
-def _models(report: ReportData) -> Table:
+def _model_table(report: ReportData) -> Table:
     grid = Grid(["variant", "model", "base", "chosen, trained or blocked by", "weights"])
     for variant in report.variants:
         manifest = next(iter(variant.manifests.values()), None)
@@ -76,9 +76,9 @@ def _models(report: ReportData) -> Table:
 
 
 def build_section(report: ReportData) -> Section:
-    """Always there: a figure without its method is no figure."""
+    """Returns the section; every report has it."""
     first = next((m for v in report.variants for m in v.manifests.values()), None)
-    blocks: list[Table | Text] = [_models(report), _data(report), _judges(report)]
+    blocks: list[Table | Text] = [_model_table(report), _data_table(report), _judge_table(report)]
     if first is not None:
         facts = Grid(["setting", "value"])
         facts.add("seed", str(first.seed))
@@ -92,8 +92,10 @@ def build_section(report: ReportData) -> Section:
         blocks.append(Text("Not tested: " + "; ".join(untested) + "."))
     blocks.append(
         Text(
-            "Also not tested, ever, by a set of fixed prompts: what a person would try who wants to do harm, other "
-            "languages, long conversations, tools, and what the model says tomorrow after an update. No figure here "
+            "Also not tested, ever, by a set of fixed prompts: what a person would try who wants "
+            "to do harm, other "
+            "languages, long conversations, tools, and what the model says tomorrow after an "
+            "update. No figure here "
             "is a proof that the model is safe.",
             "note",
         )

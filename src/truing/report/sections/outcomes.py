@@ -1,4 +1,4 @@
-"""What became of the answers, by category of the prompt."""
+"""Outcomes of the answers, by kind and category of the prompt."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _EXPECTED = {
 }
 
 
-def _parts(row: OutcomeCounts) -> list[tuple[str, int]]:
+def _outcome_parts(row: OutcomeCounts) -> list[tuple[str, int]]:
     return [(kind, int(getattr(row, kind))) for kind in OUTCOMES]
 
 
-def _key() -> Raw:
+def _outcome_legend() -> Raw:
     items = "".join(f'<span class="key"><i class="swatch o-{k}"></i>{k}</span>' for k in OUTCOMES)
     return Raw(f'<div class="legend">{items}</div>')
 
 
-def _figure(title: str, rows: list[tuple[str, list[tuple[str, int]]]]) -> Figure:
-    said = "; ".join(f"{n}: {', '.join(f'{k} {c}' for k, c in parts if c)}" for n, parts in rows)
-    return Figure(stacked_bars(rows, title), title, said)
+def _outcome_figure(title: str, rows: list[tuple[str, list[tuple[str, int]]]]) -> Figure:
+    alt = "; ".join(f"{n}: {', '.join(f'{k} {c}' for k, c in parts if c)}" for n, parts in rows)
+    return Figure(stacked_bars(rows, title), title, alt)
 
 
 def by_expectation(report: ReportData, data: str) -> Figure | None:
-    """All variants on one data set, one bar for each kind of prompt."""
+    """Returns a bar for each kind of prompt and variant on one data set."""
     rows: list[tuple[str, list[tuple[str, int]]]] = []
     for expect, word in _EXPECTED.items():
         for variant in report.variants:
@@ -41,29 +41,30 @@ def by_expectation(report: ReportData, data: str) -> Figure | None:
             for row in summary.outcomes if summary else ():
                 if row.expect == expect and row.category is None:
                     many = len(report.variants) > 1
-                    rows.append((f"{word} · {variant.name}" if many else word, _parts(row)))
-    return _figure(f"{data}: outcomes by kind of prompt", rows) if rows else None
+                    rows.append((f"{word} · {variant.name}" if many else word, _outcome_parts(row)))
+    return _outcome_figure(f"{data}: outcomes by kind of prompt", rows) if rows else None
 
 
 def by_category(summary: RunSummary, title: str) -> Figure | None:
-    """One variant: a bar for each category."""
+    """Returns a bar for each category, for one variant."""
     rows = [
-        (category_label(row.category, summary.taxonomy), _parts(row))
+        (category_label(row.category, summary.taxonomy), _outcome_parts(row))
         for row in summary.outcomes
         if row.category is not None and row.expect is None
     ]
-    return _figure(title, rows) if rows else None
+    return _outcome_figure(title, rows) if rows else None
 
 
 def build_section(report: ReportData) -> Section | None:
-    """Bars for each data set, then by category."""
-    blocks: list[Raw | Figure] = [_key()]
+    """Returns bars for each data set, then by category."""
+    blocks: list[Raw | Figure] = [_outcome_legend()]
     for data in report.data:
         figure = by_expectation(report, data)
         if figure is not None:
             blocks.append(figure)
     for data in report.data:
-        # With many variants the categories stand side by side in the next section; here the baseline's are enough.
+        # With many variants the categories stand side by side in the next section; here the
+        # baseline's are enough.
         for variant in report.variants if len(report.variants) <= 2 else report.variants[:1]:
             summary = variant.summaries.get(data)
             figure = (
@@ -75,5 +76,8 @@ def build_section(report: ReportData) -> Section | None:
                 blocks.append(figure)
     if len(blocks) == 1:
         return None
-    lead = "Not harmful is not yet safe: a broken or cut answer is neither. What no judge could tell is unscored."
+    lead = (
+        "Not harmful is not yet safe: a broken or cut answer is neither. What no judge could "
+        "tell is unscored."
+    )
     return Section("outcomes", "Outcomes", tuple(blocks), lead=lead)

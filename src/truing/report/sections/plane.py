@@ -8,11 +8,11 @@ from truing.report.charts.svg import Point, plane_chart
 from truing.report.report_data import ReportData, Variant
 
 
-def _safe(variant: Variant) -> Rate | None:
+def _harm_rate(variant: Variant) -> Rate | None:
     return variant.find("attack_success") or variant.find("harmful")
 
 
-def _point(report: ReportData, variant: Variant, safety: Rate | None) -> Point | None:
+def _variant_point(report: ReportData, variant: Variant, safety: Rate | None) -> Point | None:
     helpful = variant.find("answers_benign")
     if helpful is None or helpful.raw is None or safety is None or safety.raw is None:
         return None
@@ -31,22 +31,22 @@ def _point(report: ReportData, variant: Variant, safety: Rate | None) -> Point |
 
 
 def build_section(report: ReportData) -> Section | None:
-    """None where no variant has both axes."""
-    by_harm = any(_safe(v) for v in report.variants)
-    made = [
-        _point(report, v, _safe(v) if by_harm else v.find("refuses_harmful"))
+    """Returns None if no variant has both axes."""
+    by_harm = any(_harm_rate(v) for v in report.variants)
+    candidates = [
+        _variant_point(report, v, _harm_rate(v) if by_harm else v.find("refuses_harmful"))
         for v in report.variants
     ]
-    points = [p for p in made if p is not None]
+    points = [p for p in candidates if p is not None]
     if not points:
         return None
-    free = [p for p in points if not p.hollow]
+    trusted = [p for p in points if not p.hollow]
     front = [
         p
-        for p in free
+        for p in trusted
         if not any(
             q.x[0] >= p.x[0] and q.y[0] >= p.y[0] and (q.x[0] > p.x[0] or q.y[0] > p.y[0])
-            for q in free
+            for q in trusted
         )
     ]
     shown = [Point(p.label, p.x, p.y, p.series, p in front, p.hollow) for p in points]
@@ -54,7 +54,8 @@ def build_section(report: ReportData) -> Section | None:
     alt = "; ".join(f"{p.label}: {100 * p.x[0]:.1f} % and {100 * p.y[0]:.1f} %" for p in shown)
     figure = Figure(
         plane_chart(shown, x_label, "answers benign prompts", "Safety against helpfulness"),
-        "Right is safer, up is more helpful; bars are 95 % intervals; the line joins the Pareto front.",
+        "Right is safer, up is more helpful; bars are 95 % intervals; the line joins the Pareto "
+        "front.",
         f"{x_label} / answers benign prompts: {alt}.",
     )
     blocks: list[Figure | Text] = [figure]
@@ -65,5 +66,8 @@ def build_section(report: ReportData) -> Section | None:
                 "note",
             )
         )
-    lead = "A model that refuses everything is safe and useless: a lever must move right without moving down."
+    lead = (
+        "A model that refuses everything is safe and useless: a lever must move right without "
+        "moving down."
+    )
     return Section("plane", "Safety and helpfulness", tuple(blocks), lead=lead)

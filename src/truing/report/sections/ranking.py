@@ -7,7 +7,7 @@ from truing.report.report_data import ReportData
 
 
 def build_section(report: ReportData) -> Section | None:
-    """One table a ranker."""
+    """Returns a table for each ranker, or None without rankings."""
     blocks: list[Table | Text] = []
     for ranking in report.rankings:
         grid = Grid(list(ranking.columns))
@@ -18,5 +18,8 @@ def build_section(report: ReportData) -> Section | None:
         )
         if ranking.note:
             blocks.append(Text(ranking.note, "note"))
-    lead = "Asked to choose, and by perplexity: no judge is needed here, only the model's own probabilities."
+    lead = (
+        "Asked to choose, and by perplexity: no judge is needed here, only the model's own "
+        "probabilities."
+    )
     return Section("ranking", "Preference ranking", tuple(blocks), lead=lead) if blocks else None

@@ -1,4 +1,6 @@
-"""Rewards, costs and grades: the means of judges that speak in a unit of their own, and their change."""
+"""Rewards, costs and grades: means of judges with a numeric scale of their own, and their
+changes.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,13 @@ from truing.report.formatting import format_value, format_value_interval
 from truing.report.report_data import ReportData
 
 
-def _value(mean: MeanScore | None) -> Cell:
+def _mean_cell(mean: MeanScore | None) -> Cell:
     if mean is None:
         return Cell("–", "quiet")
-    tip = f"{mean.n} values on {mean.prompts} prompts, {mean.missing} answers without one, by {mean.judge}"
+    tip = (
+        f"{mean.n} values on {mean.prompts} prompts, {mean.missing} answers without one, by "
+        f"{mean.judge}"
+    )
     if mean.selected_by_judge:
         return Cell(
             format_value_interval(mean.value),
@@ -21,21 +26,24 @@ def _value(mean: MeanScore | None) -> Cell:
     return Cell(format_value_interval(mean.value), "", tip)
 
 
-def _change(delta: MeanScoreDelta | None) -> Cell:
+def _delta_cell(delta: MeanScoreDelta | None) -> Cell:
     if delta is None:
         return Cell("–", "quiet")
-    tip = f"{delta.n_pairs} prompts, paired: {format_value(delta.mean_a)} before, {format_value(delta.mean_b)} after"
+    tip = (
+        f"{delta.n_pairs} prompts, paired: {format_value(delta.mean_a)} before, "
+        f"{format_value(delta.mean_b)} after"
+    )
     kind = "struck" if delta.selected_by_judge else ""
     return Cell(format_value_interval(delta.delta, sign=True), kind, tip)
 
 
-def _table(report: ReportData, data: str) -> Table | None:
-    found = {
+def _data_table(report: ReportData, data: str) -> Table | None:
+    means_by_variant = {
         v.name: {(m.judge, m.question): m for m in v.summaries[data].means}
         for v in report.variants
         if data in v.summaries
     }
-    keys = list(dict.fromkeys(k for of in found.values() for k in of))
+    keys = list(dict.fromkeys(k for by_judge in means_by_variant.values() for k in by_judge))
     if not keys:
         return None
     deltas = {
@@ -43,20 +51,26 @@ def _table(report: ReportData, data: str) -> Table | None:
         for v, by in report.comparisons.items()
         if data in by
     }
-    grid = Grid(["judge", "question", *found, *(f"{v}: change" for v in deltas)])
+    grid = Grid(["judge", "question", *means_by_variant, *(f"{v}: change" for v in deltas)])
     for key in keys:
-        cells = [_value(of.get(key)) for of in found.values()]
-        grid.add(key[0], key[1], *cells, *(_change(of.get(key)) for of in deltas.values()))
+        cells = [_mean_cell(by_judge.get(key)) for by_judge in means_by_variant.values()]
+        grid.add(
+            key[0],
+            key[1],
+            *cells,
+            *(_delta_cell(by_judge.get(key)) for by_judge in deltas.values()),
+        )
     return grid.table(data, right=range(2, len(grid.columns)))
 
 
 def build_section(report: ReportData) -> Section | None:
-    """None where every judge gives verdicts alone."""
-    tables = [made for data in report.data if (made := _table(report, data)) is not None]
+    """Returns None if every judge gives only verdicts."""
+    tables = [made for data in report.data if (made := _data_table(report, data)) is not None]
     if not tables:
         return None
     lead = (
-        "In each judge's own unit, so that only values of one judge compare. A prompt counts once, by the mean over its "
+        "In each judge's own unit, so that only values of one judge compare. A prompt counts "
+        "once, by the mean over its "
         "answers; Student's intervals, changes paired by prompt."
     )
     return Section("means", "Rewards, costs and grades", tuple(tables), lead=lead)

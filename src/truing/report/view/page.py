@@ -1,7 +1,9 @@
-"""Runs become one page: every answer a row, with its outcome in each run, each judge's verdict, and filters.
+"""The viewer: one page with every answer of some runs, its outcome, the judges' verdicts, and
+filters.
 
-The rows are plain data in the page, put into it by a script that writes text, never markup. Prompts and answers are in
-it only `with_text`, or where all data is built in, and are blurred until asked for.
+The rows are plain data in the page, put into it by a script that writes text, never markup. Prompts
+and answers are in it only `with_text`, or where all data is built in, and are blurred until a
+click.
 """
 
 from __future__ import annotations
@@ -50,9 +52,11 @@ class RunView(Struct, kw_only=True):
 
 
 class AnswerRow(Struct, kw_only=True, omit_defaults=True):
-    """One answer. By run: `o` the outcome, `v` each judge's verdict (1, 0, null = unscored, absent), `s` its score.
+    """One answer. By run: `o` the outcome, `v` each judge's verdict (1, 0, null = unscored,
+    absent), `s` its score.
 
-    `d` is how much judges of one question disagree (0 to 1), `f` whether a run's outcome is another than the first's.
+    `d` is how much judges of one question disagree (0 to 1), `f` whether a run's outcome is another
+    than the first's.
     """
 
     i: str
@@ -70,7 +74,7 @@ class AnswerRow(Struct, kw_only=True, omit_defaults=True):
 
 
 class ViewPage(Struct, kw_only=True):
-    """Everything that the page shows; `left` rows did not fit."""
+    """Everything that the page shows; `left` counts the rows that did not fit."""
 
     runs: list[RunView]
     categories: list[str]
@@ -79,7 +83,7 @@ class ViewPage(Struct, kw_only=True):
     text: bool = False
 
 
-def _column_views(columns: VerdictTable) -> list[tuple[str, str, str]]:
+def _judge_views(columns: VerdictTable) -> list[tuple[str, str, str]]:
     return [
         (c.record.name, question, columns.struck_reason(c.record) or "")
         for (_, question), c in columns.columns.items()
@@ -87,7 +91,9 @@ def _column_views(columns: VerdictTable) -> list[tuple[str, str, str]]:
 
 
 def _disagreement(verdicts: Sequence[tuple[str, int | None, float | None]]) -> float:
-    """The largest gap between two judges of one question; a verdict against none counts half."""
+    """Returns the largest disagreement of two judges of one question, 0 to 1; verdict against
+    unscored is 0.5.
+    """
     worst = 0.0
     for (q, a, _), (r, b, _) in combinations(verdicts, 2):
         if q == r:
@@ -103,85 +109,91 @@ def _disagreement(verdicts: Sequence[tuple[str, int | None, float | None]]) -> f
     return round(worst, 3)
 
 
-def _answers(
+def _read_answers(
     columns: VerdictTable,
 ) -> Iterator[tuple[Key, int, str, dict[int, int | None], dict[int, float]]]:
-    """(key, position, outcome, verdicts by judge, scores by judge) of each answer of a run."""
+    """Yields (key, position, outcome, verdicts by judge, scores by judge) for each answer of
+    a run.
+    """
     ids = columns.ids or []
-    made: list[tuple[VerdictColumn, list[bytes]]] = [
+    columns_with_codes: list[tuple[VerdictColumn, list[bytes]]] = [
         (c, verdict_codes(columns, c)) for c in columns.columns.values()
     ]
     for index, layers in enumerate(outcome_codes(columns)):
-        for at, (state, *words) in enumerate(zip(*layers)):
+        for position, (state, *codes) in enumerate(zip(*layers)):
             if state == ABSENT:
                 continue
             verdicts: dict[int, int | None] = {}
             scores: dict[int, float] = {}
-            for number, (column, marks) in enumerate(made):
-                code = marks[index][at] if index < len(marks) else ABSENT
+            for number, (column, marks) in enumerate(columns_with_codes):
+                code = marks[index][position] if index < len(marks) else ABSENT
                 if code not in (ABSENT, SKIPPED):
                     verdicts[number] = _VERDICT.get(code)
-                score = column.scores.get((at, index))
+                score = column.scores.get((position, index))
                 if score is not None:
                     scores[number] = round(score, 4)
-            yield (ids[at], index), at, outcome_name(state, *words), verdicts, scores
+            yield (ids[position], index), position, outcome_name(state, *codes), verdicts, scores
 
 
-def _rows(read: Sequence[VerdictTable], categories: dict[str, int]) -> dict[Key, AnswerRow]:
+def _merge_rows(read: Sequence[VerdictTable], categories: dict[str, int]) -> dict[Key, AnswerRow]:
     rows: dict[Key, AnswerRow] = {}
-    many = len(read)
+    run_count = len(read)
     for run, columns in enumerate(read):
         questions = [q for _, q in columns.columns]
-        for key, at, word, verdicts, scores in _answers(columns):
+        for key, position, outcome, verdicts, scores in _read_answers(columns):
             row = rows.get(key)
             if row is None:
-                harms = [categories.setdefault(c, len(categories)) for c in columns.categories(at)]
+                harms = [
+                    categories.setdefault(c, len(categories)) for c in columns.categories(position)
+                ]
                 row = rows[key] = AnswerRow(
                     i=key[0],
                     x=key[1],
                     c=harms,
-                    e=EXPECTS[columns.expect_ids[at]],
-                    o=[None] * many,
+                    e=EXPECTS[columns.expect_ids[position]],
+                    o=[None] * run_count,
                     v=[{} for _ in read],
                     s=[{} for _ in read],
                 )
-            row.o[run], row.v[run], row.s[run] = word, verdicts, scores
-            given = [(questions[k], v, scores.get(k)) for k, v in verdicts.items()]
-            row.d = max(row.d, _disagreement(given))
-            row.u = row.u or word == "unscored" or None in verdicts.values()
+            row.o[run], row.v[run], row.s[run] = outcome, verdicts, scores
+            verdict_rows = [(questions[k], v, scores.get(k)) for k, v in verdicts.items()]
+            row.d = max(row.d, _disagreement(verdict_rows))
+            row.u = row.u or outcome == "unscored" or None in verdicts.values()
     for row in rows.values():
-        seen = [w for w in row.o if w is not None]
-        row.f = len(set(seen)) > 1
+        outcomes = [w for w in row.o if w is not None]
+        row.f = len(set(outcomes)) > 1
     return rows
 
 
-def _add_text(runs: Sequence[Run], rows: Sequence[AnswerRow]) -> None:
+def _add_texts(runs: Sequence[Run], rows: Sequence[AnswerRow]) -> None:
     by_key = {(r.i, r.x): r for r in rows}
     ids = {r.i for r in rows}
     for number, run in enumerate(runs):
         for sample in run.samples():
             if sample.id in ids:
-                for row in (by_key[k] for k in _indexes(by_key, sample.id)):
+                for row in (by_key[k] for k in _keys_of_sample(by_key, sample.id)):
                     row.p = row.p or [
                         (m.role, m.content[:MAX_TEXT_CHARACTERS])
                         for m in sample.conversation.messages
                     ]
         for response in run.responses():
-            found = by_key.get((response.sample_id, response.index))
-            if found is not None:
-                found.t = found.t or [None] * len(runs)
-                found.t[number] = response.text[:MAX_TEXT_CHARACTERS]
+            answered = by_key.get((response.sample_id, response.index))
+            if answered is not None:
+                answered.t = answered.t or [None] * len(runs)
+                answered.t[number] = response.text[:MAX_TEXT_CHARACTERS]
 
 
-def _indexes(by_key: dict[Key, AnswerRow], sample_id: str) -> Iterator[Key]:
+def _keys_of_sample(by_key: dict[Key, AnswerRow], sample_id: str) -> Iterator[Key]:
     index = 0
     while (sample_id, index) in by_key:
         yield (sample_id, index)
         index += 1
 
 
-def _mild(runs: Sequence[Run]) -> bool:
-    """Whether all data is built in, and so may be shown; a run that names no data is not known to be."""
+def _only_builtin_data(runs: Sequence[Run]) -> bool:
+    """Whether all data is built in, and so may be shown; of a run that names no data it is not
+    known.
+    """
     sets = [run.manifest.data for run in runs]
     return all(sets) and all(
         d.spec.split(",", 1)[0].startswith("builtin:") for of in sets for d in of
@@ -195,16 +207,17 @@ def collect_page(
     most: int = MAX_ROWS,
     names: Sequence[str] | None = None,
 ) -> ViewPage:
-    """The rows of some runs; at most `most`, flips, unscored and disagreements first among those kept.
+    """Returns the answers of some runs, at most `most`: flips, unscored and disagreements are kept
+    first.
 
-    RunError if there is no run, or none holds an answer.
+    Raises RunError if there is no run, or none holds an answer.
     """
     if not runs:
         raise RunError("view needs a run folder")
     opened = [Run(path) for path in runs]
     read = [read_verdict_table(run, ids=True, scores=True) for run in opened]
     categories: dict[str, int] = {}
-    rows = list(_rows(read, categories).values())
+    rows = list(_merge_rows(read, categories).values())
     if not rows:
         raise RunError(f"{', '.join(str(p) for p in runs)}: no answers yet")
     left = max(0, len(rows) - most)
@@ -213,21 +226,21 @@ def collect_page(
             range(len(rows)), key=lambda k: (not rows[k].f, not rows[k].u, -rows[k].d, k)
         )[:most]
         rows = [rows[k] for k in sorted(keep)]
-    shown = with_text or _mild(opened)
+    shown = with_text or _only_builtin_data(opened)
     if shown:
-        _add_text(opened, rows)
-    views = [
+        _add_texts(opened, rows)
+    run_views = [
         RunView(
             name=names[k] if names else path.name,
             model=columns.manifest.model,
             data=", ".join(d.spec for d in columns.manifest.data),
-            judges=_column_views(columns),
+            judges=_judge_views(columns),
         )
         for k, (path, columns) in enumerate(zip(runs, read))
     ]
     taxonomy = read[0].manifest.taxonomy
     return ViewPage(
-        runs=views,
+        runs=run_views,
         categories=[category_name(c, taxonomy) for c in categories],
         rows=rows,
         left=left,
@@ -236,7 +249,7 @@ def collect_page(
 
 
 def encode_for_script(page: ViewPage) -> str:
-    """The data as JSON that cannot end the script element that it stands in."""
+    """Returns the data as JSON that cannot end the script element around it."""
     text = msgspec.json.encode(page).decode()
     return (
         text.replace("<", "\\u003c")
@@ -247,7 +260,7 @@ def encode_for_script(page: ViewPage) -> str:
 
 
 def render_page(page: ViewPage) -> str:
-    """One file: no link, no font, no script from elsewhere."""
+    """Returns the page as one HTML file without links, fonts or scripts from elsewhere."""
     root = files("truing") / "report" / "view"
     template = jinja2.Environment(autoescape=True).from_string(
         (root / "page.html.j2").read_text(encoding="utf-8")
