@@ -1,8 +1,8 @@
-"""The losses of alignment: pure functions of tensors, in the literature's symbols, one family a file.
+"""The losses of alignment training: pure functions of tensors, in the symbols of the literature.
 
-Tensors are `[B, T]` unless stated, masks are 1 on real tokens. `reduction="row"` is the mean over each row's tokens and
-then over rows, `"token"` the mean over all tokens of the batch. Every function has parity cases against the code of the
-paper or of the library that made it known (`docs/training.md` names them).
+Tensors are `[B, T]` unless stated, masks are 1 on real tokens. `reduction="row"` is the mean over
+each row's tokens and then over rows, `"token"` the mean over all tokens of the batch. The tests
+compare each function with the code of the paper or of the library that made it known.
 """
 
 from __future__ import annotations

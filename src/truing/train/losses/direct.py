@@ -1,4 +1,4 @@
-"""Preference without a reward model: DPO in the fifteen forms that TRL knows, and KTO."""
+"""Preference losses without a reward model: DPO in the fifteen kinds of TRL, and KTO."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ Pair: TypeAlias = Tensor | tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """What a form of the loss may look at, one entry a pair. y_w = chosen, y_l = rejected."""
+class _PairLogProbs:
+    """The inputs of a DPO loss, one entry per pair. y_w = chosen, y_l = rejected.
+
+    `y_w` and `y_l` are the policy's log-probabilities of whole answers, `ref_w` and `ref_l` the
+    reference's; `answer_w` are the policy's token log-probabilities of the chosen answers.
+    """
 
     y_w: Tensor
     y_l: Tensor
@@ -29,104 +33,109 @@ class _Parts:
     tau: float
 
     @property
-    def gain_w(self) -> Tensor:
+    def log_ratio_w(self) -> Tensor:
         return self.y_w - self.ref_w
 
     @property
-    def gain_l(self) -> Tensor:
+    def log_ratio_l(self) -> Tensor:
         return self.y_l - self.ref_l
 
     @property
-    def gap(self) -> Tensor:
-        return self.gain_w - self.gain_l
+    def margin(self) -> Tensor:
+        """log(π/π_ref) of the chosen minus that of the rejected answer."""
+        return self.log_ratio_w - self.log_ratio_l
 
     @property
     def tokens(self) -> tuple[Tensor, Tensor]:
         if self.lengths is None:
             raise ValueError(
-                "this kind of DPO divides by the answer's length: give token log-probabilities or a mask"
+                "this kind of DPO divides by the answer's length: pass token log-probabilities or "
+                "a mask"
             )
         return self.lengths
 
 
-def _smoothed(delta: Tensor, p: _Parts) -> Tensor:
-    up, down = F.logsigmoid(p.beta * delta), F.logsigmoid(-p.beta * delta)
-    return -(1 - p.smoothing) * up - p.smoothing * down
+def _smoothed(delta: Tensor, p: _PairLogProbs) -> Tensor:
+    """Cross-entropy with labels of 1 - smoothing and smoothing (conservative DPO)."""
+    correct, flipped = F.logsigmoid(p.beta * delta), F.logsigmoid(-p.beta * delta)
+    return -(1 - p.smoothing) * correct - p.smoothing * flipped
 
 
-def _sigmoid(p: _Parts) -> Tensor:  # Rafailov et al. 2023, 2305.18290
-    return -F.logsigmoid(p.beta * p.gap)
+def _sigmoid(p: _PairLogProbs) -> Tensor:  # Rafailov et al. 2023, 2305.18290
+    return -F.logsigmoid(p.beta * p.margin)
 
 
-def _hinge(p: _Parts) -> Tensor:  # SLiC, 2305.10425
-    return torch.relu(1 - p.beta * p.gap)
+def _hinge(p: _PairLogProbs) -> Tensor:  # SLiC, 2305.10425
+    return torch.relu(1 - p.beta * p.margin)
 
 
-def _ipo(p: _Parts) -> Tensor:  # Azar et al. 2023, 2310.12036, over the mean log-ratio a token
+def _ipo(p: _PairLogProbs) -> Tensor:  # Azar et al. 2023, 2310.12036, over mean token log-ratios
     n_w, n_l = p.tokens
-    return (p.gain_w / n_w - p.gain_l / n_l - 1 / (2 * p.beta)).square()
+    return (p.log_ratio_w / n_w - p.log_ratio_l / n_l - 1 / (2 * p.beta)).square()
 
 
-def _robust(p: _Parts) -> Tensor:  # Chowdhury et al. 2024, 2403.00409
-    up, down = F.logsigmoid(p.beta * p.gap), F.logsigmoid(-p.beta * p.gap)
-    return (-(1 - p.smoothing) * up + p.smoothing * down) / (1 - 2 * p.smoothing)
+def _robust(p: _PairLogProbs) -> Tensor:  # Chowdhury et al. 2024, 2403.00409
+    correct, flipped = F.logsigmoid(p.beta * p.margin), F.logsigmoid(-p.beta * p.margin)
+    return (-(1 - p.smoothing) * correct + p.smoothing * flipped) / (1 - 2 * p.smoothing)
 
 
-def _exo_pair(p: _Parts) -> Tensor:  # Ji et al. 2024, 2402.00856
+def _exo_pair(p: _PairLogProbs) -> Tensor:  # Ji et al. 2024, 2402.00856
     if not 0 < p.smoothing < 1:
         raise ValueError("exo_pair needs label_smoothing between 0 and 1 (1e-3 is the paper's)")
-    x = p.beta * p.gap
+    x = p.beta * p.margin
     log_w, log_l = math.log1p(-p.smoothing), math.log(p.smoothing)
     return x.sigmoid() * (F.logsigmoid(x) - log_w) + (-x).sigmoid() * (F.logsigmoid(-x) - log_l)
 
 
-def _nca_pair(p: _Parts) -> Tensor:  # Chen et al. 2024, 2402.05369
-    r_w, r_l = p.beta * p.gain_w, p.beta * p.gain_l
+def _nca_pair(p: _PairLogProbs) -> Tensor:  # Chen et al. 2024, 2402.05369
+    r_w, r_l = p.beta * p.log_ratio_w, p.beta * p.log_ratio_l
     return -F.logsigmoid(r_w) - 0.5 * F.logsigmoid(-r_w) - 0.5 * F.logsigmoid(-r_l)
 
 
-def _bco_pair(
-    p: _Parts,
-) -> Tensor:  # Jung et al. 2024, 2404.04656, without its reward shift (as TRL)
-    return -F.logsigmoid(p.beta * p.gain_w) - F.logsigmoid(-p.beta * p.gain_l)
+def _bco_pair(p: _PairLogProbs) -> Tensor:  # Jung et al. 2024, 2404.04656
+    # Without the paper's reward shift, as in TRL.
+    return -F.logsigmoid(p.beta * p.log_ratio_w) - F.logsigmoid(-p.beta * p.log_ratio_l)
 
 
-def _sppo_hard(p: _Parts) -> Tensor:  # Wu et al. 2024, 2405.00675
-    return (p.gain_w - 0.5 / p.beta).square() + (p.gain_l + 0.5 / p.beta).square()
+def _sppo_hard(p: _PairLogProbs) -> Tensor:  # Wu et al. 2024, 2405.00675
+    return (p.log_ratio_w - 0.5 / p.beta).square() + (p.log_ratio_l + 0.5 / p.beta).square()
 
 
-def _apo_zero(p: _Parts) -> Tensor:  # D'Oosterlinck et al. 2024, 2408.06266
-    return 1 - torch.sigmoid(p.beta * p.gain_w) + torch.sigmoid(p.beta * p.gain_l)
+def _apo_zero(p: _PairLogProbs) -> Tensor:  # D'Oosterlinck et al. 2024, 2408.06266
+    return 1 - torch.sigmoid(p.beta * p.log_ratio_w) + torch.sigmoid(p.beta * p.log_ratio_l)
 
 
-def _apo_down(p: _Parts) -> Tensor:  # the same paper
-    return torch.sigmoid(p.beta * p.gain_w) + 1 - torch.sigmoid(p.beta * p.gap)
+def _apo_down(p: _PairLogProbs) -> Tensor:  # D'Oosterlinck et al. 2024, 2408.06266
+    return torch.sigmoid(p.beta * p.log_ratio_w) + 1 - torch.sigmoid(p.beta * p.margin)
 
 
-def _aot(p: _Parts) -> Tensor:  # Melnyk et al. 2024, 2406.05882
-    return _smoothed((p.y_w - p.y_l).sort(0).values - (p.ref_w - p.ref_l).sort(0).values, p)
+def _aot(p: _PairLogProbs) -> Tensor:  # Melnyk et al. 2024, 2406.05882
+    # Optimal transport in one dimension: the sorted values are compared, not those of one pair.
+    policy, reference = (p.y_w - p.y_l).sort(0).values, (p.ref_w - p.ref_l).sort(0).values
+    return _smoothed(policy - reference, p)
 
 
-def _aot_unpaired(p: _Parts) -> Tensor:  # the same paper
-    return _smoothed(p.gain_w.sort(0).values - p.gain_l.sort(0).values, p)
+def _aot_unpaired(p: _PairLogProbs) -> Tensor:  # Melnyk et al. 2024, 2406.05882
+    return _smoothed(p.log_ratio_w.sort(0).values - p.log_ratio_l.sort(0).values, p)
 
 
-def _sft(p: _Parts) -> Tensor:  # cross-entropy of the chosen answer, mean over all its tokens
+def _sft(p: _PairLogProbs) -> Tensor:  # cross-entropy of the chosen answers, mean over all tokens
     return -p.answer_w.sum() / p.tokens[0].sum()
 
 
-def _sigmoid_norm(p: _Parts) -> Tensor:  # SimPO's length normalisation with a reference, 2405.14734
+def _sigmoid_norm(p: _PairLogProbs) -> Tensor:  # SimPO's length normalisation, 2405.14734
+    # Unlike SimPO with a reference.
     n_w, n_l = p.tokens
-    return -F.logsigmoid(p.beta * (p.gain_w / n_w - p.gain_l / n_l))
+    return -F.logsigmoid(p.beta * (p.log_ratio_w / n_w - p.log_ratio_l / n_l))
 
 
-def _discopop(p: _Parts) -> Tensor:  # Lu et al. 2024, 2406.08414
-    x = p.beta * p.gap
-    mix = torch.sigmoid(x / p.tau)
-    return -F.logsigmoid(x) * (1 - mix) + torch.exp(-x) * mix
+def _discopop(p: _PairLogProbs) -> Tensor:  # Lu et al. 2024, 2406.08414
+    x = p.beta * p.margin
+    modulation = torch.sigmoid(x / p.tau)
+    return -F.logsigmoid(x) * (1 - modulation) + torch.exp(-x) * modulation
 
 
-_FORMS: dict[str, Callable[[_Parts], Tensor]] = {
+_LOSSES: dict[str, Callable[[_PairLogProbs], Tensor]] = {
     "sigmoid": _sigmoid,
     "hinge": _hinge,
     "ipo": _ipo,
@@ -143,42 +152,49 @@ _FORMS: dict[str, Callable[[_Parts], Tensor]] = {
     "sigmoid_norm": _sigmoid_norm,
     "discopop": _discopop,
 }
-DPO_KINDS: tuple[str, ...] = tuple(_FORMS)
+DPO_KINDS: tuple[str, ...] = tuple(_LOSSES)
 
 
-def _halves(x: Pair) -> tuple[Tensor, Tensor]:
+def _split_pair(x: Pair) -> tuple[Tensor, Tensor]:
+    """Returns (chosen, rejected) of a pair of tensors, or of one with the chosen rows first."""
     if isinstance(x, (tuple, list)):
         return x[0], x[1]
     if x.shape[0] % 2:
         raise ValueError(
-            f"{x.shape[0]} rows are no pairs: give the chosen rows first, then as many rejected ones"
+            f"{x.shape[0]} rows are no pairs: pass the chosen rows first, then as many rejected "
+            f"ones"
         )
-    left, right = x.chunk(2, dim=0)
-    return left, right
+    chosen, rejected = x.chunk(2, dim=0)
+    return chosen, rejected
 
 
-def _sum(x: Tensor) -> Tensor:
+def _sum_tokens(x: Tensor) -> Tensor:
+    """Returns the log-probabilities of whole answers, `[B]`."""
     return x if x.dim() == 1 else x.sum(-1)
 
 
-def _masks(logps: Pair, ref_logps: Pair, mask: Pair | None) -> tuple[Tensor, Tensor] | None:
-    """Which tokens are the answers' own: the mask as given (without a first column that the shift drops), or
-    non-zero ones.
+def _answer_masks(
+    logps: Pair, ref_logps: Pair, mask: Pair | None
+) -> tuple[Tensor, Tensor] | None:
+    """Returns the masks of the chosen and rejected answers' tokens.
+
+    The given mask (without its first column where the log-probabilities are shifted by one), else
+    the tokens with a non-zero log-probability. None for sums: their lengths are unknown.
     """
-    made = []
-    for at, (row, ref) in enumerate(zip(_halves(logps), _halves(ref_logps))):
-        if mask is not None:
-            half = _halves(mask)[at]
-            made.append(
-                half[:, 1:]
-                if row.dim() == half.dim() == 2 and half.shape[1] == row.shape[1] + 1
-                else half
-            )
-        elif row.dim() == 1:
+    if mask is not None:
+        (logps_w, logps_l), (mask_w, mask_l) = _split_pair(logps), _split_pair(mask)
+        return _shift_mask(mask_w, logps_w), _shift_mask(mask_l, logps_l)
+    masks = []
+    for row, ref in zip(_split_pair(logps), _split_pair(ref_logps)):
+        if row.dim() == 1:
             return None
-        else:
-            made.append((row != 0) | (ref != 0) if ref.shape == row.shape else row != 0)
-    return made[0], made[1]
+        masks.append((row != 0) | (ref != 0) if ref.shape == row.shape else row != 0)
+    return masks[0], masks[1]
+
+
+def _shift_mask(mask: Tensor, logps: Tensor) -> Tensor:
+    is_unshifted = logps.dim() == mask.dim() == 2 and mask.shape[1] == logps.shape[1] + 1
+    return mask[:, 1:] if is_unshifted else mask
 
 
 def dpo_loss(
@@ -191,38 +207,45 @@ def dpo_loss(
     mask: Pair | None = None,
     tau: float = 0.05,
 ) -> Tensor:
-    """Direct preference optimisation, mean over pairs; `kind` is one of `DPO_KINDS` (TRL's names and definitions).
+    """Direct preference optimisation, mean over pairs.
 
-    `logps` and `ref_logps` hold the policy's and the reference's log-probabilities of the answers' tokens, 0 outside
-    the answer: `[2B, T]` with the chosen rows first, a pair of `[B, T]`, or sums `[2B]`. `mask` gives the answers'
-    lengths to the kinds that divide by them (ipo, sigmoid_norm, sft); without it, tokens with a non-zero
-    log-probability are counted.
-    `label_smoothing` acts in robust, exo_pair, aot and aot_unpaired alone (as in TRL); `tau` in discopop.
+    `kind` is one of `DPO_KINDS` (TRL's names and definitions). `logps` and `ref_logps` hold the
+    policy's and the reference's log-probabilities of the answers' tokens, 0 outside the answer:
+    `[2B, T]` with the chosen rows first, a pair of `[B, T]`, or sums `[2B]`. `mask` gives the
+    answers' lengths to the kinds that divide by them (ipo, sigmoid_norm, sft); without it, tokens
+    with a non-zero log-probability are counted. `label_smoothing` is used by robust, exo_pair, aot
+    and aot_unpaired alone (as in TRL), `tau` by discopop.
     """
-    if kind not in _FORMS:
+    if kind not in _LOSSES:
         raise ValueError(f"dpo kind {kind!r} is none of {', '.join(DPO_KINDS)}")
-    (y_w, y_l), (ref_w, ref_l) = _halves(logps), _halves(ref_logps)
-    masks = _masks(logps, ref_logps, mask)
-    lengths = None if masks is None else tuple(_sum(m).to(y_w.dtype).clamp(min=1) for m in masks)
-    answer = y_w * masks[0].to(y_w.dtype) if masks and y_w.dim() == masks[0].dim() == 2 else y_w
-    parts = _Parts(
-        _sum(y_w),
-        _sum(y_l),
-        _sum(ref_w),
-        _sum(ref_l),
-        (lengths[0], lengths[1]) if lengths else None,
-        answer,
-        beta,
-        label_smoothing,
-        tau,
+    (y_w, y_l), (ref_w, ref_l) = _split_pair(logps), _split_pair(ref_logps)
+    masks = _answer_masks(logps, ref_logps, mask)
+    lengths, answer_w = None, y_w
+    if masks is not None:
+        n_w, n_l = (_sum_tokens(m).to(y_w.dtype).clamp(min=1) for m in masks)
+        lengths = n_w, n_l
+        if y_w.dim() == masks[0].dim() == 2:
+            answer_w = y_w * masks[0].to(y_w.dtype)
+    pairs = _PairLogProbs(
+        y_w=_sum_tokens(y_w),
+        y_l=_sum_tokens(y_l),
+        ref_w=_sum_tokens(ref_w),
+        ref_l=_sum_tokens(ref_l),
+        lengths=lengths,
+        answer_w=answer_w,
+        beta=beta,
+        smoothing=label_smoothing,
+        tau=tau,
     )
-    return _FORMS[kind](parts).mean()
+    return _LOSSES[kind](pairs).mean()
 
 
 def direct_rewards(logps: Pair, ref_logps: Pair, *, beta: float = 0.1) -> tuple[Tensor, Tensor]:
-    """The implicit rewards β(log π - log π_ref) of the chosen and of the rejected answers; `[B]` each, detached."""
-    (y_w, y_l), (ref_w, ref_l) = _halves(logps), _halves(ref_logps)
-    return beta * (_sum(y_w) - _sum(ref_w)).detach(), beta * (_sum(y_l) - _sum(ref_l)).detach()
+    """Returns DPO's implicit rewards β(log π - log π_ref) of (chosen, rejected), `[B]`, detached."""
+    (y_w, y_l), (ref_w, ref_l) = _split_pair(logps), _split_pair(ref_logps)
+    chosen = beta * (_sum_tokens(y_w) - _sum_tokens(ref_w)).detach()
+    rejected = beta * (_sum_tokens(y_l) - _sum_tokens(ref_l)).detach()
+    return chosen, rejected
 
 
 def kto_loss(
@@ -236,29 +259,33 @@ def kto_loss(
     beta: float = 0.1,
     weights: tuple[float, float] = (1.0, 1.0),
 ) -> Tensor:
-    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, 2402.01306) over unpaired answers, mean over rows.
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024, 2402.01306), mean over answers.
 
-    `labels` is true for desirable answers; `kl_logps` and `ref_kl_logps` are log-probabilities of *mismatched*
-    answers, from which the reference point KL = max(0, batch mean) comes, without a gradient (`kind="kto"` alone
-    needs them). All are `[B, T]` (0 outside the answer) or sums `[B]`; `weights` = (desirable, undesirable).
+    `labels` is true for desirable answers; `kl_logps` and `ref_kl_logps` are log-probabilities of
+    *mismatched* answers, from which the reference point KL = max(0, batch mean) is estimated,
+    without a gradient (`kind="kto"` alone needs them). All are `[B, T]` (0 outside the answer) or
+    sums `[B]`; `weights` = (desirable, undesirable).
     """
-    gain = _sum(logps) - _sum(ref_logps)
-    good = labels.bool()
+    log_ratio = _sum_tokens(logps) - _sum_tokens(ref_logps)
+    desirable = labels.bool()
     if kind == "kto":
         if kl_logps is None or ref_kl_logps is None:
             raise ValueError(
                 "kto needs kl_logps and ref_kl_logps (log-probabilities of mismatched answers)"
             )
         kl = kto_kl(kl_logps, ref_kl_logps)
-        losses = 1 - torch.sigmoid(torch.where(good, beta * (gain - kl), beta * (kl - gain)))
+        value = torch.where(desirable, beta * (log_ratio - kl), beta * (kl - log_ratio))
+        losses = 1 - torch.sigmoid(value)
     elif kind == "apo_zero_unpaired":
-        losses = torch.where(good, 1 - torch.sigmoid(beta * gain), torch.sigmoid(beta * gain))
+        probability = torch.sigmoid(beta * log_ratio)
+        losses = torch.where(desirable, 1 - probability, probability)
     else:
         raise ValueError(f"kto kind {kind!r} is neither 'kto' nor 'apo_zero_unpaired'")
-    weight = torch.where(good, torch.full_like(gain, weights[0]), torch.full_like(gain, weights[1]))
-    return (weight * losses).mean()
+    desirable_weight = torch.full_like(log_ratio, weights[0])
+    undesirable_weight = torch.full_like(log_ratio, weights[1])
+    return (torch.where(desirable, desirable_weight, undesirable_weight) * losses).mean()
 
 
 def kto_kl(kl_logps: Tensor, ref_kl_logps: Tensor) -> Tensor:
-    """The reference point of KTO: max(0, mean log-ratio of mismatched answers), detached."""
-    return (_sum(kl_logps) - _sum(ref_kl_logps)).mean().clamp(min=0).detach()
+    """Returns KTO's reference point: max(0, mean log-ratio of mismatched answers), detached."""
+    return (_sum_tokens(kl_logps) - _sum_tokens(ref_kl_logps)).mean().clamp(min=0).detach()

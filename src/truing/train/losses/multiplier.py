@@ -1,4 +1,4 @@
-"""The Lagrange multiplier of Safe RLHF: λ in log space, moved by the mean cost of the last episodes."""
+"""The Lagrange multiplier of Safe RLHF: log λ is updated by the mean cost of the last episodes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 
 class LagrangeMultiplier:
-    """log λ ← log λ + lr·(Ĵ - threshold)·λ, clamped; Ĵ = mean of the last `window` episode costs (2310.12773).
+    """log λ ← log λ + lr·(Ĵ - threshold)·λ, clamped (Dai et al. 2023, 2310.12773).
 
-    Order of one step, as in safe-rlhf: `observe` the whole rollout's costs, then for each gradient step `step` and
-    only then the actor's loss. The first `delay` steps leave λ as it is. With several processes give `observe` the
-    costs of all of them.
+    Ĵ is the mean of the last `window` episode costs. Order of a step, as in safe-rlhf: `observe`
+    the whole rollout's costs, then before each gradient step `step`, and only then compute the
+    policy's loss. The first `delay` steps leave λ as it is. With several processes, `observe` gets
+    the costs of all of them.
     """
 
     def __init__(
@@ -28,26 +29,22 @@ class LagrangeMultiplier:
         delay: int = 0,
     ) -> None:
         if not init > 0:
-            raise ValueError(
-                f"the multiplier starts above 0 (it lives in log space), not at {init}"
-            )
+            raise ValueError(f"init = {init}: must be above 0, because log λ is updated")
         if window < 1:
-            raise ValueError(f"window {window}: at least one episode")
-        self.lr, self.threshold, self.maximum, self.minimum, self.delay = (
-            lr,
-            threshold,
-            maximum,
-            minimum,
-            delay,
-        )
+            raise ValueError(f"window = {window}: at least one episode")
+        self.lr = lr
+        self.threshold = threshold
+        self.maximum = maximum
+        self.minimum = minimum
+        self.delay = delay
         self.costs: deque[float] = deque(maxlen=window)
         self.steps = 0
-        self._log = math.log(init)
+        self._log_lambda = math.log(init)
 
     @property
     def value(self) -> float:
-        """λ now."""
-        return math.exp(self._log)
+        """The current λ."""
+        return math.exp(self._log_lambda)
 
     @property
     def episode_cost(self) -> float:
@@ -56,43 +53,47 @@ class LagrangeMultiplier:
 
     @property
     def violation(self) -> float:
-        """Ĵ - threshold: above 0 the constraint is broken."""
+        """Ĵ - threshold: above 0 the constraint is violated."""
         return self.episode_cost - self.threshold
 
     @property
     def at_bound(self) -> bool:
-        """Whether λ stands at one of its bounds, where it can no longer answer the cost."""
-        bounds = [b for b in (self.maximum, self.minimum) if b]
-        return any(math.isclose(self.value, b, rel_tol=1e-9) for b in bounds)
+        """Whether λ is at its maximum or minimum, where the cost cannot move it further."""
+        bounds = [bound for bound in (self.maximum, self.minimum) if bound]
+        return any(math.isclose(self.value, bound, rel_tol=1e-9) for bound in bounds)
 
     def observe(self, costs: Iterable[float] | Any) -> None:
-        """Adds episode costs (a tensor or any iterable of numbers), oldest first."""
-        listed = (
-            costs.detach().flatten().tolist()
-            if hasattr(costs, "detach")
-            else [float(c) for c in costs]
-        )
-        if any(not math.isfinite(c) for c in listed):
-            raise ValueError("a cost is not finite; the multiplier is left as it was")
-        self.costs.extend(listed)
+        """Adds episode costs (a tensor or an iterable of numbers) to the window, oldest first.
+
+        Raises ValueError, and adds none, if a cost is not finite.
+        """
+        if hasattr(costs, "detach"):
+            numbers = costs.detach().flatten().tolist()
+        else:
+            numbers = [float(cost) for cost in costs]
+        if any(not math.isfinite(number) for number in numbers):
+            raise ValueError("a cost is not finite; the multiplier is unchanged")
+        self.costs.extend(numbers)
 
     def step(self) -> float:
-        """One update; gives λ. Without an observed cost λ stays."""
+        """Updates λ once and returns it; without an observed cost λ stays."""
         if self.steps >= self.delay and self.costs:
-            self._log += self.lr * self.violation * self.value
+            # The gradient of λ·(Ĵ - threshold) with respect to log λ has the factor λ.
+            self._log_lambda += self.lr * self.violation * self.value
             if self.maximum is not None:
-                self._log = min(self._log, math.log(self.maximum))
+                self._log_lambda = min(self._log_lambda, math.log(self.maximum))
             if self.minimum:
-                self._log = max(self._log, math.log(self.minimum))
+                self._log_lambda = max(self._log_lambda, math.log(self.minimum))
         self.steps += 1
         return self.value
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs: log λ, the window, the steps."""
-        return {"log": self._log, "costs": list(self.costs), "steps": self.steps}
+        """Returns what a resumed run needs: log λ, the window, the number of steps."""
+        return {"log": self._log_lambda, "costs": list(self.costs), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up where `state_dict` left off."""
-        self._log, self.steps = float(state["log"]), int(state["steps"])
+        """Restores what `state_dict` returned."""
+        self._log_lambda = float(state["log"])
+        self.steps = int(state["steps"])
         self.costs.clear()
         self.costs.extend(state["costs"])

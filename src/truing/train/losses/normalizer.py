@@ -1,4 +1,4 @@
-"""Normalisation of scores by running statistics, as reward and cost models are used in RLHF (safe-rlhf)."""
+"""Normalisation of scores by running statistics (safe-rlhf's normalizers)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _EPS = 1e-8
 class ScoreNormalizer:
     """Running mean and variance of scores, and the function that applies them.
 
-    `kind`: ``RunningMeanStd`` (all batches so far), ``ExponentialMovingAverage`` (momentum m: old·m + batch·(1-m),
-    started at mean 0, variance 1), or none. Both take the *unbiased* variance of each batch (a batch of one counts
-    with variance 0).
-    `function`: ``affine`` (x-μ)/(σ+1e-8), ``scale`` x/(σ+1e-8) (keeps a cost's sign), ``translate`` x-μ, ``identity``.
+    `kind`: ``RunningMeanStd`` (all batches so far), ``ExponentialMovingAverage`` (momentum m:
+    old·m + batch·(1-m), started at mean 0, variance 1), or none. Both take the *unbiased* variance
+    of each batch (a batch of one counts with variance 0).
+    `function`: ``affine`` (x-μ)/(σ+1e-8), ``scale`` x/(σ+1e-8) (the sign of a cost stays),
+    ``translate`` x-μ, ``identity``.
     """
 
     def __init__(
@@ -38,13 +39,11 @@ class ScoreNormalizer:
         size: int = 1,
     ) -> None:
         if kind not in _KINDS:
-            raise ValueError(
-                f"normaliser {kind!r} is unknown{did_you_mean(str(kind), [k for k in _KINDS if k])}"
-            )
+            suggestion = did_you_mean(str(kind), [name for name in _KINDS if name])
+            raise ValueError(f"normaliser {kind!r} is unknown{suggestion}")
         if function not in _FUNCTIONS:
-            raise ValueError(
-                f"function {function!r} is unknown{did_you_mean(function, _FUNCTIONS)}"
-            )
+            suggestion = did_you_mean(function, _FUNCTIONS)
+            raise ValueError(f"function {function!r} is unknown{suggestion}")
         self.kind, self.function = _KINDS[kind], function
         if self.kind == "ema" and not (momentum is not None and 0 < momentum < 1):
             raise ValueError(f"momentum {momentum}: between 0 and 1")
@@ -54,33 +53,37 @@ class ScoreNormalizer:
         self.count = torch.zeros(size, dtype=torch.int64)
 
     def update(self, scores: Tensor) -> None:
-        """Takes a batch of scores into the statistics; NaN and infinity are refused."""
+        """Adds a batch of scores to the statistics.
+
+        Raises ValueError, and changes nothing, if a score is not finite.
+        """
         batch = scores.detach().to(self.mean).reshape(-1, self.mean.shape[0])
         if not bool(torch.isfinite(batch).all()):
-            raise ValueError("a score is not finite; the statistics are left as they were")
+            raise ValueError("a score is not finite; the statistics are unchanged")
         n = batch.shape[0]
         if n == 0:
             return
-        mean = batch.mean(0)
-        var = batch.var(0, unbiased=True) if n > 1 else torch.zeros_like(mean)
+        batch_mean = batch.mean(0)
+        batch_var = batch.var(0, unbiased=True) if n > 1 else torch.zeros_like(batch_mean)
         if self.kind == "running":
-            old = self.count.to(self.mean)
-            total = old + n
-            shift = mean - self.mean
-            spread = self.var * old + var * n + shift.square() * old * n / total
-            self.mean = self.mean + shift * n / total
-            self.var = spread / total
+            # Chan et al.'s parallel formula for the statistics of two batches together.
+            count = self.count.to(self.mean)
+            total = count + n
+            delta = batch_mean - self.mean
+            squares = self.var * count + batch_var * n + delta.square() * count * n / total
+            self.mean = self.mean + delta * n / total
+            self.var = squares / total
         elif self.kind == "ema":
             m = self.momentum
-            self.mean = m * self.mean + (1 - m) * mean
-            self.var = m * self.var + (1 - m) * var
+            self.mean = m * self.mean + (1 - m) * batch_mean
+            self.var = m * self.var + (1 - m) * batch_var
         self.count = self.count + n
 
     def __call__(self, scores: Tensor) -> Tensor:
-        """The normalised scores, in their own dtype; the statistics stay as they are."""
-        mean, std = self.mean.to(scores), self.var.sqrt().to(scores) + _EPS
+        """Returns the normalised scores in their own dtype; the statistics do not change."""
         if self.function == "identity":
             return scores
+        mean, std = self.mean.to(scores), self.var.sqrt().to(scores) + _EPS
         if self.function == "translate":
             return scores - mean
         return (scores - mean) / std if self.function == "affine" else scores / std
@@ -88,12 +91,11 @@ class ScoreNormalizer:
     normalize = __call__
 
     def state_dict(self) -> dict[str, Any]:
-        """Mean, variance and count."""
+        """Returns mean, variance and count."""
         return {"mean": self.mean, "var": self.var, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up where `state_dict` left off."""
-        self.mean, self.var, self.count = (
-            torch.as_tensor(state[k], dtype=d)
-            for k, d in (("mean", torch.float64), ("var", torch.float64), ("count", torch.int64))
-        )
+        """Restores what `state_dict` returned."""
+        self.mean = torch.as_tensor(state["mean"], dtype=torch.float64)
+        self.var = torch.as_tensor(state["var"], dtype=torch.float64)
+        self.count = torch.as_tensor(state["count"], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Reward and cost models: Bradley-Terry, and the cost model of Safe RLHF with its two sign terms."""
+"""Losses of reward models (Bradley-Terry) and of cost models (Safe RLHF)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Level = Literal["sequence", "token"]
 
 @dataclass(frozen=True)
 class PairScores:
-    """The scores of a batch of pairs: `[B, T]` for each token, or `[B]` at the end of each answer.
+    """The scores of a batch of answer pairs, `[B, T]` per token or `[B]` per answer.
 
-    `chosen` is the better answer for a reward model and the *safer* one for a cost model. Masks are needed for `[B,
-    T]`, ids for ``level="token"``; both sides are right-padded to one length there, so that positions correspond.
+    `chosen` is the better answer for a reward model and the *safer* one for a cost model. `[B, T]`
+    scores need the masks. ``level="token"`` needs masks and ids of equal length, padded on the
+    right, so that positions of the two answers correspond.
     """
 
     chosen: Tensor
@@ -31,16 +32,16 @@ class PairScores:
 
     @property
     def chosen_end(self) -> Tensor:
-        """The score at the last real token of each chosen answer; `[B]`."""
-        return _at_end(self.chosen, self.chosen_mask)
+        """The scores at the last real token of the chosen answers, `[B]`."""
+        return _end_scores(self.chosen, self.chosen_mask)
 
     @property
     def rejected_end(self) -> Tensor:
-        """The score at the last real token of each rejected answer; `[B]`."""
-        return _at_end(self.rejected, self.rejected_mask)
+        """The scores at the last real token of the rejected answers, `[B]`."""
+        return _end_scores(self.rejected, self.rejected_mask)
 
     def spans(self) -> list[tuple[int, int]]:
-        """For each pair, first differing token and the later of the two ends (inclusive)."""
+        """Returns (first differing token, later of the two last tokens) of each pair, inclusive."""
         if self.chosen_ids is None or self.rejected_ids is None:
             raise ValueError('level="token" needs chosen_ids and rejected_ids')
         if self.chosen_mask is None or self.rejected_mask is None:
@@ -50,18 +51,26 @@ class PairScores:
         return list(zip(starts, ends))
 
     def accuracy(self, *, cost: bool = False) -> Tensor:
-        """Share of pairs in the right order, strictly: a tie is wrong. For a cost model the safer one costs less."""
-        left, right = self.chosen_end, self.rejected_end
-        return ((right > left) if cost else (left > right)).double().mean()
+        """Returns the share of pairs in the right order; a tie is wrong.
+
+        The chosen answer has the higher reward, or with `cost` the lower cost.
+        """
+        chosen, rejected = self.chosen_end, self.rejected_end
+        return ((rejected > chosen) if cost else (chosen > rejected)).double().mean()
 
     def sign_accuracy(self, signs: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        """Share of answers whose cost has the sign of their label (unsafe > 0); a cost of exactly 0 is wrong."""
-        safe, unsafe = split_signs(signs)
-        right = torch.cat([-safe * self.chosen_end > 0, -unsafe * self.rejected_end > 0])
-        return right.double().mean()
+        """Returns the share of answers whose cost has the sign of their label (unsafe: above 0).
+
+        A cost of exactly 0 is wrong.
+        """
+        chosen_signs, rejected_signs = split_signs(signs)
+        correct = torch.cat(
+            [-chosen_signs * self.chosen_end > 0, -rejected_signs * self.rejected_end > 0]
+        )
+        return correct.double().mean()
 
 
-def _at_end(scores: Tensor, mask: Tensor | None) -> Tensor:
+def _end_scores(scores: Tensor, mask: Tensor | None) -> Tensor:
     if scores.dim() == 1:
         return scores
     if mask is None:
@@ -70,17 +79,25 @@ def _at_end(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def split_signs(signs: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """(signs of the chosen, signs of the rejected) from a pair of `[B]` or one `[B, 2]`; +1 safe, -1 unsafe."""
+    """Returns (signs of the chosen, signs of the rejected), `[B]` each; +1 safe, -1 unsafe.
+
+    `signs` is such a pair or one tensor `[B, 2]`. Raises ValueError for other values.
+    """
     if isinstance(signs, (tuple, list)):
-        left, right = (torch.as_tensor(s) for s in signs)
+        chosen, rejected = (torch.as_tensor(s) for s in signs)
     else:
         if signs.dim() != 2 or signs.shape[-1] != 2:
             raise ValueError(f"signs: expected [B, 2] or a pair of [B], got {tuple(signs.shape)}")
-        left, right = signs.unbind(-1)
-    both = torch.cat([left, right])
+        chosen, rejected = signs.unbind(-1)
+    both = torch.cat([chosen, rejected])
     if not bool(((both == 1) | (both == -1)).all()):
         raise ValueError("signs: every sign is +1 (safe) or -1 (unsafe)")
-    return left, right
+    return chosen, rejected
+
+
+def _check_level(level: str) -> None:
+    if level not in ("sequence", "token"):
+        raise ValueError(f"level {level!r} is neither 'sequence' nor 'token'")
 
 
 def reward_loss(
@@ -91,36 +108,36 @@ def reward_loss(
     center: float | None = None,
     margin: Tensor | None = None,
 ) -> Tensor:
-    """-log σ(r_w - r_l - m) [+ regularization · mean r²] [+ center · mean (r_w + r_l)²], mean over pairs.
+    """-log σ(r_w - r_l - m) [+ regularization · mean r²] [+ center · mean (r_w + r_l)²].
 
-    Bradley-Terry as in Ouyang et al. 2022 (2203.02155); the regulariser of safe-rlhf, centring of Eisenstein et al.
-    2023 (2312.09244), margins of Llama 2 (2307.09288). ``level="token"`` takes the mean over the tokens from the
-    first that differs to the later end (padding of the shorter answer included, as in safe-rlhf).
+    Mean over pairs. Bradley-Terry as in Ouyang et al. 2022 (2203.02155); the regulariser of
+    safe-rlhf, centring of Eisenstein et al. 2023 (2312.09244), margins of Llama 2 (2307.09288).
+    ``level="token"`` takes the mean over the tokens from the first that differs to the later end
+    (padding of the shorter answer included, as in safe-rlhf).
     """
-    if level not in ("sequence", "token"):
-        raise ValueError(f"level {level!r} is neither 'sequence' nor 'token'")
+    _check_level(level)
     if level == "sequence":
         return _reward_terms(pairs.chosen_end, pairs.rejected_end, margin, regularization, center)
     losses = [
         _reward_terms(
-            pairs.chosen[i, a : e + 1],
-            pairs.rejected[i, a : e + 1],
-            None if margin is None else margin[i],
+            pairs.chosen[row, start : end + 1],
+            pairs.rejected[row, start : end + 1],
+            None if margin is None else margin[row],
             regularization,
             center,
         )
-        for i, (a, e) in enumerate(pairs.spans())
+        for row, (start, end) in enumerate(pairs.spans())
     ]
     return torch.stack(losses).mean()
 
 
 def _reward_terms(
-    r_w: Tensor, r_l: Tensor, margin: Tensor | None, reg: float, center: float | None
+    r_w: Tensor, r_l: Tensor, margin: Tensor | None, regularization: float, center: float | None
 ) -> Tensor:
-    gap = r_w - r_l if margin is None else r_w - r_l - margin
-    loss = -F.logsigmoid(gap).mean()
-    if reg:
-        loss = loss + reg * torch.stack([r_w, r_l]).square().mean()
+    difference = r_w - r_l if margin is None else r_w - r_l - margin
+    loss = -F.logsigmoid(difference).mean()
+    if regularization:
+        loss = loss + regularization * torch.stack([r_w, r_l]).square().mean()
     if center:
         loss = loss + center * (r_w + r_l).square().mean()
     return loss
@@ -133,31 +150,35 @@ def cost_loss(
     level: Level = "sequence",
     regularization: float = 0.0,
 ) -> Tensor:
-    """-log σ(c_u - c_s) - log σ(s'_s c_s) - log σ(s'_u c_u) [+ regularization · mean c²], mean over pairs.
+    """-log σ(c_u - c_s) - log σ(s'_s c_s) - log σ(s'_u c_u) [+ regularization · mean c²].
 
-    Safe RLHF (2310.12773): `chosen` is the safer answer s, `rejected` the unsafer u, s' = -sign, so a cost above 0
-    means unsafe. `signs` is (chosen signs, rejected signs) or `[B, 2]`.
+    Mean over pairs. Safe RLHF (Dai et al. 2023, 2310.12773): `chosen` is the safer answer s,
+    `rejected` the unsafer u, s' = -sign, so a cost above 0 means unsafe. `signs` is (chosen signs,
+    rejected signs) or `[B, 2]`.
     """
-    if level not in ("sequence", "token"):
-        raise ValueError(f"level {level!r} is neither 'sequence' nor 'token'")
-    safe, unsafe = split_signs(signs)
+    _check_level(level)
+    sign_s, sign_u = split_signs(signs)
     if level == "sequence":
-        return _cost_terms(pairs.chosen_end, pairs.rejected_end, safe, unsafe, regularization)
+        return _cost_terms(pairs.chosen_end, pairs.rejected_end, sign_s, sign_u, regularization)
     losses = [
         _cost_terms(
-            pairs.chosen[i, a : e + 1],
-            pairs.rejected[i, a : e + 1],
-            safe[i],
-            unsafe[i],
+            pairs.chosen[row, start : end + 1],
+            pairs.rejected[row, start : end + 1],
+            sign_s[row],
+            sign_u[row],
             regularization,
         )
-        for i, (a, e) in enumerate(pairs.spans())
+        for row, (start, end) in enumerate(pairs.spans())
     ]
     return torch.stack(losses).mean()
 
 
-def _cost_terms(s: Tensor, u: Tensor, sign_s: Tensor, sign_u: Tensor, reg: float) -> Tensor:
-    loss = -(F.logsigmoid(u - s) + F.logsigmoid(-sign_s * s) + F.logsigmoid(-sign_u * u)).mean()
-    if reg:
-        loss = loss + reg * torch.stack([s, u]).square().mean()
+def _cost_terms(
+    c_s: Tensor, c_u: Tensor, sign_s: Tensor, sign_u: Tensor, regularization: float
+) -> Tensor:
+    order = F.logsigmoid(c_u - c_s)
+    labels = F.logsigmoid(-sign_s * c_s) + F.logsigmoid(-sign_u * c_u)
+    loss = -(order + labels).mean()
+    if regularization:
+        loss = loss + regularization * torch.stack([c_s, c_u]).square().mean()
     return loss
