@@ -173,9 +173,7 @@ def _sum_tokens(x: Tensor) -> Tensor:
     return x if x.dim() == 1 else x.sum(-1)
 
 
-def _answer_masks(
-    logps: Pair, ref_logps: Pair, mask: Pair | None
-) -> tuple[Tensor, Tensor] | None:
+def _answer_masks(logps: Pair, ref_logps: Pair, mask: Pair | None) -> tuple[Tensor, Tensor] | None:
     """Returns the masks of the chosen and rejected answers' tokens.
 
     The given mask (without its first column where the log-probabilities are shifted by one), else
@@ -241,7 +239,10 @@ def dpo_loss(
 
 
 def direct_rewards(logps: Pair, ref_logps: Pair, *, beta: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Returns DPO's implicit rewards β(log π - log π_ref) of (chosen, rejected), `[B]`, detached."""
+    """Returns DPO's implicit rewards β(log π - log π_ref) of (chosen, rejected), `[B]` each.
+
+    Without a gradient.
+    """
     (y_w, y_l), (ref_w, ref_l) = _split_pair(logps), _split_pair(ref_logps)
     chosen = beta * (_sum_tokens(y_w) - _sum_tokens(ref_w)).detach()
     rejected = beta * (_sum_tokens(y_l) - _sum_tokens(ref_l)).detach()

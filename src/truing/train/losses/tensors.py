@@ -29,7 +29,7 @@ def masked_mean(x: Tensor, mask: Tensor | None = None, reduction: Reduction = "r
 
 
 def end_index(mask: Tensor) -> Tensor:
-    """Returns the index of the last real token of each row, `[B]`; padding may be on either side."""
+    """Returns the index of each row's last real token, `[B]`; padding may be on either side."""
     index = torch.arange(mask.shape[-1], device=mask.device)
     return torch.where(mask.bool(), index, torch.zeros_like(index)).amax(-1)
 

@@ -1,0 +1,91 @@
+"""DPO and KTO: input forms, values by hand, and bad input."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from truing.train import losses as L  # noqa: E402
+
+
+@pytest.mark.parametrize("kind", L.DPO_KINDS)
+def test_rows_pairs_and_sums_give_the_same_dpo_loss(kind: str) -> None:
+    torch.manual_seed(0)
+    logps = -torch.rand(6, 5, dtype=torch.float64)
+    ref_logps = -torch.rand(6, 5, dtype=torch.float64)
+    options = {"kind": kind, "beta": 0.3, "label_smoothing": 0.1}
+    of_rows = L.dpo_loss(logps, ref_logps, **options)
+    of_pairs = L.dpo_loss(logps.chunk(2), ref_logps.chunk(2), **options)
+    lengths = torch.full((6,), 5)
+    of_sums = L.dpo_loss(logps.sum(1), ref_logps.sum(1), **options, mask=lengths)
+    torch.testing.assert_close(of_rows, of_pairs)
+    torch.testing.assert_close(of_rows, of_sums)
+
+
+def test_dpo_at_the_reference_is_log_2_and_raises_the_chosen_answer() -> None:
+    logps = torch.full((2, 3), -1.0, requires_grad=True)
+    loss = L.dpo_loss(logps, logps.detach(), beta=0.5)
+    assert float(loss.detach()) == pytest.approx(math.log(2))
+    gradient = torch.autograd.grad(loss, logps)[0]
+    assert gradient[0].tolist() == pytest.approx([-0.25] * 3)
+    assert gradient[1].tolist() == pytest.approx([0.25] * 3)
+
+
+def test_ipo_divides_by_the_lengths_of_the_mask() -> None:
+    logps, ref_logps = torch.tensor([[-1.0, -1.0], [-4.0, 0.0]]), torch.zeros(2, 2)
+    mask = torch.tensor([[1, 1], [1, 0]])
+    loss = L.dpo_loss(logps, ref_logps, kind="ipo", beta=0.5, mask=mask)
+    assert float(loss) == pytest.approx((-2 / 2 - -4 / 1 - 1 / (2 * 0.5)) ** 2)
+
+
+def test_a_mask_with_one_more_column_is_shifted() -> None:
+    logps, ref_logps = torch.tensor([[-1.0, -1.0], [-4.0, 0.0]]), torch.zeros(2, 2)
+    mask = torch.tensor([[1, 1], [1, 0]])
+    unshifted = torch.cat([torch.ones(2, 1, dtype=torch.long), mask], 1)
+    losses = [L.dpo_loss(logps, ref_logps, kind="ipo", mask=m) for m in (mask, unshifted)]
+    assert losses[0] == losses[1]
+
+
+def test_direct_rewards_are_scaled_log_ratios() -> None:
+    logps, ref_logps = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]]), torch.full((2, 2), -2.0)
+    chosen, rejected = L.direct_rewards(logps, ref_logps, beta=0.5)
+    assert (chosen.tolist(), rejected.tolist()) == ([0.5], [0.0])
+
+
+def test_bad_input_of_dpo() -> None:
+    logps = torch.zeros(4)
+    with pytest.raises(ValueError, match="none of sigmoid"):
+        L.dpo_loss(logps, logps, kind="dpo")
+    with pytest.raises(ValueError, match="chosen rows first"):
+        L.dpo_loss(torch.zeros(3), torch.zeros(3))
+    with pytest.raises(ValueError, match="length"):
+        L.dpo_loss(logps, logps, kind="ipo")
+    with pytest.raises(ValueError, match="label_smoothing"):
+        L.dpo_loss(logps, logps, kind="exo_pair")
+
+
+def test_the_reference_point_of_kto_is_not_negative_and_has_no_gradient() -> None:
+    logps = torch.tensor([-1.0, -2.0], requires_grad=True)
+    kl_logps = torch.tensor([-4.0, -5.0], requires_grad=True)
+    ref_logps, ref_kl_logps = torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -1.0])
+    labels = torch.tensor([True, False])
+    loss = L.kto_loss(logps, ref_logps, labels, kl_logps, ref_kl_logps)
+    assert float(loss.detach()) == pytest.approx(0.5)
+    assert torch.autograd.grad(loss, kl_logps, allow_unused=True)[0] is None
+
+
+def test_weights_of_kto() -> None:
+    logps, labels = torch.zeros(2), torch.tensor([True, False])
+    loss = L.kto_loss(logps, logps, labels, logps, logps, weights=(3.0, 1.0))
+    assert float(loss) == pytest.approx((3 * 0.5 + 1 * 0.5) / 2)
+
+
+def test_bad_input_of_kto() -> None:
+    logps, labels = torch.zeros(2), torch.tensor([True, False])
+    with pytest.raises(ValueError, match="mismatched"):
+        L.kto_loss(logps, logps, labels)
+    with pytest.raises(ValueError, match="neither 'kto'"):
+        L.kto_loss(logps, logps, labels, kind="dpo")  # type: ignore[arg-type]

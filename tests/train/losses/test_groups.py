@@ -1,0 +1,91 @@
+"""Group advantages and the GRPO loss by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from truing.train import losses as L  # noqa: E402
+
+REWARDS = torch.tensor([1.0, 3.0, 0.0, 0.0])
+
+
+def test_grpo_advantages() -> None:
+    assert L.group_advantages(REWARDS, None, 2, scale="none").tolist() == [-1.0, 1.0, 0.0, 0.0]
+    scaled = 1 / (math.sqrt(2.0) + 1e-4)
+    advantages = L.group_advantages(REWARDS, None, 2).tolist()
+    assert advantages == pytest.approx([-scaled, scaled, 0, 0])
+    assert L.group_advantages(torch.tensor([5.0]), None, 1).tolist() == [0.0]
+
+
+def test_grpo_advantages_scaled_by_the_batch() -> None:
+    scaled = 1 / (math.sqrt(2.0) + 1e-4)  # the variance of all four rewards is 2
+    advantages = L.group_advantages(REWARDS, None, 2, scale="batch").tolist()
+    assert advantages == pytest.approx([-scaled, scaled, 0, 0])
+
+
+def test_rloo_advantages_are_against_the_mean_of_the_others() -> None:
+    rewards = torch.tensor([1.0, 3.0, 8.0])
+    advantages = L.group_advantages(rewards, None, 3, kind="rloo").tolist()
+    assert advantages == [1 - 5.5, 3 - 4.5, 8 - 2.0]
+
+
+def test_a_reward_function_that_does_not_apply_counts_as_0() -> None:
+    rewards = torch.tensor([[1.0, float("nan")], [3.0, 2.0]])
+    weights = torch.tensor([1.0, 0.5])
+    assert L.group_advantages(rewards, weights, 2, scale="none").tolist() == [-1.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 3}, "no whole groups of 3"),
+        ({"n": 2, "kind": "ppo"}, "neither 'grpo' nor 'rloo'"),
+        ({"n": 2, "scale": "row"}, "none of 'group'"),
+        ({"n": 1, "kind": "rloo"}, "at least two answers"),
+        ({"n": 2, "kind": "rloo", "scale": "group"}, "neither 'batch' nor 'none'"),
+    ],
+)
+def test_bad_arguments_of_group_advantages(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        L.group_advantages(REWARDS, None, **arguments)
+
+
+def test_without_old_log_probs_the_gradient_is_that_of_the_log_probability() -> None:
+    logps = torch.full((2, 2), -1.0, requires_grad=True)
+    advantages, mask = torch.tensor([1.0, -1.0]), torch.tensor([[1, 1], [1, 0]])
+    loss = L.grpo_loss(logps, None, None, advantages, mask)
+    assert float(loss.detach()) == pytest.approx(0.0)
+    assert torch.autograd.grad(loss, logps)[0].tolist() == [[-0.25, -0.25], [0.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("grpo", -(2 + 5) / 2),
+        ("bnpo", -(2 + 2 + 5) / 3),
+        ("dapo", -(2 + 2 + 5) / 3),
+        ("dr_grpo", -(2 + 2 + 5) / (2 * 4)),
+        ("rloo", -(2 + 5) / 2),
+    ],
+)
+def test_aggregation(kind: str, expected: float) -> None:
+    logps = torch.zeros(2, 2)
+    advantages, mask = torch.tensor([2.0, 5.0]), torch.tensor([[1, 1], [1, 0]])
+    loss = L.grpo_loss(logps, None, None, advantages, mask, kind=kind, length=4)
+    assert float(loss) == pytest.approx(expected)
+
+
+def test_bad_arguments_of_grpo_loss() -> None:
+    logps = torch.zeros(2, 2)
+    arguments = (logps, None, None, torch.ones(2), torch.ones(2, 2))
+    with pytest.raises(ValueError, match="ref_log_probs"):
+        L.grpo_loss(*arguments, beta=0.1)
+    with pytest.raises(ValueError, match="none of grpo"):
+        L.grpo_loss(*arguments, kind="ppo")
+    with pytest.raises(TypeError, match="epsilom"):
+        L.grpo_loss(*arguments, epsilom=0.1)  # type: ignore[call-arg]
