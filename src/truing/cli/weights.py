@@ -50,7 +50,7 @@ def pull(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = False)
         Print as JSON.
     """
     found: Weights = verify_weights(
-        name, tell=None if json else lambda line: print(line, file=sys.stderr)
+        name, on_progress=None if json else lambda line: print(line, file=sys.stderr)
     )
     if json:
         sys.stdout.write(

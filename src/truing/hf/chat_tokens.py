@@ -1,7 +1,8 @@
-"""A conversation and its answers as token ids: the chat template, or plain turns where there is none.
+"""Turns conversations and answers into token ids, with the chat template or as plain turns.
 
-Needs a tokenizer of transformers (the `local` extra). Training and the judges that training makes read text through
-this, so that a score at use is the score at training (trl #381).
+Needs a tokenizer of transformers (the extra `local`). Training and the judges that it produces both
+use this module, so that a reward model scores the same tokens that it was trained on (trl issue
+381).
 """
 
 from __future__ import annotations
@@ -12,26 +13,29 @@ from typing import Any
 from truing.core.errors import UserError
 from truing.core.types import Message
 
-_NAMES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
-MIN_PROMPT_TOKENS = 8  # tokens of a prompt that stay when it has to give way to a long answer
+_ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
+
+MIN_PROMPT_TOKENS = 8
+"""Number of prompt tokens that must remain when a prompt is cut to fit an answer."""
 
 
 class AnswerTooLong(Exception):
-    """An answer that does not fit in the window."""
+    """An answer does not fit into the context window."""
 
 
 class ChatTokenizer:
-    """Renders conversations with the tokenizer's chat template (`plain` = as `User:` / `Assistant:` turns instead).
+    """Renders conversations with the tokenizer's chat template and encodes them.
 
-    The end token that closes an answer is part of it. `name` is what errors call the model.
+    `plain` (and a tokenizer without a template) uses `User:` / `Assistant:` turns instead. The end
+    token that closes an answer is part of the answer. `name` is the model's name in error messages.
     """
 
     def __init__(self, tokenizer: Any, *, plain: bool = False, name: str = "the model") -> None:
         self.tokenizer, self.name = tokenizer, name
         self.plain = plain or not getattr(tokenizer, "chat_template", None)
-        end = (
-            tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-        )
+        end = tokenizer.eos_token_id
+        if end is None:
+            end = tokenizer.sep_token_id
         if end is None:
             raise UserError(
                 f"{name}: the tokenizer has no end token, so an answer would never stop"
@@ -39,59 +43,71 @@ class ChatTokenizer:
         self.eos_token_id = int(end)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The text up to where the next answer begins, or to the end of the last answer."""
+        """Returns the text up to the start of the next answer.
+
+        If the last message is an assistant's, the text ends after that message.
+        """
+        expects_answer = not messages or messages[-1].role != "assistant"
         if self.plain:
-            turns = [f"{_NAMES[m.role]}: {m.content}" for m in messages]
-            return "\n\n".join(
-                [
-                    *turns,
-                    *(() if messages and messages[-1].role == "assistant" else ("Assistant:",)),
-                ]
-            )
+            turns = [f"{_ROLE_NAMES[m.role]}: {m.content}" for m in messages]
+            if expects_answer:
+                turns.append("Assistant:")
+            return "\n\n".join(turns)
         rows = [{"role": m.role, "content": m.content} for m in messages]
-        ask = not messages or messages[-1].role != "assistant"
         try:
-            return str(
-                self.tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=ask)
+            text = self.tokenizer.apply_chat_template(
+                rows, tokenize=False, add_generation_prompt=expects_answer
             )
-        except Exception as error:  # a template is a program; jinja raises what it likes
+        except Exception as error:  # a template is a Jinja program and may raise anything
             raise UserError(
                 f"{self.name}: the chat template refuses a conversation: {error}"
             ) from error
+        return str(text)
 
     def encode_text(self, text: str, *, first: bool) -> list[int]:
-        """Token ids; only the beginning of a plain text gets the tokenizer's own special tokens."""
-        made = list(self.tokenizer(text, add_special_tokens=self.plain and first).input_ids)
-        tail = self.tokenizer.sep_token_id
-        return (
-            made[:-1]
-            if self.plain and first and made and tail is not None and made[-1] == tail
-            else made
-        )
+        """Returns token ids; only the `first` text of a plain sequence gets special tokens.
+
+        A chat template writes its own special tokens, so they must not be added twice.
+        """
+        add_special_tokens = self.plain and first
+        ids = list(self.tokenizer(text, add_special_tokens=add_special_tokens).input_ids)
+        separator = self.tokenizer.sep_token_id
+        # BERT-like tokenizers also append a separator, which would end the sequence here.
+        if add_special_tokens and ids and separator is not None and ids[-1] == separator:
+            return ids[:-1]
+        return ids
 
     def encode_answer(self, conversation: Sequence[Message], text: str) -> list[int]:
-        """The answer's ids after a conversation, its end token included."""
+        """Returns the ids of an answer to a conversation, up to and including its end token."""
         before = self.render(conversation)
-        whole = self.render([*conversation, Message("assistant", text)])
-        said = whole[len(before) :] if whole.startswith(before) else text
-        made = self.encode_text(said, first=False)
-        if self.eos_token_id in made:
-            return made[: len(made) - made[::-1].index(self.eos_token_id)]
-        return [*made, self.eos_token_id]
+        with_answer = self.render([*conversation, Message("assistant", text)])
+        # Some templates render earlier turns differently once an answer follows.
+        answer_text = with_answer[len(before) :] if with_answer.startswith(before) else text
+        ids = self.encode_text(answer_text, first=False)
+        if self.eos_token_id in ids:
+            last_end = len(ids) - ids[::-1].index(self.eos_token_id)
+            return ids[:last_end]
+        return [*ids, self.eos_token_id]
 
     def encode_prompt(self, conversation: Sequence[Message]) -> list[int]:
-        """The ids of a conversation, up to where the answer begins."""
+        """Returns the ids of a conversation, up to the start of the answer."""
         return self.encode_text(self.render(conversation), first=True)
 
     def encode_row(self, conversation: Sequence[Message], text: str, window: int) -> list[int]:
-        """Prompt and answer within a window; a long prompt is cut from the left. TooLong if the answer does not fit."""
+        """Returns the ids of prompt and answer, at most `window`; a long prompt loses its start.
+
+        Raises AnswerTooLong if the answer does not fit.
+        """
         prompt, answer = self.encode_prompt(conversation), self.encode_answer(conversation, text)
         return [*truncate_prompt(prompt, len(answer), window), *answer]
 
 
-def truncate_prompt(prompt: Sequence[int], answer: int, window: int) -> Sequence[int]:
-    """The end of the prompt that leaves room for an answer of so many tokens; TooLong where too little would stay."""
-    room = window - answer
-    if room < min(MIN_PROMPT_TOKENS, len(prompt)):
+def truncate_prompt(prompt: Sequence[int], answer_length: int, window: int) -> Sequence[int]:
+    """Returns the end of the prompt that leaves `answer_length` tokens of the window free.
+
+    Raises AnswerTooLong if fewer than `MIN_PROMPT_TOKENS` of a longer prompt would remain.
+    """
+    available = window - answer_length
+    if available < min(MIN_PROMPT_TOKENS, len(prompt)):
         raise AnswerTooLong
-    return prompt[-room:] if room < len(prompt) else prompt
+    return prompt[-available:] if available < len(prompt) else prompt

@@ -1,7 +1,7 @@
-"""The small text encoder that judges, rails and attacks share: all-MiniLM-L6-v2, mean-pooled and normalised.
+"""The text encoder that judges, rails and attacks share: all-MiniLM-L6-v2.
 
-Sentence embeddings after Reimers and Gurevych 2019 (Sentence-BERT, arXiv:1908.10084). Needs the `local` extra. Rows of
-similar length go through the model together; in bfloat16 where the CPU multiplies it.
+Sentence embeddings by mean pooling, normalised (Reimers and Gurevych 2019, Sentence-BERT,
+arXiv:1908.10084). Needs the extra `local`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class SentenceEncoder:
-    """Turns texts into unit vectors; one instance is safe to share between threads."""
+    """Turns texts into unit vectors; an instance may be shared between threads."""
 
     def __init__(
         self,
@@ -36,10 +36,12 @@ class SentenceEncoder:
         self.weights = loaded.weights
         self.max_tokens = max_tokens
         self._model = loaded.model
+        # The Rust tokenizer itself: the Python wrapper costs more than the encoding of a short
+        # text.
         self._tokenizer = loaded.tokenizer.backend_tokenizer
         self._tokenizer.enable_truncation(max_tokens)
         self._tokenizer.no_padding()
-        self._pad = loaded.tokenizer.pad_token_id or 0
+        self._pad_token_id = loaded.tokenizer.pad_token_id or 0
         self._lock = threading.Lock()
         limit_torch_threads()
 
@@ -50,37 +52,41 @@ class SentenceEncoder:
 
     @property
     def dtype(self) -> str:
-        """The arithmetic in use: float32, bfloat16, ..."""
+        """The dtype of the computation: float32, bfloat16, ..."""
         return str(next(self._model.parameters()).dtype).removeprefix("torch.")
 
     def encode(self, texts: Iterable[str], *, batch_tokens: int = 4096) -> Floats:
-        """`[len(texts), dim]` float32 vectors of length 1 (dot product = cosine); an empty text has a vector too."""
-        rows = [e.ids for e in self._tokenizer.encode_batch(list(texts))]
+        """Returns `[len(texts), dim]` float32 vectors of length 1 (dot product = cosine).
+
+        An empty text has a vector too, that of its special tokens.
+        """
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         return self.encode_ids(rows, batch_tokens=batch_tokens)
 
     def encode_ids(self, rows: Sequence[Sequence[int]], *, batch_tokens: int = 4096) -> Floats:
-        """As `encode`, for rows of token ids."""
+        """Like `encode`, for rows of token ids."""
         import torch
 
         from truing.hf.loading import batch_by_length, pad_rows
 
-        out = np.empty((len(rows), self.dim), dtype=np.float32)
+        vectors = np.empty((len(rows), self.dim), dtype=np.float32)
         device = next(self._model.parameters()).device
         with self._lock, torch.inference_mode():
             for batch in batch_by_length([len(r) for r in rows], tokens=batch_tokens):
-                ids, mask = pad_rows([rows[i] for i in batch], self._pad)
-                hidden = self._hidden(ids.to(device), mask.to(device))
+                ids, mask = pad_rows([rows[i] for i in batch], self._pad_token_id)
+                hidden = self._hidden_states(ids.to(device), mask.to(device))
                 weight = mask.to(hidden.device).unsqueeze(-1).float()
                 pooled = (hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-                out[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
-        return out
+                vectors[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+        return vectors
 
-    def _hidden(self, ids: Any, mask: Any) -> Any:
-        same = bool(mask.all())  # no padding, no mask: the faster kernel
-        return self._model(input_ids=ids, attention_mask=None if same else mask).last_hidden_state
+    def _hidden_states(self, ids: Any, mask: Any) -> Any:
+        # Without a mask torch picks the faster attention kernel.
+        attention_mask = None if bool(mask.all()) else mask
+        return self._model(input_ids=ids, attention_mask=attention_mask).last_hidden_state
 
 
 @cache
 def shared_encoder(name: str = "minilm", dtype: str = "auto") -> SentenceEncoder:
-    """The one encoder of this process; loaded at the first call."""
+    """Returns the encoder of this process; loads it at the first call."""
     return SentenceEncoder(find_weights(name), dtype=dtype)

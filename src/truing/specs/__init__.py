@@ -1,1 +1,5 @@
-"""Spec strings (`kind:name,key=value`): the parser, the table of builders, and `resolve`, which makes the object."""
+"""Spec strings such as `openai:NAME,base_url=URL` and the objects that they describe.
+
+`parser` (Spec, parse_spec) is the grammar, `resolve` (resolve, Args) builds objects, `builders` is
+the table of built-in kinds.
+"""

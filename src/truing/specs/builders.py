@@ -1,4 +1,7 @@
-"""Every kind that a spec can name: role -> kind -> dotted path of its builder, a function from `Args` to the object."""
+"""The built-in kinds of specs: role -> kind -> dotted path of the builder.
+
+Dotted paths and not functions, so that a module is only imported when one of its kinds is used.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ BUILDERS: dict[str, dict[str, str]] = {
         "garak": "truing.exchange.garak:build",
         "pyrit": "truing.exchange.pyrit:build",
         "promptfoo": "truing.exchange.promptfoo:build",
-        # by the names of their folders too
+        # The same data sets by the names of their folders.
         "pku_saferlhf": "truing.datasets.pku:build",
         "hh_rlhf": "truing.datasets.dialogues:build_hh",
         "do_not_answer": "truing.datasets.do_not_answer:build",

@@ -1,4 +1,10 @@
-"""The grammar of spec strings."""
+"""The grammar of spec strings.
+
+spec  = kind [":" name] {"," key "=" value}
+value = bare text | "quoted text" (JSON escapes) | "(" spec ")"
+
+local:smollm2        best-of:4,by=(cost:DIR),of=(prompted:hhh,of=(local:smollm2))
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ from truing.core.errors import SpecError
 
 
 class Spec(Struct, frozen=True):
-    """A parsed spec string. `str(spec)` gives the canonical text, which parses back to an equal value."""
+    """A parsed spec string; `str(spec)` is its canonical form, which parses to an equal value."""
 
     kind: str
     name: str = ""
@@ -19,80 +25,114 @@ class Spec(Struct, frozen=True):
 
     def __str__(self) -> str:
         head = f"{self.kind}:{_quote(self.name)}" if self.name else self.kind
-        return ",".join([head, *(f"{k}={_show(v)}" for k, v in self.args.items())])
+        return ",".join([head, *(f"{k}={_format_value(v)}" for k, v in self.args.items())])
 
 
 def _quote(text: str) -> str:
-    bare = bool(text) and not any(c in text for c in ',"()=\n') and text == text.strip()
-    return text if bare else json.dumps(text, ensure_ascii=False)
+    needs_no_quotes = bool(text) and not any(c in text for c in ',"()=\n') and text == text.strip()
+    return text if needs_no_quotes else json.dumps(text, ensure_ascii=False)
 
 
-def _show(value: str | Spec) -> str:
+def _format_value(value: str | Spec) -> str:
     return f"({value})" if isinstance(value, Spec) else _quote(value)
 
 
 def parse_spec(text: str) -> Spec:
-    """Reads a spec string; raises SpecError with the position of the fault."""
-    spec, at = _spec(text, 0)
-    if at != len(text):
-        raise SpecError(f"spec {text!r}, at {at}: unexpected {text[at]!r}")
+    """Parses a spec string; raises SpecError with the position of the error."""
+    parser = _Parser(text)
+    spec = parser.read_spec()
+    if parser.position != len(text):
+        raise parser.error(f"unexpected {text[parser.position]!r}")
     return spec
 
 
-def _spec(text: str, at: int) -> tuple[Spec, int]:
-    start = at
-    while at < len(text) and (text[at].isalnum() or text[at] in "-_."):
-        at += 1
-    kind = text[start:at]
-    if not kind:
-        raise SpecError(f"spec {text!r}, at {at}: expected a kind such as local: or openai:")
-    name = ""
-    if at < len(text) and text[at] == ":":
-        given, at = _value(text, at + 1)
-        if isinstance(given, Spec):
-            raise SpecError(
-                f"spec {text!r}, at {at}: a name is text; give nested specs as key=(...)"
-            )
-        name = given
-    args: dict[str, str | Spec] = {}
-    while at < len(text) and text[at] == ",":
-        key, at = _key(text, at + 1)
-        if key in args:
-            raise SpecError(f"spec {text!r}, at {at}: {key!r} stands twice")
-        args[key], at = _value(text, at)
-    return Spec(kind, name, args), at
+class _Parser:
+    """A recursive-descent parser; each `read_` method moves `position` beyond what it reads."""
 
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.position = 0
 
-def _key(text: str, at: int) -> tuple[str, int]:
-    end = text.find("=", at)
-    key = text[at:end].strip() if end >= 0 else ""
-    if not key or not key.replace("_", "").replace("-", "").isalnum():
-        raise SpecError(f"spec {text!r}, at {at}: expected key=value")
-    return key.replace("-", "_"), end + 1
+    def error(self, message: str, position: int | None = None) -> SpecError:
+        """Returns the error at a position (by default the current one)."""
+        place = self.position if position is None else position
+        return SpecError(f"spec {self.text!r}, at {place}: {message}")
 
+    def _next_is(self, character: str) -> bool:
+        return self.text.startswith(character, self.position)
 
-def _value(text: str, at: int) -> tuple[str | Spec, int]:
-    if at < len(text) and text[at] == "(":
-        spec, end = _spec(text, at + 1)
-        if end >= len(text) or text[end] != ")":
-            raise SpecError(
-                f"spec {text!r}, at {end}: the parenthesis opened at {at} is not closed"
-            )
-        return spec, end + 1
-    if at < len(text) and text[at] == '"':
+    def read_spec(self) -> Spec:
+        """Reads `kind:name,key=value,...`."""
+        kind = self._read_kind()
+        name = ""
+        if self._next_is(":"):
+            self.position += 1
+            value = self._read_value()
+            if isinstance(value, Spec):
+                raise self.error("a name is text; give nested specs as key=(...)")
+            name = value
+        args: dict[str, str | Spec] = {}
+        while self._next_is(","):
+            self.position += 1
+            key = self._read_key()
+            if key in args:
+                raise self.error(f"{key!r} is given twice")
+            args[key] = self._read_value()
+        return Spec(kind, name, args)
+
+    def _read_kind(self) -> str:
+        start = self.position
+        while self.position < len(self.text) and (
+            self.text[self.position].isalnum() or self.text[self.position] in "-_."
+        ):
+            self.position += 1
+        if self.position == start:
+            raise self.error("expected a kind such as local: or openai:")
+        return self.text[start : self.position]
+
+    def _read_key(self) -> str:
+        """Reads `key=`; a hyphen in a key counts as an underscore."""
+        end = self.text.find("=", self.position)
+        key = self.text[self.position : end].strip() if end >= 0 else ""
+        if not key or not key.replace("_", "").replace("-", "").isalnum():
+            raise self.error("expected key=value")
+        self.position = end + 1
+        return key.replace("-", "_")
+
+    def _read_value(self) -> str | Spec:
+        if self._next_is("("):
+            return self._read_nested_spec()
+        if self._next_is('"'):
+            return self._read_quoted()
+        return self._read_bare()
+
+    def _read_nested_spec(self) -> Spec:
+        opened_at = self.position
+        self.position += 1
+        spec = self.read_spec()
+        if not self._next_is(")"):
+            raise self.error(f"the parenthesis opened at {opened_at} is not closed")
+        self.position += 1
+        return spec
+
+    def _read_quoted(self) -> str:
         try:
-            value, end = json.JSONDecoder().raw_decode(text, at)
+            value, self.position = json.JSONDecoder().raw_decode(self.text, self.position)
         except json.JSONDecodeError as error:
-            raise SpecError(f"spec {text!r}, at {at}: the quoted text is not closed") from error
-        return str(value), end
-    end = at
-    depth = 0
-    while end < len(text) and not (text[end] == "," and depth == 0):
-        if text[end] == "(":
-            depth += 1
-        elif text[end] == ")":
-            if depth == 0:
+            raise self.error("the quoted text is not closed") from error
+        return str(value)
+
+    def _read_bare(self) -> str:
+        """Reads up to a comma, or a closing parenthesis that this value did not open."""
+        start = self.position
+        depth = 0
+        while self.position < len(self.text):
+            character = self.text[self.position]
+            if depth == 0 and character in ",)":
                 break
-            depth -= 1
-        end += 1
-    return text[at:end].strip(), end
+            if character == "(":
+                depth += 1
+            elif character == ")":
+                depth -= 1
+            self.position += 1
+        return self.text[start : self.position].strip()

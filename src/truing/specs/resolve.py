@@ -1,10 +1,10 @@
-"""Names become objects: the grammar of spec strings, the table of dotted paths, the gate for extras.
+"""Builds objects from spec strings.
 
-    kind:name,key=value,...        local:smollm2        best-of:4,by=(cost:DIR),of=(prompted:hhh,of=(local:smollm2))
+A builder is a function from `Args` to the object. Built-in builders are listed in `builders.py`;
+plug-ins register theirs as entry points in the groups ``truing.model``, ``truing.judge``, ...
 
-A value is bare (up to the next comma), ``"quoted"`` (JSON string escapes) or a spec in parentheses. Parts and acts get
-objects, never spec strings; only `plan.py` and the doors call `resolve`. Plug-ins register entry points in the groups
-``truing.model``, ``truing.judge``, ...; a builder is a function that takes `Args` and returns the object.
+Only the outer layers (`truing.plan`, `truing.cli`, `truing.serve`) resolve specs; all other
+functions take objects.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from truing.specs.parser import Spec, parse_spec
 RoleName = Literal["model", "judge", "data", "attack", "aligner", "rail"]
 T = TypeVar("T")
 
-# The distribution that an import error names -> the extra that brings it.
+# Top-level module that cannot be imported -> the extra that installs it.
 _EXTRAS = {
     "torch": "local",
     "transformers": "local",
@@ -52,24 +52,28 @@ _EXTRAS = {
 
 
 class Args:
-    """A spec's name and arguments, read by type; what was not read is an unknown key."""
+    """The name and the arguments of a spec, for its builder.
 
-    def __init__(self, spec: Spec, made: Mapping[str, Any] | None = None) -> None:
+    Each read converts an argument and marks it as known; after the builder, `reject_unknown` raises
+    for the others. `objects` holds nested arguments that are given as objects instead of specs.
+    """
+
+    def __init__(self, spec: Spec, objects: Mapping[str, Any] | None = None) -> None:
         self.spec = spec
-        self._asked: set[str] = set()
-        self._made = made or {}
+        self._read: set[str] = set()
+        self._objects = objects or {}
 
     @property
     def name(self) -> str:
-        """The part after the colon."""
+        """The name: the part after the colon."""
         return self.spec.name
 
     def _raw(self, key: str) -> Any:
-        self._asked.add(key)
+        self._read.add(key)
         return self.spec.args.get(key)
 
     def fault(self, what: str) -> SpecError:
-        """An error that shows the spec."""
+        """Returns a SpecError whose message shows the spec."""
         return SpecError(f"spec '{self.spec}': {what}")
 
     @overload
@@ -77,28 +81,28 @@ class Args:
     @overload
     def text(self, key: str, default: str) -> str: ...
     def text(self, key: str, default: str | None = None) -> str | None:
-        """A text argument."""
+        """Returns a text argument."""
         value = self._raw(key)
         if isinstance(value, Spec):
             raise self.fault(f"{key} is text, not a nested spec")
         return default if value is None else str(value)
 
-    def _number(self, key: str, read: Callable[[str], T], word: str) -> T | None:
+    def _convert(self, key: str, convert: Callable[[str], T], type_name: str) -> T | None:
         value = self.text(key)
         if value is None:
             return None
         try:
-            return read(value)
+            return convert(value)
         except ValueError as error:
-            raise self.fault(f"{key}={value!r} is not {word}") from error
+            raise self.fault(f"{key}={value!r} is not {type_name}") from error
 
     @overload
     def integer(self, key: str) -> int | None: ...
     @overload
     def integer(self, key: str, default: int) -> int: ...
     def integer(self, key: str, default: int | None = None) -> int | None:
-        """A whole number."""
-        value = self._number(key, int, "a whole number")
+        """Returns an integer argument."""
+        value = self._convert(key, int, "a whole number")
         return default if value is None else value
 
     @overload
@@ -106,12 +110,12 @@ class Args:
     @overload
     def number(self, key: str, default: float) -> float: ...
     def number(self, key: str, default: float | None = None) -> float | None:
-        """A number."""
-        value = self._number(key, float, "a number")
+        """Returns a number argument."""
+        value = self._convert(key, float, "a number")
         return default if value is None else value
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """true / false."""
+        """Returns a boolean argument: true/false, yes/no or 1/0."""
         value = self.text(key)
         if value is None:
             return default
@@ -120,10 +124,15 @@ class Args:
         return value.lower() in ("true", "yes", "1")
 
     def secret(self, key: str = "api_key_env", default: str = "OPENAI_API_KEY") -> str | None:
-        """The value of the environment variable that the argument names; a secret itself never stands in a spec."""
+        """Returns the value of the environment variable that the argument names.
+
+        Specs are stored and printed, so they must not contain the secret itself.
+        """
         if "api_key" in self.spec.args:
+            # Not self.fault(): its message would show the spec, and with it the secret.
             raise SpecError(
-                f"spec of kind {self.spec.kind!r}: a spec must not contain secrets; use api_key_env=NAME"
+                f"spec of kind {self.spec.kind!r}: a spec must not contain secrets; "
+                "use api_key_env=NAME"
             )
         variable = self.text(key)
         if variable is not None and variable not in os.environ:
@@ -131,47 +140,50 @@ class Args:
         return os.environ.get(variable or default)
 
     def nested(self, key: str, role: RoleName) -> Any:
-        """The object of a nested spec (or, in Python, an object given in its place); none if absent."""
-        if key in self._made:
-            self._asked.add(key)
-            return self._made[key]
+        """Returns the object of a nested spec `key=(...)`, or None if the argument is absent."""
+        if key in self._objects:
+            self._read.add(key)
+            return self._objects[key]
         value = self._raw(key)
         if value is None:
             return None
         return resolve(value if isinstance(value, Spec) else parse_spec(value), role)
 
     def required(self, key: str, role: RoleName) -> Any:
-        """As `nested`, but absence is a fault."""
-        made = self.nested(key, role)
-        if made is None:
+        """Like `nested`, but raises SpecError if the argument is absent."""
+        nested_object = self.nested(key, role)
+        if nested_object is None:
             raise self.fault(f"{key}=(...) is missing: a {role} spec")
-        return made
+        return nested_object
 
     def take_remaining(self) -> dict[str, str | Spec]:
-        """All arguments that nobody asked for yet; afterwards they count as asked for."""
-        left = {k: v for k, v in self.spec.args.items() if k not in self._asked}
-        self._asked.update(left)
-        return left
+        """Returns all arguments that were not read yet, and marks them as read."""
+        remaining = {k: v for k, v in self.spec.args.items() if k not in self._read}
+        self._read.update(remaining)
+        return remaining
 
     def reject_unknown(self) -> None:
-        """Raises SpecError for arguments that nobody asked for."""
-        unknown = [k for k in self.spec.args if k not in self._asked]
+        """Raises SpecError for arguments that were not read."""
+        unknown = [k for k in self.spec.args if k not in self._read]
         if unknown:
             raise self.fault(
-                "; ".join(f"unknown argument {k!r}{did_you_mean(k, self._asked)}" for k in unknown)
+                "; ".join(f"unknown argument {k!r}{did_you_mean(k, self._read)}" for k in unknown)
             )
 
 
 def list_kinds(role: RoleName) -> dict[str, str]:
-    """Kind -> dotted path of its builder, plug-ins included."""
-    table = dict(BUILDERS[role])
+    """Returns the kinds of a role with the dotted paths of their builders, plug-ins included."""
+    builders = dict(BUILDERS[role])
     for point in importlib.metadata.entry_points(group=f"truing.{role}"):
-        table.setdefault(point.name, point.value)
-    return table
+        builders.setdefault(point.name, point.value)
+    return builders
 
 
 def load_object(path: str) -> Any:
-    """The object at ``package.module:name``; a missing optional package becomes `MissingExtra`."""
+    """Imports the object at ``package.module:name``.
+
+    Raises MissingExtra if an optional package that it needs is not installed.
+    """
     module, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -183,42 +195,53 @@ def load_object(path: str) -> Any:
 
 
 Wrap = Callable[[RoleName, Spec, Any], Any]
-_shared: ContextVar[tuple[dict[tuple[str, str], Any], Wrap] | None] = ContextVar(
+"""Takes the role, the spec and the built object; returns the object to use in its place."""
+
+InstanceCache = dict[tuple[str, str], Any]
+_shared_instances: ContextVar[tuple[InstanceCache, Wrap] | None] = ContextVar(
     "shared", default=None
 )
 
 
 @contextmanager
-def share_instances(wrap: Wrap | None = None) -> Iterator[dict[tuple[str, str], Any]]:
-    """Within it a spec is resolved once, however often it stands nested in others, and `wrap`ped once."""
-    made: dict[tuple[str, str], Any] = {}
-    token = _shared.set((made, wrap or (lambda role, spec, built: built)))
+def share_instances(wrap: Wrap | None = None) -> Iterator[InstanceCache]:
+    """Builds each distinct spec only once within the context, also where it is nested in others.
+
+    A model that several parts of a plan name is so loaded once. `wrap` is applied to each new
+    object.
+    """
+    instances: InstanceCache = {}
+    token = _shared_instances.set((instances, wrap or (lambda role, spec, built: built)))
     try:
-        yield made
+        yield instances
     finally:
-        _shared.reset(token)
+        _shared_instances.reset(token)
 
 
-def resolve(spec: str | Spec, role: RoleName, **made: Any) -> Any:
-    """The object that a spec names in a role; `made` gives nested arguments as objects."""
-    given = parse_spec(spec) if isinstance(spec, str) else spec
-    shared = _shared.get()
-    if shared is None or made:
-        return _build(given, role, made)
-    known, wrap = shared
-    key = (role, str(given))
-    if key not in known:
-        known[key] = wrap(role, given, _build(given, role, made))
-    return known[key]
+def resolve(spec: str | Spec, role: RoleName, **objects: Any) -> Any:
+    """Builds the object that a spec describes in a role.
+
+    `objects` are values for nested arguments (`of=model`); such a result is never shared.
+    """
+    parsed = parse_spec(spec) if isinstance(spec, str) else spec
+    shared = _shared_instances.get()
+    if shared is None or objects:
+        return _build(parsed, role, objects)
+    instances, wrap = shared
+    key = (role, str(parsed))
+    if key not in instances:
+        instances[key] = wrap(role, parsed, _build(parsed, role, objects))
+    return instances[key]
 
 
-def _build(given: Spec, role: RoleName, made: Mapping[str, Any]) -> Any:
-    table = list_kinds(role)
-    if given.kind not in table:
+def _build(spec: Spec, role: RoleName, objects: Mapping[str, Any]) -> Any:
+    builders = list_kinds(role)
+    if spec.kind not in builders:
         raise SpecError(
-            f"spec '{given}': there is no {role} of kind {given.kind!r}{did_you_mean(given.kind, table)}"
+            f"spec '{spec}': there is no {role} of kind {spec.kind!r}"
+            f"{did_you_mean(spec.kind, builders)}"
         )
-    args = Args(given, made)
-    built = load_object(table[given.kind])(args)
+    args = Args(spec, objects)
+    built = load_object(builders[spec.kind])(args)
     args.reject_unknown()
     return built
