@@ -10,7 +10,7 @@ from tests.servers import Request, serving
 from truing.core.errors import SpecError
 from truing.core.types import Answer, Conversation, Message, Sampling
 from truing.http.limits import close_connections
-from truing.models.http import HttpModel, fill, walk
+from truing.models.http import HttpModel, fill_template, read_path
 from truing.specs.parser import Spec
 from truing.specs.resolve import resolve
 
@@ -116,12 +116,12 @@ def test_several_answers_are_several_requests_with_seeds_of_their_own() -> None:
 
 def test_walk_and_fill() -> None:
     value = {"a": [{"b": "x"}, 5]}
-    assert walk(value, "a[0].b") == "x"
-    assert walk(value, "a[-1]") == 5
+    assert read_path(value, "a[0].b") == "x"
+    assert read_path(value, "a[-1]") == 5
     for path in ("a[9]", "b", "a.b", "a[0].c", "a[x"):
         with pytest.raises(KeyError):
-            walk(value, path)
-    assert fill({"a": ["{{n}}", "n={{n}}", "{{other}}"]}, {"n": 3}) == {
+            read_path(value, path)
+    assert fill_template({"a": ["{{n}}", "n={{n}}", "{{other}}"]}, {"n": 3}) == {
         "a": [3, "n=3", "{{other}}"]
     }
 

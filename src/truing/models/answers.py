@@ -1,9 +1,10 @@
 """Stored answers or production logs as a model: `answers:FILE`.
 
-The file is JSONL (or CSV, or Parquet) with rows of `prompt` or `messages` and `response` (other names by
-`prompt=COLUMN,response=COLUMN`); rows of OpenAI request logs (`request.messages`, `response.choices`) are read too. A
-folder that a run left is read as its samples and responses. A conversation is found by all its messages, else by its
-newest prompt; what is not there is a failure of kind ``missing``. Several rows of one prompt are several answers.
+The file is JSONL (or CSV, or Parquet) with rows of `prompt` or `messages` and `response` (other
+names by `prompt=COLUMN,response=COLUMN`); rows of OpenAI request logs (`request.messages`,
+`response.choices`) are read too. A folder that a run left is read as its samples and responses. A
+conversation is found by all its messages, else by its newest prompt; what is not there is a failure
+of kind ``missing``. Several rows of one prompt are several answers.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Any JSON API as a model: `http:URL,body="{...}",answer=PATH`.
 
-`body` is a JSON template: a string that is exactly ``{{messages}}``, ``{{max_tokens}}``, ``{{temperature}}`` or
-``{{seed}}`` becomes that value; ``{{prompt}}``, ``{{system}}``, ``{{session}}`` are put into any string. `answer` is
-the path to the text (``data.choices[0].text``); without it the usual names are tried. With `session=PATH` the service's
-session id is read there, and the next turn of the same conversation carries it as ``{{session}}``. Further arguments:
-`method`, `headers` (a JSON object), `api_key_env` with `auth_header` (default ``Authorization: Bearer``), `timeout`,
-`retries`, `budget_requests`.
+`body` is a JSON template: a string that is exactly ``{{messages}}``, ``{{max_tokens}}``,
+``{{temperature}}`` or ``{{seed}}`` becomes that value; ``{{prompt}}``, ``{{system}}``,
+``{{session}}`` are put into any string. `answer` is the path to the text
+(``data.choices[0].text``); without it the usual names are tried. With `session=PATH` the service's
+session id is read there, and the next turn of the same conversation carries it as ``{{session}}``.
+Further arguments: `method`, `headers` (a JSON object), `api_key_env` with `auth_header` (default
+``Authorization: Bearer``), `timeout`, `retries`, `budget_requests`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from truing.http.client import Endpoint, read_budget, validate_url
 from truing.http.retry import RetryPolicy
 from truing.specs.resolve import Args
 
-_USUAL = (
+# Where services put the text, tried in this order when `answer` is not given.
+_USUAL_PATHS = (
     "answer",
     "response",
     "text",
@@ -41,43 +43,47 @@ _USUAL = (
     "data.answer",
 )
 _DEFAULT_BODY = '{"prompt":"{{prompt}}"}'
-_HOLE = re.compile(r"\{\{(\w+)\}\}")
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _PATH = re.compile(r"\.?([^.\[\]]+)|\[(-?\d+)\]")
-_SESSIONS = 10_000  # conversations whose session id is remembered
+_MAX_SESSIONS = 10_000  # conversations whose session id is remembered
 
 
-def walk(value: Any, path: str) -> Any:
-    """What stands at `a.b[0].c`; KeyError if there is nothing."""
-    at = 0
-    while at < len(path):
-        found = _PATH.match(path, at)
-        if found is None:
+def read_path(value: Any, path: str) -> Any:
+    """Returns the value at a path such as `a.b[0].c`. Raises KeyError if there is none."""
+    position = 0
+    while position < len(path):
+        step = _PATH.match(path, position)
+        if step is None:
             raise KeyError(path)
-        name, index = found.groups()
+        name, index = step.groups()
         try:
             value = value[int(index)] if index is not None else value[name]
         except (KeyError, IndexError, TypeError):
             raise KeyError(path) from None
-        at = found.end()
+        position = step.end()
     return value
 
 
-def fill(template: Any, values: dict[str, Any]) -> Any:
-    """The template with its holes filled."""
+def fill_template(template: Any, values: dict[str, Any]) -> Any:
+    """Returns a JSON template with its placeholders replaced.
+
+    A string that is one placeholder becomes the value itself, of any type; inside longer strings,
+    its text.
+    """
     if isinstance(template, str):
-        whole = _HOLE.fullmatch(template)
-        if whole and whole.group(1) in values:
-            return values[whole.group(1)]
-        return _HOLE.sub(lambda m: str(values.get(m.group(1), m.group(0))), template)
+        placeholder = _PLACEHOLDER.fullmatch(template)
+        if placeholder and placeholder.group(1) in values:
+            return values[placeholder.group(1)]
+        return _PLACEHOLDER.sub(lambda m: str(values.get(m.group(1), m.group(0))), template)
     if isinstance(template, dict):
-        return {k: fill(v, values) for k, v in template.items()}
+        return {k: fill_template(v, values) for k, v in template.items()}
     if isinstance(template, list):
-        return [fill(v, values) for v in template]
+        return [fill_template(v, values) for v in template]
     return template
 
 
 class HttpModel:
-    """A service that takes a prompt as JSON and gives an answer as JSON."""
+    """A service that takes a prompt as JSON and returns an answer as JSON."""
 
     def __init__(
         self,
@@ -94,21 +100,25 @@ class HttpModel:
         self._answer = answer
         self._session = session
         self._method = method
-        self._known: OrderedDict[str, str] = OrderedDict()
+        self._session_ids: OrderedDict[str, str] = OrderedDict()
         self.lineage = Lineage(
             name=self.name, hash=digest("http", str(endpoint.url), json.dumps(self._body), answer)
         )
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """One request for each answer."""
+        """Sends one request for each answer."""
         answers: list[Answer] = []
         for index in range(sampling.n):
             seed = sampling.seed if index == 0 else stream_seed(sampling.seed, index)
-            answers.append(await self._one(conversation, sampling, seed))
+            answers.append(await self._generate_one(conversation, sampling, seed))
         return tuple(answers)
 
-    async def _one(self, conversation: Conversation, sampling: Sampling, seed: int) -> Answer:
-        session = self._known.get(_turns(conversation.messages[:-1]), "") or uuid.uuid4().hex
+    async def _generate_one(
+        self, conversation: Conversation, sampling: Sampling, seed: int
+    ) -> Answer:
+        session = (
+            self._session_ids.get(_history_key(conversation.messages[:-1]), "") or uuid.uuid4().hex
+        )
         values: dict[str, Any] = {
             "prompt": conversation.prompt,
             "system": conversation.system or "",
@@ -118,52 +128,55 @@ class HttpModel:
             "temperature": sampling.temperature,
             "seed": seed & 0x7FFFFFFF,
         }
-        body = b"" if self._method == "GET" else msgspec.json.encode(fill(self._body, values))
-        made = await self.endpoint.send_request(body, self._read, self._method)
-        if isinstance(made, Failure):
-            return Answer(message=Message("assistant"), finish_reason="error", failure=made)
-        text, given = made
+        body = (
+            b"" if self._method == "GET" else msgspec.json.encode(fill_template(self._body, values))
+        )
+        reply = await self.endpoint.send_request(body, self._read_reply, self._method)
+        if isinstance(reply, Failure):
+            return Answer(message=Message("assistant"), finish_reason="error", failure=reply)
+        text, new_session = reply
         answer = Answer.of(text)
-        self._remember(conversation.then(answer.message), given or session)
+        self._remember_session(conversation.then(answer.message), new_session or session)
         return answer
 
-    def _remember(self, conversation: Conversation, session: str) -> None:
-        self._known[_turns(conversation.messages)] = session
-        if len(self._known) > _SESSIONS:
-            self._known.popitem(last=False)
+    def _remember_session(self, conversation: Conversation, session: str) -> None:
+        self._session_ids[_history_key(conversation.messages)] = session
+        if len(self._session_ids) > _MAX_SESSIONS:
+            self._session_ids.popitem(last=False)
 
-    def _read(self, data: bytes) -> tuple[str, str]:
+    def _read_reply(self, data: bytes) -> tuple[str, str]:
         value = msgspec.json.decode(data)
         if isinstance(value, str) and not self._answer:
             return value, ""
         session = ""
         if self._session:
             try:
-                session = str(walk(value, self._session))
+                session = str(read_path(value, self._session))
             except KeyError:
                 session = ""
-        for path in (self._answer,) if self._answer else _USUAL:
+        for path in (self._answer,) if self._answer else _USUAL_PATHS:
             try:
-                found = walk(value, path)
+                text = read_path(value, path)
             except KeyError:
                 continue
-            if isinstance(found, str):
-                return found, session
-        wanted = self._answer or "any of the usual names (give answer=PATH)"
-        raise ValueError(f"no text at {wanted}; the answer has {_shape(value)}")
+            if isinstance(text, str):
+                return text, session
+        expected = self._answer or "any of the usual names (give answer=PATH)"
+        raise ValueError(f"no text at {expected}; the answer has {_describe(value)}")
 
 
-def _shape(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, dict):
         return "the keys " + ", ".join(sorted(map(str, value))[:8])
     return f"a {type(value).__name__}"
 
 
-def _turns(messages: tuple[Message, ...]) -> str:
+def _history_key(messages: tuple[Message, ...]) -> str:
+    """Returns a hash of the turns so far; a first turn has no session yet."""
     return digest(*(f"{m.role}\0{m.content}" for m in messages)) if len(messages) > 1 else ""
 
 
-def _object(args: Args, key: str, default: str, kind: type | tuple[type, ...] = dict) -> Any:
+def _read_json(args: Args, key: str, default: str, kind: type | tuple[type, ...] = dict) -> Any:
     try:
         value = json.loads(args.text(key, default))
     except json.JSONDecodeError as error:
@@ -174,10 +187,12 @@ def _object(args: Args, key: str, default: str, kind: type | tuple[type, ...] = 
 
 
 def build(args: Args) -> HttpModel:
-    """The model of an `http:` spec; `http:host/path` and `http:https://host/path` both work."""
+    """Returns the model of an `http:` spec; `http:host/path` and `http:https://host/path` both
+    work.
+    """
     url = args.name if "://" in args.name else f"http://{args.name.lstrip('/')}"
     validate_url(args, url)
-    headers: dict[str, str] = {str(k): str(v) for k, v in _object(args, "headers", "{}").items()}
+    headers: dict[str, str] = {str(k): str(v) for k, v in _read_json(args, "headers", "{}").items()}
     key = args.secret() if "api_key_env" in args.spec.args or "api_key" in args.spec.args else None
     name = args.text("auth_header", "Authorization")
     if key:
@@ -194,7 +209,7 @@ def build(args: Args) -> HttpModel:
         raise args.fault(f"method={method!r} is none of GET, POST, PUT")
     return HttpModel(
         endpoint,
-        body=_object(args, "body", _DEFAULT_BODY, (dict, list)),
+        body=_read_json(args, "body", _DEFAULT_BODY, (dict, list)),
         answer=args.text("answer", ""),
         session=args.text("session", ""),
         method=method,

@@ -1,8 +1,9 @@
 """Any OpenAI-compatible chat endpoint: `openai:NAME,base_url=http://host:port/v1`.
 
-Arguments: `base_url`, `api_key_env` (the name of the variable, never the key), `stream=true`, `timeout`, `retries`,
-`budget_requests`, `budget_tokens`, `body` (a JSON object that is merged into each request; a null takes a key out),
-`tokens_key` (`max_tokens`, or `max_completion_tokens` where a server wants that).
+Arguments: `base_url`, `api_key_env` (the name of the variable, never the key), `stream=true`,
+`timeout`, `retries`, `budget_requests`, `budget_tokens`, `body` (a JSON object that is merged into
+each request; a null takes a key out), `tokens_key` (`max_tokens`, or `max_completion_tokens` where
+a server wants that).
 """
 
 from __future__ import annotations
@@ -19,22 +20,24 @@ from truing.core.lineage import digest
 from truing.core.types import Answer, Conversation, Failure, Lineage, Sampling, stream_seed
 from truing.http.client import Endpoint, read_budget, validate_url
 from truing.http.retry import RetryPolicy
-from truing.models.openai_format import Assembly, Completion, answers_of
+from truing.models.openai_format import Completion, StreamAssembler, answers_from_completion
 from truing.specs.resolve import Args
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Completion).decode
 
 
-def _read(data: bytes) -> Completion:
-    made = _decode(data)
-    if not made.choices:
+def _read_completion(data: bytes) -> Completion:
+    completion = _decode(data)
+    if not completion.choices:
         raise ValueError("no choices")
-    return made
+    return completion
 
 
 class OpenAIModel:
-    """A model behind `/chat/completions` (and, for log-probabilities of given text, `/completions`)."""
+    """A model behind `/chat/completions` (and, for log-probabilities of given text,
+    `/completions`).
+    """
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class OpenAIModel:
             name=self.name, hash=digest("openai", model, str(endpoint.url), extra)
         )
 
-    def _request(
+    def _request_body(
         self, conversation: Conversation, sampling: Sampling, n: int, seed: int, stream: bool
     ) -> bytes:
         body: dict[str, Any] = {
@@ -66,7 +69,7 @@ class OpenAIModel:
             "messages": conversation.to_openai(),
             self._tokens_key: sampling.max_tokens,
             "temperature": sampling.temperature,
-            "seed": seed & 0x7FFFFFFF,
+            "seed": seed & 0x7FFFFFFF,  # some servers take a signed 32-bit seed only
         }
         if n > 1:
             body["n"] = n
@@ -95,41 +98,45 @@ class OpenAIModel:
         return _encode(body)
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """`sampling.n` answers of one request; a server that gives fewer is asked for the rest."""
+        """Returns `sampling.n` answers. Servers may return fewer than `n`: the rest is requested
+        again.
+        """
         answers: list[Answer] = []
-        while (left := sampling.n - len(answers)) > 0:
+        while (missing := sampling.n - len(answers)) > 0:
             seed = sampling.seed if not answers else stream_seed(sampling.seed, len(answers))
             if self._stream:
-                got = [await self._streamed(conversation, sampling, seed)]
+                new_answers = [await self._generate_streamed(conversation, sampling, seed)]
             else:
-                made = await self.endpoint.send_request(
-                    self._request(conversation, sampling, left, seed, False), _read
-                )
-                if isinstance(made, Failure):
+                body = self._request_body(conversation, sampling, missing, seed, False)
+                completion = await self.endpoint.send_request(body, _read_completion)
+                if isinstance(completion, Failure):
                     failed = Answer(
-                        message=Answer.of("").message, finish_reason="error", failure=made
+                        message=Answer.of("").message, finish_reason="error", failure=completion
                     )
-                    return (*answers, *[failed] * left)
-                got = answers_of(made)
-                if made.usage is not None:
-                    self.endpoint.budget.spend_tokens(made.usage.total)
-            answers += got[:left]
+                    return (*answers, *[failed] * missing)
+                new_answers = answers_from_completion(completion)
+                if completion.usage is not None:
+                    self.endpoint.budget.spend_tokens(completion.usage.total)
+            answers += new_answers[:missing]
         return tuple(answers)
 
-    async def _streamed(self, conversation: Conversation, sampling: Sampling, seed: int) -> Answer:
-        for last in (False, True):
-            assembly = Assembly()
+    async def _generate_streamed(
+        self, conversation: Conversation, sampling: Sampling, seed: int
+    ) -> Answer:
+        """A stream that breaks off is requested once more: its tokens cannot be resumed."""
+        for last_try in (False, True):
+            assembler = StreamAssembler()
             try:
                 async for data in self.endpoint.stream(
-                    self._request(conversation, sampling, 1, seed, True)
+                    self._request_body(conversation, sampling, 1, seed, True)
                 ):
-                    assembly.add(data)
+                    assembler.add(data)
             except (ConnectionError, ValueError, msgspec.MsgspecError) as error:
-                if last or self.endpoint.retry_policy.retries == 0:
+                if last_try or self.endpoint.retry_policy.retries == 0:
                     kind = "dropped" if isinstance(error, ConnectionError) else "unparsable"
                     return Answer.failed(kind, " ".join(str(error).split())[:300])
                 continue
-            answer = assembly.answer()
+            answer = assembler.answer()
             self.endpoint.budget.spend_tokens(
                 answer.usage.prompt_tokens + answer.usage.completion_tokens
             )
@@ -137,25 +144,31 @@ class OpenAIModel:
         raise AssertionError("unreachable")
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """The text as it comes; raises ConnectionError when the endpoint breaks off."""
-        assembly = Assembly()
+        """Yields chunks of the text. Raises ConnectionError when the endpoint breaks off."""
+        assembler = StreamAssembler()
         async for data in self.endpoint.stream(
-            self._request(conversation, sampling, 1, sampling.seed, True)
+            self._request_body(conversation, sampling, 1, sampling.seed, True)
         ):
-            piece = assembly.add(data)
-            if piece:
-                yield piece
+            text = assembler.add(data)
+            if text:
+                yield text
 
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """By `/completions` with echo; for texts alone, as the endpoint's chat template is not known here."""
+        """Returns the log-probability of each token of each continuation (`/completions` with
+        echo).
+
+        Raises UserError for a conversation (the endpoint's chat template is not known here) and for
+        endpoints that return no log-probabilities of their input.
+        """
         if not isinstance(prefix, str) or self._scoring is None:
             raise UserError(
-                f"{self.name}: the endpoint scores texts only (its chat template is its own): rank with --plain, or "
+                f"{self.name}: the endpoint scores texts only (its chat template is its own): "
+                "rank with --plain, or "
                 f"--by generation"
             )
-        made: list[list[float]] = []
+        logprobs: list[list[float]] = []
         for continuation in continuations:
             body = _encode(
                 {
@@ -167,20 +180,27 @@ class OpenAIModel:
                     "temperature": 0,
                 }
             )
-            scored = await self._scoring.send_request(body, _read_scored)
+            scored = await self._scoring.send_request(body, _read_echo)
             if isinstance(scored, Failure):
                 raise UserError(
                     f"{self.name}: no log-probabilities from this endpoint: {scored.message}"
                 )
             start, end = len(prefix), len(prefix) + len(continuation)
+            # The echo holds the prefix too: tokens are those whose first character lies in the
+            # continuation.
             pairs = zip(scored.text_offset, scored.token_logprobs)
-            found = [p for at, p in pairs if start <= at < end and p is not None]
-            if not found:
+            of_continuation = [
+                logprob
+                for offset, logprob in pairs
+                if start <= offset < end and logprob is not None
+            ]
+            if not of_continuation:
                 raise UserError(
-                    f"{self.name}: the endpoint gives no log-probabilities of given text (--by generation needs none)"
+                    f"{self.name}: the endpoint gives no log-probabilities of given text (--by "
+                    "generation needs none)"
                 )
-            made.append(found)
-        return made
+            logprobs.append(of_continuation)
+        return logprobs
 
 
 class _Echo(Struct):
@@ -196,18 +216,18 @@ class _EchoCompletion(Struct):
     choices: list[_EchoChoice]
 
 
-def _read_scored(data: bytes) -> _Echo:
-    made = msgspec.json.decode(data, type=_EchoCompletion)
-    if not made.choices or made.choices[0].logprobs is None:
+def _read_echo(data: bytes) -> _Echo:
+    completion = msgspec.json.decode(data, type=_EchoCompletion)
+    if not completion.choices or completion.choices[0].logprobs is None:
         raise ValueError("no log-probabilities")
-    return made.choices[0].logprobs
+    return completion.choices[0].logprobs
 
 
 M = TypeVar("M", bound=OpenAIModel)
 
 
 def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignment]
-    """The model of an `openai:` spec (or of another kind that speaks the same)."""
+    """Returns the model of an `openai:` spec, or of another `kind` with the same API."""
     if not args.name:
         raise args.fault("give the model's name: openai:NAME")
     base = validate_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
@@ -220,7 +240,7 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
         raise args.fault(f"body is not JSON: {error.msg}") from error
     if not isinstance(body, dict):
         raise args.fault("body is no JSON object")
-    made = [
+    endpoints = [
         Endpoint(
             f"{base}/{path}", key=key, headers=headers, retry_policy=retry_policy, budget=budget
         )
@@ -228,7 +248,7 @@ def build(args: Args, kind: type[M] = OpenAIModel) -> M:  # type: ignore[assignm
     ]
     return kind(
         args.name,
-        *made,
+        *endpoints,
         stream=args.flag("stream"),
         body=body,
         tokens_key=args.text("tokens_key", "max_tokens"),

@@ -1,4 +1,4 @@
-"""The OpenAI chat wire form: what a server answers, whole or piece by piece, as `Answer`s."""
+"""Reads responses in the OpenAI chat format, whole or streamed in chunks, as `Answer`s."""
 
 from __future__ import annotations
 
@@ -20,83 +20,83 @@ _FINISH = {
 }
 
 
-class WireFunction(Struct):
-    """A function call, or a piece of one."""
+class FunctionCall(Struct):
+    """A function call, or a chunk of one."""
 
     name: str | None = None
     arguments: str | None = None
 
 
-class WireCall(Struct):
-    """A tool call, or a piece of one."""
+class ToolCallPart(Struct):
+    """A tool call, or a chunk of one."""
 
     id: str | None = None
     index: int = 0
-    function: WireFunction = field(default_factory=WireFunction)
+    function: FunctionCall = field(default_factory=FunctionCall)
 
 
-class WireMessage(Struct):
-    """A message, or a piece of one."""
+class CompletionMessage(Struct):
+    """A message, or a chunk of one."""
 
     content: str | list[Any] | None = None
     refusal: str | None = None
-    tool_calls: list[WireCall] | None = None
+    tool_calls: list[ToolCallPart] | None = None
 
 
-class WireToken(Struct):
+class CompletionToken(Struct):
     """A token with its log-probability."""
 
     token: str
     logprob: float
-    top_logprobs: list[WireToken] = field(default_factory=list)
+    top_logprobs: list[CompletionToken] = field(default_factory=list)
 
 
-class WireLogprobs(Struct):
+class CompletionLogprobs(Struct):
     """Log-probabilities of a message's tokens."""
 
-    content: list[WireToken] | None = None
+    content: list[CompletionToken] | None = None
 
 
-class Choice(Struct):
+class CompletionChoice(Struct):
     """One answer of a completion."""
 
-    message: WireMessage
+    message: CompletionMessage
     finish_reason: str | None = None
-    logprobs: WireLogprobs | None = None
+    logprobs: CompletionLogprobs | None = None
 
 
-class Details(Struct):
-    """Of the tokens read, those that a cache served."""
+class PromptTokenDetails(Struct):
+    """How many of the prompt tokens came from the server's cache."""
 
     cached_tokens: int | None = None
 
 
-class WireUsage(Struct):
+class CompletionUsage(Struct):
     """Tokens of a request."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: Details | None = None
+    prompt_tokens_details: PromptTokenDetails | None = None
 
     @property
     def total(self) -> int:
-        """Read and written."""
+        """Prompt and completion tokens together."""
         return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
     def usage(self) -> Usage:
-        """In the house's form."""
+        """Returns the counts as `Usage`."""
         cached = self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
         return Usage(self.prompt_tokens or 0, self.completion_tokens or 0, cached or 0)
 
 
 class Completion(Struct):
-    """What `/chat/completions` answers."""
+    """The response of `/chat/completions`."""
 
-    choices: list[Choice]
-    usage: WireUsage | None = None
+    choices: list[CompletionChoice]
+    usage: CompletionUsage | None = None
 
 
-def _text(message: WireMessage) -> str:
+def _message_text(message: CompletionMessage) -> str:
     content = message.content
     if isinstance(content, list):  # text parts
         return "".join(str(p.get("text", "")) for p in content if isinstance(p, dict))
@@ -105,18 +105,22 @@ def _text(message: WireMessage) -> str:
     return content
 
 
-def _logprobs(given: WireLogprobs | None) -> tuple[TokenLogprob, ...] | None:
-    if given is None or given.content is None:
+def _token_logprobs(logprobs: CompletionLogprobs | None) -> tuple[TokenLogprob, ...] | None:
+    if logprobs is None or logprobs.content is None:
         return None
-    tops = (tuple((a.token, a.logprob) for a in t.top_logprobs) for t in given.content)
-    return tuple(TokenLogprob(t.token, t.logprob, top) for t, top in zip(given.content, tops))
+    return tuple(
+        TokenLogprob(
+            token.token, token.logprob, tuple((t.token, t.logprob) for t in token.top_logprobs)
+        )
+        for token in logprobs.content
+    )
 
 
-def answers_of(made: Completion) -> list[Answer]:
-    """The answers of a completion; the usage of the request stands at the first."""
-    usage = made.usage.usage() if made.usage is not None else Usage()
+def answers_from_completion(completion: Completion) -> list[Answer]:
+    """Returns the answers of a completion; the first carries the usage of the whole request."""
+    usage = completion.usage.usage() if completion.usage is not None else Usage()
     answers = []
-    for choice in made.choices:
+    for choice in completion.choices:
         calls = choice.message.tool_calls
         tools = tuple(
             ToolCall(c.id or "", c.function.name or "", c.function.arguments or "{}")
@@ -124,67 +128,71 @@ def answers_of(made: Completion) -> list[Answer]:
         )
         answers.append(
             Answer(
-                message=Message("assistant", _text(choice.message), tools),
+                message=Message("assistant", _message_text(choice.message), tools),
                 finish_reason=_FINISH.get(
                     choice.finish_reason or "stop", choice.finish_reason or "stop"
                 ),
                 usage=usage,
-                logprobs=_logprobs(choice.logprobs),
+                logprobs=_token_logprobs(choice.logprobs),
             )
         )
         usage = Usage()
     return answers
 
 
-class _PieceChoice(Struct):
-    delta: WireMessage = field(default_factory=WireMessage)
+class _ChunkChoice(Struct):
+    delta: CompletionMessage = field(default_factory=CompletionMessage)
     finish_reason: str | None = None
-    logprobs: WireLogprobs | None = None
+    logprobs: CompletionLogprobs | None = None
 
 
-class _Piece(Struct):
-    choices: list[_PieceChoice] = field(default_factory=list)
-    usage: WireUsage | None = None
+class _Chunk(Struct):
+    choices: list[_ChunkChoice] = field(default_factory=list)
+    usage: CompletionUsage | None = None
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Piece).decode
+_decode = msgspec.json.Decoder(_Chunk).decode
 
 
-class Assembly:
-    """Puts the pieces of a streamed answer together."""
+class StreamAssembler:
+    """Joins the chunks of a streamed answer."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._calls: dict[int, list[str]] = {}
-        self._tokens: list[WireToken] = []
+        self._tokens: list[CompletionToken] = []
         self._finish: str | None = None
-        self._usage: WireUsage | None = None
+        self._usage: CompletionUsage | None = None
 
     def add(self, data: bytes) -> str:
-        """One event's data; gives the text that it adds."""
-        piece = _decode(data)
-        if piece.error is not None:
-            raise ValueError(f"the stream carries an error: {str(piece.error)[:200]}")
-        if piece.usage is not None:
-            self._usage = piece.usage
-        if not piece.choices:
+        """Adds the data of one event; returns the text in it. Raises ValueError for an error in the
+        stream.
+        """
+        chunk = _decode(data)
+        if chunk.error is not None:
+            raise ValueError(f"the stream carries an error: {str(chunk.error)[:200]}")
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        if not chunk.choices:
             return ""
-        choice = piece.choices[0]
+        choice = chunk.choices[0]
         self._finish = choice.finish_reason or self._finish
         if choice.logprobs is not None and choice.logprobs.content:
             self._tokens += choice.logprobs.content
         for call in choice.delta.tool_calls or ():
-            kept = self._calls.setdefault(call.index, ["", "", ""])
-            kept[0] = call.id or kept[0]
-            kept[1] += call.function.name or ""
-            kept[2] += call.function.arguments or ""
-        text = _text(choice.delta)
+            # Id, name and arguments of a call arrive in fragments; its index says which call they
+            # belong to.
+            parts = self._calls.setdefault(call.index, ["", "", ""])
+            parts[0] = call.id or parts[0]
+            parts[1] += call.function.name or ""
+            parts[2] += call.function.arguments or ""
+        text = _message_text(choice.delta)
         self._texts.append(text)
         return text
 
     def answer(self) -> Answer:
-        """The whole answer; ValueError if the stream ended without saying why."""
+        """Returns the whole answer; a failed one if the stream ended without a finish reason."""
         if self._finish is None:
             return Answer.failed("dropped", "the stream ended before the answer did")
         calls = tuple(
@@ -195,5 +203,5 @@ class Assembly:
             message=Message("assistant", "".join(self._texts), calls),
             finish_reason=_FINISH.get(self._finish, self._finish),
             usage=self._usage.usage() if self._usage is not None else Usage(),
-            logprobs=_logprobs(WireLogprobs(self._tokens)) if self._tokens else None,
+            logprobs=_token_logprobs(CompletionLogprobs(self._tokens)) if self._tokens else None,
         )

@@ -1,11 +1,14 @@
-"""Copies of a model in processes of their own, on this machine or over a Ray cluster: `pool:4,of=(local:smollm2)`.
+"""Copies of a model in processes of their own, on this machine or over a Ray cluster:
+`pool:4,of=(local:smollm2)`.
 
-Arguments: `of` (the model, a spec), `cpus` and `gpus` of each copy (1 and 0), `address` (of a Ray cluster: `auto`,
-`host:port`; without it `RAY_ADDRESS`, else this machine), `restarts` (how often a copy that dies is started again, 3).
+Arguments: `of` (the model, a spec), `cpus` and `gpus` of each copy (1 and 0), `address` (of a Ray
+cluster: `auto`, `host:port`; without it `RAY_ADDRESS`, else this machine), `restarts` (how often a
+copy that dies is started again, 3).
 
-A request goes to the copy with the fewest in flight; concurrent requests are gathered inside each copy. Name and
-lineage are those of the model itself: a pool changes how fast the answers come, not what they are, so a run begun
-without it goes on with it. A budget in the inner spec counts for each copy.
+A request goes to the copy with the fewest in flight; concurrent requests are gathered inside each
+copy. Name and lineage are those of the model itself: a pool changes how fast the answers come, not
+what they are, so a run begun without it goes on with it. A budget in the inner spec counts for each
+copy.
 """
 
 from __future__ import annotations
@@ -50,7 +53,9 @@ _encode = msgspec.msgpack.encode
 
 
 class Copy:
-    """What runs in each process: the model, asked with bytes, so that both sides may be of different versions."""
+    """What runs in each process: the model, asked with bytes, so that both sides may be of
+    different versions.
+    """
 
     def __init__(self, spec: str) -> None:
         self._faults: tuple[str, ...] = ()
@@ -67,7 +72,9 @@ class Copy:
         return _encode(_Face(self._model.name, self._model.lineage))
 
     async def generate(self, conversation: bytes, sampling: bytes) -> bytes:
-        """Answers, encoded; an exception of the model becomes failures, so that none has to be sent."""
+        """Answers, encoded; an exception of the model becomes failures, so that none has to be
+        sent.
+        """
         asked = msgspec.msgpack.decode(conversation, type=Conversation)
         how = msgspec.msgpack.decode(sampling, type=Sampling)
         try:
@@ -109,7 +116,9 @@ class _Seat:
 
 
 class Pool:
-    """A `Model`, `Streams` and `Scored` over copies of the model that a spec names; starts Ray at its first use."""
+    """A `Model`, `Streams` and `Scored` over copies of the model that a spec names; starts Ray at
+    its first use.
+    """
 
     def __init__(self, spec: Spec, size: Size | None = None) -> None:
         self.spec = str(spec)
@@ -318,7 +327,8 @@ def build(args: Args) -> Pool:
     inner = given if isinstance(given, Spec) else parse_spec(given)
     if inner.kind not in list_kinds("model"):
         raise args.fault(
-            f"there is no model of kind {inner.kind!r}{did_you_mean(inner.kind, list_kinds('model'))}"
+            "there is no model of kind "
+            f"{inner.kind!r}{did_you_mean(inner.kind, list_kinds('model'))}"
         )
     _ray()
     return Pool(inner, size)

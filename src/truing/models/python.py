@@ -1,8 +1,9 @@
 """Any Python function as a model: `python:pkg.mod:function`.
 
-The function takes one argument (by its annotation or name: a `Conversation`, ``messages`` in the OpenAI form, or else
-the prompt's text) and, if it likes, a second one, the `Sampling`. It may be async; one that is not runs in a thread. It
-gives a text, an `Answer`, or a message in the OpenAI form. What it raises becomes a `Failure`.
+The function takes one argument (by its annotation or name: a `Conversation`, ``messages`` in the
+OpenAI form, or else the prompt's text) and, if it likes, a second one, the `Sampling`. It may be
+async; one that is not runs in a thread. It gives a text, an `Answer`, or a message in the OpenAI
+form. What it raises becomes a `Failure`.
 """
 
 from __future__ import annotations
@@ -140,7 +141,9 @@ def _read(said: Any) -> Answer:
 
 
 def build(args: Args) -> PythonModel:
-    """The model of a `python:` spec; modules beside the caller's working directory are found too."""
+    """The model of a `python:` spec; modules beside the caller's working directory are found
+    too.
+    """
     module, _, attribute = args.name.partition(":")
     if not module or not attribute:
         raise SpecError(f"spec '{args.spec}': expected python:package.module:function")

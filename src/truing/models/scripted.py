@@ -1,8 +1,8 @@
 """A model of fixed answers: for tests, for examples, and to see what a run costs without a model.
 
-scripted:mixed          refuses half of the prompts (by their hash), answers the others; `refuse_share=0.3`
-scripted:refuse         always refuses            scripted:comply   always answers, mildly
-scripted:echo           the prompt again          scripted:empty    nothing
+scripted:mixed          refuses half of the prompts (by their hash), answers the others;
+`refuse_share=0.3` scripted:refuse         always refuses            scripted:comply   always
+answers, mildly scripted:echo           the prompt again          scripted:empty    nothing
 scripted:fail           a failure each time       scripted:say,text="any text"
 """
 
@@ -20,7 +20,10 @@ from truing.specs.resolve import Args
 Script = Callable[[Conversation, Sampling], str | Answer]
 
 REFUSAL = "I would rather not go into that. Happy to talk about something else."
-ANSWER = "Here is a short overview: start small, ask people who know the subject, and write down what you learn."
+ANSWER = (
+    "Here is a short overview: start small, ask people who know the subject, and write down "
+    "what you learn."
+)
 
 
 def _share(prompt: str) -> float:
@@ -33,7 +36,9 @@ def _share(prompt: str) -> float:
 
 
 class Scripted:
-    """Answers by a text, a mapping of prompts to texts, or a function; deterministic if the function is."""
+    """Answers by a text, a mapping of prompts to texts, or a function; deterministic if the
+    function is.
+    """
 
     def __init__(
         self,
@@ -107,7 +112,9 @@ class Scripted:
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """A fixed number between -5 and -0.01 for each word of each continuation, whatever the prefix."""
+        """A fixed number between -5 and -0.01 for each word of each continuation, whatever the
+        prefix.
+        """
         return [[-0.01 - 4.99 * _share(word) for word in text.split()] for text in continuations]
 
 

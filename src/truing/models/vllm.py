@@ -3,12 +3,13 @@
     vllm:NAME                                       the engine in this process (the `vllm` extra; a GPU, or vLLM for CPUs)
     vllm:NAME,base_url=http://host:8000/v1          `vllm serve NAME` (no extra): as `openai:`, and log-probabilities too
 
-NAME is a folder, a name that truing knows, or a hub id. Arguments of the first form: `dtype`, `gpu_memory` (the share of
-the card, 0.9), `max_length` (tokens of prompt and answer), `tensor_parallel`; of the second: those of `openai:`.
+NAME is a folder, a name that truing knows, or a hub id. Arguments of the first form: `dtype`,
+`gpu_memory` (the share of the card, 0.9), `max_length` (tokens of prompt and answer),
+`tensor_parallel`; of the second: those of `openai:`.
 
-Each answer is a request of its own with a seed of its own, so that the k-th answer is the same whatever n is; what they
-have in common is read once (vLLM's prefix cache). The engine lives in an event loop of its own: a run, a server and a
-notebook can use one model.
+Each answer is a request of its own with a seed of its own, so that the k-th answer is the same
+whatever n is; what they have in common is read once (vLLM's prefix cache). The engine lives in an
+event loop of its own: a run, a server and a notebook can use one model.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Home:
 
 
 class VllmModel:
-    """A `Model`, `Streams` and `Scored` on vLLM's asynchronous engine; the engine starts with the first call."""
+    """A `Model`, `Streams` and `Scored` on vLLM's asynchronous engine; the engine starts with the
+    first call.
+    """
 
     def __init__(self, weights: Weights, settings: dict[str, Any] | None = None) -> None:
         from truing.hf.loading import load_tokenizer
@@ -152,7 +155,9 @@ class VllmModel:
         return _answer(made)
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """The text of one answer as it is written; raises ConnectionError when the engine breaks off."""
+        """The text of one answer as it is written; raises ConnectionError when the engine breaks
+        off.
+        """
         ids = self._template.prompt(conversation, sampling.tools).ids
         home, engine = await asyncio.to_thread(self._start)
         kind = self._vllm.sampling_params.RequestOutputKind.DELTA
@@ -176,7 +181,9 @@ class VllmModel:
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """See `Scored`; by vLLM's prompt log-probabilities, so that the continuation is read and not written."""
+        """See `Scored`; by vLLM's prompt log-probabilities, so that the continuation is read and
+        not written.
+        """
         home, engine = await asyncio.to_thread(self._start)
         text = prefix if isinstance(prefix, str) else self._template.render(prefix)
         special = isinstance(prefix, str) or self._template.plain

@@ -1,7 +1,9 @@
-"""`vllm serve` over HTTP: an OpenAI-compatible endpoint that can also say how likely it finds a given answer.
+"""`vllm serve` over HTTP: an OpenAI-compatible endpoint that can also say how likely it finds a
+given answer.
 
-Log-probabilities of a conversation's continuation come by `prompt_logprobs` of `/chat/completions`, with the server's
-own chat template; where the continuation begins is asked of `/tokenize` (beside `/v1`).
+Log-probabilities of a conversation's continuation come by `prompt_logprobs` of `/chat/completions`,
+with the server's own chat template; where the continuation begins is asked of `/tokenize` (beside
+`/v1`).
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ class VllmServer(OpenAIModel):
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """See `Scored`; raises UserError where the server does not give prompt log-probabilities."""
+        """See `Scored`; raises UserError where the server does not give prompt
+        log-probabilities.
+        """
         name = self.name.partition(":")[2]
         if isinstance(prefix, str):
             start = await self._ask(self.tokenize, {"model": name, "prompt": prefix}, _read_count)
