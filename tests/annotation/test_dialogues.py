@@ -92,7 +92,7 @@ def test_the_study_decides_which_response_continues(
     turn = dialogue.add_message("first")
     dialogue.answer_all(turn)
     dialogue.pick(turn, dialogue.letter_of("one says"))
-    continued = next(s.text for s in dialogue.view().turns[0].responses if s.kept)
+    continued = next(s.text for s in dialogue.view().turns[0].responses if s.continued)
     assert continued == expected if expected else continued in ("one says", "two says")
     second = dialogue.add_message("second")
     messages = dialogue.pending_jobs(second)[0].conversation.messages

@@ -31,7 +31,8 @@ _Answers = dict[tuple[str, int], StoredAnswer]  # (turn id, slot) -> answer
 class ResponseView(Struct, frozen=True, kw_only=True):
     """One answer of a pair as the red-teamer sees it.
 
-    `letter`: A or B; `failure`: why there is no answer; `kept`: the dialogue continues with it.
+    `letter`: A or B; `failure`: why there is no answer; `continued`: the dialogue continues
+    with it.
     """
 
     letter: str
@@ -40,7 +41,7 @@ class ResponseView(Struct, frozen=True, kw_only=True):
     ready: bool = False
     failure: str | None = None
     grade: int | None = None
-    kept: bool = False
+    continued: bool = False
 
 
 class TurnView(Struct, frozen=True, kw_only=True):
@@ -111,6 +112,7 @@ def start_dialogue(
     wellbeing.check_admission(tx, tx.session.get_one(Person, person_id), study)
     if not models:
         raise RequestRejected("invalid", "This server has no model to talk to.")
+    # The system's entropy source: which models somebody talks to must not be predictable.
     pair = (
         (models[0], models[0])
         if len(models) == 1
@@ -177,7 +179,7 @@ def _view_response(turn: DialogueTurn, slot: int, answer: StoredAnswer | None) -
         ready=answer.failure is None,
         failure=answer.failure,
         grade=answer.grade,
-        kept=turn.continued == slot,
+        continued=turn.continued == slot,
     )
 
 
@@ -288,6 +290,7 @@ def list_pending_jobs(
             turn_id=turn_id,
             slot=slot,
             model=models[slot],
+            # Different seeds, or two samples of one model would be equal.
             seed=(turn.seed + slot) % 2**31,
             conversation=conversation,
             letter=_letter(turn, slot),
@@ -347,6 +350,7 @@ def pick_response(
         raise RequestRejected("invalid", "Pick A, B or no difference.")
     picked = TIE if pick == "tie" else "AB".index(pick) ^ int(turn.flipped)
     if picked == TIE or study.continuation == "random":
+        # From the turn's seed, so that a retried transaction draws the same one.
         turn.continued = random.Random(turn.seed).randrange(2)
     else:
         turn.continued = picked if study.continuation == "picked" else 1 - picked

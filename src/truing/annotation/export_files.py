@@ -141,7 +141,7 @@ def _write_into_run(path: Path, data: ExportData) -> int:
 
 
 def _write_judge(writer: RunWriter, judge: str, rows: list[Judgement]) -> int:
-    """Writes the verdicts from grade 3 on, and those from 2 and from 4 as questions of their own.
+    """Writes the verdicts from grade 3 on, and those from 2 and from 4 as separate questions.
 
     Returns the number of judgements of the first kind.
     """

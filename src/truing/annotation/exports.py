@@ -153,6 +153,7 @@ class _DialogueExport:
         finished = select(Dialogue).where(Dialogue.state == "finished")
         for dialogue in self._session.scalars(finished.order_by(Dialogue.started, Dialogue.id)):
             author = pseudonyms.get(dialogue.person_id, "unknown")
+            # The conversation that the models saw: of each turn, the answer that continued it.
             history: list[Message] = []
             for turn in turns[dialogue.id]:
                 pair = (answers[turn.id, 0], answers[turn.id, 1])
@@ -254,7 +255,7 @@ class _DialogueExport:
         """Adds the other response as preferred over the picked (more harmful) one."""
         rejected, chosen = pair[int(turn.picked or 0)], pair[1 - int(turn.picked or 0)]
         if rejected.text == chosen.text:
-            return
+            return  # a pair of equal texts has no training signal
         row: TableRow = {
             "id": sample_id,
             "dimension": "safe",

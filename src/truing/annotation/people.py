@@ -207,6 +207,7 @@ def accept_invitation(tx: Transaction, token: str, pseudonym: str, phrase_hash: 
         created=tx.now,
     )
     tx.session.add(person)
+    # `find_invitation` locked the row, so of two that accept it at once the second is rejected.
     invitation.used, invitation.used_by = tx.now, person.id
     add_audit_entry(tx, person.id, "accept", invitation.id)
     tx.session.flush()

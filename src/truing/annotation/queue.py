@@ -104,7 +104,7 @@ def claim_item(tx: Transaction, person_id: str, study: Study) -> LeasedItem | No
         if not _is_unwanted(tx, item, person):
             leased.expires = tx.now + study.lease_minutes * 60
             return _to_leased_item(item, leased)
-        # Another rater found a category in it since, which this person opted out of.
+        # Another rater has since added a category that this person opted out of.
         _free_slot(leased)
     slot = _add_gold_slot(tx, person, study) or _find_next_slot(tx, person)
     if slot is None:
