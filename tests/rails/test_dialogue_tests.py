@@ -118,7 +118,7 @@ def test_what_does_not_hold_is_said_with_its_line(
         ("dialogues:\n  - turns:\n      - {user: a, bot_matches: '('}\n", "all.yml:3: bot_matches"),
         ("dialogue: []\n", "expected dialogues:"),
         ("dialogues: [\n", "all.yml:2:"),
-        ("dialogues:\n  - turns:\n      - {user: 3}\n", "expected text, got a number"),
+        ("dialogues:\n  - turns:\n      - {user: 3}\n", "expected a string, got a number"),
     ],
 )
 def test_bad_files_are_faults_with_their_line(tmp_path: Path, text: str, said: str) -> None:

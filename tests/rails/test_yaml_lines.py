@@ -36,7 +36,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         (BOMB, "too many nodes"),
         ("[" * 100 + "]" * 100, "nested too deeply"),
-        ("a: &a [*a]", "refers to what holds it"),
+        ("a: &a [*a]", "a node that contains it"),
         ("x: &x 1\ny: [" + "*x, " * 1001 + "]", "too many aliases"),
         ("a: !!python/name:os.system x", "could not determine a constructor"),
         ("a: [1", "expected"),

@@ -74,7 +74,7 @@ def _count_nodes(node: Any, counts: dict[int, int], ancestors: frozenset[int]) -
     if known is not None:
         return known
     if id(node) in ancestors:
-        raise yaml.YAMLError("an alias that refers to what holds it")
+        raise yaml.YAMLError("an alias refers to a node that contains it")
     count = 1
     for child in _child_nodes(node):
         if isinstance(child, yaml.ScalarNode):

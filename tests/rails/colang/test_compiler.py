@@ -116,7 +116,7 @@ def test_flow_properties_and_triggers() -> None:
     ("body", "fault"),
     [
         ("bot a\ngoto nowhere", "test.co:3: there is no label 'nowhere' in this flow"),
-        ("label a\nlabel a", "test.co:3: the label 'a' stands twice in this flow"),
+        ("label a\nlabel a", "test.co:3: the label 'a' is defined twice in this flow"),
         ("if (1 +\n  bot a", "test.co:2: '(1 +' is not an expression"),
         ("execute create_event", "test.co:2: an event is created by"),
     ],

@@ -156,7 +156,7 @@ def test_parse_meta() -> None:
         ("bot {x}", "not supported"),
         ("execute f(a=1", "is not closed"),
         ("execute f(a=x)", "neither a literal nor a \\$variable"),
-        ("execute f(a==1=2)", "is no name=value"),
+        ("execute f(a==1=2)", "is not of the form name=value"),
         ("execute f(a='" + "x" * 10_001 + "')", "too long"),
         ("execute", "unknown statement"),
         ("do", "a subflow's name is missing"),

@@ -79,8 +79,8 @@ def test_a_flow_without_a_name_is_numbered() -> None:
 @pytest.mark.parametrize(
     ("element", "message"),
     [
-        ("user hi", "'user hi' is no flow element"),
-        ({}, "is no flow element"),
+        ("user hi", "'user hi' is not a flow element"),
+        ({}, "is not a flow element"),
         ({"usr": "hi"}, "unknown flow element 'usr'"),
         ({"new": {"label": "a"}}, "only events can be created"),
         ({"bot": '{"a": 1}'}, "not supported"),

@@ -31,7 +31,7 @@ def test_a_model_may_be_named_in_its_parameters() -> None:
         ({"type": "main", "engine": "openai", "model": " "}, "needs a name"),
         (
             {"type": "main", "engine": "openai", "model": "m", "parameters": {"model": "n"}},
-            "stands twice",
+            "is set twice",
         ),
     ],
 )

@@ -171,13 +171,13 @@ def test_a_model_without_sampling_parameters_is_not_wrapped() -> None:
         ({"max_tokens": 0}, "a whole number from 1"),
         ({"max_tokens": 2.5}, "a whole number"),
         ({"top_p": 0}, "a number from"),
-        ({"stop": 3}, "a text or a list of texts"),
-        ({"stop": ["a", 1]}, "a text or a list of texts"),
+        ({"stop": 3}, "a string or a list of strings"),
+        ({"stop": ["a", 1]}, "a string or a list of strings"),
         ({"n": 2}, "'n' of the model is not known"),
-        ({"model_kwargs": "x"}, "expected keys"),
+        ({"model_kwargs": "x"}, "expected a mapping"),
         ({"timeout": -1}, "a number from"),
         ({"streaming": "yes"}, "true or false"),
-        ({"base_url": 4}, "a text"),
+        ({"base_url": 4}, "a string"),
     ],
 )
 def test_wrong_parameters(parameters: dict[str, object], message: str) -> None:
@@ -189,7 +189,7 @@ def test_wrong_parameters(parameters: dict[str, object], message: str) -> None:
 def test_the_engine_truing_takes_only_sampling() -> None:
     assert list(find_parameter_faults(PARAMETERS, "truing")) == []
     ((_, fault),) = find_parameter_faults({"base_url": "http://x"}, "truing")
-    assert "takes it in the spec" in fault
+    assert "set it in the spec" in fault
 
 
 def test_the_request_body_merges_nested_parameters() -> None:

@@ -24,10 +24,10 @@ def test_empty_values_are_accepted_everywhere() -> None:
 @pytest.mark.parametrize(
     ("document", "path", "message"),
     [
-        (3, (), "the document: expected keys, got a number"),
+        (3, (), "the document: expected a mapping, got a number"),
         ({"nam": "a"}, ("nam",), "unknown key 'nam' in the document; did you mean 'name'?"),
-        ({"name": 3}, ("name",), "name: expected text, got a number"),
-        ({"items": {}}, ("items",), "items: expected a list, got keys"),
+        ({"name": 3}, ("name",), "name: expected a string, got a number"),
+        ({"items": {}}, ("items",), "items: expected a list, got a mapping"),
         (
             {"items": [{}, {"count": True}]},
             ("items", 1, "count"),
@@ -36,9 +36,9 @@ def test_empty_values_are_accepted_everywhere() -> None:
         (
             {"items": [{"share": "x"}]},
             ("items", 0, "share"),
-            "items.0.share: expected a number, got a text",
+            "items.0.share: expected a number, got a string",
         ),
-        ({"extra": []}, ("extra",), "extra: expected keys, got a list"),
+        ({"extra": []}, ("extra",), "extra: expected a mapping, got a list"),
     ],
 )
 def test_faults(document: Any, path: tuple[str | int, ...], message: str) -> None:

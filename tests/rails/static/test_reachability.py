@@ -25,7 +25,11 @@ def _check_steps(*steps: str) -> list[Finding]:
         (["return", "bot a"], 3, "unreachable: line 2 ends the block"),
         (["if False", "  bot a"], 2, "the condition 'False' never holds"),
         (["if True", "  bot a", "else", "  stop"], 5, "'True' always holds"),
-        (["if $a", "  bot a", "else if $a", "  bot b"], 4, "stands in an earlier branch"),
+        (
+            ["if $a", "  bot a", "else if $a", "  bot b"],
+            4,
+            "an earlier branch has the same condition",
+        ),
         (["if $a", "  stop", "else", "  return", "bot a"], 6, "line 2 ends the block"),
         (["while 1 > 2", "  bot a"], 2, "never holds"),
         (["while True", "  $a = 1"], 2, "never ends"),

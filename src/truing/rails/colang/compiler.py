@@ -228,7 +228,7 @@ class _CodeGenerator:
 
     def visit_Assign(self, step: ast.Assign) -> list[Instruction]:
         if step.expression == ANY_NAME:
-            # The comment above tells the LLM which value is wanted.
+            # The comment above the statement tells the LLM what to generate.
             params = {"instructions": step.comment}
             return [
                 Instruction(
@@ -310,7 +310,8 @@ def _resolve_gotos(flow: ast.Flow, instructions: list[Instruction]) -> None:
             label = instruction.name.removeprefix("label ")
             if label in label_positions:
                 raise PlanError(
-                    f"{flow.file}:{instruction.line}: the label {label!r} stands twice in this flow"
+                    f"{flow.file}:{instruction.line}: "
+                    f"the label {label!r} is defined twice in this flow"
                 )
             label_positions[label] = position
     for position, instruction in enumerate(instructions):
@@ -374,7 +375,7 @@ class Program:
     def find_candidates(self, op: int, name: str) -> list[CompiledFlow]:
         """Returns the flows that an event may start, in order of precedence.
 
-        The event is given by the opcode and name of an instruction that matches it.
+        `op` and `name` are those of an instruction that matches the event.
         """
         exact = self._flows_by_first_match.get((op, name), [])
         wildcard = self._flows_by_first_match.get((op, ANY_NAME), []) if op in (USER, BOT) else []

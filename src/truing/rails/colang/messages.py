@@ -55,7 +55,7 @@ def add_user_examples(name: str, lines: list[LogicalLine], tree: ColangFile) -> 
             continue
         if words and words[0] == "bot":
             raise ColangSyntaxError(
-                line.number, "a bot message cannot stand in 'define user'; write a flow"
+                line.number, "a bot message is not allowed in 'define user'; write a flow"
             )
         parts = []
         for part in split_outside_quotes(line.text, " and "):

@@ -285,4 +285,4 @@ def _describe_unexpected(error: UnexpectedInput) -> str:
         return "'else' without an 'if' or 'when' above it"
     if token_type == "ELSE_IF":
         return "'else if' without an 'if' above it"
-    return "this cannot stand here"
+    return "unexpected statement"

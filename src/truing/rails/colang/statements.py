@@ -102,7 +102,7 @@ _WITH_CLAUSES = (
     re.compile(r"(?P<name>.*?)(?: (?:with|for) (?P<arguments>\$.+)$)"),
     re.compile(r"(?P<name>.*?)(?: (?:with|for) (?P<arguments>\w+\s*=\s*.+)$)"),
 )
-# The value of a parameter that is given without ``=``; NeMo's parser uses the same marker.
+# The value of a parameter without ``=``; NeMo's parser uses the same marker.
 POSITIONAL = "<<IS NOT NONE>>"
 
 
@@ -141,7 +141,7 @@ def _parse_call(text: str) -> tuple[str, dict[str, Any]]:
             continue
         parts = split_outside_quotes(argument, "=")
         if len(parts) > 2:
-            raise ValueError(f"{argument!r} is no name=value")
+            raise ValueError(f"{argument!r} is not of the form name=value")
         if len(parts) == 2:
             params[parts[0].strip()] = _parse_value(parts[1].strip())
         else:

@@ -87,7 +87,7 @@ def _parse_steps(elements: list[Any], line: int) -> list[ast.FlowStep]:
 
 def _parse_element(element: Any, line: int) -> ast.FlowStep:
     if not isinstance(element, dict) or not element:
-        raise ColangSyntaxError(line, f"{element!r} is no flow element")
+        raise ColangSyntaxError(line, f"{element!r} is not a flow element")
     key, value = next(iter(element.items()))
     if key == "if":
         body = _parse_steps(element.get("then") or [], line)

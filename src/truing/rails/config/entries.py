@@ -82,7 +82,7 @@ def parse_model_entry(raw: dict[str, Any]) -> tuple[ModelEntry, str | None]:
     if not raw.get("type") or not raw.get("engine"):
         fault = "a model needs type and engine"
     elif raw.get("model") and name_in_parameters:
-        fault = "the model's name stands twice: once is enough"
+        fault = "the model's name is set twice, also under parameters"
     elif not name.strip():
         fault = "a model needs a name: model: NAME"
     entry = ModelEntry(

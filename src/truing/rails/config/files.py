@@ -63,7 +63,7 @@ class ConfigFiles:
         if document is None:
             return
         if not isinstance(document, dict):
-            self.faults.append(f"{name}:1: expected keys at the top")
+            self.faults.append(f"{name}:1: expected a mapping at the top")
             return
         schema_faults = [
             f"{name}:{_nearest_line(lines, path)}: {message}"

@@ -161,8 +161,8 @@ def _set_definitions(config: RailsConfig, files: ConfigFiles) -> None:
         parse_yaml_flow(raw_flow, index, files.locations)
         for index, raw_flow in enumerate(raw.get("flows") or [])
     ]
-    # In reverse, so that the messages of the first file win. Of two flows of one name the last is
-    # in `flows` as well; `Program.add` keeps the first that it sees.
+    # In reverse, as NeMo joins files: the messages of the first file win, but its flows come last
+    # in the order of precedence.
     for tree in reversed(files.colang):
         config.user_messages.update(tree.user_messages)
         config.bot_messages.update(tree.bot_messages)

@@ -93,7 +93,7 @@ def find_entry_faults(entry: ModelEntry, config: RailsConfig) -> Iterator[tuple[
     if api_key.lower() not in _PLACEHOLDER_KEYS:
         yield (
             config.locate("key", f"{entry_key}.parameters.api_key"),
-            "a secret stands in the configuration; use api_key_env_var: NAME",
+            "the configuration contains a secret; use api_key_env_var: NAME",
         )
 
 

@@ -54,9 +54,9 @@ _REQUEST_BODY = {
 _TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
-    str: "a text",
-    list: "a text or a list of texts",
-    dict: "keys",
+    str: "a string",
+    list: "a string or a list of strings",
+    dict: "a mapping",
     bool: "true or false",
 }
 
@@ -70,7 +70,7 @@ def find_parameter_faults(parameters: Mapping[str, Any], engine: str) -> Iterato
     for key, value in parameters.items():
         if key not in known:
             if key in _CONNECTION or key in _REQUEST_BODY:
-                hint = " (engine: truing takes it in the spec: model)"
+                hint = " (with engine: truing, set it in the spec under model)"
             else:
                 hint = did_you_mean(key, known)
             yield key, f"the parameter {key!r} of the model is not known{hint}"

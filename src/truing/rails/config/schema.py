@@ -204,21 +204,21 @@ SCHEMA: dict[str, Any] = {
 }
 
 _TYPE_NAMES = {
-    str: "text",
+    str: "a string",
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     list: "a list",
-    dict: "keys",
+    dict: "a mapping",
 }
 # The type of a value that YAML has read.
 _VALUE_NAMES = {
-    str: "a text",
+    str: "a string",
     bool: "true/false",
     int: "a number",
     float: "a number",
     list: "a list",
-    dict: "keys",
+    dict: "a mapping",
 }
 
 
@@ -234,7 +234,7 @@ def find_schema_faults(
     where = ".".join(str(key) for key in path) or "the document"
     if isinstance(schema, dict):
         if not isinstance(value, dict):
-            yield path, f"{where}: expected keys, got {_describe_type(value)}"
+            yield path, f"{where}: expected a mapping, got {_describe_type(value)}"
             return
         if "*" in schema:
             return

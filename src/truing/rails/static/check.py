@@ -242,7 +242,7 @@ def _check_rail_order(config: RailsConfig) -> Iterator[Finding]:
                 kind="order",
                 level="warning",
                 what=f"{REWRITING_OUTPUT_RAIL!r} rewrites what {reference!r} has judged, "
-                "and nothing judges it again: put it before",
+                "and nothing judges it again: list it before that",
             )
             return
 

@@ -78,7 +78,7 @@ class _FlowChecker:
         constant = evaluate_constant(condition)
         if condition in earlier_conditions:
             yield self._finding(
-                step, f"unreachable: the condition {condition!r} stands in an earlier branch"
+                step, f"unreachable: an earlier branch has the same condition {condition!r}"
             )
         elif constant is False:
             yield self._finding(step, f"unreachable: the condition {condition!r} never holds")
