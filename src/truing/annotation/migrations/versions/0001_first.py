@@ -54,6 +54,9 @@ def _people() -> None:
         sa.Column("points", sa.Float(), nullable=False),
     )
     op.create_index("ix_exposures_person_at", "exposures", ["person_id", "at"])
+
+
+def _accounts() -> None:
     op.create_table(
         "invitations",
         sa.Column("id", sa.String(32), primary_key=True),
@@ -272,6 +275,7 @@ def _ratings() -> None:
 def upgrade() -> None:
     """Upgrades the schema to this revision."""
     _people()
+    _accounts()
     _dialogues()
     _items()
     _ratings()
