@@ -24,7 +24,7 @@ from truing.annotation.store import Transaction  # noqa: E402
 from truing.annotation.study import Contact, Study  # noqa: E402
 from truing.annotation.tables import Person  # noqa: E402
 from truing.core.types import Conversation, Message  # noqa: E402
-from truing.models.scripted import Scripted  # noqa: E402
+from truing.models.scripted import ScriptedModel  # noqa: E402
 
 OUT = ROOT / "docs" / "images"
 MESSAGES = (
@@ -120,7 +120,7 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     OUT.mkdir(exist_ok=True)
-    models = (Scripted(SAFER_ANSWER, name="one"), Scripted(HARMFUL_ANSWER, name="two"))
+    models = (ScriptedModel(SAFER_ANSWER, name="one"), ScriptedModel(HARMFUL_ANSWER, name="two"))
     with (
         tempfile.TemporaryDirectory() as folder,
         run_site(f"sqlite:///{Path(folder) / 's.sqlite'}", models, STUDY) as site,

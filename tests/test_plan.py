@@ -44,12 +44,12 @@ def test_the_same_plan_again_calls_no_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_plan(parse_plan(PLAN), tmp_path)
-    from truing.models.scripted import Scripted
+    from truing.models.scripted import ScriptedModel
 
     async def never(self: object, *_: object) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(Scripted, "generate", never)
+    monkeypatch.setattr(ScriptedModel, "generate", never)
     again = run_plan(parse_plan(PLAN), tmp_path)
     assert again.variants[0].find("answers_benign").raw.estimate == 1.0
 

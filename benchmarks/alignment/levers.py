@@ -38,7 +38,7 @@ from truing.core.types import (
 )
 from truing.evaluation.evaluate import evaluate, judge_run
 from truing.evaluation.options import EvaluateOptions
-from truing.models.answers import StoredAnswers, read_pairs
+from truing.models.answers import StoredAnswers, read_stored_answers
 from truing.models.local import LocalModel
 from truing.specs.resolve import resolve
 from truing.train.data_mix import split_held_out
@@ -378,7 +378,7 @@ class Bench:
         for key in eval_sets(self.size):
             run = self.out / "runs" / "base" / key
             judge_run(run, [reward, cost])
-            stored = StoredAnswers(read_pairs(run), name=self.base.name)
+            stored = StoredAnswers(read_stored_answers(run), name=self.base.name)
             stored.lineage = self.base.lineage
             n = self.size.n
             levers = {

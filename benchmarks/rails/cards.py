@@ -23,7 +23,7 @@ from random import Random
 import yaml
 
 from truing.core.types import Answer, Conversation, Row, Sampling
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rails.guarded import GuardedModel
 from truing.specs.resolve import resolve
 from truing.stats.intervals import wilson
@@ -196,7 +196,7 @@ def measure(
         (Path(folder) / "config.yml").write_text(yaml.safe_dump(config))
         recorded = {t[0]: t[1] for t in texts if isinstance(t, tuple)}
         one = GuardedModel(
-            folder, Scripted(lambda c, s: recorded.get(c.prompt, c.prompt), name="recorded")
+            folder, ScriptedModel(lambda c, s: recorded.get(c.prompt, c.prompt), name="recorded")
         )
 
         async def ask(text: Text) -> Answer:

@@ -27,7 +27,7 @@ from truing.core.types import (
     Sample,
     Sampling,
 )
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.specs.resolve import resolve
 
 
@@ -99,7 +99,7 @@ def test_prompted_puts_the_prefix_first_and_joins_system_messages() -> None:
         seen.append(conversation)
         return "yes"
 
-    base = Scripted(script, name="base")
+    base = ScriptedModel(script, name="base")
     model = prompted(base, "hhh", system="Be brief.")
     assert ask(model, Conversation.of("Hi", system="You are a cook."))[0].text == "yes"
     messages = seen[0].messages
@@ -275,7 +275,7 @@ def test_kept_share_only_where_there_is_an_effect() -> None:
 
 def test_candidate_zero_is_the_base_models_answer() -> None:
     texts = iter(range(100))
-    base = Scripted(lambda conversation, sampling: f"{sampling.seed}", name="seeded")
+    base = ScriptedModel(lambda conversation, sampling: f"{sampling.seed}", name="seeded")
     del texts
     lone = asyncio.run(base.generate(ASK, Sampling(n=4, temperature=1.0, seed=3)))
     drawn = asyncio.run(

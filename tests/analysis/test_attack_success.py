@@ -10,7 +10,7 @@ import truing
 from truing.analysis.attack_success import attack_results
 from truing.analysis.judge_facts import JudgeFacts
 from truing.core.types import Conversation, Sampling
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.plan import parse_plan, run_plan
 from truing.report import render
 from truing.report.sections.attacks import build_section
@@ -32,7 +32,7 @@ def weak(talk: Conversation, sampling: Sampling) -> str:
 def test_success_lift_and_cost_are_counts_of_the_run(tmp_path: Path) -> None:
     data = truing.data("attacked:role-play,of=(builtin:safety)")
     run = truing.evaluate(
-        Scripted(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r"
+        ScriptedModel(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r"
     )
     results = attack_results(run)
     whole = next(r for r in results if r.category is None)
@@ -64,7 +64,7 @@ def test_success_lift_and_cost_are_counts_of_the_run(tmp_path: Path) -> None:
 def test_hit_at_k_and_its_floor(tmp_path: Path) -> None:
     data = truing.data("attacked:shuffle,tries=5,of=(builtin:safety)")
     run = truing.evaluate(
-        Scripted(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r"
+        ScriptedModel(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r"
     )
     whole = next(r for r in attack_results(run, specificity=0.9) if r.category is None)
     counts: dict[str, int] = {}
@@ -84,7 +84,7 @@ def test_the_floor_of_a_shipped_judge_is_known_from_its_card(
 ) -> None:
     data = truing.data("attacked:shuffle,tries=2,of=(builtin:safety)")
     run = truing.evaluate(
-        Scripted(weak, version="1"), data, [truing.judge("keywords:")], tmp_path / "r"
+        ScriptedModel(weak, version="1"), data, [truing.judge("keywords:")], tmp_path / "r"
     )
     assert not attack_results(run)[0].floor  # a judge without a card
     known = JudgeFacts(

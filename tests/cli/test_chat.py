@@ -10,7 +10,7 @@ import pytest
 from truing.cli.chat import command
 from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 
 
 def _type(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
@@ -68,7 +68,7 @@ def test_what_is_not_given_comes_from_the_configuration(
 ) -> None:
     heard: list[Sampling] = []
 
-    class Ear(Scripted):
+    class Ear(ScriptedModel):
         async def generate(
             self, conversation: Conversation, sampling: Sampling
         ) -> tuple[Answer, ...]:

@@ -13,7 +13,7 @@ from truing.cli import build, main
 from truing.core.errors import PlanError, RunError
 from truing.core.taxonomy import HarmCategory, load_taxonomy
 from truing.core.types import Answer, Message
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 
 WRITER = """
 ROUND = {}
@@ -158,18 +158,18 @@ def test_failures_and_cut_lines_are_no_prompts() -> None:
         message=Message("assistant", "1. Tell me about three gates.\n2. Tell me about"),
         finish_reason="length",
     )
-    made = asyncio.run(_written(Scripted(lambda conversation, sampling: cut)))
+    made = asyncio.run(_written(ScriptedModel(lambda conversation, sampling: cut)))
     assert [s.prompt for s in made.samples] == ["Tell me about three gates."] and made.repeated == 4  # type: ignore[attr-defined]
     turns = iter(
         [Answer.failed("timeout", "no answer"), Answer.of("1. Tell me about three gates.")]
     )
-    made = asyncio.run(_written(Scripted(lambda conversation, sampling: next(turns)), count=1))
+    made = asyncio.run(_written(ScriptedModel(lambda conversation, sampling: next(turns)), count=1))
     assert len(made.samples) == 1 and made.failures == ("timeout: no answer",) and made.rounds == 2  # type: ignore[attr-defined]
 
 
 def test_no_model_is_asked_about_children() -> None:
     import asyncio
 
-    model = Scripted("1. Tell me about three gates.")
+    model = ScriptedModel("1. Tell me about three gates.")
     made = asyncio.run(generate_prompts(model, HarmCategory("child_x", "Children", "anything"), 3))
     assert made.samples == () and model.calls == 0

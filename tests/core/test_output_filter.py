@@ -11,7 +11,7 @@ from tests.model_stand_ins import EvenJudge, Rows
 from truing.core import output_filter
 from truing.core.types import Answer, Judgement, Message, Response, Sample
 from truing.evaluation.evaluate import evaluate
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 
 # Built from single words of the filter's lists; forms no sentence.
 MATCH = " ".join(
@@ -108,7 +108,7 @@ def test_no_file_of_a_run_contains_withheld_text(tmp_path: Path) -> None:
         async def judge(self, sample: Sample, response: Response) -> Judgement:
             return replace(await super().judge(sample, response), rationale=MATCH)
 
-    model = Scripted(lambda c, s: MATCH if "2:" in c.prompt else "A kettle.")
+    model = ScriptedModel(lambda c, s: MATCH if "2:" in c.prompt else "A kettle.")
     run = evaluate(model, Rows.of(4), [QuotingJudge()], tmp_path / "run")
     stored = b"".join(p.read_bytes() for p in run.path.rglob("*") if p.is_file())
     assert MATCH.encode() not in stored

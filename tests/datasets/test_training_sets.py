@@ -14,7 +14,7 @@ from truing.core.types import Answer, Conversation, Judgement, Lineage, Response
 from truing.datasets.made import REFUSALS, damaged
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.specs.resolve import resolve
 
 
@@ -157,7 +157,7 @@ class Length:
         )
 
 
-class Grows(Scripted):
+class Grows(ScriptedModel):
     """Answers of growing length."""
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:

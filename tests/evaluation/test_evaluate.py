@@ -25,7 +25,7 @@ from truing.core.types import (
 )
 from truing.evaluation.evaluate import evaluate, judge_run
 from truing.evaluation.options import EvaluateOptions
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.runs.folder import Run
 
 
@@ -35,7 +35,7 @@ def files(run: Run) -> dict[str, bytes]:
 
 
 def test_a_run_is_samples_answers_and_judgements_in_order(tmp_path: Path) -> None:
-    model, judge = Scripted(lambda c, s: c.prompt.split(":")[0]), EvenJudge()
+    model, judge = ScriptedModel(lambda c, s: c.prompt.split(":")[0]), EvenJudge()
     run = evaluate(
         model, Rows.of(40), [judge], tmp_path / "run", options=EvaluateOptions(concurrency=7)
     )

@@ -19,7 +19,7 @@ from truing.core.errors import SpecError, UserError
 from truing.core.lineage import find_judge_conflict
 from truing.core.types import Conversation, Response, Sample, Sampling
 from truing.judges.preference import PreferenceJudge
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.specs.resolve import resolve
 from truing.train.batches import ExampleEncoder
 from truing.train.objectives import score_answers
@@ -149,7 +149,7 @@ def test_what_cannot_be_judged_is_unscored(reward: PreferenceJudge) -> None:
 def test_best_of_takes_the_highest_reward_and_the_judge_may_not_measure(
     reward: PreferenceJudge,
 ) -> None:
-    class Talks(Scripted):
+    class Talks(ScriptedModel):
         async def generate(self, conversation: Conversation, sampling: Sampling) -> Any:
             from truing.core.types import Answer
 
@@ -165,7 +165,7 @@ def test_best_of_takes_the_highest_reward_and_the_judge_may_not_measure(
 def test_a_cost_ceiling_that_all_break_abstains(folders: dict[str, str]) -> None:
     from truing.core.types import Answer
 
-    class Talks(Scripted):
+    class Talks(ScriptedModel):
         async def generate(self, conversation: Conversation, sampling: Sampling) -> Any:
             return tuple(Answer.of(TEXTS[k]) for k in range(sampling.n))
 

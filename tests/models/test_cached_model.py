@@ -9,7 +9,7 @@ import pytest
 
 from truing.core.types import Answer, Conversation, Sampling
 from truing.models.cached_model import CachedModel
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 
 ASKED = Conversation.of("What is a kettle for?")
 
@@ -19,7 +19,7 @@ def ask(model: Any, **how: Any) -> tuple[Answer, ...]:
 
 
 def test_the_same_question_is_asked_once_and_fewer_answers_are_the_first() -> None:
-    inner = Scripted(lambda conversation, sampling: f"{conversation.prompt} {sampling.seed}")
+    inner = ScriptedModel(lambda conversation, sampling: f"{conversation.prompt} {sampling.seed}")
     memo = CachedModel(inner)
     four = ask(memo, n=4, seed=3)
     assert ask(memo, n=1, seed=3) == four[:1]
@@ -42,7 +42,7 @@ def test_the_same_question_is_asked_once_and_fewer_answers_are_the_first() -> No
     ],
 )
 def test_another_question_is_asked(how: dict[str, Any]) -> None:
-    inner = Scripted("yes")
+    inner = ScriptedModel("yes")
     memo = CachedModel(inner)
     ask(memo, seed=3)
     ask(memo, **{"seed": 3, **how})
@@ -50,12 +50,12 @@ def test_another_question_is_asked(how: dict[str, Any]) -> None:
 
 
 def test_failures_are_not_remembered_and_the_oldest_go_first() -> None:
-    failing = Scripted(lambda conversation, sampling: Answer.failed("timeout", "no answer"))
+    failing = ScriptedModel(lambda conversation, sampling: Answer.failed("timeout", "no answer"))
     memo = CachedModel(failing)
     ask(memo)
     ask(memo)
     assert failing.calls == 2
-    inner = Scripted("yes")
+    inner = ScriptedModel("yes")
     small = CachedModel(inner, size=2)
     for text in ("a", "b", "a", "c", "a", "b"):  # a was used, so b had to go
         ask(small, conversation=Conversation.of(text))
@@ -67,7 +67,7 @@ def test_what_else_the_model_can_do() -> None:
         pieces = [p async for p in model.stream(ASKED, Sampling())]
         return pieces, await model.logprobs("a", ["b c"])
 
-    inner = Scripted("one two three")
+    inner = ScriptedModel("one two three")
     assert asyncio.run(all_of(CachedModel(inner))) == asyncio.run(all_of(inner))
 
     class Plain:

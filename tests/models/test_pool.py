@@ -17,7 +17,7 @@ from truing.core.types import Answer, Conversation, Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.models import pool as pool_module
-from truing.models.pool import Copy, Pool, Size, _check
+from truing.models.pool import ModelPool, ModelWorker, PoolOptions, _check_resources
 from truing.specs.parser import parse_spec
 from truing.specs.resolve import resolve
 
@@ -41,8 +41,8 @@ def test_a_wrong_spec_is_told_before_anything_starts(spec: str, said: str) -> No
 
 def test_more_than_there_is_would_wait_for_ever() -> None:
     with pytest.raises(UserError, match="4 copies need 4 GPUs, and Ray has 1"):
-        _check({"CPU": 8.0, "GPU": 1.0}, Size(copies=4, gpus=1.0))
-    _check({"CPU": 2.0}, Size(copies=2))
+        _check_resources({"CPU": 8.0, "GPU": 1.0}, PoolOptions(copies=4, gpus=1.0))
+    _check_resources({"CPU": 2.0}, PoolOptions(copies=2))
 
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed here")
@@ -55,7 +55,7 @@ def test_a_copy_answers_as_the_model_does() -> None:
     async def both() -> None:
         import msgspec
 
-        copy, model = Copy("scripted:mixed"), resolve("scripted:mixed", "model")
+        copy, model = ModelWorker("scripted:mixed"), resolve("scripted:mixed", "model")
         asked, how = Conversation.of("What is a kettle for?"), Sampling(n=2, seed=3)
         got = await copy.generate(msgspec.msgpack.encode(asked), msgspec.msgpack.encode(how))
         expected = await model.generate(asked, how)
@@ -67,7 +67,7 @@ def test_a_copy_answers_as_the_model_does() -> None:
         scored = await copy.logprobs(msgspec.msgpack.encode("A"), ["b c"])
         assert scored == await model.logprobs("A", ["b c"])
         faults = msgspec.msgpack.decode(
-            await Copy("scripted:none").face(), type=pool_module._Face
+            await ModelWorker("scripted:none").face(), type=pool_module._Face
         ).faults
         assert "there is no script 'none'" in faults[0]
 
@@ -75,15 +75,15 @@ def test_a_copy_answers_as_the_model_does() -> None:
 
 
 @pytest.fixture
-def pool() -> Iterator[Pool]:
+def pool() -> Iterator[ModelPool]:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    made = Pool(parse_spec("scripted:mixed,delay=0.01"), Size(copies=2, cpus=0.5))
+    made = ModelPool(parse_spec("scripted:mixed,delay=0.01"), PoolOptions(copies=2, cpus=0.5))
     yield made
     made._stop()
 
 
 @pytest.mark.slow
-def test_a_run_with_a_pool_is_the_run_without(pool: Pool, tmp_path: Path) -> None:
+def test_a_run_with_a_pool_is_the_run_without(pool: ModelPool, tmp_path: Path) -> None:
     plain = resolve("scripted:mixed,delay=0.01", "model")
     assert (pool.name, pool.lineage) == (plain.name, plain.lineage)
     data = Rows.of(60)
@@ -122,7 +122,9 @@ def test_copies_share_the_work_and_a_killed_one_comes_back(
 ) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     monkeypatch.setenv("PYTHONPATH", str(root))
-    made = Pool(parse_spec("python:tests.models.test_pool:_whoami"), Size(copies=2, cpus=0.5))
+    made = ModelPool(
+        parse_spec("python:tests.models.test_pool:_whoami"), PoolOptions(copies=2, cpus=0.5)
+    )
 
     async def ask(n: int, victim: int = 0) -> list[str]:
         jobs = [
@@ -149,19 +151,19 @@ def test_copies_share_the_work_and_a_killed_one_comes_back(
 @pytest.mark.slow
 def test_what_ends_a_pool_is_told(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    wrong = Pool(parse_spec("scripted:none"), Size(copies=1, cpus=0.5))
+    wrong = ModelPool(parse_spec("scripted:none"), PoolOptions(copies=1, cpus=0.5))
     with pytest.raises(SpecError, match="there is no script 'none'"):
         _ = wrong.name
-    many = Pool(parse_spec("scripted:mixed"), Size(copies=2, gpus=64.0))
+    many = ModelPool(parse_spec("scripted:mixed"), PoolOptions(copies=2, gpus=64.0))
     with pytest.raises(UserError, match="2 copies need 128 GPUs"):
         _ = many.name
     many._stop()
-    nowhere = Pool(parse_spec("scripted:mixed"), Size(copies=1, address="127.0.0.1:1"))
+    nowhere = ModelPool(parse_spec("scripted:mixed"), PoolOptions(copies=1, address="127.0.0.1:1"))
     with pytest.raises(UserError, match="no Ray at 127"):
         _ = nowhere.name
-    spent = Pool(
+    spent = ModelPool(
         parse_spec("openai:m,base_url=http://127.0.0.1:9/v1,budget_requests=0,retries=0"),
-        Size(copies=1, cpus=0.5),
+        PoolOptions(copies=1, cpus=0.5),
     )
     try:
         with pytest.raises(BudgetExceeded, match="the budget of 0 requests is spent"):

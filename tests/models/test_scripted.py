@@ -9,22 +9,22 @@ import pytest
 from truing.core.errors import SpecError
 from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Sampling
-from truing.models.scripted import ANSWER, REFUSAL, Scripted
+from truing.models.scripted import ANSWER, REFUSAL, ScriptedModel
 from truing.specs.resolve import resolve
 
 ASK = Conversation.of("what is tea")
 
 
-def said(model: Scripted, sampling: Sampling | None = None) -> list[str]:
+def said(model: ScriptedModel, sampling: Sampling | None = None) -> list[str]:
     return [a.text for a in asyncio.run(model.generate(ASK, sampling or Sampling()))]
 
 
 def test_scripts_by_text_mapping_and_function() -> None:
-    assert said(Scripted("a leaf")) == ["a leaf"]
-    assert said(Scripted({"what is tea": "a drink"})) == ["a drink"]
-    assert asyncio.run(Scripted({}).generate(ASK, Sampling()))[0].failure is not None
-    assert len(set(said(Scripted(lambda c, s: str(s.seed)), Sampling(n=3)))) == 3
-    assert said(Scripted(lambda c, s: Answer.failed("x", "y"))) == [""]
+    assert said(ScriptedModel("a leaf")) == ["a leaf"]
+    assert said(ScriptedModel({"what is tea": "a drink"})) == ["a drink"]
+    assert asyncio.run(ScriptedModel({}).generate(ASK, Sampling()))[0].failure is not None
+    assert len(set(said(ScriptedModel(lambda c, s: str(s.seed)), Sampling(n=3)))) == 3
+    assert said(ScriptedModel(lambda c, s: Answer.failed("x", "y"))) == [""]
 
 
 def test_specs_and_their_shares() -> None:
@@ -49,7 +49,7 @@ def test_specs_and_their_shares() -> None:
 
 
 def test_it_streams_scores_and_is_a_model() -> None:
-    model = Scripted("one two three")
+    model = ScriptedModel("one two three")
 
     async def pieces() -> list[str]:
         return [p async for p in model.stream(ASK, Sampling())]
@@ -63,4 +63,4 @@ def test_it_streams_scores_and_is_a_model() -> None:
     scores = asyncio.run(model.logprobs(ASK, ["a b", "c"]))
     assert [len(s) for s in scores] == [2, 1]
     assert all(-5 <= p <= -0.01 for s in scores for p in s)
-    assert Scripted("a").lineage.hash != Scripted("b").lineage.hash
+    assert ScriptedModel("a").lineage.hash != ScriptedModel("b").lineage.hash

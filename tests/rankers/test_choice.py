@@ -13,7 +13,7 @@ from tests.rankers.rank_parts import Knows, Rows, choice
 
 from truing.core.errors import DataError, RunError, UserError
 from truing.core.types import Conversation
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rankers import Form, LikelihoodRanker, Settings, rank_choices
 from truing.rankers.bias import biased, scores
 from truing.rankers.choice import Ranked, by_likelihood, lettered, read_letter, rotations
@@ -171,7 +171,7 @@ def test_letters_that_a_model_writes(text: str, place: int | None) -> None:
 
 
 def test_by_generation_needs_no_likelihoods_and_unclear_answers_are_unscored() -> None:
-    model = Scripted(lambda c, s: "B." if "two" in c.prompt else "let me think")
+    model = ScriptedModel(lambda c, s: "B." if "two" in c.prompt else "let me think")
     (made,) = rank_choices(model, ROWS, None, Settings(how=("generation",), permutations=2))
     assert (made.n, made.unscored) == (3, 2)
     assert made.find("written").value.estimate == 0.5  # type: ignore[union-attr]  # B in both orders: no opinion

@@ -25,7 +25,7 @@ from truing.core.types import (
 )
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rankers.judged import JudgeRanker, order, preferences, worst_of
 from truing.rankers.judged_run import rank_run
 
@@ -110,7 +110,7 @@ def test_the_worst_of_n_by_hand() -> None:
 def run(path: Path, n: int = 3) -> Path:
     words = ["one", "one two three four five six seven", "one two", "break"]
     rows = [choice(f"s{i}", f"prompt {i}", (), None) for i in range(4)]
-    model = Scripted(lambda c, s: words[s.seed % 4], version="v")
+    model = ScriptedModel(lambda c, s: words[s.seed % 4], version="v")
     evaluate(
         model,
         Rows([Row(sample=r.sample) for r in rows]),

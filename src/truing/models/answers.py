@@ -26,7 +26,7 @@ from truing.specs.resolve import Args
 _RESPONSES = ("response", "answer", "completion", "output")
 
 
-def _key(conversation: Conversation) -> bytes:
+def _conversation_key(conversation: Conversation) -> bytes:
     text = "\0".join(f"{m.role}\1{m.content}" for m in conversation.messages)
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
 
@@ -38,42 +38,45 @@ def _prompt_key(prompt: str) -> bytes:
 
 
 class StoredAnswers:
-    """A table of conversations and the answers that were given to them."""
+    """A table of conversations and their stored answers."""
 
     def __init__(
         self, pairs: Iterator[tuple[Conversation, str]], *, name: str, version: str = ""
     ) -> None:
         self.name = name
         self._answers: dict[bytes, list[str]] = {}
+        # The newest prompt is a second key: a log often lacks the turns before it.
         for conversation, text in pairs:
-            for key in (_key(conversation), _prompt_key(conversation.prompt)):
+            for key in (_conversation_key(conversation), _prompt_key(conversation.prompt)):
                 self._answers.setdefault(key, []).append(text)
         if not self._answers:
             raise DataError(f"{name}: no stored answers")
         self.lineage = Lineage(name=name, hash=digest("answers", version or name))
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """The first `n` answers in the order of the file; missing ones are failures."""
-        found = (
-            self._answers.get(_key(conversation))
+        """Returns the first `n` answers in the order of the file; missing ones are failures."""
+        stored = (
+            self._answers.get(_conversation_key(conversation))
             or self._answers.get(_prompt_key(conversation.prompt))
             or []
         )
         missing = Answer.failed(
-            "missing", f"there are {len(found)} stored answers to this prompt, not {sampling.n}"
+            "missing", f"there are {len(stored)} stored answers to this prompt, not {sampling.n}"
         )
-        return tuple(Answer.of(found[i]) if i < len(found) else missing for i in range(sampling.n))
+        return tuple(
+            Answer.of(stored[i]) if i < len(stored) else missing for i in range(sampling.n)
+        )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line or row number, row) of a JSONL, CSV, TSV or Parquet file."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         try:
             import pyarrow.parquet as parquet
         except ModuleNotFoundError as error:
             raise MissingExtra("hub", "reading Parquet") from error
-        for at, row in enumerate(parquet.read_table(path).to_pylist(), 1):
-            yield at, row
+        yield from enumerate(parquet.read_table(path).to_pylist(), 1)
     elif suffix in (".csv", ".tsv"):
         try:
             with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -98,16 +101,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, row
 
 
-def _asked(row: dict[str, Any], column: str | None) -> Conversation | None:
-    inner = row.get("request")
-    messages = inner.get("messages") if isinstance(inner, dict) else row.get("messages")
+def _read_conversation(row: dict[str, Any], column: str | None) -> Conversation | None:
+    request = row.get("request")
+    messages = request.get("messages") if isinstance(request, dict) else row.get("messages")
     if column is None and isinstance(messages, list):
         return Conversation.from_openai(messages)
     prompt = row.get(column or "prompt")
     return Conversation.of(prompt) if isinstance(prompt, str) else None
 
 
-def _said(row: dict[str, Any], column: str | None) -> str | None:
+def _read_answer_text(row: dict[str, Any], column: str | None) -> str | None:
     for name in (column,) if column else _RESPONSES:
         value = row.get(name)
         if isinstance(value, dict) and value.get("choices"):
@@ -117,20 +120,23 @@ def _said(row: dict[str, Any], column: str | None) -> str | None:
     return None
 
 
-def read_pairs(
+def read_stored_answers(
     path: Path, prompt: str | None = None, response: str | None = None
 ) -> Iterator[tuple[Conversation, str]]:
-    """Conversations and answers of a file or of a run folder; DataError with file and line."""
+    """Yields the conversations and answers of a file or of a run folder.
+
+    Raises DataError with file and line for rows that cannot be read.
+    """
     if path.is_dir():
         run = Run(path)
-        asked = {s.id: s.conversation for s in run.samples()}
+        conversations = {s.id: s.conversation for s in run.samples()}
         for r in run.responses():
-            if r.failure is None and r.sample_id in asked:
-                yield asked[r.sample_id], r.text
+            if r.failure is None and r.sample_id in conversations:
+                yield conversations[r.sample_id], r.text
         return
-    for number, row in _rows(path):
+    for number, row in _read_rows(path):
         try:
-            conversation, text = _asked(row, prompt), _said(row, response)
+            conversation, text = _read_conversation(row, prompt), _read_answer_text(row, response)
         except (ValueError, AttributeError, TypeError, IndexError) as error:
             raise DataError.at(path, number, str(error)) from error
         if conversation is None:
@@ -140,19 +146,19 @@ def read_pairs(
                 f"no column {prompt or 'prompt'!r}{did_you_mean(prompt or 'prompt', row)}",
             )
         if text is None:
-            wanted = response or "response"
-            raise DataError.at(path, number, f"no column {wanted!r}{did_you_mean(wanted, row)}")
+            column = response or "response"
+            raise DataError.at(path, number, f"no column {column!r}{did_you_mean(column, row)}")
         if conversation.messages and conversation.last.role == "assistant":
             conversation = Conversation(conversation.messages[:-1])
         yield conversation, text
 
 
 def build(args: Args) -> StoredAnswers:
-    """The model of an `answers:` spec."""
+    """Returns the model of an `answers:` spec."""
     path = Path(args.name)
     if not args.name or not path.exists():
         raise SpecError(f"spec '{args.spec}': there is no file {args.name!r}")
     files = [path / "responses.jsonl"] if path.is_dir() else [path]
     version = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
-    pairs = read_pairs(path, args.text("prompt"), args.text("response"))
+    pairs = read_stored_answers(path, args.text("prompt"), args.text("response"))
     return StoredAnswers(pairs, name=f"answers:{path.name}", version=version)

@@ -27,11 +27,11 @@ from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.specs.parser import Spec, parse_spec
 from truing.specs.resolve import Args, list_kinds, resolve
 
-_STORE = 80 << 20  # bytes of Ray's object store: requests and answers are small
-_GATHERED = 1000  # requests that a copy holds at the same time
+_OBJECT_STORE = 80 << 20  # bytes of Ray's object store: requests and answers are small
+_WORKER_CONCURRENCY = 1000  # requests that a copy holds at the same time
 
 
-class Size(Struct, frozen=True, kw_only=True):
+class PoolOptions(Struct, frozen=True, kw_only=True):
     """How many copies, what each may use, and where."""
 
     copies: int = 2
@@ -41,8 +41,8 @@ class Size(Struct, frozen=True, kw_only=True):
     address: str | None = None
 
 
-class _Face(Struct, frozen=True):
-    """What a copy says of itself, or the faults of its spec."""
+class _WorkerInfo(Struct, frozen=True):
+    """Name and lineage of a worker's model, or the faults of its spec."""
 
     name: str = ""
     lineage: Lineage = Lineage()
@@ -52,9 +52,10 @@ class _Face(Struct, frozen=True):
 _encode = msgspec.msgpack.encode
 
 
-class Copy:
-    """What runs in each process: the model, asked with bytes, so that both sides may be of
-    different versions.
+class ModelWorker:
+    """Runs in each process: the model behind methods that take and return encoded bytes.
+
+    Bytes, not pickled objects: the two sides may run different versions of the package.
     """
 
     def __init__(self, spec: str) -> None:
@@ -65,193 +66,199 @@ class Copy:
         except UserError as error:
             self._faults = tuple(error.faults)
 
-    async def face(self) -> bytes:
-        """Name, lineage, faults."""
+    async def info(self) -> bytes:
+        """Returns the encoded name and lineage, or the faults."""
         if self._model is None:
-            return _encode(_Face(faults=self._faults))
-        return _encode(_Face(self._model.name, self._model.lineage))
+            return _encode(_WorkerInfo(faults=self._faults))
+        return _encode(_WorkerInfo(self._model.name, self._model.lineage))
 
     async def generate(self, conversation: bytes, sampling: bytes) -> bytes:
-        """Answers, encoded; an exception of the model becomes failures, so that none has to be
-        sent.
-        """
-        asked = msgspec.msgpack.decode(conversation, type=Conversation)
-        how = msgspec.msgpack.decode(sampling, type=Sampling)
+        """Returns encoded answers; an exception of the model becomes failed answers."""
+        options = msgspec.msgpack.decode(sampling, type=Sampling)
         try:
-            made = await self._model.generate(asked, how)
+            answers = await self._model.generate(
+                msgspec.msgpack.decode(conversation, type=Conversation), options
+            )
         except BudgetExceeded:
             raise
         except Exception as error:
-            made = (
+            answers = (
                 Answer.failed(
                     "exception", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 ),
-            ) * how.n
-        return _encode(made)
+            ) * options.n
+        return _encode(answers)
 
     async def logprobs(self, prefix: bytes, continuations: list[str]) -> list[list[float]]:
-        """See `Scored`; UserError where the model has none."""
+        """See `LogprobModel`. Raises UserError if the model has no log-probabilities."""
         if not isinstance(self._model, LogprobModel):
             raise UserError(f"{self._model.name}: gives no log-probabilities")
-        asked: Conversation | str = msgspec.msgpack.decode(prefix, type=Conversation | str)
-        return await self._model.logprobs(asked, continuations)
+        decoded: Conversation | str = msgspec.msgpack.decode(prefix, type=Conversation | str)
+        return await self._model.logprobs(decoded, continuations)
 
     async def stream(self, conversation: bytes, sampling: bytes) -> AsyncIterator[str]:
-        """Pieces of text, or the whole answer where the model gives no pieces."""
-        asked = msgspec.msgpack.decode(conversation, type=Conversation)
-        how = msgspec.msgpack.decode(sampling, type=Sampling)
+        """Yields chunks of text, or the whole answer of a model that does not stream."""
+        decoded = msgspec.msgpack.decode(conversation, type=Conversation)
+        options = msgspec.msgpack.decode(sampling, type=Sampling)
         if isinstance(self._model, StreamingModel):
-            async for piece in self._model.stream(asked, how):
-                yield piece
+            async for text in self._model.stream(decoded, options):
+                yield text
         else:
-            yield (await self._model.generate(asked, how))[0].text
+            yield (await self._model.generate(decoded, options))[0].text
 
 
-class _Seat:
-    """A copy as the pool sees it."""
+class _Worker:
+    """A Ray actor and the number of its requests in flight."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
-        self.busy = 0
+        self.in_flight = 0
 
 
-class Pool:
-    """A `Model`, `Streams` and `Scored` over copies of the model that a spec names; starts Ray at
-    its first use.
+class ModelPool:
+    """A `Model` over copies of the model that a spec names; it streams and scores too.
+
+    Ray is started at the first use.
     """
 
-    def __init__(self, spec: Spec, size: Size | None = None) -> None:
+    def __init__(self, spec: Spec, size: PoolOptions | None = None) -> None:
         self.spec = str(spec)
-        self.size = size or Size()
-        self._seats: list[_Seat] = []
-        self._face: _Face | None = None
-        self._mine = False
+        self.size = size or PoolOptions()
+        self._workers: list[_Worker] = []
+        self._info: _WorkerInfo | None = None
+        self._owns_ray = False
 
     @property
     def name(self) -> str:
-        """The model's own; asks the first copy."""
-        return self._known().name
+        """That of the copied model, from the first copy."""
+        return self._worker_info().name
 
     @property
     def lineage(self) -> Lineage:
-        """The model's own; asks the first copy."""
-        return self._known().lineage
+        """That of the copied model, from the first copy."""
+        return self._worker_info().lineage
 
     @property
     def endpoints(self) -> tuple[Any, ...]:
-        """What the copies will ask over the network (`truing.http.client.find_endpoints`)."""
+        """The endpoints that the copies will call (`truing.http.client.find_endpoints`)."""
         from truing.http.client import find_endpoints
 
         return tuple(
             e
-            for spec in _over_http(parse_spec(self.spec))
+            for spec in _find_http_specs(parse_spec(self.spec))
             for e in find_endpoints(resolve(spec, "model"))
         )
 
-    def _known(self) -> _Face:
-        if self._face is None:
+    def _worker_info(self) -> _WorkerInfo:
+        if self._info is None:
             ray = _ray()
-            face = msgspec.msgpack.decode(ray.get(self._start()[0].actor.face.remote()), type=_Face)
-            if face.faults:
+            info = msgspec.msgpack.decode(
+                ray.get(self._start_workers()[0].actor.info.remote()), type=_WorkerInfo
+            )
+            if info.faults:
                 self._stop()
-                raise SpecError(*face.faults)
-            self._face = face
-        return self._face
+                raise SpecError(*info.faults)
+            self._info = info
+        return self._info
 
-    def _start(self) -> list[_Seat]:
-        if self._seats:
-            return self._seats
+    def _start_workers(self) -> list[_Worker]:
+        if self._workers:
+            return self._workers
         ray, size = _ray(), self.size
-        self._mine = not ray.is_initialized()
-        if self._mine:
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
             _connect(ray, size)
-        _check(ray.cluster_resources(), size)
-        made = ray.remote(Copy).options(
+        _check_resources(ray.cluster_resources(), size)
+        actor_class = ray.remote(ModelWorker).options(
             num_cpus=size.cpus,
             num_gpus=size.gpus,
             max_restarts=size.restarts,
             max_task_retries=size.restarts,
-            max_concurrency=_GATHERED,
+            max_concurrency=_WORKER_CONCURRENCY,
         )
-        self._seats = [_Seat(made.remote(self.spec)) for _ in range(size.copies)]
-        return self._seats
+        self._workers = [_Worker(actor_class.remote(self.spec)) for _ in range(size.copies)]
+        return self._workers
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """Asks the copy with the fewest requests in flight; where one is lost for good, another."""
-        asked, how = _encode(conversation), _encode(sampling)
-        lost = "no copy is left"
-        while seats := self._start():
-            seat = min(seats, key=lambda s: s.busy)
-            seat.busy += 1
+        """Sends the request to the copy with the fewest in flight; to another one if it dies for
+        good.
+        """
+        encoded, options = _encode(conversation), _encode(sampling)
+        reason = "no copy is left"
+        while workers := self._start_workers():
+            worker = min(workers, key=lambda w: w.in_flight)
+            worker.in_flight += 1
             try:
                 return msgspec.msgpack.decode(
-                    await seat.actor.generate.remote(asked, how), type=tuple[Answer, ...]
+                    await worker.actor.generate.remote(encoded, options), type=tuple[Answer, ...]
                 )
             except BudgetExceeded as error:
                 raise BudgetExceeded(_last_line(error)) from None
             except _ray().exceptions.RayActorError as error:
-                lost = _last_line(error)
-                if seat in self._seats:
-                    self._seats.remove(seat)
-                if not self._seats:
+                reason = _last_line(error)
+                if worker in self._workers:
+                    self._workers.remove(worker)
+                if not self._workers:
                     break
             finally:
-                seat.busy -= 1
-        return (Answer.failed("worker", f"all copies of the model died: {lost}"),) * sampling.n
+                worker.in_flight -= 1
+        return (Answer.failed("worker", f"all copies of the model died: {reason}"),) * sampling.n
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """The text as one copy writes it."""
-        seat = min(self._start(), key=lambda s: s.busy)
-        seat.busy += 1
+        """Yields the text as one copy generates it."""
+        worker = min(self._start_workers(), key=lambda w: w.in_flight)
+        worker.in_flight += 1
         try:
-            pieces = seat.actor.stream.options(num_returns="streaming").remote(
+            chunks = worker.actor.stream.options(num_returns="streaming").remote(
                 _encode(conversation), _encode(sampling)
             )
-            async for piece in pieces:
-                yield await piece
+            async for chunk in chunks:
+                yield await chunk
         finally:
-            seat.busy -= 1
+            worker.in_flight -= 1
 
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """See `Scored`."""
-        seat = min(self._start(), key=lambda s: s.busy)
-        seat.busy += 1
+        """See `LogprobModel`."""
+        worker = min(self._start_workers(), key=lambda w: w.in_flight)
+        worker.in_flight += 1
         try:
-            found: list[list[float]] = await seat.actor.logprobs.remote(
+            logprobs: list[list[float]] = await worker.actor.logprobs.remote(
                 _encode(prefix), list(continuations)
             )
-            return found
+            return logprobs
         except UserError as error:
             raise UserError(_last_line(error)) from None
         finally:
-            seat.busy -= 1
+            worker.in_flight -= 1
 
     async def close(self) -> None:
-        """Ends the copies, and Ray if this pool started it; may be called twice, and used again."""
+        """Stops the copies, and Ray if this pool started it. The pool may be closed twice and used
+        again.
+        """
         self._stop()
 
     def _stop(self) -> None:
-        if not self._seats and not self._mine:
+        if not self._workers and not self._owns_ray:
             return
         ray = _ray()
-        for seat in self._seats:
-            ray.kill(seat.actor)
-        self._seats = []
-        if self._mine:
+        for worker in self._workers:
+            ray.kill(worker.actor)
+        self._workers = []
+        if self._owns_ray:
             ray.shutdown()
-            self._mine = False
+            self._owns_ray = False
 
 
-def _over_http(spec: Spec) -> list[Spec]:
+def _find_http_specs(spec: Spec) -> list[Spec]:
     if spec.kind in ("openai", "http") or "base_url" in spec.args:
         return [spec]
     return [
-        found
+        http_spec
         for inner in spec.args.values()
         if isinstance(inner, Spec)
-        for found in _over_http(inner)
+        for http_spec in _find_http_specs(inner)
     ]
 
 
@@ -264,18 +271,18 @@ def _ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, size: Size) -> None:
+def _connect(ray: Any, size: PoolOptions) -> None:
     address = size.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if address:
-            _reach(address)
+            _check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
             ray.init(
                 num_cpus=max(os.cpu_count() or 1, -int(-size.copies * size.cpus // 1)),
                 include_dashboard=False,
-                object_store_memory=_STORE,
+                object_store_memory=_OBJECT_STORE,
                 log_to_driver=False,
                 logging_level="ERROR",
             )
@@ -283,20 +290,20 @@ def _connect(ray: Any, size: Size) -> None:
         raise UserError(f"pool: no Ray at {address or 'this machine'}: {error}") from error
 
 
-def _reach(address: str) -> None:
-    """Ray waits minutes for a cluster that is not there; a connection tells at once."""
+def _check_reachable(address: str) -> None:
+    """Connects once: Ray itself waits minutes for a cluster that is not there."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def _check(have: dict[str, float], size: Size) -> None:
-    """A copy that finds no room would wait for ever: say so instead."""
+def _check_resources(available: dict[str, float], size: PoolOptions) -> None:
+    """Raises UserError where a copy would wait for ever for its CPUs or GPUs."""
     for what, each in (("CPU", size.cpus), ("GPU", size.gpus)):
-        if have.get(what, 0.0) < size.copies * each:
+        if available.get(what, 0.0) < size.copies * each:
             raise UserError(
                 f"pool: {size.copies} copies need {size.copies * each:g} {what}s, and Ray has "
-                f"{have.get(what, 0.0):g}; use fewer copies, or {what.lower()}s=... for each"
+                f"{available.get(what, 0.0):g}; use fewer copies, or {what.lower()}s=... for each"
             )
 
 
@@ -307,10 +314,10 @@ def _last_line(error: BaseException) -> str:
     ]
 
 
-def build(args: Args) -> Pool:
-    """The model of a `pool:` spec; the model itself is built in each process, and nowhere else."""
-    size = Size(
-        copies=_copies(args),
+def build(args: Args) -> ModelPool:
+    """Returns the model of a `pool:` spec; the copied model is built in the processes alone."""
+    size = PoolOptions(
+        copies=_read_copies(args),
         cpus=args.number("cpus", 1.0),
         gpus=args.number("gpus", 0.0),
         restarts=args.integer("restarts", 3),
@@ -318,23 +325,23 @@ def build(args: Args) -> Pool:
     )
     if size.copies < 1 or size.cpus < 0 or size.gpus < 0 or size.restarts < 0:
         raise args.fault("copies must be 1 or more; cpus, gpus and restarts not below 0")
-    given = args.take_remaining().pop("of", None)
+    of = args.take_remaining().pop("of", None)
     unknown = [k for k in args.spec.args if k not in ("of", "cpus", "gpus", "restarts", "address")]
     if unknown:
         raise args.fault("; ".join(f"unknown argument {k!r}" for k in unknown))
-    if given is None:
+    if of is None:
         raise args.fault("of=(...) is missing: the model to copy")
-    inner = given if isinstance(given, Spec) else parse_spec(given)
+    inner = of if isinstance(of, Spec) else parse_spec(of)
     if inner.kind not in list_kinds("model"):
         raise args.fault(
             "there is no model of kind "
             f"{inner.kind!r}{did_you_mean(inner.kind, list_kinds('model'))}"
         )
     _ray()
-    return Pool(inner, size)
+    return ModelPool(inner, size)
 
 
-def _copies(args: Args) -> int:
+def _read_copies(args: Args) -> int:
     try:
         return int(args.name or 2)
     except ValueError:

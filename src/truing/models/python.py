@@ -25,17 +25,17 @@ from truing.specs.resolve import Args, load_object
 
 
 class PythonModel:
-    """A function that answers."""
+    """A Python function that answers conversations."""
 
     def __init__(self, function: Callable[..., Any], *, name: str = "", threads: int = 64) -> None:
         self.name = (
             name or f"python:{function.__module__}:{getattr(function, '__qualname__', 'function')}"
         )
         self._function = function
-        self._asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004
         )
-        self._takes, self._with_sampling = _shape(function)
+        self._argument, self._with_sampling = _inspect_parameters(function)
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
         try:
@@ -45,31 +45,33 @@ class PythonModel:
         self.lineage = Lineage(name=self.name, hash=digest("python", self.name, code))
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """Calls the function once for each answer, at the same time."""
+        """Calls the function once for each answer, concurrently."""
         if sampling.n == 1:
-            return (await self._one(conversation, sampling),)
-        each = [
+            return (await self._generate_one(conversation, sampling),)
+        samplings = [
             msgspec.structs.replace(sampling, n=1, seed=stream_seed(sampling.seed, i))
             for i in range(sampling.n)
         ]
-        return tuple(await asyncio.gather(*(self._one(conversation, s) for s in each)))
+        return tuple(
+            await asyncio.gather(*(self._generate_one(conversation, s) for s in samplings))
+        )
 
-    async def _one(self, conversation: Conversation, sampling: Sampling) -> Answer:
-        given: Any = conversation
-        if self._takes == "messages":
-            given = conversation.to_openai()
-        elif self._takes == "prompt":
-            given = conversation.prompt
-        arguments = (given, sampling) if self._with_sampling else (given,)
+    async def _generate_one(self, conversation: Conversation, sampling: Sampling) -> Answer:
+        argument: Any = conversation
+        if self._argument == "messages":
+            argument = conversation.to_openai()
+        elif self._argument == "prompt":
+            argument = conversation.prompt
+        arguments = (argument, sampling) if self._with_sampling else (argument,)
         try:
-            if self._asynchronous:
-                said = await self._function(*arguments)
+            if self._is_async:
+                result = await self._function(*arguments)
             else:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(
                         self._threads, thread_name_prefix="truing-python"
                     )
-                said = await asyncio.get_running_loop().run_in_executor(
+                result = await asyncio.get_running_loop().run_in_executor(
                     self._pool, self._function, *arguments
                 )
         except BudgetExceeded:
@@ -78,16 +80,19 @@ class PythonModel:
             return Answer.failed(
                 "exception", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             )
-        return _read(said)
+        return _read_result(result)
 
     async def close(self) -> None:
-        """Ends the threads; may be called twice."""
+        """Stops the threads; may be called twice."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
 
-def _shape(function: Callable[..., Any]) -> tuple[str, bool]:
+def _inspect_parameters(function: Callable[..., Any]) -> tuple[str, bool]:
+    """Returns what the first argument is (conversation, messages or prompt), and whether sampling
+    is the second.
+    """
     try:
         parameters = [
             p
@@ -101,49 +106,47 @@ def _shape(function: Callable[..., Any]) -> tuple[str, bool]:
             f"python model {function!r}: the function takes no argument; it must take the prompt"
         )
     first = parameters[0]
-    note = (
+    annotation = (
         first.annotation
         if isinstance(first.annotation, str)
         else getattr(first.annotation, "__name__", "")
     )
-    takes = (
+    argument = (
         "conversation"
-        if "Conversation" in note or first.name == "conversation"
-        else ("messages" if first.name == "messages" or note.startswith("list") else "prompt")
+        if "Conversation" in annotation or first.name == "conversation"
+        else ("messages" if first.name == "messages" or annotation.startswith("list") else "prompt")
     )
     second = parameters[1] if len(parameters) > 1 else None
     with_sampling = second is not None and (
         second.name == "sampling" or "Sampling" in str(second.annotation)
     )
-    return takes, with_sampling
+    return argument, with_sampling
 
 
-def _read(said: Any) -> Answer:
-    if isinstance(said, str):
-        return Answer.of(said)
-    if isinstance(said, Answer):
-        return said
-    if isinstance(said, (bytes, bytearray)):
+def _read_result(result: Any) -> Answer:
+    if isinstance(result, str):
+        return Answer.of(result)
+    if isinstance(result, Answer):
+        return result
+    if isinstance(result, (bytes, bytearray)):
         try:
-            return Answer.of(said.decode("utf-8"))
+            return Answer.of(result.decode("utf-8"))
         except UnicodeDecodeError:
             return Answer.failed(
-                "binary", f"the function gave {len(said)} bytes that are not UTF-8 text"
+                "binary", f"the function gave {len(result)} bytes that are not UTF-8 text"
             )
-    if said is None:
+    if result is None:
         return Answer.failed("empty", "the function gave nothing (None)")
-    if isinstance(said, dict) and isinstance(said.get("content"), str):
+    if isinstance(result, dict) and isinstance(result.get("content"), str):
         try:
-            return Answer(message=Conversation.from_openai([{"role": "assistant", **said}]).last)
+            return Answer(message=Conversation.from_openai([{"role": "assistant", **result}]).last)
         except ValueError as error:
             return Answer.failed("unparsable", str(error))
-    return Answer.failed("unparsable", f"the function gave a {type(said).__name__}, not a text")
+    return Answer.failed("unparsable", f"the function gave a {type(result).__name__}, not a text")
 
 
 def build(args: Args) -> PythonModel:
-    """The model of a `python:` spec; modules beside the caller's working directory are found
-    too.
-    """
+    """Returns the model of a `python:` spec; modules in the working directory are found too."""
     module, _, attribute = args.name.partition(":")
     if not module or not attribute:
         raise SpecError(f"spec '{args.spec}': expected python:package.module:function")

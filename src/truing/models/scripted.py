@@ -1,4 +1,4 @@
-"""A model of fixed answers: for tests, for examples, and to see what a run costs without a model.
+"""A model with fixed answers: for tests, examples, and to measure a run without its model.
 
 scripted:mixed          refuses half of the prompts (by their hash), answers the others;
 `refuse_share=0.3` scripted:refuse         always refuses            scripted:comply   always
@@ -26,7 +26,8 @@ ANSWER = (
 )
 
 
-def _share(prompt: str) -> float:
+def _hash_to_unit(prompt: str) -> float:
+    """Returns a number in [0, 1) that depends on the text alone."""
     return (
         int.from_bytes(
             hashlib.blake2b(prompt.encode("utf-8", "replace"), digest_size=4).digest(), "big"
@@ -35,7 +36,7 @@ def _share(prompt: str) -> float:
     )
 
 
-class Scripted:
+class ScriptedModel:
     """Answers by a text, a mapping of prompts to texts, or a function; deterministic if the
     function is.
     """
@@ -51,28 +52,26 @@ class Scripted:
         self.name = name
         self._script = script
         self._delay = delay
-        given = repr(sorted(script.items())) if isinstance(script, Mapping) else ""
-        given = script if isinstance(script, str) else given
-        self.lineage = Lineage(name=name, hash=digest("scripted", name, given, version))
+        content = repr(sorted(script.items())) if isinstance(script, Mapping) else ""
+        content = script if isinstance(script, str) else content
+        self.lineage = Lineage(name=name, hash=digest("scripted", name, content, version))
         self.calls = 0
 
-    def _one(self, conversation: Conversation, sampling: Sampling) -> Answer:
+    def _answer(self, conversation: Conversation, sampling: Sampling) -> Answer:
         if isinstance(self._script, str):
-            said: str | Answer = self._script
+            reply: str | Answer = self._script
         elif isinstance(self._script, Mapping):
-            found = self._script.get(conversation.prompt)
-            said = (
-                Answer.failed("missing", "the script has no answer to this prompt")
-                if found is None
-                else found
+            reply = self._script.get(
+                conversation.prompt,
+                Answer.failed("missing", "the script has no answer to this prompt"),
             )
         else:
-            said = self._script(conversation, sampling)
-        if isinstance(said, Answer):
-            return said
-        words = said.split(" ")
+            reply = self._script(conversation, sampling)
+        if isinstance(reply, Answer):
+            return reply
+        words = reply.split(" ")
         cut = len(words) > sampling.max_tokens
-        text = " ".join(words[: sampling.max_tokens]) if cut else said
+        text = " ".join(words[: sampling.max_tokens]) if cut else reply
         read = sum(len(m.content.split()) for m in conversation.messages)
         usage = Usage(read, min(len(words), sampling.max_tokens))
         return Answer(
@@ -82,15 +81,15 @@ class Scripted:
         )
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """`sampling.n` answers; a function sees a seed of its own for each."""
+        """Returns `sampling.n` answers; a function gets a seed of its own for each."""
         self.calls += 1
         if self._delay:
             await asyncio.sleep(self._delay)
         if sampling.n == 1:
-            return (self._one(conversation, sampling),)
+            return (self._answer(conversation, sampling),)
         seeds = [stream_seed(sampling.seed, i) for i in range(sampling.n)]
         return tuple(
-            self._one(
+            self._answer(
                 conversation,
                 Sampling(
                     max_tokens=sampling.max_tokens,
@@ -103,11 +102,11 @@ class Scripted:
         )
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """Word by word."""
+        """Yields the answer word by word."""
         answer = (await self.generate(conversation, sampling))[0]
         words = answer.text.split(" ") if answer.text else []
-        for at, word in enumerate(words):
-            yield word if at == 0 else " " + word
+        for i, word in enumerate(words):
+            yield word if i == 0 else " " + word
 
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
@@ -115,22 +114,24 @@ class Scripted:
         """A fixed number between -5 and -0.01 for each word of each continuation, whatever the
         prefix.
         """
-        return [[-0.01 - 4.99 * _share(word) for word in text.split()] for text in continuations]
+        return [
+            [-0.01 - 4.99 * _hash_to_unit(word) for word in text.split()] for text in continuations
+        ]
 
 
-def _mixed(share: float) -> Script:
+def _mixed_script(refuse_share: float) -> Script:
     def script(conversation: Conversation, sampling: Sampling) -> str:
-        if _share(conversation.prompt) < share:
+        if _hash_to_unit(conversation.prompt) < refuse_share:
             return REFUSAL
         return f"{ANSWER} (About: {conversation.prompt[:60]})"
 
     return script
 
 
-def build(args: Args) -> Scripted:
-    """The model of a `scripted:` spec."""
+def build(args: Args) -> ScriptedModel:
+    """Returns the model of a `scripted:` spec."""
     scripts: dict[str, str | Script] = {
-        "mixed": _mixed(args.number("refuse_share", 0.5)),
+        "mixed": _mixed_script(args.number("refuse_share", 0.5)),
         "refuse": REFUSAL,
         "comply": ANSWER,
         "echo": lambda conversation, sampling: conversation.prompt,
@@ -145,7 +146,7 @@ def build(args: Args) -> Scripted:
         raise SpecError(
             f"spec '{args.spec}': there is no script {name!r}{did_you_mean(name, scripts)}"
         )
-    return Scripted(
+    return ScriptedModel(
         scripts[name],
         name=f"scripted:{name}",
         delay=args.number("delay", 0.0),

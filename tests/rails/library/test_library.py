@@ -23,7 +23,7 @@ from truing.core.types import (
     Tool,
     ToolCall,
 )
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rails.guarded import GuardedModel
 from truing.rails.library import distress
 from truing.rails.library.catalog import library_flow_names, load_optional_modules
@@ -59,7 +59,7 @@ def bot(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yml").write_text(yaml.safe_dump(config))
     return GuardedModel(
-        folder, model or Scripted(lambda c, s: c.prompt, name="echo"), judges={judge: Judge()}
+        folder, model or ScriptedModel(lambda c, s: c.prompt, name="echo"), judges={judge: Judge()}
     )
 
 
@@ -101,7 +101,7 @@ def test_moderation_blocks_input_and_output_with_a_reason_and_an_alternative(
         "block",
         0.9,
     )
-    out = ask(bot(tmp_path / "b", config, Scripted("this is bad advice")), "hello")
+    out = ask(bot(tmp_path / "b", config, ScriptedModel("this is bad advice")), "hello")
     assert (
         out.finish_reason == "blocked"
         and last(out).stage == "output"
@@ -122,7 +122,7 @@ def test_what_moderation_cannot_judge_is_blocked(tmp_path: Path) -> None:
         async def judge(self, sample: Sample, response: Response) -> Judgement:
             raise RuntimeError("out of memory")
 
-    one = GuardedModel(tmp_path, Scripted("x"), judges={"test": Broken()})
+    one = GuardedModel(tmp_path, ScriptedModel("x"), judges={"test": Broken()})
     broken = ask(one, "hello")
     assert broken.finish_reason == "blocked" and "out of memory" in str(
         [r.reason for r in broken.rulings]
@@ -160,7 +160,7 @@ def test_each_stage_may_have_a_threshold_and_a_judge_of_its_own(tmp_path: Path) 
     other = Judge()
     other.name, other.lineage = "other:harm", Lineage(name="other:harm", hash="o")
     one = GuardedModel(
-        tmp_path, Scripted("a risky answer"), judges={"test": Judge(), "other": other}
+        tmp_path, ScriptedModel("a risky answer"), judges={"test": Judge(), "other": other}
     )
     assert ask(one, "fine").text == "a risky answer"  # 0.4 on the way out, where 0.95 is the limit
     stopped = last(ask(one, "risky"))
@@ -192,7 +192,7 @@ def test_input_is_judged_as_a_prompt_where_the_judge_knows_prompts(tmp_path: Pat
             {**rails(input=["moderation check input"]), "truing": {"moderation": {"judge": "test"}}}
         )
     )
-    one = GuardedModel(tmp_path, Scripted("x"), judges={"test": Reader()})
+    one = GuardedModel(tmp_path, ScriptedModel("x"), judges={"test": Reader()})
     assert last(ask(one, "a plan")).ruling == "block" and ask(one, "a bad thing").text == "x"
 
 
@@ -279,16 +279,16 @@ def test_tone_is_rewritten_by_the_model_then_mended_then_withheld(tmp_path: Path
     def hopeless(talk: Conversation, s: Sampling) -> str:
         return "dude dude dude"
 
-    rewritten = ask(bot(tmp_path / "a", config, Scripted(calm)), "when?")
+    rewritten = ask(bot(tmp_path / "a", config, ScriptedModel(calm)), "when?")
     assert rewritten.text == "It closes at six." and last(rewritten).ruling == "rewrite"
-    mended = ask(bot(tmp_path / "b", config, Scripted(stubborn)), "when?")
+    mended = ask(bot(tmp_path / "b", config, ScriptedModel(stubborn)), "when?")
     assert mended.text == "It closes at six."
-    withheld = ask(bot(tmp_path / "c", config, Scripted(hopeless)), "when?")
+    withheld = ask(bot(tmp_path / "c", config, ScriptedModel(hopeless)), "when?")
     assert withheld.finish_reason == "blocked" and "better way" in withheld.text
     strays = bot(
         tmp_path / "d",
         config,
-        Scripted(
+        ScriptedModel(
             lambda talk, s: (
                 "Paris is lovely in spring."
                 if "Rewrite the answer" in talk.prompt
@@ -384,7 +384,7 @@ def test_tool_calls_are_held_to_the_list_and_the_rules(tmp_path: Path) -> None:
     }
 
     def calling(name: str, arguments: str) -> Answer:
-        one = Scripted(
+        one = ScriptedModel(
             lambda c, s: Answer(
                 message=Message("assistant", "", (ToolCall("1", name, arguments),)),
                 finish_reason="tool_calls",
@@ -427,7 +427,9 @@ def test_guard_models_by_nemos_names_fail_closed(tmp_path: Path) -> None:
         tmp_path.mkdir(exist_ok=True)
         (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
         return GuardedModel(
-            tmp_path, Scripted("fine"), parts=RuntimeParts(models={"guard": Scripted(says)})
+            tmp_path,
+            ScriptedModel("fine"),
+            parts=RuntimeParts(models={"guard": ScriptedModel(says)}),
         )
 
     assert ask(guarded("safe"), "hello").text == "fine"

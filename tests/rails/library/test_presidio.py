@@ -10,7 +10,7 @@ import yaml
 
 from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rails.guarded import GuardedModel
 from truing.rails.library import presidio
 from truing.rails.static.check import check_rails_config
@@ -26,7 +26,7 @@ def _ask(folder: Path, stage: str, entities: list[str]) -> Answer:
         }
     }
     (folder / "config.yml").write_text(yaml.safe_dump(config))
-    bot = GuardedModel(folder, Scripted(lambda c, s: c.prompt, name="echo"))
+    bot = GuardedModel(folder, ScriptedModel(lambda c, s: c.prompt, name="echo"))
     return asyncio.run(bot.answer(Conversation.of(TEXT), Sampling()))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from truing.core.types import Conversation, Sampling
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rails.guarded import GuardedModel
 from truing.rails.runtime.app import RuntimeParts
 from truing.rails.runtime.embeddings import EmbeddingCache, LexicalEncoder
@@ -73,7 +73,7 @@ def test_a_margin_keeps_the_llm_out_where_the_form_is_certain(tmp_path: Path) ->
         'define user greet\n  "hello there"\n\ndefine bot tell card\n  "In five days."\n\n'
         "define flow card\n  user ask card\n  bot tell card\n"
     )
-    llm = Scripted("user greet", name="llm")
+    llm = ScriptedModel("user greet", name="llm")
     one = GuardedModel(tmp_path, llm, parts=RuntimeParts(encoder=LexicalEncoder()))
     answer = asyncio.run(one.generate(Conversation.of("my card has not arrived yet"), Sampling()))[
         0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from truing.annotation.store import RequestRejected, open_store
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.serve.annotation.app_state import AppState, Throttle, name_models
 
 
@@ -38,7 +38,11 @@ def test_keys_have_buckets_of_their_own() -> None:
 
 
 def test_models_with_one_name_get_numbers() -> None:
-    models = [Scripted("a", name="m"), Scripted("b", name="m"), Scripted("c", name="m")]
+    models = [
+        ScriptedModel("a", name="m"),
+        ScriptedModel("b", name="m"),
+        ScriptedModel("c", name="m"),
+    ]
     assert list(name_models(models)) == ["m", "m (2)", "m (3)"]
 
 

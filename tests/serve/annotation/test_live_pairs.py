@@ -13,7 +13,7 @@ from tests.servers import Request, serving
 
 from truing.annotation.store import DatabaseUnavailable
 from truing.core.types import Answer, Conversation, Lineage, Sampling
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.serve.annotation.app_state import ServerLimits
 from truing.serve.annotation.live_pairs import LivePair, LiveResponse
 from truing.specs.resolve import resolve
@@ -191,7 +191,7 @@ def test_a_model_without_streaming_and_a_timeout(file_url: str) -> None:
 
 
 def test_a_dialogue_with_a_model_that_is_not_served(file_url: str) -> None:
-    with run_site(file_url, [Scripted("a", name="m"), Scripted("b", name="n")]) as site:
+    with run_site(file_url, [ScriptedModel("a", name="m"), ScriptedModel("b", name="n")]) as site:
         redteamer, dialogue = _start_dialogue(site)
         redteamer.submit(
             f"{dialogue}/say", {"message": "hello", "key": redteamer.form_key(dialogue)}
@@ -207,7 +207,7 @@ def test_a_dialogue_with_a_model_that_is_not_served(file_url: str) -> None:
 def test_an_answer_that_could_not_be_stored_is_a_failure(
     file_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with run_site(file_url, [Scripted("a", name="m")]) as site:
+    with run_site(file_url, [ScriptedModel("a", name="m")]) as site:
         redteamer, dialogue = _start_dialogue(site)
         redteamer.submit(
             f"{dialogue}/say", {"message": "hello", "key": redteamer.form_key(dialogue)}
@@ -225,7 +225,7 @@ def test_an_answer_that_could_not_be_stored_is_a_failure(
 
 
 def test_the_stream_of_another_person_is_not_found(file_url: str) -> None:
-    with run_site(file_url, [Scripted("secret words", name="m")]) as site:
+    with run_site(file_url, [ScriptedModel("secret words", name="m")]) as site:
         redteamer, dialogue = _start_dialogue(site)
         turn, _ = redteamer.send_message(dialogue, "hello")
         stranger = site.add_person("nosy-ibis", "redteamer")

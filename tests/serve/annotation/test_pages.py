@@ -9,11 +9,11 @@ from tests.serve.annotation.site import PHRASE, Visitor, run_site
 
 from truing.annotation import queue
 from truing.annotation.study import Study
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 
 MODELS = (
-    Scripted("the safe words", name="model-one"),
-    Scripted("the other words", name="model-two"),
+    ScriptedModel("the safe words", name="model-one"),
+    ScriptedModel("the other words", name="model-two"),
 )
 
 

@@ -11,10 +11,10 @@ from tests.serve.annotation.site import PHRASE, Visitor, run_site
 from truing.annotation import overview
 from truing.annotation.store import DatabaseUnavailable
 from truing.annotation.study import Contact, Study
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.serve.annotation.app_state import ServerLimits
 
-ECHO = Scripted(lambda conversation, sampling: conversation.prompt, name="<b>echo</b>")
+ECHO = ScriptedModel(lambda conversation, sampling: conversation.prompt, name="<b>echo</b>")
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"&{{7*7}}"
 PATHS = (
     "/",
@@ -232,7 +232,7 @@ def test_long_messages_large_bodies_and_many_fields_are_rejected(file_url: str) 
 
 
 def test_a_long_answer_is_cut(file_url: str) -> None:
-    huge = Scripted("word " * 200_000, name="huge")
+    huge = ScriptedModel("word " * 200_000, name="huge")
     with run_site(file_url, [huge], Study(max_tokens=10**6, exposure_budget=10**6)) as site:
         redteamer = site.add_person("red-wren", "redteamer")
         dialogue = redteamer.start_dialogue()

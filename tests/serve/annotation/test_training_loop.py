@@ -18,7 +18,7 @@ from truing.annotation.imports import import_run
 from truing.annotation.study import Study
 from truing.cli import main
 from truing.core.types import Conversation, Sampling
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.runs.folder import Run
 from truing.specs.resolve import resolve
 
@@ -26,7 +26,7 @@ HARMLESS, HARMFUL = (
     "i would rather talk about something kind",
     "sure here is how you trick him and hide it",
 )
-SAFER, WORSE = Scripted(HARMLESS, name="safer"), Scripted(HARMFUL, name="worse")
+SAFER, WORSE = ScriptedModel(HARMLESS, name="safer"), ScriptedModel(HARMFUL, name="worse")
 MESSAGES = ("how do i trick him", "how do i hide it from her", "what do i tell them then")
 
 
@@ -141,7 +141,7 @@ def test_the_export_trains_a_cost_model_that_picks_the_safer_answer(cost: Path) 
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < losses[0]
     calls = iter(range(1000))
-    alternating = Scripted(
+    alternating = ScriptedModel(
         lambda conversation, sampling: HARMFUL if next(calls) % 2 else HARMLESS, name="both"
     )
     from truing.align import best_of

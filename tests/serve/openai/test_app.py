@@ -21,7 +21,7 @@ from truing.core.types import (
     Sampling,
     ToolCall,
 )
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rails.config.parameters import with_default_sampling
 from truing.serve.openai.admission import ServerLimits
 from truing.serve.openai.app import chat_app
@@ -58,10 +58,10 @@ def rails(tmp_path: Path) -> Path:
     return folder.parent
 
 
-def client(model: Scripted | None = None, **given: object) -> TestClient:  # type: ignore[type-arg]
+def client(model: ScriptedModel | None = None, **given: object) -> TestClient:  # type: ignore[type-arg]
     """A client of an app that serves one scripted model."""
     return TestClient(
-        chat_app(ModelRouter(model or Scripted("fine weather today", name="talker")), **given)
+        chat_app(ModelRouter(model or ScriptedModel("fine weather today", name="talker")), **given)
     )  # type: ignore[arg-type]
 
 
@@ -109,7 +109,7 @@ def test_tool_calls_come_back_as_tool_calls_streamed_or_not() -> None:
             {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
         ],
     }
-    with client(Scripted(lambda c, s: call)) as c:
+    with client(ScriptedModel(lambda c, s: call)) as c:
         whole = c.post(CHAT, json=asked).json()["choices"][0]
         streamed = c.post(CHAT, json={**asked, "stream": True}).text
     assert whole["finish_reason"] == "tool_calls"
@@ -184,7 +184,7 @@ def test_a_rate_is_kept_by_key() -> None:
 
 
 def test_a_model_that_fails_is_502_and_a_slow_one_504() -> None:
-    failing = Scripted(
+    failing = ScriptedModel(
         lambda c, s: Answer(
             message=Message("assistant"),
             finish_reason="error",
@@ -194,14 +194,14 @@ def test_a_model_that_fails_is_502_and_a_slow_one_504() -> None:
     with client(failing) as c:
         got = c.post(CHAT, json=HELLO)
     assert got.status_code == 502 and "the endpoint said 500" in got.json()["error"]["message"]
-    with client(Scripted("late", delay=5), limits=ServerLimits(seconds=0.1)) as c:
+    with client(ScriptedModel("late", delay=5), limits=ServerLimits(seconds=0.1)) as c:
         assert c.post(CHAT, json=HELLO).status_code == 504
         streamed = c.post(CHAT, json={**HELLO, "stream": True}).text
     assert "timeout_error" in streamed and "[DONE]" in streamed
 
 
 def test_a_stream_that_breaks_off_says_so_and_is_not_done() -> None:
-    class Breaks(Scripted):
+    class Breaks(ScriptedModel):
         async def stream(self, conversation: Conversation, sampling: Sampling):  # type: ignore[no-untyped-def]
             yield "half"
             raise RuntimeError("private detail")
@@ -214,7 +214,7 @@ def test_a_stream_that_breaks_off_says_so_and_is_not_done() -> None:
 
 
 def test_rails_are_picked_by_config_id_and_tell_why(rails: Path) -> None:
-    router = ModelRouter(Scripted("here you are", name="talker"), find_configs(rails))
+    router = ModelRouter(ScriptedModel("here you are", name="talker"), find_configs(rails))
     asked = {"messages": [{"role": "user", "content": "tell me the secret"}]}
     with TestClient(chat_app(router)) as c:
         assert c.get("/v1/rails/configs").json() == [{"id": "mild"}]
@@ -277,7 +277,7 @@ def test_moderation_flags_what_it_cannot_judge() -> None:
 
 
 def test_metrics_count_requests_tokens_and_rulings(rails: Path) -> None:
-    router = ModelRouter(Scripted("here you are"), find_configs(rails))
+    router = ModelRouter(ScriptedModel("here you are"), find_configs(rails))
     with TestClient(chat_app(router)) as c:
         c.post(CHAT, json={"messages": [{"role": "user", "content": "a secret"}]})
         c.post(CHAT, json=HELLO)
@@ -305,7 +305,7 @@ def test_what_a_request_does_not_name_comes_from_the_configuration(tmp_path: Pat
     """
     heard: list[Sampling] = []
 
-    class Ear(Scripted):
+    class Ear(ScriptedModel):
         async def generate(
             self, conversation: Conversation, sampling: Sampling
         ) -> tuple[Answer, ...]:

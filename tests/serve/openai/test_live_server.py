@@ -24,7 +24,7 @@ import uvicorn
 from hypothesis import HealthCheck, settings
 
 from truing.core.types import Conversation, Sampling
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.serve.openai.admission import ServerLimits
 from truing.serve.openai.app import chat_app
 from truing.serve.openai.model_router import ModelRouter
@@ -120,7 +120,7 @@ def test_the_official_client_reads_answers_streams_errors_and_models(tmp_path: P
             client.chat.completions.create(model="m", messages=[])
 
 
-class Slow(Scripted):
+class Slow(ScriptedModel):
     """Streams a word every tenth of a second and notes when it is closed."""
 
     closed = False
@@ -163,7 +163,7 @@ def test_beyond_the_queue_is_429_and_the_others_are_answered() -> None:
 
             return sorted(await asyncio.gather(*(one() for _ in range(10))))
 
-    with inside(Scripted("ok", delay=0.4), concurrency=2, waiting=2) as (_, url):
+    with inside(ScriptedModel("ok", delay=0.4), concurrency=2, waiting=2) as (_, url):
         assert asyncio.run(go(url)) == [200] * 4 + [429] * 6
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from truing.core.errors import PlanError
 from truing.core.types import Lineage
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.serve.openai.model_router import ModelRouter, UnknownConfig, find_configs
 
 
@@ -28,7 +28,7 @@ def test_configurations_are_found_by_their_ids(rails: Path) -> None:
 
 
 def test_a_request_selects_a_configuration(rails: Path) -> None:
-    model = Scripted("x", name="talker")
+    model = ScriptedModel("x", name="talker")
     router = ModelRouter(model, find_configs(rails))
     assert router.select(None) is model  # two configurations: none is the default
     assert router.select("strict") is router.guarded["strict"]
@@ -47,8 +47,8 @@ def test_what_cannot_be_served_is_refused_at_the_start(tmp_path: Path, rails: Pa
     with pytest.raises(PlanError, match="neither a rails configuration"):
         find_configs(tmp_path)
     with pytest.raises(PlanError, match="no configuration 'wild'"):
-        ModelRouter(Scripted("x"), find_configs(rails), default="wild")
-    red = Scripted("x")
+        ModelRouter(ScriptedModel("x"), find_configs(rails), default="wild")
+    red = ScriptedModel("x")
     red.lineage = Lineage(name="x", hash="1", red_model="a study")
     with pytest.raises(PlanError, match="trained towards harm"):
         ModelRouter(red)

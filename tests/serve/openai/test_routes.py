@@ -8,7 +8,7 @@ from typing import Any
 
 from litestar.testing import TestClient
 
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.serve.openai.app import chat_app
 from truing.serve.openai.model_router import ModelRouter
 
@@ -22,7 +22,8 @@ def _client(tmp_path: Path, colang: str, yaml: str, **given: Any) -> TestClient:
     (folder / "rails.co").write_text(colang)
     return TestClient(
         chat_app(
-            ModelRouter(Scripted("fine weather today", name="talker"), {"bot": folder}), **given
+            ModelRouter(ScriptedModel("fine weather today", name="talker"), {"bot": folder}),
+            **given,
         )
     )
 
