@@ -195,6 +195,7 @@ def _read_attribute(value: Any, name: str) -> Any:
         attribute = getattr(value, name)
     except AttributeError as error:
         raise ExpressionError(f"a {type(value).__name__} has no attribute {name!r}") from error
+    # A method written in Python may be read; `_call_method` does not call it.
     is_builtin_method = callable(attribute) and not hasattr(attribute, "__dict__")
     if isinstance(attribute, ModuleType) or is_builtin_method:
         raise forbidden
@@ -379,6 +380,8 @@ def compile_expression(text: str) -> Evaluator:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ExpressionError(f"{text!r} is not an expression") from error
+    # As in simpleeval, which NeMo uses, only the first statement counts, and an assignment has the
+    # value of its right side.
     if not statements or not isinstance(statements[0], (ast.Expr, ast.Assign)):
         raise ExpressionError(f"{text!r} is not an expression")
     try:

@@ -142,6 +142,7 @@ class ConfigFiles:
 
     def _read_imports(self) -> None:
         """Reads what ``import_paths`` and ``import`` name, and what those files import in turn."""
+        # An imported file may import others: until a pass finds nothing new.
         while True:
             names = list(self.raw.get("import_paths", []))
             for tree in self.colang:

@@ -34,6 +34,7 @@ from truing.rails.static.llm_call_counts import LlmCallCounter, TurnCallCount
 from truing.rails.static.name_checks import NameChecker
 from truing.rails.static.reachability import check_reachability
 
+# Library rails whose order matters: see `_check_rail_order`.
 REWRITING_OUTPUT_RAIL = "tone check output"
 JUDGING_OUTPUT_RAILS = frozenset(
     {
@@ -143,6 +144,7 @@ def _compile_flows(config: RailsConfig) -> tuple[list[CompiledFlow], list[Findin
 def _check_models(config: RailsConfig) -> Iterator[Finding]:
     """An unknown engine is only a warning: a model may be passed in its place (``--model``)."""
     for index, entry in enumerate(config.models):
+        # NeMo's embedding models are not used: truing has its own encoder.
         if entry.type == "embeddings":
             continue
         engine_fault = find_engine_fault(entry)

@@ -258,6 +258,7 @@ class _PathSearch:
         loops = frozenset[str]()
         for target in self._find_successors(instruction, position):
             if target in self._path:
+                # A jump back: what the loop's body costs may be repeated without a bound.
                 loop_cost = self._sum_costs(target, position)
                 if loop_cost.most or loop_cost.open:
                     loops |= {f"a loop in {self.flow.id}, line {instructions[target].line}"}
