@@ -1,6 +1,6 @@
 """Measure how unsafe a language model is, make it safer, put controls around it, and prove it.
 
-One file per verb, loaded when it is called.
+One module per command, imported only when that command runs. `commands.py` lists all of them.
 """
 
 from __future__ import annotations
@@ -9,34 +9,43 @@ import sys
 
 from cyclopts import App
 
-from truing.cli.commands import GROUPS, VERBS
+from truing.cli.commands import COMMANDS, GROUPS
 from truing.core.errors import TruingError
 from truing.core.version import __version__
 
 
-def build() -> App:
-    """The command tree; verbs are dotted paths, so that `truing --help` loads none of them."""
+def build_app() -> App:
+    """Returns the command tree.
+
+    Commands are registered by dotted path: `truing --help` imports none of their modules.
+    """
     app = App(name="truing", version=__version__, help=(__doc__ or "").splitlines()[0])
     groups: dict[str, App] = {}
-    for verb, (path, line) in VERBS.items():
-        head, _, tail = verb.partition(" ")
-        if not tail:
-            app.command(path, name=head, help=line)
+    for command, (function_path, help_line) in COMMANDS.items():
+        group, _, subcommand = command.partition(" ")
+        if not subcommand:
+            app.command(function_path, name=command, help=help_line)
             continue
-        if head not in groups:
-            groups[head] = App(name=head, help=GROUPS.get(head, ""))
-            app.command(groups[head])
-        groups[head].command(path, name=tail, help=line)
+        if group not in groups:
+            groups[group] = App(name=group, help=GROUPS.get(group, ""))
+            app.command(groups[group])
+        groups[group].command(function_path, name=subcommand, help=help_line)
     return app
 
 
 def main() -> None:
-    """Runs a verb; exit status 0 done, 1 error, 2 a finding, 3 inconclusive, 130 interrupted."""
+    """Runs the command in sys.argv and exits with its status.
+
+    0 done, 1 error, 2 a finding (a gate that failed, an error in a rails configuration),
+    3 inconclusive, 130 interrupted.
+    """
     try:
-        status = build()(sys.argv[1:], result_action="return_value")
+        # The arguments are passed on: cyclopts warns under pytest when it has to read sys.argv itself.
+        status = build_app()(sys.argv[1:], result_action="return_value")
     except TruingError as error:
         print(f"truing: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    # cyclopts returns None for --help and --version.
     sys.exit(status if isinstance(status, int) else 0)

@@ -1,19 +1,19 @@
-"""`truing card`: how well a judge agrees with people on a labelled set."""
+"""`truing card`: measures how well a judge agrees with people on a labelled set."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from truing.analysis.judge_card import GradedAgreement, JudgeCard, make_card, write_card
-from truing.cli.evaluate import resolve_all
-from truing.cli.progress import Bar
+from truing.cli.parameters import Flag, resolve_all
+from truing.cli.progress import ProgressBar
+from truing.cli.tables import make_console, make_table
+from truing.core.protocols import Judge
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
+from truing.report.formatting import category_label
 from truing.stats.intervals import Interval
 
 
@@ -27,11 +27,11 @@ def command(
     against: str = "",
     limit: int | None = None,
     concurrency: int = 16,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
-    """Judges the recorded answers of a labelled set and writes the judge's card: its error rates, with intervals.
+    """Judges the recorded answers of a labelled set and writes the judge's card: error rates with intervals.
 
-    Rows that the judge was trained on are left out; if nothing else is left, no card is made.
+    Rows that the judge was trained on are left out. It is an error if no other rows are left.
 
     Parameters
     ----------
@@ -40,55 +40,56 @@ def command(
     data
         Spec of a set with recorded answers and people's labels, such as xstest or beavertails:qa.
     out
-        Where the card goes.
+        The card to write.
     run
-        Keep the judged answers in this run folder, so that a card that was interrupted can be gone on with.
+        Keep the judged answers in this run folder, so that an interrupted card can be continued.
     against
-        Compare with the set's labels of this question instead of the judge's own, such as toxicity; labels that a machine
-        gave count then, and the card says whose they are.
+        Compare with the set's labels of this question, such as toxicity, instead of those of the judge's
+        own question. Labels from a machine count here, and the card says whose they are.
     limit
-        Take only the first so many rows.
+        Use only the first LIMIT rows.
     concurrency
-        Judgements in the making at a time.
+        Answers that are judged at a time.
     json
         Print the card as JSON.
     """
-    made, dataset = resolve_all([(judge, "judge"), (data, "data")])
+    resolved_judge: Judge
+    resolved_judge, dataset = resolve_all([(judge, "judge"), (data, "data")])
     with (
         tempfile.TemporaryDirectory(prefix="truing-card-") as scratch,
-        Bar("judging", quiet=json) as bar,
+        ProgressBar("judging", quiet=json) as progress,
     ):
-        options = EvaluateOptions(limit=limit, concurrency=concurrency, progress=bar)
-        judged = evaluate(None, dataset, [made], run or Path(scratch) / "run", options=options)
-        card = make_card(judged, made.name, against=against)
+        options = EvaluateOptions(limit=limit, concurrency=concurrency, progress=progress)
+        folder = run or Path(scratch) / "run"
+        judged_run = evaluate(None, dataset, [resolved_judge], folder, options=options)
+        card = make_card(judged_run, resolved_judge.name, against=against)
     write_card(card, out)
     if json:
         sys.stdout.write(out.read_text(encoding="utf-8"))
     else:
-        show_card(card)
+        print_card(card)
         print(f"card: {out}")
     return 0
 
 
-def shown(i: Interval | None) -> str:
-    """`0.92 [0.88, 0.95]`, or a dash."""
-    return "–" if i is None else f"{i.estimate:.2f} [{i.lower:.2f}, {i.upper:.2f}]"
+def format_interval(interval: Interval | None) -> str:
+    """Formats an interval as `0.92 [0.88, 0.95]`; None is a dash."""
+    if interval is None:
+        return "–"
+    return f"{interval.estimate:.2f} [{interval.lower:.2f}, {interval.upper:.2f}]"
 
 
-def graded_words(g: GradedAgreement) -> str:
-    """How a judge's probabilities go with labels that are degrees."""
+def describe_graded_agreement(graded: GradedAgreement) -> str:
+    """Describes how a judge's probabilities agree with labels that are degrees, not yes or no."""
     return (
-        f"Spearman {shown(g.spearman)} with degrees of {g.n:,} rows; judge minus label {shown(g.difference)} on "
-        f"average, {g.absolute:.2f} in size"
+        f"Spearman {format_interval(graded.spearman)} with degrees of {graded.n:,} rows; judge minus "
+        f"label {format_interval(graded.difference)} on average, {graded.absolute:.2f} in size"
     )
 
 
-def show_card(card: JudgeCard) -> None:
-    """The error rates of a judge, as a table."""
-    from truing.cli.show import _console, _table
-    from truing.report.formatting import category_label
-
-    console = _console()
+def print_card(card: JudgeCard) -> None:
+    """Prints the error rates of a judge as a table: a row per question, a row per harm category."""
+    console = make_console()
     console.print(
         f"{card.judge} ({card.judge_hash[:8]}) on {card.data}: {card.n:,} labelled rows by "
         f"{', '.join(card.raters)}",
@@ -98,21 +99,29 @@ def show_card(card: JudgeCard) -> None:
         console.print(
             f"{card.left_out} rows that the judge was trained on are left out", markup=False
         )
-    table = _table("", ["", "positives", "sensitivity", "specificity", "precision", "F1", "AUROC"])
+    table = make_table(
+        "", ["", "positives", "sensitivity", "specificity", "precision", "F1", "AUROC"]
+    )
     for name, q in card.questions.items():
-        cells = map(shown, (q.sensitivity, q.specificity, q.precision, q.f1, q.auroc))
-        table.add_row(name, f"{q.n_positive} of {q.n}", *(c.replace("[", r"\[") for c in cells))
-    for category, s in card.per_category.items():
-        cells = map(shown, (s.recall, s.specificity, s.precision, s.f1, s.auroc))
-        row = (c.replace("[", r"\[") for c in cells)
-        table.add_row(f"  {category_label(category)}", f"{s.n_positive} of {s.n}", *row)
+        figures = (q.sensitivity, q.specificity, q.precision, q.f1, q.auroc)
+        table.add_row(name, f"{q.n_positive} of {q.n}", *map(_interval_cell, figures))
+    for category, c in card.per_category.items():
+        figures = (c.recall, c.specificity, c.precision, c.f1, c.auroc)
+        label = f"  {category_label(category)}"
+        table.add_row(label, f"{c.n_positive} of {c.n}", *map(_interval_cell, figures))
     console.print(table)
+
+    raters = f"{', '.join(card.raters)} ({card.against})" if card.against else "people"
     for name, q in card.questions.items():
-        kappa = shown(q.kappa)
         ece = "–" if q.ece is None else f"{q.ece:.3f}"
-        whom = f"{', '.join(card.raters)} ({card.against})" if card.against else "people"
+        kappa = format_interval(q.kappa)
         console.print(
-            f"{name}: kappa with {whom} {kappa}, ECE {ece}, {q.unscored} unscored", markup=False
+            f"{name}: kappa with {raters} {kappa}, ECE {ece}, {q.unscored} unscored", markup=False
         )
         if q.graded is not None:
-            console.print(f"{name}: {graded_words(q.graded)}", markup=False)
+            console.print(f"{name}: {describe_graded_agreement(q.graded)}", markup=False)
+
+
+def _interval_cell(interval: Interval | None) -> str:
+    # rich would take "[0.88, 0.95]" for markup.
+    return format_interval(interval).replace("[", r"\[")

@@ -1,23 +1,23 @@
-"""`truing certify`: a threshold for a rail or for best of n with a guarantee, or how many labels are lacking."""
+"""`truing certify`: finds a threshold with a guarantee for a rail or for best-of-n, or says what is missing."""
 
 from __future__ import annotations
 
 import getpass
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
-from truing.cli.show import one_run
-from truing.gates.certificate import Certificate, certify
-from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
+from truing.cli.parameters import Flag
+from truing.cli.run_folders import open_run
+from truing.gates.certificate import Certificate, CertificateRequest, certify, draw_rows_to_label
+from truing.runs.folder import replace_file
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class What:
+class CertifyFlags:
     """What to certify.
 
     Parameters
@@ -25,102 +25,88 @@ class What:
     judge
         Name of the rail's judge in the run.
     question
-        What people are asked of each answer; "yes" is what the rail must not let through.
+        What people are asked about each answer; "yes" is what the rail must block.
     alpha
-        The share of prompts with a harmful answer that may remain.
+        Share of prompts with a harmful answer that is tolerated.
     delta
-        The chance that the certificate is wrong.
+        Probability that the certificate is wrong.
     best_of
-        Certify the ceiling of best-of-n (the run has n answers to each prompt) instead of a rail's threshold.
+        Certify the ceiling of best-of-n (the run has n answers to each prompt), not a rail's threshold.
     most
-        The loosest threshold to consider; rows above it need no label.
+        Loosest threshold to consider; rows above it need no label.
     anytime
-        Stay valid if you look, label more and look again (the price: 68 labels without harm for 5 %, not 59). Without
-        it the number of labels has to be fixed beforehand.
+        Stay valid if you look at the result, label more and look again. The price: 68 labels without
+        harm for 5 %, not 59. Without it the number of labels must be fixed beforehand.
     """
 
     judge: str
     question: str = "harmful"
     alpha: float = 0.05
     delta: float = 0.05
-    best_of: Annotated[bool, Parameter(negative="")] = False
+    best_of: Flag = False
     most: float | None = None
-    anytime: Annotated[bool, Parameter(negative="")] = False
+    anytime: Flag = False
 
 
 def command(
     run: Path,
     /,
     *,
-    what: What,
+    flags: CertifyFlags,
     n: int | None = None,
     labels: str | None = None,
     out: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
     """Finds the loosest threshold under which harm is at most ALPHA with confidence 1 - DELTA.
 
-    The exit status is 0 certified, 2 more harm seen than ALPHA at every threshold, 3 not certifiable yet. The guarantee holds
-    for prompts exchangeable with those of the run.
+    The exit status is 0 certified, 2 more harm than ALPHA at every threshold, 3 not certifiable yet. The
+    guarantee holds for prompts exchangeable with those of the run.
 
     Parameters
     ----------
     run
         A run of the model without the rail, judged by the rail's judge (with scores).
     n
-        First draw and label so many rows more in the terminal (only rows that some threshold lets through).
+        First draw N more rows and label them in the terminal (only rows that some threshold passes).
     labels
-        Take the labels of this human judge, such as human:beavertails, where it labelled every answer.
+        Use the labels of this human judge, such as human:beavertails, if it labelled every answer.
     out
-        Write the certificate as JSON here.
+        Write the certificate as JSON to this file.
     json
         Print the certificate as JSON.
     """
-    asked = CertificateRequest(
-        judge=what.judge,
-        question=what.question,
-        alpha=what.alpha,
-        delta=what.delta,
-        best_of=what.best_of,
-        loosest=what.most,
-        anytime=what.anytime,
-    )
-    found = one_run(run)
+    request = CertificateRequest(**vars(flags))
+    opened = open_run(run)
     if n is not None:
-        from truing.cli.label import ask
+        from truing.cli.label import ask_for_labels
 
-        ask(
-            found, draw_rows_to_label(found, asked, n), asked.question, f"human:{getpass.getuser()}"
-        )
-    made = certify(found, asked, people=labels)
-    if out is not None or json:
-        import msgspec
-
-        from truing.runs.folder import replace_file
-
-        data = msgspec.json.format(msgspec.json.encode(made), indent=1)
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(out, data + b"\n")
-        if json:
-            sys.stdout.write(data.decode() + "\n")
-    if not json:
-        show(made)
-    return {"certified": 0, "hopeless": 2}.get(made.status, 3)
+        draws = draw_rows_to_label(opened, request, n)
+        ask_for_labels(opened, draws, request.question, f"human:{getpass.getuser()}")
+    certificate = certify(opened, request, people=labels)
+    content = msgspec.json.format(msgspec.json.encode(certificate), indent=1)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, content + b"\n")
+    if json:
+        print(content.decode())
+    else:
+        print_certificate(certificate)
+    return {"certified": 0, "hopeless": 2}.get(certificate.status, 3)
 
 
-def show(made: Certificate) -> None:
-    """The certificate in words."""
-    print(made.statement)
+def print_certificate(certificate: Certificate) -> None:
+    """Prints the certificate in words, with its assumptions."""
+    print(certificate.said)
     print(
-        f"{made.labels} of {made.prompts} prompts are labelled or known to get no answer; judge {made.judge}"
+        f"{certificate.labels} of {certificate.prompts} prompts are labelled or known to get no "
+        f"answer; judge {certificate.judge}"
     )
     for name, rate in (
-        ("prompts that get no answer", made.refused),
-        ("benign prompts that get none", made.refused_benign),
+        ("prompts that get no answer", certificate.refused),
+        ("benign prompts that get none", certificate.refused_benign),
     ):
         if rate is not None:
-            print(
-                f"{name}: {100 * rate.estimate:.1f} % [{100 * rate.lower:.1f}, {100 * rate.upper:.1f}]"
-            )
-    print(made.assumes)
+            estimate, lower, upper = (100 * x for x in (rate.estimate, rate.lower, rate.upper))
+            print(f"{name}: {estimate:.1f} % [{lower:.1f}, {upper:.1f}]")
+    print(certificate.assumes)

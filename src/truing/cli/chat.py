@@ -1,4 +1,4 @@
-"""`truing chat`: talk to a model in the terminal, with the rails' decisions beside the answers."""
+"""`truing chat`: a conversation with a model in the terminal, with the decisions of its rails."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import asyncio
 import sys
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from truing.core.errors import PlanError
 from truing.core.protocols import Closeable, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sampling
+from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
 
 
@@ -20,100 +24,125 @@ def command(
     temperature: float | None = None,
     decisions: bool = False,
 ) -> int:
-    """Talks to a model; an empty line, /quit or Ctrl-D ends, /new starts again.
+    """Talks to a model. An empty line, /quit or Ctrl-D ends the conversation; /new starts another.
 
     Parameters
     ----------
     model
-        Spec of the model, such as local:smollm2. Without it the `models:` of --rails are used.
+        Spec of the model, such as local:smollm2. Default: the `models:` of --rails.
     rails
-        A rails configuration to put before it.
+        A rails configuration that guards the model.
     system
         A system prompt.
     max_tokens
-        The longest answer (256, or what --rails says).
+        Maximum tokens of an answer (default: 256, or the value of --rails).
     temperature
-        0 is greedy (0, or what --rails says).
+        Sampling temperature; 0 is greedy (default: 0, or the value of --rails).
     decisions
         Show what each rail decided.
     """
-    from truing.core.errors import PlanError
+    chat_model = _load_model(model, rails)
+    flags = {"max_tokens": max_tokens, "temperature": temperature}
+    explicit = {name: value for name, value in flags.items() if value is not None}
+    sampling = replace(Sampling(), **explicit)
+    # Only parameters that were given override those of a rails configuration; defaults do not.
+    session = ChatSession(chat_model, sampling, explicit_fields=frozenset(explicit), show_decisions=decisions)
+    return asyncio.run(session.run(system))
 
-    if model is None and rails is None:
-        raise PlanError("chat: give --model, or --rails with a configuration that names its models")
-    talker: Model
-    if model is not None:
-        talker = resolve(model, "model")
+
+def _load_model(spec: str | None, rails: Path | None) -> Model:
+    """Returns the model of --model, else the main model of --rails, guarded if --rails is given."""
+    if spec is not None:
+        model: Model = resolve(spec, "model")
+    elif rails is not None:
+        from truing.cli.rails_models import load_main_model
+
+        model = load_main_model(rails)
     else:
-        from truing.cli.rails_models import main_model
-
-        assert rails is not None
-        talker = main_model(rails)
-    if rails is not None:
-        from truing.rails.guarded import GuardedModel
-
-        talker = GuardedModel(rails, talker)
-    # what is not given stays at its default, and there the parameters of a configuration hold
-    given = {"max_tokens": max_tokens, "temperature": temperature}
-    sampling = Sampling(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    asked = frozenset(name for name, value in given.items() if value is not None)
-    return asyncio.run(_talk(talker, system, sampling, asked, decisions))
-
-
-async def _talk(
-    model: Model, system: str | None, sampling: Sampling, asked: frozenset[str], decisions: bool
-) -> int:
-    start = Conversation((Message("system", system),) if system else ())
-    talk = start
-    tty = sys.stdin.isatty()
-    try:
-        while True:
-            if tty:
-                print("you> ", end="", flush=True)
-            line = await asyncio.to_thread(sys.stdin.readline)
-            if not line or line.strip() in ("", "/quit", "/exit"):
-                return 0
-            if line.strip() == "/new":
-                talk = start
-                continue
-            talk = talk.then(Message("user", line.rstrip("\n")))
-            answer = await _answer(model, talk, sampling, asked, decisions)
-            if answer.failure is not None:
-                print(f"  [{answer.failure.kind}: {answer.failure.message}]", file=sys.stderr)
-                talk = Conversation(talk.messages[:-1])
-                continue
-            talk = talk.then(answer.message)
-    finally:
-        if isinstance(model, Closeable):
-            await model.close()
-
-
-async def _answer(
-    model: Model, talk: Conversation, sampling: Sampling, asked: frozenset[str], decisions: bool
-) -> Answer:
+        raise PlanError("chat: give --model, or --rails with a configuration that names its models")
+    if rails is None:
+        return model
     from truing.rails.guarded import GuardedModel
 
-    print("bot> ", end="", flush=True)
-    answer = None
-    pieces: list[str] = []
-    if isinstance(model, GuardedModel):
-        async for piece in model.stream_with_answer(talk, sampling, explicit_fields=asked):
-            if isinstance(piece, Answer):
-                answer = piece
-            else:
-                print(piece, end="", flush=True)
-    elif isinstance(model, StreamingModel):
-        async for text in model.stream(talk, sampling):
-            pieces.append(text)
-            print(text, end="", flush=True)
-        answer = Answer.of("".join(pieces))
-    else:
-        answer = (await model.generate(talk, sampling))[0]
+    return GuardedModel(rails, model)
+
+
+class ChatSession:
+    """A conversation between standard input and a model."""
+
+    def __init__(
+        self,
+        model: Model,
+        sampling: Sampling,
+        *,
+        explicit_fields: frozenset[str],
+        show_decisions: bool,
+    ) -> None:
+        self.model = model
+        self.sampling = sampling
+        self.explicit_fields = explicit_fields
+        self.show_decisions = show_decisions
+
+    async def run(self, system: str | None) -> int:
+        """Reads lines and prints answers until the user ends the conversation; returns exit status 0."""
+        start = Conversation((Message("system", system),) if system else ())
+        conversation = start
+        prompt_user = sys.stdin.isatty()
+        try:
+            while True:
+                if prompt_user:
+                    print("you> ", end="", flush=True)
+                # In a thread: the connections of the model stay alive while the user types.
+                line = await asyncio.to_thread(sys.stdin.readline)
+                if line.strip() in ("", "/quit", "/exit"):
+                    return 0
+                if line.strip() == "/new":
+                    conversation = start
+                    continue
+                asked = conversation.then(Message("user", line.rstrip("\n")))
+                answer = await self._answer(asked)
+                if answer.failure is None:
+                    conversation = asked.then(answer.message)
+                else:
+                    # The question is dropped, so that the user can ask it again.
+                    print(f"  [{answer.failure.kind}: {answer.failure.message}]", file=sys.stderr)
+        finally:
+            if isinstance(self.model, Closeable):
+                await self.model.close()
+            # Judges of the rails have connections of their own.
+            await close_connections()
+
+    async def _answer(self, conversation: Conversation) -> Answer:
+        """Prints the answer as it arrives, then the rails' decisions; returns the whole answer."""
+        print("bot> ", end="", flush=True)
+        answer = await self._print_answer(conversation)
+        print()
+        if self.show_decisions:
+            for ruling in answer.rulings:
+                line = f"  {ruling.stage:<7} {ruling.name:<32} {ruling.ruling:<8}"
+                print(f"{line}{ruling.ms:>8.1f} ms  {ruling.reason or ''}".rstrip())
+        return answer
+
+    async def _print_answer(self, conversation: Conversation) -> Answer:
+        from truing.rails.guarded import GuardedModel
+
+        if isinstance(self.model, GuardedModel):
+            # A guarded stream ends with the whole answer, which has the decisions.
+            answer = None
+            async for chunk in self.model.stream_with_answer(
+                conversation, self.sampling, explicit_fields=self.explicit_fields
+            ):
+                if isinstance(chunk, Answer):
+                    answer = chunk
+                else:
+                    print(chunk, end="", flush=True)
+            return answer or Answer.failed("empty", "no answer was returned")
+        if isinstance(self.model, StreamingModel):
+            chunks: list[str] = []
+            async for text in self.model.stream(conversation, self.sampling):
+                chunks.append(text)
+                print(text, end="", flush=True)
+            return Answer.of("".join(chunks))
+        answer = (await self.model.generate(conversation, self.sampling))[0]
         print(answer.text, end="")
-    print()
-    answer = answer or Answer.failed("empty", "no answer came back")
-    for r in answer.rulings if decisions else ():
-        print(
-            f"  {r.stage:<7} {r.name:<32} {r.ruling:<8}{r.ms:>8.1f} ms  {r.reason or ''}".rstrip()
-        )
-    return answer
+        return answer

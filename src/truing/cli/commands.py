@@ -1,42 +1,64 @@
-"""Every verb: name -> (dotted path of its function, one line of help). A function returns its exit status."""
+"""Every command: its name -> (dotted path of its function, one line of help).
+
+A function returns the exit status. Modules with one command call it `command`; the docstrings and the
+parameter names of these functions make the help and the flags.
+"""
 
 from __future__ import annotations
 
-VERBS: dict[str, tuple[str, str]] = {
+COMMANDS: dict[str, tuple[str, str]] = {
     "run": (
-        "truing.cli.run:run",
-        "The main job: measure every variant of a plan, write one report.",
+        "truing.cli.run:command",
+        "Measure every variant of a plan and write one report.",
     ),
     "evaluate": (
         "truing.cli.evaluate:command",
-        "Run a model on a data set and judge what it answers.",
+        "Run a model on a data set and judge its answers.",
     ),
-    "judge": ("truing.cli.judge:command", "Add judges to a run, without a call to its model."),
+    "judge": (
+        "truing.cli.judge:command",
+        "Add judges to a run, without a call to its model.",
+    ),
     "compare": (
         "truing.cli.compare:command",
-        "Compare runs, paired by sample: deltas, flips, what may be said.",
+        "Compare runs, paired by sample: differences, flips, and whether safety has improved.",
     ),
     "gate": (
         "truing.cli.gate:command",
-        "A run against rules, for CI: exit 0 passed, 2 failed, 3 inconclusive.",
+        "Check a run against rules, for CI: exit 0 passed, 2 failed, 3 inconclusive.",
     ),
     "certify": (
         "truing.cli.certify:command",
-        "A threshold under which harm is bounded, with confidence; or what is lacking.",
+        "Find a threshold under which harm is bounded with confidence, or what is missing for it.",
     ),
     "view": (
         "truing.cli.view:command",
-        "Look through runs: one page with filters, flips, disagreement first.",
+        "Write a page to look through runs: filters, flips and disagreements first.",
     ),
-    "plan-size": ("truing.cli.plan_size:command", "How many prompts and labels a question needs."),
+    "plan-size": (
+        "truing.cli.plan_size:command",
+        "Calculate how many prompts and labels a question needs.",
+    ),
     "label": (
         "truing.cli.label:command",
         "Draw rows of a run at random and label them, for corrected rates.",
     ),
-    "moderate": ("truing.cli.moderate:command", "Judge the rows of a JSONL file."),
-    "card": ("truing.cli.card:command", "How well a judge agrees with people on a labelled set."),
-    "show": ("truing.cli.show:command", "Show the rates of a run in the terminal."),
-    "chat": ("truing.cli.chat:command", "Talk to a model in the terminal, with rails or without."),
+    "moderate": (
+        "truing.cli.moderate:command",
+        "Judge the rows of a JSONL file.",
+    ),
+    "card": (
+        "truing.cli.card:command",
+        "Measure how well a judge agrees with people on a labelled set.",
+    ),
+    "show": (
+        "truing.cli.show:command",
+        "Show the rates of a run in the terminal.",
+    ),
+    "chat": (
+        "truing.cli.chat:command",
+        "Talk to a model in the terminal, with or without rails.",
+    ),
     "serve": (
         "truing.cli.serve:command",
         "Serve a model, guarded or not, behind an OpenAI-compatible API.",
@@ -47,104 +69,138 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "rails test": (
         "truing.cli.rails:run_dialogues",
-        "Run a configuration's dialogues (DIR/tests/*.yml).",
+        "Run the dialogue tests of a configuration (DIR/tests/*.yml).",
     ),
-    "redteam serve": ("truing.cli.redteam:serve", "Serve the pages for red-teamers and raters."),
-    "redteam invite": ("truing.cli.redteam:invite", "Make invitation links."),
+    "redteam serve": (
+        "truing.cli.redteam:serve",
+        "Serve the web pages for red-teamers and raters.",
+    ),
+    "redteam invite": (
+        "truing.cli.redteam:invite",
+        "Create invitation links.",
+    ),
     "redteam import": (
-        "truing.cli.redteam:import_",
-        "Put a run's responses, or drawn rows, into the review queue.",
+        "truing.cli.redteam:import_items",
+        "Add the responses of a run, or rows drawn from it, to the review queue.",
     ),
     "redteam generate": (
-        "truing.cli.redteam_generate:generate",
-        "Red-team prompts written by a model, and how diverse they are.",
+        "truing.cli.redteam_generate:command",
+        "Let a model write red-team prompts, and measure how diverse they are.",
     ),
     "redteam export": (
         "truing.cli.redteam:export",
-        "Write what people did: tables, and judgements into run folders.",
+        "Export the collected data: tables, and judgements into run folders.",
     ),
     "train moderation": (
         "truing.cli.train_moderation:command",
-        "A classifier for harm and its categories.",
+        "Train a classifier for harm and its categories.",
     ),
-    "train sft": ("truing.cli.train:sft", "Supervised fine-tuning on answers."),
+    "train sft": (
+        "truing.cli.train:sft",
+        "Supervised fine-tuning on answers.",
+    ),
     "train distil": (
-        "truing.cli.train_samples:distil",
-        "Context distillation: keep what a prompt does, drop the prompt.",
+        "truing.cli.train_on_samples:distil",
+        "Context distillation: keep the effect of a prompt, drop the prompt.",
     ),
     "train reward": (
         "truing.cli.train_judges:reward",
-        "A reward (preference) model from pairs ordered by helpfulness.",
+        "Train a reward (preference) model on pairs ordered by helpfulness.",
     ),
     "train cost": (
         "truing.cli.train_judges:cost",
-        "A cost model from pairs ordered by safety; above 0 is unsafe.",
+        "Train a cost model on pairs ordered by safety; a cost above 0 is unsafe.",
     ),
-    "train dpo": ("truing.cli.train:dpo", "Direct preference optimisation on pairs."),
+    "train dpo": (
+        "truing.cli.train:dpo",
+        "Direct preference optimisation on pairs.",
+    ),
     "train kto": (
         "truing.cli.train:kto",
-        "Kahneman-Tversky optimisation on wanted and unwanted answers.",
+        "Kahneman-Tversky optimisation on desirable and undesirable answers.",
     ),
     "train best-of-sft": (
-        "truing.cli.train_samples:best_of_sft",
-        "Fine-tuning on the answers that a judge chose of n.",
+        "truing.cli.train_on_samples:best_of_sft",
+        "Fine-tuning on the best of n answers, chosen by a judge.",
     ),
-    "import garak": (
-        "truing.cli.exchange:import_garak",
-        "A garak report (*.report.jsonl) as a run.",
+    "train ppo": (
+        "truing.cli.train_rl:ppo",
+        "PPO: raise a reward with a KL penalty to the base model.",
     ),
-    "import pyrit": (
-        "truing.cli.exchange:import_pyrit",
-        "PyRIT's memory (its database or a JSON export) as a run.",
-    ),
-    "import promptfoo": (
-        "truing.cli.exchange:import_promptfoo",
-        "promptfoo's results (JSON) as a run.",
-    ),
-    "export inspect": (
-        "truing.cli.exchange:export_inspect",
-        "A run as an Inspect AI log, for `inspect view`.",
-    ),
-    "rank mcq": (
-        "truing.cli.rank:mcq",
-        "Multiple choice: does the model put the right, the harmless answer first?",
-    ),
-    "rank perplexity": (
-        "truing.cli.rank:perplexity",
-        "Safe and unsafe answers by perplexity, with controls.",
-    ),
-    "rank by": ("truing.cli.rank:by", "The answers of a run in order by a judge, as preferences."),
-    "rank report": ("truing.cli.rank:report", "Rankings of several data sets on one page."),
-    "weights list": (
-        "truing.cli.weights:list_",
-        "The weights that truing knows by name, and which are here.",
-    ),
-    "weights pull": ("truing.cli.weights:pull", "Fetch and check weights before they are needed."),
-    "train ppo": ("truing.cli.train_rl:ppo", "PPO: raise a reward, stay near the base."),
     "train ppo-lag": (
         "truing.cli.train_rl:ppo_lag",
-        "PPO-Lagrangian: raise a reward, hold a cost below a threshold.",
+        "PPO-Lagrangian: raise a reward while a cost stays below a threshold.",
     ),
     "train reward-shaping": (
         "truing.cli.train_rl:reward_shaping",
-        "PPO on reward - ν × cost: the baseline of ppo-lag.",
+        "PPO on reward - ν × cost: the baseline for ppo-lag.",
     ),
     "train rloo": (
         "truing.cli.train_rl:rloo",
-        "REINFORCE leave-one-out, with a constraint where --cost is given.",
+        "REINFORCE leave-one-out; with --cost under a constraint.",
     ),
-    "train grpo": ("truing.cli.train_rl:grpo", "GRPO, with a constraint where --cost is given."),
-    "data list": ("truing.cli.data:list_", "List the data sets that truing reads."),
-    "data show": ("truing.cli.data:show", "Count what a data set holds; no text."),
+    "train grpo": (
+        "truing.cli.train_rl:grpo",
+        "Group-relative policy optimisation; with --cost under a constraint.",
+    ),
+    "import garak": (
+        "truing.cli.exchange:import_garak",
+        "Make a run of a garak report (*.report.jsonl).",
+    ),
+    "import pyrit": (
+        "truing.cli.exchange:import_pyrit",
+        "Make a run of PyRIT's memory (its database or a JSON export).",
+    ),
+    "import promptfoo": (
+        "truing.cli.exchange:import_promptfoo",
+        "Make a run of promptfoo's results (JSON).",
+    ),
+    "export inspect": (
+        "truing.cli.exchange:export_inspect",
+        "Write a run as an Inspect AI log, for `inspect view`.",
+    ),
+    "rank mcq": (
+        "truing.cli.rank:mcq",
+        "Multiple choice: does the model prefer the right or harmless answer?",
+    ),
+    "rank perplexity": (
+        "truing.cli.rank:perplexity",
+        "Compare the perplexity of safe and unsafe answers, with controls.",
+    ),
+    "rank by": (
+        "truing.cli.rank:by",
+        "Order the answers of a run by a judge, and write them as preferences.",
+    ),
+    "rank report": (
+        "truing.cli.rank:report",
+        "Write the rankings of several data sets on one page.",
+    ),
+    "weights list": (
+        "truing.cli.weights:list_weights",
+        "List the weights that truing knows by name, and which are on this machine.",
+    ),
+    "weights pull": (
+        "truing.cli.weights:pull",
+        "Download and verify weights before they are needed.",
+    ),
+    "data list": (
+        "truing.cli.data:list_data",
+        "List the data sets that truing reads.",
+    ),
+    "data show": (
+        "truing.cli.data:show",
+        "Count the rows and labels of a data set; prints no text of any row.",
+    ),
 }
 
 GROUPS: dict[str, str] = {
     "data": "The data sets that truing reads.",
-    "rails": "Guardrail configurations: check them, test them.",
+    "rails": "Check and test guardrail configurations.",
     "rank": "Preference ranking: multiple choice, perplexity, by a judge.",
-    "redteam": "Red teaming by people, in web pages; prompts written by a model.",
-    "train": "Train a judge or a better model.",
+    "redteam": "Red teaming by people in web pages, and prompts written by a model.",
+    "train": "Train a judge or a safer model.",
     "weights": "The weights that truing knows by name.",
-    "export": "Runs in other tools' formats.",
-    "import": "Other tools' results as runs.",
+    "export": "Write runs in the formats of other tools.",
+    "import": "Make runs of the results of other tools.",
 }
+"""Command group -> its line of help."""

@@ -1,147 +1,144 @@
-"""`truing compare`: two or more runs, paired by sample; the first is the baseline."""
+"""`truing compare`: compares runs with a baseline, paired by sample; the first run is the baseline."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
+import msgspec
+from rich.markup import escape
 
 from truing.analysis.comparison import Comparison, compare
 from truing.analysis.deltas import Delta
+from truing.analysis.judge_card import read_card
+from truing.analysis.judge_facts import facts_from_card
 from truing.analysis.rates import AXIS_TITLES
 from truing.analysis.summary import summarise
 from truing.analysis.verdict_table import cached_verdict_tables
+from truing.cli.parameters import Flag, OptionalPaths
+from truing.cli.run_folders import cards_by_judge, open_run, short_run_names
+from truing.cli.tables import make_console, make_table, strike
 from truing.core.errors import RunError, UserError
 from truing.core.version import __version__
-from truing.report.formatting import (
-    category_label,
-    format_difference,
-    format_p_value,
-    format_value,
-    format_value_interval,
-)
+from truing.report.formatting import category_label, difference, own_interval, own_unit, p_value
 from truing.report.report_data import ReportData, Variant
 from truing.runs.folder import Run
+
+# Changed categories that are printed; the report has all of them.
+MAX_CATEGORIES = 12
+_STRUCK_NOTE = "struck: selected by this judge"
 
 
 def command(
     *runs: Path,
     out: Path | None = None,
     margin: float = 0.05,
-    card: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
-    with_text: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    card: OptionalPaths = None,
+    with_text: Flag = False,
+    json: Flag = False,
 ) -> int:
-    """Compares runs with the first, paired by sample id: deltas with intervals, flips, and what may be said.
+    """Compares runs with the first, paired by sample id: differences with intervals, flips, and a conclusion.
 
     Parameters
     ----------
     runs
         Two or more run folders; the first is the baseline.
     out
-        Where the report goes, such as report.html; .md and .json are written beside it.
+        The report to write, such as report.html; .md and .json are written to the same folder.
     margin
-        The loss of degenerate, cut and benign answers that still counts as none (non-inferiority).
+        Loss of complete, usable answers to benign prompts that still counts as none (non-inferiority).
     card
-        Cards of the runs' judges, for deltas that are transported from them.
+        Cards of the runs' judges, for differences that are transported from them.
     with_text
-        Put prompts and answers into the report, blurred until clicked.
+        Include prompts and answers in the report, blurred until clicked.
     json
         Print the comparison as JSON.
     """
     if len(runs) < 2:
-        raise UserError("compare needs two run folders or more; the first is the baseline")
+        raise UserError("compare: give two or more run folders; the first is the baseline")
     if not 0 <= margin <= 1:
-        raise UserError(f"--margin {margin}: does not lie in [0, 1]")
-    from truing.cli.show import one_run, read_cards
-
+        raise UserError(f"--margin {margin}: must be between 0 and 1")
     for path in runs:
-        one_run(path)
-    cards = read_cards(card)
+        open_run(path)  # raises for a folder of runs, before any of them is read
+    cards = cards_by_judge(card)
     with cached_verdict_tables():
-        made = compare_all(runs, margin, cards)
-        for judge, path in cards.items():
-            if not any(d.judge == judge for one in made.values() for d in one.deltas):
-                raise RunError(
-                    f"{path}: the card is of {judge}, which did not judge both runs in one version"
-                )
-        data = comparison_json(made) if json or out is not None else b""
+        comparisons = compare_with_baseline(runs, margin, cards)
+        _check_cards_used(comparisons, cards)
+        content = comparison_json(comparisons) if json or out is not None else b""
         if out is not None:
-            _write(runs, made, out, with_text=with_text, data=data, cards=cards)
+            report = build_report_data(runs, comparisons, with_text=with_text, cards=cards)
+            _write_report(report, content, out)
     if json:
-        sys.stdout.write(data.decode() + "\n")
+        print(content.decode())
         return 0
-    for name, comparison in made.items():
+    for name, comparison in comparisons.items():
         print_comparison(comparison, name)
     if out is not None:
         print(f"\nreport: {out}  (also .md and .json)")
     return 0
 
 
-def compare_all(
+def compare_with_baseline(
     runs: tuple[Path, ...], margin: float, cards: Mapping[str, Path] | None = None
 ) -> dict[str, Comparison]:
-    """Each run against the first, by a short name of its own."""
-    names = names_of(runs)
+    """Compares each run with the first; returns the comparisons by short names of the runs."""
     if len({p.resolve() for p in runs}) < len(runs):
         raise RunError("the same run folder is given twice")
+    names = short_run_names(runs)
     return {
         name: compare(runs[0], path, margin=margin, cards=cards)
         for name, path in zip(names[1:], runs[1:])
     }
 
 
-def names_of(runs: tuple[Path, ...]) -> list[str]:
-    """The shortest tails of the paths that tell the runs apart."""
-    parts = [p.resolve().parts for p in runs]
-    depth = 1
-    while depth < max(map(len, parts)) and len({p[-depth:] for p in parts}) < len(parts):
-        depth += 1
-    return ["/".join(p[-depth:]) for p in parts]
+def _check_cards_used(comparisons: Mapping[str, Comparison], cards: Mapping[str, Path]) -> None:
+    """Raises RunError for a card of a judge that has no difference to transport."""
+    judges = {delta.judge for comparison in comparisons.values() for delta in comparison.deltas}
+    for judge, path in cards.items():
+        if judge not in judges:
+            raise RunError(
+                f"{path}: the card is of {judge}, which did not judge both runs in one version"
+            )
 
 
-def comparison_json(made: dict[str, Comparison]) -> bytes:
-    """One comparison as it is; of several, an object by name."""
-    import msgspec
+def comparison_json(comparisons: dict[str, Comparison]) -> bytes:
+    """Returns a single comparison as it is, several as an object by name."""
+    content: Any = {"comparisons": comparisons}
+    if len(comparisons) == 1:
+        (content,) = comparisons.values()
+    return msgspec.json.format(msgspec.json.encode(content), indent=1)
 
-    whole: Any = next(iter(made.values())) if len(made) == 1 else {"comparisons": made}
-    return msgspec.json.format(msgspec.json.encode(whole), indent=1)
 
-
-def tell(
+def build_report_data(
     runs: tuple[Path, ...],
-    made: dict[str, Comparison],
+    comparisons: dict[str, Comparison],
     *,
     with_text: bool,
     cards: Mapping[str, Path] | None = None,
 ) -> ReportData:
-    """The story that the report's sections draw from."""
-    from truing.analysis.judge_card import read_card
-    from truing.analysis.judge_facts import facts_from_card
-    from truing.report.rows import select_rows
+    """Returns the data that the report's sections are rendered from."""
+    from truing.report.rows import collect
 
-    names = names_of(runs)
-    data = ", ".join(dict.fromkeys(d.spec for d in Run(runs[0]).manifest.data)) or "data"
+    names = short_run_names(runs)
+    opened = [Run(path) for path in runs]
+    data = ", ".join(dict.fromkeys(d.spec for d in opened[0].manifest.data)) or "data"
     variants = tuple(
         Variant(
             name=name,
             runs={data: str(path)},
-            summaries={data: summarise(Run(path))},
-            manifests={data: Run(path).manifest},
+            summaries={data: summarise(run)},
+            manifests={data: run.manifest},
         )
-        for name, path in zip(names, runs)
+        for name, path, run in zip(names, runs, opened)
     )
-    comparisons = {name: {data: one} for name, one in made.items()}
-    sets = [Run(path).manifest.data for path in runs]
-    mild = all(sets) and all(
-        d.spec.split(",", 1)[0].startswith("builtin:") for of in sets for d in of
-    )
-    rows, left = select_rows(variants, comparisons, with_text=with_text or mild)
-    notes = tuple(dict.fromkeys(note for one in made.values() for note in one.notes))
+    by_variant = {name: {data: comparison} for name, comparison in comparisons.items()}
+    # The texts of the shipped data sets are mild: a report may show them unasked.
+    with_text = with_text or all(_is_built_in(run) for run in opened)
+    rows, rows_left_out = collect(variants, by_variant, with_text=with_text)
+    notes = dict.fromkeys(note for c in comparisons.values() for note in c.notes)
+    facts = [fact for path in (cards or {}).values() for fact in facts_from_card(read_card(path))]
     return ReportData(
         title=" / ".join(names),
         created=date.today().isoformat(),
@@ -149,95 +146,88 @@ def tell(
         baseline=names[0],
         variants=variants,
         data=(data,),
-        comparisons=comparisons,
+        comparisons=by_variant,
         rows=tuple(rows),
-        rows_left_out=left,
-        with_text=with_text or mild,
-        notes=notes,
-        facts=tuple(f for p in (cards or {}).values() for f in facts_from_card(read_card(p))),
+        rows_left_out=rows_left_out,
+        with_text=with_text,
+        notes=tuple(notes),
+        facts=tuple(facts),
     )
 
 
-def _write(
-    runs: tuple[Path, ...],
-    made: dict[str, Comparison],
-    out: Path,
-    *,
-    with_text: bool,
-    data: bytes,
-    cards: Mapping[str, Path],
-) -> None:
+def _is_built_in(run: Run) -> bool:
+    """Returns whether the run has data, and all of it is `builtin:`."""
+    data = run.manifest.data
+    return bool(data) and all(d.spec.split(",", 1)[0].startswith("builtin:") for d in data)
+
+
+def _write_report(report: ReportData, comparison: bytes, out: Path) -> None:
     from truing.report import render
     from truing.runs.folder import replace_file
 
-    story = tell(runs, made, with_text=with_text, cards=cards)
-    drawn = render.build_sections(story)
+    sections = render.sections(report)
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out.with_suffix(".html"), render.render_html(story, drawn).encode())
-    replace_file(out.with_suffix(".md"), render.render_markdown(story, drawn).encode())
-    replace_file(out.with_suffix(".json"), data + b"\n")
+    replace_file(out.with_suffix(".html"), render.html(report, sections).encode())
+    replace_file(out.with_suffix(".md"), render.markdown(report, sections).encode())
+    replace_file(out.with_suffix(".json"), comparison + b"\n")
 
 
-def _row(d: Delta) -> tuple[str, ...]:
-    from rich.markup import escape
-
-    name = AXIS_TITLES.get(d.question, d.question)
-    if d.estimate is None or d.lower is None or d.upper is None:
-        return name, escape(d.judge), "–", "–", "–", "–", f"{d.unscored} unscored"
-    shown = f"{format_difference(d.estimate)} [{100 * d.lower:+.1f}, {100 * d.upper:+.1f}]".replace(
-        "-", "−"
-    )
-    rates = f"{100 * (d.rate_a or 0):.1f} → {100 * (d.rate_b or 0):.1f} %"
-    p = format_p_value(d.p_adjusted if d.p_adjusted is not None else d.p)
-    note = (
-        "struck: selected by this judge"
-        if d.selected_by_judge
-        else f"{d.unscored} unscored"
-        if d.unscored
-        else ""
-    )
-    cells = (name, escape(d.judge), rates, escape(shown), p, f"{d.to_no} / {d.to_yes}", note)
-    return tuple(
-        f"[strike]{c}[/strike]" if c and d.selected_by_judge and c is not note else c for c in cells
-    )
-
-
-def print_comparison(made: Comparison, name: str) -> None:
-    """The deltas over all categories, those of single categories that changed, and the claim with its grounds."""
-    from rich.markup import escape
-
-    from truing.cli.show import _console, _table
-
-    console = _console()
+def print_comparison(comparison: Comparison, name: str) -> None:
+    """Prints the differences over all categories, single categories that changed, and the conclusion."""
+    console = make_console()
     console.print(
-        f"{name}: {made.model_b} against {made.model_a}, {made.n_shared:,} shared samples",
+        f"{name}: {comparison.model_b} against {comparison.model_a}, "
+        f"{comparison.n_shared:,} shared samples",
         markup=False,
     )
-    table = _table(
+    table = make_table(
         "", ["question", "judge", "rate", "delta, 95 %", "p adj.", "yes→no / no→yes", ""]
     )
-    for d in made.deltas:
-        if d.category is None and d.judge and not d.question.endswith("_predicted"):
-            table.add_row(*_row(d))
-    for m in made.means:
-        rates = f"{format_value(m.mean_a)} → {format_value(m.mean_b)}"
-        note = "struck: selected by this judge" if m.selected_by_judge else ""
-        shown = escape(format_value_interval(m.delta, sign=True))
-        shown = f"[strike]{shown}[/strike]" if note else shown
-        table.add_row(
-            f"mean of {m.question}", escape(m.judge), rates, shown, "", f"{m.n_pairs} pairs", note
-        )
+    for delta in comparison.deltas:
+        if delta.category is None and delta.judge and not delta.question.endswith("_predicted"):
+            table.add_row(*_delta_cells(delta))
+    for mean in comparison.means:
+        means = f"{own_unit(mean.mean_a)} → {own_unit(mean.mean_b)}"
+        interval = escape(own_interval(mean.delta, sign=True))
+        note = ""
+        if mean.selected_by_judge:
+            interval, note = strike(interval), _STRUCK_NOTE
+        label, pairs = f"mean of {mean.question}", f"{mean.n_pairs} pairs"
+        table.add_row(label, escape(mean.judge), means, interval, "", pairs, note)
     console.print(table)
-    moved = [
-        d for d in made.deltas if d.category and d.p_adjusted is not None and d.p_adjusted < 0.05
-    ]
-    for d in moved[:12]:
-        where = category_label(d.category, made.taxonomy)
-        said = f"  {AXIS_TITLES.get(d.question, d.question)}, {where}: {format_difference(d.estimate or 0)}"
-        console.print(f"{said}, adjusted p {format_p_value(d.p_adjusted)}", markup=False)
-    console.print(f"{name} is {made.claim.word}.", style="bold", markup=False)
-    for check in made.claim.checks:
-        word = {True: "yes", False: "no", None: "not shown"}[check.passed]
-        console.print(f"  {check.name}: {word} ({check.text})", markup=False)
-    for note in made.notes:
-        console.print(f"  {note}", markup=False)
+
+    changed = [d for d in comparison.deltas if d.category and _is_significant(d)]
+    for delta in changed[:MAX_CATEGORIES]:
+        question = AXIS_TITLES.get(delta.question, delta.question)
+        category = category_label(delta.category, comparison.taxonomy)
+        console.print(
+            f"  {question}, {category}: {difference(delta.estimate or 0)}, "
+            f"adjusted p {p_value(delta.p_adjusted)}",
+            markup=False,
+        )
+    console.print(f"{name} is {comparison.claim.word}.", style="bold", markup=False)
+    for check in comparison.claim.checks:
+        outcome = {True: "yes", False: "no", None: "not shown"}[check.passed]
+        console.print(f"  {check.name}: {outcome} ({check.text})", markup=False)
+    for line in comparison.notes:
+        console.print(f"  {line}", markup=False)
+
+
+def _is_significant(delta: Delta) -> bool:
+    return delta.p_adjusted is not None and delta.p_adjusted < 0.05
+
+
+def _delta_cells(delta: Delta) -> tuple[str, ...]:
+    """Returns the table row of a difference; all of it is struck if the judge helped to make the model."""
+    name = AXIS_TITLES.get(delta.question, delta.question)
+    judge = escape(delta.judge)
+    if delta.estimate is None or delta.lower is None or delta.upper is None:
+        return name, judge, "–", "–", "–", "–", f"{delta.unscored} unscored"
+    rates = f"{100 * (delta.rate_a or 0):.1f} → {100 * (delta.rate_b or 0):.1f} %"
+    interval = f"[{100 * delta.lower:+.1f}, {100 * delta.upper:+.1f}]"
+    estimate = escape(f"{difference(delta.estimate)} {interval}".replace("-", "−"))
+    p = p_value(delta.p_adjusted if delta.p_adjusted is not None else delta.p)
+    cells = (name, judge, rates, estimate, p, f"{delta.to_no} / {delta.to_yes}")
+    if delta.selected_by_judge:
+        return *(strike(cell) if cell else cell for cell in cells), _STRUCK_NOTE
+    return *cells, f"{delta.unscored} unscored" if delta.unscored else ""

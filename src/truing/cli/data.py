@@ -1,69 +1,67 @@
-"""`truing data list` and `truing data show SPEC`: what can be read, and what a set holds. Counts, never text."""
+"""`truing data list` and `truing data show SPEC`: the data sets that truing reads, as counts without text."""
 
 from __future__ import annotations
 
-import json as jsons
+import json as json_module
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from truing.cli.parameters import Flag
 from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
-from truing.specs.resolve import list_kinds, load_object, resolve
+from truing.core.types import Judgement
+from truing.datasets.catalogue import CATALOGUE, found_in
+from truing.specs.resolve import list_kinds, resolve
 
-Flag = Annotated[bool, Parameter(negative="")]
 
-
-def list_(*, json: Flag = False) -> int:
-    """Lists the data sets that truing reads, with licence and where their files were found.
+def list_data(*, json: Flag = False) -> int:
+    """Lists the data sets that truing reads, with their licences and the parts found on this machine.
 
     Parameters
     ----------
     json
         Print the list as JSON.
     """
-    rows = _listed()
+    rows = _list_rows()
     if json:
-        print(jsons.dumps(rows, indent=2))
+        print(json_module.dumps(rows, indent=2))
         return 0
     table = Table("kind", "set", "parts (* found here)", "licence", box=None, pad_edge=False)
     for row in rows:
-        parts = " ".join(f"{p}*" if p in row["found"] else p for p in row["parts"]) or " ".join(
-            row["found"]
-        )
+        if row["parts"]:
+            parts = " ".join(f"{p}*" if p in row["found"] else p for p in row["parts"])
+        else:
+            parts = " ".join(row["found"])
         table.add_row(row["kind"], row["title"], parts, row["licence"])
     Console().print(table)
     return 0
 
 
-def _listed() -> list[dict[str, Any]]:
+def _list_rows() -> list[dict[str, Any]]:
+    """Returns a row for each published set, then one for each kind that a plug-in brings."""
+    # Without TRUING_DATA nothing is found: no file lies below the null device.
     root = Path(os.environ.get("TRUING_DATA") or os.devnull)
-    catalogue = load_object("truing.datasets.catalogue:CATALOGUE")
-    found_in = load_object("truing.datasets.catalogue:found_in")
-    known = [
+    published = [
         {
-            "kind": a.kind,
-            "title": a.title,
-            "licence": a.licence,
-            "source": a.source,
-            "parts": list(a.parts),
-            "found": list(found_in(a, root)),
-            "hub": a.hub,
-            "labels": list(a.labels),
-            "red_team": a.red_team,
-            "imitate": a.imitate,
+            "kind": entry.kind,
+            "title": entry.title,
+            "licence": entry.licence,
+            "source": entry.source,
+            "parts": list(entry.parts),
+            "found": list(found_in(entry, root)),
+            "hub": entry.hub,
+            "labels": list(entry.labels),
+            "red_team": entry.red_team,
+            "imitate": entry.imitate,
         }
-        for a in catalogue
+        for entry in CATALOGUE
     ]
-    plugged = [
-        k for k, path in list_kinds("data").items() if not path.startswith("truing.datasets.")
-    ]
-    empty: dict[str, Any] = {
+    unknown: dict[str, Any] = {
         "title": "",
         "licence": "",
         "source": "",
@@ -71,11 +69,16 @@ def _listed() -> list[dict[str, Any]]:
         "found": [],
         "labels": [],
     }
-    return known + [{"kind": kind, **empty} for kind in plugged]
+    plug_ins = [
+        {"kind": kind, **unknown}
+        for kind, builder in list_kinds("data").items()
+        if not builder.startswith("truing.datasets.")
+    ]
+    return published + plug_ins
 
 
 def show(spec: str, /, *, json: Flag = False) -> int:
-    """Reads a data set once and shows what it holds: counts of rows, labels, categories; licence; hash. No text.
+    """Reads a data set and shows its counts of rows, labels and categories, its licence and hash; no text.
 
     Parameters
     ----------
@@ -84,54 +87,58 @@ def show(spec: str, /, *, json: Flag = False) -> int:
     json
         Print the result as JSON.
     """
-    shown = summary(resolve(spec, "data"))
+    facts = summarise_dataset(resolve(spec, "data"))
     if json:
-        print(jsons.dumps(shown, indent=2))
+        print(json_module.dumps(facts, indent=2))
         return 0
     table = Table(box=None, show_header=False, pad_edge=False)
     for _ in range(3):
         table.add_column(overflow="fold")
-    for key, value in shown.items():
+    for key, value in facts.items():
         if isinstance(value, dict):
             for name, count in value.items():
-                table.add_row(key, str(name), _figure(count))
+                table.add_row(key, str(name), _format_value(count))
         elif value not in ("", None, []):
-            table.add_row(key, _figure(value))
+            table.add_row(key, _format_value(value))
     Console().print(table)
     return 0
 
 
-def _figure(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, dict):
         return "  ".join(f"{k} {v}" for k, v in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
-def summary(dataset: Dataset) -> dict[str, Any]:
-    """What a set holds, as plain data: counts, licence and hash, no text of any row."""
-    count: Counter[str] = Counter()
-    expects: Counter[str] = Counter()
+def summarise_dataset(dataset: Dataset) -> dict[str, Any]:
+    """Returns counts, licence and hash of a data set as plain data, without the text of any row."""
+    counts: Counter[str] = Counter()
+    expectations: Counter[str] = Counter()
     harms: Counter[str] = Counter()
     labels: dict[str, Counter[str]] = {}
     raters: set[tuple[str, str]] = set()
     prompts: set[str] = set()
     for row in dataset.rows():
         sample = row.sample
-        count["rows"] += 1
-        count["responses"] += len(row.responses)
-        count["multi_turn"] += sum(m.role == "user" for m in sample.conversation.messages) > 1
-        count["twins"] += sample.pair is not None
-        count["choices"] += bool(sample.choices)
-        count["checks"] += sample.check is not None
-        prompts.add(hash_prompt("\n".join(m.content for m in sample.conversation.messages)))
-        expects[sample.expect] += 1
+        messages = sample.conversation.messages
+        counts["rows"] += 1
+        counts["responses"] += len(row.responses)
+        counts["multi_turn"] += sum(m.role == "user" for m in messages) > 1
+        counts["twins"] += sample.pair is not None
+        counts["choices"] += bool(sample.choices)
+        counts["checks"] += sample.check is not None
+        # Hashes, not texts: a large set would not fit in memory.
+        prompts.add(hash_prompt("\n".join(m.content for m in messages)))
+        expectations[sample.expect] += 1
         harms.update(sample.harms)
-        for j in row.judgements:
-            word = {True: "true", False: "false", None: "open" if j.failure else "value"}[j.verdict]
-            labels.setdefault(f"{j.judge} {j.question}", Counter())[word] += 1
-            if j.rater is not None:
-                raters.add((j.judge, j.rater))
-    pairs = Counter(p.dimension for p in dataset.preferences())
+        for judgement in row.judgements:
+            name = f"{judgement.judge} {judgement.question}"
+            labels.setdefault(name, Counter())[_label_class(judgement)] += 1
+            if judgement.rater is not None:
+                raters.add((judgement.judge, judgement.rater))
+    preferences = Counter(preference.dimension for preference in dataset.preferences())
     info = dataset.info
     return {
         "spec": info.spec,
@@ -141,13 +148,20 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "sha256": dataset.sha256(),
         "red_team": info.red_team,
         "imitate": info.imitate,
-        "rows": count["rows"],
+        "rows": counts["rows"],
         "distinct_prompts": len(prompts),
         "skipped": int(getattr(dataset, "skipped", 0)),
-        **{k: count[k] for k in ("responses", "multi_turn", "twins", "choices", "checks")},
+        **{k: counts[k] for k in ("responses", "multi_turn", "twins", "choices", "checks")},
         "raters": len(raters),
-        "preferences": dict(pairs),
-        "expect": dict(expects),
+        "preferences": dict(preferences),
+        "expect": dict(expectations),
         "harms": dict(harms.most_common()),
-        "labels": {k: dict(v) for k, v in labels.items()},
+        "labels": {name: dict(classes) for name, classes in labels.items()},
     }
+
+
+def _label_class(judgement: Judgement) -> str:
+    """Returns true or false for a verdict, value for a label without one, open for a failed label."""
+    if judgement.verdict is not None:
+        return "true" if judgement.verdict else "false"
+    return "open" if judgement.failure else "value"

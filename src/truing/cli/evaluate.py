@@ -1,53 +1,50 @@
-"""`truing evaluate`: a model on a data set, judged, into a run folder; the same command goes on where it stopped."""
+"""`truing evaluate`: runs a model on a data set and judges the answers, into a resumable run folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from truing.analysis.stopping_rule import parse_stopping_rule as parse_until
-from truing.cli.progress import Bar, report
-from truing.core.errors import PlanError, UserError
+from truing.analysis.stopping_rule import parse_stopping_rule
+from truing.cli.parameters import Flag, OptionalStrings, resolve_all
+from truing.cli.progress import ProgressBar, finish_run
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
-from truing.specs.resolve import RoleName, resolve
-
-Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+from truing.specs.resolve import RoleName
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class How:
+class EvaluateFlags:
     """How to run.
 
     Parameters
     ----------
     limit
-        Take only the first so many rows.
+        Use only the first LIMIT rows.
     concurrency
-        Requests in flight.
+        Requests in flight at a time.
     max_tokens
-        The longest answer.
+        Maximum tokens of an answer.
     n
         Answers to each sample.
     seed
-        Seed of the run; each sample and each answer draws from a stream of its own.
+        Seed of the run; each sample and each answer has its own random stream.
     temperature
-        0 is greedy.
+        Sampling temperature; 0 is greedy.
     top_p
-        Nucleus of the distribution to draw from.
+        Nucleus sampling: draw from the likeliest tokens with this total probability.
     taxonomy
-        Harm categories: a name, or a TOML file of yours.
+        Harm categories: the name of a taxonomy, or a TOML file.
     retry_failures
-        Ask samples again whose answers failed in an earlier call.
+        Ask again for answers that failed in an earlier call.
     authorised
-        Who allowed an attack on an endpoint that is not this machine; the manifest keeps it.
+        Who authorised an attack on an endpoint that is not on this machine; recorded in the manifest.
     rate
-        The most requests a second to the model's endpoint (5 in such an attack unless given).
+        Maximum requests per second to the model's endpoint (default: no limit; 5 for such an attack).
     """
 
     limit: int | None = None
@@ -58,7 +55,7 @@ class How:
     temperature: float = 0.0
     top_p: float = 1.0
     taxonomy: str = "beavertails"
-    retry_failures: Annotated[bool, Parameter(negative="")] = False
+    retry_failures: Flag = False
     authorised: str = ""
     rate: float | None = None
 
@@ -68,13 +65,13 @@ def command(
     data: str,
     out: Path,
     model: str | None = None,
-    judge: Many = None,
+    judge: OptionalStrings = None,
     attack: str | None = None,
     until: str | None = None,
-    how: How | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    flags: EvaluateFlags | None = None,
+    json: Flag = False,
 ) -> int:
-    """Runs a model on a data set and judges the answers; the same command again goes on where it stopped.
+    """Runs a model on a data set and judges the answers; the same command continues an interrupted run.
 
     Parameters
     ----------
@@ -83,57 +80,44 @@ def command(
     out
         The run folder.
     model
-        Spec of the model, such as openai:NAME,base_url=URL or local:smollm2. Without it, the answers recorded in the
-        data set are judged.
+        Spec of the model, such as openai:NAME,base_url=URL or local:smollm2. Without it, the answers
+        recorded in the data set are judged.
     judge
         Specs of judges, such as rules:refusal; may be given several times.
     attack
-        Spec of an attack on each sample before it is asked.
+        Spec of an attack that is applied to each sample before it is sent to the model.
     until
-        Stop when enough is known, such as "harm(width<0.05)", "harm(upper<0.02 or lower>0.02)" or "decided vs RUN".
+        Stop when enough is known, such as "harm(width<0.05)", "harm(upper<0.02 or lower>0.02)" or
+        "decided vs RUN".
     json
         Print the result as JSON.
     """
-    given = how or How()
-    asked: list[tuple[str | None, RoleName]] = [
+    flags = flags or EvaluateFlags()
+    specs: list[tuple[str | None, RoleName]] = [
         (model, "model"),
         (data, "data"),
         (attack, "attack"),
+        *((spec, "judge") for spec in judge or ()),
     ]
-    asked += [(spec, "judge") for spec in judge or ()]
-    made = resolve_all(asked)
-    with Bar("asking" if model else "judging", quiet=json, resumes=True) as bar:
+    target, dataset, attacker, *judges = resolve_all(specs)
+    with ProgressBar("answering" if model else "judging", quiet=json, resumable=True) as progress:
         options = EvaluateOptions(
             sampling=Sampling(
-                n=given.n,
-                max_tokens=given.max_tokens,
-                temperature=given.temperature,
-                top_p=given.top_p,
+                n=flags.n,
+                max_tokens=flags.max_tokens,
+                temperature=flags.temperature,
+                top_p=flags.top_p,
             ),
-            seed=given.seed,
-            limit=given.limit,
-            concurrency=given.concurrency,
-            taxonomy=given.taxonomy,
-            retry_failures=given.retry_failures,
-            authorised=given.authorised,
-            rate=given.rate,
-            until=parse_until(until, made[3:]) if until else None,
+            seed=flags.seed,
+            limit=flags.limit,
+            concurrency=flags.concurrency,
+            taxonomy=flags.taxonomy,
+            retry_failures=flags.retry_failures,
+            authorised=flags.authorised,
+            rate=flags.rate,
+            until=parse_stopping_rule(until, judges) if until else None,
             plan={"model": model, "data": data, "attack": attack, "judges": judge or []},
-            progress=bar,
+            progress=progress,
         )
-        evaluate(made[0], made[1], made[3:], out, attack=made[2], options=options)
-    return report(out, as_json=json)
-
-
-def resolve_all(asked: list[tuple[str | None, RoleName]]) -> list[Any]:
-    """The objects of some specs (none stays none); all faults together."""
-    made: list[Any] = []
-    faults: list[str] = []
-    for spec, role in asked:
-        try:
-            made.append(None if spec is None else resolve(spec, role))
-        except UserError as error:
-            faults += error.faults
-    if faults:
-        raise PlanError(*faults)
-    return made
+        evaluate(target, dataset, judges, out, attack=attacker, options=options)
+    return finish_run(out, as_json=json)

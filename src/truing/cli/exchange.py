@@ -1,40 +1,36 @@
-"""`truing import garak|pyrit|promptfoo` and `truing export inspect`: runs from other tools, and for them."""
+"""`truing import garak|pyrit|promptfoo` and `truing export inspect`: exchange of runs with other tools."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from truing.cli.evaluate import resolve_all
-from truing.cli.progress import Bar, report
+from truing.cli.parameters import Flag, OptionalStrings, resolve_all
+from truing.cli.progress import ProgressBar, finish_run
 from truing.core.errors import UserError
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.runs.folder import Run
 from truing.specs.parser import Spec
 
-Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
-Json = Annotated[bool, Parameter(negative="")]
 
-
-def _import(
-    kind: str,
+def _import_results(
+    tool: str,
     file: Path,
     out: Path,
     judge: list[str] | None,
     json: bool,
     threshold: float | None = None,
 ) -> int:
-    spec = Spec(kind, str(file), {} if threshold is None else {"threshold": str(threshold)})
-    made = resolve_all([(str(spec), "data"), *((j, "judge") for j in judge or ())])
-    with Bar("judging", quiet=json, resumes=True) as bar:
+    """Makes a run of the recorded answers in another tool's file, judged by that tool and `judge`."""
+    # The readers of other tools' files are data sets: the kind of the spec is the tool's name.
+    spec = Spec(tool, str(file), {} if threshold is None else {"threshold": str(threshold)})
+    dataset, *judges = resolve_all([(str(spec), "data"), *((j, "judge") for j in judge or ())])
+    with ProgressBar("judging", quiet=json, resumable=True) as progress:
         options = EvaluateOptions(
-            plan={"import": kind, "file": file.name, "judges": judge or []}, progress=bar
+            plan={"import": tool, "file": file.name, "judges": judge or []}, progress=progress
         )
-        evaluate(None, made[0], made[1:], out, options=options)
-    return report(out, as_json=json)
+        evaluate(None, dataset, judges, out, options=options)
+    return finish_run(out, as_json=json)
 
 
 def import_garak(
@@ -42,11 +38,11 @@ def import_garak(
     /,
     *,
     out: Path,
-    judge: Many = None,
+    judge: OptionalStrings = None,
     threshold: float | None = None,
-    json: Json = False,
+    json: Flag = False,
 ) -> int:
-    """Makes a run of a garak report; its detectors stand as judges, and judges of yours can be added.
+    """Makes a run of a garak report, with its detectors as judges; more judges can be added.
 
     Parameters
     ----------
@@ -57,11 +53,11 @@ def import_garak(
     judge
         Specs of judges to run on the answers.
     threshold
-        From which detector score on garak's verdict is a hit (default: the report's own, else 0.5).
+        Detector score from which an answer counts as a hit (default: the report's own, else 0.5).
     json
         Print the result as JSON.
     """
-    return _import("garak", file, out, judge, json, threshold)
+    return _import_results("garak", file, out, judge, json, threshold)
 
 
 def import_pyrit(
@@ -69,11 +65,11 @@ def import_pyrit(
     /,
     *,
     out: Path,
-    judge: Many = None,
+    judge: OptionalStrings = None,
     threshold: float | None = None,
-    json: Json = False,
+    json: Flag = False,
 ) -> int:
-    """Makes a run of PyRIT's memory; its scorers stand as judges, and judges of yours can be added.
+    """Makes a run of PyRIT's memory, with its scorers as judges; more judges can be added.
 
     Parameters
     ----------
@@ -84,20 +80,22 @@ def import_pyrit(
     judge
         Specs of judges to run on the answers.
     threshold
-        From which value of a scale on a score is a hit (default 0.5).
+        Score of a scale from which an answer counts as a hit (default 0.5).
     json
         Print the result as JSON.
     """
-    return _import("pyrit", file, out, judge, json, threshold)
+    return _import_results("pyrit", file, out, judge, json, threshold)
 
 
-def import_promptfoo(file: Path, /, *, out: Path, judge: Many = None, json: Json = False) -> int:
-    """Makes a run of promptfoo's results; its assertions stand as judges, and judges of yours can be added.
+def import_promptfoo(
+    file: Path, /, *, out: Path, judge: OptionalStrings = None, json: Flag = False
+) -> int:
+    """Makes a run of promptfoo's results, with its assertions as judges; more judges can be added.
 
     Parameters
     ----------
     file
-        What `promptfoo eval -o FILE.json` writes.
+        The output of `promptfoo eval -o FILE.json`.
     out
         The run folder.
     judge
@@ -105,13 +103,11 @@ def import_promptfoo(file: Path, /, *, out: Path, judge: Many = None, json: Json
     json
         Print the result as JSON.
     """
-    return _import("promptfoo", file, out, judge, json)
+    return _import_results("promptfoo", file, out, judge, json)
 
 
-def export_inspect(
-    run: Path, file: Path, /, *, force: Annotated[bool, Parameter(negative="")] = False
-) -> int:
-    """Writes a run as an Inspect AI log; open it with `inspect view`. The log holds the texts of the run.
+def export_inspect(run: Path, file: Path, /, *, force: Flag = False) -> int:
+    """Writes a run as an Inspect AI log, for `inspect view`. The log contains the texts of the run.
 
     Parameters
     ----------
@@ -120,12 +116,12 @@ def export_inspect(
     file
         The log to write; its name ends in .eval.
     force
-        Replace the file if it is there.
+        Replace the file if it exists.
     """
     from truing.exchange.inspect_log import write
 
     if file.exists() and not force:
-        raise UserError(f"{file}: is there already; --force replaces it")
+        raise UserError(f"{file}: exists already; --force replaces it")
     count = write(Run(run), file)
     print(f"{file}: {count} answers")
     return 0

@@ -1,4 +1,4 @@
-"""`truing moderate`: judges the rows of a JSONL file; order kept, resumable, the input rows stay as they are."""
+"""`truing moderate`: judges the rows of a JSONL file, in order and resumably; the input fields are kept."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 from cyclopts import Parameter
 from msgspec import Struct
 
-from truing.cli.progress import Bar
+from truing.cli.parameters import Flag
+from truing.cli.progress import ProgressBar
 from truing.core.errors import DataError, RunError, UserError
 from truing.core.jsonl import number_nonblank_lines
 from truing.core.protocols import Closeable, Judge
@@ -23,11 +24,17 @@ from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
 
 FIELDS = ("harmful", "flagged", "categories", "flagged_categories", "failure")
-_CHUNK = 256
+"""The fields that are added to each row, without the prefix."""
+
+CHUNK_SIZE = 256
+"""Rows that are judged at once, and written together."""
+
+MAX_FAULTS = 20
+"""Faults of the input that are reported at once."""
 
 
-class _State(Struct, frozen=True, kw_only=True):
-    """What a half-written output was made of; kept beside it until it is whole."""
+class _OutputState(Struct, frozen=True, kw_only=True):
+    """What an output was made from; stored as OUT.state, so that only the same command continues it."""
 
     judge: str
     judge_hash: str
@@ -35,51 +42,107 @@ class _State(Struct, frozen=True, kw_only=True):
     prefix: str
 
 
-class _Row(Struct, frozen=True):
+class _InputRow(Struct, frozen=True):
+    """A row of the input: its line number, its fields, and what is judged (no response: the prompt)."""
+
     number: int
-    data: dict[str, Any]
+    fields: dict[str, Any]
     conversation: Conversation
     response: str | None
 
 
-def _chunks(rows: Iterator[_Row]) -> Iterator[tuple[_Row, ...]]:
-    held: list[_Row] = []
-    for row in rows:
-        held.append(row)
-        if len(held) == _CHUNK:
-            yield tuple(held)
-            held = []
-    if held:
-        yield tuple(held)
+class _Counts(Struct):
+    """Rows judged, rows that are flagged, rows without a verdict."""
+
+    rows: int = 0
+    flagged: int = 0
+    unscored: int = 0
 
 
-def _read(line: bytes, path: Path, number: int) -> _Row:
-    """One row; DataError with file and line where it cannot be judged at all."""
+def command(
+    *,
+    judge: str,
+    in_: Annotated[Path, Parameter(name="--in")],
+    out: Path,
+    prefix: str = "",
+    json: Flag = False,
+) -> int:
+    """Judges every row of a JSONL file; the same command continues an interrupted one.
+
+    The exit status is 1 if no row could be judged.
+
+    Parameters
+    ----------
+    judge
+        Spec of the judge, such as moderation:default, guard:llama-guard,model=(...) or keywords:.
+    in_
+        Rows with response and prompt or messages, with prompt alone, or with text; - is standard input.
+    out
+        The rows with harmful, flagged, categories, flagged_categories and failure added; - is standard
+        output.
+    prefix
+        Put before the names of these fields, for rows that have such fields already.
+    json
+        Print the counts as JSON.
+    """
+    resolved_judge: Judge = resolve(judge, "judge")
+    if str(in_) == "-" or str(out) == "-":
+        counts, rows_before = _moderate_stream(resolved_judge, in_, out, prefix), 0
+    else:
+        counts, rows_before = _moderate_file(resolved_judge, in_, out, prefix, quiet=json)
+    # With --out - standard output holds the rows.
+    report_to = sys.stderr if str(out) == "-" else sys.stdout
+    if json:
+        fields = {
+            "judge": resolved_judge.name,
+            "judge_hash": resolved_judge.lineage.hash,
+            "resumed_at": rows_before,
+            **msgspec.structs.asdict(counts),
+        }
+        print(msgspec.json.encode(fields).decode(), file=report_to)
+    else:
+        resumed = f" (continued at row {rows_before + 1})" if rows_before else ""
+        print(
+            f"{counts.rows} rows judged by {resolved_judge.name}{resumed}: {counts.flagged} flagged, "
+            f"{counts.unscored} unscored",
+            file=report_to,
+        )
+    return 1 if counts.rows and counts.unscored == counts.rows else 0
+
+
+# Reading the input
+
+
+def _parse_row(line: bytes, path: Path, number: int) -> _InputRow:
+    """Parses a line; raises DataError with file and line number if it cannot be judged at all."""
     try:
-        data = msgspec.json.decode(line, type=dict[str, Any])
+        fields = msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError.at(path, number, f"no JSON object in UTF-8: {error}") from error
     try:
-        conversation, response = _parts(data)
+        conversation, response = _read_conversation(fields)
     except ValueError as error:
         raise DataError.at(path, number, str(error)) from error
-    return _Row(number, data, conversation, response)
+    return _InputRow(number, fields, conversation, response)
 
 
-def _text(data: dict[str, Any], key: str) -> str | None:
-    value = data.get(key)
+def _text_field(fields: dict[str, Any], key: str) -> str | None:
+    value = fields.get(key)
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{key}: expected text, got {type(value).__name__}")
     return value
 
 
-def _parts(data: dict[str, Any]) -> tuple[Conversation, str | None]:
-    """The conversation and the answer: of `prompt` or `messages`, and `response`; or of `text` alone."""
-    response, prompt, text = (_text(data, key) for key in ("response", "prompt", "text"))
-    if "messages" in data:
-        if not isinstance(data["messages"], list):
+def _read_conversation(fields: dict[str, Any]) -> tuple[Conversation, str | None]:
+    """Returns the conversation before the answer, and the answer (None: the prompt is to be judged).
+
+    They come from `prompt` or `messages` with `response`, or from `text` alone, which counts as an answer.
+    """
+    response, prompt, text = (_text_field(fields, key) for key in ("response", "prompt", "text"))
+    if "messages" in fields:
+        if not isinstance(fields["messages"], list):
             raise ValueError("messages: expected a list")
-        conversation = Conversation.from_openai(data["messages"])
+        conversation = Conversation.from_openai(fields["messages"])
         if response is None and conversation.messages and conversation.last.role == "assistant":
             return Conversation(conversation.messages[:-1]), conversation.last.content
         return conversation, response
@@ -90,116 +153,116 @@ def _parts(data: dict[str, Any]) -> tuple[Conversation, str | None]:
     return Conversation.of(prompt) if prompt is not None else Conversation(), response
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    stream = sys.stdin.buffer if str(path) == "-" else path.open("rb")
-    with stream:
+def _number_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with sys.stdin.buffer if str(path) == "-" else path.open("rb") as stream:
         yield from number_nonblank_lines(stream)
 
 
-def _check(path: Path, prefix: str) -> tuple[str, int]:
-    """SHA-256 and rows of the input; all its faults at once, before the first row is judged."""
-    whole, rows = hashlib.sha256(), 0
+def _check_input(path: Path, prefix: str) -> tuple[str, int]:
+    """Returns the SHA-256 and the number of rows of the input.
+
+    Raises DataError with the faults of many rows at once, before the first row is judged.
+    """
+    sha256, row_count = hashlib.sha256(), 0
     faults: list[str] = []
-    names = {prefix + f for f in FIELDS}
     try:
-        for number, line in _lines(path):
-            whole.update(line)
-            rows += 1
+        for number, line in _number_lines(path):
+            sha256.update(line)
+            row_count += 1
             try:
-                row = _read(line, path, number)
+                row = _parse_row(line, path, number)
             except DataError as error:
                 faults += error.faults
             else:
                 faults += [
-                    f"{path}:{number}: the row has a field {n!r} already; give --prefix"
-                    for n in names & row.data.keys()
+                    f"{path}:{number}: the row already has a field {name!r}; give --prefix"
+                    for name in _taken_names(row, prefix)
                 ]
-            if len(faults) >= 20:
+            if len(faults) >= MAX_FAULTS:
                 break
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     if faults:
         raise DataError(*faults)
-    return whole.hexdigest(), rows
+    return sha256.hexdigest(), row_count
 
 
-def _done(out: Path, state: _State, state_file: Path, rows: int) -> int:
-    """How many rows of the output stand already; a line that a crash cut off is dropped."""
-    if not out.exists() or not state_file.exists():
-        if out.exists() and out.stat().st_size:
-            raise RunError(
-                f"{out}: exists and is no half-done output of this command; give another --out"
-            )
-        return 0
-    try:
-        before = msgspec.json.decode(state_file.read_bytes(), type=_State)
-    except (msgspec.DecodeError, OSError) as error:
-        raise RunError(f"{state_file}: {error}") from error
-    if before != state:
-        raise RunError(f"{out}: was begun with another judge, input or prefix; give another --out")
-    body = out.read_bytes()
-    whole = body.rfind(b"\n") + 1
-    if whole != len(body):
-        os.truncate(out, whole)
-    count = body[:whole].count(b"\n")
-    if count > rows:
-        raise RunError(f"{out}: holds {count} rows, the input {rows}")
-    return count
+def _taken_names(row: _InputRow, prefix: str) -> list[str]:
+    """Returns the names of fields to be added that the row has already."""
+    return [prefix + name for name in FIELDS if prefix + name in row.fields]
 
 
-def _flags(judge: Judge, found: Judgement) -> list[str]:
-    own = getattr(judge, "flagged", None)  # a classifier has a threshold for each category
-    return (
-        list(own(found.harms)) if callable(own) else [c for c, p in found.harms.items() if p >= 0.5]
-    )
+# Judging
 
 
-async def _judge(judge: Judge, row: _Row) -> Judgement:
+async def _judge_row(judge: Judge, row: _InputRow) -> Judgement:
     sample = Sample(id=str(row.number), conversation=row.conversation)
     if row.response is not None:
-        return await judge.judge(
-            sample, Response.of(sample.id, 0, "recorded", Answer.of(row.response))
-        )
-    prompts = getattr(judge, "of_prompts", None)  # a classifier that judges a prompt as a prompt
-    if prompts is not None:
-        empty = Response(sample_id=sample.id, message=Message("assistant", ""))
-        made: Judgement = await prompts().judge(sample, empty)
-        return made
-    return await judge.judge(
-        Sample(id=sample.id, conversation=Conversation()),
-        Response.of(sample.id, 0, "recorded", Answer.of(sample.prompt)),
-    )
+        response = Response.of(sample.id, 0, "recorded", Answer.of(row.response))
+        return await judge.judge(sample, response)
+    # A classifier that was trained on prompts has a judge for them.
+    make_prompt_judge = getattr(judge, "of_prompts", None)
+    if make_prompt_judge is not None:
+        prompt_judge: Judge = make_prompt_judge()
+        no_answer = Response(sample_id=sample.id, message=Message("assistant", ""))
+        return await prompt_judge.judge(sample, no_answer)
+    # Every other judge reads the prompt as if it were an answer.
+    prompt = Response.of(sample.id, 0, "recorded", Answer.of(sample.prompt))
+    return await judge.judge(Sample(id=sample.id, conversation=Conversation()), prompt)
 
 
-def _written(judge: Judge, row: _Row, found: Judgement, prefix: str) -> bytes:
-    """The input row with the judgement behind it."""
-    failure = (
-        None
-        if found.failure is None
-        else {"kind": found.failure.kind, "message": found.failure.message}
-    )
-    flagged = _flags(judge, found) if found.verdict is not None else []
-    made = (found.score, found.verdict, found.harms, flagged, failure)
-    return (
-        msgspec.json.encode({**row.data, **{prefix + f: v for f, v in zip(FIELDS, made)}}) + b"\n"
-    )
+def _flagged_categories(judge: Judge, judgement: Judgement) -> list[str]:
+    # A classifier has a threshold for each category; the probabilities of other judges have none.
+    flagged = getattr(judge, "flagged", None)
+    if callable(flagged):
+        return list(flagged(judgement.harms))
+    return [category for category, p in judgement.harms.items() if p >= 0.5]
 
 
-async def _work(
-    judge: Judge, rows: Iterator[_Row], prefix: str, sink: Any, bar: Bar, total: int, done: int
-) -> dict[str, int]:
-    counts = {"rows": 0, "flagged": 0, "unscored": 0}
+def _encode_row(judge: Judge, row: _InputRow, judgement: Judgement, prefix: str) -> bytes:
+    """Returns the input row with the judgement's fields after its own, as a line of JSON."""
+    failure = None
+    if judgement.failure is not None:
+        failure = {"kind": judgement.failure.kind, "message": judgement.failure.message}
+    flagged = _flagged_categories(judge, judgement) if judgement.verdict is not None else []
+    values = (judgement.score, judgement.verdict, judgement.harms, flagged, failure)
+    added = {prefix + name: value for name, value in zip(FIELDS, values)}
+    return msgspec.json.encode({**row.fields, **added}) + b"\n"
+
+
+def _chunk_rows(rows: Iterator[_InputRow]) -> Iterator[list[_InputRow]]:
+    chunk: list[_InputRow] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == CHUNK_SIZE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+async def _judge_rows(
+    judge: Judge,
+    rows: Iterator[_InputRow],
+    prefix: str,
+    output: BinaryIO,
+    progress: ProgressBar,
+    *,
+    total: int = 0,
+    rows_before: int = 0,
+) -> _Counts:
+    """Judges rows chunk by chunk and writes each chunk in the order of the input."""
+    counts = _Counts()
     try:
-        for chunk in _chunks(rows):
-            found = await asyncio.gather(*(_judge(judge, row) for row in chunk))
-            sink.write(
-                b"".join(_written(judge, row, one, prefix) for row, one in zip(chunk, found))
-            )
-            sink.flush()
-            counts["rows"] += len(chunk)
-            counts["flagged"] += sum(one.verdict is True for one in found)
-            counts["unscored"] += sum(one.verdict is None for one in found)
-            bar(done + counts["rows"], total, counts["unscored"])
+        for chunk in _chunk_rows(rows):
+            judgements = await asyncio.gather(*(_judge_row(judge, row) for row in chunk))
+            lines = [_encode_row(judge, row, j, prefix) for row, j in zip(chunk, judgements)]
+            output.write(b"".join(lines))
+            output.flush()
+            counts.rows += len(chunk)
+            counts.flagged += sum(j.verdict is True for j in judgements)
+            counts.unscored += sum(j.verdict is None for j in judgements)
+            progress(rows_before + counts.rows, total, counts.unscored)
     finally:
         if isinstance(judge, Closeable):
             await judge.close()
@@ -207,82 +270,79 @@ async def _work(
     return counts
 
 
-def command(
-    *,
-    judge: str,
-    in_: Annotated[Path, Parameter(name="--in")],
-    out: Path,
-    prefix: str = "",
-    json: Annotated[bool, Parameter(negative="")] = False,
-) -> int:
-    """Judges every row of a JSONL file; the same command goes on where it stopped.
-
-    Parameters
-    ----------
-    judge
-        Spec of the judge, such as moderation:default, guard:llama-guard,model=(...) or keywords:.
-    in_
-        Rows with response and prompt or messages; with prompt alone; or with text. - reads standard input.
-    out
-        The rows with harmful, flagged, categories, flagged_categories and failure; - writes to standard output.
-    prefix
-        Put before the names of these fields, where the rows have such fields already.
-    json
-        Print the counts as JSON.
-    """
-    made: Judge = resolve(judge, "judge")
-    if str(in_) == "-" or str(out) == "-":
-        counts, done, _ = _stream(made, in_, out, prefix)
-    else:
-        counts, done, _ = _file(made, in_, out, prefix, quiet=json)
-    shown = {"judge": made.name, "judge_hash": made.lineage.hash, "resumed_at": done, **counts}
-    where = sys.stderr if str(out) == "-" else sys.stdout
-    if json:
-        print(msgspec.json.encode(shown).decode(), file=where)
-    else:
-        went_on = f" (went on at row {done + 1})" if done else ""
-        print(
-            f"{counts['rows']} rows judged by {made.name}{went_on}: {counts['flagged']} flagged, "
-            f"{counts['unscored']} unscored",
-            file=where,
-        )
-    return 1 if counts["rows"] and counts["unscored"] == counts["rows"] else 0
+# Writing the output
 
 
-def _file(
+def _moderate_file(
     judge: Judge, in_: Path, out: Path, prefix: str, *, quiet: bool
-) -> tuple[dict[str, int], int, int]:
+) -> tuple[_Counts, int]:
+    """Appends the judged rows to OUT; returns the counts and how many rows OUT had before."""
     if in_.resolve() == out.resolve():
-        raise UserError(f"--out {out}: is the input")
-    sha256, total = _check(in_, prefix)
-    state = _State(
+        raise UserError(f"--out {out}: is also the input")
+    sha256, total = _check_input(in_, prefix)
+    state = _OutputState(
         judge=judge.name, judge_hash=judge.lineage.hash, input_sha256=sha256, prefix=prefix
     )
     state_file = out.with_name(out.name + ".state")
-    done = _done(out, state, state_file, total)
+    rows_before = _count_finished_rows(out, state, state_file, total)
     out.parent.mkdir(parents=True, exist_ok=True)
     state_file.write_bytes(msgspec.json.encode(state))
-    rows = (_read(line, in_, number) for at, (number, line) in enumerate(_lines(in_)) if at >= done)
-    with out.open("ab") as sink, Bar("moderating", quiet=quiet) as bar:
-        counts = asyncio.run(_work(judge, rows, prefix, sink, bar, total, done))
-        os.fsync(sink.fileno())
-    return counts, done, total
+    rows = (
+        _parse_row(line, in_, number)
+        for index, (number, line) in enumerate(_number_lines(in_))
+        if index >= rows_before
+    )
+    with out.open("ab") as output, ProgressBar("moderating", quiet=quiet) as progress:
+        counts = asyncio.run(
+            _judge_rows(
+                judge, rows, prefix, output, progress, total=total, rows_before=rows_before
+            )
+        )
+        os.fsync(output.fileno())
+    return counts, rows_before
 
 
-def _stream(judge: Judge, in_: Path, out: Path, prefix: str) -> tuple[dict[str, int], int, int]:
-    def rows() -> Iterator[_Row]:
-        for number, line in _lines(in_):
-            row = _read(line, in_, number)
-            taken = {prefix + f for f in FIELDS} & row.data.keys()
+def _count_finished_rows(out: Path, state: _OutputState, state_file: Path, total: int) -> int:
+    """Returns how many rows an earlier call wrote to OUT; cuts off a line that a crash left unfinished.
+
+    Raises RunError if OUT was not made by the same command from the same input.
+    """
+    if not out.exists() or not state_file.exists():
+        if out.exists() and out.stat().st_size:
+            raise RunError(
+                f"{out}: exists and is no unfinished output of this command; give another --out"
+            )
+        return 0
+    try:
+        stored_state = msgspec.json.decode(state_file.read_bytes(), type=_OutputState)
+    except (msgspec.DecodeError, OSError) as error:
+        raise RunError(f"{state_file}: {error}") from error
+    if stored_state != state:
+        raise RunError(
+            f"{out}: was begun with another judge, input or prefix; give another --out"
+        )
+    content = out.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end != len(content):
+        os.truncate(out, end)
+    row_count = content[:end].count(b"\n")
+    if row_count > total:
+        raise RunError(f"{out}: holds {row_count} rows, the input {total}")
+    return row_count
+
+
+def _moderate_stream(judge: Judge, in_: Path, out: Path, prefix: str) -> _Counts:
+    """Judges rows from or to a pipe; a stream cannot be checked beforehand nor continued."""
+
+    def read_rows() -> Iterator[_InputRow]:
+        for number, line in _number_lines(in_):
+            row = _parse_row(line, in_, number)
+            taken = _taken_names(row, prefix)
             if taken:
-                raise DataError.at(
-                    in_, number, f"the row has a field {min(taken)!r} already; give --prefix"
-                )
+                message = f"the row already has a field {min(taken)!r}; give --prefix"
+                raise DataError.at(in_, number, message)
             yield row
 
-    with sys.stdout.buffer if str(out) == "-" else out.open("xb") as sink:
-        return (
-            asyncio.run(_work(judge, rows(), prefix, sink, Bar("moderating", quiet=True), 0, 0)),
-            0,
-            0,
-        )
+    with sys.stdout.buffer if str(out) == "-" else out.open("xb") as output:
+        progress = ProgressBar("moderating", quiet=True)
+        return asyncio.run(_judge_rows(judge, read_rows(), prefix, output, progress))

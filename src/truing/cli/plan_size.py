@@ -1,13 +1,14 @@
-"""`truing plan-size`: how many prompts and labels a question needs, before the money is spent."""
+"""`truing plan-size`: calculates how many prompts and labels a question needs, before money is spent."""
 
 from __future__ import annotations
 
-import sys
+import math
 from dataclasses import dataclass
-from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
+from truing.cli.parameters import Flag
 from truing.core.errors import UserError
 from truing.stats import planning
 from truing.stats.conformal import labels_needed
@@ -15,7 +16,7 @@ from truing.stats.conformal import labels_needed
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Expect:
+class ExpectationFlags:
     """What you expect.
 
     Parameters
@@ -23,14 +24,14 @@ class Expect:
     rate
         The rate that you expect.
     changed
-        The share of prompts whose outcome you expect to change either way between two models; default: twice the
-        difference, or the margin.
+        Share of prompts whose outcome you expect to differ (either way) between two models. Default:
+        twice --difference or --margin.
     answers
-        Answers to each prompt; they are alike, and count for less than so many prompts.
+        Answers to each prompt; they are correlated and count for less than as many prompts.
     correlation
-        How alike the answers of a prompt are (0 to 1).
+        Correlation of the answers to one prompt (0 to 1).
     power
-        The chance to succeed if things are as you expect.
+        Probability of success if your expectations are right.
     """
 
     rate: float = 0.1
@@ -42,102 +43,103 @@ class Expect:
 
 def command(
     *,
-    expect: Expect | None = None,
+    flags: ExpectationFlags | None = None,
     width: float | None = None,
     upper: float | None = None,
     difference: float | None = None,
     margin: float | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
-    """Says how many prompts (or labels) are needed for what you want to be able to say.
+    """Calculates how many prompts (or labels) are needed for what you want to show.
 
-    Give what you expect (--rate, --changed) and what you want to show (--width, --upper, --difference, --margin).
+    Give what you expect (--rate, --changed) and what you want to show (--width, --upper, --difference,
+    --margin).
 
     Parameters
     ----------
     width
-        Prompts until the interval is so wide at most, fixed beforehand and with --until.
+        Prompts for an interval of at most this width, with a fixed number and with --until.
     upper
-        Prompts (or labels) until the upper bound lies under this limit.
+        Prompts (or labels) for an upper bound under this limit.
     difference
         Prompts to show a paired difference of this size.
     margin
-        Prompts to show that nothing was lost by more than this.
+        Prompts to show that no more than this was lost (non-inferiority).
     json
         Print the numbers as JSON.
     """
-    e = expect or Expect()
-    if not 0 < e.power < 1 or not 0 <= e.rate <= 1 or e.answers < 1 or not 0 <= e.correlation <= 1:
+    expected = flags or ExpectationFlags()
+    if (
+        not 0 < expected.power < 1
+        or not 0 <= expected.rate <= 1
+        or not 0 <= expected.correlation <= 1
+        or expected.answers < 1
+    ):
         raise UserError(
-            "--power lies between 0 and 1, --rate and --correlation in [0, 1], --answers is 1 or more"
+            "--power must be above 0 and below 1, --rate and --correlation from 0 to 1, "
+            "--answers 1 or more"
         )
-    found: dict[str, int | float] = {}
-    effect = planning.design_effect(e.answers, e.correlation) / e.answers
+    sizes: dict[str, int] = {}
     try:
-        _fill(found, rate=e.rate, width=width, upper=upper, power=e.power)
-        _pairs(found, changed=e.changed, difference=difference, margin=margin, power=e.power)
+        if width is not None:
+            sizes |= _sizes_for_width(expected, width)
+        if upper is not None:
+            sizes |= _sizes_for_upper_bound(expected, upper)
+        if difference is not None:
+            sizes |= _sizes_for_difference(expected, difference)
+        if margin is not None:
+            sizes |= _sizes_for_margin(expected, margin)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if not found:
+    if not sizes:
         raise UserError("say what you want to show: --width, --upper, --difference or --margin")
-    if e.answers > 1:
-        found = {k: _round(v * effect) for k, v in found.items()}
-        found["answers to each prompt"] = e.answers
+    if expected.answers > 1:
+        # The design effect is the factor on the number of answers; divided by the answers to each
+        # prompt, on the number of prompts.
+        effect = planning.design_effect(expected.answers, expected.correlation) / expected.answers
+        sizes = {line: max(1, math.ceil(n * effect)) for line, n in sizes.items()}
+        sizes["answers to each prompt"] = expected.answers
     if json:
-        import msgspec
-
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        print(msgspec.json.encode(sizes).decode())
         return 0
-    for name, n in found.items():
-        print(f"{n:>8,}  {name}")
+    for line, n in sizes.items():
+        print(f"{n:>8,}  {line}")
     return 0
 
 
-def _round(n: float) -> int:
-    return max(1, int(-(-n // 1)))
+# The keys of these dictionaries are the lines of the output, and the keys of its JSON.
 
 
-def _fill(
-    found: dict[str, int | float],
-    *,
-    rate: float,
-    width: float | None,
-    upper: float | None,
-    power: float,
-) -> None:
-    if width is not None:
-        found[f"prompts for an interval {100 * width:g} points wide at a rate of {rate:g}"] = (
-            planning.n_for_width(rate, width)
-        )
-        found["  the same with --until, which may look after each (median)"] = (
-            planning.n_for_betting_sequence(rate, width)
-        )
-    if upper is not None:
-        n = planning.n_for_upper_bound(rate, upper, power=power)
-        found[f"prompts so that the upper bound falls under {upper:g} with power {power:g}"] = n
-        found["  at the very least (no event at all)"] = labels_needed(upper)
+def _sizes_for_width(expected: ExpectationFlags, width: float) -> dict[str, int]:
+    rate = expected.rate
+    fixed = f"prompts for an interval {100 * width:g} points wide at a rate of {rate:g}"
+    sequential = "  the same with --until, which may look after each (median)"
+    return {
+        fixed: planning.n_for_width(rate, width),
+        sequential: planning.n_for_betting_sequence(rate, width),
+    }
 
 
-def _pairs(
-    found: dict[str, int | float],
-    *,
-    changed: float | None,
-    difference: float | None,
-    margin: float | None,
-    power: float,
-) -> None:
-    if difference is not None:
-        share = changed if changed is not None else min(1.0, 2 * abs(difference))
-        a, b = (share + abs(difference)) / 2, (share - abs(difference)) / 2
-        if b < 0:
-            raise ValueError("--changed is smaller than --difference")
-        n = planning.n_pairs_for_mcnemar(a, b, power=power)
-        found[
-            f"prompts for a paired difference of {100 * difference:g} points if {100 * share:g} % change"
-        ] = n
-    if margin is not None:
-        share = changed if changed is not None else min(1.0, 2 * margin)
-        n = planning.n_for_non_inferiority(share, margin, power=power)
-        found[
-            f"prompts to show a loss under {100 * margin:g} points if {100 * share:g} % change either way"
-        ] = n
+def _sizes_for_upper_bound(expected: ExpectationFlags, upper: float) -> dict[str, int]:
+    line = f"prompts so that the upper bound falls under {upper:g} with power {expected.power:g}"
+    return {
+        line: planning.n_for_upper_bound(expected.rate, upper, power=expected.power),
+        "  at the very least (no event at all)": labels_needed(upper),
+    }
+
+
+def _sizes_for_difference(expected: ExpectationFlags, difference: float) -> dict[str, int]:
+    size = abs(difference)
+    changed = expected.changed if expected.changed is not None else min(1.0, 2 * size)
+    # The two discordant cells of the paired table: their sum changes, their difference is shown.
+    p10, p01 = (changed + size) / 2, (changed - size) / 2
+    if p01 < 0:
+        raise ValueError("--changed is smaller than --difference")
+    line = f"prompts for a paired difference of {100 * difference:g} points if {100 * changed:g} % change"
+    return {line: planning.n_pairs_for_mcnemar(p10, p01, power=expected.power)}
+
+
+def _sizes_for_margin(expected: ExpectationFlags, margin: float) -> dict[str, int]:
+    changed = expected.changed if expected.changed is not None else min(1.0, 2 * margin)
+    line = f"prompts to show a loss under {100 * margin:g} points if {100 * changed:g} % change either way"
+    return {line: planning.n_for_non_inferiority(changed, margin, power=expected.power)}

@@ -1,11 +1,12 @@
-"""What the commands of the run show: a progress bar with the time left, and a few lines at the end."""
+"""What commands that write a run show: a progress bar, and the rates when they end."""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,22 +15,26 @@ from truing.analysis.summary import write_summary
 from truing.core.jsonl import read_records
 from truing.runs.folder import Run
 
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
-class Bar:
-    """A progress bar on standard error, and nothing where that is no terminal.
 
-    `resumes`: the same command goes on where it was interrupted, and an interruption says so.
+class ProgressBar:
+    """A progress bar on standard error; shows nothing if `quiet` or if standard error is no terminal.
+
+    Call it with the samples done, the samples in all, and the failures so far. `resumable`: the same
+    command continues an interrupted run, and Ctrl-C prints a line that says so.
     """
 
-    def __init__(self, label: str, *, quiet: bool = False, resumes: bool = False) -> None:
+    def __init__(self, label: str, *, quiet: bool = False, resumable: bool = False) -> None:
         self._label = label
-        self._resumes = resumes
-        self._bar: Any = None
-        self._task: Any = None
-        self._on = not quiet and sys.stderr.isatty()
+        self._resumable = resumable
+        self._visible = not quiet and sys.stderr.isatty()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
 
-    def __enter__(self) -> Bar:
-        if self._on:
+    def __enter__(self) -> ProgressBar:
+        if self._visible:
             from rich.console import Console
             from rich.progress import (
                 BarColumn,
@@ -39,95 +44,95 @@ class Bar:
                 TimeRemainingColumn,
             )
 
-            self._bar = Progress(
+            self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[trouble]}"),
+                TextColumn("{task.fields[failures]}"),
                 console=Console(stderr=True),
                 refresh_per_second=4,
             )
-            self._bar.start()
-            self._task = self._bar.add_task(self._label, total=None, trouble="")
+            self._progress.start()
+            self._task = self._progress.add_task(self._label, total=None, failures="")
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        if kind is KeyboardInterrupt and self._resumes:
+        if self._progress is not None:
+            self._progress.stop()
+        if error_type is KeyboardInterrupt and self._resumable:
             print(
-                "truing: interrupted; what was answered is kept, and the same command goes on from there",
+                "truing: interrupted; what is finished is saved, and the same command continues",
                 file=sys.stderr,
             )
 
     def __call__(self, done: int, total: int, failures: int) -> None:
-        """After each sample."""
-        if self._bar is not None:
-            trouble = f"{failures} failed" if failures else ""
-            self._bar.update(self._task, completed=done, total=total, trouble=trouble)
+        """Shows the new state; called after each sample."""
+        if self._progress is not None and self._task is not None:
+            shown = f"{failures} failed" if failures else ""
+            self._progress.update(self._task, completed=done, total=total, failures=shown)
 
 
-def _line(rate: Rate) -> str:
-    if rate.raw is None:
-        return f"  {rate.question:<16} {rate.judge:<20} {rate.events} of {rate.scored}"
-    shown = (
-        f"{100 * rate.raw.estimate:.1f} % [{100 * rate.raw.lower:.1f}, {100 * rate.raw.upper:.1f}]"
-    )
-    struck = "  (struck: selected by this judge)" if rate.selected_by_judge else ""
-    unscored = f", {rate.unscored} unscored" if rate.unscored else ""
-    return f"  {rate.question:<16} {rate.judge:<20} {rate.events} of {rate.scored}  {shown}{unscored}{struck}"
+def finish_run(out: Path, *, as_json: bool) -> int:
+    """Writes the summary.json of a run and prints its rates.
 
-
-def report(out: Path, *, as_json: bool) -> int:
-    """Writes summary.json and prints what came out; 1 if the model never answered, else 0."""
+    Returns the exit status: 1 if the run has answers and all of them failed, else 0.
+    """
     summary = write_summary(out)
-    run = Run(out)
-    failures: dict[str, int] = {}
-    answers = 0
-    for failure in failed(out):
-        answers += 1
-        if failure:
-            failures[failure] = failures.get(failure, 0) + 1
-    lost = sum(failures.values())
+    model = Run(out).manifest.model
+    outcomes = read_failures(out)
+    failures = Counter(failure for failure in outcomes if failure is not None)
     if as_json:
         counts = {
             "run": str(out),
-            "model": run.manifest.model,
-            "responses": answers,
-            "failures": failures,
+            "model": model,
+            "responses": len(outcomes),
+            "failures": dict(failures),
         }
-        sys.stdout.write(
-            msgspec.json.encode({**counts, **msgspec.to_builtins(summary)}).decode() + "\n"
-        )
+        print(msgspec.json.encode({**counts, **msgspec.to_builtins(summary)}).decode())
     else:
-        print(f"{out}: {answers} answers of {run.manifest.model}")
+        print(f"{out}: {len(outcomes)} answers of {model}")
         for rate in summary.rates:
             if rate.category is None:
-                print(_line(rate))
-    if lost:
-        kinds = ", ".join(
-            f"{count} x {kind}" for kind, count in sorted(failures.items(), key=lambda i: -i[1])[:3]
-        )
-        print(f"truing: {lost} of {answers} answers failed: {kinds}", file=sys.stderr)
-    return 1 if answers and lost == answers else 0
+                print(_format_rate(rate))
+    failed = failures.total()
+    if failed:
+        commonest = ", ".join(f"{count} x {kind}" for kind, count in failures.most_common(3))
+        print(f"truing: {failed} of {len(outcomes)} answers failed: {commonest}", file=sys.stderr)
+    return 1 if outcomes and failed == len(outcomes) else 0
 
 
-class _Failed(msgspec.Struct, frozen=True):
+def _format_rate(rate: Rate) -> str:
+    line = f"  {rate.question:<16} {rate.judge:<20} {rate.events} of {rate.scored}"
+    if rate.raw is None:
+        return line
+    estimate, lower, upper = (100 * x for x in (rate.raw.estimate, rate.raw.lower, rate.raw.upper))
+    line += f"  {estimate:.1f} % [{lower:.1f}, {upper:.1f}]"
+    if rate.unscored:
+        line += f", {rate.unscored} unscored"
+    if rate.selected_by_judge:
+        line += "  (struck: selected by this judge)"
+    return line
+
+
+class _StoredFailure(msgspec.Struct, frozen=True):
+    """The one field of a stored answer that is read here; decoding the rest would cost time."""
+
     failure: dict[str, str] | None = None
 
 
-def failed(out: Path) -> list[str]:
-    """For each stored answer an empty string, or why there is none (the kind, and the first words of the message)."""
-    rows = [row.failure for row in read_records(out / "responses.jsonl", _Failed)]
-    return [
-        ""
-        if f is None
-        else f"{f.get('kind')} ({f.get('message', '').partition(' (asked ')[0][:100]})"
-        for f in rows
-    ]
+def read_failures(out: Path) -> list[str | None]:
+    """Returns for each stored answer why it failed (the kind and the start of the message), or None."""
+    records = read_records(out / "responses.jsonl", _StoredFailure)
+    return [None if r.failure is None else _describe_failure(r.failure) for r in records]
+
+
+def _describe_failure(failure: dict[str, str]) -> str:
+    # " (asked 3 times)" is cut off: failures of one cause would otherwise be counted apart.
+    message = failure.get("message", "").partition(" (asked ")[0]
+    return f"{failure.get('kind')} ({message[:100]})"

@@ -1,4 +1,4 @@
-"""The main model that a rails configuration names, for the doors."""
+"""The main model that a rails configuration names under `models:`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import build_model
 
 
-def main_model(path: str | Path | RailsConfig) -> Model:
-    """The main model of a configuration folder; PlanError where it names none, or an engine that truing does not know."""
-    config = path if isinstance(path, RailsConfig) else RailsConfig.load(path)
+def load_main_model(configuration: str | Path | RailsConfig) -> Model:
+    """Returns the model of type main of a configuration (or of the one in a folder).
+
+    Raises PlanError if it names none, or one of an engine that truing does not know.
+    """
+    if isinstance(configuration, RailsConfig):
+        config = configuration
+    else:
+        config = RailsConfig.load(configuration)
     entry = next((m for m in config.models if m.type == "main"), None)
     if entry is None:
         place = config.locate("key", "models")
         raise PlanError(
-            f"{place}: no model of type main is named; add one under models:, or give --model SPEC"
+            f"{place}: no model of type main; add one under models:, or give --model SPEC"
         )
     return build_model(entry, config)

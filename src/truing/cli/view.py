@@ -1,4 +1,4 @@
-"""`truing view`: runs as a page to look through, opened from disk."""
+"""`truing view`: writes a page to look through the answers of runs, opened from disk."""
 
 from __future__ import annotations
 
@@ -7,43 +7,45 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from truing.cli.compare import names_of
+from truing.cli.parameters import Flag
+from truing.cli.run_folders import short_run_names
 from truing.core.errors import RunError
-from truing.report.view.page import MAX_ROWS, collect_page, render_page
+from truing.report.view.page import MOST, collect, html
 from truing.runs.folder import replace_file
 
 
 def command(
     *runs: Path,
     out: Path | None = None,
-    with_text: Annotated[bool, Parameter(negative="")] = False,
-    limit: int = MAX_ROWS,
+    with_text: Flag = False,
+    limit: int = MOST,
     show: Annotated[bool, Parameter(name="--open", negative="")] = False,
 ) -> int:
-    """Writes one page with every answer of the runs, side by side: filters, flips, disagreement first, keyboard.
+    """Writes one page with every answer of the runs, side by side, with filters and keyboard shortcuts.
 
     Parameters
     ----------
     runs
-        Run folders; the same samples of several stand in one row.
+        Run folders; a sample that several runs answered is one row.
     out
-        Where the page goes. Default: view.html in the first run folder, which is private.
+        The page to write. Default: view.html in the first run folder, which is private.
     with_text
-        Put prompts and answers into the page, blurred until asked for. Built-in data are mild, and always shown.
+        Include prompts and answers, blurred until clicked. Built-in data are mild and always shown.
     limit
-        At most so many rows; flips, unscored and disagreements are kept first.
+        Maximum rows; flips, unscored rows and disagreements are kept first.
     show
-        Open it in the browser.
+        Open the page in the browser.
     """
     if not runs:
-        raise RunError("view needs a run folder")
+        raise RunError("view: give at least one run folder")
     if limit < 1:
-        raise RunError(f"--limit {limit}: show at least one row")
-    page = collect_page(runs, with_text=with_text, most=limit, names=names_of(runs))
+        raise RunError(f"--limit {limit}: must be 1 or more")
+    page = collect(runs, with_text=with_text, most=limit, names=short_run_names(runs))
     path = out or runs[0] / "view.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, render_page(page).encode())
-    print(f"{len(page.rows):,} rows{f' ({page.left:,} left out)' if page.left else ''}: {path}")
+    replace_file(path, html(page).encode())
+    left_out = f" ({page.left:,} left out)" if page.left else ""
+    print(f"{len(page.rows):,} rows{left_out}: {path}")
     if show:
         import webbrowser
 

@@ -1,46 +1,46 @@
-"""`truing weights`: the small models that truing knows by name."""
+"""`truing weights list` and `truing weights pull`: the small models that truing knows by name."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import msgspec
-from cyclopts import Parameter
 
+from truing.cli.parameters import Flag
 from truing.hf.weights import NAMED_SOURCES, Weights, find_cached_weights, verify_weights
 
 
-def list_(*, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Lists the weights that have a name, their licence, and whether this machine has them.
+def list_weights(*, json: Flag = False) -> int:
+    """Lists the weights that have a name, their licence, and whether they are on this machine.
 
     Parameters
     ----------
     json
         Print as JSON.
     """
-    rows = [
-        {
-            "name": name,
-            "title": source.title,
-            "licence": source.licence,
-            "package": f"{source.distribution}=={source.version}",
-            "path": str(found.path) if (found := find_cached_weights(name)) else None,
-        }
-        for name, source in NAMED_SOURCES.items()
-    ]
+    rows = []
+    for name, source in NAMED_SOURCES.items():
+        cached = find_cached_weights(name)
+        rows.append(
+            {
+                "name": name,
+                "title": source.title,
+                "licence": source.licence,
+                "package": f"{source.distribution}=={source.version}",
+                "path": None if cached is None else str(cached.path),
+            }
+        )
     if json:
-        sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
+        print(msgspec.json.encode(rows).decode())
         return 0
     for row in rows:
-        print(
-            f"{row['name']:<10} {row['title']:<42} {row['licence']:<12} {row['path'] or 'not here yet'}"
-        )
+        place = row["path"] or "not downloaded"
+        print(f"{row['name']:<10} {row['title']:<42} {row['licence']:<12} {place}")
     return 0
 
 
-def pull(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Fetches weights if they are not here, and checks every file of them by its SHA-256.
+def pull(name: str, /, *, json: Flag = False) -> int:
+    """Downloads weights if they are not on this machine, and checks the SHA-256 of each of their files.
 
     Parameters
     ----------
@@ -49,18 +49,15 @@ def pull(name: str, /, *, json: Annotated[bool, Parameter(negative="")] = False)
     json
         Print as JSON.
     """
-    found: Weights = verify_weights(
-        name, on_progress=None if json else lambda line: print(line, file=sys.stderr)
-    )
+
+    def print_progress(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    weights: Weights = verify_weights(name, on_progress=None if json else print_progress)
     if json:
-        sys.stdout.write(
-            msgspec.json.encode(
-                {"name": found.name, "path": str(found.path), "sha256": found.sha256}
-            ).decode()
-            + "\n"
-        )
+        fields = {"name": weights.name, "path": str(weights.path), "sha256": weights.sha256}
+        print(msgspec.json.encode(fields).decode())
     else:
-        print(
-            f"{found.name}: {found.path} (sha256 {found.sha256[:12]}..., {found.licence or 'licence not stated'})"
-        )
+        licence = weights.licence or "licence not stated"
+        print(f"{weights.name}: {weights.path} (sha256 {weights.sha256[:12]}..., {licence})")
     return 0

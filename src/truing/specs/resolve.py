@@ -17,38 +17,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TypeVar, overload
 
-from truing.core.errors import MissingExtra, SpecError, did_you_mean
+from truing.core.errors import SpecError, did_you_mean
 from truing.specs.builders import BUILDERS
+from truing.specs.extras import needs_extra
 from truing.specs.parser import Spec, parse_spec
 
 RoleName = Literal["model", "judge", "data", "attack", "aligner", "rail"]
 T = TypeVar("T")
-
-# Top-level module that cannot be imported -> the extra that installs it.
-_EXTRAS = {
-    "torch": "local",
-    "transformers": "local",
-    "safetensors": "local",
-    "gguf": "local",
-    "accelerate": "local",
-    "onnxruntime": "local",
-    "onnx": "local",
-    "peft": "train",
-    "tensorboard": "train",
-    "litestar": "serve",
-    "uvicorn": "serve",
-    "sqlalchemy": "serve",
-    "alembic": "serve",
-    "argon2": "serve",
-    "psycopg": "serve",
-    "prometheus_client": "serve",
-    "vllm": "vllm",
-    "ray": "ray",
-    "huggingface_hub": "hub",
-    "pyarrow": "hub",
-    "presidio_analyzer": "presidio",
-    "opentelemetry": "otel",
-}
 
 
 class Args:
@@ -185,13 +160,8 @@ def load_object(path: str) -> Any:
     Raises MissingExtra if an optional package that it needs is not installed.
     """
     module, _, attribute = path.partition(":")
-    try:
+    with needs_extra(module):
         return getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").split(".")[0])
-        if extra is None:
-            raise
-        raise MissingExtra(extra, f"{module} (package {error.name})") from error
 
 
 Wrap = Callable[[RoleName, Spec, Any], Any]

@@ -1,0 +1,54 @@
+"""The optional dependencies: which extra installs which package, and the error when one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from truing.core.errors import MissingExtra
+
+EXTRA_BY_PACKAGE = {
+    "torch": "local",
+    "transformers": "local",
+    "safetensors": "local",
+    "gguf": "local",
+    "accelerate": "local",
+    "onnxruntime": "local",
+    "onnx": "local",
+    "peft": "train",
+    "tensorboard": "train",
+    "litestar": "serve",
+    "uvicorn": "serve",
+    "sqlalchemy": "serve",
+    "alembic": "serve",
+    "argon2": "serve",
+    "psycopg": "serve",
+    "prometheus_client": "serve",
+    "vllm": "vllm",
+    "ray": "ray",
+    "huggingface_hub": "hub",
+    "pyarrow": "hub",
+    "presidio_analyzer": "presidio",
+    "opentelemetry": "otel",
+}
+"""Top-level package, as an import error names it -> the extra that installs it."""
+
+
+@contextmanager
+def needs_extra(feature: str, extra: str | None = None) -> Iterator[None]:
+    """Raises MissingExtra, with the install line, if an import inside the block lacks an optional package.
+
+        with needs_extra("truing serve", "serve"):
+            import uvicorn
+
+    Without `extra`, the one that installs the missing package is named. A feature that needs several
+    packages names its own, so that one installation suffices. An import error of any other package
+    passes through: it is a bug, not a missing extra.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package_extra = EXTRA_BY_PACKAGE.get((error.name or "").split(".")[0])
+        if package_extra is None:
+            raise
+        raise MissingExtra(extra or package_extra, f"{feature} (package {error.name})") from error
