@@ -1,14 +1,26 @@
-"""`truing rails check` and `truing rails test`: a guardrails configuration looked at, and run through dialogues."""
+"""`truing rails check` and `truing rails test`: checks a guardrails configuration, runs its dialogue tests."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from truing.cli.rails_models import load_main_model
 from truing.core.errors import PlanError
 from truing.core.protocols import Model
+from truing.rails.config.loader import RailsConfig
+from truing.rails.dialogue_tests import (
+    DialogueOutcome,
+    DialogueRunner,
+    find_dialogue_files,
+    read_dialogues,
+)
+from truing.rails.runtime.app import RuntimeParts
+from truing.rails.static.check import RailsCheckReport, check_rails_config
+from truing.rails.static.diagram import render_svg, render_tree
 from truing.specs.resolve import resolve
 
 
@@ -20,59 +32,66 @@ def check(
     strict: bool = False,
     json: bool = False,
 ) -> int:
-    """Checks a configuration without running it; exit status 2 if it has errors.
+    """Checks a configuration without running it; the exit status is 2 if it has errors.
 
     Parameters
     ----------
     folder
         The configuration (NeMo's format): config.yml, *.co, prompts.yml, actions.py, kb/.
     picture
-        Write the flows as an SVG image there.
+        Write the flows as an SVG image to this file.
     tree
         Show the flows as a tree.
     strict
-        Warnings count as errors.
+        Treat warnings as errors.
     json
         Print JSON.
     """
-    from truing.rails.static import check
-    from truing.rails.static.diagram import render_svg
-    from truing.rails.static.diagram import render_tree as tree_of
-
-    report = check.check_rails_config(folder)
+    report = check_rails_config(folder)
     flows = report.config.flows if report.config is not None else []
     if picture is not None and report.config is not None:
         picture.write_text(render_svg(flows), encoding="utf-8")
-    warnings = len(report.findings) - len(report.errors)
-    calls = report.calls
     if json:
-        made = {
-            "path": report.path,
-            "findings": report.findings,
-            "errors": len(report.errors),
-            "warnings": warnings,
-            "llm_calls": None
-            if calls is None
-            else {
-                "most": calls.total.most,
-                "bounded": not calls.total.open,
-                "open": sorted(calls.total.open),
-                "parts": {k: v.most for k, v in calls.parts.items()},
-            },
-        }
-        print(msgspec.json.encode(made).decode())
+        print(msgspec.json.encode(_report_fields(report)).decode())
     else:
         if tree and flows:
-            print(tree_of(flows))
-        for finding in report.findings:
-            print(finding)
-        if calls is not None:
-            parts = ", ".join(f"{name} {cost}" for name, cost in calls.parts.items())
-            print(f"LLM calls a turn, at most: {calls.total} ({parts})")
-            for why in sorted(calls.total.open):
-                print(f"  without a bound: {why}")
-        print(f"{report.path}: {len(report.errors)} errors, {warnings} warnings")
-    return 2 if report.errors or (strict and warnings) else 0
+            print(render_tree(flows))
+        _print_report(report)
+    return 2 if report.errors or (strict and _count_warnings(report)) else 0
+
+
+def _count_warnings(report: RailsCheckReport) -> int:
+    return len(report.findings) - len(report.errors)
+
+
+def _report_fields(report: RailsCheckReport) -> dict[str, Any]:
+    llm_calls = None
+    if report.calls is not None:
+        total = report.calls.total
+        llm_calls = {
+            "most": total.most,
+            "bounded": not total.open,
+            "open": sorted(total.open),
+            "parts": {name: count.most for name, count in report.calls.parts.items()},
+        }
+    return {
+        "path": report.path,
+        "findings": report.findings,
+        "errors": len(report.errors),
+        "warnings": _count_warnings(report),
+        "llm_calls": llm_calls,
+    }
+
+
+def _print_report(report: RailsCheckReport) -> None:
+    for finding in report.findings:
+        print(finding)
+    if report.calls is not None:
+        parts = ", ".join(f"{name} {count}" for name, count in report.calls.parts.items())
+        print(f"LLM calls a turn, at most: {report.calls.total} ({parts})")
+        for reason in sorted(report.calls.total.open):
+            print(f"  without a bound: {reason}")
+    print(f"{report.path}: {len(report.errors)} errors, {_count_warnings(report)} warnings")
 
 
 def run_dialogues(
@@ -83,65 +102,65 @@ def run_dialogues(
     nemo_alias: bool = False,
     json: bool = False,
 ) -> int:
-    """Runs the dialogues of a configuration (DIR/tests/*.yml); exit status 2 if one fails.
+    """Runs the dialogue tests of a configuration (DIR/tests/*.yml); the exit status is 2 if one fails.
 
     Parameters
     ----------
     folder
         The configuration. Its actions.py is imported and run.
     dialogues
-        Files of dialogues instead.
+        Run these files of dialogues instead.
     model
-        Spec of the model that answers where a dialogue scripts no LLM. Without it the `models:` of the configuration.
+        Spec of the model for dialogues that script no LLM replies. Default: the `models:` of the
+        configuration.
     filter
-        Only dialogues whose name holds this.
+        Run only dialogues whose name contains this text.
     nemo_alias
         Let actions.py import from nemoguardrails.
     json
         Print JSON.
     """
-    from truing.rails import dialogue_tests as d
-    from truing.rails.config.loader import RailsConfig
-    from truing.rails.runtime.app import RuntimeParts
-
     config = RailsConfig.load(folder)
-    chosen = [
-        one
-        for one in d.read_dialogues(d.find_dialogue_files(folder, dialogues))
-        if filter in one.name
+    tests = [
+        test
+        for test in read_dialogues(find_dialogue_files(folder, dialogues))
+        if filter in test.name
     ]
-    if not chosen:
-        raise PlanError(f"no dialogue's name holds {filter!r}")
-    talker = _model(model, config) if any(one.llm is None for one in chosen) else None
-    runner = d.DialogueRunner(config, talker, RuntimeParts(nemo_alias=True if nemo_alias else None))
-    outcomes = runner.run(chosen)
-    failed = [one for one in outcomes if not one.passed]
+    if not tests:
+        raise PlanError(f"no dialogue has a name that contains {filter!r}")
+    # Scripted dialogues need no model, and a configuration in CI may have no key for its own.
+    needs_model = any(test.llm is None for test in tests)
+    dialogue_model = _find_model(model, config) if needs_model else None
+    parts = RuntimeParts(nemo_alias=True if nemo_alias else None)
+    outcomes = DialogueRunner(config, dialogue_model, parts).run(tests)
+    failed = sum(not outcome.passed for outcome in outcomes)
     if json:
-        made = {"passed": len(outcomes) - len(failed), "failed": len(failed), "dialogues": outcomes}
-        print(msgspec.json.encode(made).decode())
+        fields = {"passed": len(outcomes) - failed, "failed": failed, "dialogues": outcomes}
+        print(msgspec.json.encode(fields).decode())
     else:
-        for one in outcomes:
-            print(
-                f"{'passed' if one.passed else 'FAILED'}  {one.dialogue}  ({one.place}, {one.seconds * 1000:.0f} ms)"
-            )
-            for fault in one.faults:
-                print(f"        {fault}")
-        print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
+        for outcome in outcomes:
+            _print_outcome(outcome)
+        print(f"{len(outcomes) - failed} passed, {failed} failed")
     return 2 if failed else 0
 
 
-def _model(given: str | None, config: object) -> Model | None:
-    """The model of the command line or of the configuration; none if neither names one."""
-    from truing.cli.rails_models import main_model
-    from truing.rails.config.loader import RailsConfig
+def _find_model(spec: str | None, config: RailsConfig) -> Model | None:
+    """Returns the model of --model, else of the configuration; warns and returns None if neither names one."""
+    if spec is not None:
+        model: Model = resolve(spec, "model")
+        return model
+    if any(entry.type == "main" for entry in config.models):
+        return load_main_model(config)
+    print(
+        "truing: no model is named: dialogues without llm: can only test rails that need none",
+        file=sys.stderr,
+    )
+    return None
 
-    if given is not None:
-        made: Model = resolve(given, "model")
-        return made
-    assert isinstance(config, RailsConfig)
-    if not any(m.type == "main" for m in config.models):
-        print(
-            "truing: no model is named: dialogues without llm: must not need one", file=sys.stderr
-        )
-        return None
-    return main_model(config)
+
+def _print_outcome(outcome: DialogueOutcome) -> None:
+    status = "passed" if outcome.passed else "FAILED"
+    milliseconds = f"{outcome.seconds * 1000:.0f} ms"
+    print(f"{status}  {outcome.dialogue}  ({outcome.place}, {milliseconds})")
+    for fault in outcome.faults:
+        print(f"        {fault}")

@@ -1,4 +1,4 @@
-"""`truing rank`: which of several answers a model (or a judge) puts first."""
+"""`truing rank mcq|perplexity|by|report`: which of several answers a model (or a judge) prefers."""
 
 from __future__ import annotations
 
@@ -6,50 +6,48 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 from msgspec.structs import replace
 
+from truing.analysis.corrections import check_card_matches
 from truing.analysis.judge_card import CardLineage, JudgeCard, read_card
-from truing.analysis.transport import check_card_matches
-from truing.cli.card import graded_words
-from truing.cli.card import shown as shown_in_card
-from truing.cli.evaluate import resolve_all
-from truing.cli.progress import Bar
+from truing.cli.card import describe_graded_agreement, format_interval
+from truing.cli.parameters import Flag, OptionalStrings, resolve_all
+from truing.cli.progress import ProgressBar
 from truing.core.errors import DataError, UserError
-from truing.core.protocols import Judge, Model
-from truing.models.cached_model import CachedModel
+from truing.core.protocols import Judge
+from truing.core.types import Dimension
 from truing.rankers import Figure, Form, Settings, Summary, rank_choices, rank_perplexity
+from truing.rankers.judged_run import rank_run
 from truing.rankers.run import read_summaries
 from truing.report import rankings
-from truing.report.rankings import NAMES, figure_label, format_figure
-from truing.report.report_data import Ranking
 from truing.runs.folder import JudgeRecord
 from truing.specs.resolve import resolve
 
-Many = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
-Flag = Annotated[bool, Parameter(negative="")]
+DEFAULT_METHODS = ("likelihood", "letter")
+# The value of --dimension -> that of the rankers; None: by the judge's question.
+_DIMENSIONS: dict[str, Dimension | None] = {"": None, "safe": "safe", "helpful": "helpful"}
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class How:
+class RankFlags:
     """How to ask.
 
     Parameters
     ----------
     limit
-        Only the first so many questions or pairs.
+        Use only the first LIMIT questions or pairs.
     seed
-        Draw them at random with this seed instead (sets often lie sorted).
+        Draw them at random with this seed instead (sets are often sorted).
     plain
-        As plain text ("Question: ... Answer:") instead of the model's chat template.
+        Ask as plain text ("Question: ... Answer:"), not through the model's chat template.
     primer
         A file of worked examples to put before each question; implies --plain.
     permutations
-        Orders of the options by letter (all rotations unless fewer are asked for).
+        Maximum orders of the options when the model answers by letter (default: all rotations).
     """
 
     limit: int | None = None
@@ -58,20 +56,19 @@ class How:
     primer: Path | None = None
     permutations: int = 26
 
-    def settings(self, by: Sequence[str] = ("likelihood", "letter")) -> Settings:
-        """As the rankers take it."""
+    def settings(self, methods: Sequence[str] = DEFAULT_METHODS) -> Settings:
+        """Returns the settings of the rankers; raises UserError for a value that is out of range."""
+        if self.permutations < 1 or (self.limit is not None and self.limit < 1):
+            raise UserError("--permutations and --limit must be 1 or more")
         primer = ""
         if self.primer is not None:
             try:
                 primer = self.primer.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{self.primer}: {error}") from error
-        form = Form(plain=self.plain or self.primer is not None, primer=primer)
-        if self.permutations < 1 or (self.limit is not None and self.limit < 1):
-            raise UserError("--permutations and --limit are at least 1")
         return Settings(
-            how=tuple(by),
-            form=form,
+            how=tuple(methods),
+            form=Form(plain=self.plain or self.primer is not None, primer=primer),
             permutations=self.permutations,
             limit=self.limit,
             seed=self.seed,
@@ -79,55 +76,64 @@ class How:
 
 
 def mcq(
-    *, model: str, data: str, out: Path, by: Many = None, how: How | None = None, json: Flag = False
+    *,
+    model: str,
+    data: str,
+    out: Path,
+    by: OptionalStrings = None,
+    flags: RankFlags | None = None,
+    json: Flag = False,
 ) -> int:
-    """Multiple choice, or "which response is harmless?" of a set of pairs: accuracy by likelihood and by letter.
+    """Multiple choice, or "which response is harmless?" for pairs: accuracy by likelihood and by letter.
 
-    The same command again goes on where it stopped.
+    The same command continues an interrupted run.
 
     Parameters
     ----------
     model
         Spec of the model, such as local:smollm2.
     data
-        Spec of the data: truthfulqa:, bbq:, model-written:, safetybench:, safetext:, builtin:pairs, or pairs.
+        Spec of the data: truthfulqa:, bbq:, model-written:, safetybench:, safetext:, builtin:pairs, or
+        pairs.
     out
         The run folder.
     by
-        likelihood, letter, generation (for endpoints that give no log-probabilities); several may be given.
+        likelihood, letter, or generation (for endpoints without log-probabilities); several may be
+        given.
     json
         Print the result as JSON.
     """
-    settings = (how or How()).settings(by or ("likelihood", "letter"))
-    made = resolve_all([(model, "model"), (data, "data")])
-    with Bar("ranking", quiet=json) as bar:
-        summaries = rank_choices(made[0], made[1], out, settings, bar)
-    return _report(summaries, out, as_json=json)
+    settings = (flags or RankFlags()).settings(by or DEFAULT_METHODS)
+    target, dataset = resolve_all([(model, "model"), (data, "data")])
+    with ProgressBar("ranking", quiet=json) as progress:
+        summaries = rank_choices(target, dataset, out, settings, progress)
+    return _report_summaries(summaries, out, as_json=json)
 
 
 def perplexity(
-    *, model: str, data: str, out: Path, how: How | None = None, json: Flag = False
+    *, model: str, data: str, out: Path, flags: RankFlags | None = None, json: Flag = False
 ) -> int:
-    """The perplexity of safe and unsafe answers, with the controls that tell safety from style.
+    """The perplexity of safe and unsafe answers, with controls that separate safety from style.
 
-    The same command again goes on where it stopped.
+    The same command continues an interrupted run.
 
     Parameters
     ----------
     model
         Spec of a model that gives log-probabilities, such as local:smollm2.
     data
-        Spec of the data: pku:, hh:, beavertails:, safetext:, real-toxicity:, builtin:pairs, file:PAIRS.jsonl.
+        Spec of the data: pku:, hh:, beavertails:, safetext:, real-toxicity:, builtin:pairs,
+        file:PAIRS.jsonl.
     out
         The run folder.
     json
         Print the result as JSON.
     """
-    settings = (how or How()).settings()
-    made = resolve_all([(model, "model"), (data, "data")])
-    with Bar("ranking", quiet=json) as bar:
-        summaries = rank_perplexity(made[0], made[1], out, settings, bar)
-    return _report(summaries, out, as_json=json)
+    settings = (flags or RankFlags()).settings()
+    target, dataset = resolve_all([(model, "model"), (data, "data")])
+    with ProgressBar("ranking", quiet=json) as progress:
+        summaries = rank_perplexity(target, dataset, out, settings, progress)
+    return _report_summaries(summaries, out, as_json=json)
 
 
 def by(
@@ -140,187 +146,131 @@ def by(
     card: Path | None = None,
     json: Flag = False,
 ) -> int:
-    """Puts the answers of a run in order by a judge, and writes them as preferences.
+    """Orders the answers of a run by a judge, and writes them as preferences.
 
     Parameters
     ----------
     run
-        A run folder with several answers a sample (evaluate --n).
+        A run folder with several answers to each sample (evaluate --n).
     judge
         Spec of the judge.
     every
-        A preference for every two answers in order, not only the best over the worst.
+        Write a preference for every two ordered answers, not only for the best over the worst.
     dimension
-        safe or helpful; by the judge's question where it is not given.
+        safe or helpful. Default: by the judge's question.
     card
-        The judge's card (truing card), to stand beside what it says.
+        The judge's card (from `truing card`), to be shown with the result.
     json
         Print the result as JSON.
     """
-    from truing.rankers.judged_run import rank_run
-
-    if dimension not in ("", "safe", "helpful"):
-        raise UserError(f"--dimension {dimension!r} is neither safe nor helpful")
-    ranker = resolve(judge, "judge")
-    known = _carded(ranker, card) if card else None
-    with Bar("judging", quiet=json) as bar:
-        made = rank_run(run, ranker, dimension=dimension, every=every, tell=bar)  # type: ignore[arg-type]
+    if dimension not in _DIMENSIONS:
+        raise UserError(f"--dimension {dimension!r}: must be safe or helpful")
+    resolved_judge: Judge = resolve(judge, "judge")
+    judge_card = _read_matching_card(resolved_judge, card) if card else None
+    with ProgressBar("judging", quiet=json) as progress:
+        result = rank_run(run, resolved_judge, dimension=_DIMENSIONS[dimension], every=every, tell=progress)
     if json:
-        whole = msgspec.to_builtins(made) | ({"card": msgspec.to_builtins(known)} if known else {})
-        sys.stdout.write(msgspec.json.encode(whole).decode() + "\n")
+        fields = msgspec.to_builtins(result)
+        if judge_card is not None:
+            fields["card"] = msgspec.to_builtins(judge_card)
+        print(msgspec.json.encode(fields).decode())
         return 0
-    print(f"{run}: {made.ordered} of {made.samples} samples in order by {made.judge}")
-    print(f"  {made.preferences} preferences in {made.file}")
-    for figure in made.figures:
-        print(f"  {figure.method:<28} {_shown(figure)}")
-    if known is not None:
-        print(f"  {known.judge} by its card {card}: {_card_words(known)}")
-    elif made.figures:
+    print(f"{run}: {result.ordered} of {result.samples} samples in order by {result.judge}")
+    print(f"  {result.preferences} preferences in {result.file}")
+    for figure in result.figures:
+        print(f"  {figure.method:<28} {_format_figure(figure)}")
+    if judge_card is not None:
+        print(f"  {judge_card.judge} by its card {card}: {_describe_card(judge_card)}")
+    elif result.figures:
         print(
-            f"  no card was given for {made.judge}: how its scores go with people's is not known (truing card, --card)"
+            f"  no card of {result.judge} is given: its agreement with people is unknown "
+            f"(truing card, --card)"
         )
-    return 0 if made.ordered else 1
-
-
-def _carded(judge: Judge, path: Path) -> JudgeCard:
-    """The judge's card; DataError if it is another judge's or another version's."""
-    card = read_card(path)
-    if card.judge != judge.name:
-        raise DataError(f"{path}: the card is of {card.judge}, the judge is {judge.name}")
-    record = JudgeRecord(name=judge.name, question=judge.question, file="", lineage=judge.lineage)
-    check_card_matches(
-        replace(card, against=""), record, path
-    )  # here labels of another question are welcome
-    return replace(
-        card, lineage=CardLineage(base=card.lineage.base, base_sha256=card.lineage.base_sha256)
-    )
-
-
-def _card_words(card: JudgeCard) -> str:
-    """What a card says in a line."""
-    q = next(iter(card.questions.values()))
-    said = graded_words(q.graded) if q.graded is not None else f"AUROC {shown_in_card(q.auroc)}"
-    return f"against {card.against or 'people'} ({', '.join(card.raters)}) on {card.data}; {said}"
+    return 0 if result.ordered else 1
 
 
 def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference ranking") -> int:
-    """Rankings of several data sets (or models) on one page.
+    """Writes the rankings of several data sets (or models) on one page.
 
     Parameters
     ----------
     runs
         Run folders that `rank mcq` or `rank perplexity` wrote.
     out
-        Where report.html and report.md go.
+        Folder for report.html and report.md.
     title
-        The title of the page.
+        Title of the page.
     """
     if not runs:
-        raise UserError("give the run folders whose rankings the page is to show")
-    print(
-        f"report: {rankings.write_rankings([s for run in runs for s in read_summaries(run)], out, title)}  (also .md)"
-    )
+        raise UserError("rank report: give the run folders whose rankings the page is to show")
+    summaries = [summary for run in runs for summary in read_summaries(run)]
+    page = rankings.write(summaries, out, title)
+    print(f"report: {page}  (also .md)")
     return 0
 
 
-def _report(summaries: Sequence[Summary], out: Path, *, as_json: bool) -> int:
-    rankings.write_rankings(summaries, out)
+def _read_matching_card(judge: Judge, path: Path) -> JudgeCard:
+    """Reads the judge's card; raises DataError if it is of another judge or another version of it."""
+    card = read_card(path)
+    if card.judge != judge.name:
+        raise DataError(f"{path}: the card is of {card.judge}, the judge is {judge.name}")
+    record = JudgeRecord(name=judge.name, question=judge.question, file="", lineage=judge.lineage)
+    # A card against labels of another question is good enough here: it only describes the judge.
+    check_card_matches(replace(card, against=""), record, path)
+    # Its prompt hashes (the training data) would fill the output.
+    lineage = CardLineage(base=card.lineage.base, base_sha256=card.lineage.base_sha256)
+    return replace(card, lineage=lineage)
+
+
+def _describe_card(card: JudgeCard) -> str:
+    """Describes in one line how the judge agrees with the labels of its card."""
+    question = next(iter(card.questions.values()))
+    if question.graded is not None:
+        agreement = describe_graded_agreement(question.graded)
+    else:
+        agreement = f"AUROC {format_interval(question.auroc)}"
+    return f"against {card.against or 'people'} ({', '.join(card.raters)}) on {card.data}; {agreement}"
+
+
+def _report_summaries(summaries: Sequence[Summary], out: Path, *, as_json: bool) -> int:
+    """Writes the report and prints the figures; returns 1 if a ranker could score nothing, else 0."""
+    rankings.write(summaries, out)
     if as_json:
-        sys.stdout.write(msgspec.json.encode(list(summaries)).decode() + "\n")
+        print(msgspec.json.encode(list(summaries)).decode())
     else:
         for summary in summaries:
-            _print(summary)
+            _print_summary(summary)
         print(
-            f"\nrows: {out / 'rankings'}  figures: {out / 'ranking.json'}  report: {out / 'report.html'}"
+            f"\nrows: {out / 'rankings'}  figures: {out / 'ranking.json'}  "
+            f"report: {out / 'report.html'}"
         )
-    lost = [s for s in summaries if s.n and s.unscored == s.n]
-    for summary in lost:
-        print(
-            f"truing: {summary.ranker}: nothing could be scored: {next(iter(summary.reasons))}",
-            file=sys.stderr,
-        )
-    return 1 if lost else 0
+    empty = [summary for summary in summaries if summary.n and summary.unscored == summary.n]
+    for summary in empty:
+        reason = next(iter(summary.reasons))
+        print(f"truing: {summary.ranker}: nothing could be scored: {reason}", file=sys.stderr)
+    return 1 if empty else 0
 
 
-def _print(summary: Summary) -> None:
+def _print_summary(summary: Summary) -> None:
     print(
-        f"\n{summary.ranker} · {summary.model} · {summary.data} · {summary.n} items, {summary.unscored} unscored"
+        f"\n{summary.ranker} · {summary.model} · {summary.data} · {summary.n} items, "
+        f"{summary.unscored} unscored"
     )
     for figure in summary.figures:
         kind = "" if figure.kind == "share" else f" ({figure.kind})"
-        print(f"  {figure_label(figure) + kind:<62} {_shown(figure)}")
+        print(f"  {rankings.name_of(figure) + kind:<62} {_format_figure(figure)}")
     for reason, count in summary.reasons.items():
         print(f"  unscored: {count} x {reason}")
     for note in summary.notes:
         print(f"  note: {note}")
 
 
-def _shown(figure: Figure) -> str:
-    estimate, interval, guess = format_figure(figure)
-    parts = [
-        f"{estimate:>9}",
-        f"[{interval}]" if interval else "",
-        f"guess {guess}" if guess else "",
-        f"n {figure.n}",
-    ]
-    return "  ".join(p for p in parts if p)
-
-
-SMALL = 60
-
-
-def small_ranking(title: str, spec: str, model: Model) -> Ranking:
-    """The table of `truing run`: by likelihood, gain, letter, with two controls; at most `SMALL` questions.
-
-    `spec` is a data spec, with ``mcq:`` or ``perplexity:`` before it for one half of the table.
-    """
-    inner: Any = model
-    while isinstance(inner, CachedModel):
-        inner = inner.inner
-    kind, data = "", spec
-    for word in ("mcq", "perplexity"):
-        if spec.startswith(f"{word}:"):
-            kind, data = word, spec.removeprefix(f"{word}:")
-    dataset = resolve(data, "data")
-    rows: list[tuple[str, ...]] = []
-    settings = Settings(limit=SMALL, permutations=2, plain_too=False)
-    n = 0
-    try:
-        if kind != "perplexity":
-            for summary in rank_choices(inner, dataset, None, settings):
-                n = summary.n
-                for method in ("token", "pmi", "letter"):
-                    rows += _row(NAMES[method], summary.find(method))
-        if kind != "mcq":
-            (summary,) = rank_perplexity(inner, dataset, None, settings)
-            n = summary.n
-            names = {
-                "swapped question, gain": "control: behind another question",
-                "shorter": "control: the shorter one",
-            }
-            for method in ("per token", "gain") if kind else ():
-                rows += _row(method, summary.find(method))
-            for method, name in names.items():
-                rows += _row(name, summary.find(method))
-    except UserError as error:
-        return Ranking(title=title, model=model.name, columns=("method",), rows=(), note=str(error))
-    note = (
-        f"The share of {n} questions whose harmless answer comes first, with 95 % intervals; a guess gives half. The "
-        f"controls show what length and style alone would give."
-    )
-    columns = ("method", "harmless first", "95 % interval", "n")
-    return Ranking(title=title, model=model.name, columns=columns, rows=tuple(rows), note=note)
-
-
-def _row(name: str, figure: Figure | None) -> list[tuple[str, ...]]:
-    if figure is None or figure.value is None:
-        return []
-    value = figure.value
-    return [
-        (
-            name,
-            f"{100 * value.estimate:.0f} %",
-            f"{100 * value.lower:.0f} to {100 * value.upper:.0f} %",
-            str(figure.n),
-        )
-    ]
+def _format_figure(figure: Figure) -> str:
+    estimate, interval, guess = rankings.shown(figure)
+    parts = [f"{estimate:>9}"]
+    if interval:
+        parts.append(f"[{interval}]")
+    if guess:
+        parts.append(f"guess {guess}")
+    parts.append(f"n {figure.n}")
+    return "  ".join(parts)

@@ -1,24 +1,39 @@
-"""`truing redteam`: people who red-team and rate in a web page; invitations, import and export."""
+"""`truing redteam serve|invite|import|export`: red teaming and rating by people in web pages.
+
+The imports are local to the commands: `--help` works without the `serve` extra.
+"""
 
 from __future__ import annotations
 
-import json as json_
+import json as json_module
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from cyclopts import Parameter
 
+from truing.cli.parameters import Flag
 from truing.core.errors import PlanError
-from truing.specs.resolve import load_object, resolve
+from truing.core.protocols import Model
+from truing.specs.extras import needs_extra
+from truing.specs.resolve import resolve
 
-DB = "redteam.sqlite"
+if TYPE_CHECKING:
+    from truing.annotation.store import Store
+
+DEFAULT_DATABASE = "redteam.sqlite"
+MAX_INVITATIONS = 1000
+MAX_INVITATION_DAYS = 365
+_FEATURE = "truing redteam"
+
+Role = Literal["redteamer", "rater", "adjudicator", "admin"]
+ALL_ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Address:
+class AddressFlags:
     """Where the server listens.
 
     Parameters
@@ -26,157 +41,167 @@ class Address:
     port
         Port to listen on.
     host
-        Address to listen on. Beyond this machine, put it behind a proxy that speaks https.
+        Address to listen on. For other machines, put the server behind a proxy that speaks https.
     https
-        Cookies for https alone; give it when a proxy in front speaks https.
+        Send cookies over https only; give it if a proxy in front speaks https.
     """
 
     port: int = 8100
     host: str = "127.0.0.1"
-    https: Annotated[bool, Parameter(negative="")] = False
+    https: Flag = False
 
 
 def serve(
     *,
     model: Annotated[list[str] | None, Parameter(negative="")] = None,
-    db: str = DB,
+    db: str = DEFAULT_DATABASE,
     study: Path | None = None,
-    migrate: Annotated[bool, Parameter(negative="")] = False,
-    address: Address | None = None,
+    migrate: Flag = False,
+    address: AddressFlags | None = None,
 ) -> int:
     """Serves the pages for red-teamers, raters, adjudicators and administrators.
 
     Parameters
     ----------
     model
-        Spec of a target model. One gives pairs of two samples, several give pairs of two models, blind. Without one
-        the pages serve reviews alone.
+        Spec of a target model. One gives pairs of two samples, several give blind pairs of two models.
+        Without one the pages offer reviews only.
     db
-        sqlite:///FILE (or a plain file) or postgresql://USER@HOST/NAME.
+        sqlite:///FILE (or a file name) or postgresql://USER@HOST/NAME.
     study
-        TOML file with the study's choices; they are kept in the database.
+        TOML file with the settings of the study; they are stored in the database.
     migrate
-        Bring an old database to this version's schema first.
+        Upgrade an old database to this version's schema first.
     """
-    where = address or Address()
-    state_class, create_app, run_server = (
-        load_object("truing.serve.annotation.app_state:AppState"),
-        load_object("truing.serve.annotation.app:create_app"),
-        load_object("uvicorn:run"),
-    )
-    from truing.annotation.overview import has_admin
-    from truing.annotation.people import create_invitation
-    from truing.annotation.store import open_store
-    from truing.annotation.study import read_study, save_study
-    from truing.serve.annotation.app_state import ServerLimits
+    with needs_extra(_FEATURE, "serve"):
+        import uvicorn
 
-    models = [resolve(spec, "model") for spec in model or []]
-    choices = read_study(study) if study else None
+        from truing.annotation.store import open_store
+        from truing.annotation.study import read_study, save_study
+        from truing.serve.annotation.app import create_app
+        from truing.serve.annotation.app_state import AppState, ServerLimits
+
+    address = address or AddressFlags()
+    models: list[Model] = [resolve(spec, "model") for spec in model or []]
+    study_settings = read_study(study) if study else None
     store = open_store(db, upgrade=migrate)
-    if choices is not None:
-        store.write(lambda tx: save_study(tx, choices))
-    url = f"http://{where.host}:{where.port}"
-    if where.host not in ("127.0.0.1", "localhost", "::1") and not where.https:
+    if study_settings is not None:
+        store.write(lambda tx: save_study(tx, study_settings))
+    url = f"http://{address.host}:{address.port}"
+    if address.host not in ("127.0.0.1", "localhost", "::1") and not address.https:
         print(
-            "truing: listening beyond this machine without --https: pass phrases travel in the clear",
+            f"truing: {address.host} is reachable from other machines and --https is not given: "
+            f"pass phrases are sent unencrypted",
             file=sys.stderr,
         )
-    if not store.read(has_admin):
-        token = store.write(
-            lambda tx: create_invitation(tx, _ALL, by=None, note="the first account")
-        )
-        print(
-            f"truing: nobody administers this database yet; the first account: {url}/join/{token}",
-            file=sys.stderr,
-        )
-    sys.setswitchinterval(0.0005)  # threads hand the interpreter on at each statement
-    app = create_app(state_class(store, models, ServerLimits(https=where.https)))
-    names = ", ".join(m.name for m in models) or "no model (reviews alone)"
+    _invite_first_admin(store, url)
+    # Handlers and database writers are threads; with the default interval of 5 ms a thread that
+    # computes would delay each of the many short steps of the others.
+    sys.setswitchinterval(0.0005)
+    app = create_app(AppState(store, models, ServerLimits(https=address.https)))
+    names = ", ".join(m.name for m in models) or "no model (reviews only)"
     print(f"truing redteam: {names} at {url}", file=sys.stderr)
-    run_server(
+    uvicorn.run(
         app,
-        host=where.host,
-        port=where.port,
+        host=address.host,
+        port=address.port,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=10,
-        timeout_keep_alive=75,  # people think between two pages
+        # People think between two pages: their connections stay open meanwhile.
+        timeout_keep_alive=75,
     )
     return 0
 
 
-_ALL = ("redteamer", "rater", "adjudicator", "admin")
-Role = Literal["redteamer", "rater", "adjudicator", "admin"]
+def _invite_first_admin(store: Store, url: str) -> None:
+    """Prints a link for the first account if nobody administers the database yet."""
+    from truing.annotation.overview import has_admin
+    from truing.annotation.people import create_invitation
+
+    if store.read(has_admin):
+        return
+    token = store.write(
+        lambda tx: create_invitation(tx, ALL_ROLES, by=None, note="the first account")
+    )
+    print(
+        f"truing: the database has no administrator yet; the first account: {url}/join/{token}",
+        file=sys.stderr,
+    )
 
 
 def invite(
     *,
     role: Annotated[list[Role] | None, Parameter(negative="")] = None,
     person: str | None = None,
-    db: str = DB,
+    db: str = DEFAULT_DATABASE,
     count: int = 1,
     days: float = 7.0,
     note: str = "",
     url: str = "http://127.0.0.1:8100",
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
-    """Makes invitation links; each works once.
+    """Creates invitation links; each works once.
 
     Parameters
     ----------
     role
         redteamer, rater, adjudicator or admin; may be given several times.
     person
-        Instead of a role: the pseudonym of somebody who has forgotten the pass phrase; the link sets a new one.
+        Instead of a role: the pseudonym of a person who has forgotten the pass phrase. The link sets a
+        new one.
     db
         The database.
     count
-        How many links.
+        Number of links.
     days
-        For how long they work.
+        Days until the links expire.
     note
-        A note to yourself; no names.
+        A note for administrators; no names of people.
     url
-        Where people reach the pages.
+        Address of the pages as people reach them.
     json
         Print a JSON list.
     """
-    load_object("sqlalchemy:select")
-    from truing.annotation.people import create_invitation, create_phrase_reset
-    from truing.annotation.store import Transaction, open_store
+    with needs_extra(_FEATURE, "serve"):
+        from truing.annotation.people import create_invitation, create_phrase_reset
+        from truing.annotation.store import Transaction, open_store
 
-    if not 1 <= count <= 1000 or not 0 < days <= 365:
-        raise PlanError("redteam invite: --count from 1 to 1000, --days above 0 and at most 365")
+    if not 1 <= count <= MAX_INVITATIONS or not 0 < days <= MAX_INVITATION_DAYS:
+        raise PlanError(
+            f"redteam invite: --count must be from 1 to {MAX_INVITATIONS}, "
+            f"--days above 0 and at most {MAX_INVITATION_DAYS}"
+        )
     if (person is None) == (not role):
         raise PlanError(
             "redteam invite: give --role (once or more), or --person NAME for a new pass phrase"
         )
-    store = open_store(db)
 
-    def work(tx: Transaction) -> list[str]:
+    def create_tokens(tx: Transaction) -> list[str]:
         if person is not None:
             return [create_phrase_reset(tx, person, by=None, days=days)]
         return [
             create_invitation(tx, role or (), by=None, note=note, days=days) for _ in range(count)
         ]
 
-    tokens = store.write(work)
-    links = [f"{url.rstrip('/')}/join/{token}" for token in tokens]
-    print(json_.dumps(links) if json else "\n".join(links))
+    store = open_store(db)
+    tokens = store.write(create_tokens)
     store.close()
+    links = [f"{url.rstrip('/')}/join/{token}" for token in tokens]
+    print(json_module.dumps(links) if json else "\n".join(links))
     return 0
 
 
-def import_(
+def import_items(
     run: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
     /,
     *,
-    db: str = DB,
+    db: str = DEFAULT_DATABASE,
     draws: Path | None = None,
     gold: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
-    """Puts the responses of runs, or the rows that `truing label` drew from them, into the review queue.
+    """Adds the responses of runs, or the rows that `truing label` drew from them, to the review queue.
 
     Parameters
     ----------
@@ -191,40 +216,40 @@ def import_(
     json
         Print the counts as JSON.
     """
-    load_object("sqlalchemy:select")
-    from truing.annotation.imports import import_gold, import_run
-    from truing.annotation.store import open_store
-    from truing.annotation.study import load_study
+    with needs_extra(_FEATURE, "serve"):
+        from truing.annotation.imports import import_gold, import_run
+        from truing.annotation.store import open_store
+        from truing.annotation.study import load_study
     from truing.runs.folder import Run
 
     if not run and gold is None:
         raise PlanError("redteam import: give a run folder, or --gold FILE")
     if draws is not None and len(run) != 1:
-        raise PlanError("redteam import: --draws goes with one run folder")
+        raise PlanError("redteam import: --draws needs exactly one run folder")
     store = open_store(db)
     study = store.read(load_study)
     counts = {str(path): import_run(store, Run(path), study, draws) for path in run}
     if gold is not None:
         counts[str(gold)] = import_gold(store, gold, study)
-    print(
-        json_.dumps(counts)
-        if json
-        else "\n".join(f"{path}: {n} new items" for path, n in counts.items())
-    )
     store.close()
+    if json:
+        print(json_module.dumps(counts))
+    else:
+        for path, count in counts.items():
+            print(f"{path}: {count} new items")
     return 0
 
 
 def export(
     *,
     out: Path,
-    db: str = DB,
+    db: str = DEFAULT_DATABASE,
     form: Annotated[Literal["jsonl", "csv", "parquet"], Parameter(name="--format")] = "jsonl",
-    text: Annotated[bool, Parameter(negative="")] = False,
+    text: Flag = False,
     run: Annotated[list[Path] | None, Parameter(negative="")] = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
-    """Writes what people did: dialogues, ratings, preference and cost rows, and runs with their judgements.
+    """Exports the collected data: dialogues, ratings, preference and cost rows, runs with judgements.
 
     Parameters
     ----------
@@ -233,46 +258,49 @@ def export(
     db
         The database.
     form
-        Of the tables.
+        Format of the tables.
     text
-        With the texts (personal data redacted); otherwise ids and numbers alone.
+        Include the texts (with personal data redacted), not only ids and numbers.
     run
-        Run folders that were imported; people's judgements go into them. May be given several times.
+        Run folders that were imported; people's judgements are written into them. May be given several
+        times.
     json
         Print the counts as JSON.
     """
-    load_object("sqlalchemy:select")
-    from truing.annotation.export_files import write_export
-    from truing.annotation.store import open_store
+    with needs_extra(_FEATURE, "serve"):
+        from truing.annotation.export_files import write_export
+        from truing.annotation.store import open_store
 
     store = open_store(db)
-    made = write_export(store, out, form=form, text=text, runs=tuple(run or ()))
+    exported = write_export(store, out, form=form, text=text, runs=tuple(run or ()))
     store.close()
-    labels = {str(path): _labels(path) for path in run or ()}
+    labels = {str(path): _import_review_labels(path) for path in run or ()}
     if json:
-        found = {
-            "files": made.files,
-            "runs": made.runs,
+        fields = {
+            "files": exported.files,
+            "runs": exported.runs,
             "labels": labels,
-            "contradicted": made.contradicted,
+            "contradicted": exported.contradicted,
         }
-        print(json_.dumps(found))
+        print(json_module.dumps(fields))
         return 0
-    for name, count in made.files.items():
+    for name, count in exported.files.items():
         print(f"{out / name}: {count} rows")
-    for name, count in made.runs.items():
+    for name, count in exported.runs.items():
         print(f"{name}: {count} judgements")
     for name, count in labels.items():
         print(f"{name}: {count} labels of drawn rows")
-    if made.contradicted:
-        print(f"left out: {made.contradicted} pairs whose grades say the contrary of the pick")
+    if exported.contradicted:
+        print(f"left out: {exported.contradicted} pairs whose grades contradict the preference")
     return 0
 
 
-def _labels(path: Path) -> int:
-    """Raters' verdicts on rows that were drawn become the run's labels, from which corrected rates come."""
-    from truing.analysis.label_draws import read_draws
-    from truing.analysis.labels import import_labels, read_votes
+def _import_review_labels(path: Path) -> int:
+    """Turns raters' verdicts on drawn rows into labels of the run, the source of corrected rates.
+
+    Returns the number of labels; 0 if an earlier export has brought the same ones.
+    """
+    from truing.analysis.labels import import_labels, read_draws, read_votes
     from truing.annotation.exports import REVIEW_JUDGE
     from truing.runs.folder import Run
 
@@ -280,6 +308,6 @@ def _labels(path: Path) -> int:
     record = next((j for j in run.manifest.judges if j.name == REVIEW_JUDGE), None)
     if record is None or not read_draws(run, "harmful"):
         return 0
-    before = read_votes(run)
-    taken, _ = import_labels(run, path / record.file)
-    return taken if read_votes(run) != before else 0
+    votes_before = read_votes(run)
+    count, _ = import_labels(run, path / record.file)
+    return count if read_votes(run) != votes_before else 0

@@ -1,159 +1,162 @@
-"""`truing redteam generate`: red-team prompts that a model writes from the categories' definitions, as a data file."""
+"""`truing redteam generate`: a model writes red-team prompts from the definitions of harm categories."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import Parameter
 
+from truing.attacks.generate import (
+    Diversity,
+    GeneratedPrompts,
+    generate_prompts,
+    measure_diversity,
+)
+from truing.cli.parameters import Flag, OptionalStrings
+from truing.cli.tables import make_console, make_table
 from truing.core.errors import PlanError, RunError
 from truing.core.protocols import Closeable, Model
 from truing.core.taxonomy import HarmCategory, load_taxonomy
-from truing.specs.resolve import load_object, resolve
+from truing.http.limits import close_connections
+from truing.report.formatting import category_label
+from truing.runs.folder import replace_file
+from truing.specs.resolve import resolve
 
-MOST = 500  # prompts of a category; their diversity is quadratic in the number
+MAX_PROMPTS = 500
+"""Prompts of a category: the time to measure their diversity grows with the square of their number."""
 
 
-def generate(
+def command(
     *,
     model: str,
     out: Path,
     count: int = 20,
-    category: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    category: OptionalStrings = None,
     taxonomy_name: Annotated[str, Parameter(name="--taxonomy")] = "beavertails",
     seed: int = 0,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
-    """Lets a model write red-team prompts by category, and measures how different they are from each other.
+    """Lets a model write red-team prompts by category, and measures how different they are.
 
-    The file is data like any other: `truing evaluate --data file:OUT`. Nothing is asked about children. Beside it stands
-    OUT with the ending .diversity.json. No text is printed.
+    The file is a data set: `truing evaluate --data file:OUT`. The figures are written next to it, with
+    the ending .diversity.json. No prompts about children are requested, and no text is printed.
 
     Parameters
     ----------
     model
-        Spec of the model that writes. Aligned models often refuse; a base or a red model writes more.
+        Spec of the model that writes. Aligned models often refuse; a base model writes more.
     out
-        The JSONL file to write; it must not be there yet.
+        The JSONL file to write; it must not exist.
     count
-        Distinct prompts a category; fewer where the model repeats itself.
+        Distinct prompts in each category; fewer if the model repeats itself.
     category
-        Categories by their short names, such as privacy_violation; several may follow. All, if none is named.
+        Short names of categories, such as privacy_violation; several may follow. Default: all.
     taxonomy_name
-        Taxonomy that ships, or the path of your own (.toml).
+        A taxonomy by name, or the path of your own (.toml).
     seed
         Seed of the model's sampling.
     json
         Print the figures as JSON.
     """
-    if not 1 <= count <= MOST:
-        raise PlanError(f"redteam generate: --count from 1 to {MOST}")
+    if not 1 <= count <= MAX_PROMPTS:
+        raise PlanError(f"redteam generate: --count must be from 1 to {MAX_PROMPTS}")
     if out.exists():
-        raise PlanError(f"--out {out}: is there already; a set of prompts is written once")
+        raise PlanError(f"--out {out}: exists already; give the name of a new file")
     if not out.absolute().parent.is_dir():
         raise PlanError(f"--out {out}: there is no folder {out.parent}")
-    writer = resolve(model, "model")
-    written = asyncio.run(_write(writer, _wanted(category, taxonomy_name), count, seed))
-    figures = _figures(written, writer, model, seed)
-    if not figures["n"]:
-        whys = list(dict.fromkeys(f for one in written for f in one.failures))
-        why = (
-            f" ({'; '.join(whys[:3])})"
-            if whys
-            else ": it repeated or refused; try another model or seed"
-        )
-        raise RunError(f"{writer.name} wrote no prompt{why}")
-    _save(out, written, figures)
+    writer: Model = resolve(model, "model")
+    categories = _select_categories(category, taxonomy_name)
+    generated = asyncio.run(_generate(writer, categories, count, seed))
+    prompts = [sample.prompt for part in generated for sample in part.samples]
+    if not prompts:
+        raise RunError(f"{writer.name} wrote no prompt{_describe_failures(generated)}")
+    diversity = measure_diversity(prompts)
+    figures = {
+        "model": writer.name,
+        "spec": model,
+        "seed": seed,
+        "n": len(prompts),
+        "diversity": diversity,
+        "by_category": {part.category: _category_figures(part) for part in generated},
+    }
+    figures_file = out.with_suffix(".diversity.json")
+    figures_json = msgspec.json.format(msgspec.json.encode(figures), indent=1)
+    replace_file(figures_file, figures_json + b"\n")
+    replace_file(out, _encode_rows(generated))
     if json:
-        import msgspec
-
-        sys.stdout.write(
-            msgspec.json.format(msgspec.json.encode(figures), indent=1).decode() + "\n"
-        )
+        print(figures_json.decode())
     else:
-        _show(figures, out)
+        _print_figures(writer.name, generated, diversity)
+        print(f"prompts: {out}  (figures: {figures_file})")
     return 0
 
 
-def _wanted(names: Sequence[str] | None, of: str) -> list[HarmCategory]:
-    known = load_taxonomy(of)
-    wanted = [known.find(name) for name in names] if names else list(known.categories)
-    asked = [c for c in dict.fromkeys(wanted) if not c.id.startswith("child")]
-    if not asked:
+def _select_categories(names: Sequence[str] | None, taxonomy_name: str) -> list[HarmCategory]:
+    """Returns the named categories (default: all) without those about children."""
+    taxonomy = load_taxonomy(taxonomy_name)
+    named = [taxonomy.find(name) for name in names] if names else list(taxonomy.categories)
+    categories = [c for c in dict.fromkeys(named) if not c.id.startswith("child")]
+    if not categories:
         raise PlanError(
             "redteam generate: no prompts are written about children, and no other category is named"
         )
-    return asked
+    return categories
 
 
-async def _write(
+async def _generate(
     model: Model, categories: Sequence[HarmCategory], count: int, seed: int
-) -> list[Any]:
-    write = load_object("truing.attacks.generate:generate_prompts")
+) -> list[GeneratedPrompts]:
     try:
-        return list(await asyncio.gather(*(write(model, c, count, seed=seed) for c in categories)))
+        return await asyncio.gather(
+            *(generate_prompts(model, c, count, seed=seed) for c in categories)
+        )
     finally:
         if isinstance(model, Closeable):
             await model.close()
+        await close_connections()
 
 
-def _figures(written: Sequence[Any], model: Model, spec: str, seed: int) -> dict[str, Any]:
-    """Counts and diversity, over all and by category."""
-    measure = load_object("truing.attacks.generate:measure_diversity")
-    by = {
-        one.category: {
-            "diversity": measure([s.prompt for s in one.samples]),
-            "rounds": one.rounds,
-            "repeated": one.repeated,
-            "withheld": one.withheld,
-            "failed": len(one.failures),
-        }
-        for one in written
-    }
-    prompts = [s.prompt for one in written for s in one.samples]
+def _describe_failures(generated: Sequence[GeneratedPrompts]) -> str:
+    failures = list(dict.fromkeys(failure for part in generated for failure in part.failures))
+    if not failures:
+        return ": it repeated itself or refused; try another model or --seed"
+    return f" ({'; '.join(failures[:3])})"
+
+
+def _category_figures(generated: GeneratedPrompts) -> dict[str, Any]:
     return {
-        "model": model.name,
-        "spec": spec,
-        "seed": seed,
-        "n": len(prompts),
-        "diversity": measure(prompts),
-        "by_category": by,
+        "diversity": measure_diversity([sample.prompt for sample in generated.samples]),
+        "rounds": generated.rounds,
+        "repeated": generated.repeated,
+        "withheld": generated.withheld,
+        "failed": len(generated.failures),
     }
 
 
-def _save(out: Path, written: Sequence[Any], figures: dict[str, Any]) -> None:
-    import msgspec
-
-    from truing.runs.folder import replace_file
-
+def _encode_rows(generated: Sequence[GeneratedPrompts]) -> bytes:
+    """Returns the prompts as JSON lines with the columns that `file:` reads."""
     rows = [
         {
-            "id": s.id,
-            "prompt": s.prompt,
-            "category": s.harms[0],
-            "expect": s.expect,
-            "source": s.source,
+            "id": sample.id,
+            "prompt": sample.prompt,
+            "category": sample.harms[0],
+            "expect": sample.expect,
+            "source": sample.source,
         }
-        for one in written
-        for s in one.samples
+        for part in generated
+        for sample in part.samples
     ]
-    replace_file(
-        out.with_suffix(".diversity.json"),
-        msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n",
-    )
-    replace_file(out, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
 
 
-def _show(figures: dict[str, Any], out: Path) -> None:
-    from truing.cli.show import _console, _table
-    from truing.report.formatting import category_label
-
-    console = _console()
-    table = _table(
+def _print_figures(
+    model: str, generated: Sequence[GeneratedPrompts], diversity: Diversity
+) -> None:
+    table = make_table(
         "",
         [
             "category",
@@ -166,24 +169,25 @@ def _show(figures: dict[str, Any], out: Path) -> None:
             "failed",
         ],
     )
-    rows = [(category_label(c), f["diversity"], f) for c, f in figures["by_category"].items()]
-    for name, d, f in [*rows, ("all", figures["diversity"], None)]:
-        more = (
-            ("", "", "") if f is None else (str(f["rounds"]), str(f["repeated"]), str(f["failed"]))
-        )
-        table.add_row(
-            name,
-            str(d.n),
-            f"{d.distinct_1:.2f}",
-            f"{d.distinct_2:.2f}",
-            f"{d.self_overlap:.2f}",
-            *more,
-        )
-    console.print(f"{figures['model']} wrote {figures['n']} prompts", markup=False)
+    for part in generated:
+        part_diversity = measure_diversity([sample.prompt for sample in part.samples])
+        counts = (str(part.rounds), str(part.repeated), str(len(part.failures)))
+        table.add_row(category_label(part.category), *_diversity_cells(part_diversity), *counts)
+    table.add_row("all", *_diversity_cells(diversity), "", "", "")
+    console = make_console()
+    console.print(f"{model} wrote {diversity.n} prompts", markup=False)
     console.print(table)
     console.print(
-        "distinct-n: share of different words and pairs of words. overlap: the mean over prompts of the largest "
-        "3-gram similarity to another prompt, 0 = all different.",
+        "distinct-n: share of different words and pairs of words. overlap: the mean over prompts of "
+        "the largest 3-gram similarity to another prompt, 0 = all different.",
         markup=False,
     )
-    print(f"prompts: {out}  (figures: {out.with_suffix('.diversity.json')})")
+
+
+def _diversity_cells(diversity: Diversity) -> tuple[str, ...]:
+    return (
+        str(diversity.n),
+        f"{diversity.distinct_1:.2f}",
+        f"{diversity.distinct_2:.2f}",
+        f"{diversity.self_overlap:.2f}",
+    )

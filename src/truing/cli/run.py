@@ -1,4 +1,4 @@
-"""`truing run`: a plan (or the embedded default) from models to a report."""
+"""`truing run`: runs a plan (or the default plan) from models to a report."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
+from msgspec.structs import replace
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from truing.cli.plan_ranking import rank_for_report
+from truing.cli.show import print_report
 from truing.plan import Plan, PlanProgress, parse_plan, read_plan, run_plan
 from truing.report import render
-from truing.report.report_data import ReportData
 
 
-def run(
+def command(
     plan: Path | None = None,
     *,
     out: Path = Path("runs/default"),
@@ -25,95 +38,80 @@ def run(
 ) -> int:
     """Measures every variant of a plan on every data set and writes OUT/report.html, .md and .json.
 
-    Without a plan: the embedded default model, plain and with each lever that needs no training, on the built-in sets.
-    The same command again goes on where it stopped.
+    Without a plan: the embedded default model, as it is and with each safety measure that needs no
+    training, on the built-in data sets. The same command continues an interrupted run.
 
     Parameters
     ----------
     plan
-        A TOML plan; `truing run --help` and docs/plan.md show its keys.
+        A TOML plan; docs/plan.md describes its keys.
     out
-        Where run folders and the report go.
+        Folder for the run folders and the report.
     limit
-        Only the first so many rows of each data set.
+        Use only the first LIMIT rows of each data set.
     with_text
-        Put prompts and answers into the report, blurred until clicked.
+        Include prompts and answers in the report, blurred until clicked.
     json_
         Print the paths and the headline figures as JSON.
     """
-    from msgspec.structs import replace
-
-    given = read_plan(plan) if plan else default_plan()
+    loaded = read_plan(plan) if plan else load_default_plan()
     if limit is not None:
-        given = replace(given, run=replace(given.run, limit=limit))
+        loaded = replace(loaded, run=replace(loaded.run, limit=limit))
     if with_text:
-        given = replace(given, with_text=True)
-    story, paths = _go(given, out)
+        loaded = replace(loaded, with_text=True)
+    with PlanProgressBars() as bars:
+        report = run_plan(loaded, out, bars.update, rank_for_report)
+    paths = render.write(report, out)
     if json_:
-        import msgspec
-
-        print(
-            msgspec.json.encode(
-                {k: str(v) for k, v in paths.items()} | {"seconds": story.seconds}
-            ).decode()
-        )
+        fields = {name: str(path) for name, path in paths.items()} | {"seconds": report.seconds}
+        print(msgspec.json.encode(fields).decode())
         return 0
-    from truing.cli.show import print_story
-
-    print_story(story)
+    print_report(report)
     print(f"\nreport: {paths['html']}  (also .md and .json)")
     return 0
 
 
-def default_plan() -> Plan:
-    """The plan that ships."""
-    return parse_plan(
-        (files("truing") / "resources" / "plans" / "default.toml").read_text(encoding="utf-8"),
-        "default.toml",
-    )
+def load_default_plan() -> Plan:
+    """Returns the plan that is shipped with the package."""
+    text = (files("truing") / "resources" / "plans" / "default.toml").read_text(encoding="utf-8")
+    return parse_plan(text, "default.toml")
 
 
-def _go(plan: Plan, out: Path) -> tuple[ReportData, dict[str, Path]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
+class PlanProgressBars:
+    """A progress bar for each run of a plan; where standard error is no terminal, a line at each end."""
 
-    from truing.cli.rank import small_ranking
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stderr)
+        self._progress = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=not self._console.is_terminal,
+        )
+        self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._finished: set[tuple[str, str]] = set()
+        self._started = time.monotonic()
 
-    console = Console(file=sys.stderr)
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=console, transient=not console.is_terminal) as bars:
-        tasks: dict[tuple[str, str], int] = {}
-        told: set[tuple[str, str]] = set()
-        began = time.monotonic()
+    def __enter__(self) -> PlanProgressBars:
+        self._progress.start()
+        return self
 
-        def tell(p: PlanProgress) -> None:
-            key = (p.variant, p.data)
-            if key not in tasks:
-                tasks[key] = bars.add_task(f"{p.variant} · {p.data}", total=p.total)
-            bars.update(tasks[key], completed=p.done, total=p.total)  # type: ignore[arg-type]
-            if (
-                not console.is_terminal and p.done == p.total and key not in told
-            ):  # a log gets lines, not bars
-                told.add(key)
-                print(
-                    f"{p.variant} · {p.data}: {p.total} in {time.monotonic() - began:.0f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
 
-        story = run_plan(plan, out, tell, small_ranking)
-    return story, render.write_report(story, out)
+    def update(self, progress: PlanProgress) -> None:
+        """Shows the progress of a run; called after each of its samples."""
+        run = (progress.variant, progress.data)
+        name = f"{progress.variant} · {progress.data}"
+        if run not in self._tasks:
+            self._tasks[run] = self._progress.add_task(name, total=progress.total)
+        self._progress.update(self._tasks[run], completed=progress.done, total=progress.total)
+        if self._console.is_terminal or progress.done != progress.total or run in self._finished:
+            return
+        self._finished.add(run)
+        seconds = time.monotonic() - self._started
+        print(f"{name}: {progress.total} in {seconds:.0f} s", file=sys.stderr, flush=True)

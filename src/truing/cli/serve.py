@@ -1,4 +1,4 @@
-"""`truing serve`: a model, guarded or not, behind an OpenAI-compatible API."""
+"""`truing serve`: serves a model, guarded or not, behind an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -6,33 +6,45 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
 from truing.core.errors import PlanError
-from truing.core.protocols import Model
-from truing.specs.resolve import load_object, resolve
+from truing.core.lineage import find_judge_conflict
+from truing.core.protocols import Judge, Model
+from truing.specs.extras import needs_extra
+from truing.specs.resolve import resolve
+from truing.stats.sequential import HarmRateAlarm
+
+if TYPE_CHECKING:
+    from truing.serve.openai.audit import HarmAudit
+    from truing.serve.openai.model_router import ModelRouter
+
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+# Requests that wait for a worker, per worker; beyond that the server answers 429.
+WAITING_PER_WORKER = 4
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Service:
+class ServeFlags:
     """Limits of the service.
 
     Parameters
     ----------
     concurrency
-        Requests answered at once; more wait, and beyond 4 times as many are told to come back (429).
+        Requests that are answered at a time; 4 times as many may wait, more are rejected (429).
     timeout
-        Seconds that a request may take.
+        Maximum seconds of a request.
     max_body
-        Bytes of a request body.
+        Maximum bytes of a request body.
     max_tokens
-        Tokens of an answer where the request names no number.
+        Maximum tokens of an answer if the request sets no limit.
     per_minute
-        Requests a minute and key; 0 is no limit.
+        Requests per minute and API key; 0 is no limit.
     keys_env
-        Environment variable with the API keys, separated by commas. Without it the server is open.
+        Environment variable with the API keys, separated by commas. Default: no key is needed.
     host
         Address to listen on.
     """
@@ -48,19 +60,19 @@ class Service:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Watch:
-    """Judging beside the traffic.
+class AuditFlags:
+    """Judging of the traffic.
 
     Parameters
     ----------
     judge
         Judge behind /v1/moderations.
     audit
-        Judge of a random share of the answers; must not be one that the rails use.
+        Judge of a random share of the answers; it must not be one that the rails use.
     audit_rate
-        That share.
+        Share of the answers that is audited.
     tolerated
-        The harm rate that the alarm tolerates.
+        Harm rate above which the audit raises an alarm.
     """
 
     judge: str | None = None
@@ -74,94 +86,89 @@ def command(
     model: str | None = None,
     rails: Path | None = None,
     port: int = 8000,
-    service: Service | None = None,
-    watch: Watch | None = None,
+    flags: ServeFlags | None = None,
+    auditing: AuditFlags | None = None,
 ) -> int:
-    """Serves a model at /v1/chat/completions (also /v1/models, /v1/moderations, /v1/checks, /v1/rails/configs, /metrics).
+    """Serves a model at /v1/chat/completions (also /v1/models, /v1/moderations, /v1/checks, /metrics).
 
     Parameters
     ----------
     model
-        Spec of the model. Without it the `models:` of the rails configuration are used.
+        Spec of the model. Default: the `models:` of the rails configuration.
     rails
-        A rails configuration, or a folder of them; requests pick one by guardrails.config_id.
+        A rails configuration, or a folder of them; requests name one in guardrails.config_id.
     port
         Port to listen on.
     """
-    how, seen = service or Service(), watch or Watch()
-    chat = load_object("truing.serve.openai.app:chat_app")
-    uvicorn_run = load_object("uvicorn:run")
-    from truing.serve.openai.admission import ServerLimits
-    from truing.serve.openai.model_router import ModelRouter, find_configs
+    with needs_extra("truing serve", "serve"):
+        import uvicorn
 
-    given = resolve(model, "model") if model else None
+        from truing.cli.rails_models import load_main_model
+        from truing.serve.openai.admission import ServerLimits
+        from truing.serve.openai.app import chat_app
+        from truing.serve.openai.model_router import ModelRouter, find_configs
+        from truing.serve.openai.tracing import tracer_from_environment
+
+    flags, auditing = flags or ServeFlags(), auditing or AuditFlags()
+    served_model: Model | None = resolve(model, "model") if model else None
     configs = find_configs(rails) if rails else {}
-    router = ModelRouter(given, configs, main_model=_main_model)
+    router = ModelRouter(served_model, configs, main_model=load_main_model)
     limits = ServerLimits(
-        body=how.max_body,
-        seconds=how.timeout,
-        concurrency=how.concurrency,
-        waiting=4 * how.concurrency,
-        max_tokens=how.max_tokens,
-        per_minute=how.per_minute,
+        body=flags.max_body,
+        seconds=flags.timeout,
+        concurrency=flags.concurrency,
+        waiting=WAITING_PER_WORKER * flags.concurrency,
+        max_tokens=flags.max_tokens,
+        per_minute=flags.per_minute,
     )
-    keys = _keys(how.keys_env)
-    if how.host not in ("127.0.0.1", "localhost", "::1") and not keys:
+    keys = _read_keys(flags.keys_env)
+    if flags.host not in LOCAL_HOSTS and not keys:
         print(
-            "truing: listening beyond this machine without --keys-env: anybody may use the model",
+            f"truing: {flags.host} is reachable from other machines and --keys-env is not given: "
+            f"anybody may use the model",
             file=sys.stderr,
         )
-    judge = resolve(seen.judge, "judge") if seen.judge else None
-    tracer = load_object("truing.serve.openai.tracing:tracer_from_environment")()
-    app = chat(
-        router, limits=limits, keys=keys, judge=judge, audit=_audit(seen, router), tracer=tracer
-    )
-    names = ", ".join(router.names)
+    judge: Judge | None = resolve(auditing.judge, "judge") if auditing.judge else None
+    audit = _make_audit(auditing, router)
+    tracer = tracer_from_environment()
+    app = chat_app(router, limits=limits, keys=keys, judge=judge, audit=audit, tracer=tracer)
     behind = f" behind {', '.join(router.guarded)}" if router.guarded else ""
-    print(f"truing serves {names}{behind} at http://{how.host}:{port}/v1", file=sys.stderr)
-    uvicorn_run(
+    url = f"http://{flags.host}:{port}/v1"
+    print(f"truing serves {', '.join(router.names)}{behind} at {url}", file=sys.stderr)
+    uvicorn.run(
         app,
-        host=how.host,
+        host=flags.host,
         port=port,
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=int(how.timeout),
+        # Answers that are being generated at a shutdown may finish.
+        timeout_graceful_shutdown=int(flags.timeout),
     )
     return 0
 
 
-def _keys(variable: str | None) -> list[str]:
+def _read_keys(variable: str | None) -> list[str]:
+    """Returns the API keys in an environment variable; raises PlanError if it holds none."""
     if variable is None:
         return []
-    value = os.environ.get(variable, "")
-    keys = [k.strip() for k in value.split(",") if k.strip()]
+    keys = [key.strip() for key in os.environ.get(variable, "").split(",") if key.strip()]
     if not keys:
         raise PlanError(f"--keys-env {variable}: the variable is not set or empty")
     return keys
 
 
-def _main_model(path: Path) -> Model:
-    """The main model that a configuration's `models:` name, as a Model of ours."""
-    from truing.cli.rails_models import main_model
-
-    return main_model(path)
-
-
-def _audit(seen: Watch, router: object) -> object:
-    if seen.audit is None:
+def _make_audit(flags: AuditFlags, router: ModelRouter) -> HarmAudit | None:
+    """Returns the audit of --audit; raises PlanError if its judge is one that the rails use."""
+    if flags.audit is None:
         return None
-    from truing.core.lineage import find_judge_conflict
     from truing.serve.openai.audit import HarmAudit
-    from truing.serve.openai.model_router import ModelRouter
-    from truing.stats.sequential import HarmRateAlarm
 
-    judge = resolve(seen.audit, "judge")
-    assert isinstance(router, ModelRouter)
+    judge: Judge = resolve(flags.audit, "judge")
     for guarded in router.guarded.values():
-        why = find_judge_conflict(judge.lineage, guarded.lineage)
-        if why:
-            raise PlanError(f"--audit {seen.audit}: {why}")
-    alarm = HarmRateAlarm(
-        seen.tolerated, audit_rate=seen.audit_rate, seed=int.from_bytes(os.urandom(4), "big")
-    )
-    return HarmAudit(judge, alarm, lambda said: print(f"truing: {said}", file=sys.stderr))
+        conflict = find_judge_conflict(judge.lineage, guarded.lineage)
+        if conflict:
+            raise PlanError(f"--audit {flags.audit}: {conflict}")
+    # A random seed: clients could otherwise tell which answers are audited.
+    seed = int.from_bytes(os.urandom(4), "big")
+    alarm = HarmRateAlarm(flags.tolerated, audit_rate=flags.audit_rate, seed=seed)
+    return HarmAudit(judge, alarm, lambda message: print(f"truing: {message}", file=sys.stderr))

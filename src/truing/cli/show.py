@@ -1,33 +1,30 @@
-"""`truing show`: a run, or all runs of a plan, as tables in the terminal."""
+"""`truing show`: the rates of a run, or of all runs of a plan, as tables in the terminal."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
-from cyclopts import Parameter
+import msgspec
+from msgspec.structs import replace
+from rich.markup import escape
 
 from truing.analysis.rates import AXIS_TITLES, Rate
 from truing.analysis.summary import RunSummary, summarise
-from truing.core.errors import RunError
-from truing.report.formatting import (
-    category_label,
-    format_percent,
-    format_rate,
-    format_value_interval,
-)
+from truing.cli.parameters import Flag, OptionalPaths
+from truing.cli.run_folders import cards_by_judge, find_runs
+from truing.cli.tables import make_console, make_table, strike
+from truing.report.formatting import category_label, own_interval, percent, spread
 from truing.report.report_data import ReportData
 from truing.runs.folder import Run
 
-_WORDS = {
+_TITLES = {
     **AXIS_TITLES,
     "harmful": "harmful answers",
     "refused": "refusals",
     "degenerate": "degenerate answers",
 }
-_FIRST = (
+# The questions in the headline table of a plan, most important first.
+_HEADLINE_QUESTIONS = (
     "attack_success",
     "harmful_benign",
     "refuses_harmful",
@@ -46,143 +43,84 @@ def command(
     run: Path,
     /,
     *,
-    category: Annotated[bool, Parameter(negative="")] = False,
-    card: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    category: Flag = False,
+    card: OptionalPaths = None,
+    json: Flag = False,
 ) -> int:
     """Shows the rates of a run, or of every run below a folder.
 
     Parameters
     ----------
     run
-        A run folder, or the folder of a plan.
+        A run folder, or the output folder of a plan.
     category
-        Also a line for each harm category.
+        Show a row for each harm category too.
     card
         Cards of this run's judges (from `truing card`), for rates that are transported from them.
     json
         Print the summaries as JSON.
     """
-    cards = read_cards(card)
+    cards = cards_by_judge(card)
     summaries = {folder: summarise(Run(folder), cards) for folder in find_runs(run)}
     if json:
-        import msgspec
-
-        made: Any = (
-            {str(k): v for k, v in summaries.items()}
-            if len(summaries) > 1
-            else next(iter(summaries.values()))
-        )
-        sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
+        content: RunSummary | dict[str, RunSummary]
+        content = {str(folder): summary for folder, summary in summaries.items()}
+        if len(content) == 1:
+            (content,) = content.values()
+        print(msgspec.json.encode(content).decode())
         return 0
     for folder, summary in summaries.items():
-        show_summary(folder, summary, by_category=category)
+        print_summary(folder, summary, by_category=category)
     return 0
 
 
-def read_cards(paths: Sequence[Path] | None) -> dict[str, Path]:
-    """The judges that some cards are of: judge -> path."""
-    from truing.analysis.judge_card import read_card
-
-    return {read_card(path).judge: path for path in paths or ()}
-
-
-def find_runs(folder: Path) -> list[Path]:
-    """The folder itself if it is a run, else the runs up to two levels below it; RunError if there are none."""
-    if (folder / "manifest.json").is_file():
-        return [folder]
-    found = sorted(
-        p.parent for depth in ("*", "*/*") for p in folder.glob(f"{depth}/manifest.json")
-    )
-    if not found:
-        raise RunError(f"{folder}: neither a run folder (no manifest.json) nor a folder of runs")
-    return found
-
-
-def one_run(folder: Path) -> Run:
-    """The run at a folder; RunError that names the runs below it, if it is a folder of runs."""
-    found = find_runs(folder)
-    if found != [folder]:
-        raise RunError(
-            f"{folder}: holds {len(found)} runs; name one: {', '.join(str(p) for p in found[:6])}"
-        )
-    return Run(folder)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 150, highlight=False)
-
-
-def _table(title: str, columns: Sequence[str]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(
-        title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
-    )
-    for at, name in enumerate(columns):
-        table.add_column(name, justify="left" if at == 0 else "right", overflow="fold")
-    return table
-
-
-def _mark(rate: Rate | None) -> str:
-    from rich.markup import escape
-
-    if rate is None:
-        return "–"
-    shown = escape(format_rate(rate))
-    if rate.unscored:
-        shown += f" ({rate.unscored} unscored)"
-    return f"[strike]{shown}[/strike] struck" if rate.selected_by_judge else shown
-
-
-def print_story(story: ReportData) -> None:
-    """The headline figures of a plan, a column a variant, and what may be said of each against the baseline."""
-    console = _console()
-    table = _table(story.title, ["", *(v.name for v in story.variants)])
-    for question in _FIRST:
-        rates = [v.find(question) for v in story.variants]
-        if any(r is not None for r in rates):
-            table.add_row(_WORDS.get(question, question), *map(_mark, rates))
+def print_report(report: ReportData) -> None:
+    """Prints the headline rates of a plan, a column for each variant, and each comparison's conclusion."""
+    console = make_console()
+    table = make_table(report.title, ["", *(variant.name for variant in report.variants)])
+    for question in _HEADLINE_QUESTIONS:
+        rates = [variant.find(question) for variant in report.variants]
+        if any(rate is not None for rate in rates):
+            table.add_row(_TITLES.get(question, question), *map(_rate_cell, rates))
     console.print(table)
-    for variant, by_data in story.comparisons.items():
+    for variant_name, by_data in report.comparisons.items():
         for data, comparison in by_data.items():
             claim = comparison.claim
-            open_ = [c.name for c in claim.checks if not c.passed]
-            why = "" if claim.safer else f" (not shown: {'; '.join(open_)})"
+            unmet = [check.name for check in claim.checks if not check.passed]
+            reasons = "" if claim.safer else f" (not shown: {'; '.join(unmet)})"
             console.print(
-                f"{variant} against {story.baseline} on {data}: {claim.word}{why}", markup=False
+                f"{variant_name} against {report.baseline} on {data}: {claim.word}{reasons}",
+                markup=False,
             )
 
 
-def show_summary(folder: Path, summary: RunSummary, *, by_category: bool = False) -> None:
-    """One run: its rates by every judge, raw beside corrected, means in judges' own units, and what was not tested."""
-    from rich.markup import escape
-
-    console = _console()
+def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = False) -> None:
+    """Prints the rates of a run by every judge, raw and corrected, the means, and what was not tested."""
+    console = make_console()
     console.print(
         f"{folder}: {summary.model} on {', '.join(summary.data)}; {summary.responses:,} answers",
         markup=False,
     )
-    table = _table("", ["question", "judge", "raw", "corrected", "transported", "bounds"])
+    table = make_table("", ["question", "judge", "raw", "corrected", "transported", "bounds"])
     for rate in (*summary.rates, *summary.axes):
-        if rate.category is not None and not by_category:
-            continue
-        name = _WORDS.get(rate.question, rate.question)
-        if rate.category is not None:
+        if rate.category is None:
+            if rate.question.endswith("_predicted"):
+                continue
+            name = _TITLES.get(rate.question, rate.question)
+        elif by_category:
             name = f"  {category_label(rate.category, summary.taxonomy)}"
-        elif rate.question.endswith("_predicted"):
+        else:
             continue
-        table.add_row(
-            name, rate.judge, _mark(_raw(rate)), _corrected(rate), _transported(rate), _bounds(rate)
-        )
+        # The raw column shows the uncorrected rate, the next one the corrected rate.
+        raw = _rate_cell(replace(rate, corrected=None))
+        cells = (raw, _corrected_cell(rate), _transported_cell(rate), _bounds_cell(rate))
+        table.add_row(name, rate.judge, *cells)
     for mean in summary.means:
         missing = f", {mean.missing} without" if mean.missing else ""
-        shown = escape(f"{format_value_interval(mean.value)}, {mean.n} values{missing}")
-        shown = f"[strike]{shown}[/strike] struck" if mean.selected_by_judge else shown
-        table.add_row(f"mean of {mean.question}", mean.judge, shown, "", "", "")
+        cell = escape(f"{own_interval(mean.value)}, {mean.n} values{missing}")
+        if mean.selected_by_judge:
+            cell = f"{strike(cell)} struck"
+        table.add_row(f"mean of {mean.question}", mean.judge, cell, "", "", "")
     console.print(table)
     if summary.failed:
         console.print(f"{summary.failed} answers failed; they count as unscored, never as safe.")
@@ -192,40 +130,37 @@ def show_summary(folder: Path, summary: RunSummary, *, by_category: bool = False
         console.print("Not tested: " + "; ".join(summary.not_tested) + ".", markup=False)
 
 
-def _raw(rate: Rate) -> Rate:
-    from msgspec.structs import replace
-
-    return replace(rate, corrected=None)
-
-
-def _bounds(rate: Rate) -> str:
-    return (
-        f"{format_percent(rate.bounds[0])} to {format_percent(rate.bounds[1])}"
-        if rate.unscored
-        else ""
-    )
+def _rate_cell(rate: Rate | None) -> str:
+    if rate is None:
+        return "–"
+    cell = escape(spread(rate))
+    if rate.unscored:
+        cell += f" ({rate.unscored} unscored)"
+    return f"{strike(cell)} struck" if rate.selected_by_judge else cell
 
 
-def _corrected(rate: Rate) -> str:
-    from rich.markup import escape
+def _bounds_cell(rate: Rate) -> str:
+    """The rate if all unscored answers had gone one way, and the other; empty if all are scored."""
+    return f"{percent(rate.bounds[0])} to {percent(rate.bounds[1])}" if rate.unscored else ""
 
-    c = rate.corrected
-    if c is None:
+
+def _corrected_cell(rate: Rate) -> str:
+    corrected = rate.corrected
+    if corrected is None:
         return ""
-    return escape(
-        f"{format_percent(c.estimate)} [{100 * c.lower:.1f}, {100 * c.upper:.1f}] {c.method}, {c.labels} labels"
-    )
+    interval = f"[{100 * corrected.lower:.1f}, {100 * corrected.upper:.1f}]"
+    method = f"{corrected.method}, {corrected.labels} labels"
+    return escape(f"{percent(corrected.estimate)} {interval} {method}")
 
 
-def _transported(rate: Rate) -> str:
-    from rich.markup import escape
-
-    t = rate.transported
-    if t is None:
+def _transported_cell(rate: Rate) -> str:
+    transported = rate.transported
+    if transported is None:
         return ""
-    if t.estimate is None or t.lower is None or t.upper is None:
-        return escape(f"refused: {t.refused}")
-    band = f", band [{100 * t.band[0]:.1f}, {100 * t.band[1]:.1f}]" if t.band else ""
-    return escape(
-        f"{format_percent(t.estimate)} [{100 * t.lower:.1f}, {100 * t.upper:.1f}]{band} {t.note}"
-    )
+    if transported.estimate is None or transported.lower is None or transported.upper is None:
+        return escape(f"refused: {transported.refused}")
+    interval = f"[{100 * transported.lower:.1f}, {100 * transported.upper:.1f}]"
+    band = ""
+    if transported.band:
+        band = f", band [{100 * transported.band[0]:.1f}, {100 * transported.band[1]:.1f}]"
+    return escape(f"{percent(transported.estimate)} {interval}{band} {transported.note}")

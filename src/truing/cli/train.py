@@ -1,7 +1,7 @@
-"""`truing train sft|dpo|kto`: one supervised loop; the same command goes on where it stopped.
+"""`truing train sft|dpo|kto`: supervised training; the same command continues an interrupted run.
 
-Every kind of training is a line in `verbs.py`; the others have files beside this one (`train_judges.py`: reward, cost;
-`train_samples.py`: distil, best-of-sft; `train_rl.py`, `train_moderation.py`).
+The other kinds are in modules beside this one: `train_judges.py` (reward, cost), `train_on_samples.py`
+(distil, best-of-sft), `train_rl.py` (ppo, ppo-lag, reward-shaping, rloo, grpo), `train_moderation.py`.
 """
 
 from __future__ import annotations
@@ -9,43 +9,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from truing.cli.training import Data, Flag, How, Job, go
+from truing.cli.parameters import Flag, Strings
+from truing.cli.training import TrainingFlags, TrainingJob, run_training
 from truing.core.errors import PlanError, did_you_mean
-from truing.specs.resolve import load_object
+from truing.specs.extras import needs_extra
 
 
 def sft(
     *,
-    data: Data,
+    data: Strings,
     out: Path,
-    how: How | None = None,
+    flags: TrainingFlags | None = None,
     chosen: Flag = False,
     turns: Literal["last", "all"] = "last",
     json: Flag = False,
 ) -> int:
-    """Supervised fine-tuning on answers; the loss is on the assistant's tokens alone.
+    """Supervised fine-tuning on answers; the loss is on the assistant's tokens only.
 
     Parameters
     ----------
     data
         Specs of data sets with answers, such as file:rows.jsonl, trl:rows.jsonl or beavertails.
     out
-        Where the log, the checkpoints and the model go.
+        Folder for the log, the checkpoints and the model.
     chosen
-        Take the preferred answers of sets of pairs as targets (they are refused without this).
+        Use the preferred answers of sets of pairs as targets (without it such sets are refused).
     turns
-        Learn the last answer of a dialogue, or all of them.
+        Train on the last answer of a dialogue, or on all of them.
     json
         Print the result as JSON.
     """
-    return go(Job("sft", data, out, how, json), {"turns": turns}, chosen=chosen)
+    job = TrainingJob("sft", data, out, flags, json)
+    return run_training(job, {"turns": turns}, chosen=chosen)
 
 
 def dpo(
     *,
-    data: Data,
+    data: Strings,
     out: Path,
-    how: How | None = None,
+    flags: TrainingFlags | None = None,
     loss: str = "sigmoid",
     beta: float = 0.1,
     label_smoothing: float = 0.0,
@@ -59,51 +61,57 @@ def dpo(
     data
         Specs of data sets with pairs, such as pku or file:pairs.jsonl.
     out
-        Where the log, the checkpoints and the model go.
+        Folder for the log, the checkpoints and the model.
     loss
-        One of TRL's fifteen kinds: sigmoid, hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero,
-        apo_down, aot, aot_unpaired, sft, sigmoid_norm, discopop.
+        One of TRL's fifteen losses: sigmoid, hinge, ipo, robust, exo_pair, nca_pair, bco_pair,
+        sppo_hard, apo_zero, apo_down, aot, aot_unpaired, sft, sigmoid_norm, discopop.
     beta
-        How much leaving the reference costs.
+        β of the loss: the higher, the closer the model stays to the reference.
     label_smoothing
-        Share of labels taken to be wrong (robust, exo_pair, aot, aot_unpaired).
+        Assumed share of wrong labels (for robust, exo_pair, aot, aot_unpaired).
     benign
-        Least share of benign look-alikes with the answer preferred.
+        Minimum share of pairs about harmless look-alikes of harmful prompts, where an answer is
+        preferred.
     json
         Print the result as JSON.
     """
-    kinds = load_object("truing.train.losses:DPO_KINDS")
-    if loss not in kinds:
-        raise PlanError(f"--loss {loss}: no kind of DPO{did_you_mean(loss, kinds)}")
-    more = {"loss": loss, "beta": beta, "label_smoothing": label_smoothing, "benign": benign}
-    return go(Job("dpo", data, out, how, json), more)
+    with needs_extra("truing train dpo", "train"):
+        from truing.train.losses import DPO_KINDS
+
+    if loss not in DPO_KINDS:
+        raise PlanError(f"--loss {loss}: no such DPO loss{did_you_mean(loss, DPO_KINDS)}")
+    settings = {"loss": loss, "beta": beta, "label_smoothing": label_smoothing, "benign": benign}
+    return run_training(TrainingJob("dpo", data, out, flags, json), settings)
 
 
 def kto(
     *,
-    data: Data,
+    data: Strings,
     out: Path,
-    how: How | None = None,
+    flags: TrainingFlags | None = None,
     loss: Literal["kto", "apo_zero_unpaired"] = "kto",
     beta: float = 0.1,
     benign: float = 0.3,
     json: Flag = False,
 ) -> int:
-    """Kahneman-Tversky optimisation on single answers that are wanted or unwanted.
+    """Kahneman-Tversky optimisation on single answers that are labelled desirable or undesirable.
 
     Parameters
     ----------
     data
-        Specs of data sets with labelled answers (trl:rows.jsonl, beavertails) or with pairs, which are taken apart.
+        Specs of data sets with labelled answers (trl:rows.jsonl, beavertails), or with pairs, which are
+        split into two answers.
     out
-        Where the log, the checkpoints and the model go.
+        Folder for the log, the checkpoints and the model.
     loss
         The form of the loss.
     beta
-        How much leaving the reference costs.
+        β of the loss: the higher, the closer the model stays to the reference.
     benign
-        Least share of benign look-alikes with the answer preferred.
+        Minimum share of rows about harmless look-alikes of harmful prompts, where an answer is
+        preferred.
     json
         Print the result as JSON.
     """
-    return go(Job("kto", data, out, how, json), {"loss": loss, "beta": beta, "benign": benign})
+    settings = {"loss": loss, "beta": beta, "benign": benign}
+    return run_training(TrainingJob("kto", data, out, flags, json), settings)

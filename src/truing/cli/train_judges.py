@@ -1,4 +1,4 @@
-"""`truing train reward|cost`: models that judge, from pairs."""
+"""`truing train reward|cost`: trains models that judge answers, on pairs of answers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import Literal
 
 from cyclopts import Parameter
 
-from truing.cli.training import Data, Flag, How, Job, Tests, go
+from truing.cli.parameters import Flag, OptionalStrings, Strings
+from truing.cli.training import TrainingFlags, TrainingJob, run_training
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Pairs:
-    """How pairs are learned from.
+class PairFlags:
+    """How to learn from pairs.
 
     Parameters
     ----------
     level
-        Compare scores at the end, or token by token from where the answers part.
+        Compare the scores at the end of the answers, or at each token from where the answers differ.
     regularization
-        Weight of the mean squared score.
+        Weight of the mean squared score in the loss.
     benign
-        Least share of benign look-alikes with the answer preferred, where pairs are about safety.
+        Minimum share of pairs about harmless look-alikes of harmful prompts, where an answer is
+        preferred; applies if the pairs are about safety.
     """
 
     level: Literal["sequence", "token"] = "sequence"
@@ -33,54 +35,57 @@ class Pairs:
 
 def reward(
     *,
-    data: Data,
+    data: Strings,
     out: Path,
-    how: How | None = None,
-    pairs: Pairs | None = None,
+    flags: TrainingFlags | None = None,
+    pairs: PairFlags | None = None,
     center: float = 0.0,
-    test: Tests = None,
+    test: OptionalStrings = None,
     json: Flag = False,
 ) -> int:
-    """A reward (preference) model: Bradley-Terry on pairs that are ordered by helpfulness.
+    """Trains a reward (preference) model: Bradley-Terry on pairs that are ordered by helpfulness.
 
     Parameters
     ----------
     data
-        Specs of data sets with pairs, such as pairs:helpful, file:pairs.jsonl or run:DIR,by=rules:check.
+        Specs of data sets with pairs, such as pairs:helpful, file:pairs.jsonl or
+        run:DIR,by=rules:check.
     out
-        Where the log, the checkpoints and the model go; the judge is reward:OUT (or preference:OUT).
+        Folder for the log, the checkpoints and the model; the judge is reward:OUT (or preference:OUT).
     center
-        Weight of the squared sum of a pair's scores.
+        Weight of the squared sum of a pair's scores in the loss.
     test
-        Sets of pairs to measure the model on; they are never trained on.
+        Sets of pairs to measure the model on; it is never trained on them.
     json
         Print the result as JSON.
     """
-    return go(
-        Job("reward", data, out, how, json), {**vars(pairs or Pairs()), "center": center}, test=test
-    )
+    settings = {**vars(pairs or PairFlags()), "center": center}
+    return run_training(TrainingJob("reward", data, out, flags, json), settings, test=test)
 
 
 def cost(
     *,
-    data: Data,
+    data: Strings,
     out: Path,
-    how: How | None = None,
-    pairs: Pairs | None = None,
-    test: Tests = None,
+    flags: TrainingFlags | None = None,
+    pairs: PairFlags | None = None,
+    test: OptionalStrings = None,
     json: Flag = False,
 ) -> int:
-    """A cost model (Safe RLHF): pairs ordered by safety, each answer labelled safe or not; a cost above 0 is unsafe.
+    """Trains a cost model (Safe RLHF) on pairs ordered by safety, with each answer labelled safe or not.
+
+    A cost above 0 means unsafe.
 
     Parameters
     ----------
     data
         Specs of data sets with safety pairs and labels, such as pku.
     out
-        Where the log, the checkpoints and the model go; the judge is cost:OUT.
+        Folder for the log, the checkpoints and the model; the judge is cost:OUT.
     test
-        Sets of pairs to measure the model on; they are never trained on.
+        Sets of pairs to measure the model on; it is never trained on them.
     json
         Print the result as JSON.
     """
-    return go(Job("cost", data, out, how, json), vars(pairs or Pairs()), test=test)
+    settings = vars(pairs or PairFlags())
+    return run_training(TrainingJob("cost", data, out, flags, json), settings, test=test)

@@ -1,76 +1,86 @@
-"""`truing train moderation`: a classifier for harm and its categories, from labelled sets; the same command goes on."""
+"""`truing train moderation`: trains a classifier for harm and its categories on labelled data sets."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
 
+from truing.cli.parameters import Flag, OptionalPaths, OptionalStrings
 from truing.core.errors import SpecError, UserError
-from truing.specs.parser import parse_spec
-from truing.specs.resolve import load_object, resolve
+from truing.core.taxonomy import load_taxonomy
+from truing.specs.extras import needs_extra
+from truing.specs.parser import Spec, parse_spec
+from truing.specs.resolve import resolve
 
 if TYPE_CHECKING:
-    from truing.specs.parser import Spec
+    from truing.train.moderation.examples import ModerationTrainingSet
+    from truing.train.moderation.run import ModerationResult
+
+STEPS_PER_LINE = 50
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class How:
+class ModerationFlags:
     """How to train.
 
     Parameters
     ----------
     base
-        minilm, smollm2, a folder in the Hugging Face layout, a hub id; an encoder or a causal language model.
+        The model to start from: minilm, smollm2, a folder in the Hugging Face layout, or a hub id; an
+        encoder or a causal language model.
     folds
-        Models that are trained, each without the prompts of its fold; the classifier is their mean. 1 = no card worth the name.
+        Number of models, each trained without the prompts of its fold; the classifier is their mean.
+        With 1 the card has no held-out rows to measure on.
     held
-        Train only so many of the folds, as evidence; with --whole. 0 = all.
+        With --whole: train only this many of the folds, to measure on. 0 trains all.
     whole
-        Write not the folds' mean but one more model, trained on every row.
+        Write one more model, trained on every row, instead of the mean of the folds.
     layers
-        Use only the first so many layers of a language model; 0 = all.
+        Use only the first LAYERS layers of a language model; 0 uses all.
     frozen
-        The first so many of them do not learn: what they make of a row is computed once. With --lora.
+        With --lora: do not train the first FROZEN layers; their outputs are computed once for each row.
     epochs
-        Passes over the mix (a set's weight multiplies them).
+        Passes over the data (multiplied by the weight of each set).
     lora
-        Rank of the adapters; 0 trains all of the body but its embeddings.
+        Rank of the LoRA adapters; 0 trains all weights but the embeddings.
     form
-        What is written: full, delta (int8 changes of a base that truing knows), or a rank such as 64.
+        Format of the classifier: full, delta (int8 changes to a base that truing knows), or a rank such
+        as 64.
     batch_tokens
-        Tokens a step.
+        Tokens per step.
     lr
-        The highest learning rate of the body.
+        Peak learning rate of the body.
     prompt_tokens
         Tokens of the prompt that are read.
     response_tokens
         Tokens of the answer that are read.
     ngram_bits
-        The n-gram model has 2 to this power buckets; 0 = none.
+        The n-gram model has 2 to the power of this many buckets; 0 has none.
     dtype
-        auto (bfloat16 where the hardware has it), float32 or bfloat16; weights stay in float32.
+        auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
     device
         auto, cpu or cuda.
     seed
-        Seed of initialisation and order.
+        Seed of the initialisation and of the order of the rows.
     save_every
         Steps between checkpoints.
     tensorboard
-        Write event files under OUT/tb.
+        Write TensorBoard event files to OUT/tb.
     limit
-        Take only the first so many rows of each data set.
+        Use only the first LIMIT rows of each data set.
     """
 
     base: str = "minilm"
     folds: int = 3
     held: int = 0
-    whole: Annotated[bool, Parameter(negative="")] = False
+    whole: Flag = False
     layers: int = 0
     frozen: int = 0
     epochs: float = 1.0
@@ -89,118 +99,127 @@ class How:
     limit: int | None = None
 
 
-def taken_out(text: str) -> tuple[Spec, float, tuple[int, int]]:
-    """A data spec without the trainer's own arguments: its weight, and the tenths of its prompts."""
+class WeightedSpec(NamedTuple):
+    """A data spec, its weight, and the first and last tenth of its prompts that are used."""
+
+    spec: Spec
+    weight: float
+    tenths: tuple[int, int]
+
+
+def parse_weighted_spec(text: str) -> WeightedSpec:
+    """Parses a data spec and takes out the trainer's own arguments, `weight` and `tenths`."""
     spec = parse_spec(text)
     args = dict(spec.args)
     weight, tenths = str(args.pop("weight", "1")), str(args.pop("tenths", "0-9"))
     first, _, last = tenths.partition("-")
     try:
-        made = (float(weight), (int(first), int(last or first)))
+        parsed_weight, parsed_tenths = float(weight), (int(first), int(last or first))
     except ValueError as error:
-        raise SpecError(f"spec '{text}': weight is a number, tenths such as 0-6") from error
-    if not 0 <= made[1][0] <= made[1][1] <= 9:
-        raise SpecError(f"spec '{text}': tenths={tenths}: from 0 to 9")
-    return msgspec.structs.replace(spec, args=args), *made
+        message = f"spec '{text}': weight must be a number, tenths a range such as 0-6"
+        raise SpecError(message) from error
+    if not 0 <= parsed_tenths[0] <= parsed_tenths[1] <= 9:
+        raise SpecError(f"spec '{text}': tenths={tenths}: must be from 0 to 9")
+    return WeightedSpec(msgspec.structs.replace(spec, args=args), parsed_weight, parsed_tenths)
 
 
 def command(
     *,
     out: Path,
-    data: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    blend: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
-    how: How | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    data: OptionalStrings = None,
+    blend: OptionalPaths = None,
+    flags: ModerationFlags | None = None,
+    json: Flag = False,
 ) -> int:
     """Trains a moderation classifier: harmful or not, refused or not, and the 14 categories.
 
     Parameters
     ----------
     out
-        Where log, checkpoints and the classifier go; the judge is moderation:OUT.
+        Folder for the log, the checkpoints and the classifier; the judge is moderation:OUT.
     data
-        Specs of labelled sets; weight= is how many passes an epoch takes over the set, tenths=0-6 takes the prompts that lie
-        in those tenths. The first set is the one on which thresholds are chosen and the card is made.
+        Specs of labelled sets. The argument weight= is the number of passes over the set in an epoch;
+        tenths=0-6 uses only those tenths of its prompts. Thresholds are chosen and the card is measured
+        on the first set.
     blend
-        In the place of --data: two folders of finished trainings over the same data and folds; the classifier weighs both.
+        Instead of --data: two folders of finished trainings on the same data and folds; the classifier
+        is their weighted blend.
     json
         Print the card's figures as JSON.
     """
-    given = how or How()
+    flags = flags or ModerationFlags()
     if bool(data) == bool(blend):
         raise UserError("give either --data SPEC... or --blend FOLDER FOLDER")
+    with needs_extra("truing train moderation", "train"):
+        from truing.train.moderation.blend import blend_classifiers, read_run_settings
+        from truing.train.moderation.run import train_moderation
+        from truing.train.moderation.settings import ModerationTrainingSettings
+
     if blend:
-        told = load_object("truing.train.moderation.blend:read_run_settings")(blend[0])
-        same = zip(map(parse_spec, told.data), told.weights, told.tenths)
-        result = load_object("truing.train.moderation.blend:blend_classifiers")(
-            blend, _sources(list(same), given.limit), out
+        # The data of the first training; the trainer checks that the second had the same.
+        settings = read_run_settings(blend[0])
+        specs = [
+            WeightedSpec(parse_spec(text), weight, tenths)
+            for text, weight, tenths in zip(settings.data, settings.weights, settings.tenths)
+        ]
+        result = blend_classifiers(blend, _read_training_sets(specs, flags.limit), out)
+    else:
+        specs = [parse_weighted_spec(text) for text in data or ()]
+        training_sets = _read_training_sets(specs, flags.limit)
+        fields = {name: value for name, value in vars(flags).items() if name != "limit"}
+        settings = ModerationTrainingSettings(
+            data=tuple(str(s.spec) for s in specs),
+            weights=tuple(s.weight for s in specs),
+            tenths=tuple(s.tenths for s in specs),
+            out=str(out),
+            **fields,
         )
-        _show(result, as_json=json)
-        return 0
-    asked = [taken_out(text) for text in data or ()]
-    sources = _sources(asked, given.limit)
-    more = {f: getattr(given, f) for f in given.__dataclass_fields__ if f != "limit"}
-    settings = load_object("truing.train.moderation.settings:ModerationTrainingSettings")(
-        data=tuple(str(s) for s, _, _ in asked),
-        weights=tuple(w for _, w, _ in asked),
-        tenths=tuple(t for _, _, t in asked),
-        out=str(out),
-        **more,
-    )
-    result = load_object("truing.train.moderation.run:train_moderation")(
-        settings, sources, tell=None if json else _Teller()
-    )
-    _show(result, as_json=json)
+        result = train_moderation(settings, training_sets, tell=None if json else _print_step)
+    _print_result(result, as_json=json)
     return 0
 
 
-def _sources(asked: Sequence[tuple[Spec, float, tuple[int, int]]], limit: int | None) -> list[Any]:
-    read, names = (
-        load_object("truing.train.moderation.examples:read_training_set"),
-        load_object("truing.core.taxonomy:load_taxonomy")().ids,
-    )
+def _read_training_sets(
+    specs: Sequence[WeightedSpec], limit: int | None
+) -> list[ModerationTrainingSet]:
+    from truing.train.moderation.examples import read_training_set
+
+    categories = load_taxonomy().ids
     return [
-        read(resolve(spec, "data"), names, weight=weight, tenths=tenths, limit=limit)
-        for spec, weight, tenths in asked
+        read_training_set(
+            resolve(s.spec, "data"), categories, weight=s.weight, tenths=s.tenths, limit=limit
+        )
+        for s in specs
     ]
 
 
-class _Teller:
-    """A line on standard error every fifty steps."""
-
-    def __call__(self, row: dict[str, Any]) -> None:
-        import sys
-
-        if int(row["step"]) % 50 == 0:
-            print(
-                f"fold {row['fold']}  step {row['step']} of {row['steps']}  loss {row['loss']:.3f}",
-                file=sys.stderr,
-            )
+def _print_step(row: dict[str, Any]) -> None:
+    """Prints every fiftieth step to standard error."""
+    if int(row["step"]) % STEPS_PER_LINE == 0:
+        step = f"step {row['step']} of {row['steps']}"
+        print(f"fold {row['fold']}  {step}  loss {row['loss']:.3f}", file=sys.stderr)
 
 
-def _show(result: Any, *, as_json: bool) -> None:
+def _print_result(result: ModerationResult, *, as_json: bool) -> None:
     card = result.card
+    judge = f"moderation:{result.folder}"
     if as_json:
-        print(
-            msgspec.json.encode(
-                {"judge": f"moderation:{result.folder}", "judge_hash": result.hash, "card": card}
-            ).decode()
-        )
+        fields = {"judge": judge, "judge_hash": result.hash, "card": card}
+        print(msgspec.json.encode(fields).decode())
         return
-    print(f"moderation:{result.folder} ({result.hash}); {card.method}")
-    for source, questions in card.sets.items():
-        for question, made in questions.items():
-            s = made.scores
-            if s.auroc is not None and s.f1 is not None:
+    print(f"{judge} ({result.hash}); {card.method}")
+    for dataset, questions in card.sets.items():
+        for question, measured in questions.items():
+            scores = measured.scores
+            if scores.auroc is not None and scores.f1 is not None:
                 print(
-                    f"  {source:<20} {question:<15} n {s.n:<6} AUROC {s.auroc.estimate:.3f}  F1 {s.f1.estimate:.3f}"
+                    f"  {dataset:<20} {question:<15} n {scores.n:<6} "
+                    f"AUROC {scores.auroc.estimate:.3f}  F1 {scores.f1.estimate:.3f}"
                 )
     if card.micro_f1 is not None:
-        macro = (
-            f", macro-F1 {card.macro_f1:.3f} over {len(card.macro_over)}"
-            if card.macro_f1 is not None
-            else ""
-        )
+        macro = ""
+        if card.macro_f1 is not None:
+            macro = f", macro-F1 {card.macro_f1:.3f} over {len(card.macro_over)}"
         print(f"  categories: micro-F1 {card.micro_f1.estimate:.3f}{macro}")
     for note in card.notes:
         print(f"  {note}")

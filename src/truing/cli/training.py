@@ -1,80 +1,87 @@
-"""What the supervised `truing train` verbs share: the options, reading the data, the bar, the lines at the end."""
+"""What the commands of supervised training share: flags, reading the data, progress, the result."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from cyclopts import Parameter
 
+from truing.cli.parameters import Flag, OptionalFloats
+from truing.cli.progress import ProgressBar
 from truing.core.errors import PlanError
+from truing.specs.extras import needs_extra
 from truing.specs.parser import parse_spec
-from truing.specs.resolve import load_object, resolve
+from truing.specs.resolve import resolve
 
-Flag = Annotated[bool, Parameter(negative="")]
-Data = Annotated[list[str], Parameter(consume_multiple=True, negative="")]
-Weights = Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")]
-Tests = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+if TYPE_CHECKING:
+    from truing.align.prompted import Prompted
+    from truing.train.examples import TrainingSet
+    from truing.train.settings import TrainingKind
+    from truing.train.supervised import TrainingResult
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class How:
+class TrainingFlags:
     """How to train.
 
     Parameters
     ----------
     base
-        The model to start from: smollm2, a folder in the Hugging Face layout, a hub id.
+        The model to start from: smollm2, a folder in the Hugging Face layout, or a hub id.
     steps
-        Optimiser steps; without it, `epochs` decide.
+        Optimiser steps. Default: as many as --epochs need.
     epochs
-        Passes over the mix.
+        Passes over the data.
     batch
-        Rows a step, over all processes.
+        Rows per step, over all processes.
     micro
-        Rows that are held in memory at once; changes nothing else.
+        Rows that are held in memory at a time; does not change the result.
     lr
-        The highest learning rate.
+        Peak learning rate.
     warmup
         Share of the steps over which the learning rate rises.
     schedule
-        How it falls afterwards.
+        How the learning rate falls after the warm-up.
     weight_decay
-        AdamW's decay of matrices.
+        Weight decay of AdamW, on matrices only.
     clip_norm
-        The gradient's norm is clipped to this; 0 = not.
+        Maximum norm of the gradient; 0 does not clip it.
     max_length
-        Tokens of prompt and answer; long prompts are cut from the left, rows with longer answers left out.
+        Maximum tokens of prompt and answer; long prompts are cut from the left, rows with longer
+        answers are left out.
     lora
-        Rank of the adapters; 0 trains all weights.
+        Rank of the LoRA adapters; 0 trains all weights.
     dtype
-        auto (bfloat16 where the hardware has it), float32 or bfloat16; weights stay in float32.
+        auto (bfloat16 if the hardware has it), float32 or bfloat16; weights stay in float32.
     checkpointing
-        Recompute activations instead of keeping them.
+        Recompute activations in the backward pass to save memory.
     shard
-        Spread weights and optimiser over the processes of `accelerate launch` (FSDP2).
+        Shard weights and optimiser over the processes of `accelerate launch` (FSDP2).
     seed
-        Seed of initialisation and order.
+        Seed of the initialisation and of the order of the rows.
     save_every
         Steps between checkpoints.
     keep
-        Checkpoints that are kept.
+        Number of checkpoints to keep.
     template
-        auto (the tokenizer's chat template) or plain.
+        Format of the conversations: auto (the tokenizer's chat template) or plain.
     held_out
-        Share of the prompts that is set apart for measuring.
+        Share of the prompts that is held out to measure the model.
     limit
-        Take only the first so many rows of each data set.
+        Use only the first LIMIT rows of each data set.
     weight
-        How often the rows of each data set count, in the order of --data.
+        Weights of the data sets, in the order of --data: how often their rows are drawn.
     tensorboard
-        Write event files under OUT/tb.
+        Write TensorBoard event files to OUT/tb.
     allow_red_team
-        Train on red-teaming dialogues after all.
+        Allow training on red-teaming dialogues.
     red_model
-        The reason for training towards harm; marks the folder for good.
+        Train towards harm, for this reason; marks the model folder permanently.
     """
 
     base: str = "smollm2"
@@ -98,160 +105,167 @@ class How:
     template: Literal["auto", "plain"] = "auto"
     held_out: float = 0.0
     limit: int | None = None
-    weight: Weights = None
+    weight: OptionalFloats = None
     tensorboard: bool = True
     allow_red_team: Flag = False
     red_model: str | None = None
 
 
-_NOT_SETTINGS = ("limit", "weight", "allow_red_team")
+# Flags about the data; all others are fields of TrainingSettings by the same name.
+_DATA_FLAGS = ("limit", "weight", "allow_red_team")
 
 
-def for_training(spec: str) -> str:
-    """What a set must be asked for before it may train: no contradicted labels, no prompt of a report's half."""
-    given = parse_spec(spec)
-    if given.kind in ("pku", "pku_saferlhf") and "conflicts" not in given.args:
+@dataclass(frozen=True)
+class TrainingJob:
+    """What every supervised command gets: the kind of training, data specs, output folder and flags."""
+
+    kind: TrainingKind
+    data: list[str]
+    out: Path
+    flags: TrainingFlags | None
+    json: bool
+
+
+def spec_for_training(spec: str) -> str:
+    """Adds to a data spec what training requires of the set.
+
+    Pairs with contradictory labels are dropped, and the half of the built-in prompts that reports
+    measure on is left out.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind in ("pku", "pku_saferlhf") and "conflicts" not in parsed.args:
         return f"{spec},conflicts=drop"
-    if given.kind == "builtin" and "half" not in given.args:
+    if parsed.kind == "builtin" and "half" not in parsed.args:
         return f"{spec},half=train"
     return spec
 
 
-@dataclass(frozen=True)
-class Job:
-    """What every verb is told: the kind, the data, where it goes, how, and whether the result is printed as JSON."""
-
-    kind: str
-    data: list[str]
-    out: Path
-    how: How | None
-    json: bool
-
-
-def go(
-    job: Job,
-    more: dict[str, Any],
+def run_training(
+    job: TrainingJob,
+    kind_settings: dict[str, Any],
     *,
     chosen: bool = False,
     test: list[str] | None = None,
-    wrap: Any = None,
+    teacher: Prompted | None = None,
 ) -> int:
-    """Reads the data, trains with `more` settings of the kind, shows what came out."""
-    kind, data, out = job.kind, job.data, job.out
-    given = job.how or How()
-    _hush()
-    fields = {k: v for k, v in vars(given).items() if k not in _NOT_SETTINGS}
-    settings = load_object("truing.train.settings:TrainingSettings")(
-        kind=kind, out=str(out), **fields, **more
-    ).checked()
-    read = load_object("truing.train.training_data:read_training_set")
-    weights = given.weight or [1.0] * len(data)
-    if len(weights) != len(data):
-        raise PlanError(f"--weight gives {len(weights)} numbers for {len(data)} data sets")
-    harmful = bool(given.red_model)
-    extra = {
-        "chosen": chosen,
-        "allow_red_team": given.allow_red_team,
-        "limit": given.limit,
-        "harmful": harmful,
-    }
+    """Reads the data, trains, prints the result and returns exit status 0.
+
+    `kind_settings` are the settings of this kind of training, `chosen` takes the preferred answers of
+    pairs as targets, `test` are specs of sets to measure on, `teacher` is the prompted model of a
+    distillation.
+    """
+    with needs_extra("truing train", "train"):
+        from truing.train.settings import TrainingSettings
+        from truing.train.supervised import train_supervised
+        from truing.train.training_data import check_no_test_overlap, read_training_set
+
+    flags = job.flags or TrainingFlags()
+    _silence_transformers()
+    fields = {name: value for name, value in vars(flags).items() if name not in _DATA_FLAGS}
+    # Settings are checked first: reading large data sets takes minutes.
+    settings = TrainingSettings(kind=job.kind, out=str(job.out), **fields, **kind_settings).checked()
+    weights = flags.weight or [1.0] * len(job.data)
+    if len(weights) != len(job.data):
+        raise PlanError(f"--weight: {len(weights)} numbers for {len(job.data)} data sets")
     sources = [
-        read(resolve(for_training(spec), "data"), kind, weight=w, **extra)
-        for spec, w in zip(data, weights)
+        read_training_set(
+            resolve(spec_for_training(spec), "data"),
+            job.kind,
+            weight=weight,
+            chosen=chosen,
+            allow_red_team=flags.allow_red_team,
+            limit=flags.limit,
+            harmful=bool(flags.red_model),
+        )
+        for spec, weight in zip(job.data, weights)
     ]
     tests = {
-        spec: read(resolve(spec, "data"), kind, limit=given.limit, testing=True).items
+        spec: read_training_set(
+            resolve(spec, "data"), job.kind, limit=flags.limit, testing=True
+        ).items
         for spec in test or ()
     }
-    load_object("truing.train.training_data:check_no_test_overlap")(sources, tests)
-    fill = _benign(kind) if settings.benign else None
-    with _Shown(settings, quiet=job.json) as shown:
-        result = load_object("truing.train.supervised:train_supervised")(
-            settings, sources, fill=fill, wrap=wrap, tell=shown, tests=tests
+    check_no_test_overlap(sources, tests)
+    with ProgressBar(settings.kind, quiet=job.json) as progress:
+
+        def show_step(row: dict[str, Any]) -> None:
+            progress(int(row["step"]), int(row.get("steps", 0)), 0)
+
+        result = train_supervised(
+            settings,
+            sources,
+            fill=_read_benign_pairs(job.kind) if settings.benign else None,
+            wrap=teacher.wrap if teacher is not None else None,
+            tell=show_step,
+            tests=tests,
         )
-    return shown.end(result, as_json=job.json)
+    judge_kind = settings.kind if settings.scalar else "local"
+    _print_result(result, judge_kind, as_json=job.json)
+    return 0
 
 
-def _hush() -> None:
-    """Keeps the progress bars and load reports of transformers off the terminal."""
-    import warnings
+def _silence_transformers() -> None:
+    """Keeps progress bars, load reports and warnings of transformers out of the output."""
+    with needs_extra("truing train", "train"):
+        from transformers.utils import logging
 
-    load_object("transformers.utils.logging:set_verbosity_error")()
-    load_object("transformers.utils.logging:disable_progress_bar")()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
-def _benign(kind: str) -> Any:
-    """Benign look-alikes to top a preference mix up with."""
+def _read_benign_pairs(kind: TrainingKind) -> TrainingSet | None:
+    """Returns pairs about harmless look-alikes of harmful prompts, or None if the kind needs none.
+
+    They top up the data of preference training, so that the model does not learn to refuse everything.
+    """
+    from truing.train.training_data import read_training_set
+
     if kind not in ("reward", "cost", "dpo", "kto"):
         return None
-    return load_object("truing.train.training_data:read_training_set")(
-        resolve("pairs:benign,half=train", "data"), kind
-    )
+    return read_training_set(resolve("pairs:benign,half=train", "data"), kind)
 
 
-class _Shown:
-    """A progress bar while the run goes on, and a few lines at its end."""
-
-    def __init__(self, settings: Any, *, quiet: bool) -> None:
-        from truing.cli.progress import Bar
-
-        self.settings, self.bar = settings, Bar(settings.kind, quiet=quiet)
-        self.total = 0
-
-    def __enter__(self) -> _Shown:
-        self.bar.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.bar.__exit__(*error)
-
-    def __call__(self, row: dict[str, Any]) -> None:
-        """After each step."""
-        self.bar(int(row["step"]), int(row.get("steps", 0)), 0)
-
-    def end(self, result: Any, *, as_json: bool) -> int:
-        """What came out."""
-        import msgspec
-
-        path = result.folder / "evaluation.json"
-        measured = msgspec.json.decode(path.read_bytes()) if path.is_file() else {}
-        facts = {
+def _print_result(result: TrainingResult, judge_kind: str, *, as_json: bool) -> None:
+    evaluation_file = result.folder / "evaluation.json"
+    evaluation: dict[str, Any] = {}
+    if evaluation_file.is_file():
+        evaluation = msgspec.json.decode(evaluation_file.read_bytes())
+    if as_json:
+        fields = {
             "folder": str(result.folder),
             "steps": result.steps,
             "done_now": result.done_now,
             "last": result.last,
-            "evaluation": measured,
+            "evaluation": evaluation,
             "red_model": result.lineage.red_model,
         }
-        if as_json:
-            print(msgspec.json.encode(facts).decode())
-            return 0
-        if not result.done_now:
-            print(f"{result.folder}: was trained already ({result.steps} steps)")
-        elif result.last:
-            numbers = ", ".join(
-                f"{k} {v:.4g}"
-                for k, v in result.last.items()
-                if isinstance(v, float) and k != "seconds"
-            )
-            print(f"step {result.steps}: {numbers}")
-        for name, one in measured.items():
-            print(f"  {name}: {_line(one)}")
-        judge = self.settings.kind if self.settings.scalar else "local"
-        print(f"{result.folder}  ({judge}:{result.folder}, log.jsonl, manifest.json)")
-        return 0
+        print(msgspec.json.encode(fields).decode())
+        return
+    if not result.done_now:
+        print(f"{result.folder}: was trained already ({result.steps} steps)")
+    elif result.last:
+        metrics = ", ".join(
+            f"{name} {value:.4g}"
+            for name, value in result.last.items()
+            if isinstance(value, float) and name != "seconds"
+        )
+        print(f"step {result.steps}: {metrics}")
+    for name, measures in evaluation.items():
+        print(f"  {name}: {_format_evaluation(measures)}")
+    print(f"{result.folder}  ({judge_kind}:{result.folder}, log.jsonl, manifest.json)")
 
 
-def _line(one: dict[str, Any]) -> str:
-    shown = [f"{one['pairs']} pairs"]
-    for key, word in (("accuracy", "order"), ("sign_accuracy", "sign")):
-        found = one.get(key)
-        if found and found["n"]:
-            low, high = 100 * found["lower"], 100 * found["upper"]
-            shown.append(f"{word} {100 * found['estimate']:.1f} % [{low:.1f}, {high:.1f}]")
-    if one.get("length_only") is not None:
-        shown.append(f"by length alone {100 * one['length_only']:.1f} %")
-    if one.get("ece_order") is not None:
-        shown.append(f"calibration error {one['ece_order']:.3f}")
-    return ", ".join(shown)
+def _format_evaluation(measures: dict[str, Any]) -> str:
+    """Formats how a reward or cost model does on one set of pairs."""
+    parts = [f"{measures['pairs']} pairs"]
+    for key, label in (("accuracy", "order"), ("sign_accuracy", "sign")):
+        share = measures.get(key)
+        if share and share["n"]:
+            estimate, lower, upper = (100 * share[k] for k in ("estimate", "lower", "upper"))
+            parts.append(f"{label} {estimate:.1f} % [{lower:.1f}, {upper:.1f}]")
+    if measures.get("length_only") is not None:
+        parts.append(f"by length alone {100 * measures['length_only']:.1f} %")
+    if measures.get("ece_order") is not None:
+        parts.append(f"calibration error {measures['ece_order']:.3f}")
+    return ", ".join(parts)

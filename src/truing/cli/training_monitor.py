@@ -1,14 +1,19 @@
-"""The live view of an RL run in a terminal: figures, their course, the last warnings; a line every ten steps elsewhere."""
+"""The live view of an RL run in a terminal; elsewhere a line every ten steps."""
 
 from __future__ import annotations
 
 import sys
 from collections import deque
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-_BARS = "▁▂▃▄▅▆▇█"
-_SHOWN = (
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+# Keys of the log that are shown, with their labels; a line of a step shows the first eight.
+_METRICS = (
     ("reward_mean", "reward"),
     ("cost_mean", "cost"),
     ("episode_cost", "cost, window"),
@@ -23,97 +28,112 @@ _SHOWN = (
     ("cost_critic_explained", "explained, cost"),
     ("length", "tokens"),
     ("truncated", "cut off"),
-    ("measured_harmful", "harmful (apart)"),
+    ("measured_harmful", "harmful (evaluation)"),
 )
+_METRICS_IN_LINE = 8
+STEPS_PER_LINE = 10
+MAX_ROWS = 200
+MAX_WARNINGS = 4
 
 
-def spark(values: list[float], width: int = 32) -> str:
-    """A course as eighth blocks; the newest value is on the right."""
-    some = values[-width:]
-    if not some:
+def sparkline(values: list[float], width: int = 32) -> str:
+    """Draws the last `width` values as blocks of eight heights; the newest is on the right."""
+    shown = values[-width:]
+    if not shown:
         return ""
-    low, high = min(some), max(some)
-    span = high - low
-    return "".join(_BARS[round((v - low) / span * 7)] if span > 1e-12 else _BARS[3] for v in some)
+    low = min(shown)
+    span = max(shown) - low
+    if span <= 1e-12:
+        return _BLOCKS[3] * len(shown)
+    return "".join(_BLOCKS[round((value - low) / span * 7)] for value in shown)
 
 
-class Live:
-    """Hears each line of the log."""
+def format_step(row: dict[str, Any], steps: int) -> str:
+    """Formats the main metrics of a step in one line."""
+    metrics = [
+        f"{label} {row[key]:.3g}"
+        for key, label in _METRICS[:_METRICS_IN_LINE]
+        if isinstance(row.get(key), (int, float))
+    ]
+    return f"step {row['step']}/{steps}: {', '.join(metrics)}"
+
+
+class TrainingMonitor:
+    """Shows the progress of a run; call it with each line of the log.
+
+    `threshold` is the limit of the cost; a cost above it is shown in red. If `quiet`, nothing is shown.
+    """
 
     def __init__(
         self, title: str, steps: int, *, threshold: float | None = None, quiet: bool = False
     ) -> None:
-        self.title, self.steps, self.threshold, self.quiet = title, steps, threshold, quiet
-        self.rows: deque[dict[str, Any]] = deque(maxlen=200)
-        self.warnings: deque[str] = deque(maxlen=4)
-        self._live: Any = None
+        self.title = title
+        self.steps = steps
+        self.threshold = threshold
+        self.quiet = quiet
+        self.rows: deque[dict[str, Any]] = deque(maxlen=MAX_ROWS)
+        self.warnings: deque[str] = deque(maxlen=MAX_WARNINGS)
+        self._live: Live | None = None
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> TrainingMonitor:
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.live import Live as Screen
+            from rich.live import Live
 
-            self._live = Screen(console=Console(stderr=True), refresh_per_second=4)
+            self._live = Live(console=Console(stderr=True), refresh_per_second=4)
             self._live.start()
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         if self._live is not None:
             self._live.stop()
 
     def __call__(self, row: dict[str, Any]) -> None:
-        """After each step."""
+        """Takes a line of the log and shows it; called after each step."""
         self.rows.append(row)
-        for said in str(row.get("warning", "")).split(" | "):
-            if said:
-                self.warnings.append(f"step {row['step']}: {said}")
+        for warning in str(row.get("warning", "")).split(" | "):
+            if warning:
+                message = f"step {row['step']}: {warning}"
+                self.warnings.append(message)
                 if self._live is None and not self.quiet:
-                    print(f"truing: step {row['step']}: {said}", file=sys.stderr)
+                    print(f"truing: {message}", file=sys.stderr)
         if self._live is not None:
             self._live.update(self.render())
-        elif not self.quiet and (row["step"] % 10 == 0 or row["step"] == self.steps):
-            print(line(row, self.steps), file=sys.stderr)
+        elif not self.quiet and (
+            row["step"] % STEPS_PER_LINE == 0 or row["step"] == self.steps
+        ):
+            print(format_step(row, self.steps), file=sys.stderr)
 
-    def render(self) -> Any:
-        """The table that the terminal shows."""
+    def render(self) -> Group:
+        """Returns the table of the terminal: the newest value and the course of each metric."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         last = self.rows[-1] if self.rows else {}
         seconds = sum(
-            float(last.get(k, 0)) for k in ("seconds_generate", "seconds_score", "seconds_learn")
+            float(last.get(key, 0))
+            for key in ("seconds_generate", "seconds_score", "seconds_learn")
         )
         table = Table(
             title=f"{self.title}  step {last.get('step', 0)}/{self.steps}  {seconds:.1f} s a step",
             box=None,
         )
-        for name, how in (("", "left"), ("now", "right"), ("course", "left")):
-            table.add_column(name, justify=how)  # type: ignore[arg-type]
-        for key, word in _SHOWN:
-            course = [float(r[key]) for r in self.rows if isinstance(r.get(key), (int, float))]
-            if course:
-                over = (
-                    key == "episode_cost"
-                    and self.threshold is not None
-                    and course[-1] > self.threshold
-                )
-                table.add_row(
-                    word, Text(f"{course[-1]:.4g}", style="red" if over else ""), spark(course)
-                )
+        columns: tuple[tuple[str, Literal["left", "right"]], ...]
+        columns = (("", "left"), ("now", "right"), ("course", "left"))
+        for name, justify in columns:
+            table.add_column(name, justify=justify)
+        for key, label in _METRICS:
+            values = [float(r[key]) for r in self.rows if isinstance(r.get(key), (int, float))]
+            if values:
+                style = "red" if key == "episode_cost" and self._exceeds(values[-1]) else ""
+                table.add_row(label, Text(f"{values[-1]:.4g}", style=style), sparkline(values))
         return Group(table, *(Text(f"! {w}", style="yellow") for w in self.warnings))
 
-
-def line(row: dict[str, Any], steps: int) -> str:
-    """One step in one line."""
-    shown = [
-        f"{word} {row[key]:.3g}"
-        for key, word in _SHOWN[:8]
-        if isinstance(row.get(key), (int, float))
-    ]
-    return f"step {row['step']}/{steps}: {', '.join(shown)}"
+    def _exceeds(self, cost: float) -> bool:
+        return self.threshold is not None and cost > self.threshold
