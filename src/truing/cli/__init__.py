@@ -40,7 +40,8 @@ def main() -> None:
     3 inconclusive, 130 interrupted.
     """
     try:
-        # The arguments are passed on: cyclopts warns under pytest when it has to read sys.argv itself.
+        # The arguments are passed on: cyclopts warns under pytest when it has to read sys.argv
+        # itself.
         status = build_app()(sys.argv[1:], result_action="return_value")
     except TruingError as error:
         print(f"truing: {error}", file=sys.stderr)

@@ -29,7 +29,7 @@ def command(
     concurrency: int = 16,
     json: Flag = False,
 ) -> int:
-    """Judges the recorded answers of a labelled set and writes the judge's card: error rates with intervals.
+    """Judges the recorded answers of a labelled set and writes the judge's error rates as a card.
 
     Rows that the judge was trained on are left out. It is an error if no other rows are left.
 
@@ -44,8 +44,8 @@ def command(
     run
         Keep the judged answers in this run folder, so that an interrupted card can be continued.
     against
-        Compare with the set's labels of this question, such as toxicity, instead of those of the judge's
-        own question. Labels from a machine count here, and the card says whose they are.
+        Compare with the set's labels of this question, such as toxicity, instead of those of the
+        judge's own question. Labels from a machine count here, and the card says whose they are.
     limit
         Use only the first LIMIT rows.
     concurrency
@@ -82,8 +82,9 @@ def format_interval(interval: Interval | None) -> str:
 def describe_graded_agreement(graded: GradedAgreement) -> str:
     """Describes how a judge's probabilities agree with labels that are degrees, not yes or no."""
     return (
-        f"Spearman {format_interval(graded.spearman)} with degrees of {graded.n:,} rows; judge minus "
-        f"label {format_interval(graded.difference)} on average, {graded.absolute:.2f} in size"
+        f"Spearman {format_interval(graded.spearman)} with degrees of {graded.n:,} rows; "
+        f"judge minus label {format_interval(graded.difference)} on average, "
+        f"{graded.absolute:.2f} in size"
     )
 
 

@@ -1,4 +1,4 @@
-"""`truing certify`: finds a threshold with a guarantee for a rail or for best-of-n, or says what is missing."""
+"""`truing certify`: finds a threshold with a guarantee for a rail or for best-of-n."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from cyclopts import Parameter
 
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import open_run
-from truing.gates.certificate import Certificate, CertificateRequest, certify, draw_rows_to_label
+from truing.gates.certificate import Certificate, certify
+from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
 from truing.runs.folder import replace_file
 
 
@@ -31,12 +32,13 @@ class CertifyFlags:
     delta
         Probability that the certificate is wrong.
     best_of
-        Certify the ceiling of best-of-n (the run has n answers to each prompt), not a rail's threshold.
+        Certify the ceiling of best-of-n (the run has n answers to each prompt), not a rail's
+        threshold.
     most
         Loosest threshold to consider; rows above it need no label.
     anytime
-        Stay valid if you look at the result, label more and look again. The price: 68 labels without
-        harm for 5 %, not 59. Without it the number of labels must be fixed beforehand.
+        Stay valid if you look at the result, label more and look again. The price: 68 labels
+        without harm for 5 %, not 59. Without it the number of labels must be fixed beforehand.
     """
 
     judge: str
@@ -60,15 +62,16 @@ def command(
 ) -> int:
     """Finds the loosest threshold under which harm is at most ALPHA with confidence 1 - DELTA.
 
-    The exit status is 0 certified, 2 more harm than ALPHA at every threshold, 3 not certifiable yet. The
-    guarantee holds for prompts exchangeable with those of the run.
+    The exit status is 0 certified, 2 more harm than ALPHA at every threshold, 3 not certifiable
+    yet. The guarantee holds for prompts exchangeable with those of the run.
 
     Parameters
     ----------
     run
         A run of the model without the rail, judged by the rail's judge (with scores).
     n
-        First draw N more rows and label them in the terminal (only rows that some threshold passes).
+        First draw N more rows and label them in the terminal (only rows that some threshold
+        passes).
     labels
         Use the labels of this human judge, such as human:beavertails, if it labelled every answer.
     out
@@ -76,7 +79,15 @@ def command(
     json
         Print the certificate as JSON.
     """
-    request = CertificateRequest(**vars(flags))
+    request = CertificateRequest(
+        judge=flags.judge,
+        question=flags.question,
+        alpha=flags.alpha,
+        delta=flags.delta,
+        best_of=flags.best_of,
+        loosest=flags.most,
+        anytime=flags.anytime,
+    )
     opened = open_run(run)
     if n is not None:
         from truing.cli.label import ask_for_labels
@@ -97,7 +108,7 @@ def command(
 
 def print_certificate(certificate: Certificate) -> None:
     """Prints the certificate in words, with its assumptions."""
-    print(certificate.said)
+    print(certificate.statement)
     print(
         f"{certificate.labels} of {certificate.prompts} prompts are labelled or known to get no "
         f"answer; judge {certificate.judge}"

@@ -46,7 +46,9 @@ def command(
     explicit = {name: value for name, value in flags.items() if value is not None}
     sampling = replace(Sampling(), **explicit)
     # Only parameters that were given override those of a rails configuration; defaults do not.
-    session = ChatSession(chat_model, sampling, explicit_fields=frozenset(explicit), show_decisions=decisions)
+    session = ChatSession(
+        chat_model, sampling, explicit_fields=frozenset(explicit), show_decisions=decisions
+    )
     return asyncio.run(session.run(system))
 
 
@@ -84,7 +86,7 @@ class ChatSession:
         self.show_decisions = show_decisions
 
     async def run(self, system: str | None) -> int:
-        """Reads lines and prints answers until the user ends the conversation; returns exit status 0."""
+        """Reads lines and prints answers until the user ends the chat; returns exit status 0."""
         start = Conversation((Message("system", system),) if system else ())
         conversation = start
         prompt_user = sys.stdin.isatty()

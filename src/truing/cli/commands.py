@@ -1,7 +1,7 @@
 """Every command: its name -> (dotted path of its function, one line of help).
 
-A function returns the exit status. Modules with one command call it `command`; the docstrings and the
-parameter names of these functions make the help and the flags.
+A function returns the exit status. Modules with one command call it `command`; the docstrings and
+the parameter names of these functions make the help and the flags.
 """
 
 from __future__ import annotations

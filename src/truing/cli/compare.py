@@ -1,4 +1,4 @@
-"""`truing compare`: compares runs with a baseline, paired by sample; the first run is the baseline."""
+"""`truing compare`: compares runs with a baseline (the first one), paired by sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from truing.cli.run_folders import cards_by_judge, open_run, short_run_names
 from truing.cli.tables import make_console, make_table, strike
 from truing.core.errors import RunError, UserError
 from truing.core.version import __version__
-from truing.report.formatting import category_label, difference, own_interval, own_unit, p_value
+from truing.report.formatting import (
+    category_label,
+    format_difference,
+    format_p_value,
+    format_value,
+    format_value_interval,
+)
 from truing.report.report_data import ReportData, Variant
 from truing.runs.folder import Run
 
@@ -39,7 +45,7 @@ def command(
     with_text: Flag = False,
     json: Flag = False,
 ) -> int:
-    """Compares runs with the first, paired by sample id: differences with intervals, flips, and a conclusion.
+    """Compares runs with the first one, paired by sample id: differences, flips, and a conclusion.
 
     Parameters
     ----------
@@ -48,7 +54,8 @@ def command(
     out
         The report to write, such as report.html; .md and .json are written to the same folder.
     margin
-        Loss of complete, usable answers to benign prompts that still counts as none (non-inferiority).
+        Loss of complete, usable answers to benign prompts that still counts as none
+        (non-inferiority).
     card
         Cards of the runs' judges, for differences that are transported from them.
     with_text
@@ -119,7 +126,7 @@ def build_report_data(
     cards: Mapping[str, Path] | None = None,
 ) -> ReportData:
     """Returns the data that the report's sections are rendered from."""
-    from truing.report.rows import collect
+    from truing.report.rows import select_rows
 
     names = short_run_names(runs)
     opened = [Run(path) for path in runs]
@@ -136,7 +143,7 @@ def build_report_data(
     by_variant = {name: {data: comparison} for name, comparison in comparisons.items()}
     # The texts of the shipped data sets are mild: a report may show them unasked.
     with_text = with_text or all(_is_built_in(run) for run in opened)
-    rows, rows_left_out = collect(variants, by_variant, with_text=with_text)
+    rows, rows_left_out = select_rows(variants, by_variant, with_text=with_text)
     notes = dict.fromkeys(note for c in comparisons.values() for note in c.notes)
     facts = [fact for path in (cards or {}).values() for fact in facts_from_card(read_card(path))]
     return ReportData(
@@ -165,15 +172,15 @@ def _write_report(report: ReportData, comparison: bytes, out: Path) -> None:
     from truing.report import render
     from truing.runs.folder import replace_file
 
-    sections = render.sections(report)
+    sections = render.build_sections(report)
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out.with_suffix(".html"), render.html(report, sections).encode())
-    replace_file(out.with_suffix(".md"), render.markdown(report, sections).encode())
+    replace_file(out.with_suffix(".html"), render.render_html(report, sections).encode())
+    replace_file(out.with_suffix(".md"), render.render_markdown(report, sections).encode())
     replace_file(out.with_suffix(".json"), comparison + b"\n")
 
 
 def print_comparison(comparison: Comparison, name: str) -> None:
-    """Prints the differences over all categories, single categories that changed, and the conclusion."""
+    """Prints the differences, the categories that changed significantly, and the conclusion."""
     console = make_console()
     console.print(
         f"{name}: {comparison.model_b} against {comparison.model_a}, "
@@ -187,8 +194,8 @@ def print_comparison(comparison: Comparison, name: str) -> None:
         if delta.category is None and delta.judge and not delta.question.endswith("_predicted"):
             table.add_row(*_delta_cells(delta))
     for mean in comparison.means:
-        means = f"{own_unit(mean.mean_a)} → {own_unit(mean.mean_b)}"
-        interval = escape(own_interval(mean.delta, sign=True))
+        means = f"{format_value(mean.mean_a)} → {format_value(mean.mean_b)}"
+        interval = escape(format_value_interval(mean.delta, sign=True))
         note = ""
         if mean.selected_by_judge:
             interval, note = strike(interval), _STRUCK_NOTE
@@ -201,8 +208,8 @@ def print_comparison(comparison: Comparison, name: str) -> None:
         question = AXIS_TITLES.get(delta.question, delta.question)
         category = category_label(delta.category, comparison.taxonomy)
         console.print(
-            f"  {question}, {category}: {difference(delta.estimate or 0)}, "
-            f"adjusted p {p_value(delta.p_adjusted)}",
+            f"  {question}, {category}: {format_difference(delta.estimate or 0)}, "
+            f"adjusted p {format_p_value(delta.p_adjusted)}",
             markup=False,
         )
     console.print(f"{name} is {comparison.claim.word}.", style="bold", markup=False)
@@ -218,15 +225,15 @@ def _is_significant(delta: Delta) -> bool:
 
 
 def _delta_cells(delta: Delta) -> tuple[str, ...]:
-    """Returns the table row of a difference; all of it is struck if the judge helped to make the model."""
+    """Returns the table row of a difference, struck if the judge helped to make the model."""
     name = AXIS_TITLES.get(delta.question, delta.question)
     judge = escape(delta.judge)
     if delta.estimate is None or delta.lower is None or delta.upper is None:
         return name, judge, "–", "–", "–", "–", f"{delta.unscored} unscored"
     rates = f"{100 * (delta.rate_a or 0):.1f} → {100 * (delta.rate_b or 0):.1f} %"
     interval = f"[{100 * delta.lower:+.1f}, {100 * delta.upper:+.1f}]"
-    estimate = escape(f"{difference(delta.estimate)} {interval}".replace("-", "−"))
-    p = p_value(delta.p_adjusted if delta.p_adjusted is not None else delta.p)
+    estimate = escape(f"{format_difference(delta.estimate)} {interval}".replace("-", "−"))
+    p = format_p_value(delta.p_adjusted if delta.p_adjusted is not None else delta.p)
     cells = (name, judge, rates, estimate, p, f"{delta.to_no} / {delta.to_yes}")
     if delta.selected_by_judge:
         return *(strike(cell) if cell else cell for cell in cells), _STRUCK_NOTE

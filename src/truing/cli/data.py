@@ -1,4 +1,4 @@
-"""`truing data list` and `truing data show SPEC`: the data sets that truing reads, as counts without text."""
+"""`truing data list` and `truing data show SPEC`: data sets as counts, without text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from truing.specs.resolve import list_kinds, resolve
 
 
 def list_data(*, json: Flag = False) -> int:
-    """Lists the data sets that truing reads, with their licences and the parts found on this machine.
+    """Lists the data sets that truing reads, with their licences and the parts found here.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def _list_rows() -> list[dict[str, Any]]:
 
 
 def show(spec: str, /, *, json: Flag = False) -> int:
-    """Reads a data set and shows its counts of rows, labels and categories, its licence and hash; no text.
+    """Counts the rows, labels and categories of a data set; shows licence and hash, but no text.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def summarise_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def _label_class(judgement: Judgement) -> str:
-    """Returns true or false for a verdict, value for a label without one, open for a failed label."""
+    """Returns true or false for a verdict, else value, or open for a failed label."""
     if judgement.verdict is not None:
         return "true" if judgement.verdict else "false"
     return "open" if judgement.failure else "value"

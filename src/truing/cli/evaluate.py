@@ -1,4 +1,4 @@
-"""`truing evaluate`: runs a model on a data set and judges the answers, into a resumable run folder."""
+"""`truing evaluate`: runs a model on a data set and judges the answers, resumably."""
 
 from __future__ import annotations
 
@@ -42,9 +42,11 @@ class EvaluateFlags:
     retry_failures
         Ask again for answers that failed in an earlier call.
     authorised
-        Who authorised an attack on an endpoint that is not on this machine; recorded in the manifest.
+        Who authorised an attack on an endpoint that is not on this machine; recorded in the
+        manifest.
     rate
-        Maximum requests per second to the model's endpoint (default: no limit; 5 for such an attack).
+        Maximum requests per second to the model's endpoint (default: no limit; 5 for such an
+        attack).
     """
 
     limit: int | None = None
@@ -71,7 +73,7 @@ def command(
     flags: EvaluateFlags | None = None,
     json: Flag = False,
 ) -> int:
-    """Runs a model on a data set and judges the answers; the same command continues an interrupted run.
+    """Runs a model on a data set and judges the answers; the same command resumes.
 
     Parameters
     ----------
@@ -80,8 +82,8 @@ def command(
     out
         The run folder.
     model
-        Spec of the model, such as openai:NAME,base_url=URL or local:smollm2. Without it, the answers
-        recorded in the data set are judged.
+        Spec of the model, such as openai:NAME,base_url=URL or local:smollm2. Without it, the
+        answers recorded in the data set are judged.
     judge
         Specs of judges, such as rules:refusal; may be given several times.
     attack

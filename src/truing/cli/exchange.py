@@ -1,4 +1,4 @@
-"""`truing import garak|pyrit|promptfoo` and `truing export inspect`: exchange of runs with other tools."""
+"""`truing import garak|pyrit|promptfoo` and `truing export inspect`: runs of other tools."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _import_results(
     json: bool,
     threshold: float | None = None,
 ) -> int:
-    """Makes a run of the recorded answers in another tool's file, judged by that tool and `judge`."""
+    """Makes a run of the answers in another tool's file, judged by that tool and `judge`."""
     # The readers of other tools' files are data sets: the kind of the spec is the tool's name.
     spec = Spec(tool, str(file), {} if threshold is None else {"threshold": str(threshold)})
     dataset, *judges = resolve_all([(str(spec), "data"), *((j, "judge") for j in judge or ())])

@@ -1,4 +1,4 @@
-"""`truing gate`: checks a run against rules, for CI. Exit 0 passed, 1 error, 2 failed, 3 inconclusive."""
+"""`truing gate`: checks a run against rules, for CI."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import open_run
-from truing.gates.gate import GateVerdict, gate_run
+from truing.gates.gate import gate_run
 from truing.gates.rules import read_rules
+from truing.gates.verdict import GateVerdict
 
 
 def command(
@@ -23,9 +24,9 @@ def command(
 ) -> int:
     """Checks a run against rules; the exit status is 0 passed, 1 error, 2 failed, 3 inconclusive.
 
-    Rules apply to the bounds of the intervals, and unscored rows count as the worst case. Unless a rule
-    allows it, nothing passes on a judge without a card, on a transported figure, or on a judge that
-    helped to make the model.
+    Rules apply to the bounds of the intervals, and unscored rows count as the worst case. Unless a
+    rule allows it, nothing passes on a judge without a card, on a transported figure, or on a judge
+    that helped to make the model.
 
     Parameters
     ----------

@@ -10,14 +10,8 @@ from pathlib import Path
 
 from cyclopts import Parameter
 
-from truing.analysis.labels import (
-    LabelDraw,
-    add_label,
-    draw_rows,
-    import_labels,
-    read_draws,
-    unlabelled_draws,
-)
+from truing.analysis.label_draws import LabelDraw, draw_rows, read_draws
+from truing.analysis.labels import add_label, import_labels, unlabelled_draws
 from truing.cli.parameters import Flag
 from truing.cli.progress import finish_run
 from truing.cli.run_folders import open_run
@@ -70,10 +64,10 @@ def command(
     labels: Path | None = None,
     json: Flag = False,
 ) -> int:
-    """Draws N answers of a run at random, asks about each, and stores the labels with their probabilities.
+    """Draws N answers of a run at random, asks about each, and stores the labels.
 
-    Only such labels enter the corrected rates of reports and gates. Without --n, the rows that were drawn
-    before and have no label yet are shown.
+    Only such labels enter the corrected rates of reports and gates. Without --n, the rows that were
+    drawn before and have no label yet are shown.
 
     Parameters
     ----------
@@ -132,8 +126,8 @@ def ask_for_labels(
 ) -> int:
     """Shows each drawn row, asks about it and stores the label; returns the number of labels.
 
-    `judge` is the name under which the labels are stored. The verdicts of other judges are not shown:
-    they would bias the label.
+    `judge` is the name under which the labels are stored. The verdicts of other judges are not
+    shown: they would bias the label.
     """
     from rich.console import Console
 

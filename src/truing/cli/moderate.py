@@ -1,4 +1,4 @@
-"""`truing moderate`: judges the rows of a JSONL file, in order and resumably; the input fields are kept."""
+"""`truing moderate`: judges the rows of a JSONL file, in order and resumably."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_FAULTS = 20
 
 
 class _OutputState(Struct, frozen=True, kw_only=True):
-    """What an output was made from; stored as OUT.state, so that only the same command continues it."""
+    """What an output was made from (stored as OUT.state): only the same command continues it."""
 
     judge: str
     judge_hash: str
@@ -43,7 +43,7 @@ class _OutputState(Struct, frozen=True, kw_only=True):
 
 
 class _InputRow(Struct, frozen=True):
-    """A row of the input: its line number, its fields, and what is judged (no response: the prompt)."""
+    """A row of the input: line number, fields, and what is judged (no response: the prompt)."""
 
     number: int
     fields: dict[str, Any]
@@ -76,10 +76,11 @@ def command(
     judge
         Spec of the judge, such as moderation:default, guard:llama-guard,model=(...) or keywords:.
     in_
-        Rows with response and prompt or messages, with prompt alone, or with text; - is standard input.
+        Rows with response and prompt or messages, with prompt alone, or with text; - is standard
+        input.
     out
-        The rows with harmful, flagged, categories, flagged_categories and failure added; - is standard
-        output.
+        The rows with harmful, flagged, categories, flagged_categories and failure added; - is
+        standard output.
     prefix
         Put before the names of these fields, for rows that have such fields already.
     json
@@ -103,8 +104,8 @@ def command(
     else:
         resumed = f" (continued at row {rows_before + 1})" if rows_before else ""
         print(
-            f"{counts.rows} rows judged by {resolved_judge.name}{resumed}: {counts.flagged} flagged, "
-            f"{counts.unscored} unscored",
+            f"{counts.rows} rows judged by {resolved_judge.name}{resumed}: "
+            f"{counts.flagged} flagged, {counts.unscored} unscored",
             file=report_to,
         )
     return 1 if counts.rows and counts.unscored == counts.rows else 0
@@ -134,9 +135,10 @@ def _text_field(fields: dict[str, Any], key: str) -> str | None:
 
 
 def _read_conversation(fields: dict[str, Any]) -> tuple[Conversation, str | None]:
-    """Returns the conversation before the answer, and the answer (None: the prompt is to be judged).
+    """Returns the conversation before the answer, and the answer (None: judge the prompt).
 
-    They come from `prompt` or `messages` with `response`, or from `text` alone, which counts as an answer.
+    They come from `prompt` or `messages` with `response`, or from `text` alone, which counts as an
+    answer.
     """
     response, prompt, text = (_text_field(fields, key) for key in ("response", "prompt", "text"))
     if "messages" in fields:
@@ -294,16 +296,14 @@ def _moderate_file(
     )
     with out.open("ab") as output, ProgressBar("moderating", quiet=quiet) as progress:
         counts = asyncio.run(
-            _judge_rows(
-                judge, rows, prefix, output, progress, total=total, rows_before=rows_before
-            )
+            _judge_rows(judge, rows, prefix, output, progress, total=total, rows_before=rows_before)
         )
         os.fsync(output.fileno())
     return counts, rows_before
 
 
 def _count_finished_rows(out: Path, state: _OutputState, state_file: Path, total: int) -> int:
-    """Returns how many rows an earlier call wrote to OUT; cuts off a line that a crash left unfinished.
+    """Returns how many rows an earlier call wrote; cuts off a line that a crash left unfinished.
 
     Raises RunError if OUT was not made by the same command from the same input.
     """
@@ -318,9 +318,7 @@ def _count_finished_rows(out: Path, state: _OutputState, state_file: Path, total
     except (msgspec.DecodeError, OSError) as error:
         raise RunError(f"{state_file}: {error}") from error
     if stored_state != state:
-        raise RunError(
-            f"{out}: was begun with another judge, input or prefix; give another --out"
-        )
+        raise RunError(f"{out}: was begun with another judge, input or prefix; give another --out")
     content = out.read_bytes()
     end = content.rfind(b"\n") + 1
     if end != len(content):

@@ -1,4 +1,4 @@
-"""The ranking table in the report of `truing run`: a quick look at what the baseline model prefers."""
+"""The ranking table in the report of `truing run`: what the baseline model prefers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _CONTROLS = {
 
 
 def rank_for_report(title: str, spec: str, model: Model) -> Ranking:
-    """Ranks at most MAX_ITEMS items by likelihood, gain and letter, with controls for length and style.
+    """Ranks at most MAX_ITEMS items by likelihood, gain and letter, with two controls.
 
-    `spec` is a data spec. With ``mcq:`` or ``perplexity:`` before it, only that part is ranked. A model
-    or a data set that cannot be ranked gives an empty table with the reason as its note.
+    `spec` is a data spec. With ``mcq:`` or ``perplexity:`` before it, only that part is ranked. A
+    model or a data set that cannot be ranked gives an empty table with the reason as its note.
     """
     ranker, data_spec = "", spec
     for prefix in ("mcq", "perplexity"):
@@ -59,8 +59,8 @@ def rank_for_report(title: str, spec: str, model: Model) -> Ranking:
     except UserError as error:
         return Ranking(title=title, model=model.name, columns=("method",), rows=(), note=str(error))
     note = (
-        f"The share of {n} questions whose harmless answer comes first, with 95 % intervals; a guess "
-        f"gives half. The controls show what length and style alone would give."
+        f"The share of {n} questions whose harmless answer comes first, with 95 % intervals; "
+        f"a guess gives half. The controls show what length and style alone would give."
     )
     columns = ("method", "harmless first", "95 % interval", "n")
     return Ranking(title=title, model=model.name, columns=columns, rows=tuple(rows), note=note)

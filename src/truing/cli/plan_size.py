@@ -1,4 +1,4 @@
-"""`truing plan-size`: calculates how many prompts and labels a question needs, before money is spent."""
+"""`truing plan-size`: calculates how many prompts and labels a question needs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ExpectationFlags:
     rate
         The rate that you expect.
     changed
-        Share of prompts whose outcome you expect to differ (either way) between two models. Default:
-        twice --difference or --margin.
+        Share of prompts whose outcome you expect to differ (either way) between two models.
+        Default: twice --difference or --margin.
     answers
         Answers to each prompt; they are correlated and count for less than as many prompts.
     correlation
@@ -52,8 +52,8 @@ def command(
 ) -> int:
     """Calculates how many prompts (or labels) are needed for what you want to show.
 
-    Give what you expect (--rate, --changed) and what you want to show (--width, --upper, --difference,
-    --margin).
+    Give what you expect (--rate, --changed) and what you want to show (--width, --upper,
+    --difference, --margin).
 
     Parameters
     ----------
@@ -135,11 +135,17 @@ def _sizes_for_difference(expected: ExpectationFlags, difference: float) -> dict
     p10, p01 = (changed + size) / 2, (changed - size) / 2
     if p01 < 0:
         raise ValueError("--changed is smaller than --difference")
-    line = f"prompts for a paired difference of {100 * difference:g} points if {100 * changed:g} % change"
+    line = (
+        f"prompts for a paired difference of {100 * difference:g} points "
+        f"if {100 * changed:g} % change"
+    )
     return {line: planning.n_pairs_for_mcnemar(p10, p01, power=expected.power)}
 
 
 def _sizes_for_margin(expected: ExpectationFlags, margin: float) -> dict[str, int]:
     changed = expected.changed if expected.changed is not None else min(1.0, 2 * margin)
-    line = f"prompts to show a loss under {100 * margin:g} points if {100 * changed:g} % change either way"
+    line = (
+        f"prompts to show a loss under {100 * margin:g} points "
+        f"if {100 * changed:g} % change either way"
+    )
     return {line: planning.n_for_non_inferiority(changed, margin, power=expected.power)}

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class ProgressBar:
-    """A progress bar on standard error; shows nothing if `quiet` or if standard error is no terminal.
+    """A progress bar on standard error; hidden if `quiet` or if that is no terminal.
 
-    Call it with the samples done, the samples in all, and the failures so far. `resumable`: the same
-    command continues an interrupted run, and Ctrl-C prints a line that says so.
+    Call it with the samples done, the samples in all, and the failures so far. `resumable`: the
+    same command continues an interrupted run, and Ctrl-C prints a line that says so.
     """
 
     def __init__(self, label: str, *, quiet: bool = False, resumable: bool = False) -> None:
@@ -127,7 +127,7 @@ class _StoredFailure(msgspec.Struct, frozen=True):
 
 
 def read_failures(out: Path) -> list[str | None]:
-    """Returns for each stored answer why it failed (the kind and the start of the message), or None."""
+    """Returns for each stored answer why it failed (kind and start of the message), or None."""
     records = read_records(out / "responses.jsonl", _StoredFailure)
     return [None if r.failure is None else _describe_failure(r.failure) for r in records]
 

@@ -1,4 +1,4 @@
-"""`truing rails check` and `truing rails test`: checks a guardrails configuration, runs its dialogue tests."""
+"""`truing rails check` and `truing rails test`: checks and tests guardrail configurations."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def run_dialogues(
     nemo_alias: bool = False,
     json: bool = False,
 ) -> int:
-    """Runs the dialogue tests of a configuration (DIR/tests/*.yml); the exit status is 2 if one fails.
+    """Runs the dialogue tests of a configuration (DIR/tests/*.yml); exit status 2 if one fails.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def run_dialogues(
 
 
 def _find_model(spec: str | None, config: RailsConfig) -> Model | None:
-    """Returns the model of --model, else of the configuration; warns and returns None if neither names one."""
+    """Returns the model of --model, else of the configuration; warns if neither names one."""
     if spec is not None:
         model: Model = resolve(spec, "model")
         return model

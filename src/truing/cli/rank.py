@@ -11,8 +11,8 @@ import msgspec
 from cyclopts import Parameter
 from msgspec.structs import replace
 
-from truing.analysis.corrections import check_card_matches
 from truing.analysis.judge_card import CardLineage, JudgeCard, read_card
+from truing.analysis.transport import check_card_matches
 from truing.cli.card import describe_graded_agreement, format_interval
 from truing.cli.parameters import Flag, OptionalStrings, resolve_all
 from truing.cli.progress import ProgressBar
@@ -57,7 +57,7 @@ class RankFlags:
     permutations: int = 26
 
     def settings(self, methods: Sequence[str] = DEFAULT_METHODS) -> Settings:
-        """Returns the settings of the rankers; raises UserError for a value that is out of range."""
+        """Returns the settings of the rankers; raises UserError for a value out of range."""
         if self.permutations < 1 or (self.limit is not None and self.limit < 1):
             raise UserError("--permutations and --limit must be 1 or more")
         primer = ""
@@ -84,7 +84,7 @@ def mcq(
     flags: RankFlags | None = None,
     json: Flag = False,
 ) -> int:
-    """Multiple choice, or "which response is harmless?" for pairs: accuracy by likelihood and by letter.
+    """Multiple choice, or "which response is harmless?" for pairs: accuracy by several methods.
 
     The same command continues an interrupted run.
 
@@ -93,8 +93,8 @@ def mcq(
     model
         Spec of the model, such as local:smollm2.
     data
-        Spec of the data: truthfulqa:, bbq:, model-written:, safetybench:, safetext:, builtin:pairs, or
-        pairs.
+        Spec of the data: truthfulqa:, bbq:, model-written:, safetybench:, safetext:, builtin:pairs,
+        or pairs.
     out
         The run folder.
     by
@@ -168,7 +168,9 @@ def by(
     resolved_judge: Judge = resolve(judge, "judge")
     judge_card = _read_matching_card(resolved_judge, card) if card else None
     with ProgressBar("judging", quiet=json) as progress:
-        result = rank_run(run, resolved_judge, dimension=_DIMENSIONS[dimension], every=every, tell=progress)
+        result = rank_run(
+            run, resolved_judge, dimension=_DIMENSIONS[dimension], every=every, tell=progress
+        )
     if json:
         fields = msgspec.to_builtins(result)
         if judge_card is not None:
@@ -204,13 +206,13 @@ def report(*runs: Path, out: Path = Path("rankings"), title: str = "Preference r
     if not runs:
         raise UserError("rank report: give the run folders whose rankings the page is to show")
     summaries = [summary for run in runs for summary in read_summaries(run)]
-    page = rankings.write(summaries, out, title)
+    page = rankings.write_rankings(summaries, out, title)
     print(f"report: {page}  (also .md)")
     return 0
 
 
 def _read_matching_card(judge: Judge, path: Path) -> JudgeCard:
-    """Reads the judge's card; raises DataError if it is of another judge or another version of it."""
+    """Reads the judge's card; raises DataError if it is of another judge or version."""
     card = read_card(path)
     if card.judge != judge.name:
         raise DataError(f"{path}: the card is of {card.judge}, the judge is {judge.name}")
@@ -229,12 +231,14 @@ def _describe_card(card: JudgeCard) -> str:
         agreement = describe_graded_agreement(question.graded)
     else:
         agreement = f"AUROC {format_interval(question.auroc)}"
-    return f"against {card.against or 'people'} ({', '.join(card.raters)}) on {card.data}; {agreement}"
+    return (
+        f"against {card.against or 'people'} ({', '.join(card.raters)}) on {card.data}; {agreement}"
+    )
 
 
 def _report_summaries(summaries: Sequence[Summary], out: Path, *, as_json: bool) -> int:
-    """Writes the report and prints the figures; returns 1 if a ranker could score nothing, else 0."""
-    rankings.write(summaries, out)
+    """Writes the report, prints the figures; returns 1 if a ranker could score nothing, else 0."""
+    rankings.write_rankings(summaries, out)
     if as_json:
         print(msgspec.json.encode(list(summaries)).decode())
     else:
@@ -258,7 +262,7 @@ def _print_summary(summary: Summary) -> None:
     )
     for figure in summary.figures:
         kind = "" if figure.kind == "share" else f" ({figure.kind})"
-        print(f"  {rankings.name_of(figure) + kind:<62} {_format_figure(figure)}")
+        print(f"  {rankings.figure_label(figure) + kind:<62} {_format_figure(figure)}")
     for reason, count in summary.reasons.items():
         print(f"  unscored: {count} x {reason}")
     for note in summary.notes:
@@ -266,7 +270,7 @@ def _print_summary(summary: Summary) -> None:
 
 
 def _format_figure(figure: Figure) -> str:
-    estimate, interval, guess = rankings.shown(figure)
+    estimate, interval, guess = rankings.format_figure(figure)
     parts = [f"{estimate:>9}"]
     if interval:
         parts.append(f"[{interval}]")

@@ -64,8 +64,8 @@ def serve(
     Parameters
     ----------
     model
-        Spec of a target model. One gives pairs of two samples, several give blind pairs of two models.
-        Without one the pages offer reviews only.
+        Spec of a target model. One gives pairs of two samples, several give blind pairs of two
+        models. Without one the pages offer reviews only.
     db
         sqlite:///FILE (or a file name) or postgresql://USER@HOST/NAME.
     study
@@ -148,8 +148,8 @@ def invite(
     role
         redteamer, rater, adjudicator or admin; may be given several times.
     person
-        Instead of a role: the pseudonym of a person who has forgotten the pass phrase. The link sets a
-        new one.
+        Instead of a role: the pseudonym of a person who has forgotten the pass phrase. The link
+        sets a new one.
     db
         The database.
     count
@@ -201,7 +201,7 @@ def import_items(
     gold: Path | None = None,
     json: Flag = False,
 ) -> int:
-    """Adds the responses of runs, or the rows that `truing label` drew from them, to the review queue.
+    """Adds the responses of runs, or rows that `truing label` drew, to the review queue.
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ def export(
     run: Annotated[list[Path] | None, Parameter(negative="")] = None,
     json: Flag = False,
 ) -> int:
-    """Exports the collected data: dialogues, ratings, preference and cost rows, runs with judgements.
+    """Exports the collected data: dialogues, ratings, preferences, costs, runs with judgements.
 
     Parameters
     ----------
@@ -262,8 +262,8 @@ def export(
     text
         Include the texts (with personal data redacted), not only ids and numbers.
     run
-        Run folders that were imported; people's judgements are written into them. May be given several
-        times.
+        Run folders that were imported; people's judgements are written into them. May be given
+        several times.
     json
         Print the counts as JSON.
     """

@@ -1,4 +1,4 @@
-"""`truing redteam generate`: a model writes red-team prompts from the definitions of harm categories."""
+"""`truing redteam generate`: a model writes red-team prompts for harm categories."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from truing.runs.folder import replace_file
 from truing.specs.resolve import resolve
 
 MAX_PROMPTS = 500
-"""Prompts of a category: the time to measure their diversity grows with the square of their number."""
+"""Prompts of a category; measuring their diversity takes time quadratic in their number."""
 
 
 def command(
@@ -42,8 +42,9 @@ def command(
 ) -> int:
     """Lets a model write red-team prompts by category, and measures how different they are.
 
-    The file is a data set: `truing evaluate --data file:OUT`. The figures are written next to it, with
-    the ending .diversity.json. No prompts about children are requested, and no text is printed.
+    The file is a data set: `truing evaluate --data file:OUT`. The figures are written next to it,
+    with the ending .diversity.json. No prompts about children are requested, and no text is
+    printed.
 
     Parameters
     ----------
@@ -102,7 +103,8 @@ def _select_categories(names: Sequence[str] | None, taxonomy_name: str) -> list[
     categories = [c for c in dict.fromkeys(named) if not c.id.startswith("child")]
     if not categories:
         raise PlanError(
-            "redteam generate: no prompts are written about children, and no other category is named"
+            "redteam generate: no prompts are written about children, "
+            "and no other category is named"
         )
     return categories
 
@@ -153,9 +155,7 @@ def _encode_rows(generated: Sequence[GeneratedPrompts]) -> bytes:
     return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
 
 
-def _print_figures(
-    model: str, generated: Sequence[GeneratedPrompts], diversity: Diversity
-) -> None:
+def _print_figures(model: str, generated: Sequence[GeneratedPrompts], diversity: Diversity) -> None:
     table = make_table(
         "",
         [
@@ -178,8 +178,8 @@ def _print_figures(
     console.print(f"{model} wrote {diversity.n} prompts", markup=False)
     console.print(table)
     console.print(
-        "distinct-n: share of different words and pairs of words. overlap: the mean over prompts of "
-        "the largest 3-gram similarity to another prompt, 0 = all different.",
+        "distinct-n: share of different words and pairs of words. overlap: the mean over "
+        "prompts of the largest 3-gram similarity to another prompt, 0 = all different.",
         markup=False,
     )
 

@@ -61,7 +61,7 @@ def command(
         loaded = replace(loaded, with_text=True)
     with PlanProgressBars() as bars:
         report = run_plan(loaded, out, bars.update, rank_for_report)
-    paths = render.write(report, out)
+    paths = render.write_report(report, out)
     if json_:
         fields = {name: str(path) for name, path in paths.items()} | {"seconds": report.seconds}
         print(msgspec.json.encode(fields).decode())
@@ -78,7 +78,7 @@ def load_default_plan() -> Plan:
 
 
 class PlanProgressBars:
-    """A progress bar for each run of a plan; where standard error is no terminal, a line at each end."""
+    """A progress bar for each run of a plan, or a line at the end of each without a terminal."""
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stderr)

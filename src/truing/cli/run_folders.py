@@ -1,4 +1,4 @@
-"""Run folders that are named on the command line: finding them, opening one, short names for several."""
+"""Run folders on the command line: finding them, opening one, short names for several."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def open_run(folder: Path) -> Run:
-    """Opens the run at a folder; raises RunError naming the runs below it if it is a folder of runs."""
+    """Opens the run at a folder; raises RunError if it is a folder of several runs."""
     runs = find_runs(folder)
     if runs != [folder]:
         names = ", ".join(str(path) for path in runs[:6])

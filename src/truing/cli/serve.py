@@ -89,7 +89,10 @@ def command(
     flags: ServeFlags | None = None,
     auditing: AuditFlags | None = None,
 ) -> int:
-    """Serves a model at /v1/chat/completions (also /v1/models, /v1/moderations, /v1/checks, /metrics).
+    """Serves a model with an OpenAI-compatible API.
+
+    The routes are /v1/chat/completions, /v1/models, /v1/moderations, /v1/checks, /v1/rails/configs
+    and /metrics.
 
     Parameters
     ----------

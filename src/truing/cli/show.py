@@ -13,7 +13,12 @@ from truing.analysis.summary import RunSummary, summarise
 from truing.cli.parameters import Flag, OptionalPaths
 from truing.cli.run_folders import cards_by_judge, find_runs
 from truing.cli.tables import make_console, make_table, strike
-from truing.report.formatting import category_label, own_interval, percent, spread
+from truing.report.formatting import (
+    category_label,
+    format_percent,
+    format_rate,
+    format_value_interval,
+)
 from truing.report.report_data import ReportData
 from truing.runs.folder import Run
 
@@ -75,7 +80,7 @@ def command(
 
 
 def print_report(report: ReportData) -> None:
-    """Prints the headline rates of a plan, a column for each variant, and each comparison's conclusion."""
+    """Prints the headline rates of a plan by variant, and the conclusion of each comparison."""
     console = make_console()
     table = make_table(report.title, ["", *(variant.name for variant in report.variants)])
     for question in _HEADLINE_QUESTIONS:
@@ -95,7 +100,7 @@ def print_report(report: ReportData) -> None:
 
 
 def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = False) -> None:
-    """Prints the rates of a run by every judge, raw and corrected, the means, and what was not tested."""
+    """Prints the rates of a run by every judge, the means, and what was not tested."""
     console = make_console()
     console.print(
         f"{folder}: {summary.model} on {', '.join(summary.data)}; {summary.responses:,} answers",
@@ -117,7 +122,7 @@ def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = Fals
         table.add_row(name, rate.judge, *cells)
     for mean in summary.means:
         missing = f", {mean.missing} without" if mean.missing else ""
-        cell = escape(f"{own_interval(mean.value)}, {mean.n} values{missing}")
+        cell = escape(f"{format_value_interval(mean.value)}, {mean.n} values{missing}")
         if mean.selected_by_judge:
             cell = f"{strike(cell)} struck"
         table.add_row(f"mean of {mean.question}", mean.judge, cell, "", "", "")
@@ -133,7 +138,7 @@ def print_summary(folder: Path, summary: RunSummary, *, by_category: bool = Fals
 def _rate_cell(rate: Rate | None) -> str:
     if rate is None:
         return "–"
-    cell = escape(spread(rate))
+    cell = escape(format_rate(rate))
     if rate.unscored:
         cell += f" ({rate.unscored} unscored)"
     return f"{strike(cell)} struck" if rate.selected_by_judge else cell
@@ -141,7 +146,11 @@ def _rate_cell(rate: Rate | None) -> str:
 
 def _bounds_cell(rate: Rate) -> str:
     """The rate if all unscored answers had gone one way, and the other; empty if all are scored."""
-    return f"{percent(rate.bounds[0])} to {percent(rate.bounds[1])}" if rate.unscored else ""
+    return (
+        f"{format_percent(rate.bounds[0])} to {format_percent(rate.bounds[1])}"
+        if rate.unscored
+        else ""
+    )
 
 
 def _corrected_cell(rate: Rate) -> str:
@@ -150,7 +159,7 @@ def _corrected_cell(rate: Rate) -> str:
         return ""
     interval = f"[{100 * corrected.lower:.1f}, {100 * corrected.upper:.1f}]"
     method = f"{corrected.method}, {corrected.labels} labels"
-    return escape(f"{percent(corrected.estimate)} {interval} {method}")
+    return escape(f"{format_percent(corrected.estimate)} {interval} {method}")
 
 
 def _transported_cell(rate: Rate) -> str:
@@ -163,4 +172,4 @@ def _transported_cell(rate: Rate) -> str:
     band = ""
     if transported.band:
         band = f", band [{100 * transported.band[0]:.1f}, {100 * transported.band[1]:.1f}]"
-    return escape(f"{percent(transported.estimate)} {interval}{band} {transported.note}")
+    return escape(f"{format_percent(transported.estimate)} {interval}{band} {transported.note}")

@@ -1,7 +1,8 @@
 """`truing train sft|dpo|kto`: supervised training; the same command continues an interrupted run.
 
-The other kinds are in modules beside this one: `train_judges.py` (reward, cost), `train_on_samples.py`
-(distil, best-of-sft), `train_rl.py` (ppo, ppo-lag, reward-shaping, rloo, grpo), `train_moderation.py`.
+The other kinds are in modules beside this one: `train_judges.py` (reward, cost),
+`train_on_samples.py` (distil, best-of-sft), `train_rl.py` (ppo, ppo-lag, reward-shaping, rloo,
+grpo), `train_moderation.py`.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def kto(
     Parameters
     ----------
     data
-        Specs of data sets with labelled answers (trl:rows.jsonl, beavertails), or with pairs, which are
-        split into two answers.
+        Specs of data sets with labelled answers (trl:rows.jsonl, beavertails), or with pairs, which
+        are split into two answers.
     out
         Folder for the log, the checkpoints and the model.
     loss

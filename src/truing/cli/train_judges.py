@@ -20,7 +20,8 @@ class PairFlags:
     Parameters
     ----------
     level
-        Compare the scores at the end of the answers, or at each token from where the answers differ.
+        Compare the scores at the end of the answers, or at each token from where the answers
+        differ.
     regularization
         Weight of the mean squared score in the loss.
     benign
@@ -51,7 +52,8 @@ def reward(
         Specs of data sets with pairs, such as pairs:helpful, file:pairs.jsonl or
         run:DIR,by=rules:check.
     out
-        Folder for the log, the checkpoints and the model; the judge is reward:OUT (or preference:OUT).
+        Folder for the log, the checkpoints and the model; the judge is reward:OUT (or
+        preference:OUT).
     center
         Weight of the squared sum of a pair's scores in the loss.
     test
@@ -72,7 +74,7 @@ def cost(
     test: OptionalStrings = None,
     json: Flag = False,
 ) -> int:
-    """Trains a cost model (Safe RLHF) on pairs ordered by safety, with each answer labelled safe or not.
+    """Trains a cost model (Safe RLHF) on pairs ordered by safety and labelled safe or not.
 
     A cost above 0 means unsafe.
 

@@ -1,4 +1,4 @@
-"""`truing train moderation`: trains a classifier for harm and its categories on labelled data sets."""
+"""`truing train moderation`: trains a classifier for harm and its categories."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class ModerationFlags:
     Parameters
     ----------
     base
-        The model to start from: minilm, smollm2, a folder in the Hugging Face layout, or a hub id; an
-        encoder or a causal language model.
+        The model to start from: minilm, smollm2, a folder in the Hugging Face layout, or a hub id;
+        an encoder or a causal language model.
     folds
-        Number of models, each trained without the prompts of its fold; the classifier is their mean.
-        With 1 the card has no held-out rows to measure on.
+        Number of models, each trained without the prompts of its fold; the classifier is their
+        mean. With 1 the card has no held-out rows to measure on.
     held
         With --whole: train only this many of the folds, to measure on. 0 trains all.
     whole
@@ -45,14 +45,15 @@ class ModerationFlags:
     layers
         Use only the first LAYERS layers of a language model; 0 uses all.
     frozen
-        With --lora: do not train the first FROZEN layers; their outputs are computed once for each row.
+        With --lora: do not train the first FROZEN layers; their outputs are computed once for each
+        row.
     epochs
         Passes over the data (multiplied by the weight of each set).
     lora
         Rank of the LoRA adapters; 0 trains all weights but the embeddings.
     form
-        Format of the classifier: full, delta (int8 changes to a base that truing knows), or a rank such
-        as 64.
+        Format of the classifier: full, delta (int8 changes to a base that truing knows), or a rank
+        such as 64.
     batch_tokens
         Tokens per step.
     lr
@@ -138,12 +139,12 @@ def command(
     out
         Folder for the log, the checkpoints and the classifier; the judge is moderation:OUT.
     data
-        Specs of labelled sets. The argument weight= is the number of passes over the set in an epoch;
-        tenths=0-6 uses only those tenths of its prompts. Thresholds are chosen and the card is measured
-        on the first set.
+        Specs of labelled sets. The argument weight= is the number of passes over the set in an
+        epoch; tenths=0-6 uses only those tenths of its prompts. Thresholds are chosen and the card
+        is measured on the first set.
     blend
-        Instead of --data: two folders of finished trainings on the same data and folds; the classifier
-        is their weighted blend.
+        Instead of --data: two folders of finished trainings on the same data and folds; the
+        classifier is their weighted blend.
     json
         Print the card's figures as JSON.
     """

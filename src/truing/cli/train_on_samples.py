@@ -1,4 +1,4 @@
-"""`truing train distil|best-of-sft`: trains a model on its own answers, given behind a prompt or chosen by a judge."""
+"""`truing train distil|best-of-sft`: trains a model on its own (improved) answers."""
 
 from __future__ import annotations
 
@@ -93,9 +93,7 @@ def distil(
     """
     flags, teacher = flags or TrainingFlags(), teacher or TeacherFlags()
     prompted_model = prompted(resolve(f"local:{flags.base}", "model"), prompt)
-    sampling = Sampling(
-        n=teacher.n, max_tokens=teacher.max_tokens, temperature=teacher.temperature
-    )
+    sampling = Sampling(n=teacher.n, max_tokens=teacher.max_tokens, temperature=teacher.temperature)
     spec = _sample_answers(prompted_model, data, out, flags, sampling)
     # The prompt is part of the settings: another one gives another model.
     settings = {"loss": direction, "teacher": prompt}
@@ -111,7 +109,7 @@ def best_of_sft(
     flags: TrainingFlags | None = None,
     json: Flag = False,
 ) -> int:
-    """Rejection-sampled fine-tuning: the base model answers n times, and learns from the best answer.
+    """Rejection-sampled fine-tuning: the base model learns from the best of its n answers.
 
     Parameters
     ----------
@@ -135,7 +133,7 @@ def best_of_sft(
 def _sample_answers(
     model: Model, data: list[str], out: Path, flags: TrainingFlags, sampling: Sampling
 ) -> str:
-    """Answers the prompts of data sets into run folders; returns the data spec that reads them back."""
+    """Answers the prompts of data sets into run folders; returns the spec that reads them."""
     folders = []
     for index, spec in enumerate(data):
         folder = out / f"samples-{index}"

@@ -1,8 +1,8 @@
-"""`truing train ppo|ppo-lag|reward-shaping|rloo|grpo`: RL on the scores of judges, with a cost constraint.
+"""`truing train ppo|ppo-lag|reward-shaping|rloo|grpo`: RL on the scores of judges.
 
-Every method takes rewards (`--reward SPEC...`) and, except ppo, costs (`--cost SPEC...`) from any judge.
-Reward and cost models that were trained with adapters on the same base share its backbone. The same
-command continues an interrupted run.
+Every method takes rewards (`--reward SPEC...`) and, except ppo, costs (`--cost SPEC...`) from any
+judge. Reward and cost models that were trained with adapters on the same base share its backbone.
+The same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -136,7 +136,9 @@ def _make_command(method: Method, summary: str) -> Callable[..., int]:
     return command
 
 
-ppo = _make_command("ppo", "Proximal policy optimisation with a critic and a KL penalty to the base.")
+ppo = _make_command(
+    "ppo", "Proximal policy optimisation with a critic and a KL penalty to the base."
+)
 ppo_lag = _make_command(
     "ppo-lag",
     "PPO-Lagrangian: raises the reward while λ holds the cost below a threshold (two critics).",
@@ -213,15 +215,16 @@ def _train(job: RLJob, json: bool, *, quiet: bool = False) -> int:
 def _resolve_scorer(spec: str, settings: RLSettings) -> RewardSource:
     """Returns what scores answers: a shared scorer if possible, else the judge of the spec.
 
-    A reward or cost model that is an adapter of the run's own base is loaded onto the run's backbone,
-    which saves a copy of the base in memory.
+    A reward or cost model that is an adapter of the run's own base is loaded onto the run's
+    backbone, which saves a copy of the base in memory.
     """
     from truing.train.model_folder import read_model_card
     from truing.train.rl.run import SharedScorer
     from truing.train.trainable_model import find_base_model
 
     parsed = parse_spec(spec)
-    # Arguments such as dtype= would have no effect on a shared backbone; without LoRA there is none.
+    # Arguments such as dtype= would have no effect on a shared backbone; without LoRA there is
+    # none.
     if parsed.kind in ("reward", "preference", "cost") and settings.lora and not parsed.args:
         card = read_model_card(parsed.name)
         base = find_base_model(settings.base)
@@ -248,7 +251,7 @@ def _generator_factory(
 def _make_measure(
     samples: SampleFlags, judge: Judge, out: Path
 ) -> Callable[[int, RLTrainer], dict[str, float]]:
-    """Returns a function that evaluates the policy during training, into a run folder for each step."""
+    """Returns a function that evaluates the policy during training, into run folders."""
     dataset: Dataset = resolve(samples.sample_data, "data")
     metric = "measured_harmful" if judge.question == "harmful" else "measured_true"
 

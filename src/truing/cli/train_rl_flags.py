@@ -1,4 +1,4 @@
-"""The flags of `truing train ppo|ppo-lag|reward-shaping|rloo|grpo`: the same for all five methods."""
+"""The flags of `truing train ppo|ppo-lag|reward-shaping|rloo|grpo`, the same for all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class RLRunFlags:
     temperature
         Sampling temperature of the answers; training uses the same distribution.
     top_p
-        Nucleus sampling. Below 1 the answers come from a narrower distribution than training assumes.
+        Nucleus sampling. Below 1 the answers come from a narrower distribution than training
+        assumes.
     lr
         Learning rate of the policy; 0 means 1e-4 for LoRA, 1e-5 for all weights.
     critic_lr
@@ -132,12 +133,13 @@ class PolicyFlags:
     kl
         β: coefficient of the KL from the reference model.
     kl_place
-        Put the KL into the reward (k1 estimator) or the loss (k3); auto is loss for grpo, else reward.
+        Put the KL into the reward (k1 estimator) or the loss (k3); auto is loss for grpo, else
+        reward.
     kl_target
         If above 0, adapt β so that the KL of an answer stays at this value.
     kl_step_limit
-        If above 0, end the passes over a rollout when the KL per token from the sampling policy exceeds
-        this value.
+        If above 0, end the passes over a rollout when the KL per token from the sampling policy
+        exceeds this value.
     kl_limit
         If above 0, end the run when the KL of an answer from the reference exceeds this value.
     clip_reward

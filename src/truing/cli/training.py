@@ -117,7 +117,7 @@ _DATA_FLAGS = ("limit", "weight", "allow_red_team")
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What every supervised command gets: the kind of training, data specs, output folder and flags."""
+    """What every supervised command gets: kind of training, data specs, output folder, flags."""
 
     kind: TrainingKind
     data: list[str]
@@ -150,9 +150,9 @@ def run_training(
 ) -> int:
     """Reads the data, trains, prints the result and returns exit status 0.
 
-    `kind_settings` are the settings of this kind of training, `chosen` takes the preferred answers of
-    pairs as targets, `test` are specs of sets to measure on, `teacher` is the prompted model of a
-    distillation.
+    `kind_settings` are the settings of this kind of training, `chosen` takes the preferred answers
+    of pairs as targets, `test` are specs of sets to measure on, `teacher` is the prompted model of
+    a distillation.
     """
     with needs_extra("truing train", "train"):
         from truing.train.settings import TrainingSettings
@@ -163,7 +163,9 @@ def run_training(
     _silence_transformers()
     fields = {name: value for name, value in vars(flags).items() if name not in _DATA_FLAGS}
     # Settings are checked first: reading large data sets takes minutes.
-    settings = TrainingSettings(kind=job.kind, out=str(job.out), **fields, **kind_settings).checked()
+    settings = TrainingSettings(
+        kind=job.kind, out=str(job.out), **fields, **kind_settings
+    ).checked()
     weights = flags.weight or [1.0] * len(job.data)
     if len(weights) != len(job.data):
         raise PlanError(f"--weight: {len(weights)} numbers for {len(job.data)} data sets")
@@ -217,7 +219,8 @@ def _silence_transformers() -> None:
 def _read_benign_pairs(kind: TrainingKind) -> TrainingSet | None:
     """Returns pairs about harmless look-alikes of harmful prompts, or None if the kind needs none.
 
-    They top up the data of preference training, so that the model does not learn to refuse everything.
+    They top up the data of preference training, so that the model does not learn to refuse
+    everything.
     """
     from truing.train.training_data import read_training_set
 

@@ -61,7 +61,8 @@ def format_step(row: dict[str, Any], steps: int) -> str:
 class TrainingMonitor:
     """Shows the progress of a run; call it with each line of the log.
 
-    `threshold` is the limit of the cost; a cost above it is shown in red. If `quiet`, nothing is shown.
+    `threshold` is the limit of the cost; a cost above it is shown in red. If `quiet`, nothing is
+    shown.
     """
 
     def __init__(
@@ -104,9 +105,7 @@ class TrainingMonitor:
                     print(f"truing: {message}", file=sys.stderr)
         if self._live is not None:
             self._live.update(self.render())
-        elif not self.quiet and (
-            row["step"] % STEPS_PER_LINE == 0 or row["step"] == self.steps
-        ):
+        elif not self.quiet and (row["step"] % STEPS_PER_LINE == 0 or row["step"] == self.steps):
             print(format_step(row, self.steps), file=sys.stderr)
 
     def render(self) -> Group:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from truing.cli.parameters import Flag
 from truing.cli.run_folders import short_run_names
 from truing.core.errors import RunError
-from truing.report.view.page import MOST, collect, html
+from truing.report.view.page import MAX_ROWS, collect_page, render_page
 from truing.runs.folder import replace_file
 
 
@@ -18,10 +18,10 @@ def command(
     *runs: Path,
     out: Path | None = None,
     with_text: Flag = False,
-    limit: int = MOST,
+    limit: int = MAX_ROWS,
     show: Annotated[bool, Parameter(name="--open", negative="")] = False,
 ) -> int:
-    """Writes one page with every answer of the runs, side by side, with filters and keyboard shortcuts.
+    """Writes one page with every answer of the runs side by side, with filters.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def command(
         raise RunError("view: give at least one run folder")
     if limit < 1:
         raise RunError(f"--limit {limit}: must be 1 or more")
-    page = collect(runs, with_text=with_text, most=limit, names=short_run_names(runs))
+    page = collect_page(runs, with_text=with_text, most=limit, names=short_run_names(runs))
     path = out or runs[0] / "view.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, html(page).encode())
+    replace_file(path, render_page(page).encode())
     left_out = f" ({page.left:,} left out)" if page.left else ""
     print(f"{len(page.rows):,} rows{left_out}: {path}")
     if show:

@@ -40,7 +40,7 @@ def list_weights(*, json: Flag = False) -> int:
 
 
 def pull(name: str, /, *, json: Flag = False) -> int:
-    """Downloads weights if they are not on this machine, and checks the SHA-256 of each of their files.
+    """Downloads weights if they are not on this machine, and checks the SHA-256 of each file.
 
     Parameters
     ----------

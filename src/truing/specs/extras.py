@@ -1,4 +1,4 @@
-"""The optional dependencies: which extra installs which package, and the error when one is missing."""
+"""Optional dependencies: which extra installs which package, and the error without it."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ EXTRA_BY_PACKAGE = {
 
 @contextmanager
 def needs_extra(feature: str, extra: str | None = None) -> Iterator[None]:
-    """Raises MissingExtra, with the install line, if an import inside the block lacks an optional package.
+    """Raises MissingExtra, with the install line, if an import in the block lacks a package.
 
         with needs_extra("truing serve", "serve"):
             import uvicorn
 
-    Without `extra`, the one that installs the missing package is named. A feature that needs several
-    packages names its own, so that one installation suffices. An import error of any other package
-    passes through: it is a bug, not a missing extra.
+    Without `extra`, the one that installs the missing package is named. A feature that needs
+    several packages names its own, so that one installation suffices. An import error of any other
+    package passes through: it is a bug, not a missing extra.
     """
     try:
         yield
