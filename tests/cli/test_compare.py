@@ -96,12 +96,12 @@ def test_show_a_run_and_a_folder_of_runs(runs: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("compare",), "two run folders"),
+        (("compare",), "two or more run folders"),
         (("compare", "nowhere", "nothing"), "neither a run folder"),
         (("compare", "RUNS", "RUNS/comply"), "holds 3 runs; name one"),
         (("compare", "RUNS/comply", "RUNS/comply"), "twice"),
         (("show", "nowhere"), "neither a run folder"),
-        (("compare", "RUNS/comply", "RUNS/mixed", "--margin", "2"), "[0, 1]"),
+        (("compare", "RUNS/comply", "RUNS/mixed", "--margin", "2"), "must be between 0 and 1"),
     ],
 )
 def test_nonsense(

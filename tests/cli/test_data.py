@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from truing.cli import build
+from truing.cli import build_app
 from truing.core.errors import SpecError
 
 
 def run(*args: str) -> object:
-    return build()(list(args), result_action="return_value")
+    return build_app()(list(args), result_action="return_value")
 
 
 def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_interrupted_it_says_so_and_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "what was answered is kept, and the same command goes on from there" in said
+    assert "interrupted; what is finished is saved, and the same command continues" in said
     assert "Traceback" not in said
     kept = responses.read_bytes().count(b"\n")
     assert 0 < kept < 60

@@ -75,9 +75,9 @@ def test_another_judge_or_a_strange_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="another judge"):
         command(judge=f"keywords:{words}", in_=source, out=out)
     strange = _write(tmp_path / "mine.jsonl", [{"a": 1}])
-    with pytest.raises(RunError, match="no half-done output"):
+    with pytest.raises(RunError, match="no unfinished output"):
         command(judge="keywords:", in_=source, out=strange)
-    with pytest.raises(UserError, match="is the input"):
+    with pytest.raises(UserError, match="is also the input"):
         command(judge="keywords:", in_=source, out=source)
 
 

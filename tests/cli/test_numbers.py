@@ -112,7 +112,7 @@ def test_labelling_in_the_terminal(
     assert truing("label", str(run), "--question", "refused", "--rater", "ann") == 0
     assert "30 of 30 drawn rows are labelled" in capsys.readouterr().err
     assert truing("label", str(run), "--question", "refused") == 1
-    assert "no drawn row waits" in capsys.readouterr().err
+    assert "every drawn row has a label" in capsys.readouterr().err
 
 
 def test_labels_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from truing.cli.rails_models import main_model
+from truing.cli.rails_models import load_main_model
 from truing.core.errors import PlanError, SpecError
 from truing.rails.config.loader import RailsConfig
 from truing.rails.config.models import build_model_spec, build_task_models
@@ -34,7 +34,7 @@ def test_an_openai_entry_becomes_an_openai_spec(
     assert spec.args["api_key_env"] == "MY_KEY"
     assert spec.args["timeout"] == "7"
     assert json.loads(spec.args["body"]) == {"frequency_penalty": 0.5}
-    made = main_model(tmp_path)
+    made = load_main_model(tmp_path)
     assert made.name == "openai:some-model"
     assert "not-shown" not in str(spec) + str(made.lineage)
 
@@ -45,7 +45,7 @@ def test_the_engine_truing_takes_any_spec_and_tasks_have_models_of_their_own() -
         "  - {type: self_check_input, engine: truing, model: 'scripted:refuse'}\n"
         "  - {type: embeddings, engine: FastEmbed, model: all-MiniLM-L6-v2}\n"
     )
-    assert main_model(config).name.startswith("scripted")
+    assert load_main_model(config).name.startswith("scripted")
     assert list(build_task_models(config)) == ["self_check_input"]
 
 
@@ -67,7 +67,7 @@ def test_the_engine_truing_takes_any_spec_and_tasks_have_models_of_their_own() -
 )
 def test_what_cannot_be_built_is_said_with_its_place(models: str, said: str) -> None:
     with pytest.raises(PlanError, match=said) as caught:
-        main_model(_config(models))
+        load_main_model(_config(models))
     assert "abc" not in str(caught.value)
     if "[]" not in models:
         assert str(caught.value).startswith("config.yml:1")
@@ -76,4 +76,4 @@ def test_what_cannot_be_built_is_said_with_its_place(models: str, said: str) -> 
 def test_a_key_that_is_not_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NVIDIA_API_KEY", raising=False)
     with pytest.raises(SpecError, match="NVIDIA_API_KEY"):
-        main_model(_config("models: [{type: main, engine: nim, model: meta/llama}]"))
+        load_main_model(_config("models: [{type: main, engine: nim, model: meta/llama}]"))

@@ -76,7 +76,7 @@ def test_invitations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         status, _, error = call(
             capsys, "redteam", "invite", "--role", "rater", "--db", db, *options
         )
-        assert status == 1 and "--count from 1 to 1000" in error
+        assert status == 1 and "--count must be from 1 to 1000" in error
     for words, message in (
         ((), "give --role"),
         (("--role", "rater", "--person", "x"), "give --role"),
@@ -115,7 +115,7 @@ def test_wrong_imports(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[
     db = tmp_path / "study.sqlite"
     for words, message in (
         ((), "give a run folder"),
-        ((run, run, "--draws", "x"), "--draws goes with one run"),
+        ((run, run, "--draws", "x"), "--draws needs exactly one run"),
         ((tmp_path / "none",), "no run folder"),
         ((run, "--draws", tmp_path / "none"), "no such file of draws"),
         (("--gold", tmp_path / "none"), "no such file of gold"),

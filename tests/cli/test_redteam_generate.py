@@ -9,7 +9,7 @@ import pytest
 
 import truing
 from truing.attacks.generate import generate_prompts
-from truing.cli import build, main
+from truing.cli import build_app, main
 from truing.core.errors import PlanError, RunError
 from truing.core.taxonomy import HarmCategory, load_taxonomy
 from truing.core.types import Answer, Message
@@ -35,7 +35,7 @@ def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(*args: str) -> object:
-    return build()(["redteam", "generate", *args], result_action="return_value")
+    return build_app()(["redteam", "generate", *args], result_action="return_value")
 
 
 def test_a_set_of_prompts_is_data_like_any_other(
@@ -101,13 +101,13 @@ def test_the_figures_as_json(
 @pytest.mark.parametrize(
     ("more", "error", "word"),
     [
-        (["--count", "0"], PlanError, "--count from 1 to 500"),
+        (["--count", "0"], PlanError, "--count must be from 1 to 500"),
         (["--category", "privacy_violatoin"], PlanError, "privacy_violation"),
         (["--category", "child_abuse"], PlanError, "children"),
         (["--taxonomy", "beavertale"], PlanError, "beavertails"),
         (["--out", "none/of/these/p.jsonl"], PlanError, "there is no folder"),
         (["--model", "scripted:fail"], RunError, "fails on purpose"),
-        (["--model", "scripted:empty"], RunError, "another model or seed"),
+        (["--model", "scripted:empty"], RunError, "another model or --seed"),
     ],
 )
 def test_bad_input(
@@ -129,7 +129,7 @@ def test_bad_input(
 def test_a_file_that_is_there_is_kept(writer: str, tmp_path: Path) -> None:
     out = tmp_path / "p.jsonl"
     out.write_text("mine\n")
-    with pytest.raises(PlanError, match="is there already"):
+    with pytest.raises(PlanError, match="exists already"):
         run("--model", writer, "--out", str(out))
     assert out.read_text() == "mine\n"
 

@@ -217,7 +217,7 @@ def test_a_red_model_needs_a_reason(
     ("words", "fault"),
     [
         (["dpo", "--loss", "sigmoit"], "did you mean 'sigmoid'"),
-        (["dpo", "--weight", "1", "2"], "--weight gives 2 numbers for 1 data sets"),
+        (["dpo", "--weight", "1", "2"], "--weight: 2 numbers for 1 data sets"),
         (["dpo", "--batch", "0"], "batch = 0: at least 1"),
         (["reward", "--data", "trl:nowhere.jsonl"], "no such file"),
     ],

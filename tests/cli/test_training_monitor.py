@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from truing.cli.training_monitor import Live, line, spark
+from truing.cli.training_monitor import TrainingMonitor, format_step, sparkline
 
 
 def test_sparkline() -> None:
-    assert spark([0.0, 1.0, 2.0]) == "▁▅█"
-    assert spark([1.0, 1.0]) == "▄▄"
-    assert spark([]) == ""
+    assert sparkline([0.0, 1.0, 2.0]) == "▁▅█"
+    assert sparkline([1.0, 1.0]) == "▄▄"
+    assert sparkline([]) == ""
 
 
 def test_the_live_view_shows_metrics_and_warnings() -> None:
-    live = Live("ppo-lag:run", 9, threshold=0.1, quiet=True)
+    live = TrainingMonitor("ppo-lag:run", 9, threshold=0.1, quiet=True)
     for step in range(1, 4):
         row = {"step": step, "reward_mean": step, "episode_cost": 0.5, "lambda": 1.0 + step}
         live({**row, "warning": "look" if step == 2 else ""})
@@ -27,4 +27,6 @@ def test_the_live_view_shows_metrics_and_warnings() -> None:
 
 
 def test_line_of_a_step() -> None:
-    assert line({"step": 3, "reward_mean": 1.0, "lambda": 2.0}, 9) == "step 3/9: reward 1, λ 2"
+    assert (
+        format_step({"step": 3, "reward_mean": 1.0, "lambda": 2.0}, 9) == "step 3/9: reward 1, λ 2"
+    )

@@ -418,10 +418,10 @@ def test_a_set_that_is_read_twice_has_two_names() -> None:
 
 
 def test_specs_of_the_command() -> None:
-    from truing.cli.train_moderation import taken_out
+    from truing.cli.train_moderation import parse_weighted_spec
 
-    spec, weight, tenths = taken_out("pku,conflicts=drop,weight=1.25,tenths=0-6")
+    spec, weight, tenths = parse_weighted_spec("pku,conflicts=drop,weight=1.25,tenths=0-6")
     assert (str(spec), weight, tenths) == ("pku,conflicts=drop", 1.25, (0, 6))
     for wrong in ("pku,weight=much", "pku,tenths=4-12", "pku,tenths=5-2"):
         with pytest.raises(SpecError):
-            taken_out(wrong)
+            parse_weighted_spec(wrong)

@@ -300,7 +300,8 @@ def _import_review_labels(path: Path) -> int:
 
     Returns the number of labels; 0 if an earlier export has brought the same ones.
     """
-    from truing.analysis.labels import import_labels, read_draws, read_votes
+    from truing.analysis.label_draws import read_draws
+    from truing.analysis.labels import import_labels, read_votes
     from truing.annotation.exports import REVIEW_JUDGE
     from truing.runs.folder import Run
 
