@@ -1,4 +1,4 @@
-"""The yardstick tells a perfect model, one that always refuses and one that always answers apart at a glance."""
+"""The plan `hhh` separates a perfect model, one that always refuses and one that always answers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from truing.plan import parse_plan, run_plan
 from truing.report import render
 
-# axis -> shares of: perfect, always refuses, always answers
-SHARES = {
+# question -> rates of the models: perfect, always refuses, always answers
+RATES = {
     "passes_checks": (1.0, 0.0, 0.0),
     "answers_benign": (1.0, 0.0, 1.0),
     "refuses_harmful": (1.0, 1.0, 0.0),
@@ -25,16 +25,16 @@ SHARES = {
 }
 
 
-def test_three_models(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_of_three_models(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(root / "examples"))
     import three_models
 
     report = run_plan(parse_plan(three_models.PLAN), tmp_path)
     assert [v.name for v in report.variants] == ["perfect", "always refuses", "always answers"]
-    for axis, shares in SHARES.items():
-        rates = [v.find(axis) for v in report.variants]
-        assert all(r is not None for r in rates), axis
-        assert tuple(r.raw.estimate for r in rates) == pytest.approx(shares, abs=0.02), axis
+    for question, expected in RATES.items():
+        rates = [v.find(question) for v in report.variants]
+        assert all(r is not None for r in rates), question
+        assert tuple(r.raw.estimate for r in rates) == pytest.approx(expected, abs=0.02), question
     paths = render.write_report(report, tmp_path)
     text = (
         paths["markdown"].read_text()

@@ -1,8 +1,10 @@
-"""Makes a safer `Model` from a `Model` without training: `prompted` (a fixed prefix), `best_of` (the best of n
-answers by a judge), and `guarded` (a guardrails configuration around the model).
+"""Makes a safer `Model` from a `Model` without training.
 
-The result runs through the same evaluation as the original model. Its lineage names every judge that
-selected or blocked answers for it, so that such a judge cannot measure it.
+`prompted` adds a fixed prefix, `best_of` selects the best of n answers by a judge; the spec
+`guarded:` puts guardrails around a model.
+
+The result runs through the same evaluation as the original model. Its lineage names every judge
+that selected or blocked answers for it, so that such a judge cannot measure it.
 """
 
 from __future__ import annotations

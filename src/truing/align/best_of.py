@@ -1,4 +1,7 @@
-"""The best of n answers by a judge, under a ceiling of another if wanted (Askell et al. 2021; Ganguli et al. 2022)."""
+"""Best-of-n: the best of n sampled answers by a judge (Askell et al. 2021; Ganguli et al. 2022).
+
+Optionally only among the candidates that a second judge scores below a ceiling.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from truing.core.lineage import digest
 from truing.core.protocols import Judge, Model
@@ -25,12 +29,17 @@ from truing.core.types import (
 )
 
 Direction = Literal["high", "low"]
+"""Which end of a judge's scale is good."""
+
 REFUSAL = "I would rather leave this one unanswered. Is there something else that I can do for you?"
 _LOWER_IS_BETTER = ("harmful", "harmful_prompt", "unsafe", "refused", "degenerate", "cost", "toxic")
 
 
 def read_score(judgement: Judgement) -> float | None:
-    """What a judgement says as one number: its value, else its score, else its verdict; none if it is unscored."""
+    """Returns a judgement as one number: its value, else its score, else its verdict.
+
+    None if the judgement is unscored.
+    """
     if judgement.failure is not None:
         return None
     for number in (judgement.value, judgement.score):
@@ -40,17 +49,29 @@ def read_score(judgement: Judgement) -> float | None:
 
 
 def preferred_direction(judge: Judge) -> Direction:
-    """low for questions where true is bad (harmful, refused, degenerate, ...), high for the others."""
+    """Returns `low` for questions where true is bad (harmful, refused, ...), else `high`."""
     return "low" if judge.question in _LOWER_IS_BETTER else "high"
 
 
-class BestOf:
-    """Draws n answers for each one asked for and returns the one that the judge likes best.
+class _Candidate(Struct, frozen=True):
+    """An answer with its position among the candidates and the two judges' scores."""
 
-    Candidate k has the k-th random stream of the call, so with the same sampling the base model's answer is
-    candidate 0. Usage is that of all candidates. A candidate that could not be judged is never chosen; if none could
-    be, the answer is a failure. With a `ceiling` candidates that the ceiling judge puts at or above `below` (or
-    cannot judge) are out; when all are out the refusal is returned with finish reason ``abstained``.
+    index: int
+    answer: Answer
+    score: float | None
+    ceiling_score: float | None
+
+
+class BestOf:
+    """Samples n candidates for each answer and returns the one that the judge prefers.
+
+    Candidate k uses the k-th random stream of the call, so with the same sampling candidate 0 is
+    the base model's own answer. Usage counts all candidates.
+
+    A candidate that cannot be judged is never selected; if no candidate can, the answer is a
+    failure. With `below`, candidates at or above that score of the `ceiling` judge (of `by` without
+    one), or without such a score, are excluded; if all are, the answer is `refusal` with the finish
+    reason ``abstained``.
     """
 
     def __init__(
@@ -69,143 +90,151 @@ class BestOf:
             raise ValueError(f"best-of:{n}: at least one answer")
         if temperature <= 0:
             raise ValueError("temperature: above 0, or all candidates are the same")
-        self.model, self.n, self.by, self.ceiling = model, n, by, ceiling
-        if below is not None and ceiling is None and (prefer or preferred_direction(by)) == "high":
+        self.prefer = prefer or preferred_direction(by)
+        if below is not None and ceiling is None and self.prefer == "high":
             raise ValueError(
                 f"below={below:g} limits a judge where low is good; {by.name} needs ceiling=(JUDGE)"
             )
-        self.below = below if below is not None or ceiling is None else _default_ceiling(ceiling)
-        self.refusal, self.prefer, self.temperature = (
-            refusal,
-            prefer or preferred_direction(by),
-            temperature,
-        )
+        if below is None and ceiling is not None:
+            below = _default_ceiling(ceiling)
+        self.model, self.n, self.by, self.ceiling = model, n, by, ceiling
+        self.below, self.refusal, self.temperature = below, refusal, temperature
+
         limit = f",ceiling=({ceiling.name})" if ceiling else ""
-        limit += f",below={self.below:g}" if self.below is not None else ""
+        limit += f",below={below:g}" if below is not None else ""
         self.name = f"best-of:{n},by=({by.name}){limit},of=({model.name})"
-        below_it = model.lineage
-        made = digest(
+        base = model.lineage
+        lineage_hash = digest(
             "best-of",
             str(n),
-            below_it.hash,
+            base.hash,
             by.lineage.hash,
             self.prefer,
             limit,
             refusal,
             ceiling.lineage.hash if ceiling else "",
         )
-        judges = [by.lineage, *([ceiling.lineage] if ceiling else [])]
+        selecting_judges = [by.lineage, *([ceiling.lineage] if ceiling else [])]
         self.lineage = msgspec.structs.replace(
-            below_it, name=self.name, hash=made, judges=(*below_it.judges, *judges)
+            base, name=self.name, hash=lineage_hash, judges=(*base.judges, *selecting_judges)
         )
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """`sampling.n` answers, each the best of n candidates of its own."""
-        drawn = await self.draw_candidates(conversation, sampling)
-        groups = [drawn[i * self.n : (i + 1) * self.n] for i in range(sampling.n)]
+        """Returns `sampling.n` answers, each the best of n candidates of its own."""
+        answers = await self.draw_candidates(conversation, sampling)
+        groups = [answers[i * self.n : (i + 1) * self.n] for i in range(sampling.n)]
         return tuple(await asyncio.gather(*(self.select_best(conversation, g) for g in groups)))
 
     async def draw_candidates(
         self, conversation: Conversation, sampling: Sampling
     ) -> tuple[Answer, ...]:
-        """All candidates for `sampling.n` answers, in the order of their random streams."""
-        warm = sampling.temperature if sampling.temperature > 0 else self.temperature
-        many = msgspec.structs.replace(sampling, n=sampling.n * self.n, temperature=warm)
-        return await self.model.generate(conversation, many)
-
-    async def select_best(self, conversation: Conversation, candidates: Sequence[Answer]) -> Answer:
-        """The best of the candidates, with the ruling that says which and why."""
-        scored = await self.score_candidates(conversation, candidates)
-        usage = _sum(c.usage for c in candidates)
-        calls = len(candidates)
-        alive = [k for k, c in enumerate(candidates) if c.failure is None]
-        if not alive:
-            first = (
-                candidates[0] if candidates else Answer.failed("empty", "the model gave no answer")
-            )
-            return msgspec.structs.replace(first, usage=usage)
-        limited = [(k, s) for k, s in enumerate(scored) if k in alive]
-        inside = [(k, s[0]) for k, s in limited if self._inside(s)]
-        if not inside and self.below is not None:
-            why = f"all {len(candidates)} candidates break the ceiling {self.below:g}"
-            ruling = Ruling(
-                name=self.name,
-                stage="output",
-                ruling="block",
-                reason=why,
-                text=self.refusal,
-                llm_calls=calls,
-            )
-            said = Message("assistant", self.refusal)
-            return Answer(message=said, finish_reason="abstained", usage=usage, rulings=(ruling,))
-        usable = [(k, u) for k, u in inside if u is not None]
-        if not usable:
-            failed = Answer.failed(
-                "unjudged", f"{self.by.name} could judge none of {len(candidates)} candidates"
-            )
-            return msgspec.structs.replace(failed, usage=usage)
-        sign = 1 if self.prefer == "high" else -1
-        best, score = max(usable, key=lambda pair: (sign * pair[1], -pair[0]))
-        reason = (
-            f"candidate {best} of {len(candidates)}, {len(inside)} within the ceiling"
-            if self.below is not None
-            else f"candidate {best} of {len(candidates)}"
+        """Returns all candidates for `sampling.n` answers, in the order of their random streams."""
+        # Greedy decoding would produce n times the same candidate.
+        temperature = sampling.temperature if sampling.temperature > 0 else self.temperature
+        return await self.model.generate(
+            conversation,
+            msgspec.structs.replace(sampling, n=sampling.n * self.n, temperature=temperature),
         )
+
+    async def select_best(self, conversation: Conversation, answers: Sequence[Answer]) -> Answer:
+        """Returns the best of the candidates, with a ruling that says which it is and why."""
+        usage = _total_usage(answers)
+        scored = await self.score_candidates(conversation, answers)
+        candidates = [c for c in scored if c.answer.failure is None]
+        if not candidates:
+            no_answer = Answer.failed("empty", "the model gave no answer")
+            return msgspec.structs.replace(answers[0] if answers else no_answer, usage=usage)
+        allowed = [c for c in candidates if self._is_allowed(c)]
+        if not allowed:
+            return self._abstain(len(answers), usage)
+        judged = [(c.score, c) for c in allowed if c.score is not None]
+        if not judged:
+            reason = f"{self.by.name} could judge none of {len(answers)} candidates"
+            return msgspec.structs.replace(Answer.failed("unjudged", reason), usage=usage)
+
+        sign = 1 if self.prefer == "high" else -1
+        # Of equal candidates the first wins.
+        score, best = max(judged, key=lambda pair: (sign * pair[0], -pair[1].index))
+        reason = f"candidate {best.index} of {len(answers)}"
+        if self.below is not None:
+            reason += f", {len(allowed)} within the ceiling"
         ruling = Ruling(
             name=self.name,
             stage="output",
             ruling="allow",
             reason=reason,
             score=score,
-            llm_calls=calls,
+            llm_calls=len(answers),
         )
-        picked = candidates[best]
-        return msgspec.structs.replace(picked, usage=usage, rulings=(*picked.rulings, ruling))
+        rulings = (*best.answer.rulings, ruling)
+        return msgspec.structs.replace(best.answer, usage=usage, rulings=rulings)
 
     async def score_candidates(
-        self, conversation: Conversation, candidates: Sequence[Answer]
-    ) -> list[tuple[float | None, float | None]]:
-        """(the choosing judge's number, the ceiling judge's number) of each candidate."""
-        blank = Sample(conversation=conversation, source="best-of")
-        sample = msgspec.structs.replace(blank, id=content_id(blank))
-        responses = [
-            Response.of(sample.id, k, self.model.name, c) for k, c in enumerate(candidates)
+        self, conversation: Conversation, answers: Sequence[Answer]
+    ) -> list[_Candidate]:
+        """Returns the answers with the scores of the selecting judge and of the ceiling judge."""
+        unnamed = Sample(conversation=conversation, source="best-of")
+        sample = msgspec.structs.replace(unnamed, id=content_id(unnamed))
+
+        async def score(judge: Judge, index: int, answer: Answer) -> float | None:
+            if answer.failure is not None:
+                return None
+            response = Response.of(sample.id, index, self.model.name, answer)
+            return read_score(await judge.judge(sample, response))
+
+        async def score_all(judge: Judge) -> list[float | None]:
+            return await asyncio.gather(*(score(judge, k, a) for k, a in enumerate(answers)))
+
+        if self.ceiling is None:
+            scores = ceiling_scores = await score_all(self.by)
+        else:
+            scores, ceiling_scores = await asyncio.gather(
+                score_all(self.by), score_all(self.ceiling)
+            )
+        return [
+            _Candidate(index, answer, scores[index], ceiling_scores[index])
+            for index, answer in enumerate(answers)
         ]
 
-        async def one(judge: Judge, response: Response) -> float | None:
-            return None if response.failure else read_score(await judge.judge(sample, response))
-
-        chosen = asyncio.gather(*(one(self.by, r) for r in responses))
-        if self.ceiling is None:
-            by = await chosen
-            return list(zip(by, by))
-        limit = self.ceiling
-        by, cost = await asyncio.gather(chosen, asyncio.gather(*(one(limit, r) for r in responses)))
-        return list(zip(by, cost))
-
-    def _inside(self, scores: tuple[float | None, float | None]) -> bool:
+    def _is_allowed(self, candidate: _Candidate) -> bool:
         if self.below is None:
             return True
-        return scores[1] is not None and scores[1] < self.below
+        return candidate.ceiling_score is not None and candidate.ceiling_score < self.below
+
+    def _abstain(self, n_candidates: int, usage: Usage) -> Answer:
+        """Returns the refusal that replaces candidates that are all excluded by the ceiling."""
+        ruling = Ruling(
+            name=self.name,
+            stage="output",
+            ruling="block",
+            reason=f"all {n_candidates} candidates break the ceiling {self.below:g}",
+            text=self.refusal,
+            llm_calls=n_candidates,
+        )
+        return Answer(
+            message=Message("assistant", self.refusal),
+            finish_reason="abstained",
+            usage=usage,
+            rulings=(ruling,),
+        )
 
     async def close(self) -> None:
-        """Closes the model below."""
+        """Closes the base model."""
         close = getattr(self.model, "close", None)
         if close is not None:
             await close()
 
 
 def _default_ceiling(judge: Judge) -> float:
-    """0 for a cost (above it is unsafe), 0.5 for a probability."""
+    """Returns 0 for a cost model (above it is unsafe), 0.5 for a probability."""
     return 0.0 if judge.name.startswith("cost") else 0.5
 
 
-def _sum(usages: object) -> Usage:
-    listed = list(usages)  # type: ignore[call-overload]
+def _total_usage(answers: Sequence[Answer]) -> Usage:
     return Usage(
-        sum(u.prompt_tokens for u in listed),
-        sum(u.completion_tokens for u in listed),
-        sum(u.cached_tokens for u in listed),
+        sum(a.usage.prompt_tokens for a in answers),
+        sum(a.usage.completion_tokens for a in answers),
+        sum(a.usage.cached_tokens for a in answers),
     )
 
 
@@ -220,10 +249,10 @@ def best_of(
     prefer: Direction | None = None,
     temperature: float = 1.0,
 ) -> BestOf:
-    """The best of n answers of `model` by a judge; see `BestOf`.
+    """Returns `model` with best-of-n sampling by the judge `by`; see `BestOf`.
 
-    `below` without a `ceiling` limits the choosing judge's own number. `prefer` says which end of the judge's scale
-    is good where its question does not. `temperature` is used where the call asks for greedy answers.
+    `prefer` says which end of the judge's scale is good, for a question that does not imply it.
+    `temperature` is used where the call asks for greedy answers.
     """
     return BestOf(
         model,

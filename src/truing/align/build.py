@@ -1,4 +1,9 @@
-"""Builders of the alignment specs: `prompted:`, `best-of:` and `guarded:`."""
+"""Builders of the alignment specs.
+
+prompted:hhh|hhh-long|FILE[,system=TEXT],of=(MODEL)
+best-of:N,by=(JUDGE)[,ceiling=(JUDGE)][,below=X],of=(MODEL)
+guarded:DIR,of=(MODEL)
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,11 @@ from truing.core.errors import SpecError
 from truing.core.protocols import Model
 from truing.specs.resolve import Args
 
-
-def guarded(model: Model, rails: str) -> Model:
-    """The model behind the rails of a configuration folder."""
-    from truing.rails.guarded import guard_model as behind
-
-    return behind(model, rails)
+_DIRECTIONS: dict[str | None, Direction | None] = {None: None, "high": "high", "low": "low"}
 
 
 def build_prompted(args: Args) -> Model:
-    """`prompted:hhh,of=(...)`: a fixed prefix before every conversation."""
+    """Builds `prompted:hhh,of=(...)`: a model with a fixed prefix before every conversation."""
     system = args.text("system")
     if not args.name and system is None:
         raise args.fault(
@@ -27,15 +27,14 @@ def build_prompted(args: Args) -> Model:
 
 
 def build_best_of(args: Args) -> Model:
-    """`best-of:N,by=(...),of=(...)`: the best of N answers by a judge."""
+    """Builds `best-of:N,by=(...),of=(...)`: a model with best-of-n sampling."""
     try:
         n = int(args.name)
     except ValueError as error:
         raise args.fault("give the number of answers: best-of:4") from error
-    ends: dict[str | None, Direction | None] = {None: None, "high": "high", "low": "low"}
-    wanted = args.text("prefer")
-    if wanted not in ends:
-        raise args.fault(f"prefer={wanted!r} is neither 'high' nor 'low'")
+    prefer = args.text("prefer")
+    if prefer not in _DIRECTIONS:
+        raise args.fault(f"prefer={prefer!r} is neither 'high' nor 'low'")
     below = args.number("below")
     try:
         return best_of(
@@ -45,7 +44,7 @@ def build_best_of(args: Args) -> Model:
             ceiling=args.nested("ceiling", "judge"),
             below=below,
             refusal=args.text("refusal"),
-            prefer=ends[wanted],
+            prefer=_DIRECTIONS[prefer],
             temperature=args.number("temperature", 1.0),
         )
     except ValueError as error:
@@ -53,9 +52,12 @@ def build_best_of(args: Args) -> Model:
 
 
 def build_guarded(args: Args) -> Model:
-    """`guarded:DIR,of=(...)`: the model behind rails."""
+    """Builds `guarded:DIR,of=(...)`: a model with the guardrails of a configuration folder."""
     if not args.name:
         raise SpecError(
             f"spec '{args.spec}': give the folder of the rails configuration: guarded:DIR"
         )
-    return guarded(args.required("of", "model"), args.name)
+    # The guardrails runtime is large; other specs do not need it.
+    from truing.rails.guarded import guard_model
+
+    return guard_model(args.required("of", "model"), args.name)

@@ -1,20 +1,19 @@
-"""What best-of-n buys and what it costs in divergence: unbiased curves from one sample, and the KL's upper bound."""
+"""Statistics of alignment: best-of-n curves, their KL divergence, and retained effects."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
 
 def best_of_kl(n: int) -> float:
-    """log n - (n - 1)/n: an *upper bound* of KL(best-of-n ‖ base), reached only where all answers differ.
+    """Returns log n - (n - 1)/n, in nats: an *upper bound* of KL(best-of-n || base model).
 
-    Widely quoted as its value (Nakano et al. 2021, 2112.09332); Beirami et al. 2024 (2401.01879) show that it is a
-    bound.
+    Often quoted as the exact value (Nakano et al. 2021, arXiv:2112.09332); it is only reached if
+    all answers differ (Beirami et al. 2024, arXiv:2401.01879).
     """
     if n < 1:
         raise ValueError(f"n = {n}: at least one answer")
@@ -24,13 +23,15 @@ def best_of_kl(n: int) -> float:
 def best_of_curve(
     chosen_by: Sequence[Sequence[float]], measured: Sequence[Sequence[float]], ns: Sequence[int]
 ) -> list[float]:
-    """Mean measure of the best of n, for each n of `ns`, from one sample of n_max answers a prompt, without bias.
+    """Returns the expected measure of the best of n answers, for each n in `ns`.
 
-    `chosen_by[i][k]` is the choosing judge's utility of answer k to prompt i (higher is better), `measured[i][k]`
-    what another judge says of it. For each n the mean runs over *all* subsets of n answers (Nakano et al. 2021,
-    2112.09332): the answer of rank r (from 0) is the best of C(N-1-r, n-1) of the C(N, n) subsets. Ties share their
-    places: the order among equals is averaged out. With `measured` equal to `chosen_by` the curve is the choosing
-    judge's own (an over-optimisation curve needs both).
+    For prompt i and answer k of N, `chosen_by[i][k]` is the selecting judge's utility (higher is
+    better) and `measured[i][k]` another judge's score. For an over-optimisation curve the two
+    differ; with the same values in both, the result is the selecting judge's own curve.
+
+    The estimate is the mean over *all* subsets of n answers, so it is unbiased (Nakano et al. 2021,
+    arXiv:2112.09332): the answer of rank r, from 0, is the best in C(N-1-r, n-1) of the C(N, n)
+    subsets.
     """
     if len(chosen_by) != len(measured) or not chosen_by:
         raise ValueError("chosen_by and measured: as many prompts on both sides, and at least one")
@@ -38,19 +39,28 @@ def best_of_curve(
     for utilities, values in zip(chosen_by, measured):
         if len(utilities) != len(values) or not utilities:
             raise ValueError("a prompt has another number of utilities than of measures, or none")
-        ranked = _ranked(utilities, values)
-        for at, n in enumerate(ns):
-            if not 1 <= n <= len(ranked):
-                raise ValueError(f"n = {n}: between 1 and the {len(ranked)} answers of each prompt")
-            whole = math.comb(len(ranked), n)
-            totals[at] += sum(
-                math.comb(len(ranked) - 1 - r, n - 1) / whole * v for r, v in enumerate(ranked)
-            )
-    return [t / len(chosen_by) for t in totals]
+        ranked = _rank_by_utility(utilities, values)
+        for position, n in enumerate(ns):
+            totals[position] += _expected_best(ranked, n)
+    return [total / len(chosen_by) for total in totals]
 
 
-def _ranked(utilities: Sequence[float], values: Sequence[float]) -> list[float]:
-    """Measures from the best utility to the worst; equal utilities all get their mean measure."""
+def _expected_best(ranked: Sequence[float], n: int) -> float:
+    """Returns the mean over all subsets of size n of the value with the best rank."""
+    size = len(ranked)
+    if not 1 <= n <= size:
+        raise ValueError(f"n = {n}: between 1 and the {size} answers of each prompt")
+    subsets = math.comb(size, n)
+    return sum(
+        math.comb(size - 1 - rank, n - 1) / subsets * value for rank, value in enumerate(ranked)
+    )
+
+
+def _rank_by_utility(utilities: Sequence[float], values: Sequence[float]) -> list[float]:
+    """Returns the values in order of falling utility.
+
+    Ties have no order, so each gets the mean value of all answers with that utility.
+    """
     order = sorted(range(len(utilities)), key=lambda k: -utilities[k])
     ranked: list[float] = []
     start = 0
@@ -58,14 +68,16 @@ def _ranked(utilities: Sequence[float], values: Sequence[float]) -> list[float]:
         end = start
         while end < len(order) and utilities[order[end]] == utilities[order[start]]:
             end += 1
-        mean = math.fsum(values[k] for k in order[start:end]) / (end - start)
-        ranked += [mean] * (end - start)
+        ranked += [_mean(values[k] for k in order[start:end])] * (end - start)
         start = end
     return ranked
 
 
 class RetainedEffect(Struct, frozen=True):
-    """The share of an effect that is kept, where the effect is there at all; `share` and bounds are none otherwise."""
+    """An effect, and the share of it that a second model retains, each with its interval.
+
+    The share is None if the effect itself is not distinguishable from 0.
+    """
 
     effect: float
     effect_interval: tuple[float, float]
@@ -76,42 +88,52 @@ class RetainedEffect(Struct, frozen=True):
 def retained_effect(
     base: Sequence[float],
     full: Sequence[float],
-    kept: Sequence[float],
+    retained: Sequence[float],
     *,
     draws: int = 2000,
     seed: int = 0,
 ) -> RetainedEffect:
-    """How much of full - base does `kept` keep, paired by prompt, with percentile bootstrap intervals (95 %).
+    """Returns which share of the effect full - base the scores `retained` keep.
 
-    Used for context distillation (base, prompted, distilled): the share is only given where the effect's interval
-    excludes 0.
+    The three sequences hold one score for each prompt, of the same prompts: for context
+    distillation the base model, the prompted model, and the distilled model. Intervals are 95 %
+    percentile bootstrap intervals over prompts.
     """
-    if not len(base) == len(full) == len(kept) or not base:
-        raise ValueError("base, full and kept: one number for each prompt, the same prompts")
+    if not len(base) == len(full) == len(retained) or not base:
+        raise ValueError("base, full and retained: one number for each prompt, the same prompts")
     rng = random.Random(seed)
-    rows = list(zip(base, full, kept))
-    effect = _mean(f - b for b, f, _ in rows)
+    rows = list(zip(base, full, retained))
     effects: list[float] = []
     shares: list[float] = []
     for _ in range(draws):
-        drawn = rng.choices(rows, k=len(rows))
-        whole = _mean(f - b for b, f, _ in drawn)
-        effects.append(whole)
-        if whole:
-            shares.append(_mean(k - b for b, _, k in drawn) / whole)
-    bounds = _bounds(effects)
-    if bounds[0] <= 0 <= bounds[1] or not shares:
-        return RetainedEffect(effect, bounds)
+        resample = rng.choices(rows, k=len(rows))
+        effect, retained_part = _effects(resample)
+        effects.append(effect)
+        if effect:
+            shares.append(retained_part / effect)
+    effect, retained_part = _effects(rows)
+    effect_interval = _percentile_interval(effects)
+    if effect_interval[0] <= 0 <= effect_interval[1] or not shares:
+        return RetainedEffect(effect, effect_interval)
     return RetainedEffect(
-        effect, bounds, _mean(k - b for b, _, k in rows) / effect, _bounds(shares)
+        effect, effect_interval, retained_part / effect, _percentile_interval(shares)
     )
 
 
-def _mean(values: Any) -> float:
+def _effects(rows: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Returns the mean of full - base, and of retained - base."""
+    return (
+        _mean(full - base for base, full, _ in rows),
+        _mean(retained - base for base, _, retained in rows),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
     listed = list(values)
     return math.fsum(listed) / len(listed)
 
 
-def _bounds(values: list[float]) -> tuple[float, float]:
+def _percentile_interval(values: list[float]) -> tuple[float, float]:
     ordered = sorted(values)
-    return ordered[int(0.025 * (len(ordered) - 1))], ordered[math.ceil(0.975 * (len(ordered) - 1))]
+    last = len(ordered) - 1
+    return ordered[int(0.025 * last)], ordered[math.ceil(0.975 * last)]

@@ -1,5 +1,7 @@
-"""A model with a fixed prefix: the HHH prompt of Askell et al. 2021 (2112.00861) in our own words, a file, a system
-text.
+"""A model with a fixed prefix before every conversation.
+
+The built-in prefixes `hhh` and `hhh-long` are versions in our own words of the HHH prompt of Askell
+et al. 2021 (arXiv:2112.00861).
 """
 
 from __future__ import annotations
@@ -20,20 +22,18 @@ BUILT_IN = ("hhh", "hhh-long")
 
 
 def load_prefix(name: str) -> tuple[Message, ...]:
-    """The messages of a prefix: `hhh` (14 conversations, about 600 words), `hhh-long` (about 4,600), or a file.
+    """Loads the messages of a prefix: a built-in one, or a file.
 
-    A ``.json`` file holds OpenAI messages, one list or a list of conversations; any other file is a system message.
+    `hhh` has 14 conversations with about 600 words, `hhh-long` about 4,600. A ``.json`` file holds
+    OpenAI messages, in one list or a list of conversations; any other file is a system message.
     """
     if name in BUILT_IN:
-        text = (files("truing") / "resources" / "prompts" / f"{name}.json").read_text(
-            encoding="utf-8"
-        )
-        return _messages(name, text)
+        resource = files("truing") / "resources" / "prompts" / f"{name}.json"
+        return _parse_messages(name, resource.read_text(encoding="utf-8"))
     path = Path(name).expanduser()
     if not path.is_file():
-        raise PlanError(
-            f"prompted:{name}: no built-in prefix and no such file{did_you_mean(name, BUILT_IN)}"
-        )
+        suggestion = did_you_mean(name, BUILT_IN)
+        raise PlanError(f"prompted:{name}: no built-in prefix and no such file{suggestion}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -41,104 +41,105 @@ def load_prefix(name: str) -> tuple[Message, ...]:
     if not text.strip():
         raise PlanError(f"{path}: is empty")
     if path.suffix == ".json":
-        return _messages(str(path), text)
+        return _parse_messages(str(path), text)
     return (Message("system", text.strip()),)
 
 
-def _messages(path: str, text: str) -> tuple[Message, ...]:
+def _parse_messages(path: str, text: str) -> tuple[Message, ...]:
     try:
         rows: Any = msgspec.json.decode(text.encode())
     except msgspec.DecodeError as error:
         raise PlanError(f"{path}: {error}") from error
-    flat = [m for one in rows for m in one] if rows and isinstance(rows[0], list) else rows
-    if not isinstance(flat, list) or not flat:
+    if isinstance(rows, list) and rows and isinstance(rows[0], list):
+        rows = [message for conversation in rows for message in conversation]
+    if not isinstance(rows, list) or not rows:
         raise PlanError(f"{path}: expected a list of messages, or a list of conversations")
     try:
-        made = Conversation.from_openai(flat).messages
+        messages = Conversation.from_openai(rows).messages
     except ValueError as error:
         raise PlanError(f"{path}: {error}") from error
-    late = [at for at, m in enumerate(made) if m.role == "system" and at > 0]
+    late = [i for i, message in enumerate(messages) if message.role == "system" and i > 0]
     if late:
-        raise PlanError(
-            f"{path}: messages[{late[0]}]: a system message stands only at the beginning"
-        )
-    if made[-1].role == "user":
+        raise PlanError(f"{path}: messages[{late[0]}]: a system message must be the first")
+    if messages[-1].role == "user":
         raise PlanError(f"{path}: the last message is a user's; a prefix ends with an answer")
-    return made
+    return messages
 
 
 class Prompted:
-    """Puts a prefix before every conversation. A system message of the conversation is joined to that of the prefix.
+    """Puts a prefix before every conversation.
 
-    The prefix is one tuple of messages, the same object for every row: a local model reads it once and keeps its
-    keys and values; over HTTP the provider's own prefix cache sees equal beginnings.
+    A conversation's own system message is appended to that of the prefix. The prefix is the same
+    tuple for every call, so that a local model computes its keys and values once, and a provider's
+    prefix cache sees equal beginnings.
     """
 
     def __init__(self, model: Model, prefix: Sequence[Message], name: str) -> None:
         self.model = model
         self.prefix = tuple(prefix)
         self.name = name
-        below = model.lineage
-        self.lineage = msgspec.structs.replace(
-            below, name=name, hash=digest("prompted", below.hash, msgspec.json.encode(self.prefix))
-        )
+        base = model.lineage
+        lineage_hash = digest("prompted", base.hash, msgspec.json.encode(self.prefix))
+        self.lineage = msgspec.structs.replace(base, name=name, hash=lineage_hash)
 
     def wrap(self, conversation: Conversation) -> Conversation:
-        """The conversation as the model below sees it."""
-        system = [m.content for m in self.prefix[:1] if m.role == "system"]
-        turns = self.prefix[len(system) :]
-        rest = conversation.messages
-        if rest and rest[0].role == "system":
-            system.append(rest[0].content)
-            rest = rest[1:]
-        head = (Message("system", "\n\n".join(system)),) if system else ()
-        return Conversation((*head, *turns, *rest))
+        """Returns the conversation with the prefix."""
+        system_texts = [m.content for m in self.prefix[:1] if m.role == "system"]
+        prefix_turns = self.prefix[len(system_texts) :]
+        turns = conversation.messages
+        if turns and turns[0].role == "system":
+            system_texts.append(turns[0].content)
+            turns = turns[1:]
+        system = (Message("system", "\n\n".join(system_texts)),) if system_texts else ()
+        return Conversation((*system, *prefix_turns, *turns))
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """The answers of the model below to the wrapped conversation."""
+        """Returns the base model's answers to the wrapped conversation."""
         return await self.model.generate(self.wrap(conversation), sampling)
 
     async def close(self) -> None:
-        """Closes the model below."""
+        """Closes the base model."""
         close = getattr(self.model, "close", None)
         if close is not None:
             await close()
 
 
-class _Streams(Prompted):
-    """A prompted model that streams, because the one below does."""
+# `isinstance(model, StreamingModel)` must be true exactly if the base model streams, and likewise
+# for log-probabilities, so there is one class for each combination.
+
+
+class _StreamingPrompted(Prompted):
+    """A prompted model whose base model streams."""
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """Yields text as it comes."""
-        below = self.model
-        assert isinstance(below, StreamingModel)
-        return below.stream(self.wrap(conversation), sampling)
+        """Yields the base model's chunks of text."""
+        assert isinstance(self.model, StreamingModel)
+        return self.model.stream(self.wrap(conversation), sampling)
 
 
-class _Scored(Prompted):
-    """A prompted model that gives log-probabilities, because the one below does."""
+class _LogprobPrompted(Prompted):
+    """A prompted model whose base model computes log-probabilities."""
 
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """Of continuations after the wrapped conversation; plain text is taken as it stands, without the prefix."""
-        below = self.model
-        assert isinstance(below, LogprobModel)
-        return await below.logprobs(
-            self.wrap(prefix) if isinstance(prefix, Conversation) else prefix, continuations
-        )
+        """Returns log-probabilities after the wrapped conversation; a `str` gets no prefix."""
+        assert isinstance(self.model, LogprobModel)
+        wrapped = self.wrap(prefix) if isinstance(prefix, Conversation) else prefix
+        return await self.model.logprobs(wrapped, continuations)
 
 
-class _Both(_Streams, _Scored):
-    """Streams and scores."""
+class _StreamingLogprobPrompted(_StreamingPrompted, _LogprobPrompted):
+    """A prompted model whose base model does both."""
 
 
 def prompted(
     model: Model, prefix: str | Sequence[Message] | None = "hhh", *, system: str | None = None
 ) -> Prompted:
-    """`model` with a prefix before every conversation: a built-in name, a file, or messages; `system` = a plain text.
+    """Returns `model` with a prefix before every conversation.
 
-    With both, the system text comes first.
+    `prefix` is the name of a built-in prefix, a file, or messages; `system` is a system text, which
+    comes before the prefix.
     """
     turns: tuple[Message, ...] = ()
     label = "system"
@@ -153,11 +154,11 @@ def prompted(
             turns = (Message("system", system), *turns)
     if not turns:
         raise PlanError("prompted: neither a prefix nor a system text")
-    can = isinstance(model, StreamingModel), isinstance(model, LogprobModel)
-    kind = {
+    classes = {
         (False, False): Prompted,
-        (True, False): _Streams,
-        (False, True): _Scored,
-        (True, True): _Both,
-    }[can]
+        (True, False): _StreamingPrompted,
+        (False, True): _LogprobPrompted,
+        (True, True): _StreamingLogprobPrompted,
+    }
+    kind = classes[isinstance(model, StreamingModel), isinstance(model, LogprobModel)]
     return kind(model, turns, f"prompted:{label},of=({model.name})")

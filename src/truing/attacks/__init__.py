@@ -1,6 +1,7 @@
-"""Automated red teaming: attacks that people would try, generic and mild, each naming its paper.
+"""Automated red teaming: generic, mild attacks from the literature, each with its paper.
 
-An attack turns a sample into another whose `parent` is the first, so that its lift over the plain prompt is paired.
-Templates are ours and carry no payload; what they wrap is the sample's own text. No attack runs on prompts about
-minors.
+`rewrites` and `model_rewrites` change a prompt once, `search` and `suffix` search for a wording,
+`dataset` attacks a whole data set, and `generate` writes new prompts. An attack turns a sample into
+another whose `parent` is the original, so that both can be compared. No attack runs on prompts
+about minors.
 """

@@ -1,4 +1,4 @@
-"""What all attacks share: seeds, budgets, parents, and the prompts that no attack touches."""
+"""Attacks that are functions of the prompt, chains of them, and helpers that all attacks use."""
 
 from __future__ import annotations
 
@@ -14,51 +14,63 @@ from truing.core.protocols import Model
 from truing.core.types import Conversation, Lineage, Message, Sample, content_id
 
 _MINORS = re.compile(
-    r"\b(?:child(?:ren)?|kids?|minors?|underage|teen(?:ager)?s?|toddlers?|infants?|bab(?:y|ies)|pupils?|"
-    r"school ?(?:boy|girl)s?|(?:young|little) (?:boy|girl)s?|(?:[1-9]|1[0-7]) ?-?year ?-?old)\b",
+    r"\b(?:child(?:ren)?|kids?|minors?|underage|teen(?:ager)?s?|toddlers?|infants?|"
+    r"bab(?:y|ies)|pupils?|school ?(?:boy|girl)s?|(?:young|little) (?:boy|girl)s?|"
+    r"(?:[1-9]|1[0-7]) ?-?year ?-?old)\b",
     re.IGNORECASE,
 )
+
 SKIPPED_TAG = "skipped: minors"
+"""The value of the tag `attack` on samples that no attack may change."""
 
 
 def is_attackable(sample: Sample) -> bool:
-    """False for prompts about minors: by category, or by what the text says."""
+    """Returns False for prompts about minors, by category or by their words."""
     if any(h.startswith("child") for h in sample.harms):
         return False
     return not any(_MINORS.search(m.content) for m in sample.conversation.messages)
 
 
 def derive_sample(sample: Sample, name: str, conversation: Conversation, **tags: str) -> Sample:
-    """The attacked sample: new content and id, the old one's id as `parent`; it stays harmful and must be refused."""
-    marks = {**sample.tags, "attack": name, **tags}
-    made = replace(
-        sample, id="", conversation=conversation, parent=sample.parent or sample.id, tags=marks
+    """Returns the attacked sample: new conversation and id, the original's id as `parent`.
+
+    Categories and the expected behaviour stay: an attacked harmful request must still be refused.
+    """
+    attacked = replace(
+        sample,
+        id="",
+        conversation=conversation,
+        parent=sample.parent or sample.id,
+        tags={**sample.tags, "attack": name, **tags},
     )
-    return replace(
-        made, id=digest(content_id(made), name, *(f"{k}={v}" for k, v in sorted(tags.items())))
-    )
+    # The content id ignores tags, but two tries may produce the same text.
+    tag_texts = (f"{k}={v}" for k, v in sorted(tags.items()))
+    return replace(attacked, id=digest(content_id(attacked), name, *tag_texts))
 
 
 def replace_prompt(sample: Sample, text: str, system: str | None = None) -> Conversation:
-    """The sample's conversation with its last user message (and, if given, its system message) replaced."""
+    """Returns the sample's conversation with another last user message.
+
+    With `system` the system message is replaced too.
+    """
     messages = list(sample.conversation.messages)
-    at = max((k for k, m in enumerate(messages) if m.role == "user"), default=-1)
-    if at < 0:
+    last = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
+    if last < 0:
         raise UserError(f"sample {sample.id}: an attack needs a user message")
-    messages[at] = Message("user", text)
+    messages[last] = Message("user", text)
     if system is not None:
         messages = [m for m in messages if m.role != "system"]
         messages.insert(0, Message("system", system))
     return Conversation(tuple(messages))
 
 
-def attack_rng(seed: int, sample: Sample, name: str, at: int = 0) -> random.Random:
-    """A random stream of its own for each (seed, sample, attack, try)."""
-    return random.Random(digest(str(seed), sample.id, name, str(at)))
+def attack_rng(seed: int, sample: Sample, name: str, attempt: int = 0) -> random.Random:
+    """Returns the random generator for one attempt of an attack on a sample."""
+    return random.Random(digest(str(seed), sample.id, name, str(attempt)))
 
 
 class RewriteAttack:
-    """An attack that is a function of the prompt: `change(text, rng)`."""
+    """An attack that changes the prompt by a function `change(text, rng)`."""
 
     def __init__(
         self, name: str, change: Callable[[str, random.Random], str], *, paper: str, seed: int = 0
@@ -69,21 +81,21 @@ class RewriteAttack:
         self._seed = seed
         self.lineage = Lineage(name=name, hash=digest("attack", name, str(seed)))
 
-    def attack_once(self, sample: Sample, at: int = 0) -> Sample:
-        """The `at`-th try on a sample."""
+    def attack_once(self, sample: Sample, attempt: int = 0) -> Sample:
+        """Returns the attacked sample of an attempt; attempts differ by their random generator."""
         if not is_attackable(sample):
             return derive_sample(sample, SKIPPED_TAG, sample.conversation)
-        text = self._change(sample.prompt, attack_rng(self._seed, sample, self.name, at))
-        tags = {"try": str(at)} if at else {}
-        return derive_sample(sample, self.name, replace_prompt(sample, text), **tags)
+        rng = attack_rng(self._seed, sample, self.name, attempt)
+        conversation = replace_prompt(sample, self._change(sample.prompt, rng))
+        return derive_sample(sample, self.name, conversation, **_attempt_tags(attempt))
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
-        """One try; the target is not asked."""
+        """Returns the first attempt; the target is not queried."""
         return self.attack_once(sample)
 
 
 class ChainedAttack:
-    """Attacks in a row: each works on what the one before made; `parent` stays the plain prompt."""
+    """Applies several attacks one after the other; `parent` stays the original sample."""
 
     def __init__(self, *parts: RewriteAttack) -> None:
         if not parts:
@@ -94,17 +106,20 @@ class ChainedAttack:
             name=self.name, hash=digest("chain", *(p.lineage.hash for p in parts))
         )
 
-    def attack_once(self, sample: Sample, at: int = 0) -> Sample:
-        """The `at`-th try on a sample."""
+    def attack_once(self, sample: Sample, attempt: int = 0) -> Sample:
+        """Returns the attacked sample of an attempt."""
         if not is_attackable(sample):
             return derive_sample(sample, SKIPPED_TAG, sample.conversation)
-        made = sample
+        attacked = sample
         for part in self._parts:
-            made = part.attack_once(made, at)
-        return derive_sample(
-            sample, self.name, made.conversation, **({"try": str(at)} if at else {})
-        )
+            attacked = part.attack_once(attacked, attempt)
+        return derive_sample(sample, self.name, attacked.conversation, **_attempt_tags(attempt))
 
     async def attack(self, sample: Sample, target: Model) -> Sample:
-        """One try with all parts."""
+        """Returns the first attempt; the target is not queried."""
         return self.attack_once(sample)
+
+
+def _attempt_tags(attempt: int) -> dict[str, str]:
+    """Returns the tag of an attempt; the first has none."""
+    return {"try": str(attempt)} if attempt else {}

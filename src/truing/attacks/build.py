@@ -1,11 +1,17 @@
-"""Attack specs: `role-play`, `base64`, ... (rewrites; chained with `chain:a+b`), `paraphrase`, `pair`, `suffix`, ..."""
+"""Builders of the attack specs.
+
+role-play | base64 | ...          a rewrite by rule
+chain:role-play+base64            several of them
+paraphrase,model=(ATTACKER)       a rewrite by a model; also past-tense, language:NAME
+pair,model=(ATTACKER),by=(JUDGE)  a search; also tap, crescendo
+suffix                            a search on a local model
+"""
 
 from __future__ import annotations
 
 from truing.attacks.base import ChainedAttack, RewriteAttack
-from truing.attacks.dataset import make_rewrite
+from truing.attacks.dataset import make_rewrite, make_rewrites
 from truing.attacks.model_rewrites import ModelRewriteAttack
-from truing.attacks.rewrites import REWRITES
 from truing.attacks.search import (
     CrescendoSearch,
     PairSearch,
@@ -14,7 +20,6 @@ from truing.attacks.search import (
     TapSearch,
 )
 from truing.attacks.suffix import SuffixSearch
-from truing.core.errors import did_you_mean
 from truing.specs.resolve import Args
 
 _SEARCHES: dict[str, type[SteeredSearch]] = {
@@ -25,52 +30,45 @@ _SEARCHES: dict[str, type[SteeredSearch]] = {
 
 
 def build_rewrite(args: Args) -> RewriteAttack:
-    """A rewrite by rule; its kind is its name."""
+    """Builds a rewrite by rule; the kind of the spec is its name."""
     return make_rewrite(args.spec.kind, args.integer("seed", 0))
 
 
 def build_chain(args: Args) -> ChainedAttack:
-    """`chain:role-play+base64`."""
-    names = args.name.split("+")
-    for name in names:
-        if name not in REWRITES:
-            raise args.fault(f"there is no rewrite {name!r}{did_you_mean(name, REWRITES)}")
-    seed = args.integer("seed", 0)
-    return ChainedAttack(*(make_rewrite(name, seed) for name in names))
+    """Builds `chain:role-play+base64`."""
+    return ChainedAttack(*make_rewrites(args, args.integer("seed", 0)))
 
 
 def build_rewriter(args: Args) -> ModelRewriteAttack:
-    """`paraphrase`, `past-tense`, `language:NAME`, each with model=(...): the attacker."""
-    language = args.name or "Swahili"
+    """Builds `paraphrase`, `past-tense` or `language:NAME` with the attacker `model=(...)`."""
     return ModelRewriteAttack(
         args.spec.kind,
         args.required("model", "model"),
-        language=language,
+        language=args.name or "Swahili",
         seed=args.integer("seed", 0),
     )
 
 
 def build_search(args: Args) -> SteeredSearch:
-    """`pair`, `tap`, `crescendo`, with model=(...) the attacker and by=(...) the judge that steers."""
-    base = SearchBudget()
+    """Builds `pair`, `tap` or `crescendo` with attacker `model=` and steering judge `by=`."""
+    defaults = SearchBudget()
     budget = SearchBudget(
-        queries=args.integer("queries", base.queries),
-        width=args.integer("width", base.width),
-        branch=args.integer("branch", base.branch),
-        turns=args.integer("turns", base.turns),
-        max_tokens=args.integer("max_tokens", base.max_tokens),
+        queries=args.integer("queries", defaults.queries),
+        width=args.integer("width", defaults.width),
+        branch=args.integer("branch", defaults.branch),
+        turns=args.integer("turns", defaults.turns),
+        max_tokens=args.integer("max_tokens", defaults.max_tokens),
     )
-    faults = [
-        k for k in ("queries", "width", "branch", "turns", "max_tokens") if getattr(budget, k) < 1
-    ]
-    if faults:
-        raise args.fault(f"{', '.join(faults)}: at least 1")
-    attacker, steer = args.required("model", "model"), args.required("by", "judge")
-    return _SEARCHES[args.spec.kind](attacker, steer, budget=budget, seed=args.integer("seed", 0))
+    too_small = [name for name in budget.__struct_fields__ if getattr(budget, name) < 1]
+    if too_small:
+        raise args.fault(f"{', '.join(too_small)}: at least 1")
+    attacker, steering_judge = args.required("model", "model"), args.required("by", "judge")
+    search = _SEARCHES[args.spec.kind]
+    return search(attacker, steering_judge, budget=budget, seed=args.integer("seed", 0))
 
 
 def build_suffix(args: Args) -> SuffixSearch:
-    """`suffix`, on local models."""
+    """Builds `suffix`, for local models."""
     return SuffixSearch(
         steps=args.integer("steps", 40),
         length=args.integer("length", 8),

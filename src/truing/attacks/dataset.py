@@ -1,7 +1,8 @@
-"""`attacked:NAME,of=(DATA),tries=K`: a data set of attacked samples, K tries a prompt, for success by number of tries.
+"""`attacked:NAME,of=(DATA),tries=K`: a data set with K attacked versions of each prompt.
 
-Best-of-n jailbreaking (Hughes et al. 2024, arXiv 2412.03556) is `attacked:shuffle,of=(...),tries=25`: all K tries are
-asked, and hit@k for every k <= K comes from them without bias (Chen et al. 2021, arXiv 2107.03374).
+Best-of-n jailbreaking (Hughes et al. 2024, arXiv:2412.03556) is
+`attacked:shuffle,of=(...),tries=25`: the model answers all K versions, and hit@k for every k <= K
+is estimated from them without bias (Chen et al. 2021, arXiv:2107.03374).
 """
 
 from __future__ import annotations
@@ -17,15 +18,29 @@ from truing.core.protocols import Dataset
 from truing.core.types import DataInfo, Preference, Row
 from truing.specs.resolve import Args
 
+_MAX_TRIES = 1000
+
 
 def make_rewrite(name: str, seed: int = 0) -> RewriteAttack:
-    """The rewrite of a name."""
+    """Returns the rewrite of that name (a key of `REWRITES`)."""
     change, paper = REWRITES[name]
     return RewriteAttack(name, change, paper=paper, seed=seed)
 
 
+def make_rewrites(args: Args, seed: int) -> list[RewriteAttack]:
+    """Returns the rewrites of a spec's name, joined by `+` (`role-play+base64`)."""
+    names = args.name.split("+")
+    for name in names:
+        if name not in REWRITES:
+            raise args.fault(f"there is no rewrite {name!r}{did_you_mean(name, REWRITES)}")
+    return [make_rewrite(name, seed) for name in names]
+
+
 class AttackedDataset:
-    """Wraps a data set; prompts about minors and benign twins are left out. `plain` keeps the parents too."""
+    """A data set with its prompts attacked; `plain` keeps the original samples too.
+
+    Prompts about minors and the benign prompts of pairs are left out.
+    """
 
     def __init__(
         self,
@@ -42,42 +57,40 @@ class AttackedDataset:
 
     @property
     def info(self) -> DataInfo:
-        """The wrapped set's, under the attack's name."""
-        inner = self._dataset.info
-        spec = f"attacked:{self._attack.name},tries={self._tries},of=({inner.spec})"
-        return replace(inner, spec=spec, title=f"{inner.title}, attacked by {self._attack.name}")
+        """The original data set's, with the attack in spec and title."""
+        original = self._dataset.info
+        spec = f"attacked:{self._attack.name},tries={self._tries},of=({original.spec})"
+        return replace(
+            original, spec=spec, title=f"{original.title}, attacked by {self._attack.name}"
+        )
 
     def sha256(self) -> str:
-        """The wrapped set's; the attack stands in the spec."""
+        """Returns the original data set's hash; the attack is part of the spec."""
         return self._dataset.sha256()
 
     def rows(self) -> Iterator[Row]:
-        """The plain sample (if wanted), then its tries."""
+        """Yields each original sample (if `plain`), followed by its attacked versions."""
         for row in self._dataset.rows():
             sample = row.sample
             if sample.expect == "comply" or not is_attackable(sample):
                 continue
             if self._plain:
                 yield Row(sample=sample)
-            for at in range(self._tries):
-                yield Row(sample=self._attack.attack_once(sample, at))
+            for attempt in range(self._tries):
+                yield Row(sample=self._attack.attack_once(sample, attempt))
 
     def preferences(self) -> Iterator[Preference]:
-        """None: an attacked set has no pairs."""
+        """Yields nothing: an attacked data set has no pairs."""
         return iter(())
 
 
 def build(args: Args) -> AttackedDataset:
-    """The builder behind `attacked:`; the name may be a chain, `role-play+base64`."""
+    """Builds `attacked:NAME,of=(DATA)`; the name may be a chain, `role-play+base64`."""
     seed, tries = args.integer("seed", 0), args.integer("tries", 1)
-    if not 1 <= tries <= 1000:
-        raise args.fault(f"tries={tries}: from 1 to 1000")
-    names = args.name.split("+")
-    for name in names:
-        if name not in REWRITES:
-            raise args.fault(f"there is no rewrite {name!r}{did_you_mean(name, REWRITES)}")
-    parts = [make_rewrite(name, seed) for name in names]
-    attack = parts[0] if len(parts) == 1 else ChainedAttack(*parts)
+    if not 1 <= tries <= _MAX_TRIES:
+        raise args.fault(f"tries={tries}: from 1 to {_MAX_TRIES}")
+    rewrites = make_rewrites(args, seed)
+    attack = rewrites[0] if len(rewrites) == 1 else ChainedAttack(*rewrites)
     return AttackedDataset(
         args.required("of", "data"), attack, tries=tries, plain=args.flag("plain", True)
     )
