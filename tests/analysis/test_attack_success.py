@@ -1,4 +1,4 @@
-"""Attack tables against counts made by hand: success, hit@k, lift paired with the plain prompt, cost."""
+"""Attack results against counts made from the run: success, success at k, lift, cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import truing
 from truing.analysis.attack_success import attack_results
 from truing.analysis.judge_facts import JudgeFacts
-from truing.core.types import Conversation, Sampling
+from truing.core.types import Conversation, Sample, Sampling
 from truing.models.scripted import ScriptedModel
 from truing.plan import parse_plan, run_plan
 from truing.report import render
@@ -18,122 +18,115 @@ from truing.stats.attempts import hit_at_k
 from truing.stats.intervals import Interval
 
 REFUSAL = "Sorry, I can't help with this one."
+ANSWER = "Sure. Start small, ask people, write down what you learn."
 
 
-def weak(talk: Conversation, sampling: Sampling) -> str:
-    """Refuses the plain prompt; falls for a prompt in capitals of its own."""
-    return (
-        "Sure. Start small, ask people, write down what you learn."
-        if len(talk.prompt) % 3 == 0
-        else REFUSAL
-    )
+def complies(prompt: str) -> bool:
+    """Whether the scripted model answers: arbitrary, but different for dressed-up prompts."""
+    return len(prompt) % 3 == 0
+
+
+def reply(conversation: Conversation, sampling: Sampling) -> str:
+    return ANSWER if complies(conversation.prompt) else REFUSAL
+
+
+def evaluate_attack(tmp_path: Path, attack: str, judge: str = "rules:refusal"):
+    """Returns the data set and the run of an attack on the built-in prompts."""
+    data = truing.data(f"attacked:{attack},of=(builtin:safety)")
+    judges = [truing.judge(judge)]
+    return data, truing.evaluate(ScriptedModel(reply, version="1"), data, judges, tmp_path / "r")
 
 
 def test_success_lift_and_cost_are_counts_of_the_run(tmp_path: Path) -> None:
-    data = truing.data("attacked:role-play,of=(builtin:safety)")
-    run = truing.evaluate(
-        ScriptedModel(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r"
-    )
+    data, run = evaluate_attack(tmp_path, "role-play")
     results = attack_results(run)
-    whole = next(r for r in results if r.category is None)
-    rows = {row.sample.id: row.sample for row in data.rows()}
+    overall = next(r for r in results if r.category is None)
+    samples = {row.sample.id: row.sample for row in data.rows()}
     attacked = [
-        s
-        for s in rows.values()
-        if "attack" in s.tags and not s.tags["attack"].startswith("skipped")
+        sample
+        for sample in samples.values()
+        if "attack" in sample.tags and not sample.tags["attack"].startswith("skipped")
     ]
-    hits = sum(len(s.prompt) % 3 == 0 for s in attacked)
-    before = sum(len(rows[str(s.parent)].prompt) % 3 == 0 for s in attacked)
-    assert (
-        whole.question == "complied"
-        and whole.attack == "role-play"
-        and whole.judge == "rules:refusal"
+    hits = sum(complies(sample.prompt) for sample in attacked)
+    plain_hits = sum(complies(samples[str(sample.parent)].prompt) for sample in attacked)
+    n = len(attacked)
+    assert (overall.attack, overall.question, overall.judge) == (
+        "role-play",
+        "complied",
+        "rules:refusal",
     )
-    assert (whole.prompts, whole.tries, whole.hits) == (len(attacked), len(attacked), hits)
-    assert whole.success is not None and whole.success.estimate == pytest.approx(
-        hits / len(attacked)
-    )
-    assert whole.lift is not None and whole.pairs == len(attacked)
-    assert whole.lift.estimate == pytest.approx((hits - before) / len(attacked))
-    assert whole.lift.lower < whole.lift.estimate < whole.lift.upper
-    assert whole.queries == pytest.approx(len(attacked) / hits) and not whole.at_k
-    assert sum(r.hits for r in results if r.category) >= hits
-    assert not any("child" in (r.category or "") for r in results)
+    assert (overall.prompts, overall.tries, overall.hits, overall.pairs) == (n, n, hits, n)
+    assert overall.success is not None
+    assert overall.success.estimate == pytest.approx(hits / n)
+    assert overall.lift is not None
+    assert overall.lift.estimate == pytest.approx((hits - plain_hits) / n)
+    assert overall.lift.lower < overall.lift.estimate < overall.lift.upper
+    assert overall.queries == pytest.approx(n / hits)
+    assert not overall.at_k  # one try per prompt
+    assert sum(r.hits for r in results if r.category) >= hits  # a prompt may have two categories
 
 
-def test_hit_at_k_and_its_floor(tmp_path: Path) -> None:
-    data = truing.data("attacked:shuffle,tries=5,of=(builtin:safety)")
-    run = truing.evaluate(
-        ScriptedModel(weak, version="1"), data, [truing.judge("rules:refusal")], tmp_path / "r"
-    )
-    whole = next(r for r in attack_results(run, specificity=0.9) if r.category is None)
-    counts: dict[str, int] = {}
+def test_success_at_k_and_its_floor(tmp_path: Path) -> None:
+    data, run = evaluate_attack(tmp_path, "shuffle,tries=5")
+    overall = next(r for r in attack_results(run, specificity=0.9) if r.category is None)
+    hits: dict[str, int] = {}
     for row in data.rows():
-        s = row.sample
-        if s.tags.get("attack") == "shuffle":
-            counts[str(s.parent)] = counts.get(str(s.parent), 0) + (len(s.prompt) % 3 == 0)
-    assert whole.tries == 5 * whole.prompts and set(whole.at_k) == {1, 2, 3, 5}
-    for k, value in whole.at_k.items():
-        assert value == pytest.approx(sum(hit_at_k(5, c, k) for c in counts.values()) / len(counts))
-    assert whole.floor[3] == pytest.approx(1 - 0.9**3)
-    assert whole.success is not None and whole.success.method.startswith("cluster")
+        sample: Sample = row.sample
+        if sample.tags.get("attack") == "shuffle":
+            hits[str(sample.parent)] = hits.get(str(sample.parent), 0) + complies(sample.prompt)
+    assert overall.tries == 5 * overall.prompts
+    assert set(overall.at_k) == {1, 2, 3, 5}
+    for k, value in overall.at_k.items():
+        assert value == pytest.approx(sum(hit_at_k(5, c, k) for c in hits.values()) / len(hits))
+    assert overall.floor[3] == pytest.approx(1 - 0.9**3)
+    assert overall.success is not None
+    assert overall.success.method.startswith("cluster")
 
 
-def test_the_floor_of_a_shipped_judge_is_known_from_its_card(
+def test_the_floor_of_a_shipped_judge_comes_from_its_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = truing.data("attacked:shuffle,tries=2,of=(builtin:safety)")
-    run = truing.evaluate(
-        ScriptedModel(weak, version="1"), data, [truing.judge("keywords:")], tmp_path / "r"
-    )
+    _, run = evaluate_attack(tmp_path, "shuffle,tries=2", judge="keywords:")
     assert not attack_results(run)[0].floor  # a judge without a card
-    known = JudgeFacts(
+    facts = JudgeFacts(
         judge="keywords:",
         question="harmful",
         data="d",
         n=9,
         specificity=Interval(0.8, 0.7, 0.9, "wilson"),
     )
-    monkeypatch.setattr("truing.analysis.attack_success.shipped_card_facts", lambda record: [known])
+    monkeypatch.setattr("truing.analysis.attack_success.shipped_card_facts", lambda record: [facts])
     assert attack_results(run)[0].floor == pytest.approx({1: 0.2, 2: 1 - 0.8**2})
-    assert attack_results(run, specificity=0.5)[0].floor[1] == 0.5  # what is given comes first
+    assert attack_results(run, specificity=0.5)[0].floor[1] == 0.5  # the argument comes first
 
 
-def test_a_plan_with_an_attack_has_the_section(tmp_path: Path) -> None:
+def test_a_plan_with_an_attack_has_a_report_section(tmp_path: Path) -> None:
     plan = parse_plan(
         'title = "attacked"\n[models]\na = "scripted:mixed"\nb = "scripted:refuse"\n'
         '[run]\njudges = ["rules:refusal"]\n[data.safety]\nspec = "builtin:safety"\n'
         '[data.dressed]\nspec = "builtin:safety"\nattack = "role-play"\n'
     )
-    story = run_plan(plan, tmp_path)
-    made = build_section(story)
-    assert made is not None
-    markdown = render.render_markdown(story)
-    assert (
-        "## Attacks" in markdown
-        and "against the plain prompt" in markdown
-        and "role-play" in markdown
-    )
-    lifts = [attack_results(tmp_path / "a" / "dressed", [tmp_path / "a" / "safety"])[0].lift]
-    assert lifts[0] is not None
+    report = run_plan(plan, tmp_path)
+    assert build_section(report) is not None
+    markdown = render.render_markdown(report)
+    assert "## Attacks" in markdown
+    assert "against the plain prompt" in markdown
+    assert "role-play" in markdown
+    (overall, *_) = attack_results(tmp_path / "a" / "dressed", [tmp_path / "a" / "safety"])
+    assert overall.lift is not None
 
 
-def test_without_attack_or_judge_there_is_nothing(tmp_path: Path) -> None:
-    plain = truing.evaluate(
-        truing.model("scripted:mixed"),
-        truing.data("builtin:safety"),
-        [truing.judge("rules:refusal")],
-        tmp_path / "p",
-    )
+def test_without_an_attack_or_a_judge_there_are_no_results(tmp_path: Path) -> None:
+    model, judges = truing.model("scripted:mixed"), [truing.judge("rules:refusal")]
+    plain = truing.evaluate(model, truing.data("builtin:safety"), judges, tmp_path / "p")
     assert attack_results(plain) == []
-    rows = truing.data("attacked:leet,of=(builtin:safety)")
-    unjudged = truing.evaluate(truing.model("scripted:mixed"), rows, [], tmp_path / "u")
+    attacked = truing.data("attacked:leet,of=(builtin:safety)")
+    unjudged = truing.evaluate(model, attacked, [], tmp_path / "u")
     assert attack_results(unjudged) == []
-    failed = truing.evaluate(
-        truing.model("scripted:fail"),
-        truing.data("attacked:leet,of=(builtin:safety)"),
-        [truing.judge("rules:refusal")],
-        tmp_path / "f",
-    )
-    whole = attack_results(failed)[0]
-    assert whole.success is None and whole.scored == 0 and whole.bounds == (0.0, 1.0)
+
+
+def test_failed_answers_leave_success_unknown(tmp_path: Path) -> None:
+    attacked = truing.data("attacked:leet,of=(builtin:safety)")
+    model, judges = truing.model("scripted:fail"), [truing.judge("rules:refusal")]
+    overall = attack_results(truing.evaluate(model, attacked, judges, tmp_path / "f"))[0]
+    assert (overall.success, overall.scored, overall.bounds) == (None, 0, (0.0, 1.0))

@@ -1,158 +1,92 @@
-"""The Goodhart ledger, corrected differences of two runs, and figures of runs that were stopped."""
+"""The Goodhart ledger: gains by the optimised judge beside those by an independent one."""
 
 from __future__ import annotations
-
-import json
 
 import msgspec
 import numpy as np
 import pytest
 
 from truing.analysis.comparison import compare
-from truing.analysis.label_draws import draw_rows
-from truing.analysis.labels import add_label
-from truing.analysis.summary import summarise
+from truing.analysis.goodhart import mean_difference_interval
 from truing.core.types import Judgement, Lineage
+from truing.stats.paired import paired_mean
 
-CHOOSER, FREE = Lineage(name="chooser", hash="c" * 16), Lineage(name="free", hash="f" * 16)
-BEST = Lineage(name="best-of", hash="b" * 16, judges=(CHOOSER,))
-
-
-def two(make_run, prompts, chosen, free, n=100):
-    lineages = {"chooser": CHOOSER, "free": FREE}
-
-    def rows(yes):
-        return [[True]] * yes + [[False]] * (n - yes)
-
-    a = make_run(
-        "a",
-        prompts(n),
-        {"harmful@chooser": rows(chosen[0]), "harmful@free": rows(free[0])},
-        lineages=lineages,
-    )
-    b = make_run(
-        "b",
-        prompts(n),
-        {"harmful@chooser": rows(chosen[1]), "harmful@free": rows(free[1])},
-        lineages=lineages,
-        model=BEST,
-    )
-    return compare(a, b)
+CHOOSER = Lineage(name="chooser", hash="c" * 16)
+INDEPENDENT = Lineage(name="independent", hash="f" * 16)
+LINEAGES = {"chooser": CHOOSER, "independent": INDEPENDENT}
+BEST_OF = Lineage(name="best-of", hash="b" * 16, judges=(CHOOSER,))
 
 
-def test_the_gain_that_no_other_judge_sees(make_run, prompts):
-    (line,) = two(make_run, prompts, (50, 0), (50, 45)).ledger
-    assert (line.optimised, line.independent, line.unit, line.n) == ("chooser", "free", "rate", 100)
-    assert line.gain_optimised.estimate == pytest.approx(
-        0.5
-    ) and line.gain_independent.estimate == pytest.approx(0.05)
-    assert line.inflation.estimate == pytest.approx(0.45) and line.inflation.lower > 0.3
-    assert "best-of" in line.why
+def ledger_entry(make_run, prompts, chooser_harm, independent_harm, n=100):
+    """The entry of two runs with so many harmful answers, in a and b, by either judge."""
+
+    def verdicts(run):
+        return {
+            f"harmful@{judge}": [[i < harm[run]] for i in range(n)]
+            for judge, harm in (("chooser", chooser_harm), ("independent", independent_harm))
+        }
+
+    a = make_run("a", prompts(n), verdicts(0), lineages=LINEAGES)
+    b = make_run("b", prompts(n), verdicts(1), lineages=LINEAGES, model=BEST_OF)
+    (entry,) = compare(a, b).ledger
+    return entry
 
 
-def test_a_gain_that_both_see_is_not_inflated(make_run, prompts):
-    (line,) = two(make_run, prompts, (50, 10), (50, 10)).ledger
-    assert line.inflation.estimate == 0 and line.inflation.lower < 0 < line.inflation.upper
+def test_a_gain_that_no_other_judge_sees_is_inflated(make_run, prompts):
+    entry = ledger_entry(make_run, prompts, (50, 0), (50, 45))
+    assert (entry.optimised, entry.independent) == ("chooser", "independent")
+    assert (entry.unit, entry.n) == ("rate", 100)
+    assert entry.gain_optimised.estimate == pytest.approx(0.5)
+    assert entry.gain_independent.estimate == pytest.approx(0.05)
+    assert entry.inflation.estimate == pytest.approx(0.45)
+    assert entry.inflation.lower > 0.3
+    assert "best-of" in entry.why
 
 
-def test_no_lever_no_ledger_and_no_witness_is_said(make_run, prompts):
+def test_a_gain_that_both_judges_see_is_not_inflated(make_run, prompts):
+    entry = ledger_entry(make_run, prompts, (50, 10), (50, 10))
+    assert entry.inflation.estimate == 0
+    assert entry.inflation.lower < 0 < entry.inflation.upper
+
+
+def test_without_an_optimised_judge_there_is_no_entry(make_run, prompts):
     a = make_run("a", prompts(20), {"harmful": [[True]] * 20})
     assert compare(a, make_run("b", prompts(20), {"harmful": [[False]] * 20})).ledger == ()
-    one = {"harmful@chooser": [[True]] * 20}
-    a = make_run("c", prompts(20), one, lineages={"chooser": CHOOSER})
-    b = make_run("d", prompts(20), one, lineages={"chooser": CHOOSER}, model=BEST)
-    (line,) = compare(a, b).ledger
-    assert line.independent is None and line.inflation is None and "nothing confirms" in line.note
 
 
-def test_a_judge_that_gives_values_is_counted_in_deviations(make_run, prompts):
-    rows = {"helpful@chooser": [[None]] * 40, "harmful@free": [[True]] * 20 + [[False]] * 20}
-    lineages = {"chooser": CHOOSER, "free": FREE}
-    a = make_run("a", prompts(40), rows, lineages=lineages)
-    b = make_run("b", prompts(40), rows, lineages=lineages, model=BEST)
+def test_without_an_independent_judge_there_is_no_inflation(make_run, prompts):
+    verdicts = {"harmful@chooser": [[True]] * 20}
+    a = make_run("c", prompts(20), verdicts, lineages=LINEAGES)
+    b = make_run("d", prompts(20), verdicts, lineages=LINEAGES, model=BEST_OF)
+    (entry,) = compare(a, b).ledger
+    assert (entry.independent, entry.inflation) == (None, None)
+    assert "nothing confirms the gain" in entry.note
+
+
+def test_values_are_compared_in_standard_deviations(make_run, prompts):
+    verdicts = {
+        "helpful@chooser": [[None]] * 40,
+        "harmful@independent": [[True]] * 20 + [[False]] * 20,
+    }
+    a = make_run("a", prompts(40), verdicts, lineages=LINEAGES)
+    b = make_run("b", prompts(40), verdicts, lineages=LINEAGES, model=BEST_OF)
     for run, shift in ((a, 0.0), (b, 2.0)):
         records = msgspec.json.decode((run / "manifest.json").read_bytes(), type=dict)["judges"]
-        file = next(r["file"] for r in records if r["name"] == "chooser")
-        given = [
+        file = next(record["file"] for record in records if record["name"] == "chooser")
+        rewards = [
             Judgement(sample_id=f"s{i}", judge="chooser", question="helpful", value=(i % 2) + shift)
             for i in range(40)
         ]
-        (run / file).write_bytes(b"".join(msgspec.json.encode(g) + b"\n" for g in given))
-    (line,) = compare(a, b).ledger
-    assert line.unit == "sd" and line.gain_independent.estimate == 0
-    assert line.gain_optimised.estimate == pytest.approx(2.0 / np.std([0, 1] * 20, ddof=1))
+        (run / file).write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in rewards))
+    (entry,) = compare(a, b).ledger
+    assert (entry.unit, entry.gain_independent.estimate) == ("sd", 0)
+    assert entry.gain_optimised.estimate == pytest.approx(2.0 / np.std([0, 1] * 20, ddof=1))
 
 
-def label_all(run, truth, n):
-    for d in draw_rows(run, n):
-        add_label(
-            run,
-            Judgement(
-                sample_id=d.sample_id,
-                judge="human:a",
-                question="harmful",
-                verdict=bool(truth[int(d.sample_id[1:])]),
-            ),
-        )
-
-
-def test_a_corrected_difference_sees_what_a_lenient_judge_hides(make_run, prompts):
-    source = np.random.default_rng(5)
-    n = 1500
-    truth_a, truth_b = source.random(n) < 0.5, source.random(n) < 0.2
-    judged = {}
-    for name, truth in (("a", truth_a), ("b", truth_b)):
-        seen = np.where(truth, source.random(n) < 0.7, source.random(n) < 0.1)
-        judged[name] = make_run(name, prompts(n), {"harmful": [[bool(s)] for s in seen]})
-        label_all(judged[name], truth, 250)
-    got = compare(judged["a"], judged["b"]).find("harmful")
-    true = truth_b.mean() - truth_a.mean()
-    assert got.corrected.method == "ppi++ difference"
-    assert got.corrected.lower < true < got.corrected.upper and got.corrected.upper < 0
-    assert got.estimate > got.corrected.estimate
-
-
-def test_few_labels_give_a_wide_difference_and_one_arm_none(make_run, prompts):
-    a = make_run("a", prompts(100), {"harmful": [[True]] * 50 + [[False]] * 50})
-    b = make_run("b", prompts(100), {"harmful": [[False]] * 100})
-    label_all(a, np.arange(100) < 50, 20)
-    assert compare(a, b).find("harmful").corrected is None
-    label_all(b, np.zeros(100), 20)
-    got = compare(a, b).find("harmful").corrected
-    assert (
-        got.method.startswith("square-and-add") and -1 <= got.lower < got.estimate < got.upper <= 1
-    )
-
-
-def stop(run, seed=0):
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["notes"] = {"until": "stopped after 200 of 200 draws"}
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    return run
-
-
-def test_a_stopped_run_reports_its_sequence_and_never_wilson(make_run, prompts):
-    verdicts = {"harmful": [[i % 4 == 0] for i in range(200)]}
-    plain = summarise(make_run("p", prompts(200, expect="refuse", harms=("self_harm",)), verdicts))
-    got = summarise(
-        stop(make_run("r", prompts(200, expect="refuse", harms=("self_harm",)), verdicts))
-    )
-    for question in ("harmful", "attack_success"):
-        rate = got.find(question)
-        assert rate.raw.method == "betting sequence" and rate.raw.estimate == pytest.approx(0.25)
-        assert rate.raw.width > plain.find(question).raw.width
-    assert got.find("harmful", "self_harm").raw.method == "betting sequence"
-
-
-def test_a_stopped_run_is_compared_by_a_sequence(make_run, prompts):
-    a = make_run("a", prompts(200), {"harmful": [[True]] * 200})
-    b = stop(make_run("b", prompts(200), {"harmful": [[False]] * 200}))
-    got = compare(a, b).find("harmful")
-    assert got.method.startswith("paired betting") and got.upper < -0.7 and got.p is None
-
-
-def test_the_plane_of_a_stopped_run_has_its_sequence_too(make_run, prompts):
-    rows = {"refused": [[i % 2 == 0] for i in range(200)]}
-    a = make_run("a", prompts(200, expect="comply"), rows)
-    b = stop(make_run("b", prompts(200, expect="comply"), rows))
-    assert [p.helpful.method for p in compare(a, b).points] == ["wilson", "betting sequence"]
+def test_the_interval_is_the_paired_one_without_clipping():
+    differences = [0.5, -0.25, 0.0, 0.75]
+    interval, paired = mean_difference_interval(differences), paired_mean([0.0] * 4, differences)
+    assert (interval.estimate, interval.lower) == pytest.approx((paired.estimate, paired.lower))
+    assert interval.upper == pytest.approx(2 * 0.25 - interval.lower)
+    assert paired.upper == 1.0 < interval.upper
+    assert mean_difference_interval([5.0] * 10).lower > 1

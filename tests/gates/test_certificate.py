@@ -1,231 +1,160 @@
-"""Certificates: by hand at 59 labels, by simulation, and the refusals to certify."""
+"""Certificates: by hand at 59 labels, by simulation, and what cannot be certified."""
 
 from __future__ import annotations
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
+from tests.gates.certificate_runs import REQUEST, build_scored_run, label_rows
 
-from truing.analysis.label_draws import draw_rows
-from truing.analysis.labels import add_label
 from truing.core.errors import DataError, LineageError, PlanError, RunError
 from truing.core.lineage import hash_prompts
-from truing.core.types import Judgement, Lineage
+from truing.core.types import Lineage
+from truing.gates import certificate
 from truing.gates.certificate import certify
 from truing.gates.certificate_draws import CertificateRequest, draw_rows_to_label
-from truing.runs.folder import Run
-
-ASK = CertificateRequest(judge="test:harmful")
 
 
-def scored(run, scores):
-    """Gives a run's judge these scores: one list a prompt."""
-    record = json.loads((run / "manifest.json").read_text())["judges"][0]
-    rows = [
-        Judgement(
-            sample_id=f"s{i}",
-            index=k,
-            judge=record["name"],
-            question="harmful",
-            verdict=None if s is None else s >= 0.5,
-            score=s,
-        )
-        for i, of in enumerate(scores)
-        for k, s in enumerate(of)
-    ]
-    import msgspec
-
-    (run / record["file"]).write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in rows))
-    return run
+def test_59_harmless_labels_certify_five_per_cent(make_run, prompts):
+    run = build_scored_run(make_run, prompts, [[0.1]] * 100)
+    label_rows(run, REQUEST, 58)
+    result = certify(run, REQUEST)
+    assert (result.status, result.more_labels) == ("not certifiable", 1)
+    assert "1 more labels" in result.statement
+    label_rows(run, REQUEST, 1)
+    result = certify(run, REQUEST)
+    assert (result.status, result.labels) == ("certified", 59)
+    assert result.harm_upper == pytest.approx(0.0495, abs=1e-4)
+    assert (result.threshold, result.refused.estimate) == (1.01, 0)
+    assert "exchangeable" in result.assumes
 
 
-def label(run, asked, n, harmful):
-    """Labels n rows by a function of the sample's number and the answer's index."""
-    for d in draw_rows_to_label(run, asked, n):
-        add_label(
-            run,
-            Judgement(
-                sample_id=d.sample_id,
-                index=d.index,
-                judge="human:a",
-                question="harmful",
-                verdict=harmful(int(d.sample_id[1:]), d.index),
-            ),
-        )
-
-
-def test_none_of_59_certifies_five_per_cent(make_run, prompts):
-    run = scored(make_run("r", prompts(100), {"harmful": [[False]] * 100}), [[0.1]] * 100)
-    label(run, ASK, 58, lambda i, k: False)
-    got = certify(run, ASK)
-    assert (
-        got.status == "not certifiable"
-        and got.more_labels == 1
-        and "1 more labels" in got.statement
-    )
-    label(run, ASK, 1, lambda i, k: False)
-    got = certify(run, ASK)
-    assert (
-        got.status == "certified"
-        and got.labels == 59
-        and got.harm_upper == pytest.approx(0.0495, abs=1e-4)
-    )
-    assert got.threshold == 1.01 and got.refused.estimate == 0 and "exchangeable" in got.assumes
+def test_without_labels_59_are_missing(make_run, prompts):
+    run = make_run("r", prompts(10), {"harmful": [[False]] * 10})
+    assert certify(run, REQUEST).more_labels == 59
 
 
 def test_the_loosest_threshold_that_holds(make_run, prompts):
     scores = [[i / 1000] for i in range(1000)]
-    run = scored(
-        make_run("r", prompts(1000, expect="comply"), {"harmful": [[False]] * 1000}), scores
-    )
-    label(
-        run, ASK, 1000, lambda i, k: i >= 500 and i % 2 == 0
-    )  # half of what scores over 0.5 is harmful
-    got = certify(run, ASK)
-    # With t = 0.5 + x, x / 2 of 1,000 rows get through harmful: at most 38 events of 1,000 certify 5 %.
-    assert got.status == "certified" and got.threshold == pytest.approx(0.57) and got.events == 35
-    assert got.refused.estimate == pytest.approx(
-        0.43
-    ) and got.refused_benign.estimate == pytest.approx(0.43)
+    run = build_scored_run(make_run, prompts, scores, expect="comply")
+    # Half of the answers that score above 0.5 are harmful.
+    label_rows(run, REQUEST, 1000, lambda i: i >= 500 and i % 2 == 0)
+    result = certify(run, REQUEST)
+    # At 0.5 + x, x / 2 of 1,000 answers pass and are harmful; at most 38 events certify 5 %.
+    assert (result.status, result.events) == ("certified", 35)
+    assert result.threshold == pytest.approx(0.57)
+    assert result.refused.estimate == pytest.approx(0.43)
+    assert result.refused_benign.estimate == pytest.approx(0.43)
 
 
-def test_rows_that_nothing_lets_through_need_no_label(make_run, prompts):
-    scores = [[0.9 if i % 2 else 0.1] for i in range(400)]
-    run = scored(make_run("r", prompts(400), {"harmful": [[False]] * 400}), scores)
-    ask = CertificateRequest(judge="test:harmful", loosest=0.5)
-    drawn = draw_rows_to_label(run, ask, 40)
-    assert len(drawn) == 40 and all(int(d.sample_id[1:]) % 2 == 0 for d in drawn)
-    for d in drawn:
-        add_label(
-            run,
-            Judgement(sample_id=d.sample_id, judge="human:a", question="harmful", verdict=False),
-        )
-    got = certify(run, ask)
-    assert got.status == "certified" and got.labels > 59 and got.refused.estimate == 0.5
+def test_prompts_without_an_answer_that_passes_count_as_harmless(make_run, prompts):
+    run = build_scored_run(make_run, prompts, [[0.9 if i % 2 else 0.1] for i in range(400)])
+    request = CertificateRequest(judge="test:harmful", loosest=0.5)
+    label_rows(run, request, 40)
+    result = certify(run, request)
+    assert result.status == "certified"
+    assert result.labels > 59
+    assert result.refused.estimate == 0.5
 
 
 def test_unscored_answers_are_never_let_through(make_run, prompts):
-    scores = [[None] if i < 50 else [0.2] for i in range(200)]
-    run = scored(make_run("r", prompts(200), {"harmful": [[False]] * 200}), scores)
-    label(run, ASK, 150, lambda i, k: i < 50)
-    got = certify(run, ASK)
-    assert got.status == "certified" and got.events == 0 and got.refused.estimate == 0.25
+    run = build_scored_run(make_run, prompts, [[None] if i < 50 else [0.2] for i in range(200)])
+    label_rows(run, REQUEST, 150, lambda i: i < 50)
+    result = certify(run, REQUEST)
+    assert (result.status, result.events, result.refused.estimate) == ("certified", 0, 0.25)
 
 
-def test_who_cannot_tell_has_found_harm(make_run, prompts):
-    run = scored(make_run("r", prompts(100), {"harmful": [[False]] * 100}), [[0.1]] * 100)
-    label(run, ASK, 80, lambda i, k: None if i % 3 == 0 else False)
-    assert certify(run, ASK).status == "hopeless"
+def test_undecided_labels_count_as_harm(make_run, prompts):
+    run = build_scored_run(make_run, prompts, [[0.1]] * 100)
+    label_rows(run, REQUEST, 80, lambda i: None if i % 3 == 0 else False)
+    assert certify(run, REQUEST).status == "hopeless"
 
 
-def test_looking_again_and_again_has_its_price(make_run, prompts):
-    run = scored(make_run("r", prompts(100), {"harmful": [[False]] * 100}), [[0.1]] * 100)
-    label(run, ASK, 60, lambda i, k: False)
-    ask = CertificateRequest(judge="test:harmful", anytime=True)
-    assert certify(run, ask).more_labels == 8 and certify(run, ASK).status == "certified"
-    label(run, ASK, 8, lambda i, k: False)
-    assert certify(run, ask).status == "certified"
+def test_looking_repeatedly_needs_more_labels(make_run, prompts):
+    run = build_scored_run(make_run, prompts, [[0.1]] * 100)
+    label_rows(run, REQUEST, 60)
+    anytime = CertificateRequest(judge="test:harmful", anytime=True)
+    assert certify(run, REQUEST).status == "certified"
+    assert certify(run, anytime).more_labels == 8
+    label_rows(run, REQUEST, 8)
+    assert certify(run, anytime).status == "certified"
 
 
-def test_hopeless_is_said(make_run, prompts):
-    run = scored(make_run("r", prompts(100), {"harmful": [[True]] * 100}), [[0.4]] * 100)
-    label(run, ASK, 60, lambda i, k: True)
-    got = certify(run, ASK)
-    assert (
-        got.status == "hopeless"
-        and got.more_labels is None
-        and "cannot be the rail's" in got.statement
-    )
+def test_too_much_harm_is_hopeless(make_run, prompts):
+    run = build_scored_run(make_run, prompts, [[0.4]] * 100)
+    label_rows(run, REQUEST, 60, lambda i: True)
+    result = certify(run, REQUEST)
+    assert (result.status, result.more_labels) == ("hopeless", None)
+    assert "cannot be the rail's" in result.statement
 
 
 def test_best_of_n_is_judged_by_the_answer_that_it_gives(make_run, prompts):
-    scores = [[0.9, 0.1, 0.5] for _ in range(100)]
-    run = scored(make_run("r", prompts(100), {"harmful": [[False] * 3] * 100}), scores)
-    ask = CertificateRequest(judge="test:harmful", best_of=True)
-    drawn = draw_rows_to_label(run, ask, 70)
-    assert {d.index for d in drawn} == {1}
-    for d in drawn:
-        add_label(
-            run,
-            Judgement(
-                sample_id=d.sample_id, index=1, judge="human:a", question="harmful", verdict=False
-            ),
-        )
-    got = certify(run, ask)
-    assert got.status == "certified" and got.statement.startswith("best-of below=")
+    run = build_scored_run(make_run, prompts, [[0.9, 0.1, 0.5]] * 100)
+    request = CertificateRequest(judge="test:harmful", best_of=True)
+    assert {draw.index for draw in draw_rows_to_label(run, request, 70)} == {1}
+    label_rows(run, request, 70)
+    result = certify(run, request)
+    assert result.status == "certified"
+    assert result.statement.startswith("best-of below=")
 
 
-def test_a_labelled_set_certifies_if_it_is_whole(make_run, prompts):
+def test_a_completely_labelled_set_certifies(make_run, prompts):
     truth = [[i % 50 == 0] for i in range(300)]
-    run = make_run("r", prompts(300), {"harmful@j": [[False]] * 300, "harmful@human:p": truth})
-    got = certify(run, CertificateRequest(judge="j"), people="human:p")
-    assert got.labels == 300 and got.events == 6 and got.status == "certified"
-    part = make_run(
-        "b",
-        prompts(300),
-        {"harmful@j": [[False]] * 300, "harmful@human:p": truth[:200] + [[]] * 100},
-    )
-    with pytest.raises(DataError, match="did not label every answer"):
-        certify(part, CertificateRequest(judge="j"), people="human:p")
+    verdicts = {"harmful@j": [[False]] * 300, "harmful@human:p": truth}
+    run = make_run("r", prompts(300), verdicts)
+    request = CertificateRequest(judge="j")
+    result = certify(run, request, people="human:p")
+    assert (result.status, result.labels, result.events) == ("certified", 300, 6)
     with pytest.raises(RunError, match="human:q"):
-        certify(part, CertificateRequest(judge="j"), people="human:q")
+        certify(run, request, people="human:q")
+
+
+def test_a_set_labelled_in_part_certifies_nothing(make_run, prompts):
+    labels = [[False]] * 200 + [[]] * 100
+    verdicts = {"harmful@j": [[False]] * 300, "harmful@human:p": labels}
+    run = make_run("b", prompts(300), verdicts)
+    with pytest.raises(DataError, match="did not label every answer"):
+        certify(run, CertificateRequest(judge="j"), people="human:p")
 
 
 def test_a_certificate_is_wrong_at_most_as_often_as_it_says(make_run, prompts, monkeypatch):
-    """300 calibration sets at a risk just over alpha: at most delta of them may be certified."""
-    from truing.gates import certificate as room
-
-    source, wrong = np.random.default_rng(0), 0
-    run = scored(make_run("r", prompts(100), {"harmful": [[False]] * 100}), [[0.1]] * 100)
+    """Of 300 label sets with a risk just above alpha, at most the share delta may be certified."""
+    rng, certified = np.random.default_rng(0), 0
+    run = build_scored_run(make_run, prompts, [[0.1]] * 100)
     for _ in range(300):
-        truth = source.random(100) < 0.051
-        monkeypatch.setattr(
-            room,
-            "_read_labels",
-            lambda *_, t=truth: {(f"s{i}", 0): bool(x) for i, x in enumerate(t)},
-        )
-        wrong += certify(run, ASK).status == "certified"
-    assert wrong / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
+        truth = rng.random(100) < 0.051
+        labels = {(f"s{i}", 0): bool(harmful) for i, harmful in enumerate(truth)}
+        monkeypatch.setattr(certificate, "_read_labels", lambda *_, labels=labels: labels)
+        certified += certify(run, REQUEST).status == "certified"
+    assert certified / 300 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
 
 
-def test_prompts_that_the_judge_was_trained_on_certify_nothing(make_run, prompts):
-    some = Lineage(
-        name="j", hash="1" * 16, prompts=hash_prompts([f"question {i}" for i in range(100)])
-    )
-    rows = {"harmful@j": [[False]] * 200, "harmful@human:p": [[False]] * 200}
-    got = certify(
-        make_run("r", prompts(200), rows, lineages={"j": some}),
-        CertificateRequest(judge="j"),
-        people="human:p",
-    )
-    assert got.status == "certified" and (got.labels, got.prompts) == (100, 100)
-    rows = {k: v[:50] for k, v in rows.items()}
+def test_prompts_that_the_judge_was_trained_on_are_left_out(make_run, prompts):
+    trained = hash_prompts([f"question {i}" for i in range(100)])
+    lineages = {"j": Lineage(name="j", hash="1" * 16, prompts=trained)}
+    request = CertificateRequest(judge="j")
+
+    def build(name, n):
+        verdicts = {"harmful@j": [[False]] * n, "harmful@human:p": [[False]] * n}
+        return make_run(name, prompts(n), verdicts, lineages=lineages)
+
+    result = certify(build("r", 200), request, people="human:p")
+    assert (result.status, result.labels, result.prompts) == ("certified", 100, 100)
     with pytest.raises(LineageError, match="trained on all 50 prompts"):
-        certify(
-            make_run("b", prompts(50), rows, lineages={"j": some}),
-            CertificateRequest(judge="j"),
-            people="human:p",
-        )
+        certify(build("b", 50), request, people="human:p")
 
 
-def test_what_cannot_be_asked(make_run, prompts):
+def test_alpha_and_delta_lie_between_0_and_1(make_run, prompts):
     run = make_run("r", prompts(10), {"harmful": [[False]] * 10})
-    with pytest.raises(RunError, match="did you mean 'test:harmful'"):
-        certify(run, CertificateRequest(judge="test:harmfu"))
-    with pytest.raises(PlanError, match="between 0 and 1"):
-        certify(run, CertificateRequest(judge="test:harmful", alpha=0))
-    with pytest.raises(PlanError, match="no threshold lies under"):
-        certify(run, CertificateRequest(judge="test:harmful", loosest=-1))
-    with pytest.raises(DataError, match="at least one"):
-        draw_rows_to_label(run, ASK, 0)
-    with pytest.raises(DataError, match="no scores"):
-        certify(scored(run, [[None]] * 10), ASK)
-    half = make_run("half", prompts(10), {"harmful": [[False]] * 10})
-    manifest = json.loads((half / "manifest.json").read_text())
-    (half / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
-    for ask in (lambda: certify(half, ASK), lambda: draw_rows(half, 3)):
-        with pytest.raises(RunError, match="not complete"):
-            ask()
-    assert certify(make_run("b", prompts(10), {"harmful": [[False]] * 10}), ASK).more_labels == 59
-    assert Run(run).manifest.complete
+    for fields in ({"alpha": 0}, {"delta": 1.0}):
+        with pytest.raises(PlanError, match="between 0 and 1"):
+            certify(run, CertificateRequest(judge="test:harmful", **fields))
+
+
+def test_the_json_keeps_its_keys(make_run, prompts):
+    run = make_run("r", prompts(10), {"harmful": [[False]] * 10})
+    document = json.loads(msgspec.json.encode(certify(run, REQUEST)))
+    assert document["said"].startswith("not certifiable at 5 %")
+    assert {"status", "threshold", "more_labels", "tested", "assumes"} <= set(document)
