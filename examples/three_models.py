@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from truing.judges.refusal import classify
+from truing.judges.refusal import classify_refusal
 from truing.plan import parse_plan, run_plan
 from truing.report import render
 from truing.specs.resolve import resolve
@@ -68,7 +68,7 @@ def refuses(prompt: str) -> str:
 
 def main(folder: str = "runs/three-models") -> None:
     """Runs the plan and writes the report."""
-    assert classify(REFUSAL) == "refused"
+    assert classify_refusal(REFUSAL) == "refused"
     story = run_plan(parse_plan(PLAN), folder)
     paths = render.write_report(story, Path(folder))
     for variant in story.variants:

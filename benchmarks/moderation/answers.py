@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from truing.hf.loading import load_causal_lm
-from truing.judges.refusal import probabilities
+from truing.judges.refusal import refusal_probabilities
 from truing.specs.resolve import resolve
 
 STARTS = (
@@ -161,7 +161,7 @@ def labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             add(row, refusal(rng), False, True)
     bad, good = ([r for r in part if "answer" in r] for part in (bad, good))
     for row in bad:
-        p = probabilities(row["answer"])
+        p = refusal_probabilities(row["answer"])
         declined = p["refused"] + p["partly"] > 0.5
         add(row, row["answer"], not declined, declined)
         add(row, refusal(rng), False, True)

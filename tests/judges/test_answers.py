@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truing.core.types import AnswerCheck
-from truing.judges.answers import KINDS, numbers, passes
+from truing.judges.answers import KINDS, find_numbers, passes_check
 
 CASES = [
     ("contains", ("Oslo",), ["It is Oslo.", "**oslo**"], ["Oslofjord", "Bergen"]),
@@ -81,8 +81,8 @@ CASES = [
 @pytest.mark.parametrize(("kind", "values", "good", "bad"), CASES)
 def test_kinds(kind: str, values: tuple[str, ...], good: list[str], bad: list[str]) -> None:
     check = AnswerCheck(kind, values)
-    assert [t for t in good if not passes(check, t)] == []
-    assert [t for t in bad if passes(check, t)] == []
+    assert [t for t in good if not passes_check(check, t)] == []
+    assert [t for t in bad if passes_check(check, t)] == []
 
 
 def test_every_kind_has_a_case() -> None:
@@ -90,16 +90,16 @@ def test_every_kind_has_a_case() -> None:
 
 
 def test_numbers() -> None:
-    assert numbers("Two of 1,500 or -3.5, not B12") == [2, 1500, -3.5]
+    assert find_numbers("Two of 1,500 or -3.5, not B12") == [2, 1500, -3.5]
 
 
 def test_unknown_kind() -> None:
     with pytest.raises(KeyError):
-        passes(AnswerCheck("rhymes", ()), "x")
+        passes_check(AnswerCheck("rhymes", ()), "x")
 
 
 @given(st.sampled_from(CASES), st.text(max_size=300))
 def test_no_text_breaks_a_check(
     case: tuple[str, tuple[str, ...], list[str], list[str]], text: str
 ) -> None:
-    assert passes(AnswerCheck(case[0], case[1]), text) in (True, False)
+    assert passes_check(AnswerCheck(case[0], case[1]), text) in (True, False)

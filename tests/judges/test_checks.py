@@ -15,7 +15,13 @@ from truing.core.types import (
     Sample,
     TokenLogprob,
 )
-from truing.judges.checks import CHECKS, admits_not_knowing, asks_back, check_of, supports
+from truing.judges.checks import (
+    CHECKS,
+    admits_not_knowing,
+    asks_back,
+    find_check,
+    meets_distress_with_care,
+)
 from truing.specs.resolve import resolve
 
 BARE = "Sorry, I can't help with this one."
@@ -137,7 +143,7 @@ def test_false_premises_are_corrected() -> None:
     ],
 )
 def test_supports(text: str) -> None:
-    assert supports(text)
+    assert meets_distress_with_care(text)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +161,7 @@ def test_supports(text: str) -> None:
     ],
 )
 def test_does_not_support(text: str) -> None:
-    assert not supports(text)
+    assert not meets_distress_with_care(text)
 
 
 def perfect(s: Sample) -> str:
@@ -229,7 +235,7 @@ def test_what_check_looks_at() -> None:
     none = judged("check", sample(), "x")
     assert none.verdict is None and none.failure is not None and none.failure.kind == "no-check"
     assert judged("check", sample(check=AnswerCheck("rhymes", ())), "x").verdict is None
-    assert check_of(sample(answer=" ")) is None
+    assert find_check(sample(answer=" ")) is None
     # the words of a refusal cannot pass a check of form
     assert judged("check", sample(check=AnswerCheck("max_words", ("20",))), BARE).verdict is False
 

@@ -6,7 +6,12 @@ import random
 import pytest
 
 from truing.core.types import Judgement, TokenLogprob
-from truing.judges.confidence import calibration, matched, stated_confidence, token_confidence
+from truing.judges.confidence import (
+    match_confidence,
+    measure_calibration,
+    stated_confidence,
+    token_confidence,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +49,7 @@ def test_tokens() -> None:
 
 
 def test_calibration_by_hand() -> None:
-    got = calibration([0.9, 0.9, 0.1, 0.6], [True, False, False, True])
+    got = measure_calibration([0.9, 0.9, 0.1, 0.6], [True, False, False, True])
     assert (got.n, got.accuracy, got.confidence) == (4, 0.5, pytest.approx(0.625))
     assert got.brier == pytest.approx((0.01 + 0.81 + 0.01 + 0.16) / 4)
     assert got.ece == pytest.approx((2 * 0.4 + 0.1 + 0.4) / 4)
@@ -56,7 +61,7 @@ def test_calibrated_by_simulation() -> None:
     rng = random.Random(0)
     p = [rng.random() for _ in range(20_000)]
     y = [rng.random() < x for x in p]
-    got = calibration(p, y)
+    got = measure_calibration(p, y)
     assert got.ece < 0.015 and got.brier == pytest.approx(1 / 6, abs=0.01)
     accuracy = [s.accuracy.estimate for s in got.selective]
     assert accuracy == sorted(accuracy, reverse=True)
@@ -65,7 +70,7 @@ def test_calibrated_by_simulation() -> None:
 def test_bad_input() -> None:
     for p, y in (([], []), ([0.5], [True, False]), ([1.5], [True])):
         with pytest.raises((ValueError, ZeroDivisionError)):
-            calibration(p, y)
+            measure_calibration(p, y)
 
 
 def test_matched_joins_by_answer() -> None:
@@ -78,4 +83,4 @@ def test_matched_joins_by_answer() -> None:
         Judgement(sample_id="b", judge="k", question="passes", verdict=True),
         Judgement(sample_id="a", index=1, judge="k", question="passes", verdict=True),
     ]
-    assert matched(sure, right) == ([0.9], [False])
+    assert match_confidence(sure, right) == ([0.9], [False])

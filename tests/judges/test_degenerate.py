@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from truing.core.types import Answer, Conversation, Message, Response, Sample, ToolCall
-from truing.judges.degenerate import DegenerateRule, trouble
+from truing.judges.degenerate import DegenerateRule, find_trouble
 
 PROMPT = "Which vegetables grow well in a shady garden bed?"
 GOOD = "Lettuce, spinach and chard grow well in shade. Most leafy vegetables need only a few hours of light."
@@ -38,14 +38,14 @@ GOOD = "Lettuce, spinach and chard grow well in shade. Most leafy vegetables nee
     ],
 )
 def test_kinds(text: str, finish: str, kind: str | None) -> None:
-    assert trouble(PROMPT, text, finish) == kind
+    assert find_trouble(PROMPT, text, finish) == kind
 
 
 def test_table_and_code_are_no_gibberish() -> None:
     code = "```python\nfor k in range(10):\n    print(k, k * k)\n```"
-    assert trouble("Print the squares below ten in Python", code) is None
+    assert find_trouble("Print the squares below ten in Python", code) is None
     table = "| a | b |\n|---|---|\n" + "\n".join(f"| {k} | {k * 7919} |" for k in range(12))
-    assert trouble("Make a table of primes times a number", table) is None
+    assert find_trouble("Make a table of primes times a number", table) is None
 
 
 def test_judgement_fields() -> None:

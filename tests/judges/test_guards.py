@@ -19,7 +19,7 @@ from truing.core.types import (
     Sampling,
     TokenLogprob,
 )
-from truing.judges.guard_formats import FORMATS, Reading
+from truing.judges.guard_formats import FORMATS, GuardReading
 from truing.judges.guards import GuardJudge
 from truing.specs.parser import parse_spec
 from truing.specs.resolve import Args, resolve
@@ -74,7 +74,7 @@ def _judged(name: str, model: Says, question: str = "harmful", text: str = "an a
 )
 def test_documented_replies(name: str, reply: str, harmful: bool, labels: tuple[str, ...]) -> None:
     found = FORMATS[name].parse(reply)
-    assert isinstance(found, Reading)
+    assert isinstance(found, GuardReading)
     assert found.answers["harmful"] is harmful and found.labels == labels
 
 

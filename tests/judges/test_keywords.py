@@ -9,7 +9,7 @@ import pytest
 
 from truing.core.errors import DataError, UserError
 from truing.core.types import Answer, Conversation, Judgement, Response, Sample
-from truing.judges.keywords import KeywordJudge, read_words
+from truing.judges.keywords import KeywordJudge, read_keywords
 from truing.specs.resolve import resolve
 
 
@@ -51,9 +51,9 @@ def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("fine\nno_such_category: word\n")
     with pytest.raises(DataError, match=r"words\.txt:2"):
-        read_words(path)
+        read_keywords(path)
     path.write_text("\n")
     with pytest.raises(DataError, match="no words"):
-        read_words(path)
+        read_keywords(path)
     with pytest.raises(UserError, match="cannot be read"):
-        read_words(tmp_path / "none.txt")
+        read_keywords(tmp_path / "none.txt")

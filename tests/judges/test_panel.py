@@ -7,7 +7,7 @@ import pytest
 
 from truing.core.errors import SpecError
 from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample
-from truing.judges.panel import RULES, Panel
+from truing.judges.panel import RULES, PanelJudge
 
 SAMPLE = Sample(conversation=Conversation.of("x"), id="s")
 RESPONSE = Response.of("s", 0, "m", Answer.of("y"))
@@ -31,7 +31,7 @@ class Voter:
 
 
 def verdict(rule: str, votes: tuple[bool | None, ...]) -> bool | None:
-    panel = Panel(rule, [Voter(v, name=f"v{k}") for k, v in enumerate(votes)])
+    panel = PanelJudge(rule, [Voter(v, name=f"v{k}") for k, v in enumerate(votes)])
     return asyncio.run(panel.judge(SAMPLE, RESPONSE)).verdict
 
 
@@ -66,7 +66,7 @@ def test_a_missing_vote_never_decides(rule: str) -> None:
 
 
 def test_lineage_holds_all_members() -> None:
-    panel = Panel("any", [Voter(True, name="a"), Voter(False, name="b")])
+    panel = PanelJudge("any", [Voter(True, name="a"), Voter(False, name="b")])
     assert [j.name for j in panel.lineage.judges] == ["a", "b"]
     made = asyncio.run(panel.judge(SAMPLE, RESPONSE))
     assert made.harms == {"privacy_violation": 0.7} and made.rationale == "a: yes, b: no"
@@ -74,8 +74,8 @@ def test_lineage_holds_all_members() -> None:
 
 def test_wrong_panels() -> None:
     with pytest.raises(SpecError, match="two members"):
-        Panel("any", [Voter(True)])
+        PanelJudge("any", [Voter(True)])
     with pytest.raises(SpecError, match="different questions: harmful, refused"):
-        Panel("any", [Voter(True), Voter(True, question="refused")])
+        PanelJudge("any", [Voter(True), Voter(True, question="refused")])
     with pytest.raises(SpecError, match="did you mean 'majority'"):
-        Panel("majorty", [Voter(True), Voter(True)])
+        PanelJudge("majorty", [Voter(True), Voter(True)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from truing.core.lineage import hash_prompt
 from truing.core.types import Answer, Conversation, Response, Sample
-from truing.judges.refusal import RefusalRule, classify, probabilities
+from truing.judges.refusal import RefusalRule, classify_refusal, refusal_probabilities
 
 SAMPLE = Sample(conversation=Conversation.of("How do I open a tin without an opener?"), id="s")
 
@@ -31,7 +31,7 @@ def judged(text: str, finish_reason: str = "stop"):
     ],
 )
 def test_refusals(text: str) -> None:
-    assert classify(text) == "refused"
+    assert classify_refusal(text) == "refused"
     assert judged(text).verdict is True
 
 
@@ -45,7 +45,7 @@ def test_refusals(text: str) -> None:
     ],
 )
 def test_answers(text: str) -> None:
-    assert classify(text) == "complied"
+    assert classify_refusal(text) == "complied"
     assert judged(text).verdict is False
 
 
@@ -63,7 +63,7 @@ def test_empty_and_failed_are_unscored() -> None:
 
 @given(st.text(max_size=400))
 def test_probabilities_sum_to_one(text: str) -> None:
-    assert sum(probabilities(text).values()) == pytest.approx(1)
+    assert sum(refusal_probabilities(text).values()) == pytest.approx(1)
 
 
 def test_long_text_costs_little() -> None:
@@ -83,7 +83,7 @@ def test_accuracy_on_unseen_xstest_prompts(data_dir: Path) -> None:
             if int(hash_prompt(row["prompt"]), 16) % 2 == 0:
                 continue
             label = {"1": "complied", "2": "refused", "3": "partly"}[row["final_label"][0]]
-            found = classify(row["completion"])
+            found = classify_refusal(row["completion"])
             n += 1
             right += (found == "complied") == (label == "complied")
             three += found == label

@@ -8,7 +8,7 @@ import pytest
 from truing.core.errors import SpecError
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Answer, Conversation, Lineage, Response, Sample, Sampling
-from truing.judges.rubric import RubricJudge, Verdict, build, parse_verdict
+from truing.judges.rubric import RubricJudge, RubricVerdict, build, parse_verdict
 from truing.specs.parser import parse_spec
 from truing.specs.resolve import Args
 
@@ -50,7 +50,7 @@ def test_a_clear_verdict() -> None:
 
 def test_markdown_around_the_lines_is_read() -> None:
     found = parse_verdict("**reason:** fine\n**grade:** 1\n**verdict:** no")
-    assert found == Verdict(False, 1, (), "fine")
+    assert found == RubricVerdict(False, 1, (), "fine")
 
 
 @pytest.mark.parametrize(

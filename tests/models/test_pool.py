@@ -67,7 +67,7 @@ def test_a_copy_answers_as_the_model_does() -> None:
         scored = await copy.logprobs(msgspec.msgpack.encode("A"), ["b c"])
         assert scored == await model.logprobs("A", ["b c"])
         faults = msgspec.msgpack.decode(
-            await ModelWorker("scripted:none").info(), type=pool_module._Face
+            await ModelWorker("scripted:none").info(), type=pool_module._WorkerInfo
         ).faults
         assert "there is no script 'none'" in faults[0]
 

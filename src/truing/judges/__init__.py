@@ -1,1 +1,3 @@
-"""judges"""
+"""Judges: programs (`rules:`, `keywords:`), prompted and guard models, moderation classifiers,
+reward and cost models.
+"""

@@ -1,5 +1,8 @@
-"""Program checks of an answer: `Check(kind, values)` and a text, true or false (cf. IFEval, Zhou et al. 2023,
-arXiv 2311.07911). Quotes, emphasis, case and a full stop do not matter unless the check is about them."""
+"""Program checks of an answer (cf. IFEval, Zhou et al. 2023, arXiv 2311.07911).
+
+A check has a kind and values; a text passes or not. Quotes, emphasis, case and a full stop do not
+matter unless the check is about them.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ _BULLET = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+")
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.S)
 
 
-def _tidy(text: str) -> str:
+def _normalise(text: str) -> str:
     return (
         re.sub(r"\s+", " ", text.replace("’", "'").replace("*", "").replace("`", ""))
         .strip()
@@ -45,21 +48,21 @@ def _tidy(text: str) -> str:
     )
 
 
-def _whole(value: str) -> re.Pattern[str]:
+def _whole_pattern(value: str) -> re.Pattern[str]:
     # Neither a part of a word nor of a number such as 4.5 or 1,400.
-    return re.compile(rf"(?<!\w)(?<!\d[.,]){re.escape(_tidy(value))}(?!\w)(?![.,]\d)")
+    return re.compile(rf"(?<!\w)(?<!\d[.,]){re.escape(_normalise(value))}(?!\w)(?![.,]\d)")
 
 
-def _has(text: str, value: str) -> re.Match[str] | None:
-    return _whole(value).search(text)
+def _find_whole(text: str, value: str) -> re.Match[str] | None:
+    return _whole_pattern(value).search(text)
 
 
 def _contains(text: str, values: tuple[str, ...]) -> bool:
-    return all(_has(_tidy(text), v) for v in values)
+    return all(_find_whole(_normalise(text), v) for v in values)
 
 
 def _contains_any(text: str, values: tuple[str, ...]) -> bool:
-    return any(_has(_tidy(text), v) for v in values)
+    return any(_find_whole(_normalise(text), v) for v in values)
 
 
 def _excludes(text: str, values: tuple[str, ...]) -> bool:
@@ -72,33 +75,33 @@ def _only(text: str, values: tuple[str, ...]) -> bool:
     return _contains_any(text, values[:bar]) and not _contains_any(text, values[bar + 1 :])
 
 
-def numbers(text: str) -> list[float]:
-    """The numbers of a text in order, in digits, or in words up to twenty."""
-    plain = re.sub(r"[A-Za-z]+", lambda m: _in_digits(m.group()), text)
+def find_numbers(text: str) -> list[float]:
+    """Returns the numbers of a text in order, written in digits, or in words up to twenty."""
+    plain = re.sub(r"[A-Za-z]+", lambda m: _word_to_digits(m.group()), text)
     return [float(m.replace(",", "").replace("−", "-")) for m in _NUMBER.findall(plain)]
 
 
-def _in_digits(word: str) -> str:
+def _word_to_digits(word: str) -> str:
     return str(_WORDS.index(word.lower())) if word.lower() in _WORDS else word
 
 
 def _number(text: str, values: tuple[str, ...]) -> bool:
     # What an answer ends with is its result; what follows the last "=" is one too.
-    wanted = float(values[0])
-    found = numbers(text)
-    after = numbers(text.rpartition("=")[2])[:1] if "=" in text else []
-    first = numbers(text.strip().split("\n", 1)[0])
-    ends = [*found[-1:], *after, *(first[-1:] if len(first) == 1 else [])]
-    return any(abs(x - wanted) < 1e-9 for x in ends)
+    expected = float(values[0])
+    numbers_found = find_numbers(text)
+    after_equals = find_numbers(text.rpartition("=")[2])[:1] if "=" in text else []
+    first = find_numbers(text.strip().split("\n", 1)[0])
+    candidates = [*numbers_found[-1:], *after_equals, *(first[-1:] if len(first) == 1 else [])]
+    return any(abs(x - expected) < 1e-9 for x in candidates)
 
 
 def _order(text: str, values: tuple[str, ...]) -> bool:
-    plain, at = _tidy(text), 0
+    plain, position = _normalise(text), 0
     for value in values:
-        found = _whole(value).search(plain, at)
-        if found is None:
+        numbers_found = _whole_pattern(value).search(plain, position)
+        if numbers_found is None:
             return False
-        at = found.end()
+        position = numbers_found.end()
     return True
 
 
@@ -109,27 +112,29 @@ def _exact(text: str, values: tuple[str, ...]) -> bool:
 
 
 def _yes_no(text: str, values: tuple[str, ...]) -> bool:
-    first = re.match(r"\W*(yes|no)\b", _tidy(text))
+    first = re.match(r"\W*(yes|no)\b", _normalise(text))
     return first is not None and first.group(1) == values[0]
 
 
 def _items(text: str, values: tuple[str, ...]) -> bool:
     lines = [line for line in text.strip().splitlines() if line.strip()]
-    listed = [line for line in lines if _BULLET.match(line)]
-    found = [_tidy(_BULLET.sub("", line)) for line in listed or lines]
-    return len(set(found)) == len(found) == int(values[0]) and all(
-        len(item.split()) <= 4 for item in found
+    bulleted = [line for line in lines if _BULLET.match(line)]
+    numbers_found = [_normalise(_BULLET.sub("", line)) for line in bulleted or lines]
+    return len(set(numbers_found)) == len(numbers_found) == int(values[0]) and all(
+        len(item.split()) <= 4 for item in numbers_found
     )
 
 
 def _max_words(text: str, values: tuple[str, ...]) -> bool:
     words = text.split()
-    return 0 < len(words) <= int(values[0]) and all(_has(_tidy(text), v) for v in values[1:])
+    return 0 < len(words) <= int(values[0]) and all(
+        _find_whole(_normalise(text), v) for v in values[1:]
+    )
 
 
 def _frame(text: str, values: tuple[str, ...]) -> bool:
-    plain = _tidy(text).strip("\"' ")
-    opens, closes = _tidy(values[0]), _tidy(values[1])
+    plain = _normalise(text).strip("\"' ")
+    opens, closes = _normalise(values[0]), _normalise(values[1])
     return (
         plain.startswith(opens)
         and plain.rstrip(" .,!\"'").endswith(closes)
@@ -139,17 +144,18 @@ def _frame(text: str, values: tuple[str, ...]) -> bool:
 
 def _json(text: str, values: tuple[str, ...]) -> bool:
     fenced = _FENCE.search(text)
-    found = re.search(r"\{.*\}", fenced.group(1) if fenced else text, re.S)
+    numbers_found = re.search(r"\{.*\}", fenced.group(1) if fenced else text, re.S)
     try:
-        made = json.loads(found.group()) if found else None
+        parsed = json.loads(numbers_found.group()) if numbers_found else None
     except (json.JSONDecodeError, RecursionError):
         return False
-    wanted = dict(v.partition("=")[::2] for v in values)
-    return isinstance(made, dict) and {str(k): str(v) for k, v in made.items()} == wanted
+    expected = dict(v.partition("=")[::2] for v in values)
+    return isinstance(parsed, dict) and {str(k): str(v) for k, v in parsed.items()} == expected
 
 
 def _choice(text: str, values: tuple[str, ...]) -> bool:
-    # Indexes of the right choices, a bar, then all choices: by letter first, else by the choice's own words alone.
+    # Indexes of the right choices, a bar, then all choices: by letter first, else by the choice's
+    # own words alone.
     bar = values.index("|")
     right, choices = {int(v) for v in values[:bar]}, values[bar + 1 :]
     letter = re.match(
@@ -157,14 +163,18 @@ def _choice(text: str, values: tuple[str, ...]) -> bool:
     )
     if (
         letter
-        and (at := ord(letter.group(1).upper()) - 65) < len(choices)
+        and (position := ord(letter.group(1).upper()) - 65) < len(choices)
         and letter.group(1) not in ("a", "i", "I")
     ):
-        return at in right
-    plain = _tidy(text)
-    named = {at for at, c in enumerate(choices) if _has(plain, c)}
-    longest = {at for at in named if not any(o != at and choices[at] in choices[o] for o in named)}
-    return bool(longest) and longest <= right
+        return position in right
+    plain = _normalise(text)
+    named_choices = {position for position, c in enumerate(choices) if _find_whole(plain, c)}
+    longest_named = {
+        position
+        for position in named_choices
+        if not any(o != position and choices[position] in choices[o] for o in named_choices)
+    }
+    return bool(longest_named) and longest_named <= right
 
 
 KINDS: dict[str, Callable[[str, tuple[str, ...]], bool]] = {
@@ -184,6 +194,8 @@ KINDS: dict[str, Callable[[str, tuple[str, ...]], bool]] = {
 }
 
 
-def passes(check: AnswerCheck, text: str) -> bool:
-    """Whether a text passes; an empty one never does. KeyError for a kind that does not exist."""
+def passes_check(check: AnswerCheck, text: str) -> bool:
+    """Whether a text passes a check; an empty text never does. Raises KeyError for an unknown
+    kind.
+    """
     return KINDS[check.kind](text, check.values) if text.strip() else False

@@ -13,7 +13,9 @@ Out = TypeVar("Out")
 
 
 class CallBatcher(Generic[In, Out]):
-    """Concurrent calls become one call of `work` in a thread; while it runs, the next batch collects."""
+    """Concurrent calls become one call of `work` in a thread; while it runs, the next batch
+    collects.
+    """
 
     def __init__(self, work: Callable[[Sequence[In]], Sequence[Out]], *, most: int = 512) -> None:
         self._work = work

@@ -1,8 +1,10 @@
-"""How sure an answer is, and whether it had reason to be: stated or token confidence against correctness.
+"""The confidence of answers, stated or from token probabilities, and its calibration against
+correctness.
 
-Stated confidence follows Lin et al. 2022 (arXiv 2205.14334): a probability in words or numbers. Token confidence is the
-geometric mean of the tokens' probabilities (Malinin & Gales 2021, arXiv 2002.07650). The measures are reliability
-(Murphy & Winkler 1977), ECE (Guo et al. 2017), the Brier score (1950) and selective accuracy (El-Yaniv & Wiener 2010).
+Stated confidence follows Lin et al. 2022 (arXiv 2205.14334): a probability in words or numbers.
+Token confidence is the geometric mean of the tokens' probabilities (Malinin & Gales 2021, arXiv
+2002.07650). The measures are reliability (Murphy & Winkler 1977), ECE (Guo et al. 2017), the Brier
+score (1950) and selective accuracy (El-Yaniv & Wiener 2010).
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ _PERCENT = re.compile(
     r"|\b(?:confiden\w+|probability|certainty)\s?(?:is|of|:|=)\s?(0?\.\d+|1(?:\.0+)?|0)(?![\d%])",
     re.I,
 )
-# Words for a probability with the medians that readers give them (Kent 1964; Mosteller & Youtz 1990).
+# Words for a probability with the medians that readers give them (Kent 1964; Mosteller & Youtz
+# 1990).
 WORDS: tuple[tuple[str, float], ...] = (
     (
         r"\b(?:not (?:at all )?sure|unsure|no idea|not certain|uncertain|i don't know|i do not know)\b",
@@ -50,25 +53,27 @@ _WORDS = tuple((re.compile(pattern, re.I), p) for pattern, p in WORDS)
 
 
 def stated_confidence(text: str) -> float | None:
-    """The probability that an answer states for itself, in numbers or else in words; none if it states none."""
-    plain = text[:20_000].replace("’", "'")
-    found = _PERCENT.search(plain)
-    if found:
-        percent, _, other, share = found.groups()
+    """Returns the probability that an answer states for itself, in numbers or else in words; None
+    without one.
+    """
+    normalised = text[:20_000].replace("’", "'")
+    match = _PERCENT.search(normalised)
+    if match:
+        percent, _, other, share = match.groups()
         value = float(share) if share is not None else float(percent or other) / 100
         return value if 0 <= value <= 1 else None
-    return next((p for pattern, p in _WORDS if pattern.search(plain)), None)
+    return next((p for pattern, p in _WORDS if pattern.search(normalised)), None)
 
 
 def token_confidence(logprobs: Sequence[TokenLogprob] | None) -> float | None:
-    """The geometric mean of the tokens' probabilities; none without token probabilities."""
+    """Returns the geometric mean of the tokens' probabilities; None without token probabilities."""
     if not logprobs:
         return None
     mean = sum(t.logprob for t in logprobs) / len(logprobs)
     return min(1.0, math.exp(mean)) if math.isfinite(mean) else None
 
 
-class Calibration(Struct, frozen=True):
+class ConfidenceCalibration(Struct, frozen=True):
     """Confidence against correctness over `n` answers."""
 
     n: int
@@ -80,12 +85,15 @@ class Calibration(Struct, frozen=True):
     selective: tuple[SelectiveAccuracy, ...]
 
 
-def calibration(
+def measure_calibration(
     confidence: Sequence[float], correct: Sequence[bool], *, bins: int = 10
-) -> Calibration:
-    """The measures; ValueError for nothing, unequal lengths, or a confidence outside [0, 1]."""
+) -> ConfidenceCalibration:
+    """Returns the calibration of confidences in [0, 1] against outcomes.
+
+    Raises ValueError for no rows, unequal lengths, or a confidence outside [0, 1].
+    """
     outcomes = [float(c) for c in correct]
-    return Calibration(
+    return ConfidenceCalibration(
         n=len(outcomes),
         brier=brier_score(confidence, outcomes),
         ece=ece(confidence, outcomes, bins=bins),
@@ -96,14 +104,18 @@ def calibration(
     )
 
 
-def matched(
+def match_confidence(
     confident: Iterable[Judgement], correct: Iterable[Judgement]
 ) -> tuple[list[float], list[bool]]:
-    """Confidence (the `value` of `rules:confidence`) and correctness (a verdict) of the answers that have both."""
-    known = {(j.sample_id, j.index): j.value for j in confident if j.value is not None}
+    """Returns confidences (`value` of `rules:confidence`) and correctness (verdicts) of answers
+    with both.
+    """
+    confidence_by_answer = {
+        (j.sample_id, j.index): j.value for j in confident if j.value is not None
+    }
     pairs = [
-        (known[k], j.verdict)
+        (confidence_by_answer[k], j.verdict)
         for j in correct
-        if j.verdict is not None and (k := (j.sample_id, j.index)) in known
+        if j.verdict is not None and (k := (j.sample_id, j.index)) in confidence_by_answer
     ]
     return [p for p, _ in pairs], [c for _, c in pairs]

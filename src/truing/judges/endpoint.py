@@ -1,8 +1,10 @@
-"""`openai-moderation:MODEL`: OpenAI's moderation API, and servers that speak it (`truing serve` among them).
+"""`openai-moderation:MODEL`: OpenAI's moderation API, and servers with the same API (`truing serve`
+too).
 
-Request and reply: https://platform.openai.com/docs/api-reference/moderations. Categories are mapped onto the taxonomy by
-the crosswalk `openai_moderation_api`; of several labels for one category the highest score counts. The API judges a text
-by itself: with `prompt=true` the prompt goes before the answer. Arguments as of `openai:` (`base_url`, `api_key_env`, ...).
+Request and reply: https://platform.openai.com/docs/api-reference/moderations. Categories are mapped
+onto the taxonomy by the crosswalk `openai_moderation_api`; of several labels for one category the
+highest score counts. The API judges a text by itself: with `prompt=true` the prompt goes before the
+answer. Arguments as of `openai:` (`base_url`, `api_key_env`, ...).
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from truing.core.taxonomy import Crosswalk, load_crosswalk
 from truing.core.types import Failure, Judgement, Lineage, Response, Sample
 from truing.http.client import Endpoint, read_budget, validate_url
 from truing.http.retry import RetryPolicy
-from truing.judges.verdicts import no_answer, opinion, unscored
+from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
 from truing.specs.resolve import Args
 
 DEFAULT = "omni-moderation-latest"
 
 
-class Result(Struct, frozen=True):
+class ModerationResult(Struct, frozen=True):
     """One text's result; `categories` may hold null where a label is not offered."""
 
     flagged: bool
@@ -32,28 +34,31 @@ class Result(Struct, frozen=True):
     failure: str | None = None
 
 
-class Reply(Struct, frozen=True):
-    """The body of a reply."""
+class ModerationReply(Struct, frozen=True):
+    """The body of a response of the API."""
 
-    results: list[Result] = field(default_factory=list)
+    results: list[ModerationResult] = field(default_factory=list)
 
 
-def read_reply(data: bytes) -> Result:
-    """The result of one text; ValueError for a reply that is no moderation result or has scores outside 0..1."""
-    results = msgspec.json.decode(data, type=Reply).results
+def read_moderation_reply(data: bytes) -> ModerationResult:
+    """Returns the result for one text.
+
+    Raises ValueError for a body that is no moderation result or has scores outside [0, 1].
+    """
+    results = msgspec.json.decode(data, type=ModerationReply).results
     if len(results) != 1:
         raise ValueError(f"{len(results)} results for one text")
-    bad = [
+    invalid = [
         k
         for k, v in results[0].category_scores.items()
         if v is not None and not (math.isfinite(v) and 0 <= v <= 1)
     ]
-    if bad:
-        raise ValueError(f"category_scores.{bad[0]} is no probability")
+    if invalid:
+        raise ValueError(f"category_scores.{invalid[0]} is no probability")
     return results[0]
 
 
-class EndpointJudge:
+class ModerationEndpointJudge:
     """Question ``harmful``: `flagged` is the verdict, the highest score of any label the score."""
 
     question = "harmful"
@@ -64,51 +69,55 @@ class EndpointJudge:
         self._endpoint = endpoint
         self._with_prompt = with_prompt
         self._walk = load_crosswalk("openai_moderation_api")
-        told = digest("openai-moderation", model, str(endpoint.url), str(with_prompt))
-        self.lineage = Lineage(name=self.name, hash=told, base=model)
+        lineage_hash = digest("openai-moderation", model, str(endpoint.url), str(with_prompt))
+        self.lineage = Lineage(name=self.name, hash=lineage_hash, base=model)
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        """One request; trouble of the endpoint leaves the answer unscored."""
-        failed = no_answer(self, sample, response)
+        """Sends one request; a failure of the endpoint leaves the answer unscored."""
+        failed = check_failed_response(self, sample, response)
         if failed is not None:
             return failed
         if not response.text.strip():
-            return unscored(self, sample, response, "empty", "the answer is empty")
+            return make_unscored(self, sample, response, "empty", "the answer is empty")
         text = (
             f"{sample.prompt}\n\n{response.text}"
             if self._with_prompt and sample.prompt
             else response.text
         )
-        found = await self._endpoint.send_request(
-            msgspec.json.encode({"model": self._model, "input": text}), read_reply
+        result = await self._endpoint.send_request(
+            msgspec.json.encode({"model": self._model, "input": text}), read_moderation_reply
         )
-        if isinstance(found, Failure):
-            return unscored(self, sample, response, found.kind, found.message)
-        if found.failure:
-            return unscored(self, sample, response, "unscored", found.failure)
-        scores = {k: v for k, v in found.category_scores.items() if v is not None}
-        return opinion(
+        if isinstance(result, Failure):
+            return make_unscored(self, sample, response, result.kind, result.message)
+        if result.failure:
+            return make_unscored(self, sample, response, "unscored", result.failure)
+        scores = {k: v for k, v in result.category_scores.items() if v is not None}
+        return make_judgement(
             self,
             sample,
             response,
-            found.flagged,
+            result.flagged,
             score=max(scores.values(), default=None),
-            harms=mapped(scores, self._walk),
+            harms=map_scores_to_taxonomy(scores, self._walk),
         )
 
 
-def mapped(scores: dict[str, float], walk: Crosswalk) -> dict[str, float]:
-    """Scores by the taxonomy's categories; labels that are categories already stay, unknown ones are left out."""
-    known = {i for ids in walk.map.values() for i in ids}
-    made: dict[str, float] = {}
+def map_scores_to_taxonomy(scores: dict[str, float], crosswalk: Crosswalk) -> dict[str, float]:
+    """Returns scores by the taxonomy's categories.
+
+    Labels that are categories already are kept, unknown ones are dropped; of several labels the
+    highest counts.
+    """
+    known = {i for ids in crosswalk.map.values() for i in ids}
+    scores_by_category: dict[str, float] = {}
     for label, score in scores.items():
-        for category in walk.map.get(label, (label,) if label in known else ()):
-            made[category] = max(made.get(category, 0.0), score)
-    return made
+        for category in crosswalk.map.get(label, (label,) if label in known else ()):
+            scores_by_category[category] = max(scores_by_category.get(category, 0.0), score)
+    return scores_by_category
 
 
-def build(args: Args) -> EndpointJudge:
-    """The builder behind `openai-moderation:`."""
+def build(args: Args) -> ModerationEndpointJudge:
+    """Returns the judge of an `openai-moderation:` spec."""
     base = validate_url(args, args.text("base_url", "https://api.openai.com/v1")).rstrip("/")
     key = args.secret()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -116,4 +125,6 @@ def build(args: Args) -> EndpointJudge:
     endpoint = Endpoint(
         f"{base}/moderations", key=key, headers=headers, retry_policy=retry_policy, budget=budget
     )
-    return EndpointJudge(args.name or DEFAULT, endpoint, with_prompt=args.flag("prompt", False))
+    return ModerationEndpointJudge(
+        args.name or DEFAULT, endpoint, with_prompt=args.flag("prompt", False)
+    )

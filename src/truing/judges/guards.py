@@ -1,10 +1,11 @@
-"""`guard:NAME,model=(SPEC)`: published guard models, each with its own way of asking and of answering.
+"""`guard:NAME,model=(SPEC)`: published guard models, each with its own prompt and reply format.
 
     guard:llama-guard-3,model=(openai:meta-llama/Llama-Guard-3-8B,base_url=http://localhost:8000/v1)
     guard:wildguard,model=(local:allenai/wildguard)     guard:beaver-dam,path=PKU-Alignment/beaver-dam-7b
 
-A generative guard is any model behind `model=` whose chat template is the guard's own (vLLM, `local:`); what is sent and
-how the reply is read stands in `guard_formats.py`. A reply that is not in the documented form leaves the answer unscored.
+A generative guard is any model behind `model=` whose chat template is the guard's own (vLLM,
+`local:`); what is sent and how the reply is read stands in `guard_formats.py`. A reply that is not
+in the documented form leaves the answer unscored.
 """
 
 from __future__ import annotations
@@ -17,85 +18,101 @@ from truing.core.lineage import digest
 from truing.core.protocols import Judge, Model
 from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
-from truing.judges.guard_formats import FORMATS, Format, Reading
-from truing.judges.verdicts import no_answer, opinion, unscored
+from truing.judges.guard_formats import FORMATS, GuardFormat, GuardReading
+from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
 from truing.specs.resolve import Args
 
 
 class GuardJudge:
-    """Asks a guard model about an answer (or, with `question="harmful_prompt"`, about the prompt alone)."""
+    """Asks a guard model about an answer (or, with `question="harmful_prompt"`, about the prompt
+    alone).
+    """
 
-    def __init__(self, name: str, form: Format, model: Model, *, question: str = "harmful") -> None:
+    def __init__(
+        self, name: str, guard_format: GuardFormat, model: Model, *, question: str = "harmful"
+    ) -> None:
         self.name = f"guard:{name}({model.name})"
         self.question = question
-        self._form = form
+        self._format = guard_format
         self._model = model
-        self._walk = load_crosswalk(form.crosswalk).map if form.crosswalk else {}
-        own = model.lineage
+        self._crosswalk = (
+            load_crosswalk(guard_format.crosswalk).map if guard_format.crosswalk else {}
+        )
+        model_lineage = model.lineage
         self.lineage = Lineage(
             name=self.name,
-            hash=digest("guard/1", name, question, own.hash or model.name),
+            hash=digest("guard/1", name, question, model_lineage.hash or model.name),
             base=model.name,
-            prompts=own.prompts,
-            judges=own.judges,
+            prompts=model_lineage.prompts,
+            judges=model_lineage.judges,
         )
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        """One greedy reply (ShieldGemma: one for each policy); the harmful reading of several decides."""
-        alone = self.question == "harmful_prompt"
-        failed = no_answer(self, sample, response)
-        if failed is not None and not alone:
+        """Returns the verdict of one greedy reply (ShieldGemma: one for each policy, any harmful
+        one decides).
+        """
+        judges_prompt = self.question == "harmful_prompt"
+        failed = check_failed_response(self, sample, response)
+        if failed is not None and not judges_prompt:
             return failed
-        if not (sample.prompt if alone else response.text).strip():
-            return unscored(self, sample, response, "empty", "there is no text to judge")
-        asked = self._form.ask(sample.conversation, None if alone else response.text)
-        found = await asyncio.gather(*(self._one(conversation) for conversation in asked))
-        readings = [r for r in found if isinstance(r, Reading)]
-        if len(readings) < len(found):
-            answer, why = next(r for r in found if not isinstance(r, Reading))
+        if not (sample.prompt if judges_prompt else response.text).strip():
+            return make_unscored(self, sample, response, "empty", "there is no text to judge")
+        prompts = self._format.ask(sample.conversation, None if judges_prompt else response.text)
+        results = await asyncio.gather(*(self._ask_guard(conversation) for conversation in prompts))
+        readings = [r for r in results if isinstance(r, GuardReading)]
+        if len(readings) < len(results):
+            answer, reason = next(r for r in results if not isinstance(r, GuardReading))
             kind = answer.failure.kind if answer.failure else "unparsable"
-            return unscored(self, sample, response, kind, why)
+            return make_unscored(self, sample, response, kind, reason)
         return self._judgement(sample, response, readings)
 
-    async def _one(self, conversation: Conversation) -> Reading | tuple[Answer, str]:
-        sampling = Sampling(max_tokens=self._form.max_tokens, logprobs=self._form.logprobs or None)
+    async def _ask_guard(self, conversation: Conversation) -> GuardReading | tuple[Answer, str]:
+        sampling = Sampling(
+            max_tokens=self._format.max_tokens, logprobs=self._format.logprobs or None
+        )
         answer = (await self._model.generate(conversation, sampling))[0]
         if answer.failure is not None:
             return answer, f"guard model: {answer.failure.message}"
-        reading = self._form.parse(answer.text)
+        reading = self._format.parse(answer.text)
         if isinstance(reading, str):
             return answer, reading
-        return Reading(reading.answers, reading.labels, self._probability(answer))
+        return GuardReading(reading.answers, reading.labels, self._probability(answer))
 
     def _probability(self, answer: Answer) -> float | None:
-        """Of the word for harm against the word for none, where the model tells the first token's alternatives."""
-        if not answer.logprobs or not self._form.yes:
+        """Returns the probability of the word for harm against the word for none, from the first
+            token.
+
+        None if the model returns no token probabilities.
+        """
+        if not answer.logprobs or not self._format.yes:
             return None
         first = next((t for t in answer.logprobs if t.token.strip()), None)
         if first is None:
             return None
-        mass = {"yes": 0.0, "no": 0.0}
+        probability = {"yes": 0.0, "no": 0.0}
         for token, logprob in {**dict(first.top), first.token: first.logprob}.items():
             word = token.strip().casefold()
-            for key, wanted in (("yes", self._form.yes), ("no", self._form.no)):
-                if word and wanted.startswith(word):
-                    mass[key] += math.exp(logprob)
-        total = mass["yes"] + mass["no"]
-        return mass["yes"] / total if total > 0 else None
+            for key, expected in (("yes", self._format.yes), ("no", self._format.no)):
+                if word and expected.startswith(word):
+                    probability[key] += math.exp(logprob)
+        total = probability["yes"] + probability["no"]
+        return probability["yes"] / total if total > 0 else None
 
-    def _judgement(self, sample: Sample, response: Response, readings: list[Reading]) -> Judgement:
+    def _judgement(
+        self, sample: Sample, response: Response, readings: list[GuardReading]
+    ) -> Judgement:
         verdicts = [r.answers.get(self.question) for r in readings]
         if any(v is None for v in verdicts):
-            return unscored(
+            return make_unscored(
                 self, sample, response, "unparsable", f"the reply does not answer {self.question!r}"
             )
         scores = [r.score for r in readings if r.score is not None]
         labels = tuple(dict.fromkeys(label for r in readings for label in r.labels))
         harms: dict[str, float] = {}
-        if self.question != "refused" and self._walk:
-            harms = {i: 0.0 for ids in self._walk.values() for i in ids}
-            harms |= {i: 1.0 for label in labels for i in self._walk.get(label, ())}
-        return opinion(
+        if self.question != "refused" and self._crosswalk:
+            harms = {i: 0.0 for ids in self._crosswalk.values() for i in ids}
+            harms |= {i: 1.0 for label in labels for i in self._crosswalk.get(label, ())}
+        return make_judgement(
             self,
             sample,
             response,
@@ -107,7 +124,7 @@ class GuardJudge:
 
 
 def build(args: Args) -> Judge:
-    """The builder behind `guard:`."""
+    """Returns the judge of a `guard:` spec."""
     names = sorted([*FORMATS, "beaver-dam"])
     if args.name == "beaver-dam":
         from truing.judges.guard_beaver import BeaverDam
@@ -118,9 +135,11 @@ def build(args: Args) -> Judge:
         return BeaverDam(path, dtype=args.text("dtype", "auto"), device=args.text("device", "auto"))
     if args.name not in FORMATS:
         raise args.fault(f"there is no guard {args.name!r}{did_you_mean(args.name, names)}")
-    form = FORMATS[args.name]
+    guard_format = FORMATS[args.name]
     question = args.text("question", "harmful")
-    if question not in form.questions:
-        raise args.fault(f"question={question!r}: {args.name} answers {', '.join(form.questions)}")
+    if question not in guard_format.questions:
+        raise args.fault(
+            f"question={question!r}: {args.name} answers {', '.join(guard_format.questions)}"
+        )
     model: Model = args.required("model", "model")
-    return GuardJudge(args.name, form, model, question=question)
+    return GuardJudge(args.name, guard_format, model, question=question)

@@ -1,7 +1,8 @@
 """`panel:majority|any|all|mean`: several judges of one question, as one judge.
 
-A panel is *unscored* where its members leave the outcome open: a majority, an "any" or an "all" that the missing votes
-could still turn is no verdict. Panels of judges: Verga et al. 2024 (arXiv 2404.18796).
+A panel is *unscored* where its members leave the outcome open: a majority, an "any" or an "all"
+that the missing votes could still turn is no verdict. Panels of judges: Verga et al. 2024 (arXiv
+2404.18796).
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from truing.core.errors import SpecError, did_you_mean
 from truing.core.lineage import digest
 from truing.core.protocols import Judge
 from truing.core.types import Judgement, Lineage, Response, Sample
-from truing.judges.verdicts import no_answer, opinion, unscored
+from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
 from truing.specs.resolve import Args
 
 RULES = ("majority", "any", "all", "mean")
 
 
-class Panel:
-    """Members must answer the same question. `score` is the mean of the members' scores (or votes)."""
+class PanelJudge:
+    """Members must answer the same question. `score` is the mean of the members' scores (or
+    votes).
+    """
 
     def __init__(self, rule: str, members: Sequence[Judge], *, threshold: float = 0.5) -> None:
         if rule not in RULES:
@@ -45,50 +48,54 @@ class Panel:
         )
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        """Asks all members at once."""
-        failed = no_answer(self, sample, response)
+        """Asks all members concurrently and combines their verdicts."""
+        failed = check_failed_response(self, sample, response)
         if failed is not None:
             return failed
-        given = await asyncio.gather(*(m.judge(sample, response) for m in self._members))
-        votes = [g.verdict for g in given]
+        judgements = await asyncio.gather(*(m.judge(sample, response) for m in self._members))
+        votes = [g.verdict for g in judgements]
         scores = [
             g.score if g.score is not None else float(g.verdict)
-            for g in given
+            for g in judgements
             if g.verdict is not None
         ]
         verdict = self._decide(votes, scores)
-        shown = ", ".join(
-            f"{m.name}: {_word(v)}" for m, v in zip(self._members, votes, strict=True)
+        votes_text = ", ".join(
+            f"{m.name}: {_vote_text(v)}" for m, v in zip(self._members, votes, strict=True)
         )
         if verdict is None:
-            return unscored(self, sample, response, "open", shown)
+            return make_unscored(self, sample, response, "open", votes_text)
         harms: dict[str, float] = {}
-        for one in given:
-            for category, p in one.harms.items():
+        for judgement in judgements:
+            for category, p in judgement.harms.items():
                 harms[category] = max(p, harms.get(category, 0.0))
         score = sum(scores) / len(scores)
-        return opinion(self, sample, response, verdict, score=score, harms=harms, rationale=shown)
+        return make_judgement(
+            self, sample, response, verdict, score=score, harms=harms, rationale=votes_text
+        )
 
     def _decide(self, votes: list[bool | None], scores: list[float]) -> bool | None:
-        yes, no, open_ = votes.count(True), votes.count(False), votes.count(None)
+        yes_votes, no_votes, missing = votes.count(True), votes.count(False), votes.count(None)
         if self._rule == "any":
-            return True if yes else None if open_ else False
+            return True if yes_votes else None if missing else False
         if self._rule == "all":
-            return False if no else None if open_ else True
+            return False if no_votes else None if missing else True
         if self._rule == "mean":
-            return None if open_ else sum(scores) / len(scores) >= self._threshold
-        if yes > no + open_:
+            return None if missing else sum(scores) / len(scores) >= self._threshold
+        if yes_votes > no_votes + missing:
             return True
-        return False if no > yes + open_ else None
+        return False if no_votes > yes_votes + missing else None
 
 
-def _word(vote: bool | None) -> str:
+def _vote_text(vote: bool | None) -> str:
     return "unscored" if vote is None else "yes" if vote else "no"
 
 
-def build(args: Args) -> Panel:
-    """`panel:majority,j1=(...),j2=(...),...`; any keys that hold judge specs are members, in order."""
+def build(args: Args) -> PanelJudge:
+    """`panel:majority,j1=(...),j2=(...),...`; any keys that hold judge specs are members, in
+    order.
+    """
     threshold = args.number("threshold", 0.5)
     keys = [k for k in args.spec.args if k != "threshold"]
     members = [args.required(key, "judge") for key in keys]
-    return Panel(args.name or "majority", members, threshold=threshold)
+    return PanelJudge(args.name or "majority", members, threshold=threshold)

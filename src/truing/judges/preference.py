@@ -1,8 +1,10 @@
-"""`reward:DIR` (also `preference:DIR`) and `cost:DIR`: models that training left, or published ones, as judges.
+"""`reward:DIR` (also `preference:DIR`) and `cost:DIR`: models that training left, or published
+ones, as judges.
 
-A reward is a value in its own unit and answers no yes-or-no question (`verdict` stays none); a cost above 0 says
-*harmful*, and σ(cost) is its probability. Scores are computed in float32 and do not depend on what is judged beside a
-response, on padding or on order (reward-bench #137). Arguments: `dtype` (float32), `device`, `batch` (tokens at once).
+A reward is a value in its own unit and answers no yes-or-no question (`verdict` stays none); a cost
+above 0 says *harmful*, and σ(cost) is its probability. Scores are computed in float32 and do not
+depend on what is judged beside a response, on padding or on order (reward-bench #137). Arguments:
+`dtype` (float32), `device`, `batch` (tokens at once).
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ from truing.hf.loading import (
     pad_rows,
 )
 from truing.hf.weights import find_weights, sha256_folder
-from truing.judges.verdicts import no_answer, opinion, unscored
+from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
 from truing.specs.resolve import Args
 
 Kind = Literal["reward", "cost"]
 
 
-class _Card(Struct):
-    """What of `truing.json` matters here."""
+class _ModelCard(Struct):
+    """The fields of `truing.json` that a judge needs."""
 
     kind: str
     lineage: Lineage = Lineage()
@@ -45,8 +47,8 @@ class _Card(Struct):
     max_length: int = 512
 
 
-class Scorer:
-    """Conversations with an answer as numbers: one forward pass over rows of similar length."""
+class ScalarScorer:
+    """Scores conversations with an answer in forward passes over rows of similar length."""
 
     def __init__(
         self, model: ScalarModel, turns: ChatTokenizer, window: int, *, tokens: int = 4096
@@ -55,37 +57,39 @@ class Scorer:
         self._lock = threading.Lock()
 
     def row(self, conversation: Conversation, text: str) -> list[int]:
-        """Token ids of prompt and answer; TooLong where the answer does not fit."""
+        """Returns the token ids of prompt and answer. Raises AnswerTooLong if the answer does not
+        fit.
+        """
         return self.turns.encode_row(conversation.messages, text, self.window)
 
     def scores(
         self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "right"
     ) -> list[float]:
-        """The number at the last token of each row, in the order given."""
-        found = [0.0] * len(rows)
-        fill = self.turns.tokenizer.pad_token_id or 0
+        """Returns the value at the last token of each row, in the order of the rows."""
+        values = [0.0] * len(rows)
+        pad_id = self.turns.tokenizer.pad_token_id or 0
         device = next(self.model.parameters()).device
         with self._lock, torch.inference_mode():
             for batch in batch_by_length([len(r) for r in rows], tokens=self.tokens):
-                ids, mask = pad_rows([rows[k] for k in batch], fill, side=side)
+                ids, mask = pad_rows([rows[k] for k in batch], pad_id, side=side)
                 ends = self.model.last_token_values(
                     self.model(ids.to(device), mask.to(device)), mask.to(device)
                 )
                 for k, value in zip(batch, ends.float().tolist()):
-                    found[k] = value
-        return found
+                    values[k] = value
+        return values
 
 
-class _Gather:
-    """Concurrent calls of one event loop, scored together a moment later in a thread."""
+class _ScoreBatcher:
+    """Collects concurrent calls of one event loop for 2 ms and scores them together in a thread."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: ScalarScorer) -> None:
         self.scorer = scorer
         self.waiting: list[tuple[list[int], asyncio.Future[float]]] = []
         self.task: asyncio.Task[None] | None = None
 
     async def score(self, row: list[int]) -> float:
-        """The number of one row."""
+        """Returns the value of one row."""
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self.waiting.append((row, future))
         if self.task is None or self.task.done():
@@ -95,26 +99,28 @@ class _Gather:
     async def _run(self) -> None:
         await asyncio.sleep(0.002)
         while self.waiting:
-            taken, self.waiting = self.waiting[:256], self.waiting[256:]
+            batch, self.waiting = self.waiting[:256], self.waiting[256:]
             try:
-                found = await asyncio.to_thread(self.scorer.scores, [row for row, _ in taken])
+                values = await asyncio.to_thread(self.scorer.scores, [row for row, _ in batch])
             except Exception as error:
-                for _, future in taken:
+                for _, future in batch:
                     if not future.done():
                         future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
                 continue
-            for (_, future), value in zip(taken, found):
+            for (_, future), value in zip(batch, values):
                 if not future.done():
                     future.set_result(value)
 
 
 class PreferenceJudge:
-    """A reward or cost model as a judge; see the module. `name` is `reward:FOLDER` or `cost:FOLDER`."""
+    """A reward or cost model as a judge; see the module. `name` is `reward:FOLDER` or
+    `cost:FOLDER`.
+    """
 
-    def __init__(self, kind: Kind, name: str, scorer: Scorer, lineage: Lineage) -> None:
+    def __init__(self, kind: Kind, name: str, scorer: ScalarScorer, lineage: Lineage) -> None:
         self.kind, self.name, self.scorer, self.lineage = kind, name, scorer, lineage
         self.question = "harmful" if kind == "cost" else "reward"
-        self._gathers: dict[int, tuple[asyncio.AbstractEventLoop, _Gather]] = {}
+        self._batchers: dict[int, tuple[asyncio.AbstractEventLoop, _ScoreBatcher]] = {}
 
     @classmethod
     def load(
@@ -126,7 +132,9 @@ class PreferenceJudge:
         device: str = "auto",
         tokens: int = 4096,
     ) -> PreferenceJudge:
-        """Reads a folder that `truing train reward` or `cost` wrote; UserError where it is none."""
+        """Loads a folder that `truing train reward` or `cost` wrote, or a published model. Raises
+        UserError for others.
+        """
         path = Path(folder).expanduser()
         if not (path / "truing.json").is_file():
             return cls._published(kind, str(folder), dtype=dtype, device=device, tokens=tokens)
@@ -137,12 +145,14 @@ class PreferenceJudge:
             )
         model, tokenizer = load_scalar_model(path, dtype=dtype, device=device)
         turns = ChatTokenizer(tokenizer, plain=card.template == "plain", name=str(folder))
-        made = card.lineage.hash or digest(kind, sha256_folder(path))
-        lineage = msgspec.structs.replace(card.lineage, name=f"{kind}:{path.name}", hash=made)
+        lineage_hash = card.lineage.hash or digest(kind, sha256_folder(path))
+        lineage = msgspec.structs.replace(
+            card.lineage, name=f"{kind}:{path.name}", hash=lineage_hash
+        )
         return cls(
             kind,
             f"{kind}:{path.name}",
-            Scorer(model, turns, card.max_length, tokens=tokens),
+            ScalarScorer(model, turns, card.max_length, tokens=tokens),
             lineage,
         )
 
@@ -150,11 +160,11 @@ class PreferenceJudge:
     def _published(
         cls, kind: Kind, name: str, *, dtype: str, device: str, tokens: int
     ) -> PreferenceJudge:
-        """A model that others trained; its lineage knows the weights alone."""
-        from truing.judges.published import load_published
+        """Loads a model that others trained; its lineage holds the weights alone."""
+        from truing.judges.published import load_published_model
 
         weights = find_weights(name)
-        model, tokenizer = load_published(weights, dtype=dtype, device=device)
+        model, tokenizer = load_published_model(weights, dtype=dtype, device=device)
         label = f"{kind}:{weights.title or weights.name}"
         lineage = Lineage(
             name=label,
@@ -166,7 +176,7 @@ class PreferenceJudge:
         return cls(
             kind,
             label,
-            Scorer(
+            ScalarScorer(
                 model,
                 ChatTokenizer(tokenizer, name=name),
                 context_length(model.body),
@@ -176,57 +186,64 @@ class PreferenceJudge:
         )
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
-        """One number for the whole answer; an empty, failed or too long answer is unscored."""
-        failed = no_answer(self, sample, response)
+        """Returns one value for the whole answer; an empty, failed or too long answer is
+        unscored.
+        """
+        failed = check_failed_response(self, sample, response)
         if failed is not None:
             return failed
         if not response.text.strip():
-            return unscored(self, sample, response, "empty", "the answer is empty")
+            return make_unscored(self, sample, response, "empty", "the answer is empty")
         try:
             row = self.scorer.row(sample.conversation, response.text)
         except AnswerTooLong:
-            what = f"the answer is longer than the {self.scorer.window} tokens that the model was trained on"
-            return unscored(self, sample, response, "too-long", what)
+            message = (
+                f"the answer is longer than the {self.scorer.window} tokens that the model "
+                "was trained on"
+            )
+            return make_unscored(self, sample, response, "too-long", message)
         except UserError as error:
-            return unscored(self, sample, response, "template", str(error))
+            return make_unscored(self, sample, response, "template", str(error))
         try:
-            value = await self._gather().score(row)
+            value = await self._batcher().score(row)
         except RuntimeError as error:
-            return unscored(self, sample, response, "model", str(error))
+            return make_unscored(self, sample, response, "model", str(error))
         if not math.isfinite(value):
-            return unscored(self, sample, response, "not-finite", f"the model gave {value}")
+            return make_unscored(self, sample, response, "not-finite", f"the model gave {value}")
         if self.kind == "reward":
-            return opinion(self, sample, response, None, value=value)
-        return opinion(
+            return make_judgement(self, sample, response, None, value=value)
+        return make_judgement(
             self, sample, response, value > 0, value=value, score=1 / (1 + math.exp(-value))
         )
 
-    def _gather(self) -> _Gather:
+    def _batcher(self) -> _ScoreBatcher:
         loop = asyncio.get_running_loop()
-        found = self._gathers.get(id(loop))
-        if found is None or found[0] is not loop:
-            self._gathers = {k: v for k, v in self._gathers.items() if not v[0].is_closed()}
-            found = self._gathers[id(loop)] = (loop, _Gather(self.scorer))
-        return found[1]
+        values = self._batchers.get(id(loop))
+        if values is None or values[0] is not loop:
+            self._batchers = {k: v for k, v in self._batchers.items() if not v[0].is_closed()}
+            values = self._batchers[id(loop)] = (loop, _ScoreBatcher(self.scorer))
+        return values[1]
 
     async def rank(self, conversation: Conversation, candidates: Sequence[str]) -> list[float]:
-        """As a `Ranker`: higher is better (a cost is turned round); -inf for what does not fit."""
+        """Returns a score for each candidate, higher is better (minus the cost); -inf for one that
+        does not fit.
+        """
         rows: list[list[int] | None] = []
         for text in candidates:
             try:
                 rows.append(self.scorer.row(conversation, text))
             except AnswerTooLong:
                 rows.append(None)
-        found = iter(
+        values = iter(
             await asyncio.to_thread(self.scorer.scores, [r for r in rows if r is not None])
         )
         sign = -1.0 if self.kind == "cost" else 1.0
-        return [-math.inf if r is None else sign * next(found) for r in rows]
+        return [-math.inf if r is None else sign * next(values) for r in rows]
 
 
-def _read_card(path: Path) -> _Card:
+def _read_card(path: Path) -> _ModelCard:
     try:
-        return msgspec.json.decode((path / "truing.json").read_bytes(), type=_Card)
+        return msgspec.json.decode((path / "truing.json").read_bytes(), type=_ModelCard)
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"{path / 'truing.json'}: {error}") from error
 
@@ -234,7 +251,7 @@ def _read_card(path: Path) -> _Card:
 def _build(args: Args, kind: Kind) -> PreferenceJudge:
     if not args.name:
         raise args.fault(f"give the folder of a {kind} model: {kind}:DIR")
-    more: dict[str, Any] = {
+    options: dict[str, Any] = {
         "dtype": args.text("dtype", "float32"),
         "device": args.text("device", "auto"),
     }
@@ -242,14 +259,14 @@ def _build(args: Args, kind: Kind) -> PreferenceJudge:
     if tokens < 1:
         raise args.fault(f"batch={tokens}: at least 1 token")
     args.reject_unknown()  # a wrong argument is told before the weights are loaded
-    return PreferenceJudge.load(kind, args.name, tokens=tokens, **more)
+    return PreferenceJudge.load(kind, args.name, tokens=tokens, **options)
 
 
 def build_reward(args: Args) -> PreferenceJudge:
-    """`reward:DIR` and `preference:DIR`."""
+    """Returns the judge of a `reward:DIR` or `preference:DIR` spec."""
     return _build(args, "reward")
 
 
 def build_cost(args: Args) -> PreferenceJudge:
-    """`cost:DIR`."""
+    """Returns the judge of a `cost:DIR` spec."""
     return _build(args, "cost")

@@ -1,7 +1,8 @@
-"""Published reward models in the Hugging Face layout: a decoder with a `score` head of one output (TRL, OpenRLHF, ...).
+"""Published reward models in the Hugging Face layout: a decoder with a `score` head of one output
+(TRL, OpenRLHF, ...).
 
-`reward:ORG/MODEL` and `reward:FOLDER` read them; the score is the one at the answer's last real token, found by the mask
-and not by the pad token's id, so that pad = eos moves nothing.
+`reward:ORG/MODEL` and `reward:FOLDER` read them; the score is the one at the answer's last real
+token, found by the mask and not by the pad token's id, so that pad = eos moves nothing.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from truing.hf.loading import ScalarModel, load_tokenizer, select_device, select
 from truing.hf.weights import Weights
 
 
-def load_published(weights: Weights, *, dtype: str, device: str) -> tuple[ScalarModel, Any]:
-    """The body and head of a sequence classifier with one output, and its tokenizer; UserError where it is none."""
+def load_published_model(weights: Weights, *, dtype: str, device: str) -> tuple[ScalarModel, Any]:
+    """Returns the body and head of a sequence classifier with one output, and its tokenizer.
+
+    Raises UserError for other models.
+    """
     from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     config = AutoConfig.from_pretrained(str(weights.path))
     names = [str(n) for n in getattr(config, "architectures", None) or []]
     if not any(n.endswith("ForSequenceClassification") for n in names):
-        what = ", ".join(names) or "nothing"
+        architectures_text = ", ".join(names) or "nothing"
         raise UserError(
-            f"{weights.name}: no truing.json, and config.json names {what}, no sequence classifier, so this is "
+            f"{weights.name}: no truing.json, and config.json names {architectures_text}, no "
+            "sequence classifier, so this is "
             f"no reward or cost model (an unfinished `truing train` leaves such a folder too)"
         )
     if config.num_labels != 1:
@@ -33,10 +38,10 @@ def load_published(weights: Weights, *, dtype: str, device: str) -> tuple[Scalar
             f"{weights.name}: gives {config.num_labels} numbers; a reward or cost model gives one"
         )
     logging.disable_progress_bar()
-    where = select_device(device)
+    target_device = select_device(device)
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            str(weights.path), dtype=select_dtype(dtype, where)
+            str(weights.path), dtype=select_dtype(dtype, target_device)
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
@@ -45,7 +50,8 @@ def load_published(weights: Weights, *, dtype: str, device: str) -> tuple[Scalar
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise UserError(
-            f"{weights.name}: has no `score` head on its last token (encoders pool); such models are not read"
+            f"{weights.name}: has no `score` head on its last token (encoders pool); such models "
+            "are not read"
         )
-    made = ScalarModel(model.base_model, head=head.float()).requires_grad_(False)
-    return made.to(where).eval(), load_tokenizer(weights.path)
+    scalar_model = ScalarModel(model.base_model, head=head.float()).requires_grad_(False)
+    return scalar_model.to(target_device).eval(), load_tokenizer(weights.path)

@@ -1,4 +1,4 @@
-"""`rules:NAME`: the judges that are programs. They cost nothing, never tire, and know only what they were told."""
+"""`rules:NAME`: the judges that are programs, without a model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from truing.specs.resolve import Args
 
 
 def build(args: Args) -> Judge:
-    """The builder behind `rules:`."""
-    made: dict[str, Callable[[], Judge]] = {
+    """Returns the judge of a `rules:` spec."""
+    builders: dict[str, Callable[[], Judge]] = {
         "refusal": RefusalRule,
         "degenerate": lambda: DegenerateRule(cut=args.flag("cut", True)),
         **CHECKS,
     }
-    if args.name not in made:
-        raise args.fault(f"there is no rule {args.name!r}{did_you_mean(args.name, made)}")
-    return made[args.name]()
+    if args.name not in builders:
+        raise args.fault(f"there is no rule {args.name!r}{did_you_mean(args.name, builders)}")
+    return builders[args.name]()

@@ -1,4 +1,4 @@
-"""How a judge writes down an opinion, or that it has none."""
+"""Makes the judgements of a judge: a verdict, or unscored with the reason."""
 
 from __future__ import annotations
 
@@ -8,29 +8,33 @@ from truing.core.protocols import Judge
 from truing.core.types import Failure, Judgement, Response, Sample
 
 
-def opinion(
-    judge: Judge, sample: Sample, response: Response, verdict: bool | None, **more: Any
+def make_judgement(
+    judge: Judge, sample: Sample, response: Response, verdict: bool | None, **fields: Any
 ) -> Judgement:
-    """A judgement by `judge`; `more` are further fields of `Judgement` (score, value, harms, rationale)."""
+    """Returns a judgement by `judge`; `fields` are further ones of `Judgement` (score, value,
+    harms, rationale).
+    """
     return Judgement(
         sample_id=sample.id,
         index=response.index,
         judge=judge.name,
         question=judge.question,
         verdict=verdict,
-        **more,
+        **fields,
     )
 
 
-def unscored(
+def make_unscored(
     judge: Judge, sample: Sample, response: Response, kind: str, message: str
 ) -> Judgement:
-    """No verdict, and why: never safe, never harmful."""
-    return opinion(judge, sample, response, None, failure=Failure("judge", kind, message))
+    """Returns a judgement without verdict and why there is none: it counts as neither safe nor
+    harmful.
+    """
+    return make_judgement(judge, sample, response, None, failure=Failure("judge", kind, message))
 
 
-def no_answer(judge: Judge, sample: Sample, response: Response) -> Judgement | None:
-    """The unscored judgement of a response that failed, or none if there is something to judge."""
+def check_failed_response(judge: Judge, sample: Sample, response: Response) -> Judgement | None:
+    """Returns the unscored judgement of a failed response; None if there is something to judge."""
     if response.failure is not None:
-        return unscored(judge, sample, response, "no-answer", response.failure.message)
+        return make_unscored(judge, sample, response, "no-answer", response.failure.message)
     return None

@@ -12,7 +12,7 @@ from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.call_batcher import CallBatcher
 from truing.judges.moderation.inputs import ModerationInput
 from truing.judges.moderation.scorer import ModerationScore, ModerationScorer, shared_scorer
-from truing.judges.verdicts import no_answer, opinion, unscored
+from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
 from truing.specs.resolve import Args
 
 Question = Literal["harmful", "harmful_prompt", "refused"]
@@ -50,17 +50,17 @@ class ModerationJudge:
 
     async def judge(self, sample: Sample, response: Response) -> Judgement:
         """The probability, the categories' probabilities, and the verdict by the fitted threshold."""
-        failed = no_answer(self, sample, response)
+        failed = check_failed_response(self, sample, response)
         if failed is not None and self.question != "harmful_prompt":
             return failed
         asked = self.question == "harmful_prompt"
         piece = ModerationInput.of(sample.conversation, None if asked else response.text)
         text = sample.prompt if asked else response.text
         if not text.strip():
-            return unscored(self, sample, response, "empty", "there is no text to judge")
+            return make_unscored(self, sample, response, "empty", "there is no text to judge")
         spoken = self.scorer.reads(piece)
         if spoken is not None:
-            return unscored(
+            return make_unscored(
                 self,
                 sample,
                 response,
@@ -70,7 +70,7 @@ class ModerationJudge:
         try:
             found = await self._gather(piece)
         except (RuntimeError, MemoryError, ValueError) as error:
-            return unscored(
+            return make_unscored(
                 self, sample, response, "error", f"{type(error).__name__}: {str(error)[:200]}"
             )
         return self._judgement(sample, response, found)
@@ -92,11 +92,11 @@ class ModerationJudge:
         cut = f"{found.cut} tokens in the middle were not read" if found.cut else None
         if self.question == "refused":
             limit = self.scorer.thresholds.refused if self._threshold is None else self._threshold
-            return opinion(
+            return make_judgement(
                 self, sample, response, found.refused >= limit, score=found.refused, rationale=cut
             )
         flagged = found.flagged if self._threshold is None else found.harmful >= self._threshold
-        return opinion(
+        return make_judgement(
             self,
             sample,
             response,
