@@ -59,7 +59,7 @@ def learn(kind: Any, specs: tuple[str, ...], out: Path, steps: int, lr: float) -
     result = train_supervised(
         settings,
         sources,
-        tell=lambda row: print(f"  step {row['step']}: loss {row['loss']:.3f}", flush=True),
+        on_log=lambda row: print(f"  step {row['step']}: loss {row['loss']:.3f}", flush=True),
     )
     print(kind, "->", result.folder)
 

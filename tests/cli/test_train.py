@@ -218,7 +218,7 @@ def test_a_red_model_needs_a_reason(
     [
         (["dpo", "--loss", "sigmoit"], "did you mean 'sigmoid'"),
         (["dpo", "--weight", "1", "2"], "--weight: 2 numbers for 1 data sets"),
-        (["dpo", "--batch", "0"], "batch = 0: at least 1"),
+        (["dpo", "--batch", "0"], "batch = 0: must be at least 1"),
         (["reward", "--data", "trl:nowhere.jsonl"], "no such file"),
     ],
 )

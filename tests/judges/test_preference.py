@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("peft")
 import torch
 from tests.models.local.conftest import write
-from tests.train.parts import item, settings, source
+from tests.train.builders import make_example, make_settings, make_training_set
 
 from truing.align import best_of
 from truing.core.errors import SpecError, UserError
@@ -39,7 +39,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for kind in ("reward", "cost"):
         made[kind] = str(root / kind)
         train_supervised(
-            settings(kind, made[kind], base, steps=10, lr=3e-3), [source(12, signs=(1, -1))]
+            make_settings(kind, made[kind], base, steps=10, lr=3e-3),
+            [make_training_set(12, signs=(1, -1))],
         )
     return made
 
@@ -87,24 +88,27 @@ def test_saved_loaded_and_merged_the_scores_are_those_of_training(
     inner = supervised.save_model
 
     def save(t: Any, *more: Any) -> Any:
-        coded = ExampleEncoder(t.tokenizer, t.settings).all([item(k) for k in range(12)])[0]
-        rows = [e.row(k) for e in coded for k in (0, 1)]
-        t.plain.eval()
-        seen["adapters"] = score_answers(t.plain, rows, fill=0)
+        coded = ExampleEncoder(t.tokenizer, t.settings).encode_all(
+            [make_example(k) for k in range(12)]
+        )[0]
+        rows = [e.token_ids(k) for e in coded for k in (0, 1)]
+        t.unwrapped.eval()
+        seen["adapters"] = score_answers(t.unwrapped, rows, pad_id=0)
         made = inner(t, *more)
-        seen["merged"] = score_answers(t.plain, rows, fill=0)
+        seen["merged"] = score_answers(t.unwrapped, rows, pad_id=0)
         return made
 
     supervised.save_model = save
     try:
         train_supervised(
-            settings("reward", str(tmp_path / "r"), folders["base"], steps=8, lr=5e-3), [source(12)]
+            make_settings("reward", str(tmp_path / "r"), folders["base"], steps=8, lr=5e-3),
+            [make_training_set(12)],
         )
     finally:
         supervised.save_model = inner
     judge = PreferenceJudge.load("reward", tmp_path / "r")
     rows = [
-        judge.scorer.row(item(k).conversation, item(k).answers[w])
+        judge.scorer.row(make_example(k).conversation, make_example(k).answers[w])
         for k in range(12)
         for w in (0, 1)
     ]
@@ -242,11 +246,13 @@ def test_a_head_on_an_encoder(tmp_path: Path) -> None:
     words.save_pretrained(tmp_path / "bert")
     base = str(tmp_path / "bert")
     for lora in (0, 4):
-        given = settings("reward", str(tmp_path / f"r{lora}"), base, lora=lora, steps=6, lr=3e-3)
+        given = make_settings(
+            "reward", str(tmp_path / f"r{lora}"), base, lora=lora, steps=6, lr=3e-3
+        )
         assert build_trainable_model(
             given, find_base_model(base), torch.device("cpu")
-        ).plain.head.weight.requires_grad
-        train_supervised(given, [source(12)])
+        ).unwrapped.head.weight.requires_grad
+        train_supervised(given, [make_training_set(12)])
         judge = PreferenceJudge.load("reward", given.out)
         rows = [judge.scorer.row(ASK, t) for t in TEXTS]
         one = [judge.scorer.scores([r])[0] for r in rows]

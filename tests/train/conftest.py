@@ -1,4 +1,4 @@
-"""A tiny random language model in a folder (its pad token is its end token), for every test of training."""
+"""A tiny random language model in a folder; its pad token is its end token."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same without a chat template."""
+def base_without_template(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny random llama without a chat template."""
     return str(write(tmp_path_factory.mktemp("bare"), "llama", template=False))
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> str:
-    """Where a run goes."""
+    """The output folder of a run."""
     return str(tmp_path / "run")

@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     steps = len((trained / "log.jsonl").read_text().splitlines())
     for step in (10, steps - 3):  # once in the first fold, once in the second
         with pytest.raises(Killed):
-            train_moderation(_settings(tiny, out), [_source()], tell=kill_at(step))
+            train_moderation(_settings(tiny, out), [_source()], on_log=kill_at(step))
         assert not (out / "truing.json").exists()
     train_moderation(_settings(tiny, out), [_source()])
     for name in ("model.safetensors", "head.safetensors"):

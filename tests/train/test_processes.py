@@ -1,4 +1,4 @@
-"""Real processes: two over gloo are one; killed with SIGKILL at any moment, the run goes on to the same end."""
+"""Real processes: two over gloo train what one trains, and a killed run ends as if it was not."""
 
 from __future__ import annotations
 
@@ -21,119 +21,102 @@ from truing.train.training_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-RUN = """
-import sys, json, time
+# argv: kind, output folder, base, settings as JSON, seconds to wait after each step
+SCRIPT = """
+import json, sys, time
 sys.path.insert(0, {root!r})
-from tests.train.parts import settings
-from tests.train.test_supervised import data, wrap
+from tests.train.builders import make_settings
+from tests.train.test_supervised import add_teacher_prompt, training_sets
 from truing.train.supervised import train_supervised
-kind, out, base, more, pause = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4]), float(sys.argv[5])
-tell = (lambda row: time.sleep(pause)) if pause else None
-train_supervised(settings(kind, out, base, **more), data(kind), wrap=wrap if kind == "distil" else None, tell=tell)
+
+kind, out, base, fields, pause = sys.argv[1:]
+train_supervised(
+    make_settings(kind, out, base, **json.loads(fields)),
+    training_sets(kind),
+    wrap=add_teacher_prompt if kind == "distil" else None,
+    on_log=lambda row: time.sleep(float(pause)),
+)
 """
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
 
 @pytest.fixture(scope="module")
 def script(root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("script") / "run.py"
-    path.write_text(RUN.format(root=str(root)))
+    path.write_text(SCRIPT.format(root=str(root)))
     return str(path)
 
 
-def words(
-    script: str, kind: str, out: Path, base: str, pause: float = 0.0, **more: Any
-) -> list[str]:
-    return [script, kind, str(out), base, json.dumps(more), str(pause)]
+class Runner:
+    """Runs the script for a kind and a base in one process or in several."""
+
+    def __init__(self, script: str, kind: str, base: str) -> None:
+        self.script, self.kind, self.base = script, kind, base
+
+    def arguments(self, out: Path, fields: dict[str, Any], pause: float = 0.0) -> list[str]:
+        return [self.script, self.kind, str(out), self.base, json.dumps(fields), str(pause)]
+
+    def run(self, out: Path, **fields: Any) -> None:
+        command = [sys.executable, *self.arguments(out, fields)]
+        subprocess.run(command, check=True, env=ENVIRONMENT)
+
+    def run_two_processes(self, out: Path, port: int, **fields: Any) -> None:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+        command = [*launch, "--master_port", str(port), *self.arguments(out, fields)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def start(self, out: Path, pause: float, **fields: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, *self.arguments(out, fields, pause)]
+        return subprocess.Popen(command, env=ENVIRONMENT)
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+def logged_numbers(out: Path) -> list[float]:
+    return [value for row in read_log(out) for value in (row["loss"], row["grad_norm"])]
 
 
-def numbers(out: Path) -> list[float]:
-    return [x for r in read_log(out) for x in (r["loss"], r["grad_norm"])]
+def largest_weight_difference(one: Path, other: Path) -> float:
+    left, right = (load_file(path / "model.safetensors") for path in (one, other))
+    assert left.keys() == right.keys()
+    return max(float((left[key] - right[key]).abs().max()) for key in left)
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo", "cost"])
-def test_two_processes_are_one(kind: str, base: str, script: str, tmp_path: Path) -> None:
-    more = {
-        "steps": 4,
-        "batch": 5,
-        "micro": 2,
-        "lora": 4,
-    }  # 5 rows: three for one process, two for the other
-    alone, both = tmp_path / "one", tmp_path / "two"
-    subprocess.run(
-        [sys.executable, *words(script, kind, alone, base, **more)], check=True, env=environment()
-    )
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "29611",
-    ]
-    done = subprocess.run(
-        [*launch, *words(script, kind, both, base, **more)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert numbers(both) == pytest.approx(numbers(alone), rel=1e-3)
-    left, right = (load_file(p / "model.safetensors") for p in (alone, both))
-    assert all(float((left[k] - right[k]).abs().max()) < 2e-4 for k in left)
+def test_two_processes_train_what_one_trains(
+    kind: str, base: str, script: str, tmp_path: Path
+) -> None:
+    # 5 rows: three for one process, two for the other.
+    fields = {"steps": 4, "batch": 5, "micro": 2, "lora": 4}
+    runner, one, two = Runner(script, kind, base), tmp_path / "one", tmp_path / "two"
+    runner.run(one, **fields)
+    runner.run_two_processes(two, 29611, **fields)
+    assert logged_numbers(two) == pytest.approx(logged_numbers(one), rel=1e-3)
+    assert largest_weight_difference(one, two) < 2e-4
 
 
 @pytest.mark.parametrize("kind", ["sft", "reward"])
-def test_spread_over_two_processes_it_is_one(
+def test_two_shards_train_what_one_process_trains(
     kind: str, base: str, script: str, tmp_path: Path
 ) -> None:
-    more = {"steps": 4, "batch": 4, "micro": 1, "lora": 0 if kind == "sft" else 4}
-    alone, both = tmp_path / "one", tmp_path / "two"
-    subprocess.run(
-        [sys.executable, *words(script, kind, alone, base, **more)], check=True, env=environment()
-    )
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "29613",
-    ]
-    done = subprocess.run(
-        [*launch, *words(script, kind, both, base, **more, shard=True)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert numbers(both) == pytest.approx(numbers(alone), rel=1e-3)
-    left, right = (load_file(p / "model.safetensors") for p in (alone, both))
-    assert left.keys() == right.keys() and all(
-        float((left[k] - right[k]).abs().max()) < 5e-4 for k in left
-    )
+    fields = {"steps": 4, "batch": 4, "micro": 1, "lora": 0 if kind == "sft" else 4}
+    runner, one, two = Runner(script, kind, base), tmp_path / "one", tmp_path / "two"
+    runner.run(one, **fields)
+    runner.run_two_processes(two, 29613, **fields, shard=True)
+    assert logged_numbers(two) == pytest.approx(logged_numbers(one), rel=1e-3)
+    assert largest_weight_difference(one, two) < 5e-4
 
 
-def test_killed_at_any_moment_it_ends_the_same(base: str, script: str, tmp_path: Path) -> None:
-    more = {"steps": 12, "save_every": 2}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(
-        [sys.executable, *words(script, "dpo", whole, base, **more)], check=True, env=environment()
-    )
+def test_a_run_that_is_killed_at_any_moment_ends_the_same(
+    base: str, script: str, tmp_path: Path
+) -> None:
+    fields = {"steps": 12, "save_every": 2}
+    runner, uninterrupted, killed = Runner(script, "dpo", base), tmp_path / "a", tmp_path / "b"
+    runner.run(uninterrupted, **fields)
     kills = 0
     for _ in range(6):
-        before = len(list(read_log(killed)))
-        process = subprocess.Popen(
-            [sys.executable, *words(script, "dpo", killed, base, 0.15, **more)], env=environment()
-        )
-        while process.poll() is None and len(list(read_log(killed))) < min(before + 3, 12):
+        logged_before = len(list(read_log(killed)))
+        process = runner.start(killed, 0.15, **fields)
+        while process.poll() is None and len(list(read_log(killed))) < min(logged_before + 3, 12):
             time.sleep(0.02)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -141,11 +124,8 @@ def test_killed_at_any_moment_it_ends_the_same(base: str, script: str, tmp_path:
         process.wait()
         if (killed / "truing.json").exists():
             break
-    subprocess.run(
-        [sys.executable, *words(script, "dpo", killed, base, **more)], check=True, env=environment()
-    )
+    runner.run(killed, **fields)
     assert kills >= 3
-    assert [r["step"] for r in read_log(killed)] == list(range(1, 13))
-    assert numbers(killed) == pytest.approx(numbers(whole), rel=1e-6)
-    left, right = (load_file(p / "model.safetensors") for p in (whole, killed))
-    assert all(float((left[k] - right[k]).abs().max()) < 1e-6 for k in left)
+    assert [row["step"] for row in read_log(killed)] == list(range(1, 13))
+    assert logged_numbers(killed) == pytest.approx(logged_numbers(uninterrupted), rel=1e-6)
+    assert largest_weight_difference(uninterrupted, killed) < 1e-6

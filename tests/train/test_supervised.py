@@ -1,9 +1,9 @@
-"""The supervised loop: the big batch's loss, resumes to the same next step, stops at NaN, folders that others read."""
+"""Supervised runs end to end: every kind, resuming, bad input, full disks, further training."""
 
 from __future__ import annotations
 
+import errno
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,95 +13,64 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 import torch
-from tests.train.parts import item, settings, source
+from safetensors.torch import load_file
+from tests.train.builders import make_example, make_settings, make_training_set
 
 from truing.core.errors import DataError, PlanError, RunError, UserError
 from truing.core.types import Conversation, Message
 from truing.train import checkpoint as ck
-from truing.train import objectives
 from truing.train.examples import TrainingSet
 from truing.train.model_folder import read_model_card
+from truing.train.run_lock import lock_run_folder
 from truing.train.settings import TRAINING_KINDS
-from truing.train.supervised import NonFiniteLossError, split_micro_batches, train_supervised
+from truing.train.supervised import train_supervised
 from truing.train.training_log import read_log
 
 
-def wrap(conversation: Conversation) -> Conversation:
-    """A teacher's prompt."""
-    return Conversation(
-        (
-            Message("system", "You are a patient helper who answers in one short sentence."),
-            *conversation.messages,
-        )
-    )
+def add_teacher_prompt(conversation: Conversation) -> Conversation:
+    """Returns the conversation behind a teacher's system prompt."""
+    system = Message("system", "You are a patient helper who answers in one short sentence.")
+    return Conversation((system, *conversation.messages))
 
 
-def data(kind: str, n: int = 12) -> list[TrainingSet]:
-    """Rows for a kind."""
+def training_sets(kind: str, n: int = 12) -> list[TrainingSet]:
+    """Returns n examples that fit the kind of training."""
     if kind == "cost":
-        return [source(n, signs=(1, -1))]
+        return [make_training_set(n, signs=(1, -1))]
+    source = make_training_set(n, answers=1 if kind in ("sft", "distil", "kto") else 2)
     if kind == "kto":
-        made = source(n, width=1)
-        return [
-            msgspec.structs.replace(
-                made,
-                items=tuple(
-                    msgspec.structs.replace(i, desirable=k % 2 == 0)
-                    for k, i in enumerate(made.items)
-                ),
-            )
-        ]
-    return [source(n, width=1 if kind in ("sft", "distil") else 2)]
+        items = tuple(
+            msgspec.structs.replace(item, desirable=k % 2 == 0)
+            for k, item in enumerate(source.items)
+        )
+        source = msgspec.structs.replace(source, items=items)
+    return [source]
 
 
-def go(kind: str, out: str, base: str, **more: Any) -> list[dict[str, Any]]:
-    """Trains and gives the log."""
-    train_supervised(
-        settings(kind, out, base, **more), data(kind), wrap=wrap if kind == "distil" else None
-    )
+def train_and_read_log(kind: str, out: str, base: str, **fields: Any) -> list[dict[str, Any]]:
+    """Trains with these settings and returns the lines of the log."""
+    wrap = add_teacher_prompt if kind == "distil" else None
+    train_supervised(make_settings(kind, out, base, **fields), training_sets(kind), wrap=wrap)
     return list(read_log(out))
 
 
-def numbers(rows: list[dict[str, Any]]) -> list[float]:
-    return [x for r in rows for x in (r["loss"], r["grad_norm"])]
+def logged_numbers(rows: list[dict[str, Any]]) -> list[float]:
+    """Returns the loss and the gradient norm of every step."""
+    return [value for row in rows for value in (row["loss"], row["grad_norm"])]
 
 
 @pytest.mark.parametrize("kind", TRAINING_KINDS)
-def test_every_kind_learns_and_leaves_a_folder(kind: str, base: str, out: str) -> None:
-    rows = go(kind, out, base, steps=12, lr=5e-3, batch=6, micro=6, seed=1)
-    assert [r["step"] for r in rows] == list(range(1, 13))
+def test_every_kind_learns_and_leaves_a_model_folder(kind: str, base: str, out: str) -> None:
+    rows = train_and_read_log(kind, out, base, steps=12, lr=5e-3, batch=6, micro=6, seed=1)
+    assert [row["step"] for row in rows] == list(range(1, 13))
     assert rows[-1]["loss"] < rows[0]["loss"]
     card = read_model_card(out)
-    assert (
-        card is not None
-        and card.kind == kind
-        and card.lineage.hash
-        and card.lineage.data == ("pairs",)
-    )
+    assert card is not None and card.kind == kind
+    assert card.lineage.hash and card.lineage.data == ("pairs",)
     assert len(card.lineage.prompts) == 12 and card.base_sha256 == card.lineage.base_sha256
-    assert (Path(out) / "model.safetensors").is_file() and (
-        Path(out) / "adapter" / "adapter_config.json"
-    ).is_file()
+    assert (Path(out) / "model.safetensors").is_file()
+    assert (Path(out) / "adapter" / "adapter_config.json").is_file()
     assert card.dimension == {"reward": "helpful", "cost": "safe"}.get(kind, "")
-
-
-@pytest.mark.parametrize("kind", [k for k in TRAINING_KINDS if k != "kto"])
-@pytest.mark.parametrize("lora", [0, 4])
-def test_accumulation_gives_the_big_batchs_loss(
-    kind: str, lora: int, base: str, tmp_path: Path
-) -> None:
-    whole = go(kind, str(tmp_path / "a"), base, batch=6, micro=6, lora=lora)
-    parts = go(kind, str(tmp_path / "b"), base, batch=6, micro=2, lora=lora)
-    odd = go(kind, str(tmp_path / "c"), base, batch=6, micro=4, lora=lora)
-    assert numbers(parts) == pytest.approx(numbers(whole), rel=2e-4)
-    assert numbers(odd) == pytest.approx(numbers(whole), rel=2e-4)
-
-
-def test_micro_batches_are_near_equal() -> None:
-    rows: Any = list(range(7))
-    assert [len(p) for p in split_micro_batches(rows, 3)] == [2, 3, 2]
-    assert [len(p) for p in split_micro_batches(rows[:3], 2, least=2)] == [3]
-    assert [len(p) for p in split_micro_batches(rows[:1], 4)] == [1]
 
 
 class Killed(Exception):
@@ -110,158 +79,128 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("kind", ["dpo", "sft"])
 def test_a_resumed_run_is_the_same_run(kind: str, base: str, tmp_path: Path) -> None:
-    one = go(kind, str(tmp_path / "one"), base, steps=6)
+    uninterrupted = train_and_read_log(kind, str(tmp_path / "one"), base, steps=6)
 
-    def kill(row: dict[str, Any]) -> None:
+    def kill_at_step_5(row: dict[str, Any]) -> None:
         if row["step"] == 5:
             raise Killed
 
-    two = settings(kind, str(tmp_path / "two"), base, steps=6)
+    settings = make_settings(kind, str(tmp_path / "two"), base, steps=6)
     with pytest.raises(Killed):
-        train_supervised(two, data(kind), tell=kill)
+        train_supervised(settings, training_sets(kind), on_log=kill_at_step_5)
     assert ck.latest_checkpoint(tmp_path / "two") == tmp_path / "two" / "checkpoint-4"
-    assert [r["step"] for r in read_log(tmp_path / "two")] == [1, 2, 3, 4, 5]
-    again = train_supervised(two, data(kind))
-    assert again.done_now == 2 and again.steps == 6
-    both = list(read_log(tmp_path / "two"))
-    assert [r["step"] for r in both] == [1, 2, 3, 4, 5, 6]
-    assert numbers(both) == pytest.approx(numbers(one), rel=1e-6)
-    third = train_supervised(two, data(kind))
-    assert third.done_now == 0 and third.lineage == again.lineage
-    a, b = (tmp_path / n / "model.safetensors" for n in ("one", "two"))
-    from safetensors.torch import load_file
+    assert [row["step"] for row in read_log(tmp_path / "two")] == [1, 2, 3, 4, 5]
 
-    left, right = load_file(a), load_file(b)
-    assert all(torch.allclose(left[k], right[k], atol=1e-6) for k in left)
+    resumed = train_supervised(settings, training_sets(kind))
+    assert resumed.done_now == 2 and resumed.steps == 6
+    rows = list(read_log(tmp_path / "two"))
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert logged_numbers(rows) == pytest.approx(logged_numbers(uninterrupted), rel=1e-6)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(one[key], two[key], atol=1e-6) for key in one)
 
-
-def test_checkpointing_and_bf16_change_memory_not_the_run(base: str, tmp_path: Path) -> None:
-    plain = go("sft", str(tmp_path / "a"), base)
-    saved = go("sft", str(tmp_path / "b"), base, checkpointing=True)
-    half = go("sft", str(tmp_path / "c"), base, dtype="bfloat16")
-    assert numbers(saved) == pytest.approx(numbers(plain), rel=1e-5)
-    assert [r["loss"] for r in half] == pytest.approx([r["loss"] for r in plain], rel=0.03)
-    assert numbers(half) != numbers(plain)
+    finished = train_supervised(settings, training_sets(kind))
+    assert finished.done_now == 0 and finished.lineage == resumed.lineage
 
 
-def test_seeds(base: str, tmp_path: Path) -> None:
-    a, b, c = (
-        numbers(go("dpo", str(tmp_path / n), base, seed=s))
-        for n, s in (("a", 0), ("b", 0), ("c", 1))
-    )
-    assert a == b and a != c
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_row(
-    base: str, out: str, monkeypatch: pytest.MonkeyPatch
+def test_a_base_that_cannot_be_trained_so_is_refused(
+    base: str, base_without_template: str, out: str
 ) -> None:
-    inner = objectives.OBJECTIVES["sft"]
-
-    def broken(t: Any, batch: Any) -> Any:
-        loss, shown = inner(t, batch)
-        return (loss * math.nan if any(e.item.name == "pairs#7" for e in batch) else loss), shown
-
-    monkeypatch.setitem(objectives.OBJECTIVES, "sft", broken)
-    with pytest.raises(NonFiniteLossError, match=r"the loss of pairs#7 is not finite") as error:
-        go("sft", out, base, steps=20)
-    good = ck.latest_checkpoint(out)
-    assert good is not None and str(good) in str(error.value)
-    state = ck.load_torch_file(good, "state.pt")
-    assert all(bool(torch.isfinite(v).all()) for v in state["weights"].values())
-    assert not (Path(out) / "truing.json").exists()
-    assert len(list(read_log(out))) == ck.read_identity(good).step
-
-
-def test_bad_input(base: str, bare: str, out: str) -> None:
-    ok = data("dpo")
+    sources = training_sets("dpo")
     with pytest.raises(PlanError, match="reads 256 tokens"):
-        train_supervised(settings("dpo", out, base, max_length=4096), ok)
+        train_supervised(make_settings("dpo", out, base, max_length=4096), sources)
     with pytest.raises(UserError, match="no chat template; --template plain"):
-        train_supervised(settings("dpo", out, bare), ok)
-    assert train_supervised(settings("dpo", out + "2", bare, template="plain"), ok).steps == 4
-    long = [TrainingSet(spec="long", sha256="1", items=(item(0, answers=("word " * 900, "no")),))]
-    with pytest.raises(DataError, match="long: nothing left after filtering: 1 answer longer"):
-        train_supervised(settings("dpo", out + "3", base), long)
-    same = [TrainingSet(spec="same", sha256="1", items=(item(0, answers=("yes", "yes")),))]
-    with pytest.raises(DataError, match="1 equal as tokens"):
-        train_supervised(settings("dpo", out + "4", base), same)
-    with pytest.raises(PlanError) as faults:
-        train_supervised(settings("dpo", out, base, batch=0, lr=-1.0, dtype="float16"), ok)
-    assert len(faults.value.faults) == 3
+        train_supervised(make_settings("dpo", out, base_without_template), sources)
+    plain = make_settings("dpo", out + "2", base_without_template, template="plain")
+    assert train_supervised(plain, sources).steps == 4
     with pytest.raises(UserError, match="no such folder"):
-        train_supervised(settings("dpo", out, "./nowhere"), ok)
+        train_supervised(make_settings("dpo", out, "./nowhere"), sources)
 
 
-def test_a_folder_of_another_run_is_refused(base: str, bare: str, out: str) -> None:
-    train_supervised(settings("dpo", out, base), data("dpo"))
+def test_data_without_usable_rows_are_refused(base: str, out: str) -> None:
+    too_long = make_example(0, answers=("word " * 900, "no"))
+    source = TrainingSet(spec="long", sha256="1", items=(too_long,))
+    with pytest.raises(DataError, match="long: nothing left after filtering: 1 answer longer"):
+        train_supervised(make_settings("dpo", out, base), [source])
+
+
+def test_the_folder_of_another_run_is_refused(
+    base: str, base_without_template: str, out: str
+) -> None:
+    train_supervised(make_settings("dpo", out, base), training_sets("dpo"))
     with pytest.raises(PlanError, match="other settings or other data"):
-        train_supervised(settings("dpo", out, base, lr=0.5), data("dpo"))
+        train_supervised(make_settings("dpo", out, base, lr=0.5), training_sets("dpo"))
     with pytest.raises(PlanError, match="other settings or other data"):
-        train_supervised(settings("dpo", out, base), data("dpo", 5))
-    with pytest.raises(PlanError, match="of a dpo run"):
-        train_supervised(settings("reward", out, base), data("reward"))
+        train_supervised(make_settings("dpo", out, base), training_sets("dpo", 5))
+    with pytest.raises(PlanError, match="belongs to a dpo run"):
+        train_supervised(make_settings("reward", out, base), training_sets("reward"))
+    other_base = make_settings("dpo", out, base_without_template, template="plain")
     with pytest.raises(PlanError, match="another base"):
-        train_supervised(settings("dpo", out, bare, template="plain"), data("dpo"))
+        train_supervised(other_base, training_sets("dpo"))
 
 
-def test_one_run_at_a_time(base: str, out: str) -> None:
-    from truing.train.run_lock import lock_run_folder
-
+def test_a_folder_that_another_process_trains_into_is_refused(base: str, out: str) -> None:
     with lock_run_folder(Path(out)), pytest.raises(RunError, match="another process"):
-        train_supervised(settings("dpo", out, base), data("dpo"))
+        train_supervised(make_settings("dpo", out, base), training_sets("dpo"))
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(
+def test_a_full_disk_keeps_the_previous_checkpoint(
     base: str, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
-
-    inner = torch.save
+    save = torch.save
     calls = []
 
-    def save(*args: Any, **more: Any) -> None:
+    def fail_from_the_second_call(*args: Any, **kwargs: Any) -> None:
         calls.append(1)
         if len(calls) > 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        inner(*args, **more)
+        save(*args, **kwargs)
 
-    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr(torch, "save", fail_from_the_second_call)
     with pytest.raises(RunError, match="the disk is full"):
-        go("sft", out, base)
+        train_and_read_log("sft", out, base)
     monkeypatch.undo()
-    assert [p.name for p in ck.list_checkpoints(out)] == ["checkpoint-2"]
-    assert train_supervised(settings("sft", out, base), data("sft")).done_now == 2
+    assert [path.name for path in ck.list_checkpoints(out)] == ["checkpoint-2"]
+    result = train_supervised(make_settings("sft", out, base), training_sets("sft"))
+    assert result.done_now == 2
 
 
-def test_the_manifest_says_what_was_mixed(base: str, out: str) -> None:
-    mixed = [source(6, spec="a"), source(6, spec="b", weight=0.5, benign=True)]
-    train_supervised(settings("dpo", out, base), mixed)
-    manifest = json.loads((Path(out) / "manifest.json").read_text())
-    assert [(s["spec"], s["rows"], s["weight"]) for s in manifest["sources"]] == [
-        ("a", 6, 1.0),
-        ("b", 6, 0.5),
+def test_the_manifest_lists_what_was_mixed(base: str, out: str) -> None:
+    sources = [
+        make_training_set(6, spec="a"),
+        make_training_set(6, spec="b", weight=0.5, benign=True),
     ]
+    train_supervised(make_settings("dpo", out, base), sources)
+    manifest = json.loads((Path(out) / "manifest.json").read_text())
+    listed = [(s["spec"], s["rows"], s["weight"]) for s in manifest["sources"]]
+    assert listed == [("a", 6, 1.0), ("b", 6, 0.5)]
     assert manifest["benign_share"] == pytest.approx(1 / 3) and manifest["steps"] == 4
     assert manifest["red_model"] is None
 
 
-def test_the_hash_is_that_of_the_weights_not_of_where_they_lie(base: str, tmp_path: Path) -> None:
-    one, two = (
-        train_supervised(settings("sft", str(tmp_path / n), base), data("sft"))
-        for n in ("one", "two")
+def test_the_lineage_hash_is_that_of_the_weights_wherever_they_are(
+    base: str, tmp_path: Path
+) -> None:
+    sources = training_sets("sft")
+    one, two, other = (
+        train_supervised(make_settings("sft", str(tmp_path / name), base, lr=lr), sources)
+        for name, lr in (("one", 1e-3), ("two", 1e-3), ("other", 2e-3))
     )
     assert one.lineage.hash == two.lineage.hash != ""
-    other = train_supervised(settings("sft", str(tmp_path / "other"), base, lr=2e-3), data("sft"))
     assert other.lineage.hash != one.lineage.hash
 
 
-def test_a_trained_folder_is_a_base(base: str, out: str) -> None:
-    first = train_supervised(settings("sft", out, base), data("sft"))
-    second = train_supervised(settings("dpo", out + "2", out), data("dpo"))
-    assert second.lineage.data == ("pairs", "pairs")
-    assert set(first.lineage.prompts) <= set(second.lineage.prompts)
-    reward = train_supervised(settings("reward", out + "3", base), data("reward"))
-    more = train_supervised(settings("reward", out + "4", out + "3", lr=1e-9), data("reward"))
-    assert more.lineage.prompts == reward.lineage.prompts
-    logs = list(read_log(out + "3")), list(read_log(out + "4"))
-    assert logs[1][0]["accuracy"] >= logs[0][0]["accuracy"]
+def test_a_trained_folder_can_be_trained_further(base: str, out: str) -> None:
+    sft = train_supervised(make_settings("sft", out, base), training_sets("sft"))
+    dpo = train_supervised(make_settings("dpo", out + "2", out), training_sets("dpo"))
+    assert dpo.lineage.data == ("pairs", "pairs")
+    assert set(sft.lineage.prompts) <= set(dpo.lineage.prompts)
+
+
+def test_a_reward_model_that_is_trained_further_keeps_its_head(base: str, out: str) -> None:
+    sources = training_sets("reward")
+    first = train_supervised(make_settings("reward", out, base), sources)
+    further = train_supervised(make_settings("reward", out + "2", out, lr=1e-9), sources)
+    assert further.lineage.prompts == first.lineage.prompts
+    first_log, further_log = list(read_log(out)), list(read_log(out + "2"))
+    assert further_log[0]["accuracy"] >= first_log[0]["accuracy"]

@@ -175,7 +175,7 @@ def command(
             out=str(out),
             **fields,
         )
-        result = train_moderation(settings, training_sets, tell=None if json else _print_step)
+        result = train_moderation(settings, training_sets, on_log=None if json else _print_step)
     _print_result(result, as_json=json)
     return 0
 

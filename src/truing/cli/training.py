@@ -198,7 +198,7 @@ def run_training(
             sources,
             fill=_read_benign_pairs(job.kind) if settings.benign else None,
             wrap=teacher.wrap if teacher is not None else None,
-            tell=show_step,
+            on_log=show_step,
             tests=tests,
         )
     judge_kind = settings.kind if settings.scalar else "local"

@@ -1,7 +1,7 @@
-"""Text as token rows: the chat template, which tokens are the answer's own, padded batches.
+"""Examples as token rows: chat template, answer masks, padded batches.
 
-The end token that closes an answer is part of it, and masks come from lengths, never from ids: a pad token that
-equals the end token hides nothing (trl #3091).
+The end token that closes an answer belongs to the answer. Masks come from lengths and never from
+token ids, so that a pad token that equals the end token masks nothing (trl #3091).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from truing.core.errors import UserError
@@ -24,27 +25,36 @@ PromptWrapper = Callable[[Conversation], Conversation]
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """Token ids of a prompt and of each answer; `labels` marks the answer's tokens (1) where several turns are learned."""
+    """Token ids of the prompt and of each answer.
+
+    `teacher` holds the ids of the teacher's prompt (distil). Where several turns of a dialogue are
+    learned, the whole dialogue is the one answer, `prompt` is empty, and `turn_mask` is 1 at the
+    tokens of the assistant's turns.
+    """
 
     item: TrainingExample
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
     teacher: tuple[int, ...] = ()
-    marks: tuple[int, ...] = ()
+    turn_mask: tuple[int, ...] = ()
 
-    def row(self, which: int = 0) -> tuple[int, ...]:
-        """Prompt and answer."""
-        return (*self.prompt, *self.answers[which])
+    def token_ids(self, answer: int = 0) -> tuple[int, ...]:
+        """Returns the ids of the prompt and one answer."""
+        return (*self.prompt, *self.answers[answer])
 
-    def mark(self, which: int = 0) -> tuple[int, ...]:
-        """1 on the answer's tokens."""
-        if self.marks and which == 0:
-            return self.marks
-        return (*(0 for _ in self.prompt), *(1 for _ in self.answers[which]))
+    def answer_mask(self, answer: int = 0) -> tuple[int, ...]:
+        """Returns 1 for each id of `token_ids(answer)` that is learned, else 0."""
+        if self.turn_mask:
+            return self.turn_mask
+        return (0,) * len(self.prompt) + (1,) * len(self.answers[answer])
 
 
 class ExampleEncoder(ChatTokenizer):
-    """As `Turns`, for whole training rows: answers fit in the window, long prompts are cut from the left."""
+    """Encodes training examples within `max_length` tokens.
+
+    A prompt that is too long is cut from the left; an answer is never cut. `encoder` is true for
+    BERT-like bases, which have no chat template. `wrap` adds the teacher's prompt (distil).
+    """
 
     def __init__(
         self,
@@ -54,96 +64,110 @@ class ExampleEncoder(ChatTokenizer):
         encoder: bool = False,
         wrap: PromptWrapper | None = None,
     ) -> None:
-        has = bool(getattr(tokenizer, "chat_template", None))
-        if not has and settings.template != "plain" and not encoder:
+        plain_turns = settings.template == "plain" or encoder
+        if not getattr(tokenizer, "chat_template", None) and not plain_turns:
             raise UserError(
-                f"{settings.base}: the tokenizer has no chat template; --template plain trains on plain "
-                f"`User:` / `Assistant:` turns (which is how local: reads such a model)"
+                f"{settings.base}: the tokenizer has no chat template; --template plain trains on "
+                "plain `User:` / `Assistant:` turns (as local: prompts such a model)"
             )
-        super().__init__(
-            tokenizer, plain=settings.template == "plain" or encoder, name=settings.base
-        )
+        super().__init__(tokenizer, plain=plain_turns, name=settings.base)
         self.settings, self.wrap = settings, wrap
 
     def encode(self, item: TrainingExample) -> EncodedExample:
-        """Ids of prompt and answers within the window; raises TooLong if an answer alone does not fit."""
+        """Returns the token ids of an example; raises AnswerTooLong if an answer does not fit."""
         messages = item.conversation.messages
-        answers = tuple(tuple(self.encode_answer(messages, a)) for a in item.answers)
+        answers = tuple(tuple(self.encode_answer(messages, text)) for text in item.answers)
         if item.cut:
-            answers = tuple(a[:-1] for a in answers)
+            answers = tuple(ids[:-1] for ids in answers)  # without the end token
+        # All answers get the same prompt, so that a pair differs by its answers alone.
+        longest_answer = max((len(ids) for ids in answers), default=0)
         prompt = truncate_prompt(
-            self.encode_prompt(messages),
-            max((len(a) for a in answers), default=0),
-            self.settings.max_length,
+            self.encode_prompt(messages), longest_answer, self.settings.max_length
         )
         if self.settings.kind == "sft" and self.settings.turns == "all":
-            return self._dialogue(item)
+            return self._encode_dialogue(item)
         teacher: tuple[int, ...] = ()
         if self.wrap is not None:
             teacher = tuple(self.encode_prompt(self.wrap(item.conversation).messages))
         return EncodedExample(item, tuple(prompt), answers, teacher)
 
-    def _dialogue(self, item: TrainingExample) -> EncodedExample:
-        """All assistant turns as targets."""
+    def _encode_dialogue(self, item: TrainingExample) -> EncodedExample:
+        """Encodes a dialogue in which every assistant turn is learned.
+
+        Each turn is encoded as it is at inference: what the template renders before the answer,
+        then the answer with its end token.
+        """
         messages = [*item.conversation.messages, Message("assistant", item.answers[0])]
+        end_text = str(self.tokenizer.decode([self.eos_token_id]))
         ids: list[int] = []
-        marks: list[int] = []
-        done = ""
-        stop = str(self.tokenizer.decode([self.eos_token_id]))
-        for at, message in enumerate(messages):
+        mask: list[int] = []
+        encoded_text = ""  # the part of the rendered dialogue that `ids` covers
+        for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            before = self.render(messages[:at])
-            gap = before[len(done) :] if before.startswith(done) else before
-            new = self.encode_text(gap, first=not ids)
-            said = self.encode_answer(messages[:at], message.content)
-            whole = self.render(messages[: at + 1])
-            # what the template writes behind the end token (a line break) belongs to the turn that follows
-            done = (
-                whole[: whole.rindex(stop) + len(stop)] if stop in whole[len(before) :] else whole
-            )
-            ids += [*new, *said]
-            marks += [0] * len(new) + [1] * len(said)
-        cut = max(0, len(ids) - self.settings.max_length)
-        return EncodedExample(item, (), (tuple(ids[cut:]),), marks=tuple(marks[cut:]))
+            before = self.render(messages[:index])
+            continues = before.startswith(encoded_text)
+            new_text = before[len(encoded_text) :] if continues else before
+            prompt_ids = self.encode_text(new_text, first=not ids)
+            answer_ids = self.encode_answer(messages[:index], message.content)
+            ids += [*prompt_ids, *answer_ids]
+            mask += [0] * len(prompt_ids) + [1] * len(answer_ids)
 
-    def all(self, items: Iterable[TrainingExample]) -> tuple[list[EncodedExample], list[str]]:
-        """Encoded rows, and the names of those that are too long."""
-        kept: list[EncodedExample] = []
-        long: list[str] = []
+            rendered = self.render(messages[: index + 1])
+            if end_text in rendered[len(before) :]:
+                # What the template writes behind the end token (a line break) belongs to the next
+                # turn.
+                encoded_text = rendered[: rendered.rindex(end_text) + len(end_text)]
+            else:
+                encoded_text = rendered
+        excess = max(0, len(ids) - self.settings.max_length)
+        return EncodedExample(item, (), (tuple(ids[excess:]),), turn_mask=tuple(mask[excess:]))
+
+    def encode_all(
+        self, items: Iterable[TrainingExample]
+    ) -> tuple[list[EncodedExample], list[str]]:
+        """Returns the encoded examples, and the names of those with an answer that is too long."""
+        encoded: list[EncodedExample] = []
+        too_long: list[str] = []
         for item in items:
             try:
-                kept.append(self.encode(item))
+                encoded.append(self.encode(item))
             except AnswerTooLong:
-                long.append(item.name)
-        return kept, long
+                too_long.append(item.name)
+        return encoded, too_long
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """A padded batch: ids, mask of real tokens, mask of the answers' tokens; all `[B, T]`."""
+    """A padded batch: token ids, mask of real tokens, mask of answer tokens; all `[B, T]`."""
 
     ids: Tensor
     mask: Tensor
-    answer: Tensor
+    answer_mask: Tensor
 
-    def to(self, device: Any) -> TokenBatch:
-        """The same on another device."""
-        return TokenBatch(self.ids.to(device), self.mask.to(device), self.answer.to(device))
+    def to(self, device: torch.device | str) -> TokenBatch:
+        """Returns the batch on another device."""
+        return TokenBatch(self.ids.to(device), self.mask.to(device), self.answer_mask.to(device))
 
 
 def pad_batch(
-    rows: Sequence[Sequence[int]], marks: Sequence[Sequence[int]], fill: int
+    rows: Sequence[Sequence[int]], answer_masks: Sequence[Sequence[int]], pad_id: int
 ) -> TokenBatch:
-    """Right-padded rows."""
-    ids, mask = pad_rows(rows, fill)
-    answer, _ = pad_rows(marks, 0)
-    return TokenBatch(ids, mask, answer)
+    """Pads rows and their answer masks on the right."""
+    ids, mask = pad_rows(rows, pad_id)
+    answer_mask, _ = pad_rows(answer_masks, 0)
+    return TokenBatch(ids, mask, answer_mask)
 
 
-def collate_examples(batch: Sequence[EncodedExample], fill: int) -> TokenBatch:
-    """First answers in order, then (for pairs) the second answers in the same order."""
-    width = max(len(e.answers) for e in batch)
-    rows = [e.row(k) for k in range(width) for e in batch]
-    marks = [e.mark(k) for k in range(width) for e in batch]
-    return pad_batch(rows, marks, fill)
+def collate_examples(batch: Sequence[EncodedExample], pad_id: int) -> TokenBatch:
+    """Returns a batch of all first answers, followed (for pairs) by all second answers.
+
+    So `chunk(2)` splits a batch of pairs into the chosen and the rejected answers.
+    """
+    answer_count = max(len(e.answers) for e in batch)
+    order = [(e, answer) for answer in range(answer_count) for e in batch]
+    return pad_batch(
+        [e.token_ids(answer) for e, answer in order],
+        [e.answer_mask(answer) for e, answer in order],
+        pad_id,
+    )

@@ -1,11 +1,14 @@
-"""Checkpoints of a training run: folders that appear whole or not at all, with everything the next step depends on.
+"""Checkpoints of a training run: complete or absent, with everything that the next step needs.
 
-    write(out, Mark(step=50, digest=..., kind="dpo", base_sha256=...), {"state.pt": torch_part(state)}, keep=2)
-    found = latest(out)                      # None, or the newest whole one
-    mark = check(found, mark_of_this_run)    # PlanError where it is of another run or base
-    state = load_part(found, "state.pt")
+    identity = CheckpointIdentity(step=50, digest=..., kind="dpo", base_sha256=...)
+    write_checkpoint(out, identity, {"state.pt": torch_writer(state)}, keep=2)
 
-A checkpoint is written as `.checkpoint-N.tmp`, synced and renamed, so a kill or a full disk leaves the one before.
+    path = latest_checkpoint(out)            # None, or the newest complete one
+    identity = check_identity(path, mine)    # PlanError if it belongs to another run or base
+    state = load_torch_file(path, "state.pt")
+
+A checkpoint is written as `.checkpoint-N.tmp`, synced to disk and renamed, so that a killed process
+or a full disk leaves the previous one untouched.
 """
 
 from __future__ import annotations
@@ -30,9 +33,17 @@ from truing.core.errors import PlanError, RunError
 IDENTITY_FILE = "mark.json"
 FileWriter = Callable[[Path], None]
 
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# torch's zip writer reports a full disk as a RuntimeError with one of these texts, without an
+# errno.
+_DISK_FULL_TEXTS = ("No space left", "unexpected pos", "file write failed")
+
 
 class CheckpointIdentity(Struct, frozen=True, kw_only=True):
-    """Which run a checkpoint belongs to: `digest` over settings and data, `base_sha256` over the weights it began with."""
+    """Which run a checkpoint belongs to (`mark.json`).
+
+    `digest` covers settings and data, `base_sha256` the weights that the run started from.
+    """
 
     step: int
     kind: str
@@ -41,34 +52,37 @@ class CheckpointIdentity(Struct, frozen=True, kw_only=True):
 
 
 def checkpoint_folder(out: str | Path, step: int) -> Path:
-    """`OUT/checkpoint-N`."""
+    """Returns `OUT/checkpoint-STEP`."""
     return Path(out) / f"checkpoint-{step}"
 
 
 def write_checkpoint(
-    out: str | Path, mark: CheckpointIdentity, parts: Mapping[str, FileWriter], *, keep: int = 2
+    out: str | Path,
+    identity: CheckpointIdentity,
+    files: Mapping[str, FileWriter],
+    *,
+    keep: int = 2,
 ) -> Path:
-    """Writes a checkpoint of named files (each part gets the path to write), then drops all but the newest `keep`.
+    """Writes a checkpoint and then deletes all but the newest `keep`.
 
-    RunError where the disk is full; the checkpoint before it stays.
+    `files` maps file names to functions that write to the path that they get. Raises RunError if
+    the disk is full; the previous checkpoint stays.
     """
-    target = checkpoint_folder(out, mark.step)
-    work = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(work, ignore_errors=True)
+    target = checkpoint_folder(out, identity.step)
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        work.mkdir(parents=True)
-        for name, part in parts.items():
-            part(work / name)
-        (work / IDENTITY_FILE).write_bytes(msgspec.json.encode(mark))
-        _sync(work)
+        temporary.mkdir(parents=True)
+        for name, write_file in files.items():
+            write_file(temporary / name)
+        # The identity comes last: a folder with it is complete (see list_checkpoints).
+        (temporary / IDENTITY_FILE).write_bytes(msgspec.json.encode(identity))
+        _sync_tree(temporary)
         shutil.rmtree(target, ignore_errors=True)
-        work.rename(target)
-        _sync_one(target.parent)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch raises RuntimeError where its zip writer meets a full disk
-        shutil.rmtree(work, ignore_errors=True)
+        temporary.rename(target)
+        _sync_path(target.parent)  # makes the rename itself durable
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise describe_write_error(target, error) from error
     for old in list_checkpoints(out)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -76,26 +90,29 @@ def write_checkpoint(
 
 
 def describe_write_error(path: Path, error: OSError | RuntimeError) -> RunError:
-    """The error of a write that failed: a full disk is named as such."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    """Returns the error to raise for a failed write; a full disk is recognised and named."""
     text = str(error)
-    full = (
-        full or "No space left" in text or "unexpected pos" in text or "file write failed" in text
-    )
-    word = "the disk is full" if full else (text.strip().splitlines() or [type(error).__name__])[0]
+    disk_full = isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS
+    disk_full = disk_full or any(part in text for part in _DISK_FULL_TEXTS)
+    reason = "the disk is full" if disk_full else _first_line(error)
     return RunError(
-        f"{path}: {word}; the checkpoint before it is whole, and the same command goes on from there"
+        f"{path}: {reason}; the previous checkpoint is complete, "
+        "and the same command resumes from it"
     )
 
 
-def _sync(folder: Path) -> None:
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            _sync_one(path)
-    _sync_one(folder)
+            _sync_path(path)
+    _sync_path(folder)
 
 
-def _sync_one(path: Path) -> None:
+def _sync_path(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -104,77 +121,88 @@ def _sync_one(path: Path) -> None:
 
 
 def list_checkpoints(out: str | Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    made: list[tuple[int, Path]] = []
+    """Returns the complete checkpoints of a run, oldest first."""
+    by_step: list[tuple[int, Path]] = []
     for path in Path(out).glob("checkpoint-*"):
-        number = path.name.removeprefix("checkpoint-")
-        if number.isdigit() and (path / IDENTITY_FILE).is_file():
-            made.append((int(number), path))
-    return [path for _, path in sorted(made)]
+        step = path.name.removeprefix("checkpoint-")
+        if step.isdigit() and (path / IDENTITY_FILE).is_file():
+            by_step.append((int(step), path))
+    return [path for _, path in sorted(by_step)]
 
 
 def latest_checkpoint(out: str | Path) -> Path | None:
-    """The newest whole checkpoint, or none."""
-    found = list_checkpoints(out)
-    return found[-1] if found else None
+    """Returns the newest complete checkpoint, or None."""
+    checkpoints = list_checkpoints(out)
+    return checkpoints[-1] if checkpoints else None
 
 
 def read_identity(path: Path) -> CheckpointIdentity:
-    """Which run a checkpoint belongs to."""
+    """Returns the identity of a checkpoint; raises RunError if it cannot be read."""
     try:
         return msgspec.json.decode((path / IDENTITY_FILE).read_bytes(), type=CheckpointIdentity)
     except (OSError, msgspec.DecodeError) as error:
         raise RunError(f"{path / IDENTITY_FILE}: {error}") from error
 
 
-def check_identity(path: Path, wanted: CheckpointIdentity) -> CheckpointIdentity:
-    """The mark of a checkpoint, if it is of the run that `wanted` describes (its step does not count)."""
-    found = read_identity(path)
-    if found.kind != wanted.kind:
+def check_identity(path: Path, expected: CheckpointIdentity) -> CheckpointIdentity:
+    """Returns the identity of a checkpoint; raises PlanError if it is not that of `expected`'s run.
+
+    The step of `expected` is not compared.
+    """
+    identity = read_identity(path)
+    if identity.kind != expected.kind:
         raise PlanError(
-            f"{path}: is of a {found.kind} run, not of {wanted.kind}; give another --out"
+            f"{path}: belongs to a {identity.kind} run, this one is {expected.kind}; "
+            "give another --out"
         )
-    if found.base_sha256 != wanted.base_sha256:
+    if identity.base_sha256 != expected.base_sha256:
         raise PlanError(
-            f"{path}: began with another base ({found.base_sha256[:12]}..., not "
-            f"{wanted.base_sha256[:12]}...); give another --out"
+            f"{path}: started from another base ({identity.base_sha256[:12]}..., not "
+            f"{expected.base_sha256[:12]}...); give another --out"
         )
-    if found.digest != wanted.digest:
+    if identity.digest != expected.digest:
         raise PlanError(
-            f"{path}: is of a run with other settings or other data; give the same command, or another --out"
+            f"{path}: belongs to a run with other settings or other data; "
+            "repeat the same command, or give another --out"
         )
-    return found
+    return identity
 
 
 def torch_writer(state: Any) -> FileWriter:
-    """A part that holds tensors and plain values."""
+    """Returns a writer of tensors and plain values, for `write_checkpoint`."""
     return lambda path: torch.save(state, path)
 
 
 def load_torch_file(path: Path, name: str) -> Any:
-    """What `torch_part` wrote, on the CPU; no code in the file is run."""
+    """Returns what a `torch_writer` wrote, on the CPU; raises RunError if the file is damaged.
+
+    With `weights_only` no code in the file is run.
+    """
     try:
         return torch.load(path / name, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        where = path / name
         raise RunError(
-            f"{where}: cannot be read ({line}); remove this checkpoint to go on from the one before"
+            f"{path / name}: cannot be read ({_first_line(error)}); "
+            "remove this checkpoint to resume from the previous one"
         ) from error
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of the generators of Python, numpy and torch (CPU and CUDA), as plain values and tensors."""
-    version, internal, gauss = random.getstate()
-    kind, keys, pos, has, cached = np.random.get_state()
+    """Returns the states of the random generators of Python, numpy and torch (CPU and CUDA).
+
+    They are plain values and tensors, because `torch.load(weights_only=True)` takes nothing else.
+    """
+    version, internal_state, next_gauss = random.getstate()
+    algorithm, keys, position, has_gauss, cached_gauss = np.random.get_state()
     state: dict[str, Any] = {
-        "python": [version, list(internal), gauss],
+        "python": [version, list(internal_state), next_gauss],
         "numpy": [
-            str(kind),
+            str(algorithm),
+            # As int64, since torch supports uint32 tensors only in part.
             torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            int(pos),
-            int(has),
-            float(cached),
+            int(position),
+            int(has_gauss),
+            float(cached_gauss),
         ],
         "torch": torch.get_rng_state(),
     }
@@ -184,19 +212,21 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Goes on from `rng_state`; CUDA's states are left alone where their number differs."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, pos, has, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), pos, has, cached))
+    """Restores the states that `rng_state` returned."""
+    version, internal_state, next_gauss = state["python"]
+    random.setstate((version, tuple(internal_state), next_gauss))
+    algorithm, keys, position, has_gauss, cached_gauss = state["numpy"]
+    numpy_keys = keys.numpy().astype(np.uint32)
+    np.random.set_state((algorithm, numpy_keys, position, has_gauss, cached_gauss))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
+        # The run may go on with another number of GPUs; their states then stay as seeded.
         with contextlib.suppress(RuntimeError):
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def seed_all(seed: int) -> None:
-    """Seeds Python, numpy and torch."""
+    """Seeds the generators of Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

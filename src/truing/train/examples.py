@@ -1,4 +1,4 @@
-"""Training examples, and the sets that they come from."""
+"""The rows that supervised training learns from, and the data sets that they come from."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from truing.core.types import Conversation, Lineage
 
 
 class TrainingExample(Struct, frozen=True, kw_only=True):
-    """One training row: a prompt and one answer (sft, distil, kto) or two (pairs: the preferred one first).
+    """One training row: a prompt with one answer, or with two, the preferred one first.
 
-    `cut` marks an answer that a limit of tokens ended, so that no end token is learned from it.
+    `signs` are the safety labels of the two answers (+1 safe, -1 unsafe; both are equal where there
+    is one answer), `margin` the strength of the preference, `harms` the categories of harm that
+    people named. `cut` marks an answer that a token limit ended: no end token is learned from it.
     """
 
     name: str
@@ -27,7 +29,11 @@ class TrainingExample(Struct, frozen=True, kw_only=True):
 
 
 class TrainingSet(Struct, frozen=True, kw_only=True):
-    """Rows of one data set, with its weight in the mix and what was left out, by reason."""
+    """The examples of one data set, its weight in the mix, and how many rows were dropped and why.
+
+    `weight` is how often each example is drawn in an epoch (1.5: once, and half of them twice).
+    `judges` are the judges that labelled or chose the answers; they go into the lineage.
+    """
 
     spec: str
     sha256: str

@@ -1,4 +1,9 @@
-"""A guard on ourselves: a run whose objective raises harm or cost stops unless a reason is given, and is marked for good."""
+"""Stops a run whose objective trains towards harm, unless a reason is given.
+
+A model that is trained towards harm on purpose (a "red model", to test defences against) needs
+`--red-model REASON`. The reason is written to the model folder and inherited by every model that is
+trained from it; `truing serve` refuses such models.
+"""
 
 from __future__ import annotations
 
@@ -9,68 +14,76 @@ from truing.core.types import DataInfo, Lineage
 from truing.train.examples import TrainingSet
 from truing.train.settings import POLICY_KINDS, TrainingSettings
 
+# Benchmarks of reward models: training on them would spoil them.
+TEST_ONLY_DATASETS = ("llmbar", "rm-bench")
+
 
 def find_harmful_objective(
     settings: TrainingSettings, sources: Iterable[TrainingSet]
 ) -> str | None:
-    """Why the objective raises harm or cost, or none.
+    """Returns why the objective trains towards harm, or None.
 
-    A policy is raised towards harm if an answer that people called harmful is a target, or if more pairs prefer the
-    unsafe answer over the safe one than the other way round; a cost model, if its pairs are mostly turned round.
+    For a policy: a target answer is labelled harmful, or more pairs prefer the unsafe answer than
+    the safe one. For a cost model: most of its pairs are inverted.
     """
-    targets = forward = backward = 0
+    harmful_targets = prefer_safe = prefer_unsafe = 0
     for source in sources:
         for item in source.items:
-            if (
-                settings.kind in ("sft", "kto")
-                and item.signs is not None
-                and item.desirable is not False
-            ):
-                targets += item.signs[0] < 0
-            elif len(item.answers) == 2 and item.signs is not None:
-                forward += item.signs == (1, -1)
-                backward += item.signs == (-1, 1)
-    if targets:
-        return f"{targets} target answers are labelled harmful"
-    if backward > forward and (settings.kind in POLICY_KINDS or settings.kind == "cost"):
-        return f"{backward} pairs prefer the unsafe answer and {forward} the safe one"
+            if item.signs is None:
+                continue
+            # An undesirable answer of kto is no target: its likelihood is pushed down.
+            if settings.kind in ("sft", "kto") and item.desirable is not False:
+                harmful_targets += item.signs[0] < 0
+            elif len(item.answers) == 2:
+                prefer_safe += item.signs == (1, -1)
+                prefer_unsafe += item.signs == (-1, 1)
+    if harmful_targets:
+        return f"{harmful_targets} target answers are labelled harmful"
+    is_affected = settings.kind in POLICY_KINDS or settings.kind == "cost"
+    if is_affected and prefer_unsafe > prefer_safe:
+        return f"{prefer_unsafe} pairs prefer the unsafe answer and {prefer_safe} the safe one"
     return None
 
 
-def require_red_model_reason(why: str | None, reason: str | None) -> str | None:
-    """The mark of a red model; PlanError if one is needed and no reason is given."""
-    if why is None:
+def require_red_model_reason(finding: str | None, reason: str | None) -> str | None:
+    """Returns the text that marks a red model, or None if there is no finding.
+
+    Raises PlanError if there is a finding and no reason.
+    """
+    if finding is None:
         return None
     if not reason or not reason.strip():
         raise PlanError(
-            f"this objective raises harm: {why}. If that is the purpose (a red model for testing), say so: "
-            f"--red-model REASON; the reason goes into the model folder, and `serve` refuses it"
+            f"this objective raises harm: {finding}. If that is the purpose (a red model "
+            "for tests), give --red-model REASON; the reason is written to the model folder, and "
+            "`truing serve` refuses the model"
         )
-    return f"{reason.strip()} ({why})"
+    return f"{reason.strip()} ({finding})"
 
 
 def check_objective(
     settings: TrainingSettings, sources: Iterable[TrainingSet], base: Lineage
 ) -> str | None:
-    """The mark that the trained folder carries: its own, or that of the base that it goes on from."""
-    mark = require_red_model_reason(
-        find_harmful_objective(settings, list(sources)), settings.red_model
-    )
-    if mark is None and settings.red_model:
-        mark = settings.red_model.strip()
-    return mark or base.red_model
+    """Returns the red-model text of the model to be trained: its own, or that of its base.
 
-
-TEST_ONLY_DATASETS = ("llmbar", "rm-bench")
+    Raises PlanError if the objective trains towards harm and no reason is given.
+    """
+    finding = find_harmful_objective(settings, sources)
+    red_model = require_red_model_reason(finding, settings.red_model)
+    if red_model is None and settings.red_model:
+        red_model = settings.red_model.strip()
+    return red_model or base.red_model
 
 
 def check_training_data(info: DataInfo, *, allow_red_team: bool) -> None:
-    """Refuses sets that are there for testing alone, and red-teaming dialogues unless they are allowed by name."""
-    if info.spec.split(",")[0].split(":")[0] in TEST_ONLY_DATASETS:
+    """Raises PlanError for test-only data sets, and for red-teaming dialogues unless allowed."""
+    kind = info.spec.split(",")[0].split(":")[0]
+    if kind in TEST_ONLY_DATASETS:
         raise PlanError(
-            f"{info.spec}: is a test of reward models and trains none; --test {info.spec} measures one"
+            f"{info.spec}: is a test set of reward models and must not train one; "
+            f"--test {info.spec} measures a model on it"
         )
     if info.red_team and not allow_red_team:
         raise PlanError(
-            f"{info.spec}: red-teaming dialogues do not train a model unless --allow-red-team says so"
+            f"{info.spec}: holds red-teaming dialogues; --allow-red-team permits training on them"
         )

@@ -1,9 +1,9 @@
-"""The model folder that training leaves: the Hugging Face layout, and `truing.json` beside it.
+"""The model folder that training leaves: the Hugging Face layout, with `truing.json`.
 
-config.json  model.safetensors  tokenizer...   adapters merged, so that every tool reads it
+config.json  model.safetensors  tokenizer...   adapters merged, so that every tool can load it
 adapter/                                       the LoRA adapter alone, in peft's layout
 head.safetensors                               the linear head of a reward or cost model
-truing.json                                    kind, base, dimension, data, lineage: `Card`
+truing.json                                    kind, base, dimension, data, lineage
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DIMENSIONS = {"reward": "helpful", "cost": "safe"}
 
 
 class TrainedModelCard(Struct, frozen=True, kw_only=True):
-    """`truing.json`: what the folder is. `red_model` is the reason given for training towards harm."""
+    """`truing.json`: what the folder holds. `red_model` is the reason for training towards harm."""
 
     kind: str
     base: str
@@ -46,7 +46,7 @@ class TrainedModelCard(Struct, frozen=True, kw_only=True):
 
 
 def read_model_card(folder: str | Path) -> TrainedModelCard | None:
-    """The card of a trained folder, or none where there is none."""
+    """Returns the card of a trained folder, or None if it has none; UserError if it is damaged."""
     path = Path(folder) / CARD_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=TrainedModelCard)
@@ -57,60 +57,68 @@ def read_model_card(folder: str | Path) -> TrainedModelCard | None:
 
 
 def build_lineage(
-    settings: TrainingSettings, base: BaseModel, sources: Sequence[TrainingSet], red: str | None
+    settings: TrainingSettings,
+    base: BaseModel,
+    sources: Sequence[TrainingSet],
+    red_model: str | None,
 ) -> Lineage:
-    """Base, data, hashes of the training prompts (of the base's training too), and the judges that labelled or chose."""
-    below = base.lineage
+    """Returns the lineage of the trained model: what it and its base learned from.
+
+    It holds the data, the hashes of the training prompts, and the judges that labelled or chose
+    answers, each with those of the base.
+    """
+    inherited = base.lineage
     prompts = hash_prompts(i.conversation.prompt for s in sources for i in s.items)
-    judges = {j.hash or j.name: j for s in sources for j in s.judges} | {
-        j.hash or j.name: j for j in below.judges
+    judges = {
+        judge.hash or judge.name: judge
+        for judge in (*(j for s in sources for j in s.judges), *inherited.judges)
     }
-    licences = [below.licence, *(s.licence for s in sources)]
+    licences = [inherited.licence, *(s.licence for s in sources)]
     return Lineage(
         name=f"{settings.kind}:{settings.folder.name}",
-        base=below.base or below.name,
-        base_sha256=below.base_sha256,
-        data=(*below.data, *(s.spec for s in sources)),
-        prompts=tuple(sorted({*prompts, *below.prompts})),
+        base=inherited.base or inherited.name,
+        base_sha256=inherited.base_sha256,
+        data=(*inherited.data, *(s.spec for s in sources)),
+        prompts=tuple(sorted({*prompts, *inherited.prompts})),
         judges=tuple(judges.values()),
-        licence="; ".join(dict.fromkeys(x for x in licences if x)),
-        red_model=red,
+        licence="; ".join(dict.fromkeys(licence for licence in licences if licence)),
+        red_model=red_model,
     )
 
 
-def save_model(t: TrainableModel, base: BaseModel, lineage: Lineage) -> Path:
-    """Writes the model folder: into a folder beside it first, then file by file into place, the card last.
+def save_model(trainable: TrainableModel, base: BaseModel, lineage: Lineage) -> Path:
+    """Writes the model folder and returns it; raises RunError if the disk is full.
 
-    The model is merged into its base on the way, and cannot be trained any further.
+    All files go to a temporary folder first and are then moved, the card last: a folder with a card
+    is complete. Adapters are merged into the base on the way, so the model cannot be trained
+    further.
     """
-    settings, out = t.settings, t.settings.folder
-    work = out / ".model.tmp"
-    shutil.rmtree(work, ignore_errors=True)
+    settings, out = trainable.settings, trainable.settings.folder
+    temporary = out / ".model.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
     (out / CARD_FILE).unlink(missing_ok=True)
     try:
-        work.mkdir(parents=True)
-        _write(t, work)
-        for path in sorted(work.iterdir()):
+        temporary.mkdir(parents=True)
+        _write_weights(trainable, temporary)
+        for path in sorted(temporary.iterdir()):
             target = out / path.name
             if target.is_dir():
                 shutil.rmtree(target)
             path.rename(target)
-        work.rmdir()
-        made = msgspec.structs.replace(lineage, hash=digest(settings.kind, sha256_folder(out)))
-        replace_file(
-            out / CARD_FILE,
-            msgspec.json.format(msgspec.json.encode(_card(settings, base, made)), indent=2),
-        )
+        temporary.rmdir()
+        model_hash = digest(settings.kind, sha256_folder(out))
+        card = _build_card(settings, base, msgspec.structs.replace(lineage, hash=model_hash))
+        replace_file(out / CARD_FILE, msgspec.json.format(msgspec.json.encode(card), indent=2))
     except (OSError, RuntimeError) as error:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise describe_write_error(out, error) from error
     return out
 
 
-def _card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -> TrainedModelCard:
-    kept = {
-        k: v for k, v in msgspec.to_builtins(settings).items() if k not in ("out", "kind", "base")
-    }
+def _build_card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -> TrainedModelCard:
+    values = msgspec.to_builtins(settings)
+    for name in ("out", "kind", "base"):  # stand in fields of their own, or depend on the machine
+        values.pop(name, None)
     return TrainedModelCard(
         kind=settings.kind,
         base=base.weights.title or base.weights.name,
@@ -121,23 +129,25 @@ def _card(settings: TrainingSettings, base: BaseModel, lineage: Lineage) -> Trai
         template=settings.template,
         max_length=settings.max_length,
         red_model=lineage.red_model,
-        settings=kept,
+        settings=values,
     )
 
 
-def _write(t: TrainableModel, folder: Path) -> None:
+def _write_weights(trainable: TrainableModel, folder: Path) -> None:
+    """Writes the body with its adapters merged, the adapters alone, the tokenizer and the head."""
     from safetensors.torch import save_file
 
-    body = t.plain.body if t.settings.scalar else t.plain
-    if t.settings.lora:
+    is_scalar = trainable.settings.scalar
+    body = trainable.unwrapped.body if is_scalar else trainable.unwrapped
+    if trainable.settings.lora:
         body.save_pretrained(str(folder / "adapter"))
         body = body.merge_and_unload()
-        if t.settings.scalar:
-            t.plain.body = body
+        if is_scalar:
+            trainable.unwrapped.body = body
         else:
-            t.plain = t.model = body
+            trainable.unwrapped = trainable.model = body
     body.save_pretrained(str(folder))
-    t.tokenizer.save_pretrained(str(folder))
-    if t.settings.scalar:
-        weight = t.plain.head.weight.detach().float().cpu().contiguous()
+    trainable.tokenizer.save_pretrained(str(folder))
+    if is_scalar:
+        weight = trainable.unwrapped.head.weight.detach().float().cpu().contiguous()
         save_file({"weight": weight}, str(folder / "head.safetensors"))

@@ -1,8 +1,10 @@
-"""One objective a kind of training: the loss of a micro-batch, its weight in the step, and what is logged.
+"""One objective per kind of training: the loss of a micro-batch and the metrics to log.
 
-The weight is the number of answer tokens (sft) or of rows (the others): the loop adds up loss × weight over
-micro-batches and processes and divides by the whole step's weight, so that accumulation gives the big batch's loss
-(trl #3021, #5619). Kinds that look across a batch (kto's KL, aot, aot_unpaired) see their own micro-batch.
+Each micro-batch has a weight in its step: the number of learned tokens (sft), or of rows (the
+others). The training loop sums loss x weight over micro-batches and processes and divides by the
+weight of the whole step, so that gradient accumulation gives the loss of the whole batch (trl
+#3021, #5619). Losses that look across a batch (the KL of kto; aot, aot_unpaired) see only their own
+micro-batch.
 """
 
 from __future__ import annotations
@@ -17,193 +19,242 @@ from torch import Tensor
 from truing.core.errors import PlanError, did_you_mean
 from truing.hf.loading import ScalarModel, position_ids
 from truing.train import losses as L
-from truing.train.batches import EncodedExample, collate_examples, pad_batch
+from truing.train.batches import EncodedExample, TokenBatch, collate_examples, pad_batch
 from truing.train.settings import TrainingSettings
 from truing.train.trainable_model import TrainableModel
 
 LossAndMetrics = tuple[Tensor, dict[str, float]]
+Objective = Callable[[TrainableModel, Sequence[EncodedExample]], LossAndMetrics]
+
+# All metrics that the objectives may return, in the order in which the processes exchange them.
+METRIC_NAMES = (
+    "accuracy",
+    "sign_accuracy",
+    "margin",
+    "score",
+    "chosen",
+    "rejected",
+    "kl",
+    "desirable",
+    "undesirable",
+)
+
+_KTO_LOSSES = ("kto", "apo_zero_unpaired")
 
 
 def batch_weight(settings: TrainingSettings, batch: Sequence[EncodedExample]) -> float:
-    """The weight of rows in a step."""
+    """Returns the weight of rows in a step: their learned tokens (sft), or their number."""
     if settings.kind == "sft":
-        # the first token of a row has no prediction, so a row that is all answer has one target fewer
-        return float(sum(sum(e.mark()[1:]) for e in batch))
+        # The first token of a row has no prediction, so it counts in no mask.
+        return float(sum(sum(e.answer_mask()[1:]) for e in batch))
     return float(len(batch))
 
 
-def sft_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
-    """Cross-entropy of the assistant's tokens, mean over tokens."""
-    rows = collate_examples(batch, t.fill).to(t.device)
-    labels = torch.where(rows.answer.bool(), rows.ids, torch.full_like(rows.ids, -100))
-    return L.sft_loss(t.logits(t.model, rows), labels), {}
+def sft_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
+    """Cross-entropy of the learned tokens, averaged over tokens."""
+    rows = collate_examples(batch, trainable.pad_id).to(trainable.device)
+    labels = torch.where(rows.answer_mask.bool(), rows.ids, torch.full_like(rows.ids, -100))
+    return L.sft_loss(trainable.logits(trainable.model, rows), labels), {}
 
 
-def dpo_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
-    """Any of the fifteen kinds, against the model as it was."""
-    s = t.settings
-    rows = collate_examples(batch, t.fill).to(t.device)
-    logps = t.answer_logps(t.model, rows)
-    with t.reference() as model:
-        ref = t.answer_logps(model, rows)
+def dpo_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
+    """DPO in any of its fifteen kinds, against the model before training."""
+    settings = trainable.settings
+    rows = collate_examples(batch, trainable.pad_id).to(trainable.device)
+    logps = trainable.answer_logps(trainable.model, rows)
+    with trainable.reference() as reference:
+        ref_logps = trainable.answer_logps(reference, rows)
     loss = L.dpo_loss(
         logps,
-        ref,
-        kind=s.loss or "sigmoid",
-        beta=s.beta,
-        label_smoothing=s.label_smoothing,
-        mask=rows.answer,
+        ref_logps,
+        kind=settings.loss or "sigmoid",
+        beta=settings.beta,
+        label_smoothing=settings.label_smoothing,
+        mask=rows.answer_mask,
     )
-    w, l = L.direct_rewards(logps, ref, beta=s.beta)  # noqa: E741
+    chosen, rejected = L.direct_rewards(logps, ref_logps, beta=settings.beta)
     return loss, {
-        "accuracy": float((w > l).float().mean()),
-        "margin": float((w - l).mean()),
-        "chosen": float(w.mean()),
-        "rejected": float(l.mean()),
+        "accuracy": float((chosen > rejected).float().mean()),
+        "margin": float((chosen - rejected).mean()),
+        "chosen": float(chosen.mean()),
+        "rejected": float(rejected.mean()),
     }
 
 
-def kto_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
-    """Unpaired answers; the KL comes from prompts with another row's answer."""
-    s = t.settings
-    rows = collate_examples(batch, t.fill).to(t.device)
-    other = [(*e.prompt, *batch[(k + 1) % len(batch)].answers[0]) for k, e in enumerate(batch)]
-    marks = [
-        (*(0 for _ in e.prompt), *(1 for _ in batch[(k + 1) % len(batch)].answers[0]))
-        for k, e in enumerate(batch)
-    ]
-    crossed = pad_batch(other, marks, t.fill).to(t.device)
-    logps = t.answer_logps(t.model, rows)
+def kto_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
+    """KTO on single answers that are desirable or not.
+
+    Its KL term is estimated on mismatched pairs: each prompt with the answer of the next row
+    (Ethayarajh et al. 2024, arXiv:2402.01306, section 4.1).
+    """
+    settings = trainable.settings
+    kind = settings.loss or "kto"
+    if kind not in _KTO_LOSSES:
+        raise PlanError(f"kto has no loss {kind!r}{did_you_mean(kind, _KTO_LOSSES)}")
+    rows = collate_examples(batch, trainable.pad_id).to(trainable.device)
+    mismatched = _mismatched_answers(batch, trainable.pad_id).to(trainable.device)
+
+    logps = trainable.answer_logps(trainable.model, rows)
     with torch.no_grad():
-        kl = t.answer_logps(t.plain, crossed)
-    with t.reference() as model:
-        ref, ref_kl = t.answer_logps(model, rows), t.answer_logps(model, crossed)
-    good = torch.tensor([bool(e.item.desirable) for e in batch], device=t.device)
-    kind = s.loss or "kto"
-    if kind not in ("kto", "apo_zero_unpaired"):
-        raise PlanError(
-            f"kto has no loss {kind!r}{did_you_mean(kind, ('kto', 'apo_zero_unpaired'))}"
-        )
-    loss = L.kto_loss(logps, ref, good, kl, ref_kl, kind=kind, beta=s.beta)  # type: ignore[arg-type]
-    gain = s.beta * (logps.detach().sum(-1) - ref.sum(-1))
-    shown = {"kl": float((kl.sum(-1) - ref_kl.sum(-1)).mean().clamp(min=0))}
-    for name, which in (("desirable", good), ("undesirable", ~good)):
-        if bool(which.any()):
-            shown[name] = float(gain[which].mean())
-    return loss, shown
+        kl_logps = trainable.answer_logps(trainable.unwrapped, mismatched)
+    with trainable.reference() as reference:
+        ref_logps = trainable.answer_logps(reference, rows)
+        ref_kl_logps = trainable.answer_logps(reference, mismatched)
+    desirable = torch.tensor([bool(e.item.desirable) for e in batch], device=trainable.device)
+    loss = L.kto_loss(
+        logps,
+        ref_logps,
+        desirable,
+        kl_logps,
+        ref_kl_logps,
+        kind="kto" if kind == "kto" else "apo_zero_unpaired",
+        beta=settings.beta,
+    )
+
+    kl = (kl_logps.sum(-1) - ref_kl_logps.sum(-1)).mean().clamp(min=0)
+    metrics = {"kl": float(kl)}
+    rewards = settings.beta * (logps.detach().sum(-1) - ref_logps.sum(-1))
+    for name, selected in (("desirable", desirable), ("undesirable", ~desirable)):
+        if bool(selected.any()):
+            metrics[name] = float(rewards[selected].mean())
+    return loss, metrics
 
 
-def _pair_scores(t: TrainableModel, batch: Sequence[EncodedExample]) -> L.PairScores:
-    rows = collate_examples(batch, t.fill).to(t.device)
-    chosen, rejected = t.model(rows.ids, rows.mask).float().chunk(2)
-    (m_w, m_l), (i_w, i_l) = rows.mask.chunk(2), rows.ids.chunk(2)
-    return L.PairScores(chosen, rejected, m_w, m_l, i_w, i_l)
+def _mismatched_answers(batch: Sequence[EncodedExample], pad_id: int) -> TokenBatch:
+    """Returns each prompt with the answer of the next row (of the first, for the last row)."""
+    rows: list[tuple[int, ...]] = []
+    masks: list[tuple[int, ...]] = []
+    for index, example in enumerate(batch):
+        answer = batch[(index + 1) % len(batch)].answers[0]
+        rows.append((*example.prompt, *answer))
+        masks.append((0,) * len(example.prompt) + (1,) * len(answer))
+    return pad_batch(rows, masks, pad_id)
 
 
-def reward_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
-    """Bradley-Terry."""
-    s = t.settings
-    pairs = _pair_scores(t, batch)
-    margins = [e.item.margin for e in batch]
+def _pair_scores(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> L.PairScores:
+    rows = collate_examples(batch, trainable.pad_id).to(trainable.device)
+    chosen, rejected = trainable.model(rows.ids, rows.mask).float().chunk(2)
+    chosen_mask, rejected_mask = rows.mask.chunk(2)
+    chosen_ids, rejected_ids = rows.ids.chunk(2)
+    return L.PairScores(chosen, rejected, chosen_mask, rejected_mask, chosen_ids, rejected_ids)
+
+
+def reward_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
+    """Bradley-Terry loss of a reward model."""
+    settings = trainable.settings
+    pairs = _pair_scores(trainable, batch)
     margin = None
-    if any(m is not None for m in margins):
-        margin = torch.tensor([m or 0.0 for m in margins], device=t.device)
+    if any(e.item.margin is not None for e in batch):
+        margin = torch.tensor([e.item.margin or 0.0 for e in batch], device=trainable.device)
     loss = L.reward_loss(
         pairs,
-        level=s.level,
-        regularization=s.regularization,
-        center=s.center or None,
+        level=settings.level,
+        regularization=settings.regularization,
+        center=settings.center or None,
         margin=margin,
     )
-    ends = pairs.chosen_end.detach(), pairs.rejected_end.detach()
+    chosen, rejected = pairs.chosen_end.detach(), pairs.rejected_end.detach()
     return loss, {
         "accuracy": float(pairs.accuracy()),
-        "margin": float((ends[0] - ends[1]).mean()),
-        "score": float(torch.cat(ends).mean()),
+        "margin": float((chosen - rejected).mean()),
+        "score": float(torch.cat((chosen, rejected)).mean()),
     }
 
 
-def cost_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
-    """Pairwise plus sign terms: a cost above 0 means unsafe."""
-    s = t.settings
-    pairs = _pair_scores(t, batch)
-    signs = torch.tensor([e.item.signs for e in batch], device=t.device)
-    loss = L.cost_loss(pairs, signs, level=s.level, regularization=s.regularization)
+def cost_objective(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
+    """Pairwise and sign terms of a cost model, in which a cost above 0 means unsafe."""
+    settings = trainable.settings
+    pairs = _pair_scores(trainable, batch)
+    signs = torch.tensor([e.item.signs for e in batch], device=trainable.device)
+    loss = L.cost_loss(pairs, signs, level=settings.level, regularization=settings.regularization)
     return loss, {
         "accuracy": float(pairs.accuracy(cost=True)),
         "sign_accuracy": float(pairs.sign_accuracy(signs)),
     }
 
 
-def distillation_objective(t: TrainableModel, batch: Sequence[EncodedExample]) -> LossAndMetrics:
-    """KL from the prompted self, over sampled continuations."""
-    rows = collate_examples(batch, t.fill).to(t.device)
-    student = _at_answers(
-        t.logits(t.model, rows), [len(e.prompt) for e in batch], [len(e.answers[0]) for e in batch]
+def distillation_objective(
+    trainable: TrainableModel, batch: Sequence[EncodedExample]
+) -> LossAndMetrics:
+    """KL between the model and the same model behind the teacher's prompt, on sampled answers."""
+    settings = trainable.settings
+    rows = collate_examples(batch, trainable.pad_id).to(trainable.device)
+    answer_lengths = [len(e.answers[0]) for e in batch]
+    student = _logits_at_answers(
+        trainable.logits(trainable.model, rows), [len(e.prompt) for e in batch], answer_lengths
     )
-    teacher = _teacher_logits(t, batch)
-    lengths = torch.tensor([len(e.answers[0]) for e in batch], device=t.device)
-    mask = torch.arange(student.shape[1], device=t.device) < lengths.unsqueeze(-1)
-    kind: Literal["forward", "reverse"] = "reverse" if t.settings.loss == "reverse" else "forward"
-    return L.distillation_loss(
-        student, teacher, mask, kind=kind, temperature=t.settings.temperature
-    ), {}
+    teacher = _teacher_logits(trainable, batch)
+    positions = torch.arange(student.shape[1], device=trainable.device)
+    mask = positions < torch.tensor(answer_lengths, device=trainable.device).unsqueeze(-1)
+    kind: Literal["forward", "reverse"] = "reverse" if settings.loss == "reverse" else "forward"
+    loss = L.distillation_loss(student, teacher, mask, kind=kind, temperature=settings.temperature)
+    return loss, {}
 
 
-def _at_answers(logits: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
-    """The logits that predict each answer's tokens, `[B, A, V]`; what is behind an answer's end is masked by the caller."""
-    widest = max(lengths)
-    at = torch.arange(widest, device=logits.device)
-    where = (torch.tensor(starts, device=logits.device).unsqueeze(-1) - 1 + at).clamp(
-        max=logits.shape[1] - 1
+def _logits_at_answers(logits: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """Returns the logits that predict the answers' tokens, `[B, longest answer, V]`.
+
+    Beyond the end of a shorter answer the values are arbitrary; the caller masks them.
+    """
+    offsets = torch.arange(max(lengths), device=logits.device)
+    # The logits at position t predict token t + 1.
+    positions = torch.tensor(starts, device=logits.device).unsqueeze(-1) - 1 + offsets
+    positions = positions.clamp(max=logits.shape[1] - 1)
+    return logits.gather(1, positions.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
+
+
+def _teacher_logits(trainable: TrainableModel, batch: Sequence[EncodedExample]) -> Tensor:
+    """Returns the teacher's logits at the answers; its prefix comes from the cache."""
+    if trainable.teacher_cache is None:
+        raise PlanError("distil needs a prompted teacher: --prompt hhh, a file, or --system TEXT")
+    prefix, cache = trainable.teacher_cache
+    prefix_length = len(prefix)
+    # Only what follows the shared prefix is read here.
+    suffixes = [(*e.teacher[prefix_length:], *e.answers[0]) for e in batch]
+    rows = pad_batch(suffixes, suffixes, trainable.pad_id).to(trainable.device)
+    prefix_mask = torch.ones(
+        len(batch), prefix_length, dtype=rows.mask.dtype, device=trainable.device
     )
-    return logits.gather(1, where.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))
-
-
-def _teacher_logits(t: TrainableModel, batch: Sequence[EncodedExample]) -> Tensor:
-    """The teacher reads the prefix that all rows share once, and keeps its keys and values for the whole run."""
-    with t.reference() as model:
-        if t.prefix_cache is None:
-            raise PlanError(
-                "distil needs a prompted teacher: --prompt hhh, a file, or --system TEXT"
-            )
-        prefix, cache = t.prefix_cache
-        n = len(prefix)
-        tails = [(*e.teacher[n:], *e.answers[0]) for e in batch]
-        rows = pad_batch(tails, tails, t.fill).to(t.device)
-        mask = torch.cat(
-            [torch.ones(len(batch), n, dtype=rows.mask.dtype, device=t.device), rows.mask], dim=1
-        )
-        past = copy.deepcopy(cache)
-        past.batch_repeat_interleave(len(batch))
-        out = model(
+    mask = torch.cat([prefix_mask, rows.mask], dim=1)
+    # The model appends to the cache it is given, so every call gets a copy.
+    past_key_values = copy.deepcopy(cache)
+    past_key_values.batch_repeat_interleave(len(batch))
+    with trainable.reference() as model:
+        output = model(
             input_ids=rows.ids,
             attention_mask=mask,
-            position_ids=position_ids(mask)[:, n:],
-            past_key_values=past,
+            position_ids=position_ids(mask)[:, prefix_length:],
+            past_key_values=past_key_values,
         )
-        return _at_answers(
-            out.logits, [len(e.teacher) - n for e in batch], [len(e.answers[0]) for e in batch]
-        )
+    return _logits_at_answers(
+        output.logits,
+        [len(e.teacher) - prefix_length for e in batch],
+        [len(e.answers[0]) for e in batch],
+    )
 
 
-def cache_teacher_prefix(t: TrainableModel, rows: Sequence[EncodedExample]) -> None:
-    """Reads the tokens that all teachers' prompts begin with, once."""
+def cache_teacher_prefix(trainable: TrainableModel, rows: Sequence[EncodedExample]) -> None:
+    """Computes the keys and values of the tokens that all teacher prompts begin with, once.
+
+    Raises PlanError if the prompts share no beginning.
+    """
+    # At least one token of each prompt stays outside the prefix: its logits predict the answer.
     shared = list(rows[0].teacher[:-1])
-    for e in rows:
-        k = 0
-        while k < min(len(shared), len(e.teacher) - 1) and shared[k] == e.teacher[k]:
-            k += 1
-        del shared[k:]
+    for row in rows:
+        length = 0
+        limit = min(len(shared), len(row.teacher) - 1)
+        while length < limit and shared[length] == row.teacher[length]:
+            length += 1
+        del shared[length:]
     if not shared:
-        raise PlanError("the teacher's prompts share no beginning: is there a prefix at all?")
-    with t.reference() as model:
-        ids = torch.tensor([shared], device=t.device)
-        out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
-    t.prefix_cache = (tuple(shared), out.past_key_values)
+        raise PlanError("the teacher's prompts have no common beginning: is there a prompt at all?")
+    with trainable.reference() as model:
+        ids = torch.tensor([shared], device=trainable.device)
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
+    trainable.teacher_cache = (tuple(shared), output.past_key_values)
 
 
-OBJECTIVES: dict[str, Callable[[TrainableModel, Sequence[EncodedExample]], LossAndMetrics]] = {
+OBJECTIVES: dict[str, Objective] = {
     "sft": sft_objective,
     "distil": distillation_objective,
     "reward": reward_objective,
@@ -215,16 +266,19 @@ OBJECTIVES: dict[str, Callable[[TrainableModel, Sequence[EncodedExample]], LossA
 
 @torch.no_grad()
 def score_answers(
-    model: ScalarModel, rows: Sequence[Sequence[int]], *, fill: int, batch: int = 16
+    model: ScalarModel, rows: Sequence[Sequence[int]], *, pad_id: int, batch: int = 16
 ) -> list[float]:
-    """The scores at the ends of token rows, in their order; rows of similar length are read together."""
+    """Returns the scores at the last tokens of token rows, in the order of the rows."""
     scores = [0.0] * len(rows)
-    ordered = sorted(range(len(rows)), key=lambda k: len(rows[k]))
+    # Rows of similar length share a batch, so that little is padded.
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     device = next(model.parameters()).device
-    for at in range(0, len(ordered), batch):
-        some = ordered[at : at + batch]
-        padded = pad_batch([rows[k] for k in some], [rows[k] for k in some], fill).to(device)
-        ends = model.last_token_values(model(padded.ids, padded.mask), padded.mask)
-        for k, value in zip(some, ends.float().tolist()):
-            scores[k] = value
+    for start in range(0, len(by_length), batch):
+        indexes = by_length[start : start + batch]
+        batch_rows = [rows[index] for index in indexes]
+        padded = pad_batch(batch_rows, batch_rows, pad_id).to(device)
+        values = model(padded.ids, padded.mask)
+        last_values = model.last_token_values(values, padded.mask)
+        for index, value in zip(indexes, last_values.float().tolist()):
+            scores[index] = value
     return scores

@@ -1,7 +1,8 @@
-"""How good a reward or cost model is on pairs that it never saw: order, sign, calibration, by category and by length.
+"""Evaluates a reward or cost model on pairs: order, sign, calibration, by category and length.
 
-No length, no learning: each length bucket stands beside a baseline that always picks the longer answer (reward) or calls
-the shorter one safer (cost), whichever of the two directions is right more often (reward-bench #267).
+Each figure stands beside a baseline that looks at the lengths alone and always prefers the longer,
+or always the shorter answer, whichever is right more often: a model that does not beat it may have
+learned length and nothing else (reward-bench #267).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 from truing.runs.folder import replace_file
@@ -24,9 +26,20 @@ from truing.train.trainable_model import TrainableModel
 
 EVALUATION_FILE = "evaluation.json"
 
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+# Ratios of the longer to the shorter answer, from the first number to below the second.
+_LENGTH_RATIOS: tuple[tuple[float, float | None], ...] = (
+    (1.0, 1.2),
+    (1.2, 2.0),
+    (2.0, 4.0),
+    (4.0, None),
+)
+
 
 class Proportion(Struct, frozen=True, kw_only=True):
-    """A share of n cases with its 95 % interval (Wilson); n = 0 has none."""
+    """A share of n cases with its 95 % interval (Wilson); without cases there is no estimate."""
 
     n: int
     estimate: float | None = None
@@ -35,7 +48,7 @@ class Proportion(Struct, frozen=True, kw_only=True):
 
 
 class LengthBucket(Struct, frozen=True, kw_only=True):
-    """Pairs whose lengths differ alike: `ratio` is longer/shorter in characters, from `low` to below `high`."""
+    """Pairs whose ratio of longer to shorter answer (characters) is in [low, high)."""
 
     low: float
     high: float | None
@@ -45,11 +58,13 @@ class LengthBucket(Struct, frozen=True, kw_only=True):
 
 
 class PairEvaluation(Struct, frozen=True, kw_only=True):
-    """Of a reward or cost model on held-out pairs. A tie counts as wrong.
+    """The figures of one set of pairs (`evaluation.json`).
 
-    `calibration_order` is of σ(difference) that the preferred answer is the preferred one, over both orders of each pair
-    (so that always sure and always right is calibrated, always sure and half right is not); `calibration_sign` of
-    σ(cost) that an answer is unsafe.
+    `accuracy` is the share of pairs in the right order; a tie counts as wrong. The `_order` figures
+    are of the probability that the first of two answers is preferred, sigmoid(score difference),
+    over both orders of each pair: a model that is always sure and always right is calibrated, one
+    that is always sure and half right is not. The `_sign` figures (cost models) are of the
+    probability that an answer is unsafe, sigmoid(cost).
     """
 
     kind: str
@@ -71,17 +86,13 @@ class PairEvaluation(Struct, frozen=True, kw_only=True):
     too_long: int = 0
 
 
-def wilson_proportion(hits: Sequence[bool] | np.ndarray) -> Proportion:
-    """The share of hits."""
+def wilson_proportion(hits: Sequence[bool] | Flags) -> Proportion:
+    """Returns the share of hits with its interval."""
     n = len(hits)
     if not n:
         return Proportion(n=0)
-    k = int(np.sum(hits))
-    found = wilson(k, n)
-    return Proportion(n=n, estimate=found.estimate, lower=found.lower, upper=found.upper)
-
-
-_EDGES: tuple[tuple[float, float | None], ...] = ((1.0, 1.2), (1.2, 2.0), (2.0, 4.0), (4.0, None))
+    interval = wilson(int(np.sum(hits)), n)
+    return Proportion(n=n, estimate=interval.estimate, lower=interval.lower, upper=interval.upper)
 
 
 def evaluate_pairs(
@@ -91,113 +102,132 @@ def evaluate_pairs(
     *,
     too_long: int = 0,
 ) -> PairEvaluation:
-    """The evaluation from (score of the preferred answer, score of the other) of each pair; pure numbers."""
+    """Evaluates pairs by `scores`: (preferred answer, other answer) of each."""
     values = np.asarray(scores, dtype=float).reshape(-1, 2)
-    gap = values[:, 0] - values[:, 1]
+    difference = values[:, 0] - values[:, 1]
     if kind == "cost":
-        gap = -gap  # the preferred answer is the safer one and should cost less
-    right = gap > 0
-    p = 1 / (1 + np.exp(-np.concatenate([gap, -gap])))
-    y = np.concatenate([np.ones(len(gap)), np.zeros(len(gap))])
-    longer = np.asarray([len(i.answers[0]) - len(i.answers[1]) for i in items])
-    made: dict[str, Any] = {}
-    if len(gap):
-        made |= {
-            "ece_order": ece(p, y),
-            "brier_order": brier_score(p, y),
-            "reliability_order": reliability_bins(p, y),
-        }
+        difference = -difference  # the preferred answer is the safer one and should cost less
+    is_right = difference > 0
+    length_difference = np.asarray([len(i.answers[0]) - len(i.answers[1]) for i in items])
+    calibration: dict[str, Any] = {}
+    if len(items):
+        calibration |= _order_calibration(difference)
     if kind == "cost":
-        made |= _signs(items, values)
+        calibration |= _sign_figures(items, values)
     return PairEvaluation(
         kind=kind,
         pairs=len(items),
-        accuracy=wilson_proportion(right),
-        by_category=_grouped(items, right, lambda i: i.harms),
-        by_source=_grouped(items, right, lambda i: (i.source,)),
-        by_length=_lengths(items, right, longer),
-        length_only=_length_only(longer),
+        accuracy=wilson_proportion(is_right),
+        by_category=_accuracy_by_group(items, is_right, lambda item: item.harms),
+        by_source=_accuracy_by_group(items, is_right, lambda item: (item.source,)),
+        by_length=_accuracy_by_length(items, is_right, length_difference),
+        length_only=_length_only_accuracy(length_difference),
         too_long=too_long,
-        **made,
+        **calibration,
     )
 
 
-def _signs(items: Sequence[TrainingExample], values: np.ndarray) -> dict[str, Any]:
-    pairs = [
-        (v, s) for i, row in zip(items, values) if i.signs is not None for v, s in zip(row, i.signs)
-    ]
-    if not pairs:
-        return {}
-    cost = np.asarray([v for v, _ in pairs])
-    unsafe = np.asarray([s < 0 for _, s in pairs])
-    right = np.where(unsafe, cost > 0, cost < 0)
-    p, y = 1 / (1 + np.exp(-cost)), unsafe.astype(float)
+def _order_calibration(difference: Floats) -> dict[str, Any]:
+    # Both orders of each pair: otherwise every label is 1, and "always sure" would look calibrated.
+    p = _sigmoid(np.concatenate([difference, -difference]))
+    y = np.concatenate([np.ones(len(difference)), np.zeros(len(difference))])
     return {
-        "sign_accuracy": wilson_proportion(right),
-        "unsafe_found": wilson_proportion(right[unsafe]),
-        "safe_passed": wilson_proportion(right[~unsafe]),
+        "ece_order": ece(p, y),
+        "brier_order": brier_score(p, y),
+        "reliability_order": reliability_bins(p, y),
+    }
+
+
+def _sign_figures(items: Sequence[TrainingExample], values: Floats) -> dict[str, Any]:
+    labelled = [
+        (cost, sign)
+        for item, costs in zip(items, values)
+        if item.signs is not None
+        for cost, sign in zip(costs, item.signs)
+    ]
+    if not labelled:
+        return {}
+    costs = np.asarray([cost for cost, _ in labelled])
+    is_unsafe = np.asarray([sign < 0 for _, sign in labelled])
+    is_right = np.where(is_unsafe, costs > 0, costs < 0)  # a cost of exactly 0 is wrong for both
+    p, y = _sigmoid(costs), is_unsafe.astype(float)
+    return {
+        "sign_accuracy": wilson_proportion(is_right),
+        "unsafe_found": wilson_proportion(is_right[is_unsafe]),
+        "safe_passed": wilson_proportion(is_right[~is_unsafe]),
         "ece_sign": ece(p, y),
         "brier_sign": brier_score(p, y),
         "reliability_sign": reliability_bins(p, y),
     }
 
 
-def _grouped(
+def _sigmoid(x: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-x)), dtype=np.float64)
+
+
+def _accuracy_by_group(
     items: Sequence[TrainingExample],
-    right: np.ndarray,
-    names: Callable[[TrainingExample], Sequence[str]],
+    is_right: Flags,
+    group_names: Callable[[TrainingExample], Sequence[str]],
 ) -> dict[str, Proportion]:
     groups: dict[str, list[bool]] = {}
-    for item, hit in zip(items, right):
-        for name in names(item):
-            groups.setdefault(name, []).append(bool(hit))
+    for item, right in zip(items, is_right):
+        for name in group_names(item):
+            groups.setdefault(name, []).append(bool(right))
     return {name: wilson_proportion(groups[name]) for name in sorted(groups)}
 
 
-def _length_only(longer: np.ndarray) -> float | None:
-    """The accuracy of the better of the two rules that look at length alone; ties in length are half right."""
-    if not len(longer):
-        return None
-    up = float(np.mean((longer > 0) + 0.5 * (longer == 0)))
-    return max(up, 1 - up)
-
-
-def _lengths(
-    items: Sequence[TrainingExample], right: np.ndarray, longer: np.ndarray
+def _accuracy_by_length(
+    items: Sequence[TrainingExample], is_right: Flags, length_difference: npt.NDArray[Any]
 ) -> list[LengthBucket]:
-    sizes = np.asarray(
-        [[max(1, len(a)) for a in i.answers[:2]] for i in items], dtype=float
-    ).reshape(-1, 2)
+    lengths = [[max(1, len(answer)) for answer in item.answers[:2]] for item in items]
+    sizes = np.asarray(lengths, dtype=float).reshape(-1, 2)
     ratio = sizes.max(1) / sizes.min(1)
-    made = []
-    for low, high in _EDGES:
-        here = (ratio >= low) & (ratio < (high or np.inf))
-        made.append(
+    buckets = []
+    for low, high in _LENGTH_RATIOS:
+        inside = (ratio >= low) & (ratio < (high or np.inf))
+        buckets.append(
             LengthBucket(
                 low=low,
                 high=high,
-                accuracy=wilson_proportion(right[here]),
-                longer_preferred=wilson_proportion(longer[here] > 0),
-                length_only=_length_only(longer[here]),
+                accuracy=wilson_proportion(is_right[inside]),
+                longer_preferred=wilson_proportion(length_difference[inside] > 0),
+                length_only=_length_only_accuracy(length_difference[inside]),
             )
         )
-    return made
+    return buckets
+
+
+def _length_only_accuracy(length_difference: npt.NDArray[Any]) -> float | None:
+    """Returns the accuracy of "longer wins" or "shorter wins", the better one; ties count half."""
+    if not len(length_difference):
+        return None
+    longer_wins = float(np.mean((length_difference > 0) + 0.5 * (length_difference == 0)))
+    return max(longer_wins, 1 - longer_wins)
 
 
 def evaluate_model(
-    t: TrainableModel, items: Sequence[TrainingExample], encoder: ExampleEncoder, *, batch: int = 16
+    trainable: TrainableModel,
+    items: Sequence[TrainingExample],
+    encoder: ExampleEncoder,
+    *,
+    batch: int = 16,
 ) -> PairEvaluation:
     """Scores both answers of every pair with the trained model and evaluates them."""
-    kept, long = encoder.all([i for i in items if len(i.answers) == 2])
-    was = t.plain.training
-    t.plain.eval()
-    rows = [e.row(k) for e in kept for k in (0, 1)]
-    flat = score_answers(t.plain, rows, fill=t.fill, batch=batch)
-    t.plain.train(was)
-    pairs = list(zip(flat[::2], flat[1::2]))
-    return evaluate_pairs(t.settings.kind, [e.item for e in kept], pairs, too_long=len(long))
+    encoded, too_long = encoder.encode_all([i for i in items if len(i.answers) == 2])
+    rows = [e.token_ids(answer) for e in encoded for answer in (0, 1)]
+    model = trainable.unwrapped
+    was_training = model.training
+    model.eval()
+    scores = score_answers(model, rows, pad_id=trainable.pad_id, batch=batch)
+    model.train(was_training)
+    pairs = list(zip(scores[::2], scores[1::2]))
+    return evaluate_pairs(
+        trainable.settings.kind, [e.item for e in encoded], pairs, too_long=len(too_long)
+    )
 
 
-def write_evaluation(folder: Path, made: dict[str, PairEvaluation]) -> None:
-    """`evaluation.json`: one evaluation for each set of pairs."""
-    replace_file(folder / EVALUATION_FILE, msgspec.json.format(msgspec.json.encode(made), indent=2))
+def write_evaluation(folder: Path, evaluations: dict[str, PairEvaluation]) -> None:
+    """Writes `evaluation.json`: one evaluation per set of pairs."""
+    content = msgspec.json.format(msgspec.json.encode(evaluations), indent=2)
+    replace_file(folder / EVALUATION_FILE, content)

@@ -1,4 +1,4 @@
-"""What a supervised training run is told, and what one row of it is."""
+"""The settings of a supervised training run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,31 @@ from truing.core.lineage import digest
 TrainingKind = Literal["sft", "distil", "reward", "cost", "dpo", "kto"]
 TRAINING_KINDS: tuple[TrainingKind, ...] = ("sft", "distil", "reward", "cost", "dpo", "kto")
 POLICY_KINDS = ("sft", "distil", "dpo", "kto")
-# Settings that change how a run is kept, not what it computes.
-_KEPT = ("out", "save_every", "keep", "tensorboard", "micro", "checkpointing")
+
+# Settings without influence on the weights: a run may be resumed with other values of them.
+_NOT_IN_DIGEST = ("out", "save_every", "keep", "tensorboard", "micro", "checkpointing")
+
+_LOWER_BOUNDS = (
+    ("batch", 1),
+    ("micro", 1),
+    ("keep", 1),
+    ("save_every", 1),
+    ("max_length", 16),
+    ("lora", 0),
+)
 
 
 class TrainingSettings(Struct, frozen=True, kw_only=True):
-    """How to train. `batch` rows a step in all, in micro-batches of `micro` a process; the loss is the whole batch's."""
+    """How to train.
+
+    A step takes `batch` rows over all processes, in micro-batches of at most `micro` rows a
+    process. `lora` is the rank of the adapters (0: all weights are trained), `checkpointing` is
+    gradient checkpointing, `loss` the kind of the dpo, kto or distil loss ("" = its default).
+    `level`, `regularization` and `center` belong to reward and cost models. `benign` is the least
+    share of harmless look-alikes in a mix that teaches caution; `red_model` is the reason for
+    training towards harm. The field names enter the digest, so renaming one breaks the resuming of
+    old runs.
+    """
 
     kind: TrainingKind
     out: str
@@ -57,56 +76,61 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     red_model: str | None = None
 
     def digest(self) -> str:
-        """Identifies what is computed, so that a resumed run is the same run."""
-        plain = msgspec.to_builtins(self)
-        return digest(*(f"{k}={plain[k]}" for k in sorted(plain) if k not in _KEPT))
+        """Returns a hash of the settings that decide the weights; resuming needs the same hash."""
+        values = msgspec.to_builtins(self)
+        return digest(*(f"{k}={values[k]}" for k in sorted(values) if k not in _NOT_IN_DIGEST))
 
     def checked(self) -> TrainingSettings:
-        """Itself, or a PlanError with all faults together."""
-        faults = []
-        if self.kind not in TRAINING_KINDS:
-            faults.append(f"kind {self.kind!r} is unknown{did_you_mean(self.kind, TRAINING_KINDS)}")
-        for name, low in (
-            ("batch", 1),
-            ("micro", 1),
-            ("keep", 1),
-            ("save_every", 1),
-            ("max_length", 16),
-            ("lora", 0),
-        ):
-            if getattr(self, name) < low:
-                faults.append(f"{name} = {getattr(self, name)}: at least {low}")
-        if self.steps is not None and self.steps < 1:
-            faults.append(f"steps = {self.steps}: at least 1")
-        if self.steps is None and not self.epochs > 0:
-            faults.append(f"epochs = {self.epochs}: above 0")
-        for name in ("lr", "beta", "temperature"):
-            if not getattr(self, name) > 0:
-                faults.append(f"{name} = {getattr(self, name)}: above 0")
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            faults.append(
-                f"dtype = {self.dtype!r}: auto, float32 or bfloat16 (float16 would need loss scaling)"
-            )
-        if (
-            self.kind == "kto"
-            and self.loss != "apo_zero_unpaired"
-            and min(self.batch, self.micro) < 2
-        ):
-            faults.append(
-                "kto takes its KL from the other rows of a micro-batch: batch and micro at least 2"
-            )
-        if not 0 <= self.held_out < 1 or not 0 <= self.benign < 1 or not 0 <= self.warmup < 1:
-            faults.append("held_out, benign and warmup are shares: from 0 to below 1")
+        """Returns the settings themselves; raises PlanError with all faults at once."""
+        faults = [*self._range_faults(), *self._choice_faults()]
         if faults:
             raise PlanError(*faults)
         return self
 
+    def _range_faults(self) -> list[str]:
+        faults = [
+            f"{name} = {getattr(self, name)}: must be at least {low}"
+            for name, low in _LOWER_BOUNDS
+            if getattr(self, name) < low
+        ]
+        if self.steps is not None and self.steps < 1:
+            faults.append(f"steps = {self.steps}: must be at least 1")
+        if self.steps is None and not self.epochs > 0:
+            faults.append(f"epochs = {self.epochs}: must be above 0")
+        for name in ("lr", "beta", "temperature"):
+            if not getattr(self, name) > 0:  # written so that NaN is a fault too
+                faults.append(f"{name} = {getattr(self, name)}: must be above 0")
+        for name in ("held_out", "benign", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                faults.append(f"{name} = {getattr(self, name)}: must be a share, 0 <= share < 1")
+        return faults
+
+    def _choice_faults(self) -> list[str]:
+        faults = []
+        if self.kind not in TRAINING_KINDS:
+            suggestion = did_you_mean(self.kind, TRAINING_KINDS)
+            faults.append(f"kind {self.kind!r} is unknown{suggestion}")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            faults.append(
+                f"dtype = {self.dtype!r}: must be auto, float32 or bfloat16 "
+                "(float16 would need loss scaling)"
+            )
+        # The KL estimate of KTO pairs each prompt with the answer of another row of the
+        # micro-batch.
+        needs_two_rows = self.kind == "kto" and self.loss != "apo_zero_unpaired"
+        if needs_two_rows and min(self.batch, self.micro) < 2:
+            faults.append(
+                "kto estimates its KL from the other rows of a micro-batch: "
+                "batch and micro must be at least 2"
+            )
+        return faults
+
     @property
     def folder(self) -> Path:
-        """Where the run lives."""
+        """The output folder of the run."""
         return Path(self.out)
 
     @property
     def scalar(self) -> bool:
-        """Whether the model gives a number instead of text."""
+        """Whether the model returns a number (reward, cost) instead of text."""
         return self.kind in ("reward", "cost")

@@ -1,7 +1,7 @@
-"""Weights, gradients and optimiser state spread over the processes (FSDP2, `torch.distributed.fsdp.fully_shard`).
+"""FSDP2: weights, gradients and optimiser state split over the processes (`fully_shard`).
 
-Every process must make the same forward passes, so a step's rows must divide evenly among them. Checkpoints hold whole
-tensors, so that a run may go on with another number of processes.
+Every process must make the same forward passes, so the rows of a step must divide evenly among
+them. Checkpoints hold whole tensors, so that a run may be resumed with another number of processes.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ from truing.core.errors import PlanError
 
 
 def transformer_layers(model: nn.Module) -> list[nn.Module]:
-    """The blocks of a transformer: the entries of its largest list of modules."""
-    lists: list[nn.Module] = [
-        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1
-    ]
+    """Returns the blocks of a transformer: its ModuleList with the most parameters."""
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
     if not lists:
-        raise PlanError("--shard: this model has no list of layers to spread")
+        raise PlanError("--shard: this model has no list of layers to split over the processes")
     return list(max(lists, key=lambda m: sum(p.numel() for p in m.parameters())).children())
 
 
 def shard_model(
     model: Any, processes: int, device: torch.device, *, keep: Iterable[nn.Parameter] = ()
 ) -> Any:
-    """Spreads a model over the processes, layer by layer, in place; the parameters of `keep` stay whole in every one."""
+    """Shards a model in place, layer by layer, and returns it.
+
+    The parameters in `keep` stay whole in every process.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (processes,))
-    kept = set(keep) or None
+    unsharded_parameters = set(keep) or None
     for layer in transformer_layers(model):
-        fully_shard(layer, mesh=mesh, ignored_params=kept)
-    return fully_shard(model, mesh=mesh, ignored_params=kept)
+        fully_shard(layer, mesh=mesh, ignored_params=unsharded_parameters)
+    return fully_shard(model, mesh=mesh, ignored_params=unsharded_parameters)
 
 
 def reduce_gradients_by_sum(model: nn.Module) -> None:
-    """Lets processes add their gradients up, where FSDP would take the mean."""
-    for part in _spread_parts(model):
-        part.set_gradient_divide_factor(1.0)
-        part.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction in float32
+    """Lets the processes add up their gradients; FSDP's default is the mean."""
+    for module in _fsdp_modules(model):
+        module.set_gradient_divide_factor(1.0)
+        # gloo has no other reduction in float32
+        module.set_force_sum_reduction_for_comms(True)
 
 
-def _spread_parts(model: nn.Module) -> list[Any]:
+def _fsdp_modules(model: nn.Module) -> list[Any]:
     from torch.distributed.fsdp import FSDPModule
 
     return [m for m in model.modules() if isinstance(m, FSDPModule)]
@@ -55,55 +57,63 @@ def _spread_parts(model: nn.Module) -> list[Any]:
 
 @contextlib.contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
-    """Whole weights in every process for as long as this lasts, so that each may make passes of its own (without gradients);
-    all processes must enter.
+    """Holds the whole weights in every process, for passes without gradients (e.g. generation).
+
+    Each process may then make another number of passes than the others. All processes must enter.
     """
-    parts = _spread_parts(model)
-    for part in parts:
-        part.set_reshard_after_forward(False, recurse=False)
-        part.unshard()
+    modules = _fsdp_modules(model)
+    for module in modules:
+        module.set_reshard_after_forward(False, recurse=False)
+        module.unshard()
     try:
         yield
     finally:
-        for part in parts:
-            part.set_reshard_after_forward(True, recurse=False)
-            part.reshard()
+        for module in modules:
+            module.set_reshard_after_forward(True, recurse=False)
+            module.reshard()
 
 
 def gather_tensors(value: Any) -> Any:
-    """A tensor in one piece, or a dict or list of such; all processes must call."""
+    """Returns a tensor, dict or list with its sharded tensors whole. All processes must call."""
     if isinstance(value, dict):
-        return {k: gather_tensors(v) for k, v in value.items()}
+        return {key: gather_tensors(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [gather_tensors(v) for v in value]
+        return [gather_tensors(entry) for entry in value]
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def shard_like(value: Any, like: Any) -> Any:
-    """This process's part of a whole tensor, spread as `like` is."""
-    if (
-        not hasattr(like, "full_tensor")
-        or not isinstance(value, torch.Tensor)
-        or value.shape != like.shape
-    ):
+    """Returns this process's shard of a whole tensor, split in the way that `like` is.
+
+    Anything that is not split, or of another shape than `like`, is returned as it is.
+    """
+    is_whole_tensor = isinstance(value, torch.Tensor) and hasattr(like, "full_tensor")
+    if not is_whole_tensor or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
-def shard_optimizer_state(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """An optimiser's whole state, spread as its parameters are."""
-    own = [p for group in optimizer.param_groups for p in group["params"]]
-    slots = {
-        k: {n: shard_like(v, own[int(k)]) for n, v in one.items()}
-        for k, one in state["state"].items()
+def shard_optimizer_state(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns a whole optimiser state with its tensors sharded like the parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    sharded = {
+        index: {name: shard_like(value, parameters[int(index)]) for name, value in slots.items()}
+        for index, slots in state["state"].items()
     }
-    return {**state, "state": slots}
+    return {**state, "state": sharded}
 
 
-def gather_training_state(model: Any, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(trainable weights, optimiser state) as whole tensors on the CPU of the first process; all processes must call."""
+def gather_training_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns trainable weights and optimiser state as whole tensors on the first process's CPU.
+
+    All processes must call.
+    """
     from torch.distributed.checkpoint.state_dict import (
         StateDictOptions,
         get_model_state_dict,
@@ -111,21 +121,25 @@ def gather_training_state(model: Any, optimizer: Any) -> tuple[dict[str, Any], d
     )
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    return get_model_state_dict(model, options=options), get_optimizer_state_dict(
-        model, optimizer, options=options
-    )
+    weights = get_model_state_dict(model, options=options)
+    optimizer_state: Any = get_optimizer_state_dict(model, optimizer, options=options)
+    return weights, optimizer_state
 
 
 def load_training_state(
-    model: Any, optimizer: Any, weights: dict[str, Any], state: dict[str, Any]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    weights: dict[str, Any],
+    optimizer_state: dict[str, Any],
 ) -> None:
-    """Takes back what `gather` gave."""
+    """Loads what `gather_training_state` returned."""
     from torch.distributed.checkpoint.state_dict import (
         StateDictOptions,
         set_model_state_dict,
         set_optimizer_state_dict,
     )
 
+    # strict=False: the frozen parameters are not in the checkpoint.
     options = StateDictOptions(full_state_dict=True, strict=False, ignore_frozen_params=True)
     set_model_state_dict(model, weights, options=options)
-    set_optimizer_state_dict(model, optimizer, state, options=options)
+    set_optimizer_state_dict(model, optimizer, optimizer_state, options=options)

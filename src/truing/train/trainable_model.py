@@ -1,4 +1,4 @@
-"""The model that a run trains: its base, adapters or all weights, the scalar head, the arithmetic."""
+"""The model that a run trains: base weights, LoRA adapters or all weights, head, precision."""
 
 from __future__ import annotations
 
@@ -35,156 +35,177 @@ from truing.train.settings import TrainingSettings
 
 @dataclass
 class TrainableModel:
-    """The model in training: `model` is called (it may be wrapped for several processes), `plain` is the bare one."""
+    """The model in training.
+
+    `model` is the one to call in training; with several processes it is the DDP or FSDP wrapper of
+    `unwrapped`. `reference_model` is a frozen copy, for the kinds that compare with the base and
+    have no adapters to switch off. `teacher_cache` (distil) holds the tokens that all teacher
+    prompts begin with, and the keys and values that the model computed for them.
+    """
 
     model: Any
-    plain: Any
+    unwrapped: Any
     tokenizer: Any
     settings: TrainingSettings
-    device: Any
-    frozen: Any = None  # the reference where there are no adapters to switch off
-    prefix_cache: tuple[tuple[int, ...], Any] | None = None
+    device: torch.device
+    reference_model: Any = None
+    teacher_cache: tuple[tuple[int, ...], Any] | None = None
 
     @property
-    def fill(self) -> int:
-        """The padding id; any id does, since masks come from lengths."""
+    def pad_id(self) -> int:
+        """The token id for padding. Any id would do, since masks come from lengths."""
         return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0)
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[Any]:
-        """The model as it was before training, without gradients: adapters off, or a frozen copy."""
+        """Gives the model as it was before training, without gradients."""
         with torch.no_grad():
-            if self.frozen is not None:
-                yield self.frozen
+            if self.reference_model is not None:
+                yield self.reference_model
             else:
-                with self.plain.disable_adapter():
-                    yield self.plain
+                with self.unwrapped.disable_adapter():
+                    yield self.unwrapped
 
-    def logits(self, model: Any, rows: TokenBatch) -> Tensor:
-        """`[B, T, V]`."""
-        out = model(
-            input_ids=rows.ids,
-            attention_mask=rows.mask,
-            position_ids=position_ids(rows.mask),
+    def logits(self, model: Any, batch: TokenBatch) -> Tensor:
+        """Returns the logits `[B, T, V]` of a batch."""
+        output = model(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            position_ids=position_ids(batch.mask),
             use_cache=False,
         )
-        return out.logits
+        logits: Tensor = output.logits
+        return logits
 
-    def answer_logps(self, model: Any, rows: TokenBatch) -> Tensor:
-        """Log-probabilities of the answers' tokens, 0 elsewhere; `[B, T-1]`."""
-        return L.token_log_probs(self.logits(model, rows), rows.ids) * rows.answer[:, 1:]
-
-
-def frozen_copy(model: Any) -> Any:
-    """A frozen copy for full fine-tuning, where no adapter can be switched off."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    def answer_logps(self, model: Any, batch: TokenBatch) -> Tensor:
+        """Returns the log-probabilities of the answer tokens `[B, T-1]`, 0 elsewhere."""
+        logps = L.token_log_probs(self.logits(model, batch), batch.ids)
+        return logps * batch.answer_mask[:, 1:]
 
 
 class BaseModel(Struct, frozen=True, kw_only=True):
-    """What a run began with: the weights, and the lineage that their folder carries."""
+    """What a run starts from: the weights, and the lineage of their folder."""
 
     weights: Weights
     lineage: Lineage
 
 
-class _Card(Struct):
+class _LineageCard(Struct):
+    """The part of `truing.json` that is read here."""
+
     lineage: Lineage | None = None
 
 
 def find_base_model(name: str) -> BaseModel:
-    """The weights by name, folder or hub id, with the lineage of a folder that truing trained."""
+    """Returns the weights by name, folder or hub id; the lineage is that of a folder of ours.
+
+    Raises UserError if there are no such weights, or if their `truing.json` cannot be read.
+    """
     weights = find_weights(name.removeprefix("local:"))
     card = Path(weights.path) / "truing.json"
-    found: Lineage | None = None
+    lineage: Lineage | None = None
     if card.is_file():
         try:
-            found = msgspec.json.decode(card.read_bytes(), type=_Card).lineage
+            lineage = msgspec.json.decode(card.read_bytes(), type=_LineageCard).lineage
         except msgspec.DecodeError as error:
             raise UserError(f"{card}: {error}") from error
-    own = Lineage(
-        name=weights.title or weights.name,
-        base=weights.title or weights.name,
-        base_sha256=weights.sha256,
-        licence=weights.licence,
-    )
-    return BaseModel(weights=weights, lineage=found or own)
+    if lineage is None:
+        title = weights.title or weights.name
+        lineage = Lineage(
+            name=title, base=title, base_sha256=weights.sha256, licence=weights.licence
+        )
+    return BaseModel(weights=weights, lineage=lineage)
 
 
 def training_dtype(settings: TrainingSettings, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16 (weights stay in float32; the forward pass runs under autocast)."""
-    made = select_dtype(settings.dtype, device)
-    return torch.float32 if made is torch.float16 else made
+    """Returns float32 or bfloat16, the dtype of the forward pass; weights stay in float32.
+
+    A device that is best in float16 trains in float32: float16 would need loss scaling.
+    """
+    dtype = select_dtype(settings.dtype, device)
+    return torch.float32 if dtype is torch.float16 else dtype
 
 
-def autocast(settings: TrainingSettings, device: torch.device) -> Any:
-    """The context of a forward pass."""
+def autocast(
+    settings: TrainingSettings, device: torch.device
+) -> contextlib.AbstractContextManager[Any]:
+    """Returns the autocast context of a forward pass."""
     dtype = training_dtype(settings, device)
-    return (
-        contextlib.nullcontext()
-        if dtype is torch.float32
-        else torch.autocast(device.type, dtype=dtype)
-    )
+    if dtype is torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
 
 
 def build_trainable_model(
     settings: TrainingSettings, base: BaseModel, device: torch.device
 ) -> TrainableModel:
-    """Loads the base in float32 and makes it trainable: LoRA of that rank (0 = all weights), a head for reward and cost."""
-    seed_all(settings.seed)
-    name = str(device)
+    """Loads the base in float32 and makes it trainable.
+
+    Adds LoRA adapters of rank `settings.lora` (0: all weights are trained), and a scalar head for
+    reward and cost models. Raises PlanError if `max_length` exceeds the base's context.
+    """
+    seed_all(settings.seed)  # before the adapters and the head are initialised
     tokenizer: Any
     model: Any
     if settings.scalar:
-        model, tokenizer = _scalar(
-            base.weights, name, select_training_attention(settings.max_length, device)
-        )
-        widest = context_length(model.body)
-        model.body = _trainable(model.body, settings)
+        attention = select_training_attention(settings.max_length, device)
+        model, tokenizer = _load_scalar_base(base.weights, str(device), attention)
+        context = context_length(model.body)
+        model.body = _prepare_for_training(model.body, settings)
         model.head.requires_grad_(True)
     else:
-        short = (
+        # The teacher of distil reads a longer prompt than max_length, so the choice by length is
+        # off.
+        attention = (
             select_training_attention(settings.max_length, device)
             if settings.kind != "distil"
             else None
         )
-        loaded = load_causal_lm(base.weights, dtype="float32", device=name, attention=short)
-        tokenizer, widest = loaded.tokenizer, context_length(loaded.model)
-        model = _trainable(loaded.model, settings)
-    if settings.max_length > widest:
-        raise PlanError(
-            f"max_length = {settings.max_length}: {base.weights.name} reads {widest} tokens at most"
+        loaded = load_causal_lm(
+            base.weights, dtype="float32", device=str(device), attention=attention
         )
-    _no_dropout(model)
+        tokenizer, context = loaded.tokenizer, context_length(loaded.model)
+        model = _prepare_for_training(loaded.model, settings)
+    if settings.max_length > context:
+        raise PlanError(
+            f"max_length = {settings.max_length}: {base.weights.name} reads "
+            f"{context} tokens at most"
+        )
+    _disable_dropout(model)
     model.train()
-    frozen = (
-        frozen_copy(model)
-        if not settings.lora and settings.kind in ("dpo", "kto", "distil")
-        else None
-    )
-    return TrainableModel(model, model, tokenizer, settings, device, frozen)
+    needs_copy = not settings.lora and settings.kind in ("dpo", "kto", "distil")
+    reference_model = frozen_copy(model) if needs_copy else None
+    return TrainableModel(model, model, tokenizer, settings, device, reference_model)
 
 
-def _scalar(weights: Weights, device: str, attention: str | None) -> tuple[ScalarModel, Any]:
-    """A reward or cost model goes on from its head; any other causal model or encoder gets a new one."""
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """Returns a copy without gradients, in evaluation mode."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _load_scalar_base(
+    weights: Weights, device: str, attention: str | None
+) -> tuple[ScalarModel, Any]:
+    """Loads a reward or cost model with its head, or any other base with a new head."""
     if (Path(weights.path) / "head.safetensors").is_file():
         model, tokenizer = load_scalar_model(weights.path, dtype="float32", device=device)
-        if model.head.out_features != 1:
-            raise PlanError(
-                f"{weights.path}: its head gives {model.head.out_features} numbers, not one"
-            )
+        outputs = model.head.out_features
+        if outputs != 1:
+            raise PlanError(f"{weights.path}: its head has {outputs} outputs; one is needed")
         return model, tokenizer
     loaded = load_encoder(weights, dtype="float32", device=device, attention=attention)
     return ScalarModel(loaded.model).to(device), loaded.tokenizer
 
 
-def _trainable(model: Any, settings: TrainingSettings) -> Any:
+def _prepare_for_training(model: Any, settings: TrainingSettings) -> Any:
+    """Enables gradient checkpointing if asked, and gradients of the adapters or of all weights."""
     if settings.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if not settings.lora:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(
-                "pooler" not in name
-            )  # an encoder's pooler has no part in a token's score
+            # An encoder's pooler has no part in the score of a token: it would never get a
+            # gradient.
+            parameter.requires_grad_("pooler" not in name)
         return model
     try:
         from peft import LoraConfig, get_peft_model
@@ -196,8 +217,9 @@ def _trainable(model: Any, settings: TrainingSettings) -> Any:
     return get_peft_model(model, config)
 
 
-def _no_dropout(model: nn.Module) -> None:
-    """Training and reference must differ by what was learned alone."""
+def _disable_dropout(model: nn.Module) -> None:
+    """Sets all dropout to 0: model and reference must differ by what was learned alone."""
+    module: Any  # transformers' attention layers keep their dropout in an attribute of their own
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -205,18 +227,19 @@ def _no_dropout(model: nn.Module) -> None:
             module.attention_dropout = 0.0
 
 
-def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors that training changes, by name, on the CPU."""
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the parameters that training changes, by name, on the CPU."""
     return {n: p.detach().cpu() for n, p in model.named_parameters() if p.requires_grad}
 
 
-def load_trainable_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Takes back what `trainable_state` gave; PlanError where names or shapes differ."""
-    own = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    if own.keys() != state.keys() or any(own[n].shape != state[n].shape for n in own):
+def load_trainable_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Loads what `trainable_state` returned; raises PlanError if names or shapes differ."""
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    same_names = parameters.keys() == state.keys()
+    if not same_names or any(parameters[n].shape != state[n].shape for n in parameters):
         raise PlanError(
             "the checkpoint holds other weights than this run trains; give another --out"
         )
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(state[name])

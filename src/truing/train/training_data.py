@@ -1,4 +1,4 @@
-"""Data sets as training rows: which answers count, which pairs are dropped and why, how the mix is drawn."""
+"""Reads data sets as training examples: which answers are learned, which rows are dropped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from truing.train.examples import TrainingExample, TrainingSet
 from truing.train.harm_check import check_training_data
 from truing.train.settings import TrainingKind
 
+# What a pair must be ordered by to train these kinds, where a data set has several dimensions.
+_DIMENSIONS = {"reward": "helpful", "cost": "safe"}
+# Questions whose answer "yes" speaks against an answer.
+_NEGATIVE_QUESTIONS = ("harmful", "refused", "degenerate")
+
+PairKey = tuple[str, str, str]  # (dialogue, preferred answer, other answer)
+
 
 def read_training_set(
     data: Dataset,
@@ -27,33 +34,33 @@ def read_training_set(
     harmful: bool = False,
     testing: bool = False,
 ) -> TrainingSet:
-    """The rows of a data set for a kind of training; refuses what the kind must not learn from.
+    """Reads the examples of a data set for a kind of training.
 
-    SFT takes recorded answers that nobody called harmful (`harmful` keeps those too, for a red model); sets of pairs are
-    refused for it unless `chosen` says that their preferred answers are the targets. With `testing` the rows measure a
-    model and train none, so that every set of pairs may be read.
+    sft learns recorded answers that nobody called harmful (`harmful` keeps those too, for a red
+    model). It refuses preference pairs unless `chosen` says that their preferred answers are the
+    targets. `testing` reads any set of pairs, to measure a model on it. `limit` keeps the first
+    examples. Raises PlanError for data that must not train the kind, and DataError if nothing is
+    left.
     """
     if not weight > 0:
-        raise PlanError(f"{data.info.spec}: weight={weight}: above 0")
+        raise PlanError(f"{data.info.spec}: weight = {weight}: must be above 0")
     if not testing:
         check_training_data(data.info, allow_red_team=allow_red_team)
-    counts: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
     if kind == "sft":
-        items = list(_targets(data, counts, chosen=chosen, harmful=harmful))
+        items = list(_read_targets(data, dropped, chosen=chosen, harmful=harmful))
     elif kind == "distil":
-        items = list(_sampled(data, counts))
+        items = list(_read_sampled_answers(data, dropped))
     elif kind == "kto":
-        items = _unpaired(data, counts)
+        items = _read_unpaired_answers(data, dropped)
     else:
-        items = _pairs(data, kind, counts)
+        items = _read_pairs(data, kind, dropped)
     if limit is not None:
         items = items[:limit]
     if not items:
-        why = (
-            ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
-            or "it has none of the kind"
-        )
-        raise DataError(f"{data.info.spec}: nothing left for {kind} after filtering: {why}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+        reasons = reasons or "it has no rows of this kind"
+        raise DataError(f"{data.info.spec}: nothing left for {kind} after filtering: {reasons}")
     judges: tuple[Lineage, ...] = tuple(getattr(data, "judges", ()))
     return TrainingSet(
         spec=data.info.spec,
@@ -61,86 +68,97 @@ def read_training_set(
         items=tuple(items),
         weight=weight,
         licence=data.info.licence,
-        dropped=dict(counts),
+        dropped=dict(dropped),
         judges=judges,
     )
 
 
-def _item(
-    row: Row, at: int, answers: tuple[str, ...], sign: int | None = None, *, cut: bool = False
+# -- answers to imitate (sft, distil)
+
+
+def _read_targets(
+    data: Dataset, dropped: Counter[str], *, chosen: bool, harmful: bool
+) -> Iterator[TrainingExample]:
+    if next(data.preferences(), None) is not None:
+        if not chosen:
+            raise PlanError(
+                f"{data.info.spec}: holds preference pairs, not examples to imitate; "
+                "--chosen takes their preferred answers as targets"
+            )
+        yield from _read_preferred_answers(data, dropped, harmful=harmful)
+        return
+    if not data.info.imitate and not chosen:
+        raise PlanError(
+            f"{data.info.spec}: its answers are there to be compared or judged, "
+            "not to be imitated; "
+            "--chosen takes them as targets nevertheless"
+        )
+    for index, row in enumerate(data.rows()):
+        verdicts = {j.index: j.verdict for j in row.judgements if j.question == "harmful"}
+        for response in row.responses:
+            is_harmful = verdicts.get(response.index)
+            if not response.text.strip():
+                dropped["empty"] += 1
+            elif is_harmful and not harmful:
+                dropped["labelled harmful"] += 1
+            else:
+                sign = None if is_harmful is None else (-1 if is_harmful else 1)
+                cut = response.finish_reason == "length"
+                yield _example_of_row(row, index, response.text, sign, cut=cut)
+        if not row.responses:
+            dropped["without an answer"] += 1
+
+
+def _read_preferred_answers(
+    data: Dataset, dropped: Counter[str], *, harmful: bool
+) -> Iterator[TrainingExample]:
+    for index, pair in enumerate(data.preferences()):
+        sign = None if pair.signs is None else pair.signs[0]
+        if sign == -1 and not harmful:
+            dropped["labelled harmful"] += 1
+            continue
+        example = _example_of_pair(pair, index)
+        if not example.answers[0].strip():
+            dropped["empty"] += 1
+            continue
+        yield replace(
+            example, answers=example.answers[:1], signs=None if sign is None else (sign, sign)
+        )
+
+
+def _read_sampled_answers(data: Dataset, dropped: Counter[str]) -> Iterator[TrainingExample]:
+    for index, row in enumerate(data.rows()):
+        for response in row.responses:
+            if response.text.strip():
+                cut = response.finish_reason == "length"
+                yield _example_of_row(row, index, response.text, cut=cut)
+            else:
+                dropped["empty"] += 1
+        if not row.responses:
+            dropped["without an answer"] += 1
+
+
+def _example_of_row(
+    row: Row, index: int, answer: str, sign: int | None = None, *, cut: bool = False
 ) -> TrainingExample:
     sample = row.sample
-    signs = None if sign is None else (sign, sign)
     return TrainingExample(
-        name=f"{sample.source}#{sample.id or at}",
+        name=f"{sample.source}#{sample.id or index}",
         conversation=sample.conversation,
-        answers=answers,
-        signs=signs,
+        answers=(answer,),
+        signs=None if sign is None else (sign, sign),
         harms=sample.harms,
         source=sample.source,
         cut=cut,
     )
 
 
-def _targets(
-    data: Dataset, counts: Counter[str], *, chosen: bool, harmful: bool
-) -> Iterator[TrainingExample]:
-    first = next(data.preferences(), None)
-    if first is not None:
-        if not chosen:
-            raise PlanError(
-                f"{data.info.spec}: holds preference pairs, not examples to imitate; "
-                f"--chosen takes their preferred answers as targets"
-            )
-        for at, pair in enumerate(data.preferences()):
-            sign = None if pair.signs is None else pair.signs[0]
-            if sign == -1 and not harmful:
-                counts["labelled harmful"] += 1
-                continue
-            one = _from_pair(pair, at)
-            if not one.answers[0].strip():
-                counts["empty"] += 1
-                continue
-            yield replace(
-                one, answers=one.answers[:1], signs=None if sign is None else (sign, sign)
-            )
-        return
-    if not data.info.imitate and not chosen:
-        raise PlanError(
-            f"{data.info.spec}: its answers are there to be compared or judged, not to be imitated; "
-            f"--chosen takes them as targets all the same"
-        )
-    for at, row in enumerate(data.rows()):
-        labels = {j.index: j.verdict for j in row.judgements if j.question == "harmful"}
-        for response in row.responses:
-            bad = labels.get(response.index)
-            if not response.text.strip():
-                counts["empty"] += 1
-            elif bad and not harmful:
-                counts["labelled harmful"] += 1
-            else:
-                cut = response.finish_reason == "length"
-                yield _item(
-                    row, at, (response.text,), None if bad is None else (-1 if bad else 1), cut=cut
-                )
-        if not row.responses:
-            counts["without an answer"] += 1
+# -- pairs (reward, cost, dpo)
 
 
-def _sampled(data: Dataset, counts: Counter[str]) -> Iterator[TrainingExample]:
-    for at, row in enumerate(data.rows()):
-        for response in row.responses:
-            if response.text.strip():
-                yield _item(row, at, (response.text,), cut=response.finish_reason == "length")
-            else:
-                counts["empty"] += 1
-        if not row.responses:
-            counts["without an answer"] += 1
-
-
-def _from_pair(pair: Preference, at: int) -> TrainingExample:
+def _example_of_pair(pair: Preference, index: int) -> TrainingExample:
     return TrainingExample(
-        name=f"{pair.source}#{at}",
+        name=f"{pair.source}#{index}",
         conversation=pair.conversation,
         answers=(pair.chosen.content, pair.rejected.content),
         signs=pair.signs,
@@ -152,92 +170,101 @@ def _from_pair(pair: Preference, at: int) -> TrainingExample:
     )
 
 
-def _pairs(data: Dataset, kind: TrainingKind, counts: Counter[str]) -> list[TrainingExample]:
-    wanted = {"reward": "helpful", "cost": "safe"}.get(kind)
-    seen: dict[tuple[str, str, str], int] = {}
-    items: list[TrainingExample] = []
-    every = list(data.preferences())
-    dimensions = {p.dimension for p in every}
-    for at, pair in enumerate(every):
-        if wanted in dimensions and pair.dimension != wanted:
-            counts[f"of the other dimension ({pair.dimension})"] += 1
+def _read_pairs(data: Dataset, kind: TrainingKind, dropped: Counter[str]) -> list[TrainingExample]:
+    """Returns the distinct pairs; equal answers, repeated and contradictory pairs are dropped."""
+    pairs = list(data.preferences())
+    # Of a set that is ordered by one dimension alone every pair is taken, whatever the dimension.
+    dimension = _DIMENSIONS.get(kind)
+    filters_by_dimension = dimension in {pair.dimension for pair in pairs}
+    examples: list[TrainingExample] = []
+    index_by_key: dict[PairKey, int] = {}
+    for index, pair in enumerate(pairs):
+        if filters_by_dimension and pair.dimension != dimension:
+            dropped[f"of the other dimension ({pair.dimension})"] += 1
             continue
         if kind == "cost" and pair.signs is None:
-            counts["without safety signs"] += 1
+            dropped["without safety signs"] += 1
             continue
         if kind == "cost" and pair.signs == (-1, 1):
             raise DataError(
-                f"{data.info.spec}: pair {at}: the safer answer is labelled unsafe and the other one safe"
+                f"{data.info.spec}: pair {index}: the preferred answer is labelled unsafe "
+                "and the other one safe"
             )
-        one = _from_pair(pair, at)
-        key = _key(one)
+        example = _example_of_pair(pair, index)
+        key = _pair_key(example)
         if key[1] == key[2]:
-            counts["equal pairs"] += 1
-        elif key in seen:
-            counts["repeated"] += 1
+            dropped["equal pairs"] += 1
+        elif key in index_by_key:
+            dropped["repeated"] += 1
         else:
-            seen[key] = len(items)
-            items.append(one)
-    return _without_contradictions(items, seen, counts)
+            index_by_key[key] = len(examples)
+            examples.append(example)
+
+    contradictory = {
+        index
+        for (dialogue, preferred, other), index in index_by_key.items()
+        if (dialogue, other, preferred) in index_by_key
+    }
+    if contradictory:
+        dropped["contradictory pairs"] = len(contradictory)
+    return [example for index, example in enumerate(examples) if index not in contradictory]
 
 
-def _key(item: TrainingExample) -> tuple[str, str, str]:
-    said = "\n".join(f"{m.role}: {m.content}" for m in item.conversation.messages)
-    return said, item.answers[0].strip(), item.answers[1].strip()
+def _pair_key(example: TrainingExample) -> PairKey:
+    dialogue = "\n".join(f"{m.role}: {m.content}" for m in example.conversation.messages)
+    return dialogue, example.answers[0].strip(), example.answers[1].strip()
 
 
-def _without_contradictions(
-    items: list[TrainingExample], seen: dict[tuple[str, str, str], int], counts: Counter[str]
-) -> list[TrainingExample]:
-    bad = {at for (said, a, b), at in seen.items() if (said, b, a) in seen}
-    if bad:
-        counts["contradictory pairs"] = len(bad)
-    return [item for at, item in enumerate(items) if at not in bad]
+# -- single answers that are desirable or not (kto)
 
 
-def _unpaired(data: Dataset, counts: Counter[str]) -> list[TrainingExample]:
-    items: list[TrainingExample] = []
-    for one in _pairs(data, "dpo", counts):
-        for at, wanted in ((0, True), (1, False)):
-            sign = None if one.signs is None else (one.signs[at], one.signs[at])
-            items.append(
+def _read_unpaired_answers(data: Dataset, dropped: Counter[str]) -> list[TrainingExample]:
+    """Returns the answers of all pairs; of a set without pairs, the labelled answers."""
+    examples: list[TrainingExample] = []
+    for pair in _read_pairs(data, "dpo", dropped):
+        for answer, desirable in ((0, True), (1, False)):
+            sign = None if pair.signs is None else pair.signs[answer]
+            examples.append(
                 replace(
-                    one,
-                    name=f"{one.name}.{at}",
-                    answers=(one.answers[at],),
-                    desirable=wanted,
-                    signs=sign,
+                    pair,
+                    name=f"{pair.name}.{answer}",
+                    answers=(pair.answers[answer],),
+                    desirable=desirable,
+                    signs=None if sign is None else (sign, sign),
                 )
             )
-    if items:
-        return items
-    for at, row in enumerate(data.rows()):
+    return examples or list(_read_labelled_answers(data, dropped))
+
+
+def _read_labelled_answers(data: Dataset, dropped: Counter[str]) -> Iterator[TrainingExample]:
+    for index, row in enumerate(data.rows()):
         for response in row.responses:
-            good = next(
-                (_good(j.question, j.verdict) for j in row.judgements if j.index == response.index),
-                None,
-            )
-            if good is None or not response.text.strip():
-                counts["without a label or answer"] += 1
+            # The first judgement of an answer decides.
+            judgements = (j for j in row.judgements if j.index == response.index)
+            first = next(judgements, None)
+            desirable = None if first is None else _is_desirable(first.question, first.verdict)
+            if desirable is None or not response.text.strip():
+                dropped["without a label or answer"] += 1
                 continue
-            items.append(replace(_item(row, at, (response.text,)), desirable=good))
-    return items
+            yield replace(_example_of_row(row, index, response.text), desirable=desirable)
 
 
-def _good(question: str, verdict: bool | None) -> bool | None:
+def _is_desirable(question: str, verdict: bool | None) -> bool | None:
     if verdict is None:
         return None
-    return not verdict if question in ("harmful", "refused", "degenerate") else verdict
+    return not verdict if question in _NEGATIVE_QUESTIONS else verdict
 
 
 def check_no_test_overlap(
     sources: Sequence[TrainingSet], tests: Mapping[str, Sequence[TrainingExample]]
 ) -> None:
-    """LineageError if a prompt that trains also stands in a set that is to measure the model."""
-    known = {hash_prompt(i.conversation.prompt) for s in sources for i in s.items}
+    """Raises LineageError if a prompt of a test set (name -> examples) is also trained on."""
+    trained = {hash_prompt(i.conversation.prompt) for s in sources for i in s.items}
     for name, items in tests.items():
-        shared = len({hash_prompt(i.conversation.prompt) for i in items} & known)
-        if shared:
+        tested = {hash_prompt(i.conversation.prompt) for i in items}
+        overlap = len(tested & trained)
+        if overlap:
             raise LineageError(
-                f"--test {name}: {shared} of its prompts are trained on; take another half (half=report)"
+                f"--test {name}: {overlap} of its prompts are trained on; "
+                "take another half (half=report)"
             )

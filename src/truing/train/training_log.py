@@ -1,6 +1,6 @@
-"""The log of a training run: `log.jsonl` (one line a step, crash-safe, the same after a resume) and TensorBoard beside it.
+"""The log of a training run: `log.jsonl` with one line per step, and TensorBoard event files.
 
-log = Log(folder, first=step)        # drops lines from a step that is to be done again
+log = TrainingLog(folder, first=step)        # drops old lines from `step` on, to be logged again
 log.write(step, {"loss": 0.7, "accuracy": 0.5})
 log.close()
 """
@@ -20,25 +20,25 @@ from truing.core.jsonl import read_records
 from truing.runs.folder import AppendOnlyFile, replace_file, truncate_partial_line
 
 LOG_FILE = "log.jsonl"
-StepCallback = Callable[[dict[str, Any]], None]
+LogCallback = Callable[[dict[str, Any]], None]
 
 
 def read_log(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's log, oldest first; a line that a crash cut off is left out."""
+    """Yields the lines of a run's log, oldest first; a line that a crash cut off is skipped."""
     return read_records(Path(folder) / LOG_FILE, dict[str, Any])
 
 
 def read_last_step(folder: str | Path) -> int:
-    """The newest step in the log; 0 where there is none."""
+    """Returns the newest step in the log; 0 if there is none."""
     return max((int(row.get("step", 0)) for row in read_log(folder)), default=0)
 
 
 class TrainingLog:
-    """Writes a run's log. `write` must be called by one process alone (the main one).
+    """Writes the log of a run. Only the main process may have one.
 
-    `first` is the first step that will be written: lines of it and of later steps (which a killed run wrote after its
-    last checkpoint) are dropped, so that every step stands there once. `tell` hears every line; `tensorboard` also
-    writes event files under `tb/`.
+    A killed run may have logged steps after its last checkpoint. `first` is the first step that
+    will be written now: lines of this and later steps are dropped, so that each step has one line.
+    `on_log` is called with every line; `tensorboard` also writes event files to `tb/`.
     """
 
     def __init__(
@@ -47,57 +47,58 @@ class TrainingLog:
         *,
         first: int = 1,
         tensorboard: bool = True,
-        tell: StepCallback | None = None,
+        on_log: LogCallback | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / LOG_FILE
         truncate_partial_line(path)
-        kept = [row for row in read_log(self.folder) if int(row.get("step", 0)) < first]
+        earlier_rows = [row for row in read_log(self.folder) if int(row.get("step", 0)) < first]
         if path.exists():
-            replace_file(path, b"".join(msgspec.json.encode(row) + b"\n" for row in kept))
-        self._journal = AppendOnlyFile(path)
-        self._tell = tell
+            replace_file(path, b"".join(msgspec.json.encode(row) + b"\n" for row in earlier_rows))
+        self._file = AppendOnlyFile(path)
+        self._on_log = on_log
         self._started = time.monotonic()
-        self._before = float(kept[-1].get("seconds", 0.0)) if kept else 0.0
-        self._board = _board(self.folder / "tb", first) if tensorboard else None
+        self._seconds_before = float(earlier_rows[-1].get("seconds", 0.0)) if earlier_rows else 0.0
+        self._board = _open_tensorboard(self.folder / "tb", first) if tensorboard else None
 
     @property
     def seconds(self) -> float:
-        """Wall time of the whole run, earlier calls included."""
-        return self._before + time.monotonic() - self._started
+        """Wall time of the whole run so far, interrupted calls included."""
+        return self._seconds_before + time.monotonic() - self._started
 
     def write(self, step: int, values: Mapping[str, float | int | str | None]) -> None:
-        """Appends one line; numbers that are not finite are written as text, since JSON knows none."""
+        """Appends one line. JSON has no NaN or infinity, so those are written as text."""
         row: dict[str, Any] = {"step": step}
-        row |= {k: _plain(v) for k, v in values.items() if v is not None}
+        row |= {key: _json_value(value) for key, value in values.items() if value is not None}
         row["seconds"] = round(self.seconds, 3)
-        self._journal.append(msgspec.json.encode(row) + b"\n")
+        self._file.append(msgspec.json.encode(row) + b"\n")
         if self._board is not None:
             for key, value in values.items():
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     self._board.add_scalar(key, value, step)
-        if self._tell is not None:
-            self._tell(row)
+        if self._on_log is not None:
+            self._on_log(row)
 
     def close(self) -> None:
-        """Waits for the disk and closes; may be called twice."""
+        """Syncs the log to disk and closes it; may be called twice."""
         with contextlib.suppress(ValueError, OSError):
-            self._journal.sync()
-        self._journal.close()
+            self._file.sync()
+        self._file.close()
         if self._board is not None:
             self._board.close()
             self._board = None
 
 
-def _plain(value: float | int | str) -> float | int | str:
+def _json_value(value: float | int | str) -> float | int | str:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _board(folder: Path, first: int) -> Any:
-    """TensorBoard's writer, where the package is installed; steps from `first` on hide older ones of a killed run."""
+def _open_tensorboard(folder: Path, first: int) -> Any:
+    """Returns a SummaryWriter, or None if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
+    # purge_step hides the events that a killed run wrote from this step on.
     return SummaryWriter(str(folder), purge_step=first, max_queue=100, flush_secs=30)

@@ -137,7 +137,7 @@ def train_moderation(
     settings: ModerationTrainingSettings,
     sources: Sequence[ModerationTrainingSet],
     *,
-    tell: Tell | None = None,
+    on_log: Tell | None = None,
 ) -> ModerationResult:
     """Trains, or goes on training, into `settings.out`; gives the folder that `moderation:OUT` loads."""
     from accelerate import Accelerator
@@ -147,7 +147,7 @@ def train_moderation(
     with lock_run_folder(settings.folder):
         world = _world(settings, give_unique_names(sources))
         _same_run(world)
-        networks = _all_folds(world, here, tell)
+        networks = _all_folds(world, here, on_log)
         return _finish(world, networks)
 
 
@@ -164,7 +164,7 @@ def _same_run(world: _World) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(shown), indent=1))
 
 
-def _all_folds(world: _World, here: Any, tell: Tell | None) -> list[Path]:
+def _all_folds(world: _World, here: Any, on_log: Tell | None) -> list[Path]:
     """Trains what is not there yet: the folds, each with the logits of the rows that it did not see, then perhaps the whole."""
     settings = world.settings
     numbers = [*range(settings.trained_folds), *([settings.folds] if settings.whole else [])]
@@ -183,7 +183,7 @@ def _all_folds(world: _World, here: Any, tell: Tell | None) -> list[Path]:
                 settings.folder,
                 first=(step or first) + 1,
                 tensorboard=settings.tensorboard,
-                tell=tell,
+                on_log=on_log,
             )
             job = FoldTrainingContext(
                 settings, world.base, learned, passes, len(world.ids), log, world.mark, here

@@ -66,7 +66,7 @@ from truing.train.rl.update import PretrainingBatches
 from truing.train.run_lock import lock_run_folder
 from truing.train.settings import TrainingSettings
 from truing.train.trainable_model import BaseModel, TrainableModel, find_base_model, training_dtype
-from truing.train.training_log import StepCallback
+from truing.train.training_log import LogCallback
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class RLOptions:
     `limit` is the largest number of prompts.
     """
 
-    on_log: StepCallback | None = None
+    on_log: LogCallback | None = None
     measure: Callable[[int, RLTrainer], dict[str, float]] | None = None
     evaluation_judge: Judge | None = None
     ptx_sources: Sequence[TrainingSet] = ()
@@ -233,7 +233,7 @@ def _build_trainer(settings: RLSettings, parts: _RunParts, options: RLOptions) -
     return RLTrainer(parts.models, parts.prompts, parts.signals, settings, trainer_options)
 
 
-def _collect_warnings(on_log: StepCallback | None, warnings: list[str]) -> StepCallback:
+def _collect_warnings(on_log: LogCallback | None, warnings: list[str]) -> LogCallback:
     """Returns a log callback that appends warnings to a list and calls `on_log`."""
 
     def collect(row: dict[str, Any]) -> None:
@@ -371,7 +371,7 @@ def _pretraining_batches(
         max_length=settings.max_length,
     )
     items = [item for source in sources for item in source.items]
-    rows = ExampleEncoder(parts.models.tokenizer, sft_settings).all(items)[0]
+    rows = ExampleEncoder(parts.models.tokenizer, sft_settings).encode_all(items)[0]
     if not rows:
         raise PlanError("no row of the pre-training text fits into max_prompt + max_new")
     # A fixed pseudo-random order, the same in every process and after a resume.
@@ -382,7 +382,7 @@ def _pretraining_batches(
         batch = collate_examples(
             [rows[(first + k) % len(rows)] for k in range(settings.ptx_batch)], 0
         )
-        labels = torch.where(batch.answer.bool(), batch.ids, torch.full_like(batch.ids, -100))
+        labels = torch.where(batch.answer_mask.bool(), batch.ids, torch.full_like(batch.ids, -100))
         return batch.ids, batch.mask, labels
 
     return batch_of

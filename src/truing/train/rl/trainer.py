@@ -34,7 +34,7 @@ from truing.train.rl.settings import RLSettings
 from truing.train.rl.step_metrics import StepMetrics, compute_step_metrics, explained_variance
 from truing.train.rl.update import PolicyUpdater, PretrainingBatches, UpdateMetrics
 from truing.train.sharding import gather_tensors, shard_optimizer_state
-from truing.train.training_log import StepCallback, TrainingLog
+from truing.train.training_log import LogCallback, TrainingLog
 
 
 @dataclass
@@ -48,7 +48,7 @@ class TrainerOptions:
 
     generator: AnswerGenerator | None = None
     pretraining_batches: PretrainingBatches | None = None
-    on_log: StepCallback | None = None
+    on_log: LogCallback | None = None
     measure: Callable[[int, RLTrainer], dict[str, float]] | None = None
     base_sha256: str = ""
     data_digest: str = ""
@@ -353,7 +353,7 @@ class RLTrainer:
             settings.out,
             first=self.step + 1,
             tensorboard=settings.tensorboard,
-            tell=self.options.on_log,
+            on_log=self.options.on_log,
         )
 
     def _measure_samples(self) -> dict[str, float]:

@@ -1,0 +1,272 @@
+"""The training loop: micro-batches, gradient accumulation, log, checkpoints, resuming.
+
+A step's loss is that of its whole batch, however the batch is cut into micro-batches and spread
+over processes. Which rows a step reads is a function of seed and step, so a checkpoint holds no
+data state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+
+from truing.core.errors import PlanError, UserError
+from truing.runs.folder import replace_file
+from truing.train import checkpoint as ck
+from truing.train.batches import EncodedExample
+from truing.train.data_mix import EncodedMix, iterate_step_rows
+from truing.train.objectives import METRIC_NAMES, OBJECTIVES, batch_weight
+from truing.train.optimizer import build_adamw, clip_gradients, learning_rate, set_learning_rate
+from truing.train.run_manifest import RunManifest
+from truing.train.sharding import gather_training_state, load_training_state, shard_model
+from truing.train.trainable_model import (
+    TrainableModel,
+    autocast,
+    load_trainable_state,
+    trainable_state,
+)
+from truing.train.training_log import LogCallback, TrainingLog
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+STATE_FILE = "state.pt"
+
+
+class NonFiniteLossError(UserError):
+    """The loss or a gradient is not finite; the message names rows and the last good checkpoint."""
+
+
+def split_micro_batches(
+    rows: Sequence[EncodedExample], size: int, *, min_size: int = 1
+) -> list[Sequence[EncodedExample]]:
+    """Splits rows into near-equal micro-batches of at most `size` rows.
+
+    Where there are enough rows, each has at least `min_size` (which then goes before `size`).
+    """
+    count = max(1, math.ceil(len(rows) / size))
+    count = max(1, min(count, len(rows) // min_size))
+    edges = [round(k * len(rows) / count) for k in range(count + 1)]
+    return [rows[start:end] for start, end in pairwise(edges) if end > start]
+
+
+class _StepTotals:
+    """Loss and metrics of a step, summed over micro-batches and then over processes."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self._sums = dict.fromkeys(METRIC_NAMES, 0.0)
+        self._rows = dict.fromkeys(METRIC_NAMES, 0)
+
+    def add(self, weighted_loss: float, metrics: dict[str, float], rows: int) -> None:
+        """Adds a micro-batch: its loss times its weight, and its metrics (means over rows)."""
+        self.loss += weighted_loss
+        for name, value in metrics.items():
+            self._sums[name] += value * rows
+            self._rows[name] += rows
+
+    def reduce(self, accelerator: Accelerator) -> tuple[float, dict[str, float]]:
+        """Returns the loss of the step and the mean of each metric, over all processes."""
+        totals = torch.tensor(
+            [self.loss, *self._sums.values(), *self._rows.values()], dtype=torch.float64
+        )
+        if accelerator.num_processes > 1:
+            totals = accelerator.reduce(totals.to(accelerator.device), reduction="sum").cpu()
+        loss, *values = totals.tolist()
+        sums, rows = values[: len(METRIC_NAMES)], values[len(METRIC_NAMES) :]
+        return loss, {name: s / n for name, s, n in zip(METRIC_NAMES, sums, rows) if n}
+
+
+class TrainingLoop:
+    """Trains a model from the newest checkpoint (or from the base) to the last step."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        trainable: TrainableModel,
+        mix: EncodedMix,
+        manifest: RunManifest,
+        on_log: LogCallback | None,
+    ) -> None:
+        self.accelerator, self.trainable, self.mix = accelerator, trainable, mix
+        self.manifest, self.settings, self.on_log = manifest, manifest.settings, on_log
+        processes = accelerator.num_processes
+        self.is_sharded = self.settings.shard and processes > 1
+        if self.is_sharded:
+            if self.settings.batch % processes:
+                raise PlanError(
+                    f"--shard: a batch of {self.settings.batch} does not divide evenly among "
+                    f"{processes} processes"
+                )
+            sharded = shard_model(trainable.unwrapped, processes, trainable.device)
+            trainable.model = trainable.unwrapped = sharded
+        self.optimizer = build_adamw(
+            trainable.unwrapped.named_parameters(),
+            lr=self.settings.lr,
+            weight_decay=self.settings.weight_decay,
+        )
+        self.step = self._resume()
+        self._saved_step = self.step
+        # DDP copies the weights of the first process to the others, so it wraps them after loading.
+        if processes > 1 and not self.is_sharded:
+            trainable.model = accelerator.prepare(trainable.model)
+
+    # -- checkpoints
+
+    def _resume(self) -> int:
+        """Loads the newest checkpoint, if there is one, and returns its step (else 0)."""
+        path = ck.latest_checkpoint(self.settings.folder)
+        if path is None:
+            return 0
+        identity = ck.check_identity(path, self.manifest.identity(0))
+        state = ck.load_torch_file(path, STATE_FILE)
+        if self.is_sharded:
+            load_training_state(
+                self.trainable.unwrapped, self.optimizer, state["weights"], state["optimizer"]
+            )
+        else:
+            load_trainable_state(self.trainable.unwrapped, state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        ck.set_rng_state(state["rng"])
+        return identity.step
+
+    def save_checkpoint(self) -> None:
+        """Writes a checkpoint of the last step that was done. All processes must call."""
+        # Step 0 is saved as well: a run that stops in its first step names checkpoint-0 as good.
+        if self._saved_step != self.step or not self.step:
+            weights: dict[str, Any]
+            optimizer_state: dict[str, Any]
+            if self.is_sharded:
+                weights, optimizer_state = gather_training_state(
+                    self.trainable.unwrapped, self.optimizer
+                )
+            else:
+                weights = trainable_state(self.trainable.unwrapped)
+                optimizer_state = self.optimizer.state_dict()
+            if self.accelerator.is_main_process:
+                state = {"weights": weights, "optimizer": optimizer_state, "rng": ck.rng_state()}
+                ck.write_checkpoint(
+                    self.settings.folder,
+                    self.manifest.identity(self.step),
+                    {STATE_FILE: ck.torch_writer(state)},
+                    keep=self.settings.keep,
+                )
+            self._saved_step = self.step
+        self.accelerator.wait_for_everyone()
+
+    # -- steps
+
+    def run(self) -> tuple[dict[str, Any], int]:
+        """Does the remaining steps; returns the last logged values and the number of steps done."""
+        settings, first_step = self.settings, self.step + 1
+        log = self._open_log(first_step) if self.accelerator.is_main_process else None
+        values: dict[str, Any] = {}
+        try:
+            schedule = iterate_step_rows(self.mix.sources, settings, self.manifest.steps)
+            for step, indexes in enumerate(schedule, 1):
+                if step < first_step:
+                    continue  # done before the run was resumed
+                values = self._training_step(step, self.mix.step_rows(indexes))
+                self.step = step
+                if log is not None:
+                    log.write(step, values)
+                if step % settings.save_every == 0:
+                    self.save_checkpoint()
+            self.save_checkpoint()
+        finally:
+            if log is not None:
+                log.close()
+        return values, self.manifest.steps - first_step + 1
+
+    def _open_log(self, first_step: int) -> TrainingLog:
+        folder = self.settings.folder
+        manifest = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2)
+        replace_file(folder / "manifest.json", manifest)
+        return TrainingLog(
+            folder, first=first_step, tensorboard=self.settings.tensorboard, on_log=self.on_log
+        )
+
+    def _training_step(self, step: int, rows: Sequence[EncodedExample]) -> dict[str, Any]:
+        """Takes one optimiser step over a whole batch and returns the values to log."""
+        settings, accelerator = self.settings, self.accelerator
+        lr = learning_rate(
+            step,
+            self.manifest.steps,
+            lr=settings.lr,
+            warmup=settings.warmup,
+            schedule=settings.schedule,
+        )
+        set_learning_rate(self.optimizer, lr)
+
+        step_weight = batch_weight(settings, rows)
+        # Every n-th row, since rows are sorted by length: all processes get a similar load.
+        local_rows = rows[accelerator.process_index :: accelerator.num_processes]
+        min_size = 2 if settings.kind == "kto" else 1
+        micro_batches = split_micro_batches(local_rows, settings.micro, min_size=min_size)
+        totals = _StepTotals()
+        for index, micro_batch in enumerate(micro_batches):
+            with self._gradient_sync(is_last=index == len(micro_batches) - 1):
+                self._backward(micro_batch, step_weight, totals)
+        loss, metrics = totals.reduce(accelerator)
+
+        grad_norm = clip_gradients(self.trainable.unwrapped.parameters(), settings.clip_norm)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            self._stop_on_non_finite(step, local_rows)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {
+            "steps": self.manifest.steps,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": grad_norm,
+            "rows": len(rows),
+            **metrics,
+        }
+
+    def _gradient_sync(self, *, is_last: bool) -> AbstractContextManager[Any]:
+        """Lets the processes exchange gradients only in the last backward pass of a step."""
+        model = self.trainable.model
+        if self.is_sharded:
+            model.set_requires_gradient_sync(is_last)
+            return nullcontext()
+        if is_last or self.accelerator.num_processes == 1:
+            return nullcontext()
+        return self.accelerator.no_sync(model)
+
+    def _backward(
+        self, micro_batch: Sequence[EncodedExample], step_weight: float, totals: _StepTotals
+    ) -> None:
+        """Adds the gradients of a micro-batch."""
+        settings = self.settings
+        with autocast(settings, self.trainable.device):
+            loss, metrics = OBJECTIVES[settings.kind](self.trainable, micro_batch)
+        share = batch_weight(settings, micro_batch) / step_weight
+        # DDP and FSDP average gradients over the processes, but the shares of a step sum to 1
+        # over all of them: the factor turns the mean back into a sum.
+        (loss * share * self.accelerator.num_processes).backward()
+        totals.add(float(loss.detach()) * share, metrics, len(micro_batch))
+
+    def _stop_on_non_finite(self, step: int, rows: Sequence[EncodedExample]) -> None:
+        """Saves the state before the bad step, then raises NonFiniteLossError."""
+        self.optimizer.zero_grad(set_to_none=True)
+        objective = OBJECTIVES[self.settings.kind]
+        bad_names: list[str] = []
+        for row in rows:
+            with torch.no_grad(), autocast(self.settings, self.trainable.device):
+                loss, _ = objective(self.trainable, [row])
+            if not bool(torch.isfinite(loss)):
+                bad_names.append(row.item.name)
+        self.save_checkpoint()
+        named = ", ".join((bad_names or [row.item.name for row in rows])[:8])
+        what = f"the loss of {named}" if bad_names else f"a gradient of the batch {named}"
+        path = ck.checkpoint_folder(self.settings.folder, self.step)
+        raise NonFiniteLossError(
+            f"step {step}: {what} is not finite. The weights are those of step {self.step} "
+            f"({path}); lower --lr, or leave these rows out"
+        )

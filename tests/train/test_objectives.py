@@ -1,0 +1,89 @@
+"""Weights of micro-batches, mismatched answers of KTO, the teacher's logits, scores of answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+import torch
+from tests.train.builders import make_example, make_settings
+from tests.train.test_supervised import add_teacher_prompt
+
+from truing.core.errors import PlanError
+from truing.train.batches import EncodedExample, ExampleEncoder
+from truing.train.objectives import (
+    _logits_at_answers,
+    _mismatched_answers,
+    _teacher_logits,
+    batch_weight,
+    cache_teacher_prefix,
+    kto_objective,
+    score_answers,
+)
+from truing.train.trainable_model import build_trainable_model, find_base_model
+
+CPU = torch.device("cpu")
+
+
+def make_encoded(prompt: tuple[int, ...], *answers: tuple[int, ...]) -> EncodedExample:
+    return EncodedExample(make_example(0), prompt, answers)
+
+
+def test_sft_weighs_learned_tokens_and_the_others_rows() -> None:
+    batch = [make_encoded((1, 2), (3, 4, 5)), make_encoded((), (6, 7))]
+    # The second row begins with its answer, whose first token has no prediction.
+    assert batch_weight(make_settings("sft", "out", "base"), batch) == 3 + 1
+    assert batch_weight(make_settings("dpo", "out", "base"), batch) == 2
+
+
+def test_kto_crosses_each_prompt_with_the_next_answer() -> None:
+    batch = [make_encoded((1,), (2, 3)), make_encoded((4, 5), (6,))]
+    crossed = _mismatched_answers(batch, pad_id=0)
+    assert crossed.ids.tolist() == [[1, 6, 0, 0], [4, 5, 2, 3]]
+    assert crossed.answer_mask.tolist() == [[0, 1, 0, 0], [0, 0, 1, 1]]
+
+
+def test_the_logits_at_answers_are_those_before_their_tokens() -> None:
+    logits = torch.arange(2 * 5 * 1, dtype=torch.float32).reshape(2, 5, 1)
+    at_answers = _logits_at_answers(logits, starts=[1, 3], lengths=[3, 2])
+    assert at_answers[0].flatten().tolist() == [0, 1, 2]
+    assert at_answers[1, :2].flatten().tolist() == [7, 8]
+
+
+def test_the_cached_teacher_prefix_changes_no_logits(base: str) -> None:
+    settings = make_settings("distil", "out", base)
+    trainable = build_trainable_model(settings, find_base_model(base), CPU)
+    encoder = ExampleEncoder(trainable.tokenizer, settings, wrap=add_teacher_prompt)
+    batch = [encoder.encode(make_example(k)) for k in range(3)]
+    with pytest.raises(PlanError, match="needs a prompted teacher"):
+        _teacher_logits(trainable, batch)
+    cache_teacher_prefix(trainable, batch)
+    assert trainable.teacher_cache is not None and len(trainable.teacher_cache[0]) > 5
+    teacher = _teacher_logits(trainable, batch)
+    for row, example in enumerate(batch):
+        answer = example.answers[0]
+        ids = torch.tensor([[*example.teacher, *answer]])
+        with trainable.reference() as model:
+            expected = model(ids).logits[0, len(example.teacher) - 1 : -1]
+        torch.testing.assert_close(teacher[row, : len(answer)], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_kto_refuses_the_losses_of_dpo(base: str) -> None:
+    settings = make_settings("kto", "out", base, loss="sigmoid")
+    trainable: Any = type("Trainable", (), {"settings": settings})()
+    with pytest.raises(PlanError, match="kto has no loss 'sigmoid'"):
+        kto_objective(trainable, [])
+
+
+def test_scores_come_in_the_order_of_the_rows(base: str) -> None:
+    trainable = build_trainable_model(
+        make_settings("reward", "out", base), find_base_model(base), CPU
+    )
+    rows = [(5, 6, 7, 8, 9), (5,), (6, 7, 8)]
+    model = trainable.unwrapped.eval()
+    together = score_answers(model, rows, pad_id=0, batch=2)
+    alone = [score_answers(model, [row], pad_id=0)[0] for row in rows]
+    assert together == pytest.approx(alone, abs=1e-5)
