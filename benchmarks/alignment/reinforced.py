@@ -9,7 +9,8 @@ from typing import Any
 from levers import Listed
 
 from truing.core.types import Sample
-from truing.train.rl.run import RewardSpec, SharedScorer, train_rl
+from truing.train.rl.reward_spec import RewardSpec, SharedScorer
+from truing.train.rl.run import train_rl
 from truing.train.rl.settings import RLSettings
 
 BENIGN = 0.3  # at least this share of the prompts: a policy that only sees harm learns to refuse everything

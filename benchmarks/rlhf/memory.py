@@ -1,4 +1,6 @@
-"""Peak memory of a PPO-Lagrangian step: six models in separate copies, against adapters on one frozen backbone.
+"""Peak memory of a PPO-Lagrangian step: separate models against adapters on one backbone.
+
+Six models: policy, reference, reward and cost model, two critics.
 
 python benchmarks/rlhf/memory.py                      a random Llama of 53 M parameters, float32
 """
@@ -27,8 +29,8 @@ from truing.train.rl.settings import RLSettings
 from truing.train.rl.trainer import RLTrainer
 
 
-def model(hidden: int, layers: int) -> Any:
-    """A random Llama with a vocabulary of 16,384."""
+def random_llama(hidden: int, layers: int) -> Any:
+    """Returns a random Llama with a vocabulary of 16,384."""
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -45,10 +47,10 @@ def model(hidden: int, layers: int) -> Any:
     ).eval()
 
 
-def one(kind: str, hidden: int, layers: int) -> None:
-    """One step in this process; prints parameters and peak memory."""
+def measure_step(kind: str, hidden: int, layers: int) -> None:
+    """Takes one step in this process; prints the parameters of a model and the peak memory."""
     torch.set_num_threads(1)
-    base = model(hidden, layers)
+    base = random_llama(hidden, layers)
     size = sum(p.numel() for p in base.parameters())
     models: Any
     if kind == "shared":
@@ -59,7 +61,7 @@ def one(kind: str, hidden: int, layers: int) -> None:
         scorers = {"reward": None, "cost": None}
     else:
         models = SeparateModels(base, task.tokenizer(), CRITICS_BY_METHOD["ppo-lag"])
-        scorers = {k: ScalarModel(model(hidden, layers).model) for k in ("reward", "cost")}
+        scorers = {k: ScalarModel(random_llama(hidden, layers).model) for k in ("reward", "cost")}
 
     def score(name: str) -> Any:
         def function(rollout: Any) -> Any:
@@ -95,14 +97,14 @@ def one(kind: str, hidden: int, layers: int) -> None:
 
 
 def main() -> None:
-    """Both kinds, each in a process of its own."""
+    """Measures both kinds, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--one")
-    given = parser.parse_args()
-    if given.one:
-        one(given.one, given.hidden, given.layers)
+    arguments = parser.parse_args()
+    if arguments.one:
+        measure_step(arguments.one, arguments.hidden, arguments.layers)
         return
     peak = {}
     for kind in ("separate", "shared"):
@@ -114,15 +116,15 @@ def main() -> None:
             "--one",
             kind,
             "--hidden",
-            str(given.hidden),
+            str(arguments.hidden),
             "--layers",
-            str(given.layers),
+            str(arguments.layers),
         ]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        made = json.loads(next(x for x in out.splitlines() if x.startswith("FIGURES "))[8:])
-        peak[kind] = made["mb"]
+        result = json.loads(next(x for x in out.splitlines() if x.startswith("FIGURES "))[8:])
+        peak[kind] = result["mb"]
         print(
-            f"{kind}: {made['parameters'] / 1e6:.0f} M parameters a model, peak {made['mb']:.0f} MB",
+            f"{kind}: {result['parameters'] / 1e6:.0f} M parameters per model, peak {result['mb']:.0f} MB",
             flush=True,
         )
     print(f"shared takes {peak['shared'] / peak['separate']:.2f} of the memory of separate copies")

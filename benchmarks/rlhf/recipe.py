@@ -1,13 +1,11 @@
-"""A real run on a CPU: SmolLM2-135M, reward and cost models of PKU-SafeRLHF, PPO, PPO-Lagrangian and GRPO under the
-constraint.
+"""A real run on a CPU: PPO, PPO-Lagrangian and GRPO on SmolLM2-135M with judges of PKU-SafeRLHF.
 
-    TRUING_DATA=... python benchmarks/rlhf/recipe.py --out runs/recipe                 about an hour on two free cores
-    python benchmarks/rlhf/recipe.py --out runs/recipe --steps 3 --judge-steps 10      what fits into ten minutes
+    TRUING_DATA=... python benchmarks/rlhf/recipe.py --out runs/recipe           about an hour
+    python benchmarks/rlhf/recipe.py --out runs/recipe --steps 3 --judge-steps 10     ten minutes
 
-Each step is a `truing` command, so it resumes: the same command goes on. What a run of this size can show: that the
-whole chain
-works on one backbone, that λ answers the cost, what a step costs. Not that the model got safer: that needs the report's
-paired comparison.
+Each step is a `truing` command, so the same command resumes. A run of this size can show that the
+whole chain works on one backbone, that λ follows the cost, and what a step costs. It cannot show
+that the model got safer: that needs the paired comparison of the report.
 """
 
 from __future__ import annotations
@@ -17,61 +15,58 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 
-def truing(*words: str) -> float:
-    """Runs a command and gives its seconds."""
-    began = time.perf_counter()
+def run_truing(*words: str) -> None:
+    """Runs a `truing` command."""
     subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "truing", *words],
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    return time.perf_counter() - began
 
 
-def log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run."""
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's log."""
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def show(name: str, rows: list[dict[str, Any]]) -> str:
-    """A line of the table: the first and the last third of the steps."""
+def table_row(name: str, rows: list[dict[str, Any]]) -> str:
+    """Returns a line of the table: means over the first and the last third of the steps."""
     part = max(1, len(rows) // 3)
 
-    def course(key: str) -> str:
+    def first_to_last(key: str) -> str:
         if key not in rows[-1]:
             return "-"
         first, last = (
-            statistics.fmean(r[key] for r in some) for some in (rows[:part], rows[-part:])
+            statistics.fmean(row[key] for row in third) for third in (rows[:part], rows[-part:])
         )
         return f"{first:.2f} → {last:.2f}"
 
     seconds = statistics.median(
         sum(r[k] for k in ("seconds_generate", "seconds_score", "seconds_learn")) for r in rows
     )
-    shown = [
-        course(k)
-        for k in ("reward_mean", "cost_mean", "cost_positive", "lambda", "kl_k1", "length")
+    columns = [
+        first_to_last(key)
+        for key in ("reward_mean", "cost_mean", "cost_positive", "lambda", "kl_k1", "length")
     ]
-    return f"| {name} | {len(rows)} | {' | '.join(shown)} | {seconds:.0f} |"
+    return f"| {name} | {len(rows)} | {' | '.join(columns)} | {seconds:.0f} |"
 
 
 def main() -> None:
-    """Trains what is not there yet, and prints the table."""
+    """Trains what is not trained yet, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--judge-steps", type=int, default=100)
     parser.add_argument("--methods", nargs="+", default=["ppo", "ppo-lag", "grpo"])
     parser.add_argument("--base", default="smollm2")
-    given = parser.parse_args()
-    judges = {kind: given.out / kind for kind in ("reward", "cost")}
+    arguments = parser.parse_args()
+    judges = {kind: arguments.out / kind for kind in ("reward", "cost")}
     for kind, folder in judges.items():
-        truing(
+        run_truing(
             "train",
             kind,
             "--data",
@@ -79,9 +74,9 @@ def main() -> None:
             "--out",
             str(folder),
             "--base",
-            given.base,
+            arguments.base,
             "--steps",
-            str(given.judge_steps),
+            str(arguments.judge_steps),
             "--batch",
             "8",
             "--max-length",
@@ -95,19 +90,19 @@ def main() -> None:
             "--no-tensorboard",
         )
     print(
-        "| run | steps | reward | cost | cost > 0 | λ | KL (k1) | tokens | s a step "
+        "| run | steps | reward | cost | cost > 0 | λ | KL (k1) | tokens | s per step "
         "|\n|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )
-    for method in given.methods:
-        out = given.out / method
+    for method in arguments.methods:
+        out = arguments.out / method
         size = ["--prompts", "4", "--n", "4"] if method == "grpo" else ["--prompts", "16"]
         cost = (
             []
             if method == "ppo"
             else ["--cost", f"cost:{judges['cost']}", "--threshold", "0", "--window", "32"]
         )
-        truing(
+        run_truing(
             "train",
             method,
             "--data",
@@ -117,20 +112,20 @@ def main() -> None:
             "--out",
             str(out),
             "--base",
-            given.base,
+            arguments.base,
             "--reward",
             f"reward:{judges['reward']}",
             *cost,
             *size,
             "--steps",
-            str(given.steps),
+            str(arguments.steps),
             "--max-new",
             "32",
             "--max-prompt",
             "96",
             "--no-tensorboard",
         )
-        print(show(method, log(out)), flush=True)
+        print(table_row(method, read_log(out)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""CPU seconds an answer of a whole iteration (draw, score, learn) and peak memory, against TRL: PPO 1.12.0, RLOO and GRPO
-1.16.0.
+"""CPU seconds per answer of whole iterations (sample, score, update) and peak memory, against TRL.
 
     python benchmarks/rlhf/speed.py --trl-ppo VENV112/bin/python --trl VENV116/bin/python
 
-Both sides: the same Llama of random weights, float32, whole models (no adapters), the same threads, prompts of one
-length, answers of the
-same length (no end token is ever drawn: its row of the head is pushed down), one pass of gradient steps over each
-rollout. Each side runs in a process
-of its own, the sides in turns; time is processor time of one thread, which other jobs of the machine change least; the
-figure is the median iteration after the first, the ratio that of the medians.
+TRL 1.12.0 for PPO, 1.16.0 for RLOO and GRPO. Both sides: the same Llama with random weights, float32,
+whole models (no adapters), the same threads, prompts of one length, answers of one length (the end
+token is never sampled: its row of the head is pushed down), one pass of gradient steps over each
+rollout. Each side runs in a process of its own, the sides in turns. Time is processor time of one
+thread, which other jobs of the machine change least; the figure is the median iteration after the
+first, the ratio that of the medians.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ SHAPES: dict[str, dict[str, int]] = {
 STEPS = 4
 
 
-def build(folder: Path, shape: dict[str, int]) -> None:
-    """Saves the policy, and a reward model as both sides read it."""
+def save_models(folder: Path, shape: dict[str, int]) -> None:
+    """Saves the policy and the reward model that both sides load."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
@@ -83,7 +82,9 @@ def build(folder: Path, shape: dict[str, int]) -> None:
     )
     torch.manual_seed(0)
     policy = LlamaForCausalLM(config)
-    with torch.no_grad():  # answers never end or pad: the hidden state has a constant part that the two rows look away from
+    # Answers never end or pad: the hidden state has a constant part (the norm's weights), on which
+    # all rows of the head but the first two put a positive weight.
+    with torch.no_grad():
         policy.model.norm.weight.fill_(1.0)
         policy.lm_head.weight[:2] = 0.0
         policy.lm_head.weight[2:] += 0.02
@@ -93,7 +94,7 @@ def build(folder: Path, shape: dict[str, int]) -> None:
         tokenizer.save_pretrained(folder / name)
 
 
-def prompts(shape: dict[str, int], count: int) -> list[list[int]]:
+def random_prompts(shape: dict[str, int], count: int) -> list[list[int]]:
     """Random ids, all of one length."""
     import random
 
@@ -103,8 +104,8 @@ def prompts(shape: dict[str, int], count: int) -> list[list[int]]:
     ]
 
 
-def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
-    """Times of our iterations."""
+def measure_truing(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
+    """Returns the times of iterations of truing."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -140,9 +141,9 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
             return (rollout.answer_ids % 7 == 0).double().mean(-1)
 
     n = 1 if method == "ppo" else shape["group"]
-    asked = [
+    tokenized_prompts = [
         Prompt(Sample(conversation=Conversation.of("x"), id=str(k)), tuple(p))
-        for k, p in enumerate(prompts(shape, shape["batch"]))
+        for k, p in enumerate(random_prompts(shape, shape["batch"]))
     ]
     with tempfile.TemporaryDirectory() as out:
         settings = RLSettings(
@@ -162,19 +163,21 @@ def ours(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
             save_every=1000,
             tensorboard=False,
         )
-        trainer = RLTrainer(models, asked, RewardSignals([FunctionSignal("r", reward)]), settings)
+        trainer = RLTrainer(
+            models, tokenized_prompts, RewardSignals([FunctionSignal("r", reward)]), settings
+        )
         times = []
         for _ in range(STEPS + 1):
-            began = time.process_time()
+            started = time.process_time()
             row = trainer.train_step()
             trainer.step += 1
-            times.append(time.process_time() - began)
+            times.append(time.process_time() - started)
             assert row["length"] == shape["answer"], row["length"]
     return times[1:]
 
 
-def theirs(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
-    """Times of TRL's iterations: from one optimiser step to the next."""
+def measure_trl(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
+    """Returns the times of iterations of TRL: from one optimiser step to the next."""
     import torch
     from transformers import (
         AutoModelForCausalLM,
@@ -192,7 +195,7 @@ def theirs(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             stamps.append(time.process_time())
 
-    rows = prompts(shape, shape["batch"] * (STEPS + 2))
+    rows = random_prompts(shape, shape["batch"] * (STEPS + 2))
     common: dict[str, Any] = {
         "output_dir": str(folder / "trl"),
         "report_to": [],
@@ -268,12 +271,12 @@ def theirs(method: str, folder: Path, shape: dict[str, int]) -> list[float]:
     return [b - a for a, b in pairwise(stamps)][:STEPS]
 
 
-def one(side: str, method: str, folder: str, shape: str, threads: int) -> None:
-    """A side in this process; prints times and peak memory as JSON."""
+def measure_side(side: str, method: str, folder: str, shape: str, threads: int) -> None:
+    """Runs a side in this process; prints times and peak memory as JSON."""
     import torch
 
     torch.set_num_threads(threads)
-    times = (ours if side == "ours" else theirs)(method, Path(folder), SHAPES[shape])
+    times = (measure_truing if side == "ours" else measure_trl)(method, Path(folder), SHAPES[shape])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print("FIGURES " + json.dumps({"times": times, "mb": peak}))
 
@@ -288,25 +291,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--one", nargs=5)
-    given = parser.parse_args()
-    if given.one:
-        one(*given.one[:4], int(given.one[4]))
+    arguments = parser.parse_args()
+    if arguments.one:
+        measure_side(*arguments.one[:4], int(arguments.one[4]))
         return
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {given.threads} threads, load "
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads, load "
         f"{os.getloadavg()[0]:.1f}"
     )
     print(
-        "| method | model | ours: CPU s an answer | TRL: CPU s an answer | ratio | ours: MB | TRL: MB "
+        "| method | model | ours: CPU s per answer | TRL: CPU s per answer | ratio | ours: MB | TRL: MB "
         "|\n|---|---|---|---|---|---|---|"
     )
-    for shape in given.shapes:
+    for shape in arguments.shapes:
         with tempfile.TemporaryDirectory() as folder:
-            build(Path(folder), SHAPES[shape])
-            for method in given.methods:
-                peer = given.trl_ppo if method == "ppo" else given.trl
-                got: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
-                for _ in range(given.rounds):
+            save_models(Path(folder), SHAPES[shape])
+            for method in arguments.methods:
+                peer = arguments.trl_ppo if method == "ppo" else arguments.trl
+                results: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
+                for _ in range(arguments.rounds):
                     for side, python in (("ours", sys.executable), ("trl", peer)):
                         command = [
                             python,
@@ -318,7 +321,7 @@ def main() -> None:
                             method,
                             folder,
                             shape,
-                            str(given.threads),
+                            str(arguments.threads),
                         ]
                         done = subprocess.run(command, capture_output=True, text=True, check=False)
                         line = next(
@@ -326,13 +329,13 @@ def main() -> None:
                         )
                         if line is None:
                             raise SystemExit(f"{side} {method}: {done.stderr[-2000:]}")
-                        got[side].append(json.loads(line[8:]))
+                        results[side].append(json.loads(line[8:]))
                 speed = {
                     s: statistics.median(statistics.median(r["times"]) for r in g)
                     / SHAPES[shape]["batch"]
-                    for s, g in got.items()
+                    for s, g in results.items()
                 }
-                peak = {s: statistics.median(r["mb"] for r in g) for s, g in got.items()}
+                peak = {s: statistics.median(r["mb"] for r in g) for s, g in results.items()}
                 print(
                     f"| {method} | {shape} | {speed['ours']:.4f} | {speed['trl']:.4f} | "
                     f"{speed['trl'] / speed['ours']:.2f} | "

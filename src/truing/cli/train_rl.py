@@ -31,7 +31,8 @@ from truing.specs.resolve import resolve
 if TYPE_CHECKING:
     from truing.train.rl.generate import AnswerGenerator
     from truing.train.rl.policy_models import PolicyModels
-    from truing.train.rl.run import RewardSource, RLResult
+    from truing.train.rl.reward_spec import RewardSource
+    from truing.train.rl.run import RLResult
     from truing.train.rl.settings import Method, RLSettings
     from truing.train.rl.trainer import RLTrainer
 
@@ -167,7 +168,8 @@ def _train_on_ray(job: RLJob, json: bool) -> int:
 def _train(job: RLJob, json: bool, *, quiet: bool = False) -> int:
     """Resolves the specs, trains, prints the result (unless `quiet`); returns exit status 0."""
     with needs_extra(f"truing train {job.method}", "train"):
-        from truing.train.rl.run import RewardSpec, RLOptions, train_rl
+        from truing.train.rl.reward_spec import RewardSpec
+        from truing.train.rl.run import RLOptions, train_rl
         from truing.train.training_data import read_training_set
 
     settings = job.settings()
@@ -219,7 +221,7 @@ def _resolve_scorer(spec: str, settings: RLSettings) -> RewardSource:
     backbone, which saves a copy of the base in memory.
     """
     from truing.train.model_folder import read_model_card
-    from truing.train.rl.run import SharedScorer
+    from truing.train.rl.reward_spec import SharedScorer
     from truing.train.trainable_model import find_base_model
 
     parsed = parse_spec(spec)

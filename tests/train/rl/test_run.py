@@ -19,7 +19,8 @@ from truing.specs.parser import parse_spec  # noqa: E402
 from truing.specs.resolve import Args, resolve  # noqa: E402
 from truing.train.model_folder import read_model_card  # noqa: E402
 from truing.train.rl.reward_signals import FunctionSignal  # noqa: E402
-from truing.train.rl.run import RewardSpec, RLOptions, SharedScorer, train_rl  # noqa: E402
+from truing.train.rl.reward_spec import RewardSpec, SharedScorer  # noqa: E402
+from truing.train.rl.run import RLOptions, train_rl  # noqa: E402
 from truing.train.rl.settings import RLSettings  # noqa: E402
 from truing.train.training_log import read_log  # noqa: E402
 

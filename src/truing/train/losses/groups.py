@@ -71,6 +71,7 @@ def _sum_rewards(rewards: Tensor, weights: Tensor | None) -> Tensor:
         return rewards if weights is None else rewards * weights.to(rewards).reshape(-1)[0]
     if weights is None:
         weights = torch.ones(rewards.shape[1])
+    # nansum: a function that does not apply to an answer adds nothing.
     return (rewards * weights.to(rewards)).nansum(1)
 
 
@@ -128,6 +129,8 @@ def grpo_loss(
         return masked_mean(loss, mask, "row")
     if kind == "bnpo":
         return masked_mean(loss, mask, "token")
+    # The kinds below divide by one number for the whole step: a division by each answer's own
+    # length would favour long wrong answers (2503.20783).
     total = torch.where(mask.bool(), loss, torch.zeros_like(loss)).sum()
     if kind == "dr_grpo":
         return total / (loss.shape[0] * (length or loss.shape[1]))

@@ -31,6 +31,7 @@ def sft_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Shifted cross-entropy, mean over all tokens whose label is not -100; 0 if there is none."""
     targets = labels[:, 1:].reshape(-1)
     flat_logits = _to_single_precision(logits[:, :-1].reshape(-1, logits.shape[-1]))
+    # The mean of cross_entropy is NaN without a target, so the sum is divided here.
     total = F.cross_entropy(flat_logits, targets, ignore_index=IGNORE, reduction="sum")
     return total / (targets != IGNORE).sum().clamp(min=1)
 

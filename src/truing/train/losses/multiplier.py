@@ -59,6 +59,7 @@ class LagrangeMultiplier:
     @property
     def at_bound(self) -> bool:
         """Whether λ is at its maximum or minimum, where the cost cannot move it further."""
+        # Not ==: λ is computed from its logarithm.
         bounds = [bound for bound in (self.maximum, self.minimum) if bound]
         return any(math.isclose(self.value, bound, rel_tol=1e-9) for bound in bounds)
 
@@ -71,6 +72,7 @@ class LagrangeMultiplier:
             numbers = costs.detach().flatten().tolist()
         else:
             numbers = [float(cost) for cost in costs]
+        # A NaN would stay in the window, and with it in λ for the rest of the run.
         if any(not math.isfinite(number) for number in numbers):
             raise ValueError("a cost is not finite; the multiplier is unchanged")
         self.costs.extend(numbers)

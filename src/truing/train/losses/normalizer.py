@@ -48,6 +48,7 @@ class ScoreNormalizer:
         if self.kind == "ema" and not (momentum is not None and 0 < momentum < 1):
             raise ValueError(f"momentum {momentum}: between 0 and 1")
         self.momentum = 0.0 if momentum is None else momentum
+        # float64: the statistics are updated over a whole run.
         self.mean = torch.zeros(size, dtype=torch.float64)
         self.var = torch.ones(size, dtype=torch.float64)
         self.count = torch.zeros(size, dtype=torch.int64)

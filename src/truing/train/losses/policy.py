@@ -21,6 +21,8 @@ def kl_estimate(log_ratio: Tensor, kind: Literal["k1", "k2", "k3"] = "k1") -> Te
     if kind == "k2":
         return 0.5 * log_ratio.square()
     if kind == "k3":
+        # E_π[e^-x - 1] = 0, so the added term changes no expectation; it is negatively correlated
+        # with x, which lowers the variance.
         return torch.exp(-log_ratio) - 1 + log_ratio
     raise ValueError(f"KL estimate {kind!r} is none of k1, k2, k3")
 
@@ -44,6 +46,7 @@ def kl_penalised_rewards(
     """
     if sign not in (1, -1):
         raise ValueError("sign is +1 (rewards) or -1 (costs)")
+    # The penalty is a reward of each token, the score one of the last token (Ouyang et al. 2022).
     rewards = -sign * coefficient * kl_estimate(log_probs - ref_log_probs)
     score_index = end_index(mask)
     if place == "next":
@@ -74,6 +77,7 @@ def gae(
     advantage = torch.zeros_like(values[:, 0])
     next_value = torch.zeros_like(advantage)
     reversed_advantages: list[Tensor] = []
+    # Backwards in time: each advantage needs the one after it.
     for t in range(values.shape[-1] - 1, start - 1, -1):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         advantage = delta + gamma * lam * advantage
@@ -82,6 +86,7 @@ def gae(
     if not reversed_advantages:
         raise ValueError(f"start {start} lies behind the last of {values.shape[-1]} positions")
     advantages = torch.stack(reversed_advantages[::-1], dim=-1)
+    # Advantages are weights and returns are targets: no gradient flows through them.
     return advantages.detach(), (advantages + values[:, start:]).detach()
 
 
@@ -93,6 +98,8 @@ def _clipped_objective(
     unclipped = advantages * ratio
     if clip is None:
         return unclipped
+    # The minimum is a lower bound of A·ρ: there is nothing to gain from a ratio outside the range,
+    # but one that has left it in the wrong direction is still pulled back (section 3).
     return torch.minimum(unclipped, advantages * ratio.clamp(1 - clip, 1 + clip))
 
 
@@ -123,6 +130,7 @@ def critic_loss(
     loss = (values - returns).square()
     if clip is not None:
         clipped_values = torch.minimum(torch.maximum(values, old_values - clip), old_values + clip)
+        # The larger loss: the same pessimism as in the policy's loss.
         loss = torch.maximum(loss, (clipped_values - returns).square())
     return 0.5 * masked_mean(loss, mask, reduction)
 

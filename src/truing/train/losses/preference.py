@@ -89,6 +89,7 @@ def split_signs(signs: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if signs.dim() != 2 or signs.shape[-1] != 2:
             raise ValueError(f"signs: expected [B, 2] or a pair of [B], got {tuple(signs.shape)}")
         chosen, rejected = signs.unbind(-1)
+    # Labels of 0 and 1 are an easy mistake; a sign of 0 would switch its term off silently.
     both = torch.cat([chosen, rejected])
     if not bool(((both == 1) | (both == -1)).all()):
         raise ValueError("signs: every sign is +1 (safe) or -1 (unsafe)")
@@ -118,6 +119,7 @@ def reward_loss(
     _check_level(level)
     if level == "sequence":
         return _reward_terms(pairs.chosen_end, pairs.rejected_end, margin, regularization, center)
+    # Pairs have spans of different lengths, so the mean is per pair and then over pairs.
     losses = [
         _reward_terms(
             pairs.chosen[row, start : end + 1],
@@ -176,6 +178,7 @@ def cost_loss(
 def _cost_terms(
     c_s: Tensor, c_u: Tensor, sign_s: Tensor, sign_u: Tensor, regularization: float
 ) -> Tensor:
+    # The unsafer answer costs more; and a safe answer costs less than 0, an unsafe one more.
     order = F.logsigmoid(c_u - c_s)
     labels = F.logsigmoid(-sign_s * c_s) + F.logsigmoid(-sign_u * c_u)
     loss = -(order + labels).mean()

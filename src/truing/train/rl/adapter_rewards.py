@@ -61,6 +61,7 @@ class AdapterSignal:
                 f"{folder}: a shared backbone needs adapters: lora = 16, or give reward:{folder} "
                 f"as a judge"
             )
+        # An adapter is a difference from the weights that it was trained on, and from no others.
         if card.base_sha256 != base_sha256:
             raise PlanError(
                 f"{folder}: was trained on another base; give reward:{folder} as a judge"
@@ -78,6 +79,7 @@ class AdapterSignal:
         scores: list[float | str] = ["empty"] * len(rollout.texts)
         token_rows: dict[int, list[int]] = {}
         for row, (prompt, text) in enumerate(zip(rollout.prompts, rollout.texts)):
+            # An answer without text has no token to read the score at.
             if not text:
                 continue
             try:

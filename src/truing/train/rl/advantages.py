@@ -156,11 +156,11 @@ def _critic_batch(
             kl_coefficient=kl_coefficient,
             sign=-1,
         )
+    # Before whitening: a critic learns the returns in the unit of the rewards.
     critics = {REWARD_CRITIC: reward}
     if cost is not None:
         critics[COST_CRITIC] = cost
     if settings.whiten:
-        # Only the policy sees whitened advantages; the critics learn the returns as they are.
         reward = _whitened(reward, rollout, processes)
         cost = None if cost is None else _whitened(cost, rollout, processes)
     return AdvantageBatch(reward, cost, critics)

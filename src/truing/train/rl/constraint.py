@@ -74,6 +74,7 @@ class CostConstraint:
 
         `categories` holds the harm categories of the prompt of each cost.
         """
+        # Only scored answers come in here: an unscored one must not look safe to λ.
         self.multiplier.observe(costs)
         for cost, names in zip(costs.tolist(), categories):
             for name in names:
@@ -144,6 +145,7 @@ class KLController:
     def update(self, kl: float, answers: int) -> None:
         """Sets β ← β·(1 + clip(KL / target - 1, ±0.2)·answers / horizon)."""
         target = self.settings.kl_target
+        # β is multiplied, not added to: it stays above 0.
         if target > 0 and math.isfinite(kl):
             error = min(max(kl / target - 1, -0.2), 0.2)
             self.value *= 1 + error * answers / self.settings.kl_horizon

@@ -33,8 +33,9 @@ WARNINGS = {
         "raise kl or lower lr"
     ),
     "truncated": (
-        "{truncated:.0%} of the answers are cut off at max_new = {max_new}, and are scored "
-        "incomplete; raise max_new or set truncation_penalty"
+        # The stored log of a 0.1 run holds this text (tests/golden), so it stays word for word.
+        "{truncated:.0%} of the answers are cut off at max_new = {max_new}: their scores are those "
+        "of torsos; raise max_new or set truncation_penalty"
     ),
     "clip": "{clipped:.0%} of the ratios are clipped: the steps are too large; lower lr or epochs",
     "critic": (

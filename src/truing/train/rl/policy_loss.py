@@ -31,6 +31,7 @@ def policy_loss(
         combined = L.combined_advantage(reward, cost, multiplier)
         loss = _clipped_surrogate(settings, new_log_probs, micro, combined)
     elif settings.uses_groups:
+        # Each surrogate is a loss already (with its sign), so the cost enters with a minus.
         reward_loss = _clipped_surrogate(settings, new_log_probs, micro, reward)
         cost_loss = _clipped_surrogate(settings, new_log_probs, micro, cost)
         loss = (reward_loss - multiplier * cost_loss) / (1 + multiplier)
@@ -44,6 +45,7 @@ def policy_loss(
             clip=settings.clip,
             reduction=settings.reduction,
         )
+    # Otherwise the penalty is part of the rewards (advantages.py).
     if settings.kl_in_loss and kl_coefficient:
         loss = loss + _kl_penalty(settings, new_log_probs, micro, kl_coefficient)
     return loss

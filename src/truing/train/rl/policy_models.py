@@ -225,6 +225,7 @@ class SharedBackboneModels:
         self.critics = tuple(critics)
         self.compute_dtype = compute_dtype
         self.lockstep = Lockstep()
+        # No dropout, for the same reason as in SeparateModels.
         config = LoraConfig(
             r=rank,
             lora_alpha=2 * rank,

@@ -134,6 +134,7 @@ def judgement_number(judgement: Judgement | str, *, cost: bool) -> float | str:
         return judgement
     if judgement.failure is not None:
         return f"{judgement.failure.kind}: {judgement.failure.message}"
+    # Costs are centred, so that a threshold of 0 separates harmful from harmless.
     if judgement.value is not None:
         number = float(judgement.value)
     elif judgement.score is not None:
@@ -235,6 +236,8 @@ class RewardSignals:
                 column = torch.tensor(
                     [math.nan if isinstance(x, str) else x for x in numbers], dtype=torch.float64
                 )
+                # One missing number makes the answer unscored: a sum without it would compare
+                # answers that were measured differently.
                 scored.logical_and_(~column.isnan())
                 parts[f"{'cost' if cost else 'reward'}/{name}"] = column
                 total += weighted.weight * column.nan_to_num(0.0)

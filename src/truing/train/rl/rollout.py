@@ -121,6 +121,7 @@ def tokenize_prompts(
     too_long: list[str] = []
     for sample in samples:
         ids = tuple(encoder.encode_text(encoder.render(sample.conversation.messages), first=True))
+        # An empty prompt has no position whose logits predict the first answer token.
         if 0 < len(ids) <= max_tokens:
             prompts.append(Prompt(sample, ids))
         else:
@@ -161,6 +162,7 @@ def build_rollout(
     """Returns the padded rollout of sampled answers."""
     prompt_ids, prompt_mask = pad_rows([prompt.ids for prompt in prompts], pad_id, side="left")
     answer_ids, answer_mask = pad_rows(answers.ids, pad_id)
+    # Judges read the text without end and pad tokens.
     texts = tokenizer.batch_decode([list(ids) for ids in answers.ids], skip_special_tokens=True)
     return Rollout(
         prompts=tuple(prompts),
@@ -168,6 +170,7 @@ def build_rollout(
         input_ids=torch.cat([prompt_ids, answer_ids], 1).to(device),
         attention_mask=torch.cat([prompt_mask, answer_mask], 1).to(device),
         answer_mask=answer_mask.to(device),
+        # The generator allocates columns for the longest answer allowed.
         log_probs=answers.log_probs[:, : answer_ids.shape[1]].to(device),
         ended=answers.ended,
         texts=tuple(text.strip() for text in texts),

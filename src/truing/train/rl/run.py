@@ -40,24 +40,17 @@ from truing.train.checkpoint import seed_all
 from truing.train.examples import TrainingSet
 from truing.train.harm_check import check_training_data
 from truing.train.model_folder import read_model_card, save_model
-from truing.train.rl.adapter_rewards import AdapterSignal
 from truing.train.rl.current_policy import policy_lineage
 from truing.train.rl.generate import AnswerGenerator
 from truing.train.rl.policy_models import (
-    COST_CRITIC,
     CRITICS_BY_METHOD,
     POLICY,
-    REWARD_CRITIC,
     PolicyModels,
     SeparateModels,
     SharedBackboneModels,
 )
-from truing.train.rl.reward_signals import (
-    JudgeSignal,
-    RewardSignal,
-    RewardSignals,
-    WeightedSignal,
-)
+from truing.train.rl.reward_signals import RewardSignals, WeightedSignal
+from truing.train.rl.reward_spec import RewardSpec, build_signals
 from truing.train.rl.rollout import Prompt, tokenize_prompts
 from truing.train.rl.settings import RLSettings
 from truing.train.rl.trainer import RLTrainer, TrainerOptions
@@ -67,26 +60,6 @@ from truing.train.run_lock import lock_run_folder
 from truing.train.settings import TrainingSettings
 from truing.train.trainable_model import BaseModel, TrainableModel, find_base_model, training_dtype
 from truing.train.training_log import LogCallback
-
-
-@dataclass(frozen=True)
-class SharedScorer:
-    """A folder written by `truing train reward` or `cost`, to load onto the run's own backbone."""
-
-    folder: str
-
-
-RewardSource = Judge | SharedScorer | RewardSignal
-
-
-@dataclass(frozen=True)
-class RewardSpec:
-    """The rewards and costs of a run with their weights (all 1 if no weights are given)."""
-
-    rewards: Sequence[RewardSource]
-    costs: Sequence[RewardSource] = ()
-    reward_weights: Sequence[float] = ()
-    cost_weights: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -278,7 +251,7 @@ def _load_parts(
     compute_dtype = None if dtype is torch.float32 else dtype
     critics = CRITICS_BY_METHOD[settings.method]
     models = _build_models(settings, loaded, critics, compute_dtype)
-    signals = _build_signals(models, reward_spec, base)
+    signals = build_signals(models, reward_spec, base.weights.sha256)
     lineage = policy_lineage(
         f"{settings.method}:{settings.folder.name}",
         base.lineage,
@@ -321,42 +294,6 @@ def _build_models(
             compute_dtype=compute_dtype,
         )
     return SeparateModels(loaded.model, loaded.tokenizer, critics, compute_dtype=compute_dtype)
-
-
-def _build_signals(
-    models: SharedBackboneModels | SeparateModels, reward_spec: RewardSpec, base: BaseModel
-) -> RewardSignals:
-    """Builds the signals; a critic starts from its reward or cost model where that is possible."""
-
-    def build(
-        sources: Sequence[RewardSource], weights: Sequence[float], kind: str
-    ) -> list[WeightedSignal]:
-        if weights and len(weights) != len(sources):
-            raise PlanError(f"{len(weights)} weights for {len(sources)} {kind}s")
-        signals = []
-        for position, source in enumerate(sources):
-            signal: RewardSignal
-            if isinstance(source, SharedScorer):
-                signal = AdapterSignal.load(
-                    models, source.folder, f"{kind}s{position}", base.weights.sha256
-                )
-            elif hasattr(source, "score"):
-                signal = cast(RewardSignal, source)
-            else:
-                signal = JudgeSignal(source)
-            signals.append(WeightedSignal(signal, weights[position] if weights else 1.0))
-        return signals
-
-    rewards = build(reward_spec.rewards, reward_spec.reward_weights, "reward")
-    costs = build(reward_spec.costs, reward_spec.cost_weights, "cost")
-    for critic, signals in ((REWARD_CRITIC, rewards), (COST_CRITIC, costs)):
-        # A critic can start from one model, not from a sum of several.
-        if critic not in models.critics or len(signals) != 1:
-            continue
-        signal = signals[0].signal
-        if isinstance(signal, AdapterSignal) and isinstance(models, SharedBackboneModels):
-            models.initialise_critic(critic, signal.adapter)
-    return RewardSignals(rewards, costs)
 
 
 def _pretraining_batches(

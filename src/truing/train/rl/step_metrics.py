@@ -47,6 +47,7 @@ def compute_step_metrics(
             [_text_fingerprint(text) for text in rollout.texts], dtype=torch.float64, device=device
         ),
     }
+    # Sums and counts apart: the mean of a signal is over the answers that it could score.
     for name, numbers in local_scores.parts.items():
         columns[f"sum {name}"] = numbers.nan_to_num(0.0).to(device)
         columns[f"count {name}"] = numbers.isfinite().to(device)
@@ -100,6 +101,7 @@ def explained_variance(side: Advantages, rollout: Rollout, processes: ProcessGro
         return math.nan
     mask, returns = rollout.answer_mask.double(), side.returns.double()
     residuals = returns - side.values.double()
+    # Sums that add up over processes, in float64, because E[x²] - E[x]² loses digits.
     sums = torch.stack(
         [
             mask.sum(),

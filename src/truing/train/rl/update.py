@@ -164,6 +164,7 @@ class PolicyUpdater:
                     self._critic_step(critic, minibatch, targets, metrics)
                 metrics.gradient_steps += 1
                 self.gradient_steps += 1
+                # The KL is that over all processes, so they all stop at the same step.
                 if self.settings.kl_step_limit and kl > self.settings.kl_step_limit:
                     metrics.stopped_early = True
                     return metrics
@@ -192,6 +193,7 @@ class PolicyUpdater:
                 loss = policy_loss(
                     settings, new_log_probs, micro, micro_advantages, multiplier, kl_coefficient
                 )
+                # Gradients accumulate over the micro-batches; one optimiser step per minibatch.
                 loss = loss * (weight * minibatch.fraction(micro, by_token=by_token))
                 loss.backward()
 
@@ -302,5 +304,6 @@ class PolicyUpdater:
             )
         optimizer = self.optimizers[role]
         optimizer.step()
+        # None frees the gradients' memory before the next role's step.
         optimizer.zero_grad(set_to_none=True)
         return norm
