@@ -1,20 +1,24 @@
-"""The RLHF phases of `levers.py`: the reward and cost models of the other levers steer PPO, PPO-Lagrangian and
-GRPO-Lagrangian on one backbone; the tuned models then go through the same runs.
+"""The RLHF phases of `levers.py`: PPO, PPO-Lagrangian and GRPO-Lagrangian on one backbone.
+
+The reward and cost models are those of the other levers; the tuned models answer the same prompts.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from levers import Listed
+from common import SampleList
+from workspace import Workspace
 
 from truing.core.types import Sample
 from truing.train.rl.reward_spec import RewardSpec, SharedScorer
 from truing.train.rl.run import train_rl
 from truing.train.rl.settings import RLSettings
 
-BENIGN = 0.3  # at least this share of the prompts: a policy that only sees harm learns to refuse everything
-# Chosen on training prompts alone: below the mean cost of the base there (about -0.6), so that the constraint binds.
+# The least share of benign prompts: a policy that only sees harmful ones learns to refuse all.
+BENIGN_SHARE = 0.3
+# Chosen on training prompts alone: below the mean cost of the base there (about -0.6), so that the
+# constraint binds.
 THRESHOLD = -1.0
 METHODS: dict[str, dict[str, Any]] = {
     "ppo": {"method": "ppo", "prompts": 16},
@@ -23,24 +27,27 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def prompts(bench: Any) -> Listed:
-    """PKU prompts that measure nothing here, and benign look-alikes (train half), mixed in a fixed order."""
-    harmful = dict.fromkeys(i.conversation for i in bench.pku("dpo")[0].items)
-    benign = dict.fromkeys(i.conversation for i in bench.benign("dpo").items)
-    few, every = list(benign), list(harmful)
-    keep = min(len(every), round(len(few) * (1 - BENIGN) / BENIGN))
-    samples = [Sample(conversation=c, id=f"r{k}") for k, c in enumerate((*every[:keep], *few))]
-    return Listed("PKU and benign prompts", samples)
+def training_prompts(workspace: Workspace) -> SampleList:
+    """Returns PKU prompts that are in no evaluation set, then benign ones (train half)."""
+    harmful = list(dict.fromkeys(item.conversation for item in workspace.read_pku("dpo")[0].items))
+    benign = list(dict.fromkeys(item.conversation for item in workspace.read_benign("dpo").items))
+    harmful_count = round(len(benign) * (1 - BENIGN_SHARE) / BENIGN_SHARE)
+    conversations = [*harmful[:harmful_count], *benign]
+    samples = [
+        Sample(conversation=conversation, id=f"r{k}")
+        for k, conversation in enumerate(conversations)
+    ]
+    return SampleList("PKU and benign prompts", samples)
 
 
-def reinforce(bench: Any, name: str) -> None:
-    """One method, every seed."""
-    size, given = bench.size, METHODS[name]
-    reward, cost = (SharedScorer(str(bench.out / "models" / k)) for k in ("reward", "cost"))
+def train_with_rl(workspace: Workspace, name: str) -> None:
+    """Trains one method with every seed and lets the models answer the evaluation sets."""
+    size, models = workspace.size, workspace.out / "models"
+    reward, cost = (SharedScorer(str(models / kind)) for kind in ("reward", "cost"))
     for seed in size.seeds:
         lever = f"{name}-{seed}" if seed else name
         settings = RLSettings(
-            out=str(bench.out / "models" / lever),
+            out=str(models / lever),
             seed=seed,
             steps=size.rl_steps,
             max_new=size.max_tokens,
@@ -55,8 +62,8 @@ def reinforce(bench: Any, name: str) -> None:
             save_every=10,
             keep=1,
             tensorboard=False,
-            **given,
+            **METHODS[name],
         )
         costs = [] if name == "ppo" else [cost]
-        train_rl(settings, [prompts(bench)], RewardSpec([reward], costs))
-        bench.local(lever)
+        train_rl(settings, [training_prompts(workspace)], RewardSpec([reward], costs))
+        workspace.answer_with_trained(lever)

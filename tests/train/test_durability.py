@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("torch")
 import torch
 from benchmarks.alignment.depth import (
-    kl_along,
+    kl_by_position,
     mean_by_position,
     next_token_logps,
-    opening,
+    answer_opening,
     round_int8,
 )
 
@@ -34,10 +34,10 @@ def test_kl_is_that_of_the_whole_next_token_distribution(base: str) -> None:
     one = load_causal_lm(base, dtype="float32", device="cpu")
     other = copy.copy(one)
     object.__setattr__(other, "model", copy.deepcopy(one.model))
-    assert all(abs(x) < 1e-6 for row in kl_along(one, other, PAIRS) for x in row)
+    assert all(abs(x) < 1e-6 for row in kl_by_position(one, other, PAIRS) for x in row)
     with torch.no_grad():
         other.model.lm_head.weight.add_(0.05 * torch.randn_like(other.model.lm_head.weight))
-    found = kl_along(one, other, PAIRS, depth=6, batch=2)
+    found = kl_by_position(one, other, PAIRS, depth=6, batch=2)
     turns = ChatTokenizer(one.tokenizer)
     for (conversation, text), row in zip(PAIRS, found):
         prompt, answer = (
@@ -55,10 +55,10 @@ def test_kl_is_that_of_the_whole_next_token_distribution(base: str) -> None:
 
 def test_a_prompted_model_is_compared_with_its_bare_self(base: str) -> None:
     one = load_causal_lm(base, dtype="float32", device="cpu")
-    found = kl_along(one, one, PAIRS, depth=4, wrap=wrap)
+    found = kl_by_position(one, one, PAIRS, depth=4, wrap=wrap)
     assert all(x > 1e-4 for row in found for x in row)
     with pytest.raises(AnswerTooLong, match="none of 1"):
-        kl_along(one, one, [(Conversation.of("wheel " * 900), "x")])
+        kl_by_position(one, one, [(Conversation.of("wheel " * 900), "x")])
 
 
 def test_int8_has_255_levels_a_row_and_is_near(base: str) -> None:
@@ -81,8 +81,8 @@ def test_int8_has_255_levels_a_row_and_is_near(base: str) -> None:
 def test_openings(base: str) -> None:
     turns = ChatTokenizer(load_causal_lm(base, dtype="float32", device="cpu").tokenizer)
     conversation, text = PAIRS[0]
-    assert opening(turns, conversation, text, 0) == ""
-    assert text.startswith(opening(turns, conversation, text, 3)) and opening(
+    assert answer_opening(turns, conversation, text, 0) == ""
+    assert text.startswith(answer_opening(turns, conversation, text, 3)) and answer_opening(
         turns, conversation, text, 3
     )
-    assert opening(turns, conversation, text, 999) == text
+    assert answer_opening(turns, conversation, text, 999) == text
