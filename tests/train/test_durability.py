@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("torch")
 import torch
 from benchmarks.alignment.depth import (
+    answer_opening,
     kl_by_position,
     mean_by_position,
     next_token_logps,
-    answer_opening,
     round_int8,
 )
 
