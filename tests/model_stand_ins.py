@@ -1,4 +1,4 @@
-"""A small data set, judges and models that the engine's tests share."""
+"""A small data set, a judge and a model for the tests of evaluations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from truing.core.types import (
 )
 
 
-class Rows:
+class MemoryDataset:
     """A data set in memory."""
 
     def __init__(self, rows: Sequence[Row], spec: str = "memory:rows") -> None:
@@ -29,16 +29,11 @@ class Rows:
         self._spec = spec
 
     @classmethod
-    def of(cls, n: int, spec: str = "memory:rows") -> Rows:
-        """`n` distinct prompts with content ids."""
+    def of_size(cls, n: int, spec: str = "memory:rows") -> MemoryDataset:
+        """Returns a data set of `n` distinct prompts with content ids."""
         prompts = (f"Question {i}: what is a kettle for?" for i in range(n))
-        return cls(
-            [
-                Row(sample=s)
-                for s in with_ids(Sample(conversation=Conversation.of(p)) for p in prompts)
-            ],
-            spec,
-        )
+        samples = with_ids(Sample(conversation=Conversation.of(p)) for p in prompts)
+        return cls([Row(sample=s) for s in samples], spec)
 
     @property
     def info(self) -> DataInfo:
@@ -55,7 +50,7 @@ class Rows:
 
 
 class EvenJudge:
-    """Says yes to answers of an even length."""
+    """Gives the verdict True to answers of an even length."""
 
     def __init__(self, name: str = "test:even", question: str = "even") -> None:
         self.name = name
@@ -75,16 +70,16 @@ class EvenJudge:
 
 
 class SeedModel:
-    """Answers with its seed, so that the stream of each sample can be seen."""
+    """Answers with the seed of the call, so that tests see the random stream of each sample."""
 
     name = "test:seed"
     lineage = Lineage(name="test:seed", hash="5eed5eed5eed5eed")
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.prompts: list[str] = []
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        self.asked.append(conversation.prompt)
+        self.prompts.append(conversation.prompt)
         return tuple(
             Answer(message=Message("assistant", f"{sampling.seed}/{i}")) for i in range(sampling.n)
         )

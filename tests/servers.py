@@ -1,4 +1,4 @@
-"""A server for tests, in a thread: what it does with each request is a function of the test's."""
+"""An HTTP server in a thread, for tests of clients: the test's handler answers each request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Handler = Callable[["Request"], Awaitable[None]]
 
 
 class Request:
-    """One request, and the ways to answer it."""
+    """A request with the methods to answer it; `number` counts the requests from 0."""
 
     def __init__(self, number: int, head: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         self.number = number
@@ -26,12 +26,12 @@ class Request:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body."""
+        """The body, decoded."""
         return dict(json.loads(self.body))
 
     @property
     def prompt(self) -> str:
-        """The newest message's text."""
+        """The text of the newest message of a chat request."""
         return str(self.json["messages"][-1]["content"])
 
     async def send(
@@ -42,43 +42,41 @@ class Request:
         kind: str = "application/json",
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Answers whole."""
+        """Sends a complete response; a dictionary is sent as JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         extra = "".join(f"{k}: {v}\r\n" for k, v in (headers or {}).items())
-        self.writer.write(
-            f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n{extra}\r\n".encode()
-            + data
-        )
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n"
+        self.writer.write(f"{head}{extra}\r\n".encode() + data)
         await self.writer.drain()
 
-    async def say(self, text: str, **more: Any) -> None:
-        """Answers a chat completion of one text."""
+    async def send_completion(self, text: str, **fields: Any) -> None:
+        """Sends a chat completion with one text."""
         choice = {
             "index": 0,
             "finish_reason": "stop",
             "message": {"role": "assistant", "content": text},
         }
         usage = {"prompt_tokens": 7, "completion_tokens": 3}
-        await self.send(200, {"choices": [choice], "usage": usage, **more})
+        await self.send(200, {"choices": [choice], "usage": usage, **fields})
 
 
 class Server:
-    """What the server saw."""
+    """The requests of a running server."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.in_flight = self.most = 0
+        self.in_flight = self.max_in_flight = 0
         self.url = ""
 
 
 @contextmanager
 def serving(handler: Handler) -> Iterator[Server]:
-    """A server on a free port of this machine."""
+    """Runs a server on a free port of this machine until the context ends."""
     server, ready = Server(), threading.Event()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
 
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip():
                 length = 0
@@ -90,20 +88,21 @@ def serving(handler: Handler) -> Iterator[Server]:
                 )
                 server.requests.append(request)
                 server.in_flight += 1
-                server.most = max(server.most, server.in_flight)
+                server.max_in_flight = max(server.max_in_flight, server.in_flight)
                 try:
                     await handler(request)
                 finally:
                     server.in_flight -= 1
         except asyncio.CancelledError:
-            writer.transport.abort()  # the test is over, the answer may not be read any more
+            # The test is over, and the client may not read the response any more.
+            writer.transport.abort()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    async def main() -> None:
-        listening = await asyncio.start_server(connection, "127.0.0.1", 0)
+    async def serve() -> None:
+        listening = await asyncio.start_server(handle_connection, "127.0.0.1", 0)
         server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         ready.set()
         await stop.wait()
@@ -111,14 +110,13 @@ def serving(handler: Handler) -> Iterator[Server]:
 
     def run() -> None:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(main())
+        loop.run_until_complete(serve())
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(
-            asyncio.sleep(0)
-        )  # aborted connections are closed in the next turn of the loop
+        # Aborted connections are closed in the next iteration of the loop.
+        loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
     thread = threading.Thread(target=run, daemon=True)

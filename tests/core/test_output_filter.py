@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from tests.model_stand_ins import EvenJudge, Rows
+from tests.model_stand_ins import EvenJudge, MemoryDataset
 
 from truing.core import output_filter
 from truing.core.types import Answer, Judgement, Message, Response, Sample
@@ -109,7 +109,7 @@ def test_no_file_of_a_run_contains_withheld_text(tmp_path: Path) -> None:
             return replace(await super().judge(sample, response), rationale=MATCH)
 
     model = ScriptedModel(lambda c, s: MATCH if "2:" in c.prompt else "A kettle.")
-    run = evaluate(model, Rows.of(4), [QuotingJudge()], tmp_path / "run")
+    run = evaluate(model, MemoryDataset.of_size(4), [QuotingJudge()], tmp_path / "run")
     stored = b"".join(p.read_bytes() for p in run.path.rglob("*") if p.is_file())
     assert MATCH.encode() not in stored
     assert [r.failure is not None for r in run.responses()] == [False, False, True, False]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tests.model_stand_ins import EvenJudge, Rows, SeedModel
+from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import RunError
 from truing.evaluation.evaluate import evaluate
@@ -101,14 +101,14 @@ FULL = """
     import resource, sys
     from pathlib import Path
     sys.path.insert(0, {root!r})
-    from tests.model_stand_ins import EvenJudge, Rows, SeedModel
+    from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
     from truing.core.errors import RunError
     from truing.evaluation.evaluate import evaluate
     limit = int(sys.argv[2])
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        evaluate(SeedModel(), Rows.of(300), [EvenJudge()], sys.argv[1])
+        evaluate(SeedModel(), MemoryDataset.of_size(300), [EvenJudge()], sys.argv[1])
     except RunError as error:
         print(error)
         sys.exit(1)
@@ -124,7 +124,7 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, root: Path) -> No
             [sys.executable, "-c", script, str(out), str(limit)], capture_output=True, text=True
         )
 
-    evaluate(SeedModel(), Rows.of(300), [EvenJudge()], tmp_path / "whole")
+    evaluate(SeedModel(), MemoryDataset.of_size(300), [EvenJudge()], tmp_path / "whole")
     sizes = {p.name: p.stat().st_size for p in (tmp_path / "whole").rglob("*.jsonl")}
     cut = sizes["responses.jsonl"] // 2 + 11
     first = run(max(cut, sizes["samples.jsonl"] + 1))
@@ -151,7 +151,7 @@ def test_a_small_file_system_that_is_full(tmp_path: Path) -> None:
         pytest.skip("no right to mount a small file system here")
     try:
         with pytest.raises(RunError, match="the disk is full"):
-            evaluate(SeedModel(), Rows.of(2000), [EvenJudge()], mount / "run")
+            evaluate(SeedModel(), MemoryDataset.of_size(2000), [EvenJudge()], mount / "run")
         assert (
             not (mount / "run" / "manifest.json").exists() or Run(mount / "run").manifest.plan_hash
         )
@@ -160,12 +160,12 @@ def test_a_small_file_system_that_is_full(tmp_path: Path) -> None:
 
 
 def test_two_processes_on_one_folder(tmp_path: Path, root: Path) -> None:
-    run = evaluate(SeedModel(), Rows.of(3), [EvenJudge()], tmp_path / "run")
+    run = evaluate(SeedModel(), MemoryDataset.of_size(3), [EvenJudge()], tmp_path / "run")
     writer = RunWriter(run.path, run.manifest)
     script = (
         textwrap.dedent(FULL)
         .format(root=str(root))
-        .replace("Rows.of(300)", "Rows.of(3)")
+        .replace("MemoryDataset.of_size(300)", "MemoryDataset.of_size(3)")
         .replace("[EvenJudge()]", "[EvenJudge('test:two')]")
     )
     second = subprocess.run(
@@ -195,11 +195,11 @@ def test_a_thousand_open_files_are_asked_for() -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="cannot be a run folder"):
-        evaluate(SeedModel(), Rows.of(2), [], tmp_path / "file" / "run")
+        evaluate(SeedModel(), MemoryDataset.of_size(2), [], tmp_path / "file" / "run")
     broken = tmp_path / "broken"
-    run = evaluate(SeedModel(), Rows.of(2), [], broken)
+    run = evaluate(SeedModel(), MemoryDataset.of_size(2), [], broken)
     (broken / "manifest.json").write_text("{")
     with pytest.raises(RunError, match=r"manifest\.json: Input data was truncated"):
-        evaluate(SeedModel(), Rows.of(2), [EvenJudge()], broken)
+        evaluate(SeedModel(), MemoryDataset.of_size(2), [EvenJudge()], broken)
     assert len(list(run.responses())) == 2
     assert os.path.exists(broken / "samples.jsonl")

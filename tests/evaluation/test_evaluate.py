@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.model_stand_ins import EvenJudge, Rows, SeedModel
+from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import BudgetExceeded, DataError, PlanError, RunError
 from truing.core.types import (
@@ -37,7 +37,11 @@ def files(run: Run) -> dict[str, bytes]:
 def test_a_run_is_samples_answers_and_judgements_in_order(tmp_path: Path) -> None:
     model, judge = ScriptedModel(lambda c, s: c.prompt.split(":")[0]), EvenJudge()
     run = evaluate(
-        model, Rows.of(40), [judge], tmp_path / "run", options=EvaluateOptions(concurrency=7)
+        model,
+        MemoryDataset.of_size(40),
+        [judge],
+        tmp_path / "run",
+        options=EvaluateOptions(concurrency=7),
     )
     samples, responses, judgements = (
         list(run.samples()),
@@ -62,10 +66,10 @@ def test_a_run_is_samples_answers_and_judgements_in_order(tmp_path: Path) -> Non
 
 def test_the_same_call_again_asks_nobody(tmp_path: Path) -> None:
     model, judge = SeedModel(), EvenJudge()
-    first = files(evaluate(model, Rows.of(9), [judge], tmp_path / "run"))
-    assert len(model.asked) == 9
-    assert files(evaluate(model, Rows.of(9), [judge], tmp_path / "run")) == first
-    assert (len(model.asked), judge.calls) == (9, 9)
+    first = files(evaluate(model, MemoryDataset.of_size(9), [judge], tmp_path / "run"))
+    assert len(model.prompts) == 9
+    assert files(evaluate(model, MemoryDataset.of_size(9), [judge], tmp_path / "run")) == first
+    assert (len(model.prompts), judge.calls) == (9, 9)
 
 
 def test_answers_come_in_any_order_and_end_in_the_samples_order(tmp_path: Path) -> None:
@@ -77,7 +81,11 @@ def test_answers_come_in_any_order_and_end_in_the_samples_order(tmp_path: Path) 
     model = SeedModel()
     model.generate = slow_first  # type: ignore[method-assign]
     run = evaluate(
-        model, Rows.of(30), [EvenJudge()], tmp_path / "run", options=EvaluateOptions(concurrency=30)
+        model,
+        MemoryDataset.of_size(30),
+        [EvenJudge()],
+        tmp_path / "run",
+        options=EvaluateOptions(concurrency=30),
     )
     assert [r.text for r in run.responses()] == [f"answer {i}" for i in range(30)]
     assert [j.sample_id for j in run.judgements()] == [s.id for s in run.samples()]
@@ -85,7 +93,7 @@ def test_answers_come_in_any_order_and_end_in_the_samples_order(tmp_path: Path) 
 
 def test_each_sample_and_answer_has_a_stream_of_its_own(tmp_path: Path) -> None:
     options = EvaluateOptions(seed=3, sampling=Sampling(n=2))
-    run = evaluate(SeedModel(), Rows.of(5), [], tmp_path / "run", options=options)
+    run = evaluate(SeedModel(), MemoryDataset.of_size(5), [], tmp_path / "run", options=options)
     for r in run.responses():
         assert r.text == f"{stream_seed(3, r.sample_id)}/{r.index}"
     texts = {r.text for r in run.responses()}
@@ -95,30 +103,39 @@ def test_each_sample_and_answer_has_a_stream_of_its_own(tmp_path: Path) -> None:
 def test_a_run_cut_anywhere_ends_the_same(tmp_path: Path) -> None:
     options = EvaluateOptions(sampling=Sampling(n=3), concurrency=4)
     whole = files(
-        evaluate(SeedModel(), Rows.of(20), [EvenJudge()], tmp_path / "whole", options=options)
+        evaluate(
+            SeedModel(),
+            MemoryDataset.of_size(20),
+            [EvenJudge()],
+            tmp_path / "whole",
+            options=options,
+        )
     )
     size = len(whole["responses.jsonl"])
     for cut in (0, 1, size // 3, size // 2 + 7, size - 1):
         out = tmp_path / f"cut{cut}"
-        run = evaluate(SeedModel(), Rows.of(20), [EvenJudge()], out, options=options)
+        run = evaluate(SeedModel(), MemoryDataset.of_size(20), [EvenJudge()], out, options=options)
         manifest = json.loads((out / "manifest.json").read_text())
         (out / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
         for path in (out / "responses.jsonl", *(out / "judgements").iterdir()):
             data = path.read_bytes()
             path.write_bytes(data[: cut * len(data) // size])
         model = SeedModel()
-        assert files(evaluate(model, Rows.of(20), [EvenJudge()], out, options=options)) == whole
-        assert len(model.asked) <= 20
+        assert (
+            files(evaluate(model, MemoryDataset.of_size(20), [EvenJudge()], out, options=options))
+            == whole
+        )
+        assert len(model.prompts) <= 20
         assert run.manifest.complete
 
 
 def test_judge_adds_to_a_finished_run_without_asking(tmp_path: Path) -> None:
     model = SeedModel()
-    run = evaluate(model, Rows.of(12), [EvenJudge()], tmp_path / "run")
+    run = evaluate(model, MemoryDataset.of_size(12), [EvenJudge()], tmp_path / "run")
     second = EvenJudge("test:second", "odd")
     judge_run(run, second)
     judge_run(run.path, [second])
-    assert (len(model.asked), second.calls) == (12, 12)
+    assert (len(model.prompts), second.calls) == (12, 12)
     assert [j.question for j in run.manifest.judges] == ["even", "odd"]
     assert len(list(run.judgements("test:second"))) == 12
     assert run.manifest.complete
@@ -146,7 +163,7 @@ def test_recorded_answers_and_peoples_judgements_become_a_run(tmp_path: Path) ->
             for k in range(3)
         )
         rows.append(Row(sample=sample, responses=responses, judgements=people))
-    run = evaluate(None, Rows(rows), [EvenJudge()], tmp_path / "run")
+    run = evaluate(None, MemoryDataset(rows), [EvenJudge()], tmp_path / "run")
     assert run.manifest.model == "recorded"
     assert [(r.sample_id, r.index, r.model) for r in run.responses()][:3] == [
         ("s0", 0, "recorded"),
@@ -160,7 +177,7 @@ def test_recorded_answers_and_peoples_judgements_become_a_run(tmp_path: Path) ->
         ("s1", 0, False),
     ]
     with pytest.raises(DataError, match="no recorded answers"):
-        evaluate(None, Rows.of(3), [], tmp_path / "none")
+        evaluate(None, MemoryDataset.of_size(3), [], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -179,17 +196,17 @@ def test_an_attack_writes_the_samples_that_were_asked_and_their_parents(tmp_path
     model = SeedModel()
     run = evaluate(
         model,
-        Rows.of(6),
+        MemoryDataset.of_size(6),
         [EvenJudge()],
         tmp_path / "run",
         attack=Prefix(),
         options=EvaluateOptions(concurrency=3),
     )
     asked = list(run.samples())
-    parents = [s.id for s in Rows.of(6).rows() for s in [s.sample]]
+    parents = [s.id for s in MemoryDataset.of_size(6).rows() for s in [s.sample]]
     assert [s.parent for s in asked] == parents
     assert all(s.id != s.parent for s in asked)
-    assert sorted(model.asked) == sorted(s.prompt for i, s in enumerate(asked) if i != 3)
+    assert sorted(model.prompts) == sorted(s.prompt for i, s in enumerate(asked) if i != 3)
     failed = [r for r in run.responses() if r.failure]
     assert [(r.sample_id, r.failure.stage) for r in failed if r.failure] == [
         (asked[3].id, "attack")
@@ -225,7 +242,7 @@ def test_until_looks_at_draws_in_the_order_drawn(tmp_path: Path) -> None:
         model.generate = jittery  # type: ignore[method-assign]
         run = evaluate(
             model,
-            Rows.of(200),
+            MemoryDataset.of_size(200),
             [EvenJudge()],
             tmp_path / str(concurrency),
             options=EvaluateOptions(until=stop, concurrency=concurrency, seed=1),
@@ -234,13 +251,13 @@ def test_until_looks_at_draws_in_the_order_drawn(tmp_path: Path) -> None:
         assert len(list(run.responses())) == len(stop.seen) == len(list(run.judgements()))
         assert run.manifest.notes["until"] == f"stopped after {len(stop.seen)} of 200 draws"
     assert runs[0] == runs[1]
-    assert [i for i, _ in runs[0][0]] != [r.sample.id for r in Rows.of(200).rows()][
+    assert [i for i, _ in runs[0][0]] != [r.sample.id for r in MemoryDataset.of_size(200).rows()][
         : len(runs[0][0])
     ]
     with pytest.raises(PlanError, match="no judge of this run answers"):
         evaluate(
             SeedModel(),
-            Rows.of(3),
+            MemoryDataset.of_size(3),
             [EvenJudge(question="harmful")],
             tmp_path / "x",
             options=EvaluateOptions(until=Stop()),
@@ -248,16 +265,18 @@ def test_until_looks_at_draws_in_the_order_drawn(tmp_path: Path) -> None:
 
 
 def test_another_plan_and_another_process_are_refused_with_a_clear_word(tmp_path: Path) -> None:
-    run = evaluate(SeedModel(), Rows.of(3), [], tmp_path / "run")
+    run = evaluate(SeedModel(), MemoryDataset.of_size(3), [], tmp_path / "run")
     with pytest.raises(RunError, match=r"holds a run of another plan \(seed: 0, not 1\)"):
-        evaluate(SeedModel(), Rows.of(3), [], run.path, options=EvaluateOptions(seed=1))
+        evaluate(
+            SeedModel(), MemoryDataset.of_size(3), [], run.path, options=EvaluateOptions(seed=1)
+        )
     with pytest.raises(RunError, match="data_sha256"):
-        evaluate(SeedModel(), Rows.of(4), [], run.path)
+        evaluate(SeedModel(), MemoryDataset.of_size(4), [], run.path)
     from truing.runs.folder import RunWriter
 
     writer = RunWriter(run.path, run.manifest)
     with pytest.raises(RunError, match="another process is writing"):
-        evaluate(SeedModel(), Rows.of(3), [EvenJudge()], run.path)
+        evaluate(SeedModel(), MemoryDataset.of_size(3), [EvenJudge()], run.path)
     writer.close()
 
 
@@ -266,7 +285,7 @@ def test_faults_of_yours_come_together_and_before_the_first_call(tmp_path: Path)
     with pytest.raises(PlanError) as caught:
         evaluate(
             model,
-            Rows.of(2),
+            MemoryDataset.of_size(2),
             [EvenJudge(), EvenJudge()],
             tmp_path / "a",
             options=EvaluateOptions(concurrency=0, limit=0),
@@ -274,11 +293,11 @@ def test_faults_of_yours_come_together_and_before_the_first_call(tmp_path: Path)
     assert len(caught.value.faults) == 3
     sample = Sample(id="same", conversation=Conversation.of("x"))
     with pytest.raises(DataError, match="row 2: the id 'same' occurs more than once"):
-        evaluate(model, Rows([Row(sample=sample)] * 2), [], tmp_path / "b")
+        evaluate(model, MemoryDataset([Row(sample=sample)] * 2), [], tmp_path / "b")
     with pytest.raises(DataError, match="no rows"):
-        evaluate(model, Rows([]), [], tmp_path / "c")
+        evaluate(model, MemoryDataset([]), [], tmp_path / "c")
     assert not (tmp_path / "b").exists()
-    assert model.asked == []
+    assert model.prompts == []
 
 
 def test_trouble_of_the_world_is_data(tmp_path: Path) -> None:
@@ -305,7 +324,7 @@ def test_trouble_of_the_world_is_data(tmp_path: Path) -> None:
                 raise ZeroDivisionError("by nothing")
             return await super().judge(sample, response)
 
-    run = evaluate(Odd(), Rows.of(6), [Raises()], tmp_path / "run")
+    run = evaluate(Odd(), MemoryDataset.of_size(6), [Raises()], tmp_path / "run")
     kinds = [(r.failure.stage, r.failure.kind) if r.failure else None for r in run.responses()]
     told = [
         ("model", "exception"),
@@ -341,16 +360,20 @@ def test_failed_samples_are_asked_again_only_if_wanted(tmp_path: Path) -> None:
                 return (Answer.failed("http", "503"),)
             return await super().generate(conversation, sampling)
 
-    run = evaluate(Flaky(), Rows.of(8), [EvenJudge()], tmp_path / "run")
+    run = evaluate(Flaky(), MemoryDataset.of_size(8), [EvenJudge()], tmp_path / "run")
     down = False
     model = Flaky()
-    evaluate(model, Rows.of(8), [EvenJudge()], run.path)
-    assert model.asked == []
+    evaluate(model, MemoryDataset.of_size(8), [EvenJudge()], run.path)
+    assert model.prompts == []
     evaluate(
-        model, Rows.of(8), [EvenJudge()], run.path, options=EvaluateOptions(retry_failures=True)
+        model,
+        MemoryDataset.of_size(8),
+        [EvenJudge()],
+        run.path,
+        options=EvaluateOptions(retry_failures=True),
     )
-    assert len(model.asked) == 1
-    whole = evaluate(SeedModel(), Rows.of(8), [EvenJudge()], tmp_path / "whole")
+    assert len(model.prompts) == 1
+    whole = evaluate(SeedModel(), MemoryDataset.of_size(8), [EvenJudge()], tmp_path / "whole")
     assert files(run) == files(whole)
 
 
@@ -369,7 +392,7 @@ def test_a_spent_budget_keeps_what_came_and_goes_on_later(tmp_path: Path) -> Non
     with pytest.raises(BudgetExceeded, match="5 requests"):
         evaluate(
             Poor(),
-            Rows.of(9),
+            MemoryDataset.of_size(9),
             [EvenJudge()],
             tmp_path / "run",
             options=EvaluateOptions(concurrency=2),
@@ -378,9 +401,9 @@ def test_a_spent_budget_keeps_what_came_and_goes_on_later(tmp_path: Path) -> Non
     assert len(list(run.responses())) == 5
     assert not run.manifest.complete
     model = Poor()
-    evaluate(model, Rows.of(9), [EvenJudge()], run.path)
-    assert len(model.asked) == 4
-    whole = evaluate(SeedModel(), Rows.of(9), [EvenJudge()], tmp_path / "whole")
+    evaluate(model, MemoryDataset.of_size(9), [EvenJudge()], run.path)
+    assert len(model.prompts) == 4
+    whole = evaluate(SeedModel(), MemoryDataset.of_size(9), [EvenJudge()], tmp_path / "whole")
     assert files(run) == files(whole)
 
 
@@ -388,17 +411,20 @@ def test_a_judge_that_chose_the_variant_is_struck(tmp_path: Path) -> None:
     judge = EvenJudge()
     model = SeedModel()
     model.lineage = Lineage(name="tuned", hash="1234", judges=(judge.lineage,))
-    run = evaluate(model, Rows.of(2), [judge], tmp_path / "run")
+    run = evaluate(model, MemoryDataset.of_size(2), [judge], tmp_path / "run")
     assert "tuned was chosen" in (run.manifest.judges[0].struck or "")
 
 
 def test_a_clock_that_jumps_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = files(evaluate(SeedModel(), Rows.of(5), [EvenJudge()], tmp_path / "a"))
+    plain = files(evaluate(SeedModel(), MemoryDataset.of_size(5), [EvenJudge()], tmp_path / "a"))
     wall = iter(range(10**9, 0, -(10**6)))
     monkeypatch.setattr(time, "time", lambda: float(next(wall)))
-    assert files(evaluate(SeedModel(), Rows.of(5), [EvenJudge()], tmp_path / "b")) == plain
+    assert (
+        files(evaluate(SeedModel(), MemoryDataset.of_size(5), [EvenJudge()], tmp_path / "b"))
+        == plain
+    )
 
 
 def test_progress_and_a_running_loop(tmp_path: Path) -> None:
@@ -408,7 +434,9 @@ def test_progress_and_a_running_loop(tmp_path: Path) -> None:
         options = EvaluateOptions(
             progress=lambda done, total, failures: seen.append((done, total, failures))
         )
-        return evaluate(SeedModel(), Rows.of(4), [], tmp_path / "run", options=options)
+        return evaluate(
+            SeedModel(), MemoryDataset.of_size(4), [], tmp_path / "run", options=options
+        )
 
     assert asyncio.run(notebook()).manifest.complete
     assert seen[0] == (0, 4, 0)

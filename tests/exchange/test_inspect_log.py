@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.model_stand_ins import EvenJudge, Rows, SeedModel
+from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import RunError, UserError
 from truing.core.types import (
@@ -55,7 +55,7 @@ class Human:
         )
         self._sample = next(iter(samples))
 
-    info = Rows([], "memory:human").info
+    info = MemoryDataset([], "memory:human").info
 
     def sha256(self) -> str:
         return "0" * 64
@@ -84,7 +84,7 @@ def documents(file: Path) -> dict[str, Any]:
 def run(tmp_path: Path) -> Run:
     system = Conversation((Message("system", "Be brief."), Message("user", "hi")))
     asked = [Conversation.of("tool"), Conversation.of("fail"), system]
-    rows = Rows(
+    rows = MemoryDataset(
         [
             Row(sample=s)
             for s in with_ids(Sample(conversation=c, harms=("self_harm",)) for c in asked)

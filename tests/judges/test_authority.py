@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.model_stand_ins import EvenJudge, Rows
+from tests.model_stand_ins import EvenJudge, MemoryDataset
 from tests.servers import Request, serving
 
 from truing.align import Prompted
@@ -55,10 +55,12 @@ def test_an_attack_on_another_machine_needs_a_name(spec: str, tmp_path: Path) ->
         PlanError,
         match=r"answers at models\.example\.org, which is not this machine: .*--authorised WHO",
     ):
-        evaluate(model, Rows.of(2), [EvenJudge()], tmp_path / "run", attack=attack)
+        evaluate(model, MemoryDataset.of_size(2), [EvenJudge()], tmp_path / "run", attack=attack)
     assert not (tmp_path / "run").exists()
     with pytest.raises(PlanError, match="--authorised"):
-        evaluate(model, Rows.of(2, "attacked:base64"), [EvenJudge()], tmp_path / "run")
+        evaluate(
+            model, MemoryDataset.of_size(2, "attacked:base64"), [EvenJudge()], tmp_path / "run"
+        )
     rates = select_rate_limits(
         model, EvaluateOptions(authorised="A. Person, ticket 7"), attacked=True
     )
@@ -91,7 +93,7 @@ def test_the_name_and_the_rate_stand_in_the_manifest_and_the_rate_is_kept(
 
     async def answer(request: Request) -> None:
         came.append(time.monotonic())
-        await request.say("hello")
+        await request.send_completion("hello")
 
     monkeypatch.setattr(Endpoint, "remote", property(lambda self: True))
     with serving(answer) as server:
@@ -99,7 +101,7 @@ def test_the_name_and_the_rate_stand_in_the_manifest_and_the_rate_is_kept(
         options = EvaluateOptions(authorised="A. Person", rate=40.0, concurrency=8)
         run = evaluate(
             model,
-            Rows.of(12),
+            MemoryDataset.of_size(12),
             [],
             tmp_path / "run",
             attack=resolve("base64:", "attack"),
@@ -112,7 +114,7 @@ def test_the_name_and_the_rate_stand_in_the_manifest_and_the_rate_is_kept(
         again = EvaluateOptions(authorised="B. Person", concurrency=8)
         evaluate(
             model,
-            Rows.of(12),
+            MemoryDataset.of_size(12),
             [EvenJudge()],
             tmp_path / "run",
             attack=resolve("base64:", "attack"),

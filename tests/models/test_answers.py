@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.model_stand_ins import Rows, SeedModel
+from tests.model_stand_ins import MemoryDataset, SeedModel
 
 from truing.core.errors import DataError, SpecError
 from truing.core.types import Answer, Conversation, Sampling
@@ -66,9 +66,9 @@ def test_csv_parquet_and_other_columns(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_answers_as_its_model_did(tmp_path: Path) -> None:
-    run = evaluate(SeedModel(), Rows.of(5), [], tmp_path / "run")
+    run = evaluate(SeedModel(), MemoryDataset.of_size(5), [], tmp_path / "run")
     model = resolve(Spec("answers", str(run.path)), "model")
-    again = evaluate(model, Rows.of(5), [], tmp_path / "again")
+    again = evaluate(model, MemoryDataset.of_size(5), [], tmp_path / "again")
     assert [r.text for r in again.responses()] == [r.text for r in run.responses()]
 
 

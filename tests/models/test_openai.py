@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.model_stand_ins import EvenJudge, Rows
+from tests.model_stand_ins import EvenJudge, MemoryDataset
 from tests.servers import Request, serving
 
 from truing.core.errors import BudgetExceeded, SpecError, UserError
@@ -142,7 +142,7 @@ def test_what_is_sent_and_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_server_that_gives_one_answer_at_a_time_is_asked_again() -> None:
     async def handler(r: Request) -> None:
-        await r.say(f"answer {r.number} of {r.json.get('n', 1)}")
+        await r.send_completion(f"answer {r.number} of {r.json.get('n', 1)}")
 
     with serving(handler) as server:
         answers = ask(model(server.url), Sampling(n=3, seed=8))
@@ -188,7 +188,7 @@ def test_429_and_500_are_asked_again_after_what_the_endpoint_says(no_waiting: li
         elif r.number == 2:
             await r.send(500, b"oops", kind="text/plain")
         else:
-            await r.say("at last")
+            await r.send_completion("at last")
 
     with serving(handler) as server:
         answer = ask(model(server.url))[0]
@@ -272,7 +272,7 @@ def test_a_hang_a_drop_and_nobody_there(no_waiting: list[float]) -> None:
 
 def test_ten_megabytes_are_too_many(no_waiting: list[float]) -> None:
     async def big(r: Request) -> None:
-        await r.say("x" * 10_000_000)
+        await r.send_completion("x" * 10_000_000)
 
     async def chunked(r: Request) -> None:
         r.writer.write(
@@ -322,7 +322,7 @@ def test_no_secret_reaches_a_message(
 
 def test_the_budget_of_a_model_stops_it() -> None:
     async def handler(r: Request) -> None:
-        await r.say("yes")
+        await r.send_completion("yes")
 
     with serving(handler) as server:
         m = model(server.url, budget_tokens=15)
@@ -383,16 +383,26 @@ def test_a_run_over_a_shaky_endpoint_keeps_what_it_has(
         elif number % 10 == 5:
             await r.send(200, b"<html/>", kind="text/html")
         else:
-            await r.say(f"kettle {number}")
+            await r.send_completion(f"kettle {number}")
 
     with serving(handler) as server:
         options = EvaluateOptions(concurrency=8)
         run = evaluate(
-            model(server.url), Rows.of(60), [EvenJudge()], tmp_path / "run", options=options
+            model(server.url),
+            MemoryDataset.of_size(60),
+            [EvenJudge()],
+            tmp_path / "run",
+            options=options,
         )
-        assert server.most <= 8
+        assert server.max_in_flight <= 8
         before = len(server.requests)
-        evaluate(model(server.url), Rows.of(60), [EvenJudge()], tmp_path / "run", options=options)
+        evaluate(
+            model(server.url),
+            MemoryDataset.of_size(60),
+            [EvenJudge()],
+            tmp_path / "run",
+            options=options,
+        )
         assert len(server.requests) == before
     failed = [i for i, r in enumerate(run.responses()) if r.failure]
     assert failed == [5, 15, 25, 35, 45, 55]
@@ -402,7 +412,7 @@ def test_a_run_over_a_shaky_endpoint_keeps_what_it_has(
 def test_one_window_for_all_models_of_an_endpoint_and_key(tmp_path: Path) -> None:
     async def handler(r: Request) -> None:
         await SLEEP(0.01)
-        await r.say("yes")
+        await r.send_completion("yes")
 
     async def run(url: str) -> None:
         from truing.http.limits import INITIAL_CONCURRENCY
@@ -414,7 +424,7 @@ def test_one_window_for_all_models_of_an_endpoint_and_key(tmp_path: Path) -> Non
 
     with serving(handler) as server:
         asyncio.run(run(server.url))
-    assert server.most == 4
+    assert server.max_in_flight == 4
     assert len(server.requests) == 40
 
 
@@ -451,19 +461,19 @@ def test_while_one_waits_to_be_sent_again_another_takes_its_place(tmp_path: Path
             return
         await SLEEP(0.02)
         answered.append(number)
-        await r.say(f"kettle {number}")
+        await r.send_completion(f"kettle {number}")
 
     with serving(handler) as server:
         started = time.monotonic()
         run = evaluate(
             model(server.url),
-            Rows.of(20),
+            MemoryDataset.of_size(20),
             [],
             tmp_path / "run",
             options=EvaluateOptions(concurrency=2),
         )
         took = time.monotonic() - started
-        assert server.most <= 2  # never more in flight than was asked for
+        assert server.max_in_flight <= 2  # never more in flight than was asked for
     assert sorted(answered) == list(range(20)) and {1, 2} == set(
         answered[-2:]
     )  # the others did not wait for them
@@ -479,10 +489,10 @@ def test_an_endpoint_that_refuses_all_is_not_asked_without_bound(
     with serving(handler) as server:
         run = evaluate(
             model(server.url, retries=2),
-            Rows.of(30),
+            MemoryDataset.of_size(30),
             [],
             tmp_path / "run",
             options=EvaluateOptions(concurrency=4),
         )
-        assert server.most <= 4 and len(server.requests) == 90
+        assert server.max_in_flight <= 4 and len(server.requests) == 90
     assert sum(r.failure is not None for r in run.responses()) == 30

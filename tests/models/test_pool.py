@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.model_stand_ins import Rows
+from tests.model_stand_ins import MemoryDataset
 
 from truing.core.errors import BudgetExceeded, MissingExtra, SpecError, UserError
 from truing.core.types import Answer, Conversation, Sampling
@@ -86,14 +86,14 @@ def pool() -> Iterator[ModelPool]:
 def test_a_run_with_a_pool_is_the_run_without(pool: ModelPool, tmp_path: Path) -> None:
     plain = resolve("scripted:mixed,delay=0.01", "model")
     assert (pool.name, pool.lineage) == (plain.name, plain.lineage)
-    data = Rows.of(60)
+    data = MemoryDataset.of_size(60)
     options = EvaluateOptions(sampling=Sampling(n=2, temperature=1.0), seed=4, concurrency=16)
     evaluate(plain, data, [], tmp_path / "plain", options=options)
     evaluate(pool, data, [], tmp_path / "pool", options=options)
     assert (tmp_path / "pool/responses.jsonl").read_bytes() == (
         tmp_path / "plain/responses.jsonl"
     ).read_bytes()
-    half = Rows.of(20)
+    half = MemoryDataset.of_size(20)
     evaluate(plain, half, [], tmp_path / "begun", options=options)
     evaluate(pool, half, [], tmp_path / "begun", options=options)  # the same plan: nothing to do
 
@@ -193,10 +193,12 @@ def test_copies_of_a_local_model_answer_as_one_does(tmp_path: Path) -> None:
     options = EvaluateOptions(
         sampling=Sampling(n=2, temperature=1.0, max_tokens=8), seed=4, concurrency=8
     )
-    evaluate(resolve(spec, "model"), Rows.of(10), [], tmp_path / "one", options=options)
+    evaluate(
+        resolve(spec, "model"), MemoryDataset.of_size(10), [], tmp_path / "one", options=options
+    )
     many = resolve(f"pool:2,of=({spec}),cpus=1", "model")
     try:
-        evaluate(many, Rows.of(10), [], tmp_path / "two", options=options)
+        evaluate(many, MemoryDataset.of_size(10), [], tmp_path / "two", options=options)
     finally:
         asyncio.run(many.close())
     assert (tmp_path / "one/responses.jsonl").read_bytes() == (

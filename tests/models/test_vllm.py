@@ -223,7 +223,7 @@ def test_a_server_that_is_no_vllm_says_so() -> None:
         if request.path == "/tokenize":
             await request.send(404, {"error": {"message": "not here"}})
         else:
-            await request.say("hello")
+            await request.send_completion("hello")
 
     with serving(plain) as server:
         made = resolve(f"vllm:m,base_url={server.url}/v1,retries=0", "model")

@@ -20,7 +20,7 @@ def model(url: str) -> Any:
 
 async def echo(r: Request) -> None:
     if "messages" in r.json:
-        await r.say("B.")
+        await r.send_completion("B.")
         return
     prompt = r.json["prompt"]
     tokens = [" " + w if i else w for i, w in enumerate(prompt.split(" "))]
