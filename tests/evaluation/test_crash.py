@@ -1,4 +1,4 @@
-"""Kills with SIGKILL, full disks, two processes: nothing is lost, the same command ends as if nothing had happened."""
+"""Killed processes, full disks, concurrent processes: the same command continues to equal bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from truing.evaluation.evaluate import evaluate
 from truing.runs.folder import Run, RunWriter
 
 
-def _kill(root: Path) -> ModuleType:
+def _load_kill_benchmark(root: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         "kill", root / "benchmarks" / "engine" / "kill.py"
     )
@@ -34,41 +34,43 @@ def _kill(root: Path) -> ModuleType:
 
 @pytest.fixture
 def bench(root: Path, tmp_path: Path) -> Iterator[tuple[ModuleType, object]]:
-    kill = _kill(root)
+    kill = _load_kill_benchmark(root)
     server, url = kill.serve()
     yield kill, kill.Bench(tmp_path, url)
     server.terminate()
     server.wait()
+    if server.stdout is not None:
+        server.stdout.close()
 
 
-def test_a_kill_at_each_place_changes_no_byte(bench: tuple[ModuleType, object]) -> None:
-    _, made = bench
+def test_killed_run_continues_to_equal_bytes(bench: tuple[ModuleType, object]) -> None:
+    _, benchmark = bench
     rng = random.Random(11)
     for number, place in enumerate(("write", "clock", "judge", "finish", "summary")):
         model = "http" if place in ("clock", "finish") else "scripted"
-        row = made.kill(number, place, model, rng)  # type: ignore[attr-defined]
+        row = benchmark.kill(number, place, model, rng)  # type: ignore[attr-defined]
         assert row["equal"], row
 
 
 @pytest.mark.slow
-def test_thirty_seeded_runs_killed(bench: tuple[ModuleType, object]) -> None:
-    kill, made = bench
+def test_many_killed_runs_continue_to_equal_bytes(bench: tuple[ModuleType, object]) -> None:
+    kill, benchmark = bench
     rng = random.Random(2026)
     rows = []
     for number in range(36):
         place = kill.PLACES[number % len(kill.PLACES)]
         model = "http" if place == "clock" else rng.choice(("http", "scripted"))
-        rows.append(made.kill(number, place, model, rng))  # type: ignore[attr-defined]
+        rows.append(benchmark.kill(number, place, model, rng))  # type: ignore[attr-defined]
     assert [r for r in rows if not r["equal"]] == []
-    died = [(r["place"], k) for r in rows for k in r["kills"] if not k.endswith("before)")]
-    assert len(died) >= 25
-    assert sum(place == "write" for place, _ in died) >= 5
-    assert sum(place == "judge" for place, _ in died) >= 3
-    assert sum(place == "summary" for place, _ in died) >= 3
+    interrupted = [(r["place"], k) for r in rows for k in r["kills"] if not k.endswith("before)")]
+    assert len(interrupted) >= 25
+    assert sum(place == "write" for place, _ in interrupted) >= 5
+    assert sum(place == "judge" for place, _ in interrupted) >= 3
+    assert sum(place == "summary" for place, _ in interrupted) >= 3
 
 
 @pytest.mark.slow
-def test_a_local_model_in_float32_ends_byte_equal_too(
+def test_killed_run_of_a_local_model_in_float32(
     bench: tuple[ModuleType, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("transformers")
@@ -76,28 +78,27 @@ def test_a_local_model_in_float32_ends_byte_equal_too(
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
     set_seed(3)
-    made = tokenizer()
-    made.save_pretrained(tmp_path / "tiny")
+    words = tokenizer()
+    words.save_pretrained(tmp_path / "tiny")
     config = LlamaConfig(
-        vocab_size=len(made),
-        eos_token_id=made.eos_token_id,
-        pad_token_id=made.pad_token_id,
+        vocab_size=len(words),
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
         **SIZES,
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
-    _, killer = bench
-    monkeypatch.setenv(
-        "OMP_NUM_THREADS", "1"
-    )  # tiny, on a busy machine: threads would wait for one another
-    rows = killer.data.read_text().splitlines(keepends=True)[:12]  # type: ignore[attr-defined]
-    killer.data.write_text("".join(rows))  # type: ignore[attr-defined]
-    killer.models["local"] = f"local:{tmp_path / 'tiny'},dtype=float32"  # type: ignore[attr-defined]
-    row = killer.kill(0, "write", "local", random.Random(5))  # type: ignore[attr-defined]
+    _, benchmark = bench
+    # For a tiny model threads only wait for one another.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rows = benchmark.data.read_text().splitlines(keepends=True)[:12]  # type: ignore[attr-defined]
+    benchmark.data.write_text("".join(rows))  # type: ignore[attr-defined]
+    benchmark.models["local"] = f"local:{tmp_path / 'tiny'},dtype=float32"  # type: ignore[attr-defined]
+    row = benchmark.kill(0, "write", "local", random.Random(5))  # type: ignore[attr-defined]
     assert row["equal"], row
     assert any(not k.endswith("before)") for k in row["kills"])
 
 
-FULL = """
+SCRIPT = """
     import resource, sys
     from pathlib import Path
     sys.path.insert(0, {root!r})
@@ -115,17 +116,17 @@ FULL = """
 """
 
 
-def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, root: Path) -> None:
+def test_full_disk_is_reported_and_loses_nothing(tmp_path: Path, root: Path) -> None:
     out = tmp_path / "run"
-    script = textwrap.dedent(FULL).format(root=str(root))
+    script = textwrap.dedent(SCRIPT).format(root=str(root))
 
     def run(limit: int) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", script, str(out), str(limit)], capture_output=True, text=True
         )
 
-    evaluate(SeedModel(), MemoryDataset.of_size(300), [EvenJudge()], tmp_path / "whole")
-    sizes = {p.name: p.stat().st_size for p in (tmp_path / "whole").rglob("*.jsonl")}
+    evaluate(SeedModel(), MemoryDataset.of_size(300), [EvenJudge()], tmp_path / "complete")
+    sizes = {p.name: p.stat().st_size for p in (tmp_path / "complete").rglob("*.jsonl")}
     cut = sizes["responses.jsonl"] // 2 + 11
     first = run(max(cut, sizes["samples.jsonl"] + 1))
     assert first.returncode == 1, first.stderr
@@ -133,22 +134,22 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path, root: Path) -> No
         "the disk is full; what was written before is safe, and the same command continues from there"
         in first.stdout
     )
-    kept = (out / "responses.jsonl").read_bytes()
-    assert kept.endswith(b"\n")
-    assert 0 < len(kept) < sizes["responses.jsonl"]
+    stored = (out / "responses.jsonl").read_bytes()
+    assert stored.endswith(b"\n")
+    assert 0 < len(stored) < sizes["responses.jsonl"]
     assert run(0).returncode == 0
-    for path in (tmp_path / "whole").rglob("*.jsonl"):
-        assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+    for path in (tmp_path / "complete").rglob("*.jsonl"):
+        assert (out / path.relative_to(tmp_path / "complete")).read_bytes() == path.read_bytes()
 
 
-def test_a_small_file_system_that_is_full(tmp_path: Path) -> None:
+def test_full_file_system(tmp_path: Path) -> None:
     mount = tmp_path / "small"
     mount.mkdir()
-    made = subprocess.run(
+    mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(mount)], capture_output=True
     )
-    if made.returncode:
-        pytest.skip("no right to mount a small file system here")
+    if mounted.returncode:
+        pytest.skip("mounting a file system is not permitted")
     try:
         with pytest.raises(RunError, match="the disk is full"):
             evaluate(SeedModel(), MemoryDataset.of_size(2000), [EvenJudge()], mount / "run")
@@ -159,11 +160,11 @@ def test_a_small_file_system_that_is_full(tmp_path: Path) -> None:
         subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_two_processes_on_one_folder(tmp_path: Path, root: Path) -> None:
+def test_second_process_is_refused(tmp_path: Path, root: Path) -> None:
     run = evaluate(SeedModel(), MemoryDataset.of_size(3), [EvenJudge()], tmp_path / "run")
     writer = RunWriter(run.path, run.manifest)
     script = (
-        textwrap.dedent(FULL)
+        textwrap.dedent(SCRIPT)
         .format(root=str(root))
         .replace("MemoryDataset.of_size(300)", "MemoryDataset.of_size(3)")
         .replace("[EvenJudge()]", "[EvenJudge('test:two')]")
@@ -177,10 +178,8 @@ def test_two_processes_on_one_folder(tmp_path: Path, root: Path) -> None:
     assert subprocess.run([sys.executable, "-c", script, str(run.path), "0"]).returncode == 0
 
 
-def test_a_thousand_open_files_are_asked_for() -> None:
-    pytest.importorskip("aiohttp")
-    from truing.http import client
-
+def test_limit_of_open_files_is_raised() -> None:
+    client = pytest.importorskip("truing.http.client")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
@@ -192,7 +191,7 @@ def test_a_thousand_open_files_are_asked_for() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="cannot be a run folder"):
         evaluate(SeedModel(), MemoryDataset.of_size(2), [], tmp_path / "file" / "run")

@@ -1,4 +1,4 @@
-"""The run from data to folder: what is written, what a second call does, what is refused."""
+"""Evaluations from data set to run folder: what is stored, what a second call does, what is refused."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from truing.core.types import (
 from truing.evaluation.evaluate import evaluate, judge_run
 from truing.evaluation.options import EvaluateOptions
 from truing.models.scripted import ScriptedModel
-from truing.runs.folder import Run
+from truing.runs.folder import Run, RunWriter
 
 
-def files(run: Run) -> dict[str, bytes]:
-    """The bytes of a run's lines by name."""
+def read_files(run: Run) -> dict[str, bytes]:
+    """Returns the content of the run's JSONL files by name."""
     return {str(p.relative_to(run.path)): p.read_bytes() for p in sorted(run.path.rglob("*.jsonl"))}
 
 
-def test_a_run_is_samples_answers_and_judgements_in_order(tmp_path: Path) -> None:
+def test_run_holds_samples_answers_and_judgements_in_order(tmp_path: Path) -> None:
     model, judge = ScriptedModel(lambda c, s: c.prompt.split(":")[0]), EvenJudge()
     run = evaluate(
         model,
@@ -64,15 +64,15 @@ def test_a_run_is_samples_answers_and_judgements_in_order(tmp_path: Path) -> Non
     assert (run.path.stat().st_mode & 0o777) == 0o700
 
 
-def test_the_same_call_again_asks_nobody(tmp_path: Path) -> None:
+def test_same_call_again_queries_nothing(tmp_path: Path) -> None:
     model, judge = SeedModel(), EvenJudge()
-    first = files(evaluate(model, MemoryDataset.of_size(9), [judge], tmp_path / "run"))
+    first = read_files(evaluate(model, MemoryDataset.of_size(9), [judge], tmp_path / "run"))
     assert len(model.prompts) == 9
-    assert files(evaluate(model, MemoryDataset.of_size(9), [judge], tmp_path / "run")) == first
+    assert read_files(evaluate(model, MemoryDataset.of_size(9), [judge], tmp_path / "run")) == first
     assert (len(model.prompts), judge.calls) == (9, 9)
 
 
-def test_answers_come_in_any_order_and_end_in_the_samples_order(tmp_path: Path) -> None:
+def test_answers_are_stored_in_the_order_of_the_samples(tmp_path: Path) -> None:
     async def slow_first(conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         number = int(conversation.prompt.split()[1].rstrip(":"))
         await asyncio.sleep(0.0005 * (30 - number))
@@ -91,7 +91,7 @@ def test_answers_come_in_any_order_and_end_in_the_samples_order(tmp_path: Path) 
     assert [j.sample_id for j in run.judgements()] == [s.id for s in run.samples()]
 
 
-def test_each_sample_and_answer_has_a_stream_of_its_own(tmp_path: Path) -> None:
+def test_each_answer_has_its_own_random_stream(tmp_path: Path) -> None:
     options = EvaluateOptions(seed=3, sampling=Sampling(n=2))
     run = evaluate(SeedModel(), MemoryDataset.of_size(5), [], tmp_path / "run", options=options)
     for r in run.responses():
@@ -100,18 +100,18 @@ def test_each_sample_and_answer_has_a_stream_of_its_own(tmp_path: Path) -> None:
     assert len(texts) == 10
 
 
-def test_a_run_cut_anywhere_ends_the_same(tmp_path: Path) -> None:
+def test_interrupted_run_continues_to_equal_bytes(tmp_path: Path) -> None:
     options = EvaluateOptions(sampling=Sampling(n=3), concurrency=4)
-    whole = files(
+    complete = read_files(
         evaluate(
             SeedModel(),
             MemoryDataset.of_size(20),
             [EvenJudge()],
-            tmp_path / "whole",
+            tmp_path / "uninterrupted",
             options=options,
         )
     )
-    size = len(whole["responses.jsonl"])
+    size = len(complete["responses.jsonl"])
     for cut in (0, 1, size // 3, size // 2 + 7, size - 1):
         out = tmp_path / f"cut{cut}"
         run = evaluate(SeedModel(), MemoryDataset.of_size(20), [EvenJudge()], out, options=options)
@@ -122,14 +122,16 @@ def test_a_run_cut_anywhere_ends_the_same(tmp_path: Path) -> None:
             path.write_bytes(data[: cut * len(data) // size])
         model = SeedModel()
         assert (
-            files(evaluate(model, MemoryDataset.of_size(20), [EvenJudge()], out, options=options))
-            == whole
+            read_files(
+                evaluate(model, MemoryDataset.of_size(20), [EvenJudge()], out, options=options)
+            )
+            == complete
         )
         assert len(model.prompts) <= 20
         assert run.manifest.complete
 
 
-def test_judge_adds_to_a_finished_run_without_asking(tmp_path: Path) -> None:
+def test_judge_run_adds_judgements_without_the_model(tmp_path: Path) -> None:
     model = SeedModel()
     run = evaluate(model, MemoryDataset.of_size(12), [EvenJudge()], tmp_path / "run")
     second = EvenJudge("test:second", "odd")
@@ -142,7 +144,7 @@ def test_judge_adds_to_a_finished_run_without_asking(tmp_path: Path) -> None:
     assert "judging" not in run.manifest.notes
 
 
-def test_recorded_answers_and_peoples_judgements_become_a_run(tmp_path: Path) -> None:
+def test_recorded_answers_and_human_judgements_become_a_run(tmp_path: Path) -> None:
     rows = []
     for i in range(6):
         sample = Sample(id=f"s{i}", conversation=Conversation.of(f"prompt {i}"))
@@ -181,8 +183,8 @@ def test_recorded_answers_and_peoples_judgements_become_a_run(tmp_path: Path) ->
     assert not (tmp_path / "none").exists()
 
 
-class Prefix:
-    """Puts a word before the prompt; fails on one."""
+class PrefixAttack:
+    """Puts a word before the prompt; fails on one prompt."""
 
     name = "test:prefix"
 
@@ -192,64 +194,66 @@ class Prefix:
         return Sample(conversation=Conversation.of(f"Please. {sample.prompt}"), parent=sample.id)
 
 
-def test_an_attack_writes_the_samples_that_were_asked_and_their_parents(tmp_path: Path) -> None:
+def test_attack_stores_attacked_samples_and_parents(tmp_path: Path) -> None:
     model = SeedModel()
     run = evaluate(
         model,
         MemoryDataset.of_size(6),
         [EvenJudge()],
         tmp_path / "run",
-        attack=Prefix(),
+        attack=PrefixAttack(),
         options=EvaluateOptions(concurrency=3),
     )
-    asked = list(run.samples())
+    attacked = list(run.samples())
     parents = [s.id for s in MemoryDataset.of_size(6).rows() for s in [s.sample]]
-    assert [s.parent for s in asked] == parents
-    assert all(s.id != s.parent for s in asked)
-    assert sorted(model.prompts) == sorted(s.prompt for i, s in enumerate(asked) if i != 3)
+    assert [s.parent for s in attacked] == parents
+    assert all(s.id != s.parent for s in attacked)
+    assert sorted(model.prompts) == sorted(s.prompt for i, s in enumerate(attacked) if i != 3)
     failed = [r for r in run.responses() if r.failure]
     assert [(r.sample_id, r.failure.stage) for r in failed if r.failure] == [
-        (asked[3].id, "attack")
+        (attacked[3].id, "attack")
     ]
     judge_run(run, EvenJudge("test:later"))
     assert len(list(run.judgements("test:later"))) == 6
 
 
-class Stop:
-    """Stops at the second yes."""
+class StopAtFive:
+    """Stops at the fifth verdict that is True."""
 
     question = "even"
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, bool | None]] = []
+        self.observed: list[tuple[str, bool | None]] = []
 
     def observe(self, sample_id: str, verdict: bool | None) -> bool:
-        self.seen.append((sample_id, verdict))
-        return sum(v is True for _, v in self.seen) == 5
+        self.observed.append((sample_id, verdict))
+        return sum(v is True for _, v in self.observed) == 5
 
     def __str__(self) -> str:
         return "five yes"
 
 
-def test_until_looks_at_draws_in_the_order_drawn(tmp_path: Path) -> None:
-    async def jittery(conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+def test_stopping_rule_sees_draws_in_the_order_drawn(tmp_path: Path) -> None:
+    async def answer_with_delay(
+        conversation: Conversation, sampling: Sampling
+    ) -> tuple[Answer, ...]:
         await asyncio.sleep(0.0001 * (sampling.seed % 40))
         return (Answer.of("x" * (sampling.seed % 7)),)
 
     runs = []
     for concurrency in (1, 16):
-        stop, model = Stop(), SeedModel()
-        model.generate = jittery  # type: ignore[method-assign]
+        rule, model = StopAtFive(), SeedModel()
+        model.generate = answer_with_delay  # type: ignore[method-assign]
         run = evaluate(
             model,
             MemoryDataset.of_size(200),
             [EvenJudge()],
             tmp_path / str(concurrency),
-            options=EvaluateOptions(until=stop, concurrency=concurrency, seed=1),
+            options=EvaluateOptions(until=rule, concurrency=concurrency, seed=1),
         )
-        runs.append((stop.seen, files(run)))
-        assert len(list(run.responses())) == len(stop.seen) == len(list(run.judgements()))
-        assert run.manifest.notes["until"] == f"stopped after {len(stop.seen)} of 200 draws"
+        runs.append((rule.observed, read_files(run)))
+        assert len(list(run.responses())) == len(rule.observed) == len(list(run.judgements()))
+        assert run.manifest.notes["until"] == f"stopped after {len(rule.observed)} of 200 draws"
     assert runs[0] == runs[1]
     assert [i for i, _ in runs[0][0]] != [r.sample.id for r in MemoryDataset.of_size(200).rows()][
         : len(runs[0][0])
@@ -260,11 +264,11 @@ def test_until_looks_at_draws_in_the_order_drawn(tmp_path: Path) -> None:
             MemoryDataset.of_size(3),
             [EvenJudge(question="harmful")],
             tmp_path / "x",
-            options=EvaluateOptions(until=Stop()),
+            options=EvaluateOptions(until=StopAtFive()),
         )
 
 
-def test_another_plan_and_another_process_are_refused_with_a_clear_word(tmp_path: Path) -> None:
+def test_another_plan_and_another_process_are_refused(tmp_path: Path) -> None:
     run = evaluate(SeedModel(), MemoryDataset.of_size(3), [], tmp_path / "run")
     with pytest.raises(RunError, match=r"holds a run of another plan \(seed: 0, not 1\)"):
         evaluate(
@@ -272,15 +276,13 @@ def test_another_plan_and_another_process_are_refused_with_a_clear_word(tmp_path
         )
     with pytest.raises(RunError, match="data_sha256"):
         evaluate(SeedModel(), MemoryDataset.of_size(4), [], run.path)
-    from truing.runs.folder import RunWriter
-
     writer = RunWriter(run.path, run.manifest)
     with pytest.raises(RunError, match="another process is writing"):
         evaluate(SeedModel(), MemoryDataset.of_size(3), [EvenJudge()], run.path)
     writer.close()
 
 
-def test_faults_of_yours_come_together_and_before_the_first_call(tmp_path: Path) -> None:
+def test_wrong_arguments_are_reported_together_before_the_first_call(tmp_path: Path) -> None:
     model = SeedModel()
     with pytest.raises(PlanError) as caught:
         evaluate(
@@ -300,14 +302,14 @@ def test_faults_of_yours_come_together_and_before_the_first_call(tmp_path: Path)
     assert model.prompts == []
 
 
-def test_trouble_of_the_world_is_data(tmp_path: Path) -> None:
-    class Odd(SeedModel):
+def test_errors_of_model_and_judge_are_stored(tmp_path: Path) -> None:
+    class FaultyModel(SeedModel):
         async def generate(
             self, conversation: Conversation, sampling: Sampling
         ) -> tuple[Answer, ...]:
             number = int(conversation.prompt.split()[1].rstrip(":"))
             if number == 0:
-                raise OSError("the line\nis dead")
+                raise OSError("the connection\nbroke")
             if number == 1:
                 return ()
             if number == 2:
@@ -318,15 +320,15 @@ def test_trouble_of_the_world_is_data(tmp_path: Path) -> None:
                 return ("text",)  # type: ignore[return-value]
             return (Answer.of(""),)
 
-    class Raises(EvenJudge):
+    class FaultyJudge(EvenJudge):
         async def judge(self, sample: Sample, response: Response) -> Judgement:
             if not response.text:
-                raise ZeroDivisionError("by nothing")
+                raise ZeroDivisionError("by zero")
             return await super().judge(sample, response)
 
-    run = evaluate(Odd(), MemoryDataset.of_size(6), [Raises()], tmp_path / "run")
+    run = evaluate(FaultyModel(), MemoryDataset.of_size(6), [FaultyJudge()], tmp_path / "run")
     kinds = [(r.failure.stage, r.failure.kind) if r.failure else None for r in run.responses()]
-    told = [
+    expected_kinds = [
         ("model", "exception"),
         ("model", "empty"),
         ("model", "too_large"),
@@ -334,12 +336,12 @@ def test_trouble_of_the_world_is_data(tmp_path: Path) -> None:
         ("model", "unparsable"),
         None,
     ]
-    assert kinds == told
+    assert kinds == expected_kinds
     assert [len(r.text) for r in run.responses()][2] == 20_000
     first = next(run.responses()).failure
-    assert first is not None and first.message == "OSError: the line is dead"
-    judged = [(j.verdict, j.failure.kind if j.failure else None) for j in run.judgements()]
-    assert judged == [
+    assert first is not None and first.message == "OSError: the connection broke"
+    outcomes = [(j.verdict, j.failure.kind if j.failure else None) for j in run.judgements()]
+    assert outcomes == [
         (None, "exception"),
         (None, "empty"),
         (None, "too_large"),
@@ -349,10 +351,10 @@ def test_trouble_of_the_world_is_data(tmp_path: Path) -> None:
     ]
 
 
-def test_failed_samples_are_asked_again_only_if_wanted(tmp_path: Path) -> None:
+def test_failed_samples_are_repeated_only_with_retry_failures(tmp_path: Path) -> None:
     down = True
 
-    class Flaky(SeedModel):
+    class FailingModel(SeedModel):
         async def generate(
             self, conversation: Conversation, sampling: Sampling
         ) -> tuple[Answer, ...]:
@@ -360,9 +362,9 @@ def test_failed_samples_are_asked_again_only_if_wanted(tmp_path: Path) -> None:
                 return (Answer.failed("http", "503"),)
             return await super().generate(conversation, sampling)
 
-    run = evaluate(Flaky(), MemoryDataset.of_size(8), [EvenJudge()], tmp_path / "run")
+    run = evaluate(FailingModel(), MemoryDataset.of_size(8), [EvenJudge()], tmp_path / "run")
     down = False
-    model = Flaky()
+    model = FailingModel()
     evaluate(model, MemoryDataset.of_size(8), [EvenJudge()], run.path)
     assert model.prompts == []
     evaluate(
@@ -373,25 +375,27 @@ def test_failed_samples_are_asked_again_only_if_wanted(tmp_path: Path) -> None:
         options=EvaluateOptions(retry_failures=True),
     )
     assert len(model.prompts) == 1
-    whole = evaluate(SeedModel(), MemoryDataset.of_size(8), [EvenJudge()], tmp_path / "whole")
-    assert files(run) == files(whole)
+    uninterrupted = evaluate(
+        SeedModel(), MemoryDataset.of_size(8), [EvenJudge()], tmp_path / "uninterrupted"
+    )
+    assert read_files(run) == read_files(uninterrupted)
 
 
-def test_a_spent_budget_keeps_what_came_and_goes_on_later(tmp_path: Path) -> None:
-    class Poor(SeedModel):
-        left = 5
+def test_run_continues_after_the_budget_was_reached(tmp_path: Path) -> None:
+    class BudgetModel(SeedModel):
+        remaining = 5
 
         async def generate(
             self, conversation: Conversation, sampling: Sampling
         ) -> tuple[Answer, ...]:
-            if self.left == 0:
+            if self.remaining == 0:
                 raise BudgetExceeded("5 requests are spent")
-            self.left -= 1
+            self.remaining -= 1
             return await super().generate(conversation, sampling)
 
     with pytest.raises(BudgetExceeded, match="5 requests"):
         evaluate(
-            Poor(),
+            BudgetModel(),
             MemoryDataset.of_size(9),
             [EvenJudge()],
             tmp_path / "run",
@@ -400,14 +404,16 @@ def test_a_spent_budget_keeps_what_came_and_goes_on_later(tmp_path: Path) -> Non
     run = Run(tmp_path / "run")
     assert len(list(run.responses())) == 5
     assert not run.manifest.complete
-    model = Poor()
+    model = BudgetModel()
     evaluate(model, MemoryDataset.of_size(9), [EvenJudge()], run.path)
     assert len(model.prompts) == 4
-    whole = evaluate(SeedModel(), MemoryDataset.of_size(9), [EvenJudge()], tmp_path / "whole")
-    assert files(run) == files(whole)
+    uninterrupted = evaluate(
+        SeedModel(), MemoryDataset.of_size(9), [EvenJudge()], tmp_path / "uninterrupted"
+    )
+    assert read_files(run) == read_files(uninterrupted)
 
 
-def test_a_judge_that_chose_the_variant_is_struck(tmp_path: Path) -> None:
+def test_judge_that_selected_for_the_model_is_struck(tmp_path: Path) -> None:
     judge = EvenJudge()
     model = SeedModel()
     model.lineage = Lineage(name="tuned", hash="1234", judges=(judge.lineage,))
@@ -415,29 +421,31 @@ def test_a_judge_that_chose_the_variant_is_struck(tmp_path: Path) -> None:
     assert "tuned was chosen" in (run.manifest.judges[0].struck or "")
 
 
-def test_a_clock_that_jumps_changes_nothing(
+def test_result_does_not_depend_on_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = files(evaluate(SeedModel(), MemoryDataset.of_size(5), [EvenJudge()], tmp_path / "a"))
-    wall = iter(range(10**9, 0, -(10**6)))
-    monkeypatch.setattr(time, "time", lambda: float(next(wall)))
+    expected = read_files(
+        evaluate(SeedModel(), MemoryDataset.of_size(5), [EvenJudge()], tmp_path / "a")
+    )
+    times = iter(range(10**9, 0, -(10**6)))
+    monkeypatch.setattr(time, "time", lambda: float(next(times)))
     assert (
-        files(evaluate(SeedModel(), MemoryDataset.of_size(5), [EvenJudge()], tmp_path / "b"))
-        == plain
+        read_files(evaluate(SeedModel(), MemoryDataset.of_size(5), [EvenJudge()], tmp_path / "b"))
+        == expected
     )
 
 
-def test_progress_and_a_running_loop(tmp_path: Path) -> None:
-    seen: list[tuple[int, int, int]] = []
+def test_progress_and_a_running_event_loop(tmp_path: Path) -> None:
+    progress: list[tuple[int, int, int]] = []
 
-    async def notebook() -> Run:
+    async def evaluate_in_a_loop() -> Run:
         options = EvaluateOptions(
-            progress=lambda done, total, failures: seen.append((done, total, failures))
+            progress=lambda done, total, failures: progress.append((done, total, failures))
         )
         return evaluate(
             SeedModel(), MemoryDataset.of_size(4), [], tmp_path / "run", options=options
         )
 
-    assert asyncio.run(notebook()).manifest.complete
-    assert seen[0] == (0, 4, 0)
-    assert seen[-1] == (4, 4, 0)
+    assert asyncio.run(evaluate_in_a_loop()).manifest.complete
+    assert progress[0] == (0, 4, 0)
+    assert progress[-1] == (4, 4, 0)

@@ -1,4 +1,4 @@
-"""What a run lets pass: real answers and judgements, of bounded length, in Unicode, past the floor."""
+"""Answers and judgements in the form in which they are stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from truing.evaluation.validation import (
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("answer", "reason"),
     [
         ("just text", "the model gave a str, not an Answer"),
         (None, "the model gave a NoneType, not an Answer"),
@@ -27,19 +27,19 @@ from truing.evaluation.validation import (
         ),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_no_answer_is_a_failure(given: Any, said: str) -> None:
-    made = prepare_answer(given)
-    assert made.failure is not None
-    assert (made.failure.kind, made.failure.message) == ("unparsable", said)
+def test_anything_but_an_answer_becomes_a_failure(answer: Any, reason: str) -> None:
+    stored = prepare_answer(answer)
+    assert stored.failure is not None
+    assert (stored.failure.kind, stored.failure.message) == ("unparsable", reason)
 
 
-def test_an_answer_passes_as_it_is() -> None:
+def test_valid_answer_is_unchanged() -> None:
     for text in ("hello", "", "ünïcode ✓", "x" * MAX_ANSWER_CHARS):
         answer = Answer.of(text)
         assert prepare_answer(answer) is answer
 
 
-def test_lone_surrogates_and_endless_answers_are_mended() -> None:
+def test_lone_surrogates_are_replaced_and_long_answers_cut() -> None:
     assert prepare_answer(Answer.of("a\ud800b")).text == "a?b"
     calls = (ToolCall("1", "look"),)
     long = prepare_answer(Answer(message=Message("assistant", "y" * (MAX_ANSWER_CHARS + 1), calls)))
@@ -52,16 +52,16 @@ def test_lone_surrogates_and_endless_answers_are_mended() -> None:
     assert long.message.tool_calls == calls
 
 
-def test_the_floor_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_filter_is_applied_before_an_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         output_filter,
         "find_prohibited_content",
         lambda text: output_filter.FilterMatch("child_abuse", "abc") if "marked" in text else None,
     )
-    held = prepare_answer(Answer.of("marked " + "z" * MAX_ANSWER_CHARS))
-    assert held.text == ""
-    assert held.failure is not None
-    assert (held.failure.stage, held.failure.kind) == ("floor", "withheld")
+    answer = prepare_answer(Answer.of("marked " + "z" * MAX_ANSWER_CHARS))
+    assert answer.text == ""
+    assert answer.failure is not None
+    assert (answer.failure.stage, answer.failure.kind) == ("floor", "withheld")
     rationale = validate_judgement(
         Judgement(sample_id="s", judge="j", question="q", rationale="it says: marked")
     ).rationale
@@ -69,7 +69,7 @@ def test_the_floor_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "marked" not in rationale
 
 
-def test_what_a_judge_may_give() -> None:
+def test_verdict_becomes_a_bool_and_other_types_raise() -> None:
     judgement = Judgement(sample_id="s", judge="j", question="q", verdict=True)
     assert validate_judgement(judgement) is judgement
     assert (

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that importing the package stays cheap."""
+"""Lazy exports: names of a package that are imported at their first use."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ def lazy_exports(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Returns the `__getattr__`, `__dir__` and `__all__` of a package (PEP 562).
 
-    `names` maps a module of the package to its public names, separated by blanks; a module that is public
-    as a whole stands under the key "". The getter raises AttributeError for any other name.
+    `names` maps each module of the package to its public names, separated by spaces; modules that
+    are public as a whole are listed under the key "". The getter raises AttributeError for other
+    names.
     """
     defined_in = {name: module for module, listed in names.items() for name in listed.split()}
 
@@ -26,7 +27,8 @@ def lazy_exports(
         else:
             module = importlib.import_module(f"{package}.{defined_in[name]}")
             value = getattr(module, name)
-        setattr(sys.modules[package], name, value)  # the next access does not come here
+        # As an attribute of the package, it is found without this function the next time.
+        setattr(sys.modules[package], name, value)
         return value
 
     return __getattr__, lambda: sorted(defined_in), sorted(defined_in)
