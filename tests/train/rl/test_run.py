@@ -223,4 +223,4 @@ def test_the_command_refuses_an_unknown_generator(
     monkeypatch.setattr(sys, "argv", [*command, "--generator", "vlm"])
     with pytest.raises(SystemExit):
         main()
-    assert "none of local, vllm" in capsys.readouterr().err
+    assert "must be local, vllm" in capsys.readouterr().err

@@ -137,7 +137,7 @@ def test_a_run_with_other_settings_does_not_resume(make_trainer: Any) -> None:
     make_trainer("grpo", save_every=1).run()
     with pytest.raises(PlanError, match="other settings"):
         make_trainer("grpo", save_every=1, kl=0.5).run()
-    with pytest.raises(PlanError, match="not of ppo"):
+    with pytest.raises(PlanError, match="a grpo run, this one is ppo"):
         make_trainer("ppo", save_every=1).run()
 
 

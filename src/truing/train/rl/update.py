@@ -180,8 +180,8 @@ class PolicyUpdater:
     ) -> float:
         """Takes one gradient step on the policy.
 
-        Returns the KL of the new policy from the one that sampled (k3 estimator, nats per answer
-        token; Schulman 2020), before the step.
+        Returns the KL of the policy before this step from the one that sampled (k3 estimator, nats
+        per answer token; Schulman 2020).
         """
         settings = self.settings
         by_token = averages_over_tokens(settings)
