@@ -1,4 +1,4 @@
-"""Agreement against sklearn, statsmodels, published and hand-computed values; Dawid-Skene on raters of known error.
+"""Agreement against sklearn, statsmodels, published and hand-computed values; Dawid-Skene.
 
 `test_agreement_peer.py` compares Krippendorff's alpha with the krippendorff package.
 """
@@ -28,18 +28,19 @@ FAST = BootstrapOptions(draws=60)
 
 
 def ratings(seed=0, raters=3, items=80, levels=5, noise=0.8):
-    random = np.random.default_rng(seed)
-    truth = random.integers(0, levels, items)
-    return np.clip(np.rint(truth + random.normal(0, noise, (raters, items))), 0, levels - 1)
+    """Ratings of raters who see the truth with noise, [raters, items]."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, levels, items)
+    return np.clip(np.rint(truth + rng.normal(0, noise, (raters, items))), 0, levels - 1)
 
 
 @pytest.mark.parametrize("weights", ["none", "linear", "quadratic"])
 def test_cohen_equals_sklearn(weights):
     a, b = ratings(raters=2)
     expected = cohen_kappa_score(a, b, weights=None if weights == "none" else weights)
-    made = cohen_kappa(a, b, weights=weights, options=FAST)
-    assert made.estimate == pytest.approx(expected)
-    assert made.lower <= made.estimate <= made.upper
+    kappa = cohen_kappa(a, b, weights=weights, options=FAST)
+    assert kappa.estimate == pytest.approx(expected)
+    assert kappa.lower <= kappa.estimate <= kappa.upper
 
 
 def test_fleiss_equals_statsmodels():
@@ -54,12 +55,12 @@ nan = np.nan
 
 
 def alpha(matrix, measurement="nominal"):
-    """Krippendorff's alpha without the work of an interval."""
+    """Krippendorff's alpha with a single bootstrap replicate, which makes it fast."""
     return krippendorff_alpha(matrix, measurement, options=BootstrapOptions(draws=1)).estimate
 
 
 def alpha_by_pairs(matrix, measurement):
-    """Alpha by its definition, pair by pair, without a coincidence matrix: slow, and hard to get wrong."""
+    """Alpha by its definition, pair by pair, without a coincidence matrix."""
     units = [[v for v in column if not np.isnan(v)] for column in np.asarray(matrix, float).T]
     units = [u for u in units if len(u) >= 2]
     ratings = [v for u in units for v in u]
@@ -106,7 +107,8 @@ def test_krippendorffs_own_example(measurement, published):
 
 
 def test_krippendorffs_binary_example():
-    # The same paper: two observers, ten units, two values. o01 = 4, n0 = 14, n1 = 6: 1 - 19 * 4 / (14 * 6).
+    # The same paper: two observers, ten units, two values. o01 = 4, n0 = 14, n1 = 6, so
+    # alpha = 1 - 19 * 4 / (14 * 6).
     a = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
     b = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
     assert alpha([a, b]) == pytest.approx(1 - 19 * 4 / (14 * 6)) == pytest.approx(0.095, abs=5e-4)
@@ -147,11 +149,11 @@ def test_a_unit_with_one_rating_changes_nothing():
     ],
 )
 def test_alpha_is_undefined_without_variance_or_pairs(matrix, measurement):
-    made = krippendorff_alpha(matrix, measurement, options=FAST)
-    assert np.isnan([made.estimate, made.lower, made.upper]).all()
+    interval = krippendorff_alpha(matrix, measurement, options=FAST)
+    assert np.isnan([interval.estimate, interval.lower, interval.upper]).all()
 
 
-def test_alpha_refuses_what_it_cannot_measure():
+def test_alpha_refuses_invalid_ratings():
     with pytest.raises(ValueError, match="shape"):
         krippendorff_alpha([1, 2, 3])
     with pytest.raises(ValueError, match="infinite"):
@@ -171,10 +173,10 @@ levels = st.sampled_from(MEASUREMENTS)
 @settings(max_examples=80, deadline=None)
 @given(matrices, levels)
 def test_alpha_is_that_of_all_pairs(matrix, measurement):
-    made = alpha(matrix, measurement)
-    assume(not np.isnan(made))
-    assert made == pytest.approx(alpha_by_pairs(matrix, measurement), abs=1e-9)
-    assert made <= 1 + 1e-12
+    estimate = alpha(matrix, measurement)
+    assume(not np.isnan(estimate))
+    assert estimate == pytest.approx(alpha_by_pairs(matrix, measurement), abs=1e-9)
+    assert estimate <= 1 + 1e-12
 
 
 @settings(max_examples=60, deadline=None)
@@ -217,12 +219,12 @@ def test_alpha_under_a_change_of_scale(matrix, scale, negative, shift):
 def test_alphas_interval_holds_its_estimate():
     matrix = ratings(2, items=30)
     matrix[0, :8] = nan
-    made = krippendorff_alpha(matrix, "ordinal", options=FAST)
-    assert made.lower < made.estimate < made.upper
-    assert made.estimate == pytest.approx(alpha_by_pairs(matrix, "ordinal"))
+    interval = krippendorff_alpha(matrix, "ordinal", options=FAST)
+    assert interval.lower < interval.estimate < interval.upper
+    assert interval.estimate == pytest.approx(alpha_by_pairs(matrix, "ordinal"))
 
 
-def test_the_rater_who_differs_is_seen():
+def test_alpha_rises_without_a_rater_who_disagrees():
     matrix = ratings(3, noise=0.3)
     matrix[2] = np.random.default_rng(9).integers(0, 5, 80)
     without = leave_one_out_alpha(matrix, ["ann", "bo", "cy"], options=FAST)
@@ -233,24 +235,27 @@ def test_the_rater_who_differs_is_seen():
         leave_one_out_alpha(matrix, ["ann"], options=FAST)
 
 
-def test_no_variance_is_no_agreement_figure():
+def test_kappa_is_undefined_without_variance():
     assert np.isnan(cohen_kappa([1, 1, 1], [1, 1, 1], options=FAST).estimate)
 
 
 def test_dawid_skene_finds_the_raters():
-    random = np.random.default_rng(4)
-    truth = random.random(1500) < 0.3
+    rng = np.random.default_rng(4)
+    truth = rng.random(1500) < 0.3
     se, sp = [0.95, 0.8, 0.6, 0.9], [0.9, 0.95, 0.7, 0.6]
-    said = [
-        np.where(truth, random.random(1500) < a, random.random(1500) > b) for a, b in zip(se, sp)
+    ratings_by_rater = [
+        np.where(truth, rng.random(1500) < a, rng.random(1500) > b) for a, b in zip(se, sp)
     ]
-    matrix = np.stack(said).astype(float)
+    matrix = np.stack(ratings_by_rater).astype(float)
     matrix[3, :700] = np.nan
-    made = dawid_skene(matrix)
-    assert made.sensitivity == pytest.approx(se, abs=0.07)
-    assert made.specificity == pytest.approx(sp, abs=0.05)
-    assert made.prevalence == pytest.approx(0.3, abs=0.04)
-    majority = np.nanmean(matrix, 0) > 0.5
-    assert ((np.array(made.probability) > 0.5) == truth).mean() > (majority == truth).mean()
+    result = dawid_skene(matrix)
+    assert result.sensitivity == pytest.approx(se, abs=0.07)
+    assert result.specificity == pytest.approx(sp, abs=0.05)
+    assert result.prevalence == pytest.approx(0.3, abs=0.04)
+    consensus, majority = np.array(result.probability) > 0.5, np.nanmean(matrix, 0) > 0.5
+    assert (consensus == truth).mean() > (majority == truth).mean()
+
+
+def test_dawid_skene_needs_a_rating_of_every_item():
     with pytest.raises(ValueError, match="without any rating"):
         dawid_skene(np.full((2, 2), np.nan))

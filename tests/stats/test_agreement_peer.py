@@ -1,6 +1,7 @@
-"""Krippendorff's alpha against the krippendorff package (GPL-3.0-or-later), in a virtual environment of its own.
+"""Krippendorff's alpha against the krippendorff package, in its own virtual environment.
 
-The environment is `TRUING_PEERS/krippendorff` where there is one, otherwise it is built for the test; see
+The package is under GPL-3.0-or-later and no dependency. The environment is
+`TRUING_PEERS/krippendorff` if that exists, otherwise it is built for the test; see
 benchmarks/engine/peers/README.md.
 """
 
@@ -19,16 +20,17 @@ from truing.stats.agreement import BootstrapOptions, krippendorff_alpha
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 
-# Lines of {"matrix": ..., "measurement": ...} in, one JSON array of alphas out; null where the package refuses.
-PEER = """
+# Reads lines of {"matrix": ..., "measurement": ...} and prints one JSON array of alphas, with null
+# where the package refuses.
+PEER_SCRIPT = """
 import json, sys
 import krippendorff
 import numpy as np
 
 def alpha(case):
-    data = np.array(case["matrix"], float)
+    data, level = np.array(case["matrix"], float), case["measurement"]
     try:
-        return float(krippendorff.alpha(reliability_data=data, level_of_measurement=case["measurement"]))
+        return float(krippendorff.alpha(reliability_data=data, level_of_measurement=level))
     except ValueError:
         return None
 
@@ -37,8 +39,11 @@ print(json.dumps([alpha(json.loads(line)) for line in sys.stdin]))
 
 
 @pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The python of an environment with krippendorff; skips (or, with CI=true, fails) where it cannot be built."""
+def peer_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The interpreter of an environment with krippendorff.
+
+    Skips where it cannot be built; with CI=true, fails instead.
+    """
     python = Path(os.environ.get("TRUING_PEERS") or ".") / "krippendorff" / "bin" / "python"
     if os.environ.get("TRUING_PEERS") and python.exists():
         return str(python.absolute())
@@ -63,26 +68,26 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(python)
 
 
-def random_case(random: np.random.Generator) -> dict[str, object]:
-    """Raters who follow a truth more or less, on whole or fractional grades, with up to 60 percent missing."""
-    raters, items, grades = random.integers(2, 9), random.integers(2, 40), random.integers(2, 9)
-    truth = random.integers(0, grades, items)
+def random_case(rng: np.random.Generator) -> dict[str, object]:
+    """Raters who see a truth with noise, on whole or fractional grades, up to 60 % missing."""
+    raters, items, grades = rng.integers(2, 9), rng.integers(2, 40), rng.integers(2, 9)
+    truth = rng.integers(0, grades, items)
     matrix = np.clip(
-        np.rint(truth + random.normal(0, random.uniform(0, 2), (raters, items))), 0, grades - 1
+        np.rint(truth + rng.normal(0, rng.uniform(0, 2), (raters, items))), 0, grades - 1
     )
-    measurement = str(random.choice(["nominal", "ordinal", "interval", "ratio"]))
-    if random.random() < 0.3:
+    measurement = str(rng.choice(["nominal", "ordinal", "interval", "ratio"]))
+    if rng.random() < 0.3:
         matrix = matrix * 0.37 + 0.11
-    if measurement != "ratio" and random.random() < 0.3:
+    if measurement != "ratio" and rng.random() < 0.3:
         matrix = matrix - 3
-    matrix[random.random((raters, items)) < random.uniform(0, 0.6)] = np.nan
+    matrix[rng.random((raters, items)) < rng.uniform(0, 0.6)] = np.nan
     return {"matrix": matrix.tolist(), "measurement": measurement}
 
 
-def test_alpha_equals_the_packages(peer: str) -> None:
-    random = np.random.default_rng(2011)
-    cases = [random_case(random) for _ in range(200)]
-    command = [peer, "-W", "ignore", "-c", PEER]
+def test_alpha_equals_the_packages(peer_python: str) -> None:
+    rng = np.random.default_rng(2011)
+    cases = [random_case(rng) for _ in range(200)]
+    command = [peer_python, "-W", "ignore", "-c", PEER_SCRIPT]
     done = subprocess.run(
         command,
         input="\n".join(map(json.dumps, cases)),

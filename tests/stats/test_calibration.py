@@ -21,9 +21,10 @@ from truing.stats.calibration import (
 
 
 def sample(n=3000, sharpen=1.0, seed=0):
-    random = np.random.default_rng(seed)
-    p = random.beta(1, 2, n)
-    y = (random.random(n) < p).astype(float)
+    """Probabilities and outcomes; calibrated, or overconfident by the factor `sharpen`."""
+    rng = np.random.default_rng(seed)
+    p = rng.beta(1, 2, n)
+    y = (rng.random(n) < p).astype(float)
     return apply_temperature(p, 1 / sharpen), y
 
 
@@ -33,7 +34,8 @@ def test_brier_equals_sklearn():
 
 
 def test_ece_by_hand():
-    # Two bins of ten: [0.25] * 4 with one event, [0.95] * 4 with two: |0.25 - 0.25| / 2 + |0.95 - 0.5| / 2.
+    # Two of ten bins: 0.25 four times with one event, 0.95 four times with two, so
+    # |0.25 - 0.25| / 2 + |0.95 - 0.5| / 2.
     assert ece([0.25] * 4 + [0.95] * 4, [1, 0, 0, 0, 1, 1, 0, 0], bins=10) == pytest.approx(0.225)
 
 
@@ -46,32 +48,35 @@ def test_temperature_is_recovered():
 
 def test_isotonic_equals_sklearn():
     p, y = sample(500)
-    made, reference = fit_isotonic(p, y), IsotonicRegression(out_of_bounds="clip").fit(p, y)
+    isotonic, reference = fit_isotonic(p, y), IsotonicRegression(out_of_bounds="clip").fit(p, y)
     grid = np.linspace(0, 1, 101)
-    assert made(grid) == pytest.approx(reference.predict(grid), abs=1e-9)
+    assert isotonic(grid) == pytest.approx(reference.predict(grid), abs=1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
-def test_isotonic_never_falls(rows):
-    made = fit_isotonic([p for p, _ in rows], [float(y) for _, y in rows])
-    assert all(np.diff(made(np.linspace(0, 1, 30))) >= -1e-12)
+def test_isotonic_is_non_decreasing(rows):
+    isotonic = fit_isotonic([p for p, _ in rows], [float(y) for _, y in rows])
+    assert all(np.diff(isotonic(np.linspace(0, 1, 30))) >= -1e-12)
 
 
 def test_reliability_bins_hold_all_rows():
     p, y = sample(1000)
-    for mass in (False, True):
-        assert sum(b.n for b in reliability_bins(p, y, equal_mass=mass)) == 1000
+    for equal_mass in (False, True):
+        assert sum(b.n for b in reliability_bins(p, y, equal_mass=equal_mass)) == 1000
     assert max(b.n for b in reliability_bins(p, y, equal_mass=True)) <= 101
 
 
 def test_selective_accuracy_by_hand():
-    made = selective_accuracy([0.9, 0.8, 0.3, 0.2], [1, 1, 0, 0], steps=2)
-    assert [(s.coverage, s.accuracy.estimate) for s in made] == [(0.5, 1.0), (1.0, 0.5)]
+    curve = selective_accuracy([0.9, 0.8, 0.3, 0.2], [1, 1, 0, 0], steps=2)
+    assert [(point.coverage, point.accuracy.estimate) for point in curve] == [
+        (0.5, 1.0),
+        (1.0, 0.5),
+    ]
 
 
 @pytest.mark.parametrize(
-    "bad", [([1.2], [1.0]), ([float("nan")], [1.0]), ([0.5], [1.0, 0.0]), ([], [])]
+    "arguments", [([1.2], [1.0]), ([float("nan")], [1.0]), ([0.5], [1.0, 0.0]), ([], [])]
 )
-def test_bad_input(bad):
+def test_invalid_input_is_refused(arguments):
     with pytest.raises(ValueError):
-        ece(*bad)
+        ece(*arguments)

@@ -21,14 +21,15 @@ from truing.stats.classification import (
 
 
 def sample(n=400, seed=0, step=None):
-    random = np.random.default_rng(seed)
-    y = random.random(n) < 0.3
-    p = np.clip(np.where(y, 0.65, 0.35) + random.normal(0, 0.2, n), 0, 1)
+    """Probabilities and labels; probabilities are rounded to `step`, which makes ties."""
+    rng = np.random.default_rng(seed)
+    y = rng.random(n) < 0.3
+    p = np.clip(np.where(y, 0.65, 0.35) + rng.normal(0, 0.2, n), 0, 1)
     return (np.round(p / step) * step if step else p), y
 
 
 @pytest.mark.parametrize("step", [None, 0.1])
-def test_equal_to_sklearn_ties_and_all(step):
+def test_equal_to_sklearn_with_and_without_ties(step):
     p, y = sample(step=step)
     assert auroc(p, y).estimate == pytest.approx(roc_auc_score(y, p))
     assert average_precision(p, y).estimate == pytest.approx(average_precision_score(y, p))
@@ -36,29 +37,28 @@ def test_equal_to_sklearn_ties_and_all(step):
 
 
 def test_delong_covers():
-    random = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     truth = 0.760  # P(N(1, 1) > N(0, 1))
-    inside = 0
+    covered = 0
     for _ in range(500):
-        p = np.concatenate([random.normal(1, 1, 40), random.normal(0, 1, 80)])
-        made = auroc(p, np.arange(120) < 40)
-        inside += made.lower <= truth <= made.upper
-    assert inside / 500 >= 0.925
+        p = np.concatenate([rng.normal(1, 1, 40), rng.normal(0, 1, 80)])
+        interval = auroc(p, np.arange(120) < 40)
+        covered += interval.lower <= truth <= interval.upper
+    assert covered / 500 >= 0.925
 
 
-def test_one_class_only_has_no_curve():
+def test_a_single_class_has_no_curve():
     assert auroc([0.1, 0.2], [False, False]) is None
     assert average_precision([0.1, 0.2], [False, False]) is None
-    made = classification_scores([False, False], [False, False], [0.1, None], ["a", "b"])
-    assert (
-        made.precision is None and made.recall is None and made.f1 is None and made.n_positive == 0
-    )
-    assert made.specificity.estimate == 1.0
+    scores = classification_scores([False, False], [False, False], [0.1, None], ["a", "b"])
+    assert (scores.precision, scores.recall, scores.f1, scores.n_positive) == (None, None, None, 0)
+    assert scores.specificity.estimate == 1.0
 
 
 def test_perfect_separation_still_has_a_width():
-    made = auroc([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1])
-    assert made.estimate == 1.0 and made.lower < 0.9
+    interval = auroc([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1])
+    assert interval.estimate == 1.0
+    assert interval.lower < 0.9
 
 
 def test_rows_of_one_prompt_are_drawn_together():
@@ -67,14 +67,18 @@ def test_rows_of_one_prompt_are_drawn_together():
     assert f1_score(p > 0.5, y, groups).width > 1.6 * f1_score(p > 0.5, y).width
 
 
-def test_spearman_and_pairs():
-    random = np.random.default_rng(2)
-    x = random.normal(size=80)
-    y = np.round(x + random.normal(size=80), 0)
-    made = spearman_correlation(x, y)
-    assert made.estimate == pytest.approx(spearmanr(x, y).statistic)
-    assert made.lower < made.estimate < made.upper
+def test_spearman_equals_scipy():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=80)
+    y = np.round(x + rng.normal(size=80), 0)
+    correlation = spearman_correlation(x, y)
+    assert correlation.estimate == pytest.approx(spearmanr(x, y).statistic)
+    assert correlation.lower < correlation.estimate < correlation.upper
     assert spearman_correlation([1, 1, 1, 1, 1, 1], range(6)) is None
+
+
+def test_pairwise_accuracy_by_hand():
+    # Right, wrong, and a tie.
     assert pairwise_accuracy([0.1, 0.5, 0.3], [0.2, 0.4, 0.3]).estimate == pytest.approx(0.5)
     assert pairwise_accuracy([], []) is None
 
@@ -82,11 +86,12 @@ def test_spearman_and_pairs():
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, 1)), min_size=1, max_size=40))
 def test_intervals_hold_their_estimates(rows):
-    made = classification_scores(
+    scores = classification_scores(
         [r[0] for r in rows],
         [r[1] for r in rows],
         [r[2] for r in rows],
         [str(i) for i in range(len(rows))],
     )
-    for part in (made.precision, made.recall, made.specificity, made.f1, made.auroc, made.ap):
-        assert part is None or -1e-12 <= part.lower <= part.estimate <= part.upper <= 1 + 1e-12
+    names = ("precision", "recall", "specificity", "f1", "auroc", "ap")
+    for i in (getattr(scores, name) for name in names):
+        assert i is None or -1e-12 <= i.lower <= i.estimate <= i.upper <= 1 + 1e-12

@@ -1,4 +1,4 @@
-"""Conformal and Learn-then-Test: the textbook numbers, and the promise kept in simulation."""
+"""Conformal thresholds and Learn then Test: textbook numbers, and guarantees in simulation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from truing.stats.conformal import (
+    anytime_p_value,
     binomial_p_value,
     conformal_threshold,
     hoeffding_bentkus_p_value,
@@ -25,9 +26,9 @@ def test_conformal_rank_by_hand():
 
 
 def test_conformal_covers():
-    random = np.random.default_rng(0)
-    over = [random.normal() > conformal_threshold(random.normal(size=60), 0.1) for _ in range(3000)]
-    assert np.mean(over) <= 0.115
+    rng = np.random.default_rng(0)
+    exceeds = [rng.normal() > conformal_threshold(rng.normal(size=60), 0.1) for _ in range(3000)]
+    assert np.mean(exceeds) <= 0.115
 
 
 def test_binomial_p_equals_scipy():
@@ -44,33 +45,27 @@ def test_labels_needed(alpha, events, n):
 
 
 def test_fixed_sequence_stops_at_the_first_failure():
-    made = learn_then_test([0.1, 0.2, 0.3, 0.4], [0, 0, 9, 0], [59, 80, 100, 500], 0.05)
-    assert [t.certified for t in made] == [True, True, False, False]
+    tested = learn_then_test([0.1, 0.2, 0.3, 0.4], [0, 0, 9, 0], [59, 80, 100, 500], 0.05)
+    assert [t.certified for t in tested] == [True, True, False, False]
     with pytest.raises(ValueError):
         learn_then_test([0.1], [0], [10], 1.5)
 
 
-def test_promise_of_learn_then_test():
-    random = np.random.default_rng(1)
-    broken = 0
-    rates = [
-        0.01,
-        0.04,
-        0.06,
-        0.1,
-    ]  # true rates of four thresholds; alpha 0.05: the third must seldom be certified
+def test_learn_then_test_keeps_its_guarantee():
+    rng = np.random.default_rng(1)
+    false_certificates = 0
+    rates = [0.01, 0.04, 0.06, 0.1]  # true rates; at alpha 5 % the third is too high
     for _ in range(2000):
-        made = learn_then_test(
-            [1, 2, 3, 4], [int(random.binomial(300, r)) for r in rates], [300] * 4, 0.05
-        )
-        broken += made[2].certified
-    assert broken / 2000 <= 0.055
+        events = [int(rng.binomial(300, rate)) for rate in rates]
+        tested = learn_then_test([1, 2, 3, 4], events, [300] * 4, 0.05)
+        false_certificates += tested[2].certified
+    assert false_certificates / 2000 <= 0.055
 
 
 def test_hoeffding_bentkus_is_a_p_value():
-    random = np.random.default_rng(2)
+    rng = np.random.default_rng(2)
     p = [
-        hoeffding_bentkus_p_value(float(random.binomial(200, 0.1)) / 200, 200, 0.1)
+        hoeffding_bentkus_p_value(float(rng.binomial(200, 0.1)) / 200, 200, 0.1)
         for _ in range(2000)
     ]
     assert np.mean(np.asarray(p) <= 0.05) <= 0.05
@@ -78,18 +73,19 @@ def test_hoeffding_bentkus_is_a_p_value():
     assert hoeffding_bentkus_p_value(0.0, 100, 0.1) < 0.001
 
 
-def test_anytime_p_by_hand_and_under_repeated_looks():
-    from truing.stats.conformal import anytime_p_value
-
+def test_anytime_p_by_hand():
     assert anytime_p_value(0, 68, 0.05) <= 0.05 < anytime_p_value(0, 67, 0.05)
     assert anytime_p_value(0, 0, 0.05) == 1.0 and anytime_p_value(30, 100, 0.05) == 1.0
-    random = np.random.default_rng(0)
-    wrong = 0
+
+
+def test_anytime_p_is_valid_under_repeated_looks():
+    rng = np.random.default_rng(0)
+    rejected = 0
     for _ in range(400):
-        events = np.cumsum(random.random(400) < 0.05)
-        wrong += any(
+        events = np.cumsum(rng.random(400) < 0.05)
+        rejected += any(
             anytime_p_value(int(events[n - 1]), n, 0.05) <= 0.05 for n in range(20, 401, 20)
         )
-    assert wrong / 400 <= 0.05
+    assert rejected / 400 <= 0.05
     with pytest.raises(ValueError):
         anytime_p_value(3, 2, 0.05)

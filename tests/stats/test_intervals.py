@@ -1,4 +1,4 @@
-"""Intervals against statsmodels, by hand, by simulation, and for properties that hold of any data."""
+"""Intervals against statsmodels, by hand, by simulation, and for properties of any data."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_zero_of_fifty_nine_certifies_five_percent():
 @given(counts, st.sampled_from([0.8, 0.95, 0.999]))
 def test_intervals_hold_their_estimate_and_stay_in_the_unit(pair, level):
     k, n = pair
-    for made in (wilson(k, n, level), clopper_pearson(k, n, level)):
-        assert 0 <= made.lower <= made.estimate <= made.upper <= 1
+    for interval in (wilson(k, n, level), clopper_pearson(k, n, level)):
+        assert 0 <= interval.lower <= interval.estimate <= interval.upper <= 1
 
 
 @given(st.integers(2, 200), st.data())
@@ -79,12 +79,12 @@ def test_quantiles_equal_scipy():
 
 
 def test_clustered_by_hand():
-    # Four prompts of two answers: events 2, 0, 1, 1; p = 1/2, residuals 1, -1, 0, 0: spread = 2 * 4/3 / 64 = 1/24,
-    # binomial = 1/32, design effect 4/3, effective n = 6.
-    made = clustered_wilson([2, 0, 1, 1], [2, 2, 2, 2])
+    # Four prompts of two answers: events 2, 0, 1, 1; p = 1/2, residuals 1, -1, 0, 0. The
+    # variance is 2 * 4/3 / 64 = 1/24, the binomial one 1/32: design effect 4/3, effective n = 6.
+    interval = clustered_wilson([2, 0, 1, 1], [2, 2, 2, 2])
     t = student_quantile(0.95, 3)
     centre, half = 0.5, t / (1 + t * t / 6) * math.sqrt(0.25 / 6 + t * t / (4 * 36))
-    assert (made.lower, made.upper) == pytest.approx((centre - half, centre + half))
+    assert (interval.lower, interval.upper) == pytest.approx((centre - half, centre + half))
 
 
 def test_one_row_a_cluster_is_plain_wilson_and_times_repeat():
@@ -106,14 +106,14 @@ def test_one_row_a_cluster_is_plain_wilson_and_times_repeat():
     )
 )
 def test_clustered_holds_its_estimate(rows):
-    made = clustered_wilson([e for e, _ in rows], [m for _, m in rows])
-    assert 0 <= made.lower <= made.estimate <= made.upper <= 1
+    interval = clustered_wilson([e for e, _ in rows], [m for _, m in rows])
+    assert 0 <= interval.lower <= interval.estimate <= interval.upper <= 1
 
 
 def test_cluster_bootstrap_is_seeded_and_near_the_robust_interval():
-    random = np.random.default_rng(1)
-    p = random.beta(2, 6, 120)
-    e = random.binomial(4, p)
+    rng = np.random.default_rng(1)
+    p = rng.beta(2, 6, 120)
+    e = rng.binomial(4, p)
     first, again = cluster_bootstrap(e, [4] * 120, seed=3), cluster_bootstrap(e, [4] * 120, seed=3)
     assert first == again
     robust = clustered_wilson(e.tolist(), [4] * 120)
@@ -122,15 +122,16 @@ def test_cluster_bootstrap_is_seeded_and_near_the_robust_interval():
 
 
 def test_macro_average_by_hand():
-    made = macro_average([wilson(5, 20), wilson(10, 20)])
+    interval = macro_average([wilson(5, 20), wilson(10, 20)])
     a = wilson(5, 20)
-    assert made.estimate == 0.375
-    # Variances 0.25 * 0.75 / 19 and 0.25 / 19, over 4: the rows of 42.9 independent ones at a rate of 0.375.
+    assert interval.estimate == 0.375
+    # Variances 0.25 * 0.75 / 19 and 0.25 / 19, over 4: that of 42.9 independent rows at a rate
+    # of 0.375.
     pooled = wilson(0.375 * (n := 0.375 * 0.625 / ((0.1875 + 0.25) / 19 / 4)), n)
-    assert (made.lower, made.upper) == pytest.approx((pooled.lower, pooled.upper), abs=1e-6)
+    assert (interval.lower, interval.upper) == pytest.approx((pooled.lower, pooled.upper), abs=1e-6)
     assert macro_average([a]) == a
-    none = macro_average([wilson(0, 20), wilson(0, 20)])
-    assert none.upper == pytest.approx(wilson(0, 40).upper, abs=1e-6)
+    no_events = macro_average([wilson(0, 20), wilson(0, 20)])
+    assert no_events.upper == pytest.approx(wilson(0, 40).upper, abs=1e-6)
     with pytest.raises(ValueError, match="no categories"):
         macro_average([])
 
@@ -141,11 +142,11 @@ def test_unscored_bounds():
         unscored_bounds(8, 10, 3)
 
 
-def test_partial_pooling_pulls_small_categories_to_the_others():
-    made = partial_pooling([1, 30, 28, 33, 31], [2, 100, 100, 100, 100])
-    assert made[0].estimate < 0.4  # alone it would be 0.5
-    assert made[1].estimate == pytest.approx(0.3, abs=0.02)
-    assert made[1].width < wilson(30, 100).width  # strength is borrowed
+def test_partial_pooling_draws_small_categories_to_the_others():
+    intervals = partial_pooling([1, 30, 28, 33, 31], [2, 100, 100, 100, 100])
+    assert intervals[0].estimate < 0.4  # alone it would be 0.5
+    assert intervals[1].estimate == pytest.approx(0.3, abs=0.02)
+    assert intervals[1].width < wilson(30, 100).width  # it borrows strength from the others
     empty = partial_pooling([0, 0], [0, 20])
     assert 0 <= empty[0].lower <= empty[0].estimate <= empty[0].upper <= 1
     with pytest.raises(ValueError, match="no rate"):
@@ -161,8 +162,8 @@ def test_partial_pooling_pulls_small_categories_to_the_others():
     )
 )
 def test_partial_pooling_holds_its_estimate(rows):
-    for made in partial_pooling([k for k, _ in rows], [n for _, n in rows]):
-        assert 0 <= made.lower <= made.estimate <= made.upper <= 1
+    for interval in partial_pooling([k for k, _ in rows], [n for _, n in rows]):
+        assert 0 <= interval.lower <= interval.estimate <= interval.upper <= 1
 
 
 @pytest.mark.parametrize(("p", "n"), [(0.05, 120), (0.3, 50), (0.5, 200)])
@@ -175,15 +176,15 @@ def test_wilson_covers(p, n):
 
 @pytest.mark.parametrize(("answers", "clusters", "spread"), [(4, 40, 3.0), (8, 60, 1.0)])
 def test_clustered_covers_where_plain_wilson_does_not(answers, clusters, spread):
-    random = np.random.default_rng(5)
-    inside = plain = 0
+    rng = np.random.default_rng(5)
+    covered = naive_covered = 0
     for _ in range(600):
-        e = random.binomial(answers, random.beta(0.2 * spread, 0.8 * spread, clusters))
-        made, naive = (
+        e = rng.binomial(answers, rng.beta(0.2 * spread, 0.8 * spread, clusters))
+        interval, naive = (
             clustered_wilson(e.tolist(), [answers] * clusters),
             wilson(e.sum(), answers * clusters),
         )
-        inside += made.lower <= 0.2 <= made.upper
-        plain += naive.lower <= 0.2 <= naive.upper
-    assert inside / 600 >= 0.925
-    assert plain / 600 < 0.88
+        covered += interval.lower <= 0.2 <= interval.upper
+        naive_covered += naive.lower <= 0.2 <= naive.upper
+    assert covered / 600 >= 0.925
+    assert naive_covered / 600 < 0.88

@@ -131,6 +131,7 @@ def success_on_plain_prompts(
     """
     inverted = question == "complied"
     success: dict[str, float] = {}
+    # Later runs overwrite earlier ones: the attacked run itself is the last.
     for run in runs:
         table = read_verdict_table(run, ids=True)
         column = table.columns.get((judge, "refused" if inverted else "harmful"))
@@ -214,8 +215,10 @@ def _read_attacked_prompts(
     samples = read_records(table.path / "samples.jsonl", _Sample)
     for position, sample in enumerate(samples):
         attack = sample.tags.get("attack")
+        # An attack that cannot treat a sample passes it on with the tag "skipped: reason".
         if attack is None or attack.startswith("skipped"):
             continue
+        # Tags are free text of the attack; one that does not count its queries made one.
         queries = sample.tags.get("queries", "1")
         prompt = _AttackedPrompt(
             parent=sample.parent or sample.id,
@@ -256,6 +259,7 @@ def _attack_result(
         for parent, (n, c) in counts.items()
         if n and parent in plain_success
     ]
+    # The lift is paired by prompt, since plain prompts differ more than attacks change them.
     plain, attacked = [p for p, _ in paired], [a for _, a in paired]
     at_k = _success_at_k(list(counts.values()))
     return AttackResult(

@@ -127,7 +127,7 @@ def add_transported_deltas(
                 continue
             interval = None
             if all(_is_transportable(summary, delta) for summary in summaries):
-                question = delta.question
+                question = delta.question  # cards know the judge's questions, not the axes
                 if question in AXES:
                     question = AXES[question].question
                 raw = Interval(delta.estimate, delta.lower, delta.upper, delta.method)
@@ -155,6 +155,7 @@ def use_paired_sequences(pair: RunPair, deltas: Sequence[Delta]) -> list[Delta]:
         stopped, positions = pair.a, pair.positions_a
     else:
         return list(deltas)
+    # The order is that of the whole run; samples outside the pair are passed over.
     paired_position = {original: i for i, original in enumerate(positions)}
     order = draw_order(read_verdict_table(stopped.path))
     drawn = [paired_position[position] for position in order if position in paired_position]

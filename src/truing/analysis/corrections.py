@@ -152,6 +152,7 @@ def corrected_interval(verdicts: LabelledVerdicts, level: float = 0.95) -> Inter
         return None
     clusters = verdicts.positions.tolist()
 
+    # Of people who could not tell, the truth is somewhere between all "no" and all "yes".
     def rate_with_undecided_as(value: float) -> Interval:
         labels = np.where(verdicts.undecided, value, verdicts.labels)
         return corrected_rate(verdicts.judged, labels, verdicts.probabilities, clusters, level)
@@ -208,6 +209,7 @@ def add_corrected_rates(
         if column is None or column.is_human or labels is None or not labels.rows:
             corrected.append(rate)
             continue
+        # The rates of all categories share their rows.
         key = (rate.judge, question, invert, answered)
         if key not in verdicts_of:
             verdicts_of[key] = collect_labelled_verdicts(
@@ -282,6 +284,7 @@ def corrected_difference_interval(
         verdicts.where(category_mask(pair.table, verdicts, category, pair.expects))
         for verdicts in (pair.a, pair.b)
     ]
+    # Influence values are paired by prompt, so both runs need exactly the same prompts.
     shared = np.intersect1d(runs[0].positions, runs[1].positions)
     a, b = (run.where(np.isin(run.positions, shared)) for run in runs)
     if not len(shared) or not a.n_labels or not b.n_labels:

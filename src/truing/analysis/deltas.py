@@ -168,6 +168,7 @@ class PairCounts:
                 neither=self.kinds[_PairKind(0, 1, 0, 1)],
             )
             return newcombe_paired(table), mcnemar_exact(table.only_a, table.only_b)
+        # Several answers per prompt: the prompt is the unit, its mean the outcome.
         rates_a = [kind.rate_a for kind, times in self.kinds.items() for _ in range(times)]
         rates_b = [kind.rate_b for kind, times in self.kinds.items() for _ in range(times)]
         changes: Counter[float] = Counter()
@@ -209,15 +210,16 @@ def paired_deltas(pair: RunPair) -> list[Delta]:
     """
     deltas: list[Delta] = []
     for key, column in pair.a.columns.items():
-        other = pair.b.columns[key]
-        if all(reports_mean(c) and not has_verdicts(c) for c in (column, other)):
+        column_b = pair.b.columns[key]
+        if all(reports_mean(c) and not has_verdicts(c) for c in (column, column_b)):
             continue  # a reward has no verdicts: `scalar_scores` has its change
-        codes_a, codes_b = verdict_codes(pair.a, column), verdict_codes(pair.b, other)
+        codes_a, codes_b = verdict_codes(pair.a, column), verdict_codes(pair.b, column_b)
         counts = count_pairs_by_category(pair.a, codes_a, codes_b)
         deltas += _deltas_of_question(column.record, column.question, counts)
         deltas += _deltas_by_predicted_category(pair, key)
     for axis in ALL_AXES:
         deltas += _deltas_of_axis(pair, axis)
+    # A struck judge must not cost the others power: its tests are not in the family.
     overall = [
         i
         for i, delta in enumerate(deltas)
@@ -255,6 +257,7 @@ def _deltas_by_predicted_category(pair: RunPair, key: tuple[str, str]) -> list[D
     a, b = pair.a.columns[key], pair.b.columns[key]
     codes_a, codes_b = verdict_codes(pair.a, a), verdict_codes(pair.b, b)
     counts: dict[str | None, PairCounts] = {}
+    # A category that one run never predicts counts as "no" there.
     for category in dict.fromkeys([*a.predicted_categories, *b.predicted_categories]):
         predicted_a = predicted_codes(a, codes_a, category)
         predicted_b = predicted_codes(b, codes_b, category)

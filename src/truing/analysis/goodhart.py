@@ -115,6 +115,7 @@ def _find_independent(pair: RunPair, optimised: ColumnKey) -> ColumnKey | None:
         for key, column in pair.a.columns.items()
         if column.record.struck is None and not column.is_human
     ]
+    # Often no other judge answers the question (a reward): harm then shows what the gain is worth.
     for question in (optimised[1], "harmful"):
         for key in candidates:
             if key[1] == question:
@@ -151,6 +152,7 @@ def _standardised_gains(pair: RunPair, key: ColumnKey) -> dict[int, float]:
     """Returns gains in standard deviations of the baseline, of values or else of verdicts."""
     a = _mean_values(pair.a, pair.positions_a, key)
     b = _mean_values(pair.b, pair.positions_b, key)
+    # Values have no question that tells their direction: costs fall, rewards and grades rise.
     sign = -1.0 if "cost" in key[0] else 1.0
     if not a or not b:
         a = _mean_verdicts(pair.a, pair.a.columns[key])

@@ -275,6 +275,7 @@ def _no_labels_message(run: Run, judge: str, question: str) -> str:
     others: dict[str, None] = {}
     for record in run.manifest.judges:
         if record.name != judge:
+            # The first lines tell the questions; label files may have a million.
             rows = islice(read_records(run.path / record.file, Judgement), 200)
             others.update(dict.fromkeys(row.question for row in rows))
     hint = f"; its labels answer {', '.join(others)}: name one by --against" if others else ""
@@ -317,6 +318,7 @@ def _collect_rows(run: Run, record: JudgeRecord, labels: Mapping[RowKey, _RowLab
             continue
         if row.failure is not None and row.failure.kind in INAPPLICABLE_KINDS:
             continue
+        # On training rows a judge errs less than it will on others.
         if row.sample_id in trained_on:
             collected.left_out += 1
         elif row.verdict is None:
@@ -347,7 +349,7 @@ def _make_question_card(collected: _CardRows) -> QuestionCard:
     ]
     p, y = [p for p, _ in with_probability], [y for _, y in with_probability]
     draws = BootstrapOptions(draws=200 if len(rows) < _MANY_ROWS else 50)
-    # Kappa is undefined if judge and people both give one and the same answer to all rows.
+    # Kappa is undefined if judge and people give one and the same answer to all rows.
     varied = len(set(verdicts)) + len(set(truth)) > 2
     return QuestionCard(
         n=scores.n,
@@ -389,6 +391,7 @@ def _graded_agreement(rows: Sequence[_CardRow]) -> GradedAgreement | None:
     differences: dict[str, list[float]] = {}
     for sample_id, p, degree in graded:
         differences.setdefault(sample_id, []).append(p - degree)
+    # The answers to one prompt are a cluster: Student's interval is over prompts.
     means_by_sample = [sum(values) / len(values) for values in differences.values()]
     return GradedAgreement(
         n=len(graded),
@@ -401,6 +404,7 @@ def _graded_agreement(rows: Sequence[_CardRow]) -> GradedAgreement | None:
 def _scores_per_category(rows: Sequence[_CardRow]) -> tuple[dict[str, ClassificationScores], str]:
     """Returns scores by category, and what they compare (see `JudgeCard.per_category_of`)."""
     judge_categories = {category for row in rows for category in row.judge_categories}
+    # Rows on which nobody names categories say nothing about the judge's.
     labelled = [row for row in rows if row.label_categories is not None]
     scores: dict[str, ClassificationScores] = {}
     if judge_categories and labelled:

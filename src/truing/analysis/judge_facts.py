@@ -127,12 +127,12 @@ def collect_judge_facts(
 
     A card given by the user (`from_cards`) takes precedence over a shipped one.
     """
-    given = {(facts.judge, facts.question): facts for facts in from_cards}
+    by_user = {(facts.judge, facts.question): facts for facts in from_cards}
     collected: dict[tuple[str, str], JudgeFacts] = {}
     for record in records:
         key = (record.name, record.question)
         if key in collected:
             continue
-        for facts in [given[key]] if key in given else shipped_card_facts(record):
+        for facts in [by_user[key]] if key in by_user else shipped_card_facts(record):
             collected[(facts.judge, facts.question)] = facts
     return list(collected.values())

@@ -128,6 +128,7 @@ def read_votes(run: Run | str | Path) -> dict[tuple[str, int, str], list[bool | 
             if row.verdict is None and row.value is not None:
                 continue  # a grade is no answer to a yes-or-no question
             votes = by_rater.setdefault((row.sample_id, row.index, row.question), {})
+            # The rating pages export all raters under one judge, so both names identify a person.
             votes[f"{row.judge}/{row.rater}"] = row.verdict
     return {key: list(votes.values()) for key, votes in by_rater.items()}
 
@@ -141,6 +142,7 @@ def majority_vote(votes: Sequence[bool | None]) -> bool | None:
 def unlabelled_draws(run: Run | str | Path, question: str) -> list[LabelDraw]:
     """Returns the drawn rows without a label, each once, in the order drawn."""
     labelled = read_votes(run)
+    # A row may be in several draws, but is shown once.
     waiting: dict[RowKey, LabelDraw] = {}
     for draw in read_draws(run, question):
         if (draw.sample_id, draw.index, question) not in labelled:
@@ -179,6 +181,7 @@ def _select_usable(
     n_drawn = len({(draw.sample_id, draw.index) for draw in draws})
     usable = UsableLabels(question=question, drawn=n_drawn)
     rows = labelable_rows(table)
+    # The stored probabilities hold for the population drawn from, and for no other.
     if draws[0].rows != len(rows):
         reason = f"(the run had {draws[0].rows} answers when they were drawn, and has {len(rows)})"
         usable.ignored[reason] = len(votes)
@@ -195,6 +198,7 @@ def _select_usable(
             probability = probabilities[row_of_key[(position, index)]]
             usable.rows[(position, index)] = RowLabel(
                 verdict=majority_vote(votes_of_row),
+                # The product above may be 0 or exceed 1 by rounding.
                 probability=min(1.0, max(1e-12, probability)),
             )
     return usable

@@ -40,6 +40,7 @@ def pareto_point(table: VerdictTable, label: str) -> ParetoPoint:
         rates = axes_of_whole_run if axes_of_whole_run is not None else axis_rates(table, axis)
         return next((r for r in rates if r.question == axis and r.category is None), None)
 
+    # Harm is measured directly if it can be; refusals are only a proxy of safety.
     safety: Interval | None = None
     safety_question = ""
     harm, refusals = overall_rate("attack_success"), overall_rate("refuses_harmful")

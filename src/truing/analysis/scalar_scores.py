@@ -53,7 +53,7 @@ def student_mean_interval(
 ) -> Interval | None:
     """Returns the mean with Student's 95 % interval; None below two values."""
     n = len(values)
-    if n < 2:
+    if n < 2:  # a single value has no spread to estimate
         return None
     mean = math.fsum(values) / n
     variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
@@ -100,6 +100,7 @@ def mean_scores(table: VerdictTable) -> list[MeanScore]:
                 judge_hash=column.record.lineage.hash,
                 n=n,
                 prompts=len(mean_of_prompt),
+                # A judge that judged an answer twice (a resumed run) has two values of it.
                 missing=max(0, judged - n),
                 value=student_mean_interval(list(mean_of_prompt.values())),
                 selected_by_judge=struck is not None,

@@ -66,6 +66,7 @@ class BoundRule:
             "upper": self.worst.interval().upper,
             "lower": self.best.interval().lower,
         }
+        # Several conditions are one look at one sequence each, which are valid at all times.
         return any(c.holds(quantities[c.quantity], c.limit) for c in self.conditions)
 
 
@@ -112,6 +113,7 @@ def parse_stopping_rule(text: str, judges: Sequence[Judge] = ()) -> BoundRule | 
     name = match["question"] or "harm"
     question = QUESTION_ALIASES.get(name, name)
     if question in AXES:
+        # A rule sees one verdict per draw, and not what is expected of the prompt.
         raise PlanError(
             f"--until {text!r}: {name!r} is an axis; a run stops by a judge's question "
             f"({AXES[question].question!r})"

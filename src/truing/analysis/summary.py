@@ -90,6 +90,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
         Without `judge` it is the judge quoted for the question, else the first.
         """
         question = QUESTION_ALIASES.get(question, question)
+        # Axes have no entry in `headline`: they come from one judge, and the first rate is it.
         judge = judge or self.headline.get(question)
         for rate in (*self.axes, *self.rates):
             asked_for = rate.question == question and rate.category == category
@@ -119,6 +120,7 @@ def summarise(
         if reports_mean(column) and not has_verdicts(column):
             continue  # a reward answers no yes-or-no question: its mean is in `means`
         counts = count_by_category(table, verdict_codes(table, column))
+        # By the category of the prompt, and by the categories that the judge assigns.
         rates += rates_from_counts(table, column.record, question, counts)
         rates += predicted_rates(table, column)
     axes = [rate for axis in ALL_AXES for rate in axis_rates(table, axis)]
@@ -126,6 +128,7 @@ def summarise(
         f"{count} {source} belong to no sample of the run and were left out"
         for source, count in table.orphan_counts.items()
     ]
+    # Without either, the imports of numpy and scipy inside these functions are never reached.
     if cards or (table.path / "labels" / "draws.jsonl").is_file():
         n_rates = len(rates)
         corrected, label_notes = _with_corrections(table, [*rates, *axes], cards or {})

@@ -172,7 +172,7 @@ class VerdictTable:
         self.response_states: list[bytearray] = []
         self.columns: dict[tuple[str, str], VerdictColumn] = {}
         self.orphan_counts: Counter[str] = Counter()
-        # Hashes of the ids, sorted, with the position of each: 12 bytes a sample, where a
+        # Hashes of the ids, sorted, with the position of each: 16 bytes a sample, where a
         # dictionary of strings would take about 150.
         self._sorted_hashes = array("q")
         self._positions = array("L")

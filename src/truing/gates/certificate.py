@@ -109,6 +109,7 @@ def certify(
     labels = _read_labels(folder, request.question, people)
     order, loosest = random_order(scored.prompts, request), scored.grid[-1]
     n_known = _count_known(order, loosest, labels)
+    # Rows that a person chose to label are no random sample, however many there are.
     if people is not None and n_known < len(order):
         raise DataError(
             f"{folder.path}: {people} did not label every answer; labels of chosen rows "
@@ -248,6 +249,7 @@ def _count_missing_labels(
     if rate >= request.alpha:
         return None
     p_value = anytime_p_value if request.anytime else binomial_p_value
+    # Rounding the events up keeps the estimate on the cautious side.
     needed = n + 1
     while p_value(math.ceil(rate * needed), needed, request.alpha) > request.delta:
         needed += max(1, needed // 200)

@@ -200,6 +200,7 @@ def random_order(
     prompts: Sequence[ScoredPrompt], request: CertificateRequest
 ) -> list[ScoredPrompt]:
     """Returns the prompts in the random order in which they are labelled and counted."""
+    # The same seed for each draw: further draws continue the order where labels end.
     order = list(prompts)
     seed = stream_seed(request.seed, "certify", request.judge, str(request.best_of))
     random.Random(seed).shuffle(order)

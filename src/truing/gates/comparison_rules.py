@@ -55,6 +55,7 @@ def _resolve_baseline(context: GateContext, rule: GateRule) -> Path:
         if context.baseline is None:
             raise PlanError(f"{rule.text!r}: give the baseline's run folder with --baseline")
         return context.baseline
+    # Relative to the rules file first, then to the working directory.
     beside_rules = context.rules.folder / rule.run
     if (beside_rules / "manifest.json").is_file():
         return beside_rules
@@ -70,6 +71,7 @@ def _evaluate_no_regression(
 ) -> RuleOutcome:
     lower, upper = _worst_case_delta_bounds(delta)
     figure = "raw"
+    # A corrected figure already includes the answers that the judge could not score.
     if delta.corrected is not None:
         figure, lower, upper = "corrected", delta.corrected.lower, delta.corrected.upper
     if delta.question in _HIGHER_IS_BETTER:

@@ -58,6 +58,7 @@ def gate_run(
     folder = run if isinstance(run, Run) else Run(run)
     judges = folder.manifest.judges
     judge_names = {judge.name for judge in judges}
+    # Rules files are shared by runs, so cards of other judges are no error.
     card_of_judge = {read_card(path).judge: path for path in (*rules.cards, *cards)}
     usable_cards = {name: path for name, path in card_of_judge.items() if name in judge_names}
     context = GateContext(
@@ -69,7 +70,7 @@ def gate_run(
         baseline=baseline,
         trained_on=_count_training_prompts(folder, judges),
     )
-    _check_names(context)
+    _check_names(context)  # before comparisons, which may take long
     outcomes: list[RuleOutcome] = []
     for rule in rules.rules:
         if rule.kind == "bound":

@@ -134,6 +134,7 @@ def _parse_table(table: dict[str, Any], where: str, faults: list[str]) -> GateRu
     for key, value in table.items():
         if key not in _RULE_KEYS:
             faults.append(f"{where}.{key}: unknown key{did_you_mean(key, _RULE_KEYS)}")
+        # bool is an int to isinstance, and no margin.
         elif not isinstance(value, _RULE_KEYS[key]) or isinstance(value, bool):
             faults.append(f"{where}.{key}: {value!r} is of the wrong type")
     if not isinstance(table.get("check"), str):
