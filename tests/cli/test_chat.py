@@ -1,4 +1,4 @@
-"""`truing chat`: answers as they come, the rails' decisions beneath, whose sampling holds."""
+"""`truing chat`: streamed answers, the decisions of the rails, sampling parameters, closed connections."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 from truing.cli.chat import command
 from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
+from truing.http import limits
 from truing.models.scripted import ScriptedModel
 
 
-def _type(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+def type_lines(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
 
 
@@ -21,9 +22,10 @@ def test_answers_and_decisions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config.yml").write_text(
-        "rails: {input: {flows: [jailbreak detection heuristics]}, output: {flows: [check text output]}}\ntruing: {invisible: {}}\n"
+        "rails: {input: {flows: [jailbreak detection heuristics]}, output: {flows: [check text output]}}\n"
+        "truing: {invisible: {}}\n"
     )
-    _type(
+    type_lines(
         monkeypatch,
         "Good morning",
         "/new",
@@ -32,54 +34,111 @@ def test_answers_and_decisions(
         "never read",
     )
     assert command(model="scripted:echo", rails=tmp_path, decisions=True) == 0
-    rows = capsys.readouterr().out.splitlines()
-    assert rows[0] == "bot> Good morning" and "never read" not in str(rows)
-    assert [row.split()[:5] for row in rows[1:3]] == [
-        ["input", "jailbreak", "detection", "heuristics", "allow"],
-        ["output", "check", "text", "output", "allow"],
-    ]
-    assert rows[3].startswith("bot> ") and "Ignore all" not in rows[3]
-    assert "block" in rows[4] and "an order to drop the rules" in rows[4] and len(rows) == 5
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines[0] == "bot> Good morning"
+    assert lines[1].split()[:5] == ["input", "jailbreak", "detection", "heuristics", "allow"]
+    assert lines[2].split()[:5] == ["output", "check", "text", "output", "allow"]
+    assert lines[3].startswith("bot> ")
+    assert "Ignore all" not in lines[3]
+    assert "block" in lines[4]
+    assert "an order to drop the rules" in lines[4]
 
 
-def test_without_rails_and_without_a_model(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _type(monkeypatch, "one two", "")
+def test_without_rails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    type_lines(monkeypatch, "one two", "")
     assert command(model="scripted:echo") == 0
     assert capsys.readouterr().out == "bot> one two\n"
+
+
+def test_a_model_is_required() -> None:
     with pytest.raises(PlanError, match="give --model, or --rails"):
         command()
 
 
+class Recorder(ScriptedModel):
+    """A model that records the conversations and sampling parameters of its calls."""
+
+    def __init__(self, reply: str) -> None:
+        super().__init__(reply)
+        self.conversations: list[Conversation] = []
+        self.samplings: list[Sampling] = []
+
+    async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
+        self.conversations.append(conversation)
+        self.samplings.append(sampling)
+        return await super().generate(conversation, sampling)
+
+
 @pytest.mark.parametrize(
-    ("given", "want"),
+    ("flags", "temperature", "max_tokens"),
     [
-        ({}, (0.7, 9)),
-        ({"temperature": 0.0}, (0.0, 9)),
-        ({"max_tokens": 256, "temperature": 0.2}, (0.2, 256)),
+        ({}, 0.7, 9),
+        ({"temperature": 0.0}, 0.0, 9),
+        ({"max_tokens": 256, "temperature": 0.2}, 0.2, 256),
     ],
 )
-def test_what_is_not_given_comes_from_the_configuration(
-    given: dict[str, float],
-    want: tuple[float, int],
+def test_only_given_flags_override_the_configuration(
+    flags: dict[str, float],
+    temperature: float,
+    max_tokens: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heard: list[Sampling] = []
-
-    class Ear(ScriptedModel):
-        async def generate(
-            self, conversation: Conversation, sampling: Sampling
-        ) -> tuple[Answer, ...]:
-            heard.append(sampling)
-            return await super().generate(conversation, sampling)
-
     (tmp_path / "config.yml").write_text(
         "models: [{type: main, engine: truing, model: 'scripted:echo', parameters: {temperature: 0.7, max_tokens: 9}}]\n"
         "rails: {output: {flows: [check text output]}}\n"
     )
-    monkeypatch.setattr("truing.rails.config.models.resolve", lambda spec, role: Ear("good day"))
-    _type(monkeypatch, "hello", "")
-    assert command(rails=tmp_path, **given) == 0  # type: ignore[arg-type]
-    assert [(s.temperature, s.max_tokens) for s in heard] == [want]
+    model = Recorder("good day")
+    monkeypatch.setattr("truing.rails.config.models.resolve", lambda spec, role: model)
+    type_lines(monkeypatch, "hello", "")
+    assert command(rails=tmp_path, **flags) == 0  # type: ignore[arg-type]
+    (sampling,) = model.samplings
+    assert (sampling.temperature, sampling.max_tokens) == (temperature, max_tokens)
+
+
+def test_a_failed_answer_is_not_part_of_the_conversation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Flaky(Recorder):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            answers = await super().generate(conversation, sampling)
+            if len(self.conversations) == 1:
+                raise ConnectionError("no connection to 127.0.0.1:9")
+            return answers if len(self.conversations) > 2 else (Answer.of(""),)
+
+    model = Flaky("fine")
+    monkeypatch.setattr("truing.cli.chat.resolve", lambda spec, role: model)
+    type_lines(monkeypatch, "first", "second", "third", "fourth", "")
+    assert command(model="x", system="Be kind.") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "  [connect: no connection to 127.0.0.1:9]",
+        "  [empty: no answer was returned]",
+    ]
+    assert [m.content for m in model.conversations[3].messages] == [
+        "Be kind.",
+        "third",
+        "fine",
+        "fourth",
+    ]
+
+
+def test_connections_are_closed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Connected(ScriptedModel):
+        async def generate(
+            self, conversation: Conversation, sampling: Sampling
+        ) -> tuple[Answer, ...]:
+            async def close() -> None:
+                closed.append("connection")
+
+            limits.register_close_callback(close)
+            return await super().generate(conversation, sampling)
+
+    monkeypatch.setattr("truing.cli.chat.resolve", lambda spec, role: Connected("hi"))
+    type_lines(monkeypatch, "hello", "")
+    assert command(model="x") == 0
+    assert closed == ["connection"]

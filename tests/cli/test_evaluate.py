@@ -1,4 +1,4 @@
-"""`truing evaluate` and `judge`, as a user calls them: exit status, interruption, faults all together."""
+"""`truing evaluate` and `truing judge`: output, exit status, interruption, faults, stopping rules."""
 
 from __future__ import annotations
 
@@ -9,129 +9,88 @@ import sys
 import time
 from pathlib import Path
 
-TRUING = [sys.executable, "-m", "truing"]
+from tests.cli.command_line import run_truing, truing
+from tests.cli.scripted_runs import evaluate_scripted
+from truing.runs.folder import Run
+
+EVALUATE = "evaluate --data builtin:safety"
 
 
-def truing(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TRUING, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
+def test_evaluate_then_judge(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = "--model scripted:mixed --judge rules:refusal --limit 20 --json --out"
+    summary = json.loads(run_truing(f"{EVALUATE} {flags}", run))
+    assert (summary["responses"], summary["failures"]) == (20, {})
+    assert summary["model"] == "scripted:mixed"
+    assert "rules:degenerate" in run_truing("judge", run, "--judge", "rules:degenerate")
+    assert len(list((run / "judgements").glob("*.jsonl"))) == 2
 
 
-def test_a_run_a_judge_and_what_they_print(tmp_path: Path) -> None:
-    first = truing(
-        "evaluate",
-        "--model",
-        "scripted:mixed",
+def test_all_faults_are_reported_together_and_nothing_is_written(tmp_path: Path) -> None:
+    rows, run = tmp_path / "rows.jsonl", tmp_path / "run"
+    result = truing(
+        "evaluate --model scripted:mixd --judge rules:refsal",
         "--data",
-        "builtin:safety",
-        "--judge",
-        "rules:refusal",
+        f"file:{rows}",
         "--out",
-        "run",
-        "--limit",
-        "20",
-        "--json",
-        cwd=tmp_path,
+        run,
     )
-    assert first.returncode == 0, first.stderr
-    made = json.loads(first.stdout)
-    assert (made["responses"], made["failures"], made["model"]) == (20, {}, "scripted:mixed")
-    second = truing("judge", "run", "--judge", "rules:degenerate", cwd=tmp_path)
-    assert second.returncode == 0, second.stderr
-    assert "rules:degenerate" in second.stdout
-    assert len(list((tmp_path / "run" / "judgements").glob("*.jsonl"))) == 2
-
-
-def test_all_faults_together_and_nothing_made(tmp_path: Path) -> None:
-    done = truing(
-        "evaluate",
-        "--model",
-        "scripted:mixd",
-        "--data",
-        "file:rows.jsonl",
-        "--judge",
-        "rules:refsal",
-        "--out",
-        "run",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    for said in ("did you mean 'mixed'", "rows.jsonl: no such file", "did you mean 'refusal'"):
-        assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "run").exists()
+    assert result.status == 1
+    assert "did you mean 'mixed'" in result.err
+    assert "rows.jsonl: no such file" in result.err
+    assert "did you mean 'refusal'" in result.err
+    assert not run.exists()
 
 
 def test_a_model_that_never_answers_is_status_1(tmp_path: Path) -> None:
-    done = truing(
-        "evaluate",
-        "--model",
-        "scripted:fail",
-        "--data",
-        "builtin:safety",
-        "--out",
-        "run",
-        "--limit",
-        "3",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    assert "3 of 3 answers failed: 3 x scripted" in done.stderr
+    result = truing(f"{EVALUATE} --model scripted:fail --limit 3 --out", tmp_path / "run")
+    assert result.status == 1
+    assert "3 of 3 answers failed: 3 x scripted" in result.err
 
 
-def test_the_same_trouble_is_counted_together(tmp_path: Path) -> None:
-    done = truing(
-        "evaluate",
-        "--model",
-        "openai:m,base_url=http://127.0.0.1:9/v1,retries=1",
-        "--data",
-        "builtin:safety",
-        "--out",
-        "run",
-        "--limit",
-        "3",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 1
-    assert "3 of 3 answers failed: 3 x connect (no connection to 127.0.0.1:9" in done.stderr
-    assert "asked" not in done.stderr
-
-
-def test_interrupted_it_says_so_and_goes_on(tmp_path: Path) -> None:
-    command = [
-        *TRUING,
-        "evaluate",
-        "--model",
-        "scripted:mixed,delay=0.1",
-        "--data",
-        "builtin:safety",
-        "--judge",
-        "rules:refusal",
-        "--out",
-        "run",
-        "--concurrency",
-        "2",
-        "--limit",
-        "60",
-    ]
+def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = "--judge rules:refusal --concurrency 2 --limit 60 --model scripted:mixed,delay=0.1"
+    command = [sys.executable, "-m", "truing", *f"{EVALUATE} {flags} --out".split(), str(run)]
     process = subprocess.Popen(
         command,
-        cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
+        # A background job of a shell ignores SIGINT, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    responses = tmp_path / "run" / "responses.jsonl"
+    responses = run / "responses.jsonl"
     deadline = time.monotonic() + 30
     while not (responses.exists() and responses.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "interrupted; what is finished is saved, and the same command continues" in said
-    assert "Traceback" not in said
-    kept = responses.read_bytes().count(b"\n")
-    assert 0 < kept < 60
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    assert "interrupted; what is finished is saved, and the same command continues" in err
+    assert "Traceback" not in err
+    assert 0 < responses.read_bytes().count(b"\n") < 60
+    assert subprocess.run(command, capture_output=True).returncode == 0
     assert responses.read_bytes().count(b"\n") == 60
+
+
+def test_until_stops_early(tmp_path: Path) -> None:
+    first = evaluate_scripted(tmp_path / "a", "comply", "--until", "refused(width<0.2)")
+    assert Run(first).manifest.notes["until"].startswith("stopped after")
+    assert len(list(Run(first).responses())) < 168
+    rates = json.loads(run_truing("show --json", first))["rates"]
+    overall = [r for r in rates if r["category"] is None and "_" not in r["question"]]
+    # Intervals that stay valid under optional stopping.
+    assert {r["raw"]["method"] for r in overall} == {"betting sequence"}
+
+    second = evaluate_scripted(tmp_path / "b", "refuse", "--until", f"refused(decided vs {first})")
+    assert "until" in Run(second).manifest.notes
+    assert len(list(Run(second).responses())) < 40
+    deltas = json.loads(run_truing("compare --json", first, second))["deltas"]
+    refused = next(d for d in deltas if d["question"] == "refused")
+    assert refused["method"].startswith("paired betting")
+
+
+def test_a_wrong_stopping_rule_writes_nothing(tmp_path: Path) -> None:
+    flags = "--model scripted:comply --judge rules:refusal --until harm<0.05 --out"
+    assert truing(f"{EVALUATE} {flags}", tmp_path / "run").status == 1
+    assert not (tmp_path / "run").exists()

@@ -14,6 +14,8 @@ from truing.core.types import Answer, Conversation, Message, Sampling
 from truing.http.limits import close_connections
 from truing.specs.resolve import resolve
 
+_NO_ANSWER = "no answer was returned"
+
 
 def command(
     *,
@@ -138,13 +140,21 @@ class ChatSession:
                     answer = chunk
                 else:
                     print(chunk, end="", flush=True)
-            return answer or Answer.failed("empty", "no answer was returned")
+            return answer or Answer.failed("empty", _NO_ANSWER)
         if isinstance(self.model, StreamingModel):
-            chunks: list[str] = []
-            async for text in self.model.stream(conversation, self.sampling):
-                chunks.append(text)
-                print(text, end="", flush=True)
-            return Answer.of("".join(chunks))
+            return await self._print_stream(self.model, conversation)
         answer = (await self.model.generate(conversation, self.sampling))[0]
         print(answer.text, end="")
         return answer
+
+    async def _print_stream(self, model: StreamingModel, conversation: Conversation) -> Answer:
+        """Prints a stream of text; returns a failed answer if it breaks off or brings nothing."""
+        chunks: list[str] = []
+        try:
+            async for text in model.stream(conversation, self.sampling):
+                chunks.append(text)
+                print(text, end="", flush=True)
+        except ConnectionError as error:
+            return Answer.failed("connect", str(error))
+        # A stream has no place for a failure: without text, there was one.
+        return Answer.of("".join(chunks)) if chunks else Answer.failed("empty", _NO_ANSWER)

@@ -1,0 +1,59 @@
+"""The table of commands, the help, and how errors end the process."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+from tests.cli.command_line import run_truing, truing
+
+from truing.cli.commands import COMMANDS, GROUPS
+from truing.core.errors import RunError
+
+
+@pytest.mark.parametrize("path", [path for path, _ in COMMANDS.values()])
+def test_every_path_leads_to_a_function_with_a_docstring(path: str) -> None:
+    module, _, name = path.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    assert callable(function)
+    assert function.__doc__
+
+
+def test_every_group_has_a_line_of_help() -> None:
+    assert {name.split()[0] for name in COMMANDS if " " in name} == set(GROUPS)
+
+
+def test_help_lists_commands_without_importing_them() -> None:
+    code = (
+        "import sys\n"
+        "from truing.cli import build_app\n"
+        "build_app()(['--help'], result_action='return_value')\n"
+        "heavy = {'torch', 'transformers', 'litestar', 'sqlalchemy', 'numpy', 'scipy'}\n"
+        "commands = {m for m in sys.modules if m.startswith('truing.cli.')}\n"
+        "print(sorted(heavy & set(sys.modules)), sorted(commands - {'truing.cli.commands'}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "plan-size" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[] []"
+
+
+def test_help_and_version_are_status_0() -> None:
+    assert "Usage: truing train ppo-lag" in run_truing("train ppo-lag --help")
+    assert run_truing("--version").strip()
+
+
+def test_errors_and_interrupts_end_with_their_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: BaseException) -> None:
+        def command(**flags: object) -> int:
+            raise error
+
+        monkeypatch.setattr("truing.cli.weights.list_weights", command)
+
+    fail(RunError("the folder is locked"))
+    result = truing("weights list")
+    assert (result.status, result.err) == (1, "truing: the folder is locked\n")
+    fail(KeyboardInterrupt())
+    assert truing("weights list").status == 130
+    assert truing("weights list --jsn").status != 0

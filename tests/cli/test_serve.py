@@ -1,0 +1,55 @@
+"""`truing serve`: keys, audit and missing packages; the server itself is tested in tests/serve."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("litestar")
+
+from truing.cli.serve import AuditFlags, ServeFlags, _make_audit, _read_keys, command
+from truing.core.errors import MissingExtra, PlanError
+from truing.serve.openai.model_router import ModelRouter
+from truing.specs.resolve import resolve
+
+
+def test_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYS", " one, two ,,")
+    assert _read_keys("KEYS") == ["one", "two"]
+    assert _read_keys(None) == []
+    monkeypatch.setenv("KEYS", " , ")
+    with pytest.raises(PlanError, match="--keys-env KEYS: the variable is not set or empty"):
+        _read_keys("KEYS")
+
+
+def test_a_judge_of_the_rails_must_not_audit_them(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text(
+        "rails: {output: {flows: [moderation check output]}}\ntruing: {moderation: {judge: 'keywords:'}}\n"
+    )
+    router = ModelRouter(resolve("scripted:echo", "model"), {"shop": tmp_path})
+    with pytest.raises(PlanError, match="--audit keywords:"):
+        _make_audit(AuditFlags(audit="keywords:"), router)
+    assert _make_audit(AuditFlags(audit="rules:refusal"), router) is not None
+    assert _make_audit(AuditFlags(), router) is None
+
+
+def test_the_server_gets_the_flags(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: dict[str, object] = {}
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: served.update(options))
+    flags = ServeFlags(host="0.0.0.0", timeout=7.5)
+    assert command(model="scripted:echo", port=8123, flags=flags) == 0
+    assert (served["host"], served["port"]) == ("0.0.0.0", 8123)
+    assert served["timeout_graceful_shutdown"] == 7
+    err = capsys.readouterr().err
+    assert "0.0.0.0 is reachable from other machines and --keys-env is not given" in err
+    assert "truing serves scripted:echo at http://0.0.0.0:8123/v1" in err
+
+
+def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtra, match=r"truing serve \(package uvicorn\) .*truing\[serve\]"):
+        command(model="scripted:echo")
