@@ -1,71 +1,64 @@
+"""`truing data list` and `truing data show`."""
+
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from truing.cli import build_app
-from truing.core.errors import SpecError
+from tests.cli.command_line import run_truing, truing
 
 
-def run(*args: str) -> object:
-    return build_app()(list(args), result_action="return_value")
+def list_by_kind() -> dict[str, Any]:
+    return {row["kind"]: row for row in json.loads(run_truing("data list --json"))}
 
 
-def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRUING_DATA", raising=False)
-    assert run("data", "list") == 0
-    shown = capsys.readouterr().out
-    assert "beavertails" in shown and "CC BY-NC 4.0" in shown
-    assert run("data", "list", "--json") == 0
-    rows = {r["kind"]: r for r in json.loads(capsys.readouterr().out)}
-    assert (
-        len(rows) >= 35
-        and rows["beavertails"]["found"] == []
-        and rows["builtin:safety"]["found"] == ["built in"]
-    )
-    assert rows["red-team-attempts"]["red_team"] is True and rows["hh"]["imitate"] is False
+    printed = run_truing("data list")
+    assert "beavertails" in printed
+    assert "CC BY-NC 4.0" in printed
+    rows = list_by_kind()
+    assert len(rows) >= 35
+    assert rows["beavertails"]["found"] == []
+    assert rows["builtin:safety"]["found"] == ["built in"]
+    assert rows["red-team-attempts"]["red_team"] is True
+    assert rows["hh"]["imitate"] is False
 
 
-def test_list_marks_what_is_there(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, data_dir: Path
-) -> None:
-    monkeypatch.setenv("TRUING_DATA", str(data_dir))
-    assert run("data", "list", "--json") == 0
-    rows = {r["kind"]: r for r in json.loads(capsys.readouterr().out)}
-    assert rows["beavertails"]["found"] == ["qa", "evaluation"] and rows["hh"]["found"] == [
-        "harmless"
-    ]
+@pytest.mark.usefixtures("published_data")
+def test_list_marks_the_parts_on_this_machine() -> None:
+    rows = list_by_kind()
+    assert rows["beavertails"]["found"] == ["qa", "evaluation"]
+    assert rows["hh"]["found"] == ["harmless"]
 
 
-def test_show_counts_and_no_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    secret = "nobody should see these words"
+def test_show_counts_without_text(tmp_path: Path) -> None:
+    text = "nobody should see these words"
     rows = [
-        {"prompt": secret, "response": secret, "category": "self_harm", "harmful": n % 2 == 0}
+        {"prompt": text, "response": text, "category": "self_harm", "harmful": n % 2 == 0}
         for n in range(4)
     ]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows) + "broken\n")
-    assert run("data", "show", f"file:{path},skip_malformed=true", "--json") == 0
-    out = capsys.readouterr().out
-    shown = json.loads(out)
-    assert secret not in out
-    assert (shown["rows"], shown["distinct_prompts"], shown["skipped"], shown["responses"]) == (
-        4,
-        1,
-        1,
-        4,
-    )
-    assert shown["labels"] == {"human:file harmful": {"true": 2, "false": 2}} and shown[
-        "harms"
-    ] == {"self_harm": 4}
-    assert len(shown["sha256"]) == 64
-    assert run("data", "show", f"file:{path},skip_malformed=true") == 0
-    out = capsys.readouterr().out
-    assert secret not in out and "self_harm" in out
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "broken\n")
+    spec = f"file:{path},skip_malformed=true"
+
+    printed = run_truing("data show --json", spec)
+    assert text not in printed
+    facts = json.loads(printed)
+    assert (facts["rows"], facts["responses"]) == (4, 4)
+    assert (facts["distinct_prompts"], facts["skipped"]) == (1, 1)
+    assert facts["labels"] == {"human:file harmful": {"true": 2, "false": 2}}
+    assert facts["harms"] == {"self_harm": 4}
+    assert len(facts["sha256"]) == 64
+
+    printed = run_truing("data show", spec)
+    assert text not in printed
+    assert "self_harm" in printed
 
 
-def test_show_unknown() -> None:
-    with pytest.raises(SpecError, match="did you mean 'beavertails'"):
-        run("data", "show", "beavertail")
+def test_show_suggests_the_nearest_kind() -> None:
+    result = truing("data show beavertail")
+    assert result.status == 1
+    assert "did you mean 'beavertails'" in result.err

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.cli.command_line import run_truing, truing
 from tests.cli.scripted_runs import evaluate_scripted
+
 from truing.runs.folder import Run
 
 EVALUATE = "evaluate --data builtin:safety"

@@ -1,32 +1,25 @@
-"""`truing moderate`: order kept, fields added, resumed where it stopped; every fault of the input named at once."""
+"""`truing moderate`: order, added fields, resuming, and the faults of the input."""
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from truing.cli import moderate
 from truing.cli.moderate import command
 from truing.core.errors import DataError, RunError, UserError
-
-
-def _write(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
 
 ROWS: list[dict[str, Any]] = [
     {"id": "c", "prompt": "How?", "response": "You steal it."},
     {
         "id": "a",
         "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}],
-        "more": [1],
+        "extra": [1],
     },
     {"id": "b", "text": "go and murder time"},
     {"id": "d", "prompt": "How do I steal?"},
@@ -34,29 +27,56 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "in.jsonl", ROWS)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
 def test_rows_keep_their_order_and_gain_five_fields(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = _write(tmp_path / "in.jsonl", ROWS)
-    assert command(judge="keywords:", in_=source, out=tmp_path / "out.jsonl", json=True) == 0
-    made = _read(tmp_path / "out.jsonl")
-    assert [r["id"] for r in made] == ["c", "a", "b", "d", "e"]
-    assert made[1]["more"] == [1] and made[1]["flagged"] is False and made[1]["harmful"] is None
-    assert made[0]["flagged_categories"] == ["financial_crime,property_crime,theft"]
-    assert made[2]["flagged"] is True and made[3]["flagged"] is True
-    assert (
-        made[4]["flagged"] is None
-        and made[4]["failure"]["kind"] == "empty"
-        and made[4]["flagged_categories"] == []
-    )
-    told = json.loads(capsys.readouterr().out)
-    assert (told["rows"], told["flagged"], told["unscored"]) == (5, 3, 1)
+    assert command(judge="keywords:", in_=source, out=out, json=True) == 0
+    with_response, with_messages, with_text, with_prompt, empty = read_rows(out)
+    assert [row["id"] for row in read_rows(out)] == ["c", "a", "b", "d", "e"]
+    assert with_response["flagged_categories"] == ["financial_crime,property_crime,theft"]
+    assert with_messages["extra"] == [1]
+    assert with_messages["flagged"] is False
+    assert with_messages["harmful"] is None  # a rule has no probability
+    assert with_text["flagged"] is True
+    assert with_prompt["flagged"] is True
+    assert empty["flagged"] is None
+    assert empty["failure"]["kind"] == "empty"
+    assert empty["flagged_categories"] == []
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["rows"], counts["flagged"], counts["unscored"]) == (5, 3, 1)
 
 
-def test_goes_on_after_a_kill_and_drops_the_torn_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("chunk_size", [1, 2, 256])
+def test_the_size_of_the_chunks_changes_nothing(
+    source: Path, out: Path, chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, out = _write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
+    monkeypatch.setattr(moderate, "CHUNK_SIZE", chunk_size)
+    command(judge="keywords:", in_=source, out=out)
+    assert [row["flagged"] for row in read_rows(out)] == [True, False, True, True, None]
+
+
+def test_resumes_after_a_kill_and_drops_the_torn_line(
+    source: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command(judge="keywords:", in_=source, out=out)
     whole = out.read_bytes()
     lines = whole.splitlines(keepends=True)
@@ -67,57 +87,71 @@ def test_goes_on_after_a_kill_and_drops_the_torn_line(
     assert json.loads(capsys.readouterr().out)["resumed_at"] == 2
 
 
-def test_another_judge_or_a_strange_output_is_refused(tmp_path: Path) -> None:
-    source, out = _write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
+def test_an_output_of_another_judge_or_command_is_refused(
+    source: Path, out: Path, tmp_path: Path
+) -> None:
     command(judge="keywords:", in_=source, out=out)
     words = tmp_path / "words.txt"
     words.write_text("banana\n")
     with pytest.raises(RunError, match="another judge"):
         command(judge=f"keywords:{words}", in_=source, out=out)
-    strange = _write(tmp_path / "mine.jsonl", [{"a": 1}])
+    unrelated = write_rows(tmp_path / "unrelated.jsonl", [{"a": 1}])
     with pytest.raises(RunError, match="no unfinished output"):
-        command(judge="keywords:", in_=source, out=strange)
+        command(judge="keywords:", in_=source, out=unrelated)
     with pytest.raises(UserError, match="is also the input"):
         command(judge="keywords:", in_=source, out=source)
 
 
-def test_collisions_unless_prefixed(tmp_path: Path) -> None:
-    source = _write(tmp_path / "in.jsonl", [{"text": "fine", "flagged": "mine"}])
+def test_a_name_collision_needs_a_prefix(tmp_path: Path, out: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": "fine", "flagged": "by hand"}])
     with pytest.raises(DataError, match=r"in\.jsonl:1.*'flagged'.*--prefix"):
-        command(judge="keywords:", in_=source, out=tmp_path / "out.jsonl")
-    command(judge="keywords:", in_=source, out=tmp_path / "out.jsonl", prefix="k_")
-    (row,) = _read(tmp_path / "out.jsonl")
-    assert row["flagged"] == "mine" and row["k_flagged"] is False
+        command(judge="keywords:", in_=source, out=out)
+    command(judge="keywords:", in_=source, out=out, prefix="k_")
+    (row,) = read_rows(out)
+    assert row["flagged"] == "by hand"
+    assert row["k_flagged"] is False
 
 
-def test_faults_of_the_input_come_together_and_before_any_output(tmp_path: Path) -> None:
-    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    bad = [
+def test_all_faults_of_the_input_are_reported_before_any_output(tmp_path: Path, out: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    bad_lines = [
         b'{"text": 7}',
         b"[1]",
         b'{"text": "\xff"}',
         b'{"other": "x"}',
         b'{"messages": [{"role": "x"}]}',
     ]
-    source.write_bytes(b'{"text": "fine"}\n' + b"\n".join(bad) + b"\n")
+    source.write_bytes(b'{"text": "fine"}\n' + b"\n".join(bad_lines) + b"\n")
     with pytest.raises(DataError) as caught:
         command(judge="keywords:", in_=source, out=out)
-    assert len(caught.value.faults) == 5
-    assert [f.split(":")[1] for f in caught.value.faults] == ["2", "3", "4", "5", "6"]
+    assert [fault.split(":")[1] for fault in caught.value.faults] == ["2", "3", "4", "5", "6"]
     assert not out.exists()
     with pytest.raises(DataError, match="No such file"):
         command(judge="keywords:", in_=tmp_path / "none.jsonl", out=out)
 
 
-def test_streams_from_standard_input(
-    tmp_path: Path, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import io
-    import sys
-
-    class Pipe:
+def test_reads_standard_input(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class StandardInput:
         buffer = io.BytesIO(b'{"text": "steal"}\n{"text": "share"}\n')
 
-    monkeypatch.setattr(sys, "stdin", Pipe())
-    assert command(judge="keywords:", in_=Path("-"), out=tmp_path / "out.jsonl") == 0
-    assert [r["flagged"] for r in _read(tmp_path / "out.jsonl")] == [True, False]
+    monkeypatch.setattr(sys, "stdin", StandardInput())
+    assert command(judge="keywords:", in_=Path("-"), out=out) == 0
+    assert [row["flagged"] for row in read_rows(out)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("fields", "prompt", "response"),
+    [
+        ({"prompt": "p", "response": "r"}, "p", "r"),
+        ({"prompt": "p"}, "p", None),
+        ({"response": "r"}, "", "r"),
+        ({"text": "t"}, "", "t"),
+        ({"text": "t", "prompt": "p"}, "p", None),
+        ({"messages": [{"role": "user", "content": "p"}]}, "p", None),
+        ({"messages": [{"role": "user", "content": "p"}], "response": "r"}, "p", "r"),
+    ],
+)
+def test_what_is_judged(fields: dict[str, Any], prompt: str, response: str | None) -> None:
+    conversation, judged_response = moderate._read_conversation(fields)
+    assert "".join(m.content for m in conversation.messages) == prompt
+    assert judged_response == response

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from truing.core.errors import DataError, PlanError, SpecError, UserError
+from truing.core.errors import DataError, PlanError, UserError
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import (
     Answer,
@@ -415,13 +415,3 @@ def test_a_set_that_is_read_twice_has_two_names() -> None:
     assert {i.source for i in one.items} == {"made"} and {i.source for i in two.items} == {
         "made (2)"
     }
-
-
-def test_specs_of_the_command() -> None:
-    from truing.cli.train_moderation import parse_weighted_spec
-
-    spec, weight, tenths = parse_weighted_spec("pku,conflicts=drop,weight=1.25,tenths=0-6")
-    assert (str(spec), weight, tenths) == ("pku,conflicts=drop", 1.25, (0, 6))
-    for wrong in ("pku,weight=much", "pku,tenths=4-12", "pku,tenths=5-2"):
-        with pytest.raises(SpecError):
-            parse_weighted_spec(wrong)

@@ -1,9 +1,8 @@
-"""Whole runs from data and judges to a model folder, in Python and by the command."""
+"""Whole runs from data and judges to a model folder."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,62 +164,3 @@ def test_a_judge_of_the_training_may_not_measure_it(
     with pytest.raises(LineageError, match="may not measure this run"):
         train_rl(settings, [data], RewardSpec([judge]), options)
     assert not (tmp_path / "run" / "log.jsonl").exists()
-
-
-def grpo_command(base: Path, rows: Path, out: Path) -> list[str]:
-    options = {
-        "--data": f"file:{rows}",
-        "--out": str(out),
-        "--base": str(base),
-        "--template": "plain",
-        "--max-prompt": "16",
-        "--max-new": "6",
-        "--reward": "rules:refusal",
-        "--cost": "rules:refusal",
-        "--steps": "1",
-        "--prompts": "2",
-        "--lora": "2",
-        "--dtype": "float32",
-        "--sample-every": "1",
-        "--sample-judge": "rules:degenerate",
-        "--sample-data": f"file:{rows}",
-    }
-    flags = [word for option in options.items() for word in option]
-    return ["truing", "train", "grpo", *flags, "--no-tensorboard", "--json"]
-
-
-def test_the_command_trains(
-    base_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from truing.cli import main
-
-    rows, out = tmp_path / "rows.jsonl", tmp_path / "out"
-    rows.write_text('{"prompt": "ash"}\n{"prompt": "bay cob"}\n')
-    monkeypatch.setattr(sys, "argv", grpo_command(base_folder, rows, out))
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 0
-    result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert result["steps"] == 1
-    assert {"lambda", "measured_true"} <= set(result["last"])
-    assert (out / "samples" / "step-1" / "manifest.json").is_file()
-
-
-def test_the_command_refuses_an_unknown_generator(
-    base_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from truing.cli import main
-
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "ash"}\n')
-    command = grpo_command(base_folder, rows, tmp_path / "out")
-    monkeypatch.setattr(sys, "argv", [*command, "--generator", "vlm"])
-    with pytest.raises(SystemExit):
-        main()
-    assert "must be local, vllm" in capsys.readouterr().err
