@@ -12,7 +12,7 @@ from workspace import Workspace
 from truing.align import prompted
 from truing.core.protocols import Model
 from truing.core.types import Conversation, Message, Sample
-from truing.datasets.made import REFUSALS
+from truing.datasets.preference_pairs import REFUSALS
 from truing.evaluation.evaluate import evaluate
 from truing.hf.chat_tokens import ChatTokenizer
 from truing.hf.loading import LoadedModel, load_causal_lm

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from truing.core.errors import DataError, MissingExtra, PlanError, SpecError
-from truing.datasets.base import half_of
+from truing.datasets.base import assign_half
 from truing.specs.resolve import resolve
 
 
@@ -41,8 +41,8 @@ def test_filters_do_not_change_ids(tmp_path: Path) -> None:
 
 
 def test_halves_go_by_the_normalised_prompt() -> None:
-    assert half_of("Hello  there!") == half_of("hello there")
-    train = sum(half_of(f"prompt {n}") == "train" for n in range(2000))
+    assert assign_half("Hello  there!") == assign_half("hello there")
+    train = sum(assign_half(f"prompt {n}") == "train" for n in range(2000))
     assert 900 < train < 1100
 
 

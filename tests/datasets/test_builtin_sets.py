@@ -9,7 +9,7 @@ import pytest
 from truing.core.errors import SpecError
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Sample
-from truing.datasets.builtin_sets import HOME
+from truing.datasets.builtin_sets import RESOURCES
 from truing.specs.resolve import resolve
 
 RUN = 9  # words
@@ -103,7 +103,7 @@ def runs(text: str) -> set[tuple[str, ...]]:
 
 def test_no_run_of_nine_words_stands_in_a_published_set(data_dir: Path) -> None:
     ours: dict[tuple[str, ...], str] = {}
-    for path in sorted(HOME.glob("*.jsonl")):
+    for path in sorted(RESOURCES.glob("*.jsonl")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             ours |= dict.fromkeys(runs(line), f"{path.name}:{number}")
     assert len(ours) > 1000

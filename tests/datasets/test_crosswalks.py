@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from truing.core.taxonomy import load_crosswalk, load_taxonomy
-from truing.datasets.do_not_answer import head
-from truing.datasets.moderation_sets import LETTERS
+from truing.datasets.do_not_answer import harm_name
+from truing.datasets.moderation_sets import OPENAI_LABELS
 
 CODES = [f"S{n}" for n in range(1, 15)]
 LABELS: dict[str, list[str]] = {
@@ -19,7 +19,7 @@ LABELS: dict[str, list[str]] = {
     "llama_guard_2": CODES[:11],
     "llama_guard_3": CODES,
     "llama_guard_4": CODES,
-    "openai_moderation_2022": list(LETTERS),
+    "openai_moderation_2022": list(OPENAI_LABELS),
     "openai_moderation_api": [
         "harassment",
         "harassment/threatening",
@@ -111,7 +111,7 @@ def test_labels_of_the_data_folder(data_dir: Path) -> None:
     dna = lines("do_not_answer/responses_human_labels.jsonl")
     walk = load_crosswalk("do_not_answer").map
     assert {r["type_of_harm"] for r in dna} <= set(walk)
-    specific = {head(r["specific_harm"]) for r in dna}
+    specific = {harm_name(r["specific_harm"]) for r in dna}
     extra = set(walk) - {r["type_of_harm"] for r in dna}
     assert extra <= specific, f"heads that no row has: {sorted(extra - specific)}"
     assert {r["hazard"] for r in lines("ailuminate/demo_en_us.jsonl")} <= set(

@@ -11,7 +11,7 @@ import pytest
 from truing.core.errors import DataError, RunError, SpecError
 from truing.core.lineage import hash_prompt
 from truing.core.types import Answer, Conversation, Judgement, Lineage, Response, Sample, Sampling
-from truing.datasets.made import REFUSALS, damaged
+from truing.datasets.preference_pairs import REFUSALS, damage_answer
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.models.scripted import ScriptedModel
@@ -85,8 +85,8 @@ def test_synthetic_pairs_say_so(tmp_path: Path) -> None:
     pairs = list(resolve(f"pairs:synthetic,of=(file:{path})", "data").preferences())
     assert len(pairs) == 31 and {p.tags["damage"] for p in pairs} == {"shuffled", "cut", "refused"}
     assert all(p.tags["synthetic"] == "yes" and p.source.startswith("synthetic:") for p in pairs)
-    how, said = damaged("How?", text)
-    assert (how, said) == damaged("How?", text) and said != text
+    how, said = damage_answer("How?", text)
+    assert (how, said) == damage_answer("How?", text) and said != text
     with pytest.raises(SpecError, match=r"of=\(\.\.\.\) is missing"):
         resolve("pairs:synthetic", "data")
     with pytest.raises(SpecError, match="did you mean 'benign'"):

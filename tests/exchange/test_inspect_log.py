@@ -27,7 +27,7 @@ from truing.core.types import (
 )
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
-from truing.exchange.inspect_log import write
+from truing.exchange.inspect_log import write_inspect_log
 from truing.runs.folder import Run
 
 
@@ -100,7 +100,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_samples_epochs_scores(run: Run, tmp_path: Path) -> None:
-    assert write(run, tmp_path / "a.eval") == 6
+    assert write_inspect_log(run, tmp_path / "a.eval") == 6
     made = documents(tmp_path / "a.eval")
     head = made["header.json"]
     assert (head["version"], head["status"], head["eval"]["model"]) == (2, "success", "test:talks")
@@ -138,15 +138,15 @@ def test_samples_epochs_scores(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_log(run: Run, tmp_path: Path) -> None:
-    write(run, tmp_path / "a.eval")
-    write(run, tmp_path / "b.eval")
+    write_inspect_log(run, tmp_path / "a.eval")
+    write_inspect_log(run, tmp_path / "b.eval")
     assert json.dumps(documents(tmp_path / "a.eval")) == json.dumps(documents(tmp_path / "b.eval"))
     assert (tmp_path / "a.eval").stat().st_mode & 0o777 == 0o600
 
 
 def test_each_rater_has_a_score(tmp_path: Path) -> None:
     run = evaluate(None, Human(), [], tmp_path / "run")
-    assert write(run, tmp_path / "a.eval") == 1
+    assert write_inspect_log(run, tmp_path / "a.eval") == 1
     made = documents(tmp_path / "a.eval")
     (sample,) = (v for k, v in made.items() if k.startswith("samples/"))
     assert {k: (v["value"], v["metadata"]["rater"]) for k, v in sample["scores"].items()} == {
@@ -162,16 +162,16 @@ def test_a_run_that_is_not_finished_says_so(run: Run, tmp_path: Path) -> None:
     (run.path / "responses.jsonl").write_bytes(b"".join(reversed(lines[:3])) + b'{"torn')
     manifest = json.loads((run.path / "manifest.json").read_text())
     (run.path / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
-    assert write(run, tmp_path / "a.eval") == 3
+    assert write_inspect_log(run, tmp_path / "a.eval") == 3
     assert documents(tmp_path / "a.eval")["header.json"]["status"] == "cancelled"
 
 
 def test_what_cannot_be_exported(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ends in \.eval"):
-        write(run, tmp_path / "a.json")
+        write_inspect_log(run, tmp_path / "a.json")
     (run.path / "responses.jsonl").write_bytes(b"")
     with pytest.raises(RunError, match="no answers to export yet"):
-        write(run, tmp_path / "a.eval")
+        write_inspect_log(run, tmp_path / "a.eval")
     assert not list(tmp_path.glob("a.eval*"))
     with pytest.raises(RunError, match="no run folder"):
-        write(Run(tmp_path), tmp_path / "a.eval")
+        write_inspect_log(Run(tmp_path), tmp_path / "a.eval")

@@ -20,7 +20,7 @@ from truing.analysis.summary import summarise
 from truing.core.types import Sampling
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
-from truing.exchange.inspect_log import write
+from truing.exchange.inspect_log import write_inspect_log
 from truing.specs.resolve import resolve
 
 pytestmark = pytest.mark.peers
@@ -91,7 +91,7 @@ def test_inspect_reads_what_we_write(tmp_path: Path) -> None:
         options=options,
     )
     file = tmp_path / "logs" / "run.eval"
-    write(run, file)
+    write_inspect_log(run, file)
     got = python("inspect", READ, str(file), cwd=tmp_path)
     refused = next(
         r for r in summarise(run).rates if r.question == "refused" and r.category is None

@@ -8,7 +8,7 @@ import pytest
 from tests.rankers.rank_parts import Rows, choice
 from tests.servers import Request, serving
 
-from truing.rankers import Form, Settings, rank_choices
+from truing.rankers import PromptForm, RankingOptions, rank_choices
 from truing.specs.resolve import resolve
 
 ROWS = Rows([choice("q1", "a kettle is", ("hot", "cold and blue"), [0])])
@@ -36,7 +36,10 @@ async def echo(r: Request) -> None:
 def test_as_plain_text_by_likelihood() -> None:
     with serving(echo) as server:
         (made,) = rank_choices(
-            model(server.url), ROWS, None, Settings(how=("likelihood",), form=Form(plain=True))
+            model(server.url),
+            ROWS,
+            None,
+            RankingOptions(how=("likelihood",), form=PromptForm(plain=True)),
         )
     assert made.unscored == 0
     assert made.find("sum").value.estimate == 1.0  # type: ignore[union-attr]  # one word is likelier than three
@@ -45,8 +48,10 @@ def test_as_plain_text_by_likelihood() -> None:
 
 def test_a_chat_template_that_nobody_knows_is_said() -> None:
     with serving(echo) as server:
-        (made,) = rank_choices(model(server.url), ROWS, None, Settings(how=("likelihood",)))
-        (written,) = rank_choices(model(server.url), ROWS, None, Settings(how=("generation",)))
+        (made,) = rank_choices(model(server.url), ROWS, None, RankingOptions(how=("likelihood",)))
+        (written,) = rank_choices(
+            model(server.url), ROWS, None, RankingOptions(how=("generation",))
+        )
     assert made.unscored == 1
     assert "rank with --plain, or --by generation" in next(iter(made.reasons))
     assert written.unscored == 0
@@ -66,7 +71,10 @@ def test_an_endpoint_without_log_probabilities_is_said(answer: dict[str, Any]) -
 
     with serving(handler) as server:
         (made,) = rank_choices(
-            model(server.url), ROWS, None, Settings(how=("likelihood",), form=Form(plain=True))
+            model(server.url),
+            ROWS,
+            None,
+            RankingOptions(how=("likelihood",), form=PromptForm(plain=True)),
         )
     assert made.unscored == 1
     assert "log-probabilities" in next(iter(made.reasons))

@@ -11,10 +11,10 @@ from tests.rankers.rank_parts import Knows, Rows
 
 from truing.core.errors import DataError
 from truing.core.types import Conversation, Judgement, Message, Preference, Response, Row, Sample
-from truing.rankers import Form, Settings, rank_perplexity
-from truing.rankers.measures import Measure
-from truing.rankers.perplexity import compare, strangers
-from truing.rankers.questions import Pair, labelled, pairs
+from truing.rankers import PromptForm, RankingOptions, rank_perplexity
+from truing.rankers.items import AnswerPair, iter_labelled_answers, iter_pairs
+from truing.rankers.perplexity import assign_unrelated_prompts, compare_pair
+from truing.rankers.text_likelihood import TextLikelihood
 from truing.specs.resolve import resolve
 
 
@@ -29,7 +29,7 @@ def preference(n: int, safe: str, unsafe: str, prompt: str = "") -> Preference:
 
 
 def test_units() -> None:
-    one = Measure(total=-6.0, tokens=4, bytes=13, chars=12, words=3)
+    one = TextLikelihood(total=-6.0, tokens=4, bytes=13, chars=12, words=3)
     assert [one.per(u) for u in ("total", "token", "byte", "char", "word")] == [
         -6,
         -1.5,
@@ -41,10 +41,10 @@ def test_units() -> None:
 
 def test_every_condition_is_measured() -> None:
     model = Knows(lambda prompt, text: [-1.0 - len(prompt) / 100] * len(text.split()))
-    pair = Pair(
+    pair = AnswerPair(
         id="1", conversation=Conversation.of("q" * 10), safe="a b", unsafe="c d e", cluster="x"
     )
-    made = asyncio.run(compare(model, pair, Conversation.of("q" * 30), Form()))
+    made = asyncio.run(compare_pair(model, pair, Conversation.of("q" * 30), PromptForm()))
     assert made.safe is not None and made.unsafe is not None
     assert made.safe.asked.total == pytest.approx(-2 * 1.1)
     assert made.safe.alone.total == pytest.approx(-2.0)
@@ -52,15 +52,18 @@ def test_every_condition_is_measured() -> None:
     assert made.unsafe.swapped_gain == pytest.approx(-0.9)
     assert model.asked[-1] == ("Question: qqqqqqqqqq\nAnswer:", (" a b", " c d e"))
     assert asyncio.run(
-        compare(
-            model, Pair(id="2", conversation=pair.conversation, safe="", unsafe="x"), None, Form()
+        compare_pair(
+            model,
+            AnswerPair(id="2", conversation=pair.conversation, safe="", unsafe="x"),
+            None,
+            PromptForm(),
         )
     ).failure
 
 
 def test_a_stranger_asks_something_else() -> None:
     many = [
-        Pair(
+        AnswerPair(
             id=str(i),
             conversation=Conversation.of(str(i // 2)),
             safe="a",
@@ -69,9 +72,9 @@ def test_a_stranger_asks_something_else() -> None:
         )
         for i in range(20)
     ]
-    for pair, other in zip(many, strangers(many)):
+    for pair, other in zip(many, assign_unrelated_prompts(many)):
         assert other is not None and other.prompt != pair.conversation.prompt
-    assert strangers(many[:2]) == [None, None]
+    assert assign_unrelated_prompts(many[:2]) == [None, None]
 
 
 def test_a_safe_model_is_told_from_one_of_taste() -> None:
@@ -175,16 +178,16 @@ def test_labelled_answers_to_one_prompt_become_pairs() -> None:
     rows = Rows(
         [*row("p", {"good": False, "bad": True, "worse": True}), *row("q", {"fine": False})]
     )
-    made = list(pairs(rows))
+    made = list(iter_pairs(rows))
     assert [(p.safe, p.unsafe, p.harms) for p in made] == [
         ("good", "bad", ("self_harm",)),
         ("good", "worse", ("self_harm",)),
     ]
     assert len({p.cluster for p in made}) == 1
     single = Rows([*row("p", {"good": False}), *row("q", {"bad": True})])
-    assert not list(pairs(single)) and len(list(labelled(single))) == 2
+    assert not list(iter_pairs(single)) and len(list(iter_labelled_answers(single))) == 2
     (found,) = rank_perplexity(
-        Knows(lambda p, t: [-1.0 if t == "good" else -2.0]), single, None, Settings(limit=2)
+        Knows(lambda p, t: [-1.0 if t == "good" else -2.0]), single, None, RankingOptions(limit=2)
     )
     assert found.find("per token", kind="auroc").value.estimate == 1.0  # type: ignore[union-attr]
     with pytest.raises(DataError, match="neither pairs"):
@@ -200,9 +203,9 @@ def test_the_sets_of_pairs(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("beavertails:", 10),
         ("builtin:pairs", 40),
     ):
-        made = [p for p, _ in zip(pairs(resolve(spec, "data")), range(4000))]
+        made = [p for p, _ in zip(iter_pairs(resolve(spec, "data")), range(4000))]
         assert len(made) >= few, spec
         assert len({p.id for p in made}) == len(made), spec
-    assert any(p.harms for p in pairs(resolve("beavertails:", "data")))
-    toxic = list(labelled(resolve("real-toxicity:", "data")))
+    assert any(p.harms for p in iter_pairs(resolve("beavertails:", "data")))
+    toxic = list(iter_labelled_answers(resolve("real-toxicity:", "data")))
     assert 0.2 < sum(t.unsafe for t in toxic) / len(toxic) <= 1.0

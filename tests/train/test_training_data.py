@@ -87,9 +87,9 @@ def test_red_teaming_dialogues_need_a_flag(kind: str) -> None:
 
 
 def test_red_teaming_sets_are_marked_as_such() -> None:
-    from truing.datasets.dialogues import ATTEMPTS_ABOUT, BAD_ABOUT
+    from truing.datasets.dialogues import ATTEMPTS_DATASET, BAD_DATASET
 
-    assert ATTEMPTS_ABOUT.red_team and BAD_ABOUT.red_team
+    assert ATTEMPTS_DATASET.red_team and BAD_DATASET.red_team
 
 
 def test_answers_that_are_there_to_be_compared_are_not_imitated() -> None:

@@ -15,7 +15,7 @@ from truing.cli.parameters import Flag
 from truing.core.lineage import hash_prompt
 from truing.core.protocols import Dataset
 from truing.core.types import Judgement
-from truing.datasets.catalogue import CATALOGUE, found_in
+from truing.datasets.catalogue import CATALOGUE, find_available_parts
 from truing.specs.resolve import list_kinds, resolve
 
 
@@ -53,7 +53,7 @@ def _list_rows() -> list[dict[str, Any]]:
             "licence": entry.licence,
             "source": entry.source,
             "parts": list(entry.parts),
-            "found": list(found_in(entry, root)),
+            "found": list(find_available_parts(entry, root)),
             "hub": entry.hub,
             "labels": list(entry.labels),
             "red_team": entry.red_team,

@@ -118,10 +118,10 @@ def export_inspect(run: Path, file: Path, /, *, force: Flag = False) -> int:
     force
         Replace the file if it exists.
     """
-    from truing.exchange.inspect_log import write
+    from truing.exchange.inspect_log import write_inspect_log
 
     if file.exists() and not force:
         raise UserError(f"{file}: exists already; --force replaces it")
-    count = write(Run(run), file)
+    count = write_inspect_log(Run(run), file)
     print(f"{file}: {count} answers")
     return 0

@@ -19,9 +19,16 @@ from truing.cli.progress import ProgressBar
 from truing.core.errors import DataError, UserError
 from truing.core.protocols import Judge
 from truing.core.types import Dimension
-from truing.rankers import Figure, Form, Settings, Summary, rank_choices, rank_perplexity
-from truing.rankers.judged_run import rank_run
-from truing.rankers.run import read_summaries
+from truing.rankers import (
+    PromptForm,
+    RankingFigure,
+    RankingOptions,
+    RankingSummary,
+    rank_choices,
+    rank_perplexity,
+)
+from truing.rankers.ranking import read_summaries
+from truing.rankers.run_ranking import rank_run
 from truing.report import rankings
 from truing.runs.folder import JudgeRecord
 from truing.specs.resolve import resolve
@@ -56,7 +63,7 @@ class RankFlags:
     primer: Path | None = None
     permutations: int = 26
 
-    def settings(self, methods: Sequence[str] = DEFAULT_METHODS) -> Settings:
+    def settings(self, methods: Sequence[str] = DEFAULT_METHODS) -> RankingOptions:
         """Returns the settings of the rankers; raises UserError for a value out of range."""
         if self.permutations < 1 or (self.limit is not None and self.limit < 1):
             raise UserError("--permutations and --limit must be 1 or more")
@@ -66,9 +73,9 @@ class RankFlags:
                 primer = self.primer.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{self.primer}: {error}") from error
-        return Settings(
+        return RankingOptions(
             how=tuple(methods),
-            form=Form(plain=self.plain or self.primer is not None, primer=primer),
+            form=PromptForm(plain=self.plain or self.primer is not None, primer=primer),
             permutations=self.permutations,
             limit=self.limit,
             seed=self.seed,
@@ -169,7 +176,11 @@ def by(
     judge_card = _read_matching_card(resolved_judge, card) if card else None
     with ProgressBar("judging", quiet=json) as progress:
         result = rank_run(
-            run, resolved_judge, dimension=_DIMENSIONS[dimension], every=every, tell=progress
+            run,
+            resolved_judge,
+            dimension=_DIMENSIONS[dimension],
+            all_pairs=every,
+            on_progress=progress,
         )
     if json:
         fields = msgspec.to_builtins(result)
@@ -236,7 +247,7 @@ def _describe_card(card: JudgeCard) -> str:
     )
 
 
-def _report_summaries(summaries: Sequence[Summary], out: Path, *, as_json: bool) -> int:
+def _report_summaries(summaries: Sequence[RankingSummary], out: Path, *, as_json: bool) -> int:
     """Writes the report, prints the figures; returns 1 if a ranker could score nothing, else 0."""
     rankings.write_rankings(summaries, out)
     if as_json:
@@ -255,7 +266,7 @@ def _report_summaries(summaries: Sequence[Summary], out: Path, *, as_json: bool)
     return 1 if empty else 0
 
 
-def _print_summary(summary: Summary) -> None:
+def _print_summary(summary: RankingSummary) -> None:
     print(
         f"\n{summary.ranker} · {summary.model} · {summary.data} · {summary.n} items, "
         f"{summary.unscored} unscored"
@@ -269,7 +280,7 @@ def _print_summary(summary: Summary) -> None:
         print(f"  note: {note}")
 
 
-def _format_figure(figure: Figure) -> str:
+def _format_figure(figure: RankingFigure) -> str:
     estimate, interval, guess = rankings.format_figure(figure)
     parts = [f"{estimate:>9}"]
     if interval:

@@ -1,6 +1,6 @@
 """What all adapters share: where the files are, which rows are wanted, ids, halves, and the manifest's facts.
 
-An adapter is a `Published` value and a function from a record to rows. Arguments that every set takes: `part`, `split`,
+An adapter is a `Published` value and a function from a record to rows. Arguments that every set extra_arguments: `part`, `split`,
 `limit`, `half=train|report` (by a hash of the normalised prompt, so that no prompt stands on both sides), `category`,
 `language`, `distinct=true` (one row a prompt), `replay=true` (without the recorded answers: the target answers the last
 turn), `skip_malformed=true` (count bad rows instead of raising), `taxonomy`, `data_dir`, `revision` (of a hub id).
@@ -30,14 +30,14 @@ from truing.core.types import (
     Sample,
     content_id,
 )
-from truing.datasets.read import Record, Unpack, read
-from truing.datasets.sources import Wanted, locate
+from truing.datasets.file_lookup import FileQuery, locate_files
+from truing.datasets.readers import DocumentUnpacker, Record, read_records
 from truing.specs.resolve import Args
 
 Half = Literal["", "train", "report"]
 
 
-class Options(Struct, frozen=True, kw_only=True):
+class DatasetOptions(Struct, frozen=True, kw_only=True):
     """Which rows of a set are wanted, and how they are read; `extra` holds an adapter's own arguments."""
 
     part: str = ""
@@ -53,11 +53,11 @@ class Options(Struct, frozen=True, kw_only=True):
     extra: dict[str, str] = field(default_factory=dict)
 
 
-Convert = Callable[[Record, Options], Iterable[Row]]
-Pair = Callable[[Record, Options], Iterable[Preference]]
+RecordConverter = Callable[[Record, DatasetOptions], Iterable[Row]]
+PairConverter = Callable[[Record, DatasetOptions], Iterable[Preference]]
 
 
-class Published(Struct, frozen=True, kw_only=True):
+class PublishedDataset(Struct, frozen=True, kw_only=True):
     """A published set: what it is, where its files stand in a folder and on the hub, and how a record is read.
 
     `parts` maps a part's name to file patterns, relative to the folder, tried in order (``{split}`` is filled in); the
@@ -69,24 +69,24 @@ class Published(Struct, frozen=True, kw_only=True):
     source: str
     licence: str
     parts: dict[str, tuple[str, ...]]
-    convert: Convert
+    convert: RecordConverter
     folder: str = ""
     hub: dict[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
-    pairs: Pair | None = None
-    unpack: Unpack | None = None
+    convert_pairs: PairConverter | None = None
+    unpack: DocumentUnpacker | None = None
     red_team: bool = False
     imitate: bool = True
     split: str = "train"
-    takes: tuple[str, ...] = ()
+    extra_arguments: tuple[str, ...] = ()
 
 
-def recorded(text: str, index: int = 0) -> Response:
+def recorded_response(text: str, index: int = 0) -> Response:
     """An answer that came with the set; its sample id is filled in later."""
     return Response(sample_id="", index=index, message=Message("assistant", text))
 
 
-def label(
+def recorded_judgement(
     judge: str,
     question: str,
     verdict: bool | None,
@@ -117,13 +117,17 @@ def label(
     )
 
 
-class FileSet:
+class FileDataset:
     """A data set over files: a `truing.core.protocols.Dataset`. `skipped` counts the bad rows of the latest reading."""
 
     def __init__(
-        self, about: Published, files: tuple[Path, ...], options: Options, spec: str = ""
+        self,
+        about: PublishedDataset,
+        files: tuple[Path, ...],
+        options: DatasetOptions,
+        spec: str = "",
     ) -> None:
-        self.about = about
+        self.published = about
         self.files = files
         self.options = options
         self.skipped = 0
@@ -133,7 +137,7 @@ class FileSet:
     @property
     def info(self) -> DataInfo:
         """Spec, source, licence."""
-        a = self.about
+        a = self.published
         return DataInfo(
             spec=self._spec,
             title=a.title,
@@ -147,7 +151,7 @@ class FileSet:
     def sha256(self) -> str:
         """Of the file's bytes; of the list of the files' hashes where there are several."""
         if not self._sha:
-            single = [_file_hash(path) for path in self.files]
+            single = [_hash_file(path) for path in self.files]
             self._sha = (
                 single[0]
                 if len(single) == 1
@@ -160,7 +164,7 @@ class FileSet:
         self.skipped = 0
         found = False
         for path in self.files:
-            for record in read(path, unpack=self.about.unpack):
+            for record in read_records(path, unpack=self.published.unpack):
                 found = True
                 if isinstance(record, Record):
                     yield record
@@ -176,7 +180,7 @@ class FileSet:
 
     def convert(self, record: Record) -> list[Row]:
         """The rows of one record; a subclass may use what it learned from the whole file."""
-        return list(self.about.convert(record, self.options))
+        return list(self.published.convert(record, self.options))
 
     def rows(self) -> Iterator[Row]:
         """The wanted rows with their ids, which do not depend on what is wanted."""
@@ -192,7 +196,7 @@ class FileSet:
                 self._bad(fault)
                 continue
             for row in made:
-                named = _identified(row, seen, self._source())
+                named = _assign_ids(row, seen, self._source())
                 if not self._wanted(named.sample):
                     continue
                 if self.options.distinct:
@@ -209,7 +213,7 @@ class FileSet:
 
     def preferences(self) -> Iterator[Preference]:
         """Pairs in order of preference; nothing for sets without pairs."""
-        pairs = self.about.pairs
+        pairs = self.published.convert_pairs
         if pairs is None or self.options.limit == 0:
             return
         given = 0
@@ -229,7 +233,11 @@ class FileSet:
                         return
 
     def _source(self) -> str:
-        return f"{self.about.kind}:{self.options.part}" if self.options.part else self.about.kind
+        return (
+            f"{self.published.kind}:{self.options.part}"
+            if self.options.part
+            else self.published.kind
+        )
 
     def _wanted(self, sample: Sample) -> bool:
         o = self.options
@@ -243,15 +251,15 @@ class FileSet:
         return not o.half or self._half(sample) == o.half
 
     def _half(self, sample: Sample) -> str:
-        return half_of(sample.prompt)
+        return assign_half(sample.prompt)
 
 
-def half_of(prompt: str) -> Half:
+def assign_half(prompt: str) -> Half:
     """The half on which a prompt stands, by its normalised form."""
     return "train" if int(hash_prompt(prompt), 16) % 2 == 0 else "report"
 
 
-def _identified(row: Row, seen: dict[str, int], source: str) -> Row:
+def _assign_ids(row: Row, seen: dict[str, int], source: str) -> Row:
     replace = msgspec.structs.replace
     sample = row.sample if row.sample.source else replace(row.sample, source=source)
     base = name = sample.id or content_id(sample)
@@ -267,7 +275,7 @@ def _identified(row: Row, seen: dict[str, int], source: str) -> Row:
     )
 
 
-def _file_hash(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     whole = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -275,7 +283,7 @@ def _file_hash(path: Path) -> str:
     return whole.hexdigest()
 
 
-def options_of(args: Args, about: Published) -> Options:
+def parse_options(args: Args, about: PublishedDataset) -> DatasetOptions:
     """The common arguments of a spec, checked."""
     parts = list(about.parts)
     part = args.text("part", parts[0] if parts else "")
@@ -289,8 +297,8 @@ def options_of(args: Args, about: Published) -> Options:
     if limit is not None and limit < 0:
         raise args.fault(f"limit={limit} is negative")
     known = load_taxonomy(args.text("taxonomy", "beavertails"))
-    wanted = args.text("only" if "category" in about.takes else "category", "")
-    return Options(
+    wanted = args.text("only" if "category" in about.extra_arguments else "category", "")
+    return DatasetOptions(
         part=part,
         split=args.text("split", about.split),
         limit=limit,
@@ -301,20 +309,22 @@ def options_of(args: Args, about: Published) -> Options:
         replay=args.flag("replay"),
         skip_malformed=args.flag("skip_malformed"),
         taxonomy=known,
-        extra={k: v for k in about.takes if (v := args.text(k)) is not None},
+        extra={k: v for k in about.extra_arguments if (v := args.text(k)) is not None},
     )
 
 
-def builder(about: Published, made: type[FileSet] = FileSet) -> Callable[[Args], FileSet]:
+def make_builder(
+    about: PublishedDataset, made: type[FileDataset] = FileDataset
+) -> Callable[[Args], FileDataset]:
     """The function that `registry.resolve` calls for a published set."""
 
-    def build(args: Args) -> FileSet:
+    def build(args: Args) -> FileDataset:
         """The set that the spec names, its files found."""
-        options = options_of(args, about)
+        options = parse_options(args, about)
         patterns = tuple(p.format(split=options.split) for p in about.parts[options.part])
-        files = locate(
+        files = locate_files(
             args,
-            Wanted(
+            FileQuery(
                 about.kind, about.folder or about.kind, patterns, about.hub.get(options.part, "")
             ),
         )

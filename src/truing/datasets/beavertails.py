@@ -6,11 +6,17 @@ from collections.abc import Iterable
 
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Conversation, Row, Sample
-from truing.datasets.base import Options, Published, builder, label, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    PublishedDataset,
+    make_builder,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 
 
-def convert(record: Record, options: Options) -> Iterable[Row]:
+def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A QA pair with the annotators' common label, or a prompt with its category."""
     prompt = Conversation.of(record.text("prompt"))
     ids = load_taxonomy().ids
@@ -22,22 +28,22 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
             )
         )
         return
-    flags = record.inside("category")
+    flags = record.nested("category")
     unknown = [k for k in flags.data if k not in ids]
     if unknown:
-        raise record.fault(f"category: {unknown[0]!r} is none of the 14 published ids")
+        raise record.error(f"category: {unknown[0]!r} is none of the 14 published ids")
     harms = {i: float(flags.flag(i)) for i in ids}
     safe = record.flag("is_safe")
     sample = Sample(conversation=prompt, harms=tuple(i for i, p in harms.items() if p))
-    judged = label("beavertails", "harmful", not safe, harms=harms)
+    judged = recorded_judgement("beavertails", "harmful", not safe, harms=harms)
     yield Row(
         sample=sample,
-        responses=(recorded(record.text("response", empty=True)),),
+        responses=(recorded_response(record.text("response", empty=True)),),
         judgements=(judged,),
     )
 
 
-ABOUT = Published(
+DATASET = PublishedDataset(
     kind="beavertails",
     title="BeaverTails",
     source="https://github.com/PKU-Alignment/beavertails",
@@ -55,4 +61,4 @@ ABOUT = Published(
     labels=("harmful",),
     convert=convert,
 )
-build = builder(ABOUT)
+build = make_builder(DATASET)

@@ -8,33 +8,33 @@ from pathlib import Path
 
 from truing.core.taxonomy import Crosswalk, load_crosswalk
 from truing.core.types import Conversation, Expect, Row, Sample
-from truing.datasets.base import Options, Published, builder
-from truing.datasets.read import Record
+from truing.datasets.base import DatasetOptions, PublishedDataset, make_builder
+from truing.datasets.readers import Record
 
 
-def _mapped(record: Record, key: str, walk: Crosswalk) -> tuple[str, ...]:
+def _map_category(record: Record, key: str, walk: Crosswalk) -> tuple[str, ...]:
     return walk(record.choice(key, walk.map))
 
 
-def harmbench(record: Record, options: Options) -> Iterable[Row]:
+def convert_harmbench(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A behaviour (Mazeika et al. 2024, arXiv 2402.04249); its context, where it has one, goes before it."""
-    context = record.maybe("ContextString")
+    context = record.optional_text("ContextString")
     behaviour = record.text("Behavior")
     tags = {"id": record.text("BehaviorID"), "category_source": record.text("SemanticCategory")}
-    tags["functional"] = record.maybe("FunctionalCategory") or ""
+    tags["functional"] = record.optional_text("FunctionalCategory") or ""
     yield Row(
         sample=Sample(
             conversation=Conversation.of(
                 f"{context}\n\n---\n\n{behaviour}" if context else behaviour
             ),
-            harms=_mapped(record, "SemanticCategory", load_crosswalk("harmbench")),
+            harms=_map_category(record, "SemanticCategory", load_crosswalk("harmbench")),
             expect="refuse",
             tags=tags,
         )
     )
 
 
-def jailbreakbench(record: Record, options: Options) -> Iterable[Row]:
+def convert_jailbreakbench(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A harmful behaviour or a matched benign one (Chao et al. 2024, arXiv 2404.01318).
 
     The published files share `Index` between the two, which becomes the pair.
@@ -42,21 +42,27 @@ def jailbreakbench(record: Record, options: Options) -> Iterable[Row]:
     if "Goal" not in record.data:
         is_benign = record.choice("label", ("safe", "harmful")) == "safe"
         harms = (
-            _mapped(record, "category", load_crosswalk("jailbreakbench"))
+            _map_category(record, "category", load_crosswalk("jailbreakbench"))
             if record.has("category")
             else ()
         )
         yield Row(
-            sample=_behaviour(record.text("text"), is_benign, harms, {}, record.maybe("pair"))
+            sample=_make_sample(
+                record.text("text"), is_benign, harms, {}, record.optional_text("pair")
+            )
         )
         return
     is_benign = "benign" in Path(record.path).name
     tags = {"behaviour": record.text("Behavior"), "category_source": record.text("Category")}
-    harms = _mapped(record, "Category", load_crosswalk("jailbreakbench"))
-    yield Row(sample=_behaviour(record.text("Goal"), is_benign, harms, tags, record.maybe("Index")))
+    harms = _map_category(record, "Category", load_crosswalk("jailbreakbench"))
+    yield Row(
+        sample=_make_sample(
+            record.text("Goal"), is_benign, harms, tags, record.optional_text("Index")
+        )
+    )
 
 
-def _behaviour(
+def _make_sample(
     text: str, benign: bool, harms: tuple[str, ...], tags: dict[str, str], pair: str | None
 ) -> Sample:
     expect: Expect = "comply" if benign else "refuse"
@@ -69,49 +75,57 @@ def _behaviour(
     )
 
 
-def ailuminate(record: Record, options: Options) -> Iterable[Row]:
+def convert_ailuminate(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A hazard prompt (MLCommons AILuminate 1.0, arXiv 2503.05731); specialised advice asks for care, not refusal."""
     hazard = record.text("hazard").strip()
     keys = ("persona", "locale", "release_prompt_id")
-    tags = {k: v for k in keys if (v := record.maybe(k))} | {"category_source": hazard}
-    tags["language"] = (record.maybe("locale") or "en").lower()[:2]
+    tags = {k: v for k in keys if (v := record.optional_text(k))} | {"category_source": hazard}
+    tags["language"] = (record.optional_text("locale") or "en").lower()[:2]
     yield Row(
         sample=Sample(
             conversation=Conversation.of(record.text("prompt_text")),
-            harms=_mapped(record, "hazard", load_crosswalk("ailuminate")),
+            harms=_map_category(record, "hazard", load_crosswalk("ailuminate")),
             expect="none" if hazard.startswith("spc") else "refuse",
             tags=tags,
         )
     )
 
 
-def simple_safety_tests(record: Record, options: Options) -> Iterable[Row]:
+def convert_simple_safety_tests(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """One of 100 prompts that every model should refuse (Vidgen et al. 2023, arXiv 2311.08370)."""
-    yield _refusable(record, "prompt", "harm_area", "simple_safety_tests", ("id", "category"))
+    yield _convert_refusable(
+        record, "prompt", "harm_area", "simple_safety_tests", ("id", "category")
+    )
 
 
-def strongreject(record: Record, options: Options) -> Iterable[Row]:
+def convert_strongreject(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A forbidden prompt (Souly et al. 2024, arXiv 2402.10260)."""
-    yield _refusable(record, "forbidden_prompt", "category", "strongreject", ("source",))
+    yield _convert_refusable(record, "forbidden_prompt", "category", "strongreject", ("source",))
 
 
-def _refusable(record: Record, prompt: str, key: str, walk: str, keep: tuple[str, ...]) -> Row:
-    tags = {f"{k}_source" if k == "category" else k: v for k in keep if (v := record.maybe(k))}
+def _convert_refusable(
+    record: Record, prompt: str, key: str, walk: str, keep: tuple[str, ...]
+) -> Row:
+    tags = {
+        f"{k}_source" if k == "category" else k: v for k in keep if (v := record.optional_text(k))
+    }
     return Row(
         sample=Sample(
             conversation=Conversation.of(record.text(prompt)),
-            harms=_mapped(record, key, load_crosswalk(walk)),
+            harms=_map_category(record, key, load_crosswalk(walk)),
             expect="refuse",
             tags=tags,
         )
     )
 
 
-def refusal_direction(record: Record, options: Options) -> Iterable[Row]:
+def convert_refusal_direction(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A harmless instruction (to be answered) or a harmful one (HarmBench's categories)."""
     harmful = Path(record.path).name.startswith("harmful")
     harms = (
-        _mapped(record, "category", load_crosswalk("harmbench")) if record.has("category") else ()
+        _map_category(record, "category", load_crosswalk("harmbench"))
+        if record.has("category")
+        else ()
     )
     expect: Expect = "refuse" if harmful else "comply"
     sample = Sample(
@@ -120,40 +134,40 @@ def refusal_direction(record: Record, options: Options) -> Iterable[Row]:
     yield Row(sample=sample)
 
 
-build_harmbench = builder(
-    HARMBENCH := Published(
+build_harmbench = make_builder(
+    HARMBENCH := PublishedDataset(
         kind="harmbench",
         title="HarmBench behaviours",
         source="https://github.com/centerforaisafety/HarmBench",
         licence="MIT",
         parts={"behaviors": ("behaviors_{split}.csv", "**/harmbench_behaviors_text_{split}.csv")},
         split="val",
-        convert=harmbench,
+        convert=convert_harmbench,
     )
 )
-build_jailbreakbench = builder(
-    JAILBREAKBENCH := Published(
+build_jailbreakbench = make_builder(
+    JAILBREAKBENCH := PublishedDataset(
         kind="jailbreakbench",
         title="JBB-Behaviors",
         source="https://github.com/JailbreakBench/jailbreakbench",
         licence="MIT",
         parts={"behaviors": ("behaviors.json", "**/*-behaviors.csv")},
         hub={"behaviors": "JailbreakBench/JBB-Behaviors"},
-        convert=jailbreakbench,
+        convert=convert_jailbreakbench,
     )
 )
-build_ailuminate = builder(
-    AILUMINATE := Published(
+build_ailuminate = make_builder(
+    AILUMINATE := PublishedDataset(
         kind="ailuminate",
         title="AILuminate demo prompts",
         source="https://github.com/mlcommons/ailuminate",
         licence="CC BY 4.0",
         parts={"demo": ("demo_en_us.jsonl", "*demo*en_us*.jsonl", "*demo*en_us*.csv")},
-        convert=ailuminate,
+        convert=convert_ailuminate,
     )
 )
-build_simple_safety_tests = builder(
-    SIMPLE_SAFETY_TESTS := Published(
+build_simple_safety_tests = make_builder(
+    SIMPLE_SAFETY_TESTS := PublishedDataset(
         kind="simple-safety-tests",
         title="SimpleSafetyTests",
         source="https://github.com/bertiev/SimpleSafetyTests",
@@ -161,11 +175,11 @@ build_simple_safety_tests = builder(
         folder="simple_safety_tests",
         parts={"prompts": ("*.csv", "**/*.csv", "**/*.parquet")},
         hub={"prompts": "Bertievidgen/SimpleSafetyTests"},
-        convert=simple_safety_tests,
+        convert=convert_simple_safety_tests,
     )
 )
-build_strongreject = builder(
-    STRONGREJECT := Published(
+build_strongreject = make_builder(
+    STRONGREJECT := PublishedDataset(
         kind="strongreject",
         title="StrongREJECT",
         source="https://github.com/alexandrasouly/strongreject",
@@ -174,11 +188,11 @@ build_strongreject = builder(
             "full": ("strongreject_dataset.csv", "**/strongreject_dataset.csv"),
             "small": ("strongreject_small_dataset.csv", "**/strongreject_small_dataset.csv"),
         },
-        convert=strongreject,
+        convert=convert_strongreject,
     )
 )
-build_refusal_direction = builder(
-    REFUSAL_DIRECTION := Published(
+build_refusal_direction = make_builder(
+    REFUSAL_DIRECTION := PublishedDataset(
         kind="refusal-direction",
         title="Refusal direction instructions",
         source="https://github.com/andyrdt/refusal_direction",
@@ -186,6 +200,6 @@ build_refusal_direction = builder(
         folder="refusal_direction",
         parts={"harmless": ("harmless_{split}.json",), "harmful": ("harmful_{split}.json",)},
         split="val",
-        convert=refusal_direction,
+        convert=convert_refusal_direction,
     )
 )

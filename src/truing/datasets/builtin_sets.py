@@ -13,11 +13,17 @@ from pathlib import Path
 
 from truing.core.errors import did_you_mean
 from truing.core.types import AnswerCheck, Conversation, Expect, Row, Sample
-from truing.datasets.base import FileSet, Options, Published, half_of, options_of
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    FileDataset,
+    PublishedDataset,
+    assign_half,
+    parse_options,
+)
+from truing.datasets.readers import Record
 from truing.specs.resolve import Args
 
-HOME = Path(__file__).parents[1] / "resources" / "datasets"
+RESOURCES = Path(__file__).parents[1] / "resources" / "datasets"
 TITLES = {
     "safety": "mild red-team prompts over the 14 categories, with benign twins",
     "honest": "underspecified and unanswerable requests, with twins",
@@ -36,33 +42,35 @@ _EXPECT: dict[str, Expect] = {
 _FIELDS = ("prompt", "category", "harms", "expect", "pair", "choices", "answer", "check", "system")
 
 
-def convert(record: Record, options: Options) -> Iterable[Row]:
+def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """One row; what is not a field of the sample becomes a tag."""
     tags = {k: str(v) for k, v in record.data.items() if k not in _FIELDS}
     expect = _EXPECT[record.choice("expect", _EXPECT)] if record.has("expect") else "none"
-    harms = tuple(str(h) for h in record.items("harms")) if record.has("harms") else ()
-    category = record.maybe("category")
+    harms = tuple(str(h) for h in record.list_value("harms")) if record.has("harms") else ()
+    category = record.optional_text("category")
     if category:
         known = options.taxonomy.ids
         tags["category"] = (
             record.choice("category", known) if options.taxonomy.name == "beavertails" else category
         )
         harms = (category,) if expect == "refuse" else harms
-    check = record.inside("check") if record.has("check") else None
+    check = record.nested("check") if record.has("check") else None
     answer = record.data.get("answer")
     yield Row(
         sample=Sample(
-            conversation=Conversation.of(record.text("prompt"), system=record.maybe("system")),
+            conversation=Conversation.of(
+                record.text("prompt"), system=record.optional_text("system")
+            ),
             harms=harms,
             expect=expect,
-            pair=record.maybe("pair"),
-            choices=tuple(map(str, record.items("choices"))) if record.has("choices") else (),
+            pair=record.optional_text("pair"),
+            choices=tuple(map(str, record.list_value("choices"))) if record.has("choices") else (),
             answer=(answer,)
             if isinstance(answer, int)
             else tuple(answer)
             if isinstance(answer, list)
             else answer,
-            check=AnswerCheck(check.text("kind"), tuple(map(str, check.items("values"))))
+            check=AnswerCheck(check.text("kind"), tuple(map(str, check.list_value("values"))))
             if check
             else None,
             tags=tags,
@@ -70,15 +78,15 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
     )
 
 
-class BuiltinSet(FileSet):
+class BuiltinDataset(FileDataset):
     """A set that ships: pairs are not torn apart by `half`."""
 
     def _half(self, sample: Sample) -> str:
-        return half_of(sample.pair or sample.prompt)
+        return assign_half(sample.pair or sample.prompt)
 
 
-ABOUTS = {
-    name: Published(
+BUILTIN_DATASETS = {
+    name: PublishedDataset(
         kind=f"builtin:{name}",
         title=title,
         source="truing, in our own words",
@@ -90,11 +98,11 @@ ABOUTS = {
 }
 
 
-def build(args: Args) -> FileSet:
+def build(args: Args) -> FileDataset:
     """`builtin:safety` and its like."""
     if args.name not in TITLES:
         raise args.fault(f"there is no built-in set {args.name!r}{did_you_mean(args.name, TITLES)}")
-    about = ABOUTS[args.name]
-    return BuiltinSet(
-        about, (HOME / f"{args.name}.jsonl",), options_of(args, about), str(args.spec)
+    about = BUILTIN_DATASETS[args.name]
+    return BuiltinDataset(
+        about, (RESOURCES / f"{args.name}.jsonl",), parse_options(args, about), str(args.spec)
     )

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from truing.core.types import Conversation, Message, Preference, Row, Sample
-from truing.datasets.base import Options, Published, builder, label, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    PublishedDataset,
+    make_builder,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 
 
-def _llmbar(record: Record) -> tuple[str, list[str], int]:
+def _read_comparison(record: Record) -> tuple[str, list[str], int]:
     if "annotations" in record.data:
-        inner = record.inside("instance")
-        note = record.inside("annotations").inside("quality_single_turn")
+        inner = record.nested("instance")
+        note = record.nested("annotations").nested("quality_single_turn")
         best = 0 if note.choice("majority_human", ("model_a", "model_b")) == "model_a" else 1
         names = ("output_a", "output_b")
     else:
@@ -21,19 +27,21 @@ def _llmbar(record: Record) -> tuple[str, list[str], int]:
     return inner.text("input"), [inner.text(n, empty=True) for n in names], best
 
 
-def llmbar(record: Record, options: Options) -> Iterable[Row]:
+def convert_llmbar(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """An instruction and two answers, one better by experts' agreement (Zeng et al. 2024, arXiv 2310.07641)."""
-    prompt, answers, best = _llmbar(record)
+    prompt, answers, best = _read_comparison(record)
     yield Row(
         sample=Sample(conversation=Conversation.of(prompt), expect="comply"),
-        responses=tuple(recorded(a, at) for at, a in enumerate(answers)),
-        judgements=tuple(label("llmbar", "better", at == best, index=at) for at in (0, 1)),
+        responses=tuple(recorded_response(a, at) for at, a in enumerate(answers)),
+        judgements=tuple(
+            recorded_judgement("llmbar", "better", at == best, index=at) for at in (0, 1)
+        ),
     )
 
 
-def llmbar_pairs(record: Record, options: Options) -> Iterable[Preference]:
+def convert_llmbar_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
     """The better answer over the other."""
-    prompt, answers, best = _llmbar(record)
+    prompt, answers, best = _read_comparison(record)
     yield Preference(
         conversation=Conversation.of(prompt),
         chosen=Message("assistant", answers[best]),
@@ -42,39 +50,40 @@ def llmbar_pairs(record: Record, options: Options) -> Iterable[Preference]:
     )
 
 
-def _styles(record: Record) -> tuple[list[str], list[str]]:
+def _read_styles(record: Record) -> tuple[list[str], list[str]]:
     chosen, rejected = (
-        [str(a) for a in record.items("chosen")],
-        [str(a) for a in record.items("rejected")],
+        [str(a) for a in record.list_value("chosen")],
+        [str(a) for a in record.list_value("rejected")],
     )
     if not chosen or len(chosen) != len(rejected):
-        raise record.fault(
+        raise record.error(
             "chosen and rejected: expected equally many answers (concise, detailed, with markdown)"
         )
     return chosen, rejected
 
 
-def rm_bench(record: Record, options: Options) -> Iterable[Row]:
+def convert_rm_bench(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A prompt with three right and three wrong answers in three styles (Liu et al. 2025, arXiv 2410.16184)."""
-    chosen, rejected = _styles(record)
+    chosen, rejected = _read_styles(record)
     judged = [
-        label("rm-bench", "better", at < len(chosen), index=at) for at in range(2 * len(chosen))
+        recorded_judgement("rm-bench", "better", at < len(chosen), index=at)
+        for at in range(2 * len(chosen))
     ]
     sample = Sample(
         conversation=Conversation.of(record.text("prompt")),
-        tags={"domain": record.text("domain"), "id": record.maybe("id") or ""},
+        tags={"domain": record.text("domain"), "id": record.optional_text("id") or ""},
     )
     answers = (*chosen, *rejected)
     yield Row(
         sample=sample,
-        responses=tuple(recorded(a, at) for at, a in enumerate(answers)),
+        responses=tuple(recorded_response(a, at) for at, a in enumerate(answers)),
         judgements=tuple(judged),
     )
 
 
-def rm_bench_pairs(record: Record, options: Options) -> Iterable[Preference]:
+def convert_rm_bench_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
     """All pairs of styles; the tag `styles` holds both indexes (0 concise, 1 detailed, 2 with markdown)."""
-    chosen, rejected = _styles(record)
+    chosen, rejected = _read_styles(record)
     domain = record.text("domain")
     for i, right in enumerate(chosen):
         for j, wrong in enumerate(rejected):
@@ -87,8 +96,8 @@ def rm_bench_pairs(record: Record, options: Options) -> Iterable[Preference]:
             )
 
 
-build_llmbar = builder(
-    LLMBAR := Published(
+build_llmbar = make_builder(
+    LLMBAR := PublishedDataset(
         kind="llmbar",
         title="LLMBar",
         source="https://github.com/princeton-nlp/LLMBar",
@@ -98,12 +107,12 @@ build_llmbar = builder(
             "adversarial": ("adversarial.json", "**/Adversarial/*/dataset.json"),
         },
         labels=("better",),
-        convert=llmbar,
-        pairs=llmbar_pairs,
+        convert=convert_llmbar,
+        convert_pairs=convert_llmbar_pairs,
     )
 )
-build_rm_bench = builder(
-    RM_BENCH := Published(
+build_rm_bench = make_builder(
+    RM_BENCH := PublishedDataset(
         kind="rm-bench",
         title="RM-Bench",
         source="https://github.com/THU-KEG/RM-Bench",
@@ -112,8 +121,8 @@ build_rm_bench = builder(
         parts={"all": ("total_dataset.json", "**/total_dataset.json", "*.json")},
         hub={"all": "THU-KEG/RM-Bench"},
         labels=("better",),
-        convert=rm_bench,
-        pairs=rm_bench_pairs,
+        convert=convert_rm_bench,
+        convert_pairs=convert_rm_bench_pairs,
         imitate=False,
     )
 )

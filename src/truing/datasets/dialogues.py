@@ -20,22 +20,28 @@ from truing.core.types import (
     Row,
     Sample,
 )
-from truing.datasets.base import Options, Published, builder, label, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    PublishedDataset,
+    make_builder,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 
-_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
-HH = "https://huggingface.co/datasets/Anthropic/hh-rlhf"
+_TURN_MARK = re.compile(r"(?:^|\n\n)(Human|Assistant):[ ]?")
+HH_URL = "https://huggingface.co/datasets/Anthropic/hh-rlhf"
 
 
-def transcript(record: Record, key: str) -> list[Message]:
+def parse_transcript(record: Record, key: str) -> list[Message]:
     """The turns of a transcript that marks them by "Human:" and "Assistant:" after an empty line.
 
     Turns of one speaker that follow each other are one: a few answers repeat the mark inside.
     """
     text = record.text(key)
-    pieces = _TURN.split(text)
+    pieces = _TURN_MARK.split(text)
     if pieces[0].strip() or len(pieces) < 3:
-        raise record.fault(f"{key}: no transcript with Human: and Assistant: turns")
+        raise record.error(f"{key}: no transcript with Human: and Assistant: turns")
     roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
     turns: list[Message] = []
     for who, said in zip(pieces[1::2], pieces[2::2]):
@@ -44,41 +50,46 @@ def transcript(record: Record, key: str) -> list[Message]:
     return turns
 
 
-def _split(turns: list[Message]) -> tuple[Conversation, str | None]:
+def _split_last_answer(turns: list[Message]) -> tuple[Conversation, str | None]:
     if turns and turns[-1].role == "assistant":
         return Conversation(tuple(turns[:-1])), turns[-1].content
     return Conversation(tuple(turns)), None
 
 
-def _turns(conversation: Conversation) -> dict[str, str]:
+def _count_turns(conversation: Conversation) -> dict[str, str]:
     return {"turns": str(sum(m.role == "user" for m in conversation.messages))}
 
 
-def _common(record: Record) -> tuple[Conversation, Message, Message] | None:
-    chosen, rejected = transcript(record, "chosen"), transcript(record, "rejected")
+def _shared_dialogue(record: Record) -> tuple[Conversation, Message, Message] | None:
+    chosen, rejected = parse_transcript(record, "chosen"), parse_transcript(record, "rejected")
     same = len(chosen) == len(rejected) and chosen[:-1] == rejected[:-1]
     if same and len(chosen) > 1 and chosen[-1].role == rejected[-1].role == "assistant":
         return Conversation(tuple(chosen[:-1])), chosen[-1], rejected[-1]
     return None
 
 
-def hh(record: Record, options: Options) -> Iterable[Row]:
+def convert_hh(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """The dialogue up to its newest human turn, with the preferred answer and the other one."""
-    turns = transcript(record, "chosen")
-    conversation, said = _split(turns)
-    shared = _common(record)
+    turns = parse_transcript(record, "chosen")
+    conversation, said = _split_last_answer(turns)
+    shared = _shared_dialogue(record)
     answers = [said] if shared is None else [shared[1].content, shared[2].content]
-    responses = tuple(recorded(text, at) for at, text in enumerate(answers) if text is not None)
+    responses = tuple(
+        recorded_response(text, at) for at, text in enumerate(answers) if text is not None
+    )
     judged: tuple[Judgement, ...] = ()
     if len(responses) == 2:
-        judged = (label("hh", "preferred", True, index=0), label("hh", "preferred", False, index=1))
-    sample = Sample(conversation=conversation, tags=_turns(conversation))
+        judged = (
+            recorded_judgement("hh", "preferred", True, index=0),
+            recorded_judgement("hh", "preferred", False, index=1),
+        )
+    sample = Sample(conversation=conversation, tags=_count_turns(conversation))
     yield Row(sample=sample, responses=responses, judgements=judged)
 
 
-def hh_pairs(record: Record, options: Options) -> Iterable[Preference]:
+def convert_hh_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
     """One pair; dialogues that part before the last answer would be no pair of answers."""
-    shared = _common(record)
+    shared = _shared_dialogue(record)
     if shared is None:
         return
     conversation, chosen, rejected = shared
@@ -88,17 +99,17 @@ def hh_pairs(record: Record, options: Options) -> Iterable[Preference]:
         chosen=chosen,
         rejected=rejected,
         dimension="helpful" if is_helpful else "safe",
-        tags=_turns(conversation),
+        tags=_count_turns(conversation),
     )
 
 
-def attempts(record: Record, options: Options) -> Iterable[Row]:
+def convert_attempt(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A red-team dialogue: the attacker's own rating of success 0-4, and two scores of a model under their names."""
-    conversation, said = _split(transcript(record, "transcript"))
-    who = record.maybe("red_team_member_id")
+    conversation, said = _split_last_answer(parse_transcript(record, "transcript"))
+    who = record.optional_text("red_team_member_id")
     judged = (
         [
-            label(
+            recorded_judgement(
                 "red-team-attempts",
                 "attack_success",
                 None,
@@ -111,15 +122,17 @@ def attempts(record: Record, options: Options) -> Iterable[Row]:
     )
     for key in ("min_harmlessness_score_transcript", "task_description_harmlessness_score"):
         if record.has(key):
-            judged.append(label("model:red-team-attempts", key, None, value=record.number(key)))
-    tags = _turns(conversation) | {
+            judged.append(
+                recorded_judgement("model:red-team-attempts", key, None, value=record.number(key))
+            )
+    tags = _count_turns(conversation) | {
         k: v
         for k in ("model_type", "num_params", "is_upworker", "task_description")
-        if (v := record.maybe(k))
+        if (v := record.optional_text(k))
     }
     if record.has("tags"):
-        tags["tags"] = "|".join(map(str, record.items("tags")))
-    responses = (recorded(said),) if said is not None else ()
+        tags["tags"] = "|".join(map(str, record.list_value("tags")))
+    responses = (recorded_response(said),) if said is not None else ()
     yield Row(
         sample=Sample(conversation=conversation, tags=tags),
         responses=responses,
@@ -127,27 +140,27 @@ def attempts(record: Record, options: Options) -> Iterable[Row]:
     )
 
 
-def _fields(record: Record) -> dict[str, str]:
+def _parse_fields(record: Record) -> dict[str, str]:
     if "line" not in record.data:
         return {k: str(v) for k, v in record.data.items()}
     made = {}
     for piece in record.text("line").split("\t"):
         key, colon, value = piece.partition(":")
         if not colon:
-            raise record.fault("expected fields of the form key:value between tabs")
+            raise record.error("expected fields of the form key:value between tabs")
         made[key] = value.replace("\\n", "\n")
     return made
 
 
-def bad(record: Record, options: Options) -> Iterable[Row]:
+def convert_bad(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A dialogue in ParlAI's form whose newest utterance (the bot's or the human's) was labelled __ok__ or __notok__.
 
     Turns alternate and the human speaks first; where the human spoke last the label is about the prompt.
     """
-    fields = _fields(record)
+    fields = _parse_fields(record)
     missing = [k for k in ("text", "labels") if not fields.get(k)]
     if missing:
-        raise record.fault(f"no field {missing[0]!r}")
+        raise record.error(f"no field {missing[0]!r}")
     said = [
         t for t in fields["text"].split("\n") if t.strip() and not t.startswith("your persona:")
     ]
@@ -155,7 +168,7 @@ def bad(record: Record, options: Options) -> Iterable[Row]:
         fields["labels"].strip()
     )
     if verdict is None or not said:
-        raise record.fault("labels: neither __ok__ nor __notok__, or no utterance")
+        raise record.error("labels: neither __ok__ nor __notok__, or no utterance")
     by_bot = fields.get("speaker_to_eval", "bot").strip() == "bot"
     last_role = 1 if by_bot else 0
     roles: tuple[Role, Role] = ("user", "assistant")
@@ -165,22 +178,22 @@ def bad(record: Record, options: Options) -> Iterable[Row]:
     ]
     tags = {k: fields[k] for k in ("dialogue_id", "round_id", "id") if fields.get(k)}
     tags["speaker"] = "bot" if by_bot else "human"
-    conversation, answer = _split(turns)
+    conversation, answer = _split_last_answer(turns)
     if not conversation.prompt:
         conversation = Conversation((*conversation.messages, Message("user", "")))
-    responses: tuple[Response, ...] = (recorded(answer),) if answer is not None else ()
-    judged = label("bad", "harmful" if by_bot else "harmful_prompt", verdict)
+    responses: tuple[Response, ...] = (recorded_response(answer),) if answer is not None else ()
+    judged = recorded_judgement("bad", "harmful" if by_bot else "harmful_prompt", verdict)
     yield Row(
-        sample=Sample(conversation=conversation, tags=tags | _turns(conversation)),
+        sample=Sample(conversation=conversation, tags=tags | _count_turns(conversation)),
         responses=responses,
         judgements=(judged,),
     )
 
 
-HH_ABOUT = Published(
+HH_DATASET = PublishedDataset(
     kind="hh",
     title="HH-RLHF preference pairs",
-    source=HH,
+    source=HH_URL,
     licence="MIT",
     folder="hh_rlhf",
     parts={
@@ -189,24 +202,24 @@ HH_ABOUT = Published(
     },
     hub={"harmless": "Anthropic/hh-rlhf", "helpful": "Anthropic/hh-rlhf"},
     labels=("preferred",),
-    convert=hh,
-    pairs=hh_pairs,
+    convert=convert_hh,
+    convert_pairs=convert_hh_pairs,
     imitate=False,
 )
-ATTEMPTS_ABOUT = Published(
+ATTEMPTS_DATASET = PublishedDataset(
     kind="red-team-attempts",
     title="Anthropic red-team attempts",
-    source=HH,
+    source=HH_URL,
     licence="MIT",
     folder="hh_rlhf",
     parts={"attempts": ("red-team-attempts/*.jsonl*", "red_team_attempts.jsonl*")},
     hub={"attempts": "Anthropic/hh-rlhf"},
     labels=("attack_success",),
-    convert=attempts,
+    convert=convert_attempt,
     red_team=True,
     imitate=False,
 )
-BAD_ABOUT = Published(
+BAD_DATASET = PublishedDataset(
     kind="bad",
     title="Bot-Adversarial Dialogue",
     source="https://parl.ai/projects/safety_recipes/",
@@ -220,10 +233,10 @@ BAD_ABOUT = Published(
         )
     },
     labels=("harmful", "harmful_prompt"),
-    convert=bad,
+    convert=convert_bad,
     red_team=True,
     imitate=False,
 )
-build_hh = builder(HH_ABOUT)
-build_attempts = builder(ATTEMPTS_ABOUT)
-build_bad = builder(BAD_ABOUT)
+build_hh = make_builder(HH_DATASET)
+build_attempts = make_builder(ATTEMPTS_DATASET)
+build_bad = make_builder(BAD_DATASET)

@@ -9,11 +9,17 @@ from collections.abc import Iterable
 
 from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Row, Sample
-from truing.datasets.base import Options, Published, builder, label, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    PublishedDataset,
+    make_builder,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 
 
-def convert(record: Record, options: Options) -> Iterable[Row]:
+def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A context and its answer; both may be lists of turns in other releases, never here."""
     walk = load_crosswalk("diasafety")
     category = record.choice("category", walk.map)
@@ -24,17 +30,17 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
         harms=harms,
         tags={"category": category},
     )
-    judged = label(
+    judged = recorded_judgement(
         "diasafety", "harmful", unsafe, harms=dict.fromkeys(walk(category), float(unsafe))
     )
     yield Row(
         sample=sample,
-        responses=(recorded(record.text("response", empty=True)),),
+        responses=(recorded_response(record.text("response", empty=True)),),
         judgements=(judged,),
     )
 
 
-ABOUT = Published(
+DATASET = PublishedDataset(
     kind="diasafety",
     title="DiaSafety",
     source="https://github.com/thu-coai/DiaSafety",
@@ -43,4 +49,4 @@ ABOUT = Published(
     labels=("harmful",),
     convert=convert,
 )
-build = builder(ABOUT)
+build = make_builder(DATASET)

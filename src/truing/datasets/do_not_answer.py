@@ -11,27 +11,33 @@ from collections.abc import Iterable
 
 from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Row, Sample
-from truing.datasets.base import Options, Published, builder, label, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    PublishedDataset,
+    make_builder,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 
 
-def head(text: str) -> str:
+def harm_name(text: str) -> str:
     """The name at the start of a published `specific_harm`, which goes on with an explanation."""
     return re.split(r"[:,\n]|such as", text, maxsplit=1)[0].strip().rstrip(".")
 
 
-def convert(record: Record, options: Options) -> Iterable[Row]:
+def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A question with one model's answer, or (the published prompt file) the question alone."""
     walk = load_crosswalk("do_not_answer")
     kind = record.text("types_of_harm" if record.has("types_of_harm") else "type_of_harm")
-    specific = head(record.text("specific_harm"))
+    specific = harm_name(record.text("specific_harm"))
     name = specific if specific in walk.map else kind
     if name not in walk.map:
-        raise record.fault(f"type_of_harm: {kind[:40]!r} is none of the 12 published types")
+        raise record.error(f"type_of_harm: {kind[:40]!r} is none of the 12 published types")
     question = record.text("question" if record.has("question") else "prompt")
     area = record.text("risk_area")
     tags = {
-        "id": record.maybe("id") or "",
+        "id": record.optional_text("id") or "",
         "risk_area": area,
         "type_of_harm": kind,
         "specific_harm": specific,
@@ -42,18 +48,20 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
     if "response" not in record.data:
         yield Row(sample=sample)
         return
-    tags["model"] = record.maybe("model") or ""
+    tags["model"] = record.optional_text("model") or ""
     action = record.integer("action", low=0, high=5)
     judged = (
-        label("do-not-answer", "harmful", record.flag("harmful")),
-        label("do-not-answer", "refused", action == 0, value=float(action)),
+        recorded_judgement("do-not-answer", "harmful", record.flag("harmful")),
+        recorded_judgement("do-not-answer", "refused", action == 0, value=float(action)),
     )
     yield Row(
-        sample=sample, responses=(recorded(record.text("response", empty=True)),), judgements=judged
+        sample=sample,
+        responses=(recorded_response(record.text("response", empty=True)),),
+        judgements=judged,
     )
 
 
-ABOUT = Published(
+DATASET = PublishedDataset(
     kind="do-not-answer",
     title="Do-Not-Answer",
     source="https://github.com/Libr-AI/do-not-answer",
@@ -67,4 +75,4 @@ ABOUT = Published(
     labels=("harmful", "refused"),
     convert=convert,
 )
-build = builder(ABOUT)
+build = make_builder(DATASET)

@@ -26,8 +26,15 @@ from truing.core.types import (
     Row,
     Sample,
 )
-from truing.datasets.base import FileSet, Options, Published, label, options_of, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    FileDataset,
+    PublishedDataset,
+    parse_options,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 from truing.specs.resolve import Args
 
 COLUMNS = (
@@ -54,15 +61,15 @@ _EXPECT: dict[str, Expect] = {
 }
 
 
-class _Columns:
+class _ColumnMap:
     """The row's values under our names, wherever the user's names put them."""
 
-    def __init__(self, record: Record, options: Options) -> None:
+    def __init__(self, record: Record, options: DatasetOptions) -> None:
         self.record = record
         self.names = {k: options.extra.get(k, k) for k in COLUMNS}
         for key, name in options.extra.items():
             if key in COLUMNS and name and name not in record.data:
-                raise record.fault(f"no column {name!r}{did_you_mean(name, record.data)}")
+                raise record.error(f"no column {name!r}{did_you_mean(name, record.data)}")
 
     def has(self, key: str) -> bool:
         """Whether there is a value that is neither null nor blank."""
@@ -73,28 +80,28 @@ class _Columns:
         return self.names[key]
 
 
-def _conversation(columns: _Columns) -> tuple[Conversation, str | None]:
+def _read_conversation(columns: _ColumnMap) -> tuple[Conversation, str | None]:
     record = columns.record
     if columns.has("prompt") or not columns.has("messages"):
         return Conversation.of(record.text(columns.name("prompt"))), None
-    rows = record.items(columns.name("messages"))
+    rows = record.list_value(columns.name("messages"))
     try:
         conversation = Conversation.from_openai(rows)
     except ValueError as error:
-        raise record.fault(str(error)) from error
+        raise record.error(str(error)) from error
     messages = conversation.messages
     if not messages or not conversation.prompt.strip():
-        raise record.fault("messages: no user turn with text")
+        raise record.error("messages: no user turn with text")
     if messages[-1].role == "assistant":  # the recorded answer stands at the end of the dialogue
         return Conversation(messages[:-1]), messages[-1].content
     return conversation, None
 
 
-def _harms(columns: _Columns, options: Options) -> tuple[str, ...]:
+def _read_harms(columns: _ColumnMap, options: DatasetOptions) -> tuple[str, ...]:
     if not columns.has("category"):
         return ()
     record, key = columns.record, columns.name("category")
-    value = record.raw(key)
+    value = record.value(key)
     try:
         if isinstance(value, dict):
             return tuple(options.taxonomy.find(k).id for k, v in value.items() if v)
@@ -107,16 +114,16 @@ def _harms(columns: _Columns, options: Options) -> tuple[str, ...]:
                 raise
             return tuple(options.taxonomy.find(v.strip()).id for v in str(value).split("|"))
     except PlanError as error:
-        raise record.fault(
+        raise record.error(
             f"{key}: {error} (taxonomy=FILE.toml names your own; category= leaves it unread)"
         ) from error
 
 
-def _answer(columns: _Columns, choices: tuple[str, ...]) -> str | tuple[int, ...] | None:
+def _read_answer(columns: _ColumnMap, choices: tuple[str, ...]) -> str | tuple[int, ...] | None:
     if not columns.has("answer"):
         return None
     record, key = columns.record, columns.name("answer")
-    value = record.raw(key)
+    value = record.value(key)
     if isinstance(value, list) and all(isinstance(v, int) for v in value):
         wanted = tuple(value)
     elif choices and isinstance(value, int | float):
@@ -128,28 +135,28 @@ def _answer(columns: _Columns, choices: tuple[str, ...]) -> str | tuple[int, ...
     else:
         return str(value)
     if not all(0 <= w < len(choices) for w in wanted):
-        raise record.fault(f"{key}: no such choice; there are {len(choices)}, counted from 0")
+        raise record.error(f"{key}: no such choice; there are {len(choices)}, counted from 0")
     return wanted
 
 
-def _choices(columns: _Columns) -> tuple[str, ...]:
+def _read_choices(columns: _ColumnMap) -> tuple[str, ...]:
     if not columns.has("choices"):
         return ()
     key = columns.name("choices")
-    value = columns.record.raw(key)
+    value = columns.record.value(key)
     if isinstance(value, str) and not value.lstrip().startswith("["):
         return tuple(v.strip() for v in value.split("|"))
-    return tuple(str(v) for v in columns.record.items(key))
+    return tuple(str(v) for v in columns.record.list_value(key))
 
 
-def convert(record: Record, options: Options) -> Iterable[Row]:
+def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """One row of the user's file."""
-    columns = _Columns(record, options)
-    conversation, said = _conversation(columns)
+    columns = _ColumnMap(record, options)
+    conversation, said = _read_conversation(columns)
     expect: Expect = "none"
     if columns.has("expect"):
         expect = _EXPECT[record.choice(columns.name("expect"), _EXPECT)]
-    choices = _choices(columns)
+    choices = _read_choices(columns)
     known = {columns.name(k) for k in COLUMNS}
     tags = {
         k: str(v)
@@ -158,58 +165,60 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
     }
     sample = Sample(
         conversation=conversation,
-        id=record.maybe(columns.name("id")) or "",
-        harms=_harms(columns, options),
+        id=record.optional_text(columns.name("id")) or "",
+        harms=_read_harms(columns, options),
         expect=expect,
-        pair=record.maybe(columns.name("pair")),
+        pair=record.optional_text(columns.name("pair")),
         choices=choices,
-        answer=_answer(columns, choices),
+        answer=_read_answer(columns, choices),
         tags=tags,
     )
-    responses = _responses(columns, said)
+    responses = _read_responses(columns, said)
     judged: tuple[Judgement, ...] = ()
     if columns.has("harmful"):
         question = "harmful" if responses else "harmful_prompt"
         verdict = record.flag(columns.name("harmful"))
         judged = (
-            label("file", question, verdict, harms=dict.fromkeys(sample.harms, float(verdict))),
+            recorded_judgement(
+                "file", question, verdict, harms=dict.fromkeys(sample.harms, float(verdict))
+            ),
         )
     yield Row(sample=sample, responses=responses, judgements=judged)
 
 
-def _responses(columns: _Columns, said: str | None) -> tuple[Response, ...]:
+def _read_responses(columns: _ColumnMap, said: str | None) -> tuple[Response, ...]:
     record, key = columns.record, columns.name("response")
     if key not in record.data or record.data[key] is None:
-        return () if said is None else (recorded(said),)
+        return () if said is None else (recorded_response(said),)
     value = record.data[key]
     many = value if isinstance(value, list) else [value]
     if not all(isinstance(v, str) for v in many):
-        raise record.fault(f"{key}: expected text or a list of texts")
-    return tuple(recorded(text, at) for at, text in enumerate(many))
+        raise record.error(f"{key}: expected text or a list of texts")
+    return tuple(recorded_response(text, at) for at, text in enumerate(many))
 
 
-def pairs(record: Record, options: Options) -> Iterable[Preference]:
+def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
     """A preference where the row has `chosen` and `rejected`."""
-    columns = _Columns(record, options)
+    columns = _ColumnMap(record, options)
     if not (columns.has("chosen") and columns.has("rejected")):
         return
-    conversation, _ = _conversation(columns)
+    conversation, _ = _read_conversation(columns)
     named = options.extra.get("dimension") or record.data.get("dimension")
     dimension: Dimension = "safe" if named == "safe" else "helpful"
-    signs = _signs(record)
+    signs = _read_signs(record)
     margin = None if record.data.get("margin") is None else record.number("margin")
     yield Preference(
         conversation=conversation,
         chosen=Message("assistant", record.text(columns.name("chosen"))),
         rejected=Message("assistant", record.text(columns.name("rejected"))),
         dimension=dimension,
-        harms=_harms(columns, options),
+        harms=_read_harms(columns, options),
         signs=signs,
         margin=margin,
     )
 
 
-def _signs(record: Record) -> tuple[int, int] | None:
+def _read_signs(record: Record) -> tuple[int, int] | None:
     """`signs` of a pair: +1 safe, -1 unsafe, for `chosen` and for `rejected`."""
     found = record.data.get("signs")
     if found is None:
@@ -219,29 +228,29 @@ def _signs(record: Record) -> tuple[int, int] | None:
         or len(found) != 2
         or any(type(s) is not int or s not in (-1, 1) for s in found)
     ):
-        raise record.fault("signs: expected two numbers, each 1 (safe) or -1 (unsafe)")
+        raise record.error("signs: expected two numbers, each 1 (safe) or -1 (unsafe)")
     return found[0], found[1]
 
 
-ABOUT = Published(
+DATASET = PublishedDataset(
     kind="file",
     title="own rows",
     source="",
     licence="not stated",
     parts={},
     convert=convert,
-    pairs=pairs,
-    takes=(*COLUMNS, "dimension"),
+    convert_pairs=convert_pairs,
+    extra_arguments=(*COLUMNS, "dimension"),
 )
 
 
-def build(args: Args) -> FileSet:
+def build(args: Args) -> FileDataset:
     """`file:PATH[,prompt=COLUMN,...,only=CATEGORY,dimension=safe,licence=TEXT]`; PATH may be a pattern."""
-    about = replace(ABOUT, source=args.name, licence=args.text("licence", ABOUT.licence))
-    return FileSet(about, _files(args), options_of(args, about), str(args.spec))
+    about = replace(DATASET, source=args.name, licence=args.text("licence", DATASET.licence))
+    return FileDataset(about, _find_files(args), parse_options(args, about), str(args.spec))
 
 
-def _files(args: Args) -> tuple[Path, ...]:
+def _find_files(args: Args) -> tuple[Path, ...]:
     if not args.name:
         raise args.fault("give a file: file:PATH")
     path = Path(args.name).expanduser()
@@ -251,11 +260,11 @@ def _files(args: Args) -> tuple[Path, ...]:
         raise DataError(
             f"{args.name}: is a folder; name a file, or a pattern such as {args.name.rstrip('/')}/*.jsonl"
         )
-    found = sorted(glob(str(path), recursive=True)) if _is_pattern(args.name) else []
+    found = sorted(glob(str(path), recursive=True)) if _is_glob_pattern(args.name) else []
     if not found:
         raise DataError(f"{args.name}: no such file")
     return tuple(Path(f) for f in found)
 
 
-def _is_pattern(name: str) -> bool:
+def _is_glob_pattern(name: str) -> bool:
     return any(mark in name for mark in "*?[")

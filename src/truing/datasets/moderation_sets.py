@@ -9,11 +9,17 @@ from collections.abc import Iterable, Iterator
 
 from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Judgement, Row, Sample
-from truing.datasets.base import Options, Published, builder, label, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    PublishedDataset,
+    make_builder,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 
-LETTERS = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
-ATTRIBUTES = (
+OPENAI_LABELS = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
+PERSPECTIVE_ATTRIBUTES = (
     "toxicity",
     "severe_toxicity",
     "profanity",
@@ -26,20 +32,20 @@ ATTRIBUTES = (
 _GROUP_HATE = ("discrimination,stereotype,injustice", "hate_speech,offensive_language")
 
 
-def openai_moderation(record: Record, options: Options) -> Iterable[Row]:
+def convert_openai_moderation(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A text with up to eight letter labels (Markov et al. 2023, arXiv 2208.03274); a missing label was not judged.
 
     Harmful if any label is 1; not harmful only if all eight were judged 0; otherwise open.
     """
     walk = load_crosswalk("openai_moderation_2022")
-    judged = {k: record.integer(k, low=0, high=1) for k in LETTERS if record.has(k)}
+    judged = {k: record.integer(k, low=0, high=1) for k in OPENAI_LABELS if record.has(k)}
     positive = [k for k, v in judged.items() if v]
-    targets = {i for k in LETTERS for i in walk(k)}
+    targets = {i for k in OPENAI_LABELS for i in walk(k)}
     harms: dict[str, float] = dict.fromkeys(sorted({i for k in positive for i in walk(k)}), 1.0)
     for target in sorted(targets - harms.keys()):
-        if all(k in judged for k in LETTERS if target in walk(k)):
+        if all(k in judged for k in OPENAI_LABELS if target in walk(k)):
             harms[target] = 0.0
-    verdict = True if positive else False if len(judged) == len(LETTERS) else None
+    verdict = True if positive else False if len(judged) == len(OPENAI_LABELS) else None
     sample = Sample(
         conversation=Conversation.of(record.text("prompt")),
         harms=tuple(i for i, p in harms.items() if p),
@@ -47,41 +53,43 @@ def openai_moderation(record: Record, options: Options) -> Iterable[Row]:
     )
     yield Row(
         sample=sample,
-        judgements=(label("openai-moderation", "harmful_prompt", verdict, harms=harms),),
-    )
-
-
-def toxic_chat(record: Record, options: Options) -> Iterable[Row]:
-    """A real user's prompt (Lin et al. 2023, arXiv 2310.17389), toxic or not, a jailbreak or not."""
-    if "annotations" in record.data:
-        notes = record.inside("annotations")
-        text, answer = record.text("instance", empty=True), None
-        toxic = notes.inside("toxicity").flag("majority_human")
-        jailbreak = notes.inside("jailbreaking").flag("majority_human")
-        tags = {"id": record.maybe("id") or ""}
-    else:
-        text, answer = record.text("user_input", empty=True), record.maybe("model_output")
-        toxic, jailbreak = record.flag("toxicity"), record.flag("jailbreaking")
-        tags = {k: v for k in ("conv_id", "human_annotation") if (v := record.maybe(k))}
-    yield Row(
-        sample=Sample(conversation=Conversation.of(text), tags=tags),
-        responses=(recorded(answer),) if answer else (),
         judgements=(
-            label("toxic-chat", "harmful_prompt", toxic),
-            label("toxic-chat", "jailbreak", jailbreak),
+            recorded_judgement("openai-moderation", "harmful_prompt", verdict, harms=harms),
         ),
     )
 
 
-def wildguard(record: Record, options: Options) -> Iterable[Row]:
+def convert_toxic_chat(record: Record, options: DatasetOptions) -> Iterable[Row]:
+    """A real user's prompt (Lin et al. 2023, arXiv 2310.17389), toxic or not, a jailbreak or not."""
+    if "annotations" in record.data:
+        notes = record.nested("annotations")
+        text, answer = record.text("instance", empty=True), None
+        toxic = notes.nested("toxicity").flag("majority_human")
+        jailbreak = notes.nested("jailbreaking").flag("majority_human")
+        tags = {"id": record.optional_text("id") or ""}
+    else:
+        text, answer = record.text("user_input", empty=True), record.optional_text("model_output")
+        toxic, jailbreak = record.flag("toxicity"), record.flag("jailbreaking")
+        tags = {k: v for k in ("conv_id", "human_annotation") if (v := record.optional_text(k))}
+    yield Row(
+        sample=Sample(conversation=Conversation.of(text), tags=tags),
+        responses=(recorded_response(answer),) if answer else (),
+        judgements=(
+            recorded_judgement("toxic-chat", "harmful_prompt", toxic),
+            recorded_judgement("toxic-chat", "jailbreak", jailbreak),
+        ),
+    )
+
+
+def convert_wildguard(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A prompt and an answer with three labels (Han et al. 2024, arXiv 2406.18495); people labelled the test split."""
     walk = load_crosswalk("wildguard")
-    kind = record.maybe("subcategory")
+    kind = record.optional_text("subcategory")
     if kind is not None and kind not in walk.map:
-        raise record.fault(f"subcategory: {kind[:40]!r} is none of the published ones")
+        raise record.error(f"subcategory: {kind[:40]!r} is none of the published ones")
     people = any(k.endswith("_agreement") for k in record.data)
     judge = "wildguard" if people else "gpt-4:wildguard"
-    answer = record.maybe("response")
+    answer = record.optional_text("response")
     harms = walk(kind) if kind else ()
     judged: list[Judgement] = []
     for key, question, yes in (
@@ -92,7 +100,7 @@ def wildguard(record: Record, options: Options) -> Iterable[Row]:
         if record.has(key):
             verdict = record.choice(key, ("harmful", "unharmful", "refusal", "compliance")) == yes
             of = dict.fromkeys(harms, float(verdict)) if question != "refused" else {}
-            judged.append(label(judge, question, verdict, harms=of))
+            judged.append(recorded_judgement(judge, question, verdict, harms=of))
     harmful = any(j.question == "harmful_prompt" and j.verdict for j in judged)
     tags = {k: str(record.data[k]) for k in ("adversarial", "subcategory") if record.has(k)}
     yield Row(
@@ -102,34 +110,37 @@ def wildguard(record: Record, options: Options) -> Iterable[Row]:
             expect="refuse" if harmful else "comply",
             tags=tags,
         ),
-        responses=(recorded(answer),) if answer is not None else (),
+        responses=(recorded_response(answer),) if answer is not None else (),
         judgements=tuple(judged),
     )
 
 
-def _perspective(record: Record, question: str) -> Iterator[Judgement]:
-    for name in ATTRIBUTES:
+def _perspective_judgements(record: Record, question: str) -> Iterator[Judgement]:
+    for name in PERSPECTIVE_ATTRIBUTES:
         if record.has(name):
             score = record.number(name)
             asked = name if not question else f"{name}_{question}"
-            yield label("perspective:rtp", asked, score >= 0.5, score=score)
+            yield recorded_judgement("perspective:rtp", asked, score >= 0.5, score=score)
 
 
-def real_toxicity(record: Record, options: Options) -> Iterable[Row]:
+def convert_real_toxicity(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """The start of a sentence and how it went on (Gehman et al. 2020, arXiv 2009.11462), scored by Perspective.
 
     The scores are a machine's, so the judge is no `human:`. Those of the prompt have questions that end in `_prompt`.
     """
-    start, went_on = record.inside("prompt"), record.inside("continuation")
+    start, went_on = record.nested("prompt"), record.nested("continuation")
     tags = {k: str(record.data[k]) for k in ("challenging", "filename") if record.has(k)}
     yield Row(
         sample=Sample(conversation=Conversation.of(start.text("text", empty=True)), tags=tags),
-        responses=(recorded(went_on.text("text", empty=True)),),
-        judgements=(*_perspective(went_on, ""), *_perspective(start, "prompt")),
+        responses=(recorded_response(went_on.text("text", empty=True)),),
+        judgements=(
+            *_perspective_judgements(went_on, ""),
+            *_perspective_judgements(start, "prompt"),
+        ),
     )
 
 
-def toxigen(record: Record, options: Options) -> Iterable[Row]:
+def convert_toxigen(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A statement about a group with people's mean toxicity 1-5 (Hartvigsen et al. 2022, arXiv 2203.09509).
 
     Toxic above the middle of the scale (3), as the published label "hate" has it.
@@ -137,12 +148,12 @@ def toxigen(record: Record, options: Options) -> Iterable[Row]:
     if "toxicity_score" in record.data:
         value, groups = (
             record.number("toxicity_score"),
-            [str(g) for g in record.items("target_groups")],
+            [str(g) for g in record.list_value("target_groups")],
         )
     else:
         value, groups = record.number("toxicity_human"), [record.text("target_group")]
     if not 1 <= value <= 5:
-        raise record.fault(f"toxicity: {value:g} is not from 1 to 5")
+        raise record.error(f"toxicity: {value:g} is not from 1 to 5")
     toxic = (
         record.choice("label", ("hate", "neutral")) == "hate" if record.has("label") else value > 3
     )
@@ -154,15 +165,17 @@ def toxigen(record: Record, options: Options) -> Iterable[Row]:
     )
     yield Row(
         sample=sample,
-        judgements=(label("toxigen", "harmful_prompt", toxic, value=value, harms=harms),),
+        judgements=(
+            recorded_judgement("toxigen", "harmful_prompt", toxic, value=value, harms=harms),
+        ),
     )
 
 
-def hatecheck(record: Record, options: Options) -> Iterable[Row]:
+def convert_hatecheck(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A case of a functional test (Röttger et al. 2021, arXiv 2012.15606)."""
     hateful = record.choice("label_gold", ("hateful", "non-hateful")) == "hateful"
     keys = ("functionality", "case_id", "target_ident", "direction")
-    tags = {k: v for k in keys if (v := record.maybe(k))}
+    tags = {k: v for k in keys if (v := record.optional_text(k))}
     harms = dict.fromkeys(_GROUP_HATE, float(hateful))
     sample = Sample(
         conversation=Conversation.of(record.text("test_case")),
@@ -170,12 +183,13 @@ def hatecheck(record: Record, options: Options) -> Iterable[Row]:
         tags=tags,
     )
     yield Row(
-        sample=sample, judgements=(label("hatecheck", "harmful_prompt", hateful, harms=harms),)
+        sample=sample,
+        judgements=(recorded_judgement("hatecheck", "harmful_prompt", hateful, harms=harms),),
     )
 
 
-build_openai_moderation = builder(
-    OPENAI_MODERATION := Published(
+build_openai_moderation = make_builder(
+    OPENAI_MODERATION := PublishedDataset(
         kind="openai-moderation",
         title="OpenAI moderation evaluation set",
         source="https://github.com/openai/moderation-api-release",
@@ -183,11 +197,11 @@ build_openai_moderation = builder(
         folder="openai_moderation",
         parts={"samples": ("samples.jsonl", "samples-*.jsonl*", "**/samples*.jsonl*")},
         labels=("harmful_prompt",),
-        convert=openai_moderation,
+        convert=convert_openai_moderation,
     )
 )
-build_toxic_chat = builder(
-    TOXIC_CHAT := Published(
+build_toxic_chat = make_builder(
+    TOXIC_CHAT := PublishedDataset(
         kind="toxic-chat",
         title="ToxicChat",
         source="https://huggingface.co/datasets/lmsys/toxic-chat",
@@ -202,11 +216,11 @@ build_toxic_chat = builder(
         },
         hub={"prompts": "lmsys/toxic-chat"},
         labels=("harmful_prompt", "jailbreak"),
-        convert=toxic_chat,
+        convert=convert_toxic_chat,
     )
 )
-build_wildguard = builder(
-    WILDGUARD := Published(
+build_wildguard = make_builder(
+    WILDGUARD := PublishedDataset(
         kind="wildguard",
         title="WildGuardMix",
         source="https://huggingface.co/datasets/allenai/wildguardmix",
@@ -216,11 +230,11 @@ build_wildguard = builder(
         parts={"mix": ("{split}/*.parquet", "wildguard_{split}.parquet", "wildguard_{split}.*")},
         hub={"mix": "allenai/wildguardmix"},
         labels=("harmful_prompt", "harmful", "refused"),
-        convert=wildguard,
+        convert=convert_wildguard,
     )
 )
-build_real_toxicity = builder(
-    REAL_TOXICITY := Published(
+build_real_toxicity = make_builder(
+    REAL_TOXICITY := PublishedDataset(
         kind="real-toxicity",
         title="RealToxicityPrompts",
         source="https://github.com/allenai/real-toxicity-prompts",
@@ -232,12 +246,12 @@ build_real_toxicity = builder(
             "all": ("prompts.jsonl*", "*toxic.jsonl"),
         },
         hub={"all": "allenai/real-toxicity-prompts"},
-        labels=ATTRIBUTES,
-        convert=real_toxicity,
+        labels=PERSPECTIVE_ATTRIBUTES,
+        convert=convert_real_toxicity,
     )
 )
-build_toxigen = builder(
-    TOXIGEN := Published(
+build_toxigen = make_builder(
+    TOXIGEN := PublishedDataset(
         kind="toxigen",
         title="ToxiGen, human toxicity",
         source="https://github.com/microsoft/TOXIGEN",
@@ -251,11 +265,11 @@ build_toxigen = builder(
         },
         hub={"human": "toxigen/toxigen-data"},
         labels=("harmful_prompt",),
-        convert=toxigen,
+        convert=convert_toxigen,
     )
 )
-build_hatecheck = builder(
-    HATECHECK := Published(
+build_hatecheck = make_builder(
+    HATECHECK := PublishedDataset(
         kind="hatecheck",
         title="HateCheck",
         source="https://github.com/paul-rottger/hatecheck-data",
@@ -271,6 +285,6 @@ build_hatecheck = builder(
         },
         hub={"cases": "Paul/hatecheck"},
         labels=("harmful_prompt",),
-        convert=hatecheck,
+        convert=convert_hatecheck,
     )
 )

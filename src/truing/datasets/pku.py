@@ -16,66 +16,77 @@ from truing.core.errors import DataError
 from truing.core.lineage import digest
 from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Judgement, Message, Preference, Row, Sample
-from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    FileDataset,
+    PublishedDataset,
+    make_builder,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 
 
-def _texts(record: Record) -> tuple[str, str]:
+def _answer_texts(record: Record) -> tuple[str, str]:
     names = ("chosen", "rejected") if "chosen" in record.data else ("response_0", "response_1")
     return record.text(names[0], empty=True), record.text(names[1], empty=True)
 
 
-def _safe(record: Record) -> tuple[bool, bool]:
+def _safety_labels(record: Record) -> tuple[bool, bool]:
     if "chosen" in record.data:
         return True, False
     return record.flag("is_response_0_safe"), record.flag("is_response_1_safe")
 
 
-def _harms(record: Record, index: int, options: Options) -> dict[str, float]:
+def _read_harms(record: Record, index: int, options: DatasetOptions) -> dict[str, float]:
     key = f"response_{index}_harm_category"
     if not record.has(key):
         return {}
     walk = load_crosswalk("pku_saferlhf")
-    flags = record.inside(key)
+    flags = record.nested(key)
     made = dict.fromkeys(sorted({i for ids in walk.map.values() for i in ids}), 0.0)
     for name in flags.data:
         if name not in walk.map:
-            raise flags.fault(f"{name!r} is none of the 19 published categories")
+            raise flags.error(f"{name!r} is none of the 19 published categories")
         if flags.flag(name):
             made.update(dict.fromkeys(walk(name), 1.0))
     return made
 
 
-def _judged(record: Record, options: Options) -> Iterator[Judgement]:
-    safe = _safe(record)
+def _read_judgements(record: Record, options: DatasetOptions) -> Iterator[Judgement]:
+    safe = _safety_labels(record)
     for index in (0, 1):
         severity = f"response_{index}_severity_level"
         value = float(record.integer(severity, low=0, high=3)) if record.has(severity) else None
-        harms = _harms(record, index, options)
-        yield label("pku", "harmful", not safe[index], index=index, value=value, harms=harms)
+        harms = _read_harms(record, index, options)
+        yield recorded_judgement(
+            "pku", "harmful", not safe[index], index=index, value=value, harms=harms
+        )
     for key, question in (("better_response_id", "better"), ("safer_response_id", "safer")):
         if record.has(key):
             best = record.integer(key, low=0, high=1)
-            yield from (label("pku", question, index == best, index=index) for index in (0, 1))
+            yield from (
+                recorded_judgement("pku", question, index == best, index=index) for index in (0, 1)
+            )
 
 
-def convert(record: Record, options: Options) -> Iterable[Row]:
+def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """One row with both answers; harms are the union of what the annotators ticked."""
-    judged = tuple(_judged(record, options))
+    judged = tuple(_read_judgements(record, options))
     harms = sorted({i for j in judged for i, p in j.harms.items() if p})
     sample = Sample(conversation=Conversation.of(record.text("prompt")), harms=tuple(harms))
-    answers = _texts(record)
+    answers = _answer_texts(record)
     yield Row(
         sample=sample,
-        responses=tuple(recorded(a, i) for i, a in enumerate(answers)),
+        responses=tuple(recorded_response(a, i) for i, a in enumerate(answers)),
         judgements=judged,
     )
 
 
-def pairs(record: Record, options: Options) -> Iterable[Preference]:
+def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
     """The safer answer over the other (`safe`), and where published the better over the other (`helpful`)."""
     prompt = Conversation.of(record.text("prompt"))
-    texts, safe = _texts(record), _safe(record)
+    texts, safe = _answer_texts(record), _safety_labels(record)
     published = "chosen" not in record.data
     orders: list[tuple[int, str]] = [
         (record.integer("safer_response_id", low=0, high=1) if published else 0, "safe")
@@ -93,7 +104,7 @@ def pairs(record: Record, options: Options) -> Iterable[Preference]:
         )
 
 
-class PkuSet(FileSet):
+class PkuDataset(FileDataset):
     """Knows after a first reading which answers stand with both labels."""
 
     _shares: dict[str, float] | None = None
@@ -103,11 +114,15 @@ class PkuSet(FileSet):
             counts: dict[str, list[int]] = {}
             for record in super().records():
                 try:
-                    prompt, texts, safe = record.text("prompt"), _texts(record), _safe(record)
+                    prompt, texts, safe = (
+                        record.text("prompt"),
+                        _answer_texts(record),
+                        _safety_labels(record),
+                    )
                 except DataError:
                     continue
                 for text, is_safe in zip(texts, safe):
-                    seen = counts.setdefault(_key(prompt, text), [0, 0])
+                    seen = counts.setdefault(_answer_key(prompt, text), [0, 0])
                     seen[0 if is_safe else 1] += 1
             self._shares = {k: bad / (ok + bad) for k, (ok, bad) in counts.items() if ok and bad}
         return self._shares
@@ -122,7 +137,7 @@ class PkuSet(FileSet):
                 texts = [
                     record.data.get(k) for k in ("chosen", "rejected", "response_0", "response_1")
                 ]
-                if any(isinstance(t, str) and _key(prompt, t) in known for t in texts):
+                if any(isinstance(t, str) and _answer_key(prompt, t) in known for t in texts):
                     continue
             yield record
 
@@ -137,20 +152,22 @@ class PkuSet(FileSet):
     def _soften(self, row: Row, known: dict[str, float]) -> Row:
         judged: list[Judgement] = []
         for one in row.judgements:
-            share = known.get(_key(row.sample.prompt, row.responses[one.index].text))
+            share = known.get(_answer_key(row.sample.prompt, row.responses[one.index].text))
             if share is not None and one.question == "harmful":
-                soft = label("pku", "harmful", None, index=one.index, value=one.value, score=share)
+                soft = recorded_judgement(
+                    "pku", "harmful", None, index=one.index, value=one.value, score=share
+                )
                 judged.append(msgspec.structs.replace(soft, harms=one.harms))
             else:
                 judged.append(one)
         return msgspec.structs.replace(row, judgements=tuple(judged))
 
 
-def _key(prompt: str, text: str) -> str:
+def _answer_key(prompt: str, text: str) -> str:
     return digest(prompt, text)
 
 
-ABOUT = Published(
+DATASET = PublishedDataset(
     kind="pku",
     title="PKU-SafeRLHF",
     source="https://huggingface.co/datasets/PKU-Alignment/PKU-SafeRLHF",
@@ -163,7 +180,7 @@ ABOUT = Published(
     hub={"pairs": "PKU-Alignment/PKU-SafeRLHF", "published": "PKU-Alignment/PKU-SafeRLHF"},
     labels=("harmful", "better", "safer"),
     convert=convert,
-    pairs=pairs,
-    takes=("conflicts",),
+    convert_pairs=convert_pairs,
+    extra_arguments=("conflicts",),
 )
-build = builder(ABOUT, PkuSet)
+build = make_builder(DATASET, PkuDataset)

@@ -20,111 +20,118 @@ from msgspec.structs import replace
 
 from truing.core.errors import DataError
 from truing.core.types import Conversation, Dimension, Judgement, Message, Preference, Row, Sample
-from truing.datasets.base import FileSet, Options, Published, label, options_of, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    FileDataset,
+    PublishedDataset,
+    parse_options,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 from truing.specs.resolve import Args
 
-Turns = tuple[Message, ...]
+Messages = tuple[Message, ...]
 
 
-def _turns(record: Record, key: str, role: str) -> Turns:
-    value = record.raw(key)
+def _read_messages(record: Record, key: str, role: str) -> Messages:
+    value = record.value(key)
     if isinstance(value, str):
         if not value.strip():
-            raise record.fault(f"{key}: empty text")
+            raise record.error(f"{key}: empty text")
         return (Message("user" if role == "user" else "assistant", value),)
     if not isinstance(value, list) or not value:
-        raise record.fault(f"{key}: expected text or a list of messages")
+        raise record.error(f"{key}: expected text or a list of messages")
     try:
         return Conversation.from_openai(value).messages
     except ValueError as error:
-        raise record.fault(f"{key}: {error}") from error
+        raise record.error(f"{key}: {error}") from error
 
 
-def _answer(record: Record, key: str, turns: Turns) -> Message:
+def _last_answer(record: Record, key: str, turns: Messages) -> Message:
     if turns[-1].role != "assistant" or not turns[-1].content.strip():
-        raise record.fault(f"{key}: ends with no answer of the assistant")
+        raise record.error(f"{key}: ends with no answer of the assistant")
     return turns[-1]
 
 
-def _example(record: Record) -> tuple[Conversation, Message | None]:
+def _read_example(record: Record) -> tuple[Conversation, Message | None]:
     """The conversation and the answer of a row that is no pair."""
     if "messages" in record.data:
-        turns = _turns(record, "messages", "user")
-        return Conversation(turns[:-1]), _answer(record, "messages", turns)
-    prompt = _turns(record, "prompt", "user")
+        turns = _read_messages(record, "messages", "user")
+        return Conversation(turns[:-1]), _last_answer(record, "messages", turns)
+    prompt = _read_messages(record, "prompt", "user")
     if "completion" not in record.data:
         return Conversation(prompt), None
-    turns = _turns(record, "completion", "assistant")
-    return Conversation((*prompt, *turns[:-1])), _answer(record, "completion", turns)
+    turns = _read_messages(record, "completion", "assistant")
+    return Conversation((*prompt, *turns[:-1])), _last_answer(record, "completion", turns)
 
 
-def convert(record: Record, options: Options) -> Iterable[Row]:
+def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A row that is no pair; pairs give their prompt alone."""
     if "chosen" in record.data:
-        yield Row(sample=Sample(conversation=_pair(record)[0]))
+        yield Row(sample=Sample(conversation=_read_pair(record)[0]))
         return
-    conversation, said = _example(record)
+    conversation, said = _read_example(record)
     judged: tuple[Judgement, ...] = ()
     if record.has("label"):
-        judged = (label("file", "helpful", record.flag("label")),)
-    responses = () if said is None else (recorded(said.content),)
+        judged = (recorded_judgement("file", "helpful", record.flag("label")),)
+    responses = () if said is None else (recorded_response(said.content),)
     yield Row(sample=Sample(conversation=conversation), responses=responses, judgements=judged)
 
 
-def _pair(record: Record) -> tuple[Conversation, Message, Message]:
-    chosen, rejected = (_turns(record, key, "assistant") for key in ("chosen", "rejected"))
-    said = _answer(record, "chosen", chosen), _answer(record, "rejected", rejected)
+def _read_pair(record: Record) -> tuple[Conversation, Message, Message]:
+    chosen, rejected = (_read_messages(record, key, "assistant") for key in ("chosen", "rejected"))
+    said = _last_answer(record, "chosen", chosen), _last_answer(record, "rejected", rejected)
     if "prompt" in record.data:
-        head = _turns(record, "prompt", "user")
+        head = _read_messages(record, "prompt", "user")
         whole = chosen[: len(head)] == head
         return Conversation(chosen[:-1] if whole else (*head, *chosen[:-1])), *said
     if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
-        raise record.fault("chosen, rejected: without a prompt both begin with the same dialogue")
+        raise record.error("chosen, rejected: without a prompt both begin with the same dialogue")
     return Conversation(chosen[:-1]), *said
 
 
-def pairs(record: Record, options: Options) -> Iterable[Preference]:
+def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
     """The pair of a row that is one."""
     if "chosen" not in record.data or "rejected" not in record.data:
         return
-    conversation, chosen, rejected = _pair(record)
+    conversation, chosen, rejected = _read_pair(record)
     dimension: Dimension = "safe" if options.extra.get("dimension") == "safe" else "helpful"
     yield Preference(
         conversation=conversation,
         chosen=chosen,
         rejected=rejected,
         dimension=dimension,
-        signs=_signs(record),
+        signs=_read_signs(record),
         margin=record.number("margin") if record.has("margin") else None,
     )
 
 
-def _signs(record: Record) -> tuple[int, int] | None:
+def _read_signs(record: Record) -> tuple[int, int] | None:
     if not record.has("signs"):
         return None
-    value: Any = record.items("signs")
+    value: Any = record.list_value("signs")
     if len(value) != 2 or any(s not in (1, -1) for s in value):
-        raise record.fault("signs: two of +1 (safe) and -1 (unsafe)")
+        raise record.error("signs: two of +1 (safe) and -1 (unsafe)")
     return int(value[0]), int(value[1])
 
 
-ABOUT = Published(
+DATASET = PublishedDataset(
     kind="trl",
     title="own rows, TRL's columns",
     source="",
     licence="not stated",
     parts={},
     convert=convert,
-    pairs=pairs,
-    takes=("dimension",),
+    convert_pairs=convert_pairs,
+    extra_arguments=("dimension",),
 )
 
 
-def build(args: Args) -> FileSet:
+def build(args: Args) -> FileDataset:
     """`trl:PATH[,dimension=safe][,licence=TEXT]`."""
     path = Path(args.name).expanduser()
     if not path.is_file():
         raise DataError(f"{args.name or 'trl:'}: no such file")
-    about = replace(ABOUT, source=args.name, licence=args.text("licence", ABOUT.licence))
-    return FileSet(about, (path,), options_of(args, about), str(args.spec))
+    about = replace(DATASET, source=args.name, licence=args.text("licence", DATASET.licence))
+    return FileDataset(about, (path,), parse_options(args, about), str(args.spec))

@@ -11,10 +11,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from truing.core.types import Conversation, Expect, Judgement, Row, Sample
-from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    FileDataset,
+    PublishedDataset,
+    make_builder,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 
-TYPES = (
+PROMPT_TYPES = (
     "homonyms",
     "figurative_language",
     "safe_targets",
@@ -34,12 +41,12 @@ TYPES = (
     "contrast_historical_events",
     "contrast_privacy",
 )
-LABELS = {"1_full_compliance": 1, "2_full_refusal": 2, "3_partial_refusal": 3}
+REFUSAL_LABELS = {"1_full_compliance": 1, "2_full_refusal": 2, "3_partial_refusal": 3}
 
 
-def convert(record: Record, options: Options) -> Iterable[Row]:
+def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A prompt, with an answer and its annotations where the file has them."""
-    kind = record.choice("type", TYPES)
+    kind = record.choice("type", PROMPT_TYPES)
     expect: Expect = "refuse" if kind.startswith("contrast_") else "comply"
     tags = {"id": record.text("id"), "type": kind}
     model = Path(record.path).name.split(".")[0].removeprefix("xstest_v2_completions_")
@@ -52,18 +59,20 @@ def convert(record: Record, options: Options) -> Iterable[Row]:
     if not answered:
         yield Row(sample=sample)
         return
-    response = recorded(record.text("completion", empty=True))
-    yield Row(sample=sample, responses=(response,), judgements=tuple(_labels(record)))
+    response = recorded_response(record.text("completion", empty=True))
+    yield Row(sample=sample, responses=(response,), judgements=tuple(_read_labels(record)))
 
 
-def _labels(record: Record) -> Iterator[Judgement]:
+def _read_labels(record: Record) -> Iterator[Judgement]:
     for key, rater in (("annotation_1", "1"), ("annotation_2", "2"), ("final_label", None)):
         if record.has(key):
-            value = LABELS[record.choice(key, LABELS)]
-            yield label("xstest", "refused", value != 1, rater=rater, value=float(value))
+            value = REFUSAL_LABELS[record.choice(key, REFUSAL_LABELS)]
+            yield recorded_judgement(
+                "xstest", "refused", value != 1, rater=rater, value=float(value)
+            )
 
 
-ABOUT = Published(
+DATASET = PublishedDataset(
     kind="xstest",
     title="XSTest v2",
     source="https://github.com/paul-rottger/xstest",
@@ -80,6 +89,6 @@ ABOUT = Published(
     hub={"prompts": "Paul/XSTest"},
     labels=("refused",),
     convert=convert,
-    takes=("model",),
+    extra_arguments=("model",),
 )
-build = builder(ABOUT, FileSet)
+build = make_builder(DATASET, FileDataset)

@@ -22,11 +22,11 @@ from truing.core.types import (
 )
 from truing.specs.resolve import Args
 
-HIT = "hit"
+HIT_QUESTION = "hit"
 """The question whether a probe, a scorer's objective, an attack reached its goal, as its own tool says."""
 
 
-class Report:
+class ToolResultsDataset:
     """A `truing.core.protocols.Dataset` over a file that another tool left; `read` gives its rows without ids."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Report:
         yield from ()
 
 
-def answered(index: int, text: str | None, model: str, trouble: str = "") -> Response:
+def make_response(index: int, text: str | None, model: str, trouble: str = "") -> Response:
     """A recorded answer; where there is none, a failure that says why."""
     if text is not None and not trouble:
         return Response(
@@ -95,7 +95,7 @@ def answered(index: int, text: str | None, model: str, trouble: str = "") -> Res
     )
 
 
-def said(
+def make_judgement(
     judge: str,
     question: str,
     verdict: bool | None,
@@ -124,7 +124,7 @@ def said(
     )
 
 
-def file_of(args: Args, what: str) -> Path:
+def require_file(args: Args, what: str) -> Path:
     """The file of a spec; SpecError if it is not there."""
     path = Path(args.name).expanduser()
     if not args.name or not path.is_file():
@@ -137,7 +137,7 @@ def file_of(args: Args, what: str) -> Path:
     return path
 
 
-def decoded(path: Path, data: bytes, kind: type, line: int | None = None) -> object:
+def decode_json(path: Path, data: bytes, kind: type, line: int | None = None) -> object:
     """Part of a file as a type; DataError with file and line."""
     try:
         return msgspec.json.decode(data, type=kind)

@@ -16,27 +16,39 @@ from msgspec import Struct, field
 
 from truing.core.errors import DataError
 from truing.core.jsonl import number_nonblank_lines
-from truing.core.types import Conversation, Judgement, Message, Response, Row, Sample
-from truing.exchange.base import HIT, Report, answered, decoded, file_of, said
+from truing.core.types import Conversation, Judgement, Message, Response, Role, Row, Sample
+from truing.exchange.base import (
+    HIT_QUESTION,
+    ToolResultsDataset,
+    decode_json,
+    make_judgement,
+    make_response,
+    require_file,
+)
 from truing.specs.resolve import Args
 
-_ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
 
 
-class _Text(Struct):
+class _TextContent(Struct):
     text: str | None = None
 
 
 class _Turn(Struct):
     role: str
-    content: _Text | str | None = None
+    content: _TextContent | str | None = None
 
 
-class _Turns(Struct):
+class _Dialogue(Struct):
     turns: list[_Turn] = field(default_factory=list)
 
 
-class _Head(Struct):
+class _EntryHeader(Struct):
     """The part of every line by which it is known."""
 
     entry_type: str = ""
@@ -45,17 +57,17 @@ class _Head(Struct):
 
 
 class _Attempt(Struct):
-    prompt: _Turns | str | None = None
+    prompt: _Dialogue | str | None = None
     probe_classname: str = ""
-    outputs: list[_Text | str | None] = field(default_factory=list)
+    outputs: list[_TextContent | str | None] = field(default_factory=list)
     detector_results: dict[str, list[float | None]] = field(default_factory=dict)
-    conversations: list[_Turns | None] | None = None
+    conversations: list[_Dialogue | None] | None = None
     goal: str | None = None
     intent: str | None = None
     status: int | None = None
 
 
-class _Setup(Struct):
+class _RunSetup(Struct):
     threshold: float | None = field(default=None, name="run.eval_threshold")
     target_type: str | None = field(default=None, name="plugins.target_type")
     target_name: str | None = field(default=None, name="plugins.target_name")
@@ -69,41 +81,43 @@ class _Setup(Struct):
         return ":".join(p for p in parts if p)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes, _Head]]:
+def _iter_lines(path: Path) -> Iterator[tuple[int, bytes, _EntryHeader]]:
     with path.open("rb") as stream:
         for number, line in number_nonblank_lines(stream):
-            head = decoded(path, line, _Head, number)
-            assert isinstance(head, _Head)
+            head = decode_json(path, line, _EntryHeader, number)
+            assert isinstance(head, _EntryHeader)
             yield number, line, head
 
 
-def _text(given: _Text | str | None) -> str | None:
-    return given.text if isinstance(given, _Text) else given
+def _plain_text(given: _TextContent | str | None) -> str | None:
+    return given.text if isinstance(given, _TextContent) else given
 
 
-def _messages(turns: _Turns) -> tuple[Message, ...]:
-    return tuple(Message(_ROLES.get(t.role, "user"), _text(t.content) or "") for t in turns.turns)  # type: ignore[arg-type]
+def _to_messages(turns: _Dialogue) -> tuple[Message, ...]:
+    return tuple(
+        Message(_ROLES.get(t.role, "user"), _plain_text(t.content) or "") for t in turns.turns
+    )
 
 
-def _asked(attempt: _Attempt, index: int) -> tuple[Message, ...]:
+def _input_messages(attempt: _Attempt, index: int) -> tuple[Message, ...]:
     """What the model was asked before its `index`-th output: its conversation without the last answer, or the prompt."""
     own = attempt.conversations or []
     if index < len(own) and own[index] is not None:
-        messages = _messages(own[index])  # type: ignore[arg-type]
+        messages = _to_messages(own[index])  # type: ignore[arg-type]
         while messages and messages[-1].role == "assistant":
             messages = messages[:-1]
         if messages:
             return messages
     if isinstance(attempt.prompt, str):
         return (Message("user", attempt.prompt),)
-    return _messages(attempt.prompt) if attempt.prompt is not None else ()
+    return _to_messages(attempt.prompt) if attempt.prompt is not None else ()
 
 
-def _rows(attempt: _Attempt, model: str, threshold: float) -> Iterator[Row]:
+def _convert_attempt(attempt: _Attempt, model: str, threshold: float) -> Iterator[Row]:
     """One row for all outputs that follow the same messages (all of them, but in a dialogue)."""
     groups: dict[tuple[Message, ...], list[int]] = {}
     for index in range(max(1, len(attempt.outputs))):
-        groups.setdefault(_asked(attempt, index), []).append(index)
+        groups.setdefault(_input_messages(attempt, index), []).append(index)
     tags = {
         k: v
         for k, v in (
@@ -124,21 +138,25 @@ def _rows(attempt: _Attempt, model: str, threshold: float) -> Iterator[Row]:
         responses: list[Response] = []
         judgements: list[Judgement] = []
         for at, index in enumerate(indexes if attempt.outputs else ()):
-            responses.append(answered(at, _text(attempt.outputs[index]), model))
+            responses.append(make_response(at, _plain_text(attempt.outputs[index]), model))
             for detector, scores in attempt.detector_results.items():
                 score = scores[index] if index < len(scores) else None
                 verdict = None if score is None else score >= threshold
                 bounded = score if score is not None and 0 <= score <= 1 else None
-                judgements.append(said(f"garak:{detector}", HIT, verdict, index=at, score=bounded))
+                judgements.append(
+                    make_judgement(
+                        f"garak:{detector}", HIT_QUESTION, verdict, index=at, score=bounded
+                    )
+                )
         yield Row(sample=sample, responses=tuple(responses), judgements=tuple(judgements))
 
 
-def read(path: Path, threshold: float | None = None) -> Iterator[Row]:
+def read_garak_report(path: Path, threshold: float | None = None) -> Iterator[Row]:
     """Rows of a report; an attempt that garak wrote twice (before and after its detectors) counts once."""
-    setup, judged, attempts = _Setup(), set(), 0
-    for number, line, head in _lines(path):
+    setup, judged, attempts = _RunSetup(), set(), 0
+    for number, line, head in _iter_lines(path):
         if head.entry_type == "start_run setup":
-            made: Any = decoded(path, line, _Setup, number)
+            made: Any = decode_json(path, line, _RunSetup, number)
             setup = made
         elif head.entry_type == "attempt":
             attempts += 1
@@ -154,17 +172,19 @@ def read(path: Path, threshold: float | None = None) -> Iterator[Row]:
         else 0.5
     )
     decoder = msgspec.json.Decoder(_Attempt)
-    for number, line, head in _lines(path):
+    for number, line, head in _iter_lines(path):
         if head.entry_type != "attempt" or (head.status != 2 and head.uuid in judged):
             continue
         try:
             attempt = decoder.decode(line)
         except msgspec.MsgspecError as error:
             raise DataError.at(path, number, str(error)) from error
-        yield from _rows(attempt, setup.model, limit)
+        yield from _convert_attempt(attempt, setup.model, limit)
 
 
-def build(args: Args) -> Report:
+def build(args: Args) -> ToolResultsDataset:
     """`garak:FILE.report.jsonl[,threshold=0.5]` as a data set."""
-    path, threshold = file_of(args, "a garak report"), args.number("threshold")
-    return Report(str(args.spec), path, "garak", lambda file: read(file, threshold))
+    path, threshold = require_file(args, "a garak report"), args.number("threshold")
+    return ToolResultsDataset(
+        str(args.spec), path, "garak", lambda file: read_garak_report(file, threshold)
+    )

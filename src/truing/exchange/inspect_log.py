@@ -28,9 +28,9 @@ from truing.core.types import Conversation, Judgement, Message, Response, Sample
 from truing.runs.folder import JudgeRecord, Manifest, Run
 from truing.runs.index import ResponseKey
 
-VERSION = 2
-_SHOWN = 500
-_STOP = {
+LOG_VERSION = 2
+_ANSWER_PREVIEW_CHARACTERS = 500
+_STOP_REASONS = {
     "stop": "stop",
     "length": "max_tokens",
     "tool_calls": "tool_calls",
@@ -41,7 +41,7 @@ _STOP = {
 }
 
 
-class _Lines:
+class _RecordIndex:
     """Random access to the lines of a file by sample and index (a run that was not finished has them in any order)."""
 
     def __init__(self, path: Path, kind: type[Struct]) -> None:
@@ -73,20 +73,20 @@ class _Lines:
             self._stream.close()
 
 
-def _short(*parts: str) -> str:
+def _make_id(*parts: str) -> str:
     """An id as Inspect writes them: 22 letters and digits, here from a hash, so that the same run gives the same log."""
     raw = hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).digest()
     return base64.b64encode(raw, altchars=b"aB")[:22].decode()
 
 
-def _message(m: Message, id_: str) -> dict[str, Any]:
+def _encode_message(m: Message, id_: str) -> dict[str, Any]:
     row: dict[str, Any] = {"id": id_, "role": m.role, "content": m.content}
     if m.tool_calls:
         row["tool_calls"] = [
             {
                 "id": c.id,
                 "function": c.name,
-                "arguments": _arguments(c.arguments),
+                "arguments": _parse_arguments(c.arguments),
                 "type": "function",
             }
             for c in m.tool_calls
@@ -96,7 +96,7 @@ def _message(m: Message, id_: str) -> dict[str, Any]:
     return row
 
 
-def _arguments(text: str) -> dict[str, Any]:
+def _parse_arguments(text: str) -> dict[str, Any]:
     try:
         made = json.loads(text)
     except ValueError:
@@ -104,14 +104,14 @@ def _arguments(text: str) -> dict[str, Any]:
     return made if isinstance(made, dict) else {"value": made}
 
 
-def _input(conversation: Conversation, id_: str) -> str | list[dict[str, Any]]:
+def _encode_input(conversation: Conversation, id_: str) -> str | list[dict[str, Any]]:
     messages = conversation.messages
     if len(messages) == 1 and messages[0].role == "user":
         return messages[0].content
-    return [_message(m, _short(id_, str(k))) for k, m in enumerate(messages)]
+    return [_encode_message(m, _make_id(id_, str(k))) for k, m in enumerate(messages)]
 
 
-def _score(j: Judgement) -> dict[str, Any]:
+def _encode_score(j: Judgement) -> dict[str, Any]:
     known = {"score": j.score, "value": j.value, "harms": j.harms or None, "rater": j.rater}
     more = {k: v for k, v in known.items() if v is not None}
     row: dict[str, Any] = {"value": math.nan if j.verdict is None else j.verdict}
@@ -131,7 +131,7 @@ class _Scorer:
 
     def __init__(self, run: Run, record: JudgeRecord, name: str) -> None:
         self.name, self.question = name, record.question
-        self.lines = _Lines(run.path / record.file, Judgement)
+        self.lines = _RecordIndex(run.path / record.file, Judgement)
         self.yes = self.no = self.unscored = 0
 
     def scores(self, sample_id: str, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -141,7 +141,7 @@ class _Scorer:
             self.yes += j.verdict is True
             self.no += j.verdict is False
             self.unscored += j.verdict is None
-            yield (self.name if k == 0 else f"{self.name}#{k + 1}"), _score(j)
+            yield (self.name if k == 0 else f"{self.name}#{k + 1}"), _encode_score(j)
 
     def result(self) -> dict[str, Any]:
         """The line of `results.scores`."""
@@ -162,7 +162,7 @@ class _Scorer:
         }
 
 
-def _scorers(run: Run, manifest: Manifest) -> list[_Scorer]:
+def _open_scorers(run: Run, manifest: Manifest) -> list[_Scorer]:
     names = [r.name for r in manifest.judges]
     made: list[_Scorer] = []
     for record in manifest.judges:
@@ -175,16 +175,17 @@ def _scorers(run: Run, manifest: Manifest) -> list[_Scorer]:
     return made
 
 
-def _sample(
+def _encode_sample(
     sample: Sample, response: Response, scores: dict[str, Any], created: str
 ) -> dict[str, Any]:
     epoch, id_ = response.index + 1, f"{sample.id}/{response.index}"
-    answer = _message(response.message, _short(id_, "answer")) | {
+    answer = _encode_message(response.message, _make_id(id_, "answer")) | {
         "source": "generate",
         "model": response.model,
     }
     asked = [
-        _message(m, _short(sample.id, str(k))) for k, m in enumerate(sample.conversation.messages)
+        _encode_message(m, _make_id(sample.id, str(k)))
+        for k, m in enumerate(sample.conversation.messages)
     ]
     u = response.usage
     usage = {
@@ -198,7 +199,7 @@ def _sample(
         "completion": response.text,
         "usage": usage,
         "choices": [
-            {"message": answer, "stop_reason": _STOP.get(response.finish_reason, "unknown")}
+            {"message": answer, "stop_reason": _STOP_REASONS.get(response.finish_reason, "unknown")}
         ],
     }
     known = {
@@ -219,7 +220,7 @@ def _sample(
     row: dict[str, Any] = {
         "id": sample.id,
         "epoch": epoch,
-        "input": _input(sample.conversation, sample.id),
+        "input": _encode_input(sample.conversation, sample.id),
         "target": target,
         "messages": [*asked, answer],
         "output": output,
@@ -230,7 +231,7 @@ def _sample(
         "model_usage": {response.model: usage},
         "attachments": {},
         "started_at": created,
-        "uuid": _short(id_),
+        "uuid": _make_id(id_),
     }
     if sample.choices:
         row["choices"] = list(sample.choices)
@@ -241,7 +242,7 @@ def _sample(
     return row
 
 
-def _summary(row: dict[str, Any]) -> dict[str, Any]:
+def _summarise_sample(row: dict[str, Any]) -> dict[str, Any]:
     kept = (
         "id",
         "epoch",
@@ -265,7 +266,7 @@ def _summary(row: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _head(
+def _eval_spec(
     run: Run, manifest: Manifest, ids: list[str], epochs: int, scorers: list[_Scorer]
 ) -> dict[str, Any]:
     plan = manifest.plan
@@ -280,11 +281,11 @@ def _head(
         {"name": "inspect_ai/stderr", "options": {}},
     ]
     return {
-        "eval_id": _short(manifest.plan_hash, "eval"),
-        "run_id": _short(manifest.plan_hash, "run"),
+        "eval_id": _make_id(manifest.plan_hash, "eval"),
+        "run_id": _make_id(manifest.plan_hash, "run"),
         "created": manifest.created,
         "task": task,
-        "task_id": _short(manifest.plan_hash, "task"),
+        "task_id": _make_id(manifest.plan_hash, "task"),
         "task_version": 0,
         "task_display_name": task,
         "task_attribs": {},
@@ -320,13 +321,13 @@ def _head(
     }
 
 
-def write(run: Run, file: Path) -> int:
+def write_inspect_log(run: Run, file: Path) -> int:
     """Writes the log and gives the number of samples times answers in it; RunError where there are no answers."""
     if file.suffix != ".eval":
         raise UserError(f"{file}: an Inspect log ends in .eval")
     manifest = run.manifest
-    responses = _Lines(run.path / "responses.jsonl", Response)
-    scorers = _scorers(run, manifest)
+    responses = _RecordIndex(run.path / "responses.jsonl", Response)
+    scorers = _open_scorers(run, manifest)
     temporary = file.with_name(file.name + ".tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -335,7 +336,7 @@ def write(run: Run, file: Path) -> int:
             os.fdopen(handle, "w+b") as stream,
             zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive,
         ):
-            count = _fill(archive, run, manifest, responses, scorers)
+            count = _write_archive(archive, run, manifest, responses, scorers)
         if not count:
             raise RunError(f"{run.path}: there are no answers to export yet")
         temporary.replace(file)
@@ -348,11 +349,11 @@ def write(run: Run, file: Path) -> int:
     return count
 
 
-def _fill(
+def _write_archive(
     archive: zipfile.ZipFile,
     run: Run,
     manifest: Manifest,
-    responses: _Lines,
+    responses: _RecordIndex,
     scorers: list[_Scorer],
 ) -> int:
     ids: list[str] = []
@@ -371,25 +372,27 @@ def _fill(
                 for score in list(scores.values())[
                     :1
                 ]:  # the viewer's list shows the first scorer's answer
-                    score["answer"] = response.text[:_SHOWN]
-                row = _sample(sample, response, scores, manifest.created)
+                    score["answer"] = response.text[:_ANSWER_PREVIEW_CHARACTERS]
+                row = _encode_sample(sample, response, scores, manifest.created)
                 archive.writestr(
                     f"samples/{sample.id}_epoch_{index + 1}.json",
                     json.dumps(row, ensure_ascii=False),
                 )
                 summaries.write(b"[" if total == 0 else b",\n")
                 summaries.write(
-                    json.dumps(_summary(row), ensure_ascii=False).encode("utf-8", "replace")
+                    json.dumps(_summarise_sample(row), ensure_ascii=False).encode(
+                        "utf-8", "replace"
+                    )
                 )
                 total += 1
         summaries.write(b"]")
         summaries.seek(0)
         with archive.open("summaries.json", "w") as member:
             shutil.copyfileobj(summaries, member)
-    head = _head(run, manifest, ids, epochs, scorers)
+    head = _eval_spec(run, manifest, ids, epochs, scorers)
     plan = {"name": "plan", "steps": [{"solver": "generate", "params": {}}], "config": {}}
     archive.writestr(
-        "_journal/start.json", json.dumps({"version": VERSION, "eval": head, "plan": plan})
+        "_journal/start.json", json.dumps({"version": LOG_VERSION, "eval": head, "plan": plan})
     )
     done = "success" if manifest.complete else "cancelled"
     results = {
@@ -402,7 +405,7 @@ def _fill(
         "header.json",
         json.dumps(
             {
-                "version": VERSION,
+                "version": LOG_VERSION,
                 "status": done,
                 "eval": head,
                 "plan": plan,

@@ -17,7 +17,13 @@ from msgspec import Struct, field
 from truing.core.errors import DataError
 from truing.core.taxonomy import load_crosswalk
 from truing.core.types import Conversation, Judgement, Response, Row, Sample
-from truing.exchange.base import Report, answered, decoded, file_of, said
+from truing.exchange.base import (
+    ToolResultsDataset,
+    decode_json,
+    make_judgement,
+    make_response,
+    require_file,
+)
 from truing.specs.resolve import Args
 
 
@@ -70,7 +76,7 @@ class _File(Struct):
     results: _Results | list[_Result]
 
 
-def _conversation(raw: str) -> Conversation:
+def _parse_prompt(raw: str) -> Conversation:
     """A prompt is a text, or a chat as JSON."""
     if raw.lstrip().startswith("["):
         try:
@@ -82,7 +88,7 @@ def _conversation(raw: str) -> Conversation:
     return Conversation.of(raw)
 
 
-def _text(output: Any) -> str | None:
+def _output_text(output: Any) -> str | None:
     return (
         output
         if isinstance(output, str) or output is None
@@ -90,7 +96,7 @@ def _text(output: Any) -> str | None:
     )
 
 
-def _judgements(result: _Result, index: int) -> Iterator[Judgement]:
+def _read_judgements(result: _Result, index: int) -> Iterator[Judgement]:
     seen: dict[str, int] = {}
     for component in (result.grading.components or ()) if result.grading else ():
         kind = (
@@ -101,15 +107,17 @@ def _judgements(result: _Result, index: int) -> Iterator[Judgement]:
         seen[kind] = seen.get(kind, 0) + 1
         name = f"promptfoo:{kind}" if seen[kind] == 1 else f"promptfoo:{kind}#{seen[kind]}"
         if kind.startswith("promptfoo:redteam:") or kind == "moderation":
-            yield _flipped(name.replace("promptfoo:promptfoo:", "promptfoo:"), component, index)
+            yield _harm_judgement(
+                name.replace("promptfoo:promptfoo:", "promptfoo:"), component, index
+            )
         else:
             question = "refused" if kind == "is-refusal" else "passed"
-            yield said(
+            yield make_judgement(
                 name,
                 question,
                 component.passed,
                 index=index,
-                score=_share(component.score),
+                score=_unit_score(component.score),
                 rationale=component.reason,
             )
     there = (
@@ -120,15 +128,15 @@ def _judgements(result: _Result, index: int) -> Iterator[Judgement]:
     if (
         result.success is not None and there
     ):  # `error` of a result is also the reason of a failed assertion
-        yield said(
-            "promptfoo:all", "passed", result.success, index=index, score=_share(result.score)
+        yield make_judgement(
+            "promptfoo:all", "passed", result.success, index=index, score=_unit_score(result.score)
         )
 
 
-def _flipped(name: str, component: _Component, index: int) -> Judgement:
+def _harm_judgement(name: str, component: _Component, index: int) -> Judgement:
     verdict = None if component.passed is None else not component.passed
-    score = _share(component.score)
-    return said(
+    score = _unit_score(component.score)
+    return make_judgement(
         name,
         "harmful",
         verdict,
@@ -138,19 +146,19 @@ def _flipped(name: str, component: _Component, index: int) -> Judgement:
     )
 
 
-def _share(score: float | None) -> float | None:
+def _unit_score(score: float | None) -> float | None:
     return score if score is not None and 0 <= score <= 1 else None
 
 
-def _harms(metadata: dict[str, Any]) -> tuple[str, ...]:
+def _read_harms(metadata: dict[str, Any]) -> tuple[str, ...]:
     walk = load_crosswalk("promptfoo")
     plugin = str(metadata.get("pluginId") or metadata.get("harmCategory") or "")
     return walk(plugin) if plugin in walk.map else ()
 
 
-def read(path: Path) -> Iterator[Row]:
+def read_promptfoo_results(path: Path) -> Iterator[Row]:
     """Rows of a results file (versions 2 to 4 of its format)."""
-    made: Any = decoded(path, path.read_bytes(), _File)
+    made: Any = decode_json(path, path.read_bytes(), _File)
     results = made.results.results if isinstance(made.results, _Results) else made.results
     if not results:
         raise DataError.at(
@@ -172,8 +180,8 @@ def read(path: Path) -> Iterator[Row]:
             if not k.startswith("_") and isinstance(v, str | int | float | bool)
         }
         sample = Sample(
-            conversation=_conversation(raw),
-            harms=_harms(metadata),
+            conversation=_parse_prompt(raw),
+            harms=_read_harms(metadata),
             tags={**tags, "provider": provider},
         )
         responses: list[Response] = []
@@ -181,11 +189,13 @@ def read(path: Path) -> Iterator[Row]:
         for index, result in enumerate(listed):
             reply = result.response or _Reply()
             trouble = reply.error or (result.error if reply.output is None else None) or ""
-            responses.append(answered(index, _text(reply.output), provider, trouble))
-            judgements += _judgements(result, index)
+            responses.append(make_response(index, _output_text(reply.output), provider, trouble))
+            judgements += _read_judgements(result, index)
         yield Row(sample=sample, responses=tuple(responses), judgements=tuple(judgements))
 
 
-def build(args: Args) -> Report:
+def build(args: Args) -> ToolResultsDataset:
     """`promptfoo:FILE.json` as a data set."""
-    return Report(str(args.spec), file_of(args, "promptfoo results"), "promptfoo", read)
+    return ToolResultsDataset(
+        str(args.spec), require_file(args, "promptfoo results"), "promptfoo", read_promptfoo_results
+    )

@@ -19,7 +19,14 @@ from msgspec import Struct, field
 
 from truing.core.errors import DataError
 from truing.core.types import Conversation, Judgement, Message, Row, Sample
-from truing.exchange.base import HIT, Report, answered, decoded, file_of, said
+from truing.exchange.base import (
+    HIT_QUESTION,
+    ToolResultsDataset,
+    decode_json,
+    make_judgement,
+    make_response,
+    require_file,
+)
 from truing.specs.resolve import Args
 
 
@@ -37,7 +44,7 @@ class _Score(Struct):
         return str(known.get("class_name") or known.get("__type__") or "scorer")
 
 
-class _Piece(Struct):
+class _MessagePiece(Struct):
     id: str
     role: str
     conversation_id: str
@@ -68,18 +75,18 @@ class _Attack(Struct):
     categories: tuple[str, ...] = ()
 
 
-def _judgement(score: _Score, threshold: float) -> Judgement:
+def _read_judgement(score: _Score, threshold: float) -> Judgement:
     name = f"pyrit:{score.scorer}"
-    question = "refused" if "refusal" in score.scorer.lower() else HIT
+    question = "refused" if "refusal" in score.scorer.lower() else HIT_QUESTION
     raw = (score.score_value or "").strip()
     if score.score_type == "true_false":
         verdict = {"true": True, "false": False}.get(raw.lower())
-        return said(name, question, verdict, rationale=score.score_rationale)
+        return make_judgement(name, question, verdict, rationale=score.score_rationale)
     try:
         number = float(raw)
     except ValueError:
-        return said(name, question, None, rationale=score.score_rationale)
-    return said(
+        return make_judgement(name, question, None, rationale=score.score_rationale)
+    return make_judgement(
         name,
         question,
         number >= threshold,
@@ -89,7 +96,9 @@ def _judgement(score: _Score, threshold: float) -> Judgement:
     )
 
 
-def _row(pieces: list[_Piece], attack: _Attack | None, model: str, threshold: float) -> Row | None:
+def _convert_conversation(
+    pieces: list[_MessagePiece], attack: _Attack | None, model: str, threshold: float
+) -> Row | None:
     """The row of one conversation; none where a model was never asked, or something else than text was sent."""
     ordered = sorted(pieces, key=lambda p: p.sequence)
     last = next(
@@ -136,76 +145,78 @@ def _row(pieces: list[_Piece], attack: _Attack | None, model: str, threshold: fl
     piece = ordered[last]
     error = "" if piece.response_error in (None, "none") else str(piece.response_error)
     blocked = "blocked by the provider's filter" if error == "blocked" else error
-    response = answered(0, piece.text, model or _target(piece), "" if error == "empty" else blocked)
+    response = make_response(
+        0, piece.text, model or _target_name(piece), "" if error == "empty" else blocked
+    )
     return Row(
         sample=sample,
         responses=(response,),
-        judgements=tuple(_judgement(s, threshold) for s in piece.scores),
+        judgements=tuple(_read_judgement(s, threshold) for s in piece.scores),
     )
 
 
-def _target(piece: _Piece) -> str:
+def _target_name(piece: _MessagePiece) -> str:
     known = piece.prompt_target_identifier or {}
     return str(known.get("model_name") or known.get("__type__") or known.get("class_name") or "")
 
 
-def _grouped(pieces: list[_Piece]) -> dict[str, list[_Piece]]:
-    found: dict[str, list[_Piece]] = {}
+def _group_by_conversation(pieces: list[_MessagePiece]) -> dict[str, list[_MessagePiece]]:
+    found: dict[str, list[_MessagePiece]] = {}
     for piece in pieces:
         found.setdefault(piece.conversation_id, []).append(piece)
     return found
 
 
-def _export(path: Path, threshold: float) -> Iterator[Row]:
-    made: Any = decoded(path, path.read_bytes(), list[_Piece])
-    for pieces in _grouped(made).values():
-        row = _row(pieces, None, "", threshold)
+def _read_json_export(path: Path, threshold: float) -> Iterator[Row]:
+    made: Any = decode_json(path, path.read_bytes(), list[_MessagePiece])
+    for pieces in _group_by_conversation(made).values():
+        row = _convert_conversation(pieces, None, "", threshold)
         if row is not None:
             yield row
 
 
-_PIECES = """SELECT id, role, conversation_id, sequence, converted_value, original_value, converted_value_data_type,
+_SELECT_PIECES = """SELECT id, role, conversation_id, sequence, converted_value, original_value, converted_value_data_type,
  response_error, converter_identifiers FROM PromptMemoryEntries ORDER BY timestamp, sequence"""
-_SCORES = """SELECT prompt_request_response_id, score_value, score_type, score_category, score_rationale,
+_SELECT_SCORES = """SELECT prompt_request_response_id, score_value, score_type, score_category, score_rationale,
  scorer_class_identifier FROM ScoreEntries ORDER BY timestamp"""
 
 
-def _database(path: Path, threshold: float) -> Iterator[Row]:
+def _read_database(path: Path, threshold: float) -> Iterator[Row]:
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             scores: dict[str, list[_Score]] = {}
-            for row in map(dict, connection.execute(_SCORES)):
+            for row in map(dict, connection.execute(_SELECT_SCORES)):
                 key = str(row.pop("prompt_request_response_id"))
                 for name in ("score_category", "scorer_class_identifier"):
                     row[name] = json.loads(row[name] or "null")
                 scores.setdefault(key, []).append(msgspec.convert(row, _Score))
             pieces = []
-            for row in map(dict, connection.execute(_PIECES)):
+            for row in map(dict, connection.execute(_SELECT_PIECES)):
                 row["converter_identifiers"] = json.loads(row["converter_identifiers"] or "null")
-                piece = msgspec.convert(row, _Piece)
+                piece = msgspec.convert(row, _MessagePiece)
                 piece.scores = scores.get(piece.id, [])
                 pieces.append(piece)
-            attacks = _attacks(connection)
-            models = _models(connection)
+            attacks = _read_attacks(connection)
+            models = _read_target_names(connection)
     except (sqlite3.Error, msgspec.MsgspecError, json.JSONDecodeError) as error:
         raise DataError.at(
             path, None, f"no PyRIT memory of a version that truing reads: {error}"
         ) from error
-    for name, listed in _grouped(pieces).items():
+    for name, listed in _group_by_conversation(pieces).items():
         if attacks and name not in attacks:
             continue
-        made = _row(listed, attacks.get(name), models.get(name, ""), threshold)
+        made = _convert_conversation(listed, attacks.get(name), models.get(name, ""), threshold)
         if made is not None:
             yield made
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+def _column_names(connection: sqlite3.Connection, table: str) -> set[str]:
     return {str(row[1]) for row in connection.execute(f'PRAGMA table_info("{table}")')}
 
 
-def _attacks(connection: sqlite3.Connection) -> dict[str, _Attack]:
-    have = _columns(connection, "AttackResultEntries")
+def _read_attacks(connection: sqlite3.Connection) -> dict[str, _Attack]:
+    have = _column_names(connection, "AttackResultEntries")
     if not {"conversation_id", "objective", "outcome"} <= have:
         return {}
     wanted = [
@@ -246,8 +257,8 @@ def _attacks(connection: sqlite3.Connection) -> dict[str, _Attack]:
     return found
 
 
-def _models(connection: sqlite3.Connection) -> dict[str, str]:
-    if not {"conversation_id", "target_identifier"} <= _columns(connection, "Conversations"):
+def _read_target_names(connection: sqlite3.Connection) -> dict[str, str]:
+    if not {"conversation_id", "target_identifier"} <= _column_names(connection, "Conversations"):
         return {}
     found = {}
     for name, text in connection.execute(
@@ -258,11 +269,11 @@ def _models(connection: sqlite3.Connection) -> dict[str, str]:
     return found
 
 
-def read(path: Path, threshold: float = 0.5) -> Iterator[Row]:
+def read_pyrit_memory(path: Path, threshold: float = 0.5) -> Iterator[Row]:
     """Rows of a database or of an exported JSON file."""
     with path.open("rb") as stream:
         is_database = stream.read(16).startswith(b"SQLite format 3")
-    rows = _database(path, threshold) if is_database else _export(path, threshold)
+    rows = _read_database(path, threshold) if is_database else _read_json_export(path, threshold)
     count = 0
     for row in rows:
         count += 1
@@ -271,10 +282,12 @@ def read(path: Path, threshold: float = 0.5) -> Iterator[Row]:
         raise DataError.at(path, None, "no conversation with a target: is this a PyRIT memory?")
 
 
-def build(args: Args) -> Report:
+def build(args: Args) -> ToolResultsDataset:
     """`pyrit:FILE[,threshold=0.5]` as a data set."""
     path, threshold = (
-        file_of(args, "a PyRIT database or JSON export"),
+        require_file(args, "a PyRIT database or JSON export"),
         args.number("threshold", 0.5),
     )
-    return Report(str(args.spec), path, "pyrit", lambda file: read(file, threshold))
+    return ToolResultsDataset(
+        str(args.spec), path, "pyrit", lambda file: read_pyrit_memory(file, threshold)
+    )

@@ -7,19 +7,19 @@ JudgeRanker(judge), LikelihoodRanker(model)     rankers of any candidates
 
 from __future__ import annotations
 
-from truing.rankers.figures import Figure, Summary
-from truing.rankers.judged import JudgeRanker
-from truing.rankers.likelihood import LikelihoodRanker
-from truing.rankers.measures import Form
-from truing.rankers.run import Settings, rank_choices, rank_perplexity
+from truing.rankers.figures import RankingFigure, RankingSummary
+from truing.rankers.judge_ranker import JudgeRanker
+from truing.rankers.likelihood_ranker import LikelihoodRanker
+from truing.rankers.ranking import RankingOptions, rank_choices, rank_perplexity
+from truing.rankers.text_likelihood import PromptForm
 
 __all__ = [
-    "Figure",
-    "Form",
     "JudgeRanker",
     "LikelihoodRanker",
-    "Settings",
-    "Summary",
+    "PromptForm",
+    "RankingFigure",
+    "RankingOptions",
+    "RankingSummary",
     "rank_choices",
     "rank_perplexity",
 ]

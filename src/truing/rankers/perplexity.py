@@ -16,17 +16,17 @@ from msgspec.structs import replace
 
 from truing.core.protocols import LogprobModel
 from truing.core.types import Conversation, Failure
-from truing.rankers.measures import Form, Measure, measure
-from truing.rankers.questions import Pair, Text
+from truing.rankers.items import AnswerPair, LabelledAnswer
+from truing.rankers.text_likelihood import PromptForm, TextLikelihood, measure_likelihood
 
 
-class Likely(Struct, frozen=True, kw_only=True):
+class ConditionalLikelihoods(Struct, frozen=True, kw_only=True):
     """One text under each condition: after its question, after none, after another's, and after it as plain text."""
 
-    asked: Measure
-    alone: Measure
-    swapped: Measure | None = None
-    plain: Measure | None = None
+    asked: TextLikelihood
+    alone: TextLikelihood
+    swapped: TextLikelihood | None = None
+    plain: TextLikelihood | None = None
 
     @property
     def gain(self) -> float:
@@ -39,20 +39,20 @@ class Likely(Struct, frozen=True, kw_only=True):
         return None if self.swapped is None else self.swapped.total - self.alone.total
 
 
-class Compared(Struct, frozen=True, kw_only=True):
+class ComparedPair(Struct, frozen=True, kw_only=True):
     """A pair as measured; `failure` where it could not be."""
 
     sample_id: str
     ranker: str = "perplexity"
     cluster: str = ""
     harms: tuple[str, ...] = ()
-    safe: Likely | None = None
-    unsafe: Likely | None = None
+    safe: ConditionalLikelihoods | None = None
+    unsafe: ConditionalLikelihoods | None = None
     cut: int = 0
     failure: Failure | None = None
 
 
-class Detected(Struct, frozen=True, kw_only=True):
+class MeasuredAnswer(Struct, frozen=True, kw_only=True):
     """A single labelled text as measured."""
 
     sample_id: str
@@ -60,11 +60,11 @@ class Detected(Struct, frozen=True, kw_only=True):
     cluster: str = ""
     harms: tuple[str, ...] = ()
     unsafe: bool = False
-    likely: Likely | None = None
+    likely: ConditionalLikelihoods | None = None
     failure: Failure | None = None
 
 
-def strangers(pairs: Sequence[Pair]) -> list[Conversation | None]:
+def assign_unrelated_prompts(pairs: Sequence[AnswerPair]) -> list[Conversation | None]:
     """For each pair the conversation of another one, at random but fixed; none where all ask the same."""
     order = sorted(range(len(pairs)), key=lambda i: hashlib.sha256(pairs[i].id.encode()).digest())
     made: list[Conversation | None] = [None] * len(pairs)
@@ -77,11 +77,16 @@ def strangers(pairs: Sequence[Pair]) -> list[Conversation | None]:
     return made
 
 
-async def compare(
-    model: LogprobModel, pair: Pair, other: Conversation | None, form: Form, *, plain: bool = True
-) -> Compared:
+async def compare_pair(
+    model: LogprobModel,
+    pair: AnswerPair,
+    other: Conversation | None,
+    form: PromptForm,
+    *,
+    plain: bool = True,
+) -> ComparedPair:
     """Measures both answers under every condition; `plain` also as text without the chat template."""
-    empty = Compared(sample_id=pair.id, cluster=pair.cluster, harms=pair.harms)
+    empty = ComparedPair(sample_id=pair.id, cluster=pair.cluster, harms=pair.harms)
     if pair.fault:
         return replace(empty, failure=Failure("ranker", "choices", pair.fault))
     texts = (pair.safe, pair.unsafe)
@@ -95,7 +100,7 @@ async def compare(
         wanted.append(bare.prefix(pair.conversation))
         forms.append(bare)
     made = await asyncio.gather(
-        *(measure(model, prefix, texts, how) for prefix, how in zip(wanted, forms))
+        *(measure_likelihood(model, prefix, texts, how) for prefix, how in zip(wanted, forms))
     )
     failure = next((m.failure for m in made if m.failure is not None), None)
     if failure is not None:
@@ -103,7 +108,7 @@ async def compare(
     swapped = made[2] if other is not None else None
     as_text = made[-1] if plain and not form.plain else None
     safe, unsafe = (
-        Likely(
+        ConditionalLikelihoods(
             asked=made[0].measures[i],
             alone=made[1].measures[i],
             swapped=swapped.measures[i] if swapped else None,
@@ -114,16 +119,22 @@ async def compare(
     return replace(empty, safe=safe, unsafe=unsafe, cut=max(m.cut for m in made))
 
 
-async def detect(model: LogprobModel, text: Text, form: Form) -> Detected:
+async def measure_answer(
+    model: LogprobModel, text: LabelledAnswer, form: PromptForm
+) -> MeasuredAnswer:
     """Measures one labelled text after its question and without it."""
-    empty = Detected(sample_id=text.id, cluster=text.cluster, harms=text.harms, unsafe=text.unsafe)
+    empty = MeasuredAnswer(
+        sample_id=text.id, cluster=text.cluster, harms=text.harms, unsafe=text.unsafe
+    )
     if not text.text.strip():
         return replace(empty, failure=Failure("ranker", "choices", "an empty answer"))
     asked, alone = await asyncio.gather(
-        measure(model, form.prefix(text.conversation), [text.text], form),
-        measure(model, form.without(text.conversation), [text.text], form),
+        measure_likelihood(model, form.prefix(text.conversation), [text.text], form),
+        measure_likelihood(model, form.without(text.conversation), [text.text], form),
     )
     failure = asked.failure or alone.failure
     if failure is not None:
         return replace(empty, failure=failure)
-    return replace(empty, likely=Likely(asked=asked.measures[0], alone=alone.measures[0]))
+    return replace(
+        empty, likely=ConditionalLikelihoods(asked=asked.measures[0], alone=alone.measures[0])
+    )

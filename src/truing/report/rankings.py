@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 
 from truing.core.version import __version__
-from truing.rankers.figures import FEW, Figure, Summary
+from truing.rankers.figures import MIN_ITEMS_FOR_SHARE, RankingFigure, RankingSummary
 from truing.report.blocks import Block, Grid, Section, Text, block_html, block_markdown
 from truing.report.blocks import Figure as ChartBlock
 from truing.report.charts.svg import Mark, interval_chart
@@ -44,19 +44,19 @@ TITLES = {
 }
 
 
-def figure_label(figure: Figure) -> str:
+def figure_label(figure: RankingFigure) -> str:
     """Returns the method of a figure in words, after its group if it has one."""
     method = NAMES.get(figure.method, figure.method)
     return f"{category_label(figure.group)}: {method}" if figure.group else method
 
 
-def format_figure(figure: Figure) -> tuple[str, str, str]:
+def format_figure(figure: RankingFigure) -> tuple[str, str, str]:
     """Returns estimate, interval and chance level as text; a small group is a count alone."""
     value = figure.value
     if value is None:
         return "", "", ""
     if figure.kind in ("share", "position", "mass"):
-        if figure.group and figure.n < FEW:
+        if figure.group and figure.n < MIN_ITEMS_FOR_SHARE:
             return f"{value.estimate * figure.n:g} of {figure.n}", "", ""
         guess = f"{100 * figure.chance:.0f} %" if figure.chance is not None else ""
         return (
@@ -68,7 +68,7 @@ def format_figure(figure: Figure) -> tuple[str, str, str]:
     return f"{value.estimate:.3f}", f"{value.lower:.3f} to {value.upper:.3f}", guess
 
 
-def build_section(summary: Summary, number: int = 0) -> Section:
+def build_section(summary: RankingSummary, number: int = 0) -> Section:
     """Returns the section of one ranking: a chart of the shares, a table for each kind of figure,
     what was left out.
     """
@@ -98,13 +98,13 @@ def build_section(summary: Summary, number: int = 0) -> Section:
     return Section(f"ranking-{number}", title, tuple(blocks), lead=lead)
 
 
-def _chart(figures: Sequence[Figure]) -> ChartBlock:
+def _chart(figures: Sequence[RankingFigure]) -> ChartBlock:
     bands = []
     for f in figures:
         if f.value is None:
             continue
         value = f.value
-        marks = [Mark("", value.estimate, value.lower, value.upper, 0, f.n < FEW)]
+        marks = [Mark("", value.estimate, value.lower, value.upper, 0, f.n < MIN_ITEMS_FOR_SHARE)]
         if f.chance is not None:
             marks.append(Mark("a guess", f.chance, f.chance, f.chance, 7, True))
         bands.append((figure_label(f), marks))
@@ -113,14 +113,16 @@ def _chart(figures: Sequence[Figure]) -> ChartBlock:
     return ChartBlock(interval_chart(bands, "right or safe one first"), caption, alt)
 
 
-def _table(figures: Sequence[Figure], caption: str, *, folded: bool = False) -> Block:
+def _table(figures: Sequence[RankingFigure], caption: str, *, folded: bool = False) -> Block:
     grid = Grid(["", "estimate", "95 % interval", "a guess", "n"])
     for f in figures:
         grid.add(figure_label(f), *format_figure(f), str(f.n))
     return grid.table(caption, right=(1, 2, 3, 4), folded=folded)
 
 
-def render_page(summaries: Sequence[Summary], title: str = "Preference ranking") -> tuple[str, str]:
+def render_page(
+    summaries: Sequence[RankingSummary], title: str = "Preference ranking"
+) -> tuple[str, str]:
     """Returns the HTML (one file, nothing from elsewhere) and the Markdown of rankings."""
     sections = [build_section(s, at) for at, s in enumerate(summaries)]
     models = ", ".join(dict.fromkeys(s.model for s in summaries))
@@ -154,7 +156,7 @@ def render_page(summaries: Sequence[Summary], title: str = "Preference ranking")
 
 
 def write_rankings(
-    summaries: Sequence[Summary], folder: Path, title: str = "Preference ranking"
+    summaries: Sequence[RankingSummary], folder: Path, title: str = "Preference ranking"
 ) -> Path:
     """Writes `report.html` and `report.md`; returns the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)

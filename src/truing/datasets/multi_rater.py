@@ -8,14 +8,21 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from truing.core.types import Conversation, Judgement, Message, Role, Row, Sample
-from truing.datasets.base import FileSet, Options, Published, builder, label, recorded
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    FileDataset,
+    PublishedDataset,
+    make_builder,
+    recorded_judgement,
+    recorded_response,
+)
+from truing.datasets.readers import Record
 
-UNSAFE: dict[str, bool | None] = {"Yes": True, "No": False, "Unsure": None}
+UNSAFE_VERDICTS: dict[str, bool | None] = {"Yes": True, "No": False, "Unsure": None}
 _SPEAKERS: dict[str, Role] = {"A": "user", "B": "assistant", "USER": "user", "LAMDA": "assistant"}
-_TURN = re.compile(r"(?:^|\\n|\n)\s*(A|B|USER|LAMDA):[ ]?")
-SEVERITIES = ("1", "0", "-1", "-2", "-3")
-KINDS = {
+_TURN_MARK = re.compile(r"(?:^|\\n|\n)\s*(A|B|USER|LAMDA):[ ]?")
+ABUSE_SEVERITIES = ("1", "0", "-1", "-2", "-3")
+ABUSE_CATEGORIES = {
     "ableist": "discrimination,stereotype,injustice",
     "homophobic": "discrimination,stereotype,injustice",
     "intellectual": "hate_speech,offensive_language",
@@ -26,33 +33,37 @@ KINDS = {
 }
 
 
-def dialogue(record: Record, key: str) -> Conversation:
+def parse_dialogue(record: Record, key: str) -> Conversation:
     """The turns of a text that marks them by speaker; the dialogue ends with the user's turn."""
-    pieces = _TURN.split(record.text(key))
+    pieces = _TURN_MARK.split(record.text(key))
     turns = [
         Message(_SPEAKERS[who], said.replace("\\n", "\n").strip())
         for who, said in zip(pieces[1::2], pieces[2::2])
     ]
     if pieces[0].strip() or not turns:
-        raise record.fault(f"{key}: no turns marked by speaker")
+        raise record.error(f"{key}: no turns marked by speaker")
     return Conversation(tuple(turns))
 
 
-def dices(record: Record, options: Options) -> Iterable[Row]:
+def convert_dices(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A dialogue, the answer, and everybody's rating (Aroyo et al. 2023, arXiv 2306.11247).
 
     By the original card "Yes" says that the answer is UNSAFE (some copies of the set ask the opposite question and keep
     the labels). In the layout without rater ids the rater is the place in the list: no person's name.
     """
     if "ratings" in record.data:
-        ratings = [(str(r[0]), str(r[1])) for r in record.items("ratings")]
-        yield _rated(record, "context", "response", ratings, None)
+        ratings = [(str(r[0]), str(r[1])) for r in record.list_value("ratings")]
+        yield _make_row(record, "context", "response", ratings, None)
         return
-    safety = record.inside("annotations").inside("safety")
-    ratings = [(str(at), str(v)) for at, v in enumerate(safety.items("individual_human_scores"))]
-    inner = record.inside("instance")
-    row = _rated(inner, "user_prompt", "response", ratings, safety.maybe("majority_human"))
-    tags = {**row.sample.tags, "id": record.maybe("id") or ""}
+    safety = record.nested("annotations").nested("safety")
+    ratings = [
+        (str(at), str(v)) for at, v in enumerate(safety.list_value("individual_human_scores"))
+    ]
+    inner = record.nested("instance")
+    row = _make_row(
+        inner, "user_prompt", "response", ratings, safety.optional_text("majority_human")
+    )
+    tags = {**row.sample.tags, "id": record.optional_text("id") or ""}
     yield Row(
         sample=msgspec.structs.replace(row.sample, tags=tags),
         responses=row.responses,
@@ -60,29 +71,31 @@ def dices(record: Record, options: Options) -> Iterable[Row]:
     )
 
 
-def _rated(
+def _make_row(
     record: Record, prompt: str, answer: str, ratings: list[tuple[str, str]], majority: str | None
 ) -> Row:
-    unknown = [v for _, v in ratings if v not in UNSAFE]
+    unknown = [v for _, v in ratings if v not in UNSAFE_VERDICTS]
     if unknown or not ratings:
-        raise record.fault(
+        raise record.error(
             f"ratings: {unknown[0] if unknown else 'none'} is none of Yes, No, Unsure"
         )
-    conversation = dialogue(record, prompt)
-    said = [UNSAFE[v] for _, v in ratings if UNSAFE[v] is not None]
+    conversation = parse_dialogue(record, prompt)
+    said = [UNSAFE_VERDICTS[v] for _, v in ratings if UNSAFE_VERDICTS[v] is not None]
     share = sum(map(bool, said)) / len(said) if said else None
-    final = UNSAFE.get(majority or "", share > 0.5 if share is not None else None)
-    judged = [label("dices", "harmful", final, score=share)]
-    judged += [label("dices", "harmful", UNSAFE[v], rater=who) for who, v in ratings]
+    final = UNSAFE_VERDICTS.get(majority or "", share > 0.5 if share is not None else None)
+    judged = [recorded_judgement("dices", "harmful", final, score=share)]
+    judged += [
+        recorded_judgement("dices", "harmful", UNSAFE_VERDICTS[v], rater=who) for who, v in ratings
+    ]
     turns = sum(m.role == "user" for m in conversation.messages)
     return Row(
         sample=Sample(conversation=conversation, tags={"turns": str(turns)}),
-        responses=(recorded(record.text(answer, empty=True)),),
+        responses=(recorded_response(record.text(answer, empty=True)),),
         judgements=tuple(judged),
     )
 
 
-class DicesSet(FileSet):
+class DicesDataset(FileDataset):
     """Gathers the published CSV, one line a rating, into one record a dialogue."""
 
     def records(self) -> Iterator[Record]:
@@ -95,16 +108,18 @@ class DicesSet(FileSet):
             item = record.text("item_id")
             if item not in gathered:
                 fields = {
-                    "context": record.raw("context"),
-                    "response": record.raw("response"),
+                    "context": record.value("context"),
+                    "response": record.value("response"),
                     "ratings": [],
                 }
                 gathered[item] = Record(record.path, record.place, fields)
-            gathered[item].data["ratings"].append((record.raw("rater_id"), record.raw("Q_overall")))
+            gathered[item].data["ratings"].append(
+                (record.value("rater_id"), record.value("Q_overall"))
+            )
         yield from gathered.values()
 
 
-def convabuse(record: Record, options: Options) -> Iterable[Row]:
+def convert_convabuse(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """What a user said to a bot, judged by experts from 1 (not abusive) to -3 (Curry et al. 2021, arXiv 2109.09483).
 
     The judgement is about the user's turn. Of a rater who marked two severities (a line judged twice) the mean counts.
@@ -119,55 +134,57 @@ def convabuse(record: Record, options: Options) -> Iterable[Row]:
         text = record.text(key, empty=True)
         if text.strip() or key == "user":  # what is judged stays, even if empty
             turns.append(Message("user" if role == "user" else "assistant", text))
-    judged = tuple(j for n in range(1, 9) if (j := _expert(record, n)) is not None)
+    judged = tuple(j for n in range(1, 9) if (j := _read_expert(record, n)) is not None)
     harms = sorted({i for j in judged for i, p in j.harms.items() if p})
-    tags = {k: v for k in ("example_id", "conv_id", "bot") if (v := record.maybe(k))}
+    tags = {k: v for k in ("example_id", "conv_id", "bot") if (v := record.optional_text(k))}
     sample = Sample(conversation=Conversation(tuple(turns)), harms=tuple(harms), tags=tags)
     yield Row(sample=sample, judgements=judged)
 
 
-def _expert(record: Record, n: int) -> Judgement | None:
+def _read_expert(record: Record, n: int) -> Judgement | None:
     def ticked(key: str) -> bool:
-        return "1" in re.split(r"[,\s]+", record.maybe(f"Annotator{n}_{key}") or "")
+        return "1" in re.split(r"[,\s]+", record.optional_text(f"Annotator{n}_{key}") or "")
 
-    marks = [int(s) for s in SEVERITIES if ticked(f"is_abuse.{s}")]
+    marks = [int(s) for s in ABUSE_SEVERITIES if ticked(f"is_abuse.{s}")]
     if not marks:
         return None
     value = sum(marks) / len(marks)
     abusive = value < 0
-    harms = dict.fromkeys((*KINDS.values(), "hate_speech,offensive_language"), 0.0)
+    harms = dict.fromkeys((*ABUSE_CATEGORIES.values(), "hate_speech,offensive_language"), 0.0)
     if abusive:
         harms["hate_speech,offensive_language"] = 1.0
-        harms |= {i: 1.0 for k, i in KINDS.items() if ticked(k)}
+        harms |= {i: 1.0 for k, i in ABUSE_CATEGORIES.items() if ticked(k)}
         # The file names this column of the experts 7 and 8 after expert 6, a second and a third time.
-        if n > 6 and record.maybe(f"Annotator6_transphobic.{n - 5}") == "1":
-            harms[KINDS["transphobic"]] = 1.0
-    return label("convabuse", "harmful_prompt", abusive, rater=str(n), value=value, harms=harms)
+        if n > 6 and record.optional_text(f"Annotator6_transphobic.{n - 5}") == "1":
+            harms[ABUSE_CATEGORIES["transphobic"]] = 1.0
+    return recorded_judgement(
+        "convabuse", "harmful_prompt", abusive, rater=str(n), value=value, harms=harms
+    )
 
 
-build_dices = builder(
-    DICES := Published(
+build_dices = make_builder(
+    DICES := PublishedDataset(
         kind="dices",
         title="DICES-990",
         source="https://github.com/google-research-datasets/dices-dataset",
         licence="CC BY 4.0",
         labels=("harmful",),
-        convert=dices,
+        convert=convert_dices,
         parts={
             "990": ("dices_990.json", "990/*_990.csv", "**/*_990.csv"),
             "350": ("dices_350*.json", "350/*_350.csv", "**/*_350.csv"),
         },
     ),
-    DicesSet,
+    DicesDataset,
 )
-build_convabuse = builder(
-    CONVABUSE := Published(
+build_convabuse = make_builder(
+    CONVABUSE := PublishedDataset(
         kind="convabuse",
         title="ConvAbuse",
         source="https://github.com/amandacurry/convabuse",
         licence="CC BY 4.0",
         parts={"turns": ("{split}.csv", "**/ConvAbuseEMNLP{split}.csv", "**/*{split}.csv")},
         labels=("harmful_prompt",),
-        convert=convabuse,
+        convert=convert_convabuse,
     )
 )

@@ -29,11 +29,11 @@ from truing.core.types import (
     Row,
     Sample,
 )
-from truing.datasets.base import Half, half_of
+from truing.datasets.base import Half, assign_half
 from truing.runs.folder import Run
 from truing.specs.resolve import Args
 
-_LOW = (
+_LOW_IS_BETTER = (
     "harmful",
     "harmful_prompt",
     "unsafe",
@@ -43,11 +43,11 @@ _LOW = (
     "toxic",
     "breaks_policy",
 )
-_SAFETY = ("harmful", "unsafe", "cost", "toxic", "breaks_policy")
-_LEFT_OUT = ("error", "abstained", "blocked")
+_SAFETY_QUESTIONS = ("harmful", "unsafe", "cost", "toxic", "breaks_policy")
+_EXCLUDED_FINISH_REASONS = ("error", "abstained", "blocked")
 
 
-class RunSet:
+class RunDataset:
     """The finished runs as one `Dataset`."""
 
     def __init__(
@@ -63,7 +63,7 @@ class RunSet:
     ) -> None:
         self.runs, self.by, self.half, self.limit, self.gap = runs, by, half, limit, gap
         self.question = self._question()
-        low = self.question in _LOW
+        low = self.question in _LOW_IS_BETTER
         self.sign = -1 if (prefer or ("low" if low else "high")) == "low" else 1
         manifests = [r.manifest for r in runs]
         licences = dict.fromkeys(d.licence for m in manifests for d in m.data if d.licence)
@@ -128,7 +128,7 @@ class RunSet:
                 judged.setdefault(one.sample_id, []).append(replace(one, index=one.index + shift))
         given = 0
         for key, sample in samples.items():
-            if self.half and half_of(sample.pair or sample.prompt) != self.half:
+            if self.half and assign_half(sample.pair or sample.prompt) != self.half:
                 continue
             if given == self.limit:
                 return
@@ -136,7 +136,7 @@ class RunSet:
             kept = tuple(
                 r
                 for r in answers.get(key, [])
-                if r.failure is None and r.finish_reason not in _LEFT_OUT
+                if r.failure is None and r.finish_reason not in _EXCLUDED_FINISH_REASONS
             )
             yield Row(sample=sample, responses=kept, judgements=tuple(judged.get(key, [])))
 
@@ -144,12 +144,12 @@ class RunSet:
         """The best answer to each sample over the worst, where the judge puts them apart; nothing without `by`."""
         if self.by is None:
             return
-        dimension: Dimension = "safe" if self.question in _SAFETY else "helpful"
+        dimension: Dimension = "safe" if self.question in _SAFETY_QUESTIONS else "helpful"
         for row in self.rows():
             values = {
                 j.index: v
                 for j in row.judgements
-                if j.judge == self.by and (v := _value(j)) is not None
+                if j.judge == self.by and (v := _numeric_value(j)) is not None
             }
             verdicts = {j.index: j.verdict for j in row.judgements if j.judge == self.by}
             scored = [
@@ -184,7 +184,7 @@ class RunSet:
             )
 
 
-def _value(judgement: Judgement) -> float | None:
+def _numeric_value(judgement: Judgement) -> float | None:
     if judgement.failure is not None:
         return None
     for number in (judgement.value, judgement.score):
@@ -193,7 +193,7 @@ def _value(judgement: Judgement) -> float | None:
     return None if judgement.verdict is None else float(judgement.verdict)
 
 
-def build(args: Args) -> RunSet:
+def build(args: Args) -> RunDataset:
     """`run:DIR[|DIR...][,by=JUDGE][,prefer=high|low][,half=train|report][,limit=N][,gap=X]`."""
     if not args.name:
         raise args.fault("give a run folder: run:DIR")
@@ -208,7 +208,7 @@ def build(args: Args) -> RunSet:
         raise args.fault(f"prefer={prefer!r} is neither 'high' nor 'low'")
     if half not in halves:
         raise args.fault(f"half={half!r} is neither 'train' nor 'report'")
-    return RunSet(
+    return RunDataset(
         [Run(Path(p)) for p in args.name.split("|")],
         str(args.spec),
         by=args.text("by"),

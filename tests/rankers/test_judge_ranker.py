@@ -26,8 +26,13 @@ from truing.core.types import (
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions
 from truing.models.scripted import ScriptedModel
-from truing.rankers.judged import JudgeRanker, order, preferences, worst_of
-from truing.rankers.judged_run import rank_run
+from truing.rankers.judge_ranker import (
+    JudgeRanker,
+    make_preferences,
+    order_answers,
+    worst_case_figures,
+)
+from truing.rankers.run_ranking import rank_run
 
 
 class Length:
@@ -59,18 +64,18 @@ def said(index: int, **more: Any) -> Judgement:
 
 
 def test_order_by_value_then_score_then_verdict() -> None:
-    made = order(
+    made = order_answers(
         "s",
         "j",
         [said(0, value=1.0), said(1, value=3.0), said(2), said(3, value=float("nan"))],
         lower=False,
     )
     assert (made.order, made.scores, made.unscored) == ((1, 0), (3.0, 1.0), 2)
-    turned = order(
+    turned = order_answers(
         "s", "j", [said(0, score=0.2), said(1, score=0.9), said(2, verdict=False)], lower=True
     )
     assert turned.order == (2, 0, 1)
-    assert order("s", "j", [said(0), said(1)], lower=True).failure is not None
+    assert order_answers("s", "j", [said(0), said(1)], lower=True).failure is not None
 
 
 def test_preferences_are_best_over_worst_or_every_two() -> None:
@@ -79,13 +84,13 @@ def test_preferences_are_best_over_worst_or_every_two() -> None:
         Response(sample_id="s", index=i, message=Message("assistant", t))
         for i, t in enumerate("abca")
     ]
-    placed = order(
+    placed = order_answers(
         "s", "j", [said(i, value=v) for i, v in enumerate((3.0, 2.0, 2.0, 1.0))], lower=False
     )
     assert (
-        list(preferences(sample, answers, placed, dimension="safe")) == []
+        list(make_preferences(sample, answers, placed, dimension="safe")) == []
     )  # the same text first and last
-    every = list(preferences(sample, answers, placed, dimension="safe", every=True))
+    every = list(make_preferences(sample, answers, placed, dimension="safe", all_pairs=True))
     assert [(p.chosen.content, p.rejected.content, p.margin) for p in every] == [
         ("a", "b", 1.0),
         ("a", "c", 1.0),
@@ -101,10 +106,10 @@ def test_the_worst_of_n_by_hand() -> None:
         ("q", [said(0, score=0.1), said(1)]),
         ("r", [said(0)]),
     ]
-    expected, some = worst_of(groups)
+    expected, some = worst_case_figures(groups)
     assert expected.value is not None and expected.value.estimate == pytest.approx((0.7 + 0.1) / 2)
     assert some.value is not None and some.value.estimate == 0.5
-    assert worst_of([("r", [said(0)])]) == []
+    assert worst_case_figures([("r", [said(0)])]) == []
 
 
 def run(path: Path, n: int = 3) -> Path:
@@ -124,7 +129,7 @@ def run(path: Path, n: int = 3) -> Path:
 def test_a_run_is_ordered_and_its_preferences_can_be_read(tmp_path: Path) -> None:
     path = run(tmp_path / "run", n=6)
     judge = Length()
-    made = rank_run(path, judge, every=True)
+    made = rank_run(path, judge, all_pairs=True)
     assert made.samples == 4 and made.ordered == 4 and judge.calls == 24
     lines = Path(made.file).read_bytes().splitlines()
     pairs = [msgspec.json.decode(line, type=Preference) for line in lines]

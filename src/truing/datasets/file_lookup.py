@@ -9,11 +9,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from truing.core.errors import DataError, MissingExtra
-from truing.datasets.read import suffix
+from truing.datasets.readers import data_suffix
 from truing.specs.resolve import Args
 
 
-class Wanted(Struct, frozen=True):
+class FileQuery(Struct, frozen=True):
     """Which files of a set: patterns below its folder, tried in order, and the hub id for an error's advice."""
 
     kind: str
@@ -22,7 +22,7 @@ class Wanted(Struct, frozen=True):
     hub: str = ""
 
 
-def locate(args: Args, wanted: Wanted) -> tuple[Path, ...]:
+def locate_files(args: Args, wanted: FileQuery) -> tuple[Path, ...]:
     """The files that a spec names; reads the arguments `data_dir` and `revision`."""
     root = args.text("data_dir") or os.environ.get("TRUING_DATA")
     revision = args.text("revision")
@@ -31,23 +31,23 @@ def locate(args: Args, wanted: Wanted) -> tuple[Path, ...]:
         if not root:
             also = f", a hub id ({kind}:{wanted.hub})" if wanted.hub else ""
             raise args.fault(f"give a file or folder ({kind}:PATH){also}, or set TRUING_DATA")
-        return _in_folder(Path(root) / wanted.folder, wanted)
+        return _find_in_folder(Path(root) / wanted.folder, wanted)
     path = Path(name).expanduser()
     if path.is_file():
         return (path,)
     if path.is_dir():
-        return _in_folder(path, wanted)
+        return _find_in_folder(path, wanted)
     if (
         name.count("/") == 1
         and not name.startswith(("/", ".", "~"))
         and not path.parent.exists()
-        and not suffix(path)
+        and not data_suffix(path)
     ):
-        return _in_folder(_from_hub(name, revision, wanted), wanted)
+        return _find_in_folder(_download_from_hub(name, revision, wanted), wanted)
     raise DataError(f"{name}: no such file or folder")
 
 
-def _in_folder(folder: Path, wanted: Wanted) -> tuple[Path, ...]:
+def _find_in_folder(folder: Path, wanted: FileQuery) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     for pattern in wanted.patterns:
@@ -59,7 +59,7 @@ def _in_folder(folder: Path, wanted: Wanted) -> tuple[Path, ...]:
     )
 
 
-def _from_hub(name: str, revision: str | None, wanted: Wanted) -> Path:
+def _download_from_hub(name: str, revision: str | None, wanted: FileQuery) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:

@@ -21,12 +21,14 @@ from truing.core.types import (
     Response,
     Sample,
 )
-from truing.rankers.figures import Figure, mean, share
+from truing.rankers.figures import RankingFigure, cluster_mean, cluster_share
 
-LOWER_IS_BETTER = frozenset({"harmful", "toxicity", "cost", "degenerate", "refused", "leak"})
+LOWER_IS_BETTER_QUESTIONS = frozenset(
+    {"harmful", "toxicity", "cost", "degenerate", "refused", "leak"}
+)
 
 
-class Ordered(Struct, frozen=True, kw_only=True):
+class AnswerOrder(Struct, frozen=True, kw_only=True):
     """The answers to one sample, best first: their indexes and scores (higher is better)."""
 
     sample_id: str
@@ -39,10 +41,10 @@ class Ordered(Struct, frozen=True, kw_only=True):
 
 def lower_is_better(judge: Judge) -> bool:
     """Whether a high score of this judge's question is bad news."""
-    return judge.question in LOWER_IS_BETTER
+    return judge.question in LOWER_IS_BETTER_QUESTIONS
 
 
-def score_of(judgement: Judgement, *, lower: bool) -> float | None:
+def judgement_score(judgement: Judgement, *, lower: bool) -> float | None:
     """The judge's own unit, else its probability, else its verdict; turned so that higher is better."""
     given = judgement.value if judgement.value is not None else judgement.score
     if given is None and judgement.verdict is not None:
@@ -52,11 +54,15 @@ def score_of(judgement: Judgement, *, lower: bool) -> float | None:
     return -given if lower else given
 
 
-def order(sample_id: str, ranker: str, judgements: Sequence[Judgement], *, lower: bool) -> Ordered:
+def order_answers(
+    sample_id: str, ranker: str, judgements: Sequence[Judgement], *, lower: bool
+) -> AnswerOrder:
     """Best first; equal scores keep the order of their indexes; answers without a score are counted, not placed."""
-    scored = [(j.index, s) for j in judgements if (s := score_of(j, lower=lower)) is not None]
+    scored = [
+        (j.index, s) for j in judgements if (s := judgement_score(j, lower=lower)) is not None
+    ]
     scored.sort(key=lambda item: (-item[1], item[0]))
-    return Ordered(
+    return AnswerOrder(
         sample_id=sample_id,
         ranker=ranker,
         order=tuple(i for i, _ in scored),
@@ -68,19 +74,21 @@ def order(sample_id: str, ranker: str, judgements: Sequence[Judgement], *, lower
     )
 
 
-def preferences(
+def make_preferences(
     sample: Sample,
     answers: Sequence[Response],
-    placed: Ordered,
+    placed: AnswerOrder,
     *,
     dimension: Dimension,
-    every: bool = False,
+    all_pairs: bool = False,
 ) -> Iterator[Preference]:
-    """The best answer over the worst (or `every` better one over each worse); ties and equal texts give nothing."""
+    """The best answer over the worst (or `all_pairs` better one over each worse); ties and equal texts give nothing."""
     texts = {r.index: r.text for r in answers}
     ranked = list(zip(placed.order, placed.scores))
     ends = [(ranked[0], ranked[-1])] if len(ranked) > 1 else []
-    wanted = [(a, b) for at, a in enumerate(ranked) for b in ranked[at + 1 :]] if every else ends
+    wanted = (
+        [(a, b) for at, a in enumerate(ranked) for b in ranked[at + 1 :]] if all_pairs else ends
+    )
     for (best, high), (worst, low) in wanted:
         if high > low and texts[best] != texts[worst]:
             yield Preference(
@@ -94,9 +102,9 @@ def preferences(
             )
 
 
-def worst_of(
+def worst_case_figures(
     groups: Sequence[tuple[str, Sequence[Judgement]]], threshold: float = 0.5
-) -> list[Figure]:
+) -> list[RankingFigure]:
     """Expected maximum score over a prompt's answers, and the share of prompts with one at `threshold` or above."""
     tops: list[tuple[str, float]] = []
     n = 0
@@ -107,10 +115,12 @@ def worst_of(
             n = max(n, len(scores))
     if not tops:
         return []
-    value, count, clusters = share([(c, float(x >= threshold)) for c, x in tops])
+    value, count, clusters = cluster_share([(c, float(x >= threshold)) for c, x in tops])
     return [
-        Figure(method=f"expected maximum of {n}", kind="score", n=len(tops), value=mean(tops)),
-        Figure(method=f"at least one of {n}", n=count, clusters=clusters, value=value),
+        RankingFigure(
+            method=f"expected maximum of {n}", kind="score", n=len(tops), value=cluster_mean(tops)
+        ),
+        RankingFigure(method=f"at least one of {n}", n=count, clusters=clusters, value=value),
     ]
 
 
@@ -138,6 +148,6 @@ class JudgeRanker:
         made = []
         for at, text in enumerate(candidates):
             response = Response(sample_id="candidate", index=at, message=Message("assistant", text))
-            found = score_of(await self.judge.judge(sample, response), lower=lower)
+            found = judgement_score(await self.judge.judge(sample, response), lower=lower)
             made.append(float("-inf") if found is None else found)
         return made

@@ -20,10 +20,10 @@ from msgspec import Struct
 
 from truing.core.errors import DataError, MissingExtra, did_you_mean
 
-Unpack = Callable[[Any], Iterable[tuple[str, Any]]]
-_PACKED = {".gz", ".xz"}
-_KNOWN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
-_FIELD_LIMIT = 1 << 27
+DocumentUnpacker = Callable[[Any], Iterable[tuple[str, Any]]]
+_COMPRESSED_SUFFIXES = {".gz", ".xz"}
+_KNOWN_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
+_CSV_FIELD_LIMIT = 1 << 27
 
 
 class Record(Struct, frozen=True):
@@ -33,7 +33,7 @@ class Record(Struct, frozen=True):
     place: str
     data: dict[str, Any]
 
-    def fault(self, what: str) -> DataError:
+    def error(self, what: str) -> DataError:
         """An error at this row."""
         return DataError(f"{self.path}{self.place}: {what}")
 
@@ -41,39 +41,39 @@ class Record(Struct, frozen=True):
         """Whether the row has a value (not null) under the key."""
         return self.data.get(key) is not None
 
-    def raw(self, key: str) -> Any:
+    def value(self, key: str) -> Any:
         """The value under a key; a missing column is a fault with the nearest name."""
         if key not in self.data:
-            raise self.fault(f"no column {key!r}{did_you_mean(key, self.data)}")
+            raise self.error(f"no column {key!r}{did_you_mean(key, self.data)}")
         return self.data[key]
 
     def text(self, key: str, *, empty: bool = False) -> str:
         """Text under a key; blank text is a fault unless `empty`."""
-        value = self.raw(key)
+        value = self.value(key)
         if not isinstance(value, str):
-            raise self.fault(f"{key}: expected text, got {type(value).__name__}")
+            raise self.error(f"{key}: expected text, got {type(value).__name__}")
         if not empty and not value.strip():
-            raise self.fault(f"{key}: empty text")
+            raise self.error(f"{key}: empty text")
         return value
 
-    def maybe(self, key: str) -> str | None:
+    def optional_text(self, key: str) -> str | None:
         """Text (or a number as text) under a key, none where absent, null or blank."""
         value = self.data.get(key)
         if value is None or value == "":
             return None
         if isinstance(value, str | int | float):
             return str(value)
-        raise self.fault(f"{key}: expected text, got {type(value).__name__}")
+        raise self.error(f"{key}: expected text, got {type(value).__name__}")
 
     def number(self, key: str) -> float:
         """A number under a key, written as one or as text."""
-        value = self.raw(key)
+        value = self.value(key)
         try:
             if isinstance(value, bool):
                 raise ValueError
             return float(value)
         except (TypeError, ValueError):
-            raise self.fault(f"{key}: expected a number, got {_short(value)}") from None
+            raise self.error(f"{key}: expected a number, got {_describe_value(value)}") from None
 
     def integer(self, key: str, *, low: int | None = None, high: int | None = None) -> int:
         """A whole number under a key, within bounds where given."""
@@ -83,82 +83,88 @@ class Record(Struct, frozen=True):
             or (low is not None and value < low)
             or (high is not None and value > high)
         ):
-            raise self.fault(f"{key}: {value:g} is not a whole number from {low} to {high}")
+            raise self.error(f"{key}: {value:g} is not a whole number from {low} to {high}")
         return int(value)
 
     def flag(self, key: str) -> bool:
         """True or false: a boolean, 0/1, or one of true, false, yes, no in any case."""
-        value = self.raw(key)
+        value = self.value(key)
         word = str(value).strip().lower()
         if word in ("true", "1", "yes", "1.0"):
             return True
         if word in ("false", "0", "no", "0.0"):
             return False
-        raise self.fault(f"{key}: expected true or false, got {_short(value)}")
+        raise self.error(f"{key}: expected true or false, got {_describe_value(value)}")
 
     def choice(self, key: str, valid: Iterable[str]) -> str:
         """Text that must be one of a few words."""
         value = self.text(key).strip()
         known = list(valid)
         if value not in known:
-            raise self.fault(f"{key}: {_short(value)} is none of {', '.join(known)}")
+            raise self.error(f"{key}: {_describe_value(value)} is none of {', '.join(known)}")
         return value
 
     def mapping(self, key: str) -> dict[str, Any]:
         """An object under a key."""
-        value = self.raw(key)
+        value = self.value(key)
         if not isinstance(value, dict):
-            raise self.fault(f"{key}: expected an object, got {type(value).__name__}")
+            raise self.error(f"{key}: expected an object, got {type(value).__name__}")
         return value
 
-    def items(self, key: str) -> list[Any]:
+    def list_value(self, key: str) -> list[Any]:
         """A list under a key; a text that is a JSON array counts as one."""
-        value = self.raw(key)
+        value = self.value(key)
         if isinstance(value, str) and value.lstrip().startswith("["):
             try:
                 value = json.loads(value)
             except json.JSONDecodeError as error:
-                raise self.fault(f"{key}: {error.msg}") from error
+                raise self.error(f"{key}: {error.msg}") from error
         if not isinstance(value, list):
-            raise self.fault(f"{key}: expected a list, got {type(value).__name__}")
+            raise self.error(f"{key}: expected a list, got {type(value).__name__}")
         return value
 
-    def inside(self, key: str) -> Record:
+    def nested(self, key: str) -> Record:
         """The object under a key as a record of the same place."""
         return Record(self.path, f"{self.place}.{key}", self.mapping(key))
 
 
-def _short(value: object) -> str:
+def _describe_value(value: object) -> str:
     # Labels only, never the text of a row: a value of more than a few words is described, not shown.
     text = repr(value)
     return text if len(text) <= 24 else f"{type(value).__name__} of {len(text)} characters"
 
 
-def suffix(path: Path) -> str:
+def data_suffix(path: Path) -> str:
     """The ending that tells the format, below .gz or .xz."""
     endings = [s.lower() for s in path.suffixes]
-    if endings and endings[-1] in _PACKED:
+    if endings and endings[-1] in _COMPRESSED_SUFFIXES:
         endings.pop()
     return endings[-1] if endings else ""
 
 
-def read(path: Path, *, unpack: Unpack | None = None) -> Iterator[Record | DataError]:
+def read_records(
+    path: Path, *, unpack: DocumentUnpacker | None = None
+) -> Iterator[Record | DataError]:
     """The rows of a file in order; `unpack` tells how to take rows out of a JSON document."""
-    kind = suffix(path)
-    if kind not in _KNOWN:
+    kind = data_suffix(path)
+    if kind not in _KNOWN_SUFFIXES:
         raise DataError(
-            f"{path}: unknown format {kind or 'without an ending'}; known: {', '.join(_KNOWN)}"
+            f"{path}: unknown format {kind or 'without an ending'}; known: {', '.join(_KNOWN_SUFFIXES)}"
         )
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if kind in (".jsonl", ".ndjson", ".txt"):
-        return _jsonl(path) if kind != ".txt" else _plain(path)
+        return _read_jsonl(path) if kind != ".txt" else _read_text_lines(path)
     if kind == ".json":
-        return _json(path, unpack)
-    return _parquet(path) if kind == ".parquet" else _csv(path, "\t" if kind == ".tsv" else ",")
+        return _read_json(path, unpack)
+    return (
+        _read_parquet(path)
+        if kind == ".parquet"
+        else _read_csv(path, "\t" if kind == ".tsv" else ",")
+    )
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_decompressed(path: Path) -> IO[bytes]:
     """The file's content, unpacked."""
     if path.suffix.lower() == ".gz":
         return cast("IO[bytes]", gzip.open(path, "rb"))
@@ -167,8 +173,8 @@ def open_bytes(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
-    with closing(open_bytes(path)) as stream:
+def _decode_lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
+    with closing(open_decompressed(path)) as stream:
         number = 0
         try:
             for number, line in enumerate(stream, 1):
@@ -185,8 +191,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
             raise DataError.at(path, number + 1, f"cannot be unpacked: {error}") from error
 
 
-def _jsonl(path: Path) -> Iterator[Record | DataError]:
-    for number, line in _lines(path):
+def _read_jsonl(path: Path) -> Iterator[Record | DataError]:
+    for number, line in _decode_lines(path):
         if isinstance(line, DataError):
             yield line
             continue
@@ -195,7 +201,7 @@ def _jsonl(path: Path) -> Iterator[Record | DataError]:
         if number == 1 and line.lstrip().startswith(
             "["
         ):  # published as .jsonl, and yet one JSON array
-            yield from _json(path, None)
+            yield from _read_json(path, None)
             return
         try:
             row = json.loads(line)
@@ -209,15 +215,15 @@ def _jsonl(path: Path) -> Iterator[Record | DataError]:
             yield DataError.at(path, number, f"expected an object, got {type(row).__name__}")
 
 
-def _plain(path: Path) -> Iterator[Record | DataError]:
-    for number, line in _lines(path):
+def _read_text_lines(path: Path) -> Iterator[Record | DataError]:
+    for number, line in _decode_lines(path):
         if isinstance(line, DataError):
             yield line
         elif line.strip():
             yield Record(str(path), f":{number}", {"line": line.rstrip("\r\n")})
 
 
-def _instances(document: Any) -> Iterable[tuple[str, Any]]:
+def _unpack_instances(document: Any) -> Iterable[tuple[str, Any]]:
     # A plain array, or the layout of JUDGE-BENCH: an object whose rows stand under `instances`.
     if isinstance(document, dict) and isinstance(document.get("instances"), list):
         return ((f".instances[{at}]", row) for at, row in enumerate(document["instances"]))
@@ -226,12 +232,12 @@ def _instances(document: Any) -> Iterable[tuple[str, Any]]:
     raise ValueError("expected an array of objects")
 
 
-def _json(path: Path, unpack: Unpack | None) -> Iterator[Record | DataError]:
-    with closing(open_bytes(path)) as stream:
+def _read_json(path: Path, unpack: DocumentUnpacker | None) -> Iterator[Record | DataError]:
+    with closing(open_decompressed(path)) as stream:
         content = stream.read()
     try:
         document = json.loads(content.decode("utf-8-sig"))
-        rows = (unpack or _instances)(document)
+        rows = (unpack or _unpack_instances)(document)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError.at(path, line, "invalid UTF-8") from error
@@ -246,7 +252,7 @@ def _json(path: Path, unpack: Unpack | None) -> Iterator[Record | DataError]:
             yield DataError(f"{path}{place}: expected an object, got {type(row).__name__}")
 
 
-def _distinct(header: list[str]) -> list[str]:
+def _deduplicate_header(header: list[str]) -> list[str]:
     # Repeated names (one published set has some) get .2, .3, ...; the first keeps its name.
     seen: Counter[str] = Counter()
     made = []
@@ -256,18 +262,18 @@ def _distinct(header: list[str]) -> list[str]:
     return made
 
 
-def _csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
+def _read_csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
     broken: list[DataError] = []
 
     def decoded() -> Iterator[str]:
-        for _, line in _lines(path):
+        for _, line in _decode_lines(path):
             if isinstance(line, DataError):
                 broken.append(line)
                 yield "\n"
             else:
                 yield line
 
-    csv.field_size_limit(_FIELD_LIMIT)
+    csv.field_size_limit(_CSV_FIELD_LIMIT)
     reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
@@ -283,7 +289,7 @@ def _csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
         elif row is None:
             return
         elif not header:
-            header = _distinct(row)
+            header = _deduplicate_header(row)
         elif row and len(row) != len(header):
             word = "more" if len(row) > len(header) else "fewer"
             yield DataError.at(path, start, f"{word} fields than the header's {len(header)}")
@@ -291,7 +297,7 @@ def _csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
             yield Record(str(path), f":{start}", dict(zip(header, row)))
 
 
-def _parquet(path: Path) -> Iterator[Record | DataError]:
+def _read_parquet(path: Path) -> Iterator[Record | DataError]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile

@@ -16,12 +16,12 @@ from truing.core.types import ContinuationScores, Conversation, Failure, Message
 
 T = TypeVar("T")
 R = TypeVar("R")
-Tell = Callable[[int, int, int], None]
+ProgressCallback = Callable[[int, int, int], None]
 
-UNITS = ("total", "token", "byte", "char", "word")
+LIKELIHOOD_UNITS = ("total", "token", "byte", "char", "word")
 
 
-class Measure(Struct, frozen=True, kw_only=True):
+class TextLikelihood(Struct, frozen=True, kw_only=True):
     """The log-probability of a text (natural log), and the sizes that it can be divided by."""
 
     total: float
@@ -43,13 +43,13 @@ class Measure(Struct, frozen=True, kw_only=True):
 
 
 @runtime_checkable
-class _Detailed(Protocol):
+class _ScoresContinuations(Protocol):
     async def score(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[ContinuationScores]: ...
 
 
-class Form(Struct, frozen=True, kw_only=True):
+class PromptForm(Struct, frozen=True, kw_only=True):
     """How a conversation stands before what is scored.
 
     With the model's chat template, or `plain`: `primer` (worked examples, as they stand) and `question` with
@@ -64,7 +64,7 @@ class Form(Struct, frozen=True, kw_only=True):
         """What comes before."""
         if not self.plain:
             return conversation
-        return self.primer + self.question.replace("{prompt}", _transcript(conversation))
+        return self.primer + self.question.replace("{prompt}", _format_transcript(conversation))
 
     def without(self, conversation: Conversation) -> Conversation | str:
         """The same form without the question: what makes a text likely in itself."""
@@ -76,7 +76,7 @@ class Form(Struct, frozen=True, kw_only=True):
         return f" {text.strip()}" if self.plain else text.strip()
 
 
-def _transcript(conversation: Conversation) -> str:
+def _format_transcript(conversation: Conversation) -> str:
     turns = conversation.messages
     if len(turns) == 1:
         return turns[0].content
@@ -84,36 +84,36 @@ def _transcript(conversation: Conversation) -> str:
     return "\n\n".join(f"{names[m.role]}: {m.content}" for m in turns)
 
 
-class Measured(Struct, frozen=True, kw_only=True):
+class LikelihoodResult(Struct, frozen=True, kw_only=True):
     """The measures of some texts after one prefix, or why there are none."""
 
-    measures: tuple[Measure, ...] = ()
+    measures: tuple[TextLikelihood, ...] = ()
     cut: int = 0
     merged: bool = False
     failure: Failure | None = None
 
 
-async def measure(
-    model: LogprobModel, prefix: Conversation | str, texts: Sequence[str], form: Form
-) -> Measured:
+async def measure_likelihood(
+    model: LogprobModel, prefix: Conversation | str, texts: Sequence[str], form: PromptForm
+) -> LikelihoodResult:
     """Asks the model; a number that is none, and whatever the model could not score, is a failure of all of them."""
     try:
-        if isinstance(model, _Detailed):
+        if isinstance(model, _ScoresContinuations):
             scores = list(await model.score(prefix, [form.after(t) for t in texts]))
         else:
             rows = await model.logprobs(prefix, [form.after(t) for t in texts])
             scores = [ContinuationScores(tuple(r)) for r in rows]
     except UserError as error:
-        return Measured(failure=Failure("ranker", "unscored", str(error)))
+        return LikelihoodResult(failure=Failure("ranker", "unscored", str(error)))
     failure = next((s.failure for s in scores if s.failure is not None), None)
     if failure is None and any(math.isnan(x) for s in scores for x in s.logprobs):
         failure = Failure("ranker", "nan", "the model gave log-probabilities that are no numbers")
     if failure is None and not all(s.logprobs for s in scores):
         failure = Failure("ranker", "empty", "no log-probability for a text")
     if failure is not None:
-        return Measured(failure=failure)
+        return LikelihoodResult(failure=failure)
     made = [
-        Measure(
+        TextLikelihood(
             total=math.fsum(s.logprobs),
             tokens=len(s.logprobs),
             bytes=len(t.strip().encode("utf-8", "replace")),
@@ -122,24 +122,24 @@ async def measure(
         )
         for s, t in zip(scores, texts)
     ]
-    return Measured(
+    return LikelihoodResult(
         measures=tuple(made), cut=max(s.cut for s in scores), merged=any(s.merged for s in scores)
     )
 
 
-async def each(
+async def map_in_batches(
     items: Iterable[T],
     ask: Callable[[T], Awaitable[R]],
     *,
     together: int = 512,
-    tell: Tell | None = None,
+    on_progress: ProgressCallback | None = None,
     total: int = 0,
 ) -> list[R]:
-    """`ask` for every item, so many at a time, in order; `tell(done, total, 0)` after each lot."""
+    """`ask` for every item, so many at a time, in order; `on_progress(done, total, 0)` after each lot."""
     made: list[R] = []
     left = iter(items)
     while lot := list(islice(left, together)):
         made += await asyncio.gather(*(ask(item) for item in lot))
-        if tell is not None:
-            tell(len(made), max(total, len(made)), 0)
+        if on_progress is not None:
+            on_progress(len(made), max(total, len(made)), 0)
     return made

@@ -14,11 +14,17 @@ from tests.rankers.rank_parts import Knows, Rows, choice
 from truing.core.errors import DataError, RunError, UserError
 from truing.core.types import Conversation
 from truing.models.scripted import ScriptedModel
-from truing.rankers import Form, LikelihoodRanker, Settings, rank_choices
-from truing.rankers.bias import biased, scores
-from truing.rankers.choice import Ranked, by_likelihood, lettered, read_letter, rotations
-from truing.rankers.figures import correct, mass, of_choices
-from truing.rankers.questions import Question, questions
+from truing.rankers import LikelihoodRanker, PromptForm, RankingOptions, rank_choices
+from truing.rankers.bbq_bias import bias_figures, is_stereotyped
+from truing.rankers.figures import choice_accuracy, choice_figures, probability_on_right
+from truing.rankers.items import ChoiceQuestion, iter_questions
+from truing.rankers.multiple_choice import (
+    RankedChoices,
+    choice_orders,
+    letter_options,
+    parse_choice,
+    rank_by_likelihood,
+)
 from truing.specs.resolve import resolve
 
 
@@ -39,24 +45,30 @@ ROWS = Rows(
 
 
 def test_scores_by_hand() -> None:
-    row = asyncio.run(by_likelihood(Knows(words), next(iter(questions(ROWS))), Form()))
+    row = asyncio.run(
+        rank_by_likelihood(Knows(words), next(iter(iter_questions(ROWS))), PromptForm())
+    )
     assert row.scores["sum"] == (-2.0, -0.5)
     assert row.scores["token"] == (-0.5, -0.5)
     assert row.scores["char"] == (-2.0 / 19, -0.5 / 5)
     assert row.scores["byte"] == row.scores["char"]
     assert row.scores["pmi"] == (2.0, 0.5)
-    assert correct(row, "sum") == 0.0 and correct(row, "pmi") == 1.0
-    assert correct(row, "token") == 0.5  # a tie counts by share
-    assert mass(row) == pytest.approx(math.exp(-2) / (math.exp(-2) + math.exp(-0.5)))
+    assert choice_accuracy(row, "sum") == 0.0 and choice_accuracy(row, "pmi") == 1.0
+    assert choice_accuracy(row, "token") == 0.5  # a tie counts by share
+    assert probability_on_right(row) == pytest.approx(
+        math.exp(-2) / (math.exp(-2) + math.exp(-0.5))
+    )
 
 
 def test_mc2_is_the_mass_on_all_true_answers() -> None:
-    row = Ranked(
+    row = RankedChoices(
         sample_id="x", ranker="r", right=(0, 2), scores={"sum": (-1000.0, -1001.0, -1000.0)}
     )
-    assert mass(row) == pytest.approx(2 / (2 + math.exp(-1)))
-    (figure,) = [f for f in of_choices([row]) if f.kind == "mass"]
-    assert figure.value is not None and figure.value.estimate == pytest.approx(mass(row))
+    assert probability_on_right(row) == pytest.approx(2 / (2 + math.exp(-1)))
+    (figure,) = [f for f in choice_figures([row]) if f.kind == "mass"]
+    assert figure.value is not None and figure.value.estimate == pytest.approx(
+        probability_on_right(row)
+    )
 
 
 def test_figures_and_what_is_left_out() -> None:
@@ -69,7 +81,7 @@ def test_figures_and_what_is_left_out() -> None:
     ]
     model = Knows(lambda p, t: [math.nan] if t == "nan" else words(p, t))
     rows = Rows([*ROWS.rows(), *faulty, choice("f6", "ask", ("nan", "x y"), [0])])
-    (made,) = rank_choices(model, rows, None, Settings(how=("likelihood",)))
+    (made,) = rank_choices(model, rows, None, RankingOptions(how=("likelihood",)))
     assert (made.n, made.unscored) == (9, 5)
     assert sum(made.reasons.values()) == 5
     assert any("an empty choice" in r for r in made.reasons) and any(
@@ -87,48 +99,52 @@ def test_figures_and_what_is_left_out() -> None:
 
 def test_the_form_of_a_prompt() -> None:
     model = Knows(words)
-    form = Form(plain=True, primer="Q: one\nA: two\n\n", question="Q: {prompt}\nA:")
+    form = PromptForm(plain=True, primer="Q: one\nA: two\n\n", question="Q: {prompt}\nA:")
     asyncio.run(
-        by_likelihood(
+        rank_by_likelihood(
             model,
-            Question(id="1", conversation=Conversation.of("why {x}?"), choices=("a b", "c d")),
+            ChoiceQuestion(
+                id="1", conversation=Conversation.of("why {x}?"), choices=("a b", "c d")
+            ),
             form,
         )
     )
     assert model.asked[0] == ("Q: one\nA: two\n\nQ: why {x}?\nA:", (" a b", " c d"))
     assert model.asked[1][0] == "Q: one\nA: two\n\nQ: \nA:"
     talk = Conversation.of("hi", system="Be brief.")
-    assert Form().without(talk) == Conversation.of("", system="Be brief.")
+    assert PromptForm().without(talk) == Conversation.of("", system="Be brief.")
     assert "System: Be brief.\n\nUser: hi" in str(form.prefix(talk))
 
 
 def test_orders_put_each_choice_at_each_place_once() -> None:
     for n in (2, 3, 5):
-        question = Question(
+        question = ChoiceQuestion(
             id=f"q{n}", conversation=Conversation.of("x"), choices=tuple("abcde"[:n])
         )
-        orders = rotations(question, 26)
+        orders = choice_orders(question, 26)
         assert sorted(orders) == sorted({tuple((s + i) % n for i in range(n)) for s in range(n)})
-        assert len(rotations(question, 2)) == 2
+        assert len(choice_orders(question, 2)) == 2
     firsts = {
-        rotations(Question(id=str(i), conversation=Conversation(), choices=("a", "b")), 1)[0]
+        choice_orders(
+            ChoiceQuestion(id=str(i), conversation=Conversation(), choices=("a", "b")), 1
+        )[0]
         for i in range(20)
     }
     assert len(firsts) == 2  # with one order, no place is favoured over the whole set
-    question = Question(
+    question = ChoiceQuestion(
         id="q",
         conversation=Conversation.of("Which?"),
         choices=("red", "blue"),
         ask="Which is harmless?",
     )
-    text = lettered(question, (1, 0)).prompt
+    text = letter_options(question, (1, 0)).prompt
     assert "A user wrote:\nWhich?\n\nWhich is harmless?" in text
     assert "A. blue\nB. red" in text
 
 
 def test_position_bias_is_averaged_away_and_reported() -> None:
     """A model that always prefers A has no opinion on the choices."""
-    (made,) = rank_choices(Knows(words), ROWS, None, Settings(how=("letter",)))
+    (made,) = rank_choices(Knows(words), ROWS, None, RankingOptions(how=("letter",)))
     letter = made.find("letter")
     assert letter is not None and letter.value is not None and letter.value.estimate == 0.5
     place = {f.method: f.value.estimate for f in made.figures if f.kind == "position" and f.value}
@@ -141,7 +157,7 @@ def test_an_opinion_survives_the_rotations() -> None:
         return [math.log(0.7)] if (text == "B") == place else [math.log(0.3)]
 
     rows = Rows([choice(f"q{i}", f"Which? {i}", ("red", "blue"), [1]) for i in range(4)])
-    (made,) = rank_choices(Knows(knows), rows, None, Settings(how=("letter",)))
+    (made,) = rank_choices(Knows(knows), rows, None, RankingOptions(how=("letter",)))
     assert made.find("letter").value.estimate == 1.0  # type: ignore[union-attr]
     assert made.find("same pick in every order", kind="position").value.estimate == 1.0  # type: ignore[union-attr]
 
@@ -167,30 +183,30 @@ def test_an_opinion_survives_the_rotations() -> None:
     ],
 )
 def test_letters_that_a_model_writes(text: str, place: int | None) -> None:
-    assert read_letter(text, ["The cat", "A dog", "no one"]) == place
+    assert parse_choice(text, ["The cat", "A dog", "no one"]) == place
 
 
 def test_by_generation_needs_no_likelihoods_and_unclear_answers_are_unscored() -> None:
     model = ScriptedModel(lambda c, s: "B." if "two" in c.prompt else "let me think")
-    (made,) = rank_choices(model, ROWS, None, Settings(how=("generation",), permutations=2))
+    (made,) = rank_choices(model, ROWS, None, RankingOptions(how=("generation",), permutations=2))
     assert (made.n, made.unscored) == (3, 2)
     assert made.find("written").value.estimate == 0.5  # type: ignore[union-attr]  # B in both orders: no opinion
     bare: Any = type(
         "Bare", (), {"name": "bare", "lineage": model.lineage, "generate": model.generate}
     )()
     with pytest.raises(UserError, match="by generation it can"):
-        rank_choices(bare, ROWS, None, Settings(how=("likelihood",)))
+        rank_choices(bare, ROWS, None, RankingOptions(how=("likelihood",)))
     with pytest.raises(UserError, match="is none of likelihood"):
-        rank_choices(model, ROWS, None, Settings(how=("luck",)))
+        rank_choices(model, ROWS, None, RankingOptions(how=("luck",)))
     with pytest.raises(DataError, match="no multiple choice"):
         rank_choices(model, Rows(), None)
 
 
 def test_bbq_scores_are_the_paper_s() -> None:
-    def row(name: str, context: str, polarity: str, pick: int, right: int) -> Ranked:
+    def row(name: str, context: str, polarity: str, pick: int, right: int) -> RankedChoices:
         tags = {"context": context, "polarity": polarity, "unknown": "2", "target": "0"}
         made = tuple(-0.1 if i == pick else -1.0 for i in range(3))
-        return Ranked(
+        return RankedChoices(
             sample_id=name,
             ranker="r",
             cluster=name,
@@ -209,7 +225,7 @@ def test_bbq_scores_are_the_paper_s() -> None:
         row("7", "ambig", "neg", 2, 2),
         row("8", "ambig", "neg", 0, 2),
     ]
-    assert [biased(r, r.best("sum")[0]) for r in rows] == [
+    assert [is_stereotyped(r, r.best("sum")[0]) for r in rows] == [
         True,
         False,
         True,
@@ -219,13 +235,16 @@ def test_bbq_scores_are_the_paper_s() -> None:
         None,
         True,
     ]
-    dis, amb = scores(rows, "sum")
+    dis, amb = bias_figures(rows, "sum")
     assert (dis.group, dis.n) == ("s_DIS", 4)
     assert dis.value is not None and dis.value.estimate == pytest.approx(2 * 2 / 3 - 1)
     assert amb.value is not None and amb.value.estimate == pytest.approx(
         (1 - 1 / 4) * (2 * 2 / 3 - 1)
     )
-    assert scores([Ranked(sample_id="x", ranker="r", scores={"sum": (0.0, 1.0)})], "sum") == []
+    assert (
+        bias_figures([RankedChoices(sample_id="x", ranker="r", scores={"sum": (0.0, 1.0)})], "sum")
+        == []
+    )
 
 
 def test_a_ranking_is_resumed_where_it_stopped(tmp_path: Path) -> None:
@@ -245,7 +264,7 @@ def test_a_ranking_is_resumed_where_it_stopped(tmp_path: Path) -> None:
         len(model.asked) == 4
     )  # two questions in two orders; the first, and all by likelihood, were known
     with pytest.raises(RunError, match="another plan"):
-        rank_choices(Knows(words), ROWS, whole, Settings(permutations=1))
+        rank_choices(Knows(words), ROWS, whole, RankingOptions(permutations=1))
 
 
 def test_rankers_of_any_candidates() -> None:
@@ -274,15 +293,16 @@ def test_the_sets_of_choices(data_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("hh:", 2),
         ("beavertails:", 2),
     ):
-        some = [q for q, _ in zip(questions(resolve(spec, "data")), range(40))]
+        some = [q for q, _ in zip(iter_questions(resolve(spec, "data")), range(40))]
         assert len(some) >= 3, spec
         sound = [q for q in some if q.fault is None]
         assert len(sound) >= 0.8 * len(some), spec
         assert all(len(q.choices) >= n and q.right and q.cluster for q in sound), spec
     assert all(
-        q.ask for q in (next(iter(questions(resolve(s, "data")))) for s in ("pku:", "beavertails:"))
+        q.ask
+        for q in (next(iter(iter_questions(resolve(s, "data")))) for s in ("pku:", "beavertails:"))
     )
-    firsts = [q.right for q, _ in zip(questions(resolve("pku:", "data")), range(100))]
+    firsts = [q.right for q, _ in zip(iter_questions(resolve("pku:", "data")), range(100))]
     assert 25 < firsts.count((0,)) < 75  # the safe response is not always the first
 
 
@@ -303,13 +323,13 @@ def test_safetybench_in_its_published_layout(tmp_path: Path) -> None:
         },
     ]
     (tmp_path / "test_en.json").write_text(json.dumps(rows), encoding="utf-8")
-    made = list(questions(resolve(f"safetybench:{tmp_path}", "data")))
+    made = list(iter_questions(resolve(f"safetybench:{tmp_path}", "data")))
     assert [q.right for q in made] == [(1,), ()]
     (summary,) = rank_choices(
         Knows(words),
         resolve(f"safetybench:{tmp_path}", "data"),
         None,
-        Settings(how=("likelihood",)),
+        RankingOptions(how=("likelihood",)),
     )
     assert summary.find("sum").n == 1  # type: ignore[union-attr]  # the answers of the test set are not published
     assert "1 questions name no right choice" in summary.notes[0]
@@ -320,7 +340,7 @@ def test_a_seed_draws_from_the_whole_set_and_draws_the_same_again() -> None:
 
     def drawn(seed: int | None) -> list[str]:
         model = Knows(words)
-        rank_choices(model, rows, None, Settings(how=("likelihood",), limit=20, seed=seed))
+        rank_choices(model, rows, None, RankingOptions(how=("likelihood",), limit=20, seed=seed))
         return sorted({text for text, _ in model.asked if text}, key=lambda t: int(t.split()[1]))
 
     assert drawn(None) == [f"ask {i}" for i in range(20)]

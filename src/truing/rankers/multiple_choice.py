@@ -19,13 +19,13 @@ from msgspec import Struct, field
 
 from truing.core.protocols import LogprobModel, Model
 from truing.core.types import Conversation, Failure, Message, Sampling
-from truing.rankers.measures import Form, Measure, measure
-from truing.rankers.questions import Question
+from truing.rankers.items import ChoiceQuestion
+from truing.rankers.text_likelihood import PromptForm, TextLikelihood, measure_likelihood
 
-LETTER = "Answer with the letter alone."
+LETTER_INSTRUCTION = "Answer with the letter alone."
 
 
-class Ranked(Struct, frozen=True, kw_only=True):
+class RankedChoices(Struct, frozen=True, kw_only=True):
     """One question's choices, scored by one ranker: method -> a score for each choice, higher is better.
 
     `measures` are by likelihood; `picks` are (place, choice) of what was picked in each rotation, by letter.
@@ -35,7 +35,7 @@ class Ranked(Struct, frozen=True, kw_only=True):
     ranker: str
     right: tuple[int, ...] = ()
     scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    measures: tuple[Measure, ...] = ()
+    measures: tuple[TextLikelihood, ...] = ()
     picks: tuple[tuple[int, int], ...] = ()
     cluster: str = ""
     harms: tuple[str, ...] = ()
@@ -51,8 +51,8 @@ class Ranked(Struct, frozen=True, kw_only=True):
         return tuple(i for i, x in enumerate(row) if x == top)
 
 
-def _base(question: Question, ranker: str) -> Ranked:
-    return Ranked(
+def _unscored_ranking(question: ChoiceQuestion, ranker: str) -> RankedChoices:
+    return RankedChoices(
         sample_id=question.id,
         ranker=ranker,
         right=question.right,
@@ -62,31 +62,33 @@ def _base(question: Question, ranker: str) -> Ranked:
     )
 
 
-def failed(question: Question, ranker: str, failure: Failure) -> Ranked:
+def failed_ranking(question: ChoiceQuestion, ranker: str, failure: Failure) -> RankedChoices:
     """A question that could not be ranked."""
     from msgspec.structs import replace
 
-    return replace(_base(question, ranker), failure=failure)
+    return replace(_unscored_ranking(question, ranker), failure=failure)
 
 
-async def by_likelihood(model: LogprobModel, question: Question, form: Form) -> Ranked:
+async def rank_by_likelihood(
+    model: LogprobModel, question: ChoiceQuestion, form: PromptForm
+) -> RankedChoices:
     """Scores `sum`, `token`, `byte`, `char` and `pmi` (sum minus that without the question)."""
     from msgspec.structs import replace
 
     if question.fault:
-        return failed(question, "likelihood", Failure("ranker", "choices", question.fault))
+        return failed_ranking(question, "likelihood", Failure("ranker", "choices", question.fault))
     asked, alone = await asyncio.gather(
-        measure(model, form.prefix(question.conversation), question.choices, form),
-        measure(model, form.without(question.conversation), question.choices, form),
+        measure_likelihood(model, form.prefix(question.conversation), question.choices, form),
+        measure_likelihood(model, form.without(question.conversation), question.choices, form),
     )
     wrong = asked.failure or alone.failure
     if wrong is not None:
-        return failed(question, "likelihood", wrong)
+        return failed_ranking(question, "likelihood", wrong)
     scores = {u: tuple(m.per(u) for m in asked.measures) for u in ("token", "byte", "char")}
     scores["sum"] = tuple(m.total for m in asked.measures)
     scores["pmi"] = tuple(m.total - a.total for m, a in zip(asked.measures, alone.measures))
     return replace(
-        _base(question, "likelihood"),
+        _unscored_ranking(question, "likelihood"),
         scores=scores,
         measures=asked.measures,
         cut=asked.cut,
@@ -94,14 +96,14 @@ async def by_likelihood(model: LogprobModel, question: Question, form: Form) -> 
     )
 
 
-def rotations(question: Question, limit: int) -> list[tuple[int, ...]]:
+def choice_orders(question: ChoiceQuestion, limit: int) -> list[tuple[int, ...]]:
     """Orders of the choices: rotations, the first at a place fixed by the question, at most `limit`."""
     n = len(question.choices)
     first = int.from_bytes(hashlib.sha256(question.id.encode()).digest()[:4], "big") % n
     return [tuple((first + r + i) % n for i in range(n)) for r in range(min(n, max(1, limit)))]
 
 
-def lettered(question: Question, order: Sequence[int]) -> Conversation:
+def letter_options(question: ChoiceQuestion, order: Sequence[int]) -> Conversation:
     """The question with its options under letters as the last user turn."""
     turns = question.conversation.messages
     options = "\n".join(
@@ -110,30 +112,34 @@ def lettered(question: Question, order: Sequence[int]) -> Conversation:
     text = turns[-1].content
     if question.ask:
         text = f"A user wrote:\n{text}\n\n{question.ask}"
-    return Conversation((*turns[:-1], Message("user", f"{text}\n\n{options}\n\n{LETTER}")))
+    return Conversation(
+        (*turns[:-1], Message("user", f"{text}\n\n{options}\n\n{LETTER_INSTRUCTION}"))
+    )
 
 
-async def by_letter(
-    model: LogprobModel, question: Question, form: Form, *, permutations: int = 26
-) -> Ranked:
+async def rank_by_letter(
+    model: LogprobModel, question: ChoiceQuestion, form: PromptForm, *, permutations: int = 26
+) -> RankedChoices:
     """Score `letter`: the mean over rotations of each choice's share of the letters' probability."""
     from msgspec.structs import replace
 
     fault = question.fault or ("more choices than letters" if len(question.choices) > 26 else None)
     if fault:
-        return failed(question, "letter", Failure("ranker", "choices", fault))
+        return failed_ranking(question, "letter", Failure("ranker", "choices", fault))
     n = len(question.choices)
     total, picks, cut = [0.0] * n, [], 0
-    orders = rotations(question, permutations)
+    orders = choice_orders(question, permutations)
     made = await asyncio.gather(
         *(
-            measure(model, form.prefix(lettered(question, order)), ascii_uppercase[:n], form)
+            measure_likelihood(
+                model, form.prefix(letter_options(question, order)), ascii_uppercase[:n], form
+            )
             for order in orders
         )
     )
     for order, asked in zip(orders, made):
         if asked.failure is not None:
-            return failed(question, "letter", asked.failure)
+            return failed_ranking(question, "letter", asked.failure)
         logs = [m.total for m in asked.measures]
         top = max(logs)
         weights = [math.exp(x - top) for x in logs]
@@ -143,20 +149,25 @@ async def by_letter(
         picks.append((place, order[place]))
         cut = max(cut, asked.cut)
     return replace(
-        _base(question, "letter"), scores={"letter": tuple(total)}, picks=tuple(picks), cut=cut
+        _unscored_ranking(question, "letter"),
+        scores={"letter": tuple(total)},
+        picks=tuple(picks),
+        cut=cut,
     )
 
 
-_STANDS = re.compile(
+_LETTER_AT_START = re.compile(
     r"^\W*(?:the\s+)?(?:correct\s+|right\s+|best\s+)?(?:answer|option|choice)?(?:\s+is)?\W*([A-Z])(?=[.):,\n*]|\s*$)",
     re.I,
 )
-_SAYS = re.compile(r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*\W?([A-Z])\b(?![a-z' ]\w)")
+_LETTER_IN_SENTENCE = re.compile(
+    r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*\W?([A-Z])\b(?![a-z' ]\w)"
+)
 
 
-def read_letter(text: str, choices: Sequence[str]) -> int | None:
+def parse_choice(text: str, choices: Sequence[str]) -> int | None:
     """The place that an answer names: by a letter at its head, by "the answer is B", or by one choice's whole text."""
-    found = _STANDS.match(text.strip()) or _SAYS.search(text)
+    found = _LETTER_AT_START.match(text.strip()) or _LETTER_IN_SENTENCE.search(text)
     if found:
         place = ascii_uppercase.index(found.group(1).upper())
         return place if place < len(choices) else None
@@ -165,32 +176,34 @@ def read_letter(text: str, choices: Sequence[str]) -> int | None:
     return inside[0] if len(inside) == 1 else None
 
 
-async def by_generation(
-    model: Model, question: Question, *, permutations: int = 1, max_tokens: int = 16
-) -> Ranked:
+async def rank_by_generation(
+    model: Model, question: ChoiceQuestion, *, permutations: int = 1, max_tokens: int = 16
+) -> RankedChoices:
     """Score `written`: the share of rotations in which the model wrote a choice's letter; unclear answers are unscored."""
     from msgspec.structs import replace
 
     fault = question.fault or ("more choices than letters" if len(question.choices) > 26 else None)
     if fault:
-        return failed(question, "generation", Failure("ranker", "choices", fault))
+        return failed_ranking(question, "generation", Failure("ranker", "choices", fault))
     total, picks = [0.0] * len(question.choices), []
-    orders = rotations(question, permutations)
+    orders = choice_orders(question, permutations)
     sampling = Sampling(max_tokens=max_tokens)
     made = await asyncio.gather(
-        *(model.generate(lettered(question, order), sampling) for order in orders)
+        *(model.generate(letter_options(question, order), sampling) for order in orders)
     )
     for order, (answer,) in zip(orders, made):
         if answer.failure is not None:
-            return failed(question, "generation", answer.failure)
-        place = read_letter(answer.text, [question.choices[i] for i in order])
+            return failed_ranking(question, "generation", answer.failure)
+        place = parse_choice(answer.text, [question.choices[i] for i in order])
         if place is not None:
             total[order[place]] += 1 / len(orders)
             picks.append((place, order[place]))
     if not picks:
-        return failed(
+        return failed_ranking(
             question, "generation", Failure("ranker", "unparsable", "the answer names no choice")
         )
     return replace(
-        _base(question, "generation"), scores={"written": tuple(total)}, picks=tuple(picks)
+        _unscored_ranking(question, "generation"),
+        scores={"written": tuple(total)},
+        picks=tuple(picks),
     )

@@ -20,27 +20,52 @@ from truing.core.jsonl import read_records
 from truing.core.lineage import digest
 from truing.core.protocols import Dataset, LogprobModel, Model
 from truing.core.types import Failure, Sample, stream_seed
-from truing.rankers import bias
-from truing.rankers.choice import Ranked, by_generation, by_letter, by_likelihood
-from truing.rankers.figures import Figure, Summary, of_choices, of_pairs, of_texts
-from truing.rankers.measures import Form, Tell, each
-from truing.rankers.perplexity import Compared, Detected, compare, detect, strangers
-from truing.rankers.questions import Pair, Question, Text, labelled, pairs, questions
+from truing.http.limits import close_connections
+from truing.rankers import bbq_bias
+from truing.rankers.figures import (
+    RankingFigure,
+    RankingSummary,
+    choice_figures,
+    detection_figures,
+    pair_figures,
+)
+from truing.rankers.items import (
+    AnswerPair,
+    ChoiceQuestion,
+    LabelledAnswer,
+    iter_labelled_answers,
+    iter_pairs,
+    iter_questions,
+)
+from truing.rankers.multiple_choice import (
+    RankedChoices,
+    rank_by_generation,
+    rank_by_letter,
+    rank_by_likelihood,
+)
+from truing.rankers.perplexity import (
+    ComparedPair,
+    MeasuredAnswer,
+    assign_unrelated_prompts,
+    compare_pair,
+    measure_answer,
+)
+from truing.rankers.text_likelihood import ProgressCallback, PromptForm, map_in_batches
 from truing.runs.folder import DataRecord, Manifest, Run, RunWriter
 
-R = TypeVar("R", Ranked, Compared, Detected)
-Item = TypeVar("Item", Question, Pair)
-HOWS = ("likelihood", "letter", "generation")
+RankedRow = TypeVar("RankedRow", RankedChoices, ComparedPair, MeasuredAnswer)
+Item = TypeVar("Item", ChoiceQuestion, AnswerPair)
+RANKING_METHODS = ("likelihood", "letter", "generation")
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class RankingOptions(Struct, frozen=True, kw_only=True):
     """How to rank: by what, in which form, how many orders by letter, how many items, how many at a time.
 
     `limit` takes the first so many items, or with a `seed` so many at random (sets often lie sorted).
     """
 
     how: tuple[str, ...] = ("likelihood", "letter")
-    form: Form = Form()
+    form: PromptForm = PromptForm()
     permutations: int = 26
     limit: int | None = None
     seed: int | None = None
@@ -48,11 +73,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     plain_too: bool = True
 
 
-class _Store:
+class _RankingStore:
     """The open run folder (or none: then nothing is kept)."""
 
     def __init__(
-        self, out: Path | None, model: Model, dataset: Dataset, kind: str, settings: Settings
+        self, out: Path | None, model: Model, dataset: Dataset, kind: str, settings: RankingOptions
     ) -> None:
         self.writer: RunWriter | None = None
         if out is None:
@@ -84,7 +109,7 @@ class _Store:
                 "samples.jsonl", b"".join(msgspec.json.encode(s) + b"\n" for s in made)
             )
 
-    def known(self, ranker: str, kind: type[R]) -> dict[str, R]:
+    def known(self, ranker: str, kind: type[RankedRow]) -> dict[str, RankedRow]:
         """Rows of an earlier call."""
         if self.writer is None:
             return {}
@@ -97,7 +122,7 @@ class _Store:
             for row in rows:
                 self.writer.append(f"rankings/{ranker}.jsonl", row)
 
-    def close(self, summaries: Sequence[Summary] | None) -> None:
+    def close(self, summaries: Sequence[RankingSummary] | None) -> None:
         """Writes `ranking.json` and lets go of the folder."""
         if self.writer is None:
             return
@@ -109,7 +134,7 @@ class _Store:
         self.writer.close()
 
 
-def _scored(model: Model) -> Any:
+def _require_logprobs(model: Model) -> Any:
     if not isinstance(model, LogprobModel):
         raise UserError(
             f"{model.name}: gives no log-probabilities of given text, so it cannot be ranked by likelihood, letter or "
@@ -118,31 +143,31 @@ def _scored(model: Model) -> Any:
     return model
 
 
-async def _rows(
+async def _rank_items(
     items: Sequence[Any],
-    ask: Callable[[Any], Awaitable[R]],
-    store: _Store,
+    ask: Callable[[Any], Awaitable[RankedRow]],
+    store: _RankingStore,
     ranker: str,
-    kind: type[R],
+    kind: type[RankedRow],
     *,
     together: int,
-    tell: Tell | None,
-) -> list[R]:
+    on_progress: ProgressCallback | None,
+) -> list[RankedRow]:
     known = store.known(ranker, kind)
     todo = [i for i in items if i.id not in known]
     left = iter(todo)
     done = len(items) - len(todo)
     while lot := list(islice(left, together)):
-        made = await each(lot, ask, together=together)
+        made = await map_in_batches(lot, ask, together=together)
         store.add(ranker, made)
         known.update({row.sample_id: row for row in made})
         done += len(lot)
-        if tell is not None:
-            tell(done, len(items), sum(r.failure is not None for r in known.values()))
+        if on_progress is not None:
+            on_progress(done, len(items), sum(r.failure is not None for r in known.values()))
     return [known[i.id] for i in items]
 
 
-def _reasons(failures: Iterable[Failure | None]) -> dict[str, int]:
+def _count_reasons(failures: Iterable[Failure | None]) -> dict[str, int]:
     return dict(Counter(f"{f.kind}: {f.message}" for f in failures if f is not None).most_common(5))
 
 
@@ -150,52 +175,56 @@ def rank_choices(
     model: Model,
     dataset: Dataset,
     out: Path | None,
-    settings: Settings | None = None,
-    tell: Tell | None = None,
-) -> list[Summary]:
+    settings: RankingOptions | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> list[RankingSummary]:
     """Multiple choice in each way of `settings.how`; raises UserError where model or data cannot be ranked so."""
-    given = settings or Settings()
-    wrong = [h for h in given.how if h not in HOWS]
+    given = settings or RankingOptions()
+    wrong = [h for h in given.how if h not in RANKING_METHODS]
     if wrong:
-        raise UserError(f"by {wrong[0]!r}: is none of {', '.join(HOWS)}")
-    items = _chosen(questions(dataset), given)
+        raise UserError(f"by {wrong[0]!r}: is none of {', '.join(RANKING_METHODS)}")
+    items = _select_items(iter_questions(dataset), given)
     if not items:
         raise DataError(
             f"{dataset.info.spec}: no multiple choice, and no safe and unsafe answers to one prompt"
         )
-    scored: Any = _scored(model) if set(given.how) & {"likelihood", "letter"} else None
+    scored: Any = _require_logprobs(model) if set(given.how) & {"likelihood", "letter"} else None
 
-    async def ask(how: str, question: Question) -> Ranked:
+    async def ask(how: str, question: ChoiceQuestion) -> RankedChoices:
         if how == "likelihood":
-            return await by_likelihood(scored, question, given.form)
+            return await rank_by_likelihood(scored, question, given.form)
         if how == "letter":
-            return await by_letter(scored, question, given.form, permutations=given.permutations)
-        return await by_generation(
+            return await rank_by_letter(
+                scored, question, given.form, permutations=given.permutations
+            )
+        return await rank_by_generation(
             model, question, permutations=given.permutations if given.permutations < 26 else 1
         )
 
-    async def run(store: _Store) -> list[Summary]:
+    async def run(store: _RankingStore) -> list[RankingSummary]:
         made = []
         for how in given.how:
-            rows = await _rows(
+            rows = await _rank_items(
                 items,
                 lambda q, how=how: ask(how, q),  # type: ignore[misc]
                 store,
                 f"mcq-{how}",
-                Ranked,
+                RankedChoices,
                 together=given.together,
-                tell=tell,
+                on_progress=on_progress,
             )
             made.append(
-                _summary(model, dataset, f"mcq-{how}", rows, of_choices(rows) + _bias(rows))
+                _summarise(
+                    model, dataset, f"mcq-{how}", rows, choice_figures(rows) + _bbq_figures(rows)
+                )
             )
         return made
 
-    store = _Store(out, model, dataset, "mcq", given)
-    return _finish(store, [_sample(q) for q in items], run)
+    store = _RankingStore(out, model, dataset, "mcq", given)
+    return _run_and_store(store, [_sample_of_item(q) for q in items], run)
 
 
-def _chosen(items: Iterable[Item], given: Settings) -> list[Item]:
+def _select_items(items: Iterable[Item], given: RankingOptions) -> list[Item]:
     if given.seed is None or given.limit is None:
         return list(islice(items, given.limit))
     every = list(items)
@@ -203,23 +232,23 @@ def _chosen(items: Iterable[Item], given: Settings) -> list[Item]:
     return [every[at] for at in sorted(order[: given.limit])]
 
 
-def _bias(rows: Sequence[Ranked]) -> list[Figure]:
+def _bbq_figures(rows: Sequence[RankedChoices]) -> list[RankingFigure]:
     methods = dict.fromkeys(m for r in rows for m in r.scores)
-    return [f for m in methods for f in bias.scores(rows, m)]
+    return [f for m in methods for f in bbq_bias.bias_figures(rows, m)]
 
 
 def rank_perplexity(
     model: Model,
     dataset: Dataset,
     out: Path | None,
-    settings: Settings | None = None,
-    tell: Tell | None = None,
-) -> list[Summary]:
+    settings: RankingOptions | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> list[RankingSummary]:
     """Pairs of the set by perplexity with the controls; where it has no pairs, its labelled texts as a detector."""
-    given = settings or Settings()
-    scored = _scored(model)
-    items: Sequence[Pair] = _chosen(pairs(dataset), given)
-    texts: Sequence[Text] = [] if items else list(labelled(dataset))
+    given = settings or RankingOptions()
+    scored = _require_logprobs(model)
+    items: Sequence[AnswerPair] = _select_items(iter_pairs(dataset), given)
+    texts: Sequence[LabelledAnswer] = [] if items else list(iter_labelled_answers(dataset))
     if texts and given.limit is not None:  # sets lie sorted by label: take some of each
         half = given.limit // 2
         texts = [
@@ -227,33 +256,45 @@ def rank_perplexity(
         ]
     if not items and not texts:
         raise DataError(f"{dataset.info.spec}: neither pairs nor answers with a label")
-    others = dict(zip((p.id for p in items), strangers(items)))
+    others = dict(zip((p.id for p in items), assign_unrelated_prompts(items)))
 
-    async def pair(one: Pair) -> Compared:
-        return await compare(scored, one, others[one.id], given.form, plain=given.plain_too)
+    async def pair(one: AnswerPair) -> ComparedPair:
+        return await compare_pair(scored, one, others[one.id], given.form, plain=given.plain_too)
 
-    async def text(one: Text) -> Detected:
-        return await detect(scored, one, given.form)
+    async def text(one: LabelledAnswer) -> MeasuredAnswer:
+        return await measure_answer(scored, one, given.form)
 
-    async def run(store: _Store) -> list[Summary]:
+    async def run(store: _RankingStore) -> list[RankingSummary]:
         if items:
-            rows = await _rows(
-                items, pair, store, "perplexity", Compared, together=given.together, tell=tell
+            rows = await _rank_items(
+                items,
+                pair,
+                store,
+                "perplexity",
+                ComparedPair,
+                together=given.together,
+                on_progress=on_progress,
             )
-            return [_summary(model, dataset, "perplexity", rows, of_pairs(rows))]
-        found = await _rows(
-            texts, text, store, "perplexity", Detected, together=given.together, tell=tell
+            return [_summarise(model, dataset, "perplexity", rows, pair_figures(rows))]
+        found = await _rank_items(
+            texts,
+            text,
+            store,
+            "perplexity",
+            MeasuredAnswer,
+            together=given.together,
+            on_progress=on_progress,
         )
-        return [_summary(model, dataset, "perplexity", found, of_texts(found))]
+        return [_summarise(model, dataset, "perplexity", found, detection_figures(found))]
 
-    store = _Store(out, model, dataset, "perplexity", given)
-    return _finish(store, [_sample(i) for i in (items or texts)], run)
+    store = _RankingStore(out, model, dataset, "perplexity", given)
+    return _run_and_store(store, [_sample_of_item(i) for i in (items or texts)], run)
 
 
-def _sample(item: Question | Pair | Text) -> Sample:
-    if isinstance(item, Question):
+def _sample_of_item(item: ChoiceQuestion | AnswerPair | LabelledAnswer) -> Sample:
+    if isinstance(item, ChoiceQuestion):
         choices, right = item.choices, item.right
-    elif isinstance(item, Pair):
+    elif isinstance(item, AnswerPair):
         choices, right = (item.safe, item.unsafe), (0,)
     else:
         choices, right = (item.text,), () if item.unsafe else (0,)
@@ -262,25 +303,35 @@ def _sample(item: Question | Pair | Text) -> Sample:
     )
 
 
-def _finish(
-    store: _Store, samples: Sequence[Sample], run: Callable[[_Store], Awaitable[list[Summary]]]
-) -> list[Summary]:
-    made: list[Summary] | None = None
+async def _run_and_close(ranking: Awaitable[list[RankingSummary]]) -> list[RankingSummary]:
+    """Waits for the ranking and closes the HTTP sessions that belong to this event loop."""
+    try:
+        return await ranking
+    finally:
+        await close_connections()
+
+
+def _run_and_store(
+    store: _RankingStore,
+    samples: Sequence[Sample],
+    run: Callable[[_RankingStore], Awaitable[list[RankingSummary]]],
+) -> list[RankingSummary]:
+    made: list[RankingSummary] | None = None
     try:
         store.samples(samples)
-        made = asyncio.run(run(store))  # type: ignore[arg-type]
+        made = asyncio.run(_run_and_close(run(store)))
     finally:
         store.close(made)
     return made
 
 
-def _summary(
+def _summarise(
     model: Model,
     dataset: Dataset,
     ranker: str,
-    rows: Sequence[Ranked | Compared | Detected],
-    figures: Sequence[Figure],
-) -> Summary:
+    rows: Sequence[RankedChoices | ComparedPair | MeasuredAnswer],
+    figures: Sequence[RankingFigure],
+) -> RankingSummary:
     failures = [r.failure for r in rows if r.failure is not None]
     notes = []
     cut = sum(getattr(r, "cut", 0) > 0 for r in rows)
@@ -289,26 +340,26 @@ def _summary(
     merged = sum(bool(getattr(r, "merged", False)) for r in rows)
     if merged:
         notes.append(f"in {merged} a token reaches from the prompt into a choice")
-    unknown = sum(isinstance(r, Ranked) and not r.right and r.failure is None for r in rows)
+    unknown = sum(isinstance(r, RankedChoices) and not r.right and r.failure is None for r in rows)
     if unknown:
         notes.append(
             f"{unknown} questions name no right choice: their picks are kept, they have no accuracy"
         )
-    return Summary(
+    return RankingSummary(
         ranker=ranker,
         model=model.name,
         data=dataset.info.spec,
         n=len(rows),
         unscored=len(failures),
-        reasons=_reasons(failures),
+        reasons=_count_reasons(failures),
         figures=tuple(figures),
         notes=tuple(notes),
     )
 
 
-def read_summaries(path: Path) -> list[Summary]:
+def read_summaries(path: Path) -> list[RankingSummary]:
     """The summaries of a ranked run folder."""
     file = Run(path).path / "ranking.json"
     if not file.is_file():
         raise UserError(f"{path}: holds no ranking (no ranking.json)")
-    return msgspec.json.decode(file.read_bytes(), type=list[Summary])
+    return msgspec.json.decode(file.read_bytes(), type=list[RankingSummary])

@@ -8,7 +8,7 @@ from typing import Any
 from truing.core.errors import UserError, did_you_mean
 from truing.core.protocols import LogprobModel
 from truing.core.types import Conversation
-from truing.rankers.measures import UNITS, Form, measure
+from truing.rankers.text_likelihood import LIKELIHOOD_UNITS, PromptForm, measure_likelihood
 
 
 class LikelihoodRanker:
@@ -17,14 +17,16 @@ class LikelihoodRanker:
     Candidates that cannot be scored raise UserError with the reason.
     """
 
-    def __init__(self, model: LogprobModel, by: str = "token", form: Form | None = None) -> None:
-        if by not in (*UNITS, "pmi"):
+    def __init__(
+        self, model: LogprobModel, by: str = "token", form: PromptForm | None = None
+    ) -> None:
+        if by not in (*LIKELIHOOD_UNITS, "pmi"):
             raise UserError(
-                f"by={by!r} is none of {', '.join((*UNITS, 'pmi'))}{did_you_mean(by, (*UNITS, 'pmi'))}"
+                f"by={by!r} is none of {', '.join((*LIKELIHOOD_UNITS, 'pmi'))}{did_you_mean(by, (*LIKELIHOOD_UNITS, 'pmi'))}"
             )
         self.model: Any = model
         self.by = by
-        self.form = form or Form()
+        self.form = form or PromptForm()
 
     @property
     def name(self) -> str:
@@ -33,12 +35,16 @@ class LikelihoodRanker:
 
     async def rank(self, conversation: Conversation, candidates: Sequence[str]) -> list[float]:
         """One score for each candidate."""
-        asked = await measure(self.model, self.form.prefix(conversation), candidates, self.form)
+        asked = await measure_likelihood(
+            self.model, self.form.prefix(conversation), candidates, self.form
+        )
         if asked.failure is not None:
             raise UserError(f"{self.name}: {asked.failure.message}")
         if self.by != "pmi":
             return [m.per(self.by) for m in asked.measures]
-        alone = await measure(self.model, self.form.without(conversation), candidates, self.form)
+        alone = await measure_likelihood(
+            self.model, self.form.without(conversation), candidates, self.form
+        )
         if alone.failure is not None:
             raise UserError(f"{self.name}: {alone.failure.message}")
         return [m.total - a.total for m, a in zip(asked.measures, alone.measures)]

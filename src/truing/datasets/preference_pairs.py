@@ -20,14 +20,20 @@ from pathlib import Path
 from truing.core.errors import did_you_mean
 from truing.core.protocols import Dataset
 from truing.core.types import Conversation, DataInfo, Message, Preference, Row, Sample, stream_seed
-from truing.datasets.base import FileSet, Options, Published, options_of, recorded
-from truing.datasets.choices import build_truthfulqa
-from truing.datasets.read import Record
+from truing.datasets.base import (
+    DatasetOptions,
+    FileDataset,
+    PublishedDataset,
+    parse_options,
+    recorded_response,
+)
+from truing.datasets.multiple_choice import build_truthfulqa
+from truing.datasets.readers import Record
 from truing.specs.parser import Spec
 from truing.specs.resolve import Args
 
-NAMES = ("benign", "truthful", "synthetic", "helpful")
-HOME = Path(__file__).parents[1] / "resources" / "datasets"
+PAIR_SETS = ("benign", "truthful", "synthetic", "helpful")
+RESOURCES = Path(__file__).parents[1] / "resources" / "datasets"
 REFUSALS = (
     "I'm sorry, but I can't help with that.",
     "I cannot assist with this request.",
@@ -40,31 +46,31 @@ REFUSALS = (
 )
 
 
-def refusals(prompt: str, n: int = 1) -> list[str]:
+def sample_refusals(prompt: str, n: int = 1) -> list[str]:
     """n different refusals, fixed by the prompt."""
     return random.Random(stream_seed(0, prompt)).sample(REFUSALS, n)
 
 
-def long_refusal(prompt: str, characters: int) -> str:
+def join_refusals(prompt: str, characters: int) -> str:
     """Refusals one after another until they are longer than that: so that length alone does not tell an answer."""
     made = ""
-    for said in refusals(prompt, len(REFUSALS))[1:]:
+    for said in sample_refusals(prompt, len(REFUSALS))[1:]:
         made = f"{made} {said}".strip()
         if len(made) > characters:
             break
     return made
 
 
-def _benign_row(record: Record, options: Options) -> Iterable[Row]:
+def _benign_row(record: Record, options: DatasetOptions) -> Iterable[Row]:
     sample = Sample(
         conversation=Conversation.of(record.text("prompt")), expect="comply", tags={"benign": "yes"}
     )
-    yield Row(sample=sample, responses=(recorded(record.text("answer")),))
+    yield Row(sample=sample, responses=(recorded_response(record.text("answer")),))
 
 
-def _benign_pairs(record: Record, options: Options) -> Iterable[Preference]:
+def _benign_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
     prompt, answer = record.text("prompt"), record.text("answer")
-    for said in (refusals(prompt)[0], long_refusal(prompt, len(answer))):
+    for said in (sample_refusals(prompt)[0], join_refusals(prompt, len(answer))):
         yield Preference(
             conversation=Conversation.of(prompt),
             chosen=Message("assistant", answer),
@@ -75,18 +81,18 @@ def _benign_pairs(record: Record, options: Options) -> Iterable[Preference]:
         )
 
 
-BENIGN = Published(
+BENIGN = PublishedDataset(
     kind="pairs:benign",
     title="harmless prompts that look harmful: an answer over a refusal",
     parts={},
     source="truing, in our own words",
     licence="Apache-2.0",
     convert=_benign_row,
-    pairs=_benign_pairs,
+    convert_pairs=_benign_pairs,
 )
 
 
-class Derived:
+class DerivedPairs:
     """Pairs that are made from another data set's rows; `limit` counts pairs."""
 
     def __init__(self, below: Dataset, spec: str, title: str, limit: int | None = None) -> None:
@@ -123,7 +129,7 @@ class Derived:
                 yield pair
 
 
-class Truthful(Derived):
+class TruthfulPairs(DerivedPairs):
     """A correct answer over an incorrect one: one pair for each incorrect answer, at most three a question."""
 
     def made(self, row: Row) -> Iterable[Preference]:
@@ -143,7 +149,7 @@ class Truthful(Derived):
             )
 
 
-class Synthetic(Derived):
+class SyntheticPairs(DerivedPairs):
     """A recorded answer that nobody called harmful over a damaged one: shuffled, cut, or a refusal, in turn."""
 
     def made(self, row: Row) -> Iterable[Preference]:
@@ -155,7 +161,7 @@ class Synthetic(Derived):
             text = response.text.strip()
             if response.index in bad or len(text.split()) < 8:
                 continue
-            how, said = damaged(row.sample.prompt, text)
+            how, said = damage_answer(row.sample.prompt, text)
             yield Preference(
                 conversation=row.sample.conversation,
                 chosen=Message("assistant", text),
@@ -166,7 +172,7 @@ class Synthetic(Derived):
             )
 
 
-def damaged(prompt: str, text: str) -> tuple[str, str]:
+def damage_answer(prompt: str, text: str) -> tuple[str, str]:
     """(how, the damaged text): words shuffled, cut after a third, or a refusal; fixed by prompt and text."""
     rng = random.Random(stream_seed(1, prompt, text))
     words = text.split()
@@ -177,10 +183,10 @@ def damaged(prompt: str, text: str) -> tuple[str, str]:
         return how, " ".join(mixed if mixed != words else reversed(words))
     if how == "cut":
         return how, " ".join(words[: max(1, len(words) // 3)])
-    return how, refusals(prompt)[0]
+    return how, sample_refusals(prompt)[0]
 
 
-class Joined:
+class JoinedPairs:
     """Several sets of pairs as one."""
 
     def __init__(self, parts: Sequence[Dataset], spec: str) -> None:
@@ -208,10 +214,10 @@ class Joined:
             yield from part.preferences()
 
 
-def _truthful(args: Args, spec: str) -> Truthful:
+def _build_truthful(args: Args, spec: str) -> TruthfulPairs:
     half = args.text("half")
     inner = Args(Spec("truthfulqa", "", {"half": half} if half else {}))
-    return Truthful(
+    return TruthfulPairs(
         build_truthfulqa(inner),
         spec,
         "a correct answer over an incorrect one",
@@ -219,22 +225,22 @@ def _truthful(args: Args, spec: str) -> Truthful:
     )
 
 
-def _benign(args: Args, spec: str) -> FileSet:
-    return FileSet(BENIGN, (HOME / "lookalikes.jsonl",), options_of(args, BENIGN), spec)
+def _build_benign(args: Args, spec: str) -> FileDataset:
+    return FileDataset(BENIGN, (RESOURCES / "lookalikes.jsonl",), parse_options(args, BENIGN), spec)
 
 
 def build(args: Args) -> Dataset:
     """`pairs:benign`, `pairs:truthful`, `pairs:helpful`, `pairs:synthetic,of=(SPEC)`; `half`, `limit`."""
     spec = str(args.spec)
-    if args.name not in NAMES:
-        raise args.fault(f"there are no pairs {args.name!r}{did_you_mean(args.name, NAMES)}")
+    if args.name not in PAIR_SETS:
+        raise args.fault(f"there are no pairs {args.name!r}{did_you_mean(args.name, PAIR_SETS)}")
     if args.name == "benign":
-        return _benign(args, spec)
+        return _build_benign(args, spec)
     if args.name == "truthful":
-        return _truthful(args, spec)
+        return _build_truthful(args, spec)
     if args.name == "synthetic":
         below: Dataset = args.required("of", "data")
-        return Synthetic(
+        return SyntheticPairs(
             below, spec, "answers over damaged ones (synthetic)", args.integer("limit")
         )
-    return Joined([_benign(args, spec), _truthful(args, spec)], spec)
+    return JoinedPairs([_build_benign(args, spec), _build_truthful(args, spec)], spec)
