@@ -7,7 +7,7 @@ from typing import Any
 from truing.core.errors import UserError
 from truing.core.protocols import Model
 from truing.models.cached_model import CachedModel
-from truing.rankers import Figure, Settings, rank_choices, rank_perplexity
+from truing.rankers import RankingFigure, RankingOptions, rank_choices, rank_perplexity
 from truing.report.rankings import NAMES
 from truing.report.report_data import Ranking
 from truing.specs.resolve import resolve
@@ -34,7 +34,7 @@ def rank_for_report(title: str, spec: str, model: Model) -> Ranking:
         if spec.startswith(f"{prefix}:"):
             ranker, data_spec = prefix, spec.removeprefix(f"{prefix}:")
     dataset = resolve(data_spec, "data")
-    settings = Settings(limit=MAX_ITEMS, permutations=2, plain_too=False)
+    settings = RankingOptions(limit=MAX_ITEMS, permutations=2, plain_too=False)
     # A cache of answers gives no log-probabilities; the model below it does.
     inner_model: Any = model
     while isinstance(inner_model, CachedModel):
@@ -66,7 +66,7 @@ def rank_for_report(title: str, spec: str, model: Model) -> Ranking:
     return Ranking(title=title, model=model.name, columns=columns, rows=tuple(rows), note=note)
 
 
-def _table_rows(name: str, figure: Figure | None) -> list[tuple[str, ...]]:
+def _table_rows(name: str, figure: RankingFigure | None) -> list[tuple[str, ...]]:
     """Returns the row of a figure; no row if nothing was scored."""
     if figure is None or figure.value is None:
         return []
