@@ -114,7 +114,7 @@ def measure_truing(method: str, folder: Path, shape: dict[str, int]) -> list[flo
     from truing.train.rl.forward import trim_padding
     from truing.train.rl.policy_models import SeparateModels
     from truing.train.rl.reward_signals import FunctionSignal, RewardSignals
-    from truing.train.rl.rollout import Prompt
+    from truing.train.rl.rollout import TokenizedPrompt
     from truing.train.rl.settings import RLSettings
     from truing.train.rl.trainer import RLTrainer
 
@@ -142,7 +142,7 @@ def measure_truing(method: str, folder: Path, shape: dict[str, int]) -> list[flo
 
     n = 1 if method == "ppo" else shape["group"]
     tokenized_prompts = [
-        Prompt(Sample(conversation=Conversation.of("x"), id=str(k)), tuple(p))
+        TokenizedPrompt(Sample(conversation=Conversation.of("x"), id=str(k)), tuple(p))
         for k, p in enumerate(random_prompts(shape, shape["batch"]))
     ]
     with tempfile.TemporaryDirectory() as out:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from truing.core.types import Conversation, Sample
-from truing.train.rl.rollout import Prompt, Rollout
+from truing.train.rl.rollout import Rollout, TokenizedPrompt
 
 LENGTH = 8
 WORDS = [
@@ -66,7 +66,7 @@ def model(seed: int, *, layers: int = 2, size: int = 32, dtype: torch.dtype = to
     return LlamaForCausalLM(config).to(dtype).eval()
 
 
-def prompts(count: int = 16, seed: int = 0) -> list[Prompt]:
+def prompts(count: int = 16, seed: int = 0) -> list[TokenizedPrompt]:
     """Prompts of one to four words in two harm categories."""
     rng = random.Random(seed)
     result = []
@@ -75,7 +75,9 @@ def prompts(count: int = 16, seed: int = 0) -> list[Prompt]:
         text = " ".join(WORDS[i] for i in ids)
         harms = ("odd",) if k % 2 else ("even",)
         result.append(
-            Prompt(Sample(conversation=Conversation.of(text), id=f"p{k}", harms=harms), ids)
+            TokenizedPrompt(
+                Sample(conversation=Conversation.of(text), id=f"p{k}", harms=harms), ids
+            )
         )
     return result
 

@@ -84,7 +84,7 @@ def make_rollout() -> Any:
     import torch
 
     from truing.core.types import Conversation, Sample
-    from truing.train.rl.rollout import Prompt, Rollout
+    from truing.train.rl.rollout import Rollout, TokenizedPrompt
 
     def make(
         texts: tuple[str, ...],
@@ -103,7 +103,7 @@ def make_rollout() -> Any:
             log_probs = torch.zeros(answer_mask.shape)
         ids = torch.cat([torch.full((count, 1), 4), answer_mask * 5], 1)
         return Rollout(
-            prompts=(Prompt(sample, (4,)),) * count,
+            prompts=(TokenizedPrompt(sample, (4,)),) * count,
             global_rows=tuple(range(count)),
             input_ids=ids,
             attention_mask=torch.cat([torch.ones_like(ids[:, :1]), answer_mask], 1),

@@ -13,7 +13,7 @@ from truing.core.types import Conversation, Sample  # noqa: E402
 from truing.train.batches import ExampleEncoder  # noqa: E402
 from truing.train.rl.rollout import (  # noqa: E402
     GeneratedAnswers,
-    Prompt,
+    TokenizedPrompt,
     build_rollout,
     sample_prompt_indices,
     tokenize_prompts,
@@ -51,7 +51,7 @@ def test_prompts_that_are_too_long_are_left_out(task: Any) -> None:
 
 def make_padded_rollout(task: Any) -> Any:
     sample = Sample(conversation=Conversation.of("x"), id="a")
-    prompts = [Prompt(sample, (4, 5, 6)), Prompt(sample, (7,))]
+    prompts = [TokenizedPrompt(sample, (4, 5, 6)), TokenizedPrompt(sample, (7,))]
     log_probs = torch.tensor([[-1.0, 0.0, 0.0], [-2.0, -3.0, 0.0]])
     answers = GeneratedAnswers(((2,), (3, 1)), log_probs, (False, True))
     return build_rollout(prompts, [5, 9], answers, task.tokenizer(), device="cpu", pad_id=0)

@@ -22,7 +22,7 @@ from truing.train.batches import ExampleEncoder
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TokenizedPrompt:
     """A sample and the token ids of its rendered conversation."""
 
     sample: Sample
@@ -52,7 +52,7 @@ class Rollout:
     answer among the answers of all processes; answers to one prompt are adjacent.
     """
 
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[TokenizedPrompt, ...]
     global_rows: tuple[int, ...]
     input_ids: Tensor
     attention_mask: Tensor
@@ -111,19 +111,19 @@ class Rollout:
 
 def tokenize_prompts(
     samples: Iterable[Sample], encoder: ExampleEncoder, *, max_tokens: int
-) -> tuple[list[Prompt], list[str]]:
+) -> tuple[list[TokenizedPrompt], list[str]]:
     """Returns the prompts of at most `max_tokens` tokens, and the sample ids of the others.
 
     Long prompts are left out and not truncated: a truncated prompt asks something else.
     Raises DataError if no prompt is left.
     """
-    prompts: list[Prompt] = []
+    prompts: list[TokenizedPrompt] = []
     too_long: list[str] = []
     for sample in samples:
         ids = tuple(encoder.encode_text(encoder.render(sample.conversation.messages), first=True))
         # An empty prompt has no position whose logits predict the first answer token.
         if 0 < len(ids) <= max_tokens:
-            prompts.append(Prompt(sample, ids))
+            prompts.append(TokenizedPrompt(sample, ids))
         else:
             too_long.append(sample.id)
     if not prompts:
@@ -151,7 +151,7 @@ def sample_prompt_indices(count: int, step: int, size: int, seed: int) -> list[i
 
 
 def build_rollout(
-    prompts: Sequence[Prompt],
+    prompts: Sequence[TokenizedPrompt],
     global_rows: Sequence[int],
     answers: GeneratedAnswers,
     tokenizer: Any,

@@ -51,7 +51,7 @@ from truing.train.rl.policy_models import (
 )
 from truing.train.rl.reward_signals import RewardSignals, WeightedSignal
 from truing.train.rl.reward_spec import RewardSpec, build_signals
-from truing.train.rl.rollout import Prompt, tokenize_prompts
+from truing.train.rl.rollout import TokenizedPrompt, tokenize_prompts
 from truing.train.rl.settings import RLSettings
 from truing.train.rl.trainer import RLTrainer, TrainerOptions
 from truing.train.rl.training_page import write_training_page
@@ -102,7 +102,7 @@ class _RunParts:
     """Everything that is loaded before the first step."""
 
     models: SharedBackboneModels | SeparateModels
-    prompts: list[Prompt]
+    prompts: list[TokenizedPrompt]
     too_long: list[str]
     signals: RewardSignals
     base: BaseModel
@@ -237,7 +237,7 @@ def _load_parts(
             f"max_prompt + max_new = {settings.max_length}: {base.weights.name} reads at most "
             f"{most_tokens} tokens"
         )
-    # The encoder, the dtype rule and so on are shared with supervised training, and take its
+    # The encoder and the choice of the dtype are shared with supervised training, and take its
     # settings; the kind has no effect on them.
     supervised_settings = TrainingSettings(
         kind="distil", out=settings.out, base=settings.base, template=settings.template

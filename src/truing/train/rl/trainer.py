@@ -29,7 +29,7 @@ from truing.train.rl.forward import answer_log_probs, answer_values, map_micro_b
 from truing.train.rl.generate import AnswerGenerator, LocalGenerator, uniform_draws
 from truing.train.rl.policy_models import POLICY, REFERENCE, ROLLOUT, PolicyModels
 from truing.train.rl.reward_signals import GlobalScores, RewardSignals, RolloutScores
-from truing.train.rl.rollout import Prompt, Rollout, build_rollout, sample_prompt_indices
+from truing.train.rl.rollout import Rollout, TokenizedPrompt, build_rollout, sample_prompt_indices
 from truing.train.rl.settings import RLSettings
 from truing.train.rl.step_metrics import StepMetrics, compute_step_metrics, explained_variance
 from truing.train.rl.update import PolicyUpdater, PretrainingBatches, UpdateMetrics
@@ -60,7 +60,7 @@ class RLTrainer:
     def __init__(
         self,
         models: PolicyModels,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[TokenizedPrompt],
         signals: RewardSignals,
         settings: RLSettings,
         options: TrainerOptions | None = None,
