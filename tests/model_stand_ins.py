@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+from truing.core.ids import with_ids
 from truing.core.types import (
     Answer,
     Conversation,
@@ -17,7 +18,6 @@ from truing.core.types import (
     Row,
     Sample,
     Sampling,
-    with_ids,
 )
 
 

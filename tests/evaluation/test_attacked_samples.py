@@ -11,7 +11,8 @@ from tests.model_stand_ins import SeedModel
 
 from truing.core import output_filter
 from truing.core.errors import BudgetExceeded, RunError
-from truing.core.types import Conversation, Sample, content_id
+from truing.core.ids import content_id
+from truing.core.types import Conversation, Sample
 from truing.evaluation.attacked_samples import AttackedSamples
 from truing.runs.folder import Manifest, RunWriter
 from truing.runs.index import SampleStore

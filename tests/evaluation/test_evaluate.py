@@ -11,6 +11,7 @@ import pytest
 from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import BudgetExceeded, DataError, PlanError, RunError
+from truing.core.ids import stream_seed
 from truing.core.types import (
     Answer,
     Conversation,
@@ -21,7 +22,6 @@ from truing.core.types import (
     Row,
     Sample,
     Sampling,
-    stream_seed,
 )
 from truing.evaluation.evaluate import evaluate, judge_run
 from truing.evaluation.options import EvaluateOptions

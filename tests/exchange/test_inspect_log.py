@@ -12,6 +12,7 @@ import pytest
 from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import RunError, UserError
+from truing.core.ids import with_ids
 from truing.core.types import (
     Answer,
     Conversation,
@@ -23,7 +24,6 @@ from truing.core.types import (
     Sampling,
     ToolCall,
     Usage,
-    with_ids,
 )
 from truing.evaluation.evaluate import evaluate
 from truing.evaluation.options import EvaluateOptions

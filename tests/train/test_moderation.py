@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from truing.core.errors import DataError, PlanError, UserError
+from truing.core.ids import with_ids
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import (
     Answer,
@@ -26,7 +27,6 @@ from truing.core.types import (
     Response,
     Row,
     Sample,
-    with_ids,
 )
 from truing.specs.resolve import resolve
 from truing.train.moderation.examples import examples_of_row, give_unique_names, read_training_set

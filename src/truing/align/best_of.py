@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from truing.core.ids import content_id
 from truing.core.lineage import digest
 from truing.core.protocols import Judge, Model
 from truing.core.types import (
@@ -25,7 +26,6 @@ from truing.core.types import (
     Sample,
     Sampling,
     Usage,
-    content_id,
 )
 
 Direction = Literal["high", "low"]

@@ -30,8 +30,8 @@ from truing.analysis.verdict_table import (
     read_verdict_table,
 )
 from truing.core.errors import DataError, RunError
+from truing.core.ids import stream_seed
 from truing.core.jsonl import read_records
-from truing.core.types import stream_seed
 from truing.runs.folder import AppendOnlyFile, Run, encode_line, replace_file
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from truing.core.errors import UserError
+from truing.core.ids import content_id
 from truing.core.lineage import digest
 from truing.core.protocols import Model
-from truing.core.types import Conversation, Lineage, Message, Sample, content_id
+from truing.core.types import Conversation, Lineage, Message, Sample
 
 _MINORS = re.compile(
     r"\b(?:child(?:ren)?|kids?|minors?|underage|teen(?:ager)?s?|toddlers?|infants?|"

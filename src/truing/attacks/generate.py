@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from truing.attacks.base import is_attackable
+from truing.core.ids import with_ids
 from truing.core.lineage import digest, normalise_prompt
 from truing.core.output_filter import filter_answer
 from truing.core.protocols import Model
 from truing.core.taxonomy import HarmCategory
-from truing.core.types import Answer, Conversation, Sample, Sampling, with_ids
+from truing.core.types import Answer, Conversation, Sample, Sampling
 
 # Sent to the model as it is.
 _PROMPT = (

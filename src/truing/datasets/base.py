@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import DataError, did_you_mean
+from truing.core.ids import content_id
 from truing.core.lineage import hash_prompt
 from truing.core.taxonomy import Taxonomy, load_taxonomy
 from truing.core.types import (
@@ -28,7 +29,6 @@ from truing.core.types import (
     Response,
     Row,
     Sample,
-    content_id,
 )
 from truing.datasets.file_lookup import FileQuery, locate_files
 from truing.datasets.readers import DocumentUnpacker, Record, read_records

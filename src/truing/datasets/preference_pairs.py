@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from truing.core.errors import did_you_mean
+from truing.core.ids import stream_seed
 from truing.core.protocols import Dataset
-from truing.core.types import Conversation, DataInfo, Message, Preference, Row, Sample, stream_seed
+from truing.core.types import Conversation, DataInfo, Message, Preference, Row, Sample
 from truing.datasets.base import (
     DatasetOptions,
     FileDataset,

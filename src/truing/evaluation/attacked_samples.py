@@ -8,10 +8,11 @@ import msgspec
 from msgspec.structs import replace
 
 from truing.core.errors import BudgetExceeded, RunError, UserError
+from truing.core.ids import content_id
 from truing.core.jsonl import read_located_records
 from truing.core.output_filter import find_prohibited_content, withheld_failure
 from truing.core.protocols import Attack, Model
-from truing.core.types import Failure, Sample, content_id
+from truing.core.types import Failure, Sample
 from truing.evaluation.validation import describe_exception
 from truing.runs.folder import RunWriter, encode_line
 from truing.runs.index import IdIndex, LineSpans, SampleKey, SampleStore

@@ -22,9 +22,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from truing.core.errors import BudgetExceeded, RunError, UserError
+from truing.core.ids import stream_seed
 from truing.core.jsonl import read_located_records
 from truing.core.protocols import Attack, Judge, Model
-from truing.core.types import Answer, Failure, Message, Response, Sample, stream_seed
+from truing.core.types import Answer, Failure, Message, Response, Sample
 from truing.evaluation.attacked_samples import AttackedSamples
 from truing.evaluation.judge_stage import JudgeStage
 from truing.evaluation.options import EvaluateOptions

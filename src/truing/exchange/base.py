@@ -10,16 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from truing.core.errors import DataError, did_you_mean
-from truing.core.types import (
-    DataInfo,
-    Failure,
-    Judgement,
-    Message,
-    Preference,
-    Response,
-    Row,
-    content_id,
-)
+from truing.core.ids import content_id
+from truing.core.types import DataInfo, Failure, Judgement, Message, Preference, Response, Row
 from truing.specs.resolve import Args
 
 HIT_QUESTION = "hit"

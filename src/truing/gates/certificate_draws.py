@@ -24,8 +24,9 @@ from truing.analysis.verdict_table import (
     read_verdict_table,
 )
 from truing.core.errors import DataError, LineageError, PlanError, RunError, did_you_mean
+from truing.core.ids import stream_seed
 from truing.core.jsonl import read_records
-from truing.core.types import Failure, stream_seed
+from truing.core.types import Failure
 from truing.runs.folder import JudgeRecord, Run
 
 PROBABILITY_GRID = (

@@ -19,8 +19,9 @@ from typing import Any
 
 import msgspec
 
+from truing.core.ids import stream_seed
 from truing.core.lineage import digest
-from truing.core.types import Answer, Conversation, Failure, Lineage, Message, Sampling, stream_seed
+from truing.core.types import Answer, Conversation, Failure, Lineage, Message, Sampling
 from truing.http.client import Endpoint, read_budget, validate_url
 from truing.http.retry import RetryPolicy
 from truing.specs.resolve import Args

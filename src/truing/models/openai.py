@@ -16,8 +16,9 @@ import msgspec
 from msgspec import Struct, field
 
 from truing.core.errors import UserError
+from truing.core.ids import stream_seed
 from truing.core.lineage import digest
-from truing.core.types import Answer, Conversation, Failure, Lineage, Sampling, stream_seed
+from truing.core.types import Answer, Conversation, Failure, Lineage, Sampling
 from truing.http.client import Endpoint, read_budget, validate_url
 from truing.http.retry import RetryPolicy
 from truing.models.openai_format import Completion, StreamAssembler, answers_from_completion

@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 
 from truing.core.errors import BudgetExceeded, SpecError
+from truing.core.ids import stream_seed
 from truing.core.lineage import digest
-from truing.core.types import Answer, Conversation, Lineage, Sampling, stream_seed
+from truing.core.types import Answer, Conversation, Lineage, Sampling
 from truing.specs.resolve import Args, load_object
 
 

@@ -13,8 +13,9 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from truing.core.errors import SpecError, did_you_mean
+from truing.core.ids import stream_seed
 from truing.core.lineage import digest
-from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Usage, stream_seed
+from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Usage
 from truing.specs.resolve import Args
 
 Script = Callable[[Conversation, Sampling], str | Answer]

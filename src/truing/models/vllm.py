@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from truing.core.errors import MissingExtra, UserError
+from truing.core.ids import stream_seed
 from truing.core.lineage import digest
 from truing.core.types import (
     Answer,
@@ -31,7 +32,6 @@ from truing.core.types import (
     Sampling,
     TokenLogprob,
     Usage,
-    stream_seed,
 )
 from truing.hf.weights import Weights, find_weights
 from truing.models.vllm_server import VllmServer

@@ -16,18 +16,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from truing.core.ids import stream_seed
 from truing.core.lineage import digest
 from truing.core.protocols import Closeable, Judge, Model
-from truing.core.types import (
-    Answer,
-    Conversation,
-    Failure,
-    Lineage,
-    Message,
-    Ruling,
-    Sampling,
-    stream_seed,
-)
+from truing.core.types import Answer, Conversation, Failure, Lineage, Message, Ruling, Sampling
 from truing.rails.build import build_runtime
 from truing.rails.config.loader import RailsConfig, list_rail_flow_names
 from truing.rails.config.models import build_task_models

@@ -16,10 +16,11 @@ import msgspec
 from msgspec import Struct
 
 from truing.core.errors import DataError, UserError
+from truing.core.ids import stream_seed
 from truing.core.jsonl import read_records
 from truing.core.lineage import digest
 from truing.core.protocols import Dataset, LogprobModel, Model
-from truing.core.types import Failure, Sample, stream_seed
+from truing.core.types import Failure, Sample
 from truing.http.limits import close_connections
 from truing.rankers import bbq_bias
 from truing.rankers.figures import (

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec.structs import replace
 
 from truing.core.errors import DataError, PlanError
+from truing.core.ids import stream_seed
 from truing.core.lineage import hash_prompt
-from truing.core.types import Conversation, stream_seed
+from truing.core.types import Conversation
 from truing.train.batches import EncodedExample, ExampleEncoder
 from truing.train.examples import TrainingExample, TrainingSet
 from truing.train.settings import TrainingSettings

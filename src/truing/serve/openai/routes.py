@@ -20,8 +20,9 @@ from litestar.params import Body
 from litestar.response import Stream
 from msgspec.structs import replace
 
+from truing.core.ids import stream_seed
 from truing.core.protocols import Judge, Model, StreamingModel
-from truing.core.types import Answer, Conversation, Message, Sample, Sampling, stream_seed
+from truing.core.types import Answer, Conversation, Message, Sample, Sampling
 from truing.core.types import Response as ModelResponse
 from truing.rails.guarded import GuardedModel
 from truing.serve.openai import schemas

@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from truing.core.ids import stream_seed
 from truing.core.lineage import digest
-from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Usage, stream_seed
+from truing.core.types import Answer, Conversation, Lineage, Message, Sampling, Usage
 from truing.hf.chat_tokens import ChatTokenizer
 from truing.train.rl.generate import LocalGenerator, uniform_draws
 from truing.train.rl.policy_models import ROLLOUT, PolicyModels

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from truing.core.errors import UserError
-from truing.core.types import stream_seed
+from truing.core.ids import stream_seed
 from truing.hf.loading import pad_rows, position_ids
 from truing.train.rl.rollout import GeneratedAnswers
 

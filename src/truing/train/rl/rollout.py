@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from truing.core.errors import DataError
-from truing.core.types import Message, Response, Sample, stream_seed
+from truing.core.ids import stream_seed
+from truing.core.types import Message, Response, Sample
 from truing.hf.loading import pad_rows
 from truing.train.batches import ExampleEncoder
 

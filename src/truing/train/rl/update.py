@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from truing.core.errors import RunError
-from truing.core.types import stream_seed
+from truing.core.ids import stream_seed
 from truing.distributed.process_group import Lockstep, ProcessGroup
 from truing.train import losses as L
 from truing.train.optimizer import build_adamw, clip_gradients, set_learning_rate
