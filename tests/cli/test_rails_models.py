@@ -1,4 +1,4 @@
-"""The models that a rails configuration names."""
+"""The main model of a rails configuration, and its faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from truing.rails.config.models import build_model_spec, build_task_models
 from truing.specs.parser import Spec
 
 
-def _config(models: str) -> RailsConfig:
+def parse_config(models: str) -> RailsConfig:
     return RailsConfig.from_text(models)
 
 
@@ -34,13 +34,13 @@ def test_an_openai_entry_becomes_an_openai_spec(
     assert spec.args["api_key_env"] == "MY_KEY"
     assert spec.args["timeout"] == "7"
     assert json.loads(spec.args["body"]) == {"frequency_penalty": 0.5}
-    made = load_main_model(tmp_path)
-    assert made.name == "openai:some-model"
-    assert "not-shown" not in str(spec) + str(made.lineage)
+    model = load_main_model(tmp_path)
+    assert model.name == "openai:some-model"
+    assert "not-shown" not in str(spec) + str(model.lineage)
 
 
-def test_the_engine_truing_takes_any_spec_and_tasks_have_models_of_their_own() -> None:
-    config = _config(
+def test_the_engine_truing_takes_any_spec() -> None:
+    config = parse_config(
         "models:\n  - {type: main, engine: truing, model: 'scripted:mixed'}\n"
         "  - {type: self_check_input, engine: truing, model: 'scripted:refuse'}\n"
         "  - {type: embeddings, engine: FastEmbed, model: all-MiniLM-L6-v2}\n"
@@ -50,7 +50,7 @@ def test_the_engine_truing_takes_any_spec_and_tasks_have_models_of_their_own() -
 
 
 @pytest.mark.parametrize(
-    ("models", "said"),
+    ("models", "message"),
     [
         ("models: []", "no model of type main"),
         ("models: [{type: main, engine: opanai, model: x}]", "did you mean 'openai'"),
@@ -65,9 +65,9 @@ def test_the_engine_truing_takes_any_spec_and_tasks_have_models_of_their_own() -
         ),
     ],
 )
-def test_what_cannot_be_built_is_said_with_its_place(models: str, said: str) -> None:
-    with pytest.raises(PlanError, match=said) as caught:
-        load_main_model(_config(models))
+def test_faults_have_their_place_and_no_secret(models: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message) as caught:
+        load_main_model(parse_config(models))
     assert "abc" not in str(caught.value)
     if "[]" not in models:
         assert str(caught.value).startswith("config.yml:1")
@@ -76,4 +76,4 @@ def test_what_cannot_be_built_is_said_with_its_place(models: str, said: str) -> 
 def test_a_key_that_is_not_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NVIDIA_API_KEY", raising=False)
     with pytest.raises(SpecError, match="NVIDIA_API_KEY"):
-        load_main_model(_config("models: [{type: main, engine: nim, model: meta/llama}]"))
+        load_main_model(parse_config("models: [{type: main, engine: nim, model: meta/llama}]"))

@@ -1,182 +1,170 @@
-"""`truing redteam`: invitations, import, export and every way in which a start can go wrong, from the command line."""
+"""`truing redteam`: invitations, import, export, and everything that can be wrong at a start."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
+
+pytest.importorskip("sqlalchemy")
+
+from tests.cli.command_line import run_truing, truing
 
 from truing.annotation import people
 from truing.annotation.store import make_engine, migrate, open_store
-from truing.cli import main
 from truing.core.types import Answer, Conversation, Response, Sample
 from truing.runs.folder import Manifest, RunWriter
 
 
-def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    old = sys.argv
-    sys.argv = ["truing", *map(str, words)]
-    try:
-        main()
-        status = 0
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        sys.argv = old
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
+    """A run of four answers."""
     writer = RunWriter(tmp_path / "run", Manifest(plan_hash="p", model="m", created="now"))
     for n in range(4):
-        writer.append(
-            "samples.jsonl", Sample(id=f"s{n}", conversation=Conversation.of(f"question {n}"))
-        )
+        sample = Sample(id=f"s{n}", conversation=Conversation.of(f"question {n}"))
+        writer.append("samples.jsonl", sample)
         writer.append("responses.jsonl", Response.of(f"s{n}", 0, "m", Answer.of(f"answer {n}")))
     writer.close()
     return tmp_path / "run"
 
 
-def test_invitations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    db = tmp_path / "study.sqlite"
-    status, out, _ = call(
-        capsys,
-        "redteam",
-        "invite",
-        "--role",
-        "rater",
-        "--role",
-        "redteamer",
-        "--count",
-        3,
-        "--db",
-        db,
-        "--url",
-        "https://study.example/",
-        "--json",
-    )
-    links = json.loads(out)
-    assert (
-        status == 0
-        and len(set(links)) == 3
-        and all(k.startswith("https://study.example/join/") for k in links)
-    )
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "study.sqlite"
+
+
+def test_invitations_have_the_roles(db: Path) -> None:
+    flags = "--role rater --role redteamer --count 3 --url https://study.example/ --json --db"
+    links = json.loads(run_truing(f"redteam invite {flags}", db))
+    assert len(set(links)) == 3
+    assert all(link.startswith("https://study.example/join/") for link in links)
+    token = links[0].rsplit("/", 1)[1]
     store = open_store(str(db))
-    roles = store.read(lambda tx: people.find_invitation(tx, links[0].rsplit("/", 1)[1]).roles)
+    roles = store.read(lambda tx: people.find_invitation(tx, token).roles)
     store.close()
     assert json.loads(roles) == ["redteamer", "rater"]
-    status, out, _ = call(capsys, "redteam", "invite", "--role", "admin", "--db", db)
-    assert status == 0 and out.startswith("http://127.0.0.1:8100/join/")
-    for options in (("--count", 0), ("--days", 0), ("--days", 1000)):
-        status, _, error = call(
-            capsys, "redteam", "invite", "--role", "rater", "--db", db, *options
-        )
-        assert status == 1 and "--count must be from 1 to 1000" in error
-    for words, message in (
-        ((), "give --role"),
-        (("--role", "rater", "--person", "x"), "give --role"),
-        (("--person", "x"), "no such"),
-    ):
-        status, _, error = call(capsys, "redteam", "invite", "--db", db, *words)
-        assert status == 1 and message in error, words
-    assert call(capsys, "redteam", "invite", "--role", "emperor", "--db", db)[0] != 0
+    link = run_truing("redteam invite --role admin --db", db)
+    assert link.startswith("http://127.0.0.1:8100/join/")
 
 
-def test_import_and_export(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    db = tmp_path / "study.sqlite"
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--role rater --count 0", "--count must be from 1 to 1000"),
+        ("--role rater --days 0", "--days above 0 and at most 365"),
+        ("--role rater --days 1000", "--days above 0 and at most 365"),
+        ("", "give --role"),
+        ("--role rater --person x", "give --role"),
+        ("--person x", "no such"),
+    ],
+)
+def test_wrong_invitations(db: Path, flags: str, message: str) -> None:
+    result = truing(f"redteam invite {flags} --db", db)
+    assert result.status == 1
+    assert message in result.err
+
+
+def test_an_unknown_role_is_an_error(db: Path) -> None:
+    assert truing("redteam invite --role emperor --db", db).status != 0
+
+
+def test_import_and_export(db: Path, run: Path, tmp_path: Path) -> None:
     gold = tmp_path / "gold.jsonl"
     gold.write_text(json.dumps({"prompt": "hi", "response": "hello", "low": 1, "high": 1}) + "\n")
-    status, out, _ = call(capsys, "redteam", "import", run, "--gold", gold, "--db", db, "--json")
-    assert status == 0 and json.loads(out) == {str(run): 4, str(gold): 1}
-    status, out, _ = call(capsys, "redteam", "import", run, "--db", db)
-    assert status == 0 and f"{run}: 0 new items" in out
-    status, out, _ = call(
-        capsys, "redteam", "export", "--db", db, "--out", tmp_path / "out", "--run", run, "--json"
-    )
-    assert status == 0 and json.loads(out)["labels"] == {str(run): 0}
+    counts = json.loads(run_truing("redteam import --json", run, "--gold", gold, "--db", db))
+    assert counts == {str(run): 4, str(gold): 1}
+    # The same responses are not imported twice.
+    assert f"{run}: 0 new items" in run_truing("redteam import", run, "--db", db)
+
+    export = ("redteam export --db", db, "--out")
+    exported = json.loads(run_truing(*export, tmp_path / "out", "--run", run, "--json"))
+    assert exported["labels"] == {str(run): 0}
     for form in ("csv", "parquet"):
-        assert (
-            call(
-                capsys, "redteam", "export", "--db", db, "--out", tmp_path / form, "--format", form
-            )[0]
-            == 0
-        )
+        run_truing(*export, tmp_path / form, "--format", form)
         assert (tmp_path / form / f"ratings.{form}").is_file()
-    status, _, error = call(capsys, "redteam", "export", "--db", db, "--out", tmp_path / "out")
-    assert status == 1 and "not empty" in error
+    result = truing(*export, tmp_path / "out")
+    assert result.status == 1
+    assert "not empty" in result.err
 
 
-def test_wrong_imports(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    db = tmp_path / "study.sqlite"
-    for words, message in (
-        ((), "give a run folder"),
-        ((run, run, "--draws", "x"), "--draws needs exactly one run"),
-        ((tmp_path / "none",), "no run folder"),
-        ((run, "--draws", tmp_path / "none"), "no such file of draws"),
-        (("--gold", tmp_path / "none"), "no such file of gold"),
-    ):
-        status, _, error = call(capsys, "redteam", "import", *words, "--db", db)
-        assert status == 1 and message in error, words
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "give a run folder"),
+        ("RUN RUN --draws x", "--draws needs exactly one run"),
+        ("nowhere", "no run folder"),
+        ("RUN --draws nowhere", "no such file of draws"),
+        ("--gold nowhere", "no such file of gold"),
+    ],
+)
+def test_wrong_imports(db: Path, run: Path, arguments: str, message: str) -> None:
+    words = [word.replace("RUN", str(run)) for word in arguments.split()]
+    result = truing("redteam import --db", db, *words)
+    assert result.status == 1
+    assert message in result.err
 
 
-def test_wrong_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    db = tmp_path / "study.sqlite"
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--db DB", "its schema is old (0001"),
+        ("--db mysql://x/y", "sqlite:///FILE or postgresql"),
+        ("--db no/such/folder.sqlite", "there is no folder"),
+        ("--db DB --study STUDY", "raterz"),
+        ("--db DB --study none.toml", "none.toml"),
+        ("--db DB --model scriptd:mixed", "did you mean 'scripted'"),
+    ],
+)
+def test_wrong_starts(db: Path, tmp_path: Path, flags: str, message: str) -> None:
     engine = make_engine(str(db))
     migrate(engine, "0001")
     engine.dispose()
     study = tmp_path / "study.toml"
     study.write_text("raterz = 3\n")
-    for words, message in (
-        (("--db", db), "its schema is old (0001"),
-        (("--db", "mysql://x/y"), "sqlite:///FILE or postgresql"),
-        (("--db", tmp_path / "no" / "such.sqlite"), "there is no folder"),
-        (("--study", study, "--db", db), "raterz"),
-        (("--model", "scriptd:mixed", "--db", db), "did you mean 'scripted'"),
-        (("--study", tmp_path / "none.toml", "--db", db), "none.toml"),
-    ):
-        status, _, error = call(capsys, "redteam", "serve", *words)
-        assert status == 1 and message in error, (words, error)
+    words = flags.replace("DB", str(db)).replace("STUDY", str(study)).split()
+    result = truing("redteam serve", *words)
+    assert result.status == 1
+    assert message in result.err
 
 
-def test_the_first_start_prints_the_first_account(tmp_path: Path) -> None:
+def wait_until_healthy(url: str) -> None:
+    for _ in range(100):
+        try:
+            httpx.get(f"{url}/healthz")
+            return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    pytest.fail(f"{url} does not answer")
+
+
+def test_the_first_start_prints_the_link_of_the_first_account(db: Path) -> None:
     from tests.serve.annotation.site import Visitor, free_port
 
     port = free_port()
-    words = [
-        "redteam",
-        "serve",
-        "--model",
-        "scripted:mixed",
-        "--db",
-        str(tmp_path / "s.sqlite"),
-        "--port",
-        str(port),
-    ]
+    url = f"http://127.0.0.1:{port}"
+    flags = ["--model", "scripted:mixed", "--db", str(db), "--port", str(port)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "truing", *words], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "truing", "redteam", "serve", *flags],
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    assert process.stderr is not None
     try:
-        assert process.stderr is not None
-        first, second = process.stderr.readline(), process.stderr.readline()
-        assert "the first account: http" in first and "scripted:mixed at http" in second
-        link = first.strip().rsplit(" ", 1)[1]
-        visitor = Visitor(f"http://127.0.0.1:{port}")
-        for _ in range(100):
-            try:
-                visitor.client.get("/healthz")
-                break
-            except Exception:
-                import time
-
-                time.sleep(0.1)
-        visitor.join(link.removeprefix(f"http://127.0.0.1:{port}"), "boss-crane")
+        account_line, address_line = process.stderr.readline(), process.stderr.readline()
+        assert "the first account: http" in account_line
+        assert f"scripted:mixed at {url}" in address_line
+        wait_until_healthy(url)
+        visitor = Visitor(url)
+        link = account_line.strip().rsplit(" ", 1)[1]
+        visitor.join(link.removeprefix(url), "boss-crane")
         assert visitor.get("/admin").status_code == 200
+        visitor.client.close()
     finally:
         process.terminate()
-        assert process.wait(30) in (0, -15)  # uvicorn ends, then raises the signal again
+        assert process.wait(30) in (0, -15)  # uvicorn shuts down, then raises the signal again
         process.stderr.close()
