@@ -20,17 +20,19 @@ import tasks  # noqa: E402
 
 def count(rows: list[dict[str, Any]], engine: Any) -> dict[str, int]:
     """Requests, tokens by one pass each, tokens by the tree, positions with logits."""
-    from truing.models.local.likelihood import Query
-    from truing.models.local.prefix import Close, Tree
+    from truing.models.local.likelihood import ScoreQuery
+    from truing.models.local.prefix_tree import CloseHead, PrefixTree
 
     encoded = engine._encode(
-        [Query(r["query"], tuple(f" {c}" for c in r["choices"])) for r in rows]
+        [ScoreQuery(r["query"], tuple(f" {c}" for c in r["choices"])) for r in rows]
     )
-    tree = Tree([e.read for e in encoded], [e.start for e in encoded], [e.targets for e in encoded])
+    tree = PrefixTree(
+        [e.read for e in encoded], [e.start for e in encoded], [e.targets for e in encoded]
+    )
     return {
         "requests": len(encoded),
         "one pass each": sum(len(e.read) for e in encoded),
-        "tree": sum(len(p.ids) for p in tree.parts() if not isinstance(p, Close)),
+        "tree": sum(len(p.ids) for p in tree.parts() if not isinstance(p, CloseHead)),
         "logits": sum(len(e.targets) for e in encoded),
     }
 
@@ -39,12 +41,12 @@ def main() -> None:
     """Prints a table: the two tasks, then growth with choices and with the primer."""
     from truing.hf.loading import load_tokenizer
     from truing.hf.weights import find_weights
-    from truing.models.local.likelihood import Budget, Likelihood
+    from truing.models.local.likelihood import LikelihoodScorer, PassBudget
 
-    engine: Any = Likelihood.__new__(Likelihood)
+    engine: Any = LikelihoodScorer.__new__(LikelihoodScorer)
     tokenizer = load_tokenizer(find_weights("smollm2").path)
     engine.forward = type("Reader", (), {"tokenizer": tokenizer, "window": 8192})
-    engine.budget = Budget()
+    engine.budget = PassBudget()
     data = Path(os.environ["TRUING_DATA"])
     made: dict[str, list[dict[str, Any]]] = {
         "BBQ, 300 questions, zero-shot": tasks.bbq(data, 300),

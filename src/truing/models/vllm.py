@@ -1,7 +1,8 @@
 """vLLM in this process, or behind its own server.
 
-    vllm:NAME                                       the engine in this process (the `vllm` extra; a GPU, or vLLM for CPUs)
-    vllm:NAME,base_url=http://host:8000/v1          `vllm serve NAME` (no extra): as `openai:`, and log-probabilities too
+    vllm:NAME                               the engine in this process (extra `vllm`; a GPU, or CPUs)
+    vllm:NAME,base_url=http://host:8000/v1  `vllm serve NAME` (no extra): as `openai:`, and
+                                            log-probabilities too
 
 NAME is a folder, a name that truing knows, or a hub id. Arguments of the first form: `dtype`,
 `gpu_memory` (the share of the card, 0.9), `max_length` (tokens of prompt and answer),
@@ -41,8 +42,8 @@ from truing.specs.resolve import Args
 T = TypeVar("T")
 
 
-class Home:
-    """An event loop in a thread of its own; work is sent there from any other loop."""
+class EventLoopThread:
+    """An event loop in its own thread; coroutines are sent there from any other loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -52,30 +53,30 @@ class Home:
         self._thread.start()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Its result; cancelling the caller cancels the work."""
+        """Returns the result of a coroutine; cancelling the caller cancels it."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Stops the thread and closes the loop."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=10)
+        if not self._thread.is_alive():
+            self.loop.close()
 
 
 class VllmModel:
-    """A `Model`, `Streams` and `Scored` on vLLM's asynchronous engine; the engine starts with the
-    first call.
-    """
+    """A model on vLLM's asynchronous engine, which starts with the first call."""
 
     def __init__(self, weights: Weights, settings: dict[str, Any] | None = None) -> None:
         from truing.hf.loading import load_tokenizer
-        from truing.models.local.template import Template
+        from truing.models.local.template import ChatTemplate
 
         self._vllm = _vllm()
         self.weights = weights
         self.name = f"vllm:{weights.name}"
         self._settings = settings or {}
-        self._template = Template(load_tokenizer(weights.path))
-        self._home: Home | None = None
+        self._template = ChatTemplate(load_tokenizer(weights.path))
+        self._loop_thread: EventLoopThread | None = None
         self._engine: Any = None
         self._starting = threading.Lock()
         dtype = str(self._settings.get("dtype", "auto"))
@@ -87,104 +88,114 @@ class VllmModel:
             base_sha256=weights.sha256,
         )
 
-    def _start(self) -> tuple[Home, Any]:
+    def _start_engine(self) -> tuple[EventLoopThread, Any]:
         with self._starting:
-            if self._home is None:
-                home = Home()
-                made = asyncio.run_coroutine_threadsafe(self._make(), home.loop)
+            if self._loop_thread is None:
+                loop_thread = EventLoopThread()
+                output = asyncio.run_coroutine_threadsafe(self._create_engine(), loop_thread.loop)
                 try:
-                    self._engine = made.result()
+                    self._engine = output.result()
                 except Exception as error:
-                    home.stop()
-                    raise UserError(f"{self.name}: vLLM does not start: {_said(error)}") from error
-                self._home = home
-            return self._home, self._engine
+                    loop_thread.stop()
+                    raise UserError(
+                        f"{self.name}: vLLM does not start: {_error_text(error)}"
+                    ) from error
+                self._loop_thread = loop_thread
+            return self._loop_thread, self._engine
 
-    async def _make(self) -> Any:
-        made = self._vllm.AsyncEngineArgs(
+    async def _create_engine(self) -> Any:
+        output = self._vllm.AsyncEngineArgs(
             model=str(self.weights.path),
             disable_log_stats=True,
             enable_prefix_caching=True,
             **self._settings,
         )
-        return self._vllm.AsyncLLMEngine.from_engine_args(made)
+        return self._vllm.AsyncLLMEngine.from_engine_args(output)
 
-    def _params(self, sampling: Sampling, at: int, **more: Any) -> Any:
-        given: dict[str, Any] = {
+    def _sampling_params(self, sampling: Sampling, index: int, **overrides: Any) -> Any:
+        params: dict[str, Any] = {
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "stop": list(sampling.stop) or None,
             "logprobs": sampling.logprobs,
-            "seed": stream_seed(sampling.seed, at) if sampling.temperature > 0 else None,
+            "seed": stream_seed(sampling.seed, index) if sampling.temperature > 0 else None,
             "output_kind": self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         }
-        return self._vllm.SamplingParams(**{**given, **more})
+        return self._vllm.SamplingParams(**{**params, **overrides})
 
-    async def _last(self, engine: Any, ids: Sequence[int], params: Any) -> Any:
+    async def _run_request(self, engine: Any, ids: Sequence[int], params: Any) -> Any:
         prompt = self._vllm.TokensPrompt(prompt_token_ids=list(ids))
         last = None
-        async for out in engine.generate(prompt, params, uuid.uuid4().hex):
-            last = out
+        async for result in engine.generate(prompt, params, uuid.uuid4().hex):
+            last = result
         return last
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """`sampling.n` answers; concurrent calls are batched by the engine."""
+        """Returns `sampling.n` answers; the engine batches concurrent calls."""
         try:
             ids = self._template.prompt(conversation, sampling.tools).ids
         except (UserError, ValueError) as error:
             return (Answer.failed("template", str(error)),) * sampling.n
-        home, engine = await asyncio.to_thread(self._start)
+        loop_thread, engine = await asyncio.to_thread(self._start_engine)
         return tuple(
             await asyncio.gather(
-                *(self._one(home, engine, ids, sampling, at) for at in range(sampling.n))
+                *(
+                    self._generate_one(loop_thread, engine, ids, sampling, index)
+                    for index in range(sampling.n)
+                )
             )
         )
 
-    async def _one(
-        self, home: Home, engine: Any, ids: Sequence[int], sampling: Sampling, at: int
+    async def _generate_one(
+        self,
+        loop_thread: EventLoopThread,
+        engine: Any,
+        ids: Sequence[int],
+        sampling: Sampling,
+        index: int,
     ) -> Answer:
         try:
-            made = await home.run(self._last(engine, ids, self._params(sampling, at)))
+            output = await loop_thread.run(
+                self._run_request(engine, ids, self._sampling_params(sampling, index))
+            )
         except (
             ValueError
         ) as error:  # vLLM refuses the request: too long for the model, a parameter out of range
-            return Answer.failed("refused", _said(error))
+            return Answer.failed("refused", _error_text(error))
         except Exception as error:
-            return Answer.failed("engine", f"{type(error).__name__}: {_said(error)}")
-        return _answer(made)
+            return Answer.failed("engine", f"{type(error).__name__}: {_error_text(error)}")
+        return _read_output(output)
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """The text of one answer as it is written; raises ConnectionError when the engine breaks
-        off.
-        """
+        """Yields the text of one answer. Raises ConnectionError when the engine breaks off."""
         ids = self._template.prompt(conversation, sampling.tools).ids
-        home, engine = await asyncio.to_thread(self._start)
+        loop_thread, engine = await asyncio.to_thread(self._start_engine)
         kind = self._vllm.sampling_params.RequestOutputKind.DELTA
         prompt = self._vllm.TokensPrompt(prompt_token_ids=list(ids))
-        pieces = engine.generate(
-            prompt, self._params(sampling, 0, output_kind=kind), uuid.uuid4().hex
+        chunks = engine.generate(
+            prompt, self._sampling_params(sampling, 0, output_kind=kind), uuid.uuid4().hex
         )
         try:
             while True:
                 try:
-                    out = await home.run(_next(pieces))
+                    result = await loop_thread.run(_next(chunks))
                 except Exception as error:
-                    raise ConnectionError(f"{type(error).__name__}: {_said(error)}") from error
-                if out is None:
+                    raise ConnectionError(
+                        f"{type(error).__name__}: {_error_text(error)}"
+                    ) from error
+                if result is None:
                     return
-                if out.outputs and out.outputs[0].text:
-                    yield out.outputs[0].text
+                if result.outputs and result.outputs[0].text:
+                    yield result.outputs[0].text
         finally:
-            await home.run(_close(pieces))
+            await loop_thread.run(_close(chunks))
 
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """See `Scored`; by vLLM's prompt log-probabilities, so that the continuation is read and
-        not written.
-        """
-        home, engine = await asyncio.to_thread(self._start)
+        """See `LogprobModel`; by vLLM's log-probabilities of the prompt, without generation."""
+        loop_thread, engine = await asyncio.to_thread(self._start_engine)
         text = prefix if isinstance(prefix, str) else self._template.render(prefix)
         special = isinstance(prefix, str) or self._template.plain
 
@@ -195,55 +206,72 @@ class VllmModel:
 
         async def one(continuation: str) -> list[float]:
             ids = encode(text + continuation)
-            params = self._params(Sampling(max_tokens=1), 0, prompt_logprobs=0)
-            found = (await home.run(self._last(engine, ids, params))).prompt_logprobs
-            return [float(found[k][ids[k]].logprob) for k in range(max(start, 1), len(ids))]
+            params = self._sampling_params(Sampling(max_tokens=1), 0, prompt_logprobs=0)
+            prompt_logprobs = (
+                await loop_thread.run(self._run_request(engine, ids, params))
+            ).prompt_logprobs
+            return [
+                float(prompt_logprobs[k][ids[k]].logprob) for k in range(max(start, 1), len(ids))
+            ]
 
         return list(await asyncio.gather(*map(one, continuations)))
 
     async def close(self) -> None:
-        """Ends the engine and its processes; may be called twice."""
-        home, engine, self._home, self._engine = self._home, self._engine, None, None
-        if home is not None:
+        """Shuts the engine and its processes down; may be called twice."""
+        loop_thread, engine, self._loop_thread, self._engine = (
+            self._loop_thread,
+            self._engine,
+            None,
+            None,
+        )
+        if loop_thread is not None:
             await asyncio.to_thread(engine.shutdown)
-            await asyncio.to_thread(home.stop)
+            await asyncio.to_thread(loop_thread.stop)
 
 
-async def _next(pieces: Any) -> Any:
-    return await anext(pieces, None)
+async def _next(chunks: Any) -> Any:
+    return await anext(chunks, None)
 
 
-async def _close(pieces: Any) -> None:
-    await pieces.aclose()
+async def _close(chunks: Any) -> None:
+    await chunks.aclose()
 
 
-def _answer(made: Any) -> Answer:
-    out = made.outputs[0]
-    usage = Usage(len(made.prompt_token_ids or ()), len(out.token_ids), made.num_cached_tokens or 0)
-    if out.finish_reason not in ("stop", "length"):
-        failure = Failure("model", "engine", f"the request ended by {out.finish_reason!r}")
+def _read_output(output: Any) -> Answer:
+    result = output.outputs[0]
+    usage = Usage(
+        len(output.prompt_token_ids or ()), len(result.token_ids), output.num_cached_tokens or 0
+    )
+    if result.finish_reason not in ("stop", "length"):
+        failure = Failure("model", "engine", f"the request ended by {result.finish_reason!r}")
         return Answer(
             message=Message("assistant"), finish_reason="error", usage=usage, failure=failure
         )
     return Answer(
-        message=Message("assistant", out.text),
-        finish_reason=out.finish_reason,
+        message=Message("assistant", result.text),
+        finish_reason=result.finish_reason,
         usage=usage,
-        logprobs=_logprobs(out),
+        logprobs=_logprobs(result),
     )
 
 
-def _logprobs(out: Any) -> tuple[TokenLogprob, ...] | None:
-    if out.logprobs is None:
+def _logprobs(result: Any) -> tuple[TokenLogprob, ...] | None:
+    if result.logprobs is None:
         return None
-    made = []
-    for token, found in zip(out.token_ids, out.logprobs):
-        top = tuple((str(p.decoded_token), float(p.logprob)) for p in found.values())
-        made.append(TokenLogprob(str(found[token].decoded_token), float(found[token].logprob), top))
-    return tuple(made)
+    output = []
+    for token, prompt_logprobs in zip(result.token_ids, result.logprobs):
+        top = tuple((str(p.decoded_token), float(p.logprob)) for p in prompt_logprobs.values())
+        output.append(
+            TokenLogprob(
+                str(prompt_logprobs[token].decoded_token),
+                float(prompt_logprobs[token].logprob),
+                top,
+            )
+        )
+    return tuple(output)
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 

@@ -16,7 +16,7 @@ from truing.core.protocols import LogprobModel, Model, StreamingModel
 from truing.core.types import Answer, Conversation, Message, Sampling, Tool
 from truing.hf.loading import load_causal_lm, pad_rows
 from truing.models.local import LocalModel
-from truing.models.local.template import Template
+from truing.models.local.template import ChatTemplate
 from truing.specs.resolve import resolve
 
 SYSTEM = (
@@ -51,7 +51,7 @@ def texts(model: Model, asks: Sequence[Conversation], sampling: Sampling) -> lis
 def reference(path: str, asks: Sequence[Conversation], n: int, *, side: Any = "left") -> list[str]:
     """What transformers' own `generate` writes, one prompt at a time (or left-padded together)."""
     loaded = load_causal_lm(path, dtype="float32", device="cpu")
-    template = Template(loaded.tokenizer)
+    template = ChatTemplate(loaded.tokenizer)
     made = []
     for ask in asks:
         ids, mask = pad_rows([template.prompt(ask).ids], loaded.tokenizer.pad_token_id, side=side)
@@ -264,7 +264,7 @@ def test_templates(tiny: LocalModel, make: Callable[..., Path]) -> None:
     assert plain.template.prompt(ASKS[3]).ids[0] == plain.forward.tokenizer.bos_token_id
     with pytest.raises(UserError, match="without messages"):
         tiny.template.render(Conversation())
-    strict = Template(tiny.forward.tokenizer)
+    strict = ChatTemplate(tiny.forward.tokenizer)
     strict.tokenizer = _NoSystem(tiny.forward.tokenizer)
     assert strict.render(ASKS[3]).count(SYSTEM) == 1
     (tooled,) = answers(tiny, ASKS[:1], Sampling(max_tokens=2, tools=(Tool("look", "looks"),)))[0]

@@ -17,30 +17,30 @@ from truing.core.errors import UserError
 from truing.core.types import ContinuationScores, Conversation
 from truing.hf.loading import load_causal_lm
 from truing.models.local import LocalModel
-from truing.models.local.likelihood import Budget, Likelihood, Query
-from truing.models.local.prefix import Close, Head, Segment, Tree
+from truing.models.local.likelihood import LikelihoodScorer, PassBudget, ScoreQuery
+from truing.models.local.prefix_tree import CloseHead, PrefixTree, Segment, SharedHead
 
 SHARED = "the cat sat on the mat and looked at the rain in the garden. "
 QUERIES = [
-    Query("the cat sat on", (" the mat", " the garden", " rain", " the mat and looked")),
-    Query("the cat sat on", (" it",)),
-    Query("the cat", (" sat on the mat", " looked")),
-    Query(
+    ScoreQuery("the cat sat on", (" the mat", " the garden", " rain", " the mat and looked")),
+    ScoreQuery("the cat sat on", (" it",)),
+    ScoreQuery("the cat", (" sat on the mat", " looked")),
+    ScoreQuery(
         SHARED * 3 + "how do I repair",
         (" a wheel?", " the rain?", " a bicycle wheel that is out of true?"),
     ),
-    Query(SHARED * 3 + "what is", (" a wheel", " a")),
-    Query(SHARED * 3 + "what is", (" a wheel", " a")),
-    Query(
+    ScoreQuery(SHARED * 3 + "what is", (" a wheel", " a")),
+    ScoreQuery(SHARED * 3 + "what is", (" a wheel", " a")),
+    ScoreQuery(
         Conversation.of("how do I repair a wheel?"), ("Ask a patient helper.", "the rain", "Ask")
     ),
-    Query(Conversation.of("the cat", system=SHARED * 2), ("sat", "0123456789 " * 8)),
-    Query("", ("the cat sat", "<|im_start|>the cat")),
-    Query("numbers ", ("0123", "12")),  # a space at the end goes to the continuation
+    ScoreQuery(Conversation.of("the cat", system=SHARED * 2), ("sat", "0123456789 " * 8)),
+    ScoreQuery("", ("the cat sat", "<|im_start|>the cat")),
+    ScoreQuery("numbers ", ("0123", "12")),  # a space at the end goes to the continuation
 ]
 
 
-def plain(path: str, query: Query, model: LocalModel) -> list[list[float]]:
+def plain(path: str, query: ScoreQuery, model: LocalModel) -> list[list[float]]:
     """One continuation at a time: the whole text tokenised, one forward pass of transformers' own attention."""
     loaded = load_causal_lm(path, dtype="float32", device="cpu")
     made = []
@@ -92,11 +92,13 @@ def test_numbers_are_those_of_a_plain_pass_under_any_budget(
     with torch.inference_mode():
         assert check(model.likelihood.score(QUERIES), wanted)
         for budget in (
-            Budget(tree=16, head=4),
-            Budget(tokens=20, tree=8, head=1),
-            Budget(tree=40, head=999, logits=1),
+            PassBudget(tree=16, head=4),
+            PassBudget(tokens=20, tree=8, head=1),
+            PassBudget(tree=40, head=999, logits=1),
         ):
-            assert check(Likelihood(model.forward, model.template, budget).score(QUERIES), wanted)
+            assert check(
+                LikelihoodScorer(model.forward, model.template, budget).score(QUERIES), wanted
+            )
         assert check([model.likelihood.score([q])[0] for q in QUERIES], wanted)
         assert check(model.likelihood.score(QUERIES[::-1])[::-1], wanted)
 
@@ -122,7 +124,8 @@ def test_each_shared_token_is_read_once(tiny: LocalModel) -> None:
         with torch.inference_mode():
             header = SHARED * 3
             asked = [
-                Query(header + f"{n}. what is", (" a wheel", " a mat", " rain")) for n in range(9)
+                ScoreQuery(header + f"{n}. what is", (" a wheel", " a mat", " rain"))
+                for n in range(9)
             ]
             tiny.likelihood.score(asked)
             once = sum(read)
@@ -141,7 +144,7 @@ def test_concurrent_calls_are_one_tree(tiny: LocalModel) -> None:
     calls: list[int] = []
     score = tiny._worker._score
 
-    def counted(queries: Sequence[Query]) -> list[list[ContinuationScores]]:
+    def counted(queries: Sequence[ScoreQuery]) -> list[list[ContinuationScores]]:
         calls.append(len(queries))
         return score(queries)
 
@@ -164,7 +167,7 @@ def test_concurrent_calls_are_one_tree(tiny: LocalModel) -> None:
 def test_what_cannot_be_scored_is_said(tiny: LocalModel, make: Callable[..., Path]) -> None:
     def one(prefix: Conversation | str, *continuations: str) -> list[ContinuationScores]:
         with torch.inference_mode():
-            return tiny.likelihood.score([Query(prefix, continuations)])[0]
+            return tiny.likelihood.score([ScoreQuery(prefix, continuations)])[0]
 
     empty, sound = one("the cat", "", " sat")
     assert empty.failure is not None and "no token of its own" in empty.failure.message
@@ -182,7 +185,7 @@ def test_what_cannot_be_scored_is_said(tiny: LocalModel, make: Callable[..., Pat
 
 def test_a_prefix_beyond_the_window_loses_its_first_tokens(tiny: LocalModel) -> None:
     far = "the rain in the garden " * 120
-    near = Query(far + "the cat", (" sat on the mat",))
+    near = ScoreQuery(far + "the cat", (" sat on the mat",))
     with torch.inference_mode():
         (score,) = tiny.likelihood.score([near])[0]
         ids = tiny.forward.encode(far + "the cat sat on the mat")
@@ -218,7 +221,7 @@ def test_a_failure_of_the_machine_reaches_its_callers_and_the_model_lives(
 def test_no_template_means_plain_turns(make: Callable[..., Path]) -> None:
     path = str(make("llama", template=False, bos=True))
     model = LocalModel.load(path, dtype="float32", device="cpu")
-    query = Query(Conversation.of("how do I repair a wheel?"), (" Ask a helper.", " Rain"))
+    query = ScoreQuery(Conversation.of("how do I repair a wheel?"), (" Ask a helper.", " Rain"))
     with torch.inference_mode():
         assert check(model.likelihood.score([query]), [plain(path, query, model)])
 
@@ -237,19 +240,19 @@ def test_every_target_is_predicted_once_behind_its_own_tokens(
         np.arange(len(r) - s, dtype=np.int64) + 100 * i
         for i, (r, s) in enumerate(zip(rows, starts))
     ]
-    tree = Tree(reads, starts, targets)
+    tree = PrefixTree(reads, starts, targets)
     assert tree.tokens == len({tuple(r[: n + 1]) for r in rows for n in range(len(r))})
     found: dict[int, tuple[int, tuple[int, ...]]] = {}
     open_heads: list[list[int]] = []
     for part in tree.parts(most=most, head=head):
         before = [t for h in open_heads for t in h]
-        if isinstance(part, Close):
+        if isinstance(part, CloseHead):
             open_heads.pop()
             continue
         sees = (
             np.tri(len(part.ids), dtype=bool)
-            if isinstance(part, Head) or part.sees is None
-            else part.sees
+            if isinstance(part, SharedHead) or part.visible is None
+            else part.visible
         )
         assert len(part.ids) or isinstance(part, Segment)
         for row, target, place in zip(part.wanted.rows, part.wanted.targets, part.wanted.places):
@@ -258,11 +261,13 @@ def test_every_target_is_predicted_once_behind_its_own_tokens(
                 int(target),
                 (*before, *part.ids[np.flatnonzero(sees[row])].tolist()),
             )
-        if isinstance(part, Head):
+        if isinstance(part, SharedHead):
             assert part.start == len(before)
             open_heads.append(part.ids.tolist())
         else:
-            assert all(p == len(before) + int(sees[i].sum()) - 1 for i, p in enumerate(part.at))
+            assert all(
+                p == len(before) + int(sees[i].sum()) - 1 for i, p in enumerate(part.positions)
+            )
     assert not open_heads
     place = 0
     for i, row in enumerate(rows):

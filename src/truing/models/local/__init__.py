@@ -1,7 +1,8 @@
-"""Models that run on this machine through transformers (the `local` extra): `local:smollm2`, `local:PATH`.
+"""Models that run on this machine through transformers (the `local` extra): `local:smollm2`,
+`local:PATH`.
 
-Arguments of the spec: `dtype` (auto, float32, bfloat16, float16), `device` (auto, cpu, cuda, mps), `batch` (rows
-written at once, 64).
+Arguments of the spec: `dtype` (auto, float32, bfloat16, float16), `device` (auto, cpu, cuda, mps),
+`batch` (rows written at once, 64).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ __all__ = ["LocalModel", "build"]
 
 
 def build(args: Args) -> LocalModel:
-    """`local:NAME,dtype=auto,device=auto,batch=64`; the name is a folder, `smollm2`, or a hub id."""
+    """`local:NAME,dtype=auto,device=auto,batch=64`; the name is a folder, `smollm2`, or a hub
+    id.
+    """
     batch = args.integer("batch", 64)
     if batch < 1:
         raise args.fault(f"batch={batch} is less than 1")

@@ -1,7 +1,8 @@
-"""Continuous batching: rows join when there is room, leave when they end, and no token is padding.
+"""Continuous batching: requests join the batch when a slot is free and leave it when they end.
 
-After Orca (Yu et al., OSDI 2022): the batch is remade at each step. Prompts are read packed; the head that they share
-(system message, few-shot examples) is read once and kept as one block of keys and values.
+After Orca (Yu et al., OSDI 2022): the batch is formed anew at each step, without padding. Prompts
+are prefilled packed; the head that they share (system message, few-shot examples) is prefilled once
+and kept as one block of keys and values.
 """
 
 from __future__ import annotations
@@ -16,239 +17,261 @@ import torch
 from torch import Tensor
 
 from truing.core.types import Sampling, TokenLogprob
-from truing.models.local.attention import Block, Packed
-from truing.models.local.forward import Forward, causal
-from truing.models.local.rows import Decode, Rows
-from truing.models.local.sampling import likeliest, pick
-from truing.models.local.template import Prompt
+from truing.models.local.attention import PackedStep, PrefixBlock
+from truing.models.local.forward import PackedForward, group_causal_segments
+from truing.models.local.kv_cache import DecodeStep, KVCache
+from truing.models.local.sampling import sample_tokens, top_logprobs
+from truing.models.local.template import EncodedPrompt
 
 
 @dataclass(eq=False)
-class Request:
-    """One answer to write. `told` hears the text so far after each token, `ended` the finished request."""
+class GenerationRequest:
+    """One answer to generate.
 
-    prompt: Prompt
+    `on_text` is called with the text so far after each token, `on_finish` with the finished
+    request; `shared_length` is the length of the shared head in front of the request's own tokens.
+    """
+
+    prompt: EncodedPrompt
     sampling: Sampling
     rng: np.random.Generator | None
-    ended: Callable[[Request], None]
-    told: Callable[[str], None] | None = None
-    head: int = 0
-    out: list[int] = field(default_factory=list)
+    on_finish: Callable[[GenerationRequest], None]
+    on_text: Callable[[str], None] | None = None
+    shared_length: int = 0
+    output_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish: str = ""
+    finish_reason: str = ""
     text: str = ""
     failure: tuple[str, str] | None = None
     cancelled: bool = False
 
     @property
     def position(self) -> int:
-        """The position of the token that is read next."""
-        return len(self.prompt.ids) + len(self.out) - 1
+        """The position of the next token."""
+        return len(self.prompt.ids) + len(self.output_ids) - 1
 
 
 class Decoder:
     """Writes answers on one `Forward`; `step` is called again and again by one thread."""
 
     def __init__(
-        self, forward: Forward, *, slots: int = 64, read: int = 2048, heads: int = 4
+        self, forward: PackedForward, *, slots: int = 64, read: int = 2048, heads: int = 4
     ) -> None:
         self.forward = forward
         self.slots = slots
         self.read = read
         self.max_heads = heads
-        self.rows = Rows(slots)
-        self.live: list[Request] = []
-        self.waiting: list[Request] = []
-        self._joining: list[Request] = []
-        self._blocks: dict[tuple[int, ...], Block] = {}
+        self.rows = KVCache(slots)
+        self.live: list[GenerationRequest] = []
+        self.waiting: list[GenerationRequest] = []
+        self._joining: list[GenerationRequest] = []
+        self._blocks: dict[tuple[int, ...], PrefixBlock] = {}
 
     @property
     def busy(self) -> bool:
-        """Whether anything is left to write."""
+        """Whether requests are running or waiting."""
         return bool(self.live or self.waiting)
 
-    def add(self, requests: Sequence[Request]) -> None:
-        """More answers to write. Longest prompts go first, so that rows of one time are alike."""
+    def add(self, requests: Sequence[GenerationRequest]) -> None:
+        """Queues requests. The longest prompts go first, so that the rows of a batch are alike."""
         counts = Counter(
             r.prompt.ids[:h] for r in (*requests, *self.waiting) for h in r.prompt.heads[:1]
         )
         for request in requests:
-            request.head = self._choose(request, counts)
-            room = self.forward.window - len(request.prompt.ids)
-            if room < 1:
-                words = f"the prompt has {len(request.prompt.ids)} tokens, the model reads {self.forward.window}"
-                self._end(request, "error", failure=("context", words))
+            request.shared_length = self._choose_shared_head(request, counts)
+            room_left = self.forward.window - len(request.prompt.ids)
+            if room_left < 1:
+                message = (
+                    f"the prompt has {len(request.prompt.ids)} tokens, the model reads "
+                    f"{self.forward.window}"
+                )
+                self._finish_request(request, "error", failure=("context", message))
             elif request.sampling.max_tokens < 1:
-                self._end(request, "length")
+                self._finish_request(request, "length")
             else:
                 self.waiting.append(request)
-        self.waiting.sort(key=lambda r: len(r.prompt.ids) - r.head)  # taken from the end
+        self.waiting.sort(key=lambda r: len(r.prompt.ids) - r.shared_length)  # taken from the end
 
-    def _choose(self, request: Request, counts: Counter[tuple[int, ...]]) -> int:
-        """The whole history as shared head only where several prompts have it; else the system message."""
+    def _choose_shared_head(
+        self, request: GenerationRequest, counts: Counter[tuple[int, ...]]
+    ) -> int:
+        """Returns the length of the shared head: the history if several prompts have it, else the
+        system message.
+        """
         heads = request.prompt.heads
         if not heads:
             return 0
         longest = request.prompt.ids[: heads[0]]
-        if len(heads) == 1 or counts[longest] >= 4 or self.forward.knows(longest):
+        if len(heads) == 1 or counts[longest] >= 4 or self.forward.has_prefix(longest):
             return heads[0]
         return heads[-1]
 
     def step(self) -> None:
-        """Lets rows join if there is room, then writes one token in each."""
-        self._leave()
-        free = self.slots - len(self.live)
-        if self.waiting and (free >= max(1, self.slots // 8) or free >= len(self.waiting)):
-            self._join(free)
+        """Admits waiting requests if slots are free, then generates one token for each running
+        request.
+        """
+        self._remove_finished()
+        free_slots = self.slots - len(self.live)
+        # Not for every single slot: prefilling a few prompts together is cheaper.
+        if self.waiting and (
+            free_slots >= max(1, self.slots // 8) or free_slots >= len(self.waiting)
+        ):
+            self._admit_requests(free_slots)
         if self.live:
-            self._write()
+            self._decode_step()
 
-    def fail(self, kind: str, words: str) -> None:
-        """Ends everything with a failure (the forward pass broke)."""
+    def fail(self, kind: str, message: str) -> None:
+        """Ends all requests with a failure (the forward pass raised)."""
         for request in (*self.live, *self._joining, *self.waiting):
-            self._end(request, "error", failure=(kind, words))
+            self._finish_request(request, "error", failure=(kind, message))
         self.live, self.waiting, self._joining, self._blocks = [], [], [], {}
-        self.rows = Rows(self.slots)
+        self.rows = KVCache(self.slots)
 
-    def _leave(self) -> None:
-        for at in range(len(self.live) - 1, -1, -1):
-            if self.live[at].finish or self.live[at].cancelled:
-                moved = self.rows.drop(at)
-                self.live[at] = self.live[moved]
+    def _remove_finished(self) -> None:
+        for index in range(len(self.live) - 1, -1, -1):
+            if self.live[index].finish_reason or self.live[index].cancelled:
+                last = self.rows.drop(index)
+                self.live[index] = self.live[last]
                 self.live.pop()
         self.waiting = [r for r in self.waiting if not r.cancelled]
         if not self.live:
             self._blocks.clear()
 
-    def _join(self, free: int) -> None:
-        joining: dict[tuple[int, ...], list[Request]] = {}
-        held = {r.prompt.ids[: r.head] for r in self.live if r.head}
-        for _ in range(min(free, len(self.waiting))):
+    def _admit_requests(self, free_slots: int) -> None:
+        requests_by_head: dict[tuple[int, ...], list[GenerationRequest]] = {}
+        live_heads = {r.prompt.ids[: r.shared_length] for r in self.live if r.shared_length}
+        for _ in range(min(free_slots, len(self.waiting))):
             request = self.waiting.pop()
             self._joining.append(request)
             if (
-                request.head
-                and request.prompt.ids[: request.head] not in held
-                and len(held) >= self.max_heads
+                request.shared_length
+                and request.prompt.ids[: request.shared_length] not in live_heads
+                and len(live_heads) >= self.max_heads
             ):
                 ids = (
                     request.prompt.ids
                 )  # too many different heads at once: this one is read with its row
-                request.head = next((h for h in request.prompt.heads if ids[:h] in held), 0)
-            head = request.prompt.ids[: request.head]
-            held.update({head} if head else ())
-            joining.setdefault(head, []).append(request)
-        for head, requests in joining.items():
+                request.shared_length = next(
+                    (h for h in request.prompt.heads if ids[:h] in live_heads), 0
+                )
+            head = request.prompt.ids[: request.shared_length]
+            live_heads.update({head} if head else ())
+            requests_by_head.setdefault(head, []).append(request)
+        for head, requests in requests_by_head.items():
             if head and head not in self._blocks:
-                self._blocks[head] = self.forward.stored(head)
-            for batch in _by_budget(requests, self.read):
-                self._read(batch, self._blocks.get(head))
+                self._blocks[head] = self.forward.cached_prefix(head)
+            for batch in _split_by_tokens(requests, self.read):
+                self._prefill(batch, self._blocks.get(head))
         self._joining.clear()
 
-    def _read(self, requests: list[Request], block: Block | None) -> None:
-        """Reads prompts packed; answers to equal prompts (n > 1) share one reading."""
-        first: dict[tuple[int, ...], int] = {}
+    def _prefill(self, requests: list[GenerationRequest], block: PrefixBlock | None) -> None:
+        """Prefills prompts packed; equal prompts (n > 1) are prefilled once."""
+        row_of_prompt: dict[tuple[int, ...], int] = {}
         for request in requests:
-            first.setdefault(request.prompt.ids, len(first))
+            row_of_prompt.setdefault(request.prompt.ids, len(row_of_prompt))
         start = block.length if block is not None else 0
-        parts = [ids[start:] for ids in first]
+        parts = [ids[start:] for ids in row_of_prompt]
         lengths = [len(p) for p in parts]
         ends = np.cumsum(lengths)
         forward = self.forward
-        at = torch.cat([torch.arange(start, start + n) for n in lengths]).to(forward.device)
-        packed = Packed(causal(lengths, forward.device), at, block, keep=True)
-        hidden = forward.hidden(forward.tensor([t for p in parts for t in p]), at, packed)
+        index = torch.cat([torch.arange(start, start + n) for n in lengths]).to(forward.device)
+        packed = PackedStep(group_causal_segments(lengths, forward.device), index, block, keep=True)
+        hidden = forward.hidden(forward.tensor([t for p in parts for t in p]), index, packed)
         logits = forward.logits(hidden[torch.as_tensor(ends - 1, device=hidden.device)])
-        which = [first[r.prompt.ids] for r in requests]
+        prompt_rows = [row_of_prompt[r.prompt.ids] for r in requests]
         self.rows.add(
-            packed.k, packed.v, [(int(ends[i]) - lengths[i], int(ends[i])) for i in which]
+            packed.k, packed.v, [(int(ends[i]) - lengths[i], int(ends[i])) for i in prompt_rows]
         )
         self.live += requests
-        self._take(requests, logits[torch.tensor(which, device=logits.device)])
+        self._append_tokens(requests, logits[torch.tensor(prompt_rows, device=logits.device)])
 
-    def _write(self) -> None:
-        live = [r for r in self.live if not r.finish]
+    def _decode_step(self) -> None:
+        live = [r for r in self.live if not r.finish_reason]
         if len(live) < len(self.live):  # some ended with their first token
-            self._leave()
+            self._remove_finished()
             if not self.live:
                 return
         forward = self.forward
-        at = forward.tensor([r.position for r in self.live])
-        step = Decode(self.rows, at, self._shared())
-        hidden = forward.hidden(forward.tensor([r.out[-1] for r in self.live]), at, step)
+        index = forward.tensor([r.position for r in self.live])
+        step = DecodeStep(self.rows, index, self._shared_blocks())
+        hidden = forward.hidden(forward.tensor([r.output_ids[-1] for r in self.live]), index, step)
         step.done()
-        self._take(self.live, forward.logits(hidden))
+        self._append_tokens(self.live, forward.logits(hidden))
 
-    def _shared(self) -> list[tuple[Block, Tensor | None]]:
-        heads = [r.prompt.ids[: r.head] for r in self.live]
-        made: list[tuple[Block, Tensor | None]] = []
+    def _shared_blocks(self) -> list[tuple[PrefixBlock, Tensor | None]]:
+        heads = [r.prompt.ids[: r.shared_length] for r in self.live]
+        batches: list[tuple[PrefixBlock, Tensor | None]] = []
         for head in dict.fromkeys(h for h in heads if h):
             rows = [i for i, h in enumerate(heads) if h == head]
-            every = len(rows) == len(heads)
-            made.append((self._blocks[head], None if every else self.forward.tensor(rows)))
-        return made
+            whole_batch = len(rows) == len(heads)
+            batches.append((self._blocks[head], None if whole_batch else self.forward.tensor(rows)))
+        return batches
 
-    def _take(self, requests: Sequence[Request], logits: Tensor) -> None:
-        """Chooses a token for each row and ends the rows that are done."""
-        draws = [r.rng.random() if r.rng is not None else 0.0 for r in requests]
-        tokens = pick(logits, [r.sampling for r in requests], draws)
-        for at, (request, token) in enumerate(zip(requests, tokens)):
+    def _append_tokens(self, requests: Sequence[GenerationRequest], logits: Tensor) -> None:
+        """Samples a token for each row and finishes the rows that are done."""
+        uniform_draws = [r.rng.random() if r.rng is not None else 0.0 for r in requests]
+        tokens = sample_tokens(logits, [r.sampling for r in requests], uniform_draws)
+        for index, (request, token) in enumerate(zip(requests, tokens)):
             if token < 0:
-                self._end(
+                self._finish_request(
                     request, "error", failure=("nan", "the model gave logits that are no numbers")
                 )
                 continue
             if request.sampling.logprobs is not None:
-                self._note(request, logits[at], token)
+                self._record_logprobs(request, logits[index], token)
             if token in self.forward.ends:
-                self._end(request, "stop")
+                self._finish_request(request, "stop")
                 continue
-            request.out.append(token)
-            self._look(request)
+            request.output_ids.append(token)
+            self._check_finished(request)
 
-    def _note(self, request: Request, row: Tensor, token: int) -> None:
+    def _record_logprobs(self, request: GenerationRequest, row: Tensor, token: int) -> None:
         tokenizer: Any = self.forward.tokenizer
-        mass, top = likeliest(row, token, request.sampling.logprobs or 0, tokenizer)
-        request.logprobs.append(TokenLogprob(str(tokenizer.decode([token])), mass, top))
+        logprob, top = top_logprobs(row, token, request.sampling.logprobs or 0, tokenizer)
+        request.logprobs.append(TokenLogprob(str(tokenizer.decode([token])), logprob, top))
 
-    def _look(self, request: Request) -> None:
-        """Ends a row at a stop string, its limit or the window; tells a listener the text so far."""
+    def _check_finished(self, request: GenerationRequest) -> None:
+        """Finishes a request at a stop string, its token limit or the context window; reports the
+        text so far.
+        """
         stop = request.sampling.stop
-        if stop or request.told is not None:
-            text = self.forward.decode(request.out)
+        if stop or request.on_text is not None:
+            text = self.forward.decode(request.output_ids)
             cut = min((i for i in (text.find(s) for s in stop if s) if i >= 0), default=-1)
             if cut >= 0:
-                self._end(request, "stop", text=text[:cut])
+                self._finish_request(request, "stop", text=text[:cut])
                 return
-            if request.told is not None:
-                request.told(text)
-        full = len(request.prompt.ids) + len(request.out) >= self.forward.window
-        if len(request.out) >= request.sampling.max_tokens or full:
-            self._end(request, "length")
+            if request.on_text is not None:
+                request.on_text(text)
+        full = len(request.prompt.ids) + len(request.output_ids) >= self.forward.window
+        if len(request.output_ids) >= request.sampling.max_tokens or full:
+            self._finish_request(request, "length")
 
-    def _end(
+    def _finish_request(
         self,
-        request: Request,
+        request: GenerationRequest,
         finish: str,
         *,
         text: str | None = None,
         failure: tuple[str, str] | None = None,
     ) -> None:
-        if request.finish:
+        if request.finish_reason:
             return
-        request.finish, request.failure = finish, failure
-        request.text = self.forward.decode(request.out) if text is None else text
-        request.ended(request)
+        request.finish_reason, request.failure = finish, failure
+        request.text = self.forward.decode(request.output_ids) if text is None else text
+        request.on_finish(request)
 
 
-def _by_budget(requests: Sequence[Request], tokens: int) -> list[list[Request]]:
-    made: list[list[Request]] = []
+def _split_by_tokens(
+    requests: Sequence[GenerationRequest], tokens: int
+) -> list[list[GenerationRequest]]:
+    batches: list[list[GenerationRequest]] = []
     used = tokens
     for request in requests:
-        need = len(request.prompt.ids) - request.head
-        if used + need > tokens or not made:
-            made.append([])
+        prompt_tokens = len(request.prompt.ids) - request.shared_length
+        if used + prompt_tokens > tokens or not batches:
+            batches.append([])
             used = 0
-        made[-1].append(request)
-        used += need
-    return made
+        batches[-1].append(request)
+        used += prompt_tokens
+    return batches

@@ -1,4 +1,4 @@
-"""One transformers model seen as a function of packed tokens: hidden states, logits, prefix blocks."""
+"""A transformers model as a function of packed tokens: hidden states, logits, prefix blocks."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ from torch import Tensor
 
 from truing.core.errors import UserError
 from truing.hf.loading import LoadedModel, context_length, eos_token_ids, limit_torch_threads
-from truing.models.local.attention import NAME, Block, Group, Packed, Step, during, register
+from truing.models.local.attention import (
+    ATTENTION_NAME,
+    AttentionStep,
+    PackedStep,
+    PrefixBlock,
+    SegmentGroup,
+    register_attention,
+    use_step,
+)
 
 
-class Forward:
-    """Runs a loaded causal model; not for several threads at once."""
+class PackedForward:
+    """Runs a loaded causal model; not thread-safe."""
 
     def __init__(self, loaded: LoadedModel, *, prefix_bytes: int = 256 << 20) -> None:
-        register()
+        register_attention()
         model = loaded.model
         if not getattr(model, "_supports_attention_backend", False):
             raise UserError(
                 f"local:{loaded.weights.name}: {type(model).__name__} has no replaceable attention"
             )
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(ATTENTION_NAME)
         self.model = model
         self.body = model.base_model
         self.head = model.get_output_embeddings()
@@ -35,108 +43,117 @@ class Forward:
         self._cap = getattr(config, "final_logit_softcapping", None)
         scale = getattr(config, "logits_scaling", None)
         self._scale = 1.0 / scale if scale else getattr(config, "logit_scale", None)
-        self._blocks: OrderedDict[tuple[int, ...], Block] = OrderedDict()
+        self._blocks: OrderedDict[tuple[int, ...], PrefixBlock] = OrderedDict()
         self._limit = prefix_bytes
         limit_torch_threads()
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The arithmetic in use."""
+        """The dtype of the weights."""
         return next(self.model.parameters()).dtype
 
-    def hidden(self, ids: Tensor, at: Tensor, step: Step) -> Tensor:
-        """Last hidden states `[T, E]` of packed tokens at their positions."""
-        nothing = torch.empty(
+    def hidden(self, ids: Tensor, start: Tensor, step: AttentionStep) -> Tensor:
+        """Returns the last hidden states `[T, E]` of packed tokens `[T]` at their positions."""
+        prepared_mask = torch.empty(
             1, 1, 1, 1, device=ids.device
         )  # a prepared mask: transformers makes none
-        with during(step):
+        with use_step(step):
             out = self.body(
-                input_ids=ids[None], attention_mask=nothing, position_ids=at[None], use_cache=False
+                input_ids=ids[None],
+                attention_mask=prepared_mask,
+                position_ids=start[None],
+                use_cache=False,
             )
         return out.last_hidden_state[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits `[n, V]` in float32 of hidden states `[n, E]`."""
-        made = self.head(hidden)
+        """Returns the logits `[n, V]` in float32 of hidden states `[n, E]`."""
+        logits = self.head(hidden)
         if self._scale is not None:
-            made = made * self._scale
-        made = made.float()
-        return torch.tanh(made / self._cap) * self._cap if self._cap is not None else made
+            logits = logits * self._scale
+        logits = logits.float()
+        return torch.tanh(logits / self._cap) * self._cap if self._cap is not None else logits
 
-    def block(self, ids: Sequence[int], base: Block | None = None) -> Block:
-        """Keys and values of tokens that come first (or after `base`)."""
+    def read_prefix(self, ids: Sequence[int], base: PrefixBlock | None = None) -> PrefixBlock:
+        """Returns the keys and values of tokens at the start (or after `base`)."""
         start = base.length if base is not None else 0
-        row, where = self.tensor(ids), torch.arange(start, start + len(ids), device=self.device)
-        step = Packed([causal([len(ids)], self.device)[0]], where, base, keep=True)
-        self.hidden(row, where, step)
+        row, positions = self.tensor(ids), torch.arange(start, start + len(ids), device=self.device)
+        step = PackedStep(
+            [group_causal_segments([len(ids)], self.device)[0]], positions, base, keep=True
+        )
+        self.hidden(row, positions, step)
         if base is not None and base.length:
             return base.then(step.k, step.v)
-        return Block(
+        return PrefixBlock(
             [k.unsqueeze(0).contiguous() for k in step.k],
             [v.unsqueeze(0).contiguous() for v in step.v],
         )
 
-    def stored(self, ids: tuple[int, ...]) -> Block:
-        """As `block`, kept for the next time; the least lately used are dropped beyond the memory limit."""
-        found = self._blocks.get(ids)
-        if found is None:
-            found = self._blocks[ids] = self.block(ids)
+    def cached_prefix(self, ids: tuple[int, ...]) -> PrefixBlock:
+        """As `read_prefix`, cached; the least recently used are dropped beyond the memory limit."""
+        block = self._blocks.get(ids)
+        if block is None:
+            block = self._blocks[ids] = self.read_prefix(ids)
             while (
                 len(self._blocks) > 1 and sum(b.bytes for b in self._blocks.values()) > self._limit
             ):
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(ids)
-        return found
+        return block
 
-    def knows(self, ids: tuple[int, ...]) -> bool:
-        """Whether a prefix is stored."""
+    def has_prefix(self, ids: tuple[int, ...]) -> bool:
+        """Whether a prefix is cached."""
         return ids in self._blocks
 
-    def forget(self) -> None:
-        """Drops stored prefixes (the weights have changed)."""
+    def clear_prefixes(self) -> None:
+        """Drops the cached prefixes (after a change of the weights)."""
         self._blocks.clear()
 
     def tensor(self, values: Sequence[int]) -> Tensor:
-        """Whole numbers on the model's device."""
+        """Returns integers as a tensor on the model's device."""
         return torch.tensor(list(values), dtype=torch.long, device=self.device)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text as it stands (special tokens in it are read, none are added)."""
+        """Returns the token ids of a text; special tokens in it are parsed, none are added."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids without special tokens."""
+        """Returns the text of token ids without special tokens."""
         text: str = self.tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
 
 
-def causal(lengths: Sequence[int], device: Any, *, waste: float = 0.25) -> list[Group]:
-    """Groups for segments that lie one after another, each causal in itself; similar lengths go together."""
+def group_causal_segments(
+    lengths: Sequence[int], device: Any, *, waste: float = 0.25
+) -> list[SegmentGroup]:
+    """Returns groups of consecutive segments, each causal in itself; similar lengths go
+    together.
+    """
     starts = [0]
     for n in lengths:
         starts.append(starts[-1] + n)
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    groups: list[Group] = []
-    at = 0
-    while at < len(order):
-        wide = lengths[order[at]]
-        end = at
-        while end < len(order) and lengths[order[end]] >= wide * (1 - waste) - 8:
+    groups: list[SegmentGroup] = []
+    start = 0
+    while start < len(order):
+        longest = lengths[order[start]]
+        end = start
+        while end < len(order) and lengths[order[end]] >= longest * (1 - waste) - 8:
             end += 1
-        chosen = order[at:end]
-        offsets = torch.arange(wide)
-        sizes = torch.tensor([lengths[i] for i in chosen])[:, None]
-        index = torch.tensor([starts[i] for i in chosen])[:, None] + torch.minimum(
+        members = order[start:end]
+        offsets = torch.arange(longest)
+        sizes = torch.tensor([lengths[i] for i in members])[:, None]
+        index = torch.tensor([starts[i] for i in members])[:, None] + torch.minimum(
             offsets[None], sizes - 1
         )
-        groups.append(Group(index.to(device), (offsets[None] < sizes).to(device)))
-        at = end
+        groups.append(SegmentGroup(index.to(device), (offsets[None] < sizes).to(device)))
+        start = end
     return groups

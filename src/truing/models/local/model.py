@@ -1,4 +1,4 @@
-"""`local:PATH_OR_NAME`: a transformers model on this machine as a `Model`, `Streams` and `Scored`."""
+"""`local:PATH_OR_NAME`: a transformers model on this machine that generates, streams and scores."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from truing.core.types import (
 )
 from truing.hf.loading import LoadedModel, load_causal_lm
 from truing.hf.weights import Weights
-from truing.models.local.decoding import Decoder, Request
-from truing.models.local.forward import Forward
-from truing.models.local.likelihood import Likelihood, Query
-from truing.models.local.sampling import stream
-from truing.models.local.template import Template
-from truing.models.local.worker import Worker, _tell
+from truing.models.local.decoding import Decoder, GenerationRequest
+from truing.models.local.forward import PackedForward
+from truing.models.local.likelihood import LikelihoodScorer, ScoreQuery
+from truing.models.local.sampling import make_generator
+from truing.models.local.template import ChatTemplate
+from truing.models.local.worker import ModelThread, call_in_loop
 
 
 class LocalModel:
-    """Answers by continuous batching and scores by shared prefixes; safe under many concurrent calls.
+    """Generates by continuous batching and scores by shared prefixes; made for many concurrent
+    calls.
 
-    Each answer draws from its own random stream (seed, conversation, index): what is asked beside it changes nothing.
+    Each answer has its own random generator (seed, conversation, index): other calls do not change
+    it.
     """
 
     def __init__(
@@ -44,12 +46,12 @@ class LocalModel:
         lineage: Lineage | None = None,
     ) -> None:
         self.loaded = loaded
-        self.forward = Forward(loaded)
-        self.template = Template(loaded.tokenizer)
-        self.likelihood = Likelihood(self.forward, self.template)
+        self.forward = PackedForward(loaded)
+        self.template = ChatTemplate(loaded.tokenizer)
+        self.likelihood = LikelihoodScorer(self.forward, self.template)
         self._name = name or f"local:{loaded.weights.name}"
         self._lineage = lineage or _lineage(loaded.weights, self._name, self.dtype)
-        self._worker = Worker(
+        self._worker = ModelThread(
             self.forward, Decoder(self.forward, slots=batch), self.likelihood.score
         )
 
@@ -62,7 +64,7 @@ class LocalModel:
         device: str = "auto",
         batch: int = 64,
     ) -> LocalModel:
-        """Finds the weights (fetching them at the first use) and loads them."""
+        """Finds the weights (fetching them at the first use) and loads the model."""
         return cls(load_causal_lm(name, dtype=dtype, device=device), batch=batch)
 
     @property
@@ -72,12 +74,12 @@ class LocalModel:
 
     @property
     def title(self) -> str:
-        """What reports call it."""
+        """The name in reports."""
         return self.loaded.weights.title or self._name
 
     @property
     def lineage(self) -> Lineage:
-        """Of the folder's `truing.json` where training wrote one, else of the bare weights."""
+        """That of the folder's `truing.json` if training wrote one, else of the bare weights."""
         return self._lineage
 
     @property
@@ -86,25 +88,31 @@ class LocalModel:
         return str(self.forward.dtype).removeprefix("torch.")
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        """Gives `sampling.n` answers; concurrent calls are written together."""
+        """Returns `sampling.n` answers; concurrent calls share batches."""
         loop = asyncio.get_running_loop()
         try:
             prompt = self.template.prompt(conversation, sampling.tools)
         except (UserError, ValueError) as error:
             return tuple(Answer.failed("template", str(error)) for _ in range(sampling.n))
-        futures: list[asyncio.Future[Request]] = [loop.create_future() for _ in range(sampling.n)]
+        futures: list[asyncio.Future[GenerationRequest]] = [
+            loop.create_future() for _ in range(sampling.n)
+        ]
 
-        def ended(future: asyncio.Future[Request], request: Request) -> None:
-            _tell(loop, lambda: None if future.done() else future.set_result(request))
+        def set_result(
+            future: asyncio.Future[GenerationRequest], request: GenerationRequest
+        ) -> None:
+            call_in_loop(loop, lambda: None if future.done() else future.set_result(request))
 
         requests = [
-            Request(
+            GenerationRequest(
                 prompt,
                 sampling,
-                stream(sampling.seed, conversation, at) if sampling.temperature > 0 else None,
-                lambda request, future=future: ended(future, request),  # type: ignore[misc]
+                make_generator(sampling.seed, conversation, index)
+                if sampling.temperature > 0
+                else None,
+                lambda request, future=future: set_result(future, request),  # type: ignore[misc]
             )
-            for at, future in enumerate(futures)
+            for index, future in enumerate(futures)
         ]
         self._worker.submit(requests)
         try:
@@ -114,31 +122,31 @@ class LocalModel:
                 request.cancelled = True
 
     async def stream(self, conversation: Conversation, sampling: Sampling) -> AsyncIterator[str]:
-        """Yields the text of one answer as it is written; a failure ends the stream early with an exception."""
+        """Yields the text of one answer as it is generated. Raises RuntimeError for a failure."""
         loop = asyncio.get_running_loop()
         prompt = self.template.prompt(conversation, sampling.tools)
-        queue: asyncio.Queue[str | Request] = asyncio.Queue()
-        request = Request(
+        queue: asyncio.Queue[str | GenerationRequest] = asyncio.Queue()
+        request = GenerationRequest(
             prompt,
             sampling,
-            stream(sampling.seed, conversation, 0) if sampling.temperature > 0 else None,
-            lambda made: _tell(loop, queue.put_nowait, made),
-            told=lambda text: _tell(loop, queue.put_nowait, text),
+            make_generator(sampling.seed, conversation, 0) if sampling.temperature > 0 else None,
+            lambda scores: call_in_loop(loop, queue.put_nowait, scores),
+            on_text=lambda text: call_in_loop(loop, queue.put_nowait, text),
         )
         self._worker.submit([request])
         sent = 0
         try:
             while True:
-                got = await queue.get()
-                if isinstance(got, Request):
-                    if got.failure is not None:
-                        raise RuntimeError(": ".join(got.failure))
-                    if got.text[sent:]:
-                        yield got.text[sent:]
+                event = await queue.get()
+                if isinstance(event, GenerationRequest):
+                    if event.failure is not None:
+                        raise RuntimeError(": ".join(event.failure))
+                    if event.text[sent:]:
+                        yield event.text[sent:]
                     return
-                safe = _settled(got, sampling.stop)
+                safe = _stable_length(event, sampling.stop)
                 if safe > sent:
-                    yield got[sent:safe]
+                    yield event[sent:safe]
                     sent = safe
         finally:
             request.cancelled = True
@@ -146,38 +154,42 @@ class LocalModel:
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """See `Scored`; raises UserError where a continuation cannot be scored."""
-        made = await self.score(prefix, continuations)
-        for one in made:
-            if one.failure is not None:
-                raise UserError(f"{self.name}: {one.failure.message}")
-        return [list(s.logprobs) for s in made]
+        """See `LogprobModel`. Raises UserError if a continuation cannot be scored."""
+        scores = await self.score(prefix, continuations)
+        for continuation in scores:
+            if continuation.failure is not None:
+                raise UserError(f"{self.name}: {continuation.failure.message}")
+        return [list(s.logprobs) for s in scores]
 
     async def score(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[ContinuationScores]:
-        """As `logprobs`, with what was cut or merged, and a failure as data; concurrent calls are read as one tree."""
-        return await self._worker.score(Query(prefix, tuple(continuations)))
+        """As `logprobs`, with what was cut or merged, and failures as data; concurrent calls share
+        one prefix tree.
+        """
+        return await self._worker.score(ScoreQuery(prefix, tuple(continuations)))
 
     async def close(self) -> None:
-        """Lets the model's thread end."""
+        """Stops the model's thread once nothing is left to do."""
         self._worker.close()
 
 
-def _answer(request: Request) -> Answer:
-    usage = Usage(len(request.prompt.ids), len(request.out), request.head)
+def _answer(request: GenerationRequest) -> Answer:
+    usage = Usage(len(request.prompt.ids), len(request.output_ids), request.shared_length)
     if request.failure is not None:
         return msgspec.structs.replace(Answer.failed(*request.failure), usage=usage)
     return Answer(
         message=Message("assistant", request.text),
-        finish_reason=request.finish,
+        finish_reason=request.finish_reason,
         usage=usage,
         logprobs=tuple(request.logprobs) if request.sampling.logprobs is not None else None,
     )
 
 
-def _settled(text: str, stop: Sequence[str]) -> int:
-    """How much of a growing text can be shown: no half characters, nothing that may become a stop string."""
+def _stable_length(text: str, stop: Sequence[str]) -> int:
+    """Returns how much of a growing text can be shown: no incomplete characters, no start of a stop
+    string.
+    """
     safe = len(text)
     while safe and text[safe - 1] == "\ufffd":
         safe -= 1
@@ -189,8 +201,8 @@ def _settled(text: str, stop: Sequence[str]) -> int:
     return safe
 
 
-class _Card(msgspec.Struct):
-    """What of a trained folder's `truing.json` matters here."""
+class _ModelCard(msgspec.Struct):
+    """The fields of a trained folder's `truing.json` that are needed."""
 
     lineage: Lineage | None = None
 
@@ -199,11 +211,13 @@ def _lineage(weights: Weights, name: str, dtype: str) -> Lineage:
     card = Path(weights.path) / "truing.json"
     if card.is_file():
         try:
-            found = msgspec.json.decode(card.read_bytes(), type=_Card).lineage
+            lineage = msgspec.json.decode(card.read_bytes(), type=_ModelCard).lineage
         except msgspec.DecodeError as error:
             raise UserError(f"{card}: {error}") from error
-        if found is not None:
-            return msgspec.structs.replace(found, hash=found.hash or digest(weights.sha256, dtype))
+        if lineage is not None:
+            return msgspec.structs.replace(
+                lineage, hash=lineage.hash or digest(weights.sha256, dtype)
+            )
     return Lineage(
         name=name,
         hash=digest(weights.sha256, dtype),

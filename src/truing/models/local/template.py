@@ -1,4 +1,6 @@
-"""From a conversation to token ids: the model's chat template, the part of it that many prompts share, the tools."""
+"""Encodes conversations with the model's chat template, and finds the heads that many prompts
+share.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,18 @@ _MARK = "\u27e6\u27e7"  # stands in for the last user turn when the shared head 
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """Token ids of a whole prompt, and the lengths of the heads that other prompts may share, longest first."""
+class EncodedPrompt:
+    """The token ids of a prompt, and the lengths of the heads that other prompts may share, longest
+    first.
+    """
 
     ids: tuple[int, ...]
     heads: tuple[int, ...] = ()
 
 
-class Template:
-    """Renders conversations with a tokenizer's chat template; without one, as plain `User:` / `Assistant:` turns.
+class ChatTemplate:
+    """Renders conversations with a tokenizer's chat template; without one, as plain `User:` /
+    `Assistant:` turns.
 
     A template that knows no system role gets the system text at the head of the first user turn.
     """
@@ -33,31 +38,37 @@ class Template:
         self._heads: dict[tuple[Message, ...], tuple[int, ...]] = {}
 
     def render(self, conversation: Conversation, tools: tuple[Tool, ...] = ()) -> str:
-        """The text that the model reads, up to where its answer begins."""
+        """Returns the prompt text, up to where the answer begins. Raises UserError if the template
+        refuses it.
+        """
         messages = conversation.messages
         if not messages:
             raise UserError("a conversation without messages has no answer")
         if self.plain:
             return _plain(messages)
         rows = [_row(m) for m in messages]
-        extra: dict[str, Any] = {"tools": [_tool(t) for t in tools]} if tools else {}
+        options: dict[str, Any] = {"tools": [_tool(t) for t in tools]} if tools else {}
         if messages[-1].role == "assistant":
-            extra["continue_final_message"] = True
+            options["continue_final_message"] = True
         else:
-            extra["add_generation_prompt"] = True
+            options["add_generation_prompt"] = True
         try:
-            return str(self.tokenizer.apply_chat_template(rows, tokenize=False, **extra))
+            return str(self.tokenizer.apply_chat_template(rows, tokenize=False, **options))
         except Exception as error:  # a template is a program; jinja raises what it likes
-            merged = _merge_system(rows)
-            if merged is None:
+            without_system = _merge_system(rows)
+            if without_system is None:
                 raise UserError(f"the chat template refuses this conversation: {error}") from error
             try:
-                return str(self.tokenizer.apply_chat_template(merged, tokenize=False, **extra))
+                return str(
+                    self.tokenizer.apply_chat_template(without_system, tokenize=False, **options)
+                )
             except Exception as again:
                 raise UserError(f"the chat template refuses this conversation: {again}") from again
 
-    def prompt(self, conversation: Conversation, tools: tuple[Tool, ...] = ()) -> Prompt:
-        """Token ids, with the heads that end before the last user turn and after the system message."""
+    def prompt(self, conversation: Conversation, tools: tuple[Tool, ...] = ()) -> EncodedPrompt:
+        """Token ids, with the heads that end before the last user turn and after the system
+        message.
+        """
         ids = self._encode(self.render(conversation, tools))
         messages = conversation.messages
         heads: list[int] = []
@@ -69,18 +80,18 @@ class Template:
                 n = len(shared)
                 if self.shortest <= n < len(ids) and ids[:n] == shared:
                     heads.append(n)
-        return Prompt(ids, tuple(heads))
+        return EncodedPrompt(ids, tuple(heads))
 
     def _head(self, before: tuple[Message, ...]) -> tuple[int, ...]:
-        found = self._heads.get(before)
-        if found is None:
+        head = self._heads.get(before)
+        if head is None:
             text = self.render(Conversation((*before, Message("user", _MARK))))
             # the last token may merge with what follows, so it is left to the prompt
-            found = self._encode(text.split(_MARK, 1)[0])[:-1]
+            head = self._encode(text.split(_MARK, 1)[0])[:-1]
             if len(self._heads) > 4096:
                 self._heads.clear()
-            self._heads[before] = found
-        return found
+            self._heads[before] = head
+        return head
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=self.plain).input_ids)

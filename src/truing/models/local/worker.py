@@ -1,4 +1,6 @@
-"""One thread that owns the model: concurrent calls are gathered, batched and answered in their own event loops."""
+"""The thread that owns the model: it batches concurrent calls and answers in the callers' event
+loops.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +13,26 @@ from typing import Any, TypeVar
 import torch
 
 from truing.core.types import ContinuationScores
-from truing.models.local.decoding import Decoder, Request
-from truing.models.local.forward import Forward
-from truing.models.local.likelihood import Query
+from truing.models.local.decoding import Decoder, GenerationRequest
+from truing.models.local.forward import PackedForward
+from truing.models.local.likelihood import ScoreQuery
 
 T = TypeVar("T")
 
 
-class Worker:
-    """Feeds a `Decoder` and scores queries between its steps; the thread starts with the first call.
+class ModelThread:
+    """Feeds a `Decoder` and scores queries between its steps; the thread starts with the first
+    call.
 
-    When it was idle it waits until calls have stopped coming for `gather` seconds, so that a first batch is a full one.
+    After idling it waits until no call has come for `gather` seconds (at most `longest`), to fill
+    the first batch.
     """
 
     def __init__(
         self,
-        forward: Forward,
+        forward: PackedForward,
         decoder: Decoder,
-        score: Callable[[Sequence[Query]], list[list[ContinuationScores]]],
+        score: Callable[[Sequence[ScoreQuery]], list[list[ContinuationScores]]],
         *,
         gather: float = 0.004,
         longest: float = 0.5,
@@ -38,37 +42,37 @@ class Worker:
         self._score = score
         self.gather = gather
         self.longest = longest
-        self._new: list[Request] = []
+        self._new: list[GenerationRequest] = []
         self._queries: list[
-            tuple[Query, Callable[[list[ContinuationScores] | Exception], None]]
+            tuple[ScoreQuery, Callable[[list[ContinuationScores] | Exception], None]]
         ] = []
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, requests: list[Request]) -> None:
-        """Hands over answers to write."""
+    def submit(self, requests: list[GenerationRequest]) -> None:
+        """Queues requests for generation."""
         with self._wake:
             self._new += requests
             self._start()
 
-    async def score(self, query: Query) -> list[ContinuationScores]:
-        """The scores of a query, read together with those that others ask for at the time."""
+    async def score(self, query: ScoreQuery) -> list[ContinuationScores]:
+        """Returns the scores of a query, computed together with concurrent ones."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[ContinuationScores]] = loop.create_future()
 
-        def ended(made: list[ContinuationScores] | Exception) -> None:
-            _tell(
+        def on_scored(results: list[ContinuationScores] | Exception) -> None:
+            call_in_loop(
                 loop,
                 *(
-                    (_fail, future, made)
-                    if isinstance(made, Exception)
-                    else (_settle, future, made)
+                    (_set_exception, future, results)
+                    if isinstance(results, Exception)
+                    else (_set_result, future, results)
                 ),
             )
 
         with self._wake:
-            self._queries.append((query, ended))
+            self._queries.append((query, on_scored))
             self._start()
         return await future
 
@@ -95,38 +99,41 @@ class Worker:
                                 self._thread = None
                                 return
                             self._wake.wait()
-                        self._gather()
+                        self._wait_for_batch()
                     new, self._new = self._new, []
                     queries, self._queries = self._queries, []
                 if queries:
-                    self._answer(queries)
-                self._turn(new)
+                    self._score_queries(queries)
+                self._step_decoder(new)
 
     def _pending(self) -> bool:
         return bool(self._new or self._queries)
 
-    def _gather(self) -> None:
-        until = time.monotonic() + self.longest
-        while time.monotonic() < until:
-            before = self._count()
+    def _wait_for_batch(self) -> None:
+        deadline = time.monotonic() + self.longest
+        while time.monotonic() < deadline:
+            count_before = self._queued()
             self._wake.wait(self.gather)
-            if self._count() == before:
+            if self._queued() == count_before:
                 return
 
-    def _count(self) -> int:
+    def _queued(self) -> int:
         return len(self._new) + len(self._queries)
 
-    def _answer(
-        self, queries: list[tuple[Query, Callable[[list[ContinuationScores] | Exception], None]]]
+    def _score_queries(
+        self,
+        queries: list[tuple[ScoreQuery, Callable[[list[ContinuationScores] | Exception], None]]],
     ) -> None:
         try:
-            made: list[list[ContinuationScores]] | Exception = self._score([q for q, _ in queries])
+            results: list[list[ContinuationScores]] | Exception = self._score(
+                [q for q, _ in queries]
+            )
         except Exception as error:
-            made = error
-        for at, (_, ended) in enumerate(queries):
-            ended(made if isinstance(made, Exception) else made[at])
+            results = error
+        for index, (_, on_scored) in enumerate(queries):
+            on_scored(results if isinstance(results, Exception) else results[index])
 
-    def _turn(self, new: list[Request]) -> None:
+    def _step_decoder(self, new: list[GenerationRequest]) -> None:
         try:
             if new:
                 self.decoder.add(new)
@@ -135,22 +142,24 @@ class Worker:
         except (
             Exception
         ) as error:  # out of memory, a broken model: the answers fail, the thread lives
-            self.decoder.waiting += [r for r in new if not r.finish]
+            self.decoder.waiting += [r for r in new if not r.finish_reason]
             self.decoder.fail(type(error).__name__, (str(error).splitlines() or ["no message"])[0])
 
 
-def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
+def call_in_loop(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any
+) -> None:
     try:
         loop.call_soon_threadsafe(function, *args)
     except RuntimeError:  # the loop has closed; nobody waits any more
         return
 
 
-def _settle(future: asyncio.Future[T], value: T) -> None:
+def _set_result(future: asyncio.Future[T], value: T) -> None:
     if not future.done():
         future.set_result(value)
 
 
-def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)

@@ -1,9 +1,11 @@
-"""Which tokens of many sequences need to be read, each once: a tree of shared prefixes, cut into passes.
+"""A prefix tree of many sequences, split into forward passes in which each distinct token is
+computed once.
 
-Sequences are sorted, so that what they share stands at their heads. A part of the tree that is small enough is one
-`Segment` (its tokens, each seeing its ancestors alone); a long head of a larger part becomes a `Head`, whose keys and
-values are kept while the parts below it are read. After SpecInfer's token trees (Miao et al. 2024, arXiv:2305.09781) and
-Hydragen's shared blocks (Juravsky et al. 2024, arXiv:2402.05099).
+Sequences are sorted, so that neighbours share their heads. A part of the tree that is small enough
+is one `Segment` (its tokens, each seeing its ancestors alone); a long head of a larger part becomes
+a `Head`, whose keys and values are kept while the parts below it are read. After SpecInfer's token
+trees (Miao et al. 2024, arXiv:2305.09781) and Hydragen's shared blocks (Juravsky et al. 2024,
+arXiv:2402.05099).
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Where something must be predicted: token indexes within a part, target ids, and places in the output."""
+class PredictionTargets:
+    """The predictions wanted of a part: token indexes within it, target ids, and places in the
+    output.
+    """
 
     rows: Ints
     targets: Ints
@@ -28,37 +32,37 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Head:
-    """Tokens that all parts below share; they follow the heads that are open."""
+class SharedHead:
+    """Tokens that all parts below share; they follow the open heads."""
 
     ids: Ints
     start: int
-    wanted: Wanted
+    wanted: PredictionTargets
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens `[t]` at their positions; `sees` `[t, t]`, or none where each sees all before it."""
+    """Tokens `[t]` at their positions; `visible` `[t, t]`, or None if each sees all before it."""
 
     ids: Ints
-    at: Ints
-    sees: NDArray[np.bool_] | None
-    wanted: Wanted
+    positions: Ints
+    visible: NDArray[np.bool_] | None
+    wanted: PredictionTargets
 
 
 @dataclass(frozen=True)
-class Close:
-    """The newest open head is done with."""
+class CloseHead:
+    """Closes the newest open head."""
 
 
-Part = Head | Segment | Close
+Part = SharedHead | Segment | CloseHead
 
 
-class Tree:
-    """Sequences in order, with what each shares with the one before it.
+class PrefixTree:
+    """Sorted sequences with the length that each shares with the one before it.
 
-    `rows[i]` are the tokens that sequence i reads; from position `starts[i]` on, each predicts the next of
-    `targets[i]`, and the results go to consecutive places from `places[i]` on.
+    `rows[i]` are the tokens that sequence i reads; from position `starts[i]` on, each predicts the
+    next of `targets[i]`, and the results go to consecutive places from `places[i]` on.
     """
 
     def __init__(
@@ -77,20 +81,24 @@ class Tree:
 
     @property
     def tokens(self) -> int:
-        """Distinct tokens in the whole tree: what must be read at the least."""
+        """The number of distinct tokens in the tree: the least that must be computed."""
         return int(self._new[-1])
 
     def size(self, low: int, high: int, depth: int) -> int:
-        """Distinct tokens of sequences `low` to `high` from `depth` on, which they share up to there."""
+        """Returns the distinct tokens of sequences `low` to `high` beyond `depth`, up to which they
+        are equal.
+        """
         return len(self.rows[low]) - depth + int(self._new[high] - self._new[low + 1])
 
     def parts(self, *, most: int = 256, head: int = 32) -> Iterator[Part]:
-        """The parts in reading order: segments of at most `most` tokens where that can be, heads of at least `head`."""
+        """Yields the parts in order: segments of at most `most` tokens where possible, heads of at
+        least `head`.
+        """
         todo: list[tuple[int, int, int] | None] = [(0, len(self.rows), 0)] if self.rows else []
         while todo:
             task = todo.pop()
             if task is None:
-                yield Close()
+                yield CloseHead()
                 continue
             low, high, base = task
             if high - low == 1 or self.size(low, high, base) <= most:
@@ -98,9 +106,11 @@ class Tree:
                 continue
             common = min(len(self.rows[low]), min(self.shared[low + 1 : high]))
             # a shorter one pays where it would else stand again in each of many segments
-            many = common - base >= head // 4 and self.size(low, high, base) >= 4 * most
-            if common - base >= head or (many and common > base):
-                yield Head(self.rows[low][base:common], base, self._within(low, high, base, common))
+            repeated = common - base >= head // 4 and self.size(low, high, base) >= 4 * most
+            if common - base >= head or (repeated and common > base):
+                yield SharedHead(
+                    self.rows[low][base:common], base, self._within(low, high, base, common)
+                )
                 todo.append(None)
                 base = common
             todo += [(a, b, base) for a, b in reversed(self._split(low, high, common, most, base))]
@@ -108,20 +118,22 @@ class Tree:
     def _split(
         self, low: int, high: int, common: int, most: int, base: int
     ) -> list[tuple[int, int]]:
-        """Children of a branching point; small neighbours stay together where they would else repeat a stretch."""
+        """Returns the children of a branching point; small neighbours stay together if they would
+        repeat tokens.
+        """
         cuts = [low, *(i for i in range(low + 1, high) if self.shared[i] <= common), high]
         spans = list(itertools.pairwise(cuts))
         if common == base:  # what ends here was read with the head
             return [(a, b) for a, b in spans if len(self.rows[a]) > base]
-        made: list[tuple[int, int]] = []
+        children: list[tuple[int, int]] = []
         for a, b in spans:
-            if made and self.size(made[-1][0], b, base) <= most:
-                made[-1] = (made[-1][0], b)
+            if children and self.size(children[-1][0], b, base) <= most:
+                children[-1] = (children[-1][0], b)
             else:
-                made.append((a, b))
-        return made
+                children.append((a, b))
+        return children
 
-    def _within(self, low: int, high: int, base: int, end: int) -> Wanted:
+    def _within(self, low: int, high: int, base: int, end: int) -> PredictionTargets:
         rows, targets, places = [], [], []
         for i in range(low, high):
             start = max(self.starts[i], base)
@@ -133,7 +145,7 @@ class Tree:
         return _wanted(rows, targets, places)
 
     def _segment(self, low: int, high: int, base: int) -> Segment:
-        ids, at, rows, targets, places = [], [], [], [], []
+        ids, positions, rows, targets, places = [], [], [], [], []
         spans: list[tuple[int, Ints]] = []  # first new token, path of each sequence
         path = np.empty(0, dtype=np.int64)
         count = 0
@@ -144,15 +156,15 @@ class Tree:
             path = np.concatenate((path[: fresh - base], new))
             spans.append((count, path))
             ids.append(row[fresh:])
-            at.append(np.arange(fresh, len(row)))
+            positions.append(np.arange(fresh, len(row)))
             count += len(new)
             start = max(self.starts[i], base)
             rows.append(path[start - base :])
             targets.append(self.targets[i][start - self.starts[i] :])
             places.append(np.arange(start, len(row)) - self.starts[i] + self.places[i])
-        sees = None if high - low == 1 else _sight(spans, count)
+        visible = None if high - low == 1 else _sight(spans, count)
         return Segment(
-            np.concatenate(ids), np.concatenate(at), sees, _wanted(rows, targets, places)
+            np.concatenate(ids), np.concatenate(positions), visible, _wanted(rows, targets, places)
         )
 
 
@@ -162,19 +174,19 @@ def _common(a: Ints, b: Ints) -> int:
     return int(differ[0]) if len(differ) else n
 
 
-def _wanted(rows: list[Ints], targets: list[Ints], places: list[Ints]) -> Wanted:
+def _wanted(rows: list[Ints], targets: list[Ints], places: list[Ints]) -> PredictionTargets:
     if not rows:
         none = np.empty(0, dtype=np.int64)
-        return Wanted(none, none, none)
-    return Wanted(np.concatenate(rows), np.concatenate(targets), np.concatenate(places))
+        return PredictionTargets(none, none, none)
+    return PredictionTargets(np.concatenate(rows), np.concatenate(targets), np.concatenate(places))
 
 
 def _sight(spans: Sequence[tuple[int, Ints]], count: int) -> NDArray[np.bool_]:
-    sees = np.zeros((count, count), dtype=bool)
+    visible = np.zeros((count, count), dtype=bool)
     for first, path in spans:
         old = path[path < first]
         end = int(path[-1]) + 1 if len(path) else first
         if end > first:
-            sees[first:end, old] = True
-            sees[first:end, first:end] = np.tri(end - first, dtype=bool)
-    return sees
+            visible[first:end, old] = True
+            visible[first:end, first:end] = np.tri(end - first, dtype=bool)
+    return visible

@@ -1,0 +1,146 @@
+"""The key/value cache of the running requests: one slot for each, live slots first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from truing.models.local.attention import (
+    MASK_VALUE,
+    AttentionOptions,
+    PrefixBlock,
+    attend,
+    attend_prefix,
+    merge_attention,
+)
+
+CAPACITY_MULTIPLE = 64
+
+
+class KVCache:
+    """Tensors `[slots, Hkv, capacity, D]` for each layer; the capacity grows as needed."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.lengths: list[int] = []
+        self.k: list[Tensor] = []
+        self.v: list[Tensor] = []
+
+    @property
+    def capacity(self) -> int:
+        """The number of tokens that a slot holds."""
+        return int(self.k[0].shape[2]) if self.k else 0
+
+    def add(
+        self, k: Sequence[Tensor], v: Sequence[Tensor], spans: Sequence[tuple[int, int]]
+    ) -> None:
+        """Adds rows from packed keys and values (`[Hkv, T, D]` for each layer): row i takes the
+        tokens `spans[i]`.
+        """
+        first = len(self.lengths)
+        self.grow(max(end - start for start, end in spans) + 1, like=(k, v))
+        for layer in range(len(k)):
+            for slot, (start, end) in enumerate(spans, first):
+                self.k[layer][slot, :, : end - start] = k[layer][:, start:end]
+                self.v[layer][slot, :, : end - start] = v[layer][:, start:end]
+        self.lengths += [end - start for start, end in spans]
+
+    def grow(
+        self, need: int, like: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+    ) -> None:
+        """Grows the capacity to at least `need` tokens (by a quarter, so that growing is rare)."""
+        if need <= self.capacity:
+            return
+        capacity = max(need, self.capacity * 5 // 4)
+        capacity = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
+        if not self.k:
+            if like is None:
+                raise ValueError("the first rows must bring their shape")
+            for tensors, rows in ((self.k, like[0]), (self.v, like[1])):
+                tensors += [t.new_zeros(self.slots, t.shape[0], capacity, t.shape[2]) for t in rows]
+            return
+        live_rows = len(self.lengths)
+        for store in (self.k, self.v):
+            for layer, tensors in enumerate(store):
+                grown = tensors.new_zeros(
+                    tensors.shape[0], tensors.shape[1], capacity, tensors.shape[3]
+                )
+                grown[:live_rows, :, : tensors.shape[2]] = tensors[:live_rows]
+                store[layer] = grown
+
+    def drop(self, row: int) -> int:
+        """Removes a row; the last row moves into its slot. Returns the former index of the row that
+        moved.
+        """
+        last = len(self.lengths) - 1
+        if row != last:
+            n = self.lengths[last]
+            for store in (self.k, self.v):
+                for layer in store:
+                    layer[row, :, :n] = layer[last, :, :n]
+            self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
+        return last
+
+
+@dataclass
+class DecodeStep:
+    """A forward pass over one new token for each live row.
+
+    `blocks` are shared prefixes with the rows behind them (None = all rows).
+    """
+
+    rows: KVCache
+    positions: Tensor
+    blocks: Sequence[tuple[PrefixBlock, Tensor | None]] = ()
+
+    def __post_init__(self) -> None:
+        device = self.positions.device
+        self.count = len(self.rows.lengths)
+        self.wide = max(self.rows.lengths) + 1
+        self.rows.grow(self.wide)
+        self._place = torch.tensor(self.rows.lengths, device=device)
+        self._every = torch.arange(self.count, device=device)
+        columns = torch.arange(self.wide, device=device)[None]
+        self._hidden = (columns > self._place[:, None]) * MASK_VALUE
+        self._bias: dict[int | None, Tensor] = {}
+
+    def bias(self, dtype: torch.dtype, window: int | None) -> Tensor:
+        """Returns the additive mask `[n, 1, 1, width]`."""
+        if window not in self._bias:
+            output = self._hidden
+            if window is not None and self.wide > window:
+                columns = torch.arange(self.wide, device=self.positions.device)[None]
+                output = output + (self._place[:, None] - columns >= window) * MASK_VALUE
+            self._bias[window] = output.to(dtype)[:, None, None]
+        return self._bias[window]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, how: AttentionOptions) -> Tensor:
+        """See `Step`."""
+        heads, n, dim = q.shape
+        kv = k.shape[0]
+        keys, values = self.rows.k[layer], self.rows.v[layer]
+        keys[self._every, :, self._place] = k.transpose(0, 1)
+        values[self._every, :, self._place] = v.transpose(0, 1)
+        folded = q.reshape(kv, heads // kv, n, dim).permute(2, 0, 1, 3)
+        bias = self.bias(q.dtype, how.window).expand(n, 1, heads // kv, self.wide)
+        out, lse = attend(folded, keys[:n, :, : self.wide], values[:n, :, : self.wide], bias, how)
+        output, mass = out.reshape(n, heads, dim), lse.reshape(n, heads)
+        for block, rows in self.blocks:
+            if rows is None:
+                output = merge_attention(
+                    output, mass, *attend_prefix(q, block, layer, how, self.positions)
+                )
+            else:
+                prefix_output, prefix_lse = attend_prefix(
+                    q[:, rows], block, layer, how, self.positions[rows]
+                )
+                output[rows] = merge_attention(output[rows], mass[rows], prefix_output, prefix_lse)
+        return output
+
+    def done(self) -> None:
+        """Counts the new tokens as part of their rows."""
+        self.rows.lengths = [n + 1 for n in self.rows.lengths]
