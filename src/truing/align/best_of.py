@@ -100,6 +100,7 @@ class BestOf:
         self.model, self.n, self.by, self.ceiling = model, n, by, ceiling
         self.below, self.refusal, self.temperature = below, refusal, temperature
 
+        # Name and hash of version 0.1: runs and lineages on disk refer to them.
         limit = f",ceiling=({ceiling.name})" if ceiling else ""
         limit += f",below={below:g}" if below is not None else ""
         self.name = f"best-of:{n},by=({by.name}){limit},of=({model.name})"
@@ -138,6 +139,7 @@ class BestOf:
 
     async def select_best(self, conversation: Conversation, answers: Sequence[Answer]) -> Answer:
         """Returns the best of the candidates, with a ruling that says which it is and why."""
+        # The caller pays for all candidates, also for those that are not returned.
         usage = _total_usage(answers)
         scored = await self.score_candidates(conversation, answers)
         candidates = [c for c in scored if c.answer.failure is None]
@@ -173,6 +175,7 @@ class BestOf:
         self, conversation: Conversation, answers: Sequence[Answer]
     ) -> list[_Candidate]:
         """Returns the answers with the scores of the selecting judge and of the ceiling judge."""
+        # Judges see a sample without the data set's labels, as they would in production.
         unnamed = Sample(conversation=conversation, source="best-of")
         sample = msgspec.structs.replace(unnamed, id=content_id(unnamed))
 

@@ -50,6 +50,7 @@ def _expected_best(ranked: Sequence[float], n: int) -> float:
     size = len(ranked)
     if not 1 <= n <= size:
         raise ValueError(f"n = {n}: between 1 and the {size} answers of each prompt")
+    # The answer of rank r wins where the other n - 1 answers come from the size - 1 - r worse ones.
     subsets = math.comb(size, n)
     return sum(
         math.comb(size - 1 - rank, n - 1) / subsets * value for rank, value in enumerate(ranked)
@@ -109,10 +110,11 @@ def retained_effect(
         resample = rng.choices(rows, k=len(rows))
         effect, retained_part = _effects(resample)
         effects.append(effect)
-        if effect:
+        if effect:  # a resample without any effect has no share
             shares.append(retained_part / effect)
     effect, retained_part = _effects(rows)
     effect_interval = _percentile_interval(effects)
+    # A ratio with a denominator near 0 says nothing.
     if effect_interval[0] <= 0 <= effect_interval[1] or not shares:
         return RetainedEffect(effect, effect_interval)
     return RetainedEffect(

@@ -61,6 +61,7 @@ def _parse_messages(path: str, text: str) -> tuple[Message, ...]:
     late = [i for i, message in enumerate(messages) if message.role == "system" and i > 0]
     if late:
         raise PlanError(f"{path}: messages[{late[0]}]: a system message must be the first")
+    # Otherwise the conversation would have two user messages in a row, which templates refuse.
     if messages[-1].role == "user":
         raise PlanError(f"{path}: the last message is a user's; a prefix ends with an answer")
     return messages

@@ -54,6 +54,7 @@ def replace_prompt(sample: Sample, text: str, system: str | None = None) -> Conv
 
     With `system` the system message is replaced too.
     """
+    # Only the last user message: earlier turns are context that the target has answered.
     messages = list(sample.conversation.messages)
     last = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
     if last < 0:

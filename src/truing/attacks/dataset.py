@@ -72,6 +72,7 @@ class AttackedDataset:
         """Yields each original sample (if `plain`), followed by its attacked versions."""
         for row in self._dataset.rows():
             sample = row.sample
+            # A benign prompt has no refusal that an attack could overcome.
             if sample.expect == "comply" or not is_attackable(sample):
                 continue
             if self._plain:

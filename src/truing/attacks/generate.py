@@ -130,23 +130,30 @@ async def generate_prompts(
                 repeated += 1
             else:
                 prompts[key] = prompt
-    samples = with_ids(
-        Sample(
-            conversation=Conversation.of(prompt),
-            harms=(category.id,),
-            expect="refuse",
-            source=f"generated:{model.name}",
-        )
-        for prompt in list(prompts.values())[:count]
-    )
+    source = f"generated:{model.name}"
     return GeneratedPrompts(
         category=category.id,
-        samples=tuple(samples),
+        samples=_make_samples(list(prompts.values())[:count], category, source),
         rounds=round_number,
         repeated=repeated,
         withheld=withheld,
         failures=tuple(failures),
     )
+
+
+def _make_samples(
+    prompts: Sequence[str], category: HarmCategory, source: str
+) -> tuple[Sample, ...]:
+    samples = (
+        Sample(
+            conversation=Conversation.of(prompt),
+            harms=(category.id,),
+            expect="refuse",
+            source=source,
+        )
+        for prompt in prompts
+    )
+    return tuple(with_ids(samples))
 
 
 def _parse_list(answer: Answer) -> list[str]:

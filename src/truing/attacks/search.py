@@ -160,6 +160,7 @@ class PairSearch(SteeredSearch):
         best: _Attempt | None = None
         last: _Attempt | None = None
         queries = 0
+        # A failed rewrite counts too, so that an attacker that never answers cannot loop for ever.
         for _ in range(self._budget.queries):
             text = await self._write_message(_reword_prompt(sample, last), rng)
             if text is None:
@@ -270,6 +271,7 @@ class CrescendoSearch(SteeredSearch):
                 continue
             step = dialogue.then(Message("user", text))
             answer = await self._query_target(step, target, rng)
+            # Crescendo's backtracking: the refusal stays out of the dialogue that the target sees.
             if answer.failure is None and answer.text.strip() and not _is_refusal(answer.text):
                 dialogue = step.then(answer.message)
                 turns += 1

@@ -59,6 +59,7 @@ class SuffixSearch:
         words = [rng.choice(_WORDS) for _ in range(self._length)]
         initial_logprob = best_logprob = await self._opening_logprob(sample, words, target)
         for _ in range(self._steps):
+            # Greedy: a change that does not improve is dropped, without annealing.
             candidate = list(words)
             candidate[rng.randrange(self._length)] = rng.choice(_WORDS)
             logprob = await self._opening_logprob(sample, candidate, target)

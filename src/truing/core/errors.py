@@ -77,6 +77,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     It is `; did you mean 'X'?` if a valid name is similar, else the list of valid names if that is
     short, else an empty string.
     """
+    # Sorted, so that the message does not depend on the order of a set.
     names = sorted(set(valid))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:

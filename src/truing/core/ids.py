@@ -39,6 +39,7 @@ def stream_seed(seed: int, *parts: str | int) -> int:
     """
     blake = hashlib.blake2b(str(seed).encode(), digest_size=8)
     for part in parts:
+        # NUL separates the parts; ids of users may hold lone surrogates.
         blake.update(b"\0" + str(part).encode("utf-8", "surrogatepass"))
     # 63 bits, because torch and numpy take signed 64-bit seeds.
     return int.from_bytes(blake.digest(), "big") >> 1

@@ -60,6 +60,7 @@ def find_judge_conflict(judge: Lineage, variant: Lineage) -> str | None:
     It may not if the judge, or a judge that it was trained from, selected, trained or blocked
     answers for the variant; nor if it shares training prompts with a judge that did.
     """
+    # A judge without a hash (of an old run) cannot be recognised.
     used = {j.hash: j for j in ancestors(variant) if j.hash}
     for source in (judge, *ancestors(judge)):
         if source.hash and source.hash in used:
@@ -67,6 +68,7 @@ def find_judge_conflict(judge: Lineage, variant: Lineage) -> str | None:
                 f"{variant.name or 'the variant'} was chosen, trained or blocked by "
                 f"{source.name or source.hash}"
             )
+    # Two judges with common training prompts tend to make the same mistakes.
     for used_judge in used.values():
         shared = len(set(judge.prompts) & set(used_judge.prompts))
         if shared:

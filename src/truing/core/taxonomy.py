@@ -97,7 +97,7 @@ def parse_taxonomy(path: str, text: str) -> Taxonomy:
     if not isinstance(data.get("name"), str):
         faults.append(f"{path}: name: missing")
     if faults:
-        raise PlanError(*dict.fromkeys(faults))
+        raise PlanError(*faults)
     return Taxonomy(
         name=str(data["name"]),
         categories=tuple(categories),
@@ -123,6 +123,7 @@ def load_crosswalk(source: str) -> Crosswalk:
     """Loads the built-in crosswalk of a label set; raises PlanError if there is none."""
     folder = files("truing") / "resources" / "taxonomies" / "crosswalks"
     data = _parse_toml(f"{source}.toml", _read_resource("crosswalk", folder, source))
+    # Ids that the target does not have would silently count as unmapped.
     target = load_taxonomy(str(data.get("target", "beavertails")))
     table = data.get("map")
     if not isinstance(table, dict):

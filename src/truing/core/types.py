@@ -54,6 +54,7 @@ class ToolCall(Struct, frozen=True):
         TypeError or AttributeError for any other form.
         """
         function = row["function"]
+        # Some servers send null for the id or the arguments of a call without parameters.
         arguments = str(function.get("arguments") or "{}")
         return cls(str(row.get("id") or ""), str(function["name"]), arguments)
 
@@ -133,6 +134,7 @@ _ROLES: dict[str, Role] = {
 
 
 def _message_to_openai(message: Message) -> dict[str, Any]:
+    # Keys without a value are left out: OpenAI's API refuses an empty `tool_calls` array.
     row: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         row["tool_calls"] = [call.to_openai() for call in message.tool_calls]
@@ -169,6 +171,7 @@ def _content_from_openai(content: Any, place: str) -> str:
         return "".join(str(text) for text in texts)
     if content is not None and not isinstance(content, str):
         raise ValueError(f"{place}.content: expected text, got {type(content).__name__}")
+    # null is allowed next to tool calls.
     return content or ""
 
 

@@ -60,6 +60,8 @@ class AttackedSamples:
         sample = replace(sample, parent=parent.id)
         if not sample.id or sample.id == parent.id:
             sample = replace(sample, id=content_id(sample))
+        # Stored before the target sees it: a continued run must not attack again, because the
+        # attacker's answers may differ.
         self.ids.add(sample.id, position)
         line = encode_line(sample)
         offset = self._writer.open_file("samples.jsonl").append(line)
@@ -74,6 +76,7 @@ class AttackedSamples:
         except Exception as error:
             return parent, Failure("attack", "exception", describe_exception(error))
         if sample.conversation != parent.conversation:
+            # The system message is the operator's own text.
             messages = (m for m in sample.conversation.messages if m.role != "system")
             match = find_prohibited_content("\n".join(m.content for m in messages))
             if match is not None:

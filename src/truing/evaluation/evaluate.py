@@ -64,6 +64,7 @@ def evaluate(
         if _is_finished(writer, judges) and not options.retry_failures:
             return Run(out)
         try:
+            # Reads the data set to its end, so that a wrong row costs no call to the model.
             ingest_dataset(
                 writer,
                 dataset,
@@ -75,6 +76,7 @@ def evaluate(
             if writer.is_new:
                 writer.discard()
             raise
+        # Until the scheduler has finished: new judges, or repeated failures, reopen a complete run.
         writer.manifest.complete = False
         _note_authorisation(writer, options, rates)
         _add_judge_records(writer, judges)

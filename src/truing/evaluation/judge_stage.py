@@ -49,6 +49,7 @@ class JudgeStage:
         lines: list[tuple[int, bytes]] = []
         verdicts: list[bool | None] = []
         for key, response in zip(keys, responses):
+            # A judge that was added later, or a crash, leaves samples that are judged in part.
             if key in self.spans or is_stopped():
                 continue
             judgement = await self._judge_response(sample, response)
@@ -67,10 +68,12 @@ class JudgeStage:
         if failure is None:
             try:
                 judgement = validate_judgement(await self.judge.judge(sample, response))
+                # A user's judge may leave the ids out, or copy those of another response.
                 if judgement.sample_id == sample.id and judgement.index == response.index:
                     return judgement
                 return replace(judgement, sample_id=sample.id, index=response.index)
             except BudgetExceeded:
+                # The only error that ends the run; all others are recorded.
                 raise
             except Exception as error:
                 failure = Failure("judge", "exception", describe_exception(error))

@@ -39,12 +39,14 @@ def prepare_answer(answer: Any) -> Answer:
         return Answer.failed(
             "unparsable", f"the answer's content is a {type(text).__name__}, not text"
         )
+    # The check for ASCII is much faster than the encoding, and most answers pass it.
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
             text = replace_surrogates(text)
             answer = replace(answer, message=replace(answer.message, content=text))
+    # Before the cut: prohibited content may be anywhere in a long answer.
     filtered = output_filter.filter_answer(answer)
     if filtered is not answer or len(text) <= MAX_ANSWER_CHARS:
         return filtered
@@ -66,6 +68,7 @@ def validate_judgement(judgement: object) -> Judgement:
     """
     if not isinstance(judgement, Judgement):
         raise TypeError(f"the judge gave a {type(judgement).__name__}, not a Judgement")
+    # numpy's bool and 0/1 are common in users' judges, and JSON readers expect true/false.
     if judgement.verdict is not None and not isinstance(judgement.verdict, bool):
         judgement = replace(judgement, verdict=bool(judgement.verdict))
     if judgement.rationale:

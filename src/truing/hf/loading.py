@@ -173,6 +173,7 @@ def _load_model(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         message = f"local:{weights.name}: the model cannot be loaded: {_first_line(error)}"
         raise UserError(message) from error
+    # Training switches gradients on for the parameters that it trains.
     model.requires_grad_(False)
     return LoadedModel(model.to(device).eval(), tokenizer, weights)
 
@@ -257,6 +258,7 @@ def batch_by_length(
     A batch has at most `tokens` tokens, padding included, and at most `rows` rows; a row that is
     longer than `tokens` is a batch of its own.
     """
+    # Longest first: a batch that does not fit into memory fails at once.
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batch: list[int] = []
     width = 0
@@ -295,12 +297,14 @@ class ScalarModel(nn.Module):
         output = self.body(
             input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
         )
+        # The body may run in bfloat16; scores that are compared need the head's float32.
         values = self.head(output.last_hidden_state.to(self.head.weight.dtype))
         return values.squeeze(-1) if self.head.out_features == 1 else values
 
     @staticmethod
     def last_token_values(values: Tensor, mask: Tensor) -> Tensor:
         """Returns the values at the last real token of each row: `[B]` or `[B, outputs]`."""
+        # Not `mask.sum() - 1`: with left padding the last real token is the last column.
         columns = torch.arange(mask.shape[1], device=mask.device)
         last = torch.where(mask.bool(), columns, -1).argmax(dim=1)
         return values[torch.arange(values.shape[0], device=values.device), last]
@@ -332,6 +336,7 @@ def load_scalar_model(
             f"{path}: no head.safetensors, so this is no reward or cost model: {_first_line(error)}"
         ) from error
     loaded = load_encoder(str(path), dtype=dtype, device=device)
+    # The number of outputs is not stored, the shape of the weight tells it.
     head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     head.weight.data.copy_(weight)
     model = ScalarModel(loaded.model, head=head.to(next(loaded.model.parameters()).device))

@@ -178,6 +178,7 @@ class Endpoint:
         try:
             return not ipaddress.ip_address(host).is_loopback
         except ValueError:
+            # A host name; names are not resolved.
             return True
 
     async def send_request(
@@ -227,6 +228,7 @@ class Endpoint:
         connections, limiter = _get_connections(), self.limiter
         await limiter.acquire()
         try:
+            # After the wait for a slot: a request that never left must not count.
             self.budget.spend_request()
             started = time.monotonic()
             try:
@@ -236,6 +238,7 @@ class Endpoint:
                     data=body,
                     headers=self._headers,
                     timeout=self._timeout,
+                    # A redirect could send the prompt and the key to another host.
                     allow_redirects=False,
                 ) as reply:
                     data = await self._read_body(reply)

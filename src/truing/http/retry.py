@@ -17,6 +17,7 @@ THROTTLED_STATUSES = frozenset({429, 529})
 """Statuses by which an endpoint says that it gets too many requests (529: Anthropic's overload)."""
 
 _MAX_BACKOFF_SECONDS = 30.0
+# `m(?!s)`: "20ms" is not 20 minutes.
 _DURATION = re.compile(
     r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?$"
 )
@@ -89,6 +90,7 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     None if neither header is there or readable. A date is compared with the response's own `Date`
     header, so that a wrong local clock has no effect.
     """
+    # OpenAI and Azure send the more exact header too.
     milliseconds = headers.get("retry-after-ms")
     if milliseconds is not None and milliseconds.strip().isdigit():
         return int(milliseconds) / 1000

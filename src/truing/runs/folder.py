@@ -130,6 +130,7 @@ class AppendOnlyFile:
         self.path = path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # An append after an incomplete line would make both unreadable.
             truncate_partial_line(path)
             self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self.size = os.fstat(self._fd).st_size
@@ -182,6 +183,7 @@ class RunWriter(Run):
     """
 
     def __init__(self, path: str | Path, manifest: Manifest) -> None:
+        # Not super().__init__, which requires a manifest.
         self.path = Path(path)
         self._files: dict[str, AppendOnlyFile] = {}
         self._lock = self._acquire_lock()
@@ -295,6 +297,7 @@ class RunWriter(Run):
             (self.path / name).unlink(missing_ok=True)
         for part in self.path.rglob("*.part"):
             part.unlink()
+        # rmdir fails, as it should, if the folder holds files of the user.
         for folder in (self.path / "judgements", self.path):
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -342,6 +345,7 @@ def encode_line(row: Struct) -> bytes:
     try:
         return _encode(row) + b"\n"
     except UnicodeEncodeError:
+        # Rare, so the slow way through Python objects is only taken here.
         return _encode(replace_surrogates(msgspec.to_builtins(row))) + b"\n"
 
 

@@ -124,6 +124,7 @@ class _Parser:
 
     def _read_bare(self) -> str:
         """Reads up to a comma, or a closing parenthesis that this value did not open."""
+        # Parentheses inside are counted, so that a bare URL may contain balanced ones.
         start = self.position
         depth = 0
         while self.position < len(self.text):
