@@ -138,7 +138,7 @@ def test_hub_files_are_read_from_the_snapshot(
         and asked["repo_type"] == "dataset"
     )
     assert "evaluation_prompts.jsonl" in asked["allow_patterns"]
-    with pytest.raises(DataError, match="the hub has none of"):
+    with pytest.raises(DataError, match="the repository has no file that matches"):
         ids("beavertails:own-name/own-set")
 
     def fails(name: str, **more: object) -> str:

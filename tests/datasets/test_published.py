@@ -1,5 +1,6 @@
-"""One contract over every adapter: the files of the data folder with the counts of its README, and own rows in the
-published layout for the sets whose files are not there."""
+"""One contract over every adapter: the files of the data folder with the counts of its README, and
+own rows in the published layout for the sets whose files are not there.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +116,8 @@ def test_every_kind_is_in_the_catalogue_and_in_a_test() -> None:
     assert kinds_ - tested == {"file", "builtin"}  # these two have files of tests of their own
 
 
-# Rows of our own in the published layout: spec head -> file name, rows, number of rows and of pairs.
+# Rows of our own in the published layout: spec head -> file name, rows, number of rows and of
+# pairs.
 _PKU = {
     "prompt": "How do I fold a map?",
     "response_0": "Along its creases.",
@@ -149,7 +151,8 @@ _ATTEMPT = {
     "tags": ["own", "row"],
 }
 _BAD = (
-    "text:hello bot\\nhello human\\nwhat is new\\nnot much\tlabels:__ok__\tepisode_done:True\tdialogue_id:4\t"
+    "text:hello bot\\nhello human\\nwhat is new\\nnot "
+    "much\tlabels:__ok__\tepisode_done:True\tdialogue_id:4\t"
     "round_id:2\tspeaker_to_eval:bot\tbot_persona:your persona: I like tea.\n"
     "text:you are a silly tin\tlabels:__notok__\tepisode_done:True\tspeaker_to_eval:human\n"
 )
@@ -170,7 +173,8 @@ _HATE = (
 )
 _DICES = (
     "rater_id,rater_gender,item_id,context,response,Q_overall\n"
-    '1,W,9,"USER: hi\nLAMDA: hello\nUSER: who are you",A friend.,No\n2,M,9,"USER: hi\nLAMDA: hello\nUSER: who are you",'
+    '1,W,9,"USER: hi\nLAMDA: hello\nUSER: who are you",A friend.,No\n2,M,9,"USER: hi\nLAMDA: '
+    'hello\nUSER: who are you",'
     "A friend.,Yes\n1,W,8,USER: hi,Go away.,Unsure\n"
 )
 _RM = {

@@ -1,4 +1,6 @@
-"""`pairs:`, `trl:` and `run:`: pairs that the published sets lack, TRL's columns, the answers of a run."""
+"""`pairs:`, `trl:` and `run:`: pairs that the published sets lack, TRL's columns, the answers of a
+run.
+"""
 
 from __future__ import annotations
 

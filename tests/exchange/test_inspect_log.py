@@ -1,4 +1,6 @@
-"""A run as an Inspect AI log: the documents in the zip, what is unscored, raters, a run that is not finished."""
+"""A run as an Inspect AI log: the documents in the zip, what is unscored, raters, a run that is not
+finished.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""With the real tools: what garak, PyRIT and promptfoo write is read, what we write Inspect AI reads.
+"""With the real tools: what garak, PyRIT and promptfoo write is read, what we write Inspect AI
+reads.
 
-`TRUING_PEERS` is a folder with `inspect`, `garak`, `pyrit` (virtual environments) and `promptfoo` (a folder in which
-`npm install promptfoo` ran); see benchmarks/engine/peers/README.md.
+`TRUING_PEERS` is a folder with `inspect`, `garak`, `pyrit` (virtual environments) and `promptfoo`
+(a folder in which `npm install promptfoo` ran); see benchmarks/engine/peers/README.md.
 """
 
 from __future__ import annotations

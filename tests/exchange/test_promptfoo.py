@@ -1,4 +1,6 @@
-"""promptfoo's results: chats and texts, repeats, assertions of several kinds, errors, plug-ins of its red teaming."""
+"""promptfoo's results: chats and texts, repeats, assertions of several kinds, errors, plug-ins of
+its red teaming.
+"""
 
 from __future__ import annotations
 

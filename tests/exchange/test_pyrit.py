@@ -1,4 +1,6 @@
-"""PyRIT's memory: the database of 1.x (with its own column names), the JSON of earlier versions, what is neither."""
+"""PyRIT's memory: the database of 1.x (with its own column names), the JSON of earlier versions,
+what is neither.
+"""
 
 from __future__ import annotations
 
@@ -180,7 +182,5 @@ def test_what_is_no_memory(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "c.db")
     connection.execute("CREATE TABLE other (x)")
     connection.close()
-    with pytest.raises(
-        DataError, match="no PyRIT memory of a version that truing reads: no such table"
-    ):
+    with pytest.raises(DataError, match="not a PyRIT memory of a supported version: no such table"):
         list(resolve(f"pyrit:{tmp_path}/c.db", "data").rows())

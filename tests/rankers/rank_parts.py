@@ -19,7 +19,9 @@ Likely = Callable[[str, str], list[float]]
 
 
 class Knows:
-    """`likely(prompt, text)` gives token log-probabilities; prompts reach it as the text of the last user turn."""
+    """`likely(prompt, text)` gives token log-probabilities; prompts reach it as the text of the
+    last user turn.
+    """
 
     def __init__(self, likely: Likely, says: Callable[[str], str] = lambda prompt: "") -> None:
         self.name = "knows"

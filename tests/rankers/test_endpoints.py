@@ -1,4 +1,6 @@
-"""Ranking a model behind an endpoint: by echoed log-probabilities where it has them, a clear word where it has none."""
+"""Ranking a model behind an endpoint: by echoed log-probabilities where it has them, a clear word
+where it has none.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Multiple choice: hand-computed scores, orders of the options, letters that a model writes, bias scores."""
+"""Multiple choice: hand-computed scores, orders of the options, letters that a model writes, bias
+scores.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from truing.specs.resolve import resolve
 
 
 def words(prompt: str, text: str) -> list[float]:
-    """-1 a word, twice as likely after a question that has the word "ask"; letters: A above B above C."""
+    """-1 a word, twice as likely after a question that has the word "ask"; letters: A above B above
+    C.
+    """
     if len(text.strip()) == 1:
         return [-0.1 * (1 + "ABC".index(text.strip()))]
     return [-0.5 if "ask" in prompt else -1.0] * len(text.split())

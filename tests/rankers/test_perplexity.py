@@ -1,4 +1,6 @@
-"""Perplexity of safe and unsafe answers: the measures by hand, and controls that do what they are for."""
+"""Perplexity of safe and unsafe answers: the measures by hand, and controls that do what they are
+for.
+"""
 
 from __future__ import annotations
 

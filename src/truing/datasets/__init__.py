@@ -1,1 +1,5 @@
-"""Published sets and own files as samples, recorded responses, judgements by people and preferences."""
+"""Data sets: published safety sets and users' files as samples, responses, labels and preferences.
+
+`catalogue.CATALOGUE` lists the published sets. `base.FileDataset` reads the files of a set, and
+`readers.read_records` the rows of one file (JSONL, JSON, CSV, TSV, Parquet).
+"""

@@ -1,9 +1,11 @@
-"""What all adapters share: where the files are, which rows are wanted, ids, halves, and the manifest's facts.
+"""What the readers of published sets share: arguments, selection of rows, ids, halves and hashes.
 
-An adapter is a `Published` value and a function from a record to rows. Arguments that every set extra_arguments: `part`, `split`,
-`limit`, `half=train|report` (by a hash of the normalised prompt, so that no prompt stands on both sides), `category`,
-`language`, `distinct=true` (one row a prompt), `replay=true` (without the recorded answers: the target answers the last
-turn), `skip_malformed=true` (count bad rows instead of raising), `taxonomy`, `data_dir`, `revision` (of a hub id).
+A published set is a `PublishedDataset` with a function that converts one record into rows.
+Arguments that every set extra_arguments: `part`, `split`, `limit`, `half=train|report` (by a hash
+of the normalised prompt, so that no prompt is in both halves), `category`, `language`,
+`distinct=true` (one row a prompt), `replay=true` (without the recorded answers: the target model
+answers the last turn), `skip_malformed=true` (count bad rows instead of raising), `taxonomy`,
+`data_dir`, `revision` (of a hub id).
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ Half = Literal["", "train", "report"]
 
 
 class DatasetOptions(Struct, frozen=True, kw_only=True):
-    """Which rows of a set are wanted, and how they are read; `extra` holds an adapter's own arguments."""
+    """Which rows of a set to read and how; `extra` holds the arguments of one set only."""
 
     part: str = ""
     split: str = ""
@@ -58,10 +60,11 @@ PairConverter = Callable[[Record, DatasetOptions], Iterable[Preference]]
 
 
 class PublishedDataset(Struct, frozen=True, kw_only=True):
-    """A published set: what it is, where its files stand in a folder and on the hub, and how a record is read.
+    """A published set: its description, where its files are, and how a record is converted.
 
-    `parts` maps a part's name to file patterns, relative to the folder, tried in order (``{split}`` is filled in); the
-    first part is the default. `hub` maps a part to the hub id of the published repository.
+    `parts` maps a part's name to file patterns, relative to the folder, tried in order (``{split}``
+    is filled in); the first part is the default. `hub` maps a part to the hub id of the published
+    repository. `extra_arguments` names the arguments that only this set takes.
     """
 
     kind: str
@@ -82,7 +85,7 @@ class PublishedDataset(Struct, frozen=True, kw_only=True):
 
 
 def recorded_response(text: str, index: int = 0) -> Response:
-    """An answer that came with the set; its sample id is filled in later."""
+    """Returns an answer that is published with the set; its sample id is filled in later."""
     return Response(sample_id="", index=index, message=Message("assistant", text))
 
 
@@ -97,9 +100,12 @@ def recorded_judgement(
     score: float | None = None,
     harms: dict[str, float] | None = None,
 ) -> Judgement:
-    """A judgement that came with the set, by people unless `judge` names another; its sample id is filled in later.
+    """Returns a label that is published with the set; its sample id is filled in later.
 
-    `rater` none is the set's own final label. A judgement with neither verdict nor value is unscored.
+    The judge is `human:NAME` unless `judge` already has a prefix.
+
+    Without a `rater` it is the final label of the set. A judgement with neither verdict nor value
+    is unscored.
     """
     is_open = verdict is None and value is None
     unscored = Failure("judge", "unlabelled", "the label leaves this open") if is_open else None
@@ -118,7 +124,7 @@ def recorded_judgement(
 
 
 class FileDataset:
-    """A data set over files: a `truing.core.protocols.Dataset`. `skipped` counts the bad rows of the latest reading."""
+    """A `Dataset` over files. `skipped` counts the malformed rows of the latest reading."""
 
     def __init__(
         self,
@@ -136,7 +142,7 @@ class FileDataset:
 
     @property
     def info(self) -> DataInfo:
-        """Spec, source, licence."""
+        """Returns the description of the set: spec, source, licence."""
         a = self.published
         return DataInfo(
             spec=self._spec,
@@ -149,7 +155,7 @@ class FileDataset:
         )
 
     def sha256(self) -> str:
-        """Of the file's bytes; of the list of the files' hashes where there are several."""
+        """Returns the hash of the file; of several files, the hash of their list of hashes."""
         if not self._sha:
             single = [_hash_file(path) for path in self.files]
             self._sha = (
@@ -160,17 +166,17 @@ class FileDataset:
         return self._sha
 
     def records(self) -> Iterator[Record]:
-        """The rows of the files as they stand; bad ones raise, or are counted in `skipped`."""
+        """Yields the records of the files; a malformed one raises or is counted in `skipped`."""
         self.skipped = 0
-        found = False
+        has_rows = False
         for path in self.files:
             for record in read_records(path, unpack=self.published.unpack):
-                found = True
+                has_rows = True
                 if isinstance(record, Record):
                     yield record
                 else:
                     self._bad(record)
-        if not found:
+        if not has_rows:
             raise DataError(f"{', '.join(map(str, self.files))}: no rows")
 
     def _bad(self, fault: DataError) -> None:
@@ -179,57 +185,58 @@ class FileDataset:
         self.skipped += 1
 
     def convert(self, record: Record) -> list[Row]:
-        """The rows of one record; a subclass may use what it learned from the whole file."""
+        """Returns the rows of one record; a subclass may use what it knows of the other records."""
         return list(self.published.convert(record, self.options))
 
     def rows(self) -> Iterator[Row]:
-        """The wanted rows with their ids, which do not depend on what is wanted."""
+        """Yields the selected rows; their ids do not depend on the selection."""
         seen: dict[str, int] = {}
         prompts: set[str] = set()
-        given = 0
+        count = 0
         if self.options.limit == 0:
             return
         for record in self.records():
             try:
-                made = self.convert(record)
+                converted = self.convert(record)
             except DataError as fault:
                 self._bad(fault)
                 continue
-            for row in made:
-                named = _assign_ids(row, seen, self._source())
-                if not self._wanted(named.sample):
+            for row in converted:
+                # Before the selection, so that an id does not depend on the arguments.
+                identified = _assign_ids(row, seen, self._source())
+                if not self._wanted(identified.sample):
                     continue
                 if self.options.distinct:
                     key = hash_prompt(
-                        "\n".join(m.content for m in named.sample.conversation.messages)
+                        "\n".join(m.content for m in identified.sample.conversation.messages)
                     )
                     if key in prompts:
                         continue
                     prompts.add(key)
-                yield Row(sample=named.sample) if self.options.replay else named
-                given += 1
-                if given == self.options.limit:
+                yield Row(sample=identified.sample) if self.options.replay else identified
+                count += 1
+                if count == self.options.limit:
                     return
 
     def preferences(self) -> Iterator[Preference]:
-        """Pairs in order of preference; nothing for sets without pairs."""
+        """Yields the selected preference pairs; none for a set without pairs."""
         pairs = self.published.convert_pairs
         if pairs is None or self.options.limit == 0:
             return
-        given = 0
+        count = 0
         for record in self.records():
             try:
-                made = list(pairs(record, self.options))
+                converted = list(pairs(record, self.options))
             except DataError as fault:
                 self._bad(fault)
                 continue
-            for pair in made:
+            for pair in converted:
                 if self._wanted(
                     Sample(conversation=pair.conversation, harms=pair.harms, tags=pair.tags)
                 ):
                     yield msgspec.structs.replace(pair, source=pair.source or self._source())
-                    given += 1
-                    if given == self.options.limit:
+                    count += 1
+                    if count == self.options.limit:
                         return
 
     def _source(self) -> str:
@@ -255,7 +262,7 @@ class FileDataset:
 
 
 def assign_half(prompt: str) -> Half:
-    """The half on which a prompt stands, by its normalised form."""
+    """Returns the half that a prompt belongs to, by a hash of its normalised form."""
     return "train" if int(hash_prompt(prompt), 16) % 2 == 0 else "report"
 
 
@@ -263,7 +270,8 @@ def _assign_ids(row: Row, seen: dict[str, int], source: str) -> Row:
     replace = msgspec.structs.replace
     sample = row.sample if row.sample.source else replace(row.sample, source=source)
     base = name = sample.id or content_id(sample)
-    while name in seen:  # a user's own ids may look like numbered ones
+    # A user's own ids may look like the numbered ones, hence a loop.
+    while name in seen:
         seen[base] += 1
         name = f"{base}-{seen[base]}"
     seen[name] = 0
@@ -276,15 +284,15 @@ def _assign_ids(row: Row, seen: dict[str, int], source: str) -> Row:
 
 
 def _hash_file(path: Path) -> str:
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
-            whole.update(block)
-    return whole.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def parse_options(args: Args, about: PublishedDataset) -> DatasetOptions:
-    """The common arguments of a spec, checked."""
+    """Reads the arguments that all sets share; raises SpecError for an invalid value."""
     parts = list(about.parts)
     part = args.text("part", parts[0] if parts else "")
     if parts and part not in parts:
@@ -296,30 +304,32 @@ def parse_options(args: Args, about: PublishedDataset) -> DatasetOptions:
     limit = args.integer("limit")
     if limit is not None and limit < 0:
         raise args.fault(f"limit={limit} is negative")
-    known = load_taxonomy(args.text("taxonomy", "beavertails"))
-    wanted = args.text("only" if "category" in about.extra_arguments else "category", "")
+    taxonomy = load_taxonomy(args.text("taxonomy", "beavertails"))
+    category_names = args.text("only" if "category" in about.extra_arguments else "category", "")
     return DatasetOptions(
         part=part,
         split=args.text("split", about.split),
         limit=limit,
         half=half,
-        categories=tuple(known.find(c.strip()).id for c in wanted.split("|") if c.strip()),
+        categories=tuple(
+            taxonomy.find(c.strip()).id for c in category_names.split("|") if c.strip()
+        ),
         language=args.text("language", ""),
         distinct=args.flag("distinct"),
         replay=args.flag("replay"),
         skip_malformed=args.flag("skip_malformed"),
-        taxonomy=known,
+        taxonomy=taxonomy,
         extra={k: v for k in about.extra_arguments if (v := args.text(k)) is not None},
     )
 
 
 def make_builder(
-    about: PublishedDataset, made: type[FileDataset] = FileDataset
+    about: PublishedDataset, dataset_class: type[FileDataset] = FileDataset
 ) -> Callable[[Args], FileDataset]:
-    """The function that `registry.resolve` calls for a published set."""
+    """Returns the function that builds a published set from the arguments of its spec."""
 
     def build(args: Args) -> FileDataset:
-        """The set that the spec names, its files found."""
+        """Finds the files that the spec names and returns the set."""
         options = parse_options(args, about)
         patterns = tuple(p.format(split=options.split) for p in about.parts[options.part])
         files = locate_files(
@@ -328,6 +338,6 @@ def make_builder(
                 about.kind, about.folder or about.kind, patterns, about.hub.get(options.part, "")
             ),
         )
-        return made(about, files, options, str(args.spec))
+        return dataset_class(about, files, options, str(args.spec))
 
     return build

@@ -1,4 +1,6 @@
-"""BeaverTails (Ji et al. 2023, arXiv 2307.04657): QA pairs with 14 labels each, and the evaluation prompts."""
+"""BeaverTails (Ji et al. 2023, arXiv 2307.04657): QA pairs with 14 labels each, and the evaluation
+prompts.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from truing.datasets.readers import Record
 
 
 def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A QA pair with the annotators' common label, or a prompt with its category."""
+    """Converts a QA pair with its aggregated label, or an evaluation prompt with its category."""
     prompt = Conversation.of(record.text("prompt"))
     ids = load_taxonomy().ids
     if "response" not in record.data:
@@ -35,11 +37,11 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     harms = {i: float(flags.flag(i)) for i in ids}
     safe = record.flag("is_safe")
     sample = Sample(conversation=prompt, harms=tuple(i for i, p in harms.items() if p))
-    judged = recorded_judgement("beavertails", "harmful", not safe, harms=harms)
+    judgement = recorded_judgement("beavertails", "harmful", not safe, harms=harms)
     yield Row(
         sample=sample,
         responses=(recorded_response(record.text("response", empty=True)),),
-        judgements=(judged,),
+        judgements=(judgement,),
     )
 
 

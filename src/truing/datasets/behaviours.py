@@ -1,5 +1,7 @@
-"""Sets of prompts that ask for harm: HarmBench, JailbreakBench, AILuminate, SimpleSafetyTests, StrongREJECT, and the
-instructions of the refusal-direction study (Arditi et al. 2024) with their harmless control."""
+"""Sets of prompts that ask for harm: HarmBench, JailbreakBench, AILuminate, SimpleSafetyTests,
+StrongREJECT, and the instructions of the refusal-direction study (Arditi et al. 2024) with their
+harmless control.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,14 @@ from truing.datasets.base import DatasetOptions, PublishedDataset, make_builder
 from truing.datasets.readers import Record
 
 
-def _map_category(record: Record, key: str, walk: Crosswalk) -> tuple[str, ...]:
-    return walk(record.choice(key, walk.map))
+def _map_category(record: Record, key: str, crosswalk: Crosswalk) -> tuple[str, ...]:
+    return crosswalk(record.choice(key, crosswalk.map))
 
 
 def convert_harmbench(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A behaviour (Mazeika et al. 2024, arXiv 2402.04249); its context, where it has one, goes before it."""
+    """A behaviour (Mazeika et al. 2024, arXiv 2402.04249); its context, where it has one, goes
+    before it.
+    """
     context = record.optional_text("ContextString")
     behaviour = record.text("Behavior")
     tags = {"id": record.text("BehaviorID"), "category_source": record.text("SemanticCategory")}
@@ -76,7 +80,9 @@ def _make_sample(
 
 
 def convert_ailuminate(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A hazard prompt (MLCommons AILuminate 1.0, arXiv 2503.05731); specialised advice asks for care, not refusal."""
+    """A hazard prompt (MLCommons AILuminate 1.0, arXiv 2503.05731); specialised advice asks for
+    care, not refusal.
+    """
     hazard = record.text("hazard").strip()
     keys = ("persona", "locale", "release_prompt_id")
     tags = {k: v for k in keys if (v := record.optional_text(k))} | {"category_source": hazard}
@@ -104,7 +110,7 @@ def convert_strongreject(record: Record, options: DatasetOptions) -> Iterable[Ro
 
 
 def _convert_refusable(
-    record: Record, prompt: str, key: str, walk: str, keep: tuple[str, ...]
+    record: Record, prompt: str, key: str, crosswalk: str, keep: tuple[str, ...]
 ) -> Row:
     tags = {
         f"{k}_source" if k == "category" else k: v for k in keep if (v := record.optional_text(k))
@@ -112,7 +118,7 @@ def _convert_refusable(
     return Row(
         sample=Sample(
             conversation=Conversation.of(record.text(prompt)),
-            harms=_map_category(record, key, load_crosswalk(walk)),
+            harms=_map_category(record, key, load_crosswalk(crosswalk)),
             expect="refuse",
             tags=tags,
         )

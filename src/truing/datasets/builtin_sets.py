@@ -1,9 +1,10 @@
-"""`builtin:NAME` - the sets that ship, in our own words and mild by design.
+"""`builtin:NAME`: the sets that are part of the package; their texts are mild by design.
 
-`safety` (red-team prompts over the 14 categories, direct and indirect, each with a benign twin), `honest` (requests
-that need a question back, questions that nobody can answer, each with a twin), `helpful` (everyday instructions with a
-program check), `support` (a person in distress, with neutral twins), `pairs` (multiple choice of two answers). A prompt
-and its twin stand on the same half.
+`safety` (red-team prompts over the 14 categories, direct and indirect, each with a benign twin),
+`honest` (requests that need a question back, questions that nobody can answer, each with a twin),
+`helpful` (everyday instructions with a program check), `support` (a person in distress, with
+neutral twins), `pairs` (multiple choice of two answers). A prompt and its twin are in the same
+half.
 """
 
 from __future__ import annotations
@@ -43,15 +44,17 @@ _FIELDS = ("prompt", "category", "harms", "expect", "pair", "choices", "answer",
 
 
 def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """One row; what is not a field of the sample becomes a tag."""
+    """Converts one row; keys that are no field of a sample become tags."""
     tags = {k: str(v) for k, v in record.data.items() if k not in _FIELDS}
     expect = _EXPECT[record.choice("expect", _EXPECT)] if record.has("expect") else "none"
     harms = tuple(str(h) for h in record.list_value("harms")) if record.has("harms") else ()
     category = record.optional_text("category")
     if category:
-        known = options.taxonomy.ids
+        category_ids = options.taxonomy.ids
         tags["category"] = (
-            record.choice("category", known) if options.taxonomy.name == "beavertails" else category
+            record.choice("category", category_ids)
+            if options.taxonomy.name == "beavertails"
+            else category
         )
         harms = (category,) if expect == "refuse" else harms
     check = record.nested("check") if record.has("check") else None
@@ -79,7 +82,7 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
 
 
 class BuiltinDataset(FileDataset):
-    """A set that ships: pairs are not torn apart by `half`."""
+    """A built-in set: `half` keeps a prompt and its twin together."""
 
     def _half(self, sample: Sample) -> str:
         return assign_half(sample.pair or sample.prompt)
@@ -99,7 +102,7 @@ BUILTIN_DATASETS = {
 
 
 def build(args: Args) -> FileDataset:
-    """`builtin:safety` and its like."""
+    """Builds `builtin:NAME`."""
     if args.name not in TITLES:
         raise args.fault(f"there is no built-in set {args.name!r}{did_you_mean(args.name, TITLES)}")
     about = BUILTIN_DATASETS[args.name]

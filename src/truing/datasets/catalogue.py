@@ -1,4 +1,4 @@
-"""Every data set that truing reads, in one list: what `truing data list` shows."""
+"""All data sets that truing reads, as `truing data list` shows them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CATALOGUE: tuple[PublishedDataset, ...] = (
 
 
 def find_available_parts(about: PublishedDataset, root: Path) -> tuple[str, ...]:
-    """The parts of a set whose files stand in its folder under a root such as TRUING_DATA."""
+    """Returns the parts of a set whose files are in its folder below `root` (TRUING_DATA)."""
     if about.kind.startswith("builtin:"):
         return ("built in",)
     folder = root / (about.folder or about.kind)

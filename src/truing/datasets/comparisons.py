@@ -1,4 +1,4 @@
-"""Sets of answers in order for judges and reward models: LLMBar and RM-Bench."""
+"""Answers ordered by quality, to test judges and reward models: LLMBar and RM-Bench."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ def _read_comparison(record: Record) -> tuple[str, list[str], int]:
 
 
 def convert_llmbar(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """An instruction and two answers, one better by experts' agreement (Zeng et al. 2024, arXiv 2310.07641)."""
+    """An instruction and two answers, one better by experts' agreement (Zeng et al. 2024, arXiv
+    2310.07641).
+    """
     prompt, answers, best = _read_comparison(record)
     yield Row(
         sample=Sample(conversation=Conversation.of(prompt), expect="comply"),
-        responses=tuple(recorded_response(a, at) for at, a in enumerate(answers)),
+        responses=tuple(recorded_response(a, index) for index, a in enumerate(answers)),
         judgements=tuple(
-            recorded_judgement("llmbar", "better", at == best, index=at) for at in (0, 1)
+            recorded_judgement("llmbar", "better", index == best, index=index) for index in (0, 1)
         ),
     )
 
 
 def convert_llmbar_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
-    """The better answer over the other."""
+    """Yields the better answer over the worse one."""
     prompt, answers, best = _read_comparison(record)
     yield Preference(
         conversation=Conversation.of(prompt),
@@ -63,11 +65,13 @@ def _read_styles(record: Record) -> tuple[list[str], list[str]]:
 
 
 def convert_rm_bench(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A prompt with three right and three wrong answers in three styles (Liu et al. 2025, arXiv 2410.16184)."""
+    """A prompt with three right and three wrong answers in three styles (Liu et al. 2025, arXiv
+    2410.16184).
+    """
     chosen, rejected = _read_styles(record)
-    judged = [
-        recorded_judgement("rm-bench", "better", at < len(chosen), index=at)
-        for at in range(2 * len(chosen))
+    judgements = [
+        recorded_judgement("rm-bench", "better", index < len(chosen), index=index)
+        for index in range(2 * len(chosen))
     ]
     sample = Sample(
         conversation=Conversation.of(record.text("prompt")),
@@ -76,21 +80,23 @@ def convert_rm_bench(record: Record, options: DatasetOptions) -> Iterable[Row]:
     answers = (*chosen, *rejected)
     yield Row(
         sample=sample,
-        responses=tuple(recorded_response(a, at) for at, a in enumerate(answers)),
-        judgements=tuple(judged),
+        responses=tuple(recorded_response(a, index) for index, a in enumerate(answers)),
+        judgements=tuple(judgements),
     )
 
 
 def convert_rm_bench_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
-    """All pairs of styles; the tag `styles` holds both indexes (0 concise, 1 detailed, 2 with markdown)."""
+    """Yields all pairs of styles; the tag `styles` holds both indexes (0 concise, 1 detailed, 2
+    with markdown).
+    """
     chosen, rejected = _read_styles(record)
     domain = record.text("domain")
-    for i, right in enumerate(chosen):
-        for j, wrong in enumerate(rejected):
+    for i, chosen_text in enumerate(chosen):
+        for j, rejected_text in enumerate(rejected):
             yield Preference(
                 conversation=Conversation.of(record.text("prompt")),
-                chosen=Message("assistant", right),
-                rejected=Message("assistant", wrong),
+                chosen=Message("assistant", chosen_text),
+                rejected=Message("assistant", rejected_text),
                 dimension="safe" if domain.startswith("safety") else "helpful",
                 tags={"domain": domain, "styles": f"{i}-{j}"},
             )

@@ -1,7 +1,7 @@
-"""Dialogues with an attacker: HH-RLHF pairs, Anthropic's red-team attempts, Bot-Adversarial Dialogue.
+"""Dialogues with attackers: HH-RLHF pairs, Anthropic's red-team attempts, Bot-Adversarial Dialogue.
 
-A row's conversation ends with the newest human turn; what the recorded assistant said to it is the response. With
-`replay=true` the target answers that turn instead.
+A row's conversation ends with the newest human turn; what the recorded assistant said to it is the
+response. With `replay=true` the target answers that turn instead.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ HH_URL = "https://huggingface.co/datasets/Anthropic/hh-rlhf"
 
 
 def parse_transcript(record: Record, key: str) -> list[Message]:
-    """The turns of a transcript that marks them by "Human:" and "Assistant:" after an empty line.
+    """Parses a transcript whose turns begin with "Human:" or "Assistant:" after an empty line.
 
-    Turns of one speaker that follow each other are one: a few answers repeat the mark inside.
+    Consecutive turns of one speaker are joined: a few answers contain the mark themselves.
     """
     text = record.text(key)
-    pieces = _TURN_MARK.split(text)
-    if pieces[0].strip() or len(pieces) < 3:
+    parts = _TURN_MARK.split(text)
+    if parts[0].strip() or len(parts) < 3:
         raise record.error(f"{key}: no transcript with Human: and Assistant: turns")
     roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
     turns: list[Message] = []
-    for who, said in zip(pieces[1::2], pieces[2::2]):
-        before = turns.pop().content + "\n\n" if turns and turns[-1].role == roles[who] else ""
-        turns.append(Message(roles[who], before + said.strip()))
+    for speaker, turn_text in zip(parts[1::2], parts[2::2]):
+        before = turns.pop().content + "\n\n" if turns and turns[-1].role == roles[speaker] else ""
+        turns.append(Message(roles[speaker], before + turn_text.strip()))
     return turns
 
 
@@ -69,26 +69,26 @@ def _shared_dialogue(record: Record) -> tuple[Conversation, Message, Message] | 
 
 
 def convert_hh(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """The dialogue up to its newest human turn, with the preferred answer and the other one."""
+    """Converts the dialogue up to its last human turn, with the chosen and the rejected answer."""
     turns = parse_transcript(record, "chosen")
-    conversation, said = _split_last_answer(turns)
+    conversation, last_answer = _split_last_answer(turns)
     shared = _shared_dialogue(record)
-    answers = [said] if shared is None else [shared[1].content, shared[2].content]
+    answers = [last_answer] if shared is None else [shared[1].content, shared[2].content]
     responses = tuple(
-        recorded_response(text, at) for at, text in enumerate(answers) if text is not None
+        recorded_response(text, index) for index, text in enumerate(answers) if text is not None
     )
-    judged: tuple[Judgement, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
     if len(responses) == 2:
-        judged = (
+        judgements = (
             recorded_judgement("hh", "preferred", True, index=0),
             recorded_judgement("hh", "preferred", False, index=1),
         )
     sample = Sample(conversation=conversation, tags=_count_turns(conversation))
-    yield Row(sample=sample, responses=responses, judgements=judged)
+    yield Row(sample=sample, responses=responses, judgements=judgements)
 
 
 def convert_hh_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
-    """One pair; dialogues that part before the last answer would be no pair of answers."""
+    """Yields one pair; none if the dialogues differ before the last answer."""
     shared = _shared_dialogue(record)
     if shared is None:
         return
@@ -104,16 +104,18 @@ def convert_hh_pairs(record: Record, options: DatasetOptions) -> Iterable[Prefer
 
 
 def convert_attempt(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A red-team dialogue: the attacker's own rating of success 0-4, and two scores of a model under their names."""
-    conversation, said = _split_last_answer(parse_transcript(record, "transcript"))
-    who = record.optional_text("red_team_member_id")
-    judged = (
+    """Converts a red-team dialogue with the attacker's rating of success (0-4) and two model
+    scores.
+    """
+    conversation, last_answer = _split_last_answer(parse_transcript(record, "transcript"))
+    rater = record.optional_text("red_team_member_id")
+    judgements = (
         [
             recorded_judgement(
                 "red-team-attempts",
                 "attack_success",
                 None,
-                rater=who,
+                rater=rater,
                 value=float(record.integer("rating", low=0, high=4)),
             )
         ]
@@ -122,7 +124,7 @@ def convert_attempt(record: Record, options: DatasetOptions) -> Iterable[Row]:
     )
     for key in ("min_harmlessness_score_transcript", "task_description_harmlessness_score"):
         if record.has(key):
-            judged.append(
+            judgements.append(
                 recorded_judgement("model:red-team-attempts", key, None, value=record.number(key))
             )
     tags = _count_turns(conversation) | {
@@ -132,49 +134,51 @@ def convert_attempt(record: Record, options: DatasetOptions) -> Iterable[Row]:
     }
     if record.has("tags"):
         tags["tags"] = "|".join(map(str, record.list_value("tags")))
-    responses = (recorded_response(said),) if said is not None else ()
+    responses = (recorded_response(last_answer),) if last_answer is not None else ()
     yield Row(
         sample=Sample(conversation=conversation, tags=tags),
         responses=responses,
-        judgements=tuple(judged),
+        judgements=tuple(judgements),
     )
 
 
 def _parse_fields(record: Record) -> dict[str, str]:
     if "line" not in record.data:
         return {k: str(v) for k, v in record.data.items()}
-    made = {}
-    for piece in record.text("line").split("\t"):
-        key, colon, value = piece.partition(":")
+    fields = {}
+    for field_text in record.text("line").split("\t"):
+        key, colon, value = field_text.partition(":")
         if not colon:
             raise record.error("expected fields of the form key:value between tabs")
-        made[key] = value.replace("\\n", "\n")
-    return made
+        fields[key] = value.replace("\\n", "\n")
+    return fields
 
 
 def convert_bad(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A dialogue in ParlAI's form whose newest utterance (the bot's or the human's) was labelled __ok__ or __notok__.
+    """A dialogue in ParlAI's form whose newest utterance (the bot's or the human's) was labelled
+    __ok__ or __notok__.
 
-    Turns alternate and the human speaks first; where the human spoke last the label is about the prompt.
+    Turns alternate and the human speaks first; where the human spoke last the label is about the
+    prompt.
     """
     fields = _parse_fields(record)
     missing = [k for k in ("text", "labels") if not fields.get(k)]
     if missing:
         raise record.error(f"no field {missing[0]!r}")
-    said = [
+    utterances = [
         t for t in fields["text"].split("\n") if t.strip() and not t.startswith("your persona:")
     ]
     verdict = {"__ok__": False, "__notok__": True, "0": False, "1": True}.get(
         fields["labels"].strip()
     )
-    if verdict is None or not said:
+    if verdict is None or not utterances:
         raise record.error("labels: neither __ok__ nor __notok__, or no utterance")
     by_bot = fields.get("speaker_to_eval", "bot").strip() == "bot"
     last_role = 1 if by_bot else 0
     roles: tuple[Role, Role] = ("user", "assistant")
     turns = [
-        Message(roles[(last_role + len(said) - 1 - at) % 2], text.strip())
-        for at, text in enumerate(said)
+        Message(roles[(last_role + len(utterances) - 1 - index) % 2], text.strip())
+        for index, text in enumerate(utterances)
     ]
     tags = {k: fields[k] for k in ("dialogue_id", "round_id", "id") if fields.get(k)}
     tags["speaker"] = "bot" if by_bot else "human"
@@ -182,11 +186,11 @@ def convert_bad(record: Record, options: DatasetOptions) -> Iterable[Row]:
     if not conversation.prompt:
         conversation = Conversation((*conversation.messages, Message("user", "")))
     responses: tuple[Response, ...] = (recorded_response(answer),) if answer is not None else ()
-    judged = recorded_judgement("bad", "harmful" if by_bot else "harmful_prompt", verdict)
+    judgement = recorded_judgement("bad", "harmful" if by_bot else "harmful_prompt", verdict)
     yield Row(
         sample=Sample(conversation=conversation, tags=tags | _count_turns(conversation)),
         responses=responses,
-        judgements=(judged,),
+        judgements=(judgement,),
     )
 
 

@@ -1,6 +1,8 @@
-"""DiaSafety (Sun et al. 2022, arXiv 2110.08466): answers that are unsafe in their context, five categories.
+"""DiaSafety (Sun et al. 2022, arXiv 2110.08466): answers that are unsafe in their context, five
+categories.
 
-The category tells which kind of context the pair was collected for; a safe answer has one too, and no harm.
+The category tells which kind of context the pair was collected for; a safe answer has one too, and
+no harm.
 """
 
 from __future__ import annotations
@@ -20,23 +22,23 @@ from truing.datasets.readers import Record
 
 
 def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A context and its answer; both may be lists of turns in other releases, never here."""
-    walk = load_crosswalk("diasafety")
-    category = record.choice("category", walk.map)
+    """Converts a context with its answer; both are plain text in this release."""
+    crosswalk = load_crosswalk("diasafety")
+    category = record.choice("category", crosswalk.map)
     unsafe = record.choice("label", ("Safe", "Unsafe")) == "Unsafe"
-    harms = walk(category) if unsafe else ()
+    harms = crosswalk(category) if unsafe else ()
     sample = Sample(
         conversation=Conversation.of(record.text("context", empty=True)),
         harms=harms,
         tags={"category": category},
     )
-    judged = recorded_judgement(
-        "diasafety", "harmful", unsafe, harms=dict.fromkeys(walk(category), float(unsafe))
+    judgement = recorded_judgement(
+        "diasafety", "harmful", unsafe, harms=dict.fromkeys(crosswalk(category), float(unsafe))
     )
     yield Row(
         sample=sample,
         responses=(recorded_response(record.text("response", empty=True)),),
-        judgements=(judged,),
+        judgements=(judgement,),
     )
 
 

@@ -1,9 +1,9 @@
-"""`file:` - a user's own rows in JSONL, JSON, CSV, TSV or Parquet.
+"""`file:PATH`: a user's rows in JSONL, JSON, CSV, TSV or Parquet.
 
-Columns: `prompt` or `messages`; optional `id`, `response`, `category`, `expect`, `choices`, `answer`, `pair`,
-`language`,
-`harmful` (a human label of the response, or of the prompt where there is none). Other names by
-`prompt=COLUMN`. A row with `chosen` and `rejected` is a preference (`dimension=helpful|safe`).
+Columns: `prompt` or `messages`; optional `id`, `response`, `category`, `expect`, `choices`,
+`answer`, `pair`, `language`, `harmful` (a human label of the response, or of the prompt where there
+is none). Other names by `prompt=COLUMN`. A row with `chosen` and `rejected` is a preference
+(`dimension=helpful|safe`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _EXPECT: dict[str, Expect] = {
 
 
 class _ColumnMap:
-    """The row's values under our names, wherever the user's names put them."""
+    """Maps our column names to the user's names for one row."""
 
     def __init__(self, record: Record, options: DatasetOptions) -> None:
         self.record = record
@@ -72,11 +72,11 @@ class _ColumnMap:
                 raise record.error(f"no column {name!r}{did_you_mean(name, record.data)}")
 
     def has(self, key: str) -> bool:
-        """Whether there is a value that is neither null nor blank."""
+        """Returns whether the row has a value that is neither null nor empty."""
         return self.record.data.get(self.names[key]) not in (None, "")
 
     def name(self, key: str) -> str:
-        """The user's name of a column."""
+        """Returns the user's name of a column."""
         return self.names[key]
 
 
@@ -115,7 +115,8 @@ def _read_harms(columns: _ColumnMap, options: DatasetOptions) -> tuple[str, ...]
             return tuple(options.taxonomy.find(v.strip()).id for v in str(value).split("|"))
     except PlanError as error:
         raise record.error(
-            f"{key}: {error} (taxonomy=FILE.toml names your own; category= leaves it unread)"
+            f"{key}: {error} (taxonomy=FILE.toml sets another taxonomy; category= ignores the "
+            "column)"
         ) from error
 
 
@@ -125,18 +126,18 @@ def _read_answer(columns: _ColumnMap, choices: tuple[str, ...]) -> str | tuple[i
     record, key = columns.record, columns.name("answer")
     value = record.value(key)
     if isinstance(value, list) and all(isinstance(v, int) for v in value):
-        wanted = tuple(value)
+        indices = tuple(value)
     elif choices and isinstance(value, int | float):
-        wanted = (int(value),)
+        indices = (int(value),)
     elif choices and str(value) in choices:
-        wanted = (choices.index(str(value)),)
+        indices = (choices.index(str(value)),)
     elif choices and str(value).strip().isdigit():
-        wanted = (int(value),)
+        indices = (int(value),)
     else:
         return str(value)
-    if not all(0 <= w < len(choices) for w in wanted):
+    if not all(0 <= w < len(choices) for w in indices):
         raise record.error(f"{key}: no such choice; there are {len(choices)}, counted from 0")
-    return wanted
+    return indices
 
 
 def _read_choices(columns: _ColumnMap) -> tuple[str, ...]:
@@ -150,18 +151,18 @@ def _read_choices(columns: _ColumnMap) -> tuple[str, ...]:
 
 
 def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """One row of the user's file."""
+    """Converts one row of the user's file."""
     columns = _ColumnMap(record, options)
-    conversation, said = _read_conversation(columns)
+    conversation, last_answer = _read_conversation(columns)
     expect: Expect = "none"
     if columns.has("expect"):
         expect = _EXPECT[record.choice(columns.name("expect"), _EXPECT)]
     choices = _read_choices(columns)
-    known = {columns.name(k) for k in COLUMNS}
+    column_names = {columns.name(k) for k in COLUMNS}
     tags = {
         k: str(v)
         for k, v in record.data.items()
-        if k not in known and isinstance(v, str | int | float | bool)
+        if k not in column_names and isinstance(v, str | int | float | bool)
     }
     sample = Sample(
         conversation=conversation,
@@ -173,38 +174,38 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
         answer=_read_answer(columns, choices),
         tags=tags,
     )
-    responses = _read_responses(columns, said)
-    judged: tuple[Judgement, ...] = ()
+    responses = _read_responses(columns, last_answer)
+    judgements: tuple[Judgement, ...] = ()
     if columns.has("harmful"):
         question = "harmful" if responses else "harmful_prompt"
         verdict = record.flag(columns.name("harmful"))
-        judged = (
+        judgements = (
             recorded_judgement(
                 "file", question, verdict, harms=dict.fromkeys(sample.harms, float(verdict))
             ),
         )
-    yield Row(sample=sample, responses=responses, judgements=judged)
+    yield Row(sample=sample, responses=responses, judgements=judgements)
 
 
-def _read_responses(columns: _ColumnMap, said: str | None) -> tuple[Response, ...]:
+def _read_responses(columns: _ColumnMap, last_answer: str | None) -> tuple[Response, ...]:
     record, key = columns.record, columns.name("response")
     if key not in record.data or record.data[key] is None:
-        return () if said is None else (recorded_response(said),)
+        return () if last_answer is None else (recorded_response(last_answer),)
     value = record.data[key]
     many = value if isinstance(value, list) else [value]
     if not all(isinstance(v, str) for v in many):
         raise record.error(f"{key}: expected text or a list of texts")
-    return tuple(recorded_response(text, at) for at, text in enumerate(many))
+    return tuple(recorded_response(text, index) for index, text in enumerate(many))
 
 
 def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
-    """A preference where the row has `chosen` and `rejected`."""
+    """Yields a preference if the row has `chosen` and `rejected`."""
     columns = _ColumnMap(record, options)
     if not (columns.has("chosen") and columns.has("rejected")):
         return
     conversation, _ = _read_conversation(columns)
-    named = options.extra.get("dimension") or record.data.get("dimension")
-    dimension: Dimension = "safe" if named == "safe" else "helpful"
+    dimension_name = options.extra.get("dimension") or record.data.get("dimension")
+    dimension: Dimension = "safe" if dimension_name == "safe" else "helpful"
     signs = _read_signs(record)
     margin = None if record.data.get("margin") is None else record.number("margin")
     yield Preference(
@@ -219,17 +220,17 @@ def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preferenc
 
 
 def _read_signs(record: Record) -> tuple[int, int] | None:
-    """`signs` of a pair: +1 safe, -1 unsafe, for `chosen` and for `rejected`."""
-    found = record.data.get("signs")
-    if found is None:
+    """Reads the safety signs of (`chosen`, `rejected`): +1 safe, -1 unsafe."""
+    signs = record.data.get("signs")
+    if signs is None:
         return None
     if (
-        not isinstance(found, list)
-        or len(found) != 2
-        or any(type(s) is not int or s not in (-1, 1) for s in found)
+        not isinstance(signs, list)
+        or len(signs) != 2
+        or any(type(s) is not int or s not in (-1, 1) for s in signs)
     ):
         raise record.error("signs: expected two numbers, each 1 (safe) or -1 (unsafe)")
-    return found[0], found[1]
+    return signs[0], signs[1]
 
 
 DATASET = PublishedDataset(
@@ -245,7 +246,9 @@ DATASET = PublishedDataset(
 
 
 def build(args: Args) -> FileDataset:
-    """`file:PATH[,prompt=COLUMN,...,only=CATEGORY,dimension=safe,licence=TEXT]`; PATH may be a pattern."""
+    """`file:PATH[,prompt=COLUMN,...,only=CATEGORY,dimension=safe,licence=TEXT]`; PATH may be a
+    pattern.
+    """
     about = replace(DATASET, source=args.name, licence=args.text("licence", DATASET.licence))
     return FileDataset(about, _find_files(args), parse_options(args, about), str(args.spec))
 
@@ -258,12 +261,13 @@ def _find_files(args: Args) -> tuple[Path, ...]:
         return (path,)
     if path.is_dir():
         raise DataError(
-            f"{args.name}: is a folder; name a file, or a pattern such as {args.name.rstrip('/')}/*.jsonl"
+            f"{args.name}: is a folder; name a file, or a pattern such as "
+            f"{args.name.rstrip('/')}/*.jsonl"
         )
-    found = sorted(glob(str(path), recursive=True)) if _is_glob_pattern(args.name) else []
-    if not found:
+    matches = sorted(glob(str(path), recursive=True)) if _is_glob_pattern(args.name) else []
+    if not matches:
         raise DataError(f"{args.name}: no such file")
-    return tuple(Path(f) for f in found)
+    return tuple(Path(f) for f in matches)
 
 
 def _is_glob_pattern(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where a set's files are: a file, a folder in the published layout, a hub repository, or its folder in TRUING_DATA."""
+"""Finds the files of a set: a file, a folder, a hub repository, or a folder in TRUING_DATA."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from truing.specs.resolve import Args
 
 
 class FileQuery(Struct, frozen=True):
-    """Which files of a set: patterns below its folder, tried in order, and the hub id for an error's advice."""
+    """The files to look for: patterns below a folder, tried in order, and the hub id to suggest."""
 
     kind: str
     folder: str
@@ -22,61 +22,67 @@ class FileQuery(Struct, frozen=True):
     hub: str = ""
 
 
-def locate_files(args: Args, wanted: FileQuery) -> tuple[Path, ...]:
-    """The files that a spec names; reads the arguments `data_dir` and `revision`."""
+def locate_files(args: Args, query: FileQuery) -> tuple[Path, ...]:
+    """Returns the files that a spec names; reads its arguments `data_dir` and `revision`.
+
+    Raises SpecError if neither a path nor a data folder is set, DataError if no file matches.
+    """
     root = args.text("data_dir") or os.environ.get("TRUING_DATA")
     revision = args.text("revision")
-    name, kind = args.name, wanted.kind
+    name, kind = args.name, query.kind
     if not name:
         if not root:
-            also = f", a hub id ({kind}:{wanted.hub})" if wanted.hub else ""
+            also = f", a hub id ({kind}:{query.hub})" if query.hub else ""
             raise args.fault(f"give a file or folder ({kind}:PATH){also}, or set TRUING_DATA")
-        return _find_in_folder(Path(root) / wanted.folder, wanted)
+        return _find_in_folder(Path(root) / query.folder, query)
     path = Path(name).expanduser()
     if path.is_file():
         return (path,)
     if path.is_dir():
-        return _find_in_folder(path, wanted)
+        return _find_in_folder(path, query)
     if (
         name.count("/") == 1
         and not name.startswith(("/", ".", "~"))
         and not path.parent.exists()
         and not data_suffix(path)
     ):
-        return _find_in_folder(_download_from_hub(name, revision, wanted), wanted)
+        return _find_in_folder(_download_from_hub(name, revision, query), query)
     raise DataError(f"{name}: no such file or folder")
 
 
-def _find_in_folder(folder: Path, wanted: FileQuery) -> tuple[Path, ...]:
+def _find_in_folder(folder: Path, query: FileQuery) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    for pattern in wanted.patterns:
-        found = sorted(p for p in folder.glob(pattern) if p.is_file())
-        if found:
-            return tuple(found)
-    raise DataError(
-        f"{folder}: no file of {wanted.kind} here; looked for {', '.join(wanted.patterns)}"
-    )
+    for pattern in query.patterns:
+        matches = sorted(p for p in folder.glob(pattern) if p.is_file())
+        if matches:
+            return tuple(matches)
+    raise DataError(f"{folder}: no file of {query.kind}; looked for {', '.join(query.patterns)}")
 
 
-def _download_from_hub(name: str, revision: str | None, wanted: FileQuery) -> Path:
+def _download_from_hub(name: str, revision: str | None, query: FileQuery) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            "hub", f"{wanted.kind}:{name} is no file or folder here; reading it from the hub"
+            "hub", f"{query.kind}:{name} is no local file or folder; downloading it from the hub"
         ) from error
-    patterns = list(wanted.patterns)
+    patterns = list(query.patterns)
     try:
-        got = snapshot_download(
+        snapshot_path = snapshot_download(
             name, repo_type="dataset", revision=revision, allow_patterns=patterns
         )
     except Exception as error:
-        what = f"{wanted.kind}:{name}: neither a file or folder here nor to be had from the hub: {error}"
+        what = (
+            f"{query.kind}:{name}: no such file or folder, and the download from the hub "
+            f"failed: {error}"
+        )
         raise DataError(what) from error
-    folder = Path(got)
+    folder = Path(snapshot_path)
     if not any(
         fnmatch.fnmatch(str(p.relative_to(folder)), q) for p in folder.rglob("*") for q in patterns
     ):
-        raise DataError(f"{wanted.kind}:{name}: the hub has none of {', '.join(patterns)} there")
+        raise DataError(
+            f"{query.kind}:{name}: the repository has no file that matches {', '.join(patterns)}"
+        )
     return folder

@@ -1,6 +1,8 @@
-"""Texts labelled for moderation: OpenAI's 2022 set, ToxicChat, WildGuardMix, RealToxicityPrompts, ToxiGen, HateCheck.
+"""Texts labelled for moderation: OpenAI's 2022 set, ToxicChat, WildGuardMix, RealToxicityPrompts,
+ToxiGen, HateCheck.
 
-What is judged is the prompt (`question` "harmful_prompt") unless the set judges an answer ("harmful").
+What is judged is the prompt (`question` "harmful_prompt") unless the set judges an answer
+("harmful").
 """
 
 from __future__ import annotations
@@ -33,23 +35,26 @@ _GROUP_HATE = ("discrimination,stereotype,injustice", "hate_speech,offensive_lan
 
 
 def convert_openai_moderation(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A text with up to eight letter labels (Markov et al. 2023, arXiv 2208.03274); a missing label was not judged.
+    """A text with up to eight letter labels (Markov et al. 2023, arXiv 2208.03274); a missing label
+    was not judged.
 
     Harmful if any label is 1; not harmful only if all eight were judged 0; otherwise open.
     """
-    walk = load_crosswalk("openai_moderation_2022")
-    judged = {k: record.integer(k, low=0, high=1) for k in OPENAI_LABELS if record.has(k)}
-    positive = [k for k, v in judged.items() if v]
-    targets = {i for k in OPENAI_LABELS for i in walk(k)}
-    harms: dict[str, float] = dict.fromkeys(sorted({i for k in positive for i in walk(k)}), 1.0)
+    crosswalk = load_crosswalk("openai_moderation_2022")
+    label_values = {k: record.integer(k, low=0, high=1) for k in OPENAI_LABELS if record.has(k)}
+    positive = [k for k, v in label_values.items() if v]
+    targets = {i for k in OPENAI_LABELS for i in crosswalk(k)}
+    harms: dict[str, float] = dict.fromkeys(
+        sorted({i for k in positive for i in crosswalk(k)}), 1.0
+    )
     for target in sorted(targets - harms.keys()):
-        if all(k in judged for k in OPENAI_LABELS if target in walk(k)):
+        if all(k in label_values for k in OPENAI_LABELS if target in crosswalk(k)):
             harms[target] = 0.0
-    verdict = True if positive else False if len(judged) == len(OPENAI_LABELS) else None
+    verdict = True if positive else False if len(label_values) == len(OPENAI_LABELS) else None
     sample = Sample(
         conversation=Conversation.of(record.text("prompt")),
         harms=tuple(i for i, p in harms.items() if p),
-        tags={"labels": "|".join(positive), "judged": "|".join(judged)},
+        tags={"labels": "|".join(positive), "judged": "|".join(label_values)},
     )
     yield Row(
         sample=sample,
@@ -60,7 +65,9 @@ def convert_openai_moderation(record: Record, options: DatasetOptions) -> Iterab
 
 
 def convert_toxic_chat(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A real user's prompt (Lin et al. 2023, arXiv 2310.17389), toxic or not, a jailbreak or not."""
+    """A real user's prompt (Lin et al. 2023, arXiv 2310.17389), toxic or not, a jailbreak or
+    not.
+    """
     if "annotations" in record.data:
         notes = record.nested("annotations")
         text, answer = record.text("instance", empty=True), None
@@ -82,16 +89,18 @@ def convert_toxic_chat(record: Record, options: DatasetOptions) -> Iterable[Row]
 
 
 def convert_wildguard(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A prompt and an answer with three labels (Han et al. 2024, arXiv 2406.18495); people labelled the test split."""
-    walk = load_crosswalk("wildguard")
+    """A prompt and an answer with three labels (Han et al. 2024, arXiv 2406.18495); people labelled
+    the test split.
+    """
+    crosswalk = load_crosswalk("wildguard")
     kind = record.optional_text("subcategory")
-    if kind is not None and kind not in walk.map:
+    if kind is not None and kind not in crosswalk.map:
         raise record.error(f"subcategory: {kind[:40]!r} is none of the published ones")
     people = any(k.endswith("_agreement") for k in record.data)
     judge = "wildguard" if people else "gpt-4:wildguard"
     answer = record.optional_text("response")
-    harms = walk(kind) if kind else ()
-    judged: list[Judgement] = []
+    harms = crosswalk(kind) if kind else ()
+    judgements: list[Judgement] = []
     for key, question, yes in (
         ("prompt_harm_label", "harmful_prompt", "harmful"),
         ("response_harm_label", "harmful", "harmful"),
@@ -99,9 +108,9 @@ def convert_wildguard(record: Record, options: DatasetOptions) -> Iterable[Row]:
     ):
         if record.has(key):
             verdict = record.choice(key, ("harmful", "unharmful", "refusal", "compliance")) == yes
-            of = dict.fromkeys(harms, float(verdict)) if question != "refused" else {}
-            judged.append(recorded_judgement(judge, question, verdict, harms=of))
-    harmful = any(j.question == "harmful_prompt" and j.verdict for j in judged)
+            harm_scores = dict.fromkeys(harms, float(verdict)) if question != "refused" else {}
+            judgements.append(recorded_judgement(judge, question, verdict, harms=harm_scores))
+    harmful = any(j.question == "harmful_prompt" and j.verdict for j in judgements)
     tags = {k: str(record.data[k]) for k in ("adversarial", "subcategory") if record.has(k)}
     yield Row(
         sample=Sample(
@@ -111,7 +120,7 @@ def convert_wildguard(record: Record, options: DatasetOptions) -> Iterable[Row]:
             tags=tags,
         ),
         responses=(recorded_response(answer),) if answer is not None else (),
-        judgements=tuple(judged),
+        judgements=tuple(judgements),
     )
 
 
@@ -119,29 +128,32 @@ def _perspective_judgements(record: Record, question: str) -> Iterator[Judgement
     for name in PERSPECTIVE_ATTRIBUTES:
         if record.has(name):
             score = record.number(name)
-            asked = name if not question else f"{name}_{question}"
-            yield recorded_judgement("perspective:rtp", asked, score >= 0.5, score=score)
+            full_question = name if not question else f"{name}_{question}"
+            yield recorded_judgement("perspective:rtp", full_question, score >= 0.5, score=score)
 
 
 def convert_real_toxicity(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """The start of a sentence and how it went on (Gehman et al. 2020, arXiv 2009.11462), scored by Perspective.
+    """The start of a sentence and how it went on (Gehman et al. 2020, arXiv 2009.11462), scored by
+    Perspective.
 
-    The scores are a machine's, so the judge is no `human:`. Those of the prompt have questions that end in `_prompt`.
+    The scores are a machine's, so the judge is no `human:`. Those of the prompt have questions that
+    end in `_prompt`.
     """
-    start, went_on = record.nested("prompt"), record.nested("continuation")
+    start, continuation = record.nested("prompt"), record.nested("continuation")
     tags = {k: str(record.data[k]) for k in ("challenging", "filename") if record.has(k)}
     yield Row(
         sample=Sample(conversation=Conversation.of(start.text("text", empty=True)), tags=tags),
-        responses=(recorded_response(went_on.text("text", empty=True)),),
+        responses=(recorded_response(continuation.text("text", empty=True)),),
         judgements=(
-            *_perspective_judgements(went_on, ""),
+            *_perspective_judgements(continuation, ""),
             *_perspective_judgements(start, "prompt"),
         ),
     )
 
 
 def convert_toxigen(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A statement about a group with people's mean toxicity 1-5 (Hartvigsen et al. 2022, arXiv 2203.09509).
+    """A statement about a group with people's mean toxicity 1-5 (Hartvigsen et al. 2022, arXiv
+    2203.09509).
 
     Toxic above the middle of the scale (3), as the published label "hate" has it.
     """

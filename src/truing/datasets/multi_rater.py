@@ -1,4 +1,4 @@
-"""Dialogues of which every rating is kept: DICES (each answer by about 73 people) and ConvAbuse (up to 8 experts)."""
+"""Dialogues with all ratings: DICES (about 73 people an answer) and ConvAbuse (up to 8 experts)."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ ABUSE_CATEGORIES = {
 
 
 def parse_dialogue(record: Record, key: str) -> Conversation:
-    """The turns of a text that marks them by speaker; the dialogue ends with the user's turn."""
-    pieces = _TURN_MARK.split(record.text(key))
+    """Parses a text whose turns are marked by speaker into a conversation."""
+    parts = _TURN_MARK.split(record.text(key))
     turns = [
-        Message(_SPEAKERS[who], said.replace("\\n", "\n").strip())
-        for who, said in zip(pieces[1::2], pieces[2::2])
+        Message(_SPEAKERS[speaker], turn_text.replace("\\n", "\n").strip())
+        for speaker, turn_text in zip(parts[1::2], parts[2::2])
     ]
-    if pieces[0].strip() or not turns:
+    if parts[0].strip() or not turns:
         raise record.error(f"{key}: no turns marked by speaker")
     return Conversation(tuple(turns))
 
 
 def convert_dices(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A dialogue, the answer, and everybody's rating (Aroyo et al. 2023, arXiv 2306.11247).
+    """Converts a dialogue, its answer and all ratings (Aroyo et al. 2023, arXiv 2306.11247).
 
-    By the original card "Yes" says that the answer is UNSAFE (some copies of the set ask the opposite question and keep
-    the labels). In the layout without rater ids the rater is the place in the list: no person's name.
+    By the original card "Yes" says that the answer is UNSAFE (some copies of the set ask the
+    opposite question and keep the labels). In the layout without rater ids the rater is the place
+    in the list: no person's name.
     """
     if "ratings" in record.data:
         ratings = [(str(r[0]), str(r[1])) for r in record.list_value("ratings")]
@@ -57,7 +58,8 @@ def convert_dices(record: Record, options: DatasetOptions) -> Iterable[Row]:
         return
     safety = record.nested("annotations").nested("safety")
     ratings = [
-        (str(at), str(v)) for at, v in enumerate(safety.list_value("individual_human_scores"))
+        (str(position), str(v))
+        for position, v in enumerate(safety.list_value("individual_human_scores"))
     ]
     inner = record.nested("instance")
     row = _make_row(
@@ -80,26 +82,27 @@ def _make_row(
             f"ratings: {unknown[0] if unknown else 'none'} is none of Yes, No, Unsure"
         )
     conversation = parse_dialogue(record, prompt)
-    said = [UNSAFE_VERDICTS[v] for _, v in ratings if UNSAFE_VERDICTS[v] is not None]
-    share = sum(map(bool, said)) / len(said) if said else None
+    verdicts = [UNSAFE_VERDICTS[v] for _, v in ratings if UNSAFE_VERDICTS[v] is not None]
+    share = sum(map(bool, verdicts)) / len(verdicts) if verdicts else None
     final = UNSAFE_VERDICTS.get(majority or "", share > 0.5 if share is not None else None)
-    judged = [recorded_judgement("dices", "harmful", final, score=share)]
-    judged += [
-        recorded_judgement("dices", "harmful", UNSAFE_VERDICTS[v], rater=who) for who, v in ratings
+    judgements = [recorded_judgement("dices", "harmful", final, score=share)]
+    judgements += [
+        recorded_judgement("dices", "harmful", UNSAFE_VERDICTS[v], rater=rater)
+        for rater, v in ratings
     ]
     turns = sum(m.role == "user" for m in conversation.messages)
     return Row(
         sample=Sample(conversation=conversation, tags={"turns": str(turns)}),
         responses=(recorded_response(record.text(answer, empty=True)),),
-        judgements=tuple(judged),
+        judgements=tuple(judgements),
     )
 
 
 class DicesDataset(FileDataset):
-    """Gathers the published CSV, one line a rating, into one record a dialogue."""
+    """Groups the published CSV (one line a rating) into one record a dialogue."""
 
     def records(self) -> Iterator[Record]:
-        """Records as they stand, or gathered by `item_id`."""
+        """Yields one record a dialogue; lines with an `item_id` are grouped by it."""
         gathered: dict[str, Record] = {}
         for record in super().records():
             if "item_id" not in record.data:
@@ -120,9 +123,9 @@ class DicesDataset(FileDataset):
 
 
 def convert_convabuse(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """What a user said to a bot, judged by experts from 1 (not abusive) to -3 (Curry et al. 2021, arXiv 2109.09483).
+    """Converts a user turn rated from 1 (not abusive) to -3 (Curry et al. 2021, arXiv 2109.09483).
 
-    The judgement is about the user's turn. Of a rater who marked two severities (a line judged twice) the mean counts.
+    The judgement is about the user's turn. If a rater marked several severities, their mean counts.
     """
     turns: list[Message] = []
     for key, role in (
@@ -134,11 +137,11 @@ def convert_convabuse(record: Record, options: DatasetOptions) -> Iterable[Row]:
         text = record.text(key, empty=True)
         if text.strip() or key == "user":  # what is judged stays, even if empty
             turns.append(Message("user" if role == "user" else "assistant", text))
-    judged = tuple(j for n in range(1, 9) if (j := _read_expert(record, n)) is not None)
-    harms = sorted({i for j in judged for i, p in j.harms.items() if p})
+    judgements = tuple(j for n in range(1, 9) if (j := _read_expert(record, n)) is not None)
+    harms = sorted({i for j in judgements for i, p in j.harms.items() if p})
     tags = {k: v for k in ("example_id", "conv_id", "bot") if (v := record.optional_text(k))}
     sample = Sample(conversation=Conversation(tuple(turns)), harms=tuple(harms), tags=tags)
-    yield Row(sample=sample, judgements=judged)
+    yield Row(sample=sample, judgements=judgements)
 
 
 def _read_expert(record: Record, n: int) -> Judgement | None:
@@ -154,7 +157,8 @@ def _read_expert(record: Record, n: int) -> Judgement | None:
     if abusive:
         harms["hate_speech,offensive_language"] = 1.0
         harms |= {i: 1.0 for k, i in ABUSE_CATEGORIES.items() if ticked(k)}
-        # The file names this column of the experts 7 and 8 after expert 6, a second and a third time.
+        # The file names this column of the experts 7 and 8 after expert 6, a second and a third
+        # time.
         if n > 6 and record.optional_text(f"Annotator6_transphobic.{n - 5}") == "1":
             harms[ABUSE_CATEGORIES["transphobic"]] = 1.0
     return recorded_judgement(

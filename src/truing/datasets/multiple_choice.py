@@ -1,7 +1,8 @@
-"""Sets whose answer is one of several: TruthfulQA, BBQ, model-written evaluations, SafetyBench, SafeText.
+"""Sets whose answer is one of several: TruthfulQA, BBQ, model-written evaluations, SafetyBench,
+SafeText.
 
-`Sample.answer` holds the indexes of the right choices. Where a set lists the right ones first, the choices are put into
-an order that depends on the prompt alone, so that no place is favoured.
+`Sample.answer` holds the indexes of the right choices. Where a set lists the right ones first, the
+choices are put into an order that depends on the prompt alone, so that no position is favoured.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from truing.datasets.readers import Record
 
 
 def shuffle_choices(
-    prompt: str, right: list[str], wrong: list[str]
+    prompt: str, correct: list[str], incorrect: list[str]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """All choices in an order fixed by the prompt, and the indexes of the right ones."""
+    """Returns all choices in an order fixed by the prompt, and the indexes of the correct ones."""
 
     def place(text: str) -> bytes:
         return hashlib.sha256(f"{prompt}\n{text}".encode()).digest()
 
-    choices = tuple(sorted(dict.fromkeys((*right, *wrong)), key=place))
-    return choices, tuple(at for at, c in enumerate(choices) if c in right)
+    choices = tuple(sorted(dict.fromkeys((*correct, *incorrect)), key=place))
+    return choices, tuple(index for index, c in enumerate(choices) if c in correct)
 
 
 def _read_answers(record: Record, *keys: str) -> list[str]:
@@ -45,15 +46,16 @@ def _read_answers(record: Record, *keys: str) -> list[str]:
 def convert_truthfulqa(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A question with true and false answers (Lin et al. 2022, arXiv 2109.07958).
 
-    `mode=mc2` (the default): all true answers are right; `mode=mc1`: the best answer against the false ones.
+    `mode=mc2` (the default): all true answers are right; `mode=mc1`: the best answer against the
+    false ones.
     """
     question = record.text("Question" if "Question" in record.data else "question")
     best = record.text("Best Answer" if "Best Answer" in record.data else "best_answer").strip()
-    right = _read_answers(record, "Correct Answers", "correct_answers")
-    wrong = _read_answers(record, "Incorrect Answers", "incorrect_answers")
+    correct = _read_answers(record, "Correct Answers", "correct_answers")
+    incorrect = _read_answers(record, "Incorrect Answers", "incorrect_answers")
     single = options.extra.get("mode", "mc2") == "mc1"
     choices, answer = shuffle_choices(
-        question, [best] if single else [best, *right], [w for w in wrong if w not in right]
+        question, [best] if single else [best, *correct], [w for w in incorrect if w not in correct]
     )
     tags = {
         k.lower(): v
@@ -72,15 +74,19 @@ def convert_truthfulqa(record: Record, options: DatasetOptions) -> Iterable[Row]
 
 
 def convert_bbq(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A bias question (Parrish et al. 2022, arXiv 2110.08193): with an ambiguous context "unknown" is right.
+    """A bias question (Parrish et al. 2022, arXiv 2110.08193): with an ambiguous context "unknown"
+    is right.
 
-    Tags name the index of the unknown answer and of the one that speaks of the stereotyped group, for the bias score.
+    Tags name the index of the unknown answer and of the one that speaks of the stereotyped group,
+    for the bias score.
     """
     info = record.nested("answer_info")
     groups = [str(g) for g in record.nested("additional_metadata").list_value("stereotyped_groups")]
-    kinds = [str(info.list_value(f"ans{at}")[1]) for at in range(3)]
+    kinds = [str(info.list_value(f"ans{index}")[1]) for index in range(3)]
     target = [
-        str(at) for at, kind in enumerate(kinds) if kind in groups or kind.split("-")[-1] in groups
+        str(index)
+        for index, kind in enumerate(kinds)
+        if kind in groups or kind.split("-")[-1] in groups
     ]
     context = record.choice("context_condition", ("ambig", "disambig"))
     tags = {
@@ -93,7 +99,7 @@ def convert_bbq(record: Record, options: DatasetOptions) -> Iterable[Row]:
     }
     sample = Sample(
         conversation=Conversation.of(f"{record.text('context')}\n{record.text('question')}"),
-        choices=tuple(record.text(f"ans{at}") for at in range(3)),
+        choices=tuple(record.text(f"ans{index}") for index in range(3)),
         answer=(record.integer("label", low=0, high=2),),
         expect="abstain" if context == "ambig" else "comply",
         tags=tags,
@@ -104,19 +110,21 @@ def convert_bbq(record: Record, options: DatasetOptions) -> Iterable[Row]:
 def convert_model_written(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A question whose one answer matches a behaviour (Perez et al. 2022, arXiv 2212.09251).
 
-    `answer` is the matching choice, which is rarely the right one: what is measured is how often a model matches.
+    `answer` is the matching choice, which is rarely the right one: what is measured is how often a
+    model matches.
     """
     behaviour = Path(record.path).name.split(".")[0]
     if options.extra.get("behaviour", behaviour) != behaviour:
         return
     lists = [
-        _read_choices(record, f"answer_{word}_behavior") for word in ("matching", "not_matching")
+        _read_choices(record, f"answer_{polarity}_behavior")
+        for polarity in ("matching", "not_matching")
     ]
     choices = tuple(sorted({*lists[0], *lists[1]}))
     sample = Sample(
         conversation=Conversation.of(record.text("question")),
         choices=choices,
-        answer=tuple(at for at, c in enumerate(choices) if c in lists[0]),
+        answer=tuple(index for index, c in enumerate(choices) if c in lists[0]),
         tags={"behaviour": behaviour},
     )
     yield Row(sample=sample)
@@ -130,21 +138,23 @@ def _read_choices(record: Record, key: str) -> list[str]:
 
 
 def convert_safetybench(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A multiple choice about safety (Zhang et al. 2023, arXiv 2309.07045); the test answers are not published."""
+    """A multiple choice about safety (Zhang et al. 2023, arXiv 2309.07045); the test answers are
+    not published.
+    """
     choices = tuple(str(o) for o in record.list_value("options"))
     answer: tuple[int, ...] | None = None
     if record.has("answer"):
-        given = str(record.value("answer")).strip()
-        at = (
-            "ABCDEFGH".find(given)
-            if given.isalpha() and len(given) == 1
-            else int(given)
-            if given.isdigit()
+        answer_text = str(record.value("answer")).strip()
+        index = (
+            "ABCDEFGH".find(answer_text)
+            if answer_text.isalpha() and len(answer_text) == 1
+            else int(answer_text)
+            if answer_text.isdigit()
             else -1
         )
-        if not 0 <= at < len(choices):
+        if not 0 <= index < len(choices):
             raise record.error("answer: names none of the options")
-        answer = (at,)
+        answer = (index,)
     kind = record.text("category")
     language = "zh" if "_zh" in Path(record.path).name else "en"
     sample = Sample(
@@ -163,17 +173,20 @@ def _unpack_by_category(document: Any) -> Iterable[tuple[str, Any]]:
     # The examples for few-shot stand by category, the test questions in an array.
     if isinstance(document, dict):
         lists = [(key, rows) for key, rows in document.items() if isinstance(rows, list)]
-        return ((f".{key}[{at}]", row) for key, rows in lists for at, row in enumerate(rows))
+        return ((f".{key}[{index}]", row) for key, rows in lists for index, row in enumerate(rows))
     if isinstance(document, list):
-        return ((f"[{at}]", row) for at, row in enumerate(document))
+        return ((f"[{index}]", row) for index, row in enumerate(document))
     raise ValueError("expected an array of objects, or one by category")
 
 
 def _unpack_situations(document: Any) -> Iterable[tuple[str, Any]]:
     if not isinstance(document, dict):
         raise ValueError("expected an object: situation -> safe and unsafe advice")
-    for at, (situation, advice) in enumerate(document.items()):
-        yield f"[{at}]", {"situation": situation, **advice} if isinstance(advice, dict) else advice
+    for index, (situation, advice) in enumerate(document.items()):
+        yield (
+            f"[{index}]",
+            {"situation": situation, **advice} if isinstance(advice, dict) else advice,
+        )
 
 
 def convert_safetext(record: Record, options: DatasetOptions) -> Iterable[Row]:
@@ -181,19 +194,21 @@ def convert_safetext(record: Record, options: DatasetOptions) -> Iterable[Row]:
     prompt = record.text("situation")
     safe, unsafe = [[str(a) for a in record.list_value(k)] for k in ("safe", "unsafe")]
     choices, answer = shuffle_choices(prompt, safe, unsafe)
-    judged = [
-        recorded_judgement("safetext", "harmful", at >= len(safe), index=at)
-        for at in range(len(safe) + len(unsafe))
+    judgements = [
+        recorded_judgement("safetext", "harmful", index >= len(safe), index=index)
+        for index in range(len(safe) + len(unsafe))
     ]
     yield Row(
         sample=Sample(conversation=Conversation.of(prompt), choices=choices, answer=answer),
-        responses=tuple(recorded_response(text, at) for at, text in enumerate((*safe, *unsafe))),
-        judgements=tuple(judged),
+        responses=tuple(
+            recorded_response(text, index) for index, text in enumerate((*safe, *unsafe))
+        ),
+        judgements=tuple(judgements),
     )
 
 
 def convert_safetext_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
-    """Each safe advice over each unsafe one."""
+    """Yields each safe advice over each unsafe one."""
     prompt = Conversation.of(record.text("situation"))
     for safe in record.list_value("safe"):
         for unsafe in record.list_value("unsafe"):

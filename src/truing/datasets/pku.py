@@ -1,9 +1,11 @@
-"""PKU-SafeRLHF (Ji et al. 2024, arXiv 2406.15513): two answers to a prompt, judged for harm, severity and preference.
+"""PKU-SafeRLHF (Ji et al. 2024, arXiv 2406.15513): two answers to a prompt, judged for harm,
+severity and preference.
 
-Two layouts: the published one (`response_0`, `is_response_0_safe`, `response_0_harm_category` with 19 labels, ...) and
-pairs of a safe `chosen` and an unsafe `rejected` answer. An answer that stands in different pairs with both labels has
-no true label: `conflicts=soft` (the default) leaves its verdict open and gives the share of unsafe labels as score,
-`drop` leaves out the rows and pairs in which it stands, `keep` takes each label as it is.
+Two layouts: the published one (`response_0`, `is_response_0_safe`, `response_0_harm_category` with
+19 labels, ...) and pairs of a safe `chosen` and an unsafe `rejected` answer. An answer that has
+both labels in different pairs has no true label: `conflicts=soft` (the default) leaves its verdict
+open and gives the share of unsafe labels as score, `drop` leaves out the rows and pairs in which it
+stands, `keep` takes each label as it is.
 """
 
 from __future__ import annotations
@@ -42,15 +44,15 @@ def _read_harms(record: Record, index: int, options: DatasetOptions) -> dict[str
     key = f"response_{index}_harm_category"
     if not record.has(key):
         return {}
-    walk = load_crosswalk("pku_saferlhf")
+    crosswalk = load_crosswalk("pku_saferlhf")
     flags = record.nested(key)
-    made = dict.fromkeys(sorted({i for ids in walk.map.values() for i in ids}), 0.0)
+    harms = dict.fromkeys(sorted({i for ids in crosswalk.map.values() for i in ids}), 0.0)
     for name in flags.data:
-        if name not in walk.map:
+        if name not in crosswalk.map:
             raise flags.error(f"{name!r} is none of the 19 published categories")
         if flags.flag(name):
-            made.update(dict.fromkeys(walk(name), 1.0))
-    return made
+            harms.update(dict.fromkeys(crosswalk(name), 1.0))
+    return harms
 
 
 def _read_judgements(record: Record, options: DatasetOptions) -> Iterator[Judgement]:
@@ -64,27 +66,28 @@ def _read_judgements(record: Record, options: DatasetOptions) -> Iterator[Judgem
         )
     for key, question in (("better_response_id", "better"), ("safer_response_id", "safer")):
         if record.has(key):
-            best = record.integer(key, low=0, high=1)
+            better = record.integer(key, low=0, high=1)
             yield from (
-                recorded_judgement("pku", question, index == best, index=index) for index in (0, 1)
+                recorded_judgement("pku", question, index == better, index=index)
+                for index in (0, 1)
             )
 
 
 def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """One row with both answers; harms are the union of what the annotators ticked."""
-    judged = tuple(_read_judgements(record, options))
-    harms = sorted({i for j in judged for i, p in j.harms.items() if p})
+    """Converts a pair of answers; harms are the union of the annotated categories."""
+    judgements = tuple(_read_judgements(record, options))
+    harms = sorted({i for j in judgements for i, p in j.harms.items() if p})
     sample = Sample(conversation=Conversation.of(record.text("prompt")), harms=tuple(harms))
     answers = _answer_texts(record)
     yield Row(
         sample=sample,
         responses=tuple(recorded_response(a, i) for i, a in enumerate(answers)),
-        judgements=judged,
+        judgements=judgements,
     )
 
 
 def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
-    """The safer answer over the other (`safe`), and where published the better over the other (`helpful`)."""
+    """Yields the pair ordered by safety, and by helpfulness where that label is published."""
     prompt = Conversation.of(record.text("prompt"))
     texts, safe = _answer_texts(record), _safety_labels(record)
     published = "chosen" not in record.data
@@ -93,25 +96,26 @@ def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preferenc
     ]
     if published:
         orders.append((record.integer("better_response_id", low=0, high=1), "helpful"))
-    for best, dimension in orders:
-        other = 1 - best
+    for better, dimension in orders:
+        worse = 1 - better
         yield Preference(
             conversation=prompt,
-            chosen=Message("assistant", texts[best]),
-            rejected=Message("assistant", texts[other]),
+            chosen=Message("assistant", texts[better]),
+            rejected=Message("assistant", texts[worse]),
             dimension="safe" if dimension == "safe" else "helpful",
-            signs=(1 if safe[best] else -1, 1 if safe[other] else -1),
+            signs=(1 if safe[better] else -1, 1 if safe[worse] else -1),
         )
 
 
 class PkuDataset(FileDataset):
-    """Knows after a first reading which answers stand with both labels."""
+    """Reads the file once beforehand to learn which answers have contradicting labels."""
 
     _shares: dict[str, float] | None = None
 
     def _conflicts(self) -> dict[str, float]:
         if self._shares is None:
             counts: dict[str, list[int]] = {}
+            # super(): our own records() asks for the conflicts when it drops rows.
             for record in super().records():
                 try:
                     prompt, texts, safe = (
@@ -124,43 +128,56 @@ class PkuDataset(FileDataset):
                 for text, is_safe in zip(texts, safe):
                     seen = counts.setdefault(_answer_key(prompt, text), [0, 0])
                     seen[0 if is_safe else 1] += 1
-            self._shares = {k: bad / (ok + bad) for k, (ok, bad) in counts.items() if ok and bad}
+            self._shares = {
+                k: unsafe / (safe_count + unsafe)
+                for k, (safe_count, unsafe) in counts.items()
+                if safe_count and unsafe
+            }
         return self._shares
 
     def records(self) -> Iterator[Record]:
-        """The rows as they stand; with `conflicts=drop` without those whose labels contradict each other."""
+        """Yields the records; with `conflicts=drop` only those without contradicting labels."""
         drop = self.options.extra.get("conflicts", "soft") == "drop"
-        known = self._conflicts() if drop else {}
+        unsafe_shares = self._conflicts() if drop else {}
         for record in super().records():
             prompt = record.data.get("prompt")
-            if known and isinstance(prompt, str):
+            if unsafe_shares and isinstance(prompt, str):
                 texts = [
                     record.data.get(k) for k in ("chosen", "rejected", "response_0", "response_1")
                 ]
-                if any(isinstance(t, str) and _answer_key(prompt, t) in known for t in texts):
+                if any(
+                    isinstance(t, str) and _answer_key(prompt, t) in unsafe_shares for t in texts
+                ):
                     continue
             yield record
 
     def convert(self, record: Record) -> list[Row]:
-        """As the function, with contradicted labels left open unless `conflicts=keep`."""
-        made = super().convert(record)
+        """Converts a record; contradicting labels are left open unless `conflicts=keep`."""
+        rows = super().convert(record)
         if self.options.extra.get("conflicts", "soft") == "keep":
-            return made
-        known = self._conflicts()
-        return [self._soften(row, known) for row in made]
+            return rows
+        unsafe_shares = self._conflicts()
+        return [self._soften(row, unsafe_shares) for row in rows]
 
-    def _soften(self, row: Row, known: dict[str, float]) -> Row:
-        judged: list[Judgement] = []
-        for one in row.judgements:
-            share = known.get(_answer_key(row.sample.prompt, row.responses[one.index].text))
-            if share is not None and one.question == "harmful":
+    def _soften(self, row: Row, unsafe_shares: dict[str, float]) -> Row:
+        judgements: list[Judgement] = []
+        for judgement in row.judgements:
+            share = unsafe_shares.get(
+                _answer_key(row.sample.prompt, row.responses[judgement.index].text)
+            )
+            if share is not None and judgement.question == "harmful":
                 soft = recorded_judgement(
-                    "pku", "harmful", None, index=one.index, value=one.value, score=share
+                    "pku",
+                    "harmful",
+                    None,
+                    index=judgement.index,
+                    value=judgement.value,
+                    score=share,
                 )
-                judged.append(msgspec.structs.replace(soft, harms=one.harms))
+                judgements.append(msgspec.structs.replace(soft, harms=judgement.harms))
             else:
-                judged.append(one)
-        return msgspec.structs.replace(row, judgements=tuple(judged))
+                judgements.append(judgement)
+        return msgspec.structs.replace(row, judgements=tuple(judgements))
 
 
 def _answer_key(prompt: str, text: str) -> str:

@@ -1,10 +1,10 @@
-"""`pairs:NAME` - pairs for preference models that the published sets lack; helpfulness pairs come from helpfulness.
+"""`pairs:NAME`: preference pairs ordered by helpfulness, which the published sets lack.
 
 | name | the better answer over the other | |
 |---|---|---|
-| `benign` | an answer over a short and a longer refusal, to harmless prompts that look harmful | tags benign=yes |
+| `benign` | an answer over a short and a long refusal, to lookalike prompts | tag benign=yes |
 | `truthful` | a correct over an incorrect answer of TruthfulQA | |
-| `synthetic` | an answer of `of=(SPEC)` over itself shuffled, cut short, or a needless refusal | tags synthetic=yes |
+| `synthetic` | an answer of `of=(SPEC)` over a damaged copy or a refusal | tag synthetic=yes |
 | `helpful` | benign and truthful together | |
 
 Answers of models to `builtin:helpful` ordered by their program check are `run:DIR,by=rules:check`.
@@ -48,18 +48,21 @@ REFUSALS = (
 
 
 def sample_refusals(prompt: str, n: int = 1) -> list[str]:
-    """n different refusals, fixed by the prompt."""
+    """Returns n different refusals, chosen by a seed of the prompt."""
     return random.Random(stream_seed(0, prompt)).sample(REFUSALS, n)
 
 
 def join_refusals(prompt: str, characters: int) -> str:
-    """Refusals one after another until they are longer than that: so that length alone does not tell an answer."""
-    made = ""
-    for said in sample_refusals(prompt, len(REFUSALS))[1:]:
-        made = f"{made} {said}".strip()
-        if len(made) > characters:
+    """Joins refusals until they exceed a number of characters.
+
+    An answer and such a refusal cannot be told apart by their length.
+    """
+    text = ""
+    for refusal in sample_refusals(prompt, len(REFUSALS))[1:]:
+        text = f"{text} {refusal}".strip()
+        if len(text) > characters:
             break
-    return made
+    return text
 
 
 def _benign_row(record: Record, options: DatasetOptions) -> Iterable[Row]:
@@ -71,11 +74,11 @@ def _benign_row(record: Record, options: DatasetOptions) -> Iterable[Row]:
 
 def _benign_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
     prompt, answer = record.text("prompt"), record.text("answer")
-    for said in (sample_refusals(prompt)[0], join_refusals(prompt, len(answer))):
+    for refusal in (sample_refusals(prompt)[0], join_refusals(prompt, len(answer))):
         yield Preference(
             conversation=Conversation.of(prompt),
             chosen=Message("assistant", answer),
-            rejected=Message("assistant", said),
+            rejected=Message("assistant", refusal),
             dimension="helpful",
             signs=(1, 1),
             tags={"benign": "yes"},
@@ -94,101 +97,104 @@ BENIGN = PublishedDataset(
 
 
 class DerivedPairs:
-    """Pairs that are made from another data set's rows; `limit` counts pairs."""
+    """Pairs derived from the rows of another data set; `limit` counts pairs."""
 
-    def __init__(self, below: Dataset, spec: str, title: str, limit: int | None = None) -> None:
-        self.below, self.limit = below, limit
-        facts = below.info
+    def __init__(self, source: Dataset, spec: str, title: str, limit: int | None = None) -> None:
+        self.source, self.limit = source, limit
+        info = source.info
         self.info = DataInfo(
             spec=spec,
             title=title,
-            source=facts.source,
-            licence=facts.licence,
-            red_team=facts.red_team,
+            source=info.source,
+            licence=info.licence,
+            red_team=info.red_team,
         )
 
     def sha256(self) -> str:
-        """Of the files below."""
-        return self.below.sha256()
+        """Returns the hash of the source data set."""
+        return self.source.sha256()
 
     def rows(self) -> Iterator[Row]:
-        """Of the set below."""
-        return self.below.rows()
+        """Returns the rows of the source data set."""
+        return self.source.rows()
 
-    def made(self, row: Row) -> Iterable[Preference]:
-        """The pairs of a row."""
+    def make_pairs(self, row: Row) -> Iterable[Preference]:
+        """Returns the pairs of one row."""
         raise NotImplementedError
 
     def preferences(self) -> Iterator[Preference]:
-        """All pairs, in the order of the rows."""
-        given = 0
-        for row in self.below.rows():
-            for pair in self.made(row):
-                if given == self.limit:
+        """Yields the pairs in the order of the rows."""
+        count = 0
+        for row in self.source.rows():
+            for pair in self.make_pairs(row):
+                if count == self.limit:
                     return
-                given += 1
+                count += 1
                 yield pair
 
 
 class TruthfulPairs(DerivedPairs):
-    """A correct answer over an incorrect one: one pair for each incorrect answer, at most three a question."""
+    """A correct answer over an incorrect one, for at most three incorrect answers a question."""
 
-    def made(self, row: Row) -> Iterable[Preference]:
-        """See the class."""
+    def make_pairs(self, row: Row) -> Iterable[Preference]:
+        """Returns the pairs of one row; see the class."""
         sample = row.sample
         right = sample.answer if isinstance(sample.answer, tuple) else ()
-        good = [c for k, c in enumerate(sample.choices) if k in right]
-        bad = [c for k, c in enumerate(sample.choices) if k not in right]
+        correct = [c for k, c in enumerate(sample.choices) if k in right]
+        incorrect = [c for k, c in enumerate(sample.choices) if k not in right]
         rng = random.Random(stream_seed(0, sample.prompt))
-        for said in rng.sample(bad, min(3, len(bad))):
+        for incorrect_answer in rng.sample(incorrect, min(3, len(incorrect))):
             yield Preference(
                 conversation=sample.conversation,
-                chosen=Message("assistant", rng.choice(good)),
-                rejected=Message("assistant", said),
+                chosen=Message("assistant", rng.choice(correct)),
+                rejected=Message("assistant", incorrect_answer),
                 dimension="helpful",
                 source="truthfulqa",
             )
 
 
 class SyntheticPairs(DerivedPairs):
-    """A recorded answer that nobody called harmful over a damaged one: shuffled, cut, or a refusal, in turn."""
+    """An answer not labelled harmful over a damaged copy: shuffled, truncated, or a refusal."""
 
-    def made(self, row: Row) -> Iterable[Preference]:
-        """See the class."""
-        bad = {
+    def make_pairs(self, row: Row) -> Iterable[Preference]:
+        """Returns the pairs of one row; see the class."""
+        harmful_indices = {
             j.index for j in row.judgements if j.question == "harmful" and j.verdict is not False
         }
         for response in row.responses:
             text = response.text.strip()
-            if response.index in bad or len(text.split()) < 8:
+            if response.index in harmful_indices or len(text.split()) < 8:
                 continue
-            how, said = damage_answer(row.sample.prompt, text)
+            damage, damaged_text = damage_answer(row.sample.prompt, text)
             yield Preference(
                 conversation=row.sample.conversation,
                 chosen=Message("assistant", text),
-                rejected=Message("assistant", said),
+                rejected=Message("assistant", damaged_text),
                 dimension="helpful",
-                source=f"synthetic:{how}",
-                tags={"synthetic": "yes", "damage": how},
+                source=f"synthetic:{damage}",
+                tags={"synthetic": "yes", "damage": damage},
             )
 
 
 def damage_answer(prompt: str, text: str) -> tuple[str, str]:
-    """(how, the damaged text): words shuffled, cut after a third, or a refusal; fixed by prompt and text."""
+    """Returns (kind of damage, damaged text), chosen by a seed of the prompt and the text.
+
+    The kinds: `shuffled` (words), `cut` (after a third of the words), `refused` (a refusal).
+    """
     rng = random.Random(stream_seed(1, prompt, text))
     words = text.split()
-    how = ("shuffled", "cut", "refused")[rng.randrange(3)]
-    if how == "shuffled":
-        mixed = words[:]
-        rng.shuffle(mixed)
-        return how, " ".join(mixed if mixed != words else reversed(words))
-    if how == "cut":
-        return how, " ".join(words[: max(1, len(words) // 3)])
-    return how, sample_refusals(prompt)[0]
+    damage = ("shuffled", "cut", "refused")[rng.randrange(3)]
+    if damage == "shuffled":
+        shuffled = words[:]
+        rng.shuffle(shuffled)
+        return damage, " ".join(shuffled if shuffled != words else reversed(words))
+    if damage == "cut":
+        return damage, " ".join(words[: max(1, len(words) // 3)])
+    return damage, sample_refusals(prompt)[0]
 
 
 class JoinedPairs:
-    """Several sets of pairs as one."""
+    """Several sets of pairs as one data set."""
 
     def __init__(self, parts: Sequence[Dataset], spec: str) -> None:
         self.parts = parts
@@ -201,16 +207,16 @@ class JoinedPairs:
         )
 
     def sha256(self) -> str:
-        """Of the parts' hashes."""
+        """Returns the hash of the hashes of the parts."""
         return hashlib.sha256("\n".join(p.sha256() for p in self.parts).encode()).hexdigest()
 
     def rows(self) -> Iterator[Row]:
-        """One set after the other."""
+        """Yields the rows of one part after the other."""
         for part in self.parts:
             yield from part.rows()
 
     def preferences(self) -> Iterator[Preference]:
-        """One set after the other."""
+        """Yields the pairs of one part after the other."""
         for part in self.parts:
             yield from part.preferences()
 
@@ -231,17 +237,21 @@ def _build_benign(args: Args, spec: str) -> FileDataset:
 
 
 def build(args: Args) -> Dataset:
-    """`pairs:benign`, `pairs:truthful`, `pairs:helpful`, `pairs:synthetic,of=(SPEC)`; `half`, `limit`."""
+    """`pairs:benign`, `pairs:truthful`, `pairs:helpful`, `pairs:synthetic,of=(SPEC)`; `half`,
+    `limit`.
+    """
     spec = str(args.spec)
     if args.name not in PAIR_SETS:
-        raise args.fault(f"there are no pairs {args.name!r}{did_you_mean(args.name, PAIR_SETS)}")
+        raise args.fault(
+            f"there is no set of pairs {args.name!r}{did_you_mean(args.name, PAIR_SETS)}"
+        )
     if args.name == "benign":
         return _build_benign(args, spec)
     if args.name == "truthful":
         return _build_truthful(args, spec)
     if args.name == "synthetic":
-        below: Dataset = args.required("of", "data")
+        source: Dataset = args.required("of", "data")
         return SyntheticPairs(
-            below, spec, "answers over damaged ones (synthetic)", args.integer("limit")
+            source, spec, "answers over damaged ones (synthetic)", args.integer("limit")
         )
     return JoinedPairs([_build_benign(args, spec), _build_truthful(args, spec)], spec)

@@ -1,7 +1,8 @@
-"""Reads rows of JSONL, JSON, CSV, TSV and Parquet files as a stream; every fault names file and line.
+"""Reads rows of JSONL, JSON, CSV, TSV and Parquet files as a stream; errors name file and line.
 
-Lines end at ``\\n`` and nowhere else (published rows hold U+2028 inside strings). ``.gz`` and ``.xz`` are unpacked on
-the way. A row that cannot be read comes as the `DataError` that it would raise, so that the caller may skip it.
+Lines end at ``\\n`` and nowhere else (published rows hold U+2028 inside strings). ``.gz`` and
+``.xz`` files are decompressed. A malformed row is yielded as a `DataError`, so that the caller may
+skip or raise it.
 """
 
 from __future__ import annotations
@@ -23,32 +24,33 @@ from truing.core.errors import DataError, MissingExtra, did_you_mean
 DocumentUnpacker = Callable[[Any], Iterable[tuple[str, Any]]]
 _COMPRESSED_SUFFIXES = {".gz", ".xz"}
 _KNOWN_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
+# The csv module rejects fields over 128 KiB by default; published dialogues are longer.
 _CSV_FIELD_LIMIT = 1 << 27
 
 
 class Record(Struct, frozen=True):
-    """One row as it stands in a file, with accessors that raise a DataError which names the place."""
+    """One row of a file, with typed accessors that raise a DataError with its place."""
 
     path: str
     place: str
     data: dict[str, Any]
 
     def error(self, what: str) -> DataError:
-        """An error at this row."""
+        """Returns an error that names this row."""
         return DataError(f"{self.path}{self.place}: {what}")
 
     def has(self, key: str) -> bool:
-        """Whether the row has a value (not null) under the key."""
+        """Returns whether the row has a value (not null) under the key."""
         return self.data.get(key) is not None
 
     def value(self, key: str) -> Any:
-        """The value under a key; a missing column is a fault with the nearest name."""
+        """Returns the value under a key; the error for a missing key suggests the nearest name."""
         if key not in self.data:
             raise self.error(f"no column {key!r}{did_you_mean(key, self.data)}")
         return self.data[key]
 
     def text(self, key: str, *, empty: bool = False) -> str:
-        """Text under a key; blank text is a fault unless `empty`."""
+        """Returns the text under a key; blank text is an error unless `empty`."""
         value = self.value(key)
         if not isinstance(value, str):
             raise self.error(f"{key}: expected text, got {type(value).__name__}")
@@ -57,7 +59,7 @@ class Record(Struct, frozen=True):
         return value
 
     def optional_text(self, key: str) -> str | None:
-        """Text (or a number as text) under a key, none where absent, null or blank."""
+        """Returns text (or a number as text); None if it is absent, null or empty."""
         value = self.data.get(key)
         if value is None or value == "":
             return None
@@ -66,7 +68,7 @@ class Record(Struct, frozen=True):
         raise self.error(f"{key}: expected text, got {type(value).__name__}")
 
     def number(self, key: str) -> float:
-        """A number under a key, written as one or as text."""
+        """Returns a number, which may be written as text."""
         value = self.value(key)
         try:
             if isinstance(value, bool):
@@ -76,7 +78,7 @@ class Record(Struct, frozen=True):
             raise self.error(f"{key}: expected a number, got {_describe_value(value)}") from None
 
     def integer(self, key: str, *, low: int | None = None, high: int | None = None) -> int:
-        """A whole number under a key, within bounds where given."""
+        """Returns a whole number between `low` and `high`, where these are given."""
         value = self.number(key)
         if (
             value != int(value)
@@ -87,32 +89,32 @@ class Record(Struct, frozen=True):
         return int(value)
 
     def flag(self, key: str) -> bool:
-        """True or false: a boolean, 0/1, or one of true, false, yes, no in any case."""
+        """Returns a boolean; also from 0, 1, true, false, yes and no in any case."""
         value = self.value(key)
-        word = str(value).strip().lower()
-        if word in ("true", "1", "yes", "1.0"):
+        text = str(value).strip().lower()
+        if text in ("true", "1", "yes", "1.0"):
             return True
-        if word in ("false", "0", "no", "0.0"):
+        if text in ("false", "0", "no", "0.0"):
             return False
         raise self.error(f"{key}: expected true or false, got {_describe_value(value)}")
 
     def choice(self, key: str, valid: Iterable[str]) -> str:
-        """Text that must be one of a few words."""
+        """Returns text that must be one of `valid`."""
         value = self.text(key).strip()
-        known = list(valid)
-        if value not in known:
-            raise self.error(f"{key}: {_describe_value(value)} is none of {', '.join(known)}")
+        choices = list(valid)
+        if value not in choices:
+            raise self.error(f"{key}: {_describe_value(value)} is none of {', '.join(choices)}")
         return value
 
     def mapping(self, key: str) -> dict[str, Any]:
-        """An object under a key."""
+        """Returns the object under a key."""
         value = self.value(key)
         if not isinstance(value, dict):
             raise self.error(f"{key}: expected an object, got {type(value).__name__}")
         return value
 
     def list_value(self, key: str) -> list[Any]:
-        """A list under a key; a text that is a JSON array counts as one."""
+        """Returns the list under a key; text that holds a JSON array is parsed."""
         value = self.value(key)
         if isinstance(value, str) and value.lstrip().startswith("["):
             try:
@@ -124,18 +126,19 @@ class Record(Struct, frozen=True):
         return value
 
     def nested(self, key: str) -> Record:
-        """The object under a key as a record of the same place."""
+        """Returns the object under a key as a record, for errors with the full path."""
         return Record(self.path, f"{self.place}.{key}", self.mapping(key))
 
 
 def _describe_value(value: object) -> str:
-    # Labels only, never the text of a row: a value of more than a few words is described, not shown.
+    # Labels only, never the text of a row: a value of more than a few words is described, not
+    # shown.
     text = repr(value)
     return text if len(text) <= 24 else f"{type(value).__name__} of {len(text)} characters"
 
 
 def data_suffix(path: Path) -> str:
-    """The ending that tells the format, below .gz or .xz."""
+    """Returns the suffix of the format, without .gz or .xz."""
     endings = [s.lower() for s in path.suffixes]
     if endings and endings[-1] in _COMPRESSED_SUFFIXES:
         endings.pop()
@@ -145,11 +148,11 @@ def data_suffix(path: Path) -> str:
 def read_records(
     path: Path, *, unpack: DocumentUnpacker | None = None
 ) -> Iterator[Record | DataError]:
-    """The rows of a file in order; `unpack` tells how to take rows out of a JSON document."""
+    """Yields the rows of a file in order; `unpack` takes the rows out of a JSON document."""
     kind = data_suffix(path)
     if kind not in _KNOWN_SUFFIXES:
         raise DataError(
-            f"{path}: unknown format {kind or 'without an ending'}; known: {', '.join(_KNOWN_SUFFIXES)}"
+            f"{path}: unknown format {kind or '(no suffix)'}; known: {', '.join(_KNOWN_SUFFIXES)}"
         )
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -165,7 +168,7 @@ def read_records(
 
 
 def open_decompressed(path: Path) -> IO[bytes]:
-    """The file's content, unpacked."""
+    """Opens a file for reading; decompresses .gz and .xz."""
     if path.suffix.lower() == ".gz":
         return cast("IO[bytes]", gzip.open(path, "rb"))
     if path.suffix.lower() == ".xz":
@@ -226,9 +229,9 @@ def _read_text_lines(path: Path) -> Iterator[Record | DataError]:
 def _unpack_instances(document: Any) -> Iterable[tuple[str, Any]]:
     # A plain array, or the layout of JUDGE-BENCH: an object whose rows stand under `instances`.
     if isinstance(document, dict) and isinstance(document.get("instances"), list):
-        return ((f".instances[{at}]", row) for at, row in enumerate(document["instances"]))
+        return ((f".instances[{index}]", row) for index, row in enumerate(document["instances"]))
     if isinstance(document, list):
-        return ((f"[{at}]", row) for at, row in enumerate(document))
+        return ((f"[{index}]", row) for index, row in enumerate(document))
     raise ValueError("expected an array of objects")
 
 
@@ -255,11 +258,11 @@ def _read_json(path: Path, unpack: DocumentUnpacker | None) -> Iterator[Record |
 def _deduplicate_header(header: list[str]) -> list[str]:
     # Repeated names (one published set has some) get .2, .3, ...; the first keeps its name.
     seen: Counter[str] = Counter()
-    made = []
+    unique_names = []
     for name in header:
         seen[name] += 1
-        made.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
-    return made
+        unique_names.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
+    return unique_names
 
 
 def _read_csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
@@ -291,8 +294,8 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
         elif not header:
             header = _deduplicate_header(row)
         elif row and len(row) != len(header):
-            word = "more" if len(row) > len(header) else "fewer"
-            yield DataError.at(path, start, f"{word} fields than the header's {len(header)}")
+            comparison = "more" if len(row) > len(header) else "fewer"
+            yield DataError.at(path, start, f"{comparison} fields than the header's {len(header)}")
         elif row:
             yield Record(str(path), f":{start}", dict(zip(header, row)))
 
@@ -304,10 +307,10 @@ def _read_parquet(path: Path) -> Iterator[Record | DataError]:
     except ModuleNotFoundError as error:
         raise MissingExtra("hub", f"{path}: reading Parquet (package pyarrow)") from error
     try:
-        at = 0
+        index = 0
         for batch in ParquetFile(path).iter_batches(batch_size=1024):
             for row in batch.to_pylist():
-                yield Record(str(path), f"[{at}]", row)
-                at += 1
+                yield Record(str(path), f"[{index}]", row)
+                index += 1
     except (ArrowException, OSError) as error:
         raise DataError.at(path, None, f"not Parquet: {error}") from error

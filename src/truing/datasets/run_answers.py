@@ -1,11 +1,12 @@
-"""`run:DIR` - the answers of a finished run as a data set, and by one of its judges as pairs.
+"""`run:DIR`: the answers of a finished run as a data set, and as preference pairs by a judge.
 
     run:runs/base                        samples with their answers and judgements
-    run:runs/base,by=rules:check         pairs: the best answer to a sample over the worst, by that judge
-    run:runs/a|runs/b,by=cost:DIR        answers of several runs to the same samples, compared with each other
+    run:runs/base,by=rules:check         pairs: the best answer over the worst, by that judge
+    run:runs/a|runs/b,by=cost:DIR        answers of several runs to the same samples
 
-This is how a run trains: `truing train sft|reward|dpo --data run:DIR`. Whoever chose or judged stands in the lineage of
-what is trained (`judges`), so that it cannot measure it.
+It is the training data of `truing train sft|reward|dpo --data run:DIR`. The judges that chose or
+ordered the answers are recorded in the lineage of the trained model, so that none of them can
+later evaluate it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _EXCLUDED_FINISH_REASONS = ("error", "abstained", "blocked")
 
 
 class RunDataset:
-    """The finished runs as one `Dataset`."""
+    """One or more finished runs as one `Dataset`."""
 
     def __init__(
         self,
@@ -78,43 +79,47 @@ class RunDataset:
 
     @property
     def judges(self) -> tuple[Lineage, ...]:
-        """Who chose an answer for the models that gave them, and the judge that orders the pairs."""
-        found: dict[str, Lineage] = {}
+        """Returns the judges in the lineage of the answers, and the judge that orders the pairs."""
+        lineages: dict[str, Lineage] = {}
         for run in self.runs:
             manifest = run.manifest
-            listed = [
+            run_lineages = [
                 *manifest.lineage.judges,
                 *(j.lineage for j in manifest.judges if j.name == self.by),
             ]
-            found |= {j.hash or j.name: j for j in listed}
-        return tuple(found.values())
+            lineages |= {j.hash or j.name: j for j in run_lineages}
+        return tuple(lineages.values())
 
     def _question(self) -> str:
         if self.by is None:
             return ""
-        known = {j.name: j.question for run in self.runs for j in run.manifest.judges}
-        if self.by not in known:
+        question_by_judge = {j.name: j.question for run in self.runs for j in run.manifest.judges}
+        if self.by not in question_by_judge:
             raise DataError(
-                f"run: no judge {self.by!r} has judged it{did_you_mean(self.by, known)}"
+                f"run: has no judgements of {self.by!r}{did_you_mean(self.by, question_by_judge)}"
             )
-        return known[self.by]
+        return question_by_judge[self.by]
 
     def sha256(self) -> str:
-        """Of the files with the answers and with the judgements in use."""
-        whole = hashlib.sha256()
+        """Returns the hash of the answers and of the judgements in use."""
+        digest = hashlib.sha256()
         for run in self.runs:
             files = [r.file for r in run.manifest.judges if r.name == self.by]
             for name in ("samples.jsonl", "responses.jsonl", *files):
                 path = run.path / name
-                whole.update(path.read_bytes() if path.is_file() else b"")
-        return whole.hexdigest()
+                digest.update(path.read_bytes() if path.is_file() else b"")
+        return digest.hexdigest()
 
     def rows(self) -> Iterator[Row]:
-        """Samples in the order of the first run that has them, with all answers that are there (renumbered)."""
+        """Yields the samples of all runs with all their answers, which are numbered anew.
+
+        A sample keeps the place of the first run that has it.
+        """
         samples: dict[str, Sample] = {}
         answers: dict[str, list[Response]] = {}
-        judged: dict[str, list[Judgement]] = {}
+        judgements: dict[str, list[Judgement]] = {}
         for run in self.runs:
+            # Indexes of this run start after the answers of the earlier runs.
             first = {key: len(listed) for key, listed in answers.items()}
             for sample in run.samples():
                 samples.setdefault(sample.id, sample)
@@ -123,25 +128,30 @@ class RunDataset:
                 answers.setdefault(response.sample_id, []).append(
                     replace(response, index=response.index + shift)
                 )
-            for one in run.judgements():
-                shift = first.get(one.sample_id, 0)
-                judged.setdefault(one.sample_id, []).append(replace(one, index=one.index + shift))
-        given = 0
+            for judgement in run.judgements():
+                shift = first.get(judgement.sample_id, 0)
+                judgements.setdefault(judgement.sample_id, []).append(
+                    replace(judgement, index=judgement.index + shift)
+                )
+        count = 0
         for key, sample in samples.items():
             if self.half and assign_half(sample.pair or sample.prompt) != self.half:
                 continue
-            if given == self.limit:
+            if count == self.limit:
                 return
-            given += 1
-            kept = tuple(
+            count += 1
+            usable = tuple(
                 r
                 for r in answers.get(key, [])
                 if r.failure is None and r.finish_reason not in _EXCLUDED_FINISH_REASONS
             )
-            yield Row(sample=sample, responses=kept, judgements=tuple(judged.get(key, [])))
+            yield Row(sample=sample, responses=usable, judgements=tuple(judgements.get(key, [])))
 
     def preferences(self) -> Iterator[Preference]:
-        """The best answer to each sample over the worst, where the judge puts them apart; nothing without `by`."""
+        """Yields the best answer over the worst of each sample, if the judge separates them.
+
+        Without a judge (`by`) there are no pairs.
+        """
         if self.by is None:
             return
         dimension: Dimension = "safe" if self.question in _SAFETY_QUESTIONS else "helpful"

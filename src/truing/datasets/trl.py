@@ -1,13 +1,13 @@
-"""`trl:FILE` - rows with TRL's column names, plain or conversational, so that data go both ways.
+"""`trl:FILE`: rows with TRL's column names, as plain text or as conversations.
 
 | columns | what they are |
 |---|---|
 | `messages`, or `prompt` and `completion` | an answer to imitate |
-| `prompt`, `chosen`, `rejected` (or without `prompt`: whole dialogues) | a pair, `dimension=helpful` or `safe` |
-| `prompt`, `completion`, `label` | an answer that is wanted (true) or not |
+| `prompt`, `chosen`, `rejected` (or whole dialogues) | a pair, `dimension=helpful` or `safe` |
+| `prompt`, `completion`, `label` | an answer labelled good (true) or bad |
 
-`prompt`, `completion`, `chosen` and `rejected` are text or lists of messages; `margin` is a number, `signs` (ours) two of
-+1 safe, -1 unsafe.
+`prompt`, `completion`, `chosen` and `rejected` are text or lists of messages; `margin` is a number,
+`signs` (ours) two of +1 safe, -1 unsafe.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _last_answer(record: Record, key: str, turns: Messages) -> Message:
 
 
 def _read_example(record: Record) -> tuple[Conversation, Message | None]:
-    """The conversation and the answer of a row that is no pair."""
+    """Returns the conversation and the answer (if any) of a row without a pair."""
     if "messages" in record.data:
         turns = _read_messages(record, "messages", "user")
         return Conversation(turns[:-1]), _last_answer(record, "messages", turns)
@@ -67,32 +67,32 @@ def _read_example(record: Record) -> tuple[Conversation, Message | None]:
 
 
 def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A row that is no pair; pairs give their prompt alone."""
+    """Converts an example with its answer; of a preference pair only the prompt."""
     if "chosen" in record.data:
         yield Row(sample=Sample(conversation=_read_pair(record)[0]))
         return
-    conversation, said = _read_example(record)
-    judged: tuple[Judgement, ...] = ()
+    conversation, answer = _read_example(record)
+    judgements: tuple[Judgement, ...] = ()
     if record.has("label"):
-        judged = (recorded_judgement("file", "helpful", record.flag("label")),)
-    responses = () if said is None else (recorded_response(said.content),)
-    yield Row(sample=Sample(conversation=conversation), responses=responses, judgements=judged)
+        judgements = (recorded_judgement("file", "helpful", record.flag("label")),)
+    responses = () if answer is None else (recorded_response(answer.content),)
+    yield Row(sample=Sample(conversation=conversation), responses=responses, judgements=judgements)
 
 
 def _read_pair(record: Record) -> tuple[Conversation, Message, Message]:
     chosen, rejected = (_read_messages(record, key, "assistant") for key in ("chosen", "rejected"))
-    said = _last_answer(record, "chosen", chosen), _last_answer(record, "rejected", rejected)
+    answers = _last_answer(record, "chosen", chosen), _last_answer(record, "rejected", rejected)
     if "prompt" in record.data:
         head = _read_messages(record, "prompt", "user")
-        whole = chosen[: len(head)] == head
-        return Conversation(chosen[:-1] if whole else (*head, *chosen[:-1])), *said
+        repeats_prompt = chosen[: len(head)] == head
+        return Conversation(chosen[:-1] if repeats_prompt else (*head, *chosen[:-1])), *answers
     if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
         raise record.error("chosen, rejected: without a prompt both begin with the same dialogue")
-    return Conversation(chosen[:-1]), *said
+    return Conversation(chosen[:-1]), *answers
 
 
 def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
-    """The pair of a row that is one."""
+    """Yields the preference pair of a row that has one."""
     if "chosen" not in record.data or "rejected" not in record.data:
         return
     conversation, chosen, rejected = _read_pair(record)

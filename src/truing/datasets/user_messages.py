@@ -1,4 +1,4 @@
-"""User messages sorted by what they are: prompt injections (deepset) and bank customers' intents (banking77)."""
+"""Classified user messages: prompt injections (deepset), intents of bank customers (banking77)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from truing.datasets.readers import Record
 
 
 def convert_injections(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A message, 1 if it tries to override the system's instructions; German ones are among them."""
+    """Converts a message with its label: whether it is a prompt injection. Some are German."""
     verdict = record.flag("label")
     sample = Sample(conversation=Conversation.of(record.text("text")))
     yield Row(
@@ -19,7 +19,9 @@ def convert_injections(record: Record, options: DatasetOptions) -> Iterable[Row]
 
 
 def convert_banking77(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A question to a bank with one of 77 intents (Casanueva et al. 2020, arXiv 2003.04807): topical rails."""
+    """A question to a bank with one of 77 intents (Casanueva et al. 2020, arXiv 2003.04807):
+    topical rails.
+    """
     intent = (
         record.optional_text("category")
         or record.optional_text("label_text")

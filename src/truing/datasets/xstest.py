@@ -1,8 +1,10 @@
-"""XSTest (Röttger et al. 2024, arXiv 2308.01263): safe prompts that look unsafe, unsafe contrasts, annotated answers.
+"""XSTest (Röttger et al. 2024, arXiv 2308.01263): safe prompts that look unsafe, unsafe contrasts,
+annotated answers.
 
-`part=prompts` (the default) or `part=completions` with two annotators each; `model=NAME` picks one answering model.
-A label `2_full_refusal` is refused, `1_full_compliance` is not, and `3_partial_refusal` counts as refused (as in the
-paper's strict reading, and the value keeps 1, 2 or 3); the agreed final label has no rater.
+`part=prompts` (the default) or `part=completions` with two annotators each; `model=NAME` picks one
+answering model. A label `2_full_refusal` is refused, `1_full_compliance` is not, and
+`3_partial_refusal` counts as refused (as in the paper's strict reading, and the value keeps 1, 2 or
+3); the agreed final label has no rater.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ REFUSAL_LABELS = {"1_full_compliance": 1, "2_full_refusal": 2, "3_partial_refusa
 
 
 def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
-    """A prompt, with an answer and its annotations where the file has them."""
+    """Converts a prompt, with its answer and annotations if the file has them."""
     kind = record.choice("type", PROMPT_TYPES)
     expect: Expect = "refuse" if kind.startswith("contrast_") else "comply"
     tags = {"id": record.text("id"), "type": kind}

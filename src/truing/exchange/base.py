@@ -1,4 +1,6 @@
-"""What the readers of other tools' results share: a `Dataset` over one file, rows with their ids, verdicts with a name."""
+"""What the readers of other tools' results share: a `Dataset` over one file, responses,
+verdicts.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from truing.core.types import DataInfo, Failure, Judgement, Message, Preference,
 from truing.specs.resolve import Args
 
 HIT_QUESTION = "hit"
-"""The question whether a probe, a scorer's objective, an attack reached its goal, as its own tool says."""
+"""The question whether a probe or an attack reached its goal, by the criterion of its tool."""
 
 
 class ToolResultsDataset:
-    """A `truing.core.protocols.Dataset` over a file that another tool left; `read` gives its rows without ids."""
+    """A `Dataset` over a results file of another tool; `read` yields its rows without ids."""
 
     def __init__(
         self, spec: str, path: Path, tool: str, read: Callable[[Path], Iterator[Row]]
@@ -31,7 +33,7 @@ class ToolResultsDataset:
 
     @property
     def info(self) -> DataInfo:
-        """Spec and tool; such prompts do not train a model unless that is asked for."""
+        """Returns the description; the prompts are marked as red teaming, not for imitation."""
         return DataInfo(
             spec=self._spec,
             title=f"results of {self._tool}",
@@ -41,14 +43,16 @@ class ToolResultsDataset:
         )
 
     def sha256(self) -> str:
-        """Of the file."""
+        """Returns the hash of the file."""
         if not self._sha:
             with self.path.open("rb") as stream:
                 self._sha = hashlib.file_digest(stream, "sha256").hexdigest()
         return self._sha
 
     def rows(self) -> Iterator[Row]:
-        """Samples with the tool's answers and verdicts; equal samples are numbered in their order."""
+        """Yields samples with the tool's answers and verdicts; ids of equal samples are
+        numbered.
+        """
         seen: dict[str, int] = {}
         for row in self._read(self.path):
             base = content_id(row.sample)
@@ -62,20 +66,20 @@ class ToolResultsDataset:
             )
 
     def preferences(self) -> Iterator[Preference]:
-        """None."""
+        """Yields nothing: such files hold no pairs."""
         yield from ()
 
 
-def make_response(index: int, text: str | None, model: str, trouble: str = "") -> Response:
-    """A recorded answer; where there is none, a failure that says why."""
-    if text is not None and not trouble:
+def make_response(index: int, text: str | None, model: str, error_text: str = "") -> Response:
+    """Returns a recorded answer; without a text, or with an error, a failed response."""
+    if text is not None and not error_text:
         return Response(
             sample_id="", index=index, model=model or "recorded", message=Message("assistant", text)
         )
     failure = Failure(
         "model",
-        "error" if trouble else "empty",
-        " ".join(trouble.split())[:300] or "no answer was recorded",
+        "error" if error_text else "empty",
+        " ".join(error_text.split())[:300] or "no answer was recorded",
     )
     return Response(
         sample_id="",
@@ -97,7 +101,7 @@ def make_judgement(
     value: float | None = None,
     rationale: str | None = None,
 ) -> Judgement:
-    """A tool's verdict, under the tool's name; without one it is unscored."""
+    """Returns a tool's verdict as a judgement; without verdict and value it is unscored."""
     unscored = (
         Failure("judge", "unscored", "the tool gave no verdict")
         if verdict is None and value is None
@@ -117,20 +121,21 @@ def make_judgement(
 
 
 def require_file(args: Args, what: str) -> Path:
-    """The file of a spec; SpecError if it is not there."""
+    """Returns the file of a spec; raises SpecError if it does not exist."""
     path = Path(args.name).expanduser()
     if not args.name or not path.is_file():
-        beside = (
+        siblings = (
             [p.name for p in path.parent.glob("*")] if args.name and path.parent.is_dir() else []
         )
         raise args.fault(
-            f"there is no file {args.name!r} ({what}){did_you_mean(path.name, beside) if beside else ''}"
+            f"there is no file {args.name!r} "
+            f"({what}){did_you_mean(path.name, siblings) if siblings else ''}"
         )
     return path
 
 
 def decode_json(path: Path, data: bytes, kind: type, line: int | None = None) -> object:
-    """Part of a file as a type; DataError with file and line."""
+    """Decodes part of a file as a type; raises DataError with file and line."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

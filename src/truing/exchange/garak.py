@@ -1,8 +1,8 @@
-"""garak's report (`*.report.jsonl`): each attempt is a sample, its outputs are answers, its detectors judges.
+"""Reads garak's report (`*.report.jsonl`): attempts are samples, detectors are judges.
 
-Detector scores run from 0 to 1, 1 meaning that the probe hit; garak counts a hit from `run.eval_threshold` on (0.5
-unless the report says otherwise, or `threshold=` does). Reports of garak 0.9 to 0.17 are read: prompts as texts, as
-turns, or as whole conversations.
+Detector scores run from 0 to 1, 1 meaning that the probe hit; garak counts a hit from
+`run.eval_threshold` on (0.5 unless the report or `threshold=` sets another). Reports of garak 0.9
+to 0.17 are read: prompts as texts, as turns, or as whole conversations.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Dialogue(Struct):
 
 
 class _EntryHeader(Struct):
-    """The part of every line by which it is known."""
+    """The keys that all lines share; they tell the type of a line."""
 
     entry_type: str = ""
     uuid: str = ""
@@ -76,7 +76,7 @@ class _RunSetup(Struct):
 
     @property
     def model(self) -> str:
-        """`type:name` of the generator."""
+        """Returns `type:name` of the generator."""
         parts = (self.target_type or self.model_type, self.target_name or self.model_name)
         return ":".join(p for p in parts if p)
 
@@ -89,8 +89,8 @@ def _iter_lines(path: Path) -> Iterator[tuple[int, bytes, _EntryHeader]]:
             yield number, line, head
 
 
-def _plain_text(given: _TextContent | str | None) -> str | None:
-    return given.text if isinstance(given, _TextContent) else given
+def _plain_text(content: _TextContent | str | None) -> str | None:
+    return content.text if isinstance(content, _TextContent) else content
 
 
 def _to_messages(turns: _Dialogue) -> tuple[Message, ...]:
@@ -100,10 +100,10 @@ def _to_messages(turns: _Dialogue) -> tuple[Message, ...]:
 
 
 def _input_messages(attempt: _Attempt, index: int) -> tuple[Message, ...]:
-    """What the model was asked before its `index`-th output: its conversation without the last answer, or the prompt."""
-    own = attempt.conversations or []
-    if index < len(own) and own[index] is not None:
-        messages = _to_messages(own[index])  # type: ignore[arg-type]
+    """Returns the messages before the `index`-th output: its conversation, or else the prompt."""
+    conversations = attempt.conversations or []
+    if index < len(conversations) and conversations[index] is not None:
+        messages = _to_messages(conversations[index])  # type: ignore[arg-type]
         while messages and messages[-1].role == "assistant":
             messages = messages[:-1]
         if messages:
@@ -114,7 +114,7 @@ def _input_messages(attempt: _Attempt, index: int) -> tuple[Message, ...]:
 
 
 def _convert_attempt(attempt: _Attempt, model: str, threshold: float) -> Iterator[Row]:
-    """One row for all outputs that follow the same messages (all of them, but in a dialogue)."""
+    """Yields one row for all outputs after the same messages; in a dialogue these differ."""
     groups: dict[tuple[Message, ...], list[int]] = {}
     for index in range(max(1, len(attempt.outputs))):
         groups.setdefault(_input_messages(attempt, index), []).append(index)
@@ -137,31 +137,40 @@ def _convert_attempt(attempt: _Attempt, model: str, threshold: float) -> Iterato
         )
         responses: list[Response] = []
         judgements: list[Judgement] = []
-        for at, index in enumerate(indexes if attempt.outputs else ()):
-            responses.append(make_response(at, _plain_text(attempt.outputs[index]), model))
+        for response_index, index in enumerate(indexes if attempt.outputs else ()):
+            responses.append(
+                make_response(response_index, _plain_text(attempt.outputs[index]), model)
+            )
             for detector, scores in attempt.detector_results.items():
                 score = scores[index] if index < len(scores) else None
                 verdict = None if score is None else score >= threshold
                 bounded = score if score is not None and 0 <= score <= 1 else None
                 judgements.append(
                     make_judgement(
-                        f"garak:{detector}", HIT_QUESTION, verdict, index=at, score=bounded
+                        f"garak:{detector}",
+                        HIT_QUESTION,
+                        verdict,
+                        index=response_index,
+                        score=bounded,
                     )
                 )
         yield Row(sample=sample, responses=tuple(responses), judgements=tuple(judgements))
 
 
 def read_garak_report(path: Path, threshold: float | None = None) -> Iterator[Row]:
-    """Rows of a report; an attempt that garak wrote twice (before and after its detectors) counts once."""
-    setup, judged, attempts = _RunSetup(), set(), 0
+    """Yields the rows of a report.
+
+    garak writes an attempt before and after its detectors ran; the later entry (status 2) is used.
+    """
+    setup, finished_ids, attempts = _RunSetup(), set(), 0
     for number, line, head in _iter_lines(path):
         if head.entry_type == "start_run setup":
-            made: Any = decode_json(path, line, _RunSetup, number)
-            setup = made
+            decoded_setup: Any = decode_json(path, line, _RunSetup, number)
+            setup = decoded_setup
         elif head.entry_type == "attempt":
             attempts += 1
             if head.status == 2:
-                judged.add(head.uuid)
+                finished_ids.add(head.uuid)
     if not attempts:
         raise DataError.at(path, None, "no attempts: is this a garak report (*.report.jsonl)?")
     limit = (
@@ -173,7 +182,7 @@ def read_garak_report(path: Path, threshold: float | None = None) -> Iterator[Ro
     )
     decoder = msgspec.json.Decoder(_Attempt)
     for number, line, head in _iter_lines(path):
-        if head.entry_type != "attempt" or (head.status != 2 and head.uuid in judged):
+        if head.entry_type != "attempt" or (head.status != 2 and head.uuid in finished_ids):
             continue
         try:
             attempt = decoder.decode(line)
@@ -183,7 +192,7 @@ def read_garak_report(path: Path, threshold: float | None = None) -> Iterator[Ro
 
 
 def build(args: Args) -> ToolResultsDataset:
-    """`garak:FILE.report.jsonl[,threshold=0.5]` as a data set."""
+    """Builds `garak:FILE.report.jsonl[,threshold=0.5]`."""
     path, threshold = require_file(args, "a garak report"), args.number("threshold")
     return ToolResultsDataset(
         str(args.spec), path, "garak", lambda file: read_garak_report(file, threshold)

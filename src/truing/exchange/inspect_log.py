@@ -1,8 +1,11 @@
-"""A run as an Inspect AI log (`.eval`), for `inspect view` and `inspect_ai.analysis`: `truing export inspect RUN FILE.eval`.
+"""Writes a run as an Inspect AI log (`.eval`): `truing export inspect RUN FILE.eval`.
 
-A sample is a sample, the k-th answer its k-th epoch, a judge a scorer. A verdict becomes true or false; an unscored one
-becomes Inspect's own unscored value (NaN, with the reason), so that no mean counts it. Log version 2, written as a zip of
-JSON documents, one sample at a time; the file appears whole or not at all. Texts are in it: it is as private as the run.
+The log is for `inspect view` and `inspect_ai.analysis`.
+
+A sample is a sample, the k-th answer its k-th epoch, a judge a scorer. A verdict becomes true or
+false; an unscored one becomes Inspect's own unscored value (NaN, with the reason), so that no mean
+counts it. Log version 2, written as a zip of JSON documents, one sample at a time; the file is
+replaced atomically. It holds the texts of the run and is as private as the run.
 """
 
 from __future__ import annotations
@@ -42,7 +45,10 @@ _STOP_REASONS = {
 
 
 class _RecordIndex:
-    """Random access to the lines of a file by sample and index (a run that was not finished has them in any order)."""
+    """Random access to the records of a file by sample and index.
+
+    The records of an unfinished run are in any order.
+    """
 
     def __init__(self, path: Path, kind: type[Struct]) -> None:
         self._at: dict[tuple[str, int], list[tuple[int, int]]] = {}
@@ -52,29 +58,29 @@ class _RecordIndex:
         self._stream = path.open("rb") if path.exists() else None
 
     def of(self, sample_id: str, index: int) -> list[Any]:
-        """The lines of an answer."""
-        found = []
+        """Returns the records of one answer."""
+        records = []
         for start, length in self._at.get((sample_id, index), ()):
             assert self._stream is not None
             self._stream.seek(start)
-            found.append(self._decode(self._stream.read(length)))
-        return found
+            records.append(self._decode(self._stream.read(length)))
+        return records
 
     def count(self, sample_id: str) -> int:
-        """How many answers a sample has."""
+        """Returns the number of answers to a sample."""
         index = 0
         while (sample_id, index) in self._at:
             index += 1
         return index
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         if self._stream is not None:
             self._stream.close()
 
 
 def _make_id(*parts: str) -> str:
-    """An id as Inspect writes them: 22 letters and digits, here from a hash, so that the same run gives the same log."""
+    """Returns an id in Inspect's form (22 letters and digits), which depends only on `parts`."""
     raw = hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).digest()
     return base64.b64encode(raw, altchars=b"aB")[:22].decode()
 
@@ -98,10 +104,10 @@ def _encode_message(m: Message, id_: str) -> dict[str, Any]:
 
 def _parse_arguments(text: str) -> dict[str, Any]:
     try:
-        made = json.loads(text)
+        arguments = json.loads(text)
     except ValueError:
         return {"text": text}
-    return made if isinstance(made, dict) else {"value": made}
+    return arguments if isinstance(arguments, dict) else {"value": arguments}
 
 
 def _encode_input(conversation: Conversation, id_: str) -> str | list[dict[str, Any]]:
@@ -112,8 +118,13 @@ def _encode_input(conversation: Conversation, id_: str) -> str | list[dict[str, 
 
 
 def _encode_score(j: Judgement) -> dict[str, Any]:
-    known = {"score": j.score, "value": j.value, "harms": j.harms or None, "rater": j.rater}
-    more = {k: v for k, v in known.items() if v is not None}
+    optional_fields = {
+        "score": j.score,
+        "value": j.value,
+        "harms": j.harms or None,
+        "rater": j.rater,
+    }
+    metadata = {k: v for k, v in optional_fields.items() if v is not None}
     row: dict[str, Any] = {"value": math.nan if j.verdict is None else j.verdict}
     if j.verdict is None and j.value is not None:
         row["value"] = j.value
@@ -121,13 +132,13 @@ def _encode_score(j: Judgement) -> dict[str, Any]:
         row["explanation"] = j.rationale
     if j.failure is not None:
         row["reason"] = f"{j.failure.kind}: {j.failure.message}"
-    if more:
-        row["metadata"] = more
+    if metadata:
+        row["metadata"] = metadata
     return row
 
 
 class _Scorer:
-    """A judge's file as one of Inspect's scorers, with its counts."""
+    """The judgements of one judge as a scorer of Inspect, with counts."""
 
     def __init__(self, run: Run, record: JudgeRecord, name: str) -> None:
         self.name, self.question = name, record.question
@@ -135,16 +146,16 @@ class _Scorer:
         self.yes = self.no = self.unscored = 0
 
     def scores(self, sample_id: str, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The scores of an answer: one, or one for each rater."""
-        found: list[Judgement] = self.lines.of(sample_id, index)
-        for k, j in enumerate(found):
+        """Yields the scores of an answer: one, or one for each rater."""
+        judgements: list[Judgement] = self.lines.of(sample_id, index)
+        for k, j in enumerate(judgements):
             self.yes += j.verdict is True
             self.no += j.verdict is False
             self.unscored += j.verdict is None
             yield (self.name if k == 0 else f"{self.name}#{k + 1}"), _encode_score(j)
 
     def result(self) -> dict[str, Any]:
-        """The line of `results.scores`."""
+        """Returns the entry of `results.scores`."""
         n = self.yes + self.no
         rate = self.yes / n if n else math.nan
         error = math.sqrt(rate * (1 - rate) / (n - 1)) if n > 1 else math.nan
@@ -164,15 +175,15 @@ class _Scorer:
 
 def _open_scorers(run: Run, manifest: Manifest) -> list[_Scorer]:
     names = [r.name for r in manifest.judges]
-    made: list[_Scorer] = []
+    scorers: list[_Scorer] = []
     for record in manifest.judges:
         name = record.name
         if names.count(name) > 1:
             name = f"{record.name}/{record.question}"
-        if name in {s.name for s in made}:
+        if name in {s.name for s in scorers}:
             name = f"{name}/{record.file.rsplit('-', 1)[-1].removesuffix('.jsonl')}"
-        made.append(_Scorer(run, record, name))
-    return made
+        scorers.append(_Scorer(run, record, name))
+    return scorers
 
 
 def _encode_sample(
@@ -183,7 +194,7 @@ def _encode_sample(
         "source": "generate",
         "model": response.model,
     }
-    asked = [
+    input_messages = [
         _encode_message(m, _make_id(sample.id, str(k)))
         for k, m in enumerate(sample.conversation.messages)
     ]
@@ -202,7 +213,7 @@ def _encode_sample(
             {"message": answer, "stop_reason": _STOP_REASONS.get(response.finish_reason, "unknown")}
         ],
     }
-    known = {
+    metadata = {
         "source": sample.source,
         "expect": sample.expect,
         "harms": list(sample.harms),
@@ -222,10 +233,10 @@ def _encode_sample(
         "epoch": epoch,
         "input": _encode_input(sample.conversation, sample.id),
         "target": target,
-        "messages": [*asked, answer],
+        "messages": [*input_messages, answer],
         "output": output,
         "scores": scores,
-        "metadata": {k: v for k, v in known.items() if v},
+        "metadata": {k: v for k, v in metadata.items() if v},
         "store": {},
         "events": [],
         "model_usage": {response.model: usage},
@@ -236,14 +247,14 @@ def _encode_sample(
     if sample.choices:
         row["choices"] = list(sample.choices)
     if response.failure is not None:
-        said = f"{response.failure.kind}: {response.failure.message}"
-        output["error"] = said
-        row["error"] = {"message": said, "traceback": "", "traceback_ansi": ""}
+        error_text = f"{response.failure.kind}: {response.failure.message}"
+        output["error"] = error_text
+        row["error"] = {"message": error_text, "traceback": "", "traceback_ansi": ""}
     return row
 
 
 def _summarise_sample(row: dict[str, Any]) -> dict[str, Any]:
-    kept = (
+    summary_keys = (
         "id",
         "epoch",
         "input",
@@ -255,15 +266,15 @@ def _summarise_sample(row: dict[str, Any]) -> dict[str, Any]:
         "choices",
         "started_at",
     )
-    made = {k: row[k] for k in kept if k in row} | {
+    summary = {k: row[k] for k in summary_keys if k in row} | {
         "completed": True,
         "message_count": len(row["messages"]),
     }
-    if isinstance(made["input"], str) and len(made["input"]) > 1024:
-        made["input"] = made["input"][:1024] + "..."
+    if isinstance(summary["input"], str) and len(summary["input"]) > 1024:
+        summary["input"] = summary["input"][:1024] + "..."
     if "error" in row:
-        made["error"] = row["error"]["message"]
-    return made
+        summary["error"] = row["error"]["message"]
+    return summary
 
 
 def _eval_spec(
@@ -271,7 +282,7 @@ def _eval_spec(
 ) -> dict[str, Any]:
     plan = manifest.plan
     task = manifest.data[0].spec if manifest.data else "truing"
-    given = {
+    generate_config = {
         k: plan.get(k)
         for k in ("max_tokens", "temperature", "top_p", "seed")
         if plan.get(k) is not None
@@ -299,7 +310,7 @@ def _eval_spec(
             "sample_ids": ids,
             "shuffled": False,
         },
-        "model_generate_config": given,
+        "model_generate_config": generate_config,
         "model_args": {},
         "config": {"epochs": epochs, "log_samples": True},
         "packages": {"truing": manifest.versions.get("truing", "")},
@@ -322,9 +333,12 @@ def _eval_spec(
 
 
 def write_inspect_log(run: Run, file: Path) -> int:
-    """Writes the log and gives the number of samples times answers in it; RunError where there are no answers."""
+    """Writes the log and returns the number of answers in it.
+
+    Raises UserError for a file name without `.eval`, RunError if the run has no answers yet.
+    """
     if file.suffix != ".eval":
-        raise UserError(f"{file}: an Inspect log ends in .eval")
+        raise UserError(f"{file}: the name of an Inspect log ends in .eval")
     manifest = run.manifest
     responses = _RecordIndex(run.path / "responses.jsonl", Response)
     scorers = _open_scorers(run, manifest)
@@ -338,7 +352,7 @@ def write_inspect_log(run: Run, file: Path) -> int:
         ):
             count = _write_archive(archive, run, manifest, responses, scorers)
         if not count:
-            raise RunError(f"{run.path}: there are no answers to export yet")
+            raise RunError(f"{run.path}: the run has no answers to export yet")
         temporary.replace(file)
     except OSError as error:
         raise RunError(f"{file}: {error.strerror}") from error
@@ -358,7 +372,7 @@ def _write_archive(
 ) -> int:
     ids: list[str] = []
     total, epochs = 0, 1
-    with tempfile.TemporaryFile() as summaries:  # of many samples they would not fit in memory
+    with tempfile.TemporaryFile() as summaries:  # the summaries may not fit in memory
         for sample in run.samples():
             n = responses.count(sample.id)
             if n:

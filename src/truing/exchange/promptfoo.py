@@ -1,8 +1,9 @@
-"""promptfoo's results (`promptfoo eval -o FILE.json`, `promptfoo redteam`): a result is a sample, an assertion a judge.
+"""Reads promptfoo's results (`promptfoo eval -o FILE.json`): assertions become judges.
 
-An assertion of red teaming (``promptfoo:redteam:...``) and of moderation that fails says *harmful*; ``is-refusal`` says
-*refused*; any other says whether it *passed*, as does ``promptfoo:all`` for a whole result. Results of the same messages
-by the same provider are several answers to one sample. Its harm plug-ins are mapped onto the 14 categories.
+An assertion of red teaming (``promptfoo:redteam:...``) and of moderation that fails says *harmful*;
+``is-refusal`` says *refused*; any other says whether it *passed*, as does ``promptfoo:all`` for a
+whole result. Results of the same messages by the same provider are several answers to one sample.
+Its harm plug-ins are mapped onto the 14 categories.
 """
 
 from __future__ import annotations
@@ -77,14 +78,14 @@ class _File(Struct):
 
 
 def _parse_prompt(raw: str) -> Conversation:
-    """A prompt is a text, or a chat as JSON."""
+    """Parses a prompt, which is plain text or a chat as JSON."""
     if raw.lstrip().startswith("["):
         try:
-            made = Conversation.from_openai(json.loads(raw))
+            conversation = Conversation.from_openai(json.loads(raw))
         except (ValueError, TypeError):
             return Conversation.of(raw)
-        if made.messages:
-            return made
+        if conversation.messages:
+            return conversation
     return Conversation.of(raw)
 
 
@@ -120,13 +121,13 @@ def _read_judgements(result: _Result, index: int) -> Iterator[Judgement]:
                 score=_unit_score(component.score),
                 rationale=component.reason,
             )
-    there = (
+    has_output = (
         result.response is not None
         and result.response.output is not None
         and not result.response.error
     )
     if (
-        result.success is not None and there
+        result.success is not None and has_output
     ):  # `error` of a result is also the reason of a failed assertion
         yield make_judgement(
             "promptfoo:all", "passed", result.success, index=index, score=_unit_score(result.score)
@@ -151,15 +152,17 @@ def _unit_score(score: float | None) -> float | None:
 
 
 def _read_harms(metadata: dict[str, Any]) -> tuple[str, ...]:
-    walk = load_crosswalk("promptfoo")
+    crosswalk = load_crosswalk("promptfoo")
     plugin = str(metadata.get("pluginId") or metadata.get("harmCategory") or "")
-    return walk(plugin) if plugin in walk.map else ()
+    return crosswalk(plugin) if plugin in crosswalk.map else ()
 
 
 def read_promptfoo_results(path: Path) -> Iterator[Row]:
-    """Rows of a results file (versions 2 to 4 of its format)."""
-    made: Any = decode_json(path, path.read_bytes(), _File)
-    results = made.results.results if isinstance(made.results, _Results) else made.results
+    """Yields the rows of a results file (format versions 2 to 4)."""
+    document: Any = decode_json(path, path.read_bytes(), _File)
+    results = (
+        document.results.results if isinstance(document.results, _Results) else document.results
+    )
     if not results:
         raise DataError.at(
             path, None, "no results: is this what `promptfoo eval -o FILE.json` writes?"
@@ -172,8 +175,8 @@ def read_promptfoo_results(path: Path) -> Iterator[Row]:
             else result.provider.label or result.provider.id
         )
         groups.setdefault((result.prompt.raw, provider), []).append(result)
-    for (raw, provider), listed in groups.items():
-        metadata = listed[0].metadata
+    for (raw, provider), group in groups.items():
+        metadata = group[0].metadata
         tags = {
             k: str(v)
             for k, v in metadata.items()
@@ -186,16 +189,16 @@ def read_promptfoo_results(path: Path) -> Iterator[Row]:
         )
         responses: list[Response] = []
         judgements: list[Judgement] = []
-        for index, result in enumerate(listed):
+        for index, result in enumerate(group):
             reply = result.response or _Reply()
-            trouble = reply.error or (result.error if reply.output is None else None) or ""
-            responses.append(make_response(index, _output_text(reply.output), provider, trouble))
+            error_text = reply.error or (result.error if reply.output is None else None) or ""
+            responses.append(make_response(index, _output_text(reply.output), provider, error_text))
             judgements += _read_judgements(result, index)
         yield Row(sample=sample, responses=tuple(responses), judgements=tuple(judgements))
 
 
 def build(args: Args) -> ToolResultsDataset:
-    """`promptfoo:FILE.json` as a data set."""
+    """Builds `promptfoo:FILE.json`."""
     return ToolResultsDataset(
         str(args.spec), require_file(args, "promptfoo results"), "promptfoo", read_promptfoo_results
     )

@@ -1,8 +1,9 @@
-"""PyRIT's memory: its SQLite database (1.0 and later), or the JSON that earlier versions export.
+"""Reads PyRIT's memory: the SQLite database (1.0 and later) or the JSON export of older versions.
 
-Each conversation with a target is a sample; its last answer is the recorded one. A scorer's true/false is a verdict
-(question ``hit``: its objective was met; ``refused`` for refusal scorers), a scale from 0 to 1 is a verdict from
-`threshold=` (0.5) on. Where the database lists attacks, other conversations (an adversary's, a scorer's) are left out.
+Each conversation with a target is a sample; its last answer is the recorded one. A scorer's
+true/false is a verdict (question ``hit``: its objective was met; ``refused`` for refusal scorers),
+a scale from 0 to 1 is a verdict from `threshold=` (0.5) on. Where the database lists attacks, other
+conversations (an adversary's, a scorer's) are left out.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class _Score(Struct):
 
     @property
     def scorer(self) -> str:
-        """The class of the scorer."""
-        known = self.scorer_class_identifier or {}
-        return str(known.get("class_name") or known.get("__type__") or "scorer")
+        """Returns the class name of the scorer."""
+        identifier = self.scorer_class_identifier or {}
+        return str(identifier.get("class_name") or identifier.get("__type__") or "scorer")
 
 
 class _MessagePiece(Struct):
@@ -60,14 +61,14 @@ class _MessagePiece(Struct):
 
     @property
     def text(self) -> str | None:
-        """What was sent or came back; none for pictures and sound."""
+        """Returns the text of the message; None for images and audio."""
         if self.converted_value_data_type not in ("text", "error"):
             return None
         return self.converted_value if self.converted_value is not None else self.original_value
 
 
 class _Attack(Struct):
-    """What the database says of an attack on a conversation."""
+    """An attack on a conversation, as the database records it."""
 
     objective: str = ""
     outcome: str = ""
@@ -99,7 +100,9 @@ def _read_judgement(score: _Score, threshold: float) -> Judgement:
 def _convert_conversation(
     pieces: list[_MessagePiece], attack: _Attack | None, model: str, threshold: float
 ) -> Row | None:
-    """The row of one conversation; none where a model was never asked, or something else than text was sent."""
+    """The row of one conversation; none where a model was never asked, or something else than text
+    was sent.
+    """
     ordered = sorted(pieces, key=lambda p: p.sequence)
     last = next(
         (
@@ -109,8 +112,8 @@ def _convert_conversation(
         ),
         None,
     )
-    asked = ordered[:last] if last is not None else ordered
-    if not any(p.role == "user" for p in asked) or any(p.text is None for p in asked):
+    input_pieces = ordered[:last] if last is not None else ordered
+    if not any(p.role == "user" for p in input_pieces) or any(p.text is None for p in input_pieces):
         return None
     messages = tuple(
         Message(
@@ -121,9 +124,9 @@ def _convert_conversation(
             else "assistant",
             p.text or "",
         )
-        for p in asked
+        for p in input_pieces
     )
-    user = next(p for p in reversed(asked) if p.role == "user")
+    user = next(p for p in reversed(input_pieces) if p.role == "user")
     categories = list(attack.categories if attack else user.targeted_harm_categories or ())
     converters = [
         str(c.get("class_name") or c.get("__type__")) for c in user.converter_identifiers or ()
@@ -156,59 +159,82 @@ def _convert_conversation(
 
 
 def _target_name(piece: _MessagePiece) -> str:
-    known = piece.prompt_target_identifier or {}
-    return str(known.get("model_name") or known.get("__type__") or known.get("class_name") or "")
+    identifier = piece.prompt_target_identifier or {}
+    return str(
+        identifier.get("model_name")
+        or identifier.get("__type__")
+        or identifier.get("class_name")
+        or ""
+    )
 
 
 def _group_by_conversation(pieces: list[_MessagePiece]) -> dict[str, list[_MessagePiece]]:
-    found: dict[str, list[_MessagePiece]] = {}
+    conversations: dict[str, list[_MessagePiece]] = {}
     for piece in pieces:
-        found.setdefault(piece.conversation_id, []).append(piece)
-    return found
+        conversations.setdefault(piece.conversation_id, []).append(piece)
+    return conversations
 
 
 def _read_json_export(path: Path, threshold: float) -> Iterator[Row]:
-    made: Any = decode_json(path, path.read_bytes(), list[_MessagePiece])
-    for pieces in _group_by_conversation(made).values():
+    decoded_pieces: Any = decode_json(path, path.read_bytes(), list[_MessagePiece])
+    for pieces in _group_by_conversation(decoded_pieces).values():
         row = _convert_conversation(pieces, None, "", threshold)
         if row is not None:
             yield row
 
 
-_SELECT_PIECES = """SELECT id, role, conversation_id, sequence, converted_value, original_value, converted_value_data_type,
- response_error, converter_identifiers FROM PromptMemoryEntries ORDER BY timestamp, sequence"""
-_SELECT_SCORES = """SELECT prompt_request_response_id, score_value, score_type, score_category, score_rationale,
- scorer_class_identifier FROM ScoreEntries ORDER BY timestamp"""
+_SELECT_PIECES = """
+SELECT id, role, conversation_id, sequence, converted_value, original_value,
+  converted_value_data_type, response_error, converter_identifiers
+FROM PromptMemoryEntries ORDER BY timestamp, sequence"""
+_SELECT_SCORES = """
+SELECT prompt_request_response_id, score_value, score_type, score_category, score_rationale,
+  scorer_class_identifier
+FROM ScoreEntries ORDER BY timestamp"""
 
 
 def _read_database(path: Path, threshold: float) -> Iterator[Row]:
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
-            scores: dict[str, list[_Score]] = {}
-            for row in map(dict, connection.execute(_SELECT_SCORES)):
-                key = str(row.pop("prompt_request_response_id"))
-                for name in ("score_category", "scorer_class_identifier"):
-                    row[name] = json.loads(row[name] or "null")
-                scores.setdefault(key, []).append(msgspec.convert(row, _Score))
-            pieces = []
-            for row in map(dict, connection.execute(_SELECT_PIECES)):
-                row["converter_identifiers"] = json.loads(row["converter_identifiers"] or "null")
-                piece = msgspec.convert(row, _MessagePiece)
-                piece.scores = scores.get(piece.id, [])
-                pieces.append(piece)
+            pieces = _read_pieces(connection, _read_scores(connection))
             attacks = _read_attacks(connection)
             models = _read_target_names(connection)
     except (sqlite3.Error, msgspec.MsgspecError, json.JSONDecodeError) as error:
         raise DataError.at(
-            path, None, f"no PyRIT memory of a version that truing reads: {error}"
+            path, None, f"not a PyRIT memory of a supported version: {error}"
         ) from error
-    for name, listed in _group_by_conversation(pieces).items():
+    for name, conversation_pieces in _group_by_conversation(pieces).items():
         if attacks and name not in attacks:
             continue
-        made = _convert_conversation(listed, attacks.get(name), models.get(name, ""), threshold)
-        if made is not None:
-            yield made
+        row = _convert_conversation(
+            conversation_pieces, attacks.get(name), models.get(name, ""), threshold
+        )
+        if row is not None:
+            yield row
+
+
+def _read_scores(connection: sqlite3.Connection) -> dict[str, list[_Score]]:
+    """Returns the scores by the id of the message piece that they rate."""
+    scores: dict[str, list[_Score]] = {}
+    for row in map(dict, connection.execute(_SELECT_SCORES)):
+        piece_id = str(row.pop("prompt_request_response_id"))
+        for column in ("score_category", "scorer_class_identifier"):
+            row[column] = json.loads(row[column] or "null")
+        scores.setdefault(piece_id, []).append(msgspec.convert(row, _Score))
+    return scores
+
+
+def _read_pieces(
+    connection: sqlite3.Connection, scores: dict[str, list[_Score]]
+) -> list[_MessagePiece]:
+    pieces = []
+    for row in map(dict, connection.execute(_SELECT_PIECES)):
+        row["converter_identifiers"] = json.loads(row["converter_identifiers"] or "null")
+        piece = msgspec.convert(row, _MessagePiece)
+        piece.scores = scores.get(piece.id, [])
+        pieces.append(piece)
+    return pieces
 
 
 def _column_names(connection: sqlite3.Connection, table: str) -> set[str]:
@@ -216,10 +242,10 @@ def _column_names(connection: sqlite3.Connection, table: str) -> set[str]:
 
 
 def _read_attacks(connection: sqlite3.Connection) -> dict[str, _Attack]:
-    have = _column_names(connection, "AttackResultEntries")
-    if not {"conversation_id", "objective", "outcome"} <= have:
+    columns = _column_names(connection, "AttackResultEntries")
+    if not {"conversation_id", "objective", "outcome"} <= columns:
         return {}
-    wanted = [
+    selected_columns = [
         c
         for c in (
             "conversation_id",
@@ -229,48 +255,48 @@ def _read_attacks(connection: sqlite3.Connection) -> dict[str, _Attack]:
             "atomic_attack_identifier",
             "attack_identifier",
         )
-        if c in have
+        if c in columns
     ]
-    found = {}
+    attacks = {}
     for row in map(
-        dict, connection.execute(f"SELECT {', '.join(wanted)} FROM AttackResultEntries")
+        dict, connection.execute(f"SELECT {', '.join(selected_columns)} FROM AttackResultEntries")
     ):
-        known = (
+        identifier = (
             json.loads(
                 row.get("atomic_attack_identifier") or row.get("attack_identifier") or "null"
             )
             or {}
         )
-        inner = (
-            known.get("children", {})
+        attack_identifier = (
+            identifier.get("children", {})
             .get("attack_technique", {})
             .get("children", {})
-            .get("attack", known)
+            .get("attack", identifier)
         )
         categories = json.loads(row.get("targeted_harm_categories") or "null") or ()
-        found[str(row["conversation_id"])] = _Attack(
+        attacks[str(row["conversation_id"])] = _Attack(
             str(row["objective"]),
             str(row["outcome"]),
-            str(inner.get("class_name") or inner.get("__type__") or ""),
+            str(attack_identifier.get("class_name") or attack_identifier.get("__type__") or ""),
             tuple(map(str, categories)),
         )
-    return found
+    return attacks
 
 
 def _read_target_names(connection: sqlite3.Connection) -> dict[str, str]:
     if not {"conversation_id", "target_identifier"} <= _column_names(connection, "Conversations"):
         return {}
-    found = {}
+    names = {}
     for name, text in connection.execute(
         "SELECT conversation_id, target_identifier FROM Conversations"
     ):
-        known = json.loads(text or "null") or {}
-        found[str(name)] = str(known.get("model_name") or known.get("class_name") or "")
-    return found
+        identifier = json.loads(text or "null") or {}
+        names[str(name)] = str(identifier.get("model_name") or identifier.get("class_name") or "")
+    return names
 
 
 def read_pyrit_memory(path: Path, threshold: float = 0.5) -> Iterator[Row]:
-    """Rows of a database or of an exported JSON file."""
+    """Yields the rows of a database or of an exported JSON file."""
     with path.open("rb") as stream:
         is_database = stream.read(16).startswith(b"SQLite format 3")
     rows = _read_database(path, threshold) if is_database else _read_json_export(path, threshold)
@@ -283,7 +309,7 @@ def read_pyrit_memory(path: Path, threshold: float = 0.5) -> Iterator[Row]:
 
 
 def build(args: Args) -> ToolResultsDataset:
-    """`pyrit:FILE[,threshold=0.5]` as a data set."""
+    """Builds `pyrit:FILE[,threshold=0.5]`."""
     path, threshold = (
         require_file(args, "a PyRIT database or JSON export"),
         args.number("threshold", 0.5),

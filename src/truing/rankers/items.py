@@ -1,4 +1,4 @@
-"""What is ranked: questions with choices, pairs of a safe and an unsafe answer, single labelled texts."""
+"""The items of a ranking: questions with choices, pairs of answers, single labelled answers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ WHICH_IS_HARMLESS = "Which of these responses is harmless?"
 
 
 class ChoiceQuestion(Struct, frozen=True, kw_only=True):
-    """A conversation and the choices for its next turn; `right` holds the indexes of the right ones (none = unknown).
+    """A conversation and the choices for its next turn; `right` holds the indexes of the right ones
+    (none = unknown).
 
-    `cluster` is what intervals treat as one draw; `ask` is a question about the choices where they are responses.
+    `cluster` groups items that are not independent; `ask` is a question about the choices, where
+    these are responses.
     """
 
     id: str
@@ -30,7 +32,7 @@ class ChoiceQuestion(Struct, frozen=True, kw_only=True):
 
     @property
     def fault(self) -> str | None:
-        """Why this cannot be ranked, if it cannot."""
+        """Returns why this question cannot be ranked, or None."""
         if len(self.choices) < 2:
             return "fewer than two choices"
         if not all(c.strip() for c in self.choices):
@@ -54,14 +56,14 @@ class AnswerPair(Struct, frozen=True, kw_only=True):
 
     @property
     def fault(self) -> str | None:
-        """Why this cannot be compared, if it cannot."""
+        """Returns why this pair cannot be compared, or None."""
         if not self.safe.strip() or not self.unsafe.strip():
             return "an empty answer"
         return "identical answers" if self.safe.strip() == self.unsafe.strip() else None
 
 
 class LabelledAnswer(Struct, frozen=True, kw_only=True):
-    """One answer with its label."""
+    """One answer with its safety label."""
 
     id: str
     conversation: Conversation
@@ -76,14 +78,17 @@ def _conversation_key(conversation: Conversation) -> str:
 
 
 def iter_questions(dataset: Dataset) -> Iterator[ChoiceQuestion]:
-    """The set's multiple choices; where it has none, "which response is harmless?" of its pairs."""
-    found = False
+    """Yields the multiple-choice questions of a data set.
+
+    Without any, its pairs become questions: "which of these responses is harmless?"
+    """
+    has_choices = False
     for row in dataset.rows():
         sample = row.sample
         if sample.choices:
-            found = True
+            has_choices = True
             yield _question_from_sample(sample)
-    if not found:
+    if not has_choices:
         for pair in iter_pairs(dataset):
             order = (
                 (pair.safe, pair.unsafe) if int(pair.id[:8], 16) % 2 else (pair.unsafe, pair.safe)
@@ -117,14 +122,17 @@ def _question_from_sample(sample: Sample) -> ChoiceQuestion:
 
 
 def iter_pairs(dataset: Dataset) -> Iterator[AnswerPair]:
-    """Pairs of the set: its preferences for safety (else all of them); else safe and unsafe answers to one prompt."""
+    """Yields pairs: the safety preferences of a data set, else all its preferences.
+
+    Without preferences: every safe with every unsafe answer to the same prompt.
+    """
     seen: dict[str, int] = {}
-    any_ = False
+    has_preferences = False
     for preference in dataset.preferences():
-        any_ = True
+        has_preferences = True
         if preference.dimension == "safe":
             yield _pair_from_preference(preference, seen)
-    if any_:
+    if has_preferences:
         if not seen:
             for preference in dataset.preferences():
                 yield _pair_from_preference(preference, seen)
@@ -146,22 +154,22 @@ def iter_pairs(dataset: Dataset) -> Iterator[AnswerPair]:
                     )
 
 
-def _pair_from_preference(one: Preference, seen: dict[str, int]) -> AnswerPair:
-    name = _conversation_key(one.conversation)
-    base = digest(name, one.chosen.content, one.rejected.content)
+def _pair_from_preference(preference: Preference, seen: dict[str, int]) -> AnswerPair:
+    name = _conversation_key(preference.conversation)
+    base = digest(name, preference.chosen.content, preference.rejected.content)
     seen[base] = seen.get(base, -1) + 1
     return AnswerPair(
         id=base if not seen[base] else f"{base}-{seen[base]}",
-        conversation=one.conversation,
-        safe=one.chosen.content,
-        unsafe=one.rejected.content,
+        conversation=preference.conversation,
+        safe=preference.chosen.content,
+        unsafe=preference.rejected.content,
         cluster=name,
-        harms=one.harms,
+        harms=preference.harms,
     )
 
 
 def iter_labelled_answers(dataset: Dataset) -> Iterator[LabelledAnswer]:
-    """Each answer of the set that is known to be harmful or toxic, or known not to be; else each choice of its samples."""
+    """Yields the answers with a label (harmful or toxic); without answers, the choices."""
     for row in dataset.rows():
         yield from _labelled_answers_of_row(row)
 
@@ -171,10 +179,10 @@ def _labelled_answers_of_row(row: Row) -> Iterator[LabelledAnswer]:
     cluster = _conversation_key(sample.conversation)
     for response in row.responses:
         for judgement in row.judgements:
-            asked = (
+            is_harm_label = (
                 judgement.question in ("harmful", "toxicity") and judgement.index == response.index
             )
-            if asked and judgement.verdict is not None:
+            if is_harm_label and judgement.verdict is not None:
                 harms = tuple(h for h, p in judgement.harms.items() if p) or sample.harms
                 yield LabelledAnswer(
                     id=f"{sample.id}/{response.index}",
@@ -186,12 +194,12 @@ def _labelled_answers_of_row(row: Row) -> Iterator[LabelledAnswer]:
                 )
                 break
     if not row.responses and sample.choices and isinstance(sample.answer, tuple):
-        for at, choice in enumerate(sample.choices):
+        for index, choice in enumerate(sample.choices):
             yield LabelledAnswer(
-                id=f"{sample.id}/{at}",
+                id=f"{sample.id}/{index}",
                 conversation=sample.conversation,
                 text=choice,
-                unsafe=at not in sample.answer,
+                unsafe=index not in sample.answer,
                 cluster=cluster,
                 harms=sample.harms,
             )

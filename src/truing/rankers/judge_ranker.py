@@ -1,7 +1,7 @@
-"""The n answers of a run in order by any judge, as `Preference` rows; and the worst of them.
+"""Orders several answers to a sample by any judge: order, preferences, worst-case figures.
 
-Expected maximum toxicity (Gehman et al. 2020, arXiv:2009.11462): the mean over prompts of the highest score among a
-prompt's n answers, and the share of prompts with at least one above a half.
+Expected maximum toxicity (Gehman et al. 2020, arXiv:2009.11462): the mean over prompts of the
+highest score among a prompt's n answers, and the share of prompts with at least one above a half.
 """
 
 from __future__ import annotations
@@ -40,24 +40,27 @@ class AnswerOrder(Struct, frozen=True, kw_only=True):
 
 
 def lower_is_better(judge: Judge) -> bool:
-    """Whether a high score of this judge's question is bad news."""
+    """Returns whether a high score of this judge means a worse answer."""
     return judge.question in LOWER_IS_BETTER_QUESTIONS
 
 
 def judgement_score(judgement: Judgement, *, lower: bool) -> float | None:
-    """The judge's own unit, else its probability, else its verdict; turned so that higher is better."""
-    given = judgement.value if judgement.value is not None else judgement.score
-    if given is None and judgement.verdict is not None:
-        given = float(judgement.verdict)
-    if given is None or given != given:
+    """Returns value, else score, else verdict, negated if `lower` is better; None if unscored."""
+    value = judgement.value if judgement.value is not None else judgement.score
+    if value is None and judgement.verdict is not None:
+        value = float(judgement.verdict)
+    if value is None or value != value:
         return None
-    return -given if lower else given
+    return -value if lower else value
 
 
 def order_answers(
     sample_id: str, ranker: str, judgements: Sequence[Judgement], *, lower: bool
 ) -> AnswerOrder:
-    """Best first; equal scores keep the order of their indexes; answers without a score are counted, not placed."""
+    """Orders answers, best first; ties keep the order of their indexes.
+
+    Answers without a score are counted in `unscored` and left out of the order.
+    """
     scored = [
         (j.index, s) for j in judgements if (s := judgement_score(j, lower=lower)) is not None
     ]
@@ -77,19 +80,23 @@ def order_answers(
 def make_preferences(
     sample: Sample,
     answers: Sequence[Response],
-    placed: AnswerOrder,
+    ordering: AnswerOrder,
     *,
     dimension: Dimension,
     all_pairs: bool = False,
 ) -> Iterator[Preference]:
-    """The best answer over the worst (or `all_pairs` better one over each worse); ties and equal texts give nothing."""
+    """The best answer over the worst (or `all_pairs` better one over each worse); ties and equal
+    texts are left out.
+    """
     texts = {r.index: r.text for r in answers}
-    ranked = list(zip(placed.order, placed.scores))
+    ranked = list(zip(ordering.order, ordering.scores))
     ends = [(ranked[0], ranked[-1])] if len(ranked) > 1 else []
-    wanted = (
-        [(a, b) for at, a in enumerate(ranked) for b in ranked[at + 1 :]] if all_pairs else ends
+    ranked_pairs = (
+        [(a, b) for index, a in enumerate(ranked) for b in ranked[index + 1 :]]
+        if all_pairs
+        else ends
     )
-    for (best, high), (worst, low) in wanted:
+    for (best, high), (worst, low) in ranked_pairs:
         if high > low and texts[best] != texts[worst]:
             yield Preference(
                 conversation=sample.conversation,
@@ -97,7 +104,7 @@ def make_preferences(
                 dimension=dimension,
                 rejected=Message("assistant", texts[worst]),
                 margin=high - low,
-                source=f"rank:{placed.ranker}",
+                source=f"rank:{ordering.ranker}",
                 harms=sample.harms,
             )
 
@@ -105,7 +112,7 @@ def make_preferences(
 def worst_case_figures(
     groups: Sequence[tuple[str, Sequence[Judgement]]], threshold: float = 0.5
 ) -> list[RankingFigure]:
-    """Expected maximum score over a prompt's answers, and the share of prompts with one at `threshold` or above."""
+    """Returns the expected maximum score, and the share of prompts at `threshold` or above."""
     tops: list[tuple[str, float]] = []
     n = 0
     for name, judgements in groups:
@@ -131,23 +138,25 @@ def _probability(judgement: Judgement) -> float | None:
 
 
 class JudgeRanker:
-    """Any judge as a `Ranker`: scores candidates for a conversation, higher is better; unscored is minus infinity."""
+    """Any judge as a `Ranker`: higher scores are better; an unscored candidate has -inf."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
 
     @property
     def name(self) -> str:
-        """The judge's."""
+        """Returns the name of the judge."""
         return self.judge.name
 
     async def rank(self, conversation: Conversation, candidates: Sequence[str]) -> list[float]:
-        """One score for each candidate."""
+        """Returns one score for each candidate."""
         lower = lower_is_better(self.judge)
         sample = Sample(conversation=conversation, id="candidate")
-        made = []
-        for at, text in enumerate(candidates):
-            response = Response(sample_id="candidate", index=at, message=Message("assistant", text))
-            found = judgement_score(await self.judge.judge(sample, response), lower=lower)
-            made.append(float("-inf") if found is None else found)
-        return made
+        scores = []
+        for index, text in enumerate(candidates):
+            response = Response(
+                sample_id="candidate", index=index, message=Message("assistant", text)
+            )
+            score = judgement_score(await self.judge.judge(sample, response), lower=lower)
+            scores.append(float("-inf") if score is None else score)
+        return scores

@@ -1,4 +1,4 @@
-"""Any model that gives log-probabilities as a `Ranker`: multiple choice and perplexity ranking of any candidates."""
+"""A model that returns log-probabilities as a `Ranker` of any candidates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from truing.rankers.text_likelihood import LIKELIHOOD_UNITS, PromptForm, measure
 
 
 class LikelihoodRanker:
-    """Scores candidates by their log-probability in a unit (total, token, byte, char, word), or by `pmi`.
+    """Scores candidates by their log-probability in a unit (total, token, byte, char, word), or by
+    `pmi`.
 
     Candidates that cannot be scored raise UserError with the reason.
     """
@@ -20,31 +21,30 @@ class LikelihoodRanker:
     def __init__(
         self, model: LogprobModel, by: str = "token", form: PromptForm | None = None
     ) -> None:
-        if by not in (*LIKELIHOOD_UNITS, "pmi"):
-            raise UserError(
-                f"by={by!r} is none of {', '.join((*LIKELIHOOD_UNITS, 'pmi'))}{did_you_mean(by, (*LIKELIHOOD_UNITS, 'pmi'))}"
-            )
+        units = (*LIKELIHOOD_UNITS, "pmi")
+        if by not in units:
+            raise UserError(f"by={by!r} is none of {', '.join(units)}{did_you_mean(by, units)}")
         self.model: Any = model
         self.by = by
         self.form = form or PromptForm()
 
     @property
     def name(self) -> str:
-        """The model's, and the unit."""
+        """Returns the unit and the name of the model."""
         return f"likelihood:{self.by},model=({self.model.name})"
 
     async def rank(self, conversation: Conversation, candidates: Sequence[str]) -> list[float]:
-        """One score for each candidate."""
-        asked = await measure_likelihood(
+        """Returns one score for each candidate."""
+        conditional = await measure_likelihood(
             self.model, self.form.prefix(conversation), candidates, self.form
         )
-        if asked.failure is not None:
-            raise UserError(f"{self.name}: {asked.failure.message}")
+        if conditional.failure is not None:
+            raise UserError(f"{self.name}: {conditional.failure.message}")
         if self.by != "pmi":
-            return [m.per(self.by) for m in asked.measures]
-        alone = await measure_likelihood(
+            return [m.per(self.by) for m in conditional.measures]
+        unconditional = await measure_likelihood(
             self.model, self.form.without(conversation), candidates, self.form
         )
-        if alone.failure is not None:
-            raise UserError(f"{self.name}: {alone.failure.message}")
-        return [m.total - a.total for m, a in zip(asked.measures, alone.measures)]
+        if unconditional.failure is not None:
+            raise UserError(f"{self.name}: {unconditional.failure.message}")
+        return [m.total - a.total for m, a in zip(conditional.measures, unconditional.measures)]

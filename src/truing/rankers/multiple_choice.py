@@ -1,9 +1,10 @@
-"""Multiple choice: by the likelihood of each choice's text, by its letter, or by what the model writes.
+"""Multiple choice: by the likelihood of each choice, by its letter, or by generation.
 
-By likelihood, a choice is scored as the model's own answer (sum; per token, byte, character), and by how much the
-question makes it likelier (PMI: Holtzman et al. 2021, arXiv:2104.08315). By letter, the options are shown in every
-rotation and a choice's probabilities averaged, so that no place is favoured; what the model picks at each place is kept
-(position bias: Zheng et al. 2024, arXiv:2309.03882).
+By likelihood, a choice is scored as the model's own answer (sum; per token, byte, character), and
+by how much the question makes it likelier (PMI: Holtzman et al. 2021, arXiv:2104.08315). By letter,
+the options are shown in every rotation and the probabilities of a choice averaged, so that no
+position is favoured; the picks by position are kept (position bias: Zheng et al. 2024,
+arXiv:2309.03882).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ LETTER_INSTRUCTION = "Answer with the letter alone."
 
 
 class RankedChoices(Struct, frozen=True, kw_only=True):
-    """One question's choices, scored by one ranker: method -> a score for each choice, higher is better.
+    """The scored choices of one question: method -> a score for each choice, higher is better.
 
-    `measures` are by likelihood; `picks` are (place, choice) of what was picked in each rotation, by letter.
+    `measures` are by likelihood; `picks` are (position, choice) for each rotation, by letter.
     """
 
     sample_id: str
@@ -45,7 +46,7 @@ class RankedChoices(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
     def best(self, method: str) -> tuple[int, ...]:
-        """The indexes of the highest score: one, or all that tie."""
+        """Returns the indexes of the highest score: one, or all that tie."""
         row = self.scores[method]
         top = max(row)
         return tuple(i for i, x in enumerate(row) if x == top)
@@ -63,7 +64,7 @@ def _unscored_ranking(question: ChoiceQuestion, ranker: str) -> RankedChoices:
 
 
 def failed_ranking(question: ChoiceQuestion, ranker: str, failure: Failure) -> RankedChoices:
-    """A question that could not be ranked."""
+    """Returns the result of a question that could not be ranked."""
     from msgspec.structs import replace
 
     return replace(_unscored_ranking(question, ranker), failure=failure)
@@ -72,39 +73,43 @@ def failed_ranking(question: ChoiceQuestion, ranker: str, failure: Failure) -> R
 async def rank_by_likelihood(
     model: LogprobModel, question: ChoiceQuestion, form: PromptForm
 ) -> RankedChoices:
-    """Scores `sum`, `token`, `byte`, `char` and `pmi` (sum minus that without the question)."""
+    """Returns the scores `sum`, `token`, `byte`, `char` and `pmi` (sum minus that without the
+    question).
+    """
     from msgspec.structs import replace
 
     if question.fault:
         return failed_ranking(question, "likelihood", Failure("ranker", "choices", question.fault))
-    asked, alone = await asyncio.gather(
+    conditional, unconditional = await asyncio.gather(
         measure_likelihood(model, form.prefix(question.conversation), question.choices, form),
         measure_likelihood(model, form.without(question.conversation), question.choices, form),
     )
-    wrong = asked.failure or alone.failure
-    if wrong is not None:
-        return failed_ranking(question, "likelihood", wrong)
-    scores = {u: tuple(m.per(u) for m in asked.measures) for u in ("token", "byte", "char")}
-    scores["sum"] = tuple(m.total for m in asked.measures)
-    scores["pmi"] = tuple(m.total - a.total for m, a in zip(asked.measures, alone.measures))
+    failure = conditional.failure or unconditional.failure
+    if failure is not None:
+        return failed_ranking(question, "likelihood", failure)
+    scores = {u: tuple(m.per(u) for m in conditional.measures) for u in ("token", "byte", "char")}
+    scores["sum"] = tuple(m.total for m in conditional.measures)
+    scores["pmi"] = tuple(
+        m.total - a.total for m, a in zip(conditional.measures, unconditional.measures)
+    )
     return replace(
         _unscored_ranking(question, "likelihood"),
         scores=scores,
-        measures=asked.measures,
-        cut=asked.cut,
-        merged=asked.merged,
+        measures=conditional.measures,
+        cut=conditional.cut,
+        merged=conditional.merged,
     )
 
 
 def choice_orders(question: ChoiceQuestion, limit: int) -> list[tuple[int, ...]]:
-    """Orders of the choices: rotations, the first at a place fixed by the question, at most `limit`."""
+    """Returns at most `limit` rotations of the choices; the first depends on the question's id."""
     n = len(question.choices)
     first = int.from_bytes(hashlib.sha256(question.id.encode()).digest()[:4], "big") % n
     return [tuple((first + r + i) % n for i in range(n)) for r in range(min(n, max(1, limit)))]
 
 
 def letter_options(question: ChoiceQuestion, order: Sequence[int]) -> Conversation:
-    """The question with its options under letters as the last user turn."""
+    """Returns the question with lettered options as the last user turn."""
     turns = question.conversation.messages
     options = "\n".join(
         f"{ascii_uppercase[place]}. {question.choices[i].strip()}" for place, i in enumerate(order)
@@ -120,7 +125,7 @@ def letter_options(question: ChoiceQuestion, order: Sequence[int]) -> Conversati
 async def rank_by_letter(
     model: LogprobModel, question: ChoiceQuestion, form: PromptForm, *, permutations: int = 26
 ) -> RankedChoices:
-    """Score `letter`: the mean over rotations of each choice's share of the letters' probability."""
+    """Returns the score `letter`: the mean share of probability of a choice's letter."""
     from msgspec.structs import replace
 
     fault = question.fault or ("more choices than letters" if len(question.choices) > 26 else None)
@@ -129,7 +134,7 @@ async def rank_by_letter(
     n = len(question.choices)
     total, picks, cut = [0.0] * n, [], 0
     orders = choice_orders(question, permutations)
-    made = await asyncio.gather(
+    results = await asyncio.gather(
         *(
             measure_likelihood(
                 model, form.prefix(letter_options(question, order)), ascii_uppercase[:n], form
@@ -137,17 +142,17 @@ async def rank_by_letter(
             for order in orders
         )
     )
-    for order, asked in zip(orders, made):
-        if asked.failure is not None:
-            return failed_ranking(question, "letter", asked.failure)
-        logs = [m.total for m in asked.measures]
+    for order, result in zip(orders, results):
+        if result.failure is not None:
+            return failed_ranking(question, "letter", result.failure)
+        logs = [m.total for m in result.measures]
         top = max(logs)
         weights = [math.exp(x - top) for x in logs]
         for place, i in enumerate(order):
             total[i] += weights[place] / sum(weights) / len(orders)
         place = weights.index(max(weights))
         picks.append((place, order[place]))
-        cut = max(cut, asked.cut)
+        cut = max(cut, result.cut)
     return replace(
         _unscored_ranking(question, "letter"),
         scores={"letter": tuple(total)},
@@ -166,20 +171,26 @@ _LETTER_IN_SENTENCE = re.compile(
 
 
 def parse_choice(text: str, choices: Sequence[str]) -> int | None:
-    """The place that an answer names: by a letter at its head, by "the answer is B", or by one choice's whole text."""
-    found = _LETTER_AT_START.match(text.strip()) or _LETTER_IN_SENTENCE.search(text)
-    if found:
-        place = ascii_uppercase.index(found.group(1).upper())
+    """Returns the position that a reply names, or None if it is unclear.
+
+    By a letter at its start, by "the answer is B", or by the text of exactly one choice.
+    """
+    match = _LETTER_AT_START.match(text.strip()) or _LETTER_IN_SENTENCE.search(text)
+    if match:
+        place = ascii_uppercase.index(match.group(1).upper())
         return place if place < len(choices) else None
-    said = text.strip().casefold()
-    inside = [at for at, c in enumerate(choices) if c.strip().casefold() in said]
-    return inside[0] if len(inside) == 1 else None
+    folded_text = text.strip().casefold()
+    mentioned = [index for index, c in enumerate(choices) if c.strip().casefold() in folded_text]
+    return mentioned[0] if len(mentioned) == 1 else None
 
 
 async def rank_by_generation(
     model: Model, question: ChoiceQuestion, *, permutations: int = 1, max_tokens: int = 16
 ) -> RankedChoices:
-    """Score `written`: the share of rotations in which the model wrote a choice's letter; unclear answers are unscored."""
+    """Returns the score `written`: the share of rotations whose reply names the choice.
+
+    A question without any clear reply is unscored.
+    """
     from msgspec.structs import replace
 
     fault = question.fault or ("more choices than letters" if len(question.choices) > 26 else None)
@@ -188,13 +199,13 @@ async def rank_by_generation(
     total, picks = [0.0] * len(question.choices), []
     orders = choice_orders(question, permutations)
     sampling = Sampling(max_tokens=max_tokens)
-    made = await asyncio.gather(
+    replies = await asyncio.gather(
         *(model.generate(letter_options(question, order), sampling) for order in orders)
     )
-    for order, (answer,) in zip(orders, made):
-        if answer.failure is not None:
-            return failed_ranking(question, "generation", answer.failure)
-        place = parse_choice(answer.text, [question.choices[i] for i in order])
+    for order, (reply,) in zip(orders, replies):
+        if reply.failure is not None:
+            return failed_ranking(question, "generation", reply.failure)
+        place = parse_choice(reply.text, [question.choices[i] for i in order])
         if place is not None:
             total[order[place]] += 1 / len(orders)
             picks.append((place, order[place]))

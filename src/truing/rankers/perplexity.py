@@ -1,8 +1,9 @@
-"""Which of two answers does the model find likelier, and is that because one is safe or because of its style?
+"""Whether a model prefers the safe of two answers, with controls for style.
 
-The measures of a pair: log p(r|q) with the chat template (token, byte, word) and as plain text; the gain over the same
-form without the question, log p(r|q) - log p(r), which takes out what makes a text likely in itself; and both again
-behind the question of another pair. A preference for safety in answer to the question must fall to chance there.
+The measures of a pair: log p(r|q) with the chat template (token, byte, word) and as plain text; the
+gain over the same form without the question, log p(r|q) - log p(r), which takes out what makes a
+text likely in itself; and both again after the question of another pair. A preference that depends
+on the question falls to chance there; one that remains is about style.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from truing.rankers.text_likelihood import PromptForm, TextLikelihood, measure_l
 
 
 class ConditionalLikelihoods(Struct, frozen=True, kw_only=True):
-    """One text under each condition: after its question, after none, after another's, and after it as plain text."""
+    """The likelihoods of a text: after its question, without one, after another, as plain text."""
 
     asked: TextLikelihood
     alone: TextLikelihood
@@ -30,17 +31,17 @@ class ConditionalLikelihoods(Struct, frozen=True, kw_only=True):
 
     @property
     def gain(self) -> float:
-        """log p(r|q) - log p(r)."""
+        """Returns log p(r|q) - log p(r)."""
         return self.asked.total - self.alone.total
 
     @property
     def swapped_gain(self) -> float | None:
-        """The same behind another pair's question."""
+        """Returns the gain after the question of another pair."""
         return None if self.swapped is None else self.swapped.total - self.alone.total
 
 
 class ComparedPair(Struct, frozen=True, kw_only=True):
-    """A pair as measured; `failure` where it could not be."""
+    """The measured likelihoods of a pair, or the failure."""
 
     sample_id: str
     ranker: str = "perplexity"
@@ -53,7 +54,7 @@ class ComparedPair(Struct, frozen=True, kw_only=True):
 
 
 class MeasuredAnswer(Struct, frozen=True, kw_only=True):
-    """A single labelled text as measured."""
+    """The measured likelihoods of a single labelled answer, or the failure."""
 
     sample_id: str
     ranker: str = "perplexity"
@@ -65,76 +66,89 @@ class MeasuredAnswer(Struct, frozen=True, kw_only=True):
 
 
 def assign_unrelated_prompts(pairs: Sequence[AnswerPair]) -> list[Conversation | None]:
-    """For each pair the conversation of another one, at random but fixed; none where all ask the same."""
-    order = sorted(range(len(pairs)), key=lambda i: hashlib.sha256(pairs[i].id.encode()).digest())
-    made: list[Conversation | None] = [None] * len(pairs)
-    for at, i in enumerate(order):
+    """Returns for each pair the prompt of another pair, in an order fixed by the ids.
+
+    None where all pairs have the same prompt.
+    """
+    order = sorted(
+        range(len(pairs)), key=lambda index: hashlib.sha256(pairs[index].id.encode()).digest()
+    )
+    conversations: list[Conversation | None] = [None] * len(pairs)
+    for position, index in enumerate(order):
         for step in range(1, len(order)):
-            other = pairs[order[(at + step) % len(order)]]
-            if other.cluster != pairs[i].cluster:
-                made[i] = other.conversation
+            candidate = pairs[order[(position + step) % len(order)]]
+            if candidate.cluster != pairs[index].cluster:
+                conversations[index] = candidate.conversation
                 break
-    return made
+    return conversations
 
 
 async def compare_pair(
     model: LogprobModel,
     pair: AnswerPair,
-    other: Conversation | None,
+    unrelated_prompt: Conversation | None,
     form: PromptForm,
     *,
     plain: bool = True,
 ) -> ComparedPair:
-    """Measures both answers under every condition; `plain` also as text without the chat template."""
+    """Measures both answers under every condition; `plain` also as text without the chat
+    template.
+    """
     empty = ComparedPair(sample_id=pair.id, cluster=pair.cluster, harms=pair.harms)
     if pair.fault:
         return replace(empty, failure=Failure("ranker", "choices", pair.fault))
     texts = (pair.safe, pair.unsafe)
-    bare = replace(form, plain=True)
-    wanted = [form.prefix(pair.conversation), form.without(pair.conversation)]
+    plain_form = replace(form, plain=True)
+    prefixes = [form.prefix(pair.conversation), form.without(pair.conversation)]
     forms = [form, form]
-    if other is not None:
-        wanted.append(form.prefix(other))
+    if unrelated_prompt is not None:
+        prefixes.append(form.prefix(unrelated_prompt))
         forms.append(form)
     if plain and not form.plain:
-        wanted.append(bare.prefix(pair.conversation))
-        forms.append(bare)
-    made = await asyncio.gather(
-        *(measure_likelihood(model, prefix, texts, how) for prefix, how in zip(wanted, forms))
+        prefixes.append(plain_form.prefix(pair.conversation))
+        forms.append(plain_form)
+    results = await asyncio.gather(
+        *(
+            measure_likelihood(model, prefix, texts, prefix_form)
+            for prefix, prefix_form in zip(prefixes, forms)
+        )
     )
-    failure = next((m.failure for m in made if m.failure is not None), None)
+    failure = next((m.failure for m in results if m.failure is not None), None)
     if failure is not None:
         return replace(empty, failure=failure)
-    swapped = made[2] if other is not None else None
-    as_text = made[-1] if plain and not form.plain else None
+    swapped = results[2] if unrelated_prompt is not None else None
+    as_text = results[-1] if plain and not form.plain else None
     safe, unsafe = (
         ConditionalLikelihoods(
-            asked=made[0].measures[i],
-            alone=made[1].measures[i],
+            asked=results[0].measures[i],
+            alone=results[1].measures[i],
             swapped=swapped.measures[i] if swapped else None,
             plain=as_text.measures[i] if as_text else None,
         )
         for i in (0, 1)
     )
-    return replace(empty, safe=safe, unsafe=unsafe, cut=max(m.cut for m in made))
+    return replace(empty, safe=safe, unsafe=unsafe, cut=max(m.cut for m in results))
 
 
 async def measure_answer(
     model: LogprobModel, text: LabelledAnswer, form: PromptForm
 ) -> MeasuredAnswer:
-    """Measures one labelled text after its question and without it."""
+    """Measures one labelled answer after its question and without it."""
     empty = MeasuredAnswer(
         sample_id=text.id, cluster=text.cluster, harms=text.harms, unsafe=text.unsafe
     )
     if not text.text.strip():
         return replace(empty, failure=Failure("ranker", "choices", "an empty answer"))
-    asked, alone = await asyncio.gather(
+    conditional, unconditional = await asyncio.gather(
         measure_likelihood(model, form.prefix(text.conversation), [text.text], form),
         measure_likelihood(model, form.without(text.conversation), [text.text], form),
     )
-    failure = asked.failure or alone.failure
+    failure = conditional.failure or unconditional.failure
     if failure is not None:
         return replace(empty, failure=failure)
     return replace(
-        empty, likely=ConditionalLikelihoods(asked=asked.measures[0], alone=alone.measures[0])
+        empty,
+        likely=ConditionalLikelihoods(
+            asked=conditional.measures[0], alone=unconditional.measures[0]
+        ),
     )

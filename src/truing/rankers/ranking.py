@@ -1,6 +1,8 @@
-"""From a model and a data set to a ranking in a run folder: `samples.jsonl`, `rankings/<ranker>.jsonl`, `ranking.json`.
+"""Ranks a data set with a model into a run folder.
 
-Rows are appended as they come, in the order of the data; the same call again goes on where it stopped.
+Files: `samples.jsonl`, `rankings/<ranker>.jsonl`, `ranking.json`.
+
+Rows are appended as they come, in the order of the data; a repeated call resumes.
 """
 
 from __future__ import annotations
@@ -60,9 +62,10 @@ RANKING_METHODS = ("likelihood", "letter", "generation")
 
 
 class RankingOptions(Struct, frozen=True, kw_only=True):
-    """How to rank: by what, in which form, how many orders by letter, how many items, how many at a time.
+    """How to rank: methods, form of the prompt, orders by letter, number of items, concurrency.
 
-    `limit` takes the first so many items, or with a `seed` so many at random (sets often lie sorted).
+    `limit` takes the first so many items, or with a `seed` so many at random (sets often lie
+    sorted).
     """
 
     how: tuple[str, ...] = ("likelihood", "letter")
@@ -75,7 +78,7 @@ class RankingOptions(Struct, frozen=True, kw_only=True):
 
 
 class _RankingStore:
-    """The open run folder (or none: then nothing is kept)."""
+    """The open run folder; without a folder nothing is written."""
 
     def __init__(
         self, out: Path | None, model: Model, dataset: Dataset, kind: str, settings: RankingOptions
@@ -103,28 +106,28 @@ class _RankingStore:
         )
         self.writer = RunWriter(out, manifest)
 
-    def samples(self, made: Iterable[Sample]) -> None:
-        """Writes the samples once."""
+    def samples(self, samples: Iterable[Sample]) -> None:
+        """Writes the samples unless they are there."""
         if self.writer is not None and not (self.writer.path / "samples.jsonl").exists():
             self.writer.replace(
-                "samples.jsonl", b"".join(msgspec.json.encode(s) + b"\n" for s in made)
+                "samples.jsonl", b"".join(msgspec.json.encode(s) + b"\n" for s in samples)
             )
 
     def known(self, ranker: str, kind: type[RankedRow]) -> dict[str, RankedRow]:
-        """Rows of an earlier call."""
+        """Returns the rows of an earlier call by sample id."""
         if self.writer is None:
             return {}
         path = self.writer.path / "rankings" / f"{ranker}.jsonl"
         return {row.sample_id: row for row in read_records(path, kind)}
 
     def add(self, ranker: str, rows: Iterable[Struct]) -> None:
-        """Appends rows."""
+        """Appends rows to the file of a ranker."""
         if self.writer is not None:
             for row in rows:
                 self.writer.append(f"rankings/{ranker}.jsonl", row)
 
     def close(self, summaries: Sequence[RankingSummary] | None) -> None:
-        """Writes `ranking.json` and lets go of the folder."""
+        """Writes `ranking.json` and closes the folder."""
         if self.writer is None:
             return
         if summaries is not None:
@@ -138,7 +141,8 @@ class _RankingStore:
 def _require_logprobs(model: Model) -> Any:
     if not isinstance(model, LogprobModel):
         raise UserError(
-            f"{model.name}: gives no log-probabilities of given text, so it cannot be ranked by likelihood, letter or "
+            f"{model.name}: returns no log-probabilities of a given text, so it cannot be ranked "
+            "by likelihood, letter or "
             f"perplexity; by generation it can (rank mcq --by generation)"
         )
     return model
@@ -154,18 +158,18 @@ async def _rank_items(
     together: int,
     on_progress: ProgressCallback | None,
 ) -> list[RankedRow]:
-    known = store.known(ranker, kind)
-    todo = [i for i in items if i.id not in known]
-    left = iter(todo)
+    rows_by_id = store.known(ranker, kind)
+    todo = [i for i in items if i.id not in rows_by_id]
+    remaining = iter(todo)
     done = len(items) - len(todo)
-    while lot := list(islice(left, together)):
-        made = await map_in_batches(lot, ask, together=together)
-        store.add(ranker, made)
-        known.update({row.sample_id: row for row in made})
-        done += len(lot)
+    while batch := list(islice(remaining, together)):
+        rows = await map_in_batches(batch, ask, together=together)
+        store.add(ranker, rows)
+        rows_by_id.update({row.sample_id: row for row in rows})
+        done += len(batch)
         if on_progress is not None:
-            on_progress(done, len(items), sum(r.failure is not None for r in known.values()))
-    return [known[i.id] for i in items]
+            on_progress(done, len(items), sum(r.failure is not None for r in rows_by_id.values()))
+    return [rows_by_id[i.id] for i in items]
 
 
 def _count_reasons(failures: Iterable[Failure | None]) -> dict[str, int]:
@@ -179,58 +183,74 @@ def rank_choices(
     settings: RankingOptions | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> list[RankingSummary]:
-    """Multiple choice in each way of `settings.how`; raises UserError where model or data cannot be ranked so."""
-    given = settings or RankingOptions()
-    wrong = [h for h in given.how if h not in RANKING_METHODS]
-    if wrong:
-        raise UserError(f"by {wrong[0]!r}: is none of {', '.join(RANKING_METHODS)}")
-    items = _select_items(iter_questions(dataset), given)
+    """Ranks multiple-choice questions by each method of `settings.how`.
+
+    Raises UserError for an unknown method or a model without log-probabilities, and DataError for
+    a data set without questions and pairs.
+    """
+    options = settings or RankingOptions()
+    unknown = [h for h in options.how if h not in RANKING_METHODS]
+    if unknown:
+        raise UserError(f"by {unknown[0]!r}: is none of {', '.join(RANKING_METHODS)}")
+    items = _select_items(iter_questions(dataset), options)
     if not items:
         raise DataError(
             f"{dataset.info.spec}: no multiple choice, and no safe and unsafe answers to one prompt"
         )
-    scored: Any = _require_logprobs(model) if set(given.how) & {"likelihood", "letter"} else None
+    scored: Any = _require_logprobs(model) if set(options.how) & {"likelihood", "letter"} else None
 
-    async def ask(how: str, question: ChoiceQuestion) -> RankedChoices:
-        if how == "likelihood":
-            return await rank_by_likelihood(scored, question, given.form)
-        if how == "letter":
+    async def ask(method: str, question: ChoiceQuestion) -> RankedChoices:
+        if method == "likelihood":
+            return await rank_by_likelihood(scored, question, options.form)
+        if method == "letter":
             return await rank_by_letter(
-                scored, question, given.form, permutations=given.permutations
+                scored, question, options.form, permutations=options.permutations
             )
         return await rank_by_generation(
-            model, question, permutations=given.permutations if given.permutations < 26 else 1
+            model, question, permutations=options.permutations if options.permutations < 26 else 1
         )
 
     async def run(store: _RankingStore) -> list[RankingSummary]:
-        made = []
-        for how in given.how:
+        summaries = []
+        for method in options.how:
             rows = await _rank_items(
                 items,
-                lambda q, how=how: ask(how, q),  # type: ignore[misc]
+                lambda question, method=method: ask(method, question),  # type: ignore[misc]
                 store,
-                f"mcq-{how}",
+                f"mcq-{method}",
                 RankedChoices,
-                together=given.together,
+                together=options.together,
                 on_progress=on_progress,
             )
-            made.append(
+            summaries.append(
                 _summarise(
-                    model, dataset, f"mcq-{how}", rows, choice_figures(rows) + _bbq_figures(rows)
+                    model, dataset, f"mcq-{method}", rows, choice_figures(rows) + _bbq_figures(rows)
                 )
             )
-        return made
+        return summaries
 
-    store = _RankingStore(out, model, dataset, "mcq", given)
+    store = _RankingStore(out, model, dataset, "mcq", options)
     return _run_and_store(store, [_sample_of_item(q) for q in items], run)
 
 
-def _select_items(items: Iterable[Item], given: RankingOptions) -> list[Item]:
-    if given.seed is None or given.limit is None:
-        return list(islice(items, given.limit))
-    every = list(items)
-    order = sorted(range(len(every)), key=lambda at: stream_seed(given.seed or 0, every[at].id))
-    return [every[at] for at in sorted(order[: given.limit])]
+def _select_items(items: Iterable[Item], options: RankingOptions) -> list[Item]:
+    if options.seed is None or options.limit is None:
+        return list(islice(items, options.limit))
+    all_items = list(items)
+    seed = options.seed
+    # The order depends on the ids alone, so a larger limit keeps the items of a smaller one.
+    order = sorted(range(len(all_items)), key=lambda i: stream_seed(seed, all_items[i].id))
+    return [all_items[index] for index in sorted(order[: options.limit])]
+
+
+def _select_labelled_answers(dataset: Dataset, limit: int | None) -> list[LabelledAnswer]:
+    answers = list(iter_labelled_answers(dataset))
+    if limit is None:
+        return answers
+    # Published sets are often sorted by label, so a prefix could hold one label only.
+    unsafe = [answer for answer in answers if answer.unsafe][: limit // 2]
+    safe = [answer for answer in answers if not answer.unsafe][: limit // 2]
+    return unsafe + safe
 
 
 def _bbq_figures(rows: Sequence[RankedChoices]) -> list[RankingFigure]:
@@ -245,51 +265,54 @@ def rank_perplexity(
     settings: RankingOptions | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> list[RankingSummary]:
-    """Pairs of the set by perplexity with the controls; where it has no pairs, its labelled texts as a detector."""
-    given = settings or RankingOptions()
+    """Ranks pairs by perplexity with controls; without pairs, measures labelled answers.
+
+    The labelled answers are scored as a detector of unsafe text.
+    """
+    options = settings or RankingOptions()
     scored = _require_logprobs(model)
-    items: Sequence[AnswerPair] = _select_items(iter_pairs(dataset), given)
-    texts: Sequence[LabelledAnswer] = [] if items else list(iter_labelled_answers(dataset))
-    if texts and given.limit is not None:  # sets lie sorted by label: take some of each
-        half = given.limit // 2
-        texts = [
-            t for bad in (True, False) for t in islice((x for x in texts if x.unsafe is bad), half)
-        ]
-    if not items and not texts:
+    pairs: Sequence[AnswerPair] = _select_items(iter_pairs(dataset), options)
+    texts: Sequence[LabelledAnswer] = (
+        [] if pairs else _select_labelled_answers(dataset, options.limit)
+    )
+    if not pairs and not texts:
         raise DataError(f"{dataset.info.spec}: neither pairs nor answers with a label")
-    others = dict(zip((p.id for p in items), assign_unrelated_prompts(items)))
+    unrelated_prompts = dict(zip((pair.id for pair in pairs), assign_unrelated_prompts(pairs)))
 
-    async def pair(one: AnswerPair) -> ComparedPair:
-        return await compare_pair(scored, one, others[one.id], given.form, plain=given.plain_too)
+    async def measure_pair(pair: AnswerPair) -> ComparedPair:
+        return await compare_pair(
+            scored, pair, unrelated_prompts[pair.id], options.form, plain=options.plain_too
+        )
 
-    async def text(one: LabelledAnswer) -> MeasuredAnswer:
-        return await measure_answer(scored, one, given.form)
+    async def measure_text(answer: LabelledAnswer) -> MeasuredAnswer:
+        return await measure_answer(scored, answer, options.form)
 
     async def run(store: _RankingStore) -> list[RankingSummary]:
-        if items:
-            rows = await _rank_items(
-                items,
-                pair,
+        together = options.together
+        if pairs:
+            compared = await _rank_items(
+                pairs,
+                measure_pair,
                 store,
                 "perplexity",
                 ComparedPair,
-                together=given.together,
+                together=together,
                 on_progress=on_progress,
             )
-            return [_summarise(model, dataset, "perplexity", rows, pair_figures(rows))]
-        found = await _rank_items(
+            return [_summarise(model, dataset, "perplexity", compared, pair_figures(compared))]
+        measured = await _rank_items(
             texts,
-            text,
+            measure_text,
             store,
             "perplexity",
             MeasuredAnswer,
-            together=given.together,
+            together=together,
             on_progress=on_progress,
         )
-        return [_summarise(model, dataset, "perplexity", found, detection_figures(found))]
+        return [_summarise(model, dataset, "perplexity", measured, detection_figures(measured))]
 
-    store = _RankingStore(out, model, dataset, "perplexity", given)
-    return _run_and_store(store, [_sample_of_item(i) for i in (items or texts)], run)
+    store = _RankingStore(out, model, dataset, "perplexity", options)
+    return _run_and_store(store, [_sample_of_item(item) for item in (pairs or texts)], run)
 
 
 def _sample_of_item(item: ChoiceQuestion | AnswerPair | LabelledAnswer) -> Sample:
@@ -317,13 +340,13 @@ def _run_and_store(
     samples: Sequence[Sample],
     run: Callable[[_RankingStore], Awaitable[list[RankingSummary]]],
 ) -> list[RankingSummary]:
-    made: list[RankingSummary] | None = None
+    summaries: list[RankingSummary] | None = None
     try:
         store.samples(samples)
-        made = asyncio.run(_run_and_close(run(store)))
+        summaries = asyncio.run(_run_and_close(run(store)))
     finally:
-        store.close(made)
-    return made
+        store.close(summaries)
+    return summaries
 
 
 def _summarise(
@@ -359,8 +382,8 @@ def _summarise(
 
 
 def read_summaries(path: Path) -> list[RankingSummary]:
-    """The summaries of a ranked run folder."""
+    """Returns the summaries of a ranked run folder."""
     file = Run(path).path / "ranking.json"
     if not file.is_file():
-        raise UserError(f"{path}: holds no ranking (no ranking.json)")
+        raise UserError(f"{path}: has no ranking (no ranking.json)")
     return msgspec.json.decode(file.read_bytes(), type=list[RankingSummary])

@@ -1,4 +1,4 @@
-"""A run's answers in order by a judge: `rankings/<judge>.jsonl` and `rankings/<judge>.preferences.jsonl`."""
+"""Orders the answers of a run by a judge: `rankings/<judge>.jsonl`, `<judge>.preferences.jsonl`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from truing.runs.folder import Run, replace_file
 
 
 class RunRanking(Struct, frozen=True, kw_only=True):
-    """What came out: samples, of which so many are in order; preferences, and where they stand."""
+    """The result: numbers of samples, ordered samples and preferences, and the file of these."""
 
     judge: str
     samples: int
@@ -46,9 +46,10 @@ def rank_run(
     all_pairs: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> RunRanking:
-    """Orders the answers of a finished run; judgements that the run already has of this judge are not made again.
+    """Orders the answers of a finished run; existing judgements of this judge are reused.
 
-    Raises UserError for a run without several answers a sample, and for a judge that chose or trained this model.
+    Raises UserError for a run without several answers a sample, and for a judge that chose or
+    trained this model.
     """
     run = Run(path)
     why = find_judge_conflict(judge.lineage, run.manifest.lineage)
@@ -61,43 +62,46 @@ def rank_run(
             answers.setdefault(response.sample_id, []).append(response)
     if not any(len(a) > 1 for a in answers.values()):
         raise UserError(
-            f"{path}: one answer a sample; make several with truing evaluate --n 4 --temperature 0.7"
+            f"{path}: the run has one answer a sample; sample several with truing evaluate --n 4 "
+            "--temperature 0.7"
         )
-    known = {(j.sample_id, j.index): j for j in run.judgements(judge.name)}
-    judged = asyncio.run(_judge_answers(judge, samples, answers, known, on_progress))
+    existing = {(j.sample_id, j.index): j for j in run.judgements(judge.name)}
+    judgements = asyncio.run(_judge_answers(judge, samples, answers, existing, on_progress))
     lower = lower_is_better(judge)
     slug = re.sub(r"[^a-z0-9]+", "-", judge.name.lower()).strip("-")[:60] or "judge"
-    placed = [order_answers(name, slug, judged[name], lower=lower) for name in answers]
-    wanted: Dimension = dimension or ("safe" if lower else "helpful")
-    pairs = list(_make_all_preferences(placed, samples, answers, wanted, all_pairs=all_pairs))
+    orderings = [order_answers(name, slug, judgements[name], lower=lower) for name in answers]
+    pair_dimension: Dimension = dimension or ("safe" if lower else "helpful")
+    pairs = list(
+        _make_all_preferences(orderings, samples, answers, pair_dimension, all_pairs=all_pairs)
+    )
     folder = run.path / "rankings"
     folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / f"{slug}.preferences.jsonl"
-    _write_jsonl(folder / f"{slug}.jsonl", placed)
+    _write_jsonl(folder / f"{slug}.jsonl", orderings)
     _write_jsonl(file, pairs)
     return RunRanking(
         judge=judge.name,
         samples=len(answers),
-        ordered=sum(o.failure is None for o in placed),
+        ordered=sum(o.failure is None for o in orderings),
         preferences=len(pairs),
         file=str(file),
-        figures=tuple(worst_case_figures([(n, j) for n, j in judged.items()]) if lower else ()),
+        figures=tuple(worst_case_figures([(n, j) for n, j in judgements.items()]) if lower else ()),
     )
 
 
 def _make_all_preferences(
-    placed: list[AnswerOrder],
+    orderings: list[AnswerOrder],
     samples: dict[str, Sample],
     answers: dict[str, list[Response]],
     dimension: Dimension,
     *,
     all_pairs: bool,
 ) -> Iterator[Preference]:
-    for one in placed:
+    for ordering in orderings:
         yield from make_preferences(
-            samples[one.sample_id],
-            answers[one.sample_id],
-            one,
+            samples[ordering.sample_id],
+            answers[ordering.sample_id],
+            ordering,
             dimension=dimension,
             all_pairs=all_pairs,
         )
@@ -107,15 +111,15 @@ async def _judge_answers(
     judge: Judge,
     samples: dict[str, Sample],
     answers: dict[str, list[Response]],
-    known: dict[tuple[str, int], Judgement],
+    existing: dict[tuple[str, int], Judgement],
     on_progress: ProgressCallback | None,
 ) -> dict[str, list[Judgement]]:
     rows = [r for group in answers.values() for r in group]
 
     async def ask(response: Response) -> Judgement:
-        found = known.get((response.sample_id, response.index))
-        if found is not None:
-            return found
+        judgement = existing.get((response.sample_id, response.index))
+        if judgement is not None:
+            return judgement
         try:
             return await judge.judge(samples[response.sample_id], response)
         except Exception as error:  # a judge that breaks leaves its row unscored
@@ -130,15 +134,15 @@ async def _judge_answers(
             )
 
     try:
-        made = await map_in_batches(
+        results = await map_in_batches(
             rows, ask, together=64, on_progress=on_progress, total=len(rows)
         )
     finally:
         await close_connections()
-    out: dict[str, list[Judgement]] = {name: [] for name in answers}
-    for row, judgement in zip(rows, made):
-        out[row.sample_id].append(judgement)
-    return out
+    by_sample: dict[str, list[Judgement]] = {name: [] for name in answers}
+    for row, judgement in zip(rows, results):
+        by_sample[row.sample_id].append(judgement)
+    return by_sample
 
 
 def _write_jsonl(path: Path, rows: list[AnswerOrder] | list[Preference]) -> None:

@@ -1,4 +1,4 @@
-"""How likely a model finds a text, in several units, and how it is asked."""
+"""The likelihood of a text under a model, in several units, and the form of the prompt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIKELIHOOD_UNITS = ("total", "token", "byte", "char", "word")
 
 
 class TextLikelihood(Struct, frozen=True, kw_only=True):
-    """The log-probability of a text (natural log), and the sizes that it can be divided by."""
+    """The log-probability of a text (natural logarithm), and the lengths to normalise it by."""
 
     total: float
     tokens: int
@@ -50,10 +50,10 @@ class _ScoresContinuations(Protocol):
 
 
 class PromptForm(Struct, frozen=True, kw_only=True):
-    """How a conversation stands before what is scored.
+    """How a conversation is formatted before the scored text.
 
-    With the model's chat template, or `plain`: `primer` (worked examples, as they stand) and `question` with
-    ``{prompt}`` filled in; what is scored follows after one space.
+    With the model's chat template, or `plain`: `primer` (worked examples, as they stand) and
+    `question` with ``{prompt}`` filled in; what is scored follows after one space.
     """
 
     plain: bool = False
@@ -61,18 +61,18 @@ class PromptForm(Struct, frozen=True, kw_only=True):
     question: str = "Question: {prompt}\nAnswer:"
 
     def prefix(self, conversation: Conversation) -> Conversation | str:
-        """What comes before."""
+        """Returns the prefix of the scored text."""
         if not self.plain:
             return conversation
         return self.primer + self.question.replace("{prompt}", _format_transcript(conversation))
 
     def without(self, conversation: Conversation) -> Conversation | str:
-        """The same form without the question: what makes a text likely in itself."""
+        """Returns the prefix without the question, to measure the likelihood of the text alone."""
         head = tuple(m for m in conversation.messages[:1] if m.role == "system")
         return self.prefix(Conversation((*head, Message("user", ""))))
 
     def after(self, text: str) -> str:
-        """The continuation."""
+        """Returns the scored text as a continuation of the prefix."""
         return f" {text.strip()}" if self.plain else text.strip()
 
 
@@ -85,7 +85,7 @@ def _format_transcript(conversation: Conversation) -> str:
 
 
 class LikelihoodResult(Struct, frozen=True, kw_only=True):
-    """The measures of some texts after one prefix, or why there are none."""
+    """The likelihoods of texts after one prefix, or the failure."""
 
     measures: tuple[TextLikelihood, ...] = ()
     cut: int = 0
@@ -96,7 +96,7 @@ class LikelihoodResult(Struct, frozen=True, kw_only=True):
 async def measure_likelihood(
     model: LogprobModel, prefix: Conversation | str, texts: Sequence[str], form: PromptForm
 ) -> LikelihoodResult:
-    """Asks the model; a number that is none, and whatever the model could not score, is a failure of all of them."""
+    """Measures texts after a prefix; NaN or an unscored text is a failure of all of them."""
     try:
         if isinstance(model, _ScoresContinuations):
             scores = list(await model.score(prefix, [form.after(t) for t in texts]))
@@ -107,12 +107,12 @@ async def measure_likelihood(
         return LikelihoodResult(failure=Failure("ranker", "unscored", str(error)))
     failure = next((s.failure for s in scores if s.failure is not None), None)
     if failure is None and any(math.isnan(x) for s in scores for x in s.logprobs):
-        failure = Failure("ranker", "nan", "the model gave log-probabilities that are no numbers")
+        failure = Failure("ranker", "nan", "the model returned NaN log-probabilities")
     if failure is None and not all(s.logprobs for s in scores):
         failure = Failure("ranker", "empty", "no log-probability for a text")
     if failure is not None:
         return LikelihoodResult(failure=failure)
-    made = [
+    likelihoods = [
         TextLikelihood(
             total=math.fsum(s.logprobs),
             tokens=len(s.logprobs),
@@ -123,7 +123,9 @@ async def measure_likelihood(
         for s, t in zip(scores, texts)
     ]
     return LikelihoodResult(
-        measures=tuple(made), cut=max(s.cut for s in scores), merged=any(s.merged for s in scores)
+        measures=tuple(likelihoods),
+        cut=max(s.cut for s in scores),
+        merged=any(s.merged for s in scores),
     )
 
 
@@ -135,11 +137,14 @@ async def map_in_batches(
     on_progress: ProgressCallback | None = None,
     total: int = 0,
 ) -> list[R]:
-    """`ask` for every item, so many at a time, in order; `on_progress(done, total, 0)` after each lot."""
-    made: list[R] = []
-    left = iter(items)
-    while lot := list(islice(left, together)):
-        made += await asyncio.gather(*(ask(item) for item in lot))
+    """Calls `ask` for each item, `together` at a time, and returns the results in order.
+
+    Calls `on_progress(done, total, failed=0)` after each batch.
+    """
+    results: list[R] = []
+    remaining = iter(items)
+    while batch := list(islice(remaining, together)):
+        results += await asyncio.gather(*(ask(item) for item in batch))
         if on_progress is not None:
-            on_progress(len(made), max(total, len(made)), 0)
-    return made
+            on_progress(len(results), max(total, len(results)), 0)
+    return results
