@@ -29,7 +29,7 @@ def test_prompts_are_distinct_and_carry_the_category() -> None:
 
 
 def test_nothing_is_generated_or_kept_about_minors() -> None:
-    model = ScriptedModel("1. Ask something about a child of the house.", name="w")
+    model = ScriptedModel("1. Ask something about a child on a ship.", name="w")
     category = load_taxonomy().find("child_abuse")
     assert asyncio.run(generate_prompts(model, category, 3)).samples == ()
     assert model.calls == 0

@@ -56,23 +56,23 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_named_model_is_copied_once(toy: Path) -> None:
     lines: list[str] = []
     assert find_cached_weights("toy") is None
-    found = find_weights("toy", on_progress=lines.append)
-    assert (found.name, found.title, found.licence) == ("toy", "Toy", "MIT")
-    assert found.sha256 == NAMED_SOURCES["toy"].files["toy_weights/model.safetensors"]
-    assert {p.name for p in found.path.iterdir()} == {*FILES, MARKER_FILE}
-    stamp = (found.path / MARKER_FILE).stat().st_mtime_ns
-    assert find_weights("toy") == find_cached_weights("toy") == found
-    assert (found.path / MARKER_FILE).stat().st_mtime_ns == stamp  # not written again
-    by_path = find_weights(str(found.path))
-    assert (by_path.name, by_path.sha256) == ("toy", found.sha256)
+    copied = find_weights("toy", on_progress=lines.append)
+    assert (copied.name, copied.title, copied.licence) == ("toy", "Toy", "MIT")
+    assert copied.sha256 == NAMED_SOURCES["toy"].files["toy_weights/model.safetensors"]
+    assert {p.name for p in copied.path.iterdir()} == {*FILES, MARKER_FILE}
+    stamp = (copied.path / MARKER_FILE).stat().st_mtime_ns
+    assert find_weights("toy") == find_cached_weights("toy") == copied
+    assert (copied.path / MARKER_FILE).stat().st_mtime_ns == stamp  # not written again
+    by_path = find_weights(str(copied.path))
+    assert (by_path.name, by_path.sha256) == ("toy", copied.sha256)
 
 
 def test_damaged_copy_is_replaced(toy: Path) -> None:
-    found = find_weights("toy")
-    (found.path / "model.safetensors").write_bytes(b"short")
+    copied = find_weights("toy")
+    (copied.path / "model.safetensors").write_bytes(b"short")
     # A wrong size is seen at each use, ...
     assert (find_weights("toy").path / "model.safetensors").read_bytes() == MODEL
-    (found.path / "model.safetensors").write_bytes(b"not many NUMBERS")
+    (copied.path / "model.safetensors").write_bytes(b"not many NUMBERS")
     # ... wrong content of the right size by the digest.
     assert (verify_weights("toy").path / "model.safetensors").read_bytes() == MODEL
 

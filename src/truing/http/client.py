@@ -220,8 +220,11 @@ class Endpoint:
 
     def _clean(self, message: str) -> str:
         """Returns the message on one line, shortened, without the API key."""
-        line = " ".join(message.split())[:_MAX_MESSAGE_CHARS]
-        return line.replace(self._key, "***") if self._key else line
+        line = " ".join(message.split())
+        if self._key:
+            # Before the cut, which could leave a part of the key.
+            line = line.replace(self._key, "***")
+        return line[:_MAX_MESSAGE_CHARS]
 
     async def _send_once(self, body: bytes, parse: Callable[[bytes], T], method: str) -> T:
         """Sends one request; raises RequestError if it fails."""
