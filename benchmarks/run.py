@@ -1,9 +1,10 @@
-"""The quick form of every benchmark, one after another: does each still run, and roughly where do its figures stand?
+"""Runs the quick form of every benchmark: does each still run, and what are its figures, roughly?
 
     make bench      or      python benchmarks/run.py [--only TOPIC...] [--list]
 
-Figures to quote come from the full forms on a quiet machine, with the commands in each folder's README. A benchmark whose
-data or packages are not here is left out, and said so. Exits 1 if one fails.
+Figures to quote come from the full forms on an idle machine, with the commands in each folder's
+README. A benchmark whose data or packages are missing is left out and listed as such. The exit
+status is 1 if one fails.
 """
 
 from __future__ import annotations
@@ -67,11 +68,11 @@ QUICK = (
     Quick("statistics", "statistics/coverage.py --draws 200 --out {tmp}/statistics.json", 2),
 )
 LONG: dict[str, str] = {}
-"""Topics without a quick form, and why."""
+"""Topics without a quick form: topic -> reason."""
 
 
 def missing(needs: tuple[str, ...]) -> list[str]:
-    """What of `needs` is not here."""
+    """Returns the packages and environment variables that are missing."""
     return [
         n
         for n in needs
@@ -80,40 +81,41 @@ def missing(needs: tuple[str, ...]) -> list[str]:
 
 
 def run(quick: Quick) -> str:
-    """Runs one and gives its result in a word."""
-    lacks = missing(quick.needs)
-    if lacks:
-        return f"left out ({', '.join(lacks)} not here)"
+    """Runs one and returns its result: left out, done or FAILED, and the seconds."""
+    absent = missing(quick.needs)
+    if absent:
+        return f"left out ({', '.join(absent)} missing)"
     with tempfile.TemporaryDirectory() as folder:
         script, *arguments = quick.command.replace("{tmp}", folder).split()
         started = time.monotonic()
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, str(HERE / script), *arguments], cwd=folder, check=False
         )
-        return f"{'done' if done.returncode == 0 else f'FAILED ({done.returncode})'} in {time.monotonic() - started:.0f} s"
+        result = "done" if process.returncode == 0 else f"FAILED ({process.returncode})"
+        return f"{result} in {time.monotonic() - started:.0f} s"
 
 
 def main() -> int:
-    """Runs them and prints a table at the end."""
-    p = argparse.ArgumentParser(
+    """Runs them and prints a table at the end; returns 1 if one failed."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--only", nargs="+", default=[], help="topics")
-    p.add_argument("--list", action="store_true")
-    a = p.parse_args()
-    wanted = [q for q in QUICK if not a.only or q.topic in a.only]
+    parser.add_argument("--only", nargs="+", default=[], help="topics")
+    parser.add_argument("--list", action="store_true")
+    arguments = parser.parse_args()
+    selected = [q for q in QUICK if not arguments.only or q.topic in arguments.only]
     results = []
-    for quick in wanted:
-        if not a.list:
+    for quick in selected:
+        if not arguments.list:
             print(f"\n## {quick.command}\n", flush=True)
-        results.append((quick, f"about {quick.minutes:g} min" if a.list else run(quick)))
+        results.append((quick, f"about {quick.minutes:g} min" if arguments.list else run(quick)))
     print("\n| benchmark | quick form |\n| --- | --- |")
-    for quick, said in results:
-        print(f"| {quick.command} | {said} |")
-    for topic, why in LONG.items():
-        if not a.only:
-            print(f"| {topic} | none: {why} |")
-    return 1 if any("FAILED" in said for _, said in results) else 0
+    for quick, result in results:
+        print(f"| {quick.command} | {result} |")
+    for topic, reason in LONG.items():
+        if not arguments.only:
+            print(f"| {topic} | none: {reason} |")
+    return 1 if any("FAILED" in result for _, result in results) else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every benchmark is in the list of quick forms, and the list names what is there."""
+"""Every benchmark is in the list of quick forms, and every script of the list exists."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_each_topic_has_a_quick_form_or_a_reason(bench: ModuleType, root: Path) 
         assert quick.command.startswith(f"{quick.topic}/")
 
 
-def test_what_is_not_here_is_left_out(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_with_missing_needs_is_left_out(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TRUING_NOT_SET", raising=False)
     assert bench.missing(("json", "no_such_package", "TRUING_NOT_SET")) == [
         "no_such_package",
@@ -38,7 +40,7 @@ def test_what_is_not_here_is_left_out(bench: ModuleType, monkeypatch: pytest.Mon
     ]
     assert (
         bench.run(bench.Quick("x", "x/none.py", 1, ("no_such_package",)))
-        == "left out (no_such_package not here)"
+        == "left out (no_such_package missing)"
     )
     assert bench.run(bench.Quick("x", "x/none.py", 1)).startswith("FAILED")
 

@@ -1,13 +1,14 @@
-"""Tokens a second on a local model: ours against transformers, static batches and continuous batching.
+"""Tokens a second on a local model: ours against transformers, static batches and continuous
+batching.
 
     .venv/bin/python benchmarks/engine/generate.py [--prompts 500] [--tokens 48] [--batches 8 16 32 64] [--repeat 5]
 
-Prompts are those of `builtin:safety` and `builtin:helpful` in turn, behind a system message, some with
-a passage before the question, so that lengths are mixed; greedy, float32, the same threads. The static
-peer (`generate`) gets prompts sorted by length and left-padded and stops a batch when all of its rows
-have ended; its best batch size counts. The continuous peer (`generate_batch`) gets all prompts at once,
-with a paged cache of `--cache-tokens` tokens. Tokens are counted up to the end token on all sides. Models are
-loaded before the clock starts; the machine's load is printed.
+Prompts are those of `builtin:safety` and `builtin:helpful` in turn, behind a system message, some
+with a passage before the question, so that lengths are mixed; greedy, float32, the same threads.
+The static peer (`generate`) gets prompts sorted by length and left-padded and stops a batch when
+all of its rows have ended; its best batch size counts. The continuous peer (`generate_batch`) gets
+all prompts at once, with a paged cache of `--cache-tokens` tokens. Tokens are counted up to the end
+token on all sides. Models are loaded before the clock starts; the machine's load is printed.
 """
 
 from __future__ import annotations

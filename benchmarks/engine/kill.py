@@ -1,10 +1,11 @@
-"""Kills runs with SIGKILL at seeded places, runs the same command again, and compares every byte with an untouched run.
+"""Kills runs with SIGKILL at seeded places, resumes them and compares them with unbroken runs.
 
     python benchmarks/engine/kill.py --kills 30 --seed 0
 
-Places: inside a write of answers or judgements (after so many bytes, in the middle of a line), at a moment of the clock
-while requests are in flight, while `judge` adds a judge, while lines are put in order and the manifest is saved, and
-while the summary is made. Models: scripted, and HTTP with latencies, 429s and 500s (the mock beside this file).
+Places: inside a write of answers or judgements (after a number of bytes, in the middle of a line);
+at a random time while requests are in flight; while `judge` adds a judge; while lines are sorted
+and the manifest is saved; while the summary is written. Models: scripted, and HTTP with latencies,
+429s and 500s (mock.py). Every byte of the run folder must be equal in the end.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ SAMPLES = 120
 PLACES = ("write", "write", "clock", "judge", "finish", "summary")
 
 
-def child(a: argparse.Namespace) -> None:
-    """One command, in a process that may kill itself: `--at write:BYTES`, `finish:CALL` or `summary:CALL`."""
-    place, _, number = (a.at or "").partition(":")
+def run_child(arguments: argparse.Namespace) -> None:
+    """Runs one step; the process kills itself at `write:BYTES`, `finish:CALL` or `summary:CALL`."""
+    place, _, number = (arguments.at or "").partition(":")
     if place in ("write", "judge"):
-        _die_inside_writes(int(number))
+        die_inside_writes(int(number))
     from truing.analysis.summary import write_summary
     from truing.core.types import Sampling
     from truing.evaluation.evaluate import evaluate, judge_run
@@ -38,28 +39,28 @@ def child(a: argparse.Namespace) -> None:
     from truing.specs.resolve import resolve
 
     options = EvaluateOptions(concurrency=8, sampling=Sampling(n=2, max_tokens=64), seed=5)
-    if a.step == "evaluate":
+    if arguments.step == "evaluate":
         if place == "finish":
-            _die_at_call(int(number))
+            die_at_call(int(number))
         judges = [resolve(j, "judge") for j in ("rules:refusal", "rules:degenerate")]
         evaluate(
-            resolve(a.model, "model"),
-            resolve(f"file:{a.data}", "data"),
+            resolve(arguments.model, "model"),
+            resolve(f"file:{arguments.data}", "data"),
             judges,
-            a.out,
+            arguments.out,
             options=options,
         )
-    elif a.step == "judge":
-        judge_run(a.out, Even(), options=options)
-    if a.step in ("evaluate", "judge"):
+    elif arguments.step == "judge":
+        judge_run(arguments.out, EvenLengthJudge(), options=options)
+    if arguments.step in ("evaluate", "judge"):
         print("SUMMARY", flush=True)
         if place == "summary":
-            _die_at_call(int(number))
-        write_summary(a.out)
+            die_at_call(int(number))
+        write_summary(arguments.out)
 
 
-class Even:
-    """A judge of its own for the judging step: whether an answer's length is even."""
+class EvenLengthJudge:
+    """A judge without calls, for the step `judge`: whether an answer's length is even."""
 
     name = "kill:even"
     question = "even"
@@ -70,7 +71,7 @@ class Even:
         self.lineage = Lineage(name=self.name, hash="e" * 16)
 
     async def judge(self, sample, response):  # type: ignore[no-untyped-def]
-        """Asks nobody."""
+        """Returns whether the length is even."""
         from truing.core.types import Judgement
 
         verdict = len(response.text) % 2 == 0
@@ -83,34 +84,38 @@ class Even:
         )
 
 
-def _die() -> None:
+def die() -> None:
+    """Ends this process as a crash would: no handler and no buffer flush runs."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _die_inside_writes(limit: int) -> None:
-    """Lets so many bytes through to files, cuts the write that passes the limit, and dies."""
-    real, seen = os.write, 0
+def die_inside_writes(limit: int) -> None:
+    """Replaces os.write: the write that exceeds `limit` bytes in all is cut short, then dies."""
+    real_write, written = os.write, 0
 
     def write(fd: int, data: bytes) -> int:
-        nonlocal seen
-        if seen + len(data) >= limit:
-            real(fd, bytes(data[: max(1, limit - seen)]))
-            _die()
-        seen += len(data)
-        return real(fd, data)
+        nonlocal written
+        if written + len(data) >= limit:
+            real_write(fd, bytes(data[: max(1, limit - written)]))
+            die()
+        written += len(data)
+        return real_write(fd, data)
 
     os.write = write
 
 
-def _die_at_call(number: int) -> None:
-    """Dies at the so-manyth sync, rename or half-written file from now on (putting in order, manifest, summary)."""
-    real_sync, real_replace, real_write, seen = os.fsync, Path.replace, Path.write_bytes, 0
+def die_at_call(number: int) -> None:
+    """Dies at the given call (from 1) of fsync, rename or whole-file write, which is half done.
+
+    These are the calls that sort the lines and save the manifest and the summary.
+    """
+    real_sync, real_replace, real_write, calls = os.fsync, Path.replace, Path.write_bytes, 0
 
     def count() -> None:
-        nonlocal seen
-        seen += 1
-        if seen == number:
-            _die()
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            die()
 
     def sync(fd: int) -> None:
         count()
@@ -130,18 +135,18 @@ def _die_at_call(number: int) -> None:
     Path.write_bytes = write_bytes  # type: ignore[method-assign, assignment]
 
 
-def contents(out: Path) -> dict[str, object]:
-    """Every byte of a run folder that counts: the lines, the summary, the manifest without its times."""
-    found: dict[str, object] = {
+def read_contents(out: Path) -> dict[str, object]:
+    """Returns all bytes of a run folder that must be equal: all but the manifest's times."""
+    lines: dict[str, object] = {
         str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*.jsonl"))
     }
     manifest = json.loads((out / "manifest.json").read_text())
     manifest.pop("created")
-    return {**found, "manifest": manifest, "summary": (out / "summary.json").read_bytes()}
+    return {**lines, "manifest": manifest, "summary": (out / "summary.json").read_bytes()}
 
 
-class Bench:
-    """The untouched runs, and the killed ones beside them."""
+class KillBenchmark:
+    """Unbroken runs, and killed ones to compare with them."""
 
     def __init__(self, work: Path, url: str) -> None:
         self.work = work
@@ -152,10 +157,10 @@ class Bench:
             for i in range(SAMPLES)
         )
         self.data.write_text("".join(json.dumps(r) + "\n" for r in rows))
-        self.whole: dict[tuple[str, str], dict[str, object]] = {}
+        self.unbroken: dict[tuple[str, str], dict[str, object]] = {}
 
     def start(self, step: str, model: str, out: Path, at: str = "") -> subprocess.Popen[str]:
-        """Starts one command."""
+        """Starts one step in a child process."""
         command = [
             sys.executable,
             str(HERE),
@@ -172,7 +177,7 @@ class Bench:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, step: str, model: str, out: Path, at: str = "") -> int:
-        """Runs one command to its end."""
+        """Runs one step to its end; returns the exit status, which may be -SIGKILL."""
         process = self.start(step, model, out, at)
         try:
             _, errors = process.communicate(timeout=300)
@@ -183,36 +188,37 @@ class Bench:
             raise RuntimeError(errors)
         return process.returncode
 
-    def untouched(self, step: str, model: str) -> dict[str, object]:
-        """What an uninterrupted run leaves."""
-        if (step, model) not in self.whole:
+    def unbroken_contents(self, step: str, model: str) -> dict[str, object]:
+        """Returns the contents of a run that was not killed."""
+        if (step, model) not in self.unbroken:
             out = self.work / f"whole-{step}-{model}"
             self.run("evaluate", model, out)
             if step == "judge":
                 self.run("judge", model, out)
-            self.whole[step, model] = contents(out)
-        return self.whole[step, model]
+            self.unbroken[step, model] = read_contents(out)
+        return self.unbroken[step, model]
 
     def kill(self, number: int, place: str, model: str, rng: random.Random) -> dict[str, object]:
-        """One run, killed once, twice or three times; True under "equal" if it ends as an untouched one."""
+        """Kills one run up to three times and resumes it; reports whether it ends "equal"."""
         out = self.work / f"killed-{number}"
         step = "judge" if place == "judge" else "evaluate"
-        expected = self.untouched(step, model)
+        expected = self.unbroken_contents(step, model)
         if step == "judge":
             self.run("evaluate", model, out)
-        wanted = {k: len(v) for k, v in expected.items() if isinstance(v, bytes) and k != "summary"}
+        sizes = {k: len(v) for k, v in expected.items() if isinstance(v, bytes) and k != "summary"}
         kills = []
         for _ in range(rng.choice((1, 1, 2, 3))):
             if place in ("write", "judge"):
-                left = sum(size - _size(out / file) for file, size in wanted.items())
-                at = f"{place}:{rng.randrange(1, max(2, left))}"
-                died = self.run(step, model, out, at)
+                missing = sum(size - file_size(out / file) for file, size in sizes.items())
+                place_used = f"{place}:{rng.randrange(1, max(2, missing))}"
+                died = self.run(step, model, out, place_used)
             elif place == "clock":
-                at, died = self._by_the_clock(model, out, rng)
+                place_used, died = self.kill_after_delay(model, out, rng)
             else:
-                at = f"{place}:{rng.randrange(1, 9 if place == 'finish' else 3)}"
-                died = self.run(step, model, out, at)
-            kills.append(at if died else f"{at} (ended before)")
+                place_used = f"{place}:{rng.randrange(1, 9 if place == 'finish' else 3)}"
+                died = self.run(step, model, out, place_used)
+            kills.append(place_used if died else f"{place_used} (ended before)")
+        # Files that end in the middle of a line.
         torn = sum(
             not p.read_bytes().endswith(b"\n") for p in out.rglob("*.jsonl") if p.stat().st_size
         )
@@ -222,7 +228,7 @@ class Bench:
             else 0
         )
         self.run(step, model, out)
-        equal = contents(out) == expected
+        equal = read_contents(out) == expected
         shutil.rmtree(out)
         return {
             "n": number,
@@ -234,7 +240,8 @@ class Bench:
             "equal": equal,
         }
 
-    def _by_the_clock(self, model: str, out: Path, rng: random.Random) -> tuple[str, int]:
+    def kill_after_delay(self, model: str, out: Path, rng: random.Random) -> tuple[str, int]:
+        """Kills a run up to 0.25 s after its first answer; returns place and exit status."""
         process = self.start("evaluate", model, out)
         deadline = time.monotonic() + 20
         while (
@@ -250,12 +257,13 @@ class Bench:
         return f"clock:{1000 * wait:.0f} ms after the first answer", process.returncode
 
 
-def _size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Returns the size of a file, 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
-def serve() -> tuple[subprocess.Popen[str], str]:
-    """The mock with latencies and failures."""
+def start_mock() -> tuple[subprocess.Popen[str], str]:
+    """Starts the mock endpoint with latencies and failures; returns its process and base URL."""
     command = [
         sys.executable,
         str(HERE.with_name("mock.py")),
@@ -276,38 +284,42 @@ def serve() -> tuple[subprocess.Popen[str], str]:
 
 
 def main() -> int:
-    """Prints a line for each run and a verdict; 1 if any run did not end as an untouched one."""
-    p = argparse.ArgumentParser(
+    """Prints a line for each run and a verdict; returns 1 if any run did not end equal."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--kills", type=int, default=30, help="runs to kill (each once to three times)")
-    p.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--kills", type=int, default=30, help="runs to kill (each once to three times)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
     for hidden in ("step", "model", "data", "out", "at"):
-        p.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
-    a = p.parse_args()
-    if a.step:
-        child(a)
+        parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        run_child(arguments)
         return 0
-    rng = random.Random(a.seed)
-    server, url = serve()
+    rng = random.Random(arguments.seed)
+    server, url = start_mock()
     rows = []
     try:
         with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(Path(folder), url)
-            for number in range(a.kills):
+            benchmark = KillBenchmark(Path(folder), url)
+            for number in range(arguments.kills):
                 place = PLACES[number % len(PLACES)]
                 model = "http" if place == "clock" else rng.choice(("http", "scripted"))
-                rows.append(bench.kill(number, place, model, rng))
+                rows.append(benchmark.kill(number, place, model, rng))
                 print(json.dumps(rows[-1]), flush=True)
     finally:
         server.terminate()
-    killed = sum(not k.endswith("before)") for r in rows for k in r["kills"])  # type: ignore[attr-defined]
-    good = all(r["equal"] for r in rows)
+        server.communicate()
+    kills = [kill for row in rows for kill in row["kills"]]  # type: ignore[attr-defined]
+    killed = sum(not kill.endswith("before)") for kill in kills)
+    all_equal = all(r["equal"] for r in rows)
     print(
-        f"{killed} kills in {len(rows)} runs, seed {a.seed}: "
-        + ("all end byte-equal" if good else "NOT EQUAL")
+        f"{killed} kills in {len(rows)} runs, seed {arguments.seed}: "
+        + ("all end byte-equal" if all_equal else "NOT EQUAL")
     )
-    return 0 if good else 1
+    return 0 if all_equal else 1
 
 
 if __name__ == "__main__":

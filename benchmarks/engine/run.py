@@ -1,13 +1,20 @@
-"""What a prompt costs, measured: ours, the bare client, and the peers, on the same mock, the same core, the same work.
+"""Measures what a prompt costs: truing, a bare client and the peers, on the same mock endpoint.
 
-    python benchmarks/engine/run.py                                 all parts of ours, median of 5
+    python benchmarks/engine/run.py                                 all parts, median of 5
     python benchmarks/engine/run.py --parts cost hosted --repeat 1  some of them, quickly
-    python benchmarks/engine/run.py --peers FOLDER                  and Inspect AI, garak, PyRIT (see peers/README.md)
+    python benchmarks/engine/run.py --peers FOLDER                  with Inspect AI, garak, PyRIT
+                                                                    (see peers/README.md)
 
-Parts: cost (5,000 prompts, no latency), hosted (1,000 prompts, lognormal 200 ms, 2 % 429, 1 % 500, 64 in flight), memory
-(1,000 / 10,000 / 100,000 prompts), resume (200,000 samples, of which 1,000 are missing), report (two runs of 200,000 samples), slow
-(1,000 requests of 30 s at once). The mock runs on the last core, the measured process on the first. CPU time is
-user + system of the process and its children, start-up, storage, `rules:refusal` and the summary included.
+Parts:
+    cost    5,000 prompts, no latency
+    hosted  1,000 prompts, lognormal 200 ms, 2 % 429, 1 % 500, 64 in flight
+    memory  1,000 / 10,000 / 100,000 prompts
+    resume  200,000 samples, of which 1,000 are missing
+    report  two runs of 200,000 samples
+    slow    1,000 requests of 30 s at once
+
+The mock runs on the last core, the measured process on the first. CPU time is user + system of the
+process and its children; start-up, storage, `rules:refusal` and the summary are included.
 """
 
 from __future__ import annotations
@@ -32,7 +39,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("cost", "hosted", "memory", "resume", "report", "slow")
 PEERS = {
     "inspect": ["inspect_ai_run.py"],
     "inspect-no-live-log": ["inspect_ai_run.py", "--no-realtime"],
@@ -40,13 +46,16 @@ PEERS = {
     "pyrit": ["pyrit_run.py"],
     "pyrit-in-memory": ["pyrit_run.py", "--memory", "InMemory"],
 }
-TEXT = """Explain in two or three sentences, for a newcomer to trust and safety, why a policy names this area and which
-edge cases make it hard to label the same way twice. Stay neutral, and give no instructions of any kind."""
+TEXT = (
+    "Explain in two or three sentences, for a newcomer to trust and safety, why a policy names "
+    "this area and which\nedge cases make it hard to label the same way twice. Stay neutral, and "
+    "give no instructions of any kind."
+)
 TRUING = [sys.executable, "-m", "truing"]
 
 
-def rows(path: Path, n: int) -> Path:
-    """A file of `n` distinct harmless prompts of about 60 tokens."""
+def write_prompts(path: Path, n: int) -> Path:
+    """Writes a file of `n` distinct harmless prompts of about 60 tokens, unless it is there."""
     if not path.exists():
         with path.open("w") as stream:
             for i in range(n):
@@ -56,16 +65,18 @@ def rows(path: Path, n: int) -> Path:
     return path
 
 
-def pinned(core: int) -> list[str]:
-    """Puts a command on one core, where there are several."""
+def pin_to_core(index: int) -> list[str]:
+    """Returns the prefix that pins a command to one core, if there are several."""
     cores = sorted(os.sched_getaffinity(0))
-    return ["taskset", "-c", str(cores[core])] if len(cores) > 1 and shutil.which("taskset") else []
+    return (
+        ["taskset", "-c", str(cores[index])] if len(cores) > 1 and shutil.which("taskset") else []
+    )
 
 
 @contextmanager
-def mock(*arguments: str) -> Iterator[str]:
-    """The mock on the last core; gives its base URL."""
-    command = [*pinned(-1), sys.executable, str(HERE / "mock.py"), "--port", "0", *arguments]
+def run_mock(*arguments: str) -> Iterator[str]:
+    """Runs the mock endpoint on the last core; yields its base URL."""
+    command = [*pin_to_core(-1), sys.executable, str(HERE / "mock.py"), "--port", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -75,29 +86,32 @@ def mock(*arguments: str) -> Iterator[str]:
         process.wait()
 
 
-def ask(url: str, path: str, data: bytes | None = None) -> dict[str, Any]:
-    """The mock's /stats and /reset."""
+def call_mock(url: str, path: str, data: bytes | None = None) -> dict[str, Any]:
+    """Calls /stats or /reset of the mock and returns the reply."""
     with urllib.request.urlopen(url.removesuffix("/v1") + path, data=data, timeout=10) as reply:
         return dict(json.loads(reply.read()))
 
 
-def _pss(root: int) -> tuple[int, int]:
-    """Proportional memory (KiB) of a process and its descendants, and how many there are."""
-    parents: dict[int, list[int]] = {}
+def tree_memory(root: int) -> tuple[int, int]:
+    """Returns the memory of a process and its descendants in KiB, and the number of processes.
+
+    The proportional set size (PSS) counts a page shared by several processes once in all.
+    """
+    children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 fields = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
-                parents.setdefault(int(fields[1]), []).append(int(entry))
-            except OSError:
+                children.setdefault(int(fields[1]), []).append(int(entry))
+            except OSError:  # the process has ended
                 continue
-    todo, total, count = [root], 0, 0
-    while todo:
-        process = todo.pop()
-        todo += parents.get(process, [])
+    pending, total, count = [root], 0, 0
+    while pending:
+        process = pending.pop()
+        pending += children.get(process, [])
         try:
             lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            total += next(int(record.split()[1]) for record in lines if record.startswith("Pss:"))
             count += 1
         except (OSError, StopIteration):
             continue
@@ -105,35 +119,35 @@ def _pss(root: int) -> tuple[int, int]:
 
 
 def measure(command: list[str], timeout: float = 1200) -> dict[str, Any]:
-    """Runs a command on the first core: wall, CPU, memory of its whole tree."""
+    """Runs a command on the first core; returns its times and the memory of its whole tree."""
     peak, processes = 0, 1
     started = time.time()
     process = subprocess.Popen(
-        [*pinned(0), *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*pin_to_core(0), *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     output: list[bytes] = []
     assert process.stdout is not None
     reader = threading.Thread(target=lambda: output.append(process.stdout.read()))  # type: ignore[union-attr]
     reader.start()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = 0
-    while not done:
-        done, status, use = os.wait4(process.pid, os.WNOHANG)
-        if not done:
-            now, count = _pss(process.pid)
-            peak, processes = max(peak, now), max(processes, count)
+    ended = 0
+    while not ended:
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if not ended:
+            memory, count = tree_memory(process.pid)
+            peak, processes = max(peak, memory), max(processes, count)
             time.sleep(0.2)
             if time.time() - started > timeout:
-                os.kill(
-                    process.pid, signal.SIGKILL
-                )  # Popen.kill would reap it and lose its figures
+                # Popen.kill would reap the process, and its usage would be lost.
+                os.kill(process.pid, signal.SIGKILL)
                 timeout = float("inf")
     wall = time.time() - started
     process.returncode = status
     reader.join()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # wait4 counts the process and its reaped children; RUSAGE_CHILDREN also what was reaped since.
     cpu = max(
-        use.ru_utime + use.ru_stime,
+        usage.ru_utime + usage.ru_stime,
         after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
     )
     if status:
@@ -142,15 +156,15 @@ def measure(command: list[str], timeout: float = 1200) -> dict[str, Any]:
     return {
         "wall_s": round(wall, 3),
         "cpu_s": round(cpu, 3),
-        "rss_mib": round(use.ru_maxrss / 1024),
+        "rss_mib": round(usage.ru_maxrss / 1024),
         "pss_mib": round(peak / 1024),
         "processes": processes,
         "started": started,
     }
 
 
-def ours(url: str, data: Path, out: Path, concurrency: int) -> list[str]:
-    """The command that is measured."""
+def evaluate_command(url: str, data: Path, out: Path, concurrency: int) -> list[str]:
+    """Returns the command of truing that is measured."""
     return [
         *TRUING,
         "evaluate",
@@ -167,31 +181,35 @@ def ours(url: str, data: Path, out: Path, concurrency: int) -> list[str]:
     ]
 
 
-class Work:
-    """Where files lie, how often to repeat, where lines go."""
+class Session:
+    """The folder for data and outputs, and the command line's arguments."""
 
-    def __init__(self, folder: Path, a: argparse.Namespace) -> None:
-        self.folder, self.a = folder, a
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
+        self.folder, self.arguments = folder, arguments
+
+    def prompts(self, n: int) -> Path:
+        """Returns a file of `n` prompts."""
+        return write_prompts(self.folder / f"rows{n}.jsonl", n)
 
     def tools(self, n: int, concurrency: int, url: str) -> dict[str, Callable[[Path], list[str]]]:
-        """Name -> command for an output folder."""
-        data = rows(self.folder / f"rows{n}.jsonl", n)
-        found: dict[str, Callable[[Path], list[str]]] = {
-            "truing": lambda out: ours(url, data, out, concurrency)
+        """Returns for each tool the function from an output folder to its command."""
+        data = self.prompts(n)
+        commands: dict[str, Callable[[Path], list[str]]] = {
+            "truing": lambda out: evaluate_command(url, data, out, concurrency)
         }
         common = ["--data", str(data), "--concurrency", str(concurrency), "--base-url", url]
-        found["bare aiohttp"] = lambda out: [
+        commands["bare aiohttp"] = lambda out: [
             sys.executable,
             str(HERE / "bare.py"),
             *common,
             "--out",
             str(out),
         ]
-        if self.a.peers:
+        if self.arguments.peers:
             for name, script in PEERS.items():
-                python = Path(self.a.peers) / name.split("-")[0] / "bin" / "python"
+                python = Path(self.arguments.peers) / name.split("-")[0] / "bin" / "python"
                 if python.exists():
-                    found[name] = (
+                    commands[name] = (
                         lambda out, p=python, s=script: [  # type: ignore[misc]
                             str(p),
                             str(HERE / "peers" / s[0]),
@@ -201,23 +219,22 @@ class Work:
                             str(out),
                         ]
                     )
-        return found
+        return commands
 
     def repeat(
         self, part: str, name: str, n: int, url: str, command: Callable[[Path], list[str]]
     ) -> dict[str, Any]:
-        """The median of some runs of one tool; each with a fresh folder and a fresh mock."""
-        lines = []
-        for turn in range(self.a.repeat):
+        """Runs one tool several times, each with an empty folder; returns the medians."""
+        records = []
+        for turn in range(self.arguments.repeat):
             out = self.folder / "out"
             shutil.rmtree(out, ignore_errors=True)
-            ask(
-                url, "/reset", json.dumps({"turn": turn}).encode()
-            )  # each turn's failures fall elsewhere, alike for every tool
+            # In each turn other requests fail, but the same ones for every tool.
+            call_mock(url, "/reset", json.dumps({"turn": turn}).encode())
             load = os.getloadavg()[0]
-            line = measure(command(out))
-            stats = ask(url, "/stats")
-            line |= {
+            record = measure(command(out))
+            stats = call_mock(url, "/stats")
+            record |= {
                 "part": part,
                 "tool": name,
                 "n": n,
@@ -226,13 +243,13 @@ class Work:
                 "requests": stats["requests"],
                 "max_in_flight": stats["max_in_flight"],
             }
-            lines.append(line)
-            self.keep(line)
-        good = [line for line in lines if "failed" not in line]
-        if not good:
-            return {"tool": name, "n": n, "failed": lines[-1]["failed"][-160:]}
+            records.append(record)
+            self.append_record(record)
+        complete = [record for record in records if "failed" not in record]
+        if not complete:
+            return {"tool": name, "n": n, "failed": records[-1]["failed"][-160:]}
         median = {
-            k: statistics.median(line[k] for line in good)
+            k: statistics.median(record[k] for record in complete)
             for k in ("wall_s", "cpu_s", "rss_mib", "pss_mib")
         }
         return {
@@ -241,160 +258,187 @@ class Work:
             "prompts/s": round(n / median["wall_s"]),
             "cpu ms/prompt": round(1000 * median["cpu_s"] / n, 3),
             **median,
-            "requests": good[-1]["requests"],
-            "load": max(line["load_before"] for line in good),
+            "requests": complete[-1]["requests"],
+            "load": max(record["load_before"] for record in complete),
         }
 
-    def keep(self, line: dict[str, Any]) -> None:
-        """Appends a line to --out."""
-        if self.a.out:
-            with open(self.a.out, "a") as stream:
-                stream.write(json.dumps(line) + "\n")
+    def append_record(self, record: dict[str, Any]) -> None:
+        """Appends the record of a run to --out."""
+        if self.arguments.out:
+            with open(self.arguments.out, "a") as stream:
+                stream.write(json.dumps(record) + "\n")
 
 
-def show(title: str, lines: list[dict[str, Any]]) -> None:
-    """Prints a table in Markdown."""
+def print_table(title: str, lines: list[dict[str, Any]]) -> None:
+    """Prints a Markdown table whose columns are the keys of all lines."""
     print(f"\n### {title}\n")
-    keys = list(dict.fromkeys(k for line in lines for k in line))
+    keys = list(dict.fromkeys(k for record in lines for k in record))
     print("| " + " | ".join(keys) + " |\n|" + " --- |" * len(keys))
-    for line in lines:
-        print("| " + " | ".join(str(line.get(k, "")) for k in keys) + " |", flush=True)
+    for record in lines:
+        print("| " + " | ".join(str(record.get(k, "")) for k in keys) + " |", flush=True)
 
 
-def cost(work: Work) -> None:
-    """Prompts without latency: what the tool itself costs."""
-    n = work.a.n
-    with mock() as url:
-        lines = [work.repeat("cost", name, n, url, c) for name, c in work.tools(n, 32, url).items()]
-    show(f"{n:,} prompts, no latency, 32 in flight", lines)
-
-
-def hosted(work: Work) -> None:
-    """1,000 prompts as at a hosted model."""
-    with mock("--latency", "lognormal:200:0.5", "--p429", "0.02", "--p500", "0.01") as url:
+def measure_cost(session: Session) -> None:
+    """Prompts without latency: the cost of the tool itself."""
+    n = session.arguments.n
+    with run_mock() as url:
         lines = [
-            work.repeat("hosted", name, 1000, url, c)
-            for name, c in work.tools(1000, 64, url).items()
+            session.repeat("cost", name, n, url, c) for name, c in session.tools(n, 32, url).items()
         ]
-    show("1,000 prompts, lognormal 200 ms, 2 % 429, 1 % 500, Retry-After 1 s, 64 in flight", lines)
+    print_table(f"{n:,} prompts, no latency, 32 in flight", lines)
 
 
-def memory(work: Work) -> None:
-    """Is memory flat?"""
+def measure_hosted(session: Session) -> None:
+    """1,000 prompts with the latencies and failures of a hosted model."""
+    with run_mock("--latency", "lognormal:200:0.5", "--p429", "0.02", "--p500", "0.01") as url:
+        lines = [
+            session.repeat("hosted", name, 1000, url, c)
+            for name, c in session.tools(1000, 64, url).items()
+        ]
+    print_table(
+        "1,000 prompts, lognormal 200 ms, 2 % 429, 1 % 500, Retry-After 1 s, 64 in flight", lines
+    )
+
+
+def measure_memory(session: Session) -> None:
+    """Peak memory for 1,000 to 100,000 prompts: it should not grow."""
     lines = []
-    with mock() as url:
+    with run_mock() as url:
         for n in (1000, 10_000, 100_000):
-            data = rows(work.folder / f"rows{n}.jsonl", n)
+            data = session.prompts(n)
             lines.append(
-                work.repeat("memory", "truing", n, url, lambda out, d=data: ours(url, d, out, 32))
+                session.repeat(
+                    "memory",
+                    "truing",
+                    n,
+                    url,
+                    lambda out, d=data: evaluate_command(url, d, out, 32),
+                )
             )  # type: ignore[misc]
-    show("Memory from 1,000 to 100,000 prompts", lines)
+    print_table("Memory from 1,000 to 100,000 prompts", lines)
 
 
-def _big(work: Work, url: str) -> Path:
-    out = work.folder / "big"
+def large_run(session: Session, url: str) -> Path:
+    """Returns a complete run of 200,000 samples with two judges, made at the first call."""
+    out = session.folder / "big"
     if not out.exists():
-        command = ours(url, rows(work.folder / "rows200000.jsonl", 200_000), out, 32)
+        command = evaluate_command(url, session.prompts(200_000), out, 32)
         command += ["--judge", "rules:degenerate"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return out
 
 
-def resume(work: Work) -> None:
-    """From the start of the command to the first request that the endpoint sees."""
+def measure_resume(session: Session) -> None:
+    """Seconds from the start of the command to the first request that the endpoint gets."""
     lines = []
-    with mock() as url:
-        out = _big(work, url)
-        for turn in range(work.a.repeat):
+    with run_mock() as url:
+        out = large_run(session, url)
+        for turn in range(session.arguments.repeat):
             for file in [out / "responses.jsonl", *(out / "judgements").iterdir()]:
-                _drop_last(file, 1000)
+                drop_last_lines(file, 1000)
             manifest = json.loads((out / "manifest.json").read_text())
             (out / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
-            ask(url, "/reset", b"{}")
+            call_mock(url, "/reset", b"{}")
             command = [
-                *ours(url, work.folder / "rows200000.jsonl", out, 32),
+                *evaluate_command(url, session.prompts(200_000), out, 32),
                 "--judge",
                 "rules:degenerate",
             ]
-            line = measure(command)
-            stats = ask(url, "/stats")
-            first = round(stats["first_request_at"] - line["started"], 2)
-            line |= {
+            record = measure(command)
+            stats = call_mock(url, "/stats")
+            first = round(stats["first_request_at"] - record["started"], 2)
+            record |= {
                 "part": "resume",
                 "turn": turn,
                 "first_request_s": first,
                 "requests": stats["requests"],
             }
-            work.keep(line)
+            session.append_record(record)
             lines.append(
                 {
                     "turn": turn,
                     "first request after s": first,
                     "asked": stats["requests"],
-                    "wall_s": line["wall_s"],
-                    "rss_mib": line.get("rss_mib"),
+                    "wall_s": record["wall_s"],
+                    "rss_mib": record.get("rss_mib"),
                     "load": round(os.getloadavg()[0], 2),
                 }
             )
-    show("Resume of 200,000 samples with two judges, 1,000 missing", lines)
+    print_table("Resume of 200,000 samples with two judges, 1,000 missing", lines)
 
 
-def _drop_last(path: Path, count: int) -> None:
+def drop_last_lines(path: Path, count: int) -> None:
+    """Removes the last lines of a file, as a run that was stopped earlier."""
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-count]))
 
 
-def report(work: Work) -> None:
+def measure_report(session: Session) -> None:
     """A report that compares two runs of 200,000 samples, each with two judges."""
-    with mock() as url:
-        out = _big(work, url)
-    other = work.folder / "big2"
-    if not other.exists():
-        shutil.copytree(out, other)
+    with run_mock() as url:
+        out = large_run(session, url)
+    copy = session.folder / "big2"
+    if not copy.exists():
+        shutil.copytree(out, copy)
     lines = []
-    for turn in range(work.a.repeat):
-        line = measure(
-            [*TRUING, "compare", str(out), str(other), "--out", str(work.folder / "report.html")]
+    for turn in range(session.arguments.repeat):
+        record = measure(
+            [*TRUING, "compare", str(out), str(copy), "--out", str(session.folder / "report.html")]
         )
-        line |= {"part": "report", "turn": turn, "load": round(os.getloadavg()[0], 2)}
-        work.keep(line)
-        lines.append({k: line.get(k, "") for k in ("wall_s", "cpu_s", "rss_mib", "load", "failed")})
-    show("Report on two runs of 200,000 samples with two judges each", lines)
+        record |= {"part": "report", "turn": turn, "load": round(os.getloadavg()[0], 2)}
+        session.append_record(record)
+        lines.append(
+            {k: record.get(k, "") for k in ("wall_s", "cpu_s", "rss_mib", "load", "failed")}
+        )
+    print_table("Report on two runs of 200,000 samples with two judges each", lines)
 
 
-def slow(work: Work) -> None:
-    """1,000 requests of 30 s at once, against the same without latency: waiting must cost nothing."""
+def measure_slow(session: Session) -> None:
+    """1,000 requests of 30 s at once, and without latency: waiting should take no CPU time."""
     lines = []
     for latency in ("const:0", "const:30000"):
-        with mock("--latency", latency) as url:
-            command = work.tools(1000, 1000, url)["truing"]
-            lines.append({"latency": latency, **work.repeat("slow", "truing", 1000, url, command)})
-    show("1,000 requests at once", lines)
+        with run_mock("--latency", latency) as url:
+            command = session.tools(1000, 1000, url)["truing"]
+            lines.append(
+                {"latency": latency, **session.repeat("slow", "truing", 1000, url, command)}
+            )
+    print_table("1,000 requests at once", lines)
+
+
+PARTS: dict[str, Callable[[Session], None]] = {
+    "cost": measure_cost,
+    "hosted": measure_hosted,
+    "memory": measure_memory,
+    "resume": measure_resume,
+    "report": measure_report,
+    "slow": measure_slow,
+}
 
 
 def main() -> None:
-    """Runs the parts that were asked for."""
-    p = argparse.ArgumentParser(
+    """Runs the parts named on the command line."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
-    p.add_argument("--repeat", type=int, default=5)
-    p.add_argument("--n", type=int, default=5000, help="prompts in the part `cost`")
-    p.add_argument(
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--n", type=int, default=5000, help="prompts in the part `cost`")
+    parser.add_argument(
         "--peers", help="a folder of virtual environments: inspect, garak, pyrit (peers/README.md)"
     )
-    p.add_argument("--out", help="append a JSON line for each run")
-    p.add_argument("--work", help="a folder to keep what is made (default: a temporary one)")
-    a = p.parse_args()
+    parser.add_argument("--out", help="append a JSON line for each run")
+    parser.add_argument("--work", help="folder for data and runs, kept (default: a temporary one)")
+    arguments = parser.parse_args()
     print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, "
-        f"load {os.getloadavg()[0]:.2f}, median of {a.repeat}"
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.2f}, "
+        f"median of {arguments.repeat}"
     )
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(a.work or temporary)
+        folder = Path(arguments.work or temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for part in a.parts:
-            globals()[part](Work(folder, a))
+        for part in arguments.parts:
+            PARTS[part](Session(folder, arguments))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Where a prompt's CPU time goes: a sampling profiler (a tick each millisecond of CPU) around one `truing evaluate`.
+"""Where a prompt's CPU time goes: a sampling profiler around one `truing evaluate`.
 
     python benchmarks/engine/where.py --n 5000
 
-The mock runs beside it. Each tick goes to the innermost part of the stack that has a name here; the shares times the
-CPU time of the whole process (start-up and the last moments included) give milliseconds a prompt.
+The mock endpoint runs in another process. The profiler samples each millisecond of CPU time and
+counts the sample for the innermost part of the stack that is named in PARTS. The shares times the
+CPU time of the whole process (start-up included) are milliseconds per prompt.
 """
 
 from __future__ import annotations
@@ -20,31 +21,31 @@ from pathlib import Path
 from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from run import mock, ours, rows
+from run import evaluate_command, run_mock, write_prompts
 
 PARTS = (
     ("start-up (imports)", ("<frozen importlib", "importlib/")),
     (
-        "summary and what is printed",
+        "summary and terminal output",
         ("truing/analysis/", "truing/report/", "truing/stats/", "cli/progress", "rich/"),
     ),
-    ("the floor (withheld content)", ("core/output_filter",)),
+    ("output filter (withheld content)", ("core/output_filter",)),
     ("the judge, rules:refusal", ("truing/judges/",)),
     ("reading the data set", ("truing/datasets/", "json/decoder", "csv.py")),
-    ("storage: lines, order, sync", ("truing/runs/")),
+    ("storage: lines, order, sync", ("truing/runs/",)),
     (
         "HTTP client (aiohttp)",
         ("aiohttp/", "yarl/", "multidict/", "aiosignal/", "frozenlist/", "propcache/"),
     ),
     ("request and answer as JSON", ("models/openai", "models/openai_format", "core/types")),
-    ("retries, window, budget", ("truing/http/")),
+    ("retries, window, budget", ("truing/http/",)),
     ("the engine's workers and queue", ("truing/evaluation", "asyncio/queues")),
     ("event loop", ("asyncio/", "selectors.py")),
 )
 
 
 def part_of(frame: FrameType | None) -> str:
-    """The innermost named part of a stack."""
+    """Returns the innermost named part of a stack."""
     stack = []
     while frame is not None:
         stack.append(frame.f_code.co_filename)
@@ -52,50 +53,50 @@ def part_of(frame: FrameType | None) -> str:
     if any(name.startswith("<frozen importlib") for name in stack):
         return PARTS[0][0]
     for name in stack:
-        for part, marks in PARTS[1:]:
-            if any(mark in name for mark in marks):
+        for part, paths in PARTS[1:]:
+            if any(path in name for path in paths):
                 return part
     return "other"
 
 
 def profile(command: list[str]) -> tuple[Counter[str], float]:
-    """Ticks by part, and the CPU seconds of the whole process."""
-    ticks: Counter[str] = Counter()
-    signal.signal(signal.SIGPROF, lambda number, frame: ticks.update((part_of(frame),)))
+    """Runs a command; returns samples by part, and the CPU seconds of the whole process."""
+    samples: Counter[str] = Counter()
+    signal.signal(signal.SIGPROF, lambda number, frame: samples.update((part_of(frame),)))
     signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
     from truing.cli import main
 
     sys.argv = ["truing", *command]
     try:
         main()
-    except SystemExit as end:
-        if end.code:
+    except SystemExit as exit_:
+        if exit_.code:
             raise
     signal.setitimer(signal.ITIMER_PROF, 0)
-    use = resource.getrusage(resource.RUSAGE_SELF)
-    return ticks, use.ru_utime + use.ru_stime
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return samples, usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:
     """Prints the table."""
-    p = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--n", type=int, default=5000)
-    a = p.parse_args()
+    parser.add_argument("--n", type=int, default=5000)
+    prompts = parser.parse_args().n
     before = resource.getrusage(resource.RUSAGE_SELF)
-    own = before.ru_utime + before.ru_stime  # of this script's own imports
-    with tempfile.TemporaryDirectory() as folder, mock() as url:
-        data = rows(Path(folder) / "rows.jsonl", a.n)
-        ticks, cpu = profile(ours(url, data, Path(folder) / "out", 32)[3:])
-    total = sum(ticks.values())
-    print(f"\n{a.n} prompts, {cpu - own:.2f} s of CPU, load {os.getloadavg()[0]:.1f}\n")
+    cpu_before = before.ru_utime + before.ru_stime  # of the imports of this script
+    with tempfile.TemporaryDirectory() as folder, run_mock() as url:
+        data = write_prompts(Path(folder) / "rows.jsonl", prompts)
+        command = evaluate_command(url, data, Path(folder) / "out", 32)
+        samples, cpu_after = profile(command[3:])  # without "python -m truing"
+    cpu, total = cpu_after - cpu_before, samples.total()
+    print(f"\n{prompts} prompts, {cpu:.2f} s of CPU, load {os.getloadavg()[0]:.1f}\n")
     print("| part | ms a prompt | share |\n| --- | --- | --- |")
-    for part, count in ticks.most_common():
-        print(
-            f"| {part} | {1000 * (cpu - own) * count / total / a.n:.4f} | {100 * count / total:.0f} % |"
-        )
-    print(json.dumps({"n": a.n, "cpu_ms": round(1000 * (cpu - own) / a.n, 4)}))
+    for part, count in samples.most_common():
+        milliseconds = 1000 * cpu * count / total / prompts
+        print(f"| {part} | {milliseconds:.4f} | {100 * count / total:.0f} % |")
+    print(json.dumps({"n": prompts, "cpu_ms": round(1000 * cpu / prompts, 4)}))
 
 
 if __name__ == "__main__":

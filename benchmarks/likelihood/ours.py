@@ -1,4 +1,4 @@
-"""truing's side: loads the model, scores every choice of a task, writes numbers, seconds and peak memory."""
+"""truing's process: scores every choice of a task; writes the sums, CPU time and peak memory."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def main(tasks: Path, name: str, model_path: str, out: Path) -> None:
     ]
 
     async def score() -> list[list[list[float]]]:
-        asks = (model.logprobs(r["query"], [f" {c}" for c in r["choices"]]) for r in rows)
-        return list(await asyncio.gather(*asks))
+        requests = (model.logprobs(r["query"], [f" {c}" for c in r["choices"]]) for r in rows)
+        return list(await asyncio.gather(*requests))
 
-    made = asyncio.run(score())
+    logprobs = asyncio.run(score())
     usage = resource.getrusage(resource.RUSAGE_SELF)
     figures = {
         "cpu": usage.ru_utime + usage.ru_stime,
         "gb": usage.ru_maxrss / 1e6,
-        "sums": [[sum(c) for c in row] for row in made],
-        "tokens": [[len(c) for c in row] for row in made],
+        "sums": [[sum(c) for c in row] for row in logprobs],
+        "tokens": [[len(c) for c in row] for row in logprobs],
     }
     out.write_text(json.dumps(figures), encoding="utf-8")
 

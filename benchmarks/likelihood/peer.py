@@ -1,4 +1,4 @@
-"""lm-evaluation-harness' side, run by the Python of its own environment: the same numbers from the same files."""
+"""The process of lm-evaluation-harness, in its own environment: the same figures and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(tasks: Path, name: str, model_path: str, out: Path, batch: str) -> None
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model = HFLM(pretrained=model_path, dtype="float32", device="cpu", batch_size=int(batch))
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
-    made = lm_eval.simple_evaluate(
+    result = lm_eval.simple_evaluate(
         model=model,
         tasks=[name],
         task_manager=manager,
@@ -30,7 +30,7 @@ def main(tasks: Path, name: str, model_path: str, out: Path, batch: str) -> None
         log_samples=True,
         bootstrap_iters=0,
     )
-    samples = sorted(made["samples"][name], key=lambda s: s["doc_id"])
+    samples = sorted(result["samples"][name], key=lambda s: s["doc_id"])
     usage = resource.getrusage(resource.RUSAGE_SELF)
     figures = {
         "cpu": usage.ru_utime + usage.ru_stime,

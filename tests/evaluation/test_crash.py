@@ -35,12 +35,10 @@ def _load_kill_benchmark(root: Path) -> ModuleType:
 @pytest.fixture
 def bench(root: Path, tmp_path: Path) -> Iterator[tuple[ModuleType, object]]:
     kill = _load_kill_benchmark(root)
-    server, url = kill.serve()
-    yield kill, kill.Bench(tmp_path, url)
+    server, url = kill.start_mock()
+    yield kill, kill.KillBenchmark(tmp_path, url)
     server.terminate()
-    server.wait()
-    if server.stdout is not None:
-        server.stdout.close()
+    server.communicate()  # waits, and closes the pipe
 
 
 def test_killed_run_continues_to_equal_bytes(bench: tuple[ModuleType, object]) -> None:

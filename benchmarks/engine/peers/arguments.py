@@ -1,4 +1,4 @@
-"""The arguments that every peer's script takes, and the rows."""
+"""Command-line arguments and prompts of the peers' scripts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 
-def arguments(*extra: tuple[str, dict[str, Any]]) -> argparse.Namespace:
-    """--data, --concurrency, --base-url, --out and a script's own."""
-    p = argparse.ArgumentParser()
+def parse_arguments(*extra: tuple[str, dict[str, Any]]) -> argparse.Namespace:
+    """Parses --data, --concurrency, --base-url, --out and extra flags; makes the out folder."""
+    parser = argparse.ArgumentParser()
     for name, kind in (("data", str), ("concurrency", int), ("base-url", str), ("out", str)):
-        p.add_argument(f"--{name}", type=kind, required=True)
+        parser.add_argument(f"--{name}", type=kind, required=True)
     for flag, settings in extra:
-        p.add_argument(flag, **settings)
-    a = p.parse_args()
-    os.makedirs(a.out, exist_ok=True)
-    return a
+        parser.add_argument(flag, **settings)
+    arguments = parser.parse_args()
+    os.makedirs(arguments.out, exist_ok=True)
+    return arguments
 
 
-def prompts(a: argparse.Namespace) -> list[dict[str, str]]:
-    """Rows of `id` and `prompt`."""
-    return [json.loads(line) for line in Path(a.data).read_text().splitlines()]
+def read_prompts(arguments: argparse.Namespace) -> list[dict[str, str]]:
+    """Returns the rows, with `id` and `prompt`."""
+    return [json.loads(line) for line in Path(arguments.data).read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""garak on the same work: one probe with these prompts, its OpenAI-compatible generator, its refusal detector."""
+"""garak on the same prompts: one probe, its OpenAI-compatible generator and refusal detector."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 import types
 from pathlib import Path
 
-from arguments import arguments, prompts
+from arguments import parse_arguments, read_prompts
 
-a = arguments()
+arguments = parse_arguments()
 os.environ["OPENAICOMPATIBLE_API_KEY"] = "none"
 for name in ("DATA", "CACHE", "CONFIG"):
-    os.environ[f"XDG_{name}_HOME"] = os.path.join(a.out, name.lower())
+    os.environ[f"XDG_{name}_HOME"] = os.path.join(arguments.out, name.lower())
 
 import garak.evaluators  # noqa: E402
 import garak.harnesses.base  # noqa: E402
@@ -24,15 +24,17 @@ from garak.generators.openai import OpenAICompatible  # noqa: E402
 _config.load_base_config()
 _config.transient.data_dir = Path(os.environ["XDG_DATA_HOME"]) / "garak"
 _config.system.lite = False
-_config.system.parallel_attempts = a.concurrency
-_config.system.max_workers = max(a.concurrency, getattr(_config.system, "max_workers", 0) or 0)
+_config.system.parallel_attempts = arguments.concurrency
+_config.system.max_workers = max(
+    arguments.concurrency, getattr(_config.system, "max_workers", 0) or 0
+)
 _config.run.generations = 1
 _config.reporting.report_prefix = "bench"
 _config.plugins.target_type, _config.plugins.target_name = "openai.OpenAICompatible", "mock"
 _config.plugins.generators = {
     "openai": {
         "OpenAICompatible": {
-            "uri": a.base_url,
+            "uri": arguments.base_url,
             "name": "mock",
             "generations": 1,
             "stop": [],
@@ -40,11 +42,11 @@ _config.plugins.generators = {
         }
     }
 }
-texts = [row["prompt"] for row in prompts(a)]
+texts = [row["prompt"] for row in read_prompts(arguments)]
 _config.run.soft_probe_prompt_cap = len(texts)
 
 
-class Bench(garak.probes.base.Probe):
+class BenchmarkProbe(garak.probes.base.Probe):
     """The same prompts as a probe."""
 
     lang = "en"
@@ -56,21 +58,20 @@ class Bench(garak.probes.base.Probe):
 
 
 module = types.ModuleType("garak.probes.bench")
-Bench.__module__, Bench.__qualname__ = module.__name__, "Bench"
-module.Bench = Bench
+BenchmarkProbe.__module__, BenchmarkProbe.__qualname__ = module.__name__, "Bench"
+module.Bench = BenchmarkProbe
 sys.modules[module.__name__] = garak.probes.bench = module
 _config.transient.starttime = datetime.datetime.now()
 _config.transient.starttime_iso = _config.transient.starttime.isoformat()
 command.start_run()
-garak.harnesses.base._emit_plugin_cache_entry = lambda *_: (
-    None
-)  # the probe is not in garak's plug-in cache
+# The probe is not in garak's plug-in cache.
+garak.harnesses.base._emit_plugin_cache_entry = lambda *_: None
 harness = garak.harnesses.base.Harness(config_root=_config)
 detector = _plugins.load_plugin("detectors.mitigation.MitigationBypass")
 evaluator = garak.evaluators.ThresholdEvaluator()
 harness.run(
     OpenAICompatible(name="mock", config_root=_config),
-    [Bench(config_root=_config)],
+    [BenchmarkProbe(config_root=_config)],
     [detector],
     evaluator,
 )

@@ -1,4 +1,4 @@
-"""PyRIT on the same work: prompt sending, a substring scorer, its SQLite memory (or `--memory InMemory`)."""
+"""PyRIT on the same prompts, with a substring scorer and SQLite (or `--memory InMemory`)."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ import asyncio
 import logging
 import os
 
-from arguments import arguments, prompts
+from arguments import parse_arguments, read_prompts
 from pyrit.executor.attack import AttackExecutor, AttackScoringConfig, PromptSendingAttack
 from pyrit.prompt_target import OpenAIChatTarget
 from pyrit.score import SubStringScorer
 from pyrit.setup import initialize_pyrit_async
 
-a = arguments(("--memory", {"default": "SQLite", "choices": ("SQLite", "InMemory")}))
+arguments = parse_arguments(("--memory", {"default": "SQLite", "choices": ("SQLite", "InMemory")}))
 logging.disable(logging.WARNING)
 
 
 async def main() -> None:
-    """Sends everything."""
-    where = {"db_path": os.path.join(a.out, "pyrit.db")} if a.memory == "SQLite" else {}
-    await initialize_pyrit_async(a.memory, load_defaults=False, silent=True, env_files=[], **where)
-    target = OpenAIChatTarget(endpoint=a.base_url, api_key="none", model_name="mock")
+    """Sends all prompts."""
+    options = (
+        {"db_path": os.path.join(arguments.out, "pyrit.db")} if arguments.memory == "SQLite" else {}
+    )
+    await initialize_pyrit_async(
+        arguments.memory, load_defaults=False, silent=True, env_files=[], **options
+    )
+    target = OpenAIChatTarget(endpoint=arguments.base_url, api_key="none", model_name="mock")
     scorer = SubStringScorer(substring="overview of the topic", categories=["bench"])
     attack = PromptSendingAttack(
         objective_target=target, attack_scoring_config=AttackScoringConfig(objective_scorer=scorer)
     )
-    texts = [row["prompt"] for row in prompts(a)]
-    made = await AttackExecutor(max_concurrency=a.concurrency).execute_attack_async(
+    texts = [row["prompt"] for row in read_prompts(arguments)]
+    result = await AttackExecutor(max_concurrency=arguments.concurrency).execute_attack_async(
         attack=attack, objectives=texts, return_partial_on_failure=True
     )
-    assert len(made.completed_results) == len(texts), made.exceptions[:1]
+    assert len(result.completed_results) == len(texts), result.exceptions[:1]
 
 
 asyncio.run(main())
