@@ -1,9 +1,10 @@
-"""CPU time of one turn as the conversation grows to 100 turns, and as the configuration grows to 1,000 flows.
+"""CPU time of a turn for conversations up to 100 turns and configurations up to 1,000 flows.
 
     python benchmarks/rails/growth.py --peer VENV/bin/python --out growth.json
 
-In process, with a scripted LLM, so that nothing but the runtime is measured; truing and NeMo Guardrails' LLMRails take turns in one run.
-Each figure is the median of the repetitions. The peer goes to turn 30 and, with 1,000 flows, one turn (it is slow).
+In process, with a scripted LLM, so that nothing but the runtime is measured; truing and the
+LLMRails class of NeMo Guardrails run one after the other. Each figure is the median of the
+repetitions. The peer is measured up to turn 30, with fewer repetitions, because it is slow.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ LLM = {"selfcheck": ["No", "Hi", "No"], "dialog20": ["  ask about topic seven"]}
 
 
 def colang(flows: int) -> str:
-    """A configuration of so many intents, messages and flows."""
-    rows = []
+    """Returns a configuration with this number of intents, bot messages and flows."""
+    lines = []
     for k in range(flows):
-        rows += [
+        lines += [
             f"define user ask about thing {k}",
             f'  "tell me about thing {k}"',
             f"define bot answer thing {k}",
@@ -41,11 +42,11 @@ def colang(flows: int) -> str:
             f"  bot answer thing {k}",
             "",
         ]
-    return "\n".join(rows)
+    return "\n".join(lines)
 
 
 def configs() -> dict[str, tuple[str, str, list[str]]]:
-    """Name -> YAML, Colang, what the LLM says over and over."""
+    """Returns for each name the YAML, the Colang, and the LLM's replies, which repeat."""
     check = (HERE / "configs/selfcheck/config.yml").read_text()
     return {
         "selfcheck": ("models: []\n" + check[check.index("rails:") :], "", LLM["selfcheck"]),
@@ -57,10 +58,10 @@ def configs() -> dict[str, tuple[str, str, list[str]]]:
     }
 
 
-class Ours:
-    """truing, asked turn after turn."""
+class TruingRuntime:
+    """The runtime of truing."""
 
-    def __init__(self, yaml: str, flows: str, said: list[str]) -> None:
+    def __init__(self, yaml: str, flows: str, replies: list[str]) -> None:
         from truing.core.types import Answer, Lineage
         from truing.rails.build import build_runtime
         from truing.rails.config.loader import RailsConfig
@@ -72,97 +73,104 @@ class Ours:
 
             async def generate(self, conversation: Any, sampling: Any) -> Any:
                 Script.calls += 1
-                return (Answer.of(said[(Script.calls - 1) % len(said)]),)
+                return (Answer.of(replies[(Script.calls - 1) % len(replies)]),)
 
-        began = time.process_time()
+        started = time.process_time()
         self.runtime = build_runtime(
             RailsConfig.from_text(yaml, flows), Script(), RuntimeParts(encoder=LexicalEncoder())
         )
-        self.built = time.process_time() - began
+        self.build_s = time.process_time() - started
 
-    async def ask(self, history: list[dict[str, Any]]) -> dict[str, Any]:
-        """The bot's message."""
+    async def run_turn(self, history: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the bot's message."""
         return (await self.runtime.run_turn(history)).message
 
 
-class Theirs:
-    """NeMo Guardrails; its embedding model replaced by hashed words, as ours is."""
+class NemoRuntime:
+    """NeMo Guardrails, with hashed words for its embedding model, as in truing."""
 
-    def __init__(self, yaml: str, flows: str, said: list[str]) -> None:
+    def __init__(self, yaml: str, flows: str, replies: list[str]) -> None:
         import hashed_words  # noqa: F401 - replaces the embedding model
         from nemoguardrails import LLMRails, RailsConfig
         from nemoguardrails.testing import FakeLLMModel
 
-        began = time.process_time()
+        started = time.process_time()
         config = RailsConfig.from_content(yaml_content=yaml, colang_content=flows or None)
-        self.app = LLMRails(config, llm=FakeLLMModel(responses=said * 200))
-        self.built = time.process_time() - began
+        self.app = LLMRails(config, llm=FakeLLMModel(responses=replies * 200))
+        self.build_s = time.process_time() - started
 
-    async def ask(self, history: list[dict[str, Any]]) -> dict[str, Any]:
-        """The bot's message."""
-        made: dict[str, Any] = await self.app.generate_async(messages=list(history))
-        return made
+    async def run_turn(self, history: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the bot's message."""
+        message: dict[str, Any] = await self.app.generate_async(messages=list(history))
+        return message
 
 
-async def turns(
-    kind: type[Ours] | type[Theirs], yaml: str, flows: str, said: list[str], last: int
+async def time_turns(
+    kind: type[TruingRuntime] | type[NemoRuntime],
+    yaml: str,
+    flows: str,
+    replies: list[str],
+    last: int,
 ) -> dict[int, float]:
-    """Milliseconds of CPU at each of `TURNS` up to the last."""
-    app, history, found = kind(yaml, flows, said), list[dict[str, Any]](), {}
-    for at in range(1, last + 1):
-        history.append({"role": "user", "content": f"tell me about topic seven {at}"})
-        began = time.process_time()
-        message = await app.ask(history)
-        if at in TURNS:
-            found[at] = (time.process_time() - began) * 1000
+    """Returns the CPU milliseconds of each turn in `TURNS` up to the last."""
+    runtime, times = kind(yaml, flows, replies), {}
+    history: list[dict[str, Any]] = []
+    for turn in range(1, last + 1):
+        history.append({"role": "user", "content": f"tell me about topic seven {turn}"})
+        started = time.process_time()
+        message = await runtime.run_turn(history)
+        if turn in TURNS:
+            times[turn] = (time.process_time() - started) * 1000
         history.append(message)
-    return found
+    return times
 
 
-async def flows_cost(
-    kind: type[Ours] | type[Theirs], count: int, repeat: int
+async def time_flows(
+    kind: type[TruingRuntime] | type[NemoRuntime], count: int, repeat: int
 ) -> tuple[float, float]:
-    """Milliseconds of a turn with so many flows, and of building them."""
-    app = kind("models: []\n", colang(count), [f"  ask about thing {count // 2}"])
+    """Returns the CPU milliseconds of a turn with `count` flows, and of building the runtime."""
+    runtime = kind("models: []\n", colang(count), [f"  ask about thing {count // 2}"])
     times = []
-    for at in range(repeat):
-        began = time.process_time()
-        message = await app.ask(
-            [{"role": "user", "content": f"tell me about thing {count // 2} {at}"}]
+    for repetition in range(repeat):
+        started = time.process_time()
+        message = await runtime.run_turn(
+            [{"role": "user", "content": f"tell me about thing {count // 2} {repetition}"}]
         )
-        times.append((time.process_time() - began) * 1000)
+        times.append((time.process_time() - started) * 1000)
         assert message["content"] == f"This is thing {count // 2}.", message
-    return statistics.median(times[1:] or times), app.built * 1000
+    return statistics.median(times[1:] or times), runtime.build_s * 1000
 
 
 def measure(system: str, repeats: int) -> dict[str, Any]:
-    """All figures of one system in this process."""
-    kind: Any = Ours if system == "truing" else Theirs
-    made: dict[str, Any] = {"system": system}
-    for name, (yaml, flows, said) in configs().items():
+    """Measures one system in this process."""
+    kind: Any = TruingRuntime if system == "truing" else NemoRuntime
+    figures: dict[str, Any] = {"system": system}
+    for name, (yaml, flows, replies) in configs().items():
         last = 100 if system == "truing" else 30
         rounds = [
-            asyncio.run(turns(kind, yaml, flows, said, last))
+            asyncio.run(time_turns(kind, yaml, flows, replies, last))
             for _ in range(repeats if system == "truing" else 1)
         ]
-        made[name] = {at: round(statistics.median(r[at] for r in rounds), 3) for at in rounds[0]}
+        figures[name] = {
+            turn: round(statistics.median(times[turn] for times in rounds), 3) for turn in rounds[0]
+        }
     for count in FLOWS:
         repeat = 40 if system == "truing" else (5 if count < 1000 else 2)
-        turn, build = asyncio.run(flows_cost(kind, count, repeat))
-        made[f"{count} flows"] = {"turn_ms": round(turn, 3), "build_ms": round(build)}
-    return made
+        turn, build = asyncio.run(time_flows(kind, count, repeat))
+        figures[f"{count} flows"] = {"turn_ms": round(turn, 3), "build_ms": round(build)}
+    return figures
 
 
 def main() -> None:
-    """Runs this system, or all of them."""
+    """Runs each system in a process of its own; with --system, that one in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", help="python of an environment with nemoguardrails")
     parser.add_argument("--system", choices=["truing", "nemo"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path)
-    a = parser.parse_args()
-    if a.system:
-        print(json.dumps(measure(a.system, a.repeats)))
+    arguments = parser.parse_args()
+    if arguments.system:
+        print(json.dumps(measure(arguments.system, arguments.repeats)))
         return
     env = {
         **os.environ,
@@ -170,19 +178,22 @@ def main() -> None:
         "DO_NOT_TRACK": "1",
         "PYTHONPATH": str(HERE / "peers"),
     }
-    found = []
-    for system, python in (("truing", sys.executable), *([("nemo", a.peer)] if a.peer else [])):
-        done = subprocess.run(
+    rows = []
+    for system, python in (
+        ("truing", sys.executable),
+        *([("nemo", arguments.peer)] if arguments.peer else []),
+    ):
+        process = subprocess.run(
             [python, __file__, "--system", system],
             env=env,
             capture_output=True,
             text=True,
             check=True,
         )
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-        print(json.dumps(found[-1], indent=1))
-    if a.out:
-        a.out.write_text(json.dumps({"load": os.getloadavg(), "rows": found}, indent=1))
+        rows.append(json.loads(process.stdout.splitlines()[-1]))
+        print(json.dumps(rows[-1], indent=1))
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"load": os.getloadavg(), "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Trains the two small heads that rails ship with, and measures them on rows that did not train them.
+"""Trains the two classifier heads that rails ship with, and measures them on held-out rows.
 
     TRUING_DATA=... python benchmarks/rails/heads.py [--write]
 
-A head is a logistic regression on the unit vectors of all-MiniLM-L6-v2 (384 numbers and a bias), regularised by 5-fold
-cross-validation on the training rows; its threshold is the one with at most 2 % false alarms there. `injection`: deepset
-prompt-injections (Apache-2.0), 30 % of its texts held out by their hash. `distress`: contexts of DiaSafety (Apache-2.0), category
-"Risk Ignorance" against the others, trained on train.json, measured on val.json.
+A head is a logistic regression on the unit vectors of all-MiniLM-L6-v2 (384 weights and a bias),
+regularised by 5-fold cross-validation on the training rows; its threshold has at most 2 % false
+alarms there. `injection`: deepset prompt-injections (Apache-2.0), 30 % of its texts held out by
+their hash. `distress`: contexts of DiaSafety (Apache-2.0), category "Risk Ignorance" against the
+others, trained on train.json, measured on val.json.
 """
 
 from __future__ import annotations
@@ -28,54 +29,63 @@ from truing.core.lineage import normalise_prompt
 from truing.core.types import Row
 from truing.hf.sentence_encoder import shared_encoder
 from truing.specs.resolve import resolve
-from truing.stats.intervals import wilson
+from truing.stats.intervals import Interval, wilson
 
 OUT = Path(__file__).resolve().parents[2] / "src/truing/resources/heads"
 
 
-def texts_of(spec: str, positive: Callable[[Row], bool]) -> dict[str, tuple[str, bool]]:
-    """Normalised text -> (text, label): each text once."""
-    found: dict[str, tuple[str, bool]] = {}
+def read_texts(spec: str, positive: Callable[[Row], bool]) -> dict[str, tuple[str, bool]]:
+    """Returns normalised text -> (text, label), each text once."""
+    texts: dict[str, tuple[str, bool]] = {}
     for row in resolve(spec, "data").rows():
         text = row.sample.prompt
         if text.strip():
-            found.setdefault(normalise_prompt(text), (text, positive(row)))
-    return found
+            texts.setdefault(normalise_prompt(text), (text, positive(row)))
+    return texts
 
 
-def fit(
+def rounded(share: Interval) -> list[float]:
+    """Returns estimate and bounds with four digits."""
+    return [round(value, 4) for value in (share.estimate, share.lower, share.upper)]
+
+
+def train_head(
     name: str, train: dict[str, tuple[str, bool]], test: dict[str, tuple[str, bool]], source: str
 ) -> dict[str, Any]:
-    """The head as it ships, with its card."""
+    """Trains a head; returns it as it ships, with its card."""
+    encoder = shared_encoder()
+
+    def encode(rows: list[tuple[str, bool]]) -> tuple[np.ndarray, np.ndarray]:
+        vectors = np.asarray(encoder.encode([text for text, _ in rows]))
+        return vectors, np.array([label for _, label in rows])
+
     rows = [v for k, v in train.items() if k not in test]
-    enc = shared_encoder()
-    began = time.perf_counter()
-    x, y = np.asarray(enc.encode([t for t, _ in rows])), np.array([label for _, label in rows])
-    xt, yt = (
-        np.asarray(enc.encode([t for t, _ in test.values()])),
-        np.array([label for _, label in test.values()]),
-    )
+    started = time.perf_counter()
+    x, y = encode(rows)
+    x_test, y_test = encode(list(test.values()))
     grid = LogisticRegressionCV(
         Cs=(0.3, 3.0, 30.0, 300.0), cv=5, scoring="roc_auc", class_weight="balanced", max_iter=300
     )
     strength = float(grid.fit(x, y).C_[0])
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
+    # Out-of-fold scores: the threshold is not chosen on scores of rows that the model has seen.
     scores = cross_val_predict(model, x, y, cv=5, method="decision_function")
     model.fit(x, y)
     threshold = float(np.quantile(scores[~y], 0.98))
-    out = model.decision_function(xt)
-    hit, alarm = out[yt] >= threshold, out[~yt] >= threshold
-    found, false = wilson(int(hit.sum()), len(hit)), wilson(int(alarm.sum()), len(alarm))
+    test_scores = model.decision_function(x_test)
+    hits, alarms = test_scores[y_test] >= threshold, test_scores[~y_test] >= threshold
+    detection = wilson(int(hits.sum()), len(hits))
+    false_alarms = wilson(int(alarms.sum()), len(alarms))
     card = {
         "data": source,
         "licence": "Apache-2.0",
         "trained_on": len(rows),
-        "measured_on": len(yt),
-        "positives": int(yt.sum()),
-        "auroc": round(float(roc_auc_score(yt, out)), 4),
-        "detection": [round(found.estimate, 4), round(found.lower, 4), round(found.upper, 4)],
-        "false_alarms": [round(false.estimate, 4), round(false.lower, 4), round(false.upper, 4)],
-        "seconds": round(time.perf_counter() - began, 1),
+        "measured_on": len(y_test),
+        "positives": int(y_test.sum()),
+        "auroc": round(float(roc_auc_score(y_test, test_scores)), 4),
+        "detection": rounded(detection),
+        "false_alarms": rounded(false_alarms),
+        "seconds": round(time.perf_counter() - started, 1),
         "data_sha256": hashlib.sha256("\n".join(sorted(train)).encode()).hexdigest(),
     }
     print(name, json.dumps(card, indent=1))
@@ -90,7 +100,7 @@ def fit(
 
 
 def main() -> None:
-    """Both heads."""
+    """Trains both heads."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true", help="write them into the package")
     write = parser.parse_args().write
@@ -99,30 +109,32 @@ def main() -> None:
     def risky(row: Row) -> bool:
         return row.sample.tags.get("category") == "Risk Ignorance"
 
-    injections = texts_of(
+    injections = read_texts(
         f"prompt-injections:{folder}/prompt_injections/deepset_train.csv",
         lambda r: any(j.verdict for j in r.judgements),
     )
-    held = {
+    held_out = {
         k: v
         for k, v in injections.items()
         if int(hashlib.sha256(k.encode()).hexdigest(), 16) % 10 < 3
     }
     distress = [
-        texts_of(f"diasafety:{folder}/diasafety/{part}.json", risky) for part in ("train", "val")
+        read_texts(f"diasafety:{folder}/diasafety/{part}.json", risky) for part in ("train", "val")
     ]
-    made = [
-        fit(
+    heads = [
+        train_head(
             "injection",
             injections,
-            held,
+            held_out,
             "deepset/prompt-injections, train file, 30 % of its texts held out by hash",
         ),
-        fit("distress", *distress, "contexts of DiaSafety: train.json, measured on val.json"),
+        train_head(
+            "distress", *distress, "contexts of DiaSafety: train.json, measured on val.json"
+        ),
     ]
     if write:
         OUT.mkdir(exist_ok=True)
-        for head in made:
+        for head in heads:
             (OUT / f"{head['name']}.json").write_text(json.dumps(head) + "\n")
 
 

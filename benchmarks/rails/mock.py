@@ -1,9 +1,10 @@
-"""A mock of an OpenAI-compatible chat server with a fixed latency; standard library only, loopback only.
+"""A mock of an OpenAI-compatible chat server with a fixed latency.
 
     python benchmarks/rails/mock.py --port 9001 --latency-ms 50
 
-A self check is answered No, a question for a canonical form with one, anything else with a fixed sentence. GET /stats
-counts the requests.
+Standard library only, loopback only. It answers a self-check prompt with No, a prompt for a
+canonical form with one, anything else with a fixed sentence. GET /stats returns the number of
+requests.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ FORM = "ask about topic seven"
 
 
 def reply(body: dict[str, Any]) -> str:
-    """What a request is answered."""
+    """Returns the answer to a request."""
     text = json.dumps(body.get("messages", "")).lower()
     if "should the user message be blocked" in text or "should the message be blocked" in text:
         return "No"
@@ -27,14 +28,14 @@ def reply(body: dict[str, Any]) -> str:
     return ANSWER
 
 
-class Mock:
-    """The server."""
+class MockServer:
+    """The server: answers requests and counts them."""
 
     def __init__(self, latency: float) -> None:
         self.latency, self.count = latency, 0
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serves one connection until the client closes it."""
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1")
@@ -73,20 +74,23 @@ class Mock:
             writer.close()
 
     def send(self, writer: asyncio.StreamWriter, value: Any) -> None:
-        """A JSON answer."""
+        """Sends a JSON response."""
         data = json.dumps(value).encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\n\r\n"
+        )
         writer.write(head.encode() + data)
 
 
 async def main() -> None:
-    """Serves until it is ended."""
+    """Serves until the process is stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=9001)
     parser.add_argument("--latency-ms", type=float, default=0)
-    args = parser.parse_args()
-    mock = Mock(args.latency_ms / 1000)
-    server = await asyncio.start_server(mock.handle, "127.0.0.1", args.port, backlog=1024)
+    arguments = parser.parse_args()
+    mock = MockServer(arguments.latency_ms / 1000)
+    server = await asyncio.start_server(mock.handle, "127.0.0.1", arguments.port, backlog=1024)
     async with server:
         await server.serve_forever()
 

@@ -1,11 +1,13 @@
-"""What a guardrail runtime adds to a turn: truing and NeMo Guardrails' two engines, same folders, mock and machine, one run.
+"""What a guardrail runtime adds to a turn: truing against both engines of NeMo Guardrails.
 
     python benchmarks/rails/run.py --peer VENV/bin/python --model MINILM_FOLDER --out results.json
 
-For each configuration a server (one process) is started, asked once, then loaded at 1, 16 and 64 requests in flight,
-round after round; every figure is the median over the rounds, and the systems take turns within a round. added = p50 at 1 in
-flight less the critical path's LLM calls x the mock's own p50. Each request has a text of its own, so that no cache of
-whole answers or embeddings helps. Without --peer only truing is measured.
+For each configuration a server (one process) is started, gets one request, then 1, 16 and 64
+requests in flight. The systems take turns within a round; every figure is the median over the
+rounds. All use the same configuration folders, mock LLM and machine. "added" is the p50 at 1 in
+flight minus the LLM calls on the critical path times the p50 of the mock alone. Each request has a
+text of its own, so that no cache of answers or embeddings helps. Without --peer only truing is
+measured.
 """
 
 from __future__ import annotations
@@ -28,39 +30,42 @@ from typing import Any
 import aiohttp
 
 HERE = Path(__file__).parent
-MOCK, PORT = 9001, 9002
+MOCK_PORT, PORT = 9001, 9002
 CONFIGS = ("none", "selfcheck", "dialog20", "dialog20_embeddings_only")
+# LLM calls on the critical path of a turn.
 CALLS = {"none": 1, "selfcheck": 3, "dialog20": 1, "dialog20_embeddings_only": 0}
 EXPECTED = {"none": "the answer of the mock", "selfcheck": "the answer of the mock"}
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 180) -> float:
-    """Seconds until a server answers."""
-    began = time.time()
-    while time.time() - began < seconds:
+    """Waits until a server answers; returns the seconds. Raises RuntimeError if it does not."""
+    started = time.time()
+    while time.time() - started < seconds:
         if process.poll() is not None:
             raise RuntimeError(f"{url}: the server ended with {process.returncode}")
         try:
             urllib.request.urlopen(url, timeout=2).read()
-            return time.time() - began
+            return time.time() - started
         except OSError:
             time.sleep(0.05)
     raise RuntimeError(f"{url} did not come up")
 
 
-def blanks(k: int) -> str:
-    """White space that is another one for each number: another text, the same words."""
+def unique_whitespace(k: int) -> str:
+    """Returns white space that encodes a number: a different text with the same words."""
     return "".join(" \t"[int(bit)] for bit in f"{abs(k):024b}") + (" " if k >= 0 else "\t")
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory of a process."""
+    """Returns the resident memory of a process in MiB."""
     rows = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(r for r in rows if r.startswith("VmRSS")).split()[1]) / 1024
 
 
-async def load(url: str, config: str | None, n: int, in_flight: int, first: int) -> dict[str, Any]:
-    """`n` requests; times in ms, requests a second."""
+async def send_load(
+    url: str, config: str | None, n: int, in_flight: int, first: int
+) -> dict[str, Any]:
+    """Sends `n` requests after three to warm up; returns latencies (ms) and requests per second."""
     times: list[float] = []
     errors = 0
     numbers = iter(range(first, first + n))
@@ -69,45 +74,45 @@ async def load(url: str, config: str | None, n: int, in_flight: int, first: int)
         connector=aiohttp.TCPConnector(limit=0), timeout=timeout
     ) as session:
 
-        async def one(k: int) -> None:
+        async def send_request(k: int) -> None:
             nonlocal errors
-            said = {"role": "user", "content": f"tell me about{blanks(k)}topic seven"}
-            body: dict[str, Any] = {"model": "mock", "messages": [said]}
+            message = {"role": "user", "content": f"tell me about{unique_whitespace(k)}topic seven"}
+            body: dict[str, Any] = {"model": "mock", "messages": [message]}
             if config is not None:
                 body["guardrails"] = {"config_id": config}
-            began = time.perf_counter()
+            started = time.perf_counter()
             async with session.post(
                 url, data=json.dumps(body), headers={"content-type": "application/json"}
-            ) as answer:
-                text = await answer.text()
-            times.append(time.perf_counter() - began)
-            wanted = EXPECTED.get(config or "none", "answer about topic seven")
-            errors += answer.status != 200 or wanted not in text
+            ) as response:
+                text = await response.text()
+            times.append(time.perf_counter() - started)
+            expected = EXPECTED.get(config or "none", "answer about topic seven")
+            errors += response.status != 200 or expected not in text
 
         for k in range(3):
-            await one(-1 - k - first)
+            await send_request(-1 - k - first)
         times.clear()
 
         async def worker() -> None:
             for k in numbers:
-                await one(k)
+                await send_request(k)
 
-        began = time.perf_counter()
+        started = time.perf_counter()
         await asyncio.gather(*(worker() for _ in range(in_flight)))
-        wall = time.perf_counter() - began
+        wall = time.perf_counter() - started
     times.sort()
-    at = {q: times[min(len(times) - 1, int(q * len(times)))] * 1000 for q in (0.5, 0.95)}
-    return {"p50": at[0.5], "p95": at[0.95], "rps": n / wall, "errors": errors}
+    p50, p95 = (times[min(len(times) - 1, int(q * len(times)))] * 1000 for q in (0.5, 0.95))
+    return {"p50": p50, "p95": p95, "rps": n / wall, "errors": errors}
 
 
-def cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used: a figure that other load on the machine hardly moves."""
+def cpu_seconds(pid: int) -> float:
+    """Returns the CPU seconds of a process, which other load on the machine hardly changes."""
     fields = Path(f"/proc/{pid}/stat").read_text().split()
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def serve(system: str, python: str, configs: Path, log: Path) -> subprocess.Popen[bytes]:
-    """A server of one system over a folder with one configuration."""
+    """Starts a server of one system for a folder with one configuration."""
     env = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
@@ -143,24 +148,30 @@ def serve(system: str, python: str, configs: Path, log: Path) -> subprocess.Pope
 
 
 def measure(
-    system: str, config: str, a: argparse.Namespace, folder: Path, n: tuple[int, ...], seed: int
+    system: str,
+    config: str,
+    arguments: argparse.Namespace,
+    folder: Path,
+    request_counts: tuple[int, ...],
+    seed: int,
 ) -> dict[str, Any]:
-    """One system on one configuration, one round."""
+    """Measures one system on one configuration in one round."""
     url = f"http://127.0.0.1:{PORT}/v1/chat/completions"
-    process = serve(system, a.peer or "", folder / config, folder / f"{system}.log")
+    process = serve(system, arguments.peer or "", folder / config, folder / f"{system}.log")
     try:
-        up = wait_for(f"http://127.0.0.1:{PORT}/v1/rails/configs", process)
-        row: dict[str, Any] = {"start_s": up}
+        start_seconds = wait_for(f"http://127.0.0.1:{PORT}/v1/rails/configs", process)
+        row: dict[str, Any] = {"start_s": start_seconds}
         clock = time.time()
-        asyncio.run(load(url, config, 1, 1, seed))
+        asyncio.run(send_load(url, config, 1, 1, seed))
         row["first_s"] = time.time() - clock
         row["runs"] = []
-        for count, c in zip(n, a.in_flight):
-            before = cpu_s(process.pid)
-            one = asyncio.run(load(url, config, count, c, seed + 10_000 * c))
-            row["runs"].append(
-                {**one, "cpu_ms": (cpu_s(process.pid) - before) * 1000 / (count + 3)}
-            )
+        for count, in_flight in zip(request_counts, arguments.in_flight):
+            before = cpu_seconds(process.pid)
+            first = seed + 10_000 * in_flight
+            figures = asyncio.run(send_load(url, config, count, in_flight, first))
+            used = cpu_seconds(process.pid) - before
+            # The three requests to warm up are included.
+            row["runs"].append({**figures, "cpu_ms": used * 1000 / (count + 3)})
         row["rss_mb"] = rss_mb(process.pid)
         return row
     finally:
@@ -168,37 +179,37 @@ def measure(
         process.wait(30)
 
 
-def direct(a: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """The mock alone."""
-    url = f"http://127.0.0.1:{MOCK}/v1/chat/completions"
-    return {"runs": [asyncio.run(load(url, None, 300, c, seed)) for c in a.in_flight]}
+def measure_mock(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Measures the mock alone."""
+    url = f"http://127.0.0.1:{MOCK_PORT}/v1/chat/completions"
+    return {"runs": [asyncio.run(send_load(url, None, 300, c, seed)) for c in arguments.in_flight]}
 
 
 def median_of(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median of every figure over the rounds, and the range of the requests a second."""
+    """Returns the median of every figure, and the range of the requests per second."""
     if not rounds:
         return {}
-    made: dict[str, Any] = {
+    medians: dict[str, Any] = {
         k: round(statistics.median(r[k] for r in rounds), 3)
         for k in ("start_s", "first_s", "rss_mb")
         if k in rounds[0]
     }
-    made["runs"] = []
-    for at in range(len(rounds[0]["runs"])):
-        runs = [r["runs"][at] for r in rounds]
+    medians["runs"] = []
+    for index in range(len(rounds[0]["runs"])):
+        runs = [r["runs"][index] for r in rounds]
         keys = [k for k in ("p50", "p95", "rps", "cpu_ms") if k in runs[0]]
-        one = {k: round(statistics.median(r[k] for r in runs), 2) for k in keys}
-        one["errors"] = sum(r["errors"] for r in runs)
-        one["rps_range"] = [
+        figures = {k: round(statistics.median(r[k] for r in runs), 2) for k in keys}
+        figures["errors"] = sum(r["errors"] for r in runs)
+        figures["rps_range"] = [
             round(min(r["rps"] for r in runs), 1),
             round(max(r["rps"] for r in runs), 1),
         ]
-        made["runs"].append(one)
-    return made
+        medians["runs"].append(figures)
+    return medians
 
 
 def main() -> None:
-    """The whole run."""
+    """Runs all rounds and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--peer",
@@ -220,29 +231,29 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["truing", "nemo", "iorails"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
-    a = parser.parse_args()
-    if not a.peer:
-        a.systems = ["truing"]
+    arguments = parser.parse_args()
+    if not arguments.peer:
+        arguments.systems = ["truing"]
     folder = Path(tempfile.mkdtemp(prefix="rails-bench-"))
-    for config in a.configs:
+    for config in arguments.configs:
         shutil.copytree(HERE / "configs" / config, folder / config / config)
         file = folder / config / config / "config.yml"
-        file.write_text(file.read_text().replace("__MODEL__", a.model or ""))
-    found: list[dict[str, Any]] = []
-    for latency in a.latencies:
+        file.write_text(file.read_text().replace("__MODEL__", arguments.model or ""))
+    rows: list[dict[str, Any]] = []
+    for latency in arguments.latencies:
         mock = subprocess.Popen(
             [
                 sys.executable,
                 str(HERE / "mock.py"),
                 "--port",
-                str(MOCK),
+                str(MOCK_PORT),
                 "--latency-ms",
                 str(latency),
             ]
         )
         try:
-            wait_for(f"http://127.0.0.1:{MOCK}/stats", mock)
-            found += _rounds(a, folder, latency)
+            wait_for(f"http://127.0.0.1:{MOCK_PORT}/stats", mock)
+            rows += measure_rounds(arguments, folder, latency)
         finally:
             mock.terminate()
             mock.wait()
@@ -250,30 +261,35 @@ def main() -> None:
         "cpus": os.cpu_count(),
         "load": os.getloadavg(),
         "python": platform.python_version(),
-        "rounds": a.rounds,
+        "rounds": arguments.rounds,
     }
-    if a.out:
-        a.out.write_text(json.dumps({"machine": machine, "rows": found}, indent=1))
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     print(json.dumps(machine))
-    print(table(found))
+    print(table(rows))
     shutil.rmtree(folder)
 
 
-def _rounds(a: argparse.Namespace, folder: Path, latency: float) -> list[dict[str, Any]]:
+def measure_rounds(
+    arguments: argparse.Namespace, folder: Path, latency: float
+) -> list[dict[str, Any]]:
+    """Measures every system on every configuration; returns the medians over the rounds."""
     rounds: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for k in range(a.rounds):
-        rounds.setdefault(("direct", "none"), []).append(direct(a, k * 1_000_000))
-        for config in a.configs:
-            for system in a.systems:
+    for k in range(arguments.rounds):
+        rounds.setdefault(("direct", "none"), []).append(measure_mock(arguments, k * 1_000_000))
+        for config in arguments.configs:
+            for system in arguments.systems:
                 if system == "iorails" and config.startswith("dialog"):
-                    continue  # it refuses configurations with dialog rails
-                slow = {"truing": 1, "nemo": 12, "iorails": 4}[system] * (3 if latency else 1)
-                n = tuple(
-                    max(count // slow, 2 * c, 20) for count, c in zip(a.requests, a.in_flight)
+                    continue  # IORails rejects configurations with dialog rails
+                # Slower systems get fewer requests, so that a round takes minutes.
+                divisor = {"truing": 1, "nemo": 12, "iorails": 4}[system] * (3 if latency else 1)
+                counts = tuple(
+                    max(count // divisor, 2 * in_flight, 20)
+                    for count, in_flight in zip(arguments.requests, arguments.in_flight)
                 )
-                row = measure(system, config, a, folder, n, k * 1_000_000)
-                said = {"round": k, "latency": latency, "system": system, "config": config, **row}
-                print(json.dumps(said), file=sys.stderr)
+                row = measure(system, config, arguments, folder, counts, k * 1_000_000)
+                record = {"round": k, "latency": latency, "system": system, "config": config, **row}
+                print(json.dumps(record), file=sys.stderr)
                 rounds.setdefault((system, config), []).append(row)
     return [
         {"system": s, "config": c, "latency_ms": latency, **median_of(r)}
@@ -282,11 +298,12 @@ def _rounds(a: argparse.Namespace, folder: Path, latency: float) -> list[dict[st
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The result as Markdown."""
+    """Returns the results as a Markdown table."""
     base = {r["latency_ms"]: r["runs"][0]["p50"] for r in rows if r["system"] == "direct"}
-    peer = {(r["config"], r["latency_ms"]): r for r in rows if r["system"] == "nemo"}
-    made = [
-        "| configuration | system | mock ms | added ms | p50 / p95 ms at 1, 16, 64 | CPU ms a request | requests/s | x LLMRails | MB |",
+    nemo_rows = {(r["config"], r["latency_ms"]): r for r in rows if r["system"] == "nemo"}
+    lines = [
+        "| configuration | system | mock ms | added ms | p50 / p95 ms at 1, 16, 64 "
+        "| CPU ms a request | requests/s | x LLMRails | MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(rows, key=lambda r: (r["latency_ms"], r["config"], r["system"])):
@@ -297,15 +314,16 @@ def table(rows: list[dict[str, Any]]) -> str:
             if r["system"] == "direct"
             else f"{runs[0]['p50'] - calls * base[r['latency_ms']]:.1f}"
         )
-        other = peer.get((r["config"], r["latency_ms"]))
+        nemo = nemo_rows.get((r["config"], r["latency_ms"]))
         times = (
-            " / ".join(f"{x['rps'] / y['rps']:.1f}" for x, y in zip(runs, other["runs"]))
-            if other
+            " / ".join(f"{x['rps'] / y['rps']:.1f}" for x, y in zip(runs, nemo["runs"]))
+            if nemo
             else ""
         )
         errors = sum(x["errors"] for x in runs)
-        made.append(
-            f"| {r['config']} | {r['system']}{f' ({errors} errors)' if errors else ''} | {r['latency_ms']:.0f} | {added} | "
+        system = f"{r['system']} ({errors} errors)" if errors else r["system"]
+        lines.append(
+            f"| {r['config']} | {system} | {r['latency_ms']:.0f} | {added} | "
             + ", ".join(f"{x['p50']:.1f} / {x['p95']:.1f}" for x in runs)
             + " | "
             + ", ".join(f"{x['cpu_ms']:.1f}" for x in runs if "cpu_ms" in x)
@@ -313,7 +331,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             + ", ".join(f"{x['rps']:.0f}" for x in runs)
             + f" | {times} | {round(r['rss_mb']) if 'rss_mb' in r else ''} |"
         )
-    return "\n".join(made)
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

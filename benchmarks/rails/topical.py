@@ -1,10 +1,12 @@
-"""Topical accuracy of canonical forms by embedding on banking77, beside NeMo's way (the nearest example), and how sure it is.
+"""Accuracy of canonical forms by embedding on banking77, against the nearest example (NeMo).
 
     TRUING_DATA=... python benchmarks/rails/topical.py [--seeds 100 101 ...]
 
-banking77's train file alone, split by us: 10 texts an intent are asked, examples are drawn from the others; each seed draws
-both. Both ways see the same draws and the same vectors. The seeds 0-9 set the three constants of `truing.rails.runtime.intents`; the
-figures are from other seeds. Then the risk-coverage curve: what share of messages may skip the LLM at which accuracy.
+The train file of banking77 alone, split by us: 10 texts per intent are classified, examples are
+drawn from the others; each seed draws both. Both methods get the same draws and the same vectors.
+The three constants of `truing.rails.runtime.intents` were chosen on seeds 0-9; the figures are from
+other seeds. A second table is the risk-coverage curve: the share of messages that may skip the LLM,
+and the accuracy on them.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ from truing.hf.sentence_encoder import shared_encoder
 from truing.rails.runtime.intents import IntentClassifier
 
 
-class Known:
-    """Vectors that are already there, in the shape that the scorer asks."""
+class PrecomputedEncoder:
+    """An encoder that looks its vectors up."""
 
     def __init__(self, texts: list[str], rows: np.ndarray) -> None:
         self._rows = dict(zip(texts, rows, strict=True))
 
     def encode(self, texts: list[str]) -> np.ndarray:
-        """Rows of texts."""
+        """Returns one row per text."""
         return np.stack([self._rows[t] for t in texts])
 
 
@@ -39,11 +41,11 @@ def main() -> None:
     path = Path(os.environ["TRUING_DATA"]) / "banking77" / "train.csv"
     with path.open(newline="", encoding="utf-8") as stream:
         rows = [(r["text"], r["category"].replace("_", " ")) for r in csv.DictReader(stream)]
-    by: dict[str, list[str]] = {}
+    texts_by_intent: dict[str, list[str]] = {}
     for text, intent in rows:
-        by.setdefault(intent, []).append(text)
-    texts = list(dict.fromkeys([*(t for t, _ in rows), *by]))
-    known = Known(texts, np.asarray(shared_encoder().encode(texts)))
+        texts_by_intent.setdefault(intent, []).append(text)
+    texts = list(dict.fromkeys([*(t for t, _ in rows), *texts_by_intent]))
+    encoder = PrecomputedEncoder(texts, np.asarray(shared_encoder().encode(texts)))
     margins: list[np.ndarray] = []
     rights: list[np.ndarray] = []
     print(
@@ -53,30 +55,31 @@ def main() -> None:
         ours, nearest = [], []
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            asked, examples = [], {}
-            for intent, all_ in by.items():
-                order = rng.permutation(len(all_))
-                asked += [(all_[i], intent) for i in order[:10]]
-                examples[intent] = [all_[i] for i in order[10:][:k]]
-            q, truth = known.encode([t for t, _ in asked]), np.array([i for _, i in asked])
+            queries, examples = [], {}
+            for intent, intent_texts in texts_by_intent.items():
+                order = rng.permutation(len(intent_texts))
+                queries += [(intent_texts[i], intent) for i in order[:10]]
+                examples[intent] = [intent_texts[i] for i in order[10:][:k]]
+            vectors = encoder.encode([t for t, _ in queries])
+            truth = np.array([i for _, i in queries])
+            # Cosine similarity: the vectors are unit vectors.
             flat = [(t, i) for i, ts in examples.items() for t in ts]
-            best = (q @ known.encode([t for t, _ in flat]).T).argmax(1)
-            nearest.append(float((np.array([i for _, i in flat])[best] == truth).mean()))
-            intents = IntentClassifier(known, examples)  # type: ignore[arg-type]
-            scores = intents.scores(q)
+            nearest_index = (vectors @ encoder.encode([t for t, _ in flat]).T).argmax(1)
+            nearest.append(float((np.array([i for _, i in flat])[nearest_index] == truth).mean()))
+            intents = IntentClassifier(encoder, examples)  # type: ignore[arg-type]
+            scores = intents.scores(vectors)
             right = np.array(intents.names)[scores.argmax(1)] == truth
             ours.append(float(right.mean()))
             if k == 3:
                 top = np.sort(scores, axis=1)
                 margins.append(top[:, -1] - top[:, -2])
                 rights.append(right)
-        a, b = np.mean(nearest), np.mean(ours)
-        print(
-            f"| {k or 'all'} | {a:.3f} ± {np.std(nearest):.3f} | {b:.3f} ± {np.std(ours):.3f} | {len(seeds)} |"
-        )
+        cells = (f"{np.mean(x):.3f} ± {np.std(x):.3f}" for x in (nearest, ours))
+        print(f"| {k or 'all'} | {' | '.join(cells)} | {len(seeds)} |")
     margin, right = np.concatenate(margins), np.concatenate(rights)
     print(
-        "\n| margin, 3 examples an intent | messages that skip the LLM | right among them |\n|---|---|---|"
+        "\n| margin, 3 examples an intent | messages that skip the LLM | right among them |"
+        "\n|---|---|---|"
     )
     for limit in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3):
         sure = margin >= limit

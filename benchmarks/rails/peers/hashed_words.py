@@ -1,4 +1,7 @@
-"""Imported in the peer's environment: NeMo's default embedding model is replaced by a hashed bag of words, as truing's is."""
+"""Replaces the default embedding model of NeMo Guardrails by a hashed bag of words, as in truing.
+
+Imported in the environment of the peer.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ DIM = 512
 
 
 def _encode(self: Any, documents: list[str]) -> list[list[float]]:
-    made = []
+    rows = []
     for document in documents:
         row = [0.0] * DIM
         for word in document.lower().split():
             row[zlib.crc32(word.strip("?!.,\"'").encode()) % DIM] += 1.0
-        made.append(row)
-    return made
+        rows.append(row)
+    return rows
 
 
 async def _encode_async(self: Any, documents: list[str]) -> list[list[float]]:
