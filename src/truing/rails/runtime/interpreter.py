@@ -143,6 +143,16 @@ class Interpreter:
         self._start_flows(event, kind)
         self._resolve_interruptions(extension_finished)
 
+    def abort_flows_at(self, action_name: str) -> None:
+        """Aborts the flows whose next instruction is an action of this name."""
+        for frame in self.frames:
+            instructions = frame.flow.instructions
+            if frame.status != ACTIVE or not 0 <= frame.pc < len(instructions):
+                continue
+            instruction = instructions[frame.pc]
+            if instruction.op == p.ACTION and instruction.name == action_name:
+                frame.status = ABORTED
+
     # -- running flows ---------------------------------------------------------------------------
 
     def _continue_flows(self, running: list[FlowFrame], event: Event, kind: str) -> bool:

@@ -22,6 +22,10 @@ Event = dict[str, Any]
 # Events that rails may create, beside exceptions: they end in the rail's own copy or in the turn's
 # answer.
 _HARMLESS_EVENTS = frozenset({"mask_prev_user_message", "BotMessage"})
+_STAGE_ACTIONS = {
+    "Input": "run_input_rails_in_parallel",
+    "Output": "run_output_rails_in_parallel",
+}
 # What every pure action may read.
 _ACTION_READS = frozenset({"user_message", "bot_message", "relevant_chunks"})
 
@@ -50,6 +54,9 @@ async def _run_rail(turn: TurnContext, rail: str, stage: str) -> tuple[list[Even
         seed=turn.seed,
         explicit_fields=turn.explicit_fields,
     )
+    # The copy must not run the stage again: a rail without any action or message of its own would
+    # leave the step to the flow that started the stage.
+    copy.state.interpreter.abort_flows_at(_STAGE_ACTIONS[stage])
     copy.track_rail_event({"type": f"Start{stage}Rail", "flow_id": rail})
     start: Event = {"type": "start_flow", "flow_id": parse_flow_name(rail)}
     parameters = parse_flow_parameters(rail)
@@ -112,10 +119,7 @@ async def _run_output_rails(turn: TurnContext, flows: Sequence[str]) -> ActionRe
     return await run_rails_in_parallel(turn, list(flows), "Output")
 
 
-ACTIONS = {
-    "run_input_rails_in_parallel": _run_input_rails,
-    "run_output_rails_in_parallel": _run_output_rails,
-}
+ACTIONS = {_STAGE_ACTIONS["Input"]: _run_input_rails, _STAGE_ACTIONS["Output"]: _run_output_rails}
 
 
 # -- the static proof --------------------------------------------------------------------------

@@ -1,0 +1,106 @@
+"""Chat messages as events, and the events that follow an action."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from truing.rails.actions import ActionResult
+from truing.rails.runtime.events import (
+    aborted_turn_result,
+    action_finished_events,
+    events_for_create_event,
+    events_from_messages,
+)
+
+START_EVENT: dict[str, Any] = {
+    "type": "StartInternalSystemAction",
+    "action_name": "look_up",
+    "action_params": {"item": 1},
+    "action_result_key": "price",
+}
+
+
+def types_of(messages: list[dict[str, Any]], start: int = 0, tool_rails: bool = False) -> list[str]:
+    return [event["type"] for event in events_from_messages(messages, start, tool_rails)]
+
+
+def test_only_the_last_user_message_asks_for_an_answer() -> None:
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "hello"},
+        {"role": "user", "content": "bye"},
+    ]
+    assert types_of(messages) == [
+        "UtteranceUserActionFinished",
+        "UserMessage",
+        "StartUtteranceBotAction",
+        "UtteranceBotActionFinished",
+        "UtteranceUserActionFinished",
+    ]
+    assert types_of(messages, start=2) == ["UtteranceUserActionFinished"]
+
+
+def test_context_event_and_system_messages() -> None:
+    messages = [
+        {"role": "context", "content": {"name": "Ada"}},
+        {"role": "system", "content": "Be brief."},
+        {"role": "event", "event": {"type": "Custom"}},
+    ]
+    assert list(events_from_messages(messages, 0, False)) == [
+        {"type": "ContextUpdate", "data": {"name": "Ada"}},
+        {"type": "SystemMessage", "content": "Be brief."},
+        {"type": "Custom"},
+    ]
+
+
+def test_tool_results_get_the_names_of_their_calls() -> None:
+    call = {"id": "c1", "function": {"name": "weather", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "yes"},
+    ]
+    (event,) = events_from_messages(messages, 2, has_tool_rails=True)
+    assert event == {
+        "type": "UserToolMessages",
+        "tool_messages": [{"content": "yes", "tool_call_id": "c1", "name": "weather"}],
+        "user_message": "Rain?",
+    }
+    (event,) = events_from_messages(messages, 2, has_tool_rails=False)
+    assert event == {"type": "UserMessage", "text": "Rain?"}
+
+
+def test_a_plain_value_becomes_the_result_variable() -> None:
+    events = action_finished_events(START_EVENT, 3, "success", False)
+    assert events[0] == {"type": "ContextUpdate", "data": {"price": 3}}
+    assert events[1]["return_value"] == 3
+    assert events[1]["is_success"] is True
+
+
+def test_an_action_result_adds_updates_and_events() -> None:
+    result = ActionResult(3, events=[{"type": "E"}], context_updates={"currency": "EUR"})
+    update, finished, added = action_finished_events(START_EVENT, result, "success", True)
+    assert update["data"] == {"currency": "EUR", "price": 3}
+    assert finished["is_system_action"] is True
+    assert added == {"type": "E"}
+
+
+def test_without_updates_there_is_no_context_event() -> None:
+    start = {**START_EVENT, "action_result_key": None}
+    (finished,) = action_finished_events(start, None, "failed", False)
+    assert finished["is_success"] is False
+
+
+def test_create_event_fills_in_variables() -> None:
+    event = {"action_params": {}}
+    spec = {"_type": "Alarm", "level": 2, "text": "$message", "missing": "$nothing"}
+    finished, created = events_for_create_event(event, spec, {"message": "fire"})
+    assert finished["action_name"] == "create_event"
+    assert created == {"type": "Alarm", "level": 2, "text": "fire", "missing": None}
+
+
+def test_an_aborted_turn_speaks_and_then_stops() -> None:
+    events = aborted_turn_result("Sorry.").events or []
+    assert events[1] == {"type": "StartUtteranceBotAction", "script": "Sorry."}
+    assert [e["type"] for e in events[-2:]] == ["hide_prev_turn", "BotIntent"]
+    assert events[-1]["intent"] == "stop"
