@@ -1,7 +1,8 @@
-"""`truing rails test`: dialogues in YAML against a configuration."""
+"""Dialogue tests (`truing rails test`): expectations, faults of files, models."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from truing.cli.rails import run_dialogues
 from truing.core.errors import PlanError
+from truing.core.types import Answer, Conversation, Sampling
+from truing.rails.dialogue_tests import ScriptedLlm, find_dialogue_files, read_dialogues
 
 CONFIG = """
 rails:
@@ -70,7 +73,7 @@ def test_good_dialogues_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("bot: Hello!", "bot: Bye!", "expected 'Bye!', the bot said 'Hello!'"),
         ("bot_not_contains: secret", "bot_not_contains: ell", "must not stand in"),
@@ -96,18 +99,18 @@ def test_good_dialogues_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ),
     ],
 )
-def test_what_does_not_hold_is_said_with_its_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+def test_an_unmet_expectation_fails_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
 ) -> None:
     assert run_dialogues(_folder(tmp_path, GOOD.replace(old, new))) == 2
     out = capsys.readouterr().out
-    assert said in out
+    assert message in out
     assert "all.yml:" in out
     assert "1 passed, 1 failed" in out
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("dialogues:\n  - turns:\n      - {user: a, bott: b}\n", "all.yml:3: unknown key 'bott'"),
         (
@@ -121,13 +124,15 @@ def test_what_does_not_hold_is_said_with_its_line(
         ("dialogues:\n  - turns:\n      - {user: 3}\n", "expected a string, got a number"),
     ],
 )
-def test_bad_files_are_faults_with_their_line(tmp_path: Path, text: str, said: str) -> None:
+def test_faults_of_a_file_are_errors_with_their_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     with pytest.raises(PlanError) as caught:
         run_dialogues(_folder(tmp_path, text))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_model_answers_where_nothing_is_scripted(
+def test_the_model_answers_where_no_llm_is_scripted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config.yml").write_text(
@@ -137,11 +142,45 @@ def test_a_model_answers_where_nothing_is_scripted(
     file.write_text("dialogues:\n  - turns:\n      - {user: parrot, bot: parrot}\n")
     assert run_dialogues(tmp_path, file) == 0
     assert run_dialogues(tmp_path, file, model="scripted:refuse", json=True) == 2
-    made = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert made["failed"] == 1
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert printed["failed"] == 1
 
 
-def test_without_dialogues_there_is_nothing_to_pass(tmp_path: Path) -> None:
+def test_a_folder_without_dialogues_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text(CONFIG)
     with pytest.raises(PlanError, match="no dialogues"):
         run_dialogues(tmp_path)
+
+
+def test_a_scripted_llm_answers_call_by_call() -> None:
+    llm = ScriptedLlm(["one"])
+
+    def call() -> Answer:
+        return asyncio.run(llm.generate(Conversation.of("x"), Sampling()))[0]
+
+    assert call().text == "one"
+    failure = call().failure
+    assert failure is not None
+    assert failure.kind == "no_text"
+
+
+def test_faults_of_all_files_are_reported_together(tmp_path: Path) -> None:
+    files = [tmp_path / "a.yml", tmp_path / "b.yml", tmp_path / "missing.yml"]
+    files[0].write_text("dialogues: 3\n")
+    files[1].write_text("dialogues: [{turns: [{user: a, llm_calls: x}]}]\n")
+    with pytest.raises(PlanError) as raised:
+        read_dialogues(files)
+    assert [fault.partition(":")[0].rpartition("/")[2] for fault in raised.value.faults] == [
+        "a.yml",
+        "b.yml",
+        "missing.yml",
+    ]
+
+
+def test_dialogues_are_read_with_their_places(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, GOOD)
+    (file,) = find_dialogue_files(folder)
+    first, second = read_dialogues([file])
+    assert (first.name, first.place, first.lines) == ("greets", "all.yml:3", (6,))
+    assert first.llm == ("  express greeting",)
+    assert (second.name, second.llm) == ("keeps secrets", ())

@@ -1,4 +1,4 @@
-"""Personal data and secrets: found with their check digits, masked, and not found where they are not."""
+"""Personal data and secrets by pattern: what is found, what is not, masking."""
 
 from __future__ import annotations
 
@@ -51,12 +51,10 @@ def test_personal_data_is_found(text: str, entity: str) -> None:
         "3.14159 26535",
     ],
 )
-def test_what_only_looks_like_it_is_not(text: str) -> None:
-    assert [
-        s
-        for s in find_spans(text, PERSONAL_PATTERNS)
-        if s.entity != "PHONE_NUMBER" or "365" in text
-    ] == []
+def test_lookalikes_are_not_found(text: str) -> None:
+    spans = find_spans(text, PERSONAL_PATTERNS)
+    # Numbers with separators may be phone numbers.
+    assert [s for s in spans if s.entity != "PHONE_NUMBER" or "365" in text] == []
 
 
 @pytest.mark.parametrize(
@@ -71,12 +69,12 @@ def test_what_only_looks_like_it_is_not(text: str) -> None:
     ],
 )
 def test_secrets_are_found_and_masked(text: str, entity: str) -> None:
-    found = find_spans(f"x {text} y", SECRET_PATTERNS)
-    assert [s.entity for s in found] == [entity]
-    assert mask_spans(f"x {text} y", found).endswith(f"<{entity}> y") or entity == "PASSWORD"
+    spans = find_spans(f"x {text} y", SECRET_PATTERNS)
+    assert [s.entity for s in spans] == [entity]
+    assert mask_spans(f"x {text} y", spans).endswith(f"<{entity}> y") or entity == "PASSWORD"
 
 
-def test_ordinary_words_are_no_secrets() -> None:
+def test_ordinary_words_are_not_secrets() -> None:
     assert (
         find_spans(
             "The password is required. token: of appreciation, the secret of happiness",
@@ -87,7 +85,7 @@ def test_ordinary_words_are_no_secrets() -> None:
 
 
 @given(st.text(max_size=400))
-def test_any_text_is_read_and_masking_ends_it(text: str) -> None:
+def test_spans_of_any_text_are_apart_and_inside_it(text: str) -> None:
     spans = find_spans(text, [*PERSONAL_PATTERNS, *SECRET_PATTERNS])
     assert all(a.end <= b.start for a, b in zip(spans, spans[1:]))
     assert all(text[s.start : s.end] for s in spans)
@@ -95,14 +93,26 @@ def test_any_text_is_read_and_masking_ends_it(text: str) -> None:
         assert mask_spans(text, spans) == text
 
 
-def test_luhn_iban_and_overlaps() -> None:
-    assert pii.is_luhn_valid("79927398713") and not pii.is_luhn_valid("79927398710")
+def test_check_digits() -> None:
+    assert pii.is_luhn_valid("79927398713")
+    assert not pii.is_luhn_valid("79927398710")
     assert pii.is_iban_valid("DE89 3704 0044 0532 0130 00")
-    assert mask_spans("abcdef", [EntitySpan("X", 1, 3)]) == "a<X>def"
+    assert not pii.is_iban_valid("DE89 3704 0044 0532 0130 01")
+    assert not pii.is_iban_valid("DE89")
+
+
+def test_of_overlapping_spans_the_longest_is_kept() -> None:
+    short, long, apart = EntitySpan("A", 0, 3), EntitySpan("B", 2, 8), EntitySpan("C", 9, 10)
+    assert pii.remove_overlaps([apart, short, long]) == [long, apart]
     assert len(find_spans("mail bob@example.org", ["EMAIL_ADDRESS", "URL"])) == 1
 
 
-def test_an_unknown_entity_is_an_error_with_the_nearest() -> None:
+def test_spans_are_masked_in_place() -> None:
+    assert mask_spans("abcdef", [EntitySpan("X", 1, 3), EntitySpan("Y", 5, 6)]) == "a<X>de<Y>"
+    assert mask_spans("abc", []) == "abc"
+
+
+def test_entities_are_split_and_unknown_ones_are_errors() -> None:
     with pytest.raises(PlanError, match="EMAIL_ADDRESS"):
         pii.split_entities(["EMAIL_ADRESS"], "config.yml")
     assert pii.split_entities(["PERSON", "URL"], "x") == (["URL"], ["PERSON"])

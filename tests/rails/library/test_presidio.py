@@ -1,4 +1,4 @@
-"""Presidio behind the sensitive-data rails: with a model, with a blank pipeline, and without the extra."""
+"""Presidio behind the sensitive-data rails: with a model, with a blank pipeline, without the extra."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _ask(folder: Path, stage: str, entities: list[str]) -> Answer:
         }
     }
     (folder / "config.yml").write_text(yaml.safe_dump(config))
-    bot = GuardedModel(folder, ScriptedModel(lambda c, s: c.prompt, name="echo"))
-    return asyncio.run(bot.answer(Conversation.of(TEXT), Sampling()))
+    model = GuardedModel(folder, ScriptedModel(lambda c, s: c.prompt, name="echo"))
+    return asyncio.run(model.answer(Conversation.of(TEXT), Sampling()))
 
 
 def test_without_presidio_the_rail_blocks_and_names_the_extra(tmp_path: Path) -> None:
@@ -61,17 +61,19 @@ def test_with_a_model_names_and_places_are_masked(tmp_path: Path) -> None:
     pytest.importorskip("presidio_analyzer")
     if presidio.installed_spacy_model() is None:
         pytest.skip("no English model of spaCy")
-    said = _ask(tmp_path, "mask", ["PERSON", "LOCATION", "US_PASSPORT"]).text
-    assert said.endswith(
+    text = _ask(tmp_path, "mask", ["PERSON", "LOCATION", "US_PASSPORT"]).text
+    assert text.endswith(
         "passport number is <US_PASSPORT>, issued in <LOCATION> to <PERSON>."
     )  # "US" may be a place too
     assert _ask(tmp_path, "detect", ["PERSON"]).finish_reason == "blocked"
 
 
-def test_a_kind_that_nobody_finds_is_an_error_with_its_line(tmp_path: Path) -> None:
+def test_an_unknown_entity_is_an_error_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text(
-        "rails:\n  input: {flows: [mask sensitive data on input]}\n  config:\n    sensitive_data_detection:\n      input:\n"
-        "        entities:\n          - PERSON\n          - EMAIL_ADRESS\ntruing:\n  sensitive: {entities: [US_PASSPORTS]}\n"
+        "rails:\n  input: {flows: [mask sensitive data on input]}\n  config:\n    "
+        "sensitive_data_detection:\n      input:\n"
+        "        entities:\n          - PERSON\n          - EMAIL_ADRESS\ntruing:\n  sensitive: "
+        "{entities: [US_PASSPORTS]}\n"
     )
     assert [(f.place, f.what.partition("; ")[2]) for f in check_rails_config(tmp_path).errors] == [
         ("config.yml:8", "did you mean 'EMAIL_ADDRESS'?"),

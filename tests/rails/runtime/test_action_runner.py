@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rails.build import build_runtime
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.action_registry import ActionRegistry
@@ -21,10 +21,8 @@ from truing.rails.runtime.turn_context import TurnContext
 
 def make_turn() -> TurnContext:
     config = RailsConfig.from_text("models: []\n")
-    runtime = build_runtime(config, Scripted("x"), RuntimeParts(encoder=LexicalEncoder()))
-    return TurnContext(
-        services=runtime.services, state=ConversationState(runtime.program, config)
-    )
+    runtime = build_runtime(config, ScriptedModel("x"), RuntimeParts(encoder=LexicalEncoder()))
+    return TurnContext(services=runtime.services, state=ConversationState(runtime.program, config))
 
 
 def run(

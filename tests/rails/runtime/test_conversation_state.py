@@ -1,4 +1,4 @@
-"""Conversation state: rendering as Colang, context, forks, flows that the LLM wrote, conversation keys."""
+"""Conversation state: rendering as Colang, context, forks, dynamic flows, conversation keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canonical forms by embedding: against a slow computation of the same formula, and in a configuration."""
+"""The intent classifier: against a slow computation of the same formula, and in a configuration."""
 
 from __future__ import annotations
 
@@ -32,41 +32,48 @@ EXAMPLES = {
 }
 
 
-def test_scores_are_the_formula() -> None:
-    vectors = EmbeddingCache(LexicalEncoder())
-    intents = IntentClassifier(vectors, EXAMPLES)
-    q = vectors.encode(["my new card please"])[0]
-    rows = {n: vectors.encode(ts) for n, ts in EXAMPLES.items()}
-    names = vectors.encode(list(EXAMPLES))
-    center = np.concatenate([*rows.values(), names]).mean(0)
-
-    def unit(v: np.ndarray) -> np.ndarray:
-        return v / np.linalg.norm(v)
-
-    for at, (name, examples) in enumerate(rows.items()):
-        ex = [unit(r - center) for r in examples]
-        prototype = unit(sum(ex) + NAME_WEIGHT * unit(names[at] - center))
-        cosines = [float(e @ unit(q - center)) for e in ex]
-        smooth = math.log(sum(math.exp(SHARPNESS * (c - 1)) for c in cosines)) / SHARPNESS + 1
-        w = len(ex) / (len(ex) + EXAMPLES_FOR_HALF_WEIGHT)
-        expected = (1 - w) * float(prototype @ unit(q - center)) + w * smooth
-        assert float(intents.scores(q)[0][at]) == pytest.approx(expected, abs=1e-5), name
+def make_classifier(examples: dict[str, list[str]]) -> IntentClassifier:
+    return IntentClassifier(EmbeddingCache(LexicalEncoder()), examples)
 
 
-def test_the_best_form_comes_first_and_nothing_is_found_in_nothing() -> None:
-    intents = IntentClassifier(EmbeddingCache(LexicalEncoder()), EXAMPLES)
-    ranked = asyncio.run(intents.rank("has my card arrived"))
-    assert ranked[0][1] == "ask about card arrival" and [s for s, _ in ranked] == sorted(
-        (s for s, _ in ranked), reverse=True
-    )
-    assert asyncio.run(IntentClassifier(EmbeddingCache(LexicalEncoder()), {}).rank("hello")) == []
-    alone = asyncio.run(
-        IntentClassifier(EmbeddingCache(LexicalEncoder()), {"greet": ["hello"]}).rank("hello")
-    )
-    assert alone[0][1] == "greet" and math.isfinite(alone[0][0])
+def normalise(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
 
 
-def test_a_margin_keeps_the_llm_out_where_the_form_is_certain(tmp_path: Path) -> None:
+def test_scores_are_those_of_the_formula() -> None:
+    embeddings = EmbeddingCache(LexicalEncoder())
+    query = embeddings.encode(["my new card please"])[0]
+    vectors = {name: embeddings.encode(texts) for name, texts in EXAMPLES.items()}
+    names = embeddings.encode(list(EXAMPLES))
+    center = np.concatenate([*vectors.values(), names]).mean(0)
+    scores = IntentClassifier(embeddings, EXAMPLES).scores(query)[0]
+    for index, (name, rows) in enumerate(vectors.items()):
+        examples = [normalise(row - center) for row in rows]
+        prototype = normalise(sum(examples) + NAME_WEIGHT * normalise(names[index] - center))
+        cosines = [float(example @ normalise(query - center)) for example in examples]
+        smooth_max = math.log(sum(math.exp(SHARPNESS * (c - 1)) for c in cosines)) / SHARPNESS + 1
+        weight = len(examples) / (len(examples) + EXAMPLES_FOR_HALF_WEIGHT)
+        similarity = float(prototype @ normalise(query - center))
+        expected = (1 - weight) * similarity + weight * smooth_max
+        assert float(scores[index]) == pytest.approx(expected, abs=1e-5), name
+
+
+def test_the_best_intent_comes_first() -> None:
+    ranked = asyncio.run(make_classifier(EXAMPLES).rank("has my card arrived"))
+    assert ranked[0][1] == "ask about card arrival"
+    scores = [score for score, _ in ranked]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_without_intents_the_ranking_is_empty_and_one_alone_is_finite() -> None:
+    assert asyncio.run(make_classifier({}).rank("hello")) == []
+    assert asyncio.run(make_classifier({"greet": []}).rank("hello")) == []
+    ((score, name),) = asyncio.run(make_classifier({"greet": ["hello"]}).rank("hello"))
+    assert name == "greet"
+    assert math.isfinite(score)
+
+
+def test_a_margin_spares_the_llm_where_the_intent_is_certain(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text("models: []\ntruing:\n  intent_margin: 0.1\n")
     (tmp_path / "flows.co").write_text(
         'define user ask card\n  "when does my card come"\n  "my card has not arrived"\n\n'
@@ -74,10 +81,12 @@ def test_a_margin_keeps_the_llm_out_where_the_form_is_certain(tmp_path: Path) ->
         "define flow card\n  user ask card\n  bot tell card\n"
     )
     llm = ScriptedModel("user greet", name="llm")
-    one = GuardedModel(tmp_path, llm, parts=RuntimeParts(encoder=LexicalEncoder()))
-    answer = asyncio.run(one.generate(Conversation.of("my card has not arrived yet"), Sampling()))[
-        0
-    ]
-    assert answer.text == "In five days." and llm.calls == 0
-    asyncio.run(one.generate(Conversation.of("blue whales sing"), Sampling()))
+    guarded = GuardedModel(tmp_path, llm, parts=RuntimeParts(encoder=LexicalEncoder()))
+
+    def answer(text: str) -> str:
+        return asyncio.run(guarded.generate(Conversation.of(text), Sampling()))[0].text
+
+    assert answer("my card has not arrived yet") == "In five days."
+    assert llm.calls == 0
+    answer("blue whales sing")
     assert llm.calls > 0

@@ -1,4 +1,4 @@
-"""The Colang interpreter on small programs: matching, control flow, subflows, interruptions, limits."""
+"""The Colang interpreter on small programs: matching, control flow, subflows, interruptions."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def test_while_runs_until_its_condition_is_false() -> None:
 def test_break_and_continue() -> None:
     interpreter = make_interpreter(
         "define flow\n  user go\n  $i = 0\n  $sum = 0\n  while True\n    $i = $i + 1\n"
-        "    if $i == 2\n      continue\n    if $i == 5\n      break\n    $sum = $sum + $i\n  bot done\n"
+        "    if $i == 2\n      continue\n    if $i == 5\n      break\n    $sum = $sum + $i\n  bot "
+        "done\n"
     )
     steps_after(interpreter, user_intent("go"))
     assert (interpreter.context["i"], interpreter.context["sum"]) == (5, 1 + 3 + 4)

@@ -1,4 +1,4 @@
-"""LLM clients: prompts as conversations, sampling, thinking, streams, failures, the speculation cache."""
+"""LLM clients: prompts as conversations, sampling, thinking, streams, failures, speculation."""
 
 from __future__ import annotations
 
@@ -156,9 +156,7 @@ def clients(model: RecordingModel) -> tuple[LlmClient, LlmClient]:
     """The clients of a turn and of its speculative copy."""
     cache = SpeculationCache()
     turn = LlmClient(model, CallCounter(), Sampling(), speculation=cache)
-    copy = LlmClient(
-        model, CallCounter(), Sampling(), speculation=cache, is_speculative_copy=True
-    )
+    copy = LlmClient(model, CallCounter(), Sampling(), speculation=cache, is_speculative_copy=True)
     return turn, copy
 
 

@@ -9,7 +9,7 @@ import pytest
 from adapter_truing import BagOfWordsEncoder
 
 from truing.core.types import Answer, Conversation, Sampling
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rails.colang.compiler import Program, compile_flow
 from truing.rails.colang.parser import parse_colang
 from truing.rails.config.loader import RailsConfig
@@ -72,7 +72,7 @@ PARALLEL = "rails: {input: {parallel: true, flows: [one, two]}}\ntruing: {action
 def run_guarded(colang: str, message: str = "hello", **parts: Any) -> Answer:
     model = GuardedModel(
         RailsConfig.from_text(PARALLEL, colang),
-        Scripted("fine"),
+        ScriptedModel("fine"),
         parts=RuntimeParts(encoder=BagOfWordsEncoder(), **parts),
     )
     return asyncio.run(model.answer(Conversation.of(message), Sampling()))
@@ -80,19 +80,15 @@ def run_guarded(colang: str, message: str = "hello", **parts: Any) -> Answer:
 
 def test_all_rails_run_and_are_recorded_in_the_configured_order() -> None:
     started: list[str] = []
-    gate: list[asyncio.Event] = []
+    is_released = asyncio.Event()
 
     async def wait() -> bool:
         started.append("wait")
-        gate.append(asyncio.Event())
-        await gate[0].wait()  # only the second rail opens it: in sequence this would hang
-        return True
+        return await is_released.wait()  # only the second rail sets it: in sequence this would hang
 
     async def release() -> bool:
         started.append("release")
-        while not gate:
-            await asyncio.sleep(0)
-        gate[0].set()
+        is_released.set()
         return True
 
     colang = "define subflow one\n  execute wait\n\ndefine subflow two\n  execute release\n"
@@ -125,7 +121,8 @@ def test_the_first_rail_that_blocks_cancels_the_others() -> None:
 @pytest.mark.parametrize(("message", "ruling"), [("hello", "allow"), ("a secret", "block")])
 def test_rails_without_any_action_run_once(message: str, ruling: str) -> None:
     colang = (
-        'define subflow one\n  if "secret" in $user_message\n    bot refuse to respond\n    stop\n\n'
+        'define subflow one\n  if "secret" in $user_message\n    bot refuse to respond\n    '
+        "stop\n\n"
         "define subflow two\n  $a = 1\n"
     )
     answer = run_guarded(colang, message)

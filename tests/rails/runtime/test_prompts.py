@@ -1,4 +1,4 @@
-"""The prompts of tasks: which one is chosen, how it is rendered and shortened, which parser reads the reply."""
+"""The prompts of tasks: which one is chosen, how it is rendered, which parser reads the reply."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def test_tasks_without_a_prompt_are_errors() -> None:
 def test_variables_extra_context_and_messages() -> None:
     prompts = manager(
         "prompts:\n  - task: t\n    messages:\n      - {type: system, content: 'Be {{ mood }}.'}\n"
-        "      - {type: user, content: '{{ question }}'}\n      - {type: user, content: '{{ nothing }}'}\n"
+        "      - {type: user, content: '{{ question }}'}\n      - {type: user, content: '{{ "
+        "nothing }}'}\n"
     )
     prompts.extra_context["mood"] = lambda: "kind"
     assert prompts.render_task_prompt("t", {"question": "Why?"}) == [
@@ -129,7 +130,8 @@ def test_replies_are_read_by_model(model: str, task: str, parser: str | None) ->
 
 def test_parsers_stop_texts_and_lengths_of_a_task() -> None:
     prompts = manager(
-        "prompts: [{task: t, content: x, output_parser: is_content_safe, stop: [End], max_tokens: 3}]\n"
+        "prompts: [{task: t, content: x, output_parser: is_content_safe, stop: [End], max_tokens: "
+        "3}]\n"
     )
     assert prompts.parse_task_output("t", "unsafe S1") == [False, "S1"]
     assert prompts.has_output_parser("t")

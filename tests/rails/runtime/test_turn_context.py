@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from truing.models.scripted import Scripted
+from truing.models.scripted import ScriptedModel
 from truing.rails.build import build_runtime
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.app import RuntimeParts
@@ -18,9 +18,9 @@ from truing.rails.runtime.turn_context import TurnContext, expand_generation_opt
 
 def make_turn(**fields: Any) -> TurnContext:
     config = RailsConfig.from_text("models: []\n")
-    task_model = Scripted("task", name="task model")
+    task_model = ScriptedModel("task", name="task model")
     parts = RuntimeParts(encoder=LexicalEncoder(), models={"self_check_input": task_model})
-    runtime = build_runtime(config, Scripted("main", name="main model"), parts)
+    runtime = build_runtime(config, ScriptedModel("main", name="main model"), parts)
     state = ConversationState(runtime.program, config)
     return TurnContext(services=runtime.services, state=state, **fields)
 
