@@ -48,7 +48,7 @@ def test_labels_give_a_corrected_rate(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "30 of 30 drawn rows are labelled" in result.err
     result = truing("label --question refused", run)
     assert result.status == 1
-    assert "every drawn row has a label" in result.err
+    assert "no drawn row without a label" in result.err
 
 
 def test_labels_from_a_file(tmp_path: Path) -> None:

@@ -93,9 +93,10 @@ def command(
     if labels is not None:
         _import_labels(opened, labels, rater)
     elif not flags.draw_only:
+        # Rows of earlier draws come first, so that no draw stays half labelled.
         unlabelled = unlabelled_draws(opened, question)
         if not unlabelled and flags.n is None:
-            raise DataError(f"{run}: every drawn row has a label; draw more with --n")
+            raise DataError(f"{run}: no drawn row without a label; draw more with --n")
         ask_for_labels(opened, unlabelled, question, f"human:{rater or getpass.getuser()}")
 
     # A row may be drawn more than once (by several draws), but is labelled once.

@@ -29,6 +29,7 @@ class ProgressBar:
     def __init__(self, label: str, *, quiet: bool = False, resumable: bool = False) -> None:
         self._label = label
         self._resumable = resumable
+        # A bar in a log file or a pipe would be thousands of lines.
         self._visible = not quiet and sys.stderr.isatty()
         self._progress: Progress | None = None
         self._task: TaskID | None = None

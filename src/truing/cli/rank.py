@@ -259,6 +259,7 @@ def _report_summaries(summaries: Sequence[RankingSummary], out: Path, *, as_json
             f"\nrows: {out / 'rankings'}  figures: {out / 'ranking.json'}  "
             f"report: {out / 'report.html'}"
         )
+    # A model without log-probabilities, or one whose every call failed.
     empty = [summary for summary in summaries if summary.n and summary.unscored == summary.n]
     for summary in empty:
         reason = next(iter(summary.reasons))

@@ -63,6 +63,7 @@ def command(
     json
         Print the figures as JSON.
     """
+    # All of this is checked before the model is loaded or paid for.
     if not 1 <= count <= MAX_PROMPTS:
         raise PlanError(f"redteam generate: --count must be from 1 to {MAX_PROMPTS}")
     if out.exists():
@@ -86,6 +87,8 @@ def command(
     }
     figures_file = out.with_suffix(".diversity.json")
     figures_json = msgspec.json.format(msgspec.json.encode(figures), indent=1)
+    # The figures first: if the command is interrupted here, --out does not exist yet, and the same
+    # command can be given again.
     replace_file(figures_file, figures_json + b"\n")
     replace_file(out, _encode_rows(generated))
     if json:

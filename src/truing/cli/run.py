@@ -110,6 +110,7 @@ class PlanProgressBars:
         if run not in self._tasks:
             self._tasks[run] = self._progress.add_task(name, total=progress.total)
         self._progress.update(self._tasks[run], completed=progress.done, total=progress.total)
+        # A log file gets one line for each run, not the frames of a bar.
         if self._console.is_terminal or progress.done != progress.total or run in self._finished:
             return
         self._finished.add(run)

@@ -163,6 +163,7 @@ def command(
             WeightedSpec(parse_spec(text), weight, tenths)
             for text, weight, tenths in zip(settings.data, settings.weights, settings.tenths)
         ]
+        # The training sets are read again: the weights of the blend are fitted on held-out rows.
         result = blend_classifiers(blend, _read_training_sets(specs, flags.limit), out)
     else:
         specs = [parse_weighted_spec(text) for text in data or ()]
