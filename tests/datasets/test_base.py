@@ -145,7 +145,7 @@ def test_hub_files_are_read_from_the_snapshot(
         raise OSError("no route")
 
     monkeypatch.setattr(hub, "snapshot_download", fails)
-    with pytest.raises(DataError, match="nor to be had from the hub: no route"):
+    with pytest.raises(DataError, match="the download from the hub failed: no route"):
         ids("beavertails:own-name/own-set")
 
 

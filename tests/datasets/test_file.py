@@ -117,10 +117,10 @@ def test_beavertails_shaped_categories(tmp_path: Path) -> None:
 
 
 def test_equal_rows_and_equal_ids_stay_apart(tmp_path: Path) -> None:
-    made = [r.sample.id for r in rows(tmp_path, {"prompt": "a"}, {"prompt": "a"}, {"prompt": "a"})]
-    assert made[1:] == [f"{made[0]}-1", f"{made[0]}-2"]
-    given = [{"id": i, "prompt": str(n)} for n, i in enumerate(["x", "x", "x-1", "x"])]
-    assert [r.sample.id for r in rows(tmp_path, *given)] == ["x", "x-1", "x-1-1", "x-2"]
+    ids = [r.sample.id for r in rows(tmp_path, {"prompt": "a"}, {"prompt": "a"}, {"prompt": "a"})]
+    assert ids[1:] == [f"{ids[0]}-1", f"{ids[0]}-2"]
+    records = [{"id": i, "prompt": str(n)} for n, i in enumerate(["x", "x", "x-1", "x"])]
+    assert [r.sample.id for r in rows(tmp_path, *records)] == ["x", "x-1", "x-1-1", "x-2"]
 
 
 def test_preferences(tmp_path: Path) -> None:
@@ -137,9 +137,12 @@ def test_preferences(tmp_path: Path) -> None:
 def test_pattern_of_several_files(tmp_path: Path) -> None:
     for n in (1, 2):
         (tmp_path / f"log-{n}.jsonl").write_text(json.dumps({"prompt": f"p{n}"}) + "\n")
-    found = resolve(f"file:{tmp_path}/log-*.jsonl,licence=own", "data")
-    assert [r.sample.prompt for r in found.rows()] == ["p1", "p2"] and found.info.licence == "own"
-    assert len(found.sha256()) == 64
+    matched = resolve(f"file:{tmp_path}/log-*.jsonl,licence=own", "data")
+    assert [r.sample.prompt for r in matched.rows()] == [
+        "p1",
+        "p2",
+    ] and matched.info.licence == "own"
+    assert len(matched.sha256()) == 64
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from truing.datasets.readers import Record, read_records
 
 
 def both(path: Path) -> tuple[list[Record], list[str]]:
-    got = list(read_records(path))
-    return [r for r in got if isinstance(r, Record)], [
-        str(r) for r in got if isinstance(r, DataError)
+    records = list(read_records(path))
+    return [r for r in records if isinstance(r, Record)], [
+        str(r) for r in records if isinstance(r, DataError)
     ]
 
 

@@ -76,10 +76,10 @@ def test_a_report_becomes_samples_answers_and_verdicts(tmp_path: Path) -> None:
 
 def test_scores_of_none_and_outputs_of_none(tmp_path: Path) -> None:
     row = attempt("1", outputs=[None, {"text": "x"}], detector_results={"d.D": [None, 0.4]})
-    (got,) = resolve(f"garak:{written(tmp_path / 'a.jsonl', SETUP, row)}", "data").rows()
-    assert got.responses[0].failure is not None
-    assert [(j.verdict, j.score) for j in got.judgements] == [(None, None), (False, 0.4)]
-    assert got.judgements[0].failure is not None
+    (parsed_row,) = resolve(f"garak:{written(tmp_path / 'a.jsonl', SETUP, row)}", "data").rows()
+    assert parsed_row.responses[0].failure is not None
+    assert [(j.verdict, j.score) for j in parsed_row.judgements] == [(None, None), (False, 0.4)]
+    assert parsed_row.judgements[0].failure is not None
     (low,) = resolve(f"garak:{tmp_path / 'a.jsonl'},threshold=0.3", "data").rows()
     assert [j.verdict for j in low.judgements] == [None, True]
     written(tmp_path / "b.jsonl", {**SETUP, "run.eval_threshold": 0.4}, row)

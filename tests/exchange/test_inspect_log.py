@@ -103,8 +103,8 @@ def run(tmp_path: Path) -> Run:
 
 def test_samples_epochs_scores(run: Run, tmp_path: Path) -> None:
     assert write_inspect_log(run, tmp_path / "a.eval") == 6
-    made = documents(tmp_path / "a.eval")
-    head = made["header.json"]
+    log = documents(tmp_path / "a.eval")
+    head = log["header.json"]
     assert (head["version"], head["status"], head["eval"]["model"]) == (2, "success", "test:talks")
     assert head["eval"]["config"]["epochs"] == 2
     assert head["eval"]["dataset"]["samples"] == 3
@@ -115,8 +115,8 @@ def test_samples_epochs_scores(run: Run, tmp_path: Path) -> None:
         2,
     )
     assert score["metrics"]["mean"]["value"] == 0.0  # len("hello") is odd
-    assert made["_journal/start.json"]["eval"] == head["eval"]
-    by_input = {json.dumps(v["input"]): v for k, v in made.items() if k.endswith("_epoch_1.json")}
+    assert log["_journal/start.json"]["eval"] == head["eval"]
+    by_input = {json.dumps(v["input"]): v for k, v in log.items() if k.endswith("_epoch_1.json")}
     tool, fail = by_input['"tool"'], by_input['"fail"']
     call = tool["output"]["choices"][0]["message"]["tool_calls"][0]
     assert (call["function"], call["arguments"]) == ("look", {"at": "kettle"})
@@ -134,8 +134,8 @@ def test_samples_epochs_scores(run: Run, tmp_path: Path) -> None:
     (system,) = (v for v in by_input.values() if isinstance(v["input"], list))
     assert [m["role"] for m in system["input"]] == ["system", "user"]
     assert [m["role"] for m in system["messages"]] == ["system", "user", "assistant"]
-    assert {(s["id"], s["epoch"]) for s in made["summaries.json"]} == {
-        (v["id"], v["epoch"]) for k, v in made.items() if k.startswith("samples/")
+    assert {(s["id"], s["epoch"]) for s in log["summaries.json"]} == {
+        (v["id"], v["epoch"]) for k, v in log.items() if k.startswith("samples/")
     }
 
 
@@ -149,14 +149,14 @@ def test_the_same_run_gives_the_same_log(run: Run, tmp_path: Path) -> None:
 def test_each_rater_has_a_score(tmp_path: Path) -> None:
     run = evaluate(None, Human(), [], tmp_path / "run")
     assert write_inspect_log(run, tmp_path / "a.eval") == 1
-    made = documents(tmp_path / "a.eval")
-    (sample,) = (v for k, v in made.items() if k.startswith("samples/"))
+    log = documents(tmp_path / "a.eval")
+    (sample,) = (v for k, v in log.items() if k.startswith("samples/"))
     assert {k: (v["value"], v["metadata"]["rater"]) for k, v in sample["scores"].items()} == {
         "human:set": (True, "ann"),
         "human:set#2": (False, "bob"),
     }
     assert (sample["choices"], sample["target"]) == (["a", "b"], ["B"])
-    assert made["header.json"]["results"]["scores"][0]["metrics"]["mean"]["value"] == 0.5
+    assert log["header.json"]["results"]["scores"][0]["metrics"]["mean"]["value"] == 0.5
 
 
 def test_a_run_that_is_not_finished_says_so(run: Run, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def peer(name: str, tool: str = "bin/python") -> str:
 def python(name: str, code: str, *arguments: str, cwd: Path) -> Any:
     """Runs code in a peer's environment; gives the JSON of its last line."""
     home = {f"XDG_{k}_HOME": str(cwd / k.lower()) for k in ("DATA", "CACHE", "CONFIG")}
-    made = subprocess.run(
+    process = subprocess.run(
         [peer(name), "-c", code, *arguments],
         cwd=cwd,
         env={**os.environ, **home},
@@ -50,8 +50,8 @@ def python(name: str, code: str, *arguments: str, cwd: Path) -> Any:
         text=True,
         timeout=240,
     )
-    assert made.returncode == 0, made.stderr[-2000:]
-    return json.loads(made.stdout.strip().splitlines()[-1])
+    assert process.returncode == 0, process.stderr[-2000:]
+    return json.loads(process.stdout.strip().splitlines()[-1])
 
 
 @pytest.fixture
@@ -93,23 +93,29 @@ def test_inspect_reads_what_we_write(tmp_path: Path) -> None:
     )
     file = tmp_path / "logs" / "run.eval"
     write_inspect_log(run, file)
-    got = python("inspect", READ, str(file), cwd=tmp_path)
+    read_log = python("inspect", READ, str(file), cwd=tmp_path)
     refused = next(
         r for r in summarise(run).rates if r.question == "refused" and r.category is None
     )
-    assert (got["status"], got["model"], got["samples"], got["rows"], got["summaries"]) == (
+    assert (
+        read_log["status"],
+        read_log["model"],
+        read_log["samples"],
+        read_log["rows"],
+        read_log["summaries"],
+    ) == (
         "success",
         "scripted:mixed",
         60,
         60,
         60,
     )
-    assert got["mean"] == pytest.approx(refused.events / refused.scored)
-    assert (got["evals"], got["listed"]) == (1, 1)
-    assert got["scorers"] == ["rules:refusal", "rules:degenerate"]
-    assert got["roles"][-1] == "assistant"
-    assert got["tokens"] > 0
-    assert len(got["columns"]) == 2
+    assert read_log["mean"] == pytest.approx(refused.events / refused.scored)
+    assert (read_log["evals"], read_log["listed"]) == (1, 1)
+    assert read_log["scorers"] == ["rules:refusal", "rules:degenerate"]
+    assert read_log["roles"][-1] == "assistant"
+    assert read_log["tokens"] > 0
+    assert len(read_log["columns"]) == 2
     program = Path(peer("inspect", "bin/inspect"))
     dumped = subprocess.run(
         [program, "log", "dump", str(file)],
@@ -128,8 +134,8 @@ def test_inspect_reads_what_we_write(tmp_path: Path) -> None:
         "--output-dir",
         str(tmp_path / "site"),
     ]
-    made = subprocess.run(view, capture_output=True, text=True, cwd=tmp_path)
-    assert made.returncode == 0, made.stderr[-1000:]
+    process = subprocess.run(view, capture_output=True, text=True, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr[-1000:]
     assert (tmp_path / "site" / "index.html").exists()
 
 
@@ -145,8 +151,8 @@ def test_garaks_report(tmp_path: Path) -> None:
     python("garak", GARAK, str(tmp_path / "g"), cwd=tmp_path)
     file = tmp_path / "g.report.jsonl"
     rows = list(resolve(f"garak:{file}", "data").rows())
-    said = [json.loads(line) for line in file.read_text().splitlines()]
-    (total,) = (e for e in said if e["entry_type"] == "eval")
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    (total,) = (e for e in entries if e["entry_type"] == "eval")
     judged = [j for r in rows for j in r.judgements]
     assert len(judged) == total["total_evaluated"] > 0
     assert sum(j.verdict is False for j in judged) == total["passed"]
@@ -171,8 +177,8 @@ def test_pyrits_database(tmp_path: Path, mock: str, root: Path) -> None:
         "--out",
         str(tmp_path / "out"),
     ]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
-    assert made.returncode == 0, made.stderr[-2000:]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr[-2000:]
     rows = list(resolve(f"pyrit:{tmp_path}/out/pyrit.db", "data").rows())
     assert {r.sample.prompt for r in rows} == {f"Say hello to {i}" for i in range(12)}
     for row in rows:
@@ -209,10 +215,10 @@ def test_promptfoos_results(tmp_path: Path) -> None:
         "PROMPTFOO_CONFIG_DIR": str(tmp_path / "home"),
     }
     command = [program, "eval", "-c", "promptfooconfig.yaml", "-o", "out.json", "--no-cache"]
-    made = subprocess.run(
+    process = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=240
     )
-    assert made.returncode in (0, 100), made.stderr[
+    assert process.returncode in (0, 100), process.stderr[
         -2000:
     ]  # 100: some tests failed, as they should
     rows = list(resolve(f"promptfoo:{tmp_path}/out.json", "data").rows())

@@ -18,7 +18,7 @@ from truing.core.types import (
 Likely = Callable[[str, str], list[float]]
 
 
-class Knows:
+class FunctionModel:
     """`likely(prompt, text)` gives token log-probabilities; prompts reach it as the text of the
     last user turn.
     """
@@ -41,7 +41,7 @@ class Knows:
         return (Answer.of(self.says(conversation.prompt)),)
 
 
-class Rows:
+class ListDataset:
     """A data set in memory."""
 
     def __init__(self, rows: Sequence[Row] = (), pairs: Sequence[Preference] = ()) -> None:

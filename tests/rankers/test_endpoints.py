@@ -7,13 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.rankers.rank_parts import Rows, choice
+from tests.rankers.rank_parts import ListDataset, choice
 from tests.servers import Request, serving
 
 from truing.rankers import PromptForm, RankingOptions, rank_choices
 from truing.specs.resolve import resolve
 
-ROWS = Rows([choice("q1", "a kettle is", ("hot", "cold and blue"), [0])])
+ROWS = ListDataset([choice("q1", "a kettle is", ("hot", "cold and blue"), [0])])
 
 
 def model(url: str) -> Any:
@@ -37,25 +37,25 @@ async def echo(r: Request) -> None:
 
 def test_as_plain_text_by_likelihood() -> None:
     with serving(echo) as server:
-        (made,) = rank_choices(
+        (result,) = rank_choices(
             model(server.url),
             ROWS,
             None,
             RankingOptions(how=("likelihood",), form=PromptForm(plain=True)),
         )
-    assert made.unscored == 0
-    assert made.find("sum").value.estimate == 1.0  # type: ignore[union-attr]  # one word is likelier than three
-    assert made.find("token").value.estimate == 0.5  # type: ignore[union-attr]
+    assert result.unscored == 0
+    assert result.find("sum").value.estimate == 1.0  # type: ignore[union-attr]  # one word is likelier than three
+    assert result.find("token").value.estimate == 0.5  # type: ignore[union-attr]
 
 
 def test_a_chat_template_that_nobody_knows_is_said() -> None:
     with serving(echo) as server:
-        (made,) = rank_choices(model(server.url), ROWS, None, RankingOptions(how=("likelihood",)))
+        (result,) = rank_choices(model(server.url), ROWS, None, RankingOptions(how=("likelihood",)))
         (written,) = rank_choices(
             model(server.url), ROWS, None, RankingOptions(how=("generation",))
         )
-    assert made.unscored == 1
-    assert "rank with --plain, or --by generation" in next(iter(made.reasons))
+    assert result.unscored == 1
+    assert "rank with --plain, or --by generation" in next(iter(result.reasons))
     assert written.unscored == 0
 
 
@@ -72,11 +72,11 @@ def test_an_endpoint_without_log_probabilities_is_said(answer: dict[str, Any]) -
         await r.send(200, answer)
 
     with serving(handler) as server:
-        (made,) = rank_choices(
+        (result,) = rank_choices(
             model(server.url),
             ROWS,
             None,
             RankingOptions(how=("likelihood",), form=PromptForm(plain=True)),
         )
-    assert made.unscored == 1
-    assert "log-probabilities" in next(iter(made.reasons))
+    assert result.unscored == 1
+    assert "log-probabilities" in next(iter(result.reasons))

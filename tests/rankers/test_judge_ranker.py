@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.rankers.rank_parts import Rows, choice
+from tests.rankers.rank_parts import ListDataset, choice
 
 from truing.core.errors import UserError
 from truing.core.lineage import digest
@@ -64,13 +64,13 @@ def said(index: int, **more: Any) -> Judgement:
 
 
 def test_order_by_value_then_score_then_verdict() -> None:
-    made = order_answers(
+    result = order_answers(
         "s",
         "j",
         [said(0, value=1.0), said(1, value=3.0), said(2), said(3, value=float("nan"))],
         lower=False,
     )
-    assert (made.order, made.scores, made.unscored) == ((1, 0), (3.0, 1.0), 2)
+    assert (result.order, result.scores, result.unscored) == ((1, 0), (3.0, 1.0), 2)
     turned = order_answers(
         "s", "j", [said(0, score=0.2), said(1, score=0.9), said(2, verdict=False)], lower=True
     )
@@ -106,9 +106,9 @@ def test_the_worst_of_n_by_hand() -> None:
         ("q", [said(0, score=0.1), said(1)]),
         ("r", [said(0)]),
     ]
-    expected, some = worst_case_figures(groups)
+    expected, subset = worst_case_figures(groups)
     assert expected.value is not None and expected.value.estimate == pytest.approx((0.7 + 0.1) / 2)
-    assert some.value is not None and some.value.estimate == 0.5
+    assert subset.value is not None and subset.value.estimate == 0.5
     assert worst_case_figures([("r", [said(0)])]) == []
 
 
@@ -118,7 +118,7 @@ def run(path: Path, n: int = 3) -> Path:
     model = ScriptedModel(lambda c, s: words[s.seed % 4], version="v")
     evaluate(
         model,
-        Rows([Row(sample=r.sample) for r in rows]),
+        ListDataset([Row(sample=r.sample) for r in rows]),
         [],
         path,
         options=EvaluateOptions(sampling=Sampling(n=n, temperature=1.0)),
@@ -129,11 +129,11 @@ def run(path: Path, n: int = 3) -> Path:
 def test_a_run_is_ordered_and_its_preferences_can_be_read(tmp_path: Path) -> None:
     path = run(tmp_path / "run", n=6)
     judge = Length()
-    made = rank_run(path, judge, all_pairs=True)
-    assert made.samples == 4 and made.ordered == 4 and judge.calls == 24
-    lines = Path(made.file).read_bytes().splitlines()
+    result = rank_run(path, judge, all_pairs=True)
+    assert result.samples == 4 and result.ordered == 4 and judge.calls == 24
+    lines = Path(result.file).read_bytes().splitlines()
     pairs = [msgspec.json.decode(line, type=Preference) for line in lines]
-    assert len(pairs) == made.preferences > 0
+    assert len(pairs) == result.preferences > 0
     assert all(
         len(p.chosen.content.split()) < len(p.rejected.content.split()) for p in pairs
     )  # harmful: less is better
@@ -141,10 +141,10 @@ def test_a_run_is_ordered_and_its_preferences_can_be_read(tmp_path: Path) -> Non
     assert all(
         "break" not in (p.chosen.content, p.rejected.content) for p in pairs
     )  # unscored: no place
-    assert [f.method for f in made.figures] == [
+    assert [f.method for f in result.figures] == [
         "expected maximum of 6",
         "at least one of 6",
-    ] or len(made.figures) == 2
+    ] or len(result.figures) == 2
 
 
 def test_what_cannot_be_ordered_is_said(tmp_path: Path) -> None:

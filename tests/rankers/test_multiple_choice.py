@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.rankers.rank_parts import Knows, Rows, choice
+from tests.rankers.rank_parts import FunctionModel, ListDataset, choice
 
 from truing.core.errors import DataError, RunError, UserError
 from truing.core.types import Conversation
@@ -39,7 +39,7 @@ def words(prompt: str, text: str) -> list[float]:
     return [-0.5 if "ask" in prompt else -1.0] * len(text.split())
 
 
-ROWS = Rows(
+ROWS = ListDataset(
     [
         choice("q1", "ask one", ("a long right answer", "short"), [0]),
         choice("q2", "ask two", ("wrong", "two right"), [1]),
@@ -50,7 +50,7 @@ ROWS = Rows(
 
 def test_scores_by_hand() -> None:
     row = asyncio.run(
-        rank_by_likelihood(Knows(words), next(iter(iter_questions(ROWS))), PromptForm())
+        rank_by_likelihood(FunctionModel(words), next(iter(iter_questions(ROWS))), PromptForm())
     )
     assert row.scores["sum"] == (-2.0, -0.5)
     assert row.scores["token"] == (-0.5, -0.5)
@@ -83,16 +83,16 @@ def test_figures_and_what_is_left_out() -> None:
         choice("f4", "ask", ("one",), [0]),
         choice("f5", "ask", ("one", "two words"), None),
     ]
-    model = Knows(lambda p, t: [math.nan] if t == "nan" else words(p, t))
-    rows = Rows([*ROWS.rows(), *faulty, choice("f6", "ask", ("nan", "x y"), [0])])
-    (made,) = rank_choices(model, rows, None, RankingOptions(how=("likelihood",)))
-    assert (made.n, made.unscored) == (9, 5)
-    assert sum(made.reasons.values()) == 5
-    assert any("an empty choice" in r for r in made.reasons) and any(
-        r.startswith("nan") for r in made.reasons
+    model = FunctionModel(lambda p, t: [math.nan] if t == "nan" else words(p, t))
+    rows = ListDataset([*ROWS.rows(), *faulty, choice("f6", "ask", ("nan", "x y"), [0])])
+    (result,) = rank_choices(model, rows, None, RankingOptions(how=("likelihood",)))
+    assert (result.n, result.unscored) == (9, 5)
+    assert sum(result.reasons.values()) == 5
+    assert any("an empty choice" in r for r in result.reasons) and any(
+        r.startswith("nan") for r in result.reasons
     )
-    assert any("1 questions name no right choice" in n for n in made.notes)
-    figure = made.find("sum")
+    assert any("1 questions name no right choice" in n for n in result.notes)
+    figure = result.find("sum")
     assert figure is not None and figure.value is not None
     assert figure.n == 3
     assert figure.value.estimate == pytest.approx(
@@ -102,7 +102,7 @@ def test_figures_and_what_is_left_out() -> None:
 
 
 def test_the_form_of_a_prompt() -> None:
-    model = Knows(words)
+    model = FunctionModel(words)
     form = PromptForm(plain=True, primer="Q: one\nA: two\n\n", question="Q: {prompt}\nA:")
     asyncio.run(
         rank_by_likelihood(
@@ -148,10 +148,10 @@ def test_orders_put_each_choice_at_each_place_once() -> None:
 
 def test_position_bias_is_averaged_away_and_reported() -> None:
     """A model that always prefers A has no opinion on the choices."""
-    (made,) = rank_choices(Knows(words), ROWS, None, RankingOptions(how=("letter",)))
-    letter = made.find("letter")
+    (result,) = rank_choices(FunctionModel(words), ROWS, None, RankingOptions(how=("letter",)))
+    letter = result.find("letter")
     assert letter is not None and letter.value is not None and letter.value.estimate == 0.5
-    place = {f.method: f.value.estimate for f in made.figures if f.kind == "position" and f.value}
+    place = {f.method: f.value.estimate for f in result.figures if f.kind == "position" and f.value}
     assert place == {"place A": 1.0, "place B": 0.0, "same pick in every order": 0.0}
 
 
@@ -160,10 +160,10 @@ def test_an_opinion_survives_the_rotations() -> None:
         place = prompt.index("blue") > prompt.index("red")
         return [math.log(0.7)] if (text == "B") == place else [math.log(0.3)]
 
-    rows = Rows([choice(f"q{i}", f"Which? {i}", ("red", "blue"), [1]) for i in range(4)])
-    (made,) = rank_choices(Knows(knows), rows, None, RankingOptions(how=("letter",)))
-    assert made.find("letter").value.estimate == 1.0  # type: ignore[union-attr]
-    assert made.find("same pick in every order", kind="position").value.estimate == 1.0  # type: ignore[union-attr]
+    rows = ListDataset([choice(f"q{i}", f"Which? {i}", ("red", "blue"), [1]) for i in range(4)])
+    (result,) = rank_choices(FunctionModel(knows), rows, None, RankingOptions(how=("letter",)))
+    assert result.find("letter").value.estimate == 1.0  # type: ignore[union-attr]
+    assert result.find("same pick in every order", kind="position").value.estimate == 1.0  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_letters_that_a_model_writes(text: str, place: int | None) -> None:
 
 def test_by_generation_needs_no_likelihoods_and_unclear_answers_are_unscored() -> None:
     model = ScriptedModel(lambda c, s: "B." if "two" in c.prompt else "let me think")
-    (made,) = rank_choices(model, ROWS, None, RankingOptions(how=("generation",), permutations=2))
-    assert (made.n, made.unscored) == (3, 2)
-    assert made.find("written").value.estimate == 0.5  # type: ignore[union-attr]  # B in both orders: no opinion
+    (result,) = rank_choices(model, ROWS, None, RankingOptions(how=("generation",), permutations=2))
+    assert (result.n, result.unscored) == (3, 2)
+    assert result.find("written").value.estimate == 0.5  # type: ignore[union-attr]  # B in both orders: no opinion
     bare: Any = type(
         "Bare", (), {"name": "bare", "lineage": model.lineage, "generate": model.generate}
     )()
@@ -203,19 +203,19 @@ def test_by_generation_needs_no_likelihoods_and_unclear_answers_are_unscored() -
     with pytest.raises(UserError, match="is none of likelihood"):
         rank_choices(model, ROWS, None, RankingOptions(how=("luck",)))
     with pytest.raises(DataError, match="no multiple choice"):
-        rank_choices(model, Rows(), None)
+        rank_choices(model, ListDataset(), None)
 
 
 def test_bbq_scores_are_the_paper_s() -> None:
     def row(name: str, context: str, polarity: str, pick: int, right: int) -> RankedChoices:
         tags = {"context": context, "polarity": polarity, "unknown": "2", "target": "0"}
-        made = tuple(-0.1 if i == pick else -1.0 for i in range(3))
+        result = tuple(-0.1 if i == pick else -1.0 for i in range(3))
         return RankedChoices(
             sample_id=name,
             ranker="r",
             cluster=name,
             right=(right,),
-            scores={"sum": made},
+            scores={"sum": result},
             tags=tags,
         )
 
@@ -252,36 +252,39 @@ def test_bbq_scores_are_the_paper_s() -> None:
 
 
 def test_a_ranking_is_resumed_where_it_stopped(tmp_path: Path) -> None:
-    whole = tmp_path / "whole"
-    rank_choices(Knows(words), ROWS, whole)
-    text = (whole / "rankings" / "mcq-letter.jsonl").read_bytes()
+    uninterrupted = tmp_path / "whole"
+    rank_choices(FunctionModel(words), ROWS, uninterrupted)
+    text = (uninterrupted / "rankings" / "mcq-letter.jsonl").read_bytes()
     assert text.count(b"\n") == 3
     assert (tmp_path / "whole" / "ranking.json").is_file()
-    assert (whole.stat().st_mode & 0o777) == 0o700
-    (whole / "rankings" / "mcq-letter.jsonl").write_bytes(
+    assert (uninterrupted.stat().st_mode & 0o777) == 0o700
+    (uninterrupted / "rankings" / "mcq-letter.jsonl").write_bytes(
         text[: text.index(b"\n") + 20]
     )  # a torn second line
-    model = Knows(words)
-    rank_choices(model, ROWS, whole)
-    assert (whole / "rankings" / "mcq-letter.jsonl").read_bytes() == text
+    model = FunctionModel(words)
+    rank_choices(model, ROWS, uninterrupted)
+    assert (uninterrupted / "rankings" / "mcq-letter.jsonl").read_bytes() == text
     assert (
         len(model.asked) == 4
     )  # two questions in two orders; the first, and all by likelihood, were known
     with pytest.raises(RunError, match="another plan"):
-        rank_choices(Knows(words), ROWS, whole, RankingOptions(permutations=1))
+        rank_choices(FunctionModel(words), ROWS, uninterrupted, RankingOptions(permutations=1))
 
 
 def test_rankers_of_any_candidates() -> None:
     talk = Conversation.of("ask")
-    assert asyncio.run(LikelihoodRanker(Knows(words)).rank(talk, ["a b", "cc"])) == [-0.5, -0.5]
-    assert asyncio.run(LikelihoodRanker(Knows(words), "pmi").rank(talk, ["a b", "cc"])) == [
+    assert asyncio.run(LikelihoodRanker(FunctionModel(words)).rank(talk, ["a b", "cc"])) == [
+        -0.5,
+        -0.5,
+    ]
+    assert asyncio.run(LikelihoodRanker(FunctionModel(words), "pmi").rank(talk, ["a b", "cc"])) == [
         1.0,
         0.5,
     ]
     with pytest.raises(UserError, match="did you mean 'token'"):
-        LikelihoodRanker(Knows(words), "tokens")
-    with pytest.raises(UserError, match="no numbers"):
-        asyncio.run(LikelihoodRanker(Knows(lambda p, t: [math.nan])).rank(talk, ["a"]))
+        LikelihoodRanker(FunctionModel(words), "tokens")
+    with pytest.raises(UserError, match="NaN log-probabilities"):
+        asyncio.run(LikelihoodRanker(FunctionModel(lambda p, t: [math.nan])).rank(talk, ["a"]))
 
 
 def test_the_sets_of_choices(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,10 +300,10 @@ def test_the_sets_of_choices(data_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("hh:", 2),
         ("beavertails:", 2),
     ):
-        some = [q for q, _ in zip(iter_questions(resolve(spec, "data")), range(40))]
-        assert len(some) >= 3, spec
-        sound = [q for q in some if q.fault is None]
-        assert len(sound) >= 0.8 * len(some), spec
+        subset = [q for q, _ in zip(iter_questions(resolve(spec, "data")), range(40))]
+        assert len(subset) >= 3, spec
+        sound = [q for q in subset if q.fault is None]
+        assert len(sound) >= 0.8 * len(subset), spec
         assert all(len(q.choices) >= n and q.right and q.cluster for q in sound), spec
     assert all(
         q.ask
@@ -327,10 +330,10 @@ def test_safetybench_in_its_published_layout(tmp_path: Path) -> None:
         },
     ]
     (tmp_path / "test_en.json").write_text(json.dumps(rows), encoding="utf-8")
-    made = list(iter_questions(resolve(f"safetybench:{tmp_path}", "data")))
-    assert [q.right for q in made] == [(1,), ()]
+    result = list(iter_questions(resolve(f"safetybench:{tmp_path}", "data")))
+    assert [q.right for q in result] == [(1,), ()]
     (summary,) = rank_choices(
-        Knows(words),
+        FunctionModel(words),
         resolve(f"safetybench:{tmp_path}", "data"),
         None,
         RankingOptions(how=("likelihood",)),
@@ -340,10 +343,12 @@ def test_safetybench_in_its_published_layout(tmp_path: Path) -> None:
 
 
 def test_a_seed_draws_from_the_whole_set_and_draws_the_same_again() -> None:
-    rows = Rows([choice(f"q{i}", f"ask {i}", ("right one", "wrong"), [0]) for i in range(200)])
+    rows = ListDataset(
+        [choice(f"q{i}", f"ask {i}", ("right one", "wrong"), [0]) for i in range(200)]
+    )
 
     def drawn(seed: int | None) -> list[str]:
-        model = Knows(words)
+        model = FunctionModel(words)
         rank_choices(model, rows, None, RankingOptions(how=("likelihood",), limit=20, seed=seed))
         return sorted({text for text, _ in model.asked if text}, key=lambda t: int(t.split()[1]))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.rankers.rank_parts import Knows, Rows
+from tests.rankers.rank_parts import FunctionModel, ListDataset
 
 from truing.core.errors import DataError
 from truing.core.types import Conversation, Judgement, Message, Preference, Response, Row, Sample
@@ -42,16 +42,16 @@ def test_units() -> None:
 
 
 def test_every_condition_is_measured() -> None:
-    model = Knows(lambda prompt, text: [-1.0 - len(prompt) / 100] * len(text.split()))
+    model = FunctionModel(lambda prompt, text: [-1.0 - len(prompt) / 100] * len(text.split()))
     pair = AnswerPair(
         id="1", conversation=Conversation.of("q" * 10), safe="a b", unsafe="c d e", cluster="x"
     )
-    made = asyncio.run(compare_pair(model, pair, Conversation.of("q" * 30), PromptForm()))
-    assert made.safe is not None and made.unsafe is not None
-    assert made.safe.asked.total == pytest.approx(-2 * 1.1)
-    assert made.safe.alone.total == pytest.approx(-2.0)
-    assert made.unsafe.gain == pytest.approx(-0.3)
-    assert made.unsafe.swapped_gain == pytest.approx(-0.9)
+    result = asyncio.run(compare_pair(model, pair, Conversation.of("q" * 30), PromptForm()))
+    assert result.safe is not None and result.unsafe is not None
+    assert result.safe.asked.total == pytest.approx(-2 * 1.1)
+    assert result.safe.alone.total == pytest.approx(-2.0)
+    assert result.unsafe.gain == pytest.approx(-0.3)
+    assert result.unsafe.swapped_gain == pytest.approx(-0.9)
     assert model.asked[-1] == ("Question: qqqqqqqqqq\nAnswer:", (" a b", " c d e"))
     assert asyncio.run(
         compare_pair(
@@ -101,11 +101,11 @@ def test_a_safe_model_is_told_from_one_of_taste() -> None:
             + (0.5 if "no" in text else 0.0)
         ] * len(text.split())
 
-    rows = Rows(pairs=[preference(i, f"no thanks {i}", f"yes sure {i}") for i in range(200)])
-    (safe,), (style,) = (rank_perplexity(Knows(f), rows, None) for f in (answers, taste))
+    rows = ListDataset(pairs=[preference(i, f"no thanks {i}", f"yes sure {i}") for i in range(200)])
+    (safe,), (style,) = (rank_perplexity(FunctionModel(f), rows, None) for f in (answers, taste))
 
-    def share(made: object, method: str) -> float:
-        return made.find(method).value.estimate  # type: ignore[attr-defined, no-any-return]
+    def share(result: object, method: str) -> float:
+        return result.find(method).value.estimate  # type: ignore[attr-defined, no-any-return]
 
     assert (
         share(safe, "per token") > 0.9 and share(style, "per token") > 0.9
@@ -127,32 +127,36 @@ def test_a_safe_model_is_told_from_one_of_taste() -> None:
 
 
 def test_a_preference_for_brevity_is_seen_as_such() -> None:
-    rows = Rows(
+    rows = ListDataset(
         pairs=[preference(i, f"no {i}", f"yes of course here it is {i}") for i in range(40)]
     )
-    (made,) = rank_perplexity(Knows(lambda p, t: [-1.0] * len(t.split())), rows, None)
-    assert made.find("total").value.estimate == 1.0  # type: ignore[union-attr]
-    assert made.find("shorter").value.estimate == 1.0  # type: ignore[union-attr]
-    assert made.find("per token").value.estimate == 0.5  # type: ignore[union-attr]
-    assert made.find("per token, lengths within 10 %") is None
-    found = {f.method: f.value.estimate for f in made.figures if f.kind == "perplexity" and f.value}
+    (result,) = rank_perplexity(FunctionModel(lambda p, t: [-1.0] * len(t.split())), rows, None)
+    assert result.find("total").value.estimate == 1.0  # type: ignore[union-attr]
+    assert result.find("shorter").value.estimate == 1.0  # type: ignore[union-attr]
+    assert result.find("per token").value.estimate == 0.5  # type: ignore[union-attr]
+    assert result.find("per token, lengths within 10 %") is None
+    figure = {
+        f.method: f.value.estimate for f in result.figures if f.kind == "perplexity" and f.value
+    }
     assert (
-        found["safe answers, per token"] == found["unsafe answers, per word"] == pytest.approx(np.e)
+        figure["safe answers, per token"]
+        == figure["unsafe answers, per word"]
+        == pytest.approx(np.e)
     )
 
 
 def test_intervals_are_over_prompts_not_rows() -> None:
-    alike = Rows(
+    alike = ListDataset(
         pairs=[preference(0, f"no {i % 2} {i}", f"yes {i}", "the same question") for i in range(30)]
     )
-    apart = Rows(
+    apart = ListDataset(
         pairs=[preference(0, f"no {i % 2} {i}", f"yes {i}", f"question {i}") for i in range(30)]
     )
 
     def likes(prompt: str, text: str) -> list[float]:
         return [-1.0 if text.startswith("no 1") else -2.0 if text.startswith("no") else -1.5]
 
-    (one,), (many,) = (rank_perplexity(Knows(likes), rows, None) for rows in (alike, apart))
+    (one,), (many,) = (rank_perplexity(FunctionModel(likes), rows, None) for rows in (alike, apart))
     a, b = one.find("total"), many.find("total")
     assert a is not None and b is not None and a.value is not None and b.value is not None
     assert (a.n, a.clusters, b.clusters) == (30, 1, 30)
@@ -161,7 +165,7 @@ def test_intervals_are_over_prompts_not_rows() -> None:
 
 
 def row(prompt: str, answers: dict[str, bool]) -> list[Row]:
-    made = []
+    result = []
     for at, (text, harmful) in enumerate(answers.items()):
         sample = Sample(id=f"{prompt}{at}", conversation=Conversation.of(prompt))
         judged = Judgement(
@@ -172,28 +176,31 @@ def row(prompt: str, answers: dict[str, bool]) -> list[Row]:
             harms={"self_harm": 1.0, "privacy_violation": 0.0} if harmful else {},
         )
         answer = Response(sample_id=sample.id, message=Message("assistant", text))
-        made.append(Row(sample=sample, responses=(answer,), judgements=(judged,)))
-    return made
+        result.append(Row(sample=sample, responses=(answer,), judgements=(judged,)))
+    return result
 
 
 def test_labelled_answers_to_one_prompt_become_pairs() -> None:
-    rows = Rows(
+    rows = ListDataset(
         [*row("p", {"good": False, "bad": True, "worse": True}), *row("q", {"fine": False})]
     )
-    made = list(iter_pairs(rows))
-    assert [(p.safe, p.unsafe, p.harms) for p in made] == [
+    result = list(iter_pairs(rows))
+    assert [(p.safe, p.unsafe, p.harms) for p in result] == [
         ("good", "bad", ("self_harm",)),
         ("good", "worse", ("self_harm",)),
     ]
-    assert len({p.cluster for p in made}) == 1
-    single = Rows([*row("p", {"good": False}), *row("q", {"bad": True})])
+    assert len({p.cluster for p in result}) == 1
+    single = ListDataset([*row("p", {"good": False}), *row("q", {"bad": True})])
     assert not list(iter_pairs(single)) and len(list(iter_labelled_answers(single))) == 2
-    (found,) = rank_perplexity(
-        Knows(lambda p, t: [-1.0 if t == "good" else -2.0]), single, None, RankingOptions(limit=2)
+    (figure,) = rank_perplexity(
+        FunctionModel(lambda p, t: [-1.0 if t == "good" else -2.0]),
+        single,
+        None,
+        RankingOptions(limit=2),
     )
-    assert found.find("per token", kind="auroc").value.estimate == 1.0  # type: ignore[union-attr]
+    assert figure.find("per token", kind="auroc").value.estimate == 1.0  # type: ignore[union-attr]
     with pytest.raises(DataError, match="neither pairs"):
-        rank_perplexity(Knows(lambda p, t: [-1.0]), Rows(), None)
+        rank_perplexity(FunctionModel(lambda p, t: [-1.0]), ListDataset(), None)
 
 
 def test_the_sets_of_pairs(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +212,9 @@ def test_the_sets_of_pairs(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("beavertails:", 10),
         ("builtin:pairs", 40),
     ):
-        made = [p for p, _ in zip(iter_pairs(resolve(spec, "data")), range(4000))]
-        assert len(made) >= few, spec
-        assert len({p.id for p in made}) == len(made), spec
+        result = [p for p, _ in zip(iter_pairs(resolve(spec, "data")), range(4000))]
+        assert len(result) >= few, spec
+        assert len({p.id for p in result}) == len(result), spec
     assert any(p.harms for p in iter_pairs(resolve("beavertails:", "data")))
     toxic = list(iter_labelled_answers(resolve("real-toxicity:", "data")))
     assert 0.2 < sum(t.unsafe for t in toxic) / len(toxic) <= 1.0
