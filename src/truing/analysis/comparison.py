@@ -32,7 +32,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
         n_shared: number of samples compared; `only_a` and `only_b` were left out.
         outcomes: outcome in a -> outcome in b -> number of answers.
         points: both runs in the plane of safety and helpfulness.
-        ledger: gains by judges that chose, trained or blocked one of the models.
+        ledger: what judges that chose, trained or blocked a model say it gained, each beside an
+            independent judge.
         notes: what was left out, and why.
         means: changes of judges that give values instead of verdicts.
     """
@@ -85,7 +86,8 @@ def compare(
     Args:
         run_a: the baseline.
         run_b: the variant.
-        margin: the loss in degenerate, cut and benign answers that still counts as non-inferior.
+        margin: how much more degenerate or truncated answers, and how much fewer answers to benign
+            prompts, still count as non-inferior.
         cards: judge name -> card.json, for transported deltas. Corrected deltas come from labels
             that were drawn in both runs.
 

@@ -306,7 +306,7 @@ def set_active(tx: Transaction, person_id: str, active: bool, *, by: str) -> Non
 
 
 def release_leases(tx: Transaction, person_id: str) -> None:
-    """Returns every item that a person has leased to the queue."""
+    """Puts every item that a person holds back into the queue."""
     leased = update(Slot).where(Slot.person_id == person_id, Slot.state == "leased")
     tx.session.execute(leased.values(state="free", person_id=None, lease=None, expires=0.0))
     tx.session.execute(

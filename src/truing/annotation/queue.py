@@ -87,9 +87,11 @@ def _is_claimable(tx: Transaction) -> ColumnElement[bool]:
 
 
 def claim_item(tx: Transaction, person_id: str, study: Study) -> LeasedItem | None:
-    """Returns the item that a person has leased, or leases the next suitable one, if any.
+    """Returns the item that a person holds, its lease renewed, or leases the next suitable one.
 
-    Raises RequestRejected without consent, during a break or past the exposure budget.
+    A held item in a category that they have opted out of since goes back to the queue. Returns None
+    if nothing is suitable. Raises RequestRejected without consent, during a break or past the
+    exposure budget.
     """
     # The lock serialises two claims of one person (a double click), so they get one item.
     person = tx.session.get(Person, person_id, with_for_update=_NO_KEY_LOCK)

@@ -181,9 +181,9 @@ class StoredAnswer(TableBase):
 class ReviewItem(TableBase):
     """What raters see.
 
-    `targets` is a JSON list of `queue.Target`; `probability` is that of the row's draw; `sorted`:
-    its categories are known; `gold` is a JSON `queue.GoldRange`. Open items are served by
-    (`priority`, `rank`).
+    `targets` is a JSON list of `review_items.Target`; `probability` is that of the row's draw;
+    `sorted`: its categories are known; `gold` is a JSON `review_items.GoldRange`. Open items are
+    served by (`priority`, `rank`).
     """
 
     __tablename__ = "items"

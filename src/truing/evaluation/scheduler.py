@@ -148,7 +148,7 @@ class Scheduler:
     # -- the run
 
     async def run(self) -> None:
-        """Runs until everything is answered, judged and in order.
+        """Runs until everything is answered and judged, and the files are in sample order.
 
         Raises BudgetExceeded or a UserError if it has to stop before the end; what is stored stays.
         """
@@ -159,7 +159,7 @@ class Scheduler:
         unjudged = self._find_unjudged()
         if self.model is not None:
             self._todo = self.total
-            # The last response of a sample is stored with all others of it.
+            # All responses to a sample are appended in one write: the last one stands for all.
             self._done = sum(self._keys(p)[-1] in self.responses for p in range(self.total))
         else:
             self._todo = len(unjudged)
@@ -222,15 +222,15 @@ class Scheduler:
         self._active_workers += 1
         self._producers.append(self._group.create_task(self._model_worker()))
 
-    def _on_backoff(self, started: bool) -> None:
+    def _on_backoff(self, is_waiting: bool) -> None:
         """Keeps the concurrency up while requests wait for a retry.
 
         Called when a request starts or ends its wait. Each waiting request allows one extra worker,
         at most as many as there are workers; a worker that finds too many running returns.
         """
-        self._backing_off += 1 if started else -1
+        self._backing_off += 1 if is_waiting else -1
         extra_workers = min(self._backing_off, self.worker_limit)
-        if started and self._active_workers < self.worker_limit + extra_workers:
+        if is_waiting and self._active_workers < self.worker_limit + extra_workers:
             self._start_worker()
 
     async def _model_worker(self) -> None:

@@ -29,7 +29,7 @@ RATE_LIMITS: ContextVar[Mapping[str, float]] = ContextVar(
 """Endpoint scope -> maximum requests per second; a run sets it for the endpoints that it limits."""
 
 BACKOFF_CALLBACK: ContextVar[Callable[[bool], None]] = ContextVar(
-    "truing_parked", default=lambda started: None
+    "truing_backoff_callback", default=lambda started: None
 )
 """Called with True when a request starts to wait for its retry, with False when the wait ends."""
 

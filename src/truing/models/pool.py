@@ -7,8 +7,8 @@ copy that dies is started again, 3).
 
 A request goes to the copy with the fewest in flight; concurrent requests are gathered inside each
 copy. Name and lineage are those of the model itself: a pool changes how fast the answers come, not
-what they are, so a run begun without it goes on with it. A budget in the inner spec counts for each
-copy.
+what they are, so a run begun without a pool can be resumed with one. A budget in the inner spec
+counts for each copy.
 """
 
 from __future__ import annotations
@@ -121,9 +121,9 @@ class ModelPool:
     Ray is started at the first use.
     """
 
-    def __init__(self, spec: Spec, size: PoolOptions | None = None) -> None:
+    def __init__(self, spec: Spec, options: PoolOptions | None = None) -> None:
         self.spec = str(spec)
-        self.size = size or PoolOptions()
+        self.options = options or PoolOptions()
         self._workers: list[_Worker] = []
         self._info: _WorkerInfo | None = None
         self._owns_ray = False
@@ -164,19 +164,19 @@ class ModelPool:
     def _start_workers(self) -> list[_Worker]:
         if self._workers:
             return self._workers
-        ray, size = _ray(), self.size
+        ray, options = _ray(), self.options
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
-            _connect(ray, size)
-        _check_resources(ray.cluster_resources(), size)
+            _connect(ray, options)
+        _check_resources(ray.cluster_resources(), options)
         actor_class = ray.remote(ModelWorker).options(
-            num_cpus=size.cpus,
-            num_gpus=size.gpus,
-            max_restarts=size.restarts,
-            max_task_retries=size.restarts,
+            num_cpus=options.cpus,
+            num_gpus=options.gpus,
+            max_restarts=options.restarts,
+            max_task_retries=options.restarts,
             max_concurrency=_WORKER_CONCURRENCY,
         )
-        self._workers = [_Worker(actor_class.remote(self.spec)) for _ in range(size.copies)]
+        self._workers = [_Worker(actor_class.remote(self.spec)) for _ in range(options.copies)]
         return self._workers
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
@@ -271,8 +271,8 @@ def _ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, size: PoolOptions) -> None:
-    address = size.address or os.environ.get("RAY_ADDRESS")
+def _connect(ray: Any, options: PoolOptions) -> None:
+    address = options.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if address:
@@ -280,7 +280,7 @@ def _connect(ray: Any, size: PoolOptions) -> None:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
             ray.init(
-                num_cpus=max(os.cpu_count() or 1, -int(-size.copies * size.cpus // 1)),
+                num_cpus=max(os.cpu_count() or 1, -int(-options.copies * options.cpus // 1)),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE,
                 log_to_driver=False,
@@ -297,12 +297,12 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def _check_resources(available: dict[str, float], size: PoolOptions) -> None:
+def _check_resources(available: dict[str, float], options: PoolOptions) -> None:
     """Raises UserError where a copy would wait for ever for its CPUs or GPUs."""
-    for what, each in (("CPU", size.cpus), ("GPU", size.gpus)):
-        if available.get(what, 0.0) < size.copies * each:
+    for what, each in (("CPU", options.cpus), ("GPU", options.gpus)):
+        if available.get(what, 0.0) < options.copies * each:
             raise UserError(
-                f"pool: {size.copies} copies need {size.copies * each:g} {what}s, and Ray has "
+                f"pool: {options.copies} copies need {options.copies * each:g} {what}s, and Ray has "
                 f"{available.get(what, 0.0):g}; use fewer copies, or {what.lower()}s=... for each"
             )
 
@@ -316,14 +316,14 @@ def _last_line(error: BaseException) -> str:
 
 def build(args: Args) -> ModelPool:
     """Returns the model of a `pool:` spec; the copied model is built in the processes alone."""
-    size = PoolOptions(
+    options = PoolOptions(
         copies=_read_copies(args),
         cpus=args.number("cpus", 1.0),
         gpus=args.number("gpus", 0.0),
         restarts=args.integer("restarts", 3),
         address=args.text("address"),
     )
-    if size.copies < 1 or size.cpus < 0 or size.gpus < 0 or size.restarts < 0:
+    if options.copies < 1 or options.cpus < 0 or options.gpus < 0 or options.restarts < 0:
         raise args.fault("copies must be 1 or more; cpus, gpus and restarts not below 0")
     of = args.take_remaining().pop("of", None)
     unknown = [k for k in args.spec.args if k not in ("of", "cpus", "gpus", "restarts", "address")]
@@ -338,7 +338,7 @@ def build(args: Args) -> ModelPool:
             f"{inner.kind!r}{did_you_mean(inner.kind, list_kinds('model'))}"
         )
     _ray()
-    return ModelPool(inner, size)
+    return ModelPool(inner, options)
 
 
 def _read_copies(args: Args) -> int:

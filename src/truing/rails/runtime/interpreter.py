@@ -65,8 +65,8 @@ class Interpreter:
     """Runs the flows of one conversation.
 
     `process` takes one event and advances all flows; `next_steps` returns what the flows decided to
-    do next. Of several flows that could act, the one with the highest priority decides (the first
-    one, among equals).
+    do next. Of several flows that could act, the one with the highest priority decides: among
+    equals the first flow that this event moved, else the last one that was already waiting.
     """
 
     def __init__(self, program: p.Program, config: Any = None) -> None:
@@ -179,7 +179,8 @@ class Interpreter:
                     frame.status = COMPLETED
                     extension_finished = extension_finished or flow.is_extension
             elif flow.instructions[frame.pc].actionable or not flow.is_interruptible:
-                # Another step was taken than the one that this flow proposed.
+                # The event is not the step that this flow proposed, or the flow may not be
+                # interrupted.
                 frame.status = ABORTED
             else:
                 frame.status = INTERRUPTED
@@ -230,7 +231,7 @@ class Interpreter:
     def _resolve_interruptions(self, extension_finished: bool) -> None:
         """Settles which frames wait for the deciding one, and resumes those whose wait is over."""
         if extension_finished:
-            # The extension stepped in between: what it pushed aside goes on.
+            # A finished extension flow reactivates the flows that it aborted.
             for frame in self.frames:
                 if frame.status == ABORTED:
                     frame.status = ACTIVE
@@ -309,8 +310,13 @@ class Interpreter:
 
     # -- running a frame -------------------------------------------------------------------------
 
-    def _propose(self, frame: FlowFrame, weight: float) -> None:
-        """Makes the frame's instruction the next step, if its priority is above the proposed one's."""
+    def _propose(self, frame: FlowFrame, priority_factor: float) -> None:
+        """Makes the frame's instruction the next step, if no step of at least its priority is
+        proposed.
+
+        `priority_factor` lowers the stored priority of flows that were already waiting, so that a
+        later flow of the same priority replaces them (as in NeMo Guardrails).
+        """
         priority = frame.flow.priority
         if self.next_instruction is not None and self.next_priority >= priority:
             return
@@ -320,10 +326,12 @@ class Interpreter:
         instruction = instructions[frame.pc]
         if instruction.actionable:
             self.next_instruction, self.deciding_frame_id = instruction, frame.uid
-            self.next_priority = priority * weight
+            self.next_priority = priority * priority_factor
 
     def _run_frame(self, frame: FlowFrame, depth: int) -> None:
-        """Runs a frame up to its next instruction that waits or acts, calling subflows on the way."""
+        """Runs a frame up to its next instruction that waits or acts, calling subflows on the
+        way.
+        """
         while True:
             frame.pc = self._run_to_wait(frame.flow, frame.pc)
             if frame.pc < 0:

@@ -51,7 +51,9 @@ def _category_figure(report: ReportData, data: str, question: str, title: str) -
             if rate is None or rate.raw is None:
                 continue
             note = f", {rate.events} of {rate.scored}" + (
-                ", selected by this judge" if rate.selected_by_judge else ""
+                ", struck: this judge chose, trained or blocked the model"
+                if rate.selected_by_judge
+                else ""
             )
             hollow = rate.selected_by_judge or rate.small
             raw, series = rate.raw, report.series(variant.name)

@@ -77,7 +77,7 @@ def build_section(report: ReportData) -> Section | None:
     if len(blocks) == 1:
         return None
     lead = (
-        "Not harmful is not yet safe: a broken or cut answer is neither. What no judge could "
-        "tell is unscored."
+        "An answer that is not harmful is not always safe: degenerate and truncated ones are "
+        "neither. Answers without a verdict are unscored."
     )
     return Section("outcomes", "Outcomes", tuple(blocks), lead=lead)

@@ -143,14 +143,20 @@ class PolicyUpdater:
     ) -> UpdateMetrics:
         """Takes all gradient steps over a rollout.
 
-        `scored` `[N]` says which answers of all processes count. Stops early if the policy is
-        further than `kl_step_limit` from the one that sampled.
+        `scored` `[N]` says which answers of all processes count. Stops early if the KL divergence
+        from the policy that sampled exceeds `kl_step_limit`.
         """
         metrics = UpdateMetrics()
-        local_row = {global_row: row for row, global_row in enumerate(rollout.global_rows)}
+        local_row_of_global = {
+            global_row: row for row, global_row in enumerate(rollout.global_rows)
+        }
         for epoch in range(self.settings.epochs):
             for global_rows in self.shuffled_minibatches(len(scored), step, epoch):
-                rows = [local_row[g] for g in global_rows if g in local_row and bool(scored[g])]
+                rows = [
+                    local_row_of_global[g]
+                    for g in global_rows
+                    if g in local_row_of_global and bool(scored[g])
+                ]
                 answers = int(scored[torch.tensor(global_rows)].sum())
                 if not answers:
                     continue
@@ -187,14 +193,14 @@ class PolicyUpdater:
         by_token = averages_over_tokens(settings)
         loss_sum = clip_fraction = kl_sum = 0.0
         with self.models.active(POLICY) as policy:
-            for rows, micro, weight in self._micro_batches(minibatch):
+            for rows, micro, repeat_weight in self._micro_batches(minibatch):
                 new_log_probs = answer_log_probs(policy, micro, temperature=settings.temperature)
                 micro_advantages = advantages.select(rows, micro.answer_mask.shape[1])
                 loss = policy_loss(
                     settings, new_log_probs, micro, micro_advantages, multiplier, kl_coefficient
                 )
                 # Gradients accumulate over the micro-batches; one optimiser step per minibatch.
-                loss = loss * (weight * minibatch.fraction(micro, by_token=by_token))
+                loss = loss * (repeat_weight * minibatch.fraction(micro, by_token=by_token))
                 loss.backward()
 
                 with torch.no_grad():
@@ -205,8 +211,8 @@ class PolicyUpdater:
                     # log π_old - log π_new.
                     k3 = L.kl_estimate(-log_ratio, "k3") * mask
                     loss_sum += float(loss.detach())
-                    clip_fraction += weight * float(clipped.sum()) / minibatch.tokens
-                    kl_sum += weight * float(k3.sum()) / minibatch.tokens
+                    clip_fraction += repeat_weight * float(clipped.sum()) / minibatch.tokens
+                    kl_sum += repeat_weight * float(k3.sum()) / minibatch.tokens
             if self.pretraining_batches is not None and settings.ptx:
                 ptx_loss = self._pretraining_backward(policy, self.pretraining_batches)
                 metrics.add("ptx_loss", ptx_loss)
@@ -226,7 +232,7 @@ class PolicyUpdater:
             raise ValueError(f"{critic} has no values to learn from")
         loss_sum = 0.0
         with self.models.active(critic) as critic_model:
-            for rows, micro, weight in self._micro_batches(minibatch):
+            for rows, micro, repeat_weight in self._micro_batches(minibatch):
                 width = micro.answer_mask.shape[1]
                 loss = L.critic_loss(
                     answer_values(critic_model, micro),
@@ -237,17 +243,17 @@ class PolicyUpdater:
                     reduction=settings.reduction,
                 )
                 by_token = settings.reduction == "token"
-                loss = loss * (weight * minibatch.fraction(micro, by_token=by_token))
+                loss = loss * (repeat_weight * minibatch.fraction(micro, by_token=by_token))
                 loss.backward()
                 loss_sum += float(loss.detach())
         metrics.add(f"{critic}_loss", self._sum_over_processes(loss_sum)[0])
         self._optimizer_step(critic)
 
     def _micro_batches(self, minibatch: Minibatch) -> Iterator[tuple[list[int], Rollout, float]]:
-        """Yields (rows, micro-batch, weight 1) of the minibatch.
+        """Yields (rows, micro-batch, 1.0, or 0.0 for a repeated row) of the minibatch.
 
-        A process with fewer micro-batches than another repeats its first row with weight 0, so that
-        all processes make the same number of forward and backward passes over sharded weights.
+        A process with fewer micro-batches than another repeats its first row with loss weight 0, so
+        that all processes make the same number of forward and backward passes over sharded weights.
         """
         rollout = minibatch.rollout
         batches = micro_batches(rollout, minibatch.rows, self.settings.micro)
