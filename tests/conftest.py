@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tests.run_folders import make_run as make_run
 from tests.run_folders import prompts as prompts
@@ -17,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+# No time limit for an example: on a busy machine it fails at random.
+hypothesis.settings.register_profile("truing", deadline=None)
+hypothesis.settings.load_profile("truing")
 
 
 def _folder(variable: str, default: str) -> Path:
