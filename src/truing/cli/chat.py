@@ -103,10 +103,10 @@ class ChatSession:
                 if line.strip() == "/new":
                     conversation = start
                     continue
-                asked = conversation.then(Message("user", line.rstrip("\n")))
-                answer = await self._answer(asked)
+                with_question = conversation.then(Message("user", line.rstrip("\n")))
+                answer = await self._answer(with_question)
                 if answer.failure is None:
-                    conversation = asked.then(answer.message)
+                    conversation = with_question.then(answer.message)
                 else:
                     # The question is dropped, so that the user can ask it again.
                     print(f"  [{answer.failure.kind}: {answer.failure.message}]", file=sys.stderr)
