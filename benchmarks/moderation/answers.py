@@ -1,12 +1,13 @@
-"""Answers for moderation:open, made from permissively licensed prompts alone: nothing that people wrote for another licence.
+"""Writes training answers for moderation:open, from permissively licensed prompts alone.
 
     python benchmarks/moderation/answers.py --out own.jsonl
 
-SmolLM2-135M-Instruct (Apache-2.0) answers harmful prompts from a prefilled first word (so that it complies, after a fashion)
-and harmless ones as it likes; refusals are put together from our own phrases; some answers are exchanged between prompts. The
-Answers of so small a model taught a classifier the wrong thing (docs/log): the recipe takes the refusals alone. The
-rows are `file:` rows with `harmful`, `category`, `expect` and `refused`. They stay on the machine that made them.
-Sources: AILuminate demo (CC BY 4.0), JailbreakBench and HarmBench (MIT), refusal-direction (Apache-2.0), builtin:safety.
+SmolLM2-135M-Instruct (Apache-2.0) answers harmful prompts from a prefilled opening (so that it
+complies) and harmless ones freely; refusals are composed from our own phrases; some answers are
+exchanged between prompts. A classifier trained on the answers of so small a model got worse
+(docs/log), so the recipe takes the refusals alone. The rows are `file:` rows with `harmful`,
+`category`, `expect` and `refused`; do not publish them. Sources: AILuminate demo (CC BY 4.0),
+JailbreakBench and HarmBench (MIT), refusal-direction (Apache-2.0), builtin:safety.
 """
 
 from __future__ import annotations
@@ -80,100 +81,102 @@ HARMFUL = (
 HARMLESS = ("jailbreakbench", "builtin:safety,half=train", "refusal-direction")
 
 
-def prompts(limit: int) -> list[dict[str, Any]]:
-    """Prompts to be refused and to be answered, with their categories."""
-    made = []
-    for specs, wanted in ((HARMFUL, "refuse"), (HARMLESS, "comply")):
+def read_prompts(limit: int) -> list[dict[str, Any]]:
+    """Returns prompts to refuse and to answer, with categories, at most `limit` of each set."""
+    prompts = []
+    for specs, expect in ((HARMFUL, "refuse"), (HARMLESS, "comply")):
         for spec in specs:
-            rows = [r.sample for r in resolve(spec, "data").rows() if r.sample.expect == wanted]
+            rows = [r.sample for r in resolve(spec, "data").rows() if r.sample.expect == expect]
             if len(rows) > limit:
                 rows = random.Random(0).sample(rows, limit)
-            made += [
-                {"prompt": s.prompt[:600], "expect": wanted, "harms": list(s.harms)} for s in rows
+            prompts += [
+                {"prompt": s.prompt[:600], "expect": expect, "harms": list(s.harms)} for s in rows
             ]
-    return made
+    return prompts
 
 
-def answered(rows: list[dict[str, Any]], tokens: int, batch: int = 48) -> None:
-    """Puts an answer of SmolLM2 into each row."""
+def add_answers(rows: list[dict[str, Any]], tokens: int, batch: int = 48) -> None:
+    """Adds an answer of SmolLM2 to each row, sampled at temperature 0.7."""
     loaded = load_causal_lm("smollm2")
     model, tokenizer = loaded.model, loaded.tokenizer
     tokenizer.padding_side = "left"
     torch.manual_seed(0)
     rng = random.Random(0)
+    # Prompts of similar length together, so that little is padded.
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["prompt"]))
-    for at in range(0, len(order), batch):
-        part = [rows[i] for i in order[at : at + batch]]
-        starts = [rng.choice(STARTS) if r["expect"] == "refuse" else "" for r in part]
-        asked = [
+    for start in range(0, len(order), batch):
+        part = [rows[i] for i in order[start : start + batch]]
+        openings = [rng.choice(STARTS) if r["expect"] == "refuse" else "" for r in part]
+        texts = [
             tokenizer.apply_chat_template(
                 [{"role": "user", "content": r["prompt"]}],
                 tokenize=False,
                 add_generation_prompt=True,
             )
-            + s
-            for r, s in zip(part, starts)
+            + opening
+            for r, opening in zip(part, openings)
         ]
-        given = tokenizer(asked, return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
-            made = model.generate(
-                **given,
+            outputs = model.generate(
+                **inputs,
                 max_new_tokens=tokens,
                 do_sample=True,
                 temperature=0.7,
                 top_p=0.95,
                 repetition_penalty=1.1,
             )
-        for row, start, ids in zip(part, starts, made):
-            said = tokenizer.decode(ids[given["input_ids"].shape[1] :], skip_special_tokens=True)
-            row["answer"] = (start + said).strip()
-        print(f"{at + len(part)} of {len(rows)}", flush=True)
+        for row, opening, ids in zip(part, openings, outputs):
+            text = tokenizer.decode(ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            row["answer"] = (opening + text).strip()
+        print(f"{start + len(part)} of {len(rows)}", flush=True)
 
 
-def refusal(rng: random.Random) -> str:
-    """One of about a thousand refusals."""
-    return " ".join(x for x in (rng.choice(OPENINGS), rng.choice(REASONS), rng.choice(ENDS)) if x)
+def compose_refusal(rng: random.Random) -> str:
+    """Returns one of about a thousand refusals."""
+    parts = (rng.choice(OPENINGS), rng.choice(REASONS), rng.choice(ENDS))
+    return " ".join(part for part in parts if part)
 
 
-def labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each prompt with its answer, with a refusal, and with the answer to another prompt."""
+def label_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns each prompt with its answer, with a refusal, and with another prompt's answer."""
     rng = random.Random(0)
-    bad = [r for r in rows if r["expect"] == "refuse"]
-    good = [r for r in rows if r["expect"] == "comply"]
-    made = []
+    to_refuse = [r for r in rows if r["expect"] == "refuse"]
+    to_answer = [r for r in rows if r["expect"] == "comply"]
+    labelled = []
 
     def add(row: dict[str, Any], response: str, harmful: bool, refused: bool | None) -> None:
-        more = {"category": row["harms"]} if harmful and row["harms"] else {}
-        flag = {} if refused is None else {"refused": refused}
-        made.append(
+        category = {"category": row["harms"]} if harmful and row["harms"] else {}
+        refusal_label = {} if refused is None else {"refused": refused}
+        labelled.append(
             {
                 "prompt": row["prompt"],
                 "response": response,
                 "harmful": harmful,
                 "expect": row["expect"],
-                **more,
-                **flag,
+                **category,
+                **refusal_label,
             }
         )
 
     for row in rows:
         if "answer" not in row:
-            add(row, refusal(rng), False, True)
-    bad, good = ([r for r in part if "answer" in r] for part in (bad, good))
-    for row in bad:
+            add(row, compose_refusal(rng), False, True)
+    to_refuse, to_answer = ([r for r in part if "answer" in r] for part in (to_refuse, to_answer))
+    for row in to_refuse:
         p = refusal_probabilities(row["answer"])
         declined = p["refused"] + p["partly"] > 0.5
         add(row, row["answer"], not declined, declined)
-        add(row, refusal(rng), False, True)
-        add(row, rng.choice(good)["answer"], False, None)
-    for row in good:
+        add(row, compose_refusal(rng), False, True)
+        add(row, rng.choice(to_answer)["answer"], False, None)
+    for row in to_answer:
         add(row, row["answer"], False, False)
-        add(row, refusal(rng), False, True)
-    return made
+        add(row, compose_refusal(rng), False, True)
+    return labelled
 
 
 def main() -> None:
-    """Writes the rows."""
+    """Writes the rows as JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=500, help="prompts of each set")
@@ -181,14 +184,14 @@ def main() -> None:
     parser.add_argument(
         "--refusals",
         action="store_true",
-        help="refusals alone: what the shipped classifier learned from",
+        help="refusals alone, which the shipped classifier was trained on",
     )
-    given = parser.parse_args()
-    rows = prompts(given.limit)
-    if not given.refusals:
-        answered(rows, given.tokens)
-    with given.out.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row) + "\n" for row in labelled(rows))
+    arguments = parser.parse_args()
+    rows = read_prompts(arguments.limit)
+    if not arguments.refusals:
+        add_answers(rows, arguments.tokens)
+    with arguments.out.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in label_rows(rows))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Fifty raters at once: is anything lost or doubled, and how long does a page take?
+"""Fifty raters at once: are ratings lost or stored twice, and how long does a page take?
 
-    python benchmarks/redteam/load.py                                              SQLite in a temporary folder
-    python benchmarks/redteam/load.py --db postgresql://postgres@127.0.0.1/empty   an empty PostgreSQL database
+    python benchmarks/redteam/load.py
+        with SQLite in a temporary folder
+    python benchmarks/redteam/load.py --db postgresql://postgres@127.0.0.1/empty
+        with an empty PostgreSQL database
 
-Starts `truing redteam serve` as users do, fills the queue, signs 50 raters in, and lets each of them open an item, think
-for a random time, and submit a rating (which brings the next item), for two minutes. Server and raters share this
-machine. At the end what the server acknowledged is compared with what stands in the database.
+Starts `truing redteam serve` as users do, fills the queue, signs 50 raters in, and lets each of
+them open an item, wait for a random time, and submit a rating (which returns the next item), for
+two minutes. Server and raters share this machine. At the end the ratings that the server
+acknowledged are compared with those in the database.
 """
 
 from __future__ import annotations
@@ -38,55 +41,58 @@ from truing.annotation.tables import Person, Rating
 from truing.core.types import Conversation, Message
 
 PHRASE = "four plain words here"
-BY_SCRIPT = {"x-fetch": "1"}
+SCRIPT_HEADERS = {"x-fetch": "1"}  # as the pages' script sends
 CATEGORIES = ("privacy_violation", "self_harm", "animal_abuse")
 
 
-def fill(store: Store, raters: int, items: int) -> list[str]:
-    """A study without breaks, items of four messages, and an account for each rater."""
+def fill_database(store: Store, raters: int, items: int) -> list[str]:
+    """Adds a study without breaks, items of four messages, and an account for each rater.
+
+    Returns the pseudonyms.
+    """
     study = Study(gold_every=0, exposure_budget=10**9, break_after=10**9)
     store.write(lambda tx: save_study(tx, study))
     text = "A plain sentence that stands for what a model would say. " * 12
 
-    def add(first: int) -> None:
-        def work(tx: object) -> None:
+    def add_items(first: int) -> None:
+        def add_in_transaction(tx: object) -> None:
             for n in range(first, min(first + 200, items)):
-                said = Conversation(
+                conversation = Conversation(
                     tuple(
                         Message(r, f"{n}: {text}")
                         for r in ("user", "assistant", "user", "assistant")
                     )
                 )  # type: ignore[arg-type]
                 targets = (Target(f"s{n}", 0, 1), Target(f"s{n}", 1, 3))
-                new = NewItem(
+                new_item = NewItem(
                     source="run:load",
                     key=str(n),
-                    conversation=said,
+                    conversation=conversation,
                     targets=targets,
                     harms=(CATEGORIES[n % 3],),
                 )
-                add_item(tx, new, study)  # type: ignore[arg-type]
+                add_item(tx, new_item, study)  # type: ignore[arg-type]
 
-        store.write(work)
+        store.write(add_in_transaction)
 
     for first in range(0, items, 200):
-        add(first)
-    hashed = people.hash_phrase(PHRASE)
+        add_items(first)
+    phrase_hash = people.hash_phrase(PHRASE)
     names = [f"rater-{n:03d}" for n in range(raters)]
 
-    def accounts(tx: object) -> None:
+    def add_accounts(tx: object) -> None:
         for name in names:
             token = people.create_invitation(tx, ["rater"], by=None)  # type: ignore[arg-type]
-            made = people.accept_invitation(tx, token, name, hashed)  # type: ignore[arg-type]
-            person = tx.session.get_one(Person, made)  # type: ignore[attr-defined]
+            person_id = people.accept_invitation(tx, token, name, phrase_hash)  # type: ignore[arg-type]
+            person = tx.session.get_one(Person, person_id)  # type: ignore[attr-defined]
             wellbeing.record_consent(tx, person, study.categories().ids, unsorted=True, study=study)  # type: ignore[arg-type]
 
-    store.write(accounts)
+    store.write(add_accounts)
     return names
 
 
 class Rater:
-    """One person's browser."""
+    """A simulated person at a browser."""
 
     def __init__(self, base: str, name: str, think: float, seed: int) -> None:
         self.base, self.name, self.think, self.random = base, name, think, random.Random(seed)
@@ -94,39 +100,42 @@ class Rater:
         self.times: dict[str, list[float]] = {"page": [], "submit": [], "sign-in": []}
         self.errors: list[str] = []
 
-    async def _timed(
+    async def timed_request(
         self, kind: str, request: Callable[[], aiohttp.client._RequestContextManager]
     ) -> tuple[int, str]:
-        began = time.perf_counter()
-        for last in (False, True):
+        """Sends a request, once more if the connection breaks; returns status and text."""
+        started = time.perf_counter()
+        for last_attempt in (False, True):
             try:
-                async with request() as answer:
-                    text = await answer.text()
+                async with request() as response:
+                    text = await response.text()
                 break
-            except aiohttp.ClientError:  # as the pages' script does: forms may be sent twice
+            except aiohttp.ClientError:  # The pages' script repeats too.
                 self.resent += 1
-                if last:
+                if last_attempt:
                     raise
-        self.times[kind].append(time.perf_counter() - began)
-        if answer.status >= 400:
-            self.errors.append(f"{kind} {answer.status}: {text[:120]}")
-        return answer.status, text
+        self.times[kind].append(time.perf_counter() - started)
+        if response.status >= 400:
+            self.errors.append(f"{kind} {response.status}: {text[:120]}")
+        return response.status, text
 
     async def sign_in(self, web: aiohttp.ClientSession) -> None:
-        """By the door, as people do."""
-        _, page = await self._timed("page", lambda: web.get(f"{self.base}/sign-in"))
-        fields = {"csrf": _mark(page), "pseudonym": self.name, "phrase": PHRASE}
-        await self._timed(
-            "sign-in", lambda: web.post(f"{self.base}/sign-in", data=fields, headers=BY_SCRIPT)
+        """Signs in with the form."""
+        _, page = await self.timed_request("page", lambda: web.get(f"{self.base}/sign-in"))
+        fields = {"csrf": csrf_token(page), "pseudonym": self.name, "phrase": PHRASE}
+        await self.timed_request(
+            "sign-in", lambda: web.post(f"{self.base}/sign-in", data=fields, headers=SCRIPT_HEADERS)
         )
 
     async def work(self, web: aiohttp.ClientSession, until: float) -> None:
-        """Rates until the time is over."""
+        """Rates items until the time is over or there are none left."""
         await asyncio.sleep(self.random.uniform(0, self.think))
-        _, page = await self._timed("page", lambda: web.get(f"{self.base}/review"))
-        where = await self._send(web, "/review/next", {"csrf": _mark(page)})
-        while time.monotonic() < until and where and re.fullmatch(r"/review/[0-9a-f]+", where):
-            status, page = await self._timed("page", lambda at=where: web.get(f"{self.base}{at}"))  # type: ignore[misc]
+        _, page = await self.timed_request("page", lambda: web.get(f"{self.base}/review"))
+        path = await self.submit(web, "/review/next", {"csrf": csrf_token(page)})
+        while time.monotonic() < until and path and re.fullmatch(r"/review/[0-9a-f]+", path):
+            status, page = await self.timed_request(
+                "page", lambda path=path: web.get(self.base + path)
+            )  # type: ignore[misc]
             if status != 200:
                 return
             await asyncio.sleep(self.random.uniform(0.5, 1.5) * self.think)
@@ -134,53 +143,55 @@ class Rater:
                 name: str(self.random.randint(1, 5))
                 for name in set(re.findall(r'name="(grade-\d+)"', page))
             }
-            fields = grades | {"csrf": _mark(page), "category": CATEGORIES[0], "note": ""}
-            where = await self._send(web, where, fields)
-            self.acknowledged += where is not None
+            fields = grades | {"csrf": csrf_token(page), "category": CATEGORIES[0], "note": ""}
+            path = await self.submit(web, path, fields)
+            self.acknowledged += path is not None
 
-    async def _send(
+    async def submit(
         self, web: aiohttp.ClientSession, path: str, fields: dict[str, str]
     ) -> str | None:
-        status, text = await self._timed(
-            "submit", lambda: web.post(self.base + path, data=fields, headers=BY_SCRIPT)
+        """Submits a form; returns the path of the next page, None on an error."""
+        status, text = await self.timed_request(
+            "submit", lambda: web.post(self.base + path, data=fields, headers=SCRIPT_HEADERS)
         )
         return str(json.loads(text)["go"]) if status == 200 else None
 
 
-def _mark(page: str) -> str:
-    found = re.search(r'name="csrf" value="([0-9a-f]+)"', page)
-    return found.group(1) if found else ""
+def csrf_token(page: str) -> str:
+    """Returns the CSRF token of a page's form."""
+    match = re.search(r'name="csrf" value="([0-9a-f]+)"', page)
+    return match.group(1) if match else ""
 
 
-def serve(db: str, port: int) -> subprocess.Popen[bytes]:
-    """The command, until it answers."""
+def start_server(db: str, port: int) -> subprocess.Popen[bytes]:
+    """Starts the server and waits until it listens."""
     command = [sys.executable, "-m", "truing", "redteam", "serve", "--db", db, "--port", str(port)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     for _ in range(600):
-        with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
                 return process
         time.sleep(0.1)
-    raise SystemExit("the server does not come up")
+    raise SystemExit("the server did not start within 60 s")
 
 
-async def everybody(base: str, names: list[str], seconds: float, think: float) -> list[Rater]:
-    """All raters, each with cookies of their own."""
+async def run_raters(base: str, names: list[str], seconds: float, think: float) -> list[Rater]:
+    """Runs all raters, each with a session of their own, and returns them."""
     raters = [Rater(base, name, think, n) for n, name in enumerate(names)]
-    jars = [
+    sessions = [
         aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True), headers={"origin": base})
         for _ in raters
     ]
-    for rater, web in zip(raters, jars, strict=True):
+    for rater, web in zip(raters, sessions, strict=True):
         await rater.sign_in(web)
     until = time.monotonic() + seconds
-    await asyncio.gather(*(r.work(web, until) for r, web in zip(raters, jars, strict=True)))
-    await asyncio.gather(*(web.close() for web in jars))
+    await asyncio.gather(*(r.work(web, until) for r, web in zip(raters, sessions, strict=True)))
+    await asyncio.gather(*(web.close() for web in sessions))
     return raters
 
 
 def quantiles(times: list[float]) -> dict[str, float]:
-    """Milliseconds."""
+    """Returns count, quantiles and maximum in milliseconds."""
     if len(times) < 2:
         return {"n": len(times)}
     cuts = statistics.quantiles(times, n=100, method="inclusive")
@@ -194,7 +205,7 @@ def quantiles(times: list[float]) -> dict[str, float]:
 
 
 def main() -> int:
-    """Runs it and prints the figures as JSON; exit status 2 if something was lost or doubled, or p95 is over 200 ms."""
+    """Prints the figures as JSON; returns 2 on lost or doubled ratings, errors or slow pages."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--db", default="")
     parser.add_argument("--raters", type=int, default=50)
@@ -206,19 +217,19 @@ def main() -> int:
         help="mean seconds between opening an item and submitting",
     )
     parser.add_argument("--items", type=int, default=3000)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        db = given.db or f"sqlite:///{Path(folder) / 'load.sqlite'}"
+        db = arguments.db or f"sqlite:///{Path(folder) / 'load.sqlite'}"
         store = open_store(db)
-        names = fill(store, given.raters, given.items)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        process = serve(db, port)
+        names = fill_database(store, arguments.raters, arguments.items)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        process = start_server(db, port)
         load = os.getloadavg()[0]
         try:
             raters = asyncio.run(
-                everybody(f"http://127.0.0.1:{port}", names, given.seconds, given.think)
+                run_raters(f"http://127.0.0.1:{port}", names, arguments.seconds, arguments.think)
             )
         finally:
             process.terminate()
@@ -238,9 +249,9 @@ def main() -> int:
     }
     figures = {
         "database": dialect,
-        "raters": given.raters,
-        "seconds": given.seconds,
-        "think": given.think,
+        "raters": arguments.raters,
+        "seconds": arguments.seconds,
+        "think": arguments.think,
         "acknowledged": acknowledged,
         "stored": len(rows),
         "lost": acknowledged - len(rows),
@@ -249,7 +260,8 @@ def main() -> int:
         "sent again": sum(r.resent for r in raters),
         "errors": [e for r in raters for e in r.errors][:5],
         "ms": {k: quantiles(t) for k, t in times.items()},
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, "
+        f"Python {platform.python_version()}",
         "load before": round(load, 1),
         "load after": round(os.getloadavg()[0], 1),
     }

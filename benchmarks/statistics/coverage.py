@@ -1,10 +1,11 @@
-"""How often the intervals hold the truth, and how wide they are: simulated on a grid, cells out of scope printed too.
+"""Coverage and width of the intervals, simulated on a grid.
 
     python benchmarks/statistics/coverage.py --draws 10000 --out benchmarks/statistics/results.json
 
-A cell is one method at one rate, number of rows, judge error and cluster size. *In scope* for approximate methods is
-n p (1 - p) >= 5 (n counts what the interval rests on: rows, labels or pairs) and 30 clusters or more. Aims: approximate
-methods cover 94 to 96.5 % on average and 93 % in every cell in scope, exact and anytime ones 94.5 % in every cell.
+A cell is one method at one rate, number of rows, judge error and cluster size. An approximate
+method is *in scope* where n p (1 - p) >= 5 (n counts rows, labels or pairs) and there are 30
+clusters or more; cells out of scope are printed too. Aims: approximate methods cover 94 to 96.5 %
+on average and 93 % in every cell in scope, exact and anytime methods 94.5 % in every cell.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ JUDGES = ((0.92, 0.39), (0.8, 0.95), (0.6, 0.99), (0.5, 0.5))
 
 @dataclass(frozen=True)
 class Cell:
-    """What is simulated: the method, its kind (approximate, exact, anytime, naive) and the place on the grid."""
+    """A method, its kind (approximate, exact, anytime, naive) and a point on the grid."""
 
     method: str
     kind: str
@@ -51,8 +52,8 @@ class Cell:
 
 
 @dataclass
-class Found:
-    """Coverage and mean width; `scope` false where the method makes no promise."""
+class CellResult:
+    """Coverage and mean width; `scope` is false where the method promises no coverage."""
 
     cell: Cell
     coverage: float
@@ -61,54 +62,60 @@ class Found:
     note: str = ""
 
 
-def _seed(cell: Cell) -> np.random.Generator:
+def cell_generator(cell: Cell) -> np.random.Generator:
+    """Returns a generator seeded by the cell, whatever the order of the cells."""
     return np.random.default_rng(
         zlib.crc32(f"{cell.method} {cell.rate} {cell.n} {cell.more}".encode())
     )
 
 
-def _hits(intervals: list[Interval], truths: np.ndarray | float) -> tuple[float, float]:
+def coverage_and_width(
+    intervals: list[Interval], truths: np.ndarray | float
+) -> tuple[float, float]:
+    """Returns the share of intervals that contain the truth, and their mean width."""
     low = np.array([i.lower for i in intervals])
     high = np.array([i.upper for i in intervals])
     inside = (low <= np.asarray(truths) + 1e-12) & (np.asarray(truths) <= high + 1e-12)
     return float(inside.mean()), float((high - low).mean())
 
 
-def rows(cell: Cell, draws: int) -> Found:
-    """Independent rows."""
+def rows(cell: Cell, draws: int) -> CellResult:
+    """Simulates independent rows."""
     make = wilson if cell.method == "wilson" else clopper_pearson
     table = [make(k, cell.n) for k in range(cell.n + 1)]
-    got = _seed(cell).binomial(cell.n, cell.rate, draws)
-    cover, width = _hits([table[k] for k in got], cell.rate)
-    return Found(
+    events_drawn = cell_generator(cell).binomial(cell.n, cell.rate, draws)
+    cover, width = coverage_and_width([table[k] for k in events_drawn], cell.rate)
+    return CellResult(
         cell, cover, width, cell.n * cell.rate * (1 - cell.rate) >= 5 or cell.kind == "exact"
     )
 
 
-def clusters(cell: Cell, draws: int) -> Found:
-    """m answers a prompt, alike to degree rho (beta-binomial)."""
-    random, m, rho = _seed(cell), cell.more["answers"], cell.more["rho"]
+def clusters(cell: Cell, draws: int) -> CellResult:
+    """Simulates m answers per prompt with intra-class correlation rho (beta-binomial)."""
+    random, m, rho = cell_generator(cell), cell.more["answers"], cell.more["rho"]
     a = cell.rate * (1 - rho) / rho if rho else None
-    made = []
+    intervals = []
     for _ in range(draws):
         p = cell.rate if a is None else random.beta(a, a * (1 - cell.rate) / cell.rate, cell.n)
         events = random.binomial(m, p, cell.n)
         if cell.method == "cluster bootstrap":
-            made.append(
+            intervals.append(
                 cluster_bootstrap(
                     events, np.full(cell.n, m), draws=400, seed=int(random.integers(2**31))
                 )
             )
         else:
             kinds = Counter(events.tolist())
-            made.append(clustered_wilson(list(kinds), [m] * len(kinds), times=list(kinds.values())))
-    cover, width = _hits(made, cell.rate)
+            intervals.append(
+                clustered_wilson(list(kinds), [m] * len(kinds), times=list(kinds.values()))
+            )
+    cover, width = coverage_and_width(intervals, cell.rate)
     effect = 1 + (m - 1) * rho
     scope = cell.n >= 30 and cell.n * m / effect * cell.rate * (1 - cell.rate) >= 5
-    return Found(cell, cover, width, scope)
+    return CellResult(cell, cover, width, scope)
 
 
-def _judged(
+def draw_verdicts(
     random: np.random.Generator, truth: np.ndarray, judge: tuple[float, float]
 ) -> np.ndarray:
     return np.where(
@@ -116,10 +123,10 @@ def _judged(
     )
 
 
-def corrected(cell: Cell, draws: int) -> Found:
-    """Labels drawn in the run: even, weighted to where the judge is unsure, or several answers a prompt."""
-    random, total, judge = _seed(cell), cell.more["rows"], tuple(cell.more["judge"])
-    design, made, names = cell.more["design"], [], Counter()
+def corrected(cell: Cell, draws: int) -> CellResult:
+    """Simulates labels drawn in a run: even, weighted to unsure rows, or in clusters."""
+    random, total, judge = cell_generator(cell), cell.more["rows"], tuple(cell.more["judge"])
+    design, intervals, names = cell.more["design"], [], Counter()
     for _ in range(draws):
         groups = None
         if design == "clusters":
@@ -129,7 +136,7 @@ def corrected(cell: Cell, draws: int) -> Found:
             groups = np.repeat(np.arange(total // m), m)
         else:
             truth = random.random(total) < cell.rate
-        judged = _judged(random, truth, judge).astype(float)
+        judged = draw_verdicts(random, truth, judge).astype(float)
         chance = np.full(total, cell.n / total)
         if design == "weighted":
             unsure = np.where(judged == 1, 1.0, 0.25)
@@ -142,9 +149,9 @@ def corrected(cell: Cell, draws: int) -> Found:
         labels[picked] = truth[picked]
         interval = judge_error.corrected_rate(judged, labels, chance, groups)
         names[interval.method] += 1
-        made.append(interval)
-    cover, width = _hits(made, cell.rate)
-    return Found(
+        intervals.append(interval)
+    cover, width = coverage_and_width(intervals, cell.rate)
+    return CellResult(
         cell,
         cover,
         width,
@@ -153,26 +160,26 @@ def corrected(cell: Cell, draws: int) -> Found:
     )
 
 
-def naive(cell: Cell, draws: int) -> Found:
-    """The raw rate of a judge that errs, with Wilson's interval, taken for the true rate."""
+def naive(cell: Cell, draws: int) -> CellResult:
+    """Simulates the raw rate of a judge that errs, taken for the true rate (Wilson)."""
     se, sp = cell.more["judge"]
     table = [wilson(k, cell.n) for k in range(cell.n + 1)]
     seen = cell.rate * se + (1 - cell.rate) * (1 - sp)
-    got = _seed(cell).binomial(cell.n, seen, draws)
-    cover, width = _hits([table[k] for k in got], cell.rate)
-    return Found(cell, cover, width, False, f"says {100 * seen:.0f} % on average")
+    events_drawn = cell_generator(cell).binomial(cell.n, seen, draws)
+    cover, width = coverage_and_width([table[k] for k in events_drawn], cell.rate)
+    return CellResult(cell, cover, width, False, f"says {100 * seen:.0f} % on average")
 
 
-def transported(cell: Cell, draws: int) -> Found:
-    """A card of so many positives and negatives; `shift` moves the true error rates away from the card's."""
+def transported(cell: Cell, draws: int) -> CellResult:
+    """Simulates error rates from a card; `shift` moves the true ones away from the card's."""
     random, (se, sp), m, shift = (
-        _seed(cell),
+        cell_generator(cell),
         cell.more["judge"],
         cell.more["card"],
         cell.more["shift"],
     )
     seen = cell.rate * min(1, se + shift) + (1 - cell.rate) * (1 - min(1, sp + shift))
-    made, refused = [], 0
+    intervals, refused = [], 0
     for k, a, b in zip(
         random.binomial(cell.n, seen, draws),
         random.binomial(m, se, draws),
@@ -181,75 +188,78 @@ def transported(cell: Cell, draws: int) -> Found:
         card = judge_error.JudgeErrorRates(
             sensitivity=a / m, specificity=b / m, positives=m, negatives=m
         )
-        got = judge_error.transported_rate(float(k), cell.n, card)
-        if got.interval is None or got.band is None:
+        estimate = judge_error.transported_rate(float(k), cell.n, card)
+        if estimate.interval is None or estimate.band is None:
             refused += 1
         else:
-            made.append(
-                Interval(got.interval.estimate, *got.band)
+            intervals.append(
+                Interval(estimate.interval.estimate, *estimate.band)
                 if cell.method.endswith("band")
-                else got.interval
+                else estimate.interval
             )
-    if not made:
-        return Found(cell, float("nan"), float("nan"), False, "always refused")
-    cover, width = _hits(made, cell.rate)
+    if not intervals:
+        return CellResult(cell, float("nan"), float("nan"), False, "always refused")
+    cover, width = coverage_and_width(intervals, cell.rate)
     scope = (
         cell.n * cell.rate * (1 - cell.rate) >= 5
         and refused < 0.05 * draws
         and (not shift or "band" in cell.method)
     )
-    return Found(cell, cover, width, scope, f"refused {100 * refused / draws:.1f} %")
+    return CellResult(cell, cover, width, scope, f"refused {100 * refused / draws:.1f} %")
 
 
-def pairs(cell: Cell, draws: int) -> Found:
-    """The same prompts twice; `down` and `up` are the shares that change."""
-    random, down, up = _seed(cell), cell.more["down"], cell.more["up"]
+def pairs(cell: Cell, draws: int) -> CellResult:
+    """Simulates the same prompts twice; `down` and `up` are the shares that change."""
+    random, down, up = cell_generator(cell), cell.more["down"], cell.more["up"]
     both = max(0.0, cell.rate - down)
     table = random.multinomial(cell.n, [both, down, up, 1 - both - down - up], draws)
-    made = []
+    intervals = []
     for a, b, c, d in table.tolist():
         if cell.method == "newcombe paired":
-            made.append(paired.newcombe_paired(paired.PairedTable(a, b, c, d)))
+            intervals.append(paired.newcombe_paired(paired.PairedTable(a, b, c, d)))
         else:
-            made.append(
+            intervals.append(
                 paired.paired_mean(
                     [1.0] * (a + b) + [0.0] * (c + d), [1.0] * a + [0.0] * b + [1.0] * c + [0.0] * d
                 )
             )
-    cover, width = _hits(made, up - down)
-    return Found(cell, cover, width, cell.n * (down + up) >= 5)
+    cover, width = coverage_and_width(intervals, up - down)
+    return CellResult(cell, cover, width, cell.n * (down + up) >= 5)
 
 
-def test_size(cell: Cell, draws: int) -> Found:
-    """How often the exact McNemar test calls equal models different (its coverage is one minus that)."""
-    random, change = _seed(cell), cell.more["changed"]
+def test_size(cell: Cell, draws: int) -> CellResult:
+    """Returns one minus the false positive rate of the exact McNemar test as the coverage."""
+    random, change = cell_generator(cell), cell.more["changed"]
     k = random.binomial(cell.n, change, draws)
     b = random.binomial(k, 0.5)
     wrong = np.mean([paired.mcnemar_exact(int(x), int(y - x)) < 0.05 for x, y in zip(b, k)])
-    return Found(cell, 1 - float(wrong), float("nan"), True)
+    return CellResult(cell, 1 - float(wrong), float("nan"), True)
 
 
-def corrected_difference(cell: Cell, draws: int) -> Found:
-    """Two models on the same prompts, labels drawn in both; a judge whose errors differ between them."""
-    random, total = _seed(cell), cell.more["rows"]
-    made = []
+def corrected_difference(cell: Cell, draws: int) -> CellResult:
+    """Simulates two models on the same prompts, and a judge whose errors differ between them."""
+    random, total = cell_generator(cell), cell.more["rows"]
+    intervals = []
     for _ in range(draws):
         hard = random.random(total)
         arms = []
         for rate, judge in ((cell.rate, (0.8, 0.9)), (cell.rate / 2, (0.6, 0.95))):
             truth = np.where(random.random(total) < 0.7, hard < rate, random.random(total) < rate)
-            judged = _judged(random, truth, judge).astype(float)
+            judged = draw_verdicts(random, truth, judge).astype(float)
             labels = np.full(total, np.nan)
             picked = random.choice(total, cell.n, replace=False)
             labels[picked] = truth[picked]
             arms.append(judge_error.ppi_mean(judged, labels, np.full(total, cell.n / total)))
-        made.append(judge_error.corrected_difference(arms[0], arms[1]))
-    cover, width = _hits(made, -cell.rate / 2)
-    return Found(cell, cover, width, cell.n * cell.rate / 2 * (1 - cell.rate / 2) >= 5)
+        intervals.append(judge_error.corrected_difference(arms[0], arms[1]))
+    cover, width = coverage_and_width(intervals, -cell.rate / 2)
+    return CellResult(cell, cover, width, cell.n * cell.rate / 2 * (1 - cell.rate / 2) >= 5)
 
 
-def _capital(values: np.ndarray, m: np.ndarray, population: int | None) -> np.ndarray:
-    """Whether each sequence ever rejects its own mean m: `BettingSequence`'s bets at one candidate, for all rows."""
+def ever_rejected(values: np.ndarray, m: np.ndarray, population: int | None) -> np.ndarray:
+    """Returns whether each sequence ever rejects its own mean m.
+
+    The bets of `BettingSequence` at one candidate mean, vectorised over the rows.
+    """
     draws, steps = values.shape
     up, down, total, var = np.zeros(draws), np.zeros(draws), np.zeros(draws), np.full(draws, 0.25)
     out = np.zeros(draws, bool)
@@ -266,9 +276,12 @@ def _capital(values: np.ndarray, m: np.ndarray, population: int | None) -> np.nd
     return out
 
 
-def betting(cell: Cell, draws: int) -> Found:
-    """Looked at after every draw: coverage is of the whole path, so that any stopping rule has at least this."""
-    random, n, population = _seed(cell), cell.n, cell.more.get("population")
+def betting(cell: Cell, draws: int) -> CellResult:
+    """Simulates looks after every draw.
+
+    Coverage is of the whole path, so that any stopping rule has at least this coverage.
+    """
+    random, n, population = cell_generator(cell), cell.n, cell.more.get("population")
     if population:
         events = round(population * cell.rate)
         values = np.zeros((draws, population))
@@ -276,7 +289,7 @@ def betting(cell: Cell, draws: int) -> Found:
         values = random.permuted(values, axis=1)[:, :n]
     else:
         values = (random.random((draws, n)) < cell.rate).astype(float)
-    missed = _capital(values, np.full(draws, cell.rate), population)
+    missed = ever_rejected(values, np.full(draws, cell.rate), population)
     widths = []
     for path in values[:20]:
         sequence = sequential.BettingSequence(population=population)
@@ -284,7 +297,7 @@ def betting(cell: Cell, draws: int) -> Found:
             sequence.add(value)
         widths.append(sequence.interval().width)
     fixed = np.mean([wilson(float(v.sum()), n).width for v in values[:20]])
-    return Found(
+    return CellResult(
         cell,
         1 - float(missed.mean()),
         float(np.mean(widths)),
@@ -293,15 +306,15 @@ def betting(cell: Cell, draws: int) -> Found:
     )
 
 
-def peeking(cell: Cell, draws: int) -> Found:
-    """What looking costs Wilson: the path of n looks at its interval, taken at its word."""
-    values = _seed(cell).random((draws, cell.n)) < cell.rate
+def peeking(cell: Cell, draws: int) -> CellResult:
+    """Simulates repeated looks at Wilson's interval, which is made for one look."""
+    values = cell_generator(cell).random((draws, cell.n)) < cell.rate
     z, n = normal_quantile(), np.arange(1, cell.n + 1)
     p = np.cumsum(values, 1) / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     inside = ((centre - half <= cell.rate) & (cell.rate <= centre + half))[:, 29:].all(1)
-    return Found(
+    return CellResult(
         cell,
         float(inside.mean()),
         float(2 * half[:, -1].mean()),
@@ -310,22 +323,22 @@ def peeking(cell: Cell, draws: int) -> Found:
     )
 
 
-def groups(cell: Cell, draws: int) -> Found:
-    """Fourteen categories of n rows, their rates spread about `rate`: their macro average, and each by partial pooling."""
-    random = _seed(cell)
+def groups(cell: Cell, draws: int) -> CellResult:
+    """Simulates the macro average and the partial pooling of fourteen categories of n rows."""
+    random = cell_generator(cell)
     rates = np.clip(random.beta(cell.rate * 10, (1 - cell.rate) * 10, 14), 0.005, 0.995)
-    got = random.binomial(cell.n, rates, (draws, 14))
+    events_drawn = random.binomial(cell.n, rates, (draws, 14))
     if cell.method == "macro average":
         table = [wilson(k, cell.n) for k in range(cell.n + 1)]
-        made = [macro_average([table[k] for k in row]) for row in got]
-        cover, width = _hits(made, float(rates.mean()))
-        return Found(cell, cover, width, 14 * cell.n * cell.rate * (1 - cell.rate) >= 5)
+        intervals = [macro_average([table[k] for k in row]) for row in events_drawn]
+        cover, width = coverage_and_width(intervals, float(rates.mean()))
+        return CellResult(cell, cover, width, 14 * cell.n * cell.rate * (1 - cell.rate) >= 5)
     covers, widths = [], []
-    for row in got:
-        cover, width = _hits(partial_pooling(row.tolist(), [cell.n] * 14), rates)
+    for row in events_drawn:
+        cover, width = coverage_and_width(partial_pooling(row.tolist(), [cell.n] * 14), rates)
         covers.append(cover)
         widths.append(width)
-    return Found(
+    return CellResult(
         cell,
         float(np.mean(covers)),
         float(np.mean(widths)),
@@ -334,11 +347,11 @@ def groups(cell: Cell, draws: int) -> Found:
     )
 
 
-Work = tuple[Callable[[Cell, int], Found], Cell]
+Work = tuple[Callable[[Cell, int], CellResult], Cell]
 
 
 def grid() -> Iterator[Work]:
-    """All cells."""
+    """Yields all cells with their simulations."""
     for p, n in itertools.product((0.01, 0.05, 0.1, 0.3, 0.5), (50, 100, 300, 1000)):
         yield rows, Cell("wilson", "approximate", p, n)
         yield rows, Cell("clopper-pearson", "exact", p, n)
@@ -403,17 +416,17 @@ def grid() -> Iterator[Work]:
             yield groups, Cell("partial pooling", "approximate", p, n)
 
 
-def one(work: tuple[Callable[[Cell, int], Found], Cell, int]) -> Found:
-    """One cell, in a process of its own."""
+def run_cell(work: tuple[Callable[[Cell, int], CellResult], Cell, int]) -> CellResult:
+    """Runs one cell, in a worker process."""
     make, cell, draws = work
     return make(cell, 30 if cell.method == "partial pooling" else draws)
 
 
-def summary(found: list[Found]) -> list[dict]:
-    """A line a method: the mean and the least coverage in scope, and whether the aim is met."""
+def summary(results: list[CellResult]) -> list[dict]:
+    """Returns for each method the mean and least coverage in scope, and whether the aim is met."""
     out = []
-    for method in dict.fromkeys(f.cell.method for f in found):
-        cells = [f for f in found if f.cell.method == method]
+    for method in dict.fromkeys(f.cell.method for f in results):
+        cells = [f for f in results if f.cell.method == method]
         kind = cells[0].cell.kind
         inside = [f.coverage for f in cells if f.scope]
         line = {
@@ -432,29 +445,30 @@ def summary(found: list[Found]) -> list[dict]:
     return out
 
 
-def table(found: list[Found]) -> str:
-    """Everything as Markdown."""
+def table(results: list[CellResult]) -> str:
+    """Returns the summary and all cells as Markdown tables."""
     lines = [
         "| method | kind | cells | in scope | mean % | least % | aim met |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
-    for s in summary(found):
+    for s in summary(results):
         mean, least = ("–" if s[k] is None else f"{100 * s[k]:.1f}" for k in ("mean", "least"))
         met = {True: "yes", False: "**no**"}.get(s.get("met"), "–")
         lines.append(
-            f"| {s['method']} | {s['kind']} | {s['cells']} | {s['in scope']} | {mean} | {least} | {met} |"
+            f"| {s['method']} | {s['kind']} | {s['cells']} | {s['in scope']} "
+            f"| {mean} | {least} | {met} |"
         )
     lines += [
         "",
         "| method | rate | n | more | coverage % | width | in scope | note |",
         "|---|---:|---:|---|---:|---:|---|---|",
     ]
-    for f in found:
+    for f in results:
         more = ", ".join(f"{k} {v}" for k, v in f.cell.more.items())
         scope = "yes" if f.scope else "no"
         lines.append(
-            f"| {f.cell.method} | {f.cell.rate:g} | {f.cell.n} | {more} | {100 * f.coverage:.1f} | {f.width:.3f} "
-            f"| {scope} | {f.note} |"
+            f"| {f.cell.method} | {f.cell.rate:g} | {f.cell.n} | {more} "
+            f"| {100 * f.coverage:.1f} | {f.width:.3f} | {scope} | {f.note} |"
         )
     return "\n".join(lines)
 
@@ -466,25 +480,25 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--out", type=Path, default=Path("results.json"))
     parser.add_argument("--processes", type=int, default=2)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     started = time.monotonic()
-    work = [(make, cell, given.draws) for make, cell in grid() if given.only in cell.method]
-    with multiprocessing.get_context("fork").Pool(given.processes) as pool:
-        found = pool.map(one, work, chunksize=1)
+    work = [(make, cell, arguments.draws) for make, cell in grid() if arguments.only in cell.method]
+    with multiprocessing.get_context("fork").Pool(arguments.processes) as pool:
+        results = pool.map(run_cell, work, chunksize=1)
     seconds = time.monotonic() - started
-    made = {
-        "draws": given.draws,
+    report = {
+        "draws": arguments.draws,
         "seconds": round(seconds),
-        "machine": f"{platform.machine()}, {given.processes} processes",
+        "machine": f"{platform.machine()}, {arguments.processes} processes",
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "summary": summary(found),
-        "cells": [asdict(f) for f in found],
+        "summary": summary(results),
+        "cells": [asdict(f) for f in results],
     }
-    given.out.write_text(json.dumps(made, indent=1) + "\n")
-    given.out.with_suffix(".md").write_text(table(found) + "\n")
-    print(table(found).split("\n\n")[0])
-    print(f"{len(found)} cells of {given.draws} draws in {seconds:.0f} s")
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    arguments.out.with_suffix(".md").write_text(table(results) + "\n")
+    print(table(results).split("\n\n")[0])
+    print(f"{len(results)} cells of {arguments.draws} draws in {seconds:.0f} s")
 
 
 if __name__ == "__main__":
