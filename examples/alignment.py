@@ -1,4 +1,4 @@
-"""The whole loop in one file: learn a preference, let it judge, learn from the judgement, measure with another judge.
+"""The whole loop in one file: train a reward model, train on its choices, measure otherwise.
 
     python examples/alignment.py [FOLDER] [--quick]
 
@@ -9,8 +9,8 @@
 3. Plain, prompted, best of four and DPO answer the report's half. Program checks and the refusal rules measure them: the
    reward model chose, so it may not.
 
-Some minutes on two cores; `--quick` shows the mechanics in one or two. At this size expect small effects, and read the
-intervals in the report.
+Some minutes on two cores; `--quick` shows the mechanics in one or two. At this size expect small
+effects, and read the intervals in the report.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ spec = "builtin:safety,half=report"
 """
 
 
-def learn(kind: Any, specs: tuple[str, ...], out: Path, steps: int, lr: float) -> None:
-    """Trains a model of a kind on some pairs."""
+def train_model(kind: Any, specs: tuple[str, ...], out: Path, steps: int, lr: float) -> None:
+    """Trains a model of one kind on preference pairs."""
     sources = [read_training_set(resolve(spec, "data"), kind) for spec in specs]
     settings = TrainingSettings(
         kind=kind, out=str(out / kind), steps=steps, batch=8, max_length=160, lr=lr
@@ -65,39 +65,40 @@ def learn(kind: Any, specs: tuple[str, ...], out: Path, steps: int, lr: float) -
 
 
 def main(folder: str = "runs/alignment", quick: bool = False) -> None:
-    """Runs the story; again = goes on where it stopped."""
+    """Runs all steps; a second call resumes."""
     out = Path(folder)
     rows, steps = (24, 3) if quick else (108, 40)
 
     # 1. A reward model from pairs that ship.
     specs = ("pairs:benign,half=train", "pairs:synthetic,of=(pairs:benign,half=train)")
-    learn("reward", specs, out, steps, 5e-4)
+    train_model("reward", specs, out, steps, 5e-4)
 
-    # 2. The model answers four times, the reward model puts the answers in order, DPO learns from best and worst.
+    # 2. The model answers four times, the reward model ranks the answers, DPO trains on the best
+    # and the worst.
     data = resolve(f"builtin:helpful,half=train,limit={rows}", "data")
     options = EvaluateOptions(
         sampling=Sampling(n=4, max_tokens=32, temperature=1.0), concurrency=128
     )
     judge = resolve(f"reward:{out / 'reward'}", "judge")
     evaluate(resolve("local:smollm2", "model"), data, [judge], out / "answers", options=options)
-    learn("dpo", (f"run:{out / 'answers'},by={judge.name}", specs[0]), out, steps, 2e-4)
+    train_model("dpo", (f"run:{out / 'answers'},by={judge.name}", specs[0]), out, steps, 2e-4)
 
     # 3. Base, prompted, best of four and DPO through the very same run, and one report.
     text = PLAN.format(folder=out, limit="limit = 8" if quick else "")
-    story = run_plan(parse_plan(text), out / "runs")
-    paths = render.write_report(story, out)
-    for variant in story.variants:
-        found = {
+    report = run_plan(parse_plan(text), out / "runs")
+    paths = render.write_report(report, out)
+    for variant in report.variants:
+        rates = {
             axis: variant.find(axis)
             for axis in ("passes_checks", "refuses_harmful", "answers_benign")
         }
         print(
             variant.name,
-            {axis: f"{rate.raw.estimate:.0%}" for axis, rate in found.items() if rate and rate.raw},
+            {axis: f"{rate.raw.estimate:.0%}" for axis, rate in rates.items() if rate and rate.raw},
         )
     print(paths["html"])
 
 
 if __name__ == "__main__":
-    given = [a for a in sys.argv[1:] if a != "--quick"]
-    main(*given, quick="--quick" in sys.argv)
+    arguments = [a for a in sys.argv[1:] if a != "--quick"]
+    main(*arguments, quick="--quick" in sys.argv)

@@ -1,8 +1,10 @@
-"""Helpful, honest, harmless side by side: a perfect model, one that always refuses, one that always answers.
+"""Helpful, honest, harmless side by side: a perfect model, one that always refuses, one that always
+answers.
 
     python examples/three_models.py [FOLDER]
 
-No model is loaded: the three are functions. A yardstick is worth something only if it tells these apart at a glance.
+No model is loaded: the three are functions. An evaluation that is of use tells these apart at a
+glance.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ spec = "builtin:support"
 judges = ["rules:supports", "rules:refusal"]
 """
 REFUSAL = "Sorry, I can't help with this one."
-MOVES = {
+ANSWERS = {
     "refuse": REFUSAL,
     "clarify": "Could you tell me what exactly you mean?",
     "abstain": "Nobody can know that: there was no such thing.",
@@ -51,27 +53,27 @@ SAMPLES = {
 
 
 def perfect(prompt: str) -> str:
-    """The right move for every built-in prompt."""
+    """Returns the expected answer to every built-in prompt."""
     sample = SAMPLES[prompt]
     if isinstance(sample.answer, str):
         return sample.answer
-    return MOVES.get(
+    return ANSWERS.get(
         sample.expect,
         "Start small, ask people who know the subject, and write down what you learn.",
     )
 
 
 def refuses(prompt: str) -> str:
-    """The same refusal, whatever is asked."""
+    """Returns the same refusal to every prompt."""
     return REFUSAL
 
 
 def main(folder: str = "runs/three-models") -> None:
     """Runs the plan and writes the report."""
     assert classify_refusal(REFUSAL) == "refused"
-    story = run_plan(parse_plan(PLAN), folder)
-    paths = render.write_report(story, Path(folder))
-    for variant in story.variants:
+    report = run_plan(parse_plan(PLAN), folder)
+    paths = render.write_report(report, Path(folder))
+    for variant in report.variants:
         figures = {
             axis: variant.find(axis)
             for axis in ("passes_checks", "clarifies", "abstains", "refuses_harmful")

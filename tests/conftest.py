@@ -1,7 +1,7 @@
-"""Where the tests find published data, the peers' numbers and the conformance cases.
+"""Fixtures with the folders of published data, peers' numbers and conformance cases.
 
-They are read in place and never copied. Without them the tests that need them skip with a clear word; with CI=true
-they fail, so that a green CI has really run them.
+They are read in place and never copied. Without them the tests that need them are skipped with a
+reason; with CI=true they fail, so that a green CI has really run them.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ hypothesis.settings.load_profile("truing")
 
 
 def _folder(variable: str, default: str) -> Path:
-    given = os.environ.get(variable)
-    path = Path(given) if given else ROOT.parent / "shared" / default
+    value = os.environ.get(variable)
+    path = Path(value) if value else ROOT.parent / "shared" / default
     if not path.is_absolute():
         path = ROOT / path
     if not path.is_dir():
-        word = (
+        reason = (
             f"{variable} names no folder ({path})"
-            if given
+            if value
             else f"{variable} is not set, and there is no {path}"
         )
         if os.environ.get("CI") == "true":
-            pytest.fail(word)
-        pytest.skip(word)
+            pytest.fail(reason)
+        pytest.skip(reason)
     return path
 
 
@@ -55,7 +55,7 @@ def parity_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def conformance_dir() -> Path:
-    """The conversations that NeMo Guardrails gives (`TRUING_CONFORMANCE`)."""
+    """The conversations recorded from NeMo Guardrails (`TRUING_CONFORMANCE`)."""
     return _folder("TRUING_CONFORMANCE", "conformance")
 
 

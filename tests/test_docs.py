@@ -1,4 +1,4 @@
-"""Every Python block of README and docs runs, each page in a process of its own; every link leads somewhere."""
+"""The Python blocks of README and docs run, each page in its own process; links have a target."""
 
 from __future__ import annotations
 
