@@ -11,7 +11,6 @@ import pytest
 from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import BudgetExceeded, DataError, PlanError, RunError
-from truing.core.ids import stream_seed
 from truing.core.types import (
     Answer,
     Conversation,
@@ -70,34 +69,6 @@ def test_same_call_again_queries_nothing(tmp_path: Path) -> None:
     assert len(model.prompts) == 9
     assert read_files(evaluate(model, MemoryDataset.of_size(9), [judge], tmp_path / "run")) == first
     assert (len(model.prompts), judge.calls) == (9, 9)
-
-
-def test_answers_are_stored_in_the_order_of_the_samples(tmp_path: Path) -> None:
-    async def slow_first(conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
-        number = int(conversation.prompt.split()[1].rstrip(":"))
-        await asyncio.sleep(0.0005 * (30 - number))
-        return (Answer.of(f"answer {number}"),)
-
-    model = SeedModel()
-    model.generate = slow_first  # type: ignore[method-assign]
-    run = evaluate(
-        model,
-        MemoryDataset.of_size(30),
-        [EvenJudge()],
-        tmp_path / "run",
-        options=EvaluateOptions(concurrency=30),
-    )
-    assert [r.text for r in run.responses()] == [f"answer {i}" for i in range(30)]
-    assert [j.sample_id for j in run.judgements()] == [s.id for s in run.samples()]
-
-
-def test_each_answer_has_its_own_random_stream(tmp_path: Path) -> None:
-    options = EvaluateOptions(seed=3, sampling=Sampling(n=2))
-    run = evaluate(SeedModel(), MemoryDataset.of_size(5), [], tmp_path / "run", options=options)
-    for r in run.responses():
-        assert r.text == f"{stream_seed(3, r.sample_id)}/{r.index}"
-    texts = {r.text for r in run.responses()}
-    assert len(texts) == 10
 
 
 def test_interrupted_run_continues_to_equal_bytes(tmp_path: Path) -> None:
@@ -300,55 +271,6 @@ def test_wrong_arguments_are_reported_together_before_the_first_call(tmp_path: P
         evaluate(model, MemoryDataset([]), [], tmp_path / "c")
     assert not (tmp_path / "b").exists()
     assert model.prompts == []
-
-
-def test_errors_of_model_and_judge_are_stored(tmp_path: Path) -> None:
-    class FaultyModel(SeedModel):
-        async def generate(
-            self, conversation: Conversation, sampling: Sampling
-        ) -> tuple[Answer, ...]:
-            number = int(conversation.prompt.split()[1].rstrip(":"))
-            if number == 0:
-                raise OSError("the connection\nbroke")
-            if number == 1:
-                return ()
-            if number == 2:
-                return (Answer.of("z" * 1_500_000),)
-            if number == 3:
-                return (Answer.of("half \ud800 a character"),)
-            if number == 4:
-                return ("text",)  # type: ignore[return-value]
-            return (Answer.of(""),)
-
-    class FaultyJudge(EvenJudge):
-        async def judge(self, sample: Sample, response: Response) -> Judgement:
-            if not response.text:
-                raise ZeroDivisionError("by zero")
-            return await super().judge(sample, response)
-
-    run = evaluate(FaultyModel(), MemoryDataset.of_size(6), [FaultyJudge()], tmp_path / "run")
-    kinds = [(r.failure.stage, r.failure.kind) if r.failure else None for r in run.responses()]
-    expected_kinds = [
-        ("model", "exception"),
-        ("model", "empty"),
-        ("model", "too_large"),
-        None,
-        ("model", "unparsable"),
-        None,
-    ]
-    assert kinds == expected_kinds
-    assert [len(r.text) for r in run.responses()][2] == 20_000
-    first = next(run.responses()).failure
-    assert first is not None and first.message == "OSError: the connection broke"
-    outcomes = [(j.verdict, j.failure.kind if j.failure else None) for j in run.judgements()]
-    assert outcomes == [
-        (None, "exception"),
-        (None, "empty"),
-        (None, "too_large"),
-        (True, None),
-        (None, "unparsable"),
-        (None, "exception"),
-    ]
 
 
 def test_failed_samples_are_repeated_only_with_retry_failures(tmp_path: Path) -> None:
