@@ -2,12 +2,12 @@
 
     python examples/alignment.py [FOLDER] [--quick]
 
-1. A reward model learns from pairs that ship: answers over refusals to harmless prompts that look harmful, and the same
-   answers over damaged ones (synthetic, and named so).
-2. The embedded 135M model answers the train half of the everyday instructions four times; the reward model puts the
-   answers in order, and DPO trains on the best over the worst.
-3. Plain, prompted, best of four and DPO answer the report's half. Program checks and the refusal rules measure them: the
-   reward model chose, so it may not.
+1. A reward model learns from pairs that ship: answers over refusals to harmless prompts that look
+   harmful, and the same answers over damaged ones (synthetic, and named so).
+2. The embedded 135M model answers the train half of the everyday instructions four times; the
+   reward model puts the answers in order, and DPO trains on the best over the worst.
+3. Plain, prompted, best of four and DPO answer the report's half. Program checks and the refusal
+   rules measure them: the reward model chose, so it may not.
 
 Some minutes on two cores; `--quick` shows the mechanics in one or two. At this size expect small
 effects, and read the intervals in the report.
