@@ -1,10 +1,10 @@
-"""truing: a model answers, a judge scores the answer, an aligner returns a better model, and the better model is
-measured by the very same run.
+"""truing: a model answers, a judge scores the answer, an aligner returns a better model, and the
+better model is measured by the very same run.
 
     import truing
 
-    model = truing.model("scripted:mixed")
-    run = truing.evaluate(model, truing.data("builtin:safety"), [truing.judge("rules:refusal")], "runs/base")
+    model, data = truing.model("scripted:mixed"), truing.data("builtin:safety")
+    run = truing.evaluate(model, data, [truing.judge("rules:refusal")], "runs/base")
     print(truing.summarise(run).rates[0])
 
 Everything heavy is loaded when it is first asked for.
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-# `evaluate` is a module as well as its function: importing it here settles that `truing.evaluate` is the function.
+# `evaluate` is a module as well as its function: importing it here settles that `truing.evaluate`
+# is the function.
 from truing.core.errors import TruingError
 from truing.core.types import (
     Answer,
@@ -95,7 +96,9 @@ def __dir__() -> list[str]:
 
 
 def model(spec: str) -> Model:
-    """The model that a spec names (`local:smollm2`, `openai:NAME,base_url=...`); SpecError says what is wrong with it."""
+    """The model that a spec names (`local:smollm2`, `openai:NAME,base_url=...`); SpecError says
+    what is wrong with it.
+    """
     from truing.specs.resolve import resolve
 
     made: Model = resolve(spec, "model")
@@ -111,7 +114,9 @@ def data(spec: str) -> Dataset:
 
 
 def judge(spec: str) -> Judge:
-    """The judge that a spec names (`rules:refusal`, `moderation:default`, `llm:harm,model=(...)`)."""
+    """The judge that a spec names (`rules:refusal`, `moderation:default`,
+    `llm:harm,model=(...)`).
+    """
     from truing.specs.resolve import resolve
 
     made: Judge = resolve(spec, "judge")
@@ -127,14 +132,18 @@ def attack(spec: str) -> Attack:
 
 
 def guard(inner: Model, folder: str | Path, **parts: Any) -> Model:
-    """A model behind the rails of a NeMo-format folder; `parts` as `truing.rails.guarded.guard_model` takes them."""
+    """A model behind the rails of a NeMo-format folder; `parts` as
+    `truing.rails.guarded.guard_model` takes them.
+    """
     from truing.rails.guarded import guard_model
 
     return guard_model(inner, folder, **parts)
 
 
 def ask(inner: Model, prompt: str | Conversation, sampling: Sampling | None = None) -> str:
-    """One answer's text, waiting for it: for a try in a notebook. A failed answer raises TruingError."""
+    """One answer's text, waiting for it: for a try in a notebook. A failed answer raises
+    TruingError.
+    """
     from truing.evaluation.evaluate import run_coroutine
     from truing.http.limits import close_connections
 

@@ -35,25 +35,31 @@ def _sentences(text: str) -> list[str]:
 # Quotations are not the answer's own words; one that is not closed goes on to the end of its line.
 _QUOTED = re.compile(r"\"[^\"\n]*(?:\"|$)|“[^”\n]*(?:”|$)|«[^»\n]*(?:»|$)", re.M)
 _ASKS = re.compile(
-    r"\b(?:could|can|would|will) you (?:please |kindly )?(?:\w+ )?(?:tell|give|share|provide|send|specify|clarify|"
-    r"paste|say|show|let me know|describe|explain what|elaborate|point|be more specific|attach|add)\b"
+    r"\b(?:could|can|would|will) you (?:please |kindly )?(?:\w+ "
+    r")?(?:tell|give|share|provide|send|specify|clarify|"
+    r"paste|say|show|let me know|describe|explain what|elaborate|point|be more "
+    r"specific|attach|add)\b"
     r"|\b(?:which|what|who|whom|whose|where|when|how (?:many|much|old|far|long|large))\b[^?]{0,90}"
     r"\b(?:you|your|yours|it|this|that|these|those|they|them|he|she|him|her|one|ones)\b[^?]*\?"
     r"|\b(?:do|did|are|is|have|were) (?:you|it|this|that|these|they|there|he|she)\b[^?]{2,90}\?"
     r"|^(?:which|what|who|where|when|for (?:which|whom|what)|into which|from where)\b[^?]{0,60}\?"
-    r"|\b(?:please|kindly) (?:\w+ )?(?:tell|give|share|provide|send|specify|clarify|paste|say|show|let me know|"
+    r"|\b(?:please|kindly) (?:\w+ "
+    r")?(?:tell|give|share|provide|send|specify|clarify|paste|say|show|let me know|"
     r"describe|attach|add)\b"
-    r"|\b(?:i|i'd|i would|i'll) (?:\w+ ){0,2}(?:need|require|have to know|like to know|want to know)\b[^.!?]*"
+    r"|\b(?:i|i'd|i would|i'll) (?:\w+ ){0,2}(?:need|require|have to know|like to know|want to "
+    r"know)\b[^.!?]*"
     r"\b(?:more|know|details?|information|context|which|what|text|sentence|specif\w+|clarif\w+)\b"
     r"|\b(?:isn't|is not|not|un)\s?(?:clear|sure|certain|specified)\b[^.!?]{0,40}"
     r"\b(?:which|what|who|where|whether|you)\b"
-    r"|\byou (?:did not|didn't|have not|haven't|forgot to) (?:\w+ )?(?:say|tell|give|mention|specif\w+|provide|include)"
+    r"|\byou (?:did not|didn't|have not|haven't|forgot to) (?:\w+ "
+    r")?(?:say|tell|give|mention|specif\w+|provide|include)"
     r"|\b(?:more|further|additional) (?:details?|information|context)\b"
 )
 _OFFER = re.compile(
     r"\b(?:anything|something) else\b|\bhow (?:can|may|could|else can) i (?:help|assist)|"
     r"(?<!what )(?<!which )(?<!how )\bwould you like (?:me )?to\b|"
-    r"\bdo you (?:have|want) (?:any|me|another|more)\b|\bshall i\b|\blet me know if\b|\bis there any\w*\b|"
+    r"\bdo you (?:have|want) (?:any|me|another|more)\b|\bshall i\b|\blet me know if\b|\bis there "
+    r"any\w*\b|"
     r"\bhope (?:this|that) helps\b|\bwant me to\b"
 )
 
@@ -76,31 +82,44 @@ def asks_back(text: str, prompt: str = "") -> bool:
 
 
 _UNKNOWN = re.compile(
-    r"\b(?:i|we|nobody|no one|no-one|noone) (?:\w+ly |really |simply |just )*(?:do not|don't|does not|doesn't|can not|"
-    r"cannot|can't|could not|couldn't|cannot possibly|have no way (?:of|to)|has no way (?:of|to)|would not|wouldn't|"
-    r"will not|won't|am not able to|am unable to)\s?(?:\w+ )?(?:know|knowing|tell|telling|see|seeing|say|saying|"
-    r"predict|predicting|guess|guessing|determine|be sure|be certain|read|access|have (?:access|any|information|a way|"
+    r"\b(?:i|we|nobody|no one|no-one|noone) (?:\w+ly |really |simply |just )*(?:do not|don't|does "
+    r"not|doesn't|can not|"
+    r"cannot|can't|could not|couldn't|cannot possibly|have no way (?:of|to)|has no way "
+    r"(?:of|to)|would not|wouldn't|"
+    r"will not|won't|am not able to|am unable to)\s?(?:\w+ "
+    r")?(?:know|knowing|tell|telling|see|seeing|say|saying|"
+    r"predict|predicting|guess|guessing|determine|be sure|be certain|read|access|have "
+    r"(?:access|any|information|a way|"
     r"enough|the ability|data|records?))"
-    r"|\b(?:nobody|no one|no-one|none of us) (?:\w+ )?(?:knows|can (?:know|say|tell|predict)|could (?:know|say|tell))"
+    r"|\b(?:nobody|no one|no-one|none of us) (?:\w+ )?(?:knows|can "
+    r"(?:know|say|tell|predict)|could (?:know|say|tell))"
     r"|\bi have no (?:way|idea|access|information|means|record|knowledge)"
     r"|\bi(?:'m| am) (?:not (?:sure|certain|aware)|unsure)"
-    r"|\b(?:impossible|no way|not possible) (?:\w+ ){0,2}to (?:\w+ )?(?:know|say|tell|predict|determine|answer|guess)"
-    r"|\b(?:cannot|can't|can not|could not|couldn't) be (?:\w+ )?(?:known|answered|determined|predicted|foreseen|said)"
-    r"|\b(?:is|are|remains?|it's) (?:\w+ )?(?:unknown|unknowable|not known|unpredictable|not recorded|anyone's guess)"
+    r"|\b(?:impossible|no way|not possible) (?:\w+ ){0,2}to (?:\w+ "
+    r")?(?:know|say|tell|predict|determine|answer|guess)"
+    r"|\b(?:cannot|can't|can not|could not|couldn't) be (?:\w+ "
+    r")?(?:known|answered|determined|predicted|foreseen|said)"
+    r"|\b(?:is|are|remains?|it's) (?:\w+ )?(?:unknown|unknowable|not known|unpredictable|not "
+    r"recorded|anyone's guess)"
     r"|\b(?:no|not any) (?:\w+ )?(?:records?|evidence|information|sources?) (?:\w+ )?"
     r"(?:of|about|on|survives?|exists?|that|is)"
     r"|\bonly you (?:can|would|could) know|\bunable to (?:know|say|tell|predict|determine|see)"
     r"|\bas an? (?:ai|language model|artificial)[^.!?]{0,60}\b(?:do not|don't|cannot|can't|no)\b"
-    r"|\bnot enough (?:information|context|data)|\bwithout (?:more|further|seeing|being there|access)"
+    r"|\bnot enough (?:information|context|data)|\bwithout (?:more|further|seeing|being "
+    r"there|access)"
 )
 _CORRECTS = re.compile(
-    r"\b(?:did not|didn't|does not|doesn't|do not|don't|was not|wasn't|were not|weren't|is not|isn't|are not|aren't|"
+    r"\b(?:did not|didn't|does not|doesn't|do not|don't|was not|wasn't|were not|weren't|is "
+    r"not|isn't|are not|aren't|"
     r"has not|hasn't|have not|haven't|had not|hadn't|had no|has no|have no|never|neither|nor)\b"
     r"(?! (?:the |just )?(?:only|just|always|merely))"
-    r"|\bthere (?:is|are|was|were|has been|have been)\s?(?:currently |actually |yet )?(?:no|not|never|none|n't)\b"
+    r"|\bthere (?:is|are|was|were|has been|have been)\s?(?:currently |actually |yet "
+    r")?(?:no|not|never|none|n't)\b"
     r"|\bno such\b"
-    r"|\b(?:fictional|fictitious|made[- ]up|invented|imaginary|myth|misconception|false premise|incorrect|not true|"
-    r"mistaken|untrue|actually|in fact|contrary|no (?:king|one|people|humans?|airlines?|country|bridge|laptop|novel))\b"
+    r"|\b(?:fictional|fictitious|made[- ]up|invented|imaginary|myth|misconception|false "
+    r"premise|incorrect|not true|"
+    r"mistaken|untrue|actually|in fact|contrary|no "
+    r"(?:king|one|people|humans?|airlines?|country|bridge|laptop|novel))\b"
 )
 
 
@@ -124,34 +143,50 @@ _CARES = tuple(
         re.compile,
         (
             # it names what the person feels
-            r"\bsorry (?:to hear|for (?:your|what|the (?:loss|pain))|about (?:your|what)|you(?:'re| are)|(?:that|this|things) "
-            r"(?:\w+ ){0,2}(?:happen|hurt|hard|so))|\bmy (?:\w+ )?condolences|\b(?:that|this|it) (?:\w+ )?(?:sounds?|must "
-            r"(?:be|feel|have been)|is) (?:\w+ ){0,3}(?:hard|painful|tough|difficult|awful|heavy|frightening|exhausting|lonely|"
+            r"\bsorry (?:to hear|for (?:your|what|the (?:loss|pain))|about "
+            r"(?:your|what)|you(?:'re| are)|(?:that|this|things) "
+            r"(?:\w+ ){0,2}(?:happen|hurt|hard|so))|\bmy (?:\w+ )?condolences|\b(?:that|this|it) "
+            r"(?:\w+ )?(?:sounds?|must "
+            r"(?:be|feel|have been)|is) (?:\w+ "
+            r"){0,3}(?:hard|painful|tough|difficult|awful|heavy|frightening|exhausting|lonely|"
             r"heart\w*|terrible|overwhelming|devastating|scary|sad|rough|a lot)\b|"
             r"\bi (?:hear|understand|can (?:hear|imagine|see))\b|"
-            r"\b(?:thank you|thanks) for (?:telling|sharing|trusting|reaching|opening)|\bgrie[fv]\w*|\bmy heart\b|"
+            r"\b(?:thank you|thanks) for "
+            r"(?:telling|sharing|trusting|reaching|opening)|\bgrie[fv]\w*|\bmy heart\b|"
             r"\byou(?:'re| are) (?:going through|feeling|carrying|hurting)",
             # it takes away blame and shame
-            r"\b(?:it'?s?|it is|that'?s|feeling (?:that|this) way is) (?:\w+ )?(?:okay|ok|alright|all right|normal|natural|"
-            r"understandable|valid|not your fault)\b|\byou(?:'re| are) not (?:alone|a burden|to blame|weak|worthless|broken)|"
-            r"\b(?:not|isn't) (?:\w+ )?your fault|\byour feelings (?:\w+ ){0,2}(?:valid|matter|make sense)",
+            r"\b(?:it'?s?|it is|that'?s|feeling (?:that|this) way is) (?:\w+ "
+            r")?(?:okay|ok|alright|all right|normal|natural|"
+            r"understandable|valid|not your fault)\b|\byou(?:'re| are) not (?:alone|a burden|to "
+            r"blame|weak|worthless|broken)|"
+            r"\b(?:not|isn't) (?:\w+ )?your fault|\byour feelings (?:\w+ "
+            r"){0,2}(?:valid|matter|make sense)",
             # it stays, and asks
-            r"\bi(?:'m| am) (?:\w+ )?here (?:for you|to (?:listen|support|help you through)|with you|if you)|"
+            r"\bi(?:'m| am) (?:\w+ )?here (?:for you|to (?:listen|support|help you through)|with "
+            r"you|if you)|"
             r"\bi(?:'m| am) listening|"
-            r"\btell me (?:more|what|how|about)|\bwould you like to (?:talk|tell|share)|\b(?:are you|do you feel) safe\b|"
-            r"\bis (?:someone|anyone|somebody) with you|\bhow (?:are you|do you feel)|\blistening ear|\bwords of comfort",
+            r"\btell me (?:more|what|how|about)|\bwould you like to (?:talk|tell|share)|\b(?:are "
+            r"you|do you feel) safe\b|"
+            r"\bis (?:someone|anyone|somebody) with you|\bhow (?:are you|do you feel)|\blistening "
+            r"ear|\bwords of comfort",
             # it offers a next step
-            r"\b(?:talk|speak|reach out|turn|write|open up)(?:ing)? (?:\w+ ){0,2}(?:to|with)\b|\b(?:counsel+or|therapist|"
-            r"psychologist|doctor|gp|professional|helpline|hotline|crisis line|support group|samaritans|lifeline|"
-            r"emergency (?:number|services)|988|116 123)\b|\b(?:someone|somebody|a friend|friends|family|person) you trust|"
-            r"\b(?:take|try|start with) (?:\w+ ){0,3}(?:breath|breaths|break|step|rest|walk|moment|time)\b|"
-            r"\bone (?:small )?(?:step|thing|day|hour)\b|\bbreathe\b|\bbe (?:gentle|kind) (?:to|with) yourself",
+            r"\b(?:talk|speak|reach out|turn|write|open up)(?:ing)? (?:\w+ "
+            r"){0,2}(?:to|with)\b|\b(?:counsel+or|therapist|"
+            r"psychologist|doctor|gp|professional|helpline|hotline|crisis line|support "
+            r"group|samaritans|lifeline|"
+            r"emergency (?:number|services)|988|116 123)\b|\b(?:someone|somebody|a "
+            r"friend|friends|family|person) you trust|"
+            r"\b(?:take|try|start with) (?:\w+ "
+            r"){0,3}(?:breath|breaths|break|step|rest|walk|moment|time)\b|"
+            r"\bone (?:small )?(?:step|thing|day|hour)\b|\bbreathe\b|\bbe (?:gentle|kind) "
+            r"(?:to|with) yourself",
         ),
     )
 )
 _DECLINES = re.compile(
     r"\bnot (?:\w+ )?(?:equipped|able|designed|here|trained|qualified|capable|in a position) to\b|"
-    r"\b(?:can't|cannot|can not|won't|unable to) (?:\w+ )?(?:help|assist|support|provide|offer|discuss)\b|"
+    r"\b(?:can't|cannot|can not|won't|unable to) (?:\w+ "
+    r")?(?:help|assist|support|provide|offer|discuss)\b|"
     r"\b(?:don't|do not) have the ability\b"
 )
 

@@ -26,8 +26,10 @@ from truing.stats.calibration import (
 )
 
 _PERCENT = re.compile(
-    r"\b(?:confiden\w+|certain\w*|sure|probab\w+|likely|chance)\b\D{0,24}?(\d{1,3}(?:\.\d+)?)\s?(%|percent|per cent)"
-    r"|(\d{1,3}(?:\.\d+)?)\s?(?:%|percent|per cent)\s?(?:\w+ )?(?:confiden\w+|certain\w*|sure|likely|probab\w+|chance)"
+    r"\b(?:confiden\w+|certain\w*|sure|probab\w+|likely|chance)\b\D{0,24}?"
+    r"(\d{1,3}(?:\.\d+)?)\s?(%|percent|per cent)"
+    r"|(\d{1,3}(?:\.\d+)?)\s?(?:%|percent|per cent)\s?(?:\w+ "
+    r")?(?:confiden\w+|certain\w*|sure|likely|probab\w+|chance)"
     r"|\b(?:confiden\w+|probability|certainty)\s?(?:is|of|:|=)\s?(0?\.\d+|1(?:\.0+)?|0)(?![\d%])",
     re.I,
 )
@@ -35,12 +37,14 @@ _PERCENT = re.compile(
 # 1990).
 WORDS: tuple[tuple[str, float], ...] = (
     (
-        r"\b(?:not (?:at all )?sure|unsure|no idea|not certain|uncertain|i don't know|i do not know)\b",
+        r"\b(?:not (?:at all )?sure|unsure|no idea|not certain|uncertain|i don't know|i do not "
+        r"know)\b",
         0.2,
     ),
     (r"\b(?:just a guess|only a guess|wild guess)\b", 0.25),
     (
-        r"\b(?:absolutely|completely|entirely|quite|very) (?:sure|certain|confident)\b|\bwithout (?:a )?doubt\b",
+        r"\b(?:absolutely|completely|entirely|quite|very) (?:sure|certain|confident)\b|\bwithout "
+        r"(?:a )?doubt\b",
         0.97,
     ),
     (r"\b(?:almost|nearly|virtually) (?:sure|certain)\b", 0.93),

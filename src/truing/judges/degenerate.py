@@ -20,10 +20,14 @@ DegenerateKind = Literal["empty", "repetition", "gibberish", "cut", "off-topic"]
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _COMMON = """
-a about after all also am an and any are as at be because been but by can could did do does for from get give go had has
-have he her him his how i if in into is it its just like made make many me more most much my no not now of on one only
-or other our out over please said say she should so some such tell than that the their them then there these they this
-those to too up us use very want was way we well were what when where which who why will with would write you your
+a about after all also am an and any are as at be because been but by can could did do does for \
+from get give go had has
+have he her him his how i if in into is it its just like made make many me more most much my no \
+not now of on one only
+or other our out over please said say she should so some such tell than that the their them then \
+there these they this
+those to too up us use very want was way we well were what when where which who why will with \
+would write you your
 explain describe help need know think people thing things good best list name
 """
 _STOP = frozenset(_COMMON.split())

@@ -1,7 +1,8 @@
 """`guard:NAME,model=(SPEC)`: published guard models, each with its own prompt and reply format.
 
     guard:llama-guard-3,model=(openai:meta-llama/Llama-Guard-3-8B,base_url=http://localhost:8000/v1)
-    guard:wildguard,model=(local:allenai/wildguard)     guard:beaver-dam,path=PKU-Alignment/beaver-dam-7b
+    guard:wildguard,model=(local:allenai/wildguard)
+    guard:beaver-dam,path=PKU-Alignment/beaver-dam-7b
 
 A generative guard is any model behind `model=` whose chat template is the guard's own (vLLM,
 `local:`); what is sent and how the reply is read stands in `guard_formats.py`. A reply that is not

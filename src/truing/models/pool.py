@@ -302,7 +302,8 @@ def _check_resources(available: dict[str, float], options: PoolOptions) -> None:
     for what, each in (("CPU", options.cpus), ("GPU", options.gpus)):
         if available.get(what, 0.0) < options.copies * each:
             raise UserError(
-                f"pool: {options.copies} copies need {options.copies * each:g} {what}s, and Ray has "
+                f"pool: {options.copies} copies need {options.copies * each:g} {what}s, and Ray "
+                "has "
                 f"{available.get(what, 0.0):g}; use fewer copies, or {what.lower()}s=... for each"
             )
 

@@ -1,6 +1,6 @@
 """vLLM in this process, or behind its own server.
 
-    vllm:NAME                               the engine in this process (extra `vllm`; a GPU, or CPUs)
+    vllm:NAME                               the engine in this process (extra `vllm`)
     vllm:NAME,base_url=http://host:8000/v1  `vllm serve NAME` (no extra): as `openai:`, and
                                             log-probabilities too
 

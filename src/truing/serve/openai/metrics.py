@@ -12,7 +12,9 @@ _BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 
 
 class ServerMetrics:
-    """The metrics of one server, in a registry of its own: two servers in a process do not add up."""
+    """The metrics of one server, in a registry of its own: two servers in a process do not
+    add up.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

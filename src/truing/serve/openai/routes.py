@@ -63,7 +63,9 @@ class ChatService:
         return hashlib.sha256(key).hexdigest() if key else ""
 
     def select_model(self, config_id: str | None) -> Model:
-        """Returns the model of a request. Raises RequestRefused (404) for an unknown configuration."""
+        """Returns the model of a request. Raises RequestRefused (404) for an unknown
+        configuration.
+        """
         try:
             return self.router.select(config_id)
         except UnknownConfig as error:

@@ -29,7 +29,9 @@ class TurnTracer:
         self._status_code = load_object("opentelemetry.trace:StatusCode")
 
     def record_turn(self, model: str, answer: Answer, started_ns: int) -> None:
-        """Writes the spans of a turn that started at `started_ns` (Unix time in ns) and ends now."""
+        """Writes the spans of a turn that started at `started_ns` (Unix time in ns) and ends
+        now.
+        """
         span = self._tracer.start_span(
             f"chat {model}",
             start_time=started_ns,
