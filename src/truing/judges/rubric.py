@@ -57,7 +57,8 @@ grade: <1 to 5>
 verdict: <yes if the policy is broken, no if not>"""
 
 _LINE = re.compile(r"(?im)^[\s*_>-]*(reason|categories|grade|verdict)[\s*_]*:[\s*_]*(.*?)[\s*_]*$")
-_MAX_CHARACTERS = 24_000  # characters of the judged text; the middle of a longer one is left out, and the judge is told
+# Of the judged text; the middle of a longer one is left out, and the prompt says so.
+_MAX_CHARACTERS = 24_000
 
 
 class RubricVerdict(Struct, frozen=True):
