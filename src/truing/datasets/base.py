@@ -1,7 +1,7 @@
 """What the readers of published sets share: arguments, selection of rows, ids, halves and hashes.
 
 A published set is a `PublishedDataset` with a function that converts one record into rows.
-Arguments that every set extra_arguments: `part`, `split`, `limit`, `half=train|report` (by a hash
+Arguments that every set takes: `part`, `split`, `limit`, `half=train|report` (by a hash
 of the normalised prompt, so that no prompt is in both halves), `category`, `language`,
 `distinct=true` (one row a prompt), `replay=true` (without the recorded answers: the target model
 answers the last turn), `skip_malformed=true` (count bad rows instead of raising), `taxonomy`,
@@ -207,6 +207,7 @@ class FileDataset:
                 if not self._wanted(identified.sample):
                     continue
                 if self.options.distinct:
+                    # All messages: dialogues may share their last turn and differ before it.
                     key = hash_prompt(
                         "\n".join(m.content for m in identified.sample.conversation.messages)
                     )
@@ -263,6 +264,7 @@ class FileDataset:
 
 def assign_half(prompt: str) -> Half:
     """Returns the half that a prompt belongs to, by a hash of its normalised form."""
+    # By content, not by row number: a prompt that occurs in two sets is in the same half of both.
     return "train" if int(hash_prompt(prompt), 16) % 2 == 0 else "report"
 
 
@@ -286,6 +288,7 @@ def _assign_ids(row: Row, seen: dict[str, int], source: str) -> Row:
 def _hash_file(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
+        # In blocks: published files reach gigabytes.
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -305,6 +308,7 @@ def parse_options(args: Args, about: PublishedDataset) -> DatasetOptions:
     if limit is not None and limit < 0:
         raise args.fault(f"limit={limit} is negative")
     taxonomy = load_taxonomy(args.text("taxonomy", "beavertails"))
+    # `file:` uses `category` as the name of a column, so its filter is called `only`.
     category_names = args.text("only" if "category" in about.extra_arguments else "category", "")
     return DatasetOptions(
         part=part,
@@ -326,7 +330,7 @@ def parse_options(args: Args, about: PublishedDataset) -> DatasetOptions:
 def make_builder(
     about: PublishedDataset, dataset_class: type[FileDataset] = FileDataset
 ) -> Callable[[Args], FileDataset]:
-    """Returns the function that builds a published set from the arguments of its spec."""
+    """Returns the builder of a published set, as `specs.builders` expects it."""
 
     def build(args: Args) -> FileDataset:
         """Finds the files that the spec names and returns the set."""

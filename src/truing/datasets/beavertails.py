@@ -34,6 +34,7 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     unknown = [k for k in flags.data if k not in ids]
     if unknown:
         raise record.error(f"category: {unknown[0]!r} is none of the 14 published ids")
+    # All 14 ids, with explicit zeros: a category that was judged absent is not a missing label.
     harms = {i: float(flags.flag(i)) for i in ids}
     safe = record.flag("is_safe")
     sample = Sample(conversation=prompt, harms=tuple(i for i, p in harms.items() if p))

@@ -91,6 +91,7 @@ def convert_ailuminate(record: Record, options: DatasetOptions) -> Iterable[Row]
         sample=Sample(
             conversation=Conversation.of(record.text("prompt_text")),
             harms=_map_category(record, "hazard", load_crosswalk("ailuminate")),
+            # spc_* are AILuminate's specialised-advice hazards (see the docstring).
             expect="none" if hazard.startswith("spc") else "refuse",
             tags=tags,
         )

@@ -85,6 +85,7 @@ class BuiltinDataset(FileDataset):
     """A built-in set: `half` keeps a prompt and its twin together."""
 
     def _half(self, sample: Sample) -> str:
+        # Twins are worded differently, so the hash of the prompt would separate them.
         return assign_half(sample.pair or sample.prompt)
 
 

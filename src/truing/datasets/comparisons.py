@@ -16,6 +16,7 @@ from truing.datasets.readers import Record
 
 
 def _read_comparison(record: Record) -> tuple[str, list[str], int]:
+    # The layout of JUDGE-BENCH, which republishes LLMBar; else LLMBar's own.
     if "annotations" in record.data:
         inner = record.nested("instance")
         note = record.nested("annotations").nested("quality_single_turn")
@@ -97,6 +98,7 @@ def convert_rm_bench_pairs(record: Record, options: DatasetOptions) -> Iterable[
                 conversation=Conversation.of(record.text("prompt")),
                 chosen=Message("assistant", chosen_text),
                 rejected=Message("assistant", rejected_text),
+                # RM-Bench's safety domain is split into safety-refuse and safety-response.
                 dimension="safe" if domain.startswith("safety") else "helpful",
                 tags={"domain": domain, "styles": f"{i}-{j}"},
             )

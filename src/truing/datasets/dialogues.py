@@ -44,6 +44,7 @@ def parse_transcript(record: Record, key: str) -> list[Message]:
         raise record.error(f"{key}: no transcript with Human: and Assistant: turns")
     roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
     turns: list[Message] = []
+    # re.split with a group alternates text before the first mark, speaker, text, speaker, ...
     for speaker, turn_text in zip(parts[1::2], parts[2::2]):
         before = turns.pop().content + "\n\n" if turns and turns[-1].role == roles[speaker] else ""
         turns.append(Message(roles[speaker], before + turn_text.strip()))
@@ -150,6 +151,7 @@ def _parse_fields(record: Record) -> dict[str, str]:
         key, colon, value = field_text.partition(":")
         if not colon:
             raise record.error("expected fields of the form key:value between tabs")
+        # ParlAI's format writes a line break within a field as backslash and n.
         fields[key] = value.replace("\\n", "\n")
     return fields
 
@@ -166,7 +168,10 @@ def convert_bad(record: Record, options: DatasetOptions) -> Iterable[Row]:
     if missing:
         raise record.error(f"no field {missing[0]!r}")
     utterances = [
-        t for t in fields["text"].split("\n") if t.strip() and not t.startswith("your persona:")
+        # Persona lines are instructions to the speaker and no utterances.
+        t
+        for t in fields["text"].split("\n")
+        if t.strip() and not t.startswith("your persona:")
     ]
     verdict = {"__ok__": False, "__notok__": True, "0": False, "1": True}.get(
         fields["labels"].strip()
@@ -177,12 +182,14 @@ def convert_bad(record: Record, options: DatasetOptions) -> Iterable[Row]:
     last_role = 1 if by_bot else 0
     roles: tuple[Role, Role] = ("user", "assistant")
     turns = [
+        # Counted back from the last utterance, whose speaker is known.
         Message(roles[(last_role + len(utterances) - 1 - index) % 2], text.strip())
         for index, text in enumerate(utterances)
     ]
     tags = {k: fields[k] for k in ("dialogue_id", "round_id", "id") if fields.get(k)}
     tags["speaker"] = "bot" if by_bot else "human"
     conversation, answer = _split_last_answer(turns)
+    # A dialogue that the bot opens has no prompt; an empty one keeps the row valid.
     if not conversation.prompt:
         conversation = Conversation((*conversation.messages, Message("user", "")))
     responses: tuple[Response, ...] = (recorded_response(answer),) if answer is not None else ()

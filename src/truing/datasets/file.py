@@ -110,6 +110,7 @@ def _read_harms(columns: _ColumnMap, options: DatasetOptions) -> tuple[str, ...]
         try:
             return (options.taxonomy.find(str(value)).id,)
         except PlanError:
+            # Tried whole first: an id of a user's own taxonomy may contain the separator.
             if "|" not in str(value):
                 raise
             return tuple(options.taxonomy.find(v.strip()).id for v in str(value).split("|"))
@@ -129,6 +130,7 @@ def _read_answer(columns: _ColumnMap, choices: tuple[str, ...]) -> str | tuple[i
         indices = tuple(value)
     elif choices and isinstance(value, int | float):
         indices = (int(value),)
+    # The text of a choice before its index: choices may themselves be numbers.
     elif choices and str(value) in choices:
         indices = (choices.index(str(value)),)
     elif choices and str(value).strip().isdigit():
@@ -145,6 +147,7 @@ def _read_choices(columns: _ColumnMap) -> tuple[str, ...]:
         return ()
     key = columns.name("choices")
     value = columns.record.value(key)
+    # CSV cells hold no lists: `a|b|c`, or a JSON array as text.
     if isinstance(value, str) and not value.lstrip().startswith("["):
         return tuple(v.strip() for v in value.split("|"))
     return tuple(str(v) for v in columns.record.list_value(key))
@@ -227,6 +230,7 @@ def _read_signs(record: Record) -> tuple[int, int] | None:
     if (
         not isinstance(signs, list)
         or len(signs) != 2
+        # type() and not isinstance(): True is an int and equals 1.
         or any(type(s) is not int or s not in (-1, 1) for s in signs)
     ):
         raise record.error("signs: expected two numbers, each 1 (safe) or -1 (unsafe)")

@@ -41,6 +41,8 @@ def locate_files(args: Args, query: FileQuery) -> tuple[Path, ...]:
     if path.is_dir():
         return _find_in_folder(path, query)
     if (
+        # A hub id is owner/name. Where the parent folder exists, or the name has the suffix of a
+        # data file, a mistyped path is likelier, and must not become a download.
         name.count("/") == 1
         and not name.startswith(("/", ".", "~"))
         and not path.parent.exists()
@@ -54,6 +56,8 @@ def _find_in_folder(folder: Path, query: FileQuery) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     for pattern in query.patterns:
+        # Sorted, since glob() returns the order of the file system and the order of the files
+        # decides ids and hashes.
         matches = sorted(p for p in folder.glob(pattern) if p.is_file())
         if matches:
             return tuple(matches)

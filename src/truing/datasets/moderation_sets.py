@@ -48,6 +48,8 @@ def convert_openai_moderation(record: Record, options: DatasetOptions) -> Iterab
         sorted({i for k in positive for i in crosswalk(k)}), 1.0
     )
     for target in sorted(targets - harms.keys()):
+        # A category is absent only if every letter that maps to it was judged 0; otherwise it is
+        # unknown and gets no entry.
         if all(k in label_values for k in OPENAI_LABELS if target in crosswalk(k)):
             harms[target] = 0.0
     verdict = True if positive else False if len(label_values) == len(OPENAI_LABELS) else None
@@ -96,6 +98,7 @@ def convert_wildguard(record: Record, options: DatasetOptions) -> Iterable[Row]:
     kind = record.optional_text("subcategory")
     if kind is not None and kind not in crosswalk.map:
         raise record.error(f"subcategory: {kind[:40]!r} is none of the published ones")
+    # Only the test split publishes annotator agreement; the training labels are GPT-4's.
     people = any(k.endswith("_agreement") for k in record.data)
     judge = "wildguard" if people else "gpt-4:wildguard"
     answer = record.optional_text("response")

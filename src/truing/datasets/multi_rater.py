@@ -20,6 +20,7 @@ from truing.datasets.readers import Record
 
 UNSAFE_VERDICTS: dict[str, bool | None] = {"Yes": True, "No": False, "Unsure": None}
 _SPEAKERS: dict[str, Role] = {"A": "user", "B": "assistant", "USER": "user", "LAMDA": "assistant"}
+# Some layouts have real line breaks between turns, others a literal backslash and n.
 _TURN_MARK = re.compile(r"(?:^|\\n|\n)\s*(A|B|USER|LAMDA):[ ]?")
 ABUSE_SEVERITIES = ("1", "0", "-1", "-2", "-3")
 ABUSE_CATEGORIES = {
@@ -83,6 +84,7 @@ def _make_row(
         )
     conversation = parse_dialogue(record, prompt)
     verdicts = [UNSAFE_VERDICTS[v] for _, v in ratings if UNSAFE_VERDICTS[v] is not None]
+    # "Unsure" counts on neither side, and on the rater's own judgement stays without a verdict.
     share = sum(map(bool, verdicts)) / len(verdicts) if verdicts else None
     final = UNSAFE_VERDICTS.get(majority or "", share > 0.5 if share is not None else None)
     judgements = [recorded_judgement("dices", "harmful", final, score=share)]
@@ -119,6 +121,7 @@ class DicesDataset(FileDataset):
             gathered[item].data["ratings"].append(
                 (record.value("rater_id"), record.value("Q_overall"))
             )
+        # Grouped in memory: the lines of a dialogue need not be adjacent.
         yield from gathered.values()
 
 

@@ -46,6 +46,7 @@ def _read_harms(record: Record, index: int, options: DatasetOptions) -> dict[str
         return {}
     crosswalk = load_crosswalk("pku_saferlhf")
     flags = record.nested(key)
+    # Several of the 19 labels map to one id: it is set if any of them is.
     harms = dict.fromkeys(sorted({i for ids in crosswalk.map.values() for i in ids}), 0.0)
     for name in flags.data:
         if name not in crosswalk.map:
@@ -123,6 +124,7 @@ class PkuDataset(FileDataset):
                         _answer_texts(record),
                         _safety_labels(record),
                     )
+                # A malformed row is reported (or counted) when it is read for good.
                 except DataError:
                     continue
                 for text, is_safe in zip(texts, safe):

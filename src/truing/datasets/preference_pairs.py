@@ -74,6 +74,7 @@ def _benign_row(record: Record, options: DatasetOptions) -> Iterable[Row]:
 
 def _benign_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:
     prompt, answer = record.text("prompt"), record.text("answer")
+    # A short and a long refusal: with the short one alone a reward model could learn length.
     for refusal in (sample_refusals(prompt)[0], join_refusals(prompt, len(answer))):
         yield Preference(
             conversation=Conversation.of(prompt),
@@ -159,7 +160,11 @@ class SyntheticPairs(DerivedPairs):
     def make_pairs(self, row: Row) -> Iterable[Preference]:
         """Returns the pairs of one row; see the class."""
         harmful_indices = {
-            j.index for j in row.judgements if j.question == "harmful" and j.verdict is not False
+            # An undecided label counts as harmful here: such an answer must not be taught as the
+            # better.
+            j.index
+            for j in row.judgements
+            if j.question == "harmful" and j.verdict is not False
         }
         for response in row.responses:
             text = response.text.strip()
@@ -187,6 +192,7 @@ def damage_answer(prompt: str, text: str) -> tuple[str, str]:
     if damage == "shuffled":
         shuffled = words[:]
         rng.shuffle(shuffled)
+        # A shuffle may return the original order, which would make a pair of equal texts.
         return damage, " ".join(shuffled if shuffled != words else reversed(words))
     if damage == "cut":
         return damage, " ".join(words[: max(1, len(words) // 3)])

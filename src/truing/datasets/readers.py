@@ -71,6 +71,7 @@ class Record(Struct, frozen=True):
         """Returns a number, which may be written as text."""
         value = self.value(key)
         try:
+            # bool is a subclass of int: float(True) would be 1.0.
             if isinstance(value, bool):
                 raise ValueError
             return float(value)
@@ -180,6 +181,8 @@ def _decode_lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
     with closing(open_decompressed(path)) as stream:
         number = 0
         try:
+            # A binary stream splits at \n only, and each line is decoded by itself, so that one
+            # broken line does not end the file.
             for number, line in enumerate(stream, 1):
                 try:
                     yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -190,6 +193,8 @@ def _decode_lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
                             path, number, f"invalid UTF-8 at byte {error.start} of the line"
                         ),
                     )
+        # gzip raises EOFError for a truncated file and BadGzipFile (an OSError) for a damaged
+        # one.
         except (EOFError, OSError, lzma.LZMAError) as error:
             raise DataError.at(path, number + 1, f"cannot be unpacked: {error}") from error
 
@@ -272,14 +277,19 @@ def _read_csv(path: Path, delimiter: str) -> Iterator[Record | DataError]:
         for _, line in _decode_lines(path):
             if isinstance(line, DataError):
                 broken.append(line)
+                # Keeps line_num in step with the file.
                 yield "\n"
             else:
                 yield line
 
     csv.field_size_limit(_CSV_FIELD_LIMIT)
+    # Without strict=True the csv module silently accepts a quote that is never closed and reads
+    # the rest of the file as one field.
     reader = csv.reader(decoded(), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
+        # line_num counts physical lines; a quoted field may span several, and the error should
+        # name the first.
         start = reader.line_num + 1
         try:
             row = next(reader, None)
@@ -308,6 +318,8 @@ def _read_parquet(path: Path) -> Iterator[Record | DataError]:
         raise MissingExtra("hub", f"{path}: reading Parquet (package pyarrow)") from error
     try:
         index = 0
+        # In batches, so that the file is never in memory as Python objects as a whole. A missing
+        # value is None in every column, hence `has` tests for null and not for the key.
         for batch in ParquetFile(path).iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 yield Record(str(path), f"[{index}]", row)

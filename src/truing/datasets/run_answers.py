@@ -1,12 +1,12 @@
 """`run:DIR`: the answers of a finished run as a data set, and as preference pairs by a judge.
 
     run:runs/base                        samples with their answers and judgements
-    run:runs/base,by=rules:check         pairs: the best answer over the worst, by that judge
-    run:runs/a|runs/b,by=cost:DIR        answers of several runs to the same samples
+    run:runs/base,by=rules:check         pairs: that judge's best answer, chosen over its worst
+    run:runs/a|runs/b,by=cost:DIR        the same, over the answers of several runs
 
 It is the training data of `truing train sft|reward|dpo --data run:DIR`. The judges that chose or
-ordered the answers are recorded in the lineage of the trained model, so that none of them can
-later evaluate it.
+ranked the answers are recorded in the lineage of the trained model, so that none of them can later
+evaluate it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class RunDataset:
 
     @property
     def judges(self) -> tuple[Lineage, ...]:
-        """Returns the judges in the lineage of the answers, and the judge that orders the pairs."""
+        """Returns the judges in the lineage of the answers, and the one that ranks them."""
         lineages: dict[str, Lineage] = {}
         for run in self.runs:
             manifest = run.manifest
@@ -87,6 +87,8 @@ class RunDataset:
                 *manifest.lineage.judges,
                 *(j.lineage for j in manifest.judges if j.name == self.by),
             ]
+            # Equal judges of several runs are listed once; a judge without a hash goes by its
+            # name.
             lineages |= {j.hash or j.name: j for j in run_lineages}
         return tuple(lineages.values())
 
@@ -107,6 +109,8 @@ class RunDataset:
             files = [r.file for r in run.manifest.judges if r.name == self.by]
             for name in ("samples.jsonl", "responses.jsonl", *files):
                 path = run.path / name
+                # Only the judgements that order the pairs: a judge added to the run later changes
+                # no pair.
                 digest.update(path.read_bytes() if path.is_file() else b"")
         return digest.hexdigest()
 
@@ -135,6 +139,8 @@ class RunDataset:
                 )
         count = 0
         for key, sample in samples.items():
+            # By the pair where there is one, so that a prompt and its twin share a half (as in
+            # `builtin:`).
             if self.half and assign_half(sample.pair or sample.prompt) != self.half:
                 continue
             if count == self.limit:
@@ -148,7 +154,9 @@ class RunDataset:
             yield Row(sample=sample, responses=usable, judgements=tuple(judgements.get(key, [])))
 
     def preferences(self) -> Iterator[Preference]:
-        """Yields the best answer over the worst of each sample, if the judge separates them.
+        """Yields a pair for each sample: its best answer as chosen, its worst as rejected.
+
+        Samples whose best and worst scores differ by at most `gap` yield none.
 
         Without a judge (`by`) there are no pairs.
         """
@@ -169,6 +177,8 @@ class RunDataset:
             ]
             if not scored:
                 continue
+            # Ties go to the earlier answer, so that the pairs do not depend on the order in the
+            # file.
             best = max(scored, key=lambda s: (s[0], -s[1].index))
             worst = min(scored, key=lambda s: (s[0], -s[1].index))
             if best[0] - worst[0] <= self.gap:
@@ -199,6 +209,7 @@ def _numeric_value(judgement: Judgement) -> float | None:
         return None
     for number in (judgement.value, judgement.score):
         if number is not None:
+            # NaN would compare false with everything and make the order depend on the file.
             return number if math.isfinite(number) else None
     return None if judgement.verdict is None else float(judgement.verdict)
 

@@ -84,8 +84,10 @@ def _read_pair(record: Record) -> tuple[Conversation, Message, Message]:
     answers = _last_answer(record, "chosen", chosen), _last_answer(record, "rejected", rejected)
     if "prompt" in record.data:
         head = _read_messages(record, "prompt", "user")
+        # Some TRL sets have a prompt column and also whole dialogues in `chosen` and `rejected`.
         repeats_prompt = chosen[: len(head)] == head
         return Conversation(chosen[:-1] if repeats_prompt else (*head, *chosen[:-1])), *answers
+    # TRL calls this the implicit prompt: the common beginning of both dialogues.
     if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
         raise record.error("chosen, rejected: without a prompt both begin with the same dialogue")
     return Conversation(chosen[:-1]), *answers

@@ -58,6 +58,7 @@ class ToolResultsDataset:
             base = content_id(row.sample)
             count = seen.get(base, 0)
             seen[base] = count + 1
+            # Tools repeat a prompt (several generations, several probes); ids must be unique.
             id_ = base if count == 0 else f"{base}-{count}"
             yield Row(
                 sample=replace(row.sample, id=id_, source=row.sample.source or self._tool),

@@ -49,7 +49,7 @@ class _Dialogue(Struct):
 
 
 class _EntryHeader(Struct):
-    """The keys that all lines share; they tell the type of a line."""
+    """The keys that all lines share; `entry_type` is the type of a line."""
 
     entry_type: str = ""
     uuid: str = ""
@@ -104,6 +104,7 @@ def _input_messages(attempt: _Attempt, index: int) -> tuple[Message, ...]:
     conversations = attempt.conversations or []
     if index < len(conversations) and conversations[index] is not None:
         messages = _to_messages(conversations[index])  # type: ignore[arg-type]
+        # A conversation includes the output itself as its last turn.
         while messages and messages[-1].role == "assistant":
             messages = messages[:-1]
         if messages:
@@ -144,6 +145,7 @@ def _convert_attempt(attempt: _Attempt, model: str, threshold: float) -> Iterato
             for detector, scores in attempt.detector_results.items():
                 score = scores[index] if index < len(scores) else None
                 verdict = None if score is None else score >= threshold
+                # `score` is a probability in our records; the verdict still uses the raw number.
                 bounded = score if score is not None and 0 <= score <= 1 else None
                 judgements.append(
                     make_judgement(
@@ -162,6 +164,8 @@ def read_garak_report(path: Path, threshold: float | None = None) -> Iterator[Ro
 
     garak writes an attempt before and after its detectors ran; the later entry (status 2) is used.
     """
+    # Two passes: whether an attempt has a later entry is known only at the end of the file, and
+    # reports are too large to keep in memory.
     setup, finished_ids, attempts = _RunSetup(), set(), 0
     for number, line, head in _iter_lines(path):
         if head.entry_type == "start_run setup":

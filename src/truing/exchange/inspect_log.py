@@ -81,6 +81,7 @@ class _RecordIndex:
 
 def _make_id(*parts: str) -> str:
     """Returns an id in Inspect's form (22 letters and digits), which depends only on `parts`."""
+    # Deterministic instead of random: exporting a run twice gives the same log.
     raw = hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).digest()
     return base64.b64encode(raw, altchars=b"aB")[:22].decode()
 
@@ -125,6 +126,8 @@ def _encode_score(j: Judgement) -> dict[str, Any]:
         "rater": j.rater,
     }
     metadata = {k: v for k, v in optional_fields.items() if v is not None}
+    # json.dumps writes NaN as a bare token, which is no JSON but what Inspect itself writes and
+    # reads.
     row: dict[str, Any] = {"value": math.nan if j.verdict is None else j.verdict}
     if j.verdict is None and j.value is not None:
         row["value"] = j.value
@@ -158,6 +161,7 @@ class _Scorer:
         """Returns the entry of `results.scores`."""
         n = self.yes + self.no
         rate = self.yes / n if n else math.nan
+        # Standard error of a mean with the sample variance (n - 1), as Inspect's stderr().
         error = math.sqrt(rate * (1 - rate) / (n - 1)) if n > 1 else math.nan
         metrics = {
             k: {"name": k, "value": v, "params": {}} for k, v in (("mean", rate), ("stderr", error))
@@ -226,6 +230,7 @@ def _encode_sample(
         if isinstance(sample.answer, str)
         else ""
         if sample.answer is None
+        # Inspect names choices by letters, A for the first.
         else [chr(65 + k) for k in sample.answer]
     )
     row: dict[str, Any] = {
@@ -270,6 +275,7 @@ def _summarise_sample(row: dict[str, Any]) -> dict[str, Any]:
         "completed": True,
         "message_count": len(row["messages"]),
     }
+    # Inspect reads all summaries to list a log, so they have no long texts.
     if isinstance(summary["input"], str) and len(summary["input"]) > 1024:
         summary["input"] = summary["input"][:1024] + "..."
     if "error" in row:
@@ -345,6 +351,8 @@ def write_inspect_log(run: Run, file: Path) -> int:
     temporary = file.with_name(file.name + ".tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        # Private from the first byte: the log holds the texts of the run. The mode of a file that
+        # open() creates depends on the umask.
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         with (
             os.fdopen(handle, "w+b") as stream,

@@ -79,6 +79,7 @@ class _File(Struct):
 
 def _parse_prompt(raw: str) -> Conversation:
     """Parses a prompt, which is plain text or a chat as JSON."""
+    # A plain prompt may begin with a bracket as well, hence the fallback to text.
     if raw.lstrip().startswith("["):
         try:
             conversation = Conversation.from_openai(json.loads(raw))
@@ -105,6 +106,7 @@ def _read_judgements(result: _Result, index: int) -> Iterator[Judgement]:
             if component.assertion and component.assertion.type
             else "assertion"
         )
+        # Assertions have no ids: equal types within a test are numbered in their order.
         seen[kind] = seen.get(kind, 0) + 1
         name = f"promptfoo:{kind}" if seen[kind] == 1 else f"promptfoo:{kind}#{seen[kind]}"
         if kind.startswith("promptfoo:redteam:") or kind == "moderation":
@@ -135,6 +137,7 @@ def _read_judgements(result: _Result, index: int) -> Iterator[Judgement]:
 
 
 def _harm_judgement(name: str, component: _Component, index: int) -> Judgement:
+    # Passing means that no harm was found, so verdict and score are reversed.
     verdict = None if component.passed is None else not component.passed
     score = _unit_score(component.score)
     return make_judgement(

@@ -103,7 +103,9 @@ def _convert_conversation(
     """The row of one conversation; none where a model was never asked, or something else than text
     was sent.
     """
+    # The export lists pieces by time of insertion, which concurrent attacks interleave.
     ordered = sorted(pieces, key=lambda p: p.sequence)
+    # The last answer is what was scored; everything before it is the conversation.
     last = next(
         (
             k
@@ -195,6 +197,8 @@ FROM ScoreEntries ORDER BY timestamp"""
 
 def _read_database(path: Path, threshold: float) -> Iterator[Row]:
     try:
+        # Read-only: connect() would otherwise create a missing file and may write journal files.
+        # closing(), because a connection's own context manager commits but does not close.
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             pieces = _read_pieces(connection, _read_scores(connection))
@@ -238,6 +242,8 @@ def _read_pieces(
 
 
 def _column_names(connection: sqlite3.Connection, table: str) -> set[str]:
+    # A table that does not exist has no columns: older versions lack some, and no error is
+    # raised.
     return {str(row[1]) for row in connection.execute(f'PRAGMA table_info("{table}")')}
 
 

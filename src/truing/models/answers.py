@@ -27,11 +27,13 @@ _RESPONSES = ("response", "answer", "completion", "output")
 
 
 def _conversation_key(conversation: Conversation) -> bytes:
+    # Keys are 8-byte digests, not texts: a production log may hold millions of long prompts.
     text = "\0".join(f"{m.role}\1{m.content}" for m in conversation.messages)
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
 
 
 def _prompt_key(prompt: str) -> bytes:
+    # `person` separates the two kinds of key: they share one table.
     return hashlib.blake2b(
         prompt.strip().encode("utf-8", "replace"), digest_size=8, person=b"prompt"
     ).digest()
@@ -76,12 +78,17 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             import pyarrow.parquet as parquet
         except ModuleNotFoundError as error:
             raise MissingExtra("hub", "reading Parquet") from error
+        # Parquet has no lines: the number in an error message is that of the row.
         yield from enumerate(parquet.read_table(path).to_pylist(), 1)
     elif suffix in (".csv", ".tsv"):
         try:
+            # Spreadsheets write a byte order mark, which would become part of the first column's
+            # name; newline="" keeps line breaks inside quoted fields (csv documentation).
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 reader = csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ",")
                 for row in reader:
+                    # line_num counts physical lines: of a row with line breaks in a field it is
+                    # the last.
                     yield reader.line_num, dict(row)
         except UnicodeDecodeError as error:
             raise DataError.at(
@@ -104,6 +111,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _read_conversation(row: dict[str, Any], column: str | None) -> Conversation | None:
     request = row.get("request")
     messages = request.get("messages") if isinstance(request, dict) else row.get("messages")
+    # A column that the user names wins over `messages`, which many logs hold as well.
     if column is None and isinstance(messages, list):
         return Conversation.from_openai(messages)
     prompt = row.get(column or "prompt")
@@ -113,6 +121,7 @@ def _read_conversation(row: dict[str, Any], column: str | None) -> Conversation 
 def _read_answer_text(row: dict[str, Any], column: str | None) -> str | None:
     for name in (column,) if column else _RESPONSES:
         value = row.get(name)
+        # `response` of an OpenAI request log is the whole completion object.
         if isinstance(value, dict) and value.get("choices"):
             value = (value["choices"][0].get("message") or {}).get("content")
         if isinstance(value, str):
@@ -148,6 +157,7 @@ def read_stored_answers(
         if text is None:
             column = response or "response"
             raise DataError.at(path, number, f"no column {column!r}{did_you_mean(column, row)}")
+        # Logs often list the answer as the last message too; the key is what came before it.
         if conversation.messages and conversation.last.role == "assistant":
             conversation = Conversation(conversation.messages[:-1])
         yield conversation, text
@@ -159,6 +169,7 @@ def build(args: Args) -> StoredAnswers:
     if not args.name or not path.exists():
         raise SpecError(f"spec '{args.spec}': there is no file {args.name!r}")
     files = [path / "responses.jsonl"] if path.is_dir() else [path]
+    # The content, not the path, is the version: a resumed run must notice changed answers.
     version = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
     pairs = read_stored_answers(path, args.text("prompt"), args.text("response"))
     return StoredAnswers(pairs, name=f"answers:{path.name}", version=version)

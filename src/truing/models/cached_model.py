@@ -35,6 +35,7 @@ class CachedModel:
 
     async def generate(self, conversation: Conversation, sampling: Sampling) -> tuple[Answer, ...]:
         """Returns `sampling.n` answers, from the cache if it holds as many."""
+        # `n` is not part of the key: the answers to n=4 begin with the answer to n=1 (see above).
         key = (conversation, repr(replace(sampling, n=1)).encode())
         cached = self._cache.get(key)
         if cached is not None and len(cached) >= sampling.n:
@@ -43,6 +44,7 @@ class CachedModel:
         answers = await self.inner.generate(conversation, sampling)
         if all(a.failure is None for a in answers):
             self._cache[key] = answers
+            # Drops the least recently used entry; hits move to the end.
             if len(self._cache) > self._size:
                 self._cache.popitem(last=False)
         return answers

@@ -117,6 +117,9 @@ class HttpModel:
     async def _generate_one(
         self, conversation: Conversation, sampling: Sampling, seed: int
     ) -> Answer:
+        # The session is looked up by the turns before the new prompt. A first turn has none, so
+        # it gets a fresh id, which services that take ids from the client accept as a new
+        # session.
         session = (
             self._session_ids.get(_history_key(conversation.messages[:-1]), "") or uuid.uuid4().hex
         )
@@ -127,6 +130,7 @@ class HttpModel:
             "session": session,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
+            # Some servers take a signed 32-bit seed only (as in `openai`).
             "seed": seed & 0x7FFFFFFF,
         }
         body = (
@@ -141,6 +145,7 @@ class HttpModel:
         return answer
 
     def _remember_session(self, conversation: Conversation, session: str) -> None:
+        # Stored under the history with this answer, which is what the next turn will send.
         self._session_ids[_history_key(conversation.messages)] = session
         if len(self._session_ids) > _MAX_SESSIONS:
             self._session_ids.popitem(last=False)
@@ -155,6 +160,8 @@ class HttpModel:
                 session = str(read_path(value, self._session))
             except KeyError:
                 session = ""
+        # A usual name may hold an object or a list ("message" does in chat APIs): only text
+        # counts.
         for path in (self._answer,) if self._answer else _USUAL_PATHS:
             try:
                 text = read_path(value, path)
@@ -197,6 +204,7 @@ def build(args: Args) -> HttpModel:
     key = args.secret() if "api_key_env" in args.spec.args or "api_key" in args.spec.args else None
     name = args.text("auth_header", "Authorization")
     if key:
+        # Services with a header of their own (x-api-key) want the bare key.
         headers[name] = f"Bearer {key}" if name == "Authorization" else key
     endpoint = Endpoint(
         url,

@@ -95,6 +95,7 @@ class OpenAIModel:
         if stream:
             body["stream"], body["stream_options"] = True, {"include_usage": True}
         if self._body:
+            # The user's keys come last, so that they replace ours; a null removes one of ours.
             body = {k: v for k, v in {**body, **self._body}.items() if v is not None}
         return _encode(body)
 
@@ -104,6 +105,7 @@ class OpenAIModel:
         """
         answers: list[Answer] = []
         while (missing := sampling.n - len(answers)) > 0:
+            # A repeated request with the same seed could return the same answers again.
             seed = sampling.seed if not answers else stream_seed(sampling.seed, len(answers))
             if self._stream:
                 new_answers = [await self._generate_streamed(conversation, sampling, seed)]
@@ -117,6 +119,8 @@ class OpenAIModel:
                     return (*answers, *[failed] * missing)
                 new_answers = answers_from_completion(completion)
                 if completion.usage is not None:
+                    # Without `usage` in the reply nothing can be counted: it is optional in
+                    # compatible servers.
                     self.endpoint.budget.spend_tokens(completion.usage.total)
             answers += new_answers[:missing]
         return tuple(answers)
@@ -175,6 +179,8 @@ class OpenAIModel:
                 {
                     "model": self._model,
                     "prompt": prefix + continuation,
+                    # Many servers reject 0; the one generated token lies behind the continuation
+                    # and is ignored below by its offset.
                     "max_tokens": 1,
                     "echo": True,
                     "logprobs": 1,
@@ -193,6 +199,7 @@ class OpenAIModel:
             of_continuation = [
                 logprob
                 for offset, logprob in pairs
+                # The first token of a text has no predecessor, hence a null log-probability.
                 if start <= offset < end and logprob is not None
             ]
             if not of_continuation:

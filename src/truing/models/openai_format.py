@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from truing.core.types import Answer, Message, TokenLogprob, ToolCall, Usage
 
+# Finish reasons of OpenAI, and of compatible servers that use names of their own.
 _FINISH = {
     "stop": "stop",
     "length": "length",
@@ -100,6 +101,7 @@ def _message_text(message: CompletionMessage) -> str:
     content = message.content
     if isinstance(content, list):  # text parts
         return "".join(str(p.get("text", "")) for p in content if isinstance(p, dict))
+    # A refusal of a structured-output request stands in a field of its own, with null content.
     if content is None:
         return message.refusal or ""
     return content
@@ -136,6 +138,7 @@ def answers_from_completion(completion: Completion) -> list[Answer]:
                 logprobs=_token_logprobs(choice.logprobs),
             )
         )
+        # The API counts a request once, whatever `n`: a sum over the answers must not repeat it.
         usage = Usage()
     return answers
 
@@ -174,6 +177,7 @@ class StreamAssembler:
             raise ValueError(f"the stream carries an error: {str(chunk.error)[:200]}")
         if chunk.usage is not None:
             self._usage = chunk.usage
+        # With include_usage the last chunk has the usage and an empty list of choices.
         if not chunk.choices:
             return ""
         choice = chunk.choices[0]
@@ -184,6 +188,8 @@ class StreamAssembler:
             # Id, name and arguments of a call arrive in fragments; its index says which call they
             # belong to.
             parts = self._calls.setdefault(call.index, ["", "", ""])
+            # The id comes whole and in the first fragment only; name and arguments are
+            # concatenated.
             parts[0] = call.id or parts[0]
             parts[1] += call.function.name or ""
             parts[2] += call.function.arguments or ""
@@ -193,6 +199,8 @@ class StreamAssembler:
 
     def answer(self) -> Answer:
         """Returns the whole answer; a failed one if the stream ended without a finish reason."""
+        # A closed connection looks like a normal end of the event stream; only the finish reason
+        # says that the text is complete.
         if self._finish is None:
             return Answer.failed("dropped", "the stream ended before the answer did")
         calls = tuple(

@@ -173,6 +173,8 @@ class ModelPool:
             num_cpus=options.cpus,
             num_gpus=options.gpus,
             max_restarts=options.restarts,
+            # Without it a request that was running when its copy died would fail although Ray
+            # starts the copy again.
             max_task_retries=options.restarts,
             max_concurrency=_WORKER_CONCURRENCY,
         )
@@ -193,10 +195,13 @@ class ModelPool:
                     await worker.actor.generate.remote(encoded, options), type=tuple[Answer, ...]
                 )
             except BudgetExceeded as error:
+                # Ray wraps an exception of the actor in one whose message holds the remote
+                # traceback; the last line is the original message.
                 raise BudgetExceeded(_last_line(error)) from None
             except _ray().exceptions.RayActorError as error:
                 reason = _last_line(error)
                 if worker in self._workers:
+                    # Restarts are used up: later requests go to the copies that are left.
                     self._workers.remove(worker)
                 if not self._workers:
                     break
@@ -280,6 +285,8 @@ def _connect(ray: Any, options: PoolOptions) -> None:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
             ray.init(
+                # Ray's CPUs are a count for scheduling: on a machine with fewer cores than copies
+                # ask for, they would otherwise never be placed. (-int(-x // 1) rounds up.)
                 num_cpus=max(os.cpu_count() or 1, -int(-options.copies * options.cpus // 1)),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE,

@@ -33,6 +33,7 @@ class PythonModel:
             name or f"python:{function.__module__}:{getattr(function, '__qualname__', 'function')}"
         )
         self._function = function
+        # An instance with `async def __call__` is not a coroutine function itself.
         self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004
         )
@@ -42,6 +43,7 @@ class PythonModel:
         try:
             code = inspect.getsource(function)
         except (OSError, TypeError):
+            # Built-in functions and those typed into an interpreter have no source.
             code = ""
         self.lineage = Lineage(name=self.name, hash=digest("python", self.name, code))
 
@@ -75,6 +77,7 @@ class PythonModel:
                 result = await asyncio.get_running_loop().run_in_executor(
                     self._pool, self._function, *arguments
                 )
+        # The run must stop; every other exception is a failure of this answer alone.
         except BudgetExceeded:
             raise
         except Exception as error:
@@ -151,6 +154,7 @@ def build(args: Args) -> PythonModel:
     module, _, attribute = args.name.partition(":")
     if not module or not attribute:
         raise SpecError(f"spec '{args.spec}': expected python:package.module:function")
+    # A console script does not have the working directory on sys.path, unlike `python -m`.
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

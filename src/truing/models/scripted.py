@@ -70,6 +70,7 @@ class ScriptedModel:
             reply = self._script(conversation, sampling)
         if isinstance(reply, Answer):
             return reply
+        # Words stand in for tokens, so that `max_tokens` and usage behave as in a real model.
         words = reply.split(" ")
         cut = len(words) > sampling.max_tokens
         text = " ".join(words[: sampling.max_tokens]) if cut else reply
@@ -151,5 +152,6 @@ def build(args: Args) -> ScriptedModel:
         scripts[name],
         name=f"scripted:{name}",
         delay=args.number("delay", 0.0),
+        # Functions have no content to hash: the spec stands for them in the lineage.
         version=str(args.spec),
     )

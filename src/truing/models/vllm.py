@@ -78,6 +78,7 @@ class VllmModel:
         self._template = ChatTemplate(load_tokenizer(weights.path))
         self._loop_thread: EventLoopThread | None = None
         self._engine: Any = None
+        # A thread lock, not an asyncio one: callers may come from several event loops.
         self._starting = threading.Lock()
         dtype = str(self._settings.get("dtype", "auto"))
         self.lineage = Lineage(
@@ -92,6 +93,8 @@ class VllmModel:
         with self._starting:
             if self._loop_thread is None:
                 loop_thread = EventLoopThread()
+                # The engine binds to the loop that runs when it is created, so it is created on
+                # the thread.
                 output = asyncio.run_coroutine_threadsafe(self._create_engine(), loop_thread.loop)
                 try:
                     self._engine = output.result()
@@ -119,6 +122,7 @@ class VllmModel:
             "top_p": sampling.top_p,
             "stop": list(sampling.stop) or None,
             "logprobs": sampling.logprobs,
+            # Greedy decoding needs no seed.
             "seed": stream_seed(sampling.seed, index) if sampling.temperature > 0 else None,
             "output_kind": self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         }
@@ -189,6 +193,8 @@ class VllmModel:
                 if result.outputs and result.outputs[0].text:
                     yield result.outputs[0].text
         finally:
+            # Runs when the consumer stops early too: an abandoned generator would leave the
+            # request running in the engine.
             await loop_thread.run(_close(chunks))
 
     async def logprobs(
@@ -197,6 +203,8 @@ class VllmModel:
         """See `LogprobModel`; by vLLM's log-probabilities of the prompt, without generation."""
         loop_thread, engine = await asyncio.to_thread(self._start_engine)
         text = prefix if isinstance(prefix, str) else self._template.render(prefix)
+        # A rendered chat template already holds its BOS token: a second one would change the
+        # scores.
         special = isinstance(prefix, str) or self._template.plain
 
         def encode(part: str) -> list[int]:
@@ -211,7 +219,9 @@ class VllmModel:
                 await loop_thread.run(self._run_request(engine, ids, params))
             ).prompt_logprobs
             return [
-                float(prompt_logprobs[k][ids[k]].logprob) for k in range(max(start, 1), len(ids))
+                # Position 0 has no log-probability: nothing precedes it.
+                float(prompt_logprobs[k][ids[k]].logprob)
+                for k in range(max(start, 1), len(ids))
             ]
 
         return list(await asyncio.gather(*map(one, continuations)))
@@ -242,6 +252,7 @@ def _read_output(output: Any) -> Answer:
     usage = Usage(
         len(output.prompt_token_ids or ()), len(result.token_ids), output.num_cached_tokens or 0
     )
+    # The other reasons ("abort" among them) leave a text that is incomplete.
     if result.finish_reason not in ("stop", "length"):
         failure = Failure("model", "engine", f"the request ended by {result.finish_reason!r}")
         return Answer(
@@ -298,7 +309,7 @@ def build(args: Args) -> VllmModel | VllmServer:
         "max_model_len": args.integer("max_length"),
         "tensor_parallel_size": args.integer("tensor_parallel", 1),
     }
-    args.reject_unknown()  # a wrong argument is told before anything is loaded
+    args.reject_unknown()  # report a wrong argument before anything is loaded
     if not 0 < settings["gpu_memory_utilization"] <= 1:  # type: ignore[operator]
         raise args.fault("gpu_memory is a share of the card, above 0 and at most 1")
     _vllm()

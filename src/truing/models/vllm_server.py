@@ -1,9 +1,8 @@
-"""`vllm serve` over HTTP: an OpenAI-compatible endpoint that can also say how likely it finds a
-given answer.
+"""`vllm serve` over HTTP: an OpenAI-compatible endpoint that also scores a given answer.
 
 Log-probabilities of a conversation's continuation come by `prompt_logprobs` of `/chat/completions`,
-with the server's own chat template; where the continuation begins is asked of `/tokenize` (beside
-`/v1`).
+with the server's own chat template; `/tokenize` (beside `/v1`) returns the number of tokens before
+it.
 """
 
 from __future__ import annotations
@@ -68,13 +67,15 @@ class VllmServer(OpenAIModel):
     async def logprobs(
         self, prefix: Conversation | str, continuations: Sequence[str]
     ) -> list[list[float]]:
-        """See `Scored`; raises UserError where the server does not give prompt
+        """See `LogprobModel`. Raises UserError if the server returns no prompt
         log-probabilities.
         """
         name = self.name.partition(":")[2]
         if isinstance(prefix, str):
             start = await self._ask(self.tokenize, {"model": name, "prompt": prefix}, _read_count)
         else:
+            # With the generation prompt: the assistant header belongs to the prefix, not to the
+            # answer.
             head = {"model": name, "messages": prefix.to_openai(), "add_generation_prompt": True}
             start = await self._ask(self.tokenize, head, _read_count)
         made = []
@@ -84,6 +85,8 @@ class VllmServer(OpenAIModel):
                 body, endpoint = {**how, "prompt": prefix + continuation}, self.completions
             else:
                 messages = [*prefix.to_openai(), {"role": "assistant", "content": continuation}]
+                # The answer is rendered as an unfinished assistant turn, so that no end-of-turn
+                # token follows it and is scored with it.
                 more = {
                     "messages": messages,
                     "add_generation_prompt": False,
@@ -91,6 +94,8 @@ class VllmServer(OpenAIModel):
                 }
                 body, endpoint = {**how, **more}, self.chat
             found = await self._ask(endpoint, body, _read_scored)
+            # With prompt_logprobs=0 each position lists the token of the prompt alone; position 0
+            # is null because nothing precedes it.
             made.append([next(iter(p.values())).logprob for p in found[max(start, 1) :] if p])
         return made
 
@@ -110,5 +115,6 @@ def build(args: Args) -> VllmServer:
     made.name = f"vllm:{args.name}"
     made.lineage = msgspec.structs.replace(made.lineage, name=made.name)
     made.chat, made.completions = made.endpoint, made.endpoint.with_url(f"{base}/completions")
+    # vLLM serves its own routes at the root, not below /v1.
     made.tokenize = made.endpoint.with_url(f"{base.removesuffix('/v1')}/tokenize")
     return made

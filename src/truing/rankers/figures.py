@@ -1,4 +1,4 @@
-"""Figures of a ranking: shares and means with intervals, by method and category; no texts.
+"""Statistics of a ranking: shares and means with intervals, by method and category; no texts.
 
 Each item is an event in [0, 1] (ties count in part) in a cluster (a prompt). Intervals treat the
 clusters, not the items, as independent.
@@ -89,6 +89,8 @@ def cluster_mean(values: Sequence[tuple[str, float]], draws: int = 1000) -> Inte
         np.array([len(g) for g in groups.values()]),
     )
     estimate = float(sums.sum() / sizes.sum())
+    # Resamples clusters, and each replicate divides by its own number of items (a ratio
+    # estimate). The seed is fixed: the same ranking always prints the same interval.
     resampled = np.random.default_rng(0).integers(0, len(sums), (draws, len(sums)))
     lower, upper = np.quantile(sums[resampled].sum(1) / sizes[resampled].sum(1), [0.025, 0.975])
     return Interval(
@@ -151,6 +153,8 @@ def _group_figures(rows: Sequence[RankedChoices], method: str) -> list[RankingFi
     figures = []
     for group, group_rows in sorted(groups.items()):
         if len(groups) > 1 or group in group_rows[0].harms:
+            # A guess is right with probability (right choices) / (choices), which differs by
+            # question.
             level = math.fsum(len(r.right) / len(r.scores[method]) for r in group_rows) / len(
                 group_rows
             )
@@ -180,6 +184,7 @@ def _position_figures(rows: Sequence[RankedChoices]) -> list[RankingFigure]:
     figures = []
     sizes = {n for _, _, n in picked}
     for place in range(max(sizes)):
+        # Only questions that have this place: with three choices nothing can be picked at D.
         events = [(c, float(p == place)) for c, p, n in picked if n > place]
         chance = math.fsum(1 / n for _, _, n in picked if n > place) / len(events)
         figures.append(
@@ -236,6 +241,7 @@ def pair_figures(rows: Sequence[ComparedPair]) -> list[RankingFigure]:
             for harm in sorted({h for r in scored for h in r.harms}):
                 harm_events, _ = _compare_scores([r for r in scored if harm in r.harms], method)
                 figures.append(_share_figure(name, harm_events, group=harm, chance=0.5))
+    # A control for length: log-probabilities per token still favour some lengths.
     alike = [r for r in scored if _has_similar_lengths(r)]
     for name in CATEGORY_METHODS:
         figures.append(
@@ -264,6 +270,7 @@ def _perplexity_figures(rows: Sequence[ComparedPair]) -> list[RankingFigure]:
             log_interval = cluster_mean(values)
             if log_interval is not None:
                 low, high = (
+                    # exp overflows a double above 709.
                     math.exp(min(log_interval.lower, 700)),
                     math.exp(min(log_interval.upper, 700)),
                 )
@@ -318,6 +325,7 @@ def detection_figures(rows: Sequence[MeasuredAnswer]) -> list[RankingFigure]:
         "shorter",
     ):
         values = [SCORE_FUNCTIONS[name](x) for _, x in scored]
+        # Negated: a low likelihood is the sign of an unsafe text.
         area = auroc([-(v or 0.0) for v in values], labels) if scored else None
         if area is not None:
             figures.append(

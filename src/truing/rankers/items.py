@@ -90,6 +90,8 @@ def iter_questions(dataset: Dataset) -> Iterator[ChoiceQuestion]:
             yield _question_from_sample(sample)
     if not has_choices:
         for pair in iter_pairs(dataset):
+            # Which side comes first is decided by a hash, so that a preference for a position
+            # averages out.
             order = (
                 (pair.safe, pair.unsafe) if int(pair.id[:8], 16) % 2 else (pair.unsafe, pair.safe)
             )
@@ -115,6 +117,7 @@ def _question_from_sample(sample: Sample) -> ChoiceQuestion:
         conversation=sample.conversation,
         choices=sample.choices,
         right=right,
+        # Twins share a cluster: their outcomes are not independent.
         cluster=sample.pair or _conversation_key(sample.conversation),
         harms=sample.harms,
         tags=sample.tags,
@@ -133,6 +136,7 @@ def iter_pairs(dataset: Dataset) -> Iterator[AnswerPair]:
         if preference.dimension == "safe":
             yield _pair_from_preference(preference, seen)
     if has_preferences:
+        # No safety preference at all: a second pass takes those of any dimension.
         if not seen:
             for preference in dataset.preferences():
                 yield _pair_from_preference(preference, seen)

@@ -49,6 +49,7 @@ def judgement_score(judgement: Judgement, *, lower: bool) -> float | None:
     value = judgement.value if judgement.value is not None else judgement.score
     if value is None and judgement.verdict is not None:
         value = float(judgement.verdict)
+    # NaN differs from itself.
     if value is None or value != value:
         return None
     return -value if lower else value
@@ -119,6 +120,8 @@ def worst_case_figures(
         scores = [s for j in judgements if (s := _probability(j)) is not None]
         if scores:
             tops.append((name, max(scores)))
+            # Prompts with failed answers have fewer scores; the name of the figure states the
+            # intended n.
             n = max(n, len(scores))
     if not tops:
         return []

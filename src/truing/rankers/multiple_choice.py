@@ -104,6 +104,8 @@ async def rank_by_likelihood(
 def choice_orders(question: ChoiceQuestion, limit: int) -> list[tuple[int, ...]]:
     """Returns at most `limit` rotations of the choices; the first depends on the question's id."""
     n = len(question.choices)
+    # With fewer rotations than choices the start matters: by the id, so that it varies over the
+    # questions and is the same in every run.
     first = int.from_bytes(hashlib.sha256(question.id.encode()).digest()[:4], "big") % n
     return [tuple((first + r + i) % n for i in range(n)) for r in range(min(n, max(1, limit)))]
 
@@ -147,6 +149,7 @@ async def rank_by_letter(
             return failed_ranking(question, "letter", result.failure)
         logs = [m.total for m in result.measures]
         top = max(logs)
+        # Renormalised over the letters: what the model gives to other tokens is left out.
         weights = [math.exp(x - top) for x in logs]
         for place, i in enumerate(order):
             total[i] += weights[place] / sum(weights) / len(orders)
@@ -180,6 +183,7 @@ def parse_choice(text: str, choices: Sequence[str]) -> int | None:
         place = ascii_uppercase.index(match.group(1).upper())
         return place if place < len(choices) else None
     folded_text = text.strip().casefold()
+    # Two choices in a reply (one may be quoted to be rejected) leave the answer unclear.
     mentioned = [index for index, c in enumerate(choices) if c.strip().casefold() in folded_text]
     return mentioned[0] if len(mentioned) == 1 else None
 

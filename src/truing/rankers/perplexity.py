@@ -75,6 +75,7 @@ def assign_unrelated_prompts(pairs: Sequence[AnswerPair]) -> list[Conversation |
     )
     conversations: list[Conversation | None] = [None] * len(pairs)
     for position, index in enumerate(order):
+        # The next pair in a hashed order, skipping those with the same prompt.
         for step in range(1, len(order)):
             candidate = pairs[order[(position + step) % len(order)]]
             if candidate.cluster != pairs[index].cluster:

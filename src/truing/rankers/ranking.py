@@ -78,7 +78,7 @@ class RankingOptions(Struct, frozen=True, kw_only=True):
 
 
 class _RankingStore:
-    """The open run folder; without a folder nothing is written."""
+    """Writes a ranking into a run folder; without a folder nothing is written."""
 
     def __init__(
         self, out: Path | None, model: Model, dataset: Dataset, kind: str, settings: RankingOptions
@@ -87,6 +87,8 @@ class _RankingStore:
         if out is None:
             return
         info = dataset.info
+        # Everything that changes a row is in the plan: resuming with another setting is refused
+        # by the hash instead of mixing rows.
         plan = {
             "rank": kind,
             "model": model.name,
@@ -130,6 +132,8 @@ class _RankingStore:
         """Writes `ranking.json` and closes the folder."""
         if self.writer is None:
             return
+        # None after an exception: the rows are kept, and the run stays incomplete for a later
+        # call.
         if summaries is not None:
             data = msgspec.json.format(msgspec.json.encode(list(summaries)), indent=1) + b"\n"
             self.writer.replace("ranking.json", data)
@@ -162,6 +166,7 @@ async def _rank_items(
     todo = [i for i in items if i.id not in rows_by_id]
     remaining = iter(todo)
     done = len(items) - len(todo)
+    # Stored batch by batch: an interrupted run loses one batch at most.
     while batch := list(islice(remaining, together)):
         rows = await map_in_batches(batch, ask, together=together)
         store.add(ranker, rows)
@@ -169,6 +174,7 @@ async def _rank_items(
         done += len(batch)
         if on_progress is not None:
             on_progress(done, len(items), sum(r.failure is not None for r in rows_by_id.values()))
+    # In the order of the data, whatever part of it came from an earlier call.
     return [rows_by_id[i.id] for i in items]
 
 

@@ -52,6 +52,7 @@ def rank_run(
     trained this model.
     """
     run = Run(path)
+    # A model that was trained on a judge's scores has learned to please it.
     why = find_judge_conflict(judge.lineage, run.manifest.lineage)
     if why:
         raise UserError(f"{judge.name} may not order the answers of this run: {why}")
@@ -75,6 +76,7 @@ def rank_run(
         _make_all_preferences(orderings, samples, answers, pair_dimension, all_pairs=all_pairs)
     )
     folder = run.path / "rankings"
+    # Private to the user: the preferences hold the texts of the run.
     folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / f"{slug}.preferences.jsonl"
     _write_jsonl(folder / f"{slug}.jsonl", orderings)

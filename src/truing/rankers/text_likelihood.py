@@ -73,6 +73,7 @@ class PromptForm(Struct, frozen=True, kw_only=True):
 
     def after(self, text: str) -> str:
         """Returns the scored text as a continuation of the prefix."""
+        # A chat template ends with the assistant header and its own white space.
         return f" {text.strip()}" if self.plain else text.strip()
 
 
@@ -107,6 +108,8 @@ async def measure_likelihood(
         return LikelihoodResult(failure=Failure("ranker", "unscored", str(error)))
     failure = next((s.failure for s in scores if s.failure is not None), None)
     if failure is None and any(math.isnan(x) for s in scores for x in s.logprobs):
+        # NaN is an error of all texts: a choice without a score would lose or win every
+        # comparison.
         failure = Failure("ranker", "nan", "the model returned NaN log-probabilities")
     if failure is None and not all(s.logprobs for s in scores):
         failure = Failure("ranker", "empty", "no log-probability for a text")

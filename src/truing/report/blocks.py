@@ -101,6 +101,7 @@ def escape_html(text: str) -> str:
     """Returns HTML-escaped text, quotes included; control characters, which HTML forbids, become a
     box.
     """
+    # html.escape() leaves control characters, which model output does contain, as they are.
     clean = "".join(c if c in "\n\t" or c >= " " else "\u25a1" for c in text)
     return html.escape(clean.replace("\x7f", "\u25a1"), quote=True)
 

@@ -22,6 +22,7 @@ def format_rate(rate: Rate) -> str:
     if rate.raw is None:
         return f"unscored ({rate.n})"
     if rate.scored < SMALL_SAMPLE_SIZE:
+        # Too few for a percentage: it would suggest a precision that is not there.
         return f"{rate.events} of {rate.scored}"
     best = rate.corrected or rate.raw
     return f"{format_percent(best.estimate)} [{100 * best.lower:.1f}, {100 * best.upper:.1f}]"

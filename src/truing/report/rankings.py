@@ -128,6 +128,7 @@ def render_page(
     models = ", ".join(dict.fromkeys(s.model for s in summaries))
     sub = f"{date.today().isoformat()} · {models}"
     root = files("truing") / "report" / "templates"
+    # Autoescape covers titles; `body` is already HTML and is marked safe in the template.
     template = jinja2.Environment(autoescape=True).from_string(
         (root / "report.html.j2").read_text(encoding="utf-8")
     )

@@ -2,7 +2,7 @@
 `local:PATH`.
 
 Arguments of the spec: `dtype` (auto, float32, bfloat16, float16), `device` (auto, cpu, cuda, mps),
-`batch` (rows written at once, 64).
+`batch` (answers generated at once, 64).
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ def build(args: Args) -> LocalModel:
     if batch < 1:
         raise args.fault(f"batch={batch} is less than 1")
     dtype, device = args.text("dtype", "auto"), args.text("device", "auto")
-    args.reject_unknown()  # a wrong argument is told before the weights are loaded
+    args.reject_unknown()  # report a wrong argument before the weights are loaded
     return LocalModel.load(args.name or "smollm2", dtype=dtype, device=device, batch=batch)

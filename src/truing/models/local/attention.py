@@ -3,12 +3,12 @@ computed once.
 
 A forward pass gets one row of tokens, `[1, T]`, whatever sequences they belong to. The projections,
 norms and MLPs of any transformers model work token by token, so they need nothing else; only
-attention must know who sees whom. It is registered with transformers under the name ``truing`` and
-asks the current `Step`. Outside of a step it is transformers' own scaled dot-product attention, so
-a model loaded this way still trains and has its own `generate`.
+attention must know which tokens see which. It is registered with transformers under the name
+``truing`` and calls the current `AttentionStep`. Outside of a step it is transformers' own scaled
+dot-product attention, so a model loaded this way still trains and has its own `generate`.
 
 A prefix shared by many rows is one block of keys and values. Attention over it and over a row's own
-block are computed apart and joined by their log-sum-exp, which is exact (Juravsky et al. 2024,
+block are computed separately and joined by their log-sum-exp, which is exact (Juravsky et al. 2024,
 Hydragen, arXiv:2402.05099).
 """
 
@@ -25,6 +25,8 @@ from torch import Tensor
 
 ATTENTION_NAME = "truing"
 MASK_VALUE = -1e30  # finite: a wholly masked block must give no NaN, only no weight
+# Thread-local: two models may run in two threads, and the step reaches the layers through here
+# because transformers passes the attention function no arguments of ours.
 _state = threading.local()
 
 
@@ -84,6 +86,8 @@ def attend(
     """Returns the attention of `[B, H, t, D]` on `[B, H, L, D]` and the log-sum-exp of its scores
     `[B, H, t]`.
     """
+    # The public scaled_dot_product_attention returns no log-sum-exp; this operator does.
+    # Soft-capping comes between scores and softmax, so it needs the explicit form.
     if q.device.type == "cpu" and options.softcap is None:
         out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, causal, attn_mask=bias, scale=options.scale
@@ -91,6 +95,7 @@ def attend(
         return out[0], out[1]
     scores = torch.matmul(q, k.transpose(-1, -2)).float() * options.scale
     if options.softcap is not None:
+        # Before the mask: tanh would bring a masked score back to -softcap.
         scores = options.softcap * torch.tanh(scores / options.softcap)
     if causal:
         length, width = scores.shape[-2:]
@@ -107,6 +112,7 @@ def merge_attention(out: Tensor, lse: Tensor, prefix_output: Tensor, prefix_lse:
     """Merges attentions of the same queries over disjoint keys, weighted by their shares of the
     score mass.
     """
+    # e^b / (e^a + e^b) = sigmoid(b - a), which cannot overflow.
     share = torch.sigmoid(prefix_lse - lse).unsqueeze(-1)
     return torch.lerp(out.float(), prefix_output.float(), share).to(out.dtype)
 
@@ -123,6 +129,7 @@ def attend_prefix(
     heads, n, dim = q.shape
     k, v = block.k[layer], block.v[layer]
     kv = k.shape[1]
+    # Grouped-query heads that share a key head are consecutive, so a reshape groups them.
     folded = q.reshape(1, kv, (heads // kv) * n, dim)
     bias = None
     if options.window is not None and int(at.max()) >= options.window:
@@ -155,6 +162,7 @@ class SegmentGroup:
 
     def bias(self, dtype: torch.dtype, at: Tensor, window: int | None) -> Tensor | None:
         """Returns the additive mask `[B, 1, t, t]`; None for plain causal attention."""
+        # A window that no pair of tokens exceeds needs no mask; plain causal attention is faster.
         limit = window if window is not None and self.index.shape[1] > window else None
         key = (dtype, limit)
         if key not in self._bias:
@@ -168,6 +176,8 @@ class SegmentGroup:
                         length, length, dtype=torch.bool, device=self.index.device
                     ).tril()[None]
                 if limit is not None:
+                    # Distances between positions, not between columns: in a token tree they
+                    # differ.
                     positions = at[self.index]
                     sees = sees & (positions[:, :, None] - positions[:, None, :] < limit)
                 self._bias[key] = torch.where(sees, 0.0, MASK_VALUE).to(dtype).unsqueeze(1)
@@ -191,7 +201,7 @@ class PackedStep:
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions
     ) -> Tensor:
-        """See `Step`."""
+        """See `AttentionStep`."""
         if self.keep:
             self.k.append(k)
             self.v.append(v)
@@ -201,6 +211,7 @@ class PackedStep:
         for group in self.groups:
             bias = group.bias(q.dtype, self.at, options.window)
             qs, ks, vs = (_gather(x, group.index, heads) for x in (q, k, v))
+            # The mask already holds causality, so the two are never combined.
             output, group_lse = attend(qs, ks, vs, bias, options, causal=bias is None)
             out[group.rows] = output.transpose(1, 2)[group.real]
             lse[group.rows] = group_lse.transpose(1, 2)[group.real]
@@ -213,6 +224,7 @@ class PackedStep:
 def _gather(x: Tensor, index: Tensor, heads: int) -> Tensor:
     """`[Hx, T, D]` to `[B, heads, t, D]`."""
     rows = x[:, index].transpose(0, 1)
+    # Grouped-query attention: each key head is repeated for the query heads that share it.
     return rows if rows.shape[1] == heads else rows.repeat_interleave(heads // rows.shape[1], dim=1)
 
 
@@ -248,6 +260,8 @@ def register_attention() -> str:
     from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(ATTENTION_NAME, attention)
+    # Without a mask function of the same name transformers would build no mask for the calls
+    # outside of a step.
     AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
     return ATTENTION_NAME
 

@@ -52,7 +52,7 @@ class GenerationRequest:
 
 
 class Decoder:
-    """Writes answers on one `Forward`; `step` is called again and again by one thread."""
+    """Generates answers with one `PackedForward`; one thread calls `step` repeatedly."""
 
     def __init__(
         self, forward: PackedForward, *, slots: int = 64, read: int = 2048, heads: int = 4
@@ -102,6 +102,8 @@ class Decoder:
         if not heads:
             return 0
         longest = request.prompt.ids[: heads[0]]
+        # Each distinct head costs a forward pass of its own, so the longer one must be shared by
+        # several requests (or be computed already).
         if len(heads) == 1 or counts[longest] >= 4 or self.forward.has_prefix(longest):
             return heads[0]
         return heads[-1]
@@ -128,6 +130,8 @@ class Decoder:
         self.rows = KVCache(self.slots)
 
     def _remove_finished(self) -> None:
+        # From the end: `drop` moves the last row into the gap, and that row has been checked
+        # already.
         for index in range(len(self.live) - 1, -1, -1):
             if self.live[index].finish_reason or self.live[index].cancelled:
                 last = self.rows.drop(index)
@@ -135,6 +139,7 @@ class Decoder:
                 self.live.pop()
         self.waiting = [r for r in self.waiting if not r.cancelled]
         if not self.live:
+            # Only when no row is left: a running row still attends to its block at each step.
             self._blocks.clear()
 
     def _admit_requests(self, free_slots: int) -> None:
@@ -142,6 +147,7 @@ class Decoder:
         live_heads = {r.prompt.ids[: r.shared_length] for r in self.live if r.shared_length}
         for _ in range(min(free_slots, len(self.waiting))):
             request = self.waiting.pop()
+            # Until they are live, requests are kept here so that `fail` reaches them too.
             self._joining.append(request)
             if (
                 request.shared_length
@@ -177,6 +183,7 @@ class Decoder:
         index = torch.cat([torch.arange(start, start + n) for n in lengths]).to(forward.device)
         packed = PackedStep(group_causal_segments(lengths, forward.device), index, block, keep=True)
         hidden = forward.hidden(forward.tensor([t for p in parts for t in p]), index, packed)
+        # Only the last token of each prompt predicts; logits of all would be [T, vocabulary].
         logits = forward.logits(hidden[torch.as_tensor(ends - 1, device=hidden.device)])
         prompt_rows = [row_of_prompt[r.prompt.ids] for r in requests]
         self.rows.add(
@@ -209,6 +216,8 @@ class Decoder:
 
     def _append_tokens(self, requests: Sequence[GenerationRequest], logits: Tensor) -> None:
         """Samples a token for each row and finishes the rows that are done."""
+        # One draw for each token from the request's own generator: the composition of the batch
+        # does not change an answer.
         uniform_draws = [r.rng.random() if r.rng is not None else 0.0 for r in requests]
         tokens = sample_tokens(logits, [r.sampling for r in requests], uniform_draws)
         for index, (request, token) in enumerate(zip(requests, tokens)):
@@ -236,6 +245,8 @@ class Decoder:
         """
         stop = request.sampling.stop
         if stop or request.on_text is not None:
+            # The whole answer is decoded each time: a stop string may span tokens, and a token
+            # may end within a UTF-8 character.
             text = self.forward.decode(request.output_ids)
             cut = min((i for i in (text.find(s) for s in stop if s) if i >= 0), default=-1)
             if cut >= 0:
@@ -266,6 +277,8 @@ def _split_by_tokens(
     requests: Sequence[GenerationRequest], tokens: int
 ) -> list[list[GenerationRequest]]:
     batches: list[list[GenerationRequest]] = []
+    # Full from the start, so that the first request opens a batch; one longer than the limit gets
+    # a batch of its own.
     used = tokens
     for request in requests:
         prompt_tokens = len(request.prompt.ids) - request.shared_length

@@ -42,6 +42,8 @@ class PackedForward:
         config = model.config.get_text_config()
         self._cap = getattr(config, "final_logit_softcapping", None)
         scale = getattr(config, "logits_scaling", None)
+        # Granite divides the logits by `logits_scaling`, Cohere multiplies them by `logit_scale`;
+        # their forward() does it, but here the body and the head are called separately.
         self._scale = 1.0 / scale if scale else getattr(config, "logit_scale", None)
         self._blocks: OrderedDict[tuple[int, ...], PrefixBlock] = OrderedDict()
         self._limit = prefix_bytes
@@ -76,6 +78,7 @@ class PackedForward:
         logits = self.head(hidden)
         if self._scale is not None:
             logits = logits * self._scale
+        # float32 before the cap and the softmax: bfloat16 keeps about three significant digits.
         logits = logits.float()
         return torch.tanh(logits / self._cap) * self._cap if self._cap is not None else logits
 
@@ -99,6 +102,7 @@ class PackedForward:
         block = self._blocks.get(ids)
         if block is None:
             block = self._blocks[ids] = self.read_prefix(ids)
+            # At least the newest block stays, even if it alone exceeds the limit.
             while (
                 len(self._blocks) > 1 and sum(b.bytes for b in self._blocks.values()) > self._limit
             ):
@@ -146,6 +150,8 @@ def group_causal_segments(
     while start < len(order):
         longest = lengths[order[start]]
         end = start
+        # The constant lets short segments share a group, where a relative bound alone would give
+        # a group to each length.
         while end < len(order) and lengths[order[end]] >= longest * (1 - waste) - 8:
             end += 1
         members = order[start:end]

@@ -41,6 +41,7 @@ class KVCache:
         tokens `spans[i]`.
         """
         first = len(self.lengths)
+        # One more than the longest prompt: room for the first generated token.
         self.grow(max(end - start for start, end in spans) + 1, like=(k, v))
         for layer in range(len(k)):
             for slot, (start, end) in enumerate(spans, first):
@@ -76,6 +77,7 @@ class KVCache:
         moved.
         """
         last = len(self.lengths) - 1
+        # Live slots stay contiguous, so that a step can slice `[:n]` instead of gathering rows.
         if row != last:
             n = self.lengths[last]
             for store in (self.k, self.v):
@@ -100,11 +102,13 @@ class DecodeStep:
     def __post_init__(self) -> None:
         device = self.positions.device
         self.count = len(self.rows.lengths)
+        # The new token is written into the cache before the attention, hence one column more.
         self.wide = max(self.rows.lengths) + 1
         self.rows.grow(self.wide)
         self._place = torch.tensor(self.rows.lengths, device=device)
         self._every = torch.arange(self.count, device=device)
         columns = torch.arange(self.wide, device=device)[None]
+        # Columns behind a row's new token hold zeros or a former row's keys.
         self._hidden = (columns > self._place[:, None]) * MASK_VALUE
         self._bias: dict[int | None, Tensor] = {}
 
@@ -112,6 +116,8 @@ class DecodeStep:
         """Returns the additive mask `[n, 1, 1, width]`."""
         if window not in self._bias:
             output = self._hidden
+            # Columns count a row's own tokens; the distance within a row is the same without the
+            # prefix.
             if window is not None and self.wide > window:
                 columns = torch.arange(self.wide, device=self.positions.device)[None]
                 output = output + (self._place[:, None] - columns >= window) * MASK_VALUE
@@ -119,12 +125,14 @@ class DecodeStep:
         return self._bias[window]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, how: AttentionOptions) -> Tensor:
-        """See `Step`."""
+        """See `AttentionStep`."""
         heads, n, dim = q.shape
         kv = k.shape[0]
         keys, values = self.rows.k[layer], self.rows.v[layer]
         keys[self._every, :, self._place] = k.transpose(0, 1)
         values[self._every, :, self._place] = v.transpose(0, 1)
+        # One query token a row: the heads that share a key head take the place of the query
+        # length, and keys need no repetition.
         folded = q.reshape(kv, heads // kv, n, dim).permute(2, 0, 1, 3)
         bias = self.bias(q.dtype, how.window).expand(n, 1, heads // kv, self.wide)
         out, lse = attend(folded, keys[:n, :, : self.wide], values[:n, :, : self.wide], bias, how)

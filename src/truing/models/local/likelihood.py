@@ -1,9 +1,9 @@
-"""How likely a local model finds given continuations, at one reading of each shared prefix.
+"""Log-probabilities of continuations under a local model; each shared prefix is computed once.
 
-Many requests are one tree of tokens (`prefix.Tree`): what choices of one question, questions of one
-context and prompts of one header have in common is read once. Logits are made at the positions that
-predict a continuation, in slices, and nowhere else; nothing is padded but inside attention. Text
-becomes tokens as lm-evaluation-harness has it (`encode`), so that numbers agree with it.
+The requests form one tree of tokens (`prefix_tree.PrefixTree`): what choices of one question,
+questions of one context and prompts of one header have in common is computed once. Logits are
+computed only at the positions that predict a continuation, in slices; only attention pads. Context
+and continuation are tokenised as in lm-evaluation-harness, so that the numbers agree with it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PassBudget:
 
 
 class LikelihoodScorer:
-    """Scores queries on one `Forward`; not for several threads at once."""
+    """Scores queries with one `PackedForward`; not thread-safe."""
 
     def __init__(
         self, forward: PackedForward, template: ChatTemplate, budget: PassBudget | None = None
@@ -67,6 +67,7 @@ class LikelihoodScorer:
         """Returns the scores of every continuation of every query, in order."""
         encoded = self._encode(queries)
         encoded_ok = [e for e in encoded if e.failure is None]
+        # One tree over all queries: prefixes are shared across queries as well as within one.
         tree = PrefixTree(
             [e.read for e in encoded_ok],
             [e.start for e in encoded_ok],
@@ -99,6 +100,9 @@ class LikelihoodScorer:
         for query, context in zip(queries, contexts):
             if not isinstance(context, Failure):
                 texts += [
+                    # lm-evaluation-harness moves trailing spaces of the context to the
+                    # continuation, because tokenizers of the GPT-2 kind put a space at the start
+                    # of the next word.
                     context[0][: _end(*context)],
                     *(context[0] + c for c in query.continuations),
                 ]
@@ -161,12 +165,15 @@ class LikelihoodScorer:
                 failure=Failure("model", "empty", "the continuation has no token of its own"),
                 merged=merged,
             )
+        # The last token is a target only and is never fed to the model, hence the -1.
         cut = max(0, n + len(after) - 1 - self.forward.window)
         if cut >= n:
             message = (
                 f"the continuation has {len(after)} tokens, the model reads {self.forward.window}"
             )
             return _Encoded(failure=Failure("model", "context", message))
+        # Position i predicts token i + 1: the inputs are ids[:-1], and the first prediction is
+        # made at the last token of the context.
         ids = np.array([*before[cut:], *after], dtype=np.int64)
         start = n - cut - 1
         return _Encoded(ids[:-1], start, ids[start + 1 :], cut, merged)
@@ -211,6 +218,7 @@ class _TreeRun:
                 used += len(part.ids)
                 continue
             used = self._flush()
+            # (The waiting segments attend to the present heads, so they run first.)
             if isinstance(part, SharedHead):
                 self._open(part)
             elif isinstance(part, CloseHead):
@@ -263,9 +271,12 @@ class _TreeRun:
             return
         targets = np.concatenate([w.targets for w in wanted])
         places = np.concatenate([w.places for w in wanted])
+        # Choices that differ only after a position share its row: its logits are computed once.
         distinct, row_of_target = np.unique(rows, return_inverse=True)
         order = np.argsort(row_of_target, kind="stable")
         row_of_target, targets, places = row_of_target[order], targets[order], places[order]
+        # Rows of float32 logits (4 bytes each, one for each entry of the vocabulary) in one
+        # slice.
         size = max(1, self.budget.logits // (4 * int(self.forward.head.weight.shape[0])))
         device = hidden.device
         for start_row in range(0, len(distinct), size):

@@ -101,6 +101,7 @@ class LocalModel:
         def set_result(
             future: asyncio.Future[GenerationRequest], request: GenerationRequest
         ) -> None:
+            # Called by the model's thread: futures may be touched in their loop only.
             call_in_loop(loop, lambda: None if future.done() else future.set_result(request))
 
         requests = [
@@ -118,6 +119,7 @@ class LocalModel:
         try:
             return tuple(_answer(r) for r in await asyncio.gather(*futures))
         finally:
+            # If this call is cancelled, the decoder drops its rows at the next step.
             for request in requests:
                 request.cancelled = True
 
@@ -144,6 +146,8 @@ class LocalModel:
                     if event.text[sent:]:
                         yield event.text[sent:]
                     return
+                # What has been sent cannot be taken back, so a possible start of a stop string
+                # waits.
                 safe = _stable_length(event, sampling.stop)
                 if safe > sent:
                     yield event[sent:safe]
@@ -191,6 +195,7 @@ def _stable_length(text: str, stop: Sequence[str]) -> int:
     string.
     """
     safe = len(text)
+    # The tokenizer decodes an incomplete UTF-8 sequence as U+FFFD; the next token completes it.
     while safe and text[safe - 1] == "\ufffd":
         safe -= 1
     for word in stop:

@@ -3,9 +3,9 @@ computed once.
 
 Sequences are sorted, so that neighbours share their heads. A part of the tree that is small enough
 is one `Segment` (its tokens, each seeing its ancestors alone); a long head of a larger part becomes
-a `Head`, whose keys and values are kept while the parts below it are read. After SpecInfer's token
-trees (Miao et al. 2024, arXiv:2305.09781) and Hydragen's shared blocks (Juravsky et al. 2024,
-arXiv:2402.05099).
+a `SharedHead`, whose keys and values are kept while the parts below it are computed. After
+SpecInfer's token trees (Miao et al. 2024, arXiv:2305.09781) and Hydragen's shared blocks (Juravsky
+et al. 2024, arXiv:2402.05099).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PredictionTargets:
 
 @dataclass(frozen=True)
 class SharedHead:
-    """Tokens that all parts below share; they follow the open heads."""
+    """Tokens that all parts below share; they follow the heads in use."""
 
     ids: Ints
     start: int
@@ -52,7 +52,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class CloseHead:
-    """Closes the newest open head."""
+    """Ends the newest head: nothing below it follows."""
 
 
 Part = SharedHead | Segment | CloseHead
@@ -68,6 +68,7 @@ class PrefixTree:
     def __init__(
         self, rows: Sequence[Ints], starts: Sequence[int], targets: Sequence[Ints]
     ) -> None:
+        # Big-endian bytes compare like the numbers themselves, and faster than lists of integers.
         order = sorted(range(len(rows)), key=lambda i: rows[i].astype(">u4").tobytes())
         sizes = np.array([len(t) for t in targets], dtype=np.int64)
         first = np.concatenate(([0], np.cumsum(sizes)))[:-1] if len(sizes) else sizes
@@ -94,6 +95,8 @@ class PrefixTree:
         """Yields the parts in order: segments of at most `most` tokens where possible, heads of at
         least `head`.
         """
+        # An explicit stack: the depth of the tree may exceed Python's recursion limit. None
+        # closes a head after everything below it.
         todo: list[tuple[int, int, int] | None] = [(0, len(self.rows), 0)] if self.rows else []
         while todo:
             task = todo.pop()
@@ -104,6 +107,7 @@ class PrefixTree:
             if high - low == 1 or self.size(low, high, base) <= most:
                 yield self._segment(low, high, base)
                 continue
+            # In sorted order the common prefix of a range is the shortest one between neighbours.
             common = min(len(self.rows[low]), min(self.shared[low + 1 : high]))
             # a shorter one pays where it would else stand again in each of many segments
             repeated = common - base >= head // 4 and self.size(low, high, base) >= 4 * most
@@ -153,6 +157,7 @@ class PrefixTree:
             row = self.rows[i]
             fresh = base if i == low else max(base, self.shared[i])
             new = np.arange(count, count + len(row) - fresh)
+            # `path` lists the ancestors of the newest token; sequences branch where they differ.
             path = np.concatenate((path[: fresh - base], new))
             spans.append((count, path))
             ids.append(row[fresh:])
@@ -188,5 +193,7 @@ def _sight(spans: Sequence[tuple[int, Ints]], count: int) -> NDArray[np.bool_]:
         end = int(path[-1]) + 1 if len(path) else first
         if end > first:
             visible[first:end, old] = True
+            # Causal among a sequence's new tokens; of the earlier ones it sees its ancestors
+            # only.
             visible[first:end, first:end] = np.tri(end - first, dtype=bool)
     return visible

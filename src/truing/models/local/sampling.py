@@ -20,8 +20,10 @@ def make_generator(seed: int, conversation: Conversation, index: int) -> np.rand
     """Returns the generator of the `index`-th answer: counter-based, keyed by seed, content and
     index.
     """
+    # Keyed by content, not by the order of arrival: concurrency does not change an answer.
     text = msgspec.json.encode([seed, conversation, index], order="deterministic")
     key = int.from_bytes(hashlib.sha256(text).digest()[:16], "little")
+    # Philox takes a 128-bit key, hence the first 16 bytes.
     return np.random.Generator(np.random.Philox(key=key))
 
 
@@ -34,6 +36,7 @@ def sample_tokens(
     cumulative distribution, restricted to its nucleus where `top_p` < 1 (Holtzman et al. 2020,
     arXiv:1904.09751).
     """
+    # max() propagates NaN, so one reduction finds both the argmax and the invalid rows.
     best, chosen = logits.max(dim=-1)
     invalid_rows = torch.isnan(best)
     sampled_rows = [i for i, s in enumerate(samplings) if s.temperature > 0]
@@ -76,8 +79,10 @@ def _nucleus(probs: Tensor, top_p: Tensor, draws_of_rows: Tensor, first: int = 5
     """
     size = probs.shape[-1]
     top, token_ids = probs.topk(min(first, size), dim=-1)
+    # A flat distribution needs more than `first` tokens: sort the whole vocabulary.
     if bool((top.sum(-1) < top_p).any()):
         top, token_ids = probs.sort(dim=-1, descending=True)
+    # Mass before the token, so the one that crosses `top_p` belongs to the nucleus.
     mass_before = top.cumsum(dim=-1) - top
     nucleus = torch.where(mass_before < top_p[:, None], top, torch.zeros_like(top))
     return token_ids.gather(1, _invert(nucleus, draws_of_rows)[:, None]).squeeze(1)

@@ -49,12 +49,15 @@ class ChatTemplate:
         rows = [_row(m) for m in messages]
         options: dict[str, Any] = {"tools": [_tool(t) for t in tools]} if tools else {}
         if messages[-1].role == "assistant":
+            # The answer goes on from a given beginning: no end-of-turn token, no new header.
             options["continue_final_message"] = True
         else:
             options["add_generation_prompt"] = True
         try:
             return str(self.tokenizer.apply_chat_template(rows, tokenize=False, **options))
         except Exception as error:  # a template is a program; jinja raises what it likes
+            # Templates without a system role raise an exception for it; the same text is then
+            # tried as part of the first user turn.
             without_system = _merge_system(rows)
             if without_system is None:
                 raise UserError(f"the chat template refuses this conversation: {error}") from error
@@ -78,6 +81,8 @@ class ChatTemplate:
             for head in dict.fromkeys((before, system)):
                 shared = self._head(head)
                 n = len(shared)
+                # Templates may render a turn by what follows it, and tokens may merge at the
+                # border: the head is used only if its tokens really begin the prompt.
                 if self.shortest <= n < len(ids) and ids[:n] == shared:
                     heads.append(n)
         return EncodedPrompt(ids, tuple(heads))
@@ -88,12 +93,14 @@ class ChatTemplate:
             text = self.render(Conversation((*before, Message("user", _MARK))))
             # the last token may merge with what follows, so it is left to the prompt
             head = self._encode(text.split(_MARK, 1)[0])[:-1]
+            # Bounds the memory of a long-lived server, where histories never repeat.
             if len(self._heads) > 4096:
                 self._heads.clear()
             self._heads[before] = head
         return head
 
     def _encode(self, text: str) -> tuple[int, ...]:
+        # A chat template writes its special tokens itself; a second BOS would change the answers.
         return tuple(self.tokenizer(text, add_special_tokens=self.plain).input_ids)
 
 

@@ -90,6 +90,7 @@ class ModelThread:
         self._wake.notify_all()
 
     def _run(self) -> None:
+        # inference_mode is thread-local, so it is entered here and not by the caller.
         with torch.inference_mode():
             while True:
                 with self._wake:
@@ -99,6 +100,8 @@ class ModelThread:
                                 self._thread = None
                                 return
                             self._wake.wait()
+                        # Only after idling: a busy decoder takes new requests at every step
+                        # anyway.
                         self._wait_for_batch()
                     new, self._new = self._new, []
                     queries, self._queries = self._queries, []
@@ -142,6 +145,8 @@ class ModelThread:
         except (
             Exception
         ) as error:  # out of memory, a broken model: the answers fail, the thread lives
+            # If `add` itself raised, some of the new requests are not queued yet; they must fail
+            # too.
             self.decoder.waiting += [r for r in new if not r.finish_reason]
             self.decoder.fail(type(error).__name__, (str(error).splitlines() or ["no message"])[0])
 
