@@ -8,8 +8,8 @@ import pytest
 
 from truing.rails.colang.compiler import Program, compile_flow
 from truing.rails.colang.parser import parse_colang
-from truing.rails.runtime.flow_frames import ABORTED, ACTIVE, FlowFrame
-from truing.rails.runtime.interpreter import FlowError, Interpreter, event_key, matches
+from truing.rails.runtime.flow_frames import ABORTED
+from truing.rails.runtime.interpreter import FlowError, Interpreter
 
 Event = dict[str, Any]
 
@@ -180,28 +180,3 @@ def test_a_fork_goes_on_independently() -> None:
 def test_flows_that_cannot_go_on_are_errors(colang: str, message: str) -> None:
     with pytest.raises(FlowError, match=message):
         make_interpreter(colang).process(user_intent("go"))
-
-
-def test_matching_compares_the_fields_of_events() -> None:
-    flow = compile_flow(parse_colang("main.co", 'define flow\n  event E(a="x")\n').flows[0])
-    instruction = flow.instructions[0]
-    assert matches(instruction, {"type": "E", "a": "x", "b": "y"})
-    assert not matches(instruction, {"type": "E", "a": "z"})
-    assert not matches(instruction, {"type": "F", "a": "x"})
-
-
-def test_the_key_of_an_event_names_what_can_match_it() -> None:
-    keys = [event_key(e) for e in (user_intent("a"), bot_intent("a"), action_finished("a"))]
-    assert len(set(keys)) == 3
-    assert {name for _, name in keys} == {"a"}
-    assert event_key({"type": "Custom"})[1] == "Custom"
-
-
-def test_frames_have_their_own_ids_which_copies_share() -> None:
-    flow = compile_flow(parse_colang("main.co", "define flow\n  user go\n").flows[0])
-    first, second = FlowFrame(flow, 0), FlowFrame(flow, 0)
-    assert first.uid != second.uid
-    copy = first.copy()
-    copy.pc = 1
-    assert (copy.uid, copy.status) == (first.uid, ACTIVE)
-    assert first.pc == 0
