@@ -154,6 +154,7 @@ class ModelThread:
 def call_in_loop(
     loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any
 ) -> None:
+    """Calls a function in an event loop from another thread; does nothing if the loop has closed."""
     try:
         loop.call_soon_threadsafe(function, *args)
     except RuntimeError:  # the loop has closed; nobody waits any more

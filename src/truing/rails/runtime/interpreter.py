@@ -151,8 +151,7 @@ class Interpreter:
                     frame.status = COMPLETED
                     extension_finished = extension_finished or flow.is_extension
             elif flow.instructions[frame.pc].actionable or not flow.is_interruptible:
-                # The event is not the step that this flow proposed, or the flow may not be
-                # interrupted.
+                # Not the step that this flow proposed, or the flow may not be interrupted.
                 frame.status = ABORTED
             else:
                 frame.status = INTERRUPTED

@@ -42,6 +42,7 @@ class Point(Struct, frozen=True):
 
 
 def svg_document(width: float, height: float, title: str, body: Sequence[str]) -> str:
+    """Returns an SVG that scales down with the page; the title is for screen readers."""
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" preserveAspectRatio="xMinYMin '
         'meet" '
@@ -50,6 +51,7 @@ def svg_document(width: float, height: float, title: str, body: Sequence[str]) -
 
 
 def svg_text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+    """Returns a text; `kind` is its CSS class, `anchor` its alignment (start, middle, end)."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" '
         f'class="{kind}">{escape_html(text)}</text>'
@@ -57,10 +59,12 @@ def svg_text(x: float, y: float, text: str, kind: str = "", anchor: str = "start
 
 
 def svg_line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    """Returns a line; `kind` is its CSS class."""
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
 
 
 def svg_dot(x: float, y: float, series: int, hollow: bool, tip: str) -> str:
+    """Returns a dot in the colour of a series, with a tooltip."""
     kind = f"s{series % 8}{' hollow' if hollow else ''}"
     return (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="dot '
@@ -69,6 +73,7 @@ def svg_dot(x: float, y: float, series: int, hollow: bool, tip: str) -> str:
 
 
 def percent_tick(x: float) -> str:
+    """Returns a share as a whole percentage, for an axis."""
     return f"{100 * x:.0f} %"
 
 
