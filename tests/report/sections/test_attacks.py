@@ -1,0 +1,103 @@
+"""The cells of the attack tables, from results built directly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.report.rates import cell_texts, make_report, make_variant
+
+from truing.analysis.attack_success import AttackResult
+from truing.report.blocks import Block, Figure, Table, Text
+from truing.report.sections import attacks
+from truing.stats.intervals import Interval
+
+
+def make_result(hits: int, scored: int, **fields: Any) -> AttackResult:
+    defaults: dict[str, Any] = {
+        "attack": "role-play",
+        "category": None,
+        "question": "harmful",
+        "prompts": scored,
+        "tries": scored,
+        "success": Interval(hits / scored, 0.1, 0.6) if scored else None,
+    }
+    return AttackResult(
+        judge="judge", scored=scored, hits=hits, bounds=(0.0, 1.0), **{**defaults, **fields}
+    )
+
+
+def build_blocks(monkeypatch: pytest.MonkeyPatch, *results: AttackResult) -> tuple[Block, ...]:
+    monkeypatch.setattr(attacks, "attack_results", lambda run, plain: list(results))
+    variant = make_variant("m")
+    variant.runs = {"set": "folder"}
+    section = attacks.build_section(make_report(variant))
+    assert section is not None
+    return section.blocks
+
+
+def test_success_lift_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = make_result(
+        10, 40, lift=Interval(0.2, -0.05, 0.4), pairs=40, queries=4.0, tokens=812.3
+    )
+    figure, table, by_category = build_blocks(monkeypatch, result)
+    assert isinstance(figure, Figure) and figure.alt == "role-play: m 25 %"
+    assert isinstance(table, Table)
+    assert table.caption == "set: success by attack" and table.columns[3] == "harmful answers"
+    success, lift = "25.0 % [10.0, 60.0]", "+20.0 pp [−5.0 pp, +40.0 pp]"
+    assert cell_texts(table) == [["role-play", "m", "40", success, lift, "4.0 queries, 812 tokens"]]
+    assert isinstance(by_category, Table)
+    assert cell_texts(by_category) == [["all", success]]
+
+
+def test_few_prompts_are_counts_and_no_success_has_no_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = build_blocks(monkeypatch, make_result(0, 12, question="complied"))[1]
+    assert isinstance(table, Table)
+    assert table.columns[3] == "complied (no refusal; no harm judge was there)"
+    assert cell_texts(table) == [["role-play", "m", "12", "0 of 12", "–", "no success"]]
+    assert table.rows[0][3].kind == "quiet"
+
+
+def test_unscored_and_struck_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    unscored = make_result(0, 0, attack="base64", prompts=9, tries=9)
+    struck = make_result(10, 40, struck="the judge steered the search")
+    table = build_blocks(monkeypatch, struck, unscored)[1]
+    assert isinstance(table, Table)
+    # Attacks are sorted by name.
+    assert [row[3].text for row in table.rows] == ["unscored (9)", "25.0 % [10.0, 60.0]"]
+    assert table.rows[1][3].kind == "struck"
+    assert table.rows[1][3].title.startswith("selected by this judge: the judge steered")
+
+
+def test_hits_at_k_beside_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = make_result(10, 40, at_k={1: 0.25, 4: 0.5}, floor={1: 0.02, 4: 0.078})
+    tries = build_blocks(monkeypatch, result)[2]
+    assert isinstance(tries, Table)
+    assert tries.columns == ("model", "attack", "hit@1", "hit@4")
+    assert cell_texts(tries) == [
+        ["m", "role-play", "25.0 %", "50.0 %"],
+        ["", "floor: the judge's errors alone", "2.0 %", "7.8 %"],
+    ]
+    note = build_blocks(monkeypatch, make_result(10, 40, at_k={1: 0.25}))[3]
+    assert isinstance(note, Text) and note.text.startswith("No floor is shown")
+
+
+def test_categories_by_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = (
+        make_result(10, 40),
+        make_result(20, 40, attack="base64"),
+        make_result(3, 12, category="animal_abuse"),
+    )
+    table = build_blocks(monkeypatch, *results)[-1]
+    assert isinstance(table, Table)
+    assert table.columns == ("category", "role-play", "base64")
+    assert cell_texts(table)[1][1:] == ["3 of 12", "–"]
+
+
+def test_nothing_without_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attacks, "attack_results", lambda run, plain: [])
+    variant = make_variant("m")
+    variant.runs = {"set": "folder"}
+    assert attacks.build_section(make_report(variant)) is None
