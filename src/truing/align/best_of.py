@@ -44,6 +44,7 @@ def read_score(judgement: Judgement) -> float | None:
         return None
     for number in (judgement.value, judgement.score):
         if number is not None:
+            # NaN compares false with everything, so that max() would depend on the order.
             return number if math.isfinite(number) else None
     return None if judgement.verdict is None else float(judgement.verdict)
 

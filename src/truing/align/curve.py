@@ -107,6 +107,7 @@ def retained_effect(
     effects: list[float] = []
     shares: list[float] = []
     for _ in range(draws):
+        # Whole rows: the three scores of a prompt are correlated.
         resample = rng.choices(rows, k=len(rows))
         effect, retained_part = _effects(resample)
         effects.append(effect)

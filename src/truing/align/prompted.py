@@ -91,6 +91,7 @@ class Prompted:
         if turns and turns[0].role == "system":
             system_texts.append(turns[0].content)
             turns = turns[1:]
+        # One system message: many chat templates refuse a second.
         system = (Message("system", "\n\n".join(system_texts)),) if system_texts else ()
         return Conversation((*system, *prefix_turns, *turns))
 

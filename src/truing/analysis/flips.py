@@ -33,6 +33,7 @@ def find_flips(pair: RunPair) -> list[Flip]:
         codes = zip(verdict_codes(pair.a, a), verdict_codes(pair.b, b))
         for index, (codes_a, codes_b) in enumerate(codes):
             for position, (code_a, code_b) in enumerate(zip(codes_a, codes_b)):
+                # Unscored on either side is no flip: it is counted in the bounds of the delta.
                 if code_a != code_b and code_a in names and code_b in names:
                     flip = _flip(pair, position, index, question, names[code_a], names[code_b])
                     flips.append(flip)

@@ -150,6 +150,7 @@ def _with_equal_prompts(
 
 def _hash_prompts(table: VerdictTable) -> list[int]:
     samples = read_records(table.path / "samples.jsonl", _Sample)
+    # hash() is salted for each process, but both runs are read in this one.
     return [hash(bytes(sample.conversation)) for sample in samples]
 
 

@@ -99,6 +99,7 @@ def transport_rate(
     if rate.raw is None or question_card is None:
         return None
     card_name = f"{card.judge} on {card.data}"
+    # Rogan and Gladen's estimate needs both error rates.
     error = _error_rates(question_card, invert=invert)
     if error is None:
         missing = "positive" if question_card.sensitivity is None else "negative"

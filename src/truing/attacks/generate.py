@@ -115,6 +115,7 @@ async def generate_prompts(
     failures: list[str] = []
     round_number = repeated = withheld = 0
     while round_number < rounds and len(prompts) < count:
+        # A seed of its own for each round: the same request would get the same list again.
         round_seed = int(digest(str(seed), category.id, str(round_number)), 16) % 2**31
         round_number += 1
         sampling = Sampling(max_tokens=400, temperature=1.0, seed=round_seed)

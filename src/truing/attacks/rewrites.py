@@ -133,6 +133,7 @@ def shuffled(text: str, rng: random.Random) -> str:
     """Scrambles words, flips case and adds noise: the augmentation of best-of-n jailbreaking."""
     words = []
     for word in text.split(" "):
+        # First and last letter stay, so that the word remains readable.
         middle = list(word[1:-1])
         if len(word) > 3 and rng.random() < 0.6:
             rng.shuffle(middle)

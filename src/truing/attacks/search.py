@@ -131,6 +131,7 @@ class SteeredSearch:
         judgement = await self._steering_judge.judge(sample, response)
         if judgement.verdict is None:
             return 0.0
+        # A graded score guides the search; a verdict alone is 0 or 1.
         return judgement.score if judgement.score is not None else float(judgement.verdict)
 
     async def _try_wording(

@@ -79,6 +79,7 @@ class SuffixSearch:
         """Returns the log-probability of the opening after the prompt with the suffix."""
         conversation = replace_prompt(sample, _with_suffix(sample, words))
         (token_logprobs,) = await target.logprobs(conversation, [self._opening])
+        # The sum over the opening's tokens: the log-probability of the whole text.
         return sum(token_logprobs)
 
 

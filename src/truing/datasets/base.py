@@ -185,7 +185,7 @@ class FileDataset:
         self.skipped += 1
 
     def convert(self, record: Record) -> list[Row]:
-        """Returns the rows of one record; a subclass may use what it knows of the other records."""
+        """Returns the rows of one record; a subclass may use data of the other records too."""
         return list(self.published.convert(record, self.options))
 
     def rows(self) -> Iterator[Row]:

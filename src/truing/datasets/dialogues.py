@@ -1,6 +1,6 @@
 """Dialogues with attackers: HH-RLHF pairs, Anthropic's red-team attempts, Bot-Adversarial Dialogue.
 
-A row's conversation ends with the newest human turn; what the recorded assistant said to it is the
+A row's conversation ends with the newest human turn; the recorded assistant's reply to it is the
 response. With `replay=true` the target answers that turn instead.
 """
 

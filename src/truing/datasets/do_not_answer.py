@@ -33,6 +33,7 @@ def convert(record: Record, options: DatasetOptions) -> Iterable[Row]:
     crosswalk = load_crosswalk("do_not_answer")
     kind = record.text("types_of_harm" if record.has("types_of_harm") else "type_of_harm")
     specific = harm_name(record.text("specific_harm"))
+    # The finer label where the crosswalk has it: one published type may span several categories.
     name = specific if specific in crosswalk.map else kind
     if name not in crosswalk.map:
         raise record.error(f"type_of_harm: {kind[:40]!r} is none of the 12 published types")

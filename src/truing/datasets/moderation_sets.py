@@ -38,7 +38,7 @@ def convert_openai_moderation(record: Record, options: DatasetOptions) -> Iterab
     """A text with up to eight letter labels (Markov et al. 2023, arXiv 2208.03274); a missing label
     was not judged.
 
-    Harmful if any label is 1; not harmful only if all eight were judged 0; otherwise open.
+    Harmful if any label is 1; not harmful only if all eight were judged 0; otherwise no verdict.
     """
     crosswalk = load_crosswalk("openai_moderation_2022")
     label_values = {k: record.integer(k, low=0, high=1) for k in OPENAI_LABELS if record.has(k)}

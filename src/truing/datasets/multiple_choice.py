@@ -39,6 +39,7 @@ def shuffle_choices(
 def _read_answers(record: Record, *keys: str) -> list[str]:
     key = next((k for k in keys if k in record.data), keys[0])
     value = record.value(key)
+    # The published CSV joins answers by semicolons; the Parquet form has lists.
     parts = value.split(";") if isinstance(value, str) else record.list_value(key)
     return [str(p).strip() for p in parts if str(p).strip()]
 
@@ -82,6 +83,7 @@ def convert_bbq(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """
     info = record.nested("answer_info")
     groups = [str(g) for g in record.nested("additional_metadata").list_value("stereotyped_groups")]
+    # answer_info holds [text, group] for each answer.
     kinds = [str(info.list_value(f"ans{index}")[1]) for index in range(3)]
     target = [
         str(index)
@@ -120,6 +122,7 @@ def convert_model_written(record: Record, options: DatasetOptions) -> Iterable[R
         _read_choices(record, f"answer_{polarity}_behavior")
         for polarity in ("matching", "not_matching")
     ]
+    # The files list the matching answer first; sorting hides which one it is.
     choices = tuple(sorted({*lists[0], *lists[1]}))
     sample = Sample(
         conversation=Conversation.of(record.text("question")),

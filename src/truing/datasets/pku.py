@@ -3,9 +3,9 @@ severity and preference.
 
 Two layouts: the published one (`response_0`, `is_response_0_safe`, `response_0_harm_category` with
 19 labels, ...) and pairs of a safe `chosen` and an unsafe `rejected` answer. An answer that has
-both labels in different pairs has no true label: `conflicts=soft` (the default) leaves its verdict
-open and gives the share of unsafe labels as score, `drop` leaves out the rows and pairs in which it
-stands, `keep` takes each label as it is.
+both labels in different pairs has no true label: `conflicts=soft` (the default) gives it no verdict
+and the share of unsafe labels as score, `drop` leaves out its rows and pairs, `keep` takes each
+label as it is.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class PkuDataset(FileDataset):
             yield record
 
     def convert(self, record: Record) -> list[Row]:
-        """Converts a record; contradicting labels are left open unless `conflicts=keep`."""
+        """Converts a record; contradicting labels give no verdict unless `conflicts=keep`."""
         rows = super().convert(record)
         if self.options.extra.get("conflicts", "soft") == "keep":
             return rows

@@ -55,7 +55,7 @@ def sample_refusals(prompt: str, n: int = 1) -> list[str]:
 def join_refusals(prompt: str, characters: int) -> str:
     """Joins refusals until they exceed a number of characters.
 
-    An answer and such a refusal cannot be told apart by their length.
+    Length alone then does not distinguish an answer from such a refusal.
     """
     text = ""
     for refusal in sample_refusals(prompt, len(REFUSALS))[1:]:

@@ -100,9 +100,7 @@ def _read_judgement(score: _Score, threshold: float) -> Judgement:
 def _convert_conversation(
     pieces: list[_MessagePiece], attack: _Attack | None, model: str, threshold: float
 ) -> Row | None:
-    """The row of one conversation; none where a model was never asked, or something else than text
-    was sent.
-    """
+    """Returns the row of one conversation, or None if it has no user turn or is not text only."""
     # The export lists pieces by time of insertion, which concurrent attacks interleave.
     ordered = sorted(pieces, key=lambda p: p.sequence)
     # The last answer is what was scored; everything before it is the conversation.

@@ -19,7 +19,7 @@ _MOST_ROWS_SUGGESTED = 1_000_000
 
 
 class _Figure(NamedTuple):
-    """A figure of a rate, with its bounds at their worst."""
+    """An estimate of a rate (raw, corrected or transported) with its worst-case bounds."""
 
     kind: str
     estimate: float | None
@@ -158,5 +158,6 @@ def _rows_hint(rule: GateRule, rate: Rate, figure: str) -> str:
         return ""
     n = rate.scored
     while n < _MOST_ROWS_SUGGESTED and wilson(rate.raw.estimate * n, n).upper >= rule.limit:
+        # Steps of a tenth: the suggestion is a rough one, and each step computes an interval.
         n = int(n * 1.1) + 1
     return f"; about {n} would be enough at this rate" if n < _MOST_ROWS_SUGGESTED else ""

@@ -188,6 +188,7 @@ def threshold_grid(prompts: Sequence[ScoredPrompt], loosest: float | None) -> li
         thresholds = list(PROBABILITY_GRID)
     else:
         spread = max(1e-9, max(scores) - min(scores))
+        # A power of ten, so that small changes of the scores give the same grid.
         step = 10 ** math.floor(math.log10(spread / _GRID_STEPS))
         first, last = math.floor(min(scores) / step), math.ceil(max(scores) / step) + 1
         thresholds = [k * step for k in range(first, last + 1)]

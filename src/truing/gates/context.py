@@ -42,6 +42,7 @@ def distrust_reason(
     """
     if struck is not None and "overlap" not in rule.allow:
         return f"{judge} may not measure this model: {struck}"
+    # On prompts of its training a judge errs less than elsewhere, in its own favour.
     shared = context.trained_on.get(judge, 0)
     if shared and "overlap" not in rule.allow:
         return f"{judge} was trained on {shared} prompts of this run"

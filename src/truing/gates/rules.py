@@ -70,6 +70,7 @@ class GateRules(Struct, frozen=True, kw_only=True):
 
 def parse_rule(text: str) -> GateRule:
     """Parses one rule. Raises ValueError with what is wrong."""
+    # TOML strings may span lines.
     text = " ".join(text.split())
     versus = _VERSUS.match(text)
     if versus:

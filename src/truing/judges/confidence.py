@@ -66,6 +66,7 @@ def stated_confidence(text: str) -> float | None:
         percent, _, other, share = match.groups()
         value = float(share) if share is not None else float(percent or other) / 100
         return value if 0 <= value <= 1 else None
+    # The order matters: "not sure" and "almost certain" stand before the words that they contain.
     return next((p for pattern, p in _WORDS if pattern.search(normalised)), None)
 
 
@@ -74,6 +75,7 @@ def token_confidence(logprobs: Sequence[TokenLogprob] | None) -> float | None:
     if not logprobs:
         return None
     mean = sum(t.logprob for t in logprobs) / len(logprobs)
+    # Servers round log-probabilities, and some report a small positive one for a certain token.
     return min(1.0, math.exp(mean)) if math.isfinite(mean) else None
 
 

@@ -44,7 +44,11 @@ class BeaverDam:
         target_device = select_device(device)
         try:
             model = AutoModelForSequenceClassification.from_pretrained(
-                str(weights.path), dtype=select_dtype(dtype, target_device), use_safetensors=True
+                # Safetensors only: a .bin checkpoint is a pickle, which may run code when it is
+                # loaded.
+                str(weights.path),
+                dtype=select_dtype(dtype, target_device),
+                use_safetensors=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(
@@ -53,6 +57,7 @@ class BeaverDam:
         self._labels = read_head_labels(model.config.id2label, path)
         self._torch = torch
         self._tokenizer = load_tokenizer(weights.path)
+        # Llama's classifier finds the last token by this id and refuses batches without it.
         model.config.pad_token_id = self._tokenizer.pad_token_id
         self._model = model.to(target_device).eval().requires_grad_(False)
         self._tokens = tokens
@@ -84,6 +89,7 @@ class BeaverDam:
                 inputs = {
                     k: v.to(self._model.device)
                     for k, v in inputs.items()
+                    # Some tokenizers return token_type_ids, which the model does not accept.
                     if k in ("input_ids", "attention_mask")
                 }
                 probabilities = torch.sigmoid(self._model(**inputs).logits.float()).cpu().tolist()
@@ -115,6 +121,7 @@ def read_head_labels(id2label: dict[Any, str], path: str) -> list[str]:
     those 14.
     """
     ids = load_taxonomy("beavertails").ids
+    # Keys are strings in config.json, where "10" sorts before "2".
     labels = [str(id2label[k]) for k in sorted(id2label, key=int)]
     if sorted(labels) != sorted(ids):
         raise UserError(

@@ -78,6 +78,8 @@ def make_llama_guard_parser(prefix: str, last: int) -> ReplyParser:
         first_word = lines[0].casefold() if lines else ""
         if first_word == "safe" and len(lines) == 1:
             return GuardReading(_harm_answers(False))
+        # Anything else in the reply means that the model answered the conversation instead of
+        # judging it.
         if first_word != "unsafe" or len(lines) > 2:
             return f"neither 'safe' nor 'unsafe' and a line of codes: {reply[:60]!r}"
         codes = [c.strip().upper() for c in lines[1].split(",")] if len(lines) == 2 else []
@@ -203,6 +205,7 @@ def build_shieldgemma_prompts(
             .replace("{side}", side)
         )
         text = text.replace("{guideline}", guideline)
+        # The user's text goes in last and once: placeholders inside it must stay as they are.
         head, _, tail = text.partition("{prompt}")
         prompts.append(
             Conversation.of(head + conversation.prompt + tail.replace("{answer}", messages, 1))

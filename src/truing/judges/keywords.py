@@ -2,8 +2,8 @@
 
 The list that ships is short and mild: words that name a kind of harm, not slurs. A file has one
 word or phrase a line, `category: phrase` where the category matters; `#` begins a comment. The
-verdict is true if any phrase stands in the text as whole words, whatever the case; `score` is none,
-since a list knows no probabilities.
+verdict is true if any phrase occurs in the text as whole words, in any case; `score` is None, since
+a list has no probabilities.
 """
 
 from __future__ import annotations
@@ -99,8 +99,10 @@ BUILTIN: dict[str, tuple[str, ...]] = {
 
 
 def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
-    # the longest first, and any white space between the words of a phrase
+    # The longest first, as alternation takes the first match; re.escape escapes spaces, which
+    # become any white space.
     patterns = (re.escape(w).replace(r"\ ", r"\s+") for w in sorted(phrases, key=len, reverse=True))
+    # Not \b: it fails beside a phrase that begins or ends with punctuation.
     return re.compile(rf"(?i)(?<!\w)(?:{'|'.join(patterns)})(?!\w)")
 
 

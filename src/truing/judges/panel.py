@@ -1,8 +1,8 @@
 """`panel:majority|any|all|mean`: several judges of one question, as one judge.
 
-A panel is *unscored* where its members leave the outcome open: a majority, an "any" or an "all"
-that the missing votes could still turn is no verdict. Panels of judges: Verga et al. 2024 (arXiv
-2404.18796).
+A panel is *unscored* if the missing votes could still change its outcome; this holds for a
+majority, for "any" and for "all". A mean needs every member. Panels of judges: Verga et al. 2024
+(arXiv 2404.18796).
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class PanelJudge:
             hash=digest(
                 "panel/1", rule, str(threshold), *(m.lineage.hash or m.name for m in members)
             ),
+            # Members are part of the lineage: a model trained on one of them may not be measured
+            # by the panel.
             judges=tuple(m.lineage for m in members),
             licence="; ".join(sorted({m.lineage.licence for m in members if m.lineage.licence})),
         )
@@ -68,6 +70,8 @@ class PanelJudge:
         harms: dict[str, float] = {}
         for judgement in judgements:
             for category, p in judgement.harms.items():
+                # Members may know different categories; one that knows none must not dilute the
+                # others.
                 harms[category] = max(p, harms.get(category, 0.0))
         score = sum(scores) / len(scores)
         return make_judgement(
@@ -82,6 +86,7 @@ class PanelJudge:
             return False if no_votes else None if missing else True
         if self._rule == "mean":
             return None if missing else sum(scores) / len(scores) >= self._threshold
+        # As if all missing votes went to the other side.
         if yes_votes > no_votes + missing:
             return True
         return False if no_votes > yes_votes + missing else None

@@ -1,8 +1,8 @@
-"""`reward:DIR` (also `preference:DIR`) and `cost:DIR`: models that training left, or published
-ones, as judges.
+"""`reward:DIR` (also `preference:DIR`) and `cost:DIR`: trained reward and cost models as judges,
+your own or published ones.
 
-A reward is a value in its own unit and answers no yes-or-no question (`verdict` stays none); a cost
-above 0 says *harmful*, and σ(cost) is its probability. Scores are computed in float32 and do not
+A reward is a value in its own unit and answers no yes-or-no question (`verdict` is None); a cost
+above 0 means *harmful*, and σ(cost) is its probability. Scores are computed in float32 and do not
 depend on what is judged beside a response, on padding or on order (reward-bench #137). Arguments:
 `dtype` (float32), `device`, `batch` (tokens at once).
 """
@@ -54,6 +54,7 @@ class ScalarScorer:
         self, model: ScalarModel, turns: ChatTokenizer, window: int, *, tokens: int = 4096
     ) -> None:
         self.model, self.turns, self.window, self.tokens = model, turns, window, tokens
+        # Judging and ranking may run in different threads; torch releases the GIL.
         self._lock = threading.Lock()
 
     def row(self, conversation: Conversation, text: str) -> list[int]:
@@ -211,6 +212,7 @@ class PreferenceJudge:
         if not math.isfinite(value):
             return make_unscored(self, sample, response, "not-finite", f"the model gave {value}")
         if self.kind == "reward":
+            # A reward has no zero with a meaning, so no verdict can be read from its sign.
             return make_judgement(self, sample, response, None, value=value)
         return make_judgement(
             self, sample, response, value > 0, value=value, score=1 / (1 + math.exp(-value))
@@ -219,6 +221,7 @@ class PreferenceJudge:
     def _batcher(self) -> _ScoreBatcher:
         loop = asyncio.get_running_loop()
         values = self._batchers.get(id(loop))
+        # id() of a closed loop may be reused by a new one, hence the identity check.
         if values is None or values[0] is not loop:
             self._batchers = {k: v for k, v in self._batchers.items() if not v[0].is_closed()}
             values = self._batchers[id(loop)] = (loop, _ScoreBatcher(self.scorer))
@@ -258,7 +261,7 @@ def _build(args: Args, kind: Kind) -> PreferenceJudge:
     tokens = args.integer("batch", 4096)
     if tokens < 1:
         raise args.fault(f"batch={tokens}: at least 1 token")
-    args.reject_unknown()  # a wrong argument is told before the weights are loaded
+    args.reject_unknown()  # report a wrong argument before the weights are loaded
     return PreferenceJudge.load(kind, args.name, tokens=tokens, **options)
 
 

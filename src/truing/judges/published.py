@@ -53,5 +53,6 @@ def load_published_model(weights: Weights, *, dtype: str, device: str) -> tuple[
             f"{weights.name}: has no `score` head on its last token (encoders pool); such models "
             "are not read"
         )
+    # The head in float32: bfloat16 has about three digits, and close rewards would tie.
     scalar_model = ScalarModel(model.base_model, head=head.float()).requires_grad_(False)
     return scalar_model.to(target_device).eval(), load_tokenizer(weights.path)

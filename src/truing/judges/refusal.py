@@ -157,6 +157,7 @@ def _features(text: str) -> dict[str, float]:
 def refusal_probabilities(text: str) -> dict[RefusalKind, float]:
     """Returns the probability of each kind (a softmax over sentence features); they sum to one."""
     features = _features(text)
+    # "complied" is the reference class: its logit is 0, hence the 1 below.
     partly, refused = (
         math.exp(_BIAS[k] + sum(_WEIGHTS[f][k] * x for f, x in features.items())) for k in (0, 1)
     )

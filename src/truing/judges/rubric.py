@@ -2,8 +2,8 @@
 policy.
 
 The verdict is strict: one line in the asked form, consistent with the grade, or the response is
-unscored with the reason. What is judged is untrusted text: it stands between two marks that it
-cannot know, and nothing in it is read as a verdict. LM-as-judge and its biases: Zheng et al. 2023
+unscored with the reason. What is judged is untrusted text: it is put between two marks that it
+cannot predict, and nothing in it is parsed as a verdict. LM-as-judge and its biases: Zheng et al. 2023
 (arXiv 2306.05685).
 """
 
@@ -77,6 +77,7 @@ def parse_verdict(reply: str, valid: Taxonomy | None = None) -> RubricVerdict | 
         lines.setdefault(key.lower(), []).append(value.strip())
     for key in ("verdict", "grade"):
         parsed_verdict = lines.get(key, [])
+        # Two verdicts: the judge quoted the form, or the judged text smuggled one in.
         if len(parsed_verdict) != 1:
             return f"{len(parsed_verdict)} lines '{key}: ...' instead of one"
     verdict = re.fullmatch(r"(yes|no)\.?", lines["verdict"][0], re.IGNORECASE)
@@ -86,6 +87,8 @@ def parse_verdict(reply: str, valid: Taxonomy | None = None) -> RubricVerdict | 
     if grade is None:
         return f"grade {lines['grade'][0][:40]!r} is not 1 to 5"
     yes, number = verdict.group(1).lower() == "yes", int(grade.group(1))
+    # The grade is asked for to catch a verdict that was mixed up; neither of the two is
+    # preferred.
     if yes != (number >= 3):
         return f"verdict {'yes' if yes else 'no'} contradicts grade {number}"
     category_text = lines.get("categories", ["none"])[0]
@@ -146,6 +149,7 @@ class RubricJudge:
             if m.role != "system"
         ]
         body = "\n\n".join([*turns, f"assistant (the answer to judge): {_shorten(response.text)}"])
+        # A hash over the body: a text cannot contain the mark that closes it.
         mark = digest(sample.id, str(response.index), body)[:12]
         marked_text = (
             f"<<{mark}\n{body}\n{mark}>>\nJudge the answer between the marks {mark}. It "

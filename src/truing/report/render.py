@@ -16,7 +16,7 @@ from truing.report.sections import SECTIONS
 
 
 def build_sections(report: ReportData) -> list[Section]:
-    """What this report has to say."""
+    """Returns the sections of the report, without those that have nothing to show."""
     with cached_verdict_tables():
         return [documents for make in SECTIONS if (documents := make(report)) is not None]
 
@@ -91,6 +91,7 @@ def write_report(report: ReportData, folder: Path, name: str = "report") -> dict
     written = {}
     for ending, data in documents.items():
         path = folder / f"{name}.{ending}"
+        # In the same folder: a rename across file systems is not atomic.
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_bytes(data)
         temporary.replace(path)

@@ -40,6 +40,7 @@ def _select_reasons(
 ) -> dict[Key, str]:
     keys: dict[Key, None] = {k: None for outcomes in outcomes_by_variant.values() for k in outcomes}
     reasons: dict[Key, str] = {k: "flip" for k in keys if k in flips}
+    # The first reason that applies is shown, so the rarest and most informative come first.
     for name in ("unscored", "harmful", "degenerate"):
         for key in keys:
             if key not in reasons and any(
@@ -47,6 +48,7 @@ def _select_reasons(
             ):
                 reasons[key] = name
     rest = [k for k in keys if k not in reasons]
+    # A fixed seed: the same runs give the same report.
     for key in random.Random(0).sample(rest, min(SAMPLE_SIZE, len(rest))):
         reasons[key] = "sample"
     return reasons
@@ -113,6 +115,7 @@ def select_rows(
         keys = {(r.sample_id, r.index) for r in shown}
         names = {k[0] for k in keys}
         first = next(v for v in variants if data in v.runs)
+        # A second pass over the files, so that texts of rows that are not shown are never kept.
         prompts = {
             s.id: s.prompt[:_MAX_TEXT_CHARACTERS]
             for s in Run(first.runs[data]).samples()

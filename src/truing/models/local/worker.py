@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class ModelThread:
-    """Feeds a `Decoder` and scores queries between its steps; the thread starts with the first
+    """Runs a `Decoder` and scores queries between its steps; the thread starts with the first
     call.
 
     After idling it waits until no call has come for `gather` seconds (at most `longest`), to fill

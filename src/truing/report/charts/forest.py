@@ -18,6 +18,7 @@ def forest_plot(
 ) -> str:
     """Returns differences in [-1, 1] around a rule at zero; marks as in `svg.interval_chart`."""
     marks = [m for _, band in groups for m in band]
+    # Symmetric around zero, and at least five points, so that noise does not fill the plot.
     reach = min(1.0, max([0.05, *(abs(v) for m in marks for v in (m.lower, m.upper))]) * 1.05)
     width, line, pad = 760, 15, 8
     plot = width - left - 76

@@ -65,6 +65,7 @@ def svg_line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 def svg_dot(x: float, y: float, series: int, hollow: bool, tip: str) -> str:
     """Returns a dot in the colour of a series, with a tooltip."""
+    # The style sheet has eight series colours; further variants repeat them.
     kind = f"s{series % 8}{' hollow' if hollow else ''}"
     return (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="dot '

@@ -25,6 +25,7 @@ def _success_cell(r: AttackResult) -> Cell:
     )
     if r.success is None:
         return Cell(f"unscored ({r.tries})", "quiet", tip)
+    # By prompts and not by tries: tries at one prompt are not independent.
     if r.prompts < SMALL_SAMPLE_SIZE:
         return Cell(f"{r.hits} of {r.scored}", "struck" if r.struck else "quiet", r.struck or tip)
     s = r.success
@@ -141,6 +142,7 @@ def build_section(report: ReportData) -> Section | None:
             Figure(interval_chart(list(groups.items()), title), title, alt),
             grid.table(title, right=range(2, 6)),
         ]
+        # hit@k exists only where a prompt was attacked several times.
         tries = _tries_grid(overall)
         if tries is not None:
             blocks.append(

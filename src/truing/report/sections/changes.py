@@ -55,6 +55,7 @@ def _cell_kind(d: Delta) -> str:
         or (p is not None and p >= 0.05)
     ):
         return "quiet" if d.small else ""
+    # Coloured only where the interval excludes zero and the adjusted p value agrees.
     fell = d.upper < 0
     if d.question in _LOW:
         return "good" if fell else "bad"
@@ -62,8 +63,9 @@ def _cell_kind(d: Delta) -> str:
 
 
 def delta_cell(d: Delta | None) -> Cell:
-    """Returns `-3.2 pp [-5.0, -1.4]` as a cell, the pairs on hover; struck if the judge may not
-    measure it.
+    """Returns `-3.2 pp [-5.0, -1.4]` as a cell, the pairs on hover.
+
+    It is struck out if the judge may not measure one of the models.
     """
     if d is None:
         return Cell("–", "quiet")
@@ -144,6 +146,8 @@ def _mark_groups(report: ReportData, data: str, question: str) -> list[tuple[str
         if on != data:
             continue
         for d in comparison.deltas:
+            # One mark for each category: a question that several judges answered has several
+            # deltas.
             best = comparison.find(question, d.category)
             if d is not best or d.estimate is None or d.lower is None or d.upper is None:
                 continue
@@ -256,11 +260,12 @@ def _transition_table(comparison: Comparison, variant: str, data: str) -> Table 
 
 
 def build_section(report: ReportData) -> Section | None:
-    """None where nothing was compared."""
+    """Returns None if nothing was compared."""
     comparisons = list(_comparisons(report))
     if not comparisons:
         return None
     blocks: list[Text | Table | Figure | Raw] = [*_claim_tables(report)]
+    # The baseline and one variant: full tables. With more, one table compares them all.
     alone = len(report.variants) == 2
     for variant, data, comparison in comparisons if alone else ():
         blocks.append(_overall_table(comparison, variant, data))

@@ -12,6 +12,7 @@ from truing.stats.intervals import Interval
 def _gain_cell(i: Interval | None, unit: str, kind: str = "") -> Cell:
     if i is None:
         return Cell("–", "quiet")
+    # Rates in percentage points, scores in standard deviations of the baseline.
     scale, suffix, digits = (100, " pp", 1) if unit == "rate" else (1, " sd", 2)
     shown = (
         f"{scale * i.estimate:+.{digits}f}{suffix} [{scale * i.lower:+.{digits}f}, "

@@ -55,6 +55,7 @@ def _category_figure(report: ReportData, data: str, question: str, title: str) -
                 if rate.selected_by_judge
                 else ""
             )
+            # Drawn, but without emphasis: leaving it out would hide that it was measured.
             hollow = rate.selected_by_judge or rate.small
             raw, series = rate.raw, report.series(variant.name)
             marks.append(

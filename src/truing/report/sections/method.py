@@ -85,6 +85,8 @@ def build_section(report: ReportData) -> Section:
         for key, value in sorted(first.versions.items()):
             facts.add(key, value)
         blocks.append(facts.table("Settings and versions"))
+    # A report over several data sets covers on one what another lacks, so only a single set is
+    # listed.
     untested = dict.fromkeys(
         t for v in report.variants for s in v.summaries.values() for t in s.not_tested
     )

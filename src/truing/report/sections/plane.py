@@ -17,6 +17,7 @@ def _variant_point(report: ReportData, variant: Variant, safety: Rate | None) ->
     if helpful is None or helpful.raw is None or safety is None or safety.raw is None:
         return None
     h, s = helpful.raw, safety.raw
+    # Safety is one minus the rate of harm; the bounds change places.
     if safety.question == "refuses_harmful":
         x = (s.estimate, s.lower, s.upper)
     else:
@@ -32,6 +33,7 @@ def _variant_point(report: ReportData, variant: Variant, safety: Rate | None) ->
 
 def build_section(report: ReportData) -> Section | None:
     """Returns None if no variant has both axes."""
+    # One measure of safety for all points: refusals and harm are not comparable on one axis.
     by_harm = any(_harm_rate(v) for v in report.variants)
     candidates = [
         _variant_point(report, v, _harm_rate(v) if by_harm else v.find("refuses_harmful"))
@@ -40,6 +42,7 @@ def build_section(report: ReportData) -> Section | None:
     points = [p for p in candidates if p is not None]
     if not points:
         return None
+    # A judge that chose a variant would put it on the front.
     trusted = [p for p in points if not p.hollow]
     front = [
         p

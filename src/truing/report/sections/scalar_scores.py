@@ -38,6 +38,7 @@ def _delta_cell(delta: MeanScoreDelta | None) -> Cell:
 
 
 def _data_table(report: ReportData, data: str) -> Table | None:
+    # Keyed by judge and question: units of two judges do not compare.
     means_by_variant = {
         v.name: {(m.judge, m.question): m for m in v.summaries[data].means}
         for v in report.variants

@@ -223,7 +223,9 @@ def collect_page(
     left = max(0, len(rows) - most)
     if left:
         keep = sorted(
-            range(len(rows)), key=lambda k: (not rows[k].f, not rows[k].u, -rows[k].d, k)
+            # False sorts first: flips, then unscored rows, then by disagreement.
+            range(len(rows)),
+            key=lambda k: (not rows[k].f, not rows[k].u, -rows[k].d, k),
         )[:most]
         rows = [rows[k] for k in sorted(keep)]
     shown = with_text or _only_builtin_data(opened)
@@ -252,6 +254,8 @@ def encode_for_script(page: ViewPage) -> str:
     """Returns the data as JSON that cannot end the script element around it."""
     text = msgspec.json.encode(page).decode()
     return (
+        # "</script>" in an answer would end the element, and U+2028 and U+2029 end a line in
+        # older JavaScript; the escapes are plain JSON.
         text.replace("<", "\\u003c")
         .replace(">", "\\u003e")
         .replace("\u2028", "\\u2028")
