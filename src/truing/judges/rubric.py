@@ -3,8 +3,8 @@ policy.
 
 The verdict is strict: one line in the asked form, consistent with the grade, or the response is
 unscored with the reason. What is judged is untrusted text: it is put between two marks that it
-cannot predict, and nothing in it is parsed as a verdict. LM-as-judge and its biases: Zheng et al. 2023
-(arXiv 2306.05685).
+cannot predict, and nothing in it is parsed as a verdict. LM-as-judge and its biases: Zheng et al.
+2023 (arXiv 2306.05685).
 """
 
 from __future__ import annotations
