@@ -173,6 +173,7 @@ def attack_results(
         facts = shipped_card_facts(record)
         known = [f.specificity.estimate for f in facts if f.specificity is not None]
         specificity = known[0] if known else None
+    # The attacked run comes last: some data sets hold the plain prompts too.
     plain_success = success_on_plain_prompts([*plain, table.path], record.name, judge.question)
     struck = table.struck_reason(record)
     results = []

@@ -313,6 +313,7 @@ def _has_enough_labels(verdicts: LabelledVerdicts) -> bool:
     """Returns whether the asymptotic interval may be used."""
     import numpy as np
 
+    # NaN marks rows without a label.
     positives = float(np.nansum(verdicts.labels))
     negatives = verdicts.n_labels - positives
     return not verdicts.undecided.any() and min(positives, negatives) >= MIN_LABELS_PER_CLASS

@@ -99,6 +99,7 @@ def shipped_card_facts(record: JudgeRecord) -> list[JudgeFacts]:
         card = msgspec.json.decode(path.read_bytes(), type=_ShippedCard)
     except msgspec.DecodeError:  # written by another version of truing
         return []
+    # Error rates hold for one version of the weights.
     if card.judge_hash != record.lineage.hash:
         return []
     question = card.questions.get(record.question)

@@ -89,6 +89,7 @@ def mean_scores(table: VerdictTable) -> list[MeanScore]:
     for column in table.columns.values():
         if not reports_mean(column) or column.value_counts is None:
             continue
+        # Answers to one prompt are not independent: the prompt is the unit.
         mean_of_prompt = _mean_by_position(column)
         n = sum(column.value_counts)
         judged = sum(len(codes) - codes.count(ABSENT) for codes in column.codes)

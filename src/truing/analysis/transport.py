@@ -189,11 +189,13 @@ def transport_difference(
     sensitivity, specificity = question_card.sensitivity, question_card.specificity
     if sensitivity is None or specificity is None:
         return None
+    # All four corners of the band: the quotient is monotone in both rates.
     divisors = [
         min(1.0, max(0.0, se)) + min(1.0, max(0.0, sp)) - 1
         for se in _band(sensitivity, delta)
         for sp in _band(specificity, delta)
     ]
+    # The division scales the interval by 1 / (se + sp - 1), at most tenfold here.
     if min(divisors) <= _MIN_YOUDEN:
         return None
     youden = sensitivity.estimate + specificity.estimate - 1

@@ -14,7 +14,7 @@ from truing.core.lineage import digest
 from truing.core.protocols import Model
 from truing.core.types import Conversation, Lineage, Message, Sample
 
-# Deliberately broad: a false match costs one attacked prompt.
+# Broad: a false match costs one attacked prompt.
 _MINORS = re.compile(
     r"\b(?:child(?:ren)?|kids?|minors?|underage|teen(?:ager)?s?|toddlers?|infants?|"
     r"bab(?:y|ies)|pupils?|school ?(?:boy|girl)s?|(?:young|little) (?:boy|girl)s?|"

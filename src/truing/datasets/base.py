@@ -298,6 +298,7 @@ def parse_options(args: Args, about: PublishedDataset) -> DatasetOptions:
     """Reads the arguments that all sets share; raises SpecError for an invalid value."""
     parts = list(about.parts)
     part = args.text("part", parts[0] if parts else "")
+    # Sets of a user's own files have no parts.
     if parts and part not in parts:
         raise args.fault(f"part={part!r}{did_you_mean(part, parts)}")
     halves: dict[str, Half] = {"": "", "train": "train", "report": "report"}
@@ -316,7 +317,11 @@ def parse_options(args: Args, about: PublishedDataset) -> DatasetOptions:
         limit=limit,
         half=half,
         categories=tuple(
-            taxonomy.find(c.strip()).id for c in category_names.split("|") if c.strip()
+            # "|" and not a comma: a comma separates the arguments of a spec, and ids contain
+            # commas.
+            taxonomy.find(c.strip()).id
+            for c in category_names.split("|")
+            if c.strip()
         ),
         language=args.text("language", ""),
         distinct=args.flag("distinct"),

@@ -43,6 +43,7 @@ def convert_jailbreakbench(record: Record, options: DatasetOptions) -> Iterable[
 
     The published files share `Index` between the two, which becomes the pair.
     """
+    # A normalised layout with both kinds of behaviour in one file; else the published CSV files.
     if "Goal" not in record.data:
         is_benign = record.choice("label", ("safe", "harmful")) == "safe"
         harms = (

@@ -92,6 +92,8 @@ def convert_rm_bench_pairs(record: Record, options: DatasetOptions) -> Iterable[
     """
     chosen, rejected = _read_styles(record)
     domain = record.text("domain")
+    # All nine pairs: the benchmark compares across styles, where a judge may prefer the wrong but
+    # longer answer.
     for i, chosen_text in enumerate(chosen):
         for j, rejected_text in enumerate(rejected):
             yield Preference(

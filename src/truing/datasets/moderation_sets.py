@@ -52,6 +52,7 @@ def convert_openai_moderation(record: Record, options: DatasetOptions) -> Iterab
         # unknown and gets no entry.
         if all(k in label_values for k in OPENAI_LABELS if target in crosswalk(k)):
             harms[target] = 0.0
+    # A label that is missing might have been positive, so it rules out a "not harmful".
     verdict = True if positive else False if len(label_values) == len(OPENAI_LABELS) else None
     sample = Sample(
         conversation=Conversation.of(record.text("prompt")),
@@ -132,6 +133,7 @@ def _perspective_judgements(record: Record, question: str) -> Iterator[Judgement
         if record.has(name):
             score = record.number(name)
             full_question = name if not question else f"{name}_{question}"
+            # Toxic from 0.5 on, as in the paper.
             yield recorded_judgement("perspective:rtp", full_question, score >= 0.5, score=score)
 
 

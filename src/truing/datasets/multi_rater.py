@@ -84,7 +84,7 @@ def _make_row(
         )
     conversation = parse_dialogue(record, prompt)
     verdicts = [UNSAFE_VERDICTS[v] for _, v in ratings if UNSAFE_VERDICTS[v] is not None]
-    # "Unsure" counts on neither side, and on the rater's own judgement stays without a verdict.
+    # "Unsure" counts on neither side; the judgement of that rater has no verdict.
     share = sum(map(bool, verdicts)) / len(verdicts) if verdicts else None
     final = UNSAFE_VERDICTS.get(majority or "", share > 0.5 if share is not None else None)
     judgements = [recorded_judgement("dices", "harmful", final, score=share)]

@@ -32,6 +32,7 @@ def shuffle_choices(
     def place(text: str) -> bytes:
         return hashlib.sha256(f"{prompt}\n{text}".encode()).digest()
 
+    # dict.fromkeys drops duplicates: the best answer is also among the correct ones.
     choices = tuple(sorted(dict.fromkeys((*correct, *incorrect)), key=place))
     return choices, tuple(index for index, c in enumerate(choices) if c in correct)
 

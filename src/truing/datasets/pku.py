@@ -147,6 +147,7 @@ class PkuDataset(FileDataset):
                 texts = [
                     record.data.get(k) for k in ("chosen", "rejected", "response_0", "response_1")
                 ]
+                # One conflicting answer is enough: the order of the pair rests on both labels.
                 if any(
                     isinstance(t, str) and _answer_key(prompt, t) in unsafe_shares for t in texts
                 ):

@@ -168,6 +168,7 @@ class SyntheticPairs(DerivedPairs):
         }
         for response in row.responses:
             text = response.text.strip()
+            # A third of a very short answer, or its shuffle, may still be a good answer.
             if response.index in harmful_indices or len(text.split()) < 8:
                 continue
             damage, damaged_text = damage_answer(row.sample.prompt, text)

@@ -194,6 +194,8 @@ def read_promptfoo_results(path: Path) -> Iterator[Row]:
         judgements: list[Judgement] = []
         for index, result in enumerate(group):
             reply = result.response or _Reply()
+            # `error` of a result also holds the reason of a failed assertion, which is no failed
+            # answer.
             error_text = reply.error or (result.error if reply.output is None else None) or ""
             responses.append(make_response(index, _output_text(reply.output), provider, error_text))
             judgements += _read_judgements(result, index)

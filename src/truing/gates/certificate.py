@@ -170,6 +170,7 @@ def _make_certificate(
     prompts = scored.prompts
     # A threshold that lets nothing through is trivially safe, and of no use.
     certified = [t for t in tested if t.certified and _count_passing(prompts, t.threshold)]
+    # Fixed-sequence testing goes from strict to loose, so the last one is the loosest.
     best = certified[-1] if certified else None
     missing = None if best else _count_missing_labels(prompts, tested, request, n)
     if best is not None:

@@ -82,6 +82,7 @@ def gate_run(
     notes = list(context.summary.notes)
     if not context.summary.complete:
         notes.append("the run is not complete")
+        # An unfinished run may still change every figure.
         if status == "passed":
             status = "inconclusive"
     return GateVerdict(

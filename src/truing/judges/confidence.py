@@ -75,7 +75,7 @@ def token_confidence(logprobs: Sequence[TokenLogprob] | None) -> float | None:
     if not logprobs:
         return None
     mean = sum(t.logprob for t in logprobs) / len(logprobs)
-    # Servers round log-probabilities, and some report a small positive one for a certain token.
+    # Rounding may leave a log-probability slightly above 0.
     return min(1.0, math.exp(mean)) if math.isfinite(mean) else None
 
 

@@ -155,6 +155,7 @@ def read_keywords(path: Path) -> dict[str, tuple[str, ...]]:
         **{c.short: c.id for c in load_taxonomy().categories},
     }
     for number, line in enumerate(lines, 1):
+        # A phrase cannot contain "#": it would begin a comment.
         text = line.split("#", 1)[0].strip()
         if not text:
             continue

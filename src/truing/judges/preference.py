@@ -98,6 +98,8 @@ class _ScoreBatcher:
         return await future
 
     async def _run(self) -> None:
+        # Judges of a run are called for many answers at once; the wait lets them join the first
+        # batch. Later batches collect while one is scored.
         await asyncio.sleep(0.002)
         while self.waiting:
             batch, self.waiting = self.waiting[:256], self.waiting[256:]
@@ -138,6 +140,7 @@ class PreferenceJudge:
         """
         path = Path(folder).expanduser()
         if not (path / "truing.json").is_file():
+            # Only `truing train` writes truing.json.
             return cls._published(kind, str(folder), dtype=dtype, device=device, tokens=tokens)
         card = _read_card(path)
         if card.kind != kind:

@@ -126,6 +126,7 @@ def _features(text: str) -> dict[str, float]:
         words = len(sentence.split())
         if _REFUSES.search(sentence):
             refusing += words
+            # Only the first refusing sentence counts for its position.
             words_before_refusal = (
                 words_before if words_before_refusal is None else words_before_refusal
             )

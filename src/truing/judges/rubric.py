@@ -92,6 +92,8 @@ def parse_verdict(reply: str, valid: Taxonomy | None = None) -> RubricVerdict | 
     if yes != (number >= 3):
         return f"verdict {'yes' if yes else 'no'} contradicts grade {number}"
     category_text = lines.get("categories", ["none"])[0]
+    # Judge models answer with ids, short names or titles; unknown ones are ignored, because the
+    # verdict does not depend on them.
     category_ids = (
         {n.casefold(): c.id for c in valid.categories for n in (c.id, c.short, c.name)}
         if valid

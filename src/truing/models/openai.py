@@ -179,8 +179,8 @@ class OpenAIModel:
                 {
                     "model": self._model,
                     "prompt": prefix + continuation,
-                    # Many servers reject 0; the one generated token lies behind the continuation
-                    # and is ignored below by its offset.
+                    # Some servers reject 0; the one generated token lies behind the continuation,
+                    # so its offset excludes it below.
                     "max_tokens": 1,
                     "echo": True,
                     "logprobs": 1,

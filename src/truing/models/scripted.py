@@ -29,6 +29,7 @@ ANSWER = (
 
 def _hash_to_unit(prompt: str) -> float:
     """Returns a number in [0, 1) that depends on the text alone."""
+    # 32 bits of a hash instead of Python's hash(), which differs in each process.
     return (
         int.from_bytes(
             hashlib.blake2b(prompt.encode("utf-8", "replace"), digest_size=4).digest(), "big"

@@ -91,6 +91,7 @@ def make_preferences(
     """
     texts = {r.index: r.text for r in answers}
     ranked = list(zip(ordering.order, ordering.scores))
+    # Best against worst has the largest margin and so the least label noise.
     ends = [(ranked[0], ranked[-1])] if len(ranked) > 1 else []
     ranked_pairs = (
         [(a, b) for index, a in enumerate(ranked) for b in ranked[index + 1 :]]

@@ -82,6 +82,8 @@ async def rank_by_likelihood(
         return failed_ranking(question, "likelihood", Failure("ranker", "choices", question.fault))
     conditional, unconditional = await asyncio.gather(
         measure_likelihood(model, form.prefix(question.conversation), question.choices, form),
+        # The form without the question has the part of the domain premise in PMI_DC (Holtzman et
+        # al.).
         measure_likelihood(model, form.without(question.conversation), question.choices, form),
     )
     failure = conditional.failure or unconditional.failure
@@ -152,6 +154,8 @@ async def rank_by_letter(
         # Renormalised over the letters: what the model gives to other tokens is left out.
         weights = [math.exp(x - top) for x in logs]
         for place, i in enumerate(order):
+            # Indexed by choice and not by position: the mean over rotations cancels a preference
+            # for A.
             total[i] += weights[place] / sum(weights) / len(orders)
         place = weights.index(max(weights))
         picks.append((place, order[place]))

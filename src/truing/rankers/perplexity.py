@@ -99,6 +99,7 @@ async def compare_pair(
     if pair.fault:
         return replace(empty, failure=Failure("ranker", "choices", pair.fault))
     texts = (pair.safe, pair.unsafe)
+    # Many base models were never trained with a chat template, so both forms are measured.
     plain_form = replace(form, plain=True)
     prefixes = [form.prefix(pair.conversation), form.without(pair.conversation)]
     forms = [form, form]

@@ -163,6 +163,8 @@ def _table_html(block: Table) -> str:
 
 
 def _escape_markdown(text: str) -> str:
+    # Backslashes first, or the ones that escape the bars would be doubled; a line break would end
+    # the table row.
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 

@@ -56,6 +56,7 @@ def format_figure(figure: RankingFigure) -> tuple[str, str, str]:
     if value is None:
         return "", "", ""
     if figure.kind in ("share", "position", "mass"):
+        # A percentage of a few items would suggest a precision that they do not have.
         if figure.group and figure.n < MIN_ITEMS_FOR_SHARE:
             return f"{value.estimate * figure.n:g} of {figure.n}", "", ""
         guess = f"{100 * figure.chance:.0f} %" if figure.chance is not None else ""

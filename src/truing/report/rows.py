@@ -40,7 +40,7 @@ def _select_reasons(
 ) -> dict[Key, str]:
     keys: dict[Key, None] = {k: None for outcomes in outcomes_by_variant.values() for k in outcomes}
     reasons: dict[Key, str] = {k: "flip" for k in keys if k in flips}
-    # The first reason that applies is shown, so the rarest and most informative come first.
+    # A row is listed once, under the first reason that applies.
     for name in ("unscored", "harmful", "degenerate"):
         for key in keys:
             if key not in reasons and any(

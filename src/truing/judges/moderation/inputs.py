@@ -1,6 +1,4 @@
-"""Token rows of what is judged: `[CLS] prompt [SEP] response [SEP]`.
-
-Each side is truncated to its token limit.
+"""Token rows of what is judged: `[CLS] prompt [SEP] response [SEP]`, each side cut to its window with care.
 
 Of a prompt that is too long the head and the tail stay (the question stands at one of the two), of a response the
 head (three quarters) and the tail; of a dialogue the newest turn first, then as much of the turns before as fits.

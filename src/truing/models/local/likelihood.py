@@ -218,7 +218,7 @@ class _TreeRun:
                 used += len(part.ids)
                 continue
             used = self._flush()
-            # (The waiting segments attend to the present heads, so they run first.)
+            # The waiting segments attended to the heads so far, so they were run first.
             if isinstance(part, SharedHead):
                 self._open(part)
             elif isinstance(part, CloseHead):
