@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from truing.core.errors import UserError
 from truing.core.types import ContinuationScores, Conversation
 from truing.hf.loading import load_causal_lm
 from truing.models.local import LocalModel
 from truing.models.local.likelihood import LikelihoodScorer, PassBudget, ScoreQuery
-from truing.models.local.prefix_tree import CloseHead, PrefixTree, Segment, SharedHead
 
 SHARED = "the cat sat on the mat and looked at the rain in the garden. "
 QUERIES = [
@@ -140,30 +137,6 @@ def test_each_shared_token_is_read_once(tiny: LocalModel) -> None:
     assert sum(read) > 8 * length
 
 
-def test_concurrent_calls_are_one_tree(tiny: LocalModel) -> None:
-    calls: list[int] = []
-    score = tiny._worker._score
-
-    def counted(queries: Sequence[ScoreQuery]) -> list[list[ContinuationScores]]:
-        calls.append(len(queries))
-        return score(queries)
-
-    tiny._worker._score = counted
-
-    async def ask() -> list[list[list[float]]]:
-        return list(
-            await asyncio.gather(*(tiny.logprobs(q.prefix, q.continuations) for q in QUERIES))
-        )
-
-    try:
-        together = asyncio.run(ask())
-    finally:
-        tiny._worker._score = score
-    assert sum(calls) == len(QUERIES) and len(calls) <= 2
-    alone = [asyncio.run(tiny.logprobs(q.prefix, q.continuations)) for q in QUERIES]
-    assert all(np.allclose(a, b, atol=1e-4) for x, y in zip(together, alone) for a, b in zip(x, y))
-
-
 def test_what_cannot_be_scored_is_said(tiny: LocalModel, make: Callable[..., Path]) -> None:
     def one(prefix: Conversation | str, *continuations: str) -> list[ContinuationScores]:
         with torch.inference_mode():
@@ -206,72 +179,9 @@ def test_logits_that_are_no_numbers_come_out_as_they_are(make: Callable[..., Pat
     assert np.isnan(made[0]).all()
 
 
-def test_a_failure_of_the_machine_reaches_its_callers_and_the_model_lives(
-    make: Callable[..., Path],
-) -> None:
-    model = LocalModel.load(str(make("llama")), dtype="float32", device="cpu")
-    sound = model._worker._score
-    model._worker._score = lambda queries: (_ for _ in ()).throw(MemoryError("out of memory"))
-    with pytest.raises(MemoryError):
-        asyncio.run(model.logprobs("the cat", [" sat"]))
-    model._worker._score = sound
-    assert len(asyncio.run(model.logprobs("the cat", [" sat"]))[0]) >= 1
-
-
 def test_no_template_means_plain_turns(make: Callable[..., Path]) -> None:
     path = str(make("llama", template=False, bos=True))
     model = LocalModel.load(path, dtype="float32", device="cpu")
     query = ScoreQuery(Conversation.of("how do I repair a wheel?"), (" Ask a helper.", " Rain"))
     with torch.inference_mode():
         assert check(model.likelihood.score([query]), [plain(path, query, model)])
-
-
-sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=14)
-
-
-@settings(max_examples=150, deadline=None)
-@given(sequences, st.integers(1, 20), st.integers(1, 6), st.randoms(use_true_random=False))
-def test_every_target_is_predicted_once_behind_its_own_tokens(
-    rows: list[list[int]], most: int, head: int, random: Any
-) -> None:
-    reads = [np.array(r, dtype=np.int64) for r in rows]
-    starts = [random.randrange(len(r)) for r in rows]
-    targets = [
-        np.arange(len(r) - s, dtype=np.int64) + 100 * i
-        for i, (r, s) in enumerate(zip(rows, starts))
-    ]
-    tree = PrefixTree(reads, starts, targets)
-    assert tree.tokens == len({tuple(r[: n + 1]) for r in rows for n in range(len(r))})
-    found: dict[int, tuple[int, tuple[int, ...]]] = {}
-    open_heads: list[list[int]] = []
-    for part in tree.parts(most=most, head=head):
-        before = [t for h in open_heads for t in h]
-        if isinstance(part, CloseHead):
-            open_heads.pop()
-            continue
-        sees = (
-            np.tri(len(part.ids), dtype=bool)
-            if isinstance(part, SharedHead) or part.visible is None
-            else part.visible
-        )
-        assert len(part.ids) or isinstance(part, Segment)
-        for row, target, place in zip(part.wanted.rows, part.wanted.targets, part.wanted.places):
-            assert int(place) not in found
-            found[int(place)] = (
-                int(target),
-                (*before, *part.ids[np.flatnonzero(sees[row])].tolist()),
-            )
-        if isinstance(part, SharedHead):
-            assert part.start == len(before)
-            open_heads.append(part.ids.tolist())
-        else:
-            assert all(
-                p == len(before) + int(sees[i].sum()) - 1 for i, p in enumerate(part.positions)
-            )
-    assert not open_heads
-    place = 0
-    for i, row in enumerate(rows):
-        for k in range(starts[i], len(row)):
-            assert found[place] == (int(targets[i][k - starts[i]]), tuple(row[: k + 1]))
-            place += 1
-    assert place == len(found)
