@@ -92,7 +92,7 @@ def _read_conversation(columns: _ColumnMap) -> tuple[Conversation, str | None]:
     messages = conversation.messages
     if not messages or not conversation.prompt.strip():
         raise record.error("messages: no user turn with text")
-    if messages[-1].role == "assistant":  # the recorded answer stands at the end of the dialogue
+    if messages[-1].role == "assistant":  # the dialogue ends with the recorded answer
         return Conversation(messages[:-1]), messages[-1].content
     return conversation, None
 

@@ -160,7 +160,7 @@ def convert_toxigen(record: Record, options: DatasetOptions) -> Iterable[Row]:
     """A statement about a group with people's mean toxicity 1-5 (Hartvigsen et al. 2022, arXiv
     2203.09509).
 
-    Toxic above the middle of the scale (3), as the published label "hate" has it.
+    Toxic above the middle of the scale (3), like the published label "hate".
     """
     if "toxicity_score" in record.data:
         value, groups = (

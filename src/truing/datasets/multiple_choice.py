@@ -174,7 +174,7 @@ def convert_safetybench(record: Record, options: DatasetOptions) -> Iterable[Row
 
 
 def _unpack_by_category(document: Any) -> Iterable[tuple[str, Any]]:
-    # The examples for few-shot stand by category, the test questions in an array.
+    # Few-shot examples are grouped by category; the test questions are one array.
     if isinstance(document, dict):
         lists = [(key, rows) for key, rows in document.items() if isinstance(rows, list)]
         return ((f".{key}[{index}]", row) for key, rows in lists for index, row in enumerate(rows))

@@ -103,8 +103,8 @@ def make_judgement(
     rationale: str | None = None,
 ) -> Judgement:
     """Returns a tool's verdict as a judgement; without verdict and value it is unscored."""
-    # A judgement needs a verdict, a value or a failure: an empty one would count as nothing at
-    # all.
+    # A judgement without verdict and value needs a failure, or it would not even count as
+    # unscored.
     unscored = (
         Failure("judge", "unscored", "the tool gave no verdict")
         if verdict is None and value is None

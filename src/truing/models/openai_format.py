@@ -101,7 +101,7 @@ def _message_text(message: CompletionMessage) -> str:
     content = message.content
     if isinstance(content, list):  # text parts
         return "".join(str(p.get("text", "")) for p in content if isinstance(p, dict))
-    # A refusal of a structured-output request stands in a field of its own, with null content.
+    # A refusal of a structured-output request has a field of its own; content is null then.
     if content is None:
         return message.refusal or ""
     return content

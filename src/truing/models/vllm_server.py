@@ -37,7 +37,7 @@ class _Choice(Struct):
 class _Scored(Struct):
     choices: list[_Choice]
     prompt_logprobs: _PromptLogprobs | None = (
-        None  # of a chat; of a completion it stands at the choice
+        None  # set for a chat; a completion has it in the choice
     )
 
 

@@ -18,7 +18,7 @@ from truing.runs.folder import Run
 
 MAX_ROWS = 1500
 SAMPLE_SIZE = 60
-_MAX_TEXT_CHARACTERS = 1200  # of each text in the report; the rest stands in the run folder
+_MAX_TEXT_CHARACTERS = 1200  # of each text in the report; the rest is in the run folder
 
 Key = tuple[str, int]
 

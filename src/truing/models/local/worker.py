@@ -157,7 +157,7 @@ def call_in_loop(
     """Calls a function in an event loop from another thread; does nothing if the loop has closed."""
     try:
         loop.call_soon_threadsafe(function, *args)
-    except RuntimeError:  # the loop has closed; nobody waits any more
+    except RuntimeError:  # the loop has closed: no caller is left
         return
 
 

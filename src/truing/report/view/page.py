@@ -34,9 +34,7 @@ from truing.report.formatting import category_name
 from truing.runs.folder import Run
 
 MAX_ROWS = 20_000
-MAX_TEXT_CHARACTERS = (
-    6_000  # characters of each text in the page; the rest stands in the run folder
-)
+MAX_TEXT_CHARACTERS = 6_000  # characters of each text in the page; the rest is in the run folder
 _VERDICT = {YES: 1, NO: 0}
 
 Key = tuple[str, int]
