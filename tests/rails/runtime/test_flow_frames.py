@@ -1,27 +1,55 @@
-"""Frames of running flows, and their snapshots."""
+"""Frames of running flows, and the snapshots that `hide_prev_turn` restores."""
 
 from __future__ import annotations
 
-from truing.rails.colang.compiler import compile_flow
+from truing.rails.colang.compiler import CompiledFlow, compile_flow
 from truing.rails.colang.parser import parse_colang
-from truing.rails.runtime.flow_frames import ACTIVE, FlowFrame, FlowSnapshot
+from truing.rails.runtime.flow_frames import (
+    ABORTED,
+    ACTIVE,
+    COMPLETED,
+    INTERRUPTED,
+    FlowFrame,
+    FlowSnapshot,
+)
 
 
-def test_frames_have_their_own_ids_which_copies_share() -> None:
-    flow = compile_flow(parse_colang("main.co", "define flow\n  user go\n").flows[0])
-    first, second = FlowFrame(flow, 0), FlowFrame(flow, 0)
-    assert first.uid != second.uid
-    copy = first.copy()
-    copy.pc = 1
-    assert (copy.uid, copy.status) == (first.uid, ACTIVE)
-    assert first.pc == 0
+def compile_greeting() -> CompiledFlow:
+    return compile_flow(parse_colang("a.co", "define flow\n  user greet\n  bot greet\n").flows[0])
 
 
-def test_a_snapshot_keeps_copies_and_its_depth() -> None:
-    flow = compile_flow(parse_colang("main.co", "define flow\n  user go\n").flows[0])
-    frame, context = FlowFrame(flow, 0), {"x": 1}
-    first = FlowSnapshot(None, context, [frame])
-    second = FlowSnapshot(first, context, [])
-    frame.pc, context["x"] = 1, 2
-    assert (first.frames[0].pc, first.context) == (0, {"x": 1})
-    assert (first.depth, second.depth, second.previous) == (1, 2, first)
+def test_a_new_frame_is_active_and_waits_for_nothing() -> None:
+    flow = compile_greeting()
+    first, second = FlowFrame(flow, 1), FlowFrame(flow, 0)
+    assert (first.flow, first.pc, first.status, first.interrupted_by) == (flow, 1, ACTIVE, None)
+    assert second.uid > first.uid
+
+
+def test_states_are_ordered_so_that_finished_frames_are_the_last() -> None:
+    assert ACTIVE < INTERRUPTED < ABORTED < COMPLETED
+
+
+def test_a_copy_keeps_the_uid_and_changes_alone() -> None:
+    frame = FlowFrame(compile_greeting(), 1)
+    frame.status, frame.interrupted_by = INTERRUPTED, 7
+    copy = frame.copy()
+    assert (copy.uid, copy.flow, copy.pc) == (frame.uid, frame.flow, 1)
+    assert (copy.status, copy.interrupted_by) == (INTERRUPTED, 7)
+    copy.pc, copy.status, copy.interrupted_by = -1, COMPLETED, None
+    assert (frame.pc, frame.status, frame.interrupted_by) == (1, INTERRUPTED, 7)
+
+
+def test_a_snapshot_keeps_the_state_of_its_time() -> None:
+    frame, context = FlowFrame(compile_greeting(), 1), {"name": "Ada"}
+    snapshot = FlowSnapshot(None, context, [frame])
+    frame.pc, context["name"] = -1, "Eve"
+    assert snapshot.context == {"name": "Ada"}
+    assert [(f.uid, f.pc) for f in snapshot.frames] == [(frame.uid, 1)]
+
+
+def test_depth_counts_the_snapshots_before() -> None:
+    snapshots = [FlowSnapshot(None, {}, [])]
+    for _ in range(3):
+        snapshots.append(FlowSnapshot(snapshots[-1], {}, []))
+    assert [snapshot.depth for snapshot in snapshots] == [1, 2, 3, 4]
+    assert snapshots[3].previous is snapshots[2]
