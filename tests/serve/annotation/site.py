@@ -18,10 +18,15 @@ from truing.annotation import people
 from truing.annotation.store import open_store
 from truing.annotation.study import Study, save_study
 from truing.core.protocols import Model
+from truing.models.scripted import ScriptedModel
 from truing.serve.annotation.app import create_app
 from truing.serve.annotation.app_state import AppState, ServerLimits
 
 PHRASE = "four plain words here"
+MODELS = (
+    ScriptedModel("the safe words", name="model-one"),
+    ScriptedModel("the other words", name="model-two"),
+)
 
 
 def free_port() -> int:
@@ -111,6 +116,17 @@ class Visitor:
     def read_stream(self, dialogue: str, turn: str) -> str:
         """Returns the event stream of a turn, from its beginning to its end."""
         return self.client.get(f"{dialogue}/turns/{turn}/stream").text
+
+    def complete_dialogue(self, *messages: str) -> str:
+        """Writes a finished dialogue of one pair for each message; returns its path."""
+        dialogue = self.start_dialogue()
+        for message in messages:
+            turn, _ = self.send_message(dialogue, message)
+            self.submit(f"{dialogue}/turns/{turn}/pick", {"pick": "tie"})
+        grades = re.findall(r'name="(grade-\d-\d)"', self.get(f"{dialogue}/end").text)
+        closing = dict.fromkeys(grades, "1") | {"rating": "0"}
+        assert self.submit(f"{dialogue}/end", closing).json() == {"go": dialogue}
+        return dialogue
 
     def text(self, path: str) -> str:
         """Returns a page as text, without tags."""
