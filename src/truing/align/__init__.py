@@ -9,17 +9,14 @@ that selected or blocked answers for it, so that such a judge cannot measure it.
 
 from __future__ import annotations
 
-from truing.align.best_of import BestOf, best_of
-from truing.align.curve import best_of_curve, best_of_kl, retained_effect
-from truing.align.prompted import Prompted, load_prefix, prompted
+from truing.core.lazy import lazy_exports
 
-__all__ = [
-    "BestOf",
-    "Prompted",
-    "best_of",
-    "best_of_curve",
-    "best_of_kl",
-    "load_prefix",
-    "prompted",
-    "retained_effect",
-]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "best_of prompted",
+        "best_of": "BestOf",
+        "curve": "best_of_curve best_of_kl retained_effect",
+        "prompted": "Prompted load_prefix",
+    },
+)

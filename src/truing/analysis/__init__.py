@@ -3,3 +3,35 @@
 `read_verdict_table` turns a run folder into compact columns; everything else counts over these.
 Functions take run folders and return structs of numbers, which reports and gates read.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "attack_success": "AttackResult attack_results",
+        "comparison": "Comparison compare",
+        "deltas": "Delta",
+        "judge_card": (
+            "CardLineage GradedAgreement JudgeCard make_card read_card samples_trained_on "
+            "write_card"
+        ),
+        "judge_facts": "JudgeFacts collect_judge_facts facts_from_card",
+        "label_draws": "LabelDraw draw_rows next_batch read_draws store_draws",
+        "labels": "RowKey add_label import_labels majority_vote read_votes unlabelled_draws",
+        "rates": (
+            "AXES AXIS_TITLES CorrectedRate QUESTION_ALIASES Rate SMALL_SAMPLE_SIZE "
+            "TransportedRate outcome_codes outcome_name verdict_codes"
+        ),
+        "scalar_scores": "MeanScore MeanScoreDelta",
+        "stopping_rule": "parse_stopping_rule",
+        "summary": "OutcomeCounts RunSummary summarise write_summary",
+        "transport": "check_card_matches",
+        "verdict_table": (
+            "ABSENT EXPECTS FAILED INAPPLICABLE_KINDS NO SKIPPED VerdictColumn VerdictTable YES "
+            "cached_verdict_tables read_verdict_table"
+        ),
+    },
+)

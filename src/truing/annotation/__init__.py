@@ -5,3 +5,30 @@ it in one. The other modules: tables.py (schema), people.py (accounts), wellbein
 exposure), dialogues.py (red teaming), queue.py (review items and ratings), adjudication.py,
 agreement.py, imports.py, exports.py.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "agreement dialogues overview people queue wellbeing",
+        "adjudication": "decode_grades list_disputes save_adjudication",
+        "dialogues": "GenerationJob MAX_ANSWER_CHARS save_answer",
+        "export_files": "write_export",
+        "exports": "REVIEW_JUDGE",
+        "group_commit": "MAX_BATCH",
+        "imports": "import_gold import_run",
+        "overview": "has_admin",
+        "people": "create_invitation create_phrase_reset",
+        "queue": "Assessment",
+        "review_items": "NewItem Target add_item decode_targets",
+        "store": "DatabaseUnavailable RequestRejected Store Transaction open_store",
+        "study": (
+            "GRADE_LABELS SUCCESS_LABELS Study decode_list load_secret load_study new_id "
+            "read_study save_lineages save_study"
+        ),
+        "tables": "Adjudication Person Rating ReviewItem",
+    },
+)

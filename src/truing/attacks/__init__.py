@@ -5,3 +5,14 @@
 another whose `parent` is the original, so that both can be compared. No attack runs on prompts
 about minors.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "generate": "Diversity GeneratedPrompts generate_prompts measure_diversity",
+    },
+)

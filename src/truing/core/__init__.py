@@ -3,3 +3,34 @@
 `types` holds the data model (Sample, Answer, Response, Judgement, ...), `protocols` the interfaces
 (Model, Judge, Dataset, Attack), `errors` the exceptions.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "lineage output_filter",
+        "errors": (
+            "BudgetExceeded DataError LineageError MissingExtra PlanError RunError SpecError "
+            "TruingError UserError did_you_mean"
+        ),
+        "ids": "content_id stream_seed with_ids",
+        "jsonl": "number_nonblank_lines read_located_records read_records",
+        "language_id": "count_latin_letters detect_language",
+        "lazy": "lazy_exports",
+        "lineage": (
+            "ancestors digest find_judge_conflict find_shared_prompts hash_prompt hash_prompts "
+            "normalise_prompt"
+        ),
+        "output_filter": ("filter_answer filter_response find_prohibited_content withheld_failure"),
+        "protocols": "Attack Closeable Dataset Judge LogprobModel Model StreamingModel",
+        "taxonomy": "Crosswalk HarmCategory Taxonomy load_crosswalk load_taxonomy",
+        "types": (
+            "Answer AnswerCheck ContinuationScores Conversation DataInfo Dimension Expect Failure "
+            "Judgement Lineage Message Preference Response Role Row Ruling Sample Sampling "
+            "TokenLogprob Tool ToolCall Usage"
+        ),
+    },
+)

@@ -3,3 +3,15 @@
 `process_group.ProcessGroup` wraps `torch.distributed`; `ray_launcher.run_on_ray` starts the
 processes of one run on a Ray cluster.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "process_group": "Lockstep ProcessGroup",
+        "ray_launcher": "run_on_ray",
+    },
+)

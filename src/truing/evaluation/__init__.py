@@ -3,3 +3,16 @@
 `evaluate` prepares the run folder, `ingest` reads the data set into it, `scheduler` runs the
 workers.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "evaluate",
+        "evaluate": "is_attacked_dataset judge_run run_coroutine select_rate_limits",
+        "options": "EvaluateOptions ProgressCallback",
+    },
+)

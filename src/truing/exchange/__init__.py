@@ -8,3 +8,14 @@ The verdicts of a tool are kept under its own name (``garak:mitigation.Mitigatio
 question ``hit`` means that a probe reached its goal by the tool's own criterion, which is not a
 rate of harm.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "inspect_log": "write_inspect_log",
+    },
+)

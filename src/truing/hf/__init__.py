@@ -3,3 +3,25 @@
 `weights` finds and verifies model files, `loading` loads models (causal LMs, encoders, scalar
 heads), `chat_tokens` turns conversations into token ids, `sentence_encoder` embeds texts.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "chat_tokens": "AnswerTooLong ChatTokenizer truncate_prompt",
+        "loading": (
+            "LoadedModel ScalarModel batch_by_length context_length eos_token_ids "
+            "limit_torch_threads load_causal_lm load_encoder load_scalar_model load_tokenizer "
+            "make_lm_head_contiguous pad_rows position_ids prefers_int8 select_device "
+            "select_dtype select_training_attention"
+        ),
+        "sentence_encoder": "shared_encoder",
+        "weights": (
+            "NAMED_SOURCES Weights cache_dir find_cached_weights find_weights sha256_file "
+            "sha256_folder verify_weights"
+        ),
+    },
+)

@@ -2,3 +2,16 @@
 
 `client` (Endpoint), `retry` (RetryPolicy), `limits` (adaptive concurrency, rate limits, budgets).
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "client": "Endpoint find_endpoints read_budget validate_url",
+        "limits": "BACKOFF_CALLBACK INITIAL_CONCURRENCY RATE_LIMITS close_connections",
+        "retry": "RetryPolicy",
+    },
+)

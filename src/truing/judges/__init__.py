@@ -1,3 +1,27 @@
 """Judges: programs (`rules:`, `keywords:`), prompted and guard models, moderation classifiers,
 reward and cost models.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "confidence": "measure_calibration stated_confidence",
+        "guard_formats": "FORMATS",
+        "moderation.causal_layers": "layer_states supports_layerwise_forward truncate_layers",
+        "moderation.engines": "TorchEngine",
+        "moderation.inputs": "EncodedInput InputEncoder ModerationInput",
+        "moderation.network": "ModerationNetwork",
+        "moderation.network_files": "build_network read_safetensors write_body write_head",
+        "moderation.ngrams": "ngram_buckets quantise_columns",
+        "moderation.scorer": "hash_classifier_folder",
+        "moderation.settings": (
+            "BlendWeights ClassifierSettings ClassifierThresholds read_settings write_json"
+        ),
+        "moderation.text_cleaning": "clean_text",
+        "refusal": "classify_refusal",
+    },
+)

@@ -4,3 +4,21 @@
 of an `actions.py`; `static.check` checks a configuration without running it; `dialogue_tests` runs
 its own tests.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "actions": "ActionResult action",
+        "config.loader": "RailsConfig",
+        "config.models": "build_model",
+        "dialogue_tests": "DialogueOutcome DialogueRunner find_dialogue_files read_dialogues",
+        "guarded": "GuardedModel guard_model",
+        "runtime.app": "RuntimeParts",
+        "static.check": "RailsCheckReport check_rails_config",
+        "static.diagram": "render_svg render_tree",
+    },
+)

@@ -7,19 +7,16 @@ JudgeRanker(judge), LikelihoodRanker(model)     rankers of any candidates
 
 from __future__ import annotations
 
-from truing.rankers.figures import RankingFigure, RankingSummary
-from truing.rankers.judge_ranker import JudgeRanker
-from truing.rankers.likelihood_ranker import LikelihoodRanker
-from truing.rankers.ranking import RankingOptions, rank_choices, rank_perplexity
-from truing.rankers.text_likelihood import PromptForm
+from truing.core.lazy import lazy_exports
 
-__all__ = [
-    "JudgeRanker",
-    "LikelihoodRanker",
-    "PromptForm",
-    "RankingFigure",
-    "RankingOptions",
-    "RankingSummary",
-    "rank_choices",
-    "rank_perplexity",
-]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "figures": "MIN_ITEMS_FOR_SHARE RankingFigure RankingSummary",
+        "judge_ranker": "JudgeRanker",
+        "likelihood_ranker": "LikelihoodRanker",
+        "ranking": "RankingOptions rank_choices rank_perplexity read_summaries",
+        "run_ranking": "rank_run",
+        "text_likelihood": "PromptForm",
+    },
+)

@@ -1,3 +1,22 @@
 """Renders the data of runs as HTML, Markdown and JSON: blocks, `charts/`, `sections/`, and the run
 viewer (`view/`).
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "rankings render",
+        "formatting": (
+            "category_label format_difference format_p_value format_percent format_rate "
+            "format_value format_value_interval"
+        ),
+        "rankings": "NAMES",
+        "report_data": "Ranking ReportData Variant",
+        "rows": "select_rows",
+        "view.page": "MAX_ROWS collect_page render_page",
+    },
+)

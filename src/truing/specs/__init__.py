@@ -3,3 +3,17 @@
 `parser` (Spec, parse_spec) is the grammar, `resolve` (resolve, Args) builds objects, `builders` is
 the table of built-in kinds.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "resolve",
+        "extras": "needs_extra",
+        "parser": "Spec parse_spec",
+        "resolve": "Args RoleName list_kinds load_object share_instances",
+    },
+)

@@ -4,3 +4,40 @@ Intervals for rates, paired tests, corrections for the errors of a judge, agreem
 calibration, anytime-valid sequences, conformal thresholds and sample sizes. Estimates are
 returned as `Interval`s. Each function names its source; symbols are those of the source.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "planning",
+        "agreement": "BootstrapOptions cohen_kappa krippendorff_alpha leave_one_out_alpha",
+        "attempts": "false_hit_at_k mean_hit_at_k",
+        "calibration": (
+            "ReliabilityBin SelectiveAccuracy brier_score ece reliability_bins selective_accuracy"
+        ),
+        "classification": (
+            "ClassificationScores auroc classification_scores f1_score pairwise_accuracy "
+            "spearman_correlation"
+        ),
+        "conformal": (
+            "TestedThreshold anytime_p_value binomial_p_value labels_needed learn_then_test"
+        ),
+        "intervals": (
+            "Interval clopper_pearson clustered_wilson exact_upper_bound student_quantile "
+            "unscored_bounds wilson"
+        ),
+        "judge_error": (
+            "JudgeErrorRates MIN_LABELS_PER_CLASS corrected_difference corrected_rate ppi_mean "
+            "transported_rate"
+        ),
+        "paired": (
+            "PairedTable benjamini_hochberg holm mcnemar_exact newcombe_paired paired_mean "
+            "permutation_test_from_counts"
+        ),
+        "planning": "n_for_non_inferiority n_for_upper_bound n_pairs_for_mcnemar",
+        "sequential": "BettingSequence HarmRateAlarm PairedBettingSequence betting_interval",
+    },
+)

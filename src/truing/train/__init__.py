@@ -1,1 +1,35 @@
 """train"""
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "examples": "TrainingSet",
+        "harm_check": "require_red_model_reason",
+        "losses": "DPO_KINDS",
+        "model_folder": "read_model_card",
+        "moderation.blend": "blend_classifiers read_run_settings",
+        "moderation.examples": "ModerationTrainingSet",
+        "moderation.run": "ModerationResult train_moderation",
+        "moderation.settings": "ModerationTrainingSettings",
+        "optimizer": "learning_rate",
+        "rl.constraint": "CostConstraint",
+        "rl.diagnosis": "RunDiagnosis",
+        "rl.generate": "AnswerGenerator",
+        "rl.policy_models": "PolicyModels SeparateModels",
+        "rl.reward_signals": "FunctionSignal RewardSignals",
+        "rl.reward_spec": "RewardSource RewardSpec SharedScorer",
+        "rl.rollout": "TokenizedPrompt",
+        "rl.run": "RLOptions RLResult train_rl",
+        "rl.settings": "GROUP_METHODS Method RLSettings",
+        "rl.trainer": "RLTrainer",
+        "rl.vllm": "vllm_generator_factory",
+        "settings": "TrainingKind TrainingSettings",
+        "supervised": "TrainingResult train_supervised",
+        "trainable_model": "find_base_model",
+        "training_data": "check_no_test_overlap read_training_set",
+    },
+)

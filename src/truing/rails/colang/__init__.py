@@ -4,3 +4,21 @@
 `statements` (single lines); `compile_flow` generates instructions, and `compile_expression`
 evaluates conditions in a sandbox. `yaml_flows` parses flows written as YAML.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "ast compiler",
+        "ast": "BotText ColangFile Flow",
+        "compiler": "CompiledFlow EVENT Instruction Program compile_flow",
+        "expressions": "ExpressionError compile_expression find_variables",
+        "flow_reference": "parse_flow_name parse_flow_parameters",
+        "parser": "parse_colang walk_steps",
+        "tokenizer": "ANONYMOUS_PREFIX",
+        "yaml_flows": "parse_yaml_flow",
+    },
+)

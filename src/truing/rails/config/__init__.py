@@ -3,3 +3,22 @@
 `loader.RailsConfig` loads one, checking it against `schema`. `models` builds the models that it
 names, with the sampling defaults of `parameters`. `files` and `entries` are parts of the loader.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "loader",
+        "entries": "ModelEntry PromptEntry",
+        "loader": "RailsConfig iterate_stages list_rail_flow_names",
+        "models": (
+            "ENGINES TRUING_ENGINE build_model build_task_models find_engine_fault "
+            "find_entry_faults"
+        ),
+        "parameters": "DefaultSampling",
+        "schema": "ANY_KEYS find_schema_faults",
+    },
+)

@@ -2,3 +2,17 @@
 
 `catalog` lists them; `references.library_for_config` chooses those that a configuration uses.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "catalog": "all_actions pure_action_names",
+        "pii": "split_entities",
+        "references": "find_missing_references library_for_config",
+        "safety": "required_judge_specs",
+    },
+)

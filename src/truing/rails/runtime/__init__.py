@@ -3,3 +3,25 @@
 `app.Runtime` is built once per configuration and runs turns; `turn_context.TurnContext` is what
 actions see of one turn.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "": "dialog_actions parallel_rails",
+        "action_registry": "ActionRegistry",
+        "app": "RailsError Runtime RuntimeParts",
+        "llm_client": "LlmError LlmReply",
+        "prompt_filters": "extract_bot_message strip_quotes",
+        "prompts": "PromptManager",
+        "rail_library": "RailLibrary",
+        "stream_buffer": "StreamBuffer",
+        "stream_guard": "StreamGuard",
+        "templates": "PromptError dollar_to_jinja template_variables",
+        "turn_context": "TurnContext",
+        "turn_result": "TurnResult",
+    },
+)

@@ -4,3 +4,15 @@
 one kind of fault (`name_checks`, `reachability`), read `actions.py` as text (`action_sources`), or
 count the LLM calls of a turn (`llm_call_counts`).
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "check": "RailsCheckReport check_rails_config",
+        "diagram": "render_svg render_tree",
+    },
+)

@@ -4,3 +4,15 @@
 templates, limits). `session.py` has the session of a request; `routes_*.py` the handlers;
 `live_pairs.py` the pairs of answers that are being generated. Nothing is loaded from other servers.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "app": "create_app",
+        "app_state": "AppState ServerLimits",
+    },
+)

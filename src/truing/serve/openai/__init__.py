@@ -1,1 +1,16 @@
 """The OpenAI-compatible server: chat completions, moderations and checks, with rails or without."""
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "admission": "ServerLimits",
+        "app": "chat_app",
+        "audit": "HarmAudit",
+        "model_router": "ModelRouter find_configs",
+        "tracing": "tracer_from_environment",
+    },
+)

@@ -4,3 +4,24 @@ PPO, PPO-Lagrangian, reward shaping, RLOO and GRPO share one loop (`trainer.RLTr
 answers, score them, update the Lagrange multiplier λ, take gradient steps. `run.train_rl` runs it
 from data sets and judges to a model folder. The losses are those of `truing.train.losses`.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "constraint": "CostConstraint",
+        "diagnosis": "RunDiagnosis",
+        "generate": "AnswerGenerator",
+        "policy_models": "PolicyModels SeparateModels",
+        "reward_signals": "FunctionSignal RewardSignals",
+        "reward_spec": "RewardSource RewardSpec SharedScorer",
+        "rollout": "TokenizedPrompt",
+        "run": "RLOptions RLResult train_rl",
+        "settings": "GROUP_METHODS Method RLSettings",
+        "trainer": "RLTrainer",
+        "vllm": "vllm_generator_factory",
+    },
+)
