@@ -42,7 +42,7 @@ SETS_WITHOUT_HARM = ("helpful", "honest", "xstest", "safety")
 POSITIONS = (0, 1, 2, 3, 5, 7, 11, 15)
 SAMPLE_COUNTS = (1, 2, 4, 8, 16)
 LEVER_HEADER = (
-    "lever",
+    "method",
     "harmful by the judge (seeds)",
     "less the base, paired",
     "harmful, corrected (labels)",
@@ -236,14 +236,14 @@ class LeverTables:
                 refused = rate_cell(read_verdicts(run, refusal).values())
                 cells.append(f"{self.harmful(lever, part)} · {refused}")
             rows.append((lever, *cells))
-        return markdown_table(("lever", *parts), rows)
+        return markdown_table(("method", *parts), rows)
 
     def divergence(self) -> list[str]:
         """KL(lever ‖ base) at some positions along two kinds of answers."""
         path = self.out / "divergence.json"
         if not path.is_file():
             return []
-        header = ("lever", "along", *(str(position + 1) for position in POSITIONS))
+        header = ("method", "along", *(str(position + 1) for position in POSITIONS))
         rows = []
         for lever, means_by_kind in json.loads(path.read_text()).items():
             for kind, means in means_by_kind.items():
@@ -278,7 +278,7 @@ class LeverTables:
                 columns = zip(zip(*means), (2, 2, 0))  # values of all seeds, decimals
                 cells = (" · ".join(f"{x:.{digits}f}" for x in xs) for xs, digits in columns)
                 rows.append((lever, *cells))
-        return markdown_table(("lever", "reward", "cost", "cost > 0"), rows)
+        return markdown_table(("method", "reward", "cost", "cost > 0"), rows)
 
     def read_values(self, run: Path, kind: str) -> list[float]:
         """Returns the values of the reward or cost model on a run."""
