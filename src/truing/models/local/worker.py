@@ -154,10 +154,10 @@ class ModelThread:
 def call_in_loop(
     loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any
 ) -> None:
-    """Calls a function in an event loop from another thread; does nothing if the loop has closed."""
+    """Calls a function in an event loop from another thread; does nothing if the loop is closed."""
     try:
         loop.call_soon_threadsafe(function, *args)
-    except RuntimeError:  # the loop has closed: no caller is left
+    except RuntimeError:  # the loop is closed: no caller is left
         return
 
 
