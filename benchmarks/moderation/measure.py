@@ -58,7 +58,7 @@ def read_unseen_rows(
     ids = load_taxonomy().ids
     rows = [i for row in resolve(spec, "data").rows() for i in examples_of_row(row, ids)]
     unseen = [
-        i for i in rows if not i.text.turns or hash_prompt(i.text.turns[-1]) not in trained_on
+        i for i in rows if not i.content.turns or hash_prompt(i.content.turns[-1]) not in trained_on
     ]
     left_out = len(rows) - len(unseen)
     if len(unseen) > limit:
@@ -123,7 +123,7 @@ def print_pairwise_accuracy(
 def obfuscate(item: ModerationExample, trick: str) -> ModerationInput:
     """Returns the input with its answer (or, without one, its prompt) rewritten."""
     rng = random.Random(item.key)
-    text = item.piece
+    text = item.content
     if text.response is None:
         return ModerationInput((*text.turns[:-1], TRICKS[trick](text.turns[-1], rng)), None)
     return ModerationInput(text.turns, TRICKS[trick](text.response, rng))
@@ -131,7 +131,7 @@ def obfuscate(item: ModerationExample, trick: str) -> ModerationInput:
 
 def compare_engines(name: str, spec: str, items: Sequence[ModerationExample]) -> None:
     """Prints how much the fast engines differ from float32: probabilities, verdicts, AUROC."""
-    inputs = [i.piece for i in items]
+    inputs = [i.content for i in items]
     labelled = [n for n, i in enumerate(items) if i.targets[0] in (0.0, 1.0)]
     y = [items[n].targets[0] == 1.0 for n in labelled]
     exact: list[ModerationScore] = []
@@ -184,15 +184,15 @@ def main() -> None:
         if arguments.engines:
             compare_engines(arguments.judge.removeprefix("moderation:"), spec, items)
             continue
-        print_figures(spec, items, judge.score([i.piece for i in items]))
+        print_figures(spec, items, judge.score([i.content for i in items]))
         for trick in TRICKS if arguments.tricks else ():
             inputs = [obfuscate(i, trick) for i in items]
             print_figures(spec, items, judge.score(inputs), trick)
-            clean, inputs_module.clean = inputs_module.clean, lambda text: text
+            clean_text, inputs_module.clean_text = inputs_module.clean_text, lambda text: text
             try:
                 print_figures(spec, items, judge.score(inputs), f"{trick}, clean-up off")
             finally:
-                inputs_module.clean = clean
+                inputs_module.clean_text = clean_text
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def test_concurrent_calls_are_one_batch_and_each_gets_its_result() -> None:
 
 def test_a_batch_has_at_most_its_limit() -> None:
     work = Squares()
-    assert asyncio.run(gather(CallBatcher(work, most=2), range(5))) == [0, 1, 4, 9, 16]
+    assert asyncio.run(gather(CallBatcher(work, max_batch=2), range(5))) == [0, 1, 4, 9, 16]
     assert work.batches == [[0, 1], [2, 3], [4]]
 
 
@@ -48,7 +48,7 @@ def test_an_error_reaches_every_caller_of_the_batch_and_the_next_batch_works() -
             raise MemoryError("out of memory")
         return list(items)
 
-    batcher: CallBatcher[int, int] = CallBatcher(work, most=2)
+    batcher: CallBatcher[int, int] = CallBatcher(work, max_batch=2)
 
     async def run() -> list[int | BaseException]:
         return await asyncio.gather(

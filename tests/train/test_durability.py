@@ -1,4 +1,4 @@
-"""How deep a change reaches: KL along answers against a direct computation, int8 rounding, openings."""
+"""The benchmark's measures of how deep a change reaches: KL by position, int8, openings."""
 
 from __future__ import annotations
 
@@ -19,70 +19,79 @@ from benchmarks.alignment.depth import (
 
 from truing.core.types import Conversation, Message
 from truing.hf.chat_tokens import AnswerTooLong, ChatTokenizer
-from truing.hf.loading import load_causal_lm
+from truing.hf.loading import LoadedModel, load_causal_lm
 
 PAIRS = [
     (Conversation.of(f"How do I true wheel {k}?"), "Turn it slowly. " * (k + 1)) for k in range(5)
 ]
 
 
-def wrap(conversation: Conversation) -> Conversation:
+def add_system_prompt(conversation: Conversation) -> Conversation:
     return Conversation((Message("system", "Be short."), *conversation.messages))
 
 
+def load(base: str) -> LoadedModel:
+    return load_causal_lm(base, dtype="float32", device="cpu")
+
+
 def test_kl_is_that_of_the_whole_next_token_distribution(base: str) -> None:
-    one = load_causal_lm(base, dtype="float32", device="cpu")
-    other = copy.copy(one)
-    object.__setattr__(other, "model", copy.deepcopy(one.model))
-    assert all(abs(x) < 1e-6 for row in kl_by_position(one, other, PAIRS) for x in row)
+    original = load(base)
+    changed = copy.copy(original)
+    object.__setattr__(changed, "model", copy.deepcopy(original.model))
+    kl_of_itself = kl_by_position(original, changed, PAIRS)
+    assert all(abs(kl) < 1e-6 for row in kl_of_itself for kl in row)
+
+    head = changed.model.lm_head.weight
     with torch.no_grad():
-        other.model.lm_head.weight.add_(0.05 * torch.randn_like(other.model.lm_head.weight))
-    found = kl_by_position(one, other, PAIRS, depth=6, batch=2)
-    turns = ChatTokenizer(one.tokenizer)
-    for (conversation, text), row in zip(PAIRS, found):
-        prompt, answer = (
-            turns.encode_prompt(conversation.messages),
-            turns.encode_answer(conversation.messages, text)[:6],
-        )
-        for at in range(len(row)):
-            ids = torch.tensor([[*prompt, *answer[:at]]])
+        head.add_(0.05 * torch.randn_like(head))
+    kl_by_pair = kl_by_position(original, changed, PAIRS, depth=6, batch=2)
+    tokenizer = ChatTokenizer(original.tokenizer)
+    for (conversation, text), kl in zip(PAIRS, kl_by_pair):
+        prompt = tokenizer.encode_prompt(conversation.messages)
+        answer = tokenizer.encode_answer(conversation.messages, text)[:6]
+        for position in range(len(kl)):
+            ids = torch.tensor([[*prompt, *answer[:position]]])
             with torch.no_grad():
-                p, q = (m.model(ids).logits[0, -1].double().log_softmax(-1) for m in (other, one))
-            assert row[at] == pytest.approx(float((p.exp() * (p - q)).sum()), abs=1e-5)
-    means = mean_by_position(found, 8)
+                p, q = (
+                    m.model(ids).logits[0, -1].double().log_softmax(-1) for m in (changed, original)
+                )
+            expected = float((p.exp() * (p - q)).sum())
+            assert kl[position] == pytest.approx(expected, abs=1e-5)
+    means = mean_by_position(kl_by_pair, 8)
     assert means[0][1] == 5 and means[0][0] > 0 and math.isnan(means[7][0])
 
 
-def test_a_prompted_model_is_compared_with_its_bare_self(base: str) -> None:
-    one = load_causal_lm(base, dtype="float32", device="cpu")
-    found = kl_by_position(one, one, PAIRS, depth=4, wrap=wrap)
-    assert all(x > 1e-4 for row in found for x in row)
+def test_a_prompted_model_is_compared_with_itself_without_the_prompt(base: str) -> None:
+    model = load(base)
+    kl_by_pair = kl_by_position(model, model, PAIRS, depth=4, wrap=add_system_prompt)
+    assert all(kl > 1e-4 for row in kl_by_pair for kl in row)
     with pytest.raises(AnswerTooLong, match="none of 1"):
-        kl_by_position(one, one, [(Conversation.of("wheel " * 900), "x")])
+        kl_by_position(model, model, [(Conversation.of("wheel " * 900), "x")])
 
 
-def test_int8_has_255_levels_a_row_and_is_near(base: str) -> None:
-    one = load_causal_lm(base, dtype="float32", device="cpu")
-    before = {n: p.clone() for n, p in one.model.named_parameters()}
-    assert round_int8(one.model) > 10
-    layer = one.model.model.layers[0].mlp.up_proj.weight
-    old = before["model.layers.0.mlp.up_proj.weight"]
-    step = old.abs().amax(1, keepdim=True) / 127
-    assert float((layer - old).abs().max()) > 0 and bool(
-        ((layer - old).abs() <= step / 2 + 1e-7).all()
-    )
-    assert all(len(row.unique()) <= 255 for row in layer)
-    left = next_token_logps(one, [[5, 6, 7]], [[8, 9]])[0]
-    assert left.shape == (2, one.model.config.vocab_size) and torch.allclose(
-        left.exp().sum(-1), torch.ones(2)
-    )
+def test_int8_has_255_levels_a_row_and_rounds_to_the_nearest(base: str) -> None:
+    model = load(base).model
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    assert round_int8(model) > 10
+    rounded = model.model.layers[0].mlp.up_proj.weight
+    exact = before["model.layers.0.mlp.up_proj.weight"]
+    step = exact.abs().amax(1, keepdim=True) / 127
+    error = (rounded - exact).abs()
+    assert float(error.max()) > 0 and bool((error <= step / 2 + 1e-7).all())
+    assert all(len(row.unique()) <= 255 for row in rounded)
 
 
-def test_openings(base: str) -> None:
-    turns = ChatTokenizer(load_causal_lm(base, dtype="float32", device="cpu").tokenizer)
+def test_next_token_probabilities_sum_to_1(base: str) -> None:
+    model = load(base)
+    logps = next_token_logps(model, [[5, 6, 7]], [[8, 9]])[0]
+    assert logps.shape == (2, model.model.config.vocab_size)
+    assert torch.allclose(logps.exp().sum(-1), torch.ones(2))
+
+
+def test_an_opening_is_the_beginning_of_the_answer(base: str) -> None:
+    tokenizer = ChatTokenizer(load(base).tokenizer)
     conversation, text = PAIRS[0]
-    assert answer_opening(turns, conversation, text, 0) == ""
-    assert text.startswith(answer_opening(turns, conversation, text, 3)) and answer_opening(
-        turns, conversation, text, 3
-    )
-    assert answer_opening(turns, conversation, text, 999) == text
+    assert answer_opening(tokenizer, conversation, text, 0) == ""
+    three_tokens = answer_opening(tokenizer, conversation, text, 3)
+    assert three_tokens and text.startswith(three_tokens)
+    assert answer_opening(tokenizer, conversation, text, 999) == text

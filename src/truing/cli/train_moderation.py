@@ -19,8 +19,8 @@ from truing.specs.parser import Spec, parse_spec
 from truing.specs.resolve import resolve
 
 if TYPE_CHECKING:
+    from truing.train.moderation.classifier_export import ModerationResult
     from truing.train.moderation.examples import ModerationTrainingSet
-    from truing.train.moderation.run import ModerationResult
 
 STEPS_PER_LINE = 50
 

@@ -1,4 +1,4 @@
-"""Gathers concurrent calls into batches."""
+"""Turns concurrent calls for single items into calls for batches."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 In = TypeVar("In")
-
-
 Out = TypeVar("Out")
 
 
 class CallBatcher(Generic[In, Out]):
-    """Concurrent calls become one call of `work` in a thread; while it runs, the next batch
-    collects.
+    """Runs `process` in a thread on the items of concurrent calls.
+
+    While a batch runs, the next one collects; so a batch is as large as the load makes it, and a
+    single call does not wait for others. At most `max_batch` items go into a batch.
     """
 
-    def __init__(self, work: Callable[[Sequence[In]], Sequence[Out]], *, most: int = 512) -> None:
-        self._work = work
-        self._most = most
-        # One queue for each loop: a future may be resolved in the loop that made it only, and a
+    def __init__(
+        self, process: Callable[[Sequence[In]], Sequence[Out]], *, max_batch: int = 512
+    ) -> None:
+        self._process = process
+        self._max_batch = max_batch
+        # One queue per event loop: a future may be resolved only in the loop that made it, and a
         # judge is shared by runs, a server and notebooks.
         self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[In, asyncio.Future[Out]]]] = {}
         self._tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     async def __call__(self, item: In) -> Out:
-        """The result for one item; raises what `work` raised."""
+        """Returns the result for one item; raises what `process` raised for its batch."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Out] = loop.create_future()
         self._waiting.setdefault(loop, []).append((item, future))
@@ -35,28 +37,29 @@ class CallBatcher(Generic[In, Out]):
         return await future
 
     async def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs batches until nothing waits in this loop."""
         try:
-            while waiting := self._waiting.get(loop):
-                await asyncio.sleep(
-                    0
-                )  # callers that are ready in this turn of the loop join the batch
+            while self._waiting.get(loop):
+                # Callers that are ready in this turn of the event loop still join the batch.
+                await asyncio.sleep(0)
                 waiting = self._waiting[loop]
-                batch, self._waiting[loop] = waiting[: self._most], waiting[self._most :]
-                await self._run(batch)
+                batch = waiting[: self._max_batch]
+                self._waiting[loop] = waiting[self._max_batch :]
+                await self._run_batch(batch)
         finally:
             # Also when the loop shuts down: waiting callers are cancelled and do not hang.
             self._tasks.pop(loop, None)
             for _, future in self._waiting.pop(loop, []):
                 future.cancel()
 
-    async def _run(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
+    async def _run_batch(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:
-            made = await asyncio.to_thread(self._work, [item for item, _ in batch])
-        except Exception as error:  # the callers' to handle, all of them
+            results = await asyncio.to_thread(self._process, [item for item, _ in batch])
+        except Exception as error:  # raised again in every caller of the batch
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (_, future), result in zip(batch, made, strict=True):
-            if not future.done():
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():  # a caller may have been cancelled meanwhile
                 future.set_result(result)

@@ -63,7 +63,7 @@ class BeaverDam:
         self._tokens = tokens
         self._lock = threading.Lock()
         self.name = f"guard:beaver-dam({weights.title or weights.name})"
-        self._gather: CallBatcher[str, dict[str, float]] = CallBatcher(self._score, most=32)
+        self._batcher: CallBatcher[str, dict[str, float]] = CallBatcher(self._score, max_batch=32)
         self.lineage = Lineage(
             name=self.name,
             hash=weights.sha256[:16],
@@ -107,7 +107,7 @@ class BeaverDam:
             return make_unscored(self, sample, response, "empty", "the answer is empty")
         text = TEMPLATE.replace("{prompt}", sample.prompt).replace("{response}", response.text)
         try:
-            harms = await self._gather(text)
+            harms = await self._batcher(text)
         except (RuntimeError, MemoryError) as error:
             return make_unscored(
                 self, sample, response, "error", f"{type(error).__name__}: {str(error)[:200]}"

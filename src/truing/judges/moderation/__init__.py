@@ -1,23 +1,24 @@
-"""Content moderation: trained classifiers for harm and its categories, two of which ship."""
+"""Moderation classifiers as judges: is an answer harmful, which categories, is it a refusal.
+
+`moderation:default` and `moderation:open` ship with the package; `moderation:DIR` loads a folder
+that `truing train moderation` wrote. `ModerationJudge` is the judge, `scorer.ModerationScorer` the
+classifier behind it.
+"""
 
 from __future__ import annotations
 
 from truing.core.errors import MissingExtra
-from truing.judges.moderation.judge import ModerationJudge
-from truing.judges.moderation.judge import build_judge as _build
+from truing.judges.moderation.judge import ModerationJudge, build_judge
 from truing.specs.resolve import Args
+
+_EXTRA_PACKAGES = ("torch", "transformers", "safetensors", "tokenizers")
 
 
 def build(args: Args) -> ModerationJudge:
-    """The builder behind `moderation:`; needs the `local` extra."""
+    """Builds the judge of a `moderation:` spec; raises MissingExtra without the `local` extra."""
     try:
-        return _build(args)
+        return build_judge(args)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in (
-            "torch",
-            "transformers",
-            "safetensors",
-            "tokenizers",
-        ):
+        if (error.name or "").split(".")[0] in _EXTRA_PACKAGES:
             raise MissingExtra("local", "moderation classifiers") from error
         raise

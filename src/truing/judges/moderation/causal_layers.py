@@ -1,7 +1,8 @@
-"""A language model's body as a reader: its first layers alone, one by one, without the masks of generation.
+"""The body of a causal language model as a text encoder: its first layers, run one by one.
 
-Under causal attention a token sees nothing to its right, so rows padded on the right need no mask; and what the lower
-layers make of a row does not change while only upper layers learn, so that it can be computed once.
+Under causal attention a token attends to nothing on its right, so rows that are padded on the right
+need no mask. And what the lower layers compute for a row does not change while only upper layers
+are trained, so it can be computed once and cached.
 """
 
 from __future__ import annotations
@@ -15,22 +16,25 @@ LAYERWISE_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 
 def unwrap_adapters(body: Any) -> Any:
-    """The body under its adapters, if it has any; they stay where they are."""
+    """Returns the body inside a peft wrapper; the adapters in its layers stay active."""
     return body.get_base_model() if hasattr(body, "get_base_model") else body
 
 
 def supports_layerwise_forward(body: Any) -> bool:
-    """Whether the layers can be called one by one: rotary positions, the same attention in every layer."""
-    found = unwrap_adapters(body)
+    """Returns whether the layers can be called one by one.
+
+    They can for models with rotary positions and the same attention in every layer.
+    """
+    model = unwrap_adapters(body)
     return (
-        found.config.model_type in LAYERWISE_MODEL_TYPES
-        and hasattr(found, "layers")
-        and hasattr(found, "rotary_emb")
+        model.config.model_type in LAYERWISE_MODEL_TYPES
+        and hasattr(model, "layers")
+        and hasattr(model, "rotary_emb")
     )
 
 
 def truncate_layers(body: Any, layers: int) -> Any:
-    """The body with its first `layers` layers alone (0 = all)."""
+    """Drops all but the first `layers` layers in place (0: none is dropped); returns the body."""
     if layers and layers < len(body.layers):
         body.layers = nn.ModuleList(body.layers[:layers])
         body.config.num_hidden_layers = layers
@@ -42,23 +46,30 @@ def truncate_layers(body: Any, layers: int) -> Any:
 def layer_states(
     body: Any, ids: Tensor, *, lower: Tensor | None = None, start: int = 0, stop: int | None = None
 ) -> list[Tensor]:
-    """The residual stream `[B, T, hidden]` before layer `start` and after each layer up to `stop`.
+    """Returns the residual stream `[B, T, hidden]` before layer `start` and after each layer.
 
-    `lower` is the stream before layer `start`, as an earlier call gave it; without it the embeddings stand there.
+    `lower` is the stream before layer `start`, from an earlier call; without it `start` must be 0
+    and the embeddings are computed. `stop` is the first layer that is not run.
     """
-    found = unwrap_adapters(body)
-    x = found.embed_tokens(ids) if lower is None else lower
-    places = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
-    turn = found.rotary_emb(x, places)
-    made = [x]
-    for layer in found.layers[start:stop]:
-        out = layer(x, attention_mask=None, position_ids=places, position_embeddings=turn)
-        x = out if isinstance(out, Tensor) else out[0]
-        made.append(x)
-    return made
+    model = unwrap_adapters(body)
+    x = model.embed_tokens(ids) if lower is None else lower
+    positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+    cos_and_sin = model.rotary_emb(x, positions)
+    states = [x]
+    for layer in model.layers[start:stop]:
+        output = layer(
+            x, attention_mask=None, position_ids=positions, position_embeddings=cos_and_sin
+        )
+        # Versions of transformers differ: a tensor, or a tuple that begins with it.
+        x = output if isinstance(output, Tensor) else output[0]
+        states.append(x)
+    return states
 
 
 def rms_normalise(x: Tensor) -> Tensor:
-    """Each token's vector at a root mean square of 1, in float32: the residual stream grows from layer to layer."""
-    wide = x.float()
-    return wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
+    """Scales each token's vector to a root mean square of 1, in float32.
+
+    The residual stream grows from layer to layer; without this the last layers dominate a mix.
+    """
+    x = x.float()
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)

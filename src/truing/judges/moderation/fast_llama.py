@@ -1,7 +1,7 @@
-"""A Llama body for inference alone: queries, keys and values from one product, the residual stream in float32.
+"""A Llama body for inference: fused projections, the residual stream in float32.
 
-After Touvron et al. 2023 (arXiv:2302.13971). Only matrix products run in the narrow type; sums of 24 layers in bfloat16 would
-move probabilities by more than a hundredth.
+After Touvron et al. 2023 (arXiv:2302.13971). Only the matrix products run in the narrow dtype:
+sums over 24 layers in bfloat16 would move probabilities by more than a hundredth.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from truing.judges.moderation.causal_layers import unwrap_adapters
 
 
 def supports_fast_llama(body: Any) -> bool:
-    """Whether a body is the plain Llama that this module knows: SiLU, no biases, no adapters."""
+    """Returns whether a body is a plain Llama: SiLU, no biases, no adapters."""
     config = unwrap_adapters(body).config
     return (
         config.model_type == "llama"
@@ -28,67 +28,73 @@ def supports_fast_llama(body: Any) -> bool:
 
 
 class FastLlama(nn.Module):
-    """Takes over the weights of a `LlamaModel`, its products in `dtype`."""
+    """Takes over the weights of a `LlamaModel`, with its matrix products in `dtype`."""
 
     def __init__(self, body: Any, dtype: torch.dtype) -> None:
         super().__init__()
         self.config = body.config
-        self.words, self.turn = body.embed_tokens, body.rotary_emb
-        self.layers = nn.ModuleList(_Layer(layer, body.config, dtype) for layer in body.layers)
+        self.embed_tokens, self.rotary_emb = body.embed_tokens, body.rotary_emb
+        self.layers = nn.ModuleList(
+            _FastLlamaLayer(layer, body.config, dtype) for layer in body.layers
+        )
 
-    def states(self, ids: Tensor) -> list[Tensor]:
-        """The embeddings and the residual stream after each layer, float32 `[B, T, hidden]`; rows are padded on the right."""
-        x = self.words(ids).float()
-        cos, sin = self.turn(x, torch.arange(ids.shape[1], device=ids.device).unsqueeze(0))
-        made = [x]
+    def layer_states(self, ids: Tensor) -> list[Tensor]:
+        """Returns the embeddings and the residual stream after each layer.
+
+        Each is float32 `[B, T, hidden]`. Rows must be padded on the right: there is no mask.
+        """
+        x = self.embed_tokens(ids).float()
+        positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+        cos, sin = self.rotary_emb(x, positions)
+        states = [x]
         for layer in self.layers:
             x = layer(x, cos.unsqueeze(1), sin.unsqueeze(1))
-            made.append(x)
-        return made
+            states.append(x)
+        return states
 
 
-def _half_turned(x: Tensor) -> Tensor:
+def _rotate_half(x: Tensor) -> Tensor:
     left, right = x.chunk(2, -1)
     return torch.cat((-right, left), -1)
 
 
-class _Layer(nn.Module):
+def _frozen_float(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.detach().float(), requires_grad=False)
+
+
+class _FastLlamaLayer(nn.Module):
     def __init__(self, layer: Any, config: Any, dtype: torch.dtype) -> None:
         super().__init__()
-        a, m = layer.self_attn, layer.mlp
-        self.size = int(a.head_dim)
-        self.heads, self.groups = int(config.num_attention_heads), int(config.num_key_value_heads)
+        attention, mlp = layer.self_attn, layer.mlp
+        self.head_dim = int(attention.head_dim)
+        self.heads, self.kv_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
         self.eps = float(config.rms_norm_eps)
 
-        def joined(*parts: nn.Linear) -> nn.Parameter:
-            return nn.Parameter(
-                torch.cat([p.weight for p in parts]).detach().to(dtype), requires_grad=False
-            )
+        def fuse(*projections: nn.Linear) -> nn.Parameter:
+            weight = torch.cat([p.weight for p in projections])
+            return nn.Parameter(weight.detach().to(dtype), requires_grad=False)
 
-        self.reads, self.out = joined(a.q_proj, a.k_proj, a.v_proj), joined(a.o_proj)
-        self.up, self.down = joined(m.gate_proj, m.up_proj), joined(m.down_proj)
-        self.before = nn.Parameter(
-            layer.input_layernorm.weight.detach().float(), requires_grad=False
-        )
-        self.between = nn.Parameter(
-            layer.post_attention_layernorm.weight.detach().float(), requires_grad=False
-        )
+        self.qkv = fuse(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.attention_output = fuse(attention.o_proj)
+        self.gate_and_up = fuse(mlp.gate_proj, mlp.up_proj)
+        self.down = fuse(mlp.down_proj)
+        self.attention_norm = _frozen_float(layer.input_layernorm.weight)
+        self.mlp_norm = _frozen_float(layer.post_attention_layernorm.weight)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        b, t, wide = x.shape
-        kind = self.reads.dtype
-        read = F.linear(F.rms_norm(x, (wide,), self.before, self.eps).to(kind), self.reads)
-        q, k, v = (
-            read.view(b, t, -1, self.size)
-            .transpose(1, 2)
-            .split((self.heads, self.groups, self.groups), 1)
+        batch, length, size = x.shape
+        dtype = self.qkv.dtype
+
+        normed = F.rms_norm(x, (size,), self.attention_norm, self.eps).to(dtype)
+        qkv = F.linear(normed, self.qkv).view(batch, length, -1, self.head_dim).transpose(1, 2)
+        q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), 1)
+        q, k = ((y.float() * cos + _rotate_half(y.float()) * sin).to(dtype) for y in (q, k))
+        attended = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, enable_gqa=self.kv_heads != self.heads
         )
-        q, k = ((y.float() * cos + _half_turned(y.float()) * sin).to(kind) for y in (q, k))
-        seen = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, enable_gqa=self.groups != self.heads
-        )
-        x = x + F.linear(seen.transpose(1, 2).reshape(b, t, -1), self.out)
-        gate, up = F.linear(F.rms_norm(x, (wide,), self.between, self.eps).to(kind), self.up).chunk(
-            2, -1
-        )
+        attended = attended.transpose(1, 2).reshape(batch, length, -1)
+        x = x + F.linear(attended, self.attention_output)
+
+        normed = F.rms_norm(x, (size,), self.mlp_norm, self.eps).to(dtype)
+        gate, up = F.linear(normed, self.gate_and_up).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down)

@@ -1,8 +1,9 @@
-"""Token rows of what is judged: `[CLS] prompt [SEP] response [SEP]`, each side cut to its window with care.
+"""Token rows of moderation inputs: `[CLS] prompt [SEP] response [SEP]`, each side in its window.
 
-Of a prompt that is too long the head and the tail stay (the question stands at one of the two), of a response the
-head (three quarters) and the tail; of a dialogue the newest turn first, then as much of the turns before as fits.
-Segment ids are 0 for the prompt and 1 for the response, so that the model judges one in the light of the other.
+Of a prompt that is too long the head and the tail stay (the question is usually at one of the two),
+of a response three quarters from the head and the rest from the tail. Of a dialogue the newest turn
+goes in first, then as much of the earlier turns as fits. Segment ids are 0 for the prompt and 1 for
+the response, so that the model can judge one in the light of the other.
 """
 
 from __future__ import annotations
@@ -15,54 +16,61 @@ from msgspec import Struct
 from truing.core.types import Conversation
 from truing.judges.moderation.text_cleaning import clean_text
 
+MAX_TURNS = 6  # older turns of a dialogue are not read
+MIN_TURN_TOKENS = 8  # an earlier turn that would get fewer tokens is left out
+
 
 class ModerationInput(Struct, frozen=True):
-    """What is judged: the turns before the answer, oldest first, and the answer (none: the prompt alone is judged)."""
+    """What is judged: the turns before the answer, oldest first, and the answer.
+
+    Without an answer (`response` is None) the prompt alone is judged.
+    """
 
     turns: tuple[str, ...] = ()
     response: str | None = None
 
     @classmethod
-    def of(cls, conversation: Conversation, response: str | None) -> ModerationInput:
-        """The user's and the assistant's turns; system and tool messages say nothing of harm."""
-        said = tuple(
-            m.content
-            for m in conversation.messages
-            if m.role in ("user", "assistant") and m.content
+    def from_conversation(cls, conversation: Conversation, response: str | None) -> ModerationInput:
+        """Takes the turns of user and assistant; system and tool messages are not judged."""
+        turns = tuple(
+            message.content
+            for message in conversation.messages
+            if message.role in ("user", "assistant") and message.content
         )
-        return cls(said, response)
+        return cls(turns, response)
 
     @property
     def mode(self) -> str:
-        """pair, prompt or response: which sides there are."""
+        """`prompt` (no answer), `response` (an answer alone) or `pair`."""
         if self.response is None:
             return "prompt"
-        return "pair" if any(t.strip() for t in self.turns) else "response"
+        return "pair" if any(turn.strip() for turn in self.turns) else "response"
 
 
 class EncodedInput(Struct, frozen=True):
-    """Token ids with the special ones, the segment of each, and how many of them were cut off."""
+    """Token ids with special tokens, the segment of each, and the number of tokens cut off."""
 
     ids: tuple[int, ...]
     segments: tuple[int, ...]
     cut: int = 0
 
 
-def cut_middle(ids: Sequence[int], most: int, head: float) -> list[int]:
-    """At most so many ids: the share `head` of them from the start, the others from the end."""
-    if len(ids) <= most:
+def cut_middle(ids: Sequence[int], max_length: int, head_share: float) -> list[int]:
+    """Returns at most `max_length` ids, `head_share` of them from the start."""
+    if len(ids) <= max_length:
         return list(ids)
-    first = round(most * head)
-    return [*ids[:first], *ids[len(ids) - (most - first) :]]
+    head = round(max_length * head_share)
+    tail = max_length - head
+    return [*ids[:head], *ids[len(ids) - tail :]]
 
 
-def _clean(text: str) -> str:
-    # a lone surrogate (the trace of invalid UTF-8) has no token
+def _clean_text(text: str) -> str:
+    # A lone surrogate, the trace of invalid UTF-8, would make the tokenizer fail.
     return clean_text(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 class InputEncoder:
-    """Encodes pieces for one tokenizer (a `tokenizers.Tokenizer`) and one pair of windows, in tokens."""
+    """Encodes inputs with a `tokenizers.Tokenizer`; `prompt` and `response` are token windows."""
 
     def __init__(self, tokenizer: Any, *, prompt: int, response: int, cls: int, sep: int) -> None:
         self._tokenizer = tokenizer
@@ -71,42 +79,64 @@ class InputEncoder:
         self._cls = cls
         self._sep = sep
 
-    def _dialogue(self, turns: Sequence[list[int]]) -> tuple[list[int], int]:
-        total = sum(map(len, turns)) + max(0, len(turns) - 1)
+    def encode(self, inputs: Iterable[ModerationInput]) -> list[EncodedInput]:
+        """Returns one token row per input, in order."""
+        inputs = [_with_clean_texts(i) for i in inputs]
+        texts: list[str] = []
+        for moderation_input in inputs:
+            texts += moderation_input.turns
+            if moderation_input.response is not None:
+                texts.append(moderation_input.response)
+        # One call for all texts: the tokenizer spreads them over its threads.
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False) if texts else []
+        token_ids = iter([list(encoding.ids) for encoding in encodings])
+        rows: list[EncodedInput] = []
+        for moderation_input in inputs:
+            turns = [next(token_ids) for _ in moderation_input.turns]
+            response = None if moderation_input.response is None else next(token_ids)
+            rows.append(self._build_row(turns, response))
+        return rows
+
+    def _build_row(self, turns: Sequence[list[int]], response: list[int] | None) -> EncodedInput:
+        prompt, cut = self._fit_turns(turns)
+        ids = [self._cls, *prompt, self._sep]
+        segments = [0] * len(ids)
+        if response is not None:
+            kept = cut_middle(response, self.response, 0.75)
+            cut += len(response) - len(kept)
+            ids += [*kept, self._sep]
+            segments += [1] * (len(kept) + 1)
+        return EncodedInput(tuple(ids), tuple(segments), cut)
+
+    def _fit_turns(self, turns: Sequence[list[int]]) -> tuple[list[int], int]:
+        """Returns the prompt's ids, within its window, and how many tokens were cut off."""
         if not turns:
             return [], 0
-        made = cut_middle(turns[-1], self.prompt, 0.5)
-        for before in reversed(turns[:-1]):
-            room = self.prompt - len(made) - 1
-            if room < 8:
+        total = sum(map(len, turns)) + len(turns) - 1  # with a separator between turns
+        ids = cut_middle(turns[-1], self.prompt, 0.5)
+        for turn in reversed(turns[:-1]):
+            space = self.prompt - len(ids) - 1
+            if space < MIN_TURN_TOKENS:
                 break
-            made = [*before[max(0, len(before) - room) :], self._sep, *made]
-        return made, max(0, total - len(made))
+            ids = [*turn[max(0, len(turn) - space) :], self._sep, *ids]
+        return ids, max(0, total - len(ids))
 
-    def encode(self, pieces: Iterable[ModerationInput]) -> list[EncodedInput]:
-        """One row a piece, in order."""
-        texts: list[str] = []
-        spans: list[tuple[int, int, bool]] = []
-        for piece in pieces:
-            turns = [_clean(t) for t in piece.turns[-6:]]
-            spans.append((len(texts), len(turns), piece.response is not None))
-            texts += turns
-            if piece.response is not None:
-                texts.append(_clean(piece.response))
-        ids = (
-            [e.ids for e in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
-            if texts
-            else []
-        )
-        made: list[EncodedInput] = []
-        for at, n, answered in spans:
-            prompt, lost = self._dialogue(ids[at : at + n])
-            row = [self._cls, *prompt, self._sep]
-            segments = [0] * len(row)
-            if answered:
-                response = cut_middle(ids[at + n], self.response, 0.75)
-                lost += len(ids[at + n]) - len(response)
-                row += [*response, self._sep]
-                segments += [1] * (len(response) + 1)
-            made.append(EncodedInput(tuple(row), tuple(segments), lost))
-        return made
+
+def _with_clean_texts(moderation_input: ModerationInput) -> ModerationInput:
+    turns = tuple(_clean_text(turn) for turn in moderation_input.turns[-MAX_TURNS:])
+    response = moderation_input.response
+    return ModerationInput(turns, None if response is None else _clean_text(response))
+
+
+def build_input_encoder(tokenizer: Any, *, prompt: int, response: int) -> InputEncoder:
+    """Returns the encoder for a tokenizer of transformers.
+
+    A tokenizer without [CLS] and [SEP] (of a language model) gets its begin and end tokens instead.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    if cls is None or sep is None:
+        cls, sep = tokenizer.bos_token_id or tokenizer.eos_token_id, tokenizer.eos_token_id
+    return InputEncoder(backend, prompt=prompt, response=response, cls=cls, sep=sep)

@@ -1,94 +1,82 @@
-"""The network: an encoder (or the body of a language model), pooled over layers and tokens, and one linear head.
+"""The network of a moderation classifier: a transformer body, layer mix, pooling, a linear head.
 
-The layers' outputs are mixed by learned weights (Peters et al. 2018, ELMo, arXiv:1802.05365), the mix is pooled three
-ways: at the first token (the last of a language model), as the mean of the prompt, as the mean of the response.
-A language model's layers are brought to one scale first; those with a mix of `UNUSED` have no part.
+The outputs of all layers are mixed by learned weights (Peters et al. 2018, ELMo, arXiv:1802.05365).
+The mix is pooled three ways: at the first token (at the last one, for a language model), as the
+mean over the prompt, and as the mean over the response. The layers of a language model are first
+scaled to one size; those whose mix logit is `UNUSED_LAYER_LOGIT` are not used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from truing.judges.moderation import causal_layers as reader
+from truing.judges.moderation.causal_layers import (
+    layer_states,
+    rms_normalise,
+    supports_layerwise_forward,
+)
+from truing.judges.moderation.settings import QUESTIONS
 
-QUESTION_OUTPUTS = ("harmful", "harmful_prompt", "refused")
-UNUSED_LAYER_LOGIT = -1e4  # softmax makes exactly nothing of it
+UNUSED_LAYER_LOGIT = -1e4  # its softmax weight is exactly 0
 
 
 class ModerationNetwork(nn.Module):
-    """`outputs` logits of a batch: harmful, harmful_prompt, refused, then the categories."""
+    """Returns the logits of the three questions, then those of the categories.
+
+    The names of `body`, `mix` and `head` are keys of checkpoints and of `head.safetensors`.
+    """
 
     def __init__(self, body: Any, categories: int, *, causal: bool = False) -> None:
         super().__init__()
         self.body = body
         self.causal = causal
-        config = (
-            body.config.get_text_config()
-            if hasattr(body.config, "get_text_config")
-            else body.config
-        )
+        config = body.config
+        if hasattr(config, "get_text_config"):
+            config = config.get_text_config()
         size = int(config.hidden_size)
         self.mix = nn.Parameter(torch.zeros(int(config.num_hidden_layers) + 1))
         with torch.no_grad():
-            self.mix[-1] = 2.0
-        self.head = nn.Linear(3 * size, len(QUESTION_OUTPUTS) + categories)
+            self.mix[-1] = 2.0  # the last layer is the best single one, so training starts near it
+        self.head = nn.Linear(3 * size, len(QUESTIONS) + categories)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None
+    ) -> Tensor:
+        """Returns `[B, 3 + categories]` logits in float32; the arguments are those of `pooled`."""
+        pooled = self.pooled(ids, segments, mask, lower)
+        # The head is small, and thresholds depend on its exact values: no autocast here.
+        with torch.autocast(pooled.device.type, enabled=False):
+            return nn.functional.linear(pooled, self.head.weight.float(), self.head.bias.float())
 
     def pooled(
         self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None
     ) -> Tensor:
-        """`[B, 3 * hidden]` features in float32; `mask` is 1 at real tokens, `segments` 1 in the response.
+        """Returns `[B, 3 * hidden]` features in float32.
 
-        `lower`: what the layers without a part made of the rows (`causal.states`), of a language model alone.
+        All of `ids`, `segments` (1 in the response) and `mask` (1 at real tokens) are `[B, T]`.
+        `lower` is the output of the unused layers of a language model
+        (`causal_layers.layer_states`), where it has been computed before.
         """
-        hidden = self._hidden(ids, segments, mask, lower)
-        real = mask.float()
+        hidden = self._mixed_layers(ids, segments, mask, lower)
+        is_real = mask.float()
         if self.causal:
-            last = (real * torch.arange(ids.shape[1], device=ids.device)).argmax(1)
-            first = hidden[torch.arange(len(ids), device=ids.device), last]
+            # Only the last token of a row has attended to all others.
+            last = (is_real * torch.arange(ids.shape[1], device=ids.device)).argmax(1)
+            summary = hidden[torch.arange(len(ids), device=ids.device), last]
         else:
-            first = hidden[:, 0]
-        parts = [first]
+            summary = hidden[:, 0]
+        features = [summary]
         for segment in (0, 1):
-            weight = real * (segments == segment)
-            parts.append(
-                (hidden * weight.unsqueeze(-1)).sum(1) / weight.sum(1, keepdim=True).clamp(min=1.0)
-            )
-        return torch.cat(parts, 1)
-
-    def _hidden(self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None) -> Tensor:
-        weights = torch.softmax(self.mix.float(), 0)
-        if self.causal:
-            return self._read(ids, mask, lower, weights)
-        layers: tuple[Tensor, ...] = self.body(
-            input_ids=ids, attention_mask=mask, output_hidden_states=True, token_type_ids=segments
-        ).hidden_states
-        hidden = layers[0].float() * weights[0]
-        for weight, layer in zip(weights[1:], layers[1:]):
-            hidden = torch.addcmul(hidden, layer.float(), weight)
-        return hidden
-
-    def _read(self, ids: Tensor, mask: Tensor, lower: Tensor | None, weights: Tensor) -> Tensor:
-        used = self.first_used
-        if hasattr(self.body, "states"):
-            layers = self.body.states(ids)[used:]
-        elif reader.supports_layerwise_forward(self.body):
-            layers = reader.layer_states(
-                self.body, ids, lower=lower, start=used if lower is not None else 0
-            )
-            layers = layers if lower is not None else layers[used:]
-        else:
-            layers = self.body(
-                input_ids=ids, attention_mask=mask, output_hidden_states=True
-            ).hidden_states[used:]
-        hidden = reader.rms_normalise(layers[0]) * weights[used]
-        for weight, layer in zip(weights[used + 1 :], layers[1:]):
-            hidden = torch.addcmul(hidden, reader.rms_normalise(layer), weight)
-        return hidden
+            weight = is_real * (segments == segment)
+            total = (hidden * weight.unsqueeze(-1)).sum(1)
+            features.append(total / weight.sum(1, keepdim=True).clamp(min=1.0))
+        return torch.cat(features, 1)
 
     @property
     def first_used(self) -> int:
@@ -96,16 +84,45 @@ class ModerationNetwork(nn.Module):
         return int((self.mix.detach() <= UNUSED_LAYER_LOGIT / 2).sum())
 
     def freeze(self, layers: int) -> None:
-        """Leaves the first `layers` layers' inputs out of the mix: what they make of a row can then be kept."""
+        """Takes the embeddings and the first layers' outputs out of the mix.
+
+        What the first `layers` layers compute for a row can then be cached.
+        """
         with torch.no_grad():
             self.mix[:layers] = UNUSED_LAYER_LOGIT
 
-    def forward(
-        self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None = None
+    def _mixed_layers(
+        self, ids: Tensor, segments: Tensor, mask: Tensor, lower: Tensor | None
     ) -> Tensor:
-        """`[B, 3 + categories]` logits in float32."""
-        pooled = self.pooled(ids, segments, mask, lower)
-        with torch.autocast(
-            pooled.device.type, enabled=False
-        ):  # the head is small, and thresholds hang on it
-            return nn.functional.linear(pooled, self.head.weight.float(), self.head.bias.float())
+        weights = torch.softmax(self.mix.float(), 0)
+        layers: Sequence[Tensor]
+        if self.causal:
+            first = self.first_used
+            weights = weights[first:]
+            layers = self._causal_layers(ids, mask, lower, first)
+        else:
+            layers = self.body(
+                input_ids=ids,
+                attention_mask=mask,
+                output_hidden_states=True,
+                token_type_ids=segments,
+            ).hidden_states
+        normalise = rms_normalise if self.causal else torch.Tensor.float
+        hidden = normalise(layers[0]) * weights[0]
+        for weight, layer in zip(weights[1:], layers[1:]):
+            hidden = torch.addcmul(hidden, normalise(layer), weight)
+        return hidden
+
+    def _causal_layers(
+        self, ids: Tensor, mask: Tensor, lower: Tensor | None, first: int
+    ) -> list[Tensor]:
+        """Returns the outputs of the layers from `first` on."""
+        if hasattr(self.body, "layer_states"):  # a FastLlama
+            states: list[Tensor] = self.body.layer_states(ids)
+            return states[first:]
+        if supports_layerwise_forward(self.body):
+            if lower is not None:
+                return layer_states(self.body, ids, lower=lower, start=first)
+            return layer_states(self.body, ids)[first:]
+        output = self.body(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        return list(output.hidden_states[first:])

@@ -1,4 +1,4 @@
-"""A loaded moderation folder: pieces of text in, calibrated probabilities out."""
+"""A loaded classifier folder: texts in, calibrated probabilities and verdicts out."""
 
 from __future__ import annotations
 
@@ -27,12 +27,29 @@ from truing.judges.moderation.settings import (
 )
 
 SHIPPED = ("default", "open")
+# Columns of the logits (see settings.QUESTIONS)
+HARMFUL, HARMFUL_PROMPT, REFUSED, FIRST_CATEGORY = range(4)
+
 _log = logging.getLogger("truing.moderation")
-_told: set[str] = set()  # classifiers whose notice this process has given
+_notices_shown: set[str] = set()  # hashes of classifiers whose notice this process has logged
+
+_HASHED_FILES = (
+    "truing.json",
+    "thresholds.json",
+    "head.safetensors",
+    "delta.safetensors",
+    "model.safetensors",
+    "tokenizer.json",
+    "blend.json",
+)
 
 
 class ModerationScore(Struct, frozen=True, kw_only=True):
-    """What the classifier says of a piece. `harmful` is the probability for its mode, `flagged` its verdict."""
+    """The scores of one input.
+
+    `harmful` is the probability for the input's mode and `flagged` the verdict by its threshold;
+    `cut` is the number of tokens that were not read.
+    """
 
     mode: str
     harmful: float
@@ -44,7 +61,7 @@ class ModerationScore(Struct, frozen=True, kw_only=True):
 
 
 def find_classifier_folder(name: str) -> Path:
-    """The folder of a shipped classifier, or the folder of that path; UserError if there is none."""
+    """Returns the folder of a shipped classifier or of a path; UserError if there is none."""
     if name in SHIPPED:
         return Path(str(resources.files("truing") / "resources" / "weights" / "moderation" / name))
     path = Path(name).expanduser()
@@ -54,20 +71,14 @@ def find_classifier_folder(name: str) -> Path:
 
 
 def hash_classifier_folder(folder: Path) -> str:
-    """Sixteen hex digits over everything that decides a probability or a verdict."""
-    names = (
-        "truing.json",
-        "thresholds.json",
-        "head.safetensors",
-        "delta.safetensors",
-        "model.safetensors",
-        "tokenizer.json",
-    )
-    own = [
-        f"{n} {sha256_file(folder / n)}" for n in (*names, "blend.json") if (folder / n).is_file()
+    """Returns 16 hex digits over everything that decides a probability or a verdict."""
+    files = [
+        f"{name} {sha256_file(folder / name)}"
+        for name in _HASHED_FILES
+        if (folder / name).is_file()
     ]
-    parts = sorted(p.parent for p in folder.glob("*/head.safetensors"))
-    return digest(*own, *(f"{p.name} {hash_classifier_folder(p)}" for p in parts))
+    members = sorted(path.parent for path in folder.glob("*/head.safetensors"))
+    return digest(*files, *(f"{m.name} {hash_classifier_folder(m)}" for m in members))
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -75,7 +86,10 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 class ModerationScorer:
-    """Loads a folder; safe to share between threads. Raises UserError for a folder that does not fit together."""
+    """Loads a classifier folder. Threads may share it.
+
+    Raises UserError if the files of the folder do not fit together.
+    """
 
     def __init__(
         self, folder: Path, *, engine: str = "auto", dtype: str = "auto", device: str = "auto"
@@ -84,78 +98,98 @@ class ModerationScorer:
         self.settings: ClassifierSettings = read_settings(folder)
         self.thresholds: ClassifierThresholds = read_thresholds(folder, self.settings)
         self.hash = hash_classifier_folder(folder)
-        self.blend: BlendWeights | None
-        how = {"engine": engine, "dtype": dtype, "device": device}
+        self.blend: BlendWeights | None = None
+        options = {"engine": engine, "dtype": dtype, "device": device}
         if self.settings.members:
             self.blend = read_blend(folder, self.settings)
-            self.members = [self._member(name, how) for name in self.settings.members]
+            self.members = [self._load_member(name, options) for name in self.settings.members]
         else:
-            self.blend = None
-            self.members = [EnsembleMember(folder, self.settings, self.hash, **how)]
-        if self.settings.notice and self.hash not in _told:
-            _told.add(self.hash)
+            self.members = [EnsembleMember(folder, self.settings, self.hash, **options)]
+        if self.settings.notice and self.hash not in _notices_shown:
+            _notices_shown.add(self.hash)
             _log.warning("%s: %s", self.settings.lineage.name or folder, self.settings.notice)
 
-    def reads(self, piece: ModerationInput) -> str | None:
-        """The language of what is judged where the card does not name it, else none."""
-        text = piece.response if piece.response is not None else " ".join(piece.turns[-1:])
-        found = detect_language(text)
-        return None if found in self.settings.languages else found
-
-    def _member(self, name: str, how: dict[str, str]) -> EnsembleMember:
+    def _load_member(self, name: str, options: dict[str, str]) -> EnsembleMember:
         folder = self.folder / name
         settings = read_settings(folder)
         if settings.members or settings.categories != self.settings.categories:
             raise UserError(
-                f"{folder / 'truing.json'}: a member has the blend's categories and no members of its own"
+                f"{folder / 'truing.json'}: a member must have the blend's categories "
+                "and no members of its own"
             )
-        return EnsembleMember(folder, settings, hash_classifier_folder(folder), **how)
+        return EnsembleMember(folder, settings, hash_classifier_folder(folder), **options)
 
-    def logits(self, pieces: Sequence[ModerationInput]) -> tuple[np.ndarray, list[int]]:
-        """`[len(pieces), 3 + categories]` before temperature and bias, and how many tokens of each piece nobody read."""
-        rows = [member.encode(pieces) for member in self.members]
-        found = [member.logits(r) for member, r in zip(self.members, rows)]
-        unread = [min(row.cut for row in of_piece) for of_piece in zip(*rows)]
-        return (found[0] if self.blend is None else self.blend.apply(found)), unread
+    def unsupported_language(self, moderation_input: ModerationInput) -> str | None:
+        """Returns the language of the judged text if the classifier was not trained on it."""
+        text = moderation_input.response
+        if text is None:
+            text = " ".join(moderation_input.turns[-1:])
+        language = detect_language(text)
+        return None if language in self.settings.languages else language
 
-    def score(self, pieces: Sequence[ModerationInput]) -> list[ModerationScore]:
-        """One opinion a piece, in order. A text alone (mode response) may be either side, so the worse of the two counts."""
-        if not pieces:
+    def logits(self, inputs: Sequence[ModerationInput]) -> tuple[np.ndarray, list[int]]:
+        """Returns uncalibrated logits `[len(inputs), 3 + categories]`, and the tokens not read.
+
+        Members may have different windows: a token counts as read if one of them read it.
+        """
+        rows_by_member = [member.encode(inputs) for member in self.members]
+        logits = [
+            member.logits(rows) for member, rows in zip(self.members, rows_by_member, strict=True)
+        ]
+        cut = [min(row.cut for row in rows) for rows in zip(*rows_by_member, strict=True)]
+        return (logits[0] if self.blend is None else self.blend.apply(logits)), cut
+
+    def score(self, inputs: Sequence[ModerationInput]) -> list[ModerationScore]:
+        """Returns one score per input, in order.
+
+        A text without a prompt (mode `response`) may be either side of a dialogue, so it is scored
+        as both and the worse score counts.
+        """
+        if not inputs:
             return []
-        modes = [p.mode for p in pieces]
-        doubled = [
-            ModerationInput((p.response or "",), None)
-            for p, m in zip(pieces, modes)
-            if m == "response"
+        modes = [i.mode for i in inputs]
+        as_prompts = [
+            ModerationInput((i.response or "",), None)
+            for i, mode in zip(inputs, modes, strict=True)
+            if mode == "response"
         ]
-        logits, unread = self.logits([*pieces, *doubled])
-        asked = iter(range(len(pieces), len(logits)))
+        logits, cut = self.logits([*inputs, *as_prompts])
+        prompt_logits = iter(logits[len(inputs) :])
         return [
-            self._opinion(
-                mode, cut, logits[at], logits[next(asked)] if mode == "response" else None
+            self._calibrate(
+                mode, cut[index], logits[index], next(prompt_logits) if mode == "response" else None
             )
-            for at, (mode, cut) in enumerate(zip(modes, unread))
+            for index, mode in enumerate(modes)
         ]
 
-    def _opinion(
-        self, mode: str, cut: int, z: np.ndarray, as_prompt: np.ndarray | None
+    def _calibrate(
+        self, mode: str, cut: int, logits: np.ndarray, prompt_logits: np.ndarray | None
     ) -> ModerationScore:
-        t = self.thresholds
-        value = z[1] if mode == "prompt" else z[0]
-        logit = value / t.temperature[mode] + t.bias[mode]
-        categories = z[3:]
-        if as_prompt is not None:
-            logit = max(logit, as_prompt[1] / t.temperature["prompt"] + t.bias["prompt"])
-            categories = np.maximum(categories, as_prompt[3:])
-        harmful = float(_sigmoid(np.asarray(logit)))
-        named = {c: float(p) for c, p in zip(self.settings.categories, _sigmoid(categories))}
+        """Turns logits into a score; `prompt_logits` are those of the text read as a prompt."""
+        thresholds = self.thresholds
+
+        def calibrated(logit: float, of_mode: str) -> float:
+            return logit / thresholds.temperature[of_mode] + thresholds.bias[of_mode]
+
+        harmful_logit = calibrated(logits[HARMFUL_PROMPT if mode == "prompt" else HARMFUL], mode)
+        category_logits = logits[FIRST_CATEGORY:]
+        if prompt_logits is not None:
+            harmful_logit = max(harmful_logit, calibrated(prompt_logits[HARMFUL_PROMPT], "prompt"))
+            category_logits = np.maximum(category_logits, prompt_logits[FIRST_CATEGORY:])
+        harmful = float(_sigmoid(np.asarray(harmful_logit)))
+        probabilities = _sigmoid(category_logits)
+        categories = {
+            name: float(p) for name, p in zip(self.settings.categories, probabilities, strict=True)
+        }
         return ModerationScore(
             mode=mode,
             harmful=harmful,
-            flagged=harmful >= t.harmful[mode],
-            refused=float(_sigmoid(z[2])),
-            categories=named,
-            flagged_categories=tuple(c for c, p in named.items() if p >= t.of(c)),
+            flagged=harmful >= thresholds.harmful[mode],
+            refused=float(_sigmoid(logits[REFUSED])),
+            categories=categories,
+            flagged_categories=tuple(
+                name for name, p in categories.items() if p >= thresholds.for_category(name)
+            ),
             cut=cut,
         )
 
@@ -164,5 +198,6 @@ class ModerationScorer:
 def shared_scorer(
     name: str, engine: str = "auto", dtype: str = "auto", device: str = "auto"
 ) -> ModerationScorer:
-    """The one scorer of this process for a folder or shipped name."""
-    return ModerationScorer(find_classifier_folder(name), engine=engine, dtype=dtype, device=device)
+    """Returns this process's one scorer of a folder or a shipped name."""
+    folder = find_classifier_folder(name)
+    return ModerationScorer(folder, engine=engine, dtype=dtype, device=device)

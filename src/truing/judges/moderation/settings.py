@@ -1,10 +1,10 @@
-"""What stands in a moderation folder besides the tensors: `truing.json` and `thresholds.json`.
+"""The JSON files of a classifier folder, beside the tensors.
 
-truing.json        base, base_sha256, form (full, delta), layers that are used (0 = all), categories, token windows,
-                   languages, lineage, licence
-thresholds.json    per mode (pair, prompt, response) a temperature and a threshold; per category a threshold
-head.safetensors   the linear head         model.safetensors or delta.safetensors   the body
-blend.json         of a folder with members (folders in it): how much each one's logits weigh
+truing.json        base, base_sha256, form (full, delta), layers that are used (0 = all),
+                   categories, token windows, languages, lineage, licence
+thresholds.json    a temperature, a bias and a threshold per mode (pair, prompt, response);
+                   a threshold per category
+blend.json         of a folder with members (subfolders): the weights of their logits
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from msgspec import Struct, field
 from truing.core.errors import UserError
 from truing.core.types import Lineage
 
+# The questions in the order of a classifier's first outputs; the categories follow.
+ModerationQuestion = Literal["harmful", "harmful_prompt", "refused"]
+QUESTIONS: tuple[ModerationQuestion, ...] = ("harmful", "harmful_prompt", "refused")
+
 InputMode = Literal["pair", "prompt", "response"]
 INPUT_MODES: tuple[InputMode, ...] = ("pair", "prompt", "response")
 T = TypeVar("T")
 
 
 class ClassifierSettings(Struct, frozen=True, kw_only=True):
-    """`truing.json` of a moderation folder."""
+    """`truing.json` of a classifier folder."""
 
     kind: str
     base: str
@@ -49,25 +53,31 @@ class ClassifierSettings(Struct, frozen=True, kw_only=True):
 
 
 class BlendWeights(Struct, frozen=True, kw_only=True):
-    """One logit of several members': `weights` `[member][output]`, `gate` (of the first member's harmful logit) for each
-    category, `bias` for each output."""
+    """`blend.json`: how the logits of several members become one.
+
+    `weights` is `[member][output]`, `bias` has a value per output, `gate` weighs the first member's
+    harmful logit in each category.
+    """
 
     weights: tuple[tuple[float, ...], ...]
     gate: tuple[float, ...]
     bias: tuple[float, ...]
 
     def apply(self, logits: Sequence[np.ndarray]) -> np.ndarray:
-        """`[n, outputs]` of the members' logits, each `[n, outputs]`."""
-        made = np.asarray(
-            sum(np.asarray(w) * z for w, z in zip(self.weights, logits, strict=True))
-            + np.asarray(self.bias)
-        )
-        made[:, len(self.bias) - len(self.gate) :] += logits[0][:, :1] * np.asarray(self.gate)
-        return made
+        """Returns the blended logits `[n, outputs]` of the members' logits, each `[n, outputs]`."""
+        weighted = (np.asarray(w) * z for w, z in zip(self.weights, logits, strict=True))
+        blended = np.asarray(sum(weighted) + np.asarray(self.bias))
+        questions = len(self.bias) - len(self.gate)
+        blended[:, questions:] += logits[0][:, :1] * np.asarray(self.gate)
+        return blended
 
 
 class ClassifierThresholds(Struct, frozen=True, kw_only=True):
-    """Where a probability becomes a verdict. A logit is divided by its mode's temperature, then shifted by its bias."""
+    """`thresholds.json`: from logits to probabilities and verdicts.
+
+    A harmful logit is divided by the temperature of its mode, then the bias of the mode is added.
+    The tables map modes (`harmful`, `temperature`, `bias`) and categories to numbers.
+    """
 
     temperature: dict[str, float] = field(default_factory=lambda: dict.fromkeys(INPUT_MODES, 1.0))
     bias: dict[str, float] = field(default_factory=lambda: dict.fromkeys(INPUT_MODES, 0.0))
@@ -75,13 +85,13 @@ class ClassifierThresholds(Struct, frozen=True, kw_only=True):
     categories: dict[str, float] = field(default_factory=dict)
     refused: float = 0.5
 
-    def of(self, category: str) -> float:
-        """The threshold of a category; 0.5 where none was fitted."""
+    def for_category(self, category: str) -> float:
+        """Returns the threshold of a category; 0.5 if none was fitted."""
         return self.categories.get(category, 0.5)
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """A JSON file as a struct; UserError with path and reason otherwise."""
+    """Returns a JSON file as a struct; raises UserError if it is missing or does not fit."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError as error:
@@ -91,68 +101,68 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def read_settings(folder: Path) -> ClassifierSettings:
-    """`truing.json`, checked."""
-    made = read_json(folder / "truing.json", ClassifierSettings)
-    if made.kind != "moderation":
-        raise UserError(f"{folder / 'truing.json'}: kind is {made.kind!r}, not 'moderation'")
-    if not made.categories or len(set(made.categories)) != len(made.categories):
-        raise UserError(f"{folder / 'truing.json'}: categories must be distinct and at least one")
-    if any("/" in m or m in ("", ".", "..") for m in made.members):
-        raise UserError(f"{folder / 'truing.json'}: members are folders beside it")
-    if not (8 <= made.prompt_tokens <= 4096 and 8 <= made.response_tokens <= 4096):
-        raise UserError(
-            f"{folder / 'truing.json'}: prompt_tokens and response_tokens must lie in 8..4096"
-        )
-    return made
+    """Returns the checked `truing.json` of a folder."""
+    path = folder / "truing.json"
+    settings = read_json(path, ClassifierSettings)
+    if settings.kind != "moderation":
+        raise UserError(f"{path}: kind is {settings.kind!r}, not 'moderation'")
+    categories = settings.categories
+    if not categories or len(set(categories)) != len(categories):
+        raise UserError(f"{path}: categories must be distinct and at least one")
+    # A member's name becomes a path, and must not lead out of the folder.
+    if any("/" in name or name in ("", ".", "..") for name in settings.members):
+        raise UserError(f"{path}: members must be names of subfolders")
+    if not (8 <= settings.prompt_tokens <= 4096 and 8 <= settings.response_tokens <= 4096):
+        raise UserError(f"{path}: prompt_tokens and response_tokens must lie in 8..4096")
+    return settings
 
 
 def read_blend(folder: Path, settings: ClassifierSettings) -> BlendWeights:
-    """`blend.json`, checked against members and categories."""
+    """Returns `blend.json`, checked against the members and categories of the settings."""
     path = folder / "blend.json"
-    made = read_json(path, BlendWeights)
-    outputs = len(settings.categories) + 3
-    whole = len(made.weights) == len(settings.members) and len(made.gate) == len(
-        settings.categories
-    )
-    if not whole or any(len(row) != outputs for row in (*made.weights, made.bias)):
+    blend = read_json(path, BlendWeights)
+    members, categories = len(settings.members), len(settings.categories)
+    outputs = len(QUESTIONS) + categories
+    rows = (*blend.weights, blend.bias)
+    has_right_shape = len(blend.weights) == members and len(blend.gate) == categories
+    if not has_right_shape or any(len(row) != outputs for row in rows):
         raise UserError(
-            f"{path}: wants {len(settings.members)} rows of {outputs} weights, a bias each and a gate a category"
+            f"{path}: must hold {members} rows of {outputs} weights, {outputs} biases "
+            f"and {categories} gates"
         )
-    if not all(math.isfinite(v) for row in (*made.weights, made.bias, made.gate) for v in row):
-        raise UserError(f"{path}: holds values that are no numbers")
-    return made
+    if not all(math.isfinite(value) for row in (*rows, blend.gate) for value in row):
+        raise UserError(f"{path}: holds values that are not finite")
+    return blend
 
 
 def read_thresholds(folder: Path, settings: ClassifierSettings) -> ClassifierThresholds:
-    """`thresholds.json`, checked against the categories."""
+    """Returns `thresholds.json`, checked against the categories; UserError has all faults."""
     path = folder / "thresholds.json"
-    made = read_json(path, ClassifierThresholds)
+    thresholds = read_json(path, ClassifierThresholds)
     faults = [
-        f"{path}: categories.{c}: no such category"
-        for c in made.categories
-        if c not in settings.categories
+        f"{path}: categories.{name}: no such category"
+        for name in thresholds.categories
+        if name not in settings.categories
     ]
-    for name in ("temperature", "bias", "harmful"):
-        table: dict[str, float] = getattr(made, name)
-        faults += [f"{path}: {name}.{mode}: missing" for mode in INPUT_MODES if mode not in table]
-    faults += [
-        f"{path}: temperature.{m}: must be positive"
-        for m, t in made.temperature.items()
-        if not t > 0
-    ]
-    inside = {
-        **{f"harmful.{m}": t for m, t in made.harmful.items()},
-        **made.categories,
-        "refused": made.refused,
-    }
-    faults += [f"{path}: {k}: {t} is no probability" for k, t in inside.items() if not 0 <= t <= 1]
+    for key in ("temperature", "bias", "harmful"):
+        table: dict[str, float] = getattr(thresholds, key)
+        faults += [f"{path}: {key}.{mode}: missing" for mode in INPUT_MODES if mode not in table]
+    for mode, temperature in thresholds.temperature.items():
+        if not temperature > 0:
+            faults.append(f"{path}: temperature.{mode}: must be positive")
+    probabilities = {f"harmful.{mode}": value for mode, value in thresholds.harmful.items()}
+    probabilities |= thresholds.categories
+    probabilities["refused"] = thresholds.refused
+    for key, value in probabilities.items():
+        if not 0 <= value <= 1:
+            faults.append(f"{path}: {key}: {value} is no probability")
     if faults:
         raise UserError(*faults)
-    return made
+    return thresholds
 
 
 def write_json(path: Path, value: Struct) -> None:
-    """A struct as indented JSON, replaced whole."""
+    """Writes a struct as indented JSON; the file is replaced as a whole."""
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
     temporary.replace(path)

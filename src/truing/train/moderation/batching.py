@@ -1,4 +1,4 @@
-"""The order of training rows: passes over each set, rows of similar length together, the two answers of a pair together."""
+"""The order of training rows: passes over each set, similar lengths together, pairs together."""
 
 from __future__ import annotations
 
@@ -8,50 +8,64 @@ from collections.abc import Sequence
 
 from truing.train.moderation.examples import ModerationExample
 
-_WINDOW = 1500  # units that are sorted by length together: batches stay mixed, padding stays small
+# Units are sorted by length within windows of this many: batches need little padding and still mix
+# all data sets.
+_SORT_WINDOW = 1500
+
+Unit = list[int]  # indexes of examples that go into the same batch: one, or the two of a pair
 
 
 def sample_epoch_units(
     items: Sequence[ModerationExample], passes: dict[str, float], rng: random.Random
-) -> list[list[int]]:
-    """Indexes of rows that go together, each set as often as its passes say; of a part of a pass a random sample."""
-    single: dict[str, list[list[int]]] = defaultdict(list)
-    pairs: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for at, item in enumerate(items):
+) -> list[Unit]:
+    """Returns the shuffled units of an epoch.
+
+    Each set is drawn as often as `passes` (source -> passes) says; of a fractional pass a random
+    sample is drawn.
+    """
+    units_by_source: dict[str, list[Unit]] = defaultdict(list)
+    pairs: dict[tuple[str, str], Unit] = defaultdict(list)
+    for index, item in enumerate(items):
         if item.pair is not None:
-            pairs[item.source, item.pair].append(at)
+            pairs[item.source, item.pair].append(index)
         else:
-            single[item.source].append([at])
+            units_by_source[item.source].append([index])
     for (source, _), members in pairs.items():
-        single[source].append(members)
-    made: list[list[int]] = []
-    for source in sorted(single):
-        whole, part = divmod(passes.get(source, 0.0) * len(single[source]), len(single[source]))
-        made += single[source] * int(whole)
-        made += rng.sample(single[source], round(part))
-    rng.shuffle(made)
-    return made
+        units_by_source[source].append(members)
+
+    drawn: list[Unit] = []
+    for source in sorted(units_by_source):
+        units = units_by_source[source]
+        full_passes, sampled = divmod(passes.get(source, 0.0) * len(units), len(units))
+        drawn += units * int(full_passes)
+        drawn += rng.sample(units, round(sampled))
+    rng.shuffle(drawn)
+    return drawn
 
 
 def make_batches(
-    items: Sequence[ModerationExample], order: Sequence[list[int]], tokens: int, rng: random.Random
+    items: Sequence[ModerationExample], units: Sequence[Unit], max_tokens: int, rng: random.Random
 ) -> list[list[int]]:
-    """Batches of at most so many padded tokens (a unit that is larger makes one of its own), shuffled."""
-    made: list[list[int]] = []
-    for start in range(0, len(order), _WINDOW):
-        window = sorted(
-            order[start : start + _WINDOW], key=lambda u: max(len(items[i].row.ids) for i in u)
-        )
+    """Returns shuffled batches of at most `max_tokens` padded tokens.
+
+    A unit that is larger makes a batch of its own.
+    """
+
+    def width_of(unit: Unit) -> int:
+        return max(len(items[index].row.ids) for index in unit)
+
+    batches: list[list[int]] = []
+    for start in range(0, len(units), _SORT_WINDOW):
         batch: list[int] = []
-        widest = 0
-        for unit in window:
-            width = max(widest, *(len(items[i].row.ids) for i in unit))
-            if batch and width * (len(batch) + len(unit)) > tokens:
-                made.append(batch)
-                batch, width = [], max(len(items[i].row.ids) for i in unit)
+        batch_width = 0
+        for unit in sorted(units[start : start + _SORT_WINDOW], key=width_of):
+            width = max(batch_width, width_of(unit))
+            if batch and width * (len(batch) + len(unit)) > max_tokens:
+                batches.append(batch)
+                batch, width = [], width_of(unit)
             batch = [*batch, *unit]
-            widest = width
+            batch_width = width
         if batch:
-            made.append(batch)
-    rng.shuffle(made)
-    return made
+            batches.append(batch)
+    rng.shuffle(batches)
+    return batches

@@ -1,9 +1,11 @@
-"""`truing train moderation --blend A B`: two trained classifiers as one, their logits weighed against each other.
+"""`truing train moderation --blend A B`: one classifier of two, their logits weighed.
 
-Both were trained on the same sets with the same folds; the weights come from the rows of those folds that neither had
-learned. A language model and an encoder err in different places: their blend is better than each (docs/log).
+Both were trained on the same sets with the same folds; the weights are fitted on the rows of the
+folds that neither learned. A language model and an encoder err in different places, so their blend
+is better than each.
 
-    OUT/truing.json thresholds.json blend.json card.json    OUT/NAME/    each member: its tensors and settings
+    OUT/truing.json  thresholds.json  blend.json  card.json
+    OUT/NAME/    each member: its tensors and settings
 """
 
 from __future__ import annotations
@@ -19,15 +21,24 @@ from truing.core.errors import PlanError, UserError
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Lineage
 from truing.judges.moderation.scorer import hash_classifier_folder
-from truing.judges.moderation.settings import BlendWeights, read_settings
-from truing.judges.moderation.settings import ClassifierSettings as FolderSettings
-from truing.judges.moderation.settings import write_json as write_json
-from truing.train.moderation import card as cards
+from truing.judges.moderation.settings import (
+    BlendWeights,
+    ClassifierSettings,
+    read_settings,
+    write_json,
+)
 from truing.train.moderation.calibration import (
-    Calibration,
+    LogitMix,
     OutOfFoldLogits,
     cross_fit,
     fit_calibration,
+)
+from truing.train.moderation.card import build_card, compute_card_metrics, write_card
+from truing.train.moderation.classifier_export import (
+    MIXED_LOGITS_FILE,
+    ModerationResult,
+    build_thresholds,
+    mark_rows,
 )
 from truing.train.moderation.examples import (
     ModerationExample,
@@ -35,16 +46,12 @@ from truing.train.moderation.examples import (
     fold_of,
     give_unique_names,
 )
-from truing.train.moderation.run import (
-    MIXED_LOGITS_FILE,
-    ModerationResult,
-    build_thresholds,
-    split_in_halves,
-)
+from truing.train.moderation.run_context import split_in_halves
 from truing.train.moderation.settings import ModerationTrainingSettings
 
-_SHARED = ("data", "tenths", "folds", "held")
-_TAKEN = (
+# Settings that both members must share: otherwise no row is new to both.
+_SHARED_SETTINGS = ("data", "tenths", "folds", "held")
+_MEMBER_FILES = (
     "truing.json",
     "head.safetensors",
     "delta.safetensors",
@@ -58,152 +65,159 @@ _TAKEN = (
 
 
 def read_run_settings(member: Path) -> ModerationTrainingSettings:
-    """What a member's training was told; PlanError where the folder is of no finished training."""
+    """Returns the settings of a member's training; PlanError if it is not a finished one."""
     path = member / "run.json"
     try:
-        given = msgspec.json.decode(path.read_bytes())["settings"]
-        made = msgspec.convert(given, ModerationTrainingSettings)
+        values = msgspec.json.decode(path.read_bytes())["settings"]
+        settings = msgspec.convert(values, ModerationTrainingSettings)
     except (OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
         raise PlanError(
             f"{path}: no training run of a moderation classifier ({str(error)[:120]})"
         ) from error
     if not (member / "truing.json").is_file():
-        raise PlanError(f"{member}: its training is not finished; give that command again")
-    return made
+        raise PlanError(f"{member}: its training is not finished; repeat its command")
+    return settings
 
 
 def blend_classifiers(
     members: Sequence[Path], sources: Sequence[ModerationTrainingSet], out: Path
 ) -> ModerationResult:
-    """Writes the blend's folder. `sources` are the members' own data; PlanError where they were trained differently."""
-    told = _alike(members)
-    measured = [
-        i
-        for s in give_unique_names(sources)
-        for i in s.items
-        if fold_of(i.key, told.folds) < told.trained_folds
+    """Writes the folder of the blend; `sources` are the members' own training data.
+
+    Raises PlanError if the members were not trained alike, or on other data.
+    """
+    settings = _check_members(members)
+    items = [
+        item
+        for source in give_unique_names(sources)
+        for item in source.items
+        if fold_of(item.key, settings.folds) < settings.trained_folds
     ]
-    evidence = _evidence(members, measured, told)
-    home = np.array([i.source == measured[0].source for i in measured])
-    prompts = np.array([i.alone for i in measured])
-    choice = fit_calibration(evidence, home, prompts, wide=True)
-    ids = load_taxonomy().ids
+    evidence = _read_evidence(members, items, settings)
+    home = items[0].source
+    is_home, is_prompt = mark_rows(items, home)
+    calibration = fit_calibration(evidence, is_home, is_prompt, mix_on_all_rows=True)
+    category_ids = load_taxonomy().ids
+
     out.mkdir(parents=True, exist_ok=True)
     (out / "truing.json").unlink(missing_ok=True)
-    names = _copied(members, out)
-    write_json(out / "blend.json", _weights(choice))
-    write_json(out / "thresholds.json", build_thresholds(ids, choice))
-    settings = _settings(members, names, out)
-    write_json(out / "truing.json", settings)
-    p, said = cross_fit(evidence, home, prompts, wide=True)
-    found = cards.compute_card_metrics(measured, p, said, measured[0].source, ids)
-    asked = found["questions"].get("harmful")
-    card = cards.ClassifierCard(
-        judge=settings.lineage.name,
-        judge_hash=hash_classifier_folder(out),
-        data=sources[0].spec,
-        data_hash=sources[0].sha256,
-        method=_method(told, names),
-        ece=asked.ece if asked else None,
-        kappa=asked.kappa if asked else None,
-        languages=settings.languages,
-        lineage=cards.summarise_lineage(settings.lineage),
-        licence=settings.licence,
-        **found,
+    names = _copy_members(members, out)
+    write_json(out / "blend.json", _blend_weights(calibration.mix))
+    write_json(out / "thresholds.json", build_thresholds(category_ids, calibration))
+    classifier_settings = _build_classifier_settings(members, names, out)
+    write_json(out / "truing.json", classifier_settings)
+
+    p, verdicts = cross_fit(evidence, is_home, is_prompt, mix_on_all_rows=True)
+    card = build_card(
+        compute_card_metrics(items, p, verdicts, home, category_ids),
+        classifier_settings,
+        hash_classifier_folder(out),
+        sources[0],
+        method=_describe_method(settings, names),
     )
-    cards.write_card(out / "card.json", card)
+    write_card(out / "card.json", card)
     return ModerationResult(out, card.judge_hash, card)
 
 
-def _alike(members: Sequence[Path]) -> ModerationTrainingSettings:
+def _check_members(members: Sequence[Path]) -> ModerationTrainingSettings:
+    """Returns the settings that the members share."""
     if len(members) != 2:
         raise PlanError(f"a blend has two members, not {len(members)}")
-    one, two = (read_run_settings(m) for m in members)
-    differ = [k for k in _SHARED if getattr(one, k) != getattr(two, k)]
-    if differ:
+    first, second = (read_run_settings(member) for member in members)
+    different = [k for k in _SHARED_SETTINGS if getattr(first, k) != getattr(second, k)]
+    if different:
         raise PlanError(
-            f"{members[0]} and {members[1]} were trained with other {', '.join(differ)}: no row is new to both"
+            f"{members[0]} and {members[1]} were trained with other {', '.join(different)}: "
+            "no row is new to both"
         )
-    if one.folds < 2:
-        raise PlanError(
-            "the members were trained with one fold: there is no row that they have not learned"
-        )
-    return one
+    if first.folds < 2:
+        raise PlanError("the members were trained with one fold: they learned every row")
+    return first
 
 
-def _evidence(
-    members: Sequence[Path], measured: Sequence[ModerationExample], told: ModerationTrainingSettings
+def _read_evidence(
+    members: Sequence[Path],
+    items: Sequence[ModerationExample],
+    settings: ModerationTrainingSettings,
 ) -> OutOfFoldLogits:
-    found = []
-    for member in members:
-        path = member / "folds" / MIXED_LOGITS_FILE
-        try:
-            z = np.asarray(np.load(path), dtype=np.float64)
-        except (OSError, ValueError) as error:
-            raise PlanError(f"{path}: {error}; give the member's training command again") from error
-        if len(z) != len(measured):
-            raise PlanError(
-                f"{path}: {len(z)} rows, the data has {len(measured)}: other data than the member's training saw"
-            )
-        found.append(z)
-    targets = np.array([i.targets for i in measured], float)
-    parts = np.array([fold_of(i.key, told.folds) for i in measured])
-    return OutOfFoldLogits(
-        found[0],
-        found[1],
-        targets,
-        parts if told.trained_folds > 1 else split_in_halves(measured, told.folds),
+    """Returns the mixed logits of both members, the second in the place of the n-grams."""
+    logits = [_read_mixed_logits(member, len(items)) for member in members]
+    targets = np.array([item.targets for item in items], float)
+    if settings.trained_folds > 1:
+        folds = np.array([fold_of(item.key, settings.folds) for item in items])
+    else:
+        folds = split_in_halves(items, settings.folds)
+    return OutOfFoldLogits(logits[0], logits[1], targets, folds)
+
+
+def _read_mixed_logits(member: Path, rows: int) -> np.ndarray:
+    path = member / "folds" / MIXED_LOGITS_FILE
+    try:
+        logits = np.asarray(np.load(path), dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path}: {error}; repeat the member's training command") from error
+    if len(logits) != rows:
+        raise PlanError(
+            f"{path}: has {len(logits)} rows, the data has {rows}: "
+            "these are other data than the member was trained on"
+        )
+    return logits
+
+
+def _blend_weights(mix: LogitMix) -> BlendWeights:
+    a, b, gate, bias = (
+        tuple(float(value) for value in values) for values in (mix.a, mix.b, mix.gate, mix.bias)
     )
-
-
-def _weights(choice: Calibration) -> BlendWeights:
-    mix = choice.mix
-    a, b, gate, bias = (tuple(map(float, values)) for values in (mix.a, mix.b, mix.gate, mix.bias))
     return BlendWeights(weights=(a, b), gate=gate, bias=bias)
 
 
-def _copied(members: Sequence[Path], out: Path) -> tuple[str, ...]:
-    """The members' files under their folders' names; the hashes of the prompts stand in the blend's own settings."""
-    names = tuple(m.resolve().name for m in members)
+def _copy_members(members: Sequence[Path], out: Path) -> tuple[str, ...]:
+    """Copies the members' files into folders of their names; returns the names."""
+    names = tuple(member.resolve().name for member in members)
     if len(set(names)) < len(names):
         raise PlanError(f"the members are both called {names[0]}: rename one of the folders")
-    for member, name in zip(members, names):
+    for member, name in zip(members, names, strict=True):
         target = out / name
         if target.resolve() == member.resolve():
-            raise PlanError(f"--out {out}: a member stands there; give a folder of its own")
+            raise PlanError(f"--out {out}: a member is in there; give another folder")
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
-        for file in _TAKEN:
+        for file in _MEMBER_FILES:
             if (member / file).is_file():
                 shutil.copyfile(member / file, target / file)
-        own = read_settings(target)
-        write_json(
-            target / "truing.json",
-            msgspec.structs.replace(own, lineage=Lineage(name=own.lineage.name), data=()),
-        )
+        # The hashes of the prompts are in the blend's own settings and need not be there twice.
+        settings = read_settings(target)
+        short_lineage = Lineage(name=settings.lineage.name)
+        settings = msgspec.structs.replace(settings, lineage=short_lineage, data=())
+        write_json(target / "truing.json", settings)
     return names
 
 
-def _settings(members: Sequence[Path], names: tuple[str, ...], out: Path) -> FolderSettings:
-    own = [read_settings(m) for m in members]
-    first = own[0]
-    if any(s.members for s in own) or own[1].categories != first.categories:
-        raise UserError(f"{members[1]}: a member has the same categories and no members of its own")
+def _build_classifier_settings(
+    members: Sequence[Path], names: tuple[str, ...], out: Path
+) -> ClassifierSettings:
+    first, second = (read_settings(member) for member in members)
+    if first.members or second.members or first.categories != second.categories:
+        raise UserError(
+            f"{members[1]}: members must have the same categories and no members of their own"
+        )
     lineage = msgspec.structs.replace(
         first.lineage,
         name=f"moderation:{out.name}",
-        base=" + ".join(s.lineage.base or s.base for s in own),
+        base=" + ".join(s.lineage.base or s.base for s in (first, second)),
     )
     return msgspec.structs.replace(first, members=names, lineage=lineage)
 
 
-def _method(told: ModerationTrainingSettings, names: tuple[str, ...]) -> str:
-    part = "one of them measured, weights and thresholds for each half of it chosen on the other"
-    if told.trained_folds > 1:
-        part = (
-            f"{told.trained_folds} of them measured, weights and thresholds chosen without the fold"
-        )
-    shipped = (
-        "; what is shipped learned every row and was not measured itself" if told.whole else ""
-    )
-    return f"{' and '.join(names)}: {told.folds} folds by normalised prompt, {part}{shipped}"
+def _describe_method(settings: ModerationTrainingSettings, names: tuple[str, ...]) -> str:
+    """Returns how the card's figures were obtained."""
+    text = f"{' and '.join(names)}: {settings.folds} folds by normalised prompt, "
+    if settings.trained_folds > 1:
+        text += f"{settings.trained_folds} of them measured, "
+        text += "weights and thresholds chosen without the fold"
+    else:
+        text += "one of them measured, "
+        text += "weights and thresholds for each half of it chosen on the other"
+    if settings.whole:
+        text += "; what is shipped learned every row and was not measured itself"
+    return text

@@ -1,12 +1,15 @@
-"""From out-of-fold logits to what a moderation folder holds: how encoder and n-grams are mixed, and the thresholds.
+"""From out-of-fold logits to mixing weights and thresholds.
 
-All figures here come from rows that the scoring fold did not learn. What is *chosen* on them (mixing weights, biases,
-thresholds) is chosen a second time without each fold for the card, so no row is measured by what it chose.
+All logits here are of rows that the scoring fold did not learn. What is chosen on them (mixing
+weights, biases, thresholds) is chosen again without each fold for the card, so that no row is
+measured by what was chosen on it.
 
-The mix is linear, so that it folds into the heads: harmful' = a z + b n + c, and for a category
-z' = a z_c + b n_c + g z_harmful + c_c with a, b, g common to all categories. Weights by penalised logistic regression;
-a category's threshold maximises micro F1, for which one common threshold on calibrated probabilities is the best
-(Lipton et al. 2014, arXiv:1402.1892: it is half the best F1), shrunk from each category's own best by its positives.
+The mix of the encoder's logits z and the n-gram logits n is linear, so that it can be folded into
+the heads: harmful' = a z + b n + c, and for a category z'_k = a z_k + b n_k + g z_harmful + c_k,
+with a, b and g common to all categories. The weights are fitted by penalised logistic regression.
+The threshold of a category maximises micro F1, for which one common threshold on calibrated
+probabilities is optimal (Lipton et al. 2014, arXiv:1402.1892: it is half the best F1); the more
+positives a category has, the more its own best threshold counts.
 """
 
 from __future__ import annotations
@@ -15,32 +18,38 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from truing.judges.moderation.settings import QUESTIONS
+
 Floats = npt.NDArray[np.float64]
-QUESTION_COUNT = 3  # outputs before the categories: harmful, harmful_prompt, refused
+Flags = npt.NDArray[np.bool_]
+
+QUESTION_COUNT = len(QUESTIONS)
+MIN_ROWS = 20  # labelled rows below which a question is not mixed
+MIN_CATEGORY_LABELS = 50  # labels below which the categories are not mixed
 
 
 class OutOfFoldLogits(Struct, frozen=True):
-    """Out-of-fold logits of encoder and n-grams `[n, outputs]`, targets (NaN = not judged), fold of each row."""
+    """Logits of encoder and n-grams and targets `[n, outputs]` (NaN = not judged); folds `[n]`."""
 
     encoder: Floats
     ngrams: Floats
     targets: Floats
     folds: npt.NDArray[np.int64]
 
-    def without(self, rows: npt.NDArray[np.bool_]) -> OutOfFoldLogits:
-        """The rows that are not marked."""
+    def without(self, rows: Flags) -> OutOfFoldLogits:
+        """Returns the rows that are not marked."""
         keep = ~rows
         return OutOfFoldLogits(
             self.encoder[keep], self.ngrams[keep], self.targets[keep], self.folds[keep]
         )
 
-    def only(self, rows: npt.NDArray[np.bool_]) -> OutOfFoldLogits:
-        """The rows that are marked."""
+    def only(self, rows: Flags) -> OutOfFoldLogits:
+        """Returns the rows that are marked."""
         return self.without(~rows)
 
 
 class LogitMix(Struct, frozen=True):
-    """The linear mix: `a`, `b`, `bias` for each output, `gate` (of the harmful logit) for each category."""
+    """The mix: `a`, `b`, `bias` of each output, `gate` (of the harmful logit) of each category."""
 
     a: Floats
     b: Floats
@@ -48,115 +57,14 @@ class LogitMix(Struct, frozen=True):
     bias: Floats
 
     def apply(self, encoder: Floats, ngrams: Floats) -> Floats:
-        """Mixed logits `[n, outputs]`."""
-        made = encoder * self.a + ngrams * self.b + self.bias
-        made[:, QUESTION_COUNT:] += encoder[:, :1] * self.gate
-        return made
-
-
-def fit_logistic_regression(
-    x: Floats, y: Floats, *, weight: Floats | None = None, ridge: float = 1e-3, steps: int = 30
-) -> Floats:
-    """Coefficients of a penalised logistic regression by Newton's method; the last column of `x` is not penalised."""
-    w = np.zeros(x.shape[1])
-    penalty = np.full(x.shape[1], ridge)
-    penalty[-1] = 1e-9
-    c = np.ones(len(y)) if weight is None else weight
-    c = c / c.sum()
-    for _ in range(steps):
-        p = 1 / (1 + np.exp(-np.clip(x @ w, -40, 40)))
-        gradient = x.T @ (c * (p - y)) + penalty * w
-        hessian = (x.T * (c * np.maximum(p * (1 - p), 1e-6))) @ x + np.diag(penalty)
-        step = np.linalg.solve(hessian, gradient)
-        w -= step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
-        if float(np.abs(step).max()) < 1e-8:
-            break
-    return w
-
-
-def fit_mix(given: OutOfFoldLogits) -> LogitMix:
-    """The mixing weights for every output that has both labels among the rows; the encoder alone elsewhere."""
-    outputs = given.encoder.shape[1]
-    a, b, bias = np.ones(outputs), np.zeros(outputs), np.zeros(outputs)
-    for k in range(QUESTION_COUNT):
-        known = ~np.isnan(given.targets[:, k])
-        y = given.targets[known, k]
-        if known.sum() < 20 or not 0 < y.sum() < len(y):
-            continue
-        x = np.stack([given.encoder[known, k], given.ngrams[known, k], np.ones(len(y))], 1)
-        a[k], b[k], bias[k] = fit_logistic_regression(x, y)
-        if (
-            a[k] <= 0 or b[k] < 0
-        ):  # chance: a model that says the opposite of what it was taught is left as it is, or out
-            b[k] = 0.0
-            a[k], bias[k] = fit_logistic_regression(x[:, [0, 2]], y)
-        if a[k] <= 0:
-            a[k], bias[k] = 1.0, 0.0
-    gate = np.zeros(outputs - QUESTION_COUNT)
-    shared = _shared(given, outputs - QUESTION_COUNT)
-    if shared is not None:
-        a[QUESTION_COUNT:], b[QUESTION_COUNT:], gate[:] = shared[:3]
-        bias[QUESTION_COUNT:] = shared[3:]
-    return LogitMix(a, b, gate, bias)
-
-
-def _shared(given: OutOfFoldLogits, categories: int) -> Floats | None:
-    known = ~np.isnan(given.targets[:, QUESTION_COUNT:])
-    at, c = np.nonzero(known)
-    if len(at) < 50 or not 0 < np.nansum(given.targets[:, QUESTION_COUNT:]) < len(at):
-        return None
-    one = np.zeros((len(at), categories))
-    one[np.arange(len(at)), c] = 1.0
-    x = np.column_stack(
-        [
-            given.encoder[at, QUESTION_COUNT + c],
-            given.ngrams[at, QUESTION_COUNT + c],
-            given.encoder[at, 0],
-            one,
-            np.ones(len(at)),
-        ]
-    )
-    found = fit_logistic_regression(x, given.targets[at, QUESTION_COUNT + c], ridge=1e-5)
-    made: Floats = np.concatenate([found[:3], found[3 : 3 + categories] + found[-1]])
-    return made
-
-
-def sigmoid(z: Floats) -> Floats:
-    """Probabilities of logits."""
-    made: Floats = 1 / (1 + np.exp(-np.clip(z, -60, 60)))
-    return made
-
-
-def best_f1_threshold(p: Floats, y: Floats) -> tuple[float, float]:
-    """The threshold with the highest F1, half-way to the next lower score, and that F1; (0.5, 0) without positives."""
-    if not y.sum():
-        return 0.5, 0.0
-    order = np.argsort(-p, kind="stable")
-    hits = np.cumsum(y[order])
-    f1 = 2 * hits / (np.arange(1, len(p) + 1) + y.sum())
-    ends = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
-    at = int(ends[np.argmax(f1[ends])])
-    lower = p[order][at + 1] if at + 1 < len(p) else p[order][at] * 0.5
-    return float((p[order][at] + lower) / 2), float(f1[at])
-
-
-def fit_category_thresholds(p: Floats, y: Floats, *, strength: float = 60.0) -> Floats:
-    """One threshold a category: its own best, drawn to the common one (best micro F1) by `strength` positives' weight."""
-    known = ~np.isnan(y)
-    common, _ = best_f1_threshold(p[known], y[known])
-    made = np.full(p.shape[1], common)
-    for c in range(p.shape[1]):
-        rows = known[:, c]
-        positives = float(y[rows, c].sum())
-        if positives:
-            own, _ = best_f1_threshold(p[rows, c], y[rows, c])
-            share = positives / (positives + strength)
-            made[c] = share * own + (1 - share) * common
-    return np.clip(made, 0.02, 0.98)
+        """Returns mixed logits `[n, outputs]`."""
+        mixed = encoder * self.a + ngrams * self.b + self.bias
+        mixed[:, QUESTION_COUNT:] += encoder[:, :1] * self.gate
+        return mixed
 
 
 class Calibration(Struct, frozen=True):
-    """Mix and thresholds: `harmful` for the question, `categories` for each category, `refused`."""
+    """The mix and a threshold for each question and category."""
 
     mix: LogitMix
     harmful: float
@@ -164,69 +72,191 @@ class Calibration(Struct, frozen=True):
     refused: float
     categories: Floats
 
+    @property
+    def thresholds(self) -> Floats:
+        """The thresholds of all outputs, in their order."""
+        return np.array([self.harmful, self.harmful_prompt, self.refused, *self.categories])
+
+
+def sigmoid(z: Floats) -> Floats:
+    """Returns the probabilities of logits."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(z, -60, 60))), dtype=np.float64)
+
+
+def fit_logistic_regression(
+    x: Floats, y: Floats, *, weight: Floats | None = None, ridge: float = 1e-3, steps: int = 30
+) -> Floats:
+    """Returns the coefficients of a penalised logistic regression, by Newton's method.
+
+    The last column of `x` is the intercept, and is not penalised.
+    """
+    w = np.zeros(x.shape[1])
+    penalty = np.full(x.shape[1], ridge)
+    penalty[-1] = 1e-9  # keeps the Hessian invertible
+    c = np.ones(len(y)) if weight is None else weight
+    c = c / c.sum()
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(x @ w, -40, 40)))
+        gradient = x.T @ (c * (p - y)) + penalty * w
+        hessian = (x.T * (c * np.maximum(p * (1 - p), 1e-6))) @ x + np.diag(penalty)
+        step = np.linalg.solve(hessian, gradient)
+        largest = float(np.abs(step).max())
+        # Far from the optimum a full Newton step may overshoot.
+        w -= step * min(1.0, 5.0 / max(largest, 1e-12))
+        if largest < 1e-8:
+            break
+    return w
+
+
+def fit_logit_mix(evidence: OutOfFoldLogits) -> LogitMix:
+    """Fits the mix of every output that has both labels among the rows.
+
+    The other outputs keep the encoder's logits.
+    """
+    outputs = evidence.encoder.shape[1]
+    a, b, bias = np.ones(outputs), np.zeros(outputs), np.zeros(outputs)
+    for k in range(QUESTION_COUNT):
+        is_judged = ~np.isnan(evidence.targets[:, k])
+        y = evidence.targets[is_judged, k]
+        if is_judged.sum() < MIN_ROWS or not 0 < y.sum() < len(y):
+            continue
+        x = np.stack(
+            [evidence.encoder[is_judged, k], evidence.ngrams[is_judged, k], np.ones(len(y))], 1
+        )
+        a[k], b[k], bias[k] = fit_logistic_regression(x, y)
+        # A negative weight is chance: no model is better the more it contradicts its training.
+        if a[k] <= 0 or b[k] < 0:
+            b[k] = 0.0
+            a[k], bias[k] = fit_logistic_regression(x[:, [0, 2]], y)
+        if a[k] <= 0:
+            a[k], bias[k] = 1.0, 0.0
+    gate = np.zeros(outputs - QUESTION_COUNT)
+    category_mix = _fit_category_mix(evidence, outputs - QUESTION_COUNT)
+    if category_mix is not None:
+        a[QUESTION_COUNT:], b[QUESTION_COUNT:], gate[:] = category_mix[:3]
+        bias[QUESTION_COUNT:] = category_mix[3:]
+    return LogitMix(a, b, gate, bias)
+
+
+def _fit_category_mix(evidence: OutOfFoldLogits, categories: int) -> Floats | None:
+    """Returns a, b, g and a bias per category, fitted on the labels of all categories together."""
+    targets = evidence.targets[:, QUESTION_COUNT:]
+    rows, columns = np.nonzero(~np.isnan(targets))
+    if len(rows) < MIN_CATEGORY_LABELS or not 0 < np.nansum(targets) < len(rows):
+        return None
+    one_hot = np.zeros((len(rows), categories))
+    one_hot[np.arange(len(rows)), columns] = 1.0
+    x = np.column_stack(
+        [
+            evidence.encoder[rows, QUESTION_COUNT + columns],
+            evidence.ngrams[rows, QUESTION_COUNT + columns],
+            evidence.encoder[rows, 0],
+            one_hot,
+            np.ones(len(rows)),
+        ]
+    )
+    w = fit_logistic_regression(x, targets[rows, columns], ridge=1e-5)
+    shared, category_bias, intercept = w[:3], w[3 : 3 + categories], w[-1]
+    return np.concatenate([shared, category_bias + intercept])
+
+
+def best_f1_threshold(p: Floats, y: Floats) -> tuple[float, float]:
+    """Returns the threshold with the highest F1, and that F1; (0.5, 0) without positives.
+
+    The threshold is half-way between two scores.
+    """
+    if not y.sum():
+        return 0.5, 0.0
+    order = np.argsort(-p, kind="stable")
+    p_sorted = p[order]
+    true_positives = np.cumsum(y[order])
+    f1 = 2 * true_positives / (np.arange(1, len(p) + 1) + y.sum())
+    # A threshold cannot part equal scores: only the last row of each run of ties counts.
+    run_ends = np.flatnonzero(np.append(np.diff(p_sorted) != 0, True))
+    best = int(run_ends[np.argmax(f1[run_ends])])
+    next_lower = p_sorted[best + 1] if best + 1 < len(p) else p_sorted[best] * 0.5
+    return float((p_sorted[best] + next_lower) / 2), float(f1[best])
+
+
+def fit_category_thresholds(p: Floats, y: Floats, *, strength: float = 60.0) -> Floats:
+    """Returns a threshold per category: its own best, shrunk to the common one (best micro F1).
+
+    A category with `strength` positives is half-way between the two.
+    """
+    is_judged = ~np.isnan(y)
+    common, _ = best_f1_threshold(p[is_judged], y[is_judged])
+    thresholds = np.full(p.shape[1], common)
+    for k in range(p.shape[1]):
+        rows = is_judged[:, k]
+        positives = float(y[rows, k].sum())
+        if positives:
+            best, _ = best_f1_threshold(p[rows, k], y[rows, k])
+            share = positives / (positives + strength)
+            thresholds[k] = share * best + (1 - share) * common
+    return np.clip(thresholds, 0.02, 0.98)
+
 
 def fit_calibration(
-    given: OutOfFoldLogits,
-    home: npt.NDArray[np.bool_],
-    alone: npt.NDArray[np.bool_],
-    *,
-    wide: bool = False,
+    evidence: OutOfFoldLogits, home: Flags, is_prompt: Flags, *, mix_on_all_rows: bool = False
 ) -> Calibration:
-    """Everything that is chosen: the mix on all rows, thresholds and biases on the rows of the `home` set.
+    """Fits mix and thresholds.
 
-    `alone` marks rows that are a prompt without an answer; their question is harmful_prompt. `wide` weighs the two against
-    each other on all rows for `harmful` too, and takes only scale and bias from the home set.
+    The home set (rows marked by `home`) decides the mix and thresholds of harmful and of the
+    categories; all rows decide harmful_prompt and refused, which the home set may not label.
+    `is_prompt` marks prompts without an answer, whose question is harmful_prompt. With
+    `mix_on_all_rows` the relative weights of harmful come from all rows, and the home set decides
+    only scale and bias.
     """
-    mix = fit_mix(given.only(home))
-    rest = fit_mix(given)
-    if wide:
-        _on_scale(mix, rest, given.only(home))
+    mix = fit_logit_mix(evidence.only(home))
+    mix_of_all = fit_logit_mix(evidence)
+    if mix_on_all_rows:
+        _rescale_harmful(mix, mix_of_all, evidence.only(home))
     for k in (1, 2):
-        mix.a[k], mix.b[k], mix.bias[k] = rest.a[k], rest.b[k], rest.bias[k]
-    p = sigmoid(mix.apply(given.encoder, given.ngrams))
-    t = given.targets
+        mix.a[k], mix.b[k], mix.bias[k] = mix_of_all.a[k], mix_of_all.b[k], mix_of_all.bias[k]
+    p = sigmoid(mix.apply(evidence.encoder, evidence.ngrams))
+    targets = evidence.targets
 
-    def pick(k: int, rows: npt.NDArray[np.bool_]) -> float:
-        use = rows & ~np.isnan(t[:, k]) & ((t[:, k] == 0) | (t[:, k] == 1))
-        return best_f1_threshold(p[use, k], t[use, k])[0] if use.any() else 0.5
+    def question_threshold(k: int, rows: Flags) -> float:
+        # Rows that raters disagree on (a share between 0 and 1) have no right verdict.
+        rows = rows & ((targets[:, k] == 0) | (targets[:, k] == 1))
+        return best_f1_threshold(p[rows, k], targets[rows, k])[0] if rows.any() else 0.5
 
     return Calibration(
         mix,
-        pick(0, home & ~alone),
-        pick(1, alone),
-        pick(2, ~alone),
-        fit_category_thresholds(p[home, QUESTION_COUNT:], t[home, QUESTION_COUNT:]),
+        question_threshold(0, home & ~is_prompt),
+        question_threshold(1, is_prompt),
+        question_threshold(2, ~is_prompt),
+        fit_category_thresholds(p[home, QUESTION_COUNT:], targets[home, QUESTION_COUNT:]),
     )
 
 
-def _on_scale(mix: LogitMix, rest: LogitMix, home: OutOfFoldLogits) -> None:
-    """Puts the weights of `rest` for `harmful` into `mix`, with the scale and the bias of the home rows."""
-    known = ~np.isnan(home.targets[:, 0])
-    z = home.encoder[known, 0] * rest.a[0] + home.ngrams[known, 0] * rest.b[0]
-    y = home.targets[known, 0]
-    if known.sum() < 20 or not 0 < y.sum() < len(y):
+def _rescale_harmful(mix: LogitMix, source: LogitMix, home: OutOfFoldLogits) -> None:
+    """Puts the relative weights of `source` for harmful into `mix`, fitted to the home rows."""
+    is_judged = ~np.isnan(home.targets[:, 0])
+    z = home.encoder[is_judged, 0] * source.a[0] + home.ngrams[is_judged, 0] * source.b[0]
+    y = home.targets[is_judged, 0]
+    if is_judged.sum() < MIN_ROWS or not 0 < y.sum() < len(y):
         return
     scale, bias = fit_logistic_regression(np.stack([z, np.ones(len(y))], 1), y)
     if scale > 0:
-        mix.a[0], mix.b[0], mix.bias[0] = rest.a[0] * scale, rest.b[0] * scale, bias
+        mix.a[0], mix.b[0], mix.bias[0] = source.a[0] * scale, source.b[0] * scale, bias
 
 
 def cross_fit(
-    given: OutOfFoldLogits,
-    home: npt.NDArray[np.bool_],
-    alone: npt.NDArray[np.bool_],
-    *,
-    wide: bool = False,
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Probabilities and verdicts `[n, outputs]` of each fold by what was chosen without it."""
-    p = np.zeros_like(given.encoder)
-    verdicts = np.zeros(given.encoder.shape, bool)
-    for fold in np.unique(given.folds):
-        inside = given.folds == fold
-        picked = fit_calibration(given.without(inside), home[~inside], alone[~inside], wide=wide)
-        p[inside] = sigmoid(picked.mix.apply(given.encoder[inside], given.ngrams[inside]))
-        limits = np.concatenate(
-            [[picked.harmful, picked.harmful_prompt, picked.refused], picked.categories]
+    evidence: OutOfFoldLogits, home: Flags, is_prompt: Flags, *, mix_on_all_rows: bool = False
+) -> tuple[Floats, Flags]:
+    """Returns probabilities and verdicts `[n, outputs]`, each fold's by a fit without the fold."""
+    p = np.zeros_like(evidence.encoder)
+    verdicts = np.zeros(evidence.encoder.shape, bool)
+    for fold in np.unique(evidence.folds):
+        inside = evidence.folds == fold
+        calibration = fit_calibration(
+            evidence.without(inside),
+            home[~inside],
+            is_prompt[~inside],
+            mix_on_all_rows=mix_on_all_rows,
         )
-        verdicts[inside] = p[inside] >= limits
+        logits = calibration.mix.apply(evidence.encoder[inside], evidence.ngrams[inside])
+        p[inside] = sigmoid(logits)
+        verdicts[inside] = p[inside] >= calibration.thresholds
     return p, verdicts

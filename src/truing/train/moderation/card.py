@@ -1,4 +1,7 @@
-"""`card.json` of a trained classifier: how well it agrees with people on rows that neither chose nor trained it."""
+"""`card.json` of a trained classifier: its agreement with people.
+
+The rows are those that neither trained the measured model nor chose its thresholds.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from truing.core.types import Lineage
+from truing.judges.moderation.settings import QUESTIONS, ClassifierSettings
 from truing.runs.folder import replace_file
 from truing.stats.agreement import cohen_kappa
 from truing.stats.calibration import ece
@@ -22,22 +26,43 @@ from truing.stats.classification import (
     pairwise_accuracy,
 )
 from truing.stats.intervals import Interval
-from truing.train.moderation.examples import ModerationExample
+from truing.train.moderation.examples import ModerationExample, ModerationTrainingSet
 
-QUESTIONS = ("harmful", "harmful_prompt", "refused")
-MIN_POSITIVES = 30  # positives below which only the average precision is given
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+MIN_ROWS = 20  # rows below which a question is not scored
+MIN_POSITIVES = 30  # positives below which a category gets only its average precision
 
 
 class QuestionScores(Struct, frozen=True, kw_only=True):
-    """One question on one data set."""
+    """The scores of one question on one data set."""
 
     scores: ClassificationScores
     kappa: Interval | None
     ece: float | None
 
 
+class CardMetrics(Struct, frozen=True, kw_only=True):
+    """The measured part of a card.
+
+    `questions`, `per_category` and the F1 scores are on the home set, `sets` has every data set;
+    `macro_over` are the categories that the macro F1 averages over, `pairs` the pairwise accuracy
+    on pairs that people ordered, by data set.
+    """
+
+    n: int
+    questions: dict[str, QuestionScores]
+    per_category: dict[str, ClassificationScores]
+    micro_f1: Interval | None
+    macro_f1: float | None
+    macro_over: tuple[str, ...]
+    sets: dict[str, dict[str, QuestionScores]]
+    pairs: dict[str, Interval | None]
+
+
 class ClassifierCard(Struct, frozen=True, kw_only=True):
-    """`card.json`. `questions` and `per_category` are on the home set; `sets` has every set; `method` says how."""
+    """`card.json`. `method` says how the figures were obtained; `CardMetrics` explains the rest."""
 
     judge: str
     judge_hash: str
@@ -60,111 +85,146 @@ class ClassifierCard(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-def _hard(targets: npt.NDArray[np.float64], k: int) -> npt.NDArray[np.bool_]:
-    made: npt.NDArray[np.bool_] = (targets[:, k] == 0) | (targets[:, k] == 1)
-    return made
-
-
-def _question(
-    p: npt.NDArray[np.float64],
-    said: npt.NDArray[np.bool_],
-    y: npt.NDArray[np.bool_],
-    keys: list[str],
-) -> QuestionScores:
-    found = classification_scores(
-        [bool(v) for v in said], [bool(v) for v in y], [float(v) for v in p], keys
-    )
-    both = len(set(said.tolist())) > 1 or len(set(y.tolist())) > 1
-    return QuestionScores(
-        scores=found,
-        kappa=cohen_kappa([bool(v) for v in said], [bool(v) for v in y]) if both else None,
-        ece=ece(p, y) if len(y) >= MIN_POSITIVES else None,
+def build_card(
+    metrics: CardMetrics,
+    settings: ClassifierSettings,
+    judge_hash: str,
+    home: ModerationTrainingSet,
+    *,
+    method: str,
+    notes: tuple[str, ...] = (),
+) -> ClassifierCard:
+    """Returns the card of a classifier with these settings."""
+    harmful = metrics.questions.get("harmful")
+    return ClassifierCard(
+        judge=settings.lineage.name,
+        judge_hash=judge_hash,
+        data=home.spec,
+        data_hash=home.sha256,
+        method=method,
+        ece=harmful.ece if harmful else None,
+        kappa=harmful.kappa if harmful else None,
+        languages=settings.languages,
+        lineage=summarise_lineage(settings.lineage),
+        licence=settings.licence,
+        notes=notes,
+        **{name: getattr(metrics, name) for name in CardMetrics.__struct_fields__},
     )
 
 
 def compute_card_metrics(
     items: Sequence[ModerationExample],
-    p: npt.NDArray[np.float64],
-    said: npt.NDArray[np.bool_],
+    p: Floats,
+    verdicts: Flags,
     home: str,
-    ids: Sequence[str],
-) -> dict[str, Any]:
-    """The measured parts of a card: probabilities and verdicts `[n, outputs]` of rows against their labels."""
-    targets = np.array([i.targets for i in items], float)
-    sources = np.array([i.source for i in items])
-    keys = np.array([i.key for i in items])
+    category_ids: Sequence[str],
+) -> CardMetrics:
+    """Measures probabilities and verdicts `[n, outputs]` of rows against their labels."""
+    targets = np.array([item.targets for item in items], float)
+    sources = np.array([item.source for item in items])
+    # Rows of one prompt are not independent: intervals are computed over groups of them.
+    groups = np.array([item.key for item in items])
+    questions = len(QUESTIONS)
+
     sets: dict[str, dict[str, QuestionScores]] = {}
     for source in dict.fromkeys(sources.tolist()):
         for k, question in enumerate(QUESTIONS):
-            rows = (sources == source) & _hard(targets, k)
-            if rows.sum() >= 20 and 0 < targets[rows, k].sum() < rows.sum():
-                made = _question(
-                    p[rows, k], said[rows, k], targets[rows, k] == 1, keys[rows].tolist()
+            rows = (sources == source) & _is_decided(targets[:, k])
+            positives = targets[rows, k].sum()
+            if rows.sum() >= MIN_ROWS and 0 < positives < rows.sum():
+                sets.setdefault(source, {})[question] = _score_question(
+                    p[rows, k], verdicts[rows, k], targets[rows, k] == 1, groups[rows].tolist()
                 )
-                sets.setdefault(source, {})[question] = made
-    rows = sources == home
-    per_category, over = {}, []
-    for c, name in enumerate(ids, len(QUESTIONS)):
-        known = rows & _hard(targets, c)
-        if known.any():
-            y = targets[known, c] == 1
-            found = classification_scores(
-                said[known, c].tolist(), y.tolist(), p[known, c].tolist(), keys[known].tolist()
-            )
-            per_category[name] = found if found.n_positive >= MIN_POSITIVES else _few(found)
-            over += [name] if found.n_positive >= MIN_POSITIVES else []
-    known_all = rows[:, None] & ((targets == 0) | (targets == 1))
-    known_all[:, : len(QUESTIONS)] = False
-    groups = np.repeat(keys[:, None], targets.shape[1], 1)[known_all]
-    micro = f1_score(said[known_all], targets[known_all] == 1, groups) if known_all.any() else None
-    f1s = [per_category[n].f1 for n in over]
-    return {
-        "questions": sets.get(home, {}),
-        "per_category": per_category,
-        "micro_f1": micro,
-        "macro_f1": float(np.mean([f.estimate for f in f1s if f is not None])) if f1s else None,
-        "macro_over": tuple(over),
-        "sets": sets,
-        "pairs": _pairs(items, p),
-        "n": int(rows.sum()),
-    }
+
+    is_home = sources == home
+    per_category: dict[str, ClassificationScores] = {}
+    macro_over = []
+    for k, name in enumerate(category_ids, questions):
+        rows = is_home & _is_decided(targets[:, k])
+        if not rows.any():
+            continue
+        scores = classification_scores(
+            verdicts[rows, k].tolist(),
+            (targets[rows, k] == 1).tolist(),
+            p[rows, k].tolist(),
+            groups[rows].tolist(),
+        )
+        if scores.n_positive >= MIN_POSITIVES:
+            macro_over.append(name)
+        else:
+            scores = _without_unstable_scores(scores)
+        per_category[name] = scores
+
+    decided = is_home[:, None] & _is_decided(targets)
+    decided[:, :questions] = False
+    micro_f1 = None
+    if decided.any():
+        decided_groups = np.repeat(groups[:, None], targets.shape[1], 1)[decided]
+        micro_f1 = f1_score(verdicts[decided], targets[decided] == 1, decided_groups)
+    f1_estimates = [f1.estimate for name in macro_over if (f1 := per_category[name].f1) is not None]
+    return CardMetrics(
+        n=int(is_home.sum()),
+        questions=sets.get(home, {}),
+        per_category=per_category,
+        micro_f1=micro_f1,
+        macro_f1=float(np.mean(f1_estimates)) if f1_estimates else None,
+        macro_over=tuple(macro_over),
+        sets=sets,
+        pairs=_pairwise_accuracy_by_set(items, p),
+    )
 
 
-def _few(found: ClassificationScores) -> ClassificationScores:
-    """With few positives only the average precision, with its interval, says anything."""
-    return msgspec.structs.replace(found, precision=None, recall=None, specificity=None, f1=None)
+def _is_decided(targets: Floats) -> Flags:
+    """Returns whether each label is 0 or 1: judged, and not split among raters."""
+    return np.asarray((targets == 0) | (targets == 1))
 
 
-def _pairs(
-    items: Sequence[ModerationExample], p: npt.NDArray[np.float64]
+def _score_question(p: Floats, verdicts: Flags, y: Flags, groups: list[str]) -> QuestionScores:
+    verdict_list, label_list = verdicts.tolist(), y.tolist()
+    # Kappa is undefined where verdicts and labels are all the same.
+    is_mixed = len(set(verdict_list)) > 1 or len(set(label_list)) > 1
+    return QuestionScores(
+        scores=classification_scores(verdict_list, label_list, p.tolist(), groups),
+        kappa=cohen_kappa(verdict_list, label_list) if is_mixed else None,
+        ece=ece(p, y) if len(y) >= MIN_POSITIVES else None,
+    )
+
+
+def _without_unstable_scores(scores: ClassificationScores) -> ClassificationScores:
+    """Drops what a few positives cannot tell; the average precision stays, with its interval."""
+    return msgspec.structs.replace(scores, precision=None, recall=None, specificity=None, f1=None)
+
+
+def _pairwise_accuracy_by_set(
+    items: Sequence[ModerationExample], p: Floats
 ) -> dict[str, Interval | None]:
-    """Pairwise accuracy on human pairs, by data set."""
-    found: dict[str, dict[str, list[int]]] = {}
-    for at, item in enumerate(items):
-        if item.pair is not None and item.order == item.order:
-            found.setdefault(item.source, {}).setdefault(item.pair, []).append(at)
-    made: dict[str, Interval | None] = {}
-    for source, pairs in found.items():
-        safer, other = [], []
+    by_set: dict[str, dict[str, list[int]]] = {}
+    for index, item in enumerate(items):
+        is_ordered = item.order == item.order  # not NaN
+        if item.pair is not None and is_ordered:
+            by_set.setdefault(item.source, {}).setdefault(item.pair, []).append(index)
+    accuracy: dict[str, Interval | None] = {}
+    for source, pairs in by_set.items():
+        better, worse = [], []
         for members in pairs.values():
             if len(members) != 2:
                 continue
-            low, high = sorted(members, key=lambda k: items[k].order)
+            low, high = sorted(members, key=lambda index: items[index].order)
             if items[low].order < items[high].order:
-                safer.append(float(p[low, 0]))
-                other.append(float(p[high, 0]))
-        if safer:
-            made[source] = pairwise_accuracy(safer, other)
-    return made
+                better.append(float(p[low, 0]))
+                worse.append(float(p[high, 0]))
+        if better:
+            accuracy[source] = pairwise_accuracy(better, worse)
+    return accuracy
 
 
 def write_card(path: Path, card: ClassifierCard) -> None:
-    """Indented JSON, replaced whole."""
+    """Writes a card as indented JSON; the file is replaced as a whole."""
     replace_file(path, msgspec.json.format(msgspec.json.encode(card), indent=1) + b"\n")
 
 
 def summarise_lineage(lineage: Lineage) -> dict[str, Any]:
-    """What a card says of where the classifier comes from; the hashes of the prompts stand in `truing.json`."""
+    """Returns the lineage for a card; the hashes of the prompts are in `truing.json` only."""
     return {
         "base": lineage.base,
         "base_sha256": lineage.base_sha256,

@@ -1,31 +1,33 @@
-"""One fold: fine-tunes the encoder (or the adapters of a language model) on every row that is not of the fold.
+"""Trains the network of one fold: on every row that is not of the fold.
 
-The order of rows, the dropped prompts and the learning rate are functions of seed, fold and step alone, so that a run
-that was killed goes on to the same next step.
+The order of rows, the dropped prompts and the learning rate are functions of seed, fold and step
+alone, so that a killed run resumes to the same next step.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from truing.core.errors import MissingExtra, PlanError, RunError, UserError
 from truing.hf.loading import load_encoder, select_dtype
 from truing.hf.weights import Weights
 from truing.judges.moderation.causal_layers import supports_layerwise_forward, truncate_layers
-from truing.judges.moderation.engines import TorchEngine
+from truing.judges.moderation.engines import TorchEngine, pad_inputs
 from truing.judges.moderation.inputs import EncodedInput
 from truing.judges.moderation.network import ModerationNetwork
 from truing.judges.moderation.network_files import build_network
 from truing.train import checkpoint as ck
-from truing.train.checkpoint import seed_all
 from truing.train.moderation.batching import make_batches, sample_epoch_units
 from truing.train.moderation.examples import ModerationExample
 from truing.train.moderation.frozen_layer_cache import FrozenLayerCache
@@ -40,309 +42,339 @@ from truing.train.optimizer import clip_gradients, learning_rate
 from truing.train.trainable_model import load_trainable_state, trainable_state
 from truing.train.training_log import TrainingLog
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 STATE_FILE = "state.pt"
+PROMPT_AS_RESPONSE_SHARE = 0.3  # of the prompts without an answer
+MIN_LR_SHARE = 0.01  # of the highest learning rate, at the end of the schedule
 
 
 @dataclass(frozen=True)
 class FoldTrainingContext:
-    """What a fold's training needs: settings, base, rows, passes of each set, where it logs, and the run's mark."""
+    """What the training of a fold needs.
+
+    `items` are the rows to learn from, `passes` the passes over each set in an epoch, `identity`
+    that of the run's checkpoints.
+    """
 
     settings: ModerationTrainingSettings
     base: Weights
     items: Sequence[ModerationExample]
     passes: dict[str, float]
     categories: int
+    pad_id: int
     log: TrainingLog
-    mark: ck.CheckpointIdentity
-    here: Any
+    identity: ck.CheckpointIdentity
+    accelerator: Accelerator
+
+
+# -- the network
 
 
 def build_trainable_network(
     settings: ModerationTrainingSettings, base: Weights, categories: int
 ) -> ModerationNetwork:
-    """A network around the base in float32: all of the body but its embeddings is trained, or its adapters alone."""
-    body = truncate_layers(load_encoder(base, dtype="float32", device="cpu").model, settings.layers)
+    """Returns a float32 network in which adapters, or all but the embeddings, are trainable."""
+    loaded = load_encoder(base, dtype="float32", device="cpu")
+    body = truncate_layers(loaded.model, settings.layers)
     network = build_network(body, categories)
     for module in body.modules():
         if isinstance(module, nn.Dropout):
             module.p = settings.dropout
-    _plain_attention(body)
+    _disable_attention_dropout(body)
     if settings.lora:
-        network.body = _adapters(body, settings)
+        network.body = _add_adapters(body, settings)
         if settings.frozen:
             network.freeze(settings.frozen)
     else:
         body.requires_grad_(True)
+        # Embeddings never change: a delta of them would be larger than that of all layers.
         body.get_input_embeddings().requires_grad_(False)
         for name, parameter in body.named_parameters():
-            if "embeddings." in name or "embed_tokens" in name or "wte." in name:
+            if any(part in name for part in ("embeddings.", "embed_tokens", "wte.")):
                 parameter.requires_grad_(False)
     network.mix.requires_grad_(True)
     network.head.requires_grad_(True)
     return network
 
 
-def _plain_attention(body: Any) -> None:
-    """No dropout of attention weights: it would keep the fast kernels from working, and helps little."""
+def _disable_attention_dropout(body: Any) -> None:
+    """Sets the dropout of attention weights to 0: with it the fused kernels cannot be used."""
     for key in ("attention_probs_dropout_prob", "attention_dropout"):
         if hasattr(body.config, key):
             setattr(body.config, key, 0.0)
     for module in body.modules():
-        if type(module).__name__.endswith("SelfAttention") and isinstance(
-            getattr(module, "dropout", None), nn.Dropout
-        ):
+        is_attention = type(module).__name__.endswith("SelfAttention")
+        if is_attention and isinstance(getattr(module, "dropout", None), nn.Dropout):
             module.dropout.p = 0.0
             if hasattr(module, "dropout_prob"):
                 module.dropout_prob = 0.0
 
 
-def _adapters(body: Any, settings: ModerationTrainingSettings) -> Any:
+def _add_adapters(body: Any, settings: ModerationTrainingSettings) -> Any:
+    """Returns the body with LoRA adapters in all linear layers above the frozen ones."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtra("train", "adapters (package peft)") from error
-    upper: dict[str, Any] = {}
+    target_modules: str | list[str] = "all-linear"
+    layer_options: dict[str, Any] = {}
     if settings.frozen:
         if not supports_layerwise_forward(body) or settings.frozen >= len(body.layers):
             raise PlanError(
-                f"frozen = {settings.frozen}: only for language models of the Llama kind with more layers than that"
+                f"frozen = {settings.frozen}: needs a language model of the Llama kind "
+                "with more layers than that"
             )
-        upper = {
+        # peft takes a choice of layers only together with the names of the modules in them.
+        target_modules = sorted(
+            {
+                name.rpartition(".")[2]
+                for name, module in body.named_modules()
+                if isinstance(module, nn.Linear)
+            }
+        )
+        layer_options = {
             "layers_to_transform": list(range(settings.frozen, len(body.layers))),
             "layers_pattern": "layers",
         }
-    names = (
-        sorted({n.rpartition(".")[2] for n, m in body.named_modules() if isinstance(m, nn.Linear)})
-        if upper
-        else "all-linear"
-    )
-    # no dropout: on a CPU drawing its random numbers takes a third of a step
     config = LoraConfig(
         r=settings.lora,
         lora_alpha=2 * settings.lora,
-        lora_dropout=0.0,
-        target_modules=names,
-        **upper,
+        lora_dropout=0.0,  # on a CPU drawing its random numbers takes a third of a step
+        target_modules=target_modules,
+        **layer_options,
     )
     return get_peft_model(body, config)
 
 
 def merge_adapters(network: ModerationNetwork) -> ModerationNetwork:
-    """The network with its adapters, if it has any, merged into the body."""
+    """Merges the adapters, if there are any, into the body; returns the network."""
     if hasattr(network.body, "merge_and_unload"):
         network.body = network.body.merge_and_unload()
     return network
 
 
-def _optimizer(
+def _build_optimizer(
     network: ModerationNetwork, settings: ModerationTrainingSettings
 ) -> torch.optim.AdamW:
-    """Lower layers learn more slowly (Howard & Ruder 2018, ULMFiT, arXiv:1801.06146), the head faster."""
-    layers: dict[int, list[nn.Parameter]] = {}
+    """AdamW with lower rates for lower layers (Howard & Ruder 2018, ULMFiT, arXiv:1801.06146)."""
+    by_layer: dict[int, list[nn.Parameter]] = {}
     for name, parameter in network.body.named_parameters():
         if parameter.requires_grad:
-            numbers = [int(p) for p in name.split(".") if p.isdigit()]
-            layers.setdefault(numbers[0] if numbers else 0, []).append(parameter)
-    top = max(layers, default=0)
+            numbers = [int(part) for part in name.split(".") if part.isdigit()]
+            by_layer.setdefault(numbers[0] if numbers else 0, []).append(parameter)
+    top = max(by_layer, default=0)
     groups: list[dict[str, Any]] = [
-        {"params": p, "lr": settings.lr * settings.layer_decay ** (top - n), "weight_decay": 0.01}
-        for n, p in layers.items()
+        {
+            "params": parameters,
+            "lr": settings.lr * settings.layer_decay ** (top - layer),
+            "weight_decay": 0.01,
+        }
+        for layer, parameters in by_layer.items()
     ]
-    groups.append(
-        {"params": list(network.head.parameters()), "lr": settings.head_lr, "weight_decay": 0.01}
-    )
+    head = list(network.head.parameters())
+    groups.append({"params": head, "lr": settings.head_lr, "weight_decay": 0.01})
+    # The mix is a handful of logits of softmax weights: they must move far to matter.
     groups.append({"params": [network.mix], "lr": 10 * settings.head_lr, "weight_decay": 0.0})
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
+# -- rows
+
+
 def drop_prompt(row: EncodedInput) -> EncodedInput:
-    """The same answer with the prompt left out."""
-    at = row.segments.index(1)
-    return EncodedInput((row.ids[0], row.ids[at - 1], *row.ids[at:]), (0, 0, *row.segments[at:]))
+    """Returns the row of the same answer without its prompt: `[CLS] [SEP] response [SEP]`."""
+    start = row.segments.index(1)
+    ids = (row.ids[0], row.ids[start - 1], *row.ids[start:])
+    return EncodedInput(ids, (0, 0, *row.segments[start:]))
 
 
 def prompt_as_response(row: EncodedInput) -> EncodedInput:
-    """A prompt in the place of the answer: what a text of unknown role looks like."""
-    return EncodedInput((row.ids[0], row.ids[-1], *row.ids[1:]), (0, 0, *[1] * (len(row.ids) - 1)))
+    """Returns the row of a prompt in the place of a response, like a text of unknown role."""
+    ids = (row.ids[0], row.ids[-1], *row.ids[1:])
+    return EncodedInput(ids, (0, 0, *[1] * (len(row.ids) - 1)))
 
 
 def augment_example(
     item: ModerationExample, settings: ModerationTrainingSettings, rng: random.Random
 ) -> tuple[EncodedInput, tuple[float, ...]]:
-    """A row as it is learned this time: now and then the answer without its prompt, or the prompt as a text alone."""
+    """Returns row and targets as they are learned this time.
+
+    Sometimes an answer loses its prompt, and a prompt is read as a text of unknown role, whose
+    question is `harmful` instead of `harmful_prompt`.
+    """
     row = item.row
-    if item.alone:
-        if rng.random() < 0.3:
-            return prompt_as_response(row), (item.targets[1], float("nan"), *item.targets[2:])
+    if item.is_prompt:
+        if rng.random() < PROMPT_AS_RESPONSE_SHARE:
+            return prompt_as_response(row), (item.targets[1], math.nan, *item.targets[2:])
     elif 1 in row.segments and rng.random() < settings.prompt_dropout:
         return drop_prompt(row), item.targets
     return row, item.targets
 
 
-def pad_inputs(
-    rows: Sequence[EncodedInput], pad: int, device: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, segments and mask `[B, T]`."""
-    width = max(len(r.ids) for r in rows)
-    made = np.zeros((3, len(rows), width), np.int64)
-    made[0] = pad
-    for at, row in enumerate(rows):
-        n = len(row.ids)
-        made[0, at, :n], made[1, at, :n], made[2, at, :n] = row.ids, row.segments, 1
-    ids, segments, mask = (torch.from_numpy(part).to(device) for part in made)
-    return ids, segments, mask
+def plan_batches(context: FoldTrainingContext, fold: int) -> list[list[int]]:
+    """Returns the batches of a fold's training in order, a function of seed and fold."""
+    settings = context.settings
+    rng = random.Random(f"{settings.seed}/{fold}")
+    passes = {source: weight * settings.epochs for source, weight in context.passes.items()}
+    units = sample_epoch_units(context.items, passes, rng)
+    return make_batches(context.items, units, settings.batch_tokens, rng)
 
 
-def plan_batches(job: FoldTrainingContext, fold: int) -> list[list[int]]:
-    """The batches of a fold's training, in order."""
-    rng = random.Random(f"{job.settings.seed}/{fold}")
-    passes = {source: weight * job.settings.epochs for source, weight in job.passes.items()}
-    return make_batches(
-        job.items, sample_epoch_units(job.items, passes, rng), job.settings.batch_tokens, rng
-    )
+# -- the loop
 
 
-def train_fold(
-    job: FoldTrainingContext, fold: int, pad: int, *, first: int, resume: Any = None
-) -> ModerationNetwork:
-    """Trains on `job.items` (the rows without the fold's own); steps are counted from `first` in log and checkpoints."""
-    settings, here = job.settings, job.here
-    seed_all(settings.seed + fold)
-    network = build_trainable_network(settings, job.base, job.categories)
-    order = plan_batches(job, fold)
-    order = order[here.process_index :: here.num_processes][
-        : max(1, len(order) // here.num_processes)
-    ]
-    optimizer = _optimizer(network, settings)
-    start = 0
-    if resume is not None:
-        state = ck.load_torch_file(resume, STATE_FILE)
-        load_trainable_state(network, state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ck.set_rng_state(state["rng"])
-        start = int(state["done"])
-    rates = [g["lr"] for g in optimizer.param_groups] if resume is None else state["rates"]
-    lists = sets_with_categories(job.items)
-    positive = positive_weights([i for i in job.items if i.source in lists], job.categories)
-    balance = LossWeights(positive, lists, settings.pair_weight, settings.category_weight)
-    model, optimizer = here.prepare(network, optimizer)
-    model.train()
-    lower = (
-        FrozenLayerCache(settings.frozen, dtype=settings.dtype, device=here.device)
-        if settings.frozen
-        else None
-    )
-    for at in range(start, len(order)):
-        share = learning_rate(at + 1, len(order), lr=1.0, warmup=settings.warmup)
-        for group, full in zip(optimizer.param_groups, rates):
-            group["lr"] = full * max(share, 0.01)
-        loss = _step(
-            job,
-            model,
-            optimizer,
-            [job.items[i] for i in order[at]],
-            (pad, balance, lower),
-            f"{fold}/{at}",
+class FoldTrainer:
+    """Trains the network of a fold, from a checkpoint of it (`resume`) or from the base.
+
+    `first_step` is the number of steps that the run did before this fold: log and checkpoints count
+    the steps of all folds together.
+    """
+
+    def __init__(
+        self,
+        context: FoldTrainingContext,
+        fold: int,
+        *,
+        first_step: int,
+        resume: Path | None = None,
+    ) -> None:
+        self.context, self.settings, self.fold = context, context.settings, fold
+        self.accelerator, self.first_step = context.accelerator, first_step
+        ck.seed_all(self.settings.seed + fold)
+        self.network = build_trainable_network(self.settings, context.base, context.categories)
+        self.batches = self._local_batches()
+        optimizer = _build_optimizer(self.network, self.settings)
+        self.steps_done = 0
+        self.highest_rates = [group["lr"] for group in optimizer.param_groups]
+        if resume is not None:
+            state = ck.load_torch_file(resume, STATE_FILE)
+            load_trainable_state(self.network, state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            ck.set_rng_state(state["rng"])
+            self.steps_done = int(state["done"])
+            # The optimiser's state holds the rates of the step, not the highest ones.
+            self.highest_rates = state["rates"]
+        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self.loss_weights = self._loss_weights()
+        self.frozen_layers = None
+        if self.settings.frozen:
+            self.frozen_layers = FrozenLayerCache(
+                self.settings.frozen, dtype=self.settings.dtype, device=self.accelerator.device
+            )
+
+    def _local_batches(self) -> list[list[int]]:
+        """Returns the batches of this process; every process gets the same number."""
+        batches = plan_batches(self.context, self.fold)
+        processes = self.accelerator.num_processes
+        per_process = max(1, len(batches) // processes)
+        return batches[self.accelerator.process_index :: processes][:per_process]
+
+    def _loss_weights(self) -> LossWeights:
+        items = self.context.items
+        listing_sets = sets_with_categories(items)
+        listed = [item for item in items if item.source in listing_sets]
+        positive = positive_weights(listed, self.context.categories)
+        return LossWeights(
+            positive, listing_sets, self.settings.pair_weight, self.settings.category_weight
         )
-        _keep(job, network, optimizer, rates, (fold, at + 1, len(order), first), loss)
-    return merge_adapters(here.unwrap_model(model))
 
+    def run(self) -> ModerationNetwork:
+        """Takes the remaining steps; returns the network with its adapters merged."""
+        self.model.train()
+        steps = len(self.batches)
+        while self.steps_done < steps:
+            # Of a schedule with a top of 1.0: each parameter group has its own highest rate.
+            share = learning_rate(self.steps_done + 1, steps, lr=1.0, warmup=self.settings.warmup)
+            for group, rate in zip(self.optimizer.param_groups, self.highest_rates):
+                group["lr"] = rate * max(share, MIN_LR_SHARE)
+            items = [self.context.items[index] for index in self.batches[self.steps_done]]
+            loss = self._training_step(items)
+            self.steps_done += 1
+            if self.accelerator.is_main_process:
+                self._log_step(loss)
+                if self.steps_done % self.settings.save_every == 0 and self.steps_done < steps:
+                    self._save_checkpoint()
+        return merge_adapters(self.accelerator.unwrap_model(self.model))
 
-def _step(
-    job: FoldTrainingContext,
-    model: Any,
-    optimizer: Any,
-    items: Sequence[ModerationExample],
-    what: tuple[int, LossWeights, FrozenLayerCache | None],
-    name: str,
-) -> float:
-    pad, balance, lower = what
-    rng = random.Random(f"{job.settings.seed}/{name}")
-    drawn = [augment_example(item, job.settings, rng) for item in items]
-    ids, segments, mask = pad_inputs([row for row, _ in drawn], pad, job.here.device)
-    targets = torch.tensor([t for _, t in drawn], device=job.here.device)
-    dtype = select_dtype(job.settings.dtype, job.here.device)
-    half = (
-        contextlib.nullcontext()
-        if dtype is torch.float32
-        else torch.autocast(job.here.device.type, dtype=torch.bfloat16)
-    )
-    below = (
-        lower(job.here.unwrap_model(model).body, [row for row, _ in drawn], ids)
-        if lower is not None
-        else None
-    )
-    with half:
-        logits = model(ids, segments, mask, below)
-    loss = moderation_loss(logits, targets, items, balance)
-    value = float(loss.detach())
-    if value != value or value in (float("inf"), float("-inf")):
-        raise UserError(f"step {name}: the loss is not finite; the newest checkpoint is good")
-    job.here.backward(loss)
-    clip_gradients(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    return value
+    def _training_step(self, items: Sequence[ModerationExample]) -> float:
+        step_name = f"{self.fold}/{self.steps_done}"
+        rng = random.Random(f"{self.settings.seed}/{step_name}")
+        augmented = [augment_example(item, self.settings, rng) for item in items]
+        rows = [row for row, _ in augmented]
+        device = self.accelerator.device
+        targets = torch.tensor([target for _, target in augmented], device=device)
+        arrays = pad_inputs(rows, self.context.pad_id)
+        ids, segments, mask = (torch.from_numpy(array).to(device) for array in arrays)
 
+        lower = None
+        if self.frozen_layers is not None:
+            lower = self.frozen_layers(self.accelerator.unwrap_model(self.model).body, rows, ids)
+        with self._autocast():
+            logits = self.model(ids, segments, mask, lower)
+        loss = moderation_loss(logits, targets, items, self.loss_weights)
+        loss_value = float(loss.detach())
+        if not math.isfinite(loss_value):
+            raise UserError(
+                f"step {step_name} (fold/step): the loss is not finite; "
+                "the newest checkpoint is good"
+            )
+        self.accelerator.backward(loss)
+        clip_gradients(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss_value
 
-def _keep(
-    job: FoldTrainingContext,
-    network: ModerationNetwork,
-    optimizer: Any,
-    rates: list[float],
-    place: tuple[int, int, int, int],
-    loss: float,
-) -> None:
-    """Logs the step; every so often, a checkpoint. `place`: the fold, its steps done, its steps, the steps before it."""
-    fold, done, steps, first = place
-    if not job.here.is_main_process:
-        return
-    step = first + done
-    job.log.write(
-        step,
-        {
-            "loss": loss,
-            "fold": fold,
-            "lr": optimizer.param_groups[-2]["lr"],
-            "steps": first + steps,
-        },
-    )
-    if done % job.settings.save_every == 0 and done < steps:
-        inner = getattr(optimizer, "optimizer", optimizer)
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        device = self.accelerator.device
+        if select_dtype(self.settings.dtype, device) is torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+
+    def _log_step(self, loss: float) -> None:
+        head_group = self.optimizer.param_groups[-2]
+        self.context.log.write(
+            self.first_step + self.steps_done,
+            {
+                "loss": loss,
+                "fold": self.fold,
+                "lr": head_group["lr"],
+                "steps": self.first_step + len(self.batches),
+            },
+        )
+
+    def _save_checkpoint(self) -> None:
+        # accelerate wraps the optimiser; the checkpoint holds the state of torch's.
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         state = {
-            "model": trainable_state(network),
-            "optimizer": inner.state_dict(),
+            "model": trainable_state(self.network),
+            "optimizer": optimizer.state_dict(),
             "rng": ck.rng_state(),
-            "done": done,
-            "fold": fold,
-            "rates": rates,
+            "done": self.steps_done,
+            "fold": self.fold,
+            "rates": self.highest_rates,
         }
+        identity = msgspec.structs.replace(
+            self.context.identity, step=self.first_step + self.steps_done
+        )
         try:
             ck.write_checkpoint(
-                job.settings.folder,
-                _at(job.mark, step),
-                {STATE_FILE: ck.torch_writer(state)},
-                keep=1,
+                self.settings.folder, identity, {STATE_FILE: ck.torch_writer(state)}, keep=1
             )
         except RunError:
-            job.log.close()
+            self.context.log.close()
             raise
-
-
-def _at(mark: ck.CheckpointIdentity, step: int) -> ck.CheckpointIdentity:
-    return ck.CheckpointIdentity(
-        step=step, kind=mark.kind, digest=mark.digest, base_sha256=mark.base_sha256
-    )
 
 
 def compute_logits(
     network: ModerationNetwork,
     rows: Sequence[EncodedInput],
-    pad: int,
+    pad_id: int,
     settings: ModerationTrainingSettings,
 ) -> np.ndarray:
-    """Logits of token rows by a trained network, float64 `[n, outputs]`."""
-    engine = TorchEngine(network, pad=pad, dtype=settings.dtype, device=settings.device)
-    made = np.asarray(engine.logits(rows), dtype=np.float64)
-    network.float().cpu()
-    return made
+    """Returns the logits of a trained network, float64 `[len(rows), outputs]`."""
+    engine = TorchEngine(network, pad_id=pad_id, dtype=settings.dtype, device=settings.device)
+    logits = np.asarray(engine.logits(rows), dtype=np.float64)
+    network.float().cpu()  # the engine moved it to its device
+    return logits

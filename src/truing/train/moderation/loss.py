@@ -1,9 +1,11 @@
-"""The loss of a batch: masked cross-entropies of three questions and the categories, and the order of pairs.
+"""The loss of a batch: masked cross-entropies of questions and categories, and the order of pairs.
 
-    L = CE(harmful) + 1/2 CE(harmful_prompt, refused) + w_c CE(categories) + w_p softplus(z_safer - z_other)
+    L = CE(harmful) + 1/2 CE(harmful_prompt, refused)
+        + w_c CE(categories) + w_p softplus(z_better - z_worse)
 
-Means over the rows of the batch; what was not judged adds nothing. Rare categories weigh more, by the square root of
-the odds against them, up to 4. The pair term is Bradley and Terry's (1952) on the harmful logits.
+Means over the rows of the batch; what was not judged adds nothing. z are the harmful logits, and
+the last term is the log-likelihood of Bradley and Terry (1952) that the better answer is less
+harmful. Rare categories weigh more: by the square root of the odds against them, at most 4.
 """
 
 from __future__ import annotations
@@ -15,81 +17,89 @@ from msgspec import Struct
 from torch import Tensor
 from torch.nn import functional as F
 
+from truing.judges.moderation.settings import QUESTIONS
 from truing.train.moderation.examples import ModerationExample
 
-QUESTION_COUNT = 3
-
-
-def positive_weights(items: Sequence[ModerationExample], categories: int) -> Tensor:
-    """The weight of a positive label for each category: sqrt(negatives / positives), between 1 and 4."""
-    made = torch.ones(categories)
-    if not items:
-        return made
-    known = torch.tensor([i.targets[QUESTION_COUNT:] for i in items])
-    share = torch.nanmean(known, 0)
-    odds = ((1 - share) / share.clamp(min=1e-3)).sqrt().clamp(1.0, 4.0)
-    return torch.where(share.isnan(), made, odds)
-
-
-def find_ordered_pairs(items: Sequence[ModerationExample]) -> tuple[list[int], list[int]]:
-    """Places in the batch of the safer and of the other answer of each pair that has an order."""
-    where: dict[tuple[str, str], list[int]] = {}
-    for at, item in enumerate(items):
-        if item.pair is not None and item.order == item.order:
-            where.setdefault((item.source, item.pair), []).append(at)
-    safer, other = [], []
-    for members in where.values():
-        if len(members) == 2 and items[members[0]].order != items[members[1]].order:
-            low, high = sorted(members, key=lambda k: items[k].order)
-            safer.append(low)
-            other.append(high)
-    return safer, other
-
-
-def sets_with_categories(items: Sequence[ModerationExample]) -> frozenset[str]:
-    """The sets that list categories: at least one of their rows has one."""
-    return frozenset(i.source for i in items if any(t > 0 for t in i.targets[QUESTION_COUNT:]))
+# In a set that lists no categories a harmless answer still has none of them; this weighs little,
+# since it says nothing about how one category differs from another.
+UNLISTED_CATEGORY_WEIGHT = 0.15
 
 
 class LossWeights(Struct, frozen=True):
-    """What weighs how much: see the module's formula; `lists` are the sets that teach the categories."""
+    """The weights of the loss: `pair` is w_p, `category` w_c, `positive` a factor per category.
+
+    `listing_sets` are the data sets that list categories (`sets_with_categories`).
+    """
 
     positive: Tensor
-    lists: frozenset[str]
+    listing_sets: frozenset[str]
     pair: float = 0.5
     category: float = 4.0
 
 
+def positive_weights(items: Sequence[ModerationExample], categories: int) -> Tensor:
+    """Returns sqrt(negatives / positives) of each category, at least 1 and at most 4."""
+    default = torch.ones(categories)
+    if not items:
+        return default
+    targets = torch.tensor([item.targets[len(QUESTIONS) :] for item in items])
+    share = torch.nanmean(targets, 0)
+    weights = ((1 - share) / share.clamp(min=1e-3)).sqrt().clamp(1.0, 4.0)
+    return torch.where(share.isnan(), default, weights)
+
+
+def find_ordered_pairs(items: Sequence[ModerationExample]) -> tuple[list[int], list[int]]:
+    """Returns the indexes of the better and of the worse answer of each pair that has an order."""
+    by_pair: dict[tuple[str, str], list[int]] = {}
+    for index, item in enumerate(items):
+        is_ordered = item.order == item.order  # not NaN
+        if item.pair is not None and is_ordered:
+            by_pair.setdefault((item.source, item.pair), []).append(index)
+    better, worse = [], []
+    for members in by_pair.values():
+        if len(members) == 2 and items[members[0]].order != items[members[1]].order:
+            low, high = sorted(members, key=lambda index: items[index].order)
+            better.append(low)
+            worse.append(high)
+    return better, worse
+
+
+def sets_with_categories(items: Sequence[ModerationExample]) -> frozenset[str]:
+    """Returns the data sets of which at least one row has a category."""
+    return frozenset(
+        item.source for item in items if any(t > 0 for t in item.targets[len(QUESTIONS) :])
+    )
+
+
 def moderation_loss(
-    logits: Tensor, targets: Tensor, items: Sequence[ModerationExample], balance: LossWeights
+    logits: Tensor, targets: Tensor, items: Sequence[ModerationExample], weights: LossWeights
 ) -> Tensor:
-    """The loss of one batch; `targets` `[B, 3 + categories]` with NaN where nothing was judged."""
-    z, n = logits.float(), len(items)
-    known = (~targets.isnan()).float()
-    wanted = torch.nan_to_num(targets)
-    each = (
-        F.binary_cross_entropy_with_logits(
-            z[:, :QUESTION_COUNT], wanted[:, :QUESTION_COUNT], reduction="none"
-        )
-        * known[:, :QUESTION_COUNT]
+    """Returns the loss; logits and targets are `[B, 3 + categories]`, targets NaN if not judged."""
+    z, batch_size, questions = logits.float(), len(items), len(QUESTIONS)
+    is_judged = (~targets.isnan()).float()
+    y = torch.nan_to_num(targets)
+
+    question_loss = is_judged[:, :questions] * F.binary_cross_entropy_with_logits(
+        z[:, :questions], y[:, :questions], reduction="none"
     )
-    loss = (each[:, 0].sum() + 0.5 * each[:, 1:].sum()) / n
-    # that a harmless answer of a set without categories has none of them is known, but weighs little
-    share = torch.tensor(
-        [1.0 if i.source in balance.lists else 0.15 for i in items], device=z.device
+    loss = (question_loss[:, 0].sum() + 0.5 * question_loss[:, 1:].sum()) / batch_size
+
+    row_weight = torch.tensor(
+        [1.0 if i.source in weights.listing_sets else UNLISTED_CATEGORY_WEIGHT for i in items],
+        device=z.device,
     ).unsqueeze(1)
-    positive = balance.positive.to(z.device)
-    apart = F.binary_cross_entropy_with_logits(
-        z[:, QUESTION_COUNT:], wanted[:, QUESTION_COUNT:], reduction="none", pos_weight=positive
+    category_loss = is_judged[:, questions:] * F.binary_cross_entropy_with_logits(
+        z[:, questions:],
+        y[:, questions:],
+        reduction="none",
+        pos_weight=weights.positive.to(z.device),
     )
-    loss = (
-        loss
-        + balance.category
-        * (apart * known[:, QUESTION_COUNT:] * share).sum()
-        / max(1, z.shape[1] - QUESTION_COUNT)
-        / n
-    )
-    safer, other = find_ordered_pairs(items)
-    if safer and balance.pair:
-        loss = loss + balance.pair * F.softplus(z[safer, 0] - z[other, 0]).sum() / n
+    categories = max(1, z.shape[1] - questions)
+    category_sum = (category_loss * row_weight).sum()
+    loss = loss + weights.category * category_sum / categories / batch_size
+
+    better, worse = find_ordered_pairs(items)
+    if better and weights.pair:
+        pair_loss = F.softplus(z[better, 0] - z[worse, 0]).sum()
+        loss = loss + weights.pair * pair_loss / batch_size
     return loss

@@ -1,6 +1,7 @@
-"""Fits the n-gram model: logistic regression on sparse rows for every output, with masked and soft labels.
+"""Fits the n-gram model: a logistic regression per output, with missing and soft labels.
 
-Minimised by L-BFGS (Liu & Nocedal 1989) from SciPy; idf as in Spärck Jones 1972, smoothed.
+Minimised by L-BFGS (Liu & Nocedal 1989) from SciPy; inverse document frequency after Spärck Jones
+1972, smoothed.
 """
 
 from __future__ import annotations
@@ -16,82 +17,88 @@ from truing.judges.moderation.inputs import EncodedInput
 from truing.judges.moderation.ngrams import ngram_buckets
 
 Floats = npt.NDArray[np.float64]
+MIN_ROWS = 20  # with fewer labelled rows an output is left at 0
 
 
 class NgramRegression(Struct, frozen=True):
-    """`weight` [2 ** bits, outputs], `bias` [outputs], `idf` [2 ** bits]."""
+    """The fitted model: `weight` [2 ** bits, outputs], `bias` [outputs], `idf` [2 ** bits]."""
 
     weight: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
     idf: npt.NDArray[np.float32]
 
     def logits(self, x: sparse.csr_matrix) -> Floats:
-        """`[n, outputs]` for rows of `counts`."""
+        """Returns `[n, outputs]` of rows of `ngram_matrix`."""
         return np.asarray(tfidf_rows(x, self.idf) @ self.weight + self.bias, dtype=np.float64)
 
 
 def ngram_matrix(rows: Sequence[EncodedInput], bits: int) -> sparse.csr_matrix:
-    """1 for each bucket of each row."""
-    found = [ngram_buckets(r, bits) for r in rows]
-    ends = np.cumsum([0, *(len(f) for f in found)])
-    columns = np.concatenate(found) if found else np.zeros(0, np.int64)
-    return sparse.csr_matrix(
-        (np.ones(len(columns), np.float32), columns, ends), shape=(len(rows), 1 << bits)
-    )
+    """Returns `[n, 2 ** bits]` with 1 at the buckets of each row's n-grams."""
+    buckets = [ngram_buckets(row, bits) for row in rows]
+    row_starts = np.cumsum([0, *(len(b) for b in buckets)])
+    columns = np.concatenate(buckets) if buckets else np.zeros(0, np.int64)
+    ones = np.ones(len(columns), np.float32)
+    return sparse.csr_matrix((ones, columns, row_starts), shape=(len(rows), 1 << bits))
 
 
 def inverse_document_frequency(x: sparse.csr_matrix) -> npt.NDArray[np.float32]:
-    """log((1 + rows) / (1 + rows with it)) + 1."""
-    n = x.shape[0]
+    """Returns log((1 + rows) / (1 + rows with the bucket)) + 1 of each bucket."""
     frequency = np.asarray((x > 0).sum(0)).ravel()
-    return np.asarray(np.log((1 + n) / (1 + frequency)) + 1, dtype=np.float32)
+    return np.asarray(np.log((1 + x.shape[0]) / (1 + frequency)) + 1, dtype=np.float32)
 
 
 def tfidf_rows(x: sparse.csr_matrix, idf: npt.NDArray[np.float32]) -> sparse.csr_matrix:
-    """Rows weighed by idf, of length 1."""
-    made = x @ sparse.diags(idf.astype(np.float64))
-    norm = np.sqrt(np.asarray(made.multiply(made).sum(1)).ravel())
-    return sparse.csr_matrix(sparse.diags(1 / np.maximum(norm, 1e-9)) @ made)
+    """Returns the rows weighed by idf and scaled to length 1."""
+    weighed = x @ sparse.diags(idf.astype(np.float64))
+    norm = np.sqrt(np.asarray(weighed.multiply(weighed).sum(1)).ravel())
+    return sparse.csr_matrix(sparse.diags(1 / np.maximum(norm, 1e-9)) @ weighed)
 
 
 def fit_ngram_regression(
     x: sparse.csr_matrix, targets: Floats, weight: Floats, *, strength: float = 4.0, steps: int = 60
 ) -> NgramRegression:
-    """Targets `[n, outputs]` in 0..1, NaN = not judged; `strength` is the inverse of the penalty (scikit-learn's C)."""
+    """Fits one regression per output.
+
+    `targets` `[n, outputs]` are 0 to 1, NaN if not judged; `weight` has the same shape. `strength`
+    is the inverse of the penalty (scikit-learn's C), `steps` the most iterations.
+    """
     idf = inverse_document_frequency(x)
-    a = tfidf_rows(x, idf)
+    features = tfidf_rows(x, idf)
     outputs = targets.shape[1]
-    made = np.zeros((x.shape[1], outputs), np.float32)
+    weights = np.zeros((x.shape[1], outputs), np.float32)
     bias = np.zeros(outputs, np.float32)
     for k in range(outputs):
-        known = ~np.isnan(targets[:, k]) & (weight[:, k] > 0)
-        y, c = targets[known, k], weight[known, k]
-        if known.sum() < 20 or not 0 < y.sum() < len(y):
+        is_used = ~np.isnan(targets[:, k]) & (weight[:, k] > 0)
+        y, c = targets[is_used, k], weight[is_used, k]
+        if is_used.sum() < MIN_ROWS or not 0 < y.sum() < len(y):
             continue
-        part = a[np.flatnonzero(known)]
-        start = float(np.log((y @ c + 1) / ((1 - y) @ c + 1)))
-        made[:, k], bias[k] = _one(part, y, c, strength, steps, start)
-    return NgramRegression(made, bias, idf)
+        rows = features[np.flatnonzero(is_used)]
+        weights[:, k], bias[k] = _fit_output(rows, y, c, strength, steps)
+    return NgramRegression(weights, bias, idf)
 
 
-def _one(
-    a: sparse.csr_matrix, y: Floats, c: Floats, strength: float, steps: int, start: float
+def _fit_output(
+    x: sparse.csr_matrix, y: Floats, c: Floats, strength: float, steps: int
 ) -> tuple[npt.NDArray[np.float32], np.float32]:
-    used = np.unique(a.indices)
-    part = sparse.csr_matrix(a[:, used])
-    turned = sparse.csr_matrix(part.T)
+    """Returns weights and bias of one output; `c` are the weights of the rows."""
+    # Only the buckets that occur can get a weight, so the others are left out of the problem.
+    used = np.unique(x.indices)
+    x_used = sparse.csr_matrix(x[:, used])
+    x_transposed = sparse.csr_matrix(x_used.T)
 
-    def loss(w: Floats) -> tuple[float, Floats]:
-        z = part @ w[:-1] + w[-1]
-        value = strength * float(c @ (np.logaddexp(0, z) - y * z)) + 0.5 * float(w[:-1] @ w[:-1])
+    def loss_and_gradient(parameters: Floats) -> tuple[float, Floats]:
+        w, b = parameters[:-1], parameters[-1]
+        z = x_used @ w + b
+        cross_entropy = float(c @ (np.logaddexp(0, z) - y * z))
+        loss = strength * cross_entropy + 0.5 * float(w @ w)
         error = strength * c * (1 / (1 + np.exp(-np.clip(z, -40, 40))) - y)
-        return value, np.append(turned @ error + w[:-1], error.sum())
+        return loss, np.append(x_transposed @ error + w, error.sum())
 
-    first = np.zeros(len(used) + 1)
-    first[-1] = start
-    found = optimize.minimize(
-        loss, first, jac=True, method="L-BFGS-B", options={"maxiter": steps}
+    start = np.zeros(len(used) + 1)
+    start[-1] = float(np.log((y @ c + 1) / ((1 - y) @ c + 1)))  # the (smoothed) log-odds
+    fitted = optimize.minimize(
+        loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": steps}
     ).x
-    whole = np.zeros(a.shape[1], np.float32)
-    whole[used] = found[:-1]
-    return whole, np.float32(found[-1])
+    weights = np.zeros(x.shape[1], np.float32)
+    weights[used] = fitted[:-1]
+    return weights, np.float32(fitted[-1])

@@ -1,4 +1,4 @@
-"""What a moderation training run is told."""
+"""The settings of a moderation training run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,39 @@ from msgspec import Struct
 from truing.core.errors import PlanError
 from truing.core.lineage import digest
 
-# Settings that change how a run is kept, not what it computes.
-_KEPT = ("out", "save_every", "tensorboard")
+# Settings without influence on the weights: a run may be resumed with other values of them.
+_NOT_IN_DIGEST = ("out", "save_every", "tensorboard")
+
+_LOWER_BOUNDS = (
+    ("folds", 1),
+    ("batch_tokens", 64),
+    ("lora", 0),
+    ("save_every", 1),
+    ("prompt_tokens", 8),
+    ("held", 0),
+    ("layers", 0),
+    ("frozen", 0),
+    ("response_tokens", 8),
+)
 
 
 class ModerationTrainingSettings(Struct, frozen=True, kw_only=True):
-    """How to train. `data` are specs with their weights taken out; `weights` are passes over each set an epoch.
+    """How to train a moderation classifier.
 
-    `folds` 1 trains one model on every row (then thresholds come from the rows that it learned, and the card says so);
-    from 2 on each fold's model leaves out the prompts of its fold, and the folder holds the mean of their weights
-    (Wortsman et al. 2022, Model soups, arXiv:2203.05482). `whole` puts one more model in the mean's place, trained on every
-    row, with the thresholds of the folds; `held` trains only so many of the folds (0 = all), which then are the evidence.
-    `form`: full, delta (int8), or the rank of a low-rank delta. Of a language model the first `layers` layers are used (0 =
-    all), and the first `frozen` of them stay as they are: what they make of a row is computed once.
+    `data` are specs without their own `weight` and `tenths`, which are in `weights` (passes over
+    the set in an epoch) and `tenths` (the range of prompts that is used, by hash).
+
+    With `folds` of 2 or more, each fold's model is trained without the prompts of its fold, and the
+    folder holds the mean of their weights (Wortsman et al. 2022, Model soups, arXiv:2203.05482).
+    With 1 fold a single model is trained on every row; thresholds then come from rows that it
+    learned, and the card says so. `held` trains only so many of the folds (0: all); their rows are
+    the evidence for thresholds and card. `whole` writes, instead of the mean, one more model that
+    is trained on every row.
+
+    `form` is what is written: full, delta (int8 change of the base), or the rank of a low-rank
+    change. Of a language model the first `layers` layers are used (0: all), and the first `frozen`
+    of them are not trained, so that their outputs can be cached. The field names enter the digest
+    and `run.json`, so renaming one breaks the resuming of old runs.
     """
 
     data: tuple[str, ...]
@@ -58,64 +78,66 @@ class ModerationTrainingSettings(Struct, frozen=True, kw_only=True):
     languages: tuple[str, ...] = ("en",)
 
     def digest(self) -> str:
-        """Identifies what is computed, so that a resumed run is the same run."""
-        plain = msgspec.to_builtins(self)
-        return digest(*(f"{k}={plain[k]}" for k in sorted(plain) if k not in _KEPT))
+        """Returns a hash of the settings that decide the weights; resuming needs the same hash."""
+        values = msgspec.to_builtins(self)
+        return digest(*(f"{k}={values[k]}" for k in sorted(values) if k not in _NOT_IN_DIGEST))
 
     @property
     def trained_folds(self) -> int:
-        """How many folds have a model of their own."""
+        """The number of folds that have a model of their own."""
         return min(self.held, self.folds) if self.held else self.folds
 
     @property
     def folder(self) -> Path:
-        """Where log, checkpoints and the trained folder go."""
+        """The folder of log, checkpoints and the trained classifier."""
         return Path(self.out)
 
     @property
     def rank(self) -> int | None:
-        """The rank of a low-rank delta, or none."""
+        """The rank of a low-rank change, or None for the other forms."""
         return int(self.form) if self.form.isdigit() else None
 
     def checked(self) -> ModerationTrainingSettings:
-        """Itself, or a PlanError with all faults together."""
+        """Returns the settings themselves; raises PlanError with all faults at once."""
+        faults = [*self._range_faults(), *self._combination_faults()]
+        if faults:
+            raise PlanError(*faults)
+        return self
+
+    def _range_faults(self) -> list[str]:
         faults = []
         if not self.data:
             faults.append("no data: give --data SPEC[,weight=PASSES]")
         for spec, weight in zip(self.data, self.weights):
             if not weight > 0:
-                faults.append(f"{spec}: weight = {weight:g}: above 0")
-        for name, low in (
-            ("folds", 1),
-            ("batch_tokens", 64),
-            ("lora", 0),
-            ("save_every", 1),
-            ("prompt_tokens", 8),
-            ("held", 0),
-            ("layers", 0),
-            ("frozen", 0),
-            ("response_tokens", 8),
-        ):
+                faults.append(f"{spec}: weight = {weight:g}: must be above 0")
+        for name, low in _LOWER_BOUNDS:
             if getattr(self, name) < low:
-                faults.append(f"{name} = {getattr(self, name)}: at least {low}")
+                faults.append(f"{name} = {getattr(self, name)}: must be at least {low}")
         for name in ("epochs", "lr", "head_lr"):
             if not getattr(self, name) > 0:
-                faults.append(f"{name} = {getattr(self, name)}: above 0")
+                faults.append(f"{name} = {getattr(self, name)}: must be above 0")
         for name in ("warmup", "dropout", "prompt_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                faults.append(f"{name} = {getattr(self, name)}: a share from 0 to below 1")
+                faults.append(f"{name} = {getattr(self, name)}: must be a share, 0 <= share < 1")
         if not 8 <= self.ngram_bits <= 20 and self.ngram_bits != 0:
-            faults.append(f"ngram_bits = {self.ngram_bits}: 8 to 20, or 0 for no n-grams")
-        if self.form not in ("full", "delta") and not (self.form.isdigit() and int(self.form) > 0):
-            faults.append(f"form = {self.form!r}: full, delta, or a rank such as 64")
+            faults.append(f"ngram_bits = {self.ngram_bits}: must be 8 to 20, or 0 for no n-grams")
+        if self.form not in ("full", "delta") and not (self.rank or 0) > 0:
+            faults.append(f"form = {self.form!r}: must be full, delta, or a rank such as 64")
+        return faults
+
+    def _combination_faults(self) -> list[str]:
+        faults = []
         if self.frozen and not self.lora:
-            faults.append(f"frozen = {self.frozen}: only with adapters (lora)")
+            faults.append(f"frozen = {self.frozen}: needs adapters (lora)")
         if self.layers and self.frozen >= self.layers:
-            faults.append(f"frozen = {self.frozen}: below layers = {self.layers}")
+            faults.append(f"frozen = {self.frozen}: must be below layers = {self.layers}")
         if self.held and (self.held > self.folds or not self.whole):
-            faults.append(f"held = {self.held}: at most folds = {self.folds}, and only with whole")
+            faults.append(
+                f"held = {self.held}: must be at most folds = {self.folds}, and needs whole"
+            )
         if self.whole and self.folds == 1:
-            faults.append("whole: only with folds = 2 or more; one fold is the whole already")
-        if faults:
-            raise PlanError(*faults)
-        return self
+            faults.append(
+                "whole: needs folds = 2 or more; one fold is trained on every row already"
+            )
+        return faults
