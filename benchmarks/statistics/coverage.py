@@ -448,7 +448,7 @@ def summary(results: list[CellResult]) -> list[dict]:
 def table(results: list[CellResult]) -> str:
     """Returns the summary and all cells as Markdown tables."""
     lines = [
-        "| method | kind | cells | in scope | mean % | least % | aim met |",
+        "| method | kind | cells | in scope | mean % | least % | target met |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
     for s in summary(results):
