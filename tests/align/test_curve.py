@@ -37,7 +37,7 @@ def test_curve_is_the_mean_over_all_subsets() -> None:
     assert best_of_curve(one_prompt, one_prompt, [1, 2, 3]) == pytest.approx([2.0, 8 / 3, 3.0])
     with pytest.raises(ValueError, match="between 1"):
         best_of_curve(one_prompt, one_prompt, [4])
-    with pytest.raises(ValueError, match="as many prompts"):
+    with pytest.raises(ValueError, match="same, non-zero number of prompts"):
         best_of_curve(one_prompt, [], [1])
 
 

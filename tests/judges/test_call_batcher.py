@@ -72,3 +72,14 @@ def test_a_cancelled_call_does_not_disturb_its_batch() -> None:
         return cancelled.cancelled(), result
 
     assert asyncio.run(run()) == (True, 9)
+
+
+def test_a_wrong_number_of_results_is_an_error_for_every_caller() -> None:
+    async def run() -> list[int | BaseException]:
+        batcher: CallBatcher[int, int] = CallBatcher(lambda items: [1])
+        calls = (batcher(item) for item in range(3))
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    errors = asyncio.run(run())
+    assert [type(error) for error in errors] == [RuntimeError] * 3
+    assert "1 results for a batch of 3" in str(errors[0])

@@ -34,11 +34,13 @@ def best_of_curve(
     subsets.
     """
     if len(chosen_by) != len(measured) or not chosen_by:
-        raise ValueError("chosen_by and measured: as many prompts on both sides, and at least one")
+        raise ValueError(
+            "chosen_by and measured: chosen_by and measured must have the same, non-zero number of prompts"
+        )
     totals = [0.0] * len(ns)
     for utilities, values in zip(chosen_by, measured):
         if len(utilities) != len(values) or not utilities:
-            raise ValueError("a prompt has another number of utilities than of measures, or none")
+            raise ValueError("each prompt needs equally many utilities and measures, at least one")
         ranked = _rank_by_utility(utilities, values)
         for position, n in enumerate(ns):
             totals[position] += _expected_best(ranked, n)

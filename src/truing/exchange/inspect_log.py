@@ -2,7 +2,7 @@
 
 The log is for `inspect view` and `inspect_ai.analysis`.
 
-A sample is a sample, the k-th answer its k-th epoch, a judge a scorer. A verdict becomes true or
+Mapping: sample -> sample, k-th answer -> epoch k, judge -> scorer. A verdict becomes true or
 false; an unscored one becomes Inspect's own unscored value (NaN, with the reason), so that no mean
 counts it. Log version 2, written as a zip of JSON documents, one sample at a time; the file is
 replaced atomically. It holds the texts of the run and is as private as the run.

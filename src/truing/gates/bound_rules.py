@@ -1,4 +1,4 @@
-"""Rules that bind a bound of a rate: `harm.upper < 0.02`.
+"""Rules on the upper or lower bound of a rate: `harm.upper < 0.02`.
 
 A rule passes only if the bound holds with every unscored row counted at its worst. It fails if
 the opposite bound shows that it does not hold; between the two it is inconclusive.

@@ -54,7 +54,9 @@ class CallBatcher(Generic[In, Out]):
 
     async def _run_batch(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:
-            results = await asyncio.to_thread(self._process, [item for item, _ in batch])
+            results = list(await asyncio.to_thread(self._process, [item for item, _ in batch]))
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}")
         except Exception as error:  # raised again in every caller of the batch
             for _, future in batch:
                 if not future.done():

@@ -178,7 +178,7 @@ class GuardedModel:
         await self.runtime.warm_up()
 
     async def close(self) -> None:
-        """Closeable the model and the models of single tasks."""
+        """Closes the model and the models of single tasks."""
         for model in (self.model, *self.runtime.services.models.values()):
             if isinstance(model, Closeable):
                 await model.close()

@@ -51,7 +51,7 @@ def test_the_capacity_grows_in_multiples_and_by_a_quarter_at_least() -> None:
 
 def test_an_empty_cache_cannot_grow_without_a_shape() -> None:
     assert KVCache(2).capacity == 0
-    with pytest.raises(ValueError, match="must bring their shape"):
+    with pytest.raises(ValueError, match="needs `like`"):
         KVCache(2).grow(1)
 
 
@@ -94,7 +94,7 @@ def test_a_decoding_step_attends_to_the_row_and_the_new_token() -> None:
         )
         assert torch.allclose(out[row], attend_plainly(q[:, row], keys, values), atol=1e-5)
     assert cache.lengths == [3, 5]
-    step.done()
+    step.commit_tokens()
     assert cache.lengths == [4, 6]
     assert torch.equal(cache.k[0][0, :, 3], new_k[:, 0])
 

@@ -64,7 +64,7 @@ class PrefixBlock:
     @property
     def bytes(self) -> int:
         """Its size in bytes."""
-        return sum(length.numel() * length.element_size() for length in (*self.k, *self.v))
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.k, *self.v))
 
     def then(self, k: Sequence[Tensor], v: Sequence[Tensor]) -> PrefixBlock:
         """Returns this block with more tokens after it (`[Hkv, T, D]` for each layer)."""

@@ -114,7 +114,7 @@ class Decoder:
         """
         self._remove_finished()
         free_slots = self.slots - len(self.live)
-        # Not for every single slot: prefilling a few prompts together is cheaper.
+        # Not for each free slot: prefilling a few prompts together is cheaper.
         if self.waiting and (
             free_slots >= max(1, self.slots // 8) or free_slots >= len(self.waiting)
         ):
@@ -202,7 +202,7 @@ class Decoder:
         index = forward.tensor([r.position for r in self.live])
         step = DecodeStep(self.rows, index, self._shared_blocks())
         hidden = forward.hidden(forward.tensor([r.output_ids[-1] for r in self.live]), index, step)
-        step.done()
+        step.commit_tokens()
         self._append_tokens(self.live, forward.logits(hidden))
 
     def _shared_blocks(self) -> list[tuple[PrefixBlock, Tensor | None]]:
@@ -223,7 +223,7 @@ class Decoder:
         for index, (request, token) in enumerate(zip(requests, tokens)):
             if token < 0:
                 self._finish_request(
-                    request, "error", failure=("nan", "the model gave logits that are no numbers")
+                    request, "error", failure=("nan", "the model returned NaN logits")
                 )
                 continue
             if request.sampling.logprobs is not None:

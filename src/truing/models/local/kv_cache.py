@@ -59,7 +59,7 @@ class KVCache:
         capacity = -(-capacity // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE
         if not self.k:
             if like is None:
-                raise ValueError("the first rows must bring their shape")
+                raise ValueError("an empty cache needs `like` to know the shape")
             for tensors, rows in ((self.k, like[0]), (self.v, like[1])):
                 tensors += [t.new_zeros(self.slots, t.shape[0], capacity, t.shape[2]) for t in rows]
             return
@@ -103,52 +103,58 @@ class DecodeStep:
         device = self.positions.device
         self.count = len(self.rows.lengths)
         # The new token is written into the cache before the attention, hence one column more.
-        self.wide = max(self.rows.lengths) + 1
-        self.rows.grow(self.wide)
-        self._place = torch.tensor(self.rows.lengths, device=device)
-        self._every = torch.arange(self.count, device=device)
-        columns = torch.arange(self.wide, device=device)[None]
+        self.width = max(self.rows.lengths) + 1
+        self.rows.grow(self.width)
+        self._next_columns = torch.tensor(self.rows.lengths, device=device)
+        self._row_indexes = torch.arange(self.count, device=device)
+        columns = torch.arange(self.width, device=device)[None]
         # Columns behind a row's new token hold zeros or a former row's keys.
-        self._hidden = (columns > self._place[:, None]) * MASK_VALUE
+        self._future_mask = (columns > self._next_columns[:, None]) * MASK_VALUE
         self._bias: dict[int | None, Tensor] = {}
 
     def bias(self, dtype: torch.dtype, window: int | None) -> Tensor:
         """Returns the additive mask `[n, 1, 1, width]`."""
         if window not in self._bias:
-            output = self._hidden
+            output = self._future_mask
             # Columns count a row's own tokens; the distance within a row is the same without the
             # prefix.
-            if window is not None and self.wide > window:
-                columns = torch.arange(self.wide, device=self.positions.device)[None]
-                output = output + (self._place[:, None] - columns >= window) * MASK_VALUE
+            if window is not None and self.width > window:
+                columns = torch.arange(self.width, device=self.positions.device)[None]
+                output = output + (self._next_columns[:, None] - columns >= window) * MASK_VALUE
             self._bias[window] = output.to(dtype)[:, None, None]
         return self._bias[window]
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, how: AttentionOptions) -> Tensor:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions
+    ) -> Tensor:
         """See `AttentionStep`."""
         heads, n, dim = q.shape
         kv = k.shape[0]
         keys, values = self.rows.k[layer], self.rows.v[layer]
-        keys[self._every, :, self._place] = k.transpose(0, 1)
-        values[self._every, :, self._place] = v.transpose(0, 1)
+        keys[self._row_indexes, :, self._next_columns] = k.transpose(0, 1)
+        values[self._row_indexes, :, self._next_columns] = v.transpose(0, 1)
         # One query token a row: the heads that share a key head take the place of the query
         # length, and keys need no repetition.
         folded = q.reshape(kv, heads // kv, n, dim).permute(2, 0, 1, 3)
-        bias = self.bias(q.dtype, how.window).expand(n, 1, heads // kv, self.wide)
-        out, lse = attend(folded, keys[:n, :, : self.wide], values[:n, :, : self.wide], bias, how)
-        output, mass = out.reshape(n, heads, dim), lse.reshape(n, heads)
+        bias = self.bias(q.dtype, options.window).expand(n, 1, heads // kv, self.width)
+        out, lse = attend(
+            folded, keys[:n, :, : self.width], values[:n, :, : self.width], bias, options
+        )
+        output, output_lse = out.reshape(n, heads, dim), lse.reshape(n, heads)
         for block, rows in self.blocks:
             if rows is None:
                 output = merge_attention(
-                    output, mass, *attend_prefix(q, block, layer, how, self.positions)
+                    output, output_lse, *attend_prefix(q, block, layer, options, self.positions)
                 )
             else:
                 prefix_output, prefix_lse = attend_prefix(
-                    q[:, rows], block, layer, how, self.positions[rows]
+                    q[:, rows], block, layer, options, self.positions[rows]
                 )
-                output[rows] = merge_attention(output[rows], mass[rows], prefix_output, prefix_lse)
+                output[rows] = merge_attention(
+                    output[rows], output_lse[rows], prefix_output, prefix_lse
+                )
         return output
 
-    def done(self) -> None:
+    def commit_tokens(self) -> None:
         """Counts the new tokens as part of their rows."""
         self.rows.lengths = [n + 1 for n in self.rows.lengths]

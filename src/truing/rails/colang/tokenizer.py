@@ -144,7 +144,7 @@ class Tokenizer:
         return _token("_INDENT", "", line.number)
 
     def _close_blocks(self, indent: int) -> Iterator[Token]:
-        """Closeable the blocks that are deeper than the indentation of the next line."""
+        """Closes the blocks that are deeper than the indentation of the next line."""
         while self._block_indents and indent < self._block_indents[-1]:
             self._block_indents.pop()
             line = self._next_line() or self._lines[-1]

@@ -170,7 +170,7 @@ class ConfiguredModel:
         return await self.model.generate(conversation, sampling)
 
     async def close(self) -> None:
-        """Closeable the model if it holds resources."""
+        """Closes the model if it holds resources."""
         if isinstance(self.model, Closeable):
             await self.model.close()
 

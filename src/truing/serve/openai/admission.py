@@ -105,7 +105,9 @@ class AdmissionControl:
             async with asyncio.timeout(self.limits.seconds):
                 await self._slots.acquire()
         except TimeoutError:
-            raise RequestRefused(429, "the queue is too long", "rate_limit_error", 2) from None
+            raise RequestRefused(
+                429, "no slot became free in time", "rate_limit_error", 2
+            ) from None
         finally:
             self._waiting -= 1
         self.in_flight += 1

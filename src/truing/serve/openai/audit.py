@@ -13,7 +13,7 @@ from truing.stats.sequential import HarmRateAlarm
 
 
 class HarmAudit:
-    """Draws answers, has them judged beside the traffic, and calls `on_alarm` once with a message.
+    """Samples answers, judges them in the background, and calls `on_alarm` once with a message.
 
     `judge` must not be one that a rail of this server uses: it would measure what it blocked.
     """
@@ -29,7 +29,7 @@ class HarmAudit:
         return self._alarm.evidence
 
     def observe(self, conversation: Conversation, answer: Answer) -> None:
-        """Draws whether this answer is audited, and starts its judging."""
+        """Decides at random whether this answer is audited, and starts its judging."""
         if self._alarm.should_audit():
             task = asyncio.create_task(self._judge_answer(conversation, answer))
             self._tasks.add(task)
