@@ -184,11 +184,11 @@ def command(
 def _read_training_sets(
     specs: Sequence[WeightedSpec], limit: int | None
 ) -> list[ModerationTrainingSet]:
-    from truing.train.moderation.examples import read_training_set
+    from truing.train.moderation.examples import read_moderation_set
 
     categories = load_taxonomy().ids
     return [
-        read_training_set(
+        read_moderation_set(
             resolve(s.spec, "data"), categories, weight=s.weight, tenths=s.tenths, limit=limit
         )
         for s in specs

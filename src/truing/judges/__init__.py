@@ -12,14 +12,15 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "confidence": "measure_calibration stated_confidence",
         "guard_formats": "FORMATS",
         "moderation.causal_layers": "layer_states supports_layerwise_forward truncate_layers",
-        "moderation.engines": "TorchEngine",
-        "moderation.inputs": "EncodedInput InputEncoder ModerationInput",
+        "moderation.engines": "TorchEngine pad_inputs",
+        "moderation.inputs": "EncodedInput ModerationInput build_input_encoder",
         "moderation.network": "ModerationNetwork",
         "moderation.network_files": "build_network read_safetensors write_body write_head",
         "moderation.ngrams": "ngram_buckets quantise_columns",
         "moderation.scorer": "hash_classifier_folder",
         "moderation.settings": (
-            "BlendWeights ClassifierSettings ClassifierThresholds read_settings write_json"
+            "BlendWeights ClassifierSettings ClassifierThresholds MODERATION_QUESTIONS "
+            "read_settings write_json"
         ),
         "moderation.text_cleaning": "clean_text",
         "refusal": "classify_refusal",

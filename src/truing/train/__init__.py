@@ -1,4 +1,9 @@
-"""train"""
+"""Training: supervised (sft, distil, reward, cost, dpo, kto), reinforcement learning (`rl`), and
+moderation classifiers (`moderation`). Needs the `train` extra.
+
+`train_supervised`, `train_rl` and `train_moderation` train into a folder and resume there;
+`read_training_set` reads a data set for the first, `losses` holds the loss functions.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "losses": "DPO_KINDS",
         "model_folder": "read_model_card",
         "moderation.blend": "blend_classifiers read_run_settings",
-        "moderation.examples": "ModerationTrainingSet",
-        "moderation.run": "ModerationResult train_moderation",
+        "moderation.classifier_export": "ModerationResult",
+        "moderation.examples": "ModerationTrainingSet read_moderation_set",
+        "moderation.run": "train_moderation",
         "moderation.settings": "ModerationTrainingSettings",
         "optimizer": "learning_rate",
         "rl.constraint": "CostConstraint",

@@ -4,7 +4,7 @@
     write_checkpoint(out, identity, {"state.pt": torch_writer(state)}, keep=2)
 
     path = latest_checkpoint(out)            # None, or the newest complete one
-    identity = check_identity(path, mine)    # PlanError if it belongs to another run or base
+    check_identity(path, expected)           # PlanError if it belongs to another run or base
     state = load_torch_file(path, "state.pt")
 
 A checkpoint is written as `.checkpoint-N.tmp`, synced to disk and renamed, so that a killed process

@@ -237,7 +237,8 @@ class TrainingLoop:
             return nullcontext()
         if is_last or self.accelerator.num_processes == 1:
             return nullcontext()
-        return self.accelerator.no_sync(model)
+        no_sync: AbstractContextManager[Any] = self.accelerator.no_sync(model)
+        return no_sync
 
     def _backward(
         self, micro_batch: Sequence[EncodedExample], step_weight: float, totals: _StepTotals

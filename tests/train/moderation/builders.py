@@ -23,7 +23,7 @@ from truing.judges.moderation.inputs import EncodedInput, ModerationInput
 from truing.train.moderation.examples import (
     ModerationExample,
     ModerationTrainingSet,
-    read_training_set,
+    read_moderation_set,
 )
 from truing.train.moderation.settings import ModerationTrainingSettings
 
@@ -106,7 +106,7 @@ def labelled_row(index: int, prompt: str, answer: str, is_harmful: bool) -> Row:
 
 def make_training_set(n: int = 180) -> ModerationTrainingSet:
     """Returns n labelled examples that a run passes over 30 times."""
-    return read_training_set(LabelledWords(n), CATEGORY_IDS, weight=30.0)
+    return read_moderation_set(LabelledWords(n), CATEGORY_IDS, weight=30.0)
 
 
 def make_settings(base: Path, out: Path, **fields: Any) -> ModerationTrainingSettings:

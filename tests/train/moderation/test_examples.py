@@ -25,7 +25,7 @@ from truing.train.moderation.examples import (
     examples_of_row,
     fold_of,
     give_unique_names,
-    read_training_set,
+    read_moderation_set,
     tenth_of,
 )
 
@@ -101,7 +101,7 @@ def test_rows_without_labels_are_left_out() -> None:
                 yield msgspec.structs.replace(row, judgements=())
 
     with pytest.raises(PlanError, match="no row has a label"):
-        read_training_set(Unlabelled(5), CATEGORY_IDS, weight=1.0)
+        read_moderation_set(Unlabelled(5), CATEGORY_IDS, weight=1.0)
 
 
 def test_a_label_outside_the_taxonomy_is_named() -> None:
@@ -110,8 +110,8 @@ def test_a_label_outside_the_taxonomy_is_named() -> None:
 
 
 def test_tenths_divide_the_prompts() -> None:
-    low = read_training_set(LabelledWords(100), CATEGORY_IDS, weight=1.0, tenths=(0, 4))
-    high = read_training_set(LabelledWords(100), CATEGORY_IDS, weight=1.0, tenths=(5, 9))
+    low = read_moderation_set(LabelledWords(100), CATEGORY_IDS, weight=1.0, tenths=(0, 4))
+    high = read_moderation_set(LabelledWords(100), CATEGORY_IDS, weight=1.0, tenths=(5, 9))
     low_keys, high_keys = ({item.key for item in s.items} for s in (low, high))
     assert not low_keys & high_keys and len(low.items) + len(high.items) == 100
     assert low.left_out == len(high.items)
@@ -125,8 +125,8 @@ def test_fold_and_tenth_by_hand() -> None:
 def test_a_set_that_is_read_twice_gets_a_second_name() -> None:
     one, two = give_unique_names(
         [
-            read_training_set(LabelledWords(9), CATEGORY_IDS, weight=1.0),
-            read_training_set(LabelledWords(9, seed=1), CATEGORY_IDS, weight=2.0),
+            read_moderation_set(LabelledWords(9), CATEGORY_IDS, weight=1.0),
+            read_moderation_set(LabelledWords(9, seed=1), CATEGORY_IDS, weight=2.0),
         ]
     )
     assert {item.source for item in one.items} == {"made"}

@@ -10,7 +10,7 @@ from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.call_batcher import CallBatcher
 from truing.judges.moderation.inputs import ModerationInput
 from truing.judges.moderation.scorer import ModerationScore, ModerationScorer, shared_scorer
-from truing.judges.moderation.settings import QUESTIONS, ModerationQuestion
+from truing.judges.moderation.settings import MODERATION_QUESTIONS, ModerationQuestion
 from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
 from truing.specs.resolve import Args
 
@@ -111,8 +111,8 @@ def build_judge(args: Args) -> ModerationJudge:
     if not args.name:
         raise args.fault("a name is missing: default, open, or a folder")
     question = args.text("question", "harmful")
-    if question not in QUESTIONS:
-        raise args.fault(f"question={question!r}: must be one of {', '.join(QUESTIONS)}")
+    if question not in MODERATION_QUESTIONS:
+        raise args.fault(f"question={question!r}: must be one of {', '.join(MODERATION_QUESTIONS)}")
     threshold = args.number("threshold")
     if threshold is not None and not 0 <= threshold <= 1:
         raise args.fault(f"threshold={threshold:g} is no probability")

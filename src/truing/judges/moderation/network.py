@@ -19,7 +19,7 @@ from truing.judges.moderation.causal_layers import (
     rms_normalise,
     supports_layerwise_forward,
 )
-from truing.judges.moderation.settings import QUESTIONS
+from truing.judges.moderation.settings import MODERATION_QUESTIONS
 
 UNUSED_LAYER_LOGIT = -1e4  # its softmax weight is exactly 0
 
@@ -41,7 +41,7 @@ class ModerationNetwork(nn.Module):
         self.mix = nn.Parameter(torch.zeros(int(config.num_hidden_layers) + 1))
         with torch.no_grad():
             self.mix[-1] = 2.0  # the last layer is the best single one, so training starts near it
-        self.head = nn.Linear(3 * size, len(QUESTIONS) + categories)
+        self.head = nn.Linear(3 * size, len(MODERATION_QUESTIONS) + categories)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 

@@ -23,7 +23,7 @@ from truing.hf.weights import find_weights
 from truing.judges.moderation.causal_layers import truncate_layers
 from truing.judges.moderation.network import ModerationNetwork
 from truing.judges.moderation.ngrams import NgramModel
-from truing.judges.moderation.settings import QUESTIONS, ClassifierSettings
+from truing.judges.moderation.settings import MODERATION_QUESTIONS, ClassifierSettings
 
 CAUSAL_MODEL_TYPES = frozenset(
     {
@@ -246,7 +246,7 @@ def read_head(
             parameter.copy_(tensors[name].float())
     if "ngram.weight" not in tensors:
         return None
-    outputs = len(QUESTIONS) + len(settings.categories)
+    outputs = len(MODERATION_QUESTIONS) + len(settings.categories)
     try:
         weight, scale, idf = (tensors[f"ngram.{name}"] for name in ("weight", "scale", "idf"))
         if weight.dtype != torch.int8 or weight.shape[-1] != outputs:

@@ -27,7 +27,7 @@ from truing.judges.moderation.settings import (
 )
 
 SHIPPED = ("default", "open")
-# Columns of the logits (see settings.QUESTIONS)
+# Columns of the logits (see settings.MODERATION_QUESTIONS)
 HARMFUL, HARMFUL_PROMPT, REFUSED, FIRST_CATEGORY = range(4)
 
 _log = logging.getLogger("truing.moderation")

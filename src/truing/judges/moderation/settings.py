@@ -23,7 +23,7 @@ from truing.core.types import Lineage
 
 # The questions in the order of a classifier's first outputs; the categories follow.
 ModerationQuestion = Literal["harmful", "harmful_prompt", "refused"]
-QUESTIONS: tuple[ModerationQuestion, ...] = ("harmful", "harmful_prompt", "refused")
+MODERATION_QUESTIONS: tuple[ModerationQuestion, ...] = ("harmful", "harmful_prompt", "refused")
 
 InputMode = Literal["pair", "prompt", "response"]
 INPUT_MODES: tuple[InputMode, ...] = ("pair", "prompt", "response")
@@ -122,7 +122,7 @@ def read_blend(folder: Path, settings: ClassifierSettings) -> BlendWeights:
     path = folder / "blend.json"
     blend = read_json(path, BlendWeights)
     members, categories = len(settings.members), len(settings.categories)
-    outputs = len(QUESTIONS) + categories
+    outputs = len(MODERATION_QUESTIONS) + categories
     rows = (*blend.weights, blend.bias)
     has_right_shape = len(blend.weights) == members and len(blend.gate) == categories
     if not has_right_shape or any(len(row) != outputs for row in rows):

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from truing.judges.moderation.settings import QUESTIONS
+from truing.judges.moderation.settings import MODERATION_QUESTIONS
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-QUESTION_COUNT = len(QUESTIONS)
+QUESTION_COUNT = len(MODERATION_QUESTIONS)
 MIN_ROWS = 20  # labelled rows below which a question is not mixed
 MIN_CATEGORY_LABELS = 50  # labels below which the categories are not mixed
 
@@ -193,7 +193,8 @@ def fit_category_thresholds(p: Floats, y: Floats, *, strength: float = 60.0) -> 
             best, _ = best_f1_threshold(p[rows, k], y[rows, k])
             share = positives / (positives + strength)
             thresholds[k] = share * best + (1 - share) * common
-    return np.clip(thresholds, 0.02, 0.98)
+    clipped: Floats = np.clip(thresholds, 0.02, 0.98)
+    return clipped
 
 
 def fit_calibration(

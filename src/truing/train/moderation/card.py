@@ -15,7 +15,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from truing.core.types import Lineage
-from truing.judges.moderation.settings import QUESTIONS, ClassifierSettings
+from truing.judges.moderation.settings import MODERATION_QUESTIONS, ClassifierSettings
 from truing.runs.folder import replace_file
 from truing.stats.agreement import cohen_kappa
 from truing.stats.calibration import ece
@@ -124,11 +124,11 @@ def compute_card_metrics(
     sources = np.array([item.source for item in items])
     # Rows of one prompt are not independent: intervals are computed over groups of them.
     groups = np.array([item.key for item in items])
-    questions = len(QUESTIONS)
+    questions = len(MODERATION_QUESTIONS)
 
     sets: dict[str, dict[str, QuestionScores]] = {}
     for source in dict.fromkeys(sources.tolist()):
-        for k, question in enumerate(QUESTIONS):
+        for k, question in enumerate(MODERATION_QUESTIONS):
             rows = (sources == source) & _is_decided(targets[:, k])
             positives = targets[rows, k].sum()
             if rows.sum() >= MIN_ROWS and 0 < positives < rows.sum():

@@ -18,7 +18,7 @@ from truing.judges.moderation.network_files import write_body, write_head
 from truing.judges.moderation.ngrams import quantise_columns
 from truing.judges.moderation.scorer import hash_classifier_folder
 from truing.judges.moderation.settings import (
-    QUESTIONS,
+    MODERATION_QUESTIONS,
     ClassifierSettings,
     ClassifierThresholds,
     write_json,
@@ -104,7 +104,7 @@ def fold_mix_into_head(
 
     The mix is linear, so a and g go into the head's weights, b into those of the n-grams.
     """
-    mix, questions = calibration.mix, len(QUESTIONS)
+    mix, questions = calibration.mix, len(MODERATION_QUESTIONS)
     a, b, gate, c = (
         torch.tensor(values, dtype=torch.float32) for values in (mix.a, mix.b, mix.gate, mix.bias)
     )
@@ -117,7 +117,7 @@ def fold_mix_into_head(
         head.bias[questions:] += gate * bias[0]
         if ngram_model is None:
             return {}
-        head.bias += torch.from_numpy(ngram_model.bias) * b
+        head.bias.add_(torch.from_numpy(ngram_model.bias) * b)
     quantised, scale = quantise_columns(ngram_model.weight * np.asarray(mix.b, np.float32))
     return {
         "weight": torch.from_numpy(quantised),
@@ -193,7 +193,7 @@ def _build_card(
         verdicts = p >= calibration.thresholds
         method = "on the rows that it was trained on: says nothing of new ones (folds = 1)"
     metrics = compute_card_metrics(items, p, verdicts, context.home, context.category_ids)
-    category_targets = evidence.targets[:, len(QUESTIONS) :]
+    category_targets = evidence.targets[:, len(MODERATION_QUESTIONS) :]
     absent = [
         name
         for name, has_positive in zip(context.category_ids, (category_targets == 1).any(0))

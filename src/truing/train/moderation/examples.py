@@ -171,7 +171,7 @@ def _make_example(
     )
 
 
-def read_training_set(
+def read_moderation_set(
     data: Dataset,
     category_ids: Sequence[str],
     *,

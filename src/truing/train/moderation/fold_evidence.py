@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from truing.judges.moderation.settings import QUESTIONS
+from truing.judges.moderation.settings import MODERATION_QUESTIONS
 from truing.train.moderation.calibration import Floats, OutOfFoldLogits
 from truing.train.moderation.loss import UNLISTED_CATEGORY_WEIGHT, sets_with_categories
 from truing.train.moderation.ngram_fit import NgramRegression, fit_ngram_regression, ngram_matrix
@@ -67,7 +67,7 @@ def _label_weights(context: RunContext, outputs: int) -> Floats:
     row_weights = np.array([passes[item.source] for item in context.items])
     weights = np.repeat(row_weights[:, None], outputs, 1)
     is_unlisted = [item.source not in listing_sets for item in context.items]
-    weights[is_unlisted, len(QUESTIONS) :] *= UNLISTED_CATEGORY_WEIGHT
+    weights[is_unlisted, len(MODERATION_QUESTIONS) :] *= UNLISTED_CATEGORY_WEIGHT
     return weights
 
 

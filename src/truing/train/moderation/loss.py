@@ -17,7 +17,7 @@ from msgspec import Struct
 from torch import Tensor
 from torch.nn import functional as F
 
-from truing.judges.moderation.settings import QUESTIONS
+from truing.judges.moderation.settings import MODERATION_QUESTIONS
 from truing.train.moderation.examples import ModerationExample
 
 # In a set that lists no categories a harmless answer still has none of them; this weighs little,
@@ -42,7 +42,7 @@ def positive_weights(items: Sequence[ModerationExample], categories: int) -> Ten
     default = torch.ones(categories)
     if not items:
         return default
-    targets = torch.tensor([item.targets[len(QUESTIONS) :] for item in items])
+    targets = torch.tensor([item.targets[len(MODERATION_QUESTIONS) :] for item in items])
     share = torch.nanmean(targets, 0)
     weights = ((1 - share) / share.clamp(min=1e-3)).sqrt().clamp(1.0, 4.0)
     return torch.where(share.isnan(), default, weights)
@@ -67,7 +67,9 @@ def find_ordered_pairs(items: Sequence[ModerationExample]) -> tuple[list[int], l
 def sets_with_categories(items: Sequence[ModerationExample]) -> frozenset[str]:
     """Returns the data sets of which at least one row has a category."""
     return frozenset(
-        item.source for item in items if any(t > 0 for t in item.targets[len(QUESTIONS) :])
+        item.source
+        for item in items
+        if any(t > 0 for t in item.targets[len(MODERATION_QUESTIONS) :])
     )
 
 
@@ -75,7 +77,7 @@ def moderation_loss(
     logits: Tensor, targets: Tensor, items: Sequence[ModerationExample], weights: LossWeights
 ) -> Tensor:
     """Returns the loss; logits and targets are `[B, 3 + categories]`, targets NaN if not judged."""
-    z, batch_size, questions = logits.float(), len(items), len(QUESTIONS)
+    z, batch_size, questions = logits.float(), len(items), len(MODERATION_QUESTIONS)
     is_judged = (~targets.isnan()).float()
     y = torch.nan_to_num(targets)
 
