@@ -9,7 +9,7 @@ from common import SampleList, loaded_model
 from depth import answer_opening, kl_by_position, mean_by_position, round_int8
 from workspace import Workspace
 
-from truing.align import prompted
+from truing.align.prompted import prompted
 from truing.core.protocols import Model
 from truing.core.types import Conversation, Message, Sample
 from truing.datasets.preference_pairs import REFUSALS

@@ -24,7 +24,8 @@ from durability import measure_durability
 from reinforced import train_with_rl
 from workspace import Workspace
 
-from truing.align import best_of, prompted
+from truing.align.best_of import best_of
+from truing.align.prompted import prompted
 from truing.core.types import Sample
 from truing.evaluation.evaluate import evaluate, judge_run
 from truing.models.answers import StoredAnswers, read_stored_answers

@@ -14,7 +14,7 @@ import torch
 from tests.models.local.conftest import write
 from tests.train.builders import make_example, make_settings, make_training_set
 
-from truing.align import best_of
+from truing.align.best_of import best_of
 from truing.core.errors import SpecError, UserError
 from truing.core.lineage import find_judge_conflict
 from truing.core.types import Conversation, Response, Sample, Sampling

@@ -144,7 +144,7 @@ def test_the_export_trains_a_cost_model_that_picks_the_safer_answer(cost: Path) 
     alternating = ScriptedModel(
         lambda conversation, sampling: HARMFUL if next(calls) % 2 else HARMLESS, name="both"
     )
-    from truing.align import best_of
+    from truing.align.best_of import best_of
 
     judge = resolve(f"cost:{cost}", "judge")
     picked = best_of(alternating, 4, judge)
