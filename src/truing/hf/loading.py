@@ -299,7 +299,7 @@ class ScalarModel(nn.Module):
             input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
         )
         # The body may run in bfloat16; scores that are compared need the head's float32.
-        values = self.head(output.last_hidden_state.to(self.head.weight.dtype))
+        values: Tensor = self.head(output.last_hidden_state.to(self.head.weight.dtype))
         return values.squeeze(-1) if self.head.out_features == 1 else values
 
     @staticmethod

@@ -52,14 +52,16 @@ class PackedForward:
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
-        return next(self.model.parameters()).dtype
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
 
-    def hidden(self, ids: Tensor, start: Tensor, step: AttentionStep) -> Tensor:
+    def hidden(self, ids: Tensor, positions: Tensor, step: AttentionStep) -> Tensor:
         """Returns the last hidden states `[T, E]` of packed tokens `[T]` at their positions."""
         prepared_mask = torch.empty(
             1, 1, 1, 1, device=ids.device
@@ -68,14 +70,15 @@ class PackedForward:
             out = self.body(
                 input_ids=ids[None],
                 attention_mask=prepared_mask,
-                position_ids=start[None],
+                position_ids=positions[None],
                 use_cache=False,
             )
-        return out.last_hidden_state[0]
+        states: Tensor = out.last_hidden_state[0]
+        return states
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns the logits `[n, V]` in float32 of hidden states `[n, E]`."""
-        logits = self.head(hidden)
+        logits: Tensor = self.head(hidden)
         if self._scale is not None:
             logits = logits * self._scale
         # float32 before the cap and the softmax: bfloat16 keeps about three significant digits.

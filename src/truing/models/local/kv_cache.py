@@ -60,8 +60,8 @@ class KVCache:
         if not self.k:
             if like is None:
                 raise ValueError("an empty cache needs `like` to know the shape")
-            for tensors, rows in ((self.k, like[0]), (self.v, like[1])):
-                tensors += [t.new_zeros(self.slots, t.shape[0], capacity, t.shape[2]) for t in rows]
+            for store, rows in ((self.k, like[0]), (self.v, like[1])):
+                store += [t.new_zeros(self.slots, t.shape[0], capacity, t.shape[2]) for t in rows]
             return
         live_rows = len(self.lengths)
         for store in (self.k, self.v):

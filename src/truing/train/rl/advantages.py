@@ -281,4 +281,5 @@ def whiten_over_processes(advantages: Tensor, mask: Tensor, processes: ProcessGr
     mean = total / count.clamp(min=1)
     squares = processes.all_reduce(((advantages.double() - mean).square() * weight).sum())
     variance = squares / (count - 1).clamp(min=1)
-    return (((advantages - mean) * torch.rsqrt(variance + 1e-8)) * weight).to(advantages)
+    whitened: Tensor = ((advantages - mean) * torch.rsqrt(variance + 1e-8)) * weight
+    return whitened.to(advantages)

@@ -40,7 +40,7 @@ def answer_log_probs(model: Any, rollout: Rollout, *, temperature: float = 1.0) 
 
 def answer_values(critic: Any, rollout: Rollout) -> Tensor:
     """Returns the value before each answer token, `[B, A]`; 0 where the answer mask is 0."""
-    values = critic(rollout.input_ids, rollout.attention_mask)
+    values: Tensor = critic(rollout.input_ids, rollout.attention_mask)
     # Under autocast the head computes in half precision; the value loss is taken in single.
     if values.dtype != torch.float64:
         values = values.float()

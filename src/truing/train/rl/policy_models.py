@@ -154,7 +154,8 @@ class SeparateModels:
     @property
     def device(self) -> torch.device:
         """The device of the policy."""
-        return next(self.trained[POLICY].parameters()).device
+        device: torch.device = next(self.trained[POLICY].parameters()).device
+        return device
 
     @contextlib.contextmanager
     def active(self, role: str) -> Iterator[Any]:
@@ -346,9 +347,11 @@ class SharedBackboneModels:
 
     def named_parameters(self, role: str) -> Iterable[tuple[str, nn.Parameter]]:
         """Returns the adapter weights of a role, and its head."""
-        parameters = [(k, p) for k, p in self.peft.named_parameters() if f".{role}." in k]
+        parameters: list[tuple[str, nn.Parameter]] = [
+            (k, p) for k, p in self.peft.named_parameters() if f".{role}." in k
+        ]
         if role in self.heads:
-            parameters.append(("head.weight", self.heads[role].weight))
+            parameters += [(f"head.{k}", p) for k, p in self.heads[role].named_parameters()]
         return parameters
 
     def state_dict(self, role: str) -> dict[str, Tensor]:

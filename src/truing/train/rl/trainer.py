@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -282,7 +283,7 @@ class RLTrainer:
                 values[critic] = map_micro_batches(
                     rollout,
                     self.settings.score_micro,
-                    lambda micro, model=model: answer_values(model, micro),
+                    partial(answer_values, model),
                 )
         return values
 
