@@ -53,10 +53,10 @@ def test_answer_log_probabilities_are_zero_outside_the_answer(base: str) -> None
     encoder = ExampleEncoder(trainable.tokenizer, trainable.settings)
     example = encoder.encode(make_example(0))
     batch = collate_examples([example], trainable.pad_id)
-    logps = trainable.answer_logps(trainable.model, batch)[0]
+    logps = trainable.answer_logps(trainable.model, batch)[0].detach()
     start = len(example.prompt) - 1
     assert bool((logps[:start] == 0).all())
-    log_softmax = trainable.logits(trainable.model, batch)[0].log_softmax(-1)
+    log_softmax = trainable.logits(trainable.model, batch)[0].detach().log_softmax(-1)
     assert float(logps[start]) == pytest.approx(
         float(log_softmax[start, example.answers[0][0]]), abs=1e-5
     )

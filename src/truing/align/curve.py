@@ -34,9 +34,7 @@ def best_of_curve(
     subsets.
     """
     if len(chosen_by) != len(measured) or not chosen_by:
-        raise ValueError(
-            "chosen_by and measured: chosen_by and measured must have the same, non-zero number of prompts"
-        )
+        raise ValueError("chosen_by and measured must have the same, non-zero number of prompts")
     totals = [0.0] * len(ns)
     for utilities, values in zip(chosen_by, measured):
         if len(utilities) != len(values) or not utilities:

@@ -3,3 +3,18 @@
 `run.train_moderation` trains a classifier from labelled data sets; `blend.blend_classifiers` makes
 one classifier of two trained ones. What they write is a judge: `moderation:OUT`.
 """
+
+from __future__ import annotations
+
+from truing.core.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "blend": "blend_classifiers read_run_settings",
+        "classifier_export": "ModerationResult",
+        "examples": "ModerationTrainingSet read_moderation_set",
+        "run": "train_moderation",
+        "settings": "ModerationTrainingSettings",
+    },
+)
