@@ -138,22 +138,16 @@ def compute_card_metrics(
 
     is_home = sources == home
     per_category: dict[str, ClassificationScores] = {}
-    macro_over = []
     for k, name in enumerate(category_ids, questions):
         rows = is_home & _is_decided(targets[:, k])
-        if not rows.any():
-            continue
-        scores = classification_scores(
-            verdicts[rows, k].tolist(),
-            (targets[rows, k] == 1).tolist(),
-            p[rows, k].tolist(),
-            groups[rows].tolist(),
-        )
-        if scores.n_positive >= MIN_POSITIVES:
-            macro_over.append(name)
-        else:
-            scores = _without_unstable_scores(scores)
-        per_category[name] = scores
+        if rows.any():
+            per_category[name] = classification_scores(
+                verdicts[rows, k].tolist(),
+                (targets[rows, k] == 1).tolist(),
+                p[rows, k].tolist(),
+                groups[rows].tolist(),
+            )
+    macro_over = [n for n, s in per_category.items() if s.n_positive >= MIN_POSITIVES]
 
     decided = is_home[:, None] & _is_decided(targets)
     decided[:, :questions] = False
@@ -165,7 +159,10 @@ def compute_card_metrics(
     return CardMetrics(
         n=int(is_home.sum()),
         questions=sets.get(home, {}),
-        per_category=per_category,
+        per_category={
+            name: scores if name in macro_over else _without_unstable_scores(scores)
+            for name, scores in per_category.items()
+        },
         micro_f1=micro_f1,
         macro_f1=float(np.mean(f1_estimates)) if f1_estimates else None,
         macro_over=tuple(macro_over),
