@@ -9,14 +9,17 @@ that selected or blocked answers for it, so that such a judge cannot measure it.
 
 from __future__ import annotations
 
-from truing.core.lazy import lazy_exports
+from truing.align.best_of import BestOf, best_of
+from truing.align.curve import best_of_curve, best_of_kl, retained_effect
+from truing.align.prompted import Prompted, load_prefix, prompted
 
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "": "best_of prompted",
-        "best_of": "BestOf",
-        "curve": "best_of_curve best_of_kl retained_effect",
-        "prompted": "Prompted load_prefix",
-    },
-)
+__all__ = [
+    "BestOf",
+    "Prompted",
+    "best_of",
+    "best_of_curve",
+    "best_of_kl",
+    "load_prefix",
+    "prompted",
+    "retained_effect",
+]
