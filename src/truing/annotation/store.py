@@ -271,12 +271,16 @@ def open_store(url: str, *, upgrade: bool = False, clock: Clock | None = None) -
     engine = make_engine(url)
     shown_url = engine.url.render_as_string(hide_password=True)
     try:
-        _check_schema(engine, shown_url, upgrade)
-    except DatabaseError as error:  # includes OperationalError
-        reason = str(error.orig).strip().splitlines()[0]
-        raise UserError(f"--db {shown_url}: cannot be opened ({reason})") from error
-    store = Store(engine, clock)
-    store.write(_clamp_leases)
+        try:
+            _check_schema(engine, shown_url, upgrade)
+        except DatabaseError as error:  # includes OperationalError
+            reason = str(error.orig).strip().splitlines()[0]
+            raise UserError(f"--db {shown_url}: cannot be opened ({reason})") from error
+        store = Store(engine, clock)
+        store.write(_clamp_leases)
+    except BaseException:
+        engine.dispose()  # or the pool keeps its connections open until they are collected
+        raise
     return store
 
 
