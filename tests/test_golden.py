@@ -67,19 +67,19 @@ def again(name: str) -> Any:
     return json.loads(out)
 
 
-def check_same(found: Any, stored: Any, place: str = "", digits: float = 1e-4) -> None:
+def assert_same(found: Any, stored: Any, place: str = "", digits: float = 1e-4) -> None:
     """Asserts that everything stored is found; floats to `digits`, keys that are new are allowed."""
     if isinstance(stored, dict):
         assert isinstance(found, dict), place
         for key, value in stored.items():
             if not UNSTABLE.fullmatch(key):
                 assert key in found, f"{place}.{key} is missing"
-                check_same(found[key], value, f"{place}.{key}", digits)
+                assert_same(found[key], value, f"{place}.{key}", digits)
     elif isinstance(stored, list):
         assert isinstance(found, list), place
         assert len(found) == len(stored), place
         for at, (one, other) in enumerate(zip(found, stored)):
-            check_same(one, other, f"{place}[{at}]", digits)
+            assert_same(one, other, f"{place}[{at}]", digits)
     elif isinstance(stored, float):
         assert found == pytest.approx(stored, rel=digits, abs=1e-6), place
     else:
@@ -91,13 +91,13 @@ def rows(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def check_same_rows(folder: str) -> None:
+def assert_same_rows(folder: str) -> None:
     """Asserts that the JSONL files of a folder have the rows, and the names, of the stored one."""
     stored, found = STORED / folder, Path(folder)
     names = {str(p.relative_to(stored)) for p in stored.rglob("*.jsonl")}
     assert {str(p.relative_to(found)) for p in found.rglob("*.jsonl")} == names
     for name in sorted(names):
-        check_same(rows(found / name), rows(stored / name), f"{folder}/{name}")
+        assert_same(rows(found / name), rows(stored / name), f"{folder}/{name}")
 
 
 def jsonl_bytes(folder: str) -> dict[str, bytes]:
@@ -187,7 +187,9 @@ def server(*words: str, answers_at: str) -> Iterator[str]:
     ],
 )
 def test_what_is_stored_reads_as_before(name: str) -> None:
-    check_same(again(name), COMMANDS[name]["output"], name)
+    stored = COMMANDS[name]["output"]
+    assert stored  # an empty object would be the same as anything
+    assert_same(again(name), stored, name)
 
 
 def test_the_top_level_package_reads_a_stored_run() -> None:
@@ -242,10 +244,11 @@ def test_a_finished_folder_is_known_as_finished(name: str, folder: str) -> None:
 )
 def test_the_same_command_makes_the_same_folder(name: str, folder: str) -> None:
     shutil.rmtree(folder)
-    check_same(again(name), COMMANDS[name]["output"], name)
-    check_same_rows(folder)
+    assert_same(again(name), COMMANDS[name]["output"], name)
+    assert_same_rows(folder)
+    assert jsonl_bytes(folder)
     stored = json.loads((STORED / folder / "manifest.json").read_text("utf-8"))
-    check_same(json.loads(Path(folder, "manifest.json").read_text("utf-8")), stored, folder)
+    assert_same(json.loads(Path(folder, "manifest.json").read_text("utf-8")), stored, folder)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end() -> None:
@@ -261,20 +264,21 @@ def test_an_interrupted_run_goes_on_to_the_same_end() -> None:
     again("evaluate interrupted")
     found, stored = rows(path), rows(finished / "responses.jsonl")
     changed = [a for a, b in zip(found, stored) if a["message"] != b["message"]]
-    check_same(changed, [kept])
+    assert_same(changed, [kept])
     changed[0]["message"] = next(
         b["message"] for a, b in zip(found, stored) if a["message"] != b["message"]
     )
-    check_same(found, stored)
+    assert_same(found, stored)
     for judged in (finished / "judgements").glob("*.jsonl"):
-        check_same(rows(folder / "judgements" / judged.name), rows(judged), judged.name)
+        assert_same(rows(folder / "judgements" / judged.name), rows(judged), judged.name)
     assert truing.Run(folder).manifest.complete
 
 
 def test_an_interrupted_run_has_the_rates_of_an_uninterrupted_one() -> None:
     found = again("evaluate interrupted")
     stored = dict(COMMANDS["evaluate finished"]["output"], run="evaluated/interrupted")
-    check_same(found, stored)
+    assert_same(found, stored)
+    assert len(rows(Path("evaluated/interrupted/responses.jsonl"))) == 24
 
 
 def test_judges_are_known_by_their_hashes_and_new_ones_are_added() -> None:
@@ -295,12 +299,12 @@ def test_a_plan_again_gives_the_same_report() -> None:
     before = jsonl_bytes("planned")
     shutil.rmtree("planned/plain/helpful")  # one run afresh, the others as they are
     again("run plan")
-    check_same_rows("planned")
+    assert_same_rows("planned")
     assert {k: v for k, v in jsonl_bytes("planned").items() if "plain/helpful" not in k} == {
         k: v for k, v in before.items() if "plain/helpful" not in k
     }
     stored = json.loads((STORED / "planned/report.json").read_text("utf-8"))
-    check_same(json.loads(Path("planned/report.json").read_text("utf-8")), stored, "report")
+    assert_same(json.loads(Path("planned/report.json").read_text("utf-8")), stored, "report")
 
 
 def test_labels_of_stored_draws_and_further_draws() -> None:
@@ -311,11 +315,11 @@ def test_labels_of_stored_draws_and_further_draws() -> None:
     stored = rows(labels)
     labels.unlink()
     again("label refused")
-    check_same(rows(labels), stored)
+    assert_same(rows(labels), stored)
     words = ("label", "evaluated/finished", "--question", "refused", "--n", "4", "--draw-only")
     assert call(*words)[0] == 0
     drawn = rows(Path(draws))
-    check_same(drawn[:16], rows(STORED / draws))
+    assert_same(drawn[:16], rows(STORED / draws))
     refused = [(d["sample_id"], d.get("index", 0)) for d in drawn if d["question"] == "refused"]
     assert len(drawn) == 20 and len(set(refused)) == 12
 
@@ -326,13 +330,16 @@ def test_moderated_rows_go_on_where_they_stopped() -> None:
     path.write_bytes(b"".join(lines[:2]) + lines[2][:9])
     found = again("moderate")
     known = {key: COMMANDS["moderate"]["output"][key] for key in ("judge", "judge_hash")}
-    check_same(found, known | {"resumed_at": 2, "rows": 3})
-    check_same(rows(path), rows(STORED / "moderated.jsonl"))
+    assert_same(found, known | {"resumed_at": 2, "rows": 3})
+    assert_same(rows(path), rows(STORED / "moderated.jsonl"))
+    assert path.read_bytes().startswith(b"".join(lines[:2]))  # finished rows are left alone
 
 
 def test_rankings_by_a_stored_judge() -> None:
-    check_same(again("rank by"), COMMANDS["rank by"]["output"])
-    check_same_rows("ranked/answers")
+    before = jsonl_bytes("ranked/answers")
+    assert_same(again("rank by"), COMMANDS["rank by"]["output"])
+    assert_same_rows("ranked/answers")
+    assert jsonl_bytes("ranked/answers") == before  # the stored verdicts are used
 
 
 # -- the study
@@ -345,30 +352,30 @@ def load_database(dump: str, name: str) -> None:
     connection.close()
 
 
-def check_export(database: str, out: str) -> None:
+def assert_same_export(database: str, out: str) -> None:
     """Asserts that the export of a database is the stored one."""
     status, said, error = call(
         "redteam", "export", "--db", database, "--out", out, "--text", "--json"
     )
     assert status == 0, error
-    check_same(json.loads(said), COMMANDS["export study"]["output"])
+    assert_same(json.loads(said), COMMANDS["export study"]["output"])
     names = {
         str(p.relative_to(STORED / "exported")) for p in (STORED / "exported").rglob("*.jsonl")
     }
     assert len(names) == 20
     for name in sorted(names):
-        check_same(rows(Path(out, name)), rows(STORED / "exported" / name), name)
+        assert_same(rows(Path(out, name)), rows(STORED / "exported" / name), name)
 
 
 def test_a_stored_study_is_exported() -> None:
     pytest.importorskip("sqlalchemy")
     load_database("study.sql", "study.sqlite")
-    check_export("study.sqlite", "exported-now")
+    assert_same_export("study.sqlite", "exported-now")
     shutil.rmtree("labelled")
     shutil.copytree("evaluated/finished", "labelled")
-    check_same(again("export into run"), COMMANDS["export into run"]["output"])
-    check_same_rows("labelled")
-    check_same(again("show labelled"), COMMANDS["show labelled"]["output"])
+    assert_same(again("export into run"), COMMANDS["export into run"]["output"])
+    assert_same_rows("labelled")
+    assert_same(again("show labelled"), COMMANDS["show labelled"]["output"])
     # Rows that are in review already are not imported twice.
     shutil.rmtree("exported-again")
     assert again("import drawn rows") == {"evaluated/finished": 0}
@@ -394,7 +401,7 @@ def test_a_study_of_an_old_schema_is_brought_up_and_served() -> None:
                 if name == "redteamer-0":
                     (mine,) = set(re.findall(r'href="(/dialogues/[0-9a-f]+)"', home.text))
                     assert "how do i true wheel 0" in web.get(mine).text
-    check_export("old.sqlite", "exported-now")
+    assert_same_export("old.sqlite", "exported-now")
 
 
 # -- trained models
@@ -403,8 +410,11 @@ def test_a_study_of_an_old_schema_is_brought_up_and_served() -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", ["train sft", "train cost"])
 def test_a_finished_training_is_known_as_finished(name: str) -> None:
+    before = jsonl_bytes("models")
     found = again(name)
-    check_same(found, COMMANDS[name]["output"] | {"done_now": 0, "last": {}})
+    assert_same(found, COMMANDS[name]["output"] | {"done_now": 0, "last": {}})
+    assert found["done_now"] == 0
+    assert jsonl_bytes("models") == before
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -422,7 +432,7 @@ def test_an_unfinished_training_goes_on_to_the_same_numbers(kind: str) -> None:
         if "warning" in row:
             row["warning"] = bool(row["warning"])
     assert [row["step"] for row in after] == [1, 2, 3, 4, 5, 6]
-    check_same(after, full, kind, digits=2e-3)
+    assert_same(after, full, kind, digits=2e-3)
     stored = json.loads((STORED / "models/sft/truing.json").read_text("utf-8"))
     card = json.loads(Path("models", kind, "truing.json").read_text("utf-8"))
     assert card["kind"] == kind and card["base_sha256"] == stored["base_sha256"]
@@ -434,32 +444,32 @@ def test_an_unfinished_moderation_classifier_goes_on_to_the_same_card() -> None:
     out = "models/moderation-unfinished"
     status, said, error = call(*[out if w == "models/moderation" else w for w in words])
     assert status == 0, error
-    check_same(
+    assert_same(
         rows(Path(out, "log.jsonl")), rows(STORED / "models/moderation/log.jsonl"), digits=2e-3
     )
     stored = COMMANDS["train moderation"]["output"]["card"]
     found = json.loads(said)["card"]
     for key in ("data", "data_hash", "n", "method", "lineage", "languages", "questions"):
-        check_same(found[key], stored[key], key, digits=2e-3)
+        assert_same(found[key], stored[key], key, digits=2e-3)
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_trained_judges_and_models_give_the_stored_answers() -> None:
     name = "moderate by a trained judge"
     known = {key: COMMANDS[name]["output"][key] for key in ("judge", "judge_hash")}
-    check_same(again(name), known | {"resumed_at": 5, "rows": 0})
+    assert_same(again(name), known | {"resumed_at": 5, "rows": 0})
     Path("moderated-by-model.jsonl").unlink()
     Path("moderated-by-model.jsonl.state").unlink()
-    check_same(again(name), COMMANDS[name]["output"], name)
-    check_same(rows(Path("moderated-by-model.jsonl")), rows(STORED / "moderated-by-model.jsonl"))
+    assert_same(again(name), COMMANDS[name]["output"], name)
+    assert_same(rows(Path("moderated-by-model.jsonl")), rows(STORED / "moderated-by-model.jsonl"))
     (judged,) = Path("evaluated/local/judgements").glob("cost-*.jsonl")
     judged.unlink()
     status, _, error = call("judge", "evaluated/local", "--judge", "cost:models/cost")
     assert status == 0, error
-    check_same_rows("evaluated/local")
+    assert_same_rows("evaluated/local")
     again("evaluate local")  # known as finished: the model has the hash that the manifest holds
-    check_same(again("rank by cost"), COMMANDS["rank by cost"]["output"])
-    check_same_rows("evaluated/local")
+    assert_same(again("rank by cost"), COMMANDS["rank by cost"]["output"])
+    assert_same_rows("evaluated/local")
 
 
 @pytest.mark.usefixtures("one_thread")
