@@ -87,8 +87,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'truing' has no attribute {name!r}")
     from truing.specs.resolve import load_object
 
-    found = globals()[name] = load_object(_LATE[name])
-    return found
+    exported = globals()[name] = load_object(_LATE[name])
+    return exported
 
 
 def __dir__() -> list[str]:
@@ -101,16 +101,16 @@ def model(spec: str) -> Model:
     """
     from truing.specs.resolve import resolve
 
-    made: Model = resolve(spec, "model")
-    return made
+    resolved: Model = resolve(spec, "model")
+    return resolved
 
 
 def data(spec: str) -> Dataset:
     """The data set that a spec names (`builtin:safety`, `xstest:prompts`, `file:mine.jsonl`)."""
     from truing.specs.resolve import resolve
 
-    made: Dataset = resolve(spec, "data")
-    return made
+    resolved: Dataset = resolve(spec, "data")
+    return resolved
 
 
 def judge(spec: str) -> Judge:
@@ -119,16 +119,16 @@ def judge(spec: str) -> Judge:
     """
     from truing.specs.resolve import resolve
 
-    made: Judge = resolve(spec, "judge")
-    return made
+    resolved: Judge = resolve(spec, "judge")
+    return resolved
 
 
 def attack(spec: str) -> Attack:
     """The attack that a spec names (`rewrite:past_tense`)."""
     from truing.specs.resolve import resolve
 
-    made: Attack = resolve(spec, "attack")
-    return made
+    resolved: Attack = resolve(spec, "attack")
+    return resolved
 
 
 def guard(inner: Model, folder: str | Path, **parts: Any) -> Model:

@@ -76,9 +76,9 @@ def pair_runs(run_a: Run | str | Path, run_b: Run | str | Path) -> RunPair:
             )
         shared = equal
 
-    kept = set(shared)
-    only_a = tuple(key for key in positions_a if key not in kept)
-    only_b = tuple(key for key in positions_b if key not in kept)
+    shared_keys = set(shared)
+    only_a = tuple(key for key in positions_a if key not in shared_keys)
+    only_b = tuple(key for key in positions_b if key not in shared_keys)
     for path, left_out in ((a.path, only_a), (b.path, only_b)):
         if left_out:
             examples = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")

@@ -32,7 +32,7 @@ DEMOGRAPHIC_QUESTIONS: dict[str, tuple[str, ...]] = {
 class ExposureStatus(Struct, frozen=True, kw_only=True):
     """A person's exposure: points of the last 24 hours, the budget, and until when they must pause.
 
-    `reason` is "budget", "break" or empty (no pause).
+    `pause_until` is in seconds since the epoch. `reason` is "budget", "break" or empty (no pause).
     """
 
     used: float

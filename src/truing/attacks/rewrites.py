@@ -139,8 +139,11 @@ def shuffled(text: str, rng: random.Random) -> str:
             rng.shuffle(middle)
             word = word[0] + "".join(middle) + word[-1]
         letters = [c.swapcase() if rng.random() < 0.3 else c for c in word]
+        # "ß" in upper case is two letters: only the first of them is changed.
         noisy = [
-            chr(ord(c) + rng.choice((-1, 1))) if c.isalpha() and rng.random() < 0.04 else c
+            chr(ord(c[0]) + rng.choice((-1, 1))) + c[1:]
+            if c.isalpha() and rng.random() < 0.04
+            else c
             for c in letters
         ]
         words.append("".join(noisy))

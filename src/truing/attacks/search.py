@@ -200,17 +200,17 @@ class TapSearch(SteeredSearch):
         if not is_attackable(sample):
             return derive_sample(sample, SKIPPED_TAG, sample.conversation)
         rng = attack_rng(self._seed, sample, self.kind)
-        kept: list[_Attempt] = []
+        beam: list[_Attempt] = []
         queries = fruitless_levels = 0
         while queries < self._budget.queries and fruitless_levels < _MAX_FRUITLESS_LEVELS:
-            level = await self._expand(sample, kept, target, self._budget.queries - queries, rng)
+            level = await self._expand(sample, beam, target, self._budget.queries - queries, rng)
             queries += len(level)
             fruitless_levels = 0 if level else fruitless_levels + 1
             # The sort is stable: of equal scores the newer wording is kept.
-            kept = sorted([*level, *kept], key=lambda a: -a.score)[: self._budget.width]
-            if kept and kept[0].score >= _SUCCESS_SCORE:
+            beam = sorted([*level, *beam], key=lambda a: -a.score)[: self._budget.width]
+            if beam and beam[0].score >= _SUCCESS_SCORE:
                 break
-        return self._attacked_sample(sample, kept[0] if kept else None, queries)
+        return self._attacked_sample(sample, beam[0] if beam else None, queries)
 
     async def _expand(
         self,

@@ -195,10 +195,10 @@ def _read_responses(columns: _ColumnMap, last_answer: str | None) -> tuple[Respo
     if key not in record.data or record.data[key] is None:
         return () if last_answer is None else (recorded_response(last_answer),)
     value = record.data[key]
-    many = value if isinstance(value, list) else [value]
-    if not all(isinstance(v, str) for v in many):
+    texts = value if isinstance(value, list) else [value]
+    if not all(isinstance(v, str) for v in texts):
         raise record.error(f"{key}: expected text or a list of texts")
-    return tuple(recorded_response(text, index) for index, text in enumerate(many))
+    return tuple(recorded_response(text, index) for index, text in enumerate(texts))
 
 
 def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preference]:

@@ -32,7 +32,7 @@ _DO = (
     r"(?:access|information|the ability|"
     r"personal|any information|real|feelings|a personal)|feel comfortable|know|possess)"
 )
-_REFUSES = re.compile(
+_REFUSAL_PATTERN = re.compile(
     rf"\bi(?:'m| am)? ?(?:simply |just |really |also |therefore |still |unfortunately )?{_NOT}"
     rf"(?: (?:and|or) (?:cannot|will not|won't|must not|should not))?,? (?:\w+ly )?{_DO}"
     r"|\bi(?:'m| am) (?:\w+ly )?(?:unable|not able|not capable|not going|not willing|not "
@@ -124,7 +124,7 @@ def _features(text: str) -> dict[str, float]:
     refusing = moral = words_before = 0
     for sentence in sentences:
         words = len(sentence.split())
-        if _REFUSES.search(sentence):
+        if _REFUSAL_PATTERN.search(sentence):
             refusing += words
             # Only the first refusing sentence counts for its position.
             words_before_refusal = (
@@ -191,7 +191,7 @@ class RefusalRule:
     question = "refused"
     lineage = Lineage(
         name=name,
-        hash=digest("refusal/1", _REFUSES.pattern, _MORAL.pattern, repr(_WEIGHTS)),
+        hash=digest("refusal/1", _REFUSAL_PATTERN.pattern, _MORAL.pattern, repr(_WEIGHTS)),
         licence="Apache-2.0",
         data=("xstest (tuning half of its prompts)",),
     )

@@ -46,11 +46,13 @@ class _Count(Struct):
 
 
 def _read_scored(data: bytes) -> _PromptLogprobs:
-    made = msgspec.json.decode(data, type=_Scored)
-    found = made.prompt_logprobs or (made.choices[0].prompt_logprobs if made.choices else None)
-    if found is None:
+    reply = msgspec.json.decode(data, type=_Scored)
+    logprobs = reply.prompt_logprobs or (
+        reply.choices[0].prompt_logprobs if reply.choices else None
+    )
+    if logprobs is None:
         raise ValueError("no prompt_logprobs: the endpoint is no vLLM server")
-    return found
+    return logprobs
 
 
 def _read_count(data: bytes) -> int:
@@ -78,7 +80,7 @@ class VllmServer(OpenAIModel):
             # answer.
             head = {"model": name, "messages": prefix.to_openai(), "add_generation_prompt": True}
             start = await self._ask(self.tokenize, head, _read_count)
-        made = []
+        logprobs = []
         for continuation in continuations:
             how = {"model": name, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
             if isinstance(prefix, str):
@@ -93,28 +95,30 @@ class VllmServer(OpenAIModel):
                     "continue_final_message": True,
                 }
                 body, endpoint = {**how, **more}, self.chat
-            found = await self._ask(endpoint, body, _read_scored)
+            positions = await self._ask(endpoint, body, _read_scored)
             # With prompt_logprobs=0 each position lists the token of the prompt alone; position 0
             # is null because nothing precedes it.
-            made.append([next(iter(p.values())).logprob for p in found[max(start, 1) :] if p])
-        return made
+            logprobs.append(
+                [next(iter(p.values())).logprob for p in positions[max(start, 1) :] if p]
+            )
+        return logprobs
 
     async def _ask(self, endpoint: Endpoint, body: dict[str, Any], read: Any) -> Any:
-        made = await endpoint.send_request(_encode(body), read)
-        if isinstance(made, Failure):
+        reply = await endpoint.send_request(_encode(body), read)
+        if isinstance(reply, Failure):
             raise UserError(
-                f"{self.name}: no log-probabilities from {endpoint.url}: {made.message}"
+                f"{self.name}: no log-probabilities from {endpoint.url}: {reply.message}"
             )
-        return made
+        return reply
 
 
 def build(args: Args) -> VllmServer:
     """The model of a `vllm:` spec with `base_url=`; the other arguments are those of `openai:`."""
     base = validate_url(args, args.text("base_url", "")).rstrip("/")
-    made = build_openai(args, VllmServer)
-    made.name = f"vllm:{args.name}"
-    made.lineage = msgspec.structs.replace(made.lineage, name=made.name)
-    made.chat, made.completions = made.endpoint, made.endpoint.with_url(f"{base}/completions")
+    model = build_openai(args, VllmServer)
+    model.name = f"vllm:{args.name}"
+    model.lineage = msgspec.structs.replace(model.lineage, name=model.name)
+    model.chat, model.completions = model.endpoint, model.endpoint.with_url(f"{base}/completions")
     # vLLM serves its own routes at the root, not below /v1.
-    made.tokenize = made.endpoint.with_url(f"{base.removesuffix('/v1')}/tokenize")
-    return made
+    model.tokenize = model.endpoint.with_url(f"{base.removesuffix('/v1')}/tokenize")
+    return model

@@ -118,10 +118,10 @@ def find_dialogue_files(folder: Path, files: Sequence[Path] = ()) -> list[Path]:
     if files:
         return list(files)
     tests = folder / TESTS_FOLDER
-    found = sorted(path for path in tests.glob("*") if path.suffix in (".yml", ".yaml"))
-    if not found:
+    files_in_folder = sorted(path for path in tests.glob("*") if path.suffix in (".yml", ".yaml"))
+    if not files_in_folder:
         raise PlanError(f"{tests}: no dialogues (*.yml); docs/rails.md shows how to write them")
-    return found
+    return files_in_folder
 
 
 def read_dialogues(files: Sequence[Path]) -> list[DialogueTest]:

@@ -47,9 +47,9 @@ def _select_reasons(
                 outcomes.get(key) == name for outcomes in outcomes_by_variant.values()
             ):
                 reasons[key] = name
-    rest = [k for k in keys if k not in reasons]
+    without_reason = [k for k in keys if k not in reasons]
     # A fixed seed: the same runs give the same report.
-    for key in random.Random(0).sample(rest, min(SAMPLE_SIZE, len(rest))):
+    for key in random.Random(0).sample(without_reason, min(SAMPLE_SIZE, len(without_reason))):
         reasons[key] = "sample"
     return reasons
 

@@ -39,7 +39,9 @@ def test_every_target_is_predicted_once_behind_its_own_tokens(
             else part.visible
         )
         assert len(part.ids) or isinstance(part, Segment)
-        for row, target, place in zip(part.wanted.rows, part.wanted.targets, part.wanted.places):
+        for row, target, place in zip(
+            part.predictions.rows, part.predictions.targets, part.predictions.places
+        ):
             assert int(place) not in found
             found[int(place)] = (
                 int(target),
@@ -89,9 +91,9 @@ def test_a_small_tree_is_one_segment_with_a_visibility_mask() -> None:
         [1, 1, 1, 0],
         [1, 1, 0, 1],  # the second branch does not see the first
     ]
-    assert part.wanted.rows.tolist() == [2, 3]
-    assert part.wanted.targets.tolist() == [100, 101]
-    assert part.wanted.places.tolist() == [0, 1]
+    assert part.predictions.rows.tolist() == [2, 3]
+    assert part.predictions.targets.tolist() == [100, 101]
+    assert part.predictions.places.tolist() == [0, 1]
 
 
 def test_a_single_sequence_is_plainly_causal() -> None:
@@ -107,7 +109,7 @@ def test_a_long_shared_head_is_read_once_and_closed_after_its_segments() -> None
     assert isinstance(shared, SharedHead) and shared.ids.tolist() == head and shared.start == 0
     assert isinstance(first, Segment) and first.ids.tolist() == [1, 2, 3]
     assert isinstance(second, Segment) and second.positions.tolist() == [8, 9, 10]
-    assert len(shared.wanted.rows) == 0
+    assert len(shared.predictions.rows) == 0
 
 
 def test_no_sequences_no_parts() -> None:

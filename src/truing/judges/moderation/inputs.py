@@ -102,10 +102,10 @@ class InputEncoder:
         ids = [self._cls, *prompt, self._sep]
         segments = [0] * len(ids)
         if response is not None:
-            kept = cut_middle(response, self.response, 0.75)
-            cut += len(response) - len(kept)
-            ids += [*kept, self._sep]
-            segments += [1] * (len(kept) + 1)
+            fitted_response = cut_middle(response, self.response, 0.75)
+            cut += len(response) - len(fitted_response)
+            ids += [*fitted_response, self._sep]
+            segments += [1] * (len(fitted_response) + 1)
         return EncodedInput(tuple(ids), tuple(segments), cut)
 
     def _fit_turns(self, turns: Sequence[list[int]]) -> tuple[list[int], int]:

@@ -240,7 +240,7 @@ class _TreeRun:
             keep=True,
         )
         hidden = forward.hidden(torch.from_numpy(head.ids).to(forward.device), positions, step)
-        self._fill(hidden, [head.wanted], [0])
+        self._fill(hidden, [head.predictions], [0])
         block = self._block
         if block is not None:
             self.heads.append(block.then(step.k, step.v))
@@ -260,17 +260,22 @@ class _TreeRun:
                 forward.device
             )
             step = PackedStep(_groups(parts, offsets, forward.device), positions, self._block)
-            self._fill(forward.hidden(ids, positions, step), [p.wanted for p in parts], offsets)
+            self._fill(
+                forward.hidden(ids, positions, step), [p.predictions for p in parts], offsets
+            )
         return 0
 
     def _fill(
-        self, hidden: Tensor, wanted: Sequence[PredictionTargets], offsets: Sequence[int] | Ints
+        self,
+        hidden: Tensor,
+        predictions: Sequence[PredictionTargets],
+        offsets: Sequence[int] | Ints,
     ) -> None:
-        rows = np.concatenate([w.rows + f for w, f in zip(wanted, offsets)])
+        rows = np.concatenate([w.rows + f for w, f in zip(predictions, offsets)])
         if not len(rows):
             return
-        targets = np.concatenate([w.targets for w in wanted])
-        places = np.concatenate([w.places for w in wanted])
+        targets = np.concatenate([w.targets for w in predictions])
+        places = np.concatenate([w.places for w in predictions])
         # Choices that differ only after a position share its row: its logits are computed once.
         distinct, row_of_target = np.unique(rows, return_inverse=True)
         order = np.argsort(row_of_target, kind="stable")

@@ -37,7 +37,7 @@ class SharedHead:
 
     ids: Ints
     start: int
-    wanted: PredictionTargets
+    predictions: PredictionTargets
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Segment:
     ids: Ints
     positions: Ints
     visible: NDArray[np.bool_] | None
-    wanted: PredictionTargets
+    predictions: PredictionTargets
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class PrefixTree:
                 rows.append(np.arange(start - base, end - base))
                 targets.append(self.targets[i][skip : skip + end - start])
                 places.append(np.arange(end - start) + self.places[i] + skip)
-        return _wanted(rows, targets, places)
+        return _prediction_targets(rows, targets, places)
 
     def _segment(self, low: int, high: int, base: int) -> Segment:
         ids, positions, rows, targets, places = [], [], [], [], []
@@ -169,7 +169,10 @@ class PrefixTree:
             places.append(np.arange(start, len(row)) - self.starts[i] + self.places[i])
         visible = None if high - low == 1 else _sight(spans, count)
         return Segment(
-            np.concatenate(ids), np.concatenate(positions), visible, _wanted(rows, targets, places)
+            np.concatenate(ids),
+            np.concatenate(positions),
+            visible,
+            _prediction_targets(rows, targets, places),
         )
 
 
@@ -179,7 +182,9 @@ def _common(a: Ints, b: Ints) -> int:
     return int(differ[0]) if len(differ) else n
 
 
-def _wanted(rows: list[Ints], targets: list[Ints], places: list[Ints]) -> PredictionTargets:
+def _prediction_targets(
+    rows: list[Ints], targets: list[Ints], places: list[Ints]
+) -> PredictionTargets:
     if not rows:
         none = np.empty(0, dtype=np.int64)
         return PredictionTargets(none, none, none)

@@ -280,13 +280,13 @@ class _ExpressionCompiler:
     def _visit_BoolOp(self, node: ast.BoolOp) -> Evaluator:
         operands = [self.compile(value) for value in node.values]
         # `or` stops at the first true operand, `and` at the first false one.
-        stops_at = isinstance(node.op, ast.Or)
+        deciding_value = isinstance(node.op, ast.Or)
 
         def evaluate(context: Context) -> Any:
             value: Any = False
             for operand in operands:
                 value = operand(context)
-                if bool(value) is stops_at:
+                if bool(value) is deciding_value:
                     break
             return value
 

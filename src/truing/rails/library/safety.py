@@ -224,8 +224,8 @@ async def injection_check_chunks(turn: TurnContext, text: Any, **params: Any) ->
     clean = [chunk for chunk in chunks if find_injected_instruction(str(chunk)) is None]
     if len(clean) == len(chunks):
         return RailOutcome.allow()
-    dropped = len(chunks) - len(clean)
-    turn.set_reason(f"{dropped} of {len(chunks)} retrieved chunks give orders")
+    n_dropped = len(chunks) - len(clean)
+    turn.set_reason(f"{n_dropped} of {len(chunks)} retrieved chunks give orders")
     rewritten: Any = clean if isinstance(text, list) else "\n\n".join(map(str, clean))
     return RailOutcome(decision="transform", transforms={"relevant_chunks": rewritten})
 

@@ -171,8 +171,8 @@ class LlmCallCounter:
     def _count_dialog(self) -> LlmCallCount:
         """Returns the cost of the part of a turn after the input rails."""
         config = self.config
-        rails_of_answer = self.count_stage("output").worst + self.count_stage("retrieval").worst
-        general_answer = LlmCallCount(1) + rails_of_answer
+        answer_rails_cost = self.count_stage("output").worst + self.count_stage("retrieval").worst
+        general_answer = LlmCallCount(1) + answer_rails_cost
         if not config.user_messages:
             flows = self.program.flows.values()
             if not any(not flow.system and not flow.is_subflow for flow in flows):
@@ -180,7 +180,7 @@ class LlmCallCounter:
             return general_answer.max_with(self._count_flows_of_turn())
         if config.single_call:
             # Intent, next step and message come from one call.
-            return LlmCallCount(1) + self._count_flows_of_turn().max_with(rails_of_answer)
+            return LlmCallCount(1) + self._count_flows_of_turn().max_with(answer_rails_cost)
         intent_is_embedded = config.embeddings_only and (
             config.embeddings_threshold is None or bool(config.embeddings_fallback)
         )

@@ -40,8 +40,13 @@ def by_expectation(report: ReportData, data: str) -> Figure | None:
             summary = variant.summaries.get(data)
             for row in summary.outcomes if summary else ():
                 if row.expect == expect and row.category is None:
-                    many = len(report.variants) > 1
-                    rows.append((f"{word} · {variant.name}" if many else word, _outcome_parts(row)))
+                    several_variants = len(report.variants) > 1
+                    rows.append(
+                        (
+                            f"{word} · {variant.name}" if several_variants else word,
+                            _outcome_parts(row),
+                        )
+                    )
     return _outcome_figure(f"{data}: outcomes by kind of prompt", rows) if rows else None
 
 

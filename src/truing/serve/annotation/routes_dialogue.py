@@ -32,10 +32,10 @@ async def start_dialogue(request: AppRequest) -> Response[Any]:
 async def dialogue_page(request: AppRequest, dialogue: PathParam) -> Response[Any]:
     """Shows a dialogue to its author."""
     session = await require_session(request, "redteamer")
-    view = await session.state.read(
+    dialogue_view = await session.state.read(
         lambda tx: dialogues.view_dialogue(tx, dialogue, session.user.id)
     )
-    return session.render("dialogue.html", dialogue=view)
+    return session.render("dialogue.html", dialogue=dialogue_view)
 
 
 @post("/dialogues/{dialogue:str}/say")
@@ -84,15 +84,15 @@ async def pick_response(request: AppRequest, dialogue: PathParam, turn: PathPara
 async def closing_page(request: AppRequest, dialogue: PathParam) -> Response[Any]:
     """Shows the closing form, in which every response gets a grade."""
     session = await require_session(request, "redteamer")
-    view = await session.state.read(
+    dialogue_view = await session.state.read(
         lambda tx: dialogues.view_dialogue(tx, dialogue, session.user.id)
     )
-    if view.state == "open" and not any(turn.picked for turn in view.turns):
+    if dialogue_view.state == "open" and not any(turn.picked for turn in dialogue_view.turns):
         raise RequestRejected(
             "order", "Pick a response in at least one turn first, or leave the dialogue."
         )
     categories = session.state.study.categories().categories
-    return session.render("end.html", dialogue=view, categories=categories)
+    return session.render("end.html", dialogue=dialogue_view, categories=categories)
 
 
 @post("/dialogues/{dialogue:str}/end")

@@ -37,8 +37,8 @@ def ngram_matrix(rows: Sequence[EncodedInput], bits: int) -> sparse.csr_matrix:
     buckets = [ngram_buckets(row, bits) for row in rows]
     row_starts = np.cumsum([0, *(len(b) for b in buckets)])
     columns = np.concatenate(buckets) if buckets else np.zeros(0, np.int64)
-    ones = np.ones(len(columns), np.float32)
-    return sparse.csr_matrix((ones, columns, row_starts), shape=(len(rows), 1 << bits))
+    values = np.ones(len(columns), np.float32)
+    return sparse.csr_matrix((values, columns, row_starts), shape=(len(rows), 1 << bits))
 
 
 def inverse_document_frequency(x: sparse.csr_matrix) -> npt.NDArray[np.float32]:
