@@ -35,7 +35,7 @@ class PostgresCluster:
         ]
         self.bin, self.folder, self.port = binaries[-1].parent, folder, free_port()
         self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
-        self._do(
+        self._run(
             str(self.bin / "initdb"),
             "-D",
             f"{folder}/data",
@@ -52,7 +52,7 @@ class PostgresCluster:
     def start(self) -> None:
         """Starts the server; returns when it accepts connections."""
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
-        self._do(
+        self._run(
             str(self.bin / "pg_ctl"),
             "-D",
             f"{self.folder}/data",
@@ -66,7 +66,7 @@ class PostgresCluster:
 
     def crash(self) -> None:
         """Stops the server as a crash would; it recovers from its write-ahead log."""
-        self._do(str(self.bin / "pg_ctl"), "-D", f"{self.folder}/data", "-m", "immediate", "stop")
+        self._run(str(self.bin / "pg_ctl"), "-D", f"{self.folder}/data", "-m", "immediate", "stop")
 
 
 @pytest.fixture
