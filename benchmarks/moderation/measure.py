@@ -80,7 +80,7 @@ def print_figures(
         labelled = [
             n
             for n, item in enumerate(items)
-            if item.targets[k] in (0.0, 1.0) and (k != 1 or item.alone)
+            if item.targets[k] in (0.0, 1.0) and (k != 1 or item.is_prompt)
         ]
         y = [items[n].targets[k] == 1.0 for n in labelled]
         if len(labelled) < 20 or len(set(y)) < 2:

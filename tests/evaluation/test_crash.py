@@ -18,6 +18,7 @@ from tests.model_stand_ins import EvenJudge, MemoryDataset, SeedModel
 
 from truing.core.errors import RunError
 from truing.evaluation.evaluate import evaluate
+from truing.http import client
 from truing.runs.folder import Run, RunWriter
 
 
@@ -177,7 +178,6 @@ def test_second_process_is_refused(tmp_path: Path, root: Path) -> None:
 
 
 def test_limit_of_open_files_is_raised() -> None:
-    client = pytest.importorskip("truing.http.client")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))

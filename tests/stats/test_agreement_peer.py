@@ -8,13 +8,11 @@ benchmarks/engine/peers/README.md.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.stats.peer_environment import peer_interpreter
 
 from truing.stats.agreement import BootstrapOptions, krippendorff_alpha
 
@@ -40,32 +38,8 @@ print(json.dumps([alpha(json.loads(line)) for line in sys.stdin]))
 
 @pytest.fixture(scope="module")
 def peer_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The interpreter of an environment with krippendorff.
-
-    Skips where it cannot be built; with CI=true, fails instead.
-    """
-    python = Path(os.environ.get("TRUING_PEERS") or ".") / "krippendorff" / "bin" / "python"
-    if os.environ.get("TRUING_PEERS") and python.exists():
-        return str(python.absolute())
-    folder = tmp_path_factory.mktemp("peers") / "krippendorff"
-    python = folder / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    install = [
-        str(python),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "krippendorff>=0.8",
-    ]
-    installed = subprocess.run(install, capture_output=True, text=True)
-    if installed.returncode:
-        reason = f"krippendorff cannot be installed: {installed.stderr[-500:]}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return str(python)
+    """The interpreter of an environment with krippendorff."""
+    return peer_interpreter("krippendorff", "krippendorff>=0.8", tmp_path_factory.mktemp("peers"))
 
 
 def random_case(rng: np.random.Generator) -> dict[str, object]:
