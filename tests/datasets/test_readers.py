@@ -152,6 +152,13 @@ def test_an_error_never_shows_the_text_of_a_row() -> None:
         assert secret[:25] not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-1e400", float("nan"), float("inf"), 10**400])
+@pytest.mark.parametrize("accessor", ["number", "integer"])
+def test_numbers_must_be_finite(value: object, accessor: str) -> None:
+    with pytest.raises(DataError, match="f:1: k: expected a number"):
+        getattr(Record("f", ":1", {"k": value}), accessor)("k")
+
+
 # Generation is slow on a loaded machine, which says nothing about the reader.
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(

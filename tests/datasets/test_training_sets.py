@@ -114,6 +114,10 @@ def test_trls_columns(tmp_path: Path) -> None:
         ("Q", "A", "B")
     ] * 4
     assert pairs[0].margin == 0.5 and pairs[0].signs == (1, -1) and pairs[1].dimension == "safe"
+    for wrong in ([1], [1, 0], "1,-1", [True, -1]):
+        row = {"prompt": "Q", "chosen": "A", "rejected": "B", "signs": wrong}
+        with pytest.raises(DataError, match=r"w\.jsonl:1.*signs"):
+            list(resolve(f"trl:{lines(tmp_path / 'w.jsonl', [row])}", "data").preferences())
     path = lines(
         tmp_path / "s.jsonl",
         [
@@ -130,7 +134,7 @@ def test_trls_columns(tmp_path: Path) -> None:
     for row, word in (
         ({"chosen": [user, good], "rejected": [bad]}, "begin with the same dialogue"),
         ({"messages": [user]}, "no answer of the assistant"),
-        ({"prompt": "Q", "chosen": "A", "rejected": "B", "signs": [1, 2]}, "signs: two of"),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B", "signs": [1, 2]}, "signs: expected two"),
         ({"prompt": "", "completion": "A"}, "prompt: empty text"),
     ):
         path = lines(tmp_path / "x.jsonl", [row])

@@ -209,7 +209,7 @@ def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preferenc
     conversation, _ = _read_conversation(columns)
     dimension_name = options.extra.get("dimension") or record.data.get("dimension")
     dimension: Dimension = "safe" if dimension_name == "safe" else "helpful"
-    signs = _read_signs(record)
+    signs = record.signs()
     margin = None if record.data.get("margin") is None else record.number("margin")
     yield Preference(
         conversation=conversation,
@@ -220,21 +220,6 @@ def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preferenc
         signs=signs,
         margin=margin,
     )
-
-
-def _read_signs(record: Record) -> tuple[int, int] | None:
-    """Reads the safety signs of (`chosen`, `rejected`): +1 safe, -1 unsafe."""
-    signs = record.data.get("signs")
-    if signs is None:
-        return None
-    if (
-        not isinstance(signs, list)
-        or len(signs) != 2
-        # type() and not isinstance(): True is an int and equals 1.
-        or any(type(s) is not int or s not in (-1, 1) for s in signs)
-    ):
-        raise record.error("signs: expected two numbers, each 1 (safe) or -1 (unsafe)")
-    return signs[0], signs[1]
 
 
 DATASET = PublishedDataset(

@@ -11,6 +11,7 @@ import csv
 import gzip
 import json
 import lzma
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -68,15 +69,18 @@ class Record(Struct, frozen=True):
         raise self.error(f"{key}: expected text, got {type(value).__name__}")
 
     def number(self, key: str) -> float:
-        """Returns a number, which may be written as text."""
+        """Returns a finite number, which may be written as text."""
         value = self.value(key)
         try:
             # bool is a subclass of int: float(True) would be 1.0.
             if isinstance(value, bool):
                 raise ValueError
-            return float(value)
-        except (TypeError, ValueError):
+            number = float(value)
+            if not math.isfinite(number):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
             raise self.error(f"{key}: expected a number, got {_describe_value(value)}") from None
+        return number
 
     def integer(self, key: str, *, low: int | None = None, high: int | None = None) -> int:
         """Returns a whole number between `low` and `high`, where these are given."""
@@ -88,6 +92,19 @@ class Record(Struct, frozen=True):
         ):
             raise self.error(f"{key}: {value:g} is not a whole number from {low} to {high}")
         return int(value)
+
+    def signs(self) -> tuple[int, int] | None:
+        """Returns the safety signs of a pair's answers: +1 safe, -1 unsafe; None if not given."""
+        if not self.has("signs"):
+            return None
+        signs = self.list_value("signs")
+        if (
+            len(signs) != 2
+            # type() and not isinstance(): True is an int and equals 1.
+            or any(type(s) is not int or s not in (-1, 1) for s in signs)
+        ):
+            raise self.error("signs: expected two numbers, each 1 (safe) or -1 (unsafe)")
+        return signs[0], signs[1]
 
     def flag(self, key: str) -> bool:
         """Returns a boolean; also from 0, 1, true, false, yes and no in any case."""

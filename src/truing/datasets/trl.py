@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -104,18 +103,9 @@ def convert_pairs(record: Record, options: DatasetOptions) -> Iterable[Preferenc
         chosen=chosen,
         rejected=rejected,
         dimension=dimension,
-        signs=_read_signs(record),
+        signs=record.signs(),
         margin=record.number("margin") if record.has("margin") else None,
     )
-
-
-def _read_signs(record: Record) -> tuple[int, int] | None:
-    if not record.has("signs"):
-        return None
-    value: Any = record.list_value("signs")
-    if len(value) != 2 or any(s not in (1, -1) for s in value):
-        raise record.error("signs: two of +1 (safe) and -1 (unsafe)")
-    return int(value[0]), int(value[1])
 
 
 DATASET = PublishedDataset(

@@ -7,7 +7,7 @@ from typing import Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from truing.train.losses.policy import kl_estimate
+from truing.train.losses.policy import clipped_objective, kl_estimate
 from truing.train.losses.tensors import masked_mean
 
 GroupKind = Literal["grpo", "rloo"]
@@ -118,9 +118,9 @@ def grpo_loss(
     if kind == "rloo":
         # REINFORCE over whole answers: the answer is one action (Ahmadian et al. 2024).
         answer_ratio = torch.exp(((log_probs - old) * weight).sum(-1))
-        return -_clipped_objective(answer_ratio, advantages, epsilon).mean()
+        return -clipped_objective(answer_ratio, advantages, epsilon).mean()
     token_advantages = advantages.unsqueeze(-1) if advantages.dim() == 1 else advantages
-    loss = -_clipped_objective(torch.exp(log_probs - old), token_advantages, epsilon)
+    loss = -clipped_objective(torch.exp(log_probs - old), token_advantages, epsilon)
     if beta:
         if ref_log_probs is None:
             raise ValueError("beta > 0 needs ref_log_probs")
@@ -137,7 +137,3 @@ def grpo_loss(
     if kind == "dapo":
         return total / weight.sum().clamp(min=1)
     raise ValueError(f"kind {kind!r} is none of grpo, bnpo, dr_grpo, dapo, rloo")
-
-
-def _clipped_objective(ratio: Tensor, advantages: Tensor, epsilon: float) -> Tensor:
-    return torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages)

@@ -90,11 +90,11 @@ def gae(
     return advantages.detach(), (advantages + values[:, start:]).detach()
 
 
-def _clipped_objective(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float | None
-) -> Tensor:
-    """min(A·ρ, A·clip(ρ, 1 ± clip)) per token; A·ρ without a clip range."""
-    ratio = torch.exp(log_probs - old_log_probs)
+def clipped_objective(ratio: Tensor, advantages: Tensor, clip: float | None) -> Tensor:
+    """Returns min(A·ρ, A·clip(ρ, 1 ± clip)) of each token or answer; A·ρ without a clip range.
+
+    ρ is the ratio of the probabilities under the policy and under the one that sampled.
+    """
     unclipped = advantages * ratio
     if clip is None:
         return unclipped
@@ -113,7 +113,7 @@ def ppo_actor_loss(
     reduction: Reduction = "row",
 ) -> Tensor:
     """-mean min(A·ρ, A·clip(ρ, 1 ± clip)), ρ = π/π_old (PPO, Schulman et al. 2017, 1707.06347)."""
-    objective = _clipped_objective(log_probs, old_log_probs, advantages, clip)
+    objective = clipped_objective(torch.exp(log_probs - old_log_probs), advantages, clip)
     return -masked_mean(objective, mask, reduction)
 
 
@@ -168,8 +168,8 @@ def separate_actor_loss(
     )
     # max(x, y) = -min(-x, -y)
     sign = 1 if cost_side == "min" else -1
-    cost_objective = sign * _clipped_objective(
-        log_probs, old_log_probs, sign * cost_advantages, clip
+    cost_objective = sign * clipped_objective(
+        torch.exp(log_probs - old_log_probs), sign * cost_advantages, clip
     )
     cost = masked_mean(cost_objective, mask, reduction)
     return (reward_loss + multiplier * cost) / (1.0 + multiplier)
