@@ -1,4 +1,4 @@
-"""The Goodhart ledger: gains by the optimised judge beside those by an independent one."""
+"""Goodhart's law, measured: gains by the optimised judge beside those by an independent one."""
 
 from __future__ import annotations
 

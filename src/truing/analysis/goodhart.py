@@ -1,4 +1,4 @@
-"""The Goodhart ledger: gains by the judge that was optimised, beside those by an independent one.
+"""Goodhart's law, measured: gains by the judge that was optimised, and by an independent one.
 
 A judge that chose, trained or blocked a model may not measure it, and its figures are struck out.
 But the difference between its gain and that of a judge of another lineage tells how much of the

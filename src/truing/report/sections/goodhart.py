@@ -1,6 +1,4 @@
-"""The Goodhart ledger: the gain by the judge that a lever optimised, beside the gain that another
-judge saw.
-"""
+"""The gain by the judge that was optimised, beside the gain by another one (Goodhart's law)."""
 
 from __future__ import annotations
 
@@ -55,9 +53,11 @@ def build_section(report: ReportData) -> Section | None:
     if not grid.rows:
         return None
     lead = (
-        "A lever that optimises a judge also finds the judge's errors. Inflation is the gain by "
+        "A method that optimises a judge also finds the judge's errors. Inflation is the gain by "
         "that judge minus the "
         "gain by a judge of another lineage, on the same prompts; above zero, part of it is not "
         "real."
     )
-    return Section("ledger", "The Goodhart ledger", (grid.table(right=[4, 6, 7, 8]),), lead=lead)
+    return Section(
+        "ledger", "Gain by the optimised judge", (grid.table(right=[4, 6, 7, 8]),), lead=lead
+    )

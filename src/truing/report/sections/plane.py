@@ -70,7 +70,7 @@ def build_section(report: ReportData) -> Section | None:
             )
         )
     lead = (
-        "A model that refuses everything is safe and useless: a lever must move right without "
-        "moving down."
+        "A model that refuses everything is safe and useless: a better variant lies further right "
+        "and no lower."
     )
     return Section("plane", "Safety and helpfulness", tuple(blocks), lead=lead)
