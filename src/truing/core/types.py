@@ -8,12 +8,17 @@ run-time error. All are msgspec Structs: `msgspec.json.encode` writes them,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct, field
 
-Role = Literal["system", "user", "assistant", "tool"]
+from truing.core.messages import Conversation as Conversation
+from truing.core.messages import Message as Message
+from truing.core.messages import MessageFormatError as MessageFormatError
+from truing.core.messages import Role as Role
+from truing.core.messages import Tool as Tool
+from truing.core.messages import ToolCall as ToolCall
+
 Expect = Literal["comply", "refuse", "clarify", "abstain", "support", "none"]
 Dimension = Literal["helpful", "safe"]
 
@@ -29,150 +34,6 @@ class Failure(Struct, frozen=True):
     stage: str
     kind: str
     message: str
-
-
-class ToolCall(Struct, frozen=True):
-    """A tool call that the model requests; `arguments` is the JSON text as the model wrote it."""
-
-    id: str
-    name: str
-    arguments: str = "{}"
-
-    def to_openai(self) -> dict[str, Any]:
-        """Returns the call in the form of the OpenAI chat API's `tool_calls`."""
-        return {
-            "id": self.id,
-            "type": "function",
-            "function": {"name": self.name, "arguments": self.arguments},
-        }
-
-    @classmethod
-    def from_openai(cls, row: Any) -> ToolCall:
-        """Parses the form that `to_openai` writes.
-
-        A missing or null id becomes "", missing or empty arguments become "{}". Raises KeyError,
-        TypeError or AttributeError for any other form.
-        """
-        function = row["function"]
-        # Some servers send null for the id or the arguments of a call without parameters.
-        arguments = str(function.get("arguments") or "{}")
-        return cls(str(row.get("id") or ""), str(function["name"]), arguments)
-
-
-class Tool(Struct, frozen=True):
-    """A tool that the model may call; `parameters` is its JSON Schema as JSON text."""
-
-    name: str
-    description: str = ""
-    parameters: str = '{"type":"object","properties":{}}'
-
-
-class Message(Struct, frozen=True):
-    """One message of a conversation; `tool_call_id` is only set for role ``tool``."""
-
-    role: Role
-    content: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
-
-
-class Conversation(Struct, frozen=True):
-    """A sequence of messages, oldest first."""
-
-    messages: tuple[Message, ...] = ()
-
-    @classmethod
-    def of(cls, prompt: str, *, system: str | None = None) -> Conversation:
-        """Returns a conversation of one user message, after the system message if there is one."""
-        system_messages = (Message("system", system),) if system else ()
-        return cls((*system_messages, Message("user", prompt)))
-
-    @property
-    def last(self) -> Message:
-        """The newest message; raises IndexError if the conversation is empty."""
-        return self.messages[-1]
-
-    @property
-    def prompt(self) -> str:
-        """The text of the newest user message, or an empty string."""
-        for message in reversed(self.messages):
-            if message.role == "user":
-                return message.content
-        return ""
-
-    @property
-    def system(self) -> str | None:
-        """The text of the leading system message, if there is one."""
-        if self.messages and self.messages[0].role == "system":
-            return self.messages[0].content
-        return None
-
-    def then(self, message: Message) -> Conversation:
-        """Returns this conversation with the message appended."""
-        return Conversation((*self.messages, message))
-
-    def to_openai(self) -> list[dict[str, Any]]:
-        """Returns the `messages` array of the OpenAI chat API."""
-        return [_message_to_openai(m) for m in self.messages]
-
-    @classmethod
-    def from_openai(cls, rows: Iterable[dict[str, Any]]) -> Conversation:
-        """Parses the `messages` array of the OpenAI chat API; text parts are joined.
-
-        Raises ValueError, with the position of the message, for anything else.
-        """
-        return cls(tuple(_message_from_openai(row, index) for index, row in enumerate(rows)))
-
-
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",  # OpenAI's name for the system role since the o1 models
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-}
-
-
-def _message_to_openai(message: Message) -> dict[str, Any]:
-    # Keys without a value are left out: OpenAI's API refuses an empty `tool_calls` array.
-    row: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        row["tool_calls"] = [call.to_openai() for call in message.tool_calls]
-    if message.tool_call_id is not None:
-        row["tool_call_id"] = message.tool_call_id
-    return row
-
-
-def _message_from_openai(row: Any, index: int) -> Message:
-    place = f"messages[{index}]"
-    if not isinstance(row, dict):
-        raise ValueError(f"{place}: expected an object, got {type(row).__name__}")
-    role_name = row.get("role")
-    role = _ROLES.get(role_name) if isinstance(role_name, str) else None
-    if role is None:
-        raise ValueError(f"{place}.role: {role_name!r} is none of system, user, assistant, tool")
-    content = _content_from_openai(row.get("content"), place)
-    try:
-        tool_calls = tuple(ToolCall.from_openai(call) for call in row.get("tool_calls") or ())
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{place}.tool_calls: not in the OpenAI form") from error
-    call_id = row.get("tool_call_id")
-    if call_id is not None and not isinstance(call_id, str):
-        raise ValueError(f"{place}.tool_call_id: expected text, got {type(call_id).__name__}")
-    return Message(role, content, tool_calls, call_id)
-
-
-def _content_from_openai(content: Any, place: str) -> str:
-    """Returns the text of a `content` value: a string, null, or a list of text parts."""
-    if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{place}.content: only text parts are supported")
-        return "".join(str(text) for text in texts)
-    if content is not None and not isinstance(content, str):
-        raise ValueError(f"{place}.content: expected text, got {type(content).__name__}")
-    # null is allowed next to tool calls.
-    return content or ""
 
 
 class AnswerCheck(Struct, frozen=True):
