@@ -16,6 +16,7 @@ from truing.core.errors import MissingExtra, UserError
 from truing.core.taxonomy import load_taxonomy
 from truing.core.types import Judgement, Lineage, Response, Sample
 from truing.judges.call_batcher import CallBatcher
+from truing.judges.prompt_templates import fill_placeholders
 from truing.judges.verdicts import check_failed_response, make_judgement, make_unscored
 
 TEMPLATE = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
@@ -105,7 +106,7 @@ class BeaverDam:
             return failed
         if not response.text.strip():
             return make_unscored(self, sample, response, "empty", "the answer is empty")
-        text = TEMPLATE.replace("{prompt}", sample.prompt).replace("{response}", response.text)
+        text = fill_placeholders(TEMPLATE, {"prompt": sample.prompt, "response": response.text})
         try:
             harms = await self._batcher(text)
         except (RuntimeError, MemoryError) as error:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from truing.core.types import Conversation, Message
+from truing.judges.prompt_templates import fill_placeholders
 
 
 class GuardReading(Struct, frozen=True):
@@ -116,10 +117,8 @@ def build_wildguard_prompt(
     conversation: Conversation, response: str | None
 ) -> tuple[Conversation, ...]:
     """Returns one message with the published task; the chat template adds the marks around it."""
-    text = _WILDGUARD_PROMPT.replace("{prompt}", conversation.prompt).replace(
-        "{response}", response or ""
-    )
-    return (Conversation.of(text),)
+    values = {"prompt": conversation.prompt, "response": response or ""}
+    return (Conversation.of(fill_placeholders(_WILDGUARD_PROMPT, values)),)
 
 
 _WILDGUARD_LINES = {
@@ -199,17 +198,15 @@ def build_shieldgemma_prompts(
     )
     prompts = []
     for name, guideline in _POLICIES.values():
-        text = (
-            _SHIELDGEMMA_PROMPT.replace("{what}", subject)
-            .replace("{name}", name)
-            .replace("{side}", side)
-        )
-        text = text.replace("{guideline}", guideline)
-        # The user's text goes in last and once: placeholders inside it must stay as they are.
-        head, _, tail = text.partition("{prompt}")
-        prompts.append(
-            Conversation.of(head + conversation.prompt + tail.replace("{answer}", messages, 1))
-        )
+        values = {
+            "what": subject,
+            "name": name,
+            "side": side,
+            "guideline": guideline,
+            "prompt": conversation.prompt,
+            "answer": messages,
+        }
+        prompts.append(Conversation.of(fill_placeholders(_SHIELDGEMMA_PROMPT, values)))
     return tuple(prompts)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
+from truing.core.errors import PlanError
 from truing.core.types import Answer, Conversation, Sampling
 from truing.models.scripted import ScriptedModel
 from truing.rails.config.loader import RailsConfig
@@ -40,6 +42,9 @@ INPUT_CHECK = (
         ("unsafe", "block", "the LLM objects"),
         ("Hm.", "block", "the LLM's verdict is unclear, which counts as no"),
         ("", "block", "the LLM's verdict is unclear, which counts as no"),
+        ("not safe", "block", "the LLM's verdict is unclear, which counts as no"),
+        ('{"safe": false}', "block", "the LLM's verdict is unclear, which counts as no"),
+        ("No, block it!", "block", "the LLM's verdict is unclear, which counts as no"),
     ],
 )
 def test_anything_but_a_clear_no_blocks(verdict: str, ruling: str, reason: str) -> None:
@@ -64,7 +69,10 @@ FACT_FLOW = (
 )
 
 
-@pytest.mark.parametrize(("verdict", "is_blocked"), [("yes", False), ("no", True)])
+@pytest.mark.parametrize(
+    ("verdict", "is_blocked"),
+    [("yes", False), ("no", True), ("Maybe", True), ("I cannot tell", True), ("", True)],
+)
 def test_facts_that_do_not_support_the_answer_block_it(verdict: str, is_blocked: bool) -> None:
     yaml = (
         "prompts: [{task: self_check_facts, content: 'FACTS {{ evidence }} {{ response }}'}]\n"
@@ -76,7 +84,10 @@ def test_facts_that_do_not_support_the_answer_block_it(verdict: str, is_blocked:
     assert ("At nine." in answer.text) is not is_blocked
 
 
-@pytest.mark.parametrize(("verdict", "is_blocked"), [("yes", False), ("No.", True)])
+@pytest.mark.parametrize(
+    ("verdict", "is_blocked"),
+    [("yes", False), ("No.", True), ("I cannot tell", True), ("Maybe", True), ("yes and no", True)],
+)
 def test_an_answer_that_other_draws_contradict_is_blocked(verdict: str, is_blocked: bool) -> None:
     yaml = (
         "prompts: [{task: self_check_hallucination, content: 'AGREE {{ paragraph }}'}]\n"
@@ -87,3 +98,30 @@ def test_an_answer_that_other_draws_contradict_is_blocked(verdict: str, is_block
     replies = {"AGREE At nine.. At nine.": verdict, "text of the bot": '"At nine."'}
     answer = run_turn(yaml, replies, flow)
     assert (answer.finish_reason == "blocked") is is_blocked
+
+
+def test_an_answer_without_a_prompt_to_draw_others_to_is_not_passed_unchecked() -> None:
+    yaml = (
+        "prompts: [{task: self_check_hallucination, content: 'AGREE {{ paragraph }}'}]\n"
+        "rails: {output: {flows: [mark, self check hallucination]}}\n"
+    )
+    answer = run_turn(yaml, {}, "define subflow mark\n  $check_hallucination = True\n")
+    assert answer.finish_reason == "blocked"
+    assert "no prompt" in (answer.rulings[-1].reason or "")
+
+
+@pytest.mark.parametrize(
+    ("task", "parser", "message"),
+    [
+        ("self_check_input", "is_content_save", "did you mean 'is_content_safe'?"),
+        ("self_check_input", "nemoguard_parse_prompt_safty", "nemoguard_parse_prompt_safety"),
+        ("self_check_input", "user_intent", "gives no verdict"),
+        ("self_check_facts", "nemoguard_parse_prompt_safety", "asks for yes or no"),
+    ],
+)
+def test_a_parser_that_cannot_read_the_verdict_is_an_error_at_start(
+    task: str, parser: str, message: str
+) -> None:
+    yaml = f"prompts: [{{task: {task}, content: CHECK, output_parser: {parser}}}]\n"
+    with pytest.raises(PlanError, match=r"config.yml:1: .*" + re.escape(message)):
+        run_turn(yaml, {})

@@ -10,7 +10,7 @@ import pytest
 from library_cases import KeywordJudge, ask, decisive_ruling, guard, rails
 
 from truing.core.errors import PlanError
-from truing.core.types import Judgement, Response, Sample
+from truing.core.types import Failure, Judgement, Response, Sample
 from truing.models.scripted import ScriptedModel
 from truing.rails.library.safety import required_judge_specs
 from truing.rails.runtime.app import RuntimeParts
@@ -89,6 +89,29 @@ def test_thresholds(
     assert (answer.finish_reason == "blocked") is is_blocked
 
 
+@pytest.mark.parametrize(
+    ("settings", "fields", "is_blocked"),
+    [
+        ({"threshold": 0.5}, {"verdict": True}, True),  # no score to compare
+        ({"threshold": 0.5}, {"verdict": False}, False),
+        ({"threshold": 0.5}, {"score": 0.1}, False),  # a judge with scores alone
+        ({"threshold": 0.5}, {"score": 0.1, "failure": Failure("judge", "part", "in part")}, True),
+        ({"thresholds": {"self_harm": 0.5}}, {"verdict": True, "score": 0.9}, True),
+        ({"thresholds": {"self_harm": 0.5}}, {"verdict": False, "score": 0.1}, False),
+        ({}, {"score": 0.1}, True),
+    ],
+)
+def test_a_judgement_that_lacks_what_the_settings_compare_blocks(
+    tmp_path: Path, settings: dict[str, Any], fields: dict[str, Any], is_blocked: bool
+) -> None:
+    class FixedJudge(KeywordJudge):
+        async def judge(self, sample: Sample, response: Response) -> Judgement:
+            return Judgement(sample_id="rail", judge="test", question="harmful", **fields)
+
+    model = guard(tmp_path, moderation(**settings), judges={"test": FixedJudge()})
+    assert (ask(model, "hello").finish_reason == "blocked") is is_blocked
+
+
 def test_each_stage_may_have_a_threshold_and_a_judge_of_its_own(tmp_path: Path) -> None:
     config = moderation(
         BOTH_STAGES, threshold=0.3, output={"threshold": 0.95}, input={"judge": "other"}
@@ -158,7 +181,9 @@ def test_self_harm_by_a_judges_category(tmp_path: Path) -> None:
     model = guard(tmp_path, {**rails(input=["self harm support"]), "truing": settings})
     assert "sorry" in ask(model, "bad").text
     assert ask(model, "fine").text == "fine"
-    assert ask(model, "odd").text == "odd"  # a judge that cannot tell does not stop the turn
+    unclear = ask(model, "odd")  # the judge cannot tell
+    assert unclear.finish_reason == "blocked"
+    assert "could not tell" in unclear.text and "sorry" not in unclear.text
 
 
 # -- jailbreak, injection, topic ---------------------------------------------------------------

@@ -252,11 +252,13 @@ def test_init_of_config_py_registers_what_actions_and_prompts_use(tmp_path: Path
 def test_prompt_variables_and_output_parsers_are_registered() -> None:
     model = ReplyListModel("the answer")
     runtime = make_runtime(
-        model, "prompts: [{task: general, content: 'In {{ city }}.', output_parser: shout}]\n"
+        model,
+        "prompts: [{task: general, content: 'In {{ city }}.', output_parser: shout}]\n",
+        output_parsers={"shout": lambda text: text.upper()},
     )
     runtime.register_prompt_context("city", "Oslo")
-    runtime.register_output_parser(lambda text: text.upper(), "shout")
-    assert run_turn(runtime, "hello").text == "THE ANSWER"
+    runtime.register_output_parser(lambda text: text.upper() + "!", "shout")
+    assert run_turn(runtime, "hello").text == "THE ANSWER!"
     assert model.prompts == ["In Oslo."]
 
 

@@ -13,7 +13,6 @@ from truing.rails.runtime.prompt_filters import (
     first_code_lines,
     first_nonempty_line,
     first_turns,
-    is_content_safe,
     last_turns,
     parse_verbose_v1,
     remove_text_messages,
@@ -92,22 +91,6 @@ def test_colang_as_chat_messages() -> None:
 def test_indent_is_bounded() -> None:
     assert FILTERS["indent"]("a", 2) == "  a"
     assert len(FILTERS["indent"]("a", 10**9)) == 81
-
-
-@pytest.mark.parametrize(
-    ("reply", "parsed"),
-    [
-        ("safe", [True]),
-        ("Unsafe\nS1, S2", [False, "S1", "S2"]),
-        ("Yes", [False]),
-        ("no.", [True]),
-        ("I am not sure", [False]),
-        ("", [False]),
-        ("The content is safe", [False]),  # only the first two words count
-    ],
-)
-def test_verdicts_that_are_unclear_are_unsafe(reply: str, parsed: list[Any]) -> None:
-    assert is_content_safe(reply) == parsed
 
 
 def test_chat_parsers_replace_their_label() -> None:

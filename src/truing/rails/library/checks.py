@@ -14,6 +14,7 @@ from truing.rails.colang.flow_reference import parse_flow_name, parse_flow_param
 from truing.rails.runtime.llm_client import LlmError, LlmReply
 from truing.rails.runtime.prompt_filters import extract_bot_message, strip_quotes
 from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.verdict_parsers import allows, is_objection, read_yes_no
 
 EXTRA_ANSWERS = 2
 DEFAULT_MAX_TOKENS = 1024  # of a verdict; reasoning models think before it
@@ -47,16 +48,16 @@ async def _ask_verdict(
         max_tokens=prompts.get_max_tokens(prompt_name) or DEFAULT_MAX_TOKENS,
     )
     verdict = _parse_verdict(turn, prompt_name, reply)
-    if verdict and verdict[0]:
+    if allows(verdict):
         turn.set_reason("the LLM has nothing to object")
         return RailOutcome.allow()
-    first_words = [word.strip(".,:;!*\"'") for word in reply.content.lower().split()[:2]]
-    is_clear = any(word in ("yes", "unsafe") for word in first_words)
+    violations = list(verdict[1:]) if isinstance(verdict, (list, tuple)) else []
+    is_clear = bool(violations) or is_objection(reply.content)
     turn.set_reason(
         "the LLM objects" if is_clear else "the LLM's verdict is unclear, which counts as no",
         evidence=reply.content[:EVIDENCE_CHARACTERS],
     )
-    return RailOutcome.block(metadata={"violations": list(verdict[1:]) if verdict else []})
+    return RailOutcome.block(metadata={"violations": violations})
 
 
 def _parse_verdict(turn: TurnContext, task: str, reply: LlmReply) -> Any:
@@ -107,8 +108,11 @@ async def self_check_facts(turn: TurnContext, **params: Any) -> RailOutcome:
         temperature=turn.services.config.lowest_temperature,
         max_tokens=prompts.get_max_tokens(task) or DEFAULT_MAX_TOKENS,
     )
-    # The parser reads "yes" as unsafe, but to the question of this prompt yes means supported.
-    is_supported = not _parse_verdict(turn, task, reply)[0]
+    is_supported = _is_supported(turn, task, reply)
+    if is_supported is None:
+        evidence = reply.content[:EVIDENCE_CHARACTERS]
+        turn.set_reason("the LLM's verdict is unclear, which counts as no", evidence=evidence)
+        return RailOutcome.block(metadata={"accuracy": 0.0})
     turn.set_reason(
         "supported by the facts" if is_supported else "not supported by the facts",
         score=float(is_supported),
@@ -118,12 +122,31 @@ async def self_check_facts(turn: TurnContext, **params: Any) -> RailOutcome:
     return RailOutcome.block(metadata={"accuracy": 0.0})
 
 
+def _is_supported(turn: TurnContext, task: str, reply: LlmReply) -> bool | None:
+    """Returns whether a reply says that the facts support the answer; None if it is unclear.
+
+    To the question of this prompt, yes means supported, while the parsers of verdicts read "yes" as
+    an objection. A parser that `config.py` registers is therefore inverted, as in NeMo.
+    """
+    name = turn.services.prompts.parser_name(task)
+    if name is None or name == "is_content_safe":
+        answer = read_yes_no(reply.content)
+        return None if answer is None else answer == "yes"
+    verdict = turn.services.prompts.parse_task_output(task, reply.content)
+    first = verdict[0] if isinstance(verdict, (list, tuple)) and verdict else verdict
+    return not first if isinstance(first, bool) else None
+
+
 async def self_check_hallucination(turn: TurnContext, **params: Any) -> RailOutcome:
     """Draws more answers to the same prompt and asks whether the bot's message agrees with them."""
     context, prompts, task = turn.state.context, turn.services.prompts, "self_check_hallucination"
     message, prompt = context.get("bot_message"), context.get("_last_bot_prompt")
-    if not message or not prompt:
+    is_predefined = bool(context.get("skip_output_rails"))
+    if not message or (is_predefined and not prompt):
         return RailOutcome.allow(metadata={"is_hallucination": False})
+    if not prompt:
+        turn.set_reason("no prompt to which other answers could be drawn, which counts as no")
+        return RailOutcome.block(metadata={"is_hallucination": None})
     llm = turn.llm(task)
     replies = await asyncio.gather(
         *(llm(prompt, temperature=1.0) for _ in range(EXTRA_ANSWERS)), return_exceptions=True
@@ -136,19 +159,24 @@ async def self_check_hallucination(turn: TurnContext, **params: Any) -> RailOutc
             raise reply
         other_answers.append(strip_quotes(extract_bot_message(reply.content)))
     if not other_answers:
-        return RailOutcome.allow(metadata={"is_hallucination": False})
+        turn.set_reason("no other answer came back to compare with, which counts as no")
+        return RailOutcome.block(metadata={"is_hallucination": None})
     variables = {"statement": message, "paragraph": ". ".join(other_answers)}
     reply = await llm(
         prompts.render_task_prompt(task, variables),
         stop=prompts.get_stop_tokens(task),
         temperature=turn.services.config.lowest_temperature,
     )
-    verdict = reply.content.lower()
-    if "no" in verdict:
-        evidence = verdict[:EVIDENCE_CHARACTERS]
-        turn.set_reason("other answers to the same question differ", evidence=evidence)
-        return RailOutcome.block(metadata={"is_hallucination": True})
-    return RailOutcome.allow(metadata={"is_hallucination": False})
+    verdict = read_yes_no(reply.content)
+    if verdict == "yes":
+        return RailOutcome.allow(metadata={"is_hallucination": False})
+    turn.set_reason(
+        "other answers to the same question differ"
+        if verdict == "no"
+        else "the LLM's verdict is unclear, which counts as no",
+        evidence=reply.content[:EVIDENCE_CHARACTERS],
+    )
+    return RailOutcome.block(metadata={"is_hallucination": True if verdict == "no" else None})
 
 
 # For the worst-case count of `truing rails check`.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from truing.core.errors import did_you_mean
 from truing.rails.colang.ast import Flow
 from truing.rails.colang.flow_reference import parse_flow_name
 from truing.rails.config.loader import RailsConfig, iterate_stages, list_rail_flow_names
 from truing.rails.library.catalog import library_flow_names, load_library_for
+from truing.rails.runtime.prompt_filters import TEXT_PARSERS
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.rail_library import RailLibrary
 
@@ -19,6 +20,18 @@ REQUIRED_PROMPTS = {
     "self check facts": "self_check_facts",
     "self check hallucination": "self_check_hallucination",
 }
+
+
+# Tasks whose reply decides whether a text may pass.
+_VERDICT_TASKS = frozenset(
+    {
+        *REQUIRED_PROMPTS.values(),
+        "content_safety_check_input",
+        "content_safety_check_output",
+    }
+)
+# Tasks of the library that ask for a bare yes or no: the verdicts of a guard model do not fit.
+_YES_NO_TASKS = frozenset({"self_check_facts", "self_check_hallucination"})
 
 
 def library_for_config(config: RailsConfig) -> RailLibrary:
@@ -47,3 +60,25 @@ def find_missing_references(
             # A rail with $variant=... takes a task of its own, which is looked up when it runs.
             if task is not None and "variant" not in rail and not prompts.has_prompt(task):
                 yield place, f"the rail {rail!r} needs a prompt for the task {task!r} under prompts"
+
+
+def find_parser_faults(
+    config: RailsConfig, parsers: Collection[str], *, own_parsers: Collection[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yields (place, fault) for an `output_parser` that does not exist, or that gives no verdict.
+
+    `own_parsers` are those of the configuration's code and of the caller: what they return is not
+    known here.
+    """
+    for index, prompt in enumerate(config.prompts):
+        name = prompt.output_parser
+        if name is None or name in own_parsers:
+            continue
+        place = config.locate("key", f"prompts.{index}.output_parser")
+        task = prompt.task.partition(" ")[0]
+        if name not in parsers:
+            yield place, f"there is no output_parser {name!r}{did_you_mean(name, parsers)}"
+        elif task in _VERDICT_TASKS and name in TEXT_PARSERS:
+            yield place, f"the output_parser {name!r} gives no verdict, which {task} needs"
+        elif task in _YES_NO_TASKS and name != "is_content_safe":
+            yield place, f"{task} asks for yes or no, which the output_parser {name!r} cannot read"

@@ -20,12 +20,14 @@ from truing.rails.library.jailbreak_patterns import find_injected_instruction, f
 from truing.rails.library.texts import rail_settings
 from truing.rails.library.tone import TonePolicy
 from truing.rails.runtime.turn_context import TurnContext
+from truing.rails.runtime.verdict_parsers import allows, is_objection
 
 DEFAULT_JUDGE = "moderation:open"
 DEFAULT_ALTERNATIVE = (
     "If there is something safe behind your question, tell me about it and I'll gladly help with "
     "that."
 )
+UNCHECKED_MESSAGE = "I can't answer this: a check that has to run first could not tell."
 GUARD_MAX_TOKENS = 1024
 GUARD_TEMPERATURE = 1e-20  # NeMo's value
 EVIDENCE_CHARACTERS = 200
@@ -90,13 +92,14 @@ async def moderation_check(turn: TurnContext, source: str, text: str, **params: 
     spec, settings = _moderation_judge(rail_settings(turn, "moderation"), source)
     judgement = await _judge_text(turn, turn.services.judges[spec], source, text or "")
     alternative = str(settings.get("alternative") or DEFAULT_ALTERNATIVE)
-    if judgement.verdict is None and judgement.score is None:
-        failure = judgement.failure.message if judgement.failure else "no verdict"
+    thresholds = settings.get("thresholds") or {}
+    gap = _find_judgement_gap(judgement, settings.get("threshold"), thresholds)
+    if gap is not None:
+        failure = judgement.failure.message if judgement.failure else gap
         turn.set_reason(f"could not be judged: {failure}")
         return RailOutcome.block(
             reason="I could not check that it is safe", metadata={"alternative": alternative}
         )
-    thresholds = settings.get("thresholds") or {}
     harms_over_threshold = {
         category: probability
         for category, probability in judgement.harms.items()
@@ -116,6 +119,26 @@ async def moderation_check(turn: TurnContext, source: str, text: str, **params: 
         reason=f"it could do harm ({name})" if name else "it could do harm",
         metadata={"alternative": alternative, "category": worst},
     )
+
+
+def _find_judgement_gap(
+    judgement: Judgement, threshold: Any, thresholds: Mapping[str, Any]
+) -> str | None:
+    """Returns what a judgement lacks for the decision of the settings, or None.
+
+    A judge that failed, or read the text in part, has not found it harmless whatever its score.
+    """
+    if judgement.failure is not None or (judgement.verdict is None and judgement.score is None):
+        return "no verdict"
+    if judgement.verdict is False:
+        return None
+    if threshold is not None and judgement.score is None:
+        return "no score to compare with the threshold"
+    names = {name for harm in judgement.harms for name in (harm, harm.split(",", 1)[0])}
+    missing = [str(category) for category in thresholds if category not in names]
+    if missing and threshold is None:
+        return f"no score of {', '.join(missing)} to compare with its threshold"
+    return None
 
 
 def _is_harmful(judgement: Judgement, settings: Mapping[str, Any]) -> bool:
@@ -147,7 +170,7 @@ async def self_harm_check(turn: TurnContext, text: str, **params: Any) -> RailOu
 
     Words of self-harm are found by pattern. With ``encoder: true``, distress of any kind by the
     shared encoder counts too; with ``judge: SPEC``, the judge's category self_harm at `threshold`
-    (0.5). A judge that cannot tell is not enough to stop: the other rails decide.
+    (0.5). A judge that cannot tell blocks, with a message that says so.
     """
     settings = rail_settings(turn, "self_harm")
     text = text or ""
@@ -161,7 +184,10 @@ async def self_harm_check(turn: TurnContext, text: str, **params: Any) -> RailOu
         reason = "the message sounds like distress" if is_over_threshold else None
     if reason is None and settings.get("judge"):
         score = await _self_harm_score(turn.services.judges[str(settings["judge"])], text)
-        if score is not None and score >= float(settings.get("threshold", 0.5)):
+        if score is None:
+            turn.set_reason("the judge could not tell whether it is about self-harm")
+            return RailOutcome.block(metadata={"message": UNCHECKED_MESSAGE})
+        if score >= float(settings.get("threshold", 0.5)):
             reason = "the judge says self-harm"
     if reason is None:
         return RailOutcome.allow()
@@ -171,11 +197,15 @@ async def self_harm_check(turn: TurnContext, text: str, **params: Any) -> RailOu
 
 
 async def _self_harm_score(judge: Judge, text: str) -> float | None:
+    """Returns the judge's probability of self-harm; None if it could not judge the text."""
     response = Response.of("rail", 0, "rail", Answer.of(text))
     sample = Sample(conversation=_EMPTY_CONVERSATION, id="rail")
     judgement = await judge.judge(sample, response)
+    if judgement.failure is not None:
+        return None
     scores = (p for category, p in judgement.harms.items() if category.startswith("self_harm"))
-    return next(scores, None)
+    # A judge that lists only the categories that it finds has not found this one.
+    return next(scores, 0.0 if judgement.verdict is not None else None)
 
 
 # -- jailbreak and injection -------------------------------------------------------------------
@@ -313,13 +343,16 @@ async def _ask_guard(
     )
     parser = None if prompts.has_output_parser(scoped_task) else "is_content_safe"
     verdict = prompts.parse_task_output(scoped_task, reply.content, parser)
-    parsed = list(verdict) if isinstance(verdict, (list, tuple)) else []
-    if parsed and parsed[0] is True:
+    if allows(verdict):
         turn.set_reason("the guard model has nothing to object")
         return RailOutcome.allow(metadata={"policy_violations": []})
+    parsed = verdict if isinstance(verdict, (list, tuple)) else ()
     violations = [str(violation) for violation in parsed[1:]]
+    is_clear = bool(violations) or is_objection(reply.content)
     turn.set_reason(
-        f"the guard model objects: {', '.join(violations) or 'no category'}",
+        f"the guard model objects: {', '.join(violations) or 'no category'}"
+        if is_clear
+        else "the guard model's verdict is unclear, which counts as an objection",
         evidence=reply.content[:EVIDENCE_CHARACTERS],
     )
     return RailOutcome.block(metadata={"policy_violations": violations})

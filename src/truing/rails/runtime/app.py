@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -71,7 +71,8 @@ class RailsError(TruingError):
 class RuntimeParts:
     """What a runtime can be given beside its model.
 
-    Models by task, judges by spec, an encoder, and actions by name. `nemo_alias` lets `actions.py`
+    Models by task, judges by spec, an encoder, actions by name, and parsers that prompts may name
+    as their `output_parser`. `nemo_alias` lets `actions.py`
     import from `nemoguardrails`; None leaves that to the configuration.
     """
 
@@ -79,6 +80,7 @@ class RuntimeParts:
     judges: Mapping[str, Any] = field(default_factory=dict)
     encoder: TextEncoder | None = None
     actions: Mapping[str, Any] = field(default_factory=dict)
+    output_parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     nemo_alias: bool | None = None
 
 
@@ -100,6 +102,7 @@ class Runtime:
         self.config = config
         self.library = library
         self.prompts = PromptManager(config)
+        self.prompts.parsers.update(parts.output_parsers)
         self.actions = ActionRegistry()
         timeout = float(config.truing.get("action_timeout", DEFAULT_ACTION_TIMEOUT))
         self._action_runner = ActionRunner(self.actions, timeout)

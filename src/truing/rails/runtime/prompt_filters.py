@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from truing.rails.runtime.conversation_state import EventHistory, content_text
+from truing.rails.runtime.verdict_parsers import VERDICT_PARSERS
 
 MAX_INDENT = 80  # templates are not trusted: no filter may blow up a text
 
@@ -197,31 +198,14 @@ def parse_verbose_v1(text: str) -> str:
     return "\n".join(lines)
 
 
-def is_content_safe(text: str) -> list[Any]:
-    """Parses a yes/no or safe/unsafe reply; returns [True] or [False, violations...].
-
-    "yes" means that the content is to be blocked. Anything unclear is unsafe.
-    """
-    words = re.sub(r"\W+", " ", text.lower().strip())
-    first_words = words.split(" ")[:2]
-    if "safe" in first_words:
-        return [True]
-    if "unsafe" in first_words:
-        words = re.sub(r"\W+", " ", text.strip())
-        end = words.lower().find("unsafe") + len("unsafe")
-        return [False, *words[end:].split()]
-    if "yes" in first_words:
-        return [False]
-    return [True] if "no" in first_words else [False]
-
-
-PARSERS: dict[str, Callable[[str], Any]] = {
+# Parsers that turn a reply into text; those of verdicts are in `verdict_parsers`.
+TEXT_PARSERS: dict[str, Callable[[str], str]] = {
     "user_intent": lambda text: _replace_prefix(text.strip(), "User intent: ", "  "),
     "bot_intent": lambda text: _replace_prefix(text.strip(), "Bot intent: ", "bot "),
     "bot_message": lambda text: _replace_prefix(text.strip(), "Bot message: ", "  "),
     "verbose_v1": parse_verbose_v1,
-    "is_content_safe": is_content_safe,
 }
+PARSERS: dict[str, Callable[[str], Any]] = {**TEXT_PARSERS, **VERDICT_PARSERS}
 
 
 def first_nonempty_line(text: str) -> str | None:

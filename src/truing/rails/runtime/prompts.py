@@ -10,6 +10,7 @@ from ast import literal_eval
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from truing.core.errors import did_you_mean
 from truing.rails.config.entries import ModelEntry, PromptEntry
 from truing.rails.config.loader import RailsConfig
 from truing.rails.runtime.conversation_state import EventHistory
@@ -164,9 +165,17 @@ class PromptManager:
     def parse_task_output(
         self, task: str, output: str, forced_output_parser: str | None = None
     ) -> Any:
-        """Returns the parsed reply; the reply itself if the task has no parser."""
-        parse = self.parsers.get(forced_output_parser or self.parser_name(str(task)) or "")
-        return parse(output) if parse is not None else output
+        """Returns the parsed reply; the reply itself if the task has no parser.
+
+        Raises PromptError for a parser that does not exist: its reply must not pass unread.
+        """
+        name = forced_output_parser or self.parser_name(str(task))
+        if not name:
+            return output
+        if name not in self.parsers:
+            hint = did_you_mean(name, self.parsers)
+            raise PromptError(f"the task {task!r} names no known output_parser: {name!r}{hint}")
+        return self.parsers[name](output)
 
     def has_output_parser(self, task: str) -> bool:
         """Returns whether the task names a parser."""

@@ -23,13 +23,18 @@ from truing.rails.config.models import (
 )
 from truing.rails.library.catalog import all_actions, pure_action_names
 from truing.rails.library.pii import split_entities
-from truing.rails.library.references import find_missing_references, library_for_config
+from truing.rails.library.references import (
+    find_missing_references,
+    find_parser_faults,
+    library_for_config,
+)
 from truing.rails.runtime import dialog_actions, parallel_rails
+from truing.rails.runtime.prompt_filters import PARSERS
 from truing.rails.runtime.prompts import PromptManager
 from truing.rails.runtime.templates import PromptError, dollar_to_jinja
 from truing.rails.runtime.templates import template_variables as find_template_variables
 from truing.rails.static.action_sources import read_action_sources
-from truing.rails.static.findings import Finding, finding_sort_key
+from truing.rails.static.findings import Finding, Level, finding_sort_key
 from truing.rails.static.llm_call_counts import LlmCallCounter, TurnCallCount
 from truing.rails.static.name_checks import NameChecker
 from truing.rails.static.reachability import check_reachability
@@ -82,6 +87,7 @@ def check_rails_config(path: str | Path) -> RailsCheckReport:
         *sources.findings,
         *_check_models(config),
         *_check_rail_references(config),
+        *_check_output_parsers(config),
         *_check_templates(config),
         *NameChecker(config, library, sources, actions).check(),
         *check_reachability(config.flows),
@@ -161,6 +167,15 @@ def _check_rail_references(config: RailsConfig) -> Iterator[Finding]:
     flows = [*config.flows, *library_for_config(config).flows]
     for place, message in find_missing_references(config, flows, PromptManager(config)):
         yield Finding(place=place, kind="rail", what=message)
+
+
+def _check_output_parsers(config: RailsConfig) -> Iterator[Finding]:
+    """Parsers that do not exist: only a warning where a config.py may register them."""
+    has_init = any(Path(file).name == "config.py" for file in config.code)
+    for place, message in find_parser_faults(config, PARSERS):
+        is_open = has_init and "there is no output_parser" in message
+        level: Level = "warning" if is_open else "error"
+        yield Finding(place=place, kind="parser", what=message, level=level)
 
 
 def _check_templates(config: RailsConfig) -> Iterator[Finding]:
