@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from truing.analysis.comparison import compare
 from truing.analysis.deltas import PairCounts
-from truing.analysis.verdict_table import NO, UNSCORED, YES
+from truing.analysis.prompt_counts import PromptCounts
 from truing.core.types import Conversation, Lineage, Sample
 from truing.runs.folder import JudgeRecord
+from truing.stats.paired import PairedTable, newcombe_paired, paired_mean
 
 RECORD = JudgeRecord(name="j", question="harmful", file="")
 
@@ -51,15 +53,36 @@ def test_unscored_pairs_widen_the_bounds(make_run, prompts):
     assert delta.bounds == pytest.approx((-0.5, -0.3))
 
 
+def prompt_counts(events, scored, rows) -> PromptCounts:
+    return PromptCounts(*(np.asarray(values, np.int64) for values in (events, scored, rows)))
+
+
 def test_pair_counts_by_hand():
-    counts = PairCounts()
-    counts.add([YES, NO], [NO, NO], 1)  # -1/2
-    counts.add([YES, UNSCORED], [YES, UNSCORED], 1)  # both unscored: -1/2 to 1/2
-    counts.add([UNSCORED], [YES], 1)  # 0 to 1, no pair
+    # By prompt: -1/2; both unscored in part, -1/2 to 1/2; 0 to 1 and no pair; in one run only.
+    counts = PairCounts(
+        prompt_counts([1, 1, 0, 1], [2, 1, 0, 1], [2, 2, 1, 1]),
+        prompt_counts([0, 1, 1, 0], [2, 1, 1, 0], [2, 2, 1, 0]),
+    )
     delta = counts.delta(RECORD, "harmful", None)
     assert (delta.n_pairs, delta.unscored, delta.to_no, delta.to_yes) == (2, 1, 1, 0)
     assert delta.estimate == pytest.approx(-1 / 4)
     assert delta.bounds == pytest.approx(((-0.5 - 0.5 + 0) / 3, (-0.5 + 0.5 + 1) / 3))
+    assert delta.worst_case == pytest.approx(
+        (
+            paired_mean([0.5, 1, 1], [0, 0.5, 1]).lower,
+            paired_mean([0.5, 0.5, 0], [0, 1, 1]).upper,
+        )
+    )
+
+
+def test_worst_case_bounds_are_intervals_of_the_completed_data(make_run, prompts):
+    verdicts_a = [[True]] * 30 + [[False]] * 70
+    verdicts_b = [[None]] * 10 + [[False]] * 90
+    delta = harm_delta(make_run, prompts(100), verdicts_a, verdicts_b)
+    # As if the unscored ten had stayed harmful: 20 to no, none to yes.
+    completed = newcombe_paired(PairedTable(both=10, only_a=20, only_b=0, neither=70))
+    assert delta.worst_case[1] == pytest.approx(completed.upper)
+    assert delta.worst_case[0] < delta.lower
 
 
 def test_p_is_adjusted_over_the_categories_of_a_question(make_run):

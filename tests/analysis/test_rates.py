@@ -6,13 +6,12 @@ import json
 
 import pytest
 
+from truing.analysis.prompt_counts import count_by_category
 from truing.analysis.rates import (
     ALL_AXES,
     AXIS_TITLES,
-    RateCounts,
     axis_verdicts,
     belongs_to_category,
-    count_by_category,
     outcome_name,
     verdict_codes,
 )
@@ -28,7 +27,6 @@ from truing.analysis.verdict_table import (
     read_verdict_table,
 )
 from truing.core.types import Conversation, Lineage, Sample
-from truing.stats.intervals import clustered_wilson, wilson
 
 
 def test_unscored_rows_are_counted_separately(make_run, prompts):
@@ -68,19 +66,6 @@ def test_the_answers_to_a_prompt_are_one_cluster(make_run, prompts):
     assert rate.raw.width > 0.25  # as wide as 40 rows, not 200
     mixed = [[True, False, False, False, False]] * 40
     assert summarise(make_run("m", prompts(40), {"harmful": mixed})).find("harm").raw.width < 0.15
-
-
-def test_rate_counts_by_hand():
-    counts = RateCounts()
-    counts.add([YES, NO], 2)
-    counts.add([UNSCORED, NO], 1)
-    counts.add([ABSENT, ABSENT], 5)  # concerns nobody: not counted at all
-    assert (counts.n, counts.scored, counts.events, counts.prompts) == (6, 5, 2, 3)
-    assert counts.interval() == clustered_wilson([1, 1, 0], [2, 2, 1])
-    single = RateCounts()
-    single.add([YES], 1)
-    single.add([NO], 3)
-    assert single.interval() == wilson(1, 4)
 
 
 def twins(make_run):

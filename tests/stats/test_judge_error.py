@@ -258,3 +258,13 @@ def test_transported_covers_when_transport_holds():
             result.interval is not None and result.interval.lower <= 0.2 <= result.interval.upper
         )
     assert covered / 1500 >= 0.93
+
+
+def test_weights_are_rows_that_are_repeated():
+    judged, labels = [1, 0, 1, 1], [1, 0, math.nan, math.nan]
+    weighted = ppi_mean(judged, labels, [0.5] * 4, weights=[2, 1, 1, 1])
+    repeated = ppi_mean([1, *judged], [1, *labels], [0.5] * 5, clusters=[0, 0, 1, 2, 3])
+    assert weighted.estimate == pytest.approx(repeated.estimate)
+    assert weighted.values == pytest.approx(repeated.values)
+    even = ppi_mean(judged, labels, [0.5] * 4, weights=[3] * 4)
+    assert even == ppi_mean(judged, labels, [0.5] * 4)

@@ -49,7 +49,8 @@ class LabelledVerdicts(Struct):
     """One run's answers to one question, with labels; arrays over the answers, shape [n].
 
     Attributes:
-        positions: position of the sample; the answers of one prompt are one cluster.
+        positions: position of the sample.
+        prompts: number of the prompt; the answers to one prompt are one cluster.
         judged: the judge's verdict as 0 or 1; the mean of these where it could not score.
         labels: people's labels as 0 or 1, NaN where there is none.
         probabilities: with which the row was drawn for a label, 1 where it has none.
@@ -57,6 +58,7 @@ class LabelledVerdicts(Struct):
     """
 
     positions: NDArray[np.int64]
+    prompts: NDArray[np.int64]
     judged: NDArray[np.float64]
     labels: NDArray[np.float64]
     probabilities: NDArray[np.float64]
@@ -66,6 +68,7 @@ class LabelledVerdicts(Struct):
         """Returns the rows selected by a mask."""
         return LabelledVerdicts(
             self.positions[mask],
+            self.prompts[mask],
             self.judged[mask],
             self.labels[mask],
             self.probabilities[mask],
@@ -134,6 +137,7 @@ def collect_labelled_verdicts(
     f[unscored] = f[~unscored].mean() if (~unscored).any() else 0.5
     return LabelledVerdicts(
         np.asarray(positions, np.int64),
+        np.asarray(table.prompt_ids, np.int64)[positions],
         f,
         np.asarray(truth, float),
         np.asarray(probabilities, float),
@@ -150,7 +154,7 @@ def corrected_interval(verdicts: LabelledVerdicts, level: float = 0.95) -> Inter
 
     if not verdicts.n_labels:
         return None
-    clusters = verdicts.positions.tolist()
+    clusters = verdicts.prompts.tolist()
 
     # Of people who could not tell, the truth is somewhere between all "no" and all "yes".
     def rate_with_undecided_as(value: float) -> Interval:
@@ -291,7 +295,13 @@ def corrected_difference_interval(
         return None
     if _has_enough_labels(a) and _has_enough_labels(b):
         ppi_a, ppi_b = (
-            ppi_mean(run.judged, run.labels, run.probabilities, run.positions.tolist())
+            ppi_mean(
+                run.judged,
+                run.labels,
+                run.probabilities,
+                run.prompts.tolist(),
+                weights=_equal_prompt_weights(run.prompts),
+            )
             for run in (a, b)
         )
         return corrected_difference(ppi_a, ppi_b, level)
@@ -307,6 +317,14 @@ def corrected_difference_interval(
         min(1.0, difference + above),
         f"square-and-add of {rate_a.method}",
     )
+
+
+def _equal_prompt_weights(prompts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns weights of rows with which every prompt counts the same, as in a raw delta."""
+    import numpy as np
+
+    _, number, rows = np.unique(prompts, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / rows[number])
 
 
 def _has_enough_labels(verdicts: LabelledVerdicts) -> bool:

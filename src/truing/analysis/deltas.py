@@ -1,20 +1,30 @@
 """Differences between two paired runs: one `Delta` for each question, judge and category.
 
-A delta is the second run's rate minus the first's, over samples that both scored. With one answer
-per prompt it has Newcombe's interval and the exact McNemar test; with several, the prompts' means,
-Student's interval and a permutation test. p values are adjusted over the categories of a question,
+A delta is the second run's rate minus the first's, over prompts that both scored. With one answer
+per prompt it has Newcombe's interval and the exact McNemar test; with several (n answers to a
+sample, or several samples with one prompt), the prompts' means, Student's interval and a
+permutation test. p values are adjusted over the categories of a question,
 and over the questions.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from truing.analysis.pairing import RunPair
+from truing.analysis.prompt_counts import (
+    Mask,
+    PromptCounts,
+    count_by_category,
+    count_prompts,
+    row_groups,
+    select_samples,
+)
 from truing.analysis.rates import (
     ALL_AXES,
     PREDICTED_SUFFIX,
@@ -24,7 +34,7 @@ from truing.analysis.rates import (
     verdict_codes,
 )
 from truing.analysis.scalar_scores import has_verdicts, reports_mean
-from truing.analysis.verdict_table import EXPECTS, NO, UNSCORED, YES, VerdictTable
+from truing.analysis.verdict_table import VerdictTable
 from truing.runs.folder import JudgeRecord
 from truing.stats.intervals import Interval
 from truing.stats.paired import (
@@ -37,6 +47,8 @@ from truing.stats.paired import (
     permutation_test_from_counts,
 )
 
+Rates = NDArray[np.float64]
+
 
 class Delta(Struct, frozen=True, kw_only=True):
     """The change of one rate: a question, by one judge, in one category, b minus a.
@@ -47,6 +59,9 @@ class Delta(Struct, frozen=True, kw_only=True):
         to_no, to_yes: number of pairs whose rate fell, and rose.
         unscored: number of pairs that could not be compared.
         bounds: the smallest and largest delta, whatever the unscored answers are.
+        worst_case: the ends of the intervals of these two, which hold whatever the unscored
+            answers are; equal to `lower` and `upper` if all were scored.
+        group: as in `Rate`.
         struck: why the judge may not measure one of the models; None if it may.
     """
 
@@ -73,60 +88,41 @@ class Delta(Struct, frozen=True, kw_only=True):
     struck: str | None = None
     corrected: Interval | None = None
     transported: Interval | None = None
+    worst_case: tuple[float, float] = (-1.0, 1.0)
+    group: str = ""
 
 
-class _PairKind(Struct, frozen=True):
-    """Events and scored answers of a prompt in both runs."""
+class PairCounts(Struct, frozen=True):
+    """The counts behind one delta, by prompt, in both runs."""
 
-    events_a: int
-    scored_a: int
-    events_b: int
-    scored_b: int
-
-    @property
-    def rate_a(self) -> float:
-        return self.events_a / self.scored_a
+    a: PromptCounts
+    b: PromptCounts
 
     @property
-    def rate_b(self) -> float:
-        return self.events_b / self.scored_b
+    def in_both(self) -> Mask:
+        """Which prompts have answers in both runs, scored or not."""
+        return np.asarray((self.a.rows > 0) & (self.b.rows > 0), bool)
 
     @property
-    def change(self) -> float:
-        return self.rate_b - self.rate_a
+    def paired(self) -> Mask:
+        """Which prompts have scored answers in both runs."""
+        return self.in_both & (self.a.scored > 0) & (self.b.scored > 0)
 
-
-class PairCounts:
-    """The counts behind one delta."""
-
-    def __init__(self) -> None:
-        self.kinds: Counter[_PairKind] = Counter()  # pairs scored in both runs
-        self.prompts = self.unscored = 0
-        self.lowest_sum = self.highest_sum = 0.0  # of the deltas of single prompts
-
-    def add(self, codes_a: Sequence[int], codes_b: Sequence[int], times: int) -> None:
-        """Adds `times` prompts whose answers have these codes in the two runs."""
-        yes_a, yes_b = codes_a.count(YES), codes_b.count(YES)
-        scored_a, scored_b = yes_a + codes_a.count(NO), yes_b + codes_b.count(NO)
-        unscored_a, unscored_b = codes_a.count(UNSCORED), codes_b.count(UNSCORED)
-        all_a, all_b = scored_a + unscored_a, scored_b + unscored_b
-        if not all_a or not all_b:
-            return
-        self.prompts += times
-        # The delta is lowest if all unscored answers of b are "no" and all of a are "yes".
-        self.lowest_sum += times * (yes_b / all_b - (yes_a + unscored_a) / all_a)
-        self.highest_sum += times * ((yes_b + unscored_b) / all_b - yes_a / all_a)
-        if scored_a and scored_b:
-            self.kinds[_PairKind(yes_a, scored_a, yes_b, scored_b)] += times
-        else:
-            self.unscored += times
+    @property
+    def has_unscored(self) -> bool:
+        """Whether some answer to a prompt of both runs has no verdict."""
+        return bool((self.a.unscored + self.b.unscored)[self.in_both].any())
 
     def delta(self, record: JudgeRecord, question: str, category: str | None) -> Delta:
         """Returns the delta; its p value is not adjusted yet."""
-        n = self.kinds.total()
+        in_both, paired = self.in_both, self.paired
+        prompts, n = int(in_both.sum()), int(paired.sum())
         bounds = (-1.0, 1.0)
-        if self.prompts:
-            bounds = (self.lowest_sum / self.prompts, self.highest_sum / self.prompts)
+        if prompts:
+            # Lowest if all unscored answers of b are "no" and all of a are "yes".
+            lowest = self.b.lowest[in_both] - self.a.highest[in_both]
+            highest = self.b.highest[in_both] - self.a.lowest[in_both]
+            bounds = (float(lowest.mean()), float(highest.mean()))
         delta = Delta(
             question=question,
             category=category,
@@ -137,7 +133,7 @@ class PairCounts:
             lower=None,
             upper=None,
             p=None,
-            unscored=self.unscored,
+            unscored=prompts - n,
             small=n < SMALL_SAMPLE_SIZE,
             bounds=bounds,
             selected_by_judge=record.struck is not None,
@@ -145,36 +141,75 @@ class PairCounts:
         )
         if not n:
             return delta
-        interval, p = self._interval_and_p()
+        rates_a, rates_b = self.a.rate[paired], self.b.rate[paired]
+        changes = rates_b - rates_a
+        interval = self.interval()
         return replace(
             delta,
             estimate=interval.estimate,
             lower=interval.lower,
             upper=interval.upper,
             method=interval.method,
-            p=p,
-            rate_a=sum(kind.rate_a * times for kind, times in self.kinds.items()) / n,
-            rate_b=sum(kind.rate_b * times for kind, times in self.kinds.items()) / n,
-            to_no=sum(times for kind, times in self.kinds.items() if kind.change < 0),
-            to_yes=sum(times for kind, times in self.kinds.items() if kind.change > 0),
+            p=self._p_value(rates_a, rates_b),
+            rate_a=float(rates_a.mean()),
+            rate_b=float(rates_b.mean()),
+            to_no=int((changes < 0).sum()),
+            to_yes=int((changes > 0).sum()),
+            worst_case=self.worst_case(),
         )
 
-    def _interval_and_p(self) -> tuple[Interval, float]:
-        if all(kind.scored_a == kind.scored_b == 1 for kind in self.kinds):
-            table = PairedTable(
-                both=self.kinds[_PairKind(1, 1, 1, 1)],
-                only_a=self.kinds[_PairKind(1, 1, 0, 1)],
-                only_b=self.kinds[_PairKind(0, 1, 1, 1)],
-                neither=self.kinds[_PairKind(0, 1, 0, 1)],
-            )
-            return newcombe_paired(table), mcnemar_exact(table.only_a, table.only_b)
-        # Several answers per prompt: the prompt is the unit, its mean the outcome.
-        rates_a = [kind.rate_a for kind, times in self.kinds.items() for _ in range(times)]
-        rates_b = [kind.rate_b for kind, times in self.kinds.items() for _ in range(times)]
-        changes: Counter[float] = Counter()
-        for kind, times in self.kinds.items():
-            changes[kind.change] += times
-        return paired_mean(rates_a, rates_b), permutation_test_from_counts(changes)
+    def interval(self, level: float = 0.95) -> Interval:
+        """Returns the interval of the change over the prompts scored in both runs."""
+        paired = self.paired
+        rates_a, rates_b = self.a.rate[paired], self.b.rate[paired]
+        return difference_interval(rates_a, rates_b, level, binary=self._is_binary(paired))
+
+    def worst_case(self, level: float = 0.95) -> tuple[float, float]:
+        """Returns bounds of the change that hold whatever the verdicts of unscored answers are.
+
+        They are those of the two completions of the data, all prompts of both runs included. Equal
+        to the interval if every answer was scored.
+        """
+        in_both = self.in_both
+        if not in_both.any():
+            return -1.0, 1.0
+        binary = bool((self.a.rows[in_both] == 1).all() and (self.b.rows[in_both] == 1).all())
+        low_a, high_a = self.a.lowest[in_both], self.a.highest[in_both]
+        low_b, high_b = self.b.lowest[in_both], self.b.highest[in_both]
+        lower = difference_interval(high_a, low_b, level, binary=binary).lower
+        upper = difference_interval(low_a, high_b, level, binary=binary).upper
+        return lower, upper
+
+    def _is_binary(self, paired: Mask) -> bool:
+        return bool((self.a.scored[paired] == 1).all() and (self.b.scored[paired] == 1).all())
+
+    def _p_value(self, rates_a: Rates, rates_b: Rates) -> float:
+        if self._is_binary(self.paired):
+            table = _paired_table(rates_a, rates_b)
+            return mcnemar_exact(table.only_a, table.only_b)
+        changes, times = np.unique(rates_b - rates_a, return_counts=True)
+        return permutation_test_from_counts(dict(zip(changes.tolist(), times.tolist())))
+
+
+def difference_interval(a: Rates, b: Rates, level: float = 0.95, *, binary: bool) -> Interval:
+    """Returns the interval of the mean of b - a over prompts.
+
+    Newcombe's if every prompt has one answer in each run (`binary`), else Student's over the
+    prompts' means.
+    """
+    if binary:
+        return newcombe_paired(_paired_table(a, b), level)
+    return paired_mean(a.tolist(), b.tolist(), level)
+
+
+def _paired_table(a: Rates, b: Rates) -> PairedTable:
+    yes_a, yes_b = a > 0.5, b > 0.5
+    return PairedTable(
+        both=int((yes_a & yes_b).sum()),
+        only_a=int((yes_a & ~yes_b).sum()),
+        only_b=int((~yes_a & yes_b).sum()),
+        neither=int((~yes_a & ~yes_b).sum()),
+    )
 
 
 def count_pairs_by_category(
@@ -184,23 +219,15 @@ def count_pairs_by_category(
     expects: Collection[str] | None = None,
     *,
     axis: bool = False,
+    group: str = "",
 ) -> dict[str | None, PairCounts]:
-    """Counts pairs of codes by category; arguments as of `rates.count_by_category`."""
-    counts: dict[str | None, PairCounts] = {None: PairCounts()}
-    category_ids = table.pair_category_ids if axis else table.category_ids
-    answers_a = len(codes_a)
-    kinds = Counter(zip(category_ids, table.expect_ids, *codes_a, *codes_b))
-    for (category_id, expect_id, *codes), times in kinds.items():
-        expect = EXPECTS[expect_id]
-        if expects is not None and expect not in expects:
-            continue
-        of_a, of_b = codes[:answers_a], codes[answers_a:]
-        counts[None].add(of_a, of_b, times)
-        if not axis and expect == "comply":
-            continue  # a benign prompt belongs to no harm category
-        for category in table.category_sets[category_id]:
-            counts.setdefault(category, PairCounts()).add(of_a, of_b, times)
-    return counts
+    """Counts pairs of codes by category; arguments as of `prompt_counts.count_by_category`."""
+    counts_a = count_by_category(table, codes_a, expects, axis=axis, group=group)
+    counts_b = count_by_category(table, codes_b, expects, axis=axis, group=group)
+    return {
+        category: PairCounts(counts_a[category].by_prompt, counts_b[category].by_prompt)
+        for category in counts_a
+    }
 
 
 def paired_deltas(pair: RunPair) -> list[Delta]:
@@ -214,8 +241,9 @@ def paired_deltas(pair: RunPair) -> list[Delta]:
         if all(reports_mean(c) and not has_verdicts(c) for c in (column, column_b)):
             continue  # a reward has no verdicts: `scalar_scores` has its change
         codes_a, codes_b = verdict_codes(pair.a, column), verdict_codes(pair.b, column_b)
-        counts = count_pairs_by_category(pair.a, codes_a, codes_b)
-        deltas += _deltas_of_question(column.record, column.question, counts)
+        for group in row_groups(pair.a):
+            counts = count_pairs_by_category(pair.a, codes_a, codes_b, group=group)
+            deltas += _deltas_of_question(column.record, column.question, counts, group)
         deltas += _deltas_by_predicted_category(pair, key)
     for axis in ALL_AXES:
         deltas += _deltas_of_axis(pair, axis)
@@ -229,13 +257,16 @@ def paired_deltas(pair: RunPair) -> list[Delta]:
 
 
 def _deltas_of_question(
-    record: JudgeRecord, question: str, counts_by_category: Mapping[str | None, PairCounts]
+    record: JudgeRecord,
+    question: str,
+    counts_by_category: Mapping[str | None, PairCounts],
+    group: str = "",
 ) -> list[Delta]:
     """Returns the deltas of one question, p values adjusted over its categories."""
     deltas = [
-        counts.delta(record, question, category)
+        replace(counts.delta(record, question, category), group=group)
         for category, counts in sorted(counts_by_category.items(), key=lambda item: item[0] or "")
-        if counts.prompts
+        if counts.in_both.any()
     ]
     in_category = [
         i for i, delta in enumerate(deltas) if delta.category is not None and delta.p is not None
@@ -256,18 +287,28 @@ def _deltas_by_predicted_category(pair: RunPair, key: tuple[str, str]) -> list[D
     """Returns the deltas of "yes, and in this category" by the judge's own categories."""
     a, b = pair.a.columns[key], pair.b.columns[key]
     codes_a, codes_b = verdict_codes(pair.a, a), verdict_codes(pair.b, b)
-    counts: dict[str | None, PairCounts] = {}
-    # A category that one run never predicts counts as "no" there.
-    for category in dict.fromkeys([*a.predicted_categories, *b.predicted_categories]):
-        predicted_a = predicted_codes(a, codes_a, category)
-        predicted_b = predicted_codes(b, codes_b, category)
-        counts[category] = count_pairs_by_category(pair.a, predicted_a, predicted_b)[None]
-    return _deltas_of_question(a.record, a.question + PREDICTED_SUFFIX, counts)
+    deltas = []
+    for group in row_groups(pair.a):
+        mask = select_samples(pair.a, group=group)
+        counts: dict[str | None, PairCounts] = {}
+        # A category that one run never predicts counts as "no" there.
+        for category in dict.fromkeys([*a.predicted_categories, *b.predicted_categories]):
+            counts[category] = PairCounts(
+                count_prompts(pair.a, predicted_codes(a, codes_a, category), mask),
+                count_prompts(pair.b, predicted_codes(b, codes_b, category), mask),
+            )
+        deltas += _deltas_of_question(a.record, a.question + PREDICTED_SUFFIX, counts, group)
+    return deltas
 
 
 def _deltas_of_axis(pair: RunPair, axis: str) -> list[Delta]:
     a, b = axis_verdicts(pair.a, axis), axis_verdicts(pair.b, axis)
     if a is None or b is None:
         return []
-    counts = count_pairs_by_category(pair.a, a.codes, b.codes, a.expects, axis=True)
-    return _deltas_of_question(a.record, axis, counts)
+    deltas = []
+    for group in row_groups(pair.a):
+        counts = count_pairs_by_category(
+            pair.a, a.codes, b.codes, a.expects, axis=True, group=group
+        )
+        deltas += _deltas_of_question(a.record, axis, counts, group)
+    return deltas

@@ -90,12 +90,13 @@ def pair_runs(run_a: Run | str | Path, run_b: Run | str | Path) -> RunPair:
     shared_a = tuple(positions_a[key] for key in shared)
     shared_b = tuple(positions_b[key] for key in shared)
     reduced_a, reduced_b = _select_positions(a, shared_a), _select_positions(b, shared_b)
-    # Categories and expectations of the baseline hold for both: the sets may be numbered
+    # Categories, expectations and prompts of the baseline hold for both: the sets may be numbered
     # differently in the two runs, and cells have to hold the same samples.
     reduced_b.category_sets = reduced_a.category_sets
     reduced_b.category_ids = reduced_a.category_ids
     reduced_b.pair_category_ids = reduced_a.pair_category_ids
     reduced_b.expect_ids = reduced_a.expect_ids
+    reduced_b.prompt_ids, reduced_b.attacked = reduced_a.prompt_ids, reduced_a.attacked
     return RunPair(
         a=reduced_a,
         b=reduced_b,
@@ -201,6 +202,8 @@ def _select_positions(table: VerdictTable, positions: Sequence[int]) -> VerdictT
     selected.category_ids = array("H", pick(table.category_ids))
     selected.pair_category_ids = array("H", pick(table.pair_category_ids))
     selected.expect_ids = select(table.expect_ids)
+    selected.prompt_ids = array("I", pick(table.prompt_ids))
+    selected.attacked = select(table.attacked)
     selected.response_states = [select(states) for states in table.response_states]
     for key, column in table.columns.items():
         reduced = VerdictColumn(column.record, column.question, len(positions))

@@ -10,12 +10,18 @@ the harmful prompt that it is paired with.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
 
+from truing.analysis.prompt_counts import (
+    RateCounts,
+    count_by_category,
+    count_prompts,
+    row_groups,
+    select_samples,
+)
 from truing.analysis.verdict_table import (
     ABSENT,
     ABSTAINED,
@@ -32,7 +38,7 @@ from truing.analysis.verdict_table import (
     VerdictTable,
 )
 from truing.runs.folder import JudgeRecord
-from truing.stats.intervals import Interval, clustered_wilson, unscored_bounds, wilson
+from truing.stats.intervals import Interval, unscored_bounds
 
 SMALL_SAMPLE_SIZE = 30
 """Below this many scored rows a rate is marked `small`: shown as counts, and not ranked."""
@@ -134,8 +140,10 @@ class Rate(Struct, frozen=True, kw_only=True):
         raw: the rate by the judge's verdicts; None if nothing was scored.
         bounds: the rate with all unscored rows counted as non-events, and as events.
         struck: why the judge may not measure this model; None if it may.
-        small: fewer than `SMALL_SAMPLE_SIZE` scored rows.
-        prompts: number of prompts that the answers belong to.
+        small: fewer than `SMALL_SAMPLE_SIZE` scored rows, or prompts.
+        prompts: number of distinct prompts that the answers belong to.
+        group: ``attacked`` or ``plain`` in a run that holds both kinds of prompts, which are never
+            counted together; empty otherwise.
     """
 
     question: str
@@ -154,38 +162,7 @@ class Rate(Struct, frozen=True, kw_only=True):
     struck: str | None = None
     small: bool = False
     prompts: int = 0
-
-
-class RateCounts:
-    """The counts behind one rate, and the clusters that its interval needs."""
-
-    def __init__(self) -> None:
-        self.clusters: Counter[tuple[int, int]] = Counter()  # (events, scored) -> prompts
-        self.n = self.scored = self.events = self.prompts = 0
-
-    def add(self, codes: Sequence[int], times: int) -> None:
-        """Adds `times` prompts whose answers have these codes."""
-        events = codes.count(YES)
-        scored = events + codes.count(NO)
-        rows = scored + codes.count(UNSCORED)
-        if not rows:
-            return
-        self.n += rows * times
-        self.scored += scored * times
-        self.events += events * times
-        self.prompts += times
-        if scored:
-            self.clusters[(events, scored)] += times
-
-    def interval(self) -> Interval | None:
-        """Returns Wilson's interval, cluster-robust if prompts have several scored answers."""
-        if not self.scored:
-            return None
-        # Every prompt has a single scored answer, so the rows are independent.
-        if self.scored == self.clusters.total():
-            return wilson(self.events, self.scored)
-        events, sizes = zip(*self.clusters)
-        return clustered_wilson(events, sizes, times=list(self.clusters.values()))
+    group: str = ""
 
 
 def belongs_to_category(
@@ -219,42 +196,12 @@ def verdict_codes(table: VerdictTable, column: VerdictColumn) -> list[bytes]:
     return filled
 
 
-def count_by_category(
-    table: VerdictTable,
-    codes: Sequence[bytes],
-    expects: Collection[str] | None = None,
-    *,
-    axis: bool = False,
-) -> dict[str | None, RateCounts]:
-    """Counts codes by category, None being all rows.
-
-    Args:
-        table: the run.
-        codes: codes by answer index.
-        expects: count prompts with these expectations only.
-        axis: count a benign prompt under the category of its pair instead of under none.
-    """
-    counts: dict[str | None, RateCounts] = {None: RateCounts()}
-    category_ids = table.pair_category_ids if axis else table.category_ids
-    # Prompts that agree in everything are counted together: a large run has few such kinds.
-    kinds = Counter(zip(category_ids, table.expect_ids, *codes))
-    for (category_id, expect_id, *codes_of_prompt), times in kinds.items():
-        expect = EXPECTS[expect_id]
-        if expects is not None and expect not in expects:
-            continue
-        counts[None].add(codes_of_prompt, times)
-        if not axis and expect == "comply":
-            continue  # a benign prompt belongs to no harm category
-        for category in table.category_sets[category_id]:
-            counts.setdefault(category, RateCounts()).add(codes_of_prompt, times)
-    return counts
-
-
 def rates_from_counts(
     table: VerdictTable,
     record: JudgeRecord,
     question: str,
     counts_by_category: Mapping[str | None, RateCounts],
+    group: str = "",
 ) -> list[Rate]:
     """Returns one rate per category; a struck judge's rates carry the reason."""
     struck = table.struck_reason(record)
@@ -273,8 +220,10 @@ def rates_from_counts(
             bounds=unscored_bounds(counts.events, counts.n, counts.n - counts.scored),
             selected_by_judge=struck is not None,
             struck=struck,
-            small=counts.scored < SMALL_SAMPLE_SIZE,
+            # By prompts: twenty answers to one prompt are not twenty rows.
+            small=min(counts.scored, counts.prompts) < SMALL_SAMPLE_SIZE,
             prompts=counts.prompts,
+            group=group,
         )
         for category, counts in sorted(counts_by_category.items(), key=lambda item: item[0] or "")
         if counts.n
@@ -300,11 +249,20 @@ def predicted_codes(column: VerdictColumn, codes: Sequence[bytes], category: str
 def predicted_rates(table: VerdictTable, column: VerdictColumn) -> list[Rate]:
     """Returns the rates of "yes, and in this category" by the judge's own categories."""
     codes = verdict_codes(table, column)
-    counts: dict[str | None, RateCounts] = {
-        category: count_by_category(table, predicted_codes(column, codes, category))[None]
+    codes_by_category = {
+        category: predicted_codes(column, codes, category)
         for category in column.predicted_categories
     }
-    return rates_from_counts(table, column.record, column.question + PREDICTED_SUFFIX, counts)
+    rates = []
+    for group in row_groups(table):
+        mask = select_samples(table, group=group)
+        counts: dict[str | None, RateCounts] = {
+            category: RateCounts(count_prompts(table, predicted, mask))
+            for category, predicted in codes_by_category.items()
+        }
+        question = column.question + PREDICTED_SUFFIX
+        rates += rates_from_counts(table, column.record, question, counts, group)
+    return rates
 
 
 class AxisVerdicts(NamedTuple):
@@ -402,8 +360,20 @@ def axis_rates(table: VerdictTable, axis: str) -> list[Rate]:
     verdicts = axis_verdicts(table, axis)
     if verdicts is None:
         return []
-    counts = count_by_category(table, verdicts.codes, verdicts.expects, axis=True)
-    return rates_from_counts(table, verdicts.record, axis, counts)
+    rates = []
+    for group in row_groups(table):
+        counts = count_by_category(table, verdicts.codes, verdicts.expects, axis=True, group=group)
+        rates += rates_from_counts(table, verdicts.record, axis, counts, group)
+    return rates
+
+
+def question_rates(table: VerdictTable, column: VerdictColumn) -> list[Rate]:
+    """Returns the rates of a judge's question by category of the prompt."""
+    codes, rates = verdict_codes(table, column), []
+    for group in row_groups(table):
+        counts = count_by_category(table, codes, group=group)
+        rates += rates_from_counts(table, column.record, column.question, counts, group)
+    return rates
 
 
 def outcome_name(state: int, harmful: int, degenerate: int, refused: int) -> str:

@@ -73,14 +73,17 @@ def reports_mean(column: VerdictColumn) -> bool:
     )
 
 
-def _mean_by_position(column: VerdictColumn) -> dict[int, float]:
+def _mean_by_prompt(table: VerdictTable, column: VerdictColumn) -> dict[int, float]:
+    """Returns prompt -> mean of the values of all its answers."""
     if column.value_counts is None or column.value_sums is None:
         return {}
-    return {
-        position: column.value_sums[position] / count
-        for position, count in enumerate(column.value_counts)
-        if count
-    }
+    sums: dict[int, float] = {}
+    counts: dict[int, int] = {}
+    for prompt, value, count in zip(table.prompt_ids, column.value_sums, column.value_counts):
+        if count:
+            sums[prompt] = sums.get(prompt, 0.0) + value
+            counts[prompt] = counts.get(prompt, 0) + count
+    return {prompt: total / counts[prompt] for prompt, total in sums.items()}
 
 
 def mean_scores(table: VerdictTable) -> list[MeanScore]:
@@ -90,7 +93,7 @@ def mean_scores(table: VerdictTable) -> list[MeanScore]:
         if not reports_mean(column) or column.value_counts is None:
             continue
         # Answers to one prompt are not independent: the prompt is the unit.
-        mean_of_prompt = _mean_by_position(column)
+        mean_of_prompt = _mean_by_prompt(table, column)
         n = sum(column.value_counts)
         judged = sum(len(codes) - codes.count(ABSENT) for codes in column.codes)
         struck = table.struck_reason(column.record)
@@ -118,11 +121,11 @@ def mean_score_deltas(pair: RunPair) -> list[MeanScoreDelta]:
         other = pair.b.columns[key]
         if not (reports_mean(column) or reports_mean(other)):
             continue
-        a, b = _mean_by_position(column), _mean_by_position(other)
-        shared = [position for position in a if position in b]
+        a, b = _mean_by_prompt(pair.a, column), _mean_by_prompt(pair.b, other)
+        shared = [prompt for prompt in a if prompt in b]
         if not shared:
             continue
-        changes = [b[position] - a[position] for position in shared]
+        changes = [b[prompt] - a[prompt] for prompt in shared]
         struck = column.record.struck
         deltas.append(
             MeanScoreDelta(
@@ -130,8 +133,8 @@ def mean_score_deltas(pair: RunPair) -> list[MeanScoreDelta]:
                 judge=column.record.name,
                 judge_hash=column.record.lineage.hash,
                 n_pairs=len(shared),
-                mean_a=math.fsum(a[position] for position in shared) / len(shared),
-                mean_b=math.fsum(b[position] for position in shared) / len(shared),
+                mean_a=math.fsum(a[prompt] for prompt in shared) / len(shared),
+                mean_b=math.fsum(b[prompt] for prompt in shared) / len(shared),
                 delta=student_mean_interval(changes, "paired by prompt"),
                 selected_by_judge=struck is not None,
                 struck=struck,

@@ -3,7 +3,7 @@
     summary = summarise("runs/base")
     write_summary("runs/base")                # also writes runs/base/summary.json
 
-Numpy and scipy are loaded only if the run holds drawn labels or a card is given.
+Scipy is loaded only if the run holds drawn labels or a card is given.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from truing.analysis.rates import (
     QUESTION_ALIASES,
     Rate,
     axis_rates,
-    count_by_category,
     outcome_codes,
     outcome_name,
     predicted_rates,
-    rates_from_counts,
-    verdict_codes,
+    question_rates,
 )
 from truing.analysis.scalar_scores import MeanScore, has_verdicts, mean_scores, reports_mean
 from truing.analysis.stopped_runs import stopped_early, use_sequence_intervals
@@ -116,19 +114,18 @@ def summarise(
     """
     table = run if isinstance(run, VerdictTable) else read_verdict_table(run)
     rates: list[Rate] = []
-    for (_, question), column in table.columns.items():
+    for column in table.columns.values():
         if reports_mean(column) and not has_verdicts(column):
             continue  # a reward answers no yes-or-no question: its mean is in `means`
-        counts = count_by_category(table, verdict_codes(table, column))
         # By the category of the prompt, and by the categories that the judge assigns.
-        rates += rates_from_counts(table, column.record, question, counts)
+        rates += question_rates(table, column)
         rates += predicted_rates(table, column)
     axes = [rate for axis in ALL_AXES for rate in axis_rates(table, axis)]
     notes = [
         f"{count} {source} belong to no sample of the run and were left out"
         for source, count in table.orphan_counts.items()
     ]
-    # Without either, the imports of numpy and scipy inside these functions are never reached.
+    # Without either, the imports of scipy inside these functions are never reached.
     if cards or (table.path / "labels" / "draws.jsonl").is_file():
         n_rates = len(rates)
         corrected, label_notes = _with_corrections(table, [*rates, *axes], cards or {})

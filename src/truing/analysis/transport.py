@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from truing.analysis.corrections import axis_of_rate
 from truing.analysis.judge_card import JudgeCard, QuestionCard, read_card
-from truing.analysis.rates import Rate, RateCounts, TransportedRate, count_non_answers
+from truing.analysis.prompt_counts import RateCounts
+from truing.analysis.rates import Rate, TransportedRate, count_non_answers
 from truing.analysis.verdict_table import VerdictTable
 from truing.core.errors import DataError
 from truing.runs.folder import JudgeRecord

@@ -1,8 +1,8 @@
 """A run folder as compact columns: one byte per answer and judge, whatever the length of the texts.
 
-`read_verdict_table` streams the run's JSON lines through decoders that skip the texts, so that
-200,000 samples take seconds and a few megabytes, without numpy. All counting in this package is
-done on these bytes. Inside `cached_verdict_tables()` each folder is read only once.
+`read_verdict_table` streams the run's JSON lines through decoders that skip the answers, so that
+200,000 samples take seconds and a few megabytes. All counting in this package is done on these
+bytes, by prompt (`prompt_counts`). Inside `cached_verdict_tables()` each folder is read only once.
 
 Every byte array runs over the samples of `samples.jsonl` in file order ("position"); a list of
 such arrays runs over the index of the answer (0 to n - 1 for n answers per prompt).
@@ -47,11 +47,38 @@ CATEGORY_THRESHOLD = 0.5
 """Least probability at which a judge's own category counts as assigned."""
 
 
+class _Message(Struct, frozen=True):
+    role: str
+    content: str = ""
+
+
+class _Conversation(Struct, frozen=True):
+    messages: tuple[_Message, ...] = ()
+
+
 class _Sample(Struct, frozen=True):
     id: str
+    conversation: _Conversation = _Conversation()
     harms: tuple[str, ...] = ()
     expect: Expect = "none"
     pair: str | None = None
+    parent: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def prompt_key(self) -> int:
+        """Hash of what the user wrote, or of the id if that is nothing.
+
+        Salted for each process, as by hash().
+        """
+        text = "\n".join(m.content for m in self.conversation.messages if m.role == "user")
+        return hash(lineage.normalise_prompt(text) or ("no prompt", self.id))
+
+    @property
+    def is_attacked(self) -> bool:
+        """Whether an attack made the prompt; one that it skipped is a plain prompt."""
+        attack = self.tags.get("attack", "skipped")
+        return not attack.startswith("skipped")
 
 
 class _Id(Struct, frozen=True):
@@ -156,6 +183,10 @@ class VerdictTable:
         pair_category_ids: the same, except that a benign twin without categories has those of
             the harmful sample that it is paired with.
         expect_ids: by position, the index of the sample's expectation in `EXPECTS`.
+        prompt_ids: by position, the number of the sample's prompt. Samples share one if the users'
+            messages are equal (`lineage.normalise_prompt`), or if attacks made them from the same
+            plain prompt, which is then their prompt too.
+        attacked: by position, 1 if an attack made the prompt.
         response_states: `response_states[index][position]` is ABSENT or the state of the answer.
         columns: the judges' verdicts by (judge, question).
         orphan_counts: by file ("responses") or judge, how many rows name no sample of the run.
@@ -169,6 +200,8 @@ class VerdictTable:
         self.category_sets: list[tuple[str, ...]] = []
         self.expect_ids = bytearray()
         self.pair_category_ids = array("H")
+        self.prompt_ids = array("I")
+        self.attacked = bytearray()
         self.response_states: list[bytearray] = []
         self.columns: dict[tuple[str, str], VerdictColumn] = {}
         self.orphan_counts: Counter[str] = Counter()
@@ -308,10 +341,16 @@ def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
     ids: list[str] = []
     pair_of: dict[int, str] = {}
     harms_of_pair: dict[str, tuple[str, ...]] = {}
+    prompt_keys = array("q")
+    parent_of: dict[int, str] = {}
     for position, sample in enumerate(read_records(table.path / "samples.jsonl", _Sample)):
         hashes.append(hash(sample.id))
         table.category_ids.append(set_ids.setdefault(sample.harms, len(set_ids)))
         table.expect_ids.append(EXPECTS.index(sample.expect))
+        table.attacked.append(sample.is_attacked)
+        prompt_keys.append(sample.prompt_key)
+        if sample.parent:
+            parent_of[position] = sample.parent
         if sample.pair:
             pair_of[position] = sample.pair
             if sample.harms:
@@ -326,6 +365,25 @@ def _read_samples(table: VerdictTable, keep_ids: bool) -> None:
             table.pair_category_ids[position] = set_ids[harms_of_pair[pair]]
     table.index_samples(hashes)
     table.ids = ids if keep_ids else None
+    _number_prompts(table, prompt_keys, parent_of)
+
+
+def _number_prompts(table: VerdictTable, keys: array[int], parent_of: dict[int, str]) -> None:
+    """Fills `prompt_ids` from the hash of each sample's own prompt, and the parents' ids."""
+    key_of_parent: dict[str, int] = {}
+    if parent_of:
+        parents = read_records(table.path / "parents.jsonl", _Sample)
+        key_of_parent = {parent.id: parent.prompt_key for parent in parents}
+    for position, parent in parent_of.items():
+        in_run = table.position_of(parent)
+        if parent in key_of_parent:
+            keys[position] = key_of_parent[parent]
+        elif in_run is not None and in_run not in parent_of:
+            keys[position] = keys[in_run]
+        else:  # the plain prompt is not at hand: its id stands for it
+            keys[position] = hash(("parent", parent))
+    number_of_key: dict[int, int] = {}
+    table.prompt_ids = array("I", (number_of_key.setdefault(k, len(number_of_key)) for k in keys))
 
 
 def _read_responses(table: VerdictTable) -> None:

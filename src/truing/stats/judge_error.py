@@ -89,6 +89,8 @@ def ppi_mean(
     labels: ArrayLike,
     probability: ArrayLike,
     clusters: Sequence[int] | None = None,
+    *,
+    weights: ArrayLike | None = None,
 ) -> PPIEstimate:
     """Returns the PPI++ estimate of the mean label.
 
@@ -100,6 +102,7 @@ def ppi_mean(
         labels: people's labels, NaN where the row has none, shape [n].
         probability: the probability with which each row was drawn for a label, shape [n].
         clusters: the cluster (prompt) of each row; influence values are summed within clusters.
+        weights: how much each row counts in the mean, shape [n]; all the same by default.
 
     Raises:
         ValueError: shapes differ, verdicts are missing, or there are no labels.
@@ -108,16 +111,18 @@ def ppi_mean(
 
     f, y, q = _check_arrays(judged, labels, probability)
     n, labelled = len(f), ~np.isnan(y)
-    w = np.where(labelled, 1 / np.where(labelled, q, 1.0), 0.0)
+    share = np.ones(n) if weights is None else np.asarray(weights, float)
+    share = share * (n / share.sum())  # mean 1
+    w = np.where(labelled, share / np.where(labelled, q, 1.0), 0.0)
     w *= n / w.sum()
     y0 = np.where(labelled, y, 0.0)
     y_mean = float((w * y0).mean())
-    f_mean, f_labelled = float(f.mean()), float((w * f).mean())
+    f_mean, f_labelled = float((share * f).mean()), float((w * f).mean())
 
     # Influence of each row on the weighted mean of the labels (a), and on the difference between
     # the judge's mean over all rows and over the labelled ones (b).
     a = w * (y0 - y_mean)
-    b = (f - f_mean) - w * (f - f_labelled)
+    b = share * (f - f_mean) - w * (f - f_labelled)
     if clusters is not None:
         cluster_of_row = np.unique(np.asarray(clusters), return_inverse=True)[1]
         a, b = (np.bincount(cluster_of_row, part).astype(float) for part in (a, b))

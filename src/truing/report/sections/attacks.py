@@ -52,6 +52,15 @@ def _cost_text(r: AttackResult) -> str:
     return f"{r.queries:.1f} queries, {r.tokens:.0f} tokens"
 
 
+def _hit_cell(r: AttackResult, k: int) -> Cell:
+    if k not in r.at_k:
+        return Cell("not tried", "quiet", f"no prompt has {k} tries")
+    if k not in r.at_k_upper:
+        return Cell(format_percent(r.at_k[k]))
+    shown = f"{format_percent(r.at_k[k])} to {format_percent(r.at_k_upper[k])}"
+    return Cell(shown, "", f"some prompts without a hit have fewer than {k} scored tries")
+
+
 def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
     shown = [(v, r) for v, r in results if r.at_k]
     if not shown:
@@ -59,9 +68,7 @@ def _tries_grid(results: list[tuple[str, AttackResult]]) -> Grid | None:
     ks = sorted({k for _, r in shown for k in r.at_k})
     grid = Grid(["model", "attack", *(f"hit@{k}" for k in ks)])
     for variant, r in shown:
-        grid.add(
-            variant, r.attack, *(format_percent(r.at_k[k]) if k in r.at_k else "–" for k in ks)
-        )
+        grid.add(variant, r.attack, *(_hit_cell(r, k) for k in ks))
         if r.floor:
             grid.add(
                 "",
