@@ -95,9 +95,8 @@ def cluster_interval(events: Counts, sizes: Counts) -> Interval | None:
 
 
 def _share(events: Counts, sizes: Counts) -> NDArray[np.float64]:
-    return np.divide(
-        events, sizes, out=np.full(len(sizes), np.nan), where=np.asarray(sizes > 0, bool)
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(sizes > 0, events / sizes, np.nan), np.float64)
 
 
 class _SampleCounts(Struct, frozen=True):
