@@ -45,10 +45,13 @@ class DatabaseUnavailable(TruingError):
 
 
 class RequestRejected(TruingError):
-    """A request that the rules do not allow; `kind` is a code such as missing, late, invalid."""
+    """A request that the rules do not allow; `kind` is a code such as missing, late, invalid.
 
-    def __init__(self, kind: str, message: str) -> None:
-        self.kind = kind
+    `retry_after`: in how many seconds the same request may be allowed (0: not by waiting).
+    """
+
+    def __init__(self, kind: str, message: str, *, retry_after: float = 0.0) -> None:
+        self.kind, self.retry_after = kind, retry_after
         super().__init__(message)
 
 

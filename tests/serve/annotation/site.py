@@ -23,17 +23,29 @@ from truing.serve.annotation.app import create_app
 from truing.serve.annotation.app_state import AppState, ServerLimits
 
 PHRASE = "four plain words here"
+PATIENCE = 120.0  # seconds; a busy machine with two cores may need half a minute for a start
 MODELS = (
     ScriptedModel("the safe words", name="model-one"),
     ScriptedModel("the other words", name="model-two"),
 )
 
 
+def reserve_port() -> socket.socket:
+    """Returns a socket bound to a free port, which it keeps for a server of the test.
+
+    It does not listen, so a server that sets SO_REUSEADDR can bind the port too. As long as the
+    socket is open, the kernel gives the port to nobody else, not even while the server is away.
+    """
+    reservation = socket.socket()
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reservation.bind(("127.0.0.1", 0))
+    return reservation
+
+
 def free_port() -> int:
-    """Returns a free TCP port."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """Returns a TCP port that is free at present; somebody else may take it before its use."""
+    with reserve_port() as reservation:
+        return int(reservation.getsockname()[1])
 
 
 class Site:
@@ -69,7 +81,7 @@ class Visitor:
         # Connections are not kept, so that none is left open when a test forgets its visitors.
         self.client = httpx.Client(
             base_url=base,
-            timeout=20,
+            timeout=PATIENCE,
             headers={"origin": base},
             limits=httpx.Limits(max_keepalive_connections=0),
         )
@@ -148,17 +160,23 @@ def run_site(
         )
     )
     state = AppState(store, models, limits)
-    port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(state), host="127.0.0.1", port=port, log_level="warning")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline:
+    config = uvicorn.Config(create_app(state), log_level="warning")
+    server = uvicorn.Server(config)
+    with reserve_port() as listener:
+        thread = threading.Thread(
+            target=server.run, kwargs={"sockets": [listener]}, daemon=True, name="site"
+        )
+        thread.start()
+        try:
+            _wait_until_started(server, thread)
+            yield Site(state, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
+
+
+def _wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not server.started:
+        assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
         time.sleep(0.01)
-    try:
-        yield Site(state, f"http://127.0.0.1:{port}")
-    finally:
-        server.should_exit = True
-        thread.join(20)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 from tests.annotation.test_queue import add_queue_item
-from tests.serve.annotation.site import free_port, run_site
+from tests.serve.annotation.site import reserve_port, run_site
 
 from truing.annotation.store import open_store
 from truing.annotation.study import Study
@@ -33,7 +33,10 @@ class PostgresCluster:
         binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")) or [
             Path(shutil.which("pg_ctl") or "")
         ]
-        self.bin, self.folder, self.port = binaries[-1].parent, folder, free_port()
+        self.bin, self.folder = binaries[-1].parent, folder
+        # Kept open: while PostgreSQL is away, nobody else gets the port.
+        self.reservation = reserve_port()
+        self.port = self.reservation.getsockname()[1]
         self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
         self._run(
             str(self.bin / "initdb"),
@@ -85,6 +88,7 @@ def cluster() -> Iterator[PostgresCluster]:
     postgres.start()
     yield postgres
     postgres.crash()
+    postgres.reservation.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -117,7 +118,11 @@ def _error_response(
 
 
 def _handle_rejection(request: Request[Any, Any, State], error: RequestRejected) -> Response[Any]:
-    return _error_response(request, STATUS_BY_KIND.get(error.kind, 400), error.kind, str(error))
+    status = STATUS_BY_KIND.get(error.kind, 400)
+    response = _error_response(request, status, error.kind, str(error))
+    if error.retry_after > 0:
+        response.headers["retry-after"] = str(math.ceil(error.retry_after))
+    return response
 
 
 def _handle_unavailable(

@@ -31,6 +31,7 @@ from truing.serve.annotation.template_filters import FILTERS
 
 T = TypeVar("T")
 _PACKAGE = Path(__file__).parent
+_THROTTLE_SECONDS = 3.0  # after which a throttled client may go on; the page's script waits for it
 STATIC_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -78,7 +79,8 @@ class Throttle:
         if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
         if tokens < 1:
-            raise RequestRejected("slow", "Too many requests. Wait a few seconds, then go on.")
+            message = "Too many requests. Wait a few seconds, then go on."
+            raise RequestRejected("slow", message, retry_after=_THROTTLE_SECONDS)
 
 
 def name_models(models: Sequence[Model]) -> dict[str, Model]:

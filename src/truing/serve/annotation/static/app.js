@@ -11,16 +11,28 @@
   const showNotice = (text) => { const box = $("#notice"); box.textContent = text || ""; box.hidden = !text; };
   const announce = (text) => { $("#announcer").textContent = text; }; // for screen readers
 
-  // ---- requests: sent again while the server is away (about 4 minutes); null if it stays away
+  // ---- requests: sent again while the server is away (about 4 minutes)
+  // An attempt without a complete response after ATTEMPT_MS counts as failed: a connection that a crash or a proxy left
+  // half open stays silent for ever.
+  const ATTEMPT_MS = 30000, RETRY_MS = 240000;
   const AWAY = "The server does not answer; trying again. What you entered is safe here.";
+  const BUSY = "Too many requests; this goes on in a few seconds. What you entered is safe here.";
+  // Returns {response, text}, or null if no attempt succeeded.
   async function fetchWithRetry(url, options) {
-    for (let tries = 0; tries < 60; tries++) {
+    const deadline = performance.now() + RETRY_MS;
+    for (let tries = 0; performance.now() < deadline; tries++) {
+      let delay = Math.min(4000, 300 * 2 ** Math.min(tries, 4)), reason = AWAY;
       try {
-        const response = await fetch(url, options);
-        if (response.status < 500) { if (tries) showNotice(""); return response; }
-      } catch { /* no connection */ }
-      showNotice(AWAY);
-      await sleep(Math.min(4000, 300 * 2 ** Math.min(tries, 4)));
+        const response = await fetch(url, { ...options, signal: AbortSignal.timeout(ATTEMPT_MS) });
+        // The body belongs to the attempt: the connection may break off in the middle of it.
+        const text = await response.text();
+        const seconds = Number(response.headers.get("retry-after") || 0);
+        const throttled = response.status === 429 && seconds > 0 && seconds <= 10;
+        if (response.status < 500 && !throttled) { if (tries) showNotice(""); return { response, text }; }
+        if (throttled) { delay = 1000 * seconds; reason = BUSY; }
+      } catch { /* no connection, or no complete response in time */ }
+      showNotice(reason);
+      await sleep(delay);
     }
     showNotice("The server does not answer. What you entered is still here; try again in a while.");
     return null;
@@ -29,13 +41,11 @@
   // ---- navigation: replaces header and main of the current page
   async function loadPage(href, push = true) {
     const url = new URL(href, location.href);
-    const response = await fetchWithRetry(url, { headers: { accept: "text/html" } });
-    if (!response) return;
-    const html = await response.text().catch(() => null);
-    if (html === null) return loadPage(href, push); // the connection broke off in the middle of the page
-    const page = new DOMParser().parseFromString(html, "text/html");
+    const result = await fetchWithRetry(url, { headers: { accept: "text/html" } });
+    if (!result) return;
+    const page = new DOMParser().parseFromString(result.text, "text/html");
     if (!$("main", page)) { location.href = url; return; }
-    const landed = new URL(response.url); landed.hash = url.hash; // after redirects
+    const landed = new URL(result.response.url); landed.hash = url.hash; // after redirects
     if (push && landed.href !== location.href) history.pushState(null, "", landed);
     document.title = page.title;
     for (const part of ["header.top", "main"]) $(part).replaceWith($(part, page));
@@ -52,17 +62,18 @@
   addEventListener("popstate", () => loadPage(location.href, false));
 
   // ---- forms: safe to send again, because keys and leases make a repeated submission change nothing
+  const parseJson = (text) => { try { return JSON.parse(text); } catch { return {}; } };
   async function submitForm(form, button) {
     const body = new URLSearchParams(new FormData(form));
     if (button && button.name) body.set(button.name, button.value);
     const buttons = all("button", form);
     buttons.forEach((b) => { b.disabled = true; });
     try {
-      const response = await fetchWithRetry(form.action, { method: "POST", body, headers: { "x-fetch": "1" } });
-      if (!response) return;
-      const result = await response.json().catch(() => ({}));
-      showNotice(response.ok ? "" : result.error || "That did not work.");
-      if (result.go) await loadPage(result.go);
+      const sent = await fetchWithRetry(form.action, { method: "POST", body, headers: { "x-fetch": "1" } });
+      if (!sent) return;
+      const answer = parseJson(sent.text);
+      showNotice(sent.response.ok ? "" : answer.error || "That did not work.");
+      if (answer.go) await loadPage(answer.go);
     } finally {
       buttons.forEach((b) => { if (b.isConnected) b.disabled = false; });
     }
@@ -227,7 +238,8 @@
       if (minutes < 3 && Date.now() - lastActive < 180000) {
         const body = new URLSearchParams({ csrf: $("#rating [name=csrf]").value });
         try {
-          const response = await fetch(box.dataset.renew, { method: "POST", body, headers: { "x-fetch": "1" } });
+          const options = { method: "POST", body, headers: { "x-fetch": "1" }, signal: AbortSignal.timeout(15000) };
+          const response = await fetch(box.dataset.renew, options);
           if (response.ok) ends = Date.now() + 60000 * (await response.json()).minutes;
         } catch { /* tried again at the next interval */ }
       }
@@ -251,20 +263,29 @@
     if (form) streamPair(form);
     const lease = $("[data-lease]");
     if (lease) watchLease(lease);
-    const live = $("[data-refresh]");
-    if (live) timers.push(setTimeout(() => { if (!document.hidden) refresh(); }, 1000 * Number(live.dataset.refresh)));
+    scheduleRefresh();
     if (location.hash === "#now" && $("#now")) $("#now").scrollIntoView({ block: "start" });
     if ($("[data-focus]")) $("[data-focus]").focus({ preventScroll: true });
   }
+
+  // ---- live pages: loaded again at an interval while they are visible, and when they become visible
+  let refreshTimer = 0;
+  function scheduleRefresh() {
+    clearTimeout(refreshTimer);
+    const live = $("[data-refresh]");
+    if (live) refreshTimer = setTimeout(refresh, 1000 * Number(live.dataset.refresh));
+  }
   async function refresh() {
+    if (document.hidden) return; // `visibilitychange` goes on
     try {
-      const response = await fetch(location.href, { headers: { accept: "text/html" } });
+      const options = { headers: { accept: "text/html" }, signal: AbortSignal.timeout(ATTEMPT_MS) };
+      const response = await fetch(location.href, options);
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const newPart = $("[data-refresh]", page), oldPart = $("[data-refresh]");
       if (newPart && oldPart) oldPart.replaceWith(newPart);
     } catch { /* tried again at the next interval */ }
-    const live = $("[data-refresh]");
-    if (live) timers.push(setTimeout(refresh, 1000 * Number(live.dataset.refresh)));
+    scheduleRefresh();
   }
+  document.addEventListener("visibilitychange", () => { if ($("[data-refresh]")) refresh(); });
   initPage();
 })();
